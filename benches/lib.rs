@@ -1,0 +1,1 @@
+//! Whole-stage benchmarks of ldm: what they share.

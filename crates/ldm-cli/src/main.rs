@@ -1,0 +1,3 @@
+//! The `ldm` command.
+
+fn main() {}

@@ -1,0 +1,26 @@
+//! The vocabulary of latent diffusion in one screen: what every other crate of the workspace shares.
+//!
+//! - [`Error`]: what can go wrong in the world; bugs panic.
+//! - [`config`]: strict YAML; [`device`]: devices and dtypes by name.
+//! - [`Prompt`]: what a person said; [`Conditioning`]: what the U-Net is told.
+//! - [`NoiseSource`]: where randomness comes from; nothing else draws.
+//! - [`image`]: tensors to pictures and back; [`files`]: files written whole or not at all.
+//! - [`nn`]: the layers both networks share; [`weights`]: checkpoints of every kind, loaded strictly.
+
+mod conditioning;
+pub mod config;
+pub mod device;
+mod error;
+pub mod files;
+pub mod image;
+pub mod nn;
+pub mod noise;
+mod prompt;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod weights;
+
+pub use conditioning::Conditioning;
+pub use error::{Error, Mismatch, Result};
+pub use noise::NoiseSource;
+pub use prompt::{LayoutBox, Prompt};

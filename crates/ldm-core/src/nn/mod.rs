@@ -1,0 +1,10 @@
+//! The layers both networks share, initialised as PyTorch initialises them.
+
+pub mod attention;
+mod conv;
+mod embedding;
+mod norm;
+
+pub use conv::{conv1d_1x1, conv2d, linear, zero_conv1d_1x1, zero_conv2d};
+pub use embedding::timestep_embedding;
+pub use norm::{GroupNorm, layer_norm};

@@ -1,0 +1,161 @@
+//! Where randomness comes from. Nothing else in the workspace draws noise, but parameter initialisation.
+
+use std::collections::VecDeque;
+
+use ldm_libtorch::Generator;
+use tch::{Kind, Tensor};
+
+/// A source of noise, given as an argument wherever randomness is needed: what is drawn can be replayed.
+pub trait NoiseSource {
+    /// N(0, 1) of the shape, dtype and device of `x`.
+    fn like(&mut self, x: &Tensor) -> Tensor;
+
+    /// `count` integers, i64, uniform in `0..high`, on the device of `x`.
+    fn integers(&mut self, high: i64, count: i64, x: &Tensor) -> Tensor;
+
+    /// `count` numbers, f32, uniform in `[0, 1)`, on the device of `x`.
+    fn uniform(&mut self, count: i64, x: &Tensor) -> Tensor;
+}
+
+/// One seed a sample, drawn on the CPU: sample `i` is the same whatever the batch size and the device, and equals
+/// what `torch.Generator("cpu").manual_seed(seed)` gives in Python.
+#[derive(Debug)]
+pub struct Seeded(Vec<Generator>);
+
+impl Seeded {
+    /// Generators for the samples of a batch, one seed each.
+    pub fn new(seeds: impl IntoIterator<Item = u64>) -> Self {
+        Self(seeds.into_iter().map(Generator::new).collect())
+    }
+
+    /// Draws each sample's part and joins them on the batch axis.
+    fn each(&mut self, count: i64, draw: impl Fn(&mut Generator) -> Tensor) -> Tensor {
+        assert_eq!(count, self.0.len() as i64, "one seed a sample");
+        let parts: Vec<Tensor> = self.0.iter_mut().map(draw).collect();
+        Tensor::cat(&parts, 0)
+    }
+}
+
+impl NoiseSource for Seeded {
+    fn like(&mut self, x: &Tensor) -> Tensor {
+        let mut size = x.size();
+        let count = std::mem::replace(&mut size[0], 1);
+        // Drawn as f32 whatever the dtype: a bf16 run starts from the noise of the f32 run.
+        self.each(count, |generator| generator.randn(&size, Kind::Float)).to_device(x.device()).to_kind(x.kind())
+    }
+
+    fn integers(&mut self, high: i64, count: i64, x: &Tensor) -> Tensor {
+        self.each(count, |generator| generator.randint(high, &[1])).to_device(x.device())
+    }
+
+    fn uniform(&mut self, count: i64, x: &Tensor) -> Tensor {
+        self.each(count, |generator| generator.rand(&[1], Kind::Float)).to_device(x.device())
+    }
+}
+
+/// The noise of one training step, seeded from `(seed, rank, step)`: a resumed run draws in step *n* what the
+/// unbroken run drew (EDM2's habit). libtorch's global generators are reseeded with it, so dropout replays too.
+///
+/// On the CPU it draws from a generator of its own; on CUDA from the device's, without a copy from the host.
+#[derive(Debug)]
+pub struct PerStep(Generator);
+
+impl PerStep {
+    /// The noise of step `step` of rank `rank`.
+    pub fn new(seed: u64, rank: u64, step: u64) -> Self {
+        let seed = mix(seed, &[rank, step]);
+        ldm_libtorch::set_seed(seed);
+        Self(Generator::new(seed))
+    }
+}
+
+impl NoiseSource for PerStep {
+    fn like(&mut self, x: &Tensor) -> Tensor {
+        if x.device().is_cuda() { x.randn_like() } else { self.0.randn(&x.size(), x.kind()) }
+    }
+
+    fn integers(&mut self, high: i64, count: i64, x: &Tensor) -> Tensor {
+        if x.device().is_cuda() {
+            Tensor::randint(high, [count], (Kind::Int64, x.device()))
+        } else {
+            self.0.randint(high, &[count])
+        }
+    }
+
+    fn uniform(&mut self, count: i64, x: &Tensor) -> Tensor {
+        if x.device().is_cuda() {
+            Tensor::rand([count], (Kind::Float, x.device()))
+        } else {
+            self.0.rand(&[count], Kind::Float)
+        }
+    }
+}
+
+/// Recorded draws, given out in order: a test replays what the reference drew.
+#[derive(Debug, Default)]
+pub struct Replay(VecDeque<Tensor>);
+
+impl Replay {
+    /// Draws to give out, first to last.
+    pub fn new(draws: impl IntoIterator<Item = Tensor>) -> Self {
+        Self(draws.into_iter().collect())
+    }
+
+    fn next(&mut self) -> Tensor {
+        self.0.pop_front().expect("a recorded draw for every draw asked for")
+    }
+}
+
+impl NoiseSource for Replay {
+    fn like(&mut self, x: &Tensor) -> Tensor {
+        let draw = self.next();
+        assert_eq!(draw.size(), x.size(), "the recorded draw has the shape asked for");
+        draw.to_device(x.device()).to_kind(x.kind())
+    }
+
+    fn integers(&mut self, _high: i64, count: i64, x: &Tensor) -> Tensor {
+        let draw = self.next();
+        assert_eq!(draw.size(), [count], "the recorded draw has the shape asked for");
+        draw.to_device(x.device())
+    }
+
+    fn uniform(&mut self, count: i64, x: &Tensor) -> Tensor {
+        self.integers(0, count, x)
+    }
+}
+
+/// One 64-bit seed from several numbers (SplitMix64's finaliser, Steele et al. 2014): nearby inputs give unrelated
+/// seeds.
+pub fn mix(seed: u64, parts: &[u64]) -> u64 {
+    parts.iter().fold(finalise(seed), |state, part| finalise(state ^ finalise(*part)))
+}
+
+fn finalise(state: u64) -> u64 {
+    let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tch::Device;
+
+    #[test]
+    fn a_sample_does_not_depend_on_its_batch() {
+        let x = Tensor::zeros([4, 3, 8, 8], (Kind::Float, Device::Cpu));
+        let all = Seeded::new(10..14).like(&x);
+        let one = Seeded::new([12]).like(&x.narrow(0, 0, 1));
+        assert_eq!(all.narrow(0, 2, 1), one);
+    }
+
+    #[test]
+    fn a_step_draws_the_same_again() {
+        let x = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu));
+        let first = PerStep::new(1, 0, 5).like(&x);
+        assert_ne!(first, PerStep::new(1, 0, 6).like(&x));
+        assert_ne!(first, PerStep::new(1, 1, 5).like(&x));
+        assert_eq!(first, PerStep::new(1, 0, 5).like(&x));
+    }
+}

@@ -1,0 +1,1 @@
+//! Weights: checkpoints of every kind, read without running code and loaded strictly.

@@ -1,0 +1,109 @@
+//! What every image set can do.
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use ldm_core::Result;
+
+use crate::example::Example;
+
+/// An image set: a list of examples, any of which can be made at any time in any thread.
+pub trait Dataset: Send + Sync {
+    /// How many examples make an epoch.
+    fn len(&self) -> usize;
+
+    /// Whether there are none; an open dataset has at least one.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Makes an example. Pure: the same index and seed give the same example; the seed decides crops, flips and
+    /// which of several captions.
+    ///
+    /// # Errors
+    /// [`ldm_core::Error::Data`] naming the picture that cannot be read.
+    ///
+    /// # Panics
+    /// When `index` is not below [`Dataset::len`].
+    fn get(&self, index: usize, seed: u64) -> Result<Example>;
+
+    /// What is known of an example without decoding it.
+    ///
+    /// # Errors
+    /// As [`Dataset::get`], where it shows in the first bytes of the picture.
+    fn peek(&self, index: usize) -> Result<Peek>;
+
+    /// The names of the classes; empty when the set has none.
+    fn classes(&self) -> &[String];
+
+    /// What to call the set.
+    fn name(&self) -> String;
+
+    /// 64 hex digits that change when pictures are added, removed, renamed or resized, or when they are prepared
+    /// otherwise. It does not depend on where the set lies, nor on the pictures' contents.
+    fn fingerprint(&self) -> String;
+}
+
+/// What is known of an example without decoding it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peek {
+    /// What it is called.
+    pub name: String,
+    /// Width and height of the stored picture, before it is resized or cropped.
+    pub size: [u32; 2],
+    /// Its class.
+    pub class: Option<i64>,
+    /// Its caption, the first if it has several.
+    pub caption: Option<String>,
+}
+
+/// SHA-256 of a kind of dataset, its config, and the names and sizes of what is in it.
+pub(crate) fn fingerprint<'a>(
+    kind: &str,
+    config: &impl Serialize,
+    entries: impl IntoIterator<Item = (&'a str, u64)>,
+) -> String {
+    let mut hash = Sha256::new();
+    // Each part ends in a zero byte, which no name holds: parts cannot run into each other.
+    let mut add = |part: &[u8]| {
+        hash.update(part);
+        hash.update([0]);
+    };
+    add(kind.as_bytes());
+    add(serde_json::to_string(config).expect("a config of plain fields").as_bytes());
+    for (name, size) in entries {
+        add(name.as_bytes());
+        add(size.to_string().as_bytes());
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_tells_kinds_configs_names_and_sizes_apart() {
+        let of = |kind, config: &str, entries: &[(&'static str, u64)]| {
+            fingerprint(kind, &config, entries.iter().copied())
+        };
+        let one = of("k", "c", &[("a", 1), ("b", 2)]);
+        assert_eq!(one.len(), 64);
+        assert_eq!(one, of("k", "c", &[("a", 1), ("b", 2)]));
+        for other in [
+            of("l", "c", &[("a", 1), ("b", 2)]),
+            of("k", "d", &[("a", 1), ("b", 2)]),
+            of("k", "c", &[("a", 1)]),
+            of("k", "c", &[("a", 1), ("b", 3)]),
+            of("k", "c", &[("a", 1), ("c", 2)]),
+        ] {
+            assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_does_not_change_between_versions() {
+        // Runs record it: a change here makes every recorded run look as if its data had changed.
+        assert_eq!(fingerprint("kind", &"config", [("a.png", 3)]), "a208f2597f5aa1bacce90b558dbf6d5c7d1fd27332cefd2055d27d1fdbcaf5ef");
+    }
+}

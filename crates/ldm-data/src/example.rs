@@ -1,0 +1,44 @@
+//! One picture and what is known of it.
+
+use ldm_core::LayoutBox;
+
+/// One picture and what is known of it: plain data, made in any thread.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Example {
+    /// `[C, H, W]` values in `[-1, 1]`.
+    pub image: Vec<f32>,
+    /// `[C, H, W]`; `C` is 3.
+    pub size: [usize; 3],
+    /// Its class, an index into [`crate::Dataset::classes`].
+    pub class: Option<i64>,
+    /// Its caption.
+    pub caption: Option<String>,
+    /// What is where in it.
+    pub boxes: Vec<LayoutBox>,
+    /// `[H, W]`, what each pixel shows; 0 is the background.
+    pub label_map: Option<Vec<u8>>,
+    /// What to call it: a relative file name, or a number.
+    pub name: String,
+}
+
+/// Interleaved 8-bit pixels as planes in `[-1, 1]`.
+///
+/// # Shapes
+/// `[H, W, 3]` to `[3, H, W]`, each value `x / 127.5 - 1`.
+pub(crate) fn to_chw(pixels: &[u8]) -> Vec<f32> {
+    let mut planes = Vec::with_capacity(pixels.len());
+    for channel in 0..3 {
+        planes.extend(pixels.iter().skip(channel).step_by(3).map(|&value| f32::from(value) / 127.5 - 1.));
+    }
+    planes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn planes_are_in_order_and_in_range() {
+        assert_eq!(to_chw(&[0, 255, 51, 255, 0, 102]), [-1., 1., 1., -1., -0.6, -0.19999999]);
+    }
+}

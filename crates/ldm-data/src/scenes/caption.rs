@@ -1,0 +1,103 @@
+//! A scene in words, and the words read back.
+
+use super::scene::Scene;
+use super::words::{Colour, Fill, Ground, Place, Shape, Size, Texture};
+
+/// What a caption says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Words {
+    /// The objects, the main one first.
+    pub objects: Vec<ObjectWords>,
+    /// How the background is painted.
+    pub texture: Texture,
+    /// The colour of the background.
+    pub ground: Ground,
+}
+
+/// What a caption says of one object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObjectWords {
+    /// How large it is.
+    pub size: Size,
+    /// What fills it.
+    pub fill: Fill,
+    /// Its colour.
+    pub colour: Colour,
+    /// What it is.
+    pub shape: Shape,
+    /// Where it is.
+    pub place: Place,
+}
+
+impl Scene {
+    /// What there is to say of the scene.
+    pub fn words(&self) -> Words {
+        let objects = self.objects.iter().map(|object| ObjectWords {
+            size: object.size,
+            fill: object.fill,
+            colour: object.colour,
+            shape: object.shape,
+            place: object.place,
+        });
+        let background = self.background;
+        Words { objects: objects.collect(), texture: background.texture, ground: background.ground }
+    }
+
+    /// The scene in one line, by a fixed grammar that [`parse`] reads back:
+    ///
+    /// ```text
+    /// caption    = object { "and" object } "," "on a" [ texture ] ground "background"
+    /// object     = "a" size [ fill ] colour shape place
+    /// ```
+    ///
+    /// A plain fill and a plain texture are not said. For example `a large striped red circle on the left and a
+    /// small blue star at the top right, on a checked mint background`.
+    pub fn caption(&self) -> String {
+        self.words().caption()
+    }
+}
+
+impl Words {
+    /// See [`Scene::caption`].
+    pub fn caption(&self) -> String {
+        let objects: Vec<_> = self.objects.iter().map(ObjectWords::phrase).collect();
+        let texture =
+            if self.texture == Texture::Plain { String::new() } else { format!("{} ", self.texture.word()) };
+        format!("{}, on a {texture}{} background", objects.join(" and "), self.ground.word())
+    }
+}
+
+impl ObjectWords {
+    fn phrase(&self) -> String {
+        let fill = if self.fill == Fill::Plain { String::new() } else { format!("{} ", self.fill.word()) };
+        let [size, colour, shape] = [self.size.word(), self.colour.word(), self.shape.word()];
+        format!("a {size} {fill}{colour} {shape} {}", self.place.word())
+    }
+}
+
+/// Reads a caption of [`Scene::caption`]; `None` when it is not one.
+pub fn parse(caption: &str) -> Option<Words> {
+    let (objects, background) = caption.split_once(", on a ")?;
+    let objects = objects.split(" and ").map(parse_object).collect::<Option<Vec<_>>>()?;
+    let background = background.strip_suffix(" background")?;
+    let (texture, ground) = match background.split_once(' ') {
+        Some((texture, ground)) => (Texture::from_word(texture)?, ground),
+        None => (Texture::Plain, background),
+    };
+    Some(Words { objects, texture, ground: Ground::from_word(ground)? })
+}
+
+fn parse_object(phrase: &str) -> Option<ObjectWords> {
+    let (size, rest) = phrase.strip_prefix("a ")?.split_once(' ')?;
+    let (first, after) = rest.split_once(' ')?;
+    let (fill, rest) = Fill::from_word(first).map_or((Fill::Plain, rest), |fill| (fill, after));
+    let (colour, rest) = rest.split_once(' ')?;
+    let (shape, place) = rest.split_once(' ')?;
+    Some(ObjectWords {
+        size: Size::from_word(size)?,
+        fill,
+        colour: Colour::from_word(colour)?,
+        shape: Shape::from_word(shape)?,
+        place: Place::from_word(place)?,
+    })
+}

@@ -1,0 +1,148 @@
+//! Scenes: an endless, built-in image set of drawn shapes, each with its class, caption, boxes and label map.
+//!
+//! Every scene is a function of `(seed, split, index)`, and looks the same at any size. With `objects: [1, 1]` it is
+//! a class-conditional set whose ten classes can be told apart at 32 pixels.
+
+mod caption;
+mod draw;
+mod outline;
+mod paint;
+mod scene;
+mod words;
+
+use serde::{Deserialize, Serialize};
+
+use ldm_core::{Error, Result};
+
+pub use caption::{ObjectWords, Words, parse};
+pub use draw::Drawing;
+pub use scene::{Background, Object, Scene};
+pub use words::{Colour, Fill, Ground, Place, Shape, Size, Texture};
+
+use crate::dataset::{Dataset, Peek, fingerprint};
+use crate::example::{Example, to_chw};
+use crate::rng::{Rng, mix};
+
+/// Which scenes, how many, how large.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SceneConfig {
+    /// Pixels a side, 16 to 1024.
+    pub size: u32,
+    /// Fewest and most objects, 1 to 4.
+    pub objects: [usize; 2],
+    /// How many scenes make an epoch.
+    pub count: usize,
+    /// Another seed gives other scenes.
+    pub seed: u64,
+    /// No scene is in both splits.
+    pub split: Split,
+}
+
+/// The two halves of all scenes of a seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// Scenes to train on.
+    Train,
+    /// Scenes to look at and measure on.
+    Validation,
+}
+
+impl Default for SceneConfig {
+    fn default() -> Self {
+        Self { size: 64, objects: [1, 3], count: 100_000, seed: 0, split: Split::Train }
+    }
+}
+
+/// The image set of drawn scenes.
+#[derive(Debug)]
+pub struct Scenes {
+    config: SceneConfig,
+    classes: Vec<String>,
+}
+
+impl Scenes {
+    /// Checks the config.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] naming the key that cannot be.
+    pub fn new(config: SceneConfig) -> Result<Self> {
+        let [fewest, most] = config.objects;
+        if !(16..=1024).contains(&config.size) {
+            return Err(Error::invalid(format!(
+                "scenes: size must be 16 to 1024 pixels, got {}",
+                config.size
+            )));
+        }
+        if fewest < 1 || most > 4 || fewest > most {
+            return Err(Error::invalid(format!(
+                "scenes: objects must be [fewest, most] within 1 to 4, got [{fewest}, {most}]"
+            )));
+        }
+        if config.count == 0 {
+            return Err(Error::invalid("scenes: count must be at least 1"));
+        }
+        let classes = Shape::ALL.iter().map(|shape| shape.word().to_owned()).collect();
+        Ok(Self { config, classes })
+    }
+
+    /// Scene number `index`. Classes take turns, so that any ten scenes in a row hold each of the ten once.
+    pub fn scene(&self, index: usize) -> Scene {
+        let config = &self.config;
+        // The split is a bit of its own and `mix` a bijection: no word of one split is one of the other.
+        let split = u64::from(config.split == Split::Validation) << 63;
+        let mut rng = Rng::of(&[config.seed, mix(index as u64 | split)]);
+        let [fewest, most] = config.objects;
+        let count = fewest + rng.below((most - fewest + 1) as u64) as usize;
+        Scene::by_lot(&mut rng, Shape::ALL[index % Shape::ALL.len()], count)
+    }
+
+    fn example_name(index: usize) -> String {
+        format!("scene-{index:08}")
+    }
+}
+
+impl Dataset for Scenes {
+    fn len(&self) -> usize {
+        self.config.count
+    }
+
+    fn get(&self, index: usize, _seed: u64) -> Result<Example> {
+        assert!(index < self.len(), "scene {index} of {}", self.len());
+        let scene = self.scene(index);
+        let drawing = scene.draw(self.config.size);
+        let side = self.config.size as usize;
+        Ok(Example {
+            image: to_chw(&drawing.pixels),
+            size: [3, side, side],
+            class: Some(scene.objects[0].shape as i64),
+            caption: Some(scene.caption()),
+            boxes: scene.boxes(),
+            label_map: Some(drawing.labels),
+            name: Self::example_name(index),
+        })
+    }
+
+    fn peek(&self, index: usize) -> Result<Peek> {
+        let scene = self.scene(index);
+        Ok(Peek {
+            name: Self::example_name(index),
+            size: [self.config.size; 2],
+            class: Some(scene.objects[0].shape as i64),
+            caption: Some(scene.caption()),
+        })
+    }
+
+    fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn name(&self) -> String {
+        "scenes".to_owned()
+    }
+
+    fn fingerprint(&self) -> String {
+        fingerprint("scenes 1", &self.config, [])
+    }
+}

@@ -1,0 +1,148 @@
+//! One scene: what is where, before anything is drawn.
+
+use ldm_core::LayoutBox;
+
+use super::outline::outline;
+use super::words::{Colour, Fill, Ground, Place, Shape, Size, Texture};
+use crate::rng::Rng;
+
+/// How far apart the discs of two objects are, of the sum of their radii. Corners reach past a disc by a tenth.
+const CLEARANCE: f64 = 1.1;
+/// How near an object's disc comes to the border.
+const MARGIN: f64 = 0.035;
+
+/// A background and the objects before it, the main one first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scene {
+    /// What is behind.
+    pub background: Background,
+    /// What is in front; no two overlap, and with several the first is the largest.
+    pub objects: Vec<Object>,
+}
+
+/// What is behind the objects.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Background {
+    /// Its colour.
+    pub ground: Ground,
+    /// How it is painted.
+    pub texture: Texture,
+    /// How the texture is turned, in degrees.
+    pub angle: f64,
+}
+
+/// One object.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Object {
+    /// What it is.
+    pub shape: Shape,
+    /// Its colour.
+    pub colour: Colour,
+    /// How large it is, in a word.
+    pub size: Size,
+    /// What fills it.
+    pub fill: Fill,
+    /// Where it is, in words.
+    pub place: Place,
+    /// Its middle, in picture sizes from the top left.
+    pub center: [f64; 2],
+    /// The radius of the disc it is drawn in, in picture sizes.
+    pub radius: f64,
+    /// How it is turned, in degrees.
+    pub tilt: f64,
+}
+
+impl Scene {
+    /// Draws a scene of `count` objects by lot; the first one's shape is given.
+    pub(crate) fn by_lot(rng: &mut Rng, main: Shape, count: usize) -> Self {
+        // Nearly every lot succeeds at once; the few whose objects have no room are drawn anew.
+        loop {
+            let background = Background {
+                ground: *rng.pick(Ground::ALL),
+                texture: *rng.pick(Texture::ALL),
+                angle: *rng.pick(&[0., 45., 90., 135.]),
+            };
+            if let Some(objects) = objects(rng, background.ground, main, count) {
+                return Self { background, objects };
+            }
+        }
+    }
+
+    /// The objects as labelled boxes.
+    pub fn boxes(&self) -> Vec<LayoutBox> {
+        self.objects
+            .iter()
+            .map(|object| LayoutBox { class: object.shape as i64, rect: object.extent() })
+            .collect()
+    }
+}
+
+impl Object {
+    /// `[x0, y0, width, height]` of exactly what is drawn, in picture sizes.
+    pub fn extent(&self) -> [f64; 4] {
+        let bounds = self.outline(1.).compute_tight_bounds().expect("an outline has an extent");
+        [bounds.x(), bounds.y(), bounds.width(), bounds.height()].map(f64::from)
+    }
+
+    /// Its outline in a picture of `side` pixels.
+    pub(crate) fn outline(&self, side: f32) -> tiny_skia::Path {
+        let center = self.center.map(|x| x as f32 * side);
+        outline(self.shape, center, self.radius as f32 * side, self.tilt as f32)
+    }
+
+    fn clears(&self, other: &Self) -> bool {
+        let apart = (self.center[0] - other.center[0]).hypot(self.center[1] - other.center[1]);
+        apart >= CLEARANCE * (self.radius + other.radius)
+    }
+}
+
+fn objects(rng: &mut Rng, ground: Ground, main: Shape, count: usize) -> Option<Vec<Object>> {
+    let colours: Vec<_> = Colour::ALL.iter().copied().filter(|&colour| ground.shows(colour)).collect();
+    let largest = if count == 1 { *rng.pick(Size::ALL) } else { *rng.pick(&[Size::Medium, Size::Large]) };
+    let mut objects = vec![object(rng, main, largest, &colours)];
+    for _ in 1..count {
+        // Smaller than the main one, so that a caption's first object is the one that is seen first.
+        let size = if largest == Size::Large { *rng.pick(&[Size::Small, Size::Medium]) } else { Size::Small };
+        let next = (0..40).find_map(|_| {
+            let shape = *rng.pick(Shape::ALL);
+            let next = object(rng, shape, size, &colours);
+            let fits = objects.iter().all(|other| {
+                next.clears(other)
+                    && next.place != other.place
+                    && (next.shape, next.colour) != (other.shape, other.colour)
+            });
+            fits.then_some(next)
+        })?;
+        objects.push(next);
+    }
+    Some(objects)
+}
+
+fn object(rng: &mut Rng, shape: Shape, size: Size, colours: &[Colour]) -> Object {
+    let radius = match size {
+        Size::Small => rng.between(0.125, 0.145),
+        Size::Medium => rng.between(0.185, 0.215),
+        Size::Large => rng.between(0.28, 0.315),
+    };
+    let place = *rng.pick(Place::ALL);
+    let center = place.cell().map(|third| {
+        let near = rng.between(radius + MARGIN, (radius + MARGIN + 0.01).max(0.34));
+        match third {
+            0 => near,
+            1 => rng.between(0.46, 0.54),
+            _ => 1. - near,
+        }
+    });
+    // A pattern on a small object would be a blur in a small picture.
+    let fill = if size == Size::Small { Fill::Plain } else { *rng.pick(Fill::ALL) };
+    Object {
+        shape,
+        colour: *rng.pick(colours),
+        size,
+        fill,
+        place,
+        center,
+        radius,
+        tilt: rng.between(-7., 7.),
+    }
+}

@@ -1,0 +1,158 @@
+//! The words of a scene: what it can hold, in a closed vocabulary.
+
+/// An enum each of whose variants has a word, which captions use and [`crate::scenes::parse`] reads back.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum $name {
+            $(#[doc = concat!("\"", $word, "\".")] $variant),+
+        }
+
+        impl $name {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The word captions use.
+            pub fn word(self) -> &'static str {
+                match self { $(Self::$variant => $word),+ }
+            }
+
+            /// The one with this word.
+            pub fn from_word(word: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|each| each.word() == word)
+            }
+        }
+    };
+}
+
+words! {
+    /// What is drawn. Its number is the class of a scene, of a box, and (plus one) of a label map.
+    Shape {
+        Circle = "circle", Square = "square", Triangle = "triangle", Star = "star", Heart = "heart",
+        Ring = "ring", Cross = "cross", Diamond = "diamond", Moon = "moon", Arrow = "arrow",
+    }
+}
+words! {
+    /// The colour of an object.
+    Colour {
+        Red = "red", Orange = "orange", Yellow = "yellow", Green = "green", Blue = "blue",
+        Purple = "purple", Pink = "pink", Brown = "brown", Black = "black", White = "white",
+    }
+}
+words! {
+    /// How large an object is.
+    Size { Small = "small", Medium = "medium", Large = "large" }
+}
+words! {
+    /// What fills an object.
+    Fill { Plain = "plain", Striped = "striped", Dotted = "dotted" }
+}
+words! {
+    /// Where the middle of an object lies, in thirds of the picture.
+    Place {
+        TopLeft = "at the top left", Top = "at the top", TopRight = "at the top right",
+        Left = "on the left", Center = "in the center", Right = "on the right",
+        BottomLeft = "at the bottom left", Bottom = "at the bottom", BottomRight = "at the bottom right",
+    }
+}
+words! {
+    /// The colour of the background; none of them is the colour of an object.
+    Ground { Cream = "cream", Mint = "mint", Sky = "sky", Lilac = "lilac", Slate = "slate", Navy = "navy" }
+}
+words! {
+    /// How the background is painted.
+    Texture { Plain = "plain", Fading = "fading", Striped = "striped", Checked = "checked" }
+}
+
+impl Place {
+    /// Column and row, each 0, 1 or 2, from the top left.
+    pub fn cell(self) -> [usize; 2] {
+        let number = self as usize;
+        [number % 3, number / 3]
+    }
+}
+
+/// Red, green and blue, in `[0, 255]`.
+pub(crate) type Rgb = [f32; 3];
+
+impl Colour {
+    /// What it looks like.
+    pub(crate) fn rgb(self) -> Rgb {
+        match self {
+            Self::Red => [218., 40., 40.],
+            Self::Orange => [247., 132., 20.],
+            Self::Yellow => [250., 212., 30.],
+            Self::Green => [34., 156., 72.],
+            Self::Blue => [40., 98., 232.],
+            Self::Purple => [136., 58., 196.],
+            Self::Pink => [244., 126., 182.],
+            Self::Brown => [128., 78., 44.],
+            Self::Black => [26., 26., 30.],
+            Self::White => [250., 250., 250.],
+        }
+    }
+}
+
+impl Ground {
+    /// What it looks like.
+    pub(crate) fn rgb(self) -> Rgb {
+        match self {
+            Self::Cream => [250., 238., 210.],
+            Self::Mint => [192., 230., 208.],
+            Self::Sky => [184., 216., 242.],
+            Self::Lilac => [216., 204., 240.],
+            Self::Slate => [92., 106., 124.],
+            Self::Navy => [26., 34., 72.],
+        }
+    }
+
+    /// Whether an object of this colour is plain to see on it.
+    pub(crate) fn shows(self, colour: Colour) -> bool {
+        distance(self.rgb(), colour.rgb()) >= 190.
+    }
+}
+
+/// How far apart two colours look: "redmean", a cheap stand-in for a distance in a perceptual space.
+fn distance(a: Rgb, b: Rgb) -> f32 {
+    let mean = (a[0] + b[0]) / 2. / 256.;
+    let [r, g, b] = [a[0] - b[0], a[1] - b[1], a[2] - b[2]];
+    ((2. + mean) * r * r + 4. * g * g + (3. - mean) * b * b).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_read_back() {
+        for &shape in Shape::ALL {
+            assert_eq!(Shape::from_word(shape.word()), Some(shape));
+        }
+        assert_eq!(Shape::from_word("dragon"), None);
+        assert_eq!(Place::from_word("at the bottom"), Some(Place::Bottom));
+        assert_eq!(Place::BottomLeft.cell(), [0, 2]);
+    }
+
+    #[test]
+    fn colours_are_well_apart() {
+        for (k, a) in Colour::ALL.iter().enumerate() {
+            for b in &Colour::ALL[..k] {
+                let apart = distance(a.rgb(), b.rgb());
+                assert!(apart > 140., "{} and {}: {apart}", a.word(), b.word());
+            }
+        }
+    }
+
+    #[test]
+    fn every_colour_shows_on_several_grounds_and_every_ground_shows_several_colours() {
+        for &colour in Colour::ALL {
+            let grounds = Ground::ALL.iter().filter(|ground| ground.shows(colour)).count();
+            assert!(grounds >= 2, "{}: {grounds}", colour.word());
+        }
+        for &ground in Ground::ALL {
+            let colours = Colour::ALL.iter().filter(|colour| ground.shows(**colour)).count();
+            assert!(colours >= 5, "{}: {colours}", ground.word());
+        }
+    }
+}

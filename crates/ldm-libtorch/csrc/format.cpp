@@ -1,0 +1,10 @@
+#include "ldm_torch.h"
+#include <ATen/Functions.h>
+
+extern "C" {
+int ldm_to_channels_last(tensor in, tensor *out) {
+  return ldm::guarded([&] { *out = new at::Tensor(in->contiguous(at::MemoryFormat::ChannelsLast)); });
+}
+
+int ldm_is_channels_last(tensor in) { return in->is_contiguous(at::MemoryFormat::ChannelsLast); }
+}

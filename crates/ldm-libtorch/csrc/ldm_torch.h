@@ -1,0 +1,77 @@
+// The C interface between ldm-libtorch and libtorch. Tensors are tch's: a `tensor` is an `at::Tensor *`.
+// Every function that can fail returns 0, or 1 and leaves a message for ldm_last_error (one a thread).
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#ifdef __cplusplus
+#include <exception>
+#include <ATen/core/Tensor.h>
+#include <c10/core/DeviceType.h>
+#include <vector>
+
+using tensor = at::Tensor *;
+
+namespace ldm {
+void set_error(const char *message);
+inline std::vector<at::Tensor> list(const tensor *items, size_t count) {
+  std::vector<at::Tensor> out;
+  out.reserve(count);
+  for (size_t i = 0; i < count; i++) out.push_back(*items[i]);
+  return out;
+}
+template <typename F> int guarded(F body) {
+  try {
+    body();
+    return 0;
+  } catch (const std::exception &error) {
+    set_error(error.what());
+    return 1;
+  }
+}
+} // namespace ldm
+
+extern "C" {
+const char *ldm_last_error();
+
+// generator.cpp: torch.Generator("cpu")
+void *ldm_generator_new(uint64_t seed);
+void ldm_generator_free(void *generator);
+int ldm_generator_randn(void *generator, const int64_t *size, size_t dims, int dtype, tensor *out);
+int ldm_generator_rand(void *generator, const int64_t *size, size_t dims, int dtype, tensor *out);
+int ldm_generator_randint(void *generator, int64_t high, const int64_t *size, size_t dims, tensor *out);
+
+// format.cpp: memory formats
+int ldm_to_channels_last(tensor in, tensor *out);
+int ldm_is_channels_last(tensor in);
+
+// autocast.cpp
+int ldm_autocast_enter(int cuda, int enabled, int dtype, int *before_enabled, int *before_dtype);
+int ldm_autocast_leave(int cuda, int before_enabled, int before_dtype);
+
+// settings.cpp
+int ldm_set_deterministic(int on);
+int ldm_set_tf32(int on);
+int ldm_set_cudnn_benchmark(int on);
+
+// memory.cpp: CUDA's caching allocator
+int ldm_cuda_memory(int device, int64_t *current, int64_t *peak, int64_t *reserved);
+int ldm_cuda_reset_peak(int device);
+int ldm_cuda_empty_cache();
+
+// optim.cpp: one call for all parameters
+int ldm_fused_adamw(const tensor *params, const tensor *grads, const tensor *exp_avgs, const tensor *exp_avg_sqs,
+                    const tensor *steps, size_t count, double lr, double beta1, double beta2, double weight_decay,
+                    double eps);
+int ldm_foreach_lerp(const tensor *targets, const tensor *sources, size_t count, double weight);
+int ldm_foreach_scale(const tensor *tensors, size_t count, tensor factor);
+int ldm_total_norm(const tensor *tensors, size_t count, tensor *out);
+int ldm_grad(const tensor *outputs, size_t outputs_count, const tensor *inputs, size_t inputs_count, tensor *grads);
+
+// checkpoint.cpp: gradient checkpointing. `run` may be called again, from an autograd thread, until `drop`.
+typedef int (*ldm_checkpoint_run)(void *state, const tensor *inputs, size_t count, tensor *out);
+typedef void (*ldm_checkpoint_drop)(void *state);
+int ldm_checkpoint(ldm_checkpoint_run run, ldm_checkpoint_drop drop, void *state, const tensor *inputs,
+                   size_t input_count, const tensor *params, size_t param_count, tensor *out);
+}
+#endif

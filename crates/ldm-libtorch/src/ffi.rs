@@ -1,0 +1,299 @@
+//! Every `unsafe` line of the workspace: the C interface of `csrc/ldm_torch.h`, behind safe functions.
+//!
+//! The rules these lines rely on: a pointer from [`Tensor::as_ptr`] is a live `at::Tensor *` while the `Tensor`
+//! is borrowed; the C side copies the handle (a reference count) when it keeps one; a tensor handed out is
+//! owned by the caller.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tch::{Kind, TchError, Tensor};
+use torch_sys::C_tensor;
+
+type Ptr = *const C_tensor;
+type Out = *mut C_tensor;
+
+unsafe extern "C" {
+    fn ldm_last_error() -> *const c_char;
+    fn ldm_generator_new(seed: u64) -> *mut c_void;
+    fn ldm_generator_free(generator: *mut c_void);
+    fn ldm_generator_randn(g: *mut c_void, size: *const i64, dims: usize, dtype: c_int, out: *mut Out) -> c_int;
+    fn ldm_generator_rand(g: *mut c_void, size: *const i64, dims: usize, dtype: c_int, out: *mut Out) -> c_int;
+    fn ldm_generator_randint(g: *mut c_void, high: i64, size: *const i64, dims: usize, out: *mut Out) -> c_int;
+    fn ldm_to_channels_last(input: Ptr, out: *mut Out) -> c_int;
+    fn ldm_is_channels_last(input: Ptr) -> c_int;
+    fn ldm_autocast_enter(cuda: c_int, on: c_int, dtype: c_int, was: *mut c_int, was_dtype: *mut c_int) -> c_int;
+    fn ldm_autocast_leave(cuda: c_int, was: c_int, was_dtype: c_int) -> c_int;
+    fn ldm_set_deterministic(on: c_int) -> c_int;
+    fn ldm_set_tf32(on: c_int) -> c_int;
+    fn ldm_set_cudnn_benchmark(on: c_int) -> c_int;
+    fn ldm_cuda_memory(device: c_int, current: *mut i64, peak: *mut i64, reserved: *mut i64) -> c_int;
+    fn ldm_cuda_reset_peak(device: c_int) -> c_int;
+    fn ldm_cuda_empty_cache() -> c_int;
+    fn ldm_fused_adamw(
+        params: *const Ptr,
+        grads: *const Ptr,
+        exp_avgs: *const Ptr,
+        exp_avg_sqs: *const Ptr,
+        steps: *const Ptr,
+        count: usize,
+        lr: f64,
+        beta1: f64,
+        beta2: f64,
+        weight_decay: f64,
+        eps: f64,
+    ) -> c_int;
+    fn ldm_foreach_lerp(targets: *const Ptr, sources: *const Ptr, count: usize, weight: f64) -> c_int;
+    fn ldm_foreach_scale(tensors: *const Ptr, count: usize, factor: Ptr) -> c_int;
+    fn ldm_total_norm(tensors: *const Ptr, count: usize, out: *mut Out) -> c_int;
+    fn ldm_grad(outputs: *const Ptr, n: usize, inputs: *const Ptr, m: usize, grads: *mut Out) -> c_int;
+    fn ldm_checkpoint(
+        run: extern "C" fn(*mut c_void, *const Out, usize, *mut Out) -> c_int,
+        drop: extern "C" fn(*mut c_void),
+        state: *mut c_void,
+        inputs: *const Ptr,
+        input_count: usize,
+        params: *const Ptr,
+        param_count: usize,
+        out: *mut Out,
+    ) -> c_int;
+    fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
+}
+
+/// Turns a C status into a result with the message libtorch left.
+fn check(status: c_int) -> Result<(), TchError> {
+    if status == 0 {
+        return Ok(());
+    }
+    // SAFETY: the message is a NUL-terminated string of this thread, valid until the next failing call.
+    let message = unsafe { CStr::from_ptr(ldm_last_error()) };
+    Err(TchError::Torch(message.to_string_lossy().into_owned()))
+}
+
+fn pointers<T: AsRef<Tensor>>(tensors: &[T]) -> Vec<Ptr> {
+    tensors.iter().map(|tensor| tensor.as_ref().as_ptr()).collect()
+}
+
+fn made(call: impl FnOnce(*mut Out) -> c_int) -> Result<Tensor, TchError> {
+    let mut out: Out = std::ptr::null_mut();
+    check(call(&raw mut out))?;
+    // SAFETY: status 0 means that `out` is a new handle, which is ours.
+    Ok(unsafe { Tensor::from_ptr(out) })
+}
+
+/// Owns an `at::Generator`.
+#[derive(Debug)]
+pub(crate) struct RawGenerator(*mut c_void);
+
+// SAFETY: a generator is a heap object without thread affinity; `&mut self` methods keep its use exclusive.
+unsafe impl Send for RawGenerator {}
+
+impl Drop for RawGenerator {
+    fn drop(&mut self) {
+        // SAFETY: made by ldm_generator_new, freed once.
+        unsafe { ldm_generator_free(self.0) }
+    }
+}
+
+impl RawGenerator {
+    pub(crate) fn new(seed: u64) -> Self {
+        // SAFETY: no arguments that could be wrong.
+        Self(unsafe { ldm_generator_new(seed) })
+    }
+
+    pub(crate) fn randn(&mut self, size: &[i64], kind: Kind) -> Result<Tensor, TchError> {
+        // SAFETY: `size` outlives the call; the generator is live.
+        made(|out| unsafe { ldm_generator_randn(self.0, size.as_ptr(), size.len(), dtype(kind), out) })
+    }
+
+    pub(crate) fn rand(&mut self, size: &[i64], kind: Kind) -> Result<Tensor, TchError> {
+        // SAFETY: as `randn`.
+        made(|out| unsafe { ldm_generator_rand(self.0, size.as_ptr(), size.len(), dtype(kind), out) })
+    }
+
+    pub(crate) fn randint(&mut self, high: i64, size: &[i64]) -> Result<Tensor, TchError> {
+        // SAFETY: as `randn`.
+        made(|out| unsafe { ldm_generator_randint(self.0, high, size.as_ptr(), size.len(), out) })
+    }
+}
+
+/// libtorch's number of a dtype (`c10::ScalarType`), which tch keeps to itself.
+fn dtype(kind: Kind) -> c_int {
+    match kind {
+        Kind::Half => 5,
+        Kind::Float => 6,
+        Kind::Double => 7,
+        Kind::BFloat16 => 15,
+        other => panic!("a floating dtype is needed here, not {other:?}"),
+    }
+}
+
+pub(crate) fn to_channels_last(input: &Tensor) -> Result<Tensor, TchError> {
+    // SAFETY: live handle in, new handle out.
+    made(|out| unsafe { ldm_to_channels_last(input.as_ptr(), out) })
+}
+
+pub(crate) fn is_channels_last(input: &Tensor) -> bool {
+    // SAFETY: live handle.
+    unsafe { ldm_is_channels_last(input.as_ptr()) != 0 }
+}
+
+pub(crate) fn autocast_enter(cuda: bool, on: bool, kind: Kind) -> Result<(c_int, c_int), TchError> {
+    let (mut was, mut was_dtype) = (0, 0);
+    // SAFETY: the two out parameters live on this frame.
+    check(unsafe {
+        ldm_autocast_enter(c_int::from(cuda), c_int::from(on), dtype(kind), &raw mut was, &raw mut was_dtype)
+    })?;
+    Ok((was, was_dtype))
+}
+
+pub(crate) fn autocast_leave(cuda: bool, (was, was_dtype): (c_int, c_int)) -> Result<(), TchError> {
+    // SAFETY: plain values.
+    check(unsafe { ldm_autocast_leave(c_int::from(cuda), was, was_dtype) })
+}
+
+pub(crate) fn set_deterministic(on: bool) -> Result<(), TchError> {
+    // SAFETY: plain values, here and in the next two.
+    check(unsafe { ldm_set_deterministic(c_int::from(on)) })
+}
+
+pub(crate) fn set_tf32(on: bool) -> Result<(), TchError> {
+    check(unsafe { ldm_set_tf32(c_int::from(on)) })
+}
+
+pub(crate) fn set_cudnn_benchmark(on: bool) -> Result<(), TchError> {
+    check(unsafe { ldm_set_cudnn_benchmark(c_int::from(on)) })
+}
+
+pub(crate) fn cuda_memory(device: usize) -> Result<[i64; 3], TchError> {
+    let mut bytes = [0; 3];
+    let [current, peak, reserved] = &mut bytes;
+    // SAFETY: the three out parameters live on this frame.
+    check(unsafe { ldm_cuda_memory(device as c_int, current, peak, reserved) })?;
+    Ok(bytes)
+}
+
+pub(crate) fn cuda_reset_peak(device: usize) -> Result<(), TchError> {
+    // SAFETY: plain values.
+    check(unsafe { ldm_cuda_reset_peak(device as c_int) })
+}
+
+pub(crate) fn cuda_empty_cache() -> Result<(), TchError> {
+    // SAFETY: no arguments.
+    check(unsafe { ldm_cuda_empty_cache() })
+}
+
+pub(crate) fn fused_adamw(
+    lists: [&[Tensor]; 5],
+    [lr, beta1, beta2, weight_decay, eps]: [f64; 5],
+) -> Result<(), TchError> {
+    let count = lists[0].len();
+    assert!(lists.iter().all(|list| list.len() == count), "one gradient and one state a parameter");
+    let [params, grads, exp_avgs, exp_avg_sqs, steps] = lists.map(pointers);
+    // SAFETY: five arrays of `count` live handles.
+    check(unsafe {
+        ldm_fused_adamw(
+            params.as_ptr(),
+            grads.as_ptr(),
+            exp_avgs.as_ptr(),
+            exp_avg_sqs.as_ptr(),
+            steps.as_ptr(),
+            count,
+            lr,
+            beta1,
+            beta2,
+            weight_decay,
+            eps,
+        )
+    })
+}
+
+pub(crate) fn foreach_lerp(targets: &[Tensor], sources: &[Tensor], weight: f64) -> Result<(), TchError> {
+    assert_eq!(targets.len(), sources.len(), "one source a target");
+    let (targets, sources) = (pointers(targets), pointers(sources));
+    // SAFETY: two arrays of the same number of live handles.
+    check(unsafe { ldm_foreach_lerp(targets.as_ptr(), sources.as_ptr(), targets.len(), weight) })
+}
+
+pub(crate) fn foreach_scale(tensors: &[Tensor], factor: &Tensor) -> Result<(), TchError> {
+    let tensors = pointers(tensors);
+    // SAFETY: an array of live handles and one more.
+    check(unsafe { ldm_foreach_scale(tensors.as_ptr(), tensors.len(), factor.as_ptr()) })
+}
+
+pub(crate) fn total_norm(tensors: &[Tensor]) -> Result<Tensor, TchError> {
+    let tensors = pointers(tensors);
+    // SAFETY: an array of live handles; a new handle out.
+    made(|out| unsafe { ldm_total_norm(tensors.as_ptr(), tensors.len(), out) })
+}
+
+pub(crate) fn gradients(outputs: &[&Tensor], inputs: &[&Tensor]) -> Result<Vec<Tensor>, TchError> {
+    let (outputs, inputs) = (pointers(outputs), pointers(inputs));
+    let mut grads: Vec<Out> = vec![std::ptr::null_mut(); inputs.len()];
+    // SAFETY: arrays of live handles; `grads` has room for one handle an input.
+    check(unsafe {
+        ldm_grad(outputs.as_ptr(), outputs.len(), inputs.as_ptr(), inputs.len(), grads.as_mut_ptr())
+    })?;
+    // SAFETY: on success every slot holds a new handle.
+    Ok(grads.into_iter().map(|grad| unsafe { Tensor::from_ptr(grad) }).collect())
+}
+
+/// A block's forward, boxed twice so that it passes through C as one thin pointer.
+pub(crate) type Body = Box<dyn Fn(&[Tensor]) -> Tensor>;
+
+extern "C" fn run_body(state: *mut c_void, inputs: *const Out, count: usize, out: *mut Out) -> c_int {
+    // SAFETY: `state` is the Box<Body> of `checkpoint`, alive until `drop_body`; `inputs` are `count` live handles.
+    let (body, inputs) = unsafe { (&*state.cast::<Body>(), std::slice::from_raw_parts(inputs, count)) };
+    // A panic must not cross C++; the C side turns the status into an exception that names it.
+    catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: clone_from_ptr takes a reference of its own.
+        let inputs: Vec<Tensor> =
+            inputs.iter().map(|input| unsafe { Tensor::clone_from_ptr(*input) }).collect();
+        let mut result = body(&inputs);
+        // SAFETY: a second handle to the result, which the C side frees.
+        unsafe { *out = torch_sys::at_shallow_clone(result.as_mut_ptr()) };
+    }))
+    .map_or(1, |()| 0)
+}
+
+extern "C" fn drop_body(state: *mut c_void) {
+    // SAFETY: the pointer of `checkpoint`, dropped once, by the destructor of the C++ owner.
+    drop(unsafe { Box::from_raw(state.cast::<Body>()) });
+}
+
+pub(crate) fn checkpoint(body: Body, inputs: &[&Tensor], params: &[Tensor]) -> Result<Tensor, TchError> {
+    let state = Box::into_raw(Box::new(body)).cast::<c_void>();
+    let (inputs, params) = (pointers(inputs), pointers(params));
+    // SAFETY: the C side owns `state` from here on; arrays of live handles.
+    made(|out| unsafe {
+        ldm_checkpoint(
+            run_body,
+            drop_body,
+            state,
+            inputs.as_ptr(),
+            inputs.len(),
+            params.as_ptr(),
+            params.len(),
+            out,
+        )
+    })
+}
+
+/// An `Arc` that moves between threads with its owner; see [`crate::Shared`] for why that is sound.
+#[derive(Debug)]
+pub(crate) struct SendArc<T>(pub(crate) std::sync::Arc<T>);
+
+// SAFETY: a second reference exists only inside an autograd graph that `checkpoint` made. It reads tensors (never
+// writes a Rust field: `T` is reached by `&T` alone, and its tensors' handles are only cloned, an atomic count),
+// and it does so inside `backward`, which blocks the thread that owns the graph.
+unsafe impl<T: Send> Send for SendArc<T> {}
+
+/// Opens libtorch's CUDA half, which the linker drops because no symbol of it is used by name.
+pub(crate) fn open_cuda_library() -> bool {
+    const RTLD_NOW: c_int = 2;
+    const RTLD_GLOBAL: c_int = 0x100;
+    // SAFETY: a NUL-terminated name; loading runs libtorch's own registrations, as linking it would.
+    let handle = unsafe { dlopen(c"libtorch_cuda.so".as_ptr(), RTLD_NOW | RTLD_GLOBAL) };
+    !handle.is_null()
+}

@@ -1,0 +1,28 @@
+//! What libtorch can do and tch does not bind.
+//!
+//! tch 0.24 has no generators of its own, no memory formats, no choice of autocast's dtype, no determinism or
+//! TF32 switches, no memory statistics, no fused optimizer steps and no gradient checkpointing. This crate adds
+//! them through a small C interface (`csrc/`), compiled against the libtorch that torch-sys found, and it is the
+//! only crate of the workspace with `unsafe` code, all of it in `ffi.rs`.
+//!
+//! Process groups (c10d) and CUDA graphs will be modules of this crate beside the others.
+
+mod autocast;
+mod checkpoint;
+mod ffi;
+mod format;
+mod generator;
+mod memory;
+mod optim;
+mod settings;
+
+pub use autocast::{Autocast, autocast};
+pub use checkpoint::{Shared, checkpoint};
+pub use format::{channels_last, is_channels_last, to_channels_last};
+pub use generator::Generator;
+pub use memory::{CudaMemory, cuda_memory, empty_cuda_cache, peak_resident_bytes, reset_cuda_peak};
+pub use optim::{AdamWStep, fused_adamw, gradients, lerp_all, scale_all, total_norm};
+pub use settings::{
+    TORCH_VERSION, cuda_device_count, set_cudnn_benchmark, set_deterministic, set_seed, set_tf32, set_threads,
+    threads,
+};

@@ -1,0 +1,60 @@
+//! Process-wide switches: determinism, TF32, threads, and the CUDA half of libtorch.
+
+use std::sync::OnceLock;
+
+use crate::ffi;
+
+/// The libtorch this crate is written against.
+pub const TORCH_VERSION: &str = "2.11.0";
+
+/// How many CUDA devices work. Opens libtorch's CUDA half on the first call: the linker drops it, since no
+/// symbol of it is used by name, and without it a GPU is silently absent.
+pub fn cuda_device_count() -> usize {
+    static COUNT: OnceLock<usize> = OnceLock::new();
+    *COUNT.get_or_init(|| {
+        let opened = ffi::open_cuda_library();
+        if opened && tch::Cuda::is_available() { tch::Cuda::device_count().max(0) as usize } else { 0 }
+    })
+}
+
+/// Only algorithms whose result does not depend on timing; an operation that has none fails by name.
+///
+/// CUDA's matrix products also need `CUBLAS_WORKSPACE_CONFIG=:4096:8` in the environment.
+///
+/// # Panics
+/// Never in practice: libtorch accepts both values.
+pub fn set_deterministic(on: bool) {
+    ffi::set_deterministic(on).expect("a switch");
+}
+
+/// Whether CUDA may compute f32 products with 10 bits of mantissa. Off by default for products, on for
+/// convolutions, as in PyTorch; this sets both.
+///
+/// # Panics
+/// As [`set_deterministic`].
+pub fn set_tf32(on: bool) {
+    ffi::set_tf32(on).expect("a switch");
+}
+
+/// Whether cuDNN tries its algorithms on the first call of each shape and keeps the fastest.
+///
+/// # Panics
+/// As [`set_deterministic`].
+pub fn set_cudnn_benchmark(on: bool) {
+    ffi::set_cudnn_benchmark(on).expect("a switch");
+}
+
+/// Seeds libtorch's global generators (CPU and CUDA): dropout and initialisation draw from them.
+pub fn set_seed(seed: u64) {
+    tch::manual_seed(seed as i64);
+}
+
+/// Threads of one operation on the CPU.
+pub fn threads() -> usize {
+    tch::get_num_threads().max(1) as usize
+}
+
+/// Sets [`threads`].
+pub fn set_threads(count: usize) {
+    tch::set_num_threads(count.max(1) as i32);
+}

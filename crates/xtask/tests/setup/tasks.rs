@@ -1,0 +1,55 @@
+//! `demo` and `test` make sure of libtorch and go on as cargo.
+
+use std::fs;
+
+use crate::machine::{Machine, PIP_THAT_WORKS};
+
+/// A cargo that shows what it was called with.
+fn machine() -> Machine {
+    let machine = Machine::new(PIP_THAT_WORKS);
+    machine.tool("cargo", "echo \"cargo $*, LIBTORCH=$LIBTORCH\"; exit 7");
+    machine.libtorch("checkout/.libtorch/torch", "2.11.0");
+    machine
+}
+
+#[track_caller]
+fn check(machine: &Machine, args: &str, libtorch: Option<&str>, expected: &str) {
+    let mut xtask = machine.xtask(args);
+    xtask.env("LIBTORCH", libtorch.map_or(machine.link().join("torch"), |name| machine.path(name)));
+    let output = xtask.output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap().trim_end(), expected);
+    assert_eq!(output.status.code(), Some(7), "cargo's exit code is lost");
+}
+
+#[test]
+fn demo_passes_its_arguments_on() {
+    check(
+        &machine(),
+        "demo --out there --help",
+        None,
+        "cargo run --release -p ldm-cli -- demo --out there --help, LIBTORCH=",
+    );
+}
+
+#[test]
+fn test_runs_the_workspace() {
+    check(&machine(), "test", None, "cargo test --workspace, LIBTORCH=");
+}
+
+#[test]
+fn the_users_libtorch_stays_set() {
+    let machine = machine();
+    fs::remove_dir_all(machine.link()).unwrap();
+    let libtorch = machine.libtorch("own", "2.11.0");
+    check(&machine, "test", Some("own"), &format!("cargo test --workspace, LIBTORCH={}", libtorch.display()));
+    assert_eq!(fs::read_link(machine.link().join("torch")).unwrap(), libtorch);
+}
+
+#[test]
+fn a_set_chosen_by_hand_is_kept() {
+    let machine = machine();
+    fs::remove_dir_all(machine.link()).unwrap();
+    machine.succeeds("setup --cuda");
+    check(&machine, "test", None, "cargo test --workspace, LIBTORCH=");
+    assert_eq!(fs::read_link(machine.link()).unwrap(), machine.set("cuda"));
+}
