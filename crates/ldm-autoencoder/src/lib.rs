@@ -1,1 +1,43 @@
-//! placeholder
+//! The first stage of latent diffusion: pictures to latents and back (Rombach et al. 2022, §3.1).
+//!
+//! - [`FirstStage`]: what a diffusion model needs of a first stage: `encode`, `decode`, sizes.
+//! - [`Autoencoder`]: CompVis' `AutoencoderKL`, `VQModel` and `VQModelInterface` in one struct. They differ in the
+//!   [`Regularizer`] alone: a Gaussian [`Posterior`] pulled to N(0, 1), or a [`Codebook`].
+//! - [`IdentityFirstStage`]: diffusion in pixels.
+//! - [`FirstStageConfig`]: which of them, read from CompVis' YAML tree or from ours.
+//!
+//! Weights have exactly CompVis' names below the path given to [`build`]: `encoder.down.0.block.0.norm1.weight`,
+//! `quant_conv.weight`, `quantize.embedding.weight`. Latents are not scaled here; the diffusion model owns the scale
+//! factor. A channels_last input stays channels_last through every layer.
+
+mod attention;
+mod autoencoder;
+mod codebook;
+mod config;
+mod decoder;
+mod encoder;
+mod first_stage;
+mod identity;
+mod middle;
+mod npy;
+mod posterior;
+mod regularizer;
+mod remap;
+mod resample;
+mod resnet;
+
+pub use autoencoder::{Autoencoder, Bottleneck, Reconstruction};
+pub use codebook::{Codebook, CodebookConfig, Quantized};
+pub use config::{AttentionType, EncoderConfig, FirstStageConfig, IdentityConfig, KlConfig, VqConfig};
+pub use decoder::Decoder;
+pub use encoder::Encoder;
+pub use first_stage::{FirstStage, build};
+pub use identity::IdentityFirstStage;
+pub use posterior::Posterior;
+pub use regularizer::Regularizer;
+pub use remap::UnknownIndex;
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

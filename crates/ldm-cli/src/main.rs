@@ -1,3 +1,20 @@
-//! The `ldm` command.
+//! The `ldm` command: words to calls, results to words. The only crate with `anyhow` and with printing.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
 
-fn main() {}
+mod args;
+mod commands;
+mod interrupt;
+mod model;
+mod output;
+mod pictures;
+mod progress;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    report::run(|| commands::run(cli))
+}

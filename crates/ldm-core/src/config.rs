@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
-use serde_yaml::Value;
+pub use serde_yaml::Value;
 
 use crate::{Error, Result};
 
@@ -28,15 +28,32 @@ pub fn parse<T: DeserializeOwned>(text: &str, path: impl AsRef<Path>, overrides:
         // From the text itself: a parsed tree has lost its line numbers.
         return serde_yaml::from_str(text).map_err(|error| Error::config(path, error.to_string()));
     }
+    // Through text again, so that a wrong override is named with its key; lines are those of the merged file.
+    let merged = to_text(&merge(text, path, overrides)?);
+    serde_yaml::from_str(&merged)
+        .map_err(|error| Error::config(path, format!("with overrides {}: {error}", overrides.join(" "))))
+}
+
+/// The tree of a YAML text with `overrides` applied, read into no type yet.
+///
+/// # Errors
+/// As [`read`], for the text and the overrides.
+pub fn merge(text: &str, path: impl AsRef<Path>, overrides: &[String]) -> Result<Value> {
+    let path = path.as_ref();
     let mut tree: Value =
         serde_yaml::from_str(text).map_err(|error| Error::config(path, error.to_string()))?;
     for each in overrides {
         apply(&mut tree, each, path)?;
     }
-    // Through text again, so that a wrong override is named with its key; lines are those of the merged file.
-    let merged = serde_yaml::to_string(&tree).map_err(|error| Error::config(path, error.to_string()))?;
-    serde_yaml::from_str(&merged)
-        .map_err(|error| Error::config(path, format!("with overrides {}: {error}", overrides.join(" "))))
+    Ok(tree)
+}
+
+/// The YAML text of a tree.
+///
+/// # Panics
+/// Never: every tree that was read can be written.
+pub fn to_text(tree: &Value) -> String {
+    serde_yaml::to_string(tree).expect("a tree that was read can be written")
 }
 
 fn apply(tree: &mut Value, assignment: &str, path: &Path) -> Result<()> {

@@ -3,8 +3,18 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 use crate::{Error, Result};
+
+/// Held for reading by every write in progress.
+static WRITES: RwLock<()> = RwLock::new(());
+
+/// Waits until no file is being written, and keeps new writes from starting while the guard lives: a program that
+/// is asked to stop takes it before it exits, and leaves nothing half-made behind.
+pub fn when_idle() -> RwLockWriteGuard<'static, ()> {
+    WRITES.write().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Writes a file beside its place, makes it durable, and renames it: a reader sees the old file or the new one,
 /// never half a file, whatever interrupts this.
@@ -16,6 +26,7 @@ pub fn write_whole(
     write: impl FnOnce(&mut BufWriter<&File>) -> Result<()>,
 ) -> Result<()> {
     let path = path.as_ref();
+    let _writing = WRITES.read().unwrap_or_else(PoisonError::into_inner);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let temporary = tempfile::Builder::new().prefix(".part-").tempfile_in(folder).map_err(Error::io(path))?;
     {

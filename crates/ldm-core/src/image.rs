@@ -10,7 +10,8 @@ use crate::{Error, Result, files};
 /// A `[3, H, W]` tensor in `[-1, 1]` from 8-bit RGB: x / 127.5 − 1.
 pub fn from_rgb8(picture: &RgbImage) -> Tensor {
     let (width, height) = picture.dimensions();
-    let bytes = Tensor::from_data_size(picture.as_raw(), &[i64::from(height), i64::from(width), 3], Kind::Uint8);
+    let bytes =
+        Tensor::from_data_size(picture.as_raw(), &[i64::from(height), i64::from(width), 3], Kind::Uint8);
     bytes.permute([2, 0, 1]).to_kind(Kind::Float).contiguous() / 127.5 - 1.
 }
 
@@ -26,7 +27,8 @@ pub fn from_rgb8(picture: &RgbImage) -> Tensor {
 pub fn to_rgb8(picture: &Tensor) -> RgbImage {
     let (channels, height, width) = picture.size3().expect("[3, H, W]");
     assert_eq!(channels, 3, "[3, H, W]");
-    let scaled = ((picture.detach().to_device(Device::Cpu).to_kind(Kind::Float) + 1.) * 127.5).clamp(0., 255.);
+    let scaled =
+        ((picture.detach().to_device(Device::Cpu).to_kind(Kind::Float) + 1.) * 127.5).clamp(0., 255.);
     let bytes = scaled.round().to_kind(Kind::Uint8).permute([1, 2, 0]).contiguous();
     let mut raw = vec![0; (3 * height * width) as usize];
     let count = raw.len();
@@ -109,14 +111,16 @@ mod tests {
 
     #[test]
     fn every_byte_survives_the_way_there_and_back() {
-        let picture = RgbImage::from_fn(256, 3, |x, y| image::Rgb([x as u8, (255 - x) as u8, (x * (y + 1)) as u8]));
+        let picture =
+            RgbImage::from_fn(256, 3, |x, y| image::Rgb([x as u8, (255 - x) as u8, (x * (y + 1)) as u8]));
         assert_eq!(to_rgb8(&from_rgb8(&picture)), picture);
         assert_eq!(decode(&png(&picture, &[("parameters", "a prompt, 图")])).unwrap(), picture);
     }
 
     #[test]
     fn a_grid_puts_pictures_in_rows() {
-        let pictures = Tensor::arange(3, (Kind::Float, Device::Cpu)).view([3, 1, 1, 1]).expand([3, 3, 4, 5], false);
+        let pictures =
+            Tensor::arange(3, (Kind::Float, Device::Cpu)).view([3, 1, 1, 1]).expand([3, 3, 4, 5], false);
         let grid = grid(&pictures, 2, 2);
         assert_eq!(grid.size(), [3, 2 * 6 + 2, 2 * 7 + 2]);
         let at = |y, x| grid.double_value(&[0, y, x]);

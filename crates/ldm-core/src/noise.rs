@@ -41,7 +41,9 @@ impl NoiseSource for Seeded {
         let mut size = x.size();
         let count = std::mem::replace(&mut size[0], 1);
         // Drawn as f32 whatever the dtype: a bf16 run starts from the noise of the f32 run.
-        self.each(count, |generator| generator.randn(&size, Kind::Float)).to_device(x.device()).to_kind(x.kind())
+        self.each(count, |generator| generator.randn(&size, Kind::Float))
+            .to_device(x.device())
+            .to_kind(x.kind())
     }
 
     fn integers(&mut self, high: i64, count: i64, x: &Tensor) -> Tensor {

@@ -104,7 +104,9 @@ mod tests {
                 for batch in 0..order.batches() {
                     let indices = order.indices(epoch, batch);
                     prop_assert!(indices.len() <= batch_size);
-                    indices.into_iter().for_each(|index| seen[index] += 1);
+                    for index in indices {
+                        seen[index] += 1;
+                    }
                 }
             }
             prop_assert!(seen.iter().all(|&times| times == 1), "{seen:?}");
@@ -120,7 +122,9 @@ mod tests {
                 for batch in 0..order.batches() {
                     let indices = order.indices(0, batch);
                     prop_assert_eq!(indices.len(), batch_size);
-                    indices.into_iter().for_each(|index| seen[index] += 1);
+                    for index in indices {
+                        seen[index] += 1;
+                    }
                 }
             }
             prop_assert!(seen.iter().all(|&times| times <= 1));

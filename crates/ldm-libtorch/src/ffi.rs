@@ -297,3 +297,11 @@ pub(crate) fn open_cuda_library() -> bool {
     let handle = unsafe { dlopen(c"libtorch_cuda.so".as_ptr(), RTLD_NOW | RTLD_GLOBAL) };
     !handle.is_null()
 }
+
+/// The mapping behind [`crate::Mapped`].
+pub(crate) type Map = memmap2::Mmap;
+
+pub(crate) fn map(file: &std::fs::File) -> std::io::Result<Map> {
+    // SAFETY: a read-only mapping. That the bytes stay as they are is the promise in `map_file`'s doc.
+    unsafe { memmap2::MmapOptions::new().map(file) }
+}

@@ -12,6 +12,7 @@ mod checkpoint;
 mod ffi;
 mod format;
 mod generator;
+mod mapped;
 mod memory;
 mod optim;
 mod settings;
@@ -20,6 +21,7 @@ pub use autocast::{Autocast, autocast};
 pub use checkpoint::{Shared, checkpoint};
 pub use format::{channels_last, is_channels_last, to_channels_last};
 pub use generator::Generator;
+pub use mapped::{Mapped, map_file};
 pub use memory::{CudaMemory, cuda_memory, empty_cuda_cache, peak_resident_bytes, reset_cuda_peak};
 pub use optim::{AdamWStep, fused_adamw, gradients, lerp_all, scale_all, total_norm};
 pub use settings::{

@@ -1,1 +1,43 @@
-//! placeholder
+//! The denoising U-Net of latent diffusion, and its encoder half.
+//!
+//! A [`UNetConfig`] (CompVis' own fields) becomes a [`Plan`] (every block, no tensors), and the plan a [`UNet`].
+//! The network knows nothing of schedules and samplers: it takes a latent, a time and a
+//! [`Conditioning`](ldm_core::Conditioning).
+//!
+//! ```
+//! use ldm_core::Conditioning;
+//! use ldm_unet::{UNet, UNetConfig};
+//! use tch::{Device, Kind, Tensor, nn::VarStore};
+//!
+//! let config: UNetConfig = serde_json::from_str(
+//!     r#"{"in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": 1,
+//!         "attention_resolutions": [2], "channel_mult": [1, 2], "num_heads": 4}"#,
+//! )?;
+//! let vs = VarStore::new(Device::Cpu);
+//! let unet = UNet::new(&vs.root(), &config)?;
+//! unet.check_size([8, 12])?;
+//! let x = Tensor::zeros([1, 4, 8, 12], (Kind::Float, Device::Cpu));
+//! let t = Tensor::from_slice(&[500_i64]);
+//! assert_eq!(unet.forward(&x, &t, &Conditioning::default(), false).size(), [1, 4, 8, 12]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod attention;
+mod block;
+mod config;
+mod cross_attention;
+mod encoder;
+mod parameters;
+mod plan;
+mod pool;
+mod rerun;
+mod resample;
+mod resblock;
+mod time;
+mod transformer;
+mod unet;
+
+pub use config::{EncoderUNetConfig, Pool, UNetConfig};
+pub use encoder::EncoderUNet;
+pub use plan::Plan;
+pub use unet::{Prepared, UNet};

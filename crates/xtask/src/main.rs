@@ -111,6 +111,15 @@ fn become_cargo(checkout: &Checkout, words: &[&str], args: &[OsString]) -> Resul
         // Cargo set it for this process from `.cargo/config.toml` and will do so again.
         cargo.env_remove("LIBTORCH");
     }
+    if std::env::var_os("CARGO_TARGET_DIR").is_some() {
+        // The rpath of `.cargo/config.toml` leads from `target/` in the checkout, not from elsewhere.
+        let mut path = checkout.libtorch().join("lib").into_os_string();
+        if let Some(rest) = std::env::var_os("LD_LIBRARY_PATH").filter(|rest| !rest.is_empty()) {
+            path.push(":");
+            path.push(rest);
+        }
+        cargo.env("LD_LIBRARY_PATH", path);
+    }
     let error = cargo.exec();
     Err(error).context("cargo does not start")
 }

@@ -41,12 +41,13 @@ pub(crate) fn install(set: Set, target: &Path, scratch: &Path, log: &Path, stop:
     let mut progress = Progress::new(target, scratch);
     let status = stop.wait(&mut child, || progress.tick());
     progress.end();
-    if !status?.success() {
+    if status.as_ref().is_ok_and(|status| !status.success()) {
         let said = fs::read(log).unwrap_or_default();
         bail!("{}", sentence(&String::from_utf8_lossy(&said), set, log));
     }
+    // Of no use after a success, nor where the user stopped it.
     fs::remove_file(log).context("cannot remove pip's log")?;
-    Ok(())
+    status.map(|_| ())
 }
 
 /// The wheel links to CUDA's runtime and to CUPTI even where only its CPU half is kept.

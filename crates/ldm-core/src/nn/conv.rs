@@ -20,7 +20,14 @@ fn zeros() -> ConvConfig {
 }
 
 /// A convolution with bias and a square kernel; parameters `weight` `[out, in, k, k]` and `bias` `[out]`.
-pub fn conv2d(vs: &Path, channels_in: i64, channels_out: i64, kernel: i64, stride: i64, padding: i64) -> Conv2D {
+pub fn conv2d(
+    vs: &Path,
+    channels_in: i64,
+    channels_out: i64,
+    kernel: i64,
+    stride: i64,
+    padding: i64,
+) -> Conv2D {
     nn::conv2d(vs, channels_in, channels_out, kernel, config(kernel, stride, padding, channels_in))
 }
 

@@ -26,7 +26,9 @@ impl GroupNorm {
     /// [`Error::Invalid`] when 32 does not divide `channels`.
     pub fn new(vs: &Path, channels: i64, eps: f64) -> Result<Self> {
         if channels <= 0 || channels % GROUPS != 0 {
-            return Err(Error::invalid(format!("group norm needs channels divisible by {GROUPS}, got: {channels}")));
+            return Err(Error::invalid(format!(
+                "group norm needs channels divisible by {GROUPS}, got: {channels}"
+            )));
         }
         let weight = vs.var("weight", &[channels], Init::Const(1.));
         let bias = vs.var("bias", &[channels], Init::Const(0.));

@@ -60,7 +60,7 @@ impl Scene {
 impl Words {
     /// See [`Scene::caption`].
     pub fn caption(&self) -> String {
-        let objects: Vec<_> = self.objects.iter().map(ObjectWords::phrase).collect();
+        let objects: Vec<_> = self.objects.iter().map(|object| object.phrase()).collect();
         let texture =
             if self.texture == Texture::Plain { String::new() } else { format!("{} ", self.texture.word()) };
         format!("{}, on a {texture}{} background", objects.join(" and "), self.ground.word())
@@ -68,7 +68,7 @@ impl Words {
 }
 
 impl ObjectWords {
-    fn phrase(&self) -> String {
+    fn phrase(self) -> String {
         let fill = if self.fill == Fill::Plain { String::new() } else { format!("{} ", self.fill.word()) };
         let [size, colour, shape] = [self.size.word(), self.colour.word(), self.shape.word()];
         format!("a {size} {fill}{colour} {shape} {}", self.place.word())

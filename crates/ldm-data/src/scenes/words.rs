@@ -115,7 +115,7 @@ impl Ground {
 
 /// How far apart two colours look: "redmean", a cheap stand-in for a distance in a perceptual space.
 fn distance(a: Rgb, b: Rgb) -> f32 {
-    let mean = (a[0] + b[0]) / 2. / 256.;
+    let mean = f32::midpoint(a[0], b[0]) / 256.;
     let [r, g, b] = [a[0] - b[0], a[1] - b[1], a[2] - b[2]];
     ((2. + mean) * r * r + 4. * g * g + (3. - mean) * b * b).sqrt()
 }

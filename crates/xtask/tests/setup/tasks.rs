@@ -37,6 +37,19 @@ fn test_runs_the_workspace() {
 }
 
 #[test]
+fn a_target_folder_elsewhere_is_provided_for() {
+    let machine = machine();
+    machine.tool("cargo", "echo \"$LD_LIBRARY_PATH\"");
+    let path = |xtask: &mut std::process::Command| String::from_utf8(xtask.output().unwrap().stdout).unwrap();
+    assert_eq!(path(&mut machine.xtask("test")), "\n");
+    let lib = machine.link().join("torch/lib");
+    assert_eq!(
+        path(machine.xtask("test").env("CARGO_TARGET_DIR", "/elsewhere").env("LD_LIBRARY_PATH", "/a:/b")),
+        format!("{}:/a:/b\n", lib.display())
+    );
+}
+
+#[test]
 fn the_users_libtorch_stays_set() {
     let machine = machine();
     fs::remove_dir_all(machine.link()).unwrap();

@@ -1,0 +1,107 @@
+//! Attention over all pixels.
+
+use ldm_core::Result;
+use ldm_core::nn::attention::attention;
+use ldm_core::nn::{GroupNorm, conv2d};
+use tch::Tensor;
+use tch::nn::{self, Conv2D, ConvConfig, Init, Module, Path};
+
+use crate::config::AttentionType;
+use crate::resnet::NORM_EPS;
+
+/// The attention of a place in the network, where it has one.
+#[derive(Debug)]
+pub(crate) enum Attention {
+    Vanilla(AttnBlock),
+    Linear(LinearAttention),
+    None,
+}
+
+impl Attention {
+    pub(crate) fn new(vs: &Path, channels: i64, kind: AttentionType) -> Result<Self> {
+        Ok(match kind {
+            AttentionType::Vanilla => Self::Vanilla(AttnBlock::new(vs, channels)?),
+            AttentionType::Linear => Self::Linear(LinearAttention::new(vs, channels)),
+            AttentionType::None => Self::None,
+        })
+    }
+
+    pub(crate) fn forward(&self, x: Tensor) -> Tensor {
+        match self {
+            Self::Vanilla(block) => block.forward(&x),
+            Self::Linear(block) => block.forward(&x),
+            Self::None => x,
+        }
+    }
+}
+
+/// x + proj_out(attention(q, k, v)) with one head and 1×1 convolutions. CompVis `model.py:150`.
+#[derive(Debug)]
+pub(crate) struct AttnBlock {
+    norm: GroupNorm,
+    q: Conv2D,
+    k: Conv2D,
+    v: Conv2D,
+    proj_out: Conv2D,
+}
+
+impl AttnBlock {
+    fn new(vs: &Path, channels: i64) -> Result<Self> {
+        let conv = |name: &str| conv2d(&(vs / name), channels, channels, 1, 1, 0);
+        Ok(Self {
+            norm: GroupNorm::new(&(vs / "norm"), channels, NORM_EPS)?,
+            q: conv("q"),
+            k: conv("k"),
+            v: conv("v"),
+            proj_out: conv("proj_out"),
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let (_, _, height, width) = x.size4().expect("[B, C, h, w]");
+        let h = self.norm.forward(x);
+        let [q, k, v] = [&self.q, &self.k, &self.v].map(|conv| tokens(&conv.forward(&h)).unsqueeze(1));
+        let h = attention(&q, &k, &v).squeeze_dim(1); // [B, L, C]
+        x + self.proj_out.forward(&pixels(&h, height, width))
+    }
+}
+
+/// to_out(q·(softmax(k)ᵀ v)), the softmax over pixels, one head. Neither norm nor residual: its output replaces x,
+/// as in the reference. CompVis `attention.py:80`, `model.py:144`.
+#[derive(Debug)]
+pub(crate) struct LinearAttention {
+    to_qkv: Conv2D,
+    to_out: Conv2D,
+}
+
+impl LinearAttention {
+    fn new(vs: &Path, channels: i64) -> Self {
+        // PyTorch's own initialisation, as `conv2d` of the core has it, but without a bias.
+        let bound = 1. / (channels as f64).sqrt();
+        let ws_init = Init::Uniform { lo: -bound, up: bound };
+        let config = ConvConfig { bias: false, ws_init, ..ConvConfig::default() };
+        Self {
+            to_qkv: nn::conv2d(vs / "to_qkv", channels, 3 * channels, 1, config),
+            to_out: conv2d(&(vs / "to_out"), channels, channels, 1, 1, 0),
+        }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let (_, _, height, width) = x.size4().expect("[B, C, h, w]");
+        let qkv = tokens(&self.to_qkv.forward(x)).chunk(3, 2);
+        let [q, k, v] = [&qkv[0], &qkv[1], &qkv[2]]; //                [B, L, C] each
+        let context = k.softmax(1, k.kind()).transpose(1, 2).matmul(v); // [B, C, C]
+        self.to_out.forward(&pixels(&q.matmul(&context), height, width))
+    }
+}
+
+/// `[B, C, h, w]` → `[B, h·w, C]`, contiguous: a view of a channels_last tensor, a copy of another.
+fn tokens(x: &Tensor) -> Tensor {
+    x.flatten(2, 3).transpose(1, 2).contiguous()
+}
+
+/// `[B, h·w, C]` → `[B, C, h, w]`, a channels_last view.
+fn pixels(x: &Tensor, height: i64, width: i64) -> Tensor {
+    let (batch, _, channels) = x.size3().expect("[B, L, C]");
+    x.transpose(1, 2).reshape([batch, channels, height, width])
+}

@@ -1,0 +1,220 @@
+//! Vector quantisation.
+
+use std::path::PathBuf;
+
+use ldm_core::{NoiseSource, Result};
+use tch::nn::{Init, Path};
+use tch::{Kind, Tensor};
+
+use crate::config::{positive, refuse};
+use crate::remap::{Remap, UnknownIndex};
+
+/// What a [`Codebook`] is made of.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CodebookConfig {
+    /// Entries, K.
+    pub n_embed: i64,
+    /// Channels of an entry, C.
+    pub embed_dim: i64,
+    /// The weight of one of the two terms of the loss; see `legacy`. The reference has 0.25.
+    pub beta: f64,
+    /// Whether `beta` weighs the codebook's term and not the commitment's. Every official model does.
+    pub legacy: bool,
+    /// A `.npy` file of the indices in use, to which indices are renumbered.
+    pub remap: Option<PathBuf>,
+    /// What an index becomes that `remap` does not list.
+    pub unknown_index: UnknownIndex,
+    /// Whether indices come as `[B, h, w]` rather than flat.
+    pub sane_index_shape: bool,
+}
+
+impl CodebookConfig {
+    /// The reference's quantiser of `n_embed` entries of `embed_dim` channels.
+    pub fn new(n_embed: i64, embed_dim: i64) -> Self {
+        Self {
+            n_embed,
+            embed_dim,
+            beta: 0.25,
+            legacy: true,
+            remap: None,
+            unknown_index: UnknownIndex::Random,
+            sane_index_shape: false,
+        }
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        positive("n_embed", self.n_embed)?;
+        positive("embed_dim", self.embed_dim)?;
+        if !(self.beta >= 0. && self.beta.is_finite()) {
+            return refuse("beta", "a number from 0", self.beta);
+        }
+        Ok(())
+    }
+}
+
+/// A learned table of latent vectors; a latent is replaced by the nearest entry at each place.
+///
+/// van den Oord et al. 2017, §3; taming-transformers `quantize.py:213` `VectorQuantizer2`.
+#[derive(Debug)]
+pub struct Codebook {
+    /// `[K, C]`
+    embedding: Tensor,
+    beta: f64,
+    legacy: bool,
+    remap: Option<Remap>,
+    sane_index_shape: bool,
+}
+
+/// A quantised latent.
+#[derive(Debug)]
+pub struct Quantized {
+    /// `[B, C, h, w]`; gradients pass to the latent as if nothing had happened (straight-through).
+    pub z: Tensor,
+    /// The codebook's and the commitment's term, a scalar.
+    pub loss: Tensor,
+    /// i64: `[B, h, w]` with `sane_index_shape`, else `[B·h·w]`, and `[B·h·w, 1]` with `remap`, as the reference.
+    pub indices: Tensor,
+}
+
+/// Distances held at once: 2²⁵ in f32 are 128 MiB.
+const DISTANCES: i64 = 1 << 25;
+
+impl Codebook {
+    /// Builds the codebook below `vs` (`quantize` in a CompVis file), its entries drawn from U(±1/K).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`](ldm_core::Error::Invalid) for sizes that cannot be; `Io` and `Format` about the file of
+    /// `remap`.
+    pub fn new(vs: &Path, config: &CodebookConfig) -> Result<Self> {
+        config.validate()?;
+        let bound = 1. / config.n_embed as f64;
+        let init = Init::Uniform { lo: -bound, up: bound };
+        let remap = match &config.remap {
+            Some(path) => Some(Remap::new(vs, path, config.n_embed, config.unknown_index)?),
+            None => None,
+        };
+        Ok(Self {
+            embedding: (vs / "embedding").var("weight", &[config.n_embed, config.embed_dim], init),
+            beta: config.beta,
+            legacy: config.legacy,
+            remap,
+            sane_index_shape: config.sane_index_shape,
+        })
+    }
+
+    /// The table, `[K, C]`.
+    pub fn embedding(&self) -> &Tensor {
+        &self.embedding
+    }
+
+    /// How many indices there are: K, or what `remap` leaves of them.
+    pub fn index_count(&self) -> i64 {
+        self.remap.as_ref().map_or_else(|| self.embedding.size()[0], Remap::count)
+    }
+
+    /// The number of the entry nearest to each row, of several equally near the first.
+    ///
+    /// # Shapes
+    /// - `rows`: `[N, C]`
+    /// - returns `[N]` i64 in `0..K`
+    pub fn nearest(&self, rows: &Tensor) -> Tensor {
+        tch::no_grad(|| {
+            // Distances are differences of large numbers: half precision would pick neighbours.
+            let kind = if rows.kind() == Kind::Double { Kind::Double } else { Kind::Float };
+            let (rows, table) = (rows.to_kind(kind), self.embedding.to_kind(kind));
+            let table_square = table.square().sum_dim_intlist(1, false, kind); // [K]
+            let across = table.transpose(0, 1); //                               [C, K]
+            let nearest_of = |rows: &Tensor| {
+                let square = rows.square().sum_dim_intlist(1, true, kind); //    [n, 1]
+                // |z|² + |e|² − 2 z·e, in this order: so the reference rounds, and breaks ties.
+                (square + &table_square - rows.matmul(&across) * 2.).argmin(1, false)
+            };
+            let chunk = (DISTANCES / table.size()[0]).max(1);
+            let parts: Vec<Tensor> = rows.split(chunk, 0).iter().map(nearest_of).collect();
+            Tensor::cat(&parts, 0)
+        })
+    }
+
+    /// The nearest entries in the place of `z`, straight-through.
+    ///
+    /// # Shapes
+    /// - `z`: `[B, C, h, w]`; returns the same
+    pub fn quantize(&self, z: &Tensor) -> Tensor {
+        self.lookup(z).1
+    }
+
+    /// Quantises, with the loss and the indices. `noise` is asked only for indices that `remap` does not list.
+    ///
+    /// # Shapes
+    /// - `z`: `[B, C, h, w]`
+    pub fn forward(&self, z: &Tensor, noise: &mut dyn NoiseSource) -> Quantized {
+        let (batch, _, height, width) = z.size4().expect("[B, C, h, w]");
+        let (indices, straight, entries) = self.lookup(z);
+        let commitment = (entries.detach() - z).square().mean(z_kind(z));
+        let codebook = (&entries - z.detach()).square().mean(z_kind(z));
+        let loss =
+            if self.legacy { commitment + codebook * self.beta } else { commitment * self.beta + codebook };
+        let indices = match &self.remap {
+            Some(remap) => remap.to_used(&indices.view([batch, height * width]), noise).view([-1, 1]),
+            None => indices,
+        };
+        let indices = if self.sane_index_shape { indices.view([batch, height, width]) } else { indices };
+        Quantized { z: straight, loss, indices }
+    }
+
+    /// The entries of given indices as a latent.
+    ///
+    /// # Shapes
+    /// - `indices`: `B·h·w` of them in any shape, as [`forward`](Self::forward) gives them
+    /// - `size`: `[B, h, w]`
+    /// - returns `[B, C, h, w]`
+    ///
+    /// taming-transformers `quantize.py:313` `get_codebook_entry`.
+    pub fn get_codebook_entry(&self, indices: &Tensor, size: [i64; 3]) -> Tensor {
+        let [batch, height, width] = size;
+        let indices = match &self.remap {
+            Some(remap) => remap.to_all(&indices.reshape([batch, height * width])),
+            None => indices.shallow_clone(),
+        };
+        let entries = self.rows(&indices.reshape([-1]));
+        entries.view([batch, height, width, -1]).permute([0, 3, 1, 2])
+    }
+
+    /// exp of the entropy of the indices' frequencies: how many entries are in even use.
+    pub fn perplexity(&self, indices: &Tensor) -> f64 {
+        let frequencies = self.frequencies(indices);
+        // x·log x is 0 at 0.
+        (-frequencies.xlogy(&frequencies).sum(Kind::Double)).exp().double_value(&[])
+    }
+
+    /// The share of entries that occur in `indices`, in `[0, 1]`.
+    pub fn usage(&self, indices: &Tensor) -> f64 {
+        self.frequencies(indices).gt(0.).mean(Kind::Double).double_value(&[])
+    }
+
+    fn frequencies(&self, indices: &Tensor) -> Tensor {
+        let indices = indices.reshape([-1]);
+        let counts = indices.bincount(None::<Tensor>, self.index_count()).to_kind(Kind::Double);
+        counts / indices.size()[0] as f64
+    }
+
+    /// Indices `[B·h·w]`, the entries straight-through, and the entries as such (gradients to the table).
+    fn lookup(&self, z: &Tensor) -> (Tensor, Tensor, Tensor) {
+        let (batch, channels, height, width) = z.size4().expect("[B, C, h, w]");
+        // A view of a channels_last latent.
+        let rows = z.permute([0, 2, 3, 1]).reshape([-1, channels]);
+        let indices = self.nearest(&rows);
+        let entries = self.rows(&indices).view([batch, height, width, channels]).permute([0, 3, 1, 2]);
+        let straight = z + (&entries - z).detach();
+        (indices, straight, entries)
+    }
+
+    fn rows(&self, indices: &Tensor) -> Tensor {
+        Tensor::embedding(&self.embedding, indices, -1, false, false)
+    }
+}
+
+/// Thousands of terms do not add up in half precision.
+fn z_kind(z: &Tensor) -> Kind {
+    if z.kind() == Kind::Double { Kind::Double } else { Kind::Float }
+}

@@ -1,0 +1,91 @@
+//! Features to pixels.
+
+use ldm_core::Result;
+use ldm_core::nn::{GroupNorm, conv2d};
+use tch::Tensor;
+use tch::nn::{Conv2D, Module, Path};
+
+use crate::attention::Attention;
+use crate::config::EncoderConfig;
+use crate::middle::Middle;
+use crate::resample::Upsample;
+use crate::resnet::{NORM_EPS, ResnetBlock};
+
+/// The convolutional decoder: the encoder's mirror with one more residual block a level.
+///
+/// CompVis `model.py:462` `Decoder`.
+#[derive(Debug)]
+pub struct Decoder {
+    conv_in: Conv2D,
+    mid: Middle,
+    /// In the order of running: the smallest first. Names count from full resolution.
+    levels: Vec<Level>,
+    norm_out: GroupNorm,
+    conv_out: Conv2D,
+    give_pre_end: bool,
+    tanh_out: bool,
+}
+
+#[derive(Debug)]
+struct Level {
+    blocks: Vec<(ResnetBlock, Attention)>,
+    upsample: Option<Upsample>,
+}
+
+impl Decoder {
+    /// The decoder of a config that [`FirstStageConfig::validate`](crate::FirstStageConfig::validate) has passed.
+    pub(crate) fn new(vs: &Path, config: &EncoderConfig) -> Result<Self> {
+        let mut channels = config.channels(config.levels() - 1);
+        let conv_in = conv2d(&(vs / "conv_in"), config.z_channels, channels, 3, 1, 1);
+        let mid = Middle::new(&(vs / "mid"), channels, config.attention(), config.dropout)?;
+        let mut levels = Vec::with_capacity(config.levels());
+        for index in (0..config.levels()).rev() {
+            let vs = vs / "up" / index;
+            let mut blocks = Vec::new();
+            for block in 0..=config.num_res_blocks {
+                let width = config.channels(index);
+                let resnet = ResnetBlock::new(&(&vs / "block" / block), channels, width, config.dropout)?;
+                let kind = config.decoder_attention(index);
+                blocks.push((resnet, Attention::new(&(&vs / "attn" / block), width, kind)?));
+                channels = width;
+            }
+            let upsample =
+                (index != 0).then(|| Upsample::new(&(&vs / "upsample"), channels, config.resamp_with_conv));
+            levels.push(Level { blocks, upsample });
+        }
+        Ok(Self {
+            conv_in,
+            mid,
+            levels,
+            norm_out: GroupNorm::new(&(vs / "norm_out"), channels, NORM_EPS)?,
+            conv_out: conv2d(&(vs / "conv_out"), channels, config.out_ch, 3, 1, 1),
+            give_pre_end: config.give_pre_end,
+            tanh_out: config.tanh_out,
+        })
+    }
+
+    /// # Shapes
+    /// - `z`: `[B, z_channels, h, w]`
+    /// - returns `[B, out_ch, h·f, w·f]`, or with `give_pre_end` the features `[B, c_0, h·f, w·f]`
+    pub fn forward(&self, z: &Tensor, train: bool) -> Tensor {
+        let mut h = self.mid.forward(&self.conv_in.forward(z), train);
+        for level in &self.levels {
+            for (resnet, attention) in &level.blocks {
+                h = attention.forward(resnet.forward(&h, train));
+            }
+            if let Some(upsample) = &level.upsample {
+                h = upsample.forward(&h);
+            }
+        }
+        if self.give_pre_end {
+            return h;
+        }
+        let image = self.conv_out.forward(&self.norm_out.forward(&h).silu());
+        if self.tanh_out { image.tanh() } else { image }
+    }
+
+    /// The last convolution's weight, on which the adversarial loss balances its gradients.
+    pub fn last_layer(&self) -> &Tensor {
+        &self.conv_out.ws
+    }
+}

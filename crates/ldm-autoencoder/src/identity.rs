@@ -1,0 +1,40 @@
+//! No first stage: diffusion in pixels.
+
+use tch::Tensor;
+
+use crate::config::IdentityConfig;
+use crate::first_stage::FirstStage;
+use crate::posterior::Posterior;
+
+/// A first stage that changes nothing, for diffusion in pixels (the paper's LDM-1).
+///
+/// CompVis `autoencoder.py:426`.
+#[derive(Debug, Clone)]
+pub struct IdentityFirstStage {
+    channels: i64,
+}
+
+impl IdentityFirstStage {
+    /// Of `config`.
+    pub fn new(config: &IdentityConfig) -> Self {
+        Self { channels: config.channels }
+    }
+}
+
+impl FirstStage for IdentityFirstStage {
+    fn encode(&self, image: &Tensor) -> Posterior {
+        Posterior::Point(image.shallow_clone())
+    }
+
+    fn decode(&self, z: &Tensor) -> Tensor {
+        z.shallow_clone()
+    }
+
+    fn factor(&self) -> i64 {
+        1
+    }
+
+    fn latent_channels(&self) -> i64 {
+        self.channels
+    }
+}

@@ -1,0 +1,33 @@
+//! The middle of encoder and decoder.
+
+use ldm_core::Result;
+use tch::Tensor;
+use tch::nn::Path;
+
+use crate::attention::Attention;
+use crate::config::AttentionType;
+use crate::resnet::ResnetBlock;
+
+/// A residual block, attention, a residual block, at the smallest resolution. CompVis `model.py:409`.
+#[derive(Debug)]
+pub(crate) struct Middle {
+    block_1: ResnetBlock,
+    attn_1: Attention,
+    block_2: ResnetBlock,
+}
+
+impl Middle {
+    pub(crate) fn new(vs: &Path, channels: i64, attention: AttentionType, dropout: f64) -> Result<Self> {
+        Ok(Self {
+            block_1: ResnetBlock::new(&(vs / "block_1"), channels, channels, dropout)?,
+            attn_1: Attention::new(&(vs / "attn_1"), channels, attention)?,
+            block_2: ResnetBlock::new(&(vs / "block_2"), channels, channels, dropout)?,
+        })
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Tensor {
+        let h = self.block_1.forward(x, train);
+        let h = self.attn_1.forward(h);
+        self.block_2.forward(&h, train)
+    }
+}

@@ -1,0 +1,46 @@
+//! Halving and doubling a picture's sides.
+
+use ldm_core::nn::conv2d;
+use tch::Tensor;
+use tch::nn::{Conv2D, Module, Path};
+
+/// Halves the sides: a 3×3 convolution of stride 2, or the average of 2×2.
+///
+/// CompVis `model.py:61`.
+#[derive(Debug)]
+pub(crate) struct Downsample(Option<Conv2D>);
+
+impl Downsample {
+    pub(crate) fn new(vs: &Path, channels: i64, learned: bool) -> Self {
+        Self(learned.then(|| conv2d(&(vs / "conv"), channels, channels, 3, 2, 0)))
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        match &self.0 {
+            // The reference pads on the right and below only; a symmetric padding would shift the picture.
+            Some(conv) => conv.forward(&x.constant_pad_nd([0, 1, 0, 1])),
+            None => x.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None::<i64>),
+        }
+    }
+}
+
+/// Doubles the sides by repetition, then a 3×3 convolution where learned.
+///
+/// CompVis `model.py:42`.
+#[derive(Debug)]
+pub(crate) struct Upsample(Option<Conv2D>);
+
+impl Upsample {
+    pub(crate) fn new(vs: &Path, channels: i64, learned: bool) -> Self {
+        Self(learned.then(|| conv2d(&(vs / "conv"), channels, channels, 3, 1, 1)))
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        let (_, _, height, width) = x.size4().expect("[B, C, h, w]");
+        let x = x.upsample_nearest2d([2 * height, 2 * width], None, None);
+        match &self.0 {
+            Some(conv) => conv.forward(&x),
+            None => x,
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! `ldm data`: looking at an image set.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::bail;
+use ldm_core::image;
+use ldm_data::{Dataset, Info, Loader, LoaderConfig, TransformConfig, open_path, unreadable};
+use ldm_train::RunConfig;
+use serde_json::json;
+
+use crate::args::{DataArgs, DataCommand};
+use crate::output;
+
+pub(crate) fn run(command: &DataCommand) -> anyhow::Result<()> {
+    match command {
+        DataCommand::Info { data, json } => info(data, *json),
+        DataCommand::Preview { data, out, num_images, force } => preview(data, out, *num_images, *force),
+    }
+}
+
+fn open(args: &DataArgs) -> anyhow::Result<Arc<dyn Dataset>> {
+    let path = &args.dataset;
+    if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+        let config = RunConfig::read(path, &[])?;
+        return Ok(config.data.train.open(path.parent().unwrap_or(Path::new(".")))?);
+    }
+    let transform = args.size.map_or_else(TransformConfig::default, TransformConfig::square);
+    Ok(open_path(path, transform)?)
+}
+
+fn info(args: &DataArgs, as_json: bool) -> anyhow::Result<()> {
+    let data = open(args)?;
+    let info = Info::of(&*data, usize::MAX.min(data.len()));
+    let bad = unreadable(&*data);
+    if as_json {
+        let classes: Vec<_> = info.classes.iter().map(|(name, count)| json!({"name": name, "count": count})).collect();
+        let sizes: Vec<_> =
+            info.sizes.iter().map(|([width, height], count)| json!({"width": width, "height": height, "count": count})).collect();
+        let document = json!({
+            "name": info.name, "count": info.count, "classes": classes, "sizes": sizes,
+            "captioned": info.captioned, "captions": info.captions, "fingerprint": info.fingerprint,
+            "unreadable": bad.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        });
+        println!("{document:#}");
+    } else {
+        println!("{}: {} pictures", info.name, info.count);
+        println!("fingerprint  {}", info.fingerprint);
+        for ([width, height], count) in info.sizes.iter().take(8) {
+            println!("size         {width}x{height}: {count}");
+        }
+        for (name, count) in &info.classes {
+            println!("class        {name}: {count}");
+        }
+        if info.captioned > 0 {
+            println!("captions     {}", info.captioned);
+        }
+        for caption in info.captions.iter().take(5) {
+            println!("             {caption}");
+        }
+        for error in &bad {
+            println!("unreadable   {error}");
+        }
+    }
+    if args.strict && !bad.is_empty() {
+        bail!("{} of {} pictures cannot be read", bad.len(), info.count);
+    }
+    Ok(())
+}
+
+fn preview(args: &DataArgs, out: &Path, count: usize, force: bool) -> anyhow::Result<()> {
+    output::free(out, force)?;
+    let data = open(args)?;
+    let count = count.clamp(1, data.len());
+    let config = LoaderConfig { workers: 0, strict: args.strict, drop_last: false, ..LoaderConfig::new(count, 0) };
+    let Some(batch) = Loader::one_pass(data, config)?.next() else { bail!("no picture of the set can be read") };
+    let images = batch?.images;
+    let columns = (count as f64).sqrt().ceil() as i64;
+    image::write_png(out, &image::grid(&images, columns, 2), &[])?;
+    println!("{}", out.display());
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! `ldm decode`: latents to pictures.
+
+use std::collections::BTreeMap;
+
+use anyhow::bail;
+use ldm_core::image;
+use ldm_core::weights::{self, Checkpoint};
+use tch::{Kind, Tensor};
+
+use crate::args::DecodeArgs;
+use crate::{model, output};
+
+pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
+    if let Some(path) = &args.save_pixels {
+        output::free(path, args.output.force)?;
+    }
+    let model = model::open(&args.model)?;
+    let latents = Checkpoint::open(&args.latents)?.tensor("latents")?;
+    let size = latents.size();
+    let channels = model.first_stage().latent_channels();
+    if size.len() != 4 || size[1] != channels {
+        bail!("{}: latents: expected shape [B, {channels}, h, w], got {size:?}", args.latents.display());
+    }
+    let folder = output::folder(&args.output, "decode")?;
+    output::all_free(&folder, size[0] as usize, args.output.force)?;
+    let mut pixels = Vec::new();
+    for index in 0..size[0] {
+        let latent = latents.narrow(0, index, 1).to_device(model.vs().device()).to_kind(model::kind(&model));
+        let decoded = tch::no_grad(|| model.first_stage().decode(&ldm_libtorch::to_channels_last(&latent)));
+        let decoded = decoded.to_device(tch::Device::Cpu).to_kind(Kind::Float);
+        if decoded.isfinite().all().int64_value(&[]) == 0 {
+            bail!("{}: latent {index} decodes to values that are no numbers: try --dtype f32", args.latents.display());
+        }
+        let path = output::picture(&folder, index as usize);
+        image::write_png(&path, &decoded.get(0), &[])?;
+        println!("{}", path.display());
+        pixels.push(decoded);
+    }
+    let pixels = Tensor::cat(&pixels, 0);
+    output::grid(&folder, &pixels)?;
+    if let Some(path) = &args.save_pixels {
+        weights::save(path, &[("pixels".into(), pixels.contiguous())], &BTreeMap::new())?;
+        println!("{}", path.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! `ldm reconstruct`: there and back.
+
+use ldm_core::image;
+use ldm_metrics::psnr;
+use serde_json::json;
+use tch::{Kind, Tensor};
+
+use crate::args::ReconstructArgs;
+use crate::{model, output, pictures};
+
+pub(crate) fn run(args: &ReconstructArgs) -> anyhow::Result<()> {
+    let model = model::open(&args.model)?;
+    let (device, kind) = (model.vs().device(), model::kind(&model));
+    let folder = output::folder(&args.output, "reconstruct")?;
+    output::all_free(&folder, args.images.images.len(), args.output.force)?;
+    let (mut sum, mut pairs) = (0., Vec::new());
+    for (index, path) in args.images.images.iter().enumerate() {
+        let picture = pictures::read(path, &args.images, model.first_stage())?;
+        let there = ldm_libtorch::to_channels_last(&picture.to_device(device).to_kind(kind));
+        let back = tch::no_grad(|| model.first_stage().decode(&model.first_stage().encode(&there).mode()));
+        let back = back.to_device(tch::Device::Cpu).to_kind(Kind::Float);
+        let decibels = psnr(&back, &picture).double_value(&[0]);
+        sum += decibels;
+        let out = output::picture(&folder, index);
+        image::write_png(&out, &back.get(0), &[])?;
+        if args.json {
+            println!("{}", json!({"path": out, "image": path, "psnr": decibels}));
+        } else {
+            println!("{}  {decibels:.2} dB  {}", out.display(), path.display());
+        }
+        pairs.extend([picture, back]);
+    }
+    let count = args.images.images.len();
+    if !args.json {
+        println!("mean {:.2} dB over {count}", sum / count as f64);
+    }
+    // A grid needs one size.
+    if pairs.iter().all(|each| each.size() == pairs[0].size()) {
+        output::grid(&folder, &Tensor::cat(&pairs, 0))?;
+    }
+    Ok(())
+}

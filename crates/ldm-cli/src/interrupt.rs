@@ -1,0 +1,54 @@
+//! Ctrl-C and SIGTERM.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use anyhow::Context;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// Signals end the program at once, but never in the middle of a file: exit codes 130 and 143.
+pub(crate) fn exit_on_signals() -> anyhow::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals")?;
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            let _idle = ldm_core::files::when_idle();
+            std::process::exit(128 + signal);
+        }
+    });
+    Ok(())
+}
+
+/// A flag that the first signal sets, for loops that end in order; the second ends the program at once.
+#[derive(Debug)]
+pub(crate) struct Stop {
+    flag: Arc<AtomicBool>,
+    code: Arc<AtomicU8>,
+}
+
+impl Stop {
+    pub(crate) fn on_signals() -> anyhow::Result<Self> {
+        let stop = Self { flag: Arc::default(), code: Arc::default() };
+        let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals")?;
+        let (flag, code) = (Arc::clone(&stop.flag), Arc::clone(&stop.code));
+        std::thread::spawn(move || {
+            for signal in signals.forever() {
+                code.store(128 + signal as u8, Ordering::SeqCst);
+                if flag.swap(true, Ordering::SeqCst) {
+                    let _idle = ldm_core::files::when_idle();
+                    std::process::exit(128 + signal);
+                }
+            }
+        });
+        Ok(stop)
+    }
+
+    pub(crate) fn flag(&self) -> &AtomicBool {
+        &self.flag
+    }
+
+    /// The exit code of the signal that was seen.
+    pub(crate) fn code(&self) -> u8 {
+        self.code.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,46 @@
+//! Where results go: never over something that is there.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use ldm_core::image;
+use tch::Tensor;
+
+use crate::args::OutputArgs;
+
+/// The folder for the pictures of `command`: as asked, or the next free `outputs/COMMAND-N`.
+pub(crate) fn folder(args: &OutputArgs, command: &str) -> anyhow::Result<PathBuf> {
+    let folder = match &args.out {
+        Some(folder) => folder.clone(),
+        None => (1..)
+            .map(|number| PathBuf::from(format!("outputs/{command}-{number}")))
+            .find(|folder| !folder.exists())
+            .expect("numbers do not end"),
+    };
+    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    Ok(folder)
+}
+
+/// Refuses a file that is there, unless `force`.
+pub(crate) fn free(path: &Path, force: bool) -> anyhow::Result<()> {
+    if path.exists() && !force {
+        bail!("{}: exists, and is not overwritten without --force", path.display());
+    }
+    Ok(())
+}
+
+/// Refuses to start when one of the `count` pictures to come, or their grid, is there already.
+pub(crate) fn all_free(folder: &Path, count: usize, force: bool) -> anyhow::Result<()> {
+    (0..count).map(|index| picture(folder, index)).chain([folder.join("grid.png")]).try_for_each(|path| free(&path, force))
+}
+
+/// `00000.png`.
+pub(crate) fn picture(folder: &Path, index: usize) -> PathBuf {
+    folder.join(format!("{index:05}.png"))
+}
+
+/// Writes `grid.png`: pictures of one size in rows.
+pub(crate) fn grid(folder: &Path, pictures: &Tensor) -> anyhow::Result<()> {
+    let columns = (pictures.size()[0] as f64).sqrt().ceil() as i64;
+    Ok(image::write_png(folder.join("grid.png"), &image::grid(&pictures.clamp(-1., 1.), columns, 2), &[])?)
+}

@@ -1,0 +1,35 @@
+//! Pictures named on the command line, as a first stage takes them.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use ldm_autoencoder::FirstStage;
+use ldm_core::image;
+use ldm_data::{Crop, Interpolation, Resize, Rng, Transform, TransformConfig};
+use tch::Tensor;
+
+use crate::args::ImageArgs;
+
+/// Reads one picture as `[1, 3, H, W]` in `[-1, 1]`, resized and cropped where asked, else as it is.
+///
+/// A size the first stage's factor does not divide is an error that says so.
+pub(crate) fn read(path: &Path, args: &ImageArgs, first_stage: &dyn FirstStage) -> anyhow::Result<Tensor> {
+    let mut picture = image::read(path)?;
+    for (size, resize, crop) in [
+        (args.resize, Resize::SmallestSide, Crop::None),
+        (args.center_crop, Resize::None, Crop::Center),
+    ] {
+        if size.is_some() {
+            let config = TransformConfig { size, resize, crop, interpolation: Interpolation::Bicubic, flip: 0. };
+            picture = Transform::new(config)?
+                .apply(picture, &mut Rng::of(&[]))
+                .map_err(anyhow::Error::msg)
+                .with_context(|| path.display().to_string())?;
+        }
+    }
+    let (width, height) = picture.dimensions();
+    if let Err(error) = first_stage.check_image_size([i64::from(height), i64::from(width)]) {
+        bail!("{}: {error}; or give --resize N or --center-crop N", path.display());
+    }
+    Ok(image::from_rgb8(&picture).unsqueeze(0))
+}

@@ -1,0 +1,101 @@
+//! Progress on stderr: a bar on a terminal, lines elsewhere.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How much is said on stderr.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Talk {
+    quiet: bool,
+    verbose: bool,
+}
+
+impl Talk {
+    pub(crate) fn new(quiet: bool, verbose: bool) -> Self {
+        Self { quiet, verbose }
+    }
+
+    /// Says something worth knowing.
+    pub(crate) fn say(self, text: &str) {
+        if !self.quiet {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Says something only the curious want.
+    pub(crate) fn detail(self, text: &str) {
+        if self.verbose {
+            eprintln!("{text}");
+        }
+    }
+
+    /// Something may be wrong; said whatever the mood.
+    pub(crate) fn warn(self, text: &str) {
+        eprintln!("warning: {text}");
+    }
+
+    /// A bar of `length` steps on a terminal; elsewhere a line now and then.
+    pub(crate) fn bar(self, length: u64, start: u64) -> Progress {
+        let bar = (!self.quiet && std::io::stderr().is_terminal()).then(|| {
+            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} ETA {eta}")
+                .expect("a template of known fields");
+            let bar = ProgressBar::new(length).with_style(style);
+            bar.set_position(start);
+            bar.reset_eta();
+            bar
+        });
+        Progress { bar, talk: self, length, said: Instant::now(), message: String::new(), started: Instant::now(), start }
+    }
+}
+
+/// A bar, or lines.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: Option<ProgressBar>,
+    talk: Talk,
+    length: u64,
+    said: Instant,
+    message: String,
+    started: Instant,
+    start: u64,
+}
+
+impl Progress {
+    /// Moves to `position`.
+    pub(crate) fn at(&mut self, position: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_position(position);
+        } else if !self.talk.quiet && self.said.elapsed() > Duration::from_secs(15) {
+            self.said = Instant::now();
+            let done = position.saturating_sub(self.start).max(1);
+            let left = self.started.elapsed().as_secs_f64() / done as f64 * self.length.saturating_sub(position) as f64;
+            eprintln!("{position}/{} {} ETA {left:.0} s", self.length, self.message);
+        }
+    }
+
+    /// What stands beside the bar.
+    pub(crate) fn message(&mut self, message: String) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(message);
+        } else {
+            self.message = message;
+        }
+    }
+
+    /// A line above the bar.
+    pub(crate) fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => self.talk.say(text),
+        }
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(self) {
+        if let Some(bar) = self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! How a run of the program ends: its exit code, and the cause chain of what went wrong.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+/// Stopped by Ctrl-C after putting things in order.
+#[derive(Debug)]
+pub(crate) struct Interrupted(pub(crate) u8);
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("stopped")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// Runs the program: 0 done, 1 failed, 2 wrong usage (clap's own), 130 or 143 stopped by a signal.
+///
+/// CUDA's "out of memory" arrives as a panic of tch, and is of the world: it becomes a sentence with what to try.
+pub(crate) fn run(body: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !info.payload_as_str().is_some_and(is_out_of_memory) {
+            hook(info);
+        }
+    }));
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            if let Some(Interrupted(code)) = error.downcast_ref() {
+                return ExitCode::from(*code);
+            }
+            eprintln!("error: {error}");
+            for cause in error.chain().skip(1) {
+                eprintln!("  caused by: {cause}");
+            }
+            ExitCode::from(1)
+        }
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+            if text.is_some_and(is_out_of_memory) {
+                eprintln!("error: the GPU is out of memory: try a smaller --batch-size or --dtype bf16");
+            }
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn is_out_of_memory(text: &str) -> bool {
+    text.contains("CUDA out of memory")
+}

@@ -1,0 +1,43 @@
+//! The trait, and the conditioner that says nothing.
+
+use std::fmt::Debug;
+
+use ldm_core::{Conditioning, Prompt, Result};
+
+/// Turns what a person said into what the U-Net is told.
+pub trait Conditioner: Debug + Send {
+    /// The conditioning of a batch of prompts. It reads what it needs of the prompt, on any device.
+    ///
+    /// # Errors
+    /// When the prompt lacks what the model is conditioned on, or says what the model does not know.
+    fn condition(&self, prompt: &Prompt, train: bool) -> Result<Conditioning>;
+
+    /// The prompt that says nothing, for a batch: what prompts dropped in training become, and the other half of
+    /// classifier-free guidance (Ho & Salimans 2022, §3.2).
+    ///
+    /// # Errors
+    /// When the model has no way to say nothing, and so cannot be guided.
+    fn null_prompt(&self, batch: i64) -> Result<Prompt>;
+
+    /// The conditioning of [`null_prompt`](Self::null_prompt).
+    ///
+    /// # Errors
+    /// As [`null_prompt`](Self::null_prompt).
+    fn unconditional(&self, batch: i64) -> Result<Conditioning> {
+        self.condition(&self.null_prompt(batch)?, false)
+    }
+}
+
+/// No condition at all: the reference's `__is_unconditional__`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Unconditional;
+
+impl Conditioner for Unconditional {
+    fn condition(&self, _prompt: &Prompt, _train: bool) -> Result<Conditioning> {
+        Ok(Conditioning::default())
+    }
+
+    fn null_prompt(&self, _batch: i64) -> Result<Prompt> {
+        Ok(Prompt::default())
+    }
+}

@@ -1,0 +1,345 @@
+//! A checkpoint: names, shapes, and bytes that are read when asked for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::io::Read;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ldm_libtorch::{Mapped, map_file};
+use tch::{Kind, Tensor};
+
+use super::sniff::{self, Head};
+use super::{KeyMap, safetensors, torch_legacy, torch_zip};
+use crate::{Error, Result};
+
+/// What kind of file a checkpoint is, told by its content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// A length, a JSON header, and bytes.
+    Safetensors,
+    /// What `torch.save` has written since PyTorch 1.6: a zip of a pickle and storages.
+    TorchZip,
+    /// What `torch.save` wrote before: pickles, then storages.
+    TorchLegacy,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Safetensors => "safetensors",
+            Self::TorchZip => "torch zip",
+            Self::TorchLegacy => "torch legacy pickle",
+        })
+    }
+}
+
+/// A tensor's shape and dtype in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Its shape.
+    pub shape: Vec<i64>,
+    /// Its dtype.
+    pub kind: Kind,
+}
+
+/// Where a storage's bytes lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Storage {
+    /// In the file as they are.
+    Plain(Range<usize>),
+    /// In the file, deflated, with their length once inflated.
+    Deflated(Range<usize>, usize),
+}
+
+impl Storage {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Plain(range) => range.len(),
+            Self::Deflated(_, len) => *len,
+        }
+    }
+}
+
+/// An expanded tensor has elements that share bytes, and so could claim any size; it may have this many bytes.
+const EXPANDED: usize = 16 << 20;
+
+/// A tensor in the file: a window into a storage. Bounds hold by [`Entry::new`].
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub(super) info: TensorInfo,
+    /// In elements; `None` when the elements lie in order.
+    strides: Option<Vec<i64>>,
+    /// The bytes of the storage from the first element to the last.
+    window: Range<usize>,
+    storage: Storage,
+}
+
+impl Entry {
+    /// Checks that every element lies in `storage`; says why not otherwise. `offset` and `strides` in elements.
+    pub(super) fn new(
+        storage: Storage,
+        kind: Kind,
+        offset: i64,
+        shape: Vec<i64>,
+        strides: Vec<i64>,
+    ) -> std::result::Result<Self, String> {
+        let outside = || format!("its elements lie outside its storage of {} bytes", storage.len());
+        if shape.len() != strides.len() || shape.iter().chain(&strides).any(|each| *each < 0) || offset < 0 {
+            return Err(format!(
+                "its shape {shape:?}, strides {strides:?} or offset {offset} is no tensor's"
+            ));
+        }
+        let item = kind.elt_size_in_bytes() as i64;
+        // Of an empty tensor too the other sizes must multiply, or libtorch refuses its strides.
+        let product =
+            |least: i64| shape.iter().try_fold(1_i64, |all, each| all.checked_mul(*each.max(&least)));
+        let count = product(1).and_then(|_| product(0)).ok_or_else(outside)?;
+        let mut span = i64::from(count > 0);
+        let mut next = 1;
+        let mut in_order = true;
+        for (size, stride) in shape.iter().zip(&strides).rev() {
+            if count > 0 && *size > 1 {
+                let reach = (size - 1).checked_mul(*stride).ok_or_else(outside)?;
+                span = span.checked_add(reach).ok_or_else(outside)?;
+                in_order &= *stride == next;
+                next *= size; // at most `count`
+            }
+        }
+        let bytes = |elements: i64| elements.checked_mul(item).and_then(|bytes| usize::try_from(bytes).ok());
+        let start = if count == 0 { Some(0) } else { bytes(offset) };
+        let window =
+            start.zip(bytes(span)).and_then(|(start, length)| Some(start..start.checked_add(length)?));
+        let window = window.filter(|window| window.end <= storage.len()).ok_or_else(outside)?;
+        if !in_order && bytes(count).is_none_or(|total| total > window.len().max(EXPANDED)) {
+            return Err(format!("it is expanded to {count} elements from {} bytes", window.len()));
+        }
+        let strides = if in_order { None } else { Some(strides) };
+        Ok(Self { info: TensorInfo { shape, kind }, strides, window, storage })
+    }
+}
+
+/// A file of weights: names, shapes and dtypes at hand, bytes read when asked for.
+///
+/// # Examples
+/// ```no_run
+/// # fn main() -> ldm_core::Result<()> {
+/// use ldm_core::weights::Checkpoint;
+/// # let mut vs = tch::nn::VarStore::new(tch::Device::Cpu);
+/// let checkpoint = Checkpoint::open("model.ckpt")?;
+/// checkpoint.scope("first_stage_model.").without(&["loss."]).load_into(&mut vs)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Checkpoint {
+    path: PathBuf,
+    format: Format,
+    metadata: BTreeMap<String, String>,
+    bytes: Arc<Mapped>,
+    entries: BTreeMap<String, Entry>,
+}
+
+/// What a reader of one format found.
+#[derive(Default)]
+pub(super) struct Contents {
+    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) entries: BTreeMap<String, Entry>,
+}
+
+impl Checkpoint {
+    /// Opens a safetensors file or what `torch.save` wrote (`.ckpt`, `.pt`, `.pth`, `.bin`), told apart by
+    /// content, never by the name's extension. Nothing in the file is run, and no tensor is read yet.
+    ///
+    /// Of a torch file the tensors of its top-level `state_dict` are taken, else of its `model`, else its own.
+    /// The file must not be changed in place while the checkpoint lives (see [`ldm_libtorch::map_file`]).
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be read; [`Error::Format`] when it is a folder, empty, truncated, damaged
+    /// or another kind of file, and when it asks to call what a checkpoint has no need of.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let refuse = |message: String| Error::format(path, message);
+        let found = std::fs::metadata(path).map_err(Error::io(path))?;
+        if found.is_dir() {
+            return Err(refuse("a folder, expected a file of weights".into()));
+        }
+        if found.len() == 0 {
+            return Err(refuse("an empty file".into()));
+        }
+        let bytes = map_file(path).map_err(Error::io(path))?;
+        let (format, contents) = match sniff::head(&bytes).map_err(refuse)? {
+            Head::Safetensors => (Format::Safetensors, safetensors::read(&bytes)),
+            Head::Zip => (Format::TorchZip, torch_zip::read(&bytes)),
+            Head::Pickle => (Format::TorchLegacy, torch_legacy::read(&bytes)),
+        };
+        let Contents { metadata, entries } = contents.map_err(refuse)?;
+        Ok(Self { path: path.to_path_buf(), format, metadata, bytes: Arc::new(bytes), entries })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What kind of file it is.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The names of the tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// Whether there is a tensor `name`.
+    pub fn contains(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// Shape and dtype of the tensor `name`.
+    pub fn info(&self, name: &str) -> Option<TensorInfo> {
+        self.entries.get(name).map(|entry| entry.info.clone())
+    }
+
+    /// What the file says beside its tensors: of safetensors its `__metadata__`, of a torch file its scalar
+    /// top-level entries (`epoch`, `global_step`, `pytorch-lightning_version`, …) as text.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// Reads the tensor `name`: on the CPU, in the file's dtype, contiguous, with memory of its own.
+    ///
+    /// # Errors
+    /// [`Error::Format`] when there is none of that name, or when its bytes are damaged.
+    pub fn tensor(&self, name: &str) -> Result<Tensor> {
+        let refuse = |message: String| Error::format(&self.path, message);
+        let entry = self.entries.get(name).ok_or_else(|| refuse(format!("no tensor of the name: {name}")))?;
+        let storage: &[u8] = match &entry.storage {
+            Storage::Plain(range) => &self.bytes[range.clone()],
+            Storage::Deflated(range, length) => {
+                let inflated = inflate(&self.bytes[range.clone()], *length)
+                    .map_err(|why| refuse(format!("tensor `{name}`: {why}")))?;
+                return Ok(view(entry, &inflated));
+            }
+        };
+        Ok(view(entry, storage))
+    }
+
+    /// Keeps the names that start with `prefix` and cuts it off.
+    #[must_use]
+    pub fn scope(self, prefix: &str) -> Self {
+        self.map_names(|name| name.strip_prefix(prefix).map(str::to_owned))
+    }
+
+    /// Gives foreign names their native ones. A name that would take another's place keeps its own, so that a
+    /// strict load names it.
+    #[must_use]
+    pub fn rename(self, map: &KeyMap) -> Self {
+        let pairs = self.entries.into_iter().map(|(name, entry)| (map.apply(&name), name, entry));
+        let (same, changed): (Vec<_>, Vec<_>) = pairs.partition(|(native, name, _)| native == name);
+        let mut entries: BTreeMap<String, Entry> =
+            same.into_iter().map(|(_, name, entry)| (name, entry)).collect();
+        let mut left = Vec::new();
+        for (native, name, entry) in changed {
+            if entries.contains_key(&native) {
+                left.push((name, entry));
+            } else {
+                entries.insert(native, entry);
+            }
+        }
+        for (mut name, entry) in left {
+            while entries.contains_key(&name) {
+                name.push('\'');
+            }
+            entries.insert(name, entry);
+        }
+        Self { entries, ..self }
+    }
+
+    /// Drops the names that start with one of `prefixes`: the reference's `ignore_keys`.
+    #[must_use]
+    pub fn without(self, prefixes: &[&str]) -> Self {
+        self.map_names(|name| (!starts_with_one(name, prefixes)).then(|| name.to_owned()))
+    }
+
+    /// Keeps the names that start with one of `prefixes`.
+    #[must_use]
+    pub fn only(self, prefixes: &[&str]) -> Self {
+        self.map_names(|name| starts_with_one(name, prefixes).then(|| name.to_owned()))
+    }
+
+    /// Whether the file holds CompVis' moving averages of the weights beside the weights.
+    pub fn has_ema(&self) -> bool {
+        self.names().any(|name| name.strip_prefix(EMA).is_some_and(|rest| !EMA_COUNTERS.contains(&rest)))
+    }
+
+    /// Puts CompVis' moving averages in the place of the weights they are of, and drops every `model_ema.` name.
+    ///
+    /// CompVis stores the average of `model.diffusion_model.out.2.bias` as `model_ema.diffusion_modelout2bias`
+    /// (`ldm/modules/ema.py:19`), which cannot be read backwards. So `native`, the model's own names, and the
+    /// names the file has below `model.` are looked up in that form; a name without an average keeps its weight.
+    #[must_use]
+    pub fn ema_over(mut self, native: &[String]) -> Self {
+        let of_file = self.entries.keys().cloned();
+        let names: BTreeSet<String> = of_file.chain(native.iter().cloned()).collect();
+        for name in names {
+            let Some(below) = name.strip_prefix("model.") else { continue };
+            if let Some(average) = self.entries.get(&format!("{EMA}{}", below.replace('.', ""))) {
+                let average = average.clone();
+                self.entries.insert(name, average);
+            }
+        }
+        self.without(&[EMA])
+    }
+
+    fn map_names(self, change: impl Fn(&str) -> Option<String>) -> Self {
+        let entries =
+            self.entries.into_iter().filter_map(|(name, entry)| Some((change(&name)?, entry))).collect();
+        Self { entries, ..self }
+    }
+}
+
+const EMA: &str = "model_ema.";
+const EMA_COUNTERS: [&str; 2] = ["decay", "num_updates"];
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, format, metadata, entries, .. } = self;
+        let names: Vec<&String> = entries.keys().collect();
+        f.debug_struct("Checkpoint")
+            .field("path", path)
+            .field("format", format)
+            .field("metadata", metadata)
+            .field("names", &names)
+            .finish_non_exhaustive()
+    }
+}
+
+fn starts_with_one(name: &str, prefixes: &[&str]) -> bool {
+    prefixes.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// Inflates to exactly `length` bytes. Memory grows with what comes out, not with what the file claims.
+pub(super) fn inflate(deflated: &[u8], length: usize) -> std::result::Result<Vec<u8>, String> {
+    let mut inflated = Vec::new();
+    let wanted = u64::try_from(length).map_err(|_| "too long for this machine".to_owned())?;
+    flate2::read::DeflateDecoder::new(deflated)
+        .take(wanted)
+        .read_to_end(&mut inflated)
+        .map_err(|error| format!("its compressed bytes are damaged: {error}"))?;
+    if inflated.len() == length {
+        Ok(inflated)
+    } else {
+        Err(format!("its compressed bytes end after {} of {length}", inflated.len()))
+    }
+}
+
+fn view(entry: &Entry, storage: &[u8]) -> Tensor {
+    let TensorInfo { shape, kind } = &entry.info;
+    let window = &storage[entry.window.clone()];
+    let Some(strides) = &entry.strides else { return Tensor::from_data_size(window, shape, *kind) };
+    let elements = (window.len() / kind.elt_size_in_bytes()) as i64;
+    Tensor::from_data_size(window, &[elements], *kind).as_strided(shape, strides, None).contiguous()
+}

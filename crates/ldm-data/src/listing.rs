@@ -1,0 +1,220 @@
+//! Which pictures an image set has, with what stands beside each.
+
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use ldm_core::{Error, Result};
+
+use crate::classes::{self, Classes};
+use crate::decode::ENDINGS;
+use crate::images::{CaptionSource, ClassSource, ImagesConfig};
+use crate::shards::expand;
+use crate::sidecar::{Label, captions_of_json, label_of_json, label_of_text};
+use crate::store::{Store, Stored};
+
+/// The pictures of a set, in order.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    pub(crate) stores: Vec<Store>,
+    pub(crate) items: Vec<Item>,
+    pub(crate) classes: Vec<String>,
+}
+
+/// One picture: where it and its caption lie, by their numbers in a store.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) store: usize,
+    picture: usize,
+    pub(crate) caption: Option<usize>,
+    pub(crate) class: Option<i64>,
+    label: Option<usize>,
+}
+
+impl Listing {
+    pub(crate) fn open(config: &ImagesConfig, base: &Path) -> Result<Self> {
+        let what = config.path.join(", ");
+        let mut stores = Vec::new();
+        for pattern in &config.path {
+            for path in expand(pattern)? {
+                stores.push(Store::open(&base.join(path))?);
+            }
+        }
+        let items = stores.iter().enumerate().flat_map(|(number, store)| items(number, store)).collect();
+        let mut listing = Self { stores, items, classes: Vec::new() };
+        if listing.items.is_empty() {
+            return Err(Error::data(
+                what,
+                format!("holds no pictures (no file ends in {})", ENDINGS.join(", ")),
+            ));
+        }
+        let Classes { names, of } = listing.classify(config.classes, &what)?;
+        listing.classes = names;
+        listing.items.iter_mut().zip(of).for_each(|(item, class)| item.class = class);
+        listing.select(config, base)?;
+        if listing.items.is_empty() {
+            return Err(Error::data(what, "no picture is left after `split` and `exclude`"));
+        }
+        listing.settle_captions(config.captions, &what)?;
+        Ok(listing)
+    }
+
+    pub(crate) fn picture(&self, item: &Item) -> &Stored {
+        &self.stores[item.store].files[item.picture]
+    }
+
+    fn classify(&self, source: ClassSource, what: &str) -> Result<Classes> {
+        let count = self.items.len();
+        let by_files = || self.labels(what).map(|labels| labels.map(classes::by_label));
+        let names: Vec<&str> = self.items.iter().map(|item| self.picture(item).name.as_str()).collect();
+        let by_folder = || classes::by_folder(&names).map_err(|message| Error::data(what, message));
+        Ok(match source {
+            ClassSource::None => classes::none(count),
+            ClassSource::Files => by_files()?
+                .ok_or_else(|| Error::data(what, "no .cls or .json beside the pictures gives a class"))?,
+            ClassSource::Folders => {
+                by_folder()?.ok_or_else(|| Error::data(what, "has no folders that could be classes"))?
+            }
+            ClassSource::Auto => match by_files()? {
+                Some(classes) => classes,
+                None => by_folder()?.unwrap_or_else(|| classes::none(count)),
+            },
+        })
+    }
+
+    /// What the files beside the pictures give as classes: one for every picture, or none for any.
+    fn labels(&self, what: &str) -> Result<Option<Vec<Label>>> {
+        let mut labels = Vec::new();
+        let mut without = None;
+        for item in &self.items {
+            match self.label(item)? {
+                Some(label) => labels.push(label),
+                None => _ = without.get_or_insert(item),
+            }
+        }
+        match without {
+            None => Ok(Some(labels)),
+            Some(_) if labels.is_empty() => Ok(None),
+            Some(item) => Err(Error::data(
+                what,
+                format!(
+                    "{} of {} pictures have no class beside them, e.g. {}; set classes: folders or none",
+                    self.items.len() - labels.len(),
+                    self.items.len(),
+                    self.picture(item).name
+                ),
+            )),
+        }
+    }
+
+    fn label(&self, item: &Item) -> Result<Option<Label>> {
+        let Some(label) = item.label else { return Ok(None) };
+        let store = &self.stores[item.store];
+        let file = &store.files[label];
+        let bytes = store.read(file)?;
+        let label =
+            if file.ending() == "json" { label_of_json(&bytes) } else { label_of_text(&bytes).map(Some) };
+        label.map_err(|message| Error::data(store.path(file), message))
+    }
+
+    /// Keeps what `split` names and `exclude` does not.
+    fn select(&mut self, config: &ImagesConfig, base: &Path) -> Result<()> {
+        let named =
+            |list: &Option<PathBuf>| list.as_ref().map(|list| self.named(&base.join(list))).transpose();
+        let (split, exclude) = (named(&config.split)?, named(&config.exclude)?);
+        let mut numbers = 0..;
+        self.items.retain(|_| {
+            let number = numbers.next().expect("an endless range");
+            split.as_ref().is_none_or(|split| split.contains(&number))
+                && exclude.as_ref().is_none_or(|exclude| !exclude.contains(&number))
+        });
+        Ok(())
+    }
+
+    /// The numbers of the pictures a list names; each of its lines must name one.
+    fn named(&self, list: &Path) -> Result<HashSet<usize>> {
+        let text = std::fs::read_to_string(list).map_err(Error::io(list))?;
+        let mut numbers: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (number, item) in self.items.iter().enumerate() {
+            let name = self.picture(item).name.as_str();
+            numbers.entry(name).or_default().push(number);
+            numbers.entry(self.picture(item).stem()).or_default().push(number);
+        }
+        let mut named = HashSet::new();
+        let mut unknown = Vec::new();
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            match numbers.get(line) {
+                Some(found) => named.extend(found),
+                None => unknown.push(line),
+            }
+        }
+        match unknown.first() {
+            None => Ok(named),
+            Some(first) => Err(Error::data(
+                list,
+                format!("names {} pictures that are not there, e.g. {first}", unknown.len()),
+            )),
+        }
+    }
+
+    /// Every picture gets a caption, or none does.
+    fn settle_captions(&mut self, source: CaptionSource, what: &str) -> Result<()> {
+        if source == CaptionSource::None || !self.gives_captions()? {
+            self.items.iter_mut().for_each(|item| item.caption = None);
+            return Ok(());
+        }
+        let without: Vec<_> = self.items.iter().filter(|item| item.caption.is_none()).collect();
+        let Some(first) = without.first() else { return Ok(()) };
+        Err(Error::data(
+            what,
+            format!(
+                "{} of {} pictures have no caption beside them, e.g. {}; add them, or set captions: none",
+                without.len(),
+                self.items.len(),
+                self.picture(first).name
+            ),
+        ))
+    }
+
+    /// A `.txt` does. A `.json` may hold a class alone: the first one is looked into.
+    fn gives_captions(&self) -> Result<bool> {
+        let files = || {
+            let file = |item: &Item| item.caption.map(|caption| (item.store, caption));
+            self.items
+                .iter()
+                .filter_map(file)
+                .map(|(store, file)| (&self.stores[store], &self.stores[store].files[file]))
+        };
+        if files().any(|(_, file)| file.ending() == "txt") {
+            return Ok(true);
+        }
+        let Some((store, file)) = files().next() else { return Ok(false) };
+        let captions = captions_of_json(&store.read(file)?);
+        Ok(!captions.map_err(|message| Error::data(store.path(file), message))?.is_empty())
+    }
+}
+
+/// The pictures of a store, with what stands beside each.
+fn items(number: usize, store: &Store) -> Vec<Item> {
+    let mut beside: HashMap<(&str, &str), usize> = HashMap::new();
+    for (index, file) in store.files.iter().enumerate() {
+        if ["txt", "cls", "json"].contains(&file.ending()) {
+            beside.insert((file.stem(), file.ending()), index);
+        }
+    }
+    let is_picture = |file: &Stored| ENDINGS.iter().any(|known| file.ending().eq_ignore_ascii_case(known));
+    let pictures = store.files.iter().enumerate().filter(|(_, file)| is_picture(file));
+    pictures
+        .map(|(picture, file)| {
+            let key = file.stem();
+            let find = |ending| beside.get(&(key, ending)).copied();
+            let json = find("json");
+            Item {
+                store: number,
+                picture,
+                caption: find("txt").or(json),
+                class: None,
+                label: find("cls").or(json),
+            }
+        })
+        .collect()
+}

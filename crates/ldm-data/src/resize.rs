@@ -1,0 +1,146 @@
+//! Resizing as PIL does it, to the last bit: antialiased, each filter widened by the factor of reduction.
+//!
+//! Written out because no crate agrees: `fast_image_resize` 5.5 takes columns before rows (up to 25 grey levels off
+//! where a filter overshoots), has 16-bit weights (2 levels off) and another rule at ties of the box filter.
+
+use std::f64::consts::PI;
+
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+
+/// How values between pixels are found. Names and results are PIL's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Interpolation {
+    /// The nearest pixel; not antialiased.
+    Nearest,
+    /// The mean over a pixel's area.
+    Box,
+    /// A triangle.
+    #[serde(alias = "linear")]
+    Bilinear,
+    /// A raised cosine, as sharp as bilinear and less uneven.
+    Hamming,
+    /// A cubic with a = -0.5, as Catmull-Rom.
+    #[default]
+    Bicubic,
+    /// A windowed sinc of three lobes.
+    Lanczos,
+}
+
+/// Resizes a picture to `width` by `height` pixels, bit for bit as PIL's `Image.resize`.
+///
+/// Pillow `src/libImaging/Resample.c`: along the rows first, 8 bits in between, weights of 22 bits.
+///
+/// # Panics
+/// When a side of either picture is 0.
+pub fn resize(picture: &RgbImage, width: u32, height: u32, interpolation: Interpolation) -> RgbImage {
+    assert!(width > 0 && height > 0 && !picture.is_empty(), "a picture without pixels");
+    let mut picture = picture.clone();
+    if picture.width() != width {
+        picture = along_rows(&picture, width, &taps(picture.width(), width, interpolation));
+    }
+    if picture.height() != height {
+        picture = along_columns(&picture, height, &taps(picture.height(), height, interpolation));
+    }
+    picture
+}
+
+/// Bits behind the point of a weight: 8 go to the pixel's value, 2 to overshoot.
+const BITS: u32 = 32 - 8 - 2;
+
+/// The pixels that make one pixel of the result: the first, and the weight of each from there on.
+struct Taps {
+    start: usize,
+    weights: Vec<i32>,
+}
+
+fn taps(from: u32, to: u32, interpolation: Interpolation) -> Vec<Taps> {
+    let scale = f64::from(from) / f64::from(to);
+    if interpolation == Interpolation::Nearest {
+        let nearest = |k: u32| ((f64::from(k) + 0.5) * scale) as usize;
+        return (0..to).map(|k| Taps { start: nearest(k), weights: vec![1 << BITS] }).collect();
+    }
+    let stretch = scale.max(1.);
+    let support = interpolation.support() * stretch;
+    let one = |k: u32| {
+        let center = (f64::from(k) + 0.5) * scale;
+        let start = (center - support + 0.5).max(0.) as usize;
+        let end = ((center + support + 0.5) as usize).min(from as usize);
+        // Multiplied by the inverse, as PIL: at the box filter's edge a last bit decides.
+        let inverse = 1. / stretch;
+        let weights: Vec<f64> =
+            (start..end).map(|x| interpolation.weight((x as f64 - center + 0.5) * inverse)).collect();
+        let sum: f64 = weights.iter().sum();
+        let fixed = |weight: &f64| (weight / sum * f64::from(1 << BITS)).round() as i32;
+        Taps { start, weights: weights.iter().map(fixed).collect() }
+    };
+    (0..to).map(one).collect()
+}
+
+impl Interpolation {
+    /// How far it reaches, in pixels of the smaller picture.
+    fn support(self) -> f64 {
+        match self {
+            Self::Nearest => 0.,
+            Self::Box => 0.5,
+            Self::Bilinear | Self::Hamming => 1.,
+            Self::Bicubic => 2.,
+            Self::Lanczos => 3.,
+        }
+    }
+
+    fn weight(self, x: f64) -> f64 {
+        let sinc = |x: f64| if x == 0. { 1. } else { (x * PI).sin() / (x * PI) };
+        let d = x.abs();
+        match self {
+            Self::Nearest => 1.,
+            Self::Box => f64::from(u8::from(x > -0.5 && x <= 0.5)),
+            Self::Bilinear => (1. - d).max(0.),
+            Self::Hamming if d < 1. => sinc(d) * (0.54 + 0.46 * (d * PI).cos()),
+            Self::Bicubic if d < 1. => (1.5 * d - 2.5) * d * d + 1., // a = -0.5
+            Self::Bicubic if d < 2. => (((d - 5.) * d + 8.) * d - 4.) * -0.5,
+            Self::Lanczos if (-3. ..3.).contains(&x) => sinc(x) * sinc(x / 3.),
+            _ => 0.,
+        }
+    }
+}
+
+fn round(sum: i32) -> u8 {
+    (sum >> BITS).clamp(0, 255) as u8
+}
+
+const HALF: i32 = 1 << (BITS - 1);
+
+fn along_rows(picture: &RgbImage, width: u32, taps: &[Taps]) -> RgbImage {
+    let stride = 3 * picture.width() as usize;
+    let mut pixels = Vec::with_capacity((3 * width * picture.height()) as usize);
+    for row in picture.as_raw().chunks_exact(stride) {
+        for tap in taps {
+            let mut sum = [HALF; 3];
+            for (pixel, weight) in row[3 * tap.start..].chunks_exact(3).zip(&tap.weights) {
+                for (sum, value) in sum.iter_mut().zip(pixel) {
+                    *sum += i32::from(*value) * weight;
+                }
+            }
+            pixels.extend(sum.map(round));
+        }
+    }
+    RgbImage::from_raw(width, picture.height(), pixels).expect("three bytes a pixel")
+}
+
+fn along_columns(picture: &RgbImage, height: u32, taps: &[Taps]) -> RgbImage {
+    let stride = 3 * picture.width() as usize;
+    let mut pixels = Vec::with_capacity(stride * height as usize);
+    let mut sums = vec![0; stride];
+    for tap in taps {
+        sums.fill(HALF);
+        for (row, weight) in picture.as_raw()[stride * tap.start..].chunks_exact(stride).zip(&tap.weights) {
+            for (sum, value) in sums.iter_mut().zip(row) {
+                *sum += i32::from(*value) * weight;
+            }
+        }
+        pixels.extend(sums.iter().copied().map(round));
+    }
+    RgbImage::from_raw(picture.width(), height, pixels).expect("three bytes a pixel")
+}

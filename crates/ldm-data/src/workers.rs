@@ -1,0 +1,129 @@
+//! Threads that make batches ahead, and hand them over in order.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, JoinHandle};
+
+use ldm_core::{Error, Result};
+
+use crate::maker::{Made, Maker};
+
+/// The threads; dropping this stops and joins them after the picture each is at.
+pub(crate) struct Workers {
+    shared: Arc<Shared>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// A batch was made.
+    made: Condvar,
+    /// A batch was taken.
+    taken: Condvar,
+    stop: AtomicBool,
+    prefetch: u64,
+    end: Option<u64>,
+}
+
+struct State {
+    /// The next batch no one makes yet.
+    next: u64,
+    /// The batch that is given next.
+    given: u64,
+    done: BTreeMap<u64, Result<Made>>,
+}
+
+impl Workers {
+    /// Starts `count` threads that make batches from number `from` to `end`, `prefetch` of them ahead.
+    pub(crate) fn start(
+        maker: &Arc<Maker>,
+        count: usize,
+        prefetch: u64,
+        from: u64,
+        end: Option<u64>,
+    ) -> Result<Self> {
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State { next: from, given: from, done: BTreeMap::new() }),
+            made: Condvar::new(),
+            taken: Condvar::new(),
+            stop: AtomicBool::new(false),
+            prefetch,
+            end,
+        });
+        let mut workers = Self { shared, threads: Vec::with_capacity(count) };
+        for number in 0..count {
+            let (shared, maker) = (Arc::clone(&workers.shared), Arc::clone(maker));
+            let thread = Builder::new()
+                .name(format!("ldm-data-{number}"))
+                .spawn(move || shared.work(&maker))
+                .map_err(|error| {
+                    Error::invalid(format!("loader: cannot start {count} worker threads: {error}"))
+                })?;
+            workers.threads.push(thread);
+        }
+        Ok(workers)
+    }
+
+    /// Waits for batch `number` and takes it. Numbers are asked for in order.
+    pub(crate) fn take(&mut self, number: u64) -> Result<Made> {
+        let mut state = self.shared.lock();
+        loop {
+            if let Some(made) = state.done.remove(&number) {
+                state.given = number + 1;
+                self.shared.taken.notify_all();
+                return made;
+            }
+            state = self.shared.made.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        {
+            // Under the lock, so that no worker is between looking at `stop` and waiting.
+            let _state = self.shared.lock();
+            self.shared.stop.store(true, Ordering::Relaxed);
+        }
+        self.shared.taken.notify_all();
+        for thread in self.threads.drain(..) {
+            // A worker catches what a dataset panics with; one that panicked nonetheless is gone all the same.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code that can panic runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn work(&self, maker: &Maker) {
+        while let Some(number) = self.claim() {
+            let made = maker.make(number, &|| self.stopped());
+            self.lock().done.insert(number, made);
+            self.made.notify_one();
+        }
+    }
+
+    /// The number of a batch to make, when there is room for one; none at the end.
+    fn claim(&self) -> Option<u64> {
+        let mut state = self.lock();
+        loop {
+            if self.stopped() || self.end.is_some_and(|end| state.next >= end) {
+                return None;
+            }
+            if state.next < state.given + self.prefetch {
+                state.next += 1;
+                return Some(state.next - 1);
+            }
+            state = self.taken.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! Real sets: CIFAR-10, photographs, emoji. They lie in `../shared/data` beside the repository, or where `LDM_DATA`
+//! says; where they are absent these tests say so and pass.
+
+#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+#![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ldm_data::{
+    Crop, Dataset, Images, ImagesConfig, Info, Loader, LoaderConfig, Position, TransformConfig, open_path,
+    unreadable,
+};
+
+fn data(name: &str) -> Option<PathBuf> {
+    let beside = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data");
+    let path = std::env::var_os("LDM_DATA").map_or_else(beside, PathBuf::from).join(name);
+    if !path.exists() {
+        println!("skipped: {} is absent; LDM_DATA names the folder it lies in", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+#[test]
+fn cifar10_from_its_gzipped_archive() {
+    let Some(path) = data("cifar10/train.tar.gz") else { return };
+    let val = path.with_file_name("val.txt");
+    let config = ImagesConfig::new(
+        path.to_str().unwrap(),
+        TransformConfig { flip: 0.5, ..TransformConfig::square(32) },
+    );
+    let open = |config| Images::open(config, Path::new("")).unwrap();
+    let train = open(ImagesConfig { exclude: Some(val.clone()), ..config.clone() });
+    let validation = open(ImagesConfig { split: Some(val), ..config });
+    assert_eq!((train.len(), validation.len()), (45_000, 5_000));
+    let classes = std::fs::read_to_string(path.with_file_name("classes.txt")).unwrap();
+    assert_eq!(train.classes(), classes.lines().collect::<Vec<_>>());
+    let info = Info::of(&validation, usize::MAX);
+    assert_eq!(info.sizes, [([32, 32], 5000)]);
+    assert!(info.classes.iter().all(|(_, count)| *count == 500) && info.unreadable.is_empty());
+    let mut loader = Loader::new(Arc::new(train), LoaderConfig::new(64, 0), Position::default()).unwrap();
+    let batch = loader.next().unwrap().unwrap();
+    assert_eq!(batch.images.size(), [64, 3, 32, 32]);
+    assert_eq!(batch.prompt.class.unwrap().size(), [64]);
+}
+
+#[test]
+fn photographs_from_their_archive() {
+    let Some(path) = data("photos/photos.tar") else { return };
+    let transform = TransformConfig { crop: Crop::Random, ..TransformConfig::square(64) };
+    let config = ImagesConfig {
+        split: Some(path.with_file_name("val.txt")),
+        ..ImagesConfig::new(path.to_str().unwrap(), transform)
+    };
+    let set = Images::open(config, Path::new("")).unwrap();
+    assert!(set.len() > 10 && set.classes() == ["cid22", "clic2025"], "{}", set.len());
+    assert!(unreadable(&set).is_empty());
+}
+
+#[test]
+fn emoji_with_their_captions() {
+    let Some(path) = data("emoji/emoji128.tar") else { return };
+    let set = open_path(&path, TransformConfig::square(32)).unwrap();
+    assert_eq!((set.len(), set.classes().len()), (3218, 0));
+    let info = Info::of(set.as_ref(), usize::MAX);
+    assert_eq!((info.captioned, info.sizes), (3218, vec![([128, 128], 3218)]));
+    let astronaut = (0..set.len())
+        .map(|k| set.peek(k).unwrap())
+        .find(|peek| peek.name.starts_with("1f469_1f3fd_200d_1f680"));
+    assert_eq!(astronaut.unwrap().caption.as_deref(), Some("woman astronaut: medium skin tone"));
+    let val = path.with_file_name("val.txt");
+    let config = ImagesConfig {
+        split: Some(val),
+        ..ImagesConfig::new(path.to_str().unwrap(), TransformConfig::square(32))
+    };
+    assert_eq!(Images::open(config, Path::new("")).unwrap().len(), 184);
+}

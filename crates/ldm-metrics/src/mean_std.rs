@@ -1,0 +1,41 @@
+//! A metric over a set of pictures.
+
+use tch::{Kind, Tensor};
+
+/// Mean and standard deviation of a metric over a set of pictures, added batch by batch. It keeps the values
+/// (8 bytes a picture), so the result depends neither on batch sizes nor on the order of summation's rounding.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct MeanStd(Vec<f64>);
+
+impl MeanStd {
+    /// Nothing yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds the values of a batch, of any shape.
+    pub fn add(&mut self, values: &Tensor) {
+        let values = values.detach().to_kind(Kind::Double).flatten(0, -1);
+        self.0.extend(Vec::<f64>::try_from(values).expect("a flat f64 tensor reads as a list"));
+    }
+
+    /// How many values there are.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The mean; NaN without values.
+    pub fn mean(&self) -> f64 {
+        self.0.iter().sum::<f64>() / self.0.len() as f64
+    }
+
+    /// The standard deviation of the sample (divided by n − 1); NaN with fewer than two values.
+    pub fn std(&self) -> f64 {
+        if self.0.len() < 2 {
+            return f64::NAN;
+        }
+        let mean = self.mean();
+        let squares: f64 = self.0.iter().map(|value| (value - mean).powi(2)).sum();
+        (squares / (self.0.len() - 1) as f64).sqrt()
+    }
+}

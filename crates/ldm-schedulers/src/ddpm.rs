@@ -1,0 +1,73 @@
+//! Denoising diffusion probabilistic models (Ho et al. 2020, arXiv:2006.11239): ancestral sampling.
+
+use ldm_core::NoiseSource;
+use tch::Tensor;
+
+use crate::{Denoiser, NoiseLevel, Sampler, Step};
+
+/// q(x_to | x_from, x_0): a Gaussian with mean `x0·x_0 + xt·x_from` (Ho et al. 2020, eq. 6 and 7).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Posterior {
+    /// Factor of the clean sample in the mean.
+    pub x0: f64,
+    /// Factor of the noisy sample in the mean.
+    pub xt: f64,
+    /// Variance; a share of v of β is mixed in.
+    pub variance: f64,
+}
+
+impl Posterior {
+    /// The posterior of one step. CompVis `ddpm.py:146`.
+    pub(crate) fn new(beta: f64, alpha_bar: f64, alpha_bar_prev: f64, v: f64) -> Self {
+        let posterior = beta * (1. - alpha_bar_prev) / (1. - alpha_bar);
+        Self {
+            x0: beta * alpha_bar_prev.sqrt() / (1. - alpha_bar),
+            xt: (1. - alpha_bar_prev) * (1. - beta).sqrt() / (1. - alpha_bar),
+            variance: (1. - v) * posterior + v * beta,
+        }
+    }
+
+    /// The posterior between any two levels, `to` the cleaner: one long step with β = 1 − ᾱ_from/ᾱ_to.
+    pub fn between(from: NoiseLevel, to: NoiseLevel, v: f64) -> Self {
+        Self::new(1. - from.alpha_bar() / to.alpha_bar(), from.alpha_bar(), to.alpha_bar(), v)
+    }
+
+    /// log(variance), which is held above log(1e-20): the last step of a full walk has none.
+    pub fn log_variance_clipped(&self) -> f64 {
+        self.variance.max(1e-20).ln()
+    }
+}
+
+/// DDPM: each step draws from the posterior of the next level, given what the denoiser says is underneath.
+///
+/// Down the whole schedule this is the reference's loop (CompVis `ddpm.py:249` `p_sample_loop`); down any other
+/// ladder it takes the posterior between the levels visited (as diffusers does). A step that ends without noise
+/// adds none, whatever `v_posterior`.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Ddpm {
+    /// Share of β in the variance of a step, in `[0, 1]` (Ho et al. 2020, §3.2: 0 and 1 are the two bounds).
+    pub v_posterior: f64,
+}
+
+impl Sampler for Ddpm {
+    fn sample(
+        &self,
+        denoiser: &dyn Denoiser,
+        mut x: Tensor,
+        levels: &[NoiseLevel],
+        noise: &mut dyn NoiseSource,
+        observe: &mut dyn FnMut(Step),
+    ) -> Tensor {
+        for (index, pair) in levels.windows(2).enumerate() {
+            let [from, to] = [pair[0], pair[1]];
+            let denoised = denoiser.denoise(&x, from);
+            observe(Step { index, level: from, x: &x, denoised: &denoised });
+            let posterior = Posterior::between(from, to, self.v_posterior);
+            x = &denoised.x0 * posterior.x0 + x * posterior.xt;
+            if to.sigma > 0. {
+                x += noise.like(&x) * (0.5 * posterior.log_variance_clipped()).exp();
+            }
+        }
+        x
+    }
+}

@@ -1,0 +1,59 @@
+//! One rung of the ladder, and the levels of a batch.
+
+use tch::{Kind, Tensor};
+
+/// How noisy a sample is: x_t = α·x_0 + σ·ε with α² + σ² = 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NoiseLevel {
+    /// What the network is told: a step of training, in `0..T`; may be fractional.
+    pub t: f64,
+    /// α, the factor of the clean sample.
+    pub alpha: f64,
+    /// σ, the factor of the noise.
+    pub sigma: f64,
+}
+
+impl NoiseLevel {
+    /// No noise at all: where ladders end that go all the way down. No network is asked about it.
+    pub const CLEAN: Self = Self { t: 0., alpha: 1., sigma: 0. };
+
+    /// The level with signal variance ᾱ at step `t`.
+    pub(crate) fn from_alpha_bar(t: usize, alpha_bar: f64) -> Self {
+        Self { t: t as f64, alpha: alpha_bar.sqrt(), sigma: (1. - alpha_bar).sqrt() }
+    }
+
+    /// ᾱ = α², the signal's share of the variance.
+    pub fn alpha_bar(self) -> f64 {
+        self.alpha * self.alpha
+    }
+
+    /// This level for a whole batch like `x`.
+    pub fn batch(self, x: &Tensor) -> BatchLevel {
+        let options = (compute_kind(x), x.device());
+        BatchLevel {
+            alpha: Tensor::full([1], self.alpha, options),
+            sigma: Tensor::full([1], self.sigma, options),
+        }
+    }
+}
+
+/// The noise levels of a batch in training, where each sample has its own.
+#[derive(Debug)]
+pub struct BatchLevel {
+    /// α, in a shape that broadcasts over the batch: `[B, 1, 1, 1]` for images.
+    pub alpha: Tensor,
+    /// σ, likewise.
+    pub sigma: Tensor,
+}
+
+impl BatchLevel {
+    /// Adds noise: α·x_0 + σ·ε, in the dtype of `x0`.
+    pub fn mix(&self, x0: &Tensor, eps: &Tensor) -> Tensor {
+        (x0 * &self.alpha + eps * &self.sigma).to_kind(x0.kind())
+    }
+}
+
+/// Factors are kept in f32 beside half-precision samples, and in f64 beside f64 ones.
+pub(crate) fn compute_kind(x: &Tensor) -> Kind {
+    if x.kind() == Kind::Double { Kind::Double } else { Kind::Float }
+}

@@ -1,0 +1,53 @@
+//! What the network predicts. The only place that knows.
+
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::{BatchLevel, Denoised, NoiseLevel};
+
+/// What the network predicts (Salimans & Ho 2022, §4 and appendix D).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Parameterization {
+    /// The noise ε (Ho et al. 2020).
+    #[default]
+    Eps,
+    /// The clean sample x_0.
+    X0,
+    /// The velocity v = α·ε − σ·x_0.
+    V,
+}
+
+impl Parameterization {
+    /// Reads the network's output as both things it says; the inverse of [`target`](Self::target).
+    ///
+    /// `at` must have α > 0 for [`Eps`](Self::Eps) and σ > 0 for [`X0`](Self::X0): there a prediction does not
+    /// determine the other half. [`V`](Self::V) reads at every level.
+    ///
+    /// # Shapes
+    /// - `output`, `x`: `[B, …]`; returns two of `[B, …]`
+    ///
+    /// Ho et al. 2020, eq. 15. CompVis `ddpm.py:214` `predict_start_from_noise`.
+    pub fn read(self, output: Tensor, x: &Tensor, at: NoiseLevel) -> Denoised {
+        let NoiseLevel { alpha, sigma, .. } = at;
+        match self {
+            Self::Eps => Denoised { x0: (x - &output * sigma) / alpha, eps: output },
+            Self::X0 => Denoised { eps: (x - &output * alpha) / sigma, x0: output },
+            Self::V => Denoised { x0: x * alpha - &output * sigma, eps: x * sigma + &output * alpha },
+        }
+    }
+
+    /// What the network should have said, to train it.
+    ///
+    /// # Shapes
+    /// - `x0`, `eps`: `[B, …]`; returns `[B, …]`
+    ///
+    /// CompVis `ddpm.py:294` for ε and x_0 (the reference has no v).
+    pub fn target(self, x0: &Tensor, eps: &Tensor, at: &BatchLevel) -> Tensor {
+        match self {
+            Self::Eps => eps.shallow_clone(),
+            Self::X0 => x0.shallow_clone(),
+            Self::V => (eps * &at.alpha - x0 * &at.sigma).to_kind(x0.kind()),
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Against what is known exactly: for Gaussian data the best denoiser is a formula, and so are the path of every
+//! sample and the law of all of them.
+
+use ldm_core::NoiseSource;
+use ldm_core::device::test_device;
+use ldm_core::noise::{PerStep, Replay};
+use ldm_core::testing::relative_l2;
+use ldm_schedulers::{
+    Ddim, Ddpm, Denoised, NoiseLevel, NoiseSchedule, Parameterization, Sampler, ScheduleConfig, Spacing,
+};
+use tch::{Kind, Tensor};
+
+fn options() -> (Kind, tch::Device) {
+    (Kind::Double, test_device())
+}
+
+/// Data N(MEAN, DEVIATION²) in every place.
+const MEAN: f64 = 0.7;
+const DEVIATION: f64 = 0.4;
+
+fn variance(at: NoiseLevel) -> f64 {
+    (at.alpha * DEVIATION).powi(2) + at.sigma.powi(2)
+}
+
+/// E[x_0 | x_t] of Gaussian data.
+fn gaussian(x: &Tensor, at: NoiseLevel) -> Denoised {
+    let x0 = (x - at.alpha * MEAN) * (at.alpha * DEVIATION.powi(2) / variance(at)) + MEAN;
+    Parameterization::X0.read(x0, x, at)
+}
+
+/// Where the probability flow takes `x`: it keeps the standardised place (Song et al. 2021, eq. 13, solved).
+fn flow(x: &Tensor, from: NoiseLevel, to: NoiseLevel) -> Tensor {
+    (x - from.alpha * MEAN) * (variance(to) / variance(from)).sqrt() + to.alpha * MEAN
+}
+
+/// A ladder even in λ = ln(α/σ), from -4 to 3.
+fn even_ladder(steps: usize) -> Vec<NoiseLevel> {
+    let level = |i: usize| {
+        let lambda = -4. + 7. * i as f64 / steps as f64;
+        let alpha = (1. / (1. + (-2. * lambda).exp())).sqrt();
+        NoiseLevel { t: 0., alpha, sigma: (1. / (1. + (2. * lambda).exp())).sqrt() }
+    };
+    (0..=steps).map(level).collect()
+}
+
+#[test]
+fn ddim_is_of_first_order() {
+    let start = Tensor::linspace(-2., 2., 9, options());
+    let error = |steps| {
+        let levels = even_ladder(steps);
+        // No noise is recorded: a solver that drew any would fail here.
+        let got = Ddim::new(0.).unwrap().sample(
+            &gaussian,
+            start.copy(),
+            &levels,
+            &mut Replay::default(),
+            &mut |_| {},
+        );
+        relative_l2(&got, &flow(&start, levels[0], levels[steps]))
+    };
+    let errors: Vec<f64> = [16, 32, 64, 128, 256].map(error).to_vec();
+    for pair in errors.windows(2) {
+        let order = (pair[0] / pair[1]).log2();
+        assert!((0.85..1.3).contains(&order), "observed order {order:.3}, errors {errors:?}");
+    }
+    assert!(errors[4] < 0.02, "{errors:?}");
+}
+
+#[test]
+fn ddim_finds_a_point_in_one_step() {
+    let x0 = Tensor::linspace(-1., 1., 5, options());
+    let point = |x: &Tensor, at: NoiseLevel| Parameterization::X0.read(x0.copy(), x, at);
+    let schedule = NoiseSchedule::new(&ScheduleConfig::default()).unwrap();
+    let levels = [schedule.level(999), NoiseLevel::CLEAN];
+    let x = x0.ones_like();
+    let got = Ddim::new(0.).unwrap().sample(&point, x, &levels, &mut Replay::default(), &mut |_| {});
+    assert!(relative_l2(&got, &x0) < 1e-12);
+}
+
+#[test]
+fn ddim_with_all_noise_is_ddpm() {
+    let schedule = NoiseSchedule::new(&ScheduleConfig::default()).unwrap();
+    let start = PerStep::new(1, 0, 0).like(&Tensor::zeros([64], options()));
+    for (spacing, steps) in [(Spacing::Uniform, 20), (Spacing::Leading, 50)] {
+        let levels = schedule.ladder(spacing, steps).unwrap();
+        let run = |sampler: &dyn Sampler| {
+            sampler.sample(&gaussian, start.copy(), &levels, &mut PerStep::new(2, 0, 0), &mut |_| {})
+        };
+        let distance = relative_l2(&run(&Ddim::new(1.).unwrap()), &run(&Ddpm::default()));
+        assert!(distance < 1e-12, "{spacing:?}: {distance:.2e}");
+    }
+}
+
+/// Samples `[20000, 2]` from noise, down the whole schedule or a DDIM ladder.
+fn draw(
+    sampler: &dyn Sampler,
+    denoise: &dyn Fn(&Tensor, NoiseLevel) -> Denoised,
+    levels: &[NoiseLevel],
+) -> Tensor {
+    let start = PerStep::new(3, 0, 0).like(&Tensor::zeros([20_000, 2], options()));
+    sampler.sample(&|x: &Tensor, at| denoise(x, at), start, levels, &mut PerStep::new(4, 0, 0), &mut |_| {})
+}
+
+#[track_caller]
+fn check_law(name: &str, sampler: &dyn Sampler, spacing: Spacing, steps: usize) {
+    let schedule = NoiseSchedule::new(&ScheduleConfig::default()).unwrap();
+    let mean = Tensor::from_slice(&[0.5, -1.]).to_device(test_device());
+    let covariance = Tensor::from_slice2(&[[0.5, 0.3], [0.3, 0.8]]).to_device(test_device());
+    let eye = Tensor::eye(2, options());
+    let denoise = |x: &Tensor, at: NoiseLevel| {
+        let marginal = &covariance * at.alpha.powi(2) + &eye * at.sigma.powi(2);
+        let gain = covariance.matmul(&marginal.inverse()) * at.alpha; // symmetric: the two commute
+        let x0 = (x - &mean * at.alpha).matmul(&gain) + &mean;
+        Parameterization::X0.read(x0, x, at)
+    };
+    let x = draw(sampler, &denoise, &schedule.ladder(spacing, steps).unwrap());
+    // Four standard errors of 20,000 samples are 0.028 and 0.032; the rest is the solver's own error.
+    let off = (x.mean_dim(0, false, Kind::Double) - mean).abs().max().double_value(&[]);
+    assert!(off < 0.03, "{name}: the mean is off by {off:.4}");
+    let off = (x.tr().cov(1, None::<&Tensor>, None::<&Tensor>) - covariance).abs().max().double_value(&[]);
+    assert!(off < 0.045, "{name}: the covariance is off by {off:.4}");
+}
+
+#[test]
+fn law_of_a_gaussian() {
+    check_law("ddpm", &Ddpm::default(), Spacing::Leading, 1000);
+    check_law("ddpm, variance beta", &Ddpm { v_posterior: 1. }, Spacing::Leading, 1000);
+    check_law("ddpm, every fourth level", &Ddpm::default(), Spacing::Leading, 250);
+    check_law("ddim, eta 1", &Ddim::new(1.).unwrap(), Spacing::Uniform, 250);
+    check_law("ddim, eta 0.5", &Ddim::new(0.5).unwrap(), Spacing::Uniform, 250);
+    check_law("ddim, eta 0", &Ddim::new(0.).unwrap(), Spacing::Uniform, 250);
+}
+
+/// A quarter of the data around -1, the rest around 1, each with deviation 0.2.
+fn mixture(x: &Tensor, at: NoiseLevel) -> Denoised {
+    let (weights, centres, deviation): ([f64; 2], [f64; 2], f64) = ([0.25, 0.75], [-1., 1.], 0.2);
+    let variance = (at.alpha * deviation).powi(2) + at.sigma.powi(2);
+    let score = |k: usize| (x - at.alpha * centres[k]).square() * (-0.5 / variance) + weights[k].ln();
+    let share = Tensor::stack(&[score(0), score(1)], 0).softmax(0, Kind::Double);
+    let part = |k: usize| {
+        let x0 = (x - at.alpha * centres[k]) * (at.alpha * deviation.powi(2) / variance) + centres[k];
+        x0 * share.get(k as i64)
+    };
+    Parameterization::X0.read(part(0) + part(1), x, at)
+}
+
+#[test]
+fn shares_of_a_mixture() {
+    let schedule = NoiseSchedule::new(&ScheduleConfig::default()).unwrap();
+    let samplers: [(&dyn Sampler, Spacing, usize); 3] = [
+        (&Ddpm::default(), Spacing::Leading, 1000),
+        (&Ddim::new(1.).unwrap(), Spacing::Uniform, 250),
+        (&Ddim::new(0.).unwrap(), Spacing::Uniform, 250),
+    ];
+    for (sampler, spacing, steps) in samplers {
+        let x = draw(sampler, &mixture, &schedule.ladder(spacing, steps).unwrap());
+        let left = x.lt(0.).to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);
+        assert!((left - 0.25).abs() < 0.01, "{sampler:?}: share of the smaller mode {left:.4}");
+        let spread = (x.abs() - 1.).std(true).double_value(&[]);
+        assert!((spread - 0.2).abs() < 0.01, "{sampler:?}: deviation around a mode {spread:.4}");
+    }
+}

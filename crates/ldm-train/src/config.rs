@@ -1,0 +1,357 @@
+//! The file a person writes to train: `model`, `data` and `train`.
+
+use std::path::{Path, PathBuf};
+
+use ldm_core::config::{self, Value};
+use ldm_core::{Error, Result};
+use ldm_data::DatasetConfig;
+use ldm_pipelines::{ModelConfig, ModelFile};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+
+use crate::learning_rate::LearningRate;
+use crate::optimizer::AdamWConfig;
+
+/// Everything a run needs, read strictly; and the tree it was read from, to be kept beside the run.
+#[derive(Debug, Clone)]
+pub struct RunConfig {
+    /// What is trained.
+    pub model: ModelConfig,
+    /// CompVis' `base_learning_rate`, where given.
+    pub base_learning_rate: Option<f64>,
+    /// On which pictures.
+    pub data: DataModule,
+    /// How.
+    pub train: TrainConfig,
+    tree: Value,
+    path: PathBuf,
+}
+
+/// `data`, in the reference's form.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "target", content = "params", deny_unknown_fields)]
+pub enum DataConfig {
+    /// Sets and how they are batched. CompVis `main.py:186`.
+    #[serde(rename = "data_module", alias = "main.DataModuleFromConfig")]
+    DataModule(DataModule),
+}
+
+/// Sets and how they are batched.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataModule {
+    /// Pictures a micro-batch.
+    pub batch_size: usize,
+    /// Threads that read ahead; batches do not depend on it. 0 reads in the training thread.
+    #[serde(default = "two")]
+    pub num_workers: usize,
+    /// The pictures to train on.
+    pub train: DatasetConfig,
+    /// The pictures to validate on.
+    #[serde(default)]
+    pub validation: Option<DatasetConfig>,
+    /// Whether an unreadable picture ends the run; else it is named once, skipped and counted.
+    #[serde(default)]
+    pub strict: bool,
+}
+
+/// `train`: the loop.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Optimizer steps in all.
+    pub steps: u64,
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// Learning rate as it is used. Where absent, `base_learning_rate · batch_size · accumulate` (CompVis' rule).
+    pub learning_rate: Option<f64>,
+    /// How the learning rate moves.
+    pub schedule: LearningRate,
+    /// AdamW.
+    pub optimizer: AdamWConfig,
+    /// Micro-batches a step.
+    pub accumulate: u64,
+    /// Largest norm of all gradients together; none clips nothing.
+    pub clip_grad: Option<f64>,
+    /// A running average of the weights; `null` keeps none.
+    pub ema: Option<EmaConfig>,
+    /// Probability with which a condition is dropped, so that the model can be guided (Ho & Salimans 2022).
+    pub conditioning_dropout: f64,
+    /// f32, or bf16 by autocast over f32 weights.
+    pub dtype: Dtype,
+    /// Steps between lines of `metrics.jsonl`.
+    pub log_every: u64,
+    /// Steps between checkpoints; the last step always writes one.
+    pub checkpoint_every: u64,
+    /// How many checkpoints are kept.
+    pub keep: usize,
+    /// Steps between validations; 0 validates at the end only.
+    pub validate_every: u64,
+    /// Pictures of a validation; 0 takes all.
+    pub validate_images: usize,
+    /// The picture grids written while training.
+    pub samples: SampleConfig,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            steps: 100_000,
+            seed: 23, // main.py's
+            learning_rate: None,
+            schedule: LearningRate::default(),
+            optimizer: AdamWConfig::default(),
+            accumulate: 1,
+            clip_grad: None,
+            ema: Some(EmaConfig::default()),
+            conditioning_dropout: 0.,
+            dtype: Dtype::F32,
+            log_every: 50,
+            checkpoint_every: 1000,
+            keep: 3,
+            validate_every: 0,
+            validate_images: 512,
+            samples: SampleConfig::default(),
+        }
+    }
+}
+
+/// Precision of the forward pass.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// Single precision.
+    #[default]
+    F32,
+    /// bf16 autocast; weights, gradients and optimizer stay f32.
+    Bf16,
+}
+
+/// A running average of the weights. CompVis `ema.py`.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmaConfig {
+    /// The largest decay; the first updates use less.
+    pub decay: f64,
+}
+
+impl Default for EmaConfig {
+    fn default() -> Self {
+        Self { decay: 0.9999 }
+    }
+}
+
+/// The picture grids written while training.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SampleConfig {
+    /// Steps between grids; 0 writes one at the end only.
+    pub every: u64,
+    /// Pictures a grid.
+    pub count: usize,
+    /// DDIM steps a sample (diffusion models).
+    pub steps: usize,
+    /// Classifier-free guidance of the samples (diffusion models trained with dropout).
+    pub guidance_scale: f64,
+}
+
+impl Default for SampleConfig {
+    fn default() -> Self {
+        Self { every: 0, count: 16, steps: 50, guidance_scale: 1. }
+    }
+}
+
+/// `lossconfig` of a first stage.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "target", content = "params", deny_unknown_fields)]
+pub enum LossConfig {
+    /// Pixels and latents alone: no perceptual, no adversarial term.
+    #[serde(rename = "reconstruction")]
+    Reconstruction(ReconstructionLoss),
+}
+
+/// Reconstruction plus the latent's own loss.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReconstructionLoss {
+    /// How pixels are compared.
+    pub pixel_loss: PixelLoss,
+    /// Weight of the KL term, on sums over a sample as the reference (KL first stages).
+    pub kl_weight: f64,
+    /// Weight of the codebook and commitment terms (VQ first stages).
+    pub codebook_weight: f64,
+}
+
+impl Default for ReconstructionLoss {
+    fn default() -> Self {
+        Self { pixel_loss: PixelLoss::L1, kl_weight: 1e-6, codebook_weight: 1. }
+    }
+}
+
+/// How pixels are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PixelLoss {
+    /// Absolute difference, as the reference.
+    L1,
+    /// Squared difference.
+    L2,
+}
+
+fn two() -> usize {
+    2
+}
+
+/// Keys whose values are files or folders.
+const PATH_KEYS: [&str; 5] = ["path", "ckpt_path", "split", "exclude", "remap"];
+
+impl RunConfig {
+    /// Reads a config file with `overrides` (`a.b.c=value`).
+    ///
+    /// Relative paths in it are looked up beside the file first, then in the current folder; the kept tree holds
+    /// absolute ones, so that a run can be resumed from anywhere.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Config`] with the key, what was expected, and the line.
+    pub fn read(path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        Self::parse(&text, path, overrides)
+    }
+
+    /// [`RunConfig::read`] from text; `path` is named in errors, and relative paths are looked up beside it.
+    pub fn parse(text: &str, path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Tree {
+            #[serde(rename = "model")]
+            _model: IgnoredAny,
+            data: DataConfig,
+            train: TrainConfig,
+            #[serde(rename = "lightning", default)]
+            _lightning: IgnoredAny,
+        }
+        let path = path.as_ref();
+        // First from the text as it stands: its errors have the file's own lines.
+        let _: Tree = config::parse(text, path, overrides)?;
+        ModelFile::parse(text, path, overrides)?;
+
+        let mut tree = config::merge(text, path, overrides)?;
+        let beside = path.parent().unwrap_or(Path::new("."));
+        make_absolute(&mut tree, beside);
+        let resolved = config::to_text(&tree);
+        let typed: Tree = config::parse(&resolved, path, &[])?;
+        let model = ModelFile::parse(&resolved, path, &[])?;
+        let DataConfig::DataModule(data) = typed.data;
+        tree["train"] = serde_yaml::to_value(&typed.train).expect("plain numbers and words");
+        let config = Self {
+            model: model.model,
+            base_learning_rate: model.base_learning_rate,
+            data,
+            train: typed.train,
+            tree,
+            path: path.to_path_buf(),
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        let refuse = |message: String| Err(Error::config(&self.path, message));
+        let train = &self.train;
+        let positive: [(&str, u64); 6] = [
+            ("train.steps", train.steps),
+            ("train.accumulate", train.accumulate),
+            ("train.log_every", train.log_every),
+            ("train.checkpoint_every", train.checkpoint_every),
+            ("train.keep", train.keep as u64),
+            ("data.params.batch_size", self.data.batch_size as u64),
+        ];
+        for (key, value) in positive {
+            if value == 0 {
+                return refuse(format!("{key}: expected at least 1"));
+            }
+        }
+        if !(0. ..=1.).contains(&train.conditioning_dropout) {
+            return refuse(format!(
+                "train.conditioning_dropout: expected a probability, got {}",
+                train.conditioning_dropout
+            ));
+        }
+        if let Some(EmaConfig { decay }) = train.ema
+            && !(0. ..1.).contains(&decay)
+        {
+            return refuse(format!("train.ema.decay: expected at least 0 and below 1, got {decay}"));
+        }
+        if train.clip_grad.is_some_and(|clip| clip <= 0.) {
+            return refuse("train.clip_grad: expected a positive norm, or leave it out".into());
+        }
+        let rate = self.learning_rate()?;
+        if !(rate.is_finite() && rate > 0.) {
+            return refuse(format!("the learning rate: expected a positive number, got {rate}"));
+        }
+        Ok(())
+    }
+
+    /// The learning rate before its schedule.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the file gives none.
+    pub fn learning_rate(&self) -> Result<f64> {
+        let batch = self.data.batch_size as f64 * self.train.accumulate as f64;
+        self.train.learning_rate.or_else(|| self.base_learning_rate.map(|base| base * batch)).ok_or_else(|| {
+            Error::config(&self.path, "no learning rate: give train.learning_rate, or model.base_learning_rate")
+        })
+    }
+
+    /// The resolved, complete text: what `config.yaml` of a run holds.
+    pub fn to_text(&self) -> String {
+        config::to_text(&self.tree)
+    }
+
+    /// The text of the model alone, for the folder that is handed on; `ckpt_path`s are left out, since the weights
+    /// are all in the file beside.
+    pub fn model_text(&self) -> String {
+        let mut model = self.tree["model"].clone();
+        drop_key(&mut model, "ckpt_path");
+        let mut tree = serde_yaml::Mapping::new();
+        tree.insert("model".into(), model);
+        config::to_text(&Value::Mapping(tree))
+    }
+
+    /// The file it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Makes the values of [`PATH_KEYS`] absolute where they name something that exists.
+fn make_absolute(tree: &mut Value, beside: &Path) {
+    match tree {
+        Value::Mapping(mapping) => {
+            for (key, value) in mapping.iter_mut() {
+                let is_path = key.as_str().is_some_and(|key| PATH_KEYS.contains(&key));
+                match value {
+                    Value::String(text) if is_path => {
+                        let found = [beside.join(&*text), PathBuf::from(&*text)].into_iter().find(|path| path.exists());
+                        if let Some(absolute) = found.and_then(|path| path.canonicalize().ok()) {
+                            *text = absolute.to_string_lossy().into_owned();
+                        }
+                    }
+                    other => make_absolute(other, beside),
+                }
+            }
+        }
+        Value::Sequence(items) => items.iter_mut().for_each(|item| make_absolute(item, beside)),
+        _ => {}
+    }
+}
+
+fn drop_key(tree: &mut Value, key: &str) {
+    if let Value::Mapping(mapping) = tree {
+        mapping.remove(key);
+        for (_, value) in mapping.iter_mut() {
+            drop_key(value, key);
+        }
+    }
+}

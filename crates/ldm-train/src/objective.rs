@@ -1,0 +1,76 @@
+//! What is minimised.
+
+use ldm_core::weights::Checkpoint;
+use ldm_core::{NoiseSource, Result};
+use ldm_data::Batch;
+use tch::Tensor;
+
+use crate::config::SampleConfig;
+
+/// The scalar to minimise, and numbers to log by name. The parts stay on the device: nobody reads a value in a step
+/// that is not logged.
+#[derive(Debug)]
+pub struct Loss {
+    /// The scalar to minimise.
+    pub total: Tensor,
+    /// Scalars to log.
+    pub parts: Vec<(&'static str, Tensor)>,
+}
+
+/// A model under training, seen by the loop. Owns no optimizer, writes no file.
+pub trait Objective {
+    /// Once, before the first step of a new run: what must be measured on the first batch.
+    ///
+    /// # Errors
+    /// When the batch does not fit the model.
+    fn prepare(&mut self, first: &Batch, noise: &mut dyn NoiseSource) -> Result<()>;
+
+    /// The loss of one batch.
+    ///
+    /// # Errors
+    /// When the batch does not fit the model.
+    fn loss(&self, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss>;
+
+    /// The parameters that are trained, by name, sorted.
+    fn trainable(&self) -> Vec<(String, Tensor)>;
+
+    /// The parameters the running average covers, by name, sorted.
+    fn averaged(&self) -> Vec<(String, Tensor)>;
+
+    /// Everything a checkpoint of the model holds, by CompVis' names, sorted.
+    fn weights(&self) -> Vec<(String, Tensor)>;
+
+    /// Takes over what [`Objective::weights`] gave.
+    ///
+    /// # Errors
+    /// When a name or a shape does not fit.
+    fn load(&mut self, checkpoint: Checkpoint) -> Result<()>;
+
+    /// Numbers that tell how good the model is, over held-back pictures.
+    ///
+    /// # Errors
+    /// When a picture cannot be read.
+    fn validate(&self, batches: &mut dyn Iterator<Item = Result<Batch>>) -> Result<Vec<(&'static str, f64)>>;
+
+    /// One picture `[3, H, W]` in `[-1, 1]` that shows how far the model is; `batch` are held-back pictures.
+    ///
+    /// # Errors
+    /// When the batch does not fit the model.
+    fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor>;
+}
+
+/// Those of `variables` that take gradients.
+pub(crate) fn with_gradients(variables: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
+    variables.into_iter().filter(|(_, tensor)| tensor.requires_grad()).collect()
+}
+
+/// The variables whose names start with one of `prefixes`, sorted.
+pub(crate) fn variables(vs: &tch::nn::VarStore, prefixes: &[&str]) -> Vec<(String, Tensor)> {
+    let mut found: Vec<(String, Tensor)> = vs
+        .variables()
+        .into_iter()
+        .filter(|(name, _)| prefixes.iter().any(|prefix| name.starts_with(prefix)))
+        .collect();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    found
+}

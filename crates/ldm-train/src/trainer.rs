@@ -1,0 +1,398 @@
+//! The loop, flat, in the order things happen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use ldm_core::device::device_name;
+use ldm_core::noise::{PerStep, mix};
+use ldm_core::weights::Checkpoint;
+use ldm_core::{Error, Result};
+use ldm_data::{Batch, Dataset, Loader, LoaderConfig, Position};
+use ldm_autoencoder::FirstStageConfig;
+use ldm_pipelines::{ModelConfig, weights_file};
+use serde_json::json;
+use tch::{Device, Kind, Tensor};
+
+use crate::autoencoder::AutoencoderObjective;
+use crate::config::{Dtype, RunConfig};
+use crate::diffusion::DiffusionObjective;
+use crate::ema::Ema;
+use crate::objective::Objective;
+use crate::optimizer::AdamW;
+use crate::run_dir::RunDir;
+use crate::state::{self, TrainState};
+
+/// What a caller may want to show.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A step was taken.
+    Step {
+        /// Steps taken, this one included.
+        step: u64,
+        /// Steps in all.
+        steps: u64,
+    },
+    /// A line of `metrics.jsonl`: means since the last one.
+    Logged(&'a BTreeMap<String, f64>),
+    /// A validation's numbers.
+    Validated(&'a BTreeMap<String, f64>),
+    /// A checkpoint is whole.
+    Checkpoint(&'a Path),
+    /// A picture was written.
+    Sample(&'a Path),
+    /// A picture could not be read and is left out.
+    Skipped(&'a str),
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finished {
+    /// All steps are taken.
+    Done,
+    /// The caller asked it to stop; a checkpoint holds where.
+    Stopped,
+}
+
+/// A run: a model under training, its data, and where both are kept.
+pub struct Trainer {
+    config: RunConfig,
+    run: RunDir,
+    device: Device,
+    objective: Box<dyn Objective>,
+    optimizer: AdamW,
+    ema: Option<Ema>,
+    data: Arc<dyn Dataset>,
+    validation: Option<Arc<dyn Dataset>>,
+    state: TrainState,
+}
+
+impl std::fmt::Debug for Trainer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trainer").field("run", &self.run).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+impl Trainer {
+    /// Starts a run in a new folder `root`. Nothing is written before everything that can be wrong was looked at.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the config, the data, the first stage's checkpoint or the folder.
+    pub fn create(config: RunConfig, root: &Path, device: Device) -> Result<Self> {
+        let (objective, data, validation) = parts(&config, device)?;
+        let run = RunDir::create(root)?;
+        let environment = json!({
+            "ldm": env!("CARGO_PKG_VERSION"),
+            "torch": ldm_libtorch::TORCH_VERSION,
+            "device": device_name(device),
+            "threads": ldm_libtorch::threads(),
+            "seed": config.train.seed,
+            "data": data.fingerprint(),
+        });
+        run.write_head(&config.to_text(), &environment)?;
+        Ok(Self::assemble(config, run, device, objective, data, validation))
+    }
+
+    /// Goes on with the run in `root` from its newest complete checkpoint.
+    ///
+    /// # Errors
+    /// When there is none, or it does not fit the run's config.
+    pub fn resume(root: &Path, overrides: &[String], device: Device) -> Result<Self> {
+        let run = RunDir::open(root)?;
+        let config = RunConfig::read(run.config(), overrides)?;
+        let checkpoint = run.newest_checkpoint()?;
+        let (objective, data, validation) = parts(&config, device)?;
+        let mut trainer = Self::assemble(config, run, device, objective, data, validation);
+        trainer.state =
+            state::read(&checkpoint, &mut *trainer.objective, &mut trainer.optimizer, trainer.ema.as_mut())?;
+        trainer.run.truncate_metrics(trainer.state.step)?;
+        Ok(trainer)
+    }
+
+    fn assemble(
+        config: RunConfig,
+        run: RunDir,
+        device: Device,
+        objective: Box<dyn Objective>,
+        data: Arc<dyn Dataset>,
+        validation: Option<Arc<dyn Dataset>>,
+    ) -> Self {
+        let optimizer = AdamW::new(objective.trainable(), config.train.optimizer);
+        let ema = config.train.ema.map(|ema| Ema::new(objective.averaged(), ema.decay));
+        Self { config, run, device, objective, optimizer, ema, data, validation, state: TrainState::default() }
+    }
+
+    /// Where it is kept.
+    pub fn run_dir(&self) -> &RunDir {
+        &self.run
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> &TrainState {
+        &self.state
+    }
+
+    /// Parameters under training.
+    pub fn parameters(&self) -> usize {
+        self.objective.trainable().iter().map(|(_, tensor)| tensor.numel()).sum()
+    }
+
+    /// Trains until all steps are taken, or until `stop` is set: then a checkpoint is written and the run can be
+    /// resumed.
+    ///
+    /// # Errors
+    /// When a file cannot be written, when a picture cannot be read and the run is strict, or when the loss is no
+    /// number.
+    pub fn run(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event)) -> Result<Finished> {
+        let (train, rate) = (self.config.train.clone(), self.config.learning_rate()?);
+        let mut loader = self.loader(self.state.position())?;
+        if self.state.step == 0 {
+            // On a batch of its own, so that the run sees every picture of the epoch all the same.
+            let first = self.loader(Position::default())?.next().expect("an endless loader")?;
+            self.objective.prepare(&first, &mut PerStep::new(train.seed, 0, u64::MAX))?;
+        }
+        let mut meter = Meter::default();
+        let mut last = Instant::now();
+        let mut named = BTreeSet::new();
+        while self.state.step < train.steps {
+            let step = self.state.step;
+            self.optimizer.zero_grad();
+            for micro in 0..train.accumulate {
+                let waiting = Instant::now();
+                let batch = loader.next().expect("an endless loader")?;
+                meter.waited += waiting.elapsed().as_secs_f64();
+                self.state.images += batch.images.size()[0] as u64;
+                meter.images += batch.images.size()[0] as u64;
+                self.backward(&batch, step * train.accumulate + micro, &mut meter)?;
+            }
+            let norm = self.optimizer.clip(train.clip_grad);
+            meter.add("grad_norm", &norm);
+            let lr = rate * train.schedule.at(step, train.steps);
+            self.optimizer.step(lr);
+            if let Some(ema) = &mut self.ema {
+                ema.update();
+            }
+            let position = loader.position();
+            self.state.step += 1;
+            (self.state.epoch, self.state.batch) = (position.epoch, position.batch);
+            self.state.ema_updates = self.ema.as_ref().map_or(0, Ema::updates);
+            meter.steps += 1;
+
+            let done = self.state.step;
+            let (at_end, stopping) = (done == train.steps, stop.load(Ordering::Relaxed));
+            observe(Event::Step { step: done, steps: train.steps });
+            if done % train.log_every == 0 || at_end || stopping {
+                let seconds = last.elapsed().as_secs_f64();
+                self.state.seconds += seconds;
+                let line = meter.take(seconds, lr, &self.state, self.device);
+                if line.values().any(|value| !value.is_finite()) {
+                    return Err(Error::data(
+                        self.run.root(),
+                        format!("a loss is not a number at step {done}: the last checkpoint is kept; try a lower learning rate or train.clip_grad"),
+                    ));
+                }
+                self.run.log(&integers(&line))?;
+                observe(Event::Logged(&line));
+                for (index, why) in loader.skipped() {
+                    if named.insert(*index) {
+                        observe(Event::Skipped(why));
+                    }
+                }
+                last = Instant::now();
+            }
+            let due = |every: u64| at_end || (every > 0 && done % every == 0);
+            if due(train.checkpoint_every) || stopping {
+                let path = self.checkpoint()?;
+                observe(Event::Checkpoint(&path));
+            }
+            if due(train.samples.every) && !stopping {
+                let path = self.sample()?;
+                observe(Event::Sample(&path));
+            }
+            if due(train.validate_every) && !stopping {
+                let numbers = self.validate()?;
+                if !numbers.is_empty() {
+                    observe(Event::Validated(&numbers));
+                }
+            }
+            if stopping && !at_end {
+                return Ok(Finished::Stopped);
+            }
+        }
+        Ok(Finished::Done)
+    }
+
+    /// Forward and backward of one micro-batch.
+    fn backward(&self, batch: &Batch, micro_step: u64, meter: &mut Meter) -> Result<()> {
+        let mut noise = PerStep::new(self.config.train.seed, 0, micro_step);
+        let loss = {
+            let kind = if self.config.train.dtype == Dtype::Bf16 { Kind::BFloat16 } else { Kind::Float };
+            let _autocast = ldm_libtorch::autocast(self.device, kind);
+            self.objective.loss(batch, &mut noise)?
+        };
+        (loss.total / self.config.train.accumulate as f64).backward();
+        for (name, value) in &loss.parts {
+            meter.add(name, value);
+        }
+        Ok(())
+    }
+
+    fn loader(&self, start: Position) -> Result<Loader> {
+        let data = &self.config.data;
+        let config = LoaderConfig {
+            workers: data.num_workers,
+            strict: data.strict,
+            ..LoaderConfig::new(data.batch_size, self.config.train.seed)
+        };
+        Loader::new(Arc::clone(&self.data), config, start)
+    }
+
+    fn checkpoint(&self) -> Result<PathBuf> {
+        let (objective, ema) = (&*self.objective, self.ema.as_ref());
+        let path = self.run.checkpoint(self.state.step, self.config.train.keep, |folder| {
+            state::write(folder, &self.state, objective, &self.optimizer, ema)
+        })?;
+        state::write_model(&self.run.model(), &self.config.model_text(), self.data.classes(), objective, ema)?;
+        Ok(path)
+    }
+
+    /// Held-back pictures in order, or the training set's own where there are none.
+    fn held_back(&self, count: usize) -> Result<impl Iterator<Item = Result<Batch>> + use<>> {
+        let data = self.validation.as_ref().unwrap_or(&self.data);
+        let batch_size = self.config.data.batch_size;
+        let config = LoaderConfig {
+            workers: self.config.data.num_workers,
+            strict: self.config.data.strict,
+            drop_last: false,
+            shuffle: false,
+            ..LoaderConfig::new(batch_size, 0)
+        };
+        let batches = if count == 0 { usize::MAX } else { count.div_ceil(batch_size) };
+        Ok(Loader::one_pass(Arc::clone(data), config)?.take(batches))
+    }
+
+    fn averaged<T>(&self, body: impl FnOnce() -> T) -> T {
+        match &self.ema {
+            Some(ema) => tch::no_grad(|| ema.swapped(body)),
+            None => tch::no_grad(body),
+        }
+    }
+
+    fn sample(&self) -> Result<PathBuf> {
+        let config = &self.config.train.samples;
+        let mut batches = self.held_back(config.count)?;
+        let first = batches.next().ok_or_else(|| Error::data(self.run.root(), "no picture to show"))??;
+        let picture = self.averaged(|| self.objective.preview(&first, config))?;
+        let path = self.run.sample(self.state.step);
+        ldm_core::image::write_png(&path, &picture, &[])?;
+        Ok(path)
+    }
+
+    fn validate(&self) -> Result<BTreeMap<String, f64>> {
+        if self.validation.is_none() {
+            return Ok(BTreeMap::new());
+        }
+        let mut batches = self.held_back(self.config.train.validate_images)?;
+        let found = self.averaged(|| self.objective.validate(&mut batches))?;
+        let mut line: BTreeMap<String, f64> = found.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        if !line.is_empty() {
+            line.insert("step".into(), self.state.step as f64);
+            self.run.log(&integers(&line))?;
+        }
+        Ok(line)
+    }
+}
+
+/// A line as JSON; steps and counts are written as integers.
+fn integers(line: &BTreeMap<String, f64>) -> serde_json::Value {
+    let number = |(name, value): (&String, &f64)| {
+        let whole = matches!(name.as_str(), "step" | "images" | "peak_memory");
+        (name.clone(), if whole { json!(*value as u64) } else { json!(value) })
+    };
+    serde_json::Value::Object(line.iter().map(number).collect())
+}
+
+type Parts = (Box<dyn Objective>, Arc<dyn Dataset>, Option<Arc<dyn Dataset>>);
+
+/// Data and model of a config, nothing written.
+fn parts(config: &RunConfig, device: Device) -> Result<Parts> {
+    let base = config.path().parent().unwrap_or(Path::new("."));
+    let data = config.data.train.open(base)?;
+    if data.len() < config.data.batch_size {
+        return Err(Error::config(
+            config.path(),
+            format!("data.params.batch_size: the set has {} pictures, got {}", data.len(), config.data.batch_size),
+        ));
+    }
+    let validation = config.data.validation.as_ref().map(|set| set.open(base)).transpose()?;
+    // Initialisation draws from libtorch's global generator.
+    ldm_libtorch::set_seed(mix(config.train.seed, &[]));
+    let objective: Box<dyn Objective> = match &config.model {
+        ModelConfig::LatentDiffusion(model) => {
+            let first_stage = match &model.first_stage_config {
+                FirstStageConfig::Kl(kl) => kl.ckpt_path.as_deref(),
+                FirstStageConfig::Vq(vq) => vq.ckpt_path.as_deref(),
+                FirstStageConfig::Identity(_) => None,
+            };
+            let first_stage = first_stage.map(|path| Checkpoint::open(weights_file(path)?)).transpose()?;
+            if first_stage.is_none() && !matches!(model.first_stage_config, FirstStageConfig::Identity(_)) {
+                return Err(Error::config(
+                    config.path(),
+                    "model.params.first_stage_config.params.ckpt_path: a diffusion model needs the trained first stage it stands on",
+                ));
+            }
+            let dropout = config.train.conditioning_dropout;
+            Box::new(DiffusionObjective::new(model, first_stage, dropout, device)?)
+        }
+        other => {
+            let first_stage = other.first_stage().expect("every other model is a first stage");
+            Box::new(AutoencoderObjective::new(&first_stage, device)?)
+        }
+    };
+    Ok((objective, data, validation))
+}
+
+/// Sums since the last line, on the device until it is written.
+#[derive(Default)]
+struct Meter {
+    sums: BTreeMap<String, (Tensor, u64)>,
+    steps: u64,
+    images: u64,
+    waited: f64,
+}
+
+impl Meter {
+    fn add(&mut self, name: &str, value: &Tensor) {
+        let value = value.to_kind(Kind::Float);
+        match self.sums.get_mut(name) {
+            Some((sum, count)) => {
+                *sum += value;
+                *count += 1;
+            }
+            None => {
+                self.sums.insert(name.to_owned(), (value.copy(), 1));
+            }
+        }
+    }
+
+    /// The means, and the meter starts again.
+    fn take(&mut self, seconds: f64, lr: f64, state: &TrainState, device: Device) -> BTreeMap<String, f64> {
+        let taken = std::mem::take(self);
+        let mut line: BTreeMap<String, f64> =
+            taken.sums.iter().map(|(name, (sum, count))| (name.clone(), sum.double_value(&[]) / *count as f64)).collect();
+        let peak = match device {
+            Device::Cuda(index) => ldm_libtorch::cuda_memory(index).peak as f64,
+            _ => ldm_libtorch::peak_resident_bytes() as f64,
+        };
+        line.insert("step".into(), state.step as f64);
+        line.insert("images".into(), state.images as f64);
+        line.insert("seconds".into(), state.seconds);
+        line.insert("lr".into(), lr);
+        line.insert("images_per_second".into(), taken.images as f64 / seconds.max(1e-9));
+        line.insert("data_wait".into(), taken.waited / seconds.max(1e-9));
+        line.insert("peak_memory".into(), peak);
+        line
+    }
+}

@@ -1,0 +1,139 @@
+//! A block: a few layers of which each takes what it needs of what passes through.
+
+use std::slice;
+
+use ldm_core::Result;
+use ldm_core::nn::conv2d;
+use tch::Tensor;
+use tch::nn::{Conv2D, Path};
+
+use crate::attention::{AttentionBlock, AttentionPlan};
+use crate::cross_attention::KeyValue;
+use crate::parameters::Parameters;
+use crate::rerun::Rerun;
+use crate::resample::{Resample, ResamplePlan};
+use crate::resblock::{ResBlock, ResPlan};
+use crate::transformer::{SpatialTransformer, TransformerPlan};
+
+/// What a [`Layer`] is made of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum LayerPlan {
+    /// The first convolution.
+    Conv {
+        channels_in: i64,
+        channels_out: i64,
+    },
+    Res(ResPlan),
+    Attention(AttentionPlan),
+    Transformer(TransformerPlan),
+    Resample(ResamplePlan),
+}
+
+impl LayerPlan {
+    fn parameters(&self, list: &mut Parameters) {
+        match self {
+            Self::Conv { channels_in, channels_out } => {
+                list.add("weight", &[*channels_out, *channels_in, 3, 3]);
+                list.add("bias", &[*channels_out]);
+            }
+            Self::Res(plan) => plan.parameters(list),
+            Self::Attention(plan) => plan.parameters(list),
+            Self::Transformer(plan) => plan.parameters(list),
+            Self::Resample(plan) => plan.parameters(list),
+        }
+    }
+}
+
+/// The layers of one block in their order; their places are their names.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct BlockPlan {
+    pub(crate) layers: Vec<LayerPlan>,
+    /// Channels of the answer.
+    pub(crate) channels: i64,
+}
+
+impl BlockPlan {
+    pub(crate) fn parameters(&self, list: &mut Parameters) {
+        for (index, layer) in self.layers.iter().enumerate() {
+            list.within(index, |list| layer.parameters(list));
+        }
+    }
+}
+
+/// What goes past every block beside the map.
+pub(crate) struct Pass<'a> {
+    /// `[B, 4·model_channels]`.
+    pub(crate) emb: Tensor,
+    /// Keys and values of the context in the order in which the transformers ask for them.
+    pub(crate) context: Option<slice::Iter<'a, KeyValue>>,
+    pub(crate) train: bool,
+}
+
+#[derive(Debug)]
+enum Layer {
+    Conv(Conv2D),
+    Res(Rerun<ResBlock>),
+    Attention(Rerun<AttentionBlock>),
+    Transformer(SpatialTransformer),
+    Resample(Resample),
+}
+
+impl Layer {
+    fn new(vs: &Path, plan: &LayerPlan, rerun: bool) -> Result<Self> {
+        Ok(match plan {
+            LayerPlan::Conv { channels_in, channels_out } => {
+                Self::Conv(conv2d(vs, *channels_in, *channels_out, 3, 1, 1))
+            }
+            LayerPlan::Res(plan) => {
+                Self::Res(Rerun::new(ResBlock::new(vs, plan)?, vs, |list| plan.parameters(list), rerun))
+            }
+            LayerPlan::Attention(plan) => {
+                let block = AttentionBlock::new(vs, *plan)?;
+                Self::Attention(Rerun::new(block, vs, |list| plan.parameters(list), rerun))
+            }
+            LayerPlan::Transformer(plan) => Self::Transformer(SpatialTransformer::new(vs, *plan, rerun)?),
+            LayerPlan::Resample(plan) => Self::Resample(Resample::new(vs, *plan)),
+        })
+    }
+
+    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Tensor {
+        let train = pass.train;
+        match self {
+            Self::Conv(conv) => x.apply(conv),
+            Self::Res(block) => block.run(train, &[x, &pass.emb], move |block, inputs| {
+                block.forward(&inputs[0], &inputs[1], train)
+            }),
+            Self::Attention(block) => block.run(train, &[x], |block, inputs| block.forward(&inputs[0])),
+            Self::Transformer(transformer) => transformer.forward(x, &mut pass.context, train),
+            Self::Resample(layer) => layer.forward(x),
+        }
+    }
+}
+
+/// CompVis' `TimestepEmbedSequential` (`openaimodel.py:73`).
+#[derive(Debug)]
+pub(crate) struct Block(Vec<Layer>);
+
+impl Block {
+    pub(crate) fn new(vs: &Path, plan: &BlockPlan, rerun: bool) -> Result<Self> {
+        let layer = |(index, layer)| Layer::new(&(vs / index), layer, rerun);
+        plan.layers.iter().enumerate().map(layer).collect::<Result<_>>().map(Self)
+    }
+
+    /// `vs / 0`, `vs / 1`, …
+    pub(crate) fn all(vs: &Path, plans: &[BlockPlan], rerun: bool) -> Result<Vec<Self>> {
+        plans.iter().enumerate().map(|(index, plan)| Self::new(&(vs / index), plan, rerun)).collect()
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass) -> Tensor {
+        let (first, rest) = self.0.split_first().expect("a block has a layer");
+        rest.iter().fold(first.forward(x, pass), |h, layer| layer.forward(&h, pass))
+    }
+
+    pub(crate) fn transformers(&self) -> impl Iterator<Item = &SpatialTransformer> {
+        self.0.iter().filter_map(|layer| match layer {
+            Layer::Transformer(transformer) => Some(transformer),
+            _ => None,
+        })
+    }
+}

@@ -1,0 +1,110 @@
+//! Attention between two sequences, and the feed-forward layer that follows it.
+
+use ldm_core::nn::attention::{attention, merge_heads, split_heads};
+use ldm_core::nn::linear;
+use tch::Tensor;
+use tch::nn::{Linear, Path};
+
+use crate::parameters::Parameters;
+
+/// What a [`CrossAttention`] is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct CrossAttentionPlan {
+    pub(crate) channels: i64,
+    pub(crate) context: i64,
+    pub(crate) heads: i64,
+}
+
+impl CrossAttentionPlan {
+    pub(crate) fn parameters(self, list: &mut Parameters) {
+        for (name, width) in [("to_q", self.channels), ("to_k", self.context), ("to_v", self.context)] {
+            list.within(name, |list| list.add("weight", &[self.channels, width]));
+        }
+        list.within("to_out", |list| list.linear(0, self.channels, self.channels));
+    }
+}
+
+/// What is attended to, projected and split into heads.
+#[derive(Debug)]
+pub(crate) struct KeyValue {
+    pub(crate) key: Tensor,   // [B, heads, L, d]
+    pub(crate) value: Tensor, // [B, heads, L, d]
+}
+
+/// Attention from one sequence to another, or to itself. No token is masked: the reference attends to a text's
+/// padding too.
+///
+/// CompVis `attention.py:152` `CrossAttention`.
+#[derive(Debug)]
+pub(crate) struct CrossAttention {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    heads: i64,
+}
+
+impl CrossAttention {
+    pub(crate) fn new(vs: &Path, plan: CrossAttentionPlan) -> Self {
+        Self {
+            to_q: linear(&(vs / "to_q"), plan.channels, plan.channels, false),
+            to_k: linear(&(vs / "to_k"), plan.context, plan.channels, false),
+            to_v: linear(&(vs / "to_v"), plan.context, plan.channels, false),
+            to_out: linear(&(vs / "to_out" / 0), plan.channels, plan.channels, true),
+            heads: plan.heads,
+        }
+    }
+
+    /// `[B, L, context]` → what [`CrossAttention::attend`] looks at.
+    pub(crate) fn project(&self, tokens: &Tensor) -> KeyValue {
+        KeyValue {
+            key: split_heads(&tokens.apply(&self.to_k), self.heads),
+            value: split_heads(&tokens.apply(&self.to_v), self.heads),
+        }
+    }
+
+    /// `[B, N, C]` → the same.
+    pub(crate) fn attend(&self, x: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
+        let query = split_heads(&x.apply(&self.to_q), self.heads); // [B, heads, N, d]
+        merge_heads(&attention(&query, key, value)).apply(&self.to_out)
+    }
+
+    /// [`CrossAttention::attend`] to itself.
+    pub(crate) fn attend_self(&self, x: &Tensor) -> Tensor {
+        let KeyValue { key, value } = self.project(x);
+        self.attend(x, &key, &value)
+    }
+}
+
+/// Four times as wide inside, gated by an exact GELU (Shazeer 2020).
+///
+/// CompVis `attention.py:37` `GEGLU`, `:48` `FeedForward`.
+#[derive(Debug)]
+pub(crate) struct FeedForward {
+    proj: Linear,
+    out: Linear,
+}
+
+impl FeedForward {
+    const WIDTH: i64 = 4;
+
+    pub(crate) fn parameters(channels: i64, list: &mut Parameters) {
+        list.within("net", |list| {
+            list.within(0, |list| list.linear("proj", channels, 2 * Self::WIDTH * channels));
+            list.linear(2, Self::WIDTH * channels, channels);
+        });
+    }
+
+    pub(crate) fn new(vs: &Path, channels: i64) -> Self {
+        let net = vs / "net";
+        Self {
+            proj: linear(&(&net / 0 / "proj"), channels, 2 * Self::WIDTH * channels, true),
+            out: linear(&(&net / 2), Self::WIDTH * channels, channels, true),
+        }
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        let halves = x.apply(&self.proj).chunk(2, -1); // value, gate
+        (&halves[0] * halves[1].gelu("none")).apply(&self.out)
+    }
+}

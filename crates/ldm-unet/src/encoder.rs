@@ -1,0 +1,79 @@
+//! The encoder half of a U-Net with a pool: the noisy classifier.
+
+use ldm_core::Result;
+use ldm_libtorch::{is_channels_last, to_channels_last};
+use tch::nn::Path;
+use tch::{Kind, Tensor};
+
+use crate::block::{Block, Pass};
+use crate::config::EncoderUNetConfig;
+use crate::plan::{End, Plan};
+use crate::pool::PoolLayer;
+use crate::time::TimeEmbedding;
+
+/// log p(y | x_t) up to a constant: classifies noisy latents (Dhariwal & Nichol 2021, §4).
+///
+/// CompVis `openaimodel.py:748` `EncoderUNetModel`.
+#[derive(Debug)]
+pub struct EncoderUNet {
+    config: EncoderUNetConfig,
+    time: TimeEmbedding,
+    input: Vec<Block>,
+    middle: Block,
+    pool: PoolLayer,
+    wants_means: bool,
+    first_weight: Tensor,
+}
+
+impl EncoderUNet {
+    /// Makes the network's parameters under `vs`.
+    ///
+    /// # Errors
+    /// [`ldm_core::Error::Invalid`] when the config's values do not go together.
+    pub fn new(vs: &Path, config: &EncoderUNetConfig) -> Result<Self> {
+        let plan = Plan::encoder(config)?;
+        let End::Pool(pool) = plan.end else { unreachable!("an encoder ends in a pool") };
+        let (rerun, input_blocks) = (config.use_checkpoint, vs / "input_blocks");
+        Ok(Self {
+            time: TimeEmbedding::new(vs, plan.model_channels),
+            input: Block::all(&input_blocks, &plan.input, rerun)?,
+            middle: Block::new(&(vs / "middle_block"), &plan.middle, rerun)?,
+            pool: PoolLayer::new(&(vs / "out"), pool)?,
+            wants_means: pool.wants_means(),
+            first_weight: (&input_blocks / 0 / 0).get("weight").expect("the first block is a convolution"),
+            config: config.clone(),
+        })
+    }
+
+    /// The config it was made from.
+    pub fn config(&self) -> &EncoderUNetConfig {
+        &self.config
+    }
+
+    /// Classifies noisy latents.
+    ///
+    /// # Shapes
+    /// - `x`: `[B, in_channels, h, w]`; `t`: `[B]`, integer or fractional
+    /// - returns `[B, out_channels]`, dtype of `x`
+    ///
+    /// # Panics
+    /// When a shape does not fit; [`crate::Pool::Attention`] takes maps of the config's `image_size` only.
+    pub fn forward(&self, x: &Tensor, t: &Tensor, train: bool) -> Tensor {
+        let mut h = x.to_kind(self.first_weight.kind());
+        if is_channels_last(&self.first_weight) {
+            h = to_channels_last(&h);
+        }
+        let mut pass = Pass { emb: self.time.forward(t).silu(), context: None, train };
+        let mut means = Vec::new();
+        for block in self.input.iter().chain([&self.middle]) {
+            h = block.forward(&h, &mut pass);
+            if self.wants_means {
+                means.push(h.mean_dim([2_i64, 3].as_slice(), false, None::<Kind>)); // [B, C]
+            }
+        }
+        if self.wants_means {
+            h = Tensor::cat(&means, 1);
+        }
+        self.pool.forward(&h).to_kind(x.kind())
+    }
+}

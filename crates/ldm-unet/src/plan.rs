@@ -1,0 +1,290 @@
+//! From a config to every block, its channels and its attention: no tensors.
+
+use std::fmt;
+
+use ldm_core::Result;
+
+use crate::attention::{AttentionPlan, Order};
+use crate::block::{BlockPlan, LayerPlan};
+use crate::config::{EncoderUNetConfig, Trunk, UNetConfig};
+use crate::parameters::Parameters;
+use crate::pool;
+use crate::resample::{ResamplePlan, Way};
+use crate::resblock::ResPlan;
+use crate::time::{TimeEmbedding, time_channels};
+use crate::transformer::TransformerPlan;
+
+/// Every block of a network, made from its config once: the network is built from it, its parameters are listed
+/// from it, and [`fmt::Display`] shows it.
+///
+/// CompVis `openaimodel.py:411` `UNetModel`, `:748` `EncoderUNetModel`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    pub(crate) model_channels: i64,
+    pub(crate) input: Vec<BlockPlan>,
+    pub(crate) middle: BlockPlan,
+    pub(crate) output: Vec<BlockPlan>,
+    pub(crate) classes: Option<i64>,
+    pub(crate) end: End,
+}
+
+/// What stands after the last block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    /// A norm and a convolution; and, where `ids` is given, the predictor of a codebook's ids that is used instead.
+    Map { channels_out: i64, ids: Option<i64> },
+    /// A pool.
+    Pool(pool::PoolPlan),
+}
+
+impl Plan {
+    /// Of a U-Net.
+    ///
+    /// # Errors
+    /// [`ldm_core::Error::Invalid`] when the config's values do not go together; it names the key.
+    pub fn new(config: &UNetConfig) -> Result<Self> {
+        config.check()?;
+        let attention = |channels, up| {
+            let heads = config.heads(channels, up)?;
+            Ok(match config.context_dim {
+                Some(context) => {
+                    let depth = config.transformer_depth;
+                    LayerPlan::Transformer(TransformerPlan { channels, heads, depth, context })
+                }
+                None => self_attention(channels, heads, config.use_new_attention_order),
+            })
+        };
+        let walk = Walk { trunk: config.trunk(), attention: &attention };
+        let input = walk.down()?;
+        let middle = walk.middle(&input)?;
+        Ok(Self {
+            model_channels: config.model_channels,
+            output: walk.up(&input, middle.channels)?,
+            input,
+            middle,
+            classes: config.num_classes,
+            end: End::Map { channels_out: config.out_channels, ids: config.n_embed },
+        })
+    }
+
+    /// Of the encoder half with a pool.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn encoder(config: &EncoderUNetConfig) -> Result<Self> {
+        config.trunk().check()?;
+        let order = config.use_new_attention_order;
+        let attention = |channels, _up| Ok(self_attention(channels, config.heads(channels)?, order));
+        let walk = Walk { trunk: config.trunk(), attention: &attention };
+        let input = walk.down()?;
+        let middle = walk.middle(&input)?;
+        let end = End::Pool(pool::PoolPlan::new(config, &input, &middle)?);
+        Ok(Self {
+            model_channels: config.model_channels,
+            input,
+            middle,
+            output: Vec::new(),
+            classes: None,
+            end,
+        })
+    }
+
+    /// Names and shapes of every parameter, in the order of the reference's `state_dict`.
+    pub fn parameters(&self) -> Vec<(String, Vec<i64>)> {
+        let mut list = Parameters::default();
+        TimeEmbedding::parameters(self.model_channels, &mut list);
+        if let Some(classes) = self.classes {
+            let width = time_channels(self.model_channels);
+            list.within("label_emb", |list| list.add("weight", &[classes, width]));
+        }
+        list_blocks("input_blocks", &self.input, &mut list);
+        list.within("middle_block", |list| self.middle.parameters(list));
+        list_blocks("output_blocks", &self.output, &mut list);
+        match self.end {
+            End::Map { channels_out, ids } => {
+                let channels = self.model_channels;
+                list.within("out", |list| {
+                    list.norm(0, channels);
+                    list.conv2d(2, channels, channels_out, 3);
+                });
+                if let Some(ids) = ids {
+                    list.within("id_predictor", |list| {
+                        list.norm(0, channels);
+                        list.conv2d(1, channels, ids, 1);
+                    });
+                }
+            }
+            End::Pool(plan) => list.within("out", |list| plan.parameters(list)),
+        }
+        list.into_list()
+    }
+}
+
+fn list_blocks(name: &str, blocks: &[BlockPlan], list: &mut Parameters) {
+    list.within(name, |list| {
+        for (index, block) in blocks.iter().enumerate() {
+            list.within(index, |list| block.parameters(list));
+        }
+    });
+}
+
+fn self_attention(channels: i64, heads: i64, new_order: bool) -> LayerPlan {
+    let order = if new_order { Order::QkvFirst } else { Order::HeadsFirst };
+    LayerPlan::Attention(AttentionPlan { channels, heads, order })
+}
+
+/// The walk through the levels that both constructors of the reference make.
+struct Walk<'a> {
+    trunk: Trunk<'a>,
+    /// The attention layer at a width, on the way up or not.
+    attention: &'a dyn Fn(i64, bool) -> Result<LayerPlan>,
+}
+
+impl Walk<'_> {
+    fn res(&self, channels_in: i64, channels_out: i64, resample: Option<Way>) -> LayerPlan {
+        LayerPlan::Res(ResPlan {
+            channels_in,
+            channels_out,
+            time_channels: time_channels(self.trunk.model_channels),
+            scale_shift: self.trunk.scale_shift,
+            resample,
+            dropout: self.trunk.dropout,
+        })
+    }
+
+    fn resample(&self, way: Way, channels: i64) -> LayerPlan {
+        if self.trunk.resblock_updown {
+            self.res(channels, channels, Some(way))
+        } else {
+            LayerPlan::Resample(ResamplePlan { way, channels, conv: self.trunk.conv_resample })
+        }
+    }
+
+    /// A residual block and, where this level attends, attention.
+    fn step(&self, level: usize, channels_in: i64, up: bool) -> Result<BlockPlan> {
+        let channels = self.trunk.channel_mult[level] * self.trunk.model_channels;
+        let mut layers = vec![self.res(channels_in, channels, None)];
+        // The reference calls these resolutions; they are the factors by which a level is smaller.
+        if self.trunk.attention_resolutions.contains(&(1 << level)) {
+            layers.push((self.attention)(channels, up)?);
+        }
+        Ok(BlockPlan { layers, channels })
+    }
+
+    fn down(&self) -> Result<Vec<BlockPlan>> {
+        let mut channels = self.trunk.model_channels;
+        let first = LayerPlan::Conv { channels_in: self.trunk.in_channels, channels_out: channels };
+        let mut blocks = vec![BlockPlan { layers: vec![first], channels }];
+        for level in 0..self.trunk.channel_mult.len() {
+            for _ in 0..self.trunk.num_res_blocks {
+                let block = self.step(level, channels, false)?;
+                channels = block.channels;
+                blocks.push(block);
+            }
+            if level + 1 < self.trunk.channel_mult.len() {
+                blocks.push(BlockPlan { layers: vec![self.resample(Way::Down, channels)], channels });
+            }
+        }
+        Ok(blocks)
+    }
+
+    fn middle(&self, input: &[BlockPlan]) -> Result<BlockPlan> {
+        let channels = input.last().expect("the first convolution at least").channels;
+        let res = self.res(channels, channels, None);
+        Ok(BlockPlan { layers: vec![res, (self.attention)(channels, false)?, res], channels })
+    }
+
+    /// Each block takes the answer of one of `input` beside its own input, last first.
+    fn up(&self, input: &[BlockPlan], mut channels: i64) -> Result<Vec<BlockPlan>> {
+        let mut skips = input.iter().rev().map(|block| block.channels);
+        let mut blocks = Vec::with_capacity(input.len());
+        for level in (0..self.trunk.channel_mult.len()).rev() {
+            for index in 0..=self.trunk.num_res_blocks {
+                let skip = skips.next().expect("as many blocks up as down");
+                let mut block = self.step(level, channels + skip, true)?;
+                channels = block.channels;
+                if level > 0 && index == self.trunk.num_res_blocks {
+                    block.layers.push(self.resample(Way::Up, channels));
+                }
+                blocks.push(block);
+            }
+        }
+        Ok(blocks)
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let channels = self.model_channels;
+        writeln!(f, "time_embed  {channels} -> {}", time_channels(channels))?;
+        if let Some(classes) = self.classes {
+            writeln!(f, "label_emb  {classes} classes")?;
+        }
+        for (index, block) in self.input.iter().enumerate() {
+            writeln!(f, "input_blocks.{index}  {block}")?;
+        }
+        writeln!(f, "middle_block  {}", self.middle)?;
+        for (index, block) in self.output.iter().enumerate() {
+            writeln!(f, "output_blocks.{index}  {block}")?;
+        }
+        match self.end {
+            End::Map { channels_out, ids } => {
+                writeln!(f, "out  {channels} -> {channels_out}")?;
+                ids.map_or(Ok(()), |ids| writeln!(f, "id_predictor  {channels} -> {ids}"))?;
+            }
+            End::Pool(plan) => writeln!(f, "out  {plan}")?,
+        }
+        let parameters = self.parameters();
+        let total: i64 = parameters.iter().map(|(_, shape)| shape.iter().product::<i64>()).sum();
+        writeln!(f, "{total} parameters in {} tensors", parameters.len())
+    }
+}
+
+impl fmt::Display for BlockPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, layer) in self.layers.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{layer}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for LayerPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Conv { channels_in, channels_out } => write!(f, "conv {channels_in} -> {channels_out}"),
+            Self::Res(plan) => {
+                write!(f, "res {} -> {}", plan.channels_in, plan.channels_out)?;
+                match plan.resample {
+                    Some(Way::Down) => f.write_str(" down"),
+                    Some(Way::Up) => f.write_str(" up"),
+                    None => Ok(()),
+                }?;
+                f.write_str(if plan.scale_shift { " scale-shift" } else { "" })
+            }
+            Self::Attention(plan) => {
+                write!(
+                    f,
+                    "attention {} ({} heads of {})",
+                    plan.channels,
+                    plan.heads,
+                    plan.channels / plan.heads
+                )
+            }
+            Self::Transformer(plan) => write!(
+                f,
+                "transformer {} ({} heads of {}, depth {}, context {})",
+                plan.channels,
+                plan.heads,
+                plan.channels / plan.heads,
+                plan.depth,
+                plan.context
+            ),
+            Self::Resample(plan) => {
+                let way = if plan.way == Way::Down { "down" } else { "up" };
+                write!(f, "{way} {}{}", plan.channels, if plan.conv { "" } else { " without convolution" })
+            }
+        }
+    }
+}

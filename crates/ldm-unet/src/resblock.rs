@@ -1,0 +1,104 @@
+//! The residual block.
+
+use ldm_core::Result;
+use ldm_core::nn::{GroupNorm, conv2d, linear, zero_conv2d};
+use tch::Tensor;
+use tch::nn::{Conv2D, Linear, Path};
+
+use crate::parameters::Parameters;
+use crate::resample::Way;
+
+/// Eps of every group norm but the transformers' (`diffusionmodules/util.py:202`).
+pub(crate) const EPS: f64 = 1e-5;
+
+/// What a [`ResBlock`] is made of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct ResPlan {
+    pub(crate) channels_in: i64,
+    pub(crate) channels_out: i64,
+    pub(crate) time_channels: i64,
+    pub(crate) scale_shift: bool,
+    pub(crate) resample: Option<Way>,
+    pub(crate) dropout: f64,
+}
+
+impl ResPlan {
+    fn emb_channels(&self) -> i64 {
+        if self.scale_shift { 2 * self.channels_out } else { self.channels_out }
+    }
+
+    pub(crate) fn parameters(&self, list: &mut Parameters) {
+        list.within("in_layers", |list| {
+            list.norm(0, self.channels_in);
+            list.conv2d(2, self.channels_in, self.channels_out, 3);
+        });
+        list.within("emb_layers", |list| list.linear(1, self.time_channels, self.emb_channels()));
+        list.within("out_layers", |list| {
+            list.norm(0, self.channels_out);
+            list.conv2d(3, self.channels_out, self.channels_out, 3);
+        });
+        if self.channels_in != self.channels_out {
+            list.conv2d("skip_connection", self.channels_in, self.channels_out, 1);
+        }
+    }
+}
+
+/// Two convolutions around the time embedding, added to their input; starts as the identity.
+///
+/// CompVis `openaimodel.py:163` `ResBlock`.
+#[derive(Debug)]
+pub(crate) struct ResBlock {
+    in_norm: GroupNorm,
+    in_conv: Conv2D,
+    emb: Linear,
+    out_norm: GroupNorm,
+    out_conv: Conv2D,
+    skip: Option<Conv2D>,
+    scale_shift: bool,
+    resample: Option<Way>,
+    dropout: f64,
+}
+
+impl ResBlock {
+    pub(crate) fn new(vs: &Path, plan: &ResPlan) -> Result<Self> {
+        let (channels_in, channels_out) = (plan.channels_in, plan.channels_out);
+        let (in_layers, out_layers) = (vs / "in_layers", vs / "out_layers");
+        Ok(Self {
+            in_norm: GroupNorm::new(&(&in_layers / 0), channels_in, EPS)?,
+            in_conv: conv2d(&(&in_layers / 2), channels_in, channels_out, 3, 1, 1),
+            emb: linear(&(vs / "emb_layers" / 1), plan.time_channels, plan.emb_channels(), true),
+            out_norm: GroupNorm::new(&(&out_layers / 0), channels_out, EPS)?,
+            out_conv: zero_conv2d(&(&out_layers / 3), channels_out, channels_out, 3),
+            skip: (channels_in != channels_out)
+                .then(|| conv2d(&(vs / "skip_connection"), channels_in, channels_out, 1, 1, 0)),
+            scale_shift: plan.scale_shift,
+            resample: plan.resample,
+            dropout: plan.dropout,
+        })
+    }
+
+    /// # Shapes
+    /// - `x`: `[B, C, h, w]`; `emb`: `[B, 4·model_channels]`, the SiLU at the head of `emb_layers` already taken
+    /// - returns `[B, C', h', w']`
+    pub(crate) fn forward(&self, x: &Tensor, emb: &Tensor, train: bool) -> Tensor {
+        let mut h = x.apply(&self.in_norm).silu();
+        let mut x = x.shallow_clone();
+        if let Some(way) = self.resample {
+            h = way.plain(&h);
+            x = way.plain(&x);
+        }
+        h = h.apply(&self.in_conv);
+        let emb = emb.apply(&self.emb).unsqueeze(-1).unsqueeze(-1); // [B, C' or 2C', 1, 1]
+        h = if self.scale_shift {
+            let halves = emb.chunk(2, 1); // scale, then shift
+            h.apply(&self.out_norm) * (&halves[0] + 1.) + &halves[1]
+        } else {
+            (h + emb).apply(&self.out_norm)
+        };
+        h = h.silu().dropout(self.dropout, train).apply(&self.out_conv);
+        match &self.skip {
+            Some(conv) => x.apply(conv) + h,
+            None => x + h,
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! What the network is told beside the latent: the time, and perhaps a label.
+
+use ldm_core::nn::{linear, timestep_embedding};
+use tch::Tensor;
+use tch::nn::{Linear, Path};
+
+use crate::parameters::Parameters;
+
+/// Width of the time embedding of a network of `model_channels`.
+pub(crate) fn time_channels(model_channels: i64) -> i64 {
+    4 * model_channels
+}
+
+/// Sines of the time through two linear layers: `time_embed` of CompVis `openaimodel.py:502`.
+#[derive(Debug)]
+pub(crate) struct TimeEmbedding {
+    first: Linear,
+    second: Linear,
+    channels: i64,
+}
+
+impl TimeEmbedding {
+    pub(crate) fn parameters(channels: i64, list: &mut Parameters) {
+        let width = time_channels(channels);
+        list.within("time_embed", |list| {
+            list.linear(0, channels, width);
+            list.linear(2, width, width);
+        });
+    }
+
+    /// Under `vs / "time_embed"`.
+    pub(crate) fn new(vs: &Path, channels: i64) -> Self {
+        let (vs, width) = (vs / "time_embed", time_channels(channels));
+        Self {
+            first: linear(&(&vs / 0), channels, width, true),
+            second: linear(&(&vs / 2), width, width, true),
+            channels,
+        }
+    }
+
+    /// `[B]`, integer or fractional → `[B, 4·channels]` of the weights' dtype. The sines are taken in f32.
+    pub(crate) fn forward(&self, t: &Tensor) -> Tensor {
+        timestep_embedding(t, self.channels)
+            .to_kind(self.first.ws.kind())
+            .apply(&self.first)
+            .silu()
+            .apply(&self.second)
+    }
+}

@@ -1,0 +1,148 @@
+//! The transformer over the positions of a map, which may look at a context.
+
+use std::slice;
+
+use ldm_core::Result;
+use ldm_core::nn::{GroupNorm, conv2d, layer_norm, zero_conv2d};
+use tch::Tensor;
+use tch::nn::{Conv2D, LayerNorm, Path};
+
+use crate::cross_attention::{CrossAttention, CrossAttentionPlan, FeedForward, KeyValue};
+use crate::parameters::Parameters;
+use crate::rerun::Rerun;
+
+/// Eps of the norm before a transformer (`attention.py:77`).
+const EPS: f64 = 1e-6;
+
+/// What a [`SpatialTransformer`] is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TransformerPlan {
+    pub(crate) channels: i64,
+    pub(crate) heads: i64,
+    pub(crate) depth: i64,
+    pub(crate) context: i64,
+}
+
+impl TransformerPlan {
+    fn self_attention(self) -> CrossAttentionPlan {
+        CrossAttentionPlan { channels: self.channels, context: self.channels, heads: self.heads }
+    }
+
+    fn cross_attention(self) -> CrossAttentionPlan {
+        CrossAttentionPlan { context: self.context, ..self.self_attention() }
+    }
+
+    fn block_parameters(self, list: &mut Parameters) {
+        list.within("attn1", |list| self.self_attention().parameters(list));
+        list.within("ff", |list| FeedForward::parameters(self.channels, list));
+        list.within("attn2", |list| self.cross_attention().parameters(list));
+        for name in ["norm1", "norm2", "norm3"] {
+            list.norm(name, self.channels);
+        }
+    }
+
+    pub(crate) fn parameters(self, list: &mut Parameters) {
+        list.norm("norm", self.channels);
+        list.conv2d("proj_in", self.channels, self.channels, 1);
+        list.within("transformer_blocks", |list| {
+            for index in 0..self.depth {
+                list.within(index, |list| self.block_parameters(list));
+            }
+        });
+        list.conv2d("proj_out", self.channels, self.channels, 1);
+    }
+}
+
+/// Self-attention, cross-attention and a feed-forward layer, each normalised first and added to its input.
+///
+/// CompVis `attention.py:196` `BasicTransformerBlock`.
+#[derive(Debug)]
+pub(crate) struct TransformerBlock {
+    attn1: CrossAttention,
+    ff: FeedForward,
+    attn2: CrossAttention,
+    norm1: LayerNorm,
+    norm2: LayerNorm,
+    norm3: LayerNorm,
+}
+
+impl TransformerBlock {
+    fn new(vs: &Path, plan: TransformerPlan) -> Self {
+        Self {
+            attn1: CrossAttention::new(&(vs / "attn1"), plan.self_attention()),
+            ff: FeedForward::new(&(vs / "ff"), plan.channels),
+            attn2: CrossAttention::new(&(vs / "attn2"), plan.cross_attention()),
+            norm1: layer_norm(&(vs / "norm1"), plan.channels),
+            norm2: layer_norm(&(vs / "norm2"), plan.channels),
+            norm3: layer_norm(&(vs / "norm3"), plan.channels),
+        }
+    }
+
+    /// `inputs` are `x` `[B, N, C]` and, where there is a context, its keys and values; without one, the second
+    /// attention is to `x` too (`attention.py:177`).
+    fn forward(&self, inputs: &[Tensor]) -> Tensor {
+        let x = &inputs[0];
+        let x = &(x + self.attn1.attend_self(&x.apply(&self.norm1)));
+        let normed = x.apply(&self.norm2);
+        let x = &(x + match inputs {
+            [_, key, value] => self.attn2.attend(&normed, key, value),
+            _ => self.attn2.attend_self(&normed),
+        });
+        x + self.ff.forward(&x.apply(&self.norm3))
+    }
+}
+
+/// Transformer blocks over the positions of a map, added to it; starts as the identity.
+///
+/// The reference passes its blocks no dropout, whatever the config's. CompVis `attention.py:218`.
+#[derive(Debug)]
+pub(crate) struct SpatialTransformer {
+    norm: GroupNorm,
+    proj_in: Conv2D,
+    blocks: Vec<Rerun<TransformerBlock>>,
+    proj_out: Conv2D,
+}
+
+impl SpatialTransformer {
+    pub(crate) fn new(vs: &Path, plan: TransformerPlan, rerun: bool) -> Result<Self> {
+        let channels = plan.channels;
+        let block = |index| {
+            let vs = vs / "transformer_blocks" / index;
+            Rerun::new(TransformerBlock::new(&vs, plan), &vs, |list| plan.block_parameters(list), rerun)
+        };
+        Ok(Self {
+            norm: GroupNorm::new(&(vs / "norm"), channels, EPS)?,
+            proj_in: conv2d(&(vs / "proj_in"), channels, channels, 1, 1, 0),
+            blocks: (0..plan.depth).map(block).collect(),
+            proj_out: zero_conv2d(&(vs / "proj_out"), channels, channels, 1),
+        })
+    }
+
+    /// Keys and values of the context, block by block.
+    pub(crate) fn project(&self, context: &Tensor) -> impl Iterator<Item = KeyValue> {
+        self.blocks.iter().map(|block| block.block().attn2.project(context))
+    }
+
+    /// `[B, C, h, w]` → the same. Takes one [`KeyValue`] a block from `context`, if there is one.
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        context: &mut Option<slice::Iter<KeyValue>>,
+        train: bool,
+    ) -> Tensor {
+        let (batch, channels, height, width) = x.size4().expect("[B, C, h, w]");
+        // No copy where the map is channels_last: its positions already lie one after the other.
+        let mut tokens = x.apply(&self.norm).apply(&self.proj_in).flatten(2, 3).transpose(1, 2).contiguous();
+        for block in &self.blocks {
+            let pair =
+                context.as_mut().map(|pairs| pairs.next().expect("one pair a block, by `UNet::prepare`"));
+            let inputs = match pair {
+                Some(pair) => vec![&tokens, &pair.key, &pair.value],
+                None => vec![&tokens],
+            };
+            tokens = block.run(train, &inputs, TransformerBlock::forward);
+        }
+        let h = tokens.transpose(1, 2).view([batch, channels, height, width]);
+        x + h.apply(&self.proj_out)
+    }
+}

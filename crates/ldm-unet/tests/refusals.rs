@@ -1,0 +1,211 @@
+//! Each way a config, a size or a conditioning can be wrong, and what is said.
+
+use ldm_core::Conditioning;
+use ldm_core::device::test_device;
+use ldm_unet::{EncoderUNet, EncoderUNetConfig, Plan, UNet, UNetConfig};
+use serde_json::{Value, json};
+use tch::nn::VarStore;
+use tch::{Kind, Tensor};
+
+fn base() -> Value {
+    json!({
+        "in_channels": 3, "out_channels": 3, "model_channels": 32, "num_res_blocks": 1,
+        "attention_resolutions": [2], "channel_mult": [1, 2], "num_heads": 4,
+    })
+}
+
+fn with(changes: Value) -> Value {
+    let mut config = base();
+    for (key, value) in changes.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    config
+}
+
+fn unet(changes: Value) -> UNetConfig {
+    serde_json::from_value(with(changes)).unwrap()
+}
+
+#[test]
+fn configs_whose_values_do_not_go_together() {
+    for (changes, message) in [
+        (json!({"dims": 1}), "dims must be 2: this network is for images, got: 1"),
+        (json!({"dims": 3}), "dims must be 2: this network is for images, got: 3"),
+        (json!({"in_channels": 0}), "in_channels must be at least 1, got: 0"),
+        (json!({"out_channels": -4}), "out_channels must be at least 1, got: -4"),
+        (json!({"num_res_blocks": 0}), "num_res_blocks must be at least 1, got: 0"),
+        (json!({"model_channels": 0}), "model_channels must be at least 1, got: 0"),
+        (
+            json!({"model_channels": 48}),
+            "model_channels must be divisible by 32, the groups of a group norm, got: 48",
+        ),
+        (json!({"channel_mult": []}), "channel_mult must list one factor of at least 1 a level, got: []"),
+        (
+            json!({"channel_mult": [1, 0]}),
+            "channel_mult must list one factor of at least 1 a level, got: [1, 0]",
+        ),
+        (
+            json!({"channel_mult": [2, 4]}),
+            "channel_mult must begin with 1, as the output layer is model_channels wide, got: [2, 4]",
+        ),
+        (json!({"dropout": 1.0}), "dropout must be in [0, 1), got: 1"),
+        (json!({"dropout": -0.1}), "dropout must be in [0, 1), got: -0.1"),
+        (json!({"num_heads": -1}), "one of num_heads and num_head_channels must be given, both are: -1"),
+        (json!({"num_heads": 0}), "num_heads must be at least 1, got: 0"),
+        (json!({"num_heads": 5}), "num_heads must divide the 64 channels of an attention layer, got: 5"),
+        (
+            json!({"num_head_channels": 24}),
+            "num_head_channels must divide the 64 channels of an attention layer, got: 24",
+        ),
+        (json!({"num_head_channels": 0}), "num_head_channels must be at least 1, got: 0"),
+        (
+            json!({"num_heads_upsample": 7}),
+            "num_heads_upsample must divide the 64 channels of an attention layer, got: 7",
+        ),
+        (
+            json!({"use_spatial_transformer": true}),
+            "use_spatial_transformer needs context_dim, which is not given",
+        ),
+        (
+            json!({"context_dim": 512}),
+            "context_dim needs use_spatial_transformer, which is false, got context_dim: 512",
+        ),
+        (
+            json!({"use_spatial_transformer": true, "context_dim": 0}),
+            "context_dim must be at least 1, got: 0",
+        ),
+        (
+            json!({"use_spatial_transformer": true, "context_dim": 8, "transformer_depth": 0}),
+            "transformer_depth must be at least 1, got: 0",
+        ),
+        (json!({"num_classes": 0}), "num_classes must be at least 1, got: 0"),
+        (json!({"n_embed": 0}), "n_embed must be at least 1, got: 0"),
+    ] {
+        let config = unet(changes);
+        let vs = VarStore::new(test_device());
+        assert_eq!(Plan::new(&config).unwrap_err().to_string(), message);
+        assert_eq!(UNet::new(&vs.root(), &config).unwrap_err().to_string(), message);
+        assert!(vs.is_empty(), "nothing is made of a refused config");
+    }
+}
+
+#[test]
+fn encoder_configs_whose_values_do_not_go_together() {
+    for (changes, message) in [
+        (json!({"dims": 3}), "dims must be 2: this network is for images, got: 3"),
+        (json!({"pool": "attention"}), "pool attention needs num_head_channels, which is: -1"),
+        (
+            json!({"pool": "attention", "num_head_channels": 16}),
+            "pool attention needs image_size, which is not given",
+        ),
+        (
+            json!({"pool": "attention", "num_head_channels": 16, "image_size": 9}),
+            "image_size must be divisible by 2 for pool attention, got: 9x9",
+        ),
+        (json!({"num_heads": 3}), "num_heads must divide the 64 channels of an attention layer, got: 3"),
+    ] {
+        let config: EncoderUNetConfig = serde_json::from_value(with(changes)).unwrap();
+        let vs = VarStore::new(test_device());
+        assert_eq!(EncoderUNet::new(&vs.root(), &config).unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
+fn configs_that_cannot_be_read() {
+    for (changes, message) in [
+        (json!({"num_res_blockz": 2}), "unknown field `num_res_blockz`"),
+        (json!({"context_dim": [512, 768]}), "expected one number"),
+        (json!({"image_size": [1, 2, 3]}), "expected one number or two"),
+        (json!({"context_dim": "512"}), "expected a number or a list of numbers"),
+        (json!({"in_channels": null}), "expected i64"),
+    ] {
+        let error = serde_json::from_value::<UNetConfig>(with(changes)).unwrap_err().to_string();
+        assert!(error.contains(message), "{error}");
+    }
+    let error =
+        serde_json::from_value::<EncoderUNetConfig>(with(json!({"pool": "mean"}))).unwrap_err().to_string();
+    assert!(error.contains("unknown variant `mean`"), "{error}");
+    let error = serde_yaml::from_str::<UNetConfig>("in_channels: 3\n").unwrap_err().to_string();
+    assert!(error.contains("missing field `model_channels`"), "{error}");
+}
+
+#[test]
+fn configs_may_say_the_same_in_several_ways() {
+    let plain = unet(json!({"image_size": 8, "use_spatial_transformer": true, "context_dim": 512}));
+    let lists = unet(json!({"image_size": [8, 8], "use_spatial_transformer": true, "context_dim": [512]}));
+    assert_eq!(plain, lists);
+    assert_eq!(unet(json!({})), unet(json!({"image_size": null, "context_dim": null, "use_fp16": false})));
+    assert_eq!(unet(json!({"image_size": [8, 12]})).image_size, Some([8, 12]));
+    let written = serde_yaml::to_string(&plain).unwrap();
+    assert_eq!(serde_yaml::from_str::<UNetConfig>(&written).unwrap(), plain);
+    assert!(Plan::new(&unet(json!({"use_fp16": true, "attention_resolutions": [2, 16]}))).is_ok());
+}
+
+fn built(changes: Value) -> UNet {
+    let vs = VarStore::new(test_device());
+    UNet::new(&vs.root(), &unet(changes)).unwrap()
+}
+
+#[test]
+fn sizes() {
+    let unet = built(json!({"channel_mult": [1, 1, 1]}));
+    assert_eq!(unet.factor(), 4);
+    for size in [[4, 4], [8, 12], [64, 4]] {
+        assert!(unet.check_size(size).is_ok());
+    }
+    for (size, message) in [
+        ([10, 12], "got 10x12, nearest: 8x12 and 12x12"),
+        ([3, 9], "got 3x9, nearest: 4x8 and 4x12"),
+        ([0, 8], "got 0x8, nearest: 4x8"),
+        ([-3, 8], "got -3x8, nearest: 4x8"),
+    ] {
+        let error = unet.check_size(size).unwrap_err().to_string();
+        assert_eq!(error, format!("height and width of a latent must be divisible by 4, {message}"));
+    }
+}
+
+#[test]
+fn a_network_moves_between_threads() {
+    fn assert_send<T: Send>() {}
+    assert_send::<UNet>();
+    assert_send::<EncoderUNet>();
+    assert_send::<ldm_unet::Prepared>();
+}
+
+fn zeros(size: &[i64]) -> Option<Tensor> {
+    Some(Tensor::zeros(size, (Kind::Float, test_device())))
+}
+
+#[test]
+#[should_panic(expected = "a label is given if and only if num_classes is")]
+fn a_label_no_one_reads() {
+    let label = Some(Tensor::from_slice(&[1_i64]).to_device(test_device()));
+    built(json!({})).prepare(&Conditioning { label, ..Conditioning::default() });
+}
+
+#[test]
+#[should_panic(expected = "the network has no transformer to read it")]
+fn a_context_no_one_reads() {
+    built(json!({})).prepare(&Conditioning { context: zeros(&[1, 2, 32]), ..Conditioning::default() });
+}
+
+#[test]
+#[should_panic(expected = "the network reads a context as wide as this")]
+fn a_context_not_given() {
+    built(json!({"use_spatial_transformer": true, "context_dim": 8})).prepare(&Conditioning::default());
+}
+
+#[test]
+#[should_panic(expected = "the context is as wide as context_dim")]
+fn a_context_of_another_width() {
+    let unet = built(json!({"use_spatial_transformer": true, "context_dim": 8}));
+    unet.prepare(&Conditioning { context: zeros(&[1, 2, 9]), ..Conditioning::default() });
+}
+
+#[test]
+#[should_panic(expected = "channels of the latent and of the concat are in_channels")]
+fn a_concat_too_much() {
+    let cond = Conditioning { concat: zeros(&[1, 1, 8, 8]), ..Conditioning::default() };
+    let t = Tensor::from_slice(&[1_i64]).to_device(test_device());
+    let _ = built(json!({})).forward(&zeros(&[1, 3, 8, 8]).unwrap(), &t, &cond, false);
+}
