@@ -1,5 +1,7 @@
 //! Encode and decode of one 64x64 picture with 64 channels, by f; quantisation by size of the codebook.
 
+#![allow(missing_docs, reason = "criterion's macro makes a function without any")]
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use ldm_autoencoder::{Codebook, CodebookConfig, FirstStageConfig, build};
 use ldm_core::device::{bench_device, device_name};
@@ -39,13 +41,13 @@ fn models(c: &mut Criterion) {
         let factor = model.factor();
         group.bench_function(format!("encode f{factor}"), |bench| {
             bench.iter(|| {
-                black_box(model.encode(&image));
+                let _ = black_box(model.encode(&image));
                 finish(device);
             });
         });
         group.bench_function(format!("decode f{factor}"), |bench| {
             bench.iter(|| {
-                black_box(model.decode(&z));
+                let _ = black_box(model.decode(&z));
                 finish(device);
             });
         });
@@ -63,7 +65,7 @@ fn quantisation(c: &mut Criterion) {
         let z = Tensor::rand([1, 4, 32, 32], (Kind::Float, device));
         group.bench_function(format!("{entries} entries"), |bench| {
             bench.iter(|| {
-                black_box(codebook.quantize(&z));
+                let _ = black_box(codebook.quantize(&z));
                 finish(device);
             });
         });

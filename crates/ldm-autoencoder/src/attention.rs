@@ -12,16 +12,16 @@ use crate::resnet::NORM_EPS;
 /// The attention of a place in the network, where it has one.
 #[derive(Debug)]
 pub(crate) enum Attention {
-    Vanilla(AttnBlock),
-    Linear(LinearAttention),
+    Vanilla(Box<AttnBlock>),
+    Linear(Box<LinearAttention>),
     None,
 }
 
 impl Attention {
     pub(crate) fn new(vs: &Path, channels: i64, kind: AttentionType) -> Result<Self> {
         Ok(match kind {
-            AttentionType::Vanilla => Self::Vanilla(AttnBlock::new(vs, channels)?),
-            AttentionType::Linear => Self::Linear(LinearAttention::new(vs, channels)),
+            AttentionType::Vanilla => Self::Vanilla(Box::new(AttnBlock::new(vs, channels)?)),
+            AttentionType::Linear => Self::Linear(Box::new(LinearAttention::new(vs, channels))),
             AttentionType::None => Self::None,
         })
     }

@@ -15,7 +15,7 @@ use crate::regularizer::Regularizer;
 
 /// CompVis' `AutoencoderKL`, `VQModel` and `VQModelInterface`: they differ in the regularizer alone.
 ///
-/// CompVis `autoencoder.py:14,260,285`.
+/// CompVis `autoencoder.py:14,264,285`.
 #[derive(Debug)]
 pub struct Autoencoder {
     encoder: Encoder,
@@ -85,7 +85,7 @@ impl Autoencoder {
     /// # Shapes
     /// - `image`: `[B, C, H, W]` in `[-1, 1]`, sides divisible by the factor
     ///
-    /// CompVis `autoencoder.py:110,338`.
+    /// CompVis `autoencoder.py:117,335`.
     pub fn forward(&self, image: &Tensor, noise: &mut dyn NoiseSource, train: bool) -> Reconstruction {
         let h = self.features(image, train);
         match &self.regularizer {
@@ -144,7 +144,7 @@ impl Autoencoder {
     /// - `map`: `[B, colorize_nlabels, H, W]`
     /// - returns `[B, 3, H, W]`
     ///
-    /// CompVis `autoencoder.py:419`.
+    /// CompVis `autoencoder.py:417`.
     pub fn to_rgb(&self, map: &Tensor) -> Option<Tensor> {
         let colorize = self.colorize.as_ref()?;
         let x = map.conv2d(colorize, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1);

@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use ldm_core::{NoiseSource, Result};
+use ldm_libtorch::autocast;
 use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
 
 use crate::config::{positive, refuse};
+use crate::posterior::wide_kind;
 use crate::remap::{Remap, UnknownIndex};
 
 /// What a [`Codebook`] is made of.
@@ -119,8 +121,9 @@ impl Codebook {
     /// - returns `[N]` i64 in `0..K`
     pub fn nearest(&self, rows: &Tensor) -> Tensor {
         tch::no_grad(|| {
-            // Distances are differences of large numbers: half precision would pick neighbours.
-            let kind = if rows.kind() == Kind::Double { Kind::Double } else { Kind::Float };
+            // Distances are differences of large numbers: neither half precision nor, on CUDA, TF32 may round them.
+            let _exact = autocast(rows.device(), Kind::Float);
+            let kind = if rows.device().is_cuda() { Kind::Double } else { wide_kind(rows) };
             let (rows, table) = (rows.to_kind(kind), self.embedding.to_kind(kind));
             let table_square = table.square().sum_dim_intlist(1, false, kind); // [K]
             let across = table.transpose(0, 1); //                               [C, K]
@@ -150,8 +153,8 @@ impl Codebook {
     pub fn forward(&self, z: &Tensor, noise: &mut dyn NoiseSource) -> Quantized {
         let (batch, _, height, width) = z.size4().expect("[B, C, h, w]");
         let (indices, straight, entries) = self.lookup(z);
-        let commitment = (entries.detach() - z).square().mean(z_kind(z));
-        let codebook = (&entries - z.detach()).square().mean(z_kind(z));
+        let commitment = (entries.detach() - z).square().mean(wide_kind(z));
+        let codebook = (&entries - z.detach()).square().mean(wide_kind(z));
         let loss =
             if self.legacy { commitment + codebook * self.beta } else { commitment * self.beta + codebook };
         let indices = match &self.remap {
@@ -169,7 +172,7 @@ impl Codebook {
     /// - `size`: `[B, h, w]`
     /// - returns `[B, C, h, w]`
     ///
-    /// taming-transformers `quantize.py:313` `get_codebook_entry`.
+    /// taming-transformers `quantize.py:314` `get_codebook_entry`.
     pub fn get_codebook_entry(&self, indices: &Tensor, size: [i64; 3]) -> Tensor {
         let [batch, height, width] = size;
         let indices = match &self.remap {
@@ -212,9 +215,4 @@ impl Codebook {
     fn rows(&self, indices: &Tensor) -> Tensor {
         Tensor::embedding(&self.embedding, indices, -1, false, false)
     }
-}
-
-/// Thousands of terms do not add up in half precision.
-fn z_kind(z: &Tensor) -> Kind {
-    if z.kind() == Kind::Double { Kind::Double } else { Kind::Float }
 }

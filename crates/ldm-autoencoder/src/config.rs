@@ -287,7 +287,7 @@ impl EncoderConfig {
     }
 
     /// The kind of attention after the decoder's blocks at `level`. It differs from the encoder's for a resolution
-    /// that `factor` does not divide: the reference counts up from the smallest (`model.py:500`).
+    /// that `factor` does not divide: the reference counts up from the smallest (`model.py:481`).
     pub(crate) fn decoder_attention(&self, level: usize) -> AttentionType {
         let last = self.levels() - 1;
         self.attention_at((self.resolution >> last) << (last - level))

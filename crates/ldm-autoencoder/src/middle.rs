@@ -8,7 +8,7 @@ use crate::attention::Attention;
 use crate::config::AttentionType;
 use crate::resnet::ResnetBlock;
 
-/// A residual block, attention, a residual block, at the smallest resolution. CompVis `model.py:409`.
+/// A residual block, attention, a residual block, at the smallest resolution. CompVis `model.py:415`.
 #[derive(Debug)]
 pub(crate) struct Middle {
     block_1: ResnetBlock,

@@ -52,7 +52,7 @@ impl Posterior {
     /// # Shapes
     /// - returns `[B]`, f32 or wider
     ///
-    /// CompVis `distributions.py:43`.
+    /// CompVis `distributions.py:39`.
     pub fn kl(&self) -> Tensor {
         match self {
             Self::Gaussian { mean, logvar } => {
@@ -86,7 +86,7 @@ impl Posterior {
     /// - `z`: `[B, C, h, w]`
     /// - returns `[B]`, f32 or wider
     ///
-    /// CompVis `distributions.py:56`.
+    /// CompVis `distributions.py:53`.
     pub fn nll(&self, z: &Tensor) -> Tensor {
         match self {
             Self::Gaussian { mean, logvar } => {
@@ -99,9 +99,13 @@ impl Posterior {
     }
 }
 
-/// Thousands of terms do not add up in half precision.
+/// The dtype in which the values of `x` are added up: thousands of terms do not add up in half precision.
+pub(crate) fn wide_kind(x: &Tensor) -> Kind {
+    if x.kind() == Kind::Double { Kind::Double } else { Kind::Float }
+}
+
 fn wide(x: &Tensor) -> Tensor {
-    if x.kind() == Kind::Double { x.shallow_clone() } else { x.to_kind(Kind::Float) }
+    x.to_kind(wide_kind(x))
 }
 
 fn sum(x: &Tensor) -> Tensor {
@@ -109,5 +113,5 @@ fn sum(x: &Tensor) -> Tensor {
 }
 
 fn nothing(x: &Tensor) -> Tensor {
-    Tensor::zeros([x.size()[0]], (wide(&x.detach().narrow(0, 0, 0)).kind(), x.device()))
+    Tensor::zeros([x.size()[0]], (wide_kind(x), x.device()))
 }

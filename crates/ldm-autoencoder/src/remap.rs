@@ -21,7 +21,7 @@ pub enum UnknownIndex {
     Fixed(i64),
 }
 
-/// The indices in use, buffer `used` `[U]` i64. taming-transformers `quantize.py:235`.
+/// The indices in use, buffer `used` `[U]` i64. taming-transformers `quantize.py:234`.
 #[derive(Debug)]
 pub(crate) struct Remap {
     used: Tensor,

@@ -6,7 +6,7 @@ use tch::nn::{Conv2D, Module, Path};
 
 /// Halves the sides: a 3×3 convolution of stride 2, or the average of 2×2.
 ///
-/// CompVis `model.py:61`.
+/// CompVis `model.py:60`.
 #[derive(Debug)]
 pub(crate) struct Downsample(Option<Conv2D>);
 

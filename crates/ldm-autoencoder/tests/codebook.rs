@@ -1,5 +1,7 @@
 //! The quantiser against the reference, and against its own definition.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+
 use ldm_autoencoder::{Codebook, CodebookConfig, UnknownIndex};
 use ldm_core::device::test_device;
 use ldm_core::noise::{Replay, Seeded};
@@ -86,6 +88,16 @@ fn many_rows_are_looked_up_in_parts() {
     for start in [0, 500, 1090] {
         assert_eq!(codebook.nearest(&rows.narrow(0, start, 10)), all.narrow(0, start, 10));
     }
+}
+
+/// Half precision would pick neighbours: autocast does not reach the distances.
+#[test]
+fn autocast_changes_no_index() {
+    let (codebook, _vs) = codebook(&CodebookConfig::new(2048, 4));
+    let rows = randn(5, &[500, 4]);
+    let want = codebook.nearest(&rows);
+    let _autocast = ldm_libtorch::autocast(test_device(), Kind::BFloat16);
+    assert_eq!(codebook.nearest(&rows), want);
 }
 
 #[test]

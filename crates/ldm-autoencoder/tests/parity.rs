@@ -1,5 +1,7 @@
 //! Values and gradients against CompVis' own code; `golden/generate.py` made the files.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+
 use ldm_autoencoder::{Autoencoder, Bottleneck, FirstStage, FirstStageConfig, Posterior};
 use ldm_core::device::test_device;
 use ldm_core::noise::Replay;

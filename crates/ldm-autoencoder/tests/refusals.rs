@@ -1,5 +1,7 @@
 //! Each way a config can be wrong: one change, one message. And what may be left out.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+
 use ldm_autoencoder::{AttentionType, Autoencoder, FirstStage, FirstStageConfig, IdentityConfig, build};
 use ldm_core::device::test_device;
 use serde_yaml::Value;

@@ -40,7 +40,7 @@ pub(crate) fn open_diffusion(args: &ModelArgs) -> anyhow::Result<Box<LatentDiffu
 
 /// The dtype of a model's weights.
 pub(crate) fn kind(model: &Model) -> Kind {
-    model.vs().variables().values().next().map_or(Kind::Float, tch::Tensor::kind)
+    model.vs().variables().values().map(tch::Tensor::kind).find(|kind| *kind != Kind::Int64).unwrap_or(Kind::Float)
 }
 
 /// The class a word names: a number below `count`, or one of `names`.

@@ -1,5 +1,7 @@
 //! The class embedder in training: one lookup a step.
 
+#![allow(missing_docs, reason = "criterion's macro makes a function without any")]
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use ldm_conditioning::{ClassConfig, ClassEmbedder, Conditioner};
 use ldm_core::Prompt;

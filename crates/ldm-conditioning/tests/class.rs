@@ -1,5 +1,7 @@
 //! The class embedder against CompVis' own, its null class, and what it refuses.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+
 use ldm_conditioning::{ClassConfig, ClassEmbedder, Conditioner};
 use ldm_core::Prompt;
 use ldm_core::device::test_device;

@@ -1,5 +1,7 @@
 //! `cond_stage_config` as the reference's files write it, and every way to write it wrongly.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+
 use ldm_conditioning::{ClassConfig, ConditionerConfig};
 use ldm_core::device::test_device;
 use ldm_core::{Prompt, config};

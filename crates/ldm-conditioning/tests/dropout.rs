@@ -1,5 +1,7 @@
 //! Conditioning dropout: which prompts go, how many, and what it refuses.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+
 use ldm_conditioning::{ClassConfig, ClassEmbedder, PromptDropout, Unconditional};
 use ldm_core::Prompt;
 use ldm_core::device::test_device;

@@ -105,11 +105,13 @@ impl Loader {
         Self::start(maker, &config, given, None)
     }
 
-    /// A loader that gives epoch 0 once, e.g. to evaluate. Ranks may give different numbers of batches.
+    /// A loader that gives every picture of epoch 0 once, e.g. to evaluate; `drop_last` does not apply. Ranks may give
+    /// different numbers of batches.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the config cannot be, or the dataset has fewer examples than one step needs.
+    /// [`Error::Invalid`] when the config cannot be.
     pub fn one_pass(dataset: Arc<dyn Dataset>, config: LoaderConfig) -> Result<Self> {
+        let config = LoaderConfig { drop_last: false, ..config };
         let maker = Maker::new(dataset, &config, false)?;
         let end = maker.order.batches();
         Self::start(maker, &config, 0, Some(end))

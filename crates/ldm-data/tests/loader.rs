@@ -159,10 +159,10 @@ fn a_set_of_bad_pictures_is_given_up() {
 #[test]
 fn one_pass_gives_each_readable_picture_once() {
     for workers in [0, 1, 3] {
-        let config = LoaderConfig { drop_last: false, shuffle: false, ..config(3, workers) };
+        let config = LoaderConfig { shuffle: false, ..config(3, workers) };
         let mut loader = Loader::one_pass(probe(10, &[4, 6, 7, 8]), config).unwrap();
         let names: Vec<_> = loader.by_ref().map(|batch| batch.unwrap().names.join(" ")).collect();
-        // The third batch is empty but for nothing, and is not given.
+        // The third batch has nothing left in it, and is not given.
         assert_eq!(names, ["0.png 1.png 2.png", "3.png 5.png", "9.png"]);
         assert_eq!(loader.skipped().keys().copied().collect::<Vec<_>>(), [4, 6, 7, 8]);
         assert!(loader.next().is_none());
@@ -172,7 +172,7 @@ fn one_pass_gives_each_readable_picture_once() {
 #[test]
 fn ranks_share_one_pass_even_where_some_get_nothing() {
     let names = |rank| {
-        let config = LoaderConfig { drop_last: false, rank, world: 3, ..config(2, 1) };
+        let config = LoaderConfig { rank, world: 3, ..config(2, 1) };
         let loader = Loader::one_pass(probe(7, &[]), config).unwrap();
         loader.flat_map(|batch| batch.unwrap().names).collect::<Vec<_>>()
     };

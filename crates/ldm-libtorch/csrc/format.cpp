@@ -1,5 +1,4 @@
 #include "ldm_torch.h"
-#include <ATen/Functions.h>
 
 extern "C" {
 int ldm_to_channels_last(tensor in, tensor *out) {

@@ -1,6 +1,8 @@
 #include "ldm_torch.h"
 #include <ATen/CPUGeneratorImpl.h>
-#include <ATen/Functions.h>
+#include <ATen/ops/rand.h>
+#include <ATen/ops/randint.h>
+#include <ATen/ops/randn.h>
 
 static at::Generator &generator_of(void *generator) { return *static_cast<at::Generator *>(generator); }
 

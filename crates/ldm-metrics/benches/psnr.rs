@@ -1,5 +1,7 @@
 //! PSNR of a batch of pictures.
 
+#![allow(missing_docs, reason = "criterion's macro makes a function without any")]
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use ldm_core::device::{bench_device, device_name};
 use ldm_metrics::psnr;

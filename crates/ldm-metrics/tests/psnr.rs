@@ -1,5 +1,7 @@
 //! PSNR against scikit-image's, and where it is known by hand.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+
 use ldm_core::device::test_device;
 use ldm_core::image::{from_rgb8, to_rgb8};
 use ldm_core::testing::{Golden, assert_close};

@@ -125,7 +125,7 @@ impl LatentDiffusion {
     /// As [`LatentDiffusion::new`], and [`Error::Weights`] listing every name that does not fit.
     pub fn load(config: &LatentDiffusionConfig, checkpoint: Checkpoint, ema: bool, device: Device, kind: Kind) -> Result<Self> {
         let mut model = Self::new(config, device)?;
-        model.vs.set_kind(kind);
+        cast(&mut model.vs, kind);
         ldm_libtorch::channels_last(&model.vs);
         let names: Vec<String> = model.vs.variables().into_keys().collect();
         let checkpoint = if ema && checkpoint.has_ema() { checkpoint.ema_over(&names) } else { checkpoint };
@@ -165,7 +165,7 @@ impl LatentDiffusion {
 
     /// The dtype of the weights.
     pub fn kind(&self) -> Kind {
-        self.vs.variables().values().next().map_or(Kind::Float, Tensor::kind)
+        self.vs.variables().values().map(Tensor::kind).find(|kind| *kind != Kind::Int64).unwrap_or(Kind::Float)
     }
 
     /// Encodes pictures into scaled latents; KL posteriors are sampled. CompVis `ddpm.py:545`.
@@ -187,6 +187,16 @@ impl LatentDiffusion {
     pub fn decode(&self, z: &Tensor) -> Tensor {
         let z = (z.to_kind(Kind::Float) / self.scale_factor).to_kind(self.kind());
         tch::no_grad(|| self.first_stage.decode(&ldm_libtorch::to_channels_last(&z)).to_kind(Kind::Float))
+    }
+}
+
+/// Weights to `kind`; integer buffers stay, which `VarStore::set_kind` would convert too.
+pub(crate) fn cast(vs: &mut VarStore, kind: Kind) {
+    match kind {
+        Kind::Half => vs.half(),
+        Kind::BFloat16 => vs.bfloat16(),
+        Kind::Double => vs.double(),
+        _ => vs.float(),
     }
 }
 

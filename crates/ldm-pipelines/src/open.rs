@@ -61,7 +61,7 @@ impl Model {
         }
         let config = config.first_stage().expect("every other model is a first stage");
         let mut model = FirstStageModel::new(&config, device)?;
-        model.vs.set_kind(kind);
+        crate::latent_diffusion::cast(&mut model.vs, kind);
         ldm_libtorch::channels_last(&model.vs);
         // A first stage trained by CompVis holds its discriminator and its perceptual network under `loss.`.
         checkpoint.without(&["loss.", "model_ema."]).load_into(&mut model.vs)?;

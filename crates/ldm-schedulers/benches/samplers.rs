@@ -1,5 +1,7 @@
 //! What a sampler costs beside its network: steps of a 4×32×32 latent with a denoiser that does nothing.
 
+#![allow(missing_docs, reason = "criterion's macro makes a function without any")]
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use ldm_core::device::{bench_device, device_name};
 use ldm_core::noise::PerStep;

@@ -1,6 +1,8 @@
 //! Against CompVis' own schedules and samplers (`golden/generate.py`): every table, every ladder, and every sample
 //! on the way, with the reference's noise replayed.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+
 use ldm_core::device::test_device;
 use ldm_core::noise::Replay;
 use ldm_core::testing::{Golden, assert_close};

@@ -1,5 +1,7 @@
 //! What holds for every schedule, every level and every ladder.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+
 use ldm_core::device::test_device;
 use ldm_core::testing::relative_l2;
 use ldm_schedulers::{BetaSchedule, NoiseLevel, NoiseSchedule, Parameterization, ScheduleConfig, Spacing};
@@ -73,10 +75,11 @@ proptest! {
             }
             let last = visited.last().unwrap();
             prop_assert!(end.sigma <= last.sigma);
-            match spacing {
+            if spacing == Spacing::Uniform {
                 // One level can be lost to the end of the table, where `T / steps` is 1.
-                Spacing::Uniform => prop_assert!(visited.len() + 1 >= steps.min(total)),
-                _ => prop_assert_eq!(visited.len(), steps),
+                prop_assert!(visited.len() + 1 >= steps);
+            } else {
+                prop_assert_eq!(visited.len(), steps);
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What cannot be is refused in one sentence; what can be is read back as it was written.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+
 use ldm_schedulers::{NoiseSchedule, SamplerConfig, ScheduleConfig, Spacing};
 
 #[track_caller]

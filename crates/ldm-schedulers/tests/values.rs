@@ -1,5 +1,7 @@
 //! The schedules of the released models, at the values computed from their configs.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+
 use ldm_schedulers::{NoiseSchedule, Parameterization, ScheduleConfig};
 
 fn schedule(linear_start: f64, linear_end: f64) -> NoiseSchedule {

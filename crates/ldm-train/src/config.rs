@@ -325,25 +325,32 @@ impl RunConfig {
     }
 }
 
-/// Makes the values of [`PATH_KEYS`] absolute where they name something that exists.
+/// Makes the values of [`PATH_KEYS`] absolute where they name something that exists, in `beside` or in the current
+/// folder.
 fn make_absolute(tree: &mut Value, beside: &Path) {
     match tree {
         Value::Mapping(mapping) => {
             for (key, value) in mapping.iter_mut() {
-                let is_path = key.as_str().is_some_and(|key| PATH_KEYS.contains(&key));
-                match value {
-                    Value::String(text) if is_path => {
-                        let found = [beside.join(&*text), PathBuf::from(&*text)].into_iter().find(|path| path.exists());
-                        if let Some(absolute) = found.and_then(|path| path.canonicalize().ok()) {
-                            *text = absolute.to_string_lossy().into_owned();
-                        }
-                    }
-                    other => make_absolute(other, beside),
+                if !key.as_str().is_some_and(|key| PATH_KEYS.contains(&key)) {
+                    make_absolute(value, beside);
+                } else if let Value::Sequence(paths) = value {
+                    paths.iter_mut().for_each(|path| absolute(path, beside));
+                } else {
+                    absolute(value, beside);
                 }
             }
         }
         Value::Sequence(items) => items.iter_mut().for_each(|item| make_absolute(item, beside)),
         _ => {}
+    }
+}
+
+fn absolute(value: &mut Value, beside: &Path) {
+    if let Value::String(text) = value {
+        let found = [beside.join(&*text), PathBuf::from(&*text)].into_iter().find(|path| path.exists());
+        if let Some(found) = found.and_then(|path| path.canonicalize().ok()) {
+            *text = found.to_string_lossy().into_owned();
+        }
     }
 }
 

@@ -181,8 +181,8 @@ impl Trainer {
             meter.steps += 1;
 
             let done = self.state.step;
-            let (at_end, stopping) = (done == train.steps, stop.load(Ordering::Relaxed));
             observe(Event::Step { step: done, steps: train.steps });
+            let (at_end, stopping) = (done == train.steps, stop.load(Ordering::Relaxed));
             if done % train.log_every == 0 || at_end || stopping {
                 let seconds = last.elapsed().as_secs_f64();
                 self.state.seconds += seconds;

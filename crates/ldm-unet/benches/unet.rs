@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion};
 use ldm_core::Conditioning;
 use ldm_core::device::{bench_device, device_name};
 use ldm_unet::{UNet, UNetConfig};
@@ -55,5 +55,8 @@ fn forward(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, forward);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    forward(&mut criterion);
+    criterion.final_summary();
+}

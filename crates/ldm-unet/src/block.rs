@@ -1,6 +1,6 @@
 //! A block: a few layers of which each takes what it needs of what passes through.
 
-use std::slice;
+use std::{fmt, slice};
 
 use ldm_core::Result;
 use ldm_core::nn::conv2d;
@@ -11,7 +11,7 @@ use crate::attention::{AttentionBlock, AttentionPlan};
 use crate::cross_attention::KeyValue;
 use crate::parameters::Parameters;
 use crate::rerun::Rerun;
-use crate::resample::{Resample, ResamplePlan};
+use crate::resample::{Resample, ResamplePlan, Way};
 use crate::resblock::{ResBlock, ResPlan};
 use crate::transformer::{SpatialTransformer, TransformerPlan};
 
@@ -56,6 +56,55 @@ impl BlockPlan {
     pub(crate) fn parameters(&self, list: &mut Parameters) {
         for (index, layer) in self.layers.iter().enumerate() {
             list.within(index, |list| layer.parameters(list));
+        }
+    }
+}
+
+impl fmt::Display for BlockPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, layer) in self.layers.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            write!(f, "{comma}{layer}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for LayerPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Conv { channels_in, channels_out } => write!(f, "conv {channels_in} -> {channels_out}"),
+            Self::Res(plan) => {
+                write!(f, "res {} -> {}", plan.channels_in, plan.channels_out)?;
+                match plan.resample {
+                    Some(Way::Down) => f.write_str(" down"),
+                    Some(Way::Up) => f.write_str(" up"),
+                    None => Ok(()),
+                }?;
+                f.write_str(if plan.scale_shift { " scale-shift" } else { "" })
+            }
+            Self::Attention(plan) => {
+                write!(
+                    f,
+                    "attention {} ({} heads of {})",
+                    plan.channels,
+                    plan.heads,
+                    plan.channels / plan.heads
+                )
+            }
+            Self::Transformer(plan) => write!(
+                f,
+                "transformer {} ({} heads of {}, depth {}, context {})",
+                plan.channels,
+                plan.heads,
+                plan.channels / plan.heads,
+                plan.depth,
+                plan.context
+            ),
+            Self::Resample(plan) => {
+                let way = if plan.way == Way::Down { "down" } else { "up" };
+                write!(f, "{way} {}{}", plan.channels, if plan.conv { "" } else { " without convolution" })
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use tch::nn::Path;
 use tch::{Kind, Tensor};
 
 use crate::block::{Block, Pass};
-use crate::config::EncoderUNetConfig;
+use crate::encoder_config::EncoderUNetConfig;
 use crate::plan::{End, Plan};
 use crate::pool::PoolLayer;
 use crate::time::TimeEmbedding;

@@ -20,7 +20,8 @@ impl Parameters {
     /// What `fill` adds, under `name.`.
     pub(crate) fn within(&mut self, name: impl Display, fill: impl FnOnce(&mut Self)) {
         let outer = self.prefix.len();
-        self.prefix += &format!("{name}.");
+        self.prefix.push_str(&name.to_string());
+        self.prefix.push('.');
         fill(self);
         self.prefix.truncate(outer);
     }

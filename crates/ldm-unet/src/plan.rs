@@ -6,13 +6,13 @@ use ldm_core::Result;
 
 use crate::attention::{AttentionPlan, Order};
 use crate::block::{BlockPlan, LayerPlan};
-use crate::config::{EncoderUNetConfig, Trunk, UNetConfig};
+use crate::config::UNetConfig;
+use crate::encoder_config::EncoderUNetConfig;
 use crate::parameters::Parameters;
 use crate::pool;
-use crate::resample::{ResamplePlan, Way};
-use crate::resblock::ResPlan;
 use crate::time::{TimeEmbedding, time_channels};
 use crate::transformer::TransformerPlan;
+use crate::walk::Walk;
 
 /// Every block of a network, made from its config once: the network is built from it, its parameters are listed
 /// from it, and [`fmt::Display`] shows it.
@@ -133,86 +133,6 @@ fn self_attention(channels: i64, heads: i64, new_order: bool) -> LayerPlan {
     LayerPlan::Attention(AttentionPlan { channels, heads, order })
 }
 
-/// The walk through the levels that both constructors of the reference make.
-struct Walk<'a> {
-    trunk: Trunk<'a>,
-    /// The attention layer at a width, on the way up or not.
-    attention: &'a dyn Fn(i64, bool) -> Result<LayerPlan>,
-}
-
-impl Walk<'_> {
-    fn res(&self, channels_in: i64, channels_out: i64, resample: Option<Way>) -> LayerPlan {
-        LayerPlan::Res(ResPlan {
-            channels_in,
-            channels_out,
-            time_channels: time_channels(self.trunk.model_channels),
-            scale_shift: self.trunk.scale_shift,
-            resample,
-            dropout: self.trunk.dropout,
-        })
-    }
-
-    fn resample(&self, way: Way, channels: i64) -> LayerPlan {
-        if self.trunk.resblock_updown {
-            self.res(channels, channels, Some(way))
-        } else {
-            LayerPlan::Resample(ResamplePlan { way, channels, conv: self.trunk.conv_resample })
-        }
-    }
-
-    /// A residual block and, where this level attends, attention.
-    fn step(&self, level: usize, channels_in: i64, up: bool) -> Result<BlockPlan> {
-        let channels = self.trunk.channel_mult[level] * self.trunk.model_channels;
-        let mut layers = vec![self.res(channels_in, channels, None)];
-        // The reference calls these resolutions; they are the factors by which a level is smaller.
-        if self.trunk.attention_resolutions.contains(&(1 << level)) {
-            layers.push((self.attention)(channels, up)?);
-        }
-        Ok(BlockPlan { layers, channels })
-    }
-
-    fn down(&self) -> Result<Vec<BlockPlan>> {
-        let mut channels = self.trunk.model_channels;
-        let first = LayerPlan::Conv { channels_in: self.trunk.in_channels, channels_out: channels };
-        let mut blocks = vec![BlockPlan { layers: vec![first], channels }];
-        for level in 0..self.trunk.channel_mult.len() {
-            for _ in 0..self.trunk.num_res_blocks {
-                let block = self.step(level, channels, false)?;
-                channels = block.channels;
-                blocks.push(block);
-            }
-            if level + 1 < self.trunk.channel_mult.len() {
-                blocks.push(BlockPlan { layers: vec![self.resample(Way::Down, channels)], channels });
-            }
-        }
-        Ok(blocks)
-    }
-
-    fn middle(&self, input: &[BlockPlan]) -> Result<BlockPlan> {
-        let channels = input.last().expect("the first convolution at least").channels;
-        let res = self.res(channels, channels, None);
-        Ok(BlockPlan { layers: vec![res, (self.attention)(channels, false)?, res], channels })
-    }
-
-    /// Each block takes the answer of one of `input` beside its own input, last first.
-    fn up(&self, input: &[BlockPlan], mut channels: i64) -> Result<Vec<BlockPlan>> {
-        let mut skips = input.iter().rev().map(|block| block.channels);
-        let mut blocks = Vec::with_capacity(input.len());
-        for level in (0..self.trunk.channel_mult.len()).rev() {
-            for index in 0..=self.trunk.num_res_blocks {
-                let skip = skips.next().expect("as many blocks up as down");
-                let mut block = self.step(level, channels + skip, true)?;
-                channels = block.channels;
-                if level > 0 && index == self.trunk.num_res_blocks {
-                    block.layers.push(self.resample(Way::Up, channels));
-                }
-                blocks.push(block);
-            }
-        }
-        Ok(blocks)
-    }
-}
-
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let channels = self.model_channels;
@@ -237,54 +157,5 @@ impl fmt::Display for Plan {
         let parameters = self.parameters();
         let total: i64 = parameters.iter().map(|(_, shape)| shape.iter().product::<i64>()).sum();
         writeln!(f, "{total} parameters in {} tensors", parameters.len())
-    }
-}
-
-impl fmt::Display for BlockPlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, layer) in self.layers.iter().enumerate() {
-            let comma = if index == 0 { "" } else { ", " };
-            write!(f, "{comma}{layer}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for LayerPlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Conv { channels_in, channels_out } => write!(f, "conv {channels_in} -> {channels_out}"),
-            Self::Res(plan) => {
-                write!(f, "res {} -> {}", plan.channels_in, plan.channels_out)?;
-                match plan.resample {
-                    Some(Way::Down) => f.write_str(" down"),
-                    Some(Way::Up) => f.write_str(" up"),
-                    None => Ok(()),
-                }?;
-                f.write_str(if plan.scale_shift { " scale-shift" } else { "" })
-            }
-            Self::Attention(plan) => {
-                write!(
-                    f,
-                    "attention {} ({} heads of {})",
-                    plan.channels,
-                    plan.heads,
-                    plan.channels / plan.heads
-                )
-            }
-            Self::Transformer(plan) => write!(
-                f,
-                "transformer {} ({} heads of {}, depth {}, context {})",
-                plan.channels,
-                plan.heads,
-                plan.channels / plan.heads,
-                plan.depth,
-                plan.context
-            ),
-            Self::Resample(plan) => {
-                let way = if plan.way == Way::Down { "down" } else { "up" };
-                write!(f, "{way} {}{}", plan.channels, if plan.conv { "" } else { " without convolution" })
-            }
-        }
     }
 }

@@ -9,7 +9,7 @@ use tch::{Kind, Tensor};
 
 use crate::attention::{Order, attend, per_position};
 use crate::block::BlockPlan;
-use crate::config::{EncoderUNetConfig, Pool};
+use crate::encoder_config::{EncoderUNetConfig, Pool};
 use crate::parameters::Parameters;
 use crate::resblock::EPS;
 

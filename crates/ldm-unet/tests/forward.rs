@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use ldm_core::Conditioning;
 use ldm_core::device::test_device;
-use ldm_core::testing::{Golden, assert_close, fill_weights};
+use ldm_core::testing::{Golden, assert_close, fill_weights, relative_l2};
 use ldm_unet::{EncoderUNet, EncoderUNetConfig, UNet, UNetConfig};
 use serde::Deserialize;
+use serde_json::json;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
@@ -21,12 +22,12 @@ fn golden(name: &str) -> Golden {
 }
 
 fn cases<C: serde::de::DeserializeOwned>(golden: &Golden) -> BTreeMap<String, Case<C>> {
-    serde_json::from_str(golden.metadata("cases")).unwrap()
+    serde_json::from_str(golden.metadata("cases")).expect("the cases of generate.py")
 }
 
 fn build(case: &Case<UNetConfig>) -> (VarStore, UNet) {
     let vs = VarStore::new(test_device());
-    let unet = UNet::new(&vs.root(), &case.config).unwrap();
+    let unet = UNet::new(&vs.root(), &case.config).expect("a config that goes together");
     fill_weights(&vs, case.seed);
     (vs, unet)
 }
@@ -64,6 +65,35 @@ fn unet_answers_the_same_in_channels_last() {
         let y = tch::no_grad(|| unet.forward(x, t, &conditioning(&golden, name), false));
         assert_close(name, &y, golden.get(&format!("{name}.y")), 1e-5);
         assert!(ldm_libtorch::is_channels_last(&y), "{name}: the answer is laid out as the weights");
+    }
+}
+
+/// Fields that leave names and shapes as they are must show in the answer, or the cases above prove nothing of them.
+#[test]
+fn another_value_gives_another_answer() {
+    let golden = golden("forward");
+    let all = cases::<UNetConfig>(&golden);
+    for (name, field, value) in [
+        ("heads", "num_heads", json!(2)),
+        ("heads", "use_new_attention_order", json!(true)),
+        ("head_channels_new_order", "use_new_attention_order", json!(false)),
+        ("head_channels_new_order", "num_head_channels", json!(8)),
+        ("heads_upsample", "num_heads_upsample", json!(4)),
+        ("heads_upsample", "legacy", json!(false)),
+        ("heads_upsample_not_legacy", "legacy", json!(true)),
+        ("transformer", "num_heads", json!(4)),
+        ("transformer_without_context", "num_head_channels", json!(16)),
+        ("hybrid", "num_head_channels", json!(96)),
+    ] {
+        let mut config = serde_json::to_value(&all[name].config).unwrap();
+        assert_ne!(config[field], value, "{name}: {field}");
+        config[field] = value;
+        let changed = Case { seed: all[name].seed, config: serde_json::from_value(config).unwrap() };
+        let (_vs, unet) = build(&changed);
+        let (x, t) = (golden.get(&format!("{name}.x")), golden.get(&format!("{name}.t")));
+        let y = tch::no_grad(|| unet.forward(x, t, &conditioning(&golden, name), false));
+        let distance = relative_l2(&y, golden.get(&format!("{name}.y")));
+        assert!(distance > 1e-4, "{name}: {field} moved the answer by {distance:.1e}");
     }
 }
 

@@ -32,14 +32,14 @@ struct Run {
 
 fn run(golden: &Golden, name: &str, case: &Case, train: bool) -> Run {
     let vs = VarStore::new(test_device());
-    let unet = UNet::new(&vs.root(), &case.config).unwrap();
+    let unet = UNet::new(&vs.root(), &case.config).expect("a config that goes together");
     fill_weights(&vs, case.seed);
     let get = |input: &str| golden.get(&format!("{name}.{input}"));
     let leaf = |input: &'static str| {
         let has = golden.has(&format!("{name}.{input}"));
         has.then(|| get(input).copy().set_requires_grad(true))
     };
-    let (x, context) = (leaf("x").unwrap(), leaf("context"));
+    let (x, context) = (leaf("x").expect("every case has a latent"), leaf("context"));
     let label = golden.has(&format!("{name}.label")).then(|| get("label").shallow_clone());
     let cond = Conditioning {
         context: context.as_ref().map(Tensor::shallow_clone),
@@ -58,7 +58,7 @@ fn run(golden: &Golden, name: &str, case: &Case, train: bool) -> Run {
 fn open() -> (Golden, BTreeMap<String, Case>) {
     let path = format!("{}/tests/golden/gradients.safetensors", env!("CARGO_MANIFEST_DIR"));
     let golden = Golden::open(path, test_device());
-    let cases = serde_json::from_str(golden.metadata("cases")).unwrap();
+    let cases = serde_json::from_str(golden.metadata("cases")).expect("the cases of generate.py");
     (golden, cases)
 }
 
@@ -125,6 +125,30 @@ fn blocks_run_again_give_the_gradients_of_blocks_kept() {
         case.seed += 1;
         let weights_too = run(&golden, &name, &case, true);
         assert!(ldm_core::testing::relative_l2(&weights_too.y, &kept.y) > 1e-2);
+    }
+}
+
+/// How the network is trained: bf16 products, f32 weights.
+#[test]
+fn autocast_reaches_blocks_that_run_again() {
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let (golden, cases) = open();
+    for (name, mut case) in cases {
+        let full = run(&golden, &name, &case, false);
+        let _guard = ldm_libtorch::autocast(test_device(), Kind::BFloat16);
+        let kept = run(&golden, &name, &case, true);
+        case.config.use_checkpoint = true;
+        let again = run(&golden, &name, &case, true);
+        assert_close(&name, &again.y, &kept.y, 1e-6);
+        for (param, want) in &kept.params {
+            assert_eq!(want.kind(), Kind::Float);
+            // A block run again hands on one bf16 gradient for its input where a kept one hands on each branch's:
+            // the sums round differently, by the 2⁻⁸ of bf16 a time.
+            assert_close(&format!("{name}: {param}"), &again.params[param], want, 3e-2);
+        }
+        let half = run(&golden, &name, &case, false);
+        assert_close(&name, &half.y, &full.y, 3e-2);
+        assert!(ldm_core::testing::relative_l2(&half.y, &full.y) > 1e-4, "{name}: bf16 has shown");
     }
 }
 

@@ -2,7 +2,6 @@
 //! against their plans.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 use ldm_core::device::test_device;
 use ldm_unet::{EncoderUNet, EncoderUNetConfig, Plan, Pool, UNet, UNetConfig};
@@ -27,19 +26,18 @@ struct Entry {
 }
 
 fn golden(name: &str) -> String {
-    std::fs::read_to_string(format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
+    std::fs::read_to_string(format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR")))
+        .expect("a file of golden/")
 }
 
 fn manifest() -> Manifest {
-    serde_yaml::from_str(&golden("manifest.yaml")).unwrap()
+    serde_yaml::from_str(&golden("manifest.yaml")).expect("what generate.py wrote")
 }
 
 /// As `listing` of `generate.py`.
 fn lines(plan: &Plan) -> String {
-    plan.parameters().iter().fold(String::new(), |mut text, (name, shape)| {
-        writeln!(text, "{name} {shape:?}").unwrap();
-        text
-    })
+    let lines: Vec<_> = plan.parameters().iter().map(|(name, shape)| format!("{name} {shape:?}\n")).collect();
+    lines.concat()
 }
 
 fn check(name: &str, plan: &Plan, entry: &Entry) {

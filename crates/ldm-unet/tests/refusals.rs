@@ -16,14 +16,14 @@ fn base() -> Value {
 
 fn with(changes: Value) -> Value {
     let mut config = base();
-    for (key, value) in changes.as_object().unwrap() {
+    for (key, value) in changes.as_object().expect("an object of changes") {
         config[key] = value.clone();
     }
     config
 }
 
 fn unet(changes: Value) -> UNetConfig {
-    serde_json::from_value(with(changes)).unwrap()
+    serde_json::from_value(with(changes)).expect("a config that can be read")
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn configs_may_say_the_same_in_several_ways() {
 
 fn built(changes: Value) -> UNet {
     let vs = VarStore::new(test_device());
-    UNet::new(&vs.root(), &unet(changes)).unwrap()
+    UNet::new(&vs.root(), &unet(changes)).expect("a config that goes together")
 }
 
 #[test]
@@ -172,8 +172,8 @@ fn a_network_moves_between_threads() {
     assert_send::<ldm_unet::Prepared>();
 }
 
-fn zeros(size: &[i64]) -> Option<Tensor> {
-    Some(Tensor::zeros(size, (Kind::Float, test_device())))
+fn zeros(size: &[i64]) -> Tensor {
+    Tensor::zeros(size, (Kind::Float, test_device()))
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn a_label_no_one_reads() {
 #[test]
 #[should_panic(expected = "the network has no transformer to read it")]
 fn a_context_no_one_reads() {
-    built(json!({})).prepare(&Conditioning { context: zeros(&[1, 2, 32]), ..Conditioning::default() });
+    built(json!({})).prepare(&Conditioning { context: Some(zeros(&[1, 2, 32])), ..Conditioning::default() });
 }
 
 #[test]
@@ -199,13 +199,13 @@ fn a_context_not_given() {
 #[should_panic(expected = "the context is as wide as context_dim")]
 fn a_context_of_another_width() {
     let unet = built(json!({"use_spatial_transformer": true, "context_dim": 8}));
-    unet.prepare(&Conditioning { context: zeros(&[1, 2, 9]), ..Conditioning::default() });
+    unet.prepare(&Conditioning { context: Some(zeros(&[1, 2, 9])), ..Conditioning::default() });
 }
 
 #[test]
 #[should_panic(expected = "channels of the latent and of the concat are in_channels")]
 fn a_concat_too_much() {
-    let cond = Conditioning { concat: zeros(&[1, 1, 8, 8]), ..Conditioning::default() };
+    let cond = Conditioning { concat: Some(zeros(&[1, 1, 8, 8])), ..Conditioning::default() };
     let t = Tensor::from_slice(&[1_i64]).to_device(test_device());
-    let _ = built(json!({})).forward(&zeros(&[1, 3, 8, 8]).unwrap(), &t, &cond, false);
+    let _ = built(json!({})).forward(&zeros(&[1, 3, 8, 8]), &t, &cond, false);
 }

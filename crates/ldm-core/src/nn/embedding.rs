@@ -12,7 +12,7 @@ use tch::{Kind, Tensor};
 pub fn timestep_embedding(t: &Tensor, dim: i64) -> Tensor {
     let half = dim / 2;
     let options = (Kind::Float, t.device());
-    let frequencies = (Tensor::arange(half, options) * (-(10_000_f64).ln() / half as f64)).exp(); // [half]
+    let frequencies = (Tensor::arange(half, options) * -(10_000_f64).ln() / half as f64).exp(); // [half], the reference's order of operations
     let angles = t.to_kind(Kind::Float).unsqueeze(1) * frequencies.unsqueeze(0); //                  [B, half]
     let embedding = Tensor::cat(&[angles.cos(), angles.sin()], 1);
     if dim % 2 == 0 { embedding } else { embedding.constant_pad_nd([0, 1]) }

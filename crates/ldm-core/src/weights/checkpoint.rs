@@ -1,15 +1,15 @@
 //! A checkpoint: names, shapes, and bytes that are read when asked for.
 
+use std::collections::btree_map::Entry as Slot;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io::Read;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ldm_libtorch::{Mapped, map_file};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
+use super::entry::{Entry, TensorInfo};
 use super::sniff::{self, Head};
 use super::{KeyMap, safetensors, torch_legacy, torch_zip};
 use crate::{Error, Result};
@@ -32,91 +32,6 @@ impl fmt::Display for Format {
             Self::TorchZip => "torch zip",
             Self::TorchLegacy => "torch legacy pickle",
         })
-    }
-}
-
-/// A tensor's shape and dtype in the file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TensorInfo {
-    /// Its shape.
-    pub shape: Vec<i64>,
-    /// Its dtype.
-    pub kind: Kind,
-}
-
-/// Where a storage's bytes lie.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Storage {
-    /// In the file as they are.
-    Plain(Range<usize>),
-    /// In the file, deflated, with their length once inflated.
-    Deflated(Range<usize>, usize),
-}
-
-impl Storage {
-    pub(super) fn len(&self) -> usize {
-        match self {
-            Self::Plain(range) => range.len(),
-            Self::Deflated(_, len) => *len,
-        }
-    }
-}
-
-/// An expanded tensor has elements that share bytes, and so could claim any size; it may have this many bytes.
-const EXPANDED: usize = 16 << 20;
-
-/// A tensor in the file: a window into a storage. Bounds hold by [`Entry::new`].
-#[derive(Debug, Clone)]
-pub(super) struct Entry {
-    pub(super) info: TensorInfo,
-    /// In elements; `None` when the elements lie in order.
-    strides: Option<Vec<i64>>,
-    /// The bytes of the storage from the first element to the last.
-    window: Range<usize>,
-    storage: Storage,
-}
-
-impl Entry {
-    /// Checks that every element lies in `storage`; says why not otherwise. `offset` and `strides` in elements.
-    pub(super) fn new(
-        storage: Storage,
-        kind: Kind,
-        offset: i64,
-        shape: Vec<i64>,
-        strides: Vec<i64>,
-    ) -> std::result::Result<Self, String> {
-        let outside = || format!("its elements lie outside its storage of {} bytes", storage.len());
-        if shape.len() != strides.len() || shape.iter().chain(&strides).any(|each| *each < 0) || offset < 0 {
-            return Err(format!(
-                "its shape {shape:?}, strides {strides:?} or offset {offset} is no tensor's"
-            ));
-        }
-        let item = kind.elt_size_in_bytes() as i64;
-        // Of an empty tensor too the other sizes must multiply, or libtorch refuses its strides.
-        let product =
-            |least: i64| shape.iter().try_fold(1_i64, |all, each| all.checked_mul(*each.max(&least)));
-        let count = product(1).and_then(|_| product(0)).ok_or_else(outside)?;
-        let mut span = i64::from(count > 0);
-        let mut next = 1;
-        let mut in_order = true;
-        for (size, stride) in shape.iter().zip(&strides).rev() {
-            if count > 0 && *size > 1 {
-                let reach = (size - 1).checked_mul(*stride).ok_or_else(outside)?;
-                span = span.checked_add(reach).ok_or_else(outside)?;
-                in_order &= *stride == next;
-                next *= size; // at most `count`
-            }
-        }
-        let bytes = |elements: i64| elements.checked_mul(item).and_then(|bytes| usize::try_from(bytes).ok());
-        let start = if count == 0 { Some(0) } else { bytes(offset) };
-        let window =
-            start.zip(bytes(span)).and_then(|(start, length)| Some(start..start.checked_add(length)?));
-        let window = window.filter(|window| window.end <= storage.len()).ok_or_else(outside)?;
-        if !in_order && bytes(count).is_none_or(|total| total > window.len().max(EXPANDED)) {
-            return Err(format!("it is expanded to {count} elements from {} bytes", window.len()));
-        }
-        let strides = if in_order { None } else { Some(strides) };
-        Ok(Self { info: TensorInfo { shape, kind }, strides, window, storage })
     }
 }
 
@@ -216,15 +131,7 @@ impl Checkpoint {
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
         let refuse = |message: String| Error::format(&self.path, message);
         let entry = self.entries.get(name).ok_or_else(|| refuse(format!("no tensor of the name: {name}")))?;
-        let storage: &[u8] = match &entry.storage {
-            Storage::Plain(range) => &self.bytes[range.clone()],
-            Storage::Deflated(range, length) => {
-                let inflated = inflate(&self.bytes[range.clone()], *length)
-                    .map_err(|why| refuse(format!("tensor `{name}`: {why}")))?;
-                return Ok(view(entry, &inflated));
-            }
-        };
-        Ok(view(entry, storage))
+        entry.read(&self.bytes).map_err(|why| refuse(format!("tensor `{name}`: {why}")))
     }
 
     /// Keeps the names that start with `prefix` and cuts it off.
@@ -243,10 +150,11 @@ impl Checkpoint {
             same.into_iter().map(|(_, name, entry)| (name, entry)).collect();
         let mut left = Vec::new();
         for (native, name, entry) in changed {
-            if entries.contains_key(&native) {
-                left.push((name, entry));
-            } else {
-                entries.insert(native, entry);
+            match entries.entry(native) {
+                Slot::Occupied(_) => left.push((name, entry)),
+                Slot::Vacant(free) => {
+                    free.insert(entry);
+                }
             }
         }
         for (mut name, entry) in left {
@@ -319,27 +227,4 @@ impl fmt::Debug for Checkpoint {
 
 fn starts_with_one(name: &str, prefixes: &[&str]) -> bool {
     prefixes.iter().any(|prefix| name.starts_with(prefix))
-}
-
-/// Inflates to exactly `length` bytes. Memory grows with what comes out, not with what the file claims.
-pub(super) fn inflate(deflated: &[u8], length: usize) -> std::result::Result<Vec<u8>, String> {
-    let mut inflated = Vec::new();
-    let wanted = u64::try_from(length).map_err(|_| "too long for this machine".to_owned())?;
-    flate2::read::DeflateDecoder::new(deflated)
-        .take(wanted)
-        .read_to_end(&mut inflated)
-        .map_err(|error| format!("its compressed bytes are damaged: {error}"))?;
-    if inflated.len() == length {
-        Ok(inflated)
-    } else {
-        Err(format!("its compressed bytes end after {} of {length}", inflated.len()))
-    }
-}
-
-fn view(entry: &Entry, storage: &[u8]) -> Tensor {
-    let TensorInfo { shape, kind } = &entry.info;
-    let window = &storage[entry.window.clone()];
-    let Some(strides) = &entry.strides else { return Tensor::from_data_size(window, shape, *kind) };
-    let elements = (window.len() / kind.elt_size_in_bytes()) as i64;
-    Tensor::from_data_size(window, &[elements], *kind).as_strided(shape, strides, None).contiguous()
 }

@@ -31,6 +31,7 @@ impl KeyMap {
     }
 
     /// The map from native names to foreign ones.
+    #[must_use]
     pub fn inverse(&self) -> Self {
         let swap = |pairs: &[(String, String)]| pairs.iter().map(|(a, b)| (b.clone(), a.clone())).collect();
         Self::new(swap(&self.modules), swap(&self.leaves))

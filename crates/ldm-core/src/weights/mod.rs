@@ -9,6 +9,8 @@
 
 mod arena;
 mod checkpoint;
+mod cursor;
+mod entry;
 mod globals;
 mod key_map;
 mod load;
@@ -20,6 +22,7 @@ mod torch_legacy;
 mod torch_zip;
 mod zip_directory;
 
-pub use checkpoint::{Checkpoint, Format, TensorInfo};
+pub use checkpoint::{Checkpoint, Format};
+pub use entry::TensorInfo;
 pub use key_map::KeyMap;
 pub use safetensors::save;

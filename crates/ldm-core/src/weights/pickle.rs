@@ -6,13 +6,11 @@
 use std::collections::HashMap;
 
 use super::arena::{Arena, Id, Node};
+use super::cursor::{Cursor, damaged};
 use super::globals;
 
 /// A model of ten thousand tensors takes half a million; this many make a gigabyte of values.
 const STEPS: usize = 1 << 24;
-
-/// Longer than any name of a class.
-const NAME: usize = 4096;
 
 /// What one pickle held.
 pub(super) struct Pickle<'a> {
@@ -25,8 +23,7 @@ pub(super) struct Pickle<'a> {
 /// Reads the pickle that starts at `start`.
 pub(super) fn read(bytes: &[u8], start: usize) -> Result<Pickle<'_>, String> {
     let machine = Machine {
-        bytes,
-        at: start,
+        file: Cursor { bytes, at: start },
         arena: Arena::default(),
         stack: Vec::new(),
         marks: Vec::new(),
@@ -37,8 +34,7 @@ pub(super) fn read(bytes: &[u8], start: usize) -> Result<Pickle<'_>, String> {
 }
 
 struct Machine<'a> {
-    bytes: &'a [u8],
-    at: usize,
+    file: Cursor<'a>,
     arena: Arena<'a>,
     stack: Vec<Id>,
     /// Heights of the stack.
@@ -53,11 +49,11 @@ type Step = Result<(), String>;
 impl<'a> Machine<'a> {
     fn run(mut self) -> Result<Pickle<'a>, String> {
         for _ in 0..STEPS {
-            let place = self.at;
-            let opcode = self.byte()?;
+            let place = self.file.at;
+            let opcode = self.file.byte()?;
             if opcode == b'.' {
                 let root = self.pop()?;
-                return Ok(Pickle { arena: self.arena, root, end: self.at });
+                return Ok(Pickle { arena: self.arena, root, end: self.file.at });
             }
             self.step(opcode, place)?;
         }
@@ -67,13 +63,13 @@ impl<'a> Machine<'a> {
     fn step(&mut self, opcode: u8, place: usize) -> Step {
         match opcode {
             0x80 => {
-                let protocol = self.byte()?;
+                let protocol = self.file.byte()?;
                 if !(2..=5).contains(&protocol) {
                     return Err(format!("a pickle of protocol {protocol}, expected 2 to 5"));
                 }
             }
             0x95 => {
-                self.take(8)?; // FRAME: only a hint for reading ahead
+                self.file.take(8)?; // FRAME: only a hint for reading ahead
             }
             b'(' => self.marks.push(self.stack.len()),
             b'0' => {
@@ -86,24 +82,24 @@ impl<'a> Machine<'a> {
                 let top = self.top()?;
                 self.stack.push(top);
             }
-            b'N' => self.push(Node::None)?,
-            0x88 => self.push(Node::Bool(true))?,
-            0x89 => self.push(Node::Bool(false))?,
+            b'N' => self.push(Node::None),
+            0x88 => self.push(Node::Bool(true)),
+            0x89 => self.push(Node::Bool(false)),
             b'J' => {
-                let value = i32::from_le_bytes(self.array()?);
-                self.push(Node::Int(value.into()))?;
+                let value = i32::from_le_bytes(self.file.array()?);
+                self.push(Node::Int(value.into()));
             }
             b'K' => {
-                let value = self.byte()?;
-                self.push(Node::Int(value.into()))?;
+                let value = self.file.byte()?;
+                self.push(Node::Int(value.into()));
             }
             b'M' => {
-                let value = u16::from_le_bytes(self.array()?);
-                self.push(Node::Int(value.into()))?;
+                let value = u16::from_le_bytes(self.file.array()?);
+                self.push(Node::Int(value.into()));
             }
             b'G' => {
-                let value = f64::from_be_bytes(self.array()?);
-                self.push(Node::Float(value))?;
+                let value = f64::from_be_bytes(self.file.array()?);
+                self.push(Node::Float(value));
             }
             0x8a => self.long(1)?,
             0x8b => self.long(4)?,
@@ -113,19 +109,19 @@ impl<'a> Machine<'a> {
             b'T' | b'B' => self.raw(4, opcode == b'T')?,
             b'U' | b'C' => self.raw(1, opcode == b'U')?,
             0x8e | 0x96 => self.raw(8, false)?,
-            b')' => self.push(Node::Tuple(Box::default()))?,
+            b')' => self.push(Node::Tuple(Box::default())),
             0x85..=0x87 => {
                 let items = self.pop_last(usize::from(opcode - 0x84))?;
-                self.push(Node::Tuple(items.into()))?;
+                self.push(Node::Tuple(items.into()));
             }
             b't' => {
                 let items = self.pop_mark()?;
-                self.push(Node::Tuple(items.into()))?;
+                self.push(Node::Tuple(items.into()));
             }
-            b']' => self.push(Node::List(Vec::new()))?,
+            b']' => self.push(Node::List(Vec::new())),
             b'l' => {
                 let items = self.pop_mark()?;
-                self.push(Node::List(items))?;
+                self.push(Node::List(items));
             }
             b'a' => {
                 let items = self.pop_last(1)?;
@@ -135,10 +131,10 @@ impl<'a> Machine<'a> {
                 let items = self.pop_mark()?;
                 self.append(items)?;
             }
-            b'}' => self.push(Node::Dict(Vec::new()))?,
+            b'}' => self.push(Node::Dict(Vec::new())),
             b'd' => {
                 let items = self.pop_mark()?;
-                self.push(Node::Dict(Vec::new()))?;
+                self.push(Node::Dict(Vec::new()));
                 self.set_items(&items)?;
             }
             b's' => {
@@ -149,45 +145,45 @@ impl<'a> Machine<'a> {
                 let items = self.pop_mark()?;
                 self.set_items(&items)?;
             }
-            0x8f => self.push(Node::Inert)?,
+            0x8f => self.push(Node::Inert),
             0x90 => {
                 self.pop_mark()?;
                 self.top()?;
             }
             0x91 => {
                 self.pop_mark()?;
-                self.push(Node::Inert)?;
+                self.push(Node::Inert);
             }
             b'q' => {
-                let index = self.byte()?;
+                let index = self.file.byte()?;
                 self.remember(index.into())?;
             }
             b'r' => {
-                let index = u32::from_le_bytes(self.array()?);
+                let index = u32::from_le_bytes(self.file.array()?);
                 self.remember(index)?;
             }
             0x94 => self.remember(self.memo.len() as u32)?,
             b'h' => {
-                let index = self.byte()?;
+                let index = self.file.byte()?;
                 self.recall(index.into())?;
             }
             b'j' => {
-                let index = u32::from_le_bytes(self.array()?);
+                let index = u32::from_le_bytes(self.file.array()?);
                 self.recall(index)?;
             }
             b'c' => {
-                let (module, name) = (self.line()?, self.line()?);
-                self.push(Node::Global(module, name))?;
+                let (module, name) = (self.file.line()?, self.file.line()?);
+                self.push(Node::Global(module, name));
             }
             0x93 => {
                 let items = self.pop_last(2)?;
                 let (module, name) = (self.arena.text(items[0]), self.arena.text(items[1]));
                 let (Some(module), Some(name)) = (module, name) else { return Err(damaged("a name", place)) };
-                self.push(Node::Global(module, name))?;
+                self.push(Node::Global(module, name));
             }
             b'Q' => {
                 let id = self.pop()?;
-                self.push(Node::Storage(id))?;
+                self.push(Node::Storage(id));
             }
             b'R' | 0x81 => {
                 let items = self.pop_last(2)?;
@@ -207,47 +203,10 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    // --- bytes ---
-
-    fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
-        let bytes = self.bytes; // a copy of the reference, so that what is taken outlives `self`
-        let end = self.at.checked_add(count).filter(|end| *end <= bytes.len());
-        let end = end.ok_or_else(|| format!("its pickle is truncated at byte {}", bytes.len()))?;
-        let taken = &bytes[self.at..end];
-        self.at = end;
-        Ok(taken)
-    }
-
-    fn byte(&mut self) -> Result<u8, String> {
-        Ok(self.take(1)?[0])
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        Ok(self.take(N)?.try_into().expect("N bytes were taken"))
-    }
-
-    /// A length of `width` bytes and as many bytes after it.
-    fn sized(&mut self, width: usize) -> Result<&'a [u8], String> {
-        let mut length = [0; 8];
-        length[..width].copy_from_slice(self.take(width)?);
-        self.take(usize::try_from(u64::from_le_bytes(length)).unwrap_or(usize::MAX))
-    }
-
-    fn line(&mut self) -> Result<&'a str, String> {
-        let rest = &self.bytes[self.at..];
-        // Names are short; a missing end must not cost a walk through gigabytes for each opcode.
-        let Some(length) = rest.iter().take(NAME).position(|byte| *byte == b'\n') else {
-            let place = self.at;
-            self.take(NAME)?;
-            return Err(damaged("a name", place));
-        };
-        let line = self.take(length)?;
-        self.take(1)?;
-        std::str::from_utf8(line).map_err(|_| damaged("a name", self.at))
-    }
+    // --- values ---
 
     fn long(&mut self, width: usize) -> Step {
-        let digits = self.sized(width)?;
+        let digits = self.file.sized(width)?;
         let node = if digits.len() <= 8 {
             let negative = digits.last().is_some_and(|byte| byte & 0x80 != 0);
             let mut value = [if negative { 0xff } else { 0 }; 8];
@@ -256,35 +215,37 @@ impl<'a> Machine<'a> {
         } else {
             Node::Bytes(digits)
         };
-        self.push(node)
+        self.push(node);
+        Ok(())
     }
 
     fn text(&mut self, width: usize) -> Step {
-        let place = self.at;
-        let text = std::str::from_utf8(self.sized(width)?).map_err(|_| damaged("text", place))?;
-        self.push(Node::Text(text))
+        let place = self.file.at;
+        let text = std::str::from_utf8(self.file.sized(width)?).map_err(|_| damaged("text", place))?;
+        self.push(Node::Text(text));
+        Ok(())
     }
 
     /// Bytes; what Python 2 calls text is text where it can be.
     fn raw(&mut self, width: usize, python2: bool) -> Step {
-        let bytes = self.sized(width)?;
+        let bytes = self.file.sized(width)?;
         let text = std::str::from_utf8(bytes).ok().filter(|_| python2);
-        self.push(text.map_or(Node::Bytes(bytes), Node::Text))
+        self.push(text.map_or(Node::Bytes(bytes), Node::Text));
+        Ok(())
     }
 
     // --- stack and memo ---
 
-    fn push(&mut self, node: Node<'a>) -> Step {
+    fn push(&mut self, node: Node<'a>) {
         self.stack.push(self.arena.nodes.len() as Id); // below STEPS
         self.arena.nodes.push(node);
-        Ok(())
     }
 
     /// The top above the last mark.
     fn top(&self) -> Result<Id, String> {
         let floor = self.marks.last().copied().unwrap_or(0);
         let found = self.stack.get(floor..).and_then(<[Id]>::last);
-        found.copied().ok_or_else(|| damaged("its stack", self.at))
+        found.copied().ok_or_else(|| damaged("its stack", self.file.at))
     }
 
     fn pop(&mut self) -> Result<Id, String> {
@@ -296,12 +257,12 @@ impl<'a> Machine<'a> {
     fn pop_last(&mut self, count: usize) -> Result<Vec<Id>, String> {
         let floor = self.marks.last().copied().unwrap_or(0);
         let from = self.stack.len().checked_sub(count).filter(|from| *from >= floor);
-        Ok(self.stack.split_off(from.ok_or_else(|| damaged("its stack", self.at))?))
+        Ok(self.stack.split_off(from.ok_or_else(|| damaged("its stack", self.file.at))?))
     }
 
     fn pop_mark(&mut self) -> Result<Vec<Id>, String> {
         let mark = self.marks.pop().filter(|mark| *mark <= self.stack.len());
-        Ok(self.stack.split_off(mark.ok_or_else(|| damaged("its stack", self.at))?))
+        Ok(self.stack.split_off(mark.ok_or_else(|| damaged("its stack", self.file.at))?))
     }
 
     fn remember(&mut self, index: u32) -> Step {
@@ -311,14 +272,14 @@ impl<'a> Machine<'a> {
     }
 
     fn recall(&mut self, index: u32) -> Step {
-        let id = *self.memo.get(&index).ok_or_else(|| damaged("its memo", self.at))?;
+        let id = *self.memo.get(&index).ok_or_else(|| damaged("its memo", self.file.at))?;
         self.stack.push(id);
         Ok(())
     }
 
     /// Accounts for items copied between values, so that a small file cannot copy one long list many times.
     fn spend(&mut self, items: usize) -> Step {
-        self.copies = self.copies.checked_sub(items).ok_or_else(|| damaged("its lists", self.at))?;
+        self.copies = self.copies.checked_sub(items).ok_or_else(|| damaged("its lists", self.file.at))?;
         Ok(())
     }
 
@@ -329,7 +290,7 @@ impl<'a> Machine<'a> {
         match &mut self.arena.nodes[top as usize] {
             Node::List(list) => list.extend(items),
             Node::Inert => {}
-            _ => return Err(damaged("a list", self.at)),
+            _ => return Err(damaged("a list", self.file.at)),
         }
         Ok(())
     }
@@ -339,10 +300,10 @@ impl<'a> Machine<'a> {
         let top = self.top()?;
         match &mut self.arena.nodes[top as usize] {
             Node::Dict(dict) if rest.is_empty() => {
-                dict.extend(pairs.iter().map(|[key, value]| (*key, *value)))
+                dict.extend(pairs.iter().map(|[key, value]| (*key, *value)));
             }
             Node::Inert => {}
-            _ => return Err(damaged("a dict", self.at)),
+            _ => return Err(damaged("a dict", self.file.at)),
         }
         Ok(())
     }
@@ -350,21 +311,21 @@ impl<'a> Machine<'a> {
     /// REDUCE and NEWOBJ: a known name becomes the value it stands for, any other is refused.
     fn call(&mut self, callee: Id, arguments: Id) -> Step {
         let Node::Global(module, name) = *self.arena.get(callee) else {
-            return Err(damaged("a call", self.at));
+            return Err(damaged("a call", self.file.at));
         };
         let Node::Tuple(arguments) = self.arena.get(arguments) else {
-            return Err(damaged("a call", self.at));
+            return Err(damaged("a call", self.file.at));
         };
         match globals::call(module, name, arguments, &self.arena)? {
             globals::Made::Same(id) => self.stack.push(id),
-            globals::Made::New(node) => self.push(node)?,
+            globals::Made::New(node) => self.push(node),
             globals::Made::OrderedDict(list) => {
                 let pairs = self.arena.items(list).unwrap_or_default();
                 let pair = |id: &Id| self.arena.items(*id).and_then(|pair| <[Id; 2]>::try_from(pair).ok());
                 let pairs: Option<Vec<(Id, Id)>> = pairs.iter().map(|id| pair(id).map(Into::into)).collect();
-                let pairs = pairs.ok_or_else(|| damaged("a dict", self.at))?;
+                let pairs = pairs.ok_or_else(|| damaged("a dict", self.file.at))?;
                 self.spend(pairs.len())?;
-                self.push(Node::Dict(pairs))?;
+                self.push(Node::Dict(pairs));
             }
         }
         Ok(())
@@ -375,14 +336,14 @@ impl<'a> Machine<'a> {
         match self.arena.get(self.top()?) {
             Node::Dict(_) | Node::Tensor(_) | Node::Inert => Ok(()),
             Node::Global(module, name) => Err(globals::refusal("change", module, name)),
-            _ => Err(damaged("an object", self.at)),
+            _ => Err(damaged("an object", self.file.at)),
         }
     }
 
     /// INST and OBJ, which state dicts never have, named by what they would make.
     fn refuse_instance(&mut self, opcode: u8) -> String {
         let named = if opcode == b'i' {
-            self.line().and_then(|module| Ok((module, self.line()?))).ok()
+            self.file.line().and_then(|module| Ok((module, self.file.line()?))).ok()
         } else {
             let class = self.pop_mark().ok().and_then(|items| items.first().copied());
             class.and_then(
@@ -390,12 +351,8 @@ impl<'a> Machine<'a> {
             )
         };
         named.map_or_else(
-            || damaged("a call", self.at),
+            || damaged("a call", self.file.at),
             |(module, name)| globals::refusal("call", module, name),
         )
     }
-}
-
-fn damaged(what: &str, place: usize) -> String {
-    format!("its pickle is damaged: {what} at byte {place}")
 }

@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use tch::{Device, Kind, Tensor};
 
-use super::checkpoint::{Contents, Entry, Storage};
+use super::checkpoint::Contents;
+use super::entry::{Entry, Storage};
 use crate::{Error, Result, files};
 
 /// Bytes of the header's length.

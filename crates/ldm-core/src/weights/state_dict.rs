@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use tch::Kind;
 
 use super::arena::{Arena, Id, Node};
-use super::checkpoint::{Contents, Entry, Storage};
+use super::checkpoint::Contents;
+use super::entry::{Entry, Storage};
 use super::globals;
 
 /// How a pickle names a storage: `("storage", class, key, location, numel)`, and in old files a part of another.

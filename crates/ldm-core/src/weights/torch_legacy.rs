@@ -9,7 +9,8 @@ use std::ops::Range;
 use tch::Kind;
 
 use super::arena::{Arena, Node};
-use super::checkpoint::{Contents, Storage};
+use super::checkpoint::Contents;
+use super::entry::Storage;
 use super::pickle;
 use super::state_dict::{self, StorageName};
 

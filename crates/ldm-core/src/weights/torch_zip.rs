@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::checkpoint::{Contents, Storage, inflate};
+use super::checkpoint::Contents;
+use super::entry::{Storage, inflate};
 use super::{pickle, state_dict, zip_directory};
 
 /// The pickle of a model is a few megabytes; a compressed one may claim no more than this.

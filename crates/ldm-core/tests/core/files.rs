@@ -60,7 +60,7 @@ fn a_reader_sees_the_old_file_or_the_new_one() {
     let path = folder.path().join("a");
     write_bytes(&path, b"old").unwrap();
     write_whole(&path, |writer| {
-        writer.write_all(&[0; 100_000]).map_err(Error::io(&path))?;
+        writer.write_all(&vec![0; 100_000]).map_err(Error::io(&path))?;
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         Ok(())
     })
@@ -103,7 +103,7 @@ fn a_full_disk_leaves_the_old_file_and_nothing_else() {
     };
     let path = disk.0.path().join("a");
     write_bytes(&path, b"old").unwrap();
-    let error = write_bytes(&path, &[1; 1 << 20]).unwrap_err();
+    let error = write_bytes(&path, &vec![1; 1 << 20]).unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error}");
     assert_eq!(std::fs::read(&path).unwrap(), b"old");
     assert_eq!(names(disk.0.path()), ["a"]);

@@ -1,5 +1,7 @@
 //! Checkpoints: every format read, every refusal, the strict loader, and the writer.
 
+#![allow(clippy::unwrap_used)] // in the tests' own helpers, too, a panic is a failed test
+
 mod formats;
 mod loader;
 mod mutations;

@@ -1,0 +1,347 @@
+//! The program as a person meets it: stdout, stderr, exit codes, files.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+const FIRST_STAGE: &str = "
+model:
+  target: kl
+  params:
+    embed_dim: 4
+    ddconfig: {double_z: true, z_channels: 4, resolution: 16, in_channels: 3, out_ch: 3, ch: 32, ch_mult: [1, 1],
+               num_res_blocks: 1, attn_resolutions: [], attn_type: none}
+data:
+  target: data_module
+  params:
+    batch_size: 4
+    num_workers: 2
+    train: {target: scenes, params: {size: 16, objects: [1, 1], count: 64}}
+train: {steps: 12, learning_rate: 1.0e-3, log_every: 2, checkpoint_every: 4, samples: {count: 4}, ema: {decay: 0.9}}
+";
+
+const DIFFUSION: &str = "
+model:
+  target: latent_diffusion
+  params:
+    image_size: 8
+    channels: 4
+    scale_by_std: true
+    cond_stage_trainable: true
+    unet_config:
+      target: unet
+      params: {in_channels: 4, out_channels: 4, model_channels: 32, attention_resolutions: [1], num_res_blocks: 1,
+               channel_mult: [1, 1], num_heads: 2, use_spatial_transformer: true, context_dim: 16}
+    first_stage_config:
+      target: kl
+      params:
+        embed_dim: 4
+        ckpt_path: first
+        ddconfig: {double_z: true, z_channels: 4, resolution: 16, in_channels: 3, out_ch: 3, ch: 32, ch_mult: [1, 1],
+                   num_res_blocks: 1, attn_resolutions: [], attn_type: none}
+    cond_stage_config: {target: class, params: {embed_dim: 16, n_classes: 11, null_class: 10}}
+data:
+  target: data_module
+  params:
+    batch_size: 4
+    train: {target: scenes, params: {size: 16, objects: [1, 1], count: 64}}
+train: {steps: 4, learning_rate: 1.0e-3, log_every: 2, checkpoint_every: 4, samples: {count: 4, steps: 2}, conditioning_dropout: 0.1}
+";
+
+/// A folder to work in, with the configs and, when asked, the two trained runs `first` and `second`.
+struct Desk(tempfile::TempDir);
+
+impl Desk {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("first.yaml"), FIRST_STAGE).unwrap();
+        std::fs::write(folder.path().join("second.yaml"), DIFFUSION).unwrap();
+        Self(folder)
+    }
+
+    fn trained() -> Self {
+        let desk = Self::new();
+        desk.done(&["train", "first.yaml", "--run", "first"]);
+        desk.done(&["train", "second.yaml", "--run", "second"]);
+        desk
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ldm"));
+        command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    #[track_caller]
+    fn done(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    /// The command fails with `code`, says `expected` on one line, and leaves nothing behind.
+    #[track_caller]
+    fn fails(&self, args: &[&str], code: i32, expected: &str) {
+        let before = listing(self.0.path());
+        let output = self.run(args);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {error}");
+        assert!(error.contains(expected), "{args:?}: {error}");
+        assert!(!error.contains("panicked") && !error.contains("RUST_BACKTRACE"), "{args:?}: {error}");
+        assert_eq!(listing(self.0.path()), before, "{args:?} left something behind");
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn listing(folder: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path.clone());
+            }
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn every_command_has_help_with_an_example() {
+    let desk = Desk::new();
+    for command in ["doctor", "demo", "train", "sample", "encode", "decode", "reconstruct", "inspect"] {
+        assert!(desk.done(&[command, "--help"]).contains("Example"), "{command}");
+    }
+    for command in ["info", "preview"] {
+        assert!(desk.done(&["data", command, "--help"]).contains("Example"), "{command}");
+    }
+    assert_eq!(desk.done(&["--version"]), "ldm 0.1.0 (tch 0.24.0, libtorch 2.11.0)\n");
+    assert!(desk.done(&["doctor", "--device", "cpu"]).contains("works"));
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    let desk = Desk::new();
+    desk.fails(&["tarin"], 2, "unrecognized subcommand 'tarin'");
+    desk.fails(&["sample"], 2, "--model");
+    desk.fails(&["train"], 2, "CONFIG");
+    desk.fails(&["sample", "--model", "x", "--sampler", "eulr"], 2, "possible values: ddpm, ddim");
+    desk.fails(&["train", "first.yaml", "--resume", "first"], 2, "cannot be used with");
+}
+
+#[test]
+fn what_cannot_be_is_one_sentence_and_exit_1() {
+    let desk = Desk::new();
+    let write = |name: &str, text: &str| std::fs::write(desk.path(name), text).unwrap();
+    write("typo.yaml", &FIRST_STAGE.replace("num_res_blocks", "num_res_blockz"));
+    write("odd.yaml", &FIRST_STAGE.replace("ch: 32", "ch: 48"));
+    write("bad.jpg", "not a picture");
+    write("lfs.ckpt", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n");
+    std::fs::create_dir(desk.path("empty")).unwrap();
+    let train = |config: &'static str| vec!["train", config, "--run", "new"];
+    desk.fails(&train("nowhere.yaml"), 1, "nowhere.yaml");
+    desk.fails(&train("typo.yaml"), 1, "unknown field `num_res_blockz`, expected one of");
+    desk.fails(&train("typo.yaml"), 1, "at line");
+    desk.fails(&train("odd.yaml"), 1, "48");
+    desk.fails(&["train", "first.yaml", "train.stepz=3", "--run", "new"], 1, "unknown field `stepz`");
+    desk.fails(&["train", "first.yaml", "--run", "empty/../first.yaml"], 1, "first.yaml");
+    let empty = ["train", "first.yaml", "data.params.train={target: images, params: {path: empty}}", "--run", "new"];
+    desk.fails(&empty, 1, "empty");
+    desk.fails(&["data", "info", "empty"], 1, "empty");
+    desk.fails(&["data", "info", "nowhere.tar"], 1, "nowhere.tar");
+    if ldm_libtorch::cuda_device_count() == 0 {
+        let cuda = ["train", "first.yaml", "--run", "new", "--device", "cuda"];
+        desk.fails(&cuda, 1, "no CUDA device works here");
+    }
+    desk.fails(&["train", "first.yaml", "--run", "new", "--device", "gpu"], 1, "expected auto, cpu, cuda or cuda:N");
+    desk.fails(&["train", "--resume", "empty"], 1, "not a run directory");
+    desk.fails(&["sample", "--model", "nowhere"], 1, "nowhere");
+    desk.fails(&["sample", "--model", "empty"], 1, "no model here");
+    desk.fails(&["sample", "--model", "lfs.ckpt", "--config", "second.yaml"], 1, "git-lfs");
+    desk.fails(&["inspect", "lfs.ckpt"], 1, "git-lfs");
+    desk.fails(&["inspect", "bad.jpg"], 1, "bad.jpg");
+}
+
+#[test]
+fn the_whole_way_from_training_to_pictures() {
+    let desk = Desk::trained();
+    for file in [
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "samples/step-0000012.png",
+        "checkpoints/latest",
+        "checkpoints/step-0000012/model.safetensors",
+        "checkpoints/step-0000012/ema.safetensors",
+        "checkpoints/step-0000012/optimizer.safetensors",
+        "checkpoints/step-0000012/state.json",
+        "model/config.yaml",
+        "model/model.safetensors",
+    ] {
+        assert!(desk.path("first").join(file).is_file(), "{file}");
+    }
+    assert!(desk.done(&["inspect", "first"]).contains("KL first stage, f = 2, 4 latent channels"));
+    let inspected: serde_json::Value = serde_json::from_str(&desk.done(&["inspect", "second", "--json"])).unwrap();
+    assert_eq!(inspected["fits"], true);
+    assert!(inspected["parts"]["model.diffusion_model"].as_u64().unwrap() > 1000);
+
+    // Sampling: image 2 is the same alone and in a batch.
+    let sample = |out: &str, extra: &[&str]| {
+        let args = ["sample", "--model", "second", "--steps", "3", "--out", out];
+        desk.done(&[&args[..], extra].concat())
+    };
+    let lines = sample("a", &["-n", "3", "--class", "circle,2", "--seed", "5", "--guidance-scale", "2", "--json"]);
+    let last: serde_json::Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
+    assert_eq!((last["seed"].as_u64(), last["class"].as_str()), (Some(7), Some("circle")));
+    sample("b", &["-n", "1", "--class", "circle", "--seed", "7", "--guidance-scale", "2"]);
+    let pixels = |path: &str| ldm_core::image::read(desk.path(path)).unwrap();
+    let difference = |a: &str, b: &str| {
+        let (a, b) = (pixels(a), pixels(b));
+        a.as_raw().iter().zip(b.as_raw()).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
+    };
+    assert!(difference("a/00002.png", "b/00000.png") <= 1, "the batch has a part in a picture");
+    assert!(difference("a/00000.png", "a/00001.png") > 1);
+    assert!(desk.done(&["inspect", "a/00002.png"]).contains("class: circle\nSteps: 3, Sampler: ddim, CFG scale: 2, Seed: 7, Size: 16x16"));
+    assert!(desk.path("a/grid.png").is_file());
+
+    // Given noise, saved latents, and the way back through the first stage.
+    let noise = tch::Tensor::ones([2, 4, 8, 8], (tch::Kind::Float, tch::Device::Cpu));
+    ldm_core::weights::save(desk.path("noise.safetensors"), &[("noise".into(), noise)], &Default::default()).unwrap();
+    sample("c", &["-n", "2", "--class", "0", "--init-noise", "noise.safetensors", "--save-latents", "latents.safetensors"]);
+    assert_eq!(difference("c/00000.png", "c/00001.png"), 0, "the same noise");
+    sample("d", &["--class", "1", "--sampler", "ddpm", "--steps", "4", "--height", "24", "--width", "32"]);
+    assert_eq!(pixels("d/00000.png").dimensions(), (32, 24));
+
+    // A picture that is there is not overwritten.
+    let again = ["sample", "--model", "second", "--class", "1", "--steps", "2", "--out", "d"];
+    desk.fails(&again, 1, "exists, and is not overwritten without --force");
+    desk.done(&[&again[..], &["--force"]].concat());
+
+    // The first stage alone.
+    desk.done(&["encode", "a/00000.png", "a/00001.png", "--model", "first", "--out", "z.safetensors"]);
+    desk.done(&["decode", "z.safetensors", "--model", "first", "--out", "decoded", "--save-pixels", "p.safetensors"]);
+    let said = desk.done(&["reconstruct", "a/00000.png", "--model", "first", "--out", "rec"]);
+    assert!(said.contains("dB"), "{said}");
+    assert_eq!(difference("decoded/00000.png", "rec/00000.png"), 0, "decode of encode is reconstruct");
+
+    desk.fails(&["sample", "--model", "second"], 1, "conditioned on a class: give --class, one of");
+    desk.fails(&["sample", "--model", "second", "--class", "pentagon"], 1, "unknown class");
+    desk.fails(&["sample", "--model", "second", "--class", "11"], 1, "unknown class");
+    desk.fails(&["sample", "--model", "second", "--class", "1", "--steps", "2000", "--out", "x"], 1, "steps");
+    desk.fails(&["sample", "--model", "second", "--class", "1", "--height", "17", "--width", "16"], 1, "multiples of 4 (nearest: 16 and 20), got: 17");
+    desk.fails(&["sample", "--model", "first"], 1, "a first stage alone");
+    desk.fails(&["encode", "a/grid.png", "--model", "first", "--out", "y.safetensors", "--center-crop", "15"], 1, "multiples of 2");
+    desk.fails(&["decode", "noise.safetensors", "--model", "first", "--out", "x"], 1, "latents");
+    desk.fails(&["train", "first.yaml", "--run", "first"], 1, "this run exists");
+
+    // Damaged and foreign weights.
+    let weights = desk.path("second/model/model.safetensors");
+    let bytes = std::fs::read(&weights).unwrap();
+    std::fs::write(desk.path("cut.safetensors"), &bytes[..bytes.len() / 2]).unwrap();
+    desk.fails(&["sample", "--model", "cut.safetensors", "--config", "second.yaml", "--class", "1"], 1, "cut.safetensors");
+    let swapped = ["sample", "--model", "first/model/model.safetensors", "--config", "second.yaml", "--class", "1"];
+    desk.fails(&swapped, 1, "missing: ");
+    desk.fails(&swapped, 1, "unexpected: ");
+}
+
+#[test]
+fn an_unreadable_picture_is_named_and_left_out_or_refused() {
+    let desk = Desk::new();
+    std::fs::create_dir_all(desk.path("set/a")).unwrap();
+    let picture = tch::Tensor::zeros([3, 16, 16], (tch::Kind::Float, tch::Device::Cpu));
+    for index in 0..9 {
+        ldm_core::image::write_png(desk.path(&format!("set/a/{index}.png")), &picture, &[]).unwrap();
+    }
+    std::fs::write(desk.path("set/a/broken.png"), "not a picture").unwrap();
+    let train = ["train", "first.yaml", "data.params.train={target: images, params: {path: set}}", "train.steps=6", "--run"];
+    let output = desk.run(&[&train[..], &["kept"]].concat());
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("broken.png"), "{}", text(&output.stderr));
+    let output = desk.run(&[&train[..], &["refused", "--strict"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("broken.png"), "{}", text(&output.stderr));
+    assert!(desk.done(&["data", "info", "set"]).contains("broken.png"));
+    desk.done(&["data", "preview", "set", "--out", "sheet.png"]);
+    desk.fails(&["data", "info", "set", "--strict"], 1, "1 of 10 pictures cannot be read");
+}
+
+/// Killed without warning, and asked to stop: both go on to the bits of a run that was left alone.
+#[test]
+fn a_killed_run_and_a_stopped_run_end_as_if_nothing_had_happened() {
+    let desk = Desk::new();
+    let long = |run: &str| {
+        desk.command(&["train", "first.yaml", "train.steps=40", "--run", run]).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
+    };
+    assert!(long("whole").wait().unwrap().success());
+    for (run, signal) in [("killed", "KILL"), ("stopped", "INT"), ("ended", "TERM")] {
+        let mut child = long(run);
+        wait_for(&desk.path(run).join("checkpoints/step-0000008/state.json"), &mut child);
+        let asked = Instant::now();
+        assert!(Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap().success());
+        let status = child.wait().unwrap();
+        match signal {
+            "INT" => assert_eq!(status.code(), Some(130)),
+            "TERM" => assert_eq!(status.code(), Some(143)),
+            _ => assert_eq!(status.code(), None),
+        }
+        assert!(asked.elapsed() < Duration::from_secs(20), "{signal} took {:?}", asked.elapsed());
+        desk.done(&["train", "--resume", run]);
+        for name in ["model", "ema", "optimizer"] {
+            let read = |run: &str| std::fs::read(desk.path(run).join(format!("checkpoints/step-0000040/{name}.safetensors"))).unwrap();
+            assert!(read("whole") == read(run), "{name} differs after SIG{signal}");
+        }
+    }
+}
+
+fn wait_for(path: &Path, child: &mut std::process::Child) {
+    let start = Instant::now();
+    while !path.exists() {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before it could be stopped");
+        assert!(start.elapsed() < Duration::from_secs(60), "no {}", path.display());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A full disk while a checkpoint is written: one sentence, and the last good checkpoint stays and resumes.
+#[test]
+fn a_full_disk_keeps_the_last_good_checkpoint() {
+    let desk = Desk::new();
+    let disk = desk.path("disk");
+    std::fs::create_dir(&disk).unwrap();
+    // One checkpoint of this model fits, with its model folder; two do not.
+    desk.done(&["train", "first.yaml", "train.steps=4", "--run", "probe"]);
+    let size: u64 = listing(&desk.path("probe")).iter().filter(|path| path.is_file()).map(|path| path.metadata().unwrap().len()).sum();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", &format!("size={}", size + size / 3), "tmpfs"])
+        .arg(&disk)
+        .stderr(Stdio::null())
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: this user cannot mount a tmpfs");
+        return;
+    }
+    let output = desk.run(&["train", "first.yaml", "train.steps=8", "--run", "disk/run"]);
+    let after = listing(&disk);
+    let resumed = desk.run(&["inspect", "disk/run"]);
+    assert!(Command::new("umount").arg(&disk).status().unwrap().success());
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("No space left on device"), "{}", text(&output.stderr));
+    assert!(after.iter().any(|path| path.ends_with("step-0000004/state.json")), "{after:?}");
+    assert!(!after.iter().any(|path| path.ends_with("step-0000008")), "{after:?}");
+    assert!(!after.iter().any(|path| path.to_string_lossy().contains(".part-")), "{after:?}");
+    assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+}

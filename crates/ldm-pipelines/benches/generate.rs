@@ -1,0 +1,37 @@
+//! A whole sampling with a tiny model: what the pipeline costs around its networks.
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use ldm_core::Prompt;
+use ldm_core::device::{bench_device, device_name};
+use ldm_pipelines::{LatentDiffusion, ModelConfig, ModelFile, Sampling, generate};
+use ldm_schedulers::{SamplerConfig, Spacing};
+
+const TINY: &str = include_str!("../tests/tiny.yaml");
+
+fn sample(criterion: &mut Criterion) {
+    let device = bench_device();
+    let ModelConfig::LatentDiffusion(config) = ModelFile::parse(TINY, "tiny.yaml", &[]).expect("a config").model else {
+        unreachable!("tiny.yaml describes a diffusion model")
+    };
+    let model = LatentDiffusion::new(&config, device).expect("a model");
+    for guidance_scale in [1., 2.] {
+        let sampling = Sampling {
+            sampler: SamplerConfig::Ddim { eta: 0. },
+            spacing: Spacing::Uniform,
+            steps: 10,
+            guidance_scale,
+            size: None,
+        };
+        let name = format!("ddim10/tiny/batch4/guidance{guidance_scale}/f32/{}", device_name(device));
+        criterion.bench_function(&name, |bencher| {
+            bencher.iter(|| generate(&model, &Prompt::class(&[0, 1, 2, 3]), &[0, 1, 2, 3], &sampling, None, &mut |_| {}));
+        });
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(10);
+    targets = sample
+}
+criterion_main!(benches);

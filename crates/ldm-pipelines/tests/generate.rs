@@ -1,0 +1,197 @@
+//! A tiny model: what is sampled depends on seeds and prompts, and on nothing else; what is saved loads strictly.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ldm_core::device::test_device;
+use ldm_core::noise::Seeded;
+use ldm_core::testing::{assert_close, fill_weights, relative_l2};
+use ldm_core::weights::{self, Checkpoint};
+use ldm_core::{NoiseSource, Prompt};
+use ldm_pipelines::{LatentDiffusion, LatentDiffusionConfig, Model, ModelConfig, ModelFile, Sampling, generate};
+use ldm_schedulers::{Denoised, NoiseLevel, SamplerConfig};
+use tch::{Kind, Tensor};
+
+const TINY: &str = include_str!("tiny.yaml");
+
+fn config() -> LatentDiffusionConfig {
+    match ModelFile::parse(TINY, "tiny.yaml", &[]).unwrap().model {
+        ModelConfig::LatentDiffusion(config) => *config,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn model() -> LatentDiffusion {
+    let model = LatentDiffusion::new(&config(), test_device()).unwrap();
+    fill_weights(model.vs(), 1);
+    model
+}
+
+fn sampling(sampler: SamplerConfig, steps: usize, guidance_scale: f64) -> Sampling {
+    Sampling { sampler, spacing: sampler.spacing(), steps, guidance_scale, size: None }
+}
+
+const DDIM: SamplerConfig = SamplerConfig::Ddim { eta: 0. };
+
+#[test]
+fn a_picture_does_not_depend_on_its_batch() {
+    let model = model();
+    for sampler in [DDIM, SamplerConfig::Ddim { eta: 1. }, SamplerConfig::Ddpm {}] {
+        let how = sampling(sampler, 5, 3.);
+        let all = generate(&model, &Prompt::class(&[1, 2, 3]), &[7, 8, 9], &how, None, &mut |_| {}).unwrap();
+        let one = generate(&model, &Prompt::class(&[2]), &[8], &how, None, &mut |_| {}).unwrap();
+        assert_close("latents", &one.latents, &all.latents.narrow(0, 1, 1), 1e-5);
+        assert_close("images", &one.images, &all.images.narrow(0, 1, 1), 1e-5);
+        assert!(relative_l2(&all.latents.get(0), &all.latents.get(1)) > 0.1);
+    }
+}
+
+#[test]
+fn guidance_is_ho_and_salimans() {
+    let model = model();
+    let (x, cond) = {
+        let x = Seeded::new([3, 4]).like(&Tensor::zeros([2, 4, 8, 8], (Kind::Float, test_device())));
+        (x, model.conditioner.condition(&Prompt::class(&[1, 5]), false).unwrap())
+    };
+    let uncond = model.conditioner.unconditional(2).unwrap();
+    let at = model.schedule.level(400);
+    let eps = |cond: &ldm_core::Conditioning| {
+        let t = Tensor::full([2], 400., (Kind::Float, test_device()));
+        tch::no_grad(|| model.unet.forward(&x, &t, cond, false))
+    };
+    let want = eps(&uncond) + (eps(&cond) - eps(&uncond)) * 2.5;
+    let guided = ldm_pipelines::Guided::new(&model.unet, model.parameterization, &uncond, &cond, 2.5);
+    let got: Denoised = tch::no_grad(|| ldm_schedulers::Denoiser::denoise(&guided, &x, at));
+    assert_close("eps", &got.eps, &want, 1e-5);
+    let NoiseLevel { alpha, sigma, .. } = at;
+    assert_close("x0", &got.x0, &((&x - &want * sigma) / alpha), 1e-5);
+}
+
+#[test]
+fn given_noise_is_where_sampling_starts() {
+    let model = model();
+    let how = sampling(DDIM, 4, 1.);
+    let noise = Seeded::new([5]).like(&Tensor::zeros([1, 4, 8, 8], (Kind::Float, test_device())));
+    let seeded = generate(&model, &Prompt::class(&[1]), &[5], &how, None, &mut |_| {}).unwrap();
+    let given = generate(&model, &Prompt::class(&[1]), &[999], &how, Some(&noise), &mut |_| {}).unwrap();
+    assert_eq!(seeded.latents, given.latents);
+    let wrong = generate(&model, &Prompt::class(&[1]), &[5], &how, Some(&noise.narrow(1, 0, 3)), &mut |_| {});
+    assert!(wrong.unwrap_err().to_string().contains("init noise: expected shape [1, 4, 8, 8], got [1, 3, 8, 8]"));
+}
+
+#[test]
+fn every_size_that_fits_is_sampled_and_others_are_refused() {
+    let model = model();
+    let how = |size| Sampling { size: Some(size), ..sampling(DDIM, 2, 1.) };
+    let made = generate(&model, &Prompt::class(&[1]), &[0], &how([24, 32]), None, &mut |_| {}).unwrap();
+    assert_eq!(made.images.size(), [1, 3, 24, 32]);
+    assert_eq!(made.latents.size(), [1, 4, 12, 16]);
+    let refused = generate(&model, &Prompt::class(&[1]), &[0], &how([30, 32]), None, &mut |_| {}).unwrap_err();
+    assert!(refused.to_string().contains("multiples of 4 (nearest: 28 and 32), got: 30"), "{refused}");
+    let refused = generate(&model, &Prompt::default(), &[0], &how([16, 16]), None, &mut |_| {}).unwrap_err();
+    assert!(refused.to_string().contains("conditioned on"), "{refused}");
+}
+
+#[test]
+fn scale_stands_between_encode_and_decode() {
+    let model = model();
+    let image = Seeded::new([1]).like(&Tensor::zeros([1, 3, 16, 16], (Kind::Float, test_device()))).tanh();
+    let z = model.encode(&image, &mut Seeded::new([2]));
+    let unscaled = tch::no_grad(|| model.first_stage.encode(&image).mode());
+    assert_close("encode", &z, &(&unscaled * 0.5), 1e-6);
+    assert_close("decode", &model.decode(&z), &tch::no_grad(|| model.first_stage.decode(&unscaled)), 1e-5);
+}
+
+#[test]
+fn a_saved_model_loads_with_its_average_and_its_class_names() {
+    let model = model();
+    let folder = tempfile::tempdir().unwrap();
+    let mut tensors: Vec<(String, Tensor)> = model.vs().variables().into_iter().collect();
+    // As CompVis keeps the running average: the U-Net's names without their dots.
+    let averaged: Vec<(String, Tensor)> = tensors
+        .iter()
+        .filter(|(name, _)| name.starts_with("model."))
+        .map(|(name, tensor)| {
+            (format!("model_ema.{}", name.trim_start_matches("model.").replace('.', "")), tensor.detach() * 2.)
+        })
+        .collect();
+    tensors.extend(averaged);
+    tensors.push(("betas".into(), Tensor::zeros([1000], (Kind::Float, test_device()))));
+    let metadata = BTreeMap::from([("classes".to_owned(), "[\"cat\",\"dog\"]".to_owned())]);
+    let path = folder.path().join("model.safetensors");
+    weights::save(&path, &tensors, &metadata).unwrap();
+    std::fs::write(folder.path().join("config.yaml"), TINY).unwrap();
+
+    for (ema, factor) in [(false, 1.), (true, 2.)] {
+        let Model::Diffusion(loaded) =
+            Model::open(folder.path(), None, ema, test_device(), Kind::Float).unwrap()
+        else {
+            panic!("a diffusion model")
+        };
+        assert_eq!(loaded.classes, ["cat", "dog"]);
+        let name = "model.diffusion_model.input_blocks.0.0.weight";
+        let (was, is) = (&model.vs().variables()[name], &loaded.vs().variables()[name]);
+        assert_close(name, is, &(was * factor), 1e-7);
+    }
+
+    let half = Model::open(folder.path(), None, false, test_device(), Kind::BFloat16).unwrap();
+    assert!(half.vs().variables().values().all(|tensor| tensor.kind() == Kind::BFloat16));
+
+    let without = Checkpoint::open(&path).unwrap().without(&["model.diffusion_model.out.2.bias"]);
+    let error = LatentDiffusion::load(&config(), without, false, test_device(), Kind::Float).unwrap_err().to_string();
+    assert!(error.contains("1 missing: model.diffusion_model.out.2.bias"), "{error}");
+}
+
+#[test]
+fn configs_that_cannot_be_are_refused_by_name() {
+    #[track_caller]
+    fn check(overrides: &[&str], expected: &str) {
+        let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+        let error = ModelFile::parse(TINY, "tiny.yaml", &overrides)
+            .and_then(|file| match file.model {
+                ModelConfig::LatentDiffusion(config) => LatentDiffusion::new(&config, test_device()).map(|_| ()),
+                _ => panic!("a diffusion model"),
+            })
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(expected) && !error.contains('\n'), "{error}");
+    }
+    check(&["model.params.unet_config.params.num_res_blockz=1"], "unknown field `num_res_blockz`");
+    check(&["model.params.num_timesteps_cond=2"], "num_timesteps_cond");
+    check(&["model.params.use_positional_encodings=true"], "use_positional_encodings");
+    check(&["model.params.learn_logvar=true"], "learn_logvar");
+    check(&["model.params.clip_denoised=true"], "clip_denoised");
+    check(&["model.params.scale_by_std=true"], "scale_by_std");
+    check(&["model.params.scale_factor=-1"], "scale_factor: expected a positive number");
+    check(&["model.params.conditioning_key=concat"], "conditioning_key");
+    check(&["model.params.channels=3"], "channels: the first stage has latents of 4 channels, got 3");
+    check(&["model.params.unet_config.params.in_channels=7"], "in_channels");
+    check(&["model.params.unet_config.params.context_dim=8"], "context_dim: the conditioner gives 16, got 8");
+    check(&["model.params.image_size=7"], "7");
+    check(&["model.lr=1"], "unknown field `lr`");
+    check(&["modle=1"], "unknown field `modle`");
+    let error = ModelFile::parse(&TINY.replace("timesteps", "timestepz").replace("image_size", "image_sise"), "tiny.yaml", &[]);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("image_sise") && error.contains("at line"), "{error}");
+}
+
+/// Every official file, unchanged, where the reference is at hand.
+#[test]
+fn official_configs_in_scope_parse_unchanged() {
+    let Some(reference) = std::env::var_os("LDM_REF") else {
+        eprintln!("skipped: LDM_REF does not name a folder with the reference's checkouts");
+        return;
+    };
+    let root = Path::new(&reference).join("latent-diffusion");
+    let diffusion = ["celebahq-ldm-vq-4", "ffhq-ldm-vq-4", "lsun_bedrooms-ldm-vq-4", "lsun_churches-ldm-kl-8", "cin-ldm-vq-f8", "cin256-v2"];
+    for name in diffusion {
+        let path = root.join(format!("configs/latent-diffusion/{name}.yaml"));
+        let file = ModelFile::read(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+        let ModelConfig::LatentDiffusion(config) = file.model else { panic!("{name}") };
+        config.check().unwrap();
+    }
+    for name in ["kl-f4", "kl-f8", "kl-f16", "kl-f32", "vq-f4", "vq-f4-noattn", "vq-f8", "vq-f8-n256", "vq-f16"] {
+        let path = root.join(format!("models/first_stage_models/{name}/config.yaml"));
+        ModelFile::read(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+    }
+}

@@ -1,0 +1,66 @@
+//! The EMA's and the optimizer's own properties.
+
+use ldm_core::device::test_device;
+use ldm_core::weights::{self, Checkpoint};
+use ldm_train::{AdamW, AdamWConfig, Ema};
+use tch::{Kind, Tensor};
+
+fn param(value: f64) -> Tensor {
+    Tensor::full([2, 2], value, (Kind::Float, test_device())).set_requires_grad(true)
+}
+
+#[test]
+fn the_average_follows_the_references_warm_up() {
+    // LitEma: n is counted up first, so the first decay is 2/11.
+    let mut weight = param(1.);
+    let mut ema = Ema::new(vec![("w".into(), weight.shallow_clone())], 0.9999);
+    let _ = tch::no_grad(|| weight.fill_(12.));
+    ema.update();
+    let first = 12. - (2. / 11.) * (12. - 1.);
+    assert!((ema.state()[0].1.double_value(&[0, 0]) - first).abs() < 1e-5);
+    ema.update();
+    let second = 12. - (3. / 12.) * (12. - first);
+    assert!((ema.state()[0].1.double_value(&[1, 1]) - second).abs() < 1e-5);
+    let inside = ema.swapped(|| weight.double_value(&[0, 0]));
+    assert!((inside - second).abs() < 1e-5);
+    assert_eq!(weight.double_value(&[0, 0]), 12., "the weights are back");
+    assert!((ema.state()[0].1.double_value(&[0, 0]) - second).abs() < 1e-5, "and so are the averages");
+}
+
+#[test]
+fn a_saved_optimizer_steps_as_the_one_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("optimizer.safetensors");
+    let step = |optimizer: &mut AdamW, weight: &Tensor| {
+        optimizer.zero_grad();
+        (weight * weight).sum(Kind::Float).backward();
+        let _ = optimizer.clip(Some(1.));
+        optimizer.step(0.1);
+    };
+    let (one, mut other) = (param(2.), param(0.));
+    let mut first = AdamW::new(vec![("w".into(), one.shallow_clone())], AdamWConfig::default());
+    step(&mut first, &one);
+    weights::save(&path, &first.state(), &Default::default()).unwrap();
+    tch::no_grad(|| other.copy_(&one));
+    let mut second = AdamW::new(vec![("w".into(), other.shallow_clone())], AdamWConfig::default());
+    second.load(&Checkpoint::open(&path).unwrap()).unwrap();
+    step(&mut first, &one);
+    step(&mut second, &other);
+    assert_eq!(one, other);
+    assert_ne!(one.double_value(&[0, 0]), 2.);
+
+    let mut wrong = AdamW::new(vec![("v".into(), param(0.))], AdamWConfig::default());
+    let error = wrong.load(&Checkpoint::open(&path).unwrap()).unwrap_err().to_string();
+    assert!(error.contains("missing: exp_avg.v") && error.contains("unexpected: exp_avg.w"), "{error}");
+}
+
+#[test]
+fn gradients_are_clipped_to_the_norm() {
+    let weight = param(3.);
+    let mut optimizer = AdamW::new(vec![("w".into(), weight.shallow_clone())], AdamWConfig::default());
+    optimizer.zero_grad();
+    weight.sum(Kind::Float).backward(); // four gradients of 1: norm 2
+    let norm = optimizer.clip(Some(0.5)).double_value(&[]);
+    assert!((norm - 2.).abs() < 1e-6);
+    assert!((weight.grad().norm().double_value(&[]) - 0.5).abs() < 1e-5);
+}
