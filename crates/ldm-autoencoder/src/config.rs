@@ -215,6 +215,16 @@ impl Default for IdentityConfig {
 }
 
 impl FirstStageConfig {
+    /// Channels of the narrowest convolutions; a first stage without any has 0.
+    pub fn narrowest(&self) -> i64 {
+        let net = match self {
+            Self::Kl(config) => &config.ddconfig,
+            Self::Vq(config) => &config.ddconfig,
+            Self::Identity(_) => return 0,
+        };
+        net.ch * net.ch_mult.iter().min().copied().unwrap_or(1)
+    }
+
     /// Refuses what no model can be built from.
     ///
     /// # Errors

@@ -16,5 +16,6 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let cli = args::Cli::parse();
+    ldm_libtorch::keep_freed_memory();
     report::run(|| commands::run(cli))
 }

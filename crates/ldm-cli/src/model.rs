@@ -3,7 +3,7 @@
 use anyhow::Context;
 use ldm_core::device::{device_name, parse_device, parse_dtype};
 use ldm_pipelines::{LatentDiffusion, Model};
-use tch::{Device, Kind};
+use tch::Device;
 
 use crate::args::{DeviceArgs, ModelArgs};
 use crate::progress::Talk;
@@ -36,11 +36,6 @@ pub(crate) fn open_diffusion(args: &ModelArgs) -> anyhow::Result<Box<LatentDiffu
             anyhow::bail!("{}: a first stage alone, which has nothing to sample from", args.model.display())
         }
     }
-}
-
-/// The dtype of a model's weights.
-pub(crate) fn kind(model: &Model) -> Kind {
-    model.vs().variables().values().map(tch::Tensor::kind).find(|kind| *kind != Kind::Int64).unwrap_or(Kind::Float)
 }
 
 /// The class a word names: a number below `count`, or one of `names`.

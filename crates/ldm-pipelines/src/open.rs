@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use ldm_autoencoder::{FirstStage, FirstStageConfig};
+use ldm_autoencoder::{FirstStage, FirstStageConfig, Posterior};
 use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, Result};
 use tch::nn::VarStore;
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 use crate::{LatentDiffusion, ModelConfig, ModelFile};
 
@@ -15,6 +15,8 @@ use crate::{LatentDiffusion, ModelConfig, ModelFile};
 pub struct FirstStageModel {
     /// Its variables, under CompVis' names.
     pub vs: VarStore,
+    channels_last: bool,
+    kind: Kind,
     /// The network.
     pub first_stage: Box<dyn FirstStage>,
 }
@@ -62,7 +64,11 @@ impl Model {
         let config = config.first_stage().expect("every other model is a first stage");
         let mut model = FirstStageModel::new(&config, device)?;
         crate::latent_diffusion::cast(&mut model.vs, kind);
-        ldm_libtorch::channels_last(&model.vs);
+        model.kind = kind;
+        model.channels_last = ldm_libtorch::prefers_channels_last(device, config.narrowest(), false);
+        if model.channels_last {
+            ldm_libtorch::channels_last(&model.vs);
+        }
         // A first stage trained by CompVis holds its discriminator and its perceptual network under `loss.`.
         checkpoint.without(&["loss.", "model_ema."]).load_into(&mut model.vs)?;
         Ok(Self::FirstStage(model))
@@ -73,6 +79,32 @@ impl Model {
         match self {
             Self::FirstStage(model) => &*model.first_stage,
             Self::Diffusion(model) => &*model.first_stage,
+        }
+    }
+
+    /// Encodes pictures, unscaled. See [`FirstStage::encode`].
+    ///
+    /// # Shapes
+    /// - `image`: `[B, 3, H, W]` in `[-1, 1]`, any dtype and device
+    pub fn encode(&self, image: &Tensor) -> Posterior {
+        tch::no_grad(|| self.first_stage().encode(&self.place(image)))
+    }
+
+    /// Decodes unscaled latents, not clamped. See [`FirstStage::decode`].
+    ///
+    /// # Shapes
+    /// - `z`: `[B, C, h, w]`, any dtype and device; returns `[B, 3, f·h, f·w]` f32
+    pub fn decode(&self, z: &Tensor) -> Tensor {
+        tch::no_grad(|| self.first_stage().decode(&self.place(z)).to_kind(Kind::Float))
+    }
+
+    fn place(&self, x: &Tensor) -> Tensor {
+        match self {
+            Self::FirstStage(model) => {
+                let x = x.to_device(model.vs.device()).to_kind(model.kind);
+                if model.channels_last { ldm_libtorch::to_channels_last(&x) } else { x }
+            }
+            Self::Diffusion(model) => model.place(x),
         }
     }
 
@@ -93,8 +125,7 @@ impl FirstStageModel {
     pub fn new(config: &FirstStageConfig, device: Device) -> Result<Self> {
         let vs = VarStore::new(device);
         let first_stage = ldm_autoencoder::build(&vs.root(), config)?;
-        ldm_libtorch::channels_last(&vs);
-        Ok(Self { vs, first_stage })
+        Ok(Self { vs, channels_last: false, kind: Kind::Float, first_stage })
     }
 }
 

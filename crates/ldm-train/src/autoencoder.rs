@@ -20,6 +20,7 @@ use crate::preview::two_rows;
 #[derive(Debug)]
 pub struct AutoencoderObjective {
     vs: VarStore,
+    channels_last: bool,
     model: Autoencoder,
     loss: ReconstructionLoss,
 }
@@ -32,14 +33,18 @@ impl AutoencoderObjective {
     pub fn new(config: &FirstStageConfig, device: Device) -> Result<Self> {
         let vs = VarStore::new(device);
         let model = Autoencoder::new(&vs.root(), config)?;
-        ldm_libtorch::channels_last(&vs);
-        Ok(Self { vs, model, loss: loss_config(config)? })
+        let channels_last = ldm_libtorch::prefers_channels_last(device, 0, true);
+        if channels_last {
+            ldm_libtorch::channels_last(&vs);
+        }
+        Ok(Self { vs, channels_last, model, loss: loss_config(config)? })
     }
 
     fn place(&self, images: &Tensor) -> Result<Tensor> {
         let size = images.size();
         self.model.check_image_size([size[2], size[3]])?;
-        Ok(ldm_libtorch::to_channels_last(&images.to_device(self.vs.device())))
+        let images = images.to_device(self.vs.device());
+        Ok(if self.channels_last { ldm_libtorch::to_channels_last(&images) } else { images })
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::bail;
 use ldm_core::image;
 use ldm_core::weights::{self, Checkpoint};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::args::DecodeArgs;
 use crate::{model, output};
@@ -25,9 +25,7 @@ pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
     output::all_free(&folder, size[0] as usize, args.output.force)?;
     let mut pixels = Vec::new();
     for index in 0..size[0] {
-        let latent = latents.narrow(0, index, 1).to_device(model.vs().device()).to_kind(model::kind(&model));
-        let decoded = tch::no_grad(|| model.first_stage().decode(&ldm_libtorch::to_channels_last(&latent)));
-        let decoded = decoded.to_device(tch::Device::Cpu).to_kind(Kind::Float);
+        let decoded = model.decode(&latents.narrow(0, index, 1)).to_device(tch::Device::Cpu);
         if decoded.isfinite().all().int64_value(&[]) == 0 {
             bail!("{}: latent {index} decodes to values that are no numbers: try --dtype f32", args.latents.display());
         }

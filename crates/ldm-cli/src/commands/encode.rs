@@ -13,15 +13,15 @@ use crate::{model, output, pictures};
 pub(crate) fn run(args: &EncodeArgs) -> anyhow::Result<()> {
     output::free(&args.out, args.force)?;
     let model = model::open(&args.model)?;
-    let (device, kind) = (model.vs().device(), model::kind(&model));
     let mut latents: Vec<Tensor> = Vec::new();
     for (index, path) in args.images.images.iter().enumerate() {
         let picture = pictures::read(path, &args.images, model.first_stage())?;
-        let picture = ldm_libtorch::to_channels_last(&picture.to_device(device).to_kind(kind));
-        let latent = tch::no_grad(|| {
-            let posterior = model.first_stage().encode(&picture);
-            if args.sample { posterior.sample(&mut Seeded::new([args.seed + index as u64])) } else { posterior.mode() }
-        });
+        let posterior = model.encode(&picture);
+        let latent = if args.sample {
+            posterior.sample(&mut Seeded::new([args.seed + index as u64]))
+        } else {
+            posterior.mode()
+        };
         let latent = latent.to_device(tch::Device::Cpu).to_kind(Kind::Float).contiguous();
         if let Some(first) = latents.first()
             && first.size() != latent.size()

@@ -3,22 +3,19 @@
 use ldm_core::image;
 use ldm_metrics::psnr;
 use serde_json::json;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::args::ReconstructArgs;
 use crate::{model, output, pictures};
 
 pub(crate) fn run(args: &ReconstructArgs) -> anyhow::Result<()> {
     let model = model::open(&args.model)?;
-    let (device, kind) = (model.vs().device(), model::kind(&model));
     let folder = output::folder(&args.output, "reconstruct")?;
     output::all_free(&folder, args.images.images.len(), args.output.force)?;
     let (mut sum, mut pairs) = (0., Vec::new());
     for (index, path) in args.images.images.iter().enumerate() {
         let picture = pictures::read(path, &args.images, model.first_stage())?;
-        let there = ldm_libtorch::to_channels_last(&picture.to_device(device).to_kind(kind));
-        let back = tch::no_grad(|| model.first_stage().decode(&model.first_stage().encode(&there).mode()));
-        let back = back.to_device(tch::Device::Cpu).to_kind(Kind::Float);
+        let back = model.decode(&model.encode(&picture).mode()).to_device(tch::Device::Cpu);
         let decibels = psnr(&back, &picture).double_value(&[0]);
         sum += decibels;
         let out = output::picture(&folder, index);

@@ -1,6 +1,6 @@
 //! Checkpoints: every format read, every refusal, the strict loader, and the writer.
 
-#![allow(clippy::unwrap_used)] // in the tests' own helpers, too, a panic is a failed test
+#![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
 
 mod formats;
 mod loader;
