@@ -37,16 +37,22 @@ pub(crate) enum Command {
     )]
     Train(TrainArgs),
     /// Samples pictures, unconditionally or by class.
-    #[command(after_help = "Example:\n  ldm sample --model runs/scenes --class circle,star -n 8 --guidance-scale 2")]
+    #[command(
+        after_help = "Example:\n  ldm sample --model runs/scenes --class circle,star -n 8 --guidance-scale 2"
+    )]
     Sample(SampleArgs),
     /// Writes the latents of pictures.
-    #[command(after_help = "Example:\n  ldm encode photo.jpg --model runs/kl-f4 --center-crop 128 --out latents.safetensors")]
+    #[command(
+        after_help = "Example:\n  ldm encode photo.jpg --model runs/kl-f4 --center-crop 128 --out latents.safetensors"
+    )]
     Encode(EncodeArgs),
     /// Makes pictures of latents.
     #[command(after_help = "Example:\n  ldm decode latents.safetensors --model runs/kl-f4 --out decoded")]
     Decode(DecodeArgs),
     /// Sends pictures through the first stage and back, and says how much was lost.
-    #[command(after_help = "Example:\n  ldm reconstruct *.jpg --model runs/kl-f4 --center-crop 128 --out rec")]
+    #[command(
+        after_help = "Example:\n  ldm reconstruct *.jpg --model runs/kl-f4 --center-crop 128 --out rec"
+    )]
     Reconstruct(ReconstructArgs),
     /// Says what a checkpoint, a model folder, a run, or a generated PNG holds. Runs no code from it.
     #[command(after_help = "Example:\n  ldm inspect model.ckpt --config config.yaml")]

@@ -45,7 +45,8 @@ pub(crate) fn class(word: &str, names: &[String], count: i64) -> anyhow::Result<
     }
     let number: Option<i64> = word.parse().ok();
     number.filter(|number| (0..count).contains(number)).with_context(|| {
-        let known = if names.is_empty() { String::new() } else { format!(", or one of {}", names.join(", ")) };
+        let known =
+            if names.is_empty() { String::new() } else { format!(", or one of {}", names.join(", ")) };
         format!("unknown class, expected 0 to {}{known}: {word}", count - 1)
     })
 }

@@ -8,17 +8,20 @@ use tch::Tensor;
 
 use crate::args::OutputArgs;
 
-/// The folder for the pictures of `command`: as asked, or the next free `outputs/COMMAND-N`.
-pub(crate) fn folder(args: &OutputArgs, command: &str) -> anyhow::Result<PathBuf> {
-    let folder = match &args.out {
-        Some(folder) => folder.clone(),
-        None => (1..)
+/// The folder for the pictures of `command`: as asked, or the next free `outputs/COMMAND-N`. It is made by
+/// [`make`], when there is something to put into it.
+pub(crate) fn folder(args: &OutputArgs, command: &str) -> PathBuf {
+    args.out.clone().unwrap_or_else(|| {
+        (1..=u32::MAX)
             .map(|number| PathBuf::from(format!("outputs/{command}-{number}")))
             .find(|folder| !folder.exists())
-            .expect("numbers do not end"),
-    };
-    std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    Ok(folder)
+            .expect("numbers do not end")
+    })
+}
+
+/// Makes a folder, if it is not there.
+pub(crate) fn make(folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())
 }
 
 /// Refuses a file that is there, unless `force`.
@@ -31,7 +34,10 @@ pub(crate) fn free(path: &Path, force: bool) -> anyhow::Result<()> {
 
 /// Refuses to start when one of the `count` pictures to come, or their grid, is there already.
 pub(crate) fn all_free(folder: &Path, count: usize, force: bool) -> anyhow::Result<()> {
-    (0..count).map(|index| picture(folder, index)).chain([folder.join("grid.png")]).try_for_each(|path| free(&path, force))
+    (0..count)
+        .map(|index| picture(folder, index))
+        .chain([folder.join("grid.png")])
+        .try_for_each(|path| free(&path, force))
 }
 
 /// `00000.png`.

@@ -15,12 +15,12 @@ use crate::args::ImageArgs;
 /// A size the first stage's factor does not divide is an error that says so.
 pub(crate) fn read(path: &Path, args: &ImageArgs, first_stage: &dyn FirstStage) -> anyhow::Result<Tensor> {
     let mut picture = image::read(path)?;
-    for (size, resize, crop) in [
-        (args.resize, Resize::SmallestSide, Crop::None),
-        (args.center_crop, Resize::None, Crop::Center),
-    ] {
+    for (size, resize, crop) in
+        [(args.resize, Resize::SmallestSide, Crop::None), (args.center_crop, Resize::None, Crop::Center)]
+    {
         if size.is_some() {
-            let config = TransformConfig { size, resize, crop, interpolation: Interpolation::Bicubic, flip: 0. };
+            let config =
+                TransformConfig { size, resize, crop, interpolation: Interpolation::Bicubic, flip: 0. };
             picture = Transform::new(config)?
                 .apply(picture, &mut Rng::of(&[]))
                 .map_err(anyhow::Error::msg)

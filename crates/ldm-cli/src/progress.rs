@@ -32,7 +32,7 @@ impl Talk {
     }
 
     /// Something may be wrong; said whatever the mood.
-    pub(crate) fn warn(self, text: &str) {
+    pub(crate) fn warn(text: &str) {
         eprintln!("warning: {text}");
     }
 
@@ -46,7 +46,15 @@ impl Talk {
             bar.reset_eta();
             bar
         });
-        Progress { bar, talk: self, length, said: Instant::now(), message: String::new(), started: Instant::now(), start }
+        Progress {
+            bar,
+            talk: self,
+            length,
+            said: Instant::now(),
+            message: String::new(),
+            started: Instant::now(),
+            start,
+        }
     }
 }
 
@@ -70,7 +78,8 @@ impl Progress {
         } else if !self.talk.quiet && self.said.elapsed() > Duration::from_secs(15) {
             self.said = Instant::now();
             let done = position.saturating_sub(self.start).max(1);
-            let left = self.started.elapsed().as_secs_f64() / done as f64 * self.length.saturating_sub(position) as f64;
+            let left = self.started.elapsed().as_secs_f64() / done as f64
+                * self.length.saturating_sub(position) as f64;
             eprintln!("{position}/{} {} ETA {left:.0} s", self.length, self.message);
         }
     }

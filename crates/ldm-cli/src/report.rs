@@ -38,7 +38,8 @@ pub(crate) fn run(body: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
             ExitCode::from(1)
         }
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+            let text =
+                panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
             if text.is_some_and(is_out_of_memory) {
                 eprintln!("error: the GPU is out of memory: try a smaller --batch-size or --dtype bf16");
             }

@@ -1,13 +1,17 @@
 //! One AdamW step over many small parameters: the cost of the call itself.
 
+#![allow(missing_docs, reason = "criterion's macro makes a function without any")]
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use ldm_libtorch::{AdamWStep, fused_adamw};
 use tch::{Device, Kind, Tensor};
 
 fn adamw(criterion: &mut Criterion) {
     let name = std::env::var("LDM_BENCH_DEVICE").unwrap_or_else(|_| "cpu".into());
-    let device = if name == "cpu" || ldm_libtorch::cuda_device_count() == 0 { Device::Cpu } else { Device::Cuda(0) };
-    let list = || -> Vec<Tensor> { (0..300).map(|_| Tensor::ones([64, 64], (Kind::Float, device))).collect() };
+    let device =
+        if name == "cpu" || ldm_libtorch::cuda_device_count() == 0 { Device::Cpu } else { Device::Cuda(0) };
+    let list =
+        || -> Vec<Tensor> { (0..300).map(|_| Tensor::ones([64, 64], (Kind::Float, device))).collect() };
     let (params, grads, exp_avgs, exp_avg_sqs) = (list(), list(), list(), list());
     let steps: Vec<Tensor> = (0..300).map(|_| Tensor::zeros([], (Kind::Float, device))).collect();
     let step = AdamWStep { lr: 1e-4, beta1: 0.9, beta2: 0.999, weight_decay: 0.01, eps: 1e-8 };

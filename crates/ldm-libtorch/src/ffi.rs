@@ -18,12 +18,36 @@ unsafe extern "C" {
     fn ldm_last_error() -> *const c_char;
     fn ldm_generator_new(seed: u64) -> *mut c_void;
     fn ldm_generator_free(generator: *mut c_void);
-    fn ldm_generator_randn(g: *mut c_void, size: *const i64, dims: usize, dtype: c_int, out: *mut Out) -> c_int;
-    fn ldm_generator_rand(g: *mut c_void, size: *const i64, dims: usize, dtype: c_int, out: *mut Out) -> c_int;
-    fn ldm_generator_randint(g: *mut c_void, high: i64, size: *const i64, dims: usize, out: *mut Out) -> c_int;
+    fn ldm_generator_randn(
+        g: *mut c_void,
+        size: *const i64,
+        dims: usize,
+        dtype: c_int,
+        out: *mut Out,
+    ) -> c_int;
+    fn ldm_generator_rand(
+        g: *mut c_void,
+        size: *const i64,
+        dims: usize,
+        dtype: c_int,
+        out: *mut Out,
+    ) -> c_int;
+    fn ldm_generator_randint(
+        g: *mut c_void,
+        high: i64,
+        size: *const i64,
+        dims: usize,
+        out: *mut Out,
+    ) -> c_int;
     fn ldm_to_channels_last(input: Ptr, out: *mut Out) -> c_int;
     fn ldm_is_channels_last(input: Ptr) -> c_int;
-    fn ldm_autocast_enter(cuda: c_int, on: c_int, dtype: c_int, was: *mut c_int, was_dtype: *mut c_int) -> c_int;
+    fn ldm_autocast_enter(
+        cuda: c_int,
+        on: c_int,
+        dtype: c_int,
+        was: *mut c_int,
+        was_dtype: *mut c_int,
+    ) -> c_int;
     fn ldm_autocast_leave(cuda: c_int, was: c_int, was_dtype: c_int) -> c_int;
     fn ldm_set_deterministic(on: c_int) -> c_int;
     fn ldm_set_tf32(on: c_int) -> c_int;
@@ -299,7 +323,9 @@ pub(crate) fn keep_freed_memory() {
     const M_MMAP_THRESHOLD: c_int = -3;
     // The largest threshold glibc takes.
     const LARGEST: c_int = 32 << 20;
-    for (option, value) in [(M_MMAP_THRESHOLD, LARGEST), (M_TRIM_THRESHOLD, c_int::MAX), (M_TOP_PAD, 64 << 20)] {
+    for (option, value) in
+        [(M_MMAP_THRESHOLD, LARGEST), (M_TRIM_THRESHOLD, c_int::MAX), (M_TOP_PAD, 64 << 20)]
+    {
         // SAFETY: plain values; mallopt refuses what it does not know.
         unsafe { mallopt(option, value) };
     }

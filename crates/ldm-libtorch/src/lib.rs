@@ -22,9 +22,11 @@ pub use checkpoint::{Shared, checkpoint};
 pub use format::{channels_last, is_channels_last, prefers_channels_last, to_channels_last};
 pub use generator::Generator;
 pub use mapped::{Mapped, map_file};
-pub use memory::{CudaMemory, cuda_memory, empty_cuda_cache, keep_freed_memory, peak_resident_bytes, reset_cuda_peak};
+pub use memory::{
+    CudaMemory, cuda_memory, empty_cuda_cache, keep_freed_memory, peak_resident_bytes, reset_cuda_peak,
+};
 pub use optim::{AdamWStep, fused_adamw, gradients, lerp_all, scale_all, total_norm};
 pub use settings::{
-    TORCH_VERSION, cuda_device_count, set_cudnn_benchmark, set_deterministic, set_seed, set_tf32, set_threads,
-    threads,
+    TORCH_VERSION, cuda_device_count, set_cudnn_benchmark, set_deterministic, set_seed, set_tf32,
+    set_threads, threads,
 };

@@ -1,5 +1,7 @@
 //! Each piece of the shim against what it must equal.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+
 use ldm_libtorch::{
     AdamWStep, Generator, Shared, autocast, channels_last, checkpoint, cuda_device_count, cuda_memory,
     fused_adamw, gradients, is_channels_last, lerp_all, scale_all, set_seed, to_channels_last, total_norm,
@@ -24,14 +26,22 @@ fn close(a: &Tensor, b: &Tensor, tolerance: f64) {
 #[test]
 fn generator_gives_pythons_numbers() {
     // torch.randn(5, generator=torch.Generator().manual_seed(42)) of torch 2.11.
-    let expected = [0.33669036626815796, 0.12880940735340118, 0.23446236550807953, 0.23033303022384644, -1.1228563785552979];
-    let drawn = Vec::<f64>::try_from(Generator::new(42).randn(&[5], Kind::Float).to_kind(Kind::Double)).unwrap();
+    let expected = [
+        0.33669036626815796,
+        0.12880940735340118,
+        0.23446236550807953,
+        0.23033303022384644,
+        -1.1228563785552979,
+    ];
+    let drawn =
+        Vec::<f64>::try_from(Generator::new(42).randn(&[5], Kind::Float).to_kind(Kind::Double)).unwrap();
     assert_eq!(drawn, expected);
     {
         let _turn = GLOBAL_GENERATOR.lock().unwrap();
         set_seed(7);
     }
-    let again = Vec::<f64>::try_from(Generator::new(42).randn(&[5], Kind::Float).to_kind(Kind::Double)).unwrap();
+    let again =
+        Vec::<f64>::try_from(Generator::new(42).randn(&[5], Kind::Float).to_kind(Kind::Double)).unwrap();
     assert_eq!(again, expected, "the global generator has no part in it");
     assert!(Generator::new(1).randint(10, &[100]).lt(10).all().int64_value(&[]) == 1);
     let uniform = Generator::new(1).rand(&[1000], Kind::Float);
@@ -90,7 +100,8 @@ fn adamw_follows_its_algorithm() {
 
 #[test]
 fn lerp_norm_and_scale_over_lists() {
-    let lists: Vec<Tensor> = (0..3).map(|seed| Generator::new(seed).randn(&[4, 2], Kind::Float).to_device(device())).collect();
+    let lists: Vec<Tensor> =
+        (0..3).map(|seed| Generator::new(seed).randn(&[4, 2], Kind::Float).to_device(device())).collect();
     let all = Tensor::cat(&lists, 0);
     close(&total_norm(&lists), &all.norm(), 1e-5);
     let targets: Vec<Tensor> = lists.iter().map(Tensor::zeros_like).collect();

@@ -1,5 +1,7 @@
 //! A whole sampling with a tiny model: what the pipeline costs around its networks.
 
+#![allow(missing_docs, reason = "criterion's macro makes a function without any")]
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use ldm_core::Prompt;
 use ldm_core::device::{bench_device, device_name};
@@ -10,7 +12,9 @@ const TINY: &str = include_str!("../tests/tiny.yaml");
 
 fn sample(criterion: &mut Criterion) {
     let device = bench_device();
-    let ModelConfig::LatentDiffusion(config) = ModelFile::parse(TINY, "tiny.yaml", &[]).expect("a config").model else {
+    let ModelConfig::LatentDiffusion(config) =
+        ModelFile::parse(TINY, "tiny.yaml", &[]).expect("a config").model
+    else {
         unreachable!("tiny.yaml describes a diffusion model")
     };
     let model = LatentDiffusion::new(&config, device).expect("a model");
@@ -24,7 +28,9 @@ fn sample(criterion: &mut Criterion) {
         };
         let name = format!("ddim10/tiny/batch4/guidance{guidance_scale}/f32/{}", device_name(device));
         criterion.bench_function(&name, |bencher| {
-            bencher.iter(|| generate(&model, &Prompt::class(&[0, 1, 2, 3]), &[0, 1, 2, 3], &sampling, None, &mut |_| {}));
+            bencher.iter(|| {
+                generate(&model, &Prompt::class(&[0, 1, 2, 3]), &[0, 1, 2, 3], &sampling, None, &mut |_| {})
+            });
         });
     }
 }

@@ -295,13 +295,19 @@ impl LatentDiffusionConfig {
     pub fn check(&self) -> Result<()> {
         let refuse = |field: &str, why: &str| Err(Error::invalid(format!("{field}: {why}")));
         if self.num_timesteps_cond != 1 {
-            return refuse("num_timesteps_cond", "a shortened conditioning schedule is not supported, expected 1");
+            return refuse(
+                "num_timesteps_cond",
+                "a shortened conditioning schedule is not supported, expected 1",
+            );
         }
         if self.use_positional_encodings {
             return refuse("use_positional_encodings", "the reference never published them, expected false");
         }
         if self.learn_logvar {
             return refuse("learn_logvar", "a learned log-variance is not supported yet, expected false");
+        }
+        if self.logvar_init != 0. {
+            return refuse("logvar_init", "a log-variance in the loss is not supported yet, expected 0");
         }
         if self.cond_stage_forward.is_some() {
             return refuse("cond_stage_forward", "no conditioner has another method, leave it out");

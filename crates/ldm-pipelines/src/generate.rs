@@ -1,8 +1,8 @@
 //! From a prompt and seeds to pictures.
 
+use ldm_conditioning::ConditionerConfig;
 use ldm_core::noise::Seeded;
 use ldm_core::{Conditioning, Error, NoiseSource, Prompt, Result};
-use ldm_conditioning::ConditionerConfig;
 use ldm_schedulers::{Denoiser, SamplerConfig, Spacing, Step};
 use tch::{Kind, Tensor};
 
@@ -73,7 +73,9 @@ pub fn generate(
         let cond = cast(model.conditioner.condition(prompt, false)?, model.kind());
         let latents = {
             let run = |denoiser: &dyn Denoiser| sampler.sample(denoiser, x, &levels, &mut noise, observe);
-            if sampling.guidance_scale == 1. || model.config.cond_stage_config == ConditionerConfig::Unconditional {
+            if sampling.guidance_scale == 1.
+                || model.config.cond_stage_config == ConditionerConfig::Unconditional
+            {
                 run(&Unguided::new(&model.unet, model.parameterization, &cond))
             } else {
                 let uncond = cast(model.conditioner.unconditional(count)?, model.kind());

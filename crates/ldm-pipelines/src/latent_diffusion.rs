@@ -121,6 +121,21 @@ impl LatentDiffusion {
                 unet.out_channels
             )));
         }
+        if unet.num_classes.is_some() {
+            return Err(Error::invalid(
+                "unet_config.params.num_classes: no conditioner here gives class labels, leave it out",
+            ));
+        }
+        if unet.n_embed.is_some() {
+            return Err(Error::invalid(
+                "unet_config.params.n_embed: predicting codebook entries is no diffusion model, leave it out",
+            ));
+        }
+        if config.conditioning_key() != Some(ConditioningKey::Crossattn) && unet.context_dim.is_some() {
+            return Err(Error::invalid(
+                "unet_config.params.context_dim: the model is unconditional and gives no context, leave it out",
+            ));
+        }
         if config.conditioning_key() == Some(ConditioningKey::Crossattn) {
             let width = config.context_dim();
             if width != unet.context_dim {
@@ -134,7 +149,6 @@ impl LatentDiffusion {
         self.unet.check_size([config.image_size, config.image_size])
     }
 
-
     /// Builds the model and loads every weight from a CompVis state dict (or ours, which has the same names).
     ///
     /// Schedule buffers and training leftovers (`logvar`, EMA copies) follow from the config or are no weights, and
@@ -142,7 +156,13 @@ impl LatentDiffusion {
     ///
     /// # Errors
     /// As [`LatentDiffusion::new`], and [`Error::Weights`] listing every name that does not fit.
-    pub fn load(config: &LatentDiffusionConfig, checkpoint: Checkpoint, ema: bool, device: Device, kind: Kind) -> Result<Self> {
+    pub fn load(
+        config: &LatentDiffusionConfig,
+        checkpoint: Checkpoint,
+        ema: bool,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self> {
         let mut model = Self::new(config, device)?;
         cast(&mut model.vs, kind);
         model.kind = kind;
@@ -151,19 +171,22 @@ impl LatentDiffusion {
         model.lay_out();
         let names: Vec<String> = model.vs.variables().into_keys().collect();
         let checkpoint = if ema && checkpoint.has_ema() { checkpoint.ema_over(&names) } else { checkpoint };
-        if config.scale_by_std {
-            let scale = checkpoint.tensor("scale_factor").map_err(|_| {
-                Error::format(checkpoint.path(), "scale_by_std is set and the file has no tensor `scale_factor`")
-            })?;
-            model.scale_factor = scale.double_value(&[]);
-        }
         if let Some(classes) = checkpoint.metadata().get("classes") {
             model.classes = serde_json::from_str(classes)
                 .map_err(|error| Error::format(checkpoint.path(), format!("metadata `classes`: {error}")))?;
         }
         let mut left_out = SCHEDULE_BUFFERS.to_vec();
         left_out.extend(["scale_factor", "logvar", "model_ema.", "first_stage_model.loss."]);
-        checkpoint.without(&left_out).load_into(&mut model.vs)?;
+        checkpoint.clone().without(&left_out).load_into(&mut model.vs)?;
+        if config.scale_by_std {
+            let scale = checkpoint.tensor("scale_factor").map_err(|_| {
+                Error::format(
+                    checkpoint.path(),
+                    "scale_by_std is set and the file has no tensor `scale_factor`",
+                )
+            })?;
+            model.scale_factor = scale.double_value(&[]);
+        }
         Ok(model)
     }
 
@@ -196,7 +219,9 @@ impl LatentDiffusion {
     /// - `image`: `[B, 3, H, W]` in `[-1, 1]`; returns `[B, C, H/f, W/f]` f32
     pub fn encode(&self, image: &Tensor, noise: &mut dyn NoiseSource) -> Tensor {
         let image = self.place(image);
-        tch::no_grad(|| self.first_stage.encode(&image).sample(noise).to_kind(Kind::Float) * self.scale_factor)
+        tch::no_grad(|| {
+            self.first_stage.encode(&image).sample(noise).to_kind(Kind::Float) * self.scale_factor
+        })
     }
 
     /// Decodes scaled latents into pictures, not clamped. CompVis `ddpm.py:706`.

@@ -57,9 +57,17 @@ impl Model {
     ///
     /// # Errors
     /// As [`LatentDiffusion::load`].
-    pub fn load(config: &ModelConfig, checkpoint: Checkpoint, ema: bool, device: Device, kind: Kind) -> Result<Self> {
+    pub fn load(
+        config: &ModelConfig,
+        checkpoint: Checkpoint,
+        ema: bool,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self> {
         if let ModelConfig::LatentDiffusion(config) = config {
-            return Ok(Self::Diffusion(Box::new(LatentDiffusion::load(config, checkpoint, ema, device, kind)?)));
+            return Ok(Self::Diffusion(Box::new(LatentDiffusion::load(
+                config, checkpoint, ema, device, kind,
+            )?)));
         }
         let config = config.first_stage().expect("every other model is a first stage");
         let mut model = FirstStageModel::new(&config, device)?;
@@ -142,10 +150,7 @@ fn locate(path: &Path) -> Result<(PathBuf, PathBuf)> {
     if path.is_file() {
         return Ok((path.to_path_buf(), path.with_file_name("config.yaml")));
     }
-    if !path.exists() {
-        let source = std::io::Error::from(std::io::ErrorKind::NotFound);
-        return Err(Error::Io { path: path.to_path_buf(), source });
-    }
+    std::fs::metadata(path).map_err(Error::io(path))?;
     if path.join("model_index.json").is_file() {
         return Err(Error::format(path, "a diffusers folder, which this version does not read"));
     }

@@ -1,5 +1,7 @@
 //! A tiny model: what is sampled depends on seeds and prompts, and on nothing else; what is saved loads strictly.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -8,7 +10,9 @@ use ldm_core::noise::Seeded;
 use ldm_core::testing::{assert_close, fill_weights, relative_l2};
 use ldm_core::weights::{self, Checkpoint};
 use ldm_core::{NoiseSource, Prompt};
-use ldm_pipelines::{LatentDiffusion, LatentDiffusionConfig, Model, ModelConfig, ModelFile, Sampling, generate};
+use ldm_pipelines::{
+    LatentDiffusion, LatentDiffusionConfig, Model, ModelConfig, ModelFile, Sampling, generate,
+};
 use ldm_schedulers::{Denoised, NoiseLevel, SamplerConfig};
 use tch::{Kind, Tensor};
 
@@ -76,7 +80,9 @@ fn given_noise_is_where_sampling_starts() {
     let given = generate(&model, &Prompt::class(&[1]), &[999], &how, Some(&noise), &mut |_| {}).unwrap();
     assert_eq!(seeded.latents, given.latents);
     let wrong = generate(&model, &Prompt::class(&[1]), &[5], &how, Some(&noise.narrow(1, 0, 3)), &mut |_| {});
-    assert!(wrong.unwrap_err().to_string().contains("init noise: expected shape [1, 4, 8, 8], got [1, 3, 8, 8]"));
+    assert!(
+        wrong.unwrap_err().to_string().contains("init noise: expected shape [1, 4, 8, 8], got [1, 3, 8, 8]")
+    );
 }
 
 #[test]
@@ -86,7 +92,8 @@ fn every_size_that_fits_is_sampled_and_others_are_refused() {
     let made = generate(&model, &Prompt::class(&[1]), &[0], &how([24, 32]), None, &mut |_| {}).unwrap();
     assert_eq!(made.images.size(), [1, 3, 24, 32]);
     assert_eq!(made.latents.size(), [1, 4, 12, 16]);
-    let refused = generate(&model, &Prompt::class(&[1]), &[0], &how([30, 32]), None, &mut |_| {}).unwrap_err();
+    let refused =
+        generate(&model, &Prompt::class(&[1]), &[0], &how([30, 32]), None, &mut |_| {}).unwrap_err();
     assert!(refused.to_string().contains("multiples of 4 (nearest: 28 and 32), got: 30"), "{refused}");
     let refused = generate(&model, &Prompt::default(), &[0], &how([16, 16]), None, &mut |_| {}).unwrap_err();
     assert!(refused.to_string().contains("conditioned on"), "{refused}");
@@ -112,7 +119,10 @@ fn a_saved_model_loads_with_its_average_and_its_class_names() {
         .iter()
         .filter(|(name, _)| name.starts_with("model."))
         .map(|(name, tensor)| {
-            (format!("model_ema.{}", name.trim_start_matches("model.").replace('.', "")), tensor.detach() * 2.)
+            (
+                format!("model_ema.{}", name.trim_start_matches("model.").replace('.', "")),
+                tensor.detach() * 2.,
+            )
         })
         .collect();
     tensors.extend(averaged);
@@ -138,7 +148,8 @@ fn a_saved_model_loads_with_its_average_and_its_class_names() {
     assert!(half.vs().variables().values().all(|tensor| tensor.kind() == Kind::BFloat16));
 
     let without = Checkpoint::open(&path).unwrap().without(&["model.diffusion_model.out.2.bias"]);
-    let error = LatentDiffusion::load(&config(), without, false, test_device(), Kind::Float).unwrap_err().to_string();
+    let error =
+        LatentDiffusion::load(&config(), without, false, test_device(), Kind::Float).unwrap_err().to_string();
     assert!(error.contains("1 missing: model.diffusion_model.out.2.bias"), "{error}");
 }
 
@@ -149,7 +160,9 @@ fn configs_that_cannot_be_are_refused_by_name() {
         let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
         let error = ModelFile::parse(TINY, "tiny.yaml", &overrides)
             .and_then(|file| match file.model {
-                ModelConfig::LatentDiffusion(config) => LatentDiffusion::new(&config, test_device()).map(|_| ()),
+                ModelConfig::LatentDiffusion(config) => {
+                    LatentDiffusion::new(&config, test_device()).map(|_| ())
+                }
                 _ => panic!("a diffusion model"),
             })
             .unwrap_err()
@@ -170,7 +183,11 @@ fn configs_that_cannot_be_are_refused_by_name() {
     check(&["model.params.image_size=7"], "7");
     check(&["model.lr=1"], "unknown field `lr`");
     check(&["modle=1"], "unknown field `modle`");
-    let error = ModelFile::parse(&TINY.replace("timesteps", "timestepz").replace("image_size", "image_sise"), "tiny.yaml", &[]);
+    let error = ModelFile::parse(
+        &TINY.replace("timesteps", "timestepz").replace("image_size", "image_sise"),
+        "tiny.yaml",
+        &[],
+    );
     let error = error.unwrap_err().to_string();
     assert!(error.contains("image_sise") && error.contains("at line"), "{error}");
 }
@@ -183,14 +200,23 @@ fn official_configs_in_scope_parse_unchanged() {
         return;
     };
     let root = Path::new(&reference).join("latent-diffusion");
-    let diffusion = ["celebahq-ldm-vq-4", "ffhq-ldm-vq-4", "lsun_bedrooms-ldm-vq-4", "lsun_churches-ldm-kl-8", "cin-ldm-vq-f8", "cin256-v2"];
+    let diffusion = [
+        "celebahq-ldm-vq-4",
+        "ffhq-ldm-vq-4",
+        "lsun_bedrooms-ldm-vq-4",
+        "lsun_churches-ldm-kl-8",
+        "cin-ldm-vq-f8",
+        "cin256-v2",
+    ];
     for name in diffusion {
         let path = root.join(format!("configs/latent-diffusion/{name}.yaml"));
         let file = ModelFile::read(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
         let ModelConfig::LatentDiffusion(config) = file.model else { panic!("{name}") };
         config.check().unwrap();
     }
-    for name in ["kl-f4", "kl-f8", "kl-f16", "kl-f32", "vq-f4", "vq-f4-noattn", "vq-f8", "vq-f8-n256", "vq-f16"] {
+    for name in
+        ["kl-f4", "kl-f8", "kl-f16", "kl-f32", "vq-f4", "vq-f4-noattn", "vq-f8", "vq-f8-n256", "vq-f16"]
+    {
         let path = root.join(format!("models/first_stage_models/{name}/config.yaml"));
         ModelFile::read(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
     }

@@ -1,5 +1,7 @@
 //! One optimizer step over a model's worth of parameters.
 
+#![allow(missing_docs, reason = "criterion's macro makes a function without any")]
+
 use criterion::{Criterion, criterion_group, criterion_main};
 use ldm_core::device::{bench_device, device_name};
 use ldm_train::{AdamW, AdamWConfig, Ema};
@@ -13,7 +15,8 @@ fn step(criterion: &mut Criterion) {
             (format!("p{index:03}"), weight)
         })
         .collect();
-    let clone = || params.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect::<Vec<_>>();
+    let clone =
+        || params.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect::<Vec<_>>();
     let mut optimizer = AdamW::new(clone(), AdamWConfig::default());
     let mut ema = Ema::new(clone(), 0.999);
     for (_, tensor) in &params {

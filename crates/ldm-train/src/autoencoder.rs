@@ -42,7 +42,7 @@ impl AutoencoderObjective {
 
     fn place(&self, images: &Tensor) -> Result<Tensor> {
         let size = images.size();
-        self.model.check_image_size([size[2], size[3]])?;
+        self.check_size([size[2], size[3]])?;
         let images = images.to_device(self.vs.device());
         Ok(if self.channels_last { ldm_libtorch::to_channels_last(&images) } else { images })
     }
@@ -53,7 +53,9 @@ fn loss_config(config: &FirstStageConfig) -> Result<ReconstructionLoss> {
     let given = match config {
         FirstStageConfig::Kl(config) => config.lossconfig.clone(),
         FirstStageConfig::Vq(config) => config.lossconfig.clone(),
-        FirstStageConfig::Identity(_) => return Err(Error::invalid("the identity first stage has nothing to train")),
+        FirstStageConfig::Identity(_) => {
+            return Err(Error::invalid("the identity first stage has nothing to train"));
+        }
     };
     let Some(given) = given else { return Ok(ReconstructionLoss::default()) };
     if let Some(target) = given.get("target").and_then(|target| target.as_str())
@@ -69,8 +71,13 @@ fn loss_config(config: &FirstStageConfig) -> Result<ReconstructionLoss> {
 }
 
 impl Objective for AutoencoderObjective {
-    fn prepare(&mut self, first: &Batch, _noise: &mut dyn NoiseSource) -> Result<()> {
-        self.place(&first.images).map(|_| ())
+    fn check_size(&self, size: [i64; 2]) -> Result<()> {
+        self.model.check_image_size(size)
+    }
+
+    /// Nothing to measure.
+    fn prepare(&mut self, _first: &Batch, _noise: &mut dyn NoiseSource) -> Result<()> {
+        Ok(())
     }
 
     fn loss(&self, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
@@ -123,7 +130,11 @@ impl Objective for AutoencoderObjective {
             let decoded = tch::no_grad(|| self.model.decode(&self.model.encode(&image).mode()));
             let each = psnr(&decoded, &image);
             sum += each.sum(Kind::Double).double_value(&[]);
-            absolute += (decoded - &image).abs().mean_dim([1, 2, 3].as_slice(), false, Kind::Float).sum(Kind::Double).double_value(&[]);
+            absolute += (decoded - &image)
+                .abs()
+                .mean_dim([1, 2, 3].as_slice(), false, Kind::Float)
+                .sum(Kind::Double)
+                .double_value(&[]);
             count += image.size()[0];
         }
         if count == 0 {
@@ -136,7 +147,9 @@ impl Objective for AutoencoderObjective {
         let count = batch.images.size()[0].min(config.count as i64);
         let image = self.place(&batch.images.narrow(0, 0, count))?;
         let decoded = tch::no_grad(|| match self.model.encode(&image) {
-            posterior @ Posterior::Gaussian { .. } => self.model.decode(&posterior.sample(&mut Seeded::new(0..count as u64))),
+            posterior @ Posterior::Gaussian { .. } => {
+                self.model.decode(&posterior.sample(&mut Seeded::new(0..count as u64)))
+            }
             Posterior::Point(z) => self.model.decode(&z),
         });
         Ok(two_rows(&image, &decoded))

@@ -299,9 +299,14 @@ impl RunConfig {
     /// [`Error::Config`] when the file gives none.
     pub fn learning_rate(&self) -> Result<f64> {
         let batch = self.data.batch_size as f64 * self.train.accumulate as f64;
-        self.train.learning_rate.or_else(|| self.base_learning_rate.map(|base| base * batch)).ok_or_else(|| {
-            Error::config(&self.path, "no learning rate: give train.learning_rate, or model.base_learning_rate")
-        })
+        self.train.learning_rate.or_else(|| self.base_learning_rate.map(|base| base * batch)).ok_or_else(
+            || {
+                Error::config(
+                    &self.path,
+                    "no learning rate: give train.learning_rate, or model.base_learning_rate",
+                )
+            },
+        )
     }
 
     /// The resolved, complete text: what `config.yaml` of a run holds.
@@ -334,7 +339,9 @@ fn make_absolute(tree: &mut Value, beside: &Path) {
                 if !key.as_str().is_some_and(|key| PATH_KEYS.contains(&key)) {
                     make_absolute(value, beside);
                 } else if let Value::Sequence(paths) = value {
-                    paths.iter_mut().for_each(|path| absolute(path, beside));
+                    for path in paths {
+                        absolute(path, beside);
+                    }
                 } else {
                     absolute(value, beside);
                 }
@@ -347,8 +354,15 @@ fn make_absolute(tree: &mut Value, beside: &Path) {
 
 fn absolute(value: &mut Value, beside: &Path) {
     if let Value::String(text) = value {
-        let found = [beside.join(&*text), PathBuf::from(&*text)].into_iter().find(|path| path.exists());
+        // A pattern of shards (`a-{000..003}.tar`) is no file itself; its folder is.
+        let (text_path, pattern) =
+            match (text.contains('{'), Path::new(&*text).parent(), Path::new(&*text).file_name()) {
+                (true, Some(folder), Some(name)) => (folder.to_path_buf(), Some(name.to_owned())),
+                _ => (PathBuf::from(&*text), None),
+            };
+        let found = [beside.join(&text_path), text_path].into_iter().find(|path| path.exists());
         if let Some(found) = found.and_then(|path| path.canonicalize().ok()) {
+            let found = pattern.map_or(found.clone(), |name| found.join(name));
             *text = found.to_string_lossy().into_owned();
         }
     }

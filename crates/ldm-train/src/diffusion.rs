@@ -1,11 +1,11 @@
 //! Stage two: denoise the latents of a frozen first stage.
 
+use ldm_conditioning::PromptDropout;
 use ldm_core::noise::PerStep;
 use ldm_core::weights::Checkpoint;
 use ldm_core::{NoiseSource, Prompt, Result};
 use ldm_data::Batch;
 use ldm_pipelines::{LatentDiffusion, LatentDiffusionConfig, LossType, SCHEDULE_BUFFERS, Sampling, generate};
-use ldm_conditioning::PromptDropout;
 use ldm_schedulers::{SamplerConfig, Spacing};
 use tch::{Device, Kind, Tensor};
 
@@ -81,16 +81,21 @@ impl DiffusionObjective {
 
     /// The prompt with conditions dropped at random, where the conditioner can do without them.
     fn drop_conditions(&self, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Prompt> {
-        let prompt = Prompt { class: batch.prompt.class.as_ref().map(Tensor::shallow_clone), ..Prompt::default() };
+        let prompt =
+            Prompt { class: batch.prompt.class.as_ref().map(Tensor::shallow_clone), ..Prompt::default() };
         self.dropout.apply(&*self.model.conditioner, prompt, noise)
     }
 }
 
 impl Objective for DiffusionObjective {
+    fn check_size(&self, size: [i64; 2]) -> Result<()> {
+        self.model.first_stage.check_image_size(size)?;
+        let [_, height, width] = self.model.first_stage.latent_size(size);
+        self.model.unet.check_size([height, width])
+    }
+
     /// Measures the latents' standard deviation, as the reference on its very first batch (`ddpm.py:479`).
     fn prepare(&mut self, first: &Batch, noise: &mut dyn NoiseSource) -> Result<()> {
-        let size = first.images.size();
-        self.model.first_stage.check_image_size([size[2], size[3]])?;
         if self.model.config.scale_by_std {
             self.model.scale_factor = 1.;
             let latents = self.model.encode(&first.images, noise);
@@ -112,7 +117,8 @@ impl Objective for DiffusionObjective {
         if config.original_elbo_weight != 0. {
             total += &vlb * config.original_elbo_weight;
         }
-        let parts = vec![("loss_simple", simple.detach()), ("loss_vlb", vlb.detach()), ("loss", total.detach())];
+        let parts =
+            vec![("loss_simple", simple.detach()), ("loss_vlb", vlb.detach()), ("loss", total.detach())];
         Ok(Loss { total, parts })
     }
 
@@ -153,7 +159,8 @@ impl Objective for DiffusionObjective {
             let mut noise = PerStep::new(0, 0, index as u64);
             let z = self.model.encode(&batch.images, &mut noise);
             let (size, steps) = (z.size()[0], self.model.config.timesteps as i64);
-            let t = (Tensor::arange(size, (Kind::Int64, z.device())) * steps).divide_scalar_mode(size, "floor");
+            let t =
+                (Tensor::arange(size, (Kind::Int64, z.device())) * steps).divide_scalar_mode(size, "floor");
             let eps = noise.like(&z);
             let each = tch::no_grad(|| self.losses(&z, &batch.prompt, &t.to_kind(Kind::Int64), &eps, false))?;
             sum += each.sum(Kind::Double).double_value(&[]);

@@ -49,7 +49,9 @@ impl LearningRate {
         let t = ((step - warm_up) as f64 / span).min(1.);
         match self {
             Self::Constant { .. } => 1.,
-            Self::Cosine { minimum, .. } => minimum + 0.5 * (1. - minimum) * (1. + (std::f64::consts::PI * t).cos()),
+            Self::Cosine { minimum, .. } => {
+                minimum + 0.5 * (1. - minimum) * (1. + (std::f64::consts::PI * t).cos())
+            }
             Self::Linear { minimum, .. } => minimum + (1. - minimum) * (1. - t),
         }
     }

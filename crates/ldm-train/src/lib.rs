@@ -12,6 +12,7 @@ mod config;
 mod diffusion;
 mod ema;
 mod learning_rate;
+mod meter;
 mod objective;
 mod optimizer;
 mod preview;
@@ -21,7 +22,8 @@ mod trainer;
 
 pub use autoencoder::AutoencoderObjective;
 pub use config::{
-    DataConfig, DataModule, Dtype, EmaConfig, LossConfig, PixelLoss, ReconstructionLoss, RunConfig, SampleConfig, TrainConfig,
+    DataConfig, DataModule, Dtype, EmaConfig, LossConfig, PixelLoss, ReconstructionLoss, RunConfig,
+    SampleConfig, TrainConfig,
 };
 pub use diffusion::DiffusionObjective;
 pub use ema::Ema;

@@ -19,6 +19,12 @@ pub struct Loss {
 
 /// A model under training, seen by the loop. Owns no optimizer, writes no file.
 pub trait Objective {
+    /// Whether pictures of `[H, W]` fit the model.
+    ///
+    /// # Errors
+    /// [`ldm_core::Error::Invalid`] with the nearest sizes that do.
+    fn check_size(&self, size: [i64; 2]) -> Result<()>;
+
     /// Once, before the first step of a new run: what must be measured on the first batch.
     ///
     /// # Errors

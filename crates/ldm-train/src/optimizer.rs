@@ -128,7 +128,9 @@ pub(crate) fn copy_named(targets: Vec<(String, Tensor)>, checkpoint: &Checkpoint
             Some(_) => {}
         }
     }
-    mismatch.unexpected.extend(checkpoint.names().filter(|name| !targets.contains_key(*name)).map(str::to_owned));
+    mismatch
+        .unexpected
+        .extend(checkpoint.names().filter(|name| !targets.contains_key(*name)).map(str::to_owned));
     if !mismatch.is_empty() {
         return Err(Error::Weights { path: checkpoint.path().to_path_buf(), mismatch });
     }

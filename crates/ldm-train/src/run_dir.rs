@@ -31,7 +31,10 @@ impl RunDir {
     pub fn create(root: &Path) -> Result<Self> {
         let taken = root.exists() && std::fs::read_dir(root).map_err(Error::io(root))?.next().is_some();
         if taken {
-            return Err(Error::data(root, "this run exists: go on with it by --resume, or name another by --run"));
+            return Err(Error::data(
+                root,
+                "this run exists: go on with it by --resume, or name another by --run",
+            ));
         }
         for folder in ["samples", "checkpoints", "model"] {
             let folder = root.join(folder);
@@ -105,14 +108,14 @@ impl RunDir {
     pub fn truncate_metrics(&self, step: u64) -> Result<()> {
         let path = self.metrics();
         let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
-        let kept: String = text
-            .lines()
-            .filter(|line| {
-                let parsed: Option<serde_json::Value> = serde_json::from_str(line).ok();
-                parsed.and_then(|line| line["step"].as_u64()).is_some_and(|at| at <= step)
-            })
-            .map(|line| format!("{line}\n"))
-            .collect();
+        let mut kept = String::new();
+        for line in text.lines() {
+            let parsed: Option<serde_json::Value> = serde_json::from_str(line).ok();
+            if parsed.and_then(|line| line["step"].as_u64()).is_some_and(|at| at <= step) {
+                kept.push_str(line);
+                kept.push('\n');
+            }
+        }
         files::write_bytes(path, kept.as_bytes())
     }
 
@@ -121,7 +124,12 @@ impl RunDir {
     ///
     /// # Errors
     /// Whatever `write` returns, and [`Error::Io`]; nothing half-written stays, and older checkpoints are untouched.
-    pub fn checkpoint(&self, step: u64, keep: usize, write: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    pub fn checkpoint(
+        &self,
+        step: u64,
+        keep: usize,
+        write: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
         let folder = self.root.join("checkpoints");
         let whole = folder.join(name(step));
         let partial = folder.join(format!("{PARTIAL}{}", name(step)));

@@ -65,7 +65,8 @@ pub(crate) fn read(
 ) -> Result<TrainState> {
     let path = folder.join("state.json");
     let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-    let state: TrainState = serde_json::from_str(&text).map_err(|error| Error::format(&path, error.to_string()))?;
+    let state: TrainState =
+        serde_json::from_str(&text).map_err(|error| Error::format(&path, error.to_string()))?;
     objective.load(Checkpoint::open(folder.join("model.safetensors"))?)?;
     optimizer.load(&Checkpoint::open(folder.join("optimizer.safetensors"))?)?;
     if let Some(ema) = ema {

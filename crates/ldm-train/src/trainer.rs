@@ -6,20 +6,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use ldm_autoencoder::{FirstStageConfig, KlConfig, VqConfig};
 use ldm_core::device::device_name;
 use ldm_core::noise::{PerStep, mix};
 use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, Result};
 use ldm_data::{Batch, Dataset, Loader, LoaderConfig, Position};
-use ldm_autoencoder::FirstStageConfig;
 use ldm_pipelines::{ModelConfig, weights_file};
 use serde_json::json;
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind};
 
 use crate::autoencoder::AutoencoderObjective;
 use crate::config::{Dtype, RunConfig};
 use crate::diffusion::DiffusionObjective;
 use crate::ema::Ema;
+use crate::meter::{Meter, integers};
 use crate::objective::Objective;
 use crate::optimizer::AdamW;
 use crate::run_dir::RunDir;
@@ -82,6 +83,11 @@ impl Trainer {
     /// Whatever is wrong with the config, the data, the first stage's checkpoint or the folder.
     pub fn create(config: RunConfig, root: &Path, device: Device) -> Result<Self> {
         let (objective, data, validation) = parts(&config, device)?;
+        // One picture tells the size of all; one that cannot be read is the loader's to name.
+        if let Ok(example) = data.get(0, config.train.seed) {
+            let [_, height, width] = example.size;
+            objective.check_size([height as i64, width as i64])?;
+        }
         let run = RunDir::create(root)?;
         let environment = json!({
             "ldm": env!("CARGO_PKG_VERSION"),
@@ -121,7 +127,17 @@ impl Trainer {
     ) -> Self {
         let optimizer = AdamW::new(objective.trainable(), config.train.optimizer);
         let ema = config.train.ema.map(|ema| Ema::new(objective.averaged(), ema.decay));
-        Self { config, run, device, objective, optimizer, ema, data, validation, state: TrainState::default() }
+        Self {
+            config,
+            run,
+            device,
+            objective,
+            optimizer,
+            ema,
+            data,
+            validation,
+            state: TrainState::default(),
+        }
     }
 
     /// Where it is kept.
@@ -178,19 +194,20 @@ impl Trainer {
             self.state.step += 1;
             (self.state.epoch, self.state.batch) = (position.epoch, position.batch);
             self.state.ema_updates = self.ema.as_ref().map_or(0, Ema::updates);
-            meter.steps += 1;
 
             let done = self.state.step;
             observe(Event::Step { step: done, steps: train.steps });
             let (at_end, stopping) = (done == train.steps, stop.load(Ordering::Relaxed));
-            if done % train.log_every == 0 || at_end || stopping {
+            if done.is_multiple_of(train.log_every) || at_end || stopping {
                 let seconds = last.elapsed().as_secs_f64();
                 self.state.seconds += seconds;
                 let line = meter.take(seconds, lr, &self.state, self.device);
                 if line.values().any(|value| !value.is_finite()) {
                     return Err(Error::data(
                         self.run.root(),
-                        format!("a loss is not a number at step {done}: the last checkpoint is kept; try a lower learning rate or train.clip_grad"),
+                        format!(
+                            "a loss is not a number at step {done}: the last checkpoint is kept; try a lower learning rate or train.clip_grad"
+                        ),
                     ));
                 }
                 self.run.log(&integers(&line))?;
@@ -202,7 +219,7 @@ impl Trainer {
                 }
                 last = Instant::now();
             }
-            let due = |every: u64| at_end || (every > 0 && done % every == 0);
+            let due = |every: u64| at_end || (every > 0 && done.is_multiple_of(every));
             if due(train.checkpoint_every) || stopping {
                 let path = self.checkpoint()?;
                 observe(Event::Checkpoint(&path));
@@ -254,19 +271,25 @@ impl Trainer {
         let path = self.run.checkpoint(self.state.step, self.config.train.keep, |folder| {
             state::write(folder, &self.state, objective, &self.optimizer, ema)
         })?;
-        state::write_model(&self.run.model(), &self.config.model_text(), self.data.classes(), objective, ema)?;
+        state::write_model(
+            &self.run.model(),
+            &self.config.model_text(),
+            self.data.classes(),
+            objective,
+            ema,
+        )?;
         Ok(path)
     }
 
     /// Held-back pictures in order, or the training set's own where there are none.
-    fn held_back(&self, count: usize) -> Result<impl Iterator<Item = Result<Batch>> + use<>> {
+    fn held_back(&self, count: usize, shuffle: bool) -> Result<impl Iterator<Item = Result<Batch>> + use<>> {
         let data = self.validation.as_ref().unwrap_or(&self.data);
         let batch_size = self.config.data.batch_size;
         let config = LoaderConfig {
             workers: self.config.data.num_workers,
             strict: self.config.data.strict,
             drop_last: false,
-            shuffle: false,
+            shuffle,
             ..LoaderConfig::new(batch_size, 0)
         };
         let batches = if count == 0 { usize::MAX } else { count.div_ceil(batch_size) };
@@ -282,7 +305,8 @@ impl Trainer {
 
     fn sample(&self) -> Result<PathBuf> {
         let config = &self.config.train.samples;
-        let mut batches = self.held_back(config.count)?;
+        // Shuffled, always alike: sets are often sorted by class.
+        let mut batches = self.held_back(config.count, true)?;
         let first = batches.next().ok_or_else(|| Error::data(self.run.root(), "no picture to show"))??;
         let picture = self.averaged(|| self.objective.preview(&first, config))?;
         let path = self.run.sample(self.state.step);
@@ -294,24 +318,16 @@ impl Trainer {
         if self.validation.is_none() {
             return Ok(BTreeMap::new());
         }
-        let mut batches = self.held_back(self.config.train.validate_images)?;
+        let mut batches = self.held_back(self.config.train.validate_images, false)?;
         let found = self.averaged(|| self.objective.validate(&mut batches))?;
-        let mut line: BTreeMap<String, f64> = found.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let mut line: BTreeMap<String, f64> =
+            found.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         if !line.is_empty() {
             line.insert("step".into(), self.state.step as f64);
             self.run.log(&integers(&line))?;
         }
         Ok(line)
     }
-}
-
-/// A line as JSON; steps and counts are written as integers.
-fn integers(line: &BTreeMap<String, f64>) -> serde_json::Value {
-    let number = |(name, value): (&String, &f64)| {
-        let whole = matches!(name.as_str(), "step" | "images" | "peak_memory");
-        (name.clone(), if whole { json!(*value as u64) } else { json!(value) })
-    };
-    serde_json::Value::Object(line.iter().map(number).collect())
 }
 
 type Parts = (Box<dyn Objective>, Arc<dyn Dataset>, Option<Arc<dyn Dataset>>);
@@ -323,7 +339,11 @@ fn parts(config: &RunConfig, device: Device) -> Result<Parts> {
     if data.len() < config.data.batch_size {
         return Err(Error::config(
             config.path(),
-            format!("data.params.batch_size: the set has {} pictures, got {}", data.len(), config.data.batch_size),
+            format!(
+                "data.params.batch_size: the set has {} pictures, got {}",
+                data.len(),
+                config.data.batch_size
+            ),
         ));
     }
     let validation = config.data.validation.as_ref().map(|set| set.open(base)).transpose()?;
@@ -336,6 +356,9 @@ fn parts(config: &RunConfig, device: Device) -> Result<Parts> {
                 FirstStageConfig::Vq(vq) => vq.ckpt_path.as_deref(),
                 FirstStageConfig::Identity(_) => None,
             };
+            if model.ckpt_path.is_some() {
+                return Err(unsupported_start(config, "model.params.ckpt_path"));
+            }
             let first_stage = first_stage.map(|path| Checkpoint::open(weights_file(path)?)).transpose()?;
             if first_stage.is_none() && !matches!(model.first_stage_config, FirstStageConfig::Identity(_)) {
                 return Err(Error::config(
@@ -348,51 +371,20 @@ fn parts(config: &RunConfig, device: Device) -> Result<Parts> {
         }
         other => {
             let first_stage = other.first_stage().expect("every other model is a first stage");
+            if let FirstStageConfig::Kl(KlConfig { ckpt_path: Some(_), .. })
+            | FirstStageConfig::Vq(VqConfig { ckpt_path: Some(_), .. }) = &first_stage
+            {
+                return Err(unsupported_start(config, "model.params.ckpt_path"));
+            }
             Box::new(AutoencoderObjective::new(&first_stage, device)?)
         }
     };
     Ok((objective, data, validation))
 }
 
-/// Sums since the last line, on the device until it is written.
-#[derive(Default)]
-struct Meter {
-    sums: BTreeMap<String, (Tensor, u64)>,
-    steps: u64,
-    images: u64,
-    waited: f64,
-}
-
-impl Meter {
-    fn add(&mut self, name: &str, value: &Tensor) {
-        let value = value.to_kind(Kind::Float);
-        match self.sums.get_mut(name) {
-            Some((sum, count)) => {
-                *sum += value;
-                *count += 1;
-            }
-            None => {
-                self.sums.insert(name.to_owned(), (value.copy(), 1));
-            }
-        }
-    }
-
-    /// The means, and the meter starts again.
-    fn take(&mut self, seconds: f64, lr: f64, state: &TrainState, device: Device) -> BTreeMap<String, f64> {
-        let taken = std::mem::take(self);
-        let mut line: BTreeMap<String, f64> =
-            taken.sums.iter().map(|(name, (sum, count))| (name.clone(), sum.double_value(&[]) / *count as f64)).collect();
-        let peak = match device {
-            Device::Cuda(index) => ldm_libtorch::cuda_memory(index).peak as f64,
-            _ => ldm_libtorch::peak_resident_bytes() as f64,
-        };
-        line.insert("step".into(), state.step as f64);
-        line.insert("images".into(), state.images as f64);
-        line.insert("seconds".into(), state.seconds);
-        line.insert("lr".into(), lr);
-        line.insert("images_per_second".into(), taken.images as f64 / seconds.max(1e-9));
-        line.insert("data_wait".into(), taken.waited / seconds.max(1e-9));
-        line.insert("peak_memory".into(), peak);
-        line
-    }
+/// Refuses to start from weights, which a later version will do, rather than to pass over the wish.
+fn unsupported_start(config: &RunConfig, key: &str) -> Error {
+    let why =
+        "a new run starts from fresh weights in this version; leave it out, or go on with a run by --resume";
+    Error::config(config.path(), format!("{key}: {why}"))
 }

@@ -1,5 +1,7 @@
 //! Both stages on tiny models: they learn, they resume to the bit, and they refuse what is wrong.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -90,7 +92,10 @@ fn kl() -> String {
 }
 
 fn vq() -> String {
-    FIRST_STAGE.replace("KIND", "vq").replace("DOUBLE", "false").replace("embed_dim: 4", "embed_dim: 4\n    n_embed: 32")
+    FIRST_STAGE
+        .replace("KIND", "vq")
+        .replace("DOUBLE", "false")
+        .replace("embed_dim: 4", "embed_dim: 4\n    n_embed: 32")
 }
 
 fn run(trainer: &mut Trainer) -> BTreeMap<String, f64> {
@@ -145,13 +150,19 @@ fn check_resume(text: &str, workers: usize) {
     }
     let steps = |run: &Path| -> Vec<u64> {
         let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-        text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64().unwrap()).collect()
+        text.lines()
+            .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["step"].as_u64().unwrap())
+            .collect()
     };
     assert!(steps(&broken).is_sorted() && steps(&broken).contains(&20));
     let model = Checkpoint::open(whole.join("model/model.safetensors")).unwrap();
     let averaged = Checkpoint::open(whole.join("checkpoints/step-0000020/ema.safetensors")).unwrap();
     let name = averaged.names().next().unwrap();
-    assert_eq!(model.tensor(name).unwrap(), averaged.tensor(name).unwrap(), "what is handed on is the average");
+    assert_eq!(
+        model.tensor(name).unwrap(),
+        averaged.tensor(name).unwrap(),
+        "what is handed on is the average"
+    );
 }
 
 fn first_stage(folder: &Path) -> PathBuf {
@@ -192,7 +203,8 @@ fn first_stages_learn_a_few_pictures_by_heart() {
             "model.params.ddconfig.dropout=0.0",
             "train.checkpoint_every=1000",
         ];
-        let mut trainer = Trainer::create(config(&text, &overrides), &folder.path().join("run"), test_device()).unwrap();
+        let mut trainer =
+            Trainer::create(config(&text, &overrides), &folder.path().join("run"), test_device()).unwrap();
         let mut first = None;
         trainer
             .run(&AtomicBool::new(false), &mut |event| {
@@ -202,7 +214,8 @@ fn first_stages_learn_a_few_pictures_by_heart() {
             })
             .unwrap();
         let text = std::fs::read_to_string(folder.path().join("run/metrics.jsonl")).unwrap();
-        let last = text.lines().rev().find(|line| line.contains("\"rec_loss\"") && !line.contains("val/")).unwrap();
+        let last =
+            text.lines().rev().find(|line| line.contains("\"rec_loss\"") && !line.contains("val/")).unwrap();
         let last = serde_json::from_str::<serde_json::Value>(last).unwrap()["rec_loss"].as_f64().unwrap();
         assert!(last < 0.1 && last < 0.3 * first.unwrap(), "from {first:?} to {last}");
     }
@@ -224,7 +237,9 @@ fn a_diffusion_model_learns_a_few_pictures_by_heart() {
         "train.checkpoint_every=1000",
     ];
     let text = DIFFUSION.replace("FIRST", &first.to_string_lossy());
-    let last = run(&mut Trainer::create(config(&text, &overrides), &folder.path().join("run"), test_device()).unwrap());
+    let last =
+        run(&mut Trainer::create(config(&text, &overrides), &folder.path().join("run"), test_device())
+            .unwrap());
     // A model that learnt nothing has a loss of 1.
     assert!(last["loss_simple"] < 0.35, "{last:?}");
 }
@@ -234,7 +249,9 @@ fn bf16_autocast_trains() {
     let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let overrides = ["train.dtype=bf16", "train.steps=5"];
-    let last = run(&mut Trainer::create(config(&kl(), &overrides), &folder.path().join("run"), test_device()).unwrap());
+    let last =
+        run(&mut Trainer::create(config(&kl(), &overrides), &folder.path().join("run"), test_device())
+            .unwrap());
     assert!(last["loss"].is_finite());
 }
 
@@ -261,15 +278,28 @@ fn what_is_wrong_is_said_in_one_sentence_and_nothing_is_written() {
     check(&kl(), &["data.params.batch_size=0"], "expected at least 1");
     check(&kl(), &["train.learning_rate=null"], "no learning rate");
     check(&kl(), &["train.conditioning_dropout=2"], "expected a probability");
-    check(&kl(), &["model.params.lossconfig={target: ldm.modules.losses.LPIPSWithDiscriminator, params: {disc_start: 1}}"],
-        "perceptual and adversarial terms are not supported yet");
+    check(
+        &kl(),
+        &[
+            "model.params.lossconfig={target: ldm.modules.losses.LPIPSWithDiscriminator, params: {disc_start: 1}}",
+        ],
+        "perceptual and adversarial terms are not supported yet",
+    );
     check(&kl(), &["model.base_lr=1"], "unknown field `base_lr`");
     let missing = DIFFUSION.replace("FIRST", "nowhere");
     check(&missing, &[], "nowhere");
     check(&DIFFUSION.replace("        ckpt_path: FIRST\n", ""), &[], "needs the trained first stage");
-    check(&DIFFUSION, &["model.params.unet_config.params.context_dim=8"], "context_dim");
-    check(&DIFFUSION, &["model.params.channels=3"], "channels: the first stage has latents of 4 channels, got 3");
-    check(&DIFFUSION, &["model.params.learn_logvar=true"], "learn_logvar");
+    let folder = tempfile::tempdir().unwrap();
+    let diffusion = DIFFUSION.replace("FIRST", &first_stage(folder.path()).to_string_lossy());
+    check(&diffusion, &["model.params.unet_config.params.context_dim=8"], "context_dim");
+    check(
+        &diffusion,
+        &["model.params.channels=3"],
+        "channels: the first stage has latents of 4 channels, got 3",
+    );
+    check(&diffusion, &["model.params.learn_logvar=true"], "learn_logvar");
+    check(&diffusion, &["model.params.ckpt_path=x"], "a new run starts from fresh weights");
+    check(&diffusion, &["data.params.train.params.size=18"], "divisible by 2, got 9x9");
 }
 
 #[test]
@@ -277,9 +307,9 @@ fn a_size_the_factor_does_not_divide_is_refused() {
     let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let config = config(&kl(), &["data.params.train.params.size=17"]);
-    let mut trainer = Trainer::create(config, &folder.path().join("run"), test_device()).unwrap();
-    let error = trainer.run(&AtomicBool::new(false), &mut |_| {}).unwrap_err().to_string();
-    assert!(error.contains("multiples of 2"), "{error}");
+    let root = folder.path().join("run");
+    let error = Trainer::create(config, &root, test_device()).unwrap_err().to_string();
+    assert!(error.contains("multiples of 2") && !root.exists(), "{error}");
 }
 
 #[test]

@@ -31,12 +31,16 @@ fn open(args: &DataArgs) -> anyhow::Result<Arc<dyn Dataset>> {
 
 fn info(args: &DataArgs, as_json: bool) -> anyhow::Result<()> {
     let data = open(args)?;
-    let info = Info::of(&*data, usize::MAX.min(data.len()));
+    let info = Info::of(&*data, data.len());
     let bad = unreadable(&*data);
     if as_json {
-        let classes: Vec<_> = info.classes.iter().map(|(name, count)| json!({"name": name, "count": count})).collect();
-        let sizes: Vec<_> =
-            info.sizes.iter().map(|([width, height], count)| json!({"width": width, "height": height, "count": count})).collect();
+        let classes: Vec<_> =
+            info.classes.iter().map(|(name, count)| json!({"name": name, "count": count})).collect();
+        let sizes: Vec<_> = info
+            .sizes
+            .iter()
+            .map(|([width, height], count)| json!({"width": width, "height": height, "count": count}))
+            .collect();
         let document = json!({
             "name": info.name, "count": info.count, "classes": classes, "sizes": sizes,
             "captioned": info.captioned, "captions": info.captions, "fingerprint": info.fingerprint,
@@ -72,8 +76,11 @@ fn preview(args: &DataArgs, out: &Path, count: usize, force: bool) -> anyhow::Re
     output::free(out, force)?;
     let data = open(args)?;
     let count = count.clamp(1, data.len());
-    let config = LoaderConfig { workers: 0, strict: args.strict, drop_last: false, ..LoaderConfig::new(count, 0) };
-    let Some(batch) = Loader::one_pass(data, config)?.next() else { bail!("no picture of the set can be read") };
+    let config =
+        LoaderConfig { workers: 0, strict: args.strict, drop_last: false, ..LoaderConfig::new(count, 0) };
+    let Some(batch) = Loader::one_pass(data, config)?.next() else {
+        bail!("no picture of the set can be read")
+    };
     let images = batch?.images;
     let columns = (count as f64).sqrt().ceil() as i64;
     image::write_png(out, &image::grid(&images, columns, 2), &[])?;

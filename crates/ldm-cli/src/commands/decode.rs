@@ -21,14 +21,18 @@ pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
     if size.len() != 4 || size[1] != channels {
         bail!("{}: latents: expected shape [B, {channels}, h, w], got {size:?}", args.latents.display());
     }
-    let folder = output::folder(&args.output, "decode")?;
+    let folder = output::folder(&args.output, "decode");
     output::all_free(&folder, size[0] as usize, args.output.force)?;
     let mut pixels = Vec::new();
     for index in 0..size[0] {
         let decoded = model.decode(&latents.narrow(0, index, 1)).to_device(tch::Device::Cpu);
         if decoded.isfinite().all().int64_value(&[]) == 0 {
-            bail!("{}: latent {index} decodes to values that are no numbers: try --dtype f32", args.latents.display());
+            bail!(
+                "{}: latent {index} decodes to values that are no numbers: try --dtype f32",
+                args.latents.display()
+            );
         }
+        output::make(&folder)?;
         let path = output::picture(&folder, index as usize);
         image::write_png(&path, &decoded.get(0), &[])?;
         println!("{}", path.display());

@@ -40,14 +40,23 @@ pub(crate) fn run(args: &DemoArgs, talk: Talk) -> anyhow::Result<()> {
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     let stop = Stop::on_signals()?;
 
-    let first = stage(FIRST_STAGE, &args.first_stage, &out.join("first-stage"), device, &stop, talk, "first stage (1 of 2)")?;
+    let first = stage(
+        FIRST_STAGE,
+        &args.first_stage,
+        &out.join("first-stage"),
+        device,
+        &stop,
+        talk,
+        "first stage (1 of 2)",
+    )?;
     let data = first.config.data.train.open(Path::new("."))?;
     let classes = data.classes().to_vec();
     let text = DIFFUSION
         .replace("FIRST_STAGE", &serde_json::to_string(&first.model)?)
         .replace("NULL_CLASS", &classes.len().to_string())
         .replace("CLASSES", &(classes.len() + 1).to_string());
-    let second = stage(&text, &args.diffusion, &out.join("diffusion"), device, &stop, talk, "diffusion (2 of 2)")?;
+    let second =
+        stage(&text, &args.diffusion, &out.join("diffusion"), device, &stop, talk, "diffusion (2 of 2)")?;
 
     talk.say("sampling and writing the report");
     let Model::Diffusion(model) = Model::open(&second.model, None, true, device, Kind::Float)? else {
@@ -60,7 +69,11 @@ pub(crate) fn run(args: &DemoArgs, talk: Talk) -> anyhow::Result<()> {
     let sampling_seconds = begun.elapsed().as_secs_f64();
     let denoising = denoising_steps(&model)?;
     let sheet = rows.iter().map(|(_, pictures)| pictures.shallow_clone()).collect::<Vec<_>>();
-    image::write_png(out.join("samples.png"), &image::grid(&Tensor::cat(&sheet, 0), PER_CLASS as i64, 2), &[])?;
+    image::write_png(
+        out.join("samples.png"),
+        &image::grid(&Tensor::cat(&sheet, 0), PER_CLASS as i64, 2),
+        &[],
+    )?;
 
     let report = report::Report {
         stages: [&first, &second],
@@ -127,7 +140,8 @@ fn held_back(config: &RunConfig) -> anyhow::Result<Batch> {
 fn reconstructions(model: &LatentDiffusion, originals: &Tensor) -> ([Tensor; 2], Vec<f64>) {
     let on_device = originals.to_device(model.vs().device());
     let back = tch::no_grad(|| model.first_stage.decode(&model.first_stage.encode(&on_device).mode()));
-    let decibels = Vec::<f64>::try_from(psnr(&back, &on_device).to_kind(Kind::Double)).expect("one number a picture");
+    let decibels =
+        Vec::<f64>::try_from(psnr(&back, &on_device).to_kind(Kind::Double)).expect("one number a picture");
     ([originals.shallow_clone(), back], decibels)
 }
 

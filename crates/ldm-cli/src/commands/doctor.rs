@@ -53,7 +53,11 @@ fn why_no_cuda() -> &'static str {
     let set = loaded().is_some_and(|path| path.with_file_name("libtorch_cuda.so").exists());
     match (driver, set) {
         (false, _) => "none: no NVIDIA driver on this machine",
-        (true, false) => "none: a driver is here, but the CPU set of libtorch is in use; run `cargo xtask setup --cuda`",
-        (true, true) => "none: driver and libtorch are here, but no device answers; is the driver new enough for CUDA 13 (`nvidia-smi`)?",
+        (true, false) => {
+            "none: a driver is here, but the CPU set of libtorch is in use; run `cargo xtask setup --cuda`"
+        }
+        (true, true) => {
+            "none: driver and libtorch are here, but no device answers; is the driver new enough for CUDA 13 (`nvidia-smi`)?"
+        }
     }
 }

@@ -19,7 +19,10 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
         return png(&args.path, args.json);
     }
     let weights = if args.path.is_dir() { weights_file(&args.path)? } else { args.path.clone() };
-    let config = args.config.clone().or_else(|| Some(weights.with_file_name("config.yaml")).filter(|path| path.is_file()));
+    let config = args
+        .config
+        .clone()
+        .or_else(|| Some(weights.with_file_name("config.yaml")).filter(|path| path.is_file()));
     let checkpoint = Checkpoint::open(&weights)?;
     let found = Found::of(&checkpoint);
     let (architecture, fits) = match &config {
@@ -30,7 +33,7 @@ pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     if args.json {
         let document = json!({
             "path": weights, "format": checkpoint.format().to_string(), "sha256": sha256,
-            "architecture": architecture, "config": config, "fits": fits.as_ref().map(|fits| fits.is_ok()),
+            "architecture": architecture, "config": config, "fits": fits.as_ref().map(Result::is_ok),
             "misfit": fits.as_ref().and_then(|fits| fits.as_ref().err()),
             "tensors": found.tensors, "parameters": found.parameters, "parts": found.parts, "dtypes": found.dtypes,
             "ema": checkpoint.has_ema(), "metadata": checkpoint.metadata(),
@@ -111,16 +114,26 @@ type Verdict = (String, Option<Result<(), String>>);
 fn held_against(config: &Path, checkpoint: Checkpoint) -> anyhow::Result<Verdict> {
     let file = ModelFile::read(config, &[])?;
     let architecture = match &file.model {
-        ModelConfig::Kl(kl) => format!("KL first stage, f = {}, {} latent channels", kl.ddconfig.factor(), kl.embed_dim),
+        ModelConfig::Kl(kl) => {
+            format!("KL first stage, f = {}, {} latent channels", kl.ddconfig.factor(), kl.embed_dim)
+        }
         ModelConfig::Vq(vq) => {
-            format!("VQ first stage, f = {}, {} latent channels, {} codes", vq.ddconfig.factor(), vq.embed_dim, vq.n_embed)
+            format!(
+                "VQ first stage, f = {}, {} latent channels, {} codes",
+                vq.ddconfig.factor(),
+                vq.embed_dim,
+                vq.n_embed
+            )
         }
         ModelConfig::LatentDiffusion(model) => {
             let condition = match model.conditioning_key() {
                 None => "unconditional".into(),
                 Some(key) => format!("conditioned by {}", format!("{key:?}").to_lowercase()),
             };
-            format!("latent diffusion, {} x {} x {} latents, {condition}", model.channels, model.image_size, model.image_size)
+            format!(
+                "latent diffusion, {} x {} x {} latents, {condition}",
+                model.channels, model.image_size, model.image_size
+            )
         }
     };
     let fits = Model::load(&file.model, checkpoint, true, Device::Cpu, Kind::Float);
@@ -131,7 +144,8 @@ fn sha256(path: &Path) -> anyhow::Result<String> {
     let context = || path.display().to_string();
     let mut hash = Sha256::new();
     std::io::copy(&mut File::open(path).with_context(context)?, &mut hash).with_context(context)?;
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    let digest = hash.finalize();
+    Ok(digest.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")))
 }
 
 /// 12345678 → 12,345,678.
@@ -139,7 +153,7 @@ fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -150,7 +164,8 @@ fn grouped(count: u64) -> String {
 fn starts_as_png(path: &PathBuf) -> anyhow::Result<bool> {
     let mut head = [0; 8];
     let mut file = File::open(path).with_context(|| path.display().to_string())?;
-    Ok(file.read(&mut head).with_context(|| path.display().to_string())? == 8 && head == *b"\x89PNG\r\n\x1a\n")
+    Ok(file.read(&mut head).with_context(|| path.display().to_string())? == 8
+        && head == *b"\x89PNG\r\n\x1a\n")
 }
 
 /// The text chunks of a PNG.

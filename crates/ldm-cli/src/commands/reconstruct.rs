@@ -10,7 +10,7 @@ use crate::{model, output, pictures};
 
 pub(crate) fn run(args: &ReconstructArgs) -> anyhow::Result<()> {
     let model = model::open(&args.model)?;
-    let folder = output::folder(&args.output, "reconstruct")?;
+    let folder = output::folder(&args.output, "reconstruct");
     output::all_free(&folder, args.images.images.len(), args.output.force)?;
     let (mut sum, mut pairs) = (0., Vec::new());
     for (index, path) in args.images.images.iter().enumerate() {
@@ -18,6 +18,7 @@ pub(crate) fn run(args: &ReconstructArgs) -> anyhow::Result<()> {
         let back = model.decode(&model.encode(&picture).mode()).to_device(tch::Device::Cpu);
         let decibels = psnr(&back, &picture).double_value(&[0]);
         sum += decibels;
+        output::make(&folder)?;
         let out = output::picture(&folder, index);
         image::write_png(&out, &back.get(0), &[])?;
         if args.json {

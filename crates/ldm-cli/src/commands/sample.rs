@@ -30,7 +30,7 @@ pub(crate) fn run(args: &SampleArgs, talk: Talk) -> anyhow::Result<()> {
     {
         bail!("--init-noise holds {} pictures, --num-images asks for {}", noise.size()[0], args.num_images);
     }
-    let folder = output::folder(&args.output, "sample")?;
+    let folder = output::folder(&args.output, "sample");
     output::all_free(&folder, args.num_images, args.output.force)?;
 
     let mut bar = talk.bar((args.num_images.div_ceil(args.batch_size) * sampling.steps) as u64, 0);
@@ -38,7 +38,11 @@ pub(crate) fn run(args: &SampleArgs, talk: Talk) -> anyhow::Result<()> {
     for start in (0..args.num_images).step_by(args.batch_size) {
         let count = args.batch_size.min(args.num_images - start);
         let seeds: Vec<u64> = (start..start + count).map(|index| args.seed + index as u64).collect();
-        let prompt = if classes.is_empty() { Prompt::default() } else { Prompt::class(&classes[start..start + count]) };
+        let prompt = if classes.is_empty() {
+            Prompt::default()
+        } else {
+            Prompt::class(&classes[start..start + count])
+        };
         let noise = noise.as_ref().map(|noise| noise.narrow(0, start as i64, count as i64));
         let begun = Instant::now();
         let before = (start / args.batch_size * sampling.steps) as u64;
@@ -49,6 +53,7 @@ pub(crate) fn run(args: &SampleArgs, talk: Talk) -> anyhow::Result<()> {
         if !finite {
             bail!("the model decoded values that are no numbers: try --dtype f32");
         }
+        output::make(&folder)?;
         let seconds = begun.elapsed().as_secs_f64() / count as f64;
         for (index, seed) in seeds.iter().enumerate() {
             let number = start + index;
@@ -71,7 +76,11 @@ pub(crate) fn run(args: &SampleArgs, talk: Talk) -> anyhow::Result<()> {
     bar.finish();
     output::grid(&folder, &Tensor::cat(&pictures, 0))?;
     if let Some(path) = &args.save_latents {
-        weights::save(path, &[("latents".into(), Tensor::cat(&latents, 0))], &std::collections::BTreeMap::new())?;
+        weights::save(
+            path,
+            &[("latents".into(), Tensor::cat(&latents, 0))],
+            &std::collections::BTreeMap::new(),
+        )?;
     }
     Ok(())
 }
@@ -124,13 +133,20 @@ fn class_name(model: &LatentDiffusion, class: i64) -> String {
 }
 
 /// Everything that made a picture, in the form the common web UIs read.
-fn parameters(class: Option<&str>, seed: u64, sampling: &Sampling, images: &Tensor, args: &SampleArgs) -> String {
+fn parameters(
+    class: Option<&str>,
+    seed: u64,
+    sampling: &Sampling,
+    images: &Tensor,
+    args: &SampleArgs,
+) -> String {
     let size = images.size();
     let eta = match sampling.sampler {
         SamplerConfig::Ddim { eta } if eta > 0. => format!(", Eta: {eta}"),
         _ => String::new(),
     };
-    let noise = args.init_noise.as_ref().map_or(String::new(), |path| format!(", Init noise: {}", path.display()));
+    let noise =
+        args.init_noise.as_ref().map_or(String::new(), |path| format!(", Init noise: {}", path.display()));
     format!(
         "{}Steps: {}, Sampler: {}, CFG scale: {}, Seed: {seed}, Size: {}x{}, Model: {}{eta}{noise}, Version: ldm {}",
         class.map_or(String::new(), |class| format!("class: {class}\n")),

@@ -62,13 +62,16 @@ pub(crate) fn train(trainer: &mut Trainer, stop: &Stop, talk: Talk) -> anyhow::R
             }
         }
         Event::Validated(numbers) => {
-            let words: Vec<String> =
-                numbers.iter().filter(|(name, _)| *name != "step").map(|(name, value)| format!("{name} {value:.4}")).collect();
+            let words: Vec<String> = numbers
+                .iter()
+                .filter(|(name, _)| *name != "step")
+                .map(|(name, value)| format!("{name} {value:.4}"))
+                .collect();
             let text = format!("step {}: {}", numbers.get("step").copied().unwrap_or(0.), words.join(", "));
             progress.as_ref().map_or_else(|| talk.say(&text), |progress| progress.line(&text));
         }
         Event::Checkpoint(path) | Event::Sample(path) => talk.detail(&path.display().to_string()),
-        Event::Skipped(why) => talk.warn(&format!("left out: {why}")),
+        Event::Skipped(why) => Talk::warn(&format!("left out: {why}")),
     });
     if let Some(progress) = progress {
         progress.finish();

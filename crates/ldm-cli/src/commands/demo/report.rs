@@ -49,7 +49,7 @@ impl Report<'_> {
             ldm_libtorch::threads(),
         )?;
         for stage in self.stages {
-            self.stage(&mut page, stage)?;
+            write_stage(&mut page, stage)?;
         }
         self.pictures(&mut page)?;
         for stage in self.stages {
@@ -57,29 +57,6 @@ impl Report<'_> {
         }
         page.push_str("</html>\n");
         Ok(page)
-    }
-
-    fn stage(&self, page: &mut String, stage: &Stage) -> anyhow::Result<()> {
-        let lines = read_metrics(stage)?;
-        write!(page, "<h2>{}</h2><table>", capital(stage.title))?;
-        let train = &stage.config.train;
-        let images = train.steps * train.accumulate * stage.config.data.batch_size as u64;
-        let mut row = |name: &str, value: String| write!(page, "<tr><th>{name}<td>{value}");
-        row("parameters", format!("{:.2} million", stage.parameters as f64 / 1e6))?;
-        row("steps", format!("{} of {} pictures ({images} in all)", train.steps, stage.config.data.batch_size))?;
-        row("time", format!("{:.0} s ({:.0} pictures a second)", stage.seconds, images as f64 / stage.seconds))?;
-        for (key, label) in [("val/psnr", "PSNR, held-back scenes"), ("val/loss_simple", "loss, held-back scenes")] {
-            if let Some(value) = lines.iter().rev().find_map(|line| line.get(key)) {
-                let unit = if key == "val/psnr" { " dB" } else { "" };
-                row(label, format!("{value:.3}{unit}"))?;
-            }
-        }
-        page.push_str("</table>");
-        let key = if lines.iter().any(|line| line.contains_key("rec_loss")) { "rec_loss" } else { "loss_simple" };
-        let points: Vec<(f64, f64)> =
-            lines.iter().filter_map(|line| Some((*line.get("step")?, *line.get(key)?))).collect();
-        write!(page, "<figure>{}<figcaption>{key} over steps, logarithmic</figcaption></figure>", curve(&points, key)?)?;
-        Ok(())
     }
 
     fn pictures(&self, page: &mut String) -> anyhow::Result<()> {
@@ -114,8 +91,39 @@ impl Report<'_> {
     }
 }
 
+/// A stage's numbers and its loss curve.
+fn write_stage(page: &mut String, stage: &Stage) -> anyhow::Result<()> {
+    let lines = read_metrics(stage)?;
+    write!(page, "<h2>{}</h2><table>", capital(stage.title))?;
+    let train = &stage.config.train;
+    let images = train.steps * train.accumulate * stage.config.data.batch_size as u64;
+    let mut row = |name: &str, value: String| write!(page, "<tr><th>{name}<td>{value}");
+    row("parameters", format!("{:.2} million", stage.parameters as f64 / 1e6))?;
+    row("steps", format!("{} of {} pictures ({images} in all)", train.steps, stage.config.data.batch_size))?;
+    row("time", format!("{:.0} s ({:.0} pictures a second)", stage.seconds, images as f64 / stage.seconds))?;
+    for (key, label) in
+        [("val/psnr", "PSNR, held-back scenes"), ("val/loss_simple", "loss, held-back scenes")]
+    {
+        if let Some(value) = lines.iter().rev().find_map(|line| line.get(key)) {
+            let unit = if key == "val/psnr" { " dB" } else { "" };
+            row(label, format!("{value:.3}{unit}"))?;
+        }
+    }
+    page.push_str("</table>");
+    let key = if lines.iter().any(|line| line.contains_key("rec_loss")) { "rec_loss" } else { "loss_simple" };
+    let points: Vec<(f64, f64)> =
+        lines.iter().filter_map(|line| Some((*line.get("step")?, *line.get(key)?))).collect();
+    write!(
+        page,
+        "<figure>{}<figcaption>{key} over steps, logarithmic</figcaption></figure>",
+        curve(&points, key)?
+    )?;
+    Ok(())
+}
+
 fn read_metrics(stage: &Stage) -> anyhow::Result<Vec<BTreeMap<String, f64>>> {
-    let text = std::fs::read_to_string(&stage.metrics).with_context(|| stage.metrics.display().to_string())?;
+    let text =
+        std::fs::read_to_string(&stage.metrics).with_context(|| stage.metrics.display().to_string())?;
     text.lines().map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
 

@@ -1,0 +1,69 @@
+//! What is measured between two lines of the log.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use tch::{Device, Kind, Tensor};
+
+use crate::state::TrainState;
+
+/// A line as JSON; steps and counts are written as integers.
+pub(crate) fn integers(line: &BTreeMap<String, f64>) -> serde_json::Value {
+    let number = |(name, value): (&String, &f64)| {
+        let whole = matches!(name.as_str(), "step" | "images" | "peak_memory");
+        (name.clone(), if whole { json!(*value as u64) } else { json!(value) })
+    };
+    serde_json::Value::Object(line.iter().map(number).collect())
+}
+
+/// Sums since the last line, on the device until it is written.
+#[derive(Default)]
+pub(crate) struct Meter {
+    sums: BTreeMap<String, (Tensor, u64)>,
+    pub(crate) images: u64,
+    /// Seconds spent waiting for data.
+    pub(crate) waited: f64,
+}
+
+impl Meter {
+    pub(crate) fn add(&mut self, name: &str, value: &Tensor) {
+        let value = value.to_kind(Kind::Float);
+        match self.sums.get_mut(name) {
+            Some((sum, count)) => {
+                *sum += value;
+                *count += 1;
+            }
+            None => {
+                self.sums.insert(name.to_owned(), (value.copy(), 1));
+            }
+        }
+    }
+
+    /// The means, and the meter starts again.
+    pub(crate) fn take(
+        &mut self,
+        seconds: f64,
+        lr: f64,
+        state: &TrainState,
+        device: Device,
+    ) -> BTreeMap<String, f64> {
+        let taken = std::mem::take(self);
+        let mut line: BTreeMap<String, f64> = taken
+            .sums
+            .iter()
+            .map(|(name, (sum, count))| (name.clone(), sum.double_value(&[]) / *count as f64))
+            .collect();
+        let peak = match device {
+            Device::Cuda(index) => ldm_libtorch::cuda_memory(index).peak as f64,
+            _ => ldm_libtorch::peak_resident_bytes() as f64,
+        };
+        line.insert("step".into(), state.step as f64);
+        line.insert("images".into(), state.images as f64);
+        line.insert("seconds".into(), state.seconds);
+        line.insert("lr".into(), lr);
+        line.insert("images_per_second".into(), taken.images as f64 / seconds.max(1e-9));
+        line.insert("data_wait".into(), taken.waited / seconds.max(1e-9));
+        line.insert("peak_memory".into(), peak);
+        line
+    }
+}
