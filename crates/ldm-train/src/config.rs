@@ -151,13 +151,16 @@ pub struct SampleConfig {
     pub count: usize,
     /// DDIM steps a sample (diffusion models).
     pub steps: usize,
+    /// Share of fresh noise in a step, as the reference's own logging has it (`ddpm.py:1232`, 1): a model that is
+    /// still young at the noisiest levels errs there, and only fresh noise lets later steps mend it.
+    pub eta: f64,
     /// Classifier-free guidance of the samples (diffusion models trained with dropout).
     pub guidance_scale: f64,
 }
 
 impl Default for SampleConfig {
     fn default() -> Self {
-        Self { every: 0, count: 16, steps: 50, guidance_scale: 1. }
+        Self { every: 0, count: 16, steps: 50, eta: 1., guidance_scale: 1. }
     }
 }
 

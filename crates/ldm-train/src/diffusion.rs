@@ -181,7 +181,7 @@ impl Objective for DiffusionObjective {
             None => Prompt::default(),
         };
         let sampling = Sampling {
-            sampler: SamplerConfig::Ddim { eta: 0. },
+            sampler: SamplerConfig::Ddim { eta: config.eta },
             spacing: Spacing::default(),
             steps: config.steps,
             guidance_scale: config.guidance_scale,

@@ -148,7 +148,7 @@ fn reconstructions(model: &LatentDiffusion, originals: &Tensor) -> ([Tensor; 2],
 /// How the report samples.
 fn sampling() -> Sampling {
     Sampling {
-        sampler: SamplerConfig::Ddim { eta: 0. },
+        sampler: SamplerConfig::Ddim { eta: 1. },
         spacing: Spacing::Uniform,
         steps: 50,
         guidance_scale: GUIDANCE,

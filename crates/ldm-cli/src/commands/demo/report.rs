@@ -74,7 +74,7 @@ impl Report<'_> {
         )?;
         write!(
             page,
-            "<h2>Samples</h2><p>{PER_CLASS} of each class, 50 DDIM steps, guidance {}, {:.1} s in all.</p><table>",
+            "<h2>Samples</h2><p>{PER_CLASS} of each class, 50 DDIM steps with fresh noise (eta 1), guidance {}, {:.1} s in all.</p><table>",
             super::GUIDANCE,
             self.sampling_seconds
         )?;
