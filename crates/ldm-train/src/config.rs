@@ -151,7 +151,7 @@ pub struct SampleConfig {
     pub count: usize,
     /// DDIM steps a sample (diffusion models).
     pub steps: usize,
-    /// Share of fresh noise in a step, as the reference's own logging has it (`ddpm.py:1232`, 1): a model that is
+    /// Share of fresh noise in a step, as the reference's own logging has it (`ddpm.py:1251`, 1): a model that is
     /// still young at the noisiest levels errs there, and only fresh noise lets later steps mend it.
     pub eta: f64,
     /// Classifier-free guidance of the samples (diffusion models trained with dropout).
