@@ -356,6 +356,10 @@ fn parts(config: &RunConfig, device: Device) -> Result<Parts> {
                 FirstStageConfig::Vq(vq) => vq.ckpt_path.as_deref(),
                 FirstStageConfig::Identity(_) => None,
             };
+            if model.scheduler_config.is_some() {
+                let why = "the learning rate's course is train.schedule here, leave it out";
+                return Err(Error::config(config.path(), format!("model.params.scheduler_config: {why}")));
+            }
             if model.ckpt_path.is_some() {
                 return Err(unsupported_start(config, "model.params.ckpt_path"));
             }

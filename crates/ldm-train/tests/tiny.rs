@@ -298,6 +298,7 @@ fn what_is_wrong_is_said_in_one_sentence_and_nothing_is_written() {
         "channels: the first stage has latents of 4 channels, got 3",
     );
     check(&diffusion, &["model.params.learn_logvar=true"], "learn_logvar");
+    check(&diffusion, &["model.params.scheduler_config={target: x}"], "train.schedule");
     check(&diffusion, &["model.params.ckpt_path=x"], "a new run starts from fresh weights");
     check(&diffusion, &["data.params.train.params.size=18"], "divisible by 2, got 9x9");
 }
