@@ -8,8 +8,13 @@ use tch::{Device, Kind, Tensor};
 
 fn adamw(criterion: &mut Criterion) {
     let name = std::env::var("LDM_BENCH_DEVICE").unwrap_or_else(|_| "cpu".into());
-    let device =
-        if name == "cpu" || ldm_libtorch::cuda_device_count() == 0 { Device::Cpu } else { Device::Cuda(0) };
+    let device = if name == "cpu" {
+        Device::Cpu
+    } else {
+        // A bench asked for on a GPU and run on the CPU would be a lie.
+        assert!(ldm_libtorch::cuda_device_count() > 0, "LDM_BENCH_DEVICE={name} and no CUDA device");
+        Device::Cuda(name.strip_prefix("cuda:").map_or(0, |index| index.parse().expect("cuda:N")))
+    };
     let list =
         || -> Vec<Tensor> { (0..300).map(|_| Tensor::ones([64, 64], (Kind::Float, device))).collect() };
     let (params, grads, exp_avgs, exp_avg_sqs) = (list(), list(), list(), list());

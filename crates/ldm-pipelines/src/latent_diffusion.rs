@@ -226,8 +226,7 @@ impl LatentDiffusion {
 
     /// Decodes scaled latents into pictures, not clamped. CompVis `ddpm.py:706`.
     ///
-    /// Where a picture comes out with a value that is no number in half precision, the batch is decoded again in
-    /// f32 by the caller's choice of dtype; this function decodes in the weights' own.
+    /// Decodes in the weights' own dtype; in half precision values may overflow, which the caller must look for.
     ///
     /// # Shapes
     /// - `z`: `[B, C, h, w]`; returns `[B, 3, f·h, f·w]` f32
