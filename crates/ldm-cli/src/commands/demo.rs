@@ -35,7 +35,12 @@ pub(crate) fn run(args: &DemoArgs, talk: Talk) -> anyhow::Result<()> {
         if !args.force {
             bail!("{}: exists, and is not overwritten without --force", out.display());
         }
-        std::fs::remove_dir_all(out).with_context(|| out.display().to_string())?;
+        // The demo's own things alone: whatever else lies there is somebody's.
+        for run in
+            ["first-stage", "diffusion"].map(|name| out.join(name)).into_iter().filter(|run| run.is_dir())
+        {
+            std::fs::remove_dir_all(&run).with_context(|| run.display().to_string())?;
+        }
     }
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     let stop = Stop::on_signals()?;
