@@ -11,9 +11,10 @@ use tch::{Kind, Tensor};
 /// Ho et al. 2020, §B. CompVis `diffusionmodules/util.py:151`.
 pub fn timestep_embedding(t: &Tensor, dim: i64) -> Tensor {
     let half = dim / 2;
-    let options = (Kind::Float, t.device());
-    let frequencies = (Tensor::arange(half, options) * -(10_000_f64).ln() / half as f64).exp(); // [half], the reference's order of operations
-    let angles = t.to_kind(Kind::Float).unsqueeze(1) * frequencies.unsqueeze(0); //                  [B, half]
+    // In f64, rounded once: libtorch's f32 exponential differs in its last bit between makes of CPU, which t multiplies.
+    let steps = Tensor::arange(half, (Kind::Double, t.device()));
+    let frequencies = (steps * (-(10_000_f64).ln() / half as f64)).exp().to_kind(Kind::Float); // [half]
+    let angles = t.to_kind(Kind::Float).unsqueeze(1) * frequencies.unsqueeze(0); //  [B, half]
     let embedding = Tensor::cat(&[angles.cos(), angles.sin()], 1);
     if dim % 2 == 0 { embedding } else { embedding.constant_pad_nd([0, 1]) }
 }
