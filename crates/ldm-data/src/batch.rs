@@ -1,6 +1,7 @@
 //! Examples side by side, as tensors.
 
-use tch::Tensor;
+use tch::kind::Element;
+use tch::{Device, Shape, Tensor};
 
 use ldm_core::{Error, Prompt, Result};
 
@@ -58,16 +59,30 @@ pub fn collate(examples: Vec<Example>) -> Result<Batch> {
     }
     let b = count as i64;
     Ok(Batch {
-        images: Tensor::from_slice(&pixels).view([b, c, h, w]),
+        images: tensor(&pixels, [b, c, h, w]),
         prompt: Prompt {
             text: (!text.is_empty()).then_some(text),
             class: (!class.is_empty()).then(|| Tensor::from_slice(&class)),
             layout: layout.iter().any(|boxes| !boxes.is_empty()).then_some(layout),
             ..Prompt::default()
         },
-        label_map: (!labels.is_empty()).then(|| Tensor::from_slice(&labels).view([b, h, w])),
+        label_map: (!labels.is_empty()).then(|| tensor(&labels, [b, h, w])),
         names,
     })
+}
+
+/// Elements up to which libtorch runs an operation on the calling thread alone (`at::internal::GRAIN_SIZE`).
+const GRAIN: usize = 32_768;
+
+/// The values as a tensor, in pieces so small that libtorch starts no threads for them: a worker that has threads of
+/// its own makes OpenMP count more threads than cores, and then the training thread's go to sleep after every
+/// operation instead of waiting for the next.
+fn tensor<T: Element>(values: &[T], shape: impl Shape) -> Tensor {
+    let all = Tensor::empty([values.len() as i64], (T::KIND, Device::Cpu));
+    for (piece, at) in values.chunks(GRAIN).zip((0..).step_by(GRAIN)) {
+        all.narrow(0, at, piece.len() as i64).copy_(&Tensor::from_slice(piece));
+    }
+    all.view(shape)
 }
 
 fn same(first: &Example, example: &Example, what: &str, has: impl Fn(&Example) -> bool) -> Result<()> {
