@@ -194,6 +194,19 @@ fn every_word_is_used_about_as_often() {
 }
 
 #[test]
+fn no_object_is_smaller_than_the_smallest() {
+    for (smallest, objects) in [(Size::Medium, [1, 3]), (Size::Large, [1, 1])] {
+        let set = scenes(SceneConfig { smallest, objects, ..SceneConfig::default() });
+        let mut seen = HashSet::new();
+        for object in (0..300).flat_map(|index| set.scene(index).objects) {
+            assert!(object.size >= smallest, "{smallest:?}: {object:?}");
+            seen.insert(object.size.word());
+        }
+        assert_eq!(seen.len(), Size::ALL.iter().filter(|size| **size >= smallest).count());
+    }
+}
+
+#[test]
 fn no_scene_is_in_both_splits() {
     let of = |split| {
         let set = scenes(SceneConfig { split, size: 16, ..SceneConfig::default() });
@@ -213,6 +226,10 @@ fn what_cannot_be_is_refused() {
         assert_eq!(Scenes::new(config).unwrap_err().to_string(), format!("scenes: {expected}"));
     };
     let base = SceneConfig::default();
+    check(
+        SceneConfig { smallest: Size::Large, ..base.clone() },
+        "smallest large leaves no smaller size for a second object, expected objects [1, 1], got [1, 3]",
+    );
     check(SceneConfig { size: 8, ..base.clone() }, "size must be 16 to 1024 pixels, got 8");
     check(
         SceneConfig { objects: [0, 2], ..base.clone() },

@@ -147,7 +147,7 @@ impl Default for EmaConfig {
 pub struct SampleConfig {
     /// Steps between grids; 0 writes one at the end only.
     pub every: u64,
-    /// Pictures a grid.
+    /// Pictures a grid; 0 writes none.
     pub count: usize,
     /// DDIM steps a sample (diffusion models).
     pub steps: usize,

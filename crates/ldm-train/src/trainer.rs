@@ -224,7 +224,7 @@ impl Trainer {
                 let path = self.checkpoint()?;
                 observe(Event::Checkpoint(&path));
             }
-            if due(train.samples.every) && !stopping {
+            if train.samples.count > 0 && due(train.samples.every) && !stopping {
                 let path = self.sample()?;
                 observe(Event::Sample(&path));
             }

@@ -31,6 +31,9 @@ pub struct SceneConfig {
     pub size: u32,
     /// Fewest and most objects, 1 to 4.
     pub objects: [usize; 2],
+    /// How large the smallest object may be. The main one is larger than those beside it, so that `large` is for
+    /// single objects.
+    pub smallest: Size,
     /// How many scenes make an epoch.
     pub count: usize,
     /// Another seed gives other scenes.
@@ -51,7 +54,14 @@ pub enum Split {
 
 impl Default for SceneConfig {
     fn default() -> Self {
-        Self { size: 64, objects: [1, 3], count: 100_000, seed: 0, split: Split::Train }
+        Self {
+            size: 64,
+            objects: [1, 3],
+            smallest: Size::Small,
+            count: 100_000,
+            seed: 0,
+            split: Split::Train,
+        }
     }
 }
 
@@ -80,6 +90,11 @@ impl Scenes {
                 "scenes: objects must be [fewest, most] within 1 to 4, got [{fewest}, {most}]"
             )));
         }
+        if config.smallest == Size::Large && most > 1 {
+            return Err(Error::invalid(format!(
+                "scenes: smallest large leaves no smaller size for a second object, expected objects [1, 1], got [{fewest}, {most}]"
+            )));
+        }
         if config.count == 0 {
             return Err(Error::invalid("scenes: count must be at least 1"));
         }
@@ -95,7 +110,7 @@ impl Scenes {
         let mut rng = Rng::of(&[config.seed, mix(index as u64 | split)]);
         let [fewest, most] = config.objects;
         let count = fewest + rng.below((most - fewest + 1) as u64) as usize;
-        Scene::by_lot(&mut rng, Shape::ALL[index % Shape::ALL.len()], count)
+        Scene::by_lot(&mut rng, Shape::ALL[index % Shape::ALL.len()], count, config.smallest)
     }
 
     fn example_name(index: usize) -> String {

@@ -53,8 +53,8 @@ pub struct Object {
 }
 
 impl Scene {
-    /// Draws a scene of `count` objects by lot; the first one's shape is given.
-    pub(crate) fn by_lot(rng: &mut Rng, main: Shape, count: usize) -> Self {
+    /// Draws a scene of `count` objects by lot, none smaller than `smallest`; the first one's shape is given.
+    pub(crate) fn by_lot(rng: &mut Rng, main: Shape, count: usize, smallest: Size) -> Self {
         // Nearly every lot succeeds at once; the few whose objects have no room are drawn anew.
         loop {
             let background = Background {
@@ -62,7 +62,7 @@ impl Scene {
                 texture: *rng.pick(Texture::ALL),
                 angle: *rng.pick(&[0., 45., 90., 135.]),
             };
-            if let Some(objects) = objects(rng, background.ground, main, count) {
+            if let Some(objects) = objects(rng, background.ground, main, count, smallest) {
                 return Self { background, objects };
             }
         }
@@ -96,13 +96,15 @@ impl Object {
     }
 }
 
-fn objects(rng: &mut Rng, ground: Ground, main: Shape, count: usize) -> Option<Vec<Object>> {
+fn objects(rng: &mut Rng, ground: Ground, main: Shape, count: usize, smallest: Size) -> Option<Vec<Object>> {
     let colours: Vec<_> = Colour::ALL.iter().copied().filter(|&colour| ground.shows(colour)).collect();
-    let largest = if count == 1 { *rng.pick(Size::ALL) } else { *rng.pick(&[Size::Medium, Size::Large]) };
+    let sizes = &Size::ALL[smallest as usize..];
+    // Others are smaller than the main one, so that a caption's first object is the one that is seen first.
+    let largest = *rng.pick(if count == 1 { sizes } else { &sizes[1..] });
     let mut objects = vec![object(rng, main, largest, &colours)];
     for _ in 1..count {
-        // Smaller than the main one, so that a caption's first object is the one that is seen first.
-        let size = if largest == Size::Large { *rng.pick(&[Size::Small, Size::Medium]) } else { Size::Small };
+        let smaller = sizes.iter().take_while(|size| **size < largest).count();
+        let size = if smaller > 1 { *rng.pick(&sizes[..smaller]) } else { sizes[0] };
         let next = (0..40).find_map(|_| {
             let shape = *rng.pick(Shape::ALL);
             let next = object(rng, shape, size, &colours);

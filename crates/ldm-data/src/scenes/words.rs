@@ -1,10 +1,13 @@
 //! The words of a scene: what it can hold, in a closed vocabulary.
 
+use serde::{Deserialize, Serialize};
+
 /// An enum each of whose variants has a word, which captions use and [`crate::scenes::parse`] reads back.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
         pub enum $name {
             $(#[doc = concat!("\"", $word, "\".")] $variant),+
         }
