@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 8] =
-    ["error", "generator", "format", "autocast", "settings", "memory", "optim", "checkpoint"];
+const SOURCES: [&str; 9] =
+    ["error", "generator", "format", "autocast", "settings", "memory", "optim", "checkpoint", "blob"];
 
 fn main() {
     println!("cargo:rerun-if-changed=csrc");

@@ -1,19 +1,46 @@
-//! Files that are written whole or not at all.
+//! Files and folders that are written whole or not at all.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::Path;
-use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
 
 use crate::{Error, Result};
 
 /// Held for reading by every write in progress.
 static WRITES: RwLock<()> = RwLock::new(());
 
+/// Somebody waits in [`when_idle`].
+static STOPPING: AtomicBool = AtomicBool::new(false);
+
+/// Folders that [`write_folder`] has begun.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Waits until no file is being written, and keeps new writes from starting while the guard lives: a program that
-/// is asked to stop takes it before it exits, and leaves nothing half-made behind.
+/// is asked to stop takes it before it exits, and leaves nothing half-made behind. Long files that ask [`stopping`]
+/// are given up, and unfinished folders removed.
 pub fn when_idle() -> RwLockWriteGuard<'static, ()> {
-    WRITES.write().unwrap_or_else(PoisonError::into_inner)
+    STOPPING.store(true, Ordering::SeqCst);
+    let guard = WRITES.write().unwrap_or_else(PoisonError::into_inner);
+    for folder in unfinished().drain(..) {
+        // Whoever exits has nobody left to tell.
+        drop(std::fs::remove_dir_all(folder));
+    }
+    STOPPING.store(false, Ordering::SeqCst);
+    guard
+}
+
+/// Fails when the program is asked to stop: what writes a long file asks now and then.
+///
+/// # Errors
+/// [`Error::Invalid`], and only then.
+pub fn stopping() -> Result<()> {
+    if STOPPING.load(Ordering::SeqCst) { Err(Error::invalid("stopped")) } else { Ok(()) }
 }
 
 /// Writes a file beside its place, makes it durable, and renames it: a reader sees the old file or the new one,
@@ -26,7 +53,18 @@ pub fn write_whole(
     write: impl FnOnce(&mut BufWriter<&File>) -> Result<()>,
 ) -> Result<()> {
     let path = path.as_ref();
-    let _writing = WRITES.read().unwrap_or_else(PoisonError::into_inner);
+    let written = {
+        let _writing = WRITES.read().unwrap_or_else(PoisonError::into_inner);
+        write_beside(path, write)
+    };
+    // A write that was given up for who waits in `when_idle` lets them go first.
+    if written.is_err() {
+        drop(WRITES.read().unwrap_or_else(PoisonError::into_inner));
+    }
+    written
+}
+
+fn write_beside(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> Result<()>) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let temporary = tempfile::Builder::new().prefix(".part-").tempfile_in(folder).map_err(Error::io(path))?;
     {
@@ -44,6 +82,44 @@ pub fn write_whole(
     }
     temporary.persist(path).map_err(|error| Error::Io { path: path.to_path_buf(), source: error.error })?;
     Ok(())
+}
+
+/// Fills a folder beside its place and renames it as a whole. What is at `path` already is an error, or is replaced
+/// when all is written. The folder `write` is given has another name; it is removed when something fails.
+///
+/// # Errors
+/// [`Error::Io`] when `path` is there and not to be replaced, or cannot be written.
+pub fn write_folder(
+    path: impl AsRef<Path>,
+    replace: bool,
+    write: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    let path = path.as_ref();
+    let taken = || Error::io(path)(std::io::ErrorKind::AlreadyExists.into());
+    if path.exists() && !replace {
+        return Err(taken());
+    }
+    let beside = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(beside).map_err(Error::io(beside))?;
+    let temporary = tempfile::Builder::new().prefix(".part-").tempdir_in(beside).map_err(Error::io(path))?;
+    unfinished().push(temporary.path().to_path_buf());
+    let [filled, old] = ["new", "old"].map(|name| temporary.path().join(name));
+    let written = std::fs::create_dir(&filled).map_err(Error::io(path)).and_then(|()| write(&filled));
+    let placed = written.and_then(|()| {
+        let _writing = WRITES.read().unwrap_or_else(PoisonError::into_inner);
+        if path.exists() {
+            if !replace {
+                return Err(taken());
+            }
+            std::fs::rename(path, &old).map_err(Error::io(path))?;
+        }
+        std::fs::rename(&filled, path).map_err(|error| {
+            drop(std::fs::rename(&old, path)); // where there was nothing before, this does nothing
+            Error::io(path)(error)
+        })
+    });
+    unfinished().retain(|folder| folder != temporary.path());
+    placed
 }
 
 /// [`write_whole`] of bytes at hand.

@@ -5,17 +5,21 @@
 //! - [`Prompt`]: what a person said; [`Conditioning`]: what the U-Net is told.
 //! - [`NoiseSource`]: where randomness comes from; nothing else draws.
 //! - [`image`]: tensors to pictures and back; [`files`]: files written whole or not at all.
+//! - [`diffusers`]: how diffusers writes down what a model is made of.
+//! - [`resources`]: where files lie that a model needs beside itself.
 //! - [`nn`]: the layers both networks share; [`weights`]: checkpoints of every kind, loaded strictly.
 
 mod conditioning;
 pub mod config;
 pub mod device;
+pub mod diffusers;
 mod error;
 pub mod files;
 pub mod image;
 pub mod nn;
 pub mod noise;
 mod prompt;
+pub mod resources;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod weights;

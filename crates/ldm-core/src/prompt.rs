@@ -16,6 +16,10 @@ pub struct Prompt {
     pub mask: Option<Tensor>,
     /// `B` lists of boxes.
     pub layout: Option<Vec<Vec<LayoutBox>>>,
+    /// `[B, L]` i64, words already made into the vocabulary's numbers: layouts, or texts tokenized ahead.
+    pub tokens: Option<Tensor>,
+    /// `[B, L, D]`, vectors that are a context as they are: retrieved neighbours.
+    pub embedding: Option<Tensor>,
 }
 
 /// A labelled box in a picture.
@@ -36,5 +40,30 @@ impl Prompt {
     /// Classes alone.
     pub fn class(classes: &[i64]) -> Self {
         Self { class: Some(Tensor::from_slice(classes)), ..Self::default() }
+    }
+
+    /// `count` samples from `start`; tensors share their values.
+    #[must_use]
+    pub fn narrow(&self, start: i64, count: i64) -> Self {
+        let cut = |slot: &Option<Tensor>| slot.as_ref().map(|tensor| tensor.narrow(0, start, count));
+        let range = start as usize..(start + count) as usize;
+        Self {
+            text: self.text.as_ref().map(|texts| texts[range.clone()].to_vec()),
+            class: cut(&self.class),
+            image: cut(&self.image),
+            mask: cut(&self.mask),
+            layout: self.layout.as_ref().map(|layouts| layouts[range].to_vec()),
+            tokens: cut(&self.tokens),
+            embedding: cut(&self.embedding),
+        }
+    }
+
+    /// `B`, by the first slot that is filled; none where nothing is said.
+    pub fn batch(&self) -> Option<i64> {
+        let tensors = [&self.class, &self.image, &self.mask, &self.tokens, &self.embedding];
+        let by_list = self.text.as_ref().map(Vec::len).or_else(|| self.layout.as_ref().map(Vec::len));
+        by_list
+            .map(|count| count as i64)
+            .or_else(|| tensors.into_iter().flatten().find_map(|tensor| tensor.size().first().copied()))
     }
 }

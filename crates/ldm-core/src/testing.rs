@@ -126,6 +126,19 @@ pub fn fill_weights(vs: &VarStore, seed: u64) {
     });
 }
 
+/// Tensors of these names and shapes with the weights that [`fill_weights`] gives them: another implementation's file.
+pub fn filled(shapes: &crate::weights::Shapes, seed: u64) -> Vec<(String, Tensor)> {
+    let vs = VarStore::new(Device::Cpu);
+    for (name, shape) in shapes {
+        let mut parts: Vec<&str> = name.split('.').collect();
+        let leaf = parts.pop().expect("split gives at least one part");
+        let owner = parts.into_iter().fold(vs.root(), |path, part| path / part);
+        let _ = owner.zeros_no_train(leaf, shape);
+    }
+    fill_weights(&vs, seed);
+    vs.variables().into_iter().collect()
+}
+
 /// ‖got − want‖ / ‖want‖, in f64.
 pub fn relative_l2(got: &Tensor, want: &Tensor) -> f64 {
     let (got, want) = (got.to_kind(Kind::Double), want.to_device(got.device()).to_kind(Kind::Double));

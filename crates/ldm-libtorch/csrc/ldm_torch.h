@@ -73,5 +73,10 @@ typedef int (*ldm_checkpoint_run)(void *state, const tensor *inputs, size_t coun
 typedef void (*ldm_checkpoint_drop)(void *state);
 int ldm_checkpoint(ldm_checkpoint_run run, ldm_checkpoint_drop drop, void *state, const tensor *inputs,
                    size_t input_count, const tensor *params, size_t param_count, tensor *out);
+
+// blob.cpp: a contiguous CPU tensor over memory of somebody else, who hears by `drop` when its last view is gone
+typedef void (*ldm_blob_drop)(void *owner);
+int ldm_from_blob(void *data, const int64_t *size, size_t dims, int dtype, ldm_blob_drop drop, void *owner,
+                  tensor *out);
 }
 #endif

@@ -7,9 +7,12 @@
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use tch::{Kind, TchError, Tensor};
 use torch_sys::C_tensor;
+
+use crate::dtype::dtype;
 
 type Ptr = *const C_tensor;
 type Out = *mut C_tensor;
@@ -82,6 +85,15 @@ unsafe extern "C" {
         param_count: usize,
         out: *mut Out,
     ) -> c_int;
+    fn ldm_from_blob(
+        data: *mut c_void,
+        size: *const i64,
+        dims: usize,
+        dtype: c_int,
+        drop: extern "C" fn(*mut c_void),
+        owner: *mut c_void,
+        out: *mut Out,
+    ) -> c_int;
     #[cfg(target_env = "gnu")]
     fn mallopt(option: c_int, value: c_int) -> c_int;
     fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
@@ -101,7 +113,9 @@ fn pointers<T: AsRef<Tensor>>(tensors: &[T]) -> Vec<Ptr> {
     tensors.iter().map(|tensor| tensor.as_ref().as_ptr()).collect()
 }
 
-fn made(call: impl FnOnce(*mut Out) -> c_int) -> Result<Tensor, TchError> {
+type Made = Result<Tensor, TchError>;
+
+fn made(call: impl FnOnce(*mut Out) -> c_int) -> Made {
     let mut out: Out = std::ptr::null_mut();
     check(call(&raw mut out))?;
     // SAFETY: status 0 means that `out` is a new handle, which is ours.
@@ -141,17 +155,6 @@ impl RawGenerator {
     pub(crate) fn randint(&mut self, high: i64, size: &[i64]) -> Result<Tensor, TchError> {
         // SAFETY: as `randn`.
         made(|out| unsafe { ldm_generator_randint(self.0, high, size.as_ptr(), size.len(), out) })
-    }
-}
-
-/// libtorch's number of a dtype (`c10::ScalarType`), which tch keeps to itself.
-fn dtype(kind: Kind) -> c_int {
-    match kind {
-        Kind::Half => 5,
-        Kind::Float => 6,
-        Kind::Double => 7,
-        Kind::BFloat16 => 15,
-        other => panic!("a floating dtype is needed here, not {other:?}"),
     }
 }
 
@@ -308,7 +311,7 @@ pub(crate) fn checkpoint(body: Body, inputs: &[&Tensor], params: &[Tensor]) -> R
 
 /// An `Arc` that moves between threads with its owner; see [`crate::Shared`] for why that is sound.
 #[derive(Debug)]
-pub(crate) struct SendArc<T>(pub(crate) std::sync::Arc<T>);
+pub(crate) struct SendArc<T>(pub(crate) Arc<T>);
 
 // SAFETY: a second reference exists only inside an autograd graph that `checkpoint` made. It reads tensors (never
 // writes a Rust field: `T` is reached by `&T` alone, and its tensors' handles are only cloned, an atomic count),
@@ -346,4 +349,52 @@ pub(crate) type Map = memmap2::Mmap;
 pub(crate) fn map(file: &std::fs::File) -> std::io::Result<Map> {
     // SAFETY: a read-only mapping. That the bytes stay as they are is the promise in `map_file`'s doc.
     unsafe { memmap2::MmapOptions::new().map(file) }
+}
+
+/// The private, writable mapping behind [`crate::Pages`]. No reference into it is ever made: tensors own its bytes.
+pub(crate) type PrivateMap = memmap2::MmapRaw;
+
+/// `length` bytes of `file`; what is written goes to copies of its pages, never to the file.
+pub(crate) fn map_private(file: &std::fs::File, length: usize) -> std::io::Result<PrivateMap> {
+    // SAFETY: as `map`.
+    unsafe { memmap2::MmapOptions::new().len(length).no_reserve_swap().map_copy(file).map(Into::into) }
+}
+
+/// A part of a mapping that a tensor was made of.
+struct Loan {
+    map: Arc<PrivateMap>,
+    start: usize,
+    length: usize,
+}
+
+impl Drop for Loan {
+    /// Gives back the pages that lie wholly in this part: nobody else reads them, and the mapping may live on.
+    fn drop(&mut self) {
+        const PAGE: usize = 4096; // where pages are larger the call fails, and nothing is given back early
+        let (start, end) = (self.start.next_multiple_of(PAGE), (self.start + self.length) / PAGE * PAGE);
+        if start < end {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            // SAFETY: the range lies in the mapping, whose start is aligned to a page. The tensor that owned these
+            // bytes is gone, so that losing what was written to them is seen by nobody.
+            let _ = unsafe { self.map.unchecked_advise_range(advice, start, end - start) };
+        }
+    }
+}
+
+extern "C" fn drop_loan(owner: *mut c_void) {
+    // SAFETY: the pointer of `lend`, dropped once, when the last view of the storage is gone.
+    drop(unsafe { Box::from_raw(owner.cast::<Loan>()) });
+}
+
+/// A tensor over the bytes of `map` from `start` on, which the caller has checked: they lie in the mapping, are
+/// aligned to the dtype, and no other tensor owns one of them.
+pub(crate) fn lend(map: &Arc<PrivateMap>, start: usize, size: &[i64], kind: Kind) -> Made {
+    let length = size.iter().product::<i64>() as usize * kind.elt_size_in_bytes();
+    assert!(start + length <= map.len(), "a tensor inside the file");
+    let owner = Box::into_raw(Box::new(Loan { map: map.clone(), start, length })).cast::<c_void>();
+    // SAFETY: `length` bytes from `start` on lie in the mapping (above), which lives until `drop_loan`.
+    made(|out| unsafe {
+        let data = map.as_mut_ptr().add(start).cast::<c_void>();
+        ldm_from_blob(data, size.as_ptr(), size.len(), dtype(kind), drop_loan, owner, out)
+    })
 }

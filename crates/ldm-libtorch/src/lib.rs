@@ -1,7 +1,8 @@
 //! What libtorch can do and tch does not bind.
 //!
 //! tch 0.24 has no generators of its own, no memory formats, no choice of autocast's dtype, no determinism or
-//! TF32 switches, no memory statistics, no fused optimizer steps and no gradient checkpointing. This crate adds
+//! TF32 switches, no memory statistics, no fused optimizer steps, no gradient checkpointing and no
+//! tensors over a file's pages. This crate adds
 //! them through a small C interface (`csrc/`), compiled against the libtorch that torch-sys found, and it is the
 //! only crate of the workspace with `unsafe` code, all of it in `ffi.rs`.
 //!
@@ -9,6 +10,7 @@
 
 mod autocast;
 mod checkpoint;
+mod dtype;
 mod ffi;
 mod format;
 mod generator;
@@ -21,7 +23,7 @@ pub use autocast::{Autocast, autocast};
 pub use checkpoint::{Shared, checkpoint};
 pub use format::{channels_last, is_channels_last, prefers_channels_last, to_channels_last};
 pub use generator::Generator;
-pub use mapped::{Mapped, map_file};
+pub use mapped::{Mapped, Pages, map_file};
 pub use memory::{
     CudaMemory, cuda_memory, empty_cuda_cache, keep_freed_memory, peak_resident_bytes, reset_cuda_peak,
 };

@@ -4,7 +4,8 @@
 
 use ldm_libtorch::{
     AdamWStep, Generator, Shared, autocast, channels_last, checkpoint, cuda_device_count, cuda_memory,
-    fused_adamw, gradients, is_channels_last, lerp_all, scale_all, set_seed, to_channels_last, total_norm,
+    fused_adamw, gradients, is_channels_last, lerp_all, map_file, scale_all, set_seed, to_channels_last,
+    total_norm,
 };
 use tch::{Device, Kind, Tensor, nn};
 
@@ -167,4 +168,35 @@ fn memory_statistics_are_zero_without_cuda() {
         drop(kept);
     }
     assert!(ldm_libtorch::peak_resident_bytes() > 1 << 20);
+}
+
+#[test]
+fn pages_become_tensors_once_and_only_where_they_are() {
+    let path = std::env::temp_dir().join(format!("ldm-pages-{}", std::process::id()));
+    let bytes: Vec<u8> = (0..16384_u32).flat_map(|value| (value as f32).to_le_bytes()).collect();
+    std::fs::write(&path, &bytes).unwrap();
+    let mapped = map_file(&path).unwrap();
+    let pages = mapped.pages().unwrap();
+    let mut lent = pages.tensor(8, &[4, 1024], Kind::Float).unwrap();
+    assert_eq!(lent, (Tensor::arange(4096, (Kind::Float, Device::Cpu)) + 2.).view([4, 1024]));
+    for (why, start, size, kind) in [
+        ("lent already", 16384, 1, Kind::Float),
+        ("lent in part", 0, 3, Kind::Float),
+        ("beyond the file", 65532, 2, Kind::Float),
+        ("far beyond it", usize::MAX - 3, 1, Kind::Float),
+        ("more than a machine has", 32768, i64::MAX, Kind::Double),
+        ("a negative size", 32768, -1, Kind::Float),
+        ("not aligned", 32770, 1, Kind::Float),
+        ("nothing", 32768, 0, Kind::Float),
+    ] {
+        assert!(pages.tensor(start, &[size], kind).is_none(), "{why}");
+    }
+    // What is written is seen by this tensor alone, and its pages are given back with it.
+    let _ = lent.fill_(7.);
+    assert_eq!((&mapped[..], std::fs::read(&path).unwrap()), (bytes.as_slice(), bytes.clone()));
+    let row = lent.get(3);
+    drop(lent);
+    drop(pages);
+    assert_eq!(row.sum(Kind::Float).double_value(&[]), 7. * 1024.);
+    std::fs::remove_file(&path).unwrap();
 }

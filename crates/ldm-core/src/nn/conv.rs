@@ -1,6 +1,9 @@
-//! Convolutions and linear layers under PyTorch's names and initialisation.
+//! Convolutions, linear layers and embeddings under PyTorch's names and initialisation.
 
-use tch::nn::{self, Conv1D, Conv2D, ConvConfig, Init, Linear, LinearConfig, Path};
+use tch::Device;
+use tch::nn::{self, Conv1D, Conv2D, ConvConfig, Embedding, EmbeddingConfig, Init, Linear, Path, VarStore};
+
+use super::variable::{is_unfilled, variable};
 
 /// PyTorch draws weights and biases of these layers from U(±1/√fan_in) (`kaiming_uniform_(a=√5)`); tch's own
 /// default is √6 times as wide.
@@ -28,26 +31,62 @@ pub fn conv2d(
     stride: i64,
     padding: i64,
 ) -> Conv2D {
-    nn::conv2d(vs, channels_in, channels_out, kernel, config(kernel, stride, padding, channels_in))
+    conv(vs, channels_in, channels_out, kernel, config(kernel, stride, padding, channels_in))
+}
+
+/// [`nn::conv2d`], whose parameters may be left unfilled.
+fn conv(vs: &Path, channels_in: i64, channels_out: i64, kernel: i64, config: ConvConfig) -> Conv2D {
+    if !is_unfilled() {
+        return nn::conv2d(vs, channels_in, channels_out, kernel, config);
+    }
+    // tch keeps the layer's settings to itself, so it makes the layer, of one channel, and its parameters are ours.
+    let mut layer = nn::conv2d(VarStore::new(Device::Cpu).root(), 1, 1, kernel, config);
+    layer.bs = Some(variable(vs, "bias", &[channels_out], config.bs_init));
+    layer.ws = variable(vs, "weight", &[channels_out, channels_in, kernel, kernel], config.ws_init);
+    layer
 }
 
 /// A "same" convolution of stride 1 that starts as zero: the residual branch it ends is then no change at all.
 pub fn zero_conv2d(vs: &Path, channels_in: i64, channels_out: i64, kernel: i64) -> Conv2D {
-    nn::conv2d(vs, channels_in, channels_out, kernel, ConvConfig { padding: kernel / 2, ..zeros() })
+    conv(vs, channels_in, channels_out, kernel, ConvConfig { padding: kernel / 2, ..zeros() })
 }
 
 /// A convolution of kernel 1 over `[B, C, L]`; parameters `weight` `[out, in, 1]` and `bias` `[out]`.
 pub fn conv1d_1x1(vs: &Path, channels_in: i64, channels_out: i64) -> Conv1D {
-    nn::conv1d(vs, channels_in, channels_out, 1, config(1, 1, 0, channels_in))
+    conv1d(vs, channels_in, channels_out, config(1, 1, 0, channels_in))
 }
 
 /// [`conv1d_1x1`] that starts as zero.
 pub fn zero_conv1d_1x1(vs: &Path, channels_in: i64, channels_out: i64) -> Conv1D {
-    nn::conv1d(vs, channels_in, channels_out, 1, zeros())
+    conv1d(vs, channels_in, channels_out, zeros())
+}
+
+/// As [`conv`], over `[B, C, L]`, of kernel 1.
+fn conv1d(vs: &Path, channels_in: i64, channels_out: i64, config: ConvConfig) -> Conv1D {
+    if !is_unfilled() {
+        return nn::conv1d(vs, channels_in, channels_out, 1, config);
+    }
+    let mut layer = nn::conv1d(VarStore::new(Device::Cpu).root(), 1, 1, 1, config);
+    layer.bs = Some(variable(vs, "bias", &[channels_out], config.bs_init));
+    layer.ws = variable(vs, "weight", &[channels_out, channels_in, 1], config.ws_init);
+    layer
 }
 
 /// A linear layer; parameters `weight` `[out, in]` and, with `bias`, `bias` `[out]`.
 pub fn linear(vs: &Path, features_in: i64, features_out: i64, bias: bool) -> Linear {
     let init = uniform(features_in);
-    nn::linear(vs, features_in, features_out, LinearConfig { ws_init: init, bs_init: Some(init), bias })
+    // The bias first, as tch draws them.
+    let bs = bias.then(|| variable(vs, "bias", &[features_out], init));
+    Linear { ws: variable(vs, "weight", &[features_out, features_in], init), bs }
+}
+
+/// A table of vectors by number; parameter `weight` `[count, width]`, drawn as `init` says (PyTorch: N(0, 1)).
+pub fn embedding(vs: &Path, count: i64, width: i64, init: Init) -> Embedding {
+    let config = EmbeddingConfig { ws_init: init, ..EmbeddingConfig::default() };
+    if !is_unfilled() {
+        return nn::embedding(vs, count, width, config);
+    }
+    let mut layer = nn::embedding(VarStore::new(Device::Cpu).root(), 1, 1, config);
+    layer.ws = variable(vs, "weight", &[count, width], init);
+    layer
 }

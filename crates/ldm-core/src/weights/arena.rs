@@ -80,3 +80,32 @@ impl<'a> Arena<'a> {
             .map(|(_, value)| *value)
     }
 }
+
+/// What things cost at most, in bytes: a vector that grows holds its items up to three times for a moment, a table of
+/// hashes a little more.
+pub(super) mod cost {
+    use super::{Id, Node};
+
+    pub(in super::super) const ITEM: usize = 3 * size_of::<Id>();
+    pub(in super::super) const PAIR: usize = 2 * ITEM;
+    pub(in super::super) const MARK: usize = 3 * size_of::<usize>();
+    pub(in super::super) const MEMO: usize = 32;
+    const NODE: usize = 3 * size_of::<Node>();
+    /// A storage's place is looked up in two tables.
+    const STORAGE: usize = 256;
+    /// A tensor beside its axes.
+    const TENSOR: usize = 128;
+    const AXIS: usize = 3 * size_of::<i64>();
+
+    /// A value, with what it holds.
+    pub(in super::super) fn of(node: &Node) -> usize {
+        NODE + match node {
+            Node::Tuple(items) => items.len() * ITEM,
+            Node::List(items) => items.len() * ITEM,
+            Node::Dict(pairs) => pairs.len() * PAIR,
+            Node::Storage(_) => STORAGE,
+            Node::Tensor(parts) => TENSOR + (parts.shape.len() + parts.strides.len()) * AXIS,
+            _ => 0,
+        }
+    }
+}

@@ -6,12 +6,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ldm_libtorch::{Mapped, map_file};
+use ldm_libtorch::{Mapped, Pages, map_file};
 use tch::Tensor;
 
 use super::entry::{Entry, TensorInfo};
+use super::layout::Shapes;
 use super::sniff::{self, Head};
-use super::{KeyMap, safetensors, torch_legacy, torch_zip};
+use super::source::Source;
+use super::{KeyMap, Layout, safetensors, shards, torch_legacy, torch_zip};
 use crate::{Error, Result};
 
 /// What kind of file a checkpoint is, told by its content.
@@ -49,30 +51,43 @@ impl fmt::Display for Format {
 /// ```
 #[derive(Clone)]
 pub struct Checkpoint {
-    path: PathBuf,
-    format: Format,
-    metadata: BTreeMap<String, String>,
-    bytes: Arc<Mapped>,
-    entries: BTreeMap<String, Entry>,
+    pub(super) path: PathBuf,
+    pub(super) format: Format,
+    pub(super) metadata: BTreeMap<String, String>,
+    /// One, or those an index names, or those of several checkpoints.
+    pub(super) files: Vec<Arc<Mapped>>,
+    pub(super) entries: BTreeMap<String, Source>,
 }
 
 /// What a reader of one format found.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) entries: BTreeMap<String, Entry>,
+}
+
+/// Reads a file's names and places, by the reader its head asks for.
+pub(super) fn read_bytes(bytes: &[u8]) -> std::result::Result<(Format, Contents), String> {
+    Ok(match sniff::head(bytes)? {
+        Head::Safetensors => (Format::Safetensors, safetensors::read(bytes)?),
+        Head::Zip => (Format::TorchZip, torch_zip::read(bytes)?),
+        Head::Pickle => (Format::TorchLegacy, torch_legacy::read(bytes)?),
+    })
 }
 
 impl Checkpoint {
     /// Opens a safetensors file or what `torch.save` wrote (`.ckpt`, `.pt`, `.pth`, `.bin`), told apart by
     /// content, never by the name's extension. Nothing in the file is run, and no tensor is read yet.
     ///
+    /// An index (`….index.json`) opens the files it names, which lie beside it, as one.
+    ///
     /// Of a torch file the tensors of its top-level `state_dict` are taken, else of its `model`, else its own.
     /// The file must not be changed in place while the checkpoint lives (see [`ldm_libtorch::map_file`]).
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be read; [`Error::Format`] when it is a folder, empty, truncated, damaged
-    /// or another kind of file, and when it asks to call what a checkpoint has no need of.
+    /// or another kind of file, and when it asks to call what a checkpoint has no need of; of an index, when a file
+    /// it names is not there or holds other tensors than it says.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let refuse = |message: String| Error::format(path, message);
@@ -84,13 +99,16 @@ impl Checkpoint {
             return Err(refuse("an empty file".into()));
         }
         let bytes = map_file(path).map_err(Error::io(path))?;
-        let (format, contents) = match sniff::head(&bytes).map_err(refuse)? {
-            Head::Safetensors => (Format::Safetensors, safetensors::read(&bytes)),
-            Head::Zip => (Format::TorchZip, torch_zip::read(&bytes)),
-            Head::Pickle => (Format::TorchLegacy, torch_legacy::read(&bytes)),
+        let (format, contents, files) = if sniff::is_json(&bytes) {
+            shards::read(path, &bytes)?
+        } else {
+            let (format, contents) = read_bytes(&bytes).map_err(refuse)?;
+            (format, contents, vec![bytes])
         };
-        let Contents { metadata, entries } = contents.map_err(refuse)?;
-        Ok(Self { path: path.to_path_buf(), format, metadata, bytes: Arc::new(bytes), entries })
+        let Contents { metadata, entries } = contents;
+        let entries = entries.into_iter().map(|(name, entry)| (name, entry.into())).collect();
+        let files = files.into_iter().map(Arc::new).collect();
+        Ok(Self { path: path.to_path_buf(), format, metadata, files, entries })
     }
 
     /// The file.
@@ -118,6 +136,11 @@ impl Checkpoint {
         self.entries.get(name).map(|entry| entry.info.clone())
     }
 
+    /// Names and shapes of all tensors.
+    pub fn shapes(&self) -> Shapes {
+        self.entries.iter().map(|(name, entry)| (name.clone(), entry.info.shape.clone())).collect()
+    }
+
     /// What the file says beside its tensors: of safetensors its `__metadata__`, of a torch file its scalar
     /// top-level entries (`epoch`, `global_step`, `pytorch-lightning_version`, …) as text.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
@@ -131,7 +154,7 @@ impl Checkpoint {
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
         let refuse = |message: String| Error::format(&self.path, message);
         let entry = self.entries.get(name).ok_or_else(|| refuse(format!("no tensor of the name: {name}")))?;
-        entry.read(&self.bytes).map_err(|why| refuse(format!("tensor `{name}`: {why}")))
+        entry.read(&self.files).map_err(|why| refuse(format!("tensor `{name}`: {why}")))
     }
 
     /// Keeps the names that start with `prefix` and cuts it off.
@@ -146,7 +169,7 @@ impl Checkpoint {
     pub fn rename(self, map: &KeyMap) -> Self {
         let pairs = self.entries.into_iter().map(|(name, entry)| (map.apply(&name), name, entry));
         let (same, changed): (Vec<_>, Vec<_>) = pairs.partition(|(native, name, _)| native == name);
-        let mut entries: BTreeMap<String, Entry> =
+        let mut entries: BTreeMap<String, Source> =
             same.into_iter().map(|(_, name, entry)| (name, entry)).collect();
         let mut left = Vec::new();
         for (native, name, entry) in changed {
@@ -164,6 +187,16 @@ impl Checkpoint {
             entries.insert(name, entry);
         }
         Self { entries, ..self }
+    }
+
+    /// Gives another implementation's tensors our names and our layout: [`Checkpoint::rename`], then what `layout`
+    /// changes beside names. Nothing is read yet. What is not as the layout says keeps its shape and its parts, so
+    /// that a strict load names it.
+    #[must_use]
+    pub fn into_native(self, layout: &Layout) -> Self {
+        let mut native = self.rename(&layout.keys);
+        layout.apply(&mut native.entries);
+        native
     }
 
     /// Drops the names that start with one of `prefixes`: the reference's `ignore_keys`.
@@ -200,6 +233,16 @@ impl Checkpoint {
             }
         }
         self.without(&[EMA])
+    }
+
+    /// The files once more, to lend their pages to tensors.
+    pub(super) fn pages(&self) -> Result<Vec<Pages>> {
+        self.files.iter().map(|file| file.pages().map_err(Error::io(&self.path))).collect()
+    }
+
+    /// Where the tensor `name` comes from.
+    pub(super) fn source(&self, name: &str) -> Option<&Source> {
+        self.entries.get(name)
     }
 
     fn map_names(self, change: impl Fn(&str) -> Option<String>) -> Self {

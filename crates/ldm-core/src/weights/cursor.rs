@@ -1,7 +1,7 @@
 //! The bytes of a pickle, each taken once and only where they are.
 
 /// Longer than any name of a class.
-const NAME: usize = 4096;
+pub(super) const NAME: usize = 4096;
 
 /// A place in a file.
 pub(super) struct Cursor<'a> {

@@ -2,7 +2,9 @@
 
 use std::io::Read;
 use std::ops::Range;
+use std::sync::Arc;
 
+use ldm_libtorch::{Mapped, Pages};
 use tch::{Kind, Tensor};
 
 /// A tensor's shape and dtype in the file.
@@ -44,6 +46,8 @@ pub(super) struct Entry {
     /// The bytes of the storage from the first element to the last.
     window: Range<usize>,
     storage: Storage,
+    /// Which of the checkpoint's files it lies in.
+    file: usize,
 }
 
 impl Entry {
@@ -86,14 +90,41 @@ impl Entry {
             return Err(format!("it is expanded to {count} elements from {} bytes", window.len()));
         }
         let strides = if in_order { None } else { Some(strides) };
-        Ok(Self { info: TensorInfo { shape, kind }, strides, window, storage })
+        Ok(Self { info: TensorInfo { shape, kind }, strides, window, storage, file: 0 })
     }
 
-    /// The tensor, copied out of the file's bytes.
-    pub(super) fn read(&self, bytes: &[u8]) -> Result<Tensor, String> {
+    /// The same place in the file so many further on.
+    pub(super) fn further(self, files: usize) -> Self {
+        Self { file: self.file + files, ..self }
+    }
+
+    /// Where the bytes lie in their file: its own, or those that are inflated to hold them.
+    pub(super) fn place(&self) -> Range<usize> {
+        match &self.storage {
+            Storage::Plain(range) => range.start + self.window.start..range.start + self.window.end,
+            Storage::Deflated(range, _) => range.clone(),
+        }
+    }
+
+    /// Whether its storage is deflated.
+    pub(super) fn is_deflated(&self) -> bool {
+        matches!(self.storage, Storage::Deflated(..))
+    }
+
+    /// The tensor over the file's own pages, where its elements lie there in order and nobody was lent them yet.
+    pub(super) fn lend(&self, pages: &[Pages]) -> Option<Tensor> {
+        if self.is_deflated() || self.strides.is_some() {
+            return None;
+        }
+        pages[self.file].tensor(self.place().start, &self.info.shape, self.info.kind)
+    }
+
+    /// The tensor, copied out of the bytes of its file.
+    pub(super) fn read(&self, files: &[Arc<Mapped>]) -> Result<Tensor, String> {
+        let bytes = &files[self.file];
         match &self.storage {
             Storage::Plain(range) => Ok(self.view(&bytes[range.clone()])),
-            Storage::Deflated(range, length) => Ok(self.view(&inflate(&bytes[range.clone()], *length)?)),
+            Storage::Deflated(range, length) => Ok(self.view(&inflate(&bytes[range.clone()], *length, 0)?)),
         }
     }
 
@@ -106,9 +137,10 @@ impl Entry {
     }
 }
 
-/// Inflates to exactly `length` bytes. Memory grows with what comes out, not with what the file claims.
-pub(super) fn inflate(deflated: &[u8], length: usize) -> Result<Vec<u8>, String> {
-    let mut inflated = Vec::new();
+/// Inflates to exactly `length` bytes. Beyond `reserve` memory grows with what comes out, not with what the file
+/// claims.
+pub(super) fn inflate(deflated: &[u8], length: usize, reserve: usize) -> Result<Vec<u8>, String> {
+    let mut inflated = Vec::with_capacity(length.min(reserve));
     let wanted = u64::try_from(length).map_err(|_| "too long for this machine".to_owned())?;
     flate2::read::DeflateDecoder::new(deflated)
         .take(wanted)

@@ -5,27 +5,38 @@
 /// A name is cut after the longest module prefix it has, at a dot. The prefix is exchanged, and so is the longest
 /// leaf the rest starts with, at a dot again; a name that no module prefix matches stays as it is. The empty module
 /// matches every name. [`KeyMap::inverse`] leads back wherever no prefix and no leaf occurs twice on one side.
+/// Leaves that only older versions of the other implementation wrote are read too, and lead back to the current ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyMap {
     /// Module prefixes without the last dot, as (foreign, native), longest foreign first.
     pub modules: Vec<(String, String)>,
     /// What follows a module, as (foreign, native), longest foreign first.
     pub leaves: Vec<(String, String)>,
+    /// Leaves of older versions, as `leaves`; [`KeyMap::inverse`] has none.
+    pub older: Vec<(String, String)>,
 }
 
 impl KeyMap {
     /// A map of these (foreign, native) pairs, in any order.
     pub fn new(mut modules: Vec<(String, String)>, mut leaves: Vec<(String, String)>) -> Self {
-        for pairs in [&mut modules, &mut leaves] {
-            pairs.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.cmp(b)));
-        }
-        Self { modules, leaves }
+        sort(&mut modules);
+        sort(&mut leaves);
+        Self { modules, leaves, older: Vec::new() }
+    }
+
+    /// Reads the (foreign, native) leaves of older versions too.
+    #[must_use]
+    pub fn with_older(mut self, mut leaves: Vec<(String, String)>) -> Self {
+        sort(&mut leaves);
+        self.older = leaves;
+        self
     }
 
     /// The native name of `foreign`.
     pub fn apply(&self, foreign: &str) -> String {
         let Some((module, rest)) = exchange(&self.modules, foreign) else { return foreign.to_owned() };
-        let (leaf, rest) = exchange(&self.leaves, rest).unwrap_or(("", rest));
+        let known = exchange(&self.leaves, rest).or_else(|| exchange(&self.older, rest));
+        let (leaf, rest) = known.unwrap_or(("", rest));
         let parts: Vec<&str> = [module, leaf, rest].into_iter().filter(|part| !part.is_empty()).collect();
         parts.join(".")
     }
@@ -36,6 +47,10 @@ impl KeyMap {
         let swap = |pairs: &[(String, String)]| pairs.iter().map(|(a, b)| (b.clone(), a.clone())).collect();
         Self::new(swap(&self.modules), swap(&self.leaves))
     }
+}
+
+fn sort(pairs: &mut [(String, String)]) {
+    pairs.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.cmp(b)));
 }
 
 /// The partner of the first pair that `name` starts with, at a dot, and what follows the dot.

@@ -9,20 +9,37 @@
 
 mod arena;
 mod checkpoint;
+mod chunks;
 mod cursor;
 mod entry;
+mod foreign;
 mod globals;
+mod join;
 mod key_map;
+mod layout;
 mod load;
+mod memory;
+mod parse;
 mod pickle;
+mod pickle_writer;
 mod safetensors;
+mod shards;
 mod sniff;
+mod source;
 mod state_dict;
+mod streamed;
 mod torch_legacy;
+mod torch_writer;
 mod torch_zip;
 mod zip_directory;
 
 pub use checkpoint::{Checkpoint, Format};
 pub use entry::TensorInfo;
+pub use foreign::foreign;
 pub use key_map::KeyMap;
-pub use safetensors::save;
+pub use layout::{Change, Layout, Shapes};
+#[doc(hidden)]
+pub use parse::{Parsed, memory_limit, parse_bytes, parse_pickle};
+pub use safetensors::{save, save_streamed};
+pub use streamed::Streamed;
+pub use torch_writer::{save_torch, save_torch_streamed};

@@ -1,13 +1,15 @@
 //! A pickle machine that has no way to call anything.
 //!
 //! It knows the opcodes of protocols 2 to 5 that data needs. Every count the file claims is checked against the
-//! bytes that are there, nothing is reserved by a claim, and a step makes at most one value.
+//! bytes that are there, nothing is reserved by a claim, a step makes at most one value, and all values together take
+//! no more memory than the caller allows.
 
 use std::collections::HashMap;
 
-use super::arena::{Arena, Id, Node};
-use super::cursor::{Cursor, damaged};
+use super::arena::{Arena, Id, Node, cost};
+use super::cursor::{self, Cursor, damaged};
 use super::globals;
+use super::memory::Budget;
 
 /// A model of ten thousand tensors takes half a million; this many make a gigabyte of values.
 const STEPS: usize = 1 << 24;
@@ -20,8 +22,8 @@ pub(super) struct Pickle<'a> {
     pub(super) end: usize,
 }
 
-/// Reads the pickle that starts at `start`.
-pub(super) fn read(bytes: &[u8], start: usize) -> Result<Pickle<'_>, String> {
+/// Reads the pickle that starts at `start`, whose values may take `memory` bytes.
+pub(super) fn read(bytes: &[u8], start: usize, memory: usize) -> Result<Pickle<'_>, String> {
     let machine = Machine {
         file: Cursor { bytes, at: start },
         arena: Arena::default(),
@@ -29,6 +31,7 @@ pub(super) fn read(bytes: &[u8], start: usize) -> Result<Pickle<'_>, String> {
         marks: Vec::new(),
         memo: HashMap::new(),
         copies: bytes.len().saturating_sub(start).min(STEPS),
+        memory: Budget::new(memory, "the values of its pickle"),
     };
     machine.run()
 }
@@ -42,6 +45,7 @@ struct Machine<'a> {
     memo: HashMap<u32, Id>,
     /// How many more items may be copied from one value into another.
     copies: usize,
+    memory: Budget,
 }
 
 type Step = Result<(), String>;
@@ -71,7 +75,10 @@ impl<'a> Machine<'a> {
             0x95 => {
                 self.file.take(8)?; // FRAME: only a hint for reading ahead
             }
-            b'(' => self.marks.push(self.stack.len()),
+            b'(' => {
+                self.memory.spend(cost::MARK)?;
+                self.marks.push(self.stack.len());
+            }
             b'0' => {
                 self.pop()?;
             }
@@ -80,26 +87,26 @@ impl<'a> Machine<'a> {
             }
             b'2' => {
                 let top = self.top()?;
-                self.stack.push(top);
+                self.push_id(top)?;
             }
-            b'N' => self.push(Node::None),
-            0x88 => self.push(Node::Bool(true)),
-            0x89 => self.push(Node::Bool(false)),
+            b'N' => self.push(Node::None)?,
+            0x88 => self.push(Node::Bool(true))?,
+            0x89 => self.push(Node::Bool(false))?,
             b'J' => {
                 let value = i32::from_le_bytes(self.file.array()?);
-                self.push(Node::Int(value.into()));
+                self.push(Node::Int(value.into()))?;
             }
             b'K' => {
                 let value = self.file.byte()?;
-                self.push(Node::Int(value.into()));
+                self.push(Node::Int(value.into()))?;
             }
             b'M' => {
                 let value = u16::from_le_bytes(self.file.array()?);
-                self.push(Node::Int(value.into()));
+                self.push(Node::Int(value.into()))?;
             }
             b'G' => {
                 let value = f64::from_be_bytes(self.file.array()?);
-                self.push(Node::Float(value));
+                self.push(Node::Float(value))?;
             }
             0x8a => self.long(1)?,
             0x8b => self.long(4)?,
@@ -109,19 +116,19 @@ impl<'a> Machine<'a> {
             b'T' | b'B' => self.raw(4, opcode == b'T')?,
             b'U' | b'C' => self.raw(1, opcode == b'U')?,
             0x8e | 0x96 => self.raw(8, false)?,
-            b')' => self.push(Node::Tuple(Box::default())),
+            b')' => self.push(Node::Tuple(Box::default()))?,
             0x85..=0x87 => {
                 let items = self.pop_last(usize::from(opcode - 0x84))?;
-                self.push(Node::Tuple(items.into()));
+                self.push(Node::Tuple(items.into()))?;
             }
             b't' => {
                 let items = self.pop_mark()?;
-                self.push(Node::Tuple(items.into()));
+                self.push(Node::Tuple(items.into()))?;
             }
-            b']' => self.push(Node::List(Vec::new())),
+            b']' => self.push(Node::List(Vec::new()))?,
             b'l' => {
                 let items = self.pop_mark()?;
-                self.push(Node::List(items));
+                self.push(Node::List(items))?;
             }
             b'a' => {
                 let items = self.pop_last(1)?;
@@ -131,10 +138,10 @@ impl<'a> Machine<'a> {
                 let items = self.pop_mark()?;
                 self.append(items)?;
             }
-            b'}' => self.push(Node::Dict(Vec::new())),
+            b'}' => self.push(Node::Dict(Vec::new()))?,
             b'd' => {
                 let items = self.pop_mark()?;
-                self.push(Node::Dict(Vec::new()));
+                self.push(Node::Dict(Vec::new()))?;
                 self.set_items(&items)?;
             }
             b's' => {
@@ -145,14 +152,14 @@ impl<'a> Machine<'a> {
                 let items = self.pop_mark()?;
                 self.set_items(&items)?;
             }
-            0x8f => self.push(Node::Inert),
+            0x8f => self.push(Node::Inert)?,
             0x90 => {
                 self.pop_mark()?;
                 self.top()?;
             }
             0x91 => {
                 self.pop_mark()?;
-                self.push(Node::Inert);
+                self.push(Node::Inert)?;
             }
             b'q' => {
                 let index = self.file.byte()?;
@@ -173,17 +180,18 @@ impl<'a> Machine<'a> {
             }
             b'c' => {
                 let (module, name) = (self.file.line()?, self.file.line()?);
-                self.push(Node::Global(module, name));
+                self.push(Node::Global(module, name))?;
             }
             0x93 => {
                 let items = self.pop_last(2)?;
                 let (module, name) = (self.arena.text(items[0]), self.arena.text(items[1]));
-                let (Some(module), Some(name)) = (module, name) else { return Err(damaged("a name", place)) };
-                self.push(Node::Global(module, name));
+                let names = module.zip(name).filter(|(a, b)| a.len().max(b.len()) <= cursor::NAME);
+                let (module, name) = names.ok_or_else(|| damaged("a name", place))?;
+                self.push(Node::Global(module, name))?;
             }
             b'Q' => {
                 let id = self.pop()?;
-                self.push(Node::Storage(id));
+                self.push(Node::Storage(id))?;
             }
             b'R' | 0x81 => {
                 let items = self.pop_last(2)?;
@@ -215,30 +223,35 @@ impl<'a> Machine<'a> {
         } else {
             Node::Bytes(digits)
         };
-        self.push(node);
-        Ok(())
+        self.push(node)
     }
 
     fn text(&mut self, width: usize) -> Step {
         let place = self.file.at;
         let text = std::str::from_utf8(self.file.sized(width)?).map_err(|_| damaged("text", place))?;
-        self.push(Node::Text(text));
-        Ok(())
+        self.push(Node::Text(text))
     }
 
     /// Bytes; what Python 2 calls text is text where it can be.
     fn raw(&mut self, width: usize, python2: bool) -> Step {
         let bytes = self.file.sized(width)?;
         let text = std::str::from_utf8(bytes).ok().filter(|_| python2);
-        self.push(text.map_or(Node::Bytes(bytes), Node::Text));
-        Ok(())
+        self.push(text.map_or(Node::Bytes(bytes), Node::Text))
     }
 
     // --- stack and memo ---
 
-    fn push(&mut self, node: Node<'a>) {
-        self.stack.push(self.arena.nodes.len() as Id); // below STEPS
+    fn push(&mut self, node: Node<'a>) -> Step {
+        self.memory.spend(cost::of(&node))?;
+        self.push_id(self.arena.nodes.len() as Id)?; // below STEPS
         self.arena.nodes.push(node);
+        Ok(())
+    }
+
+    fn push_id(&mut self, id: Id) -> Step {
+        self.memory.spend(cost::ITEM)?;
+        self.stack.push(id);
+        Ok(())
     }
 
     /// The top above the last mark.
@@ -267,14 +280,14 @@ impl<'a> Machine<'a> {
 
     fn remember(&mut self, index: u32) -> Step {
         let top = self.top()?;
+        self.memory.spend(cost::MEMO)?;
         self.memo.insert(index, top);
         Ok(())
     }
 
     fn recall(&mut self, index: u32) -> Step {
         let id = *self.memo.get(&index).ok_or_else(|| damaged("its memo", self.file.at))?;
-        self.stack.push(id);
-        Ok(())
+        self.push_id(id)
     }
 
     /// Accounts for items copied between values, so that a small file cannot copy one long list many times.
@@ -286,6 +299,7 @@ impl<'a> Machine<'a> {
     // --- containers and calls ---
 
     fn append(&mut self, items: Vec<Id>) -> Step {
+        self.memory.spend(items.len() * cost::ITEM)?;
         let top = self.top()?;
         match &mut self.arena.nodes[top as usize] {
             Node::List(list) => list.extend(items),
@@ -296,6 +310,7 @@ impl<'a> Machine<'a> {
     }
 
     fn set_items(&mut self, items: &[Id]) -> Step {
+        self.memory.spend(items.len() * cost::PAIR)?;
         let (pairs, rest) = items.as_chunks::<2>();
         let top = self.top()?;
         match &mut self.arena.nodes[top as usize] {
@@ -317,15 +332,16 @@ impl<'a> Machine<'a> {
             return Err(damaged("a call", self.file.at));
         };
         match globals::call(module, name, arguments, &self.arena)? {
-            globals::Made::Same(id) => self.stack.push(id),
-            globals::Made::New(node) => self.push(node),
+            globals::Made::Same(id) => self.push_id(id)?,
+            globals::Made::New(node) => self.push(node)?,
             globals::Made::OrderedDict(list) => {
                 let pairs = self.arena.items(list).unwrap_or_default();
+                self.memory.spend(pairs.len() * cost::PAIR)?;
                 let pair = |id: &Id| self.arena.items(*id).and_then(|pair| <[Id; 2]>::try_from(pair).ok());
                 let pairs: Option<Vec<(Id, Id)>> = pairs.iter().map(|id| pair(id).map(Into::into)).collect();
                 let pairs = pairs.ok_or_else(|| damaged("a dict", self.file.at))?;
                 self.spend(pairs.len())?;
-                self.push(Node::Dict(pairs));
+                self.push(Node::Dict(pairs))?;
             }
         }
         Ok(())

@@ -8,17 +8,16 @@ use safetensors::tensor::{Metadata, SafeTensorError};
 use safetensors::{Dtype, SafeTensors};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::checkpoint::Contents;
 use super::entry::{Entry, Storage};
+use super::memory;
+use super::streamed::Streamed;
 use crate::{Error, Result, files};
 
 /// Bytes of the header's length.
 const LENGTH: usize = 8;
-
-/// Bytes of a tensor that are at hand while writing.
-const CHUNK: usize = 4 << 20;
 
 /// The names of dtypes in a header.
 const KINDS: [(Kind, Dtype, &str); 12] = [
@@ -39,6 +38,11 @@ const KINDS: [(Kind, Dtype, &str); 12] = [
 /// Reads the header. The crate `safetensors` checks that the tensors cover the file without gap or overlap, and
 /// that header and file are as long as they say.
 pub(super) fn read(bytes: &[u8]) -> std::result::Result<Contents, String> {
+    let claimed = bytes.first_chunk::<LENGTH>().map_or(0, |length| u64::from_le_bytes(*length));
+    let (length, most) = (bytes.len(), memory::header(bytes.len()));
+    if (most as u64 + 1..length as u64).contains(&claimed) {
+        return Err(format!("a safetensors header of {claimed} bytes in {length}, which no weights need"));
+    }
     let (header, found) = SafeTensors::read_metadata(bytes).map_err(|error| explain(bytes, &error))?;
     let start = LENGTH + header;
     let mut contents = Contents { metadata: text(&found), ..Contents::default() };
@@ -91,24 +95,35 @@ pub fn save(
     tensors: &[(String, Tensor)],
     metadata: &BTreeMap<String, String>,
 ) -> Result<()> {
+    save_streamed(path, &Streamed::each(tensors), metadata)
+}
+
+/// [`save`] of tensors that are made when it is their turn.
+///
+/// # Errors
+/// As [`save`], and those of making a tensor.
+pub fn save_streamed(
+    path: impl AsRef<Path>,
+    tensors: &[Streamed],
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
     let path = path.as_ref();
     let refuse = |name: &str, why: &str| Error::format(path, format!("tensor `{name}`: {why}"));
-    let mut sorted: Vec<(usize, &str, &Tensor)> = tensors
-        .iter()
-        .map(|(name, tensor)| (tensor.kind().elt_size_in_bytes(), name.as_str(), tensor))
-        .collect();
-    sorted.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(b.1)));
+    let mut sorted: Vec<&Streamed> = tensors.iter().collect();
+    let width = |tensor: &Streamed| tensor.info.kind.elt_size_in_bytes();
+    sorted.sort_by(|a, b| width(b).cmp(&width(a)).then_with(|| a.name.cmp(&b.name)));
     let mut taken = BTreeSet::from([METADATA]);
     let mut slots = Vec::with_capacity(sorted.len());
     let mut at = 0;
-    for (width, name, tensor) in &sorted {
-        let dtype = KINDS.iter().find(|(kind, ..)| *kind == tensor.kind()).map(|(_, _, name)| *name);
+    for tensor in &sorted {
+        let name = tensor.name.as_str();
+        let dtype = KINDS.iter().find(|(kind, ..)| *kind == tensor.info.kind).map(|(_, _, name)| *name);
         let dtype = dtype.ok_or_else(|| refuse(name, "safetensors has no name for its dtype"))?;
-        if !taken.insert(*name) {
+        if !taken.insert(name) {
             return Err(refuse(name, "its name is taken"));
         }
-        let end = at + tensor.numel() * width;
-        slots.push((*name, Slot { dtype, shape: tensor.size(), data_offsets: [at, end] }));
+        let end = at + tensor.bytes();
+        slots.push((name, Slot { dtype, shape: tensor.info.shape.clone(), data_offsets: [at, end] }));
         at = end;
     }
     let mut header = serde_json::to_vec(&Header { metadata, slots }).expect("text and numbers");
@@ -118,8 +133,8 @@ pub fn save(
         put(&(header.len() as u64).to_le_bytes())?;
         put(&header)?;
         let mut buffer = Vec::new();
-        for (width, _, tensor) in &sorted {
-            each_chunk(tensor, *width, &mut buffer, &mut put)?;
+        for tensor in &sorted {
+            tensor.write(&mut buffer, &mut put)?;
         }
         Ok(())
     })
@@ -151,23 +166,4 @@ impl Serialize for Header<'_> {
         }
         map.end()
     }
-}
-
-/// Gives the tensor's bytes in order, at most [`CHUNK`] at a time.
-fn each_chunk(
-    tensor: &Tensor,
-    width: usize,
-    buffer: &mut Vec<u8>,
-    put: &mut impl FnMut(&[u8]) -> Result<()>,
-) -> Result<()> {
-    let flat = tensor.detach().contiguous().view(-1);
-    let (count, step) = (flat.numel(), CHUNK / width);
-    for start in (0..count).step_by(step) {
-        let length = step.min(count - start);
-        let part = flat.narrow(0, start as i64, length as i64).to_device(Device::Cpu);
-        buffer.resize(length * width, 0);
-        part.f_copy_data_u8(buffer, length)?;
-        put(buffer)?;
-    }
-    Ok(())
 }

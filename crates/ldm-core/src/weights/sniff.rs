@@ -9,6 +9,10 @@ pub(super) enum Head {
 
 /// Tells the reader, or says in words what the file is instead.
 pub(super) fn head(bytes: &[u8]) -> Result<Head, String> {
+    // A length below 2^40, then JSON. First, since a length of 640 (`80 02`) begins as a pickle does.
+    if bytes.len() > 8 && bytes[5..8] == [0; 3] && bytes[8] == b'{' {
+        return Ok(Head::Safetensors);
+    }
     if bytes.starts_with(b"PK\x03\x04") {
         return Ok(Head::Zip);
     }
@@ -16,11 +20,13 @@ pub(super) fn head(bytes: &[u8]) -> Result<Head, String> {
     if bytes.len() > 1 && bytes[0] == 0x80 && (2..=5).contains(&bytes[1]) {
         return Ok(Head::Pickle);
     }
-    // A length below 2^40, then JSON.
-    if bytes.len() > 8 && bytes[5..8] == [0; 3] && bytes[8] == b'{' {
-        return Ok(Head::Safetensors);
-    }
     Err(name(bytes).into())
+}
+
+/// Whether the file is a JSON object, as the index of a checkpoint in several files.
+pub(super) fn is_json(bytes: &[u8]) -> bool {
+    // A header's length may begin by this character too, but no text has a zero so early.
+    bytes.trim_ascii_start().first() == Some(&b'{') && !bytes.iter().take(8).any(|byte| *byte == 0)
 }
 
 fn name(bytes: &[u8]) -> &'static str {

@@ -6,8 +6,13 @@ use tch::Kind;
 
 use super::arena::{Arena, Id, Node};
 use super::checkpoint::Contents;
+use super::cursor::NAME;
 use super::entry::{Entry, Storage};
 use super::globals;
+use super::memory::{self, Budget};
+
+/// What an entry of a sorted map takes at most, beside its name and its axes.
+const ENTRY: usize = 400;
 
 /// How a pickle names a storage: `("storage", class, key, location, numel)`, and in old files a part of another.
 pub(super) struct StorageName<'a> {
@@ -41,16 +46,22 @@ impl<'a> StorageName<'a> {
 }
 
 /// The tensors of `state_dict`, else of `model`, else of the root itself; and the root's scalars as text.
-/// `locate` gives the bytes of the storage with a key.
+/// `locate` gives the bytes of the storage with a key; `file` is the file's length.
 pub(super) fn read(
     arena: &Arena,
     root: Id,
+    file: usize,
     locate: impl Fn(&StorageName) -> Result<Storage, String>,
 ) -> Result<Contents, String> {
-    let mut contents = Contents { metadata: scalars(arena, root), entries: BTreeMap::new() };
+    let mut contents = Contents { metadata: scalars(arena, root, file)?, entries: BTreeMap::new() };
+    let mut memory = Budget::new(memory::tensors(file), "the names and shapes of its tensors");
     for (key, value) in find(arena, root)? {
         let Node::Tensor(parts) = arena.get(*value) else { continue };
         let name = arena.text(*key).ok_or("its state dict has a tensor whose name is no text")?;
+        if name.len() > NAME {
+            return Err(format!("its state dict has a tensor whose name has {} bytes", name.len()));
+        }
+        memory.spend(ENTRY + name.len() + 2 * size_of_val(parts.shape.as_slice()))?;
         let entry = StorageName::read(arena, parts.storage).and_then(|storage| {
             let kind = parts.dtype.unwrap_or(storage.kind);
             Entry::new(locate(&storage)?, kind, parts.offset, parts.shape.clone(), parts.strides.clone())
@@ -80,20 +91,31 @@ fn find<'b>(arena: &'b Arena, root: Id) -> Result<&'b [(Id, Id)], String> {
     let names: Vec<String> = whole
         .iter()
         .filter_map(|(key, _)| arena.text(*key))
+        .filter(|name| name.len() <= NAME)
         .take(8)
         .map(|name| name.escape_debug().to_string())
         .collect();
     Err(format!("holds no state dict; its first top-level names are: {}", names.join(", ")))
 }
 
-fn scalars(arena: &Arena, root: Id) -> BTreeMap<String, String> {
-    let text = |id: Id| match arena.get(id) {
-        Node::Bool(value) => Some(value.to_string()),
-        Node::Int(value) => Some(value.to_string()),
-        Node::Float(value) => Some(value.to_string()),
-        Node::Text(value) => Some((*value).to_owned()),
-        _ => None,
-    };
-    let pairs = arena.pairs(root).unwrap_or_default();
-    pairs.iter().filter_map(|(key, value)| Some((arena.text(*key)?.to_owned(), text(*value)?))).collect()
+fn scalars(arena: &Arena, root: Id, file: usize) -> Result<BTreeMap<String, String>, String> {
+    let mut memory = Budget::new(memory::metadata(file), "its scalars");
+    let mut scalars = BTreeMap::new();
+    for (key, value) in arena.pairs(root).unwrap_or_default() {
+        let Some(key) = arena.text(*key) else { continue };
+        let text = match arena.get(*value) {
+            Node::Bool(value) => value.to_string(),
+            Node::Int(value) => value.to_string(),
+            Node::Float(value) => value.to_string(),
+            // One text may stand under many keys, and is copied for each.
+            Node::Text(value) => {
+                memory.spend(value.len())?;
+                (*value).to_owned()
+            }
+            _ => continue,
+        };
+        memory.spend(ENTRY + key.len())?;
+        scalars.insert(key.to_owned(), text);
+    }
+    Ok(scalars)
 }

@@ -11,32 +11,33 @@ use tch::Kind;
 use super::arena::{Arena, Node};
 use super::checkpoint::Contents;
 use super::entry::Storage;
-use super::pickle;
 use super::state_dict::{self, StorageName};
+use super::{memory, pickle};
 
 /// 0x1950a86a20f9469cfc6c, lowest byte first.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 const PROTOCOL: i64 = 1001;
 
 pub(super) fn read(bytes: &[u8]) -> Result<Contents, String> {
-    let magic = pickle::read(bytes, 0)?;
+    let small = memory::small_pickle(bytes.len());
+    let magic = pickle::read(bytes, 0, small)?;
     if !matches!(magic.arena.get(magic.root), Node::Bytes(digits) if *digits == MAGIC) {
         return Err("a pickle, but not what torch.save wrote".into());
     }
-    let protocol = pickle::read(bytes, magic.end)?;
+    let protocol = pickle::read(bytes, magic.end, small)?;
     match protocol.arena.int(protocol.root) {
         Some(PROTOCOL) => {}
         other => return Err(format!("torch.save's protocol is {other:?}, expected {PROTOCOL}")),
     }
-    let machine = pickle::read(bytes, protocol.end)?;
+    let machine = pickle::read(bytes, protocol.end, small)?;
     let little = machine.arena.value(machine.root, "little_endian");
     if little.is_some_and(|id| matches!(machine.arena.get(id), Node::Bool(false))) {
         return Err("its numbers are big-endian, expected little".into());
     }
-    let saved = pickle::read(bytes, machine.end)?;
-    let keys = pickle::read(bytes, saved.end)?;
+    let saved = pickle::read(bytes, machine.end, memory::pickle(bytes.len()))?;
+    let keys = pickle::read(bytes, saved.end, small)?;
     let storages = places(bytes, &saved.arena, &keys)?;
-    state_dict::read(&saved.arena, saved.root, |name| {
+    state_dict::read(&saved.arena, saved.root, bytes.len(), |name| {
         let whole =
             storages.get(name.key).ok_or_else(|| format!("no storage {}", name.key.escape_debug()))?;
         let Some((offset, length)) = name.part else { return Ok(Storage::Plain(whole.clone())) };

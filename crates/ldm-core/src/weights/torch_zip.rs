@@ -4,21 +4,18 @@ use std::borrow::Cow;
 
 use super::checkpoint::Contents;
 use super::entry::{Storage, inflate};
-use super::{pickle, state_dict, zip_directory};
-
-/// The pickle of a model is a few megabytes; a compressed one may claim no more than this.
-const PICKLE: usize = 1 << 30;
+use super::{memory, pickle, state_dict, zip_directory};
 
 /// Reads names and places. Entries of a torch zip are stored as they are, and then read where they lie; one that
 /// was compressed by another program is inflated when it is asked for.
 pub(super) fn read(bytes: &[u8]) -> Result<Contents, String> {
     let entries = zip_directory::read(bytes)?;
-    let pickled = entries.keys().filter(|name| **name == "data.pkl" || name.ends_with("/data.pkl"));
+    let pickled = entries.names().filter(|name| *name == "data.pkl" || name.ends_with("/data.pkl"));
     // The folder around everything may have any name, and none.
-    let shortest = pickled.min_by_key(|name| (name.len(), **name));
+    let shortest = pickled.min_by_key(|name| (name.len(), *name));
     let root = shortest.and_then(|name| name.strip_suffix("data.pkl"));
     let root = root.ok_or("a zip archive without data.pkl: not what torch.save writes")?;
-    let find = |name: &str| entries.get(format!("{root}{name}").as_str());
+    let find = |name: &str| entries.get(&format!("{root}{name}"));
     if find("constants.pkl").is_some() {
         return Err("a TorchScript archive, expected what torch.save wrote of a state dict".into());
     }
@@ -30,8 +27,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Contents, String> {
         }
     }
     let data = contents(bytes, find("data.pkl").expect("found above"))?;
-    let pickle = pickle::read(&data, 0)?;
-    state_dict::read(&pickle.arena, pickle.root, |storage| {
+    let pickle = pickle::read(&data, 0, memory::pickle(bytes.len()))?;
+    state_dict::read(&pickle.arena, pickle.root, bytes.len(), |storage| {
         let entry = find(&format!("data/{}", storage.key));
         let entry =
             entry.ok_or_else(|| format!("the archive has no storage {}", storage.key.escape_debug()))?;
@@ -46,8 +43,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Contents, String> {
 fn contents<'a>(bytes: &'a [u8], entry: &Storage) -> Result<Cow<'a, [u8]>, String> {
     match entry {
         Storage::Plain(range) => Ok(Cow::Borrowed(&bytes[range.clone()])),
-        Storage::Deflated(range, length) if *length <= PICKLE => {
-            Ok(Cow::Owned(inflate(&bytes[range.clone()], *length)?))
+        Storage::Deflated(range, length) if *length <= memory::inflated(bytes.len()) => {
+            Ok(Cow::Owned(inflate(&bytes[range.clone()], *length, *length)?))
         }
         Storage::Deflated(_, length) => {
             Err(format!("its pickle claims {length} bytes, which no state dict has"))

@@ -3,7 +3,6 @@
 //! Only what torch's archives are: one disk, nothing encrypted, entries stored or deflated, with or without the
 //! 64-bit records. Nothing is reserved by a count the file claims. APPNOTE 6.3.10, §4.3.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use super::entry::Storage;
@@ -23,18 +22,34 @@ const LOCAL_LENGTH: usize = 30;
 /// What stands in a 32-bit field whose value is in a 64-bit record.
 const ELSEWHERE: u64 = 0xffff_ffff;
 
-/// The entries by name; of two with one name the first.
-pub(super) fn read(bytes: &[u8]) -> Result<HashMap<&str, Storage>, String> {
+/// The entries, sorted by name; of two with one name the first counts.
+pub(super) struct Directory<'a>(Vec<(&'a str, Storage)>);
+
+impl<'a> Directory<'a> {
+    pub(super) fn names(&self) -> impl Iterator<Item = &'a str> {
+        self.0.iter().map(|(name, _)| *name)
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Storage> {
+        self.0.binary_search_by_key(&name, |(each, _)| each).ok().map(|index| &self.0[index].1)
+    }
+}
+
+/// Reads the table of contents.
+pub(super) fn read(bytes: &[u8]) -> Result<Directory<'_>, String> {
     let directory = find(bytes)
         .ok_or("a truncated or damaged zip archive: its directory, which ends it, is not there")?;
     let mut rest = &bytes[directory];
-    let mut entries = HashMap::new();
+    // Bytes that are there, not a number the file claims: about as much memory as the directory itself.
+    let mut entries = Vec::with_capacity(rest.len() / ENTRY_LENGTH);
     while !rest.is_empty() {
         let (name, storage, length) = entry(bytes, rest)?;
-        entries.entry(name).or_insert(storage);
+        entries.push((name, storage));
         rest = &rest[length..];
     }
-    Ok(entries)
+    entries.sort_by_key(|(name, _)| *name);
+    entries.dedup_by_key(|(name, _)| *name);
+    Ok(Directory(entries))
 }
 
 /// Where the directory lies.

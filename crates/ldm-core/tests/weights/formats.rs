@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use ldm_core::testing::shared_data;
-use ldm_core::weights::{Checkpoint, Format};
-use tch::Kind;
+use ldm_core::weights::{Checkpoint, Format, save};
+use tch::{Device, Kind, Tensor};
 
 use crate::{assert_same_bits, golden};
 
@@ -118,4 +118,20 @@ fn a_file_of_python_2() {
     // LPIPS' weights are not negative, by their training.
     let least = checkpoint.tensor("lin4.model.1.weight").unwrap().min().double_value(&[]);
     assert!((0. ..1.).contains(&least), "{least}");
+}
+
+/// A header of 640 bytes begins by `80 02`, as a pickle of protocol 2.
+#[test]
+fn a_header_whose_length_looks_like_a_pickle_is_a_header() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("file");
+    let tensors = [("a".to_owned(), Tensor::zeros([1], (Kind::Float, Device::Cpu)))];
+    let mut heads = Vec::new();
+    for length in 500..620 {
+        let metadata = BTreeMap::from([("note".to_owned(), "x".repeat(length))]);
+        save(&path, &tensors, &metadata).unwrap();
+        heads.push(std::fs::read(&path).unwrap()[..2].to_vec());
+        assert_eq!(Checkpoint::open(&path).unwrap().format(), Format::Safetensors);
+    }
+    assert!(heads.contains(&vec![0x80, 0x02]), "one of them must be the case");
 }

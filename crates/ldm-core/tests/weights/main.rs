@@ -3,10 +3,15 @@
 #![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
 
 mod formats;
+mod layout;
+mod lend;
 mod loader;
 mod mutations;
 mod names;
+mod peak;
 mod refusals;
+mod shards;
+mod torch_writer;
 mod writer;
 
 use std::path::PathBuf;

@@ -1,7 +1,7 @@
 //! Each way a file can be wrong: one sentence that names it.
 
 use ldm_core::Error;
-use ldm_core::weights::Checkpoint;
+use ldm_core::weights::{Checkpoint, parse_pickle};
 
 use crate::{golden, refusal};
 
@@ -50,6 +50,22 @@ fn what_is_no_checkpoint_is_named() {
     check("no_state_dict.ckpt", "holds no state dict; its first top-level names are: g_ema, epoch");
     check("big_endian.ckpt", "its numbers are big-endian, expected little");
     check("big_endian_legacy.ckpt", "its numbers are big-endian, expected little");
+}
+
+#[test]
+fn a_text_under_many_names_is_not_copied_without_end() {
+    // A thousand names for one megabyte of text.
+    let mut pickle = [b"\x80\x02}(".as_slice(), &text(&"x".repeat(1 << 20)), b"q\x000"].concat();
+    for name in 0..1000 {
+        pickle.extend([text(&name.to_string()), b"h\x00".to_vec()].concat());
+    }
+    pickle.extend(b"u.");
+    let message = parse_pickle(&pickle).unwrap_err();
+    assert_eq!(message, "its scalars take more memory than the file's size allows");
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [b"X".as_slice(), &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat()
 }
 
 #[test]
@@ -166,17 +182,19 @@ fn pickles_that_cost_more_than_they_are() {
         assert!(of_bytes(&zip(stack)).contains("its stack"), "{stack:?}");
     }
     assert!(of_bytes(&zip(b"I01\n.")).contains("pickle opcode 0x49 at byte 2"));
-    // Tuples in tuples a million deep, and a list that holds itself.
-    assert!(
-        of_bytes(&zip(&[b")".as_slice(), &vec![0x85; 1_000_000], b"."].concat()))
-            .contains("not what torch.save")
-    );
+    // Tuples in tuples a hundred thousand deep, and a list that holds itself.
+    let deep = [b")".as_slice(), &vec![0x85; 100_000], b"."].concat();
+    assert_eq!(parse_pickle(&zip(&deep)).unwrap_err(), "holds no dict of names and tensors");
     assert!(of_bytes(&zip(b"]q\x00h\x00a.")).contains("not what torch.save"));
     // One long list made into a dict again and again.
     let pairs = b"K\x01K\x02\x86".repeat(1000);
     let again = b"h\x01h\x00\x85R0".repeat(10_000);
     let file = [b"](".as_slice(), &pairs, b"eq\x00ccollections\nOrderedDict\nq\x01", &again, b"."].concat();
-    assert!(of_bytes(&zip(&file)).contains("its lists"));
-    // More steps than any state dict takes.
-    assert!(of_bytes(&zip(&vec![b'('; (1 << 24) + 10])).contains("steps"));
+    assert!(parse_pickle(&zip(&file)).unwrap_err().contains("its lists"));
+    // More steps than any state dict takes, and more values than a file of this size has.
+    assert!(of_bytes(&zip(&b"\x80\x02".repeat((1 << 24) + 10))).contains("steps"));
+    for many in [b"N".as_slice(), b"]", b"(", b"Nq\0"] {
+        let message = of_bytes(&zip(&many.repeat((16 << 20) / many.len())));
+        assert_eq!(message, "the values of its pickle take more memory than the file's size allows");
+    }
 }

@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 use crate::{KINDS, assert_same_bits};
 
 /// Tensors of every dtype with every bit in use, of many shapes.
-fn tensors() -> Vec<(String, Tensor)> {
+pub(crate) fn tensors() -> Vec<(String, Tensor)> {
     let bits = Tensor::from_slice(
         &(0..2400_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect::<Vec<_>>(),
     );
@@ -36,7 +36,7 @@ fn tensors() -> Vec<(String, Tensor)> {
     tensors
 }
 
-fn metadata() -> BTreeMap<String, String> {
+pub(crate) fn metadata() -> BTreeMap<String, String> {
     BTreeMap::from([("format".into(), "pt".into()), ("config".into(), "{\"a\": \"größer\"}".into())])
 }
 
