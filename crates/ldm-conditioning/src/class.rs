@@ -1,10 +1,13 @@
 //! A class as one token for cross-attention.
 
+use ldm_core::nn::embedding;
 use ldm_core::{Conditioning, Error, Prompt, Result};
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind, Tensor, nn};
+use tch::nn::{self, Init};
+use tch::{Device, Kind, Tensor};
 
 use crate::Conditioner;
+use crate::sizes::at_least_one;
 
 /// A class embedder, under the reference's names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,20 +52,14 @@ impl ClassEmbedder {
     /// When a size is not positive, or the null class is not one of the classes.
     pub fn new(vs: &nn::Path, config: &ClassConfig) -> Result<Self> {
         let ClassConfig { embed_dim, n_classes, .. } = *config;
-        for (name, value) in [("embed_dim", embed_dim), ("n_classes", n_classes)] {
-            if value < 1 {
-                return Err(Error::invalid(format!(
-                    "class conditioning: {name} must be at least 1, got {value}"
-                )));
-            }
-        }
+        at_least_one("class conditioning", &[("embed_dim", embed_dim), ("n_classes", n_classes)])?;
         let null_class = config.null_class.or_else(|| (n_classes == 1001).then_some(1000));
         if let Some(class) = null_class.filter(|class| !(0..n_classes).contains(class)) {
             let last = n_classes - 1;
             return Err(Error::invalid(format!("null_class: expected one of 0 to {last}, got {class}")));
         }
-        // tch draws N(0, 1) by default, as torch.nn.Embedding.
-        let embedding = nn::embedding(vs / "embedding", n_classes, embed_dim, nn::EmbeddingConfig::default());
+        let init = Init::Randn { mean: 0., stdev: 1. }; // torch.nn.Embedding's own
+        let embedding = embedding(&(vs / "embedding"), n_classes, embed_dim, init);
         Ok(Self { embedding, n_classes, null_class })
     }
 

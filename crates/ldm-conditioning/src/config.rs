@@ -1,95 +1,95 @@
 //! The reference's `cond_stage_config`.
 
-use std::fmt;
-
 use ldm_core::{Error, Result};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, Deserializer, MapAccess, Visitor};
-use serde::ser::Serializer;
-use serde::{Deserialize, Serialize};
 use tch::nn;
 
-use crate::{ClassConfig, ClassEmbedder, Conditioner, Unconditional};
-
-const UNCONDITIONAL: &str = "__is_unconditional__";
-const FIRST_STAGE: &str = "__is_first_stage__";
+use crate::{
+    BertConfig, BertEmbedder, ClassConfig, ClassEmbedder, ClipTextConfig, ClipTextEmbedder, Conditioner,
+    Identity, SpatialConfig, SpatialRescaler, Tokenizer, TokenizerKind, TransformerConfig,
+    TransformerEmbedder, Unconditional,
+};
 
 /// Which conditioner: one of the reference's two words, or `{target, params}` under its long names or our short.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub enum ConditionerConfig {
     /// `__is_unconditional__`: [`Unconditional`].
     #[default]
     Unconditional,
-    /// `__is_first_stage__`: the first stage encodes the condition too. Not built yet.
+    /// `__is_first_stage__`: the first stage encodes the condition too. The model that has the first stage does it.
     FirstStage,
     /// `class`: [`ClassEmbedder`].
     Class(ClassConfig),
-}
-
-/// The part of it that is a map.
-#[derive(Deserialize, Serialize)]
-#[serde(tag = "target", content = "params", rename_all = "snake_case", deny_unknown_fields)]
-enum Target {
-    #[serde(alias = "ldm.modules.encoders.modules.ClassEmbedder")]
-    Class(ClassConfig),
+    /// `bert`: [`BertEmbedder`].
+    Bert(BertConfig),
+    /// `transformer`: [`TransformerEmbedder`].
+    Transformer(TransformerConfig),
+    /// `clip_text`: [`ClipTextEmbedder`].
+    ClipText(ClipTextConfig),
+    /// `spatial`: [`SpatialRescaler`].
+    Spatial(SpatialConfig),
+    /// `identity`: [`Identity`].
+    Identity,
 }
 
 impl ConditionerConfig {
-    /// The conditioner, its weights at `vs`.
+    /// The conditioner, its weights at `vs`. One that reads text takes it as words with a `tokenizer` of
+    /// [`tokenizer_kind`](Self::tokenizer_kind), and as `prompt.tokens` without; the others pass it over.
     ///
     /// # Errors
-    /// When the config cannot be, or names a conditioner that is not here yet.
-    pub fn build(&self, vs: &nn::Path) -> Result<Box<dyn Conditioner>> {
+    /// When the config cannot be, the tokenizer is not the model's, or the config says
+    /// [`FirstStage`](Self::FirstStage).
+    pub fn build(&self, vs: &nn::Path, tokenizer: Option<Tokenizer>) -> Result<Box<dyn Conditioner>> {
         Ok(match self {
             Self::Unconditional => Box::new(Unconditional),
             Self::Class(config) => Box::new(ClassEmbedder::new(vs, config)?),
+            Self::Bert(config) => Box::new(BertEmbedder::new(vs, config, tokenizer)?),
+            Self::Transformer(config) => Box::new(TransformerEmbedder::new(vs, config)?),
+            Self::ClipText(config) => Box::new(ClipTextEmbedder::new(vs, config, tokenizer)?),
+            Self::Spatial(config) => Box::new(SpatialRescaler::new(vs, config)?),
+            Self::Identity => Box::new(Identity::new(vs.device())),
             Self::FirstStage => {
-                return Err(Error::invalid(format!(
-                    "conditioning by the first stage is not here yet, expected {UNCONDITIONAL} or the target \
-                     class, got {FIRST_STAGE}"
-                )));
+                return Err(Error::invalid(
+                    "conditioning by the first stage needs the model that has one, got __is_first_stage__ for a \
+                     conditioner alone",
+                ));
             }
         })
     }
-}
 
-impl<'de> Deserialize<'de> for ConditionerConfig {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        deserializer.deserialize_any(WordOrTarget)
-    }
-}
-
-impl Serialize for ConditionerConfig {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    /// Which tokenizer makes the model's tokens of a text; none where the model reads no text.
+    pub fn tokenizer_kind(&self) -> Option<TokenizerKind> {
         match self {
-            Self::Unconditional => serializer.serialize_str(UNCONDITIONAL),
-            Self::FirstStage => serializer.serialize_str(FIRST_STAGE),
-            Self::Class(config) => Target::Class(config.clone()).serialize(serializer),
-        }
-    }
-}
-
-/// By hand and not `untagged`, which would answer every mistake with "did not match any variant".
-struct WordOrTarget;
-
-impl<'de> Visitor<'de> for WordOrTarget {
-    type Value = ConditionerConfig;
-
-    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{UNCONDITIONAL}, {FIRST_STAGE}, or a map of target and params")
-    }
-
-    fn visit_str<E: de::Error>(self, word: &str) -> std::result::Result<Self::Value, E> {
-        match word {
-            UNCONDITIONAL => Ok(ConditionerConfig::Unconditional),
-            FIRST_STAGE => Ok(ConditionerConfig::FirstStage),
-            _ => Err(E::invalid_value(de::Unexpected::Str(word), &self)),
+            Self::Bert(config) => config.use_tokenizer.then_some(TokenizerKind::Bert),
+            Self::ClipText(_) => Some(TokenizerKind::Clip),
+            _ => None,
         }
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Self::Value, A::Error> {
-        Target::deserialize(MapAccessDeserializer::new(map)).map(|target| match target {
-            Target::Class(config) => ConditionerConfig::Class(config),
-        })
+    /// `D` of the context `[B, L, D]`; none where there is no context, or (`identity`) the caller's has any width.
+    pub fn context_dim(&self) -> Option<i64> {
+        match self {
+            Self::Class(config) => Some(config.embed_dim),
+            Self::Bert(config) => Some(config.n_embed),
+            Self::Transformer(config) => Some(config.n_embed),
+            Self::ClipText(config) => Some(config.hidden_size),
+            Self::Unconditional | Self::FirstStage | Self::Spatial(_) | Self::Identity => None,
+        }
+    }
+
+    /// `C'` of the concat `[B, C', h, w]`; none where there is none, or where the caller decides it (`identity`,
+    /// the first stage).
+    pub fn concat_channels(&self) -> Option<i64> {
+        match self {
+            Self::Spatial(config) => Some(config.out_channels.unwrap_or(config.in_channels)),
+            _ => None,
+        }
+    }
+
+    /// Names a checkpoint may hold at the conditioner's place that are no weights, to be passed over when loading.
+    pub fn ignored_names(&self) -> &'static [&'static str] {
+        match self {
+            Self::ClipText(_) => &["transformer.text_model.embeddings.position_ids"],
+            _ => &[],
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Conditioning dropout: what classifier-free guidance is trained with.
 
 use ldm_core::{Error, NoiseSource, Prompt, Result};
+use tch::{Device, Kind, Tensor};
 
 use crate::Conditioner;
 
@@ -26,26 +27,72 @@ impl PromptDropout {
         }
     }
 
-    /// Drops prompts of a batch, by one uniform number a sample. With probability 0, and for prompts without a
-    /// class, nothing is drawn and nothing changes.
+    /// Drops prompts of a batch, by one uniform number a sample, the same for every slot: class, text, tokens and
+    /// embedding become those of the null prompt where it has them, the others stay. With probability 0, and where no
+    /// slot would change, nothing is drawn.
     ///
     /// # Errors
-    /// When the conditioner has no null prompt.
+    /// When the conditioner has no null prompt; when tokens are not as many as the null prompt's.
     pub fn apply(
         &self,
         conditioner: &dyn Conditioner,
         prompt: Prompt,
         noise: &mut dyn NoiseSource,
     ) -> Result<Prompt> {
-        if self.probability == 0. {
+        let Some(batch) = prompt.batch().filter(|_| self.probability > 0.) else { return Ok(prompt) };
+        let null = conditioner.null_like(&prompt)?;
+        let both =
+            |slot: fn(&Prompt) -> &Option<Tensor>| slot(&prompt).as_ref().filter(|_| slot(&null).is_some());
+        let slots: [fn(&Prompt) -> &Option<Tensor>; 3] = [|p| &p.class, |p| &p.tokens, |p| &p.embedding];
+        let tensor = slots.into_iter().find_map(both);
+        let text = prompt.text.is_some() && null.text.is_some();
+        if tensor.is_none() && !text {
             return Ok(prompt);
         }
-        let Some(class) = &prompt.class else { return Ok(prompt) };
-        let batch = class.size1()?;
-        let Some(null) = conditioner.null_prompt(batch)?.class else { return Ok(prompt) };
-        let null = null.to_device(class.device()).to_kind(class.kind());
-        let dropped = noise.uniform(batch, class).lt(self.probability); // [B]
-        let class = null.where_self(&dropped, class);
-        Ok(Prompt { class: Some(class), ..prompt })
+        let place =
+            tensor.map_or_else(|| Tensor::empty([0], (Kind::Float, Device::Cpu)), Tensor::shallow_clone);
+        let dropped = noise.uniform(batch, &place).lt(self.probability); // [B]
+        Ok(Prompt {
+            text: replace_texts(prompt.text, null.text, &dropped)?,
+            class: replace("class", prompt.class, null.class, &dropped)?,
+            tokens: replace("tokens", prompt.tokens, null.tokens, &dropped)?,
+            embedding: replace("embedding", prompt.embedding, null.embedding, &dropped)?,
+            ..prompt
+        })
     }
+}
+
+/// Where `dropped` is true, `null`'s; without a null all stays.
+fn replace(
+    what: &str,
+    said: Option<Tensor>,
+    null: Option<Tensor>,
+    dropped: &Tensor,
+) -> Result<Option<Tensor>> {
+    let (said, null) = match (said, null) {
+        (Some(said), Some(null)) => (said, null),
+        (said, _) => return Ok(said),
+    };
+    if null.size() != said.size() {
+        let expected = format!("{:?}, as the prompt that says nothing", null.size());
+        return Err(Error::Shape { what: what.into(), expected, got: said.size() });
+    }
+    let mut size = vec![1; said.dim()];
+    size[0] = -1;
+    let null = null.to_device(said.device()).to_kind(said.kind());
+    Ok(Some(null.where_self(&dropped.to_device(said.device()).view(size.as_slice()), &said)))
+}
+
+fn replace_texts(
+    said: Option<Vec<String>>,
+    null: Option<Vec<String>>,
+    dropped: &Tensor,
+) -> Result<Option<Vec<String>>> {
+    let (said, null) = match (said, null) {
+        (Some(said), Some(null)) => (said, null),
+        (said, _) => return Ok(said),
+    };
+    let dropped = Vec::<bool>::try_from(&dropped.to_device(Device::Cpu))?;
+    let choose = |((said, null), dropped)| if dropped { null } else { said };
+    Ok(Some(said.into_iter().zip(null).zip(dropped).map(choose).collect()))
 }

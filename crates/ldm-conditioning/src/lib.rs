@@ -3,17 +3,48 @@
 //!
 //! - [`Conditioner`] is the one trait; [`ConditionerConfig`] reads the reference's `cond_stage_config` and builds it.
 //! - [`Unconditional`] says nothing; [`ClassEmbedder`] embeds a class as one token.
+//! - [`BertEmbedder`], [`TransformerEmbedder`] and [`ClipTextEmbedder`] read texts or tokens; [`Tokenizer`] makes
+//!   tokens of texts.
+//! - [`SpatialRescaler`] lays a map beside the latent; [`Identity`] passes on an image or embeddings.
 //! - [`PromptDropout`] replaces prompts by the one that says nothing: what classifier-free guidance is trained with.
 
+mod bert;
+mod bert_tokenizer;
 mod class;
+mod clip_text;
+mod clip_text_config;
+mod clip_tokenizer;
 mod conditioner;
 mod config;
+mod diffusers;
 mod dropout;
+mod identity;
+mod keys;
+mod sizes;
+mod spatial;
+mod target;
+mod token_encoder;
+mod tokenizer;
+mod tokenizer_export;
+mod tokenizer_files;
+mod tokenizer_kind;
+mod tokens;
+mod transformer;
 
+pub use bert::{BertConfig, BertEmbedder};
 pub use class::{ClassConfig, ClassEmbedder};
+pub use clip_text::ClipTextEmbedder;
+pub use clip_text_config::{Activation, ClipTextConfig};
 pub use conditioner::{Conditioner, Unconditional};
 pub use config::ConditionerConfig;
+pub use diffusers::{from_diffusers, to_diffusers};
 pub use dropout::PromptDropout;
+pub use identity::Identity;
+pub use keys::diffusers_layout;
+pub use spatial::{Interpolation, SpatialConfig, SpatialRescaler};
+pub use tokenizer::{Encoding, Tokenizer};
+pub use tokenizer_kind::TokenizerKind;
+pub use transformer::{TransformerConfig, TransformerEmbedder};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

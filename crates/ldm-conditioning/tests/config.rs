@@ -2,7 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 
-use ldm_conditioning::{ClassConfig, ConditionerConfig};
+use ldm_conditioning::{
+    Activation, BertConfig, ClassConfig, ClipTextConfig, ConditionerConfig, Interpolation, SpatialConfig,
+    TransformerConfig,
+};
 use ldm_core::device::test_device;
 use ldm_core::{Prompt, config};
 use serde::{Deserialize, Serialize};
@@ -49,9 +52,97 @@ cond_stage_config:
     assert_eq!(parse("cond_stage_config: __is_first_stage__\n").unwrap(), ConditionerConfig::FirstStage);
 }
 
+fn bert() -> BertConfig {
+    BertConfig {
+        n_embed: 512,
+        n_layer: 16,
+        vocab_size: 8192,
+        max_seq_len: 92,
+        device: None,
+        use_tokenizer: false,
+        embedding_dropout: 0.,
+    }
+}
+
+fn transformer() -> TransformerConfig {
+    TransformerConfig {
+        n_embed: 64,
+        n_layer: 2,
+        vocab_size: 10,
+        max_seq_len: 77,
+        device: Some("cuda".into()),
+    }
+}
+
+/// Under the reference's name and under ours.
+#[track_caller]
+fn check(module: &str, short: &str, params: &str, want: &ConditionerConfig) {
+    for target in [module, short] {
+        let text = format!("cond_stage_config:\n  target: {target}\n{params}");
+        assert_eq!(parse(&text).unwrap(), *want, "{text}");
+    }
+}
+
+#[test]
+fn every_conditioner_of_the_reference() {
+    let at = |name: &str| format!("ldm.modules.encoders.modules.{name}");
+    let layout =
+        "  params: {n_embed: 512, n_layer: 16, vocab_size: 8192, max_seq_len: 92, use_tokenizer: false}\n";
+    check(&at("BERTEmbedder"), "bert", layout, &ConditionerConfig::Bert(bert()));
+    let text = BertConfig {
+        n_embed: 1280,
+        n_layer: 32,
+        vocab_size: 30522,
+        max_seq_len: 77,
+        device: Some("cpu".into()),
+        use_tokenizer: true,
+        embedding_dropout: 0.1,
+    };
+    let params = "  params: {n_embed: 1280, n_layer: 32, device: cpu, embedding_dropout: 0.1}\n";
+    check(&at("BERTEmbedder"), "bert", params, &ConditionerConfig::Bert(text));
+    let params = "  params: {n_embed: 64, n_layer: 2, vocab_size: 10, device: cuda}\n";
+    check(&at("TransformerEmbedder"), "transformer", params, &ConditionerConfig::Transformer(transformer()));
+
+    let clip = ConditionerConfig::ClipText(ClipTextConfig::default());
+    let full = "  params: {version: openai/clip-vit-large-patch14, max_length: 77, hidden_size: 768}\n";
+    for params in ["", "  params: {}\n", full] {
+        check(&at("FrozenCLIPEmbedder"), "clip_text", params, &clip);
+    }
+    let semantic =
+        SpatialConfig { n_stages: 2, in_channels: 182, out_channels: Some(3), ..SpatialConfig::default() };
+    let params = "  params:\n    n_stages: 2\n    in_channels: 182\n    out_channels: 3\n";
+    check(&at("SpatialRescaler"), "spatial", params, &ConditionerConfig::Spatial(semantic));
+    let default = SpatialConfig {
+        n_stages: 1,
+        method: Interpolation::Bilinear,
+        multiplier: 0.5,
+        in_channels: 3,
+        out_channels: None,
+        bias: false,
+    };
+    check(&at("SpatialRescaler"), "spatial", "", &ConditionerConfig::Spatial(default));
+    for params in ["", "  params: {}\n"] {
+        check("torch.nn.Identity", "identity", params, &ConditionerConfig::Identity);
+    }
+}
+
 #[test]
 fn what_is_written_reads_the_same() {
-    for want in [ConditionerConfig::Unconditional, ConditionerConfig::FirstStage, class(11)] {
+    let spatial =
+        SpatialConfig { method: Interpolation::Area, out_channels: Some(2), ..SpatialConfig::default() };
+    for want in [
+        ConditionerConfig::Unconditional,
+        ConditionerConfig::FirstStage,
+        class(11),
+        ConditionerConfig::Bert(bert()),
+        ConditionerConfig::Transformer(transformer()),
+        ConditionerConfig::ClipText(ClipTextConfig {
+            hidden_act: Activation::Gelu,
+            ..ClipTextConfig::default()
+        }),
+        ConditionerConfig::Spatial(spatial),
+        ConditionerConfig::Identity,
+    ] {
         let text = serde_yaml::to_string(&Model { cond_stage_config: want.clone() }).unwrap();
         assert_eq!(parse(&text).unwrap(), want, "{text}");
     }
@@ -72,9 +163,19 @@ fn refusals() {
         "cond_stage_config: 7\n",
         ": invalid type: integer `7`, expected __is_unconditional__, __is_first_stage__, or a map of target and params at line 1 column 20",
     );
+    let error = parse("cond_stage_config:\n  target: ldm.modules.encoders.modules.FrozenCLIPTextEmbedder\n")
+        .unwrap_err()
+        .to_string();
+    let known =
+        "unknown variant `ldm.modules.encoders.modules.FrozenCLIPTextEmbedder`, expected one of `class`,";
+    assert!(error.contains(known) && error.contains("`torch.nn.Identity`"), "{error}");
     check_refusal(
-        "cond_stage_config:\n  target: ldm.modules.encoders.modules.BERTEmbedder\n  params: {n_embed: 1}\n",
-        ".target: unknown variant `ldm.modules.encoders.modules.BERTEmbedder`, expected `class` or `ldm.modules.encoders.modules.ClassEmbedder` at line 2 column 11",
+        "cond_stage_config:\n  target: identity\n  params: {n: 1}\n",
+        ".params: unknown field `n`, there are no fields at line 3 column 12",
+    );
+    check_refusal(
+        "cond_stage_config:\n  target: spatial\n  params: {method: lanczos}\n",
+        ".params.method: unknown variant `lanczos`, expected one of `nearest`, `linear`, `bilinear`, `trilinear`, `bicubic`, `area` at line 3 column 20",
     );
     check_refusal(
         "cond_stage_config:\n  target: class\n  params:\n    embed_dim: 8\n    n_clases: 4\n",
@@ -92,16 +193,15 @@ fn building() {
     let vs = VarStore::new(test_device());
     let root = vs.root() / "cond_stage_model";
     let prompt = Prompt::class(&[3]);
-    let nothing = ConditionerConfig::Unconditional.build(&root).unwrap();
+    let nothing = ConditionerConfig::Unconditional.build(&root, None).unwrap();
     assert!(nothing.condition(&prompt, false).unwrap().context.is_none());
     assert!(nothing.unconditional(3).unwrap().context.is_none());
     assert!(vs.is_empty());
-    let context = class(1001).build(&root).unwrap().condition(&prompt, false).unwrap().context.unwrap();
+    let context = class(1001).build(&root, None).unwrap().condition(&prompt, false).unwrap().context.unwrap();
     assert_eq!(context.size(), [1, 1, 512]);
     assert_eq!(vs.variables()["cond_stage_model.embedding.weight"].size(), [1001, 512]);
     assert_eq!(
-        ConditionerConfig::FirstStage.build(&root).unwrap_err().to_string(),
-        "conditioning by the first stage is not here yet, expected __is_unconditional__ or the target class, got \
-         __is_first_stage__",
+        ConditionerConfig::FirstStage.build(&root, None).unwrap_err().to_string(),
+        "conditioning by the first stage needs the model that has one, got __is_first_stage__ for a conditioner alone",
     );
 }

@@ -1,0 +1,115 @@
+//! Text, or tokens made elsewhere, through a transformer trained with the U-Net.
+
+use ldm_core::{Conditioning, Prompt, Result};
+use serde::{Deserialize, Serialize};
+use tch::nn;
+
+use crate::sizes::at_least_one;
+use crate::token_encoder::{TokenEncoder, TokenEncoderConfig};
+use crate::tokens::Tokens;
+use crate::{Conditioner, Tokenizer, TokenizerKind};
+
+/// A BERT embedder, under the reference's names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BertConfig {
+    /// `D`, the width of the tokens.
+    pub n_embed: i64,
+    /// Layers, each of attention and feed-forward.
+    pub n_layer: i64,
+    /// The number of different tokens.
+    #[serde(default = "vocab_size")]
+    pub vocab_size: i64,
+    /// `L`, the most tokens of a text, and the number that texts are padded to.
+    #[serde(default = "max_seq_len")]
+    pub max_seq_len: i64,
+    /// The reference's device. Read, and not needed: a conditioner is where its weights are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Whether the prompt is text; without it, it is tokens.
+    #[serde(default = "yes")]
+    pub use_tokenizer: bool,
+    /// Dropout of the embedded tokens in training, in `[0, 1)`.
+    #[serde(default)]
+    pub embedding_dropout: f64,
+}
+
+fn vocab_size() -> i64 {
+    30522
+}
+
+pub(crate) fn max_seq_len() -> i64 {
+    77
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl BertConfig {
+    /// Refuses sizes that cannot be.
+    pub(crate) fn check(&self) -> Result<()> {
+        at_least_one(
+            "bert conditioning",
+            &[
+                ("n_embed", self.n_embed),
+                ("n_layer", self.n_layer),
+                ("vocab_size", self.vocab_size),
+                ("max_seq_len", self.max_seq_len),
+            ],
+        )
+    }
+
+    fn encoder(&self) -> TokenEncoderConfig {
+        TokenEncoderConfig {
+            width: self.n_embed,
+            layers: self.n_layer,
+            vocab_size: self.vocab_size,
+            max_length: self.max_seq_len,
+            dropout: self.embedding_dropout,
+        }
+    }
+}
+
+/// Tokens through a transformer encoder that is trained with the U-Net; the BERT of the name is the tokenizer.
+///
+/// No token is masked: padding is attended to, in here and by the U-Net. CompVis `encoders/modules.py:80`
+/// `BERTEmbedder`.
+#[derive(Debug)]
+pub struct BertEmbedder {
+    tokens: Tokens,
+    transformer: TokenEncoder,
+}
+
+impl BertEmbedder {
+    /// The embedder with its weights at `vs / "transformer"`. Without a tokenizer it takes `prompt.tokens` alone.
+    ///
+    /// # Errors
+    /// When a size cannot be, or the tokenizer is of another kind or has more tokens than the model.
+    pub fn new(vs: &nn::Path, config: &BertConfig, tokenizer: Option<Tokenizer>) -> Result<Self> {
+        config.check()?;
+        let kind = config.use_tokenizer.then_some(TokenizerKind::Bert);
+        let tokens = Tokens::new(kind, tokenizer, config.vocab_size, config.max_seq_len)?;
+        let transformer = TokenEncoder::new(&(vs / "transformer"), &config.encoder())?;
+        Ok(Self { tokens, transformer })
+    }
+}
+
+impl Conditioner for BertEmbedder {
+    /// # Shapes
+    /// - `prompt.tokens`: `[B, L]` integers in `0..vocab_size`, `L` at most `max_seq_len`; or `prompt.text`, `B` texts
+    /// - returns context `[B, L, D]`, of a text with `L = max_seq_len`
+    fn condition(&self, prompt: &Prompt, train: bool) -> Result<Conditioning> {
+        let tokens = self.tokens.read(prompt, train)?.to_device(self.transformer.device());
+        let context = self.transformer.forward(&tokens, train);
+        Ok(Conditioning { context: Some(context), ..Conditioning::default() })
+    }
+
+    fn null_prompt(&self, batch: i64) -> Result<Prompt> {
+        self.tokens.null_prompt(batch)
+    }
+
+    fn cut(&self, prompt: &Prompt) -> Vec<Option<String>> {
+        self.tokens.cut(prompt)
+    }
+}

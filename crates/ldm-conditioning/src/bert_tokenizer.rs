@@ -1,0 +1,28 @@
+//! BERT's tokenizer from its list of words.
+
+use std::path::Path;
+
+use ldm_core::{Error, Result};
+use tokenizers::models::bpe::Vocab;
+use tokenizers::models::wordpiece::WordPiece;
+use tokenizers::normalizers::BertNormalizer;
+use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::{AddedToken, Tokenizer};
+
+/// The uncased WordPiece of `words`, one a line, line `n` being token `n`.
+pub(crate) fn from_words(words: &str, path: &Path) -> Result<Tokenizer> {
+    let damaged = |error: tokenizers::Error| Error::format(path, format!("not a BERT vocabulary: {error}"));
+    let vocab: Vocab = words.lines().map(str::to_owned).zip(0..).collect();
+    let marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+    if let Some(missing) = marks.into_iter().find(|mark| !vocab.contains_key(*mark)) {
+        return Err(Error::format(path, format!("not a BERT vocabulary: it has no line `{missing}`")));
+    }
+    let model = WordPiece::builder().vocab(vocab).unk_token("[UNK]".into()).build().map_err(damaged)?;
+    let mut tokenizer = Tokenizer::new(model);
+    // Clean, CJK set apart, accents off because of lower case.
+    tokenizer.with_normalizer(Some(BertNormalizer::new(true, true, None, true))).map_err(damaged)?;
+    tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
+    let marks = marks.map(|mark| AddedToken::from(mark, true));
+    tokenizer.add_special_tokens(marks).map_err(damaged)?;
+    Ok(tokenizer)
+}

@@ -1,0 +1,100 @@
+//! The sizes of CLIP's text model.
+
+use ldm_core::{Error, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::sizes::at_least_one;
+
+/// CLIP's text model: the reference's own three fields, and the sizes that it takes from the network by `version`,
+/// under transformers' names. Without them it is ViT-L/14's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClipTextConfig {
+    /// Which weights the reference fetches. Read, and not needed: weights come with the model, sizes stand below.
+    pub version: String,
+    /// The reference's device. Read, and not needed: a conditioner is where its weights are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// `L`, the number of tokens that texts are cut and padded to.
+    pub max_length: i64,
+    /// `D`, the width of the tokens.
+    pub hidden_size: i64,
+    /// The width inside a feed-forward layer.
+    pub intermediate_size: i64,
+    /// Layers, each of attention and feed-forward.
+    pub num_hidden_layers: i64,
+    /// Heads of attention; they divide `hidden_size`.
+    pub num_attention_heads: i64,
+    /// The number of different tokens.
+    pub vocab_size: i64,
+    /// The most tokens there are positions for.
+    pub max_position_embeddings: i64,
+    /// The activation of a feed-forward layer.
+    pub hidden_act: Activation,
+    /// What is added to a variance before dividing by its root.
+    pub layer_norm_eps: f64,
+}
+
+/// An activation by transformers' name.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// x·σ(1.702 x), which OpenAI's CLIP was trained with.
+    #[default]
+    QuickGelu,
+    /// x·Φ(x), exactly.
+    Gelu,
+}
+
+impl Default for ClipTextConfig {
+    fn default() -> Self {
+        Self {
+            version: "openai/clip-vit-large-patch14".into(),
+            device: None,
+            max_length: 77,
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            vocab_size: 49408,
+            max_position_embeddings: 77,
+            hidden_act: Activation::QuickGelu,
+            layer_norm_eps: 1e-5,
+        }
+    }
+}
+
+impl ClipTextConfig {
+    /// Refuses sizes that cannot be.
+    pub(crate) fn check(&self) -> Result<()> {
+        let refuse = |message| Err(Error::invalid(format!("clip_text conditioning: {message}")));
+        at_least_one(
+            "clip_text conditioning",
+            &[
+                ("max_length", self.max_length),
+                ("hidden_size", self.hidden_size),
+                ("intermediate_size", self.intermediate_size),
+                ("num_hidden_layers", self.num_hidden_layers),
+                ("num_attention_heads", self.num_attention_heads),
+                ("vocab_size", self.vocab_size),
+                ("max_position_embeddings", self.max_position_embeddings),
+            ],
+        )?;
+        if self.hidden_size % self.num_attention_heads != 0 {
+            return refuse(format!(
+                "num_attention_heads must divide hidden_size {}, got {}",
+                self.hidden_size, self.num_attention_heads
+            ));
+        }
+        if self.max_length > self.max_position_embeddings {
+            return refuse(format!(
+                "max_length must be at most max_position_embeddings {}, got {}",
+                self.max_position_embeddings, self.max_length
+            ));
+        }
+        if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps > 0.) {
+            return refuse(format!("layer_norm_eps must be above 0, got {}", self.layer_norm_eps));
+        }
+        Ok(())
+    }
+}

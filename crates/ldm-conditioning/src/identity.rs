@@ -1,0 +1,64 @@
+//! A condition that is one already.
+
+use ldm_core::{Conditioning, Error, Prompt, Result};
+use tch::{Device, Kind, Tensor};
+
+use crate::Conditioner;
+
+/// Gives the prompt's image to the channels and its embeddings to cross-attention, as they are: super-resolution
+/// and retrieval-augmented models. The reference's `torch.nn.Identity`.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity {
+    device: Device,
+}
+
+impl Identity {
+    /// An identity whose conditionings are on `device`: it has no weights that would say where.
+    pub fn new(device: Device) -> Self {
+        Self { device }
+    }
+
+    fn read(self, name: &'static str, tensor: &Tensor, expected: &str, dims: usize) -> Result<Tensor> {
+        if tensor.dim() != dims {
+            return Err(Error::Shape { what: name.into(), expected: expected.into(), got: tensor.size() });
+        }
+        let tensor = tensor.to_device(self.device);
+        Ok(if tensor.is_floating_point() { tensor } else { tensor.to_kind(Kind::Float) })
+    }
+}
+
+impl Conditioner for Identity {
+    /// # Shapes
+    /// - `prompt.image`: `[B, 3, h, w]` becomes concat; `prompt.embedding`: `[B, L, D]` becomes context; one of them
+    ///   at least
+    fn condition(&self, prompt: &Prompt, _train: bool) -> Result<Conditioning> {
+        if prompt.image.is_none() && prompt.embedding.is_none() {
+            return Err(Error::MissingInput("image` or `embedding"));
+        }
+        let image = prompt.image.as_ref().map(|image| self.read("image", image, "[B, C, h, w]", 4));
+        let embedding =
+            prompt.embedding.as_ref().map(|tokens| self.read("embedding", tokens, "[B, L, D]", 3));
+        Ok(Conditioning { concat: image.transpose()?, context: embedding.transpose()?, label: None })
+    }
+
+    fn null_prompt(&self, _batch: i64) -> Result<Prompt> {
+        Err(Error::invalid(
+            "a condition that is given as it is has no word for nothing: zeros of its embedding's shape are, by \
+             null_like",
+        ))
+    }
+
+    /// Embeddings of zeros, as the reference's `scripts/knn2img.py:363`.
+    fn null_like(&self, prompt: &Prompt) -> Result<Prompt> {
+        match (&prompt.embedding, &prompt.image) {
+            (Some(embedding), None) => {
+                Ok(Prompt { embedding: Some(embedding.zeros_like()), ..Prompt::default() })
+            }
+            (_, Some(_)) => Err(Error::invalid(
+                "this model is conditioned on an image, of which none means nothing, which guidance and \
+                 conditioning dropout need",
+            )),
+            (None, None) => Err(Error::MissingInput("embedding")),
+        }
+    }
+}

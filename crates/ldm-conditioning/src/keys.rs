@@ -1,0 +1,64 @@
+//! transformers' and diffusers' names of a text encoder.
+
+use ldm_core::Result;
+use ldm_core::weights::{KeyMap, Layout};
+
+use crate::ConditionerConfig;
+use crate::diffusers::no_such_model;
+
+/// How transformers (`CLIPTextModel`) and diffusers (`LDMBertModel`) keep the weights of this text encoder; native
+/// names are those below the conditioner's place. Shapes are the same.
+///
+/// CLIP's names begin with `text_model.`, and since transformers 5 they may begin after it; both are read, and
+/// `text_model.` is written, which all releases read.
+///
+/// # Errors
+/// [`ldm_core::Error::Invalid`] when they have no such model.
+pub fn diffusers_layout(config: &ConditionerConfig) -> Result<Layout> {
+    let keys = match config {
+        ConditionerConfig::ClipText(_) => clip(),
+        ConditionerConfig::Bert(config) => bert(config.n_layer),
+        other => return Err(no_such_model(other)),
+    };
+    Ok(Layout { keys, changes: Vec::new() })
+}
+
+fn clip() -> KeyMap {
+    let parts = ["embeddings", "encoder", "final_layer_norm"];
+    let bare = parts.map(|part| (part.to_owned(), format!("text_model.{part}")));
+    KeyMap::new(pairs(&[("", "transformer")]), pairs(&[("text_model", "text_model")])).with_older(bare.into())
+}
+
+/// One layer there is two here: attention, then feed-forward. diffusers `convert_from_ckpt.py:750`
+/// `convert_ldm_bert_checkpoint`.
+fn bert(layers: i64) -> KeyMap {
+    let mut modules = pairs(&[
+        ("model.embed_tokens", "transformer.token_emb"),
+        ("model.embed_positions", "transformer.pos_emb.emb"),
+        ("model.layer_norm", "transformer.norm"),
+        ("to_logits", "transformer.to_logits"),
+    ]);
+    for layer in 0..layers {
+        for (theirs, index, ours) in [
+            ("self_attn_layer_norm", 0, "0"),
+            ("self_attn.q_proj", 0, "1.to_q"),
+            ("self_attn.k_proj", 0, "1.to_k"),
+            ("self_attn.v_proj", 0, "1.to_v"),
+            ("self_attn.out_proj", 0, "1.to_out"),
+            ("final_layer_norm", 1, "0"),
+            ("fc1", 1, "1.net.0.0"),
+            ("fc2", 1, "1.net.2"),
+        ] {
+            let block = 2 * layer + index;
+            modules.push((
+                format!("model.layers.{layer}.{theirs}"),
+                format!("transformer.attn_layers.layers.{block}.{ours}"),
+            ));
+        }
+    }
+    KeyMap::new(modules, Vec::new())
+}
+
+fn pairs(names: &[(&str, &str)]) -> Vec<(String, String)> {
+    names.iter().map(|(theirs, ours)| ((*theirs).to_owned(), (*ours).to_owned())).collect()
+}

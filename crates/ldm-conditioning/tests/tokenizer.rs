@@ -1,0 +1,264 @@
+//! Tokenizers against transformers', what is cut, and the files they are read from.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "clippy knows tests, not the functions beside them"
+)]
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use ldm_conditioning::{Encoding, Tokenizer, TokenizerKind};
+use ldm_core::testing::{Golden, shared_data};
+use tch::{Device, Tensor};
+
+const LENGTH: usize = 77;
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+/// The published vocabularies.
+fn published(file: &str) -> Option<PathBuf> {
+    let path = shared_data().map(|data| data.join("tokenizers").join(file)).filter(|path| path.is_file());
+    if path.is_none() {
+        eprintln!("skipped: no shared data with tokenizers/{file}");
+    }
+    path
+}
+
+const BERT: &str = "bert-base-uncased-vocab.txt";
+const CLIP: &str = "bpe_simple_vocab_16e6.txt.gz";
+
+fn rows(ids: &Tensor) -> Vec<Vec<i64>> {
+    Vec::<Vec<i64>>::try_from(ids).unwrap()
+}
+
+/// Every prompt's ids are those transformers gave, to the last one.
+#[track_caller]
+fn check_prompts(kind: TokenizerKind, tokenizer: &Tokenizer) {
+    let prompts: Vec<String> =
+        serde_json::from_str(&fs::read_to_string(golden("prompts.json")).unwrap()).unwrap();
+    assert_eq!(prompts.len(), 500);
+    let golden = Golden::open(golden("prompts.safetensors"), Device::Cpu);
+    let list = |name: &str| Vec::<i64>::try_from(golden.get(&format!("{kind}.{name}"))).unwrap();
+    let (ids, lengths, pad) = (list("ids"), list("lengths"), list("pad")[0]);
+    let Encoding { ids: got, cut } = tokenizer.encode(&prompts, LENGTH).unwrap();
+    let mut from = 0;
+    let mut wrong = Vec::new();
+    for (index, row) in rows(&got).into_iter().enumerate() {
+        let length = lengths[index] as usize;
+        let mut want = ids[from..from + length].to_vec();
+        want.resize(LENGTH, pad);
+        from += length;
+        if row != want {
+            wrong.push(format!("{:?}\n   got {row:?}\n  want {want:?}", prompts[index]));
+        }
+    }
+    assert_eq!(from, ids.len());
+    assert!(wrong.is_empty(), "{} of 500 differ: {}", wrong.len(), wrong.join("\n"));
+    // What transformers cut is what is said to be cut: a text with more tokens than there is room for.
+    let whole = tokenizer.encode(&prompts, 4 * 1024).unwrap();
+    let mark = |id: i64| rows(&tokenizer.encode(&[""], 3).unwrap().ids)[0][1..].contains(&id);
+    for ((row, cut), prompt) in rows(&whole.ids).iter().zip(&cut).zip(&prompts) {
+        assert_eq!(cut.is_some(), !mark(row[LENGTH - 1]), "{prompt:?}");
+    }
+    assert!(cut.iter().any(Option::is_some) && whole.cut.iter().all(Option::is_none));
+}
+
+#[test]
+fn bert_gives_transformers_ids() {
+    let Some(path) = published(BERT) else { return };
+    let tokenizer = Tokenizer::open(TokenizerKind::Bert, path).unwrap();
+    assert_eq!(tokenizer.vocab_size(), 30522);
+    check_prompts(TokenizerKind::Bert, &tokenizer);
+}
+
+#[test]
+fn clip_gives_transformers_ids() {
+    let Some(path) = published(CLIP) else { return };
+    let tokenizer = Tokenizer::open(TokenizerKind::Clip, path).unwrap();
+    assert_eq!(tokenizer.vocab_size(), 49408);
+    check_prompts(TokenizerKind::Clip, &tokenizer);
+}
+
+#[test]
+fn known_ids() {
+    let Some(path) = published(CLIP) else { return };
+    let clip = Tokenizer::open(TokenizerKind::Clip, path).unwrap();
+    let ids = clip.encode(&["a photograph of an astronaut riding a horse", ""], 12).unwrap().ids;
+    // openai/CLIP gives the same.
+    assert_eq!(
+        rows(&ids),
+        [
+            vec![49406, 320, 8853, 539, 550, 18376, 6765, 320, 4558, 49407, 49407, 49407],
+            [vec![49406], vec![49407; 11]].concat(),
+        ]
+    );
+    let bert = Tokenizer::open(TokenizerKind::Bert, published(BERT).unwrap()).unwrap();
+    let ids = bert.encode(&["Hello, world!", ""], 8).unwrap().ids;
+    assert_eq!(rows(&ids), [[101, 7592, 1010, 2088, 999, 102, 0, 0], [101, 102, 0, 0, 0, 0, 0, 0]]);
+}
+
+/// The cut part is the rest of the text: what is kept and what is cut make the whole.
+#[track_caller]
+fn check_cut(tokenizer: &Tokenizer, text: &str, length: usize, cut: Option<&str>) {
+    let got = tokenizer.encode(&[text], length).unwrap().cut.remove(0);
+    assert_eq!(got.as_deref(), cut, "{text:?}");
+}
+
+#[test]
+fn what_is_cut_is_said() {
+    let Some(path) = published(CLIP) else { return };
+    let clip = Tokenizer::open(TokenizerKind::Clip, path).unwrap();
+    check_cut(&clip, "a photograph of an astronaut", 7, None);
+    check_cut(&clip, "a photograph of an astronaut", 6, Some("astronaut"));
+    check_cut(&clip, "a photograph of an  astronaut, Étude", 6, Some("astronaut, Étude"));
+    check_cut(&clip, "a cat", 2, Some("a cat"));
+    check_cut(&clip, "", 2, None);
+    check_cut(&clip, "  a  CAFE\u{301}  au lait ", 4, Some("au lait"));
+    // Four tokens a face; one within a face cuts the face.
+    check_cut(&clip, "🫠🫠🫠", 5, Some("🫠🫠"));
+    let bert = Tokenizer::open(TokenizerKind::Bert, published(BERT).unwrap()).unwrap();
+    check_cut(&bert, "Hello, World! Ünïcode", 6, Some("Ünïcode"));
+    check_cut(&bert, "猫が好き", 3, Some("が好き"));
+}
+
+/// Merges of CLIP's form that make `cat</w>`.
+const MERGES: &str = "#version: 0.2\nc a\nca t</w>\n";
+
+fn small_vocab(pad: &str) -> String {
+    let tokens = ["c", "a", "t", "ca", "cat</w>", "a</w>", "t</w>", "<|startoftext|>", "<|endoftext|>", pad];
+    let pairs: Vec<String> =
+        tokens.iter().enumerate().map(|(id, token)| format!("{}: {id}", serde_json::json!(token))).collect();
+    format!("{{{}}}", pairs.join(", "))
+}
+
+#[test]
+fn files_of_every_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let clip = |path: &Path| Tokenizer::open(TokenizerKind::Clip, path).unwrap();
+    let ids = |tokenizer: &Tokenizer| rows(&tokenizer.encode(&["CAT a"], 5).unwrap().ids).remove(0);
+
+    // A list of merges: 256 bytes, the same as ends of words, two merges, two marks.
+    fs::write(at("merges-alone.txt"), MERGES).unwrap();
+    let from_merges = [514, 513, 256 + 64, 515, 515];
+    assert_eq!(ids(&clip(&at("merges-alone.txt"))), from_merges);
+    assert_eq!(clip(&at("merges-alone.txt")).vocab_size(), 516);
+    let mut packed = GzEncoder::new(fs::File::create(at("packed")).unwrap(), Compression::default());
+    packed.write_all(MERGES.as_bytes()).unwrap();
+    packed.finish().unwrap();
+    assert_eq!(ids(&clip(&at("packed"))), from_merges);
+    fs::create_dir(at("openai")).unwrap();
+    fs::copy(at("packed"), at("openai/bpe_simple_vocab_16e6.txt.gz")).unwrap();
+    assert_eq!(ids(&clip(&at("openai"))), from_merges);
+
+    // transformers' two files, below `tokenizer` or not, with a padding of their own or without.
+    fs::create_dir_all(at("model/tokenizer")).unwrap();
+    fs::write(at("model/tokenizer/vocab.json"), small_vocab("!")).unwrap();
+    fs::write(at("model/tokenizer/merges.txt"), MERGES).unwrap();
+    assert_eq!(ids(&clip(&at("model"))), [7, 4, 5, 8, 8]);
+    fs::write(at("model/tokenizer/special_tokens_map.json"), r#"{"pad_token": "!"}"#).unwrap();
+    assert_eq!(ids(&clip(&at("model/tokenizer"))), [7, 4, 5, 8, 9]);
+    fs::write(at("model/tokenizer/tokenizer_config.json"), r#"{"pad_token": {"content": "a"}}"#).unwrap();
+    assert_eq!(ids(&clip(&at("model"))), [7, 4, 5, 8, 1]);
+
+    // tokenizer.json, whose own truncation and padding do not count.
+    let inner = tokenizers::Tokenizer::from_bytes(
+        serde_json::json!({
+            "version": "1.0",
+            "truncation": {"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0},
+            "padding": {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 3,
+                "pad_type_id": 0, "pad_token": "x"},
+            "added_tokens": [],
+            "normalizer": {"type": "Lowercase"},
+            "pre_tokenizer": {"type": "Whitespace"},
+            "post_processor": null,
+            "decoder": null,
+            "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                "max_input_chars_per_word": 100,
+                "vocab": {"[PAD]": 0, "[UNK]": 1, "[CLS]": 2, "[SEP]": 3, "cat": 4, "a": 5}},
+        })
+        .to_string(),
+    )
+    .unwrap();
+    inner.save(at("tokenizer.json"), false).unwrap();
+    for path in [at("tokenizer.json"), folder.path().to_path_buf()] {
+        let tokenizer = Tokenizer::open(TokenizerKind::Bert, path).unwrap();
+        assert_eq!(tokenizer.kind(), TokenizerKind::Bert);
+        assert_eq!(ids(&tokenizer), [2, 4, 5, 3, 0]);
+    }
+}
+
+#[test]
+fn words_with_carriage_returns() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vocab.txt");
+    fs::write(&path, "[PAD]\r\n[UNK]\r\n[CLS]\r\n[SEP]\r\n[MASK]\r\ncat\r\n").unwrap();
+    let tokenizer = Tokenizer::open(TokenizerKind::Bert, &path).unwrap();
+    assert_eq!(tokenizer.vocab_size(), 6);
+    let ids = tokenizer.encode(&["Cat dog [MASK]"], 6).unwrap().ids;
+    assert_eq!(rows(&ids), [[2, 5, 1, 4, 3, 0]]);
+}
+
+#[track_caller]
+fn check_refusal(kind: TokenizerKind, path: &Path, message: &str) {
+    let got = Tokenizer::open(kind, path).unwrap_err().to_string();
+    assert_eq!(got, format!("{}: {message}", path.display()));
+}
+
+#[test]
+fn refusals() {
+    use TokenizerKind::{Bert, Clip};
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let get =
+        |kind: TokenizerKind| format!("type `ldm weights get {kind}-tokenizer`, or say --tokenizer PATH");
+    check_refusal(Bert, &at("none"), &format!("no bert tokenizer at this place: {}", get(Bert)));
+    check_refusal(
+        Bert,
+        folder.path(),
+        &format!("no bert tokenizer in this folder, expected tokenizer.json or vocab.txt: {}", get(Bert)),
+    );
+    check_refusal(
+        Clip,
+        folder.path(),
+        &format!(
+            "no clip tokenizer in this folder, expected tokenizer.json, vocab.json and merges.txt, or \
+             bpe_simple_vocab_16e6.txt.gz: {}",
+            get(Clip)
+        ),
+    );
+    fs::create_dir(at("half")).unwrap();
+    fs::write(at("half/merges.txt"), MERGES).unwrap();
+    let error = Tokenizer::open(Clip, at("half")).unwrap_err().to_string();
+    let missing =
+        format!("{}: `vocab.json` is missing beside it: {}", at("half/merges.txt").display(), get(Clip));
+    assert_eq!(error, missing);
+    fs::write(at("words"), "[PAD]\n[UNK]\n[CLS]\ncat").unwrap();
+    check_refusal(Bert, &at("words"), "not a BERT vocabulary: it has no line `[SEP]`");
+    check_refusal(Clip, &at("words"), "not a list of merges: line 2 is not two parts of a token: [UNK]");
+    fs::write(at("merges"), "#version\nc a\nzz q\n").unwrap();
+    check_refusal(Clip, &at("merges"), "not a CLIP vocabulary: Token `zz` out of vocabulary");
+    fs::write(at("bytes"), [0xff, 0xfe]).unwrap();
+    check_refusal(Clip, &at("bytes"), "not a text in UTF-8: invalid utf-8 sequence of 1 bytes from index 0");
+    fs::write(at("gzip"), [0x1f, 0x8b, 8, 0]).unwrap();
+    check_refusal(Clip, &at("gzip"), "damaged gzip: unexpected end of file");
+    fs::write(at("x.json"), "{").unwrap();
+    let error = Tokenizer::open(Bert, at("x.json")).unwrap_err().to_string();
+    assert!(error.contains("x.json: not a file of the form tokenizer.json: "), "{error}");
+}
+
+#[test]
+fn another_kind_of_tokenizer_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("vocab.json"), small_vocab("!").replace("<|endoftext|>", "</s>")).unwrap();
+    fs::write(folder.path().join("merges.txt"), MERGES).unwrap();
+    let error = Tokenizer::open(TokenizerKind::Clip, folder.path()).unwrap_err().to_string();
+    assert!(error.ends_with("merges.txt: not a CLIP vocabulary: it has no token `<|endoftext|>`"), "{error}");
+}
