@@ -6,7 +6,7 @@ use ldm_core::nn::{GroupNorm, conv2d};
 use tch::Tensor;
 use tch::nn::{self, Conv2D, ConvConfig, Init, Module, Path};
 
-use crate::config::AttentionType;
+use crate::encoder_config::AttentionType;
 use crate::resnet::NORM_EPS;
 
 /// The attention of a place in the network, where it has one.

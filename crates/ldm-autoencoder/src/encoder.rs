@@ -6,7 +6,7 @@ use tch::Tensor;
 use tch::nn::{Conv2D, Module, Path};
 
 use crate::attention::Attention;
-use crate::config::EncoderConfig;
+use crate::encoder_config::EncoderConfig;
 use crate::middle::Middle;
 use crate::resample::Downsample;
 use crate::resnet::{NORM_EPS, ResnetBlock};

@@ -5,6 +5,8 @@
 //!   [`Regularizer`] alone: a Gaussian [`Posterior`] pulled to N(0, 1), or a [`Codebook`].
 //! - [`IdentityFirstStage`]: diffusion in pixels.
 //! - [`FirstStageConfig`]: which of them, read from CompVis' YAML tree or from ours.
+//! - [`recognise`]: the config of weights without one. [`from_diffusers`], [`to_diffusers`], [`diffusers_layout`]:
+//!   diffusers' `AutoencoderKL` and `VQModel`, both ways.
 //!
 //! Weights have exactly CompVis' names below the path given to [`build`]: `encoder.down.0.block.0.norm1.weight`,
 //! `quant_conv.weight`, `quantize.embedding.weight`. Latents are not scaled here; the diffusion model owns the scale
@@ -15,12 +17,16 @@ mod autoencoder;
 mod codebook;
 mod config;
 mod decoder;
+mod diffusers;
 mod encoder;
+mod encoder_config;
 mod first_stage;
 mod identity;
+mod keys;
 mod middle;
 mod npy;
 mod posterior;
+mod recognise;
 mod regularizer;
 mod remap;
 mod resample;
@@ -28,12 +34,16 @@ mod resnet;
 
 pub use autoencoder::{Autoencoder, Bottleneck, Reconstruction};
 pub use codebook::{Codebook, CodebookConfig, Quantized};
-pub use config::{AttentionType, EncoderConfig, FirstStageConfig, IdentityConfig, KlConfig, VqConfig};
+pub use config::{FirstStageConfig, IdentityConfig, KlConfig, VqConfig};
 pub use decoder::Decoder;
+pub use diffusers::{from_diffusers, to_diffusers};
 pub use encoder::Encoder;
+pub use encoder_config::{AttentionType, EncoderConfig};
 pub use first_stage::{FirstStage, build};
 pub use identity::IdentityFirstStage;
+pub use keys::diffusers_layout;
 pub use posterior::Posterior;
+pub use recognise::recognise;
 pub use regularizer::Regularizer;
 pub use remap::UnknownIndex;
 

@@ -5,7 +5,7 @@ use tch::Tensor;
 use tch::nn::Path;
 
 use crate::attention::Attention;
-use crate::config::AttentionType;
+use crate::encoder_config::AttentionType;
 use crate::resnet::ResnetBlock;
 
 /// A residual block, attention, a residual block, at the smallest resolution. CompVis `model.py:415`.

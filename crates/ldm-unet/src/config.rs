@@ -86,6 +86,42 @@ pub struct UNetConfig {
 }
 
 impl UNetConfig {
+    /// The network of these, everything else as the reference has it by default. Heads are not given yet.
+    pub fn new(
+        [in_channels, out_channels]: [i64; 2],
+        model_channels: i64,
+        num_res_blocks: i64,
+        channel_mult: Vec<i64>,
+        attention_resolutions: Vec<i64>,
+    ) -> Self {
+        Self {
+            image_size: None,
+            in_channels,
+            model_channels,
+            out_channels,
+            num_res_blocks,
+            attention_resolutions,
+            dropout: 0.,
+            channel_mult,
+            conv_resample: true,
+            dims: fields::two(),
+            num_classes: None,
+            use_checkpoint: false,
+            use_fp16: false,
+            num_heads: fields::unset(),
+            num_head_channels: fields::unset(),
+            num_heads_upsample: fields::unset(),
+            use_scale_shift_norm: false,
+            resblock_updown: false,
+            use_new_attention_order: false,
+            use_spatial_transformer: false,
+            transformer_depth: fields::one(),
+            context_dim: None,
+            n_embed: None,
+            legacy: true,
+        }
+    }
+
     /// What both networks' configs say about the way down.
     pub(crate) fn trunk(&self) -> Trunk<'_> {
         Trunk {

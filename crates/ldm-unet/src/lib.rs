@@ -4,6 +4,9 @@
 //! The network knows nothing of schedules and samplers: it takes a latent, a time and a
 //! [`Conditioning`](ldm_core::Conditioning).
 //!
+//! [`recognise`] tells the config of weights that come without one; [`from_diffusers`], [`to_diffusers`] and
+//! [`diffusers_layout`] lead to diffusers' `UNet2DModel` and `UNet2DConditionModel` and back.
+//!
 //! ```
 //! use ldm_core::Conditioning;
 //! use ldm_unet::{UNet, UNetConfig};
@@ -29,13 +32,18 @@ mod cross_attention;
 mod encoder;
 mod encoder_config;
 mod fields;
+mod from_diffusers;
+mod keys;
 mod parameters;
 mod plan;
 mod pool;
+mod published;
+mod recognise;
 mod rerun;
 mod resample;
 mod resblock;
 mod time;
+mod to_diffusers;
 mod transformer;
 mod trunk;
 mod unet;
@@ -44,5 +52,9 @@ mod walk;
 pub use config::UNetConfig;
 pub use encoder::EncoderUNet;
 pub use encoder_config::{EncoderUNetConfig, Pool};
+pub use from_diffusers::from_diffusers;
+pub use keys::diffusers_layout;
 pub use plan::Plan;
+pub use recognise::recognise;
+pub use to_diffusers::to_diffusers;
 pub use unet::{Prepared, UNet};

@@ -14,6 +14,14 @@ pub(crate) enum Way {
 }
 
 impl Way {
+    /// What diffusers calls the layers that do it.
+    pub(crate) fn diffusers(self) -> &'static str {
+        match self {
+            Self::Down => "downsamplers",
+            Self::Up => "upsamplers",
+        }
+    }
+
     /// The mean of 2×2 pixels, or each pixel 2×2 times.
     pub(crate) fn plain(self, x: &Tensor) -> Tensor {
         match self {
@@ -35,7 +43,7 @@ pub(crate) struct ResamplePlan {
 }
 
 impl ResamplePlan {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self.way {
             Way::Down => "op",
             Way::Up => "conv",

@@ -1,0 +1,154 @@
+//! What encoder and decoder are made of, as CompVis' YAML says it.
+
+use ldm_core::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{positive, refuse};
+
+/// CompVis' `ddconfig`: the encoder and its mirror, the decoder.
+///
+/// The reference ignores keys it does not know; here they are refused.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EncoderConfig {
+    /// Whether the encoder gives mean and log-variance: true for `kl`, false for `vq`.
+    #[serde(default = "yes")]
+    pub double_z: bool,
+    /// Channels between the encoder and `quant_conv`.
+    pub z_channels: i64,
+    /// The nominal side of a picture in pixels. It places attention (`attn_resolutions`) and binds no input.
+    pub resolution: i64,
+    /// Channels of the picture that comes in.
+    pub in_channels: i64,
+    /// Channels of the picture that goes out.
+    pub out_ch: i64,
+    /// Channels of the first level.
+    pub ch: i64,
+    /// Channels of each level as multiples of `ch`. The picture shrinks by two between levels.
+    #[serde(default = "doubling")]
+    pub ch_mult: Vec<i64>,
+    /// Residual blocks a level; the decoder has one more.
+    pub num_res_blocks: i64,
+    /// Nominal resolutions at which every residual block is followed by attention.
+    pub attn_resolutions: Vec<i64>,
+    /// Probability with which dropout zeroes a value in training.
+    #[serde(default)]
+    pub dropout: f64,
+    /// Whether a learned convolution resamples, rather than average pooling and repetition.
+    #[serde(default = "yes")]
+    pub resamp_with_conv: bool,
+    /// The kind of attention, also of the one in the middle.
+    #[serde(default)]
+    pub attn_type: AttentionType,
+    /// Makes `attn_type` linear, whatever it says.
+    #[serde(default)]
+    pub use_linear_attn: bool,
+    /// Whether the decoder's output goes through tanh.
+    #[serde(default)]
+    pub tanh_out: bool,
+    /// Whether the decoder stops before its last norm and convolution and gives features.
+    #[serde(default)]
+    pub give_pre_end: bool,
+}
+
+/// The attention of the autoencoder's blocks.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttentionType {
+    /// One head over all pixels.
+    #[default]
+    Vanilla,
+    /// Linear attention (Shen et al. 2018), without norm and without residual.
+    Linear,
+    /// None, in the middle neither.
+    None,
+}
+
+fn doubling() -> Vec<i64> {
+    vec![1, 2, 4, 8]
+}
+fn yes() -> bool {
+    true
+}
+
+impl EncoderConfig {
+    /// How many times smaller a side of the latent is: 2^(levels − 1).
+    pub fn factor(&self) -> i64 {
+        1 << (self.levels() - 1)
+    }
+
+    pub(crate) fn levels(&self) -> usize {
+        self.ch_mult.len()
+    }
+
+    /// Channels of level `level`, 0 being full resolution.
+    pub(crate) fn channels(&self, level: usize) -> i64 {
+        self.ch * self.ch_mult[level]
+    }
+
+    /// The kind of attention after the encoder's blocks at `level`.
+    pub(crate) fn encoder_attention(&self, level: usize) -> AttentionType {
+        self.attention_at(self.resolution >> level)
+    }
+
+    /// The kind of attention after the decoder's blocks at `level`. It differs from the encoder's for a resolution
+    /// that `factor` does not divide: the reference counts up from the smallest (`model.py:481`).
+    pub(crate) fn decoder_attention(&self, level: usize) -> AttentionType {
+        let last = self.levels() - 1;
+        self.attention_at((self.resolution >> last) << (last - level))
+    }
+
+    fn attention_at(&self, resolution: i64) -> AttentionType {
+        if self.attn_resolutions.contains(&resolution) { self.attention() } else { AttentionType::None }
+    }
+
+    /// The kind of attention, after `use_linear_attn` has had its say.
+    pub(crate) fn attention(&self) -> AttentionType {
+        if self.use_linear_attn { AttentionType::Linear } else { self.attn_type }
+    }
+
+    pub(crate) fn validate(&self, gaussian: bool) -> Result<()> {
+        let sizes = [
+            ("z_channels", self.z_channels),
+            ("resolution", self.resolution),
+            ("in_channels", self.in_channels),
+            ("out_ch", self.out_ch),
+            ("ch", self.ch),
+            ("num_res_blocks", self.num_res_blocks),
+        ];
+        for (key, size) in sizes {
+            positive(&format!("ddconfig.{key}"), size)?;
+        }
+        if self.double_z != gaussian {
+            let why = if gaussian {
+                "true: a Gaussian has mean and variance"
+            } else {
+                "false: a codebook has no variance"
+            };
+            return refuse("ddconfig.double_z", why, self.double_z);
+        }
+        // 2^30 pixels a latent's side is more than any picture; past 62 the factor does not fit.
+        if self.ch_mult.is_empty() || self.levels() > 31 {
+            return refuse("ddconfig.ch_mult", "1 to 31 levels", self.levels());
+        }
+        for multiple in &self.ch_mult {
+            positive("ddconfig.ch_mult", *multiple)?;
+        }
+        for channels in std::iter::once(self.ch).chain((0..self.levels()).map(|level| self.channels(level))) {
+            if channels % 32 != 0 {
+                return refuse(
+                    "ddconfig.ch",
+                    "channels divisible by 32 at every level (group norm)",
+                    channels,
+                );
+            }
+        }
+        for resolution in &self.attn_resolutions {
+            positive("ddconfig.attn_resolutions", *resolution)?;
+        }
+        if !(0. ..1.).contains(&self.dropout) {
+            return refuse("ddconfig.dropout", "a probability from 0 to below 1", self.dropout);
+        }
+        Ok(())
+    }
+}
