@@ -17,7 +17,7 @@ fn sample(criterion: &mut Criterion) {
     else {
         unreachable!("tiny.yaml describes a diffusion model")
     };
-    let model = LatentDiffusion::new(&config, device).expect("a model");
+    let model = LatentDiffusion::new(&config, None, device).expect("a model");
     for guidance_scale in [1., 2.] {
         let sampling = Sampling {
             sampler: SamplerConfig::Ddim { eta: 0. },
@@ -29,7 +29,15 @@ fn sample(criterion: &mut Criterion) {
         let name = format!("ddim10/tiny/batch4/guidance{guidance_scale}/f32/{}", device_name(device));
         criterion.bench_function(&name, |bencher| {
             bencher.iter(|| {
-                generate(&model, &Prompt::class(&[0, 1, 2, 3]), &[0, 1, 2, 3], &sampling, None, &mut |_| {})
+                generate(
+                    &model,
+                    &Prompt::class(&[0, 1, 2, 3]),
+                    None,
+                    &[0, 1, 2, 3],
+                    &sampling,
+                    None,
+                    &mut |_| {},
+                )
             });
         });
     }

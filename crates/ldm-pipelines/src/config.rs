@@ -1,23 +1,27 @@
 //! The config tree of a model: CompVis' own, read strictly.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ldm_autoencoder::{FirstStageConfig, KlConfig, VqConfig};
-use ldm_conditioning::{ClassConfig, ConditionerConfig};
-use ldm_core::config::{self, Value};
+use ldm_core::config;
 use ldm_core::{Error, Result};
-use ldm_schedulers::{BetaSchedule, Parameterization, ScheduleConfig};
-use ldm_unet::UNetConfig;
-use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
+
+use crate::LatentDiffusionConfig;
 
 /// `model` of a config file. Unknown fields beside `target` and `params` are refused by [`ModelFile::parse`], which
 /// reads them a second time: `base_learning_rate` sits there, and a tagged enum would refuse it too.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(tag = "target", content = "params")]
 pub enum ModelConfig {
     /// A diffusion model on the latents of a first stage.
-    #[serde(rename = "latent_diffusion", alias = "ldm.models.diffusion.ddpm.LatentDiffusion")]
+    #[serde(
+        rename = "latent_diffusion",
+        alias = "ldm.models.diffusion.ddpm.LatentDiffusion",
+        alias = "ldm.models.diffusion.ddpm.Layout2ImgDiffusion",
+        alias = "ldm.models.diffusion.ddpm.LatentInpaintDiffusion"
+    )]
     LatentDiffusion(Box<LatentDiffusionConfig>),
     /// A KL first stage.
     #[serde(rename = "kl", alias = "ldm.models.autoencoder.AutoencoderKL")]
@@ -40,6 +44,39 @@ impl ModelConfig {
             Self::LatentDiffusion(_) => None,
         }
     }
+
+    /// The model of a first stage alone; none where there is nothing to train.
+    pub fn of_first_stage(config: FirstStageConfig) -> Option<Self> {
+        match config {
+            FirstStageConfig::Kl(config) => Some(Self::Kl(config)),
+            FirstStageConfig::Vq(config) => Some(Self::Vq(config)),
+            FirstStageConfig::Identity(_) => None,
+        }
+    }
+
+    /// Every path it names.
+    fn paths(&mut self) -> Vec<&mut PathBuf> {
+        fn kl(config: &mut KlConfig) -> [&mut Option<PathBuf>; 1] {
+            [&mut config.ckpt_path]
+        }
+        fn vq(config: &mut VqConfig) -> [&mut Option<PathBuf>; 2] {
+            [&mut config.ckpt_path, &mut config.remap]
+        }
+        let mut paths = Vec::new();
+        match self {
+            Self::Kl(config) => paths.extend(kl(config)),
+            Self::Vq(config) => paths.extend(vq(config)),
+            Self::LatentDiffusion(config) => {
+                paths.push(&mut config.ckpt_path);
+                match &mut config.first_stage_config {
+                    FirstStageConfig::Kl(config) => paths.extend(kl(config)),
+                    FirstStageConfig::Vq(config) => paths.extend(vq(config)),
+                    FirstStageConfig::Identity(_) => {}
+                }
+            }
+        }
+        paths.into_iter().flatten().collect()
+    }
 }
 
 /// The fields beside `target` and `params`.
@@ -48,8 +85,7 @@ impl ModelConfig {
 struct Siblings {
     #[serde(default)]
     base_learning_rate: Option<f64>,
-    #[serde(rename = "target")]
-    _target: String,
+    target: String,
     #[serde(rename = "params", default)]
     _params: IgnoredAny,
 }
@@ -61,10 +97,14 @@ pub struct ModelFile {
     pub model: ModelConfig,
     /// CompVis' `base_learning_rate`, where given.
     pub base_learning_rate: Option<f64>,
+    /// What a person may want to know about the file, in sentences: the parts of it that were passed over.
+    pub notes: Vec<String>,
 }
 
 impl ModelFile {
     /// Reads a config file, with `overrides` as `a.b.c=value`.
+    ///
+    /// The paths in it (`ckpt_path`, `remap`) are looked up beside the file first, then in the current folder.
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Config`] with the key, what was expected, and the line.
@@ -74,262 +114,46 @@ impl ModelFile {
         Self::parse(&text, path, overrides)
     }
 
-    /// [`ModelFile::read`] from text; `path` is named in errors.
+    /// [`ModelFile::read`] from text; `path` is named in errors, and relative paths are looked up beside it.
     pub fn parse(text: &str, path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Tree<M> {
             model: M,
-            #[serde(rename = "data", default)]
-            _data: IgnoredAny,
-            #[serde(rename = "train", default)]
-            _train: IgnoredAny,
-            #[serde(rename = "lightning", default)]
-            _lightning: IgnoredAny,
+            #[serde(default)]
+            data: Option<IgnoredAny>,
+            #[serde(default)]
+            train: Option<IgnoredAny>,
+            #[serde(default)]
+            lightning: Option<IgnoredAny>,
         }
         let path = path.as_ref();
         let siblings: Tree<Siblings> = config::parse(text, path, overrides)?;
         let tree: Tree<ModelConfig> = config::parse(text, path, overrides)?;
-        Ok(Self { model: tree.model, base_learning_rate: siblings.model.base_learning_rate })
-    }
-}
-
-/// `unet_config`.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "target", content = "params", deny_unknown_fields)]
-pub enum UNetSection {
-    /// The U-Net.
-    #[serde(rename = "unet", alias = "ldm.modules.diffusionmodules.openaimodel.UNetModel")]
-    UNet(UNetConfig),
-}
-
-/// Where a conditioning enters the U-Net. CompVis `ddpm.py:1402`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ConditioningKey {
-    /// Joined to x_t on the channels.
-    Concat,
-    /// Attended to.
-    Crossattn,
-    /// Both.
-    Hybrid,
-    /// Added to the time embedding.
-    Adm,
-}
-
-/// How a prediction is compared with its target.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LossType {
-    /// Absolute difference.
-    L1,
-    /// Squared difference.
-    #[default]
-    L2,
-}
-
-/// The fields of CompVis' `DDPM` and `LatentDiffusion` (`ddpm.py:44`, `ddpm.py:424`), with their defaults.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)] // the reference's names; reference/diffusion.md §3 is restated in docs/configs.md
-pub struct LatentDiffusionConfig {
-    pub unet_config: UNetSection,
-    pub first_stage_config: FirstStageConfig,
-    pub cond_stage_config: ConditionerConfig,
-    #[serde(default = "thousand")]
-    pub timesteps: usize,
-    #[serde(default)]
-    pub beta_schedule: BetaSchedule,
-    #[serde(default = "linear_start")]
-    pub linear_start: f64,
-    #[serde(default = "linear_end")]
-    pub linear_end: f64,
-    #[serde(default = "cosine_s")]
-    pub cosine_s: f64,
-    #[serde(default)]
-    pub given_betas: Option<Vec<f64>>,
-    #[serde(default)]
-    pub v_posterior: f64,
-    #[serde(default = "eps")]
-    pub parameterization: Parameterization,
-    #[serde(default)]
-    pub loss_type: LossType,
-    #[serde(default = "one")]
-    pub l_simple_weight: f64,
-    #[serde(default)]
-    pub original_elbo_weight: f64,
-    #[serde(default)]
-    pub learn_logvar: bool,
-    #[serde(default)]
-    pub logvar_init: f64,
-    #[serde(default = "image")]
-    pub first_stage_key: String,
-    #[serde(default = "image")]
-    pub cond_stage_key: String,
-    #[serde(default)]
-    pub cond_stage_trainable: bool,
-    #[serde(default)]
-    pub cond_stage_forward: Option<String>,
-    #[serde(default)]
-    pub conditioning_key: Option<ConditioningKey>,
-    #[serde(default)]
-    pub concat_mode: Option<bool>,
-    #[serde(default = "one_usize")]
-    pub num_timesteps_cond: usize,
-    /// Side of the latent square the model was trained at (the reference's 256 is its default).
-    #[serde(default = "side")]
-    pub image_size: i64,
-    /// Channels of the latent.
-    #[serde(default = "three")]
-    pub channels: i64,
-    #[serde(default = "one")]
-    pub scale_factor: f64,
-    #[serde(default)]
-    pub scale_by_std: bool,
-    #[serde(default = "yes")]
-    pub use_ema: bool,
-    #[serde(default = "hundred")]
-    pub log_every_t: usize,
-    #[serde(default)]
-    pub clip_denoised: Option<bool>,
-    #[serde(default)]
-    pub monitor: Option<String>,
-    #[serde(default)]
-    pub scheduler_config: Option<Value>,
-    #[serde(default)]
-    pub ckpt_path: Option<std::path::PathBuf>,
-    #[serde(default)]
-    pub ignore_keys: Vec<String>,
-    #[serde(default)]
-    pub load_only_unet: bool,
-    #[serde(default)]
-    pub use_positional_encodings: bool,
-}
-
-fn thousand() -> usize {
-    1000
-}
-fn linear_start() -> f64 {
-    1e-4
-}
-fn linear_end() -> f64 {
-    2e-2
-}
-fn cosine_s() -> f64 {
-    8e-3
-}
-fn eps() -> Parameterization {
-    Parameterization::Eps
-}
-fn one() -> f64 {
-    1.
-}
-fn one_usize() -> usize {
-    1
-}
-fn image() -> String {
-    "image".into()
-}
-fn side() -> i64 {
-    256
-}
-fn three() -> i64 {
-    3
-}
-fn yes() -> bool {
-    true
-}
-fn hundred() -> usize {
-    100
-}
-
-impl LatentDiffusionConfig {
-    /// The noise schedule's part.
-    pub fn schedule(&self) -> ScheduleConfig {
-        ScheduleConfig {
-            beta_schedule: self.beta_schedule,
-            timesteps: self.timesteps,
-            linear_start: self.linear_start,
-            linear_end: self.linear_end,
-            cosine_s: self.cosine_s,
-            given_betas: self.given_betas.clone(),
-            v_posterior: self.v_posterior,
+        let mut model = tree.model;
+        if let ModelConfig::LatentDiffusion(config) = &model {
+            config
+                .check_target(&siblings.model.target)
+                .map_err(|error| Error::config(path, error.to_string()))?;
         }
-    }
-
-    /// The U-Net's part.
-    pub fn unet(&self) -> &UNetConfig {
-        let UNetSection::UNet(config) = &self.unet_config;
-        config
-    }
-
-    /// The class embedder's part, where the model is conditioned on classes.
-    pub fn class(&self) -> Option<&ClassConfig> {
-        match &self.cond_stage_config {
-            ConditionerConfig::Class(config) => Some(config),
-            _ => None,
-        }
-    }
-
-    /// Width of the tokens the conditioner gives.
-    pub fn context_dim(&self) -> Option<i64> {
-        self.class().map(|class| class.embed_dim)
-    }
-
-    /// Where the conditioning enters: as said, else by `concat_mode` as the reference, else (the reference would
-    /// say concat, which no class embedder can be) where the conditioner's output fits.
-    pub fn conditioning_key(&self) -> Option<ConditioningKey> {
-        if self.cond_stage_config == ConditionerConfig::Unconditional {
-            return None;
-        }
-        Some(self.conditioning_key.unwrap_or(match self.concat_mode {
-            Some(true) => ConditioningKey::Concat,
-            Some(false) | None => ConditioningKey::Crossattn,
-        }))
-    }
-
-    /// Refuses by name what the reference has and this version has not.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] with the field and its value.
-    pub fn check(&self) -> Result<()> {
-        let refuse = |field: &str, why: &str| Err(Error::invalid(format!("{field}: {why}")));
-        if self.num_timesteps_cond != 1 {
-            return refuse(
-                "num_timesteps_cond",
-                "a shortened conditioning schedule is not supported, expected 1",
-            );
-        }
-        if self.use_positional_encodings {
-            return refuse("use_positional_encodings", "the reference never published them, expected false");
-        }
-        if self.learn_logvar {
-            return refuse("learn_logvar", "a learned log-variance is not supported yet, expected false");
-        }
-        if self.logvar_init != 0. {
-            return refuse("logvar_init", "a log-variance in the loss is not supported yet, expected 0");
-        }
-        if self.cond_stage_forward.is_some() {
-            return refuse("cond_stage_forward", "no conditioner has another method, leave it out");
-        }
-        if self.clip_denoised == Some(true) {
-            return refuse("clip_denoised", "latents are not bounded, the reference forces false");
-        }
-        if self.timesteps == 0 {
-            return refuse("timesteps", "expected at least 1");
-        }
-        if !(self.scale_factor.is_finite() && self.scale_factor > 0.) {
-            return refuse("scale_factor", &format!("expected a positive number, got {}", self.scale_factor));
-        }
-        if self.scale_by_std && self.scale_factor != 1. {
-            return refuse("scale_by_std", "the scale is measured, leave out `scale_factor`");
-        }
-        match self.conditioning_key() {
-            None | Some(ConditioningKey::Crossattn) => Ok(()),
-            Some(other) => {
-                let word = format!("{other:?}").to_lowercase();
-                refuse("conditioning_key", &format!("the class embedder gives `crossattn`, got {word}"))
+        for given in model.paths() {
+            let beside = path.with_file_name(&given);
+            if beside.exists() {
+                *given = beside;
             }
         }
+        // With `train` the file is one of a run, whose data are ours and are read by the trainer.
+        let data = tree.data.is_some() && tree.train.is_none();
+        let passed_over: Vec<&str> = [("data", data), ("lightning", tree.lightning.is_some())]
+            .into_iter()
+            .filter_map(|(section, there)| there.then_some(section))
+            .collect();
+        let notes = if passed_over.is_empty() {
+            Vec::new()
+        } else {
+            let sections = passed_over.join("` and `");
+            vec![format!("{}: `{sections}` passed over, CompVis' trainer reads that", path.display())]
+        };
+        Ok(Self { model, base_learning_rate: siblings.model.base_learning_rate, notes })
     }
 }

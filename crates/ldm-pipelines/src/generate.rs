@@ -1,9 +1,8 @@
 //! From a prompt and seeds to pictures.
 
-use ldm_conditioning::ConditionerConfig;
 use ldm_core::noise::Seeded;
 use ldm_core::{Conditioning, Error, NoiseSource, Prompt, Result};
-use ldm_schedulers::{Denoiser, SamplerConfig, Spacing, Step};
+use ldm_schedulers::{Clamped, Denoiser, SamplerConfig, Spacing, Step};
 use tch::{Kind, Tensor};
 
 use crate::{Guided, LatentDiffusion, Unguided};
@@ -36,23 +35,31 @@ pub struct Generated {
 ///
 /// Picture `i` starts from what `torch.Generator("cpu").manual_seed(seeds[i])` draws, or from `init_noise`
 /// (`[B, C, h, w]`, unit Gaussian), and takes its further noise from the same generator: it does not depend on the
-/// batch it is in. `observe` sees every step.
+/// batch it is in. With a guidance scale other than 1 the model is guided away from `negative`, or from the prompt that
+/// says nothing. A picture in the prompt decides the size where none is asked for. `observe` sees every step.
 ///
 /// # Errors
-/// [`Error::Invalid`] when the size does not fit the model, the sampler cannot take so many steps, or guidance is
-/// asked for and the model has nothing to be guided away from; [`Error::MissingInput`] when the prompt lacks what
-/// the model needs; [`Error::Shape`] for a wrong `init_noise`.
+/// [`Error::Invalid`] when the size does not fit the model or the prompt's picture, the sampler cannot take so many
+/// steps, or guidance is asked for and the model has nothing to be guided away from; [`Error::MissingInput`] when the
+/// prompt lacks what the model needs; [`Error::Shape`] for a wrong `init_noise`, or prompts that are not one a seed.
 pub fn generate(
     model: &LatentDiffusion,
     prompt: &Prompt,
+    negative: Option<&Prompt>,
     seeds: &[u64],
     sampling: &Sampling,
     init_noise: Option<&Tensor>,
     observe: &mut dyn FnMut(Step),
 ) -> Result<Generated> {
-    let count = seeds.len() as i64;
-    let device = model.vs().device();
-    let shape = latent_shape(model, sampling.size)?;
+    let (count, device) = (seeds.len() as i64, model.vs().device());
+    let guided = sampling.guidance_scale != 1. && model.config.conditioning_key().is_some();
+    let (cond, uncond) = tch::no_grad(|| {
+        let cond = model.condition(prompt, false)?;
+        let uncond = if guided { Some(model.unconditional(&cond, negative)?) } else { None };
+        Ok::<_, Error>((cond, uncond))
+    })?;
+    check_count(&cond, count)?;
+    let shape = latent_shape(model, sampling.size, cond.concat.as_ref())?;
     let levels = model.schedule.ladder(sampling.spacing, sampling.steps)?;
     let sampler = sampling.sampler.build(&model.schedule)?;
     let mut noise = Seeded::new(seeds.iter().copied());
@@ -69,34 +76,57 @@ pub fn generate(
         }
         None => noise.like(&blank),
     };
+    model.lay_out();
     tch::no_grad(|| {
-        let cond = cast(model.conditioner.condition(prompt, false)?, model.kind());
-        let latents = {
-            let run = |denoiser: &dyn Denoiser| sampler.sample(denoiser, x, &levels, &mut noise, observe);
-            if sampling.guidance_scale == 1.
-                || model.config.cond_stage_config == ConditionerConfig::Unconditional
-            {
-                run(&Unguided::new(&model.unet, model.parameterization, &cond))
-            } else {
-                let uncond = cast(model.conditioner.unconditional(count)?, model.kind());
-                run(&Guided::new(
-                    &model.unet,
-                    model.parameterization,
-                    &uncond,
-                    &cond,
-                    sampling.guidance_scale,
-                ))
-            }
+        let cond = cast(cond, model.kind());
+        let clips = model.scheduler.as_ref().is_some_and(|scheduler| scheduler.clip_sample.is_some());
+        let run = |denoiser: &dyn Denoiser| {
+            let clamped = Clamped(denoiser);
+            let denoiser = if clips { &clamped } else { denoiser };
+            sampler.sample(denoiser, x, &levels, &mut noise, observe)
+        };
+        let latents = match uncond {
+            None => run(&Unguided::new(&model.unet, model.parameterization, &cond)),
+            Some(uncond) => run(&Guided::new(
+                &model.unet,
+                model.parameterization,
+                &cast(uncond, model.kind()),
+                &cond,
+                sampling.guidance_scale,
+            )),
         };
         let images = model.decode(&latents);
         Ok(Generated { latents, images })
     })
 }
 
-/// `[C, h, w]` of the latents of pictures of `size`.
-fn latent_shape(model: &LatentDiffusion, size: Option<[i64; 2]>) -> Result<[i64; 3]> {
+/// One prompt a seed.
+fn check_count(cond: &Conditioning, count: i64) -> Result<()> {
+    for slot in [&cond.concat, &cond.context, &cond.label].into_iter().flatten() {
+        if slot.size()[0] != count {
+            return Err(Error::Shape {
+                what: "the prompt".into(),
+                expected: format!("[{count}, …], one for each seed"),
+                got: slot.size(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// `[C, h, w]` of the latents of pictures of `size`, to which `concat` can be joined.
+fn latent_shape(
+    model: &LatentDiffusion,
+    size: Option<[i64; 2]>,
+    concat: Option<&Tensor>,
+) -> Result<[i64; 3]> {
+    let channels = model.config.channels;
+    let joined = concat.map(|concat| [concat.size()[2], concat.size()[3]]);
     let Some(size) = size else {
-        return Ok([model.config.channels, model.config.image_size, model.config.image_size]);
+        let side = model.config.image_size;
+        let [height, width] = joined.unwrap_or([side, side]);
+        model.unet.check_size([height, width])?;
+        return Ok([channels, height, width]);
     };
     let multiple = model.first_stage.factor() * model.unet.factor();
     for side in size {
@@ -108,7 +138,14 @@ fn latent_shape(model: &LatentDiffusion, size: Option<[i64; 2]>) -> Result<[i64;
             )));
         }
     }
-    Ok(model.first_stage.latent_size(size))
+    let shape = model.first_stage.latent_size(size);
+    match joined {
+        Some(joined) if joined != shape[1..] => Err(Error::invalid(format!(
+            "height and width: the prompt's picture makes latents of {}x{}, and {}x{} pixels have {}x{}",
+            joined[0], joined[1], size[0], size[1], shape[1], shape[2]
+        ))),
+        _ => Ok(shape),
+    }
 }
 
 fn cast(cond: Conditioning, kind: Kind) -> Conditioning {

@@ -1,7 +1,10 @@
 //! The model: first stage, U-Net, conditioner, schedule, and the scale between them.
 
+use std::cell::Cell;
+
 use ldm_autoencoder::FirstStage;
-use ldm_conditioning::Conditioner;
+use ldm_conditioning::{Conditioner, ConditionerConfig, Tokenizer, Unconditional};
+use ldm_core::nn::unfilled;
 use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, NoiseSource, Result};
 use ldm_schedulers::{NoiseSchedule, Parameterization};
@@ -9,7 +12,7 @@ use ldm_unet::UNet;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::config::{ConditioningKey, LatentDiffusionConfig};
+use crate::{DiffusersScheduler, LatentDiffusionConfig, fit};
 
 /// The buffers a CompVis checkpoint holds at its root, which follow from the config.
 pub const SCHEDULE_BUFFERS: [&str; 12] = [
@@ -36,12 +39,14 @@ pub struct LatentDiffusion {
     vs: VarStore,
     /// Whether the first stage's convolutions are laid out so; the U-Net looks at its own.
     channels_last: bool,
+    /// Whether the weights have that layout yet.
+    laid_out: Cell<bool>,
     kind: Kind,
     /// Pixels ↔ latents.
     pub first_stage: Box<dyn FirstStage>,
     /// The denoising network.
     pub unet: UNet,
-    /// Prompt → conditioning.
+    /// Prompt → conditioning, as far as the prompt alone says it; [`LatentDiffusion::condition`] is the whole.
     pub conditioner: Box<dyn Conditioner>,
     /// β over training time.
     pub schedule: NoiseSchedule,
@@ -51,27 +56,48 @@ pub struct LatentDiffusion {
     pub scale_factor: f64,
     /// Names of the classes, where the file says them (metadata `classes`, a JSON list).
     pub classes: Vec<String>,
+    /// What a diffusers folder says of sampling.
+    pub scheduler: Option<DiffusersScheduler>,
     /// What the model was built from.
     pub config: LatentDiffusionConfig,
 }
 
 impl LatentDiffusion {
-    /// Builds the model with fresh weights (drawn from libtorch's global generator) on `device`.
+    /// Builds the model with fresh weights (drawn from libtorch's global generator) on `device`. A model conditioned on
+    /// text needs a `tokenizer` for prompts of text, and for nothing else.
     ///
     /// # Errors
     /// [`Error::Invalid`] when a part cannot be what its config says, or parts do not fit each other.
-    pub fn new(config: &LatentDiffusionConfig, device: Device) -> Result<Self> {
+    pub fn new(config: &LatentDiffusionConfig, tokenizer: Option<Tokenizer>, device: Device) -> Result<Self> {
+        let mut model = Self::build(config, tokenizer, device, Kind::Float)?;
+        model.channels_last = ldm_libtorch::prefers_channels_last(device, 0, true);
+        model.lay_out();
+        Ok(model)
+    }
+
+    /// Every part, with parameters of `kind`.
+    fn build(
+        config: &LatentDiffusionConfig,
+        tokenizer: Option<Tokenizer>,
+        device: Device,
+        kind: Kind,
+    ) -> Result<Self> {
         config.check()?;
-        let vs = VarStore::new(device);
+        let mut vs = VarStore::new(device);
+        vs.set_kind(kind);
         let root = vs.root();
         let unet = UNet::new(&(&root / "model" / "diffusion_model"), config.unet())?;
         let first_stage = ldm_autoencoder::build(&(&root / "first_stage_model"), &config.first_stage_config)?;
-        let conditioner = config.cond_stage_config.build(&(&root / "cond_stage_model"))?;
-        let channels_last = ldm_libtorch::prefers_channels_last(device, 0, true);
+        let conditioner: Box<dyn Conditioner> = match &config.cond_stage_config {
+            // The first stage that is there already, see `condition`.
+            ConditionerConfig::FirstStage => Box::new(Unconditional),
+            other => other.build(&(&root / "cond_stage_model"), tokenizer)?,
+        };
         let model = Self {
             vs,
-            channels_last,
-            kind: Kind::Float,
+            channels_last: false,
+            laid_out: Cell::new(false),
+            kind,
             first_stage,
             unet,
             conditioner,
@@ -79,105 +105,53 @@ impl LatentDiffusion {
             parameterization: config.parameterization,
             scale_factor: config.scale_factor,
             classes: Vec::new(),
+            scheduler: None,
             config: config.clone(),
         };
-        model.check_parts()?;
-        model.lay_out();
+        fit::check(config, model.first_stage.latent_channels())?;
+        model.unet.check_size([config.image_size, config.image_size])?;
         Ok(model)
     }
 
-    /// Puts the weights into the layout decided on.
-    fn lay_out(&self) {
-        if self.channels_last {
+    /// Puts the weights into their layout, when they are needed for the first time: on the CPU it copies most of them,
+    /// which lay in their file until then.
+    pub(crate) fn lay_out(&self) {
+        if self.channels_last && !self.laid_out.replace(true) {
             ldm_libtorch::channels_last(&self.vs);
         }
     }
 
     /// A first stage's input where and how its weights are.
     pub(crate) fn place(&self, x: &Tensor) -> Tensor {
+        self.lay_out();
         let x = x.to_device(self.vs.device()).to_kind(self.kind());
         if self.channels_last { ldm_libtorch::to_channels_last(&x) } else { x }
-    }
-
-    /// Refuses parts that cannot work together, before a forward would.
-    fn check_parts(&self) -> Result<()> {
-        let (config, unet) = (&self.config, self.config.unet());
-        let latent = self.first_stage.latent_channels();
-        if config.channels != latent {
-            return Err(Error::invalid(format!(
-                "channels: the first stage has latents of {latent} channels, got {}",
-                config.channels
-            )));
-        }
-        if unet.in_channels != latent {
-            return Err(Error::invalid(format!(
-                "unet_config.params.in_channels: expected the latent's {latent} channels, got {}",
-                unet.in_channels
-            )));
-        }
-        if unet.out_channels != latent {
-            return Err(Error::invalid(format!(
-                "unet_config.params.out_channels: expected the latent's {latent} channels, got {}",
-                unet.out_channels
-            )));
-        }
-        if unet.num_classes.is_some() {
-            return Err(Error::invalid(
-                "unet_config.params.num_classes: no conditioner here gives class labels, leave it out",
-            ));
-        }
-        if unet.n_embed.is_some() {
-            return Err(Error::invalid(
-                "unet_config.params.n_embed: predicting codebook entries is no diffusion model, leave it out",
-            ));
-        }
-        if config.conditioning_key() != Some(ConditioningKey::Crossattn) && unet.context_dim.is_some() {
-            return Err(Error::invalid(
-                "unet_config.params.context_dim: the model is unconditional and gives no context, leave it out",
-            ));
-        }
-        if config.conditioning_key() == Some(ConditioningKey::Crossattn) {
-            let width = config.context_dim();
-            if width != unet.context_dim {
-                return Err(Error::invalid(format!(
-                    "unet_config.params.context_dim: the conditioner gives {}, got {}",
-                    or_none(width),
-                    or_none(unet.context_dim)
-                )));
-            }
-        }
-        self.unet.check_size([config.image_size, config.image_size])
     }
 
     /// Builds the model and loads every weight from a CompVis state dict (or ours, which has the same names).
     ///
     /// Schedule buffers and training leftovers (`logvar`, EMA copies) follow from the config or are no weights, and
-    /// are passed over; everything else must fit both ways.
+    /// are passed over; everything else must fit both ways. The file must stay as it is while the model lives: see
+    /// [`Checkpoint::lend_into`].
     ///
     /// # Errors
     /// As [`LatentDiffusion::new`], and [`Error::Weights`] listing every name that does not fit.
     pub fn load(
         config: &LatentDiffusionConfig,
         checkpoint: Checkpoint,
+        tokenizer: Option<Tokenizer>,
         ema: bool,
         device: Device,
         kind: Kind,
     ) -> Result<Self> {
-        let mut model = Self::new(config, device)?;
-        cast(&mut model.vs, kind);
-        model.kind = kind;
-        let narrowest = config.unet().model_channels.min(config.first_stage_config.narrowest());
-        model.channels_last = ldm_libtorch::prefers_channels_last(device, narrowest, false);
-        model.lay_out();
-        let names: Vec<String> = model.vs.variables().into_keys().collect();
-        let checkpoint = if ema && checkpoint.has_ema() { checkpoint.ema_over(&names) } else { checkpoint };
+        let mut model = unfilled(|| Self::build(config, tokenizer, device, kind))?;
         if let Some(classes) = checkpoint.metadata().get("classes") {
             model.classes = serde_json::from_str(classes)
                 .map_err(|error| Error::format(checkpoint.path(), format!("metadata `classes`: {error}")))?;
         }
-        let mut left_out = SCHEDULE_BUFFERS.to_vec();
-        left_out.extend(["scale_factor", "logvar", "model_ema.", "first_stage_model.loss."]);
-        checkpoint.clone().without(&left_out).load_into(&mut model.vs)?;
+        model.weights_of(checkpoint.clone(), ema).lend_into(&mut model.vs)?;
+        let narrowest = config.unet().model_channels.min(config.first_stage_config.narrowest());
+        model.channels_last = ldm_libtorch::prefers_channels_last(device, narrowest, false);
         if config.scale_by_std {
             let scale = checkpoint.tensor("scale_factor").map_err(|_| {
                 Error::format(
@@ -188,6 +162,38 @@ impl LatentDiffusion {
             model.scale_factor = scale.double_value(&[]);
         }
         Ok(model)
+    }
+
+    /// Of a checkpoint's tensors those that are weights: averages in place of weights where asked for and there,
+    /// without the schedule's buffers and what else follows from the config or is left over from training.
+    fn weights_of(&self, checkpoint: Checkpoint, ema: bool) -> Checkpoint {
+        let names: Vec<String> = self.vs.variables().into_keys().collect();
+        let checkpoint = if ema && checkpoint.has_ema() { checkpoint.ema_over(&names) } else { checkpoint };
+        let conditioner = &self.config.cond_stage_config;
+        let mut left_out = SCHEDULE_BUFFERS.to_vec();
+        left_out.extend(["scale_factor", "logvar", "model_ema.", "first_stage_model.loss."]);
+        if *conditioner == ConditionerConfig::FirstStage {
+            left_out.push("cond_stage_model."); // the reference writes the first stage twice
+        }
+        let ignored = conditioner.ignored_names().iter();
+        let ignored: Vec<String> = ignored.map(|name| format!("cond_stage_model.{name}")).collect();
+        left_out.extend(ignored.iter().map(String::as_str));
+        checkpoint.without(&left_out)
+    }
+
+    /// The weights of the model of `config` in a checkpoint, none of them read, and its schedule.
+    ///
+    /// # Errors
+    /// As [`LatentDiffusion::load`].
+    pub(crate) fn check(
+        config: &LatentDiffusionConfig,
+        checkpoint: Checkpoint,
+        ema: bool,
+    ) -> Result<(Checkpoint, NoiseSchedule)> {
+        let model = unfilled(|| Self::build(config, None, Device::Cpu, Kind::Float))?;
+        let weights = model.weights_of(checkpoint, ema);
+        weights.check(&model.vs)?;
+        Ok((weights, model.schedule))
     }
 
     /// Loads the first stage's weights from a checkpoint of it alone.
@@ -234,18 +240,4 @@ impl LatentDiffusion {
         let z = self.place(&(z.to_kind(Kind::Float) / self.scale_factor));
         tch::no_grad(|| self.first_stage.decode(&z).to_kind(Kind::Float))
     }
-}
-
-/// Weights to `kind`; integer buffers stay, which `VarStore::set_kind` would convert too.
-pub(crate) fn cast(vs: &mut VarStore, kind: Kind) {
-    match kind {
-        Kind::Half => vs.half(),
-        Kind::BFloat16 => vs.bfloat16(),
-        Kind::Double => vs.double(),
-        _ => vs.float(),
-    }
-}
-
-fn or_none(value: Option<i64>) -> String {
-    value.map_or_else(|| "none".into(), |value| value.to_string())
 }

@@ -2,16 +2,35 @@
 //!
 //! [`LatentDiffusion`] owns a first stage, a U-Net, a conditioner and a noise schedule, built from a config and
 //! loaded strictly; [`generate`] samples from it. [`Model::open`] takes what people have: a run directory, a model
-//! folder, or a checkpoint file with its config. Nothing here knows that training exists.
+//! folder, a diffusers folder, or a checkpoint file, with its config or without; [`convert`] makes one of another. Nothing
+//! here knows that training exists.
 
+mod component;
+mod condition;
 mod config;
+mod convert;
+mod diffusers_scheduler;
+mod diffusion_config;
+mod fit;
+mod folder;
 mod generate;
 mod guided;
 mod latent_diffusion;
+mod needs;
 mod open;
+mod recognise;
+mod recognise_schedule;
+mod source;
+mod tokenizer;
 
-pub use config::{ConditioningKey, LatentDiffusionConfig, LossType, ModelConfig, ModelFile, UNetSection};
+pub use config::{ModelConfig, ModelFile};
+pub use convert::{Converting, Target, convert};
+pub use diffusers_scheduler::DiffusersScheduler;
+pub use diffusion_config::{ConcatKey, ConditioningKey, LatentDiffusionConfig, LossType, UNetSection};
 pub use generate::{Generated, Sampling, generate};
 pub use guided::{Guided, Unguided};
 pub use latent_diffusion::{LatentDiffusion, SCHEDULE_BUFFERS};
-pub use open::{FirstStageModel, Model, weights_file};
+pub use needs::Needs;
+pub use open::{FirstStageModel, Model, Opening};
+pub use source::{ModelSource, weights_file};
+pub use tokenizer::{find_tokenizer, hand_on_tokenizer};

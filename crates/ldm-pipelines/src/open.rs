@@ -1,14 +1,17 @@
 //! A model from what people have: a run directory, a model folder, or a checkpoint file with its config.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use ldm_autoencoder::{FirstStage, FirstStageConfig, Posterior};
+use ldm_conditioning::Tokenizer;
+use ldm_core::Result;
+use ldm_core::nn::unfilled;
 use ldm_core::weights::Checkpoint;
-use ldm_core::{Error, Result};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::{LatentDiffusion, ModelConfig, ModelFile};
+use crate::{LatentDiffusion, ModelConfig, ModelSource, find_tokenizer};
 
 /// A first stage with its weights.
 #[derive(Debug)]
@@ -16,9 +19,33 @@ pub struct FirstStageModel {
     /// Its variables, under CompVis' names.
     pub vs: VarStore,
     channels_last: bool,
+    /// Whether the weights have that layout yet.
+    laid_out: Cell<bool>,
     kind: Kind,
     /// The network.
     pub first_stage: Box<dyn FirstStage>,
+}
+
+/// How to open a model.
+#[derive(Debug, Clone)]
+pub struct Opening {
+    /// The config of a checkpoint file; beside it where absent.
+    pub config: Option<PathBuf>,
+    /// The tokenizer of a text model; looked for as [`find_tokenizer`] does where absent.
+    pub tokenizer: Option<PathBuf>,
+    /// Running averages in place of weights, where the file holds both.
+    pub ema: bool,
+    /// Where the model lives.
+    pub device: Device,
+    /// The dtype of its weights.
+    pub kind: Kind,
+}
+
+impl Opening {
+    /// Averages where there are some, f32, config and tokenizer where they are looked for.
+    pub fn on(device: Device) -> Self {
+        Self { config: None, tokenizer: None, ema: true, device, kind: Kind::Float }
+    }
 }
 
 /// What a path held.
@@ -31,26 +58,27 @@ pub enum Model {
 }
 
 impl Model {
-    /// Opens `path`: a run directory (its `model/` is taken), a folder with `config.yaml` and
-    /// `model.safetensors`, or a checkpoint file whose config is `config` or lies beside it as `config.yaml`.
+    /// Opens what [`ModelSource::find`] finds at `path`, with its tokenizer where it reads text.
+    ///
+    /// `note` hears what a person may want to know: see [`ModelSource::notes`].
     ///
     /// # Errors
-    /// When nothing of that is there, when the config or the weights are refused, or when `path` is a diffusers
-    /// folder, which this version does not read.
-    pub fn open(path: &Path, config: Option<&Path>, ema: bool, device: Device, kind: Kind) -> Result<Self> {
-        let (weights, beside) = locate(path)?;
-        let config = match config {
-            Some(config) => config.to_path_buf(),
-            None if beside.is_file() => beside,
-            None => {
-                return Err(Error::config(
-                    path,
-                    "a checkpoint file needs its config: give it by --config, or put config.yaml beside it",
-                ));
+    /// As [`ModelSource::find`], [`find_tokenizer`] and [`Model::load`].
+    pub fn open(path: &Path, how: &Opening, note: &mut dyn FnMut(&str)) -> Result<Self> {
+        let found = ModelSource::find(path, how.config.as_deref(), how.ema)?;
+        found.notes.iter().for_each(|each| note(each));
+        let tokenizer = match &found.config {
+            ModelConfig::LatentDiffusion(config) => {
+                find_tokenizer(&config.cond_stage_config, how.tokenizer.as_deref(), found.folder.as_deref())?
             }
+            _ => None,
         };
-        let file = ModelFile::read(&config, &[])?;
-        Self::load(&file.model, Checkpoint::open(&weights)?, ema, device, kind)
+        let mut model =
+            Self::load(&found.config, found.checkpoint, tokenizer, how.ema, how.device, how.kind)?;
+        if let Self::Diffusion(model) = &mut model {
+            model.scheduler = found.scheduler;
+        }
+        Ok(model)
     }
 
     /// Builds what `config` describes and loads it strictly.
@@ -60,25 +88,20 @@ impl Model {
     pub fn load(
         config: &ModelConfig,
         checkpoint: Checkpoint,
+        tokenizer: Option<Tokenizer>,
         ema: bool,
         device: Device,
         kind: Kind,
     ) -> Result<Self> {
         if let ModelConfig::LatentDiffusion(config) = config {
-            return Ok(Self::Diffusion(Box::new(LatentDiffusion::load(
-                config, checkpoint, ema, device, kind,
-            )?)));
+            let model = LatentDiffusion::load(config, checkpoint, tokenizer, ema, device, kind)?;
+            return Ok(Self::Diffusion(Box::new(model)));
         }
         let config = config.first_stage().expect("every other model is a first stage");
-        let mut model = FirstStageModel::new(&config, device)?;
-        crate::latent_diffusion::cast(&mut model.vs, kind);
-        model.kind = kind;
-        model.channels_last = ldm_libtorch::prefers_channels_last(device, config.narrowest(), false);
-        if model.channels_last {
-            ldm_libtorch::channels_last(&model.vs);
-        }
+        let mut model = unfilled(|| FirstStageModel::build(&config, device, kind))?;
         // A first stage trained by CompVis holds its discriminator and its perceptual network under `loss.`.
-        checkpoint.without(&["loss.", "model_ema."]).load_into(&mut model.vs)?;
+        checkpoint.without(&["loss.", "model_ema."]).lend_into(&mut model.vs)?;
+        model.channels_last = ldm_libtorch::prefers_channels_last(device, config.narrowest(), false);
         Ok(Self::FirstStage(model))
     }
 
@@ -110,7 +133,14 @@ impl Model {
         match self {
             Self::FirstStage(model) => {
                 let x = x.to_device(model.vs.device()).to_kind(model.kind);
-                if model.channels_last { ldm_libtorch::to_channels_last(&x) } else { x }
+                if !model.channels_last {
+                    return x;
+                }
+                // The weights too, when they are needed for the first time.
+                if !model.laid_out.replace(true) {
+                    ldm_libtorch::channels_last(&model.vs);
+                }
+                ldm_libtorch::to_channels_last(&x)
             }
             Self::Diffusion(model) => model.place(x),
         }
@@ -129,41 +159,15 @@ impl FirstStageModel {
     /// Builds a first stage with fresh weights (drawn from libtorch's global generator).
     ///
     /// # Errors
-    /// [`Error::Invalid`] when it cannot be what its config says.
+    /// [`ldm_core::Error::Invalid`] when it cannot be what its config says.
     pub fn new(config: &FirstStageConfig, device: Device) -> Result<Self> {
-        let vs = VarStore::new(device);
+        Self::build(config, device, Kind::Float)
+    }
+
+    fn build(config: &FirstStageConfig, device: Device, kind: Kind) -> Result<Self> {
+        let mut vs = VarStore::new(device);
+        vs.set_kind(kind);
         let first_stage = ldm_autoencoder::build(&vs.root(), config)?;
-        Ok(Self { vs, channels_last: false, kind: Kind::Float, first_stage })
+        Ok(Self { vs, channels_last: false, laid_out: Cell::new(false), kind, first_stage })
     }
-}
-
-/// The weights' file of a model that is given as [`Model::open`] takes it.
-///
-/// # Errors
-/// When there is none.
-pub fn weights_file(path: &Path) -> Result<PathBuf> {
-    locate(path).map(|(weights, _)| weights)
-}
-
-/// The weights' file, and where its config would lie.
-fn locate(path: &Path) -> Result<(PathBuf, PathBuf)> {
-    if path.is_file() {
-        return Ok((path.to_path_buf(), path.with_file_name("config.yaml")));
-    }
-    std::fs::metadata(path).map_err(Error::io(path))?;
-    if path.join("model_index.json").is_file() {
-        return Err(Error::format(path, "a diffusers folder, which this version does not read"));
-    }
-    for folder in [path.join("model"), path.to_path_buf()] {
-        let weights = folder.join("model.safetensors");
-        if weights.is_file() {
-            return Ok((weights, folder.join("config.yaml")));
-        }
-    }
-    let why = if path.join("checkpoints").is_dir() {
-        "a run that has not written its model yet (it does at its first checkpoint)"
-    } else {
-        "no model here: expected model.safetensors and config.yaml, in it or in its folder model/"
-    };
-    Err(Error::format(path, why))
 }

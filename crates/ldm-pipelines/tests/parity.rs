@@ -26,7 +26,7 @@ fn model(overrides: &[&str]) -> LatentDiffusion {
     else {
         panic!("class.yaml describes a diffusion model")
     };
-    let model = LatentDiffusion::new(&config, test_device()).unwrap();
+    let model = LatentDiffusion::new(&config, None, test_device()).unwrap();
     fill_weights(model.vs(), SEED);
     model
 }

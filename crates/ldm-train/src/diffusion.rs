@@ -5,7 +5,10 @@ use ldm_core::noise::PerStep;
 use ldm_core::weights::Checkpoint;
 use ldm_core::{NoiseSource, Prompt, Result};
 use ldm_data::Batch;
-use ldm_pipelines::{LatentDiffusion, LatentDiffusionConfig, LossType, SCHEDULE_BUFFERS, Sampling, generate};
+use ldm_pipelines::{
+    LatentDiffusion, LatentDiffusionConfig, LossType, Needs, SCHEDULE_BUFFERS, Sampling, find_tokenizer,
+    generate,
+};
 use ldm_schedulers::{SamplerConfig, Spacing};
 use tch::{Device, Kind, Tensor};
 
@@ -37,7 +40,12 @@ impl DiffusionObjective {
         dropout: f64,
         device: Device,
     ) -> Result<Self> {
-        let mut model = LatentDiffusion::new(config, device)?;
+        let tokenizer = find_tokenizer(&config.cond_stage_config, None, None)?;
+        let mut model = LatentDiffusion::new(config, tokenizer, device)?;
+        if matches!(Needs::of(config), Needs::Text | Needs::FillingByText) {
+            // A tokenizer that is missing is said now, not at the first batch.
+            model.conditioner.condition(&Prompt::text([""]), false)?;
+        }
         if let Some(checkpoint) = first_stage {
             model.load_first_stage(checkpoint)?;
         }
@@ -67,7 +75,7 @@ impl DiffusionObjective {
     /// Per-sample losses at given noise and times.
     fn losses(&self, z: &Tensor, prompt: &Prompt, t: &Tensor, eps: &Tensor, train: bool) -> Result<Tensor> {
         let model = &self.model;
-        let cond = model.conditioner.condition(prompt, train)?;
+        let cond = model.condition(prompt, train)?;
         let noisy = model.schedule.add_noise(z, eps, t);
         let target = model.parameterization.target(z, eps, &model.schedule.levels(t, z));
         let prediction = model.unet.forward(&noisy, t, &cond, train).to_kind(Kind::Float);
@@ -81,8 +89,7 @@ impl DiffusionObjective {
 
     /// The prompt with conditions dropped at random, where the conditioner can do without them.
     fn drop_conditions(&self, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Prompt> {
-        let prompt =
-            Prompt { class: batch.prompt.class.as_ref().map(Tensor::shallow_clone), ..Prompt::default() };
+        let prompt = batch.prompt.narrow(0, batch.images.size()[0]);
         self.dropout.apply(&*self.model.conditioner, prompt, noise)
     }
 }
@@ -169,16 +176,23 @@ impl Objective for DiffusionObjective {
         Ok(if count == 0 { Vec::new() } else { vec![("val/loss_simple", sum / count as f64)] })
     }
 
-    /// Samples, a row of each class in turn.
-    fn preview(&self, _batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
+    /// Samples, a row of each class in turn; of a model that is told something else, at most the batch's prompts.
+    fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
         let columns = (config.count as f64).sqrt().ceil() as i64;
-        let prompt = match self.model.config.class() {
-            Some(class) => {
-                let null = class.null_class.is_some() || class.n_classes == 1001;
-                let classes = class.n_classes - i64::from(null);
-                Prompt::class(&(0..config.count as i64).map(|i| i % classes).collect::<Vec<_>>())
+        let mut count = config.count;
+        let model = &self.model.config;
+        let prompt = match Needs::of(model) {
+            Needs::Nothing => Prompt::default(),
+            Needs::Class => {
+                let null =
+                    model.class().is_some_and(|class| class.null_class.is_some() || class.n_classes == 1001);
+                let classes = model.classes().unwrap_or(1) - i64::from(null);
+                Prompt::class(&(0..count as i64).map(|i| i % classes).collect::<Vec<_>>())
             }
-            None => Prompt::default(),
+            _ => {
+                count = count.min(batch.images.size()[0] as usize);
+                batch.prompt.narrow(0, count as i64)
+            }
         };
         let sampling = Sampling {
             sampler: SamplerConfig::Ddim { eta: config.eta },
@@ -187,8 +201,8 @@ impl Objective for DiffusionObjective {
             guidance_scale: config.guidance_scale,
             size: None,
         };
-        let seeds: Vec<u64> = (0..config.count as u64).collect();
-        let made = generate(&self.model, &prompt, &seeds, &sampling, None, &mut |_| {})?;
+        let seeds: Vec<u64> = (0..count as u64).collect();
+        let made = generate(&self.model, &prompt, None, &seeds, &sampling, None, &mut |_| {})?;
         Ok(ldm_core::image::grid(&made.images.clamp(-1., 1.), columns, 2))
     }
 }

@@ -12,7 +12,7 @@ use ldm_core::noise::{PerStep, mix};
 use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, Result};
 use ldm_data::{Batch, Dataset, Loader, LoaderConfig, Position};
-use ldm_pipelines::{ModelConfig, weights_file};
+use ldm_pipelines::{ModelConfig, hand_on_tokenizer, weights_file};
 use serde_json::json;
 use tch::{Device, Kind};
 
@@ -278,6 +278,9 @@ impl Trainer {
             objective,
             ema,
         )?;
+        if let ModelConfig::LatentDiffusion(model) = &self.config.model {
+            hand_on_tokenizer(&model.cond_stage_config, &self.run.model())?;
+        }
         Ok(path)
     }
 

@@ -1,0 +1,53 @@
+//! Samples from a model that is told things no command says yet, for `docs/parity/compvis.py`.
+//!
+//!     parity CONFIG WEIGHTS GIVEN OUT STEPS SCALE
+//!
+//! DDIM without fresh noise on the CPU in f32. GIVEN is a safetensors file of `noise` to start from, and of what the
+//! prompt holds: `class`, `image`, `mask`, `tokens`, `embedding`, and `negative_tokens` to be guided away from. OUT
+//! becomes one of `latents`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ldm_core::weights::{self, Checkpoint};
+use ldm_core::{Error, Prompt, Result};
+use ldm_pipelines::{Model, Opening, Sampling, generate};
+use ldm_schedulers::SamplerConfig;
+use tch::{Device, Tensor};
+
+fn main() -> Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let [config, weights, given, out, steps, scale] = words.as_slice() else {
+        return Err(Error::invalid("usage: parity CONFIG WEIGHTS GIVEN OUT STEPS SCALE"));
+    };
+    let how = Opening { config: Some(config.into()), ..Opening::on(Device::Cpu) };
+    let Model::Diffusion(model) = Model::open(Path::new(weights), &how, &mut |_| {})? else {
+        return Err(Error::invalid(format!("{config}: a first stage alone, expected a diffusion model")));
+    };
+    let given = Checkpoint::open(given)?;
+    let own = |name: &str| given.contains(name).then(|| given.tensor(name)).transpose();
+    let prompt = Prompt {
+        class: own("class")?,
+        image: own("image")?,
+        mask: own("mask")?,
+        tokens: own("tokens")?,
+        embedding: own("embedding")?,
+        ..Prompt::default()
+    };
+    let negative: Option<Tensor> = own("negative_tokens")?;
+    let negative = negative.map(|tokens| Prompt { tokens: Some(tokens), ..Prompt::default() });
+    let noise = given.tensor("noise")?;
+    let size = noise.size();
+    let factor = model.first_stage.factor();
+    let sampler = SamplerConfig::Ddim { eta: 0. };
+    let sampling = Sampling {
+        spacing: sampler.spacing(),
+        sampler,
+        steps: steps.parse().map_err(|_| Error::invalid(format!("STEPS: {steps}")))?,
+        guidance_scale: scale.parse().map_err(|_| Error::invalid(format!("SCALE: {scale}")))?,
+        size: Some([size[2] * factor, size[3] * factor]),
+    };
+    let seeds: Vec<u64> = (0..size[0] as u64).collect();
+    let made = generate(&model, &prompt, negative.as_ref(), &seeds, &sampling, Some(&noise), &mut |_| {})?;
+    weights::save(out, &[("latents".into(), made.latents)], &BTreeMap::new())
+}

@@ -1,0 +1,192 @@
+//! From a prompt to what the U-Net is told: what a conditioner alone cannot make, because it takes the first stage.
+
+use ldm_conditioning::ConditionerConfig;
+use ldm_core::{Conditioning, Error, Prompt, Result};
+use tch::{Device, Kind, Tensor};
+
+use crate::LatentDiffusion;
+use crate::diffusion_config::{ConcatKey, ConditioningKey};
+
+impl LatentDiffusion {
+    /// What the U-Net is told of a batch of prompts: the slots of `conditioning_key`, and no others.
+    ///
+    /// # Shapes
+    /// - a picture and a mask to fill are of one size, which becomes the latent's; a low-resolution picture has the
+    ///   latent's size already
+    /// - f32, or the dtype of the weights; on the model's device
+    ///
+    /// # Errors
+    /// When the prompt lacks what the model is conditioned on, says what the model does not know, or is of a size the
+    /// model cannot take.
+    ///
+    /// CompVis `ddpm.py:1402` `DiffusionWrapper`, `scripts/inpaint.py:74`.
+    pub fn condition(&self, prompt: &Prompt, train: bool) -> Result<Conditioning> {
+        let Some(key) = self.config.conditioning_key() else { return Ok(Conditioning::default()) };
+        Ok(match key {
+            ConditioningKey::Adm => {
+                Conditioning { label: Some(self.labels(prompt, train)?), ..Conditioning::default() }
+            }
+            ConditioningKey::Concat => {
+                Conditioning { concat: Some(self.concat(prompt, train)?), ..Conditioning::default() }
+            }
+            ConditioningKey::Crossattn => {
+                Conditioning { context: Some(self.context(prompt, train)?), ..Conditioning::default() }
+            }
+            ConditioningKey::Hybrid => Conditioning {
+                concat: Some(self.keyed_concat(prompt)?),
+                context: Some(self.context(prompt, train)?),
+                label: None,
+            },
+        })
+    }
+
+    /// The other half of classifier-free guidance: what `cond` is guided away from. Tokens and labels are those of
+    /// `negative`, or of the prompt that says nothing; whatever is joined to x_t stays as it is, as in every script
+    /// of the reference (`scripts/knn2img.py`: zeros for embeddings).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] where the model knows no word for nothing, or nothing but pictures; else as
+    /// [`LatentDiffusion::condition`].
+    pub fn unconditional(&self, cond: &Conditioning, negative: Option<&Prompt>) -> Result<Conditioning> {
+        let concat = cond.concat.as_ref().map(Tensor::shallow_clone);
+        match (self.config.conditioning_key(), &cond.context, &cond.label) {
+            (Some(ConditioningKey::Crossattn | ConditioningKey::Hybrid), Some(context), _) => {
+                let nothing = match negative {
+                    Some(prompt) => self.context(prompt, false)?,
+                    None if self.config.cond_stage_config == ConditionerConfig::Identity => {
+                        context.zeros_like()
+                    }
+                    None => tokens(self.conditioner.unconditional(context.size()[0])?)?,
+                };
+                if nothing.size() != context.size() {
+                    return Err(Error::Shape {
+                        what: "the negative prompt".into(),
+                        expected: format!("{:?}", context.size()),
+                        got: nothing.size(),
+                    });
+                }
+                Ok(Conditioning { concat, context: Some(nothing), label: None })
+            }
+            (Some(ConditioningKey::Adm), _, Some(_)) => {
+                let Some(prompt) = negative else {
+                    return Err(Error::invalid(
+                        "guidance: these labels have none that means no class, expected a scale of 1 or a negative prompt",
+                    ));
+                };
+                Ok(Conditioning { label: Some(self.labels(prompt, false)?), ..Conditioning::default() })
+            }
+            _ => Err(Error::invalid(
+                "guidance: this model is conditioned on nothing that a prompt could leave out, expected a scale of 1",
+            )),
+        }
+    }
+
+    /// Tokens of the conditioner, `[B, L, D]`.
+    fn context(&self, prompt: &Prompt, train: bool) -> Result<Tensor> {
+        let context = tokens(self.conditioner.condition(prompt, train)?)?;
+        match self.config.unet().context_dim {
+            Some(width) if context.size().last() != Some(&width) => Err(Error::Shape {
+                what: "the tokens attended to".into(),
+                expected: format!("[B, L, {width}]"),
+                got: context.size(),
+            }),
+            _ => Ok(context),
+        }
+    }
+
+    /// `[B]` labels for a U-Net with `num_classes`.
+    fn labels(&self, prompt: &Prompt, train: bool) -> Result<Tensor> {
+        let class = prompt.class.as_ref().ok_or(Error::MissingInput("class"))?;
+        if class.dim() != 1 {
+            return Err(Error::Shape { what: "class".into(), expected: "[B]".into(), got: class.size() });
+        }
+        let count = self.config.unet().num_classes.unwrap_or(0);
+        let labels = class.to_kind(Kind::Int64).to_device(self.vs().device());
+        // Reading values from a GPU waits for it: once for a sample is nothing, in every training step it is not.
+        if labels.numel() == 0 || (train && labels.device() != Device::Cpu) {
+            return Ok(labels);
+        }
+        let (low, high) = (labels.min().int64_value(&[]), labels.max().int64_value(&[]));
+        match if low < 0 { low } else { high } {
+            wrong if (0..count).contains(&wrong) => Ok(labels),
+            wrong => Err(Error::invalid(format!(
+                "class: this model knows the classes 0 to {}, got {wrong}",
+                count - 1
+            ))),
+        }
+    }
+
+    /// What is joined to x_t where nothing is attended to, `[B, C', h, w]`.
+    fn concat(&self, prompt: &Prompt, train: bool) -> Result<Tensor> {
+        if self.config.cond_stage_config == ConditionerConfig::FirstStage {
+            let (image, mask) = self.picture_and_mask(prompt)?;
+            // Black where to fill: zero, in `[0, 1]`. The latent is not scaled (`scripts/inpaint.py:74`).
+            let masked = (image + 1.) * (1. - &mask) - 1.;
+            let latent = self.mode(&masked);
+            let mask = shrink(&mask, &latent) * 2. - 1.;
+            return Ok(Tensor::cat(&[latent, mask], 1));
+        }
+        let concat = self.conditioner.condition(prompt, train)?.concat.ok_or(Error::MissingInput("image"))?;
+        let expected = self.config.unet().in_channels - self.config.channels;
+        four(&concat, "what is joined to the latent", &format!("[B, {expected}, h, w]"), expected)?;
+        Ok(concat)
+    }
+
+    /// What a hybrid model joins to x_t. Stable Diffusion's `scripts/inpaint_st.py`.
+    ///
+    /// The reference draws from the posterior of the masked picture, here its mode is taken: the same prompt makes
+    /// the same conditioning.
+    fn keyed_concat(&self, prompt: &Prompt) -> Result<Tensor> {
+        let (image, mask) = self.picture_and_mask(prompt)?;
+        // Grey where to fill: zero, in `[-1, 1]`.
+        let latent = self.mode(&(image * (1. - &mask))) * self.scale_factor;
+        let parts: Vec<Tensor> = (self.config.concat_keys().iter())
+            .map(|key| match key {
+                ConcatKey::Mask => shrink(&mask, &latent),
+                ConcatKey::MaskedImage => latent.shallow_clone(),
+            })
+            .collect();
+        Ok(Tensor::cat(&parts, 1))
+    }
+
+    /// The picture, and where to fill it: 0 or 1.
+    fn picture_and_mask(&self, prompt: &Prompt) -> Result<(Tensor, Tensor)> {
+        let place = |tensor: &Tensor| tensor.to_device(self.vs().device()).to_kind(Kind::Float);
+        let image = place(prompt.image.as_ref().ok_or(Error::MissingInput("image"))?);
+        let mask = place(prompt.mask.as_ref().ok_or(Error::MissingInput("mask"))?);
+        let [batch, _, height, width] = four(&image, "the picture", "[B, 3, H, W]", 3)?;
+        let expected = [batch, 1, height, width];
+        if mask.size() != expected {
+            return Err(Error::Shape {
+                what: "the mask".into(),
+                expected: format!("{expected:?}, the picture's"),
+                got: mask.size(),
+            });
+        }
+        self.first_stage.check_image_size([height, width])?;
+        Ok((image, mask.ge(0.5).to_kind(Kind::Float)))
+    }
+
+    /// The mode of a picture's latent, unscaled, without gradients; for VQ the point before quantisation.
+    fn mode(&self, image: &Tensor) -> Tensor {
+        let image = self.place(image);
+        tch::no_grad(|| self.first_stage.encode(&image).mode().to_kind(Kind::Float))
+    }
+}
+
+/// `x` at the size of `like`, by the nearest pixel as `torch.nn.functional.interpolate` takes it by default.
+fn shrink(x: &Tensor, like: &Tensor) -> Tensor {
+    x.upsample_nearest2d(&like.size()[2..], None, None)
+}
+
+fn tokens(cond: Conditioning) -> Result<Tensor> {
+    cond.context.ok_or(Error::MissingInput("embedding"))
+}
+
+/// The sizes of a tensor `[B, channels, H, W]`.
+fn four(x: &Tensor, what: &str, expected: &str, channels: i64) -> Result<[i64; 4]> {
+    match <[i64; 4]>::try_from(x.size()) {
+        Ok(size) if size[1] == channels => Ok(size),
+        _ => Err(Error::Shape { what: what.into(), expected: expected.into(), got: x.size() }),
+    }
+}

@@ -1,0 +1,49 @@
+//! A folder of ours.
+
+use std::path::Path;
+
+use ldm_core::config::{Value, to_text};
+use ldm_core::weights::{Streamed, save_streamed};
+use ldm_core::{Error, Result, files};
+
+use super::weights::Weights;
+use super::{Converting, remap, tree, whole};
+use crate::tokenizer::{copy_tokenizer, tokenizer_path};
+use crate::{ModelConfig, ModelSource};
+
+pub(super) fn write(
+    source: &ModelSource,
+    weights: &Weights,
+    out: &Path,
+    how: &Converting,
+    note: &mut dyn FnMut(&str),
+) -> Result<()> {
+    let mut config = whole(source);
+    let mut codes = None;
+    if let Some(path) = remap(&mut config) {
+        codes = Some(std::fs::read(&path).map_err(Error::io(&path))?);
+        *path = "remap.npy".into();
+    }
+    let kind = match &config {
+        ModelConfig::LatentDiffusion(model) => model.cond_stage_config.tokenizer_kind(),
+        _ => None,
+    };
+    let tokenizer =
+        kind.and_then(|kind| tokenizer_path(kind, how.tokenizer.as_deref(), source.folder.as_deref()));
+    if let (Some(kind), None) = (kind, &tokenizer) {
+        note(&format!("no tokenizer was found to go with it: type `ldm weights get {}`", kind.download()));
+    }
+    files::write_folder(out, how.force, |folder| {
+        let text = to_text(&Value::Mapping(tree(&config)));
+        files::write_bytes(folder.join("config.yaml"), text.as_bytes())?;
+        if let Some(codes) = &codes {
+            files::write_bytes(folder.join("remap.npy"), codes)?;
+        }
+        if let Some(tokenizer) = &tokenizer {
+            copy_tokenizer(tokenizer, &folder.join("tokenizer"))?;
+        }
+        let mut tensors = weights.native();
+        tensors.extend(Streamed::each(&weights.buffers));
+        save_streamed(folder.join("model.safetensors"), &tensors, &weights.metadata())
+    })
+}

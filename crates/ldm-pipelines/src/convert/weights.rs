@@ -1,0 +1,122 @@
+//! The weights of a source, to be written under any names.
+
+use std::collections::BTreeMap;
+
+use ldm_core::nn::unfilled;
+use ldm_core::weights::{Checkpoint, Layout, Shapes, Streamed, TensorInfo};
+use ldm_core::{Error, Result};
+use tch::{Device, Kind, Tensor};
+
+use super::Converting;
+use crate::{FirstStageModel, LatentDiffusion, ModelConfig, ModelSource};
+
+/// Weights that are a model's, every one of them and no others; none is read yet.
+pub(super) struct Weights {
+    checkpoint: Checkpoint,
+    kind: Option<Kind>,
+    /// The buffers of the schedule, and the scale where it was measured.
+    pub(super) buffers: Vec<(String, Tensor)>,
+    /// What latents are multiplied by.
+    pub(super) scale_factor: f64,
+}
+
+impl Weights {
+    /// Checks that the source is what its config says.
+    pub(super) fn of(source: &ModelSource, how: &Converting) -> Result<Self> {
+        let (checkpoint, buffers, scale_factor) = match &source.config {
+            ModelConfig::LatentDiffusion(config) => {
+                let (weights, schedule) = LatentDiffusion::check(config, source.checkpoint.clone(), how.ema)?;
+                let buffers = schedule.buffers().into_iter();
+                let mut buffers: Vec<(String, Tensor)> =
+                    buffers.map(|(name, values)| (name.to_owned(), Tensor::from_slice(&values))).collect();
+                let mut scale_factor = config.scale_factor;
+                if config.scale_by_std {
+                    scale_factor = measured(&source.checkpoint)?;
+                }
+                if config.scale_by_std || source.measured {
+                    buffers.push(("scale_factor".into(), Tensor::from(scale_factor as f32)));
+                }
+                (weights, buffers, scale_factor)
+            }
+            alone => {
+                let config = alone.first_stage().expect("every other model is a first stage");
+                let model = unfilled(|| FirstStageModel::new(&config, Device::Cpu))?;
+                let weights = source.checkpoint.clone().without(&["loss.", "model_ema."]);
+                weights.check(&model.vs)?;
+                (weights, Vec::new(), 1.)
+            }
+        };
+        Ok(Self { checkpoint, kind: how.kind, buffers, scale_factor })
+    }
+
+    /// Every weight under CompVis' name.
+    pub(super) fn native(&self) -> Vec<Streamed<'_>> {
+        let names = self.checkpoint.names();
+        names.map(|name| self.streamed(name, name.to_owned(), self.info(name), Ok)).collect()
+    }
+
+    /// The weights below `root` once more, below another.
+    pub(super) fn copied<'a>(&'a self, root: &str, other: &str) -> Vec<Streamed<'a>> {
+        let below = self.checkpoint.names().filter_map(|name| Some((name, name.strip_prefix(root)?)));
+        below.map(|(name, rest)| self.streamed(name, format!("{other}{rest}"), self.info(name), Ok)).collect()
+    }
+
+    /// The weights below `root` as another implementation keeps them.
+    pub(super) fn foreign<'a>(&'a self, root: &str, layout: &'a Layout) -> Vec<Streamed<'a>> {
+        let mut streamed = Vec::new();
+        for name in self.checkpoint.names() {
+            let Some(native) = name.strip_prefix(root) else { continue };
+            let info = self.info(name);
+            let alone = Shapes::from([(native.to_owned(), info.shape)]);
+            for (theirs, shape) in layout.foreign_shapes(&alone) {
+                let info = TensorInfo { shape, kind: info.kind };
+                let (native, wanted) = (native.to_owned(), theirs.clone());
+                streamed.push(self.streamed(name, theirs, info, move |tensor| {
+                    let changed = layout.to_foreign(&[(native.clone(), tensor)])?;
+                    let found = changed.into_iter().find(|(name, _)| *name == wanted);
+                    found
+                        .map(|(_, tensor)| tensor)
+                        .ok_or_else(|| Error::invalid(format!("no tensor {wanted}")))
+                }));
+            }
+        }
+        streamed
+    }
+
+    /// `classes`: their names; of a first stage's file nothing else is handed on.
+    pub(super) fn metadata(&self) -> BTreeMap<String, String> {
+        let kept = ["classes", "global_step", "epoch"];
+        let all = self.checkpoint.metadata().iter();
+        all.filter(|(key, _)| kept.contains(&key.as_str()))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    }
+
+    /// Shape, and the dtype it is written in.
+    fn info(&self, name: &str) -> TensorInfo {
+        let TensorInfo { shape, kind } = self.checkpoint.info(name).expect("a name of the checkpoint");
+        let floating = matches!(
+            kind,
+            Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Float8e4m3fn | Kind::Float8e5m2
+        );
+        TensorInfo { shape, kind: self.kind.filter(|_| floating).unwrap_or(kind) }
+    }
+
+    fn streamed<'a>(
+        &'a self,
+        source: &'a str,
+        name: String,
+        info: TensorInfo,
+        change: impl Fn(Tensor) -> Result<Tensor> + 'a,
+    ) -> Streamed<'a> {
+        let kind = info.kind;
+        let make = move || change(self.checkpoint.tensor(source)?.to_kind(kind));
+        Streamed { name, info, make: Box::new(make) }
+    }
+}
+
+fn measured(checkpoint: &Checkpoint) -> Result<f64> {
+    let missing =
+        |_| Error::format(checkpoint.path(), "scale_by_std is set and the file has no tensor `scale_factor`");
+    Ok(checkpoint.tensor("scale_factor").map_err(missing)?.double_value(&[]))
+}

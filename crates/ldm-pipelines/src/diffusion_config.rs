@@ -1,0 +1,333 @@
+//! The config of a diffusion model: CompVis' fields and their defaults.
+
+use ldm_autoencoder::FirstStageConfig;
+use ldm_conditioning::{ClassConfig, ConditionerConfig};
+use ldm_core::config::Value;
+use ldm_core::{Error, Result};
+use ldm_schedulers::{BetaSchedule, Parameterization, ScheduleConfig};
+use ldm_unet::UNetConfig;
+use serde::{Deserialize, Serialize};
+
+/// `unet_config`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(tag = "target", content = "params", deny_unknown_fields)]
+pub enum UNetSection {
+    /// The U-Net.
+    #[serde(rename = "unet", alias = "ldm.modules.diffusionmodules.openaimodel.UNetModel")]
+    UNet(UNetConfig),
+}
+
+/// Where a conditioning enters the U-Net. CompVis `ddpm.py:1402`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConditioningKey {
+    /// Joined to x_t on the channels.
+    Concat,
+    /// Attended to.
+    Crossattn,
+    /// Both.
+    Hybrid,
+    /// Added to the time embedding.
+    Adm,
+}
+
+impl ConditioningKey {
+    /// As a config says it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Concat => "concat",
+            Self::Crossattn => "crossattn",
+            Self::Hybrid => "hybrid",
+            Self::Adm => "adm",
+        }
+    }
+}
+
+/// What a hybrid model joins to x_t. Stable Diffusion's inpainting, `ddpm.py` `LatentInpaintDiffusion`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConcatKey {
+    /// What to fill, 1, and what to keep, 0, at the latent's size: one channel.
+    Mask,
+    /// The scaled latent of the picture with the part to fill in grey.
+    MaskedImage,
+}
+
+/// How a prediction is compared with its target.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LossType {
+    /// Absolute difference.
+    L1,
+    /// Squared difference.
+    #[default]
+    L2,
+}
+
+/// The fields of CompVis' `DDPM` and `LatentDiffusion` (`ddpm.py:44`, `ddpm.py:424`), with their defaults, and those
+/// of Stable Diffusion's `LatentInpaintDiffusion`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // the reference's names; reference/diffusion.md §3 is restated in docs/configs.md
+pub struct LatentDiffusionConfig {
+    pub unet_config: UNetSection,
+    pub first_stage_config: FirstStageConfig,
+    pub cond_stage_config: ConditionerConfig,
+    #[serde(default = "thousand")]
+    pub timesteps: usize,
+    #[serde(default)]
+    pub beta_schedule: BetaSchedule,
+    #[serde(default = "linear_start")]
+    pub linear_start: f64,
+    #[serde(default = "linear_end")]
+    pub linear_end: f64,
+    #[serde(default = "cosine_s")]
+    pub cosine_s: f64,
+    #[serde(default)]
+    pub given_betas: Option<Vec<f64>>,
+    #[serde(default)]
+    pub v_posterior: f64,
+    #[serde(default = "eps")]
+    pub parameterization: Parameterization,
+    #[serde(default)]
+    pub loss_type: LossType,
+    #[serde(default = "one")]
+    pub l_simple_weight: f64,
+    #[serde(default)]
+    pub original_elbo_weight: f64,
+    #[serde(default)]
+    pub learn_logvar: bool,
+    #[serde(default)]
+    pub logvar_init: f64,
+    #[serde(default = "image")]
+    pub first_stage_key: String,
+    #[serde(default = "image")]
+    pub cond_stage_key: String,
+    #[serde(default)]
+    pub cond_stage_trainable: bool,
+    #[serde(default)]
+    pub cond_stage_forward: Option<String>,
+    #[serde(default)]
+    pub conditioning_key: Option<ConditioningKey>,
+    #[serde(default)]
+    pub concat_mode: Option<bool>,
+    #[serde(default = "one_usize")]
+    pub num_timesteps_cond: usize,
+    /// Side of the latent square the model was trained at (the reference's 256 is its default).
+    #[serde(default = "side")]
+    pub image_size: i64,
+    /// Channels of the latent.
+    #[serde(default = "three")]
+    pub channels: i64,
+    #[serde(default = "one")]
+    pub scale_factor: f64,
+    #[serde(default)]
+    pub scale_by_std: bool,
+    #[serde(default = "yes")]
+    pub use_ema: bool,
+    #[serde(default = "hundred")]
+    pub log_every_t: usize,
+    #[serde(default)]
+    pub clip_denoised: Option<bool>,
+    #[serde(default)]
+    pub monitor: Option<String>,
+    #[serde(default)]
+    pub scheduler_config: Option<Value>,
+    #[serde(default)]
+    pub ckpt_path: Option<std::path::PathBuf>,
+    #[serde(default)]
+    pub ignore_keys: Vec<String>,
+    #[serde(default)]
+    pub load_only_unet: bool,
+    #[serde(default)]
+    pub use_positional_encodings: bool,
+    #[serde(default)]
+    pub unet_trainable: Option<bool>,
+    #[serde(default)]
+    pub concat_keys: Option<Vec<ConcatKey>>,
+    #[serde(default)]
+    pub masked_image_key: Option<String>,
+    #[serde(default)]
+    pub finetune_keys: Option<Vec<String>>,
+    #[serde(default)]
+    pub keep_finetune_dims: Option<i64>,
+    #[serde(default)]
+    pub c_concat_log_start: Option<i64>,
+    #[serde(default)]
+    pub c_concat_log_end: Option<i64>,
+}
+
+fn thousand() -> usize {
+    1000
+}
+fn linear_start() -> f64 {
+    1e-4
+}
+fn linear_end() -> f64 {
+    2e-2
+}
+fn cosine_s() -> f64 {
+    8e-3
+}
+fn eps() -> Parameterization {
+    Parameterization::Eps
+}
+fn one() -> f64 {
+    1.
+}
+fn one_usize() -> usize {
+    1
+}
+fn image() -> String {
+    "image".into()
+}
+fn side() -> i64 {
+    256
+}
+fn three() -> i64 {
+    3
+}
+fn yes() -> bool {
+    true
+}
+fn hundred() -> usize {
+    100
+}
+
+impl LatentDiffusionConfig {
+    /// The config of these fields, the others as the reference has them by default.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when a field is unknown, missing, or not of its type.
+    pub(crate) fn of(fields: serde_json::Value) -> Result<Self> {
+        serde_json::from_value(fields).map_err(|error| Error::invalid(error.to_string()))
+    }
+
+    /// The noise schedule's part.
+    pub fn schedule(&self) -> ScheduleConfig {
+        ScheduleConfig {
+            beta_schedule: self.beta_schedule,
+            timesteps: self.timesteps,
+            linear_start: self.linear_start,
+            linear_end: self.linear_end,
+            cosine_s: self.cosine_s,
+            given_betas: self.given_betas.clone(),
+            v_posterior: self.v_posterior,
+        }
+    }
+
+    /// The U-Net's part.
+    pub fn unet(&self) -> &UNetConfig {
+        let UNetSection::UNet(config) = &self.unet_config;
+        config
+    }
+
+    /// The class embedder's part, where the model is conditioned on classes.
+    pub fn class(&self) -> Option<&ClassConfig> {
+        match &self.cond_stage_config {
+            ConditionerConfig::Class(config) => Some(config),
+            _ => None,
+        }
+    }
+
+    /// How many classes the model knows, where it is conditioned on classes, by an embedder or by labels.
+    pub fn classes(&self) -> Option<i64> {
+        match self.conditioning_key() {
+            Some(ConditioningKey::Adm) => self.unet().num_classes,
+            _ => self.class().map(|class| class.n_classes),
+        }
+    }
+
+    /// Whether the model reads text through CLIP, as Stable Diffusion.
+    pub fn clip(&self) -> bool {
+        matches!(self.cond_stage_config, ConditionerConfig::ClipText(_))
+    }
+
+    /// Where the conditioning enters: as said, else by `concat_mode`, whose default is the reference's `true`
+    /// (`ddpm.py:443`) wherever the conditioner's output can be joined to a latent, and tokens are attended to.
+    pub fn conditioning_key(&self) -> Option<ConditioningKey> {
+        let conditioner = &self.cond_stage_config;
+        if *conditioner == ConditionerConfig::Unconditional {
+            return None;
+        }
+        let by_mode = |concat| if concat { ConditioningKey::Concat } else { ConditioningKey::Crossattn };
+        Some(
+            self.conditioning_key
+                .unwrap_or_else(|| by_mode(self.concat_mode.unwrap_or(spatial(conditioner)))),
+        )
+    }
+
+    /// What a hybrid model joins to x_t, in order; the reference's default is the mask and then the masked picture.
+    pub fn concat_keys(&self) -> &[ConcatKey] {
+        self.concat_keys.as_deref().unwrap_or(&[ConcatKey::Mask, ConcatKey::MaskedImage])
+    }
+
+    /// Refuses what the class named by `target` would not take.
+    pub(crate) fn check_target(&self, target: &str) -> Result<()> {
+        if target.ends_with(".Layout2ImgDiffusion") && self.cond_stage_key != "coordinates_bbox" {
+            let got = &self.cond_stage_key;
+            return Err(Error::invalid(format!(
+                "cond_stage_key: Layout2ImgDiffusion expects `coordinates_bbox`, got `{got}`"
+            )));
+        }
+        if target.ends_with(".LatentInpaintDiffusion")
+            && self.conditioning_key() != Some(ConditioningKey::Hybrid)
+        {
+            let got = self.conditioning_key().map_or("none", ConditioningKey::name);
+            return Err(Error::invalid(format!(
+                "conditioning_key: LatentInpaintDiffusion expects `hybrid`, got `{got}`"
+            )));
+        }
+        Ok(())
+    }
+
+    /// Refuses by name what the reference has and this version has not.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with the field and its value.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |field: &str, why: &str| Err(Error::invalid(format!("{field}: {why}")));
+        if self.num_timesteps_cond != 1 {
+            return refuse(
+                "num_timesteps_cond",
+                "a shortened conditioning schedule is not supported, expected 1",
+            );
+        }
+        if self.use_positional_encodings {
+            return refuse("use_positional_encodings", "the reference never published them, expected false");
+        }
+        if self.learn_logvar {
+            return refuse("learn_logvar", "a learned log-variance is not supported yet, expected false");
+        }
+        if self.logvar_init != 0. {
+            return refuse("logvar_init", "a log-variance in the loss is not supported yet, expected 0");
+        }
+        if self.cond_stage_forward.is_some() {
+            return refuse("cond_stage_forward", "no conditioner has another method, leave it out");
+        }
+        if self.clip_denoised == Some(true) {
+            return refuse("clip_denoised", "latents are not bounded, the reference forces false");
+        }
+        if self.timesteps == 0 {
+            return refuse("timesteps", "expected at least 1");
+        }
+        if !(self.scale_factor.is_finite() && self.scale_factor > 0.) {
+            return refuse("scale_factor", &format!("expected a positive number, got {}", self.scale_factor));
+        }
+        if self.scale_by_std && self.scale_factor != 1. {
+            return refuse("scale_by_std", "the scale is measured, leave out `scale_factor`");
+        }
+        if self.masked_image_key.as_deref().is_some_and(|key| key != "masked_image") {
+            return refuse("masked_image_key", "the masked picture has no other name here, leave it out");
+        }
+        Ok(())
+    }
+}
+
+/// Whether what the conditioner gives has height and width.
+fn spatial(conditioner: &ConditionerConfig) -> bool {
+    matches!(
+        conditioner,
+        ConditionerConfig::FirstStage | ConditionerConfig::Spatial(_) | ConditionerConfig::Identity
+    )
+}

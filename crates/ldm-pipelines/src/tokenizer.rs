@@ -1,0 +1,75 @@
+//! Where the tokenizer of a text model comes from.
+
+use std::path::{Path, PathBuf};
+
+use ldm_conditioning::{ConditionerConfig, Tokenizer, TokenizerKind};
+use ldm_core::{Error, Result, files, resources};
+
+/// The tokenizer of a model with this conditioner: `given`, else `tokenizer/` in `folder`, where the model's weights
+/// lie, else the one that `ldm weights get` put into the user's cache. None where the model reads no text, and where
+/// nothing of that is there: the model works without one, and text prompts say what is missing.
+///
+/// # Errors
+/// When what is there is damaged, or is not the model's.
+pub fn find_tokenizer(
+    conditioner: &ConditionerConfig,
+    given: Option<&Path>,
+    folder: Option<&Path>,
+) -> Result<Option<Tokenizer>> {
+    let Some(kind) = conditioner.tokenizer_kind() else { return Ok(None) };
+    tokenizer_path(kind, given, folder).map(|path| Tokenizer::open(kind, path)).transpose()
+}
+
+/// Where [`find_tokenizer`] finds it: what was given, a folder, or a file.
+pub(crate) fn tokenizer_path(
+    kind: TokenizerKind,
+    given: Option<&Path>,
+    folder: Option<&Path>,
+) -> Option<PathBuf> {
+    let beside = || Some(folder?.join("tokenizer")).filter(|path| path.is_dir());
+    given.map(Path::to_path_buf).or_else(beside).or_else(|| installed(kind))
+}
+
+/// The file that `ldm weights get` put into the user's cache.
+fn installed(kind: TokenizerKind) -> Option<PathBuf> {
+    let file = match kind {
+        TokenizerKind::Bert => "vocab.txt",
+        TokenizerKind::Clip => "bpe_simple_vocab_16e6.txt.gz",
+    };
+    resources::find(kind.download(), file)
+}
+
+/// Copies the tokenizer at `path`, a file or the files of a folder, into a new `folder`.
+pub(crate) fn copy_tokenizer(path: &Path, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let copy = |file: &Path| {
+        let bytes = std::fs::read(file).map_err(Error::io(file))?;
+        files::write_bytes(folder.join(file.file_name().expect("a file has a name")), &bytes)
+    };
+    if path.is_file() {
+        return copy(path);
+    }
+    for entry in std::fs::read_dir(path).map_err(Error::io(path))? {
+        let file = entry.map_err(Error::io(path))?.path();
+        if file.is_file() {
+            copy(&file)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the user's tokenizer beside the weights of a text model, as `tokenizer/` in `folder`: what is handed on is
+/// whole. Does nothing where the model reads no text, or there is a tokenizer already, or none to give.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn hand_on_tokenizer(conditioner: &ConditionerConfig, folder: &Path) -> Result<()> {
+    let beside = folder.join("tokenizer");
+    let Some(source) = conditioner.tokenizer_kind().filter(|_| !beside.exists()).and_then(installed) else {
+        return Ok(());
+    };
+    let bytes = std::fs::read(&source).map_err(Error::io(&source))?;
+    let name = source.file_name().expect("a file has a name");
+    std::fs::create_dir_all(&beside).map_err(Error::io(&beside))?;
+    files::write_bytes(beside.join(name), &bytes)
+}

@@ -1,0 +1,159 @@
+"""Makes the golden files of conditions.yaml: whole models of each way to be conditioned, five guided DDIM steps each.
+
+LDM_REF=folder-of-checkouts LDM_PEERS=folder-of-compvis_reference.py python generate_conditions.py
+As generate.py, whose model and words these are.
+"""
+import copy
+import json
+
+import torch
+import yaml
+from safetensors.torch import save_file
+from transformers import BertTokenizer, CLIPTextConfig, CLIPTextModel
+
+from generate import BATCH, HERE, commit, draw, fill, reference
+from ldm.modules.encoders import modules
+
+SEED, STEPS, SCALE = 6, 5, 3.0
+TEXTS = ["A big red circle, left of the cat", "blue stars"]
+
+
+class BertTokens(torch.nn.Module):
+    """The reference's BERTTokenizer, which asks a hub for its vocabulary, with ours."""
+
+    def __init__(self, vq_interface, max_length):
+        super().__init__()
+        words = (HERE / "vocab.txt").read_text().split()
+        self.tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(words)}, do_lower_case=True)
+        self.length = max_length
+
+    def forward(self, text):
+        return self.tokenizer(
+            text, truncation=True, max_length=self.length, padding="max_length", return_tensors="pt")["input_ids"]
+
+
+class ClipText(torch.nn.Module):
+    """Stable Diffusion's FrozenCLIPEmbedder, which asks a hub for its network, with a small one; tokens are given."""
+
+    def __init__(self, device, max_length, **sizes):
+        super().__init__()
+        self.transformer = CLIPTextModel(CLIPTextConfig(hidden_act="quick_gelu", **sizes)).eval()
+
+    def encode(self, tokens):
+        return self.transformer(input_ids=tokens).last_hidden_state
+
+
+modules.BERTTokenizer, modules.FrozenCLIPEmbedder = BertTokens, ClipText
+
+
+def build(overrides):
+    config = yaml.safe_load((HERE / "class.yaml").read_text())
+    config["model"]["params"]["cond_stage_config"]["params"].pop("null_class")
+    for override in overrides:
+        keys, value = override.split("=", 1)
+        *path, last = keys.split(".")
+        at = config
+        for key in path:
+            at = at[key]
+        at[last] = yaml.safe_load(value)
+    model = reference.instantiate_from_config(copy.deepcopy(config["model"])).eval()
+    fill(model.named_parameters(), SEED)
+    return model
+
+
+def integers(seed, high, *shape):
+    return torch.randint(high, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def picture_and_mask():
+    mask = torch.zeros(BATCH, 1, 16, 16)
+    mask[0, :, 3:9, 5:14], mask[1, :, ::3, 7:] = 1, 1
+    return draw(41, BATCH, 3, 16, 16).tanh(), mask
+
+
+# What is given, the condition made of it, and what it is guided away from.
+def text(model):
+    return {}, model.get_learned_conditioning(TEXTS), model.get_learned_conditioning([""] * BATCH)
+
+
+def layout(model):
+    tokens = integers(42, 32, BATCH, 11)
+    return {"tokens": tokens}, model.get_learned_conditioning(tokens), None
+
+
+def embedding(model):
+    c = model.get_learned_conditioning(draw(43, BATCH, 3, 24))
+    return {"embedding": c}, c, torch.zeros_like(c)  # scripts/knn2img.py:350
+
+
+def semantic(model):
+    one_hot = torch.nn.functional.one_hot(integers(44, 5, BATCH, 16, 16), 5).permute(0, 3, 1, 2).float()
+    return {"mask": one_hot}, model.get_learned_conditioning(one_hot), None
+
+
+def super_resolution(model):
+    image = draw(45, BATCH, 3, 8, 8).tanh()
+    return {"image": image}, model.get_learned_conditioning(image), None
+
+
+def inpainting(model):
+    """scripts/inpaint.py: everything in [0, 1] first, then all of it to [-1, 1]."""
+    image, mask = picture_and_mask()
+    masked = (1 - mask) * ((image + 1) / 2)
+    c = model.cond_stage_model.encode(masked * 2 - 1)
+    small = torch.nn.functional.interpolate(mask * 2 - 1, size=c.shape[-2:])
+    return {"image": image, "mask": mask}, torch.cat((c, small), dim=1), None
+
+
+def hybrid(model):
+    """Stable Diffusion's scripts/inpaint_st.py; the mode in the place of a draw from the posterior."""
+    image, mask = picture_and_mask()
+    posterior = model.encode_first_stage(image * (mask < 0.5))
+    posterior.sample = posterior.mode
+    small = torch.nn.functional.interpolate(mask, size=(8, 8))
+    concat = torch.cat((small, model.get_first_stage_encoding(posterior)), dim=1)
+    tokens, nothing = integers(46, 40, BATCH, 8), integers(47, 40, BATCH, 8)
+    apply = model.apply_model
+
+    def both(x, t, c):  # the reference's guidance stacks tensors alone
+        halves = concat.repeat(len(x) // BATCH, 1, 1, 1)
+        return apply(x, t, {"c_concat": [halves], "c_crossattn": [c]})
+
+    model.apply_model = both
+    given = {"image": image, "mask": mask, "tokens": tokens, "negative_tokens": nothing, "concat": concat}
+    return given, model.get_learned_conditioning(tokens), model.get_learned_conditioning(nothing)
+
+
+def labels(model):
+    classes, others = torch.tensor([3, 8]), torch.tensor([0, 10])
+    return {"class": classes, "negative_class": others}, classes, others
+
+
+def walk(model, make):
+    given, c, uc = make(model)
+    channels = model.channels
+    x_T = draw(48, BATCH, channels, 8, 8)
+    if c.is_floating_point():
+        t = torch.full((BATCH,), 500)
+        one, other = model.apply_model(x_T, t, c), model.apply_model(x_T, t, c.flip(0))
+        assert ((one - other).std(dim=(1, 2, 3)) > 0.02 * one.std()).all()  # the condition matters
+    sampler, _ = reference.ddim(model)
+    guided = {} if uc is None else {"unconditional_guidance_scale": SCALE, "unconditional_conditioning": uc}
+    latents, _ = sampler.sample(
+        STEPS, BATCH, (channels, 8, 8), conditioning=c, eta=0.0, x_T=x_T, verbose=False, **guided)
+    return {
+        **given, "condition": c, "x_T": x_T, "latents": latents, "decoded": model.decode_first_stage(latents)}
+
+
+if __name__ == "__main__":
+    with torch.no_grad():
+        for name, overrides in yaml.safe_load((HERE / "conditions.yaml").read_text()).items():
+            tensors = {key: tensor.contiguous().clone() for key, tensor in walk(build(overrides), globals()[name]).items()}
+            assert all(tensor.isfinite().all() for tensor in tensors.values()), name
+            assert tensors["latents"].std() > 0.1 and tensors["decoded"].std() > 0.01, name
+            save_file(tensors, HERE / f"{name}.safetensors", {
+                "reference": f"CompVis/latent-diffusion {commit()}",
+                "torch": torch.__version__,
+                "config": json.dumps({"file": "class.yaml", "overrides": overrides, "seed": SEED, "steps": STEPS,
+                                      "guidance_scale": SCALE, "texts": TEXTS if name == "text" else None}),
+            })
