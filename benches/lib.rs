@@ -17,7 +17,7 @@ pub fn tiny_diffusion(device: Device) -> LatentDiffusion {
     let ModelConfig::LatentDiffusion(config) = file.model else {
         unreachable!("diffusion-class.yaml describes a diffusion model")
     };
-    LatentDiffusion::new(&config, device).expect("a config of the repository")
+    LatentDiffusion::new(&config, None, device).expect("a config of the repository")
 }
 
 /// Few samples: a stage takes milliseconds, and hundreds of them would say no more.

@@ -29,7 +29,7 @@ fn stages(criterion: &mut Criterion) {
     let pixels = side * model.first_stage.factor();
     let image = noise.like(&Tensor::zeros([BATCH, 3, pixels, pixels], (Kind::Float, device))).tanh();
     let t = Tensor::full([BATCH], 500, (Kind::Int64, device));
-    let cond = model.conditioner.condition(&prompt, false).expect("ten classes are known");
+    let cond = model.condition(&prompt, false).expect("ten classes are known");
     let sampling = Sampling {
         sampler: SamplerConfig::Ddim { eta: 0. },
         spacing: Spacing::Uniform,
@@ -49,7 +49,7 @@ fn stages(criterion: &mut Criterion) {
     });
     group.bench_function("ddim10_guided", |bencher| {
         bencher.iter(|| {
-            let made = generate(&model, &prompt, &seeds(), &sampling, None, &mut |_| {})
+            let made = generate(&model, &prompt, None, &seeds(), &sampling, None, &mut |_| {})
                 .expect("a prompt that fits");
             finish(&made.images)
         });

@@ -4,11 +4,13 @@
 mod args;
 mod commands;
 mod interrupt;
+mod making;
 mod model;
 mod output;
 mod pictures;
 mod progress;
 mod report;
+mod weights;
 
 use std::process::ExitCode;
 

@@ -1,8 +1,10 @@
 //! From typed words to an opened model.
 
-use anyhow::Context;
+use std::path::Path;
+
+use anyhow::{Context, bail};
 use ldm_core::device::{device_name, parse_device, parse_dtype};
-use ldm_pipelines::{LatentDiffusion, Model};
+use ldm_pipelines::{LatentDiffusion, Model, Needs, Opening};
 use tch::Device;
 
 use crate::args::{DeviceArgs, ModelArgs};
@@ -22,20 +24,51 @@ pub(crate) fn device(args: &DeviceArgs, talk: Option<Talk>) -> anyhow::Result<De
 
 /// The model asked for.
 pub(crate) fn open(args: &ModelArgs) -> anyhow::Result<Model> {
-    let device = device(&args.device, None)?;
-    let kind = parse_dtype(&args.dtype)?;
-    let ema = args.ema || !args.no_ema;
-    Ok(Model::open(&args.model, args.config.as_deref(), ema, device, kind)?)
+    open_with(args, None)
+}
+
+/// The model asked for, its tokenizer where given.
+fn open_with(args: &ModelArgs, tokenizer: Option<&Path>) -> anyhow::Result<Model> {
+    let how = Opening {
+        config: args.config.clone(),
+        tokenizer: tokenizer.map(Path::to_path_buf),
+        ema: args.ema || !args.no_ema,
+        device: device(&args.device, None)?,
+        kind: parse_dtype(&args.dtype)?,
+    };
+    Ok(Model::open(&args.model, &how, &mut Talk::warn)?)
 }
 
 /// A whole diffusion model.
-pub(crate) fn open_diffusion(args: &ModelArgs) -> anyhow::Result<Box<LatentDiffusion>> {
-    match open(args)? {
+pub(crate) fn open_diffusion(
+    args: &ModelArgs,
+    tokenizer: Option<&Path>,
+) -> anyhow::Result<Box<LatentDiffusion>> {
+    match open_with(args, tokenizer)? {
         Model::Diffusion(model) => Ok(model),
         Model::FirstStage(_) => {
-            anyhow::bail!("{}: a first stage alone, which has nothing to sample from", args.model.display())
+            bail!("{}: a first stage alone, which has nothing to sample from", args.model.display())
         }
     }
+}
+
+/// Refuses a model that needs something else than a command `gives`.
+pub(crate) fn check_needs(model: &LatentDiffusion, args: &ModelArgs, gives: &[Needs]) -> anyhow::Result<()> {
+    let needs = Needs::of(&model.config);
+    if gives.contains(&needs) {
+        return Ok(());
+    }
+    let other = match needs {
+        Needs::Nothing | Needs::Class => "use ldm sample",
+        Needs::Text => "use ldm txt2img",
+        _ => "no command gives it that yet",
+    };
+    bail!("{}: this model is conditioned on {needs}: {other}", args.model.display())
+}
+
+/// The guidance where nobody names one: that of the reference's scripts.
+pub(crate) fn guidance_scale(model: &LatentDiffusion) -> f64 {
+    if model.config.clip() { 7.5 } else { 5. }
 }
 
 /// The class a word names: a number below `count`, or one of `names`.

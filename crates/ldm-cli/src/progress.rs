@@ -38,9 +38,17 @@ impl Talk {
 
     /// A bar of `length` steps on a terminal; elsewhere a line now and then.
     pub(crate) fn bar(self, length: u64, start: u64) -> Progress {
+        self.progress(length, start, "{bar:30} {pos}/{len} {msg} ETA {eta}")
+    }
+
+    /// [`Talk::bar`] of bytes.
+    pub(crate) fn bytes(self, length: u64, start: u64) -> Progress {
+        self.progress(length, start, "{bar:30} {decimal_bytes}/{decimal_total_bytes} {msg} ETA {eta}")
+    }
+
+    fn progress(self, length: u64, start: u64, template: &str) -> Progress {
         let bar = (!self.quiet && std::io::stderr().is_terminal()).then(|| {
-            let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg} ETA {eta}")
-                .expect("a template of known fields");
+            let style = ProgressStyle::with_template(template).expect("a template of known fields");
             let bar = ProgressBar::new(length).with_style(style);
             bar.set_position(start);
             bar.reset_eta();
@@ -75,7 +83,7 @@ impl Progress {
     pub(crate) fn at(&mut self, position: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(position);
-        } else if !self.talk.quiet && self.said.elapsed() > Duration::from_secs(15) {
+        } else if !self.talk.quiet && position > self.start && self.said.elapsed() > Duration::from_secs(15) {
             self.said = Instant::now();
             let done = position.saturating_sub(self.start).max(1);
             let left = self.started.elapsed().as_secs_f64() / done as f64

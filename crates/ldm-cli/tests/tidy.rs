@@ -66,7 +66,7 @@ const DRAWS: [&str; 12] = [
     "Init::Kaiming",
 ];
 /// Where they may stand, besides ldm-core/src/noise.rs and ldm-libtorch.
-const MAY_DRAW: [(&str, &[&str], &str); 5] = [
+const MAY_DRAW: [(&str, &[&str], &str); 9] = [
     (
         "crates/ldm-core/src/nn/conv.rs",
         &["Init::Uniform"],
@@ -74,16 +74,31 @@ const MAY_DRAW: [(&str, &[&str], &str); 5] = [
     ),
     ("crates/ldm-autoencoder/src/attention.rs", &["Init::Uniform"], "initialisation of a layer without bias"),
     ("crates/ldm-autoencoder/src/codebook.rs", &["Init::Uniform"], "initialisation of the codebook"),
+    ("crates/ldm-conditioning/src/class.rs", &["Init::Randn"], "initialisation of the table of classes"),
+    ("crates/ldm-conditioning/src/clip_text.rs", &["Init::Randn"], "initialisation of tokens and positions"),
+    ("crates/ldm-conditioning/src/spatial.rs", &["Init::Uniform"], "initialisation of a layer without bias"),
+    (
+        "crates/ldm-conditioning/src/token_encoder.rs",
+        &["Init::Randn"],
+        "initialisation of tokens and positions",
+    ),
     ("crates/ldm-unet/src/pool.rs", &["Init::Randn"], "initialisation of the positional embedding"),
     ("crates/ldm-train/src/trainer.rs", &["set_seed"], "initialisation follows from the run's seed"),
 ];
 
 /// Structs and enums that are read, and ignore what they do not know.
-const MAY_IGNORE_FIELDS: [(&str, &str, &str); 1] = [(
-    "crates/ldm-pipelines/src/config.rs",
-    "ModelConfig",
-    "`base_learning_rate` stands beside `target`; a second pass refuses the rest",
-)];
+const MAY_IGNORE_FIELDS: [(&str, &str, &str); 2] = [
+    (
+        "crates/ldm-pipelines/src/config.rs",
+        "ModelConfig",
+        "`base_learning_rate` stands beside `target`; a second pass refuses the rest",
+    ),
+    (
+        "crates/ldm-core/src/weights/shards.rs",
+        "Index",
+        "other programs write it, and what they add says nothing about where a tensor lies",
+    ),
+];
 
 // ---- Sources as text -----------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use ldm_core::{Prompt, image};
 use ldm_data::{Batch, Loader, LoaderConfig};
 use ldm_metrics::psnr;
-use ldm_pipelines::{LatentDiffusion, Model, Sampling, generate};
+use ldm_pipelines::{LatentDiffusion, Model, Opening, Sampling, generate};
 use ldm_schedulers::{SamplerConfig, Spacing};
 use ldm_train::{Finished, RunConfig, Trainer};
 use tch::{Device, Kind, Tensor};
@@ -64,7 +64,7 @@ pub(crate) fn run(args: &DemoArgs, talk: Talk) -> anyhow::Result<()> {
         stage(&text, &args.diffusion, &out.join("diffusion"), device, &stop, talk, "diffusion (2 of 2)")?;
 
     talk.say("sampling and writing the report");
-    let Model::Diffusion(model) = Model::open(&second.model, None, true, device, Kind::Float)? else {
+    let Model::Diffusion(model) = Model::open(&second.model, &Opening::on(device), &mut Talk::warn)? else {
         bail!("{}: not a diffusion model", second.model.display());
     };
     let originals = held_back(&first.config)?.images;
@@ -167,7 +167,7 @@ fn samples(model: &LatentDiffusion, classes: &[String]) -> anyhow::Result<Vec<(S
     for (index, name) in classes.iter().enumerate() {
         let seeds: Vec<u64> = (0..PER_CLASS).map(|i| (index * PER_CLASS + i) as u64).collect();
         let prompt = Prompt::class(&[index as i64; PER_CLASS]);
-        let made = generate(model, &prompt, &seeds, &sampling(), None, &mut |_| {})?;
+        let made = generate(model, &prompt, None, &seeds, &sampling(), None, &mut |_| {})?;
         rows.push((name.clone(), made.images.clamp(-1., 1.)));
     }
     Ok(rows)
@@ -177,7 +177,7 @@ fn samples(model: &LatentDiffusion, classes: &[String]) -> anyhow::Result<Vec<(S
 fn denoising_steps(model: &LatentDiffusion) -> anyhow::Result<Tensor> {
     let sampling = sampling();
     let mut seen = Vec::new();
-    generate(model, &Prompt::class(&[0]), &[1], &sampling, None, &mut |step| {
+    generate(model, &Prompt::class(&[0]), None, &[1], &sampling, None, &mut |step| {
         if step.index % (sampling.steps / 7) == 0 || step.index + 1 == sampling.steps {
             seen.push(step.denoised.x0.shallow_clone());
         }

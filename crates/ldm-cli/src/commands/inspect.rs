@@ -1,151 +1,196 @@
-//! `ldm inspect`: what a file holds. Runs no code from it.
+//! `ldm inspect`: what a file holds. Runs no code from it, and reads no weight.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufReader, Read};
+mod component;
+mod contents;
+mod describe;
+mod fit;
+mod png;
+mod recognise;
+
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use ldm_core::weights::Checkpoint;
-use ldm_pipelines::{Model, ModelConfig, ModelFile, weights_file};
-use serde_json::json;
-use sha2::{Digest, Sha256};
-use tch::{Device, Kind};
+use ldm_pipelines::{Model, ModelSource, weights_file};
+use serde_json::{Map, Value, json};
+use tch::Device;
 
 use crate::args::InspectArgs;
+use crate::weights::sha256;
+use contents::Contents;
+use fit::Misfit;
+
+/// What something is, and whether its tensors are that.
+struct Verdict {
+    architecture: String,
+    /// What a config would say, where none of ours says it.
+    derived: Option<Value>,
+    fits: Option<Result<(), Misfit>>,
+    /// What else one may want to know.
+    notes: Vec<String>,
+}
+
+/// All that is said of a file of weights.
+struct Report {
+    checkpoint: Checkpoint,
+    sha256: String,
+    contents: Contents,
+    /// The config it was held against.
+    config: Option<PathBuf>,
+    verdict: Verdict,
+}
 
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
-    if args.path.is_file() && starts_as_png(&args.path)? {
-        return png(&args.path, args.json);
+    let path = &args.path;
+    if path.is_file() && png::is_png(path)? {
+        return png::print(path, args.json);
     }
-    let weights = if args.path.is_dir() { weights_file(&args.path)? } else { args.path.clone() };
-    let config = args
-        .config
-        .clone()
-        .or_else(|| Some(weights.with_file_name("config.yaml")).filter(|path| path.is_file()));
-    let checkpoint = Checkpoint::open(&weights)?;
-    let found = Found::of(&checkpoint);
-    let (architecture, fits) = match &config {
-        Some(config) => held_against(config, checkpoint.clone())?,
-        None => ("unknown: no config beside it, and none given by --config".into(), None),
-    };
-    let sha256 = sha256(&weights)?;
+    if args.config.is_none() && path.join("model_index.json").is_file() {
+        return folder(path, args.json);
+    }
+    let report = Report::of(&weights_file(path)?, args.config.as_deref())?;
     if args.json {
-        let document = json!({
-            "path": weights, "format": checkpoint.format().to_string(), "sha256": sha256,
-            "architecture": architecture, "config": config, "fits": fits.as_ref().map(Result::is_ok),
-            "misfit": fits.as_ref().and_then(|fits| fits.as_ref().err()),
-            "tensors": found.tensors, "parameters": found.parameters, "parts": found.parts, "dtypes": found.dtypes,
-            "ema": checkpoint.has_ema(), "metadata": checkpoint.metadata(),
-        });
-        println!("{document:#}");
-        return Ok(());
-    }
-    println!("{}", weights.display());
-    println!("format        {}", checkpoint.format());
-    println!("sha256        {sha256}");
-    println!("architecture  {architecture}");
-    match fits {
-        Some(Ok(())) => println!("fits          every name and shape, both ways"),
-        Some(Err(why)) => println!("fits not      {why}"),
-        None => {}
-    }
-    println!("tensors       {} ({} parameters)", found.tensors, grouped(found.parameters));
-    for (part, count) in &found.parts {
-        println!("  {part:24} {:>14}", grouped(*count));
-    }
-    let dtypes: Vec<String> = found.dtypes.iter().map(|(name, count)| format!("{name} {count}")).collect();
-    println!("dtypes        {}", dtypes.join(", "));
-    println!("ema           {}", if checkpoint.has_ema() { "yes, beside the weights" } else { "no copy" });
-    for (key, value) in checkpoint.metadata() {
-        println!("{key:13} {value}");
+        println!("{:#}", Value::Object(report.as_json()));
+    } else {
+        report.print();
     }
     Ok(())
 }
 
-/// Counts by part and dtype.
-struct Found {
-    tensors: usize,
-    parameters: u64,
-    parts: BTreeMap<String, u64>,
-    dtypes: BTreeMap<String, usize>,
-}
-
-impl Found {
-    fn of(checkpoint: &Checkpoint) -> Self {
-        let mut found = Self { tensors: 0, parameters: 0, parts: BTreeMap::new(), dtypes: BTreeMap::new() };
-        for name in checkpoint.names() {
-            let info = checkpoint.info(name).expect("a name of the file");
-            let count = info.shape.iter().product::<i64>() as u64;
-            found.tensors += 1;
-            found.parameters += count;
-            *found.parts.entry(part(name)).or_default() += count;
-            *found.dtypes.entry(dtype(info.kind)).or_default() += 1;
-        }
-        found
+/// A diffusers folder: the whole, then part by part.
+fn folder(path: &Path, as_json: bool) -> anyhow::Result<()> {
+    let parts = component::parts(path)?;
+    if parts.is_empty() {
+        bail!("{}: a diffusers folder without weights", path.display());
     }
-}
-
-/// Schedule buffers lie at the root; everything else is named by its first word.
-fn part(name: &str) -> String {
-    match name.split_once('.') {
-        None => "(buffers)".into(),
-        Some(("model", rest)) if rest.starts_with("diffusion_model.") => "model.diffusion_model".into(),
-        Some((first, _)) => first.into(),
-    }
-}
-
-fn dtype(kind: Kind) -> String {
-    match kind {
-        Kind::Float => "f32".into(),
-        Kind::Double => "f64".into(),
-        Kind::Half => "f16".into(),
-        Kind::BFloat16 => "bf16".into(),
-        Kind::Int64 => "i64".into(),
-        Kind::Int => "i32".into(),
-        Kind::Uint8 => "u8".into(),
-        other => format!("{other:?}").to_lowercase(),
-    }
-}
-
-/// What a config says it is, and whether the file is that.
-type Verdict = (String, Option<Result<(), String>>);
-
-fn held_against(config: &Path, checkpoint: Checkpoint) -> anyhow::Result<Verdict> {
-    let file = ModelFile::read(config, &[])?;
-    let architecture = match &file.model {
-        ModelConfig::Kl(kl) => {
-            format!("KL first stage, f = {}, {} latent channels", kl.ddconfig.factor(), kl.embed_dim)
-        }
-        ModelConfig::Vq(vq) => {
-            format!(
-                "VQ first stage, f = {}, {} latent channels, {} codes",
-                vq.ddconfig.factor(),
-                vq.embed_dim,
-                vq.n_embed
-            )
-        }
-        ModelConfig::LatentDiffusion(model) => {
-            let condition = match model.conditioning_key() {
-                None => "unconditional".into(),
-                Some(key) => format!("conditioned by {}", format!("{key:?}").to_lowercase()),
-            };
-            format!(
-                "latent diffusion, {} x {} x {} latents, {condition}",
-                model.channels, model.image_size, model.image_size
-            )
-        }
+    let reports = parts.iter().map(|weights| Report::of(weights, None)).collect::<Result<Vec<_>, _>>()?;
+    let whole = match ModelSource::find(path, None, true) {
+        Ok(found) => Verdict::of(&found, true),
+        Err(error) => Verdict::only(format!("no latent diffusion model as a whole: {error}")),
     };
-    let fits = Model::load(&file.model, checkpoint, true, Device::Cpu, Kind::Float);
-    Ok((architecture, Some(fits.map(|_| ()).map_err(|error| error.to_string()))))
+    if as_json {
+        let mut document = Map::from_iter([("path".into(), json!(path))]);
+        document.extend(whole.as_json());
+        let parts: Vec<Value> = reports.iter().map(|part| Value::Object(part.as_json())).collect();
+        document.insert("parts".into(), parts.into());
+        println!("{:#}", Value::Object(document));
+    } else {
+        println!("{}", path.display());
+        whole.print();
+        for report in reports {
+            println!();
+            report.print();
+        }
+    }
+    Ok(())
 }
 
-fn sha256(path: &Path) -> anyhow::Result<String> {
-    let context = || path.display().to_string();
-    let mut hash = Sha256::new();
-    std::io::copy(&mut File::open(path).with_context(context)?, &mut hash).with_context(context)?;
-    let digest = hash.finalize();
-    Ok(digest.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")))
+impl Verdict {
+    /// Nothing is known but what it is called.
+    fn only(architecture: impl Into<String>) -> Self {
+        Self { architecture: architecture.into(), derived: None, fits: None, notes: Vec::new() }
+    }
+
+    /// Builds what was found, its weights the file's own pages, which nobody reads.
+    fn of(found: &ModelSource, derived: bool) -> Self {
+        let ModelSource { config, checkpoint, .. } = found;
+        let kind = Contents::of(checkpoint).kind;
+        let fits = Model::load(config, checkpoint.clone(), None, true, Device::Cpu, kind);
+        Self {
+            architecture: describe::model(config),
+            derived: derived.then(|| json!({"model": config})),
+            fits: Some(fits.map(drop).map_err(Misfit::from)),
+            notes: found.notes.clone(),
+        }
+    }
+
+    fn print(&self) {
+        println!("architecture  {}", self.architecture);
+        if let Some(fits) = &self.fits {
+            fit::print(fits);
+        }
+        for note in &self.notes {
+            println!("note          {note}");
+        }
+    }
+
+    fn as_json(&self) -> Map<String, Value> {
+        let mut fields = fit::as_json(self.fits.as_ref());
+        fields.insert("architecture".into(), self.architecture.as_str().into());
+        fields.insert("derived".into(), json!(self.derived));
+        fields.insert("notes".into(), json!(self.notes));
+        fields
+    }
+}
+
+impl Report {
+    fn of(weights: &Path, config: Option<&Path>) -> anyhow::Result<Self> {
+        let checkpoint = Checkpoint::open(weights)?;
+        let beside = [weights.with_extension("yaml"), weights.with_file_name("config.yaml")];
+        let config = config.map(Path::to_path_buf).or_else(|| beside.into_iter().find(|path| path.is_file()));
+        let verdict = match &config {
+            Some(config) => Verdict::of(&ModelSource::find(weights, Some(config), true)?, false),
+            None => told(weights, &checkpoint)?,
+        };
+        let contents = Contents::of(&checkpoint);
+        Ok(Self { sha256: sha256(weights)?, checkpoint, contents, config, verdict })
+    }
+
+    fn print(&self) {
+        let Self { checkpoint, contents, verdict, .. } = self;
+        println!("{}", checkpoint.path().display());
+        println!("format        {}", checkpoint.format());
+        println!("sha256        {}", self.sha256);
+        verdict.print();
+        println!("tensors       {} ({} parameters)", contents.tensors, grouped(contents.parameters));
+        for (part, count) in &contents.parts {
+            println!("  {part:24} {:>14}", grouped(*count));
+        }
+        let dtypes: Vec<String> =
+            contents.dtypes.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        println!("dtypes        {}", dtypes.join(", "));
+        println!(
+            "ema           {}",
+            if checkpoint.has_ema() { "yes, beside the weights" } else { "no copy" }
+        );
+        for (key, value) in checkpoint.metadata() {
+            println!("{key:13} {value}");
+        }
+    }
+
+    fn as_json(&self) -> Map<String, Value> {
+        let Self { checkpoint, contents, .. } = self;
+        let mut fields = self.verdict.as_json();
+        fields.extend([
+            ("path".into(), json!(checkpoint.path())),
+            ("format".into(), json!(checkpoint.format().to_string())),
+            ("sha256".into(), json!(self.sha256)),
+            ("config".into(), json!(self.config)),
+            ("tensors".into(), json!(contents.tensors)),
+            ("parameters".into(), json!(contents.parameters)),
+            ("parts".into(), json!(contents.parts)),
+            ("dtypes".into(), json!(contents.dtypes)),
+            ("ema".into(), json!(checkpoint.has_ema())),
+            ("metadata".into(), json!(checkpoint.metadata())),
+        ]);
+        fields
+    }
+}
+
+/// What a file is that has no config of ours: by the `config.json` beside it, else by its names and shapes.
+fn told(weights: &Path, checkpoint: &Checkpoint) -> anyhow::Result<Verdict> {
+    if let Some(verdict) = component::verdict(weights, checkpoint)? {
+        return Ok(verdict);
+    }
+    Ok(match ModelSource::find(weights, None, true) {
+        Ok(found) => Verdict::of(&found, true),
+        // Where the whole cannot be told, its parts may be.
+        Err(error) => {
+            let mut verdict = recognise::recognise(&checkpoint.shapes());
+            verdict.notes.extend(verdict.fits.is_some().then(|| error.to_string()));
+            verdict
+        }
+    })
 }
 
 /// 12345678 → 12,345,678.
@@ -159,40 +204,4 @@ fn grouped(count: u64) -> String {
         out.push(digit);
     }
     out
-}
-
-fn starts_as_png(path: &PathBuf) -> anyhow::Result<bool> {
-    let mut head = [0; 8];
-    let mut file = File::open(path).with_context(|| path.display().to_string())?;
-    Ok(file.read(&mut head).with_context(|| path.display().to_string())? == 8
-        && head == *b"\x89PNG\r\n\x1a\n")
-}
-
-/// The text chunks of a PNG.
-fn png(path: &Path, as_json: bool) -> anyhow::Result<()> {
-    let file = File::open(path).with_context(|| path.display().to_string())?;
-    let mut reader =
-        png::Decoder::new(BufReader::new(file)).read_info().with_context(|| path.display().to_string())?;
-    let mut row = vec![0; reader.output_buffer_size().context("a picture that fits in memory")?];
-    reader.next_frame(&mut row).with_context(|| path.display().to_string())?;
-    reader.finish().with_context(|| path.display().to_string())?;
-    let info = reader.info();
-    let mut texts: BTreeMap<String, String> = BTreeMap::new();
-    for chunk in &info.utf8_text {
-        texts.insert(chunk.keyword.clone(), chunk.get_text()?);
-    }
-    for chunk in &info.uncompressed_latin1_text {
-        texts.insert(chunk.keyword.clone(), chunk.text.clone());
-    }
-    if as_json {
-        println!("{:#}", json!({"path": path, "width": info.width, "height": info.height, "texts": texts}));
-    } else if texts.is_empty() {
-        bail!("{}: a picture of {}x{} without text", path.display(), info.width, info.height);
-    } else {
-        println!("{}: {}x{}", path.display(), info.width, info.height);
-        for (keyword, text) in texts {
-            println!("{keyword}: {text}");
-        }
-    }
-    Ok(())
 }

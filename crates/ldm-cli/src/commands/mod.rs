@@ -1,5 +1,6 @@
 //! One file a command.
 
+mod convert;
 mod data;
 mod decode;
 mod demo;
@@ -9,6 +10,8 @@ mod inspect;
 mod reconstruct;
 mod sample;
 mod train;
+mod txt2img;
+mod weights;
 
 use crate::args::{Cli, Command};
 use crate::interrupt;
@@ -27,9 +30,12 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Data(command) => data::run(&command),
         Command::Train(args) => train::run(&args, talk),
         Command::Sample(args) => sample::run(&args, talk),
+        Command::Txt2img(args) => txt2img::run(&args, talk),
         Command::Encode(args) => encode::run(&args),
         Command::Decode(args) => decode::run(&args),
         Command::Reconstruct(args) => reconstruct::run(&args),
         Command::Inspect(args) => inspect::run(&args),
+        Command::Convert(args) => convert::run(&args),
+        Command::Weights(command) => weights::run(&command, talk),
     }
 }

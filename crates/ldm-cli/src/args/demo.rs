@@ -1,0 +1,25 @@
+//! `ldm demo`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::DeviceArgs;
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Where everything goes.
+    #[arg(long, default_value = "outputs/demo")]
+    pub(crate) out: PathBuf,
+    /// Start again where there is a demo already.
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Overrides of the first stage's config.
+    #[arg(long = "first-stage", value_name = "KEY=VALUE")]
+    pub(crate) first_stage: Vec<String>,
+    /// Overrides of the diffusion model's config.
+    #[arg(long = "diffusion", value_name = "KEY=VALUE")]
+    pub(crate) diffusion: Vec<String>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}

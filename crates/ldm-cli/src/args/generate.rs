@@ -1,0 +1,61 @@
+//! What every command that makes pictures of noise has in common.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::OutputArgs;
+
+/// Solvers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SamplerName {
+    /// Ancestral, every level by default.
+    Ddpm,
+    /// Deterministic at eta 0.
+    Ddim,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GenerateArgs {
+    /// Pictures; of each prompt, where there are several.
+    #[arg(short = 'n', long, default_value_t = 1)]
+    pub(crate) num_images: usize,
+    /// Pictures at once.
+    #[arg(long, default_value_t = 8)]
+    pub(crate) batch_size: usize,
+    /// Picture i uses seed + i.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// The solver; what a diffusers folder says, else ddim.
+    #[arg(long, value_enum)]
+    pub(crate) sampler: Option<SamplerName>,
+    /// How ddim spaces its levels: uniform, quad or leading; what a diffusers folder says, else uniform.
+    #[arg(long)]
+    pub(crate) spacing: Option<String>,
+    /// Steps; every level for ddpm, else 50.
+    #[arg(long)]
+    pub(crate) steps: Option<usize>,
+    /// Share of fresh noise in a ddim step, 0 to 1.
+    #[arg(long)]
+    pub(crate) eta: Option<f64>,
+    /// Classifier-free guidance; 1 is none. Without it 7.5 for text through CLIP, 5 for other text, else 1.
+    #[arg(long)]
+    pub(crate) guidance_scale: Option<f64>,
+    /// Height in pixels.
+    #[arg(long, requires = "width")]
+    pub(crate) height: Option<i64>,
+    /// Width in pixels.
+    #[arg(long, requires = "height")]
+    pub(crate) width: Option<i64>,
+    /// Unit Gaussian noise to start from: safetensors, tensor `noise` [B, C, h, w] f32.
+    #[arg(long)]
+    pub(crate) init_noise: Option<PathBuf>,
+    /// Where the sampler's latents go: safetensors, tensor `latents` [B, C, h, w] f32.
+    #[arg(long)]
+    pub(crate) save_latents: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    /// One JSON line an image.
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,93 @@
+//! What a person types: one file a group of commands.
+
+mod convert;
+mod data;
+mod demo;
+mod generate;
+mod images;
+mod model;
+mod sample;
+mod train;
+mod txt2img;
+mod weights;
+
+use clap::{Parser, Subcommand};
+
+pub(crate) use convert::{ConvertArgs, Form};
+pub(crate) use data::{DataArgs, DataCommand};
+pub(crate) use demo::DemoArgs;
+pub(crate) use generate::{GenerateArgs, SamplerName};
+pub(crate) use images::{DecodeArgs, EncodeArgs, ImageArgs, OutputArgs, ReconstructArgs};
+pub(crate) use model::{DeviceArgs, DoctorArgs, InspectArgs, ModelArgs};
+pub(crate) use sample::SampleArgs;
+pub(crate) use train::TrainArgs;
+pub(crate) use txt2img::Txt2imgArgs;
+pub(crate) use weights::{GetArgs, WeightsCommand};
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (tch 0.24.0, libtorch 2.11.0)");
+
+/// Latent diffusion models: train, sample, look inside.
+#[derive(Debug, Parser)]
+#[command(name = "ldm", version = VERSION, arg_required_else_help = true, propagate_version = true)]
+pub(crate) struct Cli {
+    /// No progress on stderr.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// More on stderr.
+    #[arg(short, long, global = true)]
+    pub(crate) verbose: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Says what works on this machine, and how to mend what does not.
+    #[command(after_help = "Example:\n  ldm doctor --device cuda")]
+    Doctor(DoctorArgs),
+    /// Trains both stages on built-in scenes, samples, evaluates, and writes a report.
+    #[command(after_help = "Example:\n  ldm demo --out demo")]
+    Demo(DemoArgs),
+    /// Looks at an image set.
+    #[command(subcommand)]
+    Data(DataCommand),
+    /// Trains what a config describes: a first stage, or a diffusion model on top of one.
+    #[command(
+        after_help = "Examples:\n  ldm train configs/cifar/first-stage-kl-f2.yaml --run runs/cifar-f2\n  ldm train configs/cifar/diffusion-kl-f2.yaml train.steps=2000\n  ldm train --resume runs/cifar-f2"
+    )]
+    Train(TrainArgs),
+    /// Samples pictures, unconditionally or by class.
+    #[command(
+        after_help = "Example:\n  ldm sample --model runs/scenes --class circle,star -n 8 --guidance-scale 2"
+    )]
+    Sample(SampleArgs),
+    /// Makes pictures of what a text says.
+    #[command(
+        after_help = "Examples:\n  ldm txt2img \"a red circle\" --model runs/text -n 4\n  ldm txt2img --prompts-from prompts.txt --model sd-v1-4.ckpt --config configs/stable-diffusion/v1.yaml"
+    )]
+    Txt2img(Txt2imgArgs),
+    /// Writes the latents of pictures.
+    #[command(
+        after_help = "Example:\n  ldm encode photo.jpg --model runs/kl-f4 --center-crop 128 --out latents.safetensors"
+    )]
+    Encode(EncodeArgs),
+    /// Makes pictures of latents.
+    #[command(after_help = "Example:\n  ldm decode latents.safetensors --model runs/kl-f4 --out decoded")]
+    Decode(DecodeArgs),
+    /// Sends pictures through the first stage and back, and says how much was lost.
+    #[command(
+        after_help = "Example:\n  ldm reconstruct *.jpg --model runs/kl-f4 --center-crop 128 --out rec"
+    )]
+    Reconstruct(ReconstructArgs),
+    /// Says what a checkpoint, a model folder, a run, or a generated PNG holds. Runs no code from it.
+    #[command(after_help = "Example:\n  ldm inspect model.ckpt --config config.yaml")]
+    Inspect(InspectArgs),
+    /// Makes a folder of ours, a CompVis checkpoint or a diffusers folder of any model. Every value stays what it is.
+    #[command(
+        after_help = "Examples:\n  ldm convert runs/text text-diffusers --to diffusers\n  ldm convert sd-v1-4.ckpt sd-v1-4 --to ldm --dtype f16\n  ldm convert stable-diffusion-v1-5 v1-5.ckpt --to compvis"
+    )]
+    Convert(ConvertArgs),
+    /// Files that models and metrics need beside themselves: tokenizers, the networks of LPIPS and FID.
+    #[command(subcommand)]
+    Weights(WeightsCommand),
+}

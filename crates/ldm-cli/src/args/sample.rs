@@ -1,0 +1,16 @@
+//! `ldm sample`.
+
+use clap::Args;
+
+use super::{GenerateArgs, ModelArgs};
+
+#[derive(Debug, Args)]
+pub(crate) struct SampleArgs {
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// A class by number or name, or several, taken in turn.
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) class: Vec<String>,
+    #[command(flatten)]
+    pub(crate) generate: GenerateArgs,
+}

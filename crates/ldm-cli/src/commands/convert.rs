@@ -1,0 +1,43 @@
+//! `ldm convert`: one form of a model to another. Every value stays what it is.
+
+use anyhow::{Context, bail};
+use ldm_core::device::parse_dtype;
+use ldm_pipelines::{Converting, ModelSource, Target, convert};
+
+use crate::args::{ConvertArgs, Form};
+use crate::output;
+use crate::progress::Talk;
+
+pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
+    // Before anything is read, which may take long.
+    output::free(&args.out, args.force)?;
+    if args.force && args.out.is_dir() && !looks_like_a_model(&args.out) {
+        bail!("{}: a folder that holds no model, and is not replaced even with --force", args.out.display());
+    }
+    let how = Converting {
+        to: match args.to {
+            Form::Ldm => Target::Ldm,
+            Form::Compvis => Target::Compvis,
+            Form::Diffusers => Target::Diffusers,
+        },
+        kind: args.dtype.as_deref().map(parse_dtype).transpose()?,
+        ema: args.ema || !args.no_ema,
+        tokenizer: args.tokenizer.clone(),
+        force: args.force,
+    };
+    let source = ModelSource::find(&args.source, args.config.as_deref(), how.ema)?;
+    source.notes.iter().for_each(|note| Talk::warn(note));
+    convert(&source, &args.out, &how, &mut Talk::warn)
+        .with_context(|| format!("{} as {}", args.source.display(), args.out.display()))?;
+    println!("{}", args.out.display());
+    Ok(())
+}
+
+/// Whether a folder is what this command or diffusers writes: --force on a wrong path must not cost a home.
+fn looks_like_a_model(folder: &std::path::Path) -> bool {
+    let empty = folder.read_dir().is_ok_and(|mut entries| entries.next().is_none());
+    empty
+        || ["model_index.json", "config.json", "model.safetensors"]
+            .iter()
+            .any(|name| folder.join(name).is_file())
+}

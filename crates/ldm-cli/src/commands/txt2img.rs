@@ -1,0 +1,85 @@
+//! `ldm txt2img`: pictures of what a text says.
+
+use std::ops::Range;
+
+use anyhow::{Context, bail};
+use ldm_core::Prompt;
+use ldm_pipelines::{LatentDiffusion, Needs};
+use serde_json::{Map, Value, json};
+
+use crate::args::Txt2imgArgs;
+use crate::making::{Making, Subject};
+use crate::model;
+use crate::progress::Talk;
+
+pub(crate) fn run(args: &Txt2imgArgs, talk: Talk) -> anyhow::Result<()> {
+    let texts = prompts(args)?;
+    let each = args.generate.num_images;
+    let making = Making::new(&args.generate, "txt2img", texts.len() * each)?;
+    let model = model::open_diffusion(&args.model, args.text.tokenizer.as_deref())?;
+    model::check_needs(&model, &args.model, &[Needs::Text])?;
+    warn_of_cuts(&model, "the prompt", &texts);
+    warn_of_cuts(&model, "the negative prompt", std::slice::from_ref(&args.text.negative_prompt));
+    let subject = Texts { given: texts, each, negative: &args.text.negative_prompt };
+    making.run(&model, &args.model, model::guidance_scale(&model), &subject, talk)
+}
+
+/// What to draw, a text each.
+fn prompts(args: &Txt2imgArgs) -> anyhow::Result<Vec<String>> {
+    let Some(path) = &args.prompts_from else {
+        return Ok(vec![args.prompt.clone().context("a prompt, or --prompts-from")?]);
+    };
+    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let prompts: Vec<String> =
+        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(Into::into).collect();
+    if prompts.is_empty() {
+        bail!("{}: expected a prompt a line, and there is none", path.display());
+    }
+    Ok(prompts)
+}
+
+/// Says what of each text the model does not read.
+fn warn_of_cuts(model: &LatentDiffusion, what: &str, texts: &[String]) {
+    let cuts = model.conditioner.cut(&Prompt::text(texts.iter().cloned()));
+    for cut in cuts.into_iter().flatten() {
+        Talk::warn(&format!("{what} is longer than the model reads, left out: {cut}"));
+    }
+}
+
+/// Texts, each for several pictures in a row.
+struct Texts<'a> {
+    given: Vec<String>,
+    each: usize,
+    negative: &'a str,
+}
+
+impl Texts<'_> {
+    fn of(&self, picture: usize) -> &str {
+        &self.given[picture / self.each]
+    }
+}
+
+impl Subject for Texts<'_> {
+    fn prompt(&self, pictures: Range<usize>) -> anyhow::Result<Prompt> {
+        Ok(Prompt::text(pictures.map(|picture| self.of(picture))))
+    }
+
+    fn negative(&self, count: usize) -> Option<Prompt> {
+        (!self.negative.is_empty()).then(|| Prompt::text(std::iter::repeat_n(self.negative, count)))
+    }
+
+    fn heading(&self, picture: usize) -> String {
+        let negative = match self.negative {
+            "" => String::new(),
+            negative => format!("Negative prompt: {negative}\n"),
+        };
+        format!("{}\n{negative}", self.of(picture))
+    }
+
+    fn json(&self, picture: usize) -> Map<String, Value> {
+        Map::from_iter([
+            ("prompt".to_owned(), json!(self.of(picture))),
+            ("negative_prompt".to_owned(), json!(self.negative)),
+        ])
+    }
+}

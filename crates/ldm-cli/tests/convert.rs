@@ -1,0 +1,174 @@
+//! `ldm convert` as a person meets it: forms that are the same model, and outputs that are whole or not there.
+
+#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use ldm_core::nn::unfilled;
+use ldm_core::weights::Checkpoint;
+use ldm_pipelines::{FirstStageModel, ModelFile};
+use serde_json::{Map, Value, json};
+use tch::Device;
+
+/// A large one, so that writing it takes a while.
+const FIRST_STAGE: &str = include_str!("../../../configs/autoencoder/kl-f8.yaml");
+const SMALL: &str = include_str!("../../../configs/tiny/first-stage-vq-f4.yaml");
+
+struct Desk(tempfile::TempDir);
+
+impl Desk {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ldm"));
+        command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
+        command
+    }
+
+    #[track_caller]
+    fn done(&self, args: &[&str]) -> String {
+        let output = self.command(args).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    #[track_caller]
+    fn fails(&self, args: &[&str], expected: &str) {
+        let Output { status, stderr, .. } = self.command(args).output().unwrap();
+        let said = text(&stderr);
+        assert!(status.code() == Some(1) && said.contains(expected), "{args:?}: {said}");
+    }
+
+    /// A folder of ours whose weights are zeros that take no room on the disk.
+    fn model(&self, name: &str, config: &str) {
+        let folder = self.path(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("config.yaml"), config).unwrap();
+        let config = ModelFile::parse(config, "config.yaml", &[]).unwrap().model.first_stage().unwrap();
+        let model = unfilled(|| FirstStageModel::new(&config, Device::Cpu)).unwrap();
+        let (mut header, mut at) = (Map::new(), 0);
+        for (name, variable) in model.vs.variables() {
+            let end = at + 4 * variable.numel();
+            header.insert(name, json!({"dtype": "F32", "shape": variable.size(), "data_offsets": [at, end]}));
+            at = end;
+        }
+        let header = Value::Object(header).to_string();
+        let mut file = File::create(folder.join("model.safetensors")).unwrap();
+        file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+        file.write_all(header.as_bytes()).unwrap();
+        file.set_len((8 + header.len() + at) as u64).unwrap();
+    }
+
+    fn names(&self, folder: &str) -> Vec<String> {
+        let entries = self.path(folder).read_dir().unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn forms_are_the_same_model() {
+    let desk = Desk::new();
+    desk.model("ours", SMALL);
+    assert_eq!(desk.done(&["convert", "ours", "theirs", "--to", "diffusers"]), "theirs\n");
+    assert_eq!(desk.names("theirs"), ["config.json", "diffusion_pytorch_model.safetensors"]);
+    desk.done(&["convert", "theirs", "one.ckpt", "--to", "compvis", "--dtype", "bf16"]);
+    let one = Checkpoint::open(desk.path("one.ckpt")).unwrap();
+    assert_eq!(one.info("decoder.conv_out.weight").unwrap().kind, tch::Kind::BFloat16);
+    let yaml = std::fs::read_to_string(desk.path("one.yaml")).unwrap();
+    assert!(yaml.contains("ldm.models.autoencoder.VQModel") && yaml.contains("torch.nn.Identity"), "{yaml}");
+    for model in ["ours", "theirs", "one.ckpt"] {
+        let said = desk.done(&["inspect", model]);
+        assert!(said.contains("VQ first stage, f = 4"), "{said}");
+    }
+    let help = desk.done(&["convert", "--help"]);
+    assert!(help.contains("Examples:") && help.contains("--to <TO>"), "{help}");
+}
+
+#[test]
+fn what_is_there_stays() {
+    let desk = Desk::new();
+    desk.model("ours", SMALL);
+    std::fs::create_dir(desk.path("home")).unwrap();
+    std::fs::write(desk.path("home/letter.txt"), "dear").unwrap();
+    desk.fails(&["convert", "ours", "home", "--to", "ldm"], "--force");
+    desk.fails(&["convert", "ours", "home", "--to", "ldm", "--force"], "holds no model");
+    desk.fails(&["convert", "home", "new", "--to", "ldm"], "no model here");
+    desk.fails(&["convert", "ours", "new", "--to", "ldm", "--dtype", "f8"], "f8");
+    assert_eq!(desk.names("home"), ["letter.txt"]);
+    desk.done(&["convert", "ours", "ours", "--to", "ldm", "--force"]);
+    assert_eq!(desk.names("."), ["home", "ours"]);
+}
+
+#[test]
+fn a_full_disk_leaves_nothing() {
+    let desk = Desk::new();
+    desk.model("ours", SMALL);
+    std::fs::create_dir(desk.path("disk")).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"])
+        .arg(desk.path("disk"))
+        .stderr(Stdio::null())
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: this user cannot mount a tmpfs");
+        return;
+    }
+    let outputs: Vec<(String, Output)> = [("a", "ldm"), ("b.ckpt", "compvis"), ("c", "diffusers")]
+        .map(|(out, to)| {
+            let out = format!("disk/{out}");
+            let output = desk.command(&["convert", "ours", &out, "--to", to]).output().unwrap();
+            (out, output)
+        })
+        .into();
+    let left = desk.names("disk");
+    assert!(Command::new("umount").arg(desk.path("disk")).status().unwrap().success());
+    for (out, output) in outputs {
+        assert_eq!(output.status.code(), Some(1), "{out}");
+        assert!(text(&output.stderr).contains("No space left on device"), "{out}: {}", text(&output.stderr));
+    }
+    assert_eq!(left, [""; 0]);
+}
+
+#[test]
+fn ctrl_c_leaves_nothing() {
+    let desk = Desk::new();
+    desk.model("ours", FIRST_STAGE);
+    for (out, to) in [("a", "ldm"), ("b.ckpt", "compvis"), ("c", "diffusers")] {
+        let mut child = desk
+            .command(&["convert", "ours", out, "--to", to])
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let begun = Instant::now();
+        while !desk.names(".").iter().any(|name| name.starts_with(".part-")) {
+            assert!(child.try_wait().unwrap().is_none(), "{out}: ended before it could be stopped");
+            assert!(begun.elapsed() < Duration::from_secs(30), "{out}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let asked = Instant::now();
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{out}");
+        assert!(asked.elapsed() < Duration::from_secs(2), "{out}: {:?}", asked.elapsed());
+        assert_eq!(desk.names("."), ["ours"], "{out}");
+    }
+    assert!(Path::new(&desk.path("ours/model.safetensors")).is_file());
+}
