@@ -8,7 +8,7 @@ their published configs, 1.07 G parameters, and writes them as diffusers does, i
     cargo run --release -p ldm-core --example load_time -- FOLDER [f32|f16|bf16]
 
 Each of the latter two reads every file once beforehand, so that both find them in the page cache, loads three times in
-one process, and prints seconds and the process' peak memory. Run nothing beside them.
+one process, and prints seconds and the process' peak memory. Run nothing beside them. `load_time.md` has the results.
 """
 
 import json
