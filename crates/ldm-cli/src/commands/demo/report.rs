@@ -145,7 +145,14 @@ fn curve(points: &[(f64, f64)], label: &str) -> anyhow::Result<String> {
             .x_label_area_size(35)
             .y_label_area_size(60)
             .build_cartesian_2d(0. ..last, ((low * 0.9)..(high * 1.1)).log_scale())?;
-        chart.configure_mesh().x_desc("step").y_desc(label).light_line_style(WHITE).draw()?;
+        chart
+            .configure_mesh()
+            .x_desc("step")
+            .y_desc(label)
+            .x_label_formatter(&|step| format!("{step:.0}"))
+            .y_label_formatter(&|value| format!("{value:.2}"))
+            .light_line_style(WHITE)
+            .draw()?;
         chart.draw_series(LineSeries::new(positive().copied(), &BLUE))?;
         area.present()?;
     }
