@@ -10,7 +10,7 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::{LossConfig, PixelLoss, ReconstructionLoss, SampleConfig};
-use crate::objective::{Loss, Objective, variables, with_gradients};
+use crate::objective::{Loss, Moment, Objective, Turn, variables, with_gradients};
 use crate::preview::two_rows;
 
 /// Reconstruction plus the latent's own loss. Perceptual and adversarial terms will stand beside them.
@@ -80,7 +80,7 @@ impl Objective for AutoencoderObjective {
         Ok(())
     }
 
-    fn loss(&self, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
+    fn loss(&self, _moment: Moment, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
         let image = self.place(&batch.images)?; //                                       [B, 3, H, W]
         let pass = self.model.forward(&image, noise, true);
         let difference = pass.image.to_kind(Kind::Float) - &image;
@@ -107,12 +107,12 @@ impl Objective for AutoencoderObjective {
         Ok(Loss { total, parts })
     }
 
-    fn trainable(&self) -> Vec<(String, Tensor)> {
-        with_gradients(variables(&self.vs, &[""]))
+    fn turns(&self) -> Vec<Turn> {
+        vec![Turn { name: "generator", trainable: self.averaged(), rate: 1. }]
     }
 
     fn averaged(&self) -> Vec<(String, Tensor)> {
-        self.trainable()
+        with_gradients(variables(&self.vs, &[""]))
     }
 
     fn weights(&self) -> Vec<(String, Tensor)> {

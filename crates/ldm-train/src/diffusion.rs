@@ -13,7 +13,7 @@ use ldm_schedulers::{SamplerConfig, Spacing};
 use tch::{Device, Kind, Tensor};
 
 use crate::config::SampleConfig;
-use crate::objective::{Loss, Objective, variables, with_gradients};
+use crate::objective::{Loss, Moment, Objective, Turn, variables, with_gradients};
 
 const UNET: &str = "model.diffusion_model.";
 const CONDITIONER: &str = "cond_stage_model.";
@@ -111,7 +111,7 @@ impl Objective for DiffusionObjective {
         Ok(())
     }
 
-    fn loss(&self, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
+    fn loss(&self, _moment: Moment, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
         let z = self.model.encode(&batch.images, noise); // [B, C, h, w]
         let t = noise.integers(self.model.config.timesteps as i64, z.size()[0], &z);
         let eps = noise.like(&z);
@@ -129,8 +129,9 @@ impl Objective for DiffusionObjective {
         Ok(Loss { total, parts })
     }
 
-    fn trainable(&self) -> Vec<(String, Tensor)> {
-        with_gradients(variables(self.model.vs(), &[UNET, CONDITIONER]))
+    fn turns(&self) -> Vec<Turn> {
+        let trainable = with_gradients(variables(self.model.vs(), &[UNET, CONDITIONER]));
+        vec![Turn { name: "diffusion", trainable, rate: 1. }]
     }
 
     /// The U-Net alone, as the reference (`ddpm.py:83`).

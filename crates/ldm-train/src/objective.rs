@@ -17,6 +17,29 @@ pub struct Loss {
     pub parts: Vec<(&'static str, Tensor)>,
 }
 
+/// One optimizer's part in a step: a loss of its own, for parameters of its own, by a forward pass of its own.
+///
+/// A diffusion model has one turn; a first stage that is trained against a discriminator has two, as the reference's
+/// `optimizer_idx` 0 and 1.
+#[derive(Debug)]
+pub struct Turn {
+    /// Its name in the log where there are several: `generator`, `discriminator`.
+    pub name: &'static str,
+    /// The parameters it trains, by name, sorted; no other turn trains them.
+    pub trainable: Vec<(String, Tensor)>,
+    /// Multiplier of the learning rate (`lr_g_factor`).
+    pub rate: f64,
+}
+
+/// Where in a run a loss is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment {
+    /// Which of [`Objective::turns`].
+    pub turn: usize,
+    /// Optimizer steps taken before this one, CompVis' `global_step`.
+    pub step: u64,
+}
+
 /// A model under training, seen by the loop. Owns no optimizer, writes no file.
 pub trait Objective {
     /// Whether pictures of `[H, W]` fit the model.
@@ -31,14 +54,17 @@ pub trait Objective {
     /// When the batch does not fit the model.
     fn prepare(&mut self, first: &Batch, noise: &mut dyn NoiseSource) -> Result<()>;
 
-    /// The loss of one batch.
+    /// The parts of a step, in the order they are taken.
+    fn turns(&self) -> Vec<Turn>;
+
+    /// The loss of one batch in one turn. While it runs, the parameters of the other turns take no gradient.
     ///
     /// # Errors
     /// When the batch does not fit the model.
-    fn loss(&self, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss>;
+    fn loss(&self, moment: Moment, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss>;
 
-    /// The parameters that are trained, by name, sorted.
-    fn trainable(&self) -> Vec<(String, Tensor)>;
+    /// Once a step, when every turn's optimizer has moved: what a model does with its state beside gradients.
+    fn after_step(&mut self, _noise: &mut dyn NoiseSource) {}
 
     /// The parameters the running average covers, by name, sorted.
     fn averaged(&self) -> Vec<(String, Tensor)>;

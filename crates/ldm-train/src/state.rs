@@ -11,7 +11,7 @@ use tch::Tensor;
 
 use crate::ema::Ema;
 use crate::objective::Objective;
-use crate::optimizer::AdamW;
+use crate::optimizer::{AdamW, copy_named};
 
 /// Where a run stands.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
@@ -39,16 +39,17 @@ impl TrainState {
 }
 
 /// Writes a checkpoint's four files into `folder`; `state.json` is the last, so a folder that has it is whole.
-pub(crate) fn write(
+pub(crate) fn write<'a>(
     folder: &Path,
     state: &TrainState,
     objective: &dyn Objective,
-    optimizer: &AdamW,
+    optimizers: impl Iterator<Item = &'a AdamW>,
     ema: Option<&Ema>,
 ) -> Result<()> {
     let metadata = BTreeMap::from([("step".to_owned(), state.step.to_string())]);
     weights::save(folder.join("model.safetensors"), &objective.weights(), &metadata)?;
-    weights::save(folder.join("optimizer.safetensors"), &optimizer.state(), &metadata)?;
+    let moments: Vec<(String, Tensor)> = optimizers.flat_map(AdamW::state).collect();
+    weights::save(folder.join("optimizer.safetensors"), &moments, &metadata)?;
     if let Some(ema) = ema {
         weights::save(folder.join("ema.safetensors"), &ema.state(), &metadata)?;
     }
@@ -57,10 +58,10 @@ pub(crate) fn write(
 }
 
 /// Reads what [`write`] wrote.
-pub(crate) fn read(
+pub(crate) fn read<'a>(
     folder: &Path,
     objective: &mut dyn Objective,
-    optimizer: &mut AdamW,
+    optimizers: impl Iterator<Item = &'a mut AdamW>,
     ema: Option<&mut Ema>,
 ) -> Result<TrainState> {
     let path = folder.join("state.json");
@@ -68,7 +69,8 @@ pub(crate) fn read(
     let state: TrainState =
         serde_json::from_str(&text).map_err(|error| Error::format(&path, error.to_string()))?;
     objective.load(Checkpoint::open(folder.join("model.safetensors"))?)?;
-    optimizer.load(&Checkpoint::open(folder.join("optimizer.safetensors"))?)?;
+    let moments = optimizers.flat_map(|optimizer| optimizer.state()).collect();
+    copy_named(moments, &Checkpoint::open(folder.join("optimizer.safetensors"))?)?;
     if let Some(ema) = ema {
         ema.load(&Checkpoint::open(folder.join("ema.safetensors"))?, state.ema_updates)?;
     }

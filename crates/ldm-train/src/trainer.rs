@@ -6,56 +6,26 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use ldm_autoencoder::{FirstStageConfig, KlConfig, VqConfig};
 use ldm_core::device::device_name;
-use ldm_core::noise::{PerStep, mix};
-use ldm_core::weights::Checkpoint;
+use ldm_core::noise::PerStep;
 use ldm_core::{Error, Result};
 use ldm_data::{Batch, Dataset, Loader, LoaderConfig, Position};
-use ldm_pipelines::{ModelConfig, hand_on_tokenizer, weights_file};
+use ldm_pipelines::{ModelConfig, hand_on_tokenizer};
 use serde_json::json;
 use tch::{Device, Kind};
 
-use crate::autoencoder::AutoencoderObjective;
 use crate::config::{Dtype, RunConfig};
-use crate::diffusion::DiffusionObjective;
 use crate::ema::Ema;
+use crate::event::{Event, Finished};
 use crate::meter::{Meter, integers};
-use crate::objective::Objective;
+use crate::objective::{Moment, Objective, Turn};
 use crate::optimizer::AdamW;
+use crate::parts::parts;
 use crate::run_dir::RunDir;
 use crate::state::{self, TrainState};
 
-/// What a caller may want to show.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A step was taken.
-    Step {
-        /// Steps taken, this one included.
-        step: u64,
-        /// Steps in all.
-        steps: u64,
-    },
-    /// A line of `metrics.jsonl`: means since the last one.
-    Logged(&'a BTreeMap<String, f64>),
-    /// A validation's numbers.
-    Validated(&'a BTreeMap<String, f64>),
-    /// A checkpoint is whole.
-    Checkpoint(&'a Path),
-    /// A picture was written.
-    Sample(&'a Path),
-    /// A picture could not be read and is left out.
-    Skipped(&'a str),
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finished {
-    /// All steps are taken.
-    Done,
-    /// The caller asked it to stop; a checkpoint holds where.
-    Stopped,
-}
+/// Noise of what follows a step has numbers that no forward pass has.
+const AFTER: u64 = 1 << 63;
 
 /// A run: a model under training, its data, and where both are kept.
 pub struct Trainer {
@@ -63,7 +33,8 @@ pub struct Trainer {
     run: RunDir,
     device: Device,
     objective: Box<dyn Objective>,
-    optimizer: AdamW,
+    /// What each of the objective's turns moves, and by what.
+    turns: Vec<(Turn, AdamW)>,
     ema: Option<Ema>,
     data: Arc<dyn Dataset>,
     validation: Option<Arc<dyn Dataset>>,
@@ -111,8 +82,9 @@ impl Trainer {
         let checkpoint = run.newest_checkpoint()?;
         let (objective, data, validation) = parts(&config, device)?;
         let mut trainer = Self::assemble(config, run, device, objective, data, validation);
+        let optimizers = trainer.turns.iter_mut().map(|(_, optimizer)| optimizer);
         trainer.state =
-            state::read(&checkpoint, &mut *trainer.objective, &mut trainer.optimizer, trainer.ema.as_mut())?;
+            state::read(&checkpoint, &mut *trainer.objective, optimizers, trainer.ema.as_mut())?;
         trainer.run.truncate_metrics(trainer.state.step)?;
         Ok(trainer)
     }
@@ -125,14 +97,22 @@ impl Trainer {
         data: Arc<dyn Dataset>,
         validation: Option<Arc<dyn Dataset>>,
     ) -> Self {
-        let optimizer = AdamW::new(objective.trainable(), config.train.optimizer);
+        let turns = objective
+            .turns()
+            .into_iter()
+            .map(|turn| {
+                let params = turn.trainable.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
+                let optimizer = AdamW::new(params.collect(), config.train.optimizer);
+                (turn, optimizer)
+            })
+            .collect();
         let ema = config.train.ema.map(|ema| Ema::new(objective.averaged(), ema.decay));
         Self {
             config,
             run,
             device,
             objective,
-            optimizer,
+            turns,
             ema,
             data,
             validation,
@@ -152,7 +132,7 @@ impl Trainer {
 
     /// Parameters under training.
     pub fn parameters(&self) -> usize {
-        self.objective.trainable().iter().map(|(_, tensor)| tensor.numel()).sum()
+        self.turns.iter().flat_map(|(turn, _)| &turn.trainable).map(|(_, tensor)| tensor.numel()).sum()
     }
 
     /// Trains until all steps are taken, or until `stop` is set: then a checkpoint is written and the run can be
@@ -174,19 +154,22 @@ impl Trainer {
         let mut named = BTreeSet::new();
         while self.state.step < train.steps {
             let step = self.state.step;
-            self.optimizer.zero_grad();
+            let lr = rate * train.schedule.at(step, train.steps);
             for micro in 0..train.accumulate {
                 let waiting = Instant::now();
                 let batch = loader.next().expect("an endless loader")?;
                 meter.waited += waiting.elapsed().as_secs_f64();
                 self.state.images += batch.images.size()[0] as u64;
                 meter.images += batch.images.size()[0] as u64;
-                self.backward(&batch, step * train.accumulate + micro, &mut meter)?;
+                for turn in 0..self.turns.len() {
+                    self.backward(turn, &batch, micro, &mut meter)?;
+                    // In the last micro-batch a turn moves before the next one looks, as Lightning has it.
+                    if micro + 1 == train.accumulate {
+                        self.take(turn, lr, &mut meter);
+                    }
+                }
             }
-            let norm = self.optimizer.clip(train.clip_grad);
-            meter.add("grad_norm", &norm);
-            let lr = rate * train.schedule.at(step, train.steps);
-            self.optimizer.step(lr);
+            self.objective.after_step(&mut PerStep::new(train.seed, 0, AFTER | step));
             if let Some(ema) = &mut self.ema {
                 ema.update();
             }
@@ -241,19 +224,38 @@ impl Trainer {
         Ok(Finished::Done)
     }
 
-    /// Forward and backward of one micro-batch.
-    fn backward(&self, batch: &Batch, micro_step: u64, meter: &mut Meter) -> Result<()> {
-        let mut noise = PerStep::new(self.config.train.seed, 0, micro_step);
+    /// Forward and backward of one micro-batch for one turn.
+    fn backward(&mut self, turn: usize, batch: &Batch, micro: u64, meter: &mut Meter) -> Result<()> {
+        for (index, (other, optimizer)) in self.turns.iter_mut().enumerate() {
+            for (_, tensor) in &other.trainable {
+                let _ = tensor.set_requires_grad(index == turn);
+            }
+            if index == turn && micro == 0 {
+                optimizer.zero_grad();
+            }
+        }
+        let step = self.state.step;
+        let pass = (step * self.config.train.accumulate + micro) * self.turns.len() as u64 + turn as u64;
+        let mut noise = PerStep::new(self.config.train.seed, 0, pass);
         let loss = {
             let kind = if self.config.train.dtype == Dtype::Bf16 { Kind::BFloat16 } else { Kind::Float };
             let _autocast = ldm_libtorch::autocast(self.device, kind);
-            self.objective.loss(batch, &mut noise)?
+            self.objective.loss(Moment { turn, step }, batch, &mut noise)?
         };
         (loss.total / self.config.train.accumulate as f64).backward();
         for (name, value) in &loss.parts {
             meter.add(name, value);
         }
         Ok(())
+    }
+
+    /// Clips one turn's gradients and moves its parameters.
+    fn take(&mut self, turn: usize, lr: f64, meter: &mut Meter) {
+        let several = self.turns.len() > 1;
+        let (turn, optimizer) = &mut self.turns[turn];
+        let norm = optimizer.clip(self.config.train.clip_grad);
+        meter.add(&if several { format!("grad_norm/{}", turn.name) } else { "grad_norm".into() }, &norm);
+        optimizer.step(lr * turn.rate);
     }
 
     fn loader(&self, start: Position) -> Result<Loader> {
@@ -269,7 +271,8 @@ impl Trainer {
     fn checkpoint(&self) -> Result<PathBuf> {
         let (objective, ema) = (&*self.objective, self.ema.as_ref());
         let path = self.run.checkpoint(self.state.step, self.config.train.keep, |folder| {
-            state::write(folder, &self.state, objective, &self.optimizer, ema)
+            let optimizers = self.turns.iter().map(|(_, optimizer)| optimizer);
+            state::write(folder, &self.state, objective, optimizers, ema)
         })?;
         state::write_model(
             &self.run.model(),
@@ -331,67 +334,4 @@ impl Trainer {
         }
         Ok(line)
     }
-}
-
-type Parts = (Box<dyn Objective>, Arc<dyn Dataset>, Option<Arc<dyn Dataset>>);
-
-/// Data and model of a config, nothing written.
-fn parts(config: &RunConfig, device: Device) -> Result<Parts> {
-    let base = config.path().parent().unwrap_or(Path::new("."));
-    let data = config.data.train.open(base)?;
-    if data.len() < config.data.batch_size {
-        return Err(Error::config(
-            config.path(),
-            format!(
-                "data.params.batch_size: the set has {} pictures, got {}",
-                data.len(),
-                config.data.batch_size
-            ),
-        ));
-    }
-    let validation = config.data.validation.as_ref().map(|set| set.open(base)).transpose()?;
-    // Initialisation draws from libtorch's global generator.
-    ldm_libtorch::set_seed(mix(config.train.seed, &[]));
-    let objective: Box<dyn Objective> = match &config.model {
-        ModelConfig::LatentDiffusion(model) => {
-            let first_stage = match &model.first_stage_config {
-                FirstStageConfig::Kl(kl) => kl.ckpt_path.as_deref(),
-                FirstStageConfig::Vq(vq) => vq.ckpt_path.as_deref(),
-                FirstStageConfig::Identity(_) => None,
-            };
-            if model.scheduler_config.is_some() {
-                let why = "the learning rate's course is train.schedule here, leave it out";
-                return Err(Error::config(config.path(), format!("model.params.scheduler_config: {why}")));
-            }
-            if model.ckpt_path.is_some() {
-                return Err(unsupported_start(config, "model.params.ckpt_path"));
-            }
-            let first_stage = first_stage.map(|path| Checkpoint::open(weights_file(path)?)).transpose()?;
-            if first_stage.is_none() && !matches!(model.first_stage_config, FirstStageConfig::Identity(_)) {
-                return Err(Error::config(
-                    config.path(),
-                    "model.params.first_stage_config.params.ckpt_path: a diffusion model needs the trained first stage it stands on",
-                ));
-            }
-            let dropout = config.train.conditioning_dropout;
-            Box::new(DiffusionObjective::new(model, first_stage, dropout, device)?)
-        }
-        other => {
-            let first_stage = other.first_stage().expect("every other model is a first stage");
-            if let FirstStageConfig::Kl(KlConfig { ckpt_path: Some(_), .. })
-            | FirstStageConfig::Vq(VqConfig { ckpt_path: Some(_), .. }) = &first_stage
-            {
-                return Err(unsupported_start(config, "model.params.ckpt_path"));
-            }
-            Box::new(AutoencoderObjective::new(&first_stage, device)?)
-        }
-    };
-    Ok((objective, data, validation))
-}
-
-/// Refuses to start from weights, which a later version will do, rather than to pass over the wish.
-fn unsupported_start(config: &RunConfig, key: &str) -> Error {
-    let why =
-        "a new run starts from fresh weights in this version; leave it out, or go on with a run by --resume";
-    Error::config(config.path(), format!("{key}: {why}"))
 }
