@@ -83,8 +83,12 @@ pub struct TrainConfig {
     pub log_every: u64,
     /// Steps between checkpoints; the last step always writes one.
     pub checkpoint_every: u64,
-    /// How many checkpoints are kept.
+    /// How many of the newest checkpoints are kept.
     pub keep: usize,
+    /// Checkpoints of steps that are multiples of it are kept for good; 0 keeps none for good.
+    pub keep_every: u64,
+    /// The best checkpoints by a number of the validation are kept too; every validation then writes one.
+    pub keep_best: Option<KeepBest>,
     /// Steps between validations; 0 validates at the end only.
     pub validate_every: u64,
     /// Pictures of a validation; 0 takes all.
@@ -109,11 +113,36 @@ impl Default for TrainConfig {
             log_every: 50,
             checkpoint_every: 1000,
             keep: 3,
+            keep_every: 0,
+            keep_best: None,
             validate_every: 0,
             validate_images: 512,
             samples: SampleConfig::default(),
         }
     }
+}
+
+/// The best checkpoints by a number of the validation. CompVis `main.py:480` (`monitor`, `save_top_k`).
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeepBest {
+    /// The number's name in the log: `val/psnr`, `val/loss_simple`, …
+    pub metric: String,
+    /// Whether less or more is better.
+    pub mode: BestMode,
+    /// How many are kept.
+    #[serde(default = "three")]
+    pub count: usize,
+}
+
+/// Whether less or more is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BestMode {
+    /// Less is better: losses.
+    Min,
+    /// More is better: PSNR.
+    Max,
 }
 
 /// Precision of the forward pass.
@@ -205,6 +234,10 @@ fn two() -> usize {
     2
 }
 
+fn three() -> usize {
+    3
+}
+
 /// Keys whose values are files or folders.
 const PATH_KEYS: [&str; 5] = ["path", "ckpt_path", "split", "exclude", "remap"];
 
@@ -288,6 +321,14 @@ impl RunConfig {
         }
         if train.clip_grad.is_some_and(|clip| clip <= 0.) {
             return refuse("train.clip_grad: expected a positive norm, or leave it out".into());
+        }
+        if let Some(best) = &train.keep_best {
+            if self.data.validation.is_none() {
+                return refuse("train.keep_best: needs held-back pictures, data.params.validation".into());
+            }
+            if best.count == 0 {
+                return refuse("train.keep_best.count: expected at least 1".into());
+            }
         }
         let rate = self.learning_rate()?;
         if !(rate.is_finite() && rate > 0.) {

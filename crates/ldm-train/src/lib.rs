@@ -12,6 +12,8 @@ mod config;
 mod diffusion;
 mod ema;
 mod event;
+mod event_file;
+mod keep;
 mod learning_rate;
 mod meter;
 mod objective;
@@ -24,12 +26,13 @@ mod trainer;
 
 pub use autoencoder::AutoencoderObjective;
 pub use config::{
-    DataConfig, DataModule, Dtype, EmaConfig, LossConfig, PixelLoss, ReconstructionLoss, RunConfig,
+    BestMode, DataConfig, DataModule, Dtype, EmaConfig, KeepBest, LossConfig, PixelLoss, ReconstructionLoss, RunConfig,
     SampleConfig, TrainConfig,
 };
 pub use diffusion::DiffusionObjective;
 pub use ema::Ema;
 pub use event::{Event, Finished};
+pub use keep::Keep;
 pub use learning_rate::LearningRate;
 pub use objective::{Loss, Moment, Objective, Turn};
 pub use optimizer::{AdamW, AdamWConfig};

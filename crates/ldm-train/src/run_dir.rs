@@ -5,11 +5,16 @@ use std::path::{Path, PathBuf};
 
 use ldm_core::{Error, Result, files};
 
+use crate::event_file::EventFile;
+use crate::keep::Keep;
+use crate::state::{self, TrainState};
+
 /// ```text
 /// runs/NAME/
 ///   config.yaml            what was asked, resolved, complete
 ///   environment.json       versions, device, seed, data fingerprint
 ///   metrics.jsonl          a line a logged step
+///   tensorboard/           the same as event files
 ///   samples/step-0001000.png
 ///   checkpoints/step-0001000/   model.safetensors  ema.safetensors  optimizer.safetensors  state.json
 ///   checkpoints/latest     names the newest complete one
@@ -119,22 +124,34 @@ impl RunDir {
         files::write_bytes(path, kept.as_bytes())
     }
 
+    /// Starts an event file of TensorBoard's; `from` is the step a resumed run goes on from.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub(crate) fn events(&self, from: Option<u64>) -> Result<EventFile> {
+        EventFile::create(&self.root.join("tensorboard"), from)
+    }
+
     /// Has `write` fill the folder of the checkpoint of step `step`, and gives it its name when it is whole and
-    /// durable; then forgets all but the newest `keep`.
+    /// durable; then forgets those that `keep` does not name.
     ///
     /// # Errors
     /// Whatever `write` returns, and [`Error::Io`]; nothing half-written stays, and older checkpoints are untouched.
     pub fn checkpoint(
         &self,
         step: u64,
-        keep: usize,
+        keep: &Keep,
         write: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
         let folder = self.root.join("checkpoints");
         let whole = folder.join(name(step));
         let partial = folder.join(format!("{PARTIAL}{}", name(step)));
-        // Left by a run that was killed here.
-        let _ = std::fs::remove_dir_all(&partial);
+        // Left by a run that was killed here, or anywhere before.
+        for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))?.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
         std::fs::create_dir(&partial).map_err(Error::io(&partial))?;
         let written = write(&partial).and_then(|()| {
             if whole.exists() {
@@ -149,10 +166,17 @@ impl RunDir {
             return Err(error);
         }
         files::write_bytes(folder.join("latest"), format!("{}\n", name(step)).as_bytes())?;
-        let mut kept = self.checkpoints()?;
-        while kept.len() > keep {
-            let (_, oldest) = kept.remove(0);
-            std::fs::remove_dir_all(&oldest).map_err(Error::io(&oldest))?;
+        let kept = self.checkpoints()?;
+        let states: Vec<TrainState> =
+            kept.iter().map(|(_, path)| state::read_state(path)).collect::<Result<_>>()?;
+        let stays = keep.of(&states);
+        for ((step, path), state) in kept.iter().zip(&states) {
+            if !stays.contains(&state.step) {
+                // Under a name of its own while it goes: what is half removed is no checkpoint.
+                let going = folder.join(format!("{PARTIAL}{}", name(*step)));
+                std::fs::rename(path, &going).map_err(Error::io(path))?;
+                std::fs::remove_dir_all(&going).map_err(Error::io(&going))?;
+            }
         }
         Ok(whole)
     }

@@ -29,6 +29,9 @@ pub struct TrainState {
     pub batch: u64,
     /// Updates of the running average.
     pub ema_updates: u64,
+    /// The validation of this very step, where there was one.
+    #[serde(default)]
+    pub validation: BTreeMap<String, f64>,
 }
 
 impl TrainState {
@@ -57,6 +60,13 @@ pub(crate) fn write<'a>(
     files::write_bytes(folder.join("state.json"), format!("{text}\n").as_bytes())
 }
 
+/// Where a run stood when it wrote the checkpoint in `folder`.
+pub(crate) fn read_state(folder: &Path) -> Result<TrainState> {
+    let path = folder.join("state.json");
+    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    serde_json::from_str(&text).map_err(|error| Error::format(&path, error.to_string()))
+}
+
 /// Reads what [`write`] wrote.
 pub(crate) fn read<'a>(
     folder: &Path,
@@ -64,10 +74,7 @@ pub(crate) fn read<'a>(
     optimizers: impl Iterator<Item = &'a mut AdamW>,
     ema: Option<&mut Ema>,
 ) -> Result<TrainState> {
-    let path = folder.join("state.json");
-    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-    let state: TrainState =
-        serde_json::from_str(&text).map_err(|error| Error::format(&path, error.to_string()))?;
+    let state = read_state(folder)?;
     objective.load(Checkpoint::open(folder.join("model.safetensors"))?)?;
     let moments = optimizers.flat_map(|optimizer| optimizer.state()).collect();
     copy_named(moments, &Checkpoint::open(folder.join("optimizer.safetensors"))?)?;

@@ -17,6 +17,7 @@ use tch::{Device, Kind};
 use crate::config::{Dtype, RunConfig};
 use crate::ema::Ema;
 use crate::event::{Event, Finished};
+use crate::keep::Keep;
 use crate::meter::{Meter, integers};
 use crate::objective::{Moment, Objective, Turn};
 use crate::optimizer::AdamW;
@@ -149,6 +150,7 @@ impl Trainer {
             let first = self.loader(Position::default())?.next().expect("an endless loader")?;
             self.objective.prepare(&first, &mut PerStep::new(train.seed, 0, u64::MAX))?;
         }
+        let mut events = self.run.events((self.state.step > 0).then_some(self.state.step))?;
         let mut meter = Meter::default();
         let mut last = Instant::now();
         let mut named = BTreeSet::new();
@@ -194,6 +196,7 @@ impl Trainer {
                     ));
                 }
                 self.run.log(&integers(&line))?;
+                events.scalars(done, &line)?;
                 observe(Event::Logged(&line));
                 for (index, why) in loader.skipped() {
                     if named.insert(*index) {
@@ -203,19 +206,24 @@ impl Trainer {
                 last = Instant::now();
             }
             let due = |every: u64| at_end || (every > 0 && done.is_multiple_of(every));
-            if due(train.checkpoint_every) || stopping {
+            self.state.validation.clear();
+            if due(train.validate_every) && !stopping {
+                let numbers = self.validate()?;
+                if !numbers.is_empty() {
+                    events.scalars(done, &numbers)?;
+                    observe(Event::Validated(&numbers));
+                    self.state.validation = numbers;
+                }
+            }
+            let rated = train.keep_best.is_some() && !self.state.validation.is_empty();
+            if due(train.checkpoint_every) || rated || stopping {
                 let path = self.checkpoint()?;
                 observe(Event::Checkpoint(&path));
             }
             if train.samples.count > 0 && due(train.samples.every) && !stopping {
                 let path = self.sample()?;
+                events.picture(done, "samples", &std::fs::read(&path).map_err(Error::io(&path))?)?;
                 observe(Event::Sample(&path));
-            }
-            if due(train.validate_every) && !stopping {
-                let numbers = self.validate()?;
-                if !numbers.is_empty() {
-                    observe(Event::Validated(&numbers));
-                }
             }
             if stopping && !at_end {
                 return Ok(Finished::Stopped);
@@ -270,7 +278,7 @@ impl Trainer {
 
     fn checkpoint(&self) -> Result<PathBuf> {
         let (objective, ema) = (&*self.objective, self.ema.as_ref());
-        let path = self.run.checkpoint(self.state.step, self.config.train.keep, |folder| {
+        let path = self.run.checkpoint(self.state.step, &Keep::from(&self.config.train), |folder| {
             let optimizers = self.turns.iter().map(|(_, optimizer)| optimizer);
             state::write(folder, &self.state, objective, optimizers, ema)
         })?;
@@ -328,6 +336,15 @@ impl Trainer {
         let found = self.averaged(|| self.objective.validate(&mut batches))?;
         let mut line: BTreeMap<String, f64> =
             found.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        if let Some(best) = &self.config.train.keep_best
+            && !line.is_empty()
+            && !line.contains_key(&best.metric)
+        {
+            let known: Vec<&str> = line.keys().map(String::as_str).collect();
+            let (known, metric) = (known.join(", "), &best.metric);
+            let message = format!("train.keep_best.metric: the validation gives {known}, got: {metric}");
+            return Err(Error::config(self.run.config(), message));
+        }
         if !line.is_empty() {
             line.insert("step".into(), self.state.step as f64);
             self.run.log(&integers(&line))?;
