@@ -76,13 +76,13 @@ const MAY_DRAW: [(&str, &[&str], &str); 9] = [
     ("crates/ldm-autoencoder/src/codebook.rs", &["Init::Uniform"], "initialisation of the codebook"),
     ("crates/ldm-conditioning/src/class.rs", &["Init::Randn"], "initialisation of the table of classes"),
     ("crates/ldm-conditioning/src/clip_text.rs", &["Init::Randn"], "initialisation of tokens and positions"),
-    ("crates/ldm-conditioning/src/spatial.rs", &["Init::Uniform"], "initialisation of a layer without bias"),
     (
         "crates/ldm-conditioning/src/token_encoder.rs",
         &["Init::Randn"],
         "initialisation of tokens and positions",
     ),
     ("crates/ldm-unet/src/pool.rs", &["Init::Randn"], "initialisation of the positional embedding"),
+    ("crates/ldm-unet/src/unet.rs", &["Init::Randn"], "initialisation of the table of labels"),
     ("crates/ldm-train/src/trainer.rs", &["set_seed"], "initialisation follows from the run's seed"),
 ];
 

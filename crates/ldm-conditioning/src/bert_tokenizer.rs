@@ -19,10 +19,14 @@ pub(crate) fn from_words(words: &str, path: &Path) -> Result<Tokenizer> {
     }
     let model = WordPiece::builder().vocab(vocab).unk_token("[UNK]".into()).build().map_err(damaged)?;
     let mut tokenizer = Tokenizer::new(model);
-    // Clean, CJK set apart, accents off because of lower case.
-    tokenizer.with_normalizer(Some(BertNormalizer::new(true, true, None, true))).map_err(damaged)?;
+    tokenizer.with_normalizer(Some(normalizer())).map_err(damaged)?;
     tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
     let marks = marks.map(|mark| AddedToken::from(mark, true));
     tokenizer.add_special_tokens(marks).map_err(damaged)?;
     Ok(tokenizer)
+}
+
+/// Clean, CJK set apart, accents off because of lower case.
+pub(crate) fn normalizer() -> BertNormalizer {
+    BertNormalizer::new(true, true, None, true)
 }

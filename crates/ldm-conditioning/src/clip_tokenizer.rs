@@ -67,9 +67,7 @@ fn build(vocab: Vocab, merges: Merges, path: &Path) -> Result<Tokenizer> {
         .build()
         .map_err(damaged)?;
     let mut tokenizer = Tokenizer::new(model);
-    let spaces = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ").map_err(damaged)?;
-    let normalizers = Normalizers::new(vec![NFC.into(), spaces.into(), Lowercase.into()]);
-    tokenizer.with_normalizer(Some(normalizers)).map_err(damaged)?;
+    tokenizer.with_normalizer(Some(normalizer().map_err(damaged)?)).map_err(damaged)?;
     let words = Split::new(SplitPattern::Regex(WORDS.into()), SplitDelimiterBehavior::Removed, true)
         .map_err(damaged)?;
     let bytes = ByteLevel::new(false, true, true);
@@ -77,6 +75,12 @@ fn build(vocab: Vocab, merges: Merges, path: &Path) -> Result<Tokenizer> {
     let marks = [start, end].map(|mark| AddedToken::from(mark, true));
     tokenizer.add_special_tokens(marks).map_err(damaged)?;
     Ok(tokenizer)
+}
+
+/// Composed, spaces single, lower case.
+pub(crate) fn normalizer() -> tokenizers::Result<Normalizers> {
+    let spaces = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?;
+    Ok(Normalizers::new(vec![NFC.into(), spaces.into(), Lowercase.into()]))
 }
 
 /// A visible character for each byte, in the order of their token numbers: first the 188 bytes that are visible in

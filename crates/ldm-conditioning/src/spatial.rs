@@ -1,8 +1,9 @@
 //! A map beside the latent: made smaller, and its channels fewer.
 
+use ldm_core::nn::conv2d_1x1;
 use ldm_core::{Conditioning, Error, Prompt, Result};
 use serde::{Deserialize, Serialize};
-use tch::nn::{self, Conv2D, ConvConfig, Init};
+use tch::nn::{self, Conv2D};
 use tch::{Device, Kind, Tensor};
 
 use crate::Conditioner;
@@ -97,12 +98,8 @@ impl SpatialRescaler {
                 "method: expected nearest, bilinear, bicubic or area, which are for maps, got {got}"
             ));
         }
-        let channel_mapper = out_channels.map(|channels| {
-            let bound = 1. / (in_channels as f64).sqrt(); // PyTorch's own, as all of `ldm_core::nn`
-            let init = Init::Uniform { lo: -bound, up: bound };
-            let config = ConvConfig { bias, ws_init: init, bs_init: init, ..ConvConfig::default() };
-            nn::conv2d(vs / "channel_mapper", in_channels, channels, 1, config)
-        });
+        let channel_mapper =
+            out_channels.map(|channels| conv2d_1x1(&(vs / "channel_mapper"), in_channels, channels, bias));
         Ok(Self { n_stages, method, multiplier, in_channels, channel_mapper, device: vs.device() })
     }
 

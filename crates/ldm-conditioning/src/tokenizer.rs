@@ -76,9 +76,9 @@ impl Tokenizer {
         [self.start, self.end, self.pad]
     }
 
-    /// The number of its tokens; every id is below it.
+    /// One more than the greatest id: the number of its tokens, with those that a list leaves out.
     pub fn vocab_size(&self) -> i64 {
-        self.inner.get_vocab_size(true) as i64
+        self.inner.get_vocab(true).into_values().max().map_or(0, |id| i64::from(id) + 1)
     }
 
     /// Texts to `max_length` tokens each: the beginning's mark, the text, cut where it is too long, the end's mark,

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use ldm_core::{Error, Result};
 use serde_json::{Value, json};
+use tokenizers::NormalizerWrapper;
 
-use crate::{Tokenizer, TokenizerKind};
+use crate::{Tokenizer, TokenizerKind, bert_tokenizer, clip_tokenizer};
 
 impl Tokenizer {
     /// The files of a folder `tokenizer/` that transformers' `CLIPTokenizer` or `BertTokenizer` opens, by name: the
     /// vocabulary, CLIP's merges, and `tokenizer_config.json` for texts of `max_length` tokens.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the tokenizer is of another form than the published ones.
+    /// [`Error::Invalid`] when the tokenizer is of another form than the published ones: these files cannot say that
+    /// upper case counts, or that there are words beside the vocabulary.
     pub fn transformers_files(&self, max_length: i64) -> Result<Vec<(&'static str, String)>> {
         let kind = self.kind();
         let odd =
@@ -20,6 +22,9 @@ impl Tokenizer {
         let whole: Value = serde_json::to_value(self.inner()).map_err(|_| odd())?;
         let model = &whole["model"];
         let vocab = model["vocab"].as_object().ok_or_else(odd)?;
+        if vocab.len() != self.inner().get_vocab_size(true) || whole["normalizer"] != normalizer(kind) {
+            return Err(odd());
+        }
         let by_id: BTreeMap<u64, &str> =
             vocab.iter().filter_map(|(token, id)| Some((id.as_u64()?, token.as_str()))).collect();
         let token = |id: u32| by_id.get(&u64::from(id)).map(|token| (*token).to_owned()).ok_or_else(odd);
@@ -52,6 +57,15 @@ impl Tokenizer {
         files.push(("tokenizer_config.json", format!("{config:#}\n")));
         Ok(files)
     }
+}
+
+/// What the published tokenizers make of a text first, which is how transformers reads these files.
+fn normalizer(kind: TokenizerKind) -> Value {
+    let normalizer = match kind {
+        TokenizerKind::Bert => NormalizerWrapper::from(bert_tokenizer::normalizer()),
+        TokenizerKind::Clip => clip_tokenizer::normalizer().expect("its pattern is right").into(),
+    };
+    serde_json::to_value(normalizer).expect("plain words")
 }
 
 /// A pair a line; they are written as pairs or as texts of two words.

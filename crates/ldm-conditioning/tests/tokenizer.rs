@@ -206,6 +206,17 @@ fn words_with_carriage_returns() {
     assert_eq!(rows(&ids), [[2, 5, 1, 4, 3, 0]]);
 }
 
+/// A line twice is one token, whose number is the latter: the numbers after it stay what they are.
+#[test]
+fn words_that_are_there_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vocab.txt");
+    fs::write(&path, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ncat\ncat\ndog\n").unwrap();
+    let tokenizer = Tokenizer::open(TokenizerKind::Bert, &path).unwrap();
+    assert_eq!(rows(&tokenizer.encode(&["cat dog"], 4).unwrap().ids), [[2, 6, 7, 3]]);
+    assert_eq!(tokenizer.vocab_size(), 8, "every id is below it");
+}
+
 #[track_caller]
 fn check_refusal(kind: TokenizerKind, path: &Path, message: &str) {
     let got = Tokenizer::open(kind, path).unwrap_err().to_string();

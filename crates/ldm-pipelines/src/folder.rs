@@ -1,5 +1,6 @@
 //! A diffusers folder: `model_index.json`, and a folder for each part.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use ldm_autoencoder::FirstStageConfig;
@@ -93,10 +94,11 @@ pub(crate) fn read(root: &Path, ema: bool) -> Result<ModelSource> {
     let scheduler = DiffusersScheduler::from_diffusers(&read_json(&scheduler)?)
         .map_err(|error| Error::config(&scheduler, error.to_string()))?;
 
-    let mut variants: Vec<&str> =
-        [&first.variant, &unet.variant].into_iter().flatten().map(String::as_str).collect();
-    variants.dedup();
+    let text_variant = conditioner.as_ref().and_then(|part| part.variant.as_deref());
+    let variants: BTreeSet<&str> =
+        [first.variant.as_deref(), unet.variant.as_deref(), text_variant].into_iter().flatten().collect();
     if !variants.is_empty() {
+        let variants: Vec<&str> = variants.into_iter().collect();
         notes.push(format!("{}: the variant {} is taken", root.display(), variants.join(", ")));
     }
     let pipeline = entries.get("_class_name").and_then(Value::as_str).unwrap_or_default();

@@ -12,7 +12,7 @@ use ldm_unet::UNet;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::{DiffusersScheduler, LatentDiffusionConfig, fit};
+use crate::{DiffusersScheduler, LatentDiffusionConfig, fit, recognise_schedule};
 
 /// The buffers a CompVis checkpoint holds at its root, which follow from the config.
 pub const SCHEDULE_BUFFERS: [&str; 12] = [
@@ -135,7 +135,8 @@ impl LatentDiffusion {
     /// [`Checkpoint::lend_into`].
     ///
     /// # Errors
-    /// As [`LatentDiffusion::new`], and [`Error::Weights`] listing every name that does not fit.
+    /// As [`LatentDiffusion::new`], [`Error::Weights`] listing every name that does not fit, and [`Error::Format`] when the
+    /// file's buffers are those of another schedule than the config's.
     pub fn load(
         config: &LatentDiffusionConfig,
         checkpoint: Checkpoint,
@@ -149,6 +150,7 @@ impl LatentDiffusion {
             model.classes = serde_json::from_str(classes)
                 .map_err(|error| Error::format(checkpoint.path(), format!("metadata `classes`: {error}")))?;
         }
+        recognise_schedule::check(&checkpoint, &model.schedule)?;
         model.weights_of(checkpoint.clone(), ema).lend_into(&mut model.vs)?;
         let narrowest = config.unet().model_channels.min(config.first_stage_config.narrowest());
         model.channels_last = ldm_libtorch::prefers_channels_last(device, narrowest, false);
@@ -191,6 +193,7 @@ impl LatentDiffusion {
         ema: bool,
     ) -> Result<(Checkpoint, NoiseSchedule)> {
         let model = unfilled(|| Self::build(config, None, Device::Cpu, Kind::Float))?;
+        recognise_schedule::check(&checkpoint, &model.schedule)?;
         let weights = model.weights_of(checkpoint, ema);
         weights.check(&model.vs)?;
         Ok((weights, model.schedule))

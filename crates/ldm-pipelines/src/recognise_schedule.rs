@@ -15,16 +15,12 @@ const PUBLISHED: [[f64; 2]; 5] =
 /// The schedule of `betas`, else of `alphas_cumprod`; by a formula where one gives it, else as `given_betas`. A file
 /// without either has Stable Diffusion's if it reads `text`.
 pub(crate) fn schedule(checkpoint: &Checkpoint, text: bool) -> Result<ScheduleConfig> {
-    let read = |name: &str| -> Result<Vec<f64>> {
-        let tensor = checkpoint.tensor(name)?.to_kind(Kind::Double).flatten(0, -1);
-        Ok(Vec::try_from(&tensor)?)
-    };
     if checkpoint.contains("betas") {
-        let betas = read("betas")?;
+        let betas = read(checkpoint, "betas")?;
         return Ok(by_formula(&betas, ends(&betas)).unwrap_or_else(|| given(betas)));
     }
     if checkpoint.contains("alphas_cumprod") {
-        let products = read("alphas_cumprod")?;
+        let products = read(checkpoint, "alphas_cumprod")?;
         let mut before = 1.;
         let betas: Vec<f64> = products
             .iter()
@@ -49,6 +45,44 @@ pub(crate) fn schedule(checkpoint: &Checkpoint, text: bool) -> Result<ScheduleCo
         return Ok(of_ends(PUBLISHED[0]));
     }
     Err(Error::invalid("linear_start and linear_end: the file holds neither betas nor alphas_cumprod"))
+}
+
+/// Refuses a file whose buffers are another schedule's than its config's: the weights would fit, and every picture be wrong.
+/// The reference takes the file's.
+pub(crate) fn check(checkpoint: &Checkpoint, schedule: &NoiseSchedule) -> Result<()> {
+    for (name, made) in schedule.buffers() {
+        if !["betas", "alphas_cumprod"].contains(&name) || !checkpoint.contains(name) {
+            continue;
+        }
+        let found = read(checkpoint, name)?;
+        // Buffers in half precision are still the same schedule.
+        let close = |(made, found): (&f32, &f64)| {
+            let made = f64::from(*made);
+            (made - found).abs() <= 1e-2 * made.abs() + 1e-6
+        };
+        if made.len() != found.len() || !made.iter().zip(&found).all(close) {
+            let made: Vec<f64> = made.into_iter().map(f64::from).collect();
+            return Err(Error::format(
+                checkpoint.path(),
+                format!(
+                    "its noise schedule is not its config's: `{name}` {} in the file, {} by the config",
+                    shown(&found),
+                    shown(&made)
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn shown(values: &[f64]) -> String {
+    let [first, .., last] = values else { return format!("of {} values", values.len()) };
+    format!("from {first:.3e} to {last:.3e} over {} steps", values.len())
+}
+
+fn read(checkpoint: &Checkpoint, name: &str) -> Result<Vec<f64>> {
+    let tensor = checkpoint.tensor(name)?.to_kind(Kind::Double).flatten(0, -1);
+    Ok(Vec::try_from(&tensor)?)
 }
 
 fn of_ends([linear_start, linear_end]: [f64; 2]) -> ScheduleConfig {

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use ldm_core::testing::{fill_weights, shared_data};
 use ldm_core::weights::{Checkpoint, save};
 use ldm_pipelines::{
-    Converting, FirstStageModel, LatentDiffusion, ModelConfig, ModelFile, ModelSource, Target, convert,
+    Converting, FirstStageModel, LatentDiffusion, Model, ModelConfig, ModelFile, ModelSource, Opening,
+    Target, convert,
 };
 use tch::{Device, Kind, Tensor};
 
@@ -199,6 +200,64 @@ fn a_dtype_is_of_weights_and_not_of_buffers() {
         let buffer = !name.contains('.');
         let want = if buffer { whole[&name].shallow_clone() } else { whole[&name].to_kind(Kind::Half) };
         assert!(tensor.kind() == want.kind() && tensor.equal(&want), "{name}");
+    }
+}
+
+#[test]
+fn a_dtype_that_cannot_hold_a_value_is_refused() {
+    let desk = tempfile::tempdir().unwrap();
+    let at = |name: &str| desk.path().join(name);
+    ours(&at("ours"), "first-stage-kl-f2.yaml", &[]);
+    let mut all = tensors(&at("ours").join("model.safetensors"));
+    let name = "encoder.conv_in.bias";
+    let _ = all.get_mut(name).unwrap().get(0).fill_(-7e4);
+    save(at("ours/model.safetensors"), &all.into_iter().collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
+    let as_half = |to| Converting { kind: Some(Kind::Half), ..how(to) };
+    for to in [Target::Ldm, Target::Compvis, Target::Diffusers] {
+        let error = run(&at("ours"), &at("half"), &as_half(to)).unwrap_err().to_string();
+        let expected = format!("tensor `{name}` has values up to 7.000e4, which are beyond Half");
+        assert!(error.starts_with(&expected), "{to:?}: {error}");
+    }
+    assert_eq!(desk.path().read_dir().unwrap().count(), 1, "nothing is left");
+    run(&at("ours"), &at("wide"), &Converting { kind: Some(Kind::BFloat16), ..how(Target::Ldm) }).unwrap();
+}
+
+#[test]
+fn another_schedule_than_the_configs_is_refused() {
+    let desk = tempfile::tempdir().unwrap();
+    let at = |name: &str| desk.path().join(name);
+    ours(&at("ours"), "diffusion-class.yaml", &[]);
+    let config = std::fs::read_to_string(at("ours/config.yaml")).unwrap();
+    let change = |from: &str, to: &str| {
+        let changed = config.replace(from, to);
+        assert_ne!(changed, config);
+        std::fs::write(at("ours/config.yaml"), changed).unwrap();
+        run(&at("ours"), &at("new"), &how(Target::Ldm)).unwrap_err().to_string()
+    };
+    let error = change("linear_end: 0.0195", "linear_end: 0.0205");
+    let expected = "its noise schedule is not its config's: `betas` from 1.500e-3 to 1.950e-2 over 1000 steps in the \
+                    file, from 1.500e-3 to 2.050e-2 over 1000 steps by the config";
+    assert!(error.ends_with(expected), "{error}");
+    let error = change("timesteps: 1000", "timesteps: 500");
+    assert!(error.ends_with("over 500 steps by the config"), "{error}");
+    let opened = Model::open(&at("ours"), &Opening::on(Device::Cpu), &mut |_| {}).unwrap_err().to_string();
+    assert_eq!(opened, error);
+
+    // Of a file that has the products alone they are held against it; half precision is no other schedule.
+    let mut all = tensors(&at("ours").join("model.safetensors"));
+    let write = |all: &BTreeMap<String, Tensor>| {
+        let list: Vec<_> = all.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        save(at("ours/model.safetensors"), &list, &BTreeMap::new()).unwrap();
+    };
+    all.remove("betas");
+    write(&all);
+    let error = change("linear_start: 0.0015", "linear_start: 0.00085");
+    assert!(error.contains("`alphas_cumprod` from 9.985e-1 to "), "{error}");
+    std::fs::write(at("ours/config.yaml"), &config).unwrap();
+    for kind in [Kind::Half, Kind::BFloat16] {
+        let _ = all.values_mut().map(|tensor| *tensor = tensor.to_kind(kind)).count();
+        write(&all);
+        run(&at("ours"), &at(&format!("{kind:?}")), &how(Target::Ldm)).unwrap();
     }
 }
 

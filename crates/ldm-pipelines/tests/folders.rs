@@ -161,6 +161,16 @@ fn forms_and_variants_are_taken_in_order() {
 }
 
 #[test]
+fn a_variant_of_any_part_is_said() {
+    let root = whole("text_to_image");
+    let [plain, half] =
+        ["model", "model.fp16"].map(|name| root.path().join(format!("bert/{name}.safetensors")));
+    std::fs::rename(plain, half).unwrap();
+    let (_, notes) = open(root.path());
+    assert!(notes.len() == 1 && notes[0].ends_with("the variant fp16 is taken"), "{notes:?}");
+}
+
+#[test]
 fn a_component_alone_is_a_first_stage() {
     let root = whole("text_to_image");
     let part = root.path().join("vqvae");

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use ldm_core::nn::{GroupNorm, conv1d_1x1, linear, zero_conv2d};
+use ldm_core::nn::{GroupNorm, conv1d_1x1, linear, variable, zero_conv2d};
 use ldm_core::{Error, Result};
 use tch::nn::{Conv1D, Conv2D, Init, Linear, Path};
 use tch::{Kind, Tensor};
@@ -123,7 +123,7 @@ impl PoolLayer {
                 let init = Init::Randn { mean: 0., stdev: 1. / (channels as f64).sqrt() };
                 Self::Attention {
                     norm: GroupNorm::new(&(vs / 0), channels, EPS)?,
-                    position: pool.var("positional_embedding", &[channels, positions + 1], init),
+                    position: variable(&pool, "positional_embedding", &[channels, positions + 1], init),
                     qkv: conv1d_1x1(&(&pool / "qkv_proj"), channels, 3 * channels),
                     out: conv1d_1x1(&(&pool / "c_proj"), channels, channels_out),
                     heads,

@@ -1,9 +1,9 @@
 //! The denoising U-Net.
 
-use ldm_core::nn::{GroupNorm, conv2d, zero_conv2d};
+use ldm_core::nn::{GroupNorm, conv2d, embedding, zero_conv2d};
 use ldm_core::{Conditioning, Error, Result};
 use ldm_libtorch::{is_channels_last, to_channels_last};
-use tch::nn::{self, Conv2D, Embedding, Path};
+use tch::nn::{Conv2D, Embedding, Init, Path};
 use tch::{Kind, Tensor};
 
 use crate::block::{Block, LayerPlan, Pass};
@@ -68,7 +68,8 @@ impl UNet {
         let channels = plan.model_channels;
         let rerun = config.use_checkpoint;
         let label = plan.classes.map(|count| {
-            nn::embedding(vs / "label_emb", count, time_channels(channels), nn::EmbeddingConfig::default())
+            let init = Init::Randn { mean: 0., stdev: 1. }; // torch.nn.Embedding's own
+            embedding(&(vs / "label_emb"), count, time_channels(channels), init)
         });
         let ids = match config.n_embed {
             None => None,

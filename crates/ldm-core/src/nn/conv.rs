@@ -17,11 +17,6 @@ fn config(kernel: i64, stride: i64, padding: i64, channels_in: i64) -> ConvConfi
     ConvConfig { stride, padding, ws_init: init, bs_init: init, ..ConvConfig::default() }
 }
 
-fn zeros() -> ConvConfig {
-    let zero = Init::Const(0.);
-    ConvConfig { ws_init: zero, bs_init: zero, ..ConvConfig::default() }
-}
-
 /// A convolution with bias and a square kernel; parameters `weight` `[out, in, k, k]` and `bias` `[out]`.
 pub fn conv2d(
     vs: &Path,
@@ -34,21 +29,39 @@ pub fn conv2d(
     conv(vs, channels_in, channels_out, kernel, config(kernel, stride, padding, channels_in))
 }
 
+/// A convolution of kernel 1, with a bias or without; parameters `weight` `[out, in, 1, 1]` and, with `bias`, `bias`
+/// `[out]`.
+pub fn conv2d_1x1(vs: &Path, channels_in: i64, channels_out: i64, bias: bool) -> Conv2D {
+    conv(vs, channels_in, channels_out, 1, ConvConfig { bias, ..config(1, 1, 0, channels_in) })
+}
+
+/// The same settings and no numbers drawn.
+fn undrawn(config: ConvConfig) -> ConvConfig {
+    let zero = Init::Const(0.);
+    ConvConfig { ws_init: zero, bs_init: zero, ..config }
+}
+
 /// [`nn::conv2d`], whose parameters may be left unfilled.
 fn conv(vs: &Path, channels_in: i64, channels_out: i64, kernel: i64, config: ConvConfig) -> Conv2D {
     if !is_unfilled() {
         return nn::conv2d(vs, channels_in, channels_out, kernel, config);
     }
     // tch keeps the layer's settings to itself, so it makes the layer, of one channel, and its parameters are ours.
-    let mut layer = nn::conv2d(VarStore::new(Device::Cpu).root(), 1, 1, kernel, config);
-    layer.bs = Some(variable(vs, "bias", &[channels_out], config.bs_init));
+    let mut layer = nn::conv2d(VarStore::new(Device::Cpu).root(), 1, 1, kernel, undrawn(config));
+    layer.bs = config.bias.then(|| variable(vs, "bias", &[channels_out], config.bs_init));
     layer.ws = variable(vs, "weight", &[channels_out, channels_in, kernel, kernel], config.ws_init);
     layer
 }
 
 /// A "same" convolution of stride 1 that starts as zero: the residual branch it ends is then no change at all.
 pub fn zero_conv2d(vs: &Path, channels_in: i64, channels_out: i64, kernel: i64) -> Conv2D {
-    conv(vs, channels_in, channels_out, kernel, ConvConfig { padding: kernel / 2, ..zeros() })
+    conv(
+        vs,
+        channels_in,
+        channels_out,
+        kernel,
+        ConvConfig { padding: kernel / 2, ..undrawn(ConvConfig::default()) },
+    )
 }
 
 /// A convolution of kernel 1 over `[B, C, L]`; parameters `weight` `[out, in, 1]` and `bias` `[out]`.
@@ -58,7 +71,7 @@ pub fn conv1d_1x1(vs: &Path, channels_in: i64, channels_out: i64) -> Conv1D {
 
 /// [`conv1d_1x1`] that starts as zero.
 pub fn zero_conv1d_1x1(vs: &Path, channels_in: i64, channels_out: i64) -> Conv1D {
-    conv1d(vs, channels_in, channels_out, zeros())
+    conv1d(vs, channels_in, channels_out, undrawn(ConvConfig::default()))
 }
 
 /// As [`conv`], over `[B, C, L]`, of kernel 1.
@@ -66,7 +79,7 @@ fn conv1d(vs: &Path, channels_in: i64, channels_out: i64, config: ConvConfig) ->
     if !is_unfilled() {
         return nn::conv1d(vs, channels_in, channels_out, 1, config);
     }
-    let mut layer = nn::conv1d(VarStore::new(Device::Cpu).root(), 1, 1, 1, config);
+    let mut layer = nn::conv1d(VarStore::new(Device::Cpu).root(), 1, 1, 1, undrawn(config));
     layer.bs = Some(variable(vs, "bias", &[channels_out], config.bs_init));
     layer.ws = variable(vs, "weight", &[channels_out, channels_in, 1], config.ws_init);
     layer
@@ -86,7 +99,8 @@ pub fn embedding(vs: &Path, count: i64, width: i64, init: Init) -> Embedding {
     if !is_unfilled() {
         return nn::embedding(vs, count, width, config);
     }
-    let mut layer = nn::embedding(VarStore::new(Device::Cpu).root(), 1, 1, config);
+    let undrawn = EmbeddingConfig { ws_init: Init::Const(0.), ..config };
+    let mut layer = nn::embedding(VarStore::new(Device::Cpu).root(), 1, 1, undrawn);
     layer.ws = variable(vs, "weight", &[count, width], init);
     layer
 }

@@ -10,7 +10,8 @@ thread_local! {
 }
 
 /// Builds a model whose weights come from a file: large parameters are neither drawn nor written to, and so take no
-/// memory on the CPU yet. Their values are whatever lay there; load before the first forward.
+/// memory on the CPU yet. Their values are whatever lay there; load before the first forward. libtorch's global generator
+/// stays as it is.
 ///
 /// Parameters are made on this thread by [`variable`] and the layers of this module. Their dtype is the store's
 /// ([`tch::nn::VarStore::set_kind`] before anything is built), so that no other is ever in memory.

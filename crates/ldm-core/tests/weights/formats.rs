@@ -57,6 +57,12 @@ fn a_zip_packed_again_by_another_program() {
     check("windows_deflated.ckpt", Format::TorchZip, "windows.safetensors");
 }
 
+/// Lengths and places in the 64-bit records of an archive beyond 4 GB. `golden/generate_zip64.py` made it.
+#[test]
+fn a_zip_with_64_bit_records() {
+    check("windows_zip64.ckpt", Format::TorchZip, "windows.safetensors");
+}
+
 #[test]
 fn the_extension_says_nothing() {
     let folder = tempfile::tempdir().unwrap();

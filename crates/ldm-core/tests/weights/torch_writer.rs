@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
+use ldm_core::nn::{unfilled, variable};
 use ldm_core::weights::{Checkpoint, Format, save, save_torch};
+use tch::nn::{Init, VarStore};
 use tch::{Device, Kind, Tensor};
 
 use crate::assert_same_bits;
@@ -84,4 +86,31 @@ fn what_cannot_be_is_refused_and_the_old_file_stays() {
     assert!(save_torch(folder.path().join("none/model"), &[], &none).is_err());
     assert_eq!(std::fs::read(&path).unwrap(), before);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// A tensor of 4.4 GB, and one that begins beyond 4 GB. Written to the disk, so only where LDM_REFERENCE is set; where
+/// LDM_KEEP_TORCH_ZIP names a folder the file is kept for `golden/check_torch_zip.py`.
+#[test]
+fn beyond_four_gigabytes() {
+    const COUNT: i64 = 2_200_000_000;
+    if std::env::var_os("LDM_REFERENCE").is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let kept = std::env::var_os("LDM_KEEP_TORCH_ZIP").map(std::path::PathBuf::from);
+    let path = kept.as_deref().unwrap_or(folder.path()).join("large.ckpt");
+    // Pages that nobody wrote to are zeros and take no memory.
+    let large = Tensor::empty([COUNT], (Kind::Half, Device::Cpu));
+    let last = Tensor::arange(5, (Kind::Float, Device::Cpu));
+    let _ = large.narrow(0, COUNT - 5, 5).copy_(&last);
+    save_torch(&path, &[("a.large".into(), large), ("b.last".into(), last.copy())], &metadata()).unwrap();
+
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    assert_eq!(checkpoint.metadata(), &metadata());
+    assert_same_bits("b.last", &checkpoint.tensor("b.last").unwrap(), &last);
+    let mut vs = VarStore::new(Device::Cpu);
+    vs.set_kind(Kind::Half);
+    let found = unfilled(|| variable(&(vs.root() / "a"), "large", &[COUNT], Init::Const(0.)));
+    checkpoint.only(&["a."]).lend_into(&mut vs).unwrap();
+    assert_same_bits("a.large", &found.detach().narrow(0, COUNT - 5, 5), &last.to_kind(Kind::Half));
 }

@@ -110,8 +110,30 @@ impl Weights {
         change: impl Fn(Tensor) -> Result<Tensor> + 'a,
     ) -> Streamed<'a> {
         let kind = info.kind;
-        let make = move || change(self.checkpoint.tensor(source)?.to_kind(kind));
+        let make = move || change(cast(source, &self.checkpoint.tensor(source)?, kind)?);
         Streamed { name, info, make: Box::new(make) }
+    }
+}
+
+/// The tensor in another dtype; refused where that turns numbers into none.
+fn cast(name: &str, tensor: &Tensor, kind: Kind) -> Result<Tensor> {
+    let cast = tensor.to_kind(kind);
+    let lost = |cast: &Tensor| cast.isfinite().logical_not().logical_and(&tensor.isfinite()).any();
+    if range(kind) >= range(tensor.kind()) || lost(&cast).int64_value(&[]) == 0 {
+        return Ok(cast);
+    }
+    let largest = tensor.abs().max().double_value(&[]);
+    Err(Error::invalid(format!(
+        "tensor `{name}` has values up to {largest:.3e}, which are beyond {kind:?}: choose another --dtype"
+    )))
+}
+
+/// How far a dtype's numbers go, in order.
+fn range(kind: Kind) -> u8 {
+    match kind {
+        Kind::Double => 2,
+        Kind::Float | Kind::BFloat16 => 1,
+        _ => 0,
     }
 }
 

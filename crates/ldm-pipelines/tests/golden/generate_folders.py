@@ -36,6 +36,8 @@ torch.set_num_threads(1)
 # Each file of weights has the seed of its part.
 SEEDS = {"vae": 1, "vqvae": 1, "unet": 2, "text_encoder": 3, "bert": 3}
 BATCH, STEPS, SCALE, WORDS = 2, 5, 3.0, 40
+# Of the latents; half that of the pictures.
+SIDE = 6
 TEXTS = ["A big red circle, left of the cat", "blue stars"]
 
 
@@ -46,25 +48,25 @@ def draw(seed, *shape):
 def kl(**more):
     return AutoencoderKL(
         block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=4,
-        up_block_types=("UpDecoderBlock2D",) * 2, sample_size=16, **more)
+        up_block_types=("UpDecoderBlock2D",) * 2, sample_size=2 * SIDE, **more)
 
 
 def vq(**more):
     return VQModel(
-        block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=3, sample_size=16,
+        block_out_channels=(32, 32), down_block_types=("DownEncoderBlock2D",) * 2, latent_channels=3, sample_size=2 * SIDE,
         num_vq_embeddings=64, up_block_types=("UpDecoderBlock2D",) * 2, mid_block_add_attention=False, **more)
 
 
 def conditioned(**more):
     return UNet2DConditionModel(**{
         "block_out_channels": (64, 64), "layers_per_block": 1, "cross_attention_dim": 32, "attention_head_dim": 4,
-        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "sample_size": 8,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"), "sample_size": SIDE,
         "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"), **more})
 
 
 def plain(**more):
     return UNet2DModel(**{
-        "block_out_channels": (64, 64), "layers_per_block": 1, "attention_head_dim": 32, "sample_size": 8,
+        "block_out_channels": (64, 64), "layers_per_block": 1, "attention_head_dim": 32, "sample_size": SIDE,
         "down_block_types": ("DownBlock2D", "AttnDownBlock2D"), "up_block_types": ("AttnUpBlock2D", "UpBlock2D"),
         "out_channels": 3, **more})
 
@@ -140,7 +142,7 @@ def run(name, pipeline):
             fill(parts[part].eval().named_parameters(), seed)
     unet, scheduler = parts["unet"], parts["scheduler"]
     first = parts.get("vae") or parts["vqvae"]
-    x = noise = draw(11, BATCH, unet.config.out_channels, 8, 8)
+    x = noise = draw(11, BATCH, unet.config.out_channels, SIDE, SIDE)
     given, joined, context = {}, None, None
     if name.startswith("stable") or name == "inpainting":
         tokens, nothing = (torch.randint(
@@ -152,13 +154,14 @@ def run(name, pipeline):
                   for texts in ([""] * BATCH, TEXTS)]
         context = [parts["bert"](each["input_ids"])[0] for each in tokens]
     if name == "inpainting":
-        image, mask = draw(14, BATCH, 3, 16, 16).tanh(), torch.zeros(BATCH, 1, 16, 16)
-        mask[0, :, 3:9, 5:14], mask[1, :, ::3, 7:] = 1, 1
+        image, mask = (draw(14, BATCH, 3, 2 * SIDE, 2 * SIDE).tanh(),
+                       torch.zeros(BATCH, 1, 2 * SIDE, 2 * SIDE))
+        mask[0, :, 3:9, 5:11], mask[1, :, ::3, 7:] = 1, 1
         masked = first.encode(image * (mask < 0.5)).latent_dist.mode() * first.config.scaling_factor
-        joined = torch.cat([torch.nn.functional.interpolate(mask, size=(8, 8)), masked], dim=1)
+        joined = torch.cat([torch.nn.functional.interpolate(mask, size=(SIDE, SIDE)), masked], dim=1)
         given |= {"image": image, "mask": mask}
     if name == "super_resolution":
-        joined = draw(15, BATCH, 3, 8, 8).tanh()
+        joined = draw(15, BATCH, 3, SIDE, SIDE).tanh()
         given |= {"image": joined}
     if name == "stable_diffusion_pndm":  # what is sampled by DDIM in its place; the file says set_alpha_to_one: false
         scheduler = DDIMScheduler.from_config(scheduler.config, clip_sample=False, set_alpha_to_one=False)
