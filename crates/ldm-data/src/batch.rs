@@ -10,8 +10,10 @@ use crate::example::Example;
 /// Examples side by side.
 #[derive(Debug)]
 pub struct Batch {
-    /// `[B, 3, H, W]` f32 in `[-1, 1]`, on the CPU.
+    /// `[B, 3, H, W]` f32 in `[-1, 1]`, on the CPU; `[B, 3, 0, 0]` where latents take the pictures' place.
     pub images: Tensor,
+    /// `[B, C, h, w]` or `[B, 2C, h, w]` f32, what an encoder said of the pictures: see [`Latent`](crate::Latent).
+    pub latents: Option<Tensor>,
     /// What is known of them: `text`, `class` and `layout` where the dataset has them.
     pub prompt: Prompt,
     /// `[B, H, W]` u8, what each pixel shows, where the dataset has it.
@@ -44,14 +46,19 @@ pub fn collate(examples: Vec<Example>) -> Result<Batch> {
         same(first, example, "class", |each| each.class.is_some())?;
         same(first, example, "caption", |each| each.caption.is_some())?;
         same(first, example, "label map", |each| each.label_map.is_some())?;
+        same(first, example, "latent", |each| each.latent.is_some())?;
     }
     let count = examples.len();
     let mut pixels = Vec::with_capacity(count * first.image.len());
-    let mut labels = Vec::new();
+    let latent = first.latent.as_ref().map(|latent| latent.size.map(|side| side as i64));
+    let map = [h, w];
+    let [h, w] = if latent.is_some() { [0, 0] } else { [h, w] };
+    let (mut labels, mut latents) = (Vec::new(), Vec::new());
     let (mut class, mut text, mut layout, mut names) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for example in examples {
         pixels.extend_from_slice(&example.image);
         labels.extend(example.label_map.into_iter().flatten());
+        latents.extend(example.latent.into_iter().flat_map(|latent| latent.values));
         class.extend(example.class);
         text.extend(example.caption);
         layout.push(example.boxes);
@@ -66,7 +73,8 @@ pub fn collate(examples: Vec<Example>) -> Result<Batch> {
             layout: layout.iter().any(|boxes| !boxes.is_empty()).then_some(layout),
             ..Prompt::default()
         },
-        label_map: (!labels.is_empty()).then(|| tensor(&labels, [b, h, w])),
+        latents: latent.map(|[c, h, w]| tensor(&latents, [b, c, h, w])),
+        label_map: (!labels.is_empty()).then(|| tensor(&labels, [b, map[0], map[1]])),
         names,
     })
 }
@@ -108,6 +116,7 @@ mod tests {
             caption: Some(format!("a {name}")),
             boxes: Vec::new(),
             label_map: Some(vec![1; 8]),
+            latent: None,
             name: name.to_owned(),
         }
     }

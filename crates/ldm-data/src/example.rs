@@ -5,7 +5,7 @@ use ldm_core::LayoutBox;
 /// One picture and what is known of it: plain data, made in any thread.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Example {
-    /// `[C, H, W]` values in `[-1, 1]`.
+    /// `[C, H, W]` values in `[-1, 1]`; none where a latent takes their place.
     pub image: Vec<f32>,
     /// `[C, H, W]`; `C` is 3.
     pub size: [usize; 3],
@@ -17,8 +17,19 @@ pub struct Example {
     pub boxes: Vec<LayoutBox>,
     /// `[H, W]`, what each pixel shows; 0 is the background.
     pub label_map: Option<Vec<u8>>,
+    /// What an encoder said of it, kept in its place.
+    pub latent: Option<Latent>,
     /// What to call it: a relative file name, or a number.
     pub name: String,
+}
+
+/// What an encoder said of a picture: a point, or a mean and a log-variance of as many channels side by side.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Latent {
+    /// `[C, h, w]` values, or `[2C, h, w]`.
+    pub values: Vec<f32>,
+    /// The shape of `values`.
+    pub size: [usize; 3],
 }
 
 /// Interleaved 8-bit pixels as planes in `[-1, 1]`.

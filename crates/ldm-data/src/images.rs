@@ -151,6 +151,7 @@ impl Dataset for Images {
             caption: (!captions.is_empty()).then(|| rng.pick(&captions).clone()),
             boxes: Vec::new(),
             label_map: None,
+            latent: None,
             name: self.listing.picture(item).name.clone(),
         })
     }

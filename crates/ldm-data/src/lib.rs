@@ -34,7 +34,7 @@ mod workers;
 pub use batch::{Batch, collate};
 pub use config::{DatasetConfig, open_path};
 pub use dataset::{Dataset, Peek};
-pub use example::Example;
+pub use example::{Example, Latent};
 pub use images::{CaptionSource, ClassSource, Images, ImagesConfig};
 pub use info::{Info, unreadable};
 pub use loader::{Loader, LoaderConfig, Position};

@@ -36,6 +36,7 @@ impl Dataset for Probe {
             caption: None,
             boxes: Vec::new(),
             label_map: None,
+            latent: None,
             name: format!("{index}.png"),
         })
     }

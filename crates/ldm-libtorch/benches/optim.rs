@@ -21,7 +21,7 @@ fn adamw(criterion: &mut Criterion) {
     let steps: Vec<Tensor> = (0..300).map(|_| Tensor::zeros([], (Kind::Float, device))).collect();
     let step = AdamWStep { lr: 1e-4, beta1: 0.9, beta2: 0.999, weight_decay: 0.01, eps: 1e-8 };
     criterion.bench_function(&format!("fused_adamw/300x64x64/f32/{device:?}"), |bencher| {
-        bencher.iter(|| fused_adamw(&params, &grads, &exp_avgs, &exp_avg_sqs, &steps, step));
+        bencher.iter(|| fused_adamw(&params, &grads, &exp_avgs, &exp_avg_sqs, &steps, step, None));
     });
 }
 

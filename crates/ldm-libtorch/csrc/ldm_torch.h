@@ -60,9 +60,9 @@ int ldm_cuda_reset_peak(int device);
 int ldm_cuda_empty_cache();
 
 // optim.cpp: one call for all parameters
-int ldm_fused_adamw(const tensor *params, const tensor *grads, const tensor *exp_avgs, const tensor *exp_avg_sqs,
-                    const tensor *steps, size_t count, double lr, double beta1, double beta2, double weight_decay,
-                    double eps);
+// `lists`: params, grads, exp_avgs, exp_avg_sqs, steps; `numbers`: lr, beta1, beta2, weight decay, eps; `found_inf`
+// may be null, else it is an f32 scalar, and 1 makes the call change nothing
+int ldm_fused_adamw(const tensor *const *lists, size_t count, const double *numbers, tensor found_inf);
 int ldm_foreach_lerp(const tensor *targets, const tensor *sources, size_t count, double weight);
 int ldm_foreach_scale(const tensor *tensors, size_t count, tensor factor);
 int ldm_total_norm(const tensor *tensors, size_t count, tensor *out);

@@ -3,6 +3,7 @@
 #include <ATen/ops/_foreach_lerp.h>
 #include <ATen/ops/_foreach_mul.h>
 #include <ATen/ops/_foreach_norm.h>
+#include <ATen/ops/_foreach_sub.h>
 #include <ATen/ops/_fused_adamw.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
@@ -10,16 +11,18 @@
 #include <torch/csrc/autograd/autograd.h>
 
 extern "C" {
-int ldm_fused_adamw(const tensor *params, const tensor *grads, const tensor *exp_avgs, const tensor *exp_avg_sqs,
-                    const tensor *steps, size_t count, double lr, double beta1, double beta2, double weight_decay,
-                    double eps) {
+int ldm_fused_adamw(const tensor *const *lists, size_t count, const double *numbers, tensor found_inf) {
   return ldm::guarded([&] {
     at::NoGradGuard no_grad;
-    auto step_list = ldm::list(steps, count);
-    at::_foreach_add_(step_list, 1);
-    at::_fused_adamw_(ldm::list(params, count), ldm::list(grads, count), ldm::list(exp_avgs, count),
-                      ldm::list(exp_avg_sqs, count), /*max_exp_avg_sqs=*/{}, step_list, lr, beta1, beta2,
-                      weight_decay, eps, /*amsgrad=*/false, /*maximize=*/false);
+    auto steps = ldm::list(lists[4], count);
+    std::optional<at::Tensor> skip;
+    if (found_inf) skip = *found_inf;
+    at::_foreach_add_(steps, 1);
+    at::_fused_adamw_(ldm::list(lists[0], count), ldm::list(lists[1], count), ldm::list(lists[2], count),
+                      ldm::list(lists[3], count), /*max_exp_avg_sqs=*/{}, steps, numbers[0], numbers[1], numbers[2],
+                      numbers[3], numbers[4], /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{}, skip);
+    // A step that was not taken is not counted, as torch.optim's adamw has it; no value is looked at.
+    if (skip) at::_foreach_sub_(steps, std::vector<at::Tensor>(count, *skip));
   });
 }
 

@@ -58,19 +58,7 @@ unsafe extern "C" {
     fn ldm_cuda_memory(device: c_int, current: *mut i64, peak: *mut i64, reserved: *mut i64) -> c_int;
     fn ldm_cuda_reset_peak(device: c_int) -> c_int;
     fn ldm_cuda_empty_cache() -> c_int;
-    fn ldm_fused_adamw(
-        params: *const Ptr,
-        grads: *const Ptr,
-        exp_avgs: *const Ptr,
-        exp_avg_sqs: *const Ptr,
-        steps: *const Ptr,
-        count: usize,
-        lr: f64,
-        beta1: f64,
-        beta2: f64,
-        weight_decay: f64,
-        eps: f64,
-    ) -> c_int;
+    fn ldm_fused_adamw(lists: *const *const Ptr, count: usize, numbers: *const f64, found_inf: Ptr) -> c_int;
     fn ldm_foreach_lerp(targets: *const Ptr, sources: *const Ptr, count: usize, weight: f64) -> c_int;
     fn ldm_foreach_scale(tensors: *const Ptr, count: usize, factor: Ptr) -> c_int;
     fn ldm_total_norm(tensors: *const Ptr, count: usize, out: *mut Out) -> c_int;
@@ -215,27 +203,16 @@ pub(crate) fn cuda_empty_cache() -> Result<(), TchError> {
 
 pub(crate) fn fused_adamw(
     lists: [&[Tensor]; 5],
-    [lr, beta1, beta2, weight_decay, eps]: [f64; 5],
+    numbers: [f64; 5],
+    found_inf: Option<&Tensor>,
 ) -> Result<(), TchError> {
     let count = lists[0].len();
     assert!(lists.iter().all(|list| list.len() == count), "one gradient and one state a parameter");
-    let [params, grads, exp_avgs, exp_avg_sqs, steps] = lists.map(pointers);
-    // SAFETY: five arrays of `count` live handles.
-    check(unsafe {
-        ldm_fused_adamw(
-            params.as_ptr(),
-            grads.as_ptr(),
-            exp_avgs.as_ptr(),
-            exp_avg_sqs.as_ptr(),
-            steps.as_ptr(),
-            count,
-            lr,
-            beta1,
-            beta2,
-            weight_decay,
-            eps,
-        )
-    })
+    let lists = lists.map(pointers);
+    let places = lists.each_ref().map(Vec::as_ptr);
+    let found_inf = found_inf.map_or(std::ptr::null(), Tensor::as_ptr);
+    // SAFETY: five arrays of `count` live handles, five numbers, and a live handle or none.
+    check(unsafe { ldm_fused_adamw(places.as_ptr(), count, numbers.as_ptr(), found_inf) })
 }
 
 pub(crate) fn foreach_lerp(targets: &[Tensor], sources: &[Tensor], weight: f64) -> Result<(), TchError> {

@@ -21,7 +21,8 @@ pub struct AdamWStep {
 
 /// One AdamW step on every parameter, by libtorch's fused kernel. `torch.optim.AdamW(fused=True)`.
 ///
-/// `steps` are f32 scalars, one a parameter on its device, counted up here.
+/// `steps` are f32 scalars, one a parameter on its device, counted up here. With `found_inf`, an f32 scalar on the
+/// same device, nothing is moved or counted where it is 1, which the host need not know.
 /// Loshchilov & Hutter 2019, algorithm 2.
 ///
 /// # Panics
@@ -33,12 +34,14 @@ pub fn fused_adamw(
     exp_avg_sqs: &[Tensor],
     steps: &[Tensor],
     step: AdamWStep,
+    found_inf: Option<&Tensor>,
 ) {
     if params.is_empty() {
         return;
     }
     let AdamWStep { lr, beta1, beta2, weight_decay, eps } = step;
-    ffi::fused_adamw([params, grads, exp_avgs, exp_avg_sqs, steps], [lr, beta1, beta2, weight_decay, eps])
+    let lists = [params, grads, exp_avgs, exp_avg_sqs, steps];
+    ffi::fused_adamw(lists, [lr, beta1, beta2, weight_decay, eps], found_inf)
         .expect("lists of one length, shape and device");
 }
 

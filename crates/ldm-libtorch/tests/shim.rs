@@ -88,7 +88,12 @@ fn adamw_follows_its_algorithm() {
     for t in 1..=5 {
         let grad = generator.randn(&[7, 3], Kind::Double).to_device(device());
         let [exp_avg, exp_avg_sq, count] = state.each_ref().map(|tensor| [tensor.shallow_clone()]);
-        fused_adamw(&[param.shallow_clone()], &[grad.shallow_clone()], &exp_avg, &exp_avg_sq, &count, step);
+        let (params, grads) = ([param.shallow_clone()], [grad.shallow_clone()]);
+        // A step whose gradients are no numbers changes nothing; it does not even count.
+        let (none, one) = (Tensor::zeros_like(&count[0]), Tensor::ones_like(&count[0]));
+        let nan = [&grad * f64::NAN];
+        fused_adamw(&params, &nan, &exp_avg, &exp_avg_sq, &count, step, Some(&one));
+        fused_adamw(&params, &grads, &exp_avg, &exp_avg_sq, &count, step, Some(&none));
         w = &w * (1. - step.lr * step.weight_decay);
         m = &m * step.beta1 + &grad * (1. - step.beta1);
         v = &v * step.beta2 + &grad * &grad * (1. - step.beta2);

@@ -296,11 +296,8 @@ impl LatentDiffusionConfig {
         if self.use_positional_encodings {
             return refuse("use_positional_encodings", "the reference never published them, expected false");
         }
-        if self.learn_logvar {
-            return refuse("learn_logvar", "a learned log-variance is not supported yet, expected false");
-        }
-        if self.logvar_init != 0. {
-            return refuse("logvar_init", "a log-variance in the loss is not supported yet, expected 0");
+        if !self.logvar_init.is_finite() {
+            return refuse("logvar_init", &format!("expected a number, got {}", self.logvar_init));
         }
         if self.cond_stage_forward.is_some() {
             return refuse("cond_stage_forward", "no conditioner has another method, leave it out");

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use ldm_autoencoder::FirstStage;
+use ldm_autoencoder::{FirstStage, Posterior};
 use ldm_conditioning::{Conditioner, ConditionerConfig, Tokenizer, Unconditional};
 use ldm_core::nn::unfilled;
 use ldm_core::weights::Checkpoint;
@@ -227,10 +227,17 @@ impl LatentDiffusion {
     /// # Shapes
     /// - `image`: `[B, 3, H, W]` in `[-1, 1]`; returns `[B, C, H/f, W/f]` f32
     pub fn encode(&self, image: &Tensor, noise: &mut dyn NoiseSource) -> Tensor {
+        let posterior = self.posterior(image);
+        tch::no_grad(|| posterior.sample(noise).to_kind(Kind::Float) * self.scale_factor)
+    }
+
+    /// What the first stage says of pictures' latents, unscaled, without gradients.
+    ///
+    /// # Shapes
+    /// - `image`: `[B, 3, H, W]` in `[-1, 1]`
+    pub fn posterior(&self, image: &Tensor) -> Posterior {
         let image = self.place(image);
-        tch::no_grad(|| {
-            self.first_stage.encode(&image).sample(noise).to_kind(Kind::Float) * self.scale_factor
-        })
+        tch::no_grad(|| self.first_stage.encode(&image))
     }
 
     /// Decodes scaled latents into pictures, not clamped. CompVis `ddpm.py:706`.

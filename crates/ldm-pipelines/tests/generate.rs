@@ -180,7 +180,7 @@ fn configs_that_cannot_be_are_refused_by_name() {
     check(&["model.params.unet_config.params.num_res_blockz=1"], "unknown field `num_res_blockz`");
     check(&["model.params.num_timesteps_cond=2"], "num_timesteps_cond");
     check(&["model.params.use_positional_encodings=true"], "use_positional_encodings");
-    check(&["model.params.learn_logvar=true"], "learn_logvar");
+    check(&["model.params.logvar_init=.inf"], "logvar_init");
     check(&["model.params.clip_denoised=true"], "clip_denoised");
     check(&["model.params.scale_by_std=true"], "scale_by_std");
     check(&["model.params.scale_factor=-1"], "scale_factor: expected a positive number");

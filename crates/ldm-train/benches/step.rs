@@ -4,7 +4,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ldm_core::device::{bench_device, device_name};
-use ldm_train::{AdamW, AdamWConfig, Ema};
+use ldm_train::{AdamW, AdamWConfig, Ema, EmaConfig};
 use tch::{Kind, Tensor};
 
 fn step(criterion: &mut Criterion) {
@@ -18,14 +18,14 @@ fn step(criterion: &mut Criterion) {
     let clone =
         || params.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect::<Vec<_>>();
     let mut optimizer = AdamW::new(clone(), AdamWConfig::default());
-    let mut ema = Ema::new(clone(), 0.999);
+    let mut ema = Ema::new(clone(), &EmaConfig::default());
     for (_, tensor) in &params {
         tensor.square().sum(Kind::Float).backward();
     }
     criterion.bench_function(&format!("clip+adamw+ema/200x128x64/f32/{}", device_name(device)), |bencher| {
         bencher.iter(|| {
             let _ = optimizer.clip(Some(1.));
-            optimizer.step(1e-4);
+            optimizer.step(1e-4, None);
             ema.update();
         });
     });

@@ -8,7 +8,9 @@ use ldm_data::DatasetConfig;
 use ldm_pipelines::{ModelConfig, ModelFile};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use tch::Kind;
 
+use crate::ema::EmaConfig;
 use crate::learning_rate::LearningRate;
 use crate::optimizer::AdamWConfig;
 
@@ -77,7 +79,12 @@ pub struct TrainConfig {
     pub ema: Option<EmaConfig>,
     /// Probability with which a condition is dropped, so that the model can be guided (Ho & Salimans 2022).
     pub conditioning_dropout: f64,
-    /// f32, or bf16 by autocast over f32 weights.
+    /// No noise level of a diffusion model's loss counts more than this signal-to-noise ratio (Hang et al. 2023; they
+    /// take 5).
+    pub min_snr_gamma: Option<f64>,
+    /// How much noise that is the same all over a channel is added to a latent's own (Guttenberg 2023, about 0.1).
+    pub offset_noise: f64,
+    /// f32, or bf16 or f16 by autocast over f32 weights.
     pub dtype: Dtype,
     /// Steps between lines of `metrics.jsonl`.
     pub log_every: u64,
@@ -109,6 +116,8 @@ impl Default for TrainConfig {
             clip_grad: None,
             ema: Some(EmaConfig::default()),
             conditioning_dropout: 0.,
+            min_snr_gamma: None,
+            offset_noise: 0.,
             dtype: Dtype::F32,
             log_every: 50,
             checkpoint_every: 1000,
@@ -154,19 +163,18 @@ pub enum Dtype {
     F32,
     /// bf16 autocast; weights, gradients and optimizer stay f32.
     Bf16,
+    /// f16 autocast, the loss scaled so that small gradients do not vanish.
+    F16,
 }
 
-/// A running average of the weights. CompVis `ema.py`.
-#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EmaConfig {
-    /// The largest decay; the first updates use less.
-    pub decay: f64,
-}
-
-impl Default for EmaConfig {
-    fn default() -> Self {
-        Self { decay: 0.9999 }
+impl Dtype {
+    /// What autocast lowers to; f32 lowers nothing.
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::F32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+            Self::F16 => Kind::Half,
+        }
     }
 }
 
@@ -314,10 +322,11 @@ impl RunConfig {
                 train.conditioning_dropout
             ));
         }
-        if let Some(EmaConfig { decay }) = train.ema
-            && !(0. ..1.).contains(&decay)
-        {
-            return refuse(format!("train.ema.decay: expected at least 0 and below 1, got {decay}"));
+        if let Some(Err(error)) = train.ema.as_ref().map(EmaConfig::check) {
+            return refuse(format!("train.ema.{error}"));
+        }
+        if !(train.offset_noise.is_finite() && train.offset_noise >= 0.) {
+            return refuse(format!("train.offset_noise: expected at least 0, got {}", train.offset_noise));
         }
         if train.clip_grad.is_some_and(|clip| clip <= 0.) {
             return refuse("train.clip_grad: expected a positive norm, or leave it out".into());

@@ -1,22 +1,47 @@
 //! Stage two: denoise the latents of a frozen first stage.
 
+use ldm_autoencoder::Posterior;
 use ldm_conditioning::PromptDropout;
 use ldm_core::noise::PerStep;
 use ldm_core::weights::Checkpoint;
 use ldm_core::{NoiseSource, Prompt, Result};
 use ldm_data::Batch;
 use ldm_pipelines::{
-    LatentDiffusion, LatentDiffusionConfig, LossType, Needs, SCHEDULE_BUFFERS, Sampling, find_tokenizer,
-    generate,
+    LatentDiffusion, LatentDiffusionConfig, Needs, SCHEDULE_BUFFERS, Sampling, find_tokenizer, generate,
 };
 use ldm_schedulers::{SamplerConfig, Spacing};
 use tch::{Device, Kind, Tensor};
 
-use crate::config::SampleConfig;
+use crate::config::{SampleConfig, TrainConfig};
+use crate::latent_statistics::LatentStatistics;
+use crate::loss_weight::DiffusionLoss;
 use crate::objective::{Loss, Moment, Objective, Turn, variables, with_gradients};
+use crate::told::{can_drop, sees_the_picture, told};
 
 const UNET: &str = "model.diffusion_model.";
 const CONDITIONER: &str = "cond_stage_model.";
+const LOGVAR: &str = "logvar";
+
+/// What of `train` is for diffusion models alone.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DiffusionTraining {
+    /// See [`TrainConfig::conditioning_dropout`].
+    pub conditioning_dropout: f64,
+    /// See [`TrainConfig::min_snr_gamma`].
+    pub min_snr_gamma: Option<f64>,
+    /// See [`TrainConfig::offset_noise`].
+    pub offset_noise: f64,
+}
+
+impl From<&TrainConfig> for DiffusionTraining {
+    fn from(config: &TrainConfig) -> Self {
+        Self {
+            conditioning_dropout: config.conditioning_dropout,
+            min_snr_gamma: config.min_snr_gamma,
+            offset_noise: config.offset_noise,
+        }
+    }
+}
 
 /// L_simple (Ho et al. 2020, eq. 14) on latents, and the weighted bound beside it. CompVis `ddpm.py:1014` `p_losses`.
 #[derive(Debug)]
@@ -24,8 +49,10 @@ pub struct DiffusionObjective {
     model: LatentDiffusion,
     /// Conditions are dropped at random, so that the model can be guided.
     dropout: PromptDropout,
-    /// Weights of the variational bound, `[T]` on the device.
-    elbo_weights: Tensor,
+    offset_noise: f64,
+    loss: DiffusionLoss,
+    /// The standard deviation of the first stage's latents, where its file says it.
+    overall_std: Option<f64>,
 }
 
 impl DiffusionObjective {
@@ -33,11 +60,12 @@ impl DiffusionObjective {
     /// stage.
     ///
     /// # Errors
-    /// As [`LatentDiffusion::new`] and [`LatentDiffusion::load_first_stage`].
+    /// As [`LatentDiffusion::new`] and [`LatentDiffusion::load_first_stage`]; [`ldm_core::Error::Invalid`] when
+    /// `training` asks for what cannot be, or for dropping what the model cannot do without.
     pub fn new(
         config: &LatentDiffusionConfig,
         first_stage: Option<Checkpoint>,
-        dropout: f64,
+        training: DiffusionTraining,
         device: Device,
     ) -> Result<Self> {
         let tokenizer = find_tokenizer(&config.cond_stage_config, None, None)?;
@@ -46,7 +74,10 @@ impl DiffusionObjective {
             // A tokenizer that is missing is said now, not at the first batch.
             model.conditioner.condition(&Prompt::text([""]), false)?;
         }
+        let mut overall_std = None;
         if let Some(checkpoint) = first_stage {
+            let found = LatentStatistics::of(&checkpoint, config.channels)?;
+            overall_std = found.map(|statistics| statistics.overall_std);
             model.load_first_stage(checkpoint)?;
         }
         for (_, tensor) in variables(model.vs(), &["first_stage_model."]) {
@@ -57,14 +88,12 @@ impl DiffusionObjective {
                 let _ = tensor.set_requires_grad(false);
             }
         }
-        let weights = model.schedule.lvlb_weights(config.parameterization);
-        let elbo_weights = Tensor::from_slice(&weights).to_kind(Kind::Float).to_device(device);
-        let dropout = PromptDropout::new(dropout)?;
-        if dropout != PromptDropout::new(0.)? {
-            // A model that has no word for "nothing" is refused now, not at the first batch.
-            model.conditioner.null_prompt(1)?;
+        let loss = DiffusionLoss::new(config, &model.schedule, training.min_snr_gamma, device)?;
+        let dropout = PromptDropout::new(training.conditioning_dropout)?;
+        if training.conditioning_dropout > 0. {
+            can_drop(&model)?;
         }
-        Ok(Self { model, dropout, elbo_weights })
+        Ok(Self { model, dropout, offset_noise: training.offset_noise, loss, overall_std })
     }
 
     /// The model under training.
@@ -72,25 +101,37 @@ impl DiffusionObjective {
         &self.model
     }
 
-    /// Per-sample losses at given noise and times.
-    fn losses(&self, z: &Tensor, prompt: &Prompt, t: &Tensor, eps: &Tensor, train: bool) -> Result<Tensor> {
+    /// Scaled latents of a batch: of its pictures, or of what an encoder said of them before.
+    fn latents(&self, batch: &Batch, noise: &mut dyn NoiseSource) -> Tensor {
+        let Some(moments) = &batch.latents else { return self.model.encode(&batch.images, noise) };
+        let moments = moments.to_device(self.model.vs().device());
+        let posterior = if moments.size()[1] == self.model.config.channels {
+            Posterior::Point(moments)
+        } else {
+            Posterior::from_moments(&moments)
+        };
+        posterior.sample(noise) * self.model.scale_factor
+    }
+
+    /// Noise to be added: N(0, 1), and with offset noise another number for each channel of each sample, so that a
+    /// model learns to move the mean of a picture (Guttenberg 2023, "Diffusion with Offset Noise").
+    fn noise(&self, z: &Tensor, noise: &mut dyn NoiseSource) -> Tensor {
+        let eps = noise.like(z);
+        if self.offset_noise == 0. {
+            return eps;
+        }
+        let each = noise.like(&z.narrow(2, 0, 1).narrow(3, 0, 1)); // [B, C, 1, 1]
+        eps + each * self.offset_noise
+    }
+
+    /// Per-sample errors at given noise and times, `[B]`.
+    fn errors(&self, z: &Tensor, prompt: &Prompt, t: &Tensor, eps: &Tensor, train: bool) -> Result<Tensor> {
         let model = &self.model;
         let cond = model.condition(prompt, train)?;
         let noisy = model.schedule.add_noise(z, eps, t);
         let target = model.parameterization.target(z, eps, &model.schedule.levels(t, z));
-        let prediction = model.unet.forward(&noisy, t, &cond, train).to_kind(Kind::Float);
-        let difference = prediction - target;
-        let difference = match model.config.loss_type {
-            LossType::L1 => difference.abs(),
-            LossType::L2 => difference.square(),
-        };
-        Ok(difference.mean_dim([1, 2, 3].as_slice(), false, Kind::Float)) // [B]
-    }
-
-    /// The prompt with conditions dropped at random, where the conditioner can do without them.
-    fn drop_conditions(&self, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Prompt> {
-        let prompt = batch.prompt.narrow(0, batch.images.size()[0]);
-        self.dropout.apply(&*self.model.conditioner, prompt, noise)
+        let prediction = model.unet.forward(&noisy, t, &cond, train);
+        Ok(self.loss.each(&prediction, &target))
     }
 }
 
@@ -101,36 +142,41 @@ impl Objective for DiffusionObjective {
         self.model.unet.check_size([height, width])
     }
 
-    /// Measures the latents' standard deviation, as the reference on its very first batch (`ddpm.py:479`).
+    fn check_batch(&self, batch: &Batch) -> Result<()> {
+        let prompt = told(&self.model, batch)?;
+        tch::no_grad(|| self.model.condition(&prompt, false)).map(drop)
+    }
+
+    /// With `scale_by_std` takes the latents' standard deviation from the first stage's file, or measures it as the
+    /// reference on its very first batch (`ddpm.py:479`), where the file does not say it.
     fn prepare(&mut self, first: &Batch, noise: &mut dyn NoiseSource) -> Result<()> {
         if self.model.config.scale_by_std {
             self.model.scale_factor = 1.;
-            let latents = self.model.encode(&first.images, noise);
-            self.model.scale_factor = 1. / f64::from(latents.std(true).double_value(&[]) as f32);
+            let std = match self.overall_std {
+                Some(std) => std,
+                None => self.latents(first, noise).std(true).double_value(&[]),
+            };
+            // As the checkpoint keeps it.
+            self.model.scale_factor = f64::from((1. / std) as f32);
         }
         Ok(())
     }
 
     fn loss(&self, _moment: Moment, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
-        let z = self.model.encode(&batch.images, noise); // [B, C, h, w]
+        let z = self.latents(batch, noise); // [B, C, h, w]
         let t = noise.integers(self.model.config.timesteps as i64, z.size()[0], &z);
-        let eps = noise.like(&z);
-        let prompt = self.drop_conditions(batch, noise)?;
-        let each = self.losses(&z, &prompt, &t, &eps, true)?;
-        let simple = each.mean(Kind::Float);
-        let vlb = (self.elbo_weights.index_select(0, &t) * &each).mean(Kind::Float);
-        let config = &self.model.config;
-        let mut total = &simple * config.l_simple_weight;
-        if config.original_elbo_weight != 0. {
-            total += &vlb * config.original_elbo_weight;
-        }
-        let parts =
-            vec![("loss_simple", simple.detach()), ("loss_vlb", vlb.detach()), ("loss", total.detach())];
-        Ok(Loss { total, parts })
+        let eps = self.noise(&z, noise);
+        let prompt = self.dropout.apply(&*self.model.conditioner, told(&self.model, batch)?, noise)?;
+        let each = self.errors(&z, &prompt, &t, &eps, true)?;
+        Ok(self.loss.of(&each, &t))
     }
 
     fn turns(&self) -> Vec<Turn> {
-        let trainable = with_gradients(variables(self.model.vs(), &[UNET, CONDITIONER]));
+        let mut trainable = with_gradients(variables(self.model.vs(), &[UNET, CONDITIONER]));
+        if let Some(logvar) = self.loss.learned_logvar() {
+            trainable.push((LOGVAR.into(), logvar.shallow_clone()));
+            trainable.sort_by(|a, b| a.0.cmp(&b.0));
+        }
         vec![Turn { name: "diffusion", trainable, rate: 1. }]
     }
 
@@ -147,6 +193,9 @@ impl Objective for DiffusionObjective {
         if self.model.config.scale_by_std {
             weights.push(("scale_factor".into(), Tensor::from(self.model.scale_factor as f32)));
         }
+        if let Some(logvar) = self.loss.learned_logvar() {
+            weights.push((LOGVAR.into(), logvar.shallow_clone()));
+        }
         weights
     }
 
@@ -154,27 +203,47 @@ impl Objective for DiffusionObjective {
         if self.model.config.scale_by_std {
             self.model.scale_factor = checkpoint.tensor("scale_factor")?.double_value(&[]);
         }
+        if let Some(logvar) = self.loss.learned_logvar() {
+            let value = checkpoint.tensor(LOGVAR)?;
+            tch::no_grad(|| logvar.shallow_clone().copy_(&value));
+        }
         let mut left_out = SCHEDULE_BUFFERS.to_vec();
-        left_out.push("scale_factor");
+        left_out.extend(["scale_factor", LOGVAR]);
         checkpoint.without(&left_out).load_into(self.model.vs_mut())
     }
 
-    /// The mean of L_simple with the same times and noise at every call, the times spread evenly.
+    /// The losses with the same times and noise at every call, the times spread evenly.
     fn validate(&self, batches: &mut dyn Iterator<Item = Result<Batch>>) -> Result<Vec<(&'static str, f64)>> {
-        let (mut sum, mut count) = (0., 0);
+        let (mut each, mut times) = (Vec::new(), Vec::new());
         for (index, batch) in batches.enumerate() {
             let batch = batch?;
             let mut noise = PerStep::new(0, 0, index as u64);
-            let z = self.model.encode(&batch.images, &mut noise);
+            let z = self.latents(&batch, &mut noise);
             let (size, steps) = (z.size()[0], self.model.config.timesteps as i64);
             let t =
                 (Tensor::arange(size, (Kind::Int64, z.device())) * steps).divide_scalar_mode(size, "floor");
+            let t = t.to_kind(Kind::Int64);
             let eps = noise.like(&z);
-            let each = tch::no_grad(|| self.losses(&z, &batch.prompt, &t.to_kind(Kind::Int64), &eps, false))?;
-            sum += each.sum(Kind::Double).double_value(&[]);
-            count += size;
+            let prompt = told(&self.model, &batch)?;
+            each.push(tch::no_grad(|| self.errors(&z, &prompt, &t, &eps, false))?);
+            times.push(t);
         }
-        Ok(if count == 0 { Vec::new() } else { vec![("val/loss_simple", sum / count as f64)] })
+        if each.is_empty() {
+            return Ok(Vec::new());
+        }
+        let all = tch::no_grad(|| self.loss.of(&Tensor::cat(&each, 0), &Tensor::cat(&times, 0)));
+        Ok(all
+            .parts
+            .iter()
+            .filter_map(|(name, value)| Some((held_back(name)?, value.double_value(&[]))))
+            .collect())
+    }
+
+    fn moments(&self, images: &Tensor) -> Option<Tensor> {
+        (!sees_the_picture(&self.model)).then(|| match self.model.posterior(images) {
+            Posterior::Gaussian { mean, logvar } => Tensor::cat(&[mean, logvar], 1).to_kind(Kind::Float),
+            Posterior::Point(point) => point.to_kind(Kind::Float),
+        })
     }
 
     /// Samples, a row of each class in turn; of a model that is told something else, at most the batch's prompts.
@@ -192,7 +261,7 @@ impl Objective for DiffusionObjective {
             }
             _ => {
                 count = count.min(batch.images.size()[0] as usize);
-                batch.prompt.narrow(0, count as i64)
+                told(&self.model, batch)?.narrow(0, count as i64)
             }
         };
         let sampling = Sampling {
@@ -206,4 +275,15 @@ impl Objective for DiffusionObjective {
         let made = generate(&self.model, &prompt, None, &seeds, &sampling, None, &mut |_| {})?;
         Ok(ldm_core::image::grid(&made.images.clamp(-1., 1.), columns, 2))
     }
+}
+
+/// The reference's name of a part in validation (`ddpm.py:1019`).
+fn held_back(part: &str) -> Option<&'static str> {
+    Some(match part {
+        "loss_simple" => "val/loss_simple",
+        "loss_gamma" => "val/loss_gamma",
+        "loss_vlb" => "val/loss_vlb",
+        "loss" => "val/loss",
+        _ => return None, // `logvar`, which does not depend on the data
+    })
 }

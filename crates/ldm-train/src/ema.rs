@@ -1,42 +1,97 @@
-//! A running average of the weights.
+//! Running averages of the weights.
 
-use ldm_core::Result;
-use ldm_core::weights::Checkpoint;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ldm_core::weights::{self, Checkpoint};
+use ldm_core::{Error, Result};
 use ldm_libtorch::lerp_all;
+use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::optimizer::copy_named;
 
-/// An exponential moving average with the reference's warm-up. CompVis `ema.py` `LitEma`.
+/// Running averages of the weights. CompVis `ema.py`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EmaConfig {
+    /// The largest decay; the first updates use less. This average is validated, sampled from and handed on.
+    pub decay: f64,
+    /// Decays of further averages, which are kept in the checkpoints (`ema-0.999.safetensors`).
+    pub also: Vec<f64>,
+}
+
+impl Default for EmaConfig {
+    fn default() -> Self {
+        Self { decay: 0.9999, also: Vec::new() }
+    }
+}
+
+impl EmaConfig {
+    /// Refuses what is no decay, and two averages that would be the same.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with the key below `train.ema` and the value.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |key: &str, decay: f64| {
+            Err(Error::invalid(format!("{key}: expected at least 0 and below 1, got {decay}")))
+        };
+        if !(0. ..1.).contains(&self.decay) {
+            return wrong("decay", self.decay);
+        }
+        for (index, decay) in self.also.iter().enumerate() {
+            if !(0. ..1.).contains(decay) {
+                return wrong("also", *decay);
+            }
+            if *decay == self.decay || self.also[..index].contains(decay) {
+                return Err(Error::invalid(format!("also: {decay} is there already, leave one out")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Exponential moving averages with the reference's warm-up. CompVis `ema.py` `LitEma`.
 ///
 /// Updated once an optimizer step; the reference updates once a micro-batch, which differs only under gradient
 /// accumulation, where it averages the same weights several times.
 #[derive(Debug)]
 pub struct Ema {
-    decay: f64,
     updates: u64,
     names: Vec<String>,
     params: Vec<Tensor>,
+    /// The first is the one that takes the weights' place.
+    averages: Vec<Average>,
+}
+
+#[derive(Debug)]
+struct Average {
+    decay: f64,
     shadows: Vec<Tensor>,
 }
 
 impl Ema {
-    /// Starts from the weights as they are.
-    pub fn new(params: Vec<(String, Tensor)>, decay: f64) -> Self {
+    /// Averages of every decay in `config`, which start from the weights as they are.
+    pub fn new(params: Vec<(String, Tensor)>, config: &EmaConfig) -> Self {
         let (names, params): (Vec<_>, Vec<_>) = params.into_iter().unzip();
-        let shadows = params.iter().map(|tensor| tensor.detach().copy()).collect();
-        Self { decay, updates: 0, names, params, shadows }
+        let average = |decay: &f64| Average {
+            decay: *decay,
+            shadows: params.iter().map(|tensor| tensor.detach().copy()).collect(),
+        };
+        let averages = [config.decay].iter().chain(&config.also).map(average).collect();
+        Self { updates: 0, names, params, averages }
     }
 
-    /// Moves the average by `1 − d` with `d = min(decay, (1 + n) / (10 + n))` for update `n` (from 1).
+    /// Moves each average by `1 − d` with `d = min(decay, (1 + n) / (10 + n))` for update `n` (from 1).
     pub fn update(&mut self) {
         self.updates += 1;
         let n = self.updates as f64;
-        let decay = self.decay.min((1. + n) / (10. + n));
-        lerp_all(&self.shadows, &self.params, 1. - decay);
+        for Average { decay, shadows } in &self.averages {
+            lerp_all(shadows, &self.params, 1. - decay.min((1. + n) / (10. + n)));
+        }
     }
 
-    /// Runs `body` with the averages in place of the weights, and puts the weights back, to the bit.
+    /// Runs `body` with the first averages in place of the weights, and puts the weights back, to the bit.
     pub fn swapped<T>(&self, body: impl FnOnce() -> T) -> T {
         self.swap();
         let result = body();
@@ -45,7 +100,7 @@ impl Ema {
     }
 
     fn swap(&self) {
-        for (param, shadow) in self.params.iter().zip(&self.shadows) {
+        for (param, shadow) in self.params.iter().zip(&self.averages[0].shadows) {
             let (mut param, mut shadow) = (param.detach(), shadow.shallow_clone());
             let kept = param.copy();
             param.copy_(&shadow);
@@ -53,9 +108,13 @@ impl Ema {
         }
     }
 
-    /// The averages by the parameters' names.
+    /// The first averages by the parameters' names.
     pub fn state(&self) -> Vec<(String, Tensor)> {
-        let pairs = self.names.iter().zip(&self.shadows);
+        self.named(&self.averages[0])
+    }
+
+    fn named(&self, average: &Average) -> Vec<(String, Tensor)> {
+        let pairs = self.names.iter().zip(&average.shadows);
         pairs.map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
     }
 
@@ -64,13 +123,30 @@ impl Ema {
         self.updates
     }
 
-    /// Takes over a saved state.
+    /// Writes every average into `folder`: the first as `ema.safetensors`, the others by their decays.
     ///
     /// # Errors
-    /// [`ldm_core::Error::Weights`] listing what does not fit.
-    pub fn load(&mut self, checkpoint: &Checkpoint, updates: u64) -> Result<()> {
-        copy_named(self.state(), checkpoint)?;
+    /// [`Error::Io`] with the file.
+    pub fn write(&self, folder: &Path, metadata: &BTreeMap<String, String>) -> Result<()> {
+        self.averages.iter().enumerate().try_for_each(|(index, average)| {
+            weights::save(folder.join(file_name(index, average.decay)), &self.named(average), metadata)
+        })
+    }
+
+    /// Takes over what [`Ema::write`] wrote into `folder` after `updates` updates.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the file that is not there; [`Error::Weights`] listing what does not fit.
+    pub fn read(&mut self, folder: &Path, updates: u64) -> Result<()> {
+        for (index, average) in self.averages.iter().enumerate() {
+            let checkpoint = Checkpoint::open(folder.join(file_name(index, average.decay)))?;
+            copy_named(self.named(average), &checkpoint)?;
+        }
         self.updates = updates;
         Ok(())
     }
+}
+
+fn file_name(index: usize, decay: f64) -> String {
+    if index == 0 { "ema.safetensors".into() } else { format!("ema-{decay}.safetensors") }
 }

@@ -14,7 +14,10 @@ mod ema;
 mod event;
 mod event_file;
 mod keep;
+mod latent_statistics;
 mod learning_rate;
+mod loss_scale;
+mod loss_weight;
 mod meter;
 mod objective;
 mod optimizer;
@@ -22,20 +25,24 @@ mod parts;
 mod preview;
 mod run_dir;
 mod state;
+mod told;
 mod trainer;
 
 pub use autoencoder::AutoencoderObjective;
 pub use config::{
-    BestMode, DataConfig, DataModule, Dtype, EmaConfig, KeepBest, LossConfig, PixelLoss, ReconstructionLoss, RunConfig,
+    BestMode, DataConfig, DataModule, Dtype, KeepBest, LossConfig, PixelLoss, ReconstructionLoss, RunConfig,
     SampleConfig, TrainConfig,
 };
-pub use diffusion::DiffusionObjective;
-pub use ema::Ema;
+pub use diffusion::{DiffusionObjective, DiffusionTraining};
+pub use ema::{Ema, EmaConfig};
 pub use event::{Event, Finished};
 pub use keep::Keep;
+pub use latent_statistics::LatentStatistics;
 pub use learning_rate::LearningRate;
+pub use loss_scale::LossScale;
+pub use loss_weight::{DiffusionLoss, min_snr_weights};
 pub use objective::{Loss, Moment, Objective, Turn};
-pub use optimizer::{AdamW, AdamWConfig};
+pub use optimizer::{AdamW, AdamWConfig, found_inf};
 pub use run_dir::RunDir;
 pub use state::TrainState;
 pub use trainer::Trainer;

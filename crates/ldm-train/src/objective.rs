@@ -48,11 +48,26 @@ pub trait Objective {
     /// [`ldm_core::Error::Invalid`] with the nearest sizes that do.
     fn check_size(&self, size: [i64; 2]) -> Result<()>;
 
+    /// Whether a batch holds what the model is told of its pictures.
+    ///
+    /// # Errors
+    /// [`ldm_core::Error::Data`] naming what is not there; whatever is wrong with what is.
+    fn check_batch(&self, _batch: &Batch) -> Result<()> {
+        Ok(())
+    }
+
     /// Once, before the first step of a new run: what must be measured on the first batch.
     ///
     /// # Errors
     /// When the batch does not fit the model.
     fn prepare(&mut self, first: &Batch, noise: &mut dyn NoiseSource) -> Result<()>;
+
+    /// What the model trains on in a picture's place, of pictures `[B, 3, H, W]`, so that it can be kept: a latent's
+    /// mean and log-variance side by side, `[B, 2C, h, w]`, or `[B, C, h, w]` where there is no spread. None where
+    /// the model needs the picture.
+    fn moments(&self, _images: &Tensor) -> Option<Tensor> {
+        None
+    }
 
     /// The parts of a step, in the order they are taken.
     fn turns(&self) -> Vec<Turn>;

@@ -72,8 +72,15 @@ impl AdamW {
         norm
     }
 
-    /// One step with learning rate `lr`. Parameters without a gradient stay.
-    pub fn step(&mut self, lr: f64) {
+    /// Divides all gradients by the scalar tensor `scale`, which the loss was multiplied by.
+    pub fn unscale(&self, scale: &Tensor) {
+        let grads: Vec<Tensor> = self.params.iter().map(Tensor::grad).filter(Tensor::defined).collect();
+        scale_all(&grads, &scale.reciprocal());
+    }
+
+    /// One step with learning rate `lr`. Parameters without a gradient stay. Where `found_inf`
+    /// ([`found_inf`]) is 1 nothing moves and the step does not count.
+    pub fn step(&mut self, lr: f64, found_inf: Option<&Tensor>) {
         let AdamWConfig { betas: [beta1, beta2], eps, weight_decay } = self.config;
         let with_grad: Vec<(usize, Tensor)> = self
             .params
@@ -93,6 +100,7 @@ impl AdamW {
             &pick(&self.exp_avg_sqs),
             &pick(&self.steps),
             AdamWStep { lr, beta1, beta2, weight_decay, eps },
+            found_inf,
         );
     }
 
@@ -113,6 +121,12 @@ impl AdamW {
     pub fn load(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         copy_named(self.state(), checkpoint)
     }
+}
+
+/// Whether gradients of this norm ([`AdamW::clip`]) hold something that is no number: an f32 scalar, 1 or 0, on their
+/// device. An infinite or undefined gradient makes the norm so, and nothing else has to be looked through.
+pub fn found_inf(norm: &Tensor) -> Tensor {
+    norm.isfinite().logical_not().to_kind(Kind::Float)
 }
 
 /// Copies the file's tensors into `targets`, all of them or none.

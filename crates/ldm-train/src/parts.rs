@@ -56,8 +56,7 @@ pub(crate) fn parts(config: &RunConfig, device: Device) -> Result<Parts> {
                     "model.params.first_stage_config.params.ckpt_path: a diffusion model needs the trained first stage it stands on",
                 ));
             }
-            let dropout = config.train.conditioning_dropout;
-            Box::new(DiffusionObjective::new(model, first_stage, dropout, device)?)
+            Box::new(DiffusionObjective::new(model, first_stage, (&config.train).into(), device)?)
         }
         other => {
             let first_stage = other.first_stage().expect("every other model is a first stage");

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::ema::Ema;
+use crate::loss_scale::LossScale;
 use crate::objective::Objective;
 use crate::optimizer::{AdamW, copy_named};
 
@@ -48,13 +49,15 @@ pub(crate) fn write<'a>(
     objective: &dyn Objective,
     optimizers: impl Iterator<Item = &'a AdamW>,
     ema: Option<&Ema>,
+    loss_scale: Option<&LossScale>,
 ) -> Result<()> {
     let metadata = BTreeMap::from([("step".to_owned(), state.step.to_string())]);
     weights::save(folder.join("model.safetensors"), &objective.weights(), &metadata)?;
-    let moments: Vec<(String, Tensor)> = optimizers.flat_map(AdamW::state).collect();
+    let mut moments: Vec<(String, Tensor)> = optimizers.flat_map(AdamW::state).collect();
+    moments.extend(loss_scale.map(LossScale::state).unwrap_or_default());
     weights::save(folder.join("optimizer.safetensors"), &moments, &metadata)?;
     if let Some(ema) = ema {
-        weights::save(folder.join("ema.safetensors"), &ema.state(), &metadata)?;
+        ema.write(folder, &metadata)?;
     }
     let text = serde_json::to_string_pretty(state).expect("plain numbers");
     files::write_bytes(folder.join("state.json"), format!("{text}\n").as_bytes())
@@ -73,13 +76,15 @@ pub(crate) fn read<'a>(
     objective: &mut dyn Objective,
     optimizers: impl Iterator<Item = &'a mut AdamW>,
     ema: Option<&mut Ema>,
+    loss_scale: Option<&LossScale>,
 ) -> Result<TrainState> {
     let state = read_state(folder)?;
     objective.load(Checkpoint::open(folder.join("model.safetensors"))?)?;
-    let moments = optimizers.flat_map(|optimizer| optimizer.state()).collect();
+    let mut moments: Vec<(String, Tensor)> = optimizers.flat_map(|optimizer| optimizer.state()).collect();
+    moments.extend(loss_scale.map(LossScale::state).unwrap_or_default());
     copy_named(moments, &Checkpoint::open(folder.join("optimizer.safetensors"))?)?;
     if let Some(ema) = ema {
-        ema.load(&Checkpoint::open(folder.join("ema.safetensors"))?, state.ema_updates)?;
+        ema.read(folder, state.ema_updates)?;
     }
     Ok(state)
 }

@@ -9,18 +9,19 @@ use std::time::Instant;
 use ldm_core::device::device_name;
 use ldm_core::noise::PerStep;
 use ldm_core::{Error, Result};
-use ldm_data::{Batch, Dataset, Loader, LoaderConfig, Position};
+use ldm_data::{Batch, Dataset, Loader, LoaderConfig, Position, collate};
 use ldm_pipelines::{ModelConfig, hand_on_tokenizer};
 use serde_json::json;
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 use crate::config::{Dtype, RunConfig};
 use crate::ema::Ema;
 use crate::event::{Event, Finished};
 use crate::keep::Keep;
+use crate::loss_scale::LossScale;
 use crate::meter::{Meter, integers};
 use crate::objective::{Moment, Objective, Turn};
-use crate::optimizer::AdamW;
+use crate::optimizer::{AdamW, found_inf};
 use crate::parts::parts;
 use crate::run_dir::RunDir;
 use crate::state::{self, TrainState};
@@ -37,6 +38,8 @@ pub struct Trainer {
     /// What each of the objective's turns moves, and by what.
     turns: Vec<(Turn, AdamW)>,
     ema: Option<Ema>,
+    /// With f16 alone.
+    loss_scale: Option<LossScale>,
     data: Arc<dyn Dataset>,
     validation: Option<Arc<dyn Dataset>>,
     state: TrainState,
@@ -59,6 +62,7 @@ impl Trainer {
         if let Ok(example) = data.get(0, config.train.seed) {
             let [_, height, width] = example.size;
             objective.check_size([height as i64, width as i64])?;
+            objective.check_batch(&collate(vec![example])?)?;
         }
         let run = RunDir::create(root)?;
         let environment = json!({
@@ -84,8 +88,13 @@ impl Trainer {
         let (objective, data, validation) = parts(&config, device)?;
         let mut trainer = Self::assemble(config, run, device, objective, data, validation);
         let optimizers = trainer.turns.iter_mut().map(|(_, optimizer)| optimizer);
-        trainer.state =
-            state::read(&checkpoint, &mut *trainer.objective, optimizers, trainer.ema.as_mut())?;
+        trainer.state = state::read(
+            &checkpoint,
+            &mut *trainer.objective,
+            optimizers,
+            trainer.ema.as_mut(),
+            trainer.loss_scale.as_ref(),
+        )?;
         trainer.run.truncate_metrics(trainer.state.step)?;
         Ok(trainer)
     }
@@ -102,12 +111,14 @@ impl Trainer {
             .turns()
             .into_iter()
             .map(|turn| {
-                let params = turn.trainable.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
+                let params =
+                    turn.trainable.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
                 let optimizer = AdamW::new(params.collect(), config.train.optimizer);
                 (turn, optimizer)
             })
             .collect();
-        let ema = config.train.ema.map(|ema| Ema::new(objective.averaged(), ema.decay));
+        let ema = config.train.ema.as_ref().map(|ema| Ema::new(objective.averaged(), ema));
+        let loss_scale = (config.train.dtype == Dtype::F16).then(|| LossScale::new(device));
         Self {
             config,
             run,
@@ -115,6 +126,7 @@ impl Trainer {
             objective,
             turns,
             ema,
+            loss_scale,
             data,
             validation,
             state: TrainState::default(),
@@ -157,6 +169,7 @@ impl Trainer {
         while self.state.step < train.steps {
             let step = self.state.step;
             let lr = rate * train.schedule.at(step, train.steps);
+            let mut overflows = Vec::new();
             for micro in 0..train.accumulate {
                 let waiting = Instant::now();
                 let batch = loader.next().expect("an endless loader")?;
@@ -167,9 +180,13 @@ impl Trainer {
                     self.backward(turn, &batch, micro, &mut meter)?;
                     // In the last micro-batch a turn moves before the next one looks, as Lightning has it.
                     if micro + 1 == train.accumulate {
-                        self.take(turn, lr, &mut meter);
+                        overflows.push(self.take(turn, lr, &mut meter));
                     }
                 }
+            }
+            if let Some(scale) = &mut self.loss_scale {
+                meter.add("loss_scale", scale.scale());
+                scale.update(&Tensor::stack(&overflows, 0).sum(Kind::Float));
             }
             self.objective.after_step(&mut PerStep::new(train.seed, 0, AFTER | step));
             if let Some(ema) = &mut self.ema {
@@ -246,24 +263,32 @@ impl Trainer {
         let pass = (step * self.config.train.accumulate + micro) * self.turns.len() as u64 + turn as u64;
         let mut noise = PerStep::new(self.config.train.seed, 0, pass);
         let loss = {
-            let kind = if self.config.train.dtype == Dtype::Bf16 { Kind::BFloat16 } else { Kind::Float };
-            let _autocast = ldm_libtorch::autocast(self.device, kind);
+            let _autocast = ldm_libtorch::autocast(self.device, self.config.train.dtype.kind());
             self.objective.loss(Moment { turn, step }, batch, &mut noise)?
         };
-        (loss.total / self.config.train.accumulate as f64).backward();
+        let total = loss.total / self.config.train.accumulate as f64;
+        self.loss_scale.as_ref().map_or(total.shallow_clone(), |scale| total * scale.scale()).backward();
         for (name, value) in &loss.parts {
             meter.add(name, value);
         }
         Ok(())
     }
 
-    /// Clips one turn's gradients and moves its parameters.
-    fn take(&mut self, turn: usize, lr: f64, meter: &mut Meter) {
+    /// Clips one turn's gradients and moves its parameters, where no gradient overflowed; 1 where one did, which
+    /// nobody waits to learn.
+    fn take(&mut self, turn: usize, lr: f64, meter: &mut Meter) -> Tensor {
         let several = self.turns.len() > 1;
         let (turn, optimizer) = &mut self.turns[turn];
+        if let Some(scale) = &self.loss_scale {
+            optimizer.unscale(scale.scale());
+        }
         let norm = optimizer.clip(self.config.train.clip_grad);
-        meter.add(&if several { format!("grad_norm/{}", turn.name) } else { "grad_norm".into() }, &norm);
-        optimizer.step(lr * turn.rate);
+        let overflow = found_inf(&norm);
+        // With a loss scale an overflow now and then is how the scale is found.
+        let shown = if self.loss_scale.is_some() { norm.nan_to_num(0., 0., 0.) } else { norm };
+        meter.add(&if several { format!("grad_norm/{}", turn.name) } else { "grad_norm".into() }, &shown);
+        optimizer.step(lr * turn.rate, Some(&overflow));
+        overflow
     }
 
     fn loader(&self, start: Position) -> Result<Loader> {
@@ -280,7 +305,7 @@ impl Trainer {
         let (objective, ema) = (&*self.objective, self.ema.as_ref());
         let path = self.run.checkpoint(self.state.step, &Keep::from(&self.config.train), |folder| {
             let optimizers = self.turns.iter().map(|(_, optimizer)| optimizer);
-            state::write(folder, &self.state, objective, optimizers, ema)
+            state::write(folder, &self.state, objective, optimizers, ema, self.loss_scale.as_ref())
         })?;
         state::write_model(
             &self.run.model(),

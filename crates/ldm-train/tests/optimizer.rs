@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ldm_core::device::test_device;
 use ldm_core::weights::{self, Checkpoint};
-use ldm_train::{AdamW, AdamWConfig, Ema};
+use ldm_train::{AdamW, AdamWConfig, Ema, EmaConfig};
 use tch::{Kind, Tensor};
 
 fn param(value: f64) -> Tensor {
@@ -15,7 +15,7 @@ fn param(value: f64) -> Tensor {
 fn the_average_follows_the_references_warm_up() {
     // LitEma: n is counted up first, so the first decay is 2/11.
     let mut weight = param(1.);
-    let mut ema = Ema::new(vec![("w".into(), weight.shallow_clone())], 0.9999);
+    let mut ema = Ema::new(vec![("w".into(), weight.shallow_clone())], &EmaConfig::default());
     let _ = tch::no_grad(|| weight.fill_(12.));
     ema.update();
     let first = 12. - (2. / 11.) * (12. - 1.);
@@ -37,7 +37,7 @@ fn a_saved_optimizer_steps_as_the_one_it_was() {
         optimizer.zero_grad();
         (weight * weight).sum(Kind::Float).backward();
         let _ = optimizer.clip(Some(1.));
-        optimizer.step(0.1);
+        optimizer.step(0.1, None);
     };
     let (one, mut other) = (param(2.), param(0.));
     let mut first = AdamW::new(vec![("w".into(), one.shallow_clone())], AdamWConfig::default());

@@ -297,7 +297,15 @@ fn what_is_wrong_is_said_in_one_sentence_and_nothing_is_written() {
         &["model.params.channels=3"],
         "channels: the first stage has latents of 4 channels, got 3",
     );
-    check(&diffusion, &["model.params.learn_logvar=true"], "learn_logvar");
+    check(&diffusion, &["train.min_snr_gamma=0"], "min_snr_gamma: expected a positive number, got 0");
+    check(&kl(), &["train.offset_noise=-1"], "train.offset_noise: expected at least 0, got -1");
+    check(&kl(), &["train.ema.also=[0.5, 1.0]"], "train.ema.also: expected at least 0 and below 1, got 1");
+    check(&kl(), &["train.ema.also=[0.99]"], "train.ema.also: 0.99 is there already");
+    check(
+        &diffusion,
+        &["data.params.train.params.size=16", "model.params.cond_stage_config.params.null_class=null"],
+        "null_class",
+    );
     check(&diffusion, &["model.params.scheduler_config={target: x}"], "train.schedule");
     check(&diffusion, &["model.params.ckpt_path=x"], "a new run starts from fresh weights");
     check(&diffusion, &["data.params.train.params.size=18"], "divisible by 2, got 9x9");

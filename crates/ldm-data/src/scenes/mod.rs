@@ -135,6 +135,7 @@ impl Dataset for Scenes {
             caption: Some(scene.caption()),
             boxes: scene.boxes(),
             label_map: Some(drawing.labels),
+            latent: None,
             name: Self::example_name(index),
         })
     }
