@@ -86,6 +86,8 @@ pub struct TrainConfig {
     pub offset_noise: f64,
     /// f32, or bf16 or f16 by autocast over f32 weights.
     pub dtype: Dtype,
+    /// A step with a gradient that is no number is left out and counted; so many in a row end the run.
+    pub max_skipped: u64,
     /// Steps between lines of `metrics.jsonl`.
     pub log_every: u64,
     /// Steps between checkpoints; the last step always writes one.
@@ -119,6 +121,7 @@ impl Default for TrainConfig {
             min_snr_gamma: None,
             offset_noise: 0.,
             dtype: Dtype::F32,
+            max_skipped: 20, // the loss scale of f16 halves as often before it is 1
             log_every: 50,
             checkpoint_every: 1000,
             keep: 3,
@@ -303,7 +306,8 @@ impl RunConfig {
     fn check(&self) -> Result<()> {
         let refuse = |message: String| Err(Error::config(&self.path, message));
         let train = &self.train;
-        let positive: [(&str, u64); 6] = [
+        let positive: [(&str, u64); 7] = [
+            ("train.max_skipped", train.max_skipped),
             ("train.steps", train.steps),
             ("train.accumulate", train.accumulate),
             ("train.log_every", train.log_every),

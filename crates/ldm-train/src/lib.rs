@@ -13,6 +13,7 @@ mod diffusion;
 mod ema;
 mod event;
 mod event_file;
+mod guard;
 mod keep;
 mod latent_statistics;
 mod learning_rate;

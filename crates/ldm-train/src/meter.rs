@@ -10,7 +10,7 @@ use crate::state::TrainState;
 /// A line as JSON; steps and counts are written as integers.
 pub(crate) fn integers(line: &BTreeMap<String, f64>) -> serde_json::Value {
     let number = |(name, value): (&String, &f64)| {
-        let whole = matches!(name.as_str(), "step" | "images" | "peak_memory");
+        let whole = matches!(name.as_str(), "step" | "images" | "peak_memory" | "skipped");
         (name.clone(), if whole { json!(*value as u64) } else { json!(value) })
     };
     serde_json::Value::Object(line.iter().map(number).collect())
@@ -19,22 +19,26 @@ pub(crate) fn integers(line: &BTreeMap<String, f64>) -> serde_json::Value {
 /// Sums since the last line, on the device until it is written.
 #[derive(Default)]
 pub(crate) struct Meter {
-    sums: BTreeMap<String, (Tensor, u64)>,
+    /// By name: the sum of what was finite, and how often it was.
+    sums: BTreeMap<String, (Tensor, Tensor)>,
     pub(crate) images: u64,
     /// Seconds spent waiting for data.
     pub(crate) waited: f64,
 }
 
 impl Meter {
+    /// A scalar of this step; what is no number, of a step that is left out, counts for nothing.
     pub(crate) fn add(&mut self, name: &str, value: &Tensor) {
         let value = value.to_kind(Kind::Float);
+        let count = value.isfinite().to_kind(Kind::Float);
+        let value = value.nan_to_num(0., 0., 0.);
         match self.sums.get_mut(name) {
-            Some((sum, count)) => {
+            Some((sum, counts)) => {
                 *sum += value;
-                *count += 1;
+                *counts += count;
             }
             None => {
-                self.sums.insert(name.to_owned(), (value.copy(), 1));
+                self.sums.insert(name.to_owned(), (value, count));
             }
         }
     }
@@ -51,7 +55,8 @@ impl Meter {
         let mut line: BTreeMap<String, f64> = taken
             .sums
             .iter()
-            .map(|(name, (sum, count))| (name.clone(), sum.double_value(&[]) / *count as f64))
+            .map(|(name, (sum, count))| (name.clone(), (sum / count).double_value(&[])))
+            .filter(|(_, mean)| mean.is_finite())
             .collect();
         let peak = match device {
             Device::Cuda(index) => ldm_libtorch::cuda_memory(index).peak as f64,
@@ -59,6 +64,7 @@ impl Meter {
         };
         line.insert("step".into(), state.step as f64);
         line.insert("images".into(), state.images as f64);
+        line.insert("skipped".into(), state.skipped as f64);
         line.insert("seconds".into(), state.seconds);
         line.insert("lr".into(), lr);
         line.insert("images_per_second".into(), taken.images as f64 / seconds.max(1e-9));

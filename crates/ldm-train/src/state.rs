@@ -30,6 +30,9 @@ pub struct TrainState {
     pub batch: u64,
     /// Updates of the running average.
     pub ema_updates: u64,
+    /// Steps left out because a gradient was no number.
+    #[serde(default)]
+    pub skipped: u64,
     /// The validation of this very step, where there was one.
     #[serde(default)]
     pub validation: BTreeMap<String, f64>,

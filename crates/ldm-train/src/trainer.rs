@@ -17,6 +17,7 @@ use tch::{Device, Kind, Tensor};
 use crate::config::{Dtype, RunConfig};
 use crate::ema::Ema;
 use crate::event::{Event, Finished};
+use crate::guard::Guard;
 use crate::keep::Keep;
 use crate::loss_scale::LossScale;
 use crate::meter::{Meter, integers};
@@ -152,8 +153,8 @@ impl Trainer {
     /// resumed.
     ///
     /// # Errors
-    /// When a file cannot be written, when a picture cannot be read and the run is strict, or when the loss is no
-    /// number.
+    /// When a file cannot be written, when a picture cannot be read and the run is strict, or when
+    /// `train.max_skipped` steps in a row had gradients that are no numbers.
     pub fn run(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event)) -> Result<Finished> {
         let (train, rate) = (self.config.train.clone(), self.config.learning_rate()?);
         let mut loader = self.loader(self.state.position())?;
@@ -164,6 +165,7 @@ impl Trainer {
         }
         let mut events = self.run.events((self.state.step > 0).then_some(self.state.step))?;
         let mut meter = Meter::default();
+        let mut guard = Guard::new(self.state.skipped, self.device);
         let mut last = Instant::now();
         let mut named = BTreeSet::new();
         while self.state.step < train.steps {
@@ -184,9 +186,11 @@ impl Trainer {
                     }
                 }
             }
+            let overflow = Tensor::stack(&overflows, 0).sum(Kind::Float);
+            guard.saw(&overflow);
             if let Some(scale) = &mut self.loss_scale {
                 meter.add("loss_scale", scale.scale());
-                scale.update(&Tensor::stack(&overflows, 0).sum(Kind::Float));
+                scale.update(&overflow);
             }
             self.objective.after_step(&mut PerStep::new(train.seed, 0, AFTER | step));
             if let Some(ema) = &mut self.ema {
@@ -200,18 +204,18 @@ impl Trainer {
             let done = self.state.step;
             observe(Event::Step { step: done, steps: train.steps });
             let (at_end, stopping) = (done == train.steps, stop.load(Ordering::Relaxed));
-            if done.is_multiple_of(train.log_every) || at_end || stopping {
+            let logged = done.is_multiple_of(train.log_every) || at_end || stopping;
+            if logged || done.is_multiple_of(train.max_skipped) {
+                let (in_a_row, skipped) = guard.read();
+                self.state.skipped = skipped;
+                if in_a_row >= train.max_skipped {
+                    return Err(self.diverged(in_a_row));
+                }
+            }
+            if logged {
                 let seconds = last.elapsed().as_secs_f64();
                 self.state.seconds += seconds;
                 let line = meter.take(seconds, lr, &self.state, self.device);
-                if line.values().any(|value| !value.is_finite()) {
-                    return Err(Error::data(
-                        self.run.root(),
-                        format!(
-                            "a loss is not a number at step {done}: the last checkpoint is kept; try a lower learning rate or train.clip_grad"
-                        ),
-                    ));
-                }
                 self.run.log(&integers(&line))?;
                 events.scalars(done, &line)?;
                 observe(Event::Logged(&line));
@@ -249,6 +253,19 @@ impl Trainer {
         Ok(Finished::Done)
     }
 
+    fn diverged(&self, steps: u64) -> Error {
+        let (done, root) = (self.state.step, self.run.root());
+        let since = if steps == done { "from the first step on".into() } else { format!("for {steps} steps") };
+        let kept = match self.run.newest_checkpoint() {
+            Ok(path) => format!("{} is kept", path.display()),
+            Err(_) => "no checkpoint was written".into(),
+        };
+        let why = format!(
+            "the gradients are no numbers {since}, up to step {done}, and none of these steps was taken: {kept}; try a lower learning rate, train.clip_grad or train.dtype=f32"
+        );
+        Error::data(root, why)
+    }
+
     /// Forward and backward of one micro-batch for one turn.
     fn backward(&mut self, turn: usize, batch: &Batch, micro: u64, meter: &mut Meter) -> Result<()> {
         for (index, (other, optimizer)) in self.turns.iter_mut().enumerate() {
@@ -284,9 +301,7 @@ impl Trainer {
         }
         let norm = optimizer.clip(self.config.train.clip_grad);
         let overflow = found_inf(&norm);
-        // With a loss scale an overflow now and then is how the scale is found.
-        let shown = if self.loss_scale.is_some() { norm.nan_to_num(0., 0., 0.) } else { norm };
-        meter.add(&if several { format!("grad_norm/{}", turn.name) } else { "grad_norm".into() }, &shown);
+        meter.add(&if several { format!("grad_norm/{}", turn.name) } else { "grad_norm".into() }, &norm);
         optimizer.step(lr * turn.rate, Some(&overflow));
         overflow
     }

@@ -256,6 +256,32 @@ fn bf16_autocast_trains() {
 }
 
 #[test]
+fn gradients_that_are_no_numbers_are_left_out_and_then_end_the_run() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let broken = |root: &Path, overrides: &[&str]| {
+        let mut trainer = Trainer::create(config(&kl(), overrides), root, test_device()).unwrap();
+        trainer.run(&AtomicBool::new(false), &mut |_| {}).map_err(|error| error.to_string())
+    };
+    // A loss of 1e39 is more than f32 has.
+    let blown = "model.params.lossconfig={target: reconstruction, params: {pixel_loss: l2, kl_weight: 1.0e39}}";
+    let root = folder.path().join("at-once");
+    let error = broken(&root, &[blown, "train.max_skipped=4"]).unwrap_err();
+    assert!(error.contains("no numbers from the first step on, up to step 4"), "{error}");
+    assert!(error.contains("no checkpoint was written"), "{error}");
+
+    // The same, from a checkpoint on: it stays, and nothing after it was taken.
+    let root = folder.path().join("later");
+    broken(&root, &["train.steps=10"]).unwrap();
+    let before = bytes(&root, 10);
+    let overrides = [blown, "train.steps=30", "train.max_skipped=3"].map(String::from);
+    let mut trainer = Trainer::resume(&root, &overrides, test_device()).unwrap();
+    let error = trainer.run(&AtomicBool::new(false), &mut |_| {}).unwrap_err().to_string();
+    assert!(error.contains("for 3 steps, up to step 1") && error.contains("step-0000010 is kept"), "{error}");
+    assert!(before == bytes(&root, 10));
+}
+
+#[test]
 fn what_is_wrong_is_said_in_one_sentence_and_nothing_is_written() {
     #[track_caller]
     fn check(text: &str, overrides: &[&str], expected: &str) {
