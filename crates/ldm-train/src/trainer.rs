@@ -83,8 +83,7 @@ impl Trainer {
         let (objective, data, validation) = parts(&config, device)?;
         let mut trainer = Self::assemble(config, run, device, objective, data, validation);
         let optimizers = trainer.turns.iter_mut().map(|(_, optimizer)| optimizer);
-        trainer.state =
-            state::read(&checkpoint, &mut *trainer.objective, optimizers, trainer.ema.as_mut())?;
+        trainer.state = state::read(&checkpoint, &mut *trainer.objective, optimizers, trainer.ema.as_mut())?;
         trainer.run.truncate_metrics(trainer.state.step)?;
         Ok(trainer)
     }
@@ -101,23 +100,14 @@ impl Trainer {
             .turns()
             .into_iter()
             .map(|turn| {
-                let params = turn.trainable.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
+                let params =
+                    turn.trainable.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
                 let optimizer = AdamW::new(params.collect(), config.train.optimizer);
                 (turn, optimizer)
             })
             .collect();
         let ema = config.train.ema.map(|ema| Ema::new(objective.averaged(), ema.decay));
-        Self {
-            config,
-            run,
-            device,
-            objective,
-            turns,
-            ema,
-            data,
-            validation,
-            state: TrainState::default(),
-        }
+        Self { config, run, device, objective, turns, ema, data, validation, state: TrainState::default() }
     }
 
     /// Where it is kept.
