@@ -12,6 +12,8 @@ mod config;
 mod diffusion;
 mod ema;
 mod event;
+mod first_stage_loss;
+mod latent_statistics;
 mod learning_rate;
 mod meter;
 mod objective;
@@ -23,13 +25,15 @@ mod state;
 mod trainer;
 
 pub use autoencoder::AutoencoderObjective;
-pub use config::{
-    DataConfig, DataModule, Dtype, EmaConfig, LossConfig, PixelLoss, ReconstructionLoss, RunConfig,
-    SampleConfig, TrainConfig,
-};
+pub use config::{DataConfig, DataModule, Dtype, EmaConfig, RunConfig, SampleConfig, TrainConfig};
 pub use diffusion::DiffusionObjective;
 pub use ema::Ema;
 pub use event::{Event, Finished};
+pub use first_stage_loss::{
+    AdversarialLoss, CriticLoss, Discriminator, DiscriminatorConfig, LossConfig, PerceptualLoss, PixelLoss,
+    ReconstructionLoss,
+};
+pub use latent_statistics::LatentStatistics;
 pub use learning_rate::LearningRate;
 pub use objective::{Loss, Moment, Objective, Turn};
 pub use optimizer::{AdamW, AdamWConfig};
