@@ -28,6 +28,11 @@ pub struct CodebookConfig {
     pub unknown_index: UnknownIndex,
     /// Whether indices come as `[B, h, w]` rather than flat.
     pub sane_index_shape: bool,
+    /// In training, entries are running averages of their latents, of this decay, and take no gradient
+    /// (van den Oord et al. 2017, appendix A.1). The loss has then no term for the codebook.
+    pub ema_decay: Option<f64>,
+    /// In training, entries that nothing fell to for so many steps become latents of the batch.
+    pub restart_after: Option<i64>,
 }
 
 impl CodebookConfig {
@@ -41,6 +46,8 @@ impl CodebookConfig {
             remap: None,
             unknown_index: UnknownIndex::Random,
             sane_index_shape: false,
+            ema_decay: None,
+            restart_after: None,
         }
     }
 
@@ -49,6 +56,14 @@ impl CodebookConfig {
         positive("embed_dim", self.embed_dim)?;
         if !(self.beta >= 0. && self.beta.is_finite()) {
             return refuse("beta", "a number from 0", self.beta);
+        }
+        if let Some(decay) = self.ema_decay
+            && !(0. ..1.).contains(&decay)
+        {
+            return refuse("ema_decay", "at least 0 and below 1", decay);
+        }
+        if let Some(steps) = self.restart_after {
+            positive("restart_after", steps)?;
         }
         Ok(())
     }
@@ -63,6 +78,8 @@ pub struct Codebook {
     embedding: Tensor,
     beta: f64,
     legacy: bool,
+    /// Whether entries are averages and learn nothing from the loss.
+    averaged: bool,
     remap: Option<Remap>,
     sane_index_shape: bool,
 }
@@ -76,6 +93,33 @@ pub struct Quantized {
     pub loss: Tensor,
     /// i64: `[B, h, w]` with `sane_index_shape`, else `[B·h·w]`, and `[B·h·w, 1]` with `remap`, as the reference.
     pub indices: Tensor,
+    /// `[B·h·w, C]`: the latent before quantisation, a row a place.
+    pub rows: Tensor,
+    /// i64 `[B·h·w]`: the entry nearest to each row, before any `remap`.
+    pub nearest: Tensor,
+    /// Entries of the codebook, K.
+    pub entries: i64,
+}
+
+/// How a codebook is used; scalars on the device, so that a training step need not wait for them.
+#[derive(Debug)]
+pub struct Usage {
+    /// exp of the entropy of the indices' frequencies: how many entries are in even use.
+    pub perplexity: Tensor,
+    /// How many entries occur.
+    pub entries: Tensor,
+}
+
+/// What a latent became.
+struct Found {
+    /// `[B·h·w, C]`
+    rows: Tensor,
+    /// `[B·h·w]`
+    nearest: Tensor,
+    /// The entries straight-through, `[B, C, h, w]`.
+    straight: Tensor,
+    /// The entries as such: gradients to the table.
+    entries: Tensor,
 }
 
 /// Distances held at once: 2²⁵ in f32 are 128 MiB.
@@ -99,6 +143,7 @@ impl Codebook {
             embedding: (vs / "embedding").var("weight", &[config.n_embed, config.embed_dim], init),
             beta: config.beta,
             legacy: config.legacy,
+            averaged: config.ema_decay.is_some(),
             remap,
             sane_index_shape: config.sane_index_shape,
         })
@@ -143,7 +188,7 @@ impl Codebook {
     /// # Shapes
     /// - `z`: `[B, C, h, w]`; returns the same
     pub fn quantize(&self, z: &Tensor) -> Tensor {
-        self.lookup(z).1
+        self.lookup(z).straight
     }
 
     /// Quantises, with the loss and the indices. `noise` is asked only for indices that `remap` does not list.
@@ -152,17 +197,21 @@ impl Codebook {
     /// - `z`: `[B, C, h, w]`
     pub fn forward(&self, z: &Tensor, noise: &mut dyn NoiseSource) -> Quantized {
         let (batch, _, height, width) = z.size4().expect("[B, C, h, w]");
-        let (indices, straight, entries) = self.lookup(z);
+        let Found { rows, nearest, straight, entries } = self.lookup(z);
         let commitment = (entries.detach() - z).square().mean(wide_kind(z));
-        let codebook = (&entries - z.detach()).square().mean(wide_kind(z));
-        let loss =
-            if self.legacy { commitment + codebook * self.beta } else { commitment * self.beta + codebook };
+        let commitment = if self.legacy { commitment } else { commitment * self.beta };
+        let loss = if self.averaged {
+            commitment
+        } else {
+            let codebook = (&entries - z.detach()).square().mean(wide_kind(z));
+            commitment + if self.legacy { codebook * self.beta } else { codebook }
+        };
         let indices = match &self.remap {
-            Some(remap) => remap.to_used(&indices.view([batch, height * width]), noise).view([-1, 1]),
-            None => indices,
+            Some(remap) => remap.to_used(&nearest.view([batch, height * width]), noise).view([-1, 1]),
+            None => nearest.shallow_clone(),
         };
         let indices = if self.sane_index_shape { indices.view([batch, height, width]) } else { indices };
-        Quantized { z: straight, loss, indices }
+        Quantized { z: straight, loss, indices, rows, nearest, entries: self.embedding.size()[0] }
     }
 
     /// The entries of given indices as a latent.
@@ -183,33 +232,30 @@ impl Codebook {
         entries.view([batch, height, width, -1]).permute([0, 3, 1, 2])
     }
 
-    /// exp of the entropy of the indices' frequencies: how many entries are in even use.
-    pub fn perplexity(&self, indices: &Tensor) -> f64 {
-        let frequencies = self.frequencies(indices);
-        // x·log x is 0 at 0.
-        (-frequencies.xlogy(&frequencies).sum(Kind::Double)).exp().double_value(&[])
-    }
-
-    /// The share of entries that occur in `indices`, in `[0, 1]`.
-    pub fn usage(&self, indices: &Tensor) -> f64 {
-        self.frequencies(indices).gt(0.).mean(Kind::Double).double_value(&[])
-    }
-
-    fn frequencies(&self, indices: &Tensor) -> Tensor {
+    /// How evenly the entries occur in `indices`, of any shape. CompVis `losses/vqperceptual.py:22`
+    /// `measure_perplexity`.
+    pub fn usage(&self, indices: &Tensor) -> Usage {
         let indices = indices.reshape([-1]);
-        let counts = indices.bincount(None::<Tensor>, self.index_count()).to_kind(Kind::Double);
-        counts / indices.size()[0] as f64
+        let count = indices.size()[0];
+        let (zeros, ones) = ([self.index_count()], Tensor::ones([count], (Kind::Float, indices.device())));
+        // Sums of ones in f32 are exact in any order; `bincount` would wait for the device.
+        let counts = Tensor::zeros(zeros, (Kind::Float, indices.device())).index_add(0, &indices, &ones);
+        let frequencies = counts.to_kind(Kind::Double) / count as f64;
+        Usage {
+            // x·log x is 0 at 0.
+            perplexity: (-frequencies.xlogy(&frequencies).sum(Kind::Double)).exp(),
+            entries: frequencies.gt(0.).sum(Kind::Double),
+        }
     }
 
-    /// Indices `[B·h·w]`, the entries straight-through, and the entries as such (gradients to the table).
-    fn lookup(&self, z: &Tensor) -> (Tensor, Tensor, Tensor) {
+    fn lookup(&self, z: &Tensor) -> Found {
         let (batch, channels, height, width) = z.size4().expect("[B, C, h, w]");
         // A view of a channels_last latent.
         let rows = z.permute([0, 2, 3, 1]).reshape([-1, channels]);
-        let indices = self.nearest(&rows);
-        let entries = self.rows(&indices).view([batch, height, width, channels]).permute([0, 3, 1, 2]);
+        let nearest = self.nearest(&rows);
+        let entries = self.rows(&nearest).view([batch, height, width, channels]).permute([0, 3, 1, 2]);
         let straight = z + (&entries - z).detach();
-        (indices, straight, entries)
+        Found { rows, nearest, straight, entries }
     }
 
     fn rows(&self, indices: &Tensor) -> Tensor {

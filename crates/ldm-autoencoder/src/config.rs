@@ -59,10 +59,10 @@ pub struct KlConfig {
 }
 
 /// CompVis' `VQModel` and `VQModelInterface`: every field of their constructor, and three of the quantiser's
-/// (`beta`, `legacy`, `unknown_index`) that the reference fixes in code, with its values as defaults.
+/// (`beta`, `legacy`, `unknown_index`) that the reference fixes in code, with its values as defaults; and two of ours.
 ///
 /// The model is built from `embed_dim`, `n_embed`, `ddconfig`, `remap`, `sane_index_shape`, `colorize_nlabels` and
-/// those three. Who loads weights reads `ckpt_path` and `ignore_keys`; the trainer reads the rest.
+/// those five. Who loads weights reads `ckpt_path` and `ignore_keys`; the trainer reads the rest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VqConfig {
@@ -117,6 +117,12 @@ pub struct VqConfig {
     /// What an index becomes that `remap` does not list.
     #[serde(default)]
     pub unknown_index: UnknownIndex,
+    /// Ours: decay of the running averages that entries are in training; none has them follow gradients.
+    #[serde(default)]
+    pub ema_decay: Option<f64>,
+    /// Ours: training steps without use after which an entry becomes a latent of the batch; none leaves it.
+    #[serde(default)]
+    pub restart_after: Option<i64>,
 }
 
 /// CompVis' `IdentityFirstStage`. It ignores every argument but `vq_interface`; here other keys are refused.
@@ -238,6 +244,8 @@ impl VqConfig {
             beta: quarter(),
             legacy: yes(),
             unknown_index: UnknownIndex::default(),
+            ema_decay: None,
+            restart_after: None,
         }
     }
 
@@ -251,6 +259,8 @@ impl VqConfig {
             remap: self.remap.clone(),
             unknown_index: self.unknown_index,
             sane_index_shape: self.sane_index_shape,
+            ema_decay: self.ema_decay,
+            restart_after: self.restart_after,
         }
     }
 }

@@ -15,6 +15,7 @@
 mod attention;
 mod autoencoder;
 mod codebook;
+mod codebook_update;
 mod config;
 mod decoder;
 mod diffusers;
@@ -33,7 +34,8 @@ mod resample;
 mod resnet;
 
 pub use autoencoder::{Autoencoder, Bottleneck, Reconstruction};
-pub use codebook::{Codebook, CodebookConfig, Quantized};
+pub use codebook::{Codebook, CodebookConfig, Quantized, Usage};
+pub use codebook_update::CodebookUpdate;
 pub use config::{FirstStageConfig, IdentityConfig, KlConfig, VqConfig};
 pub use decoder::Decoder;
 pub use diffusers::{from_diffusers, to_diffusers};

@@ -172,15 +172,16 @@ fn indices_stay_whole_in_bf16() {
 #[test]
 fn perplexity_and_usage_count_entries() {
     let (codebook, _vs) = codebook(&CodebookConfig::new(8, 2));
-    for (indices, perplexity, usage) in [
-        (vec![5_i64; 12], 1., 1. / 8.),
-        ((0..16).map(|index| index % 8).collect(), 8., 1.),
-        (vec![0, 0, 7, 7], 2., 0.25),
-        (vec![0, 0, 0, 1], 4. / 3_f64.powf(0.75), 0.25),
+    for (indices, perplexity, entries) in [
+        (vec![5_i64; 12], 1., 1.),
+        ((0..16).map(|index| index % 8).collect(), 8., 8.),
+        (vec![0, 0, 7, 7], 2., 2.),
+        (vec![0, 0, 0, 1], 4. / 3_f64.powf(0.75), 2.),
     ] {
         let indices = Tensor::from_slice(&indices).to_device(test_device());
-        assert!((codebook.perplexity(&indices) - perplexity).abs() < 1e-12, "{indices:?}");
-        assert!((codebook.usage(&indices) - usage).abs() < 1e-12);
+        let usage = codebook.usage(&indices);
+        assert!((usage.perplexity.double_value(&[]) - perplexity).abs() < 1e-12, "{indices:?}");
+        assert_eq!(usage.entries.double_value(&[]), entries);
     }
 }
 

@@ -66,7 +66,7 @@ const DRAWS: [&str; 12] = [
     "Init::Kaiming",
 ];
 /// Where they may stand, besides ldm-core/src/noise.rs and ldm-libtorch.
-const MAY_DRAW: [(&str, &[&str], &str); 9] = [
+const MAY_DRAW: [(&str, &[&str], &str); 11] = [
     (
         "crates/ldm-core/src/nn/conv.rs",
         &["Init::Uniform"],
@@ -83,6 +83,16 @@ const MAY_DRAW: [(&str, &[&str], &str); 9] = [
     ),
     ("crates/ldm-unet/src/pool.rs", &["Init::Randn"], "initialisation of the positional embedding"),
     ("crates/ldm-unet/src/unet.rs", &["Init::Randn"], "initialisation of the table of labels"),
+    (
+        "crates/ldm-train/src/first_stage_loss/discriminator.rs",
+        &["Init::Randn", "Init::Uniform"],
+        "initialisation of the discriminator's convolutions",
+    ),
+    (
+        "crates/ldm-train/src/first_stage_loss/norm.rs",
+        &["Init::Randn"],
+        "initialisation of the discriminator's batch normalisation",
+    ),
     ("crates/ldm-train/src/trainer.rs", &["set_seed"], "initialisation follows from the run's seed"),
 ];
 

@@ -66,7 +66,8 @@ int ldm_fused_adamw(const tensor *const *lists, size_t count, const double *numb
 int ldm_foreach_lerp(const tensor *targets, const tensor *sources, size_t count, double weight);
 int ldm_foreach_scale(const tensor *tensors, size_t count, tensor factor);
 int ldm_total_norm(const tensor *tensors, size_t count, tensor *out);
-int ldm_grad(const tensor *outputs, size_t outputs_count, const tensor *inputs, size_t inputs_count, tensor *grads);
+// `tensors` holds the outputs, then the inputs.
+int ldm_grad(const tensor *tensors, size_t outputs, size_t inputs, int create_graph, tensor *grads);
 
 // checkpoint.cpp: gradient checkpointing. `run` may be called again, from an autograd thread, until `drop`.
 typedef int (*ldm_checkpoint_run)(void *state, const tensor *inputs, size_t count, tensor *out);

@@ -48,12 +48,11 @@ int ldm_total_norm(const tensor *tensors, size_t count, tensor *out) {
   });
 }
 
-int ldm_grad(const tensor *outputs, size_t outputs_count, const tensor *inputs, size_t inputs_count,
-             tensor *grads) {
+int ldm_grad(const tensor *tensors, size_t outputs, size_t inputs, int create_graph, tensor *grads) {
   return ldm::guarded([&] {
-    auto found = torch::autograd::grad(ldm::list(outputs, outputs_count), ldm::list(inputs, inputs_count), {},
-                                       /*retain_graph=*/true, /*create_graph=*/false, /*allow_unused=*/false);
-    for (size_t i = 0; i < inputs_count; i++) grads[i] = new at::Tensor(found[i]);
+    auto found = torch::autograd::grad(ldm::list(tensors, outputs), ldm::list(tensors + outputs, inputs), {},
+                                       /*retain_graph=*/true, create_graph != 0, /*allow_unused=*/false);
+    for (size_t i = 0; i < inputs; i++) grads[i] = new at::Tensor(found[i]);
   });
 }
 }

@@ -62,7 +62,7 @@ unsafe extern "C" {
     fn ldm_foreach_lerp(targets: *const Ptr, sources: *const Ptr, count: usize, weight: f64) -> c_int;
     fn ldm_foreach_scale(tensors: *const Ptr, count: usize, factor: Ptr) -> c_int;
     fn ldm_total_norm(tensors: *const Ptr, count: usize, out: *mut Out) -> c_int;
-    fn ldm_grad(outputs: *const Ptr, n: usize, inputs: *const Ptr, m: usize, grads: *mut Out) -> c_int;
+    fn ldm_grad(tensors: *const Ptr, outputs: usize, inputs: usize, graph: c_int, grads: *mut Out) -> c_int;
     fn ldm_checkpoint(
         run: extern "C" fn(*mut c_void, *const Out, usize, *mut Out) -> c_int,
         drop: extern "C" fn(*mut c_void),
@@ -234,13 +234,11 @@ pub(crate) fn total_norm(tensors: &[Tensor]) -> Result<Tensor, TchError> {
     made(|out| unsafe { ldm_total_norm(tensors.as_ptr(), tensors.len(), out) })
 }
 
-pub(crate) fn gradients(outputs: &[&Tensor], inputs: &[&Tensor]) -> Result<Vec<Tensor>, TchError> {
-    let (outputs, inputs) = (pointers(outputs), pointers(inputs));
-    let mut grads: Vec<Out> = vec![std::ptr::null_mut(); inputs.len()];
-    // SAFETY: arrays of live handles; `grads` has room for one handle an input.
-    check(unsafe {
-        ldm_grad(outputs.as_ptr(), outputs.len(), inputs.as_ptr(), inputs.len(), grads.as_mut_ptr())
-    })?;
+pub(crate) fn gradients([of, by]: [&[&Tensor]; 2], graph: bool) -> Result<Vec<Tensor>, TchError> {
+    let both = pointers(&[of, by].concat());
+    let mut grads: Vec<Out> = vec![std::ptr::null_mut(); by.len()];
+    // SAFETY: an array of live handles; `grads` has room for one handle an input.
+    check(unsafe { ldm_grad(both.as_ptr(), of.len(), by.len(), c_int::from(graph), grads.as_mut_ptr()) })?;
     // SAFETY: on success every slot holds a new handle.
     Ok(grads.into_iter().map(|grad| unsafe { Tensor::from_ptr(grad) }).collect())
 }

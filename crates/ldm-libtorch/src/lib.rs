@@ -27,7 +27,9 @@ pub use mapped::{Mapped, Pages, map_file};
 pub use memory::{
     CudaMemory, cuda_memory, empty_cuda_cache, keep_freed_memory, peak_resident_bytes, reset_cuda_peak,
 };
-pub use optim::{AdamWStep, fused_adamw, gradients, lerp_all, scale_all, total_norm};
+pub use optim::{
+    AdamWStep, differentiable_gradients, fused_adamw, gradients, lerp_all, scale_all, total_norm,
+};
 pub use settings::{
     TORCH_VERSION, cuda_device_count, set_cudnn_benchmark, set_deterministic, set_seed, set_tf32,
     set_threads, threads,

@@ -78,5 +78,17 @@ pub fn total_norm(tensors: &[Tensor]) -> Tensor {
 /// # Errors
 /// When an input does not take part in the outputs, or gradients are off.
 pub fn gradients(outputs: &[&Tensor], inputs: &[&Tensor]) -> Result<Vec<Tensor>, tch::TchError> {
-    ffi::gradients(outputs, inputs)
+    ffi::gradients([outputs, inputs], false)
+}
+
+/// [`gradients`] that can be differentiated in their turn, for penalties on a gradient.
+/// `torch.autograd.grad(create_graph=True)`.
+///
+/// # Errors
+/// As [`gradients`].
+pub fn differentiable_gradients(
+    outputs: &[&Tensor],
+    inputs: &[&Tensor],
+) -> Result<Vec<Tensor>, tch::TchError> {
+    ffi::gradients([outputs, inputs], true)
 }

@@ -4,8 +4,8 @@
 
 use ldm_libtorch::{
     AdamWStep, Generator, Shared, autocast, channels_last, checkpoint, cuda_device_count, cuda_memory,
-    fused_adamw, gradients, is_channels_last, lerp_all, map_file, scale_all, set_seed, to_channels_last,
-    total_norm,
+    differentiable_gradients, fused_adamw, gradients, is_channels_last, lerp_all, map_file, scale_all,
+    set_seed, to_channels_last, total_norm,
 };
 use tch::{Device, Kind, Tensor, nn};
 
@@ -161,6 +161,17 @@ fn an_unused_input_has_no_gradient() {
     let x = Tensor::ones([2], (Kind::Float, device())).set_requires_grad(true);
     let other = Tensor::ones([2], (Kind::Float, device())).set_requires_grad(true);
     assert!(gradients(&[&x.sum(Kind::Float)], &[&other]).is_err());
+}
+
+#[test]
+fn a_gradient_has_a_gradient() {
+    let x = Tensor::from_slice(&[1_f64, -2.]).to_device(device()).set_requires_grad(true);
+    let cube = x.pow_tensor_scalar(3).sum(Kind::Double);
+    let first = differentiable_gradients(&[&cube], &[&x]).unwrap().remove(0); // 3x²
+    let second = gradients(&[&first.sum(Kind::Double)], &[&x]).unwrap().remove(0);
+    close(&second, &(&x.detach() * 6.), 0.);
+    let flat = gradients(&[&cube], &[&x]).unwrap().remove(0);
+    assert!(first.requires_grad() && !flat.requires_grad());
 }
 
 #[test]

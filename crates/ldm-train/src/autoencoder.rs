@@ -1,19 +1,22 @@
 //! Stage one: reconstruct pictures through a small latent.
 
-use ldm_autoencoder::{Autoencoder, Bottleneck, FirstStage, FirstStageConfig, Posterior};
+use ldm_autoencoder::{Autoencoder, Bottleneck, CodebookUpdate, FirstStage, FirstStageConfig, Posterior};
 use ldm_core::noise::Seeded;
 use ldm_core::weights::Checkpoint;
-use ldm_core::{Error, NoiseSource, Result};
+use ldm_core::{NoiseSource, Result};
 use ldm_data::Batch;
-use ldm_metrics::psnr;
+use ldm_metrics::{Lpips, MeanStd, psnr};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::config::{LossConfig, PixelLoss, ReconstructionLoss, SampleConfig};
+use crate::config::SampleConfig;
+use crate::first_stage_loss::{Adversarial, AdversarialLoss, LossConfig, Pair, ReconstructionLoss};
+use crate::latent_statistics::{LatentStatistics, LatentSums};
 use crate::objective::{Loss, Moment, Objective, Turn, variables, with_gradients};
 use crate::preview::two_rows;
 
-/// Reconstruction plus the latent's own loss. Perceptual and adversarial terms will stand beside them.
+/// Reconstruction plus the latent's own loss; with a published loss also LPIPS and a discriminator, which has a turn of
+/// its own.
 ///
 /// KL first stages use sums over a sample, as the reference (`contperceptual.py:45`): Σ|x − y| + w·KL; VQ ones use
 /// means (`vqperceptual.py:56`): mean|x − y| + w·codebook loss.
@@ -22,22 +25,76 @@ pub struct AutoencoderObjective {
     vs: VarStore,
     channels_last: bool,
     model: Autoencoder,
-    loss: ReconstructionLoss,
+    loss: FirstStageLoss,
+    /// What the running average covers: the autoencoder's parameters.
+    averaged: Vec<(String, Tensor)>,
+    turns: [Vec<(String, Tensor)>; 2],
+    /// The autoencoder's learning rate as a multiple of the discriminator's.
+    rate: f64,
+    codebook: Option<CodebookUpdate>,
 }
 
+#[derive(Debug)]
+enum FirstStageLoss {
+    Reconstruction(ReconstructionLoss),
+    Adversarial(Box<Adversarial>),
+}
+
+/// Names of what only training needs.
+const CRITIC: &str = "loss.discriminator.";
+const LOSS: &str = "loss.";
+
 impl AutoencoderObjective {
-    /// A first stage with fresh weights, and the loss its `lossconfig` asks for.
+    /// A first stage with fresh weights, and the loss its `lossconfig` asks for; LPIPS looks through the published trunk
+    /// where it is installed, see [`Lpips::published_or_random`] and [`Objective::notes`].
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the model or its loss cannot be what the config says.
+    /// [`ldm_core::Error::Invalid`] when the model or its loss cannot be what the config says; what LPIPS' weights may
+    /// be wrong with.
     pub fn new(config: &FirstStageConfig, device: Device) -> Result<Self> {
+        Self::with_lpips(config, device, Lpips::published_or_random)
+    }
+
+    /// [`AutoencoderObjective::new`] that looks through another LPIPS, which is made if the loss has a weight for it.
+    ///
+    /// # Errors
+    /// As [`AutoencoderObjective::new`].
+    pub fn with_lpips(
+        config: &FirstStageConfig,
+        device: Device,
+        lpips: impl FnOnce(Device) -> Result<Lpips>,
+    ) -> Result<Self> {
+        let loss = LossConfig::of(config)?;
         let vs = VarStore::new(device);
         let model = Autoencoder::new(&vs.root(), config)?;
+        let averaged = with_gradients(variables(&vs, &[""]));
+        let adversarial = |config: AdversarialLoss, kl: bool| {
+            let lpips = (config.perceptual_weight > 0.).then(|| lpips(device)).transpose()?;
+            let loss = Adversarial::new(&(vs.root() / "loss"), config, kl, lpips);
+            Ok::<_, ldm_core::Error>(FirstStageLoss::Adversarial(Box::new(loss)))
+        };
+        let loss = match loss {
+            LossConfig::None => FirstStageLoss::Reconstruction(ReconstructionLoss::default()),
+            LossConfig::Reconstruction(loss) => FirstStageLoss::Reconstruction(loss),
+            LossConfig::Kl(config) => adversarial(config, true)?,
+            LossConfig::Vq(config) => adversarial(config, false)?,
+        };
+        let (rate, codebook) = match (config, model.codebook()) {
+            (FirstStageConfig::Vq(vq), Some(codebook)) => {
+                (vq.lr_g_factor, CodebookUpdate::new(&(vs.root() / "quantize"), codebook, &vq.codebook()))
+            }
+            _ => (1., None),
+        };
+        let by_average = codebook.as_ref().is_some_and(CodebookUpdate::averages);
+        let trained = with_gradients(variables(&vs, &[""])).into_iter();
+        let (critic, mut autoencoder): (Vec<_>, Vec<_>) =
+            trained.partition(|(name, _)| name.starts_with(CRITIC));
+        autoencoder.retain(|(name, _)| !(by_average && name == "quantize.embedding.weight"));
         let channels_last = ldm_libtorch::prefers_channels_last(device, 0, true);
         if channels_last {
             ldm_libtorch::channels_last(&vs);
         }
-        Ok(Self { vs, channels_last, model, loss: loss_config(config)? })
+        Ok(Self { vs, channels_last, model, loss, averaged, turns: [autoencoder, critic], rate, codebook })
     }
 
     fn place(&self, images: &Tensor) -> Result<Tensor> {
@@ -46,33 +103,56 @@ impl AutoencoderObjective {
         let images = images.to_device(self.vs.device());
         Ok(if self.channels_last { ldm_libtorch::to_channels_last(&images) } else { images })
     }
+
+    /// The latent's own term: the KL divergence, summed over a picture and averaged over the batch, or the codebook's.
+    fn latent_loss(bottleneck: &Bottleneck) -> Tensor {
+        match bottleneck {
+            Bottleneck::Kl(posterior) => posterior.kl().to_kind(Kind::Float).mean(Kind::Float),
+            Bottleneck::Vq(quantized) => quantized.loss.to_kind(Kind::Float),
+        }
+    }
+
+    /// How evenly the codebook is used; and the codebook's own bookkeeping sees the batch.
+    fn see(&self, bottleneck: &Bottleneck, loss: &mut Loss) {
+        if let (Bottleneck::Vq(quantized), Some(codebook)) = (bottleneck, self.model.codebook()) {
+            let usage = codebook.usage(&quantized.indices);
+            loss.parts.push(("perplexity", usage.perplexity));
+            loss.parts.push(("cluster_usage", usage.entries));
+            if let Some(update) = &self.codebook {
+                update.see(quantized);
+            }
+        }
+    }
 }
 
-/// `lossconfig` as this crate knows it.
-fn loss_config(config: &FirstStageConfig) -> Result<ReconstructionLoss> {
-    let given = match config {
-        FirstStageConfig::Kl(config) => config.lossconfig.clone(),
-        FirstStageConfig::Vq(config) => config.lossconfig.clone(),
-        FirstStageConfig::Identity(_) => {
-            return Err(Error::invalid("the identity first stage has nothing to train"));
+/// Pixels and the latent's own term.
+fn reconstruction(
+    config: &ReconstructionLoss,
+    image: &Tensor,
+    made: &Tensor,
+    bottleneck: &Bottleneck,
+) -> Loss {
+    let difference = config.pixel_loss.of(&(made - image));
+    let per_pixel = difference.mean(Kind::Float);
+    let latent = AutoencoderObjective::latent_loss(bottleneck);
+    let (name, total) = match bottleneck {
+        Bottleneck::Vq(_) => ("quant_loss", &per_pixel + &latent * config.codebook_weight),
+        Bottleneck::Kl(_) => {
+            let sum = difference.sum(Kind::Float) / image.size()[0] as f64;
+            ("kl_loss", sum + &latent * config.kl_weight)
         }
     };
-    let Some(given) = given else { return Ok(ReconstructionLoss::default()) };
-    if let Some(target) = given.get("target").and_then(|target| target.as_str())
-        && (target.starts_with("ldm.modules.losses.") || target.starts_with("taming.modules.losses."))
-    {
-        return Err(Error::invalid(format!(
-            "lossconfig: perceptual and adversarial terms are not supported yet, expected target: reconstruction, got: {target}"
-        )));
-    }
-    let LossConfig::Reconstruction(loss) =
-        serde_yaml::from_value(given).map_err(|error| Error::invalid(format!("lossconfig: {error}")))?;
-    Ok(loss)
+    let parts = vec![("rec_loss", per_pixel.detach()), (name, latent.detach()), ("loss", total.detach())];
+    Loss { total, parts }
 }
 
 impl Objective for AutoencoderObjective {
     fn check_size(&self, size: [i64; 2]) -> Result<()> {
-        self.model.check_image_size(size)
+        self.model.check_image_size(size)?;
+        match &self.loss {
+            FirstStageLoss::Reconstruction(_) => Ok(()),
+            FirstStageLoss::Adversarial(loss) => loss.check_size(size),
+        }
     }
 
     /// Nothing to measure.
@@ -80,67 +160,121 @@ impl Objective for AutoencoderObjective {
         Ok(())
     }
 
-    fn loss(&self, _moment: Moment, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
-        let image = self.place(&batch.images)?; //                                       [B, 3, H, W]
-        let pass = self.model.forward(&image, noise, true);
-        let difference = pass.image.to_kind(Kind::Float) - &image;
-        let difference = match self.loss.pixel_loss {
-            PixelLoss::L1 => difference.abs(),
-            PixelLoss::L2 => difference.square(),
+    /// The autoencoder, then the discriminator where there is one; each passes the batch through the autoencoder
+    /// afresh, as the reference: the discriminator sees the autoencoder that has just moved.
+    fn turns(&self) -> Vec<Turn> {
+        let turn = |name, trainable: &[(String, Tensor)], rate| {
+            let trainable = trainable.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
+            Turn { name, trainable: trainable.collect(), rate }
         };
-        let per_pixel = difference.mean(Kind::Float);
-        let mut parts = vec![("rec_loss", per_pixel.detach())];
-        let total = match &pass.bottleneck {
-            Bottleneck::Vq(quantized) => {
-                let loss = quantized.loss.to_kind(Kind::Float);
-                parts.push(("quant_loss", loss.detach()));
-                per_pixel + loss * self.loss.codebook_weight
-            }
-            Bottleneck::Kl(posterior) => {
-                let batch_size = image.size()[0] as f64;
-                let kl = posterior.kl().to_kind(Kind::Float).sum(Kind::Float) / batch_size;
-                parts.push(("kl_loss", kl.detach()));
-                difference.sum(Kind::Float) / batch_size + kl * self.loss.kl_weight
-            }
-        };
-        parts.push(("loss", total.detach()));
-        Ok(Loss { total, parts })
+        let [autoencoder, critic] = &self.turns;
+        let mut turns = vec![turn("generator", autoencoder, self.rate)];
+        if !critic.is_empty() {
+            turns.push(turn("discriminator", critic, 1.));
+        }
+        turns
     }
 
-    fn turns(&self) -> Vec<Turn> {
-        vec![Turn { name: "generator", trainable: self.averaged(), rate: 1. }]
+    fn loss(&self, moment: Moment, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
+        let image = self.place(&batch.images)?; //                                       [B, 3, H, W]
+        if moment.turn == 1 {
+            let FirstStageLoss::Adversarial(loss) = &self.loss else {
+                panic!("a loss without a discriminator has one turn");
+            };
+            let pass = tch::no_grad(|| self.model.forward(&image, noise, true));
+            let pair = Pair { image: &image, reconstruction: &pass.image.to_kind(Kind::Float) };
+            return Ok(loss.critic(moment.step, &pair));
+        }
+        let pass = self.model.forward(&image, noise, true);
+        let made = pass.image.to_kind(Kind::Float);
+        let mut loss = match &self.loss {
+            FirstStageLoss::Reconstruction(config) => reconstruction(config, &image, &made, &pass.bottleneck),
+            FirstStageLoss::Adversarial(loss) => {
+                let latent = Self::latent_loss(&pass.bottleneck);
+                let pair = Pair { image: &image, reconstruction: &made };
+                loss.generator(moment.step, &pair, &latent, self.model.last_layer())
+            }
+        };
+        self.see(&pass.bottleneck, &mut loss);
+        Ok(loss)
+    }
+
+    fn after_step(&mut self, noise: &mut dyn NoiseSource) {
+        if let (Some(update), Some(codebook)) = (&mut self.codebook, self.model.codebook()) {
+            update.step(codebook, noise);
+        }
     }
 
     fn averaged(&self) -> Vec<(String, Tensor)> {
-        with_gradients(variables(&self.vs, &[""]))
+        self.averaged.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
     }
 
+    /// With the discriminator, `loss.logvar` and the codebook's averages; without LPIPS, which never changes.
     fn weights(&self) -> Vec<(String, Tensor)> {
         variables(&self.vs, &[""])
     }
 
+    fn handed_on(&self) -> Vec<(String, Tensor)> {
+        let only_training = |name: &str| name.starts_with(LOSS) || CodebookUpdate::holds(name);
+        self.weights().into_iter().filter(|(name, _)| !only_training(name)).collect()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        match &self.loss {
+            FirstStageLoss::Reconstruction(_) => Vec::new(),
+            FirstStageLoss::Adversarial(loss) => loss.note().into_iter().collect(),
+        }
+    }
+
     fn load(&mut self, checkpoint: Checkpoint) -> Result<()> {
-        checkpoint.without(&["loss."]).load_into(&mut self.vs)
+        match &self.loss {
+            FirstStageLoss::Reconstruction(_) => checkpoint.without(&[LOSS]).load_into(&mut self.vs),
+            FirstStageLoss::Adversarial(loss) => {
+                // Of a CompVis checkpoint.
+                checkpoint.without(&["loss.perceptual_loss."]).load_into(&mut self.vs)?;
+                loss.loaded();
+                Ok(())
+            }
+        }
     }
 
     fn validate(&self, batches: &mut dyn Iterator<Item = Result<Batch>>) -> Result<Vec<(&'static str, f64)>> {
-        let (mut sum, mut absolute, mut count) = (0., 0., 0);
+        let (mut ratio, mut rec, mut looks, mut count) = (MeanStd::new(), 0., 0., 0.);
         for batch in batches {
             let image = self.place(&batch?.images)?;
             let decoded = tch::no_grad(|| self.model.decode(&self.model.encode(&image).mode()));
-            let each = psnr(&decoded, &image);
-            sum += each.sum(Kind::Double).double_value(&[]);
-            absolute += (decoded - &image)
-                .abs()
-                .mean_dim([1, 2, 3].as_slice(), false, Kind::Float)
-                .sum(Kind::Double)
-                .double_value(&[]);
-            count += image.size()[0];
+            ratio.add(&psnr(&decoded, &image));
+            let (each, seen) = tch::no_grad(|| match &self.loss {
+                FirstStageLoss::Reconstruction(_) => ((&decoded - &image).abs().mean(Kind::Double), None),
+                FirstStageLoss::Adversarial(loss) => loss.compare(&image, &decoded),
+            });
+            let pictures = image.size()[0] as f64;
+            rec += each.double_value(&[]) * pictures;
+            looks += seen.map_or(0., |seen| seen.double_value(&[])) * pictures;
+            count += pictures;
         }
-        if count == 0 {
+        if count == 0. {
             return Ok(Vec::new());
         }
-        Ok(vec![("val/psnr", sum / count as f64), ("val/rec_loss", absolute / count as f64)])
+        let mut found = vec![("val/psnr", ratio.mean()), ("val/rec_loss", rec / count)];
+        if let FirstStageLoss::Adversarial(loss) = &self.loss
+            && loss.has_lpips()
+        {
+            found.push(("val/p_loss", looks / count));
+        }
+        Ok(found)
+    }
+
+    fn latent_statistics(
+        &self,
+        batches: &mut dyn Iterator<Item = Result<Batch>>,
+    ) -> Result<Option<LatentStatistics>> {
+        let mut sums = LatentSums::default();
+        for batch in batches {
+            let image = self.place(&batch?.images)?;
+            sums.add(&tch::no_grad(|| self.model.encode(&image)));
+        }
+        Ok(sums.finish())
     }
 
     fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {

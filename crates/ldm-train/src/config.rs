@@ -204,43 +204,6 @@ impl Default for SampleConfig {
     }
 }
 
-/// `lossconfig` of a first stage.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(tag = "target", content = "params", deny_unknown_fields)]
-pub enum LossConfig {
-    /// Pixels and latents alone: no perceptual, no adversarial term.
-    #[serde(rename = "reconstruction")]
-    Reconstruction(ReconstructionLoss),
-}
-
-/// Reconstruction plus the latent's own loss.
-#[derive(Debug, Clone, Copy, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ReconstructionLoss {
-    /// How pixels are compared.
-    pub pixel_loss: PixelLoss,
-    /// Weight of the KL term, on sums over a sample as the reference (KL first stages).
-    pub kl_weight: f64,
-    /// Weight of the codebook and commitment terms (VQ first stages).
-    pub codebook_weight: f64,
-}
-
-impl Default for ReconstructionLoss {
-    fn default() -> Self {
-        Self { pixel_loss: PixelLoss::L1, kl_weight: 1e-6, codebook_weight: 1. }
-    }
-}
-
-/// How pixels are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PixelLoss {
-    /// Absolute difference, as the reference.
-    L1,
-    /// Squared difference.
-    L2,
-}
-
 fn two() -> usize {
     2
 }

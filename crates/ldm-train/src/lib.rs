@@ -13,6 +13,7 @@ mod diffusion;
 mod ema;
 mod event;
 mod event_file;
+mod first_stage_loss;
 mod guard;
 mod keep;
 mod latent_statistics;
@@ -31,12 +32,15 @@ mod trainer;
 
 pub use autoencoder::AutoencoderObjective;
 pub use config::{
-    BestMode, DataConfig, DataModule, Dtype, KeepBest, LossConfig, PixelLoss, ReconstructionLoss, RunConfig,
-    SampleConfig, TrainConfig,
+    BestMode, DataConfig, DataModule, Dtype, KeepBest, RunConfig, SampleConfig, TrainConfig,
 };
 pub use diffusion::{DiffusionObjective, DiffusionTraining};
 pub use ema::{Ema, EmaConfig};
 pub use event::{Event, Finished};
+pub use first_stage_loss::{
+    AdversarialLoss, CriticLoss, Discriminator, DiscriminatorConfig, LossConfig, PerceptualLoss, PixelLoss,
+    ReconstructionLoss,
+};
 pub use keep::Keep;
 pub use latent_statistics::LatentStatistics;
 pub use learning_rate::LearningRate;

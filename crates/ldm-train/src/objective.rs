@@ -6,6 +6,7 @@ use ldm_data::Batch;
 use tch::Tensor;
 
 use crate::config::SampleConfig;
+use crate::latent_statistics::LatentStatistics;
 
 /// The scalar to minimise, and numbers to log by name. The parts stay on the device: nobody reads a value in a step
 /// that is not logged.
@@ -86,6 +87,28 @@ pub trait Objective {
 
     /// Everything a checkpoint of the model holds, by CompVis' names, sorted.
     fn weights(&self) -> Vec<(String, Tensor)>;
+
+    /// What a model folder holds: [`Objective::weights`] without what only training needs (a discriminator, the
+    /// averages of a codebook).
+    fn handed_on(&self) -> Vec<(String, Tensor)> {
+        self.weights()
+    }
+
+    /// Sentences for the person who trains, to be shown once: what is not as the config alone would let them expect.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Of a first stage: how its latents are spread over these pictures, for the diffusion model that will stand on it.
+    ///
+    /// # Errors
+    /// When a picture cannot be read.
+    fn latent_statistics(
+        &self,
+        _batches: &mut dyn Iterator<Item = Result<Batch>>,
+    ) -> Result<Option<LatentStatistics>> {
+        Ok(None)
+    }
 
     /// Takes over what [`Objective::weights`] gave.
     ///

@@ -307,9 +307,9 @@ fn what_is_wrong_is_said_in_one_sentence_and_nothing_is_written() {
     check(
         &kl(),
         &[
-            "model.params.lossconfig={target: ldm.modules.losses.LPIPSWithDiscriminator, params: {disc_start: 1}}",
+            "model.params.lossconfig={target: ldm.modules.losses.LPIPSWithDiscriminator, params: {disc_begin: 1}}",
         ],
-        "perceptual and adversarial terms are not supported yet",
+        "lossconfig: unknown field `disc_begin`",
     );
     check(&kl(), &["model.base_lr=1"], "unknown field `base_lr`");
     let missing = DIFFUSION.replace("FIRST", "nowhere");

@@ -1,0 +1,106 @@
+//! `lossconfig` of a first stage.
+
+use ldm_autoencoder::FirstStageConfig;
+use ldm_core::{Error, Result};
+use serde::Deserialize;
+
+use super::adversarial_config::AdversarialLoss;
+
+/// Which loss, and its parameters: the tree `{target, params}`, CompVis' names beside ours.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "target", content = "params", deny_unknown_fields)]
+pub enum LossConfig {
+    /// Pixels and latents alone: no perceptual, no adversarial term.
+    #[serde(rename = "reconstruction")]
+    Reconstruction(ReconstructionLoss),
+    /// Pixels, LPIPS, a discriminator, and the KL term: sums over a picture.
+    #[serde(
+        rename = "lpips_with_discriminator",
+        alias = "ldm.modules.losses.LPIPSWithDiscriminator",
+        alias = "ldm.modules.losses.contperceptual.LPIPSWithDiscriminator"
+    )]
+    Kl(AdversarialLoss),
+    /// Pixels, LPIPS, a discriminator, and the codebook's terms: means.
+    #[serde(
+        rename = "vq_lpips_with_discriminator",
+        alias = "taming.modules.losses.vqperceptual.VQLPIPSWithDiscriminator",
+        alias = "ldm.modules.losses.vqperceptual.VQLPIPSWithDiscriminator"
+    )]
+    Vq(AdversarialLoss),
+    /// No loss is configured, as in the configs of models that are not trained: [`ReconstructionLoss::default`].
+    #[serde(
+        rename = "none",
+        alias = "torch.nn.Identity",
+        alias = "taming.modules.losses.DummyLoss",
+        alias = "taming.modules.losses.vqperceptual.DummyLoss",
+        alias = "ldm.modules.losses.contperceptual.DummyLoss"
+    )]
+    None,
+}
+
+/// Reconstruction plus the latent's own loss.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReconstructionLoss {
+    /// How pixels are compared.
+    pub pixel_loss: PixelLoss,
+    /// Weight of the KL term, on sums over a sample as the reference (KL first stages).
+    pub kl_weight: f64,
+    /// Weight of the codebook and commitment terms (VQ first stages).
+    pub codebook_weight: f64,
+}
+
+impl Default for ReconstructionLoss {
+    fn default() -> Self {
+        Self { pixel_loss: PixelLoss::L1, kl_weight: 1e-6, codebook_weight: 1. }
+    }
+}
+
+/// How pixels are compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PixelLoss {
+    /// Absolute difference, as the reference.
+    #[default]
+    L1,
+    /// Squared difference.
+    L2,
+}
+
+impl PixelLoss {
+    /// The comparison of each element.
+    pub(crate) fn of(self, difference: &tch::Tensor) -> tch::Tensor {
+        match self {
+            Self::L1 => difference.abs(),
+            Self::L2 => difference.square(),
+        }
+    }
+}
+
+impl LossConfig {
+    /// The `lossconfig` of `config`, checked against the model it is for. None given is [`LossConfig::None`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with the key: an unknown or impossible one, or a loss that is not this model's.
+    pub fn of(config: &FirstStageConfig) -> Result<Self> {
+        let (given, net) = match config {
+            FirstStageConfig::Kl(config) => (&config.lossconfig, &config.ddconfig),
+            FirstStageConfig::Vq(config) => (&config.lossconfig, &config.ddconfig),
+            FirstStageConfig::Identity(_) => {
+                return Err(Error::invalid("the identity first stage has nothing to train"));
+            }
+        };
+        let Some(given) = given else { return Ok(Self::None) };
+        let refuse = |message: String| Error::invalid(format!("lossconfig: {message}"));
+        let loss: Self = serde_yaml::from_value(given.clone()).map_err(|error| refuse(error.to_string()))?;
+        let checked = match (&loss, config) {
+            (Self::Kl(adversarial), FirstStageConfig::Kl(_)) => adversarial.check(net, None),
+            (Self::Vq(adversarial), FirstStageConfig::Vq(vq)) => adversarial.check(net, Some(vq)),
+            (Self::Kl(_), _) => Err("lpips_with_discriminator is the loss of a kl first stage".into()),
+            (Self::Vq(_), _) => Err("vq_lpips_with_discriminator is the loss of a vq first stage".into()),
+            (Self::Reconstruction(_) | Self::None, _) => Ok(()),
+        };
+        checked.map_err(refuse)?;
+        Ok(loss)
+    }
+}
