@@ -21,6 +21,8 @@ pub enum Event<'a> {
     Checkpoint(&'a Path),
     /// A picture was written.
     Sample(&'a Path),
+    /// What a person may want to know of the run, once.
+    Note(&'a str),
     /// A picture could not be read and is left out.
     Skipped(&'a str),
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
 /// The metadata entry of a first stage's file they are kept in, as JSON.
-pub(crate) const ENTRY: &str = "latent_statistics";
+const ENTRY: &str = "latent_statistics";
 
 /// Mean and standard deviation of a first stage's latents over a set of pictures: the diffusion model's scale factor is
 /// `1 / std` (Rombach et al. 2022, appendix G).
@@ -28,6 +28,11 @@ pub struct LatentStatistics {
 }
 
 impl LatentStatistics {
+    /// As an entry of a file's metadata.
+    pub(crate) fn entry(&self) -> (String, String) {
+        (ENTRY.to_owned(), serde_json::to_string(self).expect("plain numbers"))
+    }
+
     /// Those in a checkpoint's metadata, where it has any.
     ///
     /// # Errors

@@ -96,17 +96,15 @@ pub(crate) fn read<'a>(
 pub(crate) fn write_model(
     folder: &Path,
     config: &str,
-    classes: &[String],
+    metadata: BTreeMap<String, String>,
     objective: &dyn Objective,
     ema: Option<&Ema>,
 ) -> Result<()> {
-    let mut tensors: BTreeMap<String, Tensor> = objective.weights().into_iter().collect();
-    tensors.extend(ema.map(Ema::state).unwrap_or_default());
+    let mut tensors: BTreeMap<String, Tensor> = objective.handed_on().into_iter().collect();
+    for (name, average) in ema.map(Ema::state).unwrap_or_default() {
+        tensors.entry(name).and_modify(|tensor| *tensor = average);
+    }
     let tensors: Vec<(String, Tensor)> = tensors.into_iter().collect();
     files::write_bytes(folder.join("config.yaml"), config.as_bytes())?;
-    let mut metadata = BTreeMap::new();
-    if !classes.is_empty() {
-        metadata.insert("classes".to_owned(), serde_json::to_string(classes).expect("a list of words"));
-    }
     weights::save(folder.join("model.safetensors"), &tensors, &metadata)
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use ldm_core::device::device_name;
 use ldm_core::noise::PerStep;
 use ldm_core::{Error, Result};
-use ldm_data::{Batch, Dataset, Loader, LoaderConfig, Position, collate};
+use ldm_data::{Dataset, Loader, LoaderConfig, Position, collate};
 use ldm_pipelines::{ModelConfig, hand_on_tokenizer};
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
@@ -19,16 +19,23 @@ use crate::ema::Ema;
 use crate::event::{Event, Finished};
 use crate::guard::Guard;
 use crate::keep::Keep;
+use crate::latent_statistics::LatentStatistics;
 use crate::loss_scale::LossScale;
 use crate::meter::{Meter, integers};
-use crate::objective::{Moment, Objective, Turn};
-use crate::optimizer::{AdamW, found_inf};
+use crate::objective::{Objective, Turn};
+use crate::optimizer::AdamW;
 use crate::parts::parts;
 use crate::run_dir::RunDir;
 use crate::state::{self, TrainState};
 
+mod step;
+mod validation;
+
 /// Noise of what follows a step has numbers that no forward pass has.
 const AFTER: u64 = 1 << 63;
+
+/// Pictures whose latents are measured at the end of a first stage's training.
+const STATISTICS_OF: usize = 1024;
 
 /// A run: a model under training, its data, and where both are kept.
 pub struct Trainer {
@@ -164,6 +171,7 @@ impl Trainer {
             self.objective.prepare(&first, &mut PerStep::new(train.seed, 0, u64::MAX))?;
         }
         let mut events = self.run.events((self.state.step > 0).then_some(self.state.step))?;
+        self.objective.notes().iter().for_each(|note| observe(Event::Note(note)));
         let mut meter = Meter::default();
         let mut guard = Guard::new(self.state.skipped, self.device);
         let mut last = Instant::now();
@@ -238,7 +246,7 @@ impl Trainer {
             }
             let rated = train.keep_best.is_some() && !self.state.validation.is_empty();
             if due(train.checkpoint_every) || rated || stopping {
-                let path = self.checkpoint()?;
+                let path = self.checkpoint(at_end)?;
                 observe(Event::Checkpoint(&path));
             }
             if train.samples.count > 0 && due(train.samples.every) && !stopping {
@@ -266,46 +274,6 @@ impl Trainer {
         Error::data(root, why)
     }
 
-    /// Forward and backward of one micro-batch for one turn.
-    fn backward(&mut self, turn: usize, batch: &Batch, micro: u64, meter: &mut Meter) -> Result<()> {
-        for (index, (other, optimizer)) in self.turns.iter_mut().enumerate() {
-            for (_, tensor) in &other.trainable {
-                let _ = tensor.set_requires_grad(index == turn);
-            }
-            if index == turn && micro == 0 {
-                optimizer.zero_grad();
-            }
-        }
-        let step = self.state.step;
-        let pass = (step * self.config.train.accumulate + micro) * self.turns.len() as u64 + turn as u64;
-        let mut noise = PerStep::new(self.config.train.seed, 0, pass);
-        let loss = {
-            let _autocast = ldm_libtorch::autocast(self.device, self.config.train.dtype.kind());
-            self.objective.loss(Moment { turn, step }, batch, &mut noise)?
-        };
-        let total = loss.total / self.config.train.accumulate as f64;
-        self.loss_scale.as_ref().map_or(total.shallow_clone(), |scale| total * scale.scale()).backward();
-        for (name, value) in &loss.parts {
-            meter.add(name, value);
-        }
-        Ok(())
-    }
-
-    /// Clips one turn's gradients and moves its parameters, where no gradient overflowed; 1 where one did, which
-    /// nobody waits to learn.
-    fn take(&mut self, turn: usize, lr: f64, meter: &mut Meter) -> Tensor {
-        let several = self.turns.len() > 1;
-        let (turn, optimizer) = &mut self.turns[turn];
-        if let Some(scale) = &self.loss_scale {
-            optimizer.unscale(scale.scale());
-        }
-        let norm = optimizer.clip(self.config.train.clip_grad);
-        let overflow = found_inf(&norm);
-        meter.add(&if several { format!("grad_norm/{}", turn.name) } else { "grad_norm".into() }, &norm);
-        optimizer.step(lr * turn.rate, Some(&overflow));
-        overflow
-    }
-
     fn loader(&self, start: Position) -> Result<Loader> {
         let data = &self.config.data;
         let config = LoaderConfig {
@@ -316,79 +284,26 @@ impl Trainer {
         Loader::new(Arc::clone(&self.data), config, start)
     }
 
-    fn checkpoint(&self) -> Result<PathBuf> {
+    fn checkpoint(&self, at_end: bool) -> Result<PathBuf> {
         let (objective, ema) = (&*self.objective, self.ema.as_ref());
         let path = self.run.checkpoint(self.state.step, &Keep::from(&self.config.train), |folder| {
             let optimizers = self.turns.iter().map(|(_, optimizer)| optimizer);
             state::write(folder, &self.state, objective, optimizers, ema, self.loss_scale.as_ref())
         })?;
-        state::write_model(
-            &self.run.model(),
-            &self.config.model_text(),
-            self.data.classes(),
-            objective,
-            ema,
-        )?;
+        let mut metadata = BTreeMap::new();
+        if !self.data.classes().is_empty() {
+            let classes = serde_json::to_string(self.data.classes()).expect("a list of words");
+            metadata.insert("classes".to_owned(), classes);
+        }
+        if at_end {
+            let mut batches = self.pictures(&self.data, STATISTICS_OF, true)?;
+            let found = self.averaged(|| self.objective.latent_statistics(&mut batches))?;
+            metadata.extend(found.as_ref().map(LatentStatistics::entry));
+        }
+        state::write_model(&self.run.model(), &self.config.model_text(), metadata, objective, ema)?;
         if let ModelConfig::LatentDiffusion(model) = &self.config.model {
             hand_on_tokenizer(&model.cond_stage_config, &self.run.model())?;
         }
         Ok(path)
-    }
-
-    /// Held-back pictures in order, or the training set's own where there are none.
-    fn held_back(&self, count: usize, shuffle: bool) -> Result<impl Iterator<Item = Result<Batch>> + use<>> {
-        let data = self.validation.as_ref().unwrap_or(&self.data);
-        let batch_size = self.config.data.batch_size;
-        let config = LoaderConfig {
-            workers: self.config.data.num_workers,
-            strict: self.config.data.strict,
-            drop_last: false,
-            shuffle,
-            ..LoaderConfig::new(batch_size, 0)
-        };
-        let batches = if count == 0 { usize::MAX } else { count.div_ceil(batch_size) };
-        Ok(Loader::one_pass(Arc::clone(data), config)?.take(batches))
-    }
-
-    fn averaged<T>(&self, body: impl FnOnce() -> T) -> T {
-        match &self.ema {
-            Some(ema) => tch::no_grad(|| ema.swapped(body)),
-            None => tch::no_grad(body),
-        }
-    }
-
-    fn sample(&self) -> Result<PathBuf> {
-        let config = &self.config.train.samples;
-        // Shuffled, always alike: sets are often sorted by class.
-        let mut batches = self.held_back(config.count, true)?;
-        let first = batches.next().ok_or_else(|| Error::data(self.run.root(), "no picture to show"))??;
-        let picture = self.averaged(|| self.objective.preview(&first, config))?;
-        let path = self.run.sample(self.state.step);
-        ldm_core::image::write_png(&path, &picture, &[])?;
-        Ok(path)
-    }
-
-    fn validate(&self) -> Result<BTreeMap<String, f64>> {
-        if self.validation.is_none() {
-            return Ok(BTreeMap::new());
-        }
-        let mut batches = self.held_back(self.config.train.validate_images, false)?;
-        let found = self.averaged(|| self.objective.validate(&mut batches))?;
-        let mut line: BTreeMap<String, f64> =
-            found.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        if let Some(best) = &self.config.train.keep_best
-            && !line.is_empty()
-            && !line.contains_key(&best.metric)
-        {
-            let known: Vec<&str> = line.keys().map(String::as_str).collect();
-            let (known, metric) = (known.join(", "), &best.metric);
-            let message = format!("train.keep_best.metric: the validation gives {known}, got: {metric}");
-            return Err(Error::config(self.run.config(), message));
-        }
-        if !line.is_empty() {
-            line.insert("step".into(), self.state.step as f64);
-            self.run.log(&integers(&line))?;
-        }
-        Ok(line)
     }
 }

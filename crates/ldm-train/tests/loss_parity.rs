@@ -106,6 +106,7 @@ impl Desk {
             prompt: Prompt::default(),
             label_map: None,
             names: Vec::new(),
+            latents: None,
         };
         let loss = self.objective.loss(moment, &batch, &mut Replay::new(draws)).unwrap();
         loss.total.backward();
@@ -172,7 +173,7 @@ fn check(name: &str) {
             let loss = desk.backward(Moment { turn, step }, &image(&desk, step), &step.to_string());
             desk.compare_log(&format!("step.{step}"), turn, &loss, 1e-4);
             let (turn, optimizer) = &mut desk.turns[turn];
-            optimizer.step(rate * turn.rate);
+            optimizer.step(rate * turn.rate, None);
         }
     }
     let state: BTreeMap<String, Tensor> = desk.objective.weights().into_iter().collect();

@@ -71,6 +71,7 @@ pub(crate) fn train(trainer: &mut Trainer, stop: &Stop, talk: Talk) -> anyhow::R
             progress.as_ref().map_or_else(|| talk.say(&text), |progress| progress.line(&text));
         }
         Event::Checkpoint(path) | Event::Sample(path) => talk.detail(&path.display().to_string()),
+        Event::Note(note) => Talk::warn(note),
         Event::Skipped(why) => Talk::warn(&format!("left out: {why}")),
     });
     if let Some(progress) = progress {

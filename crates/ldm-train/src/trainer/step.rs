@@ -1,0 +1,53 @@
+//! One turn of one step.
+
+use ldm_core::Result;
+use ldm_core::noise::PerStep;
+use ldm_data::Batch;
+use tch::Tensor;
+
+use super::Trainer;
+use crate::meter::Meter;
+use crate::objective::Moment;
+use crate::optimizer::found_inf;
+
+impl Trainer {
+    /// Forward and backward of one micro-batch for one turn.
+    pub(super) fn backward(&mut self, turn: usize, batch: &Batch, micro: u64, meter: &mut Meter) -> Result<()> {
+        for (index, (other, optimizer)) in self.turns.iter_mut().enumerate() {
+            for (_, tensor) in &other.trainable {
+                let _ = tensor.set_requires_grad(index == turn);
+            }
+            if index == turn && micro == 0 {
+                optimizer.zero_grad();
+            }
+        }
+        let step = self.state.step;
+        let pass = (step * self.config.train.accumulate + micro) * self.turns.len() as u64 + turn as u64;
+        let mut noise = PerStep::new(self.config.train.seed, 0, pass);
+        let loss = {
+            let _autocast = ldm_libtorch::autocast(self.device, self.config.train.dtype.kind());
+            self.objective.loss(Moment { turn, step }, batch, &mut noise)?
+        };
+        let total = loss.total / self.config.train.accumulate as f64;
+        self.loss_scale.as_ref().map_or(total.shallow_clone(), |scale| total * scale.scale()).backward();
+        for (name, value) in &loss.parts {
+            meter.add(name, value);
+        }
+        Ok(())
+    }
+
+    /// Clips one turn's gradients and moves its parameters, where no gradient overflowed; 1 where one did, which
+    /// nobody waits to learn.
+    pub(super) fn take(&mut self, turn: usize, lr: f64, meter: &mut Meter) -> Tensor {
+        let several = self.turns.len() > 1;
+        let (turn, optimizer) = &mut self.turns[turn];
+        if let Some(scale) = &self.loss_scale {
+            optimizer.unscale(scale.scale());
+        }
+        let norm = optimizer.clip(self.config.train.clip_grad);
+        let overflow = found_inf(&norm);
+        meter.add(&if several { format!("grad_norm/{}", turn.name) } else { "grad_norm".into() }, &norm);
+        optimizer.step(lr * turn.rate, Some(&overflow));
+        overflow
+    }
+}
