@@ -8,11 +8,14 @@
 //! state: a run that was stopped and resumed ends with the bits of one that was not.
 
 mod autoencoder;
+mod cache_latents;
 mod config;
 mod diffusion;
 mod ema;
 mod event;
+mod latent_cache;
 mod latent_statistics;
+mod latent_views;
 mod learning_rate;
 mod loss_scale;
 mod loss_weight;
@@ -27,6 +30,7 @@ mod told;
 mod trainer;
 
 pub use autoencoder::AutoencoderObjective;
+pub use cache_latents::CacheLatents;
 pub use config::{
     DataConfig, DataModule, Dtype, LossConfig, PixelLoss, ReconstructionLoss, RunConfig, SampleConfig,
     TrainConfig,
@@ -34,7 +38,9 @@ pub use config::{
 pub use diffusion::{DiffusionObjective, DiffusionTraining};
 pub use ema::{Ema, EmaConfig};
 pub use event::{Event, Finished};
+pub use latent_cache::{LatentCache, MadeOf};
 pub use latent_statistics::LatentStatistics;
+pub use latent_views::Views;
 pub use learning_rate::LearningRate;
 pub use loss_scale::LossScale;
 pub use loss_weight::{DiffusionLoss, min_snr_weights};
