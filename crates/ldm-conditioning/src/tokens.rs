@@ -81,13 +81,14 @@ impl Tokens {
         Err(Error::invalid(format!("tokens: this model knows the tokens 0 to {last}, got {wrong}")))
     }
 
-    /// Empty texts; with a tokenizer their tokens too, so that tokens made ahead can be replaced by them.
+    /// Empty texts; with a tokenizer their tokens too, so that tokens made ahead can be replaced by them. Where tokens
+    /// are layouts, the one that fills unused places, the vocabulary's last (taming-transformers'
+    /// `objects_center_points.py:40` `none`), everywhere: no boxes at all.
     pub(crate) fn null_prompt(&self, batch: i64) -> Result<Prompt> {
         if self.kind.is_none() {
-            return Err(Error::invalid(
-                "this model is conditioned on tokens of which none mean nothing, which guidance and conditioning \
-                 dropout need",
-            ));
+            let none =
+                Tensor::full([batch, self.max_length], self.vocab_size - 1, (Kind::Int64, Device::Cpu));
+            return Ok(Prompt { tokens: Some(none), ..Prompt::default() });
         }
         let texts = vec![String::new(); batch as usize];
         let tokens = match &self.tokenizer {

@@ -27,6 +27,18 @@ pub trait Dataset: Send + Sync {
     /// When `index` is not below [`Dataset::len`].
     fn get(&self, index: usize, seed: u64) -> Result<Example>;
 
+    /// [`Dataset::get`] for who has the picture already: all but its pixels, which are left empty. A set that need not
+    /// decode the picture for it says so by a method of its own.
+    ///
+    /// # Errors
+    /// As [`Dataset::get`].
+    ///
+    /// # Panics
+    /// As [`Dataset::get`].
+    fn without_picture(&self, index: usize, seed: u64) -> Result<Example> {
+        Ok(Example { image: Vec::new(), ..self.get(index, seed)? })
+    }
+
     /// What is known of an example without decoding it.
     ///
     /// # Errors

@@ -12,7 +12,7 @@ use crate::example::{Example, to_chw};
 use crate::listing::{Item, Listing};
 use crate::rng::Rng;
 use crate::sidecar::{captions_of_json, captions_of_text};
-use crate::transform::{Transform, TransformConfig};
+use crate::transform::{Crop, Transform, TransformConfig};
 
 /// Where pictures lie, which of them count, and how they are prepared.
 ///
@@ -147,6 +147,28 @@ impl Dataset for Images {
         Ok(Example {
             image: to_chw(picture.as_raw()),
             size: [3, picture.height() as usize, picture.width() as usize],
+            class: item.class,
+            caption: (!captions.is_empty()).then(|| rng.pick(&captions).clone()),
+            boxes: Vec::new(),
+            label_map: None,
+            latent: None,
+            name: self.listing.picture(item).name.clone(),
+        })
+    }
+
+    fn without_picture(&self, index: usize, seed: u64) -> Result<Example> {
+        let crop = self.config.transform.crop;
+        if self.config.transform.size.is_none() || matches!(crop, Crop::Random | Crop::RandomSquare) {
+            return Ok(Example { image: Vec::new(), ..self.get(index, seed)? });
+        }
+        let item = &self.listing.items[index];
+        let mut rng = Rng::of(&[seed, index as u64]);
+        // What the transform draws, so that the caption is the one that comes with the picture.
+        let _ = rng.unit();
+        let captions = self.captions(item)?;
+        Ok(Example {
+            image: Vec::new(),
+            size: [3, 0, 0],
             class: item.class,
             caption: (!captions.is_empty()).then(|| rng.pick(&captions).clone()),
             boxes: Vec::new(),

@@ -10,6 +10,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use tch::Kind;
 
+use crate::cache_latents::CacheLatents;
 use crate::ema::EmaConfig;
 use crate::learning_rate::LearningRate;
 use crate::optimizer::AdamWConfig;
@@ -84,6 +85,9 @@ pub struct TrainConfig {
     pub min_snr_gamma: Option<f64>,
     /// How much noise that is the same all over a channel is added to a latent's own (Guttenberg 2023, about 0.1).
     pub offset_noise: f64,
+    /// Whether a diffusion model's pictures are encoded once and their latents kept: in the run's folder, or in a file
+    /// that runs can share.
+    pub cache_latents: CacheLatents,
     /// f32, or bf16 or f16 by autocast over f32 weights.
     pub dtype: Dtype,
     /// A step with a gradient that is no number is left out and counted; so many in a row end the run.
@@ -120,6 +124,7 @@ impl Default for TrainConfig {
             conditioning_dropout: 0.,
             min_snr_gamma: None,
             offset_noise: 0.,
+            cache_latents: CacheLatents::No,
             dtype: Dtype::F32,
             max_skipped: 20, // the loss scale of f16 halves as often before it is 1
             log_every: 50,
@@ -250,7 +255,8 @@ impl RunConfig {
         let beside = path.parent().unwrap_or(Path::new("."));
         make_absolute(&mut tree, beside);
         let resolved = config::to_text(&tree);
-        let typed: Tree = config::parse(&resolved, path, &[])?;
+        let mut typed: Tree = config::parse(&resolved, path, &[])?;
+        typed.train.cache_latents.make_absolute();
         let model = ModelFile::parse(&resolved, path, &[])?;
         let DataConfig::DataModule(data) = typed.data;
         tree["train"] = serde_yaml::to_value(&typed.train).expect("plain numbers and words");

@@ -1,7 +1,7 @@
 //! Stage two: denoise the latents of a frozen first stage.
 
 use ldm_autoencoder::Posterior;
-use ldm_conditioning::PromptDropout;
+use ldm_conditioning::{PromptDropout, Tokenizer};
 use ldm_core::noise::PerStep;
 use ldm_core::weights::Checkpoint;
 use ldm_core::{NoiseSource, Prompt, Result};
@@ -69,11 +69,26 @@ impl DiffusionObjective {
         device: Device,
     ) -> Result<Self> {
         let tokenizer = find_tokenizer(&config.cond_stage_config, None, None)?;
-        let mut model = LatentDiffusion::new(config, tokenizer, device)?;
+        let made = Self::with_tokenizer(config, first_stage, tokenizer, training, device)?;
         if matches!(Needs::of(config), Needs::Text | Needs::FillingByText) {
             // A tokenizer that is missing is said now, not at the first batch.
-            model.conditioner.condition(&Prompt::text([""]), false)?;
+            made.model.conditioner.condition(&Prompt::text([""]), false)?;
         }
+        Ok(made)
+    }
+
+    /// [`DiffusionObjective::new`] with a tokenizer at hand; a model of texts without one takes their tokens alone.
+    ///
+    /// # Errors
+    /// As [`DiffusionObjective::new`].
+    pub fn with_tokenizer(
+        config: &LatentDiffusionConfig,
+        first_stage: Option<Checkpoint>,
+        tokenizer: Option<Tokenizer>,
+        training: DiffusionTraining,
+        device: Device,
+    ) -> Result<Self> {
+        let mut model = LatentDiffusion::new(config, tokenizer, device)?;
         let mut overall_std = None;
         if let Some(checkpoint) = first_stage {
             let found = LatentStatistics::of(&checkpoint, config.channels)?;

@@ -6,6 +6,13 @@ use std::path::Path;
 /// What a caller may want to show.
 #[derive(Debug)]
 pub enum Event<'a> {
+    /// Latents are being made, to be kept.
+    Caching {
+        /// Pictures encoded so far.
+        done: usize,
+        /// Pictures to be encoded.
+        of: usize,
+    },
     /// A step was taken.
     Step {
         /// Steps taken, this one included.

@@ -8,6 +8,7 @@
 //! state: a run that was stopped and resumed ends with the bits of one that was not.
 
 mod autoencoder;
+mod cache_latents;
 mod config;
 mod diffusion;
 mod ema;
@@ -16,7 +17,9 @@ mod event_file;
 mod first_stage_loss;
 mod guard;
 mod keep;
+mod latent_cache;
 mod latent_statistics;
+mod latent_views;
 mod learning_rate;
 mod loss_scale;
 mod loss_weight;
@@ -31,6 +34,7 @@ mod told;
 mod trainer;
 
 pub use autoencoder::AutoencoderObjective;
+pub use cache_latents::CacheLatents;
 pub use config::{
     BestMode, DataConfig, DataModule, Dtype, KeepBest, RunConfig, SampleConfig, TrainConfig,
 };
@@ -42,7 +46,9 @@ pub use first_stage_loss::{
     ReconstructionLoss,
 };
 pub use keep::Keep;
+pub use latent_cache::{LatentCache, MadeOf};
 pub use latent_statistics::LatentStatistics;
+pub use latent_views::Views;
 pub use learning_rate::LearningRate;
 pub use loss_scale::LossScale;
 pub use loss_weight::{DiffusionLoss, min_snr_weights};

@@ -20,6 +20,7 @@ use crate::event::{Event, Finished};
 use crate::guard::Guard;
 use crate::keep::Keep;
 use crate::latent_statistics::LatentStatistics;
+use crate::latent_cache;
 use crate::loss_scale::LossScale;
 use crate::meter::{Meter, integers};
 use crate::objective::{Objective, Turn};
@@ -70,7 +71,9 @@ impl Trainer {
         if let Ok(example) = data.get(0, config.train.seed) {
             let [_, height, width] = example.size;
             objective.check_size([height as i64, width as i64])?;
-            objective.check_batch(&collate(vec![example])?)?;
+            let batch = collate(vec![example])?;
+            objective.check_batch(&batch)?;
+            latent_cache::check(&config, &*objective, &batch)?;
         }
         let run = RunDir::create(root)?;
         let environment = json!({
@@ -164,6 +167,14 @@ impl Trainer {
     /// `train.max_skipped` steps in a row had gradients that are no numbers.
     pub fn run(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event)) -> Result<Finished> {
         let (train, rate) = (self.config.train.clone(), self.config.learning_rate()?);
+        if let Some(path) = train.cache_latents.path(self.run.root()) {
+            let cache = latent_cache::open_or_make(&path, &self.config, &*self.objective, stop, observe)?;
+            let Some(cache) = cache else {
+                self.checkpoint(false)?;
+                return Ok(Finished::Stopped);
+            };
+            self.data = cache;
+        }
         let mut loader = self.loader(self.state.position())?;
         if self.state.step == 0 {
             // On a batch of its own, so that the run sees every picture of the epoch all the same.

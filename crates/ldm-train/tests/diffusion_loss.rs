@@ -6,17 +6,17 @@
 
 use std::collections::BTreeMap;
 
+use ldm_core::Prompt;
 use ldm_core::device::test_device;
-use ldm_core::noise::Replay;
+use ldm_core::noise::{Replay, Seeded};
 use ldm_core::testing::{Golden, assert_close, fill_weights};
 use ldm_core::weights::{self, Checkpoint};
-use ldm_core::{NoiseSource, Prompt};
 use ldm_data::Batch;
 use ldm_pipelines::{LatentDiffusionConfig, ModelConfig, ModelFile};
-use ldm_schedulers::{NoiseSchedule, Parameterization, ScheduleConfig};
+use ldm_schedulers::{NoiseSchedule, Parameterization};
 use ldm_train::{
-    AdamW, AdamWConfig, DiffusionObjective, DiffusionTraining, Ema, EmaConfig, LatentStatistics, Loss,
-    Moment, Objective, min_snr_weights,
+    AdamW, AdamWConfig, DiffusionLoss, DiffusionObjective, DiffusionTraining, Ema, EmaConfig,
+    LatentStatistics, Loss, Moment, Objective, min_snr_weights,
 };
 use serde_json::Value;
 use tch::{Kind, Tensor};
@@ -135,4 +135,156 @@ fn five_steps_end_where_the_references_end() {
     let changes: Vec<Tensor> =
         named.values().zip(&before).map(|(after, before)| probe(&(after.detach() - before))).collect();
     assert_close("changes", &Tensor::stack(&changes, 0), golden.get("changes"), 1e-4);
+}
+
+fn schedule() -> NoiseSchedule {
+    NoiseSchedule::new(&config(&[]).schedule()).unwrap()
+}
+
+/// An error of x_0 by `d` is one of ε by `d·α/σ` and one of v by `d/σ`, so that the three weights of one error agree.
+#[test]
+fn min_snr_weighs_one_error_alike_whatever_is_predicted() {
+    let (schedule, gamma) = (schedule(), 5.);
+    let weights = |parameterization| min_snr_weights(&schedule, parameterization, gamma).unwrap();
+    let [x0, eps, v] = [Parameterization::X0, Parameterization::Eps, Parameterization::V].map(weights);
+    let mut capped = 0;
+    for t in 0..1000 {
+        let level = schedule.level(t);
+        let snr = (level.alpha / level.sigma).powi(2);
+        let of_x0 = f64::from(x0[t]);
+        assert!((of_x0 - snr.min(gamma)).abs() < 1e-6 * of_x0);
+        assert!((f64::from(eps[t]) * snr - of_x0).abs() < 1e-5 * of_x0);
+        assert!((f64::from(v[t]) / level.sigma.powi(2) - of_x0).abs() < 1e-5 * of_x0);
+        capped += usize::from(snr > gamma);
+    }
+    assert!((10..990).contains(&capped), "both sides of the cap are there");
+}
+
+/// The three losses of one wrong x_0, by their own targets.
+#[test]
+fn min_snr_losses_agree_through_the_model() {
+    let z = Tensor::from_slice(&[0.3f32, -0.6, 0.9, 0.1]).view([1, 4, 1, 1]);
+    let (wrong, eps) = (&z + 0.25, Tensor::from_slice(&[1f32, -0.5, 0.2, 0.7]).view([1, 4, 1, 1]));
+    let t = Tensor::from_slice(&[40_i64]);
+    let schedule = schedule();
+    let at = schedule.levels(&t, &z);
+    let noisy = schedule.add_noise(&z, &eps, &t);
+    let losses = ["x0", "eps", "v"].map(|word| {
+        let config = config(&[format!("model.params.parameterization={word}")]);
+        let loss = DiffusionLoss::new(&config, &schedule, Some(5.), z.device()).unwrap();
+        let p = config.parameterization;
+        // What the network would have said, had it meant the wrong x_0.
+        let said = p.target(&wrong, &((&noisy - &wrong * &at.alpha) / &at.sigma).to_kind(Kind::Float), &at);
+        loss.of(&loss.each(&said, &p.target(&z, &eps, &at)), &t).total.double_value(&[])
+    });
+    assert!(
+        (losses[0] - losses[1]).abs() < 1e-4 * losses[0] && (losses[0] - losses[2]).abs() < 1e-4 * losses[0],
+        "{losses:?}"
+    );
+    assert!((losses[0] - 5. * 0.0625).abs() < 1e-4, "{losses:?}");
+}
+
+#[test]
+fn offset_noise_is_the_same_all_over_a_channel() {
+    let image = Tensor::zeros([2, 3, 16, 16], (Kind::Float, test_device()));
+    let latent = |fill: f64| Tensor::full([2, 4, 8, 8], fill, (Kind::Float, test_device()));
+    let each = Tensor::arange(8, (Kind::Float, test_device())).view([2, 4, 1, 1]);
+    let t = Tensor::from_slice(&[500_i64, 900]).to_device(test_device());
+    let batch = batch(&image, &Tensor::from_slice(&[0_i64, 1]));
+    let total = |offset_noise: f64, draws: Vec<Tensor>| {
+        let objective = objective(&[], DiffusionTraining { offset_noise, ..DiffusionTraining::default() });
+        objective.loss(NOW, &batch, &mut Replay::new(draws)).unwrap().total
+    };
+    let with = total(0.1, vec![latent(0.), t.shallow_clone(), latent(0.3), each.shallow_clone()]);
+    let without = total(0., vec![latent(0.), t, latent(0.3) + each * 0.1]);
+    assert_close("loss", &with, &without, 1e-6);
+}
+
+#[test]
+fn v_has_a_target_of_its_own() {
+    let golden = golden("diffusion_losses");
+    let of = |overrides: &[String]| {
+        let objective = objective(overrides, DiffusionTraining::default());
+        let mut noise =
+            Replay::new(["posterior_noise", "t", "eps"].map(|key| golden.get(key).shallow_clone()));
+        parts(&objective.loss(NOW, &batch(golden.get("image"), golden.get("class")), &mut noise).unwrap())
+    };
+    let v = of(&["model.params.parameterization=v".into(), "model.params.original_elbo_weight=0.5".into()]);
+    // All steps of v count alike in the bound.
+    assert_close("loss_vlb", &v["loss_vlb"], &v["loss_simple"], 1e-6);
+    assert_close("loss", &v["loss"], &(&v["loss_simple"] * 1.5), 1e-6);
+    assert!((&v["loss_simple"] - &of(&[])["loss_simple"]).abs().double_value(&[]) > 1e-2);
+}
+
+#[test]
+fn a_learned_log_variance_is_saved_and_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let learned = [
+        "model.params.learn_logvar=true".to_owned(),
+        "model.params.scale_factor=1".into(),
+        "model.params.scale_by_std=true".into(),
+    ];
+    let mut first = objective(&learned, DiffusionTraining::default());
+    let turns = first.turns();
+    let (_, logvar) = turns[0].trainable.iter().find(|(name, _)| name == "logvar").unwrap();
+    tch::no_grad(|| {
+        logvar.shallow_clone().copy_(&Tensor::linspace(-1., 1., 1000, (Kind::Float, test_device())))
+    });
+    let image = Tensor::linspace(-1., 1., 2 * 3 * 256, (Kind::Float, test_device())).view([2, 3, 16, 16]);
+    let batch = batch(&image, &Tensor::from_slice(&[0_i64, 1]));
+    first.prepare(&batch, &mut Seeded::new([1, 2])).unwrap();
+    assert!(first.model().scale_factor != 1.);
+    weights::save(&path, &first.weights(), &BTreeMap::new()).unwrap();
+    let mut second = objective(&learned, DiffusionTraining::default());
+    second.load(Checkpoint::open(&path).unwrap()).unwrap();
+    // The scale as it was measured, not measured again.
+    assert!(second.model().scale_factor == first.model().scale_factor);
+    let again = second.weights().into_iter().find(|(name, _)| name == "logvar").unwrap().1;
+    assert_eq!(again, *logvar);
+}
+
+#[test]
+fn the_scale_is_the_one_the_first_stages_file_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    let scaled = ["model.params.scale_factor=1".to_owned(), "model.params.scale_by_std=true".into()];
+    let source = objective(&scaled, DiffusionTraining::default());
+    let first_stage: Vec<(String, Tensor)> = source
+        .weights()
+        .into_iter()
+        .filter_map(|(name, tensor)| Some((name.strip_prefix("first_stage_model.")?.to_owned(), tensor)))
+        .collect();
+    let write = |json: &str| {
+        let metadata = BTreeMap::from([("latent_statistics".to_owned(), json.to_owned())]);
+        weights::save(&path, &first_stage, &metadata).unwrap();
+        Checkpoint::open(&path).unwrap()
+    };
+    let checkpoint = write(r#"{"mean": [0, 1, 2, 3], "std": [1, 1, 2, 2], "overall_std": 1.6}"#);
+    let found = LatentStatistics::of(&checkpoint, 4).unwrap().unwrap();
+    assert_eq!((found.mean, found.std, found.overall_std), (vec![0., 1., 2., 3.], vec![1., 1., 2., 2.], 1.6));
+    let mut objective = DiffusionObjective::new(
+        &config(&scaled),
+        Some(checkpoint),
+        DiffusionTraining::default(),
+        test_device(),
+    )
+    .unwrap();
+    let image = Tensor::zeros([2, 3, 16, 16], (Kind::Float, test_device()));
+    objective.prepare(&batch(&image, &Tensor::from_slice(&[0_i64, 1])), &mut Seeded::new([1, 2])).unwrap();
+    assert!(objective.model().scale_factor == f64::from(0.625f32));
+    for (json, expected) in [
+        (
+            r#"{"mean": [0], "std": [1, 1, 2, 2], "overall_std": 1}"#,
+            "metadata `latent_statistics`: mean: expected 4 channels, got 1",
+        ),
+        (
+            r#"{"mean": [0, 0, 0, 0], "std": [1, 1, 2, 2], "overall_std": 0}"#,
+            "overall_std: expected a positive number, got 0",
+        ),
+        (r#"{"mean": 0}"#, "metadata `latent_statistics`: "),
+    ] {
+        let error = LatentStatistics::of(&write(json), 4).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains("model.safetensors"), "{error}");
+    }
 }

@@ -66,3 +66,34 @@ fn gradients_are_clipped_to_the_norm() {
     assert!((norm - 2.).abs() < 1e-6);
     assert!((weight.grad().norm().double_value(&[]) - 0.5).abs() < 1e-5);
 }
+
+#[test]
+fn each_decay_has_its_average() {
+    let weight = Tensor::full([2], 1., (Kind::Float, test_device()));
+    let decays = EmaConfig { decay: 0.5, also: vec![0.999, 0.1] };
+    let mut ema = Ema::new(vec![("w".into(), weight.shallow_clone())], &decays);
+    let _ = weight.shallow_clone().fill_(2.);
+    (0..20).for_each(|_| ema.update());
+    let folder = tempfile::tempdir().unwrap();
+    ema.write(folder.path(), &BTreeMap::new()).unwrap();
+    let read = |name: &str| {
+        Checkpoint::open(folder.path().join(name)).unwrap().tensor("w").unwrap().double_value(&[0])
+    };
+    let expected = |decay: f64| {
+        2. - (1..=20).map(|n| decay.min((1. + f64::from(n)) / (10. + f64::from(n)))).product::<f64>()
+    };
+    let files = [("ema.safetensors", 0.5), ("ema-0.999.safetensors", 0.999), ("ema-0.1.safetensors", 0.1)];
+    for (file, decay) in files {
+        assert!((read(file) - expected(decay)).abs() < 1e-6, "{file}");
+    }
+    assert!(
+        (ema.swapped(|| weight.double_value(&[0])) - expected(0.5)).abs() < 1e-6,
+        "the first takes the weights' place"
+    );
+    let mut again = Ema::new(vec![("w".into(), weight.zeros_like())], &decays);
+    again.read(folder.path(), 20).unwrap();
+    assert_eq!(again.state(), ema.state());
+    std::fs::remove_file(folder.path().join("ema-0.1.safetensors")).unwrap();
+    let error = again.read(folder.path(), 20).unwrap_err().to_string();
+    assert!(error.contains("ema-0.1.safetensors"), "{error}");
+}

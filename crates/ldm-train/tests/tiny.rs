@@ -282,6 +282,17 @@ fn gradients_that_are_no_numbers_are_left_out_and_then_end_the_run() {
 }
 
 #[test]
+fn f16_with_a_loss_scale_resumes_to_the_bit() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let first = first_stage(folder.path());
+    let text = DIFFUSION
+        .replace("FIRST", &first.to_string_lossy())
+        .replace("ema: {decay: 0.99}", "dtype: f16\n  ema: {decay: 0.99, also: [0.9]}");
+    check_resume(&text, 0);
+}
+
+#[test]
 fn what_is_wrong_is_said_in_one_sentence_and_nothing_is_written() {
     #[track_caller]
     fn check(text: &str, overrides: &[&str], expected: &str) {

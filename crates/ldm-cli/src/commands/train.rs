@@ -48,9 +48,17 @@ pub(crate) fn run(args: &TrainArgs, talk: Talk) -> anyhow::Result<()> {
 
 /// Trains with a bar beside it.
 pub(crate) fn train(trainer: &mut Trainer, stop: &Stop, talk: Talk) -> anyhow::Result<Finished> {
-    let mut progress: Option<Progress> = None;
+    let (mut progress, mut caching): (Option<Progress>, Option<Progress>) = (None, None);
     let start = trainer.state().step;
     let finished = trainer.run(stop.flag(), &mut |event| match event {
+        Event::Caching { done, of } => {
+            let bar = caching.get_or_insert_with(|| talk.bar(of as u64, 0));
+            bar.message("pictures encoded".into());
+            bar.at(done as u64);
+            if done == of {
+                caching.take().into_iter().for_each(Progress::finish);
+            }
+        }
         Event::Step { step, steps } => {
             progress.get_or_insert_with(|| talk.bar(steps, start)).at(step);
         }
