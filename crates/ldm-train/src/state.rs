@@ -11,7 +11,7 @@ use tch::Tensor;
 
 use crate::ema::Ema;
 use crate::loss_scale::LossScale;
-use crate::objective::Objective;
+use crate::objective::{HandedOn, Objective};
 use crate::optimizer::{AdamW, copy_named};
 
 /// Where a run stands.
@@ -89,7 +89,8 @@ pub(crate) fn read<'a>(
     Ok(state)
 }
 
-/// Writes the folder one hands on: the config of the model, and its weights with the averages in their places.
+/// Writes the folder one hands on: the config of the model, and its weights with the averages in their places; or a
+/// LoRA's file alone.
 pub(crate) fn write_model(
     folder: &Path,
     config: &str,
@@ -97,8 +98,12 @@ pub(crate) fn write_model(
     objective: &dyn Objective,
     ema: Option<&Ema>,
 ) -> Result<()> {
+    let averages = ema.map(Ema::state).unwrap_or_default();
+    if let HandedOn::Lora { tensors, metadata } = objective.handed_on(&averages)? {
+        return weights::save(folder.join("lora.safetensors"), &tensors, &metadata);
+    }
     let mut tensors: BTreeMap<String, Tensor> = objective.weights().into_iter().collect();
-    tensors.extend(ema.map(Ema::state).unwrap_or_default());
+    tensors.extend(averages);
     let tensors: Vec<(String, Tensor)> = tensors.into_iter().collect();
     files::write_bytes(folder.join("config.yaml"), config.as_bytes())?;
     let mut metadata = BTreeMap::new();
