@@ -117,7 +117,7 @@ impl Run {
             self.objective.after_backward(0);
             last = loss.total.double_value(&[]);
         }
-        self.optimizer.step(lr);
+        self.optimizer.step(lr, None);
         self.objective.after_step(&mut PerStep::new(1, 0, (1 << 63) | self.step));
         self.ema.update();
         self.step += 1;
@@ -266,7 +266,7 @@ fn averages_are_validated_and_not_trained_on() {
             let _ = tch::no_grad(|| factor.shallow_clone().fill_(value));
         }
     };
-    let mut look = || {
+    let look = || {
         let found = objective.validate(&mut std::iter::empty()).unwrap()[0].1;
         seen.borrow_mut().push(found);
     };
