@@ -75,6 +75,7 @@ impl<'a> Making<'a> {
         talk: Talk,
     ) -> anyhow::Result<()> {
         let args = self.args;
+        model.merge(&args.loras)?;
         let sampling = sampling(args, model, guidance_scale)?;
         let mut bar = talk.bar((self.count.div_ceil(args.batch_size) * sampling.steps) as u64, 0);
         let (mut latents, mut pictures) = (Vec::new(), Vec::new());
@@ -167,6 +168,8 @@ fn parameters(
     named: &ModelArgs,
 ) -> String {
     let size = images.size();
+    let loras: Vec<String> = args.loras.iter().map(ToString::to_string).collect();
+    let loras = if loras.is_empty() { String::new() } else { format!(", Lora: {}", loras.join(" ")) };
     let eta = match sampling.sampler {
         SamplerConfig::Ddim { eta } if eta > 0. => format!(", Eta: {eta}"),
         _ => String::new(),
@@ -174,7 +177,7 @@ fn parameters(
     let noise =
         args.init_noise.as_ref().map_or(String::new(), |path| format!(", Init noise: {}", path.display()));
     format!(
-        "Steps: {}, Sampler: {}, CFG scale: {}, Seed: {seed}, Size: {}x{}, Model: {}{eta}{noise}, Version: ldm {}",
+        "Steps: {}, Sampler: {}, CFG scale: {}, Seed: {seed}, Size: {}x{}, Model: {}{loras}{eta}{noise}, Version: ldm {}",
         sampling.steps,
         sampling.sampler.name(),
         sampling.guidance_scale,

@@ -12,7 +12,7 @@ use crate::{Activation, ClipTextConfig, Conditioner, Tokenizer, TokenizerKind};
 /// CLIP's text model (Radford et al. 2021, §2.4): every token after the last norm, not pooled and not projected.
 ///
 /// A token sees itself and what stands before it; padding is not masked beyond that, and the U-Net attends to it. The
-/// weights get no gradients, as the reference's. CompVis' Stable Diffusion `encoders/modules.py:137`
+/// weights take no gradients, as the reference's, until a caller says so for one of them. CompVis' Stable Diffusion `encoders/modules.py:137`
 /// `FrozenCLIPEmbedder`, which is transformers' `CLIPTextModel`.
 #[derive(Debug)]
 pub struct ClipTextEmbedder {
@@ -39,13 +39,24 @@ impl ClipTextEmbedder {
             embedding(&(&vs / "embeddings" / name), count, config.hidden_size, init)
         };
         let layer = |index| Layer::new(&(&vs / "encoder" / "layers" / index), config);
-        Ok(Self {
+        let embedder = Self {
             tokens,
             token_embedding: table("token_embedding", config.vocab_size),
             position_embedding: table("position_embedding", config.max_position_embeddings),
             layers: (0..config.num_hidden_layers).map(layer).collect(),
             final_layer_norm: norm(&(&vs / "final_layer_norm"), config),
-        })
+        };
+        for weight in embedder.parameters() {
+            let _ = weight.set_requires_grad(false);
+        }
+        Ok(embedder)
+    }
+
+    fn parameters(&self) -> Vec<&Tensor> {
+        let mut all = vec![&self.token_embedding.ws, &self.position_embedding.ws];
+        all.extend(self.layers.iter().flat_map(Layer::parameters));
+        all.extend(of_norm(&self.final_layer_norm));
+        all
     }
 
     /// `[B, L]` i64 on the device of the weights → `[B, L, D]`.
@@ -63,8 +74,7 @@ impl Conditioner for ClipTextEmbedder {
     /// - returns context `[B, L, D]`, of a text with `L = max_length`
     fn condition(&self, prompt: &Prompt, train: bool) -> Result<Conditioning> {
         let tokens = self.tokens.read(prompt, train)?.to_device(self.token_embedding.ws.device());
-        let context = tch::no_grad(|| self.forward(&tokens));
-        Ok(Conditioning { context: Some(context), ..Conditioning::default() })
+        Ok(Conditioning { context: Some(self.forward(&tokens)), ..Conditioning::default() })
     }
 
     fn null_prompt(&self, batch: i64) -> Result<Prompt> {
@@ -79,6 +89,10 @@ impl Conditioner for ClipTextEmbedder {
 fn norm(vs: &Path, config: &ClipTextConfig) -> LayerNorm {
     let settings = LayerNormConfig { eps: config.layer_norm_eps, ..LayerNormConfig::default() };
     nn::layer_norm(vs, vec![config.hidden_size], settings)
+}
+
+fn of_norm(norm: &LayerNorm) -> impl Iterator<Item = &Tensor> {
+    norm.ws.iter().chain(&norm.bs)
 }
 
 /// Attention, then feed-forward, each after a norm. transformers `CLIPEncoderLayer`.
@@ -112,6 +126,12 @@ impl Layer {
             heads: config.num_attention_heads,
             activation: config.hidden_act,
         }
+    }
+
+    fn parameters(&self) -> impl Iterator<Item = &Tensor> {
+        let linear = [&self.q_proj, &self.k_proj, &self.v_proj, &self.out_proj, &self.fc1, &self.fc2];
+        let linear = linear.into_iter().flat_map(|layer| std::iter::once(&layer.ws).chain(&layer.bs));
+        linear.chain(of_norm(&self.norm1)).chain(of_norm(&self.norm2))
     }
 
     /// `[B, L, D]` → the same.

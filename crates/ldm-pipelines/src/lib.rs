@@ -16,6 +16,7 @@ mod folder;
 mod generate;
 mod guided;
 mod latent_diffusion;
+pub mod lora;
 mod needs;
 mod open;
 mod recognise;

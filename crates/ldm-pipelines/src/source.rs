@@ -116,7 +116,12 @@ fn weights_in(path: &Path) -> Result<PathBuf> {
             return Ok(weights);
         }
     }
-    let why = if path.join("checkpoints").is_dir() {
+    let why = if [path.join("model"), path.to_path_buf()]
+        .iter()
+        .any(|folder| folder.join("lora.safetensors").is_file())
+    {
+        "a LoRA's run or folder: give the model it was trained for, and this by --lora"
+    } else if path.join("checkpoints").is_dir() {
         "a run that has not written its model yet (it does at its first checkpoint)"
     } else {
         "no model here: expected model_index.json, or model.safetensors and config.yaml, in it or in its folder model/"

@@ -101,7 +101,7 @@ fn ours(folder: &Path, name: &str, overrides: &[&str]) {
 
 fn how(to: Target) -> Converting {
     let tokenizer = None;
-    Converting { to, kind: None, ema: true, tokenizer, force: false }
+    Converting { to, kind: None, ema: true, tokenizer, loras: Vec::new(), force: false }
 }
 
 fn tokenizer(kind: &str) -> Option<PathBuf> {

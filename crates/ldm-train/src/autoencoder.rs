@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 use crate::config::SampleConfig;
 use crate::first_stage_loss::{Adversarial, AdversarialLoss, LossConfig, Pair, ReconstructionLoss};
 use crate::latent_statistics::{LatentStatistics, LatentSums};
-use crate::objective::{Loss, Moment, Objective, Turn, variables, with_gradients};
+use crate::objective::{HandedOn, Loss, Moment, Objective, Turn, variables, with_gradients};
 use crate::preview::two_rows;
 
 /// Reconstruction plus the latent's own loss; with a published loss also LPIPS and a discriminator, which has a turn of
@@ -214,9 +214,10 @@ impl Objective for AutoencoderObjective {
         variables(&self.vs, &[""])
     }
 
-    fn handed_on(&self) -> Vec<(String, Tensor)> {
+    /// Without what only training needs: a discriminator, the averages of a codebook.
+    fn handed_on(&self, _averages: &[(String, Tensor)]) -> Result<HandedOn> {
         let only_training = |name: &str| name.starts_with(LOSS) || CodebookUpdate::holds(name);
-        self.weights().into_iter().filter(|(name, _)| !only_training(name)).collect()
+        Ok(HandedOn::Model(self.weights().into_iter().filter(|(name, _)| !only_training(name)).collect()))
     }
 
     fn notes(&self) -> Vec<String> {

@@ -1,5 +1,7 @@
 //! What is minimised.
 
+use std::collections::BTreeMap;
+
 use ldm_core::weights::Checkpoint;
 use ldm_core::{NoiseSource, Result};
 use ldm_data::Batch;
@@ -41,6 +43,20 @@ pub struct Moment {
     pub step: u64,
 }
 
+/// What one hands on of a run.
+#[derive(Debug)]
+pub enum HandedOn {
+    /// The model's weights; those that have an average give it their place.
+    Model(Vec<(String, Tensor)>),
+    /// A LoRA's file; the model it changes is not handed on.
+    Lora {
+        /// By the names of the file.
+        tensors: Vec<(String, Tensor)>,
+        /// What the file says beside them.
+        metadata: BTreeMap<String, String>,
+    },
+}
+
 /// A model under training, seen by the loop. Owns no optimizer, writes no file.
 pub trait Objective {
     /// Whether pictures of `[H, W]` fit the model.
@@ -79,6 +95,9 @@ pub trait Objective {
     /// When the batch does not fit the model.
     fn loss(&self, moment: Moment, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss>;
 
+    /// After every backward pass of a turn: what is made of gradients before an optimizer sees them.
+    fn after_backward(&mut self, _turn: usize) {}
+
     /// Once a step, when every turn's optimizer has moved: what a model does with its state beside gradients.
     fn after_step(&mut self, _noise: &mut dyn NoiseSource) {}
 
@@ -87,12 +106,6 @@ pub trait Objective {
 
     /// Everything a checkpoint of the model holds, by CompVis' names, sorted.
     fn weights(&self) -> Vec<(String, Tensor)>;
-
-    /// What a model folder holds: [`Objective::weights`] without what only training needs (a discriminator, the
-    /// averages of a codebook).
-    fn handed_on(&self) -> Vec<(String, Tensor)> {
-        self.weights()
-    }
 
     /// Sentences for the person who trains, to be shown once: what is not as the config alone would let them expect.
     fn notes(&self) -> Vec<String> {
@@ -115,6 +128,14 @@ pub trait Objective {
     /// # Errors
     /// When a name or a shape does not fit.
     fn load(&mut self, checkpoint: Checkpoint) -> Result<()>;
+
+    /// What one hands on; `averages` stand for the parameters of their names.
+    ///
+    /// # Errors
+    /// When it has no form in which it could be.
+    fn handed_on(&self, _averages: &[(String, Tensor)]) -> Result<HandedOn> {
+        Ok(HandedOn::Model(self.weights()))
+    }
 
     /// Numbers that tell how good the model is, over held-back pictures.
     ///

@@ -11,7 +11,7 @@ use tch::Tensor;
 
 use crate::ema::Ema;
 use crate::loss_scale::LossScale;
-use crate::objective::Objective;
+use crate::objective::{HandedOn, Objective};
 use crate::optimizer::{AdamW, copy_named};
 
 /// Where a run stands.
@@ -92,7 +92,8 @@ pub(crate) fn read<'a>(
     Ok(state)
 }
 
-/// Writes the folder one hands on: the config of the model, and its weights with the averages in their places.
+/// Writes the folder one hands on: the config of the model, and its weights with the averages in their places; or a
+/// LoRA's file alone.
 pub(crate) fn write_model(
     folder: &Path,
     config: &str,
@@ -100,8 +101,15 @@ pub(crate) fn write_model(
     objective: &dyn Objective,
     ema: Option<&Ema>,
 ) -> Result<()> {
-    let mut tensors: BTreeMap<String, Tensor> = objective.handed_on().into_iter().collect();
-    for (name, average) in ema.map(Ema::state).unwrap_or_default() {
+    let averages = ema.map(Ema::state).unwrap_or_default();
+    let tensors = match objective.handed_on(&averages)? {
+        HandedOn::Lora { tensors, metadata } => {
+            return weights::save(folder.join("lora.safetensors"), &tensors, &metadata);
+        }
+        HandedOn::Model(tensors) => tensors,
+    };
+    let mut tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
+    for (name, average) in averages {
         tensors.entry(name).and_modify(|tensor| *tensor = average);
     }
     let tensors: Vec<(String, Tensor)> = tensors.into_iter().collect();

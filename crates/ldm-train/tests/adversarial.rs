@@ -15,7 +15,7 @@ use ldm_core::noise::{NoiseSource, PerStep, Seeded};
 use ldm_core::weights::{self, Checkpoint};
 use ldm_data::Batch;
 use ldm_metrics::Lpips;
-use ldm_train::{AutoencoderObjective, Event, Finished, Moment, Objective, RunConfig, Trainer};
+use ldm_train::{HandedOn, AutoencoderObjective, Event, Finished, Moment, Objective, RunConfig, Trainer};
 use tch::{Kind, Tensor};
 
 const RUN: &str = r"
@@ -263,7 +263,8 @@ fn what_is_handed_on_has_no_loss() {
     {
         assert!(all.contains(name), "{name}");
     }
-    let kept: BTreeSet<String> = objective.handed_on().into_iter().map(|(name, _)| name).collect();
+    let HandedOn::Model(kept) = objective.handed_on(&[]).unwrap() else { panic!("a model") };
+    let kept: BTreeSet<String> = kept.into_iter().map(|(name, _)| name).collect();
     let text = vq("").replace("{disc_start: 4, disc_num_layers: 1, disc_ndf: 16, disc_weight: 0.5, }", "{}");
     let text = text
         .replace(VQ, "reconstruction")

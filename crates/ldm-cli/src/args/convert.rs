@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use ldm_pipelines::lora::LoraFile;
 
 /// Forms of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -40,6 +41,9 @@ pub(crate) struct ConvertArgs {
     /// The tokenizer: a folder, or its vocabulary. Else the one beside the model, else the one of `ldm weights`.
     #[arg(long, value_name = "PATH")]
     pub(crate) tokenizer: Option<PathBuf>,
+    /// Add a LoRA to the weights, at a strength of 1 where none is given; several add up.
+    #[arg(long = "lora", value_name = "FILE[=STRENGTH]")]
+    pub(crate) loras: Vec<LoraFile>,
     /// Replace what is there.
     #[arg(long)]
     pub(crate) force: bool,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use ldm_pipelines::lora::LoraFile;
 
 use super::OutputArgs;
 
@@ -53,6 +54,9 @@ pub(crate) struct GenerateArgs {
     /// Where the sampler's latents go: safetensors, tensor `latents` [B, C, h, w] f32.
     #[arg(long)]
     pub(crate) save_latents: Option<PathBuf>,
+    /// Add a LoRA to the weights, at a strength of 1 where none is given; several add up.
+    #[arg(long = "lora", value_name = "FILE[=STRENGTH]")]
+    pub(crate) loras: Vec<LoraFile>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     /// One JSON line an image.

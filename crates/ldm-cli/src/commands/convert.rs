@@ -1,4 +1,4 @@
-//! `ldm convert`: one form of a model to another. Every value stays what it is.
+//! `ldm convert`: one form of a model to another. Every value stays what it is, but for LoRAs.
 
 use anyhow::{Context, bail};
 use ldm_core::device::parse_dtype;
@@ -23,6 +23,7 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
         kind: args.dtype.as_deref().map(parse_dtype).transpose()?,
         ema: args.ema || !args.no_ema,
         tokenizer: args.tokenizer.clone(),
+        loras: args.loras.clone(),
         force: args.force,
     };
     let source = ModelSource::find(&args.source, args.config.as_deref(), how.ema)?;

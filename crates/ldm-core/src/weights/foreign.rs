@@ -22,7 +22,7 @@ pub fn foreign(shapes: &Shapes) -> Option<&'static str> {
     };
     if holds(&["lora_up.", "lora_down.", "lora_A.", "lora_B."]) || starts(&["lora_unet_", "lora_te"]) {
         return Some(
-            "a LoRA: small changes to a model's weights, which need the model they were trained for",
+            "a LoRA: small changes to a model's weights; give the model they were trained for, and this by --lora",
         );
     }
     if starts(&["control_model.", "controlnet_"])

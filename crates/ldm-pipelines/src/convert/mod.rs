@@ -14,6 +14,7 @@ use ldm_core::{Error, Result};
 use serde_yaml::{Mapping, Value};
 use tch::Kind;
 
+use crate::lora::LoraFile;
 use crate::{ModelConfig, ModelSource};
 use weights::Weights;
 
@@ -53,20 +54,23 @@ pub struct Converting {
     pub ema: bool,
     /// The tokenizer of a text model; looked for as [`find_tokenizer`](crate::find_tokenizer) does where absent.
     pub tokenizer: Option<PathBuf>,
+    /// LoRAs to be added to the weights.
+    pub loras: Vec<LoraFile>,
     /// Replace what is there.
     pub force: bool,
 }
 
 /// Writes the model `source` to `out`, whole or not at all.
 ///
-/// Values, shapes and the order of bytes stay as they are but for `kind`: ours to CompVis' or diffusers' and back is the
+/// Values, shapes and the order of bytes stay as they are but for `kind` and `loras`: ours to CompVis' or diffusers' and back is the
 /// same to the bit. Beside weights, ours and CompVis' hold the twelve buffers of the schedule. What follows from the
 /// config or is left over from training (discriminators, averages, copies of the first stage) is not handed on.
 ///
 /// `note` hears what a person may want to know.
 ///
 /// # Errors
-/// Before anything is written: [`Error::Weights`] when the source is not the model its config says,
+/// Before anything is written: [`Error::Weights`] when the source is not the model its config says, those of
+/// [`Lora::read`](crate::lora::Lora::read),
 /// [`Error::Invalid`] with the key that the other side cannot express, [`Error::Io`] when `out` is there. While
 /// writing: [`Error::Io`], and nothing is left.
 pub fn convert(source: &ModelSource, out: &Path, how: &Converting, note: &mut dyn FnMut(&str)) -> Result<()> {

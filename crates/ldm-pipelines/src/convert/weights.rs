@@ -8,12 +8,14 @@ use ldm_core::{Error, Result};
 use tch::{Device, Kind, Tensor};
 
 use super::Converting;
+use crate::lora::Merge;
 use crate::{FirstStageModel, LatentDiffusion, ModelConfig, ModelSource};
 
 /// Weights that are a model's, every one of them and no others; none is read yet.
 pub(super) struct Weights {
     checkpoint: Checkpoint,
     kind: Option<Kind>,
+    merge: Merge,
     /// The buffers of the schedule, and the scale where it was measured.
     pub(super) buffers: Vec<(String, Tensor)>,
     /// What latents are multiplied by.
@@ -23,7 +25,7 @@ pub(super) struct Weights {
 impl Weights {
     /// Checks that the source is what its config says.
     pub(super) fn of(source: &ModelSource, how: &Converting) -> Result<Self> {
-        let (checkpoint, buffers, scale_factor) = match &source.config {
+        let (checkpoint, buffers, scale_factor, merge) = match &source.config {
             ModelConfig::LatentDiffusion(config) => {
                 let (weights, schedule) = LatentDiffusion::check(config, source.checkpoint.clone(), how.ema)?;
                 let buffers = schedule.buffers().into_iter();
@@ -36,17 +38,22 @@ impl Weights {
                 if config.scale_by_std || source.measured {
                     buffers.push(("scale_factor".into(), Tensor::from(scale_factor as f32)));
                 }
-                (weights, buffers, scale_factor)
+                let merge = Merge::read(&how.loras, config, &weights.shapes())?;
+                (weights, buffers, scale_factor, merge)
             }
             alone => {
+                if let Some(lora) = how.loras.first() {
+                    let why = "a LoRA changes a diffusion model, and this is a first stage alone";
+                    return Err(Error::format(&lora.path, why));
+                }
                 let config = alone.first_stage().expect("every other model is a first stage");
                 let model = unfilled(|| FirstStageModel::new(&config, Device::Cpu))?;
                 let weights = source.checkpoint.clone().without(&["loss.", "model_ema."]);
                 weights.check(&model.vs)?;
-                (weights, Vec::new(), 1.)
+                (weights, Vec::new(), 1., Merge::default())
             }
         };
-        Ok(Self { checkpoint, kind: how.kind, buffers, scale_factor })
+        Ok(Self { checkpoint, kind: how.kind, merge, buffers, scale_factor })
     }
 
     /// Every weight under CompVis' name.
@@ -110,7 +117,10 @@ impl Weights {
         change: impl Fn(Tensor) -> Result<Tensor> + 'a,
     ) -> Streamed<'a> {
         let kind = info.kind;
-        let make = move || change(cast(source, &self.checkpoint.tensor(source)?, kind)?);
+        let make = move || {
+            let merged = self.merge.apply(source, self.checkpoint.tensor(source)?);
+            change(cast(source, &merged, kind)?)
+        };
         Streamed { name, info, make: Box::new(make) }
     }
 }

@@ -30,6 +30,7 @@ impl Trainer {
         };
         let total = loss.total / self.config.train.accumulate as f64;
         self.loss_scale.as_ref().map_or(total.shallow_clone(), |scale| total * scale.scale()).backward();
+        self.objective.after_backward(turn);
         for (name, value) in &loss.parts {
             meter.add(name, value);
         }

@@ -1,0 +1,80 @@
+//! Which LoRA, and how much of it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use ldm_core::{Error, Result};
+
+/// A LoRA as a person names it: `FILE` or `FILE=STRENGTH`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoraFile {
+    /// The file, or the folder it lies in.
+    pub path: PathBuf,
+    /// The change is multiplied by it; 1 is the change as it was trained.
+    pub strength: f64,
+}
+
+/// What the file is called in a run of ours, and by diffusers.
+const NAMES: [&str; 3] = ["model/lora.safetensors", "lora.safetensors", "pytorch_lora_weights.safetensors"];
+
+impl LoraFile {
+    /// The file itself: of a folder, that of a run of ours or of diffusers.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when nothing is there, [`Error::Format`] when a folder holds none.
+    pub(super) fn find(&self) -> Result<PathBuf> {
+        let path = self.path.as_path();
+        if !std::fs::metadata(path).map_err(Error::io(path))?.is_dir() {
+            return Ok(path.to_path_buf());
+        }
+        let found = NAMES.iter().map(|name| path.join(name)).find(|file| file.is_file());
+        found.ok_or_else(|| Error::format(path, format!("no LoRA here: expected {}", NAMES.join(", "))))
+    }
+}
+
+impl From<&Path> for LoraFile {
+    fn from(path: &Path) -> Self {
+        Self { path: path.to_path_buf(), strength: 1. }
+    }
+}
+
+impl FromStr for LoraFile {
+    type Err = Error;
+
+    /// What follows the last `=` is the strength, where it is a number.
+    fn from_str(text: &str) -> Result<Self> {
+        let given = text.rsplit_once('=').and_then(|(path, word)| Some((path, word.parse::<f64>().ok()?)));
+        let (path, strength) = given.unwrap_or((text, 1.));
+        if path.is_empty() {
+            return Err(Error::invalid(format!("expected FILE or FILE=STRENGTH, got: {text}")));
+        }
+        if !strength.is_finite() {
+            return Err(Error::invalid(format!("expected a strength that is a number, got: {text}")));
+        }
+        Ok(Self { path: path.into(), strength })
+    }
+}
+
+/// Its name without folders and end, and its strength.
+impl fmt::Display for LoraFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.path.file_stem().unwrap_or_default().to_string_lossy();
+        write!(f, "{name}:{}", self.strength)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strength_is_a_number_after_the_last_sign() {
+        let parse = |text: &str| text.parse::<LoraFile>().map(|file| (file.path, file.strength)).ok();
+        assert_eq!(parse("a.safetensors"), Some(("a.safetensors".into(), 1.)));
+        assert_eq!(parse("a.safetensors=-0.5"), Some(("a.safetensors".into(), -0.5)));
+        assert_eq!(parse("rank=8/a=0.8"), Some(("rank=8/a".into(), 0.8)));
+        assert_eq!(parse("rank=8/a"), Some(("rank=8/a".into(), 1.)));
+        assert_eq!((parse("=0.8"), parse("a=nan"), parse("")), (None, None, None));
+    }
+}

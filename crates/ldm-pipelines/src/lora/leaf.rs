@@ -1,0 +1,58 @@
+//! What one tensor of a LoRA file is.
+
+/// The part of an adapter a tensor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    Down,
+    Up,
+    Alpha,
+}
+
+/// How names end: kohya's, PEFT's, and three of older diffusers.
+const LEAVES: [(&str, Part); 11] = [
+    (".lora_down.weight", Part::Down),
+    (".lora_up.weight", Part::Up),
+    (".lora_A.weight", Part::Down),
+    (".lora_B.weight", Part::Up),
+    (".lora.down.weight", Part::Down),
+    (".lora.up.weight", Part::Up),
+    (".lora_linear_layer.down.weight", Part::Down),
+    (".lora_linear_layer.up.weight", Part::Up),
+    ("_lora.down.weight", Part::Down),
+    ("_lora.up.weight", Part::Up),
+    (".alpha", Part::Alpha),
+];
+
+/// What is in the names of files that are no plain LoRA, and what they are then.
+const OTHERS: [(&str, &str); 15] = [
+    (".hada_", "a LoHa"),
+    (".lokr_", "a LoKr"),
+    (".dora_scale", "a DoRA"),
+    (".lora_magnitude_vector", "a DoRA"),
+    (".lora_mid.", "a LoCon with a third factor"),
+    (".oft_", "an OFT"),
+    (".boft_", "a BOFT"),
+    (".on_input", "an IA3"),
+    (".diff", "whole differences of weights"),
+    (".lora_B.bias", "a LoRA with biases"),
+    (".lora_embedding_", "a LoRA of an embedding"),
+    ("lora_te2_", "a LoRA for Stable Diffusion XL"),
+    ("text_encoder_2.", "a LoRA for Stable Diffusion XL"),
+    ("lora_transformer_", "a LoRA for a diffusion transformer"),
+    ("_blocks_0_img_", "a LoRA for a diffusion transformer"),
+];
+
+/// The kind of file a tensor called `name` is of, where that is not supported.
+pub(super) fn other(name: &str) -> Option<&'static str> {
+    if name.starts_with("transformer.") {
+        return Some("a LoRA for a diffusion transformer");
+    }
+    OTHERS.iter().find(|(part, _)| name.contains(part)).map(|(_, what)| *what)
+}
+
+/// The module a tensor changes, as the file calls it, and which part of the change it is.
+pub(super) fn parse(name: &str) -> Option<(String, Part)> {
+    let (module, part) = LEAVES.iter().find_map(|(end, part)| Some((name.strip_suffix(end)?, *part)))?;
+    // diffusers kept attention's adapters in its processor once.
+    Some((module.replace(".processor", ""), part))
+}
