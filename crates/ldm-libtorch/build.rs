@@ -40,24 +40,23 @@ fn main() {
         .files(SOURCES.iter().map(|name| format!("csrc/{name}.cpp")));
     if let Some(headers) = nccl_headers(&root, Path::new(&lib)) {
         build.define("LDM_NCCL", None).includes(headers);
+        for library in ["torch_cuda", "c10_cuda"] {
+            println!("cargo:rustc-link-lib={library}");
+        }
     }
     build.compile("ldm_torch");
 }
 
-/// The folders of NCCL's and CUDA's headers, where libtorch has CUDA: in the wheels beside torch's own.
-fn nccl_headers(root: &Path, lib: &Path) -> Option<[PathBuf; 2]> {
+/// The folders of NCCL's and CUDA's headers, where libtorch has CUDA: in the wheels beside torch's own. All or none:
+/// without them ldm is built without NCCL, and says so where it is asked for.
+fn nccl_headers(root: &Path, lib: &Path) -> Option<Vec<PathBuf>> {
     if !lib.join("libtorch_cuda.so").exists() {
         return None;
     }
     // `.libtorch/torch` may be a link; the wheels lie beside what it leads to.
     let wheels = root.canonicalize().ok()?.parent()?.join("nvidia");
-    let folder_of = |header: &str| {
-        let folders = std::fs::read_dir(&wheels).ok()?;
-        let mut found = folders
-            .flatten()
-            .map(|entry| entry.path().join("include"))
-            .filter(|path| path.join(header).exists());
-        found.next()
-    };
-    Some([folder_of("nccl.h")?, folder_of("cuda_runtime_api.h")?])
+    let folders: Vec<PathBuf> =
+        std::fs::read_dir(wheels).ok()?.flatten().map(|entry| entry.path().join("include")).collect();
+    let needed = ["nccl.h", "cuda_runtime_api.h", "crt/host_config.h", "nv/target"];
+    needed.iter().map(|header| folders.iter().find(|folder| folder.join(header).exists()).cloned()).collect()
 }

@@ -13,6 +13,6 @@ ldm::Backend ldm::nccl(const Store &store, int rank, int world, std::chrono::mil
 #include "ranks.h"
 
 ldm::Backend ldm::nccl(const Store &, int, int, std::chrono::milliseconds) {
-  throw std::runtime_error("ldm was built without NCCL: several GPUs need libtorch's CUDA set, with nccl.h beside it");
+  throw std::runtime_error("ldm was built without NCCL: several GPUs need the CUDA set of libtorch with the headers of NCCL and CUDA, as cargo xtask setup installs it");
 }
 #endif
