@@ -2,8 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 9] =
-    ["error", "generator", "format", "autocast", "settings", "memory", "optim", "checkpoint", "blob"];
+const SOURCES: [&str; 12] = [
+    "error",
+    "generator",
+    "format",
+    "autocast",
+    "settings",
+    "memory",
+    "optim",
+    "checkpoint",
+    "blob",
+    "c10d",
+    "nccl",
+    "reducer",
+];
 
 fn main() {
     println!("cargo:rerun-if-changed=csrc");
@@ -15,7 +27,8 @@ fn main() {
     let root = std::env::var_os("LIBTORCH_INCLUDE")
         .map_or_else(|| Path::new(&lib).parent().map_or_else(PathBuf::new, Path::to_path_buf), PathBuf::from);
     let abi = std::env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".into());
-    cc::Build::new()
+    let mut build = cc::Build::new();
+    build
         .cpp(true)
         .pic(true)
         .warnings(false)
@@ -24,6 +37,26 @@ fn main() {
         .include(root.join("include/torch/csrc/api/include"))
         .flag("-std=c++17")
         .flag(format!("-D_GLIBCXX_USE_CXX11_ABI={abi}"))
-        .files(SOURCES.iter().map(|name| format!("csrc/{name}.cpp")))
-        .compile("ldm_torch");
+        .files(SOURCES.iter().map(|name| format!("csrc/{name}.cpp")));
+    if let Some(headers) = nccl_headers(&root, Path::new(&lib)) {
+        build.define("LDM_NCCL", None).includes(headers);
+        for library in ["torch_cuda", "c10_cuda"] {
+            println!("cargo:rustc-link-lib={library}");
+        }
+    }
+    build.compile("ldm_torch");
+}
+
+/// The folders of NCCL's and CUDA's headers, where libtorch has CUDA: in the wheels beside torch's own. All or none:
+/// without them ldm is built without NCCL, and says so where it is asked for.
+fn nccl_headers(root: &Path, lib: &Path) -> Option<Vec<PathBuf>> {
+    if !lib.join("libtorch_cuda.so").exists() {
+        return None;
+    }
+    // `.libtorch/torch` may be a link; the wheels lie beside what it leads to.
+    let wheels = root.canonicalize().ok()?.parent()?.join("nvidia");
+    let folders: Vec<PathBuf> =
+        std::fs::read_dir(wheels).ok()?.flatten().map(|entry| entry.path().join("include")).collect();
+    let needed = ["nccl.h", "cuda_runtime_api.h", "crt/host_config.h", "nv/target"];
+    needed.iter().map(|header| folders.iter().find(|folder| folder.join(header).exists()).cloned()).collect()
 }

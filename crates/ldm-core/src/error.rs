@@ -71,6 +71,9 @@ pub enum Error {
         /// What is wrong.
         message: String,
     },
+    /// A rank has no others to train with, or lost them.
+    #[error(transparent)]
+    Ranks(#[from] ldm_libtorch::GroupError),
     /// libtorch refused an operation.
     #[error(transparent)]
     Torch(#[from] tch::TchError),

@@ -59,37 +59,97 @@ impl NoiseSource for Seeded {
 /// unbroken run drew (EDM2's habit). libtorch's global generators are reseeded with it, so dropout replays too.
 ///
 /// On the CPU it draws from a generator of its own; on CUDA from the device's, without a copy from the host.
+///
+/// Ranks that [share](PerStep::shared) a step draw the noise of all its samples, and each takes its own samples' part:
+/// a sample's noise does not depend on how many ranks share the batch.
 #[derive(Debug)]
-pub struct PerStep(Generator);
+pub struct PerStep {
+    generator: Generator,
+    /// This rank, and how many share the step.
+    part: [i64; 2],
+    /// The seed of the ranks together, and of this one's dropout.
+    seeds: [u64; 2],
+    draws: u64,
+}
 
 impl PerStep {
-    /// The noise of step `step` of rank `rank`.
+    /// The noise of step `step`, drawn by `rank` for itself.
     pub fn new(seed: u64, rank: u64, step: u64) -> Self {
-        let seed = mix(seed, &[rank, step]);
-        ldm_libtorch::set_seed(seed);
-        Self(Generator::new(seed))
+        Self::seeded([0, 1], [mix(seed, &[rank, step]); 2])
+    }
+
+    /// The part of rank `rank` of the noise of a step that `world` ranks share, with batches of one size.
+    ///
+    /// # Panics
+    /// When `rank` is not below `world`.
+    pub fn shared(seed: u64, rank: usize, world: usize, step: u64) -> Self {
+        assert!(rank < world, "rank {rank} of {world}");
+        Self::seeded([rank as i64, world as i64], [mix(seed, &[0, step]), mix(seed, &[rank as u64, step])])
+    }
+
+    fn seeded(part: [i64; 2], seeds: [u64; 2]) -> Self {
+        let [together, own] = seeds;
+        ldm_libtorch::set_seed(own);
+        Self { generator: Generator::new(together), part, seeds, draws: 0 }
+    }
+
+    /// What `draw` gives for the samples of all ranks, this rank's of it; `size` is this rank's.
+    fn part(
+        &mut self,
+        size: &[i64],
+        x: &Tensor,
+        draw: impl FnOnce(&mut Generator, &[i64]) -> Tensor,
+    ) -> Tensor {
+        let [rank, world] = self.part;
+        if world == 1 {
+            return draw(&mut self.generator, size);
+        }
+        let mut all = size.to_vec();
+        all[0] *= world;
+        // CUDA draws from the global generator, which belongs to this rank's dropout.
+        let cuda = x.device().is_cuda();
+        self.draws += 1;
+        let [together, own] = self.seeds.map(|seed| mix(seed, &[self.draws]));
+        if cuda {
+            ldm_libtorch::set_seed(together);
+        }
+        let drawn = draw(&mut self.generator, &all);
+        if cuda {
+            ldm_libtorch::set_seed(own);
+        }
+        drawn.narrow(0, rank * size[0], size[0])
     }
 }
 
 impl NoiseSource for PerStep {
     fn like(&mut self, x: &Tensor) -> Tensor {
-        if x.device().is_cuda() { x.randn_like() } else { self.0.randn(&x.size(), x.kind()) }
+        let options = (x.kind(), x.device());
+        if x.device().is_cuda() && self.part == [0, 1] {
+            return x.randn_like(); // in the layout of `x`
+        }
+        self.part(&x.size(), x, |generator, size| {
+            if x.device().is_cuda() { Tensor::randn(size, options) } else { generator.randn(size, x.kind()) }
+        })
     }
 
     fn integers(&mut self, high: i64, count: i64, x: &Tensor) -> Tensor {
-        if x.device().is_cuda() {
-            Tensor::randint(high, [count], (Kind::Int64, x.device()))
-        } else {
-            self.0.randint(high, &[count])
-        }
+        self.part(&[count], x, |generator, size| {
+            if x.device().is_cuda() {
+                Tensor::randint(high, size, (Kind::Int64, x.device()))
+            } else {
+                generator.randint(high, size)
+            }
+        })
     }
 
     fn uniform(&mut self, count: i64, x: &Tensor) -> Tensor {
-        if x.device().is_cuda() {
-            Tensor::rand([count], (Kind::Float, x.device()))
-        } else {
-            self.0.rand(&[count], Kind::Float)
-        }
+        self.part(&[count], x, |generator, size| {
+            if x.device().is_cuda() {
+                Tensor::rand(size, (Kind::Float, x.device()))
+            } else {
+                generator.rand(size, Kind::Float)
+            }
+        })
     }
 }
 
@@ -150,6 +210,26 @@ mod tests {
         let all = Seeded::new(10..14).like(&x);
         let one = Seeded::new([12]).like(&x.narrow(0, 0, 1));
         assert_eq!(all.narrow(0, 2, 1), one);
+    }
+
+    #[test]
+    fn ranks_draw_together_what_one_draws() {
+        let x = |count: i64| Tensor::zeros([count, 3, 2], (Kind::Float, Device::Cpu));
+        let draws = |mut noise: PerStep, count| {
+            let first = noise.like(&x(count));
+            [
+                first,
+                noise.integers(1000, count, &x(count)),
+                noise.uniform(count, &x(count)),
+                noise.like(&x(count)),
+            ]
+        };
+        let whole = draws(PerStep::new(7, 0, 3), 6);
+        let parts = [0, 1, 2].map(|rank| draws(PerStep::shared(7, rank, 3, 3), 2));
+        for (index, whole) in whole.iter().enumerate() {
+            let joined = Tensor::cat(&parts.each_ref().map(|part| &part[index]), 0);
+            assert_eq!(joined, *whole);
+        }
     }
 
     #[test]

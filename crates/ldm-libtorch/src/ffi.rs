@@ -1,9 +1,17 @@
-//! Every `unsafe` line of the workspace: the C interface of `csrc/ldm_torch.h`, behind safe functions.
+//! Every `unsafe` line of the workspace, here and in `ffi/`: the C interface of `csrc/`, behind safe functions.
 //!
 //! The rules these lines rely on: a pointer from [`Tensor::as_ptr`] is a live `at::Tensor *` while the `Tensor`
 //! is borrowed; the C side copies the handle (a reference count) when it keeps one; a tensor handed out is
 //! owned by the caller.
 #![allow(unsafe_code)]
+
+mod process;
+mod ranks;
+
+#[cfg(target_env = "gnu")]
+pub(crate) use process::keep_freed_memory;
+pub(crate) use process::open_cuda_library;
+pub(crate) use ranks::{RawGroup, RawReducer, RawWork};
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -82,9 +90,6 @@ unsafe extern "C" {
         owner: *mut c_void,
         out: *mut Out,
     ) -> c_int;
-    #[cfg(target_env = "gnu")]
-    fn mallopt(option: c_int, value: c_int) -> c_int;
-    fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
 }
 
 /// Turns a C status into a result with the message libtorch left.
@@ -292,31 +297,6 @@ pub(crate) struct SendArc<T>(pub(crate) Arc<T>);
 // writes a Rust field: `T` is reached by `&T` alone, and its tensors' handles are only cloned, an atomic count),
 // and it does so inside `backward`, which blocks the thread that owns the graph.
 unsafe impl<T: Send> Send for SendArc<T> {}
-
-/// Has glibc keep freed memory for the next tensor; see [`crate::keep_freed_memory`].
-#[cfg(target_env = "gnu")]
-pub(crate) fn keep_freed_memory() {
-    const M_TRIM_THRESHOLD: c_int = -1;
-    const M_TOP_PAD: c_int = -2;
-    const M_MMAP_THRESHOLD: c_int = -3;
-    // The largest threshold glibc takes.
-    const LARGEST: c_int = 32 << 20;
-    for (option, value) in
-        [(M_MMAP_THRESHOLD, LARGEST), (M_TRIM_THRESHOLD, c_int::MAX), (M_TOP_PAD, 64 << 20)]
-    {
-        // SAFETY: plain values; mallopt refuses what it does not know.
-        unsafe { mallopt(option, value) };
-    }
-}
-
-/// Opens libtorch's CUDA half, which the linker drops because no symbol of it is used by name.
-pub(crate) fn open_cuda_library() -> bool {
-    const RTLD_NOW: c_int = 2;
-    const RTLD_GLOBAL: c_int = 0x100;
-    // SAFETY: a NUL-terminated name; loading runs libtorch's own registrations, as linking it would.
-    let handle = unsafe { dlopen(c"libtorch_cuda.so".as_ptr(), RTLD_NOW | RTLD_GLOBAL) };
-    !handle.is_null()
-}
 
 /// The mapping behind [`crate::Mapped`].
 pub(crate) type Map = memmap2::Mmap;

@@ -43,7 +43,7 @@ impl Meter {
         }
     }
 
-    /// The means, and the meter starts again.
+    /// The means, and the meter starts again; no number where nothing was finite.
     pub(crate) fn take(
         &mut self,
         seconds: f64,
@@ -56,7 +56,6 @@ impl Meter {
             .sums
             .iter()
             .map(|(name, (sum, count))| (name.clone(), (sum / count).double_value(&[])))
-            .filter(|(_, mean)| mean.is_finite())
             .collect();
         let peak = match device {
             Device::Cuda(index) => ldm_libtorch::cuda_memory(index).peak as f64,

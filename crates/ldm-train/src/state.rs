@@ -36,6 +36,14 @@ pub struct TrainState {
     /// The validation of this very step, where there was one.
     #[serde(default)]
     pub validation: BTreeMap<String, f64>,
+    /// Ranks that share the epochs.
+    #[serde(default = "one")]
+    pub ranks: usize,
+}
+
+/// What checkpoints from before there were ranks mean.
+fn one() -> usize {
+    1
 }
 
 impl TrainState {

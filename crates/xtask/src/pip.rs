@@ -50,11 +50,13 @@ pub(crate) fn install(set: Set, target: &Path, scratch: &Path, log: &Path, stop:
     status.map(|_| ())
 }
 
-/// The wheel links to CUDA's runtime and to CUPTI even where only its CPU half is kept.
+/// The wheel links to CUDA's runtime and to CUPTI even where only its CPU half is kept. For its CUDA half it brings
+/// NCCL and most of CUDA's headers, but not two that these include: ldm's training on several GPUs is compiled with
+/// them.
 fn wheels(set: Set) -> Vec<String> {
     let torch = format!("torch=={VERSION}");
     match set {
-        Set::Cuda => vec![torch],
+        Set::Cuda => [&torch, "nvidia-cuda-crt==13.0.*", "nvidia-cuda-cccl==13.0.*"].map(String::from).into(),
         Set::Cpu => ["--no-deps", &torch, "nvidia-cuda-runtime==13.0.*", "nvidia-cuda-cupti==13.0.*"]
             .map(String::from)
             .into(),

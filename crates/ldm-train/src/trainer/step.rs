@@ -13,7 +13,7 @@ use crate::optimizer::found_inf;
 impl Trainer {
     /// Forward and backward of one micro-batch for one turn.
     pub(super) fn backward(&mut self, turn: usize, batch: &Batch, micro: u64, meter: &mut Meter) -> Result<()> {
-        for (index, (other, optimizer)) in self.turns.iter_mut().enumerate() {
+        for (index, (other, optimizer, _)) in self.turns.iter_mut().enumerate() {
             for (_, tensor) in &other.trainable {
                 let _ = tensor.set_requires_grad(index == turn);
             }
@@ -23,11 +23,14 @@ impl Trainer {
         }
         let step = self.state.step;
         let pass = (step * self.config.train.accumulate + micro) * self.turns.len() as u64 + turn as u64;
-        let mut noise = PerStep::new(self.config.train.seed, 0, pass);
+        let mut noise = PerStep::shared(self.config.train.seed, self.ranks.rank(), self.ranks.world(), pass);
         let loss = {
             let _autocast = ldm_libtorch::autocast(self.device, self.config.train.dtype.kind());
             self.objective.loss(Moment { turn, step }, batch, &mut noise)?
         };
+        if micro + 1 == self.config.train.accumulate {
+            self.turns[turn].2.arm();
+        }
         let total = loss.total / self.config.train.accumulate as f64;
         self.loss_scale.as_ref().map_or(total.shallow_clone(), |scale| total * scale.scale()).backward();
         self.objective.after_backward(turn);
@@ -37,11 +40,12 @@ impl Trainer {
         Ok(())
     }
 
-    /// Clips one turn's gradients and moves its parameters, where no gradient overflowed; 1 where one did, which
+    /// Clips one turn's gradients, the mean over all ranks, and moves its parameters, where no gradient overflowed; 1 where one did, which
     /// nobody waits to learn.
-    pub(super) fn take(&mut self, turn: usize, lr: f64, meter: &mut Meter) -> Tensor {
+    pub(super) fn take(&mut self, turn: usize, lr: f64, meter: &mut Meter) -> Result<Tensor> {
         let several = self.turns.len() > 1;
-        let (turn, optimizer) = &mut self.turns[turn];
+        let (turn, optimizer, reducer) = &mut self.turns[turn];
+        reducer.finish()?;
         if let Some(scale) = &self.loss_scale {
             optimizer.unscale(scale.scale());
         }
@@ -49,6 +53,6 @@ impl Trainer {
         let overflow = found_inf(&norm);
         meter.add(&if several { format!("grad_norm/{}", turn.name) } else { "grad_norm".into() }, &norm);
         optimizer.step(lr * turn.rate, Some(&overflow));
-        overflow
+        Ok(overflow)
     }
 }

@@ -35,6 +35,7 @@ impl Trainer {
         Ok(Loader::one_pass(Arc::clone(data), config)?.take(batches))
     }
 
+    /// Runs `body` with the averages in place of the weights, where there are any.
     pub(super) fn averaged<T>(&self, body: impl FnOnce() -> T) -> T {
         match &self.ema {
             Some(ema) => tch::no_grad(|| ema.swapped(body)),
@@ -42,6 +43,7 @@ impl Trainer {
         }
     }
 
+    /// Writes a picture of how far the model is.
     pub(super) fn sample(&self) -> Result<PathBuf> {
         let config = &self.config.train.samples;
         // Shuffled, always alike: sets are often sorted by class.
@@ -53,10 +55,8 @@ impl Trainer {
         Ok(path)
     }
 
+    /// The numbers of the held-back pictures, logged.
     pub(super) fn validate(&self) -> Result<BTreeMap<String, f64>> {
-        if self.validation.is_none() {
-            return Ok(BTreeMap::new());
-        }
         let mut batches = self.held_back(self.config.train.validate_images, false)?;
         let found = self.averaged(|| self.objective.validate(&mut batches))?;
         let mut line: BTreeMap<String, f64> =

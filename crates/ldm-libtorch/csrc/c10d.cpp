@@ -1,0 +1,76 @@
+// Process groups: libtorch's own c10d. Its headers and symbols are those of the libtorch at hand; see gloo/names.h for
+// why gloo's are not needed.
+#define USE_C10D_GLOO
+#include "ranks.h"
+#include <memory>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+
+c10d::Backend &ldm::Group::of(const at::Tensor &value) const {
+  if (value.is_cpu()) return *cpu;
+  TORCH_CHECK(gpu, "the group was made for the CPU alone");
+  return *gpu;
+}
+
+namespace {
+ldm::Work *keep(ldm::Work work) { return new ldm::Work(std::move(work)); }
+} // namespace
+
+extern "C" {
+int ldm_group_connect(const char *host, int port, int serve, int rank, int world, int with_nccl, double seconds,
+                      void **out) {
+  return ldm::said([&] {
+    auto timeout = std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
+    c10d::TCPStoreOptions options;
+    options.port = static_cast<uint16_t>(port);
+    options.isServer = serve != 0;
+    options.waitWorkers = false;
+    options.timeout = timeout;
+    auto store = c10::make_intrusive<c10d::PrefixStore>("ldm", c10::make_intrusive<c10d::TCPStore>(host, options));
+    auto group = std::make_unique<ldm::Group>();
+    group->store = store;
+    auto gloo = c10d::ProcessGroupGloo::Options::create(timeout);
+    // The interface that leads to the others, as torch.distributed has it: by this machine's name, else loopback.
+    const char *interface = std::getenv("GLOO_SOCKET_IFNAME");
+    gloo->devices.push_back(interface && *interface ? c10d::ProcessGroupGloo::createDeviceForInterface(interface)
+                            : std::string(host) == "127.0.0.1" || std::string(host) == "localhost"
+                                ? c10d::ProcessGroupGloo::createDeviceForHostname("127.0.0.1")
+                                : c10d::ProcessGroupGloo::createDefaultDevice());
+    group->cpu = c10::make_intrusive<c10d::ProcessGroupGloo>(
+        c10::make_intrusive<c10d::PrefixStore>("gloo", store), rank, world, gloo);
+    if (with_nccl)
+      group->gpu = ldm::nccl(c10::make_intrusive<c10d::PrefixStore>("nccl", store), rank, world, timeout);
+    *out = group.release();
+  });
+}
+
+void ldm_group_free(void *group) { delete static_cast<ldm::Group *>(group); }
+
+int ldm_group_all_reduce(void *group, tensor value, int operation, void **work) {
+  return ldm::said([&] {
+    c10d::AllreduceOptions options;
+    options.reduceOp = operation == 0 ? c10d::ReduceOp::SUM : c10d::ReduceOp::MAX;
+    std::vector<at::Tensor> values{*value};
+    *work = keep(static_cast<ldm::Group *>(group)->of(*value).allreduce(values, options));
+  });
+}
+
+int ldm_group_broadcast(void *group, tensor value, int from, void **work) {
+  return ldm::said([&] {
+    c10d::BroadcastOptions options;
+    options.rootRank = from;
+    std::vector<at::Tensor> values{*value};
+    *work = keep(static_cast<ldm::Group *>(group)->of(*value).broadcast(values, options));
+  });
+}
+
+int ldm_work_wait(void *work) {
+  std::unique_ptr<ldm::Work> owned(static_cast<ldm::Work *>(work));
+  return ldm::said([&] { (*owned)->wait(); });
+}
+
+int ldm_group_count(void *group, const char *key, int64_t add, int64_t *now) {
+  return ldm::said([&] { *now = static_cast<ldm::Group *>(group)->store->add(key, add); });
+}
+}

@@ -1,0 +1,18 @@
+// NCCL, where build.rs found a libtorch with CUDA and the headers of CUDA and NCCL beside it (LDM_NCCL).
+#ifdef LDM_NCCL
+#define USE_C10D_NCCL
+#include "ranks.h"
+#include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
+
+ldm::Backend ldm::nccl(const Store &store, int rank, int world, std::chrono::milliseconds timeout) {
+  auto options = c10d::ProcessGroupNCCL::Options::create();
+  options->timeout = timeout;
+  return c10::make_intrusive<c10d::ProcessGroupNCCL>(store, rank, world, options);
+}
+#else
+#include "ranks.h"
+
+ldm::Backend ldm::nccl(const Store &, int, int, std::chrono::milliseconds) {
+  throw std::runtime_error("ldm was built without NCCL: several GPUs need the CUDA set of libtorch with the headers of NCCL and CUDA, as cargo xtask setup installs it");
+}
+#endif

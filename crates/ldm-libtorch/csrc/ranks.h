@@ -1,0 +1,57 @@
+// Several processes that train together: c10d.cpp, nccl.cpp, reducer.cpp.
+#pragma once
+#include "ldm_torch.h"
+
+#ifdef __cplusplus
+#include <torch/csrc/distributed/c10d/Backend.hpp>
+#include <torch/csrc/distributed/c10d/Store.hpp>
+
+namespace ldm {
+using Store = c10::intrusive_ptr<c10d::Store>;
+using Backend = c10::intrusive_ptr<c10d::Backend>;
+using Work = c10::intrusive_ptr<c10d::Work>;
+
+// gloo for what lies on the CPU, and NCCL for what lies on a GPU.
+struct Group {
+  Store store;
+  Backend cpu, gpu;
+  c10d::Backend &of(const at::Tensor &value) const;
+};
+
+// nccl.cpp: throws where this build has no NCCL.
+Backend nccl(const Store &store, int rank, int world, std::chrono::milliseconds timeout);
+
+// With the stack of C++ calls left out.
+template <typename F> int said(F body) {
+  return guarded([&] {
+    try {
+      body();
+    } catch (const c10::Error &error) {
+      throw std::runtime_error(error.what_without_backtrace());
+    }
+  });
+}
+} // namespace ldm
+
+extern "C" {
+#endif
+// A group of `world` processes that meet at host:port; with `serve` this one keeps the store of the meeting.
+int ldm_group_connect(const char *host, int port, int serve, int rank, int world, int with_nccl, double seconds,
+                      void **out);
+void ldm_group_free(void *group);
+// In place and asynchronous; operation 0 adds, 1 takes the largest. The work keeps the tensor alive.
+int ldm_group_all_reduce(void *group, tensor value, int operation, void **work);
+int ldm_group_broadcast(void *group, tensor value, int from, void **work);
+// Waits, and frees the work.
+int ldm_work_wait(void *work);
+// Adds to a counter that all ranks share and tells what it is then.
+int ldm_group_count(void *group, const char *key, int64_t add, int64_t *now);
+
+int ldm_reducer_new(void *group, const tensor *params, size_t count, int world, size_t bucket_bytes, void **out);
+void ldm_reducer_free(void *reducer);
+// The next backward's gradients are averaged; `buckets` tells how many were under way before this call.
+void ldm_reducer_arm(void *reducer);
+int ldm_reducer_finish(void *reducer, int64_t *overlapped, int64_t *buckets);
+#ifdef __cplusplus
+}
+#endif

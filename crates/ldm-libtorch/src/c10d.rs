@@ -1,0 +1,119 @@
+//! libtorch's own process groups: gloo on the CPU, NCCL on CUDA.
+
+use std::ffi::CString;
+use std::time::Duration;
+
+use tch::{Device, TchError, Tensor};
+
+use crate::env::RankEnv;
+use crate::ffi::{RawGroup, RawReducer, RawWork};
+use crate::process_group::{GradientReducer, GroupError, Overlap, ProcessGroup, Reduce, Work};
+
+/// Bytes of a bucket of gradients; DistributedDataParallel's.
+const BUCKET_BYTES: usize = 25 << 20;
+
+/// A group over libtorch's c10d. Tensors on the CPU travel by gloo, those on a GPU by NCCL.
+#[derive(Debug)]
+pub struct C10d {
+    raw: RawGroup,
+    rank: usize,
+    world: usize,
+    bucket_bytes: usize,
+}
+
+impl C10d {
+    /// How long a rank waits for another before all of them end: a dead one is named within a minute.
+    pub const TIMEOUT: Duration = Duration::from_secs(45);
+
+    /// Meets the other ranks where the environment says, for tensors on `device` and on the CPU.
+    ///
+    /// # Errors
+    /// When they do not come within `timeout`, or when `device` is a GPU and this build has no NCCL.
+    pub fn connect(env: &RankEnv, device: Device, timeout: Duration) -> Result<Self, GroupError> {
+        let &RankEnv { rank, world, port, .. } = env;
+        let serves = rank == 0 && !env.launcher_serves;
+        let raw = RawGroup::connect(
+            &env.host,
+            port,
+            serves,
+            [rank, world],
+            device.is_cuda(),
+            timeout.as_secs_f64(),
+        );
+        let raw = raw.map_err(|cause| {
+            let what = format!(
+                "rank {rank} of {world} did not meet the others at {}:{port} within {} s",
+                env.host.to_string_lossy(),
+                timeout.as_secs()
+            );
+            GroupError::because(&what, &cause)
+        })?;
+        Ok(Self { raw, rank, world, bucket_bytes: BUCKET_BYTES })
+    }
+
+    /// With buckets of gradients of another size than DistributedDataParallel's 25 MiB.
+    #[must_use]
+    pub fn with_bucket_bytes(self, bucket_bytes: usize) -> Self {
+        Self { bucket_bytes, ..self }
+    }
+
+    fn what(&self) -> String {
+        format!("rank {} of {}: another rank has ended or does not answer", self.rank, self.world)
+    }
+
+    fn failed(&self) -> impl FnOnce(TchError) -> GroupError {
+        let what = self.what();
+        move |cause| GroupError::because(&what, &cause)
+    }
+
+    fn work(&self, parts: Result<Vec<RawWork>, TchError>) -> Result<Work, GroupError> {
+        Ok(Work { parts: parts.map_err(self.failed())?, what: self.what() })
+    }
+}
+
+impl ProcessGroup for C10d {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn world(&self) -> usize {
+        self.world
+    }
+
+    fn all_reduce(&self, tensors: &[Tensor], how: Reduce) -> Result<Work, GroupError> {
+        let largest = how == Reduce::Max;
+        self.work(tensors.iter().map(|tensor| self.raw.all_reduce(tensor, largest)).collect())
+    }
+
+    fn broadcast(&self, tensor: &Tensor, from: usize) -> Result<Work, GroupError> {
+        self.work(self.raw.broadcast(tensor, from).map(|work| vec![work]))
+    }
+
+    fn reducer(&self, params: &[Tensor]) -> Result<Box<dyn GradientReducer>, GroupError> {
+        let raw = RawReducer::new(&self.raw, params, self.world, self.bucket_bytes).map_err(self.failed())?;
+        Ok(Box::new(Reducer { raw, what: self.what() }))
+    }
+
+    fn count(&self, name: &str, add: i64) -> Result<i64, GroupError> {
+        let name = CString::new(name).expect("a name without NUL");
+        self.raw.count(&name, add).map_err(self.failed())
+    }
+}
+
+/// Buckets whose all-reduce starts as soon as the backward pass has filled them; `csrc/reducer.cpp`.
+#[derive(Debug)]
+struct Reducer {
+    raw: RawReducer,
+    what: String,
+}
+
+impl GradientReducer for Reducer {
+    fn arm(&self) {
+        self.raw.arm();
+    }
+
+    fn finish(&self) -> Result<Overlap, GroupError> {
+        let [early, buckets] = self.raw.finish().map_err(|cause| GroupError::because(&self.what, &cause))?;
+        Ok(Overlap { early: early as usize, buckets: buckets as usize })
+    }
+}

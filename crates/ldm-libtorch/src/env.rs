@@ -1,0 +1,136 @@
+//! Which rank this process is, as torchrun and `ldm train --nproc` tell it.
+
+use std::ffi::CString;
+use std::fmt::Display;
+use std::str::FromStr;
+
+use crate::process_group::GroupError;
+
+/// `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`: what torchrun sets for each process it starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RankEnv {
+    /// Which rank, of all machines.
+    pub rank: usize,
+    /// Ranks in all.
+    pub world: usize,
+    /// Which rank of this machine: the GPU it takes.
+    pub local_rank: usize,
+    /// Where rank 0 is.
+    pub host: CString,
+    /// Where it listens.
+    pub port: u16,
+    /// Whether the launcher keeps the meeting's store itself (torchrun does) and rank 0 is a guest there too.
+    pub launcher_serves: bool,
+}
+
+impl RankEnv {
+    /// Reads the environment; `None` without `RANK` and `WORLD_SIZE`.
+    ///
+    /// # Errors
+    /// [`GroupError`] naming the variable that is missing or wrong.
+    pub fn read() -> Result<Option<Self>, GroupError> {
+        Self::from(|name| std::env::var(name).ok())
+    }
+
+    /// [`RankEnv::read`] from any list of variables.
+    ///
+    /// # Errors
+    /// As [`RankEnv::read`].
+    pub fn from(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Self>, GroupError> {
+        if variable("RANK").is_none() && variable("WORLD_SIZE").is_none() {
+            return Ok(None);
+        }
+        let text = |name: &str| {
+            variable(name).ok_or_else(|| {
+                GroupError(format!(
+                    "{name} is not set, and a rank needs RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT: start ranks by \
+                     --nproc or torchrun"
+                ))
+            })
+        };
+        let rank: usize = number("RANK", &text("RANK")?, "a number from 0")?;
+        let world: usize = number("WORLD_SIZE", &text("WORLD_SIZE")?, "a number from 1")?;
+        if rank >= world {
+            return Err(GroupError(format!(
+                "RANK: expected less than WORLD_SIZE, which is {world}, got: {rank}"
+            )));
+        }
+        let local_rank = variable("LOCAL_RANK")
+            .map(|local| number("LOCAL_RANK", &local, "a number from 0"))
+            .transpose()?
+            .unwrap_or(rank);
+        if local_rank > rank {
+            return Err(GroupError(format!(
+                "LOCAL_RANK: expected at most RANK, which is {rank}, got: {local_rank}"
+            )));
+        }
+        let host = text("MASTER_ADDR")?;
+        let host = CString::new(host.as_str())
+            .ok()
+            .filter(|host| !host.is_empty())
+            .ok_or_else(|| GroupError(format!("MASTER_ADDR: expected a host's name, got: {host:?}")))?;
+        let port: u16 = number("MASTER_PORT", &text("MASTER_PORT")?, "a port from 1 to 65535")?;
+        if port == 0 {
+            return Err(GroupError("MASTER_PORT: expected a port from 1 to 65535, got: 0".into()));
+        }
+        let launcher_serves = variable("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|value| value == "True");
+        Ok(Some(Self { rank, world, local_rank, host, port, launcher_serves }))
+    }
+}
+
+fn number<T: FromStr + Display>(name: &str, text: &str, expected: &str) -> Result<T, GroupError> {
+    text.parse().map_err(|_| GroupError(format!("{name}: expected {expected}, got: {text:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: [(&str, &str); 5] = [
+        ("RANK", "3"),
+        ("WORLD_SIZE", "4"),
+        ("LOCAL_RANK", "1"),
+        ("MASTER_ADDR", "10.0.0.1"),
+        ("MASTER_PORT", "29500"),
+    ];
+
+    fn read(changes: &[(&str, Option<&str>)]) -> Result<Option<RankEnv>, GroupError> {
+        RankEnv::from(|name| {
+            let changed = changes.iter().find(|(changed, _)| *changed == name);
+            let good = GOOD.iter().find(|(good, _)| *good == name).map(|(_, value)| *value);
+            changed.map_or(good, |(_, value)| *value).map(str::to_owned)
+        })
+    }
+
+    #[test]
+    fn torchruns_variables_are_read() {
+        let env = read(&[]).unwrap().unwrap();
+        assert_eq!((env.rank, env.world, env.local_rank, env.port), (3, 4, 1, 29500));
+        assert_eq!(env.host.to_str().unwrap(), "10.0.0.1");
+        assert!(!env.launcher_serves);
+        assert!(read(&[("TORCHELASTIC_USE_AGENT_STORE", Some("True"))]).unwrap().unwrap().launcher_serves);
+        assert_eq!(read(&[("LOCAL_RANK", None)]).unwrap().unwrap().local_rank, 3);
+        assert_eq!(read(&[("RANK", None), ("WORLD_SIZE", None)]).unwrap(), None);
+    }
+
+    #[test]
+    fn each_wrong_one_is_named() {
+        #[track_caller]
+        fn check(name: &str, value: Option<&str>, expected: &str) {
+            let error = read(&[(name, value)]).unwrap_err().to_string();
+            assert!(error.starts_with(name) && error.contains(expected), "{error}");
+        }
+        check("RANK", None, "start ranks by --nproc or torchrun");
+        check("WORLD_SIZE", None, "is not set");
+        check("MASTER_ADDR", None, "is not set");
+        check("MASTER_PORT", None, "is not set");
+        check("RANK", Some("4"), "expected less than WORLD_SIZE, which is 4, got: 4");
+        check("RANK", Some("-1"), "expected a number from 0, got: \"-1\"");
+        check("WORLD_SIZE", Some("two"), "got: \"two\"");
+        check("LOCAL_RANK", Some("x"), "expected a number");
+        check("LOCAL_RANK", Some("9"), "expected at most RANK, which is 3");
+        check("MASTER_ADDR", Some(""), "expected a host's name");
+        check("MASTER_PORT", Some("65536"), "expected a port");
+        check("MASTER_PORT", Some("0"), "expected a port");
+    }
+}

@@ -1,0 +1,34 @@
+//! What is asked of the process itself.
+
+use std::ffi::{c_char, c_int, c_void};
+
+unsafe extern "C" {
+    #[cfg(target_env = "gnu")]
+    fn mallopt(option: c_int, value: c_int) -> c_int;
+    fn dlopen(name: *const c_char, flags: c_int) -> *mut c_void;
+}
+
+/// Has glibc keep freed memory for the next tensor; see [`crate::keep_freed_memory`].
+#[cfg(target_env = "gnu")]
+pub(crate) fn keep_freed_memory() {
+    const M_TRIM_THRESHOLD: c_int = -1;
+    const M_TOP_PAD: c_int = -2;
+    const M_MMAP_THRESHOLD: c_int = -3;
+    // The largest threshold glibc takes.
+    const LARGEST: c_int = 32 << 20;
+    for (option, value) in
+        [(M_MMAP_THRESHOLD, LARGEST), (M_TRIM_THRESHOLD, c_int::MAX), (M_TOP_PAD, 64 << 20)]
+    {
+        // SAFETY: plain values; mallopt refuses what it does not know.
+        unsafe { mallopt(option, value) };
+    }
+}
+
+/// Opens libtorch's CUDA half, which the linker drops because no symbol of it is used by name.
+pub(crate) fn open_cuda_library() -> bool {
+    const RTLD_NOW: c_int = 2;
+    const RTLD_GLOBAL: c_int = 0x100;
+    // SAFETY: a NUL-terminated name; loading runs libtorch's own registrations, as linking it would.
+    let handle = unsafe { dlopen(c"libtorch_cuda.so".as_ptr(), RTLD_NOW | RTLD_GLOBAL) };
+    !handle.is_null()
+}

@@ -1,0 +1,168 @@
+//! `csrc/ranks.h`.
+
+use std::ffi::{CString, c_char, c_int, c_void};
+
+use tch::{TchError, Tensor};
+
+use super::{Ptr, check, pointers};
+
+unsafe extern "C" {
+    fn ldm_group_connect(
+        host: *const c_char,
+        port: c_int,
+        serve: c_int,
+        rank: c_int,
+        world: c_int,
+        with_nccl: c_int,
+        seconds: f64,
+        out: *mut *mut c_void,
+    ) -> c_int;
+    fn ldm_group_free(group: *mut c_void);
+    fn ldm_group_all_reduce(
+        group: *mut c_void,
+        value: Ptr,
+        operation: c_int,
+        work: *mut *mut c_void,
+    ) -> c_int;
+    fn ldm_group_broadcast(group: *mut c_void, value: Ptr, from: c_int, work: *mut *mut c_void) -> c_int;
+    fn ldm_work_wait(work: *mut c_void) -> c_int;
+    fn ldm_group_count(group: *mut c_void, key: *const c_char, add: i64, now: *mut i64) -> c_int;
+    fn ldm_reducer_new(
+        group: *mut c_void,
+        params: *const Ptr,
+        count: usize,
+        world: c_int,
+        bucket_bytes: usize,
+        out: *mut *mut c_void,
+    ) -> c_int;
+    fn ldm_reducer_free(reducer: *mut c_void);
+    fn ldm_reducer_arm(reducer: *mut c_void);
+    fn ldm_reducer_finish(reducer: *mut c_void, overlapped: *mut i64, buckets: *mut i64) -> c_int;
+}
+
+/// A pointer that status 0 says is new and ours.
+fn owned(call: impl FnOnce(*mut *mut c_void) -> c_int) -> Result<*mut c_void, TchError> {
+    let mut out = std::ptr::null_mut();
+    check(call(&raw mut out))?;
+    Ok(out)
+}
+
+/// Owns a group of processes.
+#[derive(Debug)]
+pub(crate) struct RawGroup(*mut c_void);
+
+// SAFETY: a heap object without thread affinity. Its store and its backends lock themselves: c10d has them called
+// from autograd's threads.
+unsafe impl Send for RawGroup {}
+// SAFETY: as above.
+unsafe impl Sync for RawGroup {}
+
+impl Drop for RawGroup {
+    fn drop(&mut self) {
+        // SAFETY: made by ldm_group_connect, freed once; reducers and works hold references of their own.
+        unsafe { ldm_group_free(self.0) }
+    }
+}
+
+impl RawGroup {
+    pub(crate) fn connect(
+        host: &CString,
+        port: u16,
+        serve: bool,
+        [rank, world]: [usize; 2],
+        with_nccl: bool,
+        seconds: f64,
+    ) -> Result<Self, TchError> {
+        // SAFETY: a NUL-terminated string and plain values.
+        owned(|out| unsafe {
+            ldm_group_connect(
+                host.as_ptr(),
+                c_int::from(port),
+                c_int::from(serve),
+                rank as c_int,
+                world as c_int,
+                c_int::from(with_nccl),
+                seconds,
+                out,
+            )
+        })
+        .map(Self)
+    }
+
+    pub(crate) fn all_reduce(&self, value: &Tensor, largest: bool) -> Result<RawWork, TchError> {
+        // SAFETY: live handles; the work keeps a reference to the tensor.
+        owned(|out| unsafe { ldm_group_all_reduce(self.0, value.as_ptr(), c_int::from(largest), out) })
+            .map(RawWork)
+    }
+
+    pub(crate) fn broadcast(&self, value: &Tensor, from: usize) -> Result<RawWork, TchError> {
+        // SAFETY: as `all_reduce`.
+        owned(|out| unsafe { ldm_group_broadcast(self.0, value.as_ptr(), from as c_int, out) }).map(RawWork)
+    }
+
+    pub(crate) fn count(&self, key: &CString, add: i64) -> Result<i64, TchError> {
+        let mut now = 0;
+        // SAFETY: a NUL-terminated string; the out parameter lives on this frame.
+        check(unsafe { ldm_group_count(self.0, key.as_ptr(), add, &raw mut now) })?;
+        Ok(now)
+    }
+}
+
+/// Owns something under way between ranks.
+#[derive(Debug)]
+pub(crate) struct RawWork(*mut c_void);
+
+impl RawWork {
+    pub(crate) fn wait(self) -> Result<(), TchError> {
+        let work = std::mem::ManuallyDrop::new(self);
+        // SAFETY: the C side frees it, once; `drop` is not run.
+        check(unsafe { ldm_work_wait(work.0) })
+    }
+}
+
+impl Drop for RawWork {
+    fn drop(&mut self) {
+        // SAFETY: as `wait`. Nobody is left to hear of a failure: the next collective tells it again.
+        unsafe { ldm_work_wait(self.0) };
+    }
+}
+
+/// Owns a reducer of gradients and its hooks.
+#[derive(Debug)]
+pub(crate) struct RawReducer(*mut c_void);
+
+impl Drop for RawReducer {
+    fn drop(&mut self) {
+        // SAFETY: made by ldm_reducer_new, freed once; takes the hooks off the parameters.
+        unsafe { ldm_reducer_free(self.0) }
+    }
+}
+
+impl RawReducer {
+    pub(crate) fn new(
+        group: &RawGroup,
+        params: &[Tensor],
+        world: usize,
+        bucket_bytes: usize,
+    ) -> Result<Self, TchError> {
+        let params = pointers(params);
+        // SAFETY: an array of live handles, which the C side copies.
+        owned(|out| unsafe {
+            ldm_reducer_new(group.0, params.as_ptr(), params.len(), world as c_int, bucket_bytes, out)
+        })
+        .map(Self)
+    }
+
+    pub(crate) fn arm(&self) {
+        // SAFETY: a live reducer.
+        unsafe { ldm_reducer_arm(self.0) }
+    }
+
+    pub(crate) fn finish(&self) -> Result<[i64; 2], TchError> {
+        let mut counts = [0; 2];
+        let [overlapped, buckets] = &mut counts;
+        // SAFETY: a live reducer; the out parameters live on this frame.
+        check(unsafe { ldm_reducer_finish(self.0, overlapped, buckets) })?;
+        Ok(counts)
+    }
+}

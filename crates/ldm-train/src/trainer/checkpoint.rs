@@ -1,0 +1,41 @@
+//! What a run writes for later.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use ldm_core::Result;
+use ldm_pipelines::{ModelConfig, hand_on_tokenizer};
+
+use super::Trainer;
+use crate::keep::Keep;
+use crate::latent_statistics::LatentStatistics;
+use crate::state;
+
+/// Pictures whose latents are measured at the end of a first stage's training.
+const STATISTICS_OF: usize = 1024;
+
+impl Trainer {
+    /// Writes a checkpoint, and the model one hands on; at the end with what a second stage asks of a first one.
+    pub(super) fn checkpoint(&self, at_end: bool) -> Result<PathBuf> {
+        let (objective, ema) = (&*self.objective, self.ema.as_ref());
+        let path = self.run.checkpoint(self.state.step, &Keep::from(&self.config.train), |folder| {
+            let optimizers = self.turns.iter().map(|(_, optimizer, _)| optimizer);
+            state::write(folder, &self.state, objective, optimizers, ema, self.loss_scale.as_ref())
+        })?;
+        let mut metadata = BTreeMap::new();
+        if !self.data.classes().is_empty() {
+            let classes = serde_json::to_string(self.data.classes()).expect("a list of words");
+            metadata.insert("classes".to_owned(), classes);
+        }
+        if at_end {
+            let mut batches = self.pictures(&self.data, STATISTICS_OF, true)?;
+            let found = self.averaged(|| self.objective.latent_statistics(&mut batches))?;
+            metadata.extend(found.as_ref().map(LatentStatistics::entry));
+        }
+        state::write_model(&self.run.model(), &self.config.model_text(), metadata, objective, ema)?;
+        if let ModelConfig::LatentDiffusion(model) = &self.config.model {
+            hand_on_tokenizer(&model.cond_stage_config, &self.run.model())?;
+        }
+        Ok(path)
+    }
+}
