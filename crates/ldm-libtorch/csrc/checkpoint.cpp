@@ -100,7 +100,11 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
     {
       at::AutoGradMode grad(true);
       call->surroundings.put();
+      // The second run stands in no autocast scope that would forget its casts at its end: kept, the next step would
+      // compute with weights of this one. Casts of the first run, if any are left, know no gradient.
+      at::autocast::clear_cache();
       out = (*call->body)(detached);
+      at::autocast::clear_cache();
       now.put();
     }
     variable_list wanted;

@@ -157,6 +157,24 @@ fn a_checkpointed_block_has_the_gradients_of_the_plain_one() {
 }
 
 #[test]
+fn a_checkpointed_block_leaves_no_cast_weights_behind() {
+    let weight = Tensor::full([4, 4], 2., (Kind::Float, device())).set_requires_grad(true);
+    let x = Tensor::ones([1, 4], (Kind::Float, device())).set_requires_grad(true);
+    let (part, params) = (Shared::new(weight.shallow_clone()), [weight.shallow_clone()]);
+    let forward = || {
+        let _guard = autocast(device(), Kind::BFloat16);
+        checkpoint(&part, &params, &[&x], |weight, inputs| inputs[0].matmul(weight)).sum(Kind::Float)
+    };
+    for value in [2., 3.] {
+        let _ = tch::no_grad(|| weight.shallow_clone().fill_(value));
+        let sum = forward();
+        assert_eq!(sum.double_value(&[]), 16. * value, "the weights as they are now");
+        sum.backward();
+        assert!(weight.grad().abs().sum(Kind::Float).double_value(&[]) > 0.);
+    }
+}
+
+#[test]
 fn an_unused_input_has_no_gradient() {
     let x = Tensor::ones([2], (Kind::Float, device())).set_requires_grad(true);
     let other = Tensor::ones([2], (Kind::Float, device())).set_requires_grad(true);

@@ -288,8 +288,22 @@ fn f16_with_a_loss_scale_resumes_to_the_bit() {
     let first = first_stage(folder.path());
     let text = DIFFUSION
         .replace("FIRST", &first.to_string_lossy())
-        .replace("ema: {decay: 0.99}", "dtype: f16\n  ema: {decay: 0.99, also: [0.9]}");
+        .replace("ema: {decay: 0.99}", "dtype: f16\n  ema: {decay: 0.99, also: [0.9]}")
+        .replace("batch_size: 4", "batch_size: 1") // f16 is slow on a CPU
+        .replace("accumulate: 2", "accumulate: 1");
     check_resume(&text, 0);
+}
+
+#[test]
+fn bf16_with_gradient_checkpointing_resumes_to_the_bit() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let first = first_stage(folder.path());
+    let text = DIFFUSION.replace("FIRST", &first.to_string_lossy());
+    check_resume(
+        &text.replace("ema: {", "dtype: bf16\n  ema: {").replace("batch_size: 4", "batch_size: 2"),
+        0,
+    );
 }
 
 #[test]
