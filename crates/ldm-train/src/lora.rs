@@ -246,9 +246,9 @@ impl Objective for LoraObjective {
             averages.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         let mut lora = Lora::default();
         for layer in &self.layers {
-            let [down, up] = layer
-                .factors()
-                .map(|(name, tensor)| averages.get(name.as_str()).map_or(tensor, |average| average.shallow_clone()));
+            let [down, up] = layer.factors().map(|(name, tensor)| {
+                averages.get(name.as_str()).map_or(tensor, |average| average.shallow_clone())
+            });
             lora.adapters.insert(layer.name.clone(), Adapter { down, up, alpha: layer.adapter.alpha });
         }
         Ok(HandedOn::Lora { tensors: lora.tensors(&self.model)?, metadata: lora.metadata(&self.model) })

@@ -17,8 +17,8 @@ use ldm_data::{Batch, Loader, LoaderConfig, Position};
 use ldm_pipelines::lora::LoraFile;
 use ldm_pipelines::{LatentDiffusion, LatentDiffusionConfig, ModelConfig};
 use ldm_train::{
-    AdamW, AdamWConfig, DiffusionObjective, DiffusionTraining, Ema, EmaConfig, HandedOn, LoraConfig, LoraObjective,
-    LoraTarget, Loss, Moment, Objective, RunConfig, SampleConfig, Turn,
+    AdamW, AdamWConfig, DiffusionObjective, DiffusionTraining, Ema, EmaConfig, HandedOn, LoraConfig,
+    LoraObjective, LoraTarget, Loss, Moment, Objective, RunConfig, SampleConfig, Turn,
 };
 use tch::{Kind, Tensor};
 
@@ -52,7 +52,8 @@ fn turn() -> MutexGuard<'static, ()> {
 
 fn model_config(overrides: &[&str]) -> Box<LatentDiffusionConfig> {
     let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
-    let ModelConfig::LatentDiffusion(config) = RunConfig::parse(TEXT, "tiny.yaml", &overrides).unwrap().model else {
+    let ModelConfig::LatentDiffusion(config) = RunConfig::parse(TEXT, "tiny.yaml", &overrides).unwrap().model
+    else {
         panic!("a diffusion model")
     };
     config
@@ -72,7 +73,8 @@ fn nothing() -> Batch {
 /// The base, trained as far as a formula goes: nothing is zero.
 fn base() -> DiffusionObjective {
     let objective =
-        DiffusionObjective::new(&model_config(&[]), None, DiffusionTraining::default(), test_device()).unwrap();
+        DiffusionObjective::new(&model_config(&[]), None, DiffusionTraining::default(), test_device())
+            .unwrap();
     fill_weights(objective.model().vs(), 1);
     objective
 }
@@ -140,7 +142,8 @@ impl ConcatNames for [Vec<(String, Tensor)>; 3] {
         let named = self.into_iter().zip(["model", "optimizer", "ema"]);
         named
             .flat_map(|(part, prefix)| {
-                part.into_iter().map(move |(name, tensor)| (format!("{prefix}/{name}"), tensor.detach().copy()))
+                part.into_iter()
+                    .map(move |(name, tensor)| (format!("{prefix}/{name}"), tensor.detach().copy()))
             })
             .collect()
     }
@@ -174,7 +177,10 @@ impl Objective for Function {
     fn load(&mut self, _checkpoint: Checkpoint) -> Result<()> {
         panic!("a checkpoint of adapters holds no base")
     }
-    fn validate(&self, _batches: &mut dyn Iterator<Item = Result<Batch>>) -> Result<Vec<(&'static str, f64)>> {
+    fn validate(
+        &self,
+        _batches: &mut dyn Iterator<Item = Result<Batch>>,
+    ) -> Result<Vec<(&'static str, f64)>> {
         Ok(vec![("val/loss", (self.loss)().double_value(&[]))])
     }
     fn preview(&self, _batch: &Batch, _config: &SampleConfig) -> Result<Tensor> {
@@ -185,7 +191,9 @@ impl Objective for Function {
 /// A convolution, a linear layer, and one that is not adapted, in a chain that is linear in none of them.
 fn chain([conv, linear, fixed, input]: [&Tensor; 4]) -> Tensor {
     let hidden = input.conv2d(conv, None::<&Tensor>, 1, 1, 1, 1).tanh().flatten(1, -1); // [2, 4·3·3]
-    (hidden.linear(linear, None::<&Tensor>).sigmoid().linear(fixed, None::<&Tensor>)).square().sum(Kind::Float)
+    (hidden.linear(linear, None::<&Tensor>).sigmoid().linear(fixed, None::<&Tensor>))
+        .square()
+        .sum(Kind::Float)
 }
 
 #[test]
@@ -194,7 +202,8 @@ fn gradients_are_those_of_autograd() {
     let mut noise = PerStep::new(3, 0, 0);
     let mut draw = |size: &[i64]| noise.like(&Tensor::zeros(size, (Kind::Float, test_device())));
     for (rank, alpha) in [(1, 1.), (2, 5.), (4, 0.5)] {
-        let names = ["in_layers.2", "attn1.to_q", "attn1.norm"].map(|end| format!("model.diffusion_model.x.{end}.weight"));
+        let names = ["in_layers.2", "attn1.to_q", "attn1.norm"]
+            .map(|end| format!("model.diffusion_model.x.{end}.weight"));
         let weights = [draw(&[4, 3, 3, 3]), draw(&[5, 36]), draw(&[2, 5])];
         let input = draw(&[2, 3, 3, 3]);
         let own: Vec<Tensor> = weights.iter().map(Tensor::copy).collect();
@@ -210,7 +219,8 @@ fn gradients_are_those_of_autograd() {
             text_encoder: false,
         };
         let mut objective =
-            LoraObjective::new(Box::new(function), &model_config(&[]), &config, &mut PerStep::new(7, 0, 0)).unwrap();
+            LoraObjective::new(Box::new(function), &model_config(&[]), &config, &mut PerStep::new(7, 0, 0))
+                .unwrap();
         let factors: BTreeMap<String, Tensor> = objective.turns().remove(0).trainable.into_iter().collect();
         assert_eq!(factors.len(), 4);
         for (name, factor) in &factors {
@@ -222,8 +232,10 @@ fn gradients_are_those_of_autograd() {
         objective.after_step(&mut PerStep::new(0, 0, 0));
 
         // The same by autograd: W0 + s·B·A in the graph.
-        let copies: BTreeMap<&String, Tensor> =
-            factors.iter().map(|(name, tensor)| (name, tensor.detach().copy().set_requires_grad(true))).collect();
+        let copies: BTreeMap<&String, Tensor> = factors
+            .iter()
+            .map(|(name, tensor)| (name, tensor.detach().copy().set_requires_grad(true)))
+            .collect();
         let of = |index: usize| {
             let module = names[index].trim_end_matches(".weight");
             let [down, up] = ["down", "up"].map(|part| &copies[&format!("lora.{module}.{part}")]);
@@ -232,7 +244,8 @@ fn gradients_are_those_of_autograd() {
         };
         let passes = 3;
         for _ in 0..passes {
-            let loss = objective.loss(Moment { turn: 0, step: 0 }, &nothing(), &mut PerStep::new(0, 0, 0)).unwrap();
+            let loss =
+                objective.loss(Moment { turn: 0, step: 0 }, &nothing(), &mut PerStep::new(0, 0, 0)).unwrap();
             let direct = chain([&of(0), &of(1), &weights[2], &input]);
             assert_close("the loss", &loss.total, &direct, 1e-6);
             loss.total.backward();
@@ -260,7 +273,8 @@ fn averages_are_validated_and_not_trained_on() {
     };
     let config = LoraConfig { rank: 1, alpha: Some(1.), ..LoraConfig::default() };
     let objective =
-        LoraObjective::new(Box::new(function), &model_config(&[]), &config, &mut PerStep::new(7, 0, 0)).unwrap();
+        LoraObjective::new(Box::new(function), &model_config(&[]), &config, &mut PerStep::new(7, 0, 0))
+            .unwrap();
     let set = |value: f64| {
         for (_, factor) in objective.averaged() {
             let _ = tch::no_grad(|| factor.shallow_clone().fill_(value));
@@ -293,7 +307,11 @@ fn adapters_learn_and_the_base_stays() {
     let batch = batches().next().unwrap().unwrap();
     let first = run.step(&batch, 1e-2);
     for (name, tensor) in &variables {
-        assert_eq!(tensor.grad().defined(), config.takes(name), "{name}: gradients where there is an adapter");
+        assert_eq!(
+            tensor.grad().defined(),
+            config.takes(name),
+            "{name}: gradients where there is an adapter"
+        );
     }
     let mut last = f64::NAN;
     for _ in 0..40 {
@@ -305,7 +323,9 @@ fn adapters_learn_and_the_base_stays() {
     }
 
     // What is handed on, merged into the base, is what was trained.
-    let HandedOn::Lora { tensors, metadata } = run.objective.handed_on(&[]).unwrap() else { panic!("a LoRA") };
+    let HandedOn::Lora { tensors, metadata } = run.objective.handed_on(&[]).unwrap() else {
+        panic!("a LoRA")
+    };
     assert_eq!((metadata["ss_network_dim"].as_str(), metadata["ss_network_alpha"].as_str()), ("4", "6"));
     let file = tempfile::NamedTempFile::new().unwrap();
     save(file.path(), &tensors, &metadata).unwrap();
@@ -419,7 +439,8 @@ fn what_cannot_be_is_said_in_one_sentence() {
     fn check(change: impl FnOnce(&mut LoraConfig), expected: &str) {
         let mut config = LoraConfig::default();
         change(&mut config);
-        let made = LoraObjective::new(Box::new(base()), &model_config(&[]), &config, &mut PerStep::new(5, 0, 0));
+        let made =
+            LoraObjective::new(Box::new(base()), &model_config(&[]), &config, &mut PerStep::new(5, 0, 0));
         let error = made.unwrap_err().to_string();
         assert!(error.starts_with("train.lora.") && error.contains(expected), "{error}");
     }
