@@ -1,6 +1,6 @@
 //! `ldm train --nproc N`: starts the ranks of this machine, each this program again, and ends them together.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -133,7 +133,8 @@ pub(crate) fn end_with_the_launcher() {
     }
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        eprintln!("error: the launcher of the ranks is gone");
+        // Where the launcher passed this rank's words on, nobody hears them now.
+        let _ = writeln!(std::io::stderr(), "error: the launcher of the ranks is gone");
         let _idle = ldm_core::files::when_idle();
         std::process::exit(1);
     });

@@ -49,7 +49,7 @@ fn children(launcher: u32) -> Vec<u32> {
 fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
     let start = Instant::now();
     while !there() {
-        assert!(start.elapsed() < Duration::from_secs(60), "waited for {what}");
+        assert!(start.elapsed() < Duration::from_mins(1), "waited for {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -64,7 +64,7 @@ fn nproc_trains_and_one_rank_alone_speaks() {
     let output = ldm(desk.path(), &["train", "first.yaml", "--run", "run", "--nproc", "2"]).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "run/model\n");
-    assert!(text(&output).contains("on cpu and 1 ranks more, from step 0"), "{}", text(&output));
+    assert!(text(&output).contains("on cpu, 2 ranks, from step 0"), "{}", text(&output));
     assert!(!text(&output).contains("[rank 1]"), "{}", text(&output));
     let log = std::fs::read_to_string(desk.path().join("run/metrics.jsonl")).unwrap();
     let last: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
@@ -82,7 +82,7 @@ fn a_killed_rank_ends_the_run_with_its_number() {
     let start = Instant::now();
     kill("-KILL", ranks[2]);
     let output = launcher.wait_with_output().unwrap();
-    assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_mins(1), "{:?}", start.elapsed());
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output);
     assert!(said.contains("error: rank 2 was killed by signal 9"), "{said}");

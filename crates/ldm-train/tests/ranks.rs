@@ -280,7 +280,7 @@ fn a_rank_killed_while_training_ends_the_others_with_a_sentence() {
     let lost = children.remove(1).wait_with_output().unwrap();
     assert!(!lost.status.success(), "rank 1 was to be killed");
     all_end_well(children);
-    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_mins(1), "{:?}", started.elapsed());
     // What was whole before is whole still.
     assert!(folder.path().join("run/checkpoints/step-0000006/state.json").is_file());
 }

@@ -47,7 +47,7 @@ pub(crate) fn run(args: &TrainArgs, talk: Talk) -> anyhow::Result<()> {
         Trainer::create_among(ranks, config, &run, device)?
     };
     let millions = trainer.parameters() as f64 / 1e6;
-    let several = if world > 1 { format!(" and {} ranks more", world - 1) } else { String::new() };
+    let several = if world > 1 { format!(", {world} ranks") } else { String::new() };
     talk.say(&format!(
         "{}: {millions:.2} M parameters on {}{several}, from step {}",
         trainer.run_dir().root().display(),
