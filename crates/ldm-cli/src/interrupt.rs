@@ -47,6 +47,11 @@ impl Stop {
         &self.flag
     }
 
+    /// The signal that was seen.
+    pub(crate) fn signal(&self) -> Option<i32> {
+        self.code().checked_sub(128).map(i32::from)
+    }
+
     /// The exit code of the signal that was seen.
     pub(crate) fn code(&self) -> u8 {
         self.code.load(Ordering::SeqCst)

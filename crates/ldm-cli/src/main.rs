@@ -4,6 +4,7 @@
 mod args;
 mod commands;
 mod interrupt;
+mod launch;
 mod making;
 mod model;
 mod output;

@@ -76,14 +76,14 @@ struct Net {
 impl Net {
     fn new() -> Self {
         set_seed(3);
-        let mut vs = nn::VarStore::new(Device::Cpu);
+        let vs = nn::VarStore::new(Device::Cpu);
         let root = vs.root();
         let first = root.kaiming_uniform("first", &[8, 3, 3, 3]);
         let shared = root.kaiming_uniform("shared", &[8, 8, 3, 3]);
         let second = root.kaiming_uniform("second", &[1, 8, 3, 3]);
         let sometimes = root.ones("sometimes", &[5]);
         let _never = root.ones("never", &[7]);
-        channels_last(&mut vs);
+        channels_last(&vs);
         Self { vs, first, shared, second, sometimes }
     }
 

@@ -40,7 +40,7 @@ pub enum DataConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataModule {
-    /// Pictures a micro-batch.
+    /// Pictures a micro-batch, on each rank.
     pub batch_size: usize,
     /// Threads that read ahead; batches do not depend on it. 0 reads in the training thread.
     #[serde(default = "two")]
@@ -63,7 +63,8 @@ pub struct TrainConfig {
     pub steps: u64,
     /// Everything random follows from it.
     pub seed: u64,
-    /// Learning rate as it is used. Where absent, `base_learning_rate · batch_size · accumulate` (CompVis' rule).
+    /// Learning rate as it is used. Where absent, `base_learning_rate · ranks · batch_size · accumulate` (CompVis
+    /// `main.py:686`).
     pub learning_rate: Option<f64>,
     /// How the learning rate moves.
     pub schedule: LearningRate,
@@ -289,19 +290,19 @@ impl RunConfig {
         if train.clip_grad.is_some_and(|clip| clip <= 0.) {
             return refuse("train.clip_grad: expected a positive norm, or leave it out".into());
         }
-        let rate = self.learning_rate()?;
+        let rate = self.learning_rate(1)?;
         if !(rate.is_finite() && rate > 0.) {
             return refuse(format!("the learning rate: expected a positive number, got {rate}"));
         }
         Ok(())
     }
 
-    /// The learning rate before its schedule.
+    /// The learning rate of `ranks` ranks before its schedule.
     ///
     /// # Errors
     /// [`Error::Config`] when the file gives none.
-    pub fn learning_rate(&self) -> Result<f64> {
-        let batch = self.data.batch_size as f64 * self.train.accumulate as f64;
+    pub fn learning_rate(&self, ranks: usize) -> Result<f64> {
+        let batch = (ranks * self.data.batch_size) as f64 * self.train.accumulate as f64;
         self.train.learning_rate.or_else(|| self.base_learning_rate.map(|base| base * batch)).ok_or_else(
             || {
                 Error::config(

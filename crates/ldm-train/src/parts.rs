@@ -15,23 +15,15 @@ use crate::autoencoder::AutoencoderObjective;
 use crate::config::RunConfig;
 use crate::diffusion::DiffusionObjective;
 use crate::objective::Objective;
+use crate::ranks::Ranks;
 
 pub(crate) type Parts = (Box<dyn Objective>, Arc<dyn Dataset>, Option<Arc<dyn Dataset>>);
 
 /// Data and model of a config, nothing written.
-pub(crate) fn parts(config: &RunConfig, device: Device) -> Result<Parts> {
+pub(crate) fn parts(config: &RunConfig, device: Device, ranks: &Ranks) -> Result<Parts> {
     let base = config.path().parent().unwrap_or(Path::new("."));
     let data = config.data.train.open(base)?;
-    if data.len() < config.data.batch_size {
-        return Err(Error::config(
-            config.path(),
-            format!(
-                "data.params.batch_size: the set has {} pictures, got {}",
-                data.len(),
-                config.data.batch_size
-            ),
-        ));
-    }
+    ranks.check_batch(config.path(), data.len(), config.data.batch_size)?;
     let validation = config.data.validation.as_ref().map(|set| set.open(base)).transpose()?;
     // Initialisation draws from libtorch's global generator.
     ldm_libtorch::set_seed(mix(config.train.seed, &[]));

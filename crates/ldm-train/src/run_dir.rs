@@ -54,6 +54,11 @@ impl RunDir {
         Err(Error::data(root, "not a run directory: it has no config.yaml and checkpoints/"))
     }
 
+    /// The folder of a run that another rank has made and writes.
+    pub(crate) fn of_others(root: &Path) -> Self {
+        Self { root: root.to_path_buf() }
+    }
+
     /// Its folder.
     pub fn root(&self) -> &Path {
         &self.root

@@ -29,6 +29,14 @@ pub struct TrainState {
     pub batch: u64,
     /// Updates of the running average.
     pub ema_updates: u64,
+    /// Ranks that share the epochs.
+    #[serde(default = "one")]
+    pub ranks: usize,
+}
+
+/// What checkpoints from before there were ranks mean.
+fn one() -> usize {
+    1
 }
 
 impl TrainState {

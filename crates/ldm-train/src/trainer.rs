@@ -10,9 +10,10 @@ use ldm_core::device::device_name;
 use ldm_core::noise::PerStep;
 use ldm_core::{Error, Result};
 use ldm_data::{Batch, Dataset, Loader, LoaderConfig, Position};
+use ldm_libtorch::GradientReducer;
 use ldm_pipelines::{ModelConfig, hand_on_tokenizer};
 use serde_json::json;
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 use crate::config::{Dtype, RunConfig};
 use crate::ema::Ema;
@@ -20,7 +21,8 @@ use crate::event::{Event, Finished};
 use crate::meter::{Meter, integers};
 use crate::objective::{Moment, Objective, Turn};
 use crate::optimizer::AdamW;
-use crate::parts::parts;
+use crate::parts::{Parts, parts};
+use crate::ranks::Ranks;
 use crate::run_dir::RunDir;
 use crate::state::{self, TrainState};
 
@@ -29,12 +31,13 @@ const AFTER: u64 = 1 << 63;
 
 /// A run: a model under training, its data, and where both are kept.
 pub struct Trainer {
+    ranks: Ranks,
     config: RunConfig,
     run: RunDir,
     device: Device,
     objective: Box<dyn Objective>,
-    /// What each of the objective's turns moves, and by what.
-    turns: Vec<(Turn, AdamW)>,
+    /// What each of the objective's turns moves, and by what; the gradients are the mean over all ranks.
+    turns: Vec<(Turn, AdamW, Box<dyn GradientReducer>)>,
     ema: Option<Ema>,
     data: Arc<dyn Dataset>,
     validation: Option<Arc<dyn Dataset>>,
@@ -53,23 +56,37 @@ impl Trainer {
     /// # Errors
     /// Whatever is wrong with the config, the data, the first stage's checkpoint or the folder.
     pub fn create(config: RunConfig, root: &Path, device: Device) -> Result<Self> {
-        let (objective, data, validation) = parts(&config, device)?;
+        Self::create_among(Ranks::default(), config, root, device)
+    }
+
+    /// [`Trainer::create`] on each of several ranks, all with the same config; rank 0 alone writes.
+    ///
+    /// # Errors
+    /// As [`Trainer::create`], when the ranks' configs differ, and when a rank has ended.
+    pub fn create_among(ranks: Ranks, config: RunConfig, root: &Path, device: Device) -> Result<Self> {
+        ranks.agree(config.path(), &config.to_text())?;
+        let (objective, data, validation) = parts(&config, device, &ranks)?;
         // One picture tells the size of all; one that cannot be read is the loader's to name.
         if let Ok(example) = data.get(0, config.train.seed) {
             let [_, height, width] = example.size;
             objective.check_size([height as i64, width as i64])?;
         }
-        let run = RunDir::create(root)?;
         let environment = json!({
             "ldm": env!("CARGO_PKG_VERSION"),
             "torch": ldm_libtorch::TORCH_VERSION,
             "device": device_name(device),
             "threads": ldm_libtorch::threads(),
+            "ranks": ranks.world(),
             "seed": config.train.seed,
             "data": data.fingerprint(),
         });
-        run.write_head(&config.to_text(), &environment)?;
-        Ok(Self::assemble(config, run, device, objective, data, validation))
+        let run = ranks.first_alone(|| {
+            let run = RunDir::create(root)?;
+            run.write_head(&config.to_text(), &environment)?;
+            Ok(run)
+        })?;
+        let run = run.unwrap_or_else(|| RunDir::of_others(root));
+        Self::assemble(ranks, config, run, device, (objective, data, validation))?.alike()
     }
 
     /// Goes on with the run in `root` from its newest complete checkpoint.
@@ -77,47 +94,65 @@ impl Trainer {
     /// # Errors
     /// When there is none, or it does not fit the run's config.
     pub fn resume(root: &Path, overrides: &[String], device: Device) -> Result<Self> {
+        Self::resume_among(Ranks::default(), root, overrides, device)
+    }
+
+    /// [`Trainer::resume`] on each of several ranks, as many as the run was started with.
+    ///
+    /// # Errors
+    /// As [`Trainer::resume`], when the ranks' configs, checkpoints or number differ, and when a rank has ended.
+    pub fn resume_among(ranks: Ranks, root: &Path, overrides: &[String], device: Device) -> Result<Self> {
         let run = RunDir::open(root)?;
         let config = RunConfig::read(run.config(), overrides)?;
         let checkpoint = run.newest_checkpoint()?;
-        let (objective, data, validation) = parts(&config, device)?;
-        let mut trainer = Self::assemble(config, run, device, objective, data, validation);
-        let optimizers = trainer.turns.iter_mut().map(|(_, optimizer)| optimizer);
-        trainer.state =
-            state::read(&checkpoint, &mut *trainer.objective, optimizers, trainer.ema.as_mut())?;
-        trainer.run.truncate_metrics(trainer.state.step)?;
-        Ok(trainer)
+        ranks.agree(config.path(), &format!("{}{}", config.to_text(), checkpoint.display()))?;
+        let parts = parts(&config, device, &ranks)?;
+        let mut trainer = Self::assemble(ranks, config, run, device, parts)?;
+        let optimizers = trainer.turns.iter_mut().map(|(_, optimizer, _)| optimizer);
+        trainer.state = state::read(&checkpoint, &mut *trainer.objective, optimizers, trainer.ema.as_mut())?;
+        let (was, now) = (trainer.state.ranks, trainer.ranks.world());
+        if was != now {
+            return Err(Error::data(
+                root,
+                format!(
+                    "this run's order of pictures is that of its {was} ranks, go on with it by --nproc {was}, got {now}"
+                ),
+            ));
+        }
+        trainer.ranks.first_alone(|| trainer.run.truncate_metrics(trainer.state.step))?;
+        trainer.alike()
+    }
+
+    /// Every rank starts from rank 0's weights to the bit, whatever device drew or read them.
+    fn alike(self) -> Result<Self> {
+        let weights: Vec<Tensor> = self.objective.weights().into_iter().map(|(_, tensor)| tensor).collect();
+        self.ranks.take_over(&weights)?;
+        Ok(self)
     }
 
     fn assemble(
+        ranks: Ranks,
         config: RunConfig,
         run: RunDir,
         device: Device,
-        objective: Box<dyn Objective>,
-        data: Arc<dyn Dataset>,
-        validation: Option<Arc<dyn Dataset>>,
-    ) -> Self {
+        (objective, data, validation): Parts,
+    ) -> Result<Self> {
         let turns = objective
             .turns()
             .into_iter()
             .map(|turn| {
-                let params = turn.trainable.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
+                let params =
+                    turn.trainable.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
                 let optimizer = AdamW::new(params.collect(), config.train.optimizer);
-                (turn, optimizer)
+                let params: Vec<Tensor> =
+                    turn.trainable.iter().map(|(_, tensor)| tensor.shallow_clone()).collect();
+                let reducer = ranks.reducer(&params)?;
+                Ok((turn, optimizer, reducer))
             })
-            .collect();
+            .collect::<Result<_>>()?;
         let ema = config.train.ema.map(|ema| Ema::new(objective.averaged(), ema.decay));
-        Self {
-            config,
-            run,
-            device,
-            objective,
-            turns,
-            ema,
-            data,
-            validation,
-            state: TrainState::default(),
-        }
+        let state = TrainState { ranks: ranks.world(), ..TrainState::default() };
+        Ok(Self { ranks, config, run, device, objective, turns, ema, data, validation, state })
     }
 
     /// Where it is kept.
@@ -132,7 +167,7 @@ impl Trainer {
 
     /// Parameters under training.
     pub fn parameters(&self) -> usize {
-        self.turns.iter().flat_map(|(turn, _)| &turn.trainable).map(|(_, tensor)| tensor.numel()).sum()
+        self.turns.iter().flat_map(|(turn, ..)| &turn.trainable).map(|(_, tensor)| tensor.numel()).sum()
     }
 
     /// Trains until all steps are taken, or until `stop` is set: then a checkpoint is written and the run can be
@@ -142,11 +177,13 @@ impl Trainer {
     /// When a file cannot be written, when a picture cannot be read and the run is strict, or when the loss is no
     /// number.
     pub fn run(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event)) -> Result<Finished> {
-        let (train, rate) = (self.config.train.clone(), self.config.learning_rate()?);
-        let mut loader = self.loader(self.state.position())?;
+        let (rank, world) = (self.ranks.rank(), self.ranks.world());
+        let (train, rate) = (self.config.train.clone(), self.config.learning_rate(world)?);
+        let mut loader = self.loader(rank, self.state.position())?;
         if self.state.step == 0 {
-            // On a batch of its own, so that the run sees every picture of the epoch all the same.
-            let first = self.loader(Position::default())?.next().expect("an endless loader")?;
+            // On a batch of its own, so that the run sees every picture of the epoch all the same; on rank 0's, on all
+            // ranks, as the reference (`ddpm.py:479`, whose buffer DDP takes from rank 0).
+            let first = self.loader(0, Position::default())?.next().expect("an endless loader")?;
             self.objective.prepare(&first, &mut PerStep::new(train.seed, 0, u64::MAX))?;
         }
         let mut meter = Meter::default();
@@ -159,13 +196,13 @@ impl Trainer {
                 let waiting = Instant::now();
                 let batch = loader.next().expect("an endless loader")?;
                 meter.waited += waiting.elapsed().as_secs_f64();
-                self.state.images += batch.images.size()[0] as u64;
+                self.state.images += batch.images.size()[0] as u64 * world as u64;
                 meter.images += batch.images.size()[0] as u64;
                 for turn in 0..self.turns.len() {
                     self.backward(turn, &batch, micro, &mut meter)?;
                     // In the last micro-batch a turn moves before the next one looks, as Lightning has it.
                     if micro + 1 == train.accumulate {
-                        self.take(turn, lr, &mut meter);
+                        self.take(turn, lr, &mut meter)?;
                     }
                 }
             }
@@ -180,11 +217,12 @@ impl Trainer {
 
             let done = self.state.step;
             observe(Event::Step { step: done, steps: train.steps });
-            let (at_end, stopping) = (done == train.steps, stop.load(Ordering::Relaxed));
+            let (at_end, stopping) = (done == train.steps, self.ranks.any(stop.load(Ordering::Relaxed))?);
             if done.is_multiple_of(train.log_every) || at_end || stopping {
                 let seconds = last.elapsed().as_secs_f64();
                 self.state.seconds += seconds;
-                let line = meter.take(seconds, lr, &self.state, self.device);
+                let mut line = meter.take(seconds, lr, &self.state, self.device);
+                self.ranks.together(&mut line)?;
                 if line.values().any(|value| !value.is_finite()) {
                     return Err(Error::data(
                         self.run.root(),
@@ -193,7 +231,9 @@ impl Trainer {
                         ),
                     ));
                 }
-                self.run.log(&integers(&line))?;
+                if self.ranks.is_first() {
+                    self.run.log(&integers(&line))?;
+                }
                 observe(Event::Logged(&line));
                 for (index, why) in loader.skipped() {
                     if named.insert(*index) {
@@ -203,16 +243,20 @@ impl Trainer {
                 last = Instant::now();
             }
             let due = |every: u64| at_end || (every > 0 && done.is_multiple_of(every));
-            if due(train.checkpoint_every) || stopping {
-                let path = self.checkpoint()?;
+            if (due(train.checkpoint_every) || stopping)
+                && let Some(path) = self.ranks.first_alone(|| self.checkpoint())?
+            {
                 observe(Event::Checkpoint(&path));
             }
-            if train.samples.count > 0 && due(train.samples.every) && !stopping {
-                let path = self.sample()?;
+            if train.samples.count > 0
+                && due(train.samples.every)
+                && !stopping
+                && let Some(path) = self.ranks.first_alone(|| self.sample())?
+            {
                 observe(Event::Sample(&path));
             }
             if due(train.validate_every) && !stopping {
-                let numbers = self.validate()?;
+                let numbers = self.ranks.first_alone(|| self.validate())?.unwrap_or_default();
                 if !numbers.is_empty() {
                     observe(Event::Validated(&numbers));
                 }
@@ -226,7 +270,7 @@ impl Trainer {
 
     /// Forward and backward of one micro-batch for one turn.
     fn backward(&mut self, turn: usize, batch: &Batch, micro: u64, meter: &mut Meter) -> Result<()> {
-        for (index, (other, optimizer)) in self.turns.iter_mut().enumerate() {
+        for (index, (other, optimizer, _)) in self.turns.iter_mut().enumerate() {
             for (_, tensor) in &other.trainable {
                 let _ = tensor.set_requires_grad(index == turn);
             }
@@ -236,12 +280,15 @@ impl Trainer {
         }
         let step = self.state.step;
         let pass = (step * self.config.train.accumulate + micro) * self.turns.len() as u64 + turn as u64;
-        let mut noise = PerStep::new(self.config.train.seed, 0, pass);
+        let mut noise = PerStep::shared(self.config.train.seed, self.ranks.rank(), self.ranks.world(), pass);
         let loss = {
             let kind = if self.config.train.dtype == Dtype::Bf16 { Kind::BFloat16 } else { Kind::Float };
             let _autocast = ldm_libtorch::autocast(self.device, kind);
             self.objective.loss(Moment { turn, step }, batch, &mut noise)?
         };
+        if micro + 1 == self.config.train.accumulate {
+            self.turns[turn].2.arm();
+        }
         (loss.total / self.config.train.accumulate as f64).backward();
         for (name, value) in &loss.parts {
             meter.add(name, value);
@@ -249,20 +296,24 @@ impl Trainer {
         Ok(())
     }
 
-    /// Clips one turn's gradients and moves its parameters.
-    fn take(&mut self, turn: usize, lr: f64, meter: &mut Meter) {
+    /// Clips one turn's gradients, the mean over all ranks, and moves its parameters.
+    fn take(&mut self, turn: usize, lr: f64, meter: &mut Meter) -> Result<()> {
         let several = self.turns.len() > 1;
-        let (turn, optimizer) = &mut self.turns[turn];
+        let (turn, optimizer, reducer) = &mut self.turns[turn];
+        reducer.finish()?;
         let norm = optimizer.clip(self.config.train.clip_grad);
         meter.add(&if several { format!("grad_norm/{}", turn.name) } else { "grad_norm".into() }, &norm);
         optimizer.step(lr * turn.rate);
+        Ok(())
     }
 
-    fn loader(&self, start: Position) -> Result<Loader> {
+    fn loader(&self, rank: usize, start: Position) -> Result<Loader> {
         let data = &self.config.data;
         let config = LoaderConfig {
             workers: data.num_workers,
             strict: data.strict,
+            rank,
+            world: self.ranks.world(),
             ..LoaderConfig::new(data.batch_size, self.config.train.seed)
         };
         Loader::new(Arc::clone(&self.data), config, start)
@@ -271,7 +322,7 @@ impl Trainer {
     fn checkpoint(&self) -> Result<PathBuf> {
         let (objective, ema) = (&*self.objective, self.ema.as_ref());
         let path = self.run.checkpoint(self.state.step, self.config.train.keep, |folder| {
-            let optimizers = self.turns.iter().map(|(_, optimizer)| optimizer);
+            let optimizers = self.turns.iter().map(|(_, optimizer, _)| optimizer);
             state::write(folder, &self.state, objective, optimizers, ema)
         })?;
         state::write_model(

@@ -53,7 +53,7 @@ pub(crate) enum Command {
     Data(DataCommand),
     /// Trains what a config describes: a first stage, or a diffusion model on top of one.
     #[command(
-        after_help = "Examples:\n  ldm train configs/cifar/first-stage-kl-f2.yaml --run runs/cifar-f2\n  ldm train configs/cifar/diffusion-kl-f2.yaml train.steps=2000\n  ldm train --resume runs/cifar-f2"
+        after_help = "Examples:\n  ldm train configs/cifar/first-stage-kl-f2.yaml --run runs/cifar-f2\n  ldm train configs/cifar/diffusion-kl-f2.yaml train.steps=2000\n  ldm train --resume runs/cifar-f2\n  ldm train configs/cifar/diffusion-kl-f2.yaml --nproc 2"
     )]
     Train(TrainArgs),
     /// Samples pictures, unconditionally or by class.

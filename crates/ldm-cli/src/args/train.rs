@@ -20,6 +20,10 @@ pub(crate) struct TrainArgs {
     /// Go on with a run from its newest complete checkpoint.
     #[arg(long, value_name = "DIR")]
     pub(crate) resume: Option<PathBuf>,
+    /// Start N ranks on this machine: on CUDA one a GPU, on the CPU each with its share of the cores. `batch_size` is a
+    /// rank's. Under torchrun there is nothing to start.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) nproc: Option<u16>,
     /// Fail on the first unreadable picture.
     #[arg(long)]
     pub(crate) strict: bool,

@@ -1,22 +1,39 @@
 //! `ldm train`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use anyhow::Context;
-use ldm_core::device::device_name;
-use ldm_train::{Event, Finished, RunConfig, Trainer};
+use anyhow::{Context, bail};
+use ldm_core::device::{device_name, parse_device};
+use ldm_libtorch::{C10d, RankEnv};
+use ldm_train::{Event, Finished, Ranks, RunConfig, Trainer};
+use tch::Device;
 
-use crate::args::TrainArgs;
+use crate::args::{DeviceArgs, TrainArgs};
 use crate::interrupt::Stop;
-use crate::model;
 use crate::progress::{Progress, Talk};
 use crate::report::Interrupted;
+use crate::{launch, model};
 
 pub(crate) fn run(args: &TrainArgs, talk: Talk) -> anyhow::Result<()> {
-    let device = model::device(&args.device, Some(talk))?;
     let stop = Stop::on_signals()?;
+    let env = RankEnv::read()?;
+    if let (Some(count @ 2..), None) = (args.nproc, &env) {
+        check_device(&args.device, count.into())?;
+        return launch::launch(count.into(), &stop, talk);
+    }
+    let (device, ranks, talk) = match &env {
+        Some(env) => {
+            launch::end_with_the_launcher();
+            let device = device_of(env, &args.device)?;
+            let talk = if env.rank == 0 { talk } else { Talk::new(true, false) };
+            (device, Ranks::new(Arc::new(C10d::connect(env, device, C10d::TIMEOUT)?)), talk)
+        }
+        None => (model::device(&args.device, Some(talk))?, Ranks::default(), talk),
+    };
+    let (first, world) = (ranks.is_first(), ranks.world());
     let mut trainer = if let Some(run) = &args.resume {
-        Trainer::resume(run, &[], device)?
+        Trainer::resume_among(ranks, run, &[], device)?
     } else {
         let path = args.config.as_ref().context("a config, or --resume")?;
         let mut overrides = args.overrides.clone();
@@ -27,11 +44,12 @@ pub(crate) fn run(args: &TrainArgs, talk: Talk) -> anyhow::Result<()> {
         let run = args.run.clone().unwrap_or_else(|| {
             PathBuf::from("runs").join(path.file_stem().unwrap_or(std::ffi::OsStr::new("run")))
         });
-        Trainer::create(config, &run, device)?
+        Trainer::create_among(ranks, config, &run, device)?
     };
     let millions = trainer.parameters() as f64 / 1e6;
+    let several = if world > 1 { format!(", {world} ranks") } else { String::new() };
     talk.say(&format!(
-        "{}: {millions:.2} M parameters on {}, from step {}",
+        "{}: {millions:.2} M parameters on {}{several}, from step {}",
         trainer.run_dir().root().display(),
         device_name(device),
         trainer.state().step
@@ -39,11 +57,35 @@ pub(crate) fn run(args: &TrainArgs, talk: Talk) -> anyhow::Result<()> {
     let finished = train(&mut trainer, &stop, talk)?;
     if finished == Finished::Stopped {
         let run = trainer.run_dir().root().display().to_string();
-        talk.say(&format!("stopped; go on with: ldm train --resume {run}"));
+        let nproc = if world > 1 { format!(" --nproc {world}") } else { String::new() };
+        talk.say(&format!("stopped; go on with: ldm train --resume {run}{nproc}"));
         return Err(Interrupted(stop.code()).into());
     }
-    println!("{}", trainer.run_dir().model().display());
+    if first {
+        println!("{}", trainer.run_dir().model().display());
+    }
     Ok(())
+}
+
+/// One GPU cannot be several ranks'.
+fn check_device(args: &DeviceArgs, ranks: usize) -> anyhow::Result<()> {
+    if args.device.starts_with("cuda:") {
+        bail!("--device: {ranks} ranks take a GPU each, from cuda:0 on, expected cuda, got: {}", args.device);
+    }
+    Ok(())
+}
+
+/// The device of a rank: on CUDA the GPU of its place on this machine.
+fn device_of(env: &RankEnv, args: &DeviceArgs) -> anyhow::Result<Device> {
+    if let Some(threads) = args.threads {
+        ldm_libtorch::set_threads(threads);
+    }
+    if env.world > 1 {
+        check_device(args, env.world)?;
+    }
+    let cuda = args.device == "cuda" || (args.device == "auto" && ldm_libtorch::cuda_device_count() > 0);
+    let name = if cuda { format!("cuda:{}", env.local_rank) } else { args.device.clone() };
+    Ok(parse_device(&name)?)
 }
 
 /// Trains with a bar beside it.
