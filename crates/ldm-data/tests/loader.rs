@@ -35,6 +35,9 @@ impl Dataset for Probe {
             class: Some(index as i64),
             caption: None,
             boxes: Vec::new(),
+            encode_crop: false,
+            crop: [0., 0., 1., 1.],
+            given: None,
             label_map: None,
             name: format!("{index}.png"),
         })
