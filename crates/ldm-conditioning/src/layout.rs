@@ -167,12 +167,7 @@ mod tests {
         check_refused(2, vec![], None, &format!("{length} 2"));
         check_refused(91, vec![], None, &format!("{length} 91"));
         let whole = [0., 0., 1., 1.];
-        check_refused(
-            92,
-            vec![boxed(8191, whole)],
-            None,
-            "expected a class within 0 to 8190, got 8191",
-        );
+        check_refused(92, vec![boxed(8191, whole)], None, "expected a class within 0 to 8190, got 8191");
         check_refused(92, vec![boxed(0, [f64::NAN; 4])], None, "a box is at [NaN, NaN, NaN, NaN]");
         check_refused(92, vec![], Some(&[whole, whole]), "expected a crop for each of 1 pictures, got 2");
         check_refused(

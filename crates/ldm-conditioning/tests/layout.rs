@@ -15,7 +15,8 @@ fn cases() -> Vec<Value> {
 }
 
 fn rect(value: &Value) -> [f64; 4] {
-    let sides: Vec<f64> = value.as_array().unwrap().iter().map(|side| side.as_str().unwrap().parse().unwrap()).collect();
+    let sides: Vec<f64> =
+        value.as_array().unwrap().iter().map(|side| side.as_str().unwrap().parse().unwrap()).collect();
     sides.try_into().unwrap()
 }
 

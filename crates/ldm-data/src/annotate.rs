@@ -16,7 +16,8 @@ impl Listing {
         let mut open = |what: &str, config: Option<&BesideConfig>| {
             config.map(|config| Beside::open(config, what, base, &mut self.stores)).transpose()
         };
-        let maps = open("label_maps", config.label_maps.as_ref().map(|maps| &maps.files))?.unwrap_or_default();
+        let maps =
+            open("label_maps", config.label_maps.as_ref().map(|maps| &maps.files))?.unwrap_or_default();
         let masks = open("masks", config.mask_files())?.unwrap_or_default();
         self.items.retain(|item| {
             let place = (item.store, item.picture);
@@ -108,7 +109,8 @@ impl Listing {
         let without: Vec<&Item> = self.items.iter().filter(|item| !has(item)).collect();
         let Some(first) = without.first() else { return Ok(()) };
         let (count, all, name) = (without.len(), self.items.len(), &self.picture(first).name);
-        let message = format!("{count} of {all} pictures have {lack}, e.g. {name}; add it, or set missing: skip");
+        let message =
+            format!("{count} of {all} pictures have {lack}, e.g. {name}; add it, or set missing: skip");
         Err(Error::data(what, message))
     }
 }

@@ -99,7 +99,9 @@ fn given(examples: &[Example]) -> (Option<Tensor>, Option<Tensor>) {
         Some(Given::LowResolution { size: [c, h, w], .. }) => {
             let mut pixels = Vec::new();
             for example in examples {
-                let Some(Given::LowResolution { image, .. }) = &example.given else { unreachable!("all alike") };
+                let Some(Given::LowResolution { image, .. }) = &example.given else {
+                    unreachable!("all alike")
+                };
                 pixels.extend_from_slice(image);
             }
             (Some(tensor(&pixels, [b, *c as i64, *h as i64, *w as i64])), None)

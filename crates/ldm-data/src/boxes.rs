@@ -100,7 +100,8 @@ impl Annotations {
             }
         }
         let numbers: HashMap<&str, i64> = categories.keys().map(String::as_str).zip(0..).collect();
-        let (path, first) = documents.first().ok_or_else(|| Error::invalid("boxes: annotations names no file"))?;
+        let (path, first) =
+            documents.first().ok_or_else(|| Error::invalid("boxes: annotations names no file"))?;
         let images = images(first, path)?;
         let mut boxes: BTreeMap<&str, Vec<LayoutBox>> = BTreeMap::new();
         for (path, document) in &documents {
@@ -109,7 +110,9 @@ impl Annotations {
                 let Some((name, size)) = images.get(&image) else {
                     return Err(Error::data(path, format!("no image has the id {image} of an annotation")));
                 };
-                let Some(&class) = numbers.get(id(each, "category_id", name, path)?.as_str()) else { continue };
+                let Some(&class) = numbers.get(id(each, "category_id", name, path)?.as_str()) else {
+                    continue;
+                };
                 let rect = rect(each, *size).ok_or_else(|| lacks(path, name, "bbox of four numbers"))?;
                 let of_picture = boxes.entry(name).or_default();
                 if rect[2] * rect[3] > config.min_object_area {
@@ -132,9 +135,7 @@ fn images(document: &Value, path: &Path) -> Result<HashMap<String, (String, [f64
     let mut images = HashMap::new();
     for each in list(document, "images", path)? {
         let name = each["file_name"].as_str().ok_or_else(|| lacks(path, "an image", "file_name"))?;
-        let side = |key| {
-            each[key].as_f64().filter(|side| *side > 0.).ok_or_else(|| lacks(path, name, key))
-        };
+        let side = |key| each[key].as_f64().filter(|side| *side > 0.).ok_or_else(|| lacks(path, name, key));
         images.insert(id(each, "id", name, path)?, (name.to_owned(), [side("width")?, side("height")?]));
     }
     Ok(images)

@@ -107,9 +107,10 @@ impl CaptionFile {
         .unwrap_or_default();
         let place = |column: &Column| match column {
             Column::Index(index) => Ok(*index),
-            Column::Name(name) => head.iter().position(|each| each == name).ok_or_else(|| {
-                format!("has no column `{name}`, its first line names {}", head.join(", "))
-            }),
+            Column::Name(name) => head
+                .iter()
+                .position(|each| each == name)
+                .ok_or_else(|| format!("has no column `{name}`, its first line names {}", head.join(", "))),
         };
         let (name, caption) = (place(&name)?, place(&caption)?);
         let mut captions = Captions::new();
@@ -138,7 +139,8 @@ impl CaptionFile {
         let mut captions = Captions::new();
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let said = |what: String| format!("line {}: {what}", number + 1);
-            let value: Value = serde_json::from_str(line).map_err(|error| said(format!("not JSON: {error}")))?;
+            let value: Value =
+                serde_json::from_str(line).map_err(|error| said(format!("not JSON: {error}")))?;
             let picture = value[name].as_str().ok_or_else(|| said(format!("has no `{name}`")))?;
             let found = match &caption {
                 Some(key) => value.get(key),
@@ -159,7 +161,8 @@ fn document(text: &str) -> std::result::Result<Captions, String> {
     let Some(annotations) = value.get("annotations") else {
         let object = value.as_object().ok_or("expected an object of captions by name")?;
         let one = |(name, value): (&String, &Value)| {
-            let captions = texts(value).ok_or_else(|| format!("`{name}` is neither a caption nor a list of them"))?;
+            let captions =
+                texts(value).ok_or_else(|| format!("`{name}` is neither a caption nor a list of them"))?;
             Ok((name.clone(), captions))
         };
         return object.iter().map(one).collect();

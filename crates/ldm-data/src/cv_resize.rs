@@ -111,7 +111,11 @@ fn method(from: [usize; 2], to: [usize; 2], kind: OpenCv) -> Method {
         OpenCv::Cubic => Method::Taps(pair(cubic_taps)),
         OpenCv::Lanczos4 => Method::Taps(pair(lanczos_taps)),
         OpenCv::Area if scale[0] >= 1. && scale[1] >= 1. => {
-            if is_whole { Method::Mean(whole) } else { Method::Area }
+            if is_whole {
+                Method::Mean(whole)
+            } else {
+                Method::Area
+            }
         }
         OpenCv::Area => Method::Taps(pair(growing_area_taps)),
     }

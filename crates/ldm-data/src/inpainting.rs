@@ -149,8 +149,7 @@ fn borders(width: u32, height: u32, rng: &mut Rng) -> Vec<u8> {
     let (w, h) = (width as f32, height as f32);
     let depths = [deep(width, rng), deep(height, rng), deep(width, rng), deep(height, rng)];
     let [left, top, right, bottom] = depths;
-    let sides =
-        [[0., 0., left, h], [0., 0., w, top], [w - right, 0., right, h], [0., h - bottom, w, bottom]];
+    let sides = [[0., 0., left, h], [0., 0., w, top], [w - right, 0., right, h], [0., h - bottom, w, bottom]];
     let mut chosen: Vec<usize> = (0..4).filter(|_| rng.unit() < 0.5).collect();
     if chosen.is_empty() {
         chosen.push(rng.below(4) as usize);

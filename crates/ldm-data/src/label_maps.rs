@@ -21,7 +21,7 @@ use crate::beside::BesideConfig;
 pub struct LabelMapsConfig {
     /// Which files they are.
     pub files: BesideConfig,
-    /// How many labels there are, numbered from 0. Left out, as many as `classes` names.
+    /// How many labels there are, numbered from 0. Left out, as many as `classes_file` names.
     #[serde(default)]
     pub n_labels: Option<usize>,
     /// Whether every value is one too low and 255 is 0: COCO's, where 255 stands for nothing.
@@ -29,7 +29,7 @@ pub struct LabelMapsConfig {
     pub shift: bool,
     /// A JSON whose `classes` have an `id` (the value in the maps), a `name`, and where values have gaps an `index`.
     #[serde(default)]
-    pub classes: Option<PathBuf>,
+    pub classes_file: Option<PathBuf>,
 }
 
 /// What values mean.
@@ -46,7 +46,7 @@ impl Labels {
     pub(crate) fn open(config: &LabelMapsConfig, base: &Path) -> Result<Self> {
         let (mut names, mut of) = (Vec::new(), vec![None; 256]);
         let mut named = None;
-        if let Some(file) = &config.classes {
+        if let Some(file) = &config.classes_file {
             let path = base.join(file);
             let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
             let labels = classes(&bytes).map_err(|message| Error::data(&path, message))?;
@@ -59,14 +59,14 @@ impl Labels {
             named = Some(count);
         }
         let count = config.n_labels.or(named).ok_or_else(|| {
-            Error::invalid("label_maps: expected n_labels, or a classes file that names them")
+            Error::invalid("label_maps: expected n_labels, or a classes_file that names them")
         })?;
         if !(1..=256).contains(&count) {
             return Err(Error::invalid(format!("label_maps: n_labels must be 1 to 256, got {count}")));
         }
         if named.is_some_and(|named| named > count) {
             return Err(Error::invalid(format!(
-                "label_maps: n_labels is {count}, and the classes file has labels up to {}",
+                "label_maps: n_labels is {count}, and the classes_file has labels up to {}",
                 names.len() - 1
             )));
         }
@@ -76,7 +76,9 @@ impl Labels {
         if config.shift {
             if named.is_none() {
                 // CompVis' uint8 + 1: 255 becomes 0.
-                of = (0..=255u8).map(|v| Some(v.wrapping_add(1)).filter(|v| usize::from(*v) < count)).collect();
+                of = (0..=255u8)
+                    .map(|v| Some(v.wrapping_add(1)).filter(|v| usize::from(*v) < count))
+                    .collect();
             } else {
                 of.rotate_left(1);
             }
@@ -90,7 +92,10 @@ impl Labels {
         for (x, y, pixel) in map.enumerate_pixels_mut() {
             let value = pixel.0[0];
             pixel.0[0] = self.of[usize::from(value)].ok_or_else(|| {
-                format!("has the value {value} at column {x}, row {y}, which is none of {} labels", self.count)
+                format!(
+                    "has the value {value} at column {x}, row {y}, which is none of {} labels",
+                    self.count
+                )
             })?;
         }
         Ok(map)
@@ -102,9 +107,10 @@ fn classes(bytes: &[u8]) -> std::result::Result<HashMap<u8, (u8, String)>, Strin
     let value: Value = serde_json::from_slice(bytes).map_err(|error| format!("not JSON: {error}"))?;
     let list = value["classes"].as_array().ok_or("has no list `classes`")?;
     let byte = |each: &Value, key: &str| {
-        each[key].as_u64().and_then(|number| u8::try_from(number).ok()).ok_or_else(|| {
-            format!("a class has no `{key}` within 0 to 255: {each}")
-        })
+        each[key]
+            .as_u64()
+            .and_then(|number| u8::try_from(number).ok())
+            .ok_or_else(|| format!("a class has no `{key}` within 0 to 255: {each}"))
     };
     let one = |each: &Value| {
         let id = byte(each, "id")?;
@@ -149,8 +155,8 @@ mod tests {
 
     fn png_of(colour: png::ColorType, depth: png::BitDepth, width: u32, rows: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let stride = (width as usize * depth as usize).div_ceil(8)
-            * if colour == png::ColorType::Rgb { 3 } else { 1 };
+        let stride =
+            (width as usize * depth as usize).div_ceil(8) * if colour == png::ColorType::Rgb { 3 } else { 1 };
         let mut encoder = png::Encoder::new(&mut bytes, width, (rows.len() / stride) as u32);
         encoder.set_color(colour);
         encoder.set_depth(depth);
@@ -173,7 +179,10 @@ mod tests {
         check(png::ColorType::Grayscale, png::BitDepth::Two, &[0b0111_1000], &[1, 3, 2]);
         check(png::ColorType::Indexed, png::BitDepth::One, &[0b1010_0000], &[1, 0, 1]);
         let rgb = png_of(png::ColorType::Rgb, png::BitDepth::Eight, 1, &[1, 2, 3]);
-        assert_eq!(values(&rgb).unwrap_err(), "is Rgb of 8 bits, expected a grey or palette PNG of at most 8");
+        assert_eq!(
+            values(&rgb).unwrap_err(),
+            "is Rgb of 8 bits, expected a grey or palette PNG of at most 8"
+        );
         assert!(values(b"no").unwrap_err().starts_with("cannot be decoded as a PNG"));
     }
 
@@ -187,7 +196,7 @@ mod tests {
             files: BesideConfig::default(),
             n_labels,
             shift,
-            classes: classes.map(|_| file),
+            classes_file: classes.map(|_| file),
         };
         Labels::open(&config, Path::new(""))
     }
@@ -221,11 +230,11 @@ mod tests {
     #[test]
     fn how_many_labels_there_are_must_be_said() {
         let message = |n, classes| labels(n, false, classes).unwrap_err().to_string();
-        assert_eq!(message(None, None), "label_maps: expected n_labels, or a classes file that names them");
+        assert_eq!(message(None, None), "label_maps: expected n_labels, or a classes_file that names them");
         assert_eq!(message(Some(300), None), "label_maps: n_labels must be 1 to 256, got 300");
         assert_eq!(
             message(Some(1), Some(r#"{"classes": [{"id": 4, "name": "x"}]}"#)),
-            "label_maps: n_labels is 1, and the classes file has labels up to 4"
+            "label_maps: n_labels is 1, and the classes_file has labels up to 4"
         );
         assert!(message(None, Some("{}")).contains("has no list `classes`"));
     }

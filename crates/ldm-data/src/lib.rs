@@ -44,6 +44,7 @@ mod store;
 mod super_resolution;
 mod task;
 mod transform;
+mod turns;
 mod workers;
 
 pub use batch::{Batch, collate};

@@ -30,14 +30,7 @@ pub struct Placement {
 impl Placement {
     /// All of a picture, as it is.
     pub(crate) fn whole(interpolation: Interpolation) -> Self {
-        Self {
-            before: None,
-            resized: None,
-            after: None,
-            interpolation,
-            crop: [0., 0., 1., 1.],
-            flip: false,
-        }
+        Self { before: None, resized: None, after: None, interpolation, crop: [0., 0., 1., 1.], flip: false }
     }
 
     /// The picture's pixels.

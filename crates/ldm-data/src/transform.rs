@@ -159,12 +159,7 @@ impl Transform {
         Ok(placement)
     }
 
-    fn to_size(
-        &self,
-        stored: [u32; 2],
-        size: u32,
-        rng: &mut Rng,
-    ) -> std::result::Result<Placement, String> {
+    fn to_size(&self, stored: [u32; 2], size: u32, rng: &mut Rng) -> std::result::Result<Placement, String> {
         let config = &self.0;
         let [width, height] = stored;
         let smaller = width.min(height);
@@ -352,10 +347,7 @@ mod tests {
             ..TransformConfig::square(8)
         };
         check(shares(Some(0.5), None), "min_crop_f and max_crop_f go together");
-        check(
-            shares(Some(0.9), Some(0.5)),
-            "expected 0 < min_crop_f <= max_crop_f <= 1, got 0.9 and 0.5",
-        );
+        check(shares(Some(0.9), Some(0.5)), "expected 0 < min_crop_f <= max_crop_f <= 1, got 0.9 and 0.5");
         check(
             TransformConfig { resize: Resize::SmallestSide, ..shares(Some(0.5), Some(1.)) },
             "min_crop_f and max_crop_f need a size, resize: square_crop_first, and crop: random_square or center",

@@ -86,8 +86,7 @@ fn halved(plane: &Plane) -> Plane {
         for column in 0..width {
             let at = 2 * row * plane.width + 2 * column;
             let under = at + plane.width;
-            let sum =
-                plane.values[at] + plane.values[at + 1] + plane.values[under] + plane.values[under + 1];
+            let sum = plane.values[at] + plane.values[at + 1] + plane.values[under] + plane.values[under + 1];
             values.push(((sum + (1 + column % 2) as f32) / 4.).floor());
         }
     }

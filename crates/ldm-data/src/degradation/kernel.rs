@@ -13,9 +13,16 @@ pub(crate) struct Kernel {
 /// A blur, by what was drawn for it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Blur {
-    Round { side: usize, sigma: f64 },
+    Round {
+        side: usize,
+        sigma: f64,
+    },
     /// `spread` are the variances along and across the direction `turn`, in radians.
-    Long { side: usize, turn: f64, spread: [f64; 2] },
+    Long {
+        side: usize,
+        turn: f64,
+        spread: [f64; 2],
+    },
 }
 
 impl Blur {

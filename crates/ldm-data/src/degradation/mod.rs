@@ -3,6 +3,8 @@
 //!
 //! Everything random is drawn first, into a [`Plan`]; what the plan does to a picture is a function of both alone.
 
+#[cfg(test)]
+mod golden;
 mod imresize;
 mod jpeg;
 mod kernel;

@@ -44,14 +44,24 @@ pub(crate) enum Halving {
 pub(crate) enum Step {
     Blur(Blur),
     /// To a size of its own, `by` times smaller.
-    Resize { by: f64, kind: OpenCv },
+    Resize {
+        by: f64,
+        kind: OpenCv,
+    },
     /// A Gaussian of 25 pixels, and every `factor`-th pixel of that.
-    Thin { sigma: f64 },
+    Thin {
+        sigma: f64,
+    },
     /// To the size that was asked for.
     Fit(OpenCv),
     /// With normals that follow from the seed.
-    Noise { noise: Noise, seed: u64 },
-    Jpeg { quality: u8 },
+    Noise {
+        noise: Noise,
+        seed: u64,
+    },
+    Jpeg {
+        quality: u8,
+    },
 }
 
 const KINDS: [OpenCv; 3] = [OpenCv::Linear, OpenCv::Cubic, OpenCv::Area];
@@ -82,9 +92,8 @@ impl Plan {
     /// Draws what is done to make a picture `factor` times smaller.
     pub(crate) fn draw(strength: Strength, factor: usize, rng: &mut Rng) -> Self {
         let light = strength == Strength::Light;
-        let before = (factor == 4 && rng.unit() < 0.25).then(|| {
-            if rng.unit() < 0.5 { Halving::OpenCv(*rng.pick(&KINDS)) } else { Halving::Matlab }
-        });
+        let before = (factor == 4 && rng.unit() < 0.25)
+            .then(|| if rng.unit() < 0.5 { Halving::OpenCv(*rng.pick(&KINDS)) } else { Halving::Matlab });
         let factor = if before.is_some() { 2 } else { factor };
         let mut order = [0, 1, 2, 3, 4, 5];
         for last in (1..order.len()).rev() {

@@ -109,7 +109,9 @@ impl Scenes {
         }
         let task = config.task.clone().map(|task| Task::new(task, Some(config.size))).transpose()?;
         if task.as_ref().is_some_and(Task::needs_files) {
-            return Err(Error::invalid("scenes: masks in files are for stored pictures; expected masks that are drawn"));
+            return Err(Error::invalid(
+                "scenes: masks in files are for stored pictures; expected masks that are drawn",
+            ));
         }
         let classes: Vec<String> = Shape::ALL.iter().map(|shape| shape.word().to_owned()).collect();
         let labels = [vec!["background".to_owned()], classes.clone()].concat();
