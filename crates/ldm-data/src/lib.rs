@@ -5,7 +5,10 @@
 //! - A [`Dataset`] is a list of [`Example`]s, any of which can be made at any time in any thread: [`Images`] are stored
 //!   pictures (folders, archives, WebDataset shards), [`scenes::Scenes`] are drawn.
 //! - [`DatasetConfig`] names one in a config file, [`open_path`] on a command line.
-//! - A [`Transform`] prepares stored pictures; [`resize`] is PIL's, to the last bit.
+//! - A [`Transform`] prepares stored pictures; [`resize`] is PIL's, to the last bit. Its [`Placement`] does the same to a
+//!   picture's label map, mask and boxes.
+//! - [`CaptionFile`], [`BoxesConfig`] and [`LabelMapsConfig`] read what is known of pictures; a [`TaskConfig`] makes a
+//!   condition of them: small pictures, holes, one-hot maps.
 //! - A [`Loader`] makes [`Batch`]es ahead in threads. A batch depends on its [`Position`] and on nothing that came
 //!   before it, so runs resume exactly; it does not depend on the number of workers.
 //! - [`Info`] and [`unreadable`] say what a set holds, and what is wrong with it.

@@ -147,7 +147,8 @@ fn difference(a: &RgbImage, b: &RgbImage) -> (f64, u8) {
     (apart().map(f64::from).sum::<f64>() / a.as_raw().len() as f64, apart().max().unwrap())
 }
 
-/// Of 9027 values libjpeg's and ours differ by a level here and there: it transforms whole numbers.
+/// Apart in the mean by 0.001 grey levels at quality 30, 0.008 at 60, 0.02 at 80 and 0.04 at 95, where JPEG itself costs
+/// 5 to 7: where a cosine lies between two steps, libjpeg's weights of 13 bits may choose the other.
 #[test]
 fn jpeg_is_libjpegs_to_a_fraction_of_a_level() {
     let golden = golden("degradation");
@@ -157,7 +158,7 @@ fn jpeg_is_libjpegs_to_a_fraction_of_a_level() {
         let (expected, quality) = (picture(&expected), quality.parse().unwrap());
         let (mean, _) = difference(&written_and_read(&source, quality), &expected);
         let loss = difference(&source, &expected).0;
-        assert!(mean < 0.1 && loss > 10. * mean, "quality {quality}: {mean}, of a loss of {loss}");
+        assert!(mean < 0.05 && loss > 100. * mean, "quality {quality}: {mean}, of a loss of {loss}");
     }
 }
 
@@ -192,7 +193,7 @@ fn whole_degradations_are_the_references() {
     let golden = golden("degradation");
     let source = picture(golden.get("photo"));
     let plans: Value = serde_json::from_str(golden.metadata("plans")).unwrap();
-    let (mut halvings, mut kinds) = (0, 0);
+    let (mut halvings, mut kinds, mut apart) = (0, 0, Vec::new());
     for (number, drawn) in plans.as_array().unwrap().iter().enumerate() {
         let before = match drawn["before"].as_str() {
             None => None,
@@ -209,8 +210,13 @@ fn whole_degradations_are_the_references() {
         kinds += plan.steps.iter().filter(|step| matches!(step, Step::Thin { .. })).count();
         let expected = picture(golden.get(&format!("whole.{number}")));
         let (mean, most) = difference(&plan.apply(&source), &expected);
-        assert!(mean < 0.5 && most <= 12, "plan {number}: mean {mean}, most {most}");
+        apart.push((mean, most));
     }
+    // A value that rounds otherwise, or a cosine between two steps of JPEG, moves a block of these small pictures by a
+    // few levels: three of the twelve by more than 0.2 in the mean, seven by less than 0.005.
+    let mean = apart.iter().map(|(mean, _)| mean).sum::<f64>() / apart.len() as f64;
+    assert!(mean < 0.15 && apart.iter().all(|(_, most)| *most <= 7), "{mean}: {apart:?}");
+    assert!(apart.iter().filter(|(mean, _)| *mean < 0.005).count() >= 7, "{apart:?}");
     assert!(halvings > 1 && kinds > 1, "{halvings} {kinds}");
 }
 
