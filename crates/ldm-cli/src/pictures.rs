@@ -19,8 +19,8 @@ pub(crate) fn read(path: &Path, args: &ImageArgs, first_stage: &dyn FirstStage) 
         [(args.resize, Resize::SmallestSide, Crop::None), (args.center_crop, Resize::None, Crop::Center)]
     {
         if size.is_some() {
-            let config =
-                TransformConfig { size, resize, crop, interpolation: Interpolation::Bicubic, flip: 0. };
+            let interpolation = Interpolation::Bicubic;
+            let config = TransformConfig { size, resize, crop, interpolation, ..TransformConfig::default() };
             picture = Transform::new(config)?
                 .apply(picture, &mut Rng::of(&[]))
                 .map_err(anyhow::Error::msg)

@@ -5,6 +5,7 @@
 //! - [`Unconditional`] says nothing; [`ClassEmbedder`] embeds a class as one token.
 //! - [`BertEmbedder`], [`TransformerEmbedder`] and [`ClipTextEmbedder`] read texts or tokens; [`Tokenizer`] makes
 //!   tokens of texts.
+//! - [`LayoutTokens`] makes tokens of boxes, for an embedder without a tokenizer.
 //! - [`SpatialRescaler`] lays a map beside the latent; [`Identity`] passes on an image or embeddings.
 //! - [`PromptDropout`] replaces prompts by the one that says nothing: what classifier-free guidance is trained with.
 
@@ -20,6 +21,7 @@ mod diffusers;
 mod dropout;
 mod identity;
 mod keys;
+mod layout;
 mod sizes;
 mod spatial;
 mod target;
@@ -41,6 +43,7 @@ pub use diffusers::{from_diffusers, to_diffusers};
 pub use dropout::PromptDropout;
 pub use identity::Identity;
 pub use keys::diffusers_layout;
+pub use layout::LayoutTokens;
 pub use spatial::{Interpolation, SpatialConfig, SpatialRescaler};
 pub use tokenizer::{Encoding, Tokenizer};
 pub use tokenizer_kind::TokenizerKind;

@@ -1,16 +1,19 @@
-//! What a text conditioner reads of a prompt: tokens, made of its text or given.
+//! What a conditioner of tokens reads of a prompt: tokens, made of its text or its boxes, or given.
 
 use ldm_core::{Error, Prompt, Result};
 use tch::{Device, Kind, Tensor};
 
+use crate::layout::LayoutTokens;
 use crate::{Tokenizer, TokenizerKind};
 
 /// Reads tokens out of prompts, for one model.
 #[derive(Debug)]
 pub(crate) struct Tokens {
-    /// What makes tokens of text for this model; none where it takes tokens alone.
+    /// What makes tokens of text for this model; none where it takes boxes or tokens alone.
     kind: Option<TokenizerKind>,
     tokenizer: Option<Tokenizer>,
+    /// What makes tokens of boxes; none where the model takes text, or has no room for a box.
+    layout: Option<LayoutTokens>,
     vocab_size: i64,
     max_length: i64,
 }
@@ -43,17 +46,25 @@ impl Tokens {
                 )));
             }
         }
-        Ok(Self { kind, tokenizer, vocab_size, max_length })
+        let layout =
+            if kind.is_none() { LayoutTokens::new(vocab_size, max_length as usize).ok() } else { None };
+        Ok(Self { kind, tokenizer, layout, vocab_size, max_length })
     }
 
-    /// `[B, L]` i64: `prompt.tokens` where there are any, else the tokens of `prompt.text`, padded to the most the
-    /// model takes.
+    /// `[B, L]` i64: `prompt.tokens` where there are any, else the tokens of `prompt.text`, or of `prompt.layout` where
+    /// the model reads no text, padded to the most the model takes.
     pub(crate) fn read(&self, prompt: &Prompt, train: bool) -> Result<Tensor> {
         if let Some(tokens) = &prompt.tokens {
             self.check(tokens, train)?;
             return Ok(tokens.to_kind(Kind::Int64));
         }
-        let Some(kind) = self.kind else { return Err(Error::MissingInput("tokens")) };
+        let Some(kind) = self.kind else {
+            return match (&self.layout, &prompt.layout) {
+                (Some(tokens), Some(boxes)) => tokens.encode(boxes, prompt.crops.as_deref()),
+                (Some(_), None) => Err(Error::MissingInput("layout` or `tokens")),
+                (None, _) => Err(Error::MissingInput("tokens")),
+            };
+        };
         let texts = prompt.text.as_ref().ok_or(Error::MissingInput("text"))?;
         let tokenizer = self.tokenizer.as_ref().ok_or_else(|| kind.missing())?;
         Ok(tokenizer.encode(texts, self.max_length as usize)?.ids)

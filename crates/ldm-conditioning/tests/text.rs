@@ -195,7 +195,7 @@ fn prompts_refused() {
     );
     let no = |what| format!("this model is conditioned on `{what}`, and the prompt has none");
     check_refusal(&bert, &Prompt::class(&[1]), &no("text"));
-    check_refusal(&layout, &Prompt::text(["a cat"]), &no("tokens"));
+    check_refusal(&layout, &Prompt::text(["a cat"]), &no("layout` or `tokens"));
     check_refusal(&clip, &tokens(&[1, 10], 2), "tokens: this model knows the tokens 0 to 9, got 10");
     check_refusal(&layout, &tokens(&[-1, 10], 2), "tokens: this model knows the tokens 0 to 9, got -1");
     check_refusal(&layout, &tokens(&[1; 7], 7), "tokens: expected shape [B, L] with L at most 6, got [1, 7]");

@@ -16,6 +16,9 @@ pub struct Prompt {
     pub mask: Option<Tensor>,
     /// `B` lists of boxes.
     pub layout: Option<Vec<Vec<LayoutBox>>>,
+    /// `B` crops `[x0, y0, width, height]`, relative to the whole picture, in `[0, 1]`: the part of it that is shown.
+    /// Boxes of `layout` are then relative to the whole picture; without crops all of it is shown.
+    pub crops: Option<Vec<[f64; 4]>>,
     /// `[B, L]` i64, words already made into the vocabulary's numbers: layouts, or texts tokenized ahead.
     pub tokens: Option<Tensor>,
     /// `[B, L, D]`, vectors that are a context as they are: retrieved neighbours.
@@ -52,7 +55,8 @@ impl Prompt {
             class: cut(&self.class),
             image: cut(&self.image),
             mask: cut(&self.mask),
-            layout: self.layout.as_ref().map(|layouts| layouts[range].to_vec()),
+            layout: self.layout.as_ref().map(|layouts| layouts[range.clone()].to_vec()),
+            crops: self.crops.as_ref().map(|crops| crops[range].to_vec()),
             tokens: cut(&self.tokens),
             embedding: cut(&self.embedding),
         }

@@ -5,7 +5,7 @@ use tch::{Device, Shape, Tensor};
 
 use ldm_core::{Error, Prompt, Result};
 
-use crate::example::Example;
+use crate::example::{Example, Given};
 
 /// Examples side by side.
 #[derive(Debug)]
@@ -14,8 +14,12 @@ pub struct Batch {
     pub images: Tensor,
     /// `[B, C, h, w]` or `[B, 2C, h, w]` f32, what an encoder said of the pictures: see [`Latent`](crate::Latent).
     pub latents: Option<Tensor>,
-    /// What is known of them: `text`, `class` and `layout` where the dataset has them.
+    /// What is known of them: `text`, `class`, `layout` and `crops` where the dataset has them, and `image` and `mask`
+    /// by its task: a low-resolution picture; a picture with a hole (-1 in it) and the mask of the hole; a one-hot map,
+    /// `[B, K, H, W]` u8.
     pub prompt: Prompt,
+    /// `B` crops `[x0, y0, width, height]`: which part of the whole picture each is, relative to it.
+    pub crops: Vec<[f64; 4]>,
     /// `[B, H, W]` u8, what each pixel shows, where the dataset has it.
     pub label_map: Option<Tensor>,
     /// What each is called.
@@ -47,7 +51,15 @@ pub fn collate(examples: Vec<Example>) -> Result<Batch> {
         same(first, example, "caption", |each| each.caption.is_some())?;
         same(first, example, "label map", |each| each.label_map.is_some())?;
         same(first, example, "latent", |each| each.latent.is_some())?;
+        if let (Some(one), Some(other)) = (&first.given, &example.given) {
+            same_given(first, one, example, other)?;
+        }
+        for word in ["small picture", "mask", "label map"] {
+            same(first, example, word, |each| each.given.as_ref().is_some_and(|given| given.word() == word))?;
+        }
     }
+    let (image, mask) = given(&examples);
+    let encode_crop = first.encode_crop;
     let count = examples.len();
     let mut pixels = Vec::with_capacity(count * first.image.len());
     let latent = first.latent.as_ref().map(|latent| latent.size.map(|side| side as i64));
@@ -55,6 +67,7 @@ pub fn collate(examples: Vec<Example>) -> Result<Batch> {
     let [h, w] = if latent.is_some() { [0, 0] } else { [h, w] };
     let (mut labels, mut latents) = (Vec::new(), Vec::new());
     let (mut class, mut text, mut layout, mut names) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut crops = Vec::with_capacity(count);
     for example in examples {
         pixels.extend_from_slice(&example.image);
         labels.extend(example.label_map.into_iter().flatten());
@@ -62,6 +75,7 @@ pub fn collate(examples: Vec<Example>) -> Result<Batch> {
         class.extend(example.class);
         text.extend(example.caption);
         layout.push(example.boxes);
+        crops.push(example.crop);
         names.push(example.name);
     }
     let b = count as i64;
@@ -71,12 +85,70 @@ pub fn collate(examples: Vec<Example>) -> Result<Batch> {
             text: (!text.is_empty()).then_some(text),
             class: (!class.is_empty()).then(|| Tensor::from_slice(&class)),
             layout: layout.iter().any(|boxes| !boxes.is_empty()).then_some(layout),
+            crops: encode_crop.then(|| crops.clone()),
+            image,
+            mask,
             ..Prompt::default()
         },
         latents: latent.map(|[c, h, w]| tensor(&latents, [b, c, h, w])),
         label_map: (!labels.is_empty()).then(|| tensor(&labels, [b, map[0], map[1]])),
+        crops,
         names,
     })
+}
+
+/// `Prompt.image` and `Prompt.mask`, of examples that are all given the same.
+fn given(examples: &[Example]) -> (Option<Tensor>, Option<Tensor>) {
+    let first = &examples[0];
+    let b = examples.len() as i64;
+    let [_, h, w] = first.size.map(|side| side as i64);
+    match &first.given {
+        None => (None, None),
+        Some(Given::LowResolution { size: [c, h, w], .. }) => {
+            let mut pixels = Vec::new();
+            for example in examples {
+                let Some(Given::LowResolution { image, .. }) = &example.given else {
+                    unreachable!("all alike")
+                };
+                pixels.extend_from_slice(image);
+            }
+            (Some(tensor(&pixels, [b, *c as i64, *h as i64, *w as i64])), None)
+        }
+        Some(Given::Hole { .. }) => {
+            let (mut holes, mut pixels) = (Vec::new(), Vec::new());
+            for example in examples {
+                let Some(Given::Hole { mask }) = &example.given else { unreachable!("all alike") };
+                holes.extend(mask.iter().map(|&hole| f32::from(hole)));
+                // CompVis `scripts/inpaint.py:29`: (1 - mask) * image in [0, 1], which is -1 in [-1, 1].
+                let kept = example.image.iter().zip(mask.iter().cycle());
+                pixels.extend(kept.map(|(&value, &hole)| if hole == 1 { -1. } else { value }));
+            }
+            (Some(tensor(&pixels, [b, 3, h, w])), Some(tensor(&holes, [b, 1, h, w])))
+        }
+        Some(Given::OneHot { labels }) => {
+            let plane = (h * w) as usize;
+            let mut ones = vec![0u8; examples.len() * labels * plane];
+            for (example, ones) in examples.iter().zip(ones.chunks_exact_mut(labels * plane)) {
+                let map = example.label_map.as_ref().expect("a one-hot map has its labels");
+                map.iter().enumerate().for_each(|(at, &label)| ones[usize::from(label) * plane + at] = 1);
+            }
+            (None, Some(tensor(&ones, [b, *labels as i64, h, w])))
+        }
+    }
+}
+
+/// Small pictures of one size, maps of as many labels.
+fn same_given(first: &Example, one: &Given, example: &Example, other: &Given) -> Result<()> {
+    let differs = match (one, other) {
+        (Given::LowResolution { size: one, .. }, Given::LowResolution { size: other, .. }) => one != other,
+        (Given::OneHot { labels: one }, Given::OneHot { labels: other }) => one != other,
+        _ => false,
+    };
+    if differs {
+        let message = format!("has a {} of another size than {} of the same batch", other.word(), first.name);
+        return Err(Error::data(&example.name, message));
+    }
+    Ok(())
 }
 
 /// Elements up to which libtorch runs an operation on the calling thread alone (`at::internal::GRAIN_SIZE`).
@@ -115,8 +187,11 @@ mod tests {
             class: Some(3),
             caption: Some(format!("a {name}")),
             boxes: Vec::new(),
+            encode_crop: false,
+            crop: [0., 0., 1., 1.],
             label_map: Some(vec![1; 8]),
             latent: None,
+            given: None,
             name: name.to_owned(),
         }
     }
@@ -138,6 +213,37 @@ mod tests {
         assert_eq!(batch.prompt.layout.unwrap(), [vec![], vec![boxed]]);
         assert_eq!(batch.label_map.unwrap().size(), [2, 2, 4]);
         assert_eq!(batch.names, ["a", "b"]);
+    }
+
+    #[test]
+    fn what_is_given_becomes_image_and_mask() {
+        let with = |given: Given| {
+            let batch = |name| Example { given: Some(given.clone()), ..example(name, 0.5) };
+            collate(vec![batch("a"), batch("b")]).unwrap().prompt
+        };
+        let small = with(Given::LowResolution { image: vec![0.25; 6], size: [3, 1, 2] });
+        assert_eq!(small.image.unwrap().size(), [2, 3, 1, 2]);
+        assert!(small.mask.is_none());
+        let hole = with(Given::Hole { mask: vec![0, 1, 0, 0, 0, 0, 0, 1] });
+        let (image, mask) = (hole.image.unwrap(), hole.mask.unwrap());
+        assert_eq!((image.size(), mask.size()), (vec![2, 3, 2, 4], vec![2, 1, 2, 4]));
+        assert_eq!((mask.kind(), mask.double_value(&[1, 0, 1, 3])), (tch::Kind::Float, 1.));
+        assert_eq!([image.double_value(&[1, 2, 1, 3]), image.double_value(&[1, 2, 1, 2])], [-1., 0.5]);
+        let map = with(Given::OneHot { labels: 3 }).mask.unwrap();
+        assert_eq!((map.size(), map.kind()), (vec![2, 3, 2, 4], tch::Kind::Uint8));
+        assert_eq!(Vec::<i64>::try_from(map.argmax(1, false).view([-1])).unwrap(), [1; 16]);
+        assert_eq!(map.sum(tch::Kind::Int64).int64_value(&[]), 16);
+    }
+
+    #[test]
+    fn crops_belong_to_the_prompt_where_its_boxes_are_of_the_whole_picture() {
+        let crop = [0.25, 0., 0.5, 1.];
+        let batch = |encode_crop| {
+            let boxes = vec![LayoutBox { class: 1, rect: [0., 0., 0.5, 0.5] }];
+            collate(vec![Example { boxes, crop, encode_crop, ..example("a", 0.) }]).unwrap()
+        };
+        assert_eq!((batch(true).crops, batch(true).prompt.crops), (vec![crop], Some(vec![crop])));
+        assert_eq!((batch(false).crops, batch(false).prompt.crops), (vec![crop], None));
     }
 
     #[test]

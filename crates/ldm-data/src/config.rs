@@ -10,7 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use ldm_core::Result;
 
 use crate::dataset::Dataset;
-use crate::images::{Images, ImagesConfig};
+use crate::images::Images;
+use crate::images_config::ImagesConfig;
 use crate::scenes::{SceneConfig, Scenes};
 use crate::transform::TransformConfig;
 

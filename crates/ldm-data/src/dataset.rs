@@ -48,6 +48,21 @@ pub trait Dataset: Send + Sync {
     /// The names of the classes; empty when the set has none.
     fn classes(&self) -> &[String];
 
+    /// The names of the classes of boxes; empty when the set has none.
+    fn box_classes(&self) -> &[String] {
+        &[]
+    }
+
+    /// The names of a label map's labels; empty when the set has none, or no file names them.
+    fn label_classes(&self) -> &[String] {
+        &[]
+    }
+
+    /// How many examples each shard has, in the order of the indices, where each rank is to read shards of its own.
+    fn shards_by_rank(&self) -> Option<Vec<usize>> {
+        None
+    }
+
     /// What to call the set.
     fn name(&self) -> String;
 

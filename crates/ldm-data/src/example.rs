@@ -13,12 +13,18 @@ pub struct Example {
     pub class: Option<i64>,
     /// Its caption.
     pub caption: Option<String>,
-    /// What is where in it.
+    /// What is where in it; relative to it, or to the whole picture where `encode_crop` says so.
     pub boxes: Vec<LayoutBox>,
+    /// Whether `boxes` are relative to the whole picture, and `crop` belongs to them.
+    pub encode_crop: bool,
+    /// `[x0, y0, width, height]`: which part of the whole picture this is, relative to it; mirrored where it is.
+    pub crop: [f64; 4],
     /// `[H, W]`, what each pixel shows; 0 is the background.
     pub label_map: Option<Vec<u8>>,
     /// What an encoder said of it, kept in its place.
     pub latent: Option<Latent>,
+    /// The condition that is made of it.
+    pub given: Option<Given>,
     /// What to call it: a relative file name, or a number.
     pub name: String,
 }
@@ -30,6 +36,39 @@ pub struct Latent {
     pub values: Vec<f32>,
     /// The shape of `values`.
     pub size: [usize; 3],
+}
+
+/// The condition that is made of a picture.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Given {
+    /// The picture, smaller.
+    LowResolution {
+        /// `[C, h, w]` values in `[-1, 1]`.
+        image: Vec<f32>,
+        /// `[C, h, w]`; `C` is 3.
+        size: [usize; 3],
+    },
+    /// A hole in it.
+    Hole {
+        /// `[H, W]` of 0 and 1; 1 is the hole.
+        mask: Vec<u8>,
+    },
+    /// Its label map, of so many labels.
+    OneHot {
+        /// `K`.
+        labels: usize,
+    },
+}
+
+impl Given {
+    /// What it is called in an error.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::LowResolution { .. } => "small picture",
+            Self::Hole { .. } => "mask",
+            Self::OneHot { .. } => "label map",
+        }
+    }
 }
 
 /// Interleaved 8-bit pixels as planes in `[-1, 1]`.

@@ -1,93 +1,32 @@
 //! The image set of stored pictures: folders, archives, WebDataset shards.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
+use image::GrayImage;
 use ldm_core::{Error, Result};
 
+use crate::beside::Place;
+use crate::boxes::placed;
+use crate::caption_file::CaptionSource;
 use crate::dataset::{Dataset, Peek, fingerprint};
 use crate::decode::{decode, dimensions};
 use crate::example::{Example, to_chw};
+use crate::images_config::ImagesConfig;
+use crate::label_maps::{Labels, mask};
 use crate::listing::{Item, Listing};
+use crate::placement::Placement;
 use crate::rng::Rng;
 use crate::sidecar::{captions_of_json, captions_of_text};
-use crate::transform::{Crop, Transform, TransformConfig};
-
-/// Where pictures lie, which of them count, and how they are prepared.
-///
-/// `path` is a folder, a `.tar`, a `.tar.gz` (all three of one layout), a pattern of shards `a-{000..003}.tar`, or a
-/// list of these. A picture is a file that ends in `.png`, `.jpg`, `.jpeg`, `.webp`, `.bmp`, `.gif`, `.tif` or
-/// `.tiff`; what it is, its content says. Beside `key.png` may stand `key.txt` (a caption a line), `key.cls` (a class
-/// by number or name) and `key.json` (`caption`, `class`). Relative paths are relative to the config's folder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ImagesConfig {
-    /// Where they lie.
-    #[serde(deserialize_with = "crate::config::one_or_many")]
-    pub path: Vec<String>,
-    /// A text file of names, one a line, with or without their endings: only these count.
-    #[serde(default)]
-    pub split: Option<PathBuf>,
-    /// A text file of names: these do not count.
-    #[serde(default)]
-    pub exclude: Option<PathBuf>,
-    /// Where classes come from. They are numbered before `split` and `exclude`, so that all splits agree.
-    #[serde(default)]
-    pub classes: ClassSource,
-    /// Where captions come from.
-    #[serde(default)]
-    pub captions: CaptionSource,
-    /// How pictures are prepared.
-    #[serde(default)]
-    pub transform: TransformConfig,
-}
-
-/// Where classes come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ClassSource {
-    /// From `.cls` or `.json` files if there are any with a class, else from folders if there are any.
-    #[default]
-    Auto,
-    /// From the folders pictures lie in.
-    Folders,
-    /// From `.cls` or `.json` files beside the pictures.
-    Files,
-    /// There are none.
-    None,
-}
-
-/// Where captions come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum CaptionSource {
-    /// From `.txt` or `.json` files beside the pictures if there are any.
-    #[default]
-    Auto,
-    /// There are none.
-    None,
-}
-
-impl ImagesConfig {
-    /// Everything at `path`, prepared by `transform`.
-    pub fn new(path: impl Into<String>, transform: TransformConfig) -> Self {
-        Self {
-            path: vec![path.into()],
-            split: None,
-            exclude: None,
-            classes: ClassSource::default(),
-            captions: CaptionSource::default(),
-            transform,
-        }
-    }
-}
+use crate::task::{Task, TaskConfig};
+use crate::transform::Transform;
 
 /// The image set of stored pictures.
 #[derive(Debug)]
 pub struct Images {
     config: ImagesConfig,
     transform: Transform,
+    labels: Option<Labels>,
+    task: Option<Task>,
     listing: Listing,
     name: String,
 }
@@ -98,17 +37,23 @@ impl Images {
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Format`] for what cannot be listed; [`Error::Data`] when no picture is left, when a
-    /// list names a picture that is not there, and when only some pictures have a class or a caption.
+    /// list names a picture that is not there, and when only some pictures have a class, a caption, a label map or a
+    /// mask; [`Error::Invalid`] for keys that cannot be together.
     pub fn open(config: ImagesConfig, base: &Path) -> Result<Self> {
         let transform = Transform::new(config.transform.clone())?;
+        let labels = config.label_maps.as_ref().map(|maps| Labels::open(maps, base)).transpose()?;
+        if config.task == Some(TaskConfig::Semantic) && labels.is_none() {
+            return Err(Error::invalid("task: semantic needs label_maps"));
+        }
+        let task = config.task.clone().map(|task| Task::new(task, config.transform.size)).transpose()?;
         let listing = Listing::open(&config, base)?;
         let name = config.path.join(", ");
-        Ok(Self { config, transform, listing, name })
+        Ok(Self { config, transform, labels, task, listing, name })
     }
 
     /// The captions of a picture; empty when the set has none.
     fn captions(&self, item: &Item) -> Result<Vec<String>> {
-        let Some(caption) = item.caption else { return Ok(Vec::new()) };
+        let Some(caption) = item.caption else { return Ok(item.texts.clone()) };
         let store = &self.listing.stores[item.store];
         let file = &store.files[caption];
         let bytes = store.read(file)?;
@@ -131,6 +76,25 @@ impl Images {
         let path = self.listing.stores[item.store].path(self.listing.picture(item));
         move |message| Error::data(path, message)
     }
+
+    /// A label map or a mask of a picture of `size`, placed as the picture is.
+    fn map(
+        &self,
+        place: Place,
+        size: (u32, u32),
+        placement: &Placement,
+        read: impl Fn(&[u8]) -> std::result::Result<GrayImage, String>,
+    ) -> Result<Vec<u8>> {
+        let store = &self.listing.stores[place.0];
+        let file = &store.files[place.1];
+        let bad = |message: String| -> Error { Error::data(store.path(file), message) };
+        let map = read(&store.read(file)?).map_err(bad)?;
+        if map.dimensions() != size {
+            let ((w0, h0), (w1, h1)) = (size, map.dimensions());
+            return Err(bad(format!("is {w1}x{h1}, and its picture is {w0}x{h0}")));
+        }
+        Ok(placement.labels(map).into_raw())
+    }
 }
 
 impl Dataset for Images {
@@ -142,29 +106,46 @@ impl Dataset for Images {
         let item = &self.listing.items[index];
         let mut rng = Rng::of(&[seed, index as u64]);
         let picture = decode(&self.bytes(item)?).map_err(self.bad(item))?;
-        let picture = self.transform.apply(picture, &mut rng).map_err(self.bad(item))?;
+        let size = picture.dimensions();
+        let placement = self.transform.place([size.0, size.1], &mut rng).map_err(self.bad(item))?;
+        let picture = placement.picture(picture);
         let captions = self.captions(item)?;
+        let caption = (!captions.is_empty()).then(|| rng.pick(&captions).clone());
+        let encode_crop = self.config.boxes.as_ref().is_some_and(|boxes| boxes.encode_crop);
+        let label_map = match (&self.labels, item.label_map) {
+            (Some(labels), Some(place)) => {
+                Some(self.map(place, size, &placement, |bytes| labels.read(bytes))?)
+            }
+            _ => None,
+        };
+        let mask = item.mask.map(|place| self.map(place, size, &placement, mask)).transpose()?;
+        let boxes = placed(&item.boxes, &placement, encode_crop, &mut rng);
+        let label_count = self.labels.as_ref().map_or(0, |labels| labels.count);
+        let given = self.task.as_ref().map(|task| task.make(&picture, mask, label_count, &mut rng));
         Ok(Example {
             image: to_chw(picture.as_raw()),
             size: [3, picture.height() as usize, picture.width() as usize],
             class: item.class,
-            caption: (!captions.is_empty()).then(|| rng.pick(&captions).clone()),
-            boxes: Vec::new(),
-            label_map: None,
+            caption,
+            boxes,
+            encode_crop,
+            crop: placement.shown(),
+            label_map,
+            given: given.transpose().map_err(self.bad(item))?,
             latent: None,
             name: self.listing.picture(item).name.clone(),
         })
     }
 
     fn without_picture(&self, index: usize, seed: u64) -> Result<Example> {
-        let crop = self.config.transform.crop;
-        if self.config.transform.size.is_none() || matches!(crop, Crop::Random | Crop::RandomSquare) {
+        if self.config.boxes.is_some() || self.labels.is_some() || self.task.is_some() {
             return Ok(Example { image: Vec::new(), ..self.get(index, seed)? });
         }
         let item = &self.listing.items[index];
+        // In the order of `get`, so that the caption is the one that comes with the picture.
         let mut rng = Rng::of(&[seed, index as u64]);
-        // What the transform draws, so that the caption is the one that comes with the picture.
-        let _ = rng.unit();
+        let [width, height] = dimensions(&self.bytes(item)?).map_err(self.bad(item))?;
+        let placement = self.transform.place([width, height], &mut rng).map_err(self.bad(item))?;
         let captions = self.captions(item)?;
         Ok(Example {
             image: Vec::new(),
@@ -172,7 +153,10 @@ impl Dataset for Images {
             class: item.class,
             caption: (!captions.is_empty()).then(|| rng.pick(&captions).clone()),
             boxes: Vec::new(),
+            encode_crop: false,
+            crop: placement.shown(),
             label_map: None,
+            given: None,
             latent: None,
             name: self.listing.picture(item).name.clone(),
         })
@@ -198,12 +182,41 @@ impl Dataset for Images {
 
     fn fingerprint(&self) -> String {
         // Not the paths: a set keeps its fingerprint when it is moved.
-        let config =
-            (&self.config.transform, self.config.classes, self.config.captions, &self.listing.classes);
+        let Self { config, .. } = self;
+        let old = (&config.transform, config.classes, captions_key(config), &self.listing.classes);
         let entries = self.listing.items.iter().map(|item| {
             let picture = self.listing.picture(item);
             (picture.name.as_str(), picture.size)
         });
-        fingerprint("images 1", &config, entries)
+        if config.boxes.is_none() && config.label_maps.is_none() && config.task.is_none() {
+            return fingerprint("images 1", &old, entries);
+        }
+        let boxes = config.boxes.as_ref().map(|boxes| {
+            let all = self.listing.items.iter().map(|item| item.boxes.len()).sum::<usize>();
+            (boxes.min_object_area, boxes.encode_crop, all)
+        });
+        let labels = config.label_maps.as_ref().map(|maps| (maps.n_labels, maps.shift));
+        fingerprint("images 2", &(old, boxes, labels, &config.task), entries)
+    }
+
+    fn box_classes(&self) -> &[String] {
+        &self.listing.box_classes
+    }
+
+    fn label_classes(&self) -> &[String] {
+        self.labels.as_ref().map_or(&[], |labels| &labels.names)
+    }
+
+    fn shards_by_rank(&self) -> Option<Vec<usize>> {
+        self.config.shards_by_rank.then(|| self.listing.shards())
+    }
+}
+
+/// How captions are told in a fingerprint: not by the path of a file.
+fn captions_key(config: &ImagesConfig) -> &'static str {
+    match config.captions {
+        CaptionSource::Auto => "auto",
+        CaptionSource::None => "none",
+        CaptionSource::File(_) => "file",
     }
 }

@@ -5,40 +5,69 @@
 //! - A [`Dataset`] is a list of [`Example`]s, any of which can be made at any time in any thread: [`Images`] are stored
 //!   pictures (folders, archives, WebDataset shards), [`scenes::Scenes`] are drawn.
 //! - [`DatasetConfig`] names one in a config file, [`open_path`] on a command line.
-//! - A [`Transform`] prepares stored pictures; [`resize`] is PIL's, to the last bit.
+//! - A [`Transform`] prepares stored pictures; [`resize`] is PIL's, to the last bit. Its [`Placement`] does the same to a
+//!   picture's label map, mask and boxes.
+//! - [`CaptionFile`], [`BoxesConfig`] and [`LabelMapsConfig`] read what is known of pictures; a [`TaskConfig`] makes a
+//!   condition of them: small pictures, holes, one-hot maps.
 //! - A [`Loader`] makes [`Batch`]es ahead in threads. A batch depends on its [`Position`] and on nothing that came
 //!   before it, so runs resume exactly; it does not depend on the number of workers.
 //! - [`Info`] and [`unreadable`] say what a set holds, and what is wrong with it.
 
+mod annotate;
 mod batch;
+mod beside;
+mod boxes;
+mod caption_file;
 mod classes;
 mod config;
+mod cv_resize;
 mod dataset;
 mod decode;
+mod degradation;
 mod example;
+mod floats;
 mod images;
+mod images_config;
 mod info;
+mod inpainting;
+mod interpolation;
+mod label_maps;
 mod listing;
 mod loader;
 mod maker;
+mod names;
 mod order;
+mod placement;
 mod resize;
 mod rng;
 pub mod scenes;
 mod shards;
 mod sidecar;
 mod store;
+mod super_resolution;
+mod task;
 mod transform;
+mod turns;
 mod workers;
 
 pub use batch::{Batch, collate};
+pub use beside::BesideConfig;
+pub use boxes::BoxesConfig;
+pub use caption_file::{CaptionFile, CaptionSource, Column, Missing};
 pub use config::{DatasetConfig, open_path};
 pub use dataset::{Dataset, Peek};
-pub use example::{Example, Latent};
-pub use images::{CaptionSource, ClassSource, Images, ImagesConfig};
+pub use example::{Example, Given, Latent};
+pub use images::Images;
+pub use images_config::{ClassSource, ImagesConfig};
 pub use info::{Info, unreadable};
+pub use inpainting::{InpaintingConfig, Masks};
+pub use interpolation::Interpolation;
+pub use label_maps::LabelMapsConfig;
 pub use loader::{Loader, LoaderConfig, Position};
 pub use order::Order;
-pub use resize::{Interpolation, resize};
+pub use placement::Placement;
+pub use resize::resize;
 pub use rng::Rng;
+pub use super_resolution::{Degradation, SuperResolutionConfig};
+pub use task::TaskConfig;
 pub use transform::{Crop, Resize, Transform, TransformConfig};

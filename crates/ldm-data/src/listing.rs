@@ -3,11 +3,14 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use ldm_core::{Error, Result};
+use ldm_core::{Error, LayoutBox, Result};
 
+use crate::beside::Place;
+use crate::caption_file::CaptionSource;
 use crate::classes::{self, Classes};
 use crate::decode::ENDINGS;
-use crate::images::{CaptionSource, ClassSource, ImagesConfig};
+use crate::images_config::{ClassSource, ImagesConfig};
+use crate::names::Names;
 use crate::shards::expand;
 use crate::sidecar::{Label, captions_of_json, label_of_json, label_of_text};
 use crate::store::{Store, Stored};
@@ -18,15 +21,24 @@ pub(crate) struct Listing {
     pub(crate) stores: Vec<Store>,
     pub(crate) items: Vec<Item>,
     pub(crate) classes: Vec<String>,
+    /// The names of the classes of boxes.
+    pub(crate) box_classes: Vec<String>,
+    /// How many of the stores hold pictures, the first ones.
+    shards: usize,
 }
 
 /// One picture: where it and its caption lie, by their numbers in a store.
 #[derive(Debug)]
 pub(crate) struct Item {
     pub(crate) store: usize,
-    picture: usize,
+    pub(crate) picture: usize,
     pub(crate) caption: Option<usize>,
+    /// The captions of a file of captions.
+    pub(crate) texts: Vec<String>,
     pub(crate) class: Option<i64>,
+    pub(crate) boxes: Vec<LayoutBox>,
+    pub(crate) label_map: Option<Place>,
+    pub(crate) mask: Option<Place>,
     label: Option<usize>,
 }
 
@@ -40,7 +52,9 @@ impl Listing {
             }
         }
         let items = stores.iter().enumerate().flat_map(|(number, store)| items(number, store)).collect();
-        let mut listing = Self { stores, items, classes: Vec::new() };
+        let shards = stores.len();
+        let mut listing = Self { stores, items, classes: Vec::new(), box_classes: Vec::new(), shards };
+        listing.find_beside(config, base)?;
         if listing.items.is_empty() {
             return Err(Error::data(
                 what,
@@ -50,12 +64,29 @@ impl Listing {
         let Classes { names, of } = listing.classify(config.classes, &what)?;
         listing.classes = names;
         listing.items.iter_mut().zip(of).for_each(|(item, class)| item.class = class);
+        listing.read_boxes(config, base)?;
         listing.select(config, base)?;
         if listing.items.is_empty() {
             return Err(Error::data(what, "no picture is left after `split` and `exclude`"));
         }
-        listing.settle_captions(config.captions, &what)?;
+        if let CaptionSource::File(file) = &config.captions {
+            listing.items.iter_mut().for_each(|item| item.caption = None);
+            listing.read_captions(file, &what, base)?;
+        } else {
+            listing.settle_captions(&config.captions, &what)?;
+        }
+        listing.settle_beside(config, &what)?;
+        if listing.items.is_empty() {
+            return Err(Error::data(what, "no picture is left that has all that was asked for"));
+        }
         Ok(listing)
+    }
+
+    /// How many pictures each shard has, in order.
+    pub(crate) fn shards(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.shards];
+        self.items.iter().for_each(|item| counts[item.store] += 1);
+        counts
     }
 
     pub(crate) fn picture(&self, item: &Item) -> &Stored {
@@ -133,18 +164,13 @@ impl Listing {
     /// The numbers of the pictures a list names; each of its lines must name one.
     fn named(&self, list: &Path) -> Result<HashSet<usize>> {
         let text = std::fs::read_to_string(list).map_err(Error::io(list))?;
-        let mut numbers: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (number, item) in self.items.iter().enumerate() {
-            let name = self.picture(item).name.as_str();
-            numbers.entry(name).or_default().push(number);
-            numbers.entry(self.picture(item).stem()).or_default().push(number);
-        }
+        let names = self.names();
         let mut named = HashSet::new();
         let mut unknown = Vec::new();
         for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
-            match numbers.get(line) {
-                Some(found) => named.extend(found),
-                None => unknown.push(line),
+            match names.find(line) {
+                [] => unknown.push(line),
+                found => named.extend(found),
             }
         }
         match unknown.first() {
@@ -156,9 +182,14 @@ impl Listing {
         }
     }
 
+    /// The pictures by their names.
+    pub(crate) fn names(&self) -> Names<'_> {
+        Names::of(self.items.iter().map(|item| self.picture(item).name.as_str()))
+    }
+
     /// Every picture gets a caption, or none does.
-    fn settle_captions(&mut self, source: CaptionSource, what: &str) -> Result<()> {
-        if source == CaptionSource::None || !self.gives_captions()? {
+    fn settle_captions(&mut self, source: &CaptionSource, what: &str) -> Result<()> {
+        if *source == CaptionSource::None || !self.gives_captions()? {
             self.items.iter_mut().for_each(|item| item.caption = None);
             return Ok(());
         }
@@ -212,7 +243,11 @@ fn items(number: usize, store: &Store) -> Vec<Item> {
                 store: number,
                 picture,
                 caption: find("txt").or(json),
+                texts: Vec::new(),
                 class: None,
+                boxes: Vec::new(),
+                label_map: None,
+                mask: None,
                 label: find("cls").or(json),
             }
         })

@@ -86,7 +86,7 @@ impl Loader {
     /// `start` is past its epoch's end, or when an epoch's last step leaves a rank without a picture.
     pub fn new(dataset: Arc<dyn Dataset>, config: LoaderConfig, start: Position) -> Result<Self> {
         let maker = Maker::new(dataset, &config, true)?;
-        let order = &maker.order;
+        let (order, batches) = (&maker.turns.order, maker.turns.batches());
         if order.starves_a_rank() {
             return Err(Error::invalid(format!(
                 "loader: the last step of an epoch has {} pictures for {} ranks; set drop_last: true",
@@ -94,14 +94,13 @@ impl Loader {
                 order.world
             )));
         }
-        if start.batch >= order.batches() {
+        if start.batch >= batches {
             return Err(Error::invalid(format!(
-                "loader: cannot start at batch {}; an epoch of this dataset has {}",
-                start.batch,
-                order.batches()
+                "loader: cannot start at batch {}; an epoch of this dataset has {batches}",
+                start.batch
             )));
         }
-        let given = start.epoch * order.batches() + start.batch;
+        let given = start.epoch * batches + start.batch;
         Self::start(maker, &config, given, None)
     }
 
@@ -113,7 +112,7 @@ impl Loader {
     pub fn one_pass(dataset: Arc<dyn Dataset>, config: LoaderConfig) -> Result<Self> {
         let config = LoaderConfig { drop_last: false, ..config };
         let maker = Maker::new(dataset, &config, false)?;
-        let end = maker.order.batches();
+        let end = maker.turns.batches();
         Self::start(maker, &config, 0, Some(end))
     }
 
@@ -127,7 +126,7 @@ impl Loader {
 
     /// How many batches an epoch has.
     pub fn batches(&self) -> u64 {
-        self.maker.order.batches()
+        self.maker.turns.batches()
     }
 
     /// Where a loader must start to go on after the batches given so far.
@@ -173,7 +172,7 @@ impl Iterator for Loader {
 impl fmt::Debug for Loader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Loader")
-            .field("order", &self.maker.order)
+            .field("order", &self.maker.turns.order)
             .field("position", &self.position())
             .finish_non_exhaustive()
     }

@@ -9,8 +9,8 @@ use crate::batch::{Batch, collate};
 use crate::dataset::Dataset;
 use crate::example::Example;
 use crate::loader::{LoaderConfig, order};
-use crate::order::Order;
 use crate::rng::Rng;
+use crate::turns::Turns;
 
 /// How many pictures are tried for one place of a batch before the set is given up.
 const TRIES: u64 = 32;
@@ -18,7 +18,7 @@ const TRIES: u64 = 32;
 /// Makes batches: a pure function of their number.
 pub(crate) struct Maker {
     dataset: Arc<dyn Dataset>,
-    pub(crate) order: Order,
+    pub(crate) turns: Turns,
     strict: bool,
     substitute: bool,
 }
@@ -32,7 +32,8 @@ pub(crate) struct Made {
 impl Maker {
     pub(crate) fn new(dataset: Arc<dyn Dataset>, config: &LoaderConfig, substitute: bool) -> Result<Self> {
         let order = order(config, dataset.len())?;
-        Ok(Self { dataset, order, strict: config.strict, substitute })
+        let turns = Turns::new(order, dataset.shards_by_rank().as_deref(), config, substitute)?;
+        Ok(Self { dataset, turns, strict: config.strict, substitute })
     }
 
     /// Makes batch `number`, counted from the start of epoch 0; given up with nothing when `stop` says so. A panic
@@ -47,10 +48,10 @@ impl Maker {
     }
 
     fn make_batch(&self, number: u64, stop: &dyn Fn() -> bool) -> Result<Made> {
-        let (epoch, batch) = (number / self.order.batches(), number % self.order.batches());
-        let mut examples = Vec::with_capacity(self.order.batch_size);
+        let (epoch, batch) = (number / self.turns.batches(), number % self.turns.batches());
+        let mut examples = Vec::with_capacity(self.turns.order.batch_size);
         let mut skipped = Vec::new();
-        for index in self.order.indices(epoch, batch) {
+        for index in self.turns.indices(epoch, batch) {
             if stop() {
                 return Ok(Made { batch: None, skipped });
             }
@@ -67,16 +68,16 @@ impl Maker {
         skipped: &mut Vec<(usize, String)>,
     ) -> Result<Option<Example>> {
         let tries = if self.substitute { TRIES } else { 1 };
-        let mut chance = Rng::of(&[self.order.seed, epoch, index as u64, 1]);
+        let mut chance = Rng::of(&[self.turns.order.seed, epoch, index as u64, 1]);
         let mut candidate = index;
         for _ in 0..tries {
-            let seed = Rng::of(&[self.order.seed, epoch, candidate as u64]).bits();
+            let seed = Rng::of(&[self.turns.order.seed, epoch, candidate as u64]).bits();
             match self.dataset.get(candidate, seed) {
                 Ok(example) => return Ok(Some(example)),
                 Err(error) if self.strict => return Err(error),
                 Err(error) => skipped.push((candidate, error.to_string())),
             }
-            candidate = chance.below(self.order.len as u64) as usize;
+            candidate = self.turns.any(&mut chance);
         }
         if !self.substitute {
             return Ok(None);

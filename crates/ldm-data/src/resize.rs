@@ -5,30 +5,13 @@
 
 use std::f64::consts::PI;
 
-use image::RgbImage;
-use serde::{Deserialize, Serialize};
+use image::{GrayImage, RgbImage};
 
-/// How values between pixels are found. Names and results are PIL's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Interpolation {
-    /// The nearest pixel; not antialiased.
-    Nearest,
-    /// The mean over a pixel's area.
-    Box,
-    /// A triangle.
-    #[serde(alias = "linear")]
-    Bilinear,
-    /// A raised cosine, as sharp as bilinear and less uneven.
-    Hamming,
-    /// A cubic with a = -0.5, as Catmull-Rom.
-    #[default]
-    Bicubic,
-    /// A windowed sinc of three lobes.
-    Lanczos,
-}
+use crate::cv_resize;
+use crate::interpolation::Interpolation;
 
-/// Resizes a picture to `width` by `height` pixels, bit for bit as PIL's `Image.resize`.
+/// Resizes a picture to `width` by `height` pixels, bit for bit as PIL's `Image.resize`; with the names that begin in
+/// `cv_`, as OpenCV's `cv2.resize` (`cv_resize.rs` says how closely).
 ///
 /// Pillow `src/libImaging/Resample.c`: along the rows first, 8 bits in between, weights of 22 bits.
 ///
@@ -36,6 +19,9 @@ pub enum Interpolation {
 /// When a side of either picture is 0.
 pub fn resize(picture: &RgbImage, width: u32, height: u32, interpolation: Interpolation) -> RgbImage {
     assert!(width > 0 && height > 0 && !picture.is_empty(), "a picture without pixels");
+    if let Some(kind) = interpolation.opencv() {
+        return cv_resize::picture(picture, width, height, kind);
+    }
     let mut picture = picture.clone();
     if picture.width() != width {
         picture = along_rows(&picture, width, &taps(picture.width(), width, interpolation));
@@ -44,6 +30,18 @@ pub fn resize(picture: &RgbImage, width: u32, height: u32, interpolation: Interp
         picture = along_columns(&picture, height, &taps(picture.height(), height, interpolation));
     }
     picture
+}
+
+/// A map by the nearest pixel: OpenCV's where `beside` is one of its names, else PIL's.
+pub(crate) fn resize_labels(map: &GrayImage, width: u32, height: u32, beside: Interpolation) -> GrayImage {
+    let nearest = |from: u32, to: u32| -> Vec<u32> {
+        if beside.opencv().is_some() {
+            return cv_resize::nearest(from as usize, to as usize).map(|at| at as u32).collect();
+        }
+        taps(from, to, Interpolation::Nearest).iter().map(|taps| taps.start as u32).collect()
+    };
+    let (columns, rows) = (nearest(map.width(), width), nearest(map.height(), height));
+    GrayImage::from_fn(width, height, |x, y| *map.get_pixel(columns[x as usize], rows[y as usize]))
 }
 
 /// Bits behind the point of a weight: 8 go to the pixel's value, 2 to overshoot.
@@ -82,11 +80,11 @@ impl Interpolation {
     /// How far it reaches, in pixels of the smaller picture.
     fn support(self) -> f64 {
         match self {
-            Self::Nearest => 0.,
             Self::Box => 0.5,
             Self::Bilinear | Self::Hamming => 1.,
             Self::Bicubic => 2.,
             Self::Lanczos => 3.,
+            _ => 0., // the nearest has no weights, and OpenCV's are its own
         }
     }
 

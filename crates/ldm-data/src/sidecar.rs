@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 /// The names a `.json` may give a caption.
-const CAPTION_KEYS: [&str; 3] = ["caption", "text", "prompt"];
+pub(crate) const CAPTION_KEYS: [&str; 3] = ["caption", "text", "prompt"];
 /// The names a `.json` may give a class.
 const CLASS_KEYS: [&str; 3] = ["class", "label", "cls"];
 

@@ -1,12 +1,12 @@
 //! From a stored picture to the picture a model is shown: resize, crop, flip.
 
 use image::RgbImage;
-use image::imageops::{crop_imm, flip_horizontal_in_place};
 use serde::{Deserialize, Serialize};
 
 use ldm_core::{Error, Result};
 
-use crate::resize::{Interpolation, resize};
+use crate::interpolation::Interpolation;
+use crate::placement::{Part, Placement};
 use crate::rng::Rng;
 
 /// How pictures are prepared. Steps are done in this order: resize and crop (or, for `square_crop_first`, crop and
@@ -24,6 +24,13 @@ pub struct TransformConfig {
     pub crop: Crop,
     /// How likely a picture is mirrored left to right.
     pub flip: f64,
+    /// The least side of a square that is cut, as a share of the smaller one, in (0, 1]; with
+    /// `resize: square_crop_first` and `max_crop_f` (the reference's `ImageNetSR`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_crop_f: Option<f64>,
+    /// The largest such share, in (0, 1]; all between are as likely.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_crop_f: Option<f64>,
 }
 
 /// What is resized to what.
@@ -48,7 +55,8 @@ pub enum Crop {
     Center,
     /// Anywhere, all places as likely.
     Random,
-    /// A square of any side from `size` to the smaller one, anywhere; with `resize: square_crop_first`.
+    /// A square of any side from `size` to the smaller one, anywhere; with `resize: square_crop_first`. Its side is
+    /// drawn by `min_crop_f` and `max_crop_f` where they are given.
     RandomSquare,
     /// All of it.
     None,
@@ -62,6 +70,8 @@ impl Default for TransformConfig {
             interpolation: Interpolation::default(),
             crop: Crop::Center,
             flip: 0.,
+            min_crop_f: None,
+            max_crop_f: None,
         }
     }
 }
@@ -102,68 +112,120 @@ impl Transform {
                 return wrong("a size is given, but neither a resize nor a crop that would reach it");
             }
         }
-        Ok(Self(config))
+        match (config.min_crop_f, config.max_crop_f) {
+            (None, None) => Ok(Self(config)),
+            (Some(least), Some(most)) => {
+                if config.size.is_none()
+                    || config.resize != Resize::SquareCropFirst
+                    || config.crop == Crop::Random
+                {
+                    return wrong(
+                        "min_crop_f and max_crop_f need a size, resize: square_crop_first, and crop: random_square or \
+                         center",
+                    );
+                }
+                if !(least > 0. && least <= most && most <= 1.) {
+                    return wrong(&format!(
+                        "expected 0 < min_crop_f <= max_crop_f <= 1, got {least} and {most}"
+                    ));
+                }
+                Ok(Self(config))
+            }
+            _ => wrong("min_crop_f and max_crop_f go together"),
+        }
     }
 
     /// Prepares a picture; what is left to chance is drawn from `rng`.
     ///
     /// # Errors
-    /// What is wrong, in words: the picture is smaller than the crop and nothing resizes it.
+    /// Those of [`Transform::place`].
     pub fn apply(&self, picture: RgbImage, rng: &mut Rng) -> std::result::Result<RgbImage, String> {
-        let config = &self.0;
-        let mut picture = match config.size {
-            Some(size) => self.to_size(picture, size, rng)?,
-            None => picture,
-        };
-        // Drawn even when it cannot matter, so that one key does not change what another draws.
-        if rng.unit() < config.flip {
-            flip_horizontal_in_place(&mut picture);
-        }
-        Ok(picture)
+        let (width, height) = picture.dimensions();
+        Ok(self.place([width, height], rng)?.picture(picture))
     }
 
-    fn to_size(&self, picture: RgbImage, size: u32, rng: &mut Rng) -> std::result::Result<RgbImage, String> {
+    /// Decides what happens to a picture of a width and height; what is left to chance is drawn from `rng`.
+    ///
+    /// # Errors
+    /// What is wrong, in words: the picture is smaller than the crop and nothing resizes it.
+    pub fn place(&self, stored: [u32; 2], rng: &mut Rng) -> std::result::Result<Placement, String> {
         let config = &self.0;
-        let (width, height) = picture.dimensions();
+        let mut placement = match config.size {
+            Some(size) => self.to_size(stored, size, rng)?,
+            None => Placement::whole(config.interpolation),
+        };
+        // Drawn even when it cannot matter, so that one key does not change what another draws.
+        placement.flip = rng.unit() < config.flip;
+        Ok(placement)
+    }
+
+    fn to_size(&self, stored: [u32; 2], size: u32, rng: &mut Rng) -> std::result::Result<Placement, String> {
+        let config = &self.0;
+        let [width, height] = stored;
         let smaller = width.min(height);
         if smaller < size && config.resize == Resize::None {
             return Err(format!(
                 "is {width}x{height}, smaller than the {size}x{size} that are to be cut out of it"
             ));
         }
+        let whole = Placement::whole(config.interpolation);
         Ok(match config.resize {
             Resize::SmallestSide => {
                 // Python's round, as in albumentations: halves to even.
-                let other = |side: u32| {
+                let resized = stored.map(|side| {
                     (f64::from(side) * f64::from(size) / f64::from(smaller)).round_ties_even() as u32
-                };
-                let resized = resize(&picture, other(width), other(height), config.interpolation);
-                self.crop(&resized, size, rng)
+                });
+                let after = self.cut(resized, size, rng);
+                Placement { resized: Some(resized), after, crop: self.shown(resized, after), ..whole }
             }
             Resize::SquareCropFirst => {
-                let side = match config.crop {
-                    Crop::RandomSquare if smaller > size => {
-                        size + rng.below(u64::from(smaller - size + 1)) as u32
-                    }
-                    _ => smaller,
-                };
-                resize(&self.crop(&picture, side, rng), size, size, config.interpolation)
+                let before = self.cut(stored, self.side(smaller, size, rng), rng);
+                let crop = self.shown(stored, before);
+                Placement { before, resized: Some([size; 2]), crop, ..whole }
             }
-            Resize::Exact => resize(&picture, size, size, config.interpolation),
-            Resize::None => self.crop(&picture, size, rng),
+            Resize::Exact => Placement { resized: Some([size; 2]), ..whole },
+            Resize::None => {
+                let after = self.cut(stored, size, rng);
+                Placement { after, crop: self.shown(stored, after), ..whole }
+            }
         })
     }
 
-    fn crop(&self, picture: &RgbImage, side: u32, rng: &mut Rng) -> RgbImage {
+    /// The side of a square that is cut before it is resized.
+    fn side(&self, smaller: u32, size: u32, rng: &mut Rng) -> u32 {
+        let config = &self.0;
+        if let (Some(least), Some(most)) = (config.min_crop_f, config.max_crop_f) {
+            // CompVis `ldm/data/imagenet.py:360`, rounded down.
+            return ((f64::from(smaller) * rng.between(least, most)) as u32).max(1);
+        }
+        match config.crop {
+            Crop::RandomSquare if smaller > size => size + rng.below(u64::from(smaller - size + 1)) as u32,
+            _ => smaller,
+        }
+    }
+
+    /// A square of `side`; none where all is kept.
+    fn cut(&self, [width, height]: [u32; 2], side: u32, rng: &mut Rng) -> Option<Part> {
         let mut start = |length: u32| match self.0.crop {
             Crop::Center => (length - side) / 2,
             _ => rng.below(u64::from(length - side + 1)) as u32,
         };
-        if self.0.crop == Crop::None {
-            return picture.clone();
+        (self.0.crop != Crop::None).then(|| [start(width), start(height), side, side])
+    }
+
+    /// What a cut shows, relative to all of it. taming-transformers `image_transforms.py:36, 72, 78`: a random crop is
+    /// told by its pixels, and the largest square of the middle by the proportions, to half a pixel.
+    fn shown(&self, [width, height]: [u32; 2], cut: Option<Part>) -> [f64; 4] {
+        let (width, height) = (f64::from(width), f64::from(height));
+        let Some([x, y, w, h]) = cut.map(|cut| cut.map(f64::from)) else { return [0., 0., 1., 1.] };
+        if self.0.crop == Crop::Center && w == width.min(height) {
+            return if width > height {
+                [0.5 - height / width / 2., 0., height / width, 1.]
+            } else {
+                [0., 0.5 - width / height / 2., 1., width / height]
+            };
         }
-        let (x, y) = (start(picture.width()), start(picture.height()));
-        crop_imm(picture, x, y, side, side).to_image()
+        [x / width, y / height, w / width, h / height]
     }
 }
 
@@ -278,5 +340,52 @@ mod tests {
             TransformConfig { crop: Crop::None, resize: Resize::None, ..base },
             "a size is given, but neither a resize nor a crop that would reach it",
         );
+        let shares = |least, most| TransformConfig {
+            resize: Resize::SquareCropFirst,
+            min_crop_f: least,
+            max_crop_f: most,
+            ..TransformConfig::square(8)
+        };
+        check(shares(Some(0.5), None), "min_crop_f and max_crop_f go together");
+        check(shares(Some(0.9), Some(0.5)), "expected 0 < min_crop_f <= max_crop_f <= 1, got 0.9 and 0.5");
+        check(
+            TransformConfig { resize: Resize::SmallestSide, ..shares(Some(0.5), Some(1.)) },
+            "min_crop_f and max_crop_f need a size, resize: square_crop_first, and crop: random_square or center",
+        );
+    }
+
+    #[test]
+    fn a_square_may_be_a_share_of_the_smaller_side() {
+        let config = TransformConfig {
+            resize: Resize::SquareCropFirst,
+            crop: Crop::RandomSquare,
+            min_crop_f: Some(0.5),
+            max_crop_f: Some(1.),
+            ..TransformConfig::square(8)
+        };
+        let transform = Transform::new(config).unwrap();
+        let sides: Vec<u32> = (0..500)
+            .map(|seed| transform.place([60, 40], &mut Rng::of(&[seed])).unwrap().before.unwrap()[2])
+            .collect();
+        assert!(sides.iter().all(|side| (20..40).contains(side)), "{sides:?}");
+        let mean = f64::from(sides.iter().sum::<u32>()) / 500.;
+        assert!((mean - 29.5).abs() < 0.8, "{mean}"); // standard deviation 0.26
+    }
+
+    #[test]
+    fn a_crop_remembers_what_it_shows() {
+        let place = |config: TransformConfig, seed| {
+            Transform::new(config).unwrap().place([60, 40], &mut Rng::of(&[seed])).unwrap()
+        };
+        let middle = place(TransformConfig::square(20), 0);
+        assert_eq!(middle.crop, [0.5 - 40. / 60. / 2., 0., 40. / 60., 1.]);
+        let random = TransformConfig { crop: Crop::Random, flip: 1., ..TransformConfig::square(20) };
+        for seed in 0..50 {
+            let placement = place(random.clone(), seed);
+            let [x, ..] = placement.after.unwrap();
+            assert_eq!(placement.crop, [f64::from(x) / 30., 0., 20. / 30., 1.]);
+            let shown = placement.shown()[0];
+            assert!((shown - f64::from(10 - x) / 30.).abs() < 1e-12, "{x}: {shown}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Real sets: CIFAR-10, photographs, emoji. They lie in `../shared/data` beside the repository, or where `LDM_DATA`
+//! Real sets: CIFAR-10, photographs, emoji, boxes, label maps, holes. They lie in `../shared/data` beside the repository, or where `LDM_DATA`
 //! says; where they are absent these tests say so and pass.
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ldm_data::{
-    Crop, Dataset, Images, ImagesConfig, Info, Loader, LoaderConfig, Position, TransformConfig, open_path,
-    unreadable,
+    Crop, Dataset, DatasetConfig, Images, ImagesConfig, Info, Loader, LoaderConfig, Position,
+    TransformConfig, open_path, unreadable,
 };
 
 fn data(name: &str) -> Option<PathBuf> {
@@ -75,4 +75,80 @@ fn emoji_with_their_captions() {
         ..ImagesConfig::new(path.to_str().unwrap(), TransformConfig::square(32))
     };
     assert_eq!(Images::open(config, Path::new("")).unwrap().len(), 184);
+}
+
+/// A set of `params`, its paths in `folder`.
+fn open_in(folder: &Path, params: &str) -> Arc<dyn Dataset> {
+    let text = format!("target: images\nparams: {{{params}}}");
+    let config: DatasetConfig = ldm_core::config::parse(&text, "set.yaml", &[]).unwrap();
+    config.open(folder).unwrap()
+}
+
+#[test]
+fn emoji_with_captions_of_a_table() {
+    let Some(path) = data("emoji/emoji128.tar") else { return };
+    let set = open_in(
+        path.parent().unwrap(),
+        "path: emoji128.tar, captions: {file: captions.tsv, name: key, caption: caption}",
+    );
+    let beside = open_path(&path, TransformConfig::default()).unwrap();
+    for index in (0..set.len()).step_by(100) {
+        assert_eq!(set.peek(index).unwrap(), beside.peek(index).unwrap());
+    }
+}
+
+#[test]
+fn pictures_with_boxes_and_captions() {
+    let Some(path) = data("boxes/coco_mini_images.tar") else { return };
+    let set = open_in(
+        path.parent().unwrap(),
+        "path: coco_mini_images.tar, boxes: {annotations: coco_mini_train.json, encode_crop: true}, \
+         captions: {file: coco_mini_captions.json, missing: skip}, transform: {size: 64, crop: random, flip: 0.5}",
+    );
+    assert_eq!((set.len(), set.box_classes().len(), &set.box_classes()[1][..]), (40, 80, "traffic light"));
+    let batch =
+        Loader::new(set, LoaderConfig::new(8, 0), Position::default()).unwrap().next().unwrap().unwrap();
+    assert_eq!(batch.prompt.crops.as_ref(), Some(&batch.crops));
+    let layout = batch.prompt.layout.unwrap();
+    assert!(layout.iter().all(|boxes| boxes.len() <= 30) && layout.iter().flatten().count() > 16);
+    let all = open_in(
+        path.parent().unwrap(),
+        "path: aquarium_images.tar, boxes: {annotations: aquarium_train.json}",
+    );
+    assert_eq!((all.len(), all.box_classes().len()), (395, 7));
+}
+
+#[test]
+fn pictures_with_label_maps() {
+    let Some(path) = data("segmentation/camvid_val.tar") else { return };
+    let set = open_in(
+        path.parent().unwrap(),
+        "path: camvid_val.tar, classes: none, task: {target: semantic}, transform: {size: 64, crop: random}, \
+         label_maps: {files: {folder: labels}, classes_file: camvid_classes.json}",
+    );
+    assert_eq!((set.len(), &set.label_classes()[3][..]), (101, "Road"));
+    let batch =
+        Loader::new(set, LoaderConfig::new(8, 0), Position::default()).unwrap().next().unwrap().unwrap();
+    assert_eq!(batch.prompt.mask.unwrap().size(), [8, 12, 64, 64]);
+    // A road in front of the car, in every picture.
+    let below = batch.label_map.unwrap().narrow(1, 56, 8).eq(3).to_kind(tch::Kind::Float);
+    assert!(below.mean(tch::Kind::Float).double_value(&[]) > 0.5);
+}
+
+#[test]
+fn the_references_examples_of_holes() {
+    let Some(path) = data("photos/inpainting.tar") else { return };
+    let set = open_in(
+        path.parent().unwrap(),
+        "path: inpainting.tar, classes: none, \
+         task: {target: inpainting, params: {masks: {target: files, params: {suffix: _mask}}}}",
+    );
+    assert_eq!(set.len(), 7);
+    let config = LoaderConfig::new(7, 0);
+    let batch = Loader::one_pass(set, config).unwrap().next().unwrap().unwrap();
+    let mask = batch.prompt.mask.unwrap();
+    assert_eq!(mask.size(), [7, 1, 512, 512]);
+    let shares =
+        Vec::<f64>::try_from(mask.mean_dim([1i64, 2, 3].as_slice(), false, tch::Kind::Double)).unwrap();
+    assert!(shares.iter().all(|share| (0.005..0.5).contains(share)), "{shares:?}");
 }

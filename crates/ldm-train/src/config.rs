@@ -219,7 +219,8 @@ fn three() -> usize {
 }
 
 /// Keys whose values are files or folders.
-const PATH_KEYS: [&str; 5] = ["path", "ckpt_path", "split", "exclude", "remap"];
+const PATH_KEYS: [&str; 8] =
+    ["path", "ckpt_path", "split", "exclude", "remap", "annotations", "file", "classes_file"];
 
 impl RunConfig {
     /// Reads a config file with `overrides` (`a.b.c=value`).

@@ -240,6 +240,18 @@ impl Dataset for LatentCache {
         self.views.sets[0].classes()
     }
 
+    fn box_classes(&self) -> &[String] {
+        self.views.sets[0].box_classes()
+    }
+
+    fn label_classes(&self) -> &[String] {
+        self.views.sets[0].label_classes()
+    }
+
+    fn shards_by_rank(&self) -> Option<Vec<usize>> {
+        self.views.sets[0].shards_by_rank()
+    }
+
     fn name(&self) -> String {
         self.views.sets[0].name()
     }

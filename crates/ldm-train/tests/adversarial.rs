@@ -173,7 +173,7 @@ fn objective(text: &str) -> AutoencoderObjective {
 fn batch(seed: u64) -> Batch {
     let like = Tensor::zeros([4, 3, 16, 16], (Kind::Float, tch::Device::Cpu));
     let images = Seeded::new(seed..seed + 4).like(&like).tanh();
-    Batch { images, prompt: Prompt::default(), label_map: None, names: Vec::new(), latents: None }
+    Batch { images, prompt: Prompt::default(), label_map: None, crops: Vec::new(), names: Vec::new(), latents: None }
 }
 
 #[test]

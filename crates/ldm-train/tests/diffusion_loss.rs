@@ -54,6 +54,7 @@ fn batch(images: &Tensor, class: &Tensor) -> Batch {
         latents: None,
         prompt: Prompt { class: Some(class.shallow_clone()), ..Prompt::default() },
         label_map: None,
+        crops: Vec::new(),
         names: vec!["a".into()],
     }
 }

@@ -67,7 +67,7 @@ fn batches() -> Loader {
 
 fn nothing() -> Batch {
     let images = Tensor::zeros([1, 3, 1, 1], (Kind::Float, test_device()));
-    Batch { images, latents: None, prompt: Prompt::default(), label_map: None, names: Vec::new() }
+    Batch { images, latents: None, prompt: Prompt::default(), label_map: None, crops: Vec::new(), names: Vec::new() }
 }
 
 /// The base, trained as far as a formula goes: nothing is zero.

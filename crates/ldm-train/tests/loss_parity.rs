@@ -105,6 +105,7 @@ impl Desk {
             images: image.shallow_clone(),
             prompt: Prompt::default(),
             label_map: None,
+            crops: Vec::new(),
             names: Vec::new(),
             latents: None,
         };

@@ -10,6 +10,7 @@ mod paint;
 mod scene;
 mod words;
 
+use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 use ldm_core::{Error, Result};
@@ -22,6 +23,7 @@ pub use words::{Colour, Fill, Ground, Place, Shape, Size, Texture};
 use crate::dataset::{Dataset, Peek, fingerprint};
 use crate::example::{Example, to_chw};
 use crate::rng::{Rng, mix};
+use crate::task::{Task, TaskConfig};
 
 /// Which scenes, how many, how large.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +42,9 @@ pub struct SceneConfig {
     pub seed: u64,
     /// No scene is in both splits.
     pub split: Split,
+    /// A condition made of each scene beside what is known of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task: Option<TaskConfig>,
 }
 
 /// The two halves of all scenes of a seed.
@@ -61,6 +66,7 @@ impl Default for SceneConfig {
             count: 100_000,
             seed: 0,
             split: Split::Train,
+            task: None,
         }
     }
 }
@@ -70,6 +76,9 @@ impl Default for SceneConfig {
 pub struct Scenes {
     config: SceneConfig,
     classes: Vec<String>,
+    /// `background`, then the classes.
+    labels: Vec<String>,
+    task: Option<Task>,
 }
 
 impl Scenes {
@@ -98,8 +107,15 @@ impl Scenes {
         if config.count == 0 {
             return Err(Error::invalid("scenes: count must be at least 1"));
         }
-        let classes = Shape::ALL.iter().map(|shape| shape.word().to_owned()).collect();
-        Ok(Self { config, classes })
+        let task = config.task.clone().map(|task| Task::new(task, Some(config.size))).transpose()?;
+        if task.as_ref().is_some_and(Task::needs_files) {
+            return Err(Error::invalid(
+                "scenes: masks in files are for stored pictures; expected masks that are drawn",
+            ));
+        }
+        let classes: Vec<String> = Shape::ALL.iter().map(|shape| shape.word().to_owned()).collect();
+        let labels = [vec!["background".to_owned()], classes.clone()].concat();
+        Ok(Self { config, classes, labels, task })
     }
 
     /// Scene number `index`. Classes take turns, so that any ten scenes in a row hold each of the ten once.
@@ -123,17 +139,31 @@ impl Dataset for Scenes {
         self.config.count
     }
 
-    fn get(&self, index: usize, _seed: u64) -> Result<Example> {
+    /// The seed decides what the task leaves to chance; the scene it does not change.
+    fn get(&self, index: usize, seed: u64) -> Result<Example> {
         assert!(index < self.len(), "scene {index} of {}", self.len());
         let scene = self.scene(index);
         let drawing = scene.draw(self.config.size);
         let side = self.config.size as usize;
+        let given = match &self.task {
+            None => None,
+            Some(task) => {
+                let picture = RgbImage::from_raw(drawing.side, drawing.side, drawing.pixels.clone());
+                let picture = picture.expect("three bytes a pixel");
+                let mut rng = Rng::of(&[seed, index as u64]);
+                let made = task.make(&picture, None, self.labels.len(), &mut rng);
+                Some(made.map_err(|message| Error::data(Self::example_name(index), message))?)
+            }
+        };
         Ok(Example {
             image: to_chw(&drawing.pixels),
             size: [3, side, side],
             class: Some(scene.objects[0].shape as i64),
             caption: Some(scene.caption()),
             boxes: scene.boxes(),
+            encode_crop: false,
+            crop: [0., 0., 1., 1.],
+            given,
             label_map: Some(drawing.labels),
             latent: None,
             name: Self::example_name(index),
@@ -152,6 +182,14 @@ impl Dataset for Scenes {
 
     fn classes(&self) -> &[String] {
         &self.classes
+    }
+
+    fn box_classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    fn label_classes(&self) -> &[String] {
+        &self.labels
     }
 
     fn name(&self) -> String {

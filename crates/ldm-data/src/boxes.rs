@@ -1,0 +1,199 @@
+//! Labelled boxes of stored pictures: COCO's annotations.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use ldm_core::{Error, LayoutBox, Result};
+
+use crate::placement::{Placement, mirrored};
+use crate::rng::Rng;
+
+/// Boxes out of COCO's JSON, and which pictures have a number of them that counts: all others are left out of the set.
+///
+/// taming-transformers `data/annotated_objects_coco.py`. Its `crop_method` is the transform here: `none` is
+/// `resize: exact`, `center` and `random-1d` are `crop: center` and `crop: random`, `random-2d` is
+/// `resize: square_crop_first, crop: random_square`; its `random_flip` is `flip: 0.5`.
+///
+/// Classes are numbered by their ids, sorted as texts, less one called `other`. `iscrowd` changes nothing: the reference
+/// asks whether the number is `True`, which it never is. Boxes come in an order drawn by the seed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BoxesConfig {
+    /// A JSON of COCO's, or a list of them that share their images (things and stuff). A picture they name must be there.
+    #[serde(deserialize_with = "crate::config::one_or_many")]
+    pub annotations: Vec<String>,
+    /// Boxes of this share of the picture or less do not count.
+    #[serde(default = "min_object_area")]
+    pub min_object_area: f64,
+    /// The fewest boxes of a picture.
+    #[serde(default = "min_objects")]
+    pub min_objects_per_image: usize,
+    /// The most boxes of a picture; a model of 92 tokens has room for 30.
+    #[serde(default = "max_objects")]
+    pub max_objects_per_image: usize,
+    /// Whether boxes stay relative to the whole picture, and the crop is told beside them (`Prompt.crops`; two of a
+    /// model's 92 tokens). Otherwise they are relative to what is shown.
+    #[serde(default)]
+    pub encode_crop: bool,
+}
+
+fn min_object_area() -> f64 {
+    1e-5
+}
+
+fn min_objects() -> usize {
+    2
+}
+
+fn max_objects() -> usize {
+    30
+}
+
+impl BoxesConfig {
+    /// The reference's thresholds, over one file.
+    pub fn new(annotations: impl Into<String>) -> Self {
+        Self {
+            annotations: vec![annotations.into()],
+            min_object_area: min_object_area(),
+            min_objects_per_image: min_objects(),
+            max_objects_per_image: max_objects(),
+            encode_crop: false,
+        }
+    }
+}
+
+/// The boxes of every picture that a set of annotations names.
+#[derive(Debug)]
+pub(crate) struct Annotations {
+    pub(crate) classes: Vec<String>,
+    /// The boxes of each file name that has enough and not too many.
+    pub(crate) boxes: BTreeMap<String, Vec<LayoutBox>>,
+}
+
+impl Annotations {
+    pub(crate) fn read(config: &BoxesConfig, base: &Path) -> Result<Self> {
+        if config.min_objects_per_image > config.max_objects_per_image {
+            return Err(Error::invalid(format!(
+                "boxes: expected min_objects_per_image at most max_objects_per_image, got {} and {}",
+                config.min_objects_per_image, config.max_objects_per_image
+            )));
+        }
+        let mut documents = Vec::new();
+        for name in &config.annotations {
+            let path = base.join(name);
+            let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+            let value: Value = serde_json::from_slice(&bytes)
+                .map_err(|error| Error::format(&path, format!("not JSON: {error}")))?;
+            documents.push((path, value));
+        }
+        // As texts: "10" comes before "2".
+        let mut categories = BTreeMap::new();
+        for (path, document) in &documents {
+            for each in list(document, "categories", path)? {
+                let name = each["name"].as_str().ok_or_else(|| lacks(path, "a category", "name"))?;
+                if name != "other" {
+                    categories.insert(id(each, "id", "a category", path)?, name.to_owned());
+                }
+            }
+        }
+        let numbers: HashMap<&str, i64> = categories.keys().map(String::as_str).zip(0..).collect();
+        let (path, first) =
+            documents.first().ok_or_else(|| Error::invalid("boxes: annotations names no file"))?;
+        let images = images(first, path)?;
+        let mut boxes: BTreeMap<&str, Vec<LayoutBox>> = BTreeMap::new();
+        for (path, document) in &documents {
+            for each in list(document, "annotations", path)? {
+                let image = id(each, "image_id", "an annotation", path)?;
+                let Some((name, size)) = images.get(&image) else {
+                    return Err(Error::data(path, format!("no image has the id {image} of an annotation")));
+                };
+                let Some(&class) = numbers.get(id(each, "category_id", name, path)?.as_str()) else {
+                    continue;
+                };
+                let rect = rect(each, *size).ok_or_else(|| lacks(path, name, "bbox of four numbers"))?;
+                let of_picture = boxes.entry(name).or_default();
+                if rect[2] * rect[3] > config.min_object_area {
+                    of_picture.push(LayoutBox { class, rect });
+                }
+            }
+        }
+        let counts = config.min_objects_per_image..=config.max_objects_per_image;
+        // As the reference, pictures without any annotation never count, whatever the fewest.
+        let boxes = boxes.into_iter().filter(|(_, boxes)| counts.contains(&boxes.len()));
+        Ok(Self {
+            boxes: boxes.map(|(name, boxes)| (name.to_owned(), boxes)).collect(),
+            classes: categories.into_values().collect(),
+        })
+    }
+}
+
+/// File name and size in pixels of each image, by its id.
+fn images(document: &Value, path: &Path) -> Result<HashMap<String, (String, [f64; 2])>> {
+    let mut images = HashMap::new();
+    for each in list(document, "images", path)? {
+        let name = each["file_name"].as_str().ok_or_else(|| lacks(path, "an image", "file_name"))?;
+        let side = |key| each[key].as_f64().filter(|side| *side > 0.).ok_or_else(|| lacks(path, name, key));
+        images.insert(id(each, "id", name, path)?, (name.to_owned(), [side("width")?, side("height")?]));
+    }
+    Ok(images)
+}
+
+fn rect(annotation: &Value, [width, height]: [f64; 2]) -> Option<[f64; 4]> {
+    let sides: Vec<f64> = annotation["bbox"].as_array()?.iter().filter_map(Value::as_f64).collect();
+    let [x, y, w, h] = sides[..] else { return None };
+    Some([x / width, y / height, w / width, h / height])
+}
+
+fn list<'a>(document: &'a Value, key: &str, path: &Path) -> Result<&'a Vec<Value>> {
+    document[key].as_array().ok_or_else(|| lacks(path, "it", key))
+}
+
+fn id(value: &Value, key: &str, what: &str, path: &Path) -> Result<String> {
+    match &value[key] {
+        Value::Number(number) => Ok(number.to_string()),
+        Value::String(text) => Ok(text.clone()),
+        _ => Err(lacks(path, what, key)),
+    }
+}
+
+fn lacks(path: &Path, what: &str, key: &str) -> Error {
+    Error::data(path, format!("not COCO's annotations: {what} has no `{key}`"))
+}
+
+/// What is left of boxes in a picture that is cropped and mirrored, in a new order.
+///
+/// taming-transformers `objects_center_points.py:144` `build`: shuffled, then those that share no area with the crop
+/// are left out, then `rescale_annotations` (`conditional_builder/utils.py:56`). It clamps a box's start to the crop
+/// and does not take what was cut off from its extent: a box that begins before the crop reaches too far.
+pub(crate) fn placed(
+    boxes: &[LayoutBox],
+    placement: &Placement,
+    encode_crop: bool,
+    rng: &mut Rng,
+) -> Vec<LayoutBox> {
+    let mut boxes = boxes.to_vec();
+    // Fisher and Yates' shuffle, as Python's.
+    for last in (1..boxes.len()).rev() {
+        boxes.swap(last, rng.below(last as u64 + 1) as usize);
+    }
+    boxes.retain(|each| shared_area(each.rect, placement.crop) > 0.);
+    let within = if encode_crop { [0., 0., 1., 1.] } else { placement.crop };
+    for each in &mut boxes {
+        let [x, y, width, height] = each.rect;
+        let x = ((x - within[0]) / within[2]).clamp(0., 1.);
+        let y = ((y - within[1]) / within[3]).clamp(0., 1.);
+        each.rect = [x, y, (width / within[2]).min(1. - x), (height / within[3]).min(1. - y)];
+        if placement.flip {
+            each.rect = mirrored(each.rect);
+        }
+    }
+    boxes
+}
+
+fn shared_area(a: [f64; 4], b: [f64; 4]) -> f64 {
+    let overlap = |k: usize| ((a[k] + a[k + 2]).min(b[k] + b[k + 2]) - a[k].max(b[k])).max(0.);
+    overlap(0) * overlap(1)
+}

@@ -1,0 +1,241 @@
+//! Label maps of stored pictures: what each pixel shows, as a grey or palette PNG.
+
+use std::collections::HashMap;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use image::GrayImage;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use ldm_core::{Error, Result};
+
+use crate::beside::BesideConfig;
+
+/// Label maps beside the pictures. A PNG's values are its labels: of a palette the index, of grey the value.
+///
+/// taming-transformers `data/sflckr.py` `SegmentationBase`. A map is resized by the nearest pixel (OpenCV's, where the
+/// transform's interpolation is), cropped and mirrored as its picture is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabelMapsConfig {
+    /// Which files they are.
+    pub files: BesideConfig,
+    /// How many labels there are, numbered from 0. Left out, as many as `classes_file` names.
+    #[serde(default)]
+    pub n_labels: Option<usize>,
+    /// Whether every value is one too low and 255 is 0: COCO's, where 255 stands for nothing.
+    #[serde(default)]
+    pub shift: bool,
+    /// A JSON whose `classes` have an `id` (the value in the maps), a `name`, and where values have gaps an `index`.
+    #[serde(default)]
+    pub classes_file: Option<PathBuf>,
+}
+
+/// What values mean.
+#[derive(Debug)]
+pub(crate) struct Labels {
+    /// The name of each label; empty where no file names them.
+    pub(crate) names: Vec<String>,
+    pub(crate) count: usize,
+    /// The label of each value; none where it has none.
+    of: Vec<Option<u8>>,
+}
+
+impl Labels {
+    pub(crate) fn open(config: &LabelMapsConfig, base: &Path) -> Result<Self> {
+        let (mut names, mut of) = (Vec::new(), vec![None; 256]);
+        let mut named = None;
+        if let Some(file) = &config.classes_file {
+            let path = base.join(file);
+            let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+            let labels = classes(&bytes).map_err(|message| Error::data(&path, message))?;
+            let count = labels.values().map(|(label, _)| usize::from(*label) + 1).max().unwrap_or(0);
+            names = vec![String::new(); count];
+            for (value, (label, name)) in labels {
+                of[usize::from(value)] = Some(label);
+                names[usize::from(label)] = name;
+            }
+            named = Some(count);
+        }
+        let count = config.n_labels.or(named).ok_or_else(|| {
+            Error::invalid("label_maps: expected n_labels, or a classes_file that names them")
+        })?;
+        if !(1..=256).contains(&count) {
+            return Err(Error::invalid(format!("label_maps: n_labels must be 1 to 256, got {count}")));
+        }
+        if named.is_some_and(|named| named > count) {
+            return Err(Error::invalid(format!(
+                "label_maps: n_labels is {count}, and the classes_file has labels up to {}",
+                names.len() - 1
+            )));
+        }
+        if named.is_none() {
+            of = (0..256).map(|value| u8::try_from(value).ok().filter(|_| value < count)).collect();
+        }
+        if config.shift {
+            if named.is_none() {
+                // CompVis' uint8 + 1: 255 becomes 0.
+                of = (0..=255u8)
+                    .map(|v| Some(v.wrapping_add(1)).filter(|v| usize::from(*v) < count))
+                    .collect();
+            } else {
+                of.rotate_left(1);
+            }
+        }
+        Ok(Self { names, count, of })
+    }
+
+    /// The labels of a map; the error says which value is none, and where.
+    pub(crate) fn read(&self, bytes: &[u8]) -> std::result::Result<GrayImage, String> {
+        let mut map = values(bytes)?;
+        for (x, y, pixel) in map.enumerate_pixels_mut() {
+            let value = pixel.0[0];
+            pixel.0[0] = self.of[usize::from(value)].ok_or_else(|| {
+                format!(
+                    "has the value {value} at column {x}, row {y}, which is none of {} labels",
+                    self.count
+                )
+            })?;
+        }
+        Ok(map)
+    }
+}
+
+/// The label and the name of each value, of a classes file.
+fn classes(bytes: &[u8]) -> std::result::Result<HashMap<u8, (u8, String)>, String> {
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| format!("not JSON: {error}"))?;
+    let list = value["classes"].as_array().ok_or("has no list `classes`")?;
+    let byte = |each: &Value, key: &str| {
+        each[key]
+            .as_u64()
+            .and_then(|number| u8::try_from(number).ok())
+            .ok_or_else(|| format!("a class has no `{key}` within 0 to 255: {each}"))
+    };
+    let one = |each: &Value| {
+        let id = byte(each, "id")?;
+        let label = if each.get("index").is_some() { byte(each, "index")? } else { id };
+        Ok((id, (label, each["name"].as_str().unwrap_or_default().to_owned())))
+    };
+    list.iter().map(one).collect()
+}
+
+/// The values of a grey or palette PNG, whatever its bits.
+fn values(bytes: &[u8]) -> std::result::Result<GrayImage, String> {
+    let broken = |error: png::DecodingError| format!("cannot be decoded as a PNG: {error}");
+    let mut reader = png::Decoder::new(Cursor::new(bytes)).read_info().map_err(broken)?;
+    let (colour, depth) = reader.output_color_type();
+    let bits = depth as usize;
+    if !matches!(colour, png::ColorType::Grayscale | png::ColorType::Indexed) || bits > 8 {
+        return Err(format!("is {colour:?} of {bits} bits, expected a grey or palette PNG of at most 8"));
+    }
+    let size = reader.output_buffer_size().ok_or("is too large")?;
+    let mut buffer = vec![0; size];
+    let frame = reader.next_frame(&mut buffer).map_err(broken)?;
+    let (width, height) = (frame.width, frame.height);
+    let mut values = Vec::with_capacity((width * height) as usize);
+    for row in buffer.chunks_exact(frame.line_size).take(height as usize) {
+        // The first pixel is in the highest bits of a byte.
+        let value = |x: usize| (row[x * bits / 8] >> (8 - bits - x * bits % 8)) & (0xff >> (8 - bits)) as u8;
+        values.extend((0..width as usize).map(value));
+    }
+    Ok(GrayImage::from_raw(width, height, values).expect("a value a pixel"))
+}
+
+/// Whether a mask's pixel is to be filled: white, to the half. CompVis `scripts/inpaint.py:25`.
+pub(crate) fn mask(bytes: &[u8]) -> std::result::Result<GrayImage, String> {
+    let mut mask = image::DynamicImage::ImageRgb8(crate::decode::decode(bytes)?).into_luma8();
+    mask.pixels_mut().for_each(|pixel| pixel.0[0] = u8::from(pixel.0[0] >= 128));
+    Ok(mask)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn png_of(colour: png::ColorType, depth: png::BitDepth, width: u32, rows: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let stride =
+            (width as usize * depth as usize).div_ceil(8) * if colour == png::ColorType::Rgb { 3 } else { 1 };
+        let mut encoder = png::Encoder::new(&mut bytes, width, (rows.len() / stride) as u32);
+        encoder.set_color(colour);
+        encoder.set_depth(depth);
+        if colour == png::ColorType::Indexed {
+            encoder.set_palette((0..48).collect::<Vec<u8>>());
+        }
+        encoder.write_header().unwrap().write_image_data(rows).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn values_are_indices_whatever_their_bits() {
+        let check = |colour, depth, rows: &[u8], expected: &[u8]| {
+            let map = values(&png_of(colour, depth, 3, rows)).unwrap();
+            assert_eq!(map.as_raw(), expected, "{colour:?} {depth:?}");
+        };
+        check(png::ColorType::Grayscale, png::BitDepth::Eight, &[7, 0, 255], &[7, 0, 255]);
+        check(png::ColorType::Indexed, png::BitDepth::Eight, &[3, 9, 15], &[3, 9, 15]);
+        check(png::ColorType::Indexed, png::BitDepth::Four, &[0x3f, 0x90], &[3, 15, 9]);
+        check(png::ColorType::Grayscale, png::BitDepth::Two, &[0b0111_1000], &[1, 3, 2]);
+        check(png::ColorType::Indexed, png::BitDepth::One, &[0b1010_0000], &[1, 0, 1]);
+        let rgb = png_of(png::ColorType::Rgb, png::BitDepth::Eight, 1, &[1, 2, 3]);
+        assert_eq!(
+            values(&rgb).unwrap_err(),
+            "is Rgb of 8 bits, expected a grey or palette PNG of at most 8"
+        );
+        assert!(values(b"no").unwrap_err().starts_with("cannot be decoded as a PNG"));
+    }
+
+    fn labels(n_labels: Option<usize>, shift: bool, classes: Option<&str>) -> Result<Labels> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("classes.json");
+        if let Some(classes) = classes {
+            std::fs::write(&file, classes).unwrap();
+        }
+        let config = LabelMapsConfig {
+            files: BesideConfig::default(),
+            n_labels,
+            shift,
+            classes_file: classes.map(|_| file),
+        };
+        Labels::open(&config, Path::new(""))
+    }
+
+    fn read(labels: &Labels, values: &[u8]) -> std::result::Result<Vec<u8>, String> {
+        let png = png_of(png::ColorType::Grayscale, png::BitDepth::Eight, values.len() as u32, values);
+        labels.read(&png).map(GrayImage::into_raw)
+    }
+
+    #[test]
+    fn values_become_labels() {
+        let plain = labels(Some(3), false, None).unwrap();
+        assert_eq!(read(&plain, &[0, 2]).unwrap(), [0, 2]);
+        let message = read(&plain, &[0, 3]).unwrap_err();
+        assert_eq!(message, "has the value 3 at column 1, row 0, which is none of 3 labels");
+        // COCO's 182 and nothing: taming's n_labels is 183.
+        let coco = labels(Some(183), true, None).unwrap();
+        assert_eq!(read(&coco, &[255, 0, 181]).unwrap(), [0, 1, 182]);
+        assert!(read(&coco, &[182]).is_err());
+        let named = labels(
+            None,
+            false,
+            Some(r#"{"classes": [{"id": 0, "name": "no", "index": 0}, {"id": 200, "name": "rug", "index": 1}]}"#),
+        )
+        .unwrap();
+        assert_eq!((named.count, &named.names[1][..]), (2, "rug"));
+        assert_eq!(read(&named, &[200, 0]).unwrap(), [1, 0]);
+        assert!(read(&named, &[1]).is_err());
+    }
+
+    #[test]
+    fn how_many_labels_there_are_must_be_said() {
+        let message = |n, classes| labels(n, false, classes).unwrap_err().to_string();
+        assert_eq!(message(None, None), "label_maps: expected n_labels, or a classes_file that names them");
+        assert_eq!(message(Some(300), None), "label_maps: n_labels must be 1 to 256, got 300");
+        assert_eq!(
+            message(Some(1), Some(r#"{"classes": [{"id": 4, "name": "x"}]}"#)),
+            "label_maps: n_labels is 1, and the classes_file has labels up to 4"
+        );
+        assert!(message(None, Some("{}")).contains("has no list `classes`"));
+    }
+}
