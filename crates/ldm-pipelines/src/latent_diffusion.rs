@@ -168,7 +168,7 @@ impl LatentDiffusion {
 
     /// Of a checkpoint's tensors those that are weights: averages in place of weights where asked for and there,
     /// without the schedule's buffers and what else follows from the config or is left over from training.
-    fn weights_of(&self, checkpoint: Checkpoint, ema: bool) -> Checkpoint {
+    pub fn weights_of(&self, checkpoint: Checkpoint, ema: bool) -> Checkpoint {
         let names: Vec<String> = self.vs.variables().into_keys().collect();
         let checkpoint = if ema && checkpoint.has_ema() { checkpoint.ema_over(&names) } else { checkpoint };
         let conditioner = &self.config.cond_stage_config;

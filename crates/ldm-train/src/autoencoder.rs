@@ -6,11 +6,13 @@ use ldm_core::weights::Checkpoint;
 use ldm_core::{NoiseSource, Result};
 use ldm_data::Batch;
 use ldm_metrics::{Lpips, MeanStd, psnr};
+use ldm_pipelines::{ModelConfig, ModelSource};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::SampleConfig;
 use crate::first_stage_loss::{Adversarial, AdversarialLoss, LossConfig, Pair, ReconstructionLoss};
+use crate::init_from::InitFrom;
 use crate::latent_statistics::{LatentStatistics, LatentSums};
 use crate::objective::{HandedOn, Loss, Moment, Objective, Turn, variables, with_gradients};
 use crate::preview::two_rows;
@@ -225,6 +227,26 @@ impl Objective for AutoencoderObjective {
             FirstStageLoss::Reconstruction(_) => Vec::new(),
             FirstStageLoss::Adversarial(loss) => loss.note().into_iter().collect(),
         }
+    }
+
+    /// A critic and the averages of a codebook come along where both sides have them.
+    fn start_from(&mut self, source: ModelSource, from: &InitFrom) -> Result<()> {
+        let checkpoint = match source.config {
+            ModelConfig::LatentDiffusion(_) => source.checkpoint.scope("first_stage_model."),
+            _ => source.checkpoint,
+        };
+        let mut targets = variables(&self.vs, &[""]);
+        let mut left_out = vec!["model_ema.", "loss.perceptual_loss."];
+        if !targets.iter().any(|(name, _)| name.starts_with(LOSS)) {
+            left_out.push(LOSS);
+        }
+        let only_training = |name: &str| name.starts_with(LOSS) || CodebookUpdate::holds(name);
+        targets.retain(|(name, _)| !only_training(name) || checkpoint.contains(name));
+        from.fill(targets, checkpoint.without(&left_out))?;
+        if let FirstStageLoss::Adversarial(loss) = &self.loss {
+            loss.loaded();
+        }
+        Ok(())
     }
 
     fn load(&mut self, checkpoint: Checkpoint) -> Result<()> {

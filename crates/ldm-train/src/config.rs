@@ -12,7 +12,9 @@ use tch::Kind;
 
 use crate::cache_latents::CacheLatents;
 use crate::ema::EmaConfig;
+use crate::init_from::InitFrom;
 use crate::learning_rate::LearningRate;
+use crate::lora_config::LoraConfig;
 use crate::optimizer::AdamWConfig;
 
 /// Everything a run needs, read strictly; and the tree it was read from, to be kept beside the run.
@@ -62,6 +64,10 @@ pub struct DataModule {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
+    /// The model a new run starts from; fresh weights where absent.
+    pub init_from: Option<InitFrom>,
+    /// Trains small factors beside the weights of `init_from`, and not the weights.
+    pub lora: Option<LoraConfig>,
     /// Optimizer steps in all.
     pub steps: u64,
     /// Everything random follows from it.
@@ -114,6 +120,8 @@ pub struct TrainConfig {
 impl Default for TrainConfig {
     fn default() -> Self {
         Self {
+            init_from: None,
+            lora: None,
             steps: 100_000,
             seed: 23, // main.py's
             learning_rate: None,

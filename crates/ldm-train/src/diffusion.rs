@@ -4,15 +4,17 @@ use ldm_autoencoder::Posterior;
 use ldm_conditioning::{PromptDropout, Tokenizer};
 use ldm_core::noise::PerStep;
 use ldm_core::weights::Checkpoint;
-use ldm_core::{NoiseSource, Prompt, Result};
+use ldm_core::{Error, NoiseSource, Prompt, Result};
 use ldm_data::Batch;
 use ldm_pipelines::{
-    LatentDiffusion, LatentDiffusionConfig, Needs, SCHEDULE_BUFFERS, Sampling, find_tokenizer, generate,
+    LatentDiffusion, LatentDiffusionConfig, ModelConfig, ModelSource, Needs, SCHEDULE_BUFFERS, Sampling,
+    find_tokenizer, generate,
 };
 use ldm_schedulers::{SamplerConfig, Spacing};
 use tch::{Device, Kind, Tensor};
 
 use crate::config::{SampleConfig, TrainConfig};
+use crate::init_from::InitFrom;
 use crate::latent_statistics::LatentStatistics;
 use crate::loss_weight::DiffusionLoss;
 use crate::objective::{Loss, Moment, Objective, Turn, variables, with_gradients};
@@ -51,7 +53,8 @@ pub struct DiffusionObjective {
     dropout: PromptDropout,
     offset_noise: f64,
     loss: DiffusionLoss,
-    /// The standard deviation of the first stage's latents, where its file says it.
+    /// The standard deviation of the first stage's latents, where its file, or that of the model the run starts from,
+    /// says it.
     overall_std: Option<f64>,
 }
 
@@ -212,6 +215,27 @@ impl Objective for DiffusionObjective {
             weights.push((LOGVAR.into(), logvar.shallow_clone()));
         }
         weights
+    }
+
+    fn start_from(&mut self, source: ModelSource, from: &InitFrom) -> Result<()> {
+        let ModelConfig::LatentDiffusion(found) = &source.config else {
+            return Err(Error::invalid(format!(
+                "train.init_from: {} holds a first stage alone, which belongs into model.params.first_stage_config.params.ckpt_path",
+                from.path.display()
+            )));
+        };
+        if self.model.config.scale_by_std {
+            // Measured once, when that model was new.
+            let kept = source.checkpoint.contains("scale_factor");
+            let scale = if kept {
+                source.checkpoint.tensor("scale_factor")?.double_value(&[])
+            } else {
+                found.scale_factor
+            };
+            self.overall_std = Some(1. / scale);
+        }
+        let targets = variables(self.model.vs(), &[""]);
+        from.fill(targets, self.model.weights_of(source.checkpoint, from.ema))
     }
 
     fn load(&mut self, checkpoint: Checkpoint) -> Result<()> {

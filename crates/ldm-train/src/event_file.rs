@@ -25,7 +25,8 @@ impl EventFile {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let now = wall_time();
         // Read in the order of their names; two files of one second and one process do not meet.
-        let name = format!("events.out.tfevents.{:010}.{:09}.{}.ldm", now as u64, nanoseconds(), std::process::id());
+        let name =
+            format!("events.out.tfevents.{:010}.{:09}.{}.ldm", now as u64, nanoseconds(), std::process::id());
         let path = folder.join(name);
         let file = File::create_new(&path).map_err(Error::io(&path))?;
         let mut events = Self { file, path };
@@ -55,7 +56,9 @@ impl EventFile {
     /// A picture, `png` as it lies on disk.
     pub(crate) fn picture(&mut self, step: u64, name: &str, png: &[u8]) -> Result<()> {
         // The width and the height stand first in a PNG's first chunk.
-        let side = |at: usize| png.get(at..at + 4).map_or(0, |side| u32::from_be_bytes(side.try_into().expect("four")));
+        let side = |at: usize| {
+            png.get(at..at + 4).map_or(0, |side| u32::from_be_bytes(side.try_into().expect("four")))
+        };
         let picture = message(|out| {
             varint_field(out, 1, u64::from(side(20)));
             varint_field(out, 2, u64::from(side(16)));
@@ -186,6 +189,9 @@ mod tests {
         assert_eq!(records.len(), 4);
         assert!(records[0].ends_with(b"brain.Event:2"));
         let picture = &records[3];
-        assert!(picture.windows(6).any(|part| part == [1 << 3, 9, 2 << 3, 0x80, 2, 3 << 3]), "9 high, 256 wide, RGB");
+        assert!(
+            picture.windows(6).any(|part| part == [1 << 3, 9, 2 << 3, 0x80, 2, 3 << 3]),
+            "9 high, 256 wide, RGB"
+        );
     }
 }

@@ -26,7 +26,8 @@ impl Keep {
     /// The steps whose checkpoints stay, of `states`, oldest first.
     pub(crate) fn of(&self, states: &[TrainState]) -> BTreeSet<u64> {
         let newest = states.iter().rev().take(self.newest).map(|state| state.step);
-        let round = states.iter().map(|state| state.step).filter(|step| self.every > 0 && step % self.every == 0);
+        let round =
+            states.iter().map(|state| state.step).filter(|step| self.every > 0 && step % self.every == 0);
         let mut stays: BTreeSet<u64> = newest.chain(round).collect();
         if let Some(best) = &self.best {
             let mut rated: Vec<(f64, u64)> = states

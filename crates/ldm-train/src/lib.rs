@@ -16,6 +16,7 @@ mod event;
 mod event_file;
 mod first_stage_loss;
 mod guard;
+mod init_from;
 mod keep;
 mod latent_cache;
 mod latent_statistics;
@@ -38,9 +39,7 @@ mod trainer;
 
 pub use autoencoder::AutoencoderObjective;
 pub use cache_latents::CacheLatents;
-pub use config::{
-    BestMode, DataConfig, DataModule, Dtype, KeepBest, RunConfig, SampleConfig, TrainConfig,
-};
+pub use config::{BestMode, DataConfig, DataModule, Dtype, KeepBest, RunConfig, SampleConfig, TrainConfig};
 pub use diffusion::{DiffusionObjective, DiffusionTraining};
 pub use ema::{Ema, EmaConfig};
 pub use event::{Event, Finished};
@@ -48,6 +47,7 @@ pub use first_stage_loss::{
     AdversarialLoss, CriticLoss, Discriminator, DiscriminatorConfig, LossConfig, PerceptualLoss, PixelLoss,
     ReconstructionLoss,
 };
+pub use init_from::InitFrom;
 pub use keep::Keep;
 pub use latent_cache::{LatentCache, MadeOf};
 pub use latent_statistics::LatentStatistics;

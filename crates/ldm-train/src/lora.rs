@@ -16,12 +16,13 @@ use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, NoiseSource, Result};
 use ldm_data::Batch;
 use ldm_libtorch::autocast;
-use ldm_pipelines::LatentDiffusionConfig;
 use ldm_pipelines::lora::{Adapter, Lora};
+use ldm_pipelines::{LatentDiffusionConfig, ModelSource};
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 use crate::config::SampleConfig;
+use crate::init_from::InitFrom;
 use crate::lora_config::{LoraConfig, TEXT_ENCODER};
 use crate::objective::{HandedOn, Loss, Moment, Objective, Turn};
 use crate::optimizer::copy_named;
@@ -239,6 +240,15 @@ impl Objective for LoraObjective {
 
     fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
         self.composed(|inner| inner.preview(batch, config))
+    }
+
+    /// Its base has started already.
+    fn start_from(&mut self, source: ModelSource, from: &InitFrom) -> Result<()> {
+        self.inner.start_from(source, from)
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.inner.notes()
     }
 
     fn handed_on(&self, averages: &[(String, Tensor)]) -> Result<HandedOn> {

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use ldm_core::weights::Checkpoint;
 use ldm_core::{NoiseSource, Result};
 use ldm_data::Batch;
+use ldm_pipelines::ModelSource;
 use tch::Tensor;
 
 use crate::config::SampleConfig;
+use crate::init_from::InitFrom;
 use crate::latent_statistics::LatentStatistics;
 
 /// The scalar to minimise, and numbers to log by name. The parts stay on the device: nobody reads a value in a step
@@ -128,6 +130,12 @@ pub trait Objective {
     /// # Errors
     /// When a name or a shape does not fit.
     fn load(&mut self, checkpoint: Checkpoint) -> Result<()>;
+
+    /// Starts a new run from the weights of `source` in the place of fresh ones, as far as `from` says.
+    ///
+    /// # Errors
+    /// When it is another kind of model, and [`ldm_core::Error::Weights`] listing what does not fit.
+    fn start_from(&mut self, source: ModelSource, from: &InitFrom) -> Result<()>;
 
     /// What one hands on; `averages` stand for the parameters of their names.
     ///

@@ -3,48 +3,48 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ldm_autoencoder::{FirstStageConfig, KlConfig, VqConfig};
-use ldm_core::noise::mix;
+use ldm_autoencoder::FirstStageConfig;
+use ldm_core::noise::{PerStep, mix};
 use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, Result};
 use ldm_data::Dataset;
-use ldm_pipelines::{ModelConfig, weights_file};
+use ldm_pipelines::{ModelConfig, ModelSource, weights_file};
 use tch::Device;
 
 use crate::autoencoder::AutoencoderObjective;
 use crate::config::RunConfig;
 use crate::diffusion::DiffusionObjective;
+use crate::init_from::InitFrom;
+use crate::lora::LoraObjective;
 use crate::objective::Objective;
 use crate::ranks::Ranks;
 
 pub(crate) type Parts = (Box<dyn Objective>, Arc<dyn Dataset>, Option<Arc<dyn Dataset>>);
 
-/// Data and model of a config, nothing written.
-pub(crate) fn parts(config: &RunConfig, device: Device, ranks: &Ranks) -> Result<Parts> {
+/// Data and model of a config, nothing written. A `fresh` run starts from the weights its config names; one that is
+/// taken up again finds its own in its checkpoint, but for those a LoRA stands beside.
+pub(crate) fn parts(config: &RunConfig, device: Device, ranks: &Ranks, fresh: bool) -> Result<Parts> {
     let base = config.path().parent().unwrap_or(Path::new("."));
     let data = config.data.train.open(base)?;
     ranks.check_batch(config.path(), data.len(), config.data.batch_size)?;
     let validation = config.data.validation.as_ref().map(|set| set.open(base)).transpose()?;
     // Initialisation draws from libtorch's global generator.
     ldm_libtorch::set_seed(mix(config.train.seed, &[]));
-    let objective: Box<dyn Objective> = match &config.model {
+    let init_from = init_from(config)?;
+    let mut objective: Box<dyn Objective> = match &config.model {
         ModelConfig::LatentDiffusion(model) => {
-            let first_stage = match &model.first_stage_config {
-                FirstStageConfig::Kl(kl) => kl.ckpt_path.as_deref(),
-                FirstStageConfig::Vq(vq) => vq.ckpt_path.as_deref(),
-                FirstStageConfig::Identity(_) => None,
-            };
             if model.scheduler_config.is_some() {
-                let why = "the learning rate's course is train.schedule here, leave it out";
-                return Err(Error::config(config.path(), format!("model.params.scheduler_config: {why}")));
+                return Err(refused(
+                    config,
+                    "model.params.scheduler_config: the learning rate's course is train.schedule here, leave it out",
+                ));
             }
-            if model.ckpt_path.is_some() {
-                return Err(unsupported_start(config, "model.params.ckpt_path"));
-            }
+            let first_stage = ckpt_path(&model.first_stage_config);
             let first_stage = first_stage.map(|path| Checkpoint::open(weights_file(path)?)).transpose()?;
-            if first_stage.is_none() && !matches!(model.first_stage_config, FirstStageConfig::Identity(_)) {
-                return Err(Error::config(
-                    config.path(),
+            let pixels = matches!(model.first_stage_config, FirstStageConfig::Identity(_));
+            if first_stage.is_none() && !pixels && init_from.is_none() {
+                return Err(refused(
+                    config,
                     "model.params.first_stage_config.params.ckpt_path: a diffusion model needs the trained first stage it stands on",
                 ));
             }
@@ -52,20 +52,67 @@ pub(crate) fn parts(config: &RunConfig, device: Device, ranks: &Ranks) -> Result
         }
         other => {
             let first_stage = other.first_stage().expect("every other model is a first stage");
-            if let FirstStageConfig::Kl(KlConfig { ckpt_path: Some(_), .. })
-            | FirstStageConfig::Vq(VqConfig { ckpt_path: Some(_), .. }) = &first_stage
-            {
-                return Err(unsupported_start(config, "model.params.ckpt_path"));
-            }
             Box::new(AutoencoderObjective::new(&first_stage, device)?)
         }
     };
+    if let Some(from) = init_from.as_ref().filter(|_| fresh || config.train.lora.is_some()) {
+        objective.start_from(ModelSource::find(&from.path, None, from.ema)?, from)?;
+    }
+    if let Some(lora) = &config.train.lora {
+        let ModelConfig::LatentDiffusion(model) = &config.model else {
+            return Err(refused(config, "train.lora: a first stage has no LoRA, train all of it"));
+        };
+        if init_from.is_none() {
+            return Err(refused(
+                config,
+                "train.lora: a LoRA stands beside a model there is, name it in train.init_from",
+            ));
+        }
+        let mut noise = PerStep::new(config.train.seed, 0, u64::MAX - 1);
+        objective = Box::new(LoraObjective::new(objective, model, lora, &mut noise)?);
+    }
     Ok((objective, data, validation))
 }
 
-/// Refuses to start from weights, which a later version will do, rather than to pass over the wish.
-fn unsupported_start(config: &RunConfig, key: &str) -> Error {
-    let why =
-        "a new run starts from fresh weights in this version; leave it out, or go on with a run by --resume";
-    Error::config(config.path(), format!("{key}: {why}"))
+/// `train.init_from`, or what the reference's keys say of the same.
+fn init_from(config: &RunConfig) -> Result<Option<InitFrom>> {
+    let (path, ignore, own_first_stage) = match &config.model {
+        ModelConfig::LatentDiffusion(model) => {
+            let own = ckpt_path(&model.first_stage_config).is_some();
+            (model.ckpt_path.clone(), model.ignore_keys.clone(), own)
+        }
+        other => {
+            let first_stage = other.first_stage().expect("every other model is a first stage");
+            let ignore = match &first_stage {
+                FirstStageConfig::Kl(kl) => kl.ignore_keys.clone(),
+                FirstStageConfig::Vq(vq) => vq.ignore_keys.clone(),
+                FirstStageConfig::Identity(_) => Vec::new(),
+            };
+            (ckpt_path(&first_stage).map(Path::to_path_buf), ignore, false)
+        }
+    };
+    let mut found = match (path, &config.train.init_from) {
+        (Some(_), Some(_)) => {
+            return Err(refused(config, "model.params.ckpt_path and train.init_from say the same: give one"));
+        }
+        // As the reference, which takes the weights as trained.
+        (Some(path), None) => Some(InitFrom { path, ema: false, ignore }),
+        (None, given) => given.clone(),
+    };
+    if let Some(from) = found.as_mut().filter(|_| own_first_stage) {
+        from.ignore.push("first_stage_model.".into()); // the one that the config names by itself
+    }
+    Ok(found)
+}
+
+fn ckpt_path(first_stage: &FirstStageConfig) -> Option<&Path> {
+    match first_stage {
+        FirstStageConfig::Kl(kl) => kl.ckpt_path.as_deref(),
+        FirstStageConfig::Vq(vq) => vq.ckpt_path.as_deref(),
+        FirstStageConfig::Identity(_) => None,
+    }
+}
+
+fn refused(config: &RunConfig, why: &str) -> Error {
+    Error::config(config.path(), why)
 }

@@ -64,7 +64,7 @@ impl Trainer {
     /// As [`Trainer::create`], when the ranks' configs differ, and when a rank has ended.
     pub fn create_among(ranks: Ranks, config: RunConfig, root: &Path, device: Device) -> Result<Self> {
         ranks.agree(config.path(), &config.to_text())?;
-        let (objective, data, validation) = parts(&config, device, &ranks)?;
+        let (objective, data, validation) = parts(&config, device, &ranks, true)?;
         // One picture tells the size of all; one that cannot be read is the loader's to name.
         if let Ok(example) = data.get(0, config.train.seed) {
             let [_, height, width] = example.size;
@@ -108,7 +108,7 @@ impl Trainer {
         let config = RunConfig::read(run.config(), overrides)?;
         let checkpoint = run.newest_checkpoint()?;
         ranks.agree(config.path(), &format!("{}{}", config.to_text(), checkpoint.display()))?;
-        let parts = parts(&config, device, &ranks)?;
+        let parts = parts(&config, device, &ranks, false)?;
         let mut trainer = Self::assemble(ranks, config, run, device, parts)?;
         let optimizers = trainer.turns.iter_mut().map(|(_, optimizer, _)| optimizer);
         trainer.state = state::read(

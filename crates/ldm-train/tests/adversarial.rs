@@ -15,7 +15,7 @@ use ldm_core::noise::{NoiseSource, PerStep, Seeded};
 use ldm_core::weights::{self, Checkpoint};
 use ldm_data::Batch;
 use ldm_metrics::Lpips;
-use ldm_train::{HandedOn, AutoencoderObjective, Event, Finished, Moment, Objective, RunConfig, Trainer};
+use ldm_train::{AutoencoderObjective, Event, Finished, HandedOn, Moment, Objective, RunConfig, Trainer};
 use tch::{Kind, Tensor};
 
 const RUN: &str = r"
@@ -173,7 +173,14 @@ fn objective(text: &str) -> AutoencoderObjective {
 fn batch(seed: u64) -> Batch {
     let like = Tensor::zeros([4, 3, 16, 16], (Kind::Float, tch::Device::Cpu));
     let images = Seeded::new(seed..seed + 4).like(&like).tanh();
-    Batch { images, prompt: Prompt::default(), label_map: None, crops: Vec::new(), names: Vec::new(), latents: None }
+    Batch {
+        images,
+        prompt: Prompt::default(),
+        label_map: None,
+        crops: Vec::new(),
+        names: Vec::new(),
+        latents: None,
+    }
 }
 
 #[test]

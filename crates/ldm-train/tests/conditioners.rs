@@ -72,7 +72,14 @@ fn pictures() -> Tensor {
 }
 
 fn batch(images: Tensor, prompt: Prompt) -> Batch {
-    Batch { images, latents: None, prompt, label_map: None, crops: Vec::new(), names: vec!["picture.png".into()] }
+    Batch {
+        images,
+        latents: None,
+        prompt,
+        label_map: None,
+        crops: Vec::new(),
+        names: vec!["picture.png".into()],
+    }
 }
 
 fn tokens(high: i64, length: i64) -> Tensor {

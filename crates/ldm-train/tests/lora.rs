@@ -67,7 +67,14 @@ fn batches() -> Loader {
 
 fn nothing() -> Batch {
     let images = Tensor::zeros([1, 3, 1, 1], (Kind::Float, test_device()));
-    Batch { images, latents: None, prompt: Prompt::default(), label_map: None, crops: Vec::new(), names: Vec::new() }
+    Batch {
+        images,
+        latents: None,
+        prompt: Prompt::default(),
+        label_map: None,
+        crops: Vec::new(),
+        names: Vec::new(),
+    }
 }
 
 /// The base, trained as far as a formula goes: nothing is zero.
@@ -156,6 +163,14 @@ struct Function {
 }
 
 impl Objective for Function {
+    fn start_from(
+        &mut self,
+        _source: ldm_pipelines::ModelSource,
+        _from: &ldm_train::InitFrom,
+    ) -> ldm_core::Result<()> {
+        unreachable!("a function has no weights")
+    }
+
     fn check_size(&self, _size: [i64; 2]) -> Result<()> {
         Ok(())
     }

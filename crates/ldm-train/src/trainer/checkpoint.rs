@@ -33,7 +33,9 @@ impl Trainer {
             metadata.extend(found.as_ref().map(LatentStatistics::entry));
         }
         state::write_model(&self.run.model(), &self.config.model_text(), metadata, objective, ema)?;
-        if let ModelConfig::LatentDiffusion(model) = &self.config.model {
+        if let ModelConfig::LatentDiffusion(model) = &self.config.model
+            && self.config.train.lora.is_none()
+        {
             hand_on_tokenizer(&model.cond_stage_config, &self.run.model())?;
         }
         Ok(path)

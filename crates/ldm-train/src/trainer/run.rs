@@ -162,7 +162,8 @@ impl Trainer {
 
     fn diverged(&self, steps: u64) -> Error {
         let (done, root) = (self.state.step, self.run.root());
-        let since = if steps == done { "from the first step on".into() } else { format!("for {steps} steps") };
+        let since =
+            if steps == done { "from the first step on".into() } else { format!("for {steps} steps") };
         let kept = match self.run.newest_checkpoint() {
             Ok(path) => format!("{} is kept", path.display()),
             Err(_) => "no checkpoint was written".into(),

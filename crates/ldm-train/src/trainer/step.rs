@@ -12,7 +12,13 @@ use crate::optimizer::found_inf;
 
 impl Trainer {
     /// Forward and backward of one micro-batch for one turn.
-    pub(super) fn backward(&mut self, turn: usize, batch: &Batch, micro: u64, meter: &mut Meter) -> Result<()> {
+    pub(super) fn backward(
+        &mut self,
+        turn: usize,
+        batch: &Batch,
+        micro: u64,
+        meter: &mut Meter,
+    ) -> Result<()> {
         for (index, (other, optimizer, _)) in self.turns.iter_mut().enumerate() {
             for (_, tensor) in &other.trainable {
                 let _ = tensor.set_requires_grad(index == turn);

@@ -12,7 +12,11 @@ use crate::meter::integers;
 
 impl Trainer {
     /// Held-back pictures in order, or the training set's own where there are none.
-    pub(super) fn held_back(&self, count: usize, shuffle: bool) -> Result<impl Iterator<Item = Result<Batch>> + use<>> {
+    pub(super) fn held_back(
+        &self,
+        count: usize,
+        shuffle: bool,
+    ) -> Result<impl Iterator<Item = Result<Batch>> + use<>> {
         self.pictures(self.validation.as_ref().unwrap_or(&self.data), count, shuffle)
     }
 
