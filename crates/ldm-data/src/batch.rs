@@ -240,7 +240,7 @@ mod tests {
         let crop = [0.25, 0., 0.5, 1.];
         let batch = |encode_crop| {
             let boxes = vec![LayoutBox { class: 1, rect: [0., 0., 0.5, 0.5] }];
-            collate(vec![Example { boxes, crop, encode_crop, ..example("a", 0.) }]).unwrap()
+            collate(vec![Example { boxes, encode_crop, crop, ..example("a", 0.) }]).unwrap()
         };
         assert_eq!((batch(true).crops, batch(true).prompt.crops), (vec![crop], Some(vec![crop])));
         assert_eq!((batch(false).crops, batch(false).prompt.crops), (vec![crop], None));

@@ -31,7 +31,7 @@ pub enum DatasetConfig {
     Scenes(SceneConfig),
     /// Stored pictures: folders, archives, WebDataset shards. All have one layout; both words mean the same.
     #[serde(alias = "webdataset")]
-    Images(ImagesConfig),
+    Images(Box<ImagesConfig>),
 }
 
 impl DatasetConfig {
@@ -42,7 +42,7 @@ impl DatasetConfig {
     pub fn open(&self, base: &Path) -> Result<Arc<dyn Dataset>> {
         Ok(match self {
             Self::Scenes(config) => Arc::new(Scenes::new(config.clone())?),
-            Self::Images(config) => Arc::new(Images::open(config.clone(), base)?),
+            Self::Images(config) => Arc::new(Images::open((**config).clone(), base)?),
         })
     }
 }
@@ -58,7 +58,7 @@ pub fn open_path(path: &Path, transform: TransformConfig) -> Result<Arc<dyn Data
         let size = transform.size.unwrap_or(SceneConfig::default().size);
         DatasetConfig::Scenes(SceneConfig { size, ..SceneConfig::default() })
     } else {
-        DatasetConfig::Images(ImagesConfig::new(path.to_string_lossy(), transform))
+        DatasetConfig::Images(Box::new(ImagesConfig::new(path.to_string_lossy(), transform)))
     };
     config.open(Path::new(""))
 }

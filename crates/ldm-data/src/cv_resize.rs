@@ -38,7 +38,7 @@ pub(crate) fn picture(picture: &RgbImage, width: u32, height: u32, kind: OpenCv)
     } else {
         match method(from, to, kind) {
             Method::Nearest => gather(source, from, to),
-            Method::Mean(scale) if scale == [2, 2] => quarter(source, from, to),
+            Method::Mean([2, 2]) => quarter(source, from, to),
             Method::Mean(scale) => {
                 // OpenCV sums whole numbers here; floats of 32 bits hold them exactly up to 65536 pixels.
                 let sums = sums(&floats(source), from, to, scale);

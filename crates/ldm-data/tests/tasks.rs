@@ -36,7 +36,9 @@ struct Set {
 impl Set {
     fn new(names: &[&str]) -> Self {
         let root = tempfile::tempdir().unwrap();
-        names.iter().for_each(|name| write(root.path(), &format!("pictures/{name}.png"), png(places())));
+        for name in names {
+            write(root.path(), &format!("pictures/{name}.png"), png(places()));
+        }
         Self { root }
     }
 
@@ -395,7 +397,7 @@ fn scenes_have_every_task() {
             Loader::new(Arc::clone(&set), config, Position::default()).unwrap().next().unwrap().unwrap()
         };
         let (one, two) = (make(0).prompt, make(2).prompt);
-        let size = |tensor: &Option<tch::Tensor>| tensor.as_ref().map(|tensor| tensor.size());
+        let size = |tensor: &Option<tch::Tensor>| tensor.as_ref().map(tch::Tensor::size);
         assert_eq!(size(&one.image), image.map(|size| size.to_vec()), "{task}");
         assert_eq!(size(&one.mask), mask.map(|size| size.to_vec()), "{task}");
         for (a, b) in [(&one.image, &two.image), (&one.mask, &two.mask)] {

@@ -66,10 +66,11 @@ pub(crate) fn can_drop(model: &LatentDiffusion) -> Result<()> {
     match (Needs::of(&model.config), model.config.conditioning_key()) {
         (Needs::Nothing, _) => refuse("the model is conditioned on nothing"),
         (Needs::Class, Some(ConditioningKey::Adm)) => refuse("these labels have none that means no class"),
-        (Needs::Filling, _) => refuse("the model is conditioned on a picture, of which none means nothing"),
+        (Needs::Filling | Needs::Picture, _) => {
+            refuse("the model is conditioned on a picture, of which none means nothing")
+        }
         // Zeros of the embeddings' own shape.
         (Needs::Embedding, _) => Ok(()),
-        (Needs::Picture, _) => refuse("the model is conditioned on a picture, of which none means nothing"),
         _ => model.conditioner.null_prompt(1).map(drop),
     }
 }

@@ -230,7 +230,7 @@ fn a_learned_log_variance_is_saved_and_comes_back() {
     let turns = first.turns();
     let (_, logvar) = turns[0].trainable.iter().find(|(name, _)| name == "logvar").unwrap();
     tch::no_grad(|| {
-        logvar.shallow_clone().copy_(&Tensor::linspace(-1., 1., 1000, (Kind::Float, test_device())))
+        logvar.shallow_clone().copy_(&Tensor::linspace(-1., 1., 1000, (Kind::Float, test_device())));
     });
     let image = Tensor::linspace(-1., 1., 2 * 3 * 256, (Kind::Float, test_device())).view([2, 3, 16, 16]);
     let batch = batch(&image, &Tensor::from_slice(&[0_i64, 1]));

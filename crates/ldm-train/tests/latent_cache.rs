@@ -65,7 +65,7 @@ fn pictures(folder: &Path, count: u64) -> PathBuf {
         let class = root.join(if index % 2 == 0 { "cat" } else { "dog" });
         std::fs::create_dir_all(&class).unwrap();
         let noise = Seeded::new([index]).like(&Tensor::zeros([1, 3, 20, 24], (Kind::Float, Device::Cpu)));
-        write_png(&class.join(format!("{index:02}.png")), &noise.squeeze_dim(0).clamp(-1., 1.), &[]).unwrap();
+        write_png(class.join(format!("{index:02}.png")), &noise.squeeze_dim(0).clamp(-1., 1.), &[]).unwrap();
     }
     root
 }

@@ -105,7 +105,7 @@ fn widened(plane: &Plane, width: usize, height: usize) -> Plane {
     // The sample beside `k / 2` that is nearer to `k`.
     let beside = |k: usize, last: usize| {
         let near = k / 2;
-        if k % 2 == 0 { near.saturating_sub(1) } else { (near + 1).min(last) }
+        if k.is_multiple_of(2) { near.saturating_sub(1) } else { (near + 1).min(last) }
     };
     let mut values = Vec::with_capacity(width * height);
     for row in 0..height {
