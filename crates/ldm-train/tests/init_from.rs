@@ -13,7 +13,7 @@ const MODEL: &str = "
 model:
   target: latent_diffusion
   params:
-    image_size: 8
+    image_size: 16
     channels: 3
     first_stage_config: {target: identity}
     cond_stage_config: {target: class, params: {embed_dim: 16, n_classes: 21}}
@@ -27,7 +27,7 @@ data:
   params:
     batch_size: 4
     num_workers: 0
-    train: {target: scenes, params: {size: 8, objects: [1, 1], count: 64}}
+    train: {target: scenes, params: {size: 16, objects: [1, 1], count: 64}}
 train: {steps: 6, learning_rate: 1.0e-3, log_every: 2, checkpoint_every: 3, samples: {count: 0}, ema: {decay: 0.5}}
 ";
 
