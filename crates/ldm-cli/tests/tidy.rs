@@ -93,7 +93,7 @@ const MAY_DRAW: [(&str, &[&str], &str); 11] = [
         &["Init::Randn"],
         "initialisation of the discriminator's batch normalisation",
     ),
-    ("crates/ldm-train/src/trainer.rs", &["set_seed"], "initialisation follows from the run's seed"),
+    ("crates/ldm-train/src/parts.rs", &["set_seed"], "initialisation follows from the run's seed"),
 ];
 
 /// Structs and enums that are read, and ignore what they do not know.

@@ -261,7 +261,8 @@ fn the_scale_is_the_one_the_first_stages_file_says() {
         weights::save(&path, &first_stage, &metadata).unwrap();
         Checkpoint::open(&path).unwrap()
     };
-    let checkpoint = write(r#"{"mean": [0, 1, 2, 3], "std": [1, 1, 2, 2], "overall_std": 1.6}"#);
+    let checkpoint =
+        write(r#"{"pictures": 9, "mean": [0, 1, 2, 3], "std": [1, 1, 2, 2], "overall_std": 1.6}"#);
     let found = LatentStatistics::of(&checkpoint, 4).unwrap().unwrap();
     assert_eq!((found.mean, found.std, found.overall_std), (vec![0., 1., 2., 3.], vec![1., 1., 2., 2.], 1.6));
     let mut objective = DiffusionObjective::new(
@@ -276,14 +277,14 @@ fn the_scale_is_the_one_the_first_stages_file_says() {
     assert!(objective.model().scale_factor == f64::from(0.625f32));
     for (json, expected) in [
         (
-            r#"{"mean": [0], "std": [1, 1, 2, 2], "overall_std": 1}"#,
+            r#"{"pictures": 9, "mean": [0], "std": [1, 1, 2, 2], "overall_std": 1}"#,
             "metadata `latent_statistics`: mean: expected 4 channels, got 1",
         ),
         (
-            r#"{"mean": [0, 0, 0, 0], "std": [1, 1, 2, 2], "overall_std": 0}"#,
+            r#"{"pictures": 9, "mean": [0, 0, 0, 0], "std": [1, 1, 2, 2], "overall_std": 0}"#,
             "overall_std: expected a positive number, got 0",
         ),
-        (r#"{"mean": 0}"#, "metadata `latent_statistics`: "),
+        (r#"{"pictures": 9, "mean": 0}"#, "metadata `latent_statistics`: "),
     ] {
         let error = LatentStatistics::of(&write(json), 4).unwrap_err().to_string();
         assert!(error.contains(expected) && error.contains("model.safetensors"), "{error}");
