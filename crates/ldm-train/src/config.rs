@@ -13,6 +13,7 @@ use tch::Kind;
 use crate::cache_latents::CacheLatents;
 use crate::ema::EmaConfig;
 use crate::init_from::InitFrom;
+use crate::keep::KeepBest;
 use crate::learning_rate::LearningRate;
 use crate::lora_config::LoraConfig;
 use crate::optimizer::AdamWConfig;
@@ -148,29 +149,6 @@ impl Default for TrainConfig {
     }
 }
 
-/// The best checkpoints by a number of the validation. CompVis `main.py:480` (`monitor`, `save_top_k`).
-#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeepBest {
-    /// The number's name in the log: `val/psnr`, `val/loss_simple`, …
-    pub metric: String,
-    /// Whether less or more is better.
-    pub mode: BestMode,
-    /// How many are kept.
-    #[serde(default = "three")]
-    pub count: usize,
-}
-
-/// Whether less or more is better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BestMode {
-    /// Less is better: losses.
-    Min,
-    /// More is better: PSNR.
-    Max,
-}
-
 /// Precision of the forward pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -220,10 +198,6 @@ impl Default for SampleConfig {
 
 fn two() -> usize {
     2
-}
-
-fn three() -> usize {
-    3
 }
 
 /// Keys whose values are files or folders.

@@ -2,8 +2,37 @@
 
 use std::collections::BTreeSet;
 
-use crate::config::{BestMode, KeepBest, TrainConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::config::TrainConfig;
 use crate::state::TrainState;
+
+/// The best checkpoints by a number of the validation. CompVis `main.py:480` (`monitor`, `save_top_k`).
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeepBest {
+    /// The number's name in the log: `val/psnr`, `val/loss_simple`, …
+    pub metric: String,
+    /// Whether less or more is better.
+    pub mode: BestMode,
+    /// How many are kept.
+    #[serde(default = "three")]
+    pub count: usize,
+}
+
+/// Whether less or more is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BestMode {
+    /// Less is better: losses.
+    Min,
+    /// More is better: PSNR.
+    Max,
+}
+
+fn three() -> usize {
+    3
+}
 
 /// Which checkpoints of a run stay: the newest few, those at round steps, and the best by a number of the validation.
 #[derive(Debug, Clone, PartialEq)]

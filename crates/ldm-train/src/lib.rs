@@ -39,7 +39,7 @@ mod trainer;
 
 pub use autoencoder::AutoencoderObjective;
 pub use cache_latents::CacheLatents;
-pub use config::{BestMode, DataConfig, DataModule, Dtype, KeepBest, RunConfig, SampleConfig, TrainConfig};
+pub use config::{DataConfig, DataModule, Dtype, RunConfig, SampleConfig, TrainConfig};
 pub use diffusion::{DiffusionObjective, DiffusionTraining};
 pub use ema::{Ema, EmaConfig};
 pub use event::{Event, Finished};
@@ -48,7 +48,7 @@ pub use first_stage_loss::{
     ReconstructionLoss,
 };
 pub use init_from::InitFrom;
-pub use keep::Keep;
+pub use keep::{BestMode, Keep, KeepBest};
 pub use latent_cache::{LatentCache, MadeOf};
 pub use latent_statistics::LatentStatistics;
 pub use latent_views::Views;
