@@ -192,7 +192,7 @@ fn a_turn_trains_its_own() {
     };
     let plain = names(&kl("perceptual_weight: 0.0"));
     assert!(plain[0].is_disjoint(&plain[1]));
-    assert!(plain[1].iter().all(|name| name.starts_with("loss.discriminator.main.")) && plain[1].len() == 6);
+    assert!(plain[1].iter().all(|name| name.starts_with("loss.discriminator.main.")) && plain[1].len() == 7);
     assert!(!plain[0].contains("loss.logvar"), "the reference's logvar is in no optimizer");
     assert!(names(&kl("perceptual_weight: 0.0, learn_logvar: true"))[0].contains("loss.logvar"));
     let averages = names(&vq("perceptual_weight: 0.0"));
