@@ -131,7 +131,7 @@ fn odd(folder: &Path, change: impl Fn(&mut serde_json::Value)) -> String {
     let path = folder.join("tokenizer.json");
     fs::write(&path, json.to_string()).unwrap();
     let tokenizer = Tokenizer::open(TokenizerKind::Bert, path).unwrap();
-    tokenizer.transformers_files(8).map(|_| "written".into()).unwrap_or_else(|error| error.to_string())
+    tokenizer.transformers_files(8).map_or_else(|error| error.to_string(), |_| "written".into())
 }
 
 #[test]
