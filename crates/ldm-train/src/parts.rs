@@ -52,6 +52,15 @@ pub(crate) fn parts(config: &RunConfig, device: Device, ranks: &Ranks, fresh: bo
         }
         other => {
             let first_stage = other.first_stage().expect("every other model is a first stage");
+            if let FirstStageConfig::Vq(vq) = &first_stage
+                && ranks.world() > 1
+                && (vq.ema_decay.is_some() || vq.restart_after.is_some())
+            {
+                return Err(refused(
+                    config,
+                    "model.params.ema_decay, model.params.restart_after: ranks do not share a codebook that moves without a gradient, train on one",
+                ));
+            }
             Box::new(AutoencoderObjective::new(&first_stage, device)?)
         }
     };

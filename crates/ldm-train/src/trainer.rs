@@ -133,9 +133,14 @@ impl Trainer {
 
     /// Every rank starts from rank 0's weights to the bit, whatever device drew or read them.
     fn alike(self) -> Result<Self> {
-        let weights: Vec<Tensor> = self.objective.weights().into_iter().map(|(_, tensor)| tensor).collect();
-        self.ranks.take_over(&weights)?;
+        self.take_over()?;
         Ok(self)
+    }
+
+    /// Gives every rank the weights of rank 0.
+    fn take_over(&self) -> Result<()> {
+        let weights: Vec<Tensor> = self.objective.weights().into_iter().map(|(_, tensor)| tensor).collect();
+        self.ranks.take_over(&weights)
     }
 
     fn assemble(

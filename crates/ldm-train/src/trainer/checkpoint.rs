@@ -27,7 +27,7 @@ impl Trainer {
             let classes = serde_json::to_string(self.data.classes()).expect("a list of words");
             metadata.insert("classes".to_owned(), classes);
         }
-        if at_end {
+        if at_end && self.config.model.first_stage().is_some() {
             let mut batches = self.pictures(&self.data, STATISTICS_OF, true)?;
             let found = self.averaged(|| self.objective.latent_statistics(&mut batches))?;
             metadata.extend(found.as_ref().map(LatentStatistics::entry));

@@ -72,6 +72,10 @@ impl Trainer {
                 scale.update(&overflow);
             }
             self.objective.after_step(&mut PerStep::new(train.seed, 0, AFTER | step));
+            if step == 0 {
+                // What looked at its first batch to begin (ActNorm) saw another one on each rank.
+                self.take_over()?;
+            }
             if let Some(ema) = &mut self.ema {
                 ema.update();
             }
