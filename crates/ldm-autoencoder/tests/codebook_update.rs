@@ -23,7 +23,7 @@ fn desk(config: &CodebookConfig) -> Desk {
     let mut table = codebook.embedding().shallow_clone();
     tch::no_grad(|| table.copy_(&randn(1, &table.size())));
     let update = CodebookUpdate::new(&quantize, &codebook, config).unwrap();
-    Desk { codebook, update, vs }
+    Desk { vs, codebook, update }
 }
 
 fn randn(seed: u64, size: &[i64]) -> Tensor {
@@ -83,7 +83,7 @@ fn an_entry_that_is_never_used_stays_where_it_is() {
     let config = CodebookConfig { ema_decay: Some(0.5), ..CodebookConfig::new(2, 1) };
     let mut desk = desk(&config);
     let mut table = desk.codebook.embedding().shallow_clone();
-    let _ = tch::no_grad(|| {
+    tch::no_grad(|| {
         table.copy_(&Tensor::from_slice(&[0_f32, 50.]).view([2, 1]).to_device(test_device()));
         desk.vs.variables()["quantize.embedding.embed_avg"].shallow_clone().copy_(&table);
     });
@@ -103,7 +103,7 @@ fn dead_entries_become_latents_of_the_batch() {
         let mut desk = desk(&config);
         let mut table = desk.codebook.embedding().shallow_clone();
         let start = Tensor::from_slice(&[0_f32, 1., 100.]).view([3, 1]).to_device(test_device());
-        let _ = tch::no_grad(|| {
+        tch::no_grad(|| {
             table.copy_(&start);
             if ema_decay.is_some() {
                 desk.vs.variables()["quantize.embedding.embed_avg"].shallow_clone().copy_(&start);
