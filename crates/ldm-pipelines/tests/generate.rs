@@ -133,7 +133,8 @@ fn a_saved_model_loads_with_its_average_and_its_class_names() {
         })
         .collect();
     tensors.extend(averaged);
-    tensors.push(("betas".into(), Tensor::zeros([1000], (Kind::Float, test_device()))));
+    let buffers = model.schedule.buffers().into_iter();
+    tensors.extend(buffers.map(|(name, values)| (name.to_owned(), Tensor::from_slice(&values))));
     let metadata = BTreeMap::from([("classes".to_owned(), "[\"cat\",\"dog\"]".to_owned())]);
     let path = folder.path().join("model.safetensors");
     weights::save(&path, &tensors, &metadata).unwrap();
