@@ -204,7 +204,8 @@ fn keep_cpu(lib: &Path) -> Result<()> {
         .spawn()
         .with_context(|| format!("{compiler} does not start"))?;
     if let Some(mut source) = child.stdin.take() {
-        source.write_all(b"\n").with_context(|| format!("{compiler} reads no source"))?;
+        // A compiler that ends without reading says below why.
+        let _ = source.write_all(b"\n");
     }
     let output = child.wait_with_output().with_context(|| format!("{compiler} fails"))?;
     ensure!(
