@@ -233,6 +233,8 @@ impl Objective for DiffusionObjective {
                 found.scale_factor
             };
             self.overall_std = Some(1. / scale);
+            // A LoRA's base is not prepared again.
+            self.model.scale_factor = scale;
         }
         let targets = variables(self.model.vs(), &[""]);
         from.fill(targets, self.model.weights_of(source.checkpoint, from.ema))

@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ldm_core::device::test_device;
 use ldm_core::weights::Checkpoint;
-use ldm_train::{Event, Finished, RunConfig, Trainer};
+use ldm_pipelines::{ModelConfig, ModelSource};
+use ldm_train::{
+    DiffusionObjective, DiffusionTraining, Event, Finished, InitFrom, Objective, RunConfig, Trainer,
+};
 
 const MODEL: &str = "
 model:
@@ -105,4 +108,23 @@ fn a_lora_trains_beside_a_model_and_resumes_to_the_bit() {
     let names: Vec<String> =
         weights(&whole.join("model/lora.safetensors")).into_iter().map(|(name, _)| name).collect();
     assert!(names.iter().any(|name| name.ends_with(".lora_up.weight")), "{names:?}");
+}
+
+#[test]
+fn the_scale_of_the_latents_comes_along_before_anything_is_prepared() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = folder.path().join("base");
+    let scaled = "model.params.scale_by_std=true";
+    run(create(&base, &["train.steps=1", scaled]).unwrap(), 0);
+    let model = base.join("model/model.safetensors");
+    let scale = Checkpoint::open(model).unwrap().tensor("scale_factor").unwrap().double_value(&[]);
+    assert!((scale - 1.).abs() > 1e-3, "a scale that could be told from none: {scale}");
+
+    let config = RunConfig::parse(MODEL, "tiny.yaml", &[scaled.to_owned()]).unwrap();
+    let ModelConfig::LatentDiffusion(config) = &config.model else { panic!("a diffusion model") };
+    let training = DiffusionTraining::default();
+    let mut objective = DiffusionObjective::new(config, None, training, test_device()).unwrap();
+    let from = InitFrom { path: base.clone(), ema: true, ignore: Vec::new() };
+    objective.start_from(ModelSource::find(&base, None, true).unwrap(), &from).unwrap();
+    assert_eq!(objective.model().scale_factor, scale); // what a LoRA beside it trains with
 }

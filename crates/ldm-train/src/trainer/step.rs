@@ -46,8 +46,8 @@ impl Trainer {
         Ok(())
     }
 
-    /// Clips one turn's gradients, the mean over all ranks, and moves its parameters, where no gradient overflowed; 1 where one did, which
-    /// nobody waits to learn.
+    /// Clips one turn's gradients, the mean over all ranks, and moves its parameters, where no gradient overflowed; 1
+    /// where one did, which nobody waits to learn.
     pub(super) fn take(&mut self, turn: usize, lr: f64, meter: &mut Meter) -> Result<Tensor> {
         let several = self.turns.len() > 1;
         let (turn, optimizer, reducer) = &mut self.turns[turn];
