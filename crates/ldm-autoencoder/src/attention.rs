@@ -2,9 +2,9 @@
 
 use ldm_core::Result;
 use ldm_core::nn::attention::attention;
-use ldm_core::nn::{GroupNorm, conv2d};
+use ldm_core::nn::{GroupNorm, conv2d, conv2d_1x1};
 use tch::Tensor;
-use tch::nn::{self, Conv2D, ConvConfig, Init, Module, Path};
+use tch::nn::{Conv2D, Module, Path};
 
 use crate::encoder_config::AttentionType;
 use crate::resnet::NORM_EPS;
@@ -76,12 +76,8 @@ pub(crate) struct LinearAttention {
 
 impl LinearAttention {
     fn new(vs: &Path, channels: i64) -> Self {
-        // PyTorch's own initialisation, as `conv2d` of the core has it, but without a bias.
-        let bound = 1. / (channels as f64).sqrt();
-        let ws_init = Init::Uniform { lo: -bound, up: bound };
-        let config = ConvConfig { bias: false, ws_init, ..ConvConfig::default() };
         Self {
-            to_qkv: nn::conv2d(vs / "to_qkv", channels, 3 * channels, 1, config),
+            to_qkv: conv2d_1x1(&(vs / "to_qkv"), channels, 3 * channels, false),
             to_out: conv2d(&(vs / "to_out"), channels, channels, 1, 1, 0),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ldm_core::nn::variable;
 use ldm_core::{NoiseSource, Result};
 use ldm_libtorch::autocast;
 use tch::nn::{Init, Path};
@@ -140,7 +141,7 @@ impl Codebook {
             None => None,
         };
         Ok(Self {
-            embedding: (vs / "embedding").var("weight", &[config.n_embed, config.embed_dim], init),
+            embedding: variable(&(vs / "embedding"), "weight", &[config.n_embed, config.embed_dim], init),
             beta: config.beta,
             legacy: config.legacy,
             averaged: config.ema_decay.is_some(),

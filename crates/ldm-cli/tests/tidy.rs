@@ -66,13 +66,12 @@ const DRAWS: [&str; 12] = [
     "Init::Kaiming",
 ];
 /// Where they may stand, besides ldm-core/src/noise.rs and ldm-libtorch.
-const MAY_DRAW: [(&str, &[&str], &str); 11] = [
+const MAY_DRAW: [(&str, &[&str], &str); 10] = [
     (
         "crates/ldm-core/src/nn/conv.rs",
         &["Init::Uniform"],
         "initialisation of convolutions and linear layers",
     ),
-    ("crates/ldm-autoencoder/src/attention.rs", &["Init::Uniform"], "initialisation of a layer without bias"),
     ("crates/ldm-autoencoder/src/codebook.rs", &["Init::Uniform"], "initialisation of the codebook"),
     ("crates/ldm-conditioning/src/class.rs", &["Init::Randn"], "initialisation of the table of classes"),
     ("crates/ldm-conditioning/src/clip_text.rs", &["Init::Randn"], "initialisation of tokens and positions"),
