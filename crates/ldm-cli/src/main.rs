@@ -5,6 +5,7 @@ mod args;
 mod commands;
 mod interrupt;
 mod launch;
+mod layout_file;
 mod making;
 mod model;
 mod output;
@@ -19,6 +20,5 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     let cli = args::Cli::parse();
-    ldm_libtorch::keep_freed_memory();
     report::run(|| commands::run(cli))
 }

@@ -23,7 +23,14 @@ pub(crate) trait Subject {
     fn prompt(&self, pictures: Range<usize>) -> anyhow::Result<Prompt>;
 
     /// What as many are guided away from; the prompt that says nothing where absent.
-    fn negative(&self, count: usize) -> Option<Prompt>;
+    fn negative(&self, _count: usize) -> Option<Prompt> {
+        None
+    }
+
+    /// What becomes of the pictures that were made, `[B, 3, H, W]`.
+    fn finish(&self, made: Tensor) -> Tensor {
+        made
+    }
 
     /// The lines of `parameters` before the one that begins with `Steps`, each with its end.
     fn heading(&self, picture: usize) -> String;
@@ -76,6 +83,9 @@ impl<'a> Making<'a> {
     ) -> anyhow::Result<()> {
         let args = self.args;
         model.merge(&args.loras)?;
+        model.lay_out();
+        // Not before: it would keep the weights' first copies too, a third more memory in f16.
+        ldm_libtorch::keep_freed_memory();
         let sampling = sampling(args, model, guidance_scale)?;
         let mut bar = talk.bar((self.count.div_ceil(args.batch_size) * sampling.steps) as u64, 0);
         let (mut latents, mut pictures) = (Vec::new(), Vec::new());
@@ -98,13 +108,14 @@ impl<'a> Making<'a> {
             if !finite {
                 bail!("the model decoded values that are no numbers: try --dtype f32");
             }
+            let images = subject.finish(made.images);
             output::make(&self.folder)?;
             let seconds = begun.elapsed().as_secs_f64() / count as f64;
             for (index, seed) in seeds.iter().enumerate() {
                 let number = start + index;
-                let text = subject.heading(number) + &parameters(*seed, &sampling, &made.images, args, named);
+                let text = subject.heading(number) + &parameters(*seed, &sampling, &images, args, named);
                 let path = output::picture(&self.folder, number);
-                image::write_png(&path, &made.images.get(index as i64), &[("parameters", &text)])?;
+                image::write_png(&path, &images.get(index as i64), &[("parameters", &text)])?;
                 if args.json {
                     let mut line = subject.json(number);
                     line.insert("path".into(), json!(path));
@@ -117,7 +128,7 @@ impl<'a> Making<'a> {
                 }
             }
             latents.push(made.latents);
-            pictures.push(made.images);
+            pictures.push(images);
         }
         bar.finish();
         output::grid(&self.folder, &Tensor::cat(&pictures, 0))?;

@@ -61,7 +61,11 @@ pub(crate) fn check_needs(model: &LatentDiffusion, args: &ModelArgs, gives: &[Ne
     let other = match needs {
         Needs::Nothing | Needs::Class => "use ldm sample",
         Needs::Text => "use ldm txt2img",
-        _ => "no command gives it that yet",
+        Needs::Layout => "use ldm layout2img",
+        Needs::Picture => "use ldm upscale",
+        Needs::Map => "use ldm semantic2img",
+        Needs::Filling | Needs::FillingByText => "use ldm inpaint",
+        Needs::Embedding => "no command gives it that yet",
     };
     bail!("{}: this model is conditioned on {needs}: {other}", args.model.display())
 }

@@ -1,5 +1,6 @@
 //! Pictures named on the command line, as a first stage takes them.
 
+use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, bail};
@@ -32,4 +33,9 @@ pub(crate) fn read(path: &Path, args: &ImageArgs, first_stage: &dyn FirstStage) 
         bail!("{}: {error}; or give --resize N or --center-crop N", path.display());
     }
     Ok(image::from_rgb8(&picture).unsqueeze(0))
+}
+
+/// One picture or map, `[1, C, H, W]`, for each of `pictures`.
+pub(crate) fn repeated(tensor: &Tensor, pictures: Range<usize>) -> Tensor {
+    tensor.expand([pictures.len() as i64, -1, -1, -1], false)
 }

@@ -2,9 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+mod desk;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use desk::{Desk, listing, text};
 
 const FIRST_STAGE: &str = "
 model:
@@ -51,80 +55,20 @@ train: {steps: 4, learning_rate: 1.0e-3, log_every: 2, checkpoint_every: 4, samp
 ";
 
 /// A folder to work in, with the configs and, when asked, the two trained runs `first` and `second`.
-struct Desk(tempfile::TempDir);
-
-impl Desk {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("first.yaml"), FIRST_STAGE).unwrap();
-        std::fs::write(folder.path().join("second.yaml"), DIFFUSION).unwrap();
-        Self(folder)
-    }
-
-    fn trained() -> Self {
-        let desk = Self::new();
-        desk.done(&["train", "first.yaml", "--run", "first"]);
-        desk.done(&["train", "second.yaml", "--run", "second"]);
-        desk
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_ldm"));
-        command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    #[track_caller]
-    fn done(&self, args: &[&str]) -> String {
-        let output = self.run(args);
-        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
-        text(&output.stdout)
-    }
-
-    /// The command fails with `code`, says `expected` on one line, and leaves nothing behind.
-    #[track_caller]
-    fn fails(&self, args: &[&str], code: i32, expected: &str) {
-        let before = listing(self.0.path());
-        let output = self.run(args);
-        let error = text(&output.stderr);
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {error}");
-        assert!(error.contains(expected), "{args:?}: {error}");
-        assert!(!error.contains("panicked") && !error.contains("RUST_BACKTRACE"), "{args:?}: {error}");
-        assert_eq!(listing(self.0.path()), before, "{args:?} left something behind");
-    }
+fn desk() -> Desk {
+    Desk::new(&[("first.yaml", FIRST_STAGE), ("second.yaml", DIFFUSION)])
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn listing(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_path_buf()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                folders.push(path.clone());
-            }
-            found.push(path);
-        }
-    }
-    found.sort();
-    found
+fn trained() -> Desk {
+    let desk = desk();
+    desk.done(&["train", "first.yaml", "--run", "first"]);
+    desk.done(&["train", "second.yaml", "--run", "second"]);
+    desk
 }
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    let desk = Desk::new();
+    let desk = desk();
     for command in ["doctor", "demo", "train", "sample", "encode", "decode", "reconstruct", "inspect"] {
         assert!(desk.done(&[command, "--help"]).contains("Example"), "{command}");
     }
@@ -137,7 +81,7 @@ fn every_command_has_help_with_an_example() {
 
 #[test]
 fn wrong_usage_exits_with_2() {
-    let desk = Desk::new();
+    let desk = desk();
     desk.fails(&["tarin"], 2, "unrecognized subcommand 'tarin'");
     desk.fails(&["sample"], 2, "--model");
     desk.fails(&["train"], 2, "CONFIG");
@@ -147,7 +91,7 @@ fn wrong_usage_exits_with_2() {
 
 #[test]
 fn what_cannot_be_is_one_sentence_and_exit_1() {
-    let desk = Desk::new();
+    let desk = desk();
     let write = |name: &str, text: &str| std::fs::write(desk.path(name), text).unwrap();
     write("typo.yaml", &FIRST_STAGE.replace("num_res_blocks", "num_res_blockz"));
     write("odd.yaml", &FIRST_STAGE.replace("ch: 32", "ch: 48"));
@@ -185,7 +129,7 @@ fn what_cannot_be_is_one_sentence_and_exit_1() {
 
 #[test]
 fn the_whole_way_from_training_to_pictures() {
-    let desk = Desk::trained();
+    let desk = trained();
     for file in [
         "config.yaml",
         "environment.json",
@@ -311,7 +255,7 @@ fn the_whole_way_from_training_to_pictures() {
 
 #[test]
 fn an_unreadable_picture_is_named_and_left_out_or_refused() {
-    let desk = Desk::new();
+    let desk = desk();
     std::fs::create_dir_all(desk.path("set/a")).unwrap();
     let picture = tch::Tensor::zeros([3, 16, 16], (tch::Kind::Float, tch::Device::Cpu));
     for index in 0..9 {
@@ -339,7 +283,7 @@ fn an_unreadable_picture_is_named_and_left_out_or_refused() {
 /// Killed without warning, and asked to stop: both go on to the bits of a run that was left alone.
 #[test]
 fn a_killed_run_and_a_stopped_run_end_as_if_nothing_had_happened() {
-    let desk = Desk::new();
+    let desk = desk();
     let long = |run: &str| {
         desk.command(&["train", "first.yaml", "train.steps=40", "--run", run])
             .stderr(Stdio::null())
@@ -389,7 +333,7 @@ fn wait_for(path: &Path, child: &mut std::process::Child) {
 /// A full disk while a checkpoint is written: one sentence, and the last good checkpoint stays and resumes.
 #[test]
 fn a_full_disk_keeps_the_last_good_checkpoint() {
-    let desk = Desk::new();
+    let desk = desk();
     let disk = desk.path("disk");
     std::fs::create_dir(&disk).unwrap();
     // One checkpoint of this model fits, with its model folder; two do not.

@@ -102,6 +102,42 @@ impl Labels {
     }
 }
 
+/// The labels of a map in a file: a grey or palette PNG's values.
+///
+/// # Errors
+/// [`Error::Io`], and [`Error::Data`] when it is no such PNG.
+pub fn read_label_map(path: impl AsRef<Path>) -> Result<GrayImage> {
+    let path = path.as_ref();
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    values(&bytes).map_err(|message| Error::data(path, message))
+}
+
+/// The label of each colour, of a classes file whose classes have a `color`.
+///
+/// # Errors
+/// [`Error::Io`], and [`Error::Data`] when it is no such file, or gives two labels one colour.
+pub fn read_palette(path: impl AsRef<Path>) -> Result<HashMap<[u8; 3], u8>> {
+    let path = path.as_ref();
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    palette(&bytes).map_err(|message| Error::data(path, message))
+}
+
+fn palette(bytes: &[u8]) -> std::result::Result<HashMap<[u8; 3], u8>, String> {
+    let labels = classes(bytes)?;
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| format!("not JSON: {error}"))?;
+    let mut palette = HashMap::new();
+    for each in value["classes"].as_array().into_iter().flatten() {
+        let id = each["id"].as_u64().and_then(|id| u8::try_from(id).ok());
+        let (label, name) = id.and_then(|id| labels.get(&id)).ok_or("a class has no `id`")?;
+        let colour: [u8; 3] = serde_json::from_value(each["color"].clone())
+            .map_err(|_| format!("class {name}: expected `color`, three values within 0 to 255"))?;
+        if palette.insert(colour, *label).is_some() {
+            return Err(format!("class {name}: another has its colour, {colour:?}"));
+        }
+    }
+    Ok(palette)
+}
+
 /// The label and the name of each value, of a classes file.
 fn classes(bytes: &[u8]) -> std::result::Result<HashMap<u8, (u8, String)>, String> {
     let value: Value = serde_json::from_slice(bytes).map_err(|error| format!("not JSON: {error}"))?;

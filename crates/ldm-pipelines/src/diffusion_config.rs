@@ -238,6 +238,14 @@ impl LatentDiffusionConfig {
         }
     }
 
+    /// How many classes a map has that the model is told, where it is told one.
+    pub fn map_classes(&self) -> Option<i64> {
+        match &self.cond_stage_config {
+            ConditionerConfig::Spatial(config) => Some(config.in_channels),
+            _ => None,
+        }
+    }
+
     /// Whether the model reads text through CLIP, as Stable Diffusion.
     pub fn clip(&self) -> bool {
         matches!(self.cond_stage_config, ConditionerConfig::ClipText(_))

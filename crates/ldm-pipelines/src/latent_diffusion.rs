@@ -56,6 +56,10 @@ pub struct LatentDiffusion {
     pub scale_factor: f64,
     /// Names of the classes, where the file says them (metadata `classes`, a JSON list).
     pub classes: Vec<String>,
+    /// Names of the classes of boxes, likewise (`box_classes`).
+    pub box_classes: Vec<String>,
+    /// Names of the labels of a map, likewise (`label_classes`).
+    pub label_classes: Vec<String>,
     /// What a diffusers folder says of sampling.
     pub scheduler: Option<DiffusersScheduler>,
     /// What the model was built from.
@@ -105,6 +109,8 @@ impl LatentDiffusion {
             parameterization: config.parameterization,
             scale_factor: config.scale_factor,
             classes: Vec::new(),
+            box_classes: Vec::new(),
+            label_classes: Vec::new(),
             scheduler: None,
             config: config.clone(),
         };
@@ -113,9 +119,9 @@ impl LatentDiffusion {
         Ok(model)
     }
 
-    /// Puts the weights into their layout, when they are needed for the first time: on the CPU it copies most of them,
-    /// which lay in their file until then.
-    pub(crate) fn lay_out(&self) {
+    /// Puts the weights into the layout in which the model is fast, once: on the CPU it copies most of them, which lay in
+    /// their file until then. Whatever uses the model does it where nobody has.
+    pub fn lay_out(&self) {
         if self.channels_last && !self.laid_out.replace(true) {
             ldm_libtorch::channels_last(&self.vs);
         }
@@ -146,9 +152,15 @@ impl LatentDiffusion {
         kind: Kind,
     ) -> Result<Self> {
         let mut model = unfilled(|| Self::build(config, tokenizer, device, kind))?;
-        if let Some(classes) = checkpoint.metadata().get("classes") {
-            model.classes = serde_json::from_str(classes)
-                .map_err(|error| Error::format(checkpoint.path(), format!("metadata `classes`: {error}")))?;
+        for (kind, names) in [
+            ("classes", &mut model.classes),
+            ("box_classes", &mut model.box_classes),
+            ("label_classes", &mut model.label_classes),
+        ] {
+            if let Some(found) = checkpoint.metadata().get(kind) {
+                *names = serde_json::from_str(found)
+                    .map_err(|error| Error::format(checkpoint.path(), format!("metadata `{kind}`: {error}")))?;
+            }
         }
         recognise_schedule::check(&checkpoint, &model.schedule)?;
         model.weights_of(checkpoint.clone(), ema).lend_into(&mut model.vs)?;

@@ -12,6 +12,7 @@ use tch::Kind;
 
 use crate::cache_latents::CacheLatents;
 use crate::ema::EmaConfig;
+use crate::first_stage_loss::LossConfig;
 use crate::init_from::InitFrom;
 use crate::keep::KeepBest;
 use crate::learning_rate::LearningRate;
@@ -78,7 +79,7 @@ pub struct TrainConfig {
     pub learning_rate: Option<f64>,
     /// How the learning rate moves.
     pub schedule: LearningRate,
-    /// AdamW.
+    /// AdamW; where absent PyTorch's, or [`AdamWConfig::adversarial`] of a first stage with a discriminator.
     pub optimizer: AdamWConfig,
     /// Micro-batches a step.
     pub accumulate: u64,
@@ -242,6 +243,9 @@ impl RunConfig {
         let mut typed: Tree = config::parse(&resolved, path, &[])?;
         typed.train.cache_latents.make_absolute();
         let model = ModelFile::parse(&resolved, path, &[])?;
+        if tree["train"].get("optimizer").is_none() && has_discriminator(&model.model) {
+            typed.train.optimizer = AdamWConfig::adversarial();
+        }
         let DataConfig::DataModule(data) = typed.data;
         tree["train"] = serde_yaml::to_value(&typed.train).expect("plain numbers and words");
         let config = Self {
@@ -338,6 +342,12 @@ impl RunConfig {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Whether it is a first stage that is trained against a discriminator.
+fn has_discriminator(model: &ModelConfig) -> bool {
+    let loss = model.first_stage().map(|config| LossConfig::of(&config));
+    matches!(loss, Some(Ok(LossConfig::Kl(_) | LossConfig::Vq(_))))
 }
 
 /// Makes the values of [`PATH_KEYS`] absolute where they name something that exists, in `beside` or in the current

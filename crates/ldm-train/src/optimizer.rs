@@ -12,7 +12,7 @@ use tch::{Kind, Tensor};
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdamWConfig {
-    /// Decays of the two moments. The reference uses `[0.5, 0.9]` for first stages.
+    /// Decays of the two moments.
     pub betas: [f64; 2],
     /// Added to the root of the second moment.
     pub eps: f64,
@@ -23,6 +23,13 @@ pub struct AdamWConfig {
 impl Default for AdamWConfig {
     fn default() -> Self {
         Self { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 }
+    }
+}
+
+impl AdamWConfig {
+    /// Adam as the reference has it for a first stage and its discriminator (`autoencoder.py:386`).
+    pub fn adversarial() -> Self {
+        Self { betas: [0.5, 0.9], weight_decay: 0., ..Self::default() }
     }
 }
 

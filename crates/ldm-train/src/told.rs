@@ -35,7 +35,13 @@ pub(crate) fn told(model: &LatentDiffusion, batch: &Batch) -> Result<Prompt> {
         Needs::Nothing => Prompt::default(),
         Needs::Class => Prompt { class: own(&prompt.class, "class")?, ..Prompt::default() },
         Needs::Text => text()?,
-        Needs::Layout => Prompt { tokens: own(&prompt.tokens, "boxes")?, ..Prompt::default() },
+        Needs::Layout => match (&prompt.layout, own_tokens()) {
+            (None, None) => return Err(lacks("boxes")),
+            (layout, tokens) => {
+                let (layout, crops) = (layout.clone(), prompt.crops.clone());
+                Prompt { layout, crops, tokens, ..Prompt::default() }
+            }
+        },
         Needs::Picture => Prompt { image: own(&prompt.image, "small picture")?, ..Prompt::default() },
         Needs::Map => match (&prompt.mask, &batch.label_map, &prompt.image) {
             (None, Some(map), _) => Prompt { mask: Some(one_hot(map, model)?), ..Prompt::default() },

@@ -15,7 +15,9 @@ use ldm_core::noise::{NoiseSource, PerStep, Seeded};
 use ldm_core::weights::{self, Checkpoint};
 use ldm_data::Batch;
 use ldm_metrics::Lpips;
-use ldm_train::{AutoencoderObjective, Event, Finished, HandedOn, Moment, Objective, RunConfig, Trainer};
+use ldm_train::{
+    AdamWConfig, AutoencoderObjective, Event, Finished, HandedOn, Moment, Objective, RunConfig, Trainer,
+};
 use tch::{Kind, Tensor};
 
 const RUN: &str = r"
@@ -341,6 +343,21 @@ fn every_name_of_the_references_is_read() {
         let text = vq(&format!("{all}, {more}")).replace(VQ, target);
         assert_eq!(objective(&text).turns().len(), 2);
     }
+}
+
+#[test]
+fn the_optimizer_is_the_references_unless_told() {
+    let line = "  optimizer: {betas: [0.5, 0.9], weight_decay: 0.0}\n";
+    let [told, untold] = [kl(""), kl("").replace(line, "")];
+    assert_ne!(told, untold);
+    let reference = config(&told, &[]);
+    assert_eq!(reference.train.optimizer, AdamWConfig::adversarial());
+    assert_eq!(config(&untold, &[]).train.optimizer, AdamWConfig::adversarial());
+    assert_eq!(config(&untold, &[]).to_text(), reference.to_text(), "the run's config says it");
+    let without = ["model.params.lossconfig.target=reconstruction", "model.params.lossconfig.params=null"];
+    assert_eq!(config(&untold, &without).train.optimizer, AdamWConfig::default());
+    let some = config(&untold, &["train.optimizer.weight_decay=0.1"]).train.optimizer;
+    assert_eq!(some, AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() });
 }
 
 #[test]

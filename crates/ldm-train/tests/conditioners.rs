@@ -9,7 +9,7 @@
 use ldm_conditioning::{Tokenizer, TokenizerKind};
 use ldm_core::device::test_device;
 use ldm_core::noise::{PerStep, Seeded};
-use ldm_core::{NoiseSource, Prompt};
+use ldm_core::{LayoutBox, NoiseSource, Prompt};
 use ldm_data::Batch;
 use ldm_pipelines::{LatentDiffusionConfig, ModelConfig, ModelFile};
 use ldm_train::{AdamW, AdamWConfig, DiffusionObjective, DiffusionTraining, Moment, Objective};
@@ -192,6 +192,30 @@ fn layouts() {
                 use_tokenizer: false}}";
     let batch = batch(pictures(), Prompt { tokens: Some(tokens(31, 5)), ..Prompt::default() });
     learns(&attended(&[cond, "cond_stage_key=coordinates_bbox"]), &batch);
+}
+
+#[test]
+fn boxes_as_the_data_has_them() {
+    let cond = "cond_stage_config={target: bert, params: {n_embed: 16, n_layer: 1, vocab_size: 32, max_seq_len: 5, \
+                use_tokenizer: false}}";
+    let overrides = attended(&[cond]);
+    let place = |index: i64| vec![LayoutBox { class: index, rect: [0.2 * index as f64, 0.1, 0.3, 0.5] }];
+    let prompt = Prompt {
+        layout: Some((0..BATCH).map(place).collect()),
+        crops: Some(vec![[0., 0., 0.5, 1.]; BATCH as usize]),
+        ..Prompt::default()
+    };
+    let told = batch(pictures(), prompt);
+    let objective = learns(&overrides, &told);
+    // The crop is told too.
+    let loss = |prompt: Prompt| {
+        let batch = batch(pictures(), prompt);
+        objective.loss(NOW, &batch, &mut PerStep::new(2, 0, 0)).unwrap().total.double_value(&[])
+    };
+    let whole = Prompt { crops: None, ..told.prompt.narrow(0, BATCH) };
+    assert_ne!(loss(told.prompt.narrow(0, BATCH)), loss(whole));
+    let error = objective.check_batch(&batch(pictures(), Prompt::default())).unwrap_err().to_string();
+    assert_eq!(error, "picture.png: has no boxes, and the model is told one");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod generate;
 mod images;
 mod model;
 mod sample;
+mod tasks;
 mod train;
 mod txt2img;
 mod weights;
@@ -21,7 +22,8 @@ pub(crate) use images::{DecodeArgs, EncodeArgs, ImageArgs, OutputArgs, Reconstru
 pub(crate) use model::{DeviceArgs, DoctorArgs, InspectArgs, ModelArgs};
 pub(crate) use sample::SampleArgs;
 pub(crate) use train::TrainArgs;
-pub(crate) use txt2img::Txt2imgArgs;
+pub(crate) use tasks::{InpaintArgs, Layout2imgArgs, Semantic2imgArgs, UpscaleArgs};
+pub(crate) use txt2img::{TextArgs, Txt2imgArgs};
 pub(crate) use weights::{GetArgs, WeightsCommand};
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (tch 0.24.0, libtorch 2.11.0)");
@@ -66,6 +68,22 @@ pub(crate) enum Command {
         after_help = "Examples:\n  ldm txt2img \"a red circle\" --model runs/text -n 4\n  ldm txt2img --prompts-from prompts.txt --model sd-v1-4.ckpt --config configs/stable-diffusion/v1.yaml"
     )]
     Txt2img(Txt2imgArgs),
+    /// Fills the white part of a mask in a picture, and leaves the rest as it is.
+    #[command(
+        after_help = "Example:\n  ldm inpaint photo.png mask.png --model runs/photos-inpainting -n 4 --feather 4"
+    )]
+    Inpaint(InpaintArgs),
+    /// Makes a picture as many times as large as the first stage makes latents small, commonly four.
+    #[command(after_help = "Example:\n  ldm upscale small.png --model runs/photos-super-resolution")]
+    Upscale(UpscaleArgs),
+    /// Makes pictures of labelled boxes.
+    #[command(
+        after_help = "Example:\n  ldm layout2img aquarium_val.json --image IMG_2275.jpg --model runs/aquarium-layout"
+    )]
+    Layout2img(Layout2imgArgs),
+    /// Makes pictures of a map of classes.
+    #[command(after_help = "Example:\n  ldm semantic2img map.png --model runs/camvid-semantic -n 4")]
+    Semantic2img(Semantic2imgArgs),
     /// Writes the latents of pictures.
     #[command(
         after_help = "Example:\n  ldm encode photo.jpg --model runs/kl-f4 --center-crop 128 --out latents.safetensors"

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use ldm_core::image;
-use ldm_data::{Dataset, Info, Loader, LoaderConfig, TransformConfig, open_path, unreadable};
+use ldm_data::{Dataset, Info, Loader, LoaderConfig, TransformConfig, open_path, sheet, unreadable};
 use ldm_train::RunConfig;
 use serde_json::json;
 
@@ -81,9 +81,7 @@ fn preview(args: &DataArgs, out: &Path, count: usize, force: bool) -> anyhow::Re
     let Some(batch) = Loader::one_pass(data, config)?.next() else {
         bail!("no picture of the set can be read")
     };
-    let images = batch?.images;
-    let columns = (count as f64).sqrt().ceil() as i64;
-    image::write_png(out, &image::grid(&images, columns, 2), &[])?;
+    image::write_png(out, &sheet(&batch?), &[])?;
     println!("{}", out.display());
     Ok(())
 }

@@ -6,11 +6,15 @@ mod decode;
 mod demo;
 mod doctor;
 mod encode;
+mod inpaint;
 mod inspect;
+mod layout2img;
 mod reconstruct;
 mod sample;
+mod semantic2img;
 mod train;
 mod txt2img;
+mod upscale;
 mod weights;
 
 use crate::args::{Cli, Command};
@@ -20,8 +24,10 @@ use crate::progress::Talk;
 /// Runs what was typed.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
     let talk = Talk::new(cli.quiet, cli.verbose);
-    // Training ends in order by itself; everything else may end at once.
-    if !matches!(cli.command, Command::Train(_) | Command::Demo(_)) {
+    if matches!(cli.command, Command::Train(_) | Command::Demo(_)) {
+        ldm_libtorch::keep_freed_memory();
+    } else {
+        // Training ends in order by itself; everything else may end at once.
         interrupt::exit_on_signals()?;
     }
     match cli.command {
@@ -31,6 +37,10 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Train(args) => train::run(&args, talk),
         Command::Sample(args) => sample::run(&args, talk),
         Command::Txt2img(args) => txt2img::run(&args, talk),
+        Command::Inpaint(args) => inpaint::run(&args, talk),
+        Command::Upscale(args) => upscale::run(&args, talk),
+        Command::Layout2img(args) => layout2img::run(&args, talk),
+        Command::Semantic2img(args) => semantic2img::run(&args, talk),
         Command::Encode(args) => encode::run(&args),
         Command::Decode(args) => decode::run(&args),
         Command::Reconstruct(args) => reconstruct::run(&args),

@@ -39,10 +39,6 @@ impl Subject for Classes<'_> {
         Ok(self.asked.get(pictures).map_or_else(Prompt::default, Prompt::class))
     }
 
-    fn negative(&self, _count: usize) -> Option<Prompt> {
-        None
-    }
-
     fn heading(&self, picture: usize) -> String {
         self.name(picture).map_or(String::new(), |class| format!("class: {class}\n"))
     }

@@ -92,7 +92,7 @@ impl Weights {
 
     /// `classes`: their names; of a first stage's file nothing else is handed on.
     pub(super) fn metadata(&self) -> BTreeMap<String, String> {
-        let kept = ["classes", "global_step", "epoch"];
+        let kept = ["classes", "box_classes", "label_classes", "global_step", "epoch"];
         let all = self.checkpoint.metadata().iter();
         all.filter(|(key, _)| kept.contains(&key.as_str()))
             .map(|(key, value)| (key.clone(), value.clone()))

@@ -23,9 +23,14 @@ impl Trainer {
             state::write(folder, &self.state, objective, optimizers, ema, self.loss_scale.as_ref())
         })?;
         let mut metadata = BTreeMap::new();
-        if !self.data.classes().is_empty() {
-            let classes = serde_json::to_string(self.data.classes()).expect("a list of words");
-            metadata.insert("classes".to_owned(), classes);
+        for (kind, names) in [
+            ("classes", self.data.classes()),
+            ("box_classes", self.data.box_classes()),
+            ("label_classes", self.data.label_classes()),
+        ] {
+            if !names.is_empty() {
+                metadata.insert(kind.to_owned(), serde_json::to_string(names).expect("a list of words"));
+            }
         }
         if at_end && self.config.model.first_stage().is_some() {
             let mut batches = self.pictures(&self.data, STATISTICS_OF, true)?;

@@ -113,6 +113,7 @@ impl Trainer {
                 }
                 last = Instant::now();
             }
+            let pause = Instant::now(); // what follows is no training
             let due = |every: u64| at_end || (every > 0 && done.is_multiple_of(every));
             let validating = self.validation.is_some() && due(train.validate_every) && !stopping;
             self.state.validation.clear();
@@ -143,6 +144,7 @@ impl Trainer {
             if stopping && !at_end {
                 return Ok(Finished::Stopped);
             }
+            last += pause.elapsed();
         }
         Ok(Finished::Done)
     }

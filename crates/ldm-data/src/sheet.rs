@@ -1,19 +1,11 @@
-//! Draws the first examples of a set with what is known of them: each picture, and beside it what its task gives, its
-//! label map and its boxes.
-//!
-//!     cargo run -p ldm-data --example sheet -- SET.yaml SHEET.png
-
-#![allow(clippy::print_stdout, reason = "a program")]
-
-use std::path::Path;
-use std::sync::Arc;
+//! A contact sheet: pictures, and beside each what a model is told of it.
 
 use image::{Rgb, RgbImage};
-use ldm_core::{Error, LayoutBox, Result, image as pictures};
-use ldm_data::{Batch, DatasetConfig, Loader, LoaderConfig, Position};
+use ldm_core::{LayoutBox, image as pictures};
 use tch::Tensor;
 
-const COUNT: usize = 16;
+use crate::batch::Batch;
+
 const COLOURS: [[u8; 3]; 10] = [
     [30, 118, 179],
     [255, 126, 13],
@@ -27,24 +19,17 @@ const COLOURS: [[u8; 3]; 10] = [
     [22, 189, 206],
 ];
 
-fn main() -> Result<()> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [config, out] = &arguments[..] else {
-        return Err(Error::invalid("expected SET.yaml and SHEET.png"));
-    };
-    let config: DatasetConfig = ldm_core::config::read(config, &[])?;
-    let set = config.open(Path::new(""))?;
-    println!("{}: {} examples; boxes of {}", set.name(), set.len(), set.box_classes().join(", "));
-    let loader = LoaderConfig { workers: 0, strict: true, ..LoaderConfig::new(COUNT.min(set.len()), 1) };
-    let batch = Loader::new(Arc::clone(&set), loader, Position::default())?.next().expect("no end")?;
-    let mut cells = Vec::new();
-    for index in 0..batch.images.size()[0] {
-        cells.extend(row(&batch, index));
-        let said = batch.prompt.text.as_ref().map_or("", |texts| &texts[index as usize]);
-        println!("{} {said} {:?}", batch.names[index as usize], batch.crops[index as usize]);
-    }
-    let columns = (cells.len() as f64 / batch.images.size()[0] as f64) as i64 * 4;
-    pictures::write_png(out, &pictures::grid(&Tensor::stack(&cells, 0), columns, 2), &[])
+/// Every picture of a batch as the model sees it, and beside it, as far as there are such: the small picture or the one
+/// with a hole, the label map, and the boxes in the colours of their classes.
+///
+/// # Shapes
+/// - returns `[3, H', W']` in `[-1, 1]`; rows of about as many cells as columns
+pub fn sheet(batch: &Batch) -> Tensor {
+    let count = batch.images.size()[0];
+    let cells: Vec<Tensor> = (0..count).flat_map(|index| row(batch, index)).collect();
+    let each = cells.len() as i64 / count;
+    let columns = ((cells.len() as f64).sqrt() / each as f64).ceil() as i64 * each;
+    pictures::grid(&Tensor::stack(&cells, 0), columns, 2)
 }
 
 /// A picture, and what is known of it, each as large as it.
@@ -86,4 +71,30 @@ fn outline(picture: &mut RgbImage, each: &LayoutBox, crop: [f64; 4]) {
     };
     (left..=right).for_each(|x| [top, below - 1].into_iter().for_each(|y| dot(x, y)));
     (top..below).for_each(|y| [left, right - 1].into_iter().for_each(|x| dot(x, y)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Loader, LoaderConfig};
+
+    #[test]
+    fn what_is_known_stands_beside_a_picture() {
+        let text = "{target: scenes, params: {size: 32, count: 3, task: {target: super_resolution}}}";
+        let config: crate::DatasetConfig = ldm_core::config::parse(text, "scenes.yaml", &[]).unwrap();
+        let set = config.open(std::path::Path::new("")).unwrap();
+        let loader = LoaderConfig { workers: 0, drop_last: false, ..LoaderConfig::new(3, 1) };
+        let batch = Loader::one_pass(set, loader).unwrap().next().unwrap().unwrap();
+        let made = sheet(&batch);
+        // Four cells each (small, labels, boxes), one picture a row, a border of two.
+        assert_eq!(made.size(), [3, 3 * 34 + 2, 4 * 34 + 2]);
+        let cell = |row: i64, column: i64| made.narrow(1, 2 + row * 34, 32).narrow(2, 2 + column * 34, 32);
+        for row in 0..3 {
+            assert_eq!(cell(row, 0), batch.images.get(row));
+            let small = cell(row, 1);
+            assert_eq!(small.slice(1, 0, 32, 4).slice(2, 0, 32, 4), batch.prompt.image.as_ref().unwrap().get(row));
+            assert_ne!(small, cell(row, 0));
+            assert_ne!(cell(row, 3), cell(row, 0), "a box is drawn");
+        }
+    }
 }

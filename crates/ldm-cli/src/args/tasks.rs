@@ -1,0 +1,66 @@
+//! Commands that make pictures of pictures, maps and boxes.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{GenerateArgs, ModelArgs, TextArgs};
+
+#[derive(Debug, Args)]
+pub(crate) struct InpaintArgs {
+    /// The picture.
+    pub(crate) image: PathBuf,
+    /// White where to fill it, as large as the picture; from 50 % grey on.
+    pub(crate) mask: PathBuf,
+    /// What to fill it with, for models that read text.
+    pub(crate) prompt: Option<String>,
+    /// Resize the mask to the picture, by the nearest pixel.
+    #[arg(long)]
+    pub(crate) resize_mask: bool,
+    /// Pixels over which what was made fades into the picture, inside the mask.
+    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
+    pub(crate) feather: u32,
+    #[command(flatten)]
+    pub(crate) text: TextArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) generate: GenerateArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpscaleArgs {
+    /// The small picture.
+    pub(crate) image: PathBuf,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) generate: GenerateArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Layout2imgArgs {
+    /// Boxes with labels: `{"boxes": [{"label": "fish", "box": [x, y, width, height]}]}`, parts of the picture, or pixels
+    /// of its `"width"` and `"height"`; or COCO's annotations.
+    pub(crate) layout: PathBuf,
+    /// Of COCO's annotations the picture of this file name; all of them where absent.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) image: Option<String>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) generate: GenerateArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Semantic2imgArgs {
+    /// A PNG whose grey values or palette indices are classes; with --palette, of the colours of classes.
+    pub(crate) map: PathBuf,
+    /// A JSON whose `classes` have an `id` and a `color` of three values.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) palette: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) generate: GenerateArgs,
+}

@@ -1,0 +1,79 @@
+//! `ldm semantic2img`: pictures of a map of classes.
+
+use std::ops::Range;
+
+use anyhow::{Context, bail};
+use image::GrayImage;
+use ldm_core::{Prompt, image as pictures};
+use ldm_data::{read_label_map, read_palette};
+use ldm_pipelines::{LatentDiffusion, Needs};
+use serde_json::{Map, Value, json};
+use tch::{Device, Kind, Tensor};
+
+use crate::args::Semantic2imgArgs;
+use crate::making::{Making, Subject};
+use crate::model;
+use crate::pictures::repeated;
+use crate::progress::Talk;
+
+pub(crate) fn run(args: &Semantic2imgArgs, talk: Talk) -> anyhow::Result<()> {
+    let making = Making::new(&args.generate, "semantic2img", args.generate.num_images)?;
+    let labels = labels(args)?;
+    let model = model::open_diffusion(&args.model, None)?;
+    model::check_needs(&model, &args.model, &[Needs::Map])?;
+    let map = one_hot(&labels, &model).with_context(|| args.map.display().to_string())?;
+    making.run(&model, &args.model, 1., &Labelled { map, name: args.map.display().to_string() }, talk)
+}
+
+/// The label of each pixel.
+fn labels(args: &Semantic2imgArgs) -> anyhow::Result<GrayImage> {
+    let Some(file) = &args.palette else { return Ok(read_label_map(&args.map)?) };
+    let palette = read_palette(file)?;
+    let picture = pictures::read(&args.map)?;
+    let mut labels = GrayImage::new(picture.width(), picture.height());
+    for (x, y, pixel) in picture.enumerate_pixels() {
+        let Some(label) = palette.get(&pixel.0) else {
+            bail!(
+                "{}: the colour {:?} at column {x}, row {y} is none of {}",
+                args.map.display(),
+                pixel.0,
+                file.display()
+            )
+        };
+        labels.get_pixel_mut(x, y).0 = [*label];
+    }
+    Ok(labels)
+}
+
+/// `[1, K, H, W]`
+fn one_hot(labels: &GrayImage, model: &LatentDiffusion) -> anyhow::Result<Tensor> {
+    let count = model.config.map_classes().expect("a model that needs a map");
+    if let Some((x, y, pixel)) = labels.enumerate_pixels().find(|(.., pixel)| i64::from(pixel.0[0]) >= count) {
+        bail!("the class {} at column {x}, row {y}: this model knows the classes 0 to {}", pixel.0[0], count - 1);
+    }
+    let size = [i64::from(labels.height()), i64::from(labels.width())];
+    model.first_stage.check_image_size(size)?;
+    let map = Tensor::from_slice(labels.as_raw()).view([1, 1, size[0], size[1]]).to_kind(Kind::Int64);
+    let zeros = Tensor::zeros([1, count, size[0], size[1]], (Kind::Float, Device::Cpu));
+    Ok(zeros.scatter_value(1, &map, 1.))
+}
+
+/// A one-hot map.
+struct Labelled {
+    map: Tensor,
+    name: String,
+}
+
+impl Subject for Labelled {
+    fn prompt(&self, pictures: Range<usize>) -> anyhow::Result<Prompt> {
+        Ok(Prompt { mask: Some(repeated(&self.map, pictures)), ..Prompt::default() })
+    }
+
+    fn heading(&self, _picture: usize) -> String {
+        format!("map: {}\n", self.name)
+    }
+
+    fn json(&self, _picture: usize) -> Map<String, Value> {
+        Map::from_iter([("map".to_owned(), json!(self.name))])
+    }
+}

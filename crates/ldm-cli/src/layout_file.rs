@@ -1,0 +1,156 @@
+//! Files of labelled boxes.
+
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use ldm_core::LayoutBox;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// The boxes of one picture, by labels `L`: words, and then the model's numbers.
+pub(crate) struct Layout<L> {
+    /// The picture's name, or the file's.
+    pub(crate) name: String,
+    /// Label, and `[x, y, width, height]` as parts of the picture.
+    boxes: Vec<(L, [f64; 4])>,
+}
+
+/// Our own form.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Own {
+    /// Of the picture in pixels, where boxes are in pixels too.
+    width: Option<f64>,
+    height: Option<f64>,
+    boxes: Vec<OwnBox>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OwnBox {
+    label: Value,
+    #[serde(rename = "box")]
+    rect: [f64; 4],
+}
+
+/// COCO's annotations, as far as they are looked at.
+#[derive(Deserialize)]
+struct Coco {
+    images: Vec<CocoImage>,
+    annotations: Vec<CocoAnnotation>,
+    categories: Vec<CocoCategory>,
+}
+
+#[derive(Deserialize)]
+struct CocoImage {
+    id: Value,
+    file_name: String,
+    width: f64,
+    height: f64,
+}
+
+#[derive(Deserialize)]
+struct CocoAnnotation {
+    image_id: Value,
+    category_id: Value,
+    bbox: [f64; 4],
+}
+
+#[derive(Deserialize)]
+struct CocoCategory {
+    id: Value,
+    name: String,
+}
+
+/// The layouts of a file: one of ours, or of COCO's those with boxes, or that of the picture `wanted`.
+pub(crate) fn read(path: &Path, wanted: Option<&str>) -> anyhow::Result<Vec<Layout<String>>> {
+    let named = || path.display().to_string();
+    let text = std::fs::read_to_string(path).with_context(named)?;
+    let value: Value = serde_json::from_str(&text).with_context(named)?;
+    if value.get("annotations").is_some() {
+        let coco = serde_json::from_value(value).with_context(named)?;
+        return of_coco(&coco, wanted).with_context(named);
+    }
+    if wanted.is_some() {
+        bail!("{}: --image picks a picture of COCO's annotations, and these are the boxes of one", named());
+    }
+    let Own { width, height, boxes } = serde_json::from_value(value).with_context(named)?;
+    let size = match (width, height) {
+        (Some(width), Some(height)) => [width, height],
+        (None, None) => [1., 1.],
+        _ => bail!("{}: expected both of width and height, or neither", named()),
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let boxes = boxes.into_iter().map(|each| {
+        let label = each.label.as_str().map_or_else(|| each.label.to_string(), str::to_owned);
+        Ok((label.clone(), part(each.rect, size).with_context(|| format!("the box of {label}"))?))
+    });
+    Ok(vec![Layout { name, boxes: boxes.collect::<anyhow::Result<_>>().with_context(named)? }])
+}
+
+fn of_coco(coco: &Coco, wanted: Option<&str>) -> anyhow::Result<Vec<Layout<String>>> {
+    let label = |id: &Value| {
+        let found = coco.categories.iter().find(|category| category.id == *id);
+        found.map(|category| category.name.clone()).with_context(|| format!("no category has the id {id}"))
+    };
+    let mut layouts = Vec::new();
+    for image in coco.images.iter().filter(|image| wanted.is_none_or(|wanted| image.file_name == wanted)) {
+        let own = coco.annotations.iter().filter(|annotation| annotation.image_id == image.id);
+        let boxes: Vec<_> = own
+            .map(|each| Ok((label(&each.category_id)?, part(each.bbox, [image.width, image.height])?)))
+            .collect::<anyhow::Result<_>>()
+            .with_context(|| image.file_name.clone())?;
+        if !boxes.is_empty() {
+            layouts.push(Layout { name: image.file_name.clone(), boxes });
+        }
+    }
+    match (layouts.is_empty(), wanted) {
+        (false, _) => Ok(layouts),
+        (true, Some(wanted)) => bail!("no picture with boxes is called {wanted}"),
+        (true, None) => bail!("no picture has boxes"),
+    }
+}
+
+/// A box of a picture of `[width, height]` as parts of it.
+fn part(rect: [f64; 4], [width, height]: [f64; 2]) -> anyhow::Result<[f64; 4]> {
+    let [x, y, w, h] = rect;
+    let found = [x / width, y / height, w / width, h / height];
+    // Annotations may end half a pixel outside.
+    let inside = |start: f64, extent: f64, side: f64| {
+        start >= 0. && extent > 0. && start + extent <= 1. + 0.5 / side.max(1e3)
+    };
+    if !(inside(found[0], found[2], width) && inside(found[1], found[3], height)) {
+        bail!("expected [x, y, width, height] within a picture of {width} x {height}, got {rect:?}");
+    }
+    Ok(found)
+}
+
+impl Layout<String> {
+    /// By the numbers of a model that knows the classes `names`, or has no names for them.
+    pub(crate) fn by_number(self, names: &[String], path: &Path) -> anyhow::Result<Layout<i64>> {
+        let number = |label: &str| {
+            let found = names.iter().position(|name| name == label).map(|index| index as i64);
+            found.or_else(|| label.parse().ok().filter(|number| names.is_empty() || (0..names.len() as i64).contains(number)))
+        };
+        let boxes = self
+            .boxes
+            .into_iter()
+            .map(|(label, rect)| {
+                let known = match names {
+                    [] => "numbers, this model's classes have no names".to_owned(),
+                    names => format!("one of {}", names.join(", ")),
+                };
+                let class = number(&label)
+                    .with_context(|| format!("{}: unknown label {label}, expected {known}", path.display()))?;
+                Ok((class, rect))
+            })
+            .collect::<anyhow::Result<_>>()?;
+        Ok(Layout { name: self.name, boxes })
+    }
+}
+
+impl Layout<i64> {
+    pub(crate) fn boxes(&self) -> Vec<LayoutBox> {
+        self.boxes.iter().map(|&(class, rect)| LayoutBox { class, rect }).collect()
+    }
+}

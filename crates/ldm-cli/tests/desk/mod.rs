@@ -1,0 +1,101 @@
+//! A folder to work in and the program in it, as a person has them.
+
+#![allow(dead_code, reason = "no program of tests needs all of it")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// A folder to work in, and beside it the place of `ldm weights`.
+pub struct Desk(tempfile::TempDir);
+
+impl Desk {
+    /// With these files, by their names.
+    pub fn new(files: &[(&str, &str)]) -> Self {
+        let desk = Self(tempfile::tempdir().unwrap());
+        std::fs::create_dir_all(desk.work()).unwrap();
+        for (name, text) in files {
+            std::fs::write(desk.path(name), text).unwrap();
+        }
+        desk
+    }
+
+    /// The folder.
+    pub fn work(&self) -> PathBuf {
+        self.0.path().join("work")
+    }
+
+    /// Of a file in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.work().join(name)
+    }
+
+    /// Of a file that `ldm weights get` would put there.
+    pub fn weights(&self, name: &str) -> PathBuf {
+        self.0.path().join("weights").join(name)
+    }
+
+    /// `ldm` in the folder, to be started.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ldm"));
+        command.args(args).current_dir(self.work()).env("LDM_WEIGHTS", self.weights(""));
+        command.stdin(Stdio::null());
+        command
+    }
+
+    /// What came of it.
+    pub fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// stdout and stderr of a command that succeeds.
+    #[track_caller]
+    pub fn said(&self, args: &[&str]) -> (String, String) {
+        let output = self.run(args);
+        assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
+        (text(&output.stdout), text(&output.stderr))
+    }
+
+    /// stdout of a command that succeeds.
+    #[track_caller]
+    pub fn done(&self, args: &[&str]) -> String {
+        self.said(args).0
+    }
+
+    /// The command fails with `code`, says `expected` on one line, and leaves nothing behind.
+    #[track_caller]
+    pub fn fails(&self, args: &[&str], code: i32, expected: &str) {
+        let before = listing(&self.work());
+        let output = self.run(args);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {error}");
+        assert!(error.lines().any(|line| line.contains(expected)), "{args:?}: {error}");
+        assert!(!error.contains("panicked") && !error.contains("RUST_BACKTRACE"), "{args:?}: {error}");
+        assert_eq!(listing(&self.work()), before, "{args:?} left something behind");
+    }
+
+    /// The values of a picture.
+    pub fn pixels(&self, name: &str) -> Vec<u8> {
+        ldm_core::image::read(self.path(name)).unwrap().into_raw()
+    }
+}
+
+/// What a program wrote.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Every file and folder below one, sorted.
+pub fn listing(folder: &Path) -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![folder.to_path_buf()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path.clone());
+            }
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}

@@ -1,0 +1,177 @@
+//! Pictures from pictures, maps and boxes, as a person meets it: trained for two steps on drawn scenes, then asked.
+
+#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+
+mod desk;
+
+use desk::Desk;
+use image::{GrayImage, Luma, Rgb, RgbImage};
+
+const TASKS: [(&str, &str, &str); 4] = [
+    ("boxes", include_str!("../../../configs/tiny/layout.yaml"), ""),
+    ("map", include_str!("../../../configs/tiny/semantic.yaml"), ", task: {target: semantic}"),
+    (
+        "small",
+        include_str!("../../../configs/tiny/super-resolution.yaml"),
+        ", task: {target: super_resolution, params: {degradation: pil_bicubic, downscale_f: 2}}",
+    ),
+    (
+        "hole",
+        include_str!("../../../configs/tiny/inpainting.yaml"),
+        ", task: {target: inpainting, params: {masks: {target: thick}}}",
+    ),
+];
+
+/// The first stage that all four stand on, in the words of their files.
+fn first_stage() -> String {
+    let (_, text) = TASKS[0].1.split_once("    first_stage_config:\n").unwrap();
+    let (text, _) = text.split_once("    cond_stage_config:").unwrap();
+    let model: String = text.lines().map(|line| format!("{}\n", &line[4..])).collect();
+    format!("model:\n{model}{}", data(""))
+}
+
+fn data(task: &str) -> String {
+    format!(
+        "data:\n  target: data_module\n  params:\n    batch_size: 2\n    num_workers: 0\n    train: {{target: scenes, \
+         params: {{size: 16, objects: [1, 1], count: 8{task}}}}}\ntrain: {{steps: 2, learning_rate: 1.0e-3, \
+         samples: {{count: 4, steps: 2}}}}\n"
+    )
+}
+
+fn trained() -> Desk {
+    let desk = Desk::new(&[("first.yaml", &first_stage())]);
+    desk.done(&["train", "first.yaml", "--run", "first"]);
+    for (name, model, task) in TASKS {
+        std::fs::write(desk.path("second.yaml"), format!("{model}{}", data(task))).unwrap();
+        let first = "model.params.first_stage_config.params.ckpt_path=first";
+        desk.done(&["train", "second.yaml", first, "--run", name]);
+    }
+    desk
+}
+
+fn picture(desk: &Desk, name: &str, width: u32, height: u32) {
+    let pixel = |x: u32, y: u32| Rgb([(x * 13 % 256) as u8, (y * 29 % 256) as u8, ((x + y) * 7 % 256) as u8]);
+    RgbImage::from_fn(width, height, pixel).save(desk.path(name)).unwrap();
+}
+
+fn size(desk: &Desk, name: &str) -> (u32, u32) {
+    image::image_dimensions(desk.path(name)).unwrap()
+}
+
+#[test]
+fn a_model_of_each_task_makes_its_pictures() {
+    let desk = trained();
+    let two = ["-n", "2", "--steps", "2", "--out"];
+    let ask = |words: &[&str], out: &str| desk.done(&[words, &two[..], &[out]].concat());
+    upscales(&desk, &ask);
+    fills(&desk, &ask);
+    draws_boxes(&desk, &ask);
+    draws_maps(&desk, &ask);
+    // Each says which command it is for.
+    for (model, command) in [("boxes", "layout2img"), ("map", "semantic2img"), ("small", "upscale"), ("hole", "inpaint")] {
+        desk.fails(&["sample", "--model", model, "--out", "no"], 1, &format!("use ldm {command}"));
+    }
+}
+
+fn upscales(desk: &Desk, ask: &dyn Fn(&[&str], &str) -> String) {
+    picture(desk, "small.png", 8, 12);
+    ask(&["upscale", "small.png", "--model", "small"], "large");
+    assert_eq!(size(desk, "large/00001.png"), (16, 24), "other sizes than it was trained at");
+    assert_ne!(desk.pixels("large/00000.png"), desk.pixels("large/00001.png"));
+    picture(desk, "odd.png", 8, 9);
+    desk.fails(&["upscale", "odd.png", "--model", "small", "--out", "no"], 1, "odd.png");
+    desk.fails(&["upscale", "small.png", "--model", "hole", "--out", "no"], 1, "use ldm inpaint");
+}
+
+fn fills(desk: &Desk, ask: &dyn Fn(&[&str], &str) -> String) {
+    picture(desk, "photo.png", 16, 16);
+    let white = |x: u32, y: u32| (4..12).contains(&x) && (4..10).contains(&y);
+    let mask = |side: u32| GrayImage::from_fn(side, side, |x, y| Luma([if white(x, y) { 255 } else { 100 }]));
+    mask(16).save(desk.path("mask.png")).unwrap();
+    mask(32).save(desk.path("large.png")).unwrap();
+    mask(4).save(desk.path("black.png")).unwrap();
+    ask(&["inpaint", "photo.png", "mask.png", "--model", "hole"], "filled");
+    ask(&["inpaint", "photo.png", "mask.png", "--model", "hole", "--feather", "1"], "soft");
+    let [before, after, soft] =
+        ["photo.png", "filled/00000.png", "soft/00000.png"].map(|name| desk.pixels(name));
+    let mut changed = 0;
+    for (at, (before, (after, soft))) in before.iter().zip(after.iter().zip(&soft)).enumerate() {
+        let (x, y) = (at as u32 / 3 % 16, at as u32 / 48);
+        if !white(x, y) {
+            assert_eq!((before, before), (after, soft), "column {x}, row {y} is not to be filled");
+        } else if (5..11).contains(&x) && (5..9).contains(&y) {
+            assert_eq!(after, soft, "column {x}, row {y} is not at the edge");
+            changed += u32::from(before != after);
+        } else {
+            let between = (f64::from(*before) + f64::from(*after)) / 2.;
+            assert!((f64::from(*soft) - between).abs() <= 1., "column {x}, row {y}: {before} {after} {soft}");
+        }
+    }
+    assert!(changed > 40, "{changed} of 72 values inside differ");
+    let fails = |words: &[&str], expected: &str| {
+        desk.fails(&[&["inpaint"], words, &["--model", "hole", "--out", "no"]].concat(), 1, expected);
+    };
+    fails(&["photo.png", "large.png"], "large.png: the mask is 32 x 32, and the picture 16 x 16");
+    ask(&["inpaint", "photo.png", "large.png", "--model", "hole", "--resize-mask"], "resized");
+    fails(&["photo.png", "black.png", "--resize-mask"], "black.png: nothing of the mask is white");
+    fails(&["photo.png", "mask.png", "a cat"], "this model reads no text");
+    picture(desk, "odd.png", 17, 16);
+    fails(&["odd.png", "mask.png", "--resize-mask"], "odd.png");
+}
+
+fn draws_boxes(desk: &Desk, ask: &dyn Fn(&[&str], &str) -> String) {
+    let own = |label: &str, rect: &str, more: &str| {
+        format!("{{{more}\"boxes\": [{{\"label\": {label}, \"box\": {rect}}}]}}")
+    };
+    let write = |name: &str, text: String| std::fs::write(desk.path(name), text).unwrap();
+    write("parts.json", own("\"star\"", "[0.25, 0.5, 0.25, 0.5]", ""));
+    write("pixels.json", own("\"star\"", "[25, 100, 25, 100]", "\"width\": 100, \"height\": 200, "));
+    let coco = r#"{"images": [{"id": 7, "file_name": "a.png", "width": 100, "height": 200},
+                              {"id": 8, "file_name": "b.png", "width": 10, "height": 10}],
+                   "annotations": [{"image_id": 7, "category_id": 3, "bbox": [25, 100, 25, 100]}],
+                   "categories": [{"id": 3, "name": "star"}]}"#;
+    write("coco.json", coco.into());
+    for name in ["parts", "pixels", "coco"] {
+        ask(&["layout2img", &format!("{name}.json"), "--model", "boxes"], name);
+    }
+    let pixels = |name: &str| desk.pixels(&format!("{name}/00001.png"));
+    assert!(pixels("parts") == pixels("pixels") && pixels("parts") == pixels("coco"), "one layout in three forms");
+    write("other.json", own("\"circle\"", "[0.25, 0.5, 0.25, 0.5]", ""));
+    ask(&["layout2img", "other.json", "--model", "boxes"], "other");
+    assert_ne!(pixels("parts"), pixels("other"));
+    let fails = |text: String, expected: &str| {
+        write("wrong.json", text);
+        desk.fails(&["layout2img", "wrong.json", "--model", "boxes", "--out", "no"], 1, expected);
+    };
+    fails(own("\"dog\"", "[0, 0, 1, 1]", ""), "wrong.json: unknown label dog, expected one of circle, ");
+    fails(own("10", "[0, 0, 1, 1]", ""), "unknown label 10");
+    fails(own("\"star\"", "[0.5, 0, 0.6, 1]", ""), "within a picture of 1 x 1, got [0.5, 0.0, 0.6, 1.0]");
+    fails(own("\"star\"", "[0, 0, 1]", ""), "wrong.json");
+    fails(own("\"star\"", "[0, 0, 1, 1]", "\"width\": 3, "), "both of width and height, or neither");
+    fails(coco.replace("\"category_id\": 3", "\"category_id\": 4"), "no category has the id 4");
+    let coco = ["layout2img", "coco.json", "--model", "boxes", "--out", "no", "--image"];
+    desk.fails(&[&coco[..], &["b.png"]].concat(), 1, "coco.json: no picture with boxes is called b.png");
+}
+
+fn draws_maps(desk: &Desk, ask: &dyn Fn(&[&str], &str) -> String) {
+    let label = |x: u32, _y: u32| if x < 8 { 1 } else { 3 };
+    let save = |name: &str, of: &dyn Fn(u32, u32) -> u8| {
+        GrayImage::from_fn(16, 16, |x, y| Luma([of(x, y)])).save(desk.path(name)).unwrap();
+    };
+    save("map.png", &label);
+    save("wrong.png", &|x, y| if (x, y) == (2, 3) { 11 } else { 0 });
+    let colours = [[0, 0, 0], [200, 0, 0], [0, 0, 200], [0, 200, 0]];
+    let colour = |x: u32, y: u32| Rgb(colours[usize::from(label(x, y))]);
+    RgbImage::from_fn(16, 16, colour).save(desk.path("coloured.png")).unwrap();
+    let classes: Vec<_> = (0..4).map(|id| serde_json::json!({"id": id, "name": "x", "color": colours[id]})).collect();
+    std::fs::write(desk.path("palette.json"), serde_json::json!({"classes": classes}).to_string()).unwrap();
+    ask(&["semantic2img", "map.png", "--model", "map"], "drawn");
+    ask(&["semantic2img", "coloured.png", "--palette", "palette.json", "--model", "map"], "coloured");
+    assert_eq!(desk.pixels("drawn/00001.png"), desk.pixels("coloured/00001.png"));
+    let fails = |words: &[&str], expected: &str| {
+        desk.fails(&[&["semantic2img"], words, &["--model", "map", "--out", "no"]].concat(), 1, expected);
+    };
+    fails(&["wrong.png"], "wrong.png: the class 11 at column 2, row 3: this model knows the classes 0 to 10");
+    fails(&["coloured.png"], "coloured.png: is Rgb of 8 bits");
+    fails(&["photo.png", "--palette", "palette.json"], "at column 0, row 0 is none of palette.json");
+}
