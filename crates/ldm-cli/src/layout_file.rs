@@ -130,7 +130,12 @@ impl Layout<String> {
     pub(crate) fn by_number(self, names: &[String], path: &Path) -> anyhow::Result<Layout<i64>> {
         let number = |label: &str| {
             let found = names.iter().position(|name| name == label).map(|index| index as i64);
-            found.or_else(|| label.parse().ok().filter(|number| names.is_empty() || (0..names.len() as i64).contains(number)))
+            found.or_else(|| {
+                label
+                    .parse()
+                    .ok()
+                    .filter(|number| names.is_empty() || (0..names.len() as i64).contains(number))
+            })
         };
         let boxes = self
             .boxes
@@ -140,8 +145,9 @@ impl Layout<String> {
                     [] => "numbers, this model's classes have no names".to_owned(),
                     names => format!("one of {}", names.join(", ")),
                 };
-                let class = number(&label)
-                    .with_context(|| format!("{}: unknown label {label}, expected {known}", path.display()))?;
+                let class = number(&label).with_context(|| {
+                    format!("{}: unknown label {label}, expected {known}", path.display())
+                })?;
                 Ok((class, rect))
             })
             .collect::<anyhow::Result<_>>()?;

@@ -68,7 +68,9 @@ fn a_model_of_each_task_makes_its_pictures() {
     draws_boxes(&desk, &ask);
     draws_maps(&desk, &ask);
     // Each says which command it is for.
-    for (model, command) in [("boxes", "layout2img"), ("map", "semantic2img"), ("small", "upscale"), ("hole", "inpaint")] {
+    for (model, command) in
+        [("boxes", "layout2img"), ("map", "semantic2img"), ("small", "upscale"), ("hole", "inpaint")]
+    {
         desk.fails(&["sample", "--model", model, "--out", "no"], 1, &format!("use ldm {command}"));
     }
 }
@@ -135,7 +137,10 @@ fn draws_boxes(desk: &Desk, ask: &dyn Fn(&[&str], &str) -> String) {
         ask(&["layout2img", &format!("{name}.json"), "--model", "boxes"], name);
     }
     let pixels = |name: &str| desk.pixels(&format!("{name}/00001.png"));
-    assert!(pixels("parts") == pixels("pixels") && pixels("parts") == pixels("coco"), "one layout in three forms");
+    assert!(
+        pixels("parts") == pixels("pixels") && pixels("parts") == pixels("coco"),
+        "one layout in three forms"
+    );
     write("other.json", own("\"circle\"", "[0.25, 0.5, 0.25, 0.5]", ""));
     ask(&["layout2img", "other.json", "--model", "boxes"], "other");
     assert_ne!(pixels("parts"), pixels("other"));
@@ -163,7 +168,8 @@ fn draws_maps(desk: &Desk, ask: &dyn Fn(&[&str], &str) -> String) {
     let colours = [[0, 0, 0], [200, 0, 0], [0, 0, 200], [0, 200, 0]];
     let colour = |x: u32, y: u32| Rgb(colours[usize::from(label(x, y))]);
     RgbImage::from_fn(16, 16, colour).save(desk.path("coloured.png")).unwrap();
-    let classes: Vec<_> = (0..4).map(|id| serde_json::json!({"id": id, "name": "x", "color": colours[id]})).collect();
+    let classes: Vec<_> =
+        (0..4).map(|id| serde_json::json!({"id": id, "name": "x", "color": colours[id]})).collect();
     std::fs::write(desk.path("palette.json"), serde_json::json!({"classes": classes}).to_string()).unwrap();
     ask(&["semantic2img", "map.png", "--model", "map"], "drawn");
     ask(&["semantic2img", "coloured.png", "--palette", "palette.json", "--model", "map"], "coloured");

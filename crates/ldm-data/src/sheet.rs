@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn what_is_known_stands_beside_a_picture() {
-        let text = "{target: scenes, params: {size: 32, count: 3, task: {target: super_resolution}}}";
+        let text = "{target: scenes, params: {size: 32, count: 3, task: {target: super_resolution, params: {degradation: pil_bicubic}}}}";
         let config: crate::DatasetConfig = ldm_core::config::parse(text, "scenes.yaml", &[]).unwrap();
         let set = config.open(std::path::Path::new("")).unwrap();
         let loader = LoaderConfig { workers: 0, drop_last: false, ..LoaderConfig::new(3, 1) };
@@ -92,7 +92,10 @@ mod tests {
         for row in 0..3 {
             assert_eq!(cell(row, 0), batch.images.get(row));
             let small = cell(row, 1);
-            assert_eq!(small.slice(1, 0, 32, 4).slice(2, 0, 32, 4), batch.prompt.image.as_ref().unwrap().get(row));
+            assert_eq!(
+                small.slice(1, 0, 32, 4).slice(2, 0, 32, 4),
+                batch.prompt.image.as_ref().unwrap().get(row)
+            );
             assert_ne!(small, cell(row, 0));
             assert_ne!(cell(row, 3), cell(row, 0), "a box is drawn");
         }

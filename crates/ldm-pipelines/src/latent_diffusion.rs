@@ -158,8 +158,9 @@ impl LatentDiffusion {
             ("label_classes", &mut model.label_classes),
         ] {
             if let Some(found) = checkpoint.metadata().get(kind) {
-                *names = serde_json::from_str(found)
-                    .map_err(|error| Error::format(checkpoint.path(), format!("metadata `{kind}`: {error}")))?;
+                *names = serde_json::from_str(found).map_err(|error| {
+                    Error::format(checkpoint.path(), format!("metadata `{kind}`: {error}"))
+                })?;
             }
         }
         recognise_schedule::check(&checkpoint, &model.schedule)?;

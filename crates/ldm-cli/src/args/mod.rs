@@ -21,8 +21,8 @@ pub(crate) use generate::{GenerateArgs, SamplerName};
 pub(crate) use images::{DecodeArgs, EncodeArgs, ImageArgs, OutputArgs, ReconstructArgs};
 pub(crate) use model::{DeviceArgs, DoctorArgs, InspectArgs, ModelArgs};
 pub(crate) use sample::SampleArgs;
-pub(crate) use train::TrainArgs;
 pub(crate) use tasks::{InpaintArgs, Layout2imgArgs, Semantic2imgArgs, UpscaleArgs};
+pub(crate) use train::TrainArgs;
 pub(crate) use txt2img::{TextArgs, Txt2imgArgs};
 pub(crate) use weights::{GetArgs, WeightsCommand};
 

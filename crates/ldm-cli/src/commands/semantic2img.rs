@@ -48,8 +48,13 @@ fn labels(args: &Semantic2imgArgs) -> anyhow::Result<GrayImage> {
 /// `[1, K, H, W]`
 fn one_hot(labels: &GrayImage, model: &LatentDiffusion) -> anyhow::Result<Tensor> {
     let count = model.config.map_classes().expect("a model that needs a map");
-    if let Some((x, y, pixel)) = labels.enumerate_pixels().find(|(.., pixel)| i64::from(pixel.0[0]) >= count) {
-        bail!("the class {} at column {x}, row {y}: this model knows the classes 0 to {}", pixel.0[0], count - 1);
+    if let Some((x, y, pixel)) = labels.enumerate_pixels().find(|(.., pixel)| i64::from(pixel.0[0]) >= count)
+    {
+        bail!(
+            "the class {} at column {x}, row {y}: this model knows the classes 0 to {}",
+            pixel.0[0],
+            count - 1
+        );
     }
     let size = [i64::from(labels.height()), i64::from(labels.width())];
     model.first_stage.check_image_size(size)?;

@@ -21,7 +21,13 @@ pub(crate) fn run(args: &UpscaleArgs, talk: Talk) -> anyhow::Result<()> {
     model::check_needs(&model, &args.model, &[Needs::Picture])?;
     let [height, width] = [small.size()[2], small.size()[3]];
     model.unet.check_size([height, width]).with_context(|| args.image.display().to_string())?;
-    making.run(&model, &args.model, 1., &Small { picture: small, name: args.image.display().to_string() }, talk)
+    making.run(
+        &model,
+        &args.model,
+        1.,
+        &Small { picture: small, name: args.image.display().to_string() },
+        talk,
+    )
 }
 
 /// A picture as large as the latent.
