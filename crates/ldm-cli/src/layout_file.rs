@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use ldm_core::LayoutBox;
+use ldm_data::read_boxes;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -33,43 +34,13 @@ struct OwnBox {
     rect: [f64; 4],
 }
 
-/// COCO's annotations, as far as they are looked at.
-#[derive(Deserialize)]
-struct Coco {
-    images: Vec<CocoImage>,
-    annotations: Vec<CocoAnnotation>,
-    categories: Vec<CocoCategory>,
-}
-
-#[derive(Deserialize)]
-struct CocoImage {
-    id: Value,
-    file_name: String,
-    width: f64,
-    height: f64,
-}
-
-#[derive(Deserialize)]
-struct CocoAnnotation {
-    image_id: Value,
-    category_id: Value,
-    bbox: [f64; 4],
-}
-
-#[derive(Deserialize)]
-struct CocoCategory {
-    id: Value,
-    name: String,
-}
-
 /// The layouts of a file: one of ours, or of COCO's those with boxes, or that of the picture `wanted`.
 pub(crate) fn read(path: &Path, wanted: Option<&str>) -> anyhow::Result<Vec<Layout<String>>> {
     let named = || path.display().to_string();
     let text = std::fs::read_to_string(path).with_context(named)?;
     let value: Value = serde_json::from_str(&text).with_context(named)?;
     if value.get("annotations").is_some() {
-        let coco = serde_json::from_value(value).with_context(named)?;
-        return of_coco(&coco, wanted).with_context(named);
+        return of_coco(path, wanted);
     }
     if wanted.is_some() {
         bail!("{}: --image picks a picture of COCO's annotations, and these are the boxes of one", named());
@@ -88,26 +59,21 @@ pub(crate) fn read(path: &Path, wanted: Option<&str>) -> anyhow::Result<Vec<Layo
     Ok(vec![Layout { name, boxes: boxes.collect::<anyhow::Result<_>>().with_context(named)? }])
 }
 
-fn of_coco(coco: &Coco, wanted: Option<&str>) -> anyhow::Result<Vec<Layout<String>>> {
-    let label = |id: &Value| {
-        let found = coco.categories.iter().find(|category| category.id == *id);
-        found.map(|category| category.name.clone()).with_context(|| format!("no category has the id {id}"))
-    };
+fn of_coco(path: &Path, wanted: Option<&str>) -> anyhow::Result<Vec<Layout<String>>> {
+    let (classes, pictures) = read_boxes(path)?;
     let mut layouts = Vec::new();
-    for image in coco.images.iter().filter(|image| wanted.is_none_or(|wanted| image.file_name == wanted)) {
-        let own = coco.annotations.iter().filter(|annotation| annotation.image_id == image.id);
-        let boxes: Vec<_> = own
-            .map(|each| Ok((label(&each.category_id)?, part(each.bbox, [image.width, image.height])?)))
+    for (name, boxes) in pictures.into_iter().filter(|(name, _)| wanted.is_none_or(|wanted| name == wanted)) {
+        let boxes = boxes
+            .into_iter()
+            .map(|each| Ok((classes[each.class as usize].clone(), part(each.rect, [1., 1.])?)))
             .collect::<anyhow::Result<_>>()
-            .with_context(|| image.file_name.clone())?;
-        if !boxes.is_empty() {
-            layouts.push(Layout { name: image.file_name.clone(), boxes });
-        }
+            .with_context(|| format!("{}: {name}", path.display()))?;
+        layouts.push(Layout { name, boxes });
     }
     match (layouts.is_empty(), wanted) {
         (false, _) => Ok(layouts),
-        (true, Some(wanted)) => bail!("no picture with boxes is called {wanted}"),
-        (true, None) => bail!("no picture has boxes"),
+        (true, Some(wanted)) => bail!("{}: no picture with boxes is called {wanted}", path.display()),
+        (true, None) => bail!("{}: no picture has boxes", path.display()),
     }
 }
 

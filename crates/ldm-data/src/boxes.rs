@@ -65,12 +65,30 @@ impl BoxesConfig {
     }
 }
 
+/// The boxes of pictures, by their file names.
+pub type BoxesOfPictures = BTreeMap<String, Vec<LayoutBox>>;
+
+/// The names of the classes in a file of COCO's annotations, and the boxes of each picture that has any, by its file name.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Format`] and [`Error::Data`] about the file.
+pub fn read_boxes(path: impl AsRef<Path>) -> Result<(Vec<String>, BoxesOfPictures)> {
+    let config = BoxesConfig {
+        min_object_area: 0.,
+        min_objects_per_image: 1,
+        max_objects_per_image: usize::MAX,
+        ..BoxesConfig::new(path.as_ref().to_string_lossy())
+    };
+    let Annotations { classes, boxes } = Annotations::read(&config, Path::new(""))?;
+    Ok((classes, boxes))
+}
+
 /// The boxes of every picture that a set of annotations names.
 #[derive(Debug)]
 pub(crate) struct Annotations {
     pub(crate) classes: Vec<String>,
-    /// The boxes of each file name that has enough and not too many.
-    pub(crate) boxes: BTreeMap<String, Vec<LayoutBox>>,
+    /// Those of each picture that has enough and not too many.
+    pub(crate) boxes: BoxesOfPictures,
 }
 
 impl Annotations {

@@ -53,7 +53,7 @@ mod workers;
 
 pub use batch::{Batch, collate};
 pub use beside::BesideConfig;
-pub use boxes::BoxesConfig;
+pub use boxes::{BoxesConfig, BoxesOfPictures, read_boxes};
 pub use caption_file::{CaptionFile, CaptionSource, Column, Missing};
 pub use config::{DatasetConfig, open_path};
 pub use dataset::{Dataset, Peek};

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// A folder to work in, and beside it the place of `ldm weights`.
-pub struct Desk(tempfile::TempDir);
+pub(crate) struct Desk(tempfile::TempDir);
 
 impl Desk {
     /// With these files, by their names.
-    pub fn new(files: &[(&str, &str)]) -> Self {
+    pub(crate) fn new(files: &[(&str, &str)]) -> Self {
         let desk = Self(tempfile::tempdir().unwrap());
         std::fs::create_dir_all(desk.work()).unwrap();
         for (name, text) in files {
@@ -20,22 +20,22 @@ impl Desk {
     }
 
     /// The folder.
-    pub fn work(&self) -> PathBuf {
+    pub(crate) fn work(&self) -> PathBuf {
         self.0.path().join("work")
     }
 
     /// Of a file in the folder.
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.work().join(name)
     }
 
     /// Of a file that `ldm weights get` would put there.
-    pub fn weights(&self, name: &str) -> PathBuf {
+    pub(crate) fn weights(&self, name: &str) -> PathBuf {
         self.0.path().join("weights").join(name)
     }
 
     /// `ldm` in the folder, to be started.
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ldm"));
         command.args(args).current_dir(self.work()).env("LDM_WEIGHTS", self.weights(""));
         command.stdin(Stdio::null());
@@ -43,13 +43,13 @@ impl Desk {
     }
 
     /// What came of it.
-    pub fn run(&self, args: &[&str]) -> Output {
+    pub(crate) fn run(&self, args: &[&str]) -> Output {
         self.command(args).output().unwrap()
     }
 
     /// stdout and stderr of a command that succeeds.
     #[track_caller]
-    pub fn said(&self, args: &[&str]) -> (String, String) {
+    pub(crate) fn said(&self, args: &[&str]) -> (String, String) {
         let output = self.run(args);
         assert!(output.status.success(), "{args:?}: {}", text(&output.stderr));
         (text(&output.stdout), text(&output.stderr))
@@ -57,13 +57,13 @@ impl Desk {
 
     /// stdout of a command that succeeds.
     #[track_caller]
-    pub fn done(&self, args: &[&str]) -> String {
+    pub(crate) fn done(&self, args: &[&str]) -> String {
         self.said(args).0
     }
 
     /// The command fails with `code`, says `expected` on one line, and leaves nothing behind.
     #[track_caller]
-    pub fn fails(&self, args: &[&str], code: i32, expected: &str) {
+    pub(crate) fn fails(&self, args: &[&str], code: i32, expected: &str) {
         let before = listing(&self.work());
         let output = self.run(args);
         let error = text(&output.stderr);
@@ -74,18 +74,18 @@ impl Desk {
     }
 
     /// The values of a picture.
-    pub fn pixels(&self, name: &str) -> Vec<u8> {
+    pub(crate) fn pixels(&self, name: &str) -> Vec<u8> {
         ldm_core::image::read(self.path(name)).unwrap().into_raw()
     }
 }
 
 /// What a program wrote.
-pub fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Every file and folder below one, sorted.
-pub fn listing(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn listing(folder: &Path) -> Vec<PathBuf> {
     let (mut found, mut folders) = (Vec::new(), vec![folder.to_path_buf()]);
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {

@@ -93,13 +93,15 @@ pub(super) fn write(
     let mut metadata = weights.metadata();
     metadata.entry("global_step".into()).or_insert_with(|| "0".into());
     let text = to_text(&Value::Mapping(in_their_words(&config)));
+    let replaced = out.exists();
     if out.extension().is_some_and(|extension| extension == "safetensors") {
         save_streamed(out, &tensors, &metadata)?;
     } else {
         save_torch_streamed(out, &tensors, &metadata)?;
     }
     let written = files::write_bytes(&beside, text.as_bytes());
-    if written.is_err() {
+    // What stands in an older file's place is whole, and all there is.
+    if written.is_err() && !replaced {
         drop(std::fs::remove_file(out));
     }
     written
