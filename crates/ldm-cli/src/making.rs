@@ -9,11 +9,11 @@ use anyhow::bail;
 use ldm_core::weights::{self, Checkpoint};
 use ldm_core::{Prompt, image};
 use ldm_pipelines::{DiffusersScheduler, LatentDiffusion, Sampling, generate};
-use ldm_schedulers::SamplerConfig;
+use ldm_schedulers::{SamplerConfig, Spacing};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
-use crate::args::{GenerateArgs, ModelArgs, SamplerName};
+use crate::args::{GenerateArgs, ModelArgs};
 use crate::output;
 use crate::progress::Talk;
 
@@ -142,9 +142,9 @@ impl<'a> Making<'a> {
 /// The solver asked for.
 fn sampling(args: &GenerateArgs, model: &LatentDiffusion, guidance_scale: f64) -> anyhow::Result<Sampling> {
     let told = model.scheduler.as_ref().map(DiffusersScheduler::sampler);
-    let (mut sampler, own_spacing) = match (args.sampler, told) {
-        (Some(SamplerName::Ddpm), _) => (SamplerConfig::Ddpm {}, None),
-        (Some(SamplerName::Ddim), _) | (None, None) => (SamplerConfig::Ddim { eta: 0. }, None),
+    let (mut sampler, own_spacing) = match (&args.sampler, told) {
+        (Some(name), _) => (name.parse()?, None),
+        (None, None) => (SamplerConfig::Ddim { eta: 0. }, None),
         (None, Some((sampler, spacing, departs))) => {
             if let Some(text) = departs {
                 Talk::warn(&format!("scheduler_config.json: {text}"));
@@ -155,11 +155,11 @@ fn sampling(args: &GenerateArgs, model: &LatentDiffusion, guidance_scale: f64) -
     if let Some(eta) = args.eta {
         sampler = sampler.with_eta(eta)?;
     }
-    let spacing = match &args.spacing {
+    let spacing: Spacing = match &args.spacing {
         Some(spacing) => spacing.parse()?,
         None => own_spacing.unwrap_or_else(|| sampler.spacing()),
     };
-    let steps = args.steps.unwrap_or_else(|| sampler.steps(&model.schedule));
+    let steps = args.steps.or(spacing.steps()).unwrap_or_else(|| sampler.steps(&model.schedule));
     let size = args.height.zip(args.width).map(|(height, width)| [height, width]);
     Ok(Sampling {
         sampler,
@@ -181,14 +181,16 @@ fn parameters(
     let size = images.size();
     let loras: Vec<String> = args.loras.iter().map(ToString::to_string).collect();
     let loras = if loras.is_empty() { String::new() } else { format!(", Lora: {}", loras.join(" ")) };
-    let eta = match sampling.sampler {
-        SamplerConfig::Ddim { eta } if eta > 0. => format!(", Eta: {eta}"),
+    let by_name: Option<SamplerConfig> = sampling.sampler.name().parse().ok();
+    let eta = match (sampling.sampler.eta(), by_name.and_then(|sampler| sampler.eta())) {
+        (Some(eta), default) if default != Some(eta) => format!(", Eta: {eta}"),
         _ => String::new(),
     };
+    let spacing = args.spacing.as_ref().map_or(String::new(), |spacing| format!(", Spacing: {spacing}"));
     let noise =
         args.init_noise.as_ref().map_or(String::new(), |path| format!(", Init noise: {}", path.display()));
     format!(
-        "Steps: {}, Sampler: {}, CFG scale: {}, Seed: {seed}, Size: {}x{}, Model: {}{loras}{eta}{noise}, Version: ldm {}",
+        "Steps: {}, Sampler: {}, CFG scale: {}, Seed: {seed}, Size: {}x{}, Model: {}{loras}{eta}{spacing}{noise}, Version: ldm {}",
         sampling.steps,
         sampling.sampler.name(),
         sampling.guidance_scale,

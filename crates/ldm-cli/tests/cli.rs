@@ -85,7 +85,11 @@ fn wrong_usage_exits_with_2() {
     desk.fails(&["tarin"], 2, "unrecognized subcommand 'tarin'");
     desk.fails(&["sample"], 2, "--model");
     desk.fails(&["train"], 2, "CONFIG");
-    desk.fails(&["sample", "--model", "x", "--sampler", "eulr"], 2, "possible values: ddpm, ddim");
+    desk.fails(
+        &["sample", "--model", "x", "--sampler", "eulr"],
+        2,
+        "possible values: ddpm, ddim, plms, euler, euler_a",
+    );
     desk.fails(&["train", "first.yaml", "--resume", "first"], 2, "cannot be used with");
 }
 
@@ -198,6 +202,33 @@ fn the_whole_way_from_training_to_pictures() {
     assert_eq!(difference("c/00000.png", "c/00001.png"), 0, "the same noise");
     sample("d", &["--class", "1", "--sampler", "ddpm", "--steps", "4", "--height", "24", "--width", "32"]);
     assert_eq!(pixels("d/00000.png").dimensions(), (32, 24));
+
+    // Other solvers, spacings and lists of levels.
+    let by = |out, words: &[&str]| sample(out, &[&["--class", "1"], words].concat());
+    by("e1", &["--sampler", "dpmpp_2m", "--steps", "5", "--seed", "3"]);
+    by("e2", &["--sampler", "unipc", "--spacing", "karras", "--steps", "5", "--seed", "3"]);
+    by("e3", &["--sampler", "euler_a", "--eta", "0", "--spacing", "900,500,100", "--seed", "3"]);
+    by("e4", &["--sampler", "euler", "--spacing", "900,500,100", "--seed", "3"]);
+    assert!(difference("e1/00000.png", "e4/00000.png") > 0);
+    assert_eq!(difference("e3/00000.png", "e4/00000.png"), 0, "without noise it is Euler");
+    let text = desk.done(&["inspect", "e3/00000.png"]);
+    assert!(
+        text.contains("Steps: 3, Sampler: euler_a") && text.contains("Eta: 0, Spacing: 900,500,100"),
+        "{text}"
+    );
+    let fails = |words: &[&str], message| {
+        desk.fails(
+            &[&["sample", "--model", "second", "--class", "1", "--out", "x"], words].concat(),
+            1,
+            message,
+        );
+    };
+    fails(&["--sampler", "plms", "--eta", "0.5"], "sampler plms has no eta");
+    fails(&["--sampler", "euler_a", "--eta", "1.5"], "eta: expected a number in [0, 1], got 1.5");
+    fails(&["--spacing", "karas"], "unknown spacing, expected one of uniform, quad, time_uniform");
+    fails(&["--spacing", "100,500"], "a list of levels falls, but 500 follows 100");
+    fails(&["--sampler", "dpmpp_2m", "--spacing", "quad"], "needs a level with less noise at each step");
+    fails(&["--sampler", "lcm", "--steps", "51"], "expected 1 to 50 steps, got 51");
 
     // A picture that is there is not overwritten.
     let again = ["sample", "--model", "second", "--class", "1", "--steps", "2", "--out", "d"];

@@ -4,10 +4,14 @@ use std::path::Path;
 
 use ldm_core::diffusers::{Fields, VERSION, wrong};
 use ldm_core::{Error, Result};
-use ldm_schedulers::{BetaSchedule, Parameterization, SamplerConfig, ScheduleConfig, Spacing};
+use ldm_schedulers::{
+    BetaSchedule, Clamped, Denoiser, DynamicallyClamped, Parameterization, SamplerConfig, ScheduleConfig,
+    Spacing,
+};
 use serde_json::{Map, Value, json};
 
 use crate::LatentDiffusionConfig;
+use crate::diffusers_sampler::Plan;
 
 /// What a `scheduler_config.json` says.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,33 +22,44 @@ pub struct DiffusersScheduler {
     pub schedule: ScheduleConfig,
     /// `prediction_type`.
     pub parameterization: Parameterization,
-    /// `clip_sample` with its range: predicted pictures are held within, up and down.
-    pub clip_sample: Option<f64>,
-    /// `timestep_spacing`: leading, trailing or linspace.
-    pub timestep_spacing: String,
-    /// `steps_offset`.
-    pub steps_offset: i64,
-    /// `set_alpha_to_one`: the last step ends without noise, and not at the level 0.
-    pub set_alpha_to_one: bool,
+    /// How predicted clean samples are held in bounds.
+    pub bounds: Option<Bounds>,
     /// The whole file.
     pub fields: Map<String, Value>,
+    plan: Plan,
+}
+
+/// How a `scheduler_config.json` holds clean samples in bounds; of models of pixels, and not of latents.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Bounds {
+    /// `clip_sample`.
+    Static {
+        /// `clip_sample_range`.
+        range: f64,
+    },
+    /// `thresholding`.
+    Dynamic {
+        /// `dynamic_thresholding_ratio`.
+        ratio: f64,
+        /// `sample_max_value`.
+        max: f64,
+    },
 }
 
 /// Classes whose clean sample is clamped unless they say otherwise.
 const CLIPPING: [&str; 5] =
     ["DDIMScheduler", "DDPMScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler", "TCDScheduler"];
-/// Classes that space their steps from the front unless they say otherwise; the others evenly over all.
-const LEADING: [&str; 7] = [
-    "DDIMScheduler",
-    "DDPMScheduler",
-    "DDIMParallelScheduler",
-    "DDPMParallelScheduler",
-    "PNDMScheduler",
-    "LCMScheduler",
-    "TCDScheduler",
-];
 
 impl DiffusersScheduler {
+    /// Opens a `scheduler_config.json`.
+    ///
+    /// # Errors
+    /// Those of [`from_diffusers`](Self::from_diffusers), with the path; [`Error::Io`] and [`Error::Format`] when it cannot
+    /// be read or is no JSON.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::from_diffusers(&read_json(path)?).map_err(|error| Error::config(path, error.to_string()))
+    }
+
     /// Reads the file; fields that are absent have the defaults of diffusers' class.
     ///
     /// # Errors
@@ -59,64 +74,56 @@ impl DiffusersScheduler {
                 json.get("_class_name"),
             ));
         }
-        fields.check(&json!({ "rescale_betas_zero_snr": [false], "thresholding": [false] }))?;
         let word = fields.word("prediction_type", &["epsilon", "sample", "v_prediction"])?;
         let parameterization = match word {
             "sample" => Parameterization::X0,
             "v_prediction" => Parameterization::V,
             _ => Parameterization::Eps,
         };
-        let clips = fields.flag("clip_sample", CLIPPING.contains(&class.as_str()))?;
-        let range = fields.maybe_number("clip_sample_range")?.unwrap_or(1.);
-        let spacing = if LEADING.contains(&class.as_str()) {
-            ["leading", "linspace", "trailing"]
-        } else {
-            ["linspace", "leading", "trailing"]
-        };
+        let key = "rescale_betas_zero_snr";
+        let zero_terminal_snr = fields.flag(key, false)?;
+        if zero_terminal_snr && parameterization == Parameterization::Eps {
+            return Err(wrong(key, "false, as epsilon says nothing of pure noise", fields.get(key)));
+        }
+        let schedule = ScheduleConfig { zero_terminal_snr, ..schedule(&fields)? };
         Ok(Self {
-            schedule: schedule(&fields)?,
+            plan: Plan::read(&class, &fields, &schedule)?,
+            schedule,
             parameterization,
-            clip_sample: clips.then_some(range),
-            timestep_spacing: fields.word("timestep_spacing", &spacing)?.to_owned(),
-            steps_offset: fields.integer("steps_offset", 0)?,
-            set_alpha_to_one: fields.flag("set_alpha_to_one", class != "PNDMScheduler")?,
+            bounds: bounds(&fields, CLIPPING.contains(&class.as_str()))?,
             fields: json.as_object().cloned().unwrap_or_default(),
             class,
         })
     }
 
-    /// The nearest sampler there is here, and in a sentence what of the file it does not follow.
+    /// The nearest sampler there is here, the levels it visits, and in a sentence what of the file it does not follow.
     pub fn sampler(&self) -> (SamplerConfig, Spacing, Option<String>) {
-        let sampler = match self.class.as_str() {
-            "DDPMScheduler" => SamplerConfig::Ddpm {},
-            _ => SamplerConfig::Ddim { eta: 0. },
-        };
-        let from_front = self.timestep_spacing == "leading";
-        let spacing = match (from_front, self.steps_offset, self.set_alpha_to_one) {
-            (true, 1, false) => Some(Spacing::Uniform),
-            (true, 0, true) => Some(Spacing::Leading),
-            _ if self.class == "DDPMScheduler" && from_front && self.steps_offset == 0 => {
-                Some(Spacing::Leading)
-            }
-            _ => None,
-        };
-        let mut departs = Vec::new();
-        if !["DDIMScheduler", "DDPMScheduler"].contains(&self.class.as_str()) {
-            departs.push(format!("{} is not here, {} samples in its place", self.class, sampler.name()));
-        } else if spacing.is_none() {
-            let Self { timestep_spacing, steps_offset, set_alpha_to_one, .. } = self;
-            departs.push(format!(
-                "timestep_spacing {timestep_spacing} with steps_offset {steps_offset} and set_alpha_to_one \
-                 {set_alpha_to_one} is not here, {} spaces its steps as the reference",
-                sampler.name()
-            ));
-        }
-        if self.clip_sample.is_some_and(|range| range != 1.) {
-            departs.push("clip_sample_range is not here, samples are held in [-1, 1]".into());
-        }
-        let note = (!departs.is_empty()).then(|| departs.join("; "));
-        (sampler, spacing.unwrap_or(Spacing::Uniform), note)
+        (self.plan.sampler, self.plan.spacing.clone(), self.plan.note.clone())
     }
+}
+
+impl Bounds {
+    /// Calls `run` with `denoiser` held within.
+    pub fn hold<T>(self, denoiser: &dyn Denoiser, run: impl FnOnce(&dyn Denoiser) -> T) -> T {
+        match self {
+            Self::Static { range } => run(&Clamped { denoiser, range }),
+            Self::Dynamic { ratio, max } => run(&DynamicallyClamped { denoiser, ratio, max }),
+        }
+    }
+}
+
+fn bounds(fields: &Fields, clips: bool) -> Result<Option<Bounds>> {
+    let number = |key: &str, default: f64| Ok::<_, Error>(fields.maybe_number(key)?.unwrap_or(default));
+    if fields.flag("thresholding", false)? {
+        let (ratio, max) = (number("dynamic_thresholding_ratio", 0.995)?, number("sample_max_value", 1.)?);
+        if !(0. ..=1.).contains(&ratio) {
+            let key = "dynamic_thresholding_ratio";
+            return Err(wrong(key, "a number in [0, 1]", fields.get(key)));
+        }
+        return Ok(Some(Bounds::Dynamic { ratio, max }));
+    }
+    let range = number("clip_sample_range", 1.)?;
+    Ok(fields.flag("clip_sample", clips)?.then_some(Bounds::Static { range }))
 }
 
 /// diffusers' `beta_schedule` and its kin. diffusers' `scaled_linear` is the reference's `linear`.
@@ -186,6 +193,7 @@ pub(crate) fn to_diffusers(config: &LatentDiffusionConfig) -> Result<Value> {
             Parameterization::X0 => "sample",
             Parameterization::V => "v_prediction",
         },
+        "rescale_betas_zero_snr": schedule.zero_terminal_snr,
         "set_alpha_to_one": false,
         "steps_offset": 1,
         "timestep_spacing": "leading",
@@ -193,8 +201,17 @@ pub(crate) fn to_diffusers(config: &LatentDiffusionConfig) -> Result<Value> {
     }))
 }
 
-/// A JSON file.
+/// A JSON file. What diffusers writes as `-Infinity`, which JSON does not have, is left out: it is the default of the one
+/// field that can be so, `lambda_min_clipped`.
 pub(crate) fn read_json(path: &Path) -> Result<Value> {
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    serde_json::from_slice(&bytes).map_err(|error| Error::format(path, format!("not JSON: {error}")))
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let text = text.replace("\"lambda_min_clipped\": -Infinity", "\"lambda_min_clipped\": null");
+    let mut json: Value =
+        serde_json::from_str(&text).map_err(|error| Error::format(path, format!("not JSON: {error}")))?;
+    if let Some(fields) = json.as_object_mut()
+        && fields.get("lambda_min_clipped").is_some_and(Value::is_null)
+    {
+        fields.remove("lambda_min_clipped");
+    }
+    Ok(json)
 }

@@ -87,6 +87,9 @@ pub struct LatentDiffusionConfig {
     pub given_betas: Option<Vec<f64>>,
     #[serde(default)]
     pub v_posterior: f64,
+    /// The noise schedule is rescaled to end in pure noise (Lin et al. 2023); the reference has no such key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub zero_terminal_snr: bool,
     #[serde(default = "eps")]
     pub parameterization: Parameterization,
     #[serde(default)]
@@ -213,6 +216,7 @@ impl LatentDiffusionConfig {
             cosine_s: self.cosine_s,
             given_betas: self.given_betas.clone(),
             v_posterior: self.v_posterior,
+            zero_terminal_snr: self.zero_terminal_snr,
         }
     }
 
@@ -312,6 +316,12 @@ impl LatentDiffusionConfig {
         }
         if self.clip_denoised == Some(true) {
             return refuse("clip_denoised", "latents are not bounded, the reference forces false");
+        }
+        if self.zero_terminal_snr && self.parameterization == Parameterization::Eps {
+            return refuse(
+                "zero_terminal_snr",
+                "eps says nothing of pure noise, expected parameterization v or x0",
+            );
         }
         if self.timesteps == 0 {
             return refuse("timesteps", "expected at least 1");

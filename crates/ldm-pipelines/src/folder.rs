@@ -91,8 +91,7 @@ pub(crate) fn read(root: &Path, ema: bool) -> Result<ModelSource> {
     });
     let conditioner = conditioner.transpose()?;
     let scheduler = root.join("scheduler/scheduler_config.json");
-    let scheduler = DiffusersScheduler::from_diffusers(&read_json(&scheduler)?)
-        .map_err(|error| Error::config(&scheduler, error.to_string()))?;
+    let scheduler = DiffusersScheduler::open(&scheduler)?;
 
     let text_variant = conditioner.as_ref().and_then(|part| part.variant.as_deref());
     let variants: BTreeSet<&str> =
@@ -193,6 +192,7 @@ fn assemble(
         "linear_start": schedule.linear_start,
         "linear_end": schedule.linear_end,
         "given_betas": schedule.given_betas,
+        "zero_terminal_snr": schedule.zero_terminal_snr,
         "parameterization": scheduler.parameterization,
         "use_ema": false,
     }))

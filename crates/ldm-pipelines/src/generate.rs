@@ -2,7 +2,7 @@
 
 use ldm_core::noise::Seeded;
 use ldm_core::{Conditioning, Error, NoiseSource, Prompt, Result};
-use ldm_schedulers::{Clamped, Denoiser, SamplerConfig, Spacing, Step};
+use ldm_schedulers::{Denoiser, SamplerConfig, Spacing, Step};
 use tch::{Kind, Tensor};
 
 use crate::{Guided, LatentDiffusion, Unguided};
@@ -60,7 +60,7 @@ pub fn generate(
     })?;
     check_count(&cond, count)?;
     let shape = latent_shape(model, sampling.size, cond.concat.as_ref())?;
-    let levels = model.schedule.ladder(sampling.spacing, sampling.steps)?;
+    let levels = sampling.sampler.ladder(&model.schedule, &sampling.spacing, sampling.steps)?;
     let sampler = sampling.sampler.build(&model.schedule)?;
     let mut noise = Seeded::new(seeds.iter().copied());
     let size = [count, shape[0], shape[1], shape[2]];
@@ -76,14 +76,17 @@ pub fn generate(
         }
         None => noise.like(&blank),
     };
+    let x = sampling.sampler.start(&sampling.spacing, x, levels[0]);
     model.lay_out();
     tch::no_grad(|| {
         let cond = cast(cond, model.kind());
-        let clips = model.scheduler.as_ref().is_some_and(|scheduler| scheduler.clip_sample.is_some());
+        let bounds = model.scheduler.as_ref().and_then(|scheduler| scheduler.bounds);
         let run = |denoiser: &dyn Denoiser| {
-            let clamped = Clamped(denoiser);
-            let denoiser = if clips { &clamped } else { denoiser };
-            sampler.sample(denoiser, x, &levels, &mut noise, observe)
+            let walk = |denoiser: &dyn Denoiser| sampler.sample(denoiser, x, &levels, &mut noise, observe);
+            match bounds {
+                Some(bounds) => bounds.hold(denoiser, walk),
+                None => walk(denoiser),
+            }
         };
         let latents = match uncond {
             None => run(&Unguided::new(&model.unet, model.parameterization, &cond)),

@@ -26,39 +26,90 @@ impl Denoiser for Unguided<'_> {
     }
 }
 
+/// How one guides: how strongly, at which levels, and what becomes of the contrast.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Guidance {
+    /// 1 is none.
+    pub scale: f64,
+    /// Share, in `[0, 1]`, of the guided prediction brought back to the deviation the conditional one has in each sample
+    /// (Lin et al. 2023, arXiv:2305.08891, eq. 15 and 16): large scales otherwise overexpose.
+    pub rescale: f64,
+    /// σ/α above the first and up to the second are guided; elsewhere the conditional prediction is taken, and the other
+    /// not computed (Kynkäänniemi et al. 2024, arXiv:2404.07724, eq. 5).
+    pub interval: [f64; 2],
+}
+
+/// Everywhere and not rescaled.
+impl From<f64> for Guidance {
+    fn from(scale: f64) -> Self {
+        Self { scale, rescale: 0., interval: [0., f64::INFINITY] }
+    }
+}
+
+impl Guidance {
+    /// Whether a level is guided.
+    fn reaches(&self, at: NoiseLevel) -> bool {
+        let [low, high] = self.interval;
+        at.ratio() > low && at.ratio() <= high
+    }
+}
+
 /// Classifier-free guidance (Ho & Salimans 2022, eq. 6): both halves in one forward, then
 /// `uncond + scale · (cond − uncond)`.
 ///
 /// The scale acts on the prediction, as in CompVis `ddim.py:186`; for eps, x0 and v alike that equals acting on eps,
-/// since they are affine in each other at a given x and level.
+/// since they are affine in each other at a given x and level. A rescaled prediction depends on which it is; diffusers'
+/// `rescale_noise_cfg` acts on it as here.
 #[derive(Debug)]
 pub struct Guided<'a> {
     unet: &'a UNet,
     parameterization: Parameterization,
     /// `[uncond; cond]`.
     both: Prepared,
-    scale: f64,
+    /// Where some levels are not guided.
+    cond: Option<Prepared>,
+    guidance: Guidance,
 }
 
 impl<'a> Guided<'a> {
-    /// Guides `cond` away from `uncond` by `scale`.
+    /// Guides `cond` away from `uncond`; a number is a scale.
     pub fn new(
         unet: &'a UNet,
         parameterization: Parameterization,
         uncond: &Conditioning,
         cond: &Conditioning,
-        scale: f64,
+        guidance: impl Into<Guidance>,
     ) -> Self {
-        Self { unet, parameterization, both: unet.prepare(&uncond.stack(cond)), scale }
+        let guidance = guidance.into();
+        let everywhere = guidance.interval == Guidance::from(1.).interval;
+        let both = unet.prepare(&uncond.stack(cond));
+        let cond = (!everywhere).then(|| unet.prepare(cond));
+        Self { unet, parameterization, both, cond, guidance }
     }
 }
 
 impl Denoiser for Guided<'_> {
     fn denoise(&self, x: &Tensor, at: NoiseLevel) -> Denoised {
-        let halves = predict(self.unet, &Tensor::cat(&[x, x], 0), at, &self.both).chunk(2, 0);
-        let guided = halves[0].lerp(&halves[1], self.scale);
-        self.parameterization.read(guided, x, at)
+        let prediction = match &self.cond {
+            Some(cond) if !self.guidance.reaches(at) => predict(self.unet, x, at, cond),
+            _ => {
+                let halves = predict(self.unet, &Tensor::cat(&[x, x], 0), at, &self.both).chunk(2, 0);
+                let guided = halves[0].lerp(&halves[1], self.guidance.scale);
+                if self.guidance.rescale == 0. {
+                    guided
+                } else {
+                    let scaled = &guided * (deviation(&halves[1]) / deviation(&guided));
+                    guided.lerp(&scaled, self.guidance.rescale)
+                }
+            }
+        };
+        self.parameterization.read(prediction, x, at)
     }
+}
+
+/// Of each sample by itself: `[B, 1, 1, 1]`.
+fn deviation(prediction: &Tensor) -> Tensor {
+    prediction.std_dim([1_i64, 2, 3].as_slice(), true, true)
 }
 
 /// The network's answer in f32, whatever its own dtype.

@@ -12,7 +12,7 @@ use ldm_core::device::test_device;
 use ldm_core::testing::{Golden, assert_close, filled};
 use ldm_core::weights::{Shapes, save, save_torch};
 use ldm_pipelines::{LatentDiffusion, Model, ModelSource, Needs, Opening, Sampling, generate};
-use ldm_schedulers::{Parameterization, SamplerConfig, Spacing};
+use ldm_schedulers::{Parameterization, SamplerConfig};
 use serde::Deserialize;
 use serde_json::Value;
 use tch::Kind;
@@ -69,13 +69,13 @@ fn open(folder: &Path) -> (LatentDiffusion, Vec<String>) {
 }
 
 #[track_caller]
-fn check(name: &str, needs: Needs, expected: (Spacing, Parameterization)) -> Option<String> {
+fn check(name: &str, needs: Needs, expected: (SamplerConfig, Parameterization)) {
     let folder = whole(name);
     let (model, notes) = open(folder.path());
     assert_eq!(notes, [""; 0], "{name}");
     assert_eq!(Needs::of(&model.config), needs);
     let (sampler, spacing, note) = model.scheduler.as_ref().unwrap().sampler();
-    assert_eq!((sampler, (spacing, model.parameterization)), (SamplerConfig::Ddim { eta: 0. }, expected));
+    assert_eq!(((sampler, model.parameterization), note), (expected, None), "{name}");
     let golden = golden();
     let get = |key: &str| {
         let key = format!("{name}.{key}");
@@ -97,8 +97,9 @@ fn check(name: &str, needs: Needs, expected: (Spacing, Parameterization)) -> Opt
         .unwrap();
     assert_close(&format!("{name}: latents"), &made.latents, &get("latents").unwrap(), TOLERANCE);
     assert_close(&format!("{name}: images"), &made.images, &get("images").unwrap(), TOLERANCE);
-    note
 }
+
+const DDIM: SamplerConfig = SamplerConfig::Ddim { eta: 0. };
 
 #[test]
 fn stable_diffusion_is_diffusers_own() {
@@ -107,24 +108,18 @@ fn stable_diffusion_is_diffusers_own() {
         ("stable_diffusion_v", Parameterization::V),
         ("stable_diffusion_cosine", Parameterization::X0),
     ] {
-        assert_eq!(check(name, Needs::Text, (Spacing::Uniform, parameterization)), None);
+        check(name, Needs::Text, (DDIM, parameterization));
     }
-    assert_eq!(check("inpainting", Needs::FillingByText, (Spacing::Uniform, Parameterization::Eps)), None);
+    check("stable_diffusion_pndm", Needs::Text, (SamplerConfig::Plms {}, Parameterization::Eps));
+    check("inpainting", Needs::FillingByText, (DDIM, Parameterization::Eps));
 }
 
 #[test]
 fn the_first_generation_is_diffusers_own() {
-    assert_eq!(check("text_to_image", Needs::Text, (Spacing::Uniform, Parameterization::Eps)), None);
+    check("text_to_image", Needs::Text, (DDIM, Parameterization::Eps));
     // From the front without an offset, to no noise at all, and clamped.
-    assert_eq!(check("unconditional", Needs::Nothing, (Spacing::Leading, Parameterization::Eps)), None);
-    assert_eq!(check("super_resolution", Needs::Picture, (Spacing::Uniform, Parameterization::Eps)), None);
-}
-
-#[test]
-fn a_sampler_that_is_not_here_is_named() {
-    let note =
-        check("stable_diffusion_pndm", Needs::Text, (Spacing::Uniform, Parameterization::Eps)).unwrap();
-    assert_eq!(note, "PNDMScheduler is not here, ddim samples in its place");
+    check("unconditional", Needs::Nothing, (DDIM, Parameterization::Eps));
+    check("super_resolution", Needs::Picture, (DDIM, Parameterization::Eps));
 }
 
 /// Which file of several is taken, told by its dtype.
@@ -204,7 +199,7 @@ fn what_is_not_expressible_is_refused_by_its_key() {
             "scheduler/scheduler_config.json",
             "rescale_betas_zero_snr",
             true.into(),
-            "`rescale_betas_zero_snr`: expected false, got: true",
+            "`rescale_betas_zero_snr`: expected false, as epsilon says nothing of pure noise, got: true",
         ),
         (
             "scheduler/scheduler_config.json",

@@ -10,9 +10,10 @@ use ldm_core::testing::{assert_close, fill_weights, relative_l2};
 use ldm_core::weights::{self, Checkpoint};
 use ldm_core::{NoiseSource, Prompt};
 use ldm_pipelines::{
-    LatentDiffusion, LatentDiffusionConfig, Model, ModelConfig, ModelFile, Opening, Sampling, generate,
+    Guidance, Guided, LatentDiffusion, LatentDiffusionConfig, Model, ModelConfig, ModelFile, Opening,
+    Sampling, generate,
 };
-use ldm_schedulers::{Denoised, NoiseLevel, SamplerConfig};
+use ldm_schedulers::{Denoised, Denoiser, NoiseLevel, SamplerConfig};
 use tch::{Kind, Tensor};
 
 const TINY: &str = include_str!("tiny.yaml");
@@ -43,7 +44,7 @@ const DDIM: SamplerConfig = SamplerConfig::Ddim { eta: 0. };
 #[test]
 fn a_picture_does_not_depend_on_its_batch() {
     let model = model();
-    for sampler in [DDIM, SamplerConfig::Ddim { eta: 1. }, SamplerConfig::Ddpm {}] {
+    for sampler in SamplerConfig::ALL.into_iter().chain([SamplerConfig::Ddim { eta: 1. }]) {
         let how = sampling(sampler, 5, 3.);
         let all =
             generate(&model, &Prompt::class(&[1, 2, 3]), None, &[7, 8, 9], &how, None, &mut |_| {}).unwrap();
@@ -68,11 +69,37 @@ fn guidance_is_ho_and_salimans() {
         tch::no_grad(|| model.unet.forward(&x, &t, cond, false))
     };
     let want = eps(&uncond) + (eps(&cond) - eps(&uncond)) * 2.5;
-    let guided = ldm_pipelines::Guided::new(&model.unet, model.parameterization, &uncond, &cond, 2.5);
-    let got: Denoised = tch::no_grad(|| ldm_schedulers::Denoiser::denoise(&guided, &x, at));
+    let guided = Guided::new(&model.unet, model.parameterization, &uncond, &cond, 2.5);
+    let got: Denoised = tch::no_grad(|| guided.denoise(&x, at));
     assert_close("eps", &got.eps, &want, 1e-5);
     let NoiseLevel { alpha, sigma, .. } = at;
     assert_close("x0", &got.x0, &((&x - &want * sigma) / alpha), 1e-5);
+}
+
+#[test]
+fn guidance_is_rescaled_and_kept_to_its_interval() {
+    let model = model();
+    let x = Seeded::new([3, 4]).like(&Tensor::zeros([2, 4, 8, 8], (Kind::Float, test_device())));
+    let cond = model.conditioner.condition(&Prompt::class(&[1, 5]), false).unwrap();
+    let uncond = model.conditioner.unconditional(2).unwrap();
+    let eps = |guidance: Guidance, t: usize| {
+        let guided = Guided::new(&model.unet, model.parameterization, &uncond, &cond, guidance);
+        tch::no_grad(|| guided.denoise(&x, model.schedule.level(t)).eps)
+    };
+    let (plain, told) = (eps(6.0.into(), 400), eps(1.0.into(), 400));
+    // Lin et al. 2023, eq. 15 and 16, sample by sample.
+    let rescaled = eps(Guidance { rescale: 0.7, ..6.0.into() }, 400);
+    for sample in 0..2 {
+        let [plain, told, got] = [&plain, &told, &rescaled].map(|eps| eps.get(sample));
+        let whole = &plain * (told.std(true) / plain.std(true));
+        assert_close("rescaled", &got, &(whole * 0.7 + &plain * 0.3), 1e-5);
+        assert!((got.std(true) / plain.std(true)).double_value(&[]) < 0.9, "guidance widens the prediction");
+    }
+    let ratio = model.schedule.level(400).ratio();
+    let within = |interval| Guidance { interval, ..6.0.into() };
+    assert_close("inside", &eps(within([0., ratio]), 400), &plain, 1e-5);
+    assert_close("below", &eps(within([ratio, 1e9]), 400), &told, 1e-5);
+    assert_close("above", &eps(within([0., 0.99 * ratio]), 400), &told, 1e-5);
 }
 
 #[test]

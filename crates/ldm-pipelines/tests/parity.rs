@@ -69,7 +69,7 @@ fn check_walk(
     golden: &Golden,
     denoiser: &dyn Denoiser,
     sampler: &dyn Sampler,
-    spacing: Spacing,
+    spacing: &Spacing,
 ) {
     let levels = model.schedule.ladder(spacing, STEPS).unwrap();
     assert_eq!(levels.len(), STEPS + 1);
@@ -98,7 +98,7 @@ fn check_ddim(eta: f64, name: &str) {
     let model = model(&[]);
     let uncond = tch::no_grad(|| model.conditioner.unconditional(2).unwrap());
     let guided = Guided::new(&model.unet, model.parameterization, &uncond, &class(&model), 3.);
-    check_walk(&model, &golden(name), &guided, &Ddim::new(eta).unwrap(), Spacing::Uniform);
+    check_walk(&model, &golden(name), &guided, &Ddim::new(eta).unwrap(), &Spacing::Uniform);
 }
 
 #[test]
@@ -116,5 +116,5 @@ fn ddpm_over_a_whole_schedule_arrives_where_the_reference_does() {
     let model = model(&["model.params.timesteps=20", "model.params.linear_end=0.195"]);
     let sampler = SamplerConfig::Ddpm {}.build(&model.schedule).unwrap();
     let unguided = Unguided::new(&model.unet, model.parameterization, &class(&model));
-    check_walk(&model, &golden("ddpm"), &unguided, &*sampler, SamplerConfig::Ddpm {}.spacing());
+    check_walk(&model, &golden("ddpm"), &unguided, &*sampler, &SamplerConfig::Ddpm {}.spacing());
 }

@@ -2,33 +2,37 @@
 
 #![allow(missing_docs, reason = "criterion's macro makes a function without any")]
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ldm_core::device::{bench_device, device_name};
 use ldm_core::noise::PerStep;
 use ldm_schedulers::{Denoised, NoiseLevel, NoiseSchedule, SamplerConfig, ScheduleConfig};
 use tch::{Kind, Tensor};
+
+/// So many that a multistep solver's first steps, which are cheaper, weigh little. The figure of a step is the time over
+/// the number of steps, which criterion shows as elements a second.
+const STEPS: usize = 20;
 
 fn overhead(criterion: &mut Criterion) {
     let device = bench_device();
     let schedule = NoiseSchedule::new(&ScheduleConfig::default()).expect("the default schedule");
     let nothing = |x: &Tensor, _: NoiseLevel| Denoised { x0: x.shallow_clone(), eps: x.shallow_clone() };
     let x = Tensor::ones([1, 4, 32, 32], (Kind::Float, device));
-    for (name, eta) in [("ddim", Some(0.)), ("ddim", Some(1.)), ("ddpm", None)] {
-        let mut config: SamplerConfig = name.parse().expect("a sampler");
-        if let Some(eta) = eta {
-            config = config.with_eta(eta).expect("a sampler with eta");
-        }
-        let sampler = config.build(&schedule).expect("eta in [0, 1]");
-        // One step, so that the figure is the cost of a step.
-        let levels = [schedule.level(500), schedule.level(480)];
-        let label = format!("step/{name}/eta{}/1x4x32x32/f32/{}", eta.unwrap_or(1.), device_name(device));
-        criterion.bench_function(&label, |bencher| {
+    let mut group = criterion.benchmark_group("20 steps");
+    group.throughput(Throughput::Elements(STEPS as u64));
+    let stochastic_ddim = SamplerConfig::Ddim { eta: 1. };
+    for config in SamplerConfig::ALL.into_iter().chain([stochastic_ddim]) {
+        let sampler = config.build(&schedule).expect("defaults that can be");
+        let levels = config.ladder(&schedule, &config.spacing(), STEPS).expect("a ladder of its own spacing");
+        let eta = config.eta().map_or(String::new(), |eta| format!("/eta{eta}"));
+        let label = format!("{}{eta}/1x4x32x32/f32/{}", config.name(), device_name(device));
+        group.bench_function(&label, |bencher| {
             let mut noise = PerStep::new(0, 0, 0);
             bencher.iter(|| {
                 tch::no_grad(|| sampler.sample(&nothing, x.copy(), &levels, &mut noise, &mut |_| {}))
             });
         });
     }
+    group.finish();
     let t = Tensor::from_slice(&[7_i64; 8]).to_device(device);
     let x0 = Tensor::ones([8, 4, 32, 32], (Kind::Float, device));
     let label = format!("add_noise/8x4x32x32/f32/{}", device_name(device));

@@ -40,6 +40,8 @@ pub struct ScheduleConfig {
     pub given_betas: Option<Vec<f64>>,
     /// Share of β in the variance of the reverse step, the rest being the posterior's: in `[0, 1]`.
     pub v_posterior: f64,
+    /// √ᾱ is shifted and scaled so that the last level is pure noise ([`zero_terminal_snr`]).
+    pub zero_terminal_snr: bool,
 }
 
 impl Default for ScheduleConfig {
@@ -52,12 +54,13 @@ impl Default for ScheduleConfig {
             cosine_s: 8e-3,
             given_betas: None,
             v_posterior: 0.,
+            zero_terminal_snr: false,
         }
     }
 }
 
 impl ScheduleConfig {
-    /// β_0 … β_{T−1}, each in `(0, 1)`.
+    /// β_0 … β_{T−1}, each in `(0, 1)`, but for the last with `zero_terminal_snr`, which is 1.
     ///
     /// # Errors
     /// When there are fewer than two steps, when `given_betas` has another length, when a β is not in `(0, 1)`,
@@ -94,9 +97,29 @@ impl ScheduleConfig {
                 "{name}: every beta lies between 0 and 1, both excluded, but number {t} is {}",
                 betas[t]
             ))),
+            None if self.zero_terminal_snr => Ok(zero_terminal_snr(&betas)),
             None => Ok(betas),
         }
     }
+}
+
+/// The same schedule with nothing but noise at its last level: √ᾱ less its last value, times what gives it its first
+/// again. The last β is 1.
+///
+/// Lin et al. 2023 (arXiv:2305.08891), algorithm 1. A model of it predicts v or x_0: from pure noise, ε says nothing.
+pub fn zero_terminal_snr(betas: &[f64]) -> Vec<f64> {
+    let roots: Vec<f64> = betas
+        .iter()
+        .scan(1., |product, beta| {
+            *product *= 1. - beta;
+            Some(f64::sqrt(*product))
+        })
+        .collect();
+    let (Some(first), Some(last)) = (roots.first(), roots.last()) else { return Vec::new() };
+    let scale = first / (first - last);
+    let alphas_bar = roots.iter().map(|root| ((root - last) * scale).powi(2));
+    let before = std::iter::once(1.).chain(alphas_bar.clone());
+    alphas_bar.zip(before).map(|(now, before)| 1. - now / before).collect()
 }
 
 /// As `torch.linspace`: counted from the nearer end, so that both ends are exact.

@@ -1,9 +1,9 @@
 //! Denoising diffusion probabilistic models (Ho et al. 2020, arXiv:2006.11239): ancestral sampling.
 
-use ldm_core::NoiseSource;
 use tch::Tensor;
 
-use crate::{Denoiser, NoiseLevel, Sampler, Step};
+use crate::walk::weighted;
+use crate::{NoiseLevel, Rung, Sampler, Walk};
 
 /// q(x_to | x_from, x_0): a Gaussian with mean `x0·x_0 + xt·x_from` (Ho et al. 2020, eq. 6 and 7).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,24 +50,21 @@ pub struct Ddpm {
 }
 
 impl Sampler for Ddpm {
-    fn sample(
-        &self,
-        denoiser: &dyn Denoiser,
-        mut x: Tensor,
-        levels: &[NoiseLevel],
-        noise: &mut dyn NoiseSource,
-        observe: &mut dyn FnMut(Step),
-    ) -> Tensor {
-        for (index, pair) in levels.windows(2).enumerate() {
-            let [from, to] = [pair[0], pair[1]];
-            let denoised = denoiser.denoise(&x, from);
-            observe(Step { index, level: from, x: &x, denoised: &denoised });
+    fn walk(&self, walk: Walk, x: Tensor) -> Tensor {
+        // Unlike its DDIM, the reference puts back what is kept after a step, with the noise of the level just left
+        // (CompVis `ddpm.py:1203`).
+        let Walk { denoiser, levels, kept, noise, observe } = walk;
+        let walk = Walk { denoiser, levels, kept: None, noise, observe };
+        walk.down(x, |Rung { from, to, x, denoised, noise, .. }| {
             let posterior = Posterior::between(from, to, self.v_posterior);
-            x = &denoised.x0 * posterior.x0 + x * posterior.xt;
+            let mut x = weighted(&[(posterior.x0, &denoised.x0), (posterior.xt, x)]);
             if to.sigma > 0. {
                 x += noise.like(&x) * (0.5 * posterior.log_variance_clipped()).exp();
             }
-        }
-        x
+            match kept {
+                Some(kept) => kept.blend(&x, from, noise),
+                None => x,
+            }
+        })
     }
 }

@@ -28,15 +28,45 @@ impl<F: Fn(&Tensor, NoiseLevel) -> Denoised> Denoiser for F {
     }
 }
 
-/// Holds the clean sample in `[-1, 1]`, for models of pixels; latents have no such bound.
+/// Static thresholding: holds the clean sample in `[-range, range]`, for models of pixels; latents have no such bound.
 ///
 /// The noise stays what the network said, as in the reference and in diffusers' default.
-/// CompVis `ddpm.py:235` `clip_denoised`.
-pub struct Clamped<'a>(pub &'a dyn Denoiser);
+/// CompVis `ddpm.py:235` `clip_denoised`, whose range is 1.
+pub struct Clamped<'a> {
+    /// What is held.
+    pub denoiser: &'a dyn Denoiser,
+    /// The bound, above 0.
+    pub range: f64,
+}
 
 impl Denoiser for Clamped<'_> {
     fn denoise(&self, x: &Tensor, at: NoiseLevel) -> Denoised {
-        let Denoised { x0, eps } = self.0.denoise(x, at);
-        Denoised { x0: x0.clamp(-1., 1.), eps }
+        let Denoised { x0, eps } = self.denoiser.denoise(x, at);
+        Denoised { x0: x0.clamp(-self.range, self.range), eps }
+    }
+}
+
+/// Dynamic thresholding: each clean sample is held within a quantile of its own magnitudes and divided by it, where that
+/// is above 1; for models of pixels.
+///
+/// Saharia et al. 2022 (arXiv:2205.11487), §2.3; the cap is diffusers' (`scheduling_ddpm.py`, `_threshold_sample`).
+pub struct DynamicallyClamped<'a> {
+    /// What is held.
+    pub denoiser: &'a dyn Denoiser,
+    /// Which quantile, in `[0, 1]`; 0.995 in the paper.
+    pub ratio: f64,
+    /// The bound never grows past this; at 1, where it starts, this is [`Clamped`].
+    pub max: f64,
+}
+
+impl Denoiser for DynamicallyClamped<'_> {
+    fn denoise(&self, x: &Tensor, at: NoiseLevel) -> Denoised {
+        let Denoised { x0, eps } = self.denoiser.denoise(x, at);
+        let magnitudes = x0.flatten(1, -1).abs(); // [B, C·h·w]
+        let bound = magnitudes.quantile_scalar(self.ratio, 1, false, "linear").clamp(1., self.max); // [B]
+        let mut size = vec![1; x0.dim()];
+        size[0] = -1;
+        let bound = bound.view(size.as_slice());
+        Denoised { x0: x0.maximum(&-&bound).minimum(&bound) / bound, eps }
     }
 }

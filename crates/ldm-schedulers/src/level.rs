@@ -27,6 +27,22 @@ impl NoiseLevel {
         self.alpha * self.alpha
     }
 
+    /// The level of noise `ratio` = σ/α, of which the network is told `t`.
+    pub(crate) fn from_ratio(t: f64, ratio: f64) -> Self {
+        let norm = ratio.hypot(1.);
+        Self { t, alpha: 1. / norm, sigma: ratio / norm }
+    }
+
+    /// σ/α: noise over signal, the σ of Karras et al. 2022 and of k-diffusion.
+    pub fn ratio(self) -> f64 {
+        self.sigma / self.alpha
+    }
+
+    /// λ = ln(α/σ); infinite without noise.
+    pub fn lambda(self) -> f64 {
+        -self.ratio().ln()
+    }
+
     /// This level for a whole batch like `x`.
     pub fn batch(self, x: &Tensor) -> BatchLevel {
         let options = (compute_kind(x), x.device());

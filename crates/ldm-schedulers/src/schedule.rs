@@ -2,11 +2,11 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use ldm_core::{Error, Result};
+use ldm_core::Result;
 use tch::{Device, Tensor};
 
 use crate::level::compute_kind;
-use crate::{BatchLevel, NoiseLevel, Posterior, ScheduleConfig, Spacing};
+use crate::{BatchLevel, NoiseLevel, Posterior, ScheduleConfig};
 
 /// How noise grows over the `T` steps of training. Everything is computed in f64.
 #[derive(Debug)]
@@ -66,26 +66,6 @@ impl NoiseSchedule {
     /// When `t` is not in `0..T`.
     pub fn posterior(&self, t: usize) -> Posterior {
         Posterior::new(self.betas[t], self.alphas_bar[t], self.alpha_bar_prev(t), self.v_posterior)
-    }
-
-    /// The levels a run of `steps` steps visits, noisiest first, and the one it ends at.
-    ///
-    /// # Errors
-    /// When `steps` is 0 or more than `T`.
-    pub fn ladder(&self, spacing: Spacing, steps: usize) -> Result<Vec<NoiseLevel>> {
-        let total = self.timesteps();
-        if steps == 0 || steps > total {
-            return Err(Error::invalid(format!(
-                "steps: this model has {total} noise levels, expected 1 to {total} steps, got {steps}"
-            )));
-        }
-        let end = match spacing {
-            // Not 1: the reference's `alphas_prev` starts with ᾱ_0 (`diffusionmodules/util.py:66`).
-            Spacing::Uniform | Spacing::Quad => self.level(0),
-            Spacing::Leading => NoiseLevel::CLEAN,
-        };
-        let visited = spacing.timesteps(steps, total).into_iter().map(|t| self.level(t));
-        Ok(visited.chain([end]).collect())
     }
 
     /// The noise levels of the steps `t`, to be used on samples like `x`; without waiting for the device.

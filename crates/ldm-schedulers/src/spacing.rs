@@ -5,8 +5,10 @@ use std::str::FromStr;
 use ldm_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::DiffusersSpacing;
+
 /// Which noise levels a run of some number of steps visits, of the `T` there are.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spacing {
     /// The reference's DDIM: every `T / steps`-th level (rounded down), plus one, ending at the level 0.
@@ -18,51 +20,86 @@ pub enum Spacing {
     /// The reference's `quad`: dense near the clean end, from 0.8·T down, ending at the level 0. Its lowest
     /// levels repeat, as in the reference.
     Quad,
+    /// The grid of Stable Diffusion's DPM-Solver: even in t from the last level to the level 0, at which it ends. Between
+    /// two steps of training ln α runs straight.
+    ///
+    /// CompVis stable-diffusion `dpm_solver.py:410` `get_time_steps`.
+    TimeUniform,
     /// Every `T / steps`-th level (rounded down) from 0, ending without noise, as diffusers' `leading`; with
     /// `steps` = `T` every level, the reference's DDPM.
     Leading,
+    /// Every `T / steps`-th level from the last down, rounded; ends without noise. diffusers' `trailing` (Lin et al.
+    /// 2023, arXiv:2305.08891, §3.3).
+    Trailing,
+    /// Even in t from the last level to the level 0, both visited, then without noise. Between two steps of training σ/α
+    /// runs straight. diffusers' `linspace` as its Euler has it.
+    Linspace,
+    /// Even in the seventh root of σ/α over the whole schedule, then without noise (Karras et al. 2022,
+    /// arXiv:2206.00364, eq. 5).
+    Karras,
+    /// Even in ln(σ/α) over the whole schedule, then without noise. k-diffusion `sampling.py:26`.
+    Exponential,
+    /// Even in t from the last level to the level 0, which is left out, then without noise: the common web UIs'
+    /// `sgm_uniform`. Between two steps of training ln(σ/α) runs straight.
+    SgmUniform,
+    /// What a latent consistency model is trained for: even among 50 levels that end in the last; then without noise.
+    /// diffusers' `LCMScheduler`.
+    Lcm,
+    /// These t, falling, then without noise. Between two steps of training ln(σ/α) runs straight.
+    Explicit(Vec<f64>),
+    /// As one of diffusers' schedulers.
+    Diffusers(DiffusersSpacing),
 }
 
 impl Spacing {
     /// Every name that [`FromStr`] reads.
-    pub const NAMES: [&'static str; 3] = ["uniform", "quad", "leading"];
+    pub const NAMES: [&'static str; 10] = [
+        "uniform",
+        "quad",
+        "time_uniform",
+        "leading",
+        "trailing",
+        "linspace",
+        "karras",
+        "exponential",
+        "sgm_uniform",
+        "lcm",
+    ];
 
-    /// The steps of training visited, noisiest first, without the end of the ladder.
-    ///
-    /// CompVis `diffusionmodules/util.py:46` `make_ddim_timesteps`.
-    pub(crate) fn timesteps(self, steps: usize, total: usize) -> Vec<usize> {
-        let stride = total / steps;
-        let mut visited: Vec<usize> = match self {
-            Self::Uniform => (0..total).step_by(stride).map(|t| (t + 1).min(total - 1)).collect(),
-            Self::Quad => {
-                // As numpy's linspace, whose last value is exact: the squares are cut to integers.
-                let end = (total as f64 * 0.8).sqrt();
-                let step = end / (steps.max(2) - 1) as f64;
-                let root = |i: usize| if i > 0 && i + 1 == steps { end } else { i as f64 * step };
-                (0..steps).map(|i| (root(i).powi(2) as usize + 1).min(total - 1)).collect()
-            }
-            Self::Leading => (0..steps).map(|i| i * stride).collect(),
-        };
-        if self == Self::Uniform {
-            visited.dedup();
+    /// The number of steps, where the spacing is a list of them.
+    pub fn steps(&self) -> Option<usize> {
+        match self {
+            Self::Explicit(list) => Some(list.len()),
+            _ => None,
         }
-        visited.reverse();
-        visited
     }
 }
 
+/// A name of [`Spacing::NAMES`], or a list: `999,750.5,300`.
 impl FromStr for Spacing {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        match name {
-            "uniform" => Ok(Self::Uniform),
-            "quad" => Ok(Self::Quad),
-            "leading" => Ok(Self::Leading),
+        Ok(match name {
+            "uniform" => Self::Uniform,
+            "quad" => Self::Quad,
+            "time_uniform" => Self::TimeUniform,
+            "leading" => Self::Leading,
+            "trailing" => Self::Trailing,
+            "linspace" => Self::Linspace,
+            "karras" => Self::Karras,
+            "exponential" => Self::Exponential,
+            "sgm_uniform" => Self::SgmUniform,
+            "lcm" => Self::Lcm,
             _ => {
-                let names = Self::NAMES.join(", ");
-                Err(Error::invalid(format!("unknown spacing, expected one of {names}: {name}")))
+                let list: std::result::Result<_, _> = name.split(',').map(|t| t.trim().parse()).collect();
+                Self::Explicit(list.map_err(|_| {
+                    let names = Self::NAMES.join(", ");
+                    Error::invalid(format!(
+                        "unknown spacing, expected one of {names} or levels as 999,500,1: {name}"
+                    ))
+                })?)
             }
-        }
+        })
     }
 }

@@ -78,7 +78,7 @@ fn add_noise() {
 }
 
 /// The steps of training a ladder visits, lowest first, as the reference lists them.
-fn visited(schedule: &NoiseSchedule, spacing: Spacing, steps: usize) -> Vec<i64> {
+fn visited(schedule: &NoiseSchedule, spacing: &Spacing, steps: usize) -> Vec<i64> {
     let ladder = schedule.ladder(spacing, steps).unwrap();
     assert_eq!(ladder.last(), Some(&schedule.level(0)), "the reference's DDIM ends at ᾱ_0");
     ladder[..ladder.len() - 1].iter().rev().map(|level| level.t as i64).collect()
@@ -99,7 +99,7 @@ fn ladders() {
                     want.push(999);
                 }
             }
-            assert_eq!(visited(&schedule, spacing, steps.parse().unwrap()), want, "{name}{steps}");
+            assert_eq!(visited(&schedule, &spacing, steps.parse().unwrap()), want, "{name}{steps}");
             seen += 1;
         }
     }
@@ -107,7 +107,7 @@ fn ladders() {
     let squares: Vec<i64> = Vec::try_from(golden.get("quad_squares")).unwrap();
     for (index, want) in squares.into_iter().enumerate() {
         let steps = index + 1;
-        let got: i64 = visited(&schedule, Spacing::Quad, steps).iter().map(|t| t * t).sum();
+        let got: i64 = visited(&schedule, &Spacing::Quad, steps).iter().map(|t| t * t).sum();
         assert_eq!(got, want, "quad, {steps} steps");
     }
 }
@@ -149,7 +149,7 @@ fn check_ddim(name: &str, steps: usize, spacing: Spacing, eta: f64) {
     let schedule = schedule(golden.metadata("config"));
     let denoiser =
         |x: &Tensor, at: NoiseLevel| Parameterization::Eps.read(toy(x, at, schedule.timesteps()), x, at);
-    let levels = schedule.ladder(spacing, steps).unwrap();
+    let levels = schedule.ladder(&spacing, steps).unwrap();
     check_walk(name, &golden, &Ddim::new(eta).unwrap(), &denoiser, &levels, golden.get("noise"));
 }
 
@@ -188,9 +188,9 @@ fn ddpm() {
         let schedule = schedule(&case.to_string());
         let total = schedule.timesteps();
         let denoiser = |x: &Tensor, at: NoiseLevel| parameterization.read(toy(x, at, total), x, at);
-        let levels = schedule.ladder(Spacing::Leading, total).unwrap();
+        let levels = schedule.ladder(&Spacing::Leading, total).unwrap();
         let sampler = Ddpm { v_posterior: schedule.v_posterior() };
-        let clamped = Clamped(&denoiser);
+        let clamped = Clamped { denoiser: &denoiser, range: 1. };
         let denoiser: &dyn Denoiser = if clipped { &clamped } else { &denoiser };
         check_walk(name, &golden, &sampler, denoiser, &levels, golden.get("noise"));
     }

@@ -66,7 +66,7 @@ proptest! {
         let total = config.timesteps;
         let steps = 1 + (part * total as f64) as usize % total;
         for spacing in [Spacing::Uniform, Spacing::Quad, Spacing::Leading] {
-            let ladder = schedule.ladder(spacing, steps).unwrap();
+            let ladder = schedule.ladder(&spacing, steps).unwrap();
             let (end, visited) = ladder.split_last().unwrap();
             prop_assert!(visited.iter().all(|level| *level == schedule.level(level.t as usize)));
             for pair in visited.windows(2) {
@@ -81,6 +81,24 @@ proptest! {
             } else {
                 prop_assert_eq!(visited.len(), steps);
             }
+        }
+    }
+
+    #[test]
+    fn other_ladders_descend(config in any_config(), part in 0.0..1.0) {
+        use Spacing::{Exponential, Karras, Linspace, SgmUniform, TimeUniform, Trailing};
+        let schedule = NoiseSchedule::new(&config).unwrap();
+        let total = config.timesteps;
+        let steps = 1 + (part * total as f64) as usize % total;
+        for spacing in [TimeUniform, Trailing, Linspace, Karras, Exponential, SgmUniform] {
+            let ladder = schedule.ladder(&spacing, steps).unwrap();
+            prop_assert_eq!(ladder.len(), steps + 1);
+            prop_assert!((ladder[0].ratio() / schedule.level(total - 1).ratio() - 1.).abs() < 1e-9);
+            for pair in ladder.windows(2) {
+                prop_assert!(pair[0].ratio() > pair[1].ratio(), "{spacing:?}: {pair:?}");
+                prop_assert!(pair[0].t >= pair[1].t, "{spacing:?}: {pair:?}");
+            }
+            prop_assert!(ladder.iter().all(|at| (at.alpha.powi(2) + at.sigma.powi(2) - 1.).abs() < 1e-12));
         }
     }
 

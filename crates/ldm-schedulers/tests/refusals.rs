@@ -45,9 +45,17 @@ fn fields_and_names() {
         serde_json::from_str::<ScheduleConfig>(r#"{"beta_schedule": "cosin"}"#).unwrap_err().to_string();
     assert!(error.contains("expected one of `linear`, `cosine`, `sqrt_linear`, `sqrt`"), "{error}");
     let error = "dddim".parse::<SamplerConfig>().unwrap_err().to_string();
-    assert_eq!(error, "unknown sampler, expected one of ddpm, ddim: dddim");
+    assert_eq!(
+        error,
+        "unknown sampler, expected one of ddpm, ddim, plms, euler, euler_a, heun, dpm2, lms, dpm_solver, dpmpp_2m, \
+         dpmpp_2m_sde, dpmpp_3m_sde, unipc, lcm: dddim"
+    );
     let error = "karas".parse::<Spacing>().unwrap_err().to_string();
-    assert_eq!(error, "unknown spacing, expected one of uniform, quad, leading: karas");
+    assert_eq!(
+        error,
+        "unknown spacing, expected one of uniform, quad, time_uniform, leading, trailing, linspace, karras, exponential, \
+         sgm_uniform, lcm or levels as 999,500,1: karas"
+    );
     let error =
         serde_json::from_str::<SamplerConfig>(r#"{"name": "ddim", "etta": 1}"#).unwrap_err().to_string();
     assert!(error.starts_with("unknown field `etta`, expected `eta`"), "{error}");
@@ -63,11 +71,47 @@ fn ladders() {
     for steps in [0, 51] {
         for spacing in Spacing::NAMES {
             assert_eq!(
-                schedule.ladder(spacing.parse().unwrap(), steps).unwrap_err().to_string(),
+                schedule.ladder(&spacing.parse().unwrap(), steps).unwrap_err().to_string(),
                 format!("steps: this model has 50 noise levels, expected 1 to 50 steps, got {steps}"),
             );
         }
     }
+}
+
+/// A list of levels, or the name of a spacing, for a sampler down a schedule of 1000.
+#[track_caller]
+fn check_ladder(sampler: &str, spacing: &str, steps: usize, message: &str) {
+    let schedule = NoiseSchedule::new(&ScheduleConfig::default()).unwrap();
+    let config: SamplerConfig = sampler.parse().unwrap();
+    let error = config.ladder(&schedule, &spacing.parse().unwrap(), steps).unwrap_err().to_string();
+    assert_eq!(error, message);
+}
+
+#[test]
+fn lists_and_spacings_that_do_not_fit() {
+    check_ladder("euler", "999,500,1", 4, "steps: the list of levels has 3, expected 3, got 4");
+    check_ladder("euler", "1000,500", 2, "spacing: this model's levels are 0 to 999, got 1000");
+    check_ladder("euler", "500,-1", 2, "spacing: this model's levels are 0 to 999, got -1");
+    check_ladder("euler", "500,NaN", 2, "spacing: this model's levels are 0 to 999, got NaN");
+    check_ladder("euler", "999,500,500", 3, "spacing: a list of levels falls, but 500 follows 500");
+    check_ladder("euler", "10,20.5", 2, "spacing: a list of levels falls, but 20.5 follows 10");
+    check_ladder(
+        "lcm",
+        "lcm",
+        51,
+        "steps: spacing lcm visits some of 50 levels, expected 1 to 50 steps, got 51",
+    );
+    for sampler in ["lms", "dpm_solver", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_3m_sde", "unipc"] {
+        let message = format!(
+            "sampler {sampler} needs a level with less noise at each step, and this spacing visits 1 twice"
+        );
+        check_ladder(sampler, "quad", 50, &message);
+    }
+    let schedule = NoiseSchedule::new(&ScheduleConfig::default()).unwrap();
+    let listed: Spacing = "999, 750.5,1".parse().unwrap();
+    assert_eq!(listed, Spacing::Explicit(vec![999., 750.5, 1.]));
+    let levels = schedule.ladder(&listed, listed.steps().unwrap()).unwrap();
+    assert_eq!(levels.iter().map(|level| level.t).collect::<Vec<_>>(), [999., 750.5, 1., 0.]);
 }
 
 #[test]
@@ -83,12 +127,21 @@ fn samplers() {
             serde_json::from_str::<SamplerConfig>(&format!(r#"{{"name": "{name}"}}"#)).unwrap(),
             config
         );
-        assert!(schedule.ladder(config.spacing(), config.steps(&schedule)).is_ok());
+        assert!(config.ladder(&schedule, &config.spacing(), config.steps(&schedule)).is_ok());
     }
-    for eta in [-0.1, 1.1, f64::NAN] {
-        let error = SamplerConfig::Ddim { eta }.build(&schedule).unwrap_err().to_string();
-        assert_eq!(error, format!("eta: expected a number in [0, 1], got {eta}"));
+    for config in SamplerConfig::ALL {
+        let name = config.name();
+        if config.eta().is_none() {
+            let error = config.with_eta(1.).unwrap_err().to_string();
+            assert_eq!(error, format!("sampler {name} has no eta"));
+            continue;
+        }
+        assert_eq!(config.with_eta(0.25).unwrap().eta(), Some(0.25));
+        for eta in [-0.1, 1.1, f64::NAN] {
+            let error = config.with_eta(eta).unwrap().build(&schedule).unwrap_err().to_string();
+            assert_eq!(error, format!("eta: expected a number in [0, 1], got {eta}"), "{name}");
+        }
     }
-    let error = SamplerConfig::Ddpm {}.with_eta(1.).unwrap_err().to_string();
-    assert_eq!(error, "sampler ddpm has no eta");
+    let error = SamplerConfig::Unipc { order: 4, lower_order_final: true }.build(&schedule).unwrap_err();
+    assert_eq!(error.to_string(), "order: expected 1, 2 or 3, got 4");
 }

@@ -2,19 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use clap::builder::PossibleValuesParser;
 use ldm_pipelines::lora::LoraFile;
+use ldm_schedulers::SamplerConfig;
 
 use super::OutputArgs;
-
-/// Solvers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum SamplerName {
-    /// Ancestral, every level by default.
-    Ddpm,
-    /// Deterministic at eta 0.
-    Ddim,
-}
 
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
@@ -28,15 +21,16 @@ pub(crate) struct GenerateArgs {
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
     /// The solver; what a diffusers folder says, else ddim.
-    #[arg(long, value_enum)]
-    pub(crate) sampler: Option<SamplerName>,
-    /// How ddim spaces its levels: uniform, quad or leading; what a diffusers folder says, else uniform.
+    #[arg(long, value_parser = PossibleValuesParser::new(SamplerConfig::NAMES))]
+    pub(crate) sampler: Option<String>,
+    /// Which noise levels are visited: uniform, quad, time_uniform, leading, trailing, linspace, karras, exponential,
+    /// sgm_uniform, lcm, or levels as 999,500,1; what a diffusers folder says, else the sampler's own.
     #[arg(long)]
     pub(crate) spacing: Option<String>,
-    /// Steps; every level for ddpm, else 50.
+    /// Steps; every level for ddpm, 4 for lcm, else 50.
     #[arg(long)]
     pub(crate) steps: Option<usize>,
-    /// Share of fresh noise in a ddim step, 0 to 1.
+    /// Share of fresh noise in a step, 0 to 1, of ddim, euler_a, dpmpp_2m_sde and dpmpp_3m_sde.
     #[arg(long)]
     pub(crate) eta: Option<f64>,
     /// Classifier-free guidance; 1 is none. Without it 7.5 for text through CLIP, 5 for other text, else 1.

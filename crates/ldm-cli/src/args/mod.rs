@@ -17,7 +17,7 @@ use clap::{Parser, Subcommand};
 pub(crate) use convert::{ConvertArgs, Form};
 pub(crate) use data::{DataArgs, DataCommand};
 pub(crate) use demo::DemoArgs;
-pub(crate) use generate::{GenerateArgs, SamplerName};
+pub(crate) use generate::GenerateArgs;
 pub(crate) use images::{DecodeArgs, EncodeArgs, ImageArgs, OutputArgs, ReconstructArgs};
 pub(crate) use model::{DeviceArgs, DoctorArgs, InspectArgs, ModelArgs};
 pub(crate) use sample::SampleArgs;

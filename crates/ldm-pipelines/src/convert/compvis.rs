@@ -15,7 +15,12 @@ use crate::{ModelConfig, ModelSource};
 
 /// Classes by the keys that hold them and our words, and our fields that their constructors do not take.
 const CLASSES: [(&str, &str, &str, &[&str]); 14] = [
-    ("model", "latent_diffusion", "ldm.models.diffusion.ddpm.LatentDiffusion", &["concat_keys"]),
+    (
+        "model",
+        "latent_diffusion",
+        "ldm.models.diffusion.ddpm.LatentDiffusion",
+        &["concat_keys", "zero_terminal_snr"],
+    ),
     ("model", "kl", "ldm.models.autoencoder.AutoencoderKL", &[]),
     ("model", "vq", "ldm.models.autoencoder.VQModel", &["beta", "legacy", "unknown_index"]),
     ("unet_config", "unet", "ldm.modules.diffusionmodules.openaimodel.UNetModel", &[]),
@@ -76,6 +81,11 @@ pub(super) fn write(
         model.use_ema = false;
         if model.parameterization == Parameterization::V {
             note("CompVis' code knows eps and x0 alone, and not the parameterization v of this model");
+        }
+        if model.zero_terminal_snr {
+            note(
+                "CompVis' words have no zero_terminal_snr: this model samples well only where its schedule is rescaled",
+            );
         }
         if let ConditionerConfig::Class(class) = &model.cond_stage_config
             && class.null_class.is_some_and(|null| null != 1000)

@@ -1,5 +1,5 @@
-"""Makes folders.safetensors with diffusers' own pipelines: their folders as `save_pretrained` writes them, and five DDIM
-steps each.
+"""Makes folders.safetensors with diffusers' own pipelines: their folders as `save_pretrained` writes them, and five
+steps of their schedulers each.
 
 python generate_folders.py
 Needs torch, diffusers, transformers, safetensors.
@@ -163,8 +163,6 @@ def run(name, pipeline):
     if name == "super_resolution":
         joined = draw(15, BATCH, 3, SIDE, SIDE).tanh()
         given |= {"image": joined}
-    if name == "stable_diffusion_pndm":  # what is sampled by DDIM in its place; the file says set_alpha_to_one: false
-        scheduler = DDIMScheduler.from_config(scheduler.config, clip_sample=False, set_alpha_to_one=False)
     if scheduler.config.prediction_type == "sample":
         scheduler.alphas_cumprod = (1 - scheduler.betas.double()).cumprod(0)
         scheduler.final_alpha_cumprod = scheduler.alphas_cumprod[0]

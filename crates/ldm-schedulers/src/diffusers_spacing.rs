@@ -1,0 +1,130 @@
+//! Spacings as diffusers' schedulers have them, whose classes differ in details.
+
+use serde::{Deserialize, Serialize};
+
+use crate::NoiseLevel;
+use crate::sigma_table::{SigmaTable, Straight};
+
+/// What a `scheduler_config.json` says of spacing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiffusersSpacing {
+    /// Which details: those of which class.
+    pub family: SchedulerFamily,
+    /// `timestep_spacing`.
+    pub times: TimestepSpacing,
+    /// `steps_offset`: added to each step of training, where they lead.
+    pub steps_offset: usize,
+    /// `use_karras_sigmas` and `use_exponential_sigmas`.
+    pub sigmas: Option<SigmaSpacing>,
+    /// Ends without noise (`set_alpha_to_one`, `final_sigmas_type: zero`), and not at the level 0.
+    pub to_clean: bool,
+}
+
+/// Classes of diffusers that space alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SchedulerFamily {
+    /// `DDIMScheduler`, `DDPMScheduler`, `PNDMScheduler`: whole steps of training.
+    Ddim,
+    /// `EulerDiscreteScheduler`, `EulerAncestralDiscreteScheduler`, `HeunDiscreteScheduler`, `LMSDiscreteScheduler`: steps may
+    /// lie between those of training. Karras' ends are the first and last level visited otherwise.
+    Euler,
+    /// `DPMSolverMultistepScheduler`, `UniPCMultistepScheduler`: spaced for one step more, of which the lowest is left out.
+    /// Karras' ends are those of the schedule, and of its levels the network is told the nearest step of training.
+    Multistep,
+    /// `Multistep` with levels of which the network is told the next lower step of training: `DPMSolverMultistepScheduler` on
+    /// a cosine schedule, and exponential sigmas.
+    MultistepFloor,
+    /// `LCMScheduler` with its `original_inference_steps`.
+    Lcm(usize),
+}
+
+/// diffusers' `timestep_spacing` (Lin et al. 2023, arXiv:2305.08891, table 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimestepSpacing {
+    /// Up from 0.
+    Leading,
+    /// Down from the last.
+    Trailing,
+    /// Over all, both ends visited.
+    Linspace,
+}
+
+/// σ/α spaced by itself, between the ends that [`SchedulerFamily`] tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SigmaSpacing {
+    /// Even in the seventh root (Karras et al. 2022, eq. 5).
+    Karras,
+    /// Even in the logarithm.
+    Exponential,
+}
+
+impl DiffusersSpacing {
+    /// The levels visited, noisiest first, without the end of the ladder.
+    pub(crate) fn levels(self, table: &SigmaTable, steps: usize) -> Vec<NoiseLevel> {
+        use SchedulerFamily::{Ddim, Euler, Lcm, Multistep, MultistepFloor};
+        if let Lcm(origin) = self.family {
+            return lcm(table, origin, steps);
+        }
+        let multistep = matches!(self.family, Multistep | MultistepFloor);
+        let spaced: Vec<NoiseLevel> =
+            self.times(table.last(), steps, multistep).map(|t| table.at(t, Straight::Ratio)).collect();
+        let Some(sigmas) = self.sigmas else { return spaced };
+        let ends = if multistep { table.ends() } else { [spaced[0].ratio(), spaced[steps - 1].ratio()] };
+        let told = |level: NoiseLevel| match self.family {
+            Multistep => NoiseLevel { t: level.t.round_ties_even(), ..level },
+            MultistepFloor => NoiseLevel { t: level.t.floor(), ..level },
+            Ddim | Euler | Lcm(_) => level,
+        };
+        sigmas.ratios(ends, steps).map(|ratio| told(table.level(ratio))).collect()
+    }
+
+    /// Steps of training, highest first, `last` being T − 1.
+    fn times(self, last: f64, steps: usize, multistep: bool) -> impl Iterator<Item = f64> {
+        let total = last + 1.;
+        let spaced = (steps + usize::from(multistep)) as f64;
+        let whole = self.family != SchedulerFamily::Euler;
+        (0..steps).map(move |index| {
+            let index = index as f64;
+            let t = match self.times {
+                TimestepSpacing::Leading => {
+                    (spaced - 1. - index) * (total / spaced).floor() + self.steps_offset as f64
+                }
+                TimestepSpacing::Trailing => (total - index * total / steps as f64).round_ties_even() - 1.,
+                // A single step begins at the top, and not, as with numpy's linspace, at 0.
+                TimestepSpacing::Linspace => {
+                    let t = last - index * last / (spaced - 1.).max(1.);
+                    if whole { t.round_ties_even() } else { t }
+                }
+            };
+            t.clamp(0., last)
+        })
+    }
+}
+
+impl SigmaSpacing {
+    /// σ/α of the steps, from one of `ends` to the other.
+    pub(crate) fn ratios(self, ends: [f64; 2], steps: usize) -> impl Iterator<Item = f64> {
+        let into = |ratio: f64| match self {
+            Self::Karras => ratio.powf(1. / 7.),
+            Self::Exponential => ratio.ln(),
+        };
+        let out = move |value: f64| match self {
+            Self::Karras => value.powi(7),
+            Self::Exponential => value.exp(),
+        };
+        let [from, to] = ends.map(into);
+        (0..steps).map(move |index| out(from + (to - from) * index as f64 / (steps.max(2) - 1) as f64))
+    }
+}
+
+/// Even among `origin` levels that end in the last.
+pub(crate) fn lcm(table: &SigmaTable, origin: usize, steps: usize) -> Vec<NoiseLevel> {
+    let total = table.last() as usize + 1;
+    let stride = total / origin;
+    let t = |index: usize| (origin - index * origin / steps) * stride - 1;
+    (0..steps).map(|index| table.at(t(index) as f64, Straight::Ratio)).collect()
+}

@@ -1,0 +1,51 @@
+//! DPM-Solver++ 2M with noise put back (Lu et al. 2022, arXiv:2211.01095, §5).
+
+use ldm_core::Result;
+use tch::Tensor;
+
+use crate::dpmpp_2m::Memory;
+use crate::sampler_config::check_eta;
+use crate::{Rung, Sampler, Walk};
+
+/// DPM-Solver++ 2M SDE: 2M for the reverse diffusion, which forgets part of its noise at each step.
+///
+/// Its noise is plain draws, one a step, as in diffusers (`algorithm_type: sde-dpmsolver++`). k-diffusion
+/// (`sampling.py:611` `sample_dpmpp_2m_sde`, whose midpoint form this is) draws the increments of one Brownian path, so
+/// that there the noise of a seed depends less on the number of steps.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Dpmpp2mSde {
+    eta: f64,
+    lower_order_final: bool,
+}
+
+impl Dpmpp2mSde {
+    /// The solver with `eta` of the reverse diffusion's noise: 0 is 2M. With `lower_order_final` the last of fewer
+    /// than 15 steps is of the first order.
+    ///
+    /// # Errors
+    /// When `eta` is not in `[0, 1]`.
+    pub fn new(eta: f64, lower_order_final: bool) -> Result<Self> {
+        Ok(Self { eta: check_eta(eta)?, lower_order_final })
+    }
+}
+
+impl Sampler for Dpmpp2mSde {
+    fn walk(&self, walk: Walk, x: Tensor) -> Tensor {
+        let mut memory = Memory::default();
+        walk.down(x, |mut rung| {
+            let noise = fresh(&mut rung, self.eta);
+            let mut x = memory.step(rung, self.eta, self.lower_order_final);
+            if let Some(noise) = noise {
+                x += noise;
+            }
+            x
+        })
+    }
+}
+
+/// The noise of a step of the reverse diffusion with η, of deviation σ′·√(1 − e^(−2ηh)).
+pub(crate) fn fresh(rung: &mut Rung, eta: f64) -> Option<Tensor> {
+    let h = rung.to.lambda() - rung.from.lambda();
+    let deviation = rung.to.sigma * (-(-2. * eta * h).exp_m1()).sqrt();
+    (deviation > 0.).then(|| rung.noise.like(rung.x) * deviation)
+}

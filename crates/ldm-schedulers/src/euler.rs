@@ -1,0 +1,25 @@
+//! Euler's method over σ/α (Karras et al. 2022, arXiv:2206.00364, algorithm 2 without churn).
+
+use tch::Tensor;
+
+use crate::walk::weighted;
+use crate::{NoiseLevel, Rung, Sampler, Walk};
+
+/// Euler: along the slope at the start of a step. First order; DDIM without noise, but for a denoiser whose two
+/// answers do not fit each other.
+///
+/// k-diffusion `sampling.py:118` `sample_euler`; diffusers' `EulerDiscreteScheduler`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Euler;
+
+impl Sampler for Euler {
+    fn walk(&self, walk: Walk, x: Tensor) -> Tensor {
+        walk.down(x, |Rung { from, to, x, denoised, .. }| euler(x, &denoised.x0, from, to))
+    }
+}
+
+/// x/α moved by (σ′/α′ − σ/α) along its slope, at the scale of `to`: needs no α, so that a walk may begin at pure noise.
+pub(crate) fn euler(x: &Tensor, x0: &Tensor, from: NoiseLevel, to: NoiseLevel) -> Tensor {
+    let left = to.sigma / from.sigma;
+    weighted(&[(left, x), (to.alpha - from.alpha * left, x0)])
+}

@@ -1,0 +1,44 @@
+//! Euler's method with noise put back at each step.
+
+use ldm_core::Result;
+use tch::Tensor;
+
+use crate::sampler_config::check_eta;
+use crate::walk::weighted;
+use crate::{Rung, Sampler, Walk};
+
+/// Euler ancestral: a step of Euler to less noise than its end has, and the rest as new noise.
+///
+/// k-diffusion `sampling.py:139` `sample_euler_ancestral`; diffusers' `EulerAncestralDiscreteScheduler`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EulerAncestral {
+    eta: f64,
+}
+
+impl EulerAncestral {
+    /// The solver with `eta` of the ancestral noise: 0 is Euler, 1 has the variance of DDPM.
+    ///
+    /// # Errors
+    /// When `eta` is not in `[0, 1]`.
+    pub fn new(eta: f64) -> Result<Self> {
+        Ok(Self { eta: check_eta(eta)? })
+    }
+}
+
+impl Sampler for EulerAncestral {
+    fn walk(&self, walk: Walk, x: Tensor) -> Tensor {
+        walk.down(x, |Rung { from, to, x, denoised, noise, .. }| {
+            let end = to.ratio();
+            // Song et al. 2020, eq. 16, in σ/α.
+            let lost = 1. - (end / from.ratio()).powi(2);
+            let up = (self.eta * end * lost.max(0.).sqrt()).min(end);
+            let down = (end.powi(2) - up.powi(2)).sqrt();
+            let left = to.alpha * down / from.sigma;
+            let mut x = weighted(&[(left, x), (to.alpha - from.alpha * left, &denoised.x0)]);
+            if up > 0. {
+                x += noise.like(&x) * (to.alpha * up);
+            }
+            x
+        })
+    }
+}

@@ -1,0 +1,83 @@
+//! Levels between the steps of training.
+
+use crate::{NoiseLevel, NoiseSchedule};
+
+/// The noise levels of a schedule, to find those between them.
+#[derive(Debug, Clone)]
+pub struct SigmaTable(Vec<NoiseLevel>);
+
+/// What runs straight between two steps of training.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Straight {
+    /// σ/α (diffusers).
+    Ratio,
+    /// ln(σ/α) (k-diffusion).
+    LogRatio,
+    /// ln α (DPM-Solver).
+    LogAlpha,
+}
+
+impl SigmaTable {
+    /// α where a schedule ends in pure noise: there σ/α is not finite, and 4096 is taken, as by diffusers (ᾱ = 2⁻²⁴).
+    const SMALLEST_ALPHA: f64 = 1. / 4096.;
+
+    /// The levels of `schedule`.
+    pub fn new(schedule: &NoiseSchedule) -> Self {
+        Self((0..schedule.timesteps()).map(|t| schedule.level(t)).collect())
+    }
+
+    /// The level itself, or, of pure noise, one with a finite σ/α.
+    pub(crate) fn finite(level: NoiseLevel) -> NoiseLevel {
+        let alpha = Self::SMALLEST_ALPHA;
+        if level.alpha > 0. {
+            level
+        } else {
+            NoiseLevel { alpha, sigma: (1. - alpha * alpha).sqrt(), ..level }
+        }
+    }
+
+    /// The largest t.
+    pub(crate) fn last(&self) -> f64 {
+        (self.0.len() - 1) as f64
+    }
+
+    /// The level of step `t`, with a finite σ/α.
+    fn step(&self, t: usize) -> NoiseLevel {
+        Self::finite(self.0[t])
+    }
+
+    /// σ/α at both ends of the schedule, most noise first.
+    pub(crate) fn ends(&self) -> [f64; 2] {
+        [self.step(self.0.len() - 1).ratio(), self.step(0).ratio()]
+    }
+
+    /// The level with σ/α = `ratio`; its t is found straight in ln(σ/α), and stays within the schedule.
+    ///
+    /// k-diffusion `external.py`, `sigma_to_t`.
+    pub fn level(&self, ratio: f64) -> NoiseLevel {
+        let above = self.0.partition_point(|level| level.ratio() <= ratio).clamp(1, self.0.len() - 1);
+        let [low, high] = [above - 1, above].map(|t| self.step(t).ratio().ln());
+        let part = ((ratio.ln() - low) / (high - low)).clamp(0., 1.);
+        NoiseLevel::from_ratio((above - 1) as f64 + part, ratio)
+    }
+
+    /// The level at `t`, which may lie between two steps and is held within the schedule.
+    pub(crate) fn at(&self, t: f64, straight: Straight) -> NoiseLevel {
+        let t = t.clamp(0., self.last());
+        let (low, part) = (t as usize, t.fract());
+        if part == 0. {
+            return self.0[low];
+        }
+        let between = |value: fn(NoiseLevel) -> f64| {
+            (1. - part) * value(self.step(low)) + part * value(self.step(low + 1))
+        };
+        match straight {
+            Straight::Ratio => NoiseLevel::from_ratio(t, between(NoiseLevel::ratio)),
+            Straight::LogRatio => NoiseLevel::from_ratio(t, (-between(NoiseLevel::lambda)).exp()),
+            Straight::LogAlpha => {
+                let alpha = between(|level| level.alpha.ln()).exp();
+                NoiseLevel { t, alpha, sigma: (1. - alpha * alpha).sqrt() }
+            }
+        }
+    }
+}
