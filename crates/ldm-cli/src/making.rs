@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::bail;
 use ldm_core::weights::{self, Checkpoint};
 use ldm_core::{Prompt, image};
-use ldm_pipelines::{DiffusersScheduler, LatentDiffusion, Sampling, generate};
+use ldm_pipelines::{DiffusersScheduler, Init, InitImage, LatentDiffusion, Sampling, generate};
 use ldm_schedulers::{SamplerConfig, Spacing};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
@@ -24,6 +24,11 @@ pub(crate) trait Subject {
 
     /// What as many are guided away from; the prompt that says nothing where absent.
     fn negative(&self, _count: usize) -> Option<Prompt> {
+        None
+    }
+
+    /// The picture they begin at.
+    fn init(&self) -> Option<&InitImage> {
         None
     }
 
@@ -101,7 +106,10 @@ impl<'a> Making<'a> {
                 subject.negative(count).as_ref(),
                 &seeds,
                 &sampling,
-                noise.as_ref(),
+                match subject.init() {
+                    Some(image) => Init::Image(image),
+                    None => noise.as_ref().into(),
+                },
                 &mut |step| bar.at(before + step.index as u64 + 1),
             )?;
             let finite = made.images.isfinite().all().int64_value(&[]) == 1;
@@ -113,7 +121,8 @@ impl<'a> Making<'a> {
             let seconds = begun.elapsed().as_secs_f64() / count as f64;
             for (index, seed) in seeds.iter().enumerate() {
                 let number = start + index;
-                let text = subject.heading(number) + &parameters(*seed, &sampling, &images, args, named);
+                let text = subject.heading(number)
+                    + &parameters(*seed, &sampling, &images, subject.init(), args, named);
                 let path = output::picture(&self.folder, number);
                 image::write_png(&path, &images.get(index as i64), &[("parameters", &text)])?;
                 if args.json {
@@ -175,6 +184,7 @@ fn parameters(
     seed: u64,
     sampling: &Sampling,
     images: &Tensor,
+    init: Option<&InitImage>,
     args: &GenerateArgs,
     named: &ModelArgs,
 ) -> String {
@@ -186,11 +196,12 @@ fn parameters(
         (Some(eta), default) if default != Some(eta) => format!(", Eta: {eta}"),
         _ => String::new(),
     };
+    let strength = init.map_or(String::new(), |init| format!(", Denoising strength: {}", init.strength()));
     let spacing = args.spacing.as_ref().map_or(String::new(), |spacing| format!(", Spacing: {spacing}"));
     let noise =
         args.init_noise.as_ref().map_or(String::new(), |path| format!(", Init noise: {}", path.display()));
     format!(
-        "Steps: {}, Sampler: {}, CFG scale: {}, Seed: {seed}, Size: {}x{}, Model: {}{loras}{eta}{spacing}{noise}, Version: ldm {}",
+        "Steps: {}, Sampler: {}, CFG scale: {}, Seed: {seed}, Size: {}x{}, Model: {}{loras}{strength}{eta}{spacing}{noise}, Version: ldm {}",
         sampling.steps,
         sampling.sampler.name(),
         sampling.guidance_scale,

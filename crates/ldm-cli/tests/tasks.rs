@@ -39,10 +39,19 @@ fn data(task: &str) -> String {
     )
 }
 
+/// The model of small pictures, told nothing.
+fn untold() -> String {
+    let told = TASKS[2].1;
+    let untold =
+        told.replace("    conditioning_key: concat\n", "").replace("in_channels: 6", "in_channels: 3");
+    untold.replace("cond_stage_config:\n      target: identity", "cond_stage_config: __is_unconditional__")
+}
+
 fn trained() -> Desk {
     let desk = Desk::new(&[("first.yaml", &first_stage())]);
     desk.done(&["train", "first.yaml", "--run", "first"]);
-    for (name, model, task) in TASKS {
+    let told = TASKS.map(|(name, model, task)| (name, model.to_owned(), task));
+    for (name, model, task) in told.into_iter().chain([("plain", untold(), "")]) {
         std::fs::write(desk.path("second.yaml"), format!("{model}{}", data(task))).unwrap();
         let first = "model.params.first_stage_config.params.ckpt_path=first";
         desk.done(&["train", "second.yaml", first, "--run", name]);
@@ -113,6 +122,14 @@ fn fills(desk: &Desk, ask: &dyn Fn(&[&str], &str) -> String) {
         }
     }
     assert!(changed > 40, "{changed} of 72 values inside differ");
+    // A model that was not trained for it.
+    ask(&["inpaint", "photo.png", "mask.png", "--model", "plain", "--strength", "0.5"], "blended");
+    let blended = desk.pixels("blended/00001.png");
+    let differs = before.iter().zip(&blended).enumerate().filter(|(_, (before, after))| before != after);
+    let differs: Vec<(u32, u32)> = differs.map(|(at, _)| (at as u32 / 3 % 16, at as u32 / 48)).collect();
+    assert!(differs.len() > 60 && differs.iter().all(|(x, y)| white(*x, *y)), "{differs:?}");
+    let plain = ["inpaint", "photo.png", "mask.png", "--model", "plain", "--out", "no", "--strength", "1.5"];
+    desk.fails(&plain, 1, "strength: expected a number in [0, 1], got 1.5");
     let fails = |words: &[&str], expected: &str| {
         desk.fails(&[&["inpaint"], words, &["--model", "hole", "--out", "no"]].concat(), 1, expected);
     };

@@ -146,6 +146,20 @@ fn from_captions_to_pictures() {
     assert_ne!(first, latents(&desk, "c.safetensors"), "another prompt");
     assert_ne!(first, latents(&desk, "d.safetensors"), "another negative prompt");
 
+    // A picture drawn again: all of it, a part, and none.
+    let redraw = |strength: &str| {
+        let out = format!("again-{strength}");
+        let words = ["img2img", "d/00000.png", "the cat", "--model", "text", "--steps", "4", "--out", &out];
+        desk.said(&[&words[..], &["--strength", strength]].concat());
+        desk.pixels(&format!("{out}/00000.png"))
+    };
+    let [all, half, none] = ["1", "0.5", "0"].map(redraw);
+    assert!(all != half && half != none);
+    let said = desk.said(&["inspect", "again-0.5/00000.png"]).0;
+    assert!(said.contains("Denoising strength: 0.5"), "{said}");
+    let again = ["img2img", "d/00000.png", "the cat", "--model", "text", "--out", "x", "--strength", "1.1"];
+    desk.fails(&again, 1, "strength: expected a number in [0, 1], got 1.1");
+
     // What does not fit is said.
     let (_, warned) = draw("e", &["a red circle in the big blue star and the cat"]);
     assert_eq!(warned, "warning: the prompt is longer than the model reads, left out: star and the cat\n");

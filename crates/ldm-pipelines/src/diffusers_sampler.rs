@@ -6,7 +6,7 @@ use ldm_schedulers::{
     BetaSchedule, DiffusersSpacing, SamplerConfig, ScheduleConfig, SchedulerFamily, SigmaSpacing, Spacing,
     TimestepSpacing,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// How to sample as the file says.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,30 +22,41 @@ pub(crate) struct Plan {
 /// Classes that space their steps from the front unless they say otherwise; the others evenly over all.
 const LEADING: [&str; 4] = ["DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LCMScheduler"];
 
-/// By class, fields and the values of them that are followed; the first is the class's default, and what is absent or
-/// null has it.
-fn followed(class: &str) -> Value {
-    let sigmas = json!({ "use_beta_sigmas": [false] });
+/// By class, fields and the values of them that are followed, as JSON; the first is the class's default, and what is absent
+/// or null has it.
+fn followed(class: &str) -> &'static [(&'static str, &'static str)] {
     match class {
-        "DDPMScheduler" => json!({ "variance_type": ["fixed_small", "fixed_small_log"] }),
-        "PNDMScheduler" => json!({ "skip_prk_steps": [false, true] }),
-        "EulerDiscreteScheduler" => json!({
-            "use_beta_sigmas": [false], "interpolation_type": ["linear"], "timestep_type": ["discrete"],
-            "sigma_min": [null], "sigma_max": [null],
-        }),
-        "HeunDiscreteScheduler" | "LMSDiscreteScheduler" => sigmas,
-        "DPMSolverMultistepScheduler" => json!({
-            "use_beta_sigmas": [false], "use_lu_lambdas": [false], "use_flow_sigmas": [false],
-            "algorithm_type": ["dpmsolver++", "sde-dpmsolver++", "deis"], "solver_order": [2, 1],
-            "solver_type": ["midpoint", "logrho", "bh1", "bh2"], "lambda_min_clipped": [null], "variance_type": [null],
-        }),
-        "UniPCMultistepScheduler" => json!({
-            "use_beta_sigmas": [false], "use_flow_sigmas": [false], "predict_x0": [true],
-            "solver_order": [2, 1, 3], "solver_type": ["bh2", "midpoint", "heun", "logrho"],
-            "disable_corrector": [[]], "solver_p": [null],
-        }),
-        "LCMScheduler" => json!({ "timestep_scaling": [10.0] }),
-        _ => json!({}),
+        "DDPMScheduler" => &[("variance_type", r#"["fixed_small", "fixed_small_log"]"#)],
+        "PNDMScheduler" => &[("skip_prk_steps", "[false, true]")],
+        "EulerDiscreteScheduler" => &[
+            ("use_beta_sigmas", "[false]"),
+            ("interpolation_type", r#"["linear"]"#),
+            ("timestep_type", r#"["discrete"]"#),
+            ("sigma_min", "[null]"),
+            ("sigma_max", "[null]"),
+        ],
+        "HeunDiscreteScheduler" | "LMSDiscreteScheduler" => &[("use_beta_sigmas", "[false]")],
+        "DPMSolverMultistepScheduler" => &[
+            ("use_beta_sigmas", "[false]"),
+            ("use_lu_lambdas", "[false]"),
+            ("use_flow_sigmas", "[false]"),
+            ("algorithm_type", r#"["dpmsolver++", "sde-dpmsolver++", "deis"]"#),
+            ("solver_order", "[2, 1]"),
+            ("solver_type", r#"["midpoint", "logrho", "bh1", "bh2"]"#),
+            ("lambda_min_clipped", "[null]"),
+            ("variance_type", "[null]"),
+        ],
+        "UniPCMultistepScheduler" => &[
+            ("use_beta_sigmas", "[false]"),
+            ("use_flow_sigmas", "[false]"),
+            ("predict_x0", "[true]"),
+            ("solver_order", "[2, 1, 3]"),
+            ("solver_type", r#"["bh2", "midpoint", "heun", "logrho"]"#),
+            ("disable_corrector", "[[]]"),
+            ("solver_p", "[null]"),
+        ],
+        "LCMScheduler" => &[("timestep_scaling", "[10.0]")],
+        _ => &[],
     }
 }
 
@@ -167,15 +178,12 @@ fn sigmas(class: &str, fields: &Fields) -> Result<Option<SigmaSpacing>> {
 
 /// Each field that has another value than those followed.
 fn departures(class: &str, fields: &Fields) -> Vec<String> {
-    let table = followed(class);
-    let table = table.as_object().into_iter().flatten();
-    table
-        .filter_map(|(key, values)| {
-            let value = fields.get(key)?;
-            let here = values.as_array().is_some_and(|values| values.contains(value));
-            (!here).then(|| format!("`{key}` {} is not here", plain(value)))
-        })
-        .collect()
+    let departs = |(key, values): &(&str, &str)| {
+        let value = fields.get(key)?;
+        let values: Vec<Value> = serde_json::from_str(values).expect("a list of JSON");
+        (!values.contains(value)).then(|| format!("`{key}` {} is not here", plain(value)))
+    };
+    followed(class).iter().filter_map(departs).collect()
 }
 
 /// A word without its quotes.

@@ -1,10 +1,11 @@
 //! From a prompt and seeds to pictures.
 
 use ldm_core::noise::Seeded;
-use ldm_core::{Conditioning, Error, NoiseSource, Prompt, Result};
-use ldm_schedulers::{Denoiser, SamplerConfig, Spacing, Step};
+use ldm_core::{Conditioning, Error, Prompt, Result};
+use ldm_schedulers::{Denoiser, SamplerConfig, Spacing, Step, Walk};
 use tch::{Kind, Tensor};
 
+use crate::init::Init;
 use crate::{Guided, LatentDiffusion, Unguided};
 
 /// How to sample.
@@ -33,25 +34,24 @@ pub struct Generated {
 
 /// Samples one picture a seed.
 ///
-/// Picture `i` starts from what `torch.Generator("cpu").manual_seed(seeds[i])` draws, or from `init_noise`
-/// (`[B, C, h, w]`, unit Gaussian), and takes its further noise from the same generator: it does not depend on the
-/// batch it is in. With a guidance scale other than 1 the model is guided away from `negative`, or from the prompt that
-/// says nothing. A picture in the prompt decides the size where none is asked for. `observe` sees every step.
+/// Picture `i` starts from what `torch.Generator("cpu").manual_seed(seeds[i])` draws, or where `init` says, and takes its
+/// further noise from the same generator: it does not depend on the batch it is in. With a guidance scale other than 1 the model is guided away from `negative`, or from the prompt that
+/// says nothing. A picture to begin at, or in the prompt, decides the size where none is asked for. `observe` sees every step.
 ///
 /// # Errors
 /// [`Error::Invalid`] when the size does not fit the model or the prompt's picture, the sampler cannot take so many
 /// steps, or guidance is asked for and the model has nothing to be guided away from; [`Error::MissingInput`] when the
-/// prompt lacks what the model needs; [`Error::Shape`] for a wrong `init_noise`, or prompts that are not one a seed.
-pub fn generate(
+/// prompt lacks what the model needs; [`Error::Shape`] for noise of a wrong shape, or prompts that are not one a seed.
+pub fn generate<'a>(
     model: &LatentDiffusion,
     prompt: &Prompt,
     negative: Option<&Prompt>,
     seeds: &[u64],
     sampling: &Sampling,
-    init_noise: Option<&Tensor>,
+    init: impl Into<Init<'a>>,
     observe: &mut dyn FnMut(Step),
 ) -> Result<Generated> {
-    let (count, device) = (seeds.len() as i64, model.vs().device());
+    let (count, init) = (seeds.len() as i64, init.into());
     let guided = sampling.guidance_scale != 1. && model.config.conditioning_key().is_some();
     let (cond, uncond) = tch::no_grad(|| {
         let cond = model.condition(prompt, false)?;
@@ -59,30 +59,22 @@ pub fn generate(
         Ok::<_, Error>((cond, uncond))
     })?;
     check_count(&cond, count)?;
-    let shape = latent_shape(model, sampling.size, cond.concat.as_ref())?;
+    let shape = latent_shape(model, init.size(sampling.size)?, cond.concat.as_ref())?;
     let levels = sampling.sampler.ladder(&model.schedule, &sampling.spacing, sampling.steps)?;
     let sampler = sampling.sampler.build(&model.schedule)?;
     let mut noise = Seeded::new(seeds.iter().copied());
     let size = [count, shape[0], shape[1], shape[2]];
-    let blank = Tensor::zeros(size, (Kind::Float, device));
-    let x = match init_noise {
-        Some(given) if given.size() == size => given.to_device(device).to_kind(Kind::Float),
-        Some(given) => {
-            return Err(Error::Shape {
-                what: "init noise".into(),
-                expected: format!("{size:?}"),
-                got: given.size(),
-            });
-        }
-        None => noise.like(&blank),
-    };
-    let x = sampling.sampler.start(&sampling.spacing, x, levels[0]);
+    let begun = init.begin(model, size, sampling, &levels, &mut noise)?;
     model.lay_out();
     tch::no_grad(|| {
         let cond = cast(cond, model.kind());
         let bounds = model.scheduler.as_ref().and_then(|scheduler| scheduler.bounds);
         let run = |denoiser: &dyn Denoiser| {
-            let walk = |denoiser: &dyn Denoiser| sampler.sample(denoiser, x, &levels, &mut noise, observe);
+            let walk = |denoiser: &dyn Denoiser| {
+                let kept = begun.kept.as_ref();
+                let walk = Walk { denoiser, levels: begun.levels, kept, noise: &mut noise, observe };
+                sampler.walk(walk, begun.x)
+            };
             match bounds {
                 Some(bounds) => bounds.hold(denoiser, walk),
                 None => walk(denoiser),

@@ -244,6 +244,16 @@ impl LatentDiffusion {
         tch::no_grad(|| posterior.sample(noise).to_kind(Kind::Float) * self.scale_factor)
     }
 
+    /// Whether pictures of `[H, W]` can be encoded and their latents denoised.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with the nearest sizes that can.
+    pub fn check_image_size(&self, size: [i64; 2]) -> Result<()> {
+        self.first_stage.check_image_size(size)?;
+        let [_, height, width] = self.first_stage.latent_size(size);
+        self.unet.check_size([height, width])
+    }
+
     /// What the first stage says of pictures' latents, unscaled, without gradients.
     ///
     /// # Shapes

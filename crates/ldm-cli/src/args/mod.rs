@@ -21,7 +21,7 @@ pub(crate) use generate::GenerateArgs;
 pub(crate) use images::{DecodeArgs, EncodeArgs, ImageArgs, OutputArgs, ReconstructArgs};
 pub(crate) use model::{DeviceArgs, DoctorArgs, InspectArgs, ModelArgs};
 pub(crate) use sample::SampleArgs;
-pub(crate) use tasks::{InpaintArgs, Layout2imgArgs, Semantic2imgArgs, UpscaleArgs};
+pub(crate) use tasks::{Img2imgArgs, InpaintArgs, Layout2imgArgs, Semantic2imgArgs, UpscaleArgs};
 pub(crate) use train::TrainArgs;
 pub(crate) use txt2img::{TextArgs, Txt2imgArgs};
 pub(crate) use weights::{GetArgs, WeightsCommand};
@@ -68,6 +68,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  ldm txt2img \"a red circle\" --model runs/text -n 4\n  ldm txt2img --prompts-from prompts.txt --model sd-v1-4.ckpt --config configs/stable-diffusion/v1.yaml"
     )]
     Txt2img(Txt2imgArgs),
+    /// Draws a picture again, as a text says.
+    #[command(
+        after_help = "Example:\n  ldm img2img sketch.png \"a red circle\" --model runs/text --strength 0.6"
+    )]
+    Img2img(Img2imgArgs),
     /// Fills the white part of a mask in a picture, and leaves the rest as it is.
     #[command(
         after_help = "Example:\n  ldm inpaint photo.png mask.png --model runs/photos-inpainting -n 4 --feather 4"

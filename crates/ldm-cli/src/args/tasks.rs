@@ -7,6 +7,23 @@ use clap::Args;
 use super::{GenerateArgs, ModelArgs, TextArgs};
 
 #[derive(Debug, Args)]
+pub(crate) struct Img2imgArgs {
+    /// The picture.
+    pub(crate) image: PathBuf,
+    /// What it is to show.
+    pub(crate) prompt: String,
+    /// How much of it is made anew: of 50 steps 0.75 takes 37; 1 leaves nothing of it.
+    #[arg(long, default_value_t = 0.75)]
+    pub(crate) strength: f64,
+    #[command(flatten)]
+    pub(crate) text: TextArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    #[command(flatten)]
+    pub(crate) generate: GenerateArgs,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct InpaintArgs {
     /// The picture.
     pub(crate) image: PathBuf,
@@ -17,6 +34,10 @@ pub(crate) struct InpaintArgs {
     /// Resize the mask to the picture, by the nearest pixel.
     #[arg(long)]
     pub(crate) resize_mask: bool,
+    /// For models that are not trained to fill, and are shown the rest at every step: how much of what was under the mask
+    /// is made anew.
+    #[arg(long, default_value_t = 1.)]
+    pub(crate) strength: f64,
     /// Pixels over which what was made fades into the picture, inside the mask.
     #[arg(long, value_name = "PIXELS", default_value_t = 0)]
     pub(crate) feather: u32,

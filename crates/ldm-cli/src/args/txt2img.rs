@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use ldm_core::Prompt;
 
 use super::{GenerateArgs, ModelArgs};
 
@@ -20,6 +21,22 @@ pub(crate) struct Txt2imgArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) generate: GenerateArgs,
+}
+
+impl TextArgs {
+    /// What `count` pictures are guided away from, where anything is said.
+    pub(crate) fn negative(&self, count: usize) -> Option<Prompt> {
+        let text = &self.negative_prompt;
+        (!text.is_empty()).then(|| Prompt::text(std::iter::repeat_n(text, count)))
+    }
+
+    /// Its line of a picture's parameters.
+    pub(crate) fn heading(&self) -> String {
+        match self.negative_prompt.as_str() {
+            "" => String::new(),
+            negative => format!("Negative prompt: {negative}\n"),
+        }
+    }
 }
 
 /// What goes with a prompt.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use anyhow::{Context, bail};
 use image::imageops::{self, FilterType};
 use ldm_core::{Prompt, image as pictures};
-use ldm_pipelines::{LatentDiffusion, Needs};
+use ldm_pipelines::{InitImage, Needs};
 use serde_json::{Map, Value, json};
 use tch::{Kind, Tensor};
 
@@ -19,15 +19,23 @@ pub(crate) fn run(args: &InpaintArgs, talk: Talk) -> anyhow::Result<()> {
     let making = Making::new(&args.generate, "inpaint", args.generate.num_images)?;
     let (image, mask) = read(args)?;
     let model = model::open_diffusion(&args.model, args.text.tokenizer.as_deref())?;
-    model::check_needs(&model, &args.model, &[Needs::Filling, Needs::FillingByText])?;
-    let by_text = Needs::of(&model.config) == Needs::FillingByText;
+    let fills = [Needs::Filling, Needs::FillingByText, Needs::Text, Needs::Nothing];
+    model::check_needs(&model, &args.model, &fills)?;
+    let needs = Needs::of(&model.config);
+    let by_text = matches!(needs, Needs::FillingByText | Needs::Text);
     if !by_text && args.prompt.is_some() {
         bail!("{}: this model reads no text, and was given a prompt", args.model.model.display());
     }
-    check_size(&model, &image).with_context(|| args.image.display().to_string())?;
+    model
+        .check_image_size([image.size()[2], image.size()[3]])
+        .with_context(|| args.image.display().to_string())?;
     let text = by_text.then(|| args.prompt.clone().unwrap_or_default());
     let scale = if by_text { model::guidance_scale(&model) } else { 1. };
-    let filled = Filled { share: feathered(&mask, args.feather), image, mask, text, args };
+    let trained = matches!(needs, Needs::Filling | Needs::FillingByText);
+    let init = (!trained)
+        .then(|| InitImage::new(image.shallow_clone(), args.strength, Some(mask.shallow_clone())))
+        .transpose()?;
+    let filled = Filled { share: feathered(&mask, args.feather), image, mask, init, text, args };
     making.run(&model, &args.model, scale, &filled, talk)
 }
 
@@ -53,13 +61,6 @@ fn read(args: &InpaintArgs) -> anyhow::Result<(Tensor, Tensor)> {
     Ok((pictures::from_rgb8(&image).unsqueeze(0), white.to_kind(Kind::Float)))
 }
 
-fn check_size(model: &LatentDiffusion, image: &Tensor) -> anyhow::Result<()> {
-    let size = [image.size()[2], image.size()[3]];
-    model.first_stage.check_image_size(size)?;
-    let [_, height, width] = model.first_stage.latent_size(size);
-    Ok(model.unet.check_size([height, width])?)
-}
-
 /// How much of what was made shows, `[1, 1, H, W]`: nothing outside the mask, and inside it all but for an edge of so
 /// many pixels.
 fn feathered(mask: &Tensor, pixels: u32) -> Tensor {
@@ -77,23 +78,29 @@ struct Filled<'a> {
     image: Tensor,
     mask: Tensor,
     share: Tensor,
+    /// Where a model that is not trained to fill begins.
+    init: Option<InitImage>,
     text: Option<String>,
     args: &'a InpaintArgs,
 }
 
 impl Subject for Filled<'_> {
     fn prompt(&self, pictures: Range<usize>) -> anyhow::Result<Prompt> {
+        let given = |of: &Tensor| self.init.is_none().then(|| repeated(of, pictures.clone()));
         Ok(Prompt {
-            image: Some(repeated(&self.image, pictures.clone())),
-            mask: Some(repeated(&self.mask, pictures.clone())),
+            image: given(&self.image),
+            mask: given(&self.mask),
             text: self.text.as_ref().map(|text| vec![text.clone(); pictures.len()]),
             ..Prompt::default()
         })
     }
 
     fn negative(&self, count: usize) -> Option<Prompt> {
-        let negative = &self.args.text.negative_prompt;
-        (!negative.is_empty()).then(|| Prompt::text(std::iter::repeat_n(negative, count)))
+        self.args.text.negative(count)
+    }
+
+    fn init(&self) -> Option<&InitImage> {
+        self.init.as_ref()
     }
 
     /// Outside the mask the picture's own values: its bytes, since reading and writing them is the identity.

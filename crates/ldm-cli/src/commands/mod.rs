@@ -6,6 +6,7 @@ mod decode;
 mod demo;
 mod doctor;
 mod encode;
+mod img2img;
 mod inpaint;
 mod inspect;
 mod layout2img;
@@ -37,6 +38,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Train(args) => train::run(&args, talk),
         Command::Sample(args) => sample::run(&args, talk),
         Command::Txt2img(args) => txt2img::run(&args, talk),
+        Command::Img2img(args) => img2img::run(&args, talk),
         Command::Inpaint(args) => inpaint::run(&args, talk),
         Command::Upscale(args) => upscale::run(&args, talk),
         Command::Layout2img(args) => layout2img::run(&args, talk),

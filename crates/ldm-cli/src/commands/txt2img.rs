@@ -7,7 +7,7 @@ use ldm_core::Prompt;
 use ldm_pipelines::{LatentDiffusion, Needs};
 use serde_json::{Map, Value, json};
 
-use crate::args::Txt2imgArgs;
+use crate::args::{TextArgs, Txt2imgArgs};
 use crate::making::{Making, Subject};
 use crate::model;
 use crate::progress::Talk;
@@ -20,7 +20,7 @@ pub(crate) fn run(args: &Txt2imgArgs, talk: Talk) -> anyhow::Result<()> {
     model::check_needs(&model, &args.model, &[Needs::Text])?;
     warn_of_cuts(&model, "the prompt", &texts);
     warn_of_cuts(&model, "the negative prompt", std::slice::from_ref(&args.text.negative_prompt));
-    let subject = Texts { given: texts, each, negative: &args.text.negative_prompt };
+    let subject = Texts { given: texts, each, args: &args.text };
     making.run(&model, &args.model, model::guidance_scale(&model), &subject, talk)
 }
 
@@ -50,7 +50,7 @@ fn warn_of_cuts(model: &LatentDiffusion, what: &str, texts: &[String]) {
 struct Texts<'a> {
     given: Vec<String>,
     each: usize,
-    negative: &'a str,
+    args: &'a TextArgs,
 }
 
 impl Texts<'_> {
@@ -65,21 +65,17 @@ impl Subject for Texts<'_> {
     }
 
     fn negative(&self, count: usize) -> Option<Prompt> {
-        (!self.negative.is_empty()).then(|| Prompt::text(std::iter::repeat_n(self.negative, count)))
+        self.args.negative(count)
     }
 
     fn heading(&self, picture: usize) -> String {
-        let negative = match self.negative {
-            "" => String::new(),
-            negative => format!("Negative prompt: {negative}\n"),
-        };
-        format!("{}\n{negative}", self.of(picture))
+        format!("{}\n{}", self.of(picture), self.args.heading())
     }
 
     fn json(&self, picture: usize) -> Map<String, Value> {
         Map::from_iter([
             ("prompt".to_owned(), json!(self.of(picture))),
-            ("negative_prompt".to_owned(), json!(self.negative)),
+            ("negative_prompt".to_owned(), json!(self.args.negative_prompt)),
         ])
     }
 }
