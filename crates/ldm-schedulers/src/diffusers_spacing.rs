@@ -23,7 +23,7 @@ pub struct DiffusersSpacing {
 
 /// Classes of diffusers that space alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum SchedulerFamily {
     /// `DDIMScheduler`, `DDPMScheduler`, `PNDMScheduler`: whole steps of training.
     Ddim,

@@ -9,7 +9,7 @@ use crate::DiffusersSpacing;
 
 /// Which noise levels a run of some number of steps visits, of the `T` there are.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Spacing {
     /// The reference's DDIM: every `T / steps`-th level (rounded down), plus one, ending at the level 0.
     ///
