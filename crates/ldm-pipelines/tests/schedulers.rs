@@ -49,8 +49,8 @@ fn check(name: &str, case: &Case, golden: &Golden) {
         let call = calls.replace_with(|count| *count + 1);
         assert_close(&format!("{name}, what is asked in call {call}"), x, &asked.get(call), 1e-5);
         let want = times.double_value(&[call]);
-        // diffusers keeps t in f32.
-        assert!((at.t - want).abs() <= 2e-4, "{name}, t of call {call}: got {}, want {want}", at.t);
+        // diffusers multiplies ᾱ up in f32, from which it finds t: a thousandth of a step, where t is not rounded.
+        assert!((at.t - want).abs() <= 1e-3, "{name}, t of call {call}: got {}, want {want}", at.t);
         scheduler.parameterization.read(toy(x, at.t), x, at)
     };
     let noise = golden.get("noise").to_kind(Kind::Double);

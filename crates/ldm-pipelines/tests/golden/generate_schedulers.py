@@ -76,6 +76,10 @@ def toy(x, t):
 def run(scheduler, steps, start, noise):
     draws = iter(noise)
     sys.modules[type(scheduler).__module__].randn_tensor = lambda *a, **k: next(draws)
+    if scheduler.config.beta_schedule == "squaredcos_cap_v2":  # 1 - 0.999 loses four digits in f32
+        alpha_bar = lambda t: math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2  # noqa: E731
+        betas = [min(1 - alpha_bar(t + 1) / alpha_bar(t), 0.999) for t in range(1000)]
+        scheduler.alphas_cumprod = (1 - torch.tensor(betas, dtype=torch.float64)).cumprod(0)
     scheduler.set_timesteps(steps)
     x, asked, times = start * scheduler.init_noise_sigma, [], []
     for t in scheduler.timesteps:
