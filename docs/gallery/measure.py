@@ -1,4 +1,4 @@
-"""Asks the small task models for held-back pictures and measures what came: the numbers and pictures of docs/gallery.md.
+"""Asks the small task models for held-back pictures and measures what came.
 
     cargo build --release
     python3 docs/gallery/measure.py DATA OUT [upscale] [inpaint] [semantic] [layout] [text]
