@@ -104,6 +104,11 @@ impl Plan {
         if class == "PNDMScheduler" && !fields.flag("skip_prk_steps", false)? {
             departs.push("`skip_prk_steps` false is not here, the first step asks twice and no more".into());
         }
+        if class == "PNDMScheduler" && fields.get("prediction_type").is_some_and(|of| of == "v_prediction") {
+            departs.push(
+                "PNDMScheduler averages what the network says, v, of several steps; here the noise".into(),
+            );
+        }
         if !to_clean && fields.flag("euler_at_final", false)? {
             departs.push("`euler_at_final` true is not here".into());
         }
@@ -183,7 +188,9 @@ fn departures(class: &str, fields: &Fields) -> Vec<String> {
         let values: Vec<Value> = serde_json::from_str(values).expect("a list of JSON");
         (!values.contains(value)).then(|| format!("`{key}` {} is not here", plain(value)))
     };
-    followed(class).iter().filter_map(departs).collect()
+    let mut found: Vec<String> = followed(class).iter().filter_map(departs).collect();
+    found.sort_unstable(); // by field
+    found
 }
 
 /// A word without its quotes.

@@ -45,11 +45,15 @@ fn check(name: &str, case: &Case, golden: &Golden) {
     let get = |key: &str| golden.get(&format!("{name}.{key}")).to_kind(Kind::Double);
     let [asked, times] = [get("asked"), get("times")];
     let calls = RefCell::new(0);
+    // Some of diffusers' schedulers hold x/α in f32 whatever they are given: a step that makes it r times as small makes
+    // its rounding r times as large. At a zero SNR r is 300, else at most 3.
+    let shrinks =
+        levels.windows(2).filter(|pair| pair[1].sigma > 0.).map(|pair| pair[0].ratio() / pair[1].ratio());
+    let bound = 1e-5_f64.max(shrinks.fold(1., f64::max) * 2f64.powi(-23));
     let network = |x: &Tensor, at: NoiseLevel| {
         let call = calls.replace_with(|count| *count + 1);
-        assert_close(&format!("{name}, what is asked in call {call}"), x, &asked.get(call), 1e-5);
+        assert_close(&format!("{name}, what is asked in call {call}"), x, &asked.get(call), bound);
         let want = times.double_value(&[call]);
-        // diffusers multiplies ᾱ up in f32, from which it finds t: a thousandth of a step, where t is not rounded.
         assert!((at.t - want).abs() <= 1e-3, "{name}, t of call {call}: got {}, want {want}", at.t);
         scheduler.parameterization.read(toy(x, at.t), x, at)
     };
@@ -63,7 +67,7 @@ fn check(name: &str, case: &Case, golden: &Golden) {
         Some(bounds) => bounds.hold(&network, walk),
         None => walk(&network),
     };
-    assert_close(&format!("{name}, the end"), &end, &get("end"), 1e-5);
+    assert_close(&format!("{name}, the end"), &end, &get("end"), bound);
     assert_eq!(calls.into_inner(), asked.size()[0], "{name}: number of calls");
 }
 
@@ -74,7 +78,7 @@ fn every_scheduler_asks_what_diffusers_asks() {
         test_device(),
     );
     let cases: BTreeMap<String, Case> = serde_json::from_str(golden.metadata("cases")).unwrap();
-    assert_eq!(cases.len(), 43);
+    assert_eq!(cases.len(), 42);
     for (name, case) in cases {
         check(&name, &case, &golden);
     }
@@ -126,6 +130,11 @@ fn what_is_not_followed_is_said() {
             json!({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}),
             SamplerConfig::Euler {},
             "`timestep_type` continuous is not here",
+        ),
+        (
+            json!({"_class_name": "PNDMScheduler", "skip_prk_steps": true, "prediction_type": "v_prediction"}),
+            SamplerConfig::Plms {},
+            "PNDMScheduler averages what the network says, v, of several steps; here the noise",
         ),
         (
             json!({"_class_name": "DDIMScheduler", "timestep_spacing": "linspace"}),
