@@ -87,19 +87,23 @@ impl<'a> Making<'a> {
         talk: Talk,
     ) -> anyhow::Result<()> {
         let args = self.args;
+        if subject.init().is_some() && self.noise.is_some() {
+            bail!("--init-noise: these pictures begin at a picture, and not at noise");
+        }
         model.merge(&args.loras)?;
         model.lay_out();
         // Not before: it would keep the weights' first copies too, a third more memory in f16.
         ldm_libtorch::keep_freed_memory();
         let sampling = sampling(args, model, guidance_scale)?;
-        let mut bar = talk.bar((self.count.div_ceil(args.batch_size) * sampling.steps) as u64, 0);
+        let steps = subject.init().map_or(sampling.steps, |init| init.steps(sampling.steps));
+        let mut bar = talk.bar((self.count.div_ceil(args.batch_size) * steps) as u64, 0);
         let (mut latents, mut pictures) = (Vec::new(), Vec::new());
         for start in (0..self.count).step_by(args.batch_size) {
             let count = args.batch_size.min(self.count - start);
             let seeds: Vec<u64> = (start..start + count).map(|index| args.seed + index as u64).collect();
             let noise = self.noise.as_ref().map(|noise| noise.narrow(0, start as i64, count as i64));
             let begun = Instant::now();
-            let before = (start / args.batch_size * sampling.steps) as u64;
+            let before = (start / args.batch_size * steps) as u64;
             let made = generate(
                 model,
                 &subject.prompt(start..start + count)?,

@@ -69,7 +69,21 @@ fn trained() -> Desk {
 #[test]
 fn every_command_has_help_with_an_example() {
     let desk = desk();
-    for command in ["doctor", "demo", "train", "sample", "encode", "decode", "reconstruct", "inspect"] {
+    for command in [
+        "doctor",
+        "demo",
+        "train",
+        "sample",
+        "encode",
+        "decode",
+        "reconstruct",
+        "inspect",
+        "img2img",
+        "inpaint",
+        "upscale",
+        "layout2img",
+        "semantic2img",
+    ] {
         assert!(desk.done(&[command, "--help"]).contains("Example"), "{command}");
     }
     for command in ["info", "preview"] {

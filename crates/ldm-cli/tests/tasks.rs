@@ -128,6 +128,16 @@ fn fills(desk: &Desk, ask: &dyn Fn(&[&str], &str) -> String) {
     let differs = before.iter().zip(&blended).enumerate().filter(|(_, (before, after))| before != after);
     let differs: Vec<(u32, u32)> = differs.map(|(at, _)| (at as u32 / 3 % 16, at as u32 / 48)).collect();
     assert!(differs.len() > 60 && differs.iter().all(|(x, y)| white(*x, *y)), "{differs:?}");
+    let soft =
+        ["inpaint", "photo.png", "mask.png", "--model", "plain", "--strength", "0.5", "--feather", "1"];
+    ask(&soft, "blended-soft");
+    let soft = desk.pixels("blended-soft/00001.png");
+    for (at, (hard, soft)) in blended.iter().zip(&soft).enumerate() {
+        let (x, y) = (at as u32 / 3 % 16, at as u32 / 48);
+        if (5..11).contains(&x) && (5..9).contains(&y) {
+            assert_eq!(hard, soft, "the edge alone is soft, column {x}, row {y}");
+        }
+    }
     let plain = ["inpaint", "photo.png", "mask.png", "--model", "plain", "--out", "no", "--strength", "1.5"];
     desk.fails(&plain, 1, "strength: expected a number in [0, 1], got 1.5");
     let fails = |words: &[&str], expected: &str| {

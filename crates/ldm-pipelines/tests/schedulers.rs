@@ -46,7 +46,7 @@ fn check(name: &str, case: &Case, golden: &Golden) {
     let [asked, times] = [get("asked"), get("times")];
     let calls = RefCell::new(0);
     // Some of diffusers' schedulers hold x/α in f32 whatever they are given: a step that makes it r times as small makes
-    // its rounding r times as large. At a zero SNR r is 300, else at most 3.
+    // its rounding r times as large: more than 1e-5 from r = 84 on, as at a zero SNR.
     let shrinks =
         levels.windows(2).filter(|pair| pair[1].sigma > 0.).map(|pair| pair[0].ratio() / pair[1].ratio());
     let bound = 1e-5_f64.max(shrinks.fold(1., f64::max) * 2f64.powi(-23));
@@ -54,7 +54,7 @@ fn check(name: &str, case: &Case, golden: &Golden) {
         let call = calls.replace_with(|count| *count + 1);
         assert_close(&format!("{name}, what is asked in call {call}"), x, &asked.get(call), bound);
         let want = times.double_value(&[call]);
-        assert!((at.t - want).abs() <= 1e-3, "{name}, t of call {call}: got {}, want {want}", at.t);
+        assert!((at.t - want).abs() <= 2e-4, "{name}, t of call {call}: got {}, want {want}", at.t);
         scheduler.parameterization.read(toy(x, at.t), x, at)
     };
     let noise = golden.get("noise").to_kind(Kind::Double);

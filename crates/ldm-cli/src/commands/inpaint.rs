@@ -64,7 +64,7 @@ fn read(args: &InpaintArgs) -> anyhow::Result<(Tensor, Tensor)> {
 /// How much of what was made shows, `[1, 1, H, W]`: nothing outside the mask, and inside it all but for an edge of so
 /// many pixels.
 fn feathered(mask: &Tensor, pixels: u32) -> Tensor {
-    let mut share = mask.shallow_clone();
+    let mut share = mask.copy(); // added to in place
     let mut rest = mask.shallow_clone();
     for _ in 0..pixels {
         // One pixel less on every side; past the picture's border nothing fades.
@@ -112,7 +112,8 @@ impl Subject for Filled<'_> {
 
     fn heading(&self, _picture: usize) -> String {
         let prompt = self.text.as_deref().map_or(String::new(), |text| format!("{text}\n"));
-        format!("{prompt}inpaint: {}, {}\n", self.args.image.display(), self.args.mask.display())
+        let negative = self.args.text.heading();
+        format!("{prompt}{negative}inpaint: {}, {}\n", self.args.image.display(), self.args.mask.display())
     }
 
     fn json(&self, _picture: usize) -> Map<String, Value> {
