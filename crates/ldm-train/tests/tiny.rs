@@ -111,6 +111,12 @@ fn run(trainer: &mut Trainer) -> BTreeMap<String, f64> {
     last
 }
 
+/// A run with no steps left.
+fn run_out(trainer: &mut Trainer) {
+    let finished = trainer.run(&AtomicBool::new(false), &mut |_| ()).unwrap();
+    assert_eq!(finished, Finished::Done);
+}
+
 fn bytes(run: &Path, step: u64) -> Vec<(String, Vec<u8>)> {
     ["model", "ema", "optimizer"]
         .map(|name| {
@@ -155,6 +161,15 @@ fn check_resume(text: &str, workers: usize) {
             .collect()
     };
     assert!(steps(&broken).is_sorted() && steps(&broken).contains(&20));
+
+    // Killed between the last checkpoint and what follows it.
+    let after = ["model/config.yaml", "model/model.safetensors", "samples/step-0000020.png"];
+    after.iter().for_each(|file| std::fs::remove_file(broken.join(file)).unwrap());
+    run_out(&mut Trainer::resume(&broken, &[], test_device()).unwrap());
+    for file in after {
+        let [whole, broken] = [&whole, &broken].map(|run| std::fs::read(run.join(file)).unwrap());
+        assert!(whole == broken, "{file} differs after an end that was cut off, with {workers}");
+    }
     let model = Checkpoint::open(whole.join("model/model.safetensors")).unwrap();
     let averaged = Checkpoint::open(whole.join("checkpoints/step-0000020/ema.safetensors")).unwrap();
     let name = averaged.names().next().unwrap();

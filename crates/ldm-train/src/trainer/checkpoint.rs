@@ -15,13 +15,20 @@ use crate::state;
 const STATISTICS_OF: usize = 1024;
 
 impl Trainer {
-    /// Writes a checkpoint, and the model one hands on; at the end with what a second stage asks of a first one.
+    /// Writes a checkpoint, and the model one hands on.
     pub(super) fn checkpoint(&self, at_end: bool) -> Result<PathBuf> {
         let (objective, ema) = (&*self.objective, self.ema.as_ref());
         let path = self.run.checkpoint(self.state.step, &Keep::from(&self.config.train), |folder| {
             let optimizers = self.turns.iter().map(|(_, optimizer, _)| optimizer);
             state::write(folder, &self.state, objective, optimizers, ema, self.loss_scale.as_ref())
         })?;
+        self.hand_on(at_end)?;
+        Ok(path)
+    }
+
+    /// Writes the model one hands on; at the end with what a second stage asks of a first one.
+    pub(super) fn hand_on(&self, at_end: bool) -> Result<()> {
+        let (objective, ema) = (&*self.objective, self.ema.as_ref());
         let mut metadata = BTreeMap::new();
         for (kind, names) in [
             ("classes", self.data.classes()),
@@ -43,6 +50,6 @@ impl Trainer {
         {
             hand_on_tokenizer(&model.cond_stage_config, &self.run.model())?;
         }
-        Ok(path)
+        Ok(())
     }
 }

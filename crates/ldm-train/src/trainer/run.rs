@@ -47,6 +47,17 @@ impl Trainer {
         let mut guard = Guard::new(self.state.skipped, self.device);
         let mut last = Instant::now();
         let mut named = BTreeSet::new();
+        if self.state.step == train.steps {
+            // Ended between its last checkpoint and what follows one: what may be missing of that is made up for.
+            let sample = || {
+                self.hand_on(true)?;
+                let wanted = train.samples.count > 0 && !self.run.sample(train.steps).exists();
+                wanted.then(|| self.sample()).transpose()
+            };
+            if let Some(path) = self.ranks.first_alone(sample)?.flatten() {
+                observe(Event::Sample(&path));
+            }
+        }
         while self.state.step < train.steps {
             let step = self.state.step;
             let lr = rate * train.schedule.at(step, train.steps);
