@@ -1,14 +1,16 @@
 """Asks the small task models for held-back pictures and measures what came.
 
     cargo build --release
-    python3 docs/gallery/measure.py DATA OUT [upscale] [inpaint] [semantic] [layout] [text]
+    python3 docs/gallery/measure.py DATA OUT [upscale] [inpaint] [semantic] [layout] [text] [again] [first_stages]
 
 From the root of a checkout whose runs/ hold the models of configs/photos, configs/camvid, configs/aquarium and
-configs/emoji. DATA is the folder of image sets, OUT gets a sheet a task. Needs numpy and Pillow.
+configs/emoji. DATA is the folder of image sets, OUT gets a sheet a task. Needs numpy and Pillow. LDM names another binary
+than target/release/ldm.
 """
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -16,9 +18,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
-LDM, SIDE = "target/release/ldm", 64
+LDM, SIDE = os.environ.get("LDM", "target/release/ldm"), 64
 
 
 def ldm(*words):
@@ -27,16 +29,21 @@ def ldm(*words):
         sys.exit(f"ldm {' '.join(map(str, words))}: {done.stderr}")
 
 
+def asked(*words):
+    """Pictures by a solver that adds fresh noise: a network that has seen little is better with it."""
+    ldm(*words, "--eta", 1, "--threads", 1, "--force")
+
+
 def members(path, names):
     with tarfile.open(path) as tar:
         return [Image.open(io.BytesIO(tar.extractfile(name).read())).copy() for name in names]
 
 
-def square(picture, kind=Image.BICUBIC):
+def square(picture, kind=Image.BICUBIC, side=SIDE):
     """The largest central square, as the configs' `square_crop_first` and `smallest_side` have it."""
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    return picture.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), kind)
+    all = min(picture.size)
+    left, top = (picture.width - all) // 2, (picture.height - all) // 2
+    return picture.crop((left, top, left + all, top + all)).resize((side, side), kind)
 
 
 def psnr(a, b, where=None):
@@ -44,14 +51,14 @@ def psnr(a, b, where=None):
     return 10 * np.log10(255**2 / (gap if where is None else gap[where]).mean())
 
 
-def sheet(path, rows, scale=2):
+def sheet(path, rows, scale=2, side=SIDE):
     """Rows of pictures of one size, below each other."""
-    high, wide = len(rows) * (SIDE + 2) + 2, max(map(len, rows)) * (SIDE + 2) + 2
+    high, wide = len(rows) * (side + 2) + 2, max(map(len, rows)) * (side + 2) + 2
     canvas = Image.new("RGB", (wide, high))
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
-            canvas.paste(picture.convert("RGB"), (2 + x * (SIDE + 2), 2 + y * (SIDE + 2)))
-    canvas.resize((wide * scale, high * scale), Image.NEAREST).save(path, optimize=True)
+            canvas.paste(picture.convert("RGB"), (2 + x * (side + 2), 2 + y * (side + 2)))
+    canvas.resize((wide * scale, high * scale), Image.NEAREST).save(path, quality=85, subsampling=0)
 
 
 def photos(data):
@@ -60,22 +67,23 @@ def photos(data):
 
 
 def upscale(data, out, work):
-    rows, figures = [], []
-    for index, photo in enumerate(photos(data)):
+    rows, figures, wanted = [], [], photos(data)
+    for index, photo in enumerate(wanted):
+        photo.save(work / f"{index:03}.png")
+    ldm("reconstruct", *sorted(work.glob("???.png")), "--model", "runs/photos-first-stage-64", "--out", work / "back", "--force",
+        "--threads", 1)
+    backs = sorted((work / "back").glob("*.png"))
+    for index, (photo, back) in enumerate(zip(wanted, backs, strict=True)):
         small = photo.resize((SIDE // 4, SIDE // 4), Image.BICUBIC)
         small.save(work / "small.png")
-        photo.save(work / "photo.png")
-        ldm("upscale", work / "small.png", "--model", "runs/photos-super-resolution", "--out", work / "large", "--force",
-            "--seed", index, "--threads", 1)
-        ldm("reconstruct", work / "photo.png", "--model", "runs/photos-first-stage-64", "--out", work / "back", "--force",
-            "--threads", 1)
-        made, back = Image.open(work / "large/00000.png"), Image.open(work / "back/00000.png")
+        asked("upscale", work / "small.png", "--model", "runs/photos-super-resolution", "--out", work / "large", "--seed", index)
+        made, back = Image.open(work / "large/00000.png").copy(), Image.open(back).copy()
         plain = small.resize((SIDE, SIDE), Image.BICUBIC)
         figures.append([psnr(photo, each) for each in (plain, made, back)])
         rows.append([plain, made, back, photo])
     plain, made, back = np.mean(figures, 0)
     print(f"upscale: {len(rows)} photographs: bicubic {plain:.2f} dB, the model {made:.2f} dB, the first stage alone {back:.2f} dB")
-    sheet(out / "upscale.png", list(zip(*rows[:12])))
+    sheet(out / "upscale.jpg", list(zip(*rows[:12])))
 
 
 def inpaint(data, out, work):
@@ -87,9 +95,9 @@ def inpaint(data, out, work):
             mask[y : y + h, x : x + w] = True
         photo.save(work / "photo.png")
         Image.fromarray(np.uint8(mask) * 255).save(work / "mask.png")
-        ldm("inpaint", work / "photo.png", work / "mask.png", "--model", "runs/photos-inpainting", "--out", work / "filled",
-            "--force", "--seed", index, "--threads", 1)
-        made, before = Image.open(work / "filled/00000.png"), np.asarray(photo)
+        asked("inpaint", work / "photo.png", work / "mask.png", "--model", "runs/photos-inpainting", "--out", work / "filled",
+              "--seed", index)
+        made, before = Image.open(work / "filled/00000.png").copy(), np.asarray(photo)
         assert (np.asarray(made)[~mask] == before[~mask]).all(), "what is not to be filled has changed"
         mean = before.copy()
         mean[mask] = before[~mask].mean(0)
@@ -99,7 +107,7 @@ def inpaint(data, out, work):
         rows.append([Image.fromarray(hole), made, photo])
     mean, made = np.mean(figures, 0)
     print(f"inpaint: {len(rows)} photographs, all else to the byte: filled with the mean {mean:.2f} dB, by the model {made:.2f} dB")
-    sheet(out / "inpaint.png", list(zip(*rows[:12])))
+    sheet(out / "inpaint.jpg", list(zip(*rows[:12])))
 
 
 def semantic(data, out, work):
@@ -115,8 +123,7 @@ def semantic(data, out, work):
     made = []
     for index, labels in enumerate(maps):
         labels.save(work / "map.png")
-        ldm("semantic2img", work / "map.png", "--model", "runs/camvid-semantic", "--out", work / "drawn", "--force",
-            "--seed", index, "--threads", 1)
+        asked("semantic2img", work / "map.png", "--model", "runs/camvid-semantic", "--out", work / "drawn", "--seed", index)
         made.append(Image.open(work / "drawn/00000.png").copy())
         rows.append([Image.fromarray(colours[np.asarray(labels)]), made[-1], pictures[index]])
     # Does a picture belong to its map? The spread of its colours within classes, against that under other maps.
@@ -127,59 +134,135 @@ def semantic(data, out, work):
         right.append(spread(picture, maps[index]))
         shuffled += [spread(picture, maps[other]) for other in range(len(maps)) if other != index]
     print(f"semantic2img: {len(rows)} maps: variance of colours within the classes of the own map {np.mean(right):.0f}, of other maps {np.mean(shuffled):.0f}")
-    sheet(out / "semantic2img.png", list(zip(*rows[:12])))
+    sheet(out / "semantic2img.jpg", list(zip(*rows[:12])))
 
 
 def layout(data, out, work):
     document = json.loads((data / "boxes/aquarium_val.json").read_text())
-    images = document["images"][::6][:10]
-    rows = []
+    images = [each for each in document["images"] if any(box["image_id"] == each["id"] for box in document["annotations"])][::2]
+    rows, photos, made = [], [], []
     for index, each in enumerate(images):
         name = each["file_name"]
-        if not any(box["image_id"] == each["id"] for box in document["annotations"]):
-            continue
-        ldm("layout2img", data / "boxes/aquarium_val.json", "--image", name, "--model", "runs/aquarium-layout", "--out",
-            work / "boxes", "--force", "--seed", index, "--threads", 1, "-n", 2)
+        asked("layout2img", data / "boxes/aquarium_val.json", "--image", name, "--model", "runs/aquarium-layout", "--out",
+              work / "boxes", "--seed", index)
         photo = members(data / "boxes/aquarium_images.tar", [name])[0].convert("RGB").resize((SIDE, SIDE), Image.BICUBIC)
-        drawn = outlined(photo, each, document)
-        rows.append([drawn, *(Image.open(work / f"boxes/0000{k}.png").copy() for k in range(2))])
-    print(f"layout2img: {len(rows)} layouts")
-    sheet(out / "layout2img.png", list(zip(*rows)))
+        made.append(Image.open(work / "boxes/00000.png").copy())
+        photos.append(photo)
+        rows.append([outlined(photo, each, document), outlined(made[-1], each, document), made[-1]])
+
+    def apart(picture, image):
+        """How far the mean colour inside the boxes is from that outside, both of the picture."""
+        inside = np.zeros((SIDE, SIDE), bool)
+        for x, y, w, h in places(image, document):
+            inside[int(y) : int(np.ceil(y + h)), int(x) : int(np.ceil(x + w))] = True
+        if inside.all() or not inside.any():
+            return None
+        pixels = np.asarray(picture, float)
+        return np.linalg.norm(pixels[inside].mean(0) - pixels[~inside].mean(0))
+
+    def mean(pairs):
+        return np.mean([each for each in (apart(*pair) for pair in pairs) if each is not None])
+
+    count = len(images)
+    other = [(made[i], images[j]) for i in range(count) for j in range(count) if i != j]
+    real = [(photos[i], images[j]) for i in range(count) for j in range(count) if i != j]
+    print(f"layout2img: {count} layouts: inside of the boxes and outside are {mean(zip(made, images)):.1f} apart in colour, with "
+          f"another picture's boxes {mean(other):.1f}; photographs {mean(zip(photos, images)):.1f} and {mean(real):.1f}")
+    sheet(out / "layout2img.jpg", list(zip(*rows[:12])))
+
+
+def places(image, document):
+    """The boxes of an image, in pixels of the small picture."""
+    across, down = SIDE / image["width"], SIDE / image["height"]
+    return [(x * across, y * down, w * across, h * down)
+            for x, y, w, h in (box["bbox"] for box in document["annotations"] if box["image_id"] == image["id"])]
 
 
 def outlined(photo, image, document):
-    from PIL import ImageDraw
-
     drawn = photo.copy()
     pen = ImageDraw.Draw(drawn)
-    for box in document["annotations"]:
-        if box["image_id"] == image["id"]:
-            x, y, w, h = box["bbox"]
-            across, down = SIDE / image["width"], SIDE / image["height"]
-            pen.rectangle((x * across, y * down, (x + w) * across - 1, (y + h) * down - 1), outline=(255, 60, 60))
+    for x, y, w, h in places(image, document):
+        pen.rectangle((x, y, max(x + w - 1, x), max(y + h - 1, y)), outline=(255, 60, 60))
     return drawn
 
 
+def emoji(data, keys):
+    """Emoji on white, as the set of images has them."""
+    with tarfile.open(data / "emoji/emoji128.tar") as tar:
+        names = {Path(name).stem: name for name in tar.getnames() if name.endswith(".png")}
+    found = []
+    for picture in members(data / "emoji/emoji128.tar", [names[key] for key in keys]):
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        white.alpha_composite(picture)
+        found.append(white.convert("RGB").resize((SIDE, SIDE), Image.BICUBIC))
+    return found
+
+
 def text(data, out, work):
-    held = set((data / "emoji/val.txt").read_text().split())
     with open(data / "emoji/captions.tsv") as file:
-        lines = [line for line in csv.DictReader(file, delimiter="\t")]
-    seen = [line["caption"] for line in lines if line["key"] not in held][:: max(1, len(lines) // 10)][:10]
-    new = [line["caption"] for line in lines if line["key"] in held][::18][:10]
-    (work / "prompts.txt").write_text("\n".join(seen + new))
-    ldm("txt2img", "--prompts-from", work / "prompts.txt", "--model", "runs/emoji-text", "--out", work / "emoji", "--force",
-        "--guidance-scale", 3, "--threads", 2)
-    made = [Image.open(work / f"emoji/{k:05}.png").copy() for k in range(len(seen + new))]
-    print("txt2img: seen in training:", "; ".join(seen), "\n  held back:", "; ".join(new))
-    sheet(out / "txt2img.png", [made[: len(seen)], made[len(seen) :]])
+        lines = list(csv.DictReader(file, delimiter="\t"))
+    rows = []
+    for name, split in ("seen in training", "train"), ("held back", "val"):
+        of_split = [line for line in lines if line["split"] == split]
+        chosen = of_split[:: len(of_split) // 24][:24]
+        captions = [line["caption"] for line in chosen]
+        (work / "prompts.txt").write_text("\n".join(captions))
+        asked("txt2img", "--prompts-from", work / "prompts.txt", "--model", "runs/emoji-text", "--out", work / "emoji",
+              "--guidance-scale", 3)
+        made = [Image.open(work / f"emoji/{k:05}.png").copy() for k in range(len(chosen))]
+        real = emoji(data, [line["key"] for line in chosen])
+        # The root of the mean squared difference of 8 x 8 pixels: colours and where they are, no detail.
+        coarse = [[np.asarray(each.resize((8, 8), Image.BOX), float) for each in pictures] for pictures in (made, real)]
+        gap = np.array([[((a - b) ** 2).mean() ** 0.5 for b in coarse[1]] for a in coarse[0]])
+        own, count = np.diag(gap).mean(), len(gap)
+        print(f"txt2img: {count} captions {name}: 8 x 8 pixels are {own:.1f} from those of the emoji of the caption, "
+              f"{(gap.sum() - np.trace(gap)) / count / (count - 1):.1f} from those of others")
+        print("  shown:", "; ".join(captions[:12]))
+        rows += [real[:12], made[:12]]
+    sheet(out / "txt2img.jpg", rows)
+
+
+def again(data, out, work):
+    """img2img: emoji drawn again as another caption says, by strength."""
+    held = (data / "emoji/val.txt").read_text().split()[::31][:5]
+    rows, strengths, figures = [], (0.2, 0.4, 0.6, 0.8, 1), []
+    for index, given in enumerate(emoji(data, held)):
+        given.save(work / "given.png")
+        row = [given]
+        for strength in strengths:
+            asked("img2img", work / "given.png", "red heart", "--model", "runs/emoji-text", "--strength", strength, "--out",
+                  work / "again", "--guidance-scale", 3, "--seed", index)
+            row.append(Image.open(work / "again/00000.png").copy())
+        rows.append(row)
+        figures.append([psnr(given, each) for each in row[1:]])
+    print("img2img: PSNR against the given picture: "
+          + ", ".join(f"strength {s} {f:.1f} dB" for s, f in zip(strengths, np.mean(figures, 0))))
+    sheet(out / "img2img.jpg", rows)
+
+
+def first_stages(data, out, work):
+    """Originals, and KL and VQ without and with the adversarial term, a square of 128 pixels each."""
+    names = (data / "photos/val.txt").read_text().split()[3::9]
+    rows = []
+    for k, picture in enumerate(members(data / "photos/photos.tar", names)):
+        rows.append([square(picture.convert("RGB"), side=128)])
+        rows[-1][0].save(work / f"{k:03}.png")
+    for kind in "kl", "vq":
+        for which in "plain", "gan":
+            ldm("reconstruct", *sorted(work.glob("???.png")), "--model", f"runs/photos-f4-{kind}-{which}", "--out",
+                work / "back", "--force", "--threads", 1)
+            for row, path in zip(rows, sorted((work / "back").glob("*.png"))):
+                row.append(Image.open(path).copy())
+    sheet(out / "first-stages.jpg", list(zip(*rows)), scale=1, side=128)
 
 
 def main():
     data, out, *tasks = sys.argv[1:]
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    for name, task in (("upscale", upscale), ("inpaint", inpaint), ("semantic", semantic), ("layout", layout), ("text", text)):
-        if not tasks or name in tasks:
+    for task in (upscale, inpaint, semantic, layout, text, again, first_stages):
+        if not tasks or task.__name__ in tasks:
             with tempfile.TemporaryDirectory() as work:
                 task(Path(data), out, Path(work))
 

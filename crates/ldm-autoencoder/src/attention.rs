@@ -2,12 +2,12 @@
 
 use ldm_core::Result;
 use ldm_core::nn::attention::attention;
-use ldm_core::nn::{GroupNorm, conv2d, conv2d_1x1};
+use ldm_core::nn::{Global, GroupNorm, conv2d, conv2d_1x1};
 use tch::Tensor;
 use tch::nn::{Conv2D, Module, Path};
 
 use crate::encoder_config::AttentionType;
-use crate::resnet::NORM_EPS;
+use crate::resnet::{NORM_EPS, Pass};
 
 /// The attention of a place in the network, where it has one.
 #[derive(Debug)]
@@ -26,10 +26,10 @@ impl Attention {
         })
     }
 
-    pub(crate) fn forward(&self, x: Tensor) -> Tensor {
+    pub(crate) fn forward(&self, x: Tensor, pass: &mut Pass) -> Tensor {
         match self {
-            Self::Vanilla(block) => block.forward(&x),
-            Self::Linear(block) => block.forward(&x),
+            Self::Vanilla(block) => block.forward(&x, pass),
+            Self::Linear(block) => block.forward(&x, pass),
             Self::None => x,
         }
     }
@@ -57,10 +57,11 @@ impl AttnBlock {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
+    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Tensor {
         let (_, _, height, width) = x.size4().expect("[B, C, h, w]");
-        let h = self.norm.forward(x);
+        let h = self.norm.forward_by(x, &mut pass.global);
         let [q, k, v] = [&self.q, &self.k, &self.v].map(|conv| tokens(&conv.forward(&h)).unsqueeze(1));
+        let [k, v] = of_whole([k, v], &mut pass.global);
         let h = attention(&q, &k, &v).squeeze_dim(1); // [B, L, C]
         x + self.proj_out.forward(&pixels(&h, height, width))
     }
@@ -82,12 +83,27 @@ impl LinearAttention {
         }
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
+    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Tensor {
         let (_, _, height, width) = x.size4().expect("[B, C, h, w]");
         let qkv = tokens(&self.to_qkv.forward(x)).chunk(3, 2);
         let [q, k, v] = [&qkv[0], &qkv[1], &qkv[2]]; //                [B, L, C] each
-        let context = k.softmax(1, k.kind()).transpose(1, 2).matmul(v); // [B, C, C]
+        let [k, v] = of_whole([k.shallow_clone(), v.shallow_clone()], &mut pass.global);
+        let context = k.softmax(1, k.kind()).transpose(1, 2).matmul(&v); // [B, C, C]
         self.to_out.forward(&pixels(&q.matmul(&context), height, width))
+    }
+}
+
+/// Keys and values, those of the whole where `own` are a part's.
+fn of_whole(own: [Tensor; 2], global: &mut Global) -> [Tensor; 2] {
+    match global {
+        Global::Own => own,
+        Global::Noted(noted) => {
+            noted.push(own.each_ref().map(Tensor::shallow_clone));
+            own
+        }
+        Global::Given(noted) => {
+            noted.next().expect("as many layers as were noted").each_ref().map(Tensor::shallow_clone)
+        }
     }
 }
 

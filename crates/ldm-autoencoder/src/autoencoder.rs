@@ -1,7 +1,7 @@
 //! encoder → quant_conv → regularizer → post_quant_conv → decoder.
 
-use ldm_core::nn::conv2d;
-use ldm_core::{Error, NoiseSource, Result};
+use ldm_core::nn::{Global, conv2d};
+use ldm_core::{Error, NoiseSource, Result, Tiles};
 use tch::Tensor;
 use tch::nn::{Conv2D, Module, Path};
 
@@ -12,6 +12,7 @@ use crate::encoder::Encoder;
 use crate::first_stage::FirstStage;
 use crate::posterior::Posterior;
 use crate::regularizer::Regularizer;
+use crate::resnet::Pass;
 
 /// CompVis' `AutoencoderKL`, `VQModel` and `VQModelInterface`: they differ in the regularizer alone.
 ///
@@ -124,6 +125,25 @@ impl Autoencoder {
         self.decoder.forward(&self.post_quant_conv.forward(z), train)
     }
 
+    /// Decodes tile by tile, in the memory of one tile and the picture. Norms take mean and deviation, and
+    /// attention takes keys and values, of one small latent that stands for the whole: every so many rows and columns of
+    /// it. So tiles agree on light and colour.
+    pub(crate) fn decode_tiled(&self, z: &Tensor, tiles: &Tiles) -> Tensor {
+        let part = |z: &Tensor, global: Global| {
+            let z = match &self.regularizer {
+                Regularizer::Kl => z.shallow_clone(),
+                Regularizer::Vq(codebook) => codebook.quantize(z),
+            };
+            self.decoder.pass(&self.post_quant_conv.forward(&z), &mut Pass { train: false, global })
+        };
+        if tiles.len() == 1 {
+            return part(z, Global::Own);
+        }
+        let mut noted = Vec::new();
+        let _: Tensor = part(&thinned(z, tiles), Global::Noted(&mut noted));
+        tiles.blend(self.factor, |tile| part(&tile.of(z), Global::Given(noted.iter())))
+    }
+
     /// The last convolution's weight, on which the adversarial loss balances its gradients.
     pub fn last_layer(&self) -> &Tensor {
         self.decoder.last_layer()
@@ -157,6 +177,17 @@ impl Autoencoder {
     }
 }
 
+/// As many rows and columns of `z` as a tile has, evenly spread.
+fn thinned(z: &Tensor, tiles: &Tiles) -> Tensor {
+    let tile = tiles.iter().next().expect("there is always one");
+    let pick = |z: Tensor, dim: i64, count: i64| {
+        let length = z.size()[dim as usize];
+        let indices: Vec<i64> = (0..count).map(|index| (2 * index + 1) * length / (2 * count)).collect();
+        z.index_select(dim, &Tensor::from_slice(&indices).to_device(z.device()))
+    };
+    pick(pick(z.shallow_clone(), 2, tile.height), 3, tile.width)
+}
+
 impl FirstStage for Autoencoder {
     fn encode(&self, image: &Tensor) -> Posterior {
         self.encode_train(image, false)
@@ -164,6 +195,10 @@ impl FirstStage for Autoencoder {
 
     fn decode(&self, z: &Tensor) -> Tensor {
         self.decode_train(z, false)
+    }
+
+    fn decode_tiled(&self, z: &Tensor, tiles: &Tiles) -> Tensor {
+        self.decode_tiled(z, tiles)
     }
 
     fn factor(&self) -> i64 {

@@ -9,7 +9,7 @@ use crate::attention::Attention;
 use crate::encoder_config::EncoderConfig;
 use crate::middle::Middle;
 use crate::resample::Upsample;
-use crate::resnet::{NORM_EPS, ResnetBlock};
+use crate::resnet::{NORM_EPS, Pass, ResnetBlock};
 
 /// The convolutional decoder: the encoder's mirror with one more residual block a level.
 ///
@@ -68,10 +68,15 @@ impl Decoder {
     /// - `z`: `[B, z_channels, h, w]`
     /// - returns `[B, out_ch, h·f, w·f]`, or with `give_pre_end` the features `[B, c_0, h·f, w·f]`
     pub fn forward(&self, z: &Tensor, train: bool) -> Tensor {
-        let mut h = self.mid.forward(&self.conv_in.forward(z), train);
+        self.pass(z, &mut Pass::whole(train))
+    }
+
+    /// [`Decoder::forward`] of a latent or a part of one.
+    pub(crate) fn pass(&self, z: &Tensor, pass: &mut Pass) -> Tensor {
+        let mut h = self.mid.forward(&self.conv_in.forward(z), pass);
         for level in &self.levels {
             for (resnet, attention) in &level.blocks {
-                h = attention.forward(resnet.forward(&h, train));
+                h = attention.forward(resnet.forward(&h, pass), pass);
             }
             if let Some(upsample) = &level.upsample {
                 h = upsample.forward(&h);
@@ -80,7 +85,7 @@ impl Decoder {
         if self.give_pre_end {
             return h;
         }
-        let image = self.conv_out.forward(&self.norm_out.forward(&h).silu());
+        let image = self.conv_out.forward(&self.norm_out.forward_by(&h, &mut pass.global).silu());
         if self.tanh_out { image.tanh() } else { image }
     }
 

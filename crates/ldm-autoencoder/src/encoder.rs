@@ -9,7 +9,7 @@ use crate::attention::Attention;
 use crate::encoder_config::EncoderConfig;
 use crate::middle::Middle;
 use crate::resample::Downsample;
-use crate::resnet::{NORM_EPS, ResnetBlock};
+use crate::resnet::{NORM_EPS, Pass, ResnetBlock};
 
 /// The convolutional encoder: levels of residual blocks, each half the size of the one before.
 ///
@@ -63,16 +63,17 @@ impl Encoder {
     /// - `image`: `[B, in_channels, H, W]`
     /// - returns `[B, z_channels, H/f, W/f]`, twice the channels with `double_z`
     pub fn forward(&self, image: &Tensor, train: bool) -> Tensor {
+        let pass = &mut Pass::whole(train);
         let mut h = self.conv_in.forward(image);
         for level in &self.levels {
             for (resnet, attention) in &level.blocks {
-                h = attention.forward(resnet.forward(&h, train));
+                h = attention.forward(resnet.forward(&h, pass), pass);
             }
             if let Some(downsample) = &level.downsample {
                 h = downsample.forward(&h);
             }
         }
-        let h = self.mid.forward(&h, train);
-        self.conv_out.forward(&self.norm_out.forward(&h).silu())
+        let h = self.mid.forward(&h, pass);
+        self.conv_out.forward(&self.norm_out.forward_by(&h, &mut pass.global).silu())
     }
 }

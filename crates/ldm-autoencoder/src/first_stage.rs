@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use ldm_core::{Error, Result};
+use ldm_core::{Error, Result, Tiles};
 use tch::{Tensor, nn};
 
 use crate::autoencoder::Autoencoder;
@@ -25,6 +25,10 @@ pub trait FirstStage: Debug + Send {
     /// - `z`: `[B, latent_channels, h, w]`
     /// - returns `[B, C, h·f, w·f]`, about `[-1, 1]` and not clamped
     fn decode(&self, z: &Tensor) -> Tensor;
+
+    /// [`decode`](Self::decode) in tiles of the latent, without seams, and in the memory that one of them takes beside the
+    /// picture.
+    fn decode_tiled(&self, z: &Tensor, tiles: &Tiles) -> Tensor;
 
     /// How many times smaller a side of the latent is.
     fn factor(&self) -> i64;

@@ -1,5 +1,6 @@
 //! No first stage: diffusion in pixels.
 
+use ldm_core::Tiles;
 use tch::Tensor;
 
 use crate::config::IdentityConfig;
@@ -27,6 +28,10 @@ impl FirstStage for IdentityFirstStage {
     }
 
     fn decode(&self, z: &Tensor) -> Tensor {
+        z.shallow_clone()
+    }
+
+    fn decode_tiled(&self, z: &Tensor, _tiles: &Tiles) -> Tensor {
         z.shallow_clone()
     }
 

@@ -6,7 +6,7 @@ use tch::nn::Path;
 
 use crate::attention::Attention;
 use crate::encoder_config::AttentionType;
-use crate::resnet::ResnetBlock;
+use crate::resnet::{Pass, ResnetBlock};
 
 /// A residual block, attention, a residual block, at the smallest resolution. CompVis `model.py:415`.
 #[derive(Debug)]
@@ -25,9 +25,9 @@ impl Middle {
         })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Tensor {
-        let h = self.block_1.forward(x, train);
-        let h = self.attn_1.forward(h);
-        self.block_2.forward(&h, train)
+    pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass) -> Tensor {
+        let h = self.block_1.forward(x, pass);
+        let h = self.attn_1.forward(h, pass);
+        self.block_2.forward(&h, pass)
     }
 }

@@ -1,12 +1,28 @@
 //! The residual block.
 
 use ldm_core::Result;
-use ldm_core::nn::{GroupNorm, conv2d};
+use ldm_core::nn::{Global, GroupNorm, conv2d};
 use tch::Tensor;
 use tch::nn::{Conv2D, Module, Path};
 
 /// The eps of the autoencoder's norms (CompVis `model.py:38`).
 pub(crate) const NORM_EPS: f64 = 1e-6;
+
+/// What all layers share on the way of a picture or latent.
+#[derive(Debug)]
+pub(crate) struct Pass<'a> {
+    /// Whether there is dropout.
+    pub(crate) train: bool,
+    /// Whose mean and deviation, keys and values the layers take.
+    pub(crate) global: Global<'a>,
+}
+
+impl Pass<'_> {
+    /// Of a whole picture or latent.
+    pub(crate) fn whole(train: bool) -> Self {
+        Self { train, global: Global::Own }
+    }
+}
 
 /// x + conv2(swish(norm2(conv1(swish(norm1(x)))))), x through a 1×1 convolution where the channels change.
 ///
@@ -34,10 +50,10 @@ impl ResnetBlock {
         })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, train: bool) -> Tensor {
-        let h = self.conv1.forward(&self.norm1.forward(x).silu());
-        let h = self.norm2.forward(&h).silu();
-        let h = if train && self.dropout > 0. { h.dropout(self.dropout, true) } else { h };
+    pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass) -> Tensor {
+        let h = self.conv1.forward(&self.norm1.forward_by(x, &mut pass.global).silu());
+        let h = self.norm2.forward_by(&h, &mut pass.global).silu();
+        let h = if pass.train && self.dropout > 0. { h.dropout(self.dropout, true) } else { h };
         let h = self.conv2.forward(&h);
         match &self.shortcut {
             Some(shortcut) => shortcut.forward(x) + h,

@@ -10,8 +10,10 @@ mod making;
 mod model;
 mod output;
 mod pictures;
+mod previews;
 mod progress;
 mod report;
+mod sampling;
 mod weights;
 
 use std::process::ExitCode;

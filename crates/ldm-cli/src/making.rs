@@ -8,14 +8,15 @@ use std::time::Instant;
 use anyhow::bail;
 use ldm_core::weights::{self, Checkpoint};
 use ldm_core::{Prompt, image};
-use ldm_pipelines::{DiffusersScheduler, Init, InitImage, LatentDiffusion, Sampling, generate};
-use ldm_schedulers::{SamplerConfig, Spacing};
+use ldm_pipelines::{Init, InitImage, LatentDiffusion, Variation, generate};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
-use crate::args::{GenerateArgs, ModelArgs};
+use crate::args::{GenerateArgs, ModelArgs, Turn};
 use crate::output;
+use crate::previews::{self, Previews};
 use crate::progress::Talk;
+use crate::sampling::{self, Made};
 
 /// What the pictures of a command show.
 pub(crate) trait Subject {
@@ -74,6 +75,9 @@ impl<'a> Making<'a> {
         }
         let folder = output::folder(&args.output, command);
         output::all_free(&folder, count, args.output.force)?;
+        if args.preview_every.is_some() {
+            output::free(&previews::folder(&folder), args.output.force)?;
+        }
         Ok(Self { args, count, folder, noise })
     }
 
@@ -87,46 +91,73 @@ impl<'a> Making<'a> {
         talk: Talk,
     ) -> anyhow::Result<()> {
         let args = self.args;
-        if subject.init().is_some() && self.noise.is_some() {
-            bail!("--init-noise: these pictures begin at a picture, and not at noise");
+        if subject.init().is_some() && (self.noise.is_some() || args.variation_strength.is_some()) {
+            bail!("--init-noise and --variation-seed: these pictures begin at a picture, and not at noise");
         }
         model.merge(&args.loras)?;
         model.lay_out();
         // Not before: it would keep the weights' first copies too, a third more memory in f16.
         ldm_libtorch::keep_freed_memory();
-        let sampling = sampling(args, model, guidance_scale)?;
+        let sampling = sampling::asked(args, model, guidance_scale)?;
+        let mut previews = args.preview_every.map(|every| Previews::new(every, &self.folder, model));
         let steps = subject.init().map_or(sampling.steps, |init| init.steps(sampling.steps));
         let mut bar = talk.bar((self.count.div_ceil(args.batch_size) * steps) as u64, 0);
-        let (mut latents, mut pictures) = (Vec::new(), Vec::new());
+        let started = Instant::now();
+        let (mut latents, mut pictures, mut widened) = (Vec::new(), Vec::new(), false);
         for start in (0..self.count).step_by(args.batch_size) {
             let count = args.batch_size.min(self.count - start);
-            let seeds: Vec<u64> = (start..start + count).map(|index| args.seed + index as u64).collect();
+            let of_batch = start..start + count;
+            let along = matches!(args.variation_strength, Some(Turn::Along(..)));
+            let numbered = |first: u64| {
+                of_batch
+                    .clone()
+                    .map(|index| first + if along { 0 } else { index as u64 })
+                    .collect::<Vec<u64>>()
+            };
+            let seeds = numbered(args.seed);
+            let variation = args.variation_seed.zip(args.variation_strength).map(|(seed, turn)| Variation {
+                seeds: numbered(seed),
+                shares: of_batch.clone().map(|index| turn.of(index, self.count)).collect(),
+            });
             let noise = self.noise.as_ref().map(|noise| noise.narrow(0, start as i64, count as i64));
             let begun = Instant::now();
             let before = (start / args.batch_size * steps) as u64;
             let made = generate(
                 model,
-                &subject.prompt(start..start + count)?,
+                &subject.prompt(of_batch.clone())?,
                 subject.negative(count).as_ref(),
                 &seeds,
                 &sampling,
-                match subject.init() {
-                    Some(image) => Init::Image(image),
-                    None => noise.as_ref().into(),
+                match (subject.init(), &variation) {
+                    (Some(image), _) => Init::Image(image),
+                    (None, Some(variation)) => Init::Between(variation),
+                    (None, None) => noise.as_ref().into(),
                 },
-                &mut |step| bar.at(before + step.index as u64 + 1),
+                &mut |step| {
+                    let done = before + step.index as u64 + 1;
+                    bar.at(done);
+                    bar.message(format!("{:.1} steps/s", done as f64 / started.elapsed().as_secs_f64()));
+                    if let Some(previews) = &mut previews {
+                        previews.see(start, &step);
+                    }
+                },
             )?;
-            let finite = made.images.isfinite().all().int64_value(&[]) == 1;
-            if !finite {
-                bail!("the model decoded values that are no numbers: try --dtype f32");
+            previews.as_mut().map_or(Ok(()), Previews::wrong)?;
+            if made.decoded_in_f32 && !std::mem::replace(&mut widened, true) {
+                Talk::warn(&format!("the first stage overflowed in {}, and was run in f32", named.dtype));
             }
             let images = subject.finish(made.images);
             output::make(&self.folder)?;
             let seconds = begun.elapsed().as_secs_f64() / count as f64;
             for (index, seed) in seeds.iter().enumerate() {
                 let number = start + index;
-                let text = subject.heading(number)
-                    + &parameters(*seed, &sampling, &images, subject.init(), args, named);
+                let how = Made {
+                    seed: *seed,
+                    size: images.size(),
+                    init: subject.init(),
+                    variation: variation.as_ref().map(|to| (to.seeds[index], to.shares[index])),
+                };
+                let text = subject.heading(number) + &sampling::parameters(&how, &sampling, args, named);
                 let path = output::picture(&self.folder, number);
                 image::write_png(&path, &images.get(index as i64), &[("parameters", &text)])?;
                 if args.json {
@@ -150,68 +181,4 @@ impl<'a> Making<'a> {
         }
         Ok(())
     }
-}
-
-/// The solver asked for.
-fn sampling(args: &GenerateArgs, model: &LatentDiffusion, guidance_scale: f64) -> anyhow::Result<Sampling> {
-    let told = model.scheduler.as_ref().map(DiffusersScheduler::sampler);
-    let (mut sampler, own_spacing) = match (&args.sampler, told) {
-        (Some(name), _) => (name.parse()?, None),
-        (None, None) => (SamplerConfig::Ddim { eta: 0. }, None),
-        (None, Some((sampler, spacing, departs))) => {
-            if let Some(text) = departs {
-                Talk::warn(&format!("scheduler_config.json: {text}"));
-            }
-            (sampler, Some(spacing))
-        }
-    };
-    if let Some(eta) = args.eta {
-        sampler = sampler.with_eta(eta)?;
-    }
-    let spacing: Spacing = match &args.spacing {
-        Some(spacing) => spacing.parse()?,
-        None => own_spacing.unwrap_or_else(|| sampler.spacing()),
-    };
-    let steps = args.steps.or(spacing.steps()).unwrap_or_else(|| sampler.steps(&model.schedule));
-    let size = args.height.zip(args.width).map(|(height, width)| [height, width]);
-    Ok(Sampling {
-        sampler,
-        spacing,
-        steps,
-        guidance_scale: args.guidance_scale.unwrap_or(guidance_scale),
-        size,
-    })
-}
-
-/// How a picture was made, in the form the common web UIs read.
-fn parameters(
-    seed: u64,
-    sampling: &Sampling,
-    images: &Tensor,
-    init: Option<&InitImage>,
-    args: &GenerateArgs,
-    named: &ModelArgs,
-) -> String {
-    let size = images.size();
-    let loras: Vec<String> = args.loras.iter().map(ToString::to_string).collect();
-    let loras = if loras.is_empty() { String::new() } else { format!(", Lora: {}", loras.join(" ")) };
-    let by_name: Option<SamplerConfig> = sampling.sampler.name().parse().ok();
-    let eta = match (sampling.sampler.eta(), by_name.and_then(|sampler| sampler.eta())) {
-        (Some(eta), default) if default != Some(eta) => format!(", Eta: {eta}"),
-        _ => String::new(),
-    };
-    let strength = init.map_or(String::new(), |init| format!(", Denoising strength: {}", init.strength()));
-    let spacing = args.spacing.as_ref().map_or(String::new(), |spacing| format!(", Spacing: {spacing}"));
-    let noise =
-        args.init_noise.as_ref().map_or(String::new(), |path| format!(", Init noise: {}", path.display()));
-    format!(
-        "Steps: {}, Sampler: {}, CFG scale: {}, Seed: {seed}, Size: {}x{}, Model: {}{loras}{strength}{eta}{spacing}{noise}, Version: ldm {}",
-        sampling.steps,
-        sampling.sampler.name(),
-        sampling.guidance_scale,
-        size[3],
-        size[2],
-        named.model.file_name().unwrap_or_default().to_string_lossy(),
-        env!("CARGO_PKG_VERSION"),
-    )
 }

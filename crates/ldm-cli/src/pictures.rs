@@ -3,24 +3,38 @@
 use std::ops::Range;
 use std::path::Path;
 
+use ::image::RgbImage;
 use anyhow::{Context, bail};
 use ldm_autoencoder::FirstStage;
 use ldm_core::image;
 use ldm_data::{Crop, Interpolation, Resize, Rng, Transform, TransformConfig};
 use tch::Tensor;
 
-use crate::args::ImageArgs;
+use crate::args::SizeArgs;
 
 /// Reads one picture as `[1, 3, H, W]` in `[-1, 1]`, resized and cropped where asked, else as it is.
 ///
 /// A size the first stage's factor does not divide is an error that says so.
-pub(crate) fn read(path: &Path, args: &ImageArgs, first_stage: &dyn FirstStage) -> anyhow::Result<Tensor> {
-    let mut picture = image::read(path)?;
+pub(crate) fn read(path: &Path, args: SizeArgs, first_stage: &dyn FirstStage) -> anyhow::Result<Tensor> {
+    let picture = fitted(image::read(path)?, args, Interpolation::Bicubic, path)?;
+    let (width, height) = picture.dimensions();
+    if let Err(error) = first_stage.check_image_size([i64::from(height), i64::from(width)]) {
+        bail!("{}: {error}; or give --resize N or --center-crop N", path.display());
+    }
+    Ok(image::from_rgb8(&picture).unsqueeze(0))
+}
+
+/// A picture that was read from `path`, resized and cropped where asked, else as it is.
+pub(crate) fn fitted(
+    mut picture: RgbImage,
+    args: SizeArgs,
+    interpolation: Interpolation,
+    path: &Path,
+) -> anyhow::Result<RgbImage> {
     for (size, resize, crop) in
         [(args.resize, Resize::SmallestSide, Crop::None), (args.center_crop, Resize::None, Crop::Center)]
     {
         if size.is_some() {
-            let interpolation = Interpolation::Bicubic;
             let config = TransformConfig { size, resize, crop, interpolation, ..TransformConfig::default() };
             picture = Transform::new(config)?
                 .apply(picture, &mut Rng::of(&[]))
@@ -28,11 +42,7 @@ pub(crate) fn read(path: &Path, args: &ImageArgs, first_stage: &dyn FirstStage) 
                 .with_context(|| path.display().to_string())?;
         }
     }
-    let (width, height) = picture.dimensions();
-    if let Err(error) = first_stage.check_image_size([i64::from(height), i64::from(width)]) {
-        bail!("{}: {error}; or give --resize N or --center-crop N", path.display());
-    }
-    Ok(image::from_rgb8(&picture).unsqueeze(0))
+    Ok(picture)
 }
 
 /// One picture or map, `[1, C, H, W]`, for each of `pictures`.

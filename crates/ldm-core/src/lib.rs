@@ -6,6 +6,7 @@
 //! - [`NoiseSource`]: where randomness comes from; nothing else draws.
 //! - [`image`]: tensors to pictures and back; [`files`]: files written whole or not at all.
 //! - [`diffusers`]: how diffusers writes down what a model is made of.
+//! - [`Tiles`]: large maps in parts.
 //! - [`resources`]: where files lie that a model needs beside itself.
 //! - [`nn`]: the layers both networks share; [`weights`]: checkpoints of every kind, loaded strictly.
 
@@ -22,9 +23,11 @@ mod prompt;
 pub mod resources;
 #[cfg(feature = "testing")]
 pub mod testing;
+mod tiles;
 pub mod weights;
 
 pub use conditioning::Conditioning;
 pub use error::{Error, Mismatch, Result};
 pub use noise::NoiseSource;
 pub use prompt::{LayoutBox, Prompt};
+pub use tiles::{Tile, Tiles};

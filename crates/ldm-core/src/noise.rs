@@ -55,6 +55,29 @@ impl NoiseSource for Seeded {
     }
 }
 
+/// Each sample of `a` turned towards that of `b` on the great circle through both (Shoemake 1985): between two Gaussian
+/// noises what is half way is as long as they are, which their mean is not.
+///
+/// # Shapes
+/// - `a`, `b`: `[B, …]`; `shares`: one a sample, 0 is `a` and 1 is `b`
+pub fn slerp(a: &Tensor, b: &Tensor, shares: &[f64]) -> Tensor {
+    let batch = a.size()[0];
+    assert_eq!(batch, shares.len() as i64, "a share a sample");
+    let [x, y] = [a, b].map(|x| x.flatten(1, -1).to_kind(Kind::Double));
+    let norm = |x: &Tensor| x.square().sum_dim_intlist(1, true, Kind::Double).sqrt();
+    let cosine = (&x * &y).sum_dim_intlist(1, true, Kind::Double) / (norm(&x) * norm(&y));
+    let angle = cosine.clamp(-1., 1.).acos(); // [B, 1]
+    let share = Tensor::from_slice(shares).to_device(a.device()).view([batch, 1]);
+    let sine = angle.sin();
+    // Where they point the same way, or opposite ways, there is no one circle through both.
+    let flat = sine.lt(1e-6);
+    let [of_a, of_b] = [1. - &share, share].map(|share| {
+        let turned = (&share * &angle).sin() / &sine;
+        share.where_self(&flat, &turned)
+    });
+    (x * of_a + y * of_b).view(a.size().as_slice()).to_kind(a.kind())
+}
+
 /// The noise of one training step, seeded from `(seed, rank, step)`: a resumed run draws in step *n* what the
 /// unbroken run drew (EDM2's habit). libtorch's global generators are reseeded with it, so dropout replays too.
 ///

@@ -18,13 +18,14 @@ fn sample(criterion: &mut Criterion) {
         unreachable!("tiny.yaml describes a diffusion model")
     };
     let model = LatentDiffusion::new(&config, None, device).expect("a model");
-    for guidance_scale in [1., 2.] {
+    for guidance_scale in [1_f64, 2.] {
         let sampling = Sampling {
             sampler: SamplerConfig::Ddim { eta: 0. },
             spacing: Spacing::Uniform,
             steps: 10,
-            guidance_scale,
+            guidance: guidance_scale.into(),
             size: None,
+            tile: None,
         };
         let name = format!("ddim10/tiny/batch4/guidance{guidance_scale}/f32/{}", device_name(device));
         criterion.bench_function(&name, |bencher| {

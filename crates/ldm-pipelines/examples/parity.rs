@@ -44,8 +44,9 @@ fn main() -> Result<()> {
         spacing: sampler.spacing(),
         sampler,
         steps: steps.parse().map_err(|_| Error::invalid(format!("STEPS: {steps}")))?,
-        guidance_scale: scale.parse().map_err(|_| Error::invalid(format!("SCALE: {scale}")))?,
+        guidance: scale.parse::<f64>().map_err(|_| Error::invalid(format!("SCALE: {scale}")))?.into(),
         size: Some([size[2] * factor, size[3] * factor]),
+        tile: None,
     };
     let seeds: Vec<u64> = (0..size[0] as u64).collect();
     let made = generate(&model, &prompt, negative.as_ref(), &seeds, &sampling, Some(&noise), &mut |_| {})?;

@@ -6,7 +6,8 @@ use ldm_schedulers::{Denoiser, SamplerConfig, Spacing, Step, Walk};
 use tch::{Kind, Tensor};
 
 use crate::init::Init;
-use crate::{Guided, LatentDiffusion, Unguided};
+use crate::tiling::Tiling;
+use crate::{Guidance, Guided, LatentDiffusion, Network, Unguided};
 
 /// How to sample.
 #[derive(Debug, Clone)]
@@ -17,10 +18,12 @@ pub struct Sampling {
     pub spacing: Spacing,
     /// How many.
     pub steps: usize,
-    /// Classifier-free guidance; 1 is none.
-    pub guidance_scale: f64,
+    /// Classifier-free guidance; a scale of 1 is none.
+    pub guidance: Guidance,
     /// Height and width of the pictures in pixels; the size the model was trained at where absent.
     pub size: Option<[i64; 2]>,
+    /// Side in pixels of the tiles a larger picture is sampled and decoded in; all at once where absent.
+    pub tile: Option<i64>,
 }
 
 /// What came out.
@@ -30,6 +33,8 @@ pub struct Generated {
     pub latents: Tensor,
     /// `[B, 3, H, W]` f32 in `[-1, 1]`, not clamped.
     pub images: Tensor,
+    /// The first stage was run in f32, since it overflowed in the weights' own dtype.
+    pub decoded_in_f32: bool,
 }
 
 /// Samples one picture a seed.
@@ -40,7 +45,7 @@ pub struct Generated {
 ///
 /// # Errors
 /// [`Error::Invalid`] when the size does not fit the model or the prompt's picture, the sampler cannot take so many
-/// steps, or guidance is asked for and the model has nothing to be guided away from; [`Error::MissingInput`] when the
+/// steps, guidance is asked for and the model has nothing to be guided away from, or what came out is no numbers; [`Error::MissingInput`] when the
 /// prompt lacks what the model needs; [`Error::Shape`] for noise of a wrong shape, or prompts that are not one a seed.
 pub fn generate<'a>(
     model: &LatentDiffusion,
@@ -52,7 +57,7 @@ pub fn generate<'a>(
     observe: &mut dyn FnMut(Step),
 ) -> Result<Generated> {
     let (count, init) = (seeds.len() as i64, init.into());
-    let guided = sampling.guidance_scale != 1. && model.config.conditioning_key().is_some();
+    let guided = sampling.guidance.scale != 1. && model.config.conditioning_key().is_some();
     let (cond, uncond) = tch::no_grad(|| {
         let cond = model.condition(prompt, false)?;
         let uncond = if guided { Some(model.unconditional(&cond, negative)?) } else { None };
@@ -60,6 +65,7 @@ pub fn generate<'a>(
     })?;
     check_count(&cond, count)?;
     let shape = latent_shape(model, init.size(sampling.size)?, cond.concat.as_ref())?;
+    let tiling = sampling.tile.map(|side| Tiling::new(model, [shape[1], shape[2]], side)).transpose()?;
     let levels = sampling.sampler.ladder(&model.schedule, &sampling.spacing, sampling.steps)?;
     let sampler = sampling.sampler.build(&model.schedule)?;
     let mut noise = Seeded::new(seeds.iter().copied());
@@ -80,18 +86,16 @@ pub fn generate<'a>(
                 None => walk(denoiser),
             }
         };
+        let mut network = Network::new(&model.unet, model.parameterization);
+        if let Some(tiling) = &tiling {
+            network = network.in_tiles(tiling.denoise.clone());
+        }
         let latents = match uncond {
-            None => run(&Unguided::new(&model.unet, model.parameterization, &cond)),
-            Some(uncond) => run(&Guided::new(
-                &model.unet,
-                model.parameterization,
-                &cast(uncond, model.kind()),
-                &cond,
-                sampling.guidance_scale,
-            )),
+            None => run(&Unguided::new(network, &cond)),
+            Some(uncond) => run(&Guided::new(network, &cast(uncond, model.kind()), &cond, sampling.guidance)),
         };
-        let images = model.decode(&latents);
-        Ok(Generated { latents, images })
+        let decoded = model.decode_finite(&latents, tiling.as_ref().map(|tiling| &tiling.decode))?;
+        Ok(Generated { latents, images: decoded.images, decoded_in_f32: decoded.in_f32 })
     })
 }
 

@@ -1,28 +1,30 @@
 //! A network with its conditioning is a denoiser; guidance is a denoiser of two.
 
 use ldm_core::Conditioning;
-use ldm_schedulers::{Denoised, Denoiser, NoiseLevel, Parameterization};
-use ldm_unet::{Prepared, UNet};
-use tch::{Kind, Tensor};
+use ldm_schedulers::{Denoised, Denoiser, NoiseLevel};
+use ldm_unet::Prepared;
+use tch::Tensor;
+
+use crate::Network;
 
 /// The network with one conditioning, whose keys and values are computed once.
 #[derive(Debug)]
 pub struct Unguided<'a> {
-    unet: &'a UNet,
-    parameterization: Parameterization,
+    network: Network<'a>,
     cond: Prepared,
 }
 
 impl<'a> Unguided<'a> {
     /// The network told `cond`.
-    pub fn new(unet: &'a UNet, parameterization: Parameterization, cond: &Conditioning) -> Self {
-        Self { unet, parameterization, cond: unet.prepare(cond) }
+    pub fn new(network: Network<'a>, cond: &Conditioning) -> Self {
+        let cond = network.unet.prepare(cond);
+        Self { network, cond }
     }
 }
 
 impl Denoiser for Unguided<'_> {
     fn denoise(&self, x: &Tensor, at: NoiseLevel) -> Denoised {
-        self.parameterization.read(predict(self.unet, x, at, &self.cond), x, at)
+        self.network.parameterization.read(self.network.predict(x, at, &self.cond), x, at)
     }
 }
 
@@ -62,8 +64,7 @@ impl Guidance {
 /// `rescale_noise_cfg` acts on it as here.
 #[derive(Debug)]
 pub struct Guided<'a> {
-    unet: &'a UNet,
-    parameterization: Parameterization,
+    network: Network<'a>,
     /// `[uncond; cond]`.
     both: Prepared,
     /// Where some levels are not guided.
@@ -74,26 +75,25 @@ pub struct Guided<'a> {
 impl<'a> Guided<'a> {
     /// Guides `cond` away from `uncond`; a number is a scale.
     pub fn new(
-        unet: &'a UNet,
-        parameterization: Parameterization,
+        network: Network<'a>,
         uncond: &Conditioning,
         cond: &Conditioning,
         guidance: impl Into<Guidance>,
     ) -> Self {
         let guidance = guidance.into();
         let everywhere = guidance.interval == Guidance::from(1.).interval;
-        let both = unet.prepare(&uncond.stack(cond));
-        let cond = (!everywhere).then(|| unet.prepare(cond));
-        Self { unet, parameterization, both, cond, guidance }
+        let both = network.unet.prepare(&uncond.stack(cond));
+        let cond = (!everywhere).then(|| network.unet.prepare(cond));
+        Self { network, both, cond, guidance }
     }
 }
 
 impl Denoiser for Guided<'_> {
     fn denoise(&self, x: &Tensor, at: NoiseLevel) -> Denoised {
         let prediction = match &self.cond {
-            Some(cond) if !self.guidance.reaches(at) => predict(self.unet, x, at, cond),
+            Some(cond) if !self.guidance.reaches(at) => self.network.predict(x, at, cond),
             _ => {
-                let halves = predict(self.unet, &Tensor::cat(&[x, x], 0), at, &self.both).chunk(2, 0);
+                let halves = self.network.predict(&Tensor::cat(&[x, x], 0), at, &self.both).chunk(2, 0);
                 let guided = halves[0].lerp(&halves[1], self.guidance.scale);
                 if self.guidance.rescale == 0. {
                     guided
@@ -103,17 +103,11 @@ impl Denoiser for Guided<'_> {
                 }
             }
         };
-        self.parameterization.read(prediction, x, at)
+        self.network.parameterization.read(prediction, x, at)
     }
 }
 
 /// Of each sample by itself: `[B, 1, 1, 1]`.
 fn deviation(prediction: &Tensor) -> Tensor {
     prediction.std_dim([1_i64, 2, 3].as_slice(), true, true)
-}
-
-/// The network's answer in f32, whatever its own dtype.
-fn predict(unet: &UNet, x: &Tensor, at: NoiseLevel, cond: &Prepared) -> Tensor {
-    let t = Tensor::full([x.size()[0]], at.t, (Kind::Float, x.device()));
-    unet.forward_prepared(x, &t, cond, false).to_kind(Kind::Float)
 }

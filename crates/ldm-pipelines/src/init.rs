@@ -1,5 +1,6 @@
 //! Where a walk begins.
 
+use ldm_core::noise::{Seeded, slerp};
 use ldm_core::{Error, NoiseSource, Result};
 use ldm_schedulers::{Kept, NoiseLevel, SamplerConfig, Spacing, stochastic_encode};
 use tch::{Kind, Tensor};
@@ -14,8 +15,20 @@ pub enum Init<'a> {
     Seeds,
     /// At this noise, `[B, C, h, w]`, unit Gaussian.
     Noise(&'a Tensor),
+    /// At noise between what the seeds draw and what others draw.
+    Between(&'a Variation),
     /// At a picture.
     Image(&'a InitImage),
+}
+
+/// Pictures near those of the seeds: their first noise is turned towards that of other seeds, on the great circle, so that
+/// it stays as long as noise is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variation {
+    /// One a picture.
+    pub seeds: Vec<u64>,
+    /// How far each is turned: 0 not at all, 1 all the way.
+    pub shares: Vec<f64>,
 }
 
 impl<'a> From<Option<&'a Tensor>> for Init<'a> {
@@ -66,6 +79,19 @@ impl Init<'_> {
                 return Err(Error::Shape { what: "init noise".into(), expected, got: given.size() });
             }
             Self::Seeds => noise.like(&Tensor::zeros(size, (Kind::Float, device))),
+            Self::Between(other) => {
+                let [seeds, shares] = [other.seeds.len(), other.shares.len()].map(|count| count as i64);
+                if seeds != size[0] || shares != size[0] {
+                    let expected = format!("{} seeds and shares, one a picture", size[0]);
+                    return Err(Error::Shape {
+                        what: "variation".into(),
+                        expected,
+                        got: vec![seeds, shares],
+                    });
+                }
+                let x = noise.like(&Tensor::zeros(size, (Kind::Float, device)));
+                slerp(&x, &Seeded::new(other.seeds.iter().copied()).like(&x), &other.shares)
+            }
         };
         let x = sampling.sampler.start(&sampling.spacing, x, ladder[0]);
         Ok(Begun { x, levels: ladder, kept: None })

@@ -262,15 +262,4 @@ impl LatentDiffusion {
         let image = self.place(image);
         tch::no_grad(|| self.first_stage.encode(&image))
     }
-
-    /// Decodes scaled latents into pictures, not clamped. CompVis `ddpm.py:706`.
-    ///
-    /// Decodes in the weights' own dtype; in half precision values may overflow, which the caller must look for.
-    ///
-    /// # Shapes
-    /// - `z`: `[B, C, h, w]`; returns `[B, 3, f·h, f·w]` f32
-    pub fn decode(&self, z: &Tensor) -> Tensor {
-        let z = self.place(&(z.to_kind(Kind::Float) / self.scale_factor));
-        tch::no_grad(|| self.first_stage.decode(&z).to_kind(Kind::Float))
-    }
 }

@@ -39,7 +39,14 @@ fn golden(name: &str) -> Golden {
 
 fn sampling(guidance_scale: f64) -> Sampling {
     let sampler = SamplerConfig::Ddim { eta: 0. };
-    Sampling { sampler, spacing: Spacing::Uniform, steps: 5, guidance_scale, size: None }
+    Sampling {
+        sampler,
+        spacing: Spacing::Uniform,
+        steps: 5,
+        guidance: guidance_scale.into(),
+        size: None,
+        tile: None,
+    }
 }
 
 /// The condition, five steps, and the picture.

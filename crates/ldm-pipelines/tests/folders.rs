@@ -90,8 +90,9 @@ fn check(name: &str, needs: Needs, expected: (SamplerConfig, Parameterization)) 
         ..Prompt::default()
     };
     let negative = get("nothing").map(|tokens| Prompt { tokens: Some(tokens), ..Prompt::default() });
-    let guidance_scale = if matches!(needs, Needs::Nothing | Needs::Picture) { 1. } else { 3. };
-    let sampling = Sampling { sampler, spacing, steps: 5, guidance_scale, size: None };
+    let guidance_scale: f64 = if matches!(needs, Needs::Nothing | Needs::Picture) { 1. } else { 3. };
+    let sampling =
+        Sampling { sampler, spacing, steps: 5, guidance: guidance_scale.into(), size: None, tile: None };
     let noise = get("noise");
     let made = generate(&model, &prompt, negative.as_ref(), &[0, 1], &sampling, noise.as_ref(), &mut |_| {})
         .unwrap();

@@ -10,8 +10,8 @@ use ldm_core::testing::{assert_close, fill_weights, relative_l2};
 use ldm_core::weights::{self, Checkpoint};
 use ldm_core::{NoiseSource, Prompt};
 use ldm_pipelines::{
-    Guidance, Guided, LatentDiffusion, LatentDiffusionConfig, Model, ModelConfig, ModelFile, Opening,
-    Sampling, generate,
+    Guidance, Guided, LatentDiffusion, LatentDiffusionConfig, Model, ModelConfig, ModelFile, Network,
+    Opening, Sampling, generate,
 };
 use ldm_schedulers::{Denoised, Denoiser, NoiseLevel, SamplerConfig};
 use tch::{Kind, Tensor};
@@ -32,7 +32,14 @@ fn model() -> LatentDiffusion {
 }
 
 fn sampling(sampler: SamplerConfig, steps: usize, guidance_scale: f64) -> Sampling {
-    Sampling { sampler, spacing: sampler.spacing(), steps, guidance_scale, size: None }
+    Sampling {
+        sampler,
+        spacing: sampler.spacing(),
+        steps,
+        guidance: guidance_scale.into(),
+        size: None,
+        tile: None,
+    }
 }
 
 fn opening(ema: bool, kind: Kind) -> Opening {
@@ -69,7 +76,7 @@ fn guidance_is_ho_and_salimans() {
         tch::no_grad(|| model.unet.forward(&x, &t, cond, false))
     };
     let want = eps(&uncond) + (eps(&cond) - eps(&uncond)) * 2.5;
-    let guided = Guided::new(&model.unet, model.parameterization, &uncond, &cond, 2.5);
+    let guided = Guided::new(Network::new(&model.unet, model.parameterization), &uncond, &cond, 2.5);
     let got: Denoised = tch::no_grad(|| guided.denoise(&x, at));
     assert_close("eps", &got.eps, &want, 1e-5);
     let NoiseLevel { alpha, sigma, .. } = at;
@@ -83,7 +90,7 @@ fn guidance_is_rescaled_and_kept_to_its_interval() {
     let cond = model.conditioner.condition(&Prompt::class(&[1, 5]), false).unwrap();
     let uncond = model.conditioner.unconditional(2).unwrap();
     let eps = |guidance: Guidance, t: usize| {
-        let guided = Guided::new(&model.unet, model.parameterization, &uncond, &cond, guidance);
+        let guided = Guided::new(Network::new(&model.unet, model.parameterization), &uncond, &cond, guidance);
         tch::no_grad(|| guided.denoise(&x, model.schedule.level(t)).eps)
     };
     let (plain, told) = (eps(6.0.into(), 400), eps(1.0.into(), 400));

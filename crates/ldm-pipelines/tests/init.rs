@@ -6,7 +6,9 @@ use ldm_core::device::test_device;
 use ldm_core::noise::Seeded;
 use ldm_core::testing::{assert_close, fill_weights};
 use ldm_core::{NoiseSource, Prompt};
-use ldm_pipelines::{Init, InitImage, LatentDiffusion, ModelConfig, ModelFile, Sampling, generate};
+use ldm_pipelines::{
+    Init, InitImage, LatentDiffusion, ModelConfig, ModelFile, Sampling, Variation, generate,
+};
 use ldm_schedulers::{SamplerConfig, Spacing};
 use tch::{Kind, Tensor};
 
@@ -24,7 +26,7 @@ fn model() -> LatentDiffusion {
 }
 
 fn sampling(sampler: SamplerConfig, spacing: Spacing) -> Sampling {
-    Sampling { sampler, spacing, steps: 10, guidance_scale: 1., size: None }
+    Sampling { sampler, spacing, steps: 10, guidance: 1_f64.into(), size: None, tile: None }
 }
 
 fn picture() -> Tensor {
@@ -122,4 +124,40 @@ fn what_cannot_be_is_refused() {
         .unwrap_err();
     let expected = "height and width: the picture to begin at has 16 x 16, got: 32 x 16";
     assert_eq!(made.to_string(), expected);
+}
+
+#[test]
+fn a_variation_lies_between_two_seeds() {
+    let model = model();
+    for sampler in [DDIM, SamplerConfig::Ddim { eta: 1. }] {
+        let how = sampling(sampler, Spacing::Uniform);
+        let prompt = Prompt::class(&[1, 1]);
+        let made = |init: Init| {
+            let mut begun = None;
+            let made = generate(&model, &prompt, None, &[3, 4], &how, init, &mut |step| {
+                begun.get_or_insert_with(|| step.x.copy());
+            });
+            (begun.unwrap(), made.unwrap().images)
+        };
+        let between =
+            |shares: [f64; 2]| made(Init::Between(&Variation { seeds: vec![8, 9], shares: shares.into() }));
+        let [own, none] = [made(Init::Seeds), between([0., 0.])];
+        assert_close("no share", &none.0, &own.0, 1e-6);
+        assert_close("no share", &none.1, &own.1, 1e-5);
+        let all = Seeded::new([8, 9]).like(&own.0);
+        assert_close("all", &between([1., 1.]).0, &all, 1e-6);
+        // Half way is as long as noise is, where the mean of both would be shorter by √2.
+        let half = between([0.5, 0.25]).0;
+        let length = |x: &Tensor| x.get(0).square().mean(Kind::Double).double_value(&[]);
+        assert!((length(&half) / f64::midpoint(length(&own.0), length(&all)) - 1.).abs() < 0.1);
+        let toward = |share: f64| (&own.0 * (1. - share) + &all * share).get(0);
+        let cosine = |a: &Tensor, b: &Tensor| a.flatten(0, -1).cosine_similarity(&b.flatten(0, -1), 0, 1e-8);
+        assert!(cosine(&half.get(0), &toward(0.5)).double_value(&[]) > 0.9999);
+    }
+    let how = sampling(DDIM, Spacing::Uniform);
+    let short = Variation { seeds: vec![8], shares: vec![0.5] };
+    let error =
+        generate(&model, &Prompt::class(&[1, 1]), None, &[3, 4], &how, Init::Between(&short), &mut |_| {});
+    let error = error.unwrap_err().to_string();
+    assert_eq!(error, "variation: expected shape 2 seeds and shares, one a picture, got [1, 1]");
 }

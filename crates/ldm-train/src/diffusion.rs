@@ -309,8 +309,9 @@ impl Objective for DiffusionObjective {
             sampler: SamplerConfig::Ddim { eta: config.eta },
             spacing: Spacing::default(),
             steps: config.steps,
-            guidance_scale: config.guidance_scale,
+            guidance: config.guidance_scale.into(),
             size: None,
+            tile: None,
         };
         let seeds: Vec<u64> = (0..count as u64).collect();
         let made = generate(&self.model, &prompt, None, &seeds, &sampling, None, &mut |_| {})?;

@@ -31,6 +31,12 @@ pub(crate) struct KeyValue {
     pub(crate) value: Tensor, // [B, heads, L, d]
 }
 
+impl KeyValue {
+    pub(crate) fn shallow_clone(&self) -> Self {
+        Self { key: self.key.shallow_clone(), value: self.value.shallow_clone() }
+    }
+}
+
 /// Attention from one sequence to another, or to itself. No token is masked: the reference attends to a text's
 /// padding too.
 ///

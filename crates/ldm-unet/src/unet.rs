@@ -1,7 +1,7 @@
 //! The denoising U-Net.
 
 use ldm_core::nn::{GroupNorm, conv2d, embedding, zero_conv2d};
-use ldm_core::{Conditioning, Error, Result};
+use ldm_core::{Conditioning, Error, Result, Tile};
 use ldm_libtorch::{is_channels_last, to_channels_last};
 use tch::nn::{Conv2D, Embedding, Init, Path};
 use tch::{Kind, Tensor};
@@ -41,6 +41,20 @@ pub struct Prepared {
     concat: Option<Tensor>,
     label: Option<Tensor>,
     context: Option<Vec<KeyValue>>,
+}
+
+impl Prepared {
+    /// What is said of a part of the sample: of the concat that part, of all else the whole.
+    #[must_use]
+    pub fn part(&self, tile: Tile) -> Self {
+        Self { concat: self.concat.as_ref().map(|concat| tile.of(concat)), ..self.shallow_clone() }
+    }
+
+    fn shallow_clone(&self) -> Self {
+        let clone = |slot: &Option<Tensor>| slot.as_ref().map(Tensor::shallow_clone);
+        let context = self.context.as_ref().map(|pairs| pairs.iter().map(KeyValue::shallow_clone).collect());
+        Self { concat: clone(&self.concat), label: clone(&self.label), context }
+    }
 }
 
 /// A norm, perhaps an activation, and a convolution.

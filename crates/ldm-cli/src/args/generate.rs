@@ -7,7 +7,7 @@ use clap::builder::PossibleValuesParser;
 use ldm_pipelines::lora::LoraFile;
 use ldm_schedulers::SamplerConfig;
 
-use super::OutputArgs;
+use super::{OutputArgs, Span, Turn, share};
 
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
@@ -36,12 +36,29 @@ pub(crate) struct GenerateArgs {
     /// Classifier-free guidance; 1 is none. Without it 7.5 for text through CLIP, 5 for other text, else 1.
     #[arg(long)]
     pub(crate) guidance_scale: Option<f64>,
+    /// Share, 0 to 1, of a guided prediction brought back to the contrast of the unguided one; 0.7 where large scales
+    /// overexpose.
+    #[arg(long, value_name = "SHARE", default_value_t = 0., value_parser = share)]
+    pub(crate) guidance_rescale: f64,
+    /// Guide only where the noise is so many times the signal, as 0.3..5.
+    #[arg(long, value_name = "LOW..HIGH")]
+    pub(crate) guidance_interval: Option<Span>,
+    /// Turn the noise of each picture towards that of this seed, and of the seeds after it.
+    #[arg(long, value_name = "SEED", requires = "variation_strength")]
+    pub(crate) variation_seed: Option<u64>,
+    /// How far, 0 to 1; as 0..1 the pictures go from the one seed to the other.
+    #[arg(long, value_name = "SHARE|FROM..TO", requires = "variation_seed", conflicts_with = "init_noise")]
+    pub(crate) variation_strength: Option<Turn>,
     /// Height in pixels.
     #[arg(long, requires = "width")]
     pub(crate) height: Option<i64>,
     /// Width in pixels.
     #[arg(long, requires = "height")]
     pub(crate) width: Option<i64>,
+    /// Sample and decode a larger picture in overlapping tiles of so many pixels a side, in the memory of one; without a
+    /// number of the size the model was trained at.
+    #[arg(long, value_name = "PIXELS", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
+    pub(crate) tile: Option<i64>,
     /// Unit Gaussian noise to start from: safetensors, tensor `noise` [B, C, h, w] f32.
     #[arg(long)]
     pub(crate) init_noise: Option<PathBuf>,
@@ -53,6 +70,16 @@ pub(crate) struct GenerateArgs {
     pub(crate) loras: Vec<LoraFile>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+    /// Show every N steps what is under the noise, in previews/ beside the pictures.
+    #[arg(long, value_name = "N")]
+    pub(crate) preview_every: Option<std::num::NonZeroUsize>,
+    /// Hide `StableDiffusionV1` in the pictures, where the invisible-watermark tool finds it; txt2img with a Stable
+    /// Diffusion model does so by itself, as the reference.
+    #[arg(long, overrides_with = "no_watermark")]
+    pub(crate) watermark: bool,
+    /// Hide nothing.
+    #[arg(long, overrides_with = "watermark")]
+    pub(crate) no_watermark: bool,
     /// One JSON line an image.
     #[arg(long)]
     pub(crate) json: bool,

@@ -23,6 +23,13 @@ pub(crate) struct ImageArgs {
     /// Pictures.
     #[arg(required = true)]
     pub(crate) images: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) size: SizeArgs,
+}
+
+/// What becomes of a picture that has not the size a model takes.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct SizeArgs {
     /// Resize the smallest side first.
     #[arg(long, value_name = "N")]
     pub(crate) resize: Option<u32>,

@@ -6,6 +6,7 @@ mod demo;
 mod generate;
 mod images;
 mod model;
+mod numbers;
 mod sample;
 mod tasks;
 mod train;
@@ -18,10 +19,13 @@ pub(crate) use convert::{ConvertArgs, Form};
 pub(crate) use data::{DataArgs, DataCommand};
 pub(crate) use demo::DemoArgs;
 pub(crate) use generate::GenerateArgs;
-pub(crate) use images::{DecodeArgs, EncodeArgs, ImageArgs, OutputArgs, ReconstructArgs};
+pub(crate) use images::{DecodeArgs, EncodeArgs, OutputArgs, ReconstructArgs, SizeArgs};
 pub(crate) use model::{DeviceArgs, DoctorArgs, InspectArgs, ModelArgs};
+pub(crate) use numbers::{Span, Turn, share};
 pub(crate) use sample::SampleArgs;
-pub(crate) use tasks::{Img2imgArgs, InpaintArgs, Layout2imgArgs, Semantic2imgArgs, UpscaleArgs};
+pub(crate) use tasks::{
+    FillArgs, Img2imgArgs, InpaintArgs, Layout2imgArgs, OutpaintArgs, Semantic2imgArgs, UpscaleArgs,
+};
 pub(crate) use train::TrainArgs;
 pub(crate) use txt2img::{TextArgs, Txt2imgArgs};
 pub(crate) use weights::{GetArgs, WeightsCommand};
@@ -78,6 +82,11 @@ pub(crate) enum Command {
         after_help = "Example:\n  ldm inpaint photo.png mask.png --model runs/photos-inpainting -n 4 --feather 4"
     )]
     Inpaint(InpaintArgs),
+    /// Goes on with a picture past its borders, and leaves the picture as it is.
+    #[command(
+        after_help = "Example:\n  ldm outpaint photo.png --left 16 --right 16 --model runs/photos-inpainting"
+    )]
+    Outpaint(OutpaintArgs),
     /// Makes a picture as many times as large as the first stage makes latents small, commonly four.
     #[command(after_help = "Example:\n  ldm upscale small.png --model runs/photos-super-resolution")]
     Upscale(UpscaleArgs),

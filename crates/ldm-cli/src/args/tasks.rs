@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{GenerateArgs, ModelArgs, TextArgs};
+use super::{GenerateArgs, ModelArgs, SizeArgs, TextArgs, share};
 
 #[derive(Debug, Args)]
 pub(crate) struct Img2imgArgs {
@@ -13,8 +13,10 @@ pub(crate) struct Img2imgArgs {
     /// What it is to show.
     pub(crate) prompt: String,
     /// How much of it is made anew: of 50 steps 0.75 takes 37; 1 leaves nothing of it.
-    #[arg(long, default_value_t = 0.75)]
+    #[arg(long, default_value_t = 0.75, value_parser = share)]
     pub(crate) strength: f64,
+    #[command(flatten)]
+    pub(crate) size: SizeArgs,
     #[command(flatten)]
     pub(crate) text: TextArgs,
     #[command(flatten)]
@@ -34,11 +36,44 @@ pub(crate) struct InpaintArgs {
     /// Resize the mask to the picture, by the nearest pixel.
     #[arg(long)]
     pub(crate) resize_mask: bool,
-    /// For models that are not trained to fill, and are shown the rest at every step: how much of what was under the mask
-    /// is made anew.
-    #[arg(long, default_value_t = 1.)]
-    pub(crate) strength: f64,
-    /// Pixels over which what was made fades into the picture, inside the mask.
+    #[command(flatten)]
+    pub(crate) size: SizeArgs,
+    /// How much of what was under the mask is made anew; only for models that are not trained to fill, and are shown the
+    /// rest at every step.
+    #[arg(long, value_parser = share)]
+    pub(crate) strength: Option<f64>,
+    #[command(flatten)]
+    pub(crate) fill: FillArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct OutpaintArgs {
+    /// The picture.
+    pub(crate) image: PathBuf,
+    /// What it goes on with, for models that read text.
+    pub(crate) prompt: Option<String>,
+    /// Pixels to add at the left.
+    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
+    pub(crate) left: u32,
+    /// Pixels to add at the right.
+    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
+    pub(crate) right: u32,
+    /// Pixels to add above.
+    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
+    pub(crate) top: u32,
+    /// Pixels to add below.
+    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
+    pub(crate) bottom: u32,
+    #[command(flatten)]
+    pub(crate) size: SizeArgs,
+    #[command(flatten)]
+    pub(crate) fill: FillArgs,
+}
+
+/// What all commands that fill have in common.
+#[derive(Debug, Args)]
+pub(crate) struct FillArgs {
+    /// Pixels over which what was made fades into the picture, on its own side of the border.
     #[arg(long, value_name = "PIXELS", default_value_t = 0)]
     pub(crate) feather: u32,
     #[command(flatten)]

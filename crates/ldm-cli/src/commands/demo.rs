@@ -156,8 +156,9 @@ fn sampling() -> Sampling {
         sampler: SamplerConfig::Ddim { eta: 1. },
         spacing: Spacing::Uniform,
         steps: 50,
-        guidance_scale: GUIDANCE,
+        guidance: GUIDANCE.into(),
         size: None,
+        tile: None,
     }
 }
 

@@ -15,7 +15,7 @@ pub(crate) fn run(args: &EncodeArgs) -> anyhow::Result<()> {
     let model = model::open(&args.model)?;
     let mut latents: Vec<Tensor> = Vec::new();
     for (index, path) in args.images.images.iter().enumerate() {
-        let picture = pictures::read(path, &args.images, model.first_stage())?;
+        let picture = pictures::read(path, args.images.size, model.first_stage())?;
         let posterior = model.encode(&picture);
         let latent = if args.sample {
             posterior.sample(&mut Seeded::new([args.seed + index as u64]))

@@ -4,17 +4,20 @@ use std::ops::Range;
 
 use anyhow::Context;
 use ldm_core::{Prompt, image};
+use ldm_data::Interpolation;
 use ldm_pipelines::{InitImage, Needs};
 use serde_json::{Map, Value, json};
 
 use crate::args::Img2imgArgs;
 use crate::making::{Making, Subject};
 use crate::model;
+use crate::pictures::fitted;
 use crate::progress::Talk;
 
 pub(crate) fn run(args: &Img2imgArgs, talk: Talk) -> anyhow::Result<()> {
     let making = Making::new(&args.generate, "img2img", args.generate.num_images)?;
-    let picture = image::from_rgb8(&image::read(&args.image)?).unsqueeze(0);
+    let picture = fitted(image::read(&args.image)?, args.size, Interpolation::Bicubic, &args.image)?;
+    let picture = image::from_rgb8(&picture).unsqueeze(0);
     let init = InitImage::new(picture, args.strength, None)?;
     let model = model::open_diffusion(&args.model, args.text.tokenizer.as_deref())?;
     model::check_needs(&model, &args.model, &[Needs::Text])?;

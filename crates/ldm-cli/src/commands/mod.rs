@@ -6,10 +6,12 @@ mod decode;
 mod demo;
 mod doctor;
 mod encode;
+mod filling;
 mod img2img;
 mod inpaint;
 mod inspect;
 mod layout2img;
+mod outpaint;
 mod reconstruct;
 mod sample;
 mod semantic2img;
@@ -40,6 +42,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Txt2img(args) => txt2img::run(&args, talk),
         Command::Img2img(args) => img2img::run(&args, talk),
         Command::Inpaint(args) => inpaint::run(&args, talk),
+        Command::Outpaint(args) => outpaint::run(&args, talk),
         Command::Upscale(args) => upscale::run(&args, talk),
         Command::Layout2img(args) => layout2img::run(&args, talk),
         Command::Semantic2img(args) => semantic2img::run(&args, talk),

@@ -14,7 +14,7 @@ pub(crate) fn run(args: &ReconstructArgs) -> anyhow::Result<()> {
     output::all_free(&folder, args.images.images.len(), args.output.force)?;
     let (mut sum, mut pairs) = (0., Vec::new());
     for (index, path) in args.images.images.iter().enumerate() {
-        let picture = pictures::read(path, &args.images, model.first_stage())?;
+        let picture = pictures::read(path, args.images.size, model.first_stage())?;
         let back = model.decode(&model.encode(&picture).mode()).to_device(tch::Device::Cpu);
         let decibels = psnr(&back, &picture).double_value(&[0]);
         sum += decibels;

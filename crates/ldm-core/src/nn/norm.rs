@@ -36,6 +36,50 @@ impl GroupNorm {
     }
 }
 
+/// Where a layer has from what it takes of a whole map: a norm mean and deviation, an attention keys and values.
+#[derive(Debug)]
+pub enum Global<'a> {
+    /// From the map it is given, as ever.
+    Own,
+    /// Likewise, and it is noted, layer by layer in the order of running.
+    Noted(&'a mut Vec<[Tensor; 2]>),
+    /// From what was noted of another map, of which this one is a part.
+    Given(std::slice::Iter<'a, [Tensor; 2]>),
+}
+
+impl GroupNorm {
+    /// Normalises, perhaps with mean and deviation from elsewhere; noted are the mean and 1/deviation, `[B, groups]`.
+    ///
+    /// # Panics
+    /// When fewer layers were noted than run.
+    pub fn forward_by(&self, x: &Tensor, global: &mut Global) -> Tensor {
+        match global {
+            Global::Own => self.forward(x),
+            Global::Noted(noted) => {
+                let x = x.to_kind(self.weight.kind());
+                let (batch, channels, height, width) = x.size4().expect("[B, C, h, w]");
+                let (weight, bias) = (Some(&self.weight), Some(&self.bias));
+                let (normed, mean, scale) =
+                    x.native_group_norm(weight, bias, batch, channels, height * width, GROUPS, self.eps);
+                noted.push([mean, scale]);
+                normed
+            }
+            Global::Given(noted) => {
+                let [mean, scale] = noted.next().expect("as many norms as were noted");
+                let channels = self.weight.size()[0];
+                let each = |of: &Tensor| {
+                    of.repeat_interleave_self_int(channels / GROUPS, 1, None).to_kind(Kind::Float)
+                };
+                let scale = each(scale) * &self.weight; //     [B, C]
+                let shift = &self.bias - each(mean) * &scale;
+                let kind = self.weight.kind();
+                let [scale, shift] = [scale, shift].map(|of| of.unsqueeze(-1).unsqueeze(-1).to_kind(kind));
+                x.to_kind(kind) * scale + shift
+            }
+        }
+    }
+}
+
 impl Module for GroupNorm {
     fn forward(&self, x: &Tensor) -> Tensor {
         // Autocast keeps weights in f32 beside bf16 activations; on the CPU both must be of one kind or f32.

@@ -1,0 +1,127 @@
+//! Filling a part of a picture, whoever says which.
+
+use std::ops::Range;
+
+use anyhow::{Context, bail};
+use ldm_core::Prompt;
+use ldm_pipelines::{InitImage, Needs};
+use serde_json::{Map, Value, json};
+use tch::Tensor;
+
+use crate::args::FillArgs;
+use crate::making::{Making, Subject};
+use crate::model;
+use crate::pictures::repeated;
+use crate::progress::Talk;
+
+/// What is to be filled.
+pub(crate) struct Filling<'a> {
+    /// `[1, 3, H, W]`
+    pub(crate) image: Tensor,
+    /// `[1, 1, H, W]`, 1 where to fill.
+    pub(crate) mask: Tensor,
+    /// With what, for models that read text.
+    pub(crate) prompt: Option<&'a str>,
+    /// How much is made anew, for models that are not trained to fill.
+    pub(crate) strength: Option<f64>,
+    /// Where the picture is from.
+    pub(crate) name: String,
+    /// The line of a picture's parameters that says what was filled.
+    pub(crate) heading: String,
+    /// Likewise, in JSON.
+    pub(crate) json: Map<String, Value>,
+}
+
+/// Fills, by a model that is trained to or by one that is not, and pastes the rest of the picture back.
+pub(crate) fn run(filling: Filling, args: &FillArgs, making: &Making, talk: Talk) -> anyhow::Result<()> {
+    let model = model::open_diffusion(&args.model, args.text.tokenizer.as_deref())?;
+    let named = args.model.model.display();
+    let fills = [Needs::Filling, Needs::FillingByText, Needs::Text, Needs::Nothing];
+    model::check_needs(&model, &args.model, &fills)?;
+    let needs = Needs::of(&model.config);
+    let by_text = matches!(needs, Needs::FillingByText | Needs::Text);
+    let trained = matches!(needs, Needs::Filling | Needs::FillingByText);
+    if !by_text && filling.prompt.is_some() {
+        bail!("{named}: this model reads no text, and was given a prompt");
+    }
+    if !by_text && !args.text.negative_prompt.is_empty() {
+        bail!("{named}: this model reads no text, and was given --negative-prompt");
+    }
+    if trained && filling.strength.is_some() {
+        bail!("--strength: {named} is trained to fill, and is shown nothing of what was there");
+    }
+    let size = [filling.image.size()[2], filling.image.size()[3]];
+    model.check_image_size(size).with_context(|| filling.name.clone())?;
+    let text = by_text.then(|| filling.prompt.unwrap_or_default().to_owned());
+    let scale = if by_text { model::guidance_scale(&model) } else { 1. };
+    let init = (!trained)
+        .then(|| {
+            let (image, mask) = (filling.image.shallow_clone(), filling.mask.shallow_clone());
+            InitImage::new(image, filling.strength.unwrap_or(1.), Some(mask))
+        })
+        .transpose()?;
+    let share = feathered(&filling.mask, args.feather);
+    making.run(&model, &args.model, scale, &Filled { filling, share, init, text, args }, talk)
+}
+
+/// How much of what was made shows, `[1, 1, H, W]`: nothing outside the mask, and inside it all but for an edge of so
+/// many pixels.
+fn feathered(mask: &Tensor, pixels: u32) -> Tensor {
+    let mut share = mask.copy(); // added to in place
+    let mut rest = mask.shallow_clone();
+    for _ in 0..pixels {
+        // One pixel less on every side; past the picture's border nothing fades.
+        rest = -(-&rest).max_pool2d([3, 3], [1, 1], [1, 1], [1, 1], false);
+        share += &rest;
+    }
+    share / f64::from(pixels + 1)
+}
+
+struct Filled<'a> {
+    filling: Filling<'a>,
+    share: Tensor,
+    /// Where a model that is not trained to fill begins.
+    init: Option<InitImage>,
+    text: Option<String>,
+    args: &'a FillArgs,
+}
+
+impl Subject for Filled<'_> {
+    fn prompt(&self, pictures: Range<usize>) -> anyhow::Result<Prompt> {
+        let given = |of: &Tensor| self.init.is_none().then(|| repeated(of, pictures.clone()));
+        Ok(Prompt {
+            image: given(&self.filling.image),
+            mask: given(&self.filling.mask),
+            text: self.text.as_ref().map(|text| vec![text.clone(); pictures.len()]),
+            ..Prompt::default()
+        })
+    }
+
+    fn negative(&self, count: usize) -> Option<Prompt> {
+        self.args.text.negative(count)
+    }
+
+    fn init(&self) -> Option<&InitImage> {
+        self.init.as_ref()
+    }
+
+    /// Outside the mask the picture's own values: its bytes, since reading and writing them is the identity.
+    fn finish(&self, made: Tensor) -> Tensor {
+        let (share, image) =
+            (self.share.to_device(made.device()), self.filling.image.to_device(made.device()));
+        let mixed: Tensor = made.clamp(-1., 1.) * &share + &image * (1. - &share);
+        mixed.where_self(&share.gt(0.), &image)
+    }
+
+    fn heading(&self, _picture: usize) -> String {
+        let prompt = self.text.as_deref().map_or(String::new(), |text| format!("{text}\n"));
+        let negative = self.args.text.heading();
+        format!("{prompt}{negative}{}\n", self.filling.heading)
+    }
+
+    fn json(&self, _picture: usize) -> Map<String, Value> {
+        let mut line = self.filling.json.clone();
+        line.insert("prompt".into(), json!(self.text));
+        line
+    }
+}

@@ -1,0 +1,53 @@
+//! What is under the noise, while it is taken away.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use ldm_core::image;
+use ldm_pipelines::{LatentDiffusion, LatentRgb};
+use ldm_schedulers::Step;
+
+use crate::output;
+
+/// Small pictures of latents on the way, in `previews/00000-step-0010.png`: a pixel a latent, without the decoder.
+pub(crate) struct Previews {
+    every: NonZeroUsize,
+    folder: PathBuf,
+    colours: LatentRgb,
+    /// What went wrong with a file: a step has no way to say it.
+    wrong: anyhow::Result<()>,
+}
+
+impl Previews {
+    pub(crate) fn new(every: NonZeroUsize, pictures: &Path, model: &LatentDiffusion) -> Self {
+        Self { every, folder: folder(pictures), colours: LatentRgb::fit(model), wrong: Ok(()) }
+    }
+
+    /// Shows the step of the pictures from `first` on, where it is its turn.
+    pub(crate) fn see(&mut self, first: usize, step: &Step) {
+        let done = step.index + 1;
+        if self.wrong.is_ok() && done.is_multiple_of(self.every.get()) {
+            self.wrong = self.write(first, done, step);
+        }
+    }
+
+    fn write(&self, first: usize, done: usize, step: &Step) -> anyhow::Result<()> {
+        output::make(&self.folder)?;
+        let pictures = self.colours.pictures(&step.denoised.x0);
+        for index in 0..pictures.size()[0] {
+            let name = format!("{:05}-step-{done:04}.png", first + index as usize);
+            image::write_png(self.folder.join(name), &pictures.get(index), &[])?;
+        }
+        Ok(())
+    }
+
+    /// What went wrong so far.
+    pub(crate) fn wrong(&mut self) -> anyhow::Result<()> {
+        std::mem::replace(&mut self.wrong, Ok(()))
+    }
+}
+
+/// Where they lie beside the pictures.
+pub(crate) fn folder(pictures: &Path) -> PathBuf {
+    pictures.join("previews")
+}

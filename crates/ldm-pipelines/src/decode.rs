@@ -1,0 +1,83 @@
+//! Latents to pictures.
+
+use ldm_autoencoder::FirstStage;
+use ldm_core::nn::unfilled;
+use ldm_core::{Error, Result, Tiles};
+use tch::nn::VarStore;
+use tch::{Kind, Tensor};
+
+use crate::LatentDiffusion;
+
+/// Pictures, and what it took to decode them.
+#[derive(Debug)]
+pub(crate) struct Decoded {
+    /// `[B, 3, H, W]` f32 in `[-1, 1]`, not clamped.
+    pub(crate) images: Tensor,
+    /// Half precision gave values that are no numbers, f32 did not.
+    pub(crate) in_f32: bool,
+}
+
+impl LatentDiffusion {
+    /// Decodes scaled latents into pictures, not clamped. CompVis `ddpm.py:706`.
+    ///
+    /// Decodes in the weights' own dtype; in half precision values may overflow, which the caller must look for.
+    ///
+    /// # Shapes
+    /// - `z`: `[B, C, h, w]`; returns `[B, 3, f·h, f·w]` f32
+    pub fn decode(&self, z: &Tensor) -> Tensor {
+        decode(&*self.first_stage, &self.place(&self.unscaled(z)), None)
+    }
+
+    /// [`LatentDiffusion::decode`], in `tiles` where given, and again in f32 where half precision overflowed, as it does
+    /// in the decoders of some published models.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the latents or their pictures are no numbers in f32 either.
+    pub(crate) fn decode_finite(&self, z: &Tensor, tiles: Option<&Tiles>) -> Result<Decoded> {
+        if !finite(z) {
+            return Err(Error::invalid(format!(
+                "the sampler ended at values that are no numbers, with weights in {:?}: take more steps, less guidance or f32",
+                self.kind()
+            )));
+        }
+        let z = self.unscaled(z);
+        let images = decode(&*self.first_stage, &self.place(&z), tiles);
+        if finite(&images) {
+            return Ok(Decoded { images, in_f32: false });
+        }
+        if self.kind() != Kind::Float {
+            let (_kept, first_stage) = self.first_stage_in_f32()?;
+            let images = decode(&*first_stage, &z.to_device(self.vs().device()), tiles);
+            if finite(&images) {
+                return Ok(Decoded { images, in_f32: true });
+            }
+        }
+        Err(Error::invalid("the first stage decoded values that are no numbers, from latents that are"))
+    }
+
+    fn unscaled(&self, z: &Tensor) -> Tensor {
+        z.to_kind(Kind::Float) / self.scale_factor
+    }
+
+    /// A first stage with the same weights in f32, and what holds them.
+    fn first_stage_in_f32(&self) -> Result<(VarStore, Box<dyn FirstStage>)> {
+        let vs = VarStore::new(self.vs().device());
+        let root = vs.root() / "first_stage_model";
+        let first_stage = unfilled(|| ldm_autoencoder::build(&root, &self.config.first_stage_config))?;
+        let weights = self.vs().variables();
+        tch::no_grad(|| vs.variables().iter_mut().for_each(|(name, tensor)| tensor.copy_(&weights[name])));
+        Ok((vs, first_stage))
+    }
+}
+
+fn decode(first_stage: &dyn FirstStage, z: &Tensor, tiles: Option<&Tiles>) -> Tensor {
+    tch::no_grad(|| match tiles {
+        None => first_stage.decode(z),
+        Some(tiles) => first_stage.decode_tiled(z, tiles),
+    })
+    .to_kind(Kind::Float)
+}
+
+fn finite(x: &Tensor) -> bool {
+    x.isfinite().all().int64_value(&[]) == 1
+}

@@ -1,0 +1,351 @@
+"""Asks the models of configs/scenes for drawn scenes, reads the pictures back, and counts what is as it was asked for.
+
+    cargo build --release
+    python3 docs/gallery/scenes.py OUT [instrument] [text] [layout] [semantic]
+
+From the root of a checkout whose runs/ hold the models of configs/scenes. OUT gets a sheet a task. Needs numpy, SciPy and
+Pillow. LDM names another binary than target/release/ldm, RUNS another folder than runs, COUNT another number than 100.
+
+How a picture is read: its border tells the ground (the nearest of the six); a pixel is an object's where it is nearer to
+one of the colours that are drawn on that ground than to the ground, patterns counted in on both sides; the object's colour
+is the one its pixels are nearest to in the mean; its shape is the one whose outline, cut to its box and made as large,
+overlaps best. The outlines are label maps of training scenes. `instrument` reads true scenes and what the first stage
+makes of them, so that one knows what the reader itself gets wrong.
+"""
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+LDM = os.environ.get("LDM", "target/release/ldm")
+RUNS = Path(os.environ.get("RUNS", "runs"))
+COUNT = int(os.environ.get("COUNT", "100"))
+SIDE = 32
+# crates/ldm-data/src/scenes/words.rs and paint.rs
+SHAPES = "circle square triangle star heart ring cross diamond moon arrow".split()
+COLOURS = {
+    "red": (218, 40, 40), "orange": (247, 132, 20), "yellow": (250, 212, 30), "green": (34, 156, 72), "blue": (40, 98, 232),
+    "purple": (136, 58, 196), "pink": (244, 126, 182), "brown": (128, 78, 44), "black": (26, 26, 30), "white": (250, 250, 250),
+}
+GROUNDS = {
+    "cream": (250, 238, 210), "mint": (192, 230, 208), "sky": (184, 216, 242), "lilac": (216, 204, 240), "slate": (92, 106, 124),
+    "navy": (26, 34, 72),
+}
+PLACES = ["at the top left", "at the top", "at the top right", "on the left", "in the center", "on the right",
+          "at the bottom left", "at the bottom", "at the bottom right"]
+# crates/ldm-data/src/sheet.rs: class 0 is the ground, and from 10 on the colours are half as bright.
+SHEET = np.array([(30, 118, 179), (255, 126, 13), (43, 159, 43), (213, 38, 39), (147, 102, 188), (139, 85, 74), (226, 118, 193),
+                  (126, 126, 126), (187, 188, 33), (22, 189, 206), (15, 59, 89)], float)
+
+
+def blend(a, b, share):
+    return tuple(x + (y - x) * share for x, y in zip(a, b))
+
+
+def shade(base):
+    bright = np.dot(base, (0.299, 0.587, 0.114)) > 150
+    return blend(base, (0, 0, 0), 0.28) if bright else blend(base, (255, 255, 255), 0.42)
+
+
+def tints(base):
+    dark = base[1] < 128
+    return [blend(base, (255, 255, 255), 0.22 if dark else 0.75),
+            blend(base, (255, 255, 255), 0.1) if dark else blend(base, (0, 0, 0), 0.07)]
+
+
+def shows(ground, colour):
+    """Whether a scene has such an object on such a ground."""
+    a, b = GROUNDS[ground], COLOURS[colour]
+    mean = (a[0] + b[0]) / 512
+    r, g, b = (x - y for x, y in zip(a, b))
+    return ((2 + mean) * r * r + 4 * g * g + (3 - mean) * b * b) ** 0.5 >= 190
+
+
+def away(pixels, a, b):
+    """How far pixels are from the nearest mixture of two colours."""
+    a, b = np.array(a, float), np.array(b, float)
+    share = np.clip((pixels - a) @ (b - a) / max((b - a) @ (b - a), 1e-9), 0, 1)
+    return np.linalg.norm(pixels - a - share[..., None] * (b - a), axis=-1)
+
+
+def from_ground(pixels, ground):
+    return np.min([away(pixels, GROUNDS[ground], tint) for tint in tints(GROUNDS[ground])], 0)
+
+
+def from_colour(pixels, colour):
+    return away(pixels, COLOURS[colour], shade(COLOURS[colour]))
+
+
+def read(picture, outlines):
+    """The ground, the mask of what lies before it, and the colour, shape, box and size of each object, the largest first."""
+    pixels = np.asarray(picture.convert("RGB"), float)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    ground = min(GROUNDS, key=lambda each: np.median(from_ground(border, each)))
+    drawn = np.min([from_colour(pixels, colour) for colour in COLOURS if shows(ground, colour)], 0)
+    mask = drawn < from_ground(pixels, ground)
+    # Single pixels are no objects, and the ring's hole is its own.
+    parts, count = ndimage.label(mask)
+    objects = []
+    for number in range(1, count + 1):
+        part = parts == number
+        if part.sum() < 12:
+            mask &= ~part
+            continue
+        inner = ndimage.binary_erosion(part)
+        seen = pixels[inner if inner.sum() >= 6 else part]
+        colour = min(COLOURS, key=lambda each: from_colour(seen, each).mean())
+        high, wide = ndimage.find_objects(part)[0]
+        box = (wide.start / SIDE, high.start / SIDE, (wide.stop - wide.start) / SIDE, (high.stop - high.start) / SIDE)
+        shape = max(SHAPES, key=lambda each: max(iou(cut(part), outline) for outline in outlines[each]))
+        objects.append({"colour": colour, "shape": shape, "box": box, "pixels": int(part.sum())})
+    return ground, mask, sorted(objects, key=lambda each: -each["pixels"])
+
+
+def cut(mask, side=24):
+    """A mask cut to its box, in the middle of a square, `side` large."""
+    high, wide = ndimage.find_objects(mask.astype(int))[0]
+    mask = mask[high, wide]
+    longest = max(mask.shape)
+    square = np.zeros((longest, longest), np.uint8)
+    top, left = (longest - mask.shape[0]) // 2, (longest - mask.shape[1]) // 2
+    square[top : top + mask.shape[0], left : left + mask.shape[1]] = mask * 255
+    return np.asarray(Image.fromarray(square).resize((side, side), Image.BILINEAR)) >= 128
+
+
+def iou(a, b):
+    return (a & b).sum() / max((a | b).sum(), 1)
+
+
+def box_iou(a, b):
+    across, down = (max(min(a[k] + a[k + 2], b[k] + b[k + 2]) - max(a[k], b[k]), 0) for k in (0, 1))
+    return across * down / (a[2] * a[3] + b[2] * b[3] - across * down)
+
+
+def ldm(*words):
+    done = subprocess.run([LDM, *map(str, words)], capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"ldm {' '.join(map(str, words))}: {done.stderr}")
+    return done.stdout
+
+
+def scenes(work, count, size=SIDE, **params):
+    """Pictures and label maps of a set, out of the contact sheet of `ldm data preview`; and the captions of its first eight."""
+    params = {"size": size, "count": count, **params}
+    config = {
+        "model": {"target": "kl", "params": {"embed_dim": 4, "ddconfig": {
+            "z_channels": 4, "resolution": 32, "in_channels": 3, "out_ch": 3, "ch": 32, "num_res_blocks": 1, "attn_resolutions": []}}},
+        "data": {"target": "data_module", "params": {"batch_size": 1, "train": {"target": "scenes", "params": params}}},
+        "train": {"steps": 1, "learning_rate": 1e-3},
+    }
+    (work / "set.yaml").write_text(json.dumps(config))
+    ldm("data", "preview", work / "set.yaml", "--out", work / "sheet.png", "--force", "-n", count)
+    sheet = np.asarray(Image.open(work / "sheet.png"))
+    columns, step = (sheet.shape[1] - 2) // (size + 2), size + 2
+    cells = []
+    for k in range(3 * count):
+        y, x = 2 + k // columns * step, 2 + k % columns * step
+        cells.append(sheet[y : y + size, x : x + size])
+    found = []
+    for k in range(count):
+        gap = np.linalg.norm(cells[3 * k + 1][..., None, :].astype(float) - SHEET, axis=-1)
+        assert gap.min(-1).max() < 2, "not a map of classes"
+        found.append((Image.fromarray(cells[3 * k]), gap.argmin(-1)))
+    return found, json.loads(ldm("data", "info", work / "set.yaml", "--json"))["captions"]
+
+
+def known_outlines(work):
+    """Each shape as a mask, a few times, by how it is turned."""
+    outlines = {shape: [] for shape in SHAPES}
+    for _, labels in scenes(work, 60, 64, objects=[1, 1], smallest="large", seed=1)[0]:
+        outlines[SHAPES[labels.max() - 1]].append(cut(labels > 0))
+    return outlines
+
+
+def words_of(caption):
+    """Colour, shape, ground and place of a caption of one object."""
+    words = caption.replace(",", " ,").split()
+    shape = next(word for word in words if word in SHAPES)
+    colour = words[words.index(shape) - 1]
+    return colour, shape, words[-2], caption.split(f"{shape} ")[1].split(",")[0]
+
+
+def count_words(pictures, captions, outlines):
+    """How often the largest object has the colour, shape and place that were asked for, and the ground is right."""
+    right = np.zeros((len(pictures), 5))
+    for row, picture, caption in zip(right, pictures, captions):
+        colour, shape, ground, place = words_of(caption)
+        seen, _, objects = read(picture, outlines)
+        if objects:
+            x, y, w, h = objects[0]["box"]
+            # A middle lies at 0.36 at most, between 0.46 and 0.54, or at 0.64 at least.
+            cell = [int(middle > 0.41) + int(middle > 0.59) for middle in (x + w / 2, y + h / 2)]
+            same = [objects[0]["colour"] == colour, objects[0]["shape"] == shape, PLACES[cell[0] + 3 * cell[1]] == place]
+            row[:] = [*same, seen == ground, same[0] and same[1]]
+        else:
+            row[3] = seen == ground
+    colour, shape, place, ground, both = 100 * right.mean(0)
+    print(f"    colour {colour:.0f} %, shape {shape:.0f} %, both {both:.0f} %, place {place:.0f} %, ground {ground:.0f} %")
+    return right
+
+
+def compose(count):
+    """Captions in the words of the set: every pair of a colour and a shape once in a hundred, the rest by lot."""
+    lot = random.Random(0)
+    pairs = [(colour, shape) for shape in SHAPES for colour in COLOURS]
+    captions = []
+    for k in range(count):
+        colour, shape = pairs[k % 100]
+        ground = lot.choice([each for each in GROUNDS if shows(each, colour)])
+        fill, texture = lot.choice(["", "striped ", "dotted "]), lot.choice(["", "fading ", "striped ", "checked "])
+        size = lot.choice(["medium", "large"])
+        captions.append(f"a {size} {fill}{colour} {shape} {lot.choice(PLACES)}, on a {texture}{ground} background")
+    return captions
+
+
+def sheet(path, rows, scale=2):
+    high, wide = len(rows) * (SIDE + 2) + 2, max(map(len, rows)) * (SIDE + 2) + 2
+    canvas = Image.new("RGB", (wide, high))
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            canvas.paste(picture.convert("RGB"), (2 + x * (SIDE + 2), 2 + y * (SIDE + 2)))
+    canvas.resize((wide * scale, high * scale), Image.NEAREST).save(path, optimize=True)
+
+
+def through_first_stage(pictures, work):
+    for k, picture in enumerate(pictures):
+        picture.save(work / f"true-{k:03}.png")
+    ldm("reconstruct", *[work / f"true-{k:03}.png" for k in range(len(pictures))], "--model", RUNS / "scenes-first-stage",
+        "--out", work / "back", "--force", "--threads", 1)
+    made = sorted((work / "back").glob("*.png"))
+    assert len(made) == len(pictures)
+    return [Image.open(each).copy() for each in made]
+
+
+def instrument(out, work, outlines):
+    pictures, captions = [], []
+    for seed in range((COUNT + 7) // 8):
+        found, words = scenes(work, 8, objects=[1, 1], smallest="medium", split="validation", seed=seed)
+        for picture, labels in found:
+            # The sheet is in an order of its own, but the first eight scenes hold eight different shapes in a known one.
+            pictures.append(picture)
+            captions.append(words[labels.max() - 1])
+    print(f"instrument: {len(pictures)} true scenes of one object (no moons and arrows), held back")
+    count_words(pictures, captions, outlines)
+    print("  the same through the first stage")
+    count_words(through_first_stage(pictures, work), captions, outlines)
+    for objects, smallest in ([1, 1], "medium"), ([1, 2], "medium"), ([1, 3], "small"):
+        found, _ = scenes(work, COUNT, objects=objects, smallest=smallest, split="validation")
+        back = through_first_stage([picture for picture, _ in found], work)
+        for name, made in ("true", [picture for picture, _ in found]), ("through the first stage", back):
+            masks, shapes = [], []
+            for picture, (_, labels) in zip(made, found):
+                _, mask, seen = read(picture, outlines)
+                masks.append(iou(mask, labels > 0))
+                shapes += matched(seen, boxes(labels))
+            print(f"  {COUNT} scenes of {objects[0]} to {objects[1]}, smallest {smallest}, {name}: masks overlap by {np.mean(masks):.3f}, "
+                  f"boxes by {np.mean([each[0] for each in shapes]):.3f}, shapes right {100 * np.mean([each[1] for each in shapes]):.0f} %")
+
+
+def boxes(labels):
+    """The classes and boxes of a label map."""
+    side, found = len(labels), []
+    for label in np.unique(labels[labels > 0]):
+        parts, _ = ndimage.label(labels == label, np.ones((3, 3)))
+        for number, (high, wide) in enumerate(ndimage.find_objects(parts), 1):
+            if (parts == number).sum() >= (side / 16) ** 2:
+                box = [wide.start / side, high.start / side, (wide.stop - wide.start) / side, (high.stop - high.start) / side]
+                found.append((SHAPES[label - 1], box))
+    return found
+
+
+def matched(seen, asked):
+    """For each box that was asked for how much the best of what is seen overlaps it, and whether that has its shape."""
+    pairs = []
+    for shape, box in asked:
+        best = max(seen, key=lambda each: box_iou(each["box"], box), default=None)
+        overlap = box_iou(best["box"], box) if best else 0.0
+        pairs.append((overlap, overlap > 0 and best["shape"] == shape))
+    return pairs
+
+
+def text(out, work, outlines):
+    captions = compose(COUNT)
+    (work / "prompts.txt").write_text("\n".join(captions))
+    for scale in (1, 3, 5):
+        ldm("txt2img", "--prompts-from", work / "prompts.txt", "--model", RUNS / "scenes-text", "--out", work / "text", "--force",
+            "--guidance-scale", scale, "--eta", 1, "--batch-size", 25, "--threads", 1)
+        made = [Image.open(work / f"text/{k:05}.png").copy() for k in range(COUNT)]
+        print(f"text: {COUNT} captions, guidance {scale}")
+        right = count_words(made, captions, outlines)
+        for what, words, column in ("colour", COLOURS, 0), ("shape", SHAPES, 1):
+            of = {word: [row[column] for row, caption in zip(right, captions) if words_of(caption)[column] == word] for word in words}
+            print(f"    {what}: " + ", ".join(f"{word} {100 * np.mean(each):.0f}" for word, each in of.items() if each))
+        if scale == 3:
+            sheet(out / "scenes-text.png", [made[k : k + 10] for k in range(0, COUNT, 10)])
+
+
+def layout(out, work, outlines):
+    rows, pairs, others, counts = [], [], [], []
+    layouts = [boxes(labels) for _, labels in scenes(work, COUNT, 128, objects=[1, 2], smallest="medium", split="validation")[0]]
+    pictures = []
+    for index, asked in enumerate(layouts):
+        (work / "layout.json").write_text(json.dumps({"boxes": [{"label": shape, "box": box} for shape, box in asked]}))
+        ldm("layout2img", work / "layout.json", "--model", RUNS / "scenes-layout", "--out", work / "boxes", "--force",
+            "--seed", index, "--eta", 1, "--threads", 1)
+        pictures.append(Image.open(work / "boxes/00000.png").copy())
+        seen = read(pictures[-1], outlines)[2]
+        pairs += matched(seen, asked)
+        others += matched(seen, layouts[index - 1])
+        counts.append(len(seen) == len(asked))
+        drawn = Image.new("RGB", (SIDE, SIDE), "white")
+        for shape, (x, y, w, h) in asked:
+            outline = Image.fromarray(outlines[shape][0]).resize((max(round(w * SIDE), 1), max(round(h * SIDE), 1)))
+            drawn.paste((150, 150, 150), (round(x * SIDE), round(y * SIDE)), outline)
+        rows.append([drawn, pictures[-1]])
+    overlap, right = np.array(pairs, float).T
+    print(f"layout: {COUNT} layouts, {len(pairs)} boxes: boxes overlap by {overlap.mean():.3f} (with another layout's "
+          f"{np.mean([each[0] for each in others]):.3f}), {100 * (overlap >= 0.5).mean():.0f} % by half or more, "
+          f"shape right {100 * right.mean():.0f} %, number of objects right {100 * np.mean(counts):.0f} %")
+    sheet(out / "scenes-layout.png", [*zip(*rows[:14]), *zip(*rows[14:28])])
+
+
+def semantic(out, work, outlines):
+    rows, own, other, pairs = [], [], [], []
+    found, _ = scenes(work, COUNT, objects=[1, 3], smallest="small", split="validation")
+    shown = np.uint8([(255, 255, 255), *COLOURS.values()])
+    for index, (_, labels) in enumerate(found):
+        Image.fromarray(np.uint8(labels)).save(work / "map.png")
+        ldm("semantic2img", work / "map.png", "--model", RUNS / "scenes-semantic", "--out", work / "drawn", "--force",
+            "--seed", index, "--eta", 1, "--threads", 1)
+        made = Image.open(work / "drawn/00000.png").copy()
+        _, mask, seen = read(made, outlines)
+        own.append(iou(mask, labels > 0))
+        other.append(iou(mask, found[index - 1][1] > 0))
+        pairs += matched(seen, boxes(labels))
+        rows.append([Image.fromarray(shown[labels]), made])
+    print(f"semantic: {COUNT} maps: read-back masks overlap the map by {np.mean(own):.3f} (another map {np.mean(other):.3f}), "
+          f"shape right {100 * np.mean([each[1] for each in pairs]):.0f} %")
+    sheet(out / "scenes-semantic.png", [*zip(*rows[:14]), *zip(*rows[14:28])])
+
+
+def main():
+    out, *tasks = sys.argv[1:]
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as work:
+        work = Path(work)
+        outlines = known_outlines(work)
+        for task in (instrument, text, layout, semantic):
+            if not tasks or task.__name__ in tasks:
+                task(out, work, outlines)
+
+
+if __name__ == "__main__":
+    main()
