@@ -7,13 +7,13 @@ use std::time::Instant;
 
 use anyhow::bail;
 use ldm_core::weights::{self, Checkpoint};
-use ldm_core::{Prompt, image};
+use ldm_core::{Prompt, files, image};
 use ldm_pipelines::{Init, InitImage, LatentDiffusion, Variation, generate};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
 use crate::args::{GenerateArgs, ModelArgs, Turn};
-use crate::output;
+use crate::output::{self, Mark};
 use crate::previews::{self, Previews};
 use crate::progress::Talk;
 use crate::sampling::{self, Made};
@@ -51,12 +51,13 @@ pub(crate) struct Making<'a> {
     count: usize,
     folder: PathBuf,
     noise: Option<Tensor>,
+    command: &'a str,
 }
 
 impl<'a> Making<'a> {
     /// Refuses, before a model is opened, what cannot be: no pictures, files that are there already, noise that does
     /// not suffice.
-    pub(crate) fn new(args: &'a GenerateArgs, command: &str, count: usize) -> anyhow::Result<Self> {
+    pub(crate) fn new(args: &'a GenerateArgs, command: &'a str, count: usize) -> anyhow::Result<Self> {
         if count == 0 || args.batch_size == 0 {
             bail!("--num-images and --batch-size: expected at least 1");
         }
@@ -78,7 +79,16 @@ impl<'a> Making<'a> {
         if args.preview_every.is_some() {
             output::free(&previews::folder(&folder), args.output.force)?;
         }
-        Ok(Self { args, count, folder, noise })
+        Ok(Self { args, count, folder, noise, command })
+    }
+
+    /// As the reference's scripts: txt2img of a Stable Diffusion model marks its pictures, and nothing else does.
+    fn mark(&self, model: &LatentDiffusion) -> Mark {
+        match self.command {
+            _ if self.args.watermark => Mark::Always,
+            "txt2img" if model.config.clip() && !self.args.no_watermark => Mark::WherePossible,
+            _ => Mark::Never,
+        }
     }
 
     /// Makes them, and says where they are.
@@ -102,6 +112,7 @@ impl<'a> Making<'a> {
         let mut previews = args.preview_every.map(|every| Previews::new(every, &self.folder, model));
         let steps = subject.init().map_or(sampling.steps, |init| init.steps(sampling.steps));
         let mut bar = talk.bar((self.count.div_ceil(args.batch_size) * steps) as u64, 0);
+        let mark = self.mark(model);
         let started = Instant::now();
         let (mut latents, mut pictures, mut widened) = (Vec::new(), Vec::new(), false);
         for start in (0..self.count).step_by(args.batch_size) {
@@ -147,6 +158,9 @@ impl<'a> Making<'a> {
                 Talk::warn(&format!("the first stage overflowed in {}, and was run in f32", named.dtype));
             }
             let images = subject.finish(made.images);
+            let marked = (0..count as i64)
+                .map(|index| mark.put(&images.get(index)))
+                .collect::<anyhow::Result<Vec<_>>>()?;
             output::make(&self.folder)?;
             let seconds = begun.elapsed().as_secs_f64() / count as f64;
             for (index, seed) in seeds.iter().enumerate() {
@@ -159,7 +173,7 @@ impl<'a> Making<'a> {
                 };
                 let text = subject.heading(number) + &sampling::parameters(&how, &sampling, args, named);
                 let path = output::picture(&self.folder, number);
-                image::write_png(&path, &images.get(index as i64), &[("parameters", &text)])?;
+                files::write_bytes(&path, &image::png(&marked[index], &[("parameters", &text)]))?;
                 if args.json {
                     let mut line = subject.json(number);
                     line.insert("path".into(), json!(path));
@@ -175,7 +189,7 @@ impl<'a> Making<'a> {
             pictures.push(images);
         }
         bar.finish();
-        output::grid(&self.folder, &Tensor::cat(&pictures, 0))?;
+        output::grid(&self.folder, &Tensor::cat(&pictures, 0), mark)?;
         if let Some(path) = &args.save_latents {
             weights::save(path, &[("latents".into(), Tensor::cat(&latents, 0))], &BTreeMap::new())?;
         }

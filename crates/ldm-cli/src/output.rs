@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use ::image::RgbImage;
 use anyhow::{Context, bail};
-use ldm_core::image;
+use ldm_core::{files, image, watermark};
 use tch::Tensor;
 
 use crate::args::OutputArgs;
@@ -45,8 +46,34 @@ pub(crate) fn picture(folder: &Path, index: usize) -> PathBuf {
     folder.join(format!("{index:05}.png"))
 }
 
+/// Whether the pictures that are written carry Stable Diffusion's watermark.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// They do.
+    Always,
+    /// Those that are large enough for it.
+    WherePossible,
+    /// None does.
+    Never,
+}
+
+impl Mark {
+    /// The 8-bit picture of one in `[-1, 1]`, `[3, H, W]`.
+    pub(crate) fn put(self, picture: &Tensor) -> anyhow::Result<RgbImage> {
+        let mut picture = image::to_rgb8(picture);
+        if self != Self::Never {
+            let done = watermark::embed(&mut picture, watermark::STABLE_DIFFUSION);
+            if self == Self::Always {
+                done.context("--watermark")?;
+            }
+        }
+        Ok(picture)
+    }
+}
+
 /// Writes `grid.png`: pictures of one size in rows.
-pub(crate) fn grid(folder: &Path, pictures: &Tensor) -> anyhow::Result<()> {
+pub(crate) fn grid(folder: &Path, pictures: &Tensor, mark: Mark) -> anyhow::Result<()> {
     let columns = (pictures.size()[0] as f64).sqrt().ceil() as i64;
-    Ok(image::write_png(folder.join("grid.png"), &image::grid(&pictures.clamp(-1., 1.), columns, 2), &[])?)
+    let grid = mark.put(&image::grid(&pictures.clamp(-1., 1.), columns, 2))?;
+    Ok(files::write_bytes(folder.join("grid.png"), &image::png(&grid, &[]))?)
 }

@@ -6,6 +6,7 @@ mod desk;
 
 use desk::Desk;
 use image::{GrayImage, Luma, Rgb, RgbImage};
+use ldm_core::watermark;
 use ldm_core::weights::Checkpoint;
 
 const TASKS: [(&str, &str, &str); 4] = [
@@ -79,6 +80,9 @@ fn a_model_of_each_task_makes_its_pictures() {
     fills(&desk, &ask);
     draws_boxes(&desk, &ask);
     draws_maps(&desk, &ask);
+    goes_on(&desk, &ask);
+    draws_at_large(&desk);
+    varies(&desk);
     // Each says which command it is for.
     for (model, command) in
         [("boxes", "layout2img"), ("map", "semantic2img"), ("small", "upscale"), ("hole", "inpaint")]
@@ -139,7 +143,7 @@ fn fills(desk: &Desk, ask: &dyn Fn(&[&str], &str) -> String) {
         }
     }
     let plain = ["inpaint", "photo.png", "mask.png", "--model", "plain", "--out", "no", "--strength", "1.5"];
-    desk.fails(&plain, 1, "strength: expected a number in [0, 1], got 1.5");
+    desk.fails(&plain, 2, "expected a number from 0 to 1");
     let fails = |words: &[&str], expected: &str| {
         desk.fails(&[&["inpaint"], words, &["--model", "hole", "--out", "no"]].concat(), 1, expected);
     };
@@ -147,6 +151,13 @@ fn fills(desk: &Desk, ask: &dyn Fn(&[&str], &str) -> String) {
     ask(&["inpaint", "photo.png", "large.png", "--model", "hole", "--resize-mask"], "resized");
     fails(&["photo.png", "black.png", "--resize-mask"], "black.png: nothing of the mask is white");
     fails(&["photo.png", "mask.png", "a cat"], "this model reads no text");
+    fails(&["photo.png", "mask.png", "--negative-prompt", "a cat"], "this model reads no text");
+    fails(&["photo.png", "mask.png", "--strength", "0.5"], "--strength: hole is trained to fill");
+    // Picture and mask are made small alike.
+    picture(desk, "double.png", 32, 32);
+    let double = ["inpaint", "double.png", "large.png", "--model", "hole", "--resize", "16"];
+    ask(&double, "small");
+    assert_eq!(size(desk, "small/00000.png"), (16, 16));
     picture(desk, "odd.png", 17, 16);
     fails(&["odd.png", "mask.png", "--resize-mask"], "odd.png");
 }
@@ -214,4 +225,83 @@ fn draws_maps(desk: &Desk, ask: &dyn Fn(&[&str], &str) -> String) {
     fails(&["wrong.png"], "the class 11 at column 2, row 3: this model knows the classes 0 to 10");
     fails(&["coloured.png"], "coloured.png: is Rgb of 8 bits");
     fails(&["photo.png", "--palette", "palette.json"], "at column 1, row 0 is none of palette.json");
+}
+
+fn goes_on(desk: &Desk, ask: &dyn Fn(&[&str], &str) -> String) {
+    for model in ["hole", "plain"] {
+        let out = format!("on-{model}");
+        ask(&["outpaint", "photo.png", "--left", "4", "--bottom", "8", "--model", model], &out);
+        let path = format!("{out}/00001.png");
+        assert_eq!(size(desk, &path), (20, 24));
+        let (before, after) = (desk.pixels("photo.png"), desk.pixels(&path));
+        for (row, before) in before.chunks(48).enumerate() {
+            assert_eq!(before, &after[row * 60 + 12..(row + 1) * 60], "{model}: row {row} of the picture");
+        }
+        let added: Vec<u8> = (0..16).flat_map(|row| after[row * 60..row * 60 + 12].to_vec()).collect();
+        let beside: Vec<u8> = (0..16).flat_map(|row| after[row * 60 + 12..row * 60 + 24].to_vec()).collect();
+        assert_ne!(added, beside);
+    }
+    let none = ["outpaint", "photo.png", "--model", "hole", "--out", "no"];
+    desk.fails(&none, 1, "nothing to add: give --left, --right, --top or --bottom");
+    desk.fails(
+        &[&none[..], &["--left", "3"]].concat(),
+        1,
+        "height and width must be multiples of 2 for this first stage, nearest 16x18 or 16x20",
+    );
+}
+
+fn sample<'a>(extra: &[&'a str], out: &'a str) -> Vec<&'a str> {
+    [&["sample", "--model", "plain", "--steps", "2", "--out", out], extra].concat()
+}
+
+fn draws_at_large(desk: &Desk) {
+    let large = ["--height", "256", "--width", "264", "--tile=64", "--preview-every", "2"];
+    desk.done(&sample(&large, "large-tiles"));
+    assert_eq!(size(desk, "large-tiles/00000.png"), (264, 256));
+    assert_eq!(size(desk, "large-tiles/previews/00000-step-0002.png"), (132, 128));
+    assert!(desk.done(&["inspect", "large-tiles/00000.png"]).contains("Tile: 64, Version"));
+    desk.done(&sample(&[&large[..], &["--watermark"]].concat(), "marked"));
+    let mut marked = image::open(desk.path("large-tiles/00000.png")).unwrap().into_rgb8();
+    watermark::embed(&mut marked, watermark::STABLE_DIFFUSION).unwrap();
+    assert!(desk.pixels("marked/00000.png") == *marked.as_raw());
+    // A picture that keeps its mark; others may lose it, by whatever reader.
+    let mut grey = RgbImage::from_pixel(256, 256, Rgb([128, 128, 132]));
+    watermark::embed(&mut grey, watermark::STABLE_DIFFUSION).unwrap();
+    grey.save(desk.path("grey.png")).unwrap();
+    assert!(desk.done(&["inspect", "grey.png"]).contains("watermark: StableDiffusionV1"));
+    desk.fails(&sample(&["--watermark"], "no"), 1, "a picture of 16x16 pixels cannot carry a watermark");
+    desk.fails(&sample(&["--preview-every", "0"], "no"), 2, "--preview-every");
+    desk.fails(
+        &sample(&["--tile=15"], "no"),
+        1,
+        "tile: this model's are multiples of 4 pixels (nearest: 12 and 16), got: 15",
+    );
+    desk.fails(&sample(&["--height", "18", "--width", "16"], "no"), 1, "(nearest: 16 and 20), got: 18");
+    desk.fails(&["sample", "--model", "plain", "--out", "no", "--steps", "1001"], 1, "1001");
+    desk.fails(&sample(&["--sampler", "best"], "no"), 2, "possible values: ddpm, ddim");
+    let boxes = ["layout2img", "parts.json", "--model", "boxes", "--tile=8", "--out", "no"];
+    desk.fails(&boxes, 1, "tile: boxes say where things are in the whole picture");
+}
+
+fn varies(desk: &Desk) {
+    let sample = |seed: &str, extra: &[&str], out: &str| {
+        desk.done(&sample(&[&["--seed", seed], extra].concat(), out));
+    };
+    sample("3", &["-n", "1"], "from");
+    sample("9", &["-n", "1"], "to");
+    sample("3", &["-n", "3", "--variation-seed", "9", "--variation-strength", "0..1"], "walk");
+    let pixels = |name: &str| desk.pixels(name);
+    assert_eq!(pixels("from/00000.png"), pixels("walk/00000.png"));
+    assert_eq!(pixels("to/00000.png"), pixels("walk/00002.png"));
+    assert!(
+        pixels("walk/00001.png") != pixels("walk/00000.png")
+            && pixels("walk/00001.png") != pixels("walk/00002.png")
+    );
+    let said = desk.done(&["inspect", "walk/00001.png"]);
+    assert!(
+        said.contains("Seed: 3, ") && said.contains("Variation seed: 9, Variation seed strength: 0.5"),
+        "{said}"
+    );
+    let alone = ["sample", "--model", "plain", "--out", "no", "--variation-seed", "9"];
+    desk.fails(&alone, 2, "--variation-strength");
 }

@@ -6,7 +6,7 @@
 //! - [`NoiseSource`]: where randomness comes from; nothing else draws.
 //! - [`image`]: tensors to pictures and back; [`files`]: files written whole or not at all.
 //! - [`diffusers`]: how diffusers writes down what a model is made of.
-//! - [`Tiles`]: large maps in parts.
+//! - [`Tiles`]: large maps in parts; [`watermark`]: bytes hidden in a picture.
 //! - [`resources`]: where files lie that a model needs beside itself.
 //! - [`nn`]: the layers both networks share; [`weights`]: checkpoints of every kind, loaded strictly.
 
@@ -24,6 +24,7 @@ pub mod resources;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod tiles;
+pub mod watermark;
 pub mod weights;
 
 pub use conditioning::Conditioning;

@@ -151,7 +151,8 @@ fn a_variation_lies_between_two_seeds() {
         let length = |x: &Tensor| x.get(0).square().mean(Kind::Double).double_value(&[]);
         assert!((length(&half) / f64::midpoint(length(&own.0), length(&all)) - 1.).abs() < 0.1);
         let toward = |share: f64| (&own.0 * (1. - share) + &all * share).get(0);
-        let cosine = |a: &Tensor, b: &Tensor| a.flatten(0, -1).cosine_similarity(&b.flatten(0, -1), 0, 1e-8);
+        let cosine =
+            |a: &Tensor, b: &Tensor| Tensor::cosine_similarity(&a.flatten(0, -1), &b.flatten(0, -1), 0, 1e-8);
         assert!(cosine(&half.get(0), &toward(0.5)).double_value(&[]) > 0.9999);
     }
     let how = sampling(DDIM, Spacing::Uniform);

@@ -112,7 +112,7 @@ fn what_half_precision_cannot_decode_is_decoded_in_f32_and_said() {
 #[test]
 fn latents_that_are_no_numbers_are_no_picture() {
     let model = model(&[]);
-    tch::no_grad(|| {
+    let _: Tensor = tch::no_grad(|| {
         model.vs().variables()["model.diffusion_model.out.2.bias"].shallow_clone().fill_(f64::NAN)
     });
     let error =

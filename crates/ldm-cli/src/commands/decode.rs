@@ -8,6 +8,7 @@ use ldm_core::weights::{self, Checkpoint};
 use tch::Tensor;
 
 use crate::args::DecodeArgs;
+use crate::output::Mark;
 use crate::{model, output};
 
 pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
@@ -39,7 +40,7 @@ pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
         pixels.push(decoded);
     }
     let pixels = Tensor::cat(&pixels, 0);
-    output::grid(&folder, &pixels)?;
+    output::grid(&folder, &pixels, Mark::Never)?;
     if let Some(path) = &args.save_pixels {
         weights::save(path, &[("pixels".into(), pixels.contiguous())], &BTreeMap::new())?;
         println!("{}", path.display());

@@ -6,6 +6,7 @@ use serde_json::json;
 use tch::Tensor;
 
 use crate::args::ReconstructArgs;
+use crate::output::Mark;
 use crate::{model, output, pictures};
 
 pub(crate) fn run(args: &ReconstructArgs) -> anyhow::Result<()> {
@@ -34,7 +35,7 @@ pub(crate) fn run(args: &ReconstructArgs) -> anyhow::Result<()> {
     }
     // A grid needs one size.
     if pairs.iter().all(|each| each.size() == pairs[0].size()) {
-        output::grid(&folder, &Tensor::cat(&pairs, 0))?;
+        output::grid(&folder, &Tensor::cat(&pairs, 0), Mark::Never)?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use ldm_core::{image, watermark};
 use serde_json::json;
 
 pub(super) fn is_png(path: &Path) -> anyhow::Result<bool> {
@@ -15,7 +16,7 @@ pub(super) fn is_png(path: &Path) -> anyhow::Result<bool> {
     Ok(count == 8 && head == *b"\x89PNG\r\n\x1a\n")
 }
 
-/// Prints the text chunks.
+/// Prints the text chunks, and Stable Diffusion's watermark where it is found.
 pub(super) fn print(path: &Path, as_json: bool) -> anyhow::Result<()> {
     let context = || path.display().to_string();
     let file = File::open(path).with_context(context)?;
@@ -30,6 +31,10 @@ pub(super) fn print(path: &Path, as_json: bool) -> anyhow::Result<()> {
     }
     for chunk in &info.uncompressed_latin1_text {
         texts.insert(chunk.keyword.clone(), chunk.text.clone());
+    }
+    let hidden = watermark::read(&image::read(path)?, watermark::STABLE_DIFFUSION.len());
+    if hidden == watermark::STABLE_DIFFUSION {
+        texts.insert("watermark".into(), String::from_utf8_lossy(&hidden).into_owned());
     }
     if as_json {
         println!("{:#}", json!({"path": path, "width": info.width, "height": info.height, "texts": texts}));
