@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use ldm_autoencoder::{FirstStage, FirstStageConfig, Posterior};
 use ldm_conditioning::Tokenizer;
-use ldm_core::Result;
 use ldm_core::nn::unfilled;
 use ldm_core::weights::Checkpoint;
+use ldm_core::{Error, Result, Tiles};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
@@ -127,6 +127,20 @@ impl Model {
     /// - `z`: `[B, C, h, w]`, any dtype and device; returns `[B, 3, f·h, f·w]` f32
     pub fn decode(&self, z: &Tensor) -> Tensor {
         tch::no_grad(|| self.first_stage().decode(&self.place(z)).to_kind(Kind::Float))
+    }
+
+    /// [`Model::decode`] in tiles of `side` pixels, in the memory that one of them takes beside the picture.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the factor of the first stage does not divide `side`.
+    pub fn decode_tiled(&self, z: &Tensor, side: i64) -> Result<Tensor> {
+        let first_stage = self.first_stage();
+        first_stage
+            .check_image_size([side, side])
+            .map_err(|error| Error::invalid(format!("tile: {error}")))?;
+        let (side, size) = (side / first_stage.factor(), z.size());
+        let tiles = Tiles::new([size[2], size[3]], side, side / 4);
+        Ok(tch::no_grad(|| first_stage.decode_tiled(&self.place(z), &tiles).to_kind(Kind::Float)))
     }
 
     fn place(&self, x: &Tensor) -> Tensor {

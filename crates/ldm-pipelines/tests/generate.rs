@@ -63,6 +63,22 @@ fn a_picture_does_not_depend_on_its_batch() {
 }
 
 #[test]
+fn a_picture_does_not_depend_on_how_many_threads_draw_it() {
+    let model = model();
+    let before = ldm_libtorch::threads();
+    for sampler in [DDIM, SamplerConfig::Ddim { eta: 1. }, "dpmpp_2m_sde".parse().unwrap()] {
+        let how = Sampling { size: Some([32, 48]), ..sampling(sampler, 10, 3.) };
+        let [one, four] = [1, 4].map(|threads| {
+            ldm_libtorch::set_threads(threads);
+            let made = generate(&model, &Prompt::class(&[1, 2]), None, &[7, 8], &how, None, &mut |_| {});
+            made.unwrap().latents
+        });
+        assert_close("latents", &four, &one, 1e-5);
+    }
+    ldm_libtorch::set_threads(before);
+}
+
+#[test]
 fn guidance_is_ho_and_salimans() {
     let model = model();
     let (x, cond) = {

@@ -66,6 +66,9 @@ pub(crate) struct DecodeArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+    /// Decode large latents in overlapping tiles of so many pixels a side, in the memory of one.
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) tile: Option<i64>,
     /// Where the pixels go as well: safetensors, tensor `pixels` [B, 3, H, W] in [-1, 1], not clamped.
     #[arg(long)]
     pub(crate) save_pixels: Option<PathBuf>,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use ldm_core::image;
 use ldm_core::weights::{self, Checkpoint};
 use tch::Tensor;
@@ -26,7 +26,12 @@ pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
     output::all_free(&folder, size[0] as usize, args.output.force)?;
     let mut pixels = Vec::new();
     for index in 0..size[0] {
-        let decoded = model.decode(&latents.narrow(0, index, 1)).to_device(tch::Device::Cpu);
+        let latent = latents.narrow(0, index, 1);
+        let decoded = match args.tile {
+            None => model.decode(&latent),
+            Some(side) => model.decode_tiled(&latent, side).context("--tile")?,
+        };
+        let decoded = decoded.to_device(tch::Device::Cpu);
         if decoded.isfinite().all().int64_value(&[]) == 0 {
             bail!(
                 "{}: latent {index} decodes to values that are no numbers: try --dtype f32",
