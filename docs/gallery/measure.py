@@ -58,7 +58,7 @@ def sheet(path, rows, scale=2, side=SIDE):
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
             canvas.paste(picture.convert("RGB"), (2 + x * (side + 2), 2 + y * (side + 2)))
-    canvas.resize((wide * scale, high * scale), Image.NEAREST).save(path, quality=85, subsampling=0)
+    canvas.resize((wide * scale, high * scale), Image.NEAREST).save(path, quality=80, subsampling=0)
 
 
 def photos(data):
@@ -70,20 +70,22 @@ def upscale(data, out, work):
     rows, figures, wanted = [], [], photos(data)
     for index, photo in enumerate(wanted):
         photo.save(work / f"{index:03}.png")
-    ldm("reconstruct", *sorted(work.glob("???.png")), "--model", "runs/photos-first-stage-64", "--out", work / "back", "--force",
-        "--threads", 1)
-    backs = sorted((work / "back").glob("*.png"))
+    ldm("reconstruct", *sorted(work.glob("???.png")), "--model", "runs/photos-first-stage-64", "--out", work / "back",
+        "--force", "--threads", 1)
+    backs = sorted((work / "back").glob("0*.png"))
     for index, (photo, back) in enumerate(zip(wanted, backs, strict=True)):
         small = photo.resize((SIDE // 4, SIDE // 4), Image.BICUBIC)
         small.save(work / "small.png")
-        asked("upscale", work / "small.png", "--model", "runs/photos-super-resolution", "--out", work / "large", "--seed", index)
+        asked("upscale", work / "small.png", "--model", "runs/photos-super-resolution", "--out", work / "large",
+              "--seed", index)
         made, back = Image.open(work / "large/00000.png").copy(), Image.open(back).copy()
         plain = small.resize((SIDE, SIDE), Image.BICUBIC)
         figures.append([psnr(photo, each) for each in (plain, made, back)])
         rows.append([plain, made, back, photo])
     plain, made, back = np.mean(figures, 0)
-    print(f"upscale: {len(rows)} photographs: bicubic {plain:.2f} dB, the model {made:.2f} dB, the first stage alone {back:.2f} dB")
-    sheet(out / "upscale.jpg", list(zip(*rows[:12])))
+    print(f"upscale: {len(rows)} photographs: bicubic {plain:.2f} dB, the model {made:.2f} dB, "
+          f"the first stage alone {back:.2f} dB")
+    sheet(out / "upscale.jpg", list(zip(*rows[:8])))
 
 
 def inpaint(data, out, work):
@@ -95,8 +97,8 @@ def inpaint(data, out, work):
             mask[y : y + h, x : x + w] = True
         photo.save(work / "photo.png")
         Image.fromarray(np.uint8(mask) * 255).save(work / "mask.png")
-        asked("inpaint", work / "photo.png", work / "mask.png", "--model", "runs/photos-inpainting", "--out", work / "filled",
-              "--seed", index)
+        asked("inpaint", work / "photo.png", work / "mask.png", "--model", "runs/photos-inpainting",
+              "--out", work / "filled", "--seed", index)
         made, before = Image.open(work / "filled/00000.png").copy(), np.asarray(photo)
         assert (np.asarray(made)[~mask] == before[~mask]).all(), "what is not to be filled has changed"
         mean = before.copy()
@@ -106,8 +108,9 @@ def inpaint(data, out, work):
         hole[mask] = 0
         rows.append([Image.fromarray(hole), made, photo])
     mean, made = np.mean(figures, 0)
-    print(f"inpaint: {len(rows)} photographs, all else to the byte: filled with the mean {mean:.2f} dB, by the model {made:.2f} dB")
-    sheet(out / "inpaint.jpg", list(zip(*rows[:12])))
+    print(f"inpaint: {len(rows)} photographs, all else to the byte: filled with the mean {mean:.2f} dB, "
+          f"by the model {made:.2f} dB")
+    sheet(out / "inpaint.jpg", list(zip(*rows[:8])))
 
 
 def semantic(data, out, work):
@@ -129,17 +132,20 @@ def semantic(data, out, work):
     # Does a picture belong to its map? The spread of its colours within classes, against that under other maps.
     def spread(picture, labels):
         picture, labels = np.asarray(picture, float), np.asarray(labels)
-        return sum(((picture[labels == c] - picture[labels == c].mean(0)) ** 2).sum() for c in np.unique(labels)) / picture.size
-    for index, picture in enumerate(made):
-        right.append(spread(picture, maps[index]))
-        shuffled += [spread(picture, maps[other]) for other in range(len(maps)) if other != index]
-    print(f"semantic2img: {len(rows)} maps: variance of colours within the classes of the own map {np.mean(right):.0f}, of other maps {np.mean(shuffled):.0f}")
-    sheet(out / "semantic2img.jpg", list(zip(*rows[:12])))
+        parts = [picture[labels == each] for each in np.unique(labels)]
+        return sum(((part - part.mean(0)) ** 2).sum() for part in parts) / picture.size
+    for which in made, pictures:
+        right.append(np.mean([spread(picture, maps[k]) for k, picture in enumerate(which)]))
+        shuffled.append(np.mean([spread(p, m) for i, p in enumerate(which) for j, m in enumerate(maps) if i != j]))
+    print(f"semantic2img: {len(rows)} maps: variance of colours within the classes of the own map {right[0]:.0f}, "
+          f"of other maps {shuffled[0]:.0f}; photographs {right[1]:.0f} and {shuffled[1]:.0f}")
+    sheet(out / "semantic2img.jpg", list(zip(*rows[:8])))
 
 
 def layout(data, out, work):
     document = json.loads((data / "boxes/aquarium_val.json").read_text())
-    images = [each for each in document["images"] if any(box["image_id"] == each["id"] for box in document["annotations"])][::2]
+    with_boxes = {box["image_id"] for box in document["annotations"]}
+    images = [each for each in document["images"] if each["id"] in with_boxes][::2]
     rows, photos, made = [], [], []
     for index, each in enumerate(images):
         name = each["file_name"]
@@ -166,9 +172,10 @@ def layout(data, out, work):
     count = len(images)
     other = [(made[i], images[j]) for i in range(count) for j in range(count) if i != j]
     real = [(photos[i], images[j]) for i in range(count) for j in range(count) if i != j]
-    print(f"layout2img: {count} layouts: inside of the boxes and outside are {mean(zip(made, images)):.1f} apart in colour, with "
-          f"another picture's boxes {mean(other):.1f}; photographs {mean(zip(photos, images)):.1f} and {mean(real):.1f}")
-    sheet(out / "layout2img.jpg", list(zip(*rows[:12])))
+    print(f"layout2img: {count} layouts: inside of the boxes and outside are {mean(zip(made, images)):.1f} apart in colour, "
+          f"with another picture's boxes {mean(other):.1f}; photographs {mean(zip(photos, images)):.1f} and "
+          f"{mean(real):.1f}")
+    sheet(out / "layout2img.jpg", list(zip(*rows[:8])))
 
 
 def places(image, document):
@@ -218,8 +225,8 @@ def text(data, out, work):
         own, count = np.diag(gap).mean(), len(gap)
         print(f"txt2img: {count} captions {name}: 8 x 8 pixels are {own:.1f} from those of the emoji of the caption, "
               f"{(gap.sum() - np.trace(gap)) / count / (count - 1):.1f} from those of others")
-        print("  shown:", "; ".join(captions[:12]))
-        rows += [real[:12], made[:12]]
+        print("  shown:", "; ".join(captions[:10]))
+        rows += [real[:10], made[:10]]
     sheet(out / "txt2img.jpg", rows)
 
 
@@ -252,7 +259,7 @@ def first_stages(data, out, work):
         for which in "plain", "gan":
             ldm("reconstruct", *sorted(work.glob("???.png")), "--model", f"runs/photos-f4-{kind}-{which}", "--out",
                 work / "back", "--force", "--threads", 1)
-            for row, path in zip(rows, sorted((work / "back").glob("*.png"))):
+            for row, path in zip(rows, sorted((work / "back").glob("0*.png"))):
                 row.append(Image.open(path).copy())
     sheet(out / "first-stages.jpg", list(zip(*rows)), scale=1, side=128)
 

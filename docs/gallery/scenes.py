@@ -31,18 +31,21 @@ SIDE = 32
 # crates/ldm-data/src/scenes/words.rs and paint.rs
 SHAPES = "circle square triangle star heart ring cross diamond moon arrow".split()
 COLOURS = {
-    "red": (218, 40, 40), "orange": (247, 132, 20), "yellow": (250, 212, 30), "green": (34, 156, 72), "blue": (40, 98, 232),
-    "purple": (136, 58, 196), "pink": (244, 126, 182), "brown": (128, 78, 44), "black": (26, 26, 30), "white": (250, 250, 250),
+    "red": (218, 40, 40), "orange": (247, 132, 20), "yellow": (250, 212, 30), "green": (34, 156, 72),
+    "blue": (40, 98, 232), "purple": (136, 58, 196), "pink": (244, 126, 182), "brown": (128, 78, 44),
+    "black": (26, 26, 30), "white": (250, 250, 250),
 }
 GROUNDS = {
-    "cream": (250, 238, 210), "mint": (192, 230, 208), "sky": (184, 216, 242), "lilac": (216, 204, 240), "slate": (92, 106, 124),
-    "navy": (26, 34, 72),
+    "cream": (250, 238, 210), "mint": (192, 230, 208), "sky": (184, 216, 242), "lilac": (216, 204, 240),
+    "slate": (92, 106, 124), "navy": (26, 34, 72),
 }
 PLACES = ["at the top left", "at the top", "at the top right", "on the left", "in the center", "on the right",
           "at the bottom left", "at the bottom", "at the bottom right"]
 # crates/ldm-data/src/sheet.rs: class 0 is the ground, and from 10 on the colours are half as bright.
-SHEET = np.array([(30, 118, 179), (255, 126, 13), (43, 159, 43), (213, 38, 39), (147, 102, 188), (139, 85, 74), (226, 118, 193),
-                  (126, 126, 126), (187, 188, 33), (22, 189, 206), (15, 59, 89)], float)
+SHEET = np.array([
+    (30, 118, 179), (255, 126, 13), (43, 159, 43), (213, 38, 39), (147, 102, 188), (139, 85, 74), (226, 118, 193),
+    (126, 126, 126), (187, 188, 33), (22, 189, 206), (15, 59, 89),
+], float)
 
 
 def blend(a, b, share):
@@ -136,11 +139,12 @@ def ldm(*words):
 
 
 def scenes(work, count, size=SIDE, **params):
-    """Pictures and label maps of a set, out of the contact sheet of `ldm data preview`; and the captions of its first eight."""
+    """Pictures and label maps of a set, out of the contact sheet of `ldm data preview`, and the set's first captions."""
     params = {"size": size, "count": count, **params}
     config = {
         "model": {"target": "kl", "params": {"embed_dim": 4, "ddconfig": {
-            "z_channels": 4, "resolution": 32, "in_channels": 3, "out_ch": 3, "ch": 32, "num_res_blocks": 1, "attn_resolutions": []}}},
+            "z_channels": 4, "resolution": 32, "in_channels": 3, "out_ch": 3, "ch": 32, "num_res_blocks": 1,
+            "attn_resolutions": []}}},
         "data": {"target": "data_module", "params": {"batch_size": 1, "train": {"target": "scenes", "params": params}}},
         "train": {"steps": 1, "learning_rate": 1e-3},
     }
@@ -223,9 +227,7 @@ def through_first_stage(pictures, work):
         picture.save(work / f"true-{k:03}.png")
     ldm("reconstruct", *[work / f"true-{k:03}.png" for k in range(len(pictures))], "--model", RUNS / "scenes-first-stage",
         "--out", work / "back", "--force", "--threads", 1)
-    made = sorted((work / "back").glob("*.png"))
-    assert len(made) == len(pictures)
-    return [Image.open(each).copy() for each in made]
+    return [Image.open(work / f"back/{k:05}.png").copy() for k in range(len(pictures))]
 
 
 def instrument(out, work, outlines):
@@ -249,8 +251,9 @@ def instrument(out, work, outlines):
                 _, mask, seen = read(picture, outlines)
                 masks.append(iou(mask, labels > 0))
                 shapes += matched(seen, boxes(labels))
-            print(f"  {COUNT} scenes of {objects[0]} to {objects[1]}, smallest {smallest}, {name}: masks overlap by {np.mean(masks):.3f}, "
-                  f"boxes by {np.mean([each[0] for each in shapes]):.3f}, shapes right {100 * np.mean([each[1] for each in shapes]):.0f} %")
+            overlap, right = np.array(shapes, float).T
+            print(f"  {COUNT} scenes of {objects[0]} to {objects[1]}, smallest {smallest}, {name}: masks overlap by "
+                  f"{np.mean(masks):.3f}, boxes by {overlap.mean():.3f}, shapes right {100 * right.mean():.0f} %")
 
 
 def boxes(labels):
@@ -260,8 +263,8 @@ def boxes(labels):
         parts, _ = ndimage.label(labels == label, np.ones((3, 3)))
         for number, (high, wide) in enumerate(ndimage.find_objects(parts), 1):
             if (parts == number).sum() >= (side / 16) ** 2:
-                box = [wide.start / side, high.start / side, (wide.stop - wide.start) / side, (high.stop - high.start) / side]
-                found.append((SHAPES[label - 1], box))
+                box = wide.start, high.start, wide.stop - wide.start, high.stop - high.start
+                found.append((SHAPES[label - 1], [each / side for each in box]))
     return found
 
 
@@ -279,21 +282,23 @@ def text(out, work, outlines):
     captions = compose(COUNT)
     (work / "prompts.txt").write_text("\n".join(captions))
     for scale in (1, 3, 5):
-        ldm("txt2img", "--prompts-from", work / "prompts.txt", "--model", RUNS / "scenes-text", "--out", work / "text", "--force",
-            "--guidance-scale", scale, "--eta", 1, "--batch-size", 25, "--threads", 1)
+        ldm("txt2img", "--prompts-from", work / "prompts.txt", "--model", RUNS / "scenes-text", "--out", work / "text",
+            "--force", "--guidance-scale", scale, "--eta", 1, "--batch-size", 25, "--threads", 1)
         made = [Image.open(work / f"text/{k:05}.png").copy() for k in range(COUNT)]
         print(f"text: {COUNT} captions, guidance {scale}")
         right = count_words(made, captions, outlines)
         for what, words, column in ("colour", COLOURS, 0), ("shape", SHAPES, 1):
-            of = {word: [row[column] for row, caption in zip(right, captions) if words_of(caption)[column] == word] for word in words}
-            print(f"    {what}: " + ", ".join(f"{word} {100 * np.mean(each):.0f}" for word, each in of.items() if each))
+            asked = np.array([words_of(caption)[column] for caption in captions])
+            of = {word: 100 * right[asked == word, column].mean() for word in words if (asked == word).any()}
+            print(f"    {what}: " + ", ".join(f"{word} {share:.0f}" for word, share in of.items()))
         if scale == 3:
             sheet(out / "scenes-text.png", [made[k : k + 10] for k in range(0, COUNT, 10)])
 
 
 def layout(out, work, outlines):
     rows, pairs, others, counts = [], [], [], []
-    layouts = [boxes(labels) for _, labels in scenes(work, COUNT, 128, objects=[1, 2], smallest="medium", split="validation")[0]]
+    found, _ = scenes(work, COUNT, 128, objects=[1, 2], smallest="medium", split="validation")
+    layouts = [boxes(labels) for _, labels in found]
     pictures = []
     for index, asked in enumerate(layouts):
         (work / "layout.json").write_text(json.dumps({"boxes": [{"label": shape, "box": box} for shape, box in asked]}))
@@ -306,7 +311,9 @@ def layout(out, work, outlines):
         counts.append(len(seen) == len(asked))
         drawn = Image.new("RGB", (SIDE, SIDE), "white")
         for shape, (x, y, w, h) in asked:
-            outline = Image.fromarray(outlines[shape][0]).resize((max(round(w * SIDE), 1), max(round(h * SIDE), 1)))
+            drawn_shape = outlines[shape][0]
+            high, wide = ndimage.find_objects(drawn_shape.astype(int))[0]
+            outline = Image.fromarray(drawn_shape[high, wide]).resize((max(round(w * SIDE), 1), max(round(h * SIDE), 1)))
             drawn.paste((150, 150, 150), (round(x * SIDE), round(y * SIDE)), outline)
         rows.append([drawn, pictures[-1]])
     overlap, right = np.array(pairs, float).T
@@ -330,7 +337,8 @@ def semantic(out, work, outlines):
         other.append(iou(mask, found[index - 1][1] > 0))
         pairs += matched(seen, boxes(labels))
         rows.append([Image.fromarray(shown[labels]), made])
-    print(f"semantic: {COUNT} maps: read-back masks overlap the map by {np.mean(own):.3f} (another map {np.mean(other):.3f}), "
+    print(f"semantic: {COUNT} maps: read-back masks overlap the map by {np.mean(own):.3f} (another map "
+          f"{np.mean(other):.3f}), "
           f"shape right {100 * np.mean([each[1] for each in pairs]):.0f} %")
     sheet(out / "scenes-semantic.png", [*zip(*rows[:14]), *zip(*rows[14:28])])
 
