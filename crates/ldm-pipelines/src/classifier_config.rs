@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ldm_core::config::Value;
 use ldm_core::{Error, Result};
-use ldm_unet::{EncoderUNetConfig, Pool, UNetConfig};
+use ldm_unet::{EncoderUNetConfig, Pool};
 use serde::{Deserialize, Serialize};
 
 use crate::{LatentDiffusionConfig, ModelConfig, ModelSource};
@@ -103,12 +103,15 @@ impl ClassifierConfig {
         self.check()?;
         match &self.classifier_config {
             Some(network) => Ok(network.clone()),
-            None => Ok(self.like(self.diffusion()?.1.unet())),
+            None => {
+                let (_, diffusion) = self.diffusion()?;
+                let pool = self.pool.unwrap_or(Pool::Attention);
+                let mut network = EncoderUNetConfig::for_classifier(diffusion.unet(), self.num_classes, pool);
+                // The reference's U-Nets must say it, ours need not.
+                network.image_size.get_or_insert([diffusion.image_size; 2]);
+                Ok(network)
+            }
         }
-    }
-
-    fn like(&self, unet: &UNetConfig) -> EncoderUNetConfig {
-        EncoderUNetConfig::for_classifier(unet, self.num_classes, self.pool.unwrap_or(Pool::Attention))
     }
 
     /// The diffusion model whose noisy latents are classified, found and not built.

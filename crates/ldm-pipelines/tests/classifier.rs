@@ -348,7 +348,10 @@ fn the_network_is_the_diffusion_models_with_a_pool() {
     let tiny = TINY.replace("num_heads: 2", "num_head_channels: 16");
     std::fs::write(folder.path().join("run/model/config.yaml"), &tiny).unwrap();
     let own: LatentDiffusionConfig = model.config.clone();
-    let expected = |pool| ldm_unet::EncoderUNetConfig::for_classifier(own.unet(), 7, pool);
+    let expected = |pool| {
+        let like = ldm_unet::EncoderUNetConfig::for_classifier(own.unet(), 7, pool);
+        ldm_unet::EncoderUNetConfig { image_size: Some([8, 8]), ..like }
+    };
 
     let run = folder.path().join("run");
     let params = format!("num_classes: 7, diffusion_path: {}", run.display());

@@ -202,8 +202,18 @@ fn two() -> usize {
 }
 
 /// Keys whose values are files or folders.
-const PATH_KEYS: [&str; 8] =
-    ["path", "ckpt_path", "split", "exclude", "remap", "annotations", "file", "classes_file"];
+const PATH_KEYS: [&str; 10] = [
+    "path",
+    "ckpt_path",
+    "diffusion_path",
+    "diffusion_ckpt_path",
+    "split",
+    "exclude",
+    "remap",
+    "annotations",
+    "file",
+    "classes_file",
+];
 
 impl RunConfig {
     /// Reads a config file with `overrides` (`a.b.c=value`).
@@ -245,6 +255,16 @@ impl RunConfig {
         let model = ModelFile::parse(&resolved, path, &[])?;
         if tree["train"].get("optimizer").is_none() && has_discriminator(&model.model) {
             typed.train.optimizer = AdamWConfig::adversarial();
+        }
+        if let ModelConfig::Classifier(classifier) = &model.model
+            && let Some(decay) = classifier.weight_decay
+        {
+            let given = tree["train"].get("optimizer").is_some_and(|given| given.get("weight_decay").is_some());
+            if given && typed.train.optimizer.weight_decay != decay {
+                let why = "model.params.weight_decay and train.optimizer.weight_decay say the same: give one";
+                return Err(Error::config(path, why));
+            }
+            typed.train.optimizer.weight_decay = decay;
         }
         let DataConfig::DataModule(data) = typed.data;
         tree["train"] = serde_yaml::to_value(&typed.train).expect("plain numbers and words");
@@ -328,11 +348,31 @@ impl RunConfig {
         config::to_text(&self.tree)
     }
 
-    /// The text of the model alone, for the folder that is handed on; `ckpt_path`s are left out, since the weights
-    /// are all in the file beside.
+    /// Says in a classifier's config what it is made of, where that is its diffusion model's to say: a run can be read
+    /// without that model.
+    ///
+    /// # Errors
+    /// As [`ClassifierConfig::network`](ldm_pipelines::ClassifierConfig::network).
+    pub fn complete(mut self) -> Result<Self> {
+        if let ModelConfig::Classifier(classifier) = &mut self.model {
+            let network = classifier.network().map_err(|error| match error {
+                Error::Invalid(why) => Error::config(&self.path, format!("model.params.{why}")),
+                other => other,
+            })?;
+            let tree = serde_yaml::to_value(&network).expect("plain numbers and words");
+            self.tree["model"]["params"]["classifier_config"] = tree;
+            classifier.classifier_config = Some(network);
+        }
+        Ok(self)
+    }
+
+    /// The text of the model alone, for the folder that is handed on; paths of weights are left out, since they are all
+    /// in the file beside.
     pub fn model_text(&self) -> String {
         let mut model = self.tree["model"].clone();
-        drop_key(&mut model, "ckpt_path");
+        for key in ["ckpt_path", "diffusion_path", "diffusion_ckpt_path"] {
+            drop_key(&mut model, key);
+        }
         let mut tree = serde_yaml::Mapping::new();
         tree.insert("model".into(), model);
         config::to_text(&Value::Mapping(tree))
