@@ -40,6 +40,11 @@ pub(crate) trait Subject {
     /// The lines of `parameters` before the one that begins with `Steps`, each with its end.
     fn heading(&self, picture: usize) -> String;
 
+    /// What the last line of `parameters` says beside: `, KEY: VALUE` each.
+    fn parameters(&self) -> String {
+        String::new()
+    }
+
     /// What a JSON line says of it.
     fn json(&self, picture: usize) -> Map<String, Value>;
 }
@@ -126,7 +131,8 @@ impl<'a> Making<'a> {
             for (index, seed) in seeds.iter().enumerate() {
                 let number = start + index;
                 let text = subject.heading(number)
-                    + &parameters(*seed, &sampling, &images, subject.init(), args, named);
+                    + &parameters(*seed, &sampling, &images, subject.init(), args, named)
+                    + &subject.parameters();
                 let path = output::picture(&self.folder, number);
                 image::write_png(&path, &images.get(index as i64), &[("parameters", &text)])?;
                 if args.json {

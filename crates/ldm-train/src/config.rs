@@ -259,7 +259,8 @@ impl RunConfig {
         if let ModelConfig::Classifier(classifier) = &model.model
             && let Some(decay) = classifier.weight_decay
         {
-            let given = tree["train"].get("optimizer").is_some_and(|given| given.get("weight_decay").is_some());
+            let given =
+                tree["train"].get("optimizer").is_some_and(|given| given.get("weight_decay").is_some());
             if given && typed.train.optimizer.weight_decay != decay {
                 let why = "model.params.weight_decay and train.optimizer.weight_decay say the same: give one";
                 return Err(Error::config(path, why));
