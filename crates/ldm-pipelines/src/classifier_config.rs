@@ -101,17 +101,15 @@ impl ClassifierConfig {
     /// As [`ClassifierConfig::check`] and [`ClassifierConfig::diffusion`].
     pub fn network(&self) -> Result<EncoderUNetConfig> {
         self.check()?;
-        match &self.classifier_config {
-            Some(network) => Ok(network.clone()),
-            None => {
-                let (_, diffusion) = self.diffusion()?;
-                let pool = self.pool.unwrap_or(Pool::Attention);
-                let mut network = EncoderUNetConfig::for_classifier(diffusion.unet(), self.num_classes, pool);
-                // The reference's U-Nets must say it, ours need not.
-                network.image_size.get_or_insert([diffusion.image_size; 2]);
-                Ok(network)
-            }
+        if let Some(network) = &self.classifier_config {
+            return Ok(network.clone());
         }
+        let (_, diffusion) = self.diffusion()?;
+        let pool = self.pool.unwrap_or(Pool::Attention);
+        let mut network = EncoderUNetConfig::for_classifier(diffusion.unet(), self.num_classes, pool);
+        // The reference's U-Nets must say it, ours need not.
+        network.image_size.get_or_insert([diffusion.image_size; 2]);
+        Ok(network)
     }
 
     /// The diffusion model whose noisy latents are classified, found and not built.

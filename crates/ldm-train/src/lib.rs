@@ -11,6 +11,7 @@ mod autoencoder;
 mod cache_latents;
 mod classifier;
 mod config;
+mod config_paths;
 mod diffusion;
 mod ema;
 mod event;

@@ -109,9 +109,15 @@ fn run(trainer: &mut Trainer) -> BTreeMap<String, f64> {
 fn diffusion(folder: &Path) -> (PathBuf, String) {
     let [first, second] = ["first-stage", "diffusion"].map(|name| folder.join(name));
     run(&mut create(FIRST_STAGE, &[], &first).unwrap());
-    run(&mut create(&DIFFUSION.replace("FIRST", &first.to_string_lossy()), &[], &second).unwrap());
+    let text = DIFFUSION.replace("FIRST", &first.to_string_lossy());
+    run(&mut create(&text, &[&cache(folder)], &second).unwrap());
     let text = CLASSIFIER.replace("DIFFUSION", &second.to_string_lossy());
     (second, text)
+}
+
+/// Where the diffusion model keeps its latents.
+fn cache(folder: &Path) -> String {
+    format!("train.cache_latents={}", folder.join("latents.safetensors").display())
 }
 
 fn files(run: &Path) -> Vec<(String, Vec<u8>)> {
@@ -216,10 +222,12 @@ fn held_back_pictures_are_judged_by_the_references_names() {
     let folder = tempfile::tempdir().unwrap();
     let (_, text) = diffusion(folder.path());
     let root = folder.path().join("run");
-    let overrides = ["train.steps=2", "model.params.weight_decay=0.3"];
+    let cache = cache(folder.path());
+    let overrides = ["train.steps=2", "model.params.weight_decay=0.3", &cache];
     let mut trainer = create(&text, &overrides, &root).unwrap();
     let mut found = BTreeMap::new();
     let observe = &mut |event: Event| {
+        assert!(!matches!(event, Event::Caching { .. }), "the diffusion model's cache serves");
         if let Event::Validated(numbers) = event {
             found.clone_from(numbers);
         }
