@@ -34,7 +34,8 @@ fn stages(criterion: &mut Criterion) {
         sampler: SamplerConfig::Ddim { eta: 0. },
         spacing: Spacing::Uniform,
         steps: 10,
-        guidance_scale: 2.,
+        guidance: 2_f64.into(),
+        tile: None,
         size: None,
     };
 

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
+mod classifier;
 mod commands;
 mod interrupt;
 mod launch;

@@ -41,6 +41,11 @@ pub(crate) trait Subject {
     /// The lines of `parameters` before the one that begins with `Steps`, each with its end.
     fn heading(&self, picture: usize) -> String;
 
+    /// What the last line of `parameters` says beside: `, KEY: VALUE` each.
+    fn parameters(&self) -> String {
+        String::new()
+    }
+
     /// What a JSON line says of it.
     fn json(&self, picture: usize) -> Map<String, Value>;
 }
@@ -171,7 +176,9 @@ impl<'a> Making<'a> {
                     init: subject.init(),
                     variation: variation.as_ref().map(|to| (to.seeds[index], to.shares[index])),
                 };
-                let text = subject.heading(number) + &sampling::parameters(&how, &sampling, args, named);
+                let text = subject.heading(number)
+                    + &sampling::parameters(&how, &sampling, args, named)
+                    + &subject.parameters();
                 let path = output::picture(&self.folder, number);
                 files::write_bytes(&path, &image::png(&marked[index], &[("parameters", &text)]))?;
                 if args.json {

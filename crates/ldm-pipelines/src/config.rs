@@ -8,7 +8,7 @@ use ldm_core::{Error, Result};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
-use crate::LatentDiffusionConfig;
+use crate::{ClassifierConfig, LatentDiffusionConfig};
 
 /// `model` of a config file. Unknown fields beside `target` and `params` are refused by [`ModelFile::parse`], which
 /// reads them a second time: `base_learning_rate` sits there, and a tagged enum would refuse it too.
@@ -33,6 +33,12 @@ pub enum ModelConfig {
         alias = "ldm.models.autoencoder.VQModelInterface"
     )]
     Vq(VqConfig),
+    /// A classifier of a diffusion model's noisy latents.
+    #[serde(
+        rename = "noisy_latent_classifier",
+        alias = "ldm.models.diffusion.classifier.NoisyLatentImageClassifier"
+    )]
+    Classifier(Box<ClassifierConfig>),
 }
 
 impl ModelConfig {
@@ -41,7 +47,7 @@ impl ModelConfig {
         match self {
             Self::Kl(config) => Some(FirstStageConfig::Kl(config.clone())),
             Self::Vq(config) => Some(FirstStageConfig::Vq(config.clone())),
-            Self::LatentDiffusion(_) => None,
+            Self::LatentDiffusion(_) | Self::Classifier(_) => None,
         }
     }
 
@@ -66,6 +72,7 @@ impl ModelConfig {
         match self {
             Self::Kl(config) => paths.extend(kl(config)),
             Self::Vq(config) => paths.extend(vq(config)),
+            Self::Classifier(config) => paths.extend(config.paths()),
             Self::LatentDiffusion(config) => {
                 paths.push(&mut config.ckpt_path);
                 match &mut config.first_stage_config {
@@ -104,7 +111,7 @@ pub struct ModelFile {
 impl ModelFile {
     /// Reads a config file, with `overrides` as `a.b.c=value`.
     ///
-    /// The paths in it (`ckpt_path`, `remap`) are looked up beside the file first, then in the current folder.
+    /// The paths in it (`ckpt_path`, `remap`, `diffusion_path`) are looked up beside the file first, then in the current folder.
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Config`] with the key, what was expected, and the line.

@@ -41,7 +41,7 @@ pub struct Generated {
 ///
 /// Picture `i` starts from what `torch.Generator("cpu").manual_seed(seeds[i])` draws, or where `init` says, and takes its
 /// further noise from the same generator: it does not depend on the batch it is in. With a guidance scale other than 1 the model is guided away from `negative`, or from the prompt that
-/// says nothing. A picture to begin at, or in the prompt, decides the size where none is asked for. `observe` sees every step.
+/// says nothing; a classifier of [`LatentDiffusion::guide_by`] leads it to the prompt's class. A picture to begin at, or in the prompt, decides the size where none is asked for. `observe` sees every step.
 ///
 /// # Errors
 /// [`Error::Invalid`] when the size does not fit the model or the prompt's picture, the sampler cannot take so many
@@ -70,6 +70,8 @@ pub fn generate<'a>(
     let sampler = sampling.sampler.build(&model.schedule)?;
     let mut noise = Seeded::new(seeds.iter().copied());
     let size = [count, shape[0], shape[1], shape[2]];
+    let led =
+        model.classifier.as_ref().map(|by| Ok::<_, Error>((by, by.labels(prompt, size)?))).transpose()?;
     let begun = init.begin(model, size, sampling, &levels, &mut noise)?;
     model.lay_out();
     tch::no_grad(|| {
@@ -85,6 +87,10 @@ pub fn generate<'a>(
                 Some(bounds) => bounds.hold(denoiser, walk),
                 None => walk(denoiser),
             }
+        };
+        let run = |denoiser: &dyn Denoiser| match &led {
+            Some((by, labels)) => by.lead(labels, denoiser, run),
+            None => run(denoiser),
         };
         let mut network = Network::new(&model.unet, model.parameterization);
         if let Some(tiling) = &tiling {

@@ -12,7 +12,7 @@ use ldm_unet::UNet;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::{DiffusersScheduler, LatentDiffusionConfig, fit, recognise_schedule};
+use crate::{ClassifierGuidance, DiffusersScheduler, LatentDiffusionConfig, fit, recognise_schedule};
 
 /// The buffers a CompVis checkpoint holds at its root, which follow from the config.
 pub const SCHEDULE_BUFFERS: [&str; 12] = [
@@ -62,6 +62,8 @@ pub struct LatentDiffusion {
     pub label_classes: Vec<String>,
     /// What a diffusers folder says of sampling.
     pub scheduler: Option<DiffusersScheduler>,
+    /// What leads its samples to a class, see [`LatentDiffusion::guide_by`].
+    pub(crate) classifier: Option<ClassifierGuidance>,
     /// What the model was built from.
     pub config: LatentDiffusionConfig,
 }
@@ -112,6 +114,7 @@ impl LatentDiffusion {
             box_classes: Vec::new(),
             label_classes: Vec::new(),
             scheduler: None,
+            classifier: None,
             config: config.clone(),
         };
         fit::check(config, model.first_stage.latent_channels())?;

@@ -2,9 +2,12 @@
 //!
 //! [`LatentDiffusion`] owns a first stage, a U-Net, a conditioner and a noise schedule, built from a config and
 //! loaded strictly; [`generate`] samples from it. [`Model::open`] takes what people have: a run directory, a model
-//! folder, a diffusers folder, or a checkpoint file, with its config or without; [`convert`] makes one of another. Nothing
-//! here knows that training exists.
+//! folder, a diffusers folder, or a checkpoint file, with its config or without; [`convert`] makes one of another. A
+//! [`Classifier`] of noisy latents leads what is sampled to a class. Nothing here knows that training exists.
 
+mod classifier;
+mod classifier_config;
+mod classifier_guided;
 mod component;
 mod condition;
 mod config;
@@ -30,6 +33,9 @@ mod source;
 mod tiling;
 mod tokenizer;
 
+pub use classifier::Classifier;
+pub use classifier_config::ClassifierConfig;
+pub use classifier_guided::{ClassifierGuidance, ClassifierGuided, LogProbability};
 pub use config::{ModelConfig, ModelFile};
 pub use convert::{Converting, Target, convert};
 pub use diffusers_scheduler::{Bounds, DiffusersScheduler};

@@ -84,7 +84,8 @@ impl Model {
     /// Builds what `config` describes and loads it strictly.
     ///
     /// # Errors
-    /// As [`LatentDiffusion::load`].
+    /// As [`LatentDiffusion::load`]; [`Error::Format`] for a classifier, which [`Classifier::load`](crate::Classifier::load)
+    /// takes.
     pub fn load(
         config: &ModelConfig,
         checkpoint: Checkpoint,
@@ -96,6 +97,12 @@ impl Model {
         if let ModelConfig::LatentDiffusion(config) = config {
             let model = LatentDiffusion::load(config, checkpoint, tokenizer, ema, device, kind)?;
             return Ok(Self::Diffusion(Box::new(model)));
+        }
+        if matches!(config, ModelConfig::Classifier(_)) {
+            return Err(Error::format(
+                checkpoint.path(),
+                "a classifier of noisy latents, which guides a diffusion model and is none",
+            ));
         }
         let config = config.first_stage().expect("every other model is a first stage");
         let mut model = unfilled(|| FirstStageModel::build(&config, device, kind))?;

@@ -113,6 +113,7 @@ fn found(file: &ModelFile) -> Found {
     match &file.model {
         ModelConfig::Kl(_) => FirstStage("kl"),
         ModelConfig::Vq(_) => FirstStage("vq"),
+        ModelConfig::Classifier(_) => panic!("none was published"),
         ModelConfig::LatentDiffusion(config) => {
             config.check().unwrap();
             let shapes = Plan::new(config.unet()).unwrap().parameters();

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use tch::Kind;
 
 use crate::cache_latents::CacheLatents;
+use crate::config_paths::{drop_key, make_absolute};
 use crate::ema::EmaConfig;
 use crate::first_stage_loss::LossConfig;
 use crate::init_from::InitFrom;
@@ -201,10 +202,6 @@ fn two() -> usize {
     2
 }
 
-/// Keys whose values are files or folders.
-const PATH_KEYS: [&str; 8] =
-    ["path", "ckpt_path", "split", "exclude", "remap", "annotations", "file", "classes_file"];
-
 impl RunConfig {
     /// Reads a config file with `overrides` (`a.b.c=value`).
     ///
@@ -245,6 +242,17 @@ impl RunConfig {
         let model = ModelFile::parse(&resolved, path, &[])?;
         if tree["train"].get("optimizer").is_none() && has_discriminator(&model.model) {
             typed.train.optimizer = AdamWConfig::adversarial();
+        }
+        if let ModelConfig::Classifier(classifier) = &model.model
+            && let Some(decay) = classifier.weight_decay
+        {
+            let given =
+                tree["train"].get("optimizer").is_some_and(|given| given.get("weight_decay").is_some());
+            if given && typed.train.optimizer.weight_decay != decay {
+                let why = "model.params.weight_decay and train.optimizer.weight_decay say the same: give one";
+                return Err(Error::config(path, why));
+            }
+            typed.train.optimizer.weight_decay = decay;
         }
         let DataConfig::DataModule(data) = typed.data;
         tree["train"] = serde_yaml::to_value(&typed.train).expect("plain numbers and words");
@@ -328,11 +336,31 @@ impl RunConfig {
         config::to_text(&self.tree)
     }
 
-    /// The text of the model alone, for the folder that is handed on; `ckpt_path`s are left out, since the weights
-    /// are all in the file beside.
+    /// Says in a classifier's config what it is made of, where that is its diffusion model's to say: a run can be read
+    /// without that model.
+    ///
+    /// # Errors
+    /// As [`ClassifierConfig::network`](ldm_pipelines::ClassifierConfig::network).
+    pub fn complete(mut self) -> Result<Self> {
+        if let ModelConfig::Classifier(classifier) = &mut self.model {
+            let network = classifier.network().map_err(|error| match error {
+                Error::Invalid(why) => Error::config(&self.path, format!("model.params.{why}")),
+                other => other,
+            })?;
+            let tree = serde_yaml::to_value(&network).expect("plain numbers and words");
+            self.tree["model"]["params"]["classifier_config"] = tree;
+            classifier.classifier_config = Some(network);
+        }
+        Ok(self)
+    }
+
+    /// The text of the model alone, for the folder that is handed on; paths of weights are left out, since they are all
+    /// in the file beside.
     pub fn model_text(&self) -> String {
         let mut model = self.tree["model"].clone();
-        drop_key(&mut model, "ckpt_path");
+        for key in ["ckpt_path", "diffusion_path", "diffusion_ckpt_path"] {
+            drop_key(&mut model, key);
+        }
         let mut tree = serde_yaml::Mapping::new();
         tree.insert("model".into(), model);
         config::to_text(&Value::Mapping(tree))
@@ -348,51 +376,4 @@ impl RunConfig {
 fn has_discriminator(model: &ModelConfig) -> bool {
     let loss = model.first_stage().map(|config| LossConfig::of(&config));
     matches!(loss, Some(Ok(LossConfig::Kl(_) | LossConfig::Vq(_))))
-}
-
-/// Makes the values of [`PATH_KEYS`] absolute where they name something that exists, in `beside` or in the current
-/// folder.
-fn make_absolute(tree: &mut Value, beside: &Path) {
-    match tree {
-        Value::Mapping(mapping) => {
-            for (key, value) in mapping.iter_mut() {
-                if !key.as_str().is_some_and(|key| PATH_KEYS.contains(&key)) {
-                    make_absolute(value, beside);
-                } else if let Value::Sequence(paths) = value {
-                    for path in paths {
-                        absolute(path, beside);
-                    }
-                } else {
-                    absolute(value, beside);
-                }
-            }
-        }
-        Value::Sequence(items) => items.iter_mut().for_each(|item| make_absolute(item, beside)),
-        _ => {}
-    }
-}
-
-fn absolute(value: &mut Value, beside: &Path) {
-    if let Value::String(text) = value {
-        // A pattern of shards (`a-{000..003}.tar`) is no file itself; its folder is.
-        let (text_path, pattern) =
-            match (text.contains('{'), Path::new(&*text).parent(), Path::new(&*text).file_name()) {
-                (true, Some(folder), Some(name)) => (folder.to_path_buf(), Some(name.to_owned())),
-                _ => (PathBuf::from(&*text), None),
-            };
-        let found = [beside.join(&text_path), text_path].into_iter().find(|path| path.exists());
-        if let Some(found) = found.and_then(|path| path.canonicalize().ok()) {
-            let found = pattern.map_or(found.clone(), |name| found.join(name));
-            *text = found.to_string_lossy().into_owned();
-        }
-    }
-}
-
-fn drop_key(tree: &mut Value, key: &str) {
-    if let Value::Mapping(mapping) = tree {
-        mapping.remove(key);
-        for (_, value) in mapping.iter_mut() {
-            drop_key(value, key);
-        }
-    }
 }

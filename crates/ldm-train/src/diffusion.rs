@@ -1,6 +1,5 @@
 //! Stage two: denoise the latents of a frozen first stage.
 
-use ldm_autoencoder::Posterior;
 use ldm_conditioning::{PromptDropout, Tokenizer};
 use ldm_core::noise::PerStep;
 use ldm_core::weights::Checkpoint;
@@ -11,12 +10,13 @@ use ldm_pipelines::{
     find_tokenizer, generate,
 };
 use ldm_schedulers::{SamplerConfig, Spacing};
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Tensor};
 
 use crate::config::{SampleConfig, TrainConfig};
 use crate::init_from::InitFrom;
 use crate::latent_statistics::LatentStatistics;
 use crate::loss_weight::DiffusionLoss;
+use crate::noisy_latents::{latents, moments, spread};
 use crate::objective::{Loss, Moment, Objective, Turn, variables, with_gradients};
 use crate::told::{can_drop, sees_the_picture, told};
 
@@ -119,18 +119,6 @@ impl DiffusionObjective {
         &self.model
     }
 
-    /// Scaled latents of a batch: of its pictures, or of what an encoder said of them before.
-    fn latents(&self, batch: &Batch, noise: &mut dyn NoiseSource) -> Tensor {
-        let Some(moments) = &batch.latents else { return self.model.encode(&batch.images, noise) };
-        let moments = moments.to_device(self.model.vs().device());
-        let posterior = if moments.size()[1] == self.model.config.channels {
-            Posterior::Point(moments)
-        } else {
-            Posterior::from_moments(&moments)
-        };
-        posterior.sample(noise) * self.model.scale_factor
-    }
-
     /// Noise to be added: N(0, 1), and with offset noise another number for each channel of each sample, so that a
     /// model learns to move the mean of a picture (Guttenberg 2023, "Diffusion with Offset Noise").
     fn noise(&self, z: &Tensor, noise: &mut dyn NoiseSource) -> Tensor {
@@ -172,7 +160,7 @@ impl Objective for DiffusionObjective {
             self.model.scale_factor = 1.;
             let std = match self.overall_std {
                 Some(std) => std,
-                None => self.latents(first, noise).std(true).double_value(&[]),
+                None => latents(&self.model, first, noise).std(true).double_value(&[]),
             };
             // As the checkpoint keeps it.
             self.model.scale_factor = f64::from((1. / std) as f32);
@@ -181,7 +169,7 @@ impl Objective for DiffusionObjective {
     }
 
     fn loss(&self, _moment: Moment, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
-        let z = self.latents(batch, noise); // [B, C, h, w]
+        let z = latents(&self.model, batch, noise); // [B, C, h, w]
         let t = noise.integers(self.model.config.timesteps as i64, z.size()[0], &z);
         let eps = self.noise(&z, noise);
         let prompt = self.dropout.apply(&*self.model.conditioner, told(&self.model, batch)?, noise)?;
@@ -259,11 +247,8 @@ impl Objective for DiffusionObjective {
         for (index, batch) in batches.enumerate() {
             let batch = batch?;
             let mut noise = PerStep::new(0, 0, index as u64);
-            let z = self.latents(&batch, &mut noise);
-            let (size, steps) = (z.size()[0], self.model.config.timesteps as i64);
-            let t =
-                (Tensor::arange(size, (Kind::Int64, z.device())) * steps).divide_scalar_mode(size, "floor");
-            let t = t.to_kind(Kind::Int64);
+            let z = latents(&self.model, &batch, &mut noise);
+            let t = spread(self.model.config.timesteps, &z);
             let eps = noise.like(&z);
             let prompt = told(&self.model, &batch)?;
             each.push(tch::no_grad(|| self.errors(&z, &prompt, &t, &eps, false))?);
@@ -281,10 +266,7 @@ impl Objective for DiffusionObjective {
     }
 
     fn moments(&self, images: &Tensor) -> Option<Tensor> {
-        (!sees_the_picture(&self.model)).then(|| match self.model.posterior(images) {
-            Posterior::Gaussian { mean, logvar } => Tensor::cat(&[mean, logvar], 1).to_kind(Kind::Float),
-            Posterior::Point(point) => point.to_kind(Kind::Float),
-        })
+        (!sees_the_picture(&self.model)).then(|| moments(&self.model, images))
     }
 
     /// Samples, a row of each class in turn; of a model that is told something else, at most the batch's prompts.

@@ -284,7 +284,7 @@ pub(crate) fn open_or_make(
     observe: &mut dyn FnMut(Event),
 ) -> Result<Option<Arc<dyn Dataset>>> {
     let views = Views::of(config)?;
-    let of = MadeOf::new(&views, &objective.weights());
+    let of = MadeOf::new(&views, &objective.encoder());
     if !path.exists() {
         let encode = |images: &Tensor| objective.moments(images).expect("checked when the run was made");
         let observe = RefCell::new(observe);

@@ -1,7 +1,7 @@
 //! Training both stages of latent diffusion models, resumable to the bit.
 //!
 //! A [`RunConfig`] (the file a person writes) becomes an [`Objective`] (what is minimised: a first stage's
-//! reconstruction or a diffusion model's denoising), a loader, an [`AdamW`] and an [`Ema`]; the [`Trainer`] is the
+//! reconstruction, a diffusion model's denoising, or the class of noisy latents), a loader, an [`AdamW`] and an [`Ema`]; the [`Trainer`] is the
 //! loop over them, and the [`RunDir`] the only code that knows where things lie on disk.
 //!
 //! What step *n* draws depends on `(seed, n)` alone, the loader starts at any batch, and a checkpoint holds every
@@ -9,7 +9,9 @@
 
 mod autoencoder;
 mod cache_latents;
+mod classifier;
 mod config;
+mod config_paths;
 mod diffusion;
 mod ema;
 mod event;
@@ -27,6 +29,7 @@ mod lora_config;
 mod loss_scale;
 mod loss_weight;
 mod meter;
+mod noisy_latents;
 mod objective;
 mod optimizer;
 mod parts;
@@ -39,6 +42,7 @@ mod trainer;
 
 pub use autoencoder::AutoencoderObjective;
 pub use cache_latents::CacheLatents;
+pub use classifier::ClassifierObjective;
 pub use config::{DataConfig, DataModule, Dtype, RunConfig, SampleConfig, TrainConfig};
 pub use diffusion::{DiffusionObjective, DiffusionTraining};
 pub use ema::{Ema, EmaConfig};

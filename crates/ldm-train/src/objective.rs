@@ -88,6 +88,12 @@ pub trait Objective {
         None
     }
 
+    /// The weights that [`Objective::moments`] come from, among others, by the names of a diffusion model
+    /// (`first_stage_model.…`), sorted.
+    fn encoder(&self) -> Vec<(String, Tensor)> {
+        self.weights()
+    }
+
     /// The parts of a step, in the order they are taken.
     fn turns(&self) -> Vec<Turn>;
 

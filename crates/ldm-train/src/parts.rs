@@ -8,10 +8,11 @@ use ldm_core::noise::{PerStep, mix};
 use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, Result};
 use ldm_data::Dataset;
-use ldm_pipelines::{ModelConfig, ModelSource, weights_file};
+use ldm_pipelines::{ClassifierConfig, ModelConfig, ModelSource, weights_file};
 use tch::Device;
 
 use crate::autoencoder::AutoencoderObjective;
+use crate::classifier::ClassifierObjective;
 use crate::config::RunConfig;
 use crate::diffusion::DiffusionObjective;
 use crate::init_from::InitFrom;
@@ -50,6 +51,10 @@ pub(crate) fn parts(config: &RunConfig, device: Device, ranks: &Ranks, fresh: bo
             }
             Box::new(DiffusionObjective::new(model, first_stage, (&config.train).into(), device)?)
         }
+        ModelConfig::Classifier(model) => {
+            check_classifier(config, model, data.classes().len())?;
+            Box::new(ClassifierObjective::new(model, device)?)
+        }
         other => {
             let first_stage = other.first_stage().expect("every other model is a first stage");
             if let FirstStageConfig::Vq(vq) = &first_stage
@@ -69,7 +74,8 @@ pub(crate) fn parts(config: &RunConfig, device: Device, ranks: &Ranks, fresh: bo
     }
     if let Some(lora) = &config.train.lora {
         let ModelConfig::LatentDiffusion(model) = &config.model else {
-            return Err(refused(config, "train.lora: a first stage has no LoRA, train all of it"));
+            let what = if config.model.first_stage().is_some() { "first stage" } else { "classifier" };
+            return Err(refused(config, &format!("train.lora: a {what} has no LoRA, train all of it")));
         };
         if init_from.is_none() {
             return Err(refused(
@@ -83,6 +89,32 @@ pub(crate) fn parts(config: &RunConfig, device: Device, ranks: &Ranks, fresh: bo
     Ok((objective, data, validation))
 }
 
+/// Refuses what a classifier has no use for, and data of more `classes` than it is to know.
+fn check_classifier(config: &RunConfig, model: &ClassifierConfig, classes: usize) -> Result<()> {
+    let train = &config.train;
+    if classes as i64 > model.num_classes {
+        let got = model.num_classes;
+        let why = format!("model.params.num_classes: the data has {classes} classes, got {got}");
+        return Err(refused(config, &why));
+    }
+    for (key, given) in [
+        ("train.conditioning_dropout", train.conditioning_dropout != 0.),
+        ("train.min_snr_gamma", train.min_snr_gamma.is_some()),
+        ("train.offset_noise", train.offset_noise != 0.),
+    ] {
+        if given {
+            return Err(refused(config, &format!("{key}: a classifier denoises nothing, leave it out")));
+        }
+    }
+    if model.scheduler_config.is_some() {
+        return Err(refused(
+            config,
+            "model.params.scheduler_config: the learning rate's course is train.schedule here, leave it out",
+        ));
+    }
+    Ok(())
+}
+
 /// `train.init_from`, or what the reference's keys say of the same.
 fn init_from(config: &RunConfig) -> Result<Option<InitFrom>> {
     let (path, ignore, own_first_stage) = match &config.model {
@@ -90,6 +122,7 @@ fn init_from(config: &RunConfig) -> Result<Option<InitFrom>> {
             let own = ckpt_path(&model.first_stage_config).is_some();
             (model.ckpt_path.clone(), model.ignore_keys.clone(), own)
         }
+        ModelConfig::Classifier(model) => (model.ckpt_path.clone(), Vec::new(), false),
         other => {
             let first_stage = other.first_stage().expect("every other model is a first stage");
             let ignore = match &first_stage {

@@ -1,6 +1,6 @@
 //! Pictures that show how far a model is.
 
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 /// Originals above what became of them, pair by pair in rows of at most eight.
 ///
@@ -14,13 +14,28 @@ pub(crate) fn two_rows(above: &Tensor, below: &Tensor) -> Tensor {
         .flat_map(|start| {
             let width = columns.min(count - start);
             let pad = |rows: &Tensor| {
-                let rows = rows.narrow(0, start, width).to_kind(tch::Kind::Float).clamp(-1., 1.);
+                let rows = rows.narrow(0, start, width).to_kind(Kind::Float).clamp(-1., 1.);
                 let mut size = rows.size();
                 size[0] = columns - width;
-                Tensor::cat(&[&rows, &Tensor::full(size, -1., (tch::Kind::Float, rows.device()))], 0)
+                Tensor::cat(&[&rows, &Tensor::full(size, -1., (Kind::Float, rows.device()))], 0)
             };
             [pad(above), pad(below)]
         })
         .collect();
     ldm_core::image::grid(&Tensor::cat(&rows, 0), columns, 2)
+}
+
+/// Pictures in a green frame where they are `right`, and in a red one where not.
+///
+/// # Shapes
+/// - `images`: `[B, 3, H, W]` in `[-1, 1]`; `right`: `[B]` bool; returns the shape of `images`
+pub(crate) fn framed(images: &Tensor, right: &Tensor) -> Tensor {
+    let size = images.size();
+    let width = (size[2].min(size[3]) / 32).max(1);
+    let green = right.to_kind(Kind::Float).view([-1, 1, 1, 1]) * 2. - 1.; // 1 or -1
+    let colour = Tensor::cat(&[&(-&green), &green, &green.ones_like().neg()], 1); // [B, 3, 1, 1]
+    let out = colour.expand(&size, false).contiguous();
+    let inner = |x: &Tensor| x.narrow(2, width, size[2] - 2 * width).narrow(3, width, size[3] - 2 * width);
+    inner(&out).copy_(&inner(images));
+    out
 }

@@ -63,6 +63,7 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::create`], when the ranks' configs differ, and when a rank has ended.
     pub fn create_among(ranks: Ranks, config: RunConfig, root: &Path, device: Device) -> Result<Self> {
+        let config = config.complete()?;
         ranks.agree(config.path(), &config.to_text())?;
         let (objective, data, validation) = parts(&config, device, &ranks, true)?;
         // One picture tells the size of all; one that cannot be read is the loader's to name.

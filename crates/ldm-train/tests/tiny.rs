@@ -164,7 +164,9 @@ fn check_resume(text: &str, workers: usize) {
 
     // Killed between the last checkpoint and what follows it.
     let after = ["model/config.yaml", "model/model.safetensors", "samples/step-0000020.png"];
-    after.iter().for_each(|file| std::fs::remove_file(broken.join(file)).unwrap());
+    for file in after {
+        std::fs::remove_file(broken.join(file)).unwrap();
+    }
     run_out(&mut Trainer::resume(&broken, &[], test_device()).unwrap());
     for file in after {
         let [whole, broken] = [&whole, &broken].map(|run| std::fs::read(run.join(file)).unwrap());

@@ -1,12 +1,12 @@
 //! The encoder half of a U-Net with a pool: the noisy classifier.
 
-use ldm_core::Result;
+use ldm_core::{Error, Result};
 use ldm_libtorch::{is_channels_last, to_channels_last};
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
 use crate::block::{Block, Pass};
-use crate::encoder_config::EncoderUNetConfig;
+use crate::encoder_config::{EncoderUNetConfig, Pool};
 use crate::plan::{End, Plan};
 use crate::pool::PoolLayer;
 use crate::time::TimeEmbedding;
@@ -50,6 +50,20 @@ impl EncoderUNet {
         &self.config
     }
 
+    /// Whether latents of `[h, w]` can be classified: those of the config's `image_size` where the pool attends, else all.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with the size that can.
+    pub fn check_size(&self, size: [i64; 2]) -> Result<()> {
+        match (self.config.pool, self.config.image_size) {
+            (Pool::Attention, Some(own)) if own != size => Err(Error::invalid(format!(
+                "a classifier with pool attention takes latents of {}x{}, got {}x{}",
+                own[0], own[1], size[0], size[1]
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// Classifies noisy latents.
     ///
     /// # Shapes
@@ -57,7 +71,7 @@ impl EncoderUNet {
     /// - returns `[B, out_channels]`, dtype of `x`
     ///
     /// # Panics
-    /// When a shape does not fit; [`crate::Pool::Attention`] takes maps of the config's `image_size` only.
+    /// When a shape does not fit; see [`EncoderUNet::check_size`].
     pub fn forward(&self, x: &Tensor, t: &Tensor, train: bool) -> Tensor {
         let mut h = x.to_kind(self.first_weight.kind());
         if is_channels_last(&self.first_weight) {

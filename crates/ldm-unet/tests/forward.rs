@@ -144,6 +144,14 @@ fn encoder_answers_as_compvis() {
             }
             let y = tch::no_grad(|| encoder.forward(x, t, false));
             assert_close(name, &y, golden.get(&format!("{name}.y")), 1e-5);
+
+            // What classifier guidance asks for.
+            let x = x.copy().set_requires_grad(true);
+            let class = golden.get(&format!("{name}.class")).unsqueeze(1);
+            let log_p = encoder.forward(&x, t, false).log_softmax(-1, None::<Kind>).gather(1, &class, false);
+            let found = Tensor::run_backward(&[log_p.sum(None::<Kind>)], &[&x], false, false);
+            let what = format!("{name}: gradient");
+            assert_close(&what, &found[0], golden.get(&format!("{name}.gradient")), 1e-4);
         }
     }
 }

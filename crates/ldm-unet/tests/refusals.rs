@@ -111,6 +111,19 @@ fn encoder_configs_whose_values_do_not_go_together() {
 }
 
 #[test]
+fn an_attention_pool_takes_one_size() {
+    for (pool, refused) in [("attention", true), ("spatial_v2", false)] {
+        let changes = json!({"pool": pool, "num_head_channels": 16, "image_size": [8, 12]});
+        let config: EncoderUNetConfig = serde_json::from_value(with(changes)).unwrap();
+        let encoder = EncoderUNet::new(&VarStore::new(test_device()).root(), &config).unwrap();
+        assert!(encoder.check_size([8, 12]).is_ok());
+        let found = encoder.check_size([12, 8]).map_err(|error| error.to_string());
+        let message = "a classifier with pool attention takes latents of 8x12, got 12x8";
+        assert_eq!(found, if refused { Err(message.into()) } else { Ok(()) });
+    }
+}
+
+#[test]
 fn configs_that_cannot_be_read() {
     for (changes, message) in [
         (json!({"num_res_blockz": 2}), "unknown field `num_res_blockz`"),

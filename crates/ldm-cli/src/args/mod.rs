@@ -1,5 +1,6 @@
 //! What a person types: one file a group of commands.
 
+mod classifier;
 mod convert;
 mod data;
 mod demo;
@@ -15,6 +16,7 @@ mod weights;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use classifier::ClassifierArgs;
 pub(crate) use convert::{ConvertArgs, Form};
 pub(crate) use data::{DataArgs, DataCommand};
 pub(crate) use demo::DemoArgs;
@@ -57,14 +59,14 @@ pub(crate) enum Command {
     /// Looks at an image set.
     #[command(subcommand)]
     Data(DataCommand),
-    /// Trains what a config describes: a first stage, or a diffusion model on top of one.
+    /// Trains what a config describes: a first stage, a diffusion model on top of one, or a classifier that guides one.
     #[command(
         after_help = "Examples:\n  ldm train configs/cifar/first-stage-kl-f2.yaml --run runs/cifar-f2\n  ldm train configs/cifar/diffusion-kl-f2.yaml train.steps=2000\n  ldm train --resume runs/cifar-f2\n  ldm train configs/cifar/diffusion-kl-f2.yaml --nproc 2"
     )]
     Train(TrainArgs),
     /// Samples pictures, unconditionally or by class.
     #[command(
-        after_help = "Example:\n  ldm sample --model runs/scenes --class circle,star -n 8 --guidance-scale 2"
+        after_help = "Examples:\n  ldm sample --model runs/scenes --class circle,star -n 8 --guidance-scale 2\n  ldm sample --model runs/unconditional --class star --classifier runs/classifier --classifier-scale 4"
     )]
     Sample(SampleArgs),
     /// Makes pictures of what a text says.

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{GenerateArgs, ModelArgs};
+use super::{ClassifierArgs, GenerateArgs, ModelArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct SampleArgs {
@@ -11,6 +11,8 @@ pub(crate) struct SampleArgs {
     /// A class by number or name, or several, taken in turn.
     #[arg(long, value_delimiter = ',')]
     pub(crate) class: Vec<String>,
+    #[command(flatten)]
+    pub(crate) classifier: ClassifierArgs,
     #[command(flatten)]
     pub(crate) generate: GenerateArgs,
 }

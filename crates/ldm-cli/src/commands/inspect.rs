@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use ldm_core::weights::Checkpoint;
-use ldm_pipelines::{Model, ModelSource, weights_file};
+use ldm_pipelines::{Classifier, Model, ModelConfig, ModelSource, weights_file};
 use serde_json::{Map, Value, json};
 use tch::Device;
 
@@ -95,11 +95,16 @@ impl Verdict {
     fn of(found: &ModelSource, derived: bool) -> Self {
         let ModelSource { config, checkpoint, .. } = found;
         let kind = Contents::of(checkpoint).kind;
-        let fits = Model::load(config, checkpoint.clone(), None, true, Device::Cpu, kind);
+        let fits = match config {
+            ModelConfig::Classifier(config) => {
+                Classifier::load(config, checkpoint.clone(), Device::Cpu).map(drop)
+            }
+            config => Model::load(config, checkpoint.clone(), None, true, Device::Cpu, kind).map(drop),
+        };
         Self {
             architecture: describe::model(config),
             derived: derived.then(|| json!({"model": config})),
-            fits: Some(fits.map(drop).map_err(Misfit::from)),
+            fits: Some(fits.map_err(Misfit::from)),
             notes: found.notes.clone(),
         }
     }

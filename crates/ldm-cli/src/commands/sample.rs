@@ -8,15 +8,18 @@ use ldm_pipelines::{LatentDiffusion, Needs};
 use serde_json::{Map, Value, json};
 
 use crate::args::SampleArgs;
+use crate::classifier::{self, Leading};
 use crate::making::{Making, Subject};
 use crate::model;
 use crate::progress::Talk;
 
 pub(crate) fn run(args: &SampleArgs, talk: Talk) -> anyhow::Result<()> {
+    classifier::check(&args.classifier, &args.class)?;
     let making = Making::new(&args.generate, "sample", args.generate.num_images)?;
-    let model = model::open_diffusion(&args.model, None)?;
+    let mut model = model::open_diffusion(&args.model, None)?;
     model::check_needs(&model, &args.model, &[Needs::Nothing, Needs::Class])?;
-    let subject = Classes { asked: classes(args, &model)?, model: &model };
+    let leading = Leading::of(&args.classifier, &mut model)?;
+    let subject = Classes { asked: classes(args, &model, leading.as_ref())?, model: &model, leading };
     making.run(&model, &args.model, 1., &subject, talk)
 }
 
@@ -24,13 +27,16 @@ pub(crate) fn run(args: &SampleArgs, talk: Talk) -> anyhow::Result<()> {
 struct Classes<'a> {
     asked: Vec<i64>,
     model: &'a LatentDiffusion,
+    leading: Option<Leading>,
 }
 
 impl Classes<'_> {
     /// Its name, or else its number.
     fn name(&self, picture: usize) -> Option<String> {
         let class = *self.asked.get(picture)?;
-        Some(self.model.classes.get(class as usize).cloned().unwrap_or_else(|| class.to_string()))
+        let own = self.model.classes.get(class as usize);
+        let name = own.or_else(|| self.leading.as_ref().and_then(|by| by.class_name(class)));
+        Some(name.cloned().unwrap_or_else(|| class.to_string()))
     }
 }
 
@@ -43,21 +49,33 @@ impl Subject for Classes<'_> {
         self.name(picture).map_or(String::new(), |class| format!("class: {class}\n"))
     }
 
+    fn parameters(&self) -> String {
+        self.leading.as_ref().map_or(String::new(), Leading::parameters)
+    }
+
     fn json(&self, picture: usize) -> Map<String, Value> {
-        Map::from_iter([("class".to_owned(), json!(self.name(picture)))])
+        let class = [("class".to_owned(), json!(self.name(picture)))];
+        class.into_iter().chain(self.leading.iter().flat_map(Leading::json)).collect()
     }
 }
 
 /// A class a picture, those asked for taken in turn.
-fn classes(args: &SampleArgs, model: &LatentDiffusion) -> anyhow::Result<Vec<i64>> {
+fn classes(
+    args: &SampleArgs,
+    model: &LatentDiffusion,
+    leading: Option<&Leading>,
+) -> anyhow::Result<Vec<i64>> {
     let Some(count) = model.config.classes() else {
-        if !args.class.is_empty() {
+        if !args.class.is_empty() && leading.is_none() {
             bail!("--class: this model is unconditional");
         }
         if args.generate.guidance_scale.is_some_and(|scale| scale != 1.) {
             bail!("--guidance-scale: this model is unconditional, and has nothing to be guided away from");
         }
-        return Ok(Vec::new());
+        return match leading {
+            Some(leading) => asked(args, |word| leading.class(word)),
+            None => Ok(Vec::new()),
+        };
     };
     if args.class.is_empty() {
         let known = if model.classes.is_empty() {
@@ -67,11 +85,16 @@ fn classes(args: &SampleArgs, model: &LatentDiffusion) -> anyhow::Result<Vec<i64
         };
         bail!("this model is conditioned on a class: give --class, one of {known}");
     }
-    let asked: Vec<i64> = args
-        .class
-        .iter()
-        .map(|word| model::class(word.trim(), &model.classes, count))
-        .collect::<anyhow::Result<_>>()
-        .context("--class")?;
+    let asked = asked(args, |word| model::class(word, &model.classes, count))?;
+    for class in &asked {
+        leading.map_or(Ok(()), |leading| leading.knows(*class))?;
+    }
+    Ok(asked)
+}
+
+/// The words after `--class` as classes, taken in turn.
+fn asked(args: &SampleArgs, class: impl Fn(&str) -> anyhow::Result<i64>) -> anyhow::Result<Vec<i64>> {
+    let words = args.class.iter().map(|word| class(word.trim()));
+    let asked: Vec<i64> = words.collect::<anyhow::Result<_>>().context("--class")?;
     Ok(asked.iter().copied().cycle().take(args.generate.num_images).collect())
 }

@@ -88,6 +88,7 @@ fn whole(source: &ModelSource) -> ModelConfig {
     match &mut config {
         ModelConfig::Kl(kl) => (kl.ckpt_path, kl.ignore_keys) = (None, Vec::new()),
         ModelConfig::Vq(vq) => (vq.ckpt_path, vq.ignore_keys) = (None, Vec::new()),
+        ModelConfig::Classifier(classifier) => classifier.ckpt_path = None,
         ModelConfig::LatentDiffusion(model) => {
             use ldm_autoencoder::FirstStageConfig::{Identity, Kl, Vq};
             (model.ckpt_path, model.ignore_keys) = (None, Vec::new());
@@ -134,6 +135,6 @@ fn remap(config: &mut ModelConfig) -> Option<&mut PathBuf> {
             FirstStageConfig::Vq(vq) => vq.remap.as_mut(),
             _ => None,
         },
-        ModelConfig::Kl(_) => None,
+        ModelConfig::Kl(_) | ModelConfig::Classifier(_) => None,
     }
 }

@@ -41,6 +41,10 @@ impl Weights {
                 let merge = Merge::read(&how.loras, config, &weights.shapes())?;
                 (weights, buffers, scale_factor, merge)
             }
+            ModelConfig::Classifier(_) => {
+                let why = "a classifier of noisy latents, which is read everywhere as it is: there is nothing to convert";
+                return Err(Error::format(source.checkpoint.path(), why));
+            }
             alone => {
                 if let Some(lora) = how.loras.first() {
                     let why = "a LoRA changes a diffusion model, and this is a first stage alone";

@@ -181,6 +181,7 @@ def gradients():
 
 
 def encoder():
+    """Answers, and the gradient that classifier guidance asks for: of sum(log p(class | x)) with respect to x."""
     shared = {
         "image_size": 8, "in_channels": 3, "out_channels": 5, "model_channels": 32, "num_res_blocks": 1,
         "attention_resolutions": [2], "channel_mult": [1, 2], "num_head_channels": 16,
@@ -196,10 +197,14 @@ def encoder():
         config = {**shared, **fields, "pool": pool}
         generator = torch.Generator().manual_seed(seed)
         x, t = torch.randn(2, 3, 8, 8, generator=generator), torch.tensor([3.5, 700.0])
-        with torch.no_grad():
-            y = fill(EncoderUNetModel(**config), seed).eval()(x, t)
-        assert y.std() > 0.05, pool
+        classes = torch.tensor([4, 1])
+        x.requires_grad_()
+        y = fill(EncoderUNetModel(**config), seed).eval()(x, t)
+        (gradient,) = torch.autograd.grad(y.log_softmax(-1).gather(1, classes[:, None]).sum(), x)
+        x, y = x.detach(), y.detach()
+        assert y.std() > 0.05 and gradient.std() > 1e-3, pool
         tensors |= {f"{pool}.x": x, f"{pool}.t": t, f"{pool}.y": y}
+        tensors |= {f"{pool}.class": classes, f"{pool}.gradient": gradient}
         configs[pool] = {"seed": seed, "config": config}
     save_file(tensors, "encoder.safetensors", configs)
 

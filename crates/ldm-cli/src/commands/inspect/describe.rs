@@ -1,12 +1,13 @@
 //! Architectures in a line.
 
 use ldm_autoencoder::FirstStageConfig;
-use ldm_pipelines::{LatentDiffusionConfig, ModelConfig, Needs};
+use ldm_pipelines::{ClassifierConfig, LatentDiffusionConfig, ModelConfig, Needs};
 use ldm_unet::UNetConfig;
 
 pub(super) fn model(model: &ModelConfig) -> String {
     match model {
         ModelConfig::LatentDiffusion(model) => diffusion(model),
+        ModelConfig::Classifier(model) => classifier(model),
         other => first_stage(&other.first_stage().expect("every other model is a first stage")),
     }
 }
@@ -18,6 +19,14 @@ fn diffusion(model: &LatentDiffusionConfig) -> String {
     };
     let side = model.image_size;
     format!("latent diffusion, {} x {side} x {side} latents, {condition}", model.channels)
+}
+
+fn classifier(model: &ClassifierConfig) -> String {
+    let classes = model.num_classes;
+    // Of a checkpoint of CompVis' without its diffusion model nothing more is known.
+    let of =
+        model.network().map_or(String::new(), |network| format!(", {} latent channels", network.in_channels));
+    format!("classifier of noisy latents, {classes} classes{of}")
 }
 
 pub(super) fn first_stage(config: &FirstStageConfig) -> String {
