@@ -185,7 +185,7 @@ fn open(path: &Path) -> ldm_core::Result<Classifier> {
 
 fn sampling() -> Sampling {
     let sampler = SamplerConfig::Ddim { eta: 0. };
-    Sampling { sampler, spacing: sampler.spacing(), steps: 8, guidance_scale: 1., size: None }
+    Sampling { sampler, spacing: sampler.spacing(), steps: 8, guidance: 1_f64.into(), size: None, tile: None }
 }
 
 #[test]
