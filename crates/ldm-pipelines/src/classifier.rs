@@ -11,12 +11,12 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{ClassifierConfig, LatentDiffusion, ModelConfig, ModelSource, Opening, recognise_schedule};
 
-/// Under which CompVis keeps the diffusion model beside the classifier (`classifier.py:44`).
+/// Under which CompVis keeps the diffusion model beside the classifier (`classifier.py:90`).
 const DIFFUSION: &str = "diffusion_model.";
 /// The last layer before a latent: it tells first stages apart.
 const LAST_LAYER: &str = "first_stage_model.quant_conv.weight";
 
-/// p(y | x_t) of noisy latents, frozen. CompVis `classifier.py:26` `NoisyLatentImageClassifier`.
+/// p(y | x_t) of noisy latents, frozen. CompVis `classifier.py:28` `NoisyLatentImageClassifier`.
 #[derive(Debug)]
 pub struct Classifier {
     network: EncoderUNet,

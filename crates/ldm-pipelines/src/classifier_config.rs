@@ -95,7 +95,7 @@ impl ClassifierConfig {
     }
 
     /// What the network is made of: as said, else the diffusion model's U-Net, its way down and a pool. CompVis
-    /// `classifier.py:86` `load_classifier`.
+    /// `classifier.py:95` `load_classifier`.
     ///
     /// # Errors
     /// As [`ClassifierConfig::check`] and [`ClassifierConfig::diffusion`].
@@ -154,7 +154,7 @@ impl ClassifierConfig {
     }
 }
 
-/// The newest config of a run of CompVis' trainer: their names begin with the time (`classifier.py:42`).
+/// The newest config of a run of CompVis' trainer: their names begin with the time (`classifier.py:46`).
 fn project(folder: &Path) -> Result<Option<PathBuf>> {
     let configs = folder.join("configs");
     if !configs.is_dir() {

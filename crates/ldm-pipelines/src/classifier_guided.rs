@@ -17,7 +17,10 @@ pub type LogProbability<'a> = dyn Fn(&Tensor, NoiseLevel) -> Tensor + 'a;
 /// diffusion prints a plus in the same place, which would lead away from the class. In pure noise, where α is 0 and
 /// there is nothing to classify, the denoiser's answer stays as it is.
 ///
-/// CompVis has a hook for it and nothing that uses it (`ddim.py:189` `score_corrector`).
+/// CompVis has a hook for it and nothing that uses it (`ddim.py:181` `score_corrector`).
+///
+/// # Panics
+/// In [`Denoiser::denoise`], when `log_probability` answers something that no gradient leads through.
 pub struct ClassifierGuided<'a> {
     /// What is guided.
     pub denoiser: &'a dyn Denoiser,
@@ -33,6 +36,7 @@ impl ClassifierGuided<'_> {
         tch::with_grad(|| {
             let x = x.detach().set_requires_grad(true);
             let sum = (self.log_probability)(&x, at).sum(Kind::Float);
+            assert!(sum.requires_grad(), "log p(y | x_t) must be differentiable with respect to x_t");
             Tensor::run_backward(&[sum], &[x], false, false).remove(0)
         })
     }

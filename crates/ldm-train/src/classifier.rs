@@ -20,7 +20,7 @@ const NETWORK: &str = "model.";
 const DIFFUSION: &str = "diffusion_model.";
 
 /// Cross-entropy of the class of z_t at uniform t, on the latents of a frozen diffusion model. CompVis
-/// `classifier.py:192` `shared_step`.
+/// `classifier.py:179` `shared_step`.
 ///
 /// Of the diffusion model its first stage, scale and schedule are used. The reference's own file asks it for
 /// `use_continuous_noise`, which no published model has, and does not run as it is.
@@ -191,7 +191,7 @@ impl Objective for ClassifierObjective {
     }
 
     /// A row a picture: its latent at `log_steps` noise levels, from none to most, framed in green where it is classified
-    /// rightly and in red where not. CompVis `classifier.py:237` `log_images`, which shows it of maps.
+    /// rightly and in red where not. CompVis `classifier.py:238` `log_images`, which shows it of maps.
     fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
         let count = batch.names.len().min(config.count) as i64;
         let labels = self.labels(batch)?.narrow(0, 0, count);

@@ -85,7 +85,7 @@ pub enum Pool {
 impl EncoderUNetConfig {
     /// The classifier CompVis trains beside a U-Net: its arguments, another output and a pool.
     ///
-    /// `classifier.py:86` `load_classifier`; what a transformer needs is dropped there too.
+    /// `classifier.py:95` `load_classifier`; what a transformer needs is dropped there too.
     pub fn for_classifier(unet: &UNetConfig, classes: i64, pool: Pool) -> Self {
         Self {
             image_size: unet.image_size,

@@ -262,7 +262,7 @@ def manifest():
             unets[name] = entry(model, params)
             if name in IN_FULL:
                 (HERE / f"{name}.names.txt").write_text(listing(model))
-        # The classifier of classifier.py:86: the U-Net's arguments, its output as input, classes, and a pool.
+        # The classifier of classifier.py:95: the U-Net's arguments, its output as input, classes, and a pool.
         params = unet_params(OFFICIAL["cin256"])
         classifier = EncoderUNetModel(**{**params, "in_channels": params["out_channels"], "out_channels": 1000, "pool": "attention"})
     document = {
