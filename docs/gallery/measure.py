@@ -225,8 +225,8 @@ def text(data, out, work):
         own, count = np.diag(gap).mean(), len(gap)
         print(f"txt2img: {count} captions {name}: 8 x 8 pixels are {own:.1f} from those of the emoji of the caption, "
               f"{(gap.sum() - np.trace(gap)) / count / (count - 1):.1f} from those of others")
-        print("  shown:", "; ".join(captions[:10]))
-        rows += [real[:10], made[:10]]
+        print("  shown:", "; ".join(captions[:7]))
+        rows += [real[:7], made[:7]]
     sheet(out / "txt2img.jpg", rows)
 
 
