@@ -1,14 +1,29 @@
-//! How good pictures are. Here now: [`psnr`], the fidelity of a reconstruction, [`Lpips`], how alike two pictures look,
-//! and [`MeanStd`], which sums up a metric over a set of pictures.
+//! How good pictures are.
+//!
+//! Of pairs: [`psnr`], [`ssim`], [`ms_ssim`] and [`Lpips`], how alike two pictures look. Of sets, by features of any
+//! network: [`FeatureStatistics`] and [`Gaussian::distance`] (FID on Inception's), [`KernelDistance`] (KID), [`Manifold`]
+//! (precision, recall, density, coverage), [`inception_score`]. [`MeanStd`] sums up a metric over a set.
 
+mod feature_statistics;
+mod inception_score;
+mod kernel_distance;
 mod lpips;
+mod manifold;
 mod mean_std;
+mod npz;
 mod pixel;
+mod shapes;
+mod ssim;
 mod vgg;
 
+pub use feature_statistics::{FeatureStatistics, Gaussian};
+pub use inception_score::inception_score;
+pub use kernel_distance::KernelDistance;
 pub use lpips::{Lpips, Trunk};
+pub use manifold::Manifold;
 pub use mean_std::MeanStd;
 pub use pixel::psnr;
+pub use ssim::{ms_ssim, ssim};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -23,7 +23,7 @@ pub fn psnr(a: &Tensor, b: &Tensor) -> Tensor {
 }
 
 /// Grey levels 0…255, rounded as `ldm_core::image` rounds them, held as f64.
-fn eight_bit(picture: &Tensor) -> Tensor {
+pub(crate) fn eight_bit(picture: &Tensor) -> Tensor {
     // Scaled in f32 whatever the dtype, as where pictures are saved: a half step falls to the same side.
     let scaled = (picture.to_kind(Kind::Float) + 1.) * 127.5;
     scaled.clamp(0., 255.).round().to_kind(Kind::Double)

@@ -1,0 +1,146 @@
+//! Mean and covariance of features, and the distance of two of them.
+
+use std::path::Path;
+
+use ldm_core::{Error, Result};
+use tch::{Device, Kind, Tensor};
+
+/// Mean and covariance of features, added batch by batch in f64: no set is held in memory.
+///
+/// Batches are merged by their means (Chan et al. 1979), so that nothing cancels.
+#[derive(Debug)]
+pub struct FeatureStatistics {
+    count: i64,
+    mean: Tensor,
+    /// `[D, D]`: products of deviations from the mean, summed.
+    products: Tensor,
+}
+
+impl FeatureStatistics {
+    /// Nothing yet, of `features` numbers a picture.
+    pub fn new(features: i64, device: Device) -> Self {
+        let options = (Kind::Double, device);
+        Self {
+            count: 0,
+            mean: Tensor::zeros([features], options),
+            products: Tensor::zeros([features; 2], options),
+        }
+    }
+
+    /// Adds a batch.
+    ///
+    /// # Shapes
+    /// - `features`: `[B, D]`
+    ///
+    /// # Panics
+    /// When D is another.
+    pub fn add(&mut self, features: &Tensor) {
+        let count = features.size()[0];
+        if count == 0 {
+            return;
+        }
+        let features = features.detach().to_device(self.mean.device()).to_kind(Kind::Double);
+        let mean = features.mean_dim([0_i64].as_slice(), false, Kind::Double);
+        let apart = features - &mean;
+        self.merge(&Self { count, mean, products: apart.tr().matmul(&apart) });
+    }
+
+    /// Adds what was gathered elsewhere.
+    pub fn merge(&mut self, other: &Self) {
+        let (n, m) = (self.count as f64, other.count as f64);
+        if m == 0. {
+            return;
+        }
+        let gap = &other.mean - &self.mean;
+        self.products += &other.products + gap.outer(&gap) * (n * m / (n + m));
+        self.mean += gap * (m / (n + m));
+        self.count += other.count;
+    }
+
+    /// How many pictures.
+    pub fn count(&self) -> i64 {
+        self.count
+    }
+
+    /// `[D]` f64.
+    pub fn mean(&self) -> &Tensor {
+        &self.mean
+    }
+
+    /// `[D, D]` f64, divided by n − 1 as numpy's `cov`; NaN or infinite with fewer than two pictures.
+    pub fn covariance(&self) -> Tensor {
+        &self.products / (self.count - 1) as f64
+    }
+
+    /// The moments, as a distance takes them.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with fewer than two pictures.
+    pub fn gaussian(&self) -> Result<Gaussian> {
+        if self.count < 2 {
+            return Err(Error::invalid(format!("a covariance needs two pictures, got: {}", self.count)));
+        }
+        Ok(Gaussian { mean: self.mean.copy(), covariance: self.covariance() })
+    }
+}
+
+/// A Gaussian of features.
+#[derive(Debug)]
+pub struct Gaussian {
+    /// `[D]` f64.
+    pub mean: Tensor,
+    /// `[D, D]` f64.
+    pub covariance: Tensor,
+}
+
+impl Gaussian {
+    /// The squared Fréchet distance to another Gaussian, which is FID on Inception's features (Heusel et al. 2017, eq. 6):
+    /// |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½).
+    ///
+    /// The root's trace is the sum of the roots of the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, which is symmetric; the reference takes
+    /// a root of Σ₁Σ₂ by Schur's method, and adds to its diagonal where that fails.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the other has another number of features.
+    pub fn distance(&self, other: &Self) -> Result<f64> {
+        let [own, others] = [self, other].map(|gaussian| gaussian.mean.size()[0]);
+        if own != others {
+            return Err(Error::invalid(format!(
+                "two sets of features of one kind are compared, got: {own} and {others} numbers a picture"
+            )));
+        }
+        let device = self.mean.device();
+        let (mean, covariance) = (other.mean.to_device(device), other.covariance.to_device(device));
+        let (values, vectors) = self.covariance.linalg_eigh("L");
+        let root = (&vectors * values.clamp_min(0.).sqrt()).matmul(&vectors.tr());
+        let between = root.matmul(&covariance).matmul(&root);
+        let roots = between.linalg_eigvalsh("L").clamp_min(0.).sqrt().sum(Kind::Double);
+        let means = (&self.mean - mean).square().sum(Kind::Double);
+        let distance = means + self.covariance.trace() + covariance.trace() - roots * 2.;
+        Ok(distance.double_value(&[]))
+    }
+
+    /// Reads the arrays `mu` and `sigma` of an `.npz`, which pytorch-fid and ADM's reference batches hold.
+    ///
+    /// # Errors
+    /// [`Error::Io`] and [`Error::Format`] with the file, and the array that is missing or of a wrong shape.
+    pub fn read_npz(path: impl AsRef<Path>) -> Result<Self> {
+        crate::npz::read(path.as_ref(), ["mu", "sigma"])
+    }
+
+    /// [`Gaussian::read_npz`] of `mu_s` and `sigma_s`, the spatial features (sFID) of ADM's batches.
+    ///
+    /// # Errors
+    /// As [`Gaussian::read_npz`].
+    pub fn read_spatial_npz(path: impl AsRef<Path>) -> Result<Self> {
+        crate::npz::read(path.as_ref(), ["mu_s", "sigma_s"])
+    }
+
+    /// Writes `mu` and `sigma` as `.npz`, whole or not at all.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the file.
+    pub fn write_npz(&self, path: impl AsRef<Path>) -> Result<()> {
+        crate::npz::write(path.as_ref(), self)
+    }
+}

@@ -1,0 +1,71 @@
+"""Golden values of ldm-metrics' measures of sets, and of structural similarity.
+
+    python generate_sets.py
+
+Needs torch-fidelity (FID, KID, Inception score, precision and recall), prdc (density and coverage, by the authors of that
+paper), scikit-image (SSIM) and pytorch-msssim (MS-SSIM).
+"""
+import importlib.metadata
+import json
+import pathlib
+
+import numpy as np
+import torch
+from prdc import compute_prdc
+from pytorch_msssim import ms_ssim
+from safetensors.torch import save_file
+from skimage.metrics import structural_similarity
+from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+from torch_fidelity.metric_isc import isc_features_to_metric
+from torch_fidelity.metric_kid import kid_features_to_metric
+from torch_fidelity.metric_prc import prc_features_to_metric
+
+HERE = pathlib.Path(__file__).parent
+PACKAGES = ["torch-fidelity", "prdc", "scikit-image", "pytorch-msssim", "numpy", "torch"]
+
+
+def sets(g):
+    mix = torch.randn((24, 24), generator=g)
+    real = torch.randn((260, 24), generator=g) @ mix
+    made = (torch.randn((230, 24), generator=g) * 0.8) @ mix + 0.7
+    fid = fid_statistics_to_metric(fid_features_to_statistics(real), fid_features_to_statistics(made), False)
+    # One subset, of all: then its order says nothing.
+    kid = kid_features_to_metric(real[:230], made, kid_subsets=1, kid_subset_size=230, verbose=False)
+    prc = prc_features_to_metric(made, real, prc_neighborhood=3, prc_batch_size=100, save_cpu_ram=False, verbose=False)
+    prdc = compute_prdc(real.numpy(), made.numpy(), nearest_k=5)
+    logits = torch.randn((230, 7), generator=g) * 3
+    isc = isc_features_to_metric(logits, splits=4, shuffle=False)
+    statistics = fid_features_to_statistics(real)
+    np.savez(HERE / "moments.npz", mu=statistics["mu"], sigma=statistics["sigma"],
+             mu_s=statistics["mu"][:5].astype(np.float32), sigma_s=statistics["sigma"][:5, :5].astype(np.float32))
+    values = {**fid, **kid, **isc, **prc, "precision_5": prdc["precision"], "recall_5": prdc["recall"],
+              "density": prdc["density"], "coverage": prdc["coverage"]}
+    return {"real": real, "made": made, "logits": logits}, {key: float(value) for key, value in values.items()}
+
+
+def pictures(g):
+    a = torch.nn.functional.interpolate(torch.rand((2, 1, 12, 14), generator=g) * 2 - 1, (177, 182), mode="bicubic").clamp(-1, 1)
+    # Held in 8 bits, so that the file is small: whoever reads it draws the same.
+    a = ((a + 1) * 127.5).round().to(torch.uint8)
+    noise = torch.randint(-40, 41, (2, 1, 177, 182), generator=g) * torch.tensor([1.0, 0.3]).view(2, 1, 1, 1)
+    b = (a + noise).clamp(0, 255).round().to(torch.uint8)
+    def one(x, y):
+        kept = structural_similarity(x.numpy(), y.numpy(), channel_axis=0, gaussian_weights=True, sigma=1.5, data_range=255,
+                                     use_sample_covariance=False, full=True)[1]
+        return kept[:, 5:-5, 5:-5].mean()
+    # scikit-image filters by a window cut off at 3.5 deviations, 5 pixels: the window of the paper.
+    ssim = torch.tensor([one(x, y) for x, y in zip(a, b)], dtype=torch.float64)
+    both = ms_ssim(a.double(), b.double(), data_range=255, size_average=False)
+    return {"a": a, "b": b, "ssim": ssim, "ms_ssim": both}
+
+
+def main():
+    g = torch.Generator().manual_seed(3)
+    tensors, values = sets(g)
+    tensors |= pictures(g)
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    save_file(tensors, HERE / "sets.safetensors", metadata={"reference": json.dumps(versions), "config": json.dumps(values)})
+    print(values, tensors["ssim"], tensors["ms_ssim"])
+
+
+main()

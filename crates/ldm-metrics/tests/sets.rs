@@ -1,0 +1,152 @@
+//! Measures of sets and structural similarity against torch-fidelity, prdc, scikit-image and pytorch-msssim;
+//! `golden/generate_sets.py` made the files.
+
+#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+
+use ldm_core::device::test_device;
+use ldm_core::testing::{Golden, assert_close};
+use ldm_metrics::{FeatureStatistics, Gaussian, KernelDistance, Manifold, inception_score, ms_ssim, ssim};
+use serde_json::Value;
+use tch::{Device, Kind, Tensor};
+
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+
+fn golden() -> (Golden, Value) {
+    let golden = Golden::open(format!("{GOLDEN}/sets.safetensors"), test_device());
+    let values = serde_json::from_str(golden.metadata("config")).unwrap();
+    (golden, values)
+}
+
+#[track_caller]
+fn near(name: &str, got: f64, values: &Value, tolerance: f64) {
+    let want = values[name].as_f64().unwrap();
+    assert!((got / want - 1.).abs() <= tolerance, "{name}: got {got}, want {want}");
+}
+
+fn gathered(features: &Tensor, batch: i64) -> FeatureStatistics {
+    let mut statistics = FeatureStatistics::new(features.size()[1], features.device());
+    for start in (0..features.size()[0]).step_by(batch as usize) {
+        statistics.add(&features.narrow(0, start, batch.min(features.size()[0] - start)));
+    }
+    statistics
+}
+
+#[test]
+fn frechet_distance_is_torch_fidelitys_in_any_batches() {
+    let (golden, values) = golden();
+    let [real, made] = ["real", "made"].map(|name| golden.get(name));
+    for batch in [1, 7, 500] {
+        let [real, made] = [real, made].map(|set| gathered(set, batch).gaussian().unwrap());
+        near("frechet_inception_distance", real.distance(&made).unwrap(), &values, 1e-6);
+        near("frechet_inception_distance", made.distance(&real).unwrap(), &values, 1e-6);
+        assert!(real.distance(&real).unwrap().abs() < 1e-8);
+    }
+    let mut halves = gathered(&real.narrow(0, 0, 100), 100);
+    halves.merge(&gathered(&real.narrow(0, 100, 160), 3));
+    assert_eq!(halves.count(), 260);
+    assert_close("covariance", &halves.covariance(), &gathered(real, 260).covariance(), 1e-12);
+}
+
+#[test]
+fn moments_are_read_and_written_as_npz() {
+    let (golden, _) = golden();
+    let path = format!("{GOLDEN}/moments.npz");
+    let want = gathered(golden.get("real"), 64).gaussian().unwrap();
+    let read = Gaussian::read_npz(&path).unwrap();
+    assert_close("mu", &read.mean, &want.mean.to_device(Device::Cpu), 1e-6);
+    assert_close("sigma", &read.covariance, &want.covariance.to_device(Device::Cpu), 1e-6);
+    let spatial = Gaussian::read_spatial_npz(&path).unwrap();
+    assert_eq!(spatial.covariance.size(), [5, 5]);
+    assert_close("mu_s", &spatial.mean, &read.mean.narrow(0, 0, 5), 1e-6);
+
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("own.npz");
+    read.write_npz(&own).unwrap();
+    let again = Gaussian::read_npz(&own).unwrap();
+    assert_eq!((&again.mean, &again.covariance), (&read.mean, &read.covariance));
+
+    let error = Gaussian::read_spatial_npz(&own).unwrap_err().to_string();
+    assert!(error.contains("own.npz: `mu_s`"), "{error}");
+    std::fs::write(&own, b"PK no").unwrap();
+    let error = Gaussian::read_npz(&own).unwrap_err().to_string();
+    assert!(error.contains("own.npz: not a readable .npz"), "{error}");
+    assert!(Gaussian::read_npz(folder.path().join("none.npz")).is_err());
+    let error = read.distance(&spatial).unwrap_err().to_string();
+    assert!(error.ends_with("got: 24 and 5 numbers a picture"), "{error}");
+}
+
+#[test]
+fn kernel_distance_is_torch_fidelitys() {
+    let (golden, values) = golden();
+    let [real, made] = ["real", "made"].map(|name| golden.get(name));
+    let all = KernelDistance { subsets: 1, size: 230, seed: 5 };
+    let got = all.of(&real.narrow(0, 0, 230), made).unwrap();
+    near("kernel_inception_distance_mean", got.mean(), &values, 1e-6);
+    // Over subsets: always alike, about the same, and another with another seed.
+    let some = |seed| KernelDistance { subsets: 40, size: 100, seed }.of(real, made).unwrap();
+    assert_eq!(some(1), some(1));
+    assert_ne!(some(1), some(2));
+    let (mean, std) = (some(1).mean(), some(1).std());
+    assert!(
+        std > 0. && (mean - got.mean()).abs() < 4. * std / 40_f64.sqrt() + 0.2 * got.mean(),
+        "{mean} {std}"
+    );
+    // Two halves of one set have about none. (Small features: the cube of large ones has heavy tails.)
+    let half = KernelDistance { subsets: 40, size: 100, seed: 1 };
+    let (real_small, made_small) = (real * 0.05, made * 0.05);
+    let apart = half.of(&real_small, &made_small).unwrap().mean();
+    let none = half.of(&real_small.narrow(0, 0, 130), &real_small.narrow(0, 130, 130)).unwrap().mean();
+    assert!(none.abs() < 0.25 * apart, "{none} {apart}");
+    let error = KernelDistance::default().of(real, made).unwrap_err().to_string();
+    assert_eq!(error, "subsets: expected 2 to 230 pictures, as many as the smaller set has, got: 1000");
+}
+
+#[test]
+fn manifolds_are_torch_fidelitys_and_prdcs() {
+    let (golden, values) = golden();
+    let [real, made] = ["real", "made"].map(|name| golden.get(name));
+    let three = Manifold::of(real, made, 3).unwrap();
+    near("precision", three.precision, &values, 1e-6);
+    near("recall", three.recall, &values, 1e-6);
+    let five = Manifold::of(real, made, 5).unwrap();
+    near("precision_5", five.precision, &values, 1e-6);
+    near("recall_5", five.recall, &values, 1e-6);
+    near("density", five.density, &values, 1e-6);
+    near("coverage", five.coverage, &values, 1e-6);
+    let alike = Manifold::of(real, real, 3).unwrap();
+    assert_eq!((alike.precision, alike.recall, alike.coverage), (1., 1., 1.));
+    let error = Manifold::of(real, made, 230).unwrap_err().to_string();
+    assert_eq!(error, "neighbours: expected 1 to 229, fewer than pictures in the smaller set, got: 230");
+    assert!(
+        Manifold::of(real, &made.narrow(1, 0, 9), 3)
+            .unwrap_err()
+            .to_string()
+            .starts_with("the second features")
+    );
+}
+
+#[test]
+fn inception_score_is_torch_fidelitys() {
+    let (golden, values) = golden();
+    let got = inception_score(golden.get("logits"), 4).unwrap();
+    near("inception_score_mean", got.mean(), &values, 1e-10);
+    near("inception_score_std", got.std() * 0.75_f64.sqrt(), &values, 1e-10);
+    // A classifier that is sure of each, and of each class as often, has as many as there are classes.
+    let sure = Tensor::eye(7, (Kind::Float, test_device())).repeat([3, 1]) * 1e4;
+    assert!((inception_score(&sure, 1).unwrap().mean() - 7.).abs() < 1e-9);
+    assert!(inception_score(&sure, 22).is_err());
+}
+
+#[test]
+fn structural_similarity_is_scikit_images() {
+    let (golden, _) = golden();
+    let [a, b] = ["a", "b"].map(|name| golden.get(name).to_kind(Kind::Float) / 127.5 - 1.);
+    assert_close("ssim", &ssim(&a, &b).unwrap(), golden.get("ssim"), 1e-7);
+    assert_close("ms_ssim", &ms_ssim(&a, &b).unwrap(), golden.get("ms_ssim"), 1e-6);
+    let one = Tensor::ones([2], (Kind::Double, test_device()));
+    assert_close("equal", &ssim(&a, &a).unwrap(), &one, 1e-12);
+    let small = a.narrow(2, 0, 160);
+    let error = ms_ssim(&small, &small).unwrap_err().to_string();
+    assert_eq!(error, "structural similarity takes pictures of at least 161 pixels a side, got: 160x182");
+    assert!(ssim(&a, &small).is_err());
+}
