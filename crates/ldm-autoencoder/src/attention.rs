@@ -7,7 +7,8 @@ use tch::Tensor;
 use tch::nn::{Conv2D, Module, Path};
 
 use crate::encoder_config::AttentionType;
-use crate::resnet::{NORM_EPS, Pass};
+use crate::pass::Pass;
+use crate::resnet::NORM_EPS;
 
 /// The attention of a place in the network, where it has one.
 #[derive(Debug)]

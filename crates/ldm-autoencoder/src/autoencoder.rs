@@ -10,9 +10,9 @@ use crate::config::FirstStageConfig;
 use crate::decoder::Decoder;
 use crate::encoder::Encoder;
 use crate::first_stage::FirstStage;
+use crate::pass::Pass;
 use crate::posterior::Posterior;
 use crate::regularizer::Regularizer;
-use crate::resnet::Pass;
 
 /// CompVis' `AutoencoderKL`, `VQModel` and `VQModelInterface`: they differ in the regularizer alone.
 ///
@@ -125,25 +125,6 @@ impl Autoencoder {
         self.decoder.forward(&self.post_quant_conv.forward(z), train)
     }
 
-    /// Decodes tile by tile, in the memory of one tile and the picture. Norms take mean and deviation, and
-    /// attention takes keys and values, of one small latent that stands for the whole: every so many rows and columns of
-    /// it. So tiles agree on light and colour.
-    pub(crate) fn decode_tiled(&self, z: &Tensor, tiles: &Tiles) -> Tensor {
-        let part = |z: &Tensor, global: Global| {
-            let z = match &self.regularizer {
-                Regularizer::Kl => z.shallow_clone(),
-                Regularizer::Vq(codebook) => codebook.quantize(z),
-            };
-            self.decoder.pass(&self.post_quant_conv.forward(&z), &mut Pass { train: false, global })
-        };
-        if tiles.len() == 1 {
-            return part(z, Global::Own);
-        }
-        let mut noted = Vec::new();
-        let _: Tensor = part(&thinned(z, tiles), Global::Noted(&mut noted));
-        tiles.blend(self.factor, |tile| part(&tile.of(z), Global::Given(noted.iter())))
-    }
-
     /// The last convolution's weight, on which the adversarial loss balances its gradients.
     pub fn last_layer(&self) -> &Tensor {
         self.decoder.last_layer()
@@ -197,8 +178,22 @@ impl FirstStage for Autoencoder {
         self.decode_train(z, false)
     }
 
+    // Norms take mean and deviation, and attention takes keys and values, of one small latent that stands for the whole:
+    // every so many rows and columns of it. So tiles agree on light and colour.
     fn decode_tiled(&self, z: &Tensor, tiles: &Tiles) -> Tensor {
-        self.decode_tiled(z, tiles)
+        let part = |z: &Tensor, global: Global| {
+            let z = match &self.regularizer {
+                Regularizer::Kl => z.shallow_clone(),
+                Regularizer::Vq(codebook) => codebook.quantize(z),
+            };
+            self.decoder.pass(&self.post_quant_conv.forward(&z), &mut Pass { train: false, global })
+        };
+        if tiles.len() == 1 {
+            return part(z, Global::Own);
+        }
+        let mut noted = Vec::new();
+        let _: Tensor = part(&thinned(z, tiles), Global::Noted(&mut noted));
+        tiles.blend(self.factor, |tile| part(&tile.of(z), Global::Given(noted.iter())))
     }
 
     fn factor(&self) -> i64 {

@@ -8,8 +8,9 @@ use tch::nn::{Conv2D, Module, Path};
 use crate::attention::Attention;
 use crate::encoder_config::EncoderConfig;
 use crate::middle::Middle;
+use crate::pass::Pass;
 use crate::resample::Downsample;
-use crate::resnet::{NORM_EPS, Pass, ResnetBlock};
+use crate::resnet::{NORM_EPS, ResnetBlock};
 
 /// The convolutional encoder: levels of residual blocks, each half the size of the one before.
 ///

@@ -26,6 +26,7 @@ mod identity;
 mod keys;
 mod middle;
 mod npy;
+mod pass;
 mod posterior;
 mod recognise;
 mod regularizer;

@@ -6,7 +6,8 @@ use tch::nn::Path;
 
 use crate::attention::Attention;
 use crate::encoder_config::AttentionType;
-use crate::resnet::{Pass, ResnetBlock};
+use crate::pass::Pass;
+use crate::resnet::ResnetBlock;
 
 /// A residual block, attention, a residual block, at the smallest resolution. CompVis `model.py:415`.
 #[derive(Debug)]

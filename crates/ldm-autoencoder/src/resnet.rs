@@ -1,28 +1,14 @@
 //! The residual block.
 
 use ldm_core::Result;
-use ldm_core::nn::{Global, GroupNorm, conv2d};
+use ldm_core::nn::{GroupNorm, conv2d};
 use tch::Tensor;
 use tch::nn::{Conv2D, Module, Path};
 
+use crate::pass::Pass;
+
 /// The eps of the autoencoder's norms (CompVis `model.py:38`).
 pub(crate) const NORM_EPS: f64 = 1e-6;
-
-/// What all layers share on the way of a picture or latent.
-#[derive(Debug)]
-pub(crate) struct Pass<'a> {
-    /// Whether there is dropout.
-    pub(crate) train: bool,
-    /// Whose mean and deviation, keys and values the layers take.
-    pub(crate) global: Global<'a>,
-}
-
-impl Pass<'_> {
-    /// Of a whole picture or latent.
-    pub(crate) fn whole(train: bool) -> Self {
-        Self { train, global: Global::Own }
-    }
-}
 
 /// x + conv2(swish(norm2(conv1(swish(norm1(x)))))), x through a 1×1 convolution where the channels change.
 ///

@@ -1,5 +1,6 @@
 //! Ctrl-C and SIGTERM.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
@@ -12,11 +13,17 @@ pub(crate) fn exit_on_signals() -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals")?;
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            let _idle = ldm_core::files::when_idle();
-            std::process::exit(128 + signal);
+            end(signal);
         }
     });
     Ok(())
+}
+
+/// At once: what libtorch's libraries would do at an orderly end fails under the feet of those who work.
+fn end(signal: i32) -> ! {
+    let _idle = ldm_core::files::when_idle();
+    let _ = std::io::stdout().flush();
+    signal_hook::low_level::exit(128 + signal)
 }
 
 /// A flag that the first signal sets, for loops that end in order; the second ends the program at once.
@@ -35,8 +42,7 @@ impl Stop {
             for signal in signals.forever() {
                 code.store(128 + signal as u8, Ordering::SeqCst);
                 if flag.swap(true, Ordering::SeqCst) {
-                    let _idle = ldm_core::files::when_idle();
-                    std::process::exit(128 + signal);
+                    end(signal);
                 }
             }
         });

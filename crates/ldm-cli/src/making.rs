@@ -38,6 +38,11 @@ pub(crate) trait Subject {
         made
     }
 
+    /// The watermark they carry where nobody says.
+    fn mark(&self, _model: &LatentDiffusion) -> Mark {
+        Mark::Never
+    }
+
     /// The lines of `parameters` before the one that begins with `Steps`, each with its end.
     fn heading(&self, picture: usize) -> String;
 
@@ -56,13 +61,12 @@ pub(crate) struct Making<'a> {
     count: usize,
     folder: PathBuf,
     noise: Option<Tensor>,
-    command: &'a str,
 }
 
 impl<'a> Making<'a> {
     /// Refuses, before a model is opened, what cannot be: no pictures, files that are there already, noise that does
     /// not suffice.
-    pub(crate) fn new(args: &'a GenerateArgs, command: &'a str, count: usize) -> anyhow::Result<Self> {
+    pub(crate) fn new(args: &'a GenerateArgs, command: &str, count: usize) -> anyhow::Result<Self> {
         if count == 0 || args.batch_size == 0 {
             bail!("--num-images and --batch-size: expected at least 1");
         }
@@ -84,16 +88,7 @@ impl<'a> Making<'a> {
         if args.preview_every.is_some() {
             output::free(&previews::folder(&folder), args.output.force)?;
         }
-        Ok(Self { args, count, folder, noise, command })
-    }
-
-    /// As the reference's scripts: txt2img of a Stable Diffusion model marks its pictures, and nothing else does.
-    fn mark(&self, model: &LatentDiffusion) -> Mark {
-        match self.command {
-            _ if self.args.watermark => Mark::Always,
-            "txt2img" if model.config.clip() && !self.args.no_watermark => Mark::WherePossible,
-            _ => Mark::Never,
-        }
+        Ok(Self { args, count, folder, noise })
     }
 
     /// Makes them, and says where they are.
@@ -106,18 +101,24 @@ impl<'a> Making<'a> {
         talk: Talk,
     ) -> anyhow::Result<()> {
         let args = self.args;
-        if subject.init().is_some() && (self.noise.is_some() || args.variation_strength.is_some()) {
-            bail!("--init-noise and --variation-seed: these pictures begin at a picture, and not at noise");
+        let noise =
+            [("--init-noise", self.noise.is_some()), ("--variation-seed", args.variation_seed.is_some())];
+        if let (Some(_), Some((name, _))) = (subject.init(), noise.iter().find(|(_, given)| *given)) {
+            bail!("{name}: these pictures begin at a picture, and not at noise");
         }
         model.merge(&args.loras)?;
         model.lay_out();
         // Not before: it would keep the weights' first copies too, a third more memory in f16.
         ldm_libtorch::keep_freed_memory();
         let sampling = sampling::asked(args, model, guidance_scale)?;
-        let mut previews = args.preview_every.map(|every| Previews::new(every, &self.folder, model));
         let steps = subject.init().map_or(sampling.steps, |init| init.steps(sampling.steps));
+        if let Some(every) = args.preview_every.filter(|every| every.get() > steps) {
+            bail!("--preview-every {every}: there are {steps} steps");
+        }
+        let mut previews =
+            args.preview_every.map(|every| Previews::new(every, &self.folder, model)).transpose()?;
         let mut bar = talk.bar((self.count.div_ceil(args.batch_size) * steps) as u64, 0);
-        let mark = self.mark(model);
+        let mark = if args.watermark { Mark::Always } else { subject.mark(model) };
         let started = Instant::now();
         let (mut latents, mut pictures, mut widened) = (Vec::new(), Vec::new(), false);
         for start in (0..self.count).step_by(args.batch_size) {
@@ -133,7 +134,10 @@ impl<'a> Making<'a> {
             let seeds = numbered(args.seed);
             let variation = args.variation_seed.zip(args.variation_strength).map(|(seed, turn)| Variation {
                 seeds: numbered(seed),
-                shares: of_batch.clone().map(|index| turn.of(index, self.count)).collect(),
+                shares: of_batch
+                    .clone()
+                    .map(|index| turn.of(index % args.num_images, args.num_images))
+                    .collect(),
             });
             let noise = self.noise.as_ref().map(|noise| noise.narrow(0, start as i64, count as i64));
             let begun = Instant::now();

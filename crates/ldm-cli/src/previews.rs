@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use ldm_core::image;
 use ldm_pipelines::{LatentDiffusion, LatentRgb};
 use ldm_schedulers::Step;
@@ -19,8 +20,9 @@ pub(crate) struct Previews {
 }
 
 impl Previews {
-    pub(crate) fn new(every: NonZeroUsize, pictures: &Path, model: &LatentDiffusion) -> Self {
-        Self { every, folder: folder(pictures), colours: LatentRgb::fit(model), wrong: Ok(()) }
+    pub(crate) fn new(every: NonZeroUsize, pictures: &Path, model: &LatentDiffusion) -> anyhow::Result<Self> {
+        let colours = LatentRgb::fit(model).context("--preview-every")?;
+        Ok(Self { every, folder: folder(pictures), colours, wrong: Ok(()) })
     }
 
     /// Shows the step of the pictures from `first` on, where it is its turn.

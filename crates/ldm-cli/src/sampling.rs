@@ -1,9 +1,10 @@
 //! How to sample, from words and to words.
 
+use anyhow::bail;
 use ldm_pipelines::{DiffusersScheduler, Guidance, InitImage, LatentDiffusion, Sampling};
 use ldm_schedulers::{SamplerConfig, Spacing};
 
-use crate::args::{GenerateArgs, ModelArgs};
+use crate::args::{GenerateArgs, ModelArgs, Side};
 use crate::progress::Talk;
 
 /// The solver asked for.
@@ -32,18 +33,28 @@ pub(crate) fn asked(
     };
     let steps = args.steps.or(spacing.steps()).unwrap_or_else(|| sampler.steps(&model.schedule));
     let size = args.height.zip(args.width).map(|(height, width)| [height, width]);
+    let scale = args.guidance_scale.unwrap_or(guidance_scale);
+    let shaped = args.guidance_rescale != 0. || args.guidance_interval.is_some();
+    if shaped && (scale == 1. || model.config.conditioning_key().is_none()) {
+        bail!(
+            "--guidance-rescale and --guidance-interval: nothing is guided here, give a --guidance-scale other than 1"
+        );
+    }
     let trained = model.config.image_size * model.first_stage.factor();
     Ok(Sampling {
         sampler,
         spacing,
         steps,
         guidance: Guidance {
-            scale: args.guidance_scale.unwrap_or(guidance_scale),
+            scale,
             rescale: args.guidance_rescale,
             interval: args.guidance_interval.map_or([0., f64::INFINITY], |span| [span.low, span.high]),
         },
         size,
-        tile: args.tile.map(|side| if side == 0 { trained } else { side }),
+        tile: args.tile.map(|side| match side {
+            Side::Auto => trained,
+            Side::Pixels(side) => side,
+        }),
     })
 }
 

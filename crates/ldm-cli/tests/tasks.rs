@@ -243,6 +243,10 @@ fn goes_on(desk: &Desk, ask: &dyn Fn(&[&str], &str) -> String) {
     }
     let none = ["outpaint", "photo.png", "--model", "hole", "--out", "no"];
     desk.fails(&none, 1, "nothing to add: give --left, --right, --top or --bottom");
+    let deep = ["--left", "4", "--feather", "4"];
+    let deepest = "--feather: what is to be filled is 4 pixels deep at most, expected at most 3";
+    desk.fails(&[&none[..], &deep].concat(), 1, deepest);
+    desk.fails(&[&none[..], &["--left", "4000000000"]].concat(), 2, "--left");
     desk.fails(
         &[&none[..], &["--left", "3"]].concat(),
         1,
@@ -255,7 +259,7 @@ fn sample<'a>(extra: &[&'a str], out: &'a str) -> Vec<&'a str> {
 }
 
 fn draws_at_large(desk: &Desk) {
-    let large = ["--height", "256", "--width", "264", "--tile=64", "--preview-every", "2"];
+    let large = ["--height", "256", "--width", "264", "--tile", "64", "--preview-every", "2"];
     desk.done(&sample(&large, "large-tiles"));
     assert_eq!(size(desk, "large-tiles/00000.png"), (264, 256));
     assert_eq!(size(desk, "large-tiles/previews/00000-step-0002.png"), (132, 128));
@@ -271,15 +275,17 @@ fn draws_at_large(desk: &Desk) {
     assert!(desk.done(&["inspect", "grey.png"]).contains("watermark: StableDiffusionV1"));
     desk.fails(&sample(&["--watermark"], "no"), 1, "a picture of 16x16 pixels cannot carry a watermark");
     desk.fails(&sample(&["--preview-every", "0"], "no"), 2, "--preview-every");
+    desk.fails(&sample(&["--preview-every", "3"], "no"), 1, "--preview-every 3: there are 2 steps");
+    desk.fails(&sample(&["--guidance-rescale", "0.7"], "no"), 1, "nothing is guided here");
     desk.fails(
-        &sample(&["--tile=15"], "no"),
+        &sample(&["--tile", "15"], "no"),
         1,
         "tile: this model's are multiples of 4 pixels (nearest: 12 and 16), got: 15",
     );
     desk.fails(&sample(&["--height", "18", "--width", "16"], "no"), 1, "(nearest: 16 and 20), got: 18");
     desk.fails(&["sample", "--model", "plain", "--out", "no", "--steps", "1001"], 1, "1001");
     desk.fails(&sample(&["--sampler", "best"], "no"), 2, "possible values: ddpm, ddim");
-    let boxes = ["layout2img", "parts.json", "--model", "boxes", "--tile=8", "--out", "no"];
+    let boxes = ["layout2img", "parts.json", "--model", "boxes", "--tile", "8", "--out", "no"];
     desk.fails(&boxes, 1, "tile: boxes say where things are in the whole picture");
 }
 

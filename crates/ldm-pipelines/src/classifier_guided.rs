@@ -2,7 +2,7 @@
 
 use ldm_core::{Error, Prompt, Result};
 use ldm_schedulers::{Denoised, Denoiser, NoiseLevel};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::{Classifier, LatentDiffusion};
 
@@ -63,7 +63,7 @@ pub struct ClassifierGuidance {
 
 impl ClassifierGuidance {
     /// The prompt's classes as the classifier takes them, `[B]`, for latents of `[B, C, h, w]`.
-    pub(crate) fn labels(&self, prompt: &Prompt, size: [i64; 4]) -> Result<Tensor> {
+    pub(crate) fn labels(&self, prompt: &Prompt, size: [i64; 4], device: Device) -> Result<Tensor> {
         let [count, _, height, width] = size;
         self.classifier.check_size([height, width])?;
         let class = prompt.class.as_ref().ok_or_else(|| {
@@ -76,7 +76,7 @@ impl ClassifierGuidance {
         let known = self.classifier.num_classes();
         let [low, high] = [class.min(), class.max()].map(|bound| bound.int64_value(&[]));
         match if low < 0 { low } else { high } {
-            wrong if (0..known).contains(&wrong) => Ok(class.to_kind(Kind::Int64)),
+            wrong if (0..known).contains(&wrong) => Ok(class.to_kind(Kind::Int64).to_device(device)),
             wrong => Err(Error::invalid(format!(
                 "class: the classifier knows the classes 0 to {}, got {wrong}",
                 known - 1
@@ -91,9 +91,7 @@ impl ClassifierGuidance {
         denoiser: &dyn Denoiser,
         run: impl FnOnce(&dyn Denoiser) -> T,
     ) -> T {
-        let log_probability = |x: &Tensor, at: NoiseLevel| {
-            self.classifier.log_probability(x, at.t, &labels.to_device(x.device()))
-        };
+        let log_probability = |x: &Tensor, at: NoiseLevel| self.classifier.log_probability(x, at.t, labels);
         run(&ClassifierGuided { denoiser, log_probability: &log_probability, scale: self.scale })
     }
 }

@@ -70,8 +70,11 @@ pub fn generate<'a>(
     let sampler = sampling.sampler.build(&model.schedule)?;
     let mut noise = Seeded::new(seeds.iter().copied());
     let size = [count, shape[0], shape[1], shape[2]];
-    let led =
-        model.classifier.as_ref().map(|by| Ok::<_, Error>((by, by.labels(prompt, size)?))).transpose()?;
+    let led = model
+        .classifier
+        .as_ref()
+        .map(|by| Ok::<_, Error>((by, by.labels(prompt, size, model.vs().device())?)))
+        .transpose()?;
     let begun = init.begin(model, size, sampling, &levels, &mut noise)?;
     model.lay_out();
     tch::no_grad(|| {

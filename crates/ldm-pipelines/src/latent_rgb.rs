@@ -1,7 +1,7 @@
 //! What a latent looks like, without the decoder.
 
-use ldm_core::NoiseSource;
 use ldm_core::noise::Seeded;
+use ldm_core::{Error, NoiseSource, Result};
 use tch::{Kind, Tensor};
 
 use crate::LatentDiffusion;
@@ -12,7 +12,7 @@ const PICTURES: u64 = 8;
 const SIDE: i64 = 16;
 
 /// The affine map from a latent's channels to the mean colour of the pixels it stands for that errs least: a preview
-/// that costs nothing, for first stages whose latents are little pictures.
+/// that costs nothing once it is fitted, for first stages whose latents are little pictures.
 ///
 /// Fitted by least squares to drawn colour fields and what the model's first stage makes of them, so that it needs
 /// neither data nor a table for each model.
@@ -24,7 +24,10 @@ pub struct LatentRgb {
 
 impl LatentRgb {
     /// Fits the map to `model`.
-    pub fn fit(model: &LatentDiffusion) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the first stage encodes values that are no numbers, as some do in half precision.
+    pub fn fit(model: &LatentDiffusion) -> Result<Self> {
         let factor = model.first_stage.factor();
         let device = model.vs().device();
         let options = (Kind::Float, device);
@@ -36,14 +39,21 @@ impl LatentRgb {
             [soft, shares].map(|x| x.upsample_bicubic2d([SIDE * factor, SIDE * factor], false, None, None));
         let pictures = (&soft * 0.7 + shares.gt(0.5).to_kind(Kind::Float)).clamp(-1., 1.);
         tch::no_grad(|| {
-            let latents = model.posterior(&pictures).mode().to_kind(Kind::Double) * model.scale_factor;
+            let encoded = pictures.split(1, 0).iter().map(|x| model.posterior(x).mode()).collect::<Vec<_>>();
+            let latents = Tensor::cat(&encoded, 0).to_kind(Kind::Double) * model.scale_factor;
             let colours = pictures.avg_pool2d([factor; 2], [factor; 2], [0, 0], false, true, None);
             let rows = |x: &Tensor| x.to_kind(Kind::Double).permute([0, 2, 3, 1]).flatten(0, 2); // [n, C]
             let (x, y) = (with_one(&rows(&latents)), rows(&colours));
             // A channel that says nothing would leave the equations without an answer.
             let ridge = Tensor::eye(x.size()[1], (Kind::Double, device)) * 1e-6 * x.size()[0] as f64;
             let map = Tensor::linalg_solve(&(x.tr().matmul(&x) + ridge), &x.tr().matmul(&y), true);
-            Self { map: map.to_kind(Kind::Float) }
+            if map.isfinite().all().int64_value(&[]) == 0 {
+                return Err(Error::invalid(format!(
+                    "the first stage encodes values that are no numbers in {:?}: take f32",
+                    model.kind()
+                )));
+            }
+            Ok(Self { map: map.to_kind(Kind::Float) })
         })
     }
 

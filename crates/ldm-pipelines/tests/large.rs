@@ -135,12 +135,18 @@ fn latents_that_are_pixels_look_like_them() {
         "model.params.scale_factor=0.5",
     ]);
     let x = Seeded::new([1, 2]).like(&Tensor::zeros([2, 3, 8, 8], (Kind::Float, test_device()))).tanh();
-    let seen = LatentRgb::fit(&pixels).pictures(&(&x * 0.5));
+    let seen = LatentRgb::fit(&pixels).unwrap().pictures(&(&x * 0.5));
     assert_close("pictures", &seen, &x, 1e-4);
 
-    // Of a real first stage it shows at least the light.
+    // Of what a first stage makes of pictures it has not seen it shows the colours, as far as so random a one keeps them.
     let model = model(&[]);
-    let seen = LatentRgb::fit(&model).pictures(&Tensor::zeros([2, 4, 8, 6], (Kind::Float, test_device())));
-    assert_eq!(seen.size(), [2, 3, 8, 6]);
-    assert!(seen.isfinite().all().int64_value(&[]) == 1 && seen.abs().max().double_value(&[]) <= 1.);
+    let coarse = Seeded::new([77, 78]).like(&Tensor::zeros([2, 3, 3, 3], (Kind::Float, test_device())));
+    let pictures = coarse.upsample_bicubic2d([32, 24], true, None, None).clamp(-1., 1.);
+    let seen =
+        LatentRgb::fit(&model).unwrap().pictures(&(model.posterior(&pictures).mode() * model.scale_factor));
+    assert_eq!(seen.size(), [2, 3, 16, 12]);
+    let want = pictures.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None);
+    let [x, y] = [seen, want].map(|x| &x - x.mean(Kind::Float));
+    let alike = Tensor::cosine_similarity(&x.flatten(0, -1), &y.flatten(0, -1), 0, 1e-8).double_value(&[]);
+    assert!(alike > 0.2, "{alike}"); // 0.28; a map that says nothing has 0
 }

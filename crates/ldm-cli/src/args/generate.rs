@@ -7,7 +7,7 @@ use clap::builder::PossibleValuesParser;
 use ldm_pipelines::lora::LoraFile;
 use ldm_schedulers::SamplerConfig;
 
-use super::{OutputArgs, Span, Turn, share};
+use super::{OutputArgs, Side, Span, Turn, share};
 
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
@@ -46,7 +46,7 @@ pub(crate) struct GenerateArgs {
     /// Turn the noise of each picture towards that of this seed, and of the seeds after it.
     #[arg(long, value_name = "SEED", requires = "variation_strength")]
     pub(crate) variation_seed: Option<u64>,
-    /// How far, 0 to 1; as 0..1 the pictures go from the one seed to the other.
+    /// How far, 0 to 1; as 0..1 the pictures of a prompt go from the one seed to the other, and both stay as they are.
     #[arg(long, value_name = "SHARE|FROM..TO", requires = "variation_seed", conflicts_with = "init_noise")]
     pub(crate) variation_strength: Option<Turn>,
     /// Height in pixels.
@@ -55,10 +55,10 @@ pub(crate) struct GenerateArgs {
     /// Width in pixels.
     #[arg(long, requires = "height")]
     pub(crate) width: Option<i64>,
-    /// Sample and decode a larger picture in overlapping tiles of so many pixels a side, in the memory of one; without a
-    /// number of the size the model was trained at.
-    #[arg(long, value_name = "PIXELS", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
-    pub(crate) tile: Option<i64>,
+    /// Sample and decode a larger picture in overlapping tiles of so many pixels a side; auto is the size the model was
+    /// trained at.
+    #[arg(long, value_name = "PIXELS|auto")]
+    pub(crate) tile: Option<Side>,
     /// Unit Gaussian noise to start from: safetensors, tensor `noise` [B, C, h, w] f32.
     #[arg(long)]
     pub(crate) init_noise: Option<PathBuf>,
@@ -75,11 +75,8 @@ pub(crate) struct GenerateArgs {
     pub(crate) preview_every: Option<std::num::NonZeroUsize>,
     /// Hide `StableDiffusionV1` in the pictures, where the invisible-watermark tool finds it; txt2img with a Stable
     /// Diffusion model does so by itself, as the reference.
-    #[arg(long, overrides_with = "no_watermark")]
+    #[arg(long)]
     pub(crate) watermark: bool,
-    /// Hide nothing.
-    #[arg(long, overrides_with = "watermark")]
-    pub(crate) no_watermark: bool,
     /// One JSON line an image.
     #[arg(long)]
     pub(crate) json: bool,

@@ -23,7 +23,7 @@ pub(crate) use demo::DemoArgs;
 pub(crate) use generate::GenerateArgs;
 pub(crate) use images::{DecodeArgs, EncodeArgs, OutputArgs, ReconstructArgs, SizeArgs};
 pub(crate) use model::{DeviceArgs, DoctorArgs, InspectArgs, ModelArgs};
-pub(crate) use numbers::{Span, Turn, share};
+pub(crate) use numbers::{Side, Span, Turn, share};
 pub(crate) use sample::SampleArgs;
 pub(crate) use tasks::{
     FillArgs, Img2imgArgs, InpaintArgs, Layout2imgArgs, OutpaintArgs, Semantic2imgArgs, UpscaleArgs,

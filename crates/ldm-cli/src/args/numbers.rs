@@ -26,6 +26,27 @@ impl FromStr for Span {
     }
 }
 
+/// A tile's side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    /// That of the pictures the model was trained on.
+    Auto,
+    /// In pixels.
+    Pixels(i64),
+}
+
+impl FromStr for Side {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(side) if side > 0 => Ok(Self::Pixels(side)),
+            _ if text == "auto" => Ok(Self::Auto),
+            _ => Err("expected a number of pixels, or auto".into()),
+        }
+    }
+}
+
 /// How far pictures are turned to another noise.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Turn {
@@ -72,6 +93,10 @@ mod tests {
         assert_eq!("0.25".parse(), Ok(Turn::Each(0.25)));
         let turn: Turn = "0..1".parse().unwrap();
         assert_eq!([0, 1, 2, 4].map(|index| turn.of(index, 5)), [0., 0.25, 0.5, 1.]);
+        assert_eq!(["auto", "64"].map(str::parse), [Ok(Side::Auto), Ok(Side::Pixels(64))]);
+        for wrong in ["", "0", "-8", "64px"] {
+            assert!(wrong.parse::<Side>().is_err(), "{wrong}");
+        }
         for wrong in ["", "2", "0..2", "-0.1", "x", "NaN"] {
             assert!(wrong.parse::<Turn>().is_err(), "{wrong}");
         }

@@ -53,16 +53,16 @@ pub(crate) struct OutpaintArgs {
     /// What it goes on with, for models that read text.
     pub(crate) prompt: Option<String>,
     /// Pixels to add at the left.
-    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
+    #[arg(long, value_name = "PIXELS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=16384))]
     pub(crate) left: u32,
     /// Pixels to add at the right.
-    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
+    #[arg(long, value_name = "PIXELS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=16384))]
     pub(crate) right: u32,
     /// Pixels to add above.
-    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
+    #[arg(long, value_name = "PIXELS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=16384))]
     pub(crate) top: u32,
     /// Pixels to add below.
-    #[arg(long, value_name = "PIXELS", default_value_t = 0)]
+    #[arg(long, value_name = "PIXELS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=16384))]
     pub(crate) bottom: u32,
     #[command(flatten)]
     pub(crate) size: SizeArgs,

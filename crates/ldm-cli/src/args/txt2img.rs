@@ -21,6 +21,9 @@ pub(crate) struct Txt2imgArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) generate: GenerateArgs,
+    /// Hide nothing in the pictures.
+    #[arg(long, conflicts_with = "watermark")]
+    pub(crate) no_watermark: bool,
 }
 
 impl TextArgs {

@@ -60,21 +60,27 @@ pub(crate) fn run(filling: Filling, args: &FillArgs, making: &Making, talk: Talk
             InitImage::new(image, filling.strength.unwrap_or(1.), Some(mask))
         })
         .transpose()?;
-    let share = feathered(&filling.mask, args.feather);
+    let share = feathered(&filling.mask, args.feather)?;
     making.run(&model, &args.model, scale, &Filled { filling, share, init, text, args }, talk)
 }
 
 /// How much of what was made shows, `[1, 1, H, W]`: nothing outside the mask, and inside it all but for an edge of so
 /// many pixels.
-fn feathered(mask: &Tensor, pixels: u32) -> Tensor {
+fn feathered(mask: &Tensor, pixels: u32) -> anyhow::Result<Tensor> {
     let mut share = mask.copy(); // added to in place
     let mut rest = mask.shallow_clone();
-    for _ in 0..pixels {
+    for done in 0..pixels {
         // One pixel less on every side; past the picture's border nothing fades.
         rest = -(-&rest).max_pool2d([3, 3], [1, 1], [1, 1], [1, 1], false);
+        if rest.any().int64_value(&[]) == 0 {
+            bail!(
+                "--feather: what is to be filled is {} pixels deep at most, expected at most {done}",
+                done + 1
+            );
+        }
         share += &rest;
     }
-    share / f64::from(pixels + 1)
+    Ok(share / f64::from(pixels + 1))
 }
 
 struct Filled<'a> {

@@ -21,6 +21,7 @@ pub(crate) fn run(args: &OutpaintArgs, talk: Talk) -> anyhow::Result<()> {
     let picture = pictures::read(&args.image)?;
     let picture = fitted(picture, args.size, Interpolation::Bicubic, &args.image)?;
     let picture = pictures::from_rgb8(&picture).unsqueeze(0);
+    let added = json!({"left": args.left, "right": args.right, "top": args.top, "bottom": args.bottom});
     let filling = Filling {
         // What stands there until it is made: the nearest pixel, so that a first stage sees no border.
         image: picture.replication_pad2d(sides),
@@ -36,7 +37,7 @@ pub(crate) fn run(args: &OutpaintArgs, talk: Talk) -> anyhow::Result<()> {
             args.top,
             args.bottom
         ),
-        json: Map::from_iter([("image".to_owned(), json!(args.image)), ("added".to_owned(), json!(sides))]),
+        json: Map::from_iter([("image".to_owned(), json!(args.image)), ("added".to_owned(), added)]),
     };
     filling::run(filling, &args.fill, &making, talk)
 }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::args::{TextArgs, Txt2imgArgs};
 use crate::making::{Making, Subject};
 use crate::model;
+use crate::output::Mark;
 use crate::progress::Talk;
 
 pub(crate) fn run(args: &Txt2imgArgs, talk: Talk) -> anyhow::Result<()> {
@@ -20,7 +21,7 @@ pub(crate) fn run(args: &Txt2imgArgs, talk: Talk) -> anyhow::Result<()> {
     model::check_needs(&model, &args.model, &[Needs::Text])?;
     warn_of_cuts(&model, "the prompt", &texts);
     warn_of_cuts(&model, "the negative prompt", std::slice::from_ref(&args.text.negative_prompt));
-    let subject = Texts { given: texts, each, args: &args.text };
+    let subject = Texts { given: texts, each, args: &args.text, unmarked: args.no_watermark };
     making.run(&model, &args.model, model::guidance_scale(&model), &subject, talk)
 }
 
@@ -51,6 +52,7 @@ struct Texts<'a> {
     given: Vec<String>,
     each: usize,
     args: &'a TextArgs,
+    unmarked: bool,
 }
 
 impl Texts<'_> {
@@ -66,6 +68,11 @@ impl Subject for Texts<'_> {
 
     fn negative(&self, count: usize) -> Option<Prompt> {
         self.args.negative(count)
+    }
+
+    /// As the reference's script, which does it for Stable Diffusion alone.
+    fn mark(&self, model: &LatentDiffusion) -> Mark {
+        if model.config.clip() && !self.unmarked { Mark::WherePossible } else { Mark::Never }
     }
 
     fn heading(&self, picture: usize) -> String {

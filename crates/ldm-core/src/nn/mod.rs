@@ -3,10 +3,12 @@
 pub mod attention;
 mod conv;
 mod embedding;
+mod global;
 mod norm;
 mod variable;
 
 pub use conv::{conv1d_1x1, conv2d, conv2d_1x1, embedding, linear, zero_conv1d_1x1, zero_conv2d};
 pub use embedding::timestep_embedding;
-pub use norm::{Global, GroupNorm, layer_norm};
+pub use global::Global;
+pub use norm::{GroupNorm, layer_norm};
 pub use variable::{unfilled, variable};

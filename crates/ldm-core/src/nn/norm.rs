@@ -3,6 +3,7 @@
 use tch::nn::{self, Init, Module, Path};
 use tch::{Kind, Tensor};
 
+use super::Global;
 use crate::{Error, Result};
 
 const GROUPS: i64 = 32;
@@ -36,19 +37,9 @@ impl GroupNorm {
     }
 }
 
-/// Where a layer has from what it takes of a whole map: a norm mean and deviation, an attention keys and values.
-#[derive(Debug)]
-pub enum Global<'a> {
-    /// From the map it is given, as ever.
-    Own,
-    /// Likewise, and it is noted, layer by layer in the order of running.
-    Noted(&'a mut Vec<[Tensor; 2]>),
-    /// From what was noted of another map, of which this one is a part.
-    Given(std::slice::Iter<'a, [Tensor; 2]>),
-}
-
 impl GroupNorm {
-    /// Normalises, perhaps with mean and deviation from elsewhere; noted are the mean and 1/deviation, `[B, groups]`.
+    /// Normalises, perhaps with mean and deviation from elsewhere; noted are the mean and 1/deviation, `[B, groups]`, in
+    /// the weights' dtype.
     ///
     /// # Panics
     /// When fewer layers were noted than run.
@@ -57,6 +48,8 @@ impl GroupNorm {
             Global::Own => self.forward(x),
             Global::Noted(noted) => {
                 let x = x.to_kind(self.weight.kind());
+                // Unlike `group_norm`, this one asks for it on a GPU.
+                let x = if x.device().is_cuda() { x.contiguous() } else { x };
                 let (batch, channels, height, width) = x.size4().expect("[B, C, h, w]");
                 let (weight, bias) = (Some(&self.weight), Some(&self.bias));
                 let (normed, mean, scale) =

@@ -30,6 +30,9 @@ impl Trainer {
     pub fn run(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event)) -> Result<Finished> {
         let (rank, world) = (self.ranks.rank(), self.ranks.world());
         let (train, rate) = (self.config.train.clone(), self.config.learning_rate(world)?);
+        if self.state.step > 0 && self.state.step == train.steps {
+            return self.end_again(observe);
+        }
         if !self.keep_latents(stop, observe)? {
             return Ok(Finished::Stopped);
         }
@@ -47,17 +50,6 @@ impl Trainer {
         let mut guard = Guard::new(self.state.skipped, self.device);
         let mut last = Instant::now();
         let mut named = BTreeSet::new();
-        if self.state.step == train.steps {
-            // Ended between its last checkpoint and what follows one: what may be missing of that is made up for.
-            let sample = || {
-                self.hand_on(true)?;
-                let wanted = train.samples.count > 0 && !self.run.sample(train.steps).exists();
-                wanted.then(|| self.sample()).transpose()
-            };
-            if let Some(path) = self.ranks.first_alone(sample)?.flatten() {
-                observe(Event::Sample(&path));
-            }
-        }
         while self.state.step < train.steps {
             let step = self.state.step;
             let lr = rate * train.schedule.at(step, train.steps);
@@ -156,6 +148,25 @@ impl Trainer {
                 return Ok(Finished::Stopped);
             }
             last += pause.elapsed();
+        }
+        Ok(Finished::Done)
+    }
+
+    /// A run that ended between its last checkpoint and what follows one: that is made up for.
+    fn end_again(&self, observe: &mut dyn FnMut(Event)) -> Result<Finished> {
+        let done = self.state.step;
+        let rest = || {
+            self.hand_on(true)?;
+            if self.config.train.samples.count == 0 || self.run.sample(done).exists() {
+                return Ok(None);
+            }
+            let path = self.sample()?;
+            let picture = std::fs::read(&path).map_err(Error::io(&path))?;
+            self.run.events(Some(done))?.picture(done, "samples", &picture)?;
+            Ok(Some(path))
+        };
+        if let Some(path) = self.ranks.first_alone(rest)?.flatten() {
+            observe(Event::Sample(&path));
         }
         Ok(Finished::Done)
     }
