@@ -1,10 +1,12 @@
 //! How good pictures are.
 //!
-//! Of pairs: [`psnr`], [`ssim`], [`ms_ssim`] and [`Lpips`], how alike two pictures look. Of sets, by features of any
-//! network: [`FeatureStatistics`] and [`Gaussian::distance`] (FID on Inception's), [`KernelDistance`] (KID), [`Manifold`]
-//! (precision, recall, density, coverage), [`inception_score`]. [`MeanStd`] sums up a metric over a set.
+//! Of pairs: [`psnr`], [`ssim`], [`ms_ssim`] and [`Lpips`], how alike two pictures look. Of sets, by features of
+//! [`Inception`] or any other network: [`FeatureStatistics`] and [`Gaussian::distance`] (FID), [`KernelDistance`] (KID),
+//! [`Manifold`] (precision, recall, density, coverage), [`inception_score`]. [`MeanStd`] sums up a metric over a set.
 
 mod feature_statistics;
+mod inception;
+mod inception_plan;
 mod inception_score;
 mod kernel_distance;
 mod lpips;
@@ -17,6 +19,7 @@ mod ssim;
 mod vgg;
 
 pub use feature_statistics::{FeatureStatistics, Gaussian};
+pub use inception::{Inception, InceptionFeatures};
 pub use inception_score::inception_score;
 pub use kernel_distance::KernelDistance;
 pub use lpips::{Lpips, Trunk};

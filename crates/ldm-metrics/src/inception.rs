@@ -1,0 +1,218 @@
+//! The network of FID.
+
+use ldm_core::nn::unfilled;
+use ldm_core::resources;
+use ldm_core::weights::Checkpoint;
+use ldm_core::{Error, Result};
+use tch::nn::{Init, Path, VarStore};
+use tch::{Device, Kind, Tensor};
+
+use crate::inception_plan::{Branch, Pool, Unit, blocks};
+
+/// Where `ldm weights get` puts the weights.
+const RESOURCE: &str = "fid-inception";
+const FILE: &str = "pt_inception-2015-12-05-6726825d.pth";
+/// Of the pictures the network sees.
+const SIDE: i64 = 299;
+const CLASSES: i64 = 1008;
+/// Of the batch norms.
+const EPS: f64 = 0.001;
+
+/// Inception-v3 (Szegedy et al. 2016) as TensorFlow's graph of 2015-12-05 has it, on which FID, KID and the Inception score
+/// are defined. In f32; no parameter takes a gradient.
+///
+/// Names are those of pytorch-fid's file, `Mixed_5b.branch1x1.conv.weight`.
+#[derive(Debug)]
+pub struct Inception {
+    vs: VarStore,
+    stem: [Conv; 5],
+    blocks: Vec<Vec<Way>>,
+    /// `[1008, 2048]`; its bias is left out of the scores, as in the graph's `softmax`-less output.
+    head: Tensor,
+}
+
+/// What the network says of pictures.
+#[derive(Debug)]
+pub struct InceptionFeatures {
+    /// `[B, 2048]` f32: FID's, KID's.
+    pub pooled: Tensor,
+    /// `[B, 1008]` f32, without the last layer's bias: the Inception score's.
+    pub logits: Tensor,
+}
+
+/// A convolution, a batch norm by what it was trained on, a ReLU.
+#[derive(Debug)]
+struct Conv {
+    kernel: Tensor,
+    /// Weight, bias, mean, variance.
+    norm: [Tensor; 4],
+    stride: i64,
+    padding: [i64; 2],
+}
+
+/// A [`Branch`] with its weights.
+#[derive(Debug)]
+struct Way {
+    pool: Pool,
+    units: Vec<Conv>,
+    fork: Vec<Conv>,
+}
+
+impl Conv {
+    fn new(vs: &Path, channels: i64, unit: Unit, padding: [i64; 2]) -> Self {
+        let (name, out, [height, width], stride) = unit;
+        let (conv, norm) = (vs / name / "conv", vs / name / "bn");
+        let one = |name: &str, value| norm.var(name, &[out], Init::Const(value));
+        let fixed = |name: &str, value: f64| {
+            let mut tensor = norm.zeros_no_train(name, &[out]);
+            let _ = tensor.fill_(value);
+            tensor
+        };
+        Self {
+            kernel: conv.var("weight", &[out, channels, height, width], Init::Const(0.)),
+            norm: [one("weight", 1.), one("bias", 0.), fixed("running_mean", 0.), fixed("running_var", 1.)],
+            stride,
+            padding,
+        }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let [weight, bias, mean, variance] = &self.norm;
+        x.conv2d(&self.kernel, None::<Tensor>, [self.stride; 2], self.padding, [1, 1], 1)
+            .batch_norm(Some(weight), Some(bias), Some(mean), Some(variance), false, 0.1, EPS, false)
+            .relu_()
+    }
+}
+
+impl Way {
+    /// The branch on `channels`, and how many it gives.
+    fn new(vs: &Path, mut channels: i64, branch: &Branch) -> (Self, i64) {
+        let same = |unit: &Unit| if unit.3 == 1 { unit.2.map(|side| side / 2) } else { [0, 0] };
+        let mut units = Vec::new();
+        for unit in &branch.units {
+            units.push(Conv::new(vs, channels, *unit, same(unit)));
+            channels = unit.1;
+        }
+        let fork: Vec<Conv> =
+            branch.fork.iter().map(|unit| Conv::new(vs, channels, *unit, same(unit))).collect();
+        let given = if fork.is_empty() { channels } else { branch.fork.iter().map(|unit| unit.1).sum() };
+        (Self { pool: branch.pool, units, fork }, given)
+    }
+
+    fn forward(&self, x: &Tensor) -> Vec<Tensor> {
+        let x = match self.pool {
+            Pool::None => x.shallow_clone(),
+            Pool::Mean => x.avg_pool2d([3, 3], [1, 1], [1, 1], false, false, None::<i64>),
+            Pool::Max => x.max_pool2d([3, 3], [1, 1], [1, 1], [1, 1], false),
+            Pool::Half => halved(x),
+        };
+        let x = self.units.iter().fold(x, |x, unit| unit.forward(&x));
+        if self.fork.is_empty() { vec![x] } else { self.fork.iter().map(|unit| unit.forward(&x)).collect() }
+    }
+}
+
+impl Inception {
+    /// From what `ldm weights get fid-inception` installed.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the command that installs it where it is not; as [`Inception::load`] besides.
+    pub fn published(device: Device) -> Result<Self> {
+        Self::load(Checkpoint::open(resources::need(RESOURCE, FILE)?)?, device)
+    }
+
+    /// From pytorch-fid's file, or torch-fidelity's, which has the same names.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] listing what does not fit.
+    pub fn load(checkpoint: Checkpoint, device: Device) -> Result<Self> {
+        let mut inception = unfilled(|| Self::empty(device));
+        let counters: Vec<String> =
+            checkpoint.names().filter(|name| name.ends_with("num_batches_tracked")).map(Into::into).collect();
+        let left_out: Vec<&str> = counters.iter().map(String::as_str).chain(["fc.bias"]).collect();
+        checkpoint.without(&left_out).load_scope(&inception.vs, "")?;
+        inception.vs.freeze();
+        Ok(inception)
+    }
+
+    fn empty(device: Device) -> Self {
+        let vs = VarStore::new(device);
+        let root = vs.root();
+        let stem = [
+            (3, ("Conv2d_1a_3x3", 32, [3, 3], 2), [0, 0]),
+            (32, ("Conv2d_2a_3x3", 32, [3, 3], 1), [0, 0]),
+            (32, ("Conv2d_2b_3x3", 64, [3, 3], 1), [1, 1]),
+            (64, ("Conv2d_3b_1x1", 80, [1, 1], 1), [0, 0]),
+            (80, ("Conv2d_4a_3x3", 192, [3, 3], 1), [0, 0]),
+        ]
+        .map(|(channels, unit, padding)| Conv::new(&root, channels, unit, padding));
+        let mut channels = 192;
+        let blocks = blocks()
+            .iter()
+            .map(|(name, branches)| {
+                let of = &root / *name;
+                let ways: Vec<(Way, i64)> =
+                    branches.iter().map(|branch| Way::new(&of, channels, branch)).collect();
+                channels = ways.iter().map(|(_, given)| given).sum();
+                ways.into_iter().map(|(way, _)| way).collect()
+            })
+            .collect();
+        let head = (&root / "fc").var("weight", &[CLASSES, channels], Init::Const(0.));
+        Self { vs, stem, blocks, head }
+    }
+
+    /// What it says of pictures, rounded to 8 bits and resized as TensorFlow 1 did.
+    ///
+    /// # Shapes
+    /// - `pictures`: `[B, 3, H, W]` in `[-1, 1]`, of any size
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for another shape.
+    pub fn features(&self, pictures: &Tensor) -> Result<InceptionFeatures> {
+        let size = pictures.size();
+        if size.len() != 4 || size[1] != 3 {
+            let expected = "[B, 3, H, W]".into();
+            return Err(Error::Shape { what: "pictures".into(), expected, got: size });
+        }
+        let x = crate::pixel::eight_bit(&pictures.to_device(self.vs.device())).to_kind(Kind::Float);
+        tch::no_grad(|| {
+            let mut x = (resized(&x) - 128.) / 128.;
+            for (index, conv) in self.stem.iter().enumerate() {
+                x = conv.forward(&x);
+                // After the third and the fifth.
+                if index == 2 || index == 4 {
+                    x = halved(&x);
+                }
+            }
+            for ways in &self.blocks {
+                let parts: Vec<Tensor> = ways.iter().flat_map(|way| way.forward(&x)).collect();
+                x = Tensor::cat(&parts, 1);
+            }
+            let pooled = x.mean_dim([2_i64, 3].as_slice(), false, Kind::Float);
+            let logits = pooled.matmul(&self.head.tr());
+            Ok(InceptionFeatures { pooled, logits })
+        })
+    }
+}
+
+/// The greatest of 3x3, in steps of two.
+fn halved(x: &Tensor) -> Tensor {
+    x.max_pool2d([3, 3], [2, 2], [0, 0], [1, 1], false)
+}
+
+/// Bilinear to 299 x 299 as TensorFlow 1: pixel i is taken at i·(side/299), without the half that others add, so that the
+/// picture stands a little to the upper left.
+fn resized(x: &Tensor) -> Tensor {
+    let along = |x: Tensor, dim: i64| {
+        let length = x.size()[dim as usize];
+        let at = Tensor::arange(SIDE, (Kind::Float, x.device())) * (length as f64 / SIDE as f64);
+        let low = at.floor();
+        let mut shape = [1; 4];
+        shape[dim as usize] = SIDE;
+        let share = (&at - &low).view(shape);
+        let low = low.to_kind(Kind::Int64);
+        let high = (&low + 1).clamp_max(length - 1);
+        let (low, high) = (x.index_select(dim, &low), x.index_select(dim, &high));
+        &low + (high - &low) * share
+    };
+    along(along(x.shallow_clone(), 3), 2)
+}
