@@ -219,7 +219,7 @@ def sheet(path, rows, scale=2):
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
             canvas.paste(picture.convert("RGB"), (2 + x * (SIDE + 2), 2 + y * (SIDE + 2)))
-    canvas.resize((wide * scale, high * scale), Image.NEAREST).save(path, optimize=True)
+    canvas.resize((wide * scale, high * scale), Image.NEAREST).save(path, optimize=True, quality=80, subsampling=0)
 
 
 def through_first_stage(pictures, work):
@@ -292,7 +292,7 @@ def text(out, work, outlines):
             of = {word: 100 * right[asked == word, column].mean() for word in words if (asked == word).any()}
             print(f"    {what}: " + ", ".join(f"{word} {share:.0f}" for word, share in of.items()))
         if scale == 3:
-            sheet(out / "scenes-text.png", [made[k : k + 10] for k in range(0, COUNT, 10)])
+            sheet(out / "scenes-text.jpg", [made[k : k + 10] for k in range(0, COUNT, 10)])
 
 
 def layout(out, work, outlines):
@@ -326,7 +326,7 @@ def layout(out, work, outlines):
 def semantic(out, work, outlines):
     rows, own, other, pairs = [], [], [], []
     found, _ = scenes(work, COUNT, objects=[1, 3], smallest="small", split="validation")
-    shown = np.uint8([(255, 255, 255), *COLOURS.values()])
+    shown = np.uint8([(110, 110, 110), *COLOURS.values()])
     for index, (_, labels) in enumerate(found):
         Image.fromarray(np.uint8(labels)).save(work / "map.png")
         ldm("semantic2img", work / "map.png", "--model", RUNS / "scenes-semantic", "--out", work / "drawn", "--force",
