@@ -10,8 +10,8 @@ use tch::{Device, Kind, Tensor};
 use crate::inception_plan::{Branch, Pool, Unit, blocks};
 
 /// Where `ldm weights get` puts the weights.
-const RESOURCE: &str = "fid-inception";
-const FILE: &str = "pt_inception-2015-12-05-6726825d.pth";
+pub(crate) const RESOURCE: &str = "fid-inception";
+pub(crate) const FILE: &str = "pt_inception-2015-12-05-6726825d.pth";
 /// Of the pictures the network sees.
 const SIDE: i64 = 299;
 const CLASSES: i64 = 1008;

@@ -2,8 +2,10 @@
 //!
 //! Of pairs: [`psnr`], [`ssim`], [`ms_ssim`] and [`Lpips`], how alike two pictures look. Of sets, by features of
 //! [`Inception`] or any other network: [`FeatureStatistics`] and [`Gaussian::distance`] (FID), [`KernelDistance`] (KID),
-//! [`Manifold`] (precision, recall, density, coverage), [`inception_score`]. [`MeanStd`] sums up a metric over a set.
+//! [`Manifold`] (precision, recall, density, coverage), [`inception_score`]; [`SetFeatures`] gathers for all of them, by the
+//! [`FeatureNetwork`] there is. [`MeanStd`] sums up a metric over a set.
 
+mod feature_network;
 mod feature_statistics;
 mod inception;
 mod inception_plan;
@@ -14,10 +16,12 @@ mod manifold;
 mod mean_std;
 mod npz;
 mod pixel;
+mod set_features;
 mod shapes;
 mod ssim;
 mod vgg;
 
+pub use feature_network::{FeatureNetwork, Features};
 pub use feature_statistics::{FeatureStatistics, Gaussian};
 pub use inception::{Inception, InceptionFeatures};
 pub use inception_score::inception_score;
@@ -26,6 +30,7 @@ pub use lpips::{Lpips, Trunk};
 pub use manifold::Manifold;
 pub use mean_std::MeanStd;
 pub use pixel::psnr;
+pub use set_features::{SetDistance, SetFeatures};
 pub use ssim::{ms_ssim, ssim};
 
 #[cfg(doctest)]

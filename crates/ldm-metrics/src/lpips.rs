@@ -173,6 +173,24 @@ impl Lpips {
         )))
     }
 
+    /// The trunk's last features, averaged over places, for sets of pictures.
+    ///
+    /// # Shapes
+    /// - `x`: `[B, 3, H, W]` in `[-1, 1]`; returns `[B, 512]` f32
+    pub(crate) fn deepest(&self, x: &Tensor) -> Result<Tensor> {
+        let size = x.size();
+        let [_, 3, height, width] = size[..] else {
+            return Err(Error::Shape { what: "pictures".into(), expected: "[B, 3, H, W]".into(), got: size });
+        };
+        Self::check_size([height, width])?;
+        let _exact = autocast(x.device(), Kind::Float);
+        let x = x.to_device(self.vs.device()).to_kind(Kind::Float);
+        tch::no_grad(|| {
+            let taps = self.net.forward(&((x - &self.shift) / &self.scale));
+            Ok(taps[taps.len() - 1].mean_dim([2_i64, 3].as_slice(), false, Kind::Float))
+        })
+    }
+
     /// The distance of each pair, from 0. Gradients pass to both pictures.
     ///
     /// # Shapes

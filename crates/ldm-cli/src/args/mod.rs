@@ -4,6 +4,7 @@ mod classifier;
 mod convert;
 mod data;
 mod demo;
+mod eval;
 mod generate;
 mod images;
 mod model;
@@ -20,6 +21,7 @@ pub(crate) use classifier::ClassifierArgs;
 pub(crate) use convert::{ConvertArgs, Form};
 pub(crate) use data::{DataArgs, DataCommand};
 pub(crate) use demo::DemoArgs;
+pub(crate) use eval::{EvalCommand, GenerationArgs, MeasureArgs, ReconstructionArgs};
 pub(crate) use generate::GenerateArgs;
 pub(crate) use images::{DecodeArgs, EncodeArgs, OutputArgs, ReconstructArgs, SizeArgs};
 pub(crate) use model::{DeviceArgs, DoctorArgs, InspectArgs, ModelArgs};
@@ -113,6 +115,9 @@ pub(crate) enum Command {
         after_help = "Example:\n  ldm reconstruct *.jpg --model runs/kl-f4 --center-crop 128 --out rec"
     )]
     Reconstruct(ReconstructArgs),
+    /// Measures a first stage, or pictures that were made.
+    #[command(subcommand)]
+    Eval(EvalCommand),
     /// Says what a checkpoint, a model folder, a run, or a generated PNG holds. Runs no code from it.
     #[command(after_help = "Example:\n  ldm inspect model.ckpt --config config.yaml")]
     Inspect(InspectArgs),

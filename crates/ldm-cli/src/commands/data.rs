@@ -19,6 +19,7 @@ pub(crate) fn run(command: &DataCommand) -> anyhow::Result<()> {
     }
 }
 
+/// The set, the training set of a config.
 fn open(args: &DataArgs) -> anyhow::Result<Arc<dyn Dataset>> {
     let path = &args.dataset;
     if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {

@@ -6,6 +6,7 @@ mod decode;
 mod demo;
 mod doctor;
 mod encode;
+mod eval;
 mod filling;
 mod img2img;
 mod inpaint;
@@ -49,6 +50,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Encode(args) => encode::run(&args),
         Command::Decode(args) => decode::run(&args),
         Command::Reconstruct(args) => reconstruct::run(&args),
+        Command::Eval(command) => eval::run(&command, talk),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Weights(command) => weights::run(&command, talk),

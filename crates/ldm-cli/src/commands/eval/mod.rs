@@ -1,0 +1,15 @@
+//! `ldm eval`: numbers for what is otherwise looked at.
+
+mod generation;
+mod reconstruction;
+mod set;
+
+use crate::args::EvalCommand;
+use crate::progress::Talk;
+
+pub(crate) fn run(command: &EvalCommand, talk: Talk) -> anyhow::Result<()> {
+    match command {
+        EvalCommand::Reconstruction(args) => reconstruction::run(args, talk),
+        EvalCommand::Generation(args) => generation::run(args, talk),
+    }
+}
