@@ -158,11 +158,13 @@ impl Autoencoder {
     }
 }
 
-/// As many rows and columns of `z` as a tile has, evenly spread.
+/// Half as many rows and columns of `z` again as a tile has, or all, evenly spread: the smaller it is, the larger is the
+/// part that its border has in every mean.
 fn thinned(z: &Tensor, tiles: &Tiles) -> Tensor {
     let tile = tiles.iter().next().expect("there is always one");
-    let pick = |z: Tensor, dim: i64, count: i64| {
+    let pick = |z: Tensor, dim: i64, side: i64| {
         let length = z.size()[dim as usize];
+        let count = (side * 3 / 2).min(length);
         let indices: Vec<i64> = (0..count).map(|index| (2 * index + 1) * length / (2 * count)).collect();
         z.index_select(dim, &Tensor::from_slice(&indices).to_device(z.device()))
     };

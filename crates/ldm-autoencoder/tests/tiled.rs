@@ -12,7 +12,7 @@ use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
 /// A decoder of random weights that looks at a place more than at what is around it: one that draws light and colour, and
-/// does not take a border for a thing, as trained ones do. (Trained decoders are measured in docs/gallery.md.)
+/// does not take a border for a thing, as trained ones do. (A trained decoder is measured in docs/sampling.md.)
 fn model(kind: &str, attention: &str) -> Autoencoder {
     let mut config = json!({
         "target": kind,
