@@ -40,13 +40,16 @@ pub struct Generated {
 /// Samples one picture a seed.
 ///
 /// Picture `i` starts from what `torch.Generator("cpu").manual_seed(seeds[i])` draws, or where `init` says, and takes its
-/// further noise from the same generator: it does not depend on the batch it is in. With a guidance scale other than 1 the model is guided away from `negative`, or from the prompt that
-/// says nothing; a classifier of [`LatentDiffusion::guide_by`] leads it to the prompt's class. A picture to begin at, or in the prompt, decides the size where none is asked for. `observe` sees every step.
+/// further noise from the same generator: it does not depend on the batch it is in. With a guidance scale other than 1 the
+/// model is guided away from `negative`, or from the prompt that says nothing; a classifier of
+/// [`LatentDiffusion::guide_by`] leads it to the prompt's class. A picture to begin at, or in the prompt, decides the size
+/// where none is asked for. `observe` sees every step.
 ///
 /// # Errors
 /// [`Error::Invalid`] when the size does not fit the model or the prompt's picture, the sampler cannot take so many
-/// steps, guidance is asked for and the model has nothing to be guided away from, or what came out is no numbers; [`Error::MissingInput`] when the
-/// prompt lacks what the model needs; [`Error::Shape`] for noise of a wrong shape, or prompts that are not one a seed.
+/// steps, guidance is asked for and the model has nothing to be guided away from, or what came out is no numbers;
+/// [`Error::MissingInput`] when the prompt lacks what the model needs; [`Error::Shape`] for noise of a wrong shape, or
+/// prompts that are not one a seed.
 pub fn generate<'a>(
     model: &LatentDiffusion,
     prompt: &Prompt,

@@ -32,7 +32,7 @@ impl LatentRgb {
         let device = model.vs().device();
         let options = (Kind::Float, device);
         let mut noise = Seeded::new(0..PICTURES);
-        // Soft fields of colour, half of them with hard borders.
+        // Soft fields of colour, and patches of light on them whose borders are hard.
         let soft = noise.like(&Tensor::zeros([PICTURES as i64, 3, 4, 4], options));
         let shares = noise.like(&Tensor::zeros([PICTURES as i64, 1, 4, 4], options));
         let [soft, shares] =
