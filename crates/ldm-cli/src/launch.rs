@@ -1,4 +1,5 @@
-//! `ldm train --nproc N`: starts the ranks of this machine, each this program again, and ends them together.
+//! This program started again by itself: as a part of its own work, or (`ldm train --nproc N`) as the ranks of this machine,
+//! which end together.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -16,7 +17,7 @@ use crate::report::Interrupted;
 
 /// How long the others may take to say what they lost, or to end what they write.
 const GRACE: Duration = Duration::from_secs(50);
-/// Set for ranks whose standard input ends when their launcher does.
+/// Set for those whose standard input ends when their launcher does.
 const LAUNCHED: &str = "LDM_LAUNCHED";
 
 /// Starts `count` ranks and waits for their end. A rank that fails ends all; a signal is passed on to all.
@@ -57,6 +58,34 @@ pub(crate) fn launch(count: usize, stop: &Stop, talk: Talk) -> anyhow::Result<()
         None => Ok(()),
         Some(_) if stop.signal().is_some() => Err(Interrupted(stop.code()).into()),
         Some((rank, status, _)) => bail!("rank {rank} {}", how(status)),
+    }
+}
+
+/// This program again, for a part of its own work.
+pub(crate) struct Part(Child);
+
+impl Part {
+    /// Its standard input is a pipe that nobody writes to; the terminal's Ctrl-C comes to the launcher, which passes it on.
+    pub(crate) fn start(mut command: Command) -> anyhow::Result<Self> {
+        command.env(LAUNCHED, "1").stdin(Stdio::piped()).process_group(0);
+        Ok(Self(command.spawn().context("cannot start this program again")?))
+    }
+
+    /// Until its end; a signal is passed on.
+    pub(crate) fn wait(mut self, stop: &Stop) -> anyhow::Result<ExitStatus> {
+        let mut told = false;
+        loop {
+            if let Some(status) = self.0.try_wait()? {
+                return Ok(status);
+            }
+            if let (Some(signal), false) = (stop.signal(), told) {
+                told = true;
+                let signal = Signal::from_named_raw(signal).unwrap_or(Signal::TERM);
+                // One that has just ended is not there any more.
+                let _ = kill_process(Pid::from_child(&self.0), signal);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -126,7 +155,7 @@ fn start(rank: usize, count: usize, port: u16) -> anyhow::Result<(Child, Option<
     Ok((child, Some(passing_on)))
 }
 
-/// A rank that [`launch`] started ends when its launcher is no more, also where that could not say so.
+/// Who was started here ends when its launcher is no more, also where that could not say so.
 pub(crate) fn end_with_the_launcher() {
     if std::env::var_os(LAUNCHED).is_none() {
         return;
@@ -134,13 +163,14 @@ pub(crate) fn end_with_the_launcher() {
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         // Where the launcher passed this rank's words on, nobody hears them now.
-        let _ = writeln!(std::io::stderr(), "error: the launcher of the ranks is gone");
+        let _ = writeln!(std::io::stderr(), "error: the launcher is gone");
         let _idle = ldm_core::files::when_idle();
         std::process::exit(1);
     });
 }
 
-fn how(status: ExitStatus) -> String {
+/// How a process ended, in words.
+pub(crate) fn how(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended with exit code {code}"),
         (None, Some(signal)) => format!("was killed by signal {signal}"),

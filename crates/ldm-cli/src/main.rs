@@ -10,6 +10,7 @@ mod layout_file;
 mod making;
 mod model;
 mod output;
+mod page;
 mod pictures;
 mod previews;
 mod progress;

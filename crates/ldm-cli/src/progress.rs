@@ -17,6 +17,15 @@ impl Talk {
         Self { quiet, verbose }
     }
 
+    /// The options that make another of this program say as much.
+    pub(crate) fn words(self) -> &'static [&'static str] {
+        match (self.quiet, self.verbose) {
+            (true, _) => &["--quiet"],
+            (_, true) => &["--verbose"],
+            _ => &[],
+        }
+    }
+
     /// Says something worth knowing.
     pub(crate) fn say(self, text: &str) {
         if !self.quiet {

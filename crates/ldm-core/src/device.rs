@@ -51,6 +51,14 @@ fn device_from_env(variable: &str) -> Device {
     parse_device(&name).unwrap_or_else(|error| panic!("{variable}: {error}"))
 }
 
+/// Most bytes ever held: on CUDA by the device's allocator, else by this process.
+pub fn peak_memory(device: Device) -> u64 {
+    match device {
+        Device::Cuda(index) => ldm_libtorch::cuda_memory(index).peak as u64,
+        _ => ldm_libtorch::peak_resident_bytes(),
+    }
+}
+
 /// Reads `f32`, `bf16` or `f16`.
 pub fn parse_dtype(text: &str) -> Result<Kind> {
     match text {

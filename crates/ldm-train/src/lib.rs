@@ -66,4 +66,5 @@ pub use optimizer::{AdamW, AdamWConfig, found_inf};
 pub use ranks::Ranks;
 pub use run_dir::RunDir;
 pub use state::TrainState;
+pub use told::told;
 pub use trainer::Trainer;

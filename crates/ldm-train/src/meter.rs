@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use ldm_core::device::peak_memory;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
@@ -57,10 +58,6 @@ impl Meter {
             .iter()
             .map(|(name, (sum, count))| (name.clone(), (sum / count).double_value(&[])))
             .collect();
-        let peak = match device {
-            Device::Cuda(index) => ldm_libtorch::cuda_memory(index).peak as f64,
-            _ => ldm_libtorch::peak_resident_bytes() as f64,
-        };
         line.insert("step".into(), state.step as f64);
         line.insert("images".into(), state.images as f64);
         line.insert("skipped".into(), state.skipped as f64);
@@ -68,7 +65,7 @@ impl Meter {
         line.insert("lr".into(), lr);
         line.insert("images_per_second".into(), taken.images as f64 / seconds.max(1e-9));
         line.insert("data_wait".into(), taken.waited / seconds.max(1e-9));
-        line.insert("peak_memory".into(), peak);
+        line.insert("peak_memory".into(), peak_memory(device) as f64);
         line
     }
 }

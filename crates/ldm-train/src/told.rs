@@ -12,7 +12,7 @@ use tch::{Device, Kind, Tensor};
 /// # Errors
 /// [`Error::Data`] naming a picture and what is not known of it; [`Error::Invalid`] when a map has a class that the
 /// model does not know.
-pub(crate) fn told(model: &LatentDiffusion, batch: &Batch) -> Result<Prompt> {
+pub fn told(model: &LatentDiffusion, batch: &Batch) -> Result<Prompt> {
     let lacks = |what: &str| {
         let name = batch.names.first().map_or("the data", String::as_str);
         Error::data(name, format!("has no {what}, and the model is told one"))

@@ -1,6 +1,7 @@
 //! What a person types: one file a group of commands.
 
 mod classifier;
+mod compare_f;
 mod convert;
 mod data;
 mod demo;
@@ -18,6 +19,7 @@ mod weights;
 use clap::{Parser, Subcommand};
 
 pub(crate) use classifier::ClassifierArgs;
+pub(crate) use compare_f::CompareFArgs;
 pub(crate) use convert::{ConvertArgs, Form};
 pub(crate) use data::{DataArgs, DataCommand};
 pub(crate) use demo::DemoArgs;
@@ -118,6 +120,12 @@ pub(crate) enum Command {
     /// Measures a first stage, or pictures that were made.
     #[command(subcommand)]
     Eval(EvalCommand),
+    /// Compares downsampling factors: the same data and budget for each f; a table, plots, a report.
+    #[command(
+        name = "compare-f",
+        after_help = "Examples:\n  ldm compare-f --profile quick --out study\n  ldm compare-f study.yaml study.budget.diffusion.seconds=600\n  ldm compare-f --resume study"
+    )]
+    CompareF(CompareFArgs),
     /// Says what a checkpoint, a model folder, a run, or a generated PNG holds. Runs no code from it.
     #[command(after_help = "Example:\n  ldm inspect model.ckpt --config config.yaml")]
     Inspect(InspectArgs),

@@ -1,5 +1,6 @@
 //! One file a command.
 
+mod compare_f;
 mod convert;
 mod data;
 mod decode;
@@ -28,7 +29,7 @@ use crate::progress::Talk;
 /// Runs what was typed.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
     let talk = Talk::new(cli.quiet, cli.verbose);
-    if matches!(cli.command, Command::Train(_) | Command::Demo(_)) {
+    if matches!(cli.command, Command::Train(_) | Command::Demo(_) | Command::CompareF(_)) {
         ldm_libtorch::keep_freed_memory();
     } else {
         // Training ends in order by itself; everything else may end at once.
@@ -51,6 +52,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Decode(args) => decode::run(&args),
         Command::Reconstruct(args) => reconstruct::run(&args),
         Command::Eval(command) => eval::run(&command, talk),
+        Command::CompareF(args) => compare_f::run(&args, talk),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Weights(command) => weights::run(&command, talk),

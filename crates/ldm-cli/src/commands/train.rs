@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, bail};
 use ldm_core::device::{device_name, parse_device};
@@ -90,9 +91,19 @@ fn device_of(env: &RankEnv, args: &DeviceArgs) -> anyhow::Result<Device> {
 
 /// Trains with a bar beside it.
 pub(crate) fn train(trainer: &mut Trainer, stop: &Stop, talk: Talk) -> anyhow::Result<Finished> {
+    train_and(trainer, stop.flag(), talk, &mut |_| {})
+}
+
+/// [`train`] until `stop` is set, with another who hears what happens, first.
+pub(crate) fn train_and(
+    trainer: &mut Trainer,
+    stop: &AtomicBool,
+    talk: Talk,
+    also: &mut dyn FnMut(&Event),
+) -> anyhow::Result<Finished> {
     let (mut progress, mut caching): (Option<Progress>, Option<Progress>) = (None, None);
     let start = trainer.state().step;
-    let finished = trainer.run(stop.flag(), &mut |event| match event {
+    let mut show = |event: Event| match event {
         Event::Caching { done, of } => {
             let bar = caching.get_or_insert_with(|| talk.bar(of as u64, 0));
             bar.message("pictures encoded".into());
@@ -123,6 +134,10 @@ pub(crate) fn train(trainer: &mut Trainer, stop: &Stop, talk: Talk) -> anyhow::R
         Event::Checkpoint(path) | Event::Sample(path) => talk.detail(&path.display().to_string()),
         Event::Note(note) => Talk::warn(note),
         Event::Skipped(why) => Talk::warn(&format!("left out: {why}")),
+    };
+    let finished = trainer.run(stop, &mut |event| {
+        also(&event);
+        show(event);
     });
     if let Some(progress) = progress {
         progress.finish();

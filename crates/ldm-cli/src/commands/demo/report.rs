@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use anyhow::Context;
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use ldm_core::device::device_name;
 use plotters::prelude::*;
 use tch::{Device, Tensor};
 
 use super::{PER_CLASS, Stage, png};
+use crate::page::{escape, head, img};
 
 /// What the page shows.
 pub(super) struct Report<'a> {
@@ -28,20 +27,13 @@ pub(super) struct Report<'a> {
     pub(super) device: Device,
 }
 
-const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222}\
-    h1,h2{line-height:1.2}img{image-rendering:pixelated;max-width:100%}table{border-collapse:collapse}\
-    td,th{padding:.2rem .8rem .2rem 0;text-align:left;vertical-align:middle}svg{max-width:100%;height:auto}\
-    figure{margin:1rem 0}figcaption{color:#555}code{background:#f3f3f3;padding:0 .2rem}";
-
 impl Report<'_> {
     /// The page.
     pub(super) fn html(&self) -> anyhow::Result<String> {
-        let mut page = String::new();
+        let mut page = head("ldm demo");
         write!(
             page,
-            "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\">\
-             <title>ldm demo</title><style>{STYLE}</style><h1>ldm demo</h1>\
-             <p>A latent diffusion model in two stages, trained from nothing on drawn scenes: a first stage that \
+            "<p>A latent diffusion model in two stages, trained from nothing on drawn scenes: a first stage that \
              makes pictures small, and a class-conditional diffusion model on its latents. \
              {:.0} seconds in all, on {} with {} threads.</p>",
             self.total_seconds,
@@ -159,17 +151,7 @@ fn curve(points: &[(f64, f64)], label: &str) -> anyhow::Result<String> {
     Ok(svg)
 }
 
-/// A picture inside the page, small ones enlarged.
-fn img(bytes: &[u8], alt: &str) -> String {
-    let encoded = BASE64_STANDARD.encode(bytes);
-    format!("<img style=\"min-height:7rem\" alt=\"{}\" src=\"data:image/png;base64,{encoded}\">", escape(alt))
-}
-
 fn capital(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

@@ -1,0 +1,186 @@
+//! How good a model's pictures are: made for what is known of held-back pictures, and compared with these.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use ldm_core::image;
+use ldm_data::{Batch, Dataset, Loader, LoaderConfig};
+use ldm_metrics::{FeatureNetwork, SetDistance, SetFeatures};
+use ldm_pipelines::{LatentDiffusion, Sampling, generate};
+use ldm_schedulers::{SamplerConfig, Spacing};
+use ldm_train::told;
+use tch::{Device, Tensor};
+
+use super::config::MeasureConfig;
+use super::results::Quality;
+
+/// Of the order of pictures, always the same.
+const SEED: u64 = 0;
+/// Pictures on a sheet.
+const SHOWN: i64 = 32;
+const COLUMNS: i64 = 8;
+
+/// Real pictures, and the network that looks at them and at made ones.
+pub(super) struct Judge {
+    network: FeatureNetwork,
+    data: Arc<dyn Dataset>,
+    real: SetFeatures,
+    measure: MeasureConfig,
+    device: Device,
+}
+
+/// A measured set of made pictures.
+pub(super) struct Made {
+    pub(super) quality: Quality,
+    /// Of sampling and decoding alone.
+    pub(super) seconds: f64,
+    /// The first of them, side by side.
+    sheet: Tensor,
+}
+
+impl Judge {
+    /// Looks at the first pictures of a fixed shuffle of `data`.
+    pub(super) fn new(
+        data: Arc<dyn Dataset>,
+        measure: &MeasureConfig,
+        device: Device,
+    ) -> anyhow::Result<Self> {
+        let network = FeatureNetwork::published_or_random(device)?;
+        let mut judge =
+            Self { network, data, real: SetFeatures::default(), measure: measure.clone(), device };
+        judge.real = judge.features(&judge.data, measure.reference)?;
+        Ok(judge)
+    }
+
+    pub(super) fn network(&self) -> &FeatureNetwork {
+        &self.network
+    }
+
+    /// How many real pictures there are to compare with.
+    pub(super) fn count(&self) -> i64 {
+        self.real.count()
+    }
+
+    fn features(&self, data: &Arc<dyn Dataset>, count: usize) -> anyhow::Result<SetFeatures> {
+        let mut features = SetFeatures::default();
+        for batch in batches(data, count, self.measure.batch_size)? {
+            features.add(&self.network, &batch?.images.to_device(self.device))?;
+        }
+        Ok(features)
+    }
+
+    /// How far other real pictures are: as many as are made of models.
+    pub(super) fn floor(&self, others: &Arc<dyn Dataset>) -> anyhow::Result<Quality> {
+        Ok(self.quality(&self.features(others, self.measure.images)?)?)
+    }
+
+    /// Samples a batch in one step, so that what is timed afterwards finds its memory taken and its weights laid out.
+    pub(super) fn warm_up(&self, model: &LatentDiffusion) -> anyhow::Result<()> {
+        let count = self.measure.batch_size;
+        if let Some(batch) = batches(&self.data, count, count)?.next() {
+            let batch = batch?;
+            let seeds: Vec<u64> = (0..batch.names.len() as u64).collect();
+            generate(model, &told(model, &batch)?, None, &seeds, &self.sampling(1), None, &mut |_| {})?;
+        }
+        Ok(())
+    }
+
+    fn sampling(&self, steps: usize) -> Sampling {
+        Sampling {
+            sampler: SamplerConfig::Ddim { eta: self.measure.eta },
+            spacing: Spacing::Uniform,
+            steps,
+            guidance: self.measure.guidance_scale.into(),
+            size: None,
+            tile: None,
+        }
+    }
+
+    /// Samples in `steps` DDIM steps, picture `i` from seed `i`.
+    pub(super) fn look(&self, model: &LatentDiffusion, steps: usize) -> anyhow::Result<Made> {
+        let sampling = self.sampling(steps);
+        let (mut features, mut seconds, mut shown) = (SetFeatures::default(), 0., Vec::new());
+        let mut next = 0_u64;
+        let wanted = self.measure.images as u64;
+        while next < wanted {
+            // Where there are fewer real pictures than are to be made, they are told of again.
+            for batch in batches(&self.data, self.measure.reference, self.measure.batch_size)? {
+                let batch = batch?;
+                let count = (batch.names.len() as u64).min(wanted - next);
+                if count == 0 {
+                    break;
+                }
+                let prompt = told(model, &batch)?;
+                let prompt = if prompt.batch().is_some() { prompt.narrow(0, count as i64) } else { prompt };
+                let seeds: Vec<u64> = (next..next + count).collect();
+                let begun = Instant::now();
+                let made = generate(model, &prompt, None, &seeds, &sampling, None, &mut |_| {})?;
+                // Reading a number waits for the device.
+                let _ = made.images.sum(tch::Kind::Float).double_value(&[]);
+                seconds += begun.elapsed().as_secs_f64();
+                let images = made.images.clamp(-1., 1.);
+                features.add(&self.network, &images)?;
+                if (next as i64) < SHOWN {
+                    let taken = (SHOWN - next as i64).min(count as i64);
+                    shown.push(images.narrow(0, 0, taken).to_device(Device::Cpu));
+                }
+                next += count;
+            }
+        }
+        let sheet = image::grid(&Tensor::cat(&shown, 0), COLUMNS, 2);
+        Ok(Made { quality: self.quality(&features)?, seconds, sheet })
+    }
+
+    fn quality(&self, made: &SetFeatures) -> ldm_core::Result<Quality> {
+        let SetDistance { frechet, kernel, manifold, inception_score } = self.real.distance(made)?;
+        Ok(Quality {
+            images: made.count(),
+            frechet_distance: frechet,
+            kernel_distance: kernel.as_ref().map(Into::into),
+            precision: manifold.map(|of| of.precision),
+            recall: manifold.map(|of| of.recall),
+            density: manifold.map(|of| of.density),
+            coverage: manifold.map(|of| of.coverage),
+            inception_score: inception_score.as_ref().map(Into::into),
+        })
+    }
+}
+
+impl Made {
+    /// Writes the first of the pictures.
+    pub(super) fn write(&self, path: &Path) -> anyhow::Result<()> {
+        Ok(image::write_png(path, &self.sheet, &[])?)
+    }
+}
+
+/// The first `count` pictures of a fixed shuffle, or all where there are fewer.
+pub(super) fn batches(
+    data: &Arc<dyn Dataset>,
+    count: usize,
+    batch_size: usize,
+) -> anyhow::Result<impl Iterator<Item = ldm_core::Result<Batch>>> {
+    let config = LoaderConfig { workers: 1, drop_last: false, ..LoaderConfig::new(batch_size, SEED) };
+    let mut left = count.min(data.len()) as i64;
+    let loader = Loader::one_pass(Arc::clone(data), config).context("the held-back pictures")?;
+    Ok(loader.map_while(move |batch| {
+        let batch = match batch {
+            Ok(batch) => batch,
+            error => return Some(error),
+        };
+        let taken = left.min(batch.images.size()[0]);
+        left -= taken;
+        (taken > 0).then(|| Ok(if taken < batch.images.size()[0] { cut(batch, taken) } else { batch }))
+    }))
+}
+
+/// The first pictures of a batch, with what is known of them.
+fn cut(mut batch: Batch, count: i64) -> Batch {
+    batch.images = batch.images.narrow(0, 0, count);
+    batch.prompt = batch.prompt.narrow(0, count);
+    batch.label_map = batch.label_map.map(|map| map.narrow(0, 0, count));
+    batch.crops.truncate(count as usize);
+    batch.names.truncate(count as usize);
+    batch
+}
