@@ -12,7 +12,6 @@ use ldm_core::files;
 use ldm_data::Dataset;
 use ldm_pipelines::ModelConfig;
 use ldm_train::{DataConfig, RunConfig};
-use serde::Deserialize;
 use serde_json::json;
 
 use super::config::{FactorConfig, StudyFile};
@@ -52,12 +51,8 @@ pub(super) fn plan(study: &StudyFile, path: &Path, root: &Path) -> anyhow::Resul
 
 /// Side in pixels of the pictures that diffusion models are trained on.
 fn picture_side(study: &StudyFile, path: &Path) -> anyhow::Result<i64> {
-    #[derive(Deserialize)]
-    struct Data {
-        data: DataConfig,
-    }
-    let tree: Data = config::parse(&config::to_text(&study.diffusion), path, &[]).context("diffusion")?;
-    let DataConfig::DataModule(module) = tree.data;
+    let tree = config::to_text(&study.diffusion["data"]);
+    let DataConfig::DataModule(module) = config::parse(&tree, path, &[]).context("diffusion.data")?;
     let beside = path.parent().unwrap_or(Path::new("."));
     let [_, height, width] = module.train.open(beside)?.get(0, 0)?.size;
     if height != width {

@@ -6,6 +6,7 @@ use super::config::StudyConfig;
 
 /// All of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Results {
     pub(crate) ldm: String,
     pub(crate) study: StudyConfig,
@@ -16,6 +17,7 @@ pub(crate) struct Results {
 
 /// What made pictures are compared with.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Reference {
     pub(crate) dataset: String,
     pub(crate) fingerprint: String,
@@ -32,6 +34,7 @@ pub(crate) struct Reference {
 
 /// One value of f.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Factor {
     pub(crate) f: i64,
     /// None for f = 1.
@@ -42,6 +45,7 @@ pub(crate) struct Factor {
 
 /// How long something was trained, and what that took.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Training {
     pub(crate) parameters: usize,
     pub(crate) steps: u64,
@@ -55,6 +59,7 @@ pub(crate) struct Training {
 
 /// A first stage.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct FirstStage {
     pub(crate) training: Training,
     pub(crate) images: u64,
@@ -71,6 +76,7 @@ pub(crate) struct FirstStage {
 
 /// A diffusion model along its training.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Diffusion {
     /// `[C, h, w]`.
     pub(crate) latent: [i64; 3],
@@ -80,6 +86,7 @@ pub(crate) struct Diffusion {
 
 /// A measurement along the training.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Point {
     pub(crate) step: u64,
     pub(crate) images: u64,
@@ -89,6 +96,7 @@ pub(crate) struct Point {
 
 /// A trained model by the number of its steps.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Sampling {
     pub(crate) peak_memory: u64,
     pub(crate) by_steps: Vec<BySteps>,
@@ -96,6 +104,7 @@ pub(crate) struct Sampling {
 
 /// So many pictures, sampled in so many steps.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct BySteps {
     pub(crate) steps: usize,
     /// Decoding included.
@@ -107,6 +116,7 @@ pub(crate) struct BySteps {
 
 /// Made pictures against real ones.
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Quality {
     pub(crate) images: i64,
     pub(crate) frechet_distance: f64,
@@ -120,6 +130,7 @@ pub(crate) struct Quality {
 
 /// A mean and a standard deviation.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Spread {
     pub(crate) mean: f64,
     pub(crate) std: f64,
