@@ -17,6 +17,7 @@ pub mod diffusers;
 mod error;
 pub mod files;
 pub mod image;
+mod lock;
 pub mod nn;
 pub mod noise;
 mod prompt;
@@ -29,6 +30,7 @@ pub mod weights;
 
 pub use conditioning::Conditioning;
 pub use error::{Error, Mismatch, Result};
+pub use lock::FolderLock;
 pub use noise::NoiseSource;
 pub use prompt::{LayoutBox, Prompt};
 pub use tiles::{Tile, Tiles};

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use ldm_core::{Error, Result, files};
+use ldm_core::{Error, FolderLock, Result, files};
 
 use crate::event_file::EventFile;
 use crate::keep::Keep;
@@ -23,13 +23,15 @@ use crate::state::{self, TrainState};
 #[derive(Debug)]
 pub struct RunDir {
     root: PathBuf,
+    /// Of who writes.
+    lock: Option<FolderLock>,
 }
 
 /// Checkpoints under construction carry this before their name, so that nobody takes one for whole.
 const PARTIAL: &str = ".part-";
 
 impl RunDir {
-    /// Makes the folder of a new run.
+    /// Makes the folder of a new run, which is this process' own until the run is dropped.
     ///
     /// # Errors
     /// [`Error::Data`] when there is something there already, [`Error::Io`] when it cannot be made.
@@ -45,23 +47,32 @@ impl RunDir {
             let folder = root.join(folder);
             std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
         }
-        Ok(Self { root: root.to_path_buf() })
+        Ok(Self { root: root.to_path_buf(), lock: Some(FolderLock::take(root)?) })
     }
 
-    /// Opens the folder of a run.
+    /// Opens the folder of a run, to read.
     ///
     /// # Errors
     /// [`Error::Data`] when it is none.
     pub fn open(root: &Path) -> Result<Self> {
         if root.join("config.yaml").is_file() && root.join("checkpoints").is_dir() {
-            return Ok(Self { root: root.to_path_buf() });
+            return Ok(Self { root: root.to_path_buf(), lock: None });
         }
         Err(Error::data(root, "not a run directory: it has no config.yaml and checkpoints/"))
     }
 
     /// The folder of a run that another rank has made and writes.
     pub(crate) fn of_others(root: &Path) -> Self {
-        Self { root: root.to_path_buf() }
+        Self { root: root.to_path_buf(), lock: None }
+    }
+
+    /// Makes it this process' own, to go on with.
+    ///
+    /// # Errors
+    /// As [`FolderLock::take`].
+    pub(crate) fn lock(&mut self) -> Result<()> {
+        self.lock = Some(FolderLock::take(&self.root)?);
+        Ok(())
     }
 
     /// Its folder.

@@ -105,7 +105,8 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::resume`], when the ranks' configs, checkpoints or number differ, and when a rank has ended.
     pub fn resume_among(ranks: Ranks, root: &Path, overrides: &[String], device: Device) -> Result<Self> {
-        let run = RunDir::open(root)?;
+        let mut run = RunDir::open(root)?;
+        ranks.first_alone(|| run.lock())?;
         let config = RunConfig::read(run.config(), overrides)?;
         let checkpoint = run.newest_checkpoint()?;
         ranks.agree(config.path(), &format!("{}{}", config.to_text(), checkpoint.display()))?;

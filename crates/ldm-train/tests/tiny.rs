@@ -149,7 +149,10 @@ fn check_resume(text: &str, workers: usize) {
     std::fs::create_dir_all(broken.join("checkpoints/.part-step-0000019")).unwrap();
     let mut second = Trainer::resume(&broken, &[], test_device()).unwrap();
     assert_eq!(second.state().step, 9);
+    let error = Trainer::resume(&broken, &[], test_device()).unwrap_err().to_string();
+    assert!(error.contains("another process writes here"), "{error}");
     run(&mut second);
+    drop(second);
 
     for ((name, whole), (_, broken)) in bytes(&whole, 20).into_iter().zip(bytes(&broken, 20)) {
         assert!(whole == broken, "{name} differs after a resume with {workers}");

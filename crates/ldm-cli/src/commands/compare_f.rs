@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 
 use anyhow::{Context, bail};
 use ldm_core::device::device_name;
-use ldm_core::files;
+use ldm_core::{FolderLock, files};
 use ldm_train::RunConfig;
 use tch::Device;
 
@@ -61,13 +61,12 @@ pub(crate) fn run(args: &CompareFArgs, talk: Talk) -> anyhow::Result<()> {
     let path = folder.path("study.yaml");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let work = Work { study: StudyFile::parse(&text, &path, &[])?, folder, device, stop: &stop, talk };
-    match &args.part {
-        Some(name) => {
-            crate::launch::end_with_the_launcher();
-            work.part(Part::parse(name)?)
-        }
-        None => work.all(&args.device),
+    if let Some(name) = &args.part {
+        crate::launch::end_with_the_launcher();
+        return work.part(Part::parse(name)?);
     }
+    let _lock = FolderLock::take(work.folder.root())?;
+    work.all(&args.device)
 }
 
 /// Makes the folder of a new study, when nothing is wrong with it.

@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 /// DIR/f4/*.png                reconstructions, samples
 /// DIR/results.json, results.csv, first-stages.csv, *.svg, report.html
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Folder(PathBuf);
 
 /// What is done by a process of its own, so that its peak of memory is its own too.
