@@ -9,8 +9,6 @@ use crate::{
 
 /// Of how many parts the Inception score is the mean.
 const SPLITS: i64 = 10;
-/// To which neighbour balls reach (Kynkäänniemi et al. 2019).
-const NEIGHBOUR: i64 = 3;
 
 /// What is kept of a set beside its moments, in numbers a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,6 +48,9 @@ pub struct SetDistance {
 }
 
 impl SetFeatures {
+    /// To which neighbour the balls of precision and recall reach (Kynkäänniemi et al. 2019).
+    pub const NEIGHBOUR: i64 = 3;
+
     /// Nothing yet, and no more than `kept` of what comes.
     pub fn keeping(kept: Kept) -> Self {
         Self { kept, ..Self::default() }
@@ -104,18 +105,23 @@ impl SetFeatures {
         scored.then(|| inception_score(&Tensor::cat(&self.logits, 0), SPLITS)).transpose()
     }
 
-    /// How far from the nearest picture of this set each of `features` is, `[B, D]` → `[B]` f64.
+    /// How far from the nearest picture of this set each of `features` is, `[B, D]` → `[B]` f32.
     ///
     /// # Errors
-    /// [`Error::Shape`] for features of another network, or when none were kept.
-    pub fn nearest(&self, features: &Tensor) -> Result<Tensor> {
-        let mut least: Option<Tensor> = None;
-        for own in &self.pooled {
-            let [features, own] = crate::shapes::alike(features, own)?;
-            let apart = crate::shapes::distances(&features, &own).amin([1_i64].as_slice(), false); // [B]
-            least = Some(least.map_or_else(|| apart.shallow_clone(), |least| least.minimum(&apart)));
+    /// [`Error::Shape`] for features of another network; [`Error::Invalid`] when none were kept.
+    pub fn nearest(&mut self, features: &Tensor) -> Result<Tensor> {
+        if self.pooled.is_empty() {
+            return Err(Error::invalid("a set whose features were not kept has no nearest picture"));
         }
-        least.ok_or_else(|| Error::invalid("a set whose features were not kept has no nearest picture"))
+        if self.pooled.len() > 1 {
+            self.pooled = vec![Tensor::cat(&self.pooled, 0)];
+        }
+        let own = &self.pooled[0];
+        if features.dim() != 2 || features.size()[1] != own.size()[1] {
+            let expected = format!("[B, {}]", own.size()[1]);
+            return Err(Error::Shape { what: "features".into(), expected, got: features.size() });
+        }
+        Ok(crate::shapes::distances(&features.to_device(Device::Cpu), own).amin([1_i64].as_slice(), false))
     }
 
     /// How far the `made` set is from this one, the real one.
@@ -132,7 +138,9 @@ impl SetFeatures {
         let kernel = KernelDistance { size: least.min(1000), ..KernelDistance::default() };
         Ok(SetDistance {
             kernel: (least >= 2).then(|| kernel.of(&real, &drawn)).transpose()?,
-            manifold: (least > NEIGHBOUR).then(|| Manifold::of(&real, &drawn, NEIGHBOUR)).transpose()?,
+            manifold: (least > Self::NEIGHBOUR)
+                .then(|| Manifold::of(&real, &drawn, Self::NEIGHBOUR))
+                .transpose()?,
             ..of_moments
         })
     }

@@ -113,7 +113,7 @@ fn what_is_not_kept_is_not_measured() {
         assert_eq!(features.size(), [2, network.size()]);
         set
     };
-    let (all, other) = (gathered(&real, Kept::All), gathered(&made, Kept::All));
+    let (mut all, mut other) = (gathered(&real, Kept::All), gathered(&made, Kept::All));
     let whole = all.distance(&other).unwrap();
     assert!(whole.frechet > 0. && whole.kernel.is_some());
     let moments = gathered(&real, Kept::Nothing).moments().unwrap();

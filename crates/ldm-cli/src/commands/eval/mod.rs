@@ -1,8 +1,11 @@
 //! `ldm eval`: numbers for what is otherwise looked at.
 
 mod generation;
+mod maker;
 mod reconstruction;
+mod reference;
 mod set;
+mod shown;
 
 use crate::args::EvalCommand;
 use crate::progress::Talk;
