@@ -258,3 +258,71 @@ fn refuses(desk: &Desk) {
         "seed 0: is 16x16 where pictures before it are 24x24: give another --size",
     );
 }
+
+/// A tiny CLIP of letters, with the weights of its own tests.
+fn clip(desk: &Desk) -> ldm_conditioning::Clip {
+    use ldm_core::testing::{Golden, filled};
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../ldm-conditioning/tests/golden/clip.safetensors");
+    let golden = Golden::open(golden, tch::Device::Cpu);
+    let folder = desk.path("clip");
+    std::fs::create_dir(&folder).unwrap();
+    let tensors = filled(&serde_json::from_str(golden.metadata("shapes")).unwrap(), 6);
+    ldm_core::weights::save(folder.join("model.safetensors"), &tensors, &std::collections::BTreeMap::new())
+        .unwrap();
+    std::fs::write(folder.join("config.json"), golden.metadata("config")).unwrap();
+    let letters = ('a'..='z').flat_map(|letter| [letter.to_string(), format!("{letter}</w>")]);
+    let tokens = letters.chain(["<|startoftext|>".into(), "<|endoftext|>".into()]);
+    let vocab: serde_json::Map<String, Value> =
+        tokens.enumerate().map(|(number, token)| (token, Value::from(number))).collect();
+    std::fs::write(folder.join("vocab.json"), Value::Object(vocab).to_string()).unwrap();
+    std::fs::write(folder.join("merges.txt"), "#version: 0.2\n").unwrap();
+    ldm_conditioning::Clip::open(folder, tch::Device::Cpu).unwrap()
+}
+
+#[test]
+fn clip_scores_are_of_each_picture_and_its_prompt() {
+    let desk = Desk::new(&[("prompts.txt", "red\na blue\n"), ("three.txt", "a\nb\nc\n")]);
+    let clip = clip(&desk);
+    std::fs::create_dir(desk.path("made")).unwrap();
+    let pictures: Vec<tch::Tensor> = [("red", [200, 20, 40]), ("a blue", [10, 30, 250])]
+        .iter()
+        .enumerate()
+        .map(|(number, (prompt, colour))| {
+            let picture = image::RgbImage::from_fn(20, 20, |x, y| {
+                image::Rgb([colour[0], colour[1] + x as u8, colour[2] - y as u8])
+            });
+            let text = format!("{prompt}\nNegative prompt: grey\nSteps: 2, Sampler: ddim");
+            let bytes = ldm_core::image::png(&picture, &[("parameters", &text)]);
+            std::fs::write(desk.path(&format!("made/0000{number}.png")), bytes).unwrap();
+            ldm_core::image::from_rgb8(&picture)
+        })
+        .collect();
+    let measure = |words: &[&str]| {
+        let said =
+            desk.done(&[&["eval", "clip-score", "made", "--clip", "clip", "--json"], words].concat());
+        serde_json::from_str::<Value>(&said).unwrap()
+    };
+    let own = measure(&[]);
+    let texts = clip.texts(&ldm_core::Prompt::text(["red", "a blue"])).unwrap();
+    let shown = clip.pictures(&tch::Tensor::stack(&pictures, 0)).unwrap();
+    let want = (texts * shown).sum(tch::Kind::Double).double_value(&[]) * 50.;
+    let got = number(&own["clip_score"], "mean");
+    assert!((got / want - 1.).abs() < 1e-4, "{got} {want}");
+    assert_eq!((&own["made_images"], &own["clip"]), (&Value::from(2), &Value::from("clip")));
+    let given = measure(&["--prompts-from", "prompts.txt", "--batch-size", "1"]);
+    assert!((number(&given["clip_score"], "mean") / got - 1.).abs() < 1e-5);
+    std::fs::write(desk.path("prompts.txt"), "a blue\nred\n").unwrap();
+    let swapped = measure(&["--prompts-from", "prompts.txt"]);
+    assert!((number(&swapped["clip_score"], "mean") / got - 1.).abs() > 1e-3, "{swapped}");
+    assert!(
+        desk.done(&["eval", "clip-score", "made", "--clip", "clip"]).contains("2 made pictures (made), by clip")
+    );
+
+    let fails = |words: &[&str], expected: &str| {
+        desk.fails(&[&["eval", "clip-score", "made"], words].concat(), 1, expected);
+    };
+    fails(&["--clip", "clip", "--prompts-from", "three.txt"], "three.txt: 3 lines for 2 pictures");
+    fails(&["--clip", "none"], "config.json");
+    image::RgbImage::new(20, 20).save(desk.path("made/00002.png")).unwrap();
+    fails(&["--clip", "clip"], "00002.png: no prompt in it, give --prompts-from");
+}

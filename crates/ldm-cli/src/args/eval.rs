@@ -24,6 +24,9 @@ pub(crate) enum EvalCommand {
         after_help = "Examples:\n  ldm eval generation outputs/sample-1 photos.tar --size 64 --json\n  ldm eval generation photos.tar --size 256 --save-statistics photos.npz\n  ldm eval generation --model runs/photos -n 5000 --steps 200 photos.npz"
     )]
     Generation(GenerationArgs),
+    /// How well made pictures show what they were asked for: the CLIP score.
+    #[command(after_help = "Example:\n  ldm eval clip-score outputs/txt2img-1 --clip clip-vit-base-patch16")]
+    ClipScore(ClipScoreArgs),
 }
 
 #[derive(Debug, Args)]
@@ -80,6 +83,26 @@ pub(crate) struct MakerArgs {
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ClipScoreArgs {
+    /// A folder of made pictures (its grid.png is left out), with the prompts in them.
+    pub(crate) made: PathBuf,
+    /// A CLIP: a folder of transformers, with its tokenizer.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) clip: PathBuf,
+    /// The prompts instead, a line for each picture in the order of their names.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prompts_from: Option<PathBuf>,
+    /// Pictures at once.
+    #[arg(long, default_value = "16")]
+    pub(crate) batch_size: std::num::NonZeroUsize,
+    /// One JSON document.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
 }
 
 /// How sets are measured.

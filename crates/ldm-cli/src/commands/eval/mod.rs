@@ -1,5 +1,6 @@
 //! `ldm eval`: numbers for what is otherwise looked at.
 
+mod clip_score;
 mod generation;
 mod maker;
 mod reconstruction;
@@ -14,5 +15,6 @@ pub(crate) fn run(command: &EvalCommand, talk: Talk) -> anyhow::Result<()> {
     match command {
         EvalCommand::Reconstruction(args) => reconstruction::run(args, talk),
         EvalCommand::Generation(args) => generation::run(args, talk),
+        EvalCommand::ClipScore(args) => clip_score::run(args, talk),
     }
 }
