@@ -106,11 +106,11 @@ impl<'a> Making<'a> {
         if let (Some(_), Some((name, _))) = (subject.init(), noise.iter().find(|(_, given)| *given)) {
             bail!("{name}: these pictures begin at a picture, and not at noise");
         }
-        model.merge(&args.loras)?;
+        model.merge(&args.how.loras)?;
         model.lay_out();
         // Not before: it would keep the weights' first copies too, a third more memory in f16.
         ldm_libtorch::keep_freed_memory();
-        let sampling = sampling::asked(args, model, guidance_scale)?;
+        let sampling = sampling::asked(&args.how, model, guidance_scale)?;
         let steps = subject.init().map_or(sampling.steps, |init| init.steps(sampling.steps));
         if let Some(every) = args.preview_every.filter(|every| every.get() > steps) {
             bail!("--preview-every {every}: there are {steps} steps");

@@ -4,12 +4,12 @@ use anyhow::bail;
 use ldm_pipelines::{DiffusersScheduler, Guidance, InitImage, LatentDiffusion, Sampling};
 use ldm_schedulers::{SamplerConfig, Spacing};
 
-use crate::args::{GenerateArgs, ModelArgs, Side};
+use crate::args::{GenerateArgs, ModelArgs, SamplingArgs, Side};
 use crate::progress::Talk;
 
 /// The solver asked for.
 pub(crate) fn asked(
-    args: &GenerateArgs,
+    args: &SamplingArgs,
     model: &LatentDiffusion,
     guidance_scale: f64,
 ) -> anyhow::Result<Sampling> {
@@ -82,7 +82,7 @@ pub(crate) fn parameters(made: &Made, sampling: &Sampling, args: &GenerateArgs, 
         format!("Size: {width}x{height}"),
         format!("Model: {model}"),
     ];
-    let loras: Vec<String> = args.loras.iter().map(ToString::to_string).collect();
+    let loras: Vec<String> = args.how.loras.iter().map(ToString::to_string).collect();
     if !loras.is_empty() {
         said.push(format!("Lora: {}", loras.join(" ")));
     }
@@ -95,7 +95,7 @@ pub(crate) fn parameters(made: &Made, sampling: &Sampling, args: &GenerateArgs, 
     if guidance.rescale != 0. {
         said.push(format!("CFG rescale: {}", guidance.rescale));
     }
-    if let Some(span) = args.guidance_interval {
+    if let Some(span) = args.how.guidance_interval {
         said.push(format!("CFG interval: {}..{}", span.low, span.high));
     }
     let by_name: Option<SamplerConfig> = sampling.sampler.name().parse().ok();
@@ -103,7 +103,7 @@ pub(crate) fn parameters(made: &Made, sampling: &Sampling, args: &GenerateArgs, 
         (Some(eta), default) if default != Some(eta) => said.push(format!("Eta: {eta}")),
         _ => {}
     }
-    if let Some(spacing) = &args.spacing {
+    if let Some(spacing) = &args.how.spacing {
         said.push(format!("Spacing: {spacing}"));
     }
     if let Some(tile) = sampling.tile {

@@ -24,6 +24,35 @@ data:
 train: {steps: 2, learning_rate: 1.0e-3, samples: {count: 4}}
 ";
 
+const DIFFUSION: &str = "
+model:
+  target: latent_diffusion
+  params:
+    image_size: 8
+    channels: 4
+    cond_stage_trainable: true
+    conditioning_key: crossattn
+    unet_config:
+      target: unet
+      params: {in_channels: 4, out_channels: 4, model_channels: 32, attention_resolutions: [1], num_res_blocks: 1,
+               channel_mult: [1, 1], num_heads: 2, use_spatial_transformer: true, context_dim: 16}
+    first_stage_config:
+      target: kl
+      params:
+        embed_dim: 4
+        ckpt_path: first
+        ddconfig: {double_z: true, z_channels: 4, resolution: 16, in_channels: 3, out_ch: 3, ch: 32, ch_mult: [1, 1],
+                   num_res_blocks: 1, attn_resolutions: [], attn_type: none}
+    cond_stage_config: {target: class, params: {embed_dim: 16, n_classes: 11, null_class: 10}}
+data:
+  target: data_module
+  params:
+    batch_size: 4
+    num_workers: 0
+    train: {target: scenes, params: {size: 16, objects: [1, 1], count: 64}}
+train: {steps: 2, learning_rate: 1.0e-3, samples: {count: 4, steps: 2}, conditioning_dropout: 0.1}
+";
+
 fn number(document: &Value, name: &str) -> f64 {
     document[name].as_f64().unwrap_or_else(|| panic!("{name}: {document}"))
 }
@@ -46,6 +75,7 @@ fn reconstructions_and_made_pictures_are_measured() {
         assert!((one / other - 1.).abs() < 1e-4, "{name}: {one} {other}");
     }
     assert!(number(&all, "frechet_distance") > 0.);
+    assert_eq!(all["ms_ssim"], Value::Null, "sixteen pixels have no five scales");
     assert_eq!(all["features"], "random VGG16, mean of relu5_3");
     let written: Value =
         serde_json::from_slice(&std::fs::read(desk.path("all/results.json")).unwrap()).unwrap();
@@ -107,4 +137,192 @@ fn reconstructions_and_made_pictures_are_measured() {
             .contains("9 made pictures")
     );
     fails(&["generation", "none", "scenes", "--size", "16"], 1, "none");
+}
+
+#[test]
+fn pictures_made_on_the_fly_are_those_that_are_saved() {
+    let desk = Desk::new(&[("first.yaml", FIRST_STAGE), ("second.yaml", DIFFUSION)]);
+    desk.done(&["train", "first.yaml", "--run", "first"]);
+    desk.done(&["train", "second.yaml", "--run", "second"]);
+    let measure = |words: &[&str]| {
+        let (said, warned) = desk.said(&[&["eval", "generation", "--json", "--size", "16"], words].concat());
+        (serde_json::from_str::<Value>(&said).unwrap(), warned)
+    };
+    // Twelve pictures of ten classes in turn, none of them the class that means none.
+    let how = ["--steps", "2", "--seed", "3", "--eta", "1", "--guidance-scale", "2"];
+    let classes = "0,1,2,3,4,5,6,7,8,9";
+    let words = ["sample", "--model", "second", "-n", "12", "--class", classes, "--out", "made"];
+    desk.done(&[&words[..], &how].concat());
+    let words = ["--model", "second", "scenes", "-n", "12", "--batch-size", "5", "--out", "fly"];
+    let (fly, warned) = measure(&[&words[..], &how].concat());
+    let (saved, _) = measure(&["made", "scenes", "-n", "12", "--out", "saved"]);
+    for name in ["frechet_distance", "precision", "recall", "density", "coverage"] {
+        let [one, other] = [&fly, &saved].map(|document| number(document, name));
+        assert!((one - other).abs() <= 1e-6 * other.abs(), "{name}: {one} {other}");
+    }
+    let [one, other] = [&fly, &saved].map(|document| number(&document["nearest_real"], "mean"));
+    assert!((one / other - 1.).abs() < 1e-6);
+    let rank = "12 pictures for 512 features: their covariance has not full rank";
+    assert!(warned.lines().any(|line| line.starts_with("warning: ") && line.contains(rank)), "{warned}");
+    let sampling = &fly["sampling"];
+    for (name, value) in [("seed", 3.), ("steps", 2.), ("eta", 1.), ("guidance_scale", 2.), ("classes", 10.)]
+    {
+        assert_eq!(number(sampling, name), value, "{name}");
+    }
+    assert_eq!((&sampling["model"], &sampling["sampler"]), (&Value::from("second"), &Value::from("ddim")));
+    assert_eq!((&fly["made_images"], &fly["images"]), (&Value::from(12), &Value::from(12)));
+    assert_eq!(fly["fingerprint"], saved["fingerprint"]);
+    assert_eq!(fly["features"], "random VGG16, mean of relu5_3");
+    let written: Value =
+        serde_json::from_slice(&std::fs::read(desk.path("fly/results.json")).unwrap()).unwrap();
+    assert_eq!(written, fly, "the file is what was said");
+    assert_eq!(image::image_dimensions(desk.path("fly/worst.png")).unwrap(), (8 * 18 + 2, 18 + 2));
+    assert!(desk.pixels("fly/worst.png") != desk.pixels("fly/best.png"));
+    let places = ["best", "worst"].map(|name| fly["nearest_real"][name].as_array().unwrap().clone());
+    assert!(places[0][0]["name"].as_str().unwrap().starts_with("seed "));
+    assert!(number(&places[0][0], "value") < number(&places[1][0], "value"));
+
+    // Statistics in a file say the same, of what moments say.
+    let file = ["scenes", "-n", "12", "--save-statistics", "real.npz"];
+    assert_eq!(desk.done(&[&["eval", "generation", "--size", "16"], &file[..]].concat()), "real.npz\n");
+    let (summed, _) = measure(&["made", "real.npz", "--out", "summed"]);
+    assert_eq!(summed["frechet_distance"], saved["frechet_distance"]);
+    for name in ["dataset", "images", "fingerprint"] {
+        assert_eq!(summed[name], saved[name], "{name}");
+    }
+    for name in ["kernel_distance", "precision", "nearest_real", "spatial_frechet_distance"] {
+        assert_eq!(summed[name], Value::Null, "{name}");
+    }
+    assert_eq!(summed["statistics"]["sha256"].as_str().map(str::len), Some(64));
+    assert!(!desk.path("summed/best.png").exists());
+    let said = desk.done(&["eval", "generation", "made", "real.npz", "--out", "table"]);
+    assert!(said.contains("12 made pictures (made)\n12 real pictures (scenes)\n"), "{said}");
+    refuses(&desk);
+}
+
+fn refuses(desk: &Desk) {
+    let fails = |words: &[&str], code: i32, expected: &str| {
+        desk.fails(&[&["eval", "generation"], words].concat(), code, expected);
+    };
+    fails(&["made", "real.npz", "--out", "table"], 1, "results.json: exists, and is not overwritten without");
+    fails(&["scenes", "-n", "12", "--save-statistics", "real.npz"], 1, "real.npz: exists");
+    fails(&["made", "real.npz", "--save-statistics", "x.npz"], 1, "real.npz are statistics already");
+    fails(&["scenes"], 2, "required");
+    fails(&["made", "scenes", "--model", "second"], 2, "cannot be used with");
+    fails(&["made", "scenes", "--steps", "2"], 1, "--steps: these pictures are made already");
+    fails(&["--model", "first", "scenes"], 1, "a first stage alone");
+    fails(&["made", "scenes", "--features", "resnet"], 2, "random-vgg16");
+    fails(&["made", "scenes", "--features", "inception"], 1, "ldm weights get fid-inception");
+
+    // Statistics by another network, told by their name or by their number.
+    let other = |features: i64, name: Option<&str>| {
+        use ldm_metrics::{Gaussian, Origin, SetMoments};
+        let options = (tch::Kind::Double, tch::Device::Cpu);
+        let pooled = Gaussian {
+            mean: tch::Tensor::zeros([features], options),
+            covariance: tch::Tensor::eye(features, options),
+        };
+        let origin = Origin { features: name.map(Into::into), ..Origin::default() };
+        SetMoments { pooled, spatial: None, origin }.write_npz(desk.path("other.npz")).unwrap();
+    };
+    other(64, None);
+    fails(
+        &["made", "other.npz"],
+        1,
+        "statistics of 64 features, where random VGG16, mean of relu5_3 has 512",
+    );
+    other(512, Some("VGG16, mean of relu5_3"));
+    fails(
+        &["made", "other.npz"],
+        1,
+        "statistics of VGG16, mean of relu5_3, where pictures are looked at by random VGG16, mean of relu5_3",
+    );
+    other(512, None);
+    fails(&["--model", "second", "other.npz"], 1, "--num-images: say how many pictures");
+
+    // Folders that cannot be measured.
+    std::fs::create_dir(desk.path("empty")).unwrap();
+    fails(&["made", "empty", "--size", "16"], 1, "empty: holds no pictures");
+    fails(&["empty", "scenes", "--size", "16"], 1, "empty: holds no pictures");
+    std::fs::create_dir(desk.path("mixed")).unwrap();
+    for (name, side) in [("a.png", 16), ("b.png", 24)] {
+        image::RgbImage::new(side, side).save(desk.path(&format!("mixed/{name}"))).unwrap();
+    }
+    fails(&["made", "mixed"], 1, "b.png: is 24x24 where a.png is 16x16: give --size");
+    fails(&["mixed", "scenes"], 1, "b.png: is 24x24 where a.png is 16x16: give --size");
+    // Scenes are 64 pixels a side, what was made 16.
+    fails(&["made", "scenes", "-n", "4"], 1, "is 16x16 where pictures before it are 64x64: give --size");
+    fails(
+        &["--model", "second", "scenes", "-n", "4", "--steps", "2", "--size", "24"],
+        1,
+        "seed 0: is 16x16 where pictures before it are 24x24: give another --size",
+    );
+}
+
+/// A tiny CLIP of letters, with the weights of its own tests.
+fn clip(desk: &Desk) -> ldm_conditioning::Clip {
+    use ldm_core::testing::{Golden, filled};
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../ldm-conditioning/tests/golden/clip.safetensors");
+    let golden = Golden::open(golden, tch::Device::Cpu);
+    let folder = desk.path("clip");
+    std::fs::create_dir(&folder).unwrap();
+    let tensors = filled(&serde_json::from_str(golden.metadata("shapes")).unwrap(), 6);
+    ldm_core::weights::save(folder.join("model.safetensors"), &tensors, &std::collections::BTreeMap::new())
+        .unwrap();
+    std::fs::write(folder.join("config.json"), golden.metadata("config")).unwrap();
+    let letters = ('a'..='z').flat_map(|letter| [letter.to_string(), format!("{letter}</w>")]);
+    let tokens = letters.chain(["<|startoftext|>".into(), "<|endoftext|>".into()]);
+    let vocab: serde_json::Map<String, Value> =
+        tokens.enumerate().map(|(number, token)| (token, Value::from(number))).collect();
+    std::fs::write(folder.join("vocab.json"), Value::Object(vocab).to_string()).unwrap();
+    std::fs::write(folder.join("merges.txt"), "#version: 0.2\n").unwrap();
+    ldm_conditioning::Clip::open(folder, tch::Device::Cpu).unwrap()
+}
+
+#[test]
+fn clip_scores_are_of_each_picture_and_its_prompt() {
+    let desk = Desk::new(&[("prompts.txt", "red\na blue\n"), ("three.txt", "a\nb\nc\n")]);
+    let clip = clip(&desk);
+    std::fs::create_dir(desk.path("made")).unwrap();
+    let pictures: Vec<tch::Tensor> = [("red", [200, 20, 40]), ("a blue", [10, 30, 250])]
+        .iter()
+        .enumerate()
+        .map(|(number, (prompt, colour))| {
+            let picture = image::RgbImage::from_fn(20, 20, |x, y| {
+                image::Rgb([colour[0], colour[1] + x as u8, colour[2] - y as u8])
+            });
+            let text = format!("{prompt}\nNegative prompt: grey\nSteps: 2, Sampler: ddim");
+            let bytes = ldm_core::image::png(&picture, &[("parameters", &text)]);
+            std::fs::write(desk.path(&format!("made/0000{number}.png")), bytes).unwrap();
+            ldm_core::image::from_rgb8(&picture)
+        })
+        .collect();
+    let measure = |words: &[&str]| {
+        let said = desk.done(&[&["eval", "clip-score", "made", "--clip", "clip", "--json"], words].concat());
+        serde_json::from_str::<Value>(&said).unwrap()
+    };
+    let own = measure(&[]);
+    let texts = clip.texts(&ldm_core::Prompt::text(["red", "a blue"])).unwrap();
+    let shown = clip.pictures(&tch::Tensor::stack(&pictures, 0)).unwrap();
+    let want = (texts * shown).sum(tch::Kind::Double).double_value(&[]) * 50.;
+    let got = number(&own["clip_score"], "mean");
+    assert!((got / want - 1.).abs() < 1e-4, "{got} {want}");
+    assert_eq!((&own["made_images"], &own["clip"]), (&Value::from(2), &Value::from("clip")));
+    let given = measure(&["--prompts-from", "prompts.txt", "--batch-size", "1"]);
+    assert!((number(&given["clip_score"], "mean") / got - 1.).abs() < 1e-5);
+    std::fs::write(desk.path("prompts.txt"), "a blue\nred\n").unwrap();
+    let swapped = measure(&["--prompts-from", "prompts.txt"]);
+    assert!((number(&swapped["clip_score"], "mean") / got - 1.).abs() > 1e-3, "{swapped}");
+    assert!(
+        desk.done(&["eval", "clip-score", "made", "--clip", "clip"])
+            .contains("2 made pictures (made), by clip")
+    );
+
+    let fails = |words: &[&str], expected: &str| {
+        desk.fails(&[&["eval", "clip-score", "made"], words].concat(), 1, expected);
+    };
+    fails(&["--clip", "clip", "--prompts-from", "three.txt"], "three.txt: 3 lines for 2 pictures");
+    fails(&["--clip", "none"], "config.json");
+    image::RgbImage::new(20, 20).save(desk.path("made/00002.png")).unwrap();
+    fails(&["--clip", "clip"], "00002.png: no prompt in it, give --prompts-from");
 }

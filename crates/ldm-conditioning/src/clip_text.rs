@@ -1,13 +1,14 @@
 //! Text through CLIP's text model, frozen: what Stable Diffusion is conditioned on.
 
-use ldm_core::nn::attention::{causal_attention, merge_heads, split_heads};
-use ldm_core::nn::{embedding, linear};
+use ldm_core::nn::attention::causal_attention;
+use ldm_core::nn::embedding;
 use ldm_core::{Conditioning, Prompt, Result};
 use tch::Tensor;
-use tch::nn::{self, Init, LayerNorm, LayerNormConfig, Linear, Path};
+use tch::nn::{self, Init, LayerNorm, Path};
 
+use crate::clip_layer::{ClipLayer, LayerSizes, norm, of_norm};
 use crate::tokens::Tokens;
-use crate::{Activation, ClipTextConfig, Conditioner, Tokenizer, TokenizerKind};
+use crate::{ClipTextConfig, Conditioner, Tokenizer, TokenizerKind};
 
 /// CLIP's text model (Radford et al. 2021, §2.4): every token after the last norm, not pooled and not projected.
 ///
@@ -19,7 +20,7 @@ pub struct ClipTextEmbedder {
     tokens: Tokens,
     token_embedding: nn::Embedding,    //    [V, D]
     position_embedding: nn::Embedding, // [L, D]
-    layers: Vec<Layer>,
+    layers: Vec<ClipLayer>,
     final_layer_norm: LayerNorm,
 }
 
@@ -30,21 +31,32 @@ impl ClipTextEmbedder {
     /// # Errors
     /// When a size cannot be, or the tokenizer is of another kind or has more tokens than the model.
     pub fn new(vs: &Path, config: &ClipTextConfig, tokenizer: Option<Tokenizer>) -> Result<Self> {
+        Self::within(&(vs / "transformer" / "text_model"), config, tokenizer)
+    }
+
+    /// [`ClipTextEmbedder::new`] with its weights directly at `vs`.
+    pub(crate) fn within(vs: &Path, config: &ClipTextConfig, tokenizer: Option<Tokenizer>) -> Result<Self> {
         config.check()?;
         let kind = Some(TokenizerKind::Clip);
         let tokens = Tokens::new(kind, tokenizer, config.vocab_size, config.max_length)?;
-        let vs = vs / "transformer" / "text_model";
         let table = |name, count| {
             let init = Init::Randn { mean: 0., stdev: 0.02 };
-            embedding(&(&vs / "embeddings" / name), count, config.hidden_size, init)
+            embedding(&(vs / "embeddings" / name), count, config.hidden_size, init)
         };
-        let layer = |index| Layer::new(&(&vs / "encoder" / "layers" / index), config);
+        let sizes = LayerSizes {
+            width: config.hidden_size,
+            inside: config.intermediate_size,
+            heads: config.num_attention_heads,
+            eps: config.layer_norm_eps,
+            activation: config.hidden_act,
+        };
+        let layer = |index| ClipLayer::new(&(vs / "encoder" / "layers" / index), sizes);
         let embedder = Self {
             tokens,
             token_embedding: table("token_embedding", config.vocab_size),
             position_embedding: table("position_embedding", config.max_position_embeddings),
             layers: (0..config.num_hidden_layers).map(layer).collect(),
-            final_layer_norm: norm(&(&vs / "final_layer_norm"), config),
+            final_layer_norm: norm(&(vs / "final_layer_norm"), sizes),
         };
         for weight in embedder.parameters() {
             let _ = weight.set_requires_grad(false);
@@ -54,7 +66,7 @@ impl ClipTextEmbedder {
 
     fn parameters(&self) -> Vec<&Tensor> {
         let mut all = vec![&self.token_embedding.ws, &self.position_embedding.ws];
-        all.extend(self.layers.iter().flat_map(Layer::parameters));
+        all.extend(self.layers.iter().flat_map(ClipLayer::parameters));
         all.extend(of_norm(&self.final_layer_norm));
         all
     }
@@ -64,7 +76,21 @@ impl ClipTextEmbedder {
         let length = tokens.size()[1];
         let positions = self.position_embedding.ws.narrow(0, 0, length); // [L, D]
         let x = tokens.apply(&self.token_embedding) + positions; //         [B, L, D]
-        self.layers.iter().fold(x, |x, layer| layer.forward(&x)).apply(&self.final_layer_norm)
+        self.layers
+            .iter()
+            .fold(x, |x, layer| layer.forward(&x, causal_attention))
+            .apply(&self.final_layer_norm)
+    }
+}
+
+impl ClipTextEmbedder {
+    /// The end of each text, which has seen all of it: `[B, D]`. The end's mark is the greatest token; openai/CLIP
+    /// `model.py:354`.
+    pub(crate) fn pooled(&self, prompt: &Prompt) -> Result<Tensor> {
+        let tokens = self.tokens.read(prompt, false)?.to_device(self.token_embedding.ws.device());
+        let context = self.forward(&tokens); //                                                [B, L, D]
+        let end = tokens.argmax(1, true).unsqueeze(2).expand([-1, -1, context.size()[2]], false);
+        Ok(context.gather(1, &end, false).squeeze_dim(1))
     }
 }
 
@@ -83,68 +109,5 @@ impl Conditioner for ClipTextEmbedder {
 
     fn cut(&self, prompt: &Prompt) -> Vec<Option<String>> {
         self.tokens.cut(prompt)
-    }
-}
-
-fn norm(vs: &Path, config: &ClipTextConfig) -> LayerNorm {
-    let settings = LayerNormConfig { eps: config.layer_norm_eps, ..LayerNormConfig::default() };
-    nn::layer_norm(vs, vec![config.hidden_size], settings)
-}
-
-fn of_norm(norm: &LayerNorm) -> impl Iterator<Item = &Tensor> {
-    norm.ws.iter().chain(&norm.bs)
-}
-
-/// Attention, then feed-forward, each after a norm. transformers `CLIPEncoderLayer`.
-#[derive(Debug)]
-struct Layer {
-    norm1: LayerNorm,
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    out_proj: Linear,
-    norm2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
-    heads: i64,
-    activation: Activation,
-}
-
-impl Layer {
-    fn new(vs: &Path, config: &ClipTextConfig) -> Self {
-        let (width, inside) = (config.hidden_size, config.intermediate_size);
-        let project = |name| linear(&(vs / "self_attn" / name), width, width, true);
-        Self {
-            norm1: norm(&(vs / "layer_norm1"), config),
-            q_proj: project("q_proj"),
-            k_proj: project("k_proj"),
-            v_proj: project("v_proj"),
-            out_proj: project("out_proj"),
-            norm2: norm(&(vs / "layer_norm2"), config),
-            fc1: linear(&(vs / "mlp" / "fc1"), width, inside, true),
-            fc2: linear(&(vs / "mlp" / "fc2"), inside, width, true),
-            heads: config.num_attention_heads,
-            activation: config.hidden_act,
-        }
-    }
-
-    fn parameters(&self) -> impl Iterator<Item = &Tensor> {
-        let linear = [&self.q_proj, &self.k_proj, &self.v_proj, &self.out_proj, &self.fc1, &self.fc2];
-        let linear = linear.into_iter().flat_map(|layer| std::iter::once(&layer.ws).chain(&layer.bs));
-        linear.chain(of_norm(&self.norm1)).chain(of_norm(&self.norm2))
-    }
-
-    /// `[B, L, D]` → the same.
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let normed = x.apply(&self.norm1);
-        let heads = |layer: &Linear| split_heads(&normed.apply(layer), self.heads); // [B, heads, L, d]
-        let seen = causal_attention(&heads(&self.q_proj), &heads(&self.k_proj), &heads(&self.v_proj));
-        let x = x + merge_heads(&seen).apply(&self.out_proj);
-        let inside = x.apply(&self.norm2).apply(&self.fc1);
-        let inside = match self.activation {
-            Activation::QuickGelu => &inside * (&inside * 1.702).sigmoid(),
-            Activation::Gelu => inside.gelu("none"),
-        };
-        x + inside.apply(&self.fc2)
     }
 }

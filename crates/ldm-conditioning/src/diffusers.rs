@@ -19,18 +19,15 @@ const BERT: [&str; 2] = ["ldmbert", "LDMBertModel"];
 pub fn from_diffusers(json: &Value) -> Result<ConditionerConfig> {
     let fields = Fields::new(json)?;
     match fields.get("model_type").and_then(Value::as_str) {
-        Some(word) if word == CLIP[0] => clip(&fields).map(ConditionerConfig::ClipText),
+        Some(word) if word == CLIP[0] => clip_text(&fields).map(ConditionerConfig::ClipText),
         Some(word) if word == BERT[0] => bert(&fields).map(ConditionerConfig::Bert),
         _ => Err(wrong("model_type", &format!("{} or {}", CLIP[0], BERT[0]), fields.get("model_type"))),
     }
 }
 
 /// The defaults are those of `CLIPTextConfig`, a smaller model's than ours.
-fn clip(fields: &Fields) -> Result<ClipTextConfig> {
-    let hidden_act = match fields.word("hidden_act", &["quick_gelu", "gelu"])? {
-        "gelu" => Activation::Gelu,
-        _ => Activation::QuickGelu,
-    };
+pub(crate) fn clip_text(fields: &Fields) -> Result<ClipTextConfig> {
+    let hidden_act = activation(fields)?;
     let positions = fields.integer("max_position_embeddings", 77)?;
     let config = ClipTextConfig {
         max_length: positions,
@@ -46,6 +43,14 @@ fn clip(fields: &Fields) -> Result<ClipTextConfig> {
     };
     config.check()?;
     Ok(config)
+}
+
+/// OpenAI's where it is absent.
+pub(crate) fn activation(fields: &Fields) -> Result<Activation> {
+    Ok(match fields.word("hidden_act", &["quick_gelu", "gelu"])? {
+        "gelu" => Activation::Gelu,
+        _ => Activation::QuickGelu,
+    })
 }
 
 fn bert(fields: &Fields) -> Result<BertConfig> {

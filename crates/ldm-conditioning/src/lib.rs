@@ -7,14 +7,18 @@
 //!   tokens of texts.
 //! - [`LayoutTokens`] makes tokens of boxes, for an embedder without a tokenizer.
 //! - [`SpatialRescaler`] lays a map beside the latent; [`Identity`] passes on an image or embeddings.
+//! - [`Clip`], text and pictures in one space, says how well they go together.
 //! - [`PromptDropout`] replaces prompts by the one that says nothing: what classifier-free guidance is trained with.
 
 mod bert;
 mod bert_tokenizer;
 mod class;
+mod clip;
+mod clip_layer;
 mod clip_text;
 mod clip_text_config;
 mod clip_tokenizer;
+mod clip_vision;
 mod conditioner;
 mod config;
 mod diffusers;
@@ -35,6 +39,7 @@ mod transformer;
 
 pub use bert::{BertConfig, BertEmbedder};
 pub use class::{ClassConfig, ClassEmbedder};
+pub use clip::Clip;
 pub use clip_text::ClipTextEmbedder;
 pub use clip_text_config::{Activation, ClipTextConfig};
 pub use conditioner::{Conditioner, Unconditional};

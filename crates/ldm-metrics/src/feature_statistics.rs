@@ -1,7 +1,5 @@
 //! Mean and covariance of features, and the distance of two of them.
 
-use std::path::Path;
-
 use ldm_core::{Error, Result};
 use tch::{Device, Kind, Tensor};
 
@@ -118,29 +116,5 @@ impl Gaussian {
         let means = (&self.mean - mean).square().sum(Kind::Double);
         let distance = means + self.covariance.trace() + covariance.trace() - roots * 2.;
         Ok(distance.double_value(&[]))
-    }
-
-    /// Reads the arrays `mu` and `sigma` of an `.npz`, which pytorch-fid and ADM's reference batches hold.
-    ///
-    /// # Errors
-    /// [`Error::Io`] and [`Error::Format`] with the file, and the array that is missing or of a wrong shape.
-    pub fn read_npz(path: impl AsRef<Path>) -> Result<Self> {
-        crate::npz::read(path.as_ref(), ["mu", "sigma"])
-    }
-
-    /// [`Gaussian::read_npz`] of `mu_s` and `sigma_s`, the spatial features (sFID) of ADM's batches.
-    ///
-    /// # Errors
-    /// As [`Gaussian::read_npz`].
-    pub fn read_spatial_npz(path: impl AsRef<Path>) -> Result<Self> {
-        crate::npz::read(path.as_ref(), ["mu_s", "sigma_s"])
-    }
-
-    /// Writes `mu` and `sigma` as `.npz`, whole or not at all.
-    ///
-    /// # Errors
-    /// [`Error::Io`] with the file.
-    pub fn write_npz(&self, path: impl AsRef<Path>) -> Result<()> {
-        crate::npz::write(path.as_ref(), self)
     }
 }

@@ -17,6 +17,9 @@ const SIDE: i64 = 299;
 const CLASSES: i64 = 1008;
 /// Of the batch norms.
 const EPS: f64 = 0.001;
+/// The block whose first branch is the TensorFlow graph's `mixed_6/conv`, and how many of its channels sFID takes.
+const SPATIAL_BLOCK: &str = "Mixed_6d";
+const SPATIAL_CHANNELS: i64 = 7;
 
 /// Inception-v3 (Szegedy et al. 2016) as TensorFlow's graph of 2015-12-05 has it, on which FID, KID and the Inception score
 /// are defined. In f32; no parameter takes a gradient.
@@ -26,7 +29,7 @@ const EPS: f64 = 0.001;
 pub struct Inception {
     vs: VarStore,
     stem: [Conv; 5],
-    blocks: Vec<Vec<Way>>,
+    blocks: Vec<(&'static str, Vec<Way>)>,
     /// `[1008, 2048]`; its bias is left out of the scores, as in the graph's `softmax`-less output.
     head: Tensor,
 }
@@ -36,6 +39,9 @@ pub struct Inception {
 pub struct InceptionFeatures {
     /// `[B, 2048]` f32: FID's, KID's.
     pub pooled: Tensor,
+    /// `[B, 2023]` f32: sFID's (Nash et al. 2021, §4.1), the first seven channels of `mixed_6/conv` at its 17x17 places, the
+    /// channel running fastest, as ADM's reference statistics hold them. guided-diffusion `evaluator.py:599`.
+    pub spatial: Tensor,
     /// `[B, 1008]` f32, without the last layer's bias: the Inception score's.
     pub logits: Tensor,
 }
@@ -153,7 +159,7 @@ impl Inception {
                 let ways: Vec<(Way, i64)> =
                     branches.iter().map(|branch| Way::new(&of, channels, branch)).collect();
                 channels = ways.iter().map(|(_, given)| given).sum();
-                ways.into_iter().map(|(way, _)| way).collect()
+                (*name, ways.into_iter().map(|(way, _)| way).collect())
             })
             .collect();
         let head = (&root / "fc").var("weight", &[CLASSES, channels], Init::Const(0.));
@@ -183,13 +189,19 @@ impl Inception {
                     x = halved(&x);
                 }
             }
-            for ways in &self.blocks {
+            let mut spatial = None;
+            for (name, ways) in &self.blocks {
                 let parts: Vec<Tensor> = ways.iter().flat_map(|way| way.forward(&x)).collect();
+                if *name == SPATIAL_BLOCK {
+                    let first = parts[0].narrow(1, 0, SPATIAL_CHANNELS); //      [B, 7, 17, 17]
+                    spatial = Some(first.permute([0, 2, 3, 1]).flatten(1, -1)); // [B, 2023]
+                }
                 x = Tensor::cat(&parts, 1);
             }
+            let spatial = spatial.expect("the block is one of them");
             let pooled = x.mean_dim([2_i64, 3].as_slice(), false, Kind::Float);
             let logits = pooled.matmul(&self.head.tr());
-            Ok(InceptionFeatures { pooled, logits })
+            Ok(InceptionFeatures { pooled, spatial, logits })
         })
     }
 }

@@ -3,6 +3,8 @@
 use ldm_core::{Error, Result};
 use tch::{Kind, Tensor};
 
+use crate::shapes::distances;
+
 /// Rows whose distances are held at once.
 const ROWS: i64 = 4096;
 
@@ -72,9 +74,4 @@ fn radii(set: &Tensor, neighbour: i64) -> Tensor {
         })
         .collect();
     Tensor::cat(&parts, 0)
-}
-
-/// Pair by pair and not by products, which lose what near neighbours have apart.
-fn distances(a: &Tensor, b: &Tensor) -> Tensor {
-    Tensor::cdist(a, b, 2., Some(2)) // 2: never by products
 }

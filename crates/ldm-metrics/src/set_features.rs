@@ -3,26 +3,42 @@
 use ldm_core::{Error, Result};
 use tch::{Device, Tensor};
 
-use crate::{FeatureNetwork, FeatureStatistics, KernelDistance, Manifold, MeanStd, inception_score};
+use crate::{
+    FeatureNetwork, FeatureStatistics, KernelDistance, Manifold, MeanStd, SetMoments, inception_score,
+};
 
 /// Of how many parts the Inception score is the mean.
 const SPLITS: i64 = 10;
-/// To which neighbour balls reach (Kynkäänniemi et al. 2019).
-const NEIGHBOUR: i64 = 3;
 
-/// Features of a set of pictures, on the CPU.
+/// What is kept of a set beside its moments, in numbers a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Kept {
+    /// Features and a classifier's answers: for every measure.
+    #[default]
+    All,
+    /// The classifier's answers: for the Inception score.
+    Answers,
+    /// Nothing.
+    Nothing,
+}
+
+/// Features of a set of pictures, on the CPU. Moments are added up batch by batch; of the pictures themselves nothing is held.
 #[derive(Debug, Default)]
 pub struct SetFeatures {
+    kept: Kept,
     pooled: Vec<Tensor>,
     logits: Vec<Tensor>,
     statistics: Option<FeatureStatistics>,
+    spatial: Option<FeatureStatistics>,
 }
 
-/// How far two sets are apart; measures that the sets are too small for are left out.
+/// How far two sets are apart; measures that the sets are too small for, or that the network does not have, are left out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SetDistance {
     /// The squared Fréchet distance.
     pub frechet: f64,
+    /// That of features which know where in the picture they are (sFID).
+    pub spatial: Option<f64>,
     /// The kernel distance over 100 subsets of at most 1000.
     pub kernel: Option<MeanStd>,
     /// With balls that reach to the third neighbour.
@@ -32,22 +48,39 @@ pub struct SetDistance {
 }
 
 impl SetFeatures {
-    /// Adds a batch, as `network` sees it.
+    /// To which neighbour the balls of precision and recall reach (Kynkäänniemi et al. 2019).
+    pub const NEIGHBOUR: i64 = 3;
+
+    /// Nothing yet, and no more than `kept` of what comes.
+    pub fn keeping(kept: Kept) -> Self {
+        Self { kept, ..Self::default() }
+    }
+
+    /// Adds a batch, as `network` sees it, and gives its features, `[B, D]` on the CPU.
     ///
     /// # Shapes
     /// - `pictures`: `[B, 3, H, W]` in `[-1, 1]`
     ///
     /// # Errors
     /// As [`FeatureNetwork::features`].
-    pub fn add(&mut self, network: &FeatureNetwork, pictures: &Tensor) -> Result<()> {
+    pub fn add(&mut self, network: &FeatureNetwork, pictures: &Tensor) -> Result<Tensor> {
         let found = network.features(pictures)?;
         let pooled = found.pooled.to_device(Device::Cpu);
-        self.statistics
-            .get_or_insert_with(|| FeatureStatistics::new(pooled.size()[1], Device::Cpu))
-            .add(&pooled);
-        self.pooled.push(pooled);
-        self.logits.extend(found.logits.map(|logits| logits.to_device(Device::Cpu)));
-        Ok(())
+        let counted = |statistics: &mut Option<FeatureStatistics>, features: &Tensor| {
+            let empty = || FeatureStatistics::new(features.size()[1], Device::Cpu);
+            statistics.get_or_insert_with(empty).add(features);
+        };
+        counted(&mut self.statistics, &pooled);
+        if let Some(spatial) = found.spatial {
+            counted(&mut self.spatial, &spatial.to_device(Device::Cpu));
+        }
+        if self.kept == Kept::All {
+            self.pooled.push(pooled.shallow_clone());
+        }
+        if self.kept != Kept::Nothing {
+            self.logits.extend(found.logits.map(|logits| logits.to_device(Device::Cpu)));
+        }
+        Ok(pooled)
     }
 
     /// How many pictures.
@@ -55,35 +88,60 @@ impl SetFeatures {
         self.statistics.as_ref().map_or(0, FeatureStatistics::count)
     }
 
-    /// Only the Fréchet distance, as of reconstructions (rFID).
+    /// Mean and covariance.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with fewer than two pictures in a set.
-    pub fn frechet(&self, other: &Self) -> Result<f64> {
-        let gaussian = |set: &Self| match &set.statistics {
-            Some(statistics) => statistics.gaussian(),
-            None => Err(Error::invalid("a set without pictures has no features")),
-        };
-        gaussian(self)?.distance(&gaussian(other)?)
+    /// [`Error::Invalid`] with fewer than two pictures.
+    pub fn moments(&self) -> Result<SetMoments> {
+        SetMoments::of([self.statistics.as_ref(), self.spatial.as_ref()])
+    }
+
+    /// Of the pictures, as made ones, in ten parts; nothing with fewer, or where the network is no classifier.
+    ///
+    /// # Errors
+    /// As [`inception_score`].
+    pub fn inception_score(&self) -> Result<Option<MeanStd>> {
+        let scored = !self.logits.is_empty() && self.count() >= SPLITS;
+        scored.then(|| inception_score(&Tensor::cat(&self.logits, 0), SPLITS)).transpose()
+    }
+
+    /// How far from the nearest picture of this set each of `features` is, `[B, D]` → `[B]` f32.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] for features of another network; [`Error::Invalid`] when none were kept.
+    pub fn nearest(&mut self, features: &Tensor) -> Result<Tensor> {
+        if self.pooled.is_empty() {
+            return Err(Error::invalid("a set whose features were not kept has no nearest picture"));
+        }
+        if self.pooled.len() > 1 {
+            self.pooled = vec![Tensor::cat(&self.pooled, 0)];
+        }
+        let own = &self.pooled[0];
+        if features.dim() != 2 || features.size()[1] != own.size()[1] {
+            let expected = format!("[B, {}]", own.size()[1]);
+            return Err(Error::Shape { what: "features".into(), expected, got: features.size() });
+        }
+        Ok(crate::shapes::distances(&features.to_device(Device::Cpu), own).amin([1_i64].as_slice(), false))
     }
 
     /// How far the `made` set is from this one, the real one.
     ///
     /// # Errors
-    /// As [`SetFeatures::frechet`].
+    /// [`Error::Invalid`] with fewer than two pictures in a set, or where features were not kept.
     pub fn distance(&self, made: &Self) -> Result<SetDistance> {
-        let frechet = self.frechet(made)?;
+        let of_moments = self.moments()?.distance(made)?;
+        if [self, made].iter().any(|set| set.pooled.is_empty()) {
+            return Err(Error::invalid("sets whose features were not kept have no more than moments"));
+        }
         let [real, drawn] = [self, made].map(|set| Tensor::cat(&set.pooled, 0));
         let least = self.count().min(made.count());
         let kernel = KernelDistance { size: least.min(1000), ..KernelDistance::default() };
-        let scored = !made.logits.is_empty() && made.count() >= SPLITS;
         Ok(SetDistance {
-            frechet,
             kernel: (least >= 2).then(|| kernel.of(&real, &drawn)).transpose()?,
-            manifold: (least > NEIGHBOUR).then(|| Manifold::of(&real, &drawn, NEIGHBOUR)).transpose()?,
-            inception_score: scored
-                .then(|| inception_score(&Tensor::cat(&made.logits, 0), SPLITS))
+            manifold: (least > Self::NEIGHBOUR)
+                .then(|| Manifold::of(&real, &drawn, Self::NEIGHBOUR))
                 .transpose()?,
+            ..of_moments
         })
     }
 }

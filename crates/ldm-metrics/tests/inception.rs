@@ -54,7 +54,7 @@ fn as_torch_fidelity() {
         [("small", golden.get("small").to_kind(Kind::Float)), ("large", large.round().clamp(0., 255.))]
     {
         let got = net.features(&(bytes / 127.5 - 1.)).unwrap();
-        for (what, got) in [("pooled", &got.pooled), ("logits", &got.logits)] {
+        for (what, got) in [("pooled", &got.pooled), ("spatial", &got.spatial), ("logits", &got.logits)] {
             let want = golden.get(&format!("{name}_{what}"));
             assert_close(what, got, want, 1e-5);
             // What tells the two pictures apart, too: most of the features is alike for all.

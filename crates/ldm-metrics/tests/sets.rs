@@ -5,7 +5,10 @@
 
 use ldm_core::device::test_device;
 use ldm_core::testing::{Golden, assert_close};
-use ldm_metrics::{FeatureStatistics, Gaussian, KernelDistance, Manifold, inception_score, ms_ssim, ssim};
+use ldm_metrics::{
+    FeatureNetwork, FeatureStatistics, Kept, KernelDistance, Manifold, Origin, SetFeatures, SetMoments,
+    inception_score, ms_ssim, ssim,
+};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -32,13 +35,14 @@ fn gathered(features: &Tensor, batch: i64) -> FeatureStatistics {
 }
 
 #[test]
-fn frechet_distance_is_torch_fidelitys_in_any_batches() {
+fn frechet_distance_is_torch_fidelitys_and_adms_in_any_batches() {
     let (golden, values) = golden();
     let [real, made] = ["real", "made"].map(|name| golden.get(name));
     for batch in [1, 7, 500] {
         let [real, made] = [real, made].map(|set| gathered(set, batch).gaussian().unwrap());
         near("frechet_inception_distance", real.distance(&made).unwrap(), &values, 1e-6);
         near("frechet_inception_distance", made.distance(&real).unwrap(), &values, 1e-6);
+        near("adm_fid", made.distance(&real).unwrap(), &values, 1e-6);
         assert!(real.distance(&real).unwrap().abs() < 1e-8);
     }
     let mut halves = gathered(&real.narrow(0, 0, 100), 100);
@@ -52,27 +56,82 @@ fn moments_are_read_and_written_as_npz() {
     let (golden, _) = golden();
     let path = format!("{GOLDEN}/moments.npz");
     let want = gathered(golden.get("real"), 64).gaussian().unwrap();
-    let read = Gaussian::read_npz(&path).unwrap();
-    assert_close("mu", &read.mean, &want.mean.to_device(Device::Cpu), 1e-6);
-    assert_close("sigma", &read.covariance, &want.covariance.to_device(Device::Cpu), 1e-6);
-    let spatial = Gaussian::read_spatial_npz(&path).unwrap();
+    // ADM's layout, its pictures left alone.
+    let read = SetMoments::read_npz(&path).unwrap();
+    assert_close("mu", &read.pooled.mean, &want.mean.to_device(Device::Cpu), 1e-6);
+    assert_close("sigma", &read.pooled.covariance, &want.covariance.to_device(Device::Cpu), 1e-6);
+    let spatial = read.spatial.as_ref().unwrap();
     assert_eq!(spatial.covariance.size(), [5, 5]);
-    assert_close("mu_s", &spatial.mean, &read.mean.narrow(0, 0, 5), 1e-6);
+    assert_close("mu_s", &spatial.mean, &read.pooled.mean.narrow(0, 0, 5), 1e-6);
+    assert_eq!(read.origin, Origin::default());
 
     let folder = tempfile::tempdir().unwrap();
     let own = folder.path().join("own.npz");
-    read.write_npz(&own).unwrap();
-    let again = Gaussian::read_npz(&own).unwrap();
-    assert_eq!((&again.mean, &again.covariance), (&read.mean, &read.covariance));
+    let origin = Origin { features: Some("fünf".into()), images: Some(260), ..Origin::default() };
+    let kept = SetMoments { origin, ..read };
+    kept.write_npz(&own).unwrap();
+    let again = SetMoments::read_npz(&own).unwrap();
+    assert_eq!((&again.pooled.mean, &again.pooled.covariance), (&kept.pooled.mean, &kept.pooled.covariance));
+    assert_eq!(again.spatial.as_ref().unwrap().covariance, kept.spatial.as_ref().unwrap().covariance);
+    assert_eq!(again.origin, kept.origin);
+    let (pooled, spatial) = again.frechet(&kept).unwrap();
+    assert!(pooled.abs() < 1e-8 && spatial.unwrap().abs() < 1e-8);
+    // pytorch-fid's has no spatial ones.
+    SetMoments { spatial: None, origin: Origin::default(), ..kept }.write_npz(&own).unwrap();
+    let read = SetMoments::read_npz(&own).unwrap();
+    assert!(
+        read.spatial.is_none() && read.origin.images.is_none() && read.frechet(&again).unwrap().1.is_none()
+    );
 
-    let error = Gaussian::read_spatial_npz(&own).unwrap_err().to_string();
-    assert!(error.contains("own.npz: `mu_s`"), "{error}");
+    let network = FeatureNetwork::named("random-vgg16", Device::Cpu).unwrap();
+    let error = read.check(&network).unwrap_err().to_string();
+    assert_eq!(error, "statistics of 24 features, where random VGG16, mean of relu5_3 has 512");
+    let error = again.check(&network).unwrap_err().to_string();
+    assert_eq!(error, "statistics of fünf, where pictures are looked at by random VGG16, mean of relu5_3");
     std::fs::write(&own, b"PK no").unwrap();
-    let error = Gaussian::read_npz(&own).unwrap_err().to_string();
+    let error = SetMoments::read_npz(&own).unwrap_err().to_string();
     assert!(error.contains("own.npz: not a readable .npz"), "{error}");
-    assert!(Gaussian::read_npz(folder.path().join("none.npz")).is_err());
-    let error = read.distance(&spatial).unwrap_err().to_string();
+    assert!(SetMoments::read_npz(folder.path().join("none.npz")).is_err());
+    let error = read.pooled.distance(&again.spatial.unwrap()).unwrap_err().to_string();
     assert!(error.ends_with("got: 24 and 5 numbers a picture"), "{error}");
+    let mut npz = ndarray_npy::NpzWriter::new(std::fs::File::create(&own).unwrap());
+    npz.add_array("mu", &ndarray::Array1::<f64>::zeros(3)).unwrap();
+    npz.finish().unwrap();
+    let error = SetMoments::read_npz(&own).unwrap_err().to_string();
+    assert!(error.contains("own.npz: `sigma`"), "{error}");
+}
+
+#[test]
+fn what_is_not_kept_is_not_measured() {
+    let network = FeatureNetwork::named("random-vgg16", test_device()).unwrap();
+    let (golden, _) = golden();
+    let pictures = golden.get("a").expand([2, 3, -1, -1], false).to_kind(Kind::Float) / 127.5 - 1.;
+    let [real, made] = [0., 0.3].map(|more| (&pictures + more).clamp(-1., 1.));
+    let gathered = |pictures: &Tensor, kept: Kept| {
+        let mut set = SetFeatures::keeping(kept);
+        let features = set.add(&network, pictures).unwrap();
+        assert_eq!(features.size(), [2, network.size()]);
+        set
+    };
+    let (mut all, mut other) = (gathered(&real, Kept::All), gathered(&made, Kept::All));
+    let whole = all.distance(&other).unwrap();
+    assert!(whole.frechet > 0. && whole.kernel.is_some());
+    let moments = gathered(&real, Kept::Nothing).moments().unwrap();
+    let less = moments.distance(&gathered(&made, Kept::Answers)).unwrap();
+    assert_eq!((less.frechet, less.kernel, less.manifold), (whole.frechet, None, None));
+    assert!(all.distance(&gathered(&made, Kept::Answers)).is_err());
+    assert!(SetFeatures::default().moments().is_err());
+
+    // What would be saved is looked at, and nothing finer.
+    let finer = gathered(&(&real + 0.3 / 255.), Kept::All);
+    assert_eq!(all.moments().unwrap().pooled.mean, finer.moments().unwrap().pooled.mean);
+    let features = network.features(&made).unwrap().pooled;
+    let near: Vec<f64> = Vec::try_from(all.nearest(&features).unwrap()).unwrap();
+    let own: Vec<f64> = Vec::try_from(other.nearest(&features).unwrap()).unwrap();
+    assert!(near.iter().all(|apart| *apart > 0.) && own == [0., 0.], "{near:?} {own:?}");
+    assert!(gathered(&real, Kept::Nothing).nearest(&features).is_err());
+    let error = FeatureNetwork::named("resnet", test_device()).unwrap_err().to_string();
+    assert_eq!(error, "unknown features, expected one of inception, vgg16, random-vgg16: resnet");
 }
 
 #[test]
@@ -102,12 +161,14 @@ fn kernel_distance_is_torch_fidelitys() {
 }
 
 #[test]
-fn manifolds_are_torch_fidelitys_and_prdcs() {
+fn manifolds_are_torch_fidelitys_adms_and_prdcs() {
     let (golden, values) = golden();
     let [real, made] = ["real", "made"].map(|name| golden.get(name));
     let three = Manifold::of(real, made, 3).unwrap();
     near("precision", three.precision, &values, 1e-6);
     near("recall", three.recall, &values, 1e-6);
+    near("adm_precision", three.precision, &values, 1e-6);
+    near("adm_recall", three.recall, &values, 1e-6);
     let five = Manifold::of(real, made, 5).unwrap();
     near("precision_5", five.precision, &values, 1e-6);
     near("recall_5", five.recall, &values, 1e-6);

@@ -20,6 +20,37 @@ pub(crate) struct GenerateArgs {
     /// Picture i uses seed + i.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
+    #[command(flatten)]
+    pub(crate) how: SamplingArgs,
+    /// Turn the noise of each picture towards that of this seed, and of the seeds after it.
+    #[arg(long, value_name = "SEED", requires = "variation_strength")]
+    pub(crate) variation_seed: Option<u64>,
+    /// How far, 0 to 1; as 0..1 the pictures of a prompt go from the one seed to the other, and both stay as they are.
+    #[arg(long, value_name = "SHARE|FROM..TO", requires = "variation_seed", conflicts_with = "init_noise")]
+    pub(crate) variation_strength: Option<Turn>,
+    /// Unit Gaussian noise to start from: safetensors, tensor `noise` [B, C, h, w] f32.
+    #[arg(long)]
+    pub(crate) init_noise: Option<PathBuf>,
+    /// Where the sampler's latents go: safetensors, tensor `latents` [B, C, h, w] f32.
+    #[arg(long)]
+    pub(crate) save_latents: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+    /// Show every N steps what is under the noise, in previews/ beside the pictures.
+    #[arg(long, value_name = "N")]
+    pub(crate) preview_every: Option<std::num::NonZeroUsize>,
+    /// Hide `StableDiffusionV1` in the pictures, where the invisible-watermark tool finds it; txt2img with a Stable
+    /// Diffusion model does so by itself, as the reference.
+    #[arg(long)]
+    pub(crate) watermark: bool,
+    /// One JSON line an image.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How a model is sampled from.
+#[derive(Debug, Args)]
+pub(crate) struct SamplingArgs {
     /// The solver; what a diffusers folder says, else ddim.
     #[arg(long, value_parser = PossibleValuesParser::new(SamplerConfig::NAMES))]
     pub(crate) sampler: Option<String>,
@@ -43,12 +74,6 @@ pub(crate) struct GenerateArgs {
     /// Guide only where the noise is so many times the signal, as 0.3..5.
     #[arg(long, value_name = "LOW..HIGH")]
     pub(crate) guidance_interval: Option<Span>,
-    /// Turn the noise of each picture towards that of this seed, and of the seeds after it.
-    #[arg(long, value_name = "SEED", requires = "variation_strength")]
-    pub(crate) variation_seed: Option<u64>,
-    /// How far, 0 to 1; as 0..1 the pictures of a prompt go from the one seed to the other, and both stay as they are.
-    #[arg(long, value_name = "SHARE|FROM..TO", requires = "variation_seed", conflicts_with = "init_noise")]
-    pub(crate) variation_strength: Option<Turn>,
     /// Height in pixels.
     #[arg(long, requires = "width")]
     pub(crate) height: Option<i64>,
@@ -59,25 +84,7 @@ pub(crate) struct GenerateArgs {
     /// trained at.
     #[arg(long, value_name = "PIXELS|auto")]
     pub(crate) tile: Option<Side>,
-    /// Unit Gaussian noise to start from: safetensors, tensor `noise` [B, C, h, w] f32.
-    #[arg(long)]
-    pub(crate) init_noise: Option<PathBuf>,
-    /// Where the sampler's latents go: safetensors, tensor `latents` [B, C, h, w] f32.
-    #[arg(long)]
-    pub(crate) save_latents: Option<PathBuf>,
     /// Add a LoRA to the weights, at a strength of 1 where none is given; several add up.
     #[arg(long = "lora", value_name = "FILE[=STRENGTH]")]
     pub(crate) loras: Vec<LoraFile>,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
-    /// Show every N steps what is under the noise, in previews/ beside the pictures.
-    #[arg(long, value_name = "N")]
-    pub(crate) preview_every: Option<std::num::NonZeroUsize>,
-    /// Hide `StableDiffusionV1` in the pictures, where the invisible-watermark tool finds it; txt2img with a Stable
-    /// Diffusion model does so by itself, as the reference.
-    #[arg(long)]
-    pub(crate) watermark: bool,
-    /// One JSON line an image.
-    #[arg(long)]
-    pub(crate) json: bool,
 }

@@ -23,8 +23,10 @@ pub(crate) use compare_f::CompareFArgs;
 pub(crate) use convert::{ConvertArgs, Form};
 pub(crate) use data::{DataArgs, DataCommand};
 pub(crate) use demo::DemoArgs;
-pub(crate) use eval::{EvalCommand, GenerationArgs, MeasureArgs, ReconstructionArgs};
-pub(crate) use generate::GenerateArgs;
+pub(crate) use eval::{
+    ClipScoreArgs, EvalCommand, GenerationArgs, MakerArgs, MeasureArgs, ReconstructionArgs,
+};
+pub(crate) use generate::{GenerateArgs, SamplingArgs};
 pub(crate) use images::{DecodeArgs, EncodeArgs, OutputArgs, ReconstructArgs, SizeArgs};
 pub(crate) use model::{DeviceArgs, DoctorArgs, InspectArgs, ModelArgs};
 pub(crate) use numbers::{Side, Span, Turn, share};

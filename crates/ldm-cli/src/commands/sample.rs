@@ -69,7 +69,7 @@ fn classes(
         if !args.class.is_empty() && leading.is_none() {
             bail!("--class: this model is unconditional");
         }
-        if args.generate.guidance_scale.is_some_and(|scale| scale != 1.) {
+        if args.generate.how.guidance_scale.is_some_and(|scale| scale != 1.) {
             bail!("--guidance-scale: this model is unconditional, and has nothing to be guided away from");
         }
         return match leading {

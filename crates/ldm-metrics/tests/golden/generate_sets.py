@@ -1,13 +1,17 @@
 """Golden values of ldm-metrics' measures of sets, and of structural similarity.
 
-    python generate_sets.py
+    python generate_sets.py GUIDED-DIFFUSION
 
 Needs torch-fidelity (FID, KID, Inception score, precision and recall), prdc (density and coverage, by the authors of that
-paper), scikit-image (SSIM) and pytorch-msssim (MS-SSIM).
+paper), scikit-image (SSIM) and pytorch-msssim (MS-SSIM), and a checkout of openai/guided-diffusion: its evaluator is run on
+given features, with NumPy in the place of the one product that TensorFlow computes.
 """
 import importlib.metadata
+import importlib.util
 import json
 import pathlib
+import sys
+from unittest import mock
 
 import numpy as np
 import torch
@@ -24,6 +28,30 @@ HERE = pathlib.Path(__file__).parent
 PACKAGES = ["torch-fidelity", "prdc", "scikit-image", "pytorch-msssim", "numpy", "torch"]
 
 
+def adm(real, made):
+    """What ADM's evaluator says of two sets of features."""
+    sys.modules["tensorflow"] = sys.modules["tensorflow.compat"] = sys.modules["tensorflow.compat.v1"] = mock.MagicMock()
+    np.bool = bool  # as the NumPy of its time
+    spec = importlib.util.spec_from_file_location("evaluator", pathlib.Path(sys.argv[1]) / "evaluations/evaluator.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    class Block:
+        def pairwise_distances(self, u, v):
+            u, v = u.astype(np.float64), v.astype(np.float64)
+            return np.square(u[:, None] - v[None]).sum(-1)
+
+        def less_thans(self, u, radii_u, v, radii_v):
+            apart = self.pairwise_distances(u, v)[..., None]
+            return (apart <= radii_v).any(1), (apart <= radii_u[:, None]).any(0)
+
+    module.DistanceBlock = lambda session: Block()
+    manifold = module.ManifoldEstimator(None, row_batch_size=300, col_batch_size=300)
+    precision, recall = module.Evaluator.compute_prec_recall(mock.MagicMock(manifold_estimator=manifold), real, made)
+    one, other = [module.Evaluator.compute_statistics(None, x.astype(np.float64)) for x in (real, made)]
+    return {"adm_fid": one.frechet_distance(other), "adm_precision": precision, "adm_recall": recall}
+
+
 def sets(g):
     mix = torch.randn((24, 24), generator=g)
     real = torch.randn((260, 24), generator=g) @ mix
@@ -36,9 +64,10 @@ def sets(g):
     logits = torch.randn((230, 7), generator=g) * 3
     isc = isc_features_to_metric(logits, splits=4, shuffle=False)
     statistics = fid_features_to_statistics(real)
-    np.savez(HERE / "moments.npz", mu=statistics["mu"], sigma=statistics["sigma"],
+    # `arr_0` are the pictures in ADM's reference batches.
+    np.savez(HERE / "moments.npz", arr_0=np.zeros((2, 4, 4, 3), np.uint8), mu=statistics["mu"], sigma=statistics["sigma"],
              mu_s=statistics["mu"][:5].astype(np.float32), sigma_s=statistics["sigma"][:5, :5].astype(np.float32))
-    values = {**fid, **kid, **isc, **prc, "precision_5": prdc["precision"], "recall_5": prdc["recall"],
+    values = {**fid, **kid, **isc, **prc, **adm(real.numpy(), made.numpy()), "precision_5": prdc["precision"], "recall_5": prdc["recall"],
               "density": prdc["density"], "coverage": prdc["coverage"]}
     return {"real": real, "made": made, "logits": logits}, {key: float(value) for key, value in values.items()}
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ldm_core::image;
 use ldm_data::Dataset;
-use ldm_metrics::{FeatureNetwork, Lpips, MeanStd, SetFeatures, Trunk, psnr, ssim};
+use ldm_metrics::{FeatureNetwork, Kept, Lpips, MeanStd, SetFeatures, Trunk, psnr, ssim};
 use ldm_pipelines::{Model, Opening};
 use tch::{Device, Kind, Tensor};
 
@@ -50,7 +50,7 @@ fn measure(
     let (lpips, network) =
         (Lpips::published_or_random(device)?, FeatureNetwork::published_or_random(device)?);
     let [mut ratio, mut likeness, mut looks] = [(); 3].map(|()| MeanStd::new());
-    let (mut real, mut back) = (SetFeatures::default(), SetFeatures::default());
+    let [mut real, mut back] = [Kept::Nothing; 2].map(SetFeatures::keeping);
     let (mut times, mut done, mut sheet) = (Vec::new(), 0, None);
     for batch in batches(data, measure.reconstructions, measure.batch_size)? {
         let pictures = batch?.images.to_device(device);
@@ -90,7 +90,7 @@ fn measure(
         ssim: (&likeness).into(),
         lpips: (&looks).into(),
         lpips_trunk: trunk.into(),
-        frechet_distance: real.frechet(&back)?,
+        frechet_distance: real.moments()?.frechet(&back.moments()?)?.0,
         encoded_per_second: rate(|batch| batch.1),
         decoded_per_second: rate(|batch| batch.2),
     };

@@ -134,10 +134,11 @@ impl Judge {
     }
 
     fn quality(&self, made: &SetFeatures) -> ldm_core::Result<Quality> {
-        let SetDistance { frechet, kernel, manifold, inception_score } = self.real.distance(made)?;
+        let SetDistance { frechet, spatial, kernel, manifold, inception_score } = self.real.distance(made)?;
         Ok(Quality {
             images: made.count(),
             frechet_distance: frechet,
+            spatial_frechet_distance: spatial,
             kernel_distance: kernel.as_ref().map(Into::into),
             precision: manifold.map(|of| of.precision),
             recall: manifold.map(|of| of.recall),

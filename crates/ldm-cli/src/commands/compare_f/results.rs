@@ -120,6 +120,8 @@ pub(crate) struct BySteps {
 pub(crate) struct Quality {
     pub(crate) images: i64,
     pub(crate) frechet_distance: f64,
+    /// sFID; Inception's alone.
+    pub(crate) spatial_frechet_distance: Option<f64>,
     pub(crate) kernel_distance: Option<Spread>,
     pub(crate) precision: Option<f64>,
     pub(crate) recall: Option<f64>,

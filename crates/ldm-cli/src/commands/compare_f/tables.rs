@@ -8,7 +8,7 @@ use super::results::{Quality, Results, Spread};
 pub(super) fn sets(results: &Results) -> String {
     let mut out = String::from(
         "f,when,train_step,train_images,train_seconds,sampling_steps,images_per_second,images,frechet_distance,\
-         kernel_distance,precision,recall,density,coverage,inception_score\n",
+         spatial_frechet_distance,kernel_distance,precision,recall,density,coverage,inception_score\n",
     );
     for factor in &results.factors {
         let (f, training) = (factor.f, &factor.diffusion.training);
@@ -32,6 +32,7 @@ fn line(out: &mut String, head: &str, quality: &Quality) {
     let mean = |spread: Option<Spread>| spread.map(|spread| spread.mean);
     let numbers = [
         Some(quality.frechet_distance),
+        quality.spatial_frechet_distance,
         mean(quality.kernel_distance),
         quality.precision,
         quality.recall,

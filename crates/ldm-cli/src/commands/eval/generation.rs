@@ -1,36 +1,103 @@
 //! `ldm eval generation`: how far made pictures are from real ones.
 
-use std::sync::Arc;
-
-use ldm_data::Dataset;
-use ldm_metrics::{FeatureNetwork, MeanStd, SetFeatures};
+use anyhow::{Context, bail};
+use ldm_core::files;
+use ldm_metrics::{FeatureNetwork, Kept, MeanStd, Origin, SetDistance, SetFeatures};
 use serde_json::{Value, json};
-use tch::Device;
+use tch::Tensor;
 
-use super::set;
+use super::maker::Maker;
+use super::reference::Reference;
+use super::set::{self, Pictures};
+use super::shown::Shown;
 use crate::args::GenerationArgs;
-use crate::model;
 use crate::progress::Talk;
+use crate::{model, output};
 
 pub(crate) fn run(args: &GenerationArgs, talk: Talk) -> anyhow::Result<()> {
+    let folder = output::folder(&args.output, "eval");
+    let [results, best, worst] = ["results.json", "best.png", "worst.png"].map(|name| folder.join(name));
+    let with_made = args.made.is_some() || args.maker.model.is_some();
+    let written = if with_made { vec![&results, &best, &worst] } else { Vec::new() };
+    let mut written = written.into_iter().chain(&args.save_statistics);
+    written.try_for_each(|path| output::free(path, args.output.force))?;
     let device = model::device(&args.device, Some(talk))?;
-    let network = FeatureNetwork::published_or_random(device)?;
-    let (real, made) = (set::open(&args.data)?, set::open_made(&args.made, args.data.size)?);
-    let [of_real, of_made] = [&real, &made].map(|data| gathered(data, args, &network, device, talk));
-    let (of_real, of_made) = (of_real?, of_made?);
-    let found = of_real.distance(&of_made)?;
-    let sum = |sum: &MeanStd| json!({"mean": sum.mean(), "std": sum.std()});
-    let document = json!({
-        "made": made.name(), "made_images": of_made.count(), "made_fingerprint": made.fingerprint(),
-        "dataset": real.name(), "images": of_real.count(), "fingerprint": real.fingerprint(),
-        "features": network.name(),
-        "frechet_distance": found.frechet,
-        "kernel_distance": found.kernel.as_ref().map(sum),
-        "precision": found.manifold.map(|of| of.precision), "recall": found.manifold.map(|of| of.recall),
-        "density": found.manifold.map(|of| of.density), "coverage": found.manifold.map(|of| of.coverage),
-        "inception_score": found.inception_score.as_ref().map(sum),
-        "ldm": env!("CARGO_PKG_VERSION"),
-    });
+    let reference = Reference::open(&args.data)?;
+    let network = set::network(&args.how, device)?;
+    if let (Reference::Moments(..), Some(_)) = (&reference, &args.save_statistics) {
+        bail!("--save-statistics: {} are statistics already", args.data.dataset.display());
+    }
+    let made = args.made.as_ref().map(|path| set::open_made(path, args.data.size)).transpose()?;
+    let mut maker = Maker::open(args)?;
+    let count = maker.as_ref().map(|_| reference.count(&args.how)).transpose()?;
+
+    let mut measuring = Measuring { args, network: &network, talk, size: None };
+    let mut real = match &reference {
+        Reference::Moments(path, moments) => {
+            moments.check(&network).with_context(|| path.display().to_string())?;
+            None
+        }
+        Reference::Set(data) => {
+            let pictures = Pictures::of(data, &args.how, args.data.strict)?;
+            let kept = if with_made { Kept::All } else { Kept::Nothing };
+            Some(measuring.gathered(kept, pictures, &mut |_, _, _| Ok(()))?)
+        }
+    };
+    if let (Some(path), Reference::Set(data), Some(real)) = (&args.save_statistics, &reference, &real) {
+        let mut moments = real.moments()?;
+        moments.origin = Origin {
+            features: Some(network.name().into()),
+            dataset: Some(data.name()),
+            fingerprint: Some(data.fingerprint()),
+            ..moments.origin
+        };
+        moments.write_npz(path)?;
+        if !with_made {
+            println!("{}", path.display());
+            return Ok(());
+        }
+    }
+    let pictures = match (&made, &mut maker, count) {
+        (Some(data), ..) => Pictures::of(data, &args.how, args.data.strict)?,
+        (None, Some(maker), Some(count)) => Pictures::made(maker, count, args.how.batch_size),
+        _ => unreachable!("what was made is asked for above"),
+    };
+    let mut shown = Shown::default();
+    let mut apart = MeanStd::new();
+    let kept = if real.is_some() { Kept::All } else { Kept::Answers };
+    let drawn = measuring.gathered(kept, pictures, &mut |names, pictures, features| {
+        if let Some(real) = &mut real {
+            let nearest = real.nearest(features)?;
+            apart.add(&nearest);
+            shown.add(&-nearest, names, &[pictures]);
+        }
+        Ok(())
+    })?;
+    let found = match (&reference, &real) {
+        (Reference::Moments(_, moments), _) => moments.distance(&drawn)?,
+        (_, Some(real)) => real.distance(&drawn)?,
+        _ => unreachable!("a set was gathered"),
+    };
+    let real_count = real.as_ref().map(SetFeatures::count);
+    set::warn_of_rank(&network, drawn.count().min(real_count.unwrap_or(i64::MAX)));
+    let mut document = reference.json(real_count)?;
+    document.extend(numbers(&found, &network));
+    document.extend([
+        ("made".to_owned(), json!(made.as_ref().map(|data| data.name()))),
+        ("made_images".into(), json!(drawn.count())),
+        ("made_fingerprint".into(), json!(made.as_ref().map(|data| data.fingerprint()))),
+        ("sampling".into(), json!(maker.as_ref().map(Maker::json))),
+        ("size".into(), json!(measuring.size)),
+    ]);
+    output::make(&folder)?;
+    if real.is_some() {
+        let [of_best, of_worst] = shown.names();
+        let nearest = json!({"mean": apart.mean(), "std": apart.std(), "best": of_best, "worst": of_worst});
+        document.insert("nearest_real".into(), nearest);
+        shown.write(&best, &worst)?;
+    }
+    let document = Value::Object(document);
+    files::write_bytes(&results, format!("{document:#}\n").as_bytes())?;
     if args.how.json {
         println!("{document:#}");
     } else {
@@ -39,36 +106,91 @@ pub(crate) fn run(args: &GenerationArgs, talk: Talk) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn gathered(
-    data: &Arc<dyn Dataset>,
-    args: &GenerationArgs,
-    network: &FeatureNetwork,
-    device: Device,
+/// What both sets go through.
+struct Measuring<'a> {
+    args: &'a GenerationArgs,
+    network: &'a FeatureNetwork,
     talk: Talk,
-) -> anyhow::Result<SetFeatures> {
-    let (count, batches) = set::batches(data, &args.how, args.data.strict)?;
-    let (mut features, mut bar) = (SetFeatures::default(), talk.bar(count as u64, 0));
-    for batch in batches {
-        features.add(network, &batch?.images.to_device(device))?;
-        bar.at(features.count() as u64);
+    /// Of every picture so far.
+    size: Option<[i64; 2]>,
+}
+
+/// Sees a batch: what its pictures are called, the pictures, their features.
+type See<'a> = &'a mut dyn FnMut(&[String], &Tensor, &Tensor) -> anyhow::Result<()>;
+
+impl Measuring<'_> {
+    fn gathered(&mut self, kept: Kept, pictures: Pictures, see: See) -> anyhow::Result<SetFeatures> {
+        let mut features = SetFeatures::keeping(kept);
+        let mut bar = self.talk.bar(pictures.count as u64, 0);
+        for batch in pictures.batches {
+            let (names, batch) = batch?;
+            self.check_size(&names, &batch)?;
+            let seen = features.add(self.network, &batch)?;
+            see(&names, &batch, &seen)?;
+            bar.at(features.count() as u64);
+        }
+        bar.finish();
+        Ok(features)
     }
-    bar.finish();
-    Ok(features)
+
+    /// All pictures of both sets have one size: a network that resizes them would see by this how they were made.
+    fn check_size(&mut self, names: &[String], batch: &Tensor) -> anyhow::Result<()> {
+        let found = [batch.size()[2], batch.size()[3]];
+        let [height, width] = *self.size.get_or_insert(found);
+        if found != [height, width] {
+            let asked = if self.args.data.size.is_some() { "another --size" } else { "--size" };
+            bail!(
+                "{}: is {}x{} where pictures before it are {width}x{height}: give {asked}",
+                names[0],
+                found[1],
+                found[0]
+            );
+        }
+        Ok(())
+    }
+}
+
+/// What the JSON says of a distance.
+fn numbers(found: &SetDistance, network: &FeatureNetwork) -> [(String, Value); 11] {
+    let sum = |sum: &MeanStd| json!({"mean": sum.mean(), "std": sum.std(), "parts": sum.count()});
+    let manifold = |of: fn(&ldm_metrics::Manifold) -> f64| json!(found.manifold.as_ref().map(of));
+    [
+        ("features", json!(network.name())),
+        ("frechet_distance", json!(found.frechet)),
+        ("spatial_frechet_distance", json!(found.spatial)),
+        ("kernel_distance", json!(found.kernel.as_ref().map(sum))),
+        ("precision", manifold(|of| of.precision)),
+        ("recall", manifold(|of| of.recall)),
+        ("density", manifold(|of| of.density)),
+        ("coverage", manifold(|of| of.coverage)),
+        ("neighbours", json!(found.manifold.map(|_| SetFeatures::NEIGHBOUR))),
+        ("inception_score", json!(found.inception_score.as_ref().map(sum))),
+        ("ldm", json!(env!("CARGO_PKG_VERSION"))),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
 }
 
 fn say(document: &Value) {
-    let text = |name: &str| document[name].as_str().unwrap_or_default().to_owned();
-    println!("{} made pictures ({})", document["made_images"], text("made"));
-    println!("{} real pictures ({})", document["images"], text("dataset"));
-    println!("features          {}", text("features"));
-    for name in ["frechet_distance", "precision", "recall", "density", "coverage"] {
+    let text = |value: &Value| value.as_str().unwrap_or("a set that does not say what it is").to_owned();
+    let made = document["made"].as_str().map_or_else(
+        || format!("{}, seed {}", text(&document["sampling"]["model"]), document["sampling"]["seed"]),
+        ToOwned::to_owned,
+    );
+    println!("{} made pictures ({made})", document["made_images"]);
+    match document["images"].as_i64() {
+        Some(images) => println!("{images} real pictures ({})", text(&document["dataset"])),
+        None => println!("real pictures: {}", text(&document["statistics"])),
+    }
+    println!("{:<24} {}", "features", text(&document["features"]));
+    for name in ["frechet_distance", "spatial_frechet_distance", "precision", "recall", "density", "coverage"]
+    {
         if let Some(value) = document[name].as_f64() {
-            println!("{name:<17} {value:.4}");
+            println!("{name:<24} {value:.4}");
         }
     }
-    for name in ["kernel_distance", "inception_score"] {
+    for name in ["kernel_distance", "inception_score", "nearest_real"] {
         if let (Some(mean), Some(std)) = (document[name]["mean"].as_f64(), document[name]["std"].as_f64()) {
-            println!("{name:<17} {mean:.6} +- {std:.6}");
+            println!("{name:<24} {mean:.6} +- {std:.6}");
         }
     }
 }

@@ -1,17 +1,14 @@
 //! `ldm eval reconstruction`: what a first stage loses.
 
-use ldm_core::{files, image};
-use ldm_metrics::{FeatureNetwork, Lpips, MeanStd, SetFeatures, Trunk, psnr, ssim};
+use ldm_core::files;
+use ldm_metrics::{Kept, Lpips, MeanStd, SetFeatures, Trunk, ms_ssim, psnr, ssim};
 use serde_json::{Value, json};
-use tch::Tensor;
 
 use super::set;
+use super::shown::Shown;
 use crate::args::ReconstructionArgs;
 use crate::progress::Talk;
 use crate::{model, output};
-
-/// Pairs on a picture of the best and of the worst.
-const SHOWN: usize = 8;
 
 pub(crate) fn run(args: &ReconstructionArgs, talk: Talk) -> anyhow::Result<()> {
     let folder = output::folder(&args.output, "eval");
@@ -22,9 +19,10 @@ pub(crate) fn run(args: &ReconstructionArgs, talk: Talk) -> anyhow::Result<()> {
     let data = set::open(&args.data)?;
     let (count, batches) = set::batches(&data, &args.how, args.data.strict)?;
     let lpips = Lpips::published_or_random(device)?;
-    let network = FeatureNetwork::published_or_random(device)?;
+    let network = set::network(&args.how, device)?;
     let (mut ratio, mut likeness, mut looks) = (MeanStd::new(), MeanStd::new(), MeanStd::new());
-    let (mut real, mut back) = (SetFeatures::default(), SetFeatures::default());
+    let mut scales = Some(MeanStd::new());
+    let (mut real, mut back) = (SetFeatures::keeping(Kept::Nothing), SetFeatures::keeping(Kept::Answers));
     let mut shown = Shown::default();
     let mut bar = talk.bar(count as u64, 0);
     let mut done = 0;
@@ -39,10 +37,15 @@ pub(crate) fn run(args: &ReconstructionArgs, talk: Talk) -> anyhow::Result<()> {
         let decibels = psnr(&made, &pictures);
         ratio.add(&decibels);
         likeness.add(&ssim(&made, &pictures)?);
+        // Of none where one is too small for it.
+        scales = scales.zip(ms_ssim(&made, &pictures).ok()).map(|(mut scales, found)| {
+            scales.add(&found);
+            scales
+        });
         looks.add(&tch::no_grad(|| lpips.distance(&made.clamp(-1., 1.), &pictures)));
-        real.add(&network, &pictures)?;
-        back.add(&network, &made)?;
-        shown.add(&decibels, &pictures, &made);
+        let _ = real.add(&network, &pictures)?;
+        let _ = back.add(&network, &made)?;
+        shown.add(&decibels, &batch.names, &[&pictures, &made]);
         done += pictures.size()[0] as u64;
         bar.at(done);
     }
@@ -52,12 +55,17 @@ pub(crate) fn run(args: &ReconstructionArgs, talk: Talk) -> anyhow::Result<()> {
         Trunk::Random => "random VGG16: no published LPIPS",
     };
     let of = |sum: &MeanStd| json!({"mean": sum.mean(), "std": sum.std()});
-    let rfid = (done > 1).then(|| real.frechet(&back)).transpose()?;
+    let sets = (done > 1).then(|| real.moments()?.frechet(&back.moments()?)).transpose()?;
+    set::warn_of_rank(&network, done as i64);
+    let [of_best, of_worst] = shown.names();
     let document = json!({
         "model": args.model.model, "dtype": args.model.dtype, "dataset": data.name(),
         "fingerprint": data.fingerprint(), "images": done,
-        "psnr": of(&ratio), "ssim": of(&likeness), "lpips": of(&looks), "lpips_trunk": trunk,
-        "frechet_distance": rfid, "features": network.name(),
+        "psnr": of(&ratio), "ssim": of(&likeness), "ms_ssim": scales.as_ref().map(of),
+        "lpips": of(&looks), "lpips_trunk": trunk, "best": of_best, "worst": of_worst,
+        "frechet_distance": sets.map(|(pooled, _)| pooled),
+        "spatial_frechet_distance": sets.and_then(|(_, spatial)| spatial),
+        "inception_score": back.inception_score()?.as_ref().map(of), "features": network.name(),
         "ldm": env!("CARGO_PKG_VERSION"),
     });
     output::make(&folder)?;
@@ -75,51 +83,15 @@ fn say(document: &Value, as_json: bool) {
     let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
     let line = |name: &str, unit: &str| {
         let (mean, std) = (number(&document[name]["mean"]), number(&document[name]["std"]));
-        println!("{:<17} {mean:.4} +- {std:.4}{unit}", name.to_uppercase());
+        if !mean.is_nan() {
+            println!("{:<17} {mean:.4} +- {std:.4}{unit}", name.to_uppercase().replace('_', "-"));
+        }
     };
     println!("{} pictures of {}", document["images"], document["dataset"].as_str().unwrap_or_default());
     line("psnr", " dB");
     line("ssim", "");
+    line("ms_ssim", "");
     line("lpips", &format!(" ({})", document["lpips_trunk"].as_str().unwrap_or_default()));
     let features = document["features"].as_str().unwrap_or_default();
     println!("{:<17} {:.4} ({features})", "Frechet distance", number(&document["frechet_distance"]));
-}
-
-/// The pairs whose ratio is highest, and lowest.
-#[derive(Default)]
-struct Shown {
-    /// Ratio, picture, reconstruction; by ratio.
-    pairs: Vec<(f64, Tensor, Tensor)>,
-}
-
-impl Shown {
-    fn add(&mut self, decibels: &Tensor, pictures: &Tensor, made: &Tensor) {
-        for index in 0..pictures.size()[0] {
-            let kept = |x: &Tensor| x.get(index).to_device(tch::Device::Cpu).copy();
-            self.pairs.push((decibels.double_value(&[index]), kept(pictures), kept(made)));
-        }
-        self.pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
-        // What is neither among the lowest nor among the highest.
-        let last = self.pairs.len().saturating_sub(SHOWN);
-        if last > SHOWN {
-            self.pairs.drain(SHOWN..last);
-        }
-    }
-
-    /// Pictures above, what became of them below.
-    fn write(&self, best: &std::path::Path, worst: &std::path::Path) -> anyhow::Result<()> {
-        let size = self.pairs.first().map(|pair| pair.1.size());
-        if self.pairs.iter().any(|pair| Some(pair.1.size()) != size) {
-            return Ok(()); // a sheet needs one size
-        }
-        let count = self.pairs.len().min(SHOWN);
-        let sheet = |path: &std::path::Path, pairs: &[(f64, Tensor, Tensor)]| {
-            let above = pairs.iter().map(|pair| &pair.1);
-            let rows: Vec<&Tensor> = above.chain(pairs.iter().map(|pair| &pair.2)).collect();
-            let grid = image::grid(&Tensor::stack(&rows, 0).clamp(-1., 1.), pairs.len() as i64, 2);
-            image::write_png(path, &grid, &[])
-        };
-        sheet(worst, &self.pairs[..count])?;
-        Ok(sheet(best, &self.pairs[self.pairs.len() - count..])?)
-    }
 }

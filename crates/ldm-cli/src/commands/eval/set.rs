@@ -6,9 +6,13 @@ use std::sync::Arc;
 use anyhow::bail;
 use ldm_core::Result;
 use ldm_data::{Batch, Dataset, Example, Loader, LoaderConfig, Peek, TransformConfig, open_path};
+use ldm_metrics::FeatureNetwork;
 use ldm_train::RunConfig;
+use tch::{Device, Tensor};
 
+use super::maker::Maker;
 use crate::args::{DataArgs, MeasureArgs};
+use crate::progress::Talk;
 
 /// Of the order of pictures, always the same.
 const SEED: u64 = 0;
@@ -16,7 +20,7 @@ const SEED: u64 = 0;
 /// The set that was named; of a config what is held back, where anything is.
 pub(super) fn open(args: &DataArgs) -> anyhow::Result<Arc<dyn Dataset>> {
     let path = &args.dataset;
-    if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+    if is_config(path) {
         if args.size.is_some() {
             bail!("--size: {} says how large its pictures are", path.display());
         }
@@ -25,6 +29,11 @@ pub(super) fn open(args: &DataArgs) -> anyhow::Result<Arc<dyn Dataset>> {
         return Ok(held_back.open(path.parent().unwrap_or(Path::new(".")))?);
     }
     Ok(open_path(path, transform(args.size))?)
+}
+
+/// Whether a path names a config and not pictures.
+pub(super) fn is_config(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
 }
 
 /// Made pictures, without what lies beside them in an output folder of ours.
@@ -38,7 +47,70 @@ pub(super) fn open_made(path: &Path, size: Option<u32>) -> anyhow::Result<Arc<dy
     if indices.is_empty() {
         bail!("{}: no made picture", path.display());
     }
-    Ok(Arc::new(Chosen { data, indices }))
+    let made: Arc<dyn Dataset> = Arc::new(Chosen { data, indices });
+    check_sizes(&made, size)?;
+    Ok(made)
+}
+
+/// Refuses pictures of different sizes that nobody asks to be prepared at one.
+pub(super) fn check_sizes(data: &Arc<dyn Dataset>, size: Option<u32>) -> anyhow::Result<()> {
+    // Whatever cannot be read is the loader's to say.
+    let mut known = (0..data.len()).filter_map(|index| {
+        let peek = data.peek(index).ok()?;
+        Some((peek.name, peek.size))
+    });
+    let Some((first, [w0, h0])) = known.next().filter(|_| size.is_none()) else { return Ok(()) };
+    match known.find(|(_, size)| *size != [w0, h0]) {
+        Some((name, [w1, h1])) => bail!("{name}: is {w1}x{h1} where {first} is {w0}x{h0}: give --size"),
+        None => Ok(()),
+    }
+}
+
+/// The network that was asked for, or the best there is.
+pub(super) fn network(how: &MeasureArgs, device: Device) -> Result<FeatureNetwork> {
+    match &how.features {
+        Some(name) => FeatureNetwork::named(name, device),
+        None => FeatureNetwork::published_or_random(device),
+    }
+}
+
+/// Says when `count` pictures are fewer than a covariance needs.
+pub(super) fn warn_of_rank(network: &FeatureNetwork, count: i64) {
+    let features = network.size();
+    if count <= features {
+        Talk::warn(&format!(
+            "{count} pictures for {features} features: their covariance has not full rank, and the Fréchet distance compares \
+             with that of as many pictures alone"
+        ));
+    }
+}
+
+/// Batches to be measured, and how many pictures they have.
+pub(super) struct Pictures<'a> {
+    pub(super) count: usize,
+    /// What each picture is called, and `[B, 3, H, W]`.
+    pub(super) batches: Box<dyn Iterator<Item = anyhow::Result<(Vec<String>, Tensor)>> + 'a>,
+}
+
+impl<'a> Pictures<'a> {
+    /// Of a set: [`batches`].
+    pub(super) fn of(data: &Arc<dyn Dataset>, how: &MeasureArgs, strict: bool) -> anyhow::Result<Self> {
+        let (count, batches) = batches(data, how, strict)?;
+        Ok(Self {
+            count,
+            batches: Box::new(batches.map(|batch| batch.map(|b| (b.names, b.images)).map_err(Into::into))),
+        })
+    }
+
+    /// Made on the fly.
+    pub(super) fn made(maker: &'a mut Maker, count: usize, at_once: usize) -> Self {
+        let batches = (0..count).step_by(at_once).map(move |start| {
+            let pictures = start..count.min(start + at_once);
+            let names = pictures.clone().map(|picture| maker.name(picture)).collect();
+            Ok((names, maker.make(pictures, count)?))
+        });
+        Self { count, batches: Box::new(batches) }
+    }
 }
 
 fn transform(size: Option<u32>) -> TransformConfig {
@@ -50,10 +122,8 @@ pub(super) fn batches(
     data: &Arc<dyn Dataset>,
     how: &MeasureArgs,
     strict: bool,
-) -> anyhow::Result<(usize, impl Iterator<Item = Result<Batch>>)> {
-    if how.batch_size == 0 || how.num_images == Some(0) {
-        bail!("--num-images and --batch-size: expected at least 1");
-    }
+) -> anyhow::Result<(usize, impl Iterator<Item = Result<Batch>> + use<>)> {
+    check_counts(how)?;
     let count = how.num_images.unwrap_or(data.len());
     if count > data.len() {
         bail!("--num-images: {} has {} pictures, {count} are asked for", data.name(), data.len());
@@ -68,9 +138,19 @@ pub(super) fn batches(
         };
         let taken = left.min(batch.images.size()[0]);
         left -= taken;
-        (taken > 0).then(|| Ok(Batch { images: batch.images.narrow(0, 0, taken), ..batch }))
+        let mut names = batch.names;
+        names.truncate(taken as usize);
+        (taken > 0).then(|| Ok(Batch { images: batch.images.narrow(0, 0, taken), names, ..batch }))
     });
     Ok((count, batches))
+}
+
+/// Refuses to measure nothing.
+pub(super) fn check_counts(how: &MeasureArgs) -> anyhow::Result<()> {
+    if how.batch_size == 0 || how.num_images == Some(0) {
+        bail!("--num-images and --batch-size: expected at least 1");
+    }
+    Ok(())
 }
 
 /// Some pictures of a set.
