@@ -211,6 +211,7 @@ fn refuses(desk: &Desk) {
     fails(&["made", "scenes", "--model", "second"], 2, "cannot be used with");
     fails(&["made", "scenes", "--steps", "2"], 1, "--steps: these pictures are made already");
     fails(&["--model", "first", "scenes"], 1, "a first stage alone");
+    fails(&["--model", "second", "scenes", "--steps", "2000"], 1, "expected 1 to 1000 steps, got 2000");
     fails(&["made", "scenes", "--features", "resnet"], 2, "random-vgg16");
     fails(&["made", "scenes", "--features", "inception"], 1, "ldm weights get fid-inception");
 
@@ -298,8 +299,7 @@ fn clip_scores_are_of_each_picture_and_its_prompt() {
         })
         .collect();
     let measure = |words: &[&str]| {
-        let said =
-            desk.done(&[&["eval", "clip-score", "made", "--clip", "clip", "--json"], words].concat());
+        let said = desk.done(&[&["eval", "clip-score", "made", "--clip", "clip", "--json"], words].concat());
         serde_json::from_str::<Value>(&said).unwrap()
     };
     let own = measure(&[]);
@@ -315,7 +315,8 @@ fn clip_scores_are_of_each_picture_and_its_prompt() {
     let swapped = measure(&["--prompts-from", "prompts.txt"]);
     assert!((number(&swapped["clip_score"], "mean") / got - 1.).abs() > 1e-3, "{swapped}");
     assert!(
-        desk.done(&["eval", "clip-score", "made", "--clip", "clip"]).contains("2 made pictures (made), by clip")
+        desk.done(&["eval", "clip-score", "made", "--clip", "clip"])
+            .contains("2 made pictures (made), by clip")
     );
 
     let fails = |words: &[&str], expected: &str| {

@@ -21,7 +21,9 @@ pub(crate) use classifier::ClassifierArgs;
 pub(crate) use convert::{ConvertArgs, Form};
 pub(crate) use data::{DataArgs, DataCommand};
 pub(crate) use demo::DemoArgs;
-pub(crate) use eval::{ClipScoreArgs, EvalCommand, GenerationArgs, MakerArgs, MeasureArgs, ReconstructionArgs};
+pub(crate) use eval::{
+    ClipScoreArgs, EvalCommand, GenerationArgs, MakerArgs, MeasureArgs, ReconstructionArgs,
+};
 pub(crate) use generate::{GenerateArgs, SamplingArgs};
 pub(crate) use images::{DecodeArgs, EncodeArgs, OutputArgs, ReconstructArgs, SizeArgs};
 pub(crate) use model::{DeviceArgs, DoctorArgs, InspectArgs, ModelArgs};

@@ -77,9 +77,9 @@ fn own(path: &Path) -> anyhow::Result<String> {
         None => latin.map(|chunk| chunk.text.clone()),
     };
     let lines = text.unwrap_or_default();
-    let lines = lines.lines().take_while(|line| {
-        !["Negative prompt: ", "Steps: "].iter().any(|word| line.starts_with(word))
-    });
+    let lines = lines
+        .lines()
+        .take_while(|line| !["Negative prompt: ", "Steps: "].iter().any(|word| line.starts_with(word)));
     let prompt = lines.collect::<Vec<_>>().join("\n");
     if prompt.is_empty() {
         bail!("{}", nothing());
