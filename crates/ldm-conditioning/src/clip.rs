@@ -15,8 +15,8 @@ use crate::diffusers::{activation, clip_text};
 use crate::{ClipTextEmbedder, Conditioner, Tokenizer, TokenizerKind};
 
 /// Of the pictures CLIP was trained on, in `[0, 1]` (openai/CLIP `clip.py:85`).
-const MEAN: [f32; 3] = [0.48145466, 0.4578275, 0.40821073];
-const DEVIATION: [f32; 3] = [0.26862954, 0.26130258, 0.27577711];
+const MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
+const DEVIATION: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 /// One of these is in a folder that has a tokenizer.
 const TOKENIZERS: [&str; 3] = ["tokenizer.json", "vocab.json", "bpe_simple_vocab_16e6.txt.gz"];
 /// What a folder's weights are called.
@@ -115,7 +115,9 @@ impl Clip {
             return Err(Error::Shape { what: "pictures".into(), expected, got: size });
         }
         let device = self.vs.device();
-        let of_channels = |values: [f32; 3]| Tensor::from_slice(&values).to_device(device).view([1, 3, 1, 1]);
+        let of_channels = |values: [f64; 3]| {
+            Tensor::from_slice(&values).to_kind(Kind::Float).to_device(device).view([1, 3, 1, 1])
+        };
         let shown = (pictures.to_device(device).to_kind(Kind::Float) + 1.) / 2.;
         let normed = (shown - of_channels(MEAN)) / of_channels(DEVIATION);
         tch::no_grad(|| Ok(direction(&self.vision.forward(&normed).matmul(&self.visual_projection.tr()))))

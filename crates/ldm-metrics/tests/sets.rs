@@ -64,6 +64,13 @@ fn moments_are_read_and_written_as_npz() {
     assert_eq!(spatial.covariance.size(), [5, 5]);
     assert_close("mu_s", &spatial.mean, &read.pooled.mean.narrow(0, 0, 5), 1e-6);
     assert_eq!(read.origin, Origin::default());
+    // pytorch-fid's, which packs its arrays.
+    let packed = SetMoments::read_npz(format!("{GOLDEN}/moments_pytorch_fid.npz")).unwrap();
+    assert_eq!(
+        (&packed.pooled.mean, &packed.pooled.covariance),
+        (&read.pooled.mean, &read.pooled.covariance)
+    );
+    assert!(packed.spatial.is_none());
 
     let folder = tempfile::tempdir().unwrap();
     let own = folder.path().join("own.npz");
@@ -76,7 +83,6 @@ fn moments_are_read_and_written_as_npz() {
     assert_eq!(again.origin, kept.origin);
     let (pooled, spatial) = again.frechet(&kept).unwrap();
     assert!(pooled.abs() < 1e-8 && spatial.unwrap().abs() < 1e-8);
-    // pytorch-fid's has no spatial ones.
     SetMoments { spatial: None, origin: Origin::default(), ..kept }.write_npz(&own).unwrap();
     let read = SetMoments::read_npz(&own).unwrap();
     assert!(

@@ -23,7 +23,7 @@ pub(crate) enum EvalCommand {
     #[command(
         after_help = "Examples:\n  ldm eval generation outputs/sample-1 photos.tar --size 64 --json\n  ldm eval generation photos.tar --size 256 --save-statistics photos.npz\n  ldm eval generation --model runs/photos -n 5000 --steps 200 photos.npz"
     )]
-    Generation(GenerationArgs),
+    Generation(Box<GenerationArgs>),
     /// How well made pictures show what they were asked for: the CLIP score.
     #[command(after_help = "Example:\n  ldm eval clip-score outputs/txt2img-1 --clip clip-vit-base-patch16")]
     ClipScore(ClipScoreArgs),

@@ -67,6 +67,7 @@ def sets(g):
     # `arr_0` are the pictures in ADM's reference batches.
     np.savez(HERE / "moments.npz", arr_0=np.zeros((2, 4, 4, 3), np.uint8), mu=statistics["mu"], sigma=statistics["sigma"],
              mu_s=statistics["mu"][:5].astype(np.float32), sigma_s=statistics["sigma"][:5, :5].astype(np.float32))
+    np.savez_compressed(HERE / "moments_pytorch_fid.npz", mu=statistics["mu"], sigma=statistics["sigma"])
     values = {**fid, **kid, **isc, **prc, **adm(real.numpy(), made.numpy()), "precision_5": prdc["precision"], "recall_5": prdc["recall"],
               "density": prdc["density"], "coverage": prdc["coverage"]}
     return {"real": real, "made": made, "logits": logits}, {key: float(value) for key, value in values.items()}

@@ -23,7 +23,6 @@ pub(crate) fn run(args: &GenerationArgs, talk: Talk) -> anyhow::Result<()> {
     written.try_for_each(|path| output::free(path, args.output.force))?;
     let device = model::device(&args.device, Some(talk))?;
     let reference = Reference::open(&args.data)?;
-    let network = set::network(&args.how, device)?;
     if let (Reference::Moments(..), Some(_)) = (&reference, &args.save_statistics) {
         bail!("--save-statistics: {} are statistics already", args.data.dataset.display());
     }
@@ -31,6 +30,7 @@ pub(crate) fn run(args: &GenerationArgs, talk: Talk) -> anyhow::Result<()> {
     let mut maker = Maker::open(args)?;
     let count = maker.as_ref().map(|_| reference.count(&args.how)).transpose()?;
 
+    let network = set::network(&args.how, device)?;
     let mut measuring = Measuring { args, network: &network, talk, size: None };
     let mut real = match &reference {
         Reference::Moments(path, moments) => {

@@ -32,20 +32,21 @@ impl<'a> Maker<'a> {
         let Some(path) = &args.maker.model else {
             return refuse(&args.maker).map(|()| None);
         };
-        let args = (&args.maker, &args.device);
+        let device = args.device.clone();
+        let args = &args.maker;
         let named = ModelArgs {
             model: path.clone(),
-            config: args.0.config.clone(),
+            config: args.config.clone(),
             ema: false,
-            no_ema: args.0.no_ema,
-            dtype: args.0.dtype.clone(),
-            device: args.1.clone(),
+            no_ema: args.no_ema,
+            dtype: args.dtype.clone(),
+            device,
         };
         let model = model::open_diffusion(&named, None)?;
         model::check_needs(&model, &named, &[Needs::Nothing, Needs::Class])
             .context("--model: make the pictures first, and give their folder")?;
         let classes = classes(&model);
-        let how = &args.0.sampling;
+        let how = &args.sampling;
         if classes.is_empty() && how.guidance_scale.is_some_and(|scale| scale != 1.) {
             bail!("--guidance-scale: this model is unconditional, and has nothing to be guided away from");
         }
@@ -53,7 +54,9 @@ impl<'a> Maker<'a> {
         model.lay_out();
         ldm_libtorch::keep_freed_memory();
         let sampling = sampling::asked(how, &model, 1.)?;
-        Ok(Some(Self { args: args.0, named, model, sampling, classes, widened: false }))
+        // What the sampler cannot is said before the real set is gone through.
+        sampling.sampler.ladder(&model.schedule, &sampling.spacing, sampling.steps)?;
+        Ok(Some(Self { args, named, model, sampling, classes, widened: false }))
     }
 
     /// Some of `count` pictures, as `ldm sample` would save them: `[B, 3, H, W]` in `[-1, 1]`, in steps of 8 bits.
