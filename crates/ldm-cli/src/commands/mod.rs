@@ -1,5 +1,6 @@
 //! One file a command.
 
+mod bench;
 mod convert;
 mod data;
 mod decode;
@@ -51,6 +52,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Decode(args) => decode::run(&args),
         Command::Reconstruct(args) => reconstruct::run(&args),
         Command::Eval(command) => eval::run(&command, talk),
+        Command::Bench(args) => bench::run(&args, talk),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Weights(command) => weights::run(&command, talk),
