@@ -53,7 +53,11 @@ pub(super) fn operations(stage: &Measured, machine: &Machine) -> String {
     let cost = |at: usize| stage.operations[at].seconds.unwrap_or(stage.operations[at].roof_seconds);
     let all: f64 = (0..stage.operations.len()).map(cost).sum();
     for (at, each) in stage.operations.iter().enumerate().take_while(|(at, _)| cost(*at) >= SHARE * all) {
-        let arithmetic = machine.roof(each.flop, 0) >= machine.roof(0, each.bytes);
+        let bound = match (machine.roof(each.flop, 0), machine.roof(0, each.bytes)) {
+            (0., 0.) => "-", // a view
+            (arithmetic, memory) if arithmetic >= memory => "arithmetic",
+            _ => "memory",
+        };
         rows.push(vec![
             each.name.clone(),
             each.calls.to_string(),
@@ -62,7 +66,7 @@ pub(super) fn operations(stage: &Measured, machine: &Machine) -> String {
             giga(each.flop as f64),
             giga(each.bytes as f64),
             seconds(each.roof_seconds),
-            if arithmetic { "arithmetic" } else { "memory" }.to_owned(),
+            bound.to_owned(),
         ]);
     }
     format!("{} {}\n{}", stage.stage, shape(&stage.shape), lines(&rows, 1))
