@@ -15,10 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 import peers
 
 
-def count(name, *size):
+def count(name, batch, **size):
     """Attention as products: the counter has no formula for the CPU's fused kernel."""
     with torch.device("meta"):
-        model, run = peers.MODELS[name](*size)
+        model, run = peers.MODELS[name](batch, **size)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run()
     return {"flop": counter.get_total_flops(), "parameters": peers.parameters(name, model)}
@@ -28,5 +28,5 @@ if __name__ == "__main__":
     print(json.dumps({
         "torch": torch.__version__, "diffusers": diffusers.__version__,
         **{name: count(name, 1) for name in peers.MODELS},
-        "decoder-32": count("decoder", 1, 32),
+        "decoder-32": count("decoder", 1, side=32),
     }, indent=2))

@@ -26,13 +26,15 @@ impl Observer {
 
     /// What was seen so far; it sees nothing more.
     pub(crate) fn stop(self) -> Vec<Operation> {
-        stop()
+        let seen = stop();
+        std::mem::forget(self); // there is nothing left to drop
+        seen
     }
 }
 
 impl Drop for Observer {
     fn drop(&mut self) {
-        stop(); // after a panic of what it saw; a second time it does nothing
+        stop(); // after a panic of what it saw
     }
 }
 
