@@ -44,7 +44,8 @@ def theirs(name, args):
     """A call of diffusers' network, made ready."""
     with torch.device(args.device):
         model, _ = peers.MODELS[name](1)
-        model = model.to(DTYPES[args.dtype])
+        if args.dtype != "f32":
+            model = model.to(DTYPES[args.dtype])
         if args.channels_last:
             model = model.to(memory_format=torch.channels_last)
         _, run = peers.MODELS[name](OURS[name][2], model, DTYPES[args.dtype])

@@ -49,14 +49,14 @@ fn a_backward_pass_is_counted_too() {
     let weight = Tensor::ones([4, 6, 3, 3], F32).set_requires_grad(true);
     let forward = 2 * (2 * 4 * 9 * 8) * (6 * 3 * 3);
     for (x, weight, passes) in [(&x, &weight, 3), (&x.detach(), &weight, 2), (&x, &weight.detach(), 2)] {
-        let (_, seen) = count_operations(|| {
+        let ((), seen) = count_operations(|| {
             x.conv2d(weight, None::<Tensor>, [1, 1], [1, 1], [1, 1], 1).sum(Kind::Float).backward();
         });
         assert_eq!(flop(&seen), passes * forward, "{seen:?}");
     }
     // Attention's backward is two and a half times its forward: it makes the weights again.
     let [q, k] = [10, 6].map(|length| Tensor::ones([2, 3, length, 8], F32).set_requires_grad(true));
-    let (_, seen) = count_operations(|| {
+    let ((), seen) = count_operations(|| {
         Tensor::scaled_dot_product_attention(&q, &k, &k, None::<Tensor>, 0., false, None, false)
             .sum(Kind::Float)
             .backward();

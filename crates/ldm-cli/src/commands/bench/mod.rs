@@ -61,7 +61,9 @@ pub(crate) fn run(args: &BenchArgs, talk: Talk) -> anyhow::Result<()> {
         println!("{}: {at}; {machine}", subject.name.display());
         print!("{}", table::stages(&timed));
         if args.operations {
-            timed.iter().for_each(|stage| print!("\n{}", table::operations(stage, &machine)));
+            for stage in &timed {
+                print!("\n{}", table::operations(stage, &machine));
+            }
         }
     }
     Ok(())

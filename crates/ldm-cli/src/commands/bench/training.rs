@@ -1,5 +1,6 @@
 //! One step of training, as the trainer takes it, on a batch that is there already.
 
+use ldm_core::Prompt;
 use ldm_core::noise::PerStep;
 use ldm_data::Batch;
 use ldm_train::{
@@ -30,7 +31,7 @@ pub(super) fn time(args: &BenchArgs, subject: &Subject, talk: Talk) -> anyhow::R
         let config = subject.first_stage().expect("neither a diffusion model nor a classifier");
         (
             Box::new(AutoencoderObjective::new(&config, subject.device)?) as Box<dyn Objective>,
-            Default::default(),
+            Prompt::default(),
         )
     };
     objective.check_size(subject.size)?;
