@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 12] = [
+const SOURCES: [&str; 13] = [
     "error",
     "generator",
     "format",
     "autocast",
     "settings",
     "memory",
+    "operations",
     "optim",
     "checkpoint",
     "blob",

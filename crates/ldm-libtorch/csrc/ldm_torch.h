@@ -79,5 +79,12 @@ int ldm_checkpoint(ldm_checkpoint_run run, ldm_checkpoint_drop drop, void *state
 typedef void (*ldm_blob_drop)(void *owner);
 int ldm_from_blob(void *data, const int64_t *size, size_t dims, int dtype, ldm_blob_drop drop, void *owner,
                   tensor *out);
+
+// operations.cpp: what this thread and its backward passes run, between start and stop; one count at a time. `tell` hears
+// of each kind of operation
+typedef void (*ldm_operations_tell)(void *state, const char *name, int64_t calls, int64_t flop, int64_t bytes,
+                                    double seconds);
+int ldm_operations_start();
+int ldm_operations_stop(ldm_operations_tell tell, void *state);
 }
 #endif

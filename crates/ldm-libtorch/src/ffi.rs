@@ -5,9 +5,11 @@
 //! owned by the caller.
 #![allow(unsafe_code)]
 
+mod operations;
 mod process;
 mod ranks;
 
+pub(crate) use operations::Observer;
 #[cfg(target_env = "gnu")]
 pub(crate) use process::keep_freed_memory;
 pub(crate) use process::open_cuda_library;

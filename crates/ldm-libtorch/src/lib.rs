@@ -19,6 +19,7 @@ mod format;
 mod generator;
 mod mapped;
 mod memory;
+mod operations;
 mod optim;
 mod process_group;
 mod settings;
@@ -33,6 +34,7 @@ pub use mapped::{Mapped, Pages, map_file};
 pub use memory::{
     CudaMemory, cuda_memory, empty_cuda_cache, keep_freed_memory, peak_resident_bytes, reset_cuda_peak,
 };
+pub use operations::{Operation, count_operations};
 pub use optim::{
     AdamWStep, differentiable_gradients, fused_adamw, gradients, lerp_all, scale_all, total_norm,
 };

@@ -81,6 +81,19 @@ impl LatentDiffusion {
         Ok(model)
     }
 
+    /// [`LatentDiffusion::new`] in the dtype and the layout in which a loaded model runs: see [`Model::fresh`](crate::Model::fresh).
+    pub(crate) fn fresh(config: &LatentDiffusionConfig, device: Device, kind: Kind) -> Result<Self> {
+        let mut model = Self::build(config, None, device, kind)?;
+        model.channels_last = Self::answers_channels_last(config, device);
+        Ok(model)
+    }
+
+    /// Whether a model that only answers runs channels_last.
+    fn answers_channels_last(config: &LatentDiffusionConfig, device: Device) -> bool {
+        let narrowest = config.unet().model_channels.min(config.first_stage_config.narrowest());
+        ldm_libtorch::prefers_channels_last(device, narrowest, false)
+    }
+
     /// Every part, with parameters of `kind`.
     fn build(
         config: &LatentDiffusionConfig,
@@ -168,8 +181,7 @@ impl LatentDiffusion {
         }
         recognise_schedule::check(&checkpoint, &model.schedule)?;
         model.weights_of(checkpoint.clone(), ema).lend_into(&mut model.vs)?;
-        let narrowest = config.unet().model_channels.min(config.first_stage_config.narrowest());
-        model.channels_last = ldm_libtorch::prefers_channels_last(device, narrowest, false);
+        model.channels_last = Self::answers_channels_last(config, device);
         if config.scale_by_std {
             let scale = checkpoint.tensor("scale_factor").map_err(|_| {
                 Error::format(

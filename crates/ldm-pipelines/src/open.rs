@@ -112,6 +112,26 @@ impl Model {
         Ok(Self::FirstStage(model))
     }
 
+    /// Builds what `config` describes with fresh weights (drawn from libtorch's global generator), in the dtype and the
+    /// layout in which [`Model::load`] would have it: what it costs to run does not depend on its weights. It reads tokens
+    /// in the place of texts.
+    ///
+    /// # Errors
+    /// As [`LatentDiffusion::new`]; [`Error::Invalid`] for a classifier.
+    pub fn fresh(config: &ModelConfig, device: Device, kind: Kind) -> Result<Self> {
+        if let ModelConfig::LatentDiffusion(config) = config {
+            return Ok(Self::Diffusion(Box::new(LatentDiffusion::fresh(config, device, kind)?)));
+        }
+        let Some(config) = config.first_stage() else {
+            return Err(Error::invalid(
+                "a classifier of noisy latents, which guides a diffusion model and is none",
+            ));
+        };
+        let mut model = FirstStageModel::build(&config, device, kind)?;
+        model.channels_last = ldm_libtorch::prefers_channels_last(device, config.narrowest(), false);
+        Ok(Self::FirstStage(model))
+    }
+
     /// The first stage, alone or of the whole.
     pub fn first_stage(&self) -> &dyn FirstStage {
         match self {

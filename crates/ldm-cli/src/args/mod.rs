@@ -1,5 +1,6 @@
 //! What a person types: one file a group of commands.
 
+mod bench;
 mod classifier;
 mod compare_f;
 mod convert;
@@ -18,6 +19,7 @@ mod weights;
 
 use clap::{Parser, Subcommand};
 
+pub(crate) use bench::{BenchArgs, Stage};
 pub(crate) use classifier::ClassifierArgs;
 pub(crate) use compare_f::CompareFArgs;
 pub(crate) use convert::{ConvertArgs, Form};
@@ -128,6 +130,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  ldm compare-f --profile quick --out study\n  ldm compare-f study.yaml study.budget.diffusion.seconds=600\n  ldm compare-f --resume study"
     )]
     CompareF(CompareFArgs),
+    /// Times a model on this device: seconds, throughput, peak memory, and how far from what the machine can do.
+    #[command(
+        after_help = "Examples:\n  ldm bench --model runs/scenes\n  ldm bench unet --config configs/stable-diffusion/v1.yaml --batch-size 2 --json\n  ldm bench train --config configs/cifar/diffusion-kl-f2.yaml --batch-size 32 --operations"
+    )]
+    Bench(BenchArgs),
     /// Says what a checkpoint, a model folder, a run, or a generated PNG holds. Runs no code from it.
     #[command(after_help = "Example:\n  ldm inspect model.ckpt --config config.yaml")]
     Inspect(InspectArgs),

@@ -1,5 +1,6 @@
 //! One file a command.
 
+mod bench;
 mod compare_f;
 mod convert;
 mod data;
@@ -52,6 +53,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Decode(args) => decode::run(&args),
         Command::Reconstruct(args) => reconstruct::run(&args),
         Command::Eval(command) => eval::run(&command, talk),
+        Command::Bench(args) => bench::run(&args, talk),
         Command::CompareF(args) => compare_f::run(&args, talk),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),

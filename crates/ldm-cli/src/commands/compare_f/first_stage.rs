@@ -66,8 +66,8 @@ fn measure(
         ratio.add(&psnr(&made, &pictures));
         likeness.add(&ssim(&made, &pictures)?);
         looks.add(&tch::no_grad(|| lpips.distance(&made.clamp(-1., 1.), &pictures)));
-        real.add(&network, &pictures)?;
-        back.add(&network, &made.clamp(-1., 1.))?;
+        let _ = real.add(&network, &pictures)?;
+        let _ = back.add(&network, &made.clamp(-1., 1.))?;
         sheet.get_or_insert_with(|| {
             let shown = SHOWN.min(count);
             let rows = [&pictures, &made.clamp(-1., 1.)].map(|rows| rows.narrow(0, 0, shown));

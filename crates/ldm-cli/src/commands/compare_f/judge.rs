@@ -66,7 +66,7 @@ impl Judge {
     fn features(&self, data: &Arc<dyn Dataset>, count: usize) -> anyhow::Result<SetFeatures> {
         let mut features = SetFeatures::default();
         for batch in batches(data, count, self.measure.batch_size)? {
-            features.add(&self.network, &batch?.images.to_device(self.device))?;
+            let _ = features.add(&self.network, &batch?.images.to_device(self.device))?;
         }
         Ok(features)
     }
@@ -121,7 +121,7 @@ impl Judge {
                 let _ = made.images.sum(tch::Kind::Float).double_value(&[]);
                 seconds += begun.elapsed().as_secs_f64();
                 let images = made.images.clamp(-1., 1.);
-                features.add(&self.network, &images)?;
+                let _ = features.add(&self.network, &images)?;
                 if (next as i64) < SHOWN {
                     let taken = (SHOWN - next as i64).min(count as i64);
                     shown.push(images.narrow(0, 0, taken).to_device(Device::Cpu));

@@ -1,0 +1,76 @@
+//! What a model is given: of the right shapes, and nothing to look at.
+
+use ldm_conditioning::ConditionerConfig;
+use ldm_core::noise::Seeded;
+use ldm_core::{NoiseSource, Prompt};
+use ldm_pipelines::{LatentDiffusionConfig, Needs};
+use tch::{Device, Kind, Tensor};
+
+use super::subject::Subject;
+
+/// Neighbours a retrieval-augmented model is shown, as the reference's `scripts/knn2img.py`.
+const NEIGHBOURS: i64 = 10;
+
+/// Noise of a shape, a seed a sample, f32.
+pub(super) fn noise(size: &[i64], device: Device) -> Tensor {
+    let zeros = Tensor::zeros(size, (Kind::Float, device));
+    Seeded::new(0..size[0] as u64).like(&zeros)
+}
+
+/// Pictures in `[-1, 1]`.
+pub(super) fn pictures(subject: &Subject, batch: i64, device: Device) -> Tensor {
+    let [height, width] = subject.size;
+    noise(&[batch, subject.picture_channels(), height, width], device).tanh()
+}
+
+/// What the diffusion model of `config` needs to be told, for a batch.
+pub(super) fn prompt(subject: &Subject, config: &LatentDiffusionConfig, batch: i64) -> Prompt {
+    let zeros = |size: &[i64]| Tensor::zeros(size, (Kind::Float, Device::Cpu));
+    let [[height, width], [h, w]] = [subject.size, subject.latent_size()];
+    let tokens = || Some(Tensor::zeros([batch, tokens(config)], (Kind::Int64, Device::Cpu)));
+    let filling = || Prompt {
+        image: Some(zeros(&[batch, 3, height, width])),
+        mask: Some(zeros(&[batch, 1, height, width])),
+        ..Prompt::default()
+    };
+    match Needs::of(config) {
+        Needs::Nothing => Prompt::default(),
+        Needs::Class => Prompt::class(&vec![0; batch as usize]),
+        Needs::Text | Needs::Layout => Prompt { tokens: tokens(), ..Prompt::default() },
+        Needs::Picture => {
+            let channels = config.unet().in_channels - config.channels;
+            Prompt { image: Some(zeros(&[batch, channels, h, w])), ..Prompt::default() }
+        }
+        Needs::Map => Prompt { mask: Some(map(config, batch, [h, w])), ..Prompt::default() },
+        Needs::Filling => filling(),
+        Needs::FillingByText => Prompt { tokens: tokens(), ..filling() },
+        Needs::Embedding => {
+            let width = config.unet().context_dim.unwrap_or(1);
+            Prompt { embedding: Some(zeros(&[batch, NEIGHBOURS, width])), ..Prompt::default() }
+        }
+    }
+}
+
+/// The most tokens the conditioner takes.
+fn tokens(config: &LatentDiffusionConfig) -> i64 {
+    match &config.cond_stage_config {
+        ConditionerConfig::Bert(bert) => bert.max_seq_len,
+        ConditionerConfig::Transformer(transformer) => transformer.max_seq_len,
+        ConditionerConfig::ClipText(clip) => clip.max_length,
+        _ => 1,
+    }
+}
+
+/// One class everywhere, at the size from which the conditioner comes to the latent's.
+fn map(config: &LatentDiffusionConfig, batch: i64, latent: [i64; 2]) -> Tensor {
+    let (classes, shrinks) = match &config.cond_stage_config {
+        ConditionerConfig::Spatial(spatial) => {
+            (spatial.in_channels, spatial.multiplier.powi(spatial.n_stages as i32))
+        }
+        _ => (1, 1.),
+    };
+    let [height, width] = latent.map(|side| (side as f64 / shrinks).round() as i64);
+    let map = Tensor::zeros([batch, classes, height, width], (Kind::Float, Device::Cpu));
+    let _ = map.narrow(1, 0, 1).fill_(1.);
+    map
+}

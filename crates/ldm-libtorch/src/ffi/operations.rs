@@ -1,0 +1,53 @@
+//! The observer of libtorch's dispatcher.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+
+use tch::TchError;
+
+use super::check;
+use crate::operations::Operation;
+
+type Tell = extern "C" fn(*mut c_void, *const c_char, i64, i64, i64, f64);
+
+unsafe extern "C" {
+    fn ldm_operations_start() -> c_int;
+    fn ldm_operations_stop(tell: Tell, state: *mut c_void) -> c_int;
+}
+
+/// Sees what this thread runs until it is dropped. There is one at a time.
+pub(crate) struct Observer(());
+
+impl Observer {
+    pub(crate) fn start() -> Result<Self, TchError> {
+        // SAFETY: no arguments.
+        check(unsafe { ldm_operations_start() })?;
+        Ok(Self(()))
+    }
+
+    /// What was seen so far; it sees nothing more.
+    pub(crate) fn stop(self) -> Vec<Operation> {
+        let seen = stop();
+        std::mem::forget(self); // there is nothing left to drop
+        seen
+    }
+}
+
+impl Drop for Observer {
+    fn drop(&mut self) {
+        stop(); // after a panic of what it saw
+    }
+}
+
+fn stop() -> Vec<Operation> {
+    let mut seen: Vec<Operation> = Vec::new();
+    // SAFETY: `hear` is called before this returns, with `seen` alone.
+    let status = unsafe { ldm_operations_stop(hear, (&raw mut seen).cast()) };
+    if check(status).is_err() { Vec::new() } else { seen }
+}
+
+extern "C" fn hear(state: *mut c_void, name: *const c_char, calls: i64, flop: i64, bytes: i64, seconds: f64) {
+    // SAFETY: `state` is the list of `stop`, and `name` a NUL-terminated string; both live during the call.
+    let (seen, name) = unsafe { (&mut *state.cast::<Vec<Operation>>(), CStr::from_ptr(name)) };
+    let name = name.to_string_lossy().into_owned();
+    seen.push(Operation { name, calls, flop, bytes, seconds });
+}
