@@ -108,6 +108,8 @@ void count_flop(std::string_view name, c10::ArrayRef<const c10::IValue> in, Call
 }
 
 std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction &function) {
+  // A step of the backward pass is no operation, it calls some.
+  if (starts_with(function.name(), "autograd::")) return nullptr;
   auto call = std::make_unique<Call>();
   call->outermost = depth++ == 0;
   auto inputs = function.inputs();
@@ -132,7 +134,7 @@ std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction &function) {
 
 void end(const at::RecordFunction &function, at::ObserverContext *context) {
   auto stop = Clock::now();
-  if (!context) return; // its beginning threw
+  if (!context) return; // nothing that counts, or its beginning threw
   auto &call = *static_cast<Call *>(context);
   depth--;
   const auto &outputs = function.outputs();

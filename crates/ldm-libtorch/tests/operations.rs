@@ -53,6 +53,7 @@ fn a_backward_pass_is_counted_too() {
             x.conv2d(weight, None::<Tensor>, [1, 1], [1, 1], [1, 1], 1).sum(Kind::Float).backward();
         });
         assert_eq!(flop(&seen), passes * forward, "{seen:?}");
+        assert!(one(&seen, "aten::convolution_backward").bytes > 0, "{seen:?}");
     }
     // Attention's backward is two and a half times its forward: it makes the weights again.
     let [q, k] = [10, 6].map(|length| Tensor::ones([2, 3, length, 8], F32).set_requires_grad(true));
