@@ -1,4 +1,4 @@
-"""Golden values of LPIPS from taming-transformers' own code.
+"""Golden values of LPIPS from taming-transformers' own code, which the `lpips` package agrees with.
 
     LDM_REF=<checkouts> LDM_PEERS=<folder of compvis_reference.py> python generate_lpips.py
 
@@ -6,7 +6,7 @@ The 14.7 million weights of the trunk are not stored: both sides compute them by
 `ldm_core::testing::filled`, here twice as large for the convolutions' kernels, so that the signal reaches relu5_3; the
 heads are the absolute values. Computed in float64, stored as float32.
 """
-import contextlib, io, os, subprocess, sys
+import contextlib, importlib, io, os, subprocess, sys
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +59,18 @@ def build(seed):
         return fill(lpips.LPIPS().eval(), seed).double()
 
 
+def check_package(model, inputs, distance):
+    """The `lpips` package gives the same numbers with the same weights."""
+    package = importlib.import_module("lpips").LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False).eval().double()
+    own = package.state_dict()
+    weights = model.state_dict()
+    # `lins.0` is `lin0` once more.
+    weights |= {name: weights[f"lin{name[5:]}"] for name in own if name.startswith("lins.")}
+    package.load_state_dict(weights)
+    with torch.no_grad():
+        torch.testing.assert_close(package(*inputs), distance.detach(), rtol=1e-9, atol=0)
+
+
 def main():
     torch.set_num_threads(1)
     model = build(seed=3)
@@ -69,6 +81,7 @@ def main():
     inputs = [x.double().requires_grad_() for x in (a, b)]
     distance = model(*inputs)
     distance.sum().backward()
+    check_package(model, inputs, distance)
     commit = subprocess.check_output(["git", "-C", f"{ref.REF}/taming-transformers", "rev-parse", "HEAD"], text=True).strip()
     tensors = {"a": a, "b": b, "distance": distance.flatten(), "gradient.a": inputs[0].grad, "gradient.b": inputs[1].grad}
     tensors = {name: value.detach().float().contiguous() for name, value in tensors.items()}
