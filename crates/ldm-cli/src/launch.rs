@@ -1,7 +1,7 @@
 //! This program started again by itself: as a part of its own work, or (`ldm train --nproc N`) as the ranks of this machine,
 //! which end together.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::interrupt::Stop;
 use crate::progress::Talk;
-use crate::report::Interrupted;
+use crate::report::{Interrupted, say};
 
 /// How long the others may take to say what they lost, or to end what they write.
 const GRACE: Duration = Duration::from_secs(50);
@@ -149,7 +149,7 @@ fn start(rank: usize, count: usize, port: u16) -> anyhow::Result<(Child, Option<
     let stderr = child.stderr.take().expect("a pipe was asked for");
     let passing_on = std::thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            eprintln!("[rank {rank}] {line}");
+            say(&format!("[rank {rank}] {line}"));
         }
     });
     Ok((child, Some(passing_on)))
@@ -163,7 +163,7 @@ pub(crate) fn end_with_the_launcher() {
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         // Where the launcher passed this rank's words on, nobody hears them now.
-        let _ = writeln!(std::io::stderr(), "error: the launcher is gone");
+        say("error: the launcher is gone");
         let _idle = ldm_core::files::when_idle();
         std::process::exit(1);
     });

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::report::say;
+
 /// How much is said on stderr.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Talk {
@@ -29,20 +31,20 @@ impl Talk {
     /// Says something worth knowing.
     pub(crate) fn say(self, text: &str) {
         if !self.quiet {
-            eprintln!("{text}");
+            say(text);
         }
     }
 
     /// Says something only the curious want.
     pub(crate) fn detail(self, text: &str) {
         if self.verbose {
-            eprintln!("{text}");
+            say(text);
         }
     }
 
     /// Something may be wrong; said whatever the mood.
     pub(crate) fn warn(text: &str) {
-        eprintln!("warning: {text}");
+        say(&format!("warning: {text}"));
     }
 
     /// A bar of `length` steps on a terminal; elsewhere a line now and then.
@@ -97,7 +99,7 @@ impl Progress {
             let done = position.saturating_sub(self.start).max(1);
             let left = self.started.elapsed().as_secs_f64() / done as f64
                 * self.length.saturating_sub(position) as f64;
-            eprintln!("{position}/{} {} ETA {left:.0} s", self.length, self.message);
+            say(&format!("{position}/{} {} ETA {left:.0} s", self.length, self.message));
         }
     }
 

@@ -1,7 +1,14 @@
 //! How a run of the program ends: its exit code, and the cause chain of what went wrong.
 
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+
+/// Writes a line to stderr in one piece: ranks and parts share it, and what is written piece by piece gets mixed up.
+pub(crate) fn say(line: &str) {
+    // Where nobody listens there is nobody to tell.
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+}
 
 /// Stopped by Ctrl-C after putting things in order.
 #[derive(Debug)]
@@ -31,17 +38,16 @@ pub(crate) fn run(body: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
             if let Some(Interrupted(code)) = error.downcast_ref() {
                 return ExitCode::from(*code);
             }
-            eprintln!("error: {error}");
-            for cause in error.chain().skip(1) {
-                eprintln!("  caused by: {cause}");
-            }
+            let causes: Vec<String> =
+                error.chain().skip(1).map(|cause| format!("\n  caused by: {cause}")).collect();
+            say(&format!("error: {error}{}", causes.concat()));
             ExitCode::from(1)
         }
         Err(panic) => {
             let text =
                 panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
             if text.is_some_and(is_out_of_memory) {
-                eprintln!("error: the GPU is out of memory: try a smaller --batch-size or --dtype bf16");
+                say("error: the GPU is out of memory: try a smaller --batch-size or --dtype bf16");
             }
             ExitCode::from(1)
         }
