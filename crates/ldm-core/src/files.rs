@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::{Error, Result};
 
@@ -16,6 +16,10 @@ static STOPPING: AtomicBool = AtomicBool::new(false);
 
 /// Folders that [`write_folder`] has begun.
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+fn writing() -> RwLockReadGuard<'static, ()> {
+    WRITES.read().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
@@ -54,12 +58,12 @@ pub fn write_whole(
 ) -> Result<()> {
     let path = path.as_ref();
     let written = {
-        let _writing = WRITES.read().unwrap_or_else(PoisonError::into_inner);
+        let _writing = writing();
         write_beside(path, write)
     };
     // A write that was given up for who waits in `when_idle` lets them go first.
     if written.is_err() {
-        drop(WRITES.read().unwrap_or_else(PoisonError::into_inner));
+        drop(writing());
     }
     written
 }
@@ -84,8 +88,19 @@ fn write_beside(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> Result
     Ok(())
 }
 
+/// Makes a folder and what is missing above it, but never while [`when_idle`] removes what is unfinished.
+///
+/// # Errors
+/// [`Error::Io`] with `path`.
+pub fn make_folder(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    let _writing = writing();
+    std::fs::create_dir_all(path).map_err(Error::io(path))
+}
+
 /// Fills a folder beside its place and renames it as a whole. What is at `path` already is an error, or is replaced
-/// when all is written. The folder `write` is given has another name; it is removed when something fails.
+/// when all is written. The folder `write` is given has another name; it is removed when something fails. All that
+/// `write` makes it makes by this module, so that a program asked to stop can remove it.
 ///
 /// # Errors
 /// [`Error::Io`] when `path` is there and not to be replaced, or cannot be written.
@@ -100,13 +115,17 @@ pub fn write_folder(
         return Err(taken());
     }
     let beside = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(beside).map_err(Error::io(beside))?;
-    let temporary = tempfile::Builder::new().prefix(".part-").tempdir_in(beside).map_err(Error::io(path))?;
-    unfinished().push(temporary.path().to_path_buf());
+    make_folder(beside)?;
+    let temporary = {
+        let _writing = writing();
+        let temporary = tempfile::Builder::new().prefix(".part-").tempdir_in(beside).map_err(Error::io(path))?;
+        unfinished().push(temporary.path().to_path_buf());
+        temporary
+    };
     let [filled, old] = ["new", "old"].map(|name| temporary.path().join(name));
-    let written = std::fs::create_dir(&filled).map_err(Error::io(path)).and_then(|()| write(&filled));
+    let written = make_folder(&filled).and_then(|()| write(&filled));
     let placed = written.and_then(|()| {
-        let _writing = WRITES.read().unwrap_or_else(PoisonError::into_inner);
+        let _writing = writing();
         if path.exists() {
             if !replace {
                 return Err(taken());
@@ -118,7 +137,9 @@ pub fn write_folder(
             Error::io(path)(error)
         })
     });
-    unfinished().retain(|folder| folder != temporary.path());
+    let folder = temporary.path().to_path_buf();
+    drop(temporary);
+    unfinished().retain(|other| *other != folder);
     placed
 }
 

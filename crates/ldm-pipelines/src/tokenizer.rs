@@ -41,7 +41,7 @@ fn installed(kind: TokenizerKind) -> Option<PathBuf> {
 
 /// Copies the tokenizer at `path`, a file or the files of a folder, into a new `folder`.
 pub(crate) fn copy_tokenizer(path: &Path, folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    files::make_folder(folder)?;
     let copy = |file: &Path| {
         let bytes = std::fs::read(file).map_err(Error::io(file))?;
         files::write_bytes(folder.join(file.file_name().expect("a file has a name")), &bytes)
@@ -70,6 +70,6 @@ pub fn hand_on_tokenizer(conditioner: &ConditionerConfig, folder: &Path) -> Resu
     };
     let bytes = std::fs::read(&source).map_err(Error::io(&source))?;
     let name = source.file_name().expect("a file has a name");
-    std::fs::create_dir_all(&beside).map_err(Error::io(&beside))?;
+    files::make_folder(&beside)?;
     files::write_bytes(beside.join(name), &bytes)
 }

@@ -2,8 +2,9 @@
 
 use std::io::Write;
 use std::path::Path;
+use std::time::Duration;
 
-use ldm_core::files::{write_bytes, write_whole};
+use ldm_core::files::{make_folder, when_idle, write_bytes, write_folder, write_whole};
 use ldm_core::{Error, Result};
 
 fn names(folder: &Path) -> Vec<String> {
@@ -74,6 +75,34 @@ fn a_folder_that_is_not_there_is_named() {
     let path = folder.path().join("none/a");
     let error = write_bytes(&path, b"").unwrap_err();
     assert!(matches!(&error, Error::Io { path: named, .. } if *named == path), "{error}");
+}
+
+/// Whatever a folder's maker is at when the program is asked to stop: it waits, and nothing of it is left.
+#[test]
+fn who_exits_leaves_no_unfinished_folder() {
+    let root = tempfile::tempdir().unwrap();
+    for pause in (0..400).map(|index| Duration::from_micros(index % 100)) {
+        let out = root.path().join("a");
+        std::thread::scope(|scope| {
+            let maker = scope.spawn(|| {
+                write_folder(&out, false, |folder| {
+                    for name in ["b", "c", "d"].map(|name| folder.join(name)) {
+                        make_folder(&name)?;
+                        write_bytes(name.join("e"), b"e")?;
+                    }
+                    Ok(())
+                })
+            });
+            std::thread::sleep(pause);
+            let idle = when_idle();
+            let left = names(root.path());
+            assert!(left.iter().all(|name| name == "a"), "{left:?}");
+            drop(idle);
+            // A program would have ended; here the maker goes on, and finds its folder gone or its work done.
+            drop(maker.join().unwrap());
+        });
+        drop(std::fs::remove_dir_all(&out));
+    }
 }
 
 /// A file system of 64 kB, where one may mount it.

@@ -173,7 +173,7 @@ impl TokenizerFiles {
         match self {
             Self::There(path) => copy_tokenizer(path, folder),
             Self::Made(made) => {
-                std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+                files::make_folder(folder)?;
                 made.iter()
                     .try_for_each(|(name, text)| files::write_bytes(folder.join(name), text.as_bytes()))
             }
@@ -182,6 +182,6 @@ impl TokenizerFiles {
 }
 
 fn write_json(folder: &Path, name: &str, value: &Value) -> Result<()> {
-    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    files::make_folder(folder)?;
     files::write_bytes(folder.join(name), format!("{value:#}\n").as_bytes())
 }
