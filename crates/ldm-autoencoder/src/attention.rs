@@ -2,7 +2,7 @@
 
 use ldm_core::Result;
 use ldm_core::nn::attention::attention;
-use ldm_core::nn::{Global, GroupNorm, conv2d, conv2d_1x1};
+use ldm_core::nn::{Global, GroupNorm, add, conv2d, conv2d_1x1};
 use tch::Tensor;
 use tch::nn::{Conv2D, Module, Path};
 
@@ -64,7 +64,7 @@ impl AttnBlock {
         let [q, k, v] = [&self.q, &self.k, &self.v].map(|conv| tokens(&conv.forward(&h)).unsqueeze(1));
         let [k, v] = of_whole([k, v], &mut pass.global);
         let h = attention(&q, &k, &v).squeeze_dim(1); // [B, L, C]
-        x + self.proj_out.forward(&pixels(&h, height, width))
+        add(self.proj_out.forward(&pixels(&h, height, width)), x)
     }
 }
 

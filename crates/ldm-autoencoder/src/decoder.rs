@@ -1,7 +1,7 @@
 //! Features to pixels.
 
 use ldm_core::Result;
-use ldm_core::nn::{GroupNorm, conv2d};
+use ldm_core::nn::{GroupNorm, conv2d, silu};
 use tch::Tensor;
 use tch::nn::{Conv2D, Module, Path};
 
@@ -86,7 +86,7 @@ impl Decoder {
         if self.give_pre_end {
             return h;
         }
-        let image = self.conv_out.forward(&self.norm_out.forward_by(&h, &mut pass.global).silu());
+        let image = self.conv_out.forward(&silu(self.norm_out.forward_by(&h, &mut pass.global)));
         if self.tanh_out { image.tanh() } else { image }
     }
 

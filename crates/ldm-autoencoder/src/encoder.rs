@@ -1,7 +1,7 @@
 //! Pixels to features.
 
 use ldm_core::Result;
-use ldm_core::nn::{GroupNorm, conv2d};
+use ldm_core::nn::{GroupNorm, conv2d, silu};
 use tch::Tensor;
 use tch::nn::{Conv2D, Module, Path};
 
@@ -75,6 +75,6 @@ impl Encoder {
             }
         }
         let h = self.mid.forward(&h, pass);
-        self.conv_out.forward(&self.norm_out.forward_by(&h, &mut pass.global).silu())
+        self.conv_out.forward(&silu(self.norm_out.forward_by(&h, &mut pass.global)))
     }
 }

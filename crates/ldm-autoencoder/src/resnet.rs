@@ -1,7 +1,7 @@
 //! The residual block.
 
 use ldm_core::Result;
-use ldm_core::nn::{GroupNorm, conv2d};
+use ldm_core::nn::{GroupNorm, add, conv2d, silu};
 use tch::Tensor;
 use tch::nn::{Conv2D, Module, Path};
 
@@ -37,13 +37,13 @@ impl ResnetBlock {
     }
 
     pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass) -> Tensor {
-        let h = self.conv1.forward(&self.norm1.forward_by(x, &mut pass.global).silu());
-        let h = self.norm2.forward_by(&h, &mut pass.global).silu();
+        let h = self.conv1.forward(&silu(self.norm1.forward_by(x, &mut pass.global)));
+        let h = silu(self.norm2.forward_by(&h, &mut pass.global));
         let h = if pass.train && self.dropout > 0. { h.dropout(self.dropout, true) } else { h };
         let h = self.conv2.forward(&h);
         match &self.shortcut {
-            Some(shortcut) => shortcut.forward(x) + h,
-            None => x + h,
+            Some(shortcut) => add(h, &shortcut.forward(x)),
+            None => add(h, x),
         }
     }
 }

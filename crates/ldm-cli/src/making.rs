@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use tch::Tensor;
 
 use crate::args::{GenerateArgs, ModelArgs, Turn};
+use crate::model;
 use crate::output::{self, Mark};
 use crate::previews::{self, Previews};
 use crate::progress::Talk;
@@ -108,8 +109,7 @@ impl<'a> Making<'a> {
         }
         model.merge(&args.how.loras)?;
         model.lay_out();
-        // Not before: it would keep the weights' first copies too, a third more memory in f16.
-        ldm_libtorch::keep_freed_memory();
+        model::keep_freed_memory(model.kind());
         let sampling = sampling::asked(&args.how, model, guidance_scale)?;
         let steps = subject.init().map_or(sampling.steps, |init| init.steps(sampling.steps));
         if let Some(every) = args.preview_every.filter(|every| every.get() > steps) {

@@ -118,7 +118,8 @@ pub fn write_folder(
     make_folder(beside)?;
     let temporary = {
         let _writing = writing();
-        let temporary = tempfile::Builder::new().prefix(".part-").tempdir_in(beside).map_err(Error::io(path))?;
+        let temporary =
+            tempfile::Builder::new().prefix(".part-").tempdir_in(beside).map_err(Error::io(path))?;
         unfinished().push(temporary.path().to_path_buf());
         temporary
     };

@@ -1,7 +1,7 @@
 //! The residual block.
 
 use ldm_core::Result;
-use ldm_core::nn::{GroupNorm, conv2d, linear, zero_conv2d};
+use ldm_core::nn::{GroupNorm, add, conv2d, linear, silu, zero_conv2d};
 use tch::Tensor;
 use tch::nn::{Conv2D, Linear, Path};
 
@@ -81,7 +81,7 @@ impl ResBlock {
     /// - `x`: `[B, C, h, w]`; `emb`: `[B, 4·model_channels]`, the SiLU at the head of `emb_layers` already taken
     /// - returns `[B, C', h', w']`
     pub(crate) fn forward(&self, x: &Tensor, emb: &Tensor, train: bool) -> Tensor {
-        let mut h = x.apply(&self.in_norm).silu();
+        let mut h = silu(x.apply(&self.in_norm));
         let mut x = x.shallow_clone();
         if let Some(way) = self.resample {
             h = way.plain(&h);
@@ -95,10 +95,10 @@ impl ResBlock {
         } else {
             (h + emb).apply(&self.out_norm)
         };
-        h = h.silu().dropout(self.dropout, train).apply(&self.out_conv);
+        h = silu(h).dropout(self.dropout, train).apply(&self.out_conv);
         match &self.skip {
-            Some(conv) => x.apply(conv) + h,
-            None => x + h,
+            Some(conv) => add(h, &x.apply(conv)),
+            None => add(h, &x),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::slice;
 
 use ldm_core::Result;
-use ldm_core::nn::{GroupNorm, conv2d, layer_norm, zero_conv2d};
+use ldm_core::nn::{GroupNorm, add, conv2d, layer_norm, zero_conv2d};
 use tch::Tensor;
 use tch::nn::{Conv2D, LayerNorm, Path};
 
@@ -82,13 +82,14 @@ impl TransformerBlock {
     /// attention is to `x` too (`attention.py:177`).
     fn forward(&self, inputs: &[Tensor]) -> Tensor {
         let x = &inputs[0];
-        let x = &(x + self.attn1.attend_self(&x.apply(&self.norm1)));
+        let x = add(self.attn1.attend_self(&x.apply(&self.norm1)), x);
         let normed = x.apply(&self.norm2);
-        let x = &(x + match inputs {
+        let seen = match inputs {
             [_, key, value] => self.attn2.attend(&normed, key, value),
             _ => self.attn2.attend_self(&normed),
-        });
-        x + self.ff.forward(&x.apply(&self.norm3))
+        };
+        let x = add(seen, &x);
+        add(self.ff.forward(&x.apply(&self.norm3)), &x)
     }
 }
 
@@ -143,6 +144,6 @@ impl SpatialTransformer {
             tokens = block.run(train, &inputs, TransformerBlock::forward);
         }
         let h = tokens.transpose(1, 2).view([batch, channels, height, width]);
-        x + h.apply(&self.proj_out)
+        add(h.apply(&self.proj_out), x)
     }
 }

@@ -1,6 +1,6 @@
 //! The denoising U-Net.
 
-use ldm_core::nn::{GroupNorm, conv2d, embedding, zero_conv2d};
+use ldm_core::nn::{GroupNorm, conv2d, embedding, silu, zero_conv2d};
 use ldm_core::{Conditioning, Error, Result, Tile};
 use ldm_libtorch::{is_channels_last, to_channels_last};
 use tch::nn::{Conv2D, Embedding, Init, Path};
@@ -68,7 +68,7 @@ struct Head {
 impl Head {
     fn forward(&self, x: &Tensor) -> Tensor {
         let h = x.apply(&self.norm);
-        if self.silu { h.silu().apply(&self.conv) } else { h.apply(&self.conv) }
+        if self.silu { silu(h).apply(&self.conv) } else { h.apply(&self.conv) }
     }
 }
 

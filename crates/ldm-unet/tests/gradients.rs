@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use ldm_core::Conditioning;
 use ldm_core::device::test_device;
-use ldm_core::testing::{Golden, assert_close, fill_weights};
+use ldm_core::testing::{Golden, assert_close, fill_weights, relative_l2};
 use ldm_unet::{EncoderUNet, EncoderUNetConfig, UNet, UNetConfig};
 use serde::Deserialize;
 use serde_json::json;
@@ -124,7 +124,7 @@ fn blocks_run_again_give_the_gradients_of_blocks_kept() {
         // Dropout is on: another seed must give another answer.
         case.seed += 1;
         let weights_too = run(&golden, &name, &case, true);
-        assert!(ldm_core::testing::relative_l2(&weights_too.y, &kept.y) > 1e-2);
+        assert!(relative_l2(&weights_too.y, &kept.y) > 1e-2);
     }
 }
 
@@ -135,6 +135,7 @@ fn autocast_reaches_blocks_that_run_again() {
     let (golden, cases) = open();
     for (name, mut case) in cases {
         let full = run(&golden, &name, &case, false);
+        let wide = run(&golden, &name, &case, true);
         let _guard = ldm_libtorch::autocast(test_device(), Kind::BFloat16);
         let kept = run(&golden, &name, &case, true);
         case.config.use_checkpoint = true;
@@ -142,13 +143,20 @@ fn autocast_reaches_blocks_that_run_again() {
         assert_close(&name, &again.y, &kept.y, 1e-6);
         for (param, want) in &kept.params {
             assert_eq!(want.kind(), Kind::Float);
-            // A block run again hands on one bf16 gradient for its input where a kept one hands on each branch's:
-            // the sums round differently, by the 2⁻⁸ of bf16 a time.
-            assert_close(&format!("{name}: {param}"), &again.params[param], want, 3e-2);
+            // A block run again hands on one bf16 gradient for its input where a kept one hands on each branch's: the sums
+            // round differently, and on each CPU in its own way. One is as near to the gradient in f32 as the other.
+            let far = |run: &Run| relative_l2(&run.params[param], &wide.params[param]);
+            assert!(
+                far(&again) <= 1.5 * far(&kept) + 1e-3,
+                "{name}: {param}: {} {}",
+                far(&again),
+                far(&kept)
+            );
+            assert!(far(&kept) < 5e-2, "{name}: {param}: {}", far(&kept));
         }
         let half = run(&golden, &name, &case, false);
         assert_close(&name, &half.y, &full.y, 3e-2);
-        assert!(ldm_core::testing::relative_l2(&half.y, &full.y) > 1e-4, "{name}: bf16 has shown");
+        assert!(relative_l2(&half.y, &full.y) > 1e-4, "{name}: bf16 has shown");
     }
 }
 

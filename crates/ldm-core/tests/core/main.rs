@@ -6,3 +6,4 @@ mod config;
 mod device;
 mod files;
 mod nn;
+mod reuse;

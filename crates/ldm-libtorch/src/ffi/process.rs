@@ -13,12 +13,10 @@ unsafe extern "C" {
 pub(crate) fn keep_freed_memory() {
     const M_TRIM_THRESHOLD: c_int = -1;
     const M_TOP_PAD: c_int = -2;
-    const M_MMAP_THRESHOLD: c_int = -3;
-    // The largest threshold glibc takes.
-    const LARGEST: c_int = 32 << 20;
-    for (option, value) in
-        [(M_MMAP_THRESHOLD, LARGEST), (M_TRIM_THRESHOLD, c_int::MAX), (M_TOP_PAD, 64 << 20)]
-    {
+    const M_MMAP_MAX: c_int = -4;
+    // None from `mmap`, whose memory goes back at once: a threshold for that would end at 32 MB, and a picture's tensors
+    // are larger.
+    for (option, value) in [(M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, c_int::MAX), (M_TOP_PAD, 64 << 20)] {
         // SAFETY: plain values; mallopt refuses what it does not know.
         unsafe { mallopt(option, value) };
     }

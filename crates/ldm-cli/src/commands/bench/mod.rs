@@ -32,8 +32,7 @@ pub(crate) fn run(args: &BenchArgs, talk: Talk) -> anyhow::Result<()> {
         if let Model::Diffusion(model) = &model {
             model.lay_out();
         }
-        // As the commands that make pictures: see there why not before.
-        ldm_libtorch::keep_freed_memory();
+        model::keep_freed_memory(kind);
         let mut rows = Vec::new();
         for stage in stages {
             rows.extend(stages::time(stage, args, &subject, &model, talk)?);

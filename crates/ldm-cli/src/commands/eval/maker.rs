@@ -52,7 +52,7 @@ impl<'a> Maker<'a> {
         }
         model.merge(&how.loras)?;
         model.lay_out();
-        ldm_libtorch::keep_freed_memory();
+        model::keep_freed_memory(model.kind());
         let sampling = sampling::asked(how, &model, 1.)?;
         // What the sampler cannot is said before the real set is gone through.
         sampling.sampler.ladder(&model.schedule, &sampling.spacing, sampling.steps)?;

@@ -1,0 +1,41 @@
+//! Operations that write over what only the caller holds.
+
+use ldm_core::nn::{add, silu};
+use tch::{Device, Kind, Tensor};
+
+fn normal(kind: Kind) -> Tensor {
+    Tensor::randn([2, 3, 4, 5], (Kind::Float, Device::Cpu)).to_kind(kind)
+}
+
+#[test]
+fn values_are_those_of_fresh_tensors() {
+    for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
+        let (x, h) = (normal(kind), normal(kind));
+        assert_eq!(silu(x.copy()), x.silu());
+        assert_eq!(add(h.copy(), &x), &x + &h);
+    }
+}
+
+#[test]
+fn memory_is_used_again_only_without_gradients() {
+    let (x, h) = (normal(Kind::Float), normal(Kind::Float));
+    let at = h.data_ptr();
+    let h = add(silu(h), &x);
+    assert_eq!(h.data_ptr(), at);
+    let weight = normal(Kind::Float).set_requires_grad(true);
+    let sum = add(silu(&weight * 1.), &x).sum(Kind::Float);
+    sum.backward();
+    let sigmoid = weight.detach().sigmoid();
+    let slope = &sigmoid * (weight.detach() * (1i64 - &sigmoid) + 1.);
+    assert!((weight.grad() - slope).abs().max().double_value(&[]) < 1e-6);
+    // Nothing is lost where only the other term wants a gradient.
+    let before = h.copy();
+    let sum = add(h.shallow_clone(), &weight);
+    assert!(sum.requires_grad() && h == before);
+}
+
+#[test]
+fn a_sum_of_two_kinds_has_the_wider() {
+    let (x, h) = (normal(Kind::Float), normal(Kind::BFloat16));
+    assert_eq!(add(h.copy(), &x), &x + &h);
+}
