@@ -29,8 +29,8 @@ pub(crate) fn open(args: &ModelArgs) -> anyhow::Result<Model> {
     Ok(model)
 }
 
-/// For a model of `kind` that has its layout: before, the weights' first copies would be kept too. In f32 a picture is
-/// made a sixth faster and takes a seventh more memory; half precision on the CPU is chosen to have it small.
+/// For a model of `kind`, best when it has its layout: else the weights' first copies are kept too. In f32 decoding is
+/// faster for more memory (`docs/performance.md`); half precision on the CPU is chosen to have it small.
 pub(crate) fn keep_freed_memory(kind: Kind) {
     if kind == Kind::Float {
         ldm_libtorch::keep_freed_memory();

@@ -94,8 +94,12 @@ fn write_beside(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> Result
 /// [`Error::Io`] with `path`.
 pub fn make_folder(path: impl AsRef<Path>) -> Result<()> {
     let path = path.as_ref();
+    make_all(path).map_err(Error::io(path))
+}
+
+fn make_all(path: &Path) -> std::io::Result<()> {
     let _writing = writing();
-    std::fs::create_dir_all(path).map_err(Error::io(path))
+    std::fs::create_dir_all(path)
 }
 
 /// Fills a folder beside its place and renames it as a whole. What is at `path` already is an error, or is replaced
@@ -124,9 +128,12 @@ pub fn write_folder(
         temporary
     };
     let [filled, old] = ["new", "old"].map(|name| temporary.path().join(name));
-    let written = make_folder(&filled).and_then(|()| write(&filled));
+    let written = make_all(&filled).map_err(Error::io(path)).and_then(|()| write(&filled));
     let placed = written.and_then(|()| {
         let _writing = writing();
+        if !unfinished().iter().any(|folder| folder == temporary.path()) {
+            return Err(Error::invalid("stopped")); // and removed, with what was in it
+        }
         if path.exists() {
             if !replace {
                 return Err(taken());

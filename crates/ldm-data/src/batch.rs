@@ -26,6 +26,23 @@ pub struct Batch {
     pub names: Vec<String>,
 }
 
+impl Batch {
+    /// The first `count` examples, or all where there are no more.
+    #[must_use]
+    pub fn head(mut self, count: usize) -> Self {
+        if count < self.names.len() {
+            self.names.truncate(count);
+            self.crops.truncate(count);
+            let count = count as i64;
+            self.images = self.images.narrow(0, 0, count);
+            self.latents = self.latents.map(|latents| latents.narrow(0, 0, count));
+            self.label_map = self.label_map.map(|map| map.narrow(0, 0, count));
+            self.prompt = self.prompt.narrow(0, count);
+        }
+        self
+    }
+}
+
 /// Puts examples of one size side by side.
 ///
 /// # Errors

@@ -129,6 +129,20 @@ impl Loader {
         self.maker.turns.batches()
     }
 
+    /// The first `count` examples, in batches of which the last may be smaller.
+    pub fn head(mut self, count: usize) -> impl Iterator<Item = Result<Batch>> {
+        let mut left = count;
+        std::iter::from_fn(move || {
+            // Nothing is waited for that nobody asks for.
+            let batch = if left > 0 { self.next()? } else { return None };
+            Some(batch.map(|batch| {
+                let batch = batch.head(left);
+                left -= batch.names.len();
+                batch
+            }))
+        })
+    }
+
     /// Where a loader must start to go on after the batches given so far.
     pub fn position(&self) -> Position {
         let batches = self.batches();

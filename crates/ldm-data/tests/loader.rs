@@ -174,6 +174,26 @@ fn one_pass_gives_each_readable_picture_once() {
 }
 
 #[test]
+fn the_head_of_a_set_ends_in_a_cut_batch() {
+    for (count, want) in
+        [(0, vec![]), (3, vec![3]), (4, vec![3, 1]), (7, vec![3, 2, 2]), (99, vec![3, 2, 3, 1])]
+    {
+        let config = LoaderConfig { shuffle: false, ..config(3, 1) };
+        let batches: Vec<Batch> =
+            Loader::one_pass(probe(10, &[4]), config).unwrap().head(count).map(Result::unwrap).collect();
+        let sizes: Vec<usize> = batches.iter().map(|batch| batch.names.len()).collect();
+        assert_eq!(sizes, want);
+        for batch in &batches {
+            let size = batch.names.len() as i64;
+            assert_eq!((batch.images.size()[0], batch.prompt.batch()), (size, Some(size)));
+            assert_eq!(batch.crops.len() as i64, size);
+            let class = Vec::<i64>::try_from(batch.prompt.class.as_ref().unwrap()).unwrap();
+            assert_eq!(class.iter().map(|k| format!("{k}.png")).collect::<Vec<_>>(), batch.names);
+        }
+    }
+}
+
+#[test]
 fn ranks_share_one_pass_even_where_some_get_nothing() {
     let names = |rank| {
         let config = LoaderConfig { rank, world: 3, ..config(2, 1) };

@@ -40,8 +40,8 @@ pub fn empty_cuda_cache() {
 
 /// Has the system's allocator keep freed memory for the next tensor, for programs that make and drop large tensors
 /// all the time, as training does. Without it glibc gives every tensor above 128 KiB back to the kernel, and pays
-/// for fresh, zeroed pages at the next; a training step on the CPU is a tenth faster with it, a picture of 512x512
-/// decoded a fifth. What was freed is kept in pieces, and the peak grows by a sixth or more.
+/// for fresh, zeroed pages at the next; a training step on the CPU is a tenth faster with it. What was freed is kept in
+/// pieces, and the peak grows: see `docs/performance.md`.
 pub fn keep_freed_memory() {
     #[cfg(target_env = "gnu")]
     ffi::keep_freed_memory();

@@ -20,6 +20,16 @@ pub enum Trunk {
     Random,
 }
 
+impl Trunk {
+    /// How a result names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Published => "published",
+            Self::Random => "random VGG16: no published LPIPS",
+        }
+    }
+}
+
 /// Learned perceptual image patch similarity (Zhang et al. 2018, eq. 1), with VGG16: the distance of two pictures'
 /// features, normalised at each place, weighted by channel, and averaged over places.
 ///

@@ -35,7 +35,13 @@ fn memory_is_used_again_only_without_gradients() {
 }
 
 #[test]
-fn a_sum_of_two_kinds_has_the_wider() {
+fn a_sum_has_the_wider_kind_and_the_layout_of_x() {
     let (x, h) = (normal(Kind::Float), normal(Kind::BFloat16));
     assert_eq!(add(h.copy(), &x), &x + &h);
+    let [contiguous, last] = [(); 2].map(|()| normal(Kind::Float));
+    let last = ldm_libtorch::to_channels_last(&last);
+    for (x, h) in [(&contiguous, &last), (&last, &contiguous), (&last, &last)] {
+        let sum = add(h.copy(), x);
+        assert_eq!((sum.stride(), &sum), (x.stride(), &(x + h)));
+    }
 }

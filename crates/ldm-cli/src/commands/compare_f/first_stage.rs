@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ldm_core::image;
 use ldm_data::Dataset;
-use ldm_metrics::{FeatureNetwork, Kept, Lpips, MeanStd, SetFeatures, Trunk, psnr, ssim};
+use ldm_metrics::{FeatureNetwork, Lpips, Reconstructions};
 use ldm_pipelines::{Model, Opening};
 use tch::{Device, Kind, Tensor};
 
@@ -49,9 +49,8 @@ fn measure(
 ) -> anyhow::Result<(FirstStage, Tensor)> {
     let (lpips, network) =
         (Lpips::published_or_random(device)?, FeatureNetwork::published_or_random(device)?);
-    let [mut ratio, mut likeness, mut looks] = [(); 3].map(|()| MeanStd::new());
-    let [mut real, mut back] = [Kept::Nothing; 2].map(SetFeatures::keeping);
-    let (mut times, mut done, mut sheet) = (Vec::new(), 0, None);
+    let mut measured = Reconstructions::new(lpips, network);
+    let (mut times, mut sheet) = (Vec::new(), None);
     for batch in batches(data, measure.reconstructions, measure.batch_size)? {
         let pictures = batch?.images.to_device(device);
         let begun = Instant::now();
@@ -62,12 +61,7 @@ fn measure(
         wait(&made);
         let count = pictures.size()[0];
         times.push((count as f64, (between - begun).as_secs_f64(), between.elapsed().as_secs_f64()));
-        done += count;
-        ratio.add(&psnr(&made, &pictures));
-        likeness.add(&ssim(&made, &pictures)?);
-        looks.add(&tch::no_grad(|| lpips.distance(&made.clamp(-1., 1.), &pictures)));
-        let _ = real.add(&network, &pictures)?;
-        let _ = back.add(&network, &made.clamp(-1., 1.))?;
+        let _ = measured.add(&made, &pictures)?;
         sheet.get_or_insert_with(|| {
             let shown = SHOWN.min(count);
             let rows = [&pictures, &made.clamp(-1., 1.)].map(|rows| rows.narrow(0, 0, shown));
@@ -79,18 +73,14 @@ fn measure(
     let rate = |seconds: fn(&(f64, f64, f64)) -> f64| {
         timed.iter().map(|batch| batch.0).sum::<f64>() / timed.iter().map(seconds).sum::<f64>()
     };
-    let trunk = match lpips.trunk() {
-        Trunk::Published => "published",
-        Trunk::Random => "random VGG16: no published LPIPS",
-    };
     let found = FirstStage {
         training,
-        images: done as u64,
-        psnr: (&ratio).into(),
-        ssim: (&likeness).into(),
-        lpips: (&looks).into(),
-        lpips_trunk: trunk.into(),
-        frechet_distance: real.moments()?.frechet(&back.moments()?)?.0,
+        images: measured.count() as u64,
+        psnr: (&measured.psnr).into(),
+        ssim: (&measured.ssim).into(),
+        lpips: (&measured.lpips_distance).into(),
+        lpips_trunk: measured.trunk().name().into(),
+        frechet_distance: measured.frechet()?.0,
         encoded_per_second: rate(|batch| batch.1),
         decoded_per_second: rate(|batch| batch.2),
     };

@@ -107,13 +107,12 @@ impl Judge {
         while next < wanted {
             // Where there are fewer real pictures than are to be made, they are told of again.
             for batch in batches(&self.data, self.measure.reference, self.measure.batch_size)? {
-                let batch = batch?;
-                let count = (batch.names.len() as u64).min(wanted - next);
+                let batch = batch?.head((wanted - next) as usize);
+                let count = batch.names.len() as u64;
                 if count == 0 {
                     break;
                 }
                 let prompt = told(model, &batch)?;
-                let prompt = if prompt.batch().is_some() { prompt.narrow(0, count as i64) } else { prompt };
                 let seeds: Vec<u64> = (next..next + count).collect();
                 let begun = Instant::now();
                 let made = generate(model, &prompt, None, &seeds, &sampling, None, &mut |_| {})?;
@@ -163,25 +162,6 @@ pub(super) fn batches(
     batch_size: usize,
 ) -> anyhow::Result<impl Iterator<Item = ldm_core::Result<Batch>>> {
     let config = LoaderConfig { workers: 1, drop_last: false, ..LoaderConfig::new(batch_size, SEED) };
-    let mut left = count.min(data.len()) as i64;
     let loader = Loader::one_pass(Arc::clone(data), config).context("the held-back pictures")?;
-    Ok(loader.map_while(move |batch| {
-        let batch = match batch {
-            Ok(batch) => batch,
-            error => return Some(error),
-        };
-        let taken = left.min(batch.images.size()[0]);
-        left -= taken;
-        (taken > 0).then(|| Ok(if taken < batch.images.size()[0] { cut(batch, taken) } else { batch }))
-    }))
-}
-
-/// The first pictures of a batch, with what is known of them.
-fn cut(mut batch: Batch, count: i64) -> Batch {
-    batch.images = batch.images.narrow(0, 0, count);
-    batch.prompt = batch.prompt.narrow(0, count);
-    batch.label_map = batch.label_map.map(|map| map.narrow(0, 0, count));
-    batch.crops.truncate(count as usize);
-    batch.names.truncate(count as usize);
-    batch
+    Ok(loader.head(count))
 }

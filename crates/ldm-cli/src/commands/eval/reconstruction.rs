@@ -1,7 +1,7 @@
 //! `ldm eval reconstruction`: what a first stage loses.
 
 use ldm_core::files;
-use ldm_metrics::{Kept, Lpips, MeanStd, SetFeatures, Trunk, ms_ssim, psnr, ssim};
+use ldm_metrics::{Lpips, MeanStd, Reconstructions, ms_ssim};
 use serde_json::{Value, json};
 
 use super::set;
@@ -20,12 +20,10 @@ pub(crate) fn run(args: &ReconstructionArgs, talk: Talk) -> anyhow::Result<()> {
     let (count, batches) = set::batches(&data, &args.how, args.data.strict)?;
     let lpips = Lpips::published_or_random(device)?;
     let network = set::network(&args.how, device)?;
-    let (mut ratio, mut likeness, mut looks) = (MeanStd::new(), MeanStd::new(), MeanStd::new());
+    let mut measured = Reconstructions::new(lpips, network);
     let mut scales = Some(MeanStd::new());
-    let (mut real, mut back) = (SetFeatures::keeping(Kept::Nothing), SetFeatures::keeping(Kept::Answers));
     let mut shown = Shown::default();
     let mut bar = talk.bar(count as u64, 0);
-    let mut done = 0;
     for batch in batches {
         let batch = batch?;
         let pictures = batch.images.to_device(device);
@@ -34,38 +32,29 @@ pub(crate) fn run(args: &ReconstructionArgs, talk: Talk) -> anyhow::Result<()> {
         if made.isfinite().all().int64_value(&[]) == 0 {
             anyhow::bail!("the first stage decodes values that are no numbers: try --dtype f32");
         }
-        let decibels = psnr(&made, &pictures);
-        ratio.add(&decibels);
-        likeness.add(&ssim(&made, &pictures)?);
+        let decibels = measured.add(&made, &pictures)?;
         // Of none where one is too small for it.
         scales = scales.zip(ms_ssim(&made, &pictures).ok()).map(|(mut scales, found)| {
             scales.add(&found);
             scales
         });
-        looks.add(&tch::no_grad(|| lpips.distance(&made.clamp(-1., 1.), &pictures)));
-        let _ = real.add(&network, &pictures)?;
-        let _ = back.add(&network, &made)?;
         shown.add(&decibels, &batch.names, &[&pictures, &made]);
-        done += pictures.size()[0] as u64;
-        bar.at(done);
+        bar.at(measured.count() as u64);
     }
     bar.finish();
-    let trunk = match lpips.trunk() {
-        Trunk::Published => "published",
-        Trunk::Random => "random VGG16: no published LPIPS",
-    };
+    let done = measured.count();
     let of = |sum: &MeanStd| json!({"mean": sum.mean(), "std": sum.std()});
-    let sets = (done > 1).then(|| real.moments()?.frechet(&back.moments()?)).transpose()?;
-    set::warn_of_rank(&network, done as i64);
+    let sets = (done > 1).then(|| measured.frechet()).transpose()?;
+    set::warn_of_rank(measured.network(), done);
     let [of_best, of_worst] = shown.names();
     let document = json!({
         "model": args.model.model, "dtype": args.model.dtype, "dataset": data.name(),
         "fingerprint": data.fingerprint(), "images": done,
-        "psnr": of(&ratio), "ssim": of(&likeness), "ms_ssim": scales.as_ref().map(of),
-        "lpips": of(&looks), "lpips_trunk": trunk, "best": of_best, "worst": of_worst,
+        "psnr": of(&measured.psnr), "ssim": of(&measured.ssim), "ms_ssim": scales.as_ref().map(of),
+        "lpips": of(&measured.lpips_distance), "lpips_trunk": measured.trunk().name(), "best": of_best, "worst": of_worst,
         "frechet_distance": sets.map(|(pooled, _)| pooled),
         "spatial_frechet_distance": sets.and_then(|(_, spatial)| spatial),
-        "inception_score": back.inception_score()?.as_ref().map(of), "features": network.name(),
+        "inception_score": measured.back.inception_score()?.as_ref().map(of), "features": measured.network().name(),
         "ldm": env!("CARGO_PKG_VERSION"),
     });
     output::make(&folder)?;

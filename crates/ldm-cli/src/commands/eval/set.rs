@@ -130,19 +130,7 @@ pub(super) fn batches(
     }
     let config =
         LoaderConfig { workers: 1, strict, drop_last: false, ..LoaderConfig::new(how.batch_size, SEED) };
-    let mut left = count as i64;
-    let batches = Loader::one_pass(Arc::clone(data), config)?.map_while(move |batch| {
-        let batch = match batch {
-            Ok(batch) => batch,
-            error => return Some(error),
-        };
-        let taken = left.min(batch.images.size()[0]);
-        left -= taken;
-        let mut names = batch.names;
-        names.truncate(taken as usize);
-        (taken > 0).then(|| Ok(Batch { images: batch.images.narrow(0, 0, taken), names, ..batch }))
-    });
-    Ok((count, batches))
+    Ok((count, Loader::one_pass(Arc::clone(data), config)?.head(count)))
 }
 
 /// Refuses to measure nothing.

@@ -1,0 +1,73 @@
+//! What a first stage loses of a set.
+
+use ldm_core::Result;
+use tch::{Tensor, no_grad};
+
+use crate::{FeatureNetwork, Kept, Lpips, MeanStd, SetFeatures, Trunk, psnr, ssim};
+
+/// Pictures and what came back of them, added batch by batch.
+#[derive(Debug)]
+pub struct Reconstructions {
+    lpips: Lpips,
+    network: FeatureNetwork,
+    /// In dB.
+    pub psnr: MeanStd,
+    /// The mean structural similarity.
+    pub ssim: MeanStd,
+    /// The perceptual distance, by [`Reconstructions::trunk`].
+    pub lpips_distance: MeanStd,
+    real: SetFeatures,
+    /// The reconstructions', with a classifier's answers.
+    pub back: SetFeatures,
+}
+
+impl Reconstructions {
+    /// Nothing yet.
+    pub fn new(lpips: Lpips, network: FeatureNetwork) -> Self {
+        let [real, back] = [Kept::Nothing, Kept::Answers].map(SetFeatures::keeping);
+        let [psnr, ssim, lpips_distance] = [(); 3].map(|()| MeanStd::new());
+        Self { lpips, network, psnr, ssim, lpips_distance, real, back }
+    }
+
+    /// Adds a batch, and gives the PSNR of each picture, `[B]`.
+    ///
+    /// # Shapes
+    /// - `made`, `pictures`: `[B, 3, H, W]`; pictures in `[-1, 1]`, what was made is cut off there as when it is saved
+    ///
+    /// # Errors
+    /// As [`ssim`] and [`FeatureNetwork::features`]: pictures that are too small.
+    pub fn add(&mut self, made: &Tensor, pictures: &Tensor) -> Result<Tensor> {
+        let made = made.clamp(-1., 1.);
+        let decibels = psnr(&made, pictures);
+        self.psnr.add(&decibels);
+        self.ssim.add(&ssim(&made, pictures)?);
+        self.lpips_distance.add(&no_grad(|| self.lpips.distance(&made, pictures)));
+        let _ = self.real.add(&self.network, pictures)?;
+        let _ = self.back.add(&self.network, &made)?;
+        Ok(decibels)
+    }
+
+    /// How many pictures.
+    pub fn count(&self) -> i64 {
+        self.real.count()
+    }
+
+    /// The network whose features are compared.
+    pub fn network(&self) -> &FeatureNetwork {
+        &self.network
+    }
+
+    /// The network of the perceptual distance.
+    pub fn trunk(&self) -> Trunk {
+        self.lpips.trunk()
+    }
+
+    /// The squared Fréchet distance of the pictures and their reconstructions (rFID), and that of features which know
+    /// where in the picture they are, where the network has them.
+    ///
+    /// # Errors
+    /// [`ldm_core::Error::Invalid`] with fewer than two pictures.
+    pub fn frechet(&self) -> Result<(f64, Option<f64>)> {
+        self.real.moments()?.frechet(&self.back.moments()?)
+    }
+}
