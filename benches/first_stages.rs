@@ -1,4 +1,4 @@
-//! Encoding and decoding a picture by the published first stages, by their factor.
+//! Encoding and decoding an image by the published first stages, by their factor.
 
 #![allow(missing_docs, reason = "criterion's macro makes a function without any")]
 

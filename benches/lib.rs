@@ -7,7 +7,7 @@ use std::time::Duration;
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, SamplingMode};
 use ldm_core::device::{bench_device, device_name};
-use ldm_core::nn::unfilled;
+use ldm_core::nn::skip_init;
 use ldm_libtorch::{channels_last, prefers_channels_last};
 use ldm_pipelines::{ModelConfig, ModelFile};
 use tch::nn::VarStore;
@@ -26,7 +26,7 @@ pub fn config(name: &str) -> ModelConfig {
 /// number, which is written, so that each has its own memory: what a pass costs does not depend on them.
 pub fn network<T>(narrowest: i64, build: impl FnOnce(&VarStore) -> T) -> (VarStore, T) {
     let vs = VarStore::new(bench_device());
-    let network = unfilled(|| build(&vs));
+    let network = skip_init(|| build(&vs));
     for mut tensor in vs.variables().into_values() {
         let _ = tch::no_grad(|| tensor.fill_(0.01));
     }

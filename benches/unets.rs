@@ -49,7 +49,7 @@ fn bench(criterion: &mut Criterion, group: &str, name: &str, tokens: i64, sides:
         let x = Tensor::ones([1, unet.in_channels, *side, *side], options);
         group.bench_function(format!("{name}/{}", shape(&x)), |bencher| {
             bencher.iter(|| {
-                let _ = tch::no_grad(|| network.forward_prepared(black_box(&x), &t, &cond, false));
+                let _ = tch::no_grad(|| network.forward_cached(black_box(&x), &t, &cond, false));
                 wait();
             });
         });

@@ -1,4 +1,4 @@
-//! Quantisation by size of the codebook. Encoding and decoding by f stand in the workspace's `benches/first_stages.rs`.
+//! Quantization by size of the codebook. Encoding and decoding by f stand in the workspace's `benches/first_stages.rs`.
 
 #![allow(missing_docs, reason = "criterion's macro makes a function without any")]
 
@@ -15,10 +15,10 @@ fn finish(device: Device) {
     }
 }
 
-fn quantisation(c: &mut Criterion) {
+fn quantization(c: &mut Criterion) {
     let device = bench_device();
     let _no_grad = tch::no_grad_guard();
-    let mut group = c.benchmark_group(format!("quantise 4x32x32, f32, {}", device_name(device)));
+    let mut group = c.benchmark_group(format!("quantize 4x32x32, f32, {}", device_name(device)));
     for entries in [256, 8192, 16_384] {
         let vs = VarStore::new(device);
         let codebook = Codebook::new(&vs.root(), &CodebookConfig::new(entries, 4)).expect("a codebook");
@@ -33,5 +33,5 @@ fn quantisation(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, quantisation);
+criterion_group!(benches, quantization);
 criterion_main!(benches);

@@ -2,12 +2,12 @@
 
 use ldm_core::Result;
 use ldm_core::nn::attention::attention;
-use ldm_core::nn::{Global, GroupNorm, add, conv2d, conv2d_1x1};
+use ldm_core::nn::{NormStats, GroupNorm, add, conv2d, conv2d_1x1};
 use tch::Tensor;
 use tch::nn::{Conv2D, Module, Path};
 
 use crate::encoder_config::AttentionType;
-use crate::pass::Pass;
+use crate::pass::ForwardContext;
 use crate::resnet::NORM_EPS;
 
 /// The attention of a place in the network, where it has one.
@@ -27,7 +27,7 @@ impl Attention {
         })
     }
 
-    pub(crate) fn forward(&self, x: Tensor, pass: &mut Pass) -> Tensor {
+    pub(crate) fn forward(&self, x: Tensor, pass: &mut ForwardContext) -> Tensor {
         match self {
             Self::Vanilla(block) => block.forward(&x, pass),
             Self::Linear(block) => block.forward(&x, pass),
@@ -58,7 +58,7 @@ impl AttnBlock {
         })
     }
 
-    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Tensor {
+    fn forward(&self, x: &Tensor, pass: &mut ForwardContext) -> Tensor {
         let (_, _, height, width) = x.size4().expect("[B, C, h, w]");
         let h = self.norm.forward_by(x, &mut pass.global);
         let [q, k, v] = [&self.q, &self.k, &self.v].map(|conv| tokens(&conv.forward(&h)).unsqueeze(1));
@@ -84,7 +84,7 @@ impl LinearAttention {
         }
     }
 
-    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Tensor {
+    fn forward(&self, x: &Tensor, pass: &mut ForwardContext) -> Tensor {
         let (_, _, height, width) = x.size4().expect("[B, C, h, w]");
         let qkv = tokens(&self.to_qkv.forward(x)).chunk(3, 2);
         let [q, k, v] = [&qkv[0], &qkv[1], &qkv[2]]; //                [B, L, C] each
@@ -95,14 +95,14 @@ impl LinearAttention {
 }
 
 /// Keys and values, those of the whole where `own` are a part's.
-fn of_whole(own: [Tensor; 2], global: &mut Global) -> [Tensor; 2] {
+fn of_whole(own: [Tensor; 2], global: &mut NormStats) -> [Tensor; 2] {
     match global {
-        Global::Own => own,
-        Global::Noted(noted) => {
+        NormStats::Local => own,
+        NormStats::Record(noted) => {
             noted.push(own.each_ref().map(Tensor::shallow_clone));
             own
         }
-        Global::Given(noted) => {
+        NormStats::Replay(noted) => {
             noted.next().expect("as many layers as were noted").each_ref().map(Tensor::shallow_clone)
         }
     }

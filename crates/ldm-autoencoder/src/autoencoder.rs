@@ -1,6 +1,6 @@
 //! encoder → quant_conv → regularizer → post_quant_conv → decoder.
 
-use ldm_core::nn::{Global, conv2d};
+use ldm_core::nn::{NormStats, conv2d};
 use ldm_core::{Error, NoiseSource, Result, Tiles};
 use tch::Tensor;
 use tch::nn::{Conv2D, Module, Path};
@@ -10,7 +10,7 @@ use crate::config::FirstStageConfig;
 use crate::decoder::Decoder;
 use crate::encoder::Encoder;
 use crate::first_stage::FirstStage;
-use crate::pass::Pass;
+use crate::pass::ForwardContext;
 use crate::posterior::Posterior;
 use crate::regularizer::Regularizer;
 
@@ -24,13 +24,13 @@ pub struct Autoencoder {
     regularizer: Regularizer,
     post_quant_conv: Conv2D,
     decoder: Decoder,
-    /// `[3, K, 1, 1]`: colours of a segmentation map's classes, for looking at.
+    /// `[3, K, 1, 1]`: colors of a segmentation map's classes, for looking at.
     colorize: Option<Tensor>,
     factor: i64,
     latent_channels: i64,
 }
 
-/// A picture after its way through the autoencoder, and what the loss needs of that way.
+/// An image after its way through the autoencoder, and what the loss needs of that way.
 #[derive(Debug)]
 pub struct Reconstruction {
     /// `[B, C, H, W]`, about `[-1, 1]` and not clamped.
@@ -39,12 +39,12 @@ pub struct Reconstruction {
     pub bottleneck: Bottleneck,
 }
 
-/// What the regularizer saw of a picture.
+/// What the regularizer saw of an image.
 #[derive(Debug)]
 pub enum Bottleneck {
     /// The distribution from which the latent was drawn.
     Kl(Posterior),
-    /// The quantised latent, its loss and its indices.
+    /// The quantized latent, its loss and its indices.
     Vq(Quantized),
 }
 
@@ -81,7 +81,7 @@ impl Autoencoder {
         })
     }
 
-    /// The whole way of a picture. `kl` draws its latent, in validation too, as the reference.
+    /// The whole way of an image. `kl` draws its latent, in validation too, as the reference.
     ///
     /// # Shapes
     /// - `image`: `[B, C, H, W]` in `[-1, 1]`, sides divisible by the factor
@@ -120,7 +120,7 @@ impl Autoencoder {
         }
     }
 
-    /// Decodes without quantisation: CompVis' `force_not_quantize`, and `VQModel.decode`.
+    /// Decodes without quantization: CompVis' `force_not_quantize`, and `VQModel.decode`.
     pub fn decode_unquantized(&self, z: &Tensor, train: bool) -> Tensor {
         self.decoder.forward(&self.post_quant_conv.forward(z), train)
     }
@@ -138,7 +138,7 @@ impl Autoencoder {
         }
     }
 
-    /// Shows a segmentation map in colours: a fixed random projection of its classes, stretched to `[-1, 1]`.
+    /// Shows a segmentation map in colors: a fixed random projection of its classes, stretched to `[-1, 1]`.
     /// `None` without `colorize_nlabels`.
     ///
     /// # Shapes
@@ -181,21 +181,21 @@ impl FirstStage for Autoencoder {
     }
 
     // Norms take mean and deviation, and attention takes keys and values, of one small latent that stands for the whole:
-    // every so many rows and columns of it. So tiles agree on light and colour.
+    // every so many rows and columns of it. So tiles agree on light and color.
     fn decode_tiled(&self, z: &Tensor, tiles: &Tiles) -> Tensor {
-        let part = |z: &Tensor, global: Global| {
+        let part = |z: &Tensor, global: NormStats| {
             let z = match &self.regularizer {
                 Regularizer::Kl => z.shallow_clone(),
                 Regularizer::Vq(codebook) => codebook.quantize(z),
             };
-            self.decoder.pass(&self.post_quant_conv.forward(&z), &mut Pass { train: false, global })
+            self.decoder.pass(&self.post_quant_conv.forward(&z), &mut ForwardContext { train: false, global })
         };
         if tiles.len() == 1 {
-            return part(z, Global::Own);
+            return part(z, NormStats::Local);
         }
         let mut noted = Vec::new();
-        let _: Tensor = part(&thinned(z, tiles), Global::Noted(&mut noted));
-        tiles.blend(self.factor, |tile| part(&tile.of(z), Global::Given(noted.iter())))
+        let _: Tensor = part(&thinned(z, tiles), NormStats::Record(&mut noted));
+        tiles.blend(self.factor, |tile| part(&tile.of(z), NormStats::Replay(noted.iter())))
     }
 
     fn factor(&self) -> i64 {

@@ -1,4 +1,4 @@
-//! Vector quantisation.
+//! Vector quantization.
 
 use std::path::PathBuf;
 
@@ -37,7 +37,7 @@ pub struct CodebookConfig {
 }
 
 impl CodebookConfig {
-    /// The reference's quantiser of `n_embed` entries of `embed_dim` channels.
+    /// The reference's quantizer of `n_embed` entries of `embed_dim` channels.
     pub fn new(n_embed: i64, embed_dim: i64) -> Self {
         Self {
             n_embed,
@@ -85,7 +85,7 @@ pub struct Codebook {
     sane_index_shape: bool,
 }
 
-/// A quantised latent.
+/// A quantized latent.
 #[derive(Debug)]
 pub struct Quantized {
     /// `[B, C, h, w]`; gradients pass to the latent as if nothing had happened (straight-through).
@@ -94,7 +94,7 @@ pub struct Quantized {
     pub loss: Tensor,
     /// i64: `[B, h, w]` with `sane_index_shape`, else `[B·h·w]`, and `[B·h·w, 1]` with `remap`, as the reference.
     pub indices: Tensor,
-    /// `[B·h·w, C]`: the latent before quantisation, a row a place.
+    /// `[B·h·w, C]`: the latent before quantization, a row a place.
     pub rows: Tensor,
     /// i64 `[B·h·w]`: the entry nearest to each row, before any `remap`.
     pub nearest: Tensor,
@@ -192,7 +192,7 @@ impl Codebook {
         self.lookup(z).straight
     }
 
-    /// Quantises, with the loss and the indices. `noise` is asked only for indices that `remap` does not list.
+    /// Quantizes, with the loss and the indices. `noise` is asked only for indices that `remap` does not list.
     ///
     /// # Shapes
     /// - `z`: `[B, C, h, w]`

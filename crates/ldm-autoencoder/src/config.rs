@@ -19,7 +19,7 @@ pub enum FirstStageConfig {
     /// An autoencoder whose latent is a Gaussian pulled to N(0, 1).
     #[serde(alias = "ldm.models.autoencoder.AutoencoderKL")]
     Kl(KlConfig),
-    /// An autoencoder whose latent is quantised by a learned codebook, inside the decoder.
+    /// An autoencoder whose latent is quantized by a learned codebook, inside the decoder.
     #[serde(alias = "ldm.models.autoencoder.VQModelInterface", alias = "ldm.models.autoencoder.VQModel")]
     Vq(VqConfig),
     /// No first stage: diffusion in pixels. `params` may be left out.
@@ -47,10 +47,10 @@ pub struct KlConfig {
     /// Prefixes of names in `ckpt_path` that are left out.
     #[serde(default)]
     pub ignore_keys: Vec<String>,
-    /// The entry of a batch that holds the picture.
+    /// The entry of a batch that holds the image.
     #[serde(default = "image")]
     pub image_key: String,
-    /// Classes of a segmentation map that [`Autoencoder::to_rgb`](crate::Autoencoder::to_rgb) shows as colours.
+    /// Classes of a segmentation map that [`Autoencoder::to_rgb`](crate::Autoencoder::to_rgb) shows as colors.
     #[serde(default)]
     pub colorize_nlabels: Option<i64>,
     /// The logged number by which the best checkpoint is kept.
@@ -58,7 +58,7 @@ pub struct KlConfig {
     pub monitor: Option<String>,
 }
 
-/// CompVis' `VQModel` and `VQModelInterface`: every field of their constructor, and three of the quantiser's
+/// CompVis' `VQModel` and `VQModelInterface`: every field of their constructor, and three of the quantizer's
 /// (`beta`, `legacy`, `unknown_index`) that the reference fixes in code, with its values as defaults; and two of ours.
 ///
 /// The model is built from `embed_dim`, `n_embed`, `ddconfig`, `remap`, `sane_index_shape`, `colorize_nlabels` and
@@ -81,10 +81,10 @@ pub struct VqConfig {
     /// Prefixes of names in `ckpt_path` that are left out.
     #[serde(default)]
     pub ignore_keys: Vec<String>,
-    /// The entry of a batch that holds the picture.
+    /// The entry of a batch that holds the image.
     #[serde(default = "image")]
     pub image_key: String,
-    /// Classes of a segmentation map that [`Autoencoder::to_rgb`](crate::Autoencoder::to_rgb) shows as colours.
+    /// Classes of a segmentation map that [`Autoencoder::to_rgb`](crate::Autoencoder::to_rgb) shows as colors.
     #[serde(default)]
     pub colorize_nlabels: Option<i64>,
     /// The logged number by which the best checkpoint is kept.
@@ -129,10 +129,10 @@ pub struct VqConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IdentityConfig {
-    /// Whether the reference's `quantize` answers as a VQ model's. There is nothing to quantise, so it changes nothing.
+    /// Whether the reference's `quantize` answers as a VQ model's. There is nothing to quantize, so it changes nothing.
     #[serde(default)]
     pub vq_interface: bool,
-    /// Channels of a picture.
+    /// Channels of an image.
     #[serde(default = "three")]
     pub channels: i64,
 }

@@ -8,7 +8,7 @@ use tch::nn::{Conv2D, Module, Path};
 use crate::attention::Attention;
 use crate::encoder_config::EncoderConfig;
 use crate::middle::Middle;
-use crate::pass::Pass;
+use crate::pass::ForwardContext;
 use crate::resample::Upsample;
 use crate::resnet::{NORM_EPS, ResnetBlock};
 
@@ -69,11 +69,11 @@ impl Decoder {
     /// - `z`: `[B, z_channels, h, w]`
     /// - returns `[B, out_ch, h·f, w·f]`, or with `give_pre_end` the features `[B, c_0, h·f, w·f]`
     pub fn forward(&self, z: &Tensor, train: bool) -> Tensor {
-        self.pass(z, &mut Pass::whole(train))
+        self.pass(z, &mut ForwardContext::whole(train))
     }
 
     /// [`Decoder::forward`] of a latent or a part of one.
-    pub(crate) fn pass(&self, z: &Tensor, pass: &mut Pass) -> Tensor {
+    pub(crate) fn pass(&self, z: &Tensor, pass: &mut ForwardContext) -> Tensor {
         let mut h = self.mid.forward(&self.conv_in.forward(z), pass);
         for level in &self.levels {
             for (resnet, attention) in &level.blocks {

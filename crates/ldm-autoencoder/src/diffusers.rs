@@ -8,7 +8,7 @@ use crate::config::{FirstStageConfig, KlConfig, VqConfig, refuse};
 use crate::encoder_config::{AttentionType, EncoderConfig};
 
 /// Values of fields that say what our networks always are. They are diffusers' defaults too.
-fn honoured() -> Value {
+fn honored() -> Value {
     json!({
         "act_fn": ["silu", "swish"],
         "norm_num_groups": [32],
@@ -35,7 +35,7 @@ const RESOLUTION: i64 = 256;
 /// `AutoencoderKL` and none for a `VQModel`.
 ///
 /// # Errors
-/// [`Error::Invalid`] when a field is missing or has a value CompVis' networks cannot honour; it names the field.
+/// [`Error::Invalid`] when a field is missing or has a value CompVis' networks cannot honor; it names the field.
 pub fn from_diffusers(json: &Value) -> Result<(FirstStageConfig, f64)> {
     let fields = Fields::new(json)?;
     let class = fields.class()?;
@@ -44,7 +44,7 @@ pub fn from_diffusers(json: &Value) -> Result<(FirstStageConfig, f64)> {
         "VQModel" => false,
         _ => return Err(wrong("_class_name", "AutoencoderKL or VQModel", json.get("_class_name"))),
     };
-    fields.check(&honoured())?;
+    fields.check(&honored())?;
     let z_channels = fields.integer("latent_channels", if kl { 4 } else { 3 })?;
     let ddconfig = encoder(&fields, kl, z_channels)?;
     let scale = fields.maybe_number("scaling_factor")?.unwrap_or(if kl { KL_SCALE } else { 1. });

@@ -8,7 +8,7 @@ use tch::nn::{Conv2D, Module, Path};
 use crate::attention::Attention;
 use crate::encoder_config::EncoderConfig;
 use crate::middle::Middle;
-use crate::pass::Pass;
+use crate::pass::ForwardContext;
 use crate::resample::Downsample;
 use crate::resnet::{NORM_EPS, ResnetBlock};
 
@@ -64,7 +64,7 @@ impl Encoder {
     /// - `image`: `[B, in_channels, H, W]`
     /// - returns `[B, z_channels, H/f, W/f]`, twice the channels with `double_z`
     pub fn forward(&self, image: &Tensor, train: bool) -> Tensor {
-        let pass = &mut Pass::whole(train);
+        let pass = &mut ForwardContext::whole(train);
         let mut h = self.conv_in.forward(image);
         for level in &self.levels {
             for (resnet, attention) in &level.blocks {

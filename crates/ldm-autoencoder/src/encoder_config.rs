@@ -16,15 +16,15 @@ pub struct EncoderConfig {
     pub double_z: bool,
     /// Channels between the encoder and `quant_conv`.
     pub z_channels: i64,
-    /// The nominal side of a picture in pixels. It places attention (`attn_resolutions`) and binds no input.
+    /// The nominal side of an image in pixels. It places attention (`attn_resolutions`) and binds no input.
     pub resolution: i64,
-    /// Channels of the picture that comes in.
+    /// Channels of the image that comes in.
     pub in_channels: i64,
-    /// Channels of the picture that goes out.
+    /// Channels of the image that goes out.
     pub out_ch: i64,
     /// Channels of the first level.
     pub ch: i64,
-    /// Channels of each level as multiples of `ch`. The picture shrinks by two between levels.
+    /// Channels of each level as multiples of `ch`. The image shrinks by two between levels.
     #[serde(default = "doubling")]
     pub ch_mult: Vec<i64>,
     /// Residual blocks a level; the decoder has one more.
@@ -127,7 +127,7 @@ impl EncoderConfig {
             };
             return refuse("ddconfig.double_z", why, self.double_z);
         }
-        // 2^30 pixels a latent's side is more than any picture; past 62 the factor does not fit.
+        // 2^30 pixels a latent's side is more than any image; past 62 the factor does not fit.
         if self.ch_mult.is_empty() || self.levels() > 31 {
             return refuse("ddconfig.ch_mult", "1 to 31 levels", self.levels());
         }

@@ -12,14 +12,14 @@ use crate::posterior::Posterior;
 
 /// Pixels ↔ latents. `encode` and `decode` do not scale; the diffusion model owns the scale factor.
 pub trait FirstStage: Debug + Send {
-    /// A picture's latent: a distribution (`kl`), or the point before quantisation (`vq`).
+    /// An image's latent: a distribution (`kl`), or the point before quantization (`vq`).
     ///
     /// # Shapes
     /// - `image`: `[B, C, H, W]` in `[-1, 1]`, sides divisible by [`factor`](Self::factor)
     /// - the posterior is over `[B, latent_channels, H/f, W/f]`
     fn encode(&self, image: &Tensor) -> Posterior;
 
-    /// A latent's picture; `vq` quantises first, as CompVis' `VQModelInterface`.
+    /// A latent's image; `vq` quantizes first, as CompVis' `VQModelInterface`.
     ///
     /// # Shapes
     /// - `z`: `[B, latent_channels, h, w]`
@@ -27,7 +27,7 @@ pub trait FirstStage: Debug + Send {
     fn decode(&self, z: &Tensor) -> Tensor;
 
     /// [`decode`](Self::decode) in tiles of the latent, without seams, and in the memory that one of them takes beside the
-    /// picture.
+    /// image.
     fn decode_tiled(&self, z: &Tensor, tiles: &Tiles) -> Tensor;
 
     /// How many times smaller a side of the latent is.
@@ -36,13 +36,13 @@ pub trait FirstStage: Debug + Send {
     /// Channels of the latent.
     fn latent_channels(&self) -> i64;
 
-    /// `[C, h, w]` of the latent of a picture of `[H, W]` pixels.
+    /// `[C, h, w]` of the latent of an image of `[H, W]` pixels.
     fn latent_size(&self, image: [i64; 2]) -> [i64; 3] {
         let factor = self.factor();
         [self.latent_channels(), image[0] / factor, image[1] / factor]
     }
 
-    /// Checks a picture's `[H, W]`: the network would silently cut what the factor does not divide.
+    /// Checks an image's `[H, W]`: the network would silently cut what the factor does not divide.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the nearest sizes that can be.

@@ -1,7 +1,7 @@
 //! diffusers' names of a first stage.
 
 use ldm_core::Result;
-use ldm_core::weights::{Change, KeyMap, Layout};
+use ldm_core::weights::{TensorChange, KeyMap, StateDictMapping};
 
 use crate::config::FirstStageConfig;
 use crate::diffusers::expressible;
@@ -15,13 +15,13 @@ use crate::encoder_config::{AttentionType, EncoderConfig};
 ///
 /// # Errors
 /// [`ldm_core::Error::Invalid`] when diffusers has no such model; it names the key.
-pub fn diffusers_layout(config: &FirstStageConfig) -> Result<Layout> {
+pub fn diffusers_layout(config: &FirstStageConfig) -> Result<StateDictMapping> {
     let net = expressible(config)?;
     let mut names = Names::default();
     names.half("encoder", net, net.num_res_blocks);
     names.half("decoder", net, net.num_res_blocks + 1);
     let keys = KeyMap::new(names.modules, pairs(&LEAVES)).with_older(pairs(&OLDER));
-    Ok(Layout { keys, changes: names.changes })
+    Ok(StateDictMapping { keys, changes: names.changes })
 }
 
 /// What follows a module, theirs and ours.
@@ -42,7 +42,7 @@ fn pairs(names: &[(&str, &str)]) -> Vec<(String, String)> {
 #[derive(Default)]
 struct Names {
     modules: Vec<(String, String)>,
-    changes: Vec<(String, Change)>,
+    changes: Vec<(String, TensorChange)>,
 }
 
 impl Names {
@@ -82,7 +82,7 @@ impl Names {
     fn attention(&mut self, theirs: String, ours: String, channels: i64) {
         for part in ["q", "k", "v", "proj_out"] {
             let native = vec![channels, channels, 1, 1];
-            let change = Change::Reshaped { native, foreign: vec![channels, channels] };
+            let change = TensorChange::Reshaped { native, unsupported_kind: vec![channels, channels] };
             self.changes.push((format!("{ours}.{part}.weight"), change));
         }
         self.module(theirs, ours);

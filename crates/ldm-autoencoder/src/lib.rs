@@ -1,11 +1,11 @@
-//! The first stage of latent diffusion: pictures to latents and back (Rombach et al. 2022, §3.1).
+//! The first stage of latent diffusion: images to latents and back (Rombach et al. 2022, §3.1).
 //!
 //! - [`FirstStage`]: what a diffusion model needs of a first stage: `encode`, `decode`, sizes.
 //! - [`Autoencoder`]: CompVis' `AutoencoderKL`, `VQModel` and `VQModelInterface` in one struct. They differ in the
 //!   [`Regularizer`] alone: a Gaussian [`Posterior`] pulled to N(0, 1), or a [`Codebook`].
 //! - [`IdentityFirstStage`]: diffusion in pixels.
 //! - [`FirstStageConfig`]: which of them, read from CompVis' YAML tree or from ours.
-//! - [`recognise`]: the config of weights without one. [`from_diffusers`], [`to_diffusers`], [`diffusers_layout`]:
+//! - [`recognize`]: the config of weights without one. [`from_diffusers`], [`to_diffusers`], [`diffusers_layout`]:
 //!   diffusers' `AutoencoderKL` and `VQModel`, both ways.
 //!
 //! Weights have exactly CompVis' names below the path given to [`build`]: `encoder.down.0.block.0.norm1.weight`,
@@ -28,7 +28,7 @@ mod middle;
 mod npy;
 mod pass;
 mod posterior;
-mod recognise;
+mod detect;
 mod regularizer;
 mod remap;
 mod resample;
@@ -46,7 +46,7 @@ pub use first_stage::{FirstStage, build};
 pub use identity::IdentityFirstStage;
 pub use keys::diffusers_layout;
 pub use posterior::Posterior;
-pub use recognise::recognise;
+pub use detect::infer_config;
 pub use regularizer::Regularizer;
 pub use remap::UnknownIndex;
 

@@ -6,7 +6,7 @@ use tch::nn::Path;
 
 use crate::attention::Attention;
 use crate::encoder_config::AttentionType;
-use crate::pass::Pass;
+use crate::pass::ForwardContext;
 use crate::resnet::ResnetBlock;
 
 /// A residual block, attention, a residual block, at the smallest resolution. CompVis `model.py:415`.
@@ -26,7 +26,7 @@ impl Middle {
         })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor, pass: &mut ForwardContext) -> Tensor {
         let h = self.block_1.forward(x, pass);
         let h = self.attn_1.forward(h, pass);
         self.block_2.forward(&h, pass)

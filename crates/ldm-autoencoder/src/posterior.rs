@@ -3,7 +3,7 @@
 use ldm_core::NoiseSource;
 use tch::{Kind, Tensor};
 
-/// The distribution of a latent given a picture, over `[B, C, h, w]`.
+/// The distribution of a latent given an image, over `[B, C, h, w]`.
 #[derive(Debug)]
 pub enum Posterior {
     /// Independent Gaussians. `logvar` lies in `[-30, 20]`.
@@ -13,7 +13,7 @@ pub enum Posterior {
         /// The logarithm of the variance, `[B, C, h, w]`.
         logvar: Tensor,
     },
-    /// One point and no spread: a VQ model's latent before quantisation, or pixels.
+    /// One point and no spread: a VQ model's latent before quantization, or pixels.
     Point(Tensor),
 }
 

@@ -7,8 +7,8 @@ use crate::codebook::Codebook;
 /// Rombach et al. 2022, §3.1.
 #[derive(Debug)]
 pub enum Regularizer {
-    /// A small pull towards N(0, 1).
+    /// A small pull toward N(0, 1).
     Kl,
-    /// Vector quantisation, inside the decoder.
+    /// Vector quantization, inside the decoder.
     Vq(Codebook),
 }

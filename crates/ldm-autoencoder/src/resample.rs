@@ -1,4 +1,4 @@
-//! Halving and doubling a picture's sides.
+//! Halving and doubling an image's sides.
 
 use ldm_core::nn::conv2d;
 use tch::Tensor;
@@ -17,7 +17,7 @@ impl Downsample {
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         match &self.0 {
-            // The reference pads on the right and below only; a symmetric padding would shift the picture.
+            // The reference pads on the right and below only; a symmetric padding would shift the image.
             Some(conv) => conv.forward(&x.constant_pad_nd([0, 1, 0, 1])),
             None => x.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None::<i64>),
         }

@@ -5,7 +5,7 @@ use ldm_core::nn::{GroupNorm, add, conv2d, silu};
 use tch::Tensor;
 use tch::nn::{Conv2D, Module, Path};
 
-use crate::pass::Pass;
+use crate::pass::ForwardContext;
 
 /// The eps of the autoencoder's norms (CompVis `model.py:38`).
 pub(crate) const NORM_EPS: f64 = 1e-6;
@@ -36,7 +36,7 @@ impl ResnetBlock {
         })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor, pass: &mut ForwardContext) -> Tensor {
         let h = self.conv1.forward(&silu(self.norm1.forward_by(x, &mut pass.global)));
         let h = silu(self.norm2.forward_by(&h, &mut pass.global));
         let h = if pass.train && self.dropout > 0. { h.dropout(self.dropout, true) } else { h };

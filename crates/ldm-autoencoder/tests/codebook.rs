@@ -1,4 +1,4 @@
-//! The quantiser against the reference, and against its own definition.
+//! The quantizer against the reference, and against its own definition.
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 
@@ -90,7 +90,7 @@ fn many_rows_are_looked_up_in_parts() {
     }
 }
 
-/// Half precision would pick neighbours: autocast does not reach the distances.
+/// Half precision would pick neighbors: autocast does not reach the distances.
 #[test]
 fn autocast_changes_no_index() {
     let (codebook, _vs) = codebook(&CodebookConfig::new(2048, 4));

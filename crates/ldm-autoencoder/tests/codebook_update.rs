@@ -10,20 +10,20 @@ use ldm_core::testing::assert_close;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
-struct Desk {
+struct Sandbox {
     vs: VarStore,
     codebook: Codebook,
     update: CodebookUpdate,
 }
 
-fn desk(config: &CodebookConfig) -> Desk {
+fn sandbox(config: &CodebookConfig) -> Sandbox {
     let vs = VarStore::new(test_device());
     let quantize = vs.root() / "quantize";
     let codebook = Codebook::new(&quantize, config).unwrap();
     let mut table = codebook.embedding().shallow_clone();
     tch::no_grad(|| table.copy_(&randn(1, &table.size())));
     let update = CodebookUpdate::new(&quantize, &codebook, config).unwrap();
-    Desk { vs, codebook, update }
+    Sandbox { vs, codebook, update }
 }
 
 fn randn(seed: u64, size: &[i64]) -> Tensor {
@@ -39,8 +39,8 @@ fn nothing() -> Replay {
 fn entries_are_averages_of_their_latents() {
     const DECAY: f64 = 0.9;
     let config = CodebookConfig { ema_decay: Some(DECAY), ..CodebookConfig::new(5, 3) };
-    let mut desk = desk(&config);
-    let table = desk.codebook.embedding().shallow_clone();
+    let mut sandbox = sandbox(&config);
+    let table = sandbox.codebook.embedding().shallow_clone();
     let row = |table: &Tensor, entry: i64| table.get(entry).to_kind(Kind::Double).copy();
     // The formula, entry by entry, in f64.
     let mut size = [1.; 5];
@@ -49,10 +49,10 @@ fn entries_are_averages_of_their_latents() {
         // Two micro-batches a step count together.
         for micro in 0..2 {
             let z = randn(10 + 2 * step + micro, &[2, 3, 2, 2]);
-            let quantized = desk.codebook.forward(&z, &mut nothing());
-            let commitment = (desk.codebook.quantize(&z) - &z).square().mean(Kind::Float);
+            let quantized = sandbox.codebook.forward(&z, &mut nothing());
+            let commitment = (sandbox.codebook.quantize(&z) - &z).square().mean(Kind::Float);
             assert_close("loss", &quantized.loss, &commitment, 1e-6);
-            desk.update.see(&quantized);
+            sandbox.update.see(&quantized);
             let rows = z.permute([0, 2, 3, 1]).reshape([-1, 3]).to_kind(Kind::Double);
             let first = micro == 0;
             for entry in 0..5 {
@@ -67,30 +67,30 @@ fn entries_are_averages_of_their_latents() {
                 sum[entry as usize] += rows.get(place as i64) * (1. - DECAY);
             }
         }
-        desk.update.step(&desk.codebook, &mut nothing());
+        sandbox.update.step(&sandbox.codebook, &mut nothing());
         for entry in 0..5 {
             let want = &sum[entry] / size[entry];
             assert_close("entry", &row(&table, entry as i64), &want, 1e-5);
         }
     }
     let names: Vec<String> =
-        desk.vs.variables().into_keys().filter(|name| CodebookUpdate::holds(name)).collect();
+        sandbox.vs.variables().into_keys().filter(|name| CodebookUpdate::holds(name)).collect();
     assert_eq!(names.len(), 2, "{names:?}");
 }
 
 #[test]
 fn an_entry_that_is_never_used_stays_where_it_is() {
     let config = CodebookConfig { ema_decay: Some(0.5), ..CodebookConfig::new(2, 1) };
-    let mut desk = desk(&config);
-    let mut table = desk.codebook.embedding().shallow_clone();
+    let mut sandbox = sandbox(&config);
+    let mut table = sandbox.codebook.embedding().shallow_clone();
     tch::no_grad(|| {
         table.copy_(&Tensor::from_slice(&[0_f32, 50.]).view([2, 1]).to_device(test_device()));
-        desk.vs.variables()["quantize.embedding.embed_avg"].shallow_clone().copy_(&table);
+        sandbox.vs.variables()["quantize.embedding.embed_avg"].shallow_clone().copy_(&table);
     });
     for seed in 0..200 {
         let z = randn(seed, &[1, 1, 2, 2]);
-        desk.update.see(&desk.codebook.forward(&z, &mut nothing()));
-        desk.update.step(&desk.codebook, &mut nothing());
+        sandbox.update.see(&sandbox.codebook.forward(&z, &mut nothing()));
+        sandbox.update.step(&sandbox.codebook, &mut nothing());
     }
     assert!((table.double_value(&[1, 0]) - 50.).abs() < 1e-3, "{table:?}");
     assert!(table.double_value(&[0, 0]).abs() < 2.);
@@ -100,31 +100,31 @@ fn an_entry_that_is_never_used_stays_where_it_is() {
 fn dead_entries_become_latents_of_the_batch() {
     for ema_decay in [None, Some(0.99)] {
         let config = CodebookConfig { restart_after: Some(2), ema_decay, ..CodebookConfig::new(3, 1) };
-        let mut desk = desk(&config);
-        let mut table = desk.codebook.embedding().shallow_clone();
+        let mut sandbox = sandbox(&config);
+        let mut table = sandbox.codebook.embedding().shallow_clone();
         let start = Tensor::from_slice(&[0_f32, 1., 100.]).view([3, 1]).to_device(test_device());
         tch::no_grad(|| {
             table.copy_(&start);
             if ema_decay.is_some() {
-                desk.vs.variables()["quantize.embedding.embed_avg"].shallow_clone().copy_(&start);
+                sandbox.vs.variables()["quantize.embedding.embed_avg"].shallow_clone().copy_(&start);
             }
         });
         let z = Tensor::from_slice(&[0_f32, 0.2, 1., 1.1]).view([1, 1, 2, 2]).to_device(test_device());
-        let step = |desk: &mut Desk| {
-            desk.update.see(&desk.codebook.forward(&z, &mut nothing()));
+        let step = |sandbox: &mut Sandbox| {
+            sandbox.update.see(&sandbox.codebook.forward(&z, &mut nothing()));
             // Which latent each entry would become.
             let drawn = Tensor::from_slice(&[0_i64, 1, 3]);
-            desk.update.step(&desk.codebook, &mut Replay::new([drawn]));
-            desk.codebook.embedding().double_value(&[2, 0])
+            sandbox.update.step(&sandbox.codebook, &mut Replay::new([drawn]));
+            sandbox.codebook.embedding().double_value(&[2, 0])
         };
-        assert!((step(&mut desk) - 100.).abs() < 1e-4, "one step without use is not two");
-        assert!((step(&mut desk) - 1.1).abs() < 1e-6);
+        assert!((step(&mut sandbox) - 100.).abs() < 1e-4, "one step without use is not two");
+        assert!((step(&mut sandbox) - 1.1).abs() < 1e-6);
         if ema_decay.is_none() {
             assert_eq!(table.double_value(&[0, 0]), 0., "used entries are not restarted");
         }
         // It counts anew, and lives on.
-        assert!((step(&mut desk) - 1.1).abs() < 2e-3);
-        assert_eq!(desk.vs.variables()["quantize.unused_steps"].sum(Kind::Int64).int64_value(&[]), 0);
+        assert!((step(&mut sandbox) - 1.1).abs() < 2e-3);
+        assert_eq!(sandbox.vs.variables()["quantize.unused_steps"].sum(Kind::Int64).int64_value(&[]), 0);
     }
 }
 

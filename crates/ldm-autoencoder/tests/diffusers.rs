@@ -10,7 +10,7 @@ use ldm_autoencoder::{
 };
 use ldm_core::device::test_device;
 use ldm_core::testing::{Golden, assert_close, filled};
-use ldm_core::weights::{Checkpoint, Layout, Shapes, save};
+use ldm_core::weights::{Checkpoint, StateDictMapping, Shapes, save};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -82,11 +82,11 @@ fn official_models_are_diffusers_models() {
 
         let native = shapes_of(&config);
         let layout = diffusers_layout(&config).unwrap();
-        let foreign = layout.foreign_shapes(&native);
-        assert_eq!((foreign.len(), native.len()), (model.tensors, model.tensors), "{name}: a bijection");
-        let lines = foreign.iter().map(|(key, shape)| format!("{key} {shape:?}"));
+        let unsupported_kind = layout.mapped_shapes(&native);
+        assert_eq!((unsupported_kind.len(), native.len()), (model.tensors, model.tensors), "{name}: a bijection");
+        let lines = unsupported_kind.iter().map(|(key, shape)| format!("{key} {shape:?}"));
         assert_eq!(digest(lines), model.shapes_sha256, "{name}: names and shapes");
-        for key in foreign.keys() {
+        for key in unsupported_kind.keys() {
             assert!(native.contains_key(&layout.keys.apply(key)), "{name}: {key} leads nowhere");
         }
         if let Some(hash) = model.names_sha256 {
@@ -156,7 +156,7 @@ fn models_that_diffusers_saved_give_what_diffusers_gives() {
 
         // And back: diffusers' file again, and its config.
         let ours: Vec<_> = vs.variables().into_iter().collect();
-        let mut back = diffusers_layout(&config).unwrap().to_foreign(&ours).unwrap();
+        let mut back = diffusers_layout(&config).unwrap().to_mapped(&ours).unwrap();
         back.sort_by(|a, b| a.0.cmp(&b.0));
         assert_same(&name, &back, &tensors);
         for (key, value) in to_diffusers(&config, scale).unwrap().as_object().unwrap() {
@@ -207,18 +207,18 @@ fn ours_to_diffusers_and_back_is_the_same_file() {
         "target": "vq", "params": { "embed_dim": 5, "n_embed": 7, "ddconfig": ddconfig },
     }))
     .unwrap();
-    let layout: Layout = diffusers_layout(&config).unwrap();
+    let layout: StateDictMapping = diffusers_layout(&config).unwrap();
     for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
         let mut tensors: Vec<(String, Tensor)> = filled(&shapes_of(&config), 3)
             .into_iter()
             .map(|(name, tensor)| (name, tensor.to_kind(kind)))
             .collect();
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
-        let foreign = layout.to_foreign(&tensors).unwrap();
-        let names: BTreeSet<&String> = foreign.iter().map(|(name, _)| name).collect();
+        let unsupported_kind = layout.to_mapped(&tensors).unwrap();
+        let names: BTreeSet<&String> = unsupported_kind.iter().map(|(name, _)| name).collect();
         assert_eq!(names.len(), tensors.len());
         let path = folder.path().join("file");
-        save(&path, &foreign, &BTreeMap::new()).unwrap();
+        save(&path, &unsupported_kind, &BTreeMap::new()).unwrap();
         let file = Checkpoint::open(&path).unwrap().into_native(&layout);
         let back: Vec<_> = file.names().map(|name| (name.to_owned(), file.tensor(name).unwrap())).collect();
         assert_same("back", &back, &tensors);
@@ -254,7 +254,7 @@ fn check_refused(key: &str, value: Value, message: &str) {
 }
 
 #[test]
-fn configs_that_cannot_be_honoured_are_refused_by_name() {
+fn configs_that_cannot_be_honored_are_refused_by_name() {
     check_refused(
         "_class_name",
         json!("AutoencoderTiny"),

@@ -94,7 +94,7 @@ fn check_vq(name: &str, kind: Kind, tolerance: f64) {
 
     let reconstruction = model.forward(image, &mut Replay::default(), true);
     close("reconstruction", &reconstruction.image);
-    let Bottleneck::Vq(quantized) = reconstruction.bottleneck else { panic!("quantised") };
+    let Bottleneck::Vq(quantized) = reconstruction.bottleneck else { panic!("quantized") };
     close("quant", &quantized.z);
     close("codebook_loss", &quantized.loss);
     assert_eq!(&quantized.indices, golden.get("indices"), "{name}: indices");
@@ -109,7 +109,7 @@ fn check_vq(name: &str, kind: Kind, tolerance: f64) {
 #[test]
 fn kl_models_equal_the_reference() {
     for name in [
-        "kl_f1",                // one level, other channels than three, colours of a segmentation map
+        "kl_f1",                // one level, other channels than three, colors of a segmentation map
         "kl_f2_vanilla",        // attention at a level, two blocks, gradients
         "kl_f4_linear",         // linear attention at a level
         "kl_f4_none",           // no attention, no learned resampling, tanh
@@ -164,7 +164,7 @@ fn a_point_has_no_spread() {
     }
 }
 
-/// Another memory format or dtype is another way to the same picture.
+/// Another memory format or dtype is another way to the same image.
 #[test]
 fn layouts_and_dtypes_agree() {
     for name in ["kl_f2_vanilla", "kl_f4_linear", "kl_f4_none", "vq_f4_interface"] {
@@ -176,8 +176,8 @@ fn layouts_and_dtypes_agree() {
         channels_last(&vs);
         let image = to_channels_last(image);
         let z = model.encode(&image).mode();
-        let quantised = model.codebook().map_or_else(|| z.shallow_clone(), |codebook| codebook.quantize(&z));
-        assert_close(&format!("{name}: channels_last latent"), &quantised, want, TOLERANCE);
+        let quantized = model.codebook().map_or_else(|| z.shallow_clone(), |codebook| codebook.quantize(&z));
+        assert_close(&format!("{name}: channels_last latent"), &quantized, want, TOLERANCE);
         let decoded = model.decode(want);
         assert_close(
             &format!("{name}: channels_last decode"),
@@ -203,7 +203,7 @@ fn layouts_and_dtypes_agree() {
         assert!(error < 0.03, "{name}: bf16 latent off by {error}");
         if name.starts_with("kl") {
             let error = relative_l2(&model.decode(&half(want)), &exact);
-            assert!(error < 0.03, "{name}: bf16 picture off by {error}");
+            assert!(error < 0.03, "{name}: bf16 image off by {error}");
         }
     }
 }

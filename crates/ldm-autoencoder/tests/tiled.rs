@@ -11,7 +11,7 @@ use serde_json::json;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
-/// A decoder of random weights that looks at a place more than at what is around it: one that draws light and colour, and
+/// A decoder of random weights that looks at a place more than at what is around it: one that draws light and color, and
 /// does not take a border for a thing, as trained ones do. (A trained decoder is measured in docs/sampling.md.)
 fn model(kind: &str, attention: &str) -> Autoencoder {
     let mut config = json!({
@@ -45,7 +45,7 @@ fn smooth(height: i64, width: i64) -> Tensor {
     coarse.upsample_bicubic2d([height, width], true, None, None)
 }
 
-/// The mean difference of pictures, in shares of the range that 8 bits have.
+/// The mean difference of images, in shares of the range that 8 bits have.
 fn apart(got: &Tensor, want: &Tensor) -> f64 {
     (got - want).abs().mean(Kind::Double).double_value(&[]) / 2.
 }
@@ -59,7 +59,7 @@ fn tiles_of_smooth_latents_have_no_seams() {
         let got = tch::no_grad(|| model.decode_tiled(&z, &Tiles::new([96, 72], 32, 8)));
         assert_eq!(got.size(), want.size());
         let spread = want.std(true).double_value(&[]);
-        assert!((0.1..2.).contains(&spread), "a picture with something in it: {spread}");
+        assert!((0.1..2.).contains(&spread), "an image with something in it: {spread}");
         let gap = apart(&got, &want);
         assert!(gap <= 1. / 255., "{attention}: {:.2} / 255 of a spread of {spread}", gap * 255.);
         // Each tile for itself would not do.

@@ -1,14 +1,14 @@
 //! From typed words to a model that a classifier guides.
 
 use anyhow::{Context, bail};
-use ldm_pipelines::{Classifier, LatentDiffusion, Opening};
+use ldm_pipelines::{Classifier, LatentDiffusion, LoadOptions};
 use serde_json::{Value, json};
 
 use crate::args::ClassifierArgs;
 use crate::model;
-use crate::progress::Talk;
+use crate::progress::Printer;
 
-/// What a classifier adds to pictures and to what is said of them.
+/// What a classifier adds to images and to what is said of them.
 pub(crate) struct Leading {
     /// The last part of its path, as models are called in `parameters`.
     name: String,
@@ -33,11 +33,11 @@ impl Leading {
     /// Has the classifier asked for, if any, guide `model`.
     pub(crate) fn of(args: &ClassifierArgs, model: &mut LatentDiffusion) -> anyhow::Result<Option<Self>> {
         let Some(path) = &args.classifier else { return Ok(None) };
-        let how = Opening::on(model.vs().device());
-        let classifier = Classifier::open(path, &how, &mut Talk::warn).context("--classifier")?;
+        let how = LoadOptions::new(model.vs().device());
+        let classifier = Classifier::open(path, &how, &mut Printer::warn).context("--classifier")?;
         let (classes, count) = (classifier.classes.clone(), classifier.num_classes());
         let scale = args.classifier_scale.unwrap_or(1.);
-        model.guide_by(classifier, scale).context("--classifier")?;
+        model.with_classifier_guidance(classifier, scale).context("--classifier")?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Some(Self { name, classes, count, scale }))
     }
@@ -60,7 +60,7 @@ impl Leading {
         self.classes.get(class as usize)
     }
 
-    /// What `parameters` of a picture says of it.
+    /// What `parameters` of an image says of it.
     pub(crate) fn parameters(&self) -> String {
         format!(", Classifier: {}, Classifier scale: {}", self.name, self.scale)
     }

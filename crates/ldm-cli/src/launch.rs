@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::interrupt::Stop;
-use crate::progress::Talk;
+use crate::progress::Printer;
 use crate::report::{Interrupted, say};
 
 /// How long the others may take to say what they lost, or to end what they write.
@@ -21,7 +21,7 @@ const GRACE: Duration = Duration::from_secs(50);
 const LAUNCHED: &str = "LDM_LAUNCHED";
 
 /// Starts `count` ranks and waits for their end. A rank that fails ends all; a signal is passed on to all.
-pub(crate) fn launch(count: usize, stop: &Stop, talk: Talk) -> anyhow::Result<()> {
+pub(crate) fn launch(count: usize, stop: &Stop, printer: Printer) -> anyhow::Result<()> {
     let port = free_port().context("no free port for the ranks to meet at")?;
     let (mut ranks, mut passing_on) = (Ranks(Vec::new()), Vec::new());
     for rank in 0..count {
@@ -30,7 +30,7 @@ pub(crate) fn launch(count: usize, stop: &Stop, talk: Talk) -> anyhow::Result<()
         ranks.0.push(Some(child));
         passing_on.extend(stderr);
     }
-    talk.detail(&format!("{count} ranks meet at 127.0.0.1:{port}"));
+    printer.detail(&format!("{count} ranks meet at 127.0.0.1:{port}"));
     let (mut failed, mut told) = (None::<(usize, ExitStatus, Instant)>, false);
     while ranks.0.iter().any(Option::is_some) {
         for rank in 0..count {
@@ -38,7 +38,7 @@ pub(crate) fn launch(count: usize, stop: &Stop, talk: Talk) -> anyhow::Result<()
             if !status.success() && failed.is_none() {
                 failed = Some((rank, status, Instant::now()));
                 if stop.signal().is_none() {
-                    talk.say(&format!("rank {rank} {}; the others end too", how(status)));
+                    printer.say(&format!("rank {rank} {}; the others end too", how(status)));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Files of labelled boxes.
+//! Files of labeled boxes.
 
 use std::path::Path;
 
@@ -8,11 +8,11 @@ use ldm_data::read_boxes;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The boxes of one picture, by labels `L`: words, and then the model's numbers.
+/// The boxes of one image, by labels `L`: words, and then the model's numbers.
 pub(crate) struct Layout<L> {
-    /// The picture's name, or the file's.
+    /// The image's name, or the file's.
     pub(crate) name: String,
-    /// Label, and `[x, y, width, height]` as parts of the picture.
+    /// Label, and `[x, y, width, height]` as parts of the image.
     boxes: Vec<(L, [f64; 4])>,
 }
 
@@ -20,7 +20,7 @@ pub(crate) struct Layout<L> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Own {
-    /// Of the picture in pixels, where boxes are in pixels too.
+    /// Of the image in pixels, where boxes are in pixels too.
     width: Option<f64>,
     height: Option<f64>,
     boxes: Vec<OwnBox>,
@@ -34,7 +34,7 @@ struct OwnBox {
     rect: [f64; 4],
 }
 
-/// The layouts of a file: one of ours, or of COCO's those with boxes, or that of the picture `wanted`.
+/// The layouts of a file: one of ours, or of COCO's those with boxes, or that of the image `wanted`.
 pub(crate) fn read(path: &Path, wanted: Option<&str>) -> anyhow::Result<Vec<Layout<String>>> {
     let named = || path.display().to_string();
     let text = std::fs::read_to_string(path).with_context(named)?;
@@ -43,7 +43,7 @@ pub(crate) fn read(path: &Path, wanted: Option<&str>) -> anyhow::Result<Vec<Layo
         return of_coco(path, wanted);
     }
     if wanted.is_some() {
-        bail!("{}: --image picks a picture of COCO's annotations, and these are the boxes of one", named());
+        bail!("{}: --image picks an image of COCO's annotations, and these are the boxes of one", named());
     }
     let Own { width, height, boxes } = serde_json::from_value(value).with_context(named)?;
     let size = match (width, height) {
@@ -60,9 +60,9 @@ pub(crate) fn read(path: &Path, wanted: Option<&str>) -> anyhow::Result<Vec<Layo
 }
 
 fn of_coco(path: &Path, wanted: Option<&str>) -> anyhow::Result<Vec<Layout<String>>> {
-    let (classes, pictures) = read_boxes(path)?;
+    let (classes, images) = read_boxes(path)?;
     let mut layouts = Vec::new();
-    for (name, boxes) in pictures.into_iter().filter(|(name, _)| wanted.is_none_or(|wanted| name == wanted)) {
+    for (name, boxes) in images.into_iter().filter(|(name, _)| wanted.is_none_or(|wanted| name == wanted)) {
         let boxes = boxes
             .into_iter()
             .map(|each| Ok((classes[each.class as usize].clone(), part(each.rect, [1., 1.])?)))
@@ -72,12 +72,12 @@ fn of_coco(path: &Path, wanted: Option<&str>) -> anyhow::Result<Vec<Layout<Strin
     }
     match (layouts.is_empty(), wanted) {
         (false, _) => Ok(layouts),
-        (true, Some(wanted)) => bail!("{}: no picture with boxes is called {wanted}", path.display()),
-        (true, None) => bail!("{}: no picture has boxes", path.display()),
+        (true, Some(wanted)) => bail!("{}: no image with boxes is called {wanted}", path.display()),
+        (true, None) => bail!("{}: no image has boxes", path.display()),
     }
 }
 
-/// A box of a picture of `[width, height]` as parts of it.
+/// A box of an image of `[width, height]` as parts of it.
 fn part(rect: [f64; 4], [width, height]: [f64; 2]) -> anyhow::Result<[f64; 4]> {
     let [x, y, w, h] = rect;
     let found = [x / width, y / height, w / width, h / height];
@@ -86,7 +86,7 @@ fn part(rect: [f64; 4], [width, height]: [f64; 2]) -> anyhow::Result<[f64; 4]> {
         start >= 0. && extent > 0. && start + extent <= 1. + 0.5 / side.max(1e3)
     };
     if !(inside(found[0], found[2], width) && inside(found[1], found[3], height)) {
-        bail!("expected [x, y, width, height] within a picture of {width} x {height}, got {rect:?}");
+        bail!("expected [x, y, width, height] within an image of {width} x {height}, got {rect:?}");
     }
     Ok(found)
 }

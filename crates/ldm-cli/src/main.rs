@@ -11,7 +11,7 @@ mod making;
 mod model;
 mod output;
 mod page;
-mod pictures;
+mod images;
 mod previews;
 mod progress;
 mod report;

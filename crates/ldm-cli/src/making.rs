@@ -1,4 +1,4 @@
-//! From a prompt to pictures on the disk: what every command that samples does.
+//! From a prompt to images on the disk: what every command that samples does.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,25 +16,25 @@ use crate::args::{GenerateArgs, ModelArgs, Turn};
 use crate::model;
 use crate::output::{self, Mark};
 use crate::previews::{self, Previews};
-use crate::progress::Talk;
+use crate::progress::Printer;
 use crate::sampling::{self, Made};
 
-/// What the pictures of a command show.
+/// What the images of a command show.
 pub(crate) trait Subject {
-    /// The prompts of some of the pictures.
-    fn prompt(&self, pictures: Range<usize>) -> anyhow::Result<Prompt>;
+    /// The prompts of some of the images.
+    fn prompt(&self, images: Range<usize>) -> anyhow::Result<Prompt>;
 
     /// What as many are guided away from; the prompt that says nothing where absent.
     fn negative(&self, _count: usize) -> Option<Prompt> {
         None
     }
 
-    /// The picture they begin at.
+    /// The image they begin at.
     fn init(&self) -> Option<&InitImage> {
         None
     }
 
-    /// What becomes of the pictures that were made, `[B, 3, H, W]`.
+    /// What becomes of the images that were made, `[B, 3, H, W]`.
     fn finish(&self, made: Tensor) -> Tensor {
         made
     }
@@ -45,7 +45,7 @@ pub(crate) trait Subject {
     }
 
     /// The lines of `parameters` before the one that begins with `Steps`, each with its end.
-    fn heading(&self, picture: usize) -> String;
+    fn heading(&self, image: usize) -> String;
 
     /// What the last line of `parameters` says beside: `, KEY: VALUE` each.
     fn parameters(&self) -> String {
@@ -53,10 +53,10 @@ pub(crate) trait Subject {
     }
 
     /// What a JSON line says of it.
-    fn json(&self, picture: usize) -> Map<String, Value>;
+    fn json(&self, image: usize) -> Map<String, Value>;
 }
 
-/// Pictures that were asked for, and for which there is room.
+/// ImageSet that were asked for, and for which there is room.
 pub(crate) struct Making<'a> {
     args: &'a GenerateArgs,
     count: usize,
@@ -65,7 +65,7 @@ pub(crate) struct Making<'a> {
 }
 
 impl<'a> Making<'a> {
-    /// Refuses, before a model is opened, what cannot be: no pictures, files that are there already, noise that does
+    /// Refuses, before a model is opened, what cannot be: no images, files that are there already, noise that does
     /// not suffice.
     pub(crate) fn new(args: &'a GenerateArgs, command: &str, count: usize) -> anyhow::Result<Self> {
         if count == 0 || args.batch_size == 0 {
@@ -80,7 +80,7 @@ impl<'a> Making<'a> {
             && noise.size().first() != Some(&(count as i64))
         {
             bail!(
-                "--init-noise holds {} pictures, {count} are asked for",
+                "--init-noise holds {} images, {count} are asked for",
                 noise.size().first().unwrap_or(&0)
             );
         }
@@ -99,13 +99,13 @@ impl<'a> Making<'a> {
         named: &ModelArgs,
         guidance_scale: f64,
         subject: &dyn Subject,
-        talk: Talk,
+        printer: Printer,
     ) -> anyhow::Result<()> {
         let args = self.args;
         let noise =
             [("--init-noise", self.noise.is_some()), ("--variation-seed", args.variation_seed.is_some())];
         if let (Some(_), Some((name, _))) = (subject.init(), noise.iter().find(|(_, given)| *given)) {
-            bail!("{name}: these pictures begin at a picture, and not at noise");
+            bail!("{name}: these images begin at an image, and not at noise");
         }
         model.merge(&args.how.loras)?;
         model.lay_out();
@@ -117,10 +117,10 @@ impl<'a> Making<'a> {
         }
         let mut previews =
             args.preview_every.map(|every| Previews::new(every, &self.folder, model)).transpose()?;
-        let mut bar = talk.bar((self.count.div_ceil(args.batch_size) * steps) as u64, 0);
+        let mut bar = printer.bar((self.count.div_ceil(args.batch_size) * steps) as u64, 0);
         let mark = if args.watermark { Mark::Always } else { subject.mark(model) };
         let started = Instant::now();
-        let (mut latents, mut pictures, mut widened) = (Vec::new(), Vec::new(), false);
+        let (mut latents, mut all_images, mut widened) = (Vec::new(), Vec::new(), false);
         for start in (0..self.count).step_by(args.batch_size) {
             let count = args.batch_size.min(self.count - start);
             let of_batch = start..start + count;
@@ -164,7 +164,7 @@ impl<'a> Making<'a> {
             )?;
             previews.as_mut().map_or(Ok(()), Previews::wrong)?;
             if made.decoded_in_f32 && !std::mem::replace(&mut widened, true) {
-                Talk::warn(&format!("the first stage overflowed in {}, and was run in f32", named.dtype));
+                Printer::warn(&format!("the first stage overflowed in {}, and was run in f32", named.dtype));
             }
             let images = subject.finish(made.images);
             let marked = (0..count as i64)
@@ -183,7 +183,7 @@ impl<'a> Making<'a> {
                 let text = subject.heading(number)
                     + &sampling::parameters(&how, &sampling, args, named)
                     + &subject.parameters();
-                let path = output::picture(&self.folder, number);
+                let path = output::image(&self.folder, number);
                 files::write_bytes(&path, &image::png(&marked[index], &[("parameters", &text)]))?;
                 if args.json {
                     let mut line = subject.json(number);
@@ -197,10 +197,10 @@ impl<'a> Making<'a> {
                 }
             }
             latents.push(made.latents);
-            pictures.push(images);
+            all_images.push(images);
         }
         bar.finish();
-        output::grid(&self.folder, &Tensor::cat(&pictures, 0), mark)?;
+        output::grid(&self.folder, &Tensor::cat(&all_images, 0), mark)?;
         if let Some(path) = &args.save_latents {
             weights::save(path, &[("latents".into(), Tensor::cat(&latents, 0))], &BTreeMap::new())?;
         }

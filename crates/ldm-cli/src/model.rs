@@ -4,20 +4,20 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use ldm_core::device::{device_name, parse_device, parse_dtype};
-use ldm_pipelines::{LatentDiffusion, Model, Needs, Opening};
+use ldm_pipelines::{LatentDiffusion, Model, ConditioningKind, LoadOptions};
 use tch::{Device, Kind};
 
 use crate::args::{DeviceArgs, ModelArgs};
-use crate::progress::Talk;
+use crate::progress::Printer;
 
 /// The device asked for, with the threads set.
-pub(crate) fn device(args: &DeviceArgs, talk: Option<Talk>) -> anyhow::Result<Device> {
+pub(crate) fn device(args: &DeviceArgs, printer: Option<Printer>) -> anyhow::Result<Device> {
     if let Some(threads) = args.threads {
         ldm_libtorch::set_threads(threads);
     }
     let device = parse_device(&args.device)?;
-    if let (Some(talk), "auto") = (talk, args.device.as_str()) {
-        talk.detail(&format!("device: {}", device_name(device)));
+    if let (Some(printer), "auto") = (printer, args.device.as_str()) {
+        printer.detail(&format!("device: {}", device_name(device)));
     }
     Ok(device)
 }
@@ -39,14 +39,14 @@ pub(crate) fn keep_freed_memory(kind: Kind) {
 
 /// The model asked for, its tokenizer where given.
 fn open_with(args: &ModelArgs, tokenizer: Option<&Path>) -> anyhow::Result<Model> {
-    let how = Opening {
+    let how = LoadOptions {
         config: args.config.clone(),
         tokenizer: tokenizer.map(Path::to_path_buf),
         ema: args.ema || !args.no_ema,
         device: device(&args.device, None)?,
         kind: parse_dtype(&args.dtype)?,
     };
-    Ok(Model::open(&args.model, &how, &mut Talk::warn)?)
+    Ok(Model::open(&args.model, &how, &mut Printer::warn)?)
 }
 
 /// A whole diffusion model.
@@ -63,19 +63,19 @@ pub(crate) fn open_diffusion(
 }
 
 /// Refuses a model that needs something else than a command `gives`.
-pub(crate) fn check_needs(model: &LatentDiffusion, args: &ModelArgs, gives: &[Needs]) -> anyhow::Result<()> {
-    let needs = Needs::of(&model.config);
+pub(crate) fn check_conditioning(model: &LatentDiffusion, args: &ModelArgs, gives: &[ConditioningKind]) -> anyhow::Result<()> {
+    let needs = ConditioningKind::of(&model.config);
     if gives.contains(&needs) {
         return Ok(());
     }
     let other = match needs {
-        Needs::Nothing | Needs::Class => "use ldm sample",
-        Needs::Text => "use ldm txt2img",
-        Needs::Layout => "use ldm layout2img",
-        Needs::Picture => "use ldm upscale",
-        Needs::Map => "use ldm semantic2img",
-        Needs::Filling | Needs::FillingByText => "use ldm inpaint",
-        Needs::Embedding => "no command gives it that yet",
+        ConditioningKind::Unconditional | ConditioningKind::Class => "use ldm sample",
+        ConditioningKind::Text => "use ldm txt2img",
+        ConditioningKind::Layout => "use ldm layout2img",
+        ConditioningKind::LowResolution => "use ldm upscale",
+        ConditioningKind::SemanticMap => "use ldm semantic2img",
+        ConditioningKind::Inpainting | ConditioningKind::TextInpainting => "use ldm inpaint",
+        ConditioningKind::Embedding => "no command gives it that yet",
     };
     bail!("{}: this model is conditioned on {needs}: {other}", args.model.display())
 }

@@ -9,7 +9,7 @@ use tch::Tensor;
 
 use crate::args::OutputArgs;
 
-/// The folder for the pictures of `command`: as asked, or the next free `outputs/COMMAND-N`. It is made by
+/// The folder for the images of `command`: as asked, or the next free `outputs/COMMAND-N`. It is made by
 /// [`make`], when there is something to put into it.
 pub(crate) fn folder(args: &OutputArgs, command: &str) -> PathBuf {
     args.out.clone().unwrap_or_else(|| {
@@ -33,20 +33,20 @@ pub(crate) fn free(path: &Path, force: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Refuses to start when one of the `count` pictures to come, or their grid, is there already.
+/// Refuses to start when one of the `count` images to come, or their grid, is there already.
 pub(crate) fn all_free(folder: &Path, count: usize, force: bool) -> anyhow::Result<()> {
     (0..count)
-        .map(|index| picture(folder, index))
+        .map(|index| image(folder, index))
         .chain([folder.join("grid.png")])
         .try_for_each(|path| free(&path, force))
 }
 
 /// `00000.png`.
-pub(crate) fn picture(folder: &Path, index: usize) -> PathBuf {
+pub(crate) fn image(folder: &Path, index: usize) -> PathBuf {
     folder.join(format!("{index:05}.png"))
 }
 
-/// Whether the pictures that are written carry Stable Diffusion's watermark.
+/// Whether the images that are written carry Stable Diffusion's watermark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mark {
     /// They do.
@@ -58,22 +58,22 @@ pub(crate) enum Mark {
 }
 
 impl Mark {
-    /// The 8-bit picture of one in `[-1, 1]`, `[3, H, W]`.
-    pub(crate) fn put(self, picture: &Tensor) -> anyhow::Result<RgbImage> {
-        let mut picture = image::to_rgb8(picture);
+    /// The 8-bit image of one in `[-1, 1]`, `[3, H, W]`.
+    pub(crate) fn put(self, image: &Tensor) -> anyhow::Result<RgbImage> {
+        let mut image = image::to_rgb8(image);
         if self != Self::Never {
-            let done = watermark::embed(&mut picture, watermark::STABLE_DIFFUSION);
+            let done = watermark::embed(&mut image, watermark::STABLE_DIFFUSION);
             if self == Self::Always {
                 done.context("--watermark")?;
             }
         }
-        Ok(picture)
+        Ok(image)
     }
 }
 
-/// Writes `grid.png`: pictures of one size in rows.
-pub(crate) fn grid(folder: &Path, pictures: &Tensor, mark: Mark) -> anyhow::Result<()> {
-    let columns = (pictures.size()[0] as f64).sqrt().ceil() as i64;
-    let grid = mark.put(&image::grid(&pictures.clamp(-1., 1.), columns, 2))?;
+/// Writes `grid.png`: images of one size in rows.
+pub(crate) fn grid(folder: &Path, images: &Tensor, mark: Mark) -> anyhow::Result<()> {
+    let columns = (images.size()[0] as f64).sqrt().ceil() as i64;
+    let grid = mark.put(&image::grid(&images.clamp(-1., 1.), columns, 2))?;
     Ok(files::write_bytes(folder.join("grid.png"), &image::png(&grid, &[]))?)
 }

@@ -9,12 +9,12 @@ use crate::report::say;
 
 /// How much is said on stderr.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Talk {
+pub(crate) struct Printer {
     quiet: bool,
     verbose: bool,
 }
 
-impl Talk {
+impl Printer {
     pub(crate) fn new(quiet: bool, verbose: bool) -> Self {
         Self { quiet, verbose }
     }
@@ -52,7 +52,7 @@ impl Talk {
         self.progress(length, start, "{bar:30} {pos}/{len} {msg} ETA {eta}")
     }
 
-    /// [`Talk::bar`] of bytes.
+    /// [`Printer::bar`] of bytes.
     pub(crate) fn bytes(self, length: u64, start: u64) -> Progress {
         self.progress(length, start, "{bar:30} {decimal_bytes}/{decimal_total_bytes} {msg} ETA {eta}")
     }
@@ -67,7 +67,7 @@ impl Talk {
         });
         Progress {
             bar,
-            talk: self,
+            printer: self,
             length,
             said: Instant::now(),
             message: String::new(),
@@ -81,7 +81,7 @@ impl Talk {
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,
-    talk: Talk,
+    printer: Printer,
     length: u64,
     said: Instant,
     message: String,
@@ -94,7 +94,7 @@ impl Progress {
     pub(crate) fn at(&mut self, position: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(position);
-        } else if !self.talk.quiet && position > self.start && self.said.elapsed() > Duration::from_secs(15) {
+        } else if !self.printer.quiet && position > self.start && self.said.elapsed() > Duration::from_secs(15) {
             self.said = Instant::now();
             let done = position.saturating_sub(self.start).max(1);
             let left = self.started.elapsed().as_secs_f64() / done as f64
@@ -116,7 +116,7 @@ impl Progress {
     pub(crate) fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
-            None => self.talk.say(text),
+            None => self.printer.say(text),
         }
     }
 

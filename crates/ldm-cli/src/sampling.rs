@@ -5,7 +5,7 @@ use ldm_pipelines::{DiffusersScheduler, Guidance, InitImage, LatentDiffusion, Sa
 use ldm_schedulers::{SamplerConfig, Spacing};
 
 use crate::args::{GenerateArgs, ModelArgs, SamplingArgs, Side};
-use crate::progress::Talk;
+use crate::progress::Printer;
 
 /// The solver asked for.
 pub(crate) fn asked(
@@ -19,7 +19,7 @@ pub(crate) fn asked(
         (None, None) => (SamplerConfig::Ddim { eta: 0. }, None),
         (None, Some((sampler, spacing, departs))) => {
             if let Some(text) = departs {
-                Talk::warn(&format!("scheduler_config.json: {text}"));
+                Printer::warn(&format!("scheduler_config.json: {text}"));
             }
             (sampler, Some(spacing))
         }
@@ -58,18 +58,18 @@ pub(crate) fn asked(
     })
 }
 
-/// A picture that was made.
+/// An image that was made.
 pub(crate) struct Made<'a> {
     pub(crate) seed: u64,
     /// `[…, H, W]`
     pub(crate) size: Vec<i64>,
-    /// The picture it began at.
+    /// The image it began at.
     pub(crate) init: Option<&'a InitImage>,
     /// The seed its noise was turned to, and how far.
     pub(crate) variation: Option<(u64, f64)>,
 }
 
-/// How a picture was made, in the form the common web UIs read.
+/// How an image was made, in the form the common web UIs read.
 pub(crate) fn parameters(made: &Made, sampling: &Sampling, args: &GenerateArgs, named: &ModelArgs) -> String {
     let guidance = &sampling.guidance;
     let [height, width] = [made.size[made.size.len() - 2], made.size[made.size.len() - 1]];

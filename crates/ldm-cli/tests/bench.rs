@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 
-mod desk;
+mod sandbox;
 
 use std::path::Path;
 
-use desk::Desk;
+use sandbox::Sandbox;
 use ldm_autoencoder::build;
 use ldm_core::Conditioning;
-use ldm_core::nn::unfilled;
+use ldm_core::nn::skip_init;
 use ldm_libtorch::{channels_last, count_operations, to_channels_last};
 use ldm_pipelines::{ModelConfig, ModelFile};
 use ldm_unet::UNet;
@@ -59,12 +59,12 @@ model:
     cond_stage_config: __is_unconditional__
 ";
 
-fn desk() -> Desk {
-    Desk::new(&[("first.yaml", FIRST_STAGE), ("diffusion.yaml", DIFFUSION), ("pixels.yaml", PIXELS)])
+fn sandbox() -> Sandbox {
+    Sandbox::new(&[("first.yaml", FIRST_STAGE), ("diffusion.yaml", DIFFUSION), ("pixels.yaml", PIXELS)])
 }
 
-fn bench(desk: &Desk, words: &[&str]) -> Value {
-    let said = desk.done(&[&["bench", "--json", "--repeats", "2", "--device", "cpu"], words].concat());
+fn bench(sandbox: &Sandbox, words: &[&str]) -> Value {
+    let said = sandbox.done(&[&["bench", "--json", "--repeats", "2", "--device", "cpu"], words].concat());
     serde_json::from_str(&said).unwrap()
 }
 
@@ -110,8 +110,8 @@ fn check(document: &Value) {
 
 #[test]
 fn a_config_is_timed_stage_by_stage() {
-    let desk = desk();
-    let all = bench(&desk, &["--config", "diffusion.yaml", "--steps", "4"]);
+    let sandbox = sandbox();
+    let all = bench(&sandbox, &["--config", "diffusion.yaml", "--steps", "4"]);
     check(&all);
     assert_eq!(stages(&all), ["encode", "decode", "unet", "sample"]);
     assert_eq!(
@@ -122,33 +122,33 @@ fn a_config_is_timed_stage_by_stage() {
     assert_eq!(stage(2)["shape"], serde_json::json!([1, 4, 8, 8]));
     assert_eq!((&stage(0)["steps_per_second"], stage(3)["shape"][3].as_i64()), (&Value::Null, Some(16)));
     let steps = number(stage(3), "steps_per_second") / number(stage(3), "images_per_second");
-    assert!((steps - 4.).abs() < 1e-9, "{steps} steps a picture");
+    assert!((steps - 4.).abs() < 1e-9, "{steps} steps an image");
     // Four forward passes and a decoding; keys and values of the context are made once for all four.
     let (unet, decode) = (number(stage(2), "flop"), number(stage(1), "flop"));
     let sample = number(stage(3), "flop");
     assert!(sample > 3.9 * unet + decode && sample <= 4. * unet + decode, "{sample} {unet} {decode}");
 
-    let two = bench(&desk, &["unet", "--config", "diffusion.yaml", "--batch-size", "2"]);
+    let two = bench(&sandbox, &["unet", "--config", "diffusion.yaml", "--batch-size", "2"]);
     check(&two);
     assert_eq!((stages(&two), number(&two["stages"][0], "flop")), (vec!["unet"], 2. * unet));
     let wide = ["autoencoder", "--config", "diffusion.yaml", "--height", "16", "--width", "32"];
-    let wide = bench(&desk, &wide);
+    let wide = bench(&sandbox, &wide);
     check(&wide);
     assert_eq!(wide["stages"][1]["shape"], serde_json::json!([1, 4, 8, 16]));
-    let half = bench(&desk, &["unet", "--config", "diffusion.yaml", "--dtype", "bf16"]);
+    let half = bench(&sandbox, &["unet", "--config", "diffusion.yaml", "--dtype", "bf16"]);
     assert_eq!(number(&half["stages"][0], "weight_bytes"), 2. * number(&half["stages"][0], "parameters"));
     assert_eq!(number(&half["stages"][0], "flop"), unet);
-    let alone = bench(&desk, &["--config", "first.yaml"]);
+    let alone = bench(&sandbox, &["--config", "first.yaml"]);
     assert_eq!(number(&alone["stages"][1], "flop"), decode);
     assert_eq!(stages(&alone), ["encode", "decode"]);
-    assert_eq!(stages(&bench(&desk, &["--config", "pixels.yaml", "--steps", "2"])), ["unet", "sample"]);
+    assert_eq!(stages(&bench(&sandbox, &["--config", "pixels.yaml", "--steps", "2"])), ["unet", "sample"]);
 }
 
 #[test]
 fn a_step_of_training_is_timed() {
-    let desk = desk();
-    let forward = bench(&desk, &["unet", "--config", "diffusion.yaml"]);
-    let train = bench(&desk, &["train", "--config", "diffusion.yaml"]);
+    let sandbox = sandbox();
+    let forward = bench(&sandbox, &["unet", "--config", "diffusion.yaml"]);
+    let train = bench(&sandbox, &["train", "--config", "diffusion.yaml"]);
     check(&train);
     // Forward and both halves of the backward pass, and the frozen first stage's forward.
     assert!(number(&train["stages"][0], "flop") > 2.9 * number(&forward["stages"][0], "flop"), "{train}");
@@ -161,16 +161,16 @@ fn a_step_of_training_is_timed() {
     for part in ["convolution_backward", "_fused_adamw_", "_foreach_lerp_"] {
         assert!(names.contains(&part), "{part} in {names:?}");
     }
-    let first = bench(&desk, &["train", "--config", "first.yaml", "--batch-size", "2"]);
+    let first = bench(&sandbox, &["train", "--config", "first.yaml", "--batch-size", "2"]);
     check(&first);
     assert_eq!(first["stages"][0]["shape"], serde_json::json!([2, 3, 16, 16]));
 }
 
 #[test]
 fn a_person_reads_a_table() {
-    let desk = desk();
+    let sandbox = sandbox();
     let words = ["bench", "autoencoder", "--config", "first.yaml", "--repeats", "1", "--operations"];
-    let (table, progress) = desk.said(&words);
+    let (table, progress) = sandbox.said(&words);
     let lines: Vec<&str> = table.lines().collect();
     assert!(lines[0].starts_with("first.yaml: ") && lines[0].contains("GFLOP/s, copy "), "{table}");
     assert!(lines[1].starts_with("stage ") && lines[2].starts_with("encode  1x3x16x16 "), "{table}");
@@ -180,9 +180,9 @@ fn a_person_reads_a_table() {
 
 #[test]
 fn what_cannot_be_timed_is_refused() {
-    let desk = desk();
+    let sandbox = sandbox();
     let fails = |words: &[&str], code: i32, expected: &str| {
-        desk.fails(&[&["bench"], words].concat(), code, expected);
+        sandbox.fails(&[&["bench"], words].concat(), code, expected);
     };
     let no_unet = "error: first.yaml: a first stage alone, which has no U-Net: expected autoencoder or train";
     fails(&["unet", "--config", "first.yaml"], 1, no_unet);
@@ -234,7 +234,7 @@ fn networks_count_as_torch_counts_diffusers() {
     ] {
         let ModelConfig::LatentDiffusion(config) = config(file) else { panic!("{file}") };
         let vs = VarStore::new(Device::Cpu);
-        let unet = unfilled(|| UNet::new(&vs.root(), config.unet())).unwrap();
+        let unet = skip_init(|| UNet::new(&vs.root(), config.unet())).unwrap();
         channels_last(&vs);
         let cond = Conditioning { context: Some(zeros(&context)), ..Conditioning::default() };
         let (x, t) = (zeros(&[1, config.channels, 64, 64]), Tensor::from_slice(&[500_i64]));
@@ -242,7 +242,7 @@ fn networks_count_as_torch_counts_diffusers() {
     }
     let vs = VarStore::new(Device::Cpu);
     let first_stage = config("autoencoder/kl-f8.yaml").first_stage().unwrap();
-    let model = unfilled(|| build(&vs.root(), &first_stage)).unwrap();
+    let model = skip_init(|| build(&vs.root(), &first_stage)).unwrap();
     channels_last(&vs);
     let z = to_channels_last(&zeros(&[1, 4, 32, 32]));
     let counted = flop(|| model.decode(&z));

@@ -1,10 +1,10 @@
-//! A classifier as a person meets it: trained on a diffusion model's noisy latents, it leads that model's pictures.
+//! A classifier as a person meets it: trained on a diffusion model's noisy latents, it leads that model's images.
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 
-mod desk;
+mod sandbox;
 
-use desk::Desk;
+use sandbox::Sandbox;
 use ldm_core::weights::Checkpoint;
 use serde_json::Value;
 
@@ -53,14 +53,14 @@ train: {steps: 30, learning_rate: 1.0e-3, log_every: 10, ema: null, validate_ima
 
 const SCENES: &str = "{target: scenes, params: {size: 16, objects: [1, 1], count: 64}}";
 
-/// The first picture's.
-fn latents(desk: &Desk, name: &str) -> Vec<f32> {
-    let latents = Checkpoint::open(desk.path(name)).unwrap().tensor("latents").unwrap();
+/// The first image's.
+fn latents(sandbox: &Sandbox, name: &str) -> Vec<f32> {
+    let latents = Checkpoint::open(sandbox.path(name)).unwrap().tensor("latents").unwrap();
     Vec::try_from(latents.get(0).view(-1)).unwrap()
 }
 
 #[test]
-fn from_a_diffusion_model_to_pictures_of_a_class() {
+fn from_a_diffusion_model_to_images_of_a_class() {
     let config = |text: &str| text.replace("SCENES", SCENES);
     let diffusion = |condition: &str, more: &str, last: &str| {
         config(DIFFUSION).replace("CONDITION", condition).replace("MORE", more).replace("LAST", last)
@@ -68,7 +68,7 @@ fn from_a_diffusion_model_to_pictures_of_a_class() {
     let nothing = ["__is_unconditional__", "use_scale_shift_norm: true"];
     let classes = ["{target: class, params: {embed_dim: 16, n_classes: 11, null_class: 10}}"];
     let told = "use_spatial_transformer: true, context_dim: 16";
-    let desk = Desk::new(&[
+    let sandbox = Sandbox::new(&[
         ("first.yaml", &config(FIRST_STAGE)),
         ("plain.yaml", &diffusion(nothing[0], nothing[1], "0.02")),
         ("told.yaml", &diffusion(classes[0], told, "0.02")),
@@ -76,20 +76,20 @@ fn from_a_diffusion_model_to_pictures_of_a_class() {
         ("classifier.yaml", &config(CLASSIFIER)),
     ]);
     for name in ["first", "plain", "told", "noisier", "classifier"] {
-        desk.said(&["train", &format!("{name}.yaml"), "--run", name]);
+        sandbox.said(&["train", &format!("{name}.yaml"), "--run", name]);
     }
-    let log = std::fs::read_to_string(desk.path("classifier/metrics.jsonl")).unwrap();
+    let log = std::fs::read_to_string(sandbox.path("classifier/metrics.jsonl")).unwrap();
     assert!(log.contains("\"acc@1\"") && log.contains("\"val/acc@5\""), "{log}");
-    let (about, _) = desk.said(&["inspect", "classifier"]);
+    let (about, _) = sandbox.said(&["inspect", "classifier"]);
     assert!(about.contains("classifier of noisy latents, 10 classes, 4 latent channels"), "{about}");
     assert!(about.contains("every name and shape, both ways"), "{about}");
 
     // It needs none of what it was trained on but the model it leads.
-    std::fs::rename(desk.path("first"), desk.path("elsewhere")).unwrap();
+    std::fs::rename(sandbox.path("first"), sandbox.path("elsewhere")).unwrap();
     let draw = |out: &str, model: &str, extra: &[&str]| {
         let save = format!("{out}.safetensors");
         let head = ["sample", "--model", model, "--steps", "3", "--out", out, "--save-latents", &save];
-        desk.said(&[&head[..], extra].concat())
+        sandbox.said(&[&head[..], extra].concat())
     };
     let lead = ["--classifier", "classifier", "--class", "star"];
     draw("free", "plain", &[]);
@@ -99,13 +99,13 @@ fn from_a_diffusion_model_to_pictures_of_a_class() {
     let line: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
     assert_eq!((line["class"].as_str(), line["classifier"].as_str()), (Some("star"), Some("classifier")));
     assert_eq!(line["classifier_scale"].as_f64(), Some(300.));
-    let (text, _) = desk.said(&["inspect", "led/00000.png"]);
+    let (text, _) = sandbox.said(&["inspect", "led/00000.png"]);
     assert!(
         text.contains("class: star\nSteps: 3, ")
             && text.contains(", Classifier: classifier, Classifier scale: 300")
     );
     let far = |one: &str, other: &str| {
-        let (one, other) = (latents(&desk, one), latents(&desk, other));
+        let (one, other) = (latents(&sandbox, one), latents(&sandbox, other));
         one.iter().zip(&other).map(|(one, other)| (one - other).abs()).fold(0_f32, f32::max)
     };
     assert!(far("free.safetensors", "led.safetensors") > 1e-3, "the classifier leads");
@@ -117,46 +117,46 @@ fn from_a_diffusion_model_to_pictures_of_a_class() {
     // Beside classifier-free guidance, of a model that is told the class too.
     let both = [&lead[..], &["--guidance-scale", "2"]].concat();
     draw("both", "told", &both);
-    let (text, _) = desk.said(&["inspect", "both/00000.png"]);
+    let (text, _) = sandbox.said(&["inspect", "both/00000.png"]);
     assert!(text.contains("CFG scale: 2") && text.contains("Classifier scale: 1"), "{text}");
 
     let sample =
         |model: &'static str, extra: &[&'static str]| [&["sample", "--model", model][..], extra].concat();
     let by =
         |model, extra: &[&'static str]| sample(model, &[&["--classifier", "classifier"][..], extra].concat());
-    desk.fails(&by("plain", &[]), 1, "--classifier: give --class, which it is to lead to");
-    desk.fails(
+    sandbox.fails(&by("plain", &[]), 1, "--classifier: give --class, which it is to lead to");
+    sandbox.fails(
         &sample("plain", &["--class", "1", "--classifier-scale", "2"]),
         1,
         "--classifier-scale: give --classifier",
     );
-    desk.fails(
+    sandbox.fails(
         &by("plain", &["--class", "1", "--classifier-scale", "nan"]),
         1,
         "expected a number, got: NaN",
     );
-    desk.fails(&by("plain", &["--class", "cat"]), 1, "unknown class, expected 0 to 9, or one of");
-    desk.fails(&by("told", &["--class", "10"]), 1, "the classifier knows the classes 0 to 9, got: 10");
-    desk.fails(
+    sandbox.fails(&by("plain", &["--class", "cat"]), 1, "unknown class, expected 0 to 9, or one of");
+    sandbox.fails(&by("told", &["--class", "10"]), 1, "the classifier knows the classes 0 to 9, got: 10");
+    sandbox.fails(
         &by("noisier", &["--class", "1"]),
         1,
         "classifies latents of another noise schedule than the model's",
     );
-    desk.fails(
+    sandbox.fails(
         &by("plain", &["--class", "1", "--height", "32", "--width", "32"]),
         1,
         "takes latents of 8x8, got 16x16",
     );
-    desk.fails(
+    sandbox.fails(
         &sample("plain", &["--class", "1", "--classifier", "told"]),
         1,
         "no classifier of noisy latents, but another model",
     );
-    desk.fails(&sample("plain", &["--class", "1"]), 1, "--class: this model is unconditional");
-    desk.fails(
+    sandbox.fails(&sample("plain", &["--class", "1"]), 1, "--class: this model is unconditional");
+    sandbox.fails(
         &sample("classifier", &[]),
         1,
         "a classifier of noisy latents, which guides a diffusion model",
     );
-    desk.fails(&["convert", "classifier", "c.ckpt", "--to", "compvis"], 1, "there is nothing to convert");
+    sandbox.fails(&["convert", "classifier", "c.ckpt", "--to", "compvis"], 1, "there is nothing to convert");
 }

@@ -2,13 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 
-mod desk;
+mod sandbox;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use desk::{Desk, listing, text};
+use sandbox::{Sandbox, listing, text};
 
 const FIRST_STAGE: &str = "
 model:
@@ -55,20 +55,20 @@ train: {steps: 4, learning_rate: 1.0e-3, log_every: 2, checkpoint_every: 4, samp
 ";
 
 /// A folder to work in, with the configs and, when asked, the two trained runs `first` and `second`.
-fn desk() -> Desk {
-    Desk::new(&[("first.yaml", FIRST_STAGE), ("second.yaml", DIFFUSION)])
+fn sandbox() -> Sandbox {
+    Sandbox::new(&[("first.yaml", FIRST_STAGE), ("second.yaml", DIFFUSION)])
 }
 
-fn trained() -> Desk {
-    let desk = desk();
-    desk.done(&["train", "first.yaml", "--run", "first"]);
-    desk.done(&["train", "second.yaml", "--run", "second"]);
-    desk
+fn trained() -> Sandbox {
+    let sandbox = sandbox();
+    sandbox.done(&["train", "first.yaml", "--run", "first"]);
+    sandbox.done(&["train", "second.yaml", "--run", "second"]);
+    sandbox
 }
 
 #[test]
 fn every_command_has_help_with_an_example() {
-    let desk = desk();
+    let sandbox = sandbox();
     for command in [
         "doctor",
         "demo",
@@ -84,70 +84,70 @@ fn every_command_has_help_with_an_example() {
         "layout2img",
         "semantic2img",
     ] {
-        assert!(desk.done(&[command, "--help"]).contains("Example"), "{command}");
+        assert!(sandbox.done(&[command, "--help"]).contains("Example"), "{command}");
     }
     for command in ["info", "preview"] {
-        assert!(desk.done(&["data", command, "--help"]).contains("Example"), "{command}");
+        assert!(sandbox.done(&["data", command, "--help"]).contains("Example"), "{command}");
     }
-    assert_eq!(desk.done(&["--version"]), "ldm 0.1.0 (tch 0.24.0, libtorch 2.11.0)\n");
-    assert!(desk.done(&["doctor", "--device", "cpu"]).contains("works"));
+    assert_eq!(sandbox.done(&["--version"]), "ldm 0.1.0 (tch 0.24.0, libtorch 2.11.0)\n");
+    assert!(sandbox.done(&["doctor", "--device", "cpu"]).contains("works"));
 }
 
 #[test]
 fn wrong_usage_exits_with_2() {
-    let desk = desk();
-    desk.fails(&["tarin"], 2, "unrecognized subcommand 'tarin'");
-    desk.fails(&["sample"], 2, "--model");
-    desk.fails(&["train"], 2, "CONFIG");
-    desk.fails(
+    let sandbox = sandbox();
+    sandbox.fails(&["tarin"], 2, "unrecognized subcommand 'tarin'");
+    sandbox.fails(&["sample"], 2, "--model");
+    sandbox.fails(&["train"], 2, "CONFIG");
+    sandbox.fails(
         &["sample", "--model", "x", "--sampler", "eulr"],
         2,
         "possible values: ddpm, ddim, plms, euler, euler_a",
     );
-    desk.fails(&["train", "first.yaml", "--resume", "first"], 2, "cannot be used with");
+    sandbox.fails(&["train", "first.yaml", "--resume", "first"], 2, "cannot be used with");
 }
 
 #[test]
 fn what_cannot_be_is_one_sentence_and_exit_1() {
-    let desk = desk();
-    let write = |name: &str, text: &str| std::fs::write(desk.path(name), text).unwrap();
+    let sandbox = sandbox();
+    let write = |name: &str, text: &str| std::fs::write(sandbox.path(name), text).unwrap();
     write("typo.yaml", &FIRST_STAGE.replace("num_res_blocks", "num_res_blockz"));
     write("odd.yaml", &FIRST_STAGE.replace("ch: 32", "ch: 48"));
-    write("bad.jpg", "not a picture");
+    write("bad.jpg", "not an image");
     write("lfs.ckpt", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n");
-    std::fs::create_dir(desk.path("empty")).unwrap();
+    std::fs::create_dir(sandbox.path("empty")).unwrap();
     let train = |config: &'static str| vec!["train", config, "--run", "new"];
-    desk.fails(&train("nowhere.yaml"), 1, "nowhere.yaml");
-    desk.fails(&train("typo.yaml"), 1, "unknown field `num_res_blockz`, expected one of");
-    desk.fails(&train("typo.yaml"), 1, "at line");
-    desk.fails(&train("odd.yaml"), 1, "48");
-    desk.fails(&["train", "first.yaml", "train.stepz=3", "--run", "new"], 1, "unknown field `stepz`");
-    desk.fails(&["train", "first.yaml", "--run", "empty/../first.yaml"], 1, "first.yaml");
+    sandbox.fails(&train("nowhere.yaml"), 1, "nowhere.yaml");
+    sandbox.fails(&train("typo.yaml"), 1, "unknown field `num_res_blockz`, expected one of");
+    sandbox.fails(&train("typo.yaml"), 1, "at line");
+    sandbox.fails(&train("odd.yaml"), 1, "48");
+    sandbox.fails(&["train", "first.yaml", "train.stepz=3", "--run", "new"], 1, "unknown field `stepz`");
+    sandbox.fails(&["train", "first.yaml", "--run", "empty/../first.yaml"], 1, "first.yaml");
     let empty =
         ["train", "first.yaml", "data.params.train={target: images, params: {path: empty}}", "--run", "new"];
-    desk.fails(&empty, 1, "empty");
-    desk.fails(&["data", "info", "empty"], 1, "empty");
-    desk.fails(&["data", "info", "nowhere.tar"], 1, "nowhere.tar");
+    sandbox.fails(&empty, 1, "empty");
+    sandbox.fails(&["data", "info", "empty"], 1, "empty");
+    sandbox.fails(&["data", "info", "nowhere.tar"], 1, "nowhere.tar");
     if ldm_libtorch::cuda_device_count() == 0 {
         let cuda = ["train", "first.yaml", "--run", "new", "--device", "cuda"];
-        desk.fails(&cuda, 1, "no CUDA device works here");
+        sandbox.fails(&cuda, 1, "no CUDA device works here");
     }
-    desk.fails(
+    sandbox.fails(
         &["train", "first.yaml", "--run", "new", "--device", "gpu"],
         1,
         "expected auto, cpu, cuda or cuda:N",
     );
-    desk.fails(&["train", "--resume", "empty"], 1, "not a run directory");
-    desk.fails(&["sample", "--model", "nowhere"], 1, "nowhere");
-    desk.fails(&["sample", "--model", "empty"], 1, "no model here");
-    desk.fails(&["sample", "--model", "lfs.ckpt", "--config", "second.yaml"], 1, "git-lfs");
-    desk.fails(&["inspect", "lfs.ckpt"], 1, "git-lfs");
-    desk.fails(&["inspect", "bad.jpg"], 1, "bad.jpg");
+    sandbox.fails(&["train", "--resume", "empty"], 1, "not a run directory");
+    sandbox.fails(&["sample", "--model", "nowhere"], 1, "nowhere");
+    sandbox.fails(&["sample", "--model", "empty"], 1, "no model here");
+    sandbox.fails(&["sample", "--model", "lfs.ckpt", "--config", "second.yaml"], 1, "git-lfs");
+    sandbox.fails(&["inspect", "lfs.ckpt"], 1, "git-lfs");
+    sandbox.fails(&["inspect", "bad.jpg"], 1, "bad.jpg");
 }
 
 #[test]
-fn the_whole_way_from_training_to_pictures() {
-    let desk = trained();
+fn the_whole_way_from_training_to_images() {
+    let sandbox = trained();
     for file in [
         "config.yaml",
         "environment.json",
@@ -161,41 +161,41 @@ fn the_whole_way_from_training_to_pictures() {
         "model/config.yaml",
         "model/model.safetensors",
     ] {
-        assert!(desk.path("first").join(file).is_file(), "{file}");
+        assert!(sandbox.path("first").join(file).is_file(), "{file}");
     }
-    assert!(desk.done(&["inspect", "first"]).contains("KL first stage, f = 2, 4 latent channels"));
+    assert!(sandbox.done(&["inspect", "first"]).contains("KL first stage, f = 2, 4 latent channels"));
     let inspected: serde_json::Value =
-        serde_json::from_str(&desk.done(&["inspect", "second", "--json"])).unwrap();
+        serde_json::from_str(&sandbox.done(&["inspect", "second", "--json"])).unwrap();
     assert_eq!(inspected["fits"], true);
     assert!(inspected["parts"]["model.diffusion_model"].as_u64().unwrap() > 1000);
 
     // Sampling: image 2 is the same alone and in a batch.
     let sample = |out: &str, extra: &[&str]| {
         let steps: &[&str] = if extra.contains(&"--steps") { &[] } else { &["--steps", "3"] };
-        desk.done(&[&["sample", "--model", "second", "--out", out][..], steps, extra].concat())
+        sandbox.done(&[&["sample", "--model", "second", "--out", out][..], steps, extra].concat())
     };
     let lines =
         sample("a", &["-n", "3", "--class", "circle,2", "--seed", "5", "--guidance-scale", "2", "--json"]);
     let last: serde_json::Value = serde_json::from_str(lines.lines().last().unwrap()).unwrap();
     assert_eq!((last["seed"].as_u64(), last["class"].as_str()), (Some(7), Some("circle")));
     sample("b", &["-n", "1", "--class", "circle", "--seed", "7", "--guidance-scale", "2"]);
-    let pixels = |path: &str| ldm_core::image::read(desk.path(path)).unwrap();
+    let pixels = |path: &str| ldm_core::image::read(sandbox.path(path)).unwrap();
     let difference = |a: &str, b: &str| {
         let (a, b) = (pixels(a), pixels(b));
         a.as_raw().iter().zip(b.as_raw()).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
     };
-    assert!(difference("a/00002.png", "b/00000.png") <= 1, "the batch has a part in a picture");
+    assert!(difference("a/00002.png", "b/00000.png") <= 1, "the batch has a part in an image");
     assert!(difference("a/00000.png", "a/00001.png") > 1);
     assert!(
-        desk.done(&["inspect", "a/00002.png"])
+        sandbox.done(&["inspect", "a/00002.png"])
             .contains("class: circle\nSteps: 3, Sampler: ddim, CFG scale: 2, Seed: 7, Size: 16x16")
     );
-    assert!(desk.path("a/grid.png").is_file());
+    assert!(sandbox.path("a/grid.png").is_file());
 
     // Given noise, saved latents, and the way back through the first stage.
     let noise = tch::Tensor::ones([2, 4, 8, 8], (tch::Kind::Float, tch::Device::Cpu));
     ldm_core::weights::save(
-        desk.path("noise.safetensors"),
+        sandbox.path("noise.safetensors"),
         &[("noise".into(), noise)],
         &std::collections::BTreeMap::new(),
     )
@@ -225,13 +225,13 @@ fn the_whole_way_from_training_to_pictures() {
     by("e4", &["--sampler", "euler", "--spacing", "900,500,100", "--seed", "3"]);
     assert!(difference("e1/00000.png", "e4/00000.png") > 0);
     assert_eq!(difference("e3/00000.png", "e4/00000.png"), 0, "without noise it is Euler");
-    let text = desk.done(&["inspect", "e3/00000.png"]);
+    let text = sandbox.done(&["inspect", "e3/00000.png"]);
     assert!(
         text.contains("Steps: 3, Sampler: euler_a") && text.contains("Eta: 0, Spacing: 900,500,100"),
         "{text}"
     );
     let fails = |words: &[&str], message| {
-        desk.fails(
+        sandbox.fails(
             &[&["sample", "--model", "second", "--class", "1", "--out", "x"], words].concat(),
             1,
             message,
@@ -244,14 +244,14 @@ fn the_whole_way_from_training_to_pictures() {
     fails(&["--sampler", "dpmpp_2m", "--spacing", "quad"], "needs a level with less noise at each step");
     fails(&["--sampler", "lcm", "--steps", "51"], "expected 1 to 50 steps, got 51");
 
-    // A picture that is there is not overwritten.
+    // An image that is there is not overwritten.
     let again = ["sample", "--model", "second", "--class", "1", "--steps", "2", "--out", "d"];
-    desk.fails(&again, 1, "exists, and is not overwritten without --force");
-    desk.done(&[&again[..], &["--force"]].concat());
+    sandbox.fails(&again, 1, "exists, and is not overwritten without --force");
+    sandbox.done(&[&again[..], &["--force"]].concat());
 
     // The first stage alone.
-    desk.done(&["encode", "a/00000.png", "a/00001.png", "--model", "first", "--out", "z.safetensors"]);
-    desk.done(&[
+    sandbox.done(&["encode", "a/00000.png", "a/00001.png", "--model", "first", "--out", "z.safetensors"]);
+    sandbox.done(&[
         "decode",
         "z.safetensors",
         "--model",
@@ -261,52 +261,52 @@ fn the_whole_way_from_training_to_pictures() {
         "--save-pixels",
         "p.safetensors",
     ]);
-    let said = desk.done(&["reconstruct", "a/00000.png", "--model", "first", "--out", "rec"]);
+    let said = sandbox.done(&["reconstruct", "a/00000.png", "--model", "first", "--out", "rec"]);
     assert!(said.contains("dB"), "{said}");
     assert_eq!(difference("decoded/00000.png", "rec/00000.png"), 0, "decode of encode is reconstruct");
 
-    desk.fails(&["sample", "--model", "second"], 1, "conditioned on a class: give --class, one of");
-    desk.fails(&["sample", "--model", "second", "--class", "pentagon"], 1, "unknown class");
-    desk.fails(&["sample", "--model", "second", "--class", "11"], 1, "unknown class");
-    desk.fails(&["sample", "--model", "second", "--class", "1", "--steps", "2000", "--out", "x"], 1, "steps");
-    desk.fails(
+    sandbox.fails(&["sample", "--model", "second"], 1, "conditioned on a class: give --class, one of");
+    sandbox.fails(&["sample", "--model", "second", "--class", "pentagon"], 1, "unknown class");
+    sandbox.fails(&["sample", "--model", "second", "--class", "11"], 1, "unknown class");
+    sandbox.fails(&["sample", "--model", "second", "--class", "1", "--steps", "2000", "--out", "x"], 1, "steps");
+    sandbox.fails(
         &["sample", "--model", "second", "--class", "1", "--height", "17", "--width", "16"],
         1,
         "multiples of 4 (nearest: 16 and 20), got: 17",
     );
-    desk.fails(&["sample", "--model", "first"], 1, "a first stage alone");
-    desk.fails(
+    sandbox.fails(&["sample", "--model", "first"], 1, "a first stage alone");
+    sandbox.fails(
         &["encode", "a/grid.png", "--model", "first", "--out", "y.safetensors", "--center-crop", "15"],
         1,
         "multiples of 2",
     );
-    desk.fails(&["decode", "noise.safetensors", "--model", "first", "--out", "x"], 1, "latents");
-    desk.fails(&["train", "first.yaml", "--run", "first"], 1, "this run exists");
+    sandbox.fails(&["decode", "noise.safetensors", "--model", "first", "--out", "x"], 1, "latents");
+    sandbox.fails(&["train", "first.yaml", "--run", "first"], 1, "this run exists");
 
-    // Damaged and foreign weights.
-    let weights = desk.path("second/model/model.safetensors");
+    // Damaged and unsupported_kind weights.
+    let weights = sandbox.path("second/model/model.safetensors");
     let bytes = std::fs::read(&weights).unwrap();
-    std::fs::write(desk.path("cut.safetensors"), &bytes[..bytes.len() / 2]).unwrap();
-    desk.fails(
+    std::fs::write(sandbox.path("cut.safetensors"), &bytes[..bytes.len() / 2]).unwrap();
+    sandbox.fails(
         &["sample", "--model", "cut.safetensors", "--config", "second.yaml", "--class", "1"],
         1,
         "cut.safetensors",
     );
     let swapped =
         ["sample", "--model", "first/model/model.safetensors", "--config", "second.yaml", "--class", "1"];
-    desk.fails(&swapped, 1, "missing: ");
-    desk.fails(&swapped, 1, "unexpected: ");
+    sandbox.fails(&swapped, 1, "missing: ");
+    sandbox.fails(&swapped, 1, "unexpected: ");
 }
 
 #[test]
-fn an_unreadable_picture_is_named_and_left_out_or_refused() {
-    let desk = desk();
-    std::fs::create_dir_all(desk.path("set/a")).unwrap();
-    let picture = tch::Tensor::zeros([3, 16, 16], (tch::Kind::Float, tch::Device::Cpu));
+fn an_unreadable_image_is_named_and_left_out_or_refused() {
+    let sandbox = sandbox();
+    std::fs::create_dir_all(sandbox.path("set/a")).unwrap();
+    let image = tch::Tensor::zeros([3, 16, 16], (tch::Kind::Float, tch::Device::Cpu));
     for index in 0..9 {
-        ldm_core::image::write_png(desk.path(&format!("set/a/{index}.png")), &picture, &[]).unwrap();
+        ldm_core::image::write_png(sandbox.path(&format!("set/a/{index}.png")), &image, &[]).unwrap();
     }
-    std::fs::write(desk.path("set/a/broken.png"), "not a picture").unwrap();
+    std::fs::write(sandbox.path("set/a/broken.png"), "not an image").unwrap();
     let train = [
         "train",
         "first.yaml",
@@ -314,23 +314,23 @@ fn an_unreadable_picture_is_named_and_left_out_or_refused() {
         "train.steps=6",
         "--run",
     ];
-    let output = desk.run(&[&train[..], &["kept"]].concat());
+    let output = sandbox.run(&[&train[..], &["kept"]].concat());
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("broken.png"), "{}", text(&output.stderr));
-    let output = desk.run(&[&train[..], &["refused", "--strict"]].concat());
+    let output = sandbox.run(&[&train[..], &["refused", "--strict"]].concat());
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("broken.png"), "{}", text(&output.stderr));
-    assert!(desk.done(&["data", "info", "set"]).contains("broken.png"));
-    desk.done(&["data", "preview", "set", "--out", "sheet.png"]);
-    desk.fails(&["data", "info", "set", "--strict"], 1, "1 of 10 pictures cannot be read");
+    assert!(sandbox.done(&["data", "info", "set"]).contains("broken.png"));
+    sandbox.done(&["data", "preview", "set", "--out", "sheet.png"]);
+    sandbox.fails(&["data", "info", "set", "--strict"], 1, "1 of 10 images cannot be read");
 }
 
 /// Killed without warning, and asked to stop: both go on to the bits of a run that was left alone.
 #[test]
 fn a_killed_run_and_a_stopped_run_end_as_if_nothing_had_happened() {
-    let desk = desk();
+    let sandbox = sandbox();
     let long = |run: &str| {
-        desk.command(&["train", "first.yaml", "train.steps=40", "--run", run])
+        sandbox.command(&["train", "first.yaml", "train.steps=40", "--run", run])
             .stderr(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -339,7 +339,7 @@ fn a_killed_run_and_a_stopped_run_end_as_if_nothing_had_happened() {
     assert!(long("whole").wait().unwrap().success());
     for (run, signal) in [("killed", "KILL"), ("stopped", "INT"), ("ended", "TERM")] {
         let mut child = long(run);
-        wait_for(&desk.path(run).join("checkpoints/step-0000008/state.json"), &mut child);
+        wait_for(&sandbox.path(run).join("checkpoints/step-0000008/state.json"), &mut child);
         let asked = Instant::now();
         assert!(
             Command::new("kill")
@@ -355,10 +355,10 @@ fn a_killed_run_and_a_stopped_run_end_as_if_nothing_had_happened() {
             _ => assert_eq!(status.code(), None),
         }
         assert!(asked.elapsed() < Duration::from_secs(20), "{signal} took {:?}", asked.elapsed());
-        desk.done(&["train", "--resume", run]);
+        sandbox.done(&["train", "--resume", run]);
         for name in ["model", "ema", "optimizer"] {
             let read = |run: &str| {
-                std::fs::read(desk.path(run).join(format!("checkpoints/step-0000040/{name}.safetensors")))
+                std::fs::read(sandbox.path(run).join(format!("checkpoints/step-0000040/{name}.safetensors")))
                     .unwrap()
             };
             assert!(read("whole") == read(run), "{name} differs after SIG{signal}");
@@ -378,12 +378,12 @@ fn wait_for(path: &Path, child: &mut std::process::Child) {
 /// A full disk while a checkpoint is written: one sentence, and the last good checkpoint stays and resumes.
 #[test]
 fn a_full_disk_keeps_the_last_good_checkpoint() {
-    let desk = desk();
-    let disk = desk.path("disk");
+    let sandbox = sandbox();
+    let disk = sandbox.path("disk");
     std::fs::create_dir(&disk).unwrap();
     // One checkpoint of this model fits, with its model folder; two do not.
-    desk.done(&["train", "first.yaml", "train.steps=4", "--run", "probe"]);
-    let size: u64 = listing(&desk.path("probe"))
+    sandbox.done(&["train", "first.yaml", "train.steps=4", "--run", "probe"]);
+    let size: u64 = listing(&sandbox.path("probe"))
         .iter()
         .filter(|path| path.is_file())
         .map(|path| path.metadata().unwrap().len())
@@ -397,9 +397,9 @@ fn a_full_disk_keeps_the_last_good_checkpoint() {
         eprintln!("skipped: this user cannot mount a tmpfs");
         return;
     }
-    let output = desk.run(&["train", "first.yaml", "train.steps=8", "--run", "disk/run"]);
+    let output = sandbox.run(&["train", "first.yaml", "train.steps=8", "--run", "disk/run"]);
     let after = listing(&disk);
-    let resumed = desk.run(&["inspect", "disk/run"]);
+    let resumed = sandbox.run(&["inspect", "disk/run"]);
     assert!(Command::new("umount").arg(&disk).status().unwrap().success());
     assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("No space left on device"), "{}", text(&output.stderr));

@@ -2,13 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 
-mod desk;
+mod sandbox;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use desk::{Desk, listing, text};
+use sandbox::{Sandbox, listing, text};
 use ldm_core::config;
 use ldm_pipelines::{ModelConfig, ModelFile};
 use ldm_unet::Plan;
@@ -58,12 +58,12 @@ diffusion:
   train: {learning_rate: 1.0e-3, log_every: 1, samples: {count: 0}}
 ";
 
-fn desk() -> Desk {
-    Desk::new(&[("f.yaml", STUDY)])
+fn sandbox() -> Sandbox {
+    Sandbox::new(&[("f.yaml", STUDY)])
 }
 
-fn results(desk: &Desk, study: &str) -> Value {
-    serde_json::from_slice(&std::fs::read(desk.path(&format!("{study}/results.json"))).unwrap()).unwrap()
+fn results(sandbox: &Sandbox, study: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(sandbox.path(&format!("{study}/results.json"))).unwrap()).unwrap()
 }
 
 /// The study without what depends on the clock and on the machine's memory.
@@ -93,15 +93,15 @@ fn without_times(mut value: Value) -> Value {
 
 #[test]
 fn a_study_finds_numbers_for_every_factor_and_can_be_taken_up_again() {
-    let desk = desk();
-    let said = desk.done(&["compare-f", "f.yaml", "--out", "whole", "--threads", "1", "-q"]);
+    let sandbox = sandbox();
+    let said = sandbox.done(&["compare-f", "f.yaml", "--out", "whole", "--threads", "1", "-q"]);
     assert!(said.trim_end().ends_with("report.html"), "{said}");
-    let found = results(&desk, "whole");
+    let found = results(&sandbox, "whole");
     let factors = found["factors"].as_array().unwrap();
     assert_eq!(factors.iter().map(|factor| factor["f"].as_i64().unwrap()).collect::<Vec<_>>(), [1, 2]);
     assert!(factors[0]["first_stage"].is_null(), "pixels have no first stage");
     assert!(factors[1]["first_stage"]["psnr"]["mean"].as_f64().unwrap() > 0.);
-    assert_eq!(factors[1]["first_stage"]["training"]["steps"], 3, "12 pictures in batches of 4");
+    assert_eq!(factors[1]["first_stage"]["training"]["steps"], 3, "12 images in batches of 4");
     assert_eq!(factors[0]["diffusion"]["latent"], serde_json::json!([3, 16, 16]));
     assert_eq!(factors[1]["diffusion"]["latent"], serde_json::json!([4, 8, 8]));
     for factor in factors {
@@ -118,45 +118,45 @@ fn a_study_finds_numbers_for_every_factor_and_can_be_taken_up_again() {
     }
     assert!(found["reference"]["features"].as_str().unwrap().contains("VGG16"));
     assert_eq!(found["reference"]["images"], 8);
-    let csv = std::fs::read_to_string(desk.path("whole/results.csv")).unwrap();
+    let csv = std::fs::read_to_string(sandbox.path("whole/results.csv")).unwrap();
     assert_eq!(csv.lines().count(), 1 + 2 * (3 + 2));
     let columns = csv.lines().next().unwrap().split(',').count();
     assert!(csv.lines().all(|line| line.split(',').count() == columns), "{csv}");
-    let page = std::fs::read_to_string(desk.path("whole/report.html")).unwrap();
+    let page = std::fs::read_to_string(sandbox.path("whole/report.html")).unwrap();
     assert_eq!(page.matches("<svg").count(), 3);
     assert!(page.contains("f = 2: samples after 6 steps") && !page.contains("NaN"));
 
     // One that is ended by a signal in the midst of it, and taken up again, finds the same.
     let mut child = Command::new(env!("CARGO_BIN_EXE_ldm"))
         .args(["compare-f", "f.yaml", "--out", "parts", "--threads", "1", "-q"])
-        .current_dir(desk.work())
-        .env("LDM_WEIGHTS", desk.weights(""))
+        .current_dir(sandbox.work())
+        .env("LDM_WEIGHTS", sandbox.weights(""))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
     let begun = Instant::now();
-    while !desk.path("parts/f1/diffusion/checkpoints/latest").exists() {
+    while !sandbox.path("parts/f1/diffusion/checkpoints/latest").exists() {
         assert!(begun.elapsed() < Duration::from_mins(2), "no checkpoint");
         std::thread::sleep(Duration::from_millis(5));
     }
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(143));
-    assert!(!desk.path("parts/report.html").exists());
-    desk.done(&["compare-f", "--resume", "parts", "--threads", "1", "-q"]);
-    assert_eq!(without_times(results(&desk, "parts")), without_times(found));
-    assert!(!listing(&desk.path("parts")).iter().any(|path| path.ends_with("first-stage.trial")));
+    assert!(!sandbox.path("parts/report.html").exists());
+    sandbox.done(&["compare-f", "--resume", "parts", "--threads", "1", "-q"]);
+    assert_eq!(without_times(results(&sandbox, "parts")), without_times(found));
+    assert!(!listing(&sandbox.path("parts")).iter().any(|path| path.ends_with("first-stage.trial")));
 
     // What is done is not done again.
-    let before = std::fs::metadata(desk.path("parts/f2/sampling.json")).unwrap().modified().unwrap();
-    desk.done(&["compare-f", "--resume", "parts", "--threads", "1", "-q"]);
-    assert_eq!(std::fs::metadata(desk.path("parts/f2/sampling.json")).unwrap().modified().unwrap(), before);
+    let before = std::fs::metadata(sandbox.path("parts/f2/sampling.json")).unwrap().modified().unwrap();
+    sandbox.done(&["compare-f", "--resume", "parts", "--threads", "1", "-q"]);
+    assert_eq!(std::fs::metadata(sandbox.path("parts/f2/sampling.json")).unwrap().modified().unwrap(), before);
 }
 
 #[test]
 fn a_budget_of_seconds_is_kept() {
-    let desk = desk();
+    let sandbox = sandbox();
     let overrides = [
         "study.factors=[{f: 1, diffusion: {model.params.unet_config.params.channel_mult: [1]}}]",
         "study.budget.diffusion={seconds: 3}",
@@ -164,8 +164,8 @@ fn a_budget_of_seconds_is_kept() {
         "study.measure.sampling_steps=[1]",
     ];
     let words = [&["compare-f", "f.yaml", "--out", "timed", "--threads", "1", "-q"], &overrides[..]].concat();
-    desk.done(&words);
-    let training = &results(&desk, "timed")["factors"][0]["diffusion"]["training"];
+    sandbox.done(&words);
+    let training = &results(&sandbox, "timed")["factors"][0]["diffusion"]["training"];
     let (seconds, steps) = (training["seconds"].as_f64().unwrap(), training["steps"].as_u64().unwrap());
     // The machine may be busier in the run than in the trial, or less so.
     assert!((0.5..18.).contains(&seconds) && steps > 5, "{seconds} s, {steps} steps");
@@ -173,10 +173,10 @@ fn a_budget_of_seconds_is_kept() {
 
 #[test]
 fn what_cannot_be_compared_is_refused_before_anything_is_trained() {
-    let desk = desk();
+    let sandbox = sandbox();
     let fails = |overrides: &[&str], expected: &str| {
         let words = [&["compare-f", "f.yaml", "--out", "study"], overrides].concat();
-        desk.fails(&words, 1, expected);
+        sandbox.fails(&words, 1, expected);
     };
     fails(&["study.factors.1.f=4"], "`ch_mult` has levels for f = 2, and this is f = 4");
     fails(&["study.factors.1.f=1"], "study.factors: expected each f once and at least 1, got: 1");
@@ -188,14 +188,14 @@ fn what_cannot_be_compared_is_refused_before_anything_is_trained() {
     );
     fails(
         &["study.factors.1.diffusion={model.params.unet_config.params.channel_mult: [1, 1, 1, 1, 1]}"],
-        "pictures of 16x16 pixels have latents of 8x8, which the U-Net cannot halve 4 times",
+        "images of 16x16 pixels have latents of 8x8, which the U-Net cannot halve 4 times",
     );
     fails(
         &[
             "study.factors.1.f=32",
             "study.factors.1.first_stage={model.params.ddconfig.ch_mult: [1, 1, 1, 1, 1, 1]}",
         ],
-        "pictures of 16x16 pixels, whose sides f does not divide",
+        "images of 16x16 pixels, whose sides f does not divide",
     );
     fails(&["study.budget.diffusion={steps: 3, seconds: 4}"], "expected one of steps, images and seconds");
     fails(
@@ -208,24 +208,24 @@ fn what_cannot_be_compared_is_refused_before_anything_is_trained() {
     fails(&["first_stage.train.steps=9"], "first_stage.train.steps: study.budget.first_stage says how long");
     fails(&["diffusion.model.params.chanels=9"], "unknown field `chanels`");
     fails(&["diffusion.model={target: kl, params: {}}"], "diffusion");
-    desk.fails(&["compare-f"], 1, "expected the file of a study, or --profile");
-    desk.fails(&["compare-f", "nothing.yaml"], 1, "nothing.yaml");
-    desk.fails(&["compare-f", "--resume", "."], 1, "not the folder of a study: it has no study.yaml");
-    std::fs::create_dir_all(desk.path("taken/f1")).unwrap();
-    desk.fails(&["compare-f", "f.yaml", "--out", "taken"], 1, "exists; go on with it");
+    sandbox.fails(&["compare-f"], 1, "expected the file of a study, or --profile");
+    sandbox.fails(&["compare-f", "nothing.yaml"], 1, "nothing.yaml");
+    sandbox.fails(&["compare-f", "--resume", "."], 1, "not the folder of a study: it has no study.yaml");
+    std::fs::create_dir_all(sandbox.path("taken/f1")).unwrap();
+    sandbox.fails(&["compare-f", "f.yaml", "--out", "taken"], 1, "exists; go on with it");
 }
 
 /// Tab. 13 of the paper and the profiles like it: models of one study have as many parameters, within a few percent.
 #[test]
 fn the_profiles_compare_networks_of_one_size() {
-    let desk = desk();
+    let sandbox = sandbox();
     for (name, size, factors) in [
         ("quick", 32, &[1, 2, 4, 8][..]),
         ("cifar", 32, &[1, 2, 4, 8]),
         ("photos", 128, &[2, 4, 8, 16, 32]),
         ("paper", 256, &[1, 2, 4, 8, 16, 32]),
     ] {
-        // Scenes stand in for the pictures, which are not everybody's; the classes of ImageNet for theirs.
+        // Scenes stand in for the images, which are not everybody's; the classes of ImageNet for theirs.
         let scenes = format!("{{target: scenes, params: {{size: {size}, objects: [1, 1], count: 8}}}}");
         let data: Vec<String> = ["first_stage", "diffusion"]
             .iter()
@@ -233,8 +233,8 @@ fn the_profiles_compare_networks_of_one_size() {
                 ["train", "validation"].map(|set| format!("{stage}.data.params.{set}={scenes}"))
             })
             .collect();
-        let study = desk.path(&format!("study-{name}"));
-        plan_only(&desk, name, &data, &study);
+        let study = sandbox.path(&format!("study-{name}"));
+        plan_only(&sandbox, name, &data, &study);
         let counts: Vec<i64> =
             factors.iter().map(|f| parameters(&study.join(format!("f{f}/diffusion.yaml")))).collect();
         let (least, most) = (*counts.iter().min().unwrap() as f64, *counts.iter().max().unwrap() as f64);
@@ -249,12 +249,12 @@ fn the_profiles_compare_networks_of_one_size() {
 }
 
 /// Has the program write the runs' configs, and ends it when they are there.
-fn plan_only(desk: &Desk, profile: &str, overrides: &[String], out: &Path) {
+fn plan_only(sandbox: &Sandbox, profile: &str, overrides: &[String], out: &Path) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_ldm"))
         .args(["compare-f", "--profile", profile, "--threads", "1", "-q", "--out"])
         .arg(out)
         .args(overrides)
-        .current_dir(desk.work())
+        .current_dir(sandbox.work())
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use ldm_core::nn::unfilled;
+use ldm_core::nn::skip_init;
 use ldm_core::weights::Checkpoint;
 use ldm_pipelines::{FirstStageModel, ModelFile};
 use serde_json::{Map, Value, json};
@@ -18,9 +18,9 @@ use tch::Device;
 const FIRST_STAGE: &str = include_str!("../../../configs/autoencoder/kl-f8.yaml");
 const SMALL: &str = include_str!("../../../configs/tiny/first-stage-vq-f4.yaml");
 
-struct Desk(tempfile::TempDir);
+struct Sandbox(tempfile::TempDir);
 
-impl Desk {
+impl Sandbox {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -55,7 +55,7 @@ impl Desk {
         std::fs::create_dir_all(&folder).unwrap();
         std::fs::write(folder.join("config.yaml"), config).unwrap();
         let config = ModelFile::parse(config, "config.yaml", &[]).unwrap().model.first_stage().unwrap();
-        let model = unfilled(|| FirstStageModel::new(&config, Device::Cpu)).unwrap();
+        let model = skip_init(|| FirstStageModel::new(&config, Device::Cpu)).unwrap();
         let (mut header, mut at) = (Map::new(), 0);
         for (name, variable) in model.vs.variables() {
             let end = at + 4 * variable.numel();
@@ -84,46 +84,46 @@ fn text(bytes: &[u8]) -> String {
 
 #[test]
 fn forms_are_the_same_model() {
-    let desk = Desk::new();
-    desk.model("ours", SMALL);
-    assert_eq!(desk.done(&["convert", "ours", "theirs", "--to", "diffusers"]), "theirs\n");
-    assert_eq!(desk.names("theirs"), ["config.json", "diffusion_pytorch_model.safetensors"]);
-    desk.done(&["convert", "theirs", "one.ckpt", "--to", "compvis", "--dtype", "bf16"]);
-    let one = Checkpoint::open(desk.path("one.ckpt")).unwrap();
+    let sandbox = Sandbox::new();
+    sandbox.model("ours", SMALL);
+    assert_eq!(sandbox.done(&["convert", "ours", "theirs", "--to", "diffusers"]), "theirs\n");
+    assert_eq!(sandbox.names("theirs"), ["config.json", "diffusion_pytorch_model.safetensors"]);
+    sandbox.done(&["convert", "theirs", "one.ckpt", "--to", "compvis", "--dtype", "bf16"]);
+    let one = Checkpoint::open(sandbox.path("one.ckpt")).unwrap();
     assert_eq!(one.info("decoder.conv_out.weight").unwrap().kind, tch::Kind::BFloat16);
-    let yaml = std::fs::read_to_string(desk.path("one.yaml")).unwrap();
+    let yaml = std::fs::read_to_string(sandbox.path("one.yaml")).unwrap();
     assert!(yaml.contains("ldm.models.autoencoder.VQModel") && yaml.contains("torch.nn.Identity"), "{yaml}");
     for model in ["ours", "theirs", "one.ckpt"] {
-        let said = desk.done(&["inspect", model]);
+        let said = sandbox.done(&["inspect", model]);
         assert!(said.contains("VQ first stage, f = 4"), "{said}");
     }
-    let help = desk.done(&["convert", "--help"]);
+    let help = sandbox.done(&["convert", "--help"]);
     assert!(help.contains("Examples:") && help.contains("--to <TO>"), "{help}");
 }
 
 #[test]
 fn what_is_there_stays() {
-    let desk = Desk::new();
-    desk.model("ours", SMALL);
-    std::fs::create_dir(desk.path("home")).unwrap();
-    std::fs::write(desk.path("home/letter.txt"), "dear").unwrap();
-    desk.fails(&["convert", "ours", "home", "--to", "ldm"], "--force");
-    desk.fails(&["convert", "ours", "home", "--to", "ldm", "--force"], "holds no model");
-    desk.fails(&["convert", "home", "new", "--to", "ldm"], "no model here");
-    desk.fails(&["convert", "ours", "new", "--to", "ldm", "--dtype", "f8"], "f8");
-    assert_eq!(desk.names("home"), ["letter.txt"]);
-    desk.done(&["convert", "ours", "ours", "--to", "ldm", "--force"]);
-    assert_eq!(desk.names("."), ["home", "ours"]);
+    let sandbox = Sandbox::new();
+    sandbox.model("ours", SMALL);
+    std::fs::create_dir(sandbox.path("home")).unwrap();
+    std::fs::write(sandbox.path("home/letter.txt"), "dear").unwrap();
+    sandbox.fails(&["convert", "ours", "home", "--to", "ldm"], "--force");
+    sandbox.fails(&["convert", "ours", "home", "--to", "ldm", "--force"], "holds no model");
+    sandbox.fails(&["convert", "home", "new", "--to", "ldm"], "no model here");
+    sandbox.fails(&["convert", "ours", "new", "--to", "ldm", "--dtype", "f8"], "f8");
+    assert_eq!(sandbox.names("home"), ["letter.txt"]);
+    sandbox.done(&["convert", "ours", "ours", "--to", "ldm", "--force"]);
+    assert_eq!(sandbox.names("."), ["home", "ours"]);
 }
 
 #[test]
 fn a_full_disk_leaves_nothing() {
-    let desk = Desk::new();
-    desk.model("ours", SMALL);
-    std::fs::create_dir(desk.path("disk")).unwrap();
+    let sandbox = Sandbox::new();
+    sandbox.model("ours", SMALL);
+    std::fs::create_dir(sandbox.path("disk")).unwrap();
     let mounted = Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"])
-        .arg(desk.path("disk"))
+        .arg(sandbox.path("disk"))
         .stderr(Stdio::null())
         .status();
     if !mounted.is_ok_and(|status| status.success()) {
@@ -133,12 +133,12 @@ fn a_full_disk_leaves_nothing() {
     let outputs: Vec<(String, Output)> = [("a", "ldm"), ("b.ckpt", "compvis"), ("c", "diffusers")]
         .map(|(out, to)| {
             let out = format!("disk/{out}");
-            let output = desk.command(&["convert", "ours", &out, "--to", to]).output().unwrap();
+            let output = sandbox.command(&["convert", "ours", &out, "--to", to]).output().unwrap();
             (out, output)
         })
         .into();
-    let left = desk.names("disk");
-    assert!(Command::new("umount").arg(desk.path("disk")).status().unwrap().success());
+    let left = sandbox.names("disk");
+    assert!(Command::new("umount").arg(sandbox.path("disk")).status().unwrap().success());
     for (out, output) in outputs {
         assert_eq!(output.status.code(), Some(1), "{out}");
         assert!(text(&output.stderr).contains("No space left on device"), "{out}: {}", text(&output.stderr));
@@ -148,17 +148,17 @@ fn a_full_disk_leaves_nothing() {
 
 #[test]
 fn ctrl_c_leaves_nothing() {
-    let desk = Desk::new();
-    desk.model("ours", FIRST_STAGE);
+    let sandbox = Sandbox::new();
+    sandbox.model("ours", FIRST_STAGE);
     for (out, to) in [("a", "ldm"), ("b.ckpt", "compvis"), ("c", "diffusers")] {
-        let mut child = desk
+        let mut child = sandbox
             .command(&["convert", "ours", out, "--to", to])
             .stderr(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
         let begun = Instant::now();
-        while !desk.names(".").iter().any(|name| name.starts_with(".part-")) {
+        while !sandbox.names(".").iter().any(|name| name.starts_with(".part-")) {
             assert!(child.try_wait().unwrap().is_none(), "{out}: ended before it could be stopped");
             assert!(begun.elapsed() < Duration::from_secs(30), "{out}");
             std::thread::sleep(Duration::from_millis(1));
@@ -168,7 +168,7 @@ fn ctrl_c_leaves_nothing() {
         assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
         assert_eq!(child.wait().unwrap().code(), Some(130), "{out}");
         assert!(asked.elapsed() < Duration::from_secs(2), "{out}: {:?}", asked.elapsed());
-        assert_eq!(desk.names("."), ["ours"], "{out}");
+        assert_eq!(sandbox.names("."), ["ours"], "{out}");
     }
-    assert!(Path::new(&desk.path("ours/model.safetensors")).is_file());
+    assert!(Path::new(&sandbox.path("ours/model.safetensors")).is_file());
 }

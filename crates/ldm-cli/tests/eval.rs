@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 
-mod desk;
+mod sandbox;
 
-use desk::Desk;
+use sandbox::Sandbox;
 use serde_json::Value;
 
 const FIRST_STAGE: &str = "
@@ -58,12 +58,12 @@ fn number(document: &Value, name: &str) -> f64 {
 }
 
 #[test]
-fn reconstructions_and_made_pictures_are_measured() {
-    let desk = Desk::new(&[("first.yaml", FIRST_STAGE)]);
-    desk.done(&["train", "first.yaml", "--run", "first"]);
+fn reconstructions_and_made_images_are_measured() {
+    let sandbox = Sandbox::new(&[("first.yaml", FIRST_STAGE)]);
+    sandbox.done(&["train", "first.yaml", "--run", "first"]);
     let measure = |data: &str, extra: &[&str]| {
         let words = ["eval", "reconstruction", data, "--model", "first", "--json"];
-        let said = desk.done(&[&words[..], extra].concat());
+        let said = sandbox.done(&[&words[..], extra].concat());
         serde_json::from_str::<Value>(&said).unwrap()
     };
     // Of a config what is held back; the numbers do not depend on batches.
@@ -78,16 +78,16 @@ fn reconstructions_and_made_pictures_are_measured() {
     assert_eq!(all["ms_ssim"], Value::Null, "sixteen pixels have no five scales");
     assert_eq!(all["features"], "random VGG16, mean of relu5_3");
     let written: Value =
-        serde_json::from_slice(&std::fs::read(desk.path("all/results.json")).unwrap()).unwrap();
+        serde_json::from_slice(&std::fs::read(sandbox.path("all/results.json")).unwrap()).unwrap();
     assert_eq!(written, all, "the file is what was said");
-    // Eight pictures over eight.
-    assert_eq!(image::image_dimensions(desk.path("all/worst.png")).unwrap(), (8 * 18 + 2, 2 * 18 + 2));
-    assert!(desk.pixels("all/worst.png") != desk.pixels("all/best.png"));
+    // Eight images over eight.
+    assert_eq!(image::image_dimensions(sandbox.path("all/worst.png")).unwrap(), (8 * 18 + 2, 2 * 18 + 2));
+    assert!(sandbox.pixels("all/worst.png") != sandbox.pixels("all/best.png"));
     let some = measure("scenes", &["--size", "16", "-n", "6", "--out", "some"]);
     assert_eq!(some["images"], 6);
 
     let fails = |words: &[&str], code: i32, expected: &str| {
-        desk.fails(&[&["eval"], words].concat(), code, expected);
+        sandbox.fails(&[&["eval"], words].concat(), code, expected);
     };
     let first = ["reconstruction", "first.yaml", "--model", "first", "--out"];
     fails(
@@ -95,7 +95,7 @@ fn reconstructions_and_made_pictures_are_measured() {
         1,
         "results.json: exists, and is not overwritten without --force",
     );
-    fails(&[&first[..], &["no", "-n", "25"]].concat(), 1, "has 24 pictures, 25 are asked for");
+    fails(&[&first[..], &["no", "-n", "25"]].concat(), 1, "has 24 images, 25 are asked for");
     fails(&[&first[..], &["no", "--size", "16"]].concat(), 1, "--size: first.yaml says how large");
     fails(
         &["reconstruction", "scenes", "--size", "17", "--model", "first", "--out", "no"],
@@ -103,56 +103,56 @@ fn reconstructions_and_made_pictures_are_measured() {
         "must be multiples of 2",
     );
 
-    // Made pictures: an output folder of ours, without its grid.
+    // Made images: an output folder of ours, without its grid.
     let files: Vec<String> = (0..12)
         .map(|index| {
-            let name = format!("picture-{index}.png");
-            let grey = image::Rgb([40 + 15 * index as u8, 90, 200 - 10 * index as u8]);
-            let picture = image::RgbImage::from_fn(16, 16, |x, y| {
-                if (x + y) % (index + 2) == 0 { grey } else { image::Rgb([255; 3]) }
+            let name = format!("image-{index}.png");
+            let gray = image::Rgb([40 + 15 * index as u8, 90, 200 - 10 * index as u8]);
+            let image = image::RgbImage::from_fn(16, 16, |x, y| {
+                if (x + y) % (index + 2) == 0 { gray } else { image::Rgb([255; 3]) }
             });
-            picture.save(desk.path(&name)).unwrap();
+            image.save(sandbox.path(&name)).unwrap();
             name
         })
         .collect();
     let mut words = vec!["reconstruct", "--model", "first", "--out", "made"];
     words.extend(files.iter().map(String::as_str));
-    desk.done(&words);
-    assert!(desk.path("made/grid.png").is_file());
+    sandbox.done(&words);
+    assert!(sandbox.path("made/grid.png").is_file());
     let compare = |made: &str, real: &str| {
-        let said = desk.done(&["eval", "generation", made, real, "--size", "16", "-n", "12", "--json"]);
+        let said = sandbox.done(&["eval", "generation", made, real, "--size", "16", "-n", "12", "--json"]);
         serde_json::from_str::<Value>(&said).unwrap()
     };
     let apart = compare("made", "scenes");
     assert_eq!((&apart["made_images"], &apart["inception_score"]), (&Value::from(12), &Value::Null));
     assert!(number(&apart, "frechet_distance") > 0. && number(&apart["kernel_distance"], "mean") > 0.);
-    std::fs::remove_file(desk.path("made/grid.png")).unwrap();
+    std::fs::remove_file(sandbox.path("made/grid.png")).unwrap();
     let same = compare("made", "made");
     assert!(number(&same, "frechet_distance").abs() < 1e-3 * number(&apart, "frechet_distance"), "{same}");
     for name in ["precision", "recall", "coverage"] {
         assert_eq!(number(&same, name), 1., "{name}");
     }
     assert!(
-        desk.done(&["eval", "generation", "made", "scenes", "--size", "16", "-n", "9"])
-            .contains("9 made pictures")
+        sandbox.done(&["eval", "generation", "made", "scenes", "--size", "16", "-n", "9"])
+            .contains("9 made images")
     );
     fails(&["generation", "none", "scenes", "--size", "16"], 1, "none");
 }
 
 #[test]
-fn pictures_made_on_the_fly_are_those_that_are_saved() {
-    let desk = Desk::new(&[("first.yaml", FIRST_STAGE), ("second.yaml", DIFFUSION)]);
-    desk.done(&["train", "first.yaml", "--run", "first"]);
-    desk.done(&["train", "second.yaml", "--run", "second"]);
+fn images_made_on_the_fly_are_those_that_are_saved() {
+    let sandbox = Sandbox::new(&[("first.yaml", FIRST_STAGE), ("second.yaml", DIFFUSION)]);
+    sandbox.done(&["train", "first.yaml", "--run", "first"]);
+    sandbox.done(&["train", "second.yaml", "--run", "second"]);
     let measure = |words: &[&str]| {
-        let (said, warned) = desk.said(&[&["eval", "generation", "--json", "--size", "16"], words].concat());
+        let (said, warned) = sandbox.said(&[&["eval", "generation", "--json", "--size", "16"], words].concat());
         (serde_json::from_str::<Value>(&said).unwrap(), warned)
     };
-    // Twelve pictures of ten classes in turn, none of them the class that means none.
+    // Twelve images of ten classes in turn, none of them the class that means none.
     let how = ["--steps", "2", "--seed", "3", "--eta", "1", "--guidance-scale", "2"];
     let classes = "0,1,2,3,4,5,6,7,8,9";
     let words = ["sample", "--model", "second", "-n", "12", "--class", classes, "--out", "made"];
-    desk.done(&[&words[..], &how].concat());
+    sandbox.done(&[&words[..], &how].concat());
     let words = ["--model", "second", "scenes", "-n", "12", "--batch-size", "5", "--out", "fly"];
     let (fly, warned) = measure(&[&words[..], &how].concat());
     let (saved, _) = measure(&["made", "scenes", "-n", "12", "--out", "saved"]);
@@ -162,7 +162,7 @@ fn pictures_made_on_the_fly_are_those_that_are_saved() {
     }
     let [one, other] = [&fly, &saved].map(|document| number(&document["nearest_real"], "mean"));
     assert!((one / other - 1.).abs() < 1e-6);
-    let rank = "12 pictures for 512 features: their covariance has not full rank";
+    let rank = "12 images for 512 features: their covariance has not full rank";
     assert!(warned.lines().any(|line| line.starts_with("warning: ") && line.contains(rank)), "{warned}");
     let sampling = &fly["sampling"];
     for (name, value) in [("seed", 3.), ("steps", 2.), ("eta", 1.), ("guidance_scale", 2.), ("classes", 10.)]
@@ -174,17 +174,17 @@ fn pictures_made_on_the_fly_are_those_that_are_saved() {
     assert_eq!(fly["fingerprint"], saved["fingerprint"]);
     assert_eq!(fly["features"], "random VGG16, mean of relu5_3");
     let written: Value =
-        serde_json::from_slice(&std::fs::read(desk.path("fly/results.json")).unwrap()).unwrap();
+        serde_json::from_slice(&std::fs::read(sandbox.path("fly/results.json")).unwrap()).unwrap();
     assert_eq!(written, fly, "the file is what was said");
-    assert_eq!(image::image_dimensions(desk.path("fly/worst.png")).unwrap(), (8 * 18 + 2, 18 + 2));
-    assert!(desk.pixels("fly/worst.png") != desk.pixels("fly/best.png"));
+    assert_eq!(image::image_dimensions(sandbox.path("fly/worst.png")).unwrap(), (8 * 18 + 2, 18 + 2));
+    assert!(sandbox.pixels("fly/worst.png") != sandbox.pixels("fly/best.png"));
     let places = ["best", "worst"].map(|name| fly["nearest_real"][name].as_array().unwrap().clone());
     assert!(places[0][0]["name"].as_str().unwrap().starts_with("seed "));
     assert!(number(&places[0][0], "value") < number(&places[1][0], "value"));
 
     // Statistics in a file say the same, of what moments say.
     let file = ["scenes", "-n", "12", "--save-statistics", "real.npz"];
-    assert_eq!(desk.done(&[&["eval", "generation", "--size", "16"], &file[..]].concat()), "real.npz\n");
+    assert_eq!(sandbox.done(&[&["eval", "generation", "--size", "16"], &file[..]].concat()), "real.npz\n");
     let (summed, _) = measure(&["made", "real.npz", "--out", "summed"]);
     assert_eq!(summed["frechet_distance"], saved["frechet_distance"]);
     for name in ["dataset", "images", "fingerprint"] {
@@ -194,22 +194,22 @@ fn pictures_made_on_the_fly_are_those_that_are_saved() {
         assert_eq!(summed[name], Value::Null, "{name}");
     }
     assert_eq!(summed["statistics"]["sha256"].as_str().map(str::len), Some(64));
-    assert!(!desk.path("summed/best.png").exists());
-    let said = desk.done(&["eval", "generation", "made", "real.npz", "--out", "table"]);
-    assert!(said.contains("12 made pictures (made)\n12 real pictures (scenes)\n"), "{said}");
-    refuses(&desk);
+    assert!(!sandbox.path("summed/best.png").exists());
+    let said = sandbox.done(&["eval", "generation", "made", "real.npz", "--out", "table"]);
+    assert!(said.contains("12 made images (made)\n12 real images (scenes)\n"), "{said}");
+    refuses(&sandbox);
 }
 
-fn refuses(desk: &Desk) {
+fn refuses(sandbox: &Sandbox) {
     let fails = |words: &[&str], code: i32, expected: &str| {
-        desk.fails(&[&["eval", "generation"], words].concat(), code, expected);
+        sandbox.fails(&[&["eval", "generation"], words].concat(), code, expected);
     };
     fails(&["made", "real.npz", "--out", "table"], 1, "results.json: exists, and is not overwritten without");
     fails(&["scenes", "-n", "12", "--save-statistics", "real.npz"], 1, "real.npz: exists");
     fails(&["made", "real.npz", "--save-statistics", "x.npz"], 1, "real.npz are statistics already");
     fails(&["scenes"], 2, "required");
     fails(&["made", "scenes", "--model", "second"], 2, "cannot be used with");
-    fails(&["made", "scenes", "--steps", "2"], 1, "--steps: these pictures are made already");
+    fails(&["made", "scenes", "--steps", "2"], 1, "--steps: these images are made already");
     fails(&["--model", "first", "scenes"], 1, "a first stage alone");
     fails(&["--model", "second", "scenes", "--steps", "2000"], 1, "expected 1 to 1000 steps, got 2000");
     fails(&["made", "scenes", "--features", "resnet"], 2, "random-vgg16");
@@ -224,7 +224,7 @@ fn refuses(desk: &Desk) {
             covariance: tch::Tensor::eye(features, options),
         };
         let origin = Origin { features: name.map(Into::into), ..Origin::default() };
-        SetMoments { pooled, spatial: None, origin }.write_npz(desk.path("other.npz")).unwrap();
+        SetMoments { pooled, spatial: None, origin }.write_npz(sandbox.path("other.npz")).unwrap();
     };
     other(64, None);
     fails(
@@ -236,36 +236,36 @@ fn refuses(desk: &Desk) {
     fails(
         &["made", "other.npz"],
         1,
-        "statistics of VGG16, mean of relu5_3, where pictures are looked at by random VGG16, mean of relu5_3",
+        "statistics of VGG16, mean of relu5_3, where images are looked at by random VGG16, mean of relu5_3",
     );
     other(512, None);
-    fails(&["--model", "second", "other.npz"], 1, "--num-images: say how many pictures");
+    fails(&["--model", "second", "other.npz"], 1, "--num-images: say how many images");
 
     // Folders that cannot be measured.
-    std::fs::create_dir(desk.path("empty")).unwrap();
-    fails(&["made", "empty", "--size", "16"], 1, "empty: holds no pictures");
-    fails(&["empty", "scenes", "--size", "16"], 1, "empty: holds no pictures");
-    std::fs::create_dir(desk.path("mixed")).unwrap();
+    std::fs::create_dir(sandbox.path("empty")).unwrap();
+    fails(&["made", "empty", "--size", "16"], 1, "empty: holds no images");
+    fails(&["empty", "scenes", "--size", "16"], 1, "empty: holds no images");
+    std::fs::create_dir(sandbox.path("mixed")).unwrap();
     for (name, side) in [("a.png", 16), ("b.png", 24)] {
-        image::RgbImage::new(side, side).save(desk.path(&format!("mixed/{name}"))).unwrap();
+        image::RgbImage::new(side, side).save(sandbox.path(&format!("mixed/{name}"))).unwrap();
     }
     fails(&["made", "mixed"], 1, "b.png: is 24x24 where a.png is 16x16: give --size");
     fails(&["mixed", "scenes"], 1, "b.png: is 24x24 where a.png is 16x16: give --size");
     // Scenes are 64 pixels a side, what was made 16.
-    fails(&["made", "scenes", "-n", "4"], 1, "is 16x16 where pictures before it are 64x64: give --size");
+    fails(&["made", "scenes", "-n", "4"], 1, "is 16x16 where images before it are 64x64: give --size");
     fails(
         &["--model", "second", "scenes", "-n", "4", "--steps", "2", "--size", "24"],
         1,
-        "seed 0: is 16x16 where pictures before it are 24x24: give another --size",
+        "seed 0: is 16x16 where images before it are 24x24: give another --size",
     );
 }
 
 /// A tiny CLIP of letters, with the weights of its own tests.
-fn clip(desk: &Desk) -> ldm_conditioning::Clip {
+fn clip(sandbox: &Sandbox) -> ldm_conditioning::Clip {
     use ldm_core::testing::{Golden, filled};
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../ldm-conditioning/tests/golden/clip.safetensors");
     let golden = Golden::open(golden, tch::Device::Cpu);
-    let folder = desk.path("clip");
+    let folder = sandbox.path("clip");
     std::fs::create_dir(&folder).unwrap();
     let tensors = filled(&serde_json::from_str(golden.metadata("shapes")).unwrap(), 6);
     ldm_core::weights::save(folder.join("model.safetensors"), &tensors, &std::collections::BTreeMap::new())
@@ -281,49 +281,49 @@ fn clip(desk: &Desk) -> ldm_conditioning::Clip {
 }
 
 #[test]
-fn clip_scores_are_of_each_picture_and_its_prompt() {
-    let desk = Desk::new(&[("prompts.txt", "red\na blue\n"), ("three.txt", "a\nb\nc\n")]);
-    let clip = clip(&desk);
-    std::fs::create_dir(desk.path("made")).unwrap();
-    let pictures: Vec<tch::Tensor> = [("red", [200, 20, 40]), ("a blue", [10, 30, 250])]
+fn clip_scores_are_of_each_image_and_its_prompt() {
+    let sandbox = Sandbox::new(&[("prompts.txt", "red\na blue\n"), ("three.txt", "a\nb\nc\n")]);
+    let clip = clip(&sandbox);
+    std::fs::create_dir(sandbox.path("made")).unwrap();
+    let images: Vec<tch::Tensor> = [("red", [200, 20, 40]), ("a blue", [10, 30, 250])]
         .iter()
         .enumerate()
-        .map(|(number, (prompt, colour))| {
-            let picture = image::RgbImage::from_fn(20, 20, |x, y| {
-                image::Rgb([colour[0], colour[1] + x as u8, colour[2] - y as u8])
+        .map(|(number, (prompt, color))| {
+            let image = image::RgbImage::from_fn(20, 20, |x, y| {
+                image::Rgb([color[0], color[1] + x as u8, color[2] - y as u8])
             });
-            let text = format!("{prompt}\nNegative prompt: grey\nSteps: 2, Sampler: ddim");
-            let bytes = ldm_core::image::png(&picture, &[("parameters", &text)]);
-            std::fs::write(desk.path(&format!("made/0000{number}.png")), bytes).unwrap();
-            ldm_core::image::from_rgb8(&picture)
+            let text = format!("{prompt}\nNegative prompt: gray\nSteps: 2, Sampler: ddim");
+            let bytes = ldm_core::image::png(&image, &[("parameters", &text)]);
+            std::fs::write(sandbox.path(&format!("made/0000{number}.png")), bytes).unwrap();
+            ldm_core::image::from_rgb8(&image)
         })
         .collect();
     let measure = |words: &[&str]| {
-        let said = desk.done(&[&["eval", "clip-score", "made", "--clip", "clip", "--json"], words].concat());
+        let said = sandbox.done(&[&["eval", "clip-score", "made", "--clip", "clip", "--json"], words].concat());
         serde_json::from_str::<Value>(&said).unwrap()
     };
     let own = measure(&[]);
     let texts = clip.texts(&ldm_core::Prompt::text(["red", "a blue"])).unwrap();
-    let shown = clip.pictures(&tch::Tensor::stack(&pictures, 0)).unwrap();
+    let shown = clip.images(&tch::Tensor::stack(&images, 0)).unwrap();
     let want = (texts * shown).sum(tch::Kind::Double).double_value(&[]) * 50.;
     let got = number(&own["clip_score"], "mean");
     assert!((got / want - 1.).abs() < 1e-4, "{got} {want}");
     assert_eq!((&own["made_images"], &own["clip"]), (&Value::from(2), &Value::from("clip")));
     let given = measure(&["--prompts-from", "prompts.txt", "--batch-size", "1"]);
     assert!((number(&given["clip_score"], "mean") / got - 1.).abs() < 1e-5);
-    std::fs::write(desk.path("prompts.txt"), "a blue\nred\n").unwrap();
+    std::fs::write(sandbox.path("prompts.txt"), "a blue\nred\n").unwrap();
     let swapped = measure(&["--prompts-from", "prompts.txt"]);
     assert!((number(&swapped["clip_score"], "mean") / got - 1.).abs() > 1e-3, "{swapped}");
     assert!(
-        desk.done(&["eval", "clip-score", "made", "--clip", "clip"])
-            .contains("2 made pictures (made), by clip")
+        sandbox.done(&["eval", "clip-score", "made", "--clip", "clip"])
+            .contains("2 made images (made), by clip")
     );
 
     let fails = |words: &[&str], expected: &str| {
-        desk.fails(&[&["eval", "clip-score", "made"], words].concat(), 1, expected);
+        sandbox.fails(&[&["eval", "clip-score", "made"], words].concat(), 1, expected);
     };
-    fails(&["--clip", "clip", "--prompts-from", "three.txt"], "three.txt: 3 lines for 2 pictures");
+    fails(&["--clip", "clip", "--prompts-from", "three.txt"], "three.txt: 3 lines for 2 images");
     fails(&["--clip", "none"], "config.json");
-    image::RgbImage::new(20, 20).save(desk.path("made/00002.png")).unwrap();
+    image::RgbImage::new(20, 20).save(sandbox.path("made/00002.png")).unwrap();
     fails(&["--clip", "clip"], "00002.png: no prompt in it, give --prompts-from");
 }

@@ -55,9 +55,9 @@ fn zeros(name: &str, shape: &[i64]) -> (String, Tensor) {
     (name.into(), Tensor::zeros(shape, (Kind::Float, Device::Cpu)))
 }
 
-struct Desk(tempfile::TempDir);
+struct Sandbox(tempfile::TempDir);
 
-impl Desk {
+impl Sandbox {
     fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
@@ -104,24 +104,24 @@ const UNET: &str = "U-Net 4 -> 4, levels of 32, 64 channels, attends to tokens o
 
 #[test]
 fn a_first_stage_without_config_is_told_by_its_names() {
-    let desk = Desk::new();
+    let sandbox = Sandbox::new();
     let trained = [
         first_stage_tensors(""),
         vec![zeros("loss.logvar", &[]), zeros("loss.discriminator.main.0.weight", &[64, 3, 4, 4])],
     ];
-    desk.save("vae.safetensors", &trained.into_iter().flatten().collect::<Tensors>());
-    let document = desk.check("vae.safetensors", FIRST_STAGE);
+    sandbox.save("vae.safetensors", &trained.into_iter().flatten().collect::<Tensors>());
+    let document = sandbox.check("vae.safetensors", FIRST_STAGE);
     assert!(document["config"].is_null());
     assert_eq!(document["parts"]["loss"], 3073);
     // What was derived is a config to hold the file against.
-    desk.write("derived.yaml", &document["derived"]);
-    let held = desk.document(&["vae.safetensors", "--config", "derived.yaml"]);
+    sandbox.write("derived.yaml", &document["derived"]);
+    let held = sandbox.document(&["vae.safetensors", "--config", "derived.yaml"]);
     assert_eq!((held["fits"].as_bool(), held["architecture"].as_str()), (Some(true), Some(FIRST_STAGE)));
 }
 
 #[test]
 fn a_whole_model_without_config_is_told_part_by_part() {
-    let desk = Desk::new();
+    let sandbox = Sandbox::new();
     let rest = vec![
         zeros("betas", &[1000]),
         zeros("model_ema.decay", &[]),
@@ -130,8 +130,8 @@ fn a_whole_model_without_config_is_told_part_by_part() {
     ];
     let parts = [unet_tensors("model.diffusion_model."), first_stage_tensors("first_stage_model."), rest];
     let mut whole: Tensors = parts.into_iter().flatten().collect();
-    desk.save("whole.safetensors", &whole);
-    let document = desk.document(&["whole.safetensors"]);
+    sandbox.save("whole.safetensors", &whole);
+    let document = sandbox.document(&["whole.safetensors"]);
     let told = document["architecture"].as_str().unwrap();
     // No published U-Net is as small, and its heads show in no shape.
     assert!(told.starts_with("a U-Net (") && told.contains("it needs a config"), "{told}");
@@ -142,58 +142,58 @@ fn a_whole_model_without_config_is_told_part_by_part() {
         whole.push(zeros(&format!("first_stage_model.extra.{number:02}"), &[1]));
     }
     whole.retain(|(name, _)| name != "first_stage_model.quant_conv.bias");
-    desk.save("odd.safetensors", &whole);
-    let said = desk.inspect(&["odd.safetensors"]);
+    sandbox.save("odd.safetensors", &whole);
+    let said = sandbox.inspect(&["odd.safetensors"]);
     assert!(said.contains("1 missing\n  first_stage_model.quant_conv.bias\n"), "{said}");
     let ten: Vec<String> = (0..10).map(|number| format!("  first_stage_model.extra.{number:02}\n")).collect();
     let ten = ten.concat();
     assert!(said.contains(&format!("12 fit nothing\n{ten}  … and 2 more\n")), "{said}");
-    let document = desk.document(&["odd.safetensors"]);
+    let document = sandbox.document(&["odd.safetensors"]);
     assert_eq!(document["fits"], false);
     assert_eq!(document["misfit"]["unexpected"].as_array().unwrap().len(), 12, "a document is whole");
 }
 
 #[test]
 fn what_is_no_model_of_ours_is_said() {
-    let desk = Desk::new();
-    desk.save("lora.safetensors", &[zeros("lora_unet_down_blocks_0.lora_down.weight", &[4, 320])]);
-    let document = desk.document(&["lora.safetensors"]);
+    let sandbox = Sandbox::new();
+    sandbox.save("lora.safetensors", &[zeros("lora_unet_down_blocks_0.lora_down.weight", &[4, 320])]);
+    let document = sandbox.document(&["lora.safetensors"]);
     assert!(document["architecture"].as_str().unwrap().starts_with("a LoRA:"), "{document}");
     assert!(document["fits"].is_null());
-    desk.save("other.safetensors", &[zeros("weight", &[4])]);
-    assert!(desk.inspect(&["other.safetensors"]).contains("architecture  unknown: no config"));
+    sandbox.save("other.safetensors", &[zeros("weight", &[4])]);
+    assert!(sandbox.inspect(&["other.safetensors"]).contains("architecture  unknown: no config"));
 }
 
 #[test]
 fn files_in_shards_are_one() {
-    let desk = Desk::new();
+    let sandbox = Sandbox::new();
     let tensors = first_stage_tensors("");
     let (a, b) = tensors.split_at(tensors.len() / 2);
-    desk.save("vae-1.safetensors", a);
-    desk.save("vae-2.safetensors", b);
+    sandbox.save("vae-1.safetensors", a);
+    sandbox.save("vae-2.safetensors", b);
     let place = |file: &'static str| move |(name, _): &(String, Tensor)| (name.clone(), json!(file));
     let map: serde_json::Map<String, Value> =
         a.iter().map(place("vae-1.safetensors")).chain(b.iter().map(place("vae-2.safetensors"))).collect();
-    desk.write("vae.safetensors.index.json", &json!({"metadata": {}, "weight_map": map}));
-    desk.check("vae.safetensors.index.json", FIRST_STAGE);
+    sandbox.write("vae.safetensors.index.json", &json!({"metadata": {}, "weight_map": map}));
+    sandbox.check("vae.safetensors.index.json", FIRST_STAGE);
 }
 
 #[test]
 fn a_diffusers_folder_is_told_part_by_part() {
-    let desk = Desk::new();
-    desk.write("model_index.json", &json!({"_class_name": "LDMPipeline"}));
-    let foreign = |layout: weights::Layout, tensors: &Tensors| layout.to_foreign(tensors).unwrap();
-    desk.write("vae/config.json", &ldm_autoencoder::to_diffusers(&first_stage(), 0.5).unwrap());
+    let sandbox = Sandbox::new();
+    sandbox.write("model_index.json", &json!({"_class_name": "LDMPipeline"}));
+    let unsupported_kind = |layout: weights::StateDictMapping, tensors: &Tensors| layout.to_mapped(tensors).unwrap();
+    sandbox.write("vae/config.json", &ldm_autoencoder::to_diffusers(&first_stage(), 0.5).unwrap());
     let layout = ldm_autoencoder::diffusers_layout(&first_stage()).unwrap();
-    let vae = foreign(layout, &first_stage_tensors(""));
-    desk.save("vae/diffusion_pytorch_model.safetensors", &vae);
-    desk.write("unet/config.json", &ldm_unet::to_diffusers(&unet()).unwrap());
+    let vae = unsupported_kind(layout, &first_stage_tensors(""));
+    sandbox.save("vae/diffusion_pytorch_model.safetensors", &vae);
+    sandbox.write("unet/config.json", &ldm_unet::to_diffusers(&unet()).unwrap());
     let layout = ldm_unet::diffusers_layout(&unet()).unwrap();
-    desk.save("unet/diffusion_pytorch_model.safetensors", &foreign(layout, &unet_tensors("")));
-    desk.write("text_encoder/config.json", &json!({"architectures": ["CLIPTextModel"]}));
-    desk.save("text_encoder/model.safetensors", &[zeros("text_model.x", &[1])]);
+    sandbox.save("unet/diffusion_pytorch_model.safetensors", &unsupported_kind(layout, &unet_tensors("")));
+    sandbox.write("text_encoder/config.json", &json!({"architectures": ["CLIPTextModel"]}));
+    sandbox.save("text_encoder/model.safetensors", &[zeros("text_model.x", &[1])]);
 
-    let document = desk.document(&["."]);
+    let document = sandbox.document(&["."]);
     // The whole lacks a scheduler, and the parts are looked at all the same.
     let whole = document["architecture"].as_str().unwrap();
     assert!(whole.starts_with("no latent diffusion model as a whole: "), "{whole}");
@@ -211,7 +211,7 @@ fn a_diffusers_folder_is_told_part_by_part() {
     assert_eq!(parts[2]["derived"]["scale_factor"], 0.5);
 
     // One part, and one that is not what its config says.
-    desk.save("vae/diffusion_pytorch_model.safetensors", &vae[1..]);
-    let said = desk.inspect(&["vae"]);
+    sandbox.save("vae/diffusion_pytorch_model.safetensors", &vae[1..]);
+    let said = sandbox.inspect(&["vae"]);
     assert!(said.contains("1 missing\n"), "{said}");
 }

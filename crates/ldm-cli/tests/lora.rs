@@ -1,4 +1,4 @@
-//! `--lora` as a person meets it: pictures and converted models with a LoRA in them, and what is refused.
+//! `--lora` as a person meets it: images and converted models with a LoRA in them, and what is refused.
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 
@@ -31,9 +31,9 @@ data:
 train: {steps: 1, learning_rate: 1.0e-3, samples: {count: 0}}
 ";
 
-struct Desk(tempfile::TempDir);
+struct Sandbox(tempfile::TempDir);
 
-impl Desk {
+impl Sandbox {
     fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
@@ -61,7 +61,7 @@ impl Desk {
     /// Latents of one sample by the model with these LoRAs.
     fn sample(&self, model: &str, loras: &[&str]) -> Tensor {
         let (out, latents) = (tempfile::tempdir_in(self.0.path()).unwrap(), self.path("latents.safetensors"));
-        let folder = out.path().join("pictures");
+        let folder = out.path().join("images");
         let mut args = vec!["sample", "--model", model, "--class", "3", "--steps", "2", "--force"];
         args.extend(["--out", folder.to_str().unwrap(), "--save-latents", latents.to_str().unwrap()]);
         args.extend(loras.iter().flat_map(|lora| ["--lora", lora]));
@@ -81,43 +81,43 @@ fn lora(path: &Path, out: i64) {
 }
 
 #[test]
-fn pictures_and_converted_models_have_the_lora_in_them() {
-    let desk = Desk(tempfile::tempdir().unwrap());
-    std::fs::write(desk.path("model.yaml"), MODEL).unwrap();
-    desk.done(&["train", "model.yaml", "--run", "base"]);
-    std::fs::create_dir(desk.path("trained")).unwrap();
-    lora(&desk.path("style.safetensors"), 3);
-    lora(&desk.path("trained/pytorch_lora_weights.safetensors"), 3);
-    lora(&desk.path("wide.safetensors"), 4);
+fn images_and_converted_models_have_the_lora_in_them() {
+    let sandbox = Sandbox(tempfile::tempdir().unwrap());
+    std::fs::write(sandbox.path("model.yaml"), MODEL).unwrap();
+    sandbox.done(&["train", "model.yaml", "--run", "base"]);
+    std::fs::create_dir(sandbox.path("trained")).unwrap();
+    lora(&sandbox.path("style.safetensors"), 3);
+    lora(&sandbox.path("trained/pytorch_lora_weights.safetensors"), 3);
+    lora(&sandbox.path("wide.safetensors"), 4);
 
-    let plain = desk.sample("base", &[]);
-    let whole = desk.sample("base", &["style.safetensors"]);
+    let plain = sandbox.sample("base", &[]);
+    let whole = sandbox.sample("base", &["style.safetensors"]);
     assert_ne!(plain, whole);
-    assert_eq!(plain, desk.sample("base", &["style.safetensors=0"]));
+    assert_eq!(plain, sandbox.sample("base", &["style.safetensors=0"]));
     // 0.5 + 0.5 of the same change; a folder stands for the file in it.
-    let halves = desk.sample("base", &["style.safetensors=0.5", "trained=0.5"]);
+    let halves = sandbox.sample("base", &["style.safetensors=0.5", "trained=0.5"]);
     assert_close("two halves", &halves, &whole, 1e-5);
-    desk.done(&["convert", "base", "merged", "--to", "ldm", "--lora", "style.safetensors"]);
-    assert_eq!(whole, desk.sample("merged", &[]));
+    sandbox.done(&["convert", "base", "merged", "--to", "ldm", "--lora", "style.safetensors"]);
+    assert_eq!(whole, sandbox.sample("merged", &[]));
 
     let sample = |lora: &'static str| ["sample", "--model", "base", "--class", "3", "--lora", lora];
-    desk.fails(&sample("nowhere.safetensors"), 1, "nowhere.safetensors: ");
-    desk.fails(
+    sandbox.fails(&sample("nowhere.safetensors"), 1, "nowhere.safetensors: ");
+    sandbox.fails(
         &sample("wide.safetensors"),
         1,
         "lora_unet_conv_out: [2, 32, 3, 3] and [4, 2, 1, 1] for [3, 32, 3, 3]",
     );
-    desk.fails(&sample("style.safetensors=nan"), 2, "expected a strength that is a number");
-    desk.fails(
+    sandbox.fails(&sample("style.safetensors=nan"), 2, "expected a strength that is a number");
+    sandbox.fails(
         &["sample", "--model", "style.safetensors"],
         1,
         "give the model they were trained for, and this by --lora",
     );
-    assert!(!desk.path("outputs").exists(), "a refusal leaves nothing behind");
-    desk.fails(
+    assert!(!sandbox.path("outputs").exists(), "a refusal leaves nothing behind");
+    sandbox.fails(
         &["convert", "base", "out", "--to", "ldm", "--lora", "wide.safetensors"],
         1,
         "of another shape",
     );
-    assert!(!desk.path("out").exists());
+    assert!(!sandbox.path("out").exists());
 }

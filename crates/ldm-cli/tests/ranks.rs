@@ -22,15 +22,15 @@ data:
 train: {steps: 6, learning_rate: 1.0e-3, log_every: 2, checkpoint_every: 3, samples: {count: 2}, ema: {decay: 0.9}}
 ";
 
-fn desk() -> tempfile::TempDir {
+fn sandbox() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("first.yaml"), FIRST_STAGE).unwrap();
     folder
 }
 
-fn ldm(desk: &Path, args: &[&str]) -> Command {
+fn ldm(sandbox: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ldm"));
-    command.current_dir(desk).args(args).args(["--device", "cpu"]).stdin(Stdio::null());
+    command.current_dir(sandbox).args(args).args(["--device", "cpu"]).stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
@@ -60,23 +60,23 @@ fn kill(signal: &str, pid: u32) {
 
 #[test]
 fn nproc_trains_and_one_rank_alone_speaks() {
-    let desk = desk();
-    let output = ldm(desk.path(), &["train", "first.yaml", "--run", "run", "--nproc", "2"]).output().unwrap();
+    let sandbox = sandbox();
+    let output = ldm(sandbox.path(), &["train", "first.yaml", "--run", "run", "--nproc", "2"]).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "run/model\n");
     assert!(text(&output).contains("on cpu, 2 ranks, from step 0"), "{}", text(&output));
     assert!(!text(&output).contains("[rank 1]"), "{}", text(&output));
-    let log = std::fs::read_to_string(desk.path().join("run/metrics.jsonl")).unwrap();
+    let log = std::fs::read_to_string(sandbox.path().join("run/metrics.jsonl")).unwrap();
     let last: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
     assert_eq!((log.lines().count(), last["images"].as_u64()), (3, Some(6 * 2 * 2)));
 }
 
 #[test]
 fn a_killed_rank_ends_the_run_with_its_number() {
-    let desk = desk();
+    let sandbox = sandbox();
     let args = ["train", "first.yaml", "train.steps=1000000", "--run", "run", "--nproc", "3"];
-    let launcher = ldm(desk.path(), &args).spawn().unwrap();
-    wait_for("a checkpoint", || desk.path().join("run/checkpoints/latest").is_file());
+    let launcher = ldm(sandbox.path(), &args).spawn().unwrap();
+    wait_for("a checkpoint", || sandbox.path().join("run/checkpoints/latest").is_file());
     let ranks = children(launcher.id());
     assert_eq!(ranks.len(), 3);
     let start = Instant::now();
@@ -95,19 +95,19 @@ fn a_killed_rank_ends_the_run_with_its_number() {
 
 #[test]
 fn a_signal_stops_all_ranks_with_a_checkpoint_and_they_go_on() {
-    let desk = desk();
+    let sandbox = sandbox();
     let args = ["train", "first.yaml", "train.steps=1000000", "--run", "run", "--nproc", "2"];
-    let launcher = ldm(desk.path(), &args).spawn().unwrap();
-    wait_for("a checkpoint", || desk.path().join("run/checkpoints/latest").is_file());
+    let launcher = ldm(sandbox.path(), &args).spawn().unwrap();
+    wait_for("a checkpoint", || sandbox.path().join("run/checkpoints/latest").is_file());
     kill("-INT", launcher.id());
     let output = launcher.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", text(&output));
     assert!(text(&output).contains("go on with: ldm train --resume run --nproc 2"), "{}", text(&output));
 
-    let output = ldm(desk.path(), &["train", "--resume", "run"]).output().unwrap();
+    let output = ldm(sandbox.path(), &["train", "--resume", "run"]).output().unwrap();
     assert!(text(&output).contains("go on with it by --nproc 2, got 1"), "{}", text(&output));
-    let launcher = ldm(desk.path(), &["train", "--resume", "run", "--nproc", "2"]).spawn().unwrap();
-    let log = || std::fs::read_to_string(desk.path().join("run/metrics.jsonl")).unwrap();
+    let launcher = ldm(sandbox.path(), &["train", "--resume", "run", "--nproc", "2"]).spawn().unwrap();
+    let log = || std::fs::read_to_string(sandbox.path().join("run/metrics.jsonl")).unwrap();
     let before = log().lines().count();
     wait_for("the log to grow", || log().lines().count() > before + 1);
     let ranks = children(launcher.id());
@@ -121,12 +121,12 @@ fn a_signal_stops_all_ranks_with_a_checkpoint_and_they_go_on() {
 fn what_is_wrong_with_ranks_is_said_in_one_sentence() {
     #[track_caller]
     fn check(args: &[&str], env: &[(&str, &str)], expected: &str) {
-        let desk = desk();
+        let sandbox = sandbox();
         let mut command = Command::new(env!("CARGO_BIN_EXE_ldm"));
-        command.current_dir(desk.path()).arg("train").args(args).envs(env.iter().copied());
+        command.current_dir(sandbox.path()).arg("train").args(args).envs(env.iter().copied());
         let output = command.stdin(Stdio::null()).output().unwrap();
         assert!(!output.status.success() && text(&output).contains(expected), "{}", text(&output));
-        assert!(!desk.path().join("runs").exists(), "something was written");
+        assert!(!sandbox.path().join("runs").exists(), "something was written");
     }
     check(&["first.yaml", "--nproc", "0"], &[], "invalid value '0' for '--nproc <N>'");
     check(&["first.yaml", "--nproc", "2", "--device", "cuda:1"], &[], "2 ranks take a GPU each");

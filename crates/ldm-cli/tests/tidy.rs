@@ -70,29 +70,29 @@ const MAY_DRAW: [(&str, &[&str], &str); 10] = [
     (
         "crates/ldm-core/src/nn/conv.rs",
         &["Init::Uniform"],
-        "initialisation of convolutions and linear layers",
+        "initialization of convolutions and linear layers",
     ),
-    ("crates/ldm-autoencoder/src/codebook.rs", &["Init::Uniform"], "initialisation of the codebook"),
-    ("crates/ldm-conditioning/src/class.rs", &["Init::Randn"], "initialisation of the table of classes"),
-    ("crates/ldm-conditioning/src/clip_text.rs", &["Init::Randn"], "initialisation of tokens and positions"),
+    ("crates/ldm-autoencoder/src/codebook.rs", &["Init::Uniform"], "initialization of the codebook"),
+    ("crates/ldm-conditioning/src/class.rs", &["Init::Randn"], "initialization of the table of classes"),
+    ("crates/ldm-conditioning/src/clip_text.rs", &["Init::Randn"], "initialization of tokens and positions"),
     (
         "crates/ldm-conditioning/src/token_encoder.rs",
         &["Init::Randn"],
-        "initialisation of tokens and positions",
+        "initialization of tokens and positions",
     ),
-    ("crates/ldm-unet/src/pool.rs", &["Init::Randn"], "initialisation of the positional embedding"),
-    ("crates/ldm-unet/src/unet.rs", &["Init::Randn"], "initialisation of the table of labels"),
+    ("crates/ldm-unet/src/pool.rs", &["Init::Randn"], "initialization of the positional embedding"),
+    ("crates/ldm-unet/src/unet.rs", &["Init::Randn"], "initialization of the table of labels"),
     (
         "crates/ldm-train/src/first_stage_loss/discriminator.rs",
         &["Init::Randn", "Init::Uniform"],
-        "initialisation of the discriminator's convolutions",
+        "initialization of the discriminator's convolutions",
     ),
     (
         "crates/ldm-train/src/first_stage_loss/norm.rs",
         &["Init::Randn"],
-        "initialisation of the discriminator's batch normalisation",
+        "initialization of the discriminator's batch normalization",
     ),
-    ("crates/ldm-train/src/parts.rs", &["set_seed"], "initialisation follows from the run's seed"),
+    ("crates/ldm-train/src/parts.rs", &["set_seed"], "initialization follows from the run's seed"),
 ];
 
 /// Structs and enums that are read, and ignore what they do not know.
@@ -328,7 +328,7 @@ fn configs_are_read_strictly() {
 
 // ---- Configs -------------------------------------------------------------------------------------------------------
 
-/// Pictures and first stages that a config names may be absent; reading it opens neither.
+/// ImageSet and first stages that a config names may be absent; reading it opens neither.
 #[test]
 fn every_config_parses() {
     let (mut violations, mut runs) = (Vec::new(), 0);

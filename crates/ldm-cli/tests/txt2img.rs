@@ -1,10 +1,10 @@
-//! Text to pictures as a person meets it: training on captions, prompts, the tokenizer, what is refused.
+//! Text to images as a person meets it: training on captions, prompts, the tokenizer, what is refused.
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 
-mod desk;
+mod sandbox;
 
-use desk::{Desk, listing};
+use sandbox::{Sandbox, listing};
 use ldm_core::weights::Checkpoint;
 use serde_json::Value;
 
@@ -54,37 +54,37 @@ train: {steps: 2, learning_rate: 1.0e-3, checkpoint_every: 2, samples: {count: 8
 const WORDS: &str =
     "[PAD] [UNK] [CLS] [SEP] [MASK] a the of in on and red green blue yellow small big circle star cat";
 
-fn desk() -> Desk {
-    Desk::new(&[("first.yaml", FIRST_STAGE), ("text.yaml", TEXT)])
+fn sandbox() -> Sandbox {
+    Sandbox::new(&[("first.yaml", FIRST_STAGE), ("text.yaml", TEXT)])
 }
 
 /// What `ldm weights get bert-tokenizer` would do.
-fn install(desk: &Desk) {
-    std::fs::create_dir_all(desk.weights("bert-tokenizer")).unwrap();
-    std::fs::write(desk.weights("bert-tokenizer/vocab.txt"), WORDS.replace(' ', "\n")).unwrap();
+fn install(sandbox: &Sandbox) {
+    std::fs::create_dir_all(sandbox.weights("bert-tokenizer")).unwrap();
+    std::fs::write(sandbox.weights("bert-tokenizer/vocab.txt"), WORDS.replace(' ', "\n")).unwrap();
 }
 
-/// The first picture's.
-fn latents(desk: &Desk, name: &str) -> Vec<f32> {
-    let latents = Checkpoint::open(desk.path(name)).unwrap().tensor("latents").unwrap();
+/// The first image's.
+fn latents(sandbox: &Sandbox, name: &str) -> Vec<f32> {
+    let latents = Checkpoint::open(sandbox.path(name)).unwrap().tensor("latents").unwrap();
     Vec::try_from(latents.get(0).view(-1)).unwrap()
 }
 
 #[test]
-fn from_captions_to_pictures() {
-    let desk = desk();
-    desk.said(&["train", "first.yaml", "--run", "first"]);
+fn from_captions_to_images() {
+    let sandbox = sandbox();
+    sandbox.said(&["train", "first.yaml", "--run", "first"]);
     let train = ["train", "text.yaml", "--run", "text"];
-    desk.fails(&train, 1, "type `ldm weights get bert-tokenizer`");
-    install(&desk);
-    desk.said(&train);
-    assert!(desk.path("text/model/tokenizer/vocab.txt").is_file(), "what is handed on is whole");
-    assert!(desk.said(&["inspect", "text"]).0.contains("conditioned on a text by crossattn"));
-    std::fs::remove_dir_all(desk.weights("")).unwrap();
+    sandbox.fails(&train, 1, "type `ldm weights get bert-tokenizer`");
+    install(&sandbox);
+    sandbox.said(&train);
+    assert!(sandbox.path("text/model/tokenizer/vocab.txt").is_file(), "what is handed on is whole");
+    assert!(sandbox.said(&["inspect", "text"]).0.contains("conditioned on a text by crossattn"));
+    std::fs::remove_dir_all(sandbox.weights("")).unwrap();
 
-    // The model's own tokenizer; the parameters as web UIs read them; a JSON line a picture.
+    // The model's own tokenizer; the parameters as web UIs read them; a JSON line an image.
     let draw = |out: &str, extra: &[&str]| {
-        desk.said(&[&["txt2img", "--model", "text", "--steps", "3", "--out", out][..], extra].concat())
+        sandbox.said(&[&["txt2img", "--model", "text", "--steps", "3", "--out", out][..], extra].concat())
     };
     let (said, warned) = draw(
         "a",
@@ -110,11 +110,11 @@ fn from_captions_to_pictures() {
     assert_eq!((line["seed"].as_u64(), line["path"].as_str()), (Some(5), Some("a/00001.png")));
     let parameters = "a red circle\nNegative prompt: blue star\nSteps: 3, Sampler: ddim, CFG scale: 5, Seed: 5, \
                       Size: 16x16, Model: text, Version: ldm ";
-    assert!(desk.said(&["inspect", "a/00001.png"]).0.contains(parameters));
-    assert!(desk.path("a/grid.png").is_file());
+    assert!(sandbox.said(&["inspect", "a/00001.png"]).0.contains(parameters));
+    assert!(sandbox.path("a/grid.png").is_file());
 
-    // Several prompts, two pictures each, in batches that cut across them; a picture is what its seed and text say.
-    std::fs::write(desk.path("prompts.txt"), "the cat\n\n  a red circle \n").unwrap();
+    // Several prompts, two images each, in batches that cut across them; an image is what its seed and text say.
+    std::fs::write(sandbox.path("prompts.txt"), "the cat\n\n  a red circle \n").unwrap();
     draw(
         "b",
         &[
@@ -130,9 +130,9 @@ fn from_captions_to_pictures() {
             "blue star",
         ],
     );
-    assert_eq!(listing(&desk.path("b")).len(), 5);
+    assert_eq!(listing(&sandbox.path("b")).len(), 5);
     let differ = |one: &str, other: &str| {
-        let (one, other) = (desk.pixels(one), desk.pixels(other));
+        let (one, other) = (sandbox.pixels(one), sandbox.pixels(other));
         one.iter().zip(&other).map(|(one, other)| one.abs_diff(*other)).max().unwrap()
     };
     assert!(differ("a/00000.png", "b/00002.png") <= 1, "the same seed and text");
@@ -142,41 +142,41 @@ fn from_captions_to_pictures() {
         &["the cat", "--seed", "4", "--negative-prompt", "blue star", "--save-latents", "c.safetensors"],
     );
     draw("d", &["a red circle", "--seed", "4", "--save-latents", "d.safetensors"]);
-    let first = latents(&desk, "a.safetensors");
-    assert_ne!(first, latents(&desk, "c.safetensors"), "another prompt");
-    assert_ne!(first, latents(&desk, "d.safetensors"), "another negative prompt");
+    let first = latents(&sandbox, "a.safetensors");
+    assert_ne!(first, latents(&sandbox, "c.safetensors"), "another prompt");
+    assert_ne!(first, latents(&sandbox, "d.safetensors"), "another negative prompt");
 
-    // A picture drawn again: all of it, a part, and none.
+    // An image drawn again: all of it, a part, and none.
     let redraw = |strength: &str| {
         let out = format!("again-{strength}");
         let words = ["img2img", "d/00000.png", "the cat", "--model", "text", "--steps", "4", "--out", &out];
-        desk.said(&[&words[..], &["--strength", strength]].concat());
-        desk.pixels(&format!("{out}/00000.png"))
+        sandbox.said(&[&words[..], &["--strength", strength]].concat());
+        sandbox.pixels(&format!("{out}/00000.png"))
     };
     let [all, half, none] = ["1", "0.5", "0"].map(redraw);
     assert!(all != half && half != none);
-    let said = desk.said(&["inspect", "again-0.5/00000.png"]).0;
+    let said = sandbox.said(&["inspect", "again-0.5/00000.png"]).0;
     assert!(said.contains("Denoising strength: 0.5"), "{said}");
     let again = ["img2img", "d/00000.png", "the cat", "--model", "text", "--out", "x", "--strength", "1.1"];
-    desk.fails(&again, 2, "expected a number from 0 to 1");
+    sandbox.fails(&again, 2, "expected a number from 0 to 1");
 
     // What does not fit is said.
     let (_, warned) = draw("e", &["a red circle in the big blue star and the cat"]);
     assert_eq!(warned, "warning: the prompt is longer than the model reads, left out: star and the cat\n");
 
     // A tokenizer of one's own; one that is not there, or is nothing of the kind.
-    std::fs::write(desk.path("words.txt"), WORDS.replace(' ', "\n")).unwrap();
+    std::fs::write(sandbox.path("words.txt"), WORDS.replace(' ', "\n")).unwrap();
     draw("f", &["a red circle", "--seed", "4", "--tokenizer", "words.txt"]);
     assert_eq!(differ("d/00000.png", "f/00000.png"), 0);
     let draw = ["txt2img", "a cat", "--model", "text", "--steps", "2", "--out", "x"];
     let with = |extra: &[&'static str]| [&draw[..], extra].concat();
-    desk.fails(&with(&["--tokenizer", "nowhere"]), 1, "nowhere: no bert tokenizer at this place");
-    desk.fails(&with(&["--tokenizer", "text.yaml"]), 1, "text.yaml: not a BERT vocabulary");
-    std::fs::remove_dir_all(desk.path("text/model/tokenizer")).unwrap();
-    desk.fails(&draw, 1, "type `ldm weights get bert-tokenizer`, or say --tokenizer PATH");
+    sandbox.fails(&with(&["--tokenizer", "nowhere"]), 1, "nowhere: no bert tokenizer at this place");
+    sandbox.fails(&with(&["--tokenizer", "text.yaml"]), 1, "text.yaml: not a BERT vocabulary");
+    std::fs::remove_dir_all(sandbox.path("text/model/tokenizer")).unwrap();
+    sandbox.fails(&draw, 1, "type `ldm weights get bert-tokenizer`, or say --tokenizer PATH");
 
     // The wrong command for a model, and the wrong words.
-    desk.fails(
+    sandbox.fails(
         &["sample", "--model", "text"],
         1,
         "text: this model is conditioned on a text: use ldm txt2img",
@@ -188,7 +188,7 @@ fn from_captions_to_pictures() {
     ];
     let off = off.map(|each| format!("model.params.{each}"));
     let off: Vec<&str> = off.iter().map(String::as_str).collect();
-    desk.said(
+    sandbox.said(
         &[
             &[
                 "train",
@@ -202,28 +202,28 @@ fn from_captions_to_pictures() {
         ]
         .concat(),
     );
-    desk.fails(
+    sandbox.fails(
         &["txt2img", "a cat", "--model", "free"],
         1,
         "free: this model is conditioned on nothing: use ldm sample",
     );
-    desk.said(&["sample", "--model", "free", "--steps", "2", "--out", "g"]);
-    desk.fails(
+    sandbox.said(&["sample", "--model", "free", "--steps", "2", "--out", "g"]);
+    sandbox.fails(
         &["sample", "--model", "free", "--guidance-scale", "2"],
         1,
         "--guidance-scale: this model is unconditional",
     );
-    desk.fails(&["txt2img", "--model", "text"], 2, "PROMPT");
-    desk.fails(
+    sandbox.fails(&["txt2img", "--model", "text"], 2, "PROMPT");
+    sandbox.fails(
         &["txt2img", "a", "--prompts-from", "prompts.txt", "--model", "text"],
         2,
         "cannot be used with",
     );
-    std::fs::write(desk.path("none.txt"), "\n").unwrap();
-    desk.fails(
+    std::fs::write(sandbox.path("none.txt"), "\n").unwrap();
+    sandbox.fails(
         &["txt2img", "--prompts-from", "none.txt", "--model", "text"],
         1,
         "none.txt: expected a prompt a line",
     );
-    assert!(desk.said(&["txt2img", "--help"]).0.contains("Example"));
+    assert!(sandbox.said(&["txt2img", "--help"]).0.contains("Example"));
 }

@@ -26,15 +26,15 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 /// A folder with a list of its own, and a place to install into.
-struct Desk(tempfile::TempDir);
+struct Sandbox(tempfile::TempDir);
 
-impl Desk {
+impl Sandbox {
     /// `thing` has one file, `net.bin`; `pair` has it and a second, `head.bin`; all at `url`.
     fn new(url: &str) -> Self {
-        let desk = Self(tempfile::tempdir().unwrap());
+        let sandbox = Self(tempfile::tempdir().unwrap());
         let file = |name: &str, bytes: &[u8]| {
             format!(
-                "    - {{name: {name}, url: \"{url}/{name}\", licence: MIT, size: {}, sha256: {}}}\n",
+                "    - {{name: {name}, url: \"{url}/{name}\", license: MIT, size: {}, sha256: {}}}\n",
                 bytes.len(),
                 sha256(bytes)
             )
@@ -43,8 +43,8 @@ impl Desk {
         let list = format!(
             "- name: thing\n  for: tests\n  files:\n{net}- name: pair\n  for: tests\n  files:\n{net}{head}"
         );
-        std::fs::write(desk.path("list.yaml"), list).unwrap();
-        desk
+        std::fs::write(sandbox.path("list.yaml"), list).unwrap();
+        sandbox
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -122,22 +122,22 @@ const GET_ONCE: [&str; 4] = ["get", "thing", "--retries", "0"];
 #[test]
 fn a_file_is_downloaded_once() {
     let server = Server::start(|_, request| Reply::asked(&bytes(), request));
-    let desk = Desk::new(&server.url);
-    let said = desk.done(&GET);
-    assert_eq!(said.out, format!("{}\n", desk.installed().display()));
-    assert!(said.error.contains("licence: MIT"), "{}", said.error);
-    desk.is_whole();
-    desk.done(&GET);
+    let sandbox = Sandbox::new(&server.url);
+    let said = sandbox.done(&GET);
+    assert_eq!(said.out, format!("{}\n", sandbox.installed().display()));
+    assert!(said.error.contains("license: MIT"), "{}", said.error);
+    sandbox.is_whole();
+    sandbox.done(&GET);
     assert_eq!(server.ranges(), [(None, SIZE)], "what is there is not fetched again");
 
-    let list: serde_json::Value = serde_json::from_str(&desk.done(&["list", "--json"]).out).unwrap();
+    let list: serde_json::Value = serde_json::from_str(&sandbox.done(&["list", "--json"]).out).unwrap();
     let [thing, pair] = [&list["resources"][0], &list["resources"][1]];
     assert_eq!((thing["name"].as_str(), thing["installed"].as_bool()), (Some("thing"), Some(true)));
-    assert_eq!(thing["files"][0]["path"].as_str(), desk.installed().to_str());
+    assert_eq!(thing["files"][0]["path"].as_str(), sandbox.installed().to_str());
     assert_eq!(thing["files"][0]["sha256"].as_str(), Some(sha256(&bytes()).as_str()));
     assert_eq!((pair["installed"].as_bool(), pair["size"].as_u64()), (Some(false), Some(SIZE as u64 + 6)));
     assert!(pair["files"][0]["path"].is_null());
-    let table = desk.done(&["list"]).out;
+    let table = sandbox.done(&["list"]).out;
     assert!(table.contains("300.0 kB") || table.contains("0.3 MB"), "{table}");
     assert!(table.contains("not installed"), "{table}");
 }
@@ -148,10 +148,10 @@ fn a_transfer_that_breaks_goes_on_in_the_same_run() {
         let reply = Reply::asked(&bytes(), request);
         if number == 0 { reply.cut(HALF) } else { reply }
     });
-    let desk = Desk::new(&server.url);
-    let said = desk.done(&GET);
+    let sandbox = Sandbox::new(&server.url);
+    let said = sandbox.done(&GET);
     assert!(said.error.contains(&format!("broke off after {HALF} of {SIZE} bytes")), "{}", said.error);
-    desk.is_whole();
+    sandbox.is_whole();
     assert_eq!(server.ranges(), [(None, HALF), (Some(HALF), HALF)], "no byte twice");
 }
 
@@ -162,11 +162,11 @@ fn a_transfer_that_was_given_up_goes_on_in_the_next_run() {
         1 => Reply::status("503 Service Unavailable"),
         _ => Reply::asked(&bytes(), request),
     });
-    let desk = Desk::new(&server.url);
-    desk.fails(&GET_ONCE, 1, &[&format!("{HALF} of {SIZE} bytes are kept")]);
-    assert_eq!(std::fs::metadata(desk.part()).unwrap().len(), HALF as u64);
-    desk.done(&GET);
-    desk.is_whole();
+    let sandbox = Sandbox::new(&server.url);
+    sandbox.fails(&GET_ONCE, 1, &[&format!("{HALF} of {SIZE} bytes are kept")]);
+    assert_eq!(std::fs::metadata(sandbox.part()).unwrap().len(), HALF as u64);
+    sandbox.done(&GET);
+    sandbox.is_whole();
     assert_eq!(server.ranges(), [(None, HALF), (Some(HALF), 0), (Some(HALF), HALF)]);
 }
 
@@ -176,74 +176,74 @@ fn a_server_without_ranges_begins_anew() {
         let reply = Reply::whole(&bytes());
         if number == 0 { reply.cut(HALF) } else { reply }
     });
-    let desk = Desk::new(&server.url);
-    desk.done(&GET);
-    desk.is_whole();
+    let sandbox = Sandbox::new(&server.url);
+    sandbox.done(&GET);
+    sandbox.is_whole();
     assert_eq!(server.ranges(), [(None, HALF), (Some(HALF), SIZE)]);
 }
 
 #[test]
 fn a_part_of_something_else_does_not_spoil_the_file() {
     let server = Server::start(|_, request| Reply::asked(&bytes(), request));
-    let desk = Desk::new(&server.url);
-    desk.leave_part(&[7; 1000]);
-    assert!(desk.done(&GET).error.contains("from the beginning"));
-    desk.is_whole();
+    let sandbox = Sandbox::new(&server.url);
+    sandbox.leave_part(&[7; 1000]);
+    assert!(sandbox.done(&GET).error.contains("from the beginning"));
+    sandbox.is_whole();
     assert_eq!(server.ranges(), [(Some(1000), SIZE - 1000), (None, SIZE)]);
 
-    let desk = Desk::new(&server.url);
-    desk.leave_part(&vec![7; SIZE + 1]);
-    desk.done(&GET);
-    desk.is_whole();
+    let sandbox = Sandbox::new(&server.url);
+    sandbox.leave_part(&vec![7; SIZE + 1]);
+    sandbox.done(&GET);
+    sandbox.is_whole();
 
     // A whole part needs no network.
-    let desk = Desk::new("http://127.0.0.1:9");
-    desk.leave_part(&bytes());
-    desk.done(&GET);
-    desk.is_whole();
+    let sandbox = Sandbox::new("http://127.0.0.1:9");
+    sandbox.leave_part(&bytes());
+    sandbox.done(&GET);
+    sandbox.is_whole();
 }
 
 #[test]
 fn other_bytes_are_never_installed() {
     let other = |length: usize| vec![7; length];
     let server = Server::start(move |_, _| Reply::whole(&other(SIZE)));
-    let desk = Desk::new(&server.url);
+    let sandbox = Sandbox::new(&server.url);
     let (expected, found) = (sha256(&bytes()), sha256(&other(SIZE)));
-    desk.fails(&GET, 1, &["net.bin: expected sha256", &expected, "found", &found]);
-    assert!(!desk.part().exists(), "a wrong part is not gone on with");
+    sandbox.fails(&GET, 1, &["net.bin: expected sha256", &expected, "found", &found]);
+    assert!(!sandbox.part().exists(), "a wrong part is not gone on with");
     assert_eq!(server.requests().len(), 1);
 
     let server = Server::start(move |_, _| Reply::whole(&other(17)));
-    Desk::new(&server.url).fails(&GET, 1, &["net.bin: expected 300000 bytes, the server has 17"]);
+    Sandbox::new(&server.url).fails(&GET, 1, &["net.bin: expected 300000 bytes, the server has 17"]);
     let server = Server::start(move |_, _| Reply::of_no_length(&other(SIZE + 1)));
-    Desk::new(&server.url).fails(&GET, 1, &["net.bin: expected 300000 bytes, found more"]);
+    Sandbox::new(&server.url).fails(&GET, 1, &["net.bin: expected 300000 bytes, found more"]);
     let server = Server::start(move |_, _| Reply::of_no_length(&other(SIZE - 1)));
     let cut = ["the transfer broke off after 299999 of 300000 bytes"];
-    Desk::new(&server.url).fails(&GET_ONCE, 1, &cut);
+    Sandbox::new(&server.url).fails(&GET_ONCE, 1, &cut);
 }
 
 #[test]
 fn refusals_are_one_sentence() {
     let server = Server::start(|_, _| Reply::status("404 Not Found"));
-    Desk::new(&server.url).fails(&GET, 1, &[&server.url, "net.bin: 404 Not Found"]);
+    Sandbox::new(&server.url).fails(&GET, 1, &[&server.url, "net.bin: 404 Not Found"]);
     assert_eq!(server.requests().len(), 1, "what is not there is not asked for again");
 
     let server = Server::start(|_, _| Reply::redirect("/net.bin"));
-    Desk::new(&server.url).fails(&GET, 1, &["net.bin", "redirects"]);
+    Sandbox::new(&server.url).fails(&GET, 1, &["net.bin", "redirects"]);
 
-    Desk::new("http://127.0.0.1:9").fails(&GET, 1, &["net.bin: no connection"]);
-    Desk::new("http://nowhere.invalid").fails(&GET, 1, &["http://nowhere.invalid/net.bin: no "]);
-    Desk::new("ftp://127.0.0.1").fails(&GET, 1, &["ftp://127.0.0.1/net.bin"]);
+    Sandbox::new("http://127.0.0.1:9").fails(&GET, 1, &["net.bin: no connection"]);
+    Sandbox::new("http://nowhere.invalid").fails(&GET, 1, &["http://nowhere.invalid/net.bin: no "]);
+    Sandbox::new("ftp://127.0.0.1").fails(&GET, 1, &["ftp://127.0.0.1/net.bin"]);
 
-    let desk = Desk::new(&server.url);
-    desk.fails(&["get"], 2, &["one of thing, pair"]);
-    desk.fails(&["get", "thong"], 2, &["unknown name `thong`, expected one of thing, pair"]);
-    desk.fails(&["get", "thing", "--from", "x", "--url", "y"], 2, &["cannot be used with"]);
-    desk.fails(&["get", "thing", "--from", "nowhere"], 1, &["nowhere"]);
-    std::fs::write(desk.path("list.yaml"), "- {nome: x}").unwrap();
-    desk.fails(&GET, 1, &["list.yaml", "unknown field `nome`"]);
+    let sandbox = Sandbox::new(&server.url);
+    sandbox.fails(&["get"], 2, &["one of thing, pair"]);
+    sandbox.fails(&["get", "thong"], 2, &["unknown name `thong`, expected one of thing, pair"]);
+    sandbox.fails(&["get", "thing", "--from", "x", "--url", "y"], 2, &["cannot be used with"]);
+    sandbox.fails(&["get", "thing", "--from", "nowhere"], 1, &["nowhere"]);
+    std::fs::write(sandbox.path("list.yaml"), "- {nome: x}").unwrap();
+    sandbox.fails(&GET, 1, &["list.yaml", "unknown field `nome`"]);
 
-    let mut homeless = desk.command(&["list"]);
+    let mut homeless = sandbox.command(&["list"]);
     for variable in ["LDM_WEIGHTS", "XDG_CACHE_HOME", "HOME"] {
         homeless.env_remove(variable);
     }
@@ -255,10 +255,10 @@ fn refusals_are_one_sentence() {
 #[test]
 fn a_full_disk_is_said() {
     let server = Server::start(|_, request| Reply::asked(&bytes(), request));
-    let desk = Desk::new(&server.url);
-    std::fs::create_dir_all(desk.path("cache/thing")).unwrap();
-    std::os::unix::fs::symlink("/dev/full", desk.part()).unwrap();
-    desk.fails(&GET, 1, &["the disk is full, and 300000 bytes are still to come"]);
+    let sandbox = Sandbox::new(&server.url);
+    std::fs::create_dir_all(sandbox.path("cache/thing")).unwrap();
+    std::os::unix::fs::symlink("/dev/full", sandbox.part()).unwrap();
+    sandbox.fails(&GET, 1, &["the disk is full, and 300000 bytes are still to come"]);
     assert_eq!(server.requests().len(), 1);
 }
 
@@ -268,10 +268,10 @@ fn redirects_are_followed_and_ranges_with_them() {
         "/net.bin" => Reply::redirect("/elsewhere"),
         _ => Reply::asked(&bytes(), request),
     });
-    let desk = Desk::new(&server.url);
-    desk.leave_part(&bytes()[..HALF]);
-    desk.done(&GET);
-    desk.is_whole();
+    let sandbox = Sandbox::new(&server.url);
+    sandbox.leave_part(&bytes()[..HALF]);
+    sandbox.done(&GET);
+    sandbox.is_whole();
     assert_eq!(server.ranges(), [(Some(HALF), 0), (Some(HALF), HALF)]);
 }
 
@@ -281,60 +281,60 @@ fn a_mirror_has_the_folders_of_the_cache() {
         "/base/thing/net.bin" => Reply::asked(&bytes(), request),
         _ => Reply::status("404 Not Found"),
     });
-    let desk = Desk::new("http://127.0.0.1:9");
-    desk.done(&[&GET[..], &["--url", &format!("{}/base/", server.url)]].concat());
-    desk.is_whole();
-    let desk = Desk::new("http://127.0.0.1:9");
-    let mut command = desk.command(&["get", "thing", "--manifest", "list.yaml"]);
+    let sandbox = Sandbox::new("http://127.0.0.1:9");
+    sandbox.done(&[&GET[..], &["--url", &format!("{}/base/", server.url)]].concat());
+    sandbox.is_whole();
+    let sandbox = Sandbox::new("http://127.0.0.1:9");
+    let mut command = sandbox.command(&["get", "thing", "--manifest", "list.yaml"]);
     let output = command.env("LDM_WEIGHTS_URL", format!("{}/base", server.url)).output().unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
-    desk.is_whole();
+    sandbox.is_whole();
 }
 
 #[test]
 fn copies_are_known_by_their_bytes() {
-    let desk = Desk::new("http://127.0.0.1:9");
-    std::fs::create_dir(desk.path("mine")).unwrap();
-    let write = |name: &str, bytes: &[u8]| std::fs::write(desk.path(name), bytes).unwrap();
+    let sandbox = Sandbox::new("http://127.0.0.1:9");
+    std::fs::create_dir(sandbox.path("mine")).unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(sandbox.path(name), bytes).unwrap();
     write("mine/whatever", &bytes());
     write("mine/other", &vec![7; SIZE]);
     write("mine/note.txt", b"a note");
 
     // One file, whatever its name; a wrong one says why.
-    desk.fails(&["get", "thing", "--from", "mine/other"], 1, &["mine/other: expected sha256", "found"]);
-    desk.fails(&["get", "thing", "--from", "mine/note.txt"], 1, &["expected 300000 bytes, found 6"]);
-    desk.leave_part(&bytes()[..HALF]);
-    let said = desk.done(&["get", "thing", "--from", "mine/whatever"]);
-    assert_eq!(said.out, format!("{}\n", desk.installed().display()));
-    desk.is_whole();
+    sandbox.fails(&["get", "thing", "--from", "mine/other"], 1, &["mine/other: expected sha256", "found"]);
+    sandbox.fails(&["get", "thing", "--from", "mine/note.txt"], 1, &["expected 300000 bytes, found 6"]);
+    sandbox.leave_part(&bytes()[..HALF]);
+    let said = sandbox.done(&["get", "thing", "--from", "mine/whatever"]);
+    assert_eq!(said.out, format!("{}\n", sandbox.installed().display()));
+    sandbox.is_whole();
 
     // A folder; what it lacks is said, and what it has is kept.
     let pair = ["get", "pair", "--from", "mine"];
-    let output = desk.run(&pair);
+    let output = sandbox.run(&pair);
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(error.contains("pair is not complete: no copy of `head.bin` (6 bytes)"), "{error}");
-    assert!(desk.path("cache/pair/net.bin").is_file());
+    assert!(sandbox.path("cache/pair/net.bin").is_file());
     write("head", b"a head");
-    assert_eq!(desk.done(&["get", "pair", "--from", "head"]).out.lines().count(), 2);
+    assert_eq!(sandbox.done(&["get", "pair", "--from", "head"]).out.lines().count(), 2);
 }
 
 #[test]
 fn an_installed_file_of_other_bytes_is_replaced_by_force_alone() {
     let server = Server::start(|_, request| Reply::asked(&bytes(), request));
-    let desk = Desk::new(&server.url);
-    desk.done(&GET);
-    std::fs::write(desk.installed(), vec![7; SIZE]).unwrap();
-    let output = desk.run(&GET);
+    let sandbox = Sandbox::new(&server.url);
+    sandbox.done(&GET);
+    std::fs::write(sandbox.installed(), vec![7; SIZE]).unwrap();
+    let output = sandbox.run(&GET);
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(error.contains("is not replaced without --force"), "{error}");
-    desk.done(&[&GET[..], &["--force"]].concat());
-    desk.is_whole();
+    sandbox.done(&[&GET[..], &["--force"]].concat());
+    sandbox.is_whole();
 }
 
-fn spawn(desk: &Desk) -> Child {
-    let mut command = desk.command(&["get", "thing", "--manifest", "list.yaml"]);
+fn spawn(sandbox: &Sandbox) -> Child {
+    let mut command = sandbox.command(&["get", "thing", "--manifest", "list.yaml"]);
     command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
 }
 
@@ -355,10 +355,10 @@ fn two_at_once_do_not_mix() {
         held.lock().unwrap().recv().unwrap();
         Reply::asked(&bytes(), request)
     });
-    let desk = Desk::new(&server.url);
-    let first = spawn(&desk);
+    let sandbox = Sandbox::new(&server.url);
+    let first = spawn(&sandbox);
     wait_until("the first asks", || !server.requests().is_empty());
-    let mut second = spawn(&desk);
+    let mut second = spawn(&sandbox);
     let mut line = String::new();
     let mut words = BufReader::new(second.stderr.take().unwrap());
     words.read_line(&mut line).unwrap();
@@ -367,9 +367,9 @@ fn two_at_once_do_not_mix() {
     for child in [first, second] {
         let output = child.wait_with_output().unwrap();
         assert!(output.status.success(), "{}", text(&output.stderr));
-        assert_eq!(text(&output.stdout), format!("{}\n", desk.installed().display()));
+        assert_eq!(text(&output.stdout), format!("{}\n", sandbox.installed().display()));
     }
-    desk.is_whole();
+    sandbox.is_whole();
     assert_eq!(server.requests().len(), 1);
 }
 
@@ -379,17 +379,17 @@ fn ctrl_c_keeps_what_came() {
         let reply = Reply::asked(&bytes(), request);
         if number == 0 { reply.silent_after(HALF) } else { reply }
     });
-    let desk = Desk::new(&server.url);
-    let mut child = spawn(&desk);
-    let length = || std::fs::metadata(desk.part()).map_or(0, |data| data.len());
+    let sandbox = Sandbox::new(&server.url);
+    let mut child = spawn(&sandbox);
+    let length = || std::fs::metadata(sandbox.part()).map_or(0, |data| data.len());
     wait_until("half has come", || length() == HALF as u64);
     let asked = Instant::now();
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
     assert!(asked.elapsed() < Duration::from_secs(2));
-    assert!(!desk.installed().exists());
-    desk.done(&GET);
-    desk.is_whole();
+    assert!(!sandbox.installed().exists());
+    sandbox.done(&GET);
+    sandbox.is_whole();
     assert_eq!(server.ranges(), [(None, HALF), (Some(HALF), HALF)]);
 }
 
@@ -397,13 +397,13 @@ fn ctrl_c_keeps_what_came() {
 #[test]
 fn the_shared_files_are_what_the_list_says() {
     let Some(data) = ldm_core::testing::shared_data() else { return eprintln!("skipped: no shared data") };
-    let desk = Desk::new("http://127.0.0.1:9");
+    let sandbox = Sandbox::new("http://127.0.0.1:9");
     let from = |folder: &str| data.join(folder).to_str().unwrap().to_owned();
-    let get = |args: &[&str]| desk.command(&[&["get"], args].concat()).output().unwrap();
+    let get = |args: &[&str]| sandbox.command(&[&["get"], args].concat()).output().unwrap();
     let tokenizers = get(&["bert-tokenizer", "clip-tokenizer", "--from", &from("tokenizers")]);
     assert!(tokenizers.status.success(), "{}", text(&tokenizers.stderr));
     assert_eq!(text(&tokenizers.stdout).lines().count(), 2);
     let error = text(&get(&["lpips-vgg16", "--from", &from("weights")]).stderr);
     assert!(error.contains("no copy of `vgg16-397923af.pth` (553433881 bytes)"), "{error}");
-    assert!(desk.path("cache/lpips-vgg16/vgg.pth").is_file());
+    assert!(sandbox.path("cache/lpips-vgg16/vgg.pth").is_file());
 }

@@ -1,4 +1,4 @@
-//! CLIP's text model of ViT-L/14 over a prompt and its empty twin: once a picture.
+//! CLIP's text model of ViT-L/14 over a prompt and its empty twin: once an image.
 
 #![allow(missing_docs, reason = "criterion's macro makes a function without any")]
 

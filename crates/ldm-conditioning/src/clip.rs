@@ -1,9 +1,9 @@
-//! How well texts and pictures go together.
+//! How well texts and images go together.
 
 use std::path::Path;
 
 use ldm_core::diffusers::{Fields, wrong};
-use ldm_core::nn::unfilled;
+use ldm_core::nn::skip_init;
 use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, Prompt, Result};
 use serde_json::Value;
@@ -14,7 +14,7 @@ use crate::clip_vision::{ClipVision, VisionSizes};
 use crate::diffusers::{activation, clip_text};
 use crate::{ClipTextEmbedder, Conditioner, Tokenizer, TokenizerKind};
 
-/// Of the pictures CLIP was trained on, in `[0, 1]` (openai/CLIP `clip.py:85`).
+/// Of the images CLIP was trained on, in `[0, 1]` (openai/CLIP `clip.py:85`).
 const MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
 const DEVIATION: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
 /// One of these is in a folder that has a tokenizer.
@@ -22,7 +22,7 @@ const TOKENIZERS: [&str; 3] = ["tokenizer.json", "vocab.json", "bpe_simple_vocab
 /// What a folder's weights are called.
 const WEIGHTS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 
-/// CLIP (Radford et al. 2021): texts and pictures as directions in one space, near where they go together. In f32; no
+/// CLIP (Radford et al. 2021): texts and images as directions in one space, near where they go together. In f32; no
 /// parameter takes a gradient. transformers `CLIPModel`.
 #[derive(Debug)]
 pub struct Clip {
@@ -49,7 +49,7 @@ impl Clip {
             .map_err(|error| Error::format(&path, format!("not JSON: {error}")))?;
         let has_tokenizer = TOKENIZERS.iter().any(|name| folder.join(name).is_file());
         let tokenizer = has_tokenizer.then(|| Tokenizer::open(TokenizerKind::Clip, folder)).transpose()?;
-        let clip = unfilled(|| Self::new(&json, tokenizer, device))
+        let clip = skip_init(|| Self::new(&json, tokenizer, device))
             .map_err(|error| Error::format(&path, error.to_string()))?;
         let file = WEIGHTS.iter().map(|name| folder.join(name)).find(|path| path.is_file());
         let file = file.unwrap_or_else(|| folder.join(WEIGHTS[0]));
@@ -79,7 +79,7 @@ impl Clip {
         Ok(Self { vs, text, vision, text_projection, visual_projection, side: sizes.side })
     }
 
-    /// Side in pixels of the pictures it takes.
+    /// Side in pixels of the images it takes.
     pub fn side(&self) -> i64 {
         self.side
     }
@@ -100,25 +100,25 @@ impl Clip {
         tch::no_grad(|| Ok(direction(&self.text.pooled(prompt)?.matmul(&self.text_projection.tr()))))
     }
 
-    /// Directions of pictures.
+    /// Directions of images.
     ///
     /// # Shapes
-    /// - `pictures`: `[B, 3, S, S]` in `[-1, 1]`, `S` as [`Clip::side`]
+    /// - `images`: `[B, 3, S, S]` in `[-1, 1]`, `S` as [`Clip::side`]
     /// - returns `[B, P]` f32, of length one
     ///
     /// # Errors
     /// [`Error::Shape`] for another shape.
-    pub fn pictures(&self, pictures: &Tensor) -> Result<Tensor> {
-        let size = pictures.size();
+    pub fn images(&self, images: &Tensor) -> Result<Tensor> {
+        let size = images.size();
         if size.len() != 4 || size[1..] != [3, self.side, self.side] {
             let expected = format!("[B, 3, {0}, {0}]", self.side);
-            return Err(Error::Shape { what: "pictures".into(), expected, got: size });
+            return Err(Error::Shape { what: "images".into(), expected, got: size });
         }
         let device = self.vs.device();
         let of_channels = |values: [f64; 3]| {
             Tensor::from_slice(&values).to_kind(Kind::Float).to_device(device).view([1, 3, 1, 1])
         };
-        let shown = (pictures.to_device(device).to_kind(Kind::Float) + 1.) / 2.;
+        let shown = (images.to_device(device).to_kind(Kind::Float) + 1.) / 2.;
         let normed = (shown - of_channels(MEAN)) / of_channels(DEVIATION);
         tch::no_grad(|| Ok(direction(&self.vision.forward(&normed).matmul(&self.visual_projection.tr()))))
     }

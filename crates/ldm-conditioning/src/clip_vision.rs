@@ -1,4 +1,4 @@
-//! Pictures through CLIP's vision transformer.
+//! Images through CLIP's vision transformer.
 
 use ldm_core::nn::attention::attention;
 use ldm_core::{Error, Result};
@@ -16,7 +16,7 @@ pub(crate) struct VisionSizes {
     pub(crate) inside: i64,
     pub(crate) layers: i64,
     pub(crate) heads: i64,
-    /// Of the pictures, in pixels.
+    /// Of the images, in pixels.
     pub(crate) side: i64,
     /// Of a patch, in pixels.
     pub(crate) patch: i64,
@@ -52,7 +52,7 @@ impl VisionSizes {
 /// parameters start as nothing: they are loaded. transformers `CLIPVisionModel`.
 #[derive(Debug)]
 pub(crate) struct ClipVision {
-    /// What no patch says: the token that stands for the picture, `[D]`.
+    /// What no patch says: the token that stands for the image, `[D]`.
     class_embedding: Tensor,
     patch_embedding: Tensor,    // [D, 3, p, p]
     position_embedding: Tensor, // [1 + patches, D]
@@ -88,7 +88,7 @@ impl ClipVision {
         }
     }
 
-    /// `[B, 3, S, S]`, normalised → `[B, D]`.
+    /// `[B, 3, S, S]`, normalized → `[B, D]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         let patches = x.conv2d(&self.patch_embedding, None::<Tensor>, [self.patch; 2], [0, 0], [1, 1], 1);
         let patches = patches.flatten(2, -1).transpose(1, 2); //                 [B, patches, D]

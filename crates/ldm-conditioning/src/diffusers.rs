@@ -15,7 +15,7 @@ const BERT: [&str; 2] = ["ldmbert", "LDMBertModel"];
 /// needed are passed over; probabilities of dropout are: they act in training, where the reference's are.
 ///
 /// # Errors
-/// [`Error::Invalid`] when it is of another model, or a field has a value ours cannot honour; it names the field.
+/// [`Error::Invalid`] when it is of another model, or a field has a value ours cannot honor; it names the field.
 pub fn from_diffusers(json: &Value) -> Result<ConditionerConfig> {
     let fields = Fields::new(json)?;
     match fields.get("model_type").and_then(Value::as_str) {

@@ -1,7 +1,7 @@
 //! transformers' and diffusers' names of a text encoder.
 
 use ldm_core::Result;
-use ldm_core::weights::{KeyMap, Layout};
+use ldm_core::weights::{KeyMap, StateDictMapping};
 
 use crate::ConditionerConfig;
 use crate::diffusers::no_such_model;
@@ -14,13 +14,13 @@ use crate::diffusers::no_such_model;
 ///
 /// # Errors
 /// [`ldm_core::Error::Invalid`] when they have no such model.
-pub fn diffusers_layout(config: &ConditionerConfig) -> Result<Layout> {
+pub fn diffusers_layout(config: &ConditionerConfig) -> Result<StateDictMapping> {
     let keys = match config {
         ConditionerConfig::ClipText(_) => clip(),
         ConditionerConfig::Bert(config) => bert(config.n_layer),
         other => return Err(no_such_model(other)),
     };
-    Ok(Layout { keys, changes: Vec::new() })
+    Ok(StateDictMapping { keys, changes: Vec::new() })
 }
 
 fn clip() -> KeyMap {

@@ -16,7 +16,7 @@ pub struct LayoutTokens {
     vocab_size: i64,
     /// Places a side of the grid.
     sections: i64,
-    /// The most boxes of a picture; of more the first count.
+    /// The most boxes of an image; of more the first count.
     boxes: usize,
     with_crop: bool,
 }
@@ -25,7 +25,7 @@ pub struct LayoutTokens {
 const WHOLE: [f64; 4] = [0., 0., 1., 1.];
 
 impl LayoutTokens {
-    /// For a model of `vocab_size` tokens, `length` of them a picture.
+    /// For a model of `vocab_size` tokens, `length` of them an image.
     ///
     /// # Errors
     /// When `length` is not three a box, with or without two more for the crop, and when the vocabulary has no room for
@@ -45,20 +45,20 @@ impl LayoutTokens {
         Ok(Self { vocab_size, sections, boxes, with_crop: length % 3 == 2 })
     }
 
-    /// The tokens of each picture's boxes. Of too many the first count; of these, those that share no area with the crop
-    /// are left out, and what reaches past the whole picture is cut off.
+    /// The tokens of each image's boxes. Of too many the first count; of these, those that share no area with the crop
+    /// are left out, and what reaches past the whole image is cut off.
     ///
     /// # Shapes
     /// - returns `[B, L]` i64
     ///
     /// # Errors
     /// When a box has a number that is none or a class the vocabulary lacks, when there are not as many crops as
-    /// pictures, and when there are crops that the model has no tokens for.
+    /// images, and when there are crops that the model has no tokens for.
     pub fn encode(&self, layouts: &[Vec<LayoutBox>], crops: Option<&[[f64; 4]]>) -> Result<Tensor> {
         if let Some(crops) = crops {
             if crops.len() != layouts.len() {
                 return Err(Error::invalid(format!(
-                    "layout: expected a crop for each of {} pictures, got {}",
+                    "layout: expected a crop for each of {} images, got {}",
                     layouts.len(),
                     crops.len()
                 )));
@@ -74,12 +74,12 @@ impl LayoutTokens {
         let mut tokens = Vec::with_capacity(layouts.len() * length);
         for (index, boxes) in layouts.iter().enumerate() {
             let crop = crops.map_or(WHOLE, |crops| crops[index]);
-            self.picture(boxes, crop, &mut tokens)?;
+            self.image(boxes, crop, &mut tokens)?;
         }
         Ok(Tensor::from_slice(&tokens).view([layouts.len() as i64, length as i64]))
     }
 
-    fn picture(&self, boxes: &[LayoutBox], crop: [f64; 4], tokens: &mut Vec<i64>) -> Result<()> {
+    fn image(&self, boxes: &[LayoutBox], crop: [f64; 4], tokens: &mut Vec<i64>) -> Result<()> {
         let end = tokens.len() + 3 * self.boxes;
         for each in boxes.iter().take(self.boxes) {
             if !each.rect.iter().all(|side| side.is_finite()) {
@@ -169,7 +169,7 @@ mod tests {
         let whole = [0., 0., 1., 1.];
         check_refused(92, vec![boxed(8191, whole)], None, "expected a class within 0 to 8190, got 8191");
         check_refused(92, vec![boxed(0, [f64::NAN; 4])], None, "a box is at [NaN, NaN, NaN, NaN]");
-        check_refused(92, vec![], Some(&[whole, whole]), "expected a crop for each of 1 pictures, got 2");
+        check_refused(92, vec![], Some(&[whole, whole]), "expected a crop for each of 1 images, got 2");
         check_refused(
             90,
             vec![],

@@ -7,7 +7,7 @@
 //!   tokens of texts.
 //! - [`LayoutTokens`] makes tokens of boxes, for an embedder without a tokenizer.
 //! - [`SpatialRescaler`] lays a map beside the latent; [`Identity`] passes on an image or embeddings.
-//! - [`Clip`], text and pictures in one space, says how well they go together.
+//! - [`Clip`], text and images in one space, says how well they go together.
 //! - [`PromptDropout`] replaces prompts by the one that says nothing: what classifier-free guidance is trained with.
 
 mod bert;

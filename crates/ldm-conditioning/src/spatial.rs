@@ -60,7 +60,7 @@ pub enum Interpolation {
     Area,
 }
 
-/// Rescales a map, `n_stages` times by `multiplier`, and maps its channels: the layout of a picture by classes, laid
+/// Rescales a map, `n_stages` times by `multiplier`, and maps its channels: the layout of an image by classes, laid
 /// beside the latent.
 ///
 /// CompVis `encoders/modules.py:106` `SpatialRescaler`.

@@ -23,7 +23,7 @@ pub(crate) struct TokenEncoderConfig {
 }
 
 /// A transformer encoder over tokens with learned positions: what is left of x-transformers' many options when the
-/// reference builds it. Layers normalise before they work (Xiong et al. 2020), and no token is masked.
+/// reference builds it. Layers normalize before they work (Xiong et al. 2020), and no token is masked.
 ///
 /// CompVis `x_transformer.py:548` `TransformerWrapper` around `:541` `Encoder`.
 #[derive(Debug)]

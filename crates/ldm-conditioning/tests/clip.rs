@@ -34,13 +34,13 @@ fn clip_is_transformers() {
     let tokens = Prompt { tokens: Some(golden.get("tokens").shallow_clone()), ..Prompt::default() };
     let text = clip.texts(&tokens).unwrap();
     assert_close("text", &text, golden.get("text"), 1e-5);
-    let pictures = golden.get("pictures").to_kind(Kind::Float) / 127.5 - 1.;
-    assert_close("picture", &clip.pictures(&pictures).unwrap(), golden.get("picture"), 1e-5);
+    let images = golden.get("images").to_kind(Kind::Float) / 127.5 - 1.;
+    assert_close("image", &clip.images(&images).unwrap(), golden.get("image"), 1e-5);
     let longest = text.linalg_norm(2., [1_i64].as_slice(), false, None).max().double_value(&[]);
     assert!((longest - 1.).abs() < 1e-6);
 
-    let error = clip.pictures(&pictures.narrow(2, 0, 19)).unwrap_err().to_string();
-    assert_eq!(error, "pictures: expected shape [B, 3, 20, 20], got [3, 3, 19, 20]");
+    let error = clip.images(&images.narrow(2, 0, 19)).unwrap_err().to_string();
+    assert_eq!(error, "images: expected shape [B, 3, 20, 20], got [3, 3, 19, 20]");
     let error = clip.texts(&Prompt::text(["a cat"])).unwrap_err().to_string();
     assert!(error.contains("reads text by a clip tokenizer, which is missing"), "{error}");
 }
@@ -61,7 +61,7 @@ fn folders_that_are_no_clip_are_refused() {
             "image_size must be at least patch_size 6",
         ),
         (config.replace("\"patch_size\": 6", "\"patch_size\": 5"), "patch_embedding.weight"),
-        (config.replace("vision_config", "picture_config"), "vision_config"),
+        (config.replace("vision_config", "image_config"), "vision_config"),
     ] {
         std::fs::write(&path, text).unwrap();
         let error = open();

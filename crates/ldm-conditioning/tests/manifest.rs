@@ -9,7 +9,7 @@ use std::path::Path;
 use ldm_conditioning::{
     BertConfig, ClipTextConfig, ConditionerConfig, diffusers_layout, from_diffusers, to_diffusers,
 };
-use ldm_core::nn::unfilled;
+use ldm_core::nn::skip_init;
 use ldm_core::weights::Shapes;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ use tch::nn::VarStore;
 #[derive(Deserialize)]
 struct Manifest {
     models: BTreeMap<String, Model>,
-    foreign: Foreign,
+    unsupported_kind: Foreign,
 }
 
 #[derive(Deserialize)]
@@ -62,7 +62,7 @@ fn manifest() -> Manifest {
 /// Names and shapes of a conditioner's parameters, which are not written to: the largest would take 2.3 GB.
 fn shapes_of(config: &ConditionerConfig) -> Shapes {
     let vs = VarStore::new(Device::Cpu);
-    unfilled(|| config.build(&vs.root(), None)).unwrap();
+    skip_init(|| config.build(&vs.root(), None)).unwrap();
     vs.variables().into_iter().map(|(name, tensor)| (name, tensor.size())).collect()
 }
 
@@ -126,12 +126,12 @@ fn what_pipelines_ask() {
 
 #[test]
 fn bert_names_are_diffusers() {
-    let Foreign { bert, bert_names, .. } = manifest().foreign;
+    let Foreign { bert, bert_names, .. } = manifest().unsupported_kind;
     let config = ConditionerConfig::Bert(serde_json::from_value(bert.params).unwrap());
     let layout = diffusers_layout(&config).unwrap();
     let native = shapes_of(&config);
-    let foreign = layout.foreign_shapes(&native);
-    assert_eq!(foreign.keys().collect::<BTreeSet<_>>(), bert.table.keys().collect());
+    let unsupported_kind = layout.mapped_shapes(&native);
+    assert_eq!(unsupported_kind.keys().collect::<BTreeSet<_>>(), bert.table.keys().collect());
     let back = layout.keys.inverse();
     for (theirs, ours) in &bert.table {
         assert_eq!(layout.keys.apply(theirs), *ours);
@@ -140,24 +140,24 @@ fn bert_names_are_diffusers() {
     let large =
         ConditionerConfig::Bert(serde_json::from_value(json!({"n_embed": 1280, "n_layer": 32})).unwrap());
     let layout = diffusers_layout(&large).unwrap();
-    assert_eq!(made_of(&layout.foreign_shapes(&shapes_of(&large))), bert_names);
+    assert_eq!(made_of(&layout.mapped_shapes(&shapes_of(&large))), bert_names);
 }
 
 #[test]
 fn clip_names_are_transformers() {
-    let Foreign { clip_names, clip_names_since_5, .. } = manifest().foreign;
+    let Foreign { clip_names, clip_names_since_5, .. } = manifest().unsupported_kind;
     let config = ConditionerConfig::ClipText(ClipTextConfig::default());
     let layout = diffusers_layout(&config).unwrap();
     let native = shapes_of(&config);
-    let foreign = layout.foreign_shapes(&native);
-    assert_eq!(made_of(&foreign), clip_names);
-    for name in foreign.keys() {
+    let unsupported_kind = layout.mapped_shapes(&native);
+    assert_eq!(made_of(&unsupported_kind), clip_names);
+    for name in unsupported_kind.keys() {
         assert!(native.contains_key(&layout.keys.apply(name)), "{name}");
         assert_eq!(layout.keys.inverse().apply(&layout.keys.apply(name)), *name);
     }
     // transformers 5 leaves `text_model.` out.
     let bare: Shapes =
-        foreign.into_iter().map(|(name, shape)| (name["text_model.".len()..].to_owned(), shape)).collect();
+        unsupported_kind.into_iter().map(|(name, shape)| (name["text_model.".len()..].to_owned(), shape)).collect();
     assert_eq!(made_of(&bare), clip_names_since_5);
     let led: BTreeSet<String> = bare.keys().map(|name| layout.keys.apply(name)).collect();
     assert_eq!(led, native.into_keys().collect());
@@ -167,10 +167,10 @@ fn clip_names_are_transformers() {
 
 #[test]
 fn configs_of_theirs() {
-    let foreign = manifest().foreign;
+    let unsupported_kind = manifest().unsupported_kind;
     for (config, theirs) in [
-        (ConditionerConfig::ClipText(ClipTextConfig::default()), &foreign.clip_config),
-        (ConditionerConfig::Bert(serde_json::from_value(foreign.bert.params).unwrap()), &foreign.bert.config),
+        (ConditionerConfig::ClipText(ClipTextConfig::default()), &unsupported_kind.clip_config),
+        (ConditionerConfig::Bert(serde_json::from_value(unsupported_kind.bert.params).unwrap()), &unsupported_kind.bert.config),
     ] {
         assert_eq!(from_diffusers(theirs).unwrap(), config);
         let written = to_diffusers(&config).unwrap();
@@ -188,7 +188,7 @@ fn configs_of_theirs() {
 }
 
 #[test]
-fn what_ours_cannot_honour() {
+fn what_ours_cannot_honor() {
     let clip = |key: &str, value: Value| json!({"model_type": "clip_text_model", key: value});
     let bert = |key: &str, value: Value| json!({"model_type": "ldmbert", key: value});
     for (json, message) in [

@@ -1,4 +1,4 @@
-//! Opening and loading a checkpoint of 64 MB, of each format; `LDM_BENCH_DEVICE` says where to.
+//! LoadOptions and loading a checkpoint of 64 MB, of each format; `LDM_BENCH_DEVICE` says where to.
 
 #![allow(missing_docs)] // criterion's macros make undocumented functions
 
@@ -7,7 +7,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ldm_core::device::{bench_device, device_name};
-use ldm_core::nn::{unfilled, variable};
+use ldm_core::nn::{skip_init, variable};
 use ldm_core::weights::{Checkpoint, save, save_torch};
 use tch::nn::{Init, VarStore};
 use tch::{Device, Kind, Tensor};
@@ -46,7 +46,7 @@ fn checkpoint_64mb(bench: &mut Criterion) {
                 bencher.iter(|| {
                     let mut vs = empty_store(device, kind);
                     let checkpoint = Checkpoint::open(path).expect("the file just written");
-                    checkpoint.lend_into(&mut vs).expect("the same names and shapes");
+                    checkpoint.load_mmap(&mut vs).expect("the same names and shapes");
                     vs
                 });
             });
@@ -64,7 +64,7 @@ fn checkpoint_64mb(bench: &mut Criterion) {
 fn empty_store(device: Device, kind: Kind) -> VarStore {
     let mut vs = VarStore::new(device);
     vs.set_kind(kind);
-    unfilled(|| {
+    skip_init(|| {
         for index in 0..TENSORS {
             let _ = variable(&vs.root(), &format!("w{index:02}"), &[SIDE, SIDE], Init::Const(0.));
         }

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use ldm_core::nn::{unfilled, variable};
+use ldm_core::nn::{skip_init, variable};
 use ldm_core::weights::Checkpoint;
 use ldm_core::{Result, device};
 use tch::nn::{Init, VarStore};
@@ -56,7 +56,7 @@ fn load(path: &Path, kind: Kind) -> Result<VarStore> {
     let checkpoint = Checkpoint::open(path)?;
     let mut vs = VarStore::new(Device::Cpu);
     vs.set_kind(kind);
-    unfilled(|| {
+    skip_init(|| {
         for name in checkpoint.names() {
             let (modules, leaf) = name.rsplit_once('.').unwrap_or(("", name));
             let modules = modules.split('.').filter(|module| !module.is_empty());
@@ -65,6 +65,6 @@ fn load(path: &Path, kind: Kind) -> Result<VarStore> {
             let _ = variable(&path, leaf, &shape, Init::Const(0.));
         }
     });
-    checkpoint.lend_into(&mut vs)?;
+    checkpoint.load_mmap(&mut vs)?;
     Ok(vs)
 }

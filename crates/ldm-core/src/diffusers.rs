@@ -146,13 +146,13 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Refuses fields whose values our networks cannot honour. `honoured` has for each key the values that are; a key
+    /// Refuses fields whose values our networks cannot honor. `honored` has for each key the values that are; a key
     /// the config does not have has diffusers' default, which must be one of them. A list must have none but these.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the first key that has another value.
-    pub fn check(&self, honoured: &Value) -> Result<()> {
-        for (key, accepted) in honoured.as_object().expect("a table of keys") {
+    pub fn check(&self, honored: &Value) -> Result<()> {
+        for (key, accepted) in honored.as_object().expect("a table of keys") {
             let accepted = accepted.as_array().expect("the values of a key");
             let Some(value) = self.map.get(key) else { continue };
             let known = |value: &Value| accepted.iter().any(|each| equal(each, value));

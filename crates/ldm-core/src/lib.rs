@@ -4,9 +4,9 @@
 //! - [`config`]: strict YAML; [`device`]: devices and dtypes by name.
 //! - [`Prompt`]: what a person said; [`Conditioning`]: what the U-Net is told.
 //! - [`NoiseSource`]: where randomness comes from; nothing else draws.
-//! - [`image`]: tensors to pictures and back; [`files`]: files written whole or not at all.
+//! - [`image`]: tensors to images and back; [`files`]: files written whole or not at all.
 //! - [`diffusers`]: how diffusers writes down what a model is made of.
-//! - [`Tiles`]: large maps in parts; [`watermark`]: bytes hidden in a picture.
+//! - [`Tiles`]: large maps in parts; [`watermark`]: bytes hidden in an image.
 //! - [`resources`]: where files lie that a model needs beside itself.
 //! - [`nn`]: the layers both networks share; [`weights`]: checkpoints of every kind, loaded strictly.
 

@@ -1,4 +1,4 @@
-//! Where randomness comes from. Nothing else in the workspace draws noise, but parameter initialisation.
+//! Where randomness comes from. Nothing else in the workspace draws noise, but parameter initialization.
 
 use std::collections::VecDeque;
 
@@ -55,7 +55,7 @@ impl NoiseSource for Seeded {
     }
 }
 
-/// Each sample of `a` turned towards that of `b` on the great circle through both (Shoemake 1985): between two Gaussian
+/// Each sample of `a` turned toward that of `b` on the great circle through both (Shoemake 1985): between two Gaussian
 /// noises what is half way is as long as they are, which their mean is not.
 ///
 /// # Shapes
@@ -209,13 +209,13 @@ impl NoiseSource for Replay {
     }
 }
 
-/// One 64-bit seed from several numbers (SplitMix64's finaliser, Steele et al. 2014): nearby inputs give unrelated
+/// One 64-bit seed from several numbers (SplitMix64's finalizer, Steele et al. 2014): nearby inputs give unrelated
 /// seeds.
 pub fn mix(seed: u64, parts: &[u64]) -> u64 {
-    parts.iter().fold(finalise(seed), |state, part| finalise(state ^ finalise(*part)))
+    parts.iter().fold(finalize(seed), |state, part| finalize(state ^ finalize(*part)))
 }
 
-fn finalise(state: u64) -> u64 {
+fn finalize(state: u64) -> u64 {
     let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -16,21 +16,21 @@ pub struct Prompt {
     pub mask: Option<Tensor>,
     /// `B` lists of boxes.
     pub layout: Option<Vec<Vec<LayoutBox>>>,
-    /// `B` crops `[x0, y0, width, height]`, relative to the whole picture, in `[0, 1]`: the part of it that is shown.
-    /// Boxes of `layout` are then relative to the whole picture; without crops all of it is shown.
+    /// `B` crops `[x0, y0, width, height]`, relative to the whole image, in `[0, 1]`: the part of it that is shown.
+    /// Boxes of `layout` are then relative to the whole image; without crops all of it is shown.
     pub crops: Option<Vec<[f64; 4]>>,
     /// `[B, L]` i64, words already made into the vocabulary's numbers: layouts, or texts tokenized ahead.
     pub tokens: Option<Tensor>,
-    /// `[B, L, D]`, vectors that are a context as they are: retrieved neighbours.
+    /// `[B, L, D]`, vectors that are a context as they are: retrieved neighbors.
     pub embedding: Option<Tensor>,
 }
 
-/// A labelled box in a picture.
+/// A labeled box in an image.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayoutBox {
     /// Index of the category.
     pub class: i64,
-    /// `[x0, y0, width, height]`, relative to the picture, in `[0, 1]`.
+    /// `[x0, y0, width, height]`, relative to the image, in `[0, 1]`.
     pub rect: [f64; 4],
 }
 

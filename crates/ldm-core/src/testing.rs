@@ -167,7 +167,7 @@ pub fn assert_close(what: &str, got: &Tensor, want: &Tensor, tolerance: f64) {
     );
 }
 
-/// The folder of the shared picture sets, where it exists: `LDM_DATA`, or `../shared/data` beside the checkout.
+/// The folder of the shared image sets, where it exists: `LDM_DATA`, or `../shared/data` beside the checkout.
 /// A test without it says that it skips.
 pub fn shared_data() -> Option<std::path::PathBuf> {
     let folder = std::env::var_os("LDM_DATA").map_or_else(

@@ -39,7 +39,7 @@ impl Tile {
 }
 
 impl Tiles {
-    /// Tiles of `side` x `side`, or less where the map is smaller, of a map of `[h, w]`; neighbours share at least
+    /// Tiles of `side` x `side`, or less where the map is smaller, of a map of `[h, w]`; neighbors share at least
     /// `overlap` rows or columns.
     ///
     /// # Panics
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_pixel_is_covered_and_neighbours_overlap() {
+    fn every_pixel_is_covered_and_neighbors_overlap() {
         for length in 1..70 {
             let tiles = Tiles::new([length, 9], 16, 5);
             let rows: Vec<Tile> = tiles.iter().filter(|tile| tile.left == 0).collect();

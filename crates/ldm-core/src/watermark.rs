@@ -1,4 +1,4 @@
-//! The invisible watermark of Stable Diffusion's scripts: a few bytes hidden in the colours of a picture.
+//! The invisible watermark of Stable Diffusion's scripts: a few bytes hidden in the colors of an image.
 //!
 //! To the bit what the Python package invisible-watermark (0.1.5 and 0.2.0) makes by the method `dwtDct`
 //! (`imwatermark/maxDct.py`), which takes no DCT:
@@ -7,16 +7,16 @@
 //! 2. One level of the Haar transform. Its low band, in 4×4 blocks row by row: block k carries bit k mod n, the
 //!    high bit of a byte first.
 //! 3. In each block the largest value but for the first, v, becomes (⌊v/36⌋ + ¼ + bit/2)·36.
-//! 4. All of it goes back, so that the whole picture, not only U, is rounded twice on its way through YUV.
+//! 4. All of it goes back, so that the whole image, not only U, is rounded twice on its way through YUV.
 //!
-//! A picture is voted on: each block says one when the same value is over 18 mod 36, and a bit is what half of its
+//! An image is voted on: each block says one when the same value is over 18 mod 36, and a bit is what half of its
 //! blocks say. The mark is weak. Lowering the largest value can make another one the largest, which then votes by
-//! chance; only greyish pictures, with U from 126 to 130, are safe from that. Of 78 photographs the package reads 24
+//! chance; only grayish images, with U from 126 to 130, are safe from that. Of 78 photographs the package reads 24
 //! without a mistake after marking them itself.
 //!
 //! Two habits of the package are kept, for its readers and ours to agree: between 2 and 4 it mistakes the two mixed
 //! bands for each other, which transposes every 2×2 of U; and it truncates U, so that the last bit of each sum below
-//! is seen in the picture.
+//! is seen in the image.
 
 use std::f64::consts::FRAC_1_SQRT_2;
 
@@ -32,25 +32,25 @@ const LEAST_AREA: usize = 256 * 256;
 /// The distance of two values that say the same.
 const STEP: f64 = 36.;
 
-/// Hides `payload` in a picture, over and over while there are blocks.
+/// Hides `payload` in an image, over and over while there are blocks.
 ///
 /// # Errors
-/// [`Error::Invalid`], and the picture stays as it is, when it has less than 256·256 pixels or fewer blocks of 8×8
+/// [`Error::Invalid`], and the image stays as it is, when it has less than 256·256 pixels or fewer blocks of 8×8
 /// pixels than the payload has bits (the package then leaves the end out), or when there is no payload.
-pub fn embed(picture: &mut RgbImage, payload: &[u8]) -> Result<()> {
-    if payload.is_empty() || payload.len() > capacity(picture) {
-        let (width, height) = picture.dimensions();
+pub fn embed(image: &mut RgbImage, payload: &[u8]) -> Result<()> {
+    if payload.is_empty() || payload.len() > capacity(image) {
+        let (width, height) = image.dimensions();
         return Err(Error::invalid(format!(
-            "a picture of {width}x{height} pixels cannot carry a watermark of {} bytes: it takes 1 byte or more, \
+            "an image of {width}x{height} pixels cannot carry a watermark of {} bytes: it takes 1 byte or more, \
              {LEAST_AREA} pixels, and a block of 8x8 pixels for each bit",
             payload.len()
         )));
     }
-    for pixel in picture.pixels_mut() {
+    for pixel in image.pixels_mut() {
         pixel.0 = to_yuv(pixel.0);
     }
-    let (rows, columns) = low_size(picture);
-    let mut low = low_band(picture);
+    let (rows, columns) = low_size(image);
+    let mut low = low_band(image);
     for (index, block) in blocks(rows, columns).enumerate() {
         let bit = index % (8 * payload.len());
         let bit = payload[bit / 8] >> (7 - bit % 8) & 1;
@@ -59,31 +59,31 @@ pub fn embed(picture: &mut RgbImage, payload: &[u8]) -> Result<()> {
     }
     for (index, low) in low.into_iter().enumerate() {
         let [left, top] = [2 * (index % columns) as u32, 2 * (index / columns) as u32];
-        let [_, right, down, cross] = haar(square(picture, left, top));
+        let [_, right, down, cross] = haar(square(image, left, top));
         // U is in 17..=239 and moves by 13.5 at most: no value leaves the 8 bits.
         let [near, below, beside, far] = haar([low, right, down, cross]).map(|value| value as u8);
         for (x, y, value) in [(0, 0, near), (1, 0, beside), (0, 1, below), (1, 1, far)] {
-            picture.get_pixel_mut(left + x, top + y).0[1] = value;
+            image.get_pixel_mut(left + x, top + y).0[1] = value;
         }
     }
-    for pixel in picture.pixels_mut() {
+    for pixel in image.pixels_mut() {
         pixel.0 = to_rgb(pixel.0);
     }
     Ok(())
 }
 
-/// What a picture hides if it hides that many bytes; without a watermark the bytes mean nothing.
+/// What an image hides if it hides that many bytes; without a watermark the bytes mean nothing.
 ///
-/// Empty for a picture to which [`embed`] gives no payload of that length.
-pub fn read(picture: &RgbImage, bytes: usize) -> Vec<u8> {
-    if bytes > capacity(picture) {
+/// Empty for an image to which [`embed`] gives no payload of that length.
+pub fn read(image: &RgbImage, bytes: usize) -> Vec<u8> {
+    if bytes > capacity(image) {
         return Vec::new();
     }
-    let mut yuv = picture.clone();
+    let mut yuv = image.clone();
     for pixel in yuv.pixels_mut() {
         pixel.0 = to_yuv(pixel.0);
     }
-    let (rows, columns) = low_size(picture);
+    let (rows, columns) = low_size(image);
     let low = low_band(&yuv);
     let values: Vec<f64> = blocks(rows, columns).map(|block| low[largest(&low, block)]).collect();
     let bit = |bit| {
@@ -99,14 +99,14 @@ fn is_set(ones: usize, votes: usize) -> bool {
 }
 
 /// How many bytes have a block for each bit.
-fn capacity(picture: &RgbImage) -> usize {
-    let (rows, columns) = low_size(picture);
-    if picture.pixels().len() < LEAST_AREA { 0 } else { (rows / 4) * (columns / 4) / 8 }
+fn capacity(image: &RgbImage) -> usize {
+    let (rows, columns) = low_size(image);
+    if image.pixels().len() < LEAST_AREA { 0 } else { (rows / 4) * (columns / 4) / 8 }
 }
 
 /// Rows and columns of the low band.
-fn low_size(picture: &RgbImage) -> (usize, usize) {
-    let (width, height) = picture.dimensions();
+fn low_size(image: &RgbImage) -> (usize, usize) {
+    let (width, height) = image.dimensions();
     (height as usize / 4 * 2, width as usize / 4 * 2)
 }
 
@@ -159,7 +159,7 @@ fn to_yuv(rgb: [u8; 3]) -> [u8; 3] {
     [y, 128 + rounded(8061 * (b - y)), 128 + rounded(14369 * (r - y))].map(saturated)
 }
 
-/// The way back from [`to_yuv`], as OpenCV's `COLOR_YUV2BGR`; few colours survive both.
+/// The way back from [`to_yuv`], as OpenCV's `COLOR_YUV2BGR`; few colors survive both.
 fn to_rgb(yuv: [u8; 3]) -> [u8; 3] {
     let [y, u, v] = yuv.map(i32::from);
     let (u, v) = (u - 128, v - 128);
@@ -190,21 +190,21 @@ mod tests {
         image::load_from_memory(bytes).unwrap().into_rgb8()
     }
 
-    /// Greyish colours that keep a watermark: U a little above the middle.
+    /// Grayish colors that keep a watermark: U a little above the middle.
     fn soft(width: u32, height: u32) -> RgbImage {
         RgbImage::from_fn(width, height, |x, y| {
-            let grey = (60 + (x + 2 * y) % 120) as u8;
-            Rgb([grey, grey + (y % 3) as u8, grey + 4 + (x % 2) as u8])
+            let gray = (60 + (x + 2 * y) % 120) as u8;
+            Rgb([gray, gray + (y % 3) as u8, gray + 4 + (x % 2) as u8])
         })
     }
 
     #[test]
     fn a_photograph_is_marked_to_the_bit_as_by_the_package() {
-        let mut picture = decoded(PLAIN);
-        embed(&mut picture, STABLE_DIFFUSION).unwrap();
+        let mut image = decoded(PLAIN);
+        embed(&mut image, STABLE_DIFFUSION).unwrap();
         let marked = decoded(MARKED);
         let differing: Vec<_> =
-            marked.enumerate_pixels().filter(|(x, y, pixel)| picture.get_pixel(*x, *y) != *pixel).collect();
+            marked.enumerate_pixels().filter(|(x, y, pixel)| image.get_pixel(*x, *y) != *pixel).collect();
         assert_eq!(differing, []);
     }
 
@@ -212,10 +212,10 @@ mod tests {
     fn what_is_read_is_what_the_package_reads() {
         let golden: serde_json::Value = serde_json::from_str(GOLDEN).unwrap();
         for (name, bytes) in [("watermark.webp", PLAIN), ("watermark_marked.webp", MARKED)] {
-            let picture = decoded(bytes);
+            let image = decoded(bytes);
             for (length, expected) in golden[name].as_object().unwrap() {
                 let length = length.parse().unwrap();
-                assert_eq!(json!(read(&picture, length)), *expected, "{length} bytes of {name}");
+                assert_eq!(json!(read(&image, length)), *expected, "{length} bytes of {name}");
             }
         }
         assert_eq!(read(&decoded(MARKED), STABLE_DIFFUSION.len()), STABLE_DIFFUSION);
@@ -225,53 +225,53 @@ mod tests {
     fn what_is_hidden_is_read_at_any_size() {
         for (width, height) in [(256, 256), (513, 300), (258, 511), (8192, 8), (11, 9000)] {
             for payload in [STABLE_DIFFUSION, b"\0", b"\xff", "猫 and a mark".as_bytes()] {
-                let mut picture = soft(width, height);
-                embed(&mut picture, payload).unwrap();
-                assert_eq!(read(&picture, payload.len()), payload, "{width}x{height}");
+                let mut image = soft(width, height);
+                embed(&mut image, payload).unwrap();
+                assert_eq!(read(&image, payload.len()), payload, "{width}x{height}");
             }
         }
     }
 
     #[test]
     fn pixels_beyond_the_last_four_only_go_through_yuv() {
-        let (plain, mut picture) = (soft(259, 257), soft(259, 257));
-        embed(&mut picture, STABLE_DIFFUSION).unwrap();
+        let (plain, mut image) = (soft(259, 257), soft(259, 257));
+        embed(&mut image, STABLE_DIFFUSION).unwrap();
         let through = |x, y| to_rgb(to_yuv(plain.get_pixel(x, y).0));
         let edge = (0..257).flat_map(|y| (256..259).map(move |x| (x, y))).chain((0..256).map(|x| (x, 256)));
         for (x, y) in edge {
-            assert_eq!(picture.get_pixel(x, y).0, through(x, y), "{x}, {y}");
+            assert_eq!(image.get_pixel(x, y).0, through(x, y), "{x}, {y}");
         }
-        assert_ne!(picture.get_pixel(1, 0).0, through(1, 0));
+        assert_ne!(image.get_pixel(1, 0).0, through(1, 0));
     }
 
     #[test]
     fn what_cannot_carry_a_watermark_is_refused_and_left_alone() {
         let sizes = [(0, 0), (1, 1), (3, 3), (128, 128), (255, 257), (30_000, 3), (3, 30_000), (7, 16_384)];
         for (width, height) in sizes {
-            let mut picture = soft(width, height);
-            assert!(embed(&mut picture, STABLE_DIFFUSION).is_err(), "{width}x{height}");
-            assert_eq!(picture, soft(width, height));
-            assert!(read(&picture, 1).is_empty());
+            let mut image = soft(width, height);
+            assert!(embed(&mut image, STABLE_DIFFUSION).is_err(), "{width}x{height}");
+            assert_eq!(image, soft(width, height));
+            assert!(read(&image, 1).is_empty());
         }
-        let mut picture = soft(256, 256);
+        let mut image = soft(256, 256);
         for payload in [&[][..], &[7; 129]] {
-            assert!(embed(&mut picture, payload).is_err());
+            assert!(embed(&mut image, payload).is_err());
         }
-        assert_eq!(picture, soft(256, 256));
-        assert!([0, 129, usize::MAX].iter().all(|&length| read(&picture, length).is_empty()));
-        embed(&mut picture, &[7; 128]).unwrap();
-        assert_eq!(read(&picture, 128), [7; 128]);
+        assert_eq!(image, soft(256, 256));
+        assert!([0, 129, usize::MAX].iter().all(|&length| read(&image, length).is_empty()));
+        embed(&mut image, &[7; 128]).unwrap();
+        assert_eq!(read(&image, 128), [7; 128]);
     }
 
     #[test]
-    fn colours_are_those_of_opencv() {
+    fn colors_are_those_of_opencv() {
         let golden: serde_json::Value = serde_json::from_str(GOLDEN).unwrap();
         let levels = || (0..=255).step_by(5);
-        let colours =
+        let colors =
             || levels().flat_map(move |a| levels().flat_map(move |b| levels().map(move |c| [a, b, c])));
         let squares = |to: fn([u8; 3]) -> [u8; 3]| {
-            colours().map(to).fold([0; 3], |sums: [u64; 3], colour| {
-                std::array::from_fn(|at| sums[at] + u64::from(colour[at]).pow(2))
+            colors().map(to).fold([0; 3], |sums: [u64; 3], color| {
+                std::array::from_fn(|at| sums[at] + u64::from(color[at]).pow(2))
             })
         };
         assert_eq!(json!(squares(to_yuv)), golden["sums of squares"]["yuv"]);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use image::{Rgb, RgbImage};
 use ldm_data::scenes::{SceneConfig, Scenes};
-use ldm_data::{Dataset, Interpolation, Loader, LoaderConfig, Order, Position, resize};
+use ldm_data::{Dataset, Interpolation, Loader, LoaderConfig, ShuffleSampler, Position, resize};
 
 fn scenes(c: &mut Criterion) {
     let mut group = c.benchmark_group("scenes (images/s, one core)");
@@ -26,10 +26,10 @@ fn scenes(c: &mut Criterion) {
 }
 
 fn resizing(c: &mut Criterion) {
-    let picture = RgbImage::from_fn(512, 512, |x, y| Rgb([x as u8, y as u8, (x ^ y) as u8]));
+    let image = RgbImage::from_fn(512, 512, |x, y| Rgb([x as u8, y as u8, (x ^ y) as u8]));
     for interpolation in [Interpolation::Bilinear, Interpolation::Bicubic, Interpolation::Lanczos] {
         c.bench_function(&format!("resize {interpolation:?} 512px to 256px"), |b| {
-            b.iter(|| resize(black_box(&picture), 256, 256, interpolation));
+            b.iter(|| resize(black_box(&image), 256, 256, interpolation));
         });
     }
 }
@@ -47,7 +47,7 @@ fn loader(c: &mut Criterion) {
 
 fn order(c: &mut Criterion) {
     let order =
-        Order { len: 1_281_167, batch_size: 64, seed: 0, shuffle: true, drop_last: true, rank: 0, world: 1 };
+        ShuffleSampler { len: 1_281_167, batch_size: 64, seed: 0, shuffle: true, drop_last: true, rank: 0, world: 1 };
     let mut batch = 0;
     c.bench_function("order of a batch of 64 of 1281167", |b| {
         b.iter(|| {

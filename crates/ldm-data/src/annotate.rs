@@ -1,30 +1,30 @@
-//! What files beside a set say of its pictures: boxes, captions, label maps, masks.
+//! What files beside a set say of its images: boxes, captions, label maps, masks.
 
 use std::path::Path;
 
 use ldm_core::{Error, Result};
 
-use crate::beside::{Beside, BesideConfig, Place};
+use crate::paired_files::{PairedFiles, PairedFilesConfig, Place};
 use crate::boxes::Annotations;
 use crate::caption_file::{CaptionFile, Missing};
 use crate::images_config::ImagesConfig;
 use crate::listing::{Item, Listing};
 
 impl Listing {
-    /// Gives pictures the label maps and masks that belong to them; what is one of these is no picture.
+    /// Gives images the label maps and masks that belong to them; what is one of these is no image.
     pub(crate) fn find_beside(&mut self, config: &ImagesConfig, base: &Path) -> Result<()> {
-        let mut open = |what: &str, config: Option<&BesideConfig>| {
-            config.map(|config| Beside::open(config, what, base, &mut self.stores)).transpose()
+        let mut open = |what: &str, config: Option<&PairedFilesConfig>| {
+            config.map(|config| PairedFiles::open(config, what, base, &mut self.stores)).transpose()
         };
         let maps =
             open("label_maps", config.label_maps.as_ref().map(|maps| &maps.files))?.unwrap_or_default();
         let masks = open("masks", config.mask_files())?.unwrap_or_default();
         self.items.retain(|item| {
-            let place = (item.store, item.picture);
+            let place = (item.store, item.image);
             !maps.holds(place) && !masks.holds(place)
         });
         let found = |item: &Item| {
-            let name = &self.stores[item.store].files[item.picture].name;
+            let name = &self.stores[item.store].files[item.image].name;
             (maps.find(name), masks.find(name))
         };
         let found: Vec<(Option<Place>, Option<Place>)> = self.items.iter().map(found).collect();
@@ -34,7 +34,7 @@ impl Listing {
         Ok(())
     }
 
-    /// Keeps the pictures that have a number of boxes that counts.
+    /// Keeps the images that have a number of boxes that counts.
     pub(crate) fn read_boxes(&mut self, config: &ImagesConfig, base: &Path) -> Result<()> {
         let Some(config) = &config.boxes else { return Ok(()) };
         let Annotations { classes, boxes } = Annotations::read(config, base)?;
@@ -51,25 +51,25 @@ impl Listing {
         }
         let file = base.join(&config.annotations[0]);
         if let Some(first) = unknown.first() {
-            let message = format!("has boxes of {} pictures that are not there, e.g. {first}", unknown.len());
+            let message = format!("has boxes of {} images that are not there, e.g. {first}", unknown.len());
             return Err(Error::data(file, message));
         }
         let mut of = of.into_iter();
         self.items.retain_mut(|item| {
-            let boxes = of.next().expect("one for each picture");
+            let boxes = of.next().expect("one for each image");
             let counts = boxes.is_some();
             item.boxes = boxes.unwrap_or_default();
             counts
         });
         if self.items.is_empty() {
             let (fewest, most) = (config.min_objects_per_image, config.max_objects_per_image);
-            return Err(Error::data(file, format!("no picture has {fewest} to {most} boxes that count")));
+            return Err(Error::data(file, format!("no image has {fewest} to {most} boxes that count")));
         }
         self.box_classes = classes;
         Ok(())
     }
 
-    /// Gives pictures the captions of a file.
+    /// Gives images the captions of a file.
     pub(crate) fn read_captions(&mut self, file: &CaptionFile, what: &str, base: &Path) -> Result<()> {
         let captions = file.read(base)?;
         let mut of = vec![Vec::new(); self.items.len()];
@@ -84,7 +84,7 @@ impl Listing {
         self.settle(file.missing, what, &why, |item| !item.texts.is_empty())
     }
 
-    /// Every picture has a label map and a mask, where the set has any.
+    /// Every image has a label map and a mask, where the set has any.
     pub(crate) fn settle_beside(&mut self, config: &ImagesConfig, what: &str) -> Result<()> {
         if let Some(maps) = &config.label_maps {
             self.settle(maps.files.missing, what, "no label map", |item| item.label_map.is_some())?;
@@ -108,9 +108,9 @@ impl Listing {
         }
         let without: Vec<&Item> = self.items.iter().filter(|item| !has(item)).collect();
         let Some(first) = without.first() else { return Ok(()) };
-        let (count, all, name) = (without.len(), self.items.len(), &self.picture(first).name);
+        let (count, all, name) = (without.len(), self.items.len(), &self.image(first).name);
         let message =
-            format!("{count} of {all} pictures have {lack}, e.g. {name}; add it, or set missing: skip");
+            format!("{count} of {all} images have {lack}, e.g. {name}; add it, or set missing: skip");
         Err(Error::data(what, message))
     }
 }

@@ -5,20 +5,20 @@ use tch::{Device, Shape, Tensor};
 
 use ldm_core::{Error, Prompt, Result};
 
-use crate::example::{Example, Given};
+use crate::example::{Example, Condition};
 
 /// Examples side by side.
 #[derive(Debug)]
 pub struct Batch {
-    /// `[B, 3, H, W]` f32 in `[-1, 1]`, on the CPU; `[B, 3, 0, 0]` where latents take the pictures' place.
+    /// `[B, 3, H, W]` f32 in `[-1, 1]`, on the CPU; `[B, 3, 0, 0]` where latents take the images' place.
     pub images: Tensor,
-    /// `[B, C, h, w]` or `[B, 2C, h, w]` f32, what an encoder said of the pictures: see [`Latent`](crate::Latent).
+    /// `[B, C, h, w]` or `[B, 2C, h, w]` f32, what an encoder said of the images: see [`Latent`](crate::Latent).
     pub latents: Option<Tensor>,
     /// What is known of them: `text`, `class`, `layout` and `crops` where the dataset has them, and `image` and `mask`
-    /// by its task: a low-resolution picture; a picture with a hole (-1 in it) and the mask of the hole; a one-hot map,
+    /// by its task: a low-resolution image; an image with a hole (-1 in it) and the mask of the hole; a one-hot map,
     /// `[B, K, H, W]` u8.
     pub prompt: Prompt,
-    /// `B` crops `[x0, y0, width, height]`: which part of the whole picture each is, relative to it.
+    /// `B` crops `[x0, y0, width, height]`: which part of the whole image each is, relative to it.
     pub crops: Vec<[f64; 4]>,
     /// `[B, H, W]` u8, what each pixel shows, where the dataset has it.
     pub label_map: Option<Tensor>,
@@ -71,7 +71,7 @@ pub fn collate(examples: Vec<Example>) -> Result<Batch> {
         if let (Some(one), Some(other)) = (&first.given, &example.given) {
             same_given(first, one, example, other)?;
         }
-        for word in ["small picture", "mask", "label map"] {
+        for word in ["small image", "mask", "label map"] {
             same(first, example, word, |each| each.given.as_ref().is_some_and(|given| given.word() == word))?;
         }
     }
@@ -121,20 +121,20 @@ fn given(examples: &[Example]) -> (Option<Tensor>, Option<Tensor>) {
     let [_, h, w] = first.size.map(|side| side as i64);
     match &first.given {
         None => (None, None),
-        Some(Given::LowResolution { size: [c, h, w], .. }) => {
+        Some(Condition::LowResolution { size: [c, h, w], .. }) => {
             let mut pixels = Vec::new();
             for example in examples {
-                let Some(Given::LowResolution { image, .. }) = &example.given else {
+                let Some(Condition::LowResolution { image, .. }) = &example.given else {
                     unreachable!("all alike")
                 };
                 pixels.extend_from_slice(image);
             }
             (Some(tensor(&pixels, [b, *c as i64, *h as i64, *w as i64])), None)
         }
-        Some(Given::Hole { .. }) => {
+        Some(Condition::MaskInput { .. }) => {
             let (mut holes, mut pixels) = (Vec::new(), Vec::new());
             for example in examples {
-                let Some(Given::Hole { mask }) = &example.given else { unreachable!("all alike") };
+                let Some(Condition::MaskInput { mask }) = &example.given else { unreachable!("all alike") };
                 holes.extend(mask.iter().map(|&hole| f32::from(hole)));
                 // CompVis `scripts/inpaint.py:29`: (1 - mask) * image in [0, 1], which is -1 in [-1, 1].
                 let kept = example.image.iter().zip(mask.iter().cycle());
@@ -142,7 +142,7 @@ fn given(examples: &[Example]) -> (Option<Tensor>, Option<Tensor>) {
             }
             (Some(tensor(&pixels, [b, 3, h, w])), Some(tensor(&holes, [b, 1, h, w])))
         }
-        Some(Given::OneHot { labels }) => {
+        Some(Condition::OneHot { labels }) => {
             let plane = (h * w) as usize;
             let mut ones = vec![0u8; examples.len() * labels * plane];
             for (example, ones) in examples.iter().zip(ones.chunks_exact_mut(labels * plane)) {
@@ -154,11 +154,11 @@ fn given(examples: &[Example]) -> (Option<Tensor>, Option<Tensor>) {
     }
 }
 
-/// Small pictures of one size, maps of as many labels.
-fn same_given(first: &Example, one: &Given, example: &Example, other: &Given) -> Result<()> {
+/// Small images of one size, maps of as many labels.
+fn same_given(first: &Example, one: &Condition, example: &Example, other: &Condition) -> Result<()> {
     let differs = match (one, other) {
-        (Given::LowResolution { size: one, .. }, Given::LowResolution { size: other, .. }) => one != other,
-        (Given::OneHot { labels: one }, Given::OneHot { labels: other }) => one != other,
+        (Condition::LowResolution { size: one, .. }, Condition::LowResolution { size: other, .. }) => one != other,
+        (Condition::OneHot { labels: one }, Condition::OneHot { labels: other }) => one != other,
         _ => false,
     };
     if differs {
@@ -234,26 +234,26 @@ mod tests {
 
     #[test]
     fn what_is_given_becomes_image_and_mask() {
-        let with = |given: Given| {
+        let with = |given: Condition| {
             let batch = |name| Example { given: Some(given.clone()), ..example(name, 0.5) };
             collate(vec![batch("a"), batch("b")]).unwrap().prompt
         };
-        let small = with(Given::LowResolution { image: vec![0.25; 6], size: [3, 1, 2] });
+        let small = with(Condition::LowResolution { image: vec![0.25; 6], size: [3, 1, 2] });
         assert_eq!(small.image.unwrap().size(), [2, 3, 1, 2]);
         assert!(small.mask.is_none());
-        let hole = with(Given::Hole { mask: vec![0, 1, 0, 0, 0, 0, 0, 1] });
+        let hole = with(Condition::MaskInput { mask: vec![0, 1, 0, 0, 0, 0, 0, 1] });
         let (image, mask) = (hole.image.unwrap(), hole.mask.unwrap());
         assert_eq!((image.size(), mask.size()), (vec![2, 3, 2, 4], vec![2, 1, 2, 4]));
         assert_eq!((mask.kind(), mask.double_value(&[1, 0, 1, 3])), (tch::Kind::Float, 1.));
         assert_eq!([image.double_value(&[1, 2, 1, 3]), image.double_value(&[1, 2, 1, 2])], [-1., 0.5]);
-        let map = with(Given::OneHot { labels: 3 }).mask.unwrap();
+        let map = with(Condition::OneHot { labels: 3 }).mask.unwrap();
         assert_eq!((map.size(), map.kind()), (vec![2, 3, 2, 4], tch::Kind::Uint8));
         assert_eq!(Vec::<i64>::try_from(map.argmax(1, false).view([-1])).unwrap(), [1; 16]);
         assert_eq!(map.sum(tch::Kind::Int64).int64_value(&[]), 16);
     }
 
     #[test]
-    fn crops_belong_to_the_prompt_where_its_boxes_are_of_the_whole_picture() {
+    fn crops_belong_to_the_prompt_where_its_boxes_are_of_the_whole_image() {
         let crop = [0.25, 0., 0.5, 1.];
         let batch = |encode_crop| {
             let boxes = vec![LayoutBox { class: 1, rect: [0., 0., 0.5, 0.5] }];

@@ -1,4 +1,4 @@
-//! Labelled boxes of stored pictures: COCO's annotations.
+//! Labeled boxes of stored images: COCO's annotations.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -11,7 +11,7 @@ use ldm_core::{Error, LayoutBox, Result};
 use crate::placement::{Placement, mirrored};
 use crate::rng::Rng;
 
-/// Boxes out of COCO's JSON, and which pictures have a number of them that counts: all others are left out of the set.
+/// Boxes out of COCO's JSON, and which images have a number of them that counts: all others are left out of the set.
 ///
 /// taming-transformers `data/annotated_objects_coco.py`. Its `crop_method` is the transform here: `none` is
 /// `resize: exact`, `center` and `random-1d` are `crop: center` and `crop: random`, `random-2d` is
@@ -22,19 +22,19 @@ use crate::rng::Rng;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BoxesConfig {
-    /// A JSON of COCO's, or a list of them that share their images (things and stuff). A picture they name must be there.
+    /// A JSON of COCO's, or a list of them that share their images (things and stuff). An image they name must be there.
     #[serde(deserialize_with = "crate::config::one_or_many")]
     pub annotations: Vec<String>,
-    /// Boxes of this share of the picture or less do not count.
+    /// Boxes of this share of the image or less do not count.
     #[serde(default = "min_object_area")]
     pub min_object_area: f64,
-    /// The fewest boxes of a picture.
+    /// The fewest boxes of an image.
     #[serde(default = "min_objects")]
     pub min_objects_per_image: usize,
-    /// The most boxes of a picture; a model of 92 tokens has room for 30.
+    /// The most boxes of an image; a model of 92 tokens has room for 30.
     #[serde(default = "max_objects")]
     pub max_objects_per_image: usize,
-    /// Whether boxes stay relative to the whole picture, and the crop is told beside them (`Prompt.crops`; two of a
+    /// Whether boxes stay relative to the whole image, and the crop is told beside them (`Prompt.crops`; two of a
     /// model's 92 tokens). Otherwise they are relative to what is shown.
     #[serde(default)]
     pub encode_crop: bool,
@@ -65,14 +65,14 @@ impl BoxesConfig {
     }
 }
 
-/// The boxes of pictures, by their file names.
-pub type BoxesOfPictures = BTreeMap<String, Vec<LayoutBox>>;
+/// The boxes of images, by their file names.
+pub type BoxesByImage = BTreeMap<String, Vec<LayoutBox>>;
 
-/// The names of the classes in a file of COCO's annotations, and the boxes of each picture that has any, by its file name.
+/// The names of the classes in a file of COCO's annotations, and the boxes of each image that has any, by its file name.
 ///
 /// # Errors
 /// [`Error::Io`], [`Error::Format`] and [`Error::Data`] about the file.
-pub fn read_boxes(path: impl AsRef<Path>) -> Result<(Vec<String>, BoxesOfPictures)> {
+pub fn read_boxes(path: impl AsRef<Path>) -> Result<(Vec<String>, BoxesByImage)> {
     let config = BoxesConfig {
         min_object_area: 0.,
         min_objects_per_image: 1,
@@ -83,12 +83,12 @@ pub fn read_boxes(path: impl AsRef<Path>) -> Result<(Vec<String>, BoxesOfPicture
     Ok((classes, boxes))
 }
 
-/// The boxes of every picture that a set of annotations names.
+/// The boxes of every image that a set of annotations names.
 #[derive(Debug)]
 pub(crate) struct Annotations {
     pub(crate) classes: Vec<String>,
-    /// Those of each picture that has enough and not too many.
-    pub(crate) boxes: BoxesOfPictures,
+    /// Those of each image that has enough and not too many.
+    pub(crate) boxes: BoxesByImage,
 }
 
 impl Annotations {
@@ -132,14 +132,14 @@ impl Annotations {
                     continue;
                 };
                 let rect = rect(each, *size).ok_or_else(|| lacks(path, name, "bbox of four numbers"))?;
-                let of_picture = boxes.entry(name).or_default();
+                let of_image = boxes.entry(name).or_default();
                 if rect[2] * rect[3] > config.min_object_area {
-                    of_picture.push(LayoutBox { class, rect });
+                    of_image.push(LayoutBox { class, rect });
                 }
             }
         }
         let counts = config.min_objects_per_image..=config.max_objects_per_image;
-        // As the reference, pictures without any annotation never count, whatever the fewest.
+        // As the reference, images without any annotation never count, whatever the fewest.
         let boxes = boxes.into_iter().filter(|(_, boxes)| counts.contains(&boxes.len()));
         Ok(Self {
             boxes: boxes.map(|(name, boxes)| (name.to_owned(), boxes)).collect(),
@@ -181,7 +181,7 @@ fn lacks(path: &Path, what: &str, key: &str) -> Error {
     Error::data(path, format!("not COCO's annotations: {what} has no `{key}`"))
 }
 
-/// What is left of boxes in a picture that is cropped and mirrored, in a new order.
+/// What is left of boxes in an image that is cropped and mirrored, in a new order.
 ///
 /// taming-transformers `objects_center_points.py:144` `build`: shuffled, then those that share no area with the crop
 /// are left out, then `rescale_annotations` (`conditional_builder/utils.py:56`). It clamps a box's start to the crop

@@ -17,7 +17,7 @@ use crate::sidecar::CAPTION_KEYS;
 /// Where captions come from: a word, or the keys of a [`CaptionFile`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum CaptionSource {
-    /// `auto`: from `.txt` or `.json` files beside the pictures if there are any.
+    /// `auto`: from `.txt` or `.json` files beside the images if there are any.
     #[default]
     Auto,
     /// `none`: there are none.
@@ -26,8 +26,8 @@ pub enum CaptionSource {
     File(CaptionFile),
 }
 
-/// Captions in one file. A picture is named with or without its ending, and with or without its folders where that
-/// names one picture alone; of several captions of a picture one is drawn by the seed.
+/// Captions in one file. An image is named with or without its ending, and with or without its folders where that
+/// names one image alone; of several captions of an image one is drawn by the seed.
 ///
 /// ```yaml
 /// captions: { file: captions.tsv, name: key, caption: caption }
@@ -41,19 +41,19 @@ pub enum CaptionSource {
 pub struct CaptionFile {
     /// The file.
     pub file: PathBuf,
-    /// The column, or the key of an object, that names the picture. Left out, the first column, or `file_name`.
+    /// The column, or the key of an object, that names the image. Left out, the first column, or `file_name`.
     #[serde(default)]
     pub name: Option<Column>,
     /// The column or key that holds its caption, or a list of them. Left out, the second column, or `caption`, `text`
     /// or `prompt`.
     #[serde(default)]
     pub caption: Option<Column>,
-    /// What becomes of a picture without a caption.
+    /// What becomes of an image without a caption.
     #[serde(default)]
     pub missing: Missing,
 }
 
-/// What becomes of a picture that lacks what others have.
+/// What becomes of an image that lacks what others have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Missing {
@@ -141,7 +141,7 @@ impl CaptionFile {
             let said = |what: String| format!("line {}: {what}", number + 1);
             let value: Value =
                 serde_json::from_str(line).map_err(|error| said(format!("not JSON: {error}")))?;
-            let picture = value[name].as_str().ok_or_else(|| said(format!("has no `{name}`")))?;
+            let image = value[name].as_str().ok_or_else(|| said(format!("has no `{name}`")))?;
             let found = match &caption {
                 Some(key) => value.get(key),
                 None => CAPTION_KEYS.iter().find_map(|key| value.get(key)),
@@ -149,7 +149,7 @@ impl CaptionFile {
             let found = found.and_then(texts);
             let wanted = caption.as_deref().unwrap_or("caption");
             let found = found.ok_or_else(|| said(format!("has no `{wanted}`")))?;
-            captions.entry(picture.to_owned()).or_default().extend(found);
+            captions.entry(image.to_owned()).or_default().extend(found);
         }
         Ok(captions)
     }

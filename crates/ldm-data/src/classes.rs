@@ -1,24 +1,24 @@
-//! Which class each picture has: by its folder, or by what stands beside it.
+//! Which class each image has: by its folder, or by what stands beside it.
 
 use std::collections::BTreeSet;
 
 use crate::sidecar::Label;
 
-/// The names of the classes, and the class of each picture.
+/// The names of the classes, and the class of each image.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Classes {
     pub(crate) names: Vec<String>,
     pub(crate) of: Vec<Option<i64>>,
 }
 
-/// No classes, for `count` pictures.
+/// No classes, for `count` images.
 pub(crate) fn none(count: usize) -> Classes {
     Classes { names: Vec::new(), of: vec![None; count] }
 }
 
-/// The class of a picture is the first folder of its name, after those that all share; classes are sorted by name.
+/// The class of an image is the first folder of its name, after those that all share; classes are sorted by name.
 ///
-/// `None` when no picture lies in a folder; an error in words when only some do.
+/// `None` when no image lies in a folder; an error in words when only some do.
 pub(crate) fn by_folder(names: &[&str]) -> Result<Option<Classes>, String> {
     let shared = shared_folders(names);
     let folders: Vec<_> =
@@ -29,7 +29,7 @@ pub(crate) fn by_folder(names: &[&str]) -> Result<Option<Classes>, String> {
     }
     if let Some((name, _)) = outside.first() {
         return Err(format!(
-            "{} of {} pictures lie outside of the class folders, e.g. {name}; move them, or set classes: none",
+            "{} of {} images lie outside of the class folders, e.g. {name}; move them, or set classes: none",
             outside.len(),
             names.len()
         ));
@@ -37,7 +37,7 @@ pub(crate) fn by_folder(names: &[&str]) -> Result<Option<Classes>, String> {
     Ok(Some(numbered(folders.into_iter().flatten().map(str::to_owned).collect())))
 }
 
-/// Numbers as they are, or names sorted. Every picture has one.
+/// Numbers as they are, or names sorted. Every image has one.
 pub(crate) fn by_label(labels: Vec<Label>) -> Classes {
     let numbers: Option<Vec<i64>> = labels
         .iter()
@@ -63,7 +63,7 @@ fn numbered(of: Vec<String>) -> Classes {
     Classes { of: of.iter().map(|name| Some(number(name))).collect(), names }
 }
 
-/// How many bytes of folders all names share, as `train/` in `train/cat/1.png`; folders right above the pictures are
+/// How many bytes of folders all names share, as `train/` in `train/cat/1.png`; folders right above the images are
 /// classes and not counted.
 fn shared_folders(names: &[&str]) -> usize {
     let mut shared = 0;
@@ -101,10 +101,10 @@ mod tests {
     }
 
     #[test]
-    fn pictures_outside_are_told() {
+    fn images_outside_are_told() {
         assert_eq!(
             by_folder(&["cat/1.png", "2.png"]).unwrap_err(),
-            "1 of 2 pictures lie outside of the class folders, e.g. 2.png; move them, or set classes: none"
+            "1 of 2 images lie outside of the class folders, e.g. 2.png; move them, or set classes: none"
         );
     }
 

@@ -29,7 +29,7 @@ use crate::transform::TransformConfig;
 pub enum DatasetConfig {
     /// Drawn scenes, built in.
     Scenes(SceneConfig),
-    /// Stored pictures: folders, archives, WebDataset shards. All have one layout; both words mean the same.
+    /// Stored images: folders, archives, WebDataset shards. All have one layout; both words mean the same.
     #[serde(alias = "webdataset")]
     Images(Box<ImagesConfig>),
 }

@@ -1,6 +1,6 @@
-//! Resizing as OpenCV's `cv2.resize` does it, for 8-bit and for float pictures of three channels.
+//! Resizing as OpenCV's `cv2.resize` does it, for 8-bit and for float images of three channels.
 //!
-//! Weights are floats of 32 bits made by OpenCV's own formulas; 8-bit pictures are summed with weights of 11 bits,
+//! Weights are floats of 32 bits made by OpenCV's own formulas; 8-bit images are summed with weights of 11 bits,
 //! as there. Not antialiased, but for [`OpenCv::Area`]. OpenCV `modules/imgproc/src/resize.cpp`, 4.x. 8-bit results are
 //! those of `opencv-python-headless` 4.11 to the last bit in `tests/cv_resize.rs`.
 
@@ -11,7 +11,7 @@ use image::RgbImage;
 use crate::floats::Floats;
 use crate::interpolation::OpenCv;
 
-/// The bits of a weight of an 8-bit picture.
+/// The bits of a weight of an 8-bit image.
 const BITS: u32 = 11;
 
 /// Of each pixel along an axis: the pixels it is made of, `count` each, and their weights.
@@ -28,11 +28,11 @@ impl Taps {
     }
 }
 
-/// An 8-bit picture resized.
-pub(crate) fn picture(picture: &RgbImage, width: u32, height: u32, kind: OpenCv) -> RgbImage {
-    let from = [picture.width() as usize, picture.height() as usize];
+/// An 8-bit image resized.
+pub(crate) fn image(image: &RgbImage, width: u32, height: u32, kind: OpenCv) -> RgbImage {
+    let from = [image.width() as usize, image.height() as usize];
     let to = [width as usize, height as usize];
-    let source = picture.as_raw();
+    let source = image.as_raw();
     let raw = if from == to {
         source.clone()
     } else {
@@ -59,10 +59,10 @@ pub(crate) fn picture(picture: &RgbImage, width: u32, height: u32, kind: OpenCv)
     RgbImage::from_raw(width, height, raw).expect("three bytes a pixel")
 }
 
-/// A float picture resized.
-pub(crate) fn float_picture(picture: &Floats, width: usize, height: usize, kind: OpenCv) -> Floats {
-    let (from, to) = ([picture.width, picture.height], [width, height]);
-    let source = &picture.values;
+/// A float image resized.
+pub(crate) fn float_image(image: &Floats, width: usize, height: usize, kind: OpenCv) -> Floats {
+    let (from, to) = ([image.width, image.height], [width, height]);
+    let source = &image.values;
     let values = if from == to {
         source.clone()
     } else {
@@ -297,7 +297,7 @@ fn along(source: &[f32], width: usize, columns: &Taps, rows: &Taps) -> Vec<f32> 
     values
 }
 
-/// 8-bit pictures: weights of 11 bits along the rows, and again along the columns.
+/// 8-bit images: weights of 11 bits along the rows, and again along the columns.
 fn fixed(source: &[u8], width: usize, [columns, rows]: &[Taps; 2]) -> Vec<u8> {
     let weight = |weight: f32| (weight * (1 << BITS) as f32).round_ties_even() as i32;
     let stride = columns.from.len() / columns.count * 3;

@@ -21,28 +21,28 @@ pub trait Dataset: Send + Sync {
     /// which of several captions.
     ///
     /// # Errors
-    /// [`ldm_core::Error::Data`] naming the picture that cannot be read.
+    /// [`ldm_core::Error::Data`] naming the image that cannot be read.
     ///
     /// # Panics
     /// When `index` is not below [`Dataset::len`].
     fn get(&self, index: usize, seed: u64) -> Result<Example>;
 
-    /// [`Dataset::get`] for who has the picture already: all but its pixels, which are left empty. A set that need not
-    /// decode the picture for it says so by a method of its own.
+    /// [`Dataset::get`] for who has the image already: all but its pixels, which are left empty. A set that need not
+    /// decode the image for it says so by a method of its own.
     ///
     /// # Errors
     /// As [`Dataset::get`].
     ///
     /// # Panics
     /// As [`Dataset::get`].
-    fn without_picture(&self, index: usize, seed: u64) -> Result<Example> {
+    fn without_image(&self, index: usize, seed: u64) -> Result<Example> {
         Ok(Example { image: Vec::new(), ..self.get(index, seed)? })
     }
 
     /// What is known of an example without decoding it.
     ///
     /// # Errors
-    /// As [`Dataset::get`], where it shows in the first bytes of the picture.
+    /// As [`Dataset::get`], where it shows in the first bytes of the image.
     fn peek(&self, index: usize) -> Result<Peek>;
 
     /// The names of the classes; empty when the set has none.
@@ -66,8 +66,8 @@ pub trait Dataset: Send + Sync {
     /// What to call the set.
     fn name(&self) -> String;
 
-    /// 64 hex digits that change when pictures are added, removed, renamed or resized, or when they are prepared
-    /// otherwise. It does not depend on where the set lies, nor on the pictures' contents.
+    /// 64 hex digits that change when images are added, removed, renamed or resized, or when they are prepared
+    /// otherwise. It does not depend on where the set lies, nor on the images' contents.
     fn fingerprint(&self) -> String;
 }
 
@@ -76,7 +76,7 @@ pub trait Dataset: Send + Sync {
 pub struct Peek {
     /// What it is called.
     pub name: String,
-    /// Width and height of the stored picture, before it is resized or cropped.
+    /// Width and height of the stored image, before it is resized or cropped.
     pub size: [u32; 2],
     /// Its class.
     pub class: Option<i64>,

@@ -1,29 +1,29 @@
-//! Bytes into a picture of 8-bit RGB, as PIL's `convert("RGB")` would have it.
+//! Bytes into an image of 8-bit RGB, as PIL's `convert("RGB")` would have it.
 
 use std::io::Cursor;
 
 use image::{DynamicImage, ImageReader, RgbImage};
 
-/// The endings of names that are taken for pictures. The format itself is told by a file's first bytes.
+/// The endings of names that are taken for images. The format itself is told by a file's first bytes.
 pub(crate) const ENDINGS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"];
 
-/// Decodes a picture; the error says in words what is wrong with it.
+/// Decodes an image; the error says in words what is wrong with it.
 ///
-/// Grey becomes three equal channels, a palette its colours, transparency is dropped (not laid over a colour), and
+/// Gray becomes three equal channels, a palette its colors, transparency is dropped (not laid over a color), and
 /// of 16 bits the upper 8 are kept. Orientation in EXIF is not followed. All as PIL, except that it clips 16-bit
-/// grey at 255, which would leave most such pictures white.
+/// gray at 255, which would leave most such images white.
 pub(crate) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     let reader = reader(bytes)?;
     if is_truncated_jpeg(bytes) {
         return Err("is truncated: a JPEG without its end".to_owned());
     }
-    let picture = reader.decode().map_err(|error| format!("cannot be decoded: {error}"))?;
-    Ok(match picture {
-        DynamicImage::ImageRgb8(picture) => picture,
+    let image = reader.decode().map_err(|error| format!("cannot be decoded: {error}"))?;
+    Ok(match image {
+        DynamicImage::ImageRgb8(image) => image,
         DynamicImage::ImageLuma16(_)
         | DynamicImage::ImageLumaA16(_)
         | DynamicImage::ImageRgb16(_)
-        | DynamicImage::ImageRgba16(_) => upper_bytes(&picture),
+        | DynamicImage::ImageRgba16(_) => upper_bytes(&image),
         other => other.to_rgb8(),
     })
 }
@@ -42,23 +42,23 @@ fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, String> {
     let reader =
         ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
     if reader.format().is_none() {
-        return Err(format!("is not a picture: its first bytes are none of {}", ENDINGS.join(", ")));
+        return Err(format!("is not an image: its first bytes are none of {}", ENDINGS.join(", ")));
     }
     Ok(reader)
 }
 
-fn upper_bytes(picture: &DynamicImage) -> RgbImage {
-    let deep = picture.to_rgb16();
+fn upper_bytes(image: &DynamicImage) -> RgbImage {
+    let deep = image.to_rgb16();
     let bytes = deep.as_raw().iter().map(|value| (value >> 8) as u8).collect();
     RgbImage::from_raw(deep.width(), deep.height(), bytes).expect("three bytes a pixel")
 }
 
-/// Whether this is a JPEG whose picture data is cut off. The decoder would fill the rest with grey and say nothing.
+/// Whether this is a JPEG whose image data is cut off. The decoder would fill the rest with gray and say nothing.
 fn is_truncated_jpeg(bytes: &[u8]) -> bool {
     if !bytes.starts_with(&[0xff, 0xd8]) {
         return false;
     }
-    // Over the segments to the picture data: a thumbnail among them has an end of its own.
+    // Over the segments to the image data: a thumbnail among them has an end of its own.
     let mut at = 2;
     while let [0xff, marker, high, low] = *bytes.get(at..at + 4).unwrap_or(&[]) {
         match marker {
@@ -76,9 +76,9 @@ mod tests {
 
     use super::*;
 
-    fn encoded(picture: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
+    fn encoded(image: impl Into<DynamicImage>, format: ImageFormat) -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());
-        picture.into().write_to(&mut bytes, format).unwrap();
+        image.into().write_to(&mut bytes, format).unwrap();
         bytes.into_inner()
     }
 
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_palette_becomes_its_colours() {
+    fn a_palette_becomes_its_colors() {
         // A GIF stores a palette.
         let gif = encoded(ImageBuffer::from_pixel(3, 3, Rgba([10u8, 200, 30, 255])), ImageFormat::Gif);
         check_pixel(&gif, [10, 200, 30]);
@@ -124,9 +124,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_a_picture_is_said() {
+    fn what_is_wrong_with_a_image_is_said() {
         check_refused(&[], "is empty (0 bytes)");
-        check_refused(b"hello, I am text", "is not a picture: its first bytes are none of png, jpg");
+        check_refused(b"hello, I am text", "is not an image: its first bytes are none of png, jpg");
         let png = encoded(noise(40), ImageFormat::Png);
         check_refused(&png[..png.len() / 2], "cannot be decoded: ");
         let jpeg = encoded(noise(40), ImageFormat::Jpeg);

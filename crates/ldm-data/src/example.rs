@@ -1,8 +1,8 @@
-//! One picture and what is known of it.
+//! One image and what is known of it.
 
 use ldm_core::LayoutBox;
 
-/// One picture and what is known of it: plain data, made in any thread.
+/// One image and what is known of it: plain data, made in any thread.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Example {
     /// `[C, H, W]` values in `[-1, 1]`; none where a latent takes their place.
@@ -13,23 +13,23 @@ pub struct Example {
     pub class: Option<i64>,
     /// Its caption.
     pub caption: Option<String>,
-    /// What is where in it; relative to it, or to the whole picture where `encode_crop` says so.
+    /// What is where in it; relative to it, or to the whole image where `encode_crop` says so.
     pub boxes: Vec<LayoutBox>,
-    /// Whether `boxes` are relative to the whole picture, and `crop` belongs to them.
+    /// Whether `boxes` are relative to the whole image, and `crop` belongs to them.
     pub encode_crop: bool,
-    /// `[x0, y0, width, height]`: which part of the whole picture this is, relative to it; mirrored where it is.
+    /// `[x0, y0, width, height]`: which part of the whole image this is, relative to it; mirrored where it is.
     pub crop: [f64; 4],
     /// `[H, W]`, what each pixel shows; 0 is the background.
     pub label_map: Option<Vec<u8>>,
     /// What an encoder said of it, kept in its place.
     pub latent: Option<Latent>,
     /// The condition that is made of it.
-    pub given: Option<Given>,
+    pub given: Option<Condition>,
     /// What to call it: a relative file name, or a number.
     pub name: String,
 }
 
-/// What an encoder said of a picture: a point, or a mean and a log-variance of as many channels side by side.
+/// What an encoder said of an image: a point, or a mean and a log-variance of as many channels side by side.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Latent {
     /// `[C, h, w]` values, or `[2C, h, w]`.
@@ -38,10 +38,10 @@ pub struct Latent {
     pub size: [usize; 3],
 }
 
-/// The condition that is made of a picture.
+/// The condition that is made of an image.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Given {
-    /// The picture, smaller.
+pub enum Condition {
+    /// The image, smaller.
     LowResolution {
         /// `[C, h, w]` values in `[-1, 1]`.
         image: Vec<f32>,
@@ -49,7 +49,7 @@ pub enum Given {
         size: [usize; 3],
     },
     /// A hole in it.
-    Hole {
+    MaskInput {
         /// `[H, W]` of 0 and 1; 1 is the hole.
         mask: Vec<u8>,
     },
@@ -60,12 +60,12 @@ pub enum Given {
     },
 }
 
-impl Given {
+impl Condition {
     /// What it is called in an error.
     pub(crate) fn word(&self) -> &'static str {
         match self {
-            Self::LowResolution { .. } => "small picture",
-            Self::Hole { .. } => "mask",
+            Self::LowResolution { .. } => "small image",
+            Self::MaskInput { .. } => "mask",
             Self::OneHot { .. } => "label map",
         }
     }

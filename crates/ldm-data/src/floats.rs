@@ -1,8 +1,8 @@
-//! Pictures as floats, for arithmetic that 8 bits would round away.
+//! Images as floats, for arithmetic that 8 bits would round away.
 
 use image::RgbImage;
 
-/// A picture of three interleaved channels, in `[0, 1]`.
+/// An image of three interleaved channels, in `[0, 1]`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Floats {
     /// Pixels in a row.
@@ -15,13 +15,13 @@ pub(crate) struct Floats {
 
 impl Floats {
     /// CompVis `utils_image.py:249` `uint2single`.
-    pub(crate) fn of(picture: &RgbImage) -> Self {
-        let values = picture.as_raw().iter().map(|&value| (f64::from(value) / 255.) as f32).collect();
-        Self { width: picture.width() as usize, height: picture.height() as usize, values }
+    pub(crate) fn of(image: &RgbImage) -> Self {
+        let values = image.as_raw().iter().map(|&value| (f64::from(value) / 255.) as f32).collect();
+        Self { width: image.width() as usize, height: image.height() as usize, values }
     }
 
     /// Clamped and rounded, halves to even. CompVis `utils_image.py:254` `single2uint`.
-    pub(crate) fn to_picture(&self) -> RgbImage {
+    pub(crate) fn to_image(&self) -> RgbImage {
         let round = |value: &f32| (value.clamp(0., 1.) * 255.).round_ties_even() as u8;
         let raw = self.values.iter().map(round).collect();
         RgbImage::from_raw(self.width as u32, self.height as u32, raw).expect("three values a pixel")

@@ -1,11 +1,11 @@
-//! The image set of stored pictures: folders, archives, WebDataset shards.
+//! The image set of stored images: folders, archives, WebDataset shards.
 
 use std::path::Path;
 
 use image::GrayImage;
 use ldm_core::{Error, Result};
 
-use crate::beside::Place;
+use crate::paired_files::Place;
 use crate::boxes::placed;
 use crate::caption_file::CaptionSource;
 use crate::dataset::{Dataset, Peek, fingerprint};
@@ -20,7 +20,7 @@ use crate::sidecar::{captions_of_json, captions_of_text};
 use crate::task::{Task, TaskConfig};
 use crate::transform::Transform;
 
-/// The image set of stored pictures.
+/// The image set of stored images.
 #[derive(Debug)]
 pub struct Images {
     config: ImagesConfig,
@@ -32,12 +32,12 @@ pub struct Images {
 }
 
 impl Images {
-    /// Lists the pictures; `base` is the folder that relative paths are relative to. No picture is read: what is
+    /// Lists the images; `base` is the folder that relative paths are relative to. No image is read: what is
     /// wrong with one shows in [`Dataset::get`].
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Format`] for what cannot be listed; [`Error::Data`] when no picture is left, when a
-    /// list names a picture that is not there, and when only some pictures have a class, a caption, a label map or a
+    /// [`Error::Io`], [`Error::Format`] for what cannot be listed; [`Error::Data`] when no image is left, when a
+    /// list names an image that is not there, and when only some images have a class, a caption, a label map or a
     /// mask; [`Error::Invalid`] for keys that cannot be together.
     pub fn open(config: ImagesConfig, base: &Path) -> Result<Self> {
         let transform = Transform::new(config.transform.clone())?;
@@ -51,7 +51,7 @@ impl Images {
         Ok(Self { config, transform, labels, task, listing, name })
     }
 
-    /// The captions of a picture; empty when the set has none.
+    /// The captions of an image; empty when the set has none.
     fn captions(&self, item: &Item) -> Result<Vec<String>> {
         let Some(caption) = item.caption else { return Ok(item.texts.clone()) };
         let store = &self.listing.stores[item.store];
@@ -69,15 +69,15 @@ impl Images {
     }
 
     fn bytes(&self, item: &Item) -> Result<Vec<u8>> {
-        self.listing.stores[item.store].read(self.listing.picture(item))
+        self.listing.stores[item.store].read(self.listing.image(item))
     }
 
     fn bad(&self, item: &Item) -> impl FnOnce(String) -> Error {
-        let path = self.listing.stores[item.store].path(self.listing.picture(item));
+        let path = self.listing.stores[item.store].path(self.listing.image(item));
         move |message| Error::data(path, message)
     }
 
-    /// A label map or a mask of a picture of `size`, placed as the picture is.
+    /// A label map or a mask of an image of `size`, placed as the image is.
     fn map(
         &self,
         place: Place,
@@ -91,7 +91,7 @@ impl Images {
         let map = read(&store.read(file)?).map_err(bad)?;
         if map.dimensions() != size {
             let ((w0, h0), (w1, h1)) = (size, map.dimensions());
-            return Err(bad(format!("is {w1}x{h1}, and its picture is {w0}x{h0}")));
+            return Err(bad(format!("is {w1}x{h1}, and its image is {w0}x{h0}")));
         }
         Ok(placement.labels(map).into_raw())
     }
@@ -105,10 +105,10 @@ impl Dataset for Images {
     fn get(&self, index: usize, seed: u64) -> Result<Example> {
         let item = &self.listing.items[index];
         let mut rng = Rng::of(&[seed, index as u64]);
-        let picture = decode(&self.bytes(item)?).map_err(self.bad(item))?;
-        let size = picture.dimensions();
+        let image = decode(&self.bytes(item)?).map_err(self.bad(item))?;
+        let size = image.dimensions();
         let placement = self.transform.place([size.0, size.1], &mut rng).map_err(self.bad(item))?;
-        let picture = placement.picture(picture);
+        let image = placement.image(image);
         let captions = self.captions(item)?;
         let caption = (!captions.is_empty()).then(|| rng.pick(&captions).clone());
         let encode_crop = self.config.boxes.as_ref().is_some_and(|boxes| boxes.encode_crop);
@@ -121,10 +121,10 @@ impl Dataset for Images {
         let mask = item.mask.map(|place| self.map(place, size, &placement, mask)).transpose()?;
         let boxes = placed(&item.boxes, &placement, encode_crop, &mut rng);
         let label_count = self.labels.as_ref().map_or(0, |labels| labels.count);
-        let given = self.task.as_ref().map(|task| task.make(&picture, mask, label_count, &mut rng));
+        let given = self.task.as_ref().map(|task| task.make(&image, mask, label_count, &mut rng));
         Ok(Example {
-            image: to_chw(picture.as_raw()),
-            size: [3, picture.height() as usize, picture.width() as usize],
+            image: to_chw(image.as_raw()),
+            size: [3, image.height() as usize, image.width() as usize],
             class: item.class,
             caption,
             boxes,
@@ -133,16 +133,16 @@ impl Dataset for Images {
             label_map,
             given: given.transpose().map_err(self.bad(item))?,
             latent: None,
-            name: self.listing.picture(item).name.clone(),
+            name: self.listing.image(item).name.clone(),
         })
     }
 
-    fn without_picture(&self, index: usize, seed: u64) -> Result<Example> {
+    fn without_image(&self, index: usize, seed: u64) -> Result<Example> {
         if self.config.boxes.is_some() || self.labels.is_some() || self.task.is_some() {
             return Ok(Example { image: Vec::new(), ..self.get(index, seed)? });
         }
         let item = &self.listing.items[index];
-        // In the order of `get`, so that the caption is the one that comes with the picture.
+        // In the order of `get`, so that the caption is the one that comes with the image.
         let mut rng = Rng::of(&[seed, index as u64]);
         let [width, height] = dimensions(&self.bytes(item)?).map_err(self.bad(item))?;
         let placement = self.transform.place([width, height], &mut rng).map_err(self.bad(item))?;
@@ -158,14 +158,14 @@ impl Dataset for Images {
             label_map: None,
             given: None,
             latent: None,
-            name: self.listing.picture(item).name.clone(),
+            name: self.listing.image(item).name.clone(),
         })
     }
 
     fn peek(&self, index: usize) -> Result<Peek> {
         let item = &self.listing.items[index];
         Ok(Peek {
-            name: self.listing.picture(item).name.clone(),
+            name: self.listing.image(item).name.clone(),
             size: dimensions(&self.bytes(item)?).map_err(self.bad(item))?,
             class: item.class,
             caption: self.captions(item)?.into_iter().next(),
@@ -185,8 +185,8 @@ impl Dataset for Images {
         let Self { config, .. } = self;
         let old = (&config.transform, config.classes, captions_key(config), &self.listing.classes);
         let entries = self.listing.items.iter().map(|item| {
-            let picture = self.listing.picture(item);
-            (picture.name.as_str(), picture.size)
+            let image = self.listing.image(item);
+            (image.name.as_str(), image.size)
         });
         if config.boxes.is_none() && config.label_maps.is_none() && config.task.is_none() {
             return fingerprint("images 1", &old, entries);

@@ -1,10 +1,10 @@
-//! The config of a set of stored pictures.
+//! The config of a set of stored images.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::beside::BesideConfig;
+use crate::paired_files::PairedFilesConfig;
 use crate::boxes::BoxesConfig;
 use crate::caption_file::CaptionSource;
 use crate::inpainting::{InpaintingConfig, Masks};
@@ -12,11 +12,11 @@ use crate::label_maps::LabelMapsConfig;
 use crate::task::TaskConfig;
 use crate::transform::TransformConfig;
 
-/// Where pictures lie, which of them count, and how they are prepared.
+/// Where images lie, which of them count, and how they are prepared.
 ///
 /// `path` is a folder, a `.tar`, a `.tar.gz` (all three of one layout), a pattern of shards `a-{000..003}.tar`, or a
-/// list of these. A picture is a file that ends in `.png`, `.jpg`, `.jpeg`, `.webp`, `.bmp`, `.gif`, `.tif` or
-/// `.tiff`; what it is, its content says. Beside `key.png` may stand `key.txt` (a caption a line), `key.cls` (a class
+/// list of these. An image is a file that ends in `.png`, `.jpg`, `.jpeg`, `.webp`, `.bmp`, `.gif`, `.tif` or
+/// `.tiff`; what it is, its content says. PairedFiles `key.png` may stand `key.txt` (a caption a line), `key.cls` (a class
 /// by number or name) and `key.json` (`caption`, `class`). Relative paths are relative to the config's folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,16 +36,16 @@ pub struct ImagesConfig {
     /// Where captions come from.
     #[serde(default)]
     pub captions: CaptionSource,
-    /// Labelled boxes of the pictures; those without enough of them do not count.
+    /// Labeled boxes of the images; those without enough of them do not count.
     #[serde(default)]
     pub boxes: Option<BoxesConfig>,
-    /// What each pixel shows, in files beside the pictures.
+    /// What each pixel shows, in files beside the images.
     #[serde(default)]
     pub label_maps: Option<LabelMapsConfig>,
-    /// How pictures are prepared.
+    /// How images are prepared.
     #[serde(default)]
     pub transform: TransformConfig,
-    /// What is to be learned of a picture beside the picture: a condition made of it.
+    /// What is to be learned of an image beside the image: a condition made of it.
     #[serde(default)]
     pub task: Option<TaskConfig>,
     /// Whether each rank reads archives of its own, whole ones. Otherwise all ranks share one order over all of them.
@@ -60,9 +60,9 @@ pub enum ClassSource {
     /// From `.cls` or `.json` files if there are any with a class, else from folders if there are any.
     #[default]
     Auto,
-    /// From the folders pictures lie in.
+    /// From the folders images lie in.
     Folders,
-    /// From `.cls` or `.json` files beside the pictures.
+    /// From `.cls` or `.json` files beside the images.
     Files,
     /// There are none.
     None,
@@ -86,7 +86,7 @@ impl ImagesConfig {
     }
 
     /// The masks that are given, where the task has any.
-    pub(crate) fn mask_files(&self) -> Option<&BesideConfig> {
+    pub(crate) fn mask_files(&self) -> Option<&PairedFilesConfig> {
         match &self.task {
             Some(TaskConfig::Inpainting(InpaintingConfig { masks: Masks::Files(files) })) => Some(files),
             _ => None,

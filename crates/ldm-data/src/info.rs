@@ -18,20 +18,20 @@ pub struct Info {
     pub peeked: usize,
     /// Each class and how many examples it has.
     pub classes: Vec<(String, usize)>,
-    /// Each size of stored pictures, width and height, and how many have it, the most frequent first.
+    /// Each size of stored images, width and height, and how many have it, the most frequent first.
     pub sizes: Vec<([u32; 2], usize)>,
     /// How many have a caption.
     pub captioned: usize,
     /// Some captions.
     pub captions: Vec<String>,
-    /// What is wrong with pictures whose first bytes cannot be read, one sentence each.
+    /// What is wrong with images whose first bytes cannot be read, one sentence each.
     pub unreadable: Vec<String>,
     /// See [`Dataset::fingerprint`].
     pub fingerprint: String,
 }
 
 impl Info {
-    /// Looks at the heads of at most `most` examples, evenly spread. Nothing is decoded: a picture that is cut off
+    /// Looks at the heads of at most `most` examples, evenly spread. Nothing is decoded: an image that is cut off
     /// shows in [`unreadable`] alone.
     pub fn of(dataset: &dyn Dataset, most: usize) -> Self {
         let count = dataset.len();

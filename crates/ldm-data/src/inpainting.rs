@@ -3,10 +3,10 @@
 use serde::{Deserialize, Serialize};
 use tiny_skia::{FillRule, LineCap, LineJoin, Mask, Path, PathBuilder, Rect, Stroke, Transform};
 
-use crate::beside::BesideConfig;
+use crate::paired_files::PairedFilesConfig;
 use crate::rng::Rng;
 
-/// Which holes a picture has.
+/// Which holes an image has.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InpaintingConfig {
@@ -15,8 +15,8 @@ pub struct InpaintingConfig {
 }
 
 /// Where masks come from. The first three are LaMa's (Suvorov et al. 2022, `configs/data_gen/random_*_256.yaml` of its
-/// repository), whose lengths are scaled from its 256 pixels to the picture's smaller side; the paper of latent
-/// diffusion trains on LaMa's masks. A hole of more than half the picture is drawn anew, as there.
+/// repository), whose lengths are scaled from its 256 pixels to the image's smaller side; the paper of latent
+/// diffusion trains on LaMa's masks. A hole of more than half the image is drawn anew, as there.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(tag = "target", content = "params", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Masks {
@@ -26,30 +26,30 @@ pub enum Masks {
     Medium,
     /// One to five thick strokes, or one to three boxes.
     Thick,
-    /// Borders: each side with a probability of a half, one at least, to a quarter of the picture deep.
+    /// Borders: each side with a probability of a half, one at least, to a quarter of the image deep.
     Outpainting,
     /// Each of the four above as often.
     #[default]
     Mixed,
-    /// Given ones: PNGs beside the pictures, white (at least 128 of 255) where they are to be filled.
-    Files(BesideConfig),
+    /// Condition ones: PNGs beside the images, white (at least 128 of 255) where they are to be filled.
+    Files(PairedFilesConfig),
 }
 
 /// The kinds that are drawn.
 const DRAWN: [Masks; 4] = [Masks::Thin, Masks::Medium, Masks::Thick, Masks::Outpainting];
-/// The largest share of a picture that is a hole.
+/// The largest share of an image that is a hole.
 const MOST: f64 = 0.5;
 /// How often a hole is drawn before a plain one is taken; about two in three succeed at once.
 const TRIES: usize = 64;
 
-/// Strokes: how many, and their sizes in pixels of a picture of 256.
+/// Strokes: how many, and their sizes in pixels of an image of 256.
 struct Strokes {
     count: [u64; 2],
     longest: u64,
     widest: u64,
 }
 
-/// Boxes: how many, and their sides in pixels of a picture of 256.
+/// Boxes: how many, and their sides in pixels of an image of 256.
 struct Boxes {
     count: [u64; 2],
     side: [u64; 2],
@@ -67,7 +67,7 @@ impl Masks {
                 return mask;
             }
         }
-        // A picture so small that nothing fits: its middle.
+        // An image so small that nothing fits: its middle.
         let quarter = |length: u32| (length / 4) as f32;
         let (x, y) = (quarter(width), quarter(height));
         let middle = Rect::from_xywh(x, y, (width as f32 / 2.).max(1.), (height as f32 / 2.).max(1.));
@@ -140,7 +140,7 @@ impl Boxes {
     }
 }
 
-/// Borders of 4 to 25 percent of the picture. LaMa `saicinpainting/training/data/masks.py` `OutpaintingMaskGenerator`.
+/// Borders of 4 to 25 percent of the image. LaMa `saicinpainting/training/data/masks.py` `OutpaintingMaskGenerator`.
 fn borders(width: u32, height: u32, rng: &mut Rng) -> Vec<u8> {
     let deep = |side: u32, rng: &mut Rng| {
         let side = f64::from(side);
@@ -177,7 +177,7 @@ fn line(from: [f64; 2], to: [f64; 2], width: f64) -> Option<Path> {
 
 /// 1 where the middle of a pixel lies in one of the paths.
 fn filled(width: u32, height: u32, paths: &[Path]) -> Vec<u8> {
-    let mut mask = Mask::new(width, height).expect("a picture has pixels");
+    let mut mask = Mask::new(width, height).expect("an image has pixels");
     for path in paths {
         mask.fill_path(path, FillRule::Winding, false, Transform::identity());
     }

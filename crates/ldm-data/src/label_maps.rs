@@ -1,4 +1,4 @@
-//! Label maps of stored pictures: what each pixel shows, as a grey or palette PNG.
+//! Label maps of stored images: what each pixel shows, as a gray or palette PNG.
 
 use std::collections::HashMap;
 use std::io::Cursor;
@@ -10,17 +10,17 @@ use serde_json::Value;
 
 use ldm_core::{Error, Result};
 
-use crate::beside::BesideConfig;
+use crate::paired_files::PairedFilesConfig;
 
-/// Label maps beside the pictures. A PNG's values are its labels: of a palette the index, of grey the value.
+/// Label maps beside the images. A PNG's values are its labels: of a palette the index, of gray the value.
 ///
 /// taming-transformers `data/sflckr.py` `SegmentationBase`. A map is resized by the nearest pixel (OpenCV's, where the
-/// transform's interpolation is), cropped and mirrored as its picture is.
+/// transform's interpolation is), cropped and mirrored as its image is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LabelMapsConfig {
     /// Which files they are.
-    pub files: BesideConfig,
+    pub files: PairedFilesConfig,
     /// How many labels there are, numbered from 0. Left out, as many as `classes_file` names.
     #[serde(default)]
     pub n_labels: Option<usize>,
@@ -102,7 +102,7 @@ impl Labels {
     }
 }
 
-/// The labels of a map in a file: a grey or palette PNG's values.
+/// The labels of a map in a file: a gray or palette PNG's values.
 ///
 /// # Errors
 /// [`Error::Io`], and [`Error::Data`] when it is no such PNG.
@@ -112,10 +112,10 @@ pub fn read_label_map(path: impl AsRef<Path>) -> Result<GrayImage> {
     values(&bytes).map_err(|message| Error::data(path, message))
 }
 
-/// The label of each colour, of a classes file whose classes have a `color`.
+/// The label of each color, of a classes file whose classes have a `color`.
 ///
 /// # Errors
-/// [`Error::Io`], and [`Error::Data`] when it is no such file, or gives two labels one colour.
+/// [`Error::Io`], and [`Error::Data`] when it is no such file, or gives two labels one color.
 pub fn read_palette(path: impl AsRef<Path>) -> Result<HashMap<[u8; 3], u8>> {
     let path = path.as_ref();
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
@@ -129,10 +129,10 @@ fn palette(bytes: &[u8]) -> std::result::Result<HashMap<[u8; 3], u8>, String> {
     for each in value["classes"].as_array().into_iter().flatten() {
         let id = each["id"].as_u64().and_then(|id| u8::try_from(id).ok());
         let (label, name) = id.and_then(|id| labels.get(&id)).ok_or("a class has no `id`")?;
-        let colour: [u8; 3] = serde_json::from_value(each["color"].clone())
+        let color: [u8; 3] = serde_json::from_value(each["color"].clone())
             .map_err(|_| format!("class {name}: expected `color`, three values within 0 to 255"))?;
-        if palette.insert(colour, *label).is_some() {
-            return Err(format!("class {name}: another has its colour, {colour:?}"));
+        if palette.insert(color, *label).is_some() {
+            return Err(format!("class {name}: another has its color, {color:?}"));
         }
     }
     Ok(palette)
@@ -156,14 +156,14 @@ fn classes(bytes: &[u8]) -> std::result::Result<HashMap<u8, (u8, String)>, Strin
     list.iter().map(one).collect()
 }
 
-/// The values of a grey or palette PNG, whatever its bits.
+/// The values of a gray or palette PNG, whatever its bits.
 fn values(bytes: &[u8]) -> std::result::Result<GrayImage, String> {
     let broken = |error: png::DecodingError| format!("cannot be decoded as a PNG: {error}");
     let mut reader = png::Decoder::new(Cursor::new(bytes)).read_info().map_err(broken)?;
-    let (colour, depth) = reader.output_color_type();
+    let (color, depth) = reader.output_color_type();
     let bits = depth as usize;
-    if !matches!(colour, png::ColorType::Grayscale | png::ColorType::Indexed) || bits > 8 {
-        return Err(format!("is {colour:?} of {bits} bits, expected a grey or palette PNG of at most 8"));
+    if !matches!(color, png::ColorType::Grayscale | png::ColorType::Indexed) || bits > 8 {
+        return Err(format!("is {color:?} of {bits} bits, expected a gray or palette PNG of at most 8"));
     }
     let size = reader.output_buffer_size().ok_or("is too large")?;
     let mut buffer = vec![0; size];
@@ -189,14 +189,14 @@ pub(crate) fn mask(bytes: &[u8]) -> std::result::Result<GrayImage, String> {
 mod tests {
     use super::*;
 
-    fn png_of(colour: png::ColorType, depth: png::BitDepth, width: u32, rows: &[u8]) -> Vec<u8> {
+    fn png_of(color: png::ColorType, depth: png::BitDepth, width: u32, rows: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::new();
         let stride =
-            (width as usize * depth as usize).div_ceil(8) * if colour == png::ColorType::Rgb { 3 } else { 1 };
+            (width as usize * depth as usize).div_ceil(8) * if color == png::ColorType::Rgb { 3 } else { 1 };
         let mut encoder = png::Encoder::new(&mut bytes, width, (rows.len() / stride) as u32);
-        encoder.set_color(colour);
+        encoder.set_color(color);
         encoder.set_depth(depth);
-        if colour == png::ColorType::Indexed {
+        if color == png::ColorType::Indexed {
             encoder.set_palette((0..48).collect::<Vec<u8>>());
         }
         encoder.write_header().unwrap().write_image_data(rows).unwrap();
@@ -205,9 +205,9 @@ mod tests {
 
     #[test]
     fn values_are_indices_whatever_their_bits() {
-        let check = |colour, depth, rows: &[u8], expected: &[u8]| {
-            let map = values(&png_of(colour, depth, 3, rows)).unwrap();
-            assert_eq!(map.as_raw(), expected, "{colour:?} {depth:?}");
+        let check = |color, depth, rows: &[u8], expected: &[u8]| {
+            let map = values(&png_of(color, depth, 3, rows)).unwrap();
+            assert_eq!(map.as_raw(), expected, "{color:?} {depth:?}");
         };
         check(png::ColorType::Grayscale, png::BitDepth::Eight, &[7, 0, 255], &[7, 0, 255]);
         check(png::ColorType::Indexed, png::BitDepth::Eight, &[3, 9, 15], &[3, 9, 15]);
@@ -217,7 +217,7 @@ mod tests {
         let rgb = png_of(png::ColorType::Rgb, png::BitDepth::Eight, 1, &[1, 2, 3]);
         assert_eq!(
             values(&rgb).unwrap_err(),
-            "is Rgb of 8 bits, expected a grey or palette PNG of at most 8"
+            "is Rgb of 8 bits, expected a gray or palette PNG of at most 8"
         );
         assert!(values(b"no").unwrap_err().starts_with("cannot be decoded as a PNG"));
     }
@@ -229,7 +229,7 @@ mod tests {
             std::fs::write(&file, classes).unwrap();
         }
         let config = LabelMapsConfig {
-            files: BesideConfig::default(),
+            files: PairedFilesConfig::default(),
             n_labels,
             shift,
             classes_file: classes.map(|_| file),

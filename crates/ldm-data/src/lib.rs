@@ -3,19 +3,19 @@
 //! # What is here
 //!
 //! - A [`Dataset`] is a list of [`Example`]s, any of which can be made at any time in any thread: [`Images`] are stored
-//!   pictures (folders, archives, WebDataset shards), [`scenes::Scenes`] are drawn.
+//!   images (folders, archives, WebDataset shards), [`scenes::Scenes`] are drawn.
 //! - [`DatasetConfig`] names one in a config file, [`open_path`] on a command line.
-//! - A [`Transform`] prepares stored pictures; [`resize`] is PIL's, to the last bit. Its [`Placement`] does the same to a
-//!   picture's label map, mask and boxes.
-//! - [`CaptionFile`], [`BoxesConfig`] and [`LabelMapsConfig`] read what is known of pictures; a [`TaskConfig`] makes a
-//!   condition of them: small pictures, holes, one-hot maps.
+//! - A [`Transform`] prepares stored images; [`resize`] is PIL's, to the last bit. Its [`Placement`] does the same to a
+//!   image's label map, mask and boxes.
+//! - [`CaptionFile`], [`BoxesConfig`] and [`LabelMapsConfig`] read what is known of images; a [`TaskConfig`] makes a
+//!   condition of them: small images, holes, one-hot maps.
 //! - A [`Loader`] makes [`Batch`]es ahead in threads. A batch depends on its [`Position`] and on nothing that came
 //!   before it, so runs resume exactly; it does not depend on the number of workers.
 //! - [`Info`] and [`unreadable`] say what a set holds, and what is wrong with it.
 
 mod annotate;
 mod batch;
-mod beside;
+mod paired_files;
 mod boxes;
 mod caption_file;
 mod classes;
@@ -34,7 +34,7 @@ mod interpolation;
 mod label_maps;
 mod listing;
 mod loader;
-mod maker;
+mod batch_builder;
 mod names;
 mod order;
 mod placement;
@@ -42,22 +42,22 @@ mod resize;
 mod rng;
 pub mod scenes;
 mod shards;
-mod sheet;
+mod contact_sheet;
 mod sidecar;
 mod store;
 mod super_resolution;
 mod task;
 mod transform;
-mod turns;
+mod rank_sampler;
 mod workers;
 
 pub use batch::{Batch, collate};
-pub use beside::BesideConfig;
-pub use boxes::{BoxesConfig, BoxesOfPictures, read_boxes};
+pub use paired_files::PairedFilesConfig;
+pub use boxes::{BoxesConfig, BoxesByImage, read_boxes};
 pub use caption_file::{CaptionFile, CaptionSource, Column, Missing};
 pub use config::{DatasetConfig, open_path};
 pub use dataset::{Dataset, Peek};
-pub use example::{Example, Given, Latent};
+pub use example::{Example, Condition, Latent};
 pub use images::Images;
 pub use images_config::{ClassSource, ImagesConfig};
 pub use info::{Info, unreadable};
@@ -65,11 +65,11 @@ pub use inpainting::{InpaintingConfig, Masks};
 pub use interpolation::Interpolation;
 pub use label_maps::{LabelMapsConfig, read_label_map, read_palette};
 pub use loader::{Loader, LoaderConfig, Position};
-pub use order::Order;
+pub use order::ShuffleSampler;
 pub use placement::Placement;
 pub use resize::resize;
 pub use rng::Rng;
-pub use sheet::sheet;
+pub use contact_sheet::contact_sheet;
 pub use super_resolution::{Degradation, SuperResolutionConfig};
 pub use task::TaskConfig;
 pub use transform::{Crop, Resize, Transform, TransformConfig};

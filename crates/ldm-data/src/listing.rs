@@ -1,11 +1,11 @@
-//! Which pictures an image set has, with what stands beside each.
+//! Which images an image set has, with what stands beside each.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use ldm_core::{Error, LayoutBox, Result};
 
-use crate::beside::Place;
+use crate::paired_files::Place;
 use crate::caption_file::CaptionSource;
 use crate::classes::{self, Classes};
 use crate::decode::ENDINGS;
@@ -15,7 +15,7 @@ use crate::shards::expand;
 use crate::sidecar::{Label, captions_of_json, label_of_json, label_of_text};
 use crate::store::{Store, Stored};
 
-/// The pictures of a set, in order.
+/// The images of a set, in order.
 #[derive(Debug)]
 pub(crate) struct Listing {
     pub(crate) stores: Vec<Store>,
@@ -23,15 +23,15 @@ pub(crate) struct Listing {
     pub(crate) classes: Vec<String>,
     /// The names of the classes of boxes.
     pub(crate) box_classes: Vec<String>,
-    /// How many of the stores hold pictures, the first ones.
+    /// How many of the stores hold images, the first ones.
     shards: usize,
 }
 
-/// One picture: where it and its caption lie, by their numbers in a store.
+/// One image: where it and its caption lie, by their numbers in a store.
 #[derive(Debug)]
 pub(crate) struct Item {
     pub(crate) store: usize,
-    pub(crate) picture: usize,
+    pub(crate) image: usize,
     pub(crate) caption: Option<usize>,
     /// The captions of a file of captions.
     pub(crate) texts: Vec<String>,
@@ -58,7 +58,7 @@ impl Listing {
         if listing.items.is_empty() {
             return Err(Error::data(
                 what,
-                format!("holds no pictures (no file ends in {})", ENDINGS.join(", ")),
+                format!("holds no images (no file ends in {})", ENDINGS.join(", ")),
             ));
         }
         let Classes { names, of } = listing.classify(config.classes, &what)?;
@@ -67,7 +67,7 @@ impl Listing {
         listing.read_boxes(config, base)?;
         listing.select(config, base)?;
         if listing.items.is_empty() {
-            return Err(Error::data(what, "no picture is left after `split` and `exclude`"));
+            return Err(Error::data(what, "no image is left after `split` and `exclude`"));
         }
         if let CaptionSource::File(file) = &config.captions {
             listing.items.iter_mut().for_each(|item| item.caption = None);
@@ -77,31 +77,31 @@ impl Listing {
         }
         listing.settle_beside(config, &what)?;
         if listing.items.is_empty() {
-            return Err(Error::data(what, "no picture is left that has all that was asked for"));
+            return Err(Error::data(what, "no image is left that has all that was asked for"));
         }
         Ok(listing)
     }
 
-    /// How many pictures each shard has, in order.
+    /// How many images each shard has, in order.
     pub(crate) fn shards(&self) -> Vec<usize> {
         let mut counts = vec![0; self.shards];
         self.items.iter().for_each(|item| counts[item.store] += 1);
         counts
     }
 
-    pub(crate) fn picture(&self, item: &Item) -> &Stored {
-        &self.stores[item.store].files[item.picture]
+    pub(crate) fn image(&self, item: &Item) -> &Stored {
+        &self.stores[item.store].files[item.image]
     }
 
     fn classify(&self, source: ClassSource, what: &str) -> Result<Classes> {
         let count = self.items.len();
         let by_files = || self.labels(what).map(|labels| labels.map(classes::by_label));
-        let names: Vec<&str> = self.items.iter().map(|item| self.picture(item).name.as_str()).collect();
+        let names: Vec<&str> = self.items.iter().map(|item| self.image(item).name.as_str()).collect();
         let by_folder = || classes::by_folder(&names).map_err(|message| Error::data(what, message));
         Ok(match source {
             ClassSource::None => classes::none(count),
             ClassSource::Files => by_files()?
-                .ok_or_else(|| Error::data(what, "no .cls or .json beside the pictures gives a class"))?,
+                .ok_or_else(|| Error::data(what, "no .cls or .json beside the images gives a class"))?,
             ClassSource::Folders => {
                 by_folder()?.ok_or_else(|| Error::data(what, "has no folders that could be classes"))?
             }
@@ -112,7 +112,7 @@ impl Listing {
         })
     }
 
-    /// What the files beside the pictures give as classes: one for every picture, or none for any.
+    /// What the files beside the images give as classes: one for every image, or none for any.
     fn labels(&self, what: &str) -> Result<Option<Vec<Label>>> {
         let mut labels = Vec::new();
         let mut without = None;
@@ -128,10 +128,10 @@ impl Listing {
             Some(item) => Err(Error::data(
                 what,
                 format!(
-                    "{} of {} pictures have no class beside them, e.g. {}; set classes: folders or none",
+                    "{} of {} images have no class beside them, e.g. {}; set classes: folders or none",
                     self.items.len() - labels.len(),
                     self.items.len(),
-                    self.picture(item).name
+                    self.image(item).name
                 ),
             )),
         }
@@ -161,7 +161,7 @@ impl Listing {
         Ok(())
     }
 
-    /// The numbers of the pictures a list names; each of its lines must name one.
+    /// The numbers of the images a list names; each of its lines must name one.
     fn named(&self, list: &Path) -> Result<HashSet<usize>> {
         let text = std::fs::read_to_string(list).map_err(Error::io(list))?;
         let names = self.names();
@@ -177,17 +177,17 @@ impl Listing {
             None => Ok(named),
             Some(first) => Err(Error::data(
                 list,
-                format!("names {} pictures that are not there, e.g. {first}", unknown.len()),
+                format!("names {} images that are not there, e.g. {first}", unknown.len()),
             )),
         }
     }
 
-    /// The pictures by their names.
+    /// The images by their names.
     pub(crate) fn names(&self) -> Names<'_> {
-        Names::of(self.items.iter().map(|item| self.picture(item).name.as_str()))
+        Names::of(self.items.iter().map(|item| self.image(item).name.as_str()))
     }
 
-    /// Every picture gets a caption, or none does.
+    /// Every image gets a caption, or none does.
     fn settle_captions(&mut self, source: &CaptionSource, what: &str) -> Result<()> {
         if *source == CaptionSource::None || !self.gives_captions()? {
             self.items.iter_mut().for_each(|item| item.caption = None);
@@ -198,10 +198,10 @@ impl Listing {
         Err(Error::data(
             what,
             format!(
-                "{} of {} pictures have no caption beside them, e.g. {}; add them, or set captions: none",
+                "{} of {} images have no caption beside them, e.g. {}; add them, or set captions: none",
                 without.len(),
                 self.items.len(),
-                self.picture(first).name
+                self.image(first).name
             ),
         ))
     }
@@ -224,7 +224,7 @@ impl Listing {
     }
 }
 
-/// The pictures of a store, with what stands beside each.
+/// The images of a store, with what stands beside each.
 fn items(number: usize, store: &Store) -> Vec<Item> {
     let mut beside: HashMap<(&str, &str), usize> = HashMap::new();
     for (index, file) in store.files.iter().enumerate() {
@@ -232,16 +232,16 @@ fn items(number: usize, store: &Store) -> Vec<Item> {
             beside.insert((file.stem(), file.ending()), index);
         }
     }
-    let is_picture = |file: &Stored| ENDINGS.iter().any(|known| file.ending().eq_ignore_ascii_case(known));
-    let pictures = store.files.iter().enumerate().filter(|(_, file)| is_picture(file));
-    pictures
-        .map(|(picture, file)| {
+    let is_image = |file: &Stored| ENDINGS.iter().any(|known| file.ending().eq_ignore_ascii_case(known));
+    let images = store.files.iter().enumerate().filter(|(_, file)| is_image(file));
+    images
+        .map(|(image, file)| {
             let key = file.stem();
             let find = |ending| beside.get(&(key, ending)).copied();
             let json = find("json");
             Item {
                 store: number,
-                picture,
+                image,
                 caption: find("txt").or(json),
                 texts: Vec::new(),
                 class: None,

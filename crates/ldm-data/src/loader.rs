@@ -8,8 +8,8 @@ use ldm_core::{Error, Result};
 
 use crate::batch::Batch;
 use crate::dataset::Dataset;
-use crate::maker::{Made, Maker};
-use crate::order::Order;
+use crate::batch_builder::{BuiltBatch, BatchBuilder};
+use crate::order::ShuffleSampler;
 use crate::workers::Workers;
 
 /// How batches are made of a dataset.
@@ -25,7 +25,7 @@ pub struct LoaderConfig {
     pub drop_last: bool,
     /// Whether each epoch has its own order.
     pub shuffle: bool,
-    /// Whether a picture that cannot be read is an error; otherwise another takes its place.
+    /// Whether an image that cannot be read is an error; otherwise another takes its place.
     pub strict: bool,
     /// Which rank this is.
     pub rank: usize,
@@ -66,11 +66,11 @@ pub struct Position {
 /// A batch is a function of the dataset, the config's seed, rank, world and batch size, and its position; not of the
 /// workers, nor of what was given before. So a run that resumes at [`Loader::position`] sees what it would have seen.
 ///
-/// A picture that cannot be read does not stop a run: in an endless loader another one, drawn by the same seed, takes
+/// An image that cannot be read does not stop a run: in an endless loader another one, drawn by the same seed, takes
 /// its place, so that batches stay full on all ranks; in one pass it is left out. [`Loader::skipped`] names it. With
 /// `strict` it is an error.
 pub struct Loader {
-    maker: Arc<Maker>,
+    maker: Arc<BatchBuilder>,
     workers: Option<Workers>,
     /// Batches given, from the start of epoch 0.
     given: u64,
@@ -83,13 +83,13 @@ impl Loader {
     ///
     /// # Errors
     /// [`Error::Invalid`] when the config cannot be, when the dataset has fewer examples than one step needs, when
-    /// `start` is past its epoch's end, or when an epoch's last step leaves a rank without a picture.
+    /// `start` is past its epoch's end, or when an epoch's last step leaves a rank without an image.
     pub fn new(dataset: Arc<dyn Dataset>, config: LoaderConfig, start: Position) -> Result<Self> {
-        let maker = Maker::new(dataset, &config, true)?;
+        let maker = BatchBuilder::new(dataset, &config, true)?;
         let (order, batches) = (&maker.turns.order, maker.turns.batches());
         if order.starves_a_rank() {
             return Err(Error::invalid(format!(
-                "loader: the last step of an epoch has {} pictures for {} ranks; set drop_last: true",
+                "loader: the last step of an epoch has {} images for {} ranks; set drop_last: true",
                 order.len % (order.batch_size * order.world),
                 order.world
             )));
@@ -104,19 +104,19 @@ impl Loader {
         Self::start(maker, &config, given, None)
     }
 
-    /// A loader that gives every picture of epoch 0 once, e.g. to evaluate; `drop_last` does not apply. Ranks may give
+    /// A loader that gives every image of epoch 0 once, e.g. to evaluate; `drop_last` does not apply. Ranks may give
     /// different numbers of batches.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the config cannot be.
     pub fn one_pass(dataset: Arc<dyn Dataset>, config: LoaderConfig) -> Result<Self> {
         let config = LoaderConfig { drop_last: false, ..config };
-        let maker = Maker::new(dataset, &config, false)?;
+        let maker = BatchBuilder::new(dataset, &config, false)?;
         let end = maker.turns.batches();
         Self::start(maker, &config, 0, Some(end))
     }
 
-    fn start(maker: Maker, config: &LoaderConfig, given: u64, end: Option<u64>) -> Result<Self> {
+    fn start(maker: BatchBuilder, config: &LoaderConfig, given: u64, end: Option<u64>) -> Result<Self> {
         let maker = Arc::new(maker);
         let workers = (config.workers > 0)
             .then(|| Workers::start(&maker, config.workers, config.prefetch.max(1) as u64, given, end))
@@ -149,12 +149,12 @@ impl Loader {
         Position { epoch: self.given / batches, batch: self.given % batches }
     }
 
-    /// The pictures among those given so far that could not be read: the number of each and what is wrong with it.
+    /// The images among those given so far that could not be read: the number of each and what is wrong with it.
     pub fn skipped(&self) -> &BTreeMap<usize, String> {
         &self.skipped
     }
 
-    fn make_next(&mut self) -> Result<Made> {
+    fn make_next(&mut self) -> Result<BuiltBatch> {
         let number = self.given;
         self.given += 1;
         match &mut self.workers {
@@ -174,7 +174,7 @@ impl Iterator for Loader {
                 Err(error) => return Some(Err(error)),
             };
             self.skipped.extend(made.skipped);
-            // In one pass nothing may be left of a batch: none of its pictures could be read, or it was another rank's.
+            // In one pass nothing may be left of a batch: none of its images could be read, or it was another rank's.
             if let Some(batch) = made.batch {
                 return Some(Ok(batch));
             }
@@ -192,7 +192,7 @@ impl fmt::Debug for Loader {
     }
 }
 
-pub(crate) fn order(config: &LoaderConfig, len: usize) -> Result<Order> {
+pub(crate) fn order(config: &LoaderConfig, len: usize) -> Result<ShuffleSampler> {
     let wrong = |message: String| Err(Error::invalid(format!("loader: {message}")));
     if config.batch_size == 0 || config.world == 0 {
         return wrong(format!(
@@ -203,7 +203,7 @@ pub(crate) fn order(config: &LoaderConfig, len: usize) -> Result<Order> {
     if config.rank >= config.world {
         return wrong(format!("rank must be below world, got {} of {}", config.rank, config.world));
     }
-    let order = Order {
+    let order = ShuffleSampler {
         len,
         batch_size: config.batch_size,
         seed: config.seed,
@@ -214,7 +214,7 @@ pub(crate) fn order(config: &LoaderConfig, len: usize) -> Result<Order> {
     };
     if order.batches() == 0 {
         return wrong(format!(
-            "the dataset has {len} pictures, fewer than one step of {} on {} ranks; lower the batch size or set \
+            "the dataset has {len} images, fewer than one step of {} on {} ranks; lower the batch size or set \
              drop_last: false",
             config.batch_size, config.world
         ));

@@ -1,12 +1,12 @@
-//! Finding pictures by the names that lists give them.
+//! Finding images by the names that lists give them.
 
 use std::collections::HashMap;
 
-/// The numbers of names: by the name itself, by it without its ending, and, where only one picture has it, by the last
+/// The numbers of names: by the name itself, by it without its ending, and, where only one image has it, by the last
 /// part of either.
 pub(crate) struct Names<'a> {
     whole: HashMap<&'a str, Vec<usize>>,
-    /// The last parts; none where several pictures share one.
+    /// The last parts; none where several images share one.
     last: HashMap<&'a str, Option<usize>>,
 }
 
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pictures_are_found_by_what_is_theirs_alone() {
+    fn images_are_found_by_what_is_theirs_alone() {
         let names = Names::of(["a/1.png", "b/1.png", "b/2.jpg", "3.png"].into_iter());
         for (name, expected) in [
             ("a/1.png", &[0][..]),

@@ -1,4 +1,4 @@
-//! In which order pictures are shown: a pure function of the seed, the epoch and the position.
+//! In which order images are shown: a pure function of the seed, the epoch and the position.
 
 use crate::rng::{Rng, mix};
 
@@ -15,14 +15,14 @@ const ROUNDS: u64 = 64;
 /// `batch_size` of them, rank 1 the next, and so on. So `world` ranks see together, step by step, what one
 /// rank with a batch `world` times as large would see.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Order {
-    /// How many pictures there are.
+pub struct ShuffleSampler {
+    /// How many images there are.
     pub len: usize,
-    /// Pictures a batch, on each rank.
+    /// Images a batch, on each rank.
     pub batch_size: usize,
     /// The seed of the shuffle.
     pub seed: u64,
-    /// A new order every epoch; otherwise the pictures' own.
+    /// A new order every epoch; otherwise the images' own.
     pub shuffle: bool,
     /// Whether what does not fill a step on all ranks is left out of the epoch. Otherwise it makes a last, smaller
     /// step, shared out as evenly as it can be.
@@ -33,7 +33,7 @@ pub struct Order {
     pub world: usize,
 }
 
-impl Order {
+impl ShuffleSampler {
     /// How many batches an epoch has, the same on every rank.
     pub fn batches(&self) -> u64 {
         let step = self.batch_size * self.world;
@@ -41,7 +41,7 @@ impl Order {
     }
 
     /// The indices of this rank's batch `batch` of `epoch`; empty past the epoch's end, and where the last step
-    /// has fewer pictures than there are ranks.
+    /// has fewer images than there are ranks.
     pub fn indices(&self, epoch: u64, batch: u64) -> Vec<usize> {
         if batch >= self.batches() {
             return Vec::new();
@@ -57,7 +57,7 @@ impl Order {
         !self.drop_last && (1..self.world).contains(&rest)
     }
 
-    /// This rank's part of a step for which `left` pictures are left.
+    /// This rank's part of a step for which `left` images are left.
     fn share(&self, left: usize) -> (usize, usize) {
         let step = left.min(self.batch_size * self.world);
         (step * self.rank / self.world, step * (self.rank + 1) / self.world)
@@ -89,8 +89,8 @@ mod tests {
 
     use super::*;
 
-    fn order(len: usize) -> Order {
-        Order { len, batch_size: 4, seed: 1, shuffle: true, drop_last: false, rank: 0, world: 1 }
+    fn order(len: usize) -> ShuffleSampler {
+        ShuffleSampler { len, batch_size: 4, seed: 1, shuffle: true, drop_last: false, rank: 0, world: 1 }
     }
 
     proptest! {
@@ -100,7 +100,7 @@ mod tests {
         ) {
             let mut seen = vec![0; len];
             for rank in 0..world {
-                let order = Order { len, batch_size, seed, shuffle, drop_last: false, rank, world };
+                let order = ShuffleSampler { len, batch_size, seed, shuffle, drop_last: false, rank, world };
                 for batch in 0..order.batches() {
                     let indices = order.indices(epoch, batch);
                     prop_assert!(indices.len() <= batch_size);
@@ -118,7 +118,7 @@ mod tests {
         ) {
             let mut seen = vec![0; len];
             for rank in 0..world {
-                let order = Order { len, batch_size, seed, shuffle: true, drop_last: true, rank, world };
+                let order = ShuffleSampler { len, batch_size, seed, shuffle: true, drop_last: true, rank, world };
                 for batch in 0..order.batches() {
                     let indices = order.indices(0, batch);
                     prop_assert_eq!(indices.len(), batch_size);
@@ -133,9 +133,9 @@ mod tests {
 
         #[test]
         fn ranks_see_together_what_one_rank_sees(len in 1usize..200, world in 2usize..5, seed: u64, batch in 0u64..9) {
-            let together = Order { len, batch_size: 3 * world, seed, shuffle: true, drop_last: false, rank: 0, world: 1 };
+            let together = ShuffleSampler { len, batch_size: 3 * world, seed, shuffle: true, drop_last: false, rank: 0, world: 1 };
             let apart: Vec<usize> = (0..world)
-                .flat_map(|rank| Order { batch_size: 3, rank, world, ..together.clone() }.indices(2, batch))
+                .flat_map(|rank| ShuffleSampler { batch_size: 3, rank, world, ..together.clone() }.indices(2, batch))
                 .collect();
             prop_assert_eq!(apart, together.indices(2, batch));
         }
@@ -159,25 +159,25 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_do_not_stay_neighbours() {
+    fn neighbors_do_not_stay_neighbors() {
         let order = order(1000);
         let near = (0..999).filter(|&p| order.at(0, p).abs_diff(order.at(0, p + 1)) == 1).count();
-        assert!(near < 10, "{near} of 999 neighbours are still side by side"); // 2 expected
+        assert!(near < 10, "{near} of 999 neighbors are still side by side"); // 2 expected
     }
 
     #[test]
     fn seeds_and_epochs_give_other_orders() {
         let all =
-            |order: &Order, epoch| (0..25).flat_map(|batch| order.indices(epoch, batch)).collect::<Vec<_>>();
+            |order: &ShuffleSampler, epoch| (0..25).flat_map(|batch| order.indices(epoch, batch)).collect::<Vec<_>>();
         let one = order(100);
         assert_eq!(all(&one, 3), all(&one, 3));
         assert_ne!(all(&one, 3), all(&one, 4));
-        assert_ne!(all(&one, 3), all(&Order { seed: 2, ..one.clone() }, 3));
+        assert_ne!(all(&one, 3), all(&ShuffleSampler { seed: 2, ..one.clone() }, 3));
     }
 
     #[test]
-    fn a_step_of_fewer_pictures_than_ranks_is_told() {
-        let starves = |len, drop_last| Order { world: 3, drop_last, ..order(len) }.starves_a_rank();
+    fn a_step_of_fewer_images_than_ranks_is_told() {
+        let starves = |len, drop_last| ShuffleSampler { world: 3, drop_last, ..order(len) }.starves_a_rank();
         assert!(starves(13, false) && starves(14, false) && starves(1, false));
         assert!(!starves(12, false) && !starves(15, false) && !starves(13, true));
     }

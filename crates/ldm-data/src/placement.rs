@@ -1,4 +1,4 @@
-//! Where a picture's pixels come from: which part is cut, to what it is resized, whether it is mirrored.
+//! Where an image's pixels come from: which part is cut, to what it is resized, whether it is mirrored.
 
 use image::imageops::{crop_imm, flip_horizontal_in_place};
 use image::{GrayImage, RgbImage};
@@ -6,14 +6,14 @@ use image::{GrayImage, RgbImage};
 use crate::interpolation::Interpolation;
 use crate::resize::{resize, resize_labels};
 
-/// A part of a picture: `[x, y, width, height]` in pixels.
+/// A part of an image: `[x, y, width, height]` in pixels.
 pub(crate) type Part = [u32; 4];
 
-/// What a [`Transform`](crate::Transform) does to one picture, every draw made: the same can be done to its label map,
+/// What a [`Transform`](crate::Transform) does to one image, every draw made: the same can be done to its label map,
 /// its mask and its boxes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Placement {
-    /// The part of the stored picture that is taken; the whole where there is none.
+    /// The part of the stored image that is taken; the whole where there is none.
     pub(crate) before: Option<Part>,
     /// What it is resized to, where it is.
     pub(crate) resized: Option<[u32; 2]>,
@@ -21,36 +21,36 @@ pub struct Placement {
     pub(crate) after: Option<Part>,
     /// How values between pixels are found.
     pub(crate) interpolation: Interpolation,
-    /// `[x0, y0, width, height]` of what is shown, relative to the stored picture, before it is mirrored.
+    /// `[x0, y0, width, height]` of what is shown, relative to the stored image, before it is mirrored.
     pub crop: [f64; 4],
     /// Whether it is mirrored left to right.
     pub flip: bool,
 }
 
 impl Placement {
-    /// All of a picture, as it is.
+    /// All of an image, as it is.
     pub(crate) fn whole(interpolation: Interpolation) -> Self {
         Self { before: None, resized: None, after: None, interpolation, crop: [0., 0., 1., 1.], flip: false }
     }
 
-    /// The picture's pixels.
-    pub fn picture(&self, mut picture: RgbImage) -> RgbImage {
+    /// The image's pixels.
+    pub fn image(&self, mut image: RgbImage) -> RgbImage {
         if let Some([x, y, width, height]) = self.before {
-            picture = crop_imm(&picture, x, y, width, height).to_image();
+            image = crop_imm(&image, x, y, width, height).to_image();
         }
         if let Some([width, height]) = self.resized {
-            picture = resize(&picture, width, height, self.interpolation);
+            image = resize(&image, width, height, self.interpolation);
         }
         if let Some([x, y, width, height]) = self.after {
-            picture = crop_imm(&picture, x, y, width, height).to_image();
+            image = crop_imm(&image, x, y, width, height).to_image();
         }
         if self.flip {
-            flip_horizontal_in_place(&mut picture);
+            flip_horizontal_in_place(&mut image);
         }
-        picture
+        image
     }
 
-    /// The pixels of a map of the picture: nearest, so that no value appears that was not there.
+    /// The pixels of a map of the image: nearest, so that no value appears that was not there.
     pub fn labels(&self, mut map: GrayImage) -> GrayImage {
         if let Some([x, y, width, height]) = self.before {
             map = crop_imm(&map, x, y, width, height).to_image();
@@ -67,13 +67,13 @@ impl Placement {
         map
     }
 
-    /// [`Placement::crop`], mirrored where the picture is.
+    /// [`Placement::crop`], mirrored where the image is.
     pub fn shown(&self) -> [f64; 4] {
         if self.flip { mirrored(self.crop) } else { self.crop }
     }
 }
 
-/// A rectangle of a picture that is mirrored left to right.
+/// A rectangle of an image that is mirrored left to right.
 pub(crate) fn mirrored([x, y, width, height]: [f64; 4]) -> [f64; 4] {
     [1. - (x + width), y, width, height]
 }
@@ -86,8 +86,8 @@ mod tests {
     use crate::{Crop, Resize, Rng, Transform, TransformConfig};
 
     #[test]
-    fn a_map_goes_where_its_picture_goes() {
-        let picture = RgbImage::from_fn(40, 28, |x, y| Rgb([x as u8, y as u8, 0]));
+    fn a_map_goes_where_its_image_goes() {
+        let image = RgbImage::from_fn(40, 28, |x, y| Rgb([x as u8, y as u8, 0]));
         let map = GrayImage::from_fn(40, 28, |x, y| Luma([(x * 5 + y * 3) as u8]));
         for (resize, crop) in [
             (Resize::SmallestSide, Crop::Random),
@@ -105,8 +105,8 @@ mod tests {
             let transform = Transform::new(config).unwrap();
             for seed in 0..20 {
                 let placement = transform.place([40, 28], &mut Rng::of(&[seed])).unwrap();
-                let (picture, map) = (placement.picture(picture.clone()), placement.labels(map.clone()));
-                for (pixel, label) in picture.pixels().zip(map.pixels()) {
+                let (image, map) = (placement.image(image.clone()), placement.labels(map.clone()));
+                for (pixel, label) in image.pixels().zip(map.pixels()) {
                     let [x, y, _] = pixel.0.map(u32::from);
                     assert_eq!(u32::from(label.0[0]), (x * 5 + y * 3) % 256);
                 }

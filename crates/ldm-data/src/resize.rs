@@ -1,6 +1,6 @@
 //! Resizing as PIL does it, to the last bit: antialiased, each filter widened by the factor of reduction.
 //!
-//! Written out because no crate agrees: `fast_image_resize` 5.5 takes columns before rows (up to 25 grey levels off
+//! Written out because no crate agrees: `fast_image_resize` 5.5 takes columns before rows (up to 25 gray levels off
 //! where a filter overshoots), has 16-bit weights (2 levels off) and another rule at ties of the box filter.
 
 use std::f64::consts::PI;
@@ -10,26 +10,26 @@ use image::{GrayImage, RgbImage};
 use crate::cv_resize;
 use crate::interpolation::Interpolation;
 
-/// Resizes a picture to `width` by `height` pixels, bit for bit as PIL's `Image.resize`; with the names that begin in
+/// Resizes an image to `width` by `height` pixels, bit for bit as PIL's `Image.resize`; with the names that begin in
 /// `cv_`, as OpenCV's `cv2.resize` (`cv_resize.rs` says how closely).
 ///
 /// Pillow `src/libImaging/Resample.c`: along the rows first, 8 bits in between, weights of 22 bits.
 ///
 /// # Panics
-/// When a side of either picture is 0.
-pub fn resize(picture: &RgbImage, width: u32, height: u32, interpolation: Interpolation) -> RgbImage {
-    assert!(width > 0 && height > 0 && !picture.is_empty(), "a picture without pixels");
+/// When a side of either image is 0.
+pub fn resize(image: &RgbImage, width: u32, height: u32, interpolation: Interpolation) -> RgbImage {
+    assert!(width > 0 && height > 0 && !image.is_empty(), "an image without pixels");
     if let Some(kind) = interpolation.opencv() {
-        return cv_resize::picture(picture, width, height, kind);
+        return cv_resize::image(image, width, height, kind);
     }
-    let mut picture = picture.clone();
-    if picture.width() != width {
-        picture = along_rows(&picture, width, &taps(picture.width(), width, interpolation));
+    let mut image = image.clone();
+    if image.width() != width {
+        image = along_rows(&image, width, &taps(image.width(), width, interpolation));
     }
-    if picture.height() != height {
-        picture = along_columns(&picture, height, &taps(picture.height(), height, interpolation));
+    if image.height() != height {
+        image = along_columns(&image, height, &taps(image.height(), height, interpolation));
     }
-    picture
+    image
 }
 
 /// A map by the nearest pixel: OpenCV's where `beside` is one of its names, else PIL's.
@@ -77,7 +77,7 @@ fn taps(from: u32, to: u32, interpolation: Interpolation) -> Vec<Taps> {
 }
 
 impl Interpolation {
-    /// How far it reaches, in pixels of the smaller picture.
+    /// How far it reaches, in pixels of the smaller image.
     fn support(self) -> f64 {
         match self {
             Self::Box => 0.5,
@@ -110,10 +110,10 @@ fn round(sum: i32) -> u8 {
 
 const HALF: i32 = 1 << (BITS - 1);
 
-fn along_rows(picture: &RgbImage, width: u32, taps: &[Taps]) -> RgbImage {
-    let stride = 3 * picture.width() as usize;
-    let mut pixels = Vec::with_capacity((3 * width * picture.height()) as usize);
-    for row in picture.as_raw().chunks_exact(stride) {
+fn along_rows(image: &RgbImage, width: u32, taps: &[Taps]) -> RgbImage {
+    let stride = 3 * image.width() as usize;
+    let mut pixels = Vec::with_capacity((3 * width * image.height()) as usize);
+    for row in image.as_raw().chunks_exact(stride) {
         for tap in taps {
             let mut sum = [HALF; 3];
             for (pixel, weight) in row[3 * tap.start..].chunks_exact(3).zip(&tap.weights) {
@@ -124,21 +124,21 @@ fn along_rows(picture: &RgbImage, width: u32, taps: &[Taps]) -> RgbImage {
             pixels.extend(sum.map(round));
         }
     }
-    RgbImage::from_raw(width, picture.height(), pixels).expect("three bytes a pixel")
+    RgbImage::from_raw(width, image.height(), pixels).expect("three bytes a pixel")
 }
 
-fn along_columns(picture: &RgbImage, height: u32, taps: &[Taps]) -> RgbImage {
-    let stride = 3 * picture.width() as usize;
+fn along_columns(image: &RgbImage, height: u32, taps: &[Taps]) -> RgbImage {
+    let stride = 3 * image.width() as usize;
     let mut pixels = Vec::with_capacity(stride * height as usize);
     let mut sums = vec![0; stride];
     for tap in taps {
         sums.fill(HALF);
-        for (row, weight) in picture.as_raw()[stride * tap.start..].chunks_exact(stride).zip(&tap.weights) {
+        for (row, weight) in image.as_raw()[stride * tap.start..].chunks_exact(stride).zip(&tap.weights) {
             for (sum, value) in sums.iter_mut().zip(row) {
                 *sum += i32::from(*value) * weight;
             }
         }
         pixels.extend(sums.iter().copied().map(round));
     }
-    RgbImage::from_raw(picture.width(), height, pixels).expect("three bytes a pixel")
+    RgbImage::from_raw(image.width(), height, pixels).expect("three bytes a pixel")
 }

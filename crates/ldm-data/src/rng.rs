@@ -51,7 +51,7 @@ impl Rng {
     }
 }
 
-/// splitmix64's finaliser: a bijection of 64 bits, so that different states stay different.
+/// splitmix64's finalizer: a bijection of 64 bits, so that different states stay different.
 pub(crate) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

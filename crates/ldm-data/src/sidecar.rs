@@ -1,4 +1,4 @@
-//! What stands beside a picture: `key.txt`, `key.cls`, `key.json`, as WebDataset has it.
+//! What stands beside an image: `key.txt`, `key.cls`, `key.json`, as WebDataset has it.
 
 use serde_json::Value;
 
@@ -19,7 +19,7 @@ pub(crate) fn captions_of_text(bytes: &[u8]) -> Result<Vec<String>, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "the caption is not UTF-8".to_owned())?;
     let lines: Vec<_> =
         text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
-    // An empty file says that the picture has no words, which is what "" means to a text model.
+    // An empty file says that the image has no words, which is what "" means to a text model.
     Ok(if lines.is_empty() { vec![String::new()] } else { lines })
 }
 

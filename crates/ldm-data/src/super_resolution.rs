@@ -1,4 +1,4 @@
-//! Small pictures of large ones.
+//! Small images of large ones.
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
@@ -8,14 +8,14 @@ use crate::interpolation::Interpolation;
 use crate::resize::resize;
 use crate::rng::Rng;
 
-/// How a small picture is made of a large one. CompVis `ldm/data/imagenet.py:300` `ImageNetSR`; its cut is the
+/// How a small image is made of a large one. CompVis `ldm/data/imagenet.py:300` `ImageNetSR`; its cut is the
 /// transform's: `resize: square_crop_first, crop: random_square, min_crop_f: 0.5, max_crop_f: 1, interpolation: cv_area`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SuperResolutionConfig {
     /// What is done to it.
     pub degradation: Degradation,
-    /// How many times smaller it becomes; it divides the picture's sides.
+    /// How many times smaller it becomes; it divides the image's sides.
     #[serde(default = "four")]
     pub downscale_f: u32,
 }
@@ -24,7 +24,7 @@ fn four() -> u32 {
     4
 }
 
-/// What is done to a picture. The reference's names.
+/// What is done to an image. The reference's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Degradation {
@@ -78,7 +78,7 @@ impl Degradation {
 }
 
 impl SuperResolutionConfig {
-    /// Refuses what cannot be, for pictures of `size` a side.
+    /// Refuses what cannot be, for images of `size` a side.
     pub(crate) fn check(&self, size: Option<u32>) -> Result<(), String> {
         let factor = self.downscale_f;
         if factor == 0 {
@@ -86,22 +86,22 @@ impl SuperResolutionConfig {
         }
         match size {
             Some(size) if size % factor != 0 => {
-                Err(format!("downscale_f must divide the size of the pictures, got {factor} for {size}"))
+                Err(format!("downscale_f must divide the size of the images, got {factor} for {size}"))
             }
             _ => Ok(()),
         }
     }
 
-    /// The small picture.
-    pub(crate) fn degrade(&self, picture: &RgbImage, rng: &mut Rng) -> Result<RgbImage, String> {
-        let (width, height) = picture.dimensions();
+    /// The small image.
+    pub(crate) fn degrade(&self, image: &RgbImage, rng: &mut Rng) -> Result<RgbImage, String> {
+        let (width, height) = image.dimensions();
         let factor = self.downscale_f;
         if width % factor != 0 || height % factor != 0 {
             return Err(format!("is {width}x{height}, which downscale_f {factor} does not divide"));
         }
         Ok(match self.degradation.interpolation() {
-            Ok(interpolation) => resize(picture, width / factor, height / factor, interpolation),
-            Err(strength) => Plan::draw(strength, factor as usize, rng).apply(picture),
+            Ok(interpolation) => resize(image, width / factor, height / factor, interpolation),
+            Err(strength) => Plan::draw(strength, factor as usize, rng).apply(image),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! From a stored picture to the picture a model is shown: resize, crop, flip.
+//! From a stored image to the image a model is shown: resize, crop, flip.
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
@@ -9,12 +9,12 @@ use crate::interpolation::Interpolation;
 use crate::placement::{Part, Placement};
 use crate::rng::Rng;
 
-/// How pictures are prepared. Steps are done in this order: resize and crop (or, for `square_crop_first`, crop and
+/// How images are prepared. Steps are done in this order: resize and crop (or, for `square_crop_first`, crop and
 /// resize), then flip.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TransformConfig {
-    /// Pixels a side of the result. Left out, pictures keep their size.
+    /// Pixels a side of the result. Left out, images keep their size.
     pub size: Option<u32>,
     /// What is resized to what.
     pub resize: Resize,
@@ -22,7 +22,7 @@ pub struct TransformConfig {
     pub interpolation: Interpolation,
     /// Which part is kept.
     pub crop: Crop,
-    /// How likely a picture is mirrored left to right.
+    /// How likely an image is mirrored left to right.
     pub flip: f64,
     /// The least side of a square that is cut, as a share of the smaller one, in (0, 1]; with
     /// `resize: square_crop_first` and `max_crop_f` (the reference's `ImageNetSR`).
@@ -135,19 +135,19 @@ impl Transform {
         }
     }
 
-    /// Prepares a picture; what is left to chance is drawn from `rng`.
+    /// Prepares an image; what is left to chance is drawn from `rng`.
     ///
     /// # Errors
     /// Those of [`Transform::place`].
-    pub fn apply(&self, picture: RgbImage, rng: &mut Rng) -> std::result::Result<RgbImage, String> {
-        let (width, height) = picture.dimensions();
-        Ok(self.place([width, height], rng)?.picture(picture))
+    pub fn apply(&self, image: RgbImage, rng: &mut Rng) -> std::result::Result<RgbImage, String> {
+        let (width, height) = image.dimensions();
+        Ok(self.place([width, height], rng)?.image(image))
     }
 
-    /// Decides what happens to a picture of a width and height; what is left to chance is drawn from `rng`.
+    /// Decides what happens to an image of a width and height; what is left to chance is drawn from `rng`.
     ///
     /// # Errors
-    /// What is wrong, in words: the picture is smaller than the crop and nothing resizes it.
+    /// What is wrong, in words: the image is smaller than the crop and nothing resizes it.
     pub fn place(&self, stored: [u32; 2], rng: &mut Rng) -> std::result::Result<Placement, String> {
         let config = &self.0;
         let mut placement = match config.size {
@@ -235,13 +235,13 @@ mod tests {
 
     use super::*;
 
-    /// A picture whose pixels say where they are.
+    /// An image whose pixels say where they are.
     fn places(width: u32, height: u32) -> RgbImage {
         RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 0]))
     }
 
-    fn apply(config: TransformConfig, picture: RgbImage, seed: u64) -> RgbImage {
-        Transform::new(config).unwrap().apply(picture, &mut Rng::of(&[seed])).unwrap()
+    fn apply(config: TransformConfig, image: RgbImage, seed: u64) -> RgbImage {
+        Transform::new(config).unwrap().apply(image, &mut Rng::of(&[seed])).unwrap()
     }
 
     fn cut(size: u32, crop: Crop) -> TransformConfig {
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_centre_crop_is_the_middle() {
+    fn a_center_crop_is_the_middle() {
         let cropped = apply(cut(3, Crop::Center), places(8, 5), 0);
         assert_eq!(cropped.dimensions(), (3, 3));
         assert_eq!(cropped.get_pixel(0, 0).0, [2, 1, 0]); // floor(5 / 2), floor(2 / 2)
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_too_small_is_told() {
+    fn a_image_too_small_is_told() {
         let transform = Transform::new(cut(32, Crop::Center)).unwrap();
         let message = transform.apply(places(40, 20), &mut Rng::of(&[])).unwrap_err();
         assert_eq!(message, "is 40x20, smaller than the 32x32 that are to be cut out of it");

@@ -7,9 +7,9 @@ use std::thread::{Builder, JoinHandle};
 
 use ldm_core::{Error, Result};
 
-use crate::maker::{Made, Maker};
+use crate::batch_builder::{BuiltBatch, BatchBuilder};
 
-/// The threads; dropping this stops and joins them after the picture each is at.
+/// The threads; dropping this stops and joins them after the image each is at.
 pub(crate) struct Workers {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -31,13 +31,13 @@ struct State {
     next: u64,
     /// The batch that is given next.
     given: u64,
-    done: BTreeMap<u64, Result<Made>>,
+    done: BTreeMap<u64, Result<BuiltBatch>>,
 }
 
 impl Workers {
     /// Starts `count` threads that make batches from number `from` to `end`, `prefetch` of them ahead.
     pub(crate) fn start(
-        maker: &Arc<Maker>,
+        maker: &Arc<BatchBuilder>,
         count: usize,
         prefetch: u64,
         from: u64,
@@ -66,7 +66,7 @@ impl Workers {
     }
 
     /// Waits for batch `number` and takes it. Numbers are asked for in order.
-    pub(crate) fn take(&mut self, number: u64) -> Result<Made> {
+    pub(crate) fn take(&mut self, number: u64) -> Result<BuiltBatch> {
         let mut state = self.shared.lock();
         loop {
             if let Some(made) = state.done.remove(&number) {
@@ -104,7 +104,7 @@ impl Shared {
         self.stop.load(Ordering::Relaxed)
     }
 
-    fn work(&self, maker: &Maker) {
+    fn work(&self, maker: &BatchBuilder) {
         while let Some(number) = self.claim() {
             let made = maker.make(number, &|| self.stopped());
             self.lock().done.insert(number, made);

@@ -7,23 +7,23 @@ use ldm_core::testing::Golden;
 use ldm_data::{Interpolation, resize};
 use tch::{Device, Tensor};
 
-fn picture(tensor: &Tensor) -> RgbImage {
+fn image(tensor: &Tensor) -> RgbImage {
     let size = tensor.size();
     let pixels = Vec::<u8>::try_from(tensor.flatten(0, -1)).unwrap();
     RgbImage::from_raw(size[1] as u32, size[0] as u32, pixels).unwrap()
 }
 
-/// How many values of all sizes differ, of how many; by one grey level at most.
+/// How many values of all sizes differ, of how many; by one gray level at most.
 #[track_caller]
 fn differing(name: &str, interpolation: Interpolation) -> (usize, usize) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/cv_resize.safetensors");
     let golden = Golden::open(path, Device::Cpu);
-    let source = picture(golden.get("source"));
+    let source = image(golden.get("source"));
     let cases = golden.scope(&format!("u8.{name}."));
     assert_eq!(cases.len(), 7, "{name}");
     let (mut differing, mut count) = (0, 0);
     for (size, expected) in cases {
-        let expected = picture(&expected);
+        let expected = image(&expected);
         let resized = resize(&source, expected.width(), expected.height(), interpolation);
         for (a, b) in resized.as_raw().iter().zip(expected.as_raw()) {
             assert!(a.abs_diff(*b) <= 1, "{name} to {size}: {a} for {b}");

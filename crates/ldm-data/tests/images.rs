@@ -1,4 +1,4 @@
-//! Stored pictures: the same set from a folder, a tar and a gzipped tar; what is beside them; what is wrong with them.
+//! Stored images: the same set from a folder, a tar and a gzipped tar; what is beside them; what is wrong with them.
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 
@@ -17,10 +17,10 @@ use tempfile::TempDir;
 
 type Files = Vec<(String, Vec<u8>)>;
 
-fn picture(number: usize) -> Vec<u8> {
-    let picture = RgbImage::from_fn(12, 10, |x, y| Rgb([number as u8, (x * 20) as u8, (y * 20) as u8]));
+fn image(number: usize) -> Vec<u8> {
+    let image = RgbImage::from_fn(12, 10, |x, y| Rgb([number as u8, (x * 20) as u8, (y * 20) as u8]));
     let mut bytes = Cursor::new(Vec::new());
-    picture.write_to(&mut bytes, ImageFormat::Png).unwrap();
+    image.write_to(&mut bytes, ImageFormat::Png).unwrap();
     bytes.into_inner()
 }
 
@@ -29,7 +29,7 @@ fn file(name: &str, content: impl Into<Vec<u8>>) -> (String, Vec<u8>) {
 }
 
 fn cats_and_dogs() -> Files {
-    (0..6).map(|k| file(&format!("{}/{k}.png", if k % 3 == 0 { "dog" } else { "cat" }), picture(k))).collect()
+    (0..6).map(|k| file(&format!("{}/{k}.png", if k % 3 == 0 { "dog" } else { "cat" }), image(k))).collect()
 }
 
 fn write_folder(root: &Path, files: &Files) {
@@ -119,7 +119,7 @@ fn get_is_pure_and_the_seed_decides() {
 }
 
 #[test]
-fn fingerprints_follow_the_pictures_and_their_preparation() {
+fn fingerprints_follow_the_images_and_their_preparation() {
     let of = |files: &Files, size| {
         let (_root, config) = folder(files);
         open(ImagesConfig { transform: TransformConfig::square(size), ..config }).unwrap().fingerprint()
@@ -138,8 +138,8 @@ fn shards_give_captions_and_classes() {
             .flat_map(|k| {
                 let key = format!("{shard}{k}");
                 [
-                    file(&format!("{key}.png"), picture(k)),
-                    file(&format!("{key}.txt"), format!("picture {k} of shard {shard}\n")),
+                    file(&format!("{key}.png"), image(k)),
+                    file(&format!("{key}.txt"), format!("image {k} of shard {shard}\n")),
                     file(&format!("{key}.cls"), format!("{}", shard * 2)),
                 ]
             })
@@ -150,7 +150,7 @@ fn shards_give_captions_and_classes() {
     assert_eq!(set.len(), 6);
     assert_eq!(set.classes(), ["0", "1", "2", "3", "4"]);
     let example = set.get(3, 0).unwrap();
-    assert_eq!(example.caption.as_deref(), Some("picture 1 of shard 1"));
+    assert_eq!(example.caption.as_deref(), Some("image 1 of shard 1"));
     assert_eq!((example.class, example.name.as_str()), (Some(2), "11.png"));
     let two = ["s-000.tar", "s-002.tar"].map(|name| root.path().join(name).to_str().unwrap().to_owned());
     assert_eq!(open(ImagesConfig { path: two.to_vec(), ..config(root.path()) }).unwrap().len(), 4);
@@ -161,7 +161,7 @@ fn json_gives_captions_and_classes() {
     let files: Files = (0..2)
         .flat_map(|k| {
             let json = format!(r#"{{"caption": ["one {k}", "two {k}"], "label": "kind{k}", "width": 12}}"#);
-            [file(&format!("{k}.png"), picture(k)), file(&format!("{k}.json"), json)]
+            [file(&format!("{k}.png"), image(k)), file(&format!("{k}.json"), json)]
         })
         .collect();
     let (_root, config) = folder(&files);
@@ -179,7 +179,7 @@ fn json_gives_captions_and_classes() {
 #[test]
 fn splits_keep_the_numbers_of_classes() {
     let mut files = cats_and_dogs();
-    files.push(file("ant/0.png", picture(9)));
+    files.push(file("ant/0.png", image(9)));
     let (root, config) = folder(&files);
     let list = root.path().join("val.list");
     fs::write(&list, "dog/0.png\n\ndog/3\n").unwrap();
@@ -191,7 +191,7 @@ fn splits_keep_the_numbers_of_classes() {
     assert_ne!(split.fingerprint(), rest.fingerprint());
     fs::write(&list, "dog/0.png\ndog/9.png\n").unwrap();
     let message = open(ImagesConfig { split: Some(list), ..config }).unwrap_err().to_string();
-    assert!(message.ends_with("val.list: names 1 pictures that are not there, e.g. dog/9.png"), "{message}");
+    assert!(message.ends_with("val.list: names 1 images that are not there, e.g. dog/9.png"), "{message}");
 }
 
 #[test]
@@ -210,16 +210,16 @@ fn what_a_set_lacks_is_told() {
     check_refused(
         &vec![one("readme.md", "hello")],
         |_| (),
-        "SET: holds no pictures (no file ends in png, jpg, jpeg, webp, bmp, gif, tif, tiff)",
+        "SET: holds no images (no file ends in png, jpg, jpeg, webp, bmp, gif, tif, tiff)",
     );
     let mut some = cats_and_dogs();
-    some.push(file("6.png", picture(6)));
+    some.push(file("6.png", image(6)));
     check_refused(
         &some,
         |_| (),
-        "SET: 1 of 7 pictures lie outside of the class folders, e.g. 6.png; move them, or set classes: none",
+        "SET: 1 of 7 images lie outside of the class folders, e.g. 6.png; move them, or set classes: none",
     );
-    let flat: Files = (0..3).map(|k| file(&format!("{k}.png"), picture(k))).collect();
+    let flat: Files = (0..3).map(|k| file(&format!("{k}.png"), image(k))).collect();
     check_refused(
         &flat,
         |config| config.classes = ClassSource::Folders,
@@ -228,25 +228,25 @@ fn what_a_set_lacks_is_told() {
     check_refused(
         &flat,
         |config| config.classes = ClassSource::Files,
-        "SET: no .cls or .json beside the pictures gives a class",
+        "SET: no .cls or .json beside the images gives a class",
     );
     let with = |files: &[(String, Vec<u8>)]| [&flat[..], files].concat();
     check_refused(
         &with(&[one("0.txt", "a dog")]),
         |_| (),
-        "SET: 2 of 3 pictures have no caption beside them, e.g. 1.png; add them, or set captions: none",
+        "SET: 2 of 3 images have no caption beside them, e.g. 1.png; add them, or set captions: none",
     );
     check_refused(
         &with(&[one("0.cls", "1"), one("1.cls", "1")]),
         |_| (),
-        "SET: 1 of 3 pictures have no class beside them, e.g. 2.png; set classes: folders or none",
+        "SET: 1 of 3 images have no class beside them, e.g. 2.png; set classes: folders or none",
     );
     check_refused(&with(&[one("0.cls", " ")]), |_| (), "SET/0.cls: the class is empty");
     let names = with(&[one("list", "0\n1\n2\n")]);
     check_refused(
         &names,
         |config| config.exclude = Some(Path::new(&config.path[0]).join("list")),
-        "SET: no picture is left after `split` and `exclude`",
+        "SET: no image is left after `split` and `exclude`",
     );
 }
 
@@ -275,23 +275,23 @@ fn what_is_wrong_with_an_archive_is_told() {
         "/text.tar: not a readable tar archive: ",
     );
     check("empty.tar", b"", "/empty.tar: truncated: the end-of-archive mark is missing at byte 0");
-    check("bare.tar", &tar(&Vec::new()), "/bare.tar: holds no pictures");
+    check("bare.tar", &tar(&Vec::new()), "/bare.tar: holds no images");
     let missing = open(config(&root.path().join("none.tar"))).unwrap_err().to_string();
     assert!(missing.contains("none.tar: No such file or directory"), "{missing}");
 }
 
-fn with_bad_pictures() -> (TempDir, ImagesConfig) {
+fn with_bad_images() -> (TempDir, ImagesConfig) {
     let mut files = cats_and_dogs();
     files.push(file("cat/empty.png", ""));
-    files.push(file("cat/text.jpg", "this is a letter, not a picture"));
-    files.push(file("dog/cut.png", &picture(3)[..60]));
+    files.push(file("cat/text.jpg", "this is a letter, not an image"));
+    files.push(file("dog/cut.png", &image(3)[..60]));
     files.push(file("dog/.hidden.png", ""));
     folder(&files)
 }
 
 #[test]
-fn bad_pictures_are_named_and_the_rest_is_used() {
-    let (root, config) = with_bad_pictures();
+fn bad_images_are_named_and_the_rest_is_used() {
+    let (root, config) = with_bad_images();
     let set = open(config).unwrap();
     assert_eq!(set.len(), 9);
     let root = format!("{}/", root.path().to_str().unwrap());
@@ -299,7 +299,7 @@ fn bad_pictures_are_named_and_the_rest_is_used() {
     assert_eq!(wrong.len(), 3);
     assert_eq!(wrong[0], "cat/empty.png: is empty (0 bytes)");
     assert!(
-        wrong[1].starts_with("cat/text.jpg: is not a picture: its first bytes are none of png, "),
+        wrong[1].starts_with("cat/text.jpg: is not an image: its first bytes are none of png, "),
         "{}",
         wrong[1]
     );
@@ -312,7 +312,7 @@ fn bad_pictures_are_named_and_the_rest_is_used() {
 
 #[test]
 fn info_counts_what_is_there() {
-    let (_root, config) = with_bad_pictures();
+    let (_root, config) = with_bad_images();
     let set = open(config).unwrap();
     let info = Info::of(&set, 100);
     assert_eq!((info.count, info.peeked, info.captioned), (9, 9, 0));
@@ -324,7 +324,7 @@ fn info_counts_what_is_there() {
 }
 
 #[test]
-fn a_picture_too_small_to_cut_is_named() {
+fn a_image_too_small_to_cut_is_named() {
     let (_root, config) = folder(&cats_and_dogs());
     let transform = TransformConfig { resize: ldm_data::Resize::None, ..TransformConfig::square(16) };
     let set = open(ImagesConfig { transform, ..config }).unwrap();

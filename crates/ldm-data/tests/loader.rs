@@ -9,7 +9,7 @@ use ldm_core::{Error, Result};
 use ldm_data::{Batch, Dataset, Example, Loader, LoaderConfig, Peek, Position};
 use proptest::prelude::*;
 
-/// Pictures of one pixel that hold their index and their seed; some cannot be read, one panics.
+/// Images of one pixel that hold their index and their seed; some cannot be read, one panics.
 #[derive(Default)]
 struct Probe {
     len: usize,
@@ -25,7 +25,7 @@ impl Dataset for Probe {
 
     fn get(&self, index: usize, seed: u64) -> Result<Example> {
         self.made.fetch_add(1, Ordering::Relaxed);
-        assert_ne!(Some(index), self.panics, "picture {index} is cursed");
+        assert_ne!(Some(index), self.panics, "image {index} is cursed");
         if self.bad.contains(&index) {
             return Err(Error::data(format!("{index}.png"), "is empty (0 bytes)"));
         }
@@ -119,7 +119,7 @@ fn epochs_differ_in_order_and_in_chance() {
         epochs[epoch].1[3 * place + 1]
     };
     let same = (0..8).map(|k| format!("{k}.png")).filter(|name| seed_of(0, name) == seed_of(1, name)).count();
-    assert!(same < 3, "{same} of 8 pictures have the same seed in both epochs");
+    assert!(same < 3, "{same} of 8 images have the same seed in both epochs");
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn positions_count_batches_and_epochs() {
 }
 
 #[test]
-fn a_bad_picture_is_replaced_and_named() {
+fn a_bad_image_is_replaced_and_named() {
     let mut loader = Loader::new(probe(12, &[3, 7]), config(4, 2), START).unwrap();
     for (names, _) in take(&mut loader, 3) {
         assert_eq!(names.len(), 4);
@@ -143,7 +143,7 @@ fn a_bad_picture_is_replaced_and_named() {
 }
 
 #[test]
-fn strict_refuses_a_bad_picture() {
+fn strict_refuses_a_bad_image() {
     for workers in [0, 2] {
         let config = LoaderConfig { strict: true, shuffle: false, ..config(4, workers) };
         let mut loader = Loader::new(probe(12, &[5]), config, START).unwrap();
@@ -154,14 +154,14 @@ fn strict_refuses_a_bad_picture() {
 }
 
 #[test]
-fn a_set_of_bad_pictures_is_given_up() {
+fn a_set_of_bad_images_is_given_up() {
     let mut loader = Loader::new(probe(4, &[0, 1, 2, 3]), config(2, 1), START).unwrap();
     let error = loader.next().unwrap().unwrap_err().to_string();
-    assert!(error.starts_with("probe: 32 pictures in a row could not be read, the last: "), "{error}");
+    assert!(error.starts_with("probe: 32 images in a row could not be read, the last: "), "{error}");
 }
 
 #[test]
-fn one_pass_gives_each_readable_picture_once() {
+fn one_pass_gives_each_readable_image_once() {
     for workers in [0, 1, 3] {
         let config = LoaderConfig { shuffle: false, ..config(3, workers) };
         let mut loader = Loader::one_pass(probe(10, &[4, 6, 7, 8]), config).unwrap();
@@ -229,7 +229,7 @@ fn no_more_is_made_than_was_asked_ahead_and_nothing_after_the_drop() {
     take(&mut loader, 2);
     drop(loader);
     let made = dataset.made.load(Ordering::Relaxed);
-    assert!((20..=50).contains(&made), "{made} pictures made for 2 batches of 10 with 3 ahead");
+    assert!((20..=50).contains(&made), "{made} images made for 2 batches of 10 with 3 ahead");
     assert_eq!(Arc::strong_count(&dataset), 1, "every thread is gone");
 }
 
@@ -243,7 +243,7 @@ fn what_cannot_be_is_refused() {
         5,
         config(8, 0),
         START,
-        "the dataset has 5 pictures, fewer than one step of 8 on 1 ranks; lower the batch size or set drop_last: false",
+        "the dataset has 5 images, fewer than one step of 8 on 1 ranks; lower the batch size or set drop_last: false",
     );
     check(5, config(0, 0), START, "batch_size and world must be at least 1, got 0 and 1");
     let rank = |rank, drop_last| LoaderConfig { rank, world: 2, drop_last, ..config(4, 0) };
@@ -252,7 +252,7 @@ fn what_cannot_be_is_refused() {
         17,
         rank(0, false),
         START,
-        "the last step of an epoch has 1 pictures for 2 ranks; set drop_last: true",
+        "the last step of an epoch has 1 images for 2 ranks; set drop_last: true",
     );
     let late = Position { epoch: 0, batch: 3 };
     check(12, config(4, 0), late, "cannot start at batch 3; an epoch of this dataset has 3");

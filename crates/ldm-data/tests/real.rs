@@ -98,7 +98,7 @@ fn emoji_with_captions_of_a_table() {
 }
 
 #[test]
-fn pictures_with_boxes_and_captions() {
+fn images_with_boxes_and_captions() {
     let Some(path) = data("boxes/coco_mini_images.tar") else { return };
     let set = open_in(
         path.parent().unwrap(),
@@ -119,7 +119,7 @@ fn pictures_with_boxes_and_captions() {
 }
 
 #[test]
-fn pictures_with_label_maps() {
+fn images_with_label_maps() {
     let Some(path) = data("segmentation/camvid_val.tar") else { return };
     let set = open_in(
         path.parent().unwrap(),
@@ -130,7 +130,7 @@ fn pictures_with_label_maps() {
     let batch =
         Loader::new(set, LoaderConfig::new(8, 0), Position::default()).unwrap().next().unwrap().unwrap();
     assert_eq!(batch.prompt.mask.unwrap().size(), [8, 12, 64, 64]);
-    // A road in front of the car, in every picture.
+    // A road in front of the car, in every image.
     let below = batch.label_map.unwrap().narrow(1, 56, 8).eq(3).to_kind(tch::Kind::Float);
     assert!(below.mean(tch::Kind::Float).double_value(&[]) > 0.5);
 }

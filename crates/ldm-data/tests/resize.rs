@@ -16,7 +16,7 @@ const FILTERS: [(&str, Interpolation); 6] = [
     ("lanczos", Interpolation::Lanczos),
 ];
 
-fn picture(tensor: &Tensor) -> RgbImage {
+fn image(tensor: &Tensor) -> RgbImage {
     let size = tensor.size();
     let pixels = Vec::<u8>::try_from(tensor.flatten(0, -1)).unwrap();
     RgbImage::from_raw(size[1] as u32, size[0] as u32, pixels).unwrap()
@@ -26,12 +26,12 @@ fn picture(tensor: &Tensor) -> RgbImage {
 fn every_filter_is_bit_for_bit_that_of_pil() {
     let golden =
         Golden::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/resize.safetensors"), Device::Cpu);
-    let source = picture(golden.get("source"));
+    let source = image(golden.get("source"));
     for (name, interpolation) in FILTERS {
         let cases = golden.scope(&format!("{name}."));
         assert!(cases.len() >= 4, "{name}: {} cases", cases.len());
         for (size, expected) in cases {
-            let expected = picture(&expected);
+            let expected = image(&expected);
             let resized = resize(&source, expected.width(), expected.height(), interpolation);
             let differing = resized.as_raw().iter().zip(expected.as_raw()).filter(|(a, b)| a != b).count();
             assert_eq!(differing, 0, "{name} to {size}: values that differ, of {}", expected.as_raw().len());

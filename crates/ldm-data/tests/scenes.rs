@@ -43,7 +43,7 @@ fn scenes_do_not_change_between_versions() {
 fn a_scene_looks_the_same_at_every_size() {
     for scene in some(40) {
         let (small, large) = (scene.draw(32), scene.draw(256));
-        // 8x8 pixels of the large picture cover one of the small; edges and patterns average out alike.
+        // 8x8 pixels of the large image cover one of the small; edges and patterns average out alike.
         let mut worst = 0f64;
         let mut total = 0f64;
         for (index, value) in small.pixels.iter().enumerate() {
@@ -74,7 +74,7 @@ fn captions_are_read_back() {
     }
 }
 
-/// Left, top, right, bottom of the pixels that satisfy `shows`, in picture sizes.
+/// Left, top, right, bottom of the pixels that satisfy `shows`, in image sizes.
 fn extent(side: usize, shows: impl Fn(usize) -> bool) -> [f64; 4] {
     let mut extent = [f64::MAX, f64::MAX, 0., 0.];
     for index in (0..side * side).filter(|&index| shows(index)) {
@@ -93,7 +93,7 @@ fn boxes_are_what_is_drawn_to_the_pixel() {
         for (object, boxed) in scene.objects.iter().zip(scene.boxes()) {
             assert_eq!(boxed.class, object.shape as i64);
             let [x, y, w, h] = boxed.rect;
-            assert!(x >= 0. && y >= 0. && x + w <= 1. && y + h <= 1., "{boxed:?} leaves the picture");
+            assert!(x >= 0. && y >= 0. && x + w <= 1. && y + h <= 1., "{boxed:?} leaves the image");
             let alone = Scene { objects: vec![*object], ..scene.clone() }.draw(side);
             let drawn =
                 extent(side as usize, |k| alone.pixels[3 * k..3 * k + 3] != bare.pixels[3 * k..3 * k + 3]);
@@ -111,13 +111,13 @@ fn label_maps_show_each_object_where_its_box_is() {
     let side = 128;
     for scene in some(60) {
         let drawing = scene.draw(side);
-        let mut labelled: Vec<u8> = drawing.labels.iter().copied().filter(|&label| label > 0).collect();
-        labelled.sort_unstable();
-        labelled.dedup();
+        let mut labeled: Vec<u8> = drawing.labels.iter().copied().filter(|&label| label > 0).collect();
+        labeled.sort_unstable();
+        labeled.dedup();
         let mut expected: Vec<u8> = scene.objects.iter().map(|object| object.shape as u8 + 1).collect();
         expected.sort_unstable();
         expected.dedup();
-        assert_eq!(labelled, expected);
+        assert_eq!(labeled, expected);
         for (index, &label) in drawing.labels.iter().enumerate().filter(|(_, label)| **label > 0) {
             let [x, y] =
                 [index as u32 % side, index as u32 / side].map(|k| (f64::from(k) + 0.5) / f64::from(side));
@@ -183,7 +183,7 @@ fn every_word_is_used_about_as_often() {
     let mut counts = std::collections::BTreeMap::new();
     for index in 0..3000 {
         let object = single.scene(index).words().objects[0];
-        for word in [object.size.word(), object.colour.word(), object.place.word()] {
+        for word in [object.size.word(), object.color.word(), object.place.word()] {
             *counts.entry(word).or_insert(0) += 1;
         }
     }

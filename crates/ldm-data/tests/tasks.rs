@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use image::{GrayImage, ImageFormat, Luma, Rgb, RgbImage};
 use ldm_core::testing::Golden;
-use ldm_data::{Dataset, DatasetConfig, Given, Loader, LoaderConfig, Position, collate};
+use ldm_data::{Dataset, DatasetConfig, Condition, Loader, LoaderConfig, Position, collate};
 use tch::Device;
 use tempfile::TempDir;
 
@@ -17,18 +17,18 @@ fn write(root: &Path, name: &str, content: impl AsRef<[u8]>) {
     std::fs::write(path, content).unwrap();
 }
 
-fn png(picture: impl Into<image::DynamicImage>) -> Vec<u8> {
+fn png(image: impl Into<image::DynamicImage>) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
-    picture.into().write_to(&mut bytes, ImageFormat::Png).unwrap();
+    image.into().write_to(&mut bytes, ImageFormat::Png).unwrap();
     bytes.into_inner()
 }
 
-/// Pictures 40x30 whose pixels say where they are.
+/// Images 40x30 whose pixels say where they are.
 fn places() -> RgbImage {
     RgbImage::from_fn(40, 30, |x, y| Rgb([x as u8, y as u8, 9]))
 }
 
-/// A folder of pictures `a.png`, `b.png`, ... and the set that a config of it gives; `ROOT` stands for the folder.
+/// A folder of images `a.png`, `b.png`, ... and the set that a config of it gives; `ROOT` stands for the folder.
 struct Set {
     root: TempDir,
 }
@@ -37,7 +37,7 @@ impl Set {
     fn new(names: &[&str]) -> Self {
         let root = tempfile::tempdir().unwrap();
         for name in names {
-            write(root.path(), &format!("pictures/{name}.png"), png(places()));
+            write(root.path(), &format!("images/{name}.png"), png(places()));
         }
         Self { root }
     }
@@ -48,7 +48,7 @@ impl Set {
     }
 
     fn try_open(&self, params: &str) -> Result<Arc<dyn Dataset>, String> {
-        let text = format!("target: images\nparams: {{path: pictures, {params}}}");
+        let text = format!("target: images\nparams: {{path: images, {params}}}");
         let config: DatasetConfig =
             ldm_core::config::parse(&text, "set.yaml", &[]).map_err(|error| error.to_string())?;
         config.open(self.root.path()).map_err(|error| error.to_string())
@@ -137,11 +137,11 @@ fn one_of_several_captions_is_drawn_by_the_seed() {
 }
 
 #[test]
-fn a_picture_without_a_caption_is_refused_or_skipped() {
+fn a_image_without_a_caption_is_refused_or_skipped() {
     let set = Set::new(&["a", "b", "c"]).with("map.json", r#"{"a": "one"}"#);
     set.check_refused(
         "captions: {file: map.json}",
-        "pictures: 2 of 3 pictures have no caption in map.json, e.g. b.png; add it, or set missing: skip",
+        "images: 2 of 3 images have no caption in map.json, e.g. b.png; add it, or set missing: skip",
     );
     assert_eq!(captions(&*set.open("captions: {file: map.json, missing: skip}")), ["one"]);
     set.check_refused(
@@ -172,7 +172,7 @@ fn boxes_are_numbered_filtered_and_counted_as_the_reference_does() {
     let mut boxes = one.get(0, 0).unwrap().boxes;
     boxes.sort_by_key(|each| each.class);
     let found: Vec<_> = boxes.iter().map(|each| (each.class, each.rect)).collect();
-    // The smallest is 1e-5 of the picture, and only more than that counts.
+    // The smallest is 1e-5 of the image, and only more than that counts.
     assert_eq!(found, [(0, [0.75, 0.5, 0.25, 0.5]), (1, [0., 0., 0.5, 0.5])]);
     assert_eq!(set.open("boxes: {annotations: [train.json], min_objects_per_image: 1}").len(), 2);
     let orders: std::collections::BTreeSet<i64> =
@@ -185,11 +185,11 @@ fn boxes_that_cannot_be_are_told() {
     let set = Set::new(&["a"]).with("train.json", TWO_BOXES).with("bad.json", r#"{"categories": []}"#);
     set.check_refused(
         "boxes: {annotations: train.json, min_objects_per_image: 1}",
-        "ROOT/train.json: has boxes of 1 pictures that are not there, e.g. b.png",
+        "ROOT/train.json: has boxes of 1 images that are not there, e.g. b.png",
     );
     set.check_refused(
         "boxes: {annotations: train.json, min_objects_per_image: 3}",
-        "ROOT/train.json: no picture has 3 to 30 boxes that count",
+        "ROOT/train.json: no image has 3 to 30 boxes that count",
     );
     set.check_refused(
         "boxes: {annotations: bad.json}",
@@ -259,14 +259,14 @@ fn map() -> GrayImage {
 #[test]
 fn a_label_map_lies_in_a_folder_in_another_archive_or_beside() {
     let set = Set::new(&["images/a", "images/b"])
-        .with("pictures/labels/a.png", png(map()))
-        .with("pictures/labels/b.png", png(map()))
+        .with("images/labels/a.png", png(map()))
+        .with("images/labels/b.png", png(map()))
         .with("maps/a.png", png(map()))
         .with("maps/b.png", png(map()))
-        .with("pictures/images/a_L.png", png(map()))
-        .with("pictures/images/b_L.png", png(map()));
+        .with("images/images/a_L.png", png(map()))
+        .with("images/images/b_L.png", png(map()));
     for (files, count) in [("folder: labels", 4), ("path: maps", 6), ("suffix: _L", 4)] {
-        // What is a map of another kind is a picture here, and has none: it is skipped.
+        // What is a map of another kind is an image here, and has none: it is skipped.
         let set = set.open(&format!(
             "label_maps: {{files: {{{files}, missing: skip}}, n_labels: 12}}, transform: {{size: 12, flip: 0.5, \
              crop: random}}, task: {{target: semantic}}, classes: none"
@@ -303,23 +303,23 @@ fn label_maps_that_cannot_be_are_told() {
         &format!("{files} 5}}"),
         "ROOT/maps/a.png: has the value 5 at column 10, row 10, which is none of 5 labels",
     );
-    set.check_refused(&format!("{files} 12}}"), "ROOT/maps/b.png: is 3x4, and its picture is 40x30");
+    set.check_refused(&format!("{files} 12}}"), "ROOT/maps/b.png: is 3x4, and its image is 40x30");
     set.check_refused(
         "label_maps: {files: {}, n_labels: 3}",
-        "label_maps: expected a path, a folder or a suffix that tells the files from the pictures",
+        "label_maps: expected a path, a folder or a suffix that tells the files from the images",
     );
     set.check_refused("task: {target: semantic}", "task: semantic needs label_maps");
     let set = Set::new(&["a", "b"]).with("maps/a.png", png(map()));
     set.check_refused(
         &format!("{files} 12}}"),
-        "pictures: 1 of 2 pictures have no label map, e.g. b.png; add it, or set missing: skip",
+        "images: 1 of 2 images have no label map, e.g. b.png; add it, or set missing: skip",
     );
 }
 
-// ---- Small pictures and holes --------------------------------------------------------------------------------------
+// ---- Small images and holes --------------------------------------------------------------------------------------
 
 #[test]
-fn every_degradation_makes_a_small_picture_by_the_seed_alone() {
+fn every_degradation_makes_a_small_image_by_the_seed_alone() {
     let set = Set::new(&["a"]);
     for name in [
         "bsrgan",
@@ -341,7 +341,7 @@ fn every_degradation_makes_a_small_picture_by_the_seed_alone() {
              interpolation: cv_area}}, task: {{target: super_resolution, params: {{degradation: {name}}}}}"
         ));
         let small = |seed| match set.get(0, seed).unwrap().given {
-            Some(Given::LowResolution { image, size: [3, 6, 6] }) => image,
+            Some(Condition::LowResolution { image, size: [3, 6, 6] }) => image,
             other => panic!("{name}: {other:?}"),
         };
         assert_eq!(small(1), small(1), "{name}");
@@ -351,18 +351,18 @@ fn every_degradation_makes_a_small_picture_by_the_seed_alone() {
     }
     set.check_refused(
         "transform: {size: 30}, task: {target: super_resolution, params: {degradation: cv_area}}",
-        "task: downscale_f must divide the size of the pictures, got 4 for 30",
+        "task: downscale_f must divide the size of the images, got 4 for 30",
     );
     set.check_refused(
         "task: {target: super_resolution, params: {degradation: cv_area}}",
-        "ROOT/pictures/a.png: is 40x30, which downscale_f 4 does not divide",
+        "ROOT/images/a.png: is 40x30, which downscale_f 4 does not divide",
     );
 }
 
 #[test]
-fn given_masks_lie_beside_their_pictures() {
+fn given_masks_lie_beside_their_images() {
     let hole = GrayImage::from_fn(40, 30, |x, _| Luma([if x < 10 { 128 } else { 127 }]));
-    let set = Set::new(&["a"]).with("pictures/a_mask.png", png(hole));
+    let set = Set::new(&["a"]).with("images/a_mask.png", png(hole));
     let set = set.open(
         "task: {target: inpainting, params: {masks: {target: files, params: {suffix: _mask}}}}, \
          transform: {size: 30, flip: 1}",
@@ -407,5 +407,5 @@ fn scenes_have_every_task() {
     }
     let error =
         open("{target: inpainting, params: {masks: {target: files, params: {suffix: _m}}}}").err().unwrap();
-    assert!(error.to_string().starts_with("scenes: masks in files are for stored pictures"), "{error}");
+    assert!(error.to_string().starts_with("scenes: masks in files are for stored images"), "{error}");
 }

@@ -20,7 +20,7 @@ pub fn is_channels_last(tensor: &Tensor) -> bool {
 /// Whether a network should run channels_last: on CUDA always; on the CPU when it only answers (`training` false) and
 /// its narrowest convolutions have at least 128 channels, as every published model.
 ///
-/// libtorch's group normalisation on the CPU reads a channels_last map of fewer than 1024 pixels one value at a time:
+/// libtorch's group normalization on the CPU reads a channels_last map of fewer than 1024 pixels one value at a time:
 /// a training step of a residual block of 64 channels on 16 x 16 pixels takes one and a half times as long, while the
 /// forward of one of 320 channels on 64 x 64 takes 0.86 times.
 pub fn prefers_channels_last(device: Device, narrowest: i64, training: bool) -> bool {

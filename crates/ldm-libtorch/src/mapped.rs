@@ -78,7 +78,7 @@ impl Pages {
             return None;
         }
         let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
-        // Sorted, so that only the neighbours matter.
+        // Sorted, so that only the neighbors matter.
         let place = lent.partition_point(|range| range.end <= start);
         if lent.get(place).is_some_and(|next| next.start < end) {
             return None;

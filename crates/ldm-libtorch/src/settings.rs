@@ -44,7 +44,7 @@ pub fn set_cudnn_benchmark(on: bool) {
     ffi::set_cudnn_benchmark(on).expect("a switch");
 }
 
-/// Seeds libtorch's global generators (CPU and CUDA): dropout and initialisation draw from them.
+/// Seeds libtorch's global generators (CPU and CUDA): dropout and initialization draw from them.
 pub fn set_seed(seed: u64) {
     tch::manual_seed(seed as i64);
 }

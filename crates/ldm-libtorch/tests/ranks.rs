@@ -125,7 +125,7 @@ fn buckets_give_what_a_plain_reduction_gives() {
             }
             let overlap = reducer.finish().unwrap();
             assert!(overlap.buckets >= 3, "{overlap:?}");
-            // The order is learnt in the first pass. `sometimes` and `never` come last, and never by themselves.
+            // The order is learned in the first pass. `sometimes` and `never` come last, and never by themselves.
             let expected = if step == 0 { 0..=0 } else { 1..=overlap.buckets - 1 };
             assert!(expected.contains(&overlap.early), "{overlap:?}");
             for (mine, bucketed) in plain.params().iter().zip(bucketed.params()) {

@@ -1,4 +1,4 @@
-//! PSNR of a batch of pictures.
+//! PSNR of a batch of images.
 
 #![allow(missing_docs, reason = "criterion's macro makes a function without any")]
 

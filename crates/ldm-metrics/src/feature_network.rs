@@ -7,7 +7,7 @@ use tch::{Device, Tensor};
 use crate::inception::{FILE, RESOURCE};
 use crate::{Inception, Lpips, Trunk};
 
-/// A network whose features stand for pictures when sets are compared.
+/// A network whose features stand for images when sets are compared.
 #[derive(Debug)]
 pub enum FeatureNetwork {
     /// FID's: numbers are those of the field.
@@ -17,12 +17,12 @@ pub enum FeatureNetwork {
     Vgg(Box<Lpips>),
 }
 
-/// What it says of pictures.
+/// What it says of images.
 #[derive(Debug)]
 pub struct Features {
     /// `[B, D]` f32.
     pub pooled: Tensor,
-    /// `[B, S]` f32, features that know where in the picture they are, of Inception alone.
+    /// `[B, S]` f32, features that know where in the image they are, of Inception alone.
     pub spatial: Option<Tensor>,
     /// `[B, classes]` f32, of Inception alone.
     pub logits: Option<Tensor>,
@@ -68,7 +68,7 @@ impl FeatureNetwork {
         }
     }
 
-    /// How many numbers stand for a picture, D.
+    /// How many numbers stand for an image, D.
     pub fn size(&self) -> i64 {
         match self {
             Self::Inception(_) => 2048,
@@ -76,22 +76,22 @@ impl FeatureNetwork {
         }
     }
 
-    /// Of the 8-bit pictures that would be saved.
+    /// Of the 8-bit images that would be saved.
     ///
     /// # Shapes
-    /// - `pictures`: `[B, 3, H, W]` in `[-1, 1]`
+    /// - `images`: `[B, 3, H, W]` in `[-1, 1]`
     ///
     /// # Errors
-    /// [`Error::Shape`] for another shape; [`Error::Invalid`] for pictures that are too small.
-    pub fn features(&self, pictures: &Tensor) -> Result<Features> {
+    /// [`Error::Shape`] for another shape; [`Error::Invalid`] for images that are too small.
+    pub fn features(&self, images: &Tensor) -> Result<Features> {
         match self {
             Self::Inception(net) => {
-                let features = net.features(pictures)?;
+                let features = net.features(images)?;
                 let (spatial, logits) = (Some(features.spatial), Some(features.logits));
                 Ok(Features { pooled: features.pooled, spatial, logits })
             }
             Self::Vgg(net) => {
-                let saved = crate::pixel::eight_bit(pictures) / 127.5 - 1.;
+                let saved = crate::pixel::eight_bit(images) / 127.5 - 1.;
                 Ok(Features { pooled: net.deepest(&saved)?, spatial: None, logits: None })
             }
         }

@@ -15,7 +15,7 @@ pub struct FeatureStatistics {
 }
 
 impl FeatureStatistics {
-    /// Nothing yet, of `features` numbers a picture.
+    /// Nothing yet, of `features` numbers an image.
     pub fn new(features: i64, device: Device) -> Self {
         let options = (Kind::Double, device);
         Self {
@@ -55,7 +55,7 @@ impl FeatureStatistics {
         self.count += other.count;
     }
 
-    /// How many pictures.
+    /// How many images.
     pub fn count(&self) -> i64 {
         self.count
     }
@@ -65,7 +65,7 @@ impl FeatureStatistics {
         &self.mean
     }
 
-    /// `[D, D]` f64, divided by n − 1 as numpy's `cov`; NaN or infinite with fewer than two pictures.
+    /// `[D, D]` f64, divided by n − 1 as numpy's `cov`; NaN or infinite with fewer than two images.
     pub fn covariance(&self) -> Tensor {
         &self.products / (self.count - 1) as f64
     }
@@ -73,10 +73,10 @@ impl FeatureStatistics {
     /// The moments, as a distance takes them.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with fewer than two pictures.
+    /// [`Error::Invalid`] with fewer than two images.
     pub fn gaussian(&self) -> Result<Gaussian> {
         if self.count < 2 {
-            return Err(Error::invalid(format!("a covariance needs two pictures, got: {}", self.count)));
+            return Err(Error::invalid(format!("a covariance needs two images, got: {}", self.count)));
         }
         Ok(Gaussian { mean: self.mean.copy(), covariance: self.covariance() })
     }
@@ -104,7 +104,7 @@ impl Gaussian {
         let [own, others] = [self, other].map(|gaussian| gaussian.mean.size()[0]);
         if own != others {
             return Err(Error::invalid(format!(
-                "two sets of features of one kind are compared, got: {own} and {others} numbers a picture"
+                "two sets of features of one kind are compared, got: {own} and {others} numbers an image"
             )));
         }
         let device = self.mean.device();

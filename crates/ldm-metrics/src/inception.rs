@@ -1,6 +1,6 @@
 //! The network of FID.
 
-use ldm_core::nn::unfilled;
+use ldm_core::nn::skip_init;
 use ldm_core::resources;
 use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, Result};
@@ -12,7 +12,7 @@ use crate::inception_plan::{Branch, Pool, Unit, blocks};
 /// Where `ldm weights get` puts the weights.
 pub(crate) const RESOURCE: &str = "fid-inception";
 pub(crate) const FILE: &str = "pt_inception-2015-12-05-6726825d.pth";
-/// Of the pictures the network sees.
+/// Of the images the network sees.
 const SIDE: i64 = 299;
 const CLASSES: i64 = 1008;
 /// Of the batch norms.
@@ -34,7 +34,7 @@ pub struct Inception {
     head: Tensor,
 }
 
-/// What the network says of pictures.
+/// What the network says of images.
 #[derive(Debug)]
 pub struct InceptionFeatures {
     /// `[B, 2048]` f32: FID's, KID's.
@@ -131,7 +131,7 @@ impl Inception {
     /// # Errors
     /// [`Error::Weights`] listing what does not fit.
     pub fn load(checkpoint: Checkpoint, device: Device) -> Result<Self> {
-        let mut inception = unfilled(|| Self::empty(device));
+        let mut inception = skip_init(|| Self::empty(device));
         let counters: Vec<String> =
             checkpoint.names().filter(|name| name.ends_with("num_batches_tracked")).map(Into::into).collect();
         let left_out: Vec<&str> = counters.iter().map(String::as_str).chain(["fc.bias"]).collect();
@@ -166,20 +166,20 @@ impl Inception {
         Self { vs, stem, blocks, head }
     }
 
-    /// What it says of pictures, rounded to 8 bits and resized as TensorFlow 1 did.
+    /// What it says of images, rounded to 8 bits and resized as TensorFlow 1 did.
     ///
     /// # Shapes
-    /// - `pictures`: `[B, 3, H, W]` in `[-1, 1]`, of any size
+    /// - `images`: `[B, 3, H, W]` in `[-1, 1]`, of any size
     ///
     /// # Errors
     /// [`Error::Shape`] for another shape.
-    pub fn features(&self, pictures: &Tensor) -> Result<InceptionFeatures> {
-        let size = pictures.size();
+    pub fn features(&self, images: &Tensor) -> Result<InceptionFeatures> {
+        let size = images.size();
         if size.len() != 4 || size[1] != 3 {
             let expected = "[B, 3, H, W]".into();
-            return Err(Error::Shape { what: "pictures".into(), expected, got: size });
+            return Err(Error::Shape { what: "images".into(), expected, got: size });
         }
-        let x = crate::pixel::eight_bit(&pictures.to_device(self.vs.device())).to_kind(Kind::Float);
+        let x = crate::pixel::eight_bit(&images.to_device(self.vs.device())).to_kind(Kind::Float);
         tch::no_grad(|| {
             let mut x = (resized(&x) - 128.) / 128.;
             for (index, conv) in self.stem.iter().enumerate() {
@@ -212,7 +212,7 @@ fn halved(x: &Tensor) -> Tensor {
 }
 
 /// Bilinear to 299 x 299 as TensorFlow 1: pixel i is taken at i·(side/299), without the half that others add, so that the
-/// picture stands a little to the upper left.
+/// image stands a little to the upper left.
 fn resized(x: &Tensor) -> Tensor {
     let along = |x: Tensor, dim: i64| {
         let length = x.size()[dim as usize];

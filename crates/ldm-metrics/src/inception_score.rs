@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use crate::MeanStd;
 
-/// exp E KL(p(y|x) ‖ p(y)) of a classifier's answers to made pictures (Salimans et al. 2016, §4), in each of `splits` parts
+/// exp E KL(p(y|x) ‖ p(y)) of a classifier's answers to made images (Salimans et al. 2016, §4), in each of `splits` parts
 /// of the set in its order; papers print mean and deviation over 10.
 ///
 /// The published deviation divides by the number of parts, `MeanStd`'s by one less.
@@ -14,7 +14,7 @@ use crate::MeanStd;
 /// - `logits`: `[N, classes]`, before the softmax
 ///
 /// # Errors
-/// [`Error::Invalid`] when there are fewer pictures than parts; [`Error::Shape`] for another shape.
+/// [`Error::Invalid`] when there are fewer images than parts; [`Error::Shape`] for another shape.
 pub fn inception_score(logits: &Tensor, splits: i64) -> Result<MeanStd> {
     let size = logits.size();
     let [count, _] = size[..] else {
@@ -22,7 +22,7 @@ pub fn inception_score(logits: &Tensor, splits: i64) -> Result<MeanStd> {
     };
     if splits < 1 || count < splits {
         return Err(Error::invalid(format!(
-            "splits: expected 1 to {count}, the number of pictures, got: {splits}"
+            "splits: expected 1 to {count}, the number of images, got: {splits}"
         )));
     }
     let log_p = logits.detach().to_kind(Kind::Double).log_softmax(1, Kind::Double);

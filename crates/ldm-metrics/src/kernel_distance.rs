@@ -32,14 +32,14 @@ impl KernelDistance {
     /// - `a`, `b`: `[N, D]` and `[M, D]`
     ///
     /// # Errors
-    /// [`Error::Invalid`] when a set is smaller than the subsets, or these have fewer than two pictures; [`Error::Shape`]
+    /// [`Error::Invalid`] when a set is smaller than the subsets, or these have fewer than two images; [`Error::Shape`]
     /// for other shapes.
     pub fn of(&self, a: &Tensor, b: &Tensor) -> Result<MeanStd> {
         let [a, b] = crate::shapes::alike(a, b)?;
         let least = a.size()[0].min(b.size()[0]);
         if self.size < 2 || self.size > least {
             return Err(Error::invalid(format!(
-                "subsets: expected 2 to {least} pictures, as many as the smaller set has, got: {}",
+                "subsets: expected 2 to {least} images, as many as the smaller set has, got: {}",
                 self.size
             )));
         }

@@ -1,6 +1,6 @@
-//! How good pictures are.
+//! How good images are.
 //!
-//! Of pairs: [`psnr`], [`ssim`], [`ms_ssim`] and [`Lpips`], how alike two pictures look. Of sets, by features of
+//! Of pairs: [`psnr`], [`ssim`], [`ms_ssim`] and [`Lpips`], how alike two images look. Of sets, by features of
 //! [`Inception`] or any other network: [`FeatureStatistics`] and [`Gaussian::distance`] (FID), [`KernelDistance`] (KID),
 //! [`Manifold`] (precision, recall, density, coverage), [`inception_score`]; [`SetFeatures`] gathers for all of them, by the
 //! [`FeatureNetwork`] there is, and [`SetMoments`] is a file of reference statistics. [`Reconstructions`] takes both of what a first

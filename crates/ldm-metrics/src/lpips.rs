@@ -1,6 +1,6 @@
-//! How alike two pictures look.
+//! How alike two images look.
 
-use ldm_core::nn::unfilled;
+use ldm_core::nn::skip_init;
 use ldm_core::noise::{NoiseSource, Seeded, mix};
 use ldm_core::resources;
 use ldm_core::weights::{Checkpoint, KeyMap};
@@ -11,10 +11,10 @@ use tch::{Device, Kind, Tensor};
 
 use crate::vgg::{CHANNELS, SLICES, Vgg16};
 
-/// Which network looks at the pictures.
+/// Which network looks at the images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trunk {
-    /// VGG16 trained on ImageNet, with the heads fitted to people's judgement (v0.1): LPIPS as published.
+    /// VGG16 trained on ImageNet, with the heads fitted to people's judgment (v0.1): LPIPS as published.
     Published,
     /// A fixed VGG16 that was never trained, with heads of one: sees edges and textures, knows nothing of objects.
     Random,
@@ -30,8 +30,8 @@ impl Trunk {
     }
 }
 
-/// Learned perceptual image patch similarity (Zhang et al. 2018, eq. 1), with VGG16: the distance of two pictures'
-/// features, normalised at each place, weighted by channel, and averaged over places.
+/// Learned perceptual image patch similarity (Zhang et al. 2018, eq. 1), with VGG16: the distance of two images'
+/// features, normalized at each place, weighted by channel, and averaged over places.
 ///
 /// In f32 whatever autocast says: the distances of good reconstructions are differences of near equals. No parameter
 /// takes a gradient. The reference's heads begin with dropout of one half, which taming-transformers leaves on in
@@ -148,7 +148,7 @@ impl Lpips {
     fn empty(device: Device) -> Self {
         let vs = VarStore::new(device);
         let root = vs.root();
-        let net = unfilled(|| Vgg16::new(&(&root / "net")));
+        let net = skip_init(|| Vgg16::new(&(&root / "net")));
         let head = |(head, channels): (usize, &i64)| {
             (&root / format!("lin{head}") / "model" / 1).zeros("weight", &[1, *channels, 1, 1])
         };
@@ -169,7 +169,7 @@ impl Lpips {
         self.trunk
     }
 
-    /// Refuses pictures that the fourth pooling would leave nothing of.
+    /// Refuses images that the fourth pooling would leave nothing of.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the least size.
@@ -179,18 +179,18 @@ impl Lpips {
         }
         let [height, width] = size;
         Err(Error::invalid(format!(
-            "the perceptual loss needs pictures of at least 16x16, got: {height}x{width}"
+            "the perceptual loss needs images of at least 16x16, got: {height}x{width}"
         )))
     }
 
-    /// The trunk's last features, averaged over places, for sets of pictures.
+    /// The trunk's last features, averaged over places, for sets of images.
     ///
     /// # Shapes
     /// - `x`: `[B, 3, H, W]` in `[-1, 1]`; returns `[B, 512]` f32
     pub(crate) fn deepest(&self, x: &Tensor) -> Result<Tensor> {
         let size = x.size();
         let [_, 3, height, width] = size[..] else {
-            return Err(Error::Shape { what: "pictures".into(), expected: "[B, 3, H, W]".into(), got: size });
+            return Err(Error::Shape { what: "images".into(), expected: "[B, 3, H, W]".into(), got: size });
         };
         Self::check_size([height, width])?;
         let _exact = autocast(x.device(), Kind::Float);
@@ -201,7 +201,7 @@ impl Lpips {
         })
     }
 
-    /// The distance of each pair, from 0. Gradients pass to both pictures.
+    /// The distance of each pair, from 0. Gradients pass to both images.
     ///
     /// # Shapes
     /// - `a`, `b`: `[B, 3, H, W]` in `[-1, 1]`, sides of at least 16
@@ -210,7 +210,7 @@ impl Lpips {
     /// # Panics
     /// When the shapes are others or differ.
     pub fn distance(&self, a: &Tensor, b: &Tensor) -> Tensor {
-        assert_eq!(a.size(), b.size(), "pictures of one shape");
+        assert_eq!(a.size(), b.size(), "images of one shape");
         let _exact = autocast(a.device(), Kind::Float);
         let features = |x: &Tensor| self.net.forward(&((x.to_kind(Kind::Float) - &self.shift) / &self.scale));
         let (a, b) = (features(a), features(b));

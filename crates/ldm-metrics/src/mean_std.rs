@@ -1,9 +1,9 @@
-//! A metric over a set of pictures.
+//! A metric over a set of images.
 
 use tch::{Kind, Tensor};
 
-/// Mean and standard deviation of a metric over a set of pictures, added batch by batch. It keeps the values
-/// (8 bytes a picture), so the result depends neither on batch sizes nor on the order of summation's rounding.
+/// Mean and standard deviation of a metric over a set of images, added batch by batch. It keeps the values
+/// (8 bytes an image), so the result depends neither on batch sizes nor on the order of summation's rounding.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MeanStd(Vec<f64>);
 

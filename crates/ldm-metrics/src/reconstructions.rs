@@ -5,7 +5,7 @@ use tch::{Tensor, no_grad};
 
 use crate::{FeatureNetwork, Kept, Lpips, MeanStd, SetFeatures, Trunk, psnr, ssim};
 
-/// Pictures and what came back of them, added batch by batch.
+/// Images and what came back of them, added batch by batch.
 #[derive(Debug)]
 pub struct Reconstructions {
     lpips: Lpips,
@@ -29,25 +29,25 @@ impl Reconstructions {
         Self { lpips, network, psnr, ssim, lpips_distance, real, back }
     }
 
-    /// Adds a batch, and gives the PSNR of each picture, `[B]`.
+    /// Adds a batch, and gives the PSNR of each image, `[B]`.
     ///
     /// # Shapes
-    /// - `made`, `pictures`: `[B, 3, H, W]`; pictures in `[-1, 1]`, what was made is cut off there as when it is saved
+    /// - `made`, `images`: `[B, 3, H, W]`; images in `[-1, 1]`, what was made is cut off there as when it is saved
     ///
     /// # Errors
-    /// As [`ssim`] and [`FeatureNetwork::features`]: pictures that are too small.
-    pub fn add(&mut self, made: &Tensor, pictures: &Tensor) -> Result<Tensor> {
+    /// As [`ssim`] and [`FeatureNetwork::features`]: images that are too small.
+    pub fn add(&mut self, made: &Tensor, images: &Tensor) -> Result<Tensor> {
         let made = made.clamp(-1., 1.);
-        let decibels = psnr(&made, pictures);
+        let decibels = psnr(&made, images);
         self.psnr.add(&decibels);
-        self.ssim.add(&ssim(&made, pictures)?);
-        self.lpips_distance.add(&no_grad(|| self.lpips.distance(&made, pictures)));
-        let _ = self.real.add(&self.network, pictures)?;
+        self.ssim.add(&ssim(&made, images)?);
+        self.lpips_distance.add(&no_grad(|| self.lpips.distance(&made, images)));
+        let _ = self.real.add(&self.network, images)?;
         let _ = self.back.add(&self.network, &made)?;
         Ok(decibels)
     }
 
-    /// How many pictures.
+    /// How many images.
     pub fn count(&self) -> i64 {
         self.real.count()
     }
@@ -62,11 +62,11 @@ impl Reconstructions {
         self.lpips.trunk()
     }
 
-    /// The squared Fréchet distance of the pictures and their reconstructions (rFID), and that of features which know
-    /// where in the picture they are, where the network has them.
+    /// The squared Fréchet distance of the images and their reconstructions (rFID), and that of features which know
+    /// where in the image they are, where the network has them.
     ///
     /// # Errors
-    /// [`ldm_core::Error::Invalid`] with fewer than two pictures.
+    /// [`ldm_core::Error::Invalid`] with fewer than two images.
     pub fn frechet(&self) -> Result<(f64, Option<f64>)> {
         self.real.moments()?.frechet(&self.back.moments()?)
     }

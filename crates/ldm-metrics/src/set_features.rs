@@ -10,7 +10,7 @@ use crate::{
 /// Of how many parts the Inception score is the mean.
 const SPLITS: i64 = 10;
 
-/// What is kept of a set beside its moments, in numbers a picture.
+/// What is kept of a set beside its moments, in numbers an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Kept {
     /// Features and a classifier's answers: for every measure.
@@ -22,7 +22,7 @@ pub enum Kept {
     Nothing,
 }
 
-/// Features of a set of pictures, on the CPU. Moments are added up batch by batch; of the pictures themselves nothing is held.
+/// Features of a set of images, on the CPU. Moments are added up batch by batch; of the images themselves nothing is held.
 #[derive(Debug, Default)]
 pub struct SetFeatures {
     kept: Kept,
@@ -37,19 +37,19 @@ pub struct SetFeatures {
 pub struct SetDistance {
     /// The squared Fréchet distance.
     pub frechet: f64,
-    /// That of features which know where in the picture they are (sFID).
+    /// That of features which know where in the image they are (sFID).
     pub spatial: Option<f64>,
     /// The kernel distance over 100 subsets of at most 1000.
     pub kernel: Option<MeanStd>,
-    /// With balls that reach to the third neighbour.
+    /// With balls that reach to the third neighbor.
     pub manifold: Option<Manifold>,
-    /// Of the made pictures, in ten parts.
+    /// Of the made images, in ten parts.
     pub inception_score: Option<MeanStd>,
 }
 
 impl SetFeatures {
-    /// To which neighbour the balls of precision and recall reach (Kynkäänniemi et al. 2019).
-    pub const NEIGHBOUR: i64 = 3;
+    /// To which neighbor the balls of precision and recall reach (Kynkäänniemi et al. 2019).
+    pub const NEIGHBOR: i64 = 3;
 
     /// Nothing yet, and no more than `kept` of what comes.
     pub fn keeping(kept: Kept) -> Self {
@@ -59,12 +59,12 @@ impl SetFeatures {
     /// Adds a batch, as `network` sees it, and gives its features, `[B, D]` on the CPU.
     ///
     /// # Shapes
-    /// - `pictures`: `[B, 3, H, W]` in `[-1, 1]`
+    /// - `images`: `[B, 3, H, W]` in `[-1, 1]`
     ///
     /// # Errors
     /// As [`FeatureNetwork::features`].
-    pub fn add(&mut self, network: &FeatureNetwork, pictures: &Tensor) -> Result<Tensor> {
-        let found = network.features(pictures)?;
+    pub fn add(&mut self, network: &FeatureNetwork, images: &Tensor) -> Result<Tensor> {
+        let found = network.features(images)?;
         let pooled = found.pooled.to_device(Device::Cpu);
         let counted = |statistics: &mut Option<FeatureStatistics>, features: &Tensor| {
             let empty = || FeatureStatistics::new(features.size()[1], Device::Cpu);
@@ -83,7 +83,7 @@ impl SetFeatures {
         Ok(pooled)
     }
 
-    /// How many pictures.
+    /// How many images.
     pub fn count(&self) -> i64 {
         self.statistics.as_ref().map_or(0, FeatureStatistics::count)
     }
@@ -91,12 +91,12 @@ impl SetFeatures {
     /// Mean and covariance.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with fewer than two pictures.
+    /// [`Error::Invalid`] with fewer than two images.
     pub fn moments(&self) -> Result<SetMoments> {
         SetMoments::of([self.statistics.as_ref(), self.spatial.as_ref()])
     }
 
-    /// Of the pictures, as made ones, in ten parts; nothing with fewer, or where the network is no classifier.
+    /// Of the images, as made ones, in ten parts; nothing with fewer, or where the network is no classifier.
     ///
     /// # Errors
     /// As [`inception_score`].
@@ -105,13 +105,13 @@ impl SetFeatures {
         scored.then(|| inception_score(&Tensor::cat(&self.logits, 0), SPLITS)).transpose()
     }
 
-    /// How far from the nearest picture of this set each of `features` is, `[B, D]` → `[B]` f32.
+    /// How far from the nearest image of this set each of `features` is, `[B, D]` → `[B]` f32.
     ///
     /// # Errors
     /// [`Error::Shape`] for features of another network; [`Error::Invalid`] when none were kept.
     pub fn nearest(&mut self, features: &Tensor) -> Result<Tensor> {
         if self.pooled.is_empty() {
-            return Err(Error::invalid("a set whose features were not kept has no nearest picture"));
+            return Err(Error::invalid("a set whose features were not kept has no nearest image"));
         }
         if self.pooled.len() > 1 {
             self.pooled = vec![Tensor::cat(&self.pooled, 0)];
@@ -127,7 +127,7 @@ impl SetFeatures {
     /// How far the `made` set is from this one, the real one.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with fewer than two pictures in a set, or where features were not kept.
+    /// [`Error::Invalid`] with fewer than two images in a set, or where features were not kept.
     pub fn distance(&self, made: &Self) -> Result<SetDistance> {
         let of_moments = self.moments()?.distance(made)?;
         if [self, made].iter().any(|set| set.pooled.is_empty()) {
@@ -138,8 +138,8 @@ impl SetFeatures {
         let kernel = KernelDistance { size: least.min(1000), ..KernelDistance::default() };
         Ok(SetDistance {
             kernel: (least >= 2).then(|| kernel.of(&real, &drawn)).transpose()?,
-            manifold: (least > Self::NEIGHBOUR)
-                .then(|| Manifold::of(&real, &drawn, Self::NEIGHBOUR))
+            manifold: (least > Self::NEIGHBOR)
+                .then(|| Manifold::of(&real, &drawn, Self::NEIGHBOR))
                 .transpose()?,
             ..of_moments
         })

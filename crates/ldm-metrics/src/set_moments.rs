@@ -22,7 +22,7 @@ pub struct SetMoments {
 pub struct Origin {
     /// [`FeatureNetwork::name`].
     pub features: Option<String>,
-    /// How many pictures.
+    /// How many images.
     pub images: Option<i64>,
     /// What the set is called.
     pub dataset: Option<String>,
@@ -32,10 +32,10 @@ pub struct Origin {
 
 impl SetMoments {
     /// # Errors
-    /// [`Error::Invalid`] with fewer than two pictures.
+    /// [`Error::Invalid`] with fewer than two images.
     pub(crate) fn of(statistics: [Option<&FeatureStatistics>; 2]) -> Result<Self> {
         let [Some(pooled), spatial] = statistics else {
-            return Err(Error::invalid("a set without pictures has no features"));
+            return Err(Error::invalid("a set without images has no features"));
         };
         Ok(Self {
             pooled: pooled.gaussian()?,
@@ -77,7 +77,7 @@ impl SetMoments {
         let (name, size) = (network.name(), network.size());
         if let Some(features) = self.origin.features.as_ref().filter(|features| *features != name) {
             return Err(Error::invalid(format!(
-                "statistics of {features}, where pictures are looked at by {name}"
+                "statistics of {features}, where images are looked at by {name}"
             )));
         }
         let found = self.pooled.mean.size()[0];

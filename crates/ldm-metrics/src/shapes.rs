@@ -17,7 +17,7 @@ pub(crate) fn alike(a: &Tensor, b: &Tensor) -> Result<[Tensor; 2]> {
     Ok([a, b].map(|set| set.detach().to_device(a.device()).to_kind(Kind::Double)))
 }
 
-/// Of each of `a` from each of `b`, `[N, M]`: pair by pair and not by products, which lose what near neighbours have apart.
+/// Of each of `a` from each of `b`, `[N, M]`: pair by pair and not by products, which lose what near neighbors have apart.
 pub(crate) fn distances(a: &Tensor, b: &Tensor) -> Tensor {
     Tensor::cdist(a, b, 2., Some(2)) // 2: never by products
 }

@@ -10,8 +10,8 @@ const C: [f64; 2] = [0.01 * 0.01, 0.03 * 0.03];
 /// Of the five scales, finest first (Wang et al. 2003, §3.2).
 const WEIGHTS: [f64; 5] = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333];
 
-/// Structural similarity of each picture (Wang et al. 2004, eq. 13): by a Gaussian window of 11 pixels and deviation 1.5,
-/// where it lies within the picture, averaged over places and channels; on the 8-bit pixels that would be saved. 1 is equal.
+/// Structural similarity of each image (Wang et al. 2004, eq. 13): by a Gaussian window of 11 pixels and deviation 1.5,
+/// where it lies within the image, averaged over places and channels; on the 8-bit pixels that would be saved. 1 is equal.
 ///
 /// # Shapes
 /// - `a`, `b`: `[B, C, H, W]` in `[-1, 1]`; returns `[B]` f64
@@ -58,12 +58,12 @@ pub fn ms_ssim(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 fn pair(a: &Tensor, b: &Tensor, least: i64) -> Result<[Tensor; 2]> {
     let size = a.size();
     if size.len() != 4 || size != b.size() {
-        let expected = format!("[B, C, H, W], as the first picture's {size:?}");
-        return Err(Error::Shape { what: "the second picture".into(), expected, got: b.size() });
+        let expected = format!("[B, C, H, W], as the first image's {size:?}");
+        return Err(Error::Shape { what: "the second image".into(), expected, got: b.size() });
     }
     if size[2] < least || size[3] < least {
         return Err(Error::invalid(format!(
-            "structural similarity takes pictures of at least {least} pixels a side, got: {}x{}",
+            "structural similarity takes images of at least {least} pixels a side, got: {}x{}",
             size[2], size[3]
         )));
     }

@@ -57,12 +57,12 @@ fn as_torch_fidelity() {
         for (what, got) in [("pooled", &got.pooled), ("spatial", &got.spatial), ("logits", &got.logits)] {
             let want = golden.get(&format!("{name}_{what}"));
             assert_close(what, got, want, 1e-5);
-            // What tells the two pictures apart, too: most of the features is alike for all.
+            // What tells the two images apart, too: most of the features is alike for all.
             let apart = |x: &Tensor| x.get(0) - x.get(1);
             assert_close(what, &apart(got), &apart(want), 1e-4);
         }
     }
     let error =
         net.features(&Tensor::zeros([3, 8, 8], (Kind::Float, test_device()))).unwrap_err().to_string();
-    assert_eq!(error, "pictures: expected shape [B, 3, H, W], got [3, 8, 8]");
+    assert_eq!(error, "images: expected shape [B, 3, H, W], got [3, 8, 8]");
 }

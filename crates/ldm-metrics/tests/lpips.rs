@@ -143,7 +143,7 @@ fn the_stand_in_is_a_distance_and_always_the_same() {
 }
 
 #[test]
-fn flat_pictures_have_gradients() {
+fn flat_images_have_gradients() {
     // All channels of a tap may be zero at a place; the reference's gradient is NaN there.
     let folder = tempfile::tempdir().unwrap();
     let mut all = tensors();
@@ -160,8 +160,8 @@ fn flat_pictures_have_gradients() {
 }
 
 #[test]
-fn small_pictures_are_refused() {
+fn small_images_are_refused() {
     assert!(Lpips::check_size([16, 20]).is_ok());
     let error = Lpips::check_size([16, 15]).unwrap_err().to_string();
-    assert_eq!(error, "the perceptual loss needs pictures of at least 16x16, got: 16x15");
+    assert_eq!(error, "the perceptual loss needs images of at least 16x16, got: 16x15");
 }

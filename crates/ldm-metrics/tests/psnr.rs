@@ -35,19 +35,19 @@ fn as_scikit_image() {
 fn known_by_hand() {
     let level = 2. / 255.;
     let a = Tensor::full([3, 3, 4, 4], 100. * level - 1., (Kind::Float, test_device()));
-    // Ten grey levels up, one up, a quarter up.
+    // Ten gray levels up, one up, a quarter up.
     let b = &a
         + Tensor::from_slice(&[10. * level, level, level / 4.]).to_device(test_device()).view([3, 1, 1, 1]);
     let got: Vec<f64> = Vec::try_from(psnr(&a, &b)).unwrap();
     assert!((got[0] - 20. * 25.5_f64.log10()).abs() < 1e-9, "{got:?}");
     assert!((got[1] - 20. * 255_f64.log10()).abs() < 1e-9, "{got:?}");
-    assert_eq!(got[2], f64::INFINITY, "they would be saved as the same picture");
+    assert_eq!(got[2], f64::INFINITY, "they would be saved as the same image");
     let got: Vec<f64> = Vec::try_from(psnr(&(&a - 2.), &(&a + 3.))).unwrap();
     assert!(got.iter().all(|value| value.abs() < 1e-9), "black against white, clamped: {got:?}");
 }
 
 #[test]
-fn it_sees_the_picture_that_is_saved() {
+fn it_sees_the_image_that_is_saved() {
     let golden = golden();
     let saved =
         |name: &str| from_rgb8(&to_rgb8(&golden.get(name).get(3))).unsqueeze(0).to_device(test_device());

@@ -56,7 +56,7 @@ fn moments_are_read_and_written_as_npz() {
     let (golden, _) = golden();
     let path = format!("{GOLDEN}/moments.npz");
     let want = gathered(golden.get("real"), 64).gaussian().unwrap();
-    // ADM's layout, its pictures left alone.
+    // ADM's layout, its images left alone.
     let read = SetMoments::read_npz(&path).unwrap();
     assert_close("mu", &read.pooled.mean, &want.mean.to_device(Device::Cpu), 1e-6);
     assert_close("sigma", &read.pooled.covariance, &want.covariance.to_device(Device::Cpu), 1e-6);
@@ -93,13 +93,13 @@ fn moments_are_read_and_written_as_npz() {
     let error = read.check(&network).unwrap_err().to_string();
     assert_eq!(error, "statistics of 24 features, where random VGG16, mean of relu5_3 has 512");
     let error = again.check(&network).unwrap_err().to_string();
-    assert_eq!(error, "statistics of fünf, where pictures are looked at by random VGG16, mean of relu5_3");
+    assert_eq!(error, "statistics of fünf, where images are looked at by random VGG16, mean of relu5_3");
     std::fs::write(&own, b"PK no").unwrap();
     let error = SetMoments::read_npz(&own).unwrap_err().to_string();
     assert!(error.contains("own.npz: not a readable .npz"), "{error}");
     assert!(SetMoments::read_npz(folder.path().join("none.npz")).is_err());
     let error = read.pooled.distance(&again.spatial.unwrap()).unwrap_err().to_string();
-    assert!(error.ends_with("got: 24 and 5 numbers a picture"), "{error}");
+    assert!(error.ends_with("got: 24 and 5 numbers an image"), "{error}");
     let mut npz = ndarray_npy::NpzWriter::new(std::fs::File::create(&own).unwrap());
     npz.add_array("mu", &ndarray::Array1::<f64>::zeros(3)).unwrap();
     npz.finish().unwrap();
@@ -111,11 +111,11 @@ fn moments_are_read_and_written_as_npz() {
 fn what_is_not_kept_is_not_measured() {
     let network = FeatureNetwork::named("random-vgg16", test_device()).unwrap();
     let (golden, _) = golden();
-    let pictures = golden.get("a").expand([2, 3, -1, -1], false).to_kind(Kind::Float) / 127.5 - 1.;
-    let [real, made] = [0., 0.3].map(|more| (&pictures + more).clamp(-1., 1.));
-    let gathered = |pictures: &Tensor, kept: Kept| {
+    let images = golden.get("a").expand([2, 3, -1, -1], false).to_kind(Kind::Float) / 127.5 - 1.;
+    let [real, made] = [0., 0.3].map(|more| (&images + more).clamp(-1., 1.));
+    let gathered = |images: &Tensor, kept: Kept| {
         let mut set = SetFeatures::keeping(kept);
-        let features = set.add(&network, pictures).unwrap();
+        let features = set.add(&network, images).unwrap();
         assert_eq!(features.size(), [2, network.size()]);
         set
     };
@@ -163,7 +163,7 @@ fn kernel_distance_is_torch_fidelitys() {
     let none = half.of(&real_small.narrow(0, 0, 130), &real_small.narrow(0, 130, 130)).unwrap().mean();
     assert!(none.abs() < 0.25 * apart, "{none} {apart}");
     let error = KernelDistance::default().of(real, made).unwrap_err().to_string();
-    assert_eq!(error, "subsets: expected 2 to 230 pictures, as many as the smaller set has, got: 1000");
+    assert_eq!(error, "subsets: expected 2 to 230 images, as many as the smaller set has, got: 1000");
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn manifolds_are_torch_fidelitys_adms_and_prdcs() {
     let alike = Manifold::of(real, real, 3).unwrap();
     assert_eq!((alike.precision, alike.recall, alike.coverage), (1., 1., 1.));
     let error = Manifold::of(real, made, 230).unwrap_err().to_string();
-    assert_eq!(error, "neighbours: expected 1 to 229, fewer than pictures in the smaller set, got: 230");
+    assert_eq!(error, "neighbors: expected 1 to 229, fewer than images in the smaller set, got: 230");
     assert!(
         Manifold::of(real, &made.narrow(1, 0, 9), 3)
             .unwrap_err()
@@ -214,6 +214,6 @@ fn structural_similarity_is_scikit_images() {
     assert_close("equal", &ssim(&a, &a).unwrap(), &one, 1e-12);
     let small = a.narrow(2, 0, 160);
     let error = ms_ssim(&small, &small).unwrap_err().to_string();
-    assert_eq!(error, "structural similarity takes pictures of at least 161 pixels a side, got: 160x182");
+    assert_eq!(error, "structural similarity takes images of at least 161 pixels a side, got: 160x182");
     assert!(ssim(&a, &small).is_err());
 }

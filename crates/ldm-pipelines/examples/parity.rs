@@ -11,7 +11,7 @@ use std::path::Path;
 
 use ldm_core::weights::{self, Checkpoint};
 use ldm_core::{Error, Prompt, Result};
-use ldm_pipelines::{Model, Opening, Sampling, generate};
+use ldm_pipelines::{Model, LoadOptions, Sampling, generate};
 use ldm_schedulers::SamplerConfig;
 use tch::{Device, Tensor};
 
@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     let [config, weights, given, out, steps, scale] = words.as_slice() else {
         return Err(Error::invalid("usage: parity CONFIG WEIGHTS GIVEN OUT STEPS SCALE"));
     };
-    let how = Opening { config: Some(config.into()), ..Opening::on(Device::Cpu) };
+    let how = LoadOptions { config: Some(config.into()), ..LoadOptions::new(Device::Cpu) };
     let Model::Diffusion(model) = Model::open(Path::new(weights), &how, &mut |_| {})? else {
         return Err(Error::invalid(format!("{config}: a first stage alone, expected a diffusion model")));
     };

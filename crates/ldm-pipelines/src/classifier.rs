@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use ldm_core::nn::unfilled;
+use ldm_core::nn::skip_init;
 use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, Result};
 use ldm_unet::EncoderUNet;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::{ClassifierConfig, LatentDiffusion, ModelConfig, ModelSource, Opening, recognise_schedule};
+use crate::{ClassifierConfig, LatentDiffusion, ModelConfig, ModelSource, LoadOptions, detect_schedule};
 
 /// Under which CompVis keeps the diffusion model beside the classifier (`classifier.py:90`).
 const DIFFUSION: &str = "diffusion_model.";
@@ -34,7 +34,7 @@ impl Classifier {
     ///
     /// # Errors
     /// As [`ModelSource::find`] and [`Classifier::load`]; [`Error::Format`] when another kind of model is there.
-    pub fn open(path: &Path, how: &Opening, note: &mut dyn FnMut(&str)) -> Result<Self> {
+    pub fn open(path: &Path, how: &LoadOptions, note: &mut dyn FnMut(&str)) -> Result<Self> {
         let found = ModelSource::find(path, how.config.as_deref(), how.ema)?;
         found.notes.iter().for_each(|each| note(each));
         let ModelConfig::Classifier(config) = &found.config else {
@@ -51,8 +51,8 @@ impl Classifier {
     pub fn load(config: &ClassifierConfig, checkpoint: Checkpoint, device: Device) -> Result<Self> {
         let network = config.network()?;
         let mut vs = VarStore::new(device);
-        let network = unfilled(|| EncoderUNet::new(&(vs.root() / "model"), &network))?;
-        checkpoint.clone().without(&[DIFFUSION]).lend_into(&mut vs)?;
+        let network = skip_init(|| EncoderUNet::new(&(vs.root() / "model"), &network))?;
+        checkpoint.clone().without(&[DIFFUSION]).load_mmap(&mut vs)?;
         if ldm_libtorch::prefers_channels_last(device, network.config().model_channels, false) {
             ldm_libtorch::channels_last(&vs);
         }
@@ -89,7 +89,7 @@ impl Classifier {
             return differs(format!("classifies latents of {own} channels, and the model's have {latent}"));
         }
         let trained_on = self.checkpoint.clone().only(&[DIFFUSION]).scope(DIFFUSION);
-        if let Some(difference) = recognise_schedule::differs(&trained_on, &model.schedule)? {
+        if let Some(difference) = detect_schedule::differs(&trained_on, &model.schedule)? {
             return differs(format!(
                 "classifies latents of another noise schedule than the model's: {difference} by the model"
             ));

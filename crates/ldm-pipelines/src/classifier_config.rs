@@ -37,7 +37,7 @@ pub struct ClassifierConfig {
     /// AdamW's decoupled weight decay; 0.01 where absent.
     #[serde(default)]
     pub weight_decay: Option<f64>,
-    /// At how many noise levels a preview shows a picture.
+    /// At how many noise levels a preview shows an image.
     #[serde(default = "ten")]
     pub log_steps: usize,
     /// The number that CompVis' trainer keeps its best checkpoints by; `train.keep_best` says it here.

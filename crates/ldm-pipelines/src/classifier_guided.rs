@@ -54,7 +54,7 @@ impl Denoiser for ClassifierGuided<'_> {
     }
 }
 
-/// Guidance by a classifier that fits its model: see [`LatentDiffusion::guide_by`].
+/// Guidance by a classifier that fits its model: see [`LatentDiffusion::with_classifier_guidance`].
 #[derive(Debug)]
 pub struct ClassifierGuidance {
     classifier: Classifier,
@@ -102,7 +102,7 @@ impl LatentDiffusion {
     ///
     /// # Errors
     /// As [`Classifier::check`]; [`Error::Invalid`] for a scale that is no number.
-    pub fn guide_by(&mut self, classifier: Classifier, scale: f64) -> Result<()> {
+    pub fn with_classifier_guidance(&mut self, classifier: Classifier, scale: f64) -> Result<()> {
         if !scale.is_finite() {
             return Err(Error::invalid(format!("the scale of a classifier: expected a number, got {scale}")));
         }

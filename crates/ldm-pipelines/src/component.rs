@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ldm_core::weights::{Checkpoint, Layout};
+use ldm_core::weights::{Checkpoint, StateDictMapping};
 use ldm_core::{Error, Result};
 use serde_json::Value;
 
@@ -87,7 +87,7 @@ impl<C> Component<C> {
         folder: &Path,
         ema: bool,
         config: impl Fn(&Value) -> Result<C>,
-        layout: impl Fn(&C) -> Result<Layout>,
+        layout: impl Fn(&C) -> Result<StateDictMapping>,
     ) -> Result<Self> {
         let (weights, variant) = weights_of(folder, ema)?;
         Ok(Self { variant, ..Self::of_file(&weights, config, layout)? })
@@ -97,7 +97,7 @@ impl<C> Component<C> {
     pub(crate) fn of_file(
         weights: &Path,
         config: impl Fn(&Value) -> Result<C>,
-        layout: impl Fn(&C) -> Result<Layout>,
+        layout: impl Fn(&C) -> Result<StateDictMapping>,
     ) -> Result<Self> {
         let path = weights.with_file_name("config.json");
         let named = |error: Error| match error {

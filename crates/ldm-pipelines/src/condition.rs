@@ -11,7 +11,7 @@ impl LatentDiffusion {
     /// What the U-Net is told of a batch of prompts: the slots of `conditioning_key`, and no others.
     ///
     /// # Shapes
-    /// - a picture and a mask to fill are of one size, which becomes the latent's; a low-resolution picture has the
+    /// - an image and a mask to fill are of one size, which becomes the latent's; a low-resolution image has the
     ///   latent's size already
     /// - f32, or the dtype of the weights; on the model's device
     ///
@@ -45,7 +45,7 @@ impl LatentDiffusion {
     /// of the reference (`scripts/knn2img.py`: zeros for embeddings).
     ///
     /// # Errors
-    /// [`Error::Invalid`] where the model knows no word for nothing, or nothing but pictures; else as
+    /// [`Error::Invalid`] where the model knows no word for nothing, or nothing but images; else as
     /// [`LatentDiffusion::condition`].
     pub fn unconditional(&self, cond: &Conditioning, negative: Option<&Prompt>) -> Result<Conditioning> {
         let concat = cond.concat.as_ref().map(Tensor::shallow_clone);
@@ -119,7 +119,7 @@ impl LatentDiffusion {
     /// What is joined to x_t where nothing is attended to, `[B, C', h, w]`.
     fn concat(&self, prompt: &Prompt, train: bool) -> Result<Tensor> {
         if self.config.cond_stage_config == ConditionerConfig::FirstStage {
-            let (image, mask) = self.picture_and_mask(prompt)?;
+            let (image, mask) = self.image_and_mask(prompt)?;
             // Black where to fill: zero, in `[0, 1]`. The latent is not scaled (`scripts/inpaint.py:74`).
             let masked = (image + 1.) * (1. - &mask) - 1.;
             let latent = self.mode(&masked);
@@ -134,11 +134,11 @@ impl LatentDiffusion {
 
     /// What a hybrid model joins to x_t. Stable Diffusion's `scripts/inpaint_st.py`.
     ///
-    /// The reference draws from the posterior of the masked picture, here its mode is taken: the same prompt makes
+    /// The reference draws from the posterior of the masked image, here its mode is taken: the same prompt makes
     /// the same conditioning.
     fn keyed_concat(&self, prompt: &Prompt) -> Result<Tensor> {
-        let (image, mask) = self.picture_and_mask(prompt)?;
-        // Grey where to fill: zero, in `[-1, 1]`.
+        let (image, mask) = self.image_and_mask(prompt)?;
+        // Gray where to fill: zero, in `[-1, 1]`.
         let latent = self.mode(&(image * (1. - &mask))) * self.scale_factor;
         let parts: Vec<Tensor> = (self.config.concat_keys().iter())
             .map(|key| match key {
@@ -149,17 +149,17 @@ impl LatentDiffusion {
         Ok(Tensor::cat(&parts, 1))
     }
 
-    /// The picture, and where to fill it: 0 or 1.
-    fn picture_and_mask(&self, prompt: &Prompt) -> Result<(Tensor, Tensor)> {
+    /// The image, and where to fill it: 0 or 1.
+    fn image_and_mask(&self, prompt: &Prompt) -> Result<(Tensor, Tensor)> {
         let place = |tensor: &Tensor| tensor.to_device(self.vs().device()).to_kind(Kind::Float);
         let image = place(prompt.image.as_ref().ok_or(Error::MissingInput("image"))?);
         let mask = place(prompt.mask.as_ref().ok_or(Error::MissingInput("mask"))?);
-        let [batch, _, height, width] = four(&image, "the picture", "[B, 3, H, W]", 3)?;
+        let [batch, _, height, width] = four(&image, "the image", "[B, 3, H, W]", 3)?;
         let expected = [batch, 1, height, width];
         if mask.size() != expected {
             return Err(Error::Shape {
                 what: "the mask".into(),
-                expected: format!("{expected:?}, the picture's"),
+                expected: format!("{expected:?}, the image's"),
                 got: mask.size(),
             });
         }
@@ -167,7 +167,7 @@ impl LatentDiffusion {
         Ok((image, mask.ge(0.5).to_kind(Kind::Float)))
     }
 
-    /// The mode of a picture's latent, unscaled, without gradients; for VQ the point before quantisation.
+    /// The mode of an image's latent, unscaled, without gradients; for VQ the point before quantization.
     fn mode(&self, image: &Tensor) -> Tensor {
         let image = self.place(image);
         tch::no_grad(|| self.first_stage.encode(&image).mode().to_kind(Kind::Float))

@@ -1,14 +1,14 @@
-//! Latents to pictures.
+//! Latents to images.
 
 use ldm_autoencoder::FirstStage;
-use ldm_core::nn::unfilled;
+use ldm_core::nn::skip_init;
 use ldm_core::{Error, Result, Tiles};
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
 use crate::LatentDiffusion;
 
-/// Pictures, and what it took to decode them.
+/// Images, and what it took to decode them.
 #[derive(Debug)]
 pub(crate) struct Decoded {
     /// `[B, 3, H, W]` f32 in `[-1, 1]`, not clamped.
@@ -18,7 +18,7 @@ pub(crate) struct Decoded {
 }
 
 impl LatentDiffusion {
-    /// Decodes scaled latents into pictures, not clamped. CompVis `ddpm.py:706`.
+    /// Decodes scaled latents into images, not clamped. CompVis `ddpm.py:706`.
     ///
     /// Decodes in the weights' own dtype; in half precision values may overflow, which the caller must look for.
     ///
@@ -32,7 +32,7 @@ impl LatentDiffusion {
     /// in the decoders of some published models.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the latents or their pictures are no numbers in f32 either.
+    /// [`Error::Invalid`] when the latents or their images are no numbers in f32 either.
     pub(crate) fn decode_finite(&self, z: &Tensor, tiles: Option<&Tiles>) -> Result<Decoded> {
         if !finite(z) {
             return Err(Error::invalid(format!(
@@ -63,7 +63,7 @@ impl LatentDiffusion {
     fn first_stage_in_f32(&self) -> Result<(VarStore, Box<dyn FirstStage>)> {
         let vs = VarStore::new(self.vs().device());
         let root = vs.root() / "first_stage_model";
-        let first_stage = unfilled(|| ldm_autoencoder::build(&root, &self.config.first_stage_config))?;
+        let first_stage = skip_init(|| ldm_autoencoder::build(&root, &self.config.first_stage_config))?;
         let weights = self.vs().variables();
         tch::no_grad(|| vs.variables().iter_mut().for_each(|(name, tensor)| tensor.copy_(&weights[name])));
         Ok((vs, first_stage))

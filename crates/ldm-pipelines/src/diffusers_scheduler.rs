@@ -5,7 +5,7 @@ use std::path::Path;
 use ldm_core::diffusers::{Fields, VERSION, wrong};
 use ldm_core::{Error, Result};
 use ldm_schedulers::{
-    BetaSchedule, Clamped, Denoiser, DynamicallyClamped, Parameterization, SamplerConfig, ScheduleConfig,
+    BetaSchedule, StaticThresholding, Denoiser, DynamicThresholding, Parameterization, SamplerConfig, ScheduleConfig,
     Spacing,
 };
 use serde_json::{Map, Value, json};
@@ -23,7 +23,7 @@ pub struct DiffusersScheduler {
     /// `prediction_type`.
     pub parameterization: Parameterization,
     /// How predicted clean samples are held in bounds.
-    pub bounds: Option<Bounds>,
+    pub bounds: Option<Thresholding>,
     /// The whole file.
     pub fields: Map<String, Value>,
     plan: Plan,
@@ -31,7 +31,7 @@ pub struct DiffusersScheduler {
 
 /// How a `scheduler_config.json` holds clean samples in bounds; of models of pixels, and not of latents.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Bounds {
+pub enum Thresholding {
     /// `clip_sample`.
     Static {
         /// `clip_sample_range`.
@@ -102,17 +102,17 @@ impl DiffusersScheduler {
     }
 }
 
-impl Bounds {
+impl Thresholding {
     /// Calls `run` with `denoiser` held within.
     pub fn hold<T>(self, denoiser: &dyn Denoiser, run: impl FnOnce(&dyn Denoiser) -> T) -> T {
         match self {
-            Self::Static { range } => run(&Clamped { denoiser, range }),
-            Self::Dynamic { ratio, max } => run(&DynamicallyClamped { denoiser, ratio, max }),
+            Self::Static { range } => run(&StaticThresholding { denoiser, range }),
+            Self::Dynamic { ratio, max } => run(&DynamicThresholding { denoiser, ratio, max }),
         }
     }
 }
 
-fn bounds(fields: &Fields, clips: bool) -> Result<Option<Bounds>> {
+fn bounds(fields: &Fields, clips: bool) -> Result<Option<Thresholding>> {
     let number = |key: &str, default: f64| Ok::<_, Error>(fields.maybe_number(key)?.unwrap_or(default));
     if fields.flag("thresholding", false)? {
         let (ratio, max) = (number("dynamic_thresholding_ratio", 0.995)?, number("sample_max_value", 1.)?);
@@ -120,10 +120,10 @@ fn bounds(fields: &Fields, clips: bool) -> Result<Option<Bounds>> {
             let key = "dynamic_thresholding_ratio";
             return Err(wrong(key, "a number in [0, 1]", fields.get(key)));
         }
-        return Ok(Some(Bounds::Dynamic { ratio, max }));
+        return Ok(Some(Thresholding::Dynamic { ratio, max }));
     }
     let range = number("clip_sample_range", 1.)?;
-    Ok(fields.flag("clip_sample", clips)?.then_some(Bounds::Static { range }))
+    Ok(fields.flag("clip_sample", clips)?.then_some(Thresholding::Static { range }))
 }
 
 /// diffusers' `beta_schedule` and its kin. diffusers' `scaled_linear` is the reference's `linear`.

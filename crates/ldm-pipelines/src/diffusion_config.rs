@@ -49,7 +49,7 @@ impl ConditioningKey {
 pub enum ConcatKey {
     /// What to fill, 1, and what to keep, 0, at the latent's size: one channel.
     Mask,
-    /// The scaled latent of the picture with the part to fill in grey.
+    /// The scaled latent of the image with the part to fill in gray.
     MaskedImage,
 }
 
@@ -269,7 +269,7 @@ impl LatentDiffusionConfig {
         )
     }
 
-    /// What a hybrid model joins to x_t, in order; the reference's default is the mask and then the masked picture.
+    /// What a hybrid model joins to x_t, in order; the reference's default is the mask and then the masked image.
     pub fn concat_keys(&self) -> &[ConcatKey] {
         self.concat_keys.as_deref().unwrap_or(&[ConcatKey::Mask, ConcatKey::MaskedImage])
     }
@@ -333,7 +333,7 @@ impl LatentDiffusionConfig {
             return refuse("scale_by_std", "the scale is measured, leave out `scale_factor`");
         }
         if self.masked_image_key.as_deref().is_some_and(|key| key != "masked_image") {
-            return refuse("masked_image_key", "the masked picture has no other name here, leave it out");
+            return refuse("masked_image_key", "the masked image has no other name here, leave it out");
         }
         Ok(())
     }

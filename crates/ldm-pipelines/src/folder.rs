@@ -14,10 +14,10 @@ use crate::component::Component;
 use crate::diffusers_scheduler::{DiffusersScheduler, read_json};
 use crate::{LatentDiffusionConfig, ModelConfig, ModelSource};
 
-/// Parts that add nothing to a picture.
+/// Parts that add nothing to an image.
 const PASSED_OVER: [&str; 3] = ["safety_checker", "feature_extractor", "image_encoder"];
 
-/// The pipeline that joins a small picture to the latent, and neither scales latents nor says so.
+/// The pipeline that joins a small image to the latent, and neither scales latents nor says so.
 pub(crate) const SUPER_RESOLUTION: &str = "LDMSuperResolutionPipeline";
 
 /// Metadata of the first stage's file: the scale was measured, so our file and CompVis' hold it as a tensor.
@@ -138,12 +138,12 @@ fn told(
     let refuse = |why: String| Err(Error::config(path, why));
     match (conditioner, unet.use_spatial_transformer) {
         (Some(conditioner), true) if joined == 0 => Ok((conditioner.clone(), Some("crossattn"))),
-        // The mask, and the picture with a hole.
+        // The mask, and the image with a hole.
         (Some(conditioner), true) if joined == 1 + unet.out_channels => {
             Ok((conditioner.clone(), Some("hybrid")))
         }
         (Some(_), true) => refuse(format!(
-            "`in_channels`: expected {} or, to fill pictures in, {}, got: {}",
+            "`in_channels`: expected {} or, to fill images in, {}, got: {}",
             unet.out_channels,
             2 * unet.out_channels + 1,
             unet.in_channels

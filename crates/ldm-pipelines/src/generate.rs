@@ -1,13 +1,13 @@
-//! From a prompt and seeds to pictures.
+//! From a prompt and seeds to images.
 
 use ldm_core::noise::Seeded;
 use ldm_core::{Conditioning, Error, Prompt, Result};
-use ldm_schedulers::{Denoiser, SamplerConfig, Spacing, Step, Walk};
+use ldm_schedulers::{Denoiser, SamplerConfig, SamplerRun, SamplingStep, Spacing};
 use tch::{Kind, Tensor};
 
 use crate::init::Init;
 use crate::tiling::Tiling;
-use crate::{Guidance, Guided, LatentDiffusion, Network, Unguided};
+use crate::{Guidance, ClassifierFreeGuidance, LatentDiffusion, Network, Conditioned};
 
 /// How to sample.
 #[derive(Debug, Clone)]
@@ -20,9 +20,9 @@ pub struct Sampling {
     pub steps: usize,
     /// Classifier-free guidance; a scale of 1 is none.
     pub guidance: Guidance,
-    /// Height and width of the pictures in pixels; the size the model was trained at where absent.
+    /// Height and width of the images in pixels; the size the model was trained at where absent.
     pub size: Option<[i64; 2]>,
-    /// Side in pixels of the tiles a larger picture is sampled and decoded in; all at once where absent.
+    /// Side in pixels of the tiles a larger image is sampled and decoded in; all at once where absent.
     pub tile: Option<i64>,
 }
 
@@ -37,16 +37,16 @@ pub struct Generated {
     pub decoded_in_f32: bool,
 }
 
-/// Samples one picture a seed.
+/// Samples one image a seed.
 ///
-/// Picture `i` starts from what `torch.Generator("cpu").manual_seed(seeds[i])` draws, or where `init` says, and takes its
+/// Image `i` starts from what `torch.Generator("cpu").manual_seed(seeds[i])` draws, or where `init` says, and takes its
 /// further noise from the same generator: it does not depend on the batch it is in. With a guidance scale other than 1 the
 /// model is guided away from `negative`, or from the prompt that says nothing; a classifier of
-/// [`LatentDiffusion::guide_by`] leads it to the prompt's class. A picture to begin at, or in the prompt, decides the size
+/// [`LatentDiffusion::with_classifier_guidance`] leads it to the prompt's class. An image to begin at, or in the prompt, decides the size
 /// where none is asked for. `observe` sees every step.
 ///
 /// # Errors
-/// [`Error::Invalid`] when the size does not fit the model or the prompt's picture, the sampler cannot take so many
+/// [`Error::Invalid`] when the size does not fit the model or the prompt's image, the sampler cannot take so many
 /// steps, guidance is asked for and the model has nothing to be guided away from, or what came out is no numbers;
 /// [`Error::MissingInput`] when the prompt lacks what the model needs; [`Error::Shape`] for noise of a wrong shape, or
 /// prompts that are not one a seed.
@@ -57,7 +57,7 @@ pub fn generate<'a>(
     seeds: &[u64],
     sampling: &Sampling,
     init: impl Into<Init<'a>>,
-    observe: &mut dyn FnMut(Step),
+    observe: &mut dyn FnMut(SamplingStep),
 ) -> Result<Generated> {
     let (count, init) = (seeds.len() as i64, init.into());
     let guided = sampling.guidance.scale != 1. && model.config.conditioning_key().is_some();
@@ -69,7 +69,7 @@ pub fn generate<'a>(
     check_count(&cond, count)?;
     let shape = latent_shape(model, init.size(sampling.size)?, cond.concat.as_ref())?;
     let tiling = sampling.tile.map(|side| Tiling::new(model, [shape[1], shape[2]], side)).transpose()?;
-    let levels = sampling.sampler.ladder(&model.schedule, &sampling.spacing, sampling.steps)?;
+    let levels = sampling.sampler.noise_levels(&model.schedule, &sampling.spacing, sampling.steps)?;
     let sampler = sampling.sampler.build(&model.schedule)?;
     let mut noise = Seeded::new(seeds.iter().copied());
     let size = [count, shape[0], shape[1], shape[2]];
@@ -86,7 +86,7 @@ pub fn generate<'a>(
         let run = |denoiser: &dyn Denoiser| {
             let walk = |denoiser: &dyn Denoiser| {
                 let kept = begun.kept.as_ref();
-                let walk = Walk { denoiser, levels: begun.levels, kept, noise: &mut noise, observe };
+                let walk = SamplerRun { denoiser, levels: begun.levels, kept, noise: &mut noise, observe };
                 sampler.walk(walk, begun.x)
             };
             match bounds {
@@ -103,8 +103,8 @@ pub fn generate<'a>(
             network = network.in_tiles(tiling.denoise.clone());
         }
         let latents = match uncond {
-            None => run(&Unguided::new(network, &cond)),
-            Some(uncond) => run(&Guided::new(network, &cast(uncond, model.kind()), &cond, sampling.guidance)),
+            None => run(&Conditioned::new(network, &cond)),
+            Some(uncond) => run(&ClassifierFreeGuidance::new(network, &cast(uncond, model.kind()), &cond, sampling.guidance)),
         };
         let decoded = model.decode_finite(&latents, tiling.as_ref().map(|tiling| &tiling.decode))?;
         Ok(Generated { latents, images: decoded.images, decoded_in_f32: decoded.in_f32 })
@@ -125,7 +125,7 @@ fn check_count(cond: &Conditioning, count: i64) -> Result<()> {
     Ok(())
 }
 
-/// `[C, h, w]` of the latents of pictures of `size`, to which `concat` can be joined.
+/// `[C, h, w]` of the latents of images of `size`, to which `concat` can be joined.
 fn latent_shape(
     model: &LatentDiffusion,
     size: Option<[i64; 2]>,
@@ -144,7 +144,7 @@ fn latent_shape(
         if side <= 0 || side % multiple != 0 {
             let below = (side / multiple * multiple).max(multiple);
             return Err(Error::invalid(format!(
-                "this model makes pictures whose sides are multiples of {multiple} (nearest: {below} and {}), got: {side}",
+                "this model makes images whose sides are multiples of {multiple} (nearest: {below} and {}), got: {side}",
                 below + multiple
             )));
         }
@@ -152,7 +152,7 @@ fn latent_shape(
     let shape = model.first_stage.latent_size(size);
     match joined {
         Some(joined) if joined != shape[1..] => Err(Error::invalid(format!(
-            "height and width: the prompt's picture makes latents of {}x{}, and {}x{} pixels have {}x{}",
+            "height and width: the prompt's image makes latents of {}x{}, and {}x{} pixels have {}x{}",
             joined[0], joined[1], size[0], size[1], shape[1], shape[2]
         ))),
         _ => Ok(shape),

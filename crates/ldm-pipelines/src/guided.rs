@@ -2,19 +2,19 @@
 
 use ldm_core::Conditioning;
 use ldm_schedulers::{Denoised, Denoiser, NoiseLevel};
-use ldm_unet::Prepared;
+use ldm_unet::ConditioningCache;
 use tch::Tensor;
 
 use crate::Network;
 
 /// The network with one conditioning, whose keys and values are computed once.
 #[derive(Debug)]
-pub struct Unguided<'a> {
+pub struct Conditioned<'a> {
     network: Network<'a>,
-    cond: Prepared,
+    cond: ConditioningCache,
 }
 
-impl<'a> Unguided<'a> {
+impl<'a> Conditioned<'a> {
     /// The network told `cond`.
     pub fn new(network: Network<'a>, cond: &Conditioning) -> Self {
         let cond = network.unet.prepare(cond);
@@ -22,7 +22,7 @@ impl<'a> Unguided<'a> {
     }
 }
 
-impl Denoiser for Unguided<'_> {
+impl Denoiser for Conditioned<'_> {
     fn denoise(&self, x: &Tensor, at: NoiseLevel) -> Denoised {
         self.network.parameterization.read(self.network.predict(x, at, &self.cond), x, at)
     }
@@ -52,7 +52,7 @@ impl Guidance {
     /// Whether a level is guided.
     fn reaches(&self, at: NoiseLevel) -> bool {
         let [low, high] = self.interval;
-        at.ratio() > low && at.ratio() <= high
+        at.noise_to_signal() > low && at.noise_to_signal() <= high
     }
 }
 
@@ -63,16 +63,16 @@ impl Guidance {
 /// since they are affine in each other at a given x and level. A rescaled prediction depends on which it is; diffusers'
 /// `rescale_noise_cfg` acts on it as here.
 #[derive(Debug)]
-pub struct Guided<'a> {
+pub struct ClassifierFreeGuidance<'a> {
     network: Network<'a>,
     /// `[uncond; cond]`.
-    both: Prepared,
+    both: ConditioningCache,
     /// Where some levels are not guided.
-    cond: Option<Prepared>,
+    cond: Option<ConditioningCache>,
     guidance: Guidance,
 }
 
-impl<'a> Guided<'a> {
+impl<'a> ClassifierFreeGuidance<'a> {
     /// Guides `cond` away from `uncond`; a number is a scale.
     pub fn new(
         network: Network<'a>,
@@ -88,7 +88,7 @@ impl<'a> Guided<'a> {
     }
 }
 
-impl Denoiser for Guided<'_> {
+impl Denoiser for ClassifierFreeGuidance<'_> {
     fn denoise(&self, x: &Tensor, at: NoiseLevel) -> Denoised {
         let prediction = match &self.cond {
             Some(cond) if !self.guidance.reaches(at) => self.network.predict(x, at, cond),

@@ -2,7 +2,7 @@
 
 use ldm_core::noise::{Seeded, slerp};
 use ldm_core::{Error, NoiseSource, Result};
-use ldm_schedulers::{Kept, NoiseLevel, SamplerConfig, Spacing, stochastic_encode};
+use ldm_schedulers::{InpaintMask, NoiseLevel, SamplerConfig, Spacing, stochastic_encode};
 use tch::{Kind, Tensor};
 
 use crate::{LatentDiffusion, Sampling};
@@ -17,15 +17,15 @@ pub enum Init<'a> {
     Noise(&'a Tensor),
     /// At noise between what the seeds draw and what others draw.
     Between(&'a Variation),
-    /// At a picture.
+    /// At an image.
     Image(&'a InitImage),
 }
 
-/// Pictures near those of the seeds: their first noise is turned towards that of other seeds, on the great circle, so that
+/// Images near those of the seeds: their first noise is turned toward that of other seeds, on the great circle, so that
 /// it stays as long as noise is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Variation {
-    /// One a picture.
+    /// One an image.
     pub seeds: Vec<u64>,
     /// How far each is turned: 0 not at all, 1 all the way.
     pub shares: Vec<f64>,
@@ -44,17 +44,17 @@ pub(crate) struct Begun<'a> {
     /// The part of the ladder that is left.
     pub(crate) levels: &'a [NoiseLevel],
     /// The part of the sample that is not to change.
-    pub(crate) kept: Option<Kept>,
+    pub(crate) kept: Option<InpaintMask>,
 }
 
 impl Init<'_> {
-    /// The size of the pictures: that of a picture to begin at, or the one that is asked for.
+    /// The size of the images: that of an image to begin at, or the one that is asked for.
     pub(crate) fn size(self, asked: Option<[i64; 2]>) -> Result<Option<[i64; 2]>> {
         let Self::Image(init) = self else { return Ok(asked) };
         let [height, width] = init.size();
         match asked {
             Some(asked) if asked != [height, width] => Err(Error::invalid(format!(
-                "height and width: the picture to begin at has {height} x {width}, got: {} x {}",
+                "height and width: the image to begin at has {height} x {width}, got: {} x {}",
                 asked[0], asked[1]
             ))),
             _ => Ok(Some([height, width])),
@@ -82,7 +82,7 @@ impl Init<'_> {
             Self::Between(other) => {
                 let [seeds, shares] = [other.seeds.len(), other.shares.len()].map(|count| count as i64);
                 if seeds != size[0] || shares != size[0] {
-                    let expected = format!("{} seeds and shares, one a picture", size[0]);
+                    let expected = format!("{} seeds and shares, one an image", size[0]);
                     return Err(Error::Shape {
                         what: "variation".into(),
                         expected,
@@ -98,7 +98,7 @@ impl Init<'_> {
     }
 }
 
-/// A picture to begin at: noised as far as `strength` says, and denoised from there (SDEdit, Meng et al. 2022). CompVis
+/// An image to begin at: noised as far as `strength` says, and denoised from there (SDEdit, Meng et al. 2022). CompVis
 /// stable-diffusion `scripts/img2img.py`.
 #[derive(Debug)]
 pub struct InitImage {
@@ -108,7 +108,7 @@ pub struct InitImage {
 }
 
 impl InitImage {
-    /// `strength` of 1 leaves nothing of the picture but what is not to be filled, 0 leaves all of it. With `fill` what is
+    /// `strength` of 1 leaves nothing of the image but what is not to be filled, 0 leaves all of it. With `fill` what is
     /// 0 in it is put back before every step, with the noise of that level (CompVis `ddim.py:143`), so that any model
     /// fills the rest.
     ///
@@ -124,7 +124,7 @@ impl InitImage {
         let size = image.size();
         let [1, 3, height, width] = size[..] else {
             return Err(Error::Shape {
-                what: "the picture".into(),
+                what: "the image".into(),
                 expected: "[1, 3, H, W]".into(),
                 got: size,
             });
@@ -132,7 +132,7 @@ impl InitImage {
         if let Some(fill) = &fill
             && fill.size() != [1, 1, height, width]
         {
-            let expected = format!("[1, 1, {height}, {width}], the picture's");
+            let expected = format!("[1, 1, {height}, {width}], the image's");
             return Err(Error::Shape { what: "the mask".into(), expected, got: fill.size() });
         }
         Ok(Self { image, strength, fill })
@@ -170,7 +170,7 @@ impl InitImage {
             let fill = fill.to_device(x0.device()).to_kind(Kind::Float);
             // What stands for any pixel to be filled is filled.
             let [height, width] = [x0.size()[2], x0.size()[3]];
-            Kept { x0: x0.shallow_clone(), mask: 1. - fill.adaptive_max_pool2d([height, width]).0 }
+            InpaintMask { x0: x0.shallow_clone(), mask: 1. - fill.adaptive_max_pool2d([height, width]).0 }
         });
         let steps = self.steps(ladder.len() - 1);
         let levels = &ladder[ladder.len() - 1 - steps..];

@@ -4,7 +4,7 @@ use std::cell::Cell;
 
 use ldm_autoencoder::{FirstStage, Posterior};
 use ldm_conditioning::{Conditioner, ConditionerConfig, Tokenizer, Unconditional};
-use ldm_core::nn::unfilled;
+use ldm_core::nn::skip_init;
 use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, NoiseSource, Result};
 use ldm_schedulers::{NoiseSchedule, Parameterization};
@@ -12,7 +12,7 @@ use ldm_unet::UNet;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::{ClassifierGuidance, DiffusersScheduler, LatentDiffusionConfig, fit, recognise_schedule};
+use crate::{ClassifierGuidance, DiffusersScheduler, LatentDiffusionConfig, compatibility, detect_schedule};
 
 /// The buffers a CompVis checkpoint holds at its root, which follow from the config.
 pub const SCHEDULE_BUFFERS: [&str; 12] = [
@@ -62,7 +62,7 @@ pub struct LatentDiffusion {
     pub label_classes: Vec<String>,
     /// What a diffusers folder says of sampling.
     pub scheduler: Option<DiffusersScheduler>,
-    /// What leads its samples to a class, see [`LatentDiffusion::guide_by`].
+    /// What leads its samples to a class, see [`LatentDiffusion::with_classifier_guidance`].
     pub(crate) classifier: Option<ClassifierGuidance>,
     /// What the model was built from.
     pub config: LatentDiffusionConfig,
@@ -130,7 +130,7 @@ impl LatentDiffusion {
             classifier: None,
             config: config.clone(),
         };
-        fit::check(config, model.first_stage.latent_channels())?;
+        compatibility::check(config, model.first_stage.latent_channels())?;
         model.unet.check_size([config.image_size, config.image_size])?;
         Ok(model)
     }
@@ -154,7 +154,7 @@ impl LatentDiffusion {
     ///
     /// Schedule buffers and training leftovers (`logvar`, EMA copies) follow from the config or are no weights, and
     /// are passed over; everything else must fit both ways. The file must stay as it is while the model lives: see
-    /// [`Checkpoint::lend_into`].
+    /// [`Checkpoint::load_mmap`].
     ///
     /// # Errors
     /// As [`LatentDiffusion::new`], [`Error::Weights`] listing every name that does not fit, and [`Error::Format`] when the
@@ -167,7 +167,7 @@ impl LatentDiffusion {
         device: Device,
         kind: Kind,
     ) -> Result<Self> {
-        let mut model = unfilled(|| Self::build(config, tokenizer, device, kind))?;
+        let mut model = skip_init(|| Self::build(config, tokenizer, device, kind))?;
         for (kind, names) in [
             ("classes", &mut model.classes),
             ("box_classes", &mut model.box_classes),
@@ -179,8 +179,8 @@ impl LatentDiffusion {
                 })?;
             }
         }
-        recognise_schedule::check(&checkpoint, &model.schedule)?;
-        model.weights_of(checkpoint.clone(), ema).lend_into(&mut model.vs)?;
+        detect_schedule::check(&checkpoint, &model.schedule)?;
+        model.weights_of(checkpoint.clone(), ema).load_mmap(&mut model.vs)?;
         model.channels_last = Self::answers_channels_last(config, device);
         if config.scale_by_std {
             let scale = checkpoint.tensor("scale_factor").map_err(|_| {
@@ -198,7 +198,7 @@ impl LatentDiffusion {
     /// without the schedule's buffers and what else follows from the config or is left over from training.
     pub fn weights_of(&self, checkpoint: Checkpoint, ema: bool) -> Checkpoint {
         let names: Vec<String> = self.vs.variables().into_keys().collect();
-        let checkpoint = if ema && checkpoint.has_ema() { checkpoint.ema_over(&names) } else { checkpoint };
+        let checkpoint = if ema && checkpoint.has_ema() { checkpoint.with_ema_weights(&names) } else { checkpoint };
         let conditioner = &self.config.cond_stage_config;
         let mut left_out = SCHEDULE_BUFFERS.to_vec();
         left_out.extend(["scale_factor", "logvar", "model_ema.", "first_stage_model.loss."]);
@@ -220,8 +220,8 @@ impl LatentDiffusion {
         checkpoint: Checkpoint,
         ema: bool,
     ) -> Result<(Checkpoint, NoiseSchedule)> {
-        let model = unfilled(|| Self::build(config, None, Device::Cpu, Kind::Float))?;
-        recognise_schedule::check(&checkpoint, &model.schedule)?;
+        let model = skip_init(|| Self::build(config, None, Device::Cpu, Kind::Float))?;
+        detect_schedule::check(&checkpoint, &model.schedule)?;
         let weights = model.weights_of(checkpoint, ema);
         weights.check(&model.vs)?;
         Ok((weights, model.schedule))
@@ -250,7 +250,7 @@ impl LatentDiffusion {
         self.kind
     }
 
-    /// Encodes pictures into scaled latents; KL posteriors are sampled. CompVis `ddpm.py:545`.
+    /// Encodes images into scaled latents; KL posteriors are sampled. CompVis `ddpm.py:545`.
     ///
     /// # Shapes
     /// - `image`: `[B, 3, H, W]` in `[-1, 1]`; returns `[B, C, H/f, W/f]` f32
@@ -259,7 +259,7 @@ impl LatentDiffusion {
         tch::no_grad(|| posterior.sample(noise).to_kind(Kind::Float) * self.scale_factor)
     }
 
-    /// Whether pictures of `[H, W]` can be encoded and their latents denoised.
+    /// Whether images of `[H, W]` can be encoded and their latents denoised.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the nearest sizes that can.
@@ -269,7 +269,7 @@ impl LatentDiffusion {
         self.unet.check_size([height, width])
     }
 
-    /// What the first stage says of pictures' latents, unscaled, without gradients.
+    /// What the first stage says of images' latents, unscaled, without gradients.
     ///
     /// # Shapes
     /// - `image`: `[B, 3, H, W]` in `[-1, 1]`

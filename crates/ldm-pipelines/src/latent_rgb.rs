@@ -6,15 +6,15 @@ use tch::{Kind, Tensor};
 
 use crate::LatentDiffusion;
 
-/// How many pictures the map is fitted to.
-const PICTURES: u64 = 8;
+/// How many images the map is fitted to.
+const IMAGES: u64 = 8;
 /// How many latents a side each has.
 const SIDE: i64 = 16;
 
-/// The affine map from a latent's channels to the mean colour of the pixels it stands for that errs least: a preview
-/// that costs nothing once it is fitted, for first stages whose latents are little pictures.
+/// The affine map from a latent's channels to the mean color of the pixels it stands for that errs least: a preview
+/// that costs nothing once it is fitted, for first stages whose latents are little images.
 ///
-/// Fitted by least squares to drawn colour fields and what the model's first stage makes of them, so that it needs
+/// Fitted by least squares to drawn color fields and what the model's first stage makes of them, so that it needs
 /// neither data nor a table for each model.
 #[derive(Debug)]
 pub struct LatentRgb {
@@ -31,19 +31,19 @@ impl LatentRgb {
         let factor = model.first_stage.factor();
         let device = model.vs().device();
         let options = (Kind::Float, device);
-        let mut noise = Seeded::new(0..PICTURES);
-        // Soft fields of colour, and patches of light on them whose borders are hard.
-        let soft = noise.like(&Tensor::zeros([PICTURES as i64, 3, 4, 4], options));
-        let shares = noise.like(&Tensor::zeros([PICTURES as i64, 1, 4, 4], options));
+        let mut noise = Seeded::new(0..IMAGES);
+        // Soft fields of color, and patches of light on them whose borders are hard.
+        let soft = noise.like(&Tensor::zeros([IMAGES as i64, 3, 4, 4], options));
+        let shares = noise.like(&Tensor::zeros([IMAGES as i64, 1, 4, 4], options));
         let [soft, shares] =
             [soft, shares].map(|x| x.upsample_bicubic2d([SIDE * factor, SIDE * factor], false, None, None));
-        let pictures = (&soft * 0.7 + shares.gt(0.5).to_kind(Kind::Float)).clamp(-1., 1.);
+        let images = (&soft * 0.7 + shares.gt(0.5).to_kind(Kind::Float)).clamp(-1., 1.);
         tch::no_grad(|| {
-            let encoded = pictures.split(1, 0).iter().map(|x| model.posterior(x).mode()).collect::<Vec<_>>();
+            let encoded = images.split(1, 0).iter().map(|x| model.posterior(x).mode()).collect::<Vec<_>>();
             let latents = Tensor::cat(&encoded, 0).to_kind(Kind::Double) * model.scale_factor;
-            let colours = pictures.avg_pool2d([factor; 2], [factor; 2], [0, 0], false, true, None);
+            let colors = images.avg_pool2d([factor; 2], [factor; 2], [0, 0], false, true, None);
             let rows = |x: &Tensor| x.to_kind(Kind::Double).permute([0, 2, 3, 1]).flatten(0, 2); // [n, C]
-            let (x, y) = (with_one(&rows(&latents)), rows(&colours));
+            let (x, y) = (with_one(&rows(&latents)), rows(&colors));
             // A channel that says nothing would leave the equations without an answer.
             let ridge = Tensor::eye(x.size()[1], (Kind::Double, device)) * 1e-6 * x.size()[0] as f64;
             let map = Tensor::linalg_solve(&(x.tr().matmul(&x) + ridge), &x.tr().matmul(&y), true);
@@ -59,7 +59,7 @@ impl LatentRgb {
 
     /// # Shapes
     /// - `latents`: `[B, C, h, w]`, scaled as the sampler has them; returns `[B, 3, h, w]` f32, clamped to `[-1, 1]`
-    pub fn pictures(&self, latents: &Tensor) -> Tensor {
+    pub fn images(&self, latents: &Tensor) -> Tensor {
         let x = latents.to_kind(Kind::Float).permute([0, 2, 3, 1]);
         with_one(&x).matmul(&self.map).permute([0, 3, 1, 2]).clamp(-1., 1.)
     }

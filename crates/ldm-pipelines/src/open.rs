@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ldm_autoencoder::{FirstStage, FirstStageConfig, Posterior};
 use ldm_conditioning::Tokenizer;
-use ldm_core::nn::unfilled;
+use ldm_core::nn::skip_init;
 use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, Result, Tiles};
 use tch::nn::VarStore;
@@ -28,7 +28,7 @@ pub struct FirstStageModel {
 
 /// How to open a model.
 #[derive(Debug, Clone)]
-pub struct Opening {
+pub struct LoadOptions {
     /// The config of a checkpoint file; beside it where absent.
     pub config: Option<PathBuf>,
     /// The tokenizer of a text model; looked for as [`find_tokenizer`] does where absent.
@@ -41,9 +41,9 @@ pub struct Opening {
     pub kind: Kind,
 }
 
-impl Opening {
+impl LoadOptions {
     /// Averages where there are some, f32, config and tokenizer where they are looked for.
-    pub fn on(device: Device) -> Self {
+    pub fn new(device: Device) -> Self {
         Self { config: None, tokenizer: None, ema: true, device, kind: Kind::Float }
     }
 }
@@ -64,7 +64,7 @@ impl Model {
     ///
     /// # Errors
     /// As [`ModelSource::find`], [`find_tokenizer`] and [`Model::load`].
-    pub fn open(path: &Path, how: &Opening, note: &mut dyn FnMut(&str)) -> Result<Self> {
+    pub fn open(path: &Path, how: &LoadOptions, note: &mut dyn FnMut(&str)) -> Result<Self> {
         let found = ModelSource::find(path, how.config.as_deref(), how.ema)?;
         found.notes.iter().for_each(|each| note(each));
         let tokenizer = match &found.config {
@@ -105,9 +105,9 @@ impl Model {
             ));
         }
         let config = config.first_stage().expect("every other model is a first stage");
-        let mut model = unfilled(|| FirstStageModel::build(&config, device, kind))?;
+        let mut model = skip_init(|| FirstStageModel::build(&config, device, kind))?;
         // A first stage trained by CompVis holds its discriminator and its perceptual network under `loss.`.
-        checkpoint.without(&["loss.", "model_ema."]).lend_into(&mut model.vs)?;
+        checkpoint.without(&["loss.", "model_ema."]).load_mmap(&mut model.vs)?;
         model.channels_last = ldm_libtorch::prefers_channels_last(device, config.narrowest(), false);
         Ok(Self::FirstStage(model))
     }
@@ -140,7 +140,7 @@ impl Model {
         }
     }
 
-    /// Encodes pictures, unscaled. See [`FirstStage::encode`].
+    /// Encodes images, unscaled. See [`FirstStage::encode`].
     ///
     /// # Shapes
     /// - `image`: `[B, 3, H, W]` in `[-1, 1]`, any dtype and device
@@ -156,7 +156,7 @@ impl Model {
         tch::no_grad(|| self.first_stage().decode(&self.place(z)).to_kind(Kind::Float))
     }
 
-    /// [`Model::decode`] in tiles of `side` pixels, in the memory that one of them takes beside the picture.
+    /// [`Model::decode`] in tiles of `side` pixels, in the memory that one of them takes beside the image.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the factor of the first stage does not divide `side`.

@@ -7,7 +7,7 @@ use ldm_core::{Error, Result};
 
 use crate::component::{Component, weights_of};
 use crate::diffusers_scheduler::{DiffusersScheduler, read_json};
-use crate::{ModelConfig, ModelFile, folder, recognise};
+use crate::{ModelConfig, ModelFile, detect, folder};
 
 /// A model that was found and not built yet: what it is, and its tensors, none of which is read.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ impl ModelSource {
                 let file = ModelFile::read(config, &[])?;
                 (file.model, file.notes)
             }
-            None => (recognise::recognise(&checkpoint)?, Vec::new()),
+            None => (detect::infer_config(&checkpoint)?, Vec::new()),
         };
         let checkpoint = match &config {
             // A first stage cut out of a whole model without its root's name.

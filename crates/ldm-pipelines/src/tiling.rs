@@ -2,14 +2,14 @@
 
 use ldm_core::{Error, Result, Tiles};
 
-use crate::{LatentDiffusion, Needs};
+use crate::{LatentDiffusion, ConditioningKind};
 
 /// The tiles of one sample's way.
 #[derive(Debug)]
 pub(crate) struct Tiling {
-    /// For the network: neighbours share half, as in CompVis' super-resolution notebook.
+    /// For the network: neighbors share half, as in CompVis' super-resolution notebook.
     pub(crate) denoise: Tiles,
-    /// For the decoder, which sees what its neighbours see: they share a quarter, as in diffusers.
+    /// For the decoder, which sees what its neighbors see: they share a quarter, as in diffusers.
     pub(crate) decode: Tiles,
 }
 
@@ -26,10 +26,10 @@ impl Tiling {
             )));
         }
         let side = side / factor;
-        let needs = Needs::of(&model.config);
-        if needs == Needs::Layout && size.iter().any(|length| *length > side) {
+        let needs = ConditioningKind::of(&model.config);
+        if needs == ConditioningKind::Layout && size.iter().any(|length| *length > side) {
             return Err(Error::invalid(
-                "tile: boxes say where things are in the whole picture, and a tile cannot be told them",
+                "tile: boxes say where things are in the whole image, and a tile cannot be told them",
             ));
         }
         Ok(Self { denoise: Tiles::new(size, side, side / 2), decode: Tiles::new(size, side, side / 4) })

@@ -63,7 +63,7 @@ pub(crate) fn copy_tokenizer(path: &Path, folder: &Path) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn hand_on_tokenizer(conditioner: &ConditionerConfig, folder: &Path) -> Result<()> {
+pub fn export_tokenizer(conditioner: &ConditionerConfig, folder: &Path) -> Result<()> {
     let beside = folder.join("tokenizer");
     let Some(source) = conditioner.tokenizer_kind().filter(|_| !beside.exists()).and_then(installed) else {
         return Ok(());

@@ -11,7 +11,7 @@ use ldm_core::testing::{assert_close, fill_weights, relative_l2};
 use ldm_core::weights::{self, Checkpoint};
 use ldm_pipelines::{
     Classifier, ClassifierConfig, ClassifierGuided, LatentDiffusion, LatentDiffusionConfig, Model,
-    ModelConfig, ModelFile, Opening, Sampling, generate,
+    ModelConfig, ModelFile, LoadOptions, Sampling, generate,
 };
 use ldm_schedulers::{
     Denoised, Denoiser, NoiseLevel, NoiseSchedule, Parameterization, SamplerConfig, ScheduleConfig,
@@ -103,9 +103,9 @@ fn an_exact_classifier_makes_the_conditional_denoiser_of_the_unconditional_one()
                 let guided =
                     ClassifierGuided { denoiser: &denoiser, log_probability: &log_probability, scale };
                 let got = tch::no_grad(|| guided.denoise(&x, at));
-                let towards = |from: &Tensor, to: &Tensor| from + (to - from) * scale;
-                assert_close("eps", &got.eps, &towards(&all.eps, &told.eps), 1e-9);
-                assert_close("x0", &got.x0, &towards(&all.x0, &told.x0), 1e-9);
+                let toward = |from: &Tensor, to: &Tensor| from + (to - from) * scale;
+                assert_close("eps", &got.eps, &toward(&all.eps, &told.eps), 1e-9);
+                assert_close("x0", &got.x0, &toward(&all.x0, &told.x0), 1e-9);
             }
         }
     }
@@ -195,7 +195,7 @@ fn hand_on(folder: &Path, model: &LatentDiffusion, classes: &[&str]) -> PathBuf 
 }
 
 fn open(path: &Path) -> ldm_core::Result<Classifier> {
-    Classifier::open(path, &Opening::on(test_device()), &mut |_| {})
+    Classifier::open(path, &LoadOptions::new(test_device()), &mut |_| {})
 }
 
 fn sampling() -> Sampling {
@@ -210,7 +210,7 @@ fn samples_of_an_unconditional_model_are_led_to_their_classes() {
     let path = hand_on(folder.path(), &model, &[]);
     let prompt = Prompt::class(&[2, 0]);
     let plain = generate(&model, &prompt, None, &[3, 4], &sampling(), None, &mut |_| {}).unwrap().latents;
-    model.guide_by(open(&path).unwrap(), 40.).unwrap();
+    model.with_classifier_guidance(open(&path).unwrap(), 40.).unwrap();
     let led = generate(&model, &prompt, None, &[3, 4], &sampling(), None, &mut |_| {}).unwrap().latents;
     assert!(!led.requires_grad());
     // By the network itself, as the file's weights make it.
@@ -228,7 +228,7 @@ fn samples_of_an_unconditional_model_are_led_to_their_classes() {
     let alone = generate(&model, &prompt, None, &[3], &sampling(), None, &mut |_| {}).unwrap().latents;
     assert_close("alone", &alone, &led.narrow(0, 0, 1), 1e-5);
 
-    model.guide_by(open(&path).unwrap(), 0.).unwrap();
+    model.with_classifier_guidance(open(&path).unwrap(), 0.).unwrap();
     let prompt = Prompt::class(&[2, 0]);
     let unled = generate(&model, &prompt, None, &[3, 4], &sampling(), None, &mut |_| {}).unwrap().latents;
     assert_eq!(unled, plain);
@@ -258,14 +258,14 @@ fn guidance_gives_no_parameter_a_gradient() {
 fn a_classifier_of_something_else_is_refused() {
     #[track_caller]
     fn check(path: &Path, model: &mut LatentDiffusion, expected: &str) {
-        let error = open(path).and_then(|classifier| model.guide_by(classifier, 1.)).unwrap_err().to_string();
+        let error = open(path).and_then(|classifier| model.with_classifier_guidance(classifier, 1.)).unwrap_err().to_string();
         assert!(error.contains(expected) && error.contains("model.safetensors"), "{error}");
         assert!(!error.contains('\n'), "{error}");
     }
     let folder = tempfile::tempdir().unwrap();
     let mut model = diffusion(&[]);
     let path = hand_on(folder.path(), &model, &["circle", "star", "square"]);
-    model.guide_by(open(&path).unwrap(), 1.).unwrap();
+    model.with_classifier_guidance(open(&path).unwrap(), 1.).unwrap();
 
     let mut other = diffusion(&["model.params.linear_end=0.012"]);
     check(
@@ -292,7 +292,7 @@ fn a_classifier_of_something_else_is_refused() {
         "model.params.first_stage_config.params.embed_dim=3",
     ]);
     check(&path, &mut other, "classifies latents of 4 channels, and the model's have 3");
-    let error = model.guide_by(open(&path).unwrap(), f64::NAN).unwrap_err().to_string();
+    let error = model.with_classifier_guidance(open(&path).unwrap(), f64::NAN).unwrap_err().to_string();
     assert_eq!(error, "the scale of a classifier: expected a number, got NaN");
 
     // What it is asked for.
@@ -305,7 +305,7 @@ fn a_classifier_of_something_else_is_refused() {
     assert_eq!(error, "a classifier with pool attention takes latents of 8x8, got 16x8");
     let mut unconditional = diffusion(&UNCONDITIONAL);
     let of_its_own = hand_on(&folder.path().join("unconditional"), &unconditional, &[]);
-    unconditional.guide_by(open(&of_its_own).unwrap(), 1.).unwrap();
+    unconditional.with_classifier_guidance(open(&of_its_own).unwrap(), 1.).unwrap();
     let nothing = Prompt::default();
     let error = generate(&unconditional, &nothing, None, &[1], &sampling(), None, &mut |_| {}).unwrap_err();
     assert_eq!(
@@ -314,7 +314,7 @@ fn a_classifier_of_something_else_is_refused() {
     );
 
     // One in the place of the other.
-    let error = Model::open(&path, &Opening::on(test_device()), &mut |_| {}).unwrap_err().to_string();
+    let error = Model::open(&path, &LoadOptions::new(test_device()), &mut |_| {}).unwrap_err().to_string();
     assert!(error.contains("a classifier of noisy latents, which guides a diffusion model"), "{error}");
     let whole = folder.path().join("whole");
     save(&model, &whole);

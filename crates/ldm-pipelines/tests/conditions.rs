@@ -10,7 +10,7 @@ use ldm_conditioning::{Tokenizer, TokenizerKind};
 use ldm_core::device::test_device;
 use ldm_core::testing::{Golden, assert_close, fill_weights, relative_l2};
 use ldm_core::{Conditioning, Prompt};
-use ldm_pipelines::{LatentDiffusion, ModelConfig, ModelFile, Needs, Sampling, generate};
+use ldm_pipelines::{LatentDiffusion, ModelConfig, ModelFile, ConditioningKind, Sampling, generate};
 use ldm_schedulers::{SamplerConfig, Spacing};
 use tch::{Kind, Tensor};
 
@@ -49,17 +49,17 @@ fn sampling(guidance_scale: f64) -> Sampling {
     }
 }
 
-/// The condition, five steps, and the picture.
+/// The condition, five steps, and the image.
 #[track_caller]
 fn check(
     name: &str,
-    needs: Needs,
+    needs: ConditioningKind,
     guidance_scale: f64,
     condition: impl Fn(&Conditioning) -> &Option<Tensor>,
     prompts: impl Fn(&Golden) -> (Prompt, Option<Prompt>),
 ) {
     let (model, golden) = (model(name), golden(name));
-    assert_eq!(Needs::of(&model.config), needs);
+    assert_eq!(ConditioningKind::of(&model.config), needs);
     let (prompt, negative) = prompts(&golden);
     let cond = tch::no_grad(|| model.condition(&prompt, false).unwrap());
     let got = condition(&cond).as_ref().unwrap();
@@ -92,39 +92,39 @@ fn given(golden: &Golden) -> Prompt {
 
 #[test]
 fn text_through_bert() {
-    check("text", Needs::Text, 3., |cond| &cond.context, |_| (Prompt::text(TEXTS), None));
+    check("text", ConditioningKind::Text, 3., |cond| &cond.context, |_| (Prompt::text(TEXTS), None));
 }
 
 #[test]
 fn the_tokens_of_a_layout() {
-    check("layout", Needs::Layout, 1., |cond| &cond.context, |golden| (given(golden), None));
+    check("layout", ConditioningKind::Layout, 1., |cond| &cond.context, |golden| (given(golden), None));
 }
 
 #[test]
 fn embeddings_guided_away_from_zeros() {
-    check("embedding", Needs::Embedding, 3., |cond| &cond.context, |golden| (given(golden), None));
+    check("embedding", ConditioningKind::Embedding, 3., |cond| &cond.context, |golden| (given(golden), None));
 }
 
 #[test]
 fn a_map_of_classes() {
-    check("semantic", Needs::Map, 1., |cond| &cond.concat, |golden| (given(golden), None));
+    check("semantic", ConditioningKind::SemanticMap, 1., |cond| &cond.concat, |golden| (given(golden), None));
 }
 
 #[test]
-fn a_small_picture() {
-    check("super_resolution", Needs::Picture, 1., |cond| &cond.concat, |golden| (given(golden), None));
+fn a_small_image() {
+    check("super_resolution", ConditioningKind::LowResolution, 1., |cond| &cond.concat, |golden| (given(golden), None));
 }
 
 #[test]
-fn a_masked_picture_through_the_first_stage() {
-    check("inpainting", Needs::Filling, 1., |cond| &cond.concat, |golden| (given(golden), None));
+fn a_masked_image_through_the_first_stage() {
+    check("inpainting", ConditioningKind::Inpainting, 1., |cond| &cond.concat, |golden| (given(golden), None));
 }
 
 #[test]
-fn a_masked_picture_and_a_text_through_clip() {
+fn a_masked_image_and_a_text_through_clip() {
     check(
         "hybrid",
-        Needs::FillingByText,
+        ConditioningKind::TextInpainting,
         3.,
         |cond| &cond.context,
         |golden| {
@@ -138,7 +138,7 @@ fn a_masked_picture_and_a_text_through_clip() {
 fn classes_added_to_the_time() {
     check(
         "labels",
-        Needs::Class,
+        ConditioningKind::Class,
         3.,
         |cond| &cond.label,
         |golden| (given(golden), Some(Prompt { class: own(golden, "negative_class"), ..Prompt::default() })),
@@ -156,12 +156,12 @@ fn a_negative_text_takes_the_place_of_the_empty_one() {
     };
     assert_eq!(make(None), make(Some("")));
     assert!(relative_l2(&make(Some("dog")), &make(None)) > 1e-3);
-    // Guided away from itself it is not guided.
+    // ClassifierFreeGuidance away from itself it is not guided.
     let unguided = generate(&model, &Prompt::text(["cat"]), None, &[3], &sampling(1.), None, &mut |_| {});
     assert_close("latents", &make(Some("cat")), &unguided.unwrap().latents, 1e-5);
 }
 
-/// A part of a picture that is to be filled has no part in what the model is told.
+/// A part of an image that is to be filled has no part in what the model is told.
 #[test]
 fn what_is_to_be_filled_is_not_looked_at() {
     for name in ["inpainting", "hybrid"] {
@@ -200,7 +200,7 @@ fn prompts_that_cannot_be_are_refused_by_name() {
         "inpainting",
         1.,
         |prompt| prompt.image = zeros(&[2, 1, 16, 16]),
-        "the picture: expected shape [B, 3, H, W]",
+        "the image: expected shape [B, 3, H, W]",
     );
     check(
         "inpainting",

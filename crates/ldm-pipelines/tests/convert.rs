@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use ldm_core::testing::{fill_weights, shared_data};
 use ldm_core::weights::{Checkpoint, save};
 use ldm_pipelines::{
-    Converting, FirstStageModel, LatentDiffusion, Model, ModelConfig, ModelFile, ModelSource, Opening,
+    Converting, FirstStageModel, LatentDiffusion, Model, ModelConfig, ModelFile, ModelSource, LoadOptions,
     Target, convert,
 };
 use tch::{Device, Kind, Tensor};
@@ -136,8 +136,8 @@ fn same(what: &str, got: &Path, want: &Path) {
 #[test]
 fn ours_to_compvis_and_back_is_the_same_to_the_bit() {
     for (kind, name, overrides) in KINDS {
-        let desk = tempfile::tempdir().unwrap();
-        let at = |name: &str| desk.path().join(name);
+        let sandbox = tempfile::tempdir().unwrap();
+        let at = |name: &str| sandbox.path().join(name);
         ours(&at("ours"), name, overrides);
         for file in ["one.ckpt", "two.safetensors"] {
             run(&at("ours"), &at(file), &how(Target::Compvis)).unwrap();
@@ -146,7 +146,7 @@ fn ours_to_compvis_and_back_is_the_same_to_the_bit() {
             same(&format!("{kind} by {file}"), &back, &at("ours"));
         }
         // Nothing else is left.
-        assert_eq!(desk.path().read_dir().unwrap().count(), 7, "{kind}");
+        assert_eq!(sandbox.path().read_dir().unwrap().count(), 7, "{kind}");
         let copies =
             tensors(&at("one.ckpt")).keys().any(|name| name.starts_with("cond_stage_model.encoder."));
         assert_eq!(copies, kind == "inpainting", "{kind}: the reference holds the first stage twice");
@@ -156,8 +156,8 @@ fn ours_to_compvis_and_back_is_the_same_to_the_bit() {
 #[test]
 fn ours_to_diffusers_and_back_is_the_same_to_the_bit() {
     for (kind, name, overrides) in KINDS {
-        let desk = tempfile::tempdir().unwrap();
-        let at = |name: &str| desk.path().join(name);
+        let sandbox = tempfile::tempdir().unwrap();
+        let at = |name: &str| sandbox.path().join(name);
         ours(&at("ours"), name, overrides);
         let mut forth = how(Target::Diffusers);
         if refused(kind).is_none() && (kind.starts_with("text") || kind == "hybrid") {
@@ -171,13 +171,13 @@ fn ours_to_diffusers_and_back_is_the_same_to_the_bit() {
         if let Some(key) = refused(kind) {
             let error = made.unwrap_err().to_string();
             assert!(error.contains(key), "{kind}: {error}");
-            assert_eq!(desk.path().read_dir().unwrap().count(), 1, "{kind}: nothing is written");
+            assert_eq!(sandbox.path().read_dir().unwrap().count(), 1, "{kind}: nothing is written");
             continue;
         }
         assert_eq!(made.unwrap(), [""; 0], "{kind}");
         run(&at("theirs"), &at("back"), &how(Target::Ldm)).unwrap_or_else(|error| panic!("{kind}: {error}"));
         same(kind, &at("back"), &at("ours"));
-        assert_eq!(desk.path().read_dir().unwrap().count(), 3, "{kind}");
+        assert_eq!(sandbox.path().read_dir().unwrap().count(), 3, "{kind}");
         // And once more, now as diffusers wrote it: the scheduler and the tokenizer stay what they are.
         run(&at("theirs"), &at("again"), &how(Target::Diffusers)).unwrap();
         for file in ["scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json", "model_index.json"]
@@ -190,8 +190,8 @@ fn ours_to_diffusers_and_back_is_the_same_to_the_bit() {
 
 #[test]
 fn a_dtype_is_of_weights_and_not_of_buffers() {
-    let desk = tempfile::tempdir().unwrap();
-    let at = |name: &str| desk.path().join(name);
+    let sandbox = tempfile::tempdir().unwrap();
+    let at = |name: &str| sandbox.path().join(name);
     ours(&at("ours"), "diffusion-class.yaml", &[]);
     let how = Converting { kind: Some(Kind::Half), ..how(Target::Compvis) };
     run(&at("ours"), &at("half.ckpt"), &how).unwrap();
@@ -205,8 +205,8 @@ fn a_dtype_is_of_weights_and_not_of_buffers() {
 
 #[test]
 fn a_dtype_that_cannot_hold_a_value_is_refused() {
-    let desk = tempfile::tempdir().unwrap();
-    let at = |name: &str| desk.path().join(name);
+    let sandbox = tempfile::tempdir().unwrap();
+    let at = |name: &str| sandbox.path().join(name);
     ours(&at("ours"), "first-stage-kl-f2.yaml", &[]);
     let mut all = tensors(&at("ours").join("model.safetensors"));
     let name = "encoder.conv_in.bias";
@@ -218,14 +218,14 @@ fn a_dtype_that_cannot_hold_a_value_is_refused() {
         let expected = format!("tensor `{name}` has values up to 7.000e4, which are beyond Half");
         assert!(error.starts_with(&expected), "{to:?}: {error}");
     }
-    assert_eq!(desk.path().read_dir().unwrap().count(), 1, "nothing is left");
+    assert_eq!(sandbox.path().read_dir().unwrap().count(), 1, "nothing is left");
     run(&at("ours"), &at("wide"), &Converting { kind: Some(Kind::BFloat16), ..how(Target::Ldm) }).unwrap();
 }
 
 #[test]
 fn another_schedule_than_the_configs_is_refused() {
-    let desk = tempfile::tempdir().unwrap();
-    let at = |name: &str| desk.path().join(name);
+    let sandbox = tempfile::tempdir().unwrap();
+    let at = |name: &str| sandbox.path().join(name);
     ours(&at("ours"), "diffusion-class.yaml", &[]);
     let config = std::fs::read_to_string(at("ours/config.yaml")).unwrap();
     let change = |from: &str, to: &str| {
@@ -240,7 +240,7 @@ fn another_schedule_than_the_configs_is_refused() {
     assert!(error.ends_with(expected), "{error}");
     let error = change("timesteps: 1000", "timesteps: 500");
     assert!(error.ends_with("over 500 steps by the config"), "{error}");
-    let opened = Model::open(&at("ours"), &Opening::on(Device::Cpu), &mut |_| {}).unwrap_err().to_string();
+    let opened = Model::open(&at("ours"), &LoadOptions::new(Device::Cpu), &mut |_| {}).unwrap_err().to_string();
     assert_eq!(opened, error);
 
     // Of a file that has the products alone they are held against it; half precision is no other schedule.
@@ -263,8 +263,8 @@ fn another_schedule_than_the_configs_is_refused() {
 
 #[test]
 fn averages_become_the_weights_unless_not_wanted() {
-    let desk = tempfile::tempdir().unwrap();
-    let at = |name: &str| desk.path().join(name);
+    let sandbox = tempfile::tempdir().unwrap();
+    let at = |name: &str| sandbox.path().join(name);
     ours(&at("ours"), "inpainting.yaml", &[]);
     let mut all = tensors(&at("ours").join("model.safetensors"));
     let name = "model.diffusion_model.out.2.bias";
@@ -284,8 +284,8 @@ fn averages_become_the_weights_unless_not_wanted() {
 
 #[test]
 fn nothing_is_overwritten_and_nothing_is_left_of_a_failure() {
-    let desk = tempfile::tempdir().unwrap();
-    let at = |name: &str| desk.path().join(name);
+    let sandbox = tempfile::tempdir().unwrap();
+    let at = |name: &str| sandbox.path().join(name);
     ours(&at("ours"), "first-stage-kl-f2.yaml", &[]);
     for to in [Target::Ldm, Target::Compvis, Target::Diffusers] {
         std::fs::write(at("taken"), "mine").unwrap();
@@ -303,7 +303,7 @@ fn nothing_is_overwritten_and_nothing_is_left_of_a_failure() {
     save(at("ours/model.safetensors"), &fewer.into_iter().collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
     let error = run(&at("ours"), &at("new"), &how(Target::Diffusers)).unwrap_err().to_string();
     assert!(error.contains("1 missing"), "{error}");
-    let mut names: Vec<_> = desk.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut names: Vec<_> = sandbox.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["copy", "ours", "taken"]);
 }

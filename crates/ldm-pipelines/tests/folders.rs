@@ -11,7 +11,7 @@ use ldm_core::Prompt;
 use ldm_core::device::test_device;
 use ldm_core::testing::{Golden, assert_close, filled};
 use ldm_core::weights::{Shapes, save, save_torch};
-use ldm_pipelines::{LatentDiffusion, Model, ModelSource, Needs, Opening, Sampling, generate};
+use ldm_pipelines::{LatentDiffusion, Model, ModelSource, ConditioningKind, LoadOptions, Sampling, generate};
 use ldm_schedulers::{Parameterization, SamplerConfig};
 use serde::Deserialize;
 use serde_json::Value;
@@ -63,17 +63,17 @@ fn whole(name: &str) -> tempfile::TempDir {
 fn open(folder: &Path) -> (LatentDiffusion, Vec<String>) {
     let mut notes = Vec::new();
     let model =
-        Model::open(folder, &Opening::on(test_device()), &mut |note| notes.push(note.to_owned())).unwrap();
+        Model::open(folder, &LoadOptions::new(test_device()), &mut |note| notes.push(note.to_owned())).unwrap();
     let Model::Diffusion(model) = model else { panic!("a whole model") };
     (*model, notes)
 }
 
 #[track_caller]
-fn check(name: &str, needs: Needs, expected: (SamplerConfig, Parameterization)) {
+fn check(name: &str, needs: ConditioningKind, expected: (SamplerConfig, Parameterization)) {
     let folder = whole(name);
     let (model, notes) = open(folder.path());
     assert_eq!(notes, [""; 0], "{name}");
-    assert_eq!(Needs::of(&model.config), needs);
+    assert_eq!(ConditioningKind::of(&model.config), needs);
     let (sampler, spacing, note) = model.scheduler.as_ref().unwrap().sampler();
     assert_eq!(((sampler, model.parameterization), note), (expected, None), "{name}");
     let golden = golden();
@@ -81,7 +81,7 @@ fn check(name: &str, needs: Needs, expected: (SamplerConfig, Parameterization)) 
         let key = format!("{name}.{key}");
         golden.has(&key).then(|| golden.get(&key).shallow_clone())
     };
-    let text = needs == Needs::Text && get("tokens").is_none();
+    let text = needs == ConditioningKind::Text && get("tokens").is_none();
     let prompt = Prompt {
         image: get("image"),
         mask: get("mask"),
@@ -90,7 +90,7 @@ fn check(name: &str, needs: Needs, expected: (SamplerConfig, Parameterization)) 
         ..Prompt::default()
     };
     let negative = get("nothing").map(|tokens| Prompt { tokens: Some(tokens), ..Prompt::default() });
-    let guidance_scale: f64 = if matches!(needs, Needs::Nothing | Needs::Picture) { 1. } else { 3. };
+    let guidance_scale: f64 = if matches!(needs, ConditioningKind::Unconditional | ConditioningKind::LowResolution) { 1. } else { 3. };
     let sampling =
         Sampling { sampler, spacing, steps: 5, guidance: guidance_scale.into(), size: None, tile: None };
     let noise = get("noise");
@@ -109,18 +109,18 @@ fn stable_diffusion_is_diffusers_own() {
         ("stable_diffusion_v", Parameterization::V),
         ("stable_diffusion_cosine", Parameterization::X0),
     ] {
-        check(name, Needs::Text, (DDIM, parameterization));
+        check(name, ConditioningKind::Text, (DDIM, parameterization));
     }
-    check("stable_diffusion_pndm", Needs::Text, (SamplerConfig::Plms {}, Parameterization::Eps));
-    check("inpainting", Needs::FillingByText, (DDIM, Parameterization::Eps));
+    check("stable_diffusion_pndm", ConditioningKind::Text, (SamplerConfig::Plms {}, Parameterization::Eps));
+    check("inpainting", ConditioningKind::TextInpainting, (DDIM, Parameterization::Eps));
 }
 
 #[test]
 fn the_first_generation_is_diffusers_own() {
-    check("text_to_image", Needs::Text, (DDIM, Parameterization::Eps));
+    check("text_to_image", ConditioningKind::Text, (DDIM, Parameterization::Eps));
     // From the front without an offset, to no noise at all, and clamped.
-    check("unconditional", Needs::Nothing, (DDIM, Parameterization::Eps));
-    check("super_resolution", Needs::Picture, (DDIM, Parameterization::Eps));
+    check("unconditional", ConditioningKind::Unconditional, (DDIM, Parameterization::Eps));
+    check("super_resolution", ConditioningKind::LowResolution, (DDIM, Parameterization::Eps));
 }
 
 /// Which file of several is taken, told by its dtype.
@@ -171,7 +171,7 @@ fn a_component_alone_is_a_first_stage() {
     let root = whole("text_to_image");
     let part = root.path().join("vqvae");
     for path in [part.clone(), part.join("diffusion_pytorch_model.safetensors")] {
-        let model = Model::open(&path, &Opening::on(test_device()), &mut |_| {}).unwrap();
+        let model = Model::open(&path, &LoadOptions::new(test_device()), &mut |_| {}).unwrap();
         assert!(matches!(model, Model::FirstStage(_)));
         let golden = golden();
         let z = golden.get("text_to_image.latents") / 0.3;
@@ -218,7 +218,7 @@ fn what_is_not_expressible_is_refused_by_its_key() {
             "unet/config.json",
             "in_channels",
             8.into(),
-            "`in_channels`: expected 4 or, to fill pictures in, 9, got: 8",
+            "`in_channels`: expected 4 or, to fill images in, 9, got: 8",
         ),
         ("unet/config.json", "use_linear_projection", true.into(), "`use_linear_projection`"),
         (

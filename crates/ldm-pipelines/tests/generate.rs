@@ -10,8 +10,8 @@ use ldm_core::testing::{assert_close, fill_weights, relative_l2};
 use ldm_core::weights::{self, Checkpoint};
 use ldm_core::{NoiseSource, Prompt};
 use ldm_pipelines::{
-    Guidance, Guided, LatentDiffusion, LatentDiffusionConfig, Model, ModelConfig, ModelFile, Network,
-    Opening, Sampling, generate,
+    Guidance, ClassifierFreeGuidance, LatentDiffusion, LatentDiffusionConfig, Model, ModelConfig, ModelFile, Network,
+    LoadOptions, Sampling, generate,
 };
 use ldm_schedulers::{Denoised, Denoiser, NoiseLevel, SamplerConfig};
 use tch::{Kind, Tensor};
@@ -42,14 +42,14 @@ fn sampling(sampler: SamplerConfig, steps: usize, guidance_scale: f64) -> Sampli
     }
 }
 
-fn opening(ema: bool, kind: Kind) -> Opening {
-    Opening { ema, kind, ..Opening::on(test_device()) }
+fn opening(ema: bool, kind: Kind) -> LoadOptions {
+    LoadOptions { ema, kind, ..LoadOptions::new(test_device()) }
 }
 
 const DDIM: SamplerConfig = SamplerConfig::Ddim { eta: 0. };
 
 #[test]
-fn a_picture_does_not_depend_on_its_batch() {
+fn a_image_does_not_depend_on_its_batch() {
     let model = model();
     for sampler in SamplerConfig::ALL.into_iter().chain([SamplerConfig::Ddim { eta: 1. }]) {
         let how = sampling(sampler, 5, 3.);
@@ -63,7 +63,7 @@ fn a_picture_does_not_depend_on_its_batch() {
 }
 
 #[test]
-fn a_picture_does_not_depend_on_how_many_threads_draw_it() {
+fn a_image_does_not_depend_on_how_many_threads_draw_it() {
     let model = model();
     let before = ldm_libtorch::threads();
     for sampler in [DDIM, SamplerConfig::Ddim { eta: 1. }, "dpmpp_2m_sde".parse().unwrap()] {
@@ -92,7 +92,7 @@ fn guidance_is_ho_and_salimans() {
         tch::no_grad(|| model.unet.forward(&x, &t, cond, false))
     };
     let want = eps(&uncond) + (eps(&cond) - eps(&uncond)) * 2.5;
-    let guided = Guided::new(Network::new(&model.unet, model.parameterization), &uncond, &cond, 2.5);
+    let guided = ClassifierFreeGuidance::new(Network::new(&model.unet, model.parameterization), &uncond, &cond, 2.5);
     let got: Denoised = tch::no_grad(|| guided.denoise(&x, at));
     assert_close("eps", &got.eps, &want, 1e-5);
     let NoiseLevel { alpha, sigma, .. } = at;
@@ -106,7 +106,7 @@ fn guidance_is_rescaled_and_kept_to_its_interval() {
     let cond = model.conditioner.condition(&Prompt::class(&[1, 5]), false).unwrap();
     let uncond = model.conditioner.unconditional(2).unwrap();
     let eps = |guidance: Guidance, t: usize| {
-        let guided = Guided::new(Network::new(&model.unet, model.parameterization), &uncond, &cond, guidance);
+        let guided = ClassifierFreeGuidance::new(Network::new(&model.unet, model.parameterization), &uncond, &cond, guidance);
         tch::no_grad(|| guided.denoise(&x, model.schedule.level(t)).eps)
     };
     let (plain, told) = (eps(6.0.into(), 400), eps(1.0.into(), 400));
@@ -118,7 +118,7 @@ fn guidance_is_rescaled_and_kept_to_its_interval() {
         assert_close("rescaled", &got, &(whole * 0.7 + &plain * 0.3), 1e-5);
         assert!(relative_l2(&got, &plain) > 1e-4, "the deviations differ");
     }
-    let ratio = model.schedule.level(400).ratio();
+    let ratio = model.schedule.level(400).noise_to_signal();
     let within = |interval| Guidance { interval, ..6.0.into() };
     assert_close("inside", &eps(within([0., ratio]), 400), &plain, 1e-5);
     assert_close("below", &eps(within([ratio, 1e9]), 400), &told, 1e-5);

@@ -1,4 +1,4 @@
-//! Pictures to begin at: the reference's arithmetic of strength, and what is kept.
+//! Images to begin at: the reference's arithmetic of strength, and what is kept.
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 
@@ -29,7 +29,7 @@ fn sampling(sampler: SamplerConfig, spacing: Spacing) -> Sampling {
     Sampling { sampler, spacing, steps: 10, guidance: 1_f64.into(), size: None, tile: None }
 }
 
-fn picture() -> Tensor {
+fn image() -> Tensor {
     Seeded::new([1]).like(&Tensor::zeros([1, 3, 16, 16], (Kind::Float, test_device()))).tanh()
 }
 
@@ -47,7 +47,7 @@ fn walked(model: &LatentDiffusion, init: &InitImage, how: &Sampling) -> (Vec<f64
 /// What the seeds draw for the posterior and then for the noise.
 fn begun(model: &LatentDiffusion, t: usize) -> Tensor {
     let mut noise = Seeded::new([3, 4]);
-    let z = model.encode(&picture().expand([2, -1, -1, -1], false), &mut noise);
+    let z = model.encode(&image().expand([2, -1, -1, -1], false), &mut noise);
     let at = model.schedule.level(t);
     &z * at.alpha + noise.like(&z) * at.sigma
 }
@@ -57,16 +57,16 @@ fn strength_is_counted_as_in_the_reference() {
     let model = model();
     let how = sampling(DDIM, Spacing::Uniform);
     // int(0.79 * 10) = 7 steps, from ddim_timesteps[6] on; the noise is that of ddim_timesteps[7].
-    let (visited, samples, _) = walked(&model, &InitImage::new(picture(), 0.79, None).unwrap(), &how);
+    let (visited, samples, _) = walked(&model, &InitImage::new(image(), 0.79, None).unwrap(), &how);
     assert_eq!(visited, [601., 501., 401., 301., 201., 101., 1.]);
     assert_close("x", &samples[0], &begun(&model, 701), 1e-6);
     // Where the reference's index is out of range.
-    let (visited, samples, _) = walked(&model, &InitImage::new(picture(), 1., None).unwrap(), &how);
+    let (visited, samples, _) = walked(&model, &InitImage::new(image(), 1., None).unwrap(), &how);
     assert_eq!((visited.len(), visited[0]), (10, 901.));
     assert_close("x", &samples[0], &begun(&model, 901), 1e-6);
-    let (visited, _, [latents, images]) = walked(&model, &InitImage::new(picture(), 0., None).unwrap(), &how);
+    let (visited, _, [latents, images]) = walked(&model, &InitImage::new(image(), 0., None).unwrap(), &how);
     assert!(visited.is_empty());
-    let z = model.encode(&picture().expand([2, -1, -1, -1], false), &mut Seeded::new([3, 4]));
+    let z = model.encode(&image().expand([2, -1, -1, -1], false), &mut Seeded::new([3, 4]));
     assert_close("latents", &latents, &z, 1e-6);
     assert_close("images", &images, &model.decode(&z), 1e-6);
 }
@@ -76,7 +76,7 @@ fn on_other_ladders_the_noise_is_that_of_the_first_level() {
     let model = model();
     for sampler in SamplerConfig::ALL {
         let how = sampling(sampler, Spacing::Leading);
-        let (visited, samples, _) = walked(&model, &InitImage::new(picture(), 0.5, None).unwrap(), &how);
+        let (visited, samples, _) = walked(&model, &InitImage::new(image(), 0.5, None).unwrap(), &how);
         assert_eq!(visited, [400., 300., 200., 100., 0.], "{}", sampler.name());
         assert_close("x", &samples[0], &begun(&model, 400), 1e-6);
     }
@@ -89,9 +89,9 @@ fn what_is_not_to_be_filled_is_kept() {
     let _ = fill.narrow(2, 3, 4).narrow(3, 8, 5).fill_(1.); // rows 3 to 6, columns 8 to 12: latents 1 to 3, 4 to 6
     let filled = Tensor::zeros([1, 1, 8, 8], (Kind::Bool, test_device()));
     let _ = filled.narrow(2, 1, 3).narrow(3, 4, 3).fill_(1);
-    let init = InitImage::new(picture(), 1., Some(fill)).unwrap();
-    let z = model.encode(&picture().expand([2, -1, -1, -1], false), &mut Seeded::new([3, 4]));
-    let free = InitImage::new(picture(), 1., None).unwrap();
+    let init = InitImage::new(image(), 1., Some(fill)).unwrap();
+    let z = model.encode(&image().expand([2, -1, -1, -1], false), &mut Seeded::new([3, 4]));
+    let free = InitImage::new(image(), 1., None).unwrap();
     for sampler in [DDIM, SamplerConfig::Plms {}, SamplerConfig::Euler {}] {
         let how = sampling(sampler, Spacing::Uniform);
         let (_, samples, _) = walked(&model, &init, &how);
@@ -111,18 +111,18 @@ fn what_is_not_to_be_filled_is_kept() {
 fn what_cannot_be_is_refused() {
     let shown = |strength, fill: Option<[i64; 4]>| {
         let fill = fill.map(|size| Tensor::zeros(size, (Kind::Float, test_device())));
-        InitImage::new(picture(), strength, fill).unwrap_err().to_string()
+        InitImage::new(image(), strength, fill).unwrap_err().to_string()
     };
     for strength in [-0.1, 1.1, f64::NAN] {
         assert_eq!(shown(strength, None), format!("strength: expected a number in [0, 1], got {strength}"));
     }
-    assert!(shown(1., Some([1, 1, 16, 8])).contains("[1, 1, 16, 16], the picture's"));
+    assert!(shown(1., Some([1, 1, 16, 8])).contains("[1, 1, 16, 16], the image's"));
     let model = model();
-    let init = InitImage::new(picture(), 1., None).unwrap();
+    let init = InitImage::new(image(), 1., None).unwrap();
     let how = Sampling { size: Some([32, 16]), ..sampling(DDIM, Spacing::Uniform) };
     let made = generate(&model, &Prompt::class(&[1]), None, &[3], &how, Init::Image(&init), &mut |_| {})
         .unwrap_err();
-    let expected = "height and width: the picture to begin at has 16 x 16, got: 32 x 16";
+    let expected = "height and width: the image to begin at has 16 x 16, got: 32 x 16";
     assert_eq!(made.to_string(), expected);
 }
 
@@ -160,5 +160,5 @@ fn a_variation_lies_between_two_seeds() {
     let error =
         generate(&model, &Prompt::class(&[1, 1]), None, &[3, 4], &how, Init::Between(&short), &mut |_| {});
     let error = error.unwrap_err().to_string();
-    assert_eq!(error, "variation: expected shape 2 seeds and shares, one a picture, got [1, 1]");
+    assert_eq!(error, "variation: expected shape 2 seeds and shares, one an image, got [1, 1]");
 }

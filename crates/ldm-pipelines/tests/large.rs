@@ -1,4 +1,4 @@
-//! Large pictures in tiles, pictures that half precision cannot hold, and what a latent looks like.
+//! Large images in tiles, images that half precision cannot hold, and what a latent looks like.
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 
@@ -10,7 +10,7 @@ use ldm_core::testing::{assert_close, fill_weights, relative_l2};
 use ldm_core::weights::{self, Checkpoint};
 use ldm_core::{NoiseSource, Prompt, Tiles};
 use ldm_pipelines::{
-    LatentDiffusion, LatentDiffusionConfig, LatentRgb, ModelConfig, ModelFile, Network, Sampling, Unguided,
+    LatentDiffusion, LatentDiffusionConfig, LatentRgb, ModelConfig, ModelFile, Network, Sampling, Conditioned,
     generate,
 };
 use ldm_schedulers::{Denoiser, SamplerConfig, Spacing};
@@ -59,14 +59,14 @@ fn any_multiple_is_sampled_whole_or_in_tiles() {
 }
 
 #[test]
-fn a_tile_is_asked_as_if_it_were_the_picture() {
+fn a_tile_is_asked_as_if_it_were_the_image() {
     let model = model(&[]);
     let cond = model.conditioner.condition(&Prompt::class(&[1]), false).unwrap();
     let x = Seeded::new([2]).like(&Tensor::zeros([1, 4, 8, 20], (Kind::Float, test_device())));
     let at = model.schedule.level(300);
     let network = || Network::new(&model.unet, model.parameterization);
     let tiles = Tiles::new([8, 20], 8, 4);
-    let ask = |network, x: &Tensor| tch::no_grad(|| Unguided::new(network, &cond).denoise(x, at));
+    let ask = |network, x: &Tensor| tch::no_grad(|| Conditioned::new(network, &cond).denoise(x, at));
     let got = ask(network().in_tiles(tiles.clone()), &x);
     let want = tiles.blend(1, |tile| ask(network(), &tile.of(&x)).eps);
     assert_close("eps", &got.eps, &want, 1e-5);
@@ -110,7 +110,7 @@ fn what_half_precision_cannot_decode_is_decoded_in_f32_and_said() {
 }
 
 #[test]
-fn latents_that_are_no_numbers_are_no_picture() {
+fn latents_that_are_no_numbers_are_no_image() {
     let model = model(&[]);
     let _: Tensor = tch::no_grad(|| {
         model.vs().variables()["model.diffusion_model.out.2.bias"].shallow_clone().fill_(f64::NAN)
@@ -135,17 +135,17 @@ fn latents_that_are_pixels_look_like_them() {
         "model.params.scale_factor=0.5",
     ]);
     let x = Seeded::new([1, 2]).like(&Tensor::zeros([2, 3, 8, 8], (Kind::Float, test_device()))).tanh();
-    let seen = LatentRgb::fit(&pixels).unwrap().pictures(&(&x * 0.5));
-    assert_close("pictures", &seen, &x, 1e-4);
+    let seen = LatentRgb::fit(&pixels).unwrap().images(&(&x * 0.5));
+    assert_close("images", &seen, &x, 1e-4);
 
-    // Of what a first stage makes of pictures it has not seen it shows the colours, as far as so random a one keeps them.
+    // Of what a first stage makes of images it has not seen it shows the colors, as far as so random a one keeps them.
     let model = model(&[]);
     let coarse = Seeded::new([77, 78]).like(&Tensor::zeros([2, 3, 3, 3], (Kind::Float, test_device())));
-    let pictures = coarse.upsample_bicubic2d([32, 24], true, None, None).clamp(-1., 1.);
+    let images = coarse.upsample_bicubic2d([32, 24], true, None, None).clamp(-1., 1.);
     let seen =
-        LatentRgb::fit(&model).unwrap().pictures(&(model.posterior(&pictures).mode() * model.scale_factor));
+        LatentRgb::fit(&model).unwrap().images(&(model.posterior(&images).mode() * model.scale_factor));
     assert_eq!(seen.size(), [2, 3, 16, 12]);
-    let want = pictures.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None);
+    let want = images.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None);
     let [x, y] = [seen, want].map(|x| &x - x.mean(Kind::Float));
     let alike = Tensor::cosine_similarity(&x.flatten(0, -1), &y.flatten(0, -1), 0, 1e-8).double_value(&[]);
     assert!(alike > 0.2, "{alike}"); // 0.28; a map that says nothing has 0

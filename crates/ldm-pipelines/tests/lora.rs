@@ -12,7 +12,7 @@ use ldm_core::testing::{Golden, assert_close, filled};
 use ldm_core::weights::{Checkpoint, Shapes, save};
 use ldm_core::{Conditioning, Prompt};
 use ldm_pipelines::lora::{Adapter, Lora, LoraFile};
-use ldm_pipelines::{Converting, LatentDiffusion, Model, ModelFile, ModelSource, Opening, Target, convert};
+use ldm_pipelines::{Converting, LatentDiffusion, Model, ModelFile, ModelSource, LoadOptions, Target, convert};
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
@@ -57,7 +57,7 @@ fn base() -> tempfile::TempDir {
 }
 
 fn open(path: &Path, kind: Kind) -> LatentDiffusion {
-    let how = Opening { kind, ..Opening::on(test_device()) };
+    let how = LoadOptions { kind, ..LoadOptions::new(test_device()) };
     let Model::Diffusion(model) = Model::open(path, &how, &mut |_| {}).unwrap() else {
         panic!("a whole model")
     };

@@ -14,14 +14,14 @@ use ldm_autoencoder::FirstStageConfig;
 use ldm_conditioning::ConditionerConfig;
 use ldm_core::device::test_device;
 use ldm_pipelines::{
-    ConcatKey, ConditioningKey, LatentDiffusion, LatentDiffusionConfig, ModelConfig, ModelFile, Needs,
+    ConcatKey, ConditioningKey, LatentDiffusion, LatentDiffusionConfig, ModelConfig, ModelFile, ConditioningKind,
 };
 use ldm_unet::Plan;
 
 /// What a file describes: the needs of a diffusion model with the U-Net's parameters in millions, or a first stage.
 #[derive(Debug, PartialEq)]
 enum Found {
-    Diffusion(Needs, i64),
+    Diffusion(ConditioningKind, i64),
     FirstStage(&'static str),
 }
 use Found::{Diffusion, FirstStage};
@@ -32,15 +32,15 @@ const FILES: [(&str, Found); 33] = [
     ("configs/autoencoder/autoencoder_kl_32x32x4.yaml", FirstStage("kl")),
     ("configs/autoencoder/autoencoder_kl_64x64x3.yaml", FirstStage("kl")),
     ("configs/autoencoder/autoencoder_kl_8x8x64.yaml", FirstStage("kl")),
-    ("configs/latent-diffusion/celebahq-ldm-vq-4.yaml", Diffusion(Needs::Nothing, 274)),
-    ("configs/latent-diffusion/cin-ldm-vq-f8.yaml", Diffusion(Needs::Class, 395)),
-    ("configs/latent-diffusion/cin256-v2.yaml", Diffusion(Needs::Class, 401)),
-    ("configs/latent-diffusion/ffhq-ldm-vq-4.yaml", Diffusion(Needs::Nothing, 274)),
-    ("configs/latent-diffusion/lsun_bedrooms-ldm-vq-4.yaml", Diffusion(Needs::Nothing, 274)),
-    ("configs/latent-diffusion/lsun_churches-ldm-kl-8.yaml", Diffusion(Needs::Nothing, 295)),
-    ("configs/latent-diffusion/txt2img-1p4B-eval.yaml", Diffusion(Needs::Text, 872)),
-    ("configs/retrieval-augmented-diffusion/768x768.yaml", Diffusion(Needs::Embedding, 1335)),
-    ("configs/stable-diffusion/v1-inference.yaml", Diffusion(Needs::Text, 860)),
+    ("configs/latent-diffusion/celebahq-ldm-vq-4.yaml", Diffusion(ConditioningKind::Unconditional, 274)),
+    ("configs/latent-diffusion/cin-ldm-vq-f8.yaml", Diffusion(ConditioningKind::Class, 395)),
+    ("configs/latent-diffusion/cin256-v2.yaml", Diffusion(ConditioningKind::Class, 401)),
+    ("configs/latent-diffusion/ffhq-ldm-vq-4.yaml", Diffusion(ConditioningKind::Unconditional, 274)),
+    ("configs/latent-diffusion/lsun_bedrooms-ldm-vq-4.yaml", Diffusion(ConditioningKind::Unconditional, 274)),
+    ("configs/latent-diffusion/lsun_churches-ldm-kl-8.yaml", Diffusion(ConditioningKind::Unconditional, 295)),
+    ("configs/latent-diffusion/txt2img-1p4B-eval.yaml", Diffusion(ConditioningKind::Text, 872)),
+    ("configs/retrieval-augmented-diffusion/768x768.yaml", Diffusion(ConditioningKind::Embedding, 1335)),
+    ("configs/stable-diffusion/v1-inference.yaml", Diffusion(ConditioningKind::Text, 860)),
     ("models/first_stage_models/kl-f16/config.yaml", FirstStage("kl")),
     ("models/first_stage_models/kl-f32/config.yaml", FirstStage("kl")),
     ("models/first_stage_models/kl-f4/config.yaml", FirstStage("kl")),
@@ -50,17 +50,17 @@ const FILES: [(&str, Found); 33] = [
     ("models/first_stage_models/vq-f4/config.yaml", FirstStage("vq")),
     ("models/first_stage_models/vq-f8-n256/config.yaml", FirstStage("vq")),
     ("models/first_stage_models/vq-f8/config.yaml", FirstStage("vq")),
-    ("models/ldm/bsr_sr/config.yaml", Diffusion(Needs::Picture, 114)),
-    ("models/ldm/celeba256/config.yaml", Diffusion(Needs::Nothing, 274)),
-    ("models/ldm/cin256/config.yaml", Diffusion(Needs::Class, 395)),
-    ("models/ldm/ffhq256/config.yaml", Diffusion(Needs::Nothing, 274)),
-    ("models/ldm/inpainting_big/config.yaml", Diffusion(Needs::Filling, 387)),
-    ("models/ldm/layout2img-openimages256/config.yaml", Diffusion(Needs::Layout, 246)),
-    ("models/ldm/lsun_beds256/config.yaml", Diffusion(Needs::Nothing, 274)),
-    ("models/ldm/lsun_churches256/config.yaml", Diffusion(Needs::Nothing, 295)),
-    ("models/ldm/semantic_synthesis256/config.yaml", Diffusion(Needs::Map, 215)),
-    ("models/ldm/semantic_synthesis512/config.yaml", Diffusion(Needs::Map, 215)),
-    ("models/ldm/text2img256/config.yaml", Diffusion(Needs::Text, 404)),
+    ("models/ldm/bsr_sr/config.yaml", Diffusion(ConditioningKind::LowResolution, 114)),
+    ("models/ldm/celeba256/config.yaml", Diffusion(ConditioningKind::Unconditional, 274)),
+    ("models/ldm/cin256/config.yaml", Diffusion(ConditioningKind::Class, 395)),
+    ("models/ldm/ffhq256/config.yaml", Diffusion(ConditioningKind::Unconditional, 274)),
+    ("models/ldm/inpainting_big/config.yaml", Diffusion(ConditioningKind::Inpainting, 387)),
+    ("models/ldm/layout2img-openimages256/config.yaml", Diffusion(ConditioningKind::Layout, 246)),
+    ("models/ldm/lsun_beds256/config.yaml", Diffusion(ConditioningKind::Unconditional, 274)),
+    ("models/ldm/lsun_churches256/config.yaml", Diffusion(ConditioningKind::Unconditional, 295)),
+    ("models/ldm/semantic_synthesis256/config.yaml", Diffusion(ConditioningKind::SemanticMap, 215)),
+    ("models/ldm/semantic_synthesis512/config.yaml", Diffusion(ConditioningKind::SemanticMap, 215)),
+    ("models/ldm/text2img256/config.yaml", Diffusion(ConditioningKind::Text, 404)),
 ];
 
 /// Ours, and whose network each describes.
@@ -118,7 +118,7 @@ fn found(file: &ModelFile) -> Found {
             config.check().unwrap();
             let shapes = Plan::new(config.unet()).unwrap().parameters();
             let count: i64 = shapes.iter().map(|(_, shape)| shape.iter().product::<i64>()).sum();
-            Diffusion(Needs::of(config), (count + 500_000) / 1_000_000)
+            Diffusion(ConditioningKind::of(config), (count + 500_000) / 1_000_000)
         }
     }
 }
@@ -183,7 +183,7 @@ model:
 #[test]
 fn stable_diffusions_inpainting_is_read_unchanged() {
     let file = ModelFile::parse(INPAINTING, "v1-inpainting-inference.yaml", &[]).unwrap();
-    assert_eq!(found(&file), Diffusion(Needs::FillingByText, 860));
+    assert_eq!(found(&file), Diffusion(ConditioningKind::TextInpainting, 860));
     let config = diffusion(file);
     assert_eq!(config.conditioning_key(), Some(ConditioningKey::Hybrid));
     assert_eq!(config.concat_keys(), [ConcatKey::Mask, ConcatKey::MaskedImage]);
@@ -252,16 +252,16 @@ fn anywhere(config: &ConditionerConfig) -> ConditionerConfig {
 #[test]
 fn tiny_twins_are_built() {
     for (name, needs) in [
-        ("diffusion-class", Needs::Class),
-        ("diffusion-text-bert", Needs::Text),
-        ("diffusion-text-clip", Needs::Text),
-        ("inpainting", Needs::Filling),
-        ("layout", Needs::Layout),
-        ("semantic", Needs::Map),
-        ("super-resolution", Needs::Picture),
+        ("diffusion-class", ConditioningKind::Class),
+        ("diffusion-text-bert", ConditioningKind::Text),
+        ("diffusion-text-clip", ConditioningKind::Text),
+        ("inpainting", ConditioningKind::Inpainting),
+        ("layout", ConditioningKind::Layout),
+        ("semantic", ConditioningKind::SemanticMap),
+        ("super-resolution", ConditioningKind::LowResolution),
     ] {
         let config = ours(&format!("tiny/{name}.yaml"));
-        assert_eq!(Needs::of(&config), needs, "{name}");
+        assert_eq!(ConditioningKind::of(&config), needs, "{name}");
         LatentDiffusion::new(&config, None, test_device()).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }

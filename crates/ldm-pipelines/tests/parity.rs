@@ -8,7 +8,7 @@ use ldm_core::device::test_device;
 use ldm_core::noise::Replay;
 use ldm_core::testing::{Golden, assert_close, fill_weights};
 use ldm_core::{Conditioning, Prompt};
-use ldm_pipelines::{Guided, LatentDiffusion, ModelConfig, ModelFile, Network, Unguided};
+use ldm_pipelines::{ClassifierFreeGuidance, LatentDiffusion, ModelConfig, ModelFile, Network, Conditioned};
 use ldm_schedulers::{Ddim, Denoiser, Sampler, SamplerConfig, Spacing};
 use tch::Tensor;
 
@@ -62,7 +62,7 @@ fn the_network_is_told_level_and_class() {
     assert_close("prediction", &prediction, golden.get("prediction"), TOLERANCE);
 }
 
-/// Walks from the recorded noise and compares what is seen on the way, the latents and the picture.
+/// Walks from the recorded noise and compares what is seen on the way, the latents and the image.
 #[track_caller]
 fn check_walk(
     model: &LatentDiffusion,
@@ -71,7 +71,7 @@ fn check_walk(
     sampler: &dyn Sampler,
     spacing: &Spacing,
 ) {
-    let levels = model.schedule.ladder(spacing, STEPS).unwrap();
+    let levels = model.schedule.noise_levels(spacing, STEPS).unwrap();
     assert_eq!(levels.len(), STEPS + 1);
     let recorded = if golden.has("noise") { golden.get("noise").unbind(0) } else { Vec::new() };
     let mut noise = Replay::new(recorded);
@@ -97,7 +97,7 @@ fn check_walk(
 fn check_ddim(eta: f64, name: &str) {
     let model = model(&[]);
     let uncond = tch::no_grad(|| model.conditioner.unconditional(2).unwrap());
-    let guided = Guided::new(Network::new(&model.unet, model.parameterization), &uncond, &class(&model), 3.);
+    let guided = ClassifierFreeGuidance::new(Network::new(&model.unet, model.parameterization), &uncond, &class(&model), 3.);
     check_walk(&model, &golden(name), &guided, &Ddim::new(eta).unwrap(), &Spacing::Uniform);
 }
 
@@ -115,6 +115,6 @@ fn guided_ddim_with_noise_arrives_where_the_reference_does() {
 fn ddpm_over_a_whole_schedule_arrives_where_the_reference_does() {
     let model = model(&["model.params.timesteps=20", "model.params.linear_end=0.195"]);
     let sampler = SamplerConfig::Ddpm {}.build(&model.schedule).unwrap();
-    let unguided = Unguided::new(Network::new(&model.unet, model.parameterization), &class(&model));
+    let unguided = Conditioned::new(Network::new(&model.unet, model.parameterization), &class(&model));
     check_walk(&model, &golden("ddpm"), &unguided, &*sampler, &SamplerConfig::Ddpm {}.spacing());
 }

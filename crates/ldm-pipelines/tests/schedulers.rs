@@ -41,14 +41,14 @@ fn check(name: &str, case: &Case, golden: &Golden) {
     let (sampler, spacing, note) = scheduler.sampler();
     assert_eq!(note, None, "{name}");
     let schedule = NoiseSchedule::new(&scheduler.schedule).unwrap();
-    let levels = sampler.ladder(&schedule, &spacing, case.steps).unwrap();
+    let levels = sampler.noise_levels(&schedule, &spacing, case.steps).unwrap();
     let get = |key: &str| golden.get(&format!("{name}.{key}")).to_kind(Kind::Double);
     let [asked, times] = [get("asked"), get("times")];
     let calls = RefCell::new(0);
     // Some of diffusers' schedulers hold x/α in f32 whatever they are given: a step that makes it r times as small makes
     // its rounding r times as large: more than 1e-5 from r = 84 on, as at a zero SNR.
     let shrinks =
-        levels.windows(2).filter(|pair| pair[1].sigma > 0.).map(|pair| pair[0].ratio() / pair[1].ratio());
+        levels.windows(2).filter(|pair| pair[1].sigma > 0.).map(|pair| pair[0].noise_to_signal() / pair[1].noise_to_signal());
     let bound = 1e-5_f64.max(shrinks.fold(1., f64::max) * 2f64.powi(-23));
     let network = |x: &Tensor, at: NoiseLevel| {
         let call = calls.replace_with(|count| *count + 1);

@@ -4,8 +4,8 @@ use ldm_core::Result;
 use tch::Tensor;
 
 use crate::sampler_config::check_eta;
-use crate::walk::weighted;
-use crate::{Rung, Sampler, Walk};
+use crate::solver_step::linear_combination;
+use crate::{SolverStep, Sampler, SamplerRun};
 
 /// DDIM: exact for a prediction that does not change along the way, first order otherwise.
 ///
@@ -26,13 +26,13 @@ impl Ddim {
 }
 
 impl Sampler for Ddim {
-    fn walk(&self, walk: Walk, x: Tensor) -> Tensor {
-        walk.down(x, |Rung { from, to, denoised, noise, .. }| {
+    fn walk(&self, walk: SamplerRun, x: Tensor) -> Tensor {
+        walk.down(x, |SolverStep { from, to, denoised, noise, .. }| {
             // Song et al. 2020, eq. 16 (σ_τ, the noise put back), then eq. 12.
             let lost = (1. - from.alpha_bar() / to.alpha_bar()).max(0.);
             let up = self.eta * to.sigma / from.sigma * lost.sqrt();
             let down = (to.sigma.powi(2) - up.powi(2)).max(0.).sqrt();
-            let mut x = weighted(&[(to.alpha, &denoised.x0), (down, &denoised.eps)]);
+            let mut x = linear_combination(&[(to.alpha, &denoised.x0), (down, &denoised.eps)]);
             if up > 0. {
                 x += noise.like(&x) * up;
             }

@@ -2,8 +2,8 @@
 
 use tch::Tensor;
 
-use crate::walk::weighted;
-use crate::{NoiseLevel, Rung, Sampler, Walk};
+use crate::solver_step::linear_combination;
+use crate::{NoiseLevel, SolverStep, Sampler, SamplerRun};
 
 /// q(x_to | x_from, x_0): a Gaussian with mean `x0·x_0 + xt·x_from` (Ho et al. 2020, eq. 6 and 7).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,14 +50,14 @@ pub struct Ddpm {
 }
 
 impl Sampler for Ddpm {
-    fn walk(&self, walk: Walk, x: Tensor) -> Tensor {
+    fn walk(&self, walk: SamplerRun, x: Tensor) -> Tensor {
         // Unlike its DDIM, the reference puts back what is kept after a step, with the noise of the level just left
         // (CompVis `ddpm.py:1203`).
-        let Walk { denoiser, levels, kept, noise, observe } = walk;
-        let walk = Walk { denoiser, levels, kept: None, noise, observe };
-        walk.down(x, |Rung { from, to, x, denoised, noise, .. }| {
+        let SamplerRun { denoiser, levels, kept, noise, observe } = walk;
+        let walk = SamplerRun { denoiser, levels, kept: None, noise, observe };
+        walk.down(x, |SolverStep { from, to, x, denoised, noise, .. }| {
             let posterior = Posterior::between(from, to, self.v_posterior);
-            let mut x = weighted(&[(posterior.x0, &denoised.x0), (posterior.xt, x)]);
+            let mut x = linear_combination(&[(posterior.x0, &denoised.x0), (posterior.xt, x)]);
             if to.sigma > 0. {
                 x += noise.like(&x) * (0.5 * posterior.log_variance_clipped()).exp();
             }

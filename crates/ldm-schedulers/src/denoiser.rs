@@ -32,14 +32,14 @@ impl<F: Fn(&Tensor, NoiseLevel) -> Denoised> Denoiser for F {
 ///
 /// The noise stays what the network said, as in the reference and in diffusers' default.
 /// CompVis `ddpm.py:235` `clip_denoised`, whose range is 1.
-pub struct Clamped<'a> {
+pub struct StaticThresholding<'a> {
     /// What is held.
     pub denoiser: &'a dyn Denoiser,
     /// The bound, above 0.
     pub range: f64,
 }
 
-impl Denoiser for Clamped<'_> {
+impl Denoiser for StaticThresholding<'_> {
     fn denoise(&self, x: &Tensor, at: NoiseLevel) -> Denoised {
         let Denoised { x0, eps } = self.denoiser.denoise(x, at);
         Denoised { x0: x0.clamp(-self.range, self.range), eps }
@@ -50,16 +50,16 @@ impl Denoiser for Clamped<'_> {
 /// is above 1; for models of pixels.
 ///
 /// Saharia et al. 2022 (arXiv:2205.11487), §2.3; the cap is diffusers' (`scheduling_ddpm.py`, `_threshold_sample`).
-pub struct DynamicallyClamped<'a> {
+pub struct DynamicThresholding<'a> {
     /// What is held.
     pub denoiser: &'a dyn Denoiser,
     /// Which quantile, in `[0, 1]`; 0.995 in the paper.
     pub ratio: f64,
-    /// The bound never grows past this; at 1, where it starts, this is [`Clamped`].
+    /// The bound never grows past this; at 1, where it starts, this is [`StaticThresholding`].
     pub max: f64,
 }
 
-impl Denoiser for DynamicallyClamped<'_> {
+impl Denoiser for DynamicThresholding<'_> {
     fn denoise(&self, x: &Tensor, at: NoiseLevel) -> Denoised {
         let Denoised { x0, eps } = self.denoiser.denoise(x, at);
         let magnitudes = x0.flatten(1, -1).abs(); // [B, C·h·w]

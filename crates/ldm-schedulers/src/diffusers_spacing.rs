@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::NoiseLevel;
-use crate::sigma_table::{SigmaTable, Straight};
+use crate::sigma_table::{SigmaTable, Interpolate};
 
 /// What a `scheduler_config.json` says of spacing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,9 +71,9 @@ impl DiffusersSpacing {
         }
         let multistep = matches!(self.family, Multistep | MultistepFloor);
         let spaced: Vec<NoiseLevel> =
-            self.times(table.last(), steps, multistep).map(|t| table.at(t, Straight::Ratio)).collect();
+            self.times(table.last(), steps, multistep).map(|t| table.at(t, Interpolate::Sigma)).collect();
         let Some(sigmas) = self.sigmas else { return spaced };
-        let ends = if multistep { table.ends() } else { [spaced[0].ratio(), spaced[steps - 1].ratio()] };
+        let ends = if multistep { table.ends() } else { [spaced[0].noise_to_signal(), spaced[steps - 1].noise_to_signal()] };
         let told = |level: NoiseLevel| match self.family {
             Multistep => NoiseLevel { t: level.t.round_ties_even(), ..level },
             MultistepFloor => NoiseLevel { t: level.t.floor(), ..level },
@@ -126,5 +126,5 @@ pub(crate) fn lcm(table: &SigmaTable, origin: usize, steps: usize) -> Vec<NoiseL
     let total = table.last() as usize + 1;
     let stride = total / origin;
     let t = |index: usize| (origin - index * origin / steps) * stride - 1;
-    (0..steps).map(|index| table.at(t(index) as f64, Straight::Ratio)).collect()
+    (0..steps).map(|index| table.at(t(index) as f64, Interpolate::Sigma)).collect()
 }

@@ -3,10 +3,10 @@
 use tch::Tensor;
 
 use crate::euler::euler;
-use crate::walk::weighted;
-use crate::{NoiseSchedule, Rung, Sampler, SigmaTable, Walk};
+use crate::solver_step::linear_combination;
+use crate::{NoiseSchedule, SolverStep, Sampler, SigmaTable, SamplerRun};
 
-/// DPM2: along the slope at the geometric mean of a step's two σ/α. Second order; asks the denoiser twice, but for a
+/// DPM2: along the derivative at the geometric mean of a step's two σ/α. Second order; asks the denoiser twice, but for a
 /// step that ends without noise.
 ///
 /// k-diffusion `sampling.py:188` `sample_dpm_2`.
@@ -23,17 +23,17 @@ impl Dpm2 {
 }
 
 impl Sampler for Dpm2 {
-    fn walk(&self, walk: Walk, x: Tensor) -> Tensor {
+    fn walk(&self, walk: SamplerRun, x: Tensor) -> Tensor {
         let denoiser = walk.denoiser;
-        walk.down(x, |Rung { from, to, x, denoised, .. }| {
+        walk.down(x, |SolverStep { from, to, x, denoised, .. }| {
             if to.sigma == 0. {
                 return euler(x, &denoised.x0, from, to);
             }
-            let middle = self.sigmas.level((from.ratio() * to.ratio()).sqrt());
+            let middle = self.sigmas.level((from.noise_to_signal() * to.noise_to_signal()).sqrt());
             let halfway = euler(x, &denoised.x0, from, middle);
             let there = denoiser.denoise(&halfway, middle).x0;
-            let way = (to.sigma - to.alpha * from.ratio()) / middle.sigma;
-            weighted(&[(to.alpha / from.alpha, x), (way, &halfway), (-way * middle.alpha, &there)])
+            let way = (to.sigma - to.alpha * from.noise_to_signal()) / middle.sigma;
+            linear_combination(&[(to.alpha / from.alpha, x), (way, &halfway), (-way * middle.alpha, &there)])
         })
     }
 }

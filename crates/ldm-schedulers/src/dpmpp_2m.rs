@@ -2,8 +2,8 @@
 
 use tch::Tensor;
 
-use crate::walk::weighted;
-use crate::{Rung, Sampler, Walk};
+use crate::solver_step::linear_combination;
+use crate::{SolverStep, Sampler, SamplerRun};
 
 /// DPM-Solver++ 2M: x_0 is taken to change evenly in λ, at the rate of the last two steps. Second order; the first
 /// step, and one that ends without noise, are of the first.
@@ -18,9 +18,9 @@ pub struct Dpmpp2m {
 }
 
 impl Sampler for Dpmpp2m {
-    fn walk(&self, walk: Walk, x: Tensor) -> Tensor {
+    fn walk(&self, walk: SamplerRun, x: Tensor) -> Tensor {
         let mut memory = Memory::default();
-        walk.down(x, |rung| memory.step(rung, 0., self.lower_order_final))
+        walk.down(x, |step| memory.step(step, 0., self.lower_order_final))
     }
 }
 
@@ -32,9 +32,9 @@ impl Memory {
     /// A step without its noise, of which there is more with `eta`.
     ///
     /// Lu et al. 2022, algorithm 2, and with η the SDE of k-diffusion `sampling.py:611`, at the scale of x_t.
-    pub(crate) fn step(&mut self, rung: Rung, eta: f64, lower_order_final: bool) -> Tensor {
-        let first_order = rung.to.sigma == 0. || (lower_order_final && rung.is_last_of_few());
-        let Rung { from, to, x, denoised, .. } = rung;
+    pub(crate) fn step(&mut self, step: SolverStep, eta: f64, lower_order_final: bool) -> Tensor {
+        let first_order = step.to.sigma == 0. || (lower_order_final && step.is_last_of_few());
+        let SolverStep { from, to, x, denoised, .. } = step;
         let h = to.lambda() - from.lambda();
         // 1 − e^(−h(1+η)); 1 where the step ends without noise.
         let gain = -to.alpha * (-h * (1. + eta)).exp_m1();
@@ -42,9 +42,9 @@ impl Memory {
         let x = match &self.0 {
             Some((before, last)) if !first_order => {
                 let ahead = h / (2. * last);
-                weighted(&[(kept, x), (gain * (1. + ahead), &denoised.x0), (-gain * ahead, before)])
+                linear_combination(&[(kept, x), (gain * (1. + ahead), &denoised.x0), (-gain * ahead, before)])
             }
-            _ => weighted(&[(kept, x), (gain, &denoised.x0)]),
+            _ => linear_combination(&[(kept, x), (gain, &denoised.x0)]),
         };
         self.0 = Some((denoised.x0, h));
         x

@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use crate::dpmpp_2m::Memory;
 use crate::sampler_config::check_eta;
-use crate::{Rung, Sampler, Walk};
+use crate::{SolverStep, Sampler, SamplerRun};
 
 /// DPM-Solver++ 2M SDE: 2M for the reverse diffusion, which forgets part of its noise at each step.
 ///
@@ -30,11 +30,11 @@ impl Dpmpp2mSde {
 }
 
 impl Sampler for Dpmpp2mSde {
-    fn walk(&self, walk: Walk, x: Tensor) -> Tensor {
+    fn walk(&self, walk: SamplerRun, x: Tensor) -> Tensor {
         let mut memory = Memory::default();
-        walk.down(x, |mut rung| {
-            let noise = fresh(&mut rung, self.eta);
-            let mut x = memory.step(rung, self.eta, self.lower_order_final);
+        walk.down(x, |mut step| {
+            let noise = fresh(&mut step, self.eta);
+            let mut x = memory.step(step, self.eta, self.lower_order_final);
             if let Some(noise) = noise {
                 x += noise;
             }
@@ -44,8 +44,8 @@ impl Sampler for Dpmpp2mSde {
 }
 
 /// The noise of a step of the reverse diffusion with η, of deviation σ′·√(1 − e^(−2ηh)).
-pub(crate) fn fresh(rung: &mut Rung, eta: f64) -> Option<Tensor> {
-    let h = rung.to.lambda() - rung.from.lambda();
-    let deviation = rung.to.sigma * (-(-2. * eta * h).exp_m1()).sqrt();
-    (deviation > 0.).then(|| rung.noise.like(rung.x) * deviation)
+pub(crate) fn fresh(step: &mut SolverStep, eta: f64) -> Option<Tensor> {
+    let h = step.to.lambda() - step.from.lambda();
+    let deviation = step.to.sigma * (-(-2. * eta * h).exp_m1()).sqrt();
+    (deviation > 0.).then(|| step.noise.like(step.x) * deviation)
 }

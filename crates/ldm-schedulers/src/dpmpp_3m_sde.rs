@@ -5,13 +5,13 @@ use tch::Tensor;
 
 use crate::dpmpp_2m_sde::fresh;
 use crate::sampler_config::check_eta;
-use crate::walk::weighted;
-use crate::{Rung, Sampler, Walk};
+use crate::solver_step::linear_combination;
+use crate::{SolverStep, Sampler, SamplerRun};
 
 /// DPM-Solver++ 3M SDE: x_0 is taken to follow a curve in λ through the last three steps.
 ///
 /// As k-diffusion (and the paper's own code) has it the curvature weighs half of what the third order needs: the measured
-/// order without noise is 2, at a third of 2M's error. It is kept, so that pictures are those people know.
+/// order without noise is 2, at a third of 2M's error. It is kept, so that images are those people know.
 ///
 /// Its noise is plain draws, one a step; k-diffusion (`sampling.py:656` `sample_dpmpp_3m_sde`) draws the increments of
 /// one Brownian path. (diffusers' third order of `sde-dpmsolver++` has the sign of one half wrong in its last
@@ -32,11 +32,11 @@ impl Dpmpp3mSde {
 }
 
 impl Sampler for Dpmpp3mSde {
-    fn walk(&self, walk: Walk, x: Tensor) -> Tensor {
+    fn walk(&self, walk: SamplerRun, x: Tensor) -> Tensor {
         let mut history: Vec<(Tensor, f64)> = Vec::new(); // x_0 and the step in λ that followed, newest first
-        walk.down(x, |mut rung| {
-            let noise = fresh(&mut rung, self.eta);
-            let Rung { from, to, x, denoised, .. } = rung;
+        walk.down(x, |mut step| {
+            let noise = fresh(&mut step, self.eta);
+            let SolverStep { from, to, x, denoised, .. } = step;
             let h = to.lambda() - from.lambda();
             let mut next = if to.sigma == 0. {
                 denoised.x0.shallow_clone()
@@ -46,7 +46,7 @@ impl Sampler for Dpmpp3mSde {
                 let factors = factors(h * (1. + self.eta), &gaps);
                 let mut terms = vec![(kept, x), (to.alpha * factors[0], &denoised.x0)];
                 terms.extend(factors[1..].iter().zip(&history).map(|(f, (x0, _))| (to.alpha * f, x0)));
-                weighted(&terms)
+                linear_combination(&terms)
             };
             if let Some(noise) = noise {
                 next += noise;
@@ -68,7 +68,7 @@ fn factors(h: f64, gaps: &[f64]) -> Vec<f64> {
         [] => vec![gain],
         [gap] => vec![gain + phi2 / gap, -phi2 / gap],
         [near, far, ..] => {
-            // Divided differences: the slope at the step, and half the curvature.
+            // Divided differences: the derivative at the step, and half the curvature.
             let span = near + far;
             let first = (phi2 * (1. + near / span) - phi3 / span) / near;
             let second = (phi3 - phi2 * near) / span / far;

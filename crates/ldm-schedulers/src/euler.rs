@@ -2,10 +2,10 @@
 
 use tch::Tensor;
 
-use crate::walk::weighted;
-use crate::{NoiseLevel, Rung, Sampler, Walk};
+use crate::solver_step::linear_combination;
+use crate::{NoiseLevel, SolverStep, Sampler, SamplerRun};
 
-/// Euler: along the slope at the start of a step. First order; DDIM without noise, but for a denoiser whose two
+/// Euler: along the derivative at the start of a step. First order; DDIM without noise, but for a denoiser whose two
 /// answers do not fit each other.
 ///
 /// k-diffusion `sampling.py:118` `sample_euler`; diffusers' `EulerDiscreteScheduler`.
@@ -13,13 +13,13 @@ use crate::{NoiseLevel, Rung, Sampler, Walk};
 pub struct Euler;
 
 impl Sampler for Euler {
-    fn walk(&self, walk: Walk, x: Tensor) -> Tensor {
-        walk.down(x, |Rung { from, to, x, denoised, .. }| euler(x, &denoised.x0, from, to))
+    fn walk(&self, walk: SamplerRun, x: Tensor) -> Tensor {
+        walk.down(x, |SolverStep { from, to, x, denoised, .. }| euler(x, &denoised.x0, from, to))
     }
 }
 
-/// x/α moved by (σ′/α′ − σ/α) along its slope, at the scale of `to`: needs no α, so that a walk may begin at pure noise.
+/// x/α moved by (σ′/α′ − σ/α) along its derivative, at the scale of `to`: needs no α, so that a walk may begin at pure noise.
 pub(crate) fn euler(x: &Tensor, x0: &Tensor, from: NoiseLevel, to: NoiseLevel) -> Tensor {
     let left = to.sigma / from.sigma;
-    weighted(&[(left, x), (to.alpha - from.alpha * left, x0)])
+    linear_combination(&[(left, x), (to.alpha - from.alpha * left, x0)])
 }

@@ -4,8 +4,8 @@ use ldm_core::Result;
 use tch::Tensor;
 
 use crate::sampler_config::check_eta;
-use crate::walk::weighted;
-use crate::{Rung, Sampler, Walk};
+use crate::solver_step::linear_combination;
+use crate::{SolverStep, Sampler, SamplerRun};
 
 /// Euler ancestral: a step of Euler to less noise than its end has, and the rest as new noise.
 ///
@@ -26,15 +26,15 @@ impl EulerAncestral {
 }
 
 impl Sampler for EulerAncestral {
-    fn walk(&self, walk: Walk, x: Tensor) -> Tensor {
-        walk.down(x, |Rung { from, to, x, denoised, noise, .. }| {
-            let end = to.ratio();
+    fn walk(&self, walk: SamplerRun, x: Tensor) -> Tensor {
+        walk.down(x, |SolverStep { from, to, x, denoised, noise, .. }| {
+            let end = to.noise_to_signal();
             // Song et al. 2020, eq. 16, in σ/α.
-            let lost = 1. - (end / from.ratio()).powi(2);
+            let lost = 1. - (end / from.noise_to_signal()).powi(2);
             let up = (self.eta * end * lost.max(0.).sqrt()).min(end);
             let down = (end.powi(2) - up.powi(2)).sqrt();
             let left = to.alpha * down / from.sigma;
-            let mut x = weighted(&[(left, x), (to.alpha - from.alpha * left, &denoised.x0)]);
+            let mut x = linear_combination(&[(left, x), (to.alpha - from.alpha * left, &denoised.x0)]);
             if up > 0. {
                 x += noise.like(&x) * (to.alpha * up);
             }

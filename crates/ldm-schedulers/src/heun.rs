@@ -3,8 +3,8 @@
 use tch::Tensor;
 
 use crate::euler::euler;
-use crate::walk::weighted;
-use crate::{Rung, Sampler, Walk};
+use crate::solver_step::linear_combination;
+use crate::{SolverStep, Sampler, SamplerRun};
 
 /// Heun: along the mean of the slopes at both ends of a step. Second order; asks the denoiser twice, but for a step that
 /// ends without noise.
@@ -14,18 +14,18 @@ use crate::{Rung, Sampler, Walk};
 pub struct Heun;
 
 impl Sampler for Heun {
-    fn walk(&self, walk: Walk, x: Tensor) -> Tensor {
+    fn walk(&self, walk: SamplerRun, x: Tensor) -> Tensor {
         let denoiser = walk.denoiser;
-        walk.down(x, |Rung { from, to, x, denoised, .. }| {
+        walk.down(x, |SolverStep { from, to, x, denoised, .. }| {
             let ahead = euler(x, &denoised.x0, from, to);
             if to.sigma == 0. {
                 return ahead;
             }
             let there = denoiser.denoise(&ahead, to).x0;
             // Both slopes are (x − α·x_0)/σ; each is gone along half the way.
-            let half = (to.sigma - to.alpha * from.ratio()) / 2.;
+            let half = (to.sigma - to.alpha * from.noise_to_signal()) / 2.;
             let [here, end] = [half / from.sigma, half / to.sigma];
-            weighted(&[
+            linear_combination(&[
                 (to.alpha / from.alpha + here, x),
                 (-here * from.alpha, &denoised.x0),
                 (end, &ahead),

@@ -1,4 +1,4 @@
-//! One rung of the ladder, and the levels of a batch.
+//! One step of the ladder, and the levels of a batch.
 
 use tch::{Kind, Tensor};
 
@@ -28,19 +28,19 @@ impl NoiseLevel {
     }
 
     /// The level of noise `ratio` = σ/α, of which the network is told `t`.
-    pub(crate) fn from_ratio(t: f64, ratio: f64) -> Self {
+    pub(crate) fn from_noise_to_signal(t: f64, ratio: f64) -> Self {
         let norm = ratio.hypot(1.);
         Self { t, alpha: 1. / norm, sigma: ratio / norm }
     }
 
     /// σ/α: noise over signal, the σ of Karras et al. 2022 and of k-diffusion.
-    pub fn ratio(self) -> f64 {
+    pub fn noise_to_signal(self) -> f64 {
         self.sigma / self.alpha
     }
 
     /// λ = ln(α/σ); infinite without noise.
     pub fn lambda(self) -> f64 {
-        -self.ratio().ln()
+        -self.noise_to_signal().ln()
     }
 
     /// This level for a whole batch like `x`.

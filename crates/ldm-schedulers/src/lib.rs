@@ -3,7 +3,7 @@
 //! Three words that other places call "scheduler":
 //!
 //! - a **schedule** ([`NoiseSchedule`]) says how noise grows over the `T` steps of training;
-//! - a **ladder** ([`NoiseSchedule::ladder`], spaced by a [`Spacing`]) is the list of noise levels a run visits,
+//! - a **ladder** ([`NoiseSchedule::noise_levels`], spaced by a [`Spacing`]) is the list of noise levels a run visits,
 //!   noisiest first; it holds one level more than the run takes steps: the level the last step ends at;
 //! - a **sampler** ([`Sampler`]) is the solver that walks down a ladder. It is a function over a [`Denoiser`],
 //!   and knows neither networks, nor guidance, nor what the network predicts ([`Parameterization`]).
@@ -57,8 +57,8 @@ mod dpmpp_3m_sde;
 mod euler;
 mod euler_ancestral;
 mod heun;
-mod kept;
-mod ladder;
+mod inpaint_mask;
+mod noise_levels;
 mod lcm;
 mod level;
 mod lms;
@@ -70,12 +70,12 @@ mod schedule;
 mod sigma_table;
 mod spacing;
 mod unipc;
-mod walk;
+mod solver_step;
 
 pub use beta::{BetaSchedule, ScheduleConfig, zero_terminal_snr};
 pub use ddim::Ddim;
 pub use ddpm::{Ddpm, Posterior};
-pub use denoiser::{Clamped, Denoised, Denoiser, DynamicallyClamped};
+pub use denoiser::{StaticThresholding, Denoised, Denoiser, DynamicThresholding};
 pub use diffusers_spacing::{DiffusersSpacing, SchedulerFamily, SigmaSpacing, TimestepSpacing};
 pub use dpm2::Dpm2;
 pub use dpmpp_2m::Dpmpp2m;
@@ -84,19 +84,19 @@ pub use dpmpp_3m_sde::Dpmpp3mSde;
 pub use euler::Euler;
 pub use euler_ancestral::EulerAncestral;
 pub use heun::Heun;
-pub use kept::{Kept, stochastic_encode};
+pub use inpaint_mask::{InpaintMask, stochastic_encode};
 pub use lcm::Lcm;
 pub use level::{BatchLevel, NoiseLevel};
 pub use lms::Lms;
 pub use parameterization::Parameterization;
 pub use plms::Plms;
-pub use sampler::{Sampler, Step};
+pub use sampler::{Sampler, SamplingStep};
 pub use sampler_config::SamplerConfig;
 pub use schedule::NoiseSchedule;
 pub use sigma_table::SigmaTable;
 pub use spacing::Spacing;
 pub use unipc::UniPc;
-pub use walk::{Rung, Walk};
+pub use solver_step::{SolverStep, SamplerRun};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

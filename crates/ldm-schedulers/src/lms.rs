@@ -2,8 +2,8 @@
 
 use tch::Tensor;
 
-use crate::walk::weighted;
-use crate::{Rung, Sampler, Walk};
+use crate::solver_step::linear_combination;
+use crate::{SolverStep, Sampler, SamplerRun};
 
 /// LMS: the polynomial through the slopes of the last four steps, integrated over the next. Fourth order once it has
 /// four; the first step is Euler's.
@@ -15,19 +15,19 @@ pub struct Lms;
 const ORDER: usize = 4;
 
 impl Sampler for Lms {
-    fn walk(&self, walk: Walk, x: Tensor) -> Tensor {
+    fn walk(&self, walk: SamplerRun, x: Tensor) -> Tensor {
         // Newest first.
         let (mut slopes, mut places): (Vec<Tensor>, Vec<f64>) = (Vec::new(), Vec::new());
-        walk.down(x, |rung| {
-            slopes.insert(0, rung.slope());
+        walk.down(x, |step| {
+            slopes.insert(0, step.derivative());
             slopes.truncate(ORDER);
-            let Rung { from, to, x, .. } = rung;
-            places.insert(0, from.ratio());
+            let SolverStep { from, to, x, .. } = step;
+            places.insert(0, from.noise_to_signal());
             places.truncate(ORDER);
-            let integrals = (0..places.len()).map(|which| integral(&places, which, to.ratio()));
+            let integrals = (0..places.len()).map(|which| integral(&places, which, to.noise_to_signal()));
             let mut terms = vec![(to.alpha / from.alpha, x)];
-            terms.extend(integrals.zip(&slopes).map(|(integral, slope)| (to.alpha * integral, slope)));
-            weighted(&terms)
+            terms.extend(integrals.zip(&slopes).map(|(integral, derivative)| (to.alpha * integral, derivative)));
+            linear_combination(&terms)
         })
     }
 }

@@ -2,8 +2,8 @@
 
 use tch::Tensor;
 
-use crate::walk::{slope, weighted};
-use crate::{NoiseLevel, Rung, Sampler, Walk};
+use crate::solver_step::{derivative, linear_combination};
+use crate::{NoiseLevel, SolverStep, Sampler, SamplerRun};
 
 /// PLMS: DDIM's step with the noise extrapolated from up to four steps by the formula of Adams and Bashforth. The
 /// first step asks the denoiser twice.
@@ -15,13 +15,13 @@ use crate::{NoiseLevel, Rung, Sampler, Walk};
 pub struct Plms;
 
 impl Sampler for Plms {
-    fn walk(&self, walk: Walk, x: Tensor) -> Tensor {
+    fn walk(&self, walk: SamplerRun, x: Tensor) -> Tensor {
         let denoiser = walk.denoiser;
         let mut slopes: Vec<Tensor> = Vec::new(); // newest first
-        walk.down(x, |rung| {
-            slopes.insert(0, rung.slope());
+        walk.down(x, |step| {
+            slopes.insert(0, step.derivative());
             slopes.truncate(4);
-            let Rung { from, to, x, steps, .. } = rung;
+            let SolverStep { from, to, x, steps, .. } = step;
             // Liu et al. 2022, eq. 9 and 12.
             let factors: &[f64] = match slopes.len() {
                 1 => &[1.],
@@ -29,18 +29,18 @@ impl Sampler for Plms {
                 3 => &[23. / 12., -16. / 12., 5. / 12.],
                 _ => &[55. / 24., -59. / 24., 37. / 24., -9. / 24.],
             };
-            let way = to.sigma - to.alpha * from.ratio();
+            let way = to.sigma - to.alpha * from.noise_to_signal();
             let mut terms = vec![(to.alpha / from.alpha, x)];
-            terms.extend(factors.iter().zip(&slopes).map(|(factor, slope)| (way * factor, slope)));
-            let ahead = weighted(&terms);
+            terms.extend(factors.iter().zip(&slopes).map(|(factor, derivative)| (way * factor, derivative)));
+            let ahead = linear_combination(&terms);
             if slopes.len() > 1 || to.sigma == 0. {
                 return ahead;
             }
             // The start: the mean of the slopes at both ends, as Heun. A walk of one step has no next level to tell
             // the network of, and the reference tells it of the same again.
             let at = if steps == 1 { NoiseLevel { t: from.t, ..to } } else { to };
-            let there = slope(&ahead, &denoiser.denoise(&ahead, at).x0, at);
-            weighted(&[(to.alpha / from.alpha, x), (way / 2., &slopes[0]), (way / 2., &there)])
+            let there = derivative(&ahead, &denoiser.denoise(&ahead, at).x0, at);
+            linear_combination(&[(to.alpha / from.alpha, x), (way / 2., &slopes[0]), (way / 2., &there)])
         })
     }
 }

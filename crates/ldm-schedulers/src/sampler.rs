@@ -5,11 +5,11 @@ use std::fmt;
 use ldm_core::NoiseSource;
 use tch::Tensor;
 
-use crate::{Denoised, Denoiser, NoiseLevel, Walk};
+use crate::{Denoised, Denoiser, NoiseLevel, SamplerRun};
 
 /// What an observer sees of a step: the sample it starts from, and what the denoiser said of it.
 #[derive(Debug)]
-pub struct Step<'a> {
+pub struct SamplingStep<'a> {
     /// Number of the step, from 0.
     pub index: usize,
     /// The noise level of `x`.
@@ -29,7 +29,7 @@ pub trait Sampler: fmt::Debug {
     ///
     /// # Shapes
     /// - `x`: `[B, C, h, w]`; returns the same
-    fn walk(&self, walk: Walk, x: Tensor) -> Tensor;
+    fn walk(&self, walk: SamplerRun, x: Tensor) -> Tensor;
 
     /// Walks `x` down `levels`, noisiest first, and returns the sample at the last of them.
     ///
@@ -44,8 +44,8 @@ pub trait Sampler: fmt::Debug {
         x: Tensor,
         levels: &[NoiseLevel],
         noise: &mut dyn NoiseSource,
-        observe: &mut dyn FnMut(Step),
+        observe: &mut dyn FnMut(SamplingStep),
     ) -> Tensor {
-        self.walk(Walk { denoiser, levels, kept: None, noise, observe }, x)
+        self.walk(SamplerRun { denoiser, levels, kept: None, noise, observe }, x)
     }
 }

@@ -205,21 +205,21 @@ impl SamplerConfig {
         }
     }
 
-    /// [`NoiseSchedule::ladder`] for this sampler.
+    /// [`NoiseSchedule::noise_levels`] for this sampler.
     ///
     /// A schedule that ends in pure noise has no finite σ/α there; a sampler that needs one begins at 4096, as in
     /// diffusers.
     ///
     /// # Errors
-    /// As [`NoiseSchedule::ladder`], and when a spacing visits a level twice and the sampler, which looks back at the steps
+    /// As [`NoiseSchedule::noise_levels`], and when a spacing visits a level twice and the sampler, which looks back at the steps
     /// before, would divide by the distance.
-    pub fn ladder(
+    pub fn noise_levels(
         &self,
         schedule: &NoiseSchedule,
         spacing: &Spacing,
         steps: usize,
     ) -> Result<Vec<NoiseLevel>> {
-        let mut levels = schedule.ladder(spacing, steps)?;
+        let mut levels = schedule.noise_levels(spacing, steps)?;
         let looks_back = matches!(
             self,
             Self::Lms {}
@@ -229,7 +229,7 @@ impl SamplerConfig {
                 | Self::Dpmpp3mSde { .. }
                 | Self::Unipc { .. }
         );
-        if looks_back && let Some(pair) = levels.windows(2).find(|pair| pair[0].ratio() <= pair[1].ratio()) {
+        if looks_back && let Some(pair) = levels.windows(2).find(|pair| pair[0].noise_to_signal() <= pair[1].noise_to_signal()) {
             let (name, t) = (self.name(), pair[0].t);
             return Err(Error::invalid(format!(
                 "sampler {name} needs a level with less noise at each step, and this spacing visits {t} twice"

@@ -8,11 +8,11 @@ pub struct SigmaTable(Vec<NoiseLevel>);
 
 /// What runs straight between two steps of training.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Straight {
+pub(crate) enum Interpolate {
     /// σ/α (diffusers).
-    Ratio,
+    Sigma,
     /// ln(σ/α) (k-diffusion).
-    LogRatio,
+    LogSigma,
     /// ln α (DPM-Solver).
     LogAlpha,
 }
@@ -48,21 +48,21 @@ impl SigmaTable {
 
     /// σ/α at both ends of the schedule, most noise first.
     pub(crate) fn ends(&self) -> [f64; 2] {
-        [self.step(self.0.len() - 1).ratio(), self.step(0).ratio()]
+        [self.step(self.0.len() - 1).noise_to_signal(), self.step(0).noise_to_signal()]
     }
 
     /// The level with σ/α = `ratio`; its t is found straight in ln(σ/α), and stays within the schedule.
     ///
     /// k-diffusion `external.py`, `sigma_to_t`.
     pub fn level(&self, ratio: f64) -> NoiseLevel {
-        let above = self.0.partition_point(|level| level.ratio() <= ratio).clamp(1, self.0.len() - 1);
-        let [low, high] = [above - 1, above].map(|t| self.step(t).ratio().ln());
+        let above = self.0.partition_point(|level| level.noise_to_signal() <= ratio).clamp(1, self.0.len() - 1);
+        let [low, high] = [above - 1, above].map(|t| self.step(t).noise_to_signal().ln());
         let part = ((ratio.ln() - low) / (high - low)).clamp(0., 1.);
-        NoiseLevel::from_ratio((above - 1) as f64 + part, ratio)
+        NoiseLevel::from_noise_to_signal((above - 1) as f64 + part, ratio)
     }
 
     /// The level at `t`, which may lie between two steps and is held within the schedule.
-    pub(crate) fn at(&self, t: f64, straight: Straight) -> NoiseLevel {
+    pub(crate) fn at(&self, t: f64, interpolate: Interpolate) -> NoiseLevel {
         let t = t.clamp(0., self.last());
         let (low, part) = (t as usize, t.fract());
         if part == 0. {
@@ -71,10 +71,10 @@ impl SigmaTable {
         let between = |value: fn(NoiseLevel) -> f64| {
             (1. - part) * value(self.step(low)) + part * value(self.step(low + 1))
         };
-        match straight {
-            Straight::Ratio => NoiseLevel::from_ratio(t, between(NoiseLevel::ratio)),
-            Straight::LogRatio => NoiseLevel::from_ratio(t, (-between(NoiseLevel::lambda)).exp()),
-            Straight::LogAlpha => {
+        match interpolate {
+            Interpolate::Sigma => NoiseLevel::from_noise_to_signal(t, between(NoiseLevel::noise_to_signal)),
+            Interpolate::LogSigma => NoiseLevel::from_noise_to_signal(t, (-between(NoiseLevel::lambda)).exp()),
+            Interpolate::LogAlpha => {
                 let alpha = between(|level| level.alpha.ln()).exp();
                 NoiseLevel { t, alpha, sigma: (1. - alpha * alpha).sqrt() }
             }

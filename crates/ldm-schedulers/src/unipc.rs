@@ -3,8 +3,8 @@
 use ldm_core::{Error, Result};
 use tch::Tensor;
 
-use crate::walk::weighted;
-use crate::{NoiseLevel, Rung, Sampler, Walk};
+use crate::solver_step::linear_combination;
+use crate::{NoiseLevel, SolverStep, Sampler, SamplerRun};
 
 /// UniPC of an order, for x_0 and with B(h) = e^h − 1: a step is predicted from the last answers, and corrected
 /// once the denoiser was asked at its end. Order p of the predictor gives p + 1 with the corrector.
@@ -38,10 +38,10 @@ struct Answer {
 }
 
 impl Sampler for UniPc {
-    fn walk(&self, walk: Walk, x: Tensor) -> Tensor {
+    fn walk(&self, walk: SamplerRun, x: Tensor) -> Tensor {
         let mut answers: Vec<Answer> = Vec::new(); // newest first
         let mut before: Option<(Tensor, NoiseLevel, usize)> = None; // where the last step began, and its order
-        walk.down(x, |Rung { index, steps, from, to, x, denoised, .. }| {
+        walk.down(x, |SolverStep { index, steps, from, to, x, denoised, .. }| {
             let corrected = match &before {
                 Some((start, level, order)) => {
                     step(start, *level, from, &answers[..*order], Some(&denoised.x0))
@@ -82,7 +82,7 @@ fn step(x: &Tensor, from: NoiseLevel, to: NoiseLevel, answers: &[Answer], end: O
     let mut terms =
         vec![(to.sigma / from.sigma, x), (to.alpha * gain - weights.iter().sum::<f64>(), &answers[0].x0)];
     terms.extend(weights.iter().copied().zip(others));
-    weighted(&terms)
+    linear_combination(&terms)
 }
 
 /// The solution ρ of Σ_m ρ_m·r_m^(n−1) = n!·φ_{n+1}(h)·h/B(h), n = 1, …: as many equations as places r.

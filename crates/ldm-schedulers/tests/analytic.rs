@@ -31,7 +31,7 @@ fn gaussian(x: &Tensor, at: NoiseLevel) -> Denoised {
     Parameterization::X0.read(x0, x, at)
 }
 
-/// Where the probability flow takes `x`: it keeps the standardised place (Song et al. 2021, eq. 13, solved).
+/// Where the probability flow takes `x`: it keeps the standardized place (Song et al. 2021, eq. 13, solved).
 fn flow(x: &Tensor, from: NoiseLevel, to: NoiseLevel) -> Tensor {
     (x - from.alpha * MEAN) * (variance(to) / variance(from)).sqrt() + to.alpha * MEAN
 }
@@ -88,7 +88,7 @@ fn without_noise_they_are_one_another() {
     let start = Tensor::linspace(-2., 2., 9, options());
     let run = |sampler: &dyn Sampler| {
         let levels =
-            NoiseSchedule::new(&ScheduleConfig::default()).unwrap().ladder(&Spacing::Karras, 12).unwrap();
+            NoiseSchedule::new(&ScheduleConfig::default()).unwrap().noise_levels(&Spacing::Karras, 12).unwrap();
         sampler.sample(&gaussian, start.copy(), &levels, &mut Replay::default(), &mut |_| {})
     };
     let pairs: [[&dyn Sampler; 2]; 3] = [
@@ -118,7 +118,7 @@ fn ddim_with_all_noise_is_ddpm() {
     let schedule = NoiseSchedule::new(&ScheduleConfig::default()).unwrap();
     let start = PerStep::new(1, 0, 0).like(&Tensor::zeros([64], options()));
     for (spacing, steps) in [(Spacing::Uniform, 20), (Spacing::Leading, 50)] {
-        let levels = schedule.ladder(&spacing, steps).unwrap();
+        let levels = schedule.noise_levels(&spacing, steps).unwrap();
         let run = |sampler: &dyn Sampler| {
             sampler.sample(&gaussian, start.copy(), &levels, &mut PerStep::new(2, 0, 0), &mut |_| {})
         };
@@ -167,7 +167,7 @@ fn law_error(sampler: &dyn Sampler, spacing: &Spacing, steps: usize) -> [f64; 2]
         let x0 = (x - &mean * at.alpha).matmul(&gain) + &mean;
         Parameterization::X0.read(x0, x, at)
     };
-    let levels = schedule.ladder(spacing, steps).unwrap();
+    let levels = schedule.noise_levels(spacing, steps).unwrap();
     let end = levels[levels.len() - 1];
     let x = sampler.sample(&denoise, UnitVectors::start(steps), &levels, &mut UnitVectors(3), &mut |_| {});
     let parts = x.narrow(0, 1, x.size()[0] - 1) - x.get(0);
@@ -221,7 +221,7 @@ fn lcm_with_a_perfect_model() {
         Denoised { eps: x0.zeros_like(), x0 }
     };
     for steps in [1, 4, 8] {
-        let levels = schedule.ladder(&Spacing::Lcm, steps).unwrap();
+        let levels = schedule.noise_levels(&Spacing::Lcm, steps).unwrap();
         let x = Lcm.sample(&perfect, UnitVectors::start(steps), &levels, &mut UnitVectors(3), &mut |_| {});
         let parts = x.narrow(0, 1, x.size()[0] - 1) - x.get(0);
         let off_mean = (x.get(0) - MEAN).abs().max().double_value(&[]);
@@ -237,12 +237,12 @@ fn lcm_with_a_perfect_model() {
 
 /// A quarter of the data around -1, the rest around 1, each with deviation 0.2.
 fn mixture(x: &Tensor, at: NoiseLevel) -> Denoised {
-    let (weights, centres, deviation): ([f64; 2], [f64; 2], f64) = ([0.25, 0.75], [-1., 1.], 0.2);
+    let (weights, centers, deviation): ([f64; 2], [f64; 2], f64) = ([0.25, 0.75], [-1., 1.], 0.2);
     let variance = (at.alpha * deviation).powi(2) + at.sigma.powi(2);
-    let score = |k: usize| (x - at.alpha * centres[k]).square() * (-0.5 / variance) + weights[k].ln();
+    let score = |k: usize| (x - at.alpha * centers[k]).square() * (-0.5 / variance) + weights[k].ln();
     let share = Tensor::stack(&[score(0), score(1)], 0).softmax(0, Kind::Double);
     let part = |k: usize| {
-        let x0 = (x - at.alpha * centres[k]) * (at.alpha * deviation.powi(2) / variance) + centres[k];
+        let x0 = (x - at.alpha * centers[k]) * (at.alpha * deviation.powi(2) / variance) + centers[k];
         x0 * share.get(k as i64)
     };
     Parameterization::X0.read(part(0) + part(1), x, at)
@@ -258,7 +258,7 @@ fn shares_of_a_mixture() {
     ];
     for (sampler, spacing, steps) in samplers {
         let start = PerStep::new(3, 0, 0).like(&Tensor::zeros([10_000], options()));
-        let levels = schedule.ladder(&spacing, steps).unwrap();
+        let levels = schedule.noise_levels(&spacing, steps).unwrap();
         let x = sampler.sample(&mixture, start, &levels, &mut PerStep::new(4, 0, 0), &mut |_| {});
         // Four standard errors of 10,000 samples are 0.017 and 0.006.
         let left = x.lt(0.).to_kind(Kind::Double).mean(Kind::Double).double_value(&[]);

@@ -21,23 +21,23 @@ fn table(rows: &[[f64; 2]]) -> Tensor {
 
 /// E[x_0 | x_t], for `x` `[B, 2]`.
 fn mixture(x: &Tensor, at: NoiseLevel) -> Denoised {
-    let centres = table(&CENTRES); // [3, 2]
+    let centers = table(&CENTRES); // [3, 2]
     let weights = Tensor::from_slice(&WEIGHTS).to_device(test_device());
     let variance = (at.alpha * DEVIATION).powi(2) + at.sigma.powi(2);
-    let apart = x.unsqueeze(1) - &centres * at.alpha; // [B, 3, 2]
+    let apart = x.unsqueeze(1) - &centers * at.alpha; // [B, 3, 2]
     let squares = apart.square().sum_dim_intlist([-1_i64].as_slice(), false, Kind::Double); // [B, 3]
     let share = (squares * (-0.5 / variance) + weights.log()).softmax(-1, Kind::Double).unsqueeze(-1);
     let gain = at.alpha * DEVIATION.powi(2) / variance;
-    let x0 = ((apart * gain + centres) * share).sum_dim_intlist([1_i64].as_slice(), false, Kind::Double);
+    let x0 = ((apart * gain + centers) * share).sum_dim_intlist([1_i64].as_slice(), false, Kind::Double);
     Parameterization::X0.read(x0, x, at)
 }
 
 /// Mean `[2]` and covariance `[2, 2]` of the mixture.
 fn moments() -> (Tensor, Tensor) {
     let weights = Tensor::from_slice(&WEIGHTS).to_device(test_device()).unsqueeze(-1);
-    let centres = table(&CENTRES);
-    let mean = (&weights * &centres).sum_dim_intlist([0_i64].as_slice(), false, Kind::Double);
-    let off = centres - &mean;
+    let centers = table(&CENTRES);
+    let mean = (&weights * &centers).sum_dim_intlist([0_i64].as_slice(), false, Kind::Double);
+    let off = centers - &mean;
     let between = off.tr().matmul(&(weights * off));
     (mean, between + Tensor::eye(2, (Kind::Double, test_device())) * DEVIATION.powi(2))
 }
@@ -45,7 +45,7 @@ fn moments() -> (Tensor, Tensor) {
 #[track_caller]
 fn check(sampler: SamplerConfig, spacing: Spacing, steps: usize) {
     let schedule = NoiseSchedule::new(&ScheduleConfig::default()).unwrap();
-    let levels = sampler.ladder(&schedule, &spacing, steps).unwrap();
+    let levels = sampler.noise_levels(&schedule, &spacing, steps).unwrap();
     let blank = Tensor::zeros([SAMPLES, 2], (Kind::Double, test_device()));
     let start = PerStep::new(5, 0, 0).like(&blank);
     let solver = sampler.build(&schedule).unwrap();
@@ -60,14 +60,14 @@ fn check(sampler: SamplerConfig, spacing: Spacing, steps: usize) {
     // Four standard errors of 20,000 samples are 0.026 in the mean and 0.032 in the covariance.
     assert!(mean_off < 0.03, "{sampler:?}: mean off by {mean_off:.4}");
     assert!(covariance_off < 0.04, "{sampler:?}: covariance off by {covariance_off:.4}");
-    // Each part by itself has the deviation it should have: what lies nearer to a centre than to the others.
+    // Each part by itself has the deviation it should have: what lies nearer to a center than to the others.
     let apart = (x.unsqueeze(1) - table(&CENTRES) * end.alpha).square();
     let nearest = apart.sum_dim_intlist([-1_i64].as_slice(), false, Kind::Double).min_dim(1, false).0;
     let spread = (nearest.mean(Kind::Double) / 2.).sqrt().double_value(&[]);
     let want = ((DEVIATION * end.alpha).powi(2) + end.sigma.powi(2)).sqrt();
     assert!(
         (spread - want).abs() < 0.015,
-        "{sampler:?}: deviation around a centre {spread:.4}, expected {want:.4}"
+        "{sampler:?}: deviation around a center {spread:.4}, expected {want:.4}"
     );
 }
 

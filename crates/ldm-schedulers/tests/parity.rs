@@ -7,8 +7,8 @@ use ldm_core::device::test_device;
 use ldm_core::noise::Replay;
 use ldm_core::testing::{Golden, assert_close};
 use ldm_schedulers::{
-    Clamped, Ddim, Ddpm, Denoiser, NoiseLevel, NoiseSchedule, Parameterization, Sampler, ScheduleConfig,
-    Spacing, Step,
+    StaticThresholding, Ddim, Ddpm, Denoiser, NoiseLevel, NoiseSchedule, Parameterization, Sampler, ScheduleConfig,
+    Spacing, SamplingStep,
 };
 use tch::Tensor;
 
@@ -79,7 +79,7 @@ fn add_noise() {
 
 /// The steps of training a ladder visits, lowest first, as the reference lists them.
 fn visited(schedule: &NoiseSchedule, spacing: &Spacing, steps: usize) -> Vec<i64> {
-    let ladder = schedule.ladder(spacing, steps).unwrap();
+    let ladder = schedule.noise_levels(spacing, steps).unwrap();
     assert_eq!(ladder.last(), Some(&schedule.level(0)), "the reference's DDIM ends at ᾱ_0");
     ladder[..ladder.len() - 1].iter().rev().map(|level| level.t as i64).collect()
 }
@@ -126,7 +126,7 @@ fn check_walk(
     let clean = golden.has(&format!("{name}.x0")).then(|| golden.get(&format!("{name}.x0")));
     assert_eq!(want.size()[0], levels.len() as i64, "{name}: number of samples on the way");
     let mut noise = Replay::new((0..noise.size()[0]).map(|index| noise.get(index)));
-    let mut observe = |step: Step| {
+    let mut observe = |step: SamplingStep| {
         let index = step.index as i64;
         assert_eq!(step.level, levels[step.index]);
         assert_close(&format!("{name}, x before step {index}"), step.x, &want.get(index), TOLERANCE);
@@ -149,7 +149,7 @@ fn check_ddim(name: &str, steps: usize, spacing: Spacing, eta: f64) {
     let schedule = schedule(golden.metadata("config"));
     let denoiser =
         |x: &Tensor, at: NoiseLevel| Parameterization::Eps.read(toy(x, at, schedule.timesteps()), x, at);
-    let levels = schedule.ladder(&spacing, steps).unwrap();
+    let levels = schedule.noise_levels(&spacing, steps).unwrap();
     check_walk(name, &golden, &Ddim::new(eta).unwrap(), &denoiser, &levels, golden.get("noise"));
 }
 
@@ -188,9 +188,9 @@ fn ddpm() {
         let schedule = schedule(&case.to_string());
         let total = schedule.timesteps();
         let denoiser = |x: &Tensor, at: NoiseLevel| parameterization.read(toy(x, at, total), x, at);
-        let levels = schedule.ladder(&Spacing::Leading, total).unwrap();
+        let levels = schedule.noise_levels(&Spacing::Leading, total).unwrap();
         let sampler = Ddpm { v_posterior: schedule.v_posterior() };
-        let clamped = Clamped { denoiser: &denoiser, range: 1. };
+        let clamped = StaticThresholding { denoiser: &denoiser, range: 1. };
         let denoiser: &dyn Denoiser = if clipped { &clamped } else { &denoiser };
         check_walk(name, &golden, &sampler, denoiser, &levels, golden.get("noise"));
     }

@@ -7,8 +7,8 @@ use ldm_core::device::test_device;
 use ldm_core::noise::Replay;
 use ldm_core::testing::{Golden, assert_close};
 use ldm_schedulers::{
-    Ddim, Ddpm, Denoised, Denoiser, Dpmpp2m, DynamicallyClamped, Kept, Lcm, NoiseLevel, NoiseSchedule,
-    Parameterization, Plms, Sampler, SamplerConfig, SigmaTable, Spacing, Step, UniPc, Walk,
+    Ddim, Ddpm, Denoised, Denoiser, Dpmpp2m, DynamicThresholding, InpaintMask, Lcm, NoiseLevel, NoiseSchedule,
+    Parameterization, Plms, Sampler, SamplerConfig, SigmaTable, Spacing, SamplingStep, UniPc, SamplerRun,
     stochastic_encode, zero_terminal_snr,
 };
 use tch::Tensor;
@@ -56,7 +56,7 @@ fn check(
     tolerance: f64,
 ) {
     assert_eq!(want.size()[0], levels.len() as i64, "{name}: number of samples on the way");
-    let mut observe = |step: Step| {
+    let mut observe = |step: SamplingStep| {
         let index = step.index as i64;
         assert_eq!(step.level, levels[step.index]);
         assert_close(&format!("{name}, x before step {index}"), step.x, &want.get(index), tolerance);
@@ -75,7 +75,7 @@ fn plms() {
     let golden = golden("plms");
     let schedule = schedule(&config(&golden));
     for (name, steps) in [("twenty", 20), ("two", 2), ("one", 1)] {
-        let levels = schedule.ladder(&Spacing::Uniform, steps).unwrap();
+        let levels = schedule.noise_levels(&Spacing::Uniform, steps).unwrap();
         check(name, &Plms, &levels, golden.get(&format!("{name}.x")), None, None, SINGLE);
     }
 }
@@ -86,7 +86,7 @@ fn dpm_solver_of_stable_diffusion() {
     let schedule = schedule(&config(&golden));
     // Below 15 steps the last is of the first order.
     for steps in [10, 20] {
-        let levels = schedule.ladder(&SamplerConfig::DpmSolver {}.spacing(), steps).unwrap();
+        let levels = schedule.noise_levels(&SamplerConfig::DpmSolver {}.spacing(), steps).unwrap();
         let want = Vec::<f64>::try_from(golden.get(&format!("{steps}.t"))).unwrap();
         for (level, want) in levels.iter().zip(want) {
             assert!((level.t - want).abs() < 1e-3, "t: got {}, want {want}", level.t);
@@ -100,14 +100,14 @@ fn dpm_solver_of_stable_diffusion() {
 fn masks() {
     let golden = golden("masks");
     let configs = config(&golden);
-    let kept = Kept { x0: golden.get("x0").shallow_clone(), mask: golden.get("mask").shallow_clone() };
-    let run = |sampler: &dyn Sampler, total: usize, levels: &[NoiseLevel], observe: &mut dyn FnMut(Step)| {
+    let kept = InpaintMask { x0: golden.get("x0").shallow_clone(), mask: golden.get("mask").shallow_clone() };
+    let run = |sampler: &dyn Sampler, total: usize, levels: &[NoiseLevel], observe: &mut dyn FnMut(SamplingStep)| {
         let denoiser = toy(total);
         let noise = &mut draws(golden.get("noise"));
-        let walk = Walk { denoiser: &denoiser, levels, kept: Some(&kept), noise, observe };
+        let walk = SamplerRun { denoiser: &denoiser, levels, kept: Some(&kept), noise, observe };
         sampler.walk(walk, golden.get("start").shallow_clone())
     };
-    let levels = schedule(&configs["ddim"]).ladder(&Spacing::Uniform, 20).unwrap();
+    let levels = schedule(&configs["ddim"]).noise_levels(&Spacing::Uniform, 20).unwrap();
     let samplers: [(&str, &dyn Sampler); 3] =
         [("ddim", &Ddim::new(0.).unwrap()), ("ddim_eta1", &Ddim::new(1.).unwrap()), ("plms", &Plms)];
     for (name, sampler) in samplers {
@@ -124,7 +124,7 @@ fn masks() {
         assert_close(&format!("{name}, the end"), &end, golden.get(&format!("{name}.end")), SINGLE);
     }
     let schedule = schedule(&configs["ddpm"]);
-    let levels = schedule.ladder(&Spacing::Leading, 20).unwrap();
+    let levels = schedule.noise_levels(&Spacing::Leading, 20).unwrap();
     let want = golden.get("ddpm.x");
     let end = run(&Ddpm::default(), 20, &levels, &mut |step| {
         let index = step.index as i64;
@@ -137,7 +137,7 @@ fn masks() {
 fn up_to_the_middle_and_down_again() {
     let golden = golden("encode");
     let schedule = schedule(&config(&golden));
-    let ladder = schedule.ladder(&Spacing::Uniform, 20).unwrap();
+    let ladder = schedule.noise_levels(&Spacing::Uniform, 20).unwrap();
     let x0 = golden.get("x0");
     for steps in [1, 8, 19] {
         let mut noise = Replay::new([golden.get("noise").shallow_clone()]);
@@ -159,12 +159,12 @@ fn ladders_of_k_diffusion() {
     let golden = golden("k_diffusion");
     let schedule = schedule(&config(&golden));
     let mut seen = 0;
-    for (name, want) in golden.scope("ladder.") {
+    for (name, want) in golden.scope("noise_levels.") {
         let (spacing, steps) = name.split_once('.').unwrap();
-        let ladder = schedule.ladder(&spacing.parse().unwrap(), steps.parse().unwrap()).unwrap();
+        let ladder = schedule.noise_levels(&spacing.parse().unwrap(), steps.parse().unwrap()).unwrap();
         let (end, visited) = ladder.split_last().unwrap();
         assert_eq!(*end, NoiseLevel::CLEAN);
-        let rows: [fn(NoiseLevel) -> f64; 2] = [NoiseLevel::ratio, |level| level.t];
+        let rows: [fn(NoiseLevel) -> f64; 2] = [NoiseLevel::noise_to_signal, |level| level.t];
         for (row, value) in rows.into_iter().enumerate() {
             let got: Vec<f64> = visited.iter().map(|level| value(*level)).collect();
             let got = Tensor::from_slice(&got).to_device(test_device());
@@ -179,7 +179,7 @@ fn ladders_of_k_diffusion() {
 fn samplers_of_k_diffusion() {
     let golden = golden("k_diffusion");
     let schedule = schedule(&config(&golden));
-    let levels = schedule.ladder(&Spacing::Karras, 10).unwrap();
+    let levels = schedule.noise_levels(&Spacing::Karras, 10).unwrap();
     let mut seen = 0;
     for (name, want) in golden.scope("") {
         let Some(name) = name.strip_suffix(".x") else { continue };
@@ -205,7 +205,7 @@ fn unipc() {
     let golden = golden("diffusers");
     let schedule = schedule(&config(&golden));
     let times = Vec::<f64>::try_from(golden.get("times")).unwrap();
-    let clean = schedule.ladder(&Spacing::Explicit(times.clone()), times.len()).unwrap();
+    let clean = schedule.noise_levels(&Spacing::Explicit(times.clone()), times.len()).unwrap();
     let mut to_level_0 = clean.clone();
     *to_level_0.last_mut().unwrap() = schedule.level(0);
     for order in [1, 2, 3] {
@@ -222,7 +222,7 @@ fn lcm() {
     let golden = golden("diffusers");
     let schedule = schedule(&config(&golden));
     for steps in [1, 4, 8] {
-        let levels = schedule.ladder(&Spacing::Lcm, steps).unwrap();
+        let levels = schedule.noise_levels(&Spacing::Lcm, steps).unwrap();
         let times: Vec<f64> = levels[..steps].iter().map(|level| level.t).collect();
         assert_eq!(times, Vec::<f64>::try_from(golden.get(&format!("lcm.{steps}.t"))).unwrap());
         let name = format!("lcm.{steps}");
@@ -234,7 +234,7 @@ fn lcm() {
 fn dynamic_thresholding() {
     let golden = golden("diffusers");
     let given = |x: &Tensor, _: NoiseLevel| Denoised { x0: x.shallow_clone(), eps: x.shallow_clone() };
-    let held = DynamicallyClamped { denoiser: &given, ratio: 0.9, max: 1.7 };
+    let held = DynamicThresholding { denoiser: &given, ratio: 0.9, max: 1.7 };
     let x0 = golden.get("threshold.x0");
     let got = held.denoise(x0, NoiseLevel::CLEAN);
     assert_close("held", &got.x0, golden.get("threshold.held"), 1e-12);
@@ -255,7 +255,7 @@ fn zero_terminal_snr_of_lin_et_al() {
     let schedule = schedule(&config);
     assert_eq!(schedule.level(999), NoiseLevel { t: 999., alpha: 0., sigma: 1. });
     // A solver over λ begins at a finite σ/α, as diffusers' do; DDIM at pure noise.
-    let first = |sampler: SamplerConfig, spacing| sampler.ladder(&schedule, &spacing, 10).unwrap()[0];
+    let first = |sampler: SamplerConfig, spacing| sampler.noise_levels(&schedule, &spacing, 10).unwrap()[0];
     assert_eq!(first(SamplerConfig::Ddim { eta: 0. }, Spacing::Trailing).alpha, 0.);
     for spacing in [Spacing::Trailing, Spacing::Karras, Spacing::SgmUniform, Spacing::Linspace] {
         let level = first(SamplerConfig::Dpmpp2m { lower_order_final: false }, spacing);

@@ -66,7 +66,7 @@ proptest! {
         let total = config.timesteps;
         let steps = 1 + (part * total as f64) as usize % total;
         for spacing in [Spacing::Uniform, Spacing::Quad, Spacing::Leading] {
-            let ladder = schedule.ladder(&spacing, steps).unwrap();
+            let ladder = schedule.noise_levels(&spacing, steps).unwrap();
             let (end, visited) = ladder.split_last().unwrap();
             prop_assert!(visited.iter().all(|level| *level == schedule.level(level.t as usize)));
             for pair in visited.windows(2) {
@@ -91,11 +91,11 @@ proptest! {
         let total = config.timesteps;
         let steps = 1 + (part * total as f64) as usize % total;
         for spacing in [TimeUniform, Trailing, Linspace, Karras, Exponential, SgmUniform] {
-            let ladder = schedule.ladder(&spacing, steps).unwrap();
+            let ladder = schedule.noise_levels(&spacing, steps).unwrap();
             prop_assert_eq!(ladder.len(), steps + 1);
-            prop_assert!((ladder[0].ratio() / schedule.level(total - 1).ratio() - 1.).abs() < 1e-9);
+            prop_assert!((ladder[0].noise_to_signal() / schedule.level(total - 1).noise_to_signal() - 1.).abs() < 1e-9);
             for pair in ladder.windows(2) {
-                prop_assert!(pair[0].ratio() > pair[1].ratio(), "{spacing:?}: {pair:?}");
+                prop_assert!(pair[0].noise_to_signal() > pair[1].noise_to_signal(), "{spacing:?}: {pair:?}");
                 prop_assert!(pair[0].t >= pair[1].t, "{spacing:?}: {pair:?}");
             }
             prop_assert!(ladder.iter().all(|at| (at.alpha.powi(2) + at.sigma.powi(2) - 1.).abs() < 1e-12));

@@ -71,7 +71,7 @@ fn ladders() {
     for steps in [0, 51] {
         for spacing in Spacing::NAMES {
             assert_eq!(
-                schedule.ladder(&spacing.parse().unwrap(), steps).unwrap_err().to_string(),
+                schedule.noise_levels(&spacing.parse().unwrap(), steps).unwrap_err().to_string(),
                 format!("steps: this model has 50 noise levels, expected 1 to 50 steps, got {steps}"),
             );
         }
@@ -83,7 +83,7 @@ fn ladders() {
 fn check_ladder(sampler: &str, spacing: &str, steps: usize, message: &str) {
     let schedule = NoiseSchedule::new(&ScheduleConfig::default()).unwrap();
     let config: SamplerConfig = sampler.parse().unwrap();
-    let error = config.ladder(&schedule, &spacing.parse().unwrap(), steps).unwrap_err().to_string();
+    let error = config.noise_levels(&schedule, &spacing.parse().unwrap(), steps).unwrap_err().to_string();
     assert_eq!(error, message);
 }
 
@@ -110,7 +110,7 @@ fn lists_and_spacings_that_do_not_fit() {
     let schedule = NoiseSchedule::new(&ScheduleConfig::default()).unwrap();
     let listed: Spacing = "999, 750.5,1".parse().unwrap();
     assert_eq!(listed, Spacing::Explicit(vec![999., 750.5, 1.]));
-    let levels = schedule.ladder(&listed, listed.steps().unwrap()).unwrap();
+    let levels = schedule.noise_levels(&listed, listed.steps().unwrap()).unwrap();
     assert_eq!(levels.iter().map(|level| level.t).collect::<Vec<_>>(), [999., 750.5, 1., 0.]);
 }
 
@@ -127,7 +127,7 @@ fn samplers() {
             serde_json::from_str::<SamplerConfig>(&format!(r#"{{"name": "{name}"}}"#)).unwrap(),
             config
         );
-        assert!(config.ladder(&schedule, &config.spacing(), config.steps(&schedule)).is_ok());
+        assert!(config.noise_levels(&schedule, &config.spacing(), config.steps(&schedule)).is_ok());
     }
     for config in SamplerConfig::ALL {
         let name = config.name();

@@ -1,4 +1,4 @@
-//! Writes what a run will be given, so that another program can train on the same: the picture and the class of every
+//! Writes what a run will be given, so that another program can train on the same: the image and the class of every
 //! batch, and the seed of each forward pass's noise, as `torch.manual_seed` takes it.
 //!
 //!     cargo run --release -p ldm-train --example batches -- CONFIG.yaml BATCHES.safetensors [KEY=VALUE …]

@@ -1,4 +1,4 @@
-//! Stage one: reconstruct pictures through a small latent.
+//! Stage one: reconstruct images through a small latent.
 
 use ldm_autoencoder::{Autoencoder, Bottleneck, CodebookUpdate, FirstStage, FirstStageConfig, Posterior};
 use ldm_core::noise::Seeded;
@@ -14,10 +14,10 @@ use crate::config::SampleConfig;
 use crate::first_stage_loss::{Adversarial, AdversarialLoss, LossConfig, Pair, ReconstructionLoss};
 use crate::init_from::InitFrom;
 use crate::latent_statistics::{LatentStatistics, LatentSums};
-use crate::objective::{HandedOn, Loss, Moment, Objective, Turn, variables, with_gradients};
+use crate::objective::{Exported, Loss, StepInfo, Objective, Phase, variables, with_gradients};
 use crate::preview::two_rows;
 
-/// Reconstruction plus the latent's own loss; with a published loss also LPIPS and a discriminator, which has a turn of
+/// Reconstruction plus the latent's own loss; with a published loss also LPIPS and a discriminator, which has a phase of
 /// its own.
 ///
 /// KL first stages use sums over a sample, as the reference (`contperceptual.py:45`): Σ|x − y| + w·KL; VQ ones use
@@ -29,8 +29,8 @@ pub struct AutoencoderObjective {
     model: Autoencoder,
     loss: FirstStageLoss,
     /// What the running average covers: the autoencoder's parameters.
-    averaged: Vec<(String, Tensor)>,
-    turns: [Vec<(String, Tensor)>; 2],
+    ema_parameters: Vec<(String, Tensor)>,
+    phases: [Vec<(String, Tensor)>; 2],
     /// The autoencoder's learning rate as a multiple of the discriminator's.
     rate: f64,
     codebook: Option<CodebookUpdate>,
@@ -69,7 +69,7 @@ impl AutoencoderObjective {
         let loss = LossConfig::of(config)?;
         let vs = VarStore::new(device);
         let model = Autoencoder::new(&vs.root(), config)?;
-        let averaged = with_gradients(variables(&vs, &[""]));
+        let ema_parameters = with_gradients(variables(&vs, &[""]));
         let adversarial = |config: AdversarialLoss, kl: bool| {
             let lpips = (config.perceptual_weight > 0.).then(|| lpips(device)).transpose()?;
             let loss = Adversarial::new(&(vs.root() / "loss"), config, kl, lpips);
@@ -96,7 +96,7 @@ impl AutoencoderObjective {
         if channels_last {
             ldm_libtorch::channels_last(&vs);
         }
-        Ok(Self { vs, channels_last, model, loss, averaged, turns: [autoencoder, critic], rate, codebook })
+        Ok(Self { vs, channels_last, model, loss, ema_parameters, phases: [autoencoder, critic], rate, codebook })
     }
 
     fn place(&self, images: &Tensor) -> Result<Tensor> {
@@ -106,7 +106,7 @@ impl AutoencoderObjective {
         Ok(if self.channels_last { ldm_libtorch::to_channels_last(&images) } else { images })
     }
 
-    /// The latent's own term: the KL divergence, summed over a picture and averaged over the batch, or the codebook's.
+    /// The latent's own term: the KL divergence, summed over an image and ema_parameters over the batch, or the codebook's.
     fn latent_loss(bottleneck: &Bottleneck) -> Tensor {
         match bottleneck {
             Bottleneck::Kl(posterior) => posterior.kl().to_kind(Kind::Float).mean(Kind::Float),
@@ -164,24 +164,24 @@ impl Objective for AutoencoderObjective {
 
     /// The autoencoder, then the discriminator where there is one; each passes the batch through the autoencoder
     /// afresh, as the reference: the discriminator sees the autoencoder that has just moved.
-    fn turns(&self) -> Vec<Turn> {
-        let turn = |name, trainable: &[(String, Tensor)], rate| {
+    fn phases(&self) -> Vec<Phase> {
+        let phase = |name, trainable: &[(String, Tensor)], rate| {
             let trainable = trainable.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
-            Turn { name, trainable: trainable.collect(), rate }
+            Phase { name, trainable: trainable.collect(), rate }
         };
-        let [autoencoder, critic] = &self.turns;
-        let mut turns = vec![turn("generator", autoencoder, self.rate)];
+        let [autoencoder, critic] = &self.phases;
+        let mut phases = vec![phase("generator", autoencoder, self.rate)];
         if !critic.is_empty() {
-            turns.push(turn("discriminator", critic, 1.));
+            phases.push(phase("discriminator", critic, 1.));
         }
-        turns
+        phases
     }
 
-    fn loss(&self, moment: Moment, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
+    fn loss(&self, moment: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
         let image = self.place(&batch.images)?; //                                       [B, 3, H, W]
-        if moment.turn == 1 {
+        if moment.phase == 1 {
             let FirstStageLoss::Adversarial(loss) = &self.loss else {
-                panic!("a loss without a discriminator has one turn");
+                panic!("a loss without a discriminator has one phase");
             };
             let pass = tch::no_grad(|| self.model.forward(&image, noise, true));
             let pair = Pair { image: &image, reconstruction: &pass.image.to_kind(Kind::Float) };
@@ -207,8 +207,8 @@ impl Objective for AutoencoderObjective {
         }
     }
 
-    fn averaged(&self) -> Vec<(String, Tensor)> {
-        self.averaged.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
+    fn ema_parameters(&self) -> Vec<(String, Tensor)> {
+        self.ema_parameters.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
     }
 
     /// With the discriminator, `loss.logvar` and the codebook's averages; without LPIPS, which never changes.
@@ -217,9 +217,9 @@ impl Objective for AutoencoderObjective {
     }
 
     /// Without what only training needs: a discriminator, the averages of a codebook.
-    fn handed_on(&self, _averages: &[(String, Tensor)]) -> Result<HandedOn> {
+    fn export(&self, _averages: &[(String, Tensor)]) -> Result<Exported> {
         let only_training = |name: &str| name.starts_with(LOSS) || CodebookUpdate::holds(name);
-        Ok(HandedOn::Model(self.weights().into_iter().filter(|(name, _)| !only_training(name)).collect()))
+        Ok(Exported::Model(self.weights().into_iter().filter(|(name, _)| !only_training(name)).collect()))
     }
 
     fn notes(&self) -> Vec<String> {
@@ -271,10 +271,10 @@ impl Objective for AutoencoderObjective {
                 FirstStageLoss::Reconstruction(_) => ((&decoded - &image).abs().mean(Kind::Double), None),
                 FirstStageLoss::Adversarial(loss) => loss.compare(&image, &decoded),
             });
-            let pictures = image.size()[0] as f64;
-            rec += each.double_value(&[]) * pictures;
-            looks += seen.map_or(0., |seen| seen.double_value(&[])) * pictures;
-            count += pictures;
+            let images = image.size()[0] as f64;
+            rec += each.double_value(&[]) * images;
+            looks += seen.map_or(0., |seen| seen.double_value(&[])) * images;
+            count += images;
         }
         if count == 0. {
             return Ok(Vec::new());

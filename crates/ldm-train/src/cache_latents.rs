@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Whether a diffusion model's pictures are encoded once, before the first step, and where what came out is kept.
+/// Whether a diffusion model's images are encoded once, before the first step, and where what came out is kept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum CacheLatents {
-    /// `false`: pictures are encoded in every step.
+    /// `false`: images are encoded in every step.
     #[default]
     No,
     /// `true`: in the run's folder.

@@ -11,8 +11,8 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::config::SampleConfig;
 use crate::init_from::InitFrom;
-use crate::noisy_latents::{latents, moments, spread};
-use crate::objective::{Loss, Moment, Objective, Turn, variables};
+use crate::latents::{latents, moments, evenly_spaced_timesteps};
+use crate::objective::{Loss, StepInfo, Objective, Phase, variables};
 use crate::preview::framed;
 
 /// CompVis' names: the network, and the frozen diffusion model beside it.
@@ -127,11 +127,11 @@ impl Objective for ClassifierObjective {
         variables(self.diffusion.vs(), &["first_stage_model."])
     }
 
-    fn turns(&self) -> Vec<Turn> {
-        vec![Turn { name: "classifier", trainable: variables(&self.vs, &[NETWORK]), rate: 1. }]
+    fn phases(&self) -> Vec<Phase> {
+        vec![Phase { name: "classifier", trainable: variables(&self.vs, &[NETWORK]), rate: 1. }]
     }
 
-    fn loss(&self, _moment: Moment, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
+    fn loss(&self, _moment: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
         let labels = self.labels(batch)?;
         let z = latents(&self.diffusion, batch, noise); // [B, C, h, w]
         let t = noise.integers(self.diffusion.config.timesteps as i64, z.size()[0], &z);
@@ -143,7 +143,7 @@ impl Objective for ClassifierObjective {
     }
 
     /// All of it; the reference keeps no average (`ema: null`).
-    fn averaged(&self) -> Vec<(String, Tensor)> {
+    fn ema_parameters(&self) -> Vec<(String, Tensor)> {
         variables(&self.vs, &[NETWORK])
     }
 
@@ -169,7 +169,7 @@ impl Objective for ClassifierObjective {
         from.fill(variables(&self.vs, &[NETWORK]), source.checkpoint.without(&[DIFFUSION]))
     }
 
-    /// The same times and noise at every call, the times spread evenly.
+    /// The same times and noise at every call, the times evenly_spaced_timesteps evenly.
     fn validate(&self, batches: &mut dyn Iterator<Item = Result<Batch>>) -> Result<Vec<(&'static str, f64)>> {
         let mut judged = [Vec::new(), Vec::new(), Vec::new()];
         for (index, batch) in batches.enumerate() {
@@ -177,7 +177,7 @@ impl Objective for ClassifierObjective {
             let labels = self.labels(&batch)?;
             let mut noise = PerStep::new(0, 0, index as u64);
             let z = latents(&self.diffusion, &batch, &mut noise);
-            let t = spread(self.diffusion.config.timesteps, &z);
+            let t = evenly_spaced_timesteps(self.diffusion.config.timesteps, &z);
             let eps = noise.like(&z);
             let each = tch::no_grad(|| Self::judge(&self.logits(&z, &t, &eps, false), &labels));
             judged.iter_mut().zip(each).for_each(|(all, each)| all.push(each));
@@ -190,7 +190,7 @@ impl Objective for ClassifierObjective {
         Ok(vec![("val/loss", loss), ("val/acc@1", first), ("val/acc@5", five)])
     }
 
-    /// A row a picture: its latent at `log_steps` noise levels, from none to most, framed in green where it is classified
+    /// A row an image: its latent at `log_steps` noise levels, from none to most, framed in green where it is classified
     /// rightly and in red where not. CompVis `classifier.py:238` `log_images`, which shows it of maps.
     fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
         let count = batch.names.len().min(config.count) as i64;

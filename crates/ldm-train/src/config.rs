@@ -15,7 +15,7 @@ use crate::config_paths::{drop_key, make_absolute};
 use crate::ema::EmaConfig;
 use crate::first_stage_loss::LossConfig;
 use crate::init_from::InitFrom;
-use crate::keep::KeepBest;
+use crate::retention::KeepBest;
 use crate::learning_rate::LearningRate;
 use crate::lora_config::LoraConfig;
 use crate::optimizer::AdamWConfig;
@@ -27,7 +27,7 @@ pub struct RunConfig {
     pub model: ModelConfig,
     /// CompVis' `base_learning_rate`, where given.
     pub base_learning_rate: Option<f64>,
-    /// On which pictures.
+    /// On which images.
     pub data: DataModule,
     /// How.
     pub train: TrainConfig,
@@ -48,17 +48,17 @@ pub enum DataConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataModule {
-    /// Pictures a micro-batch, on each rank.
+    /// Images a micro-batch, on each rank.
     pub batch_size: usize,
     /// Threads that read ahead; batches do not depend on it. 0 reads in the training thread.
     #[serde(default = "two")]
     pub num_workers: usize,
-    /// The pictures to train on.
+    /// The images to train on.
     pub train: DatasetConfig,
-    /// The pictures to validate on.
+    /// The images to validate on.
     #[serde(default)]
     pub validation: Option<DatasetConfig>,
-    /// Whether an unreadable picture ends the run; else it is named once, skipped and counted.
+    /// Whether an unreadable image ends the run; else it is named once, skipped and counted.
     #[serde(default)]
     pub strict: bool,
 }
@@ -84,7 +84,7 @@ pub struct TrainConfig {
     pub optimizer: AdamWConfig,
     /// Micro-batches a step.
     pub accumulate: u64,
-    /// Largest norm of all gradients together; none clips nothing.
+    /// Largest norm of all gradients reduce_metrics; none clips nothing.
     pub clip_grad: Option<f64>,
     /// A running average of the weights; `null` keeps none.
     pub ema: Option<EmaConfig>,
@@ -95,7 +95,7 @@ pub struct TrainConfig {
     pub min_snr_gamma: Option<f64>,
     /// How much noise that is the same all over a channel is added to a latent's own (Guttenberg 2023, about 0.1).
     pub offset_noise: f64,
-    /// Whether a diffusion model's pictures are encoded once and their latents kept: in the run's folder, or in a file
+    /// Whether a diffusion model's images are encoded once and their latents kept: in the run's folder, or in a file
     /// that runs can share.
     pub cache_latents: CacheLatents,
     /// f32, or bf16 or f16 by autocast over f32 weights.
@@ -114,9 +114,9 @@ pub struct TrainConfig {
     pub keep_best: Option<KeepBest>,
     /// Steps between validations; 0 validates at the end only.
     pub validate_every: u64,
-    /// Pictures of a validation; 0 takes all.
+    /// Images of a validation; 0 takes all.
     pub validate_images: usize,
-    /// The picture grids written while training.
+    /// The image grids written while training.
     pub samples: SampleConfig,
 }
 
@@ -175,13 +175,13 @@ impl Dtype {
     }
 }
 
-/// The picture grids written while training.
+/// The image grids written while training.
 #[derive(Debug, Clone, Copy, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SampleConfig {
     /// Steps between grids; 0 writes one at the end only.
     pub every: u64,
-    /// Pictures a grid; 0 writes none.
+    /// Images a grid; 0 writes none.
     pub count: usize,
     /// DDIM steps a sample (diffusion models).
     pub steps: usize,
@@ -302,7 +302,7 @@ impl RunConfig {
         }
         if let Some(best) = &train.keep_best {
             if self.data.validation.is_none() {
-                return refuse("train.keep_best: needs held-back pictures, data.params.validation".into());
+                return refuse("train.keep_best: needs held-back images, data.params.validation".into());
             }
             if best.count == 0 {
                 return refuse("train.keep_best.count: expected at least 1".into());

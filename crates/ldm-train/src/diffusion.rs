@@ -6,7 +6,7 @@ use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, NoiseSource, Prompt, Result};
 use ldm_data::Batch;
 use ldm_pipelines::{
-    LatentDiffusion, LatentDiffusionConfig, ModelConfig, ModelSource, Needs, SCHEDULE_BUFFERS, Sampling,
+    LatentDiffusion, LatentDiffusionConfig, ModelConfig, ModelSource, ConditioningKind, SCHEDULE_BUFFERS, Sampling,
     find_tokenizer, generate,
 };
 use ldm_schedulers::{SamplerConfig, Spacing};
@@ -16,9 +16,9 @@ use crate::config::{SampleConfig, TrainConfig};
 use crate::init_from::InitFrom;
 use crate::latent_statistics::LatentStatistics;
 use crate::loss_weight::DiffusionLoss;
-use crate::noisy_latents::{latents, moments, spread};
-use crate::objective::{Loss, Moment, Objective, Turn, variables, with_gradients};
-use crate::told::{can_drop, sees_the_picture, told};
+use crate::latents::{latents, moments, evenly_spaced_timesteps};
+use crate::objective::{Loss, StepInfo, Objective, Phase, variables, with_gradients};
+use crate::prompt_for::{check_dropout, conditions_on_image, prompt_for};
 
 const UNET: &str = "model.diffusion_model.";
 const CONDITIONER: &str = "cond_stage_model.";
@@ -45,7 +45,7 @@ impl From<&TrainConfig> for DiffusionTraining {
     }
 }
 
-/// L_simple (Ho et al. 2020, eq. 14) on latents, and the weighted bound beside it. CompVis `ddpm.py:1014` `p_losses`.
+/// L_simple (Ho et al. 2020, eq. 14) on latents, and the linear_combination bound beside it. CompVis `ddpm.py:1014` `p_losses`.
 #[derive(Debug)]
 pub struct DiffusionObjective {
     model: LatentDiffusion,
@@ -73,7 +73,7 @@ impl DiffusionObjective {
     ) -> Result<Self> {
         let tokenizer = find_tokenizer(&config.cond_stage_config, None, None)?;
         let made = Self::with_tokenizer(config, first_stage, tokenizer, training, device)?;
-        if matches!(Needs::of(config), Needs::Text | Needs::FillingByText) {
+        if matches!(ConditioningKind::of(config), ConditioningKind::Text | ConditioningKind::TextInpainting) {
             // A tokenizer that is missing is said now, not at the first batch.
             made.model.conditioner.condition(&Prompt::text([""]), false)?;
         }
@@ -109,7 +109,7 @@ impl DiffusionObjective {
         let loss = DiffusionLoss::new(config, &model.schedule, training.min_snr_gamma, device)?;
         let dropout = PromptDropout::new(training.conditioning_dropout)?;
         if training.conditioning_dropout > 0. {
-            can_drop(&model)?;
+            check_dropout(&model)?;
         }
         Ok(Self { model, dropout, offset_noise: training.offset_noise, loss, overall_std })
     }
@@ -120,7 +120,7 @@ impl DiffusionObjective {
     }
 
     /// Noise to be added: N(0, 1), and with offset noise another number for each channel of each sample, so that a
-    /// model learns to move the mean of a picture (Guttenberg 2023, "Diffusion with Offset Noise").
+    /// model learns to move the mean of an image (Guttenberg 2023, "Diffusion with Offset Noise").
     fn noise(&self, z: &Tensor, noise: &mut dyn NoiseSource) -> Tensor {
         let eps = noise.like(z);
         if self.offset_noise == 0. {
@@ -149,7 +149,7 @@ impl Objective for DiffusionObjective {
     }
 
     fn check_batch(&self, batch: &Batch) -> Result<()> {
-        let prompt = told(&self.model, batch)?;
+        let prompt = prompt_for(&self.model, batch)?;
         tch::no_grad(|| self.model.condition(&prompt, false)).map(drop)
     }
 
@@ -168,26 +168,26 @@ impl Objective for DiffusionObjective {
         Ok(())
     }
 
-    fn loss(&self, _moment: Moment, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
+    fn loss(&self, _moment: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
         let z = latents(&self.model, batch, noise); // [B, C, h, w]
         let t = noise.integers(self.model.config.timesteps as i64, z.size()[0], &z);
         let eps = self.noise(&z, noise);
-        let prompt = self.dropout.apply(&*self.model.conditioner, told(&self.model, batch)?, noise)?;
+        let prompt = self.dropout.apply(&*self.model.conditioner, prompt_for(&self.model, batch)?, noise)?;
         let each = self.errors(&z, &prompt, &t, &eps, true)?;
         Ok(self.loss.of(&each, &t))
     }
 
-    fn turns(&self) -> Vec<Turn> {
+    fn phases(&self) -> Vec<Phase> {
         let mut trainable = with_gradients(variables(self.model.vs(), &[UNET, CONDITIONER]));
         if let Some(logvar) = self.loss.learned_logvar() {
             trainable.push((LOGVAR.into(), logvar.shallow_clone()));
             trainable.sort_by(|a, b| a.0.cmp(&b.0));
         }
-        vec![Turn { name: "diffusion", trainable, rate: 1. }]
+        vec![Phase { name: "diffusion", trainable, rate: 1. }]
     }
 
     /// The U-Net alone, as the reference (`ddpm.py:83`).
-    fn averaged(&self) -> Vec<(String, Tensor)> {
+    fn ema_parameters(&self) -> Vec<(String, Tensor)> {
         variables(self.model.vs(), &[UNET])
     }
 
@@ -241,16 +241,16 @@ impl Objective for DiffusionObjective {
         checkpoint.without(&left_out).load_into(self.model.vs_mut())
     }
 
-    /// The losses with the same times and noise at every call, the times spread evenly.
+    /// The losses with the same times and noise at every call, the times evenly_spaced_timesteps evenly.
     fn validate(&self, batches: &mut dyn Iterator<Item = Result<Batch>>) -> Result<Vec<(&'static str, f64)>> {
         let (mut each, mut times) = (Vec::new(), Vec::new());
         for (index, batch) in batches.enumerate() {
             let batch = batch?;
             let mut noise = PerStep::new(0, 0, index as u64);
             let z = latents(&self.model, &batch, &mut noise);
-            let t = spread(self.model.config.timesteps, &z);
+            let t = evenly_spaced_timesteps(self.model.config.timesteps, &z);
             let eps = noise.like(&z);
-            let prompt = told(&self.model, &batch)?;
+            let prompt = prompt_for(&self.model, &batch)?;
             each.push(tch::no_grad(|| self.errors(&z, &prompt, &t, &eps, false))?);
             times.push(t);
         }
@@ -266,17 +266,17 @@ impl Objective for DiffusionObjective {
     }
 
     fn moments(&self, images: &Tensor) -> Option<Tensor> {
-        (!sees_the_picture(&self.model)).then(|| moments(&self.model, images))
+        (!conditions_on_image(&self.model)).then(|| moments(&self.model, images))
     }
 
-    /// Samples, a row of each class in turn; of a model that is told something else, at most the batch's prompts.
+    /// Samples, a row of each class in phase; of a model that is prompt_for something else, at most the batch's prompts.
     fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
         let columns = (config.count as f64).sqrt().ceil() as i64;
         let mut count = config.count;
         let model = &self.model.config;
-        let prompt = match Needs::of(model) {
-            Needs::Nothing => Prompt::default(),
-            Needs::Class => {
+        let prompt = match ConditioningKind::of(model) {
+            ConditioningKind::Unconditional => Prompt::default(),
+            ConditioningKind::Class => {
                 let null =
                     model.class().is_some_and(|class| class.null_class.is_some() || class.n_classes == 1001);
                 let classes = model.classes().unwrap_or(1) - i64::from(null);
@@ -284,7 +284,7 @@ impl Objective for DiffusionObjective {
             }
             _ => {
                 count = count.min(batch.images.size()[0] as usize);
-                told(&self.model, batch)?.narrow(0, count as i64)
+                prompt_for(&self.model, batch)?.narrow(0, count as i64)
             }
         };
         let sampling = Sampling {

@@ -8,9 +8,9 @@ use std::path::Path;
 pub enum Event<'a> {
     /// Latents are being made, to be kept.
     Caching {
-        /// Pictures encoded so far.
+        /// Images encoded so far.
         done: usize,
-        /// Pictures to be encoded.
+        /// Images to be encoded.
         of: usize,
     },
     /// A step was taken.
@@ -26,11 +26,11 @@ pub enum Event<'a> {
     Validated(&'a BTreeMap<String, f64>),
     /// A checkpoint is whole.
     Checkpoint(&'a Path),
-    /// A picture was written.
+    /// An image was written.
     Sample(&'a Path),
     /// What a person may want to know of the run, once.
     Note(&'a str),
-    /// A picture could not be read and is left out.
+    /// An image could not be read and is left out.
     Skipped(&'a str),
 }
 

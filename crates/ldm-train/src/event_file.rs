@@ -1,6 +1,6 @@
-//! TensorBoard's event files: the numbers and pictures of the log, for those who look at their runs there.
+//! TensorBoard's event files: the numbers and images of the log, for those who look at their runs there.
 //!
-//! A file is a TFRecord of protocol buffers. The four messages a run needs have a dozen fields together and have not
+//! A file is a TFRecord of protocol buffers. The four messages a run needs have a dozen fields reduce_metrics and have not
 //! changed since 2016; they are written by hand, as the crates that know them have not been kept up for years.
 
 use std::collections::BTreeMap;
@@ -53,13 +53,13 @@ impl EventFile {
         self.write(&event(wall_time(), step, SUMMARY, &summary))
     }
 
-    /// A picture, `png` as it lies on disk.
-    pub(crate) fn picture(&mut self, step: u64, name: &str, png: &[u8]) -> Result<()> {
+    /// An image, `png` as it lies on disk.
+    pub(crate) fn image(&mut self, step: u64, name: &str, png: &[u8]) -> Result<()> {
         // The width and the height stand first in a PNG's first chunk.
         let side = |at: usize| {
             png.get(at..at + 4).map_or(0, |side| u32::from_be_bytes(side.try_into().expect("four")))
         };
-        let picture = message(|out| {
+        let image = message(|out| {
             varint_field(out, 1, u64::from(side(20)));
             varint_field(out, 2, u64::from(side(16)));
             varint_field(out, 3, 3); // RGB
@@ -67,7 +67,7 @@ impl EventFile {
         });
         let value = message(|out| {
             bytes_field(out, 1, name.as_bytes());
-            bytes_field(out, 4, &picture);
+            bytes_field(out, 4, &image);
         });
         let summary = message(|out| bytes_field(out, 1, &value));
         self.write(&event(wall_time(), step, SUMMARY, &summary))
@@ -176,7 +176,7 @@ mod tests {
         events.scalars(8, &BTreeMap::from([("loss".to_owned(), 0.5)])).unwrap();
         let mut png = vec![0; 24];
         png[16..24].copy_from_slice(&[0, 0, 1, 0, 0, 0, 0, 9]);
-        events.picture(8, "samples", &png).unwrap();
+        events.image(8, "samples", &png).unwrap();
         let bytes = std::fs::read(&events.path).unwrap();
         let (mut rest, mut records) = (bytes.as_slice(), Vec::new());
         while !rest.is_empty() {
@@ -188,9 +188,9 @@ mod tests {
         }
         assert_eq!(records.len(), 4);
         assert!(records[0].ends_with(b"brain.Event:2"));
-        let picture = &records[3];
+        let image = &records[3];
         assert!(
-            picture.windows(6).any(|part| part == [1 << 3, 9, 2 << 3, 0x80, 2, 3 << 3]),
+            image.windows(6).any(|part| part == [1 << 3, 9, 2 << 3, 0x80, 2, 3 << 3]),
             "9 high, 256 wide, RGB"
         );
     }

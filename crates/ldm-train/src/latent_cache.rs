@@ -1,4 +1,4 @@
-//! What an encoder says of every picture, kept in a file.
+//! What an encoder says of every image, kept in a file.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ const WIDTH: usize = size_of::<f32>();
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MadeOf {
     /// The fingerprints of the views.
-    pictures: String,
+    images: String,
     /// SHA-256 of the first stage's weights.
     first_stage: String,
 }
@@ -35,7 +35,7 @@ pub struct MadeOf {
 impl MadeOf {
     /// What a cache of `views` is made of, by the first stage of a model of these weights, named and sorted.
     pub fn new(views: &Views, weights: &[(String, Tensor)]) -> Self {
-        let pictures: Vec<String> = views.sets.iter().map(|set| set.fingerprint()).collect();
+        let images: Vec<String> = views.sets.iter().map(|set| set.fingerprint()).collect();
         let mut hash = Sha256::new();
         for (name, tensor) in weights.iter().filter(|(name, _)| name.starts_with("first_stage_model.")) {
             hash.update(name.as_bytes());
@@ -44,11 +44,11 @@ impl MadeOf {
                 tensor.detach().to_device(Device::Cpu).to_kind(Kind::Float).contiguous().flatten(0, -1);
             hash.update(Vec::<u8>::try_from(flat.view_dtype(Kind::Uint8)).expect("bytes on the CPU"));
         }
-        Self { pictures: pictures.join(" "), first_stage: format!("{:x}", hash.finalize()) }
+        Self { images: images.join(" "), first_stage: format!("{:x}", hash.finalize()) }
     }
 
     fn metadata(&self) -> BTreeMap<String, String> {
-        [("format", FORMAT), ("pictures", &self.pictures), ("first_stage", &self.first_stage)]
+        [("format", FORMAT), ("images", &self.images), ("first_stage", &self.first_stage)]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into()
     }
@@ -57,28 +57,28 @@ impl MadeOf {
     fn differs(&self, metadata: &BTreeMap<String, String>) -> Option<&'static str> {
         let ours = self.metadata();
         let same = |key: &str| metadata.get(key) == ours.get(key);
-        match (same("format"), same("pictures"), same("first_stage")) {
+        match (same("format"), same("images"), same("first_stage")) {
             (false, ..) => Some("is no cache of latents of this version"),
-            (_, false, _) => Some("was made of other pictures than data.params.train has now"),
+            (_, false, _) => Some("was made of other images than data.params.train has now"),
             (_, _, false) => Some("was made by another first stage than the model's"),
             _ => None,
         }
     }
 }
 
-/// A set of latents in the place of pictures: all else is the set's own.
+/// A set of latents in the place of images: all else is the set's own.
 ///
 /// What is kept is the whole posterior, so that a latent is drawn in every step as ever; for VQ the point before it is
-/// quantised. Of pictures that are mirrored by chance both views are kept. Nothing else is by chance: see [`Views`].
+/// quantized. Of images that are mirrored by chance both views are kept. Nothing else is by chance: see [`Views`].
 pub struct LatentCache {
     views: Views,
     path: PathBuf,
     bytes: Mapped,
-    /// Where the first picture's values begin.
+    /// Where the first image's values begin.
     start: usize,
-    /// `[C, h, w]` of what is kept of a picture.
+    /// `[C, h, w]` of what is kept of an image.
     size: [usize; 3],
-    /// `[3, H, W]` of the pictures.
+    /// `[3, H, W]` of the images.
     pixels: [usize; 3],
 }
 
@@ -134,21 +134,21 @@ impl LatentCache {
 pub(crate) struct Making<'a> {
     pub(crate) views: &'a Views,
     pub(crate) of: &'a MadeOf,
-    /// Pictures encoded together: as many as in a step, and as many in the last chunk too, since what an encoder says
-    /// of a picture depends in its last bits on how many others there are.
+    /// Images encoded reduce_metrics: as many as in a step, and as many in the last chunk too, since what an encoder says
+    /// of an image depends in its last bits on how many others there are.
     pub(crate) batch: usize,
-    /// Whether a picture that cannot be read is an error; else it is left out, and named when it is asked for.
+    /// Whether an image that cannot be read is an error; else it is left out, and named when it is asked for.
     pub(crate) strict: bool,
-    /// What is to be kept of pictures `[B, 3, H, W]`: `[B, C, h, w]`.
+    /// What is to be kept of images `[B, 3, H, W]`: `[B, C, h, w]`.
     pub(crate) encode: &'a dyn Fn(&Tensor) -> Tensor,
 }
 
 impl Making<'_> {
-    /// Makes the file at `path`, aside and then renamed. `observe` hears how many pictures of how many are encoded.
+    /// Makes the file at `path`, aside and then renamed. `observe` hears how many images of how many are encoded.
     /// Gives `false`, and leaves no file, when `stop` is set.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be written; when pictures differ in size, or none can be read.
+    /// [`Error::Io`] when the file cannot be written; when images differ in size, or none can be read.
     pub(crate) fn write(
         &self,
         path: &Path,
@@ -157,7 +157,7 @@ impl Making<'_> {
     ) -> Result<bool> {
         let (sets, count) = (&self.views.sets, self.views.sets[0].len());
         let first = (0..count).find_map(|index| sets[0].get(index, 0).ok());
-        let first = first.ok_or_else(|| Error::data(sets[0].name(), "no picture can be read"))?;
+        let first = first.ok_or_else(|| Error::data(sets[0].name(), "no image can be read"))?;
         let pixels = first.size;
         let shape = (self.encode)(&collate(vec![first])?.images).size();
         let mut chunks = Vec::new();
@@ -184,7 +184,7 @@ impl Making<'_> {
         }
     }
 
-    /// What is kept of `shape[0]` pictures from `start`; one that is left out is no number.
+    /// What is kept of `shape[0]` images from `start`; one that is left out is no number.
     fn chunk(&self, set: &dyn Dataset, start: usize, shape: &[i64], pixels: [usize; 3]) -> Result<Tensor> {
         let (mut examples, mut places) = (Vec::new(), Vec::new());
         for place in 0..shape[0] {
@@ -221,14 +221,14 @@ impl Dataset for LatentCache {
     fn get(&self, index: usize, seed: u64) -> Result<Example> {
         let flipped = self.views.sets.len() > 1 && Rng::of(&[seed, index as u64, 2]).unit() < self.views.flip;
         let view = usize::from(flipped);
-        let known = self.views.sets[view].without_picture(index, seed)?;
+        let known = self.views.sets[view].without_image(index, seed)?;
         let latent = self.latent(view, index);
         let latent =
             latent.ok_or_else(|| Error::data(&known.name, "could not be read when the latents were made"))?;
         Ok(Example { size: self.pixels, latent: Some(latent), ..known })
     }
 
-    fn without_picture(&self, index: usize, seed: u64) -> Result<Example> {
+    fn without_image(&self, index: usize, seed: u64) -> Result<Example> {
         self.get(index, seed)
     }
 
@@ -261,7 +261,7 @@ impl Dataset for LatentCache {
     }
 }
 
-/// Whether a run can do with latents in the pictures' place, where its config asks for it; `batch` are some of them.
+/// Whether a run can do with latents in the images' place, where its config asks for it; `batch` are some of them.
 pub(crate) fn check(config: &RunConfig, objective: &dyn Objective, batch: &Batch) -> Result<()> {
     if config.train.cache_latents == CacheLatents::No {
         return Ok(());
@@ -269,7 +269,7 @@ pub(crate) fn check(config: &RunConfig, objective: &dyn Objective, batch: &Batch
     Views::of(config)?;
     if objective.moments(&batch.images).is_none() {
         return Err(Error::invalid(
-            "train.cache_latents: this model is trained on the pictures themselves, leave it out",
+            "train.cache_latents: this model is trained on the images themselves, leave it out",
         ));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! How a first stage's latents are spread.
+//! How a first stage's latents are evenly_spaced_timesteps.
 
 use ldm_autoencoder::Posterior;
 use ldm_core::weights::Checkpoint;
@@ -9,21 +9,22 @@ use tch::{Kind, Tensor};
 /// The metadata entry of a first stage's file they are kept in, as JSON.
 const ENTRY: &str = "latent_statistics";
 
-/// Mean and standard deviation of a first stage's latents over a set of pictures: the diffusion model's scale factor is
+/// Mean and standard deviation of a first stage's latents over a set of images: the diffusion model's scale factor is
 /// `1 / std` (Rombach et al. 2022, appendix G).
 ///
-/// Of a Gaussian posterior it is the spread of samples, exactly and without drawing any: Var z = Var μ + E σ². The
+/// Of a Gaussian posterior it is the evenly_spaced_timesteps of samples, exactly and without drawing any: Var z = Var μ + E σ². The
 /// reference measures one sample of one batch (`ddpm.py:530`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LatentStatistics {
-    /// Pictures measured.
-    pub pictures: u64,
+    /// Images measured.
+    #[serde(alias = "pictures")] // first stages exported before 0.1 was out
+    pub images: u64,
     /// The mean of each channel.
     pub mean: Vec<f64>,
     /// The standard deviation of each channel.
     pub std: Vec<f64>,
-    /// The standard deviation of all channels together, about their common mean.
+    /// The standard deviation of all channels reduce_metrics, about their common mean.
     pub overall_std: f64,
 }
 
@@ -59,7 +60,7 @@ impl LatentStatistics {
 /// nothing cancels.
 #[derive(Debug, Default)]
 pub(crate) struct LatentSums {
-    pictures: u64,
+    images: u64,
     /// Values a channel.
     count: f64,
     /// `[C]` f64 each: mean, and squared deviations from it with the variances of the posteriors.
@@ -81,7 +82,7 @@ impl LatentSums {
         }
         let (at, size) = (at.view([-1]), z.size());
         let count = (size[0] * size[2] * size[3]) as f64;
-        self.pictures += size[0] as u64;
+        self.images += size[0] as u64;
         self.sums = Some(match self.sums.take() {
             None => [at, squares],
             Some([mean, sum]) => {
@@ -93,7 +94,7 @@ impl LatentSums {
         self.count += count;
     }
 
-    /// None without pictures.
+    /// None without images.
     pub(crate) fn finish(self) -> Option<LatentStatistics> {
         let [mean, squares] = self.sums?;
         let overall = mean.mean(Kind::Double);
@@ -102,7 +103,7 @@ impl LatentSums {
         let all = squares.sum(Kind::Double).double_value(&[]) + between;
         let list = |x: Tensor| Vec::<f64>::try_from(x).expect("a flat list of f64");
         Some(LatentStatistics {
-            pictures: self.pictures,
+            images: self.images,
             mean: list(mean),
             std: list((squares / (self.count - 1.)).sqrt()),
             overall_std: (all / (total - 1.)).sqrt(),
@@ -126,13 +127,13 @@ mod tests {
         for part in z.split_with_sizes([3, 3, 1], 0) {
             sums.add(&Posterior::Point(part));
         }
-        let got = sums.finish().expect("pictures");
+        let got = sums.finish().expect("images");
         let z = z.to_kind(Kind::Double);
         let near = |got: f64, want: Tensor| {
             let want = want.double_value(&[]);
             assert!((got - want).abs() <= 1e-10 * want.abs(), "got {got}, want {want}");
         };
-        assert_eq!(got.pictures, 7);
+        assert_eq!(got.images, 7);
         for channel in 0..2 {
             near(got.mean[channel], z.select(1, channel as i64).mean(Kind::Double));
             near(got.std[channel], z.select(1, channel as i64).std(true));
@@ -147,7 +148,7 @@ mod tests {
         let logvar = mean.full_like(3_f64.ln());
         let mut sums = LatentSums::default();
         sums.add(&Posterior::Gaussian { mean, logvar });
-        let got = sums.finish().expect("pictures");
+        let got = sums.finish().expect("images");
         assert!((got.overall_std - 2.).abs() < 0.02, "Var = 1 + 3: {got:?}");
     }
 }

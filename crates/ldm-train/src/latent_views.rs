@@ -1,4 +1,4 @@
-//! The ways in which a set prepares a picture, each a set of its own: what a cache of latents holds.
+//! The ways in which a set prepares an image, each a set of its own: what a cache of latents holds.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use ldm_data::{Crop, Dataset, DatasetConfig};
 
 use crate::config::RunConfig;
 
-/// Pictures and seeds looked at to see whether a set prepares a picture in one way.
+/// Images and seeds looked at to see whether a set prepares an image in one way.
 const LOOKED_AT: usize = 4;
 const SEEDS: u64 = 4;
 
-/// The sets of which each prepares a picture in one way, and how likely the second is.
+/// The sets of which each prepares an image in one way, and how likely the second is.
 pub struct Views {
     pub(crate) sets: Vec<Arc<dyn Dataset>>,
     /// Probability of the second set, the mirrored one.
@@ -26,10 +26,10 @@ impl std::fmt::Debug for Views {
 }
 
 impl Views {
-    /// The views of the set of `config`: one, or where pictures are mirrored by chance both, as they are and mirrored.
+    /// The views of the set of `config`: one, or where images are mirrored by chance both, as they are and mirrored.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when pictures are prepared by chance otherwise, as by random crops: there are too many ways
+    /// [`Error::Invalid`] when images are prepared by chance otherwise, as by random crops: there are too many ways
     /// to keep them all, and fewer would be another set. As [`DatasetConfig::open`] besides.
     pub fn open(config: &DatasetConfig, base: &Path) -> Result<Self> {
         let mut flip = 0.;
@@ -38,7 +38,7 @@ impl Views {
             if let crop @ (Crop::Random | Crop::RandomSquare) = images.transform.crop {
                 let crop = if crop == Crop::Random { "random" } else { "random_square" };
                 return Err(Error::invalid(format!(
-                    "train.cache_latents: the pictures are cut at random (crop: {crop}), and a cache would hold one \
+                    "train.cache_latents: the images are cut at random (crop: {crop}), and a cache would hold one \
                      cut of each: set crop: center, or leave cache_latents out"
                 )));
             }
@@ -63,16 +63,16 @@ impl Views {
         Self::open(&config.data.train, config.path().parent().unwrap_or(Path::new(".")))
     }
 
-    /// Looks whether a seed changes a picture, for what the config's words do not say.
+    /// Looks whether a seed changes an image, for what the config's words do not say.
     fn check(&self) -> Result<()> {
         for set in &self.sets {
             for index in 0..set.len().min(LOOKED_AT) {
-                // A picture that cannot be read is the loader's to name.
+                // An image that cannot be read is the loader's to name.
                 let made = |seed| set.get(index, seed).ok().map(|example| example.image);
                 let first = made(0);
                 if (1..SEEDS).any(|seed| made(seed) != first) {
                     return Err(Error::invalid(
-                        "train.cache_latents: the set prepares its pictures by chance, and a cache would hold one \
+                        "train.cache_latents: the set prepares its images by chance, and a cache would hold one \
                          way of each: leave one of them out",
                     ));
                 }

@@ -1,6 +1,6 @@
 //! Training both stages of latent diffusion models, resumable to the bit.
 //!
-//! A [`RunConfig`] (the file a person writes) becomes an [`Objective`] (what is minimised: a first stage's
+//! A [`RunConfig`] (the file a person writes) becomes an [`Objective`] (what is minimized: a first stage's
 //! reconstruction, a diffusion model's denoising, or the class of noisy latents), a loader, an [`AdamW`] and an [`Ema`]; the [`Trainer`] is the
 //! loop over them, and the [`RunDir`] the only code that knows where things lie on disk.
 //!
@@ -17,9 +17,9 @@ mod ema;
 mod event;
 mod event_file;
 mod first_stage_loss;
-mod guard;
+mod non_finite_guard;
 mod init_from;
-mod keep;
+mod retention;
 mod latent_cache;
 mod latent_statistics;
 mod latent_views;
@@ -29,15 +29,15 @@ mod lora_config;
 mod loss_scale;
 mod loss_weight;
 mod meter;
-mod noisy_latents;
+mod latents;
 mod objective;
 mod optimizer;
 mod parts;
 mod preview;
-mod ranks;
+mod distributed;
 mod run_dir;
 mod state;
-mod told;
+mod prompt_for;
 mod trainer;
 
 pub use autoencoder::AutoencoderObjective;
@@ -52,7 +52,7 @@ pub use first_stage_loss::{
     ReconstructionLoss,
 };
 pub use init_from::InitFrom;
-pub use keep::{BestMode, Keep, KeepBest};
+pub use retention::{BestMode, Retention, KeepBest};
 pub use latent_cache::{LatentCache, MadeOf};
 pub use latent_statistics::LatentStatistics;
 pub use latent_views::Views;
@@ -61,10 +61,10 @@ pub use lora::LoraObjective;
 pub use lora_config::{LoraConfig, LoraTarget};
 pub use loss_scale::LossScale;
 pub use loss_weight::{DiffusionLoss, min_snr_weights};
-pub use objective::{HandedOn, Loss, Moment, Objective, Turn};
+pub use objective::{Exported, Loss, StepInfo, Objective, Phase};
 pub use optimizer::{AdamW, AdamWConfig, found_inf};
-pub use ranks::Ranks;
+pub use distributed::Distributed;
 pub use run_dir::RunDir;
 pub use state::TrainState;
-pub use told::told;
+pub use prompt_for::prompt_for;
 pub use trainer::Trainer;

@@ -24,7 +24,7 @@ use tch::{Device, Kind, Tensor};
 use crate::config::SampleConfig;
 use crate::init_from::InitFrom;
 use crate::lora_config::{LoraConfig, TEXT_ENCODER};
-use crate::objective::{HandedOn, Loss, Moment, Objective, Turn};
+use crate::objective::{Exported, Loss, StepInfo, Objective, Phase};
 use crate::optimizer::copy_named;
 
 /// A checkpoint's tensor of the sha256 of the base.
@@ -190,11 +190,11 @@ impl Objective for LoraObjective {
         Ok(())
     }
 
-    fn turns(&self) -> Vec<Turn> {
-        vec![Turn { name: "lora", trainable: self.factors(), rate: 1. }]
+    fn phases(&self) -> Vec<Phase> {
+        vec![Phase { name: "lora", trainable: self.factors(), rate: 1. }]
     }
 
-    fn loss(&self, moment: Moment, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
+    fn loss(&self, moment: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
         self.compose();
         self.inner.loss(moment, batch, noise)
     }
@@ -211,7 +211,7 @@ impl Objective for LoraObjective {
         self.stale.set(true);
     }
 
-    fn averaged(&self) -> Vec<(String, Tensor)> {
+    fn ema_parameters(&self) -> Vec<(String, Tensor)> {
         self.factors()
     }
 
@@ -251,7 +251,7 @@ impl Objective for LoraObjective {
         self.inner.notes()
     }
 
-    fn handed_on(&self, averages: &[(String, Tensor)]) -> Result<HandedOn> {
+    fn export(&self, averages: &[(String, Tensor)]) -> Result<Exported> {
         let averages: BTreeMap<&str, &Tensor> =
             averages.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         let mut lora = Lora::default();
@@ -261,7 +261,7 @@ impl Objective for LoraObjective {
             });
             lora.adapters.insert(layer.name.clone(), Adapter { down, up, alpha: layer.adapter.alpha });
         }
-        Ok(HandedOn::Lora { tensors: lora.tensors(&self.model)?, metadata: lora.metadata(&self.model) })
+        Ok(Exported::Lora { tensors: lora.tensors(&self.model)?, metadata: lora.metadata(&self.model) })
     }
 }
 

@@ -66,7 +66,7 @@ impl DiffusionLoss {
         difference.mean_dim([1, 2, 3].as_slice(), false, Kind::Float)
     }
 
-    /// What is minimised, and its parts under the reference's names.
+    /// What is minimized, and its parts under the reference's names.
     ///
     /// # Shapes
     /// - `each`: `[B]`, of [`each`](Self::each); `t`: `[B]` i64, on the device

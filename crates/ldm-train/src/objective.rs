@@ -1,4 +1,4 @@
-//! What is minimised.
+//! What is minimized.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,11 @@ use crate::config::SampleConfig;
 use crate::init_from::InitFrom;
 use crate::latent_statistics::LatentStatistics;
 
-/// The scalar to minimise, and numbers to log by name. The parts stay on the device: nobody reads a value in a step
+/// The scalar to minimize, and numbers to log by name. The parts stay on the device: nobody reads a value in a step
 /// that is not logged.
 #[derive(Debug)]
 pub struct Loss {
-    /// The scalar to minimise.
+    /// The scalar to minimize.
     pub total: Tensor,
     /// Scalars to log.
     pub parts: Vec<(&'static str, Tensor)>,
@@ -24,13 +24,13 @@ pub struct Loss {
 
 /// One optimizer's part in a step: a loss of its own, for parameters of its own, by a forward pass of its own.
 ///
-/// A diffusion model has one turn; a first stage that is trained against a discriminator has two, as the reference's
+/// A diffusion model has one phase; a first stage that is trained against a discriminator has two, as the reference's
 /// `optimizer_idx` 0 and 1.
 #[derive(Debug)]
-pub struct Turn {
+pub struct Phase {
     /// Its name in the log where there are several: `generator`, `discriminator`.
     pub name: &'static str,
-    /// The parameters it trains, by name, sorted; no other turn trains them.
+    /// The parameters it trains, by name, sorted; no other phase trains them.
     pub trainable: Vec<(String, Tensor)>,
     /// Multiplier of the learning rate (`lr_g_factor`).
     pub rate: f64,
@@ -38,16 +38,16 @@ pub struct Turn {
 
 /// Where in a run a loss is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Moment {
-    /// Which of [`Objective::turns`].
-    pub turn: usize,
+pub struct StepInfo {
+    /// Which of [`Objective::phases`].
+    pub phase: usize,
     /// Optimizer steps taken before this one, CompVis' `global_step`.
     pub step: u64,
 }
 
 /// What one hands on of a run.
 #[derive(Debug)]
-pub enum HandedOn {
+pub enum Exported {
     /// The model's weights; those that have an average give it their place.
     Model(Vec<(String, Tensor)>),
     /// A LoRA's file; the model it changes is not handed on.
@@ -61,13 +61,13 @@ pub enum HandedOn {
 
 /// A model under training, seen by the loop. Owns no optimizer, writes no file.
 pub trait Objective {
-    /// Whether pictures of `[H, W]` fit the model.
+    /// Whether images of `[H, W]` fit the model.
     ///
     /// # Errors
     /// [`ldm_core::Error::Invalid`] with the nearest sizes that do.
     fn check_size(&self, size: [i64; 2]) -> Result<()>;
 
-    /// Whether a batch holds what the model is told of its pictures.
+    /// Whether a batch holds what the model is prompt_for of its images.
     ///
     /// # Errors
     /// [`ldm_core::Error::Data`] naming what is not there; whatever is wrong with what is.
@@ -81,9 +81,9 @@ pub trait Objective {
     /// When the batch does not fit the model.
     fn prepare(&mut self, first: &Batch, noise: &mut dyn NoiseSource) -> Result<()>;
 
-    /// What the model trains on in a picture's place, of pictures `[B, 3, H, W]`, so that it can be kept: a latent's
-    /// mean and log-variance side by side, `[B, 2C, h, w]`, or `[B, C, h, w]` where there is no spread. None where
-    /// the model needs the picture.
+    /// What the model trains on in an image's place, of images `[B, 3, H, W]`, so that it can be kept: a latent's
+    /// mean and log-variance side by side, `[B, 2C, h, w]`, or `[B, C, h, w]` where there is no evenly_spaced_timesteps. None where
+    /// the model needs the image.
     fn moments(&self, _images: &Tensor) -> Option<Tensor> {
         None
     }
@@ -95,22 +95,22 @@ pub trait Objective {
     }
 
     /// The parts of a step, in the order they are taken.
-    fn turns(&self) -> Vec<Turn>;
+    fn phases(&self) -> Vec<Phase>;
 
-    /// The loss of one batch in one turn. While it runs, the parameters of the other turns take no gradient.
+    /// The loss of one batch in one phase. While it runs, the parameters of the other phases take no gradient.
     ///
     /// # Errors
     /// When the batch does not fit the model.
-    fn loss(&self, moment: Moment, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss>;
+    fn loss(&self, moment: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss>;
 
-    /// After every backward pass of a turn: what is made of gradients before an optimizer sees them.
+    /// After every backward pass of a phase: what is made of gradients before an optimizer sees them.
     fn after_backward(&mut self, _turn: usize) {}
 
-    /// Once a step, when every turn's optimizer has moved: what a model does with its state beside gradients.
+    /// Once a step, when every phase's optimizer has moved: what a model does with its state beside gradients.
     fn after_step(&mut self, _noise: &mut dyn NoiseSource) {}
 
     /// The parameters the running average covers, by name, sorted.
-    fn averaged(&self) -> Vec<(String, Tensor)>;
+    fn ema_parameters(&self) -> Vec<(String, Tensor)>;
 
     /// Everything a checkpoint of the model holds, by CompVis' names, sorted.
     fn weights(&self) -> Vec<(String, Tensor)>;
@@ -120,10 +120,10 @@ pub trait Objective {
         Vec::new()
     }
 
-    /// Of a first stage: how its latents are spread over these pictures, for the diffusion model that will stand on it.
+    /// Of a first stage: how its latents are evenly_spaced_timesteps over these images, for the diffusion model that will stand on it.
     ///
     /// # Errors
-    /// When a picture cannot be read.
+    /// When an image cannot be read.
     fn latent_statistics(
         &self,
         _batches: &mut dyn Iterator<Item = Result<Batch>>,
@@ -147,17 +147,17 @@ pub trait Objective {
     ///
     /// # Errors
     /// When it has no form in which it could be.
-    fn handed_on(&self, _averages: &[(String, Tensor)]) -> Result<HandedOn> {
-        Ok(HandedOn::Model(self.weights()))
+    fn export(&self, _averages: &[(String, Tensor)]) -> Result<Exported> {
+        Ok(Exported::Model(self.weights()))
     }
 
-    /// Numbers that tell how good the model is, over held-back pictures.
+    /// Numbers that tell how good the model is, over held-back images.
     ///
     /// # Errors
-    /// When a picture cannot be read.
+    /// When an image cannot be read.
     fn validate(&self, batches: &mut dyn Iterator<Item = Result<Batch>>) -> Result<Vec<(&'static str, f64)>>;
 
-    /// One picture `[3, H, W]` in `[-1, 1]` that shows how far the model is; `batch` are held-back pictures.
+    /// One image `[3, H, W]` in `[-1, 1]` that shows how far the model is; `batch` are held-back images.
     ///
     /// # Errors
     /// When the batch does not fit the model.

@@ -67,7 +67,7 @@ impl AdamW {
         }
     }
 
-    /// The norm of all gradients together, an f32 scalar on their device; with `clip`, gradients are scaled down
+    /// The norm of all gradients reduce_metrics, an f32 scalar on their device; with `clip`, gradients are scaled down
     /// to it, as `torch.nn.utils.clip_grad_norm_` does. No value is looked at by the host.
     pub fn clip(&self, clip: Option<f64>) -> Tensor {
         let grads: Vec<Tensor> = self.params.iter().map(Tensor::grad).filter(Tensor::defined).collect();

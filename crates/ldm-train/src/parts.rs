@@ -18,18 +18,18 @@ use crate::diffusion::DiffusionObjective;
 use crate::init_from::InitFrom;
 use crate::lora::LoraObjective;
 use crate::objective::Objective;
-use crate::ranks::Ranks;
+use crate::distributed::Distributed;
 
 pub(crate) type Parts = (Box<dyn Objective>, Arc<dyn Dataset>, Option<Arc<dyn Dataset>>);
 
 /// Data and model of a config, nothing written. A `fresh` run starts from the weights its config names; one that is
 /// taken up again finds its own in its checkpoint, but for those a LoRA stands beside.
-pub(crate) fn parts(config: &RunConfig, device: Device, ranks: &Ranks, fresh: bool) -> Result<Parts> {
+pub(crate) fn parts(config: &RunConfig, device: Device, ranks: &Distributed, fresh: bool) -> Result<Parts> {
     let base = config.path().parent().unwrap_or(Path::new("."));
     let data = config.data.train.open(base)?;
     ranks.check_batch(config.path(), data.len(), config.data.batch_size)?;
     let validation = config.data.validation.as_ref().map(|set| set.open(base)).transpose()?;
-    // Initialisation draws from libtorch's global generator.
+    // Initialization draws from libtorch's global generator.
     ldm_libtorch::set_seed(mix(config.train.seed, &[]));
     let init_from = init_from(config)?;
     let mut objective: Box<dyn Objective> = match &config.model {
@@ -58,7 +58,7 @@ pub(crate) fn parts(config: &RunConfig, device: Device, ranks: &Ranks, fresh: bo
         other => {
             let first_stage = other.first_stage().expect("every other model is a first stage");
             if let FirstStageConfig::Vq(vq) = &first_stage
-                && ranks.world() > 1
+                && ranks.world_size() > 1
                 && (vq.ema_decay.is_some() || vq.restart_after.is_some())
             {
                 return Err(refused(

@@ -1,4 +1,4 @@
-//! Pictures that show how far a model is.
+//! Images that show how far a model is.
 
 use tch::{Kind, Tensor};
 
@@ -25,7 +25,7 @@ pub(crate) fn two_rows(above: &Tensor, below: &Tensor) -> Tensor {
     ldm_core::image::grid(&Tensor::cat(&rows, 0), columns, 2)
 }
 
-/// Pictures in a green frame where they are `right`, and in a red one where not.
+/// Images in a green frame where they are `right`, and in a red one where not.
 ///
 /// # Shapes
 /// - `images`: `[B, 3, H, W]` in `[-1, 1]`; `right`: `[B]` bool; returns the shape of `images`
@@ -33,8 +33,8 @@ pub(crate) fn framed(images: &Tensor, right: &Tensor) -> Tensor {
     let size = images.size();
     let width = (size[2].min(size[3]) / 32).max(1);
     let green = right.to_kind(Kind::Float).view([-1, 1, 1, 1]) * 2. - 1.; // 1 or -1
-    let colour = Tensor::cat(&[&(-&green), &green, &green.ones_like().neg()], 1); // [B, 3, 1, 1]
-    let out = colour.expand(&size, false).contiguous();
+    let color = Tensor::cat(&[&(-&green), &green, &green.ones_like().neg()], 1); // [B, 3, 1, 1]
+    let out = color.expand(&size, false).contiguous();
     let inner = |x: &Tensor| x.narrow(2, width, size[2] - 2 * width).narrow(3, width, size[3] - 2 * width);
     inner(&out).copy_(&inner(images));
     out

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ldm_core::{Error, FolderLock, Result, files};
 
 use crate::event_file::EventFile;
-use crate::keep::Keep;
+use crate::retention::Retention;
 use crate::state::{self, TrainState};
 
 /// ```text
@@ -95,7 +95,7 @@ impl RunDir {
         self.root.join("model")
     }
 
-    /// The picture of step `step`.
+    /// The image of step `step`.
     pub fn sample(&self, step: u64) -> PathBuf {
         self.root.join("samples").join(format!("{}.png", name(step)))
     }
@@ -156,7 +156,7 @@ impl RunDir {
     pub fn checkpoint(
         &self,
         step: u64,
-        keep: &Keep,
+        keep: &Retention,
         write: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
         let folder = self.root.join("checkpoints");

@@ -11,7 +11,7 @@ use tch::Tensor;
 
 use crate::ema::Ema;
 use crate::loss_scale::LossScale;
-use crate::objective::{HandedOn, Objective};
+use crate::objective::{Exported, Objective};
 use crate::optimizer::{AdamW, copy_named};
 
 /// Where a run stands.
@@ -20,7 +20,7 @@ use crate::optimizer::{AdamW, copy_named};
 pub struct TrainState {
     /// Optimizer steps taken.
     pub step: u64,
-    /// Pictures seen.
+    /// Images seen.
     pub images: u64,
     /// Seconds of training, over all resumptions.
     pub seconds: f64,
@@ -36,7 +36,7 @@ pub struct TrainState {
     /// The validation of this very step, where there was one.
     #[serde(default)]
     pub validation: BTreeMap<String, f64>,
-    /// Ranks that share the epochs.
+    /// Distributed that share the epochs.
     #[serde(default = "one")]
     pub ranks: usize,
 }
@@ -110,11 +110,11 @@ pub(crate) fn write_model(
     ema: Option<&Ema>,
 ) -> Result<()> {
     let averages = ema.map(Ema::state).unwrap_or_default();
-    let tensors = match objective.handed_on(&averages)? {
-        HandedOn::Lora { tensors, metadata } => {
+    let tensors = match objective.export(&averages)? {
+        Exported::Lora { tensors, metadata } => {
             return weights::save(folder.join("lora.safetensors"), &tensors, &metadata);
         }
-        HandedOn::Model(tensors) => tensors,
+        Exported::Model(tensors) => tensors,
     };
     let mut tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
     for (name, average) in averages {

@@ -14,10 +14,10 @@ use crate::config::{Dtype, RunConfig};
 use crate::ema::Ema;
 use crate::latent_cache;
 use crate::loss_scale::LossScale;
-use crate::objective::{Objective, Turn};
+use crate::objective::{Objective, Phase};
 use crate::optimizer::AdamW;
 use crate::parts::{Parts, parts};
-use crate::ranks::Ranks;
+use crate::distributed::Distributed;
 use crate::run_dir::RunDir;
 use crate::state::{self, TrainState};
 
@@ -28,13 +28,13 @@ mod validation;
 
 /// A run: a model under training, its data, and where both are kept.
 pub struct Trainer {
-    ranks: Ranks,
+    ranks: Distributed,
     config: RunConfig,
     run: RunDir,
     device: Device,
     objective: Box<dyn Objective>,
-    /// What each of the objective's turns moves, and by what; the gradients are the mean over all ranks.
-    turns: Vec<(Turn, AdamW, Box<dyn GradientReducer>)>,
+    /// What each of the objective's phases moves, and by what; the gradients are the mean over all ranks.
+    phases: Vec<(Phase, AdamW, Box<dyn GradientReducer>)>,
     ema: Option<Ema>,
     /// With f16 alone.
     loss_scale: Option<LossScale>,
@@ -55,18 +55,18 @@ impl Trainer {
     /// # Errors
     /// Whatever is wrong with the config, the data, the first stage's checkpoint or the folder.
     pub fn create(config: RunConfig, root: &Path, device: Device) -> Result<Self> {
-        Self::create_among(Ranks::default(), config, root, device)
+        Self::create_among(Distributed::default(), config, root, device)
     }
 
     /// [`Trainer::create`] on each of several ranks, all with the same config; rank 0 alone writes.
     ///
     /// # Errors
     /// As [`Trainer::create`], when the ranks' configs differ, and when a rank has ended.
-    pub fn create_among(ranks: Ranks, config: RunConfig, root: &Path, device: Device) -> Result<Self> {
+    pub fn create_among(ranks: Distributed, config: RunConfig, root: &Path, device: Device) -> Result<Self> {
         let config = config.complete()?;
-        ranks.agree(config.path(), &config.to_text())?;
+        ranks.check_same_config(config.path(), &config.to_text())?;
         let (objective, data, validation) = parts(&config, device, &ranks, true)?;
-        // One picture tells the size of all; one that cannot be read is the loader's to name.
+        // One image tells the size of all; one that cannot be read is the loader's to name.
         if let Ok(example) = data.get(0, config.train.seed) {
             let [_, height, width] = example.size;
             objective.check_size([height as i64, width as i64])?;
@@ -79,17 +79,17 @@ impl Trainer {
             "torch": ldm_libtorch::TORCH_VERSION,
             "device": device_name(device),
             "threads": ldm_libtorch::threads(),
-            "ranks": ranks.world(),
+            "ranks": ranks.world_size(),
             "seed": config.train.seed,
             "data": data.fingerprint(),
         });
-        let run = ranks.first_alone(|| {
+        let run = ranks.rank_zero_only(|| {
             let run = RunDir::create(root)?;
             run.write_head(&config.to_text(), &environment)?;
             Ok(run)
         })?;
         let run = run.unwrap_or_else(|| RunDir::of_others(root));
-        Self::assemble(ranks, config, run, device, (objective, data, validation))?.alike()
+        Self::assemble(ranks, config, run, device, (objective, data, validation))?.sync_weights()
     }
 
     /// Goes on with the run in `root` from its newest complete checkpoint.
@@ -97,22 +97,22 @@ impl Trainer {
     /// # Errors
     /// When there is none, or it does not fit the run's config.
     pub fn resume(root: &Path, overrides: &[String], device: Device) -> Result<Self> {
-        Self::resume_among(Ranks::default(), root, overrides, device)
+        Self::resume_among(Distributed::default(), root, overrides, device)
     }
 
     /// [`Trainer::resume`] on each of several ranks, as many as the run was started with.
     ///
     /// # Errors
     /// As [`Trainer::resume`], when the ranks' configs, checkpoints or number differ, and when a rank has ended.
-    pub fn resume_among(ranks: Ranks, root: &Path, overrides: &[String], device: Device) -> Result<Self> {
+    pub fn resume_among(ranks: Distributed, root: &Path, overrides: &[String], device: Device) -> Result<Self> {
         let mut run = RunDir::open(root)?;
-        ranks.first_alone(|| run.lock())?;
+        ranks.rank_zero_only(|| run.lock())?;
         let config = RunConfig::read(run.config(), overrides)?;
         let checkpoint = run.newest_checkpoint()?;
-        ranks.agree(config.path(), &format!("{}{}", config.to_text(), checkpoint.display()))?;
+        ranks.check_same_config(config.path(), &format!("{}{}", config.to_text(), checkpoint.display()))?;
         let parts = parts(&config, device, &ranks, false)?;
         let mut trainer = Self::assemble(ranks, config, run, device, parts)?;
-        let optimizers = trainer.turns.iter_mut().map(|(_, optimizer, _)| optimizer);
+        let optimizers = trainer.phases.iter_mut().map(|(_, optimizer, _)| optimizer);
         trainer.state = state::read(
             &checkpoint,
             &mut *trainer.objective,
@@ -120,55 +120,55 @@ impl Trainer {
             trainer.ema.as_mut(),
             trainer.loss_scale.as_ref(),
         )?;
-        let (was, now) = (trainer.state.ranks, trainer.ranks.world());
+        let (was, now) = (trainer.state.ranks, trainer.ranks.world_size());
         if was != now {
             return Err(Error::data(
                 root,
                 format!(
-                    "this run's order of pictures is that of its {was} ranks, go on with it by --nproc {was}, got {now}"
+                    "this run's order of images is that of its {was} ranks, go on with it by --nproc {was}, got {now}"
                 ),
             ));
         }
-        trainer.ranks.first_alone(|| trainer.run.truncate_metrics(trainer.state.step))?;
-        trainer.alike()
+        trainer.ranks.rank_zero_only(|| trainer.run.truncate_metrics(trainer.state.step))?;
+        trainer.sync_weights()
     }
 
     /// Every rank starts from rank 0's weights to the bit, whatever device drew or read them.
-    fn alike(self) -> Result<Self> {
-        self.take_over()?;
+    fn sync_weights(self) -> Result<Self> {
+        self.broadcast_weights()?;
         Ok(self)
     }
 
     /// Gives every rank the weights of rank 0.
-    fn take_over(&self) -> Result<()> {
+    fn broadcast_weights(&self) -> Result<()> {
         let weights: Vec<Tensor> = self.objective.weights().into_iter().map(|(_, tensor)| tensor).collect();
-        self.ranks.take_over(&weights)
+        self.ranks.broadcast_weights(&weights)
     }
 
     fn assemble(
-        ranks: Ranks,
+        ranks: Distributed,
         config: RunConfig,
         run: RunDir,
         device: Device,
         (objective, data, validation): Parts,
     ) -> Result<Self> {
-        let turns = objective
-            .turns()
+        let phases = objective
+            .phases()
             .into_iter()
-            .map(|turn| {
+            .map(|phase| {
                 let params =
-                    turn.trainable.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
+                    phase.trainable.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
                 let optimizer = AdamW::new(params.collect(), config.train.optimizer);
                 let params: Vec<Tensor> =
-                    turn.trainable.iter().map(|(_, tensor)| tensor.shallow_clone()).collect();
+                    phase.trainable.iter().map(|(_, tensor)| tensor.shallow_clone()).collect();
                 let reducer = ranks.reducer(&params)?;
-                Ok((turn, optimizer, reducer))
+                Ok((phase, optimizer, reducer))
             })
             .collect::<Result<_>>()?;
-        let ema = config.train.ema.as_ref().map(|ema| Ema::new(objective.averaged(), ema));
+        let ema = config.train.ema.as_ref().map(|ema| Ema::new(objective.ema_parameters(), ema));
         let loss_scale = (config.train.dtype == Dtype::F16).then(|| LossScale::new(device));
-        let state = TrainState { ranks: ranks.world(), ..TrainState::default() };
-        Ok(Self { ranks, config, run, device, objective, turns, ema, loss_scale, data, validation, state })
+        let state = TrainState { ranks: ranks.world_size(), ..TrainState::default() };
+        Ok(Self { ranks, config, run, device, objective, phases, ema, loss_scale, data, validation, state })
     }
 
     /// Where it is kept.
@@ -183,6 +183,6 @@ impl Trainer {
 
     /// Parameters under training.
     pub fn parameters(&self) -> usize {
-        self.turns.iter().flat_map(|(turn, ..)| &turn.trainable).map(|(_, tensor)| tensor.numel()).sum()
+        self.phases.iter().flat_map(|(phase, ..)| &phase.trainable).map(|(_, tensor)| tensor.numel()).sum()
     }
 }

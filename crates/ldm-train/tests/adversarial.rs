@@ -16,7 +16,7 @@ use ldm_core::weights::{self, Checkpoint};
 use ldm_data::Batch;
 use ldm_metrics::Lpips;
 use ldm_train::{
-    AdamWConfig, AutoencoderObjective, Event, Finished, HandedOn, Moment, Objective, RunConfig, Trainer,
+    AdamWConfig, AutoencoderObjective, Event, Finished, Exported, StepInfo, Objective, RunConfig, Trainer,
 };
 use tch::{Kind, Tensor};
 
@@ -51,8 +51,8 @@ train:
 const KL: &str = "ldm.modules.losses.LPIPSWithDiscriminator";
 const VQ: &str = "taming.modules.losses.vqperceptual.VQLPIPSWithDiscriminator";
 
-/// Initialisation and dropout draw from libtorch's global generator, which the tests of a process share.
-fn turn() -> MutexGuard<'static, ()> {
+/// Initialization and dropout draw from libtorch's global generator, which the tests of a process share.
+fn phase() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -122,7 +122,7 @@ fn check_resume(text: &str) {
 
 #[test]
 fn a_kl_first_stage_with_every_option_resumes_to_the_bit() {
-    let _turn = turn();
+    let _turn = phase();
     // LPIPS has no state; its cost is not what is tested.
     check_resume(&kl("perceptual_weight: 0.0, use_actnorm: true, learn_logvar: true, r1_weight: 0.1,
               lecam_weight: 0.1, disc_ramp: 8, disc_loss: vanilla"));
@@ -130,13 +130,13 @@ fn a_kl_first_stage_with_every_option_resumes_to_the_bit() {
 
 #[test]
 fn a_vq_first_stage_with_averages_and_restarts_resumes_to_the_bit() {
-    let _turn = turn();
+    let _turn = phase();
     check_resume(&vq("perceptual_weight: 0.0"));
 }
 
 #[test]
-fn first_stages_learn_a_few_pictures_by_heart() {
-    let _turn = turn();
+fn first_stages_learn_a_few_images_by_heart() {
+    let _turn = phase();
     for text in [kl("kl_weight: 1.0e-6"), vq("codebook_weight: 1.0")] {
         let folder = tempfile::tempdir().unwrap();
         let overrides = [
@@ -187,10 +187,10 @@ fn batch(seed: u64) -> Batch {
 
 #[test]
 fn a_turn_trains_its_own() {
-    let _turn = turn();
+    let _turn = phase();
     let names = |text: &str| -> Vec<BTreeSet<String>> {
-        let turns = objective(text).turns();
-        turns.into_iter().map(|turn| turn.trainable.into_iter().map(|(name, _)| name).collect()).collect()
+        let phases = objective(text).phases();
+        phases.into_iter().map(|phase| phase.trainable.into_iter().map(|(name, _)| name).collect()).collect()
     };
     let plain = names(&kl("perceptual_weight: 0.0"));
     assert!(plain[0].is_disjoint(&plain[1]));
@@ -201,16 +201,16 @@ fn a_turn_trains_its_own() {
     assert!(!averages[0].contains("quantize.embedding.weight"), "an average takes no gradient");
     let follows = vq("perceptual_weight: 0.0").replace("ema_decay: 0.9", "lr_g_factor: 2.5");
     assert!(names(&follows)[0].contains("quantize.embedding.weight"));
-    assert_eq!(objective(&follows).turns()[0].rate, 2.5);
+    assert_eq!(objective(&follows).phases()[0].rate, 2.5);
 }
 
 #[test]
 fn logvar_starts_and_moves_as_told() {
-    let _turn = turn();
+    let _turn = phase();
     let objective = objective(&kl("perceptual_weight: 0.0, logvar_init: 0.7, learn_logvar: true"));
     let logvar = objective.weights().into_iter().find(|(name, _)| name == "loss.logvar").unwrap().1;
     assert!((logvar.double_value(&[]) - 0.7).abs() < 1e-6);
-    let loss = objective.loss(Moment { turn: 0, step: 0 }, &batch(1), &mut PerStep::new(1, 0, 0)).unwrap();
+    let loss = objective.loss(StepInfo { phase: 0, step: 0 }, &batch(1), &mut PerStep::new(1, 0, 0)).unwrap();
     loss.total.backward();
     let part = |name: &str| loss.parts.iter().find(|(each, _)| *each == name).unwrap().1.double_value(&[]);
     // d/ds of CHW·(rec·e⁻ˢ + s).
@@ -221,17 +221,17 @@ fn logvar_starts_and_moves_as_told() {
 
 #[test]
 fn the_ramp_grows_from_disc_start() {
-    let _turn = turn();
+    let _turn = phase();
     let objective = objective(&kl("perceptual_weight: 0.0, disc_factor: 0.8, disc_ramp: 10"));
     for (step, generator) in [(0, 0.), (3, 0.), (4, 0.), (9, 0.4), (14, 0.8), (1000, 0.8)] {
         let loss =
-            objective.loss(Moment { turn: 0, step }, &batch(1), &mut PerStep::new(1, 0, step)).unwrap();
+            objective.loss(StepInfo { phase: 0, step }, &batch(1), &mut PerStep::new(1, 0, step)).unwrap();
         let factor = loss.parts.iter().find(|(name, _)| *name == "disc_factor").unwrap().1.double_value(&[]);
         assert!((factor - generator).abs() < 1e-6, "step {step}: {factor}");
     }
     let critic = |step| {
         let loss =
-            objective.loss(Moment { turn: 1, step }, &batch(1), &mut PerStep::new(1, 0, step)).unwrap();
+            objective.loss(StepInfo { phase: 1, step }, &batch(1), &mut PerStep::new(1, 0, step)).unwrap();
         loss.total.double_value(&[])
     };
     assert_eq!(critic(3), 0.);
@@ -240,14 +240,14 @@ fn the_ramp_grows_from_disc_start() {
 
 #[test]
 fn the_penalties_are_added_with_their_weights() {
-    let _turn = turn();
+    let _turn = phase();
     let critic = |text: &str| {
         tch::manual_seed(1);
         let objective = objective(text);
         let loss =
-            objective.loss(Moment { turn: 1, step: 4 }, &batch(1), &mut PerStep::new(1, 0, 4)).unwrap();
+            objective.loss(StepInfo { phase: 1, step: 4 }, &batch(1), &mut PerStep::new(1, 0, 4)).unwrap();
         loss.total.backward();
-        let grad = objective.turns()[1].trainable[1].1.grad().norm().double_value(&[]);
+        let grad = objective.phases()[1].trainable[1].1.grad().norm().double_value(&[]);
         let mut parts: BTreeMap<&str, f64> =
             loss.parts.into_iter().map(|(name, value)| (name, value.double_value(&[]))).collect();
         parts.insert("grad", grad);
@@ -264,7 +264,7 @@ fn the_penalties_are_added_with_their_weights() {
 
 #[test]
 fn what_is_handed_on_has_no_loss() {
-    let _turn = turn();
+    let _turn = phase();
     let objective = objective(&vq("perceptual_weight: 0.0, use_actnorm: true"));
     let all: BTreeSet<String> = objective.weights().into_iter().map(|(name, _)| name).collect();
     for name in
@@ -272,7 +272,7 @@ fn what_is_handed_on_has_no_loss() {
     {
         assert!(all.contains(name), "{name}");
     }
-    let HandedOn::Model(kept) = objective.handed_on(&[]).unwrap() else { panic!("a model") };
+    let Exported::Model(kept) = objective.export(&[]).unwrap() else { panic!("a model") };
     let kept: BTreeSet<String> = kept.into_iter().map(|(name, _)| name).collect();
     let text = vq("").replace("{disc_start: 4, disc_num_layers: 1, disc_ndf: 16, disc_weight: 0.5, }", "{}");
     let text = text
@@ -285,7 +285,7 @@ fn what_is_handed_on_has_no_loss() {
 
 #[test]
 fn the_stand_in_is_told_once_and_only_where_it_looks() {
-    let _turn = turn();
+    let _turn = phase();
     let notes = objective(&kl("perceptual_weight: 1.0")).notes();
     assert!(notes.len() == 1 && notes[0].contains("ldm weights get lpips-vgg16"), "{notes:?}");
     assert!(objective(&kl("perceptual_weight: 0.0")).notes().is_empty());
@@ -293,7 +293,7 @@ fn the_stand_in_is_told_once_and_only_where_it_looks() {
 
 #[test]
 fn a_compvis_checkpoints_lpips_is_left_out() {
-    let _turn = turn();
+    let _turn = phase();
     let mut objective = objective(&kl("perceptual_weight: 0.0"));
     let mut tensors = objective.weights();
     tensors.push((
@@ -308,17 +308,17 @@ fn a_compvis_checkpoints_lpips_is_left_out() {
 
 #[test]
 fn latents_are_measured() {
-    let _turn = turn();
+    let _turn = phase();
     let objective = objective(&kl("perceptual_weight: 0.0"));
     let mut batches = (0..3).map(|seed| Ok(batch(seed)));
     let found = objective.latent_statistics(&mut batches).unwrap().unwrap();
-    assert_eq!((found.pictures, found.mean.len(), found.std.len()), (12, 4, 4));
+    assert_eq!((found.images, found.mean.len(), found.std.len()), (12, 4, 4));
     assert!(found.overall_std.is_finite() && found.overall_std > 0.);
 }
 
 #[test]
 fn every_name_of_the_references_is_read() {
-    let _turn = turn();
+    let _turn = phase();
     for target in [
         "reconstruction",
         "none",
@@ -329,28 +329,28 @@ fn every_name_of_the_references_is_read() {
         let params = if target == "reconstruction" { "{kl_weight: 1.0}" } else { "null" };
         let text =
             kl("").replace("{disc_start: 4, disc_num_layers: 1, disc_ndf: 16, disc_weight: 0.5, }", params);
-        assert_eq!(objective(&text.replace(KL, target)).turns().len(), 1, "{target}");
+        assert_eq!(objective(&text.replace(KL, target)).phases().len(), 1, "{target}");
     }
     let all = "perceptual_weight: 0.0, pixelloss_weight: 1.0, disc_in_channels: 3, disc_factor: 1.0, use_actnorm: false,
               disc_conditional: false, disc_loss: hinge";
     for target in ["lpips_with_discriminator", "ldm.modules.losses.contperceptual.LPIPSWithDiscriminator"] {
         let text = kl(&format!("{all}, logvar_init: 0.0, kl_weight: 1.0")).replace(KL, target);
-        assert_eq!(objective(&text).turns().len(), 2);
+        assert_eq!(objective(&text).phases().len(), 2);
     }
     for target in ["vq_lpips_with_discriminator", "ldm.modules.losses.vqperceptual.VQLPIPSWithDiscriminator"]
     {
         let more = "codebook_weight: 1.0, n_classes: 32, perceptual_loss: lpips, pixel_loss: l2";
         let text = vq(&format!("{all}, {more}")).replace(VQ, target);
-        assert_eq!(objective(&text).turns().len(), 2);
+        assert_eq!(objective(&text).phases().len(), 2);
     }
 }
 
 #[test]
 fn the_optimizer_is_the_references_unless_told() {
     let line = "  optimizer: {betas: [0.5, 0.9], weight_decay: 0.0}\n";
-    let [told, untold] = [kl(""), kl("").replace(line, "")];
-    assert_ne!(told, untold);
-    let reference = config(&told, &[]);
+    let [prompt_for, untold] = [kl(""), kl("").replace(line, "")];
+    assert_ne!(prompt_for, untold);
+    let reference = config(&prompt_for, &[]);
     assert_eq!(reference.train.optimizer, AdamWConfig::adversarial());
     assert_eq!(config(&untold, &[]).train.optimizer, AdamWConfig::adversarial());
     assert_eq!(config(&untold, &[]).to_text(), reference.to_text(), "the run's config says it");
@@ -370,13 +370,13 @@ fn what_cannot_be_is_refused_by_name() {
         assert!(error.contains(expected) && !error.contains('\n'), "{error}");
         assert!(!root.exists(), "something was written");
     }
-    let _turn = turn();
+    let _turn = phase();
     check(&kl("disc_conditional: true"), "lossconfig: `disc_conditional`");
     check(&kl("codebook_weight: 1.0"), "`codebook_weight` belongs to vq_lpips_with_discriminator");
     check(&vq("kl_weight: 1.0"), "`kl_weight` belongs to lpips_with_discriminator");
     check(&vq("n_classes: 7"), "`n_classes`: the codebook has 32 entries, got: 7");
     check(&vq("perceptual_loss: dists"), "unknown variant `dists`");
-    check(&kl("disc_in_channels: 4"), "`disc_in_channels`: the pictures have 3, got: 4");
+    check(&kl("disc_in_channels: 4"), "`disc_in_channels`: the images have 3, got: 4");
     check(&kl("disc_wait: 1"), "unknown field `disc_wait`");
     check(&kl("").replace("disc_start: 4, ", ""), "missing field `disc_start`");
     check(&kl("").replace("disc_num_layers: 1", "disc_num_layers: 0"), "`disc_num_layers`: expected 1 to 10");

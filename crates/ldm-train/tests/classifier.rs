@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ldm_core::device::test_device;
 use ldm_core::weights::Checkpoint;
-use ldm_pipelines::{Classifier, Model, Opening};
+use ldm_pipelines::{Classifier, Model, LoadOptions};
 use ldm_train::{Event, Finished, RunConfig, Trainer};
 use tch::{Kind, Tensor};
 
@@ -25,7 +25,7 @@ data: {target: data_module, params: {batch_size: 4, num_workers: 0, train: SCENE
 train: {steps: 3, learning_rate: 1.0e-3, ema: null, samples: {count: 0}}
 ";
 
-/// No condition, latents without a spread of their own, and noise in which a class can always be seen.
+/// No condition, latents without a evenly_spaced_timesteps of their own, and noise in which a class can always be seen.
 const DIFFUSION: &str = r"
 model:
   target: latent_diffusion
@@ -76,8 +76,8 @@ train:
 
 const SCENES: &str = "{target: scenes, params: {size: 16, objects: [1, 1], count: 64}}";
 
-/// Initialisation and dropout draw from libtorch's global generator, which the tests of a process share.
-fn turn() -> MutexGuard<'static, ()> {
+/// Initialization and dropout draw from libtorch's global generator, which the tests of a process share.
+fn phase() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -130,7 +130,7 @@ fn files(run: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn a_classifier_resumes_to_the_bit() {
-    let _turn = turn();
+    let _turn = phase();
     let folder = tempfile::tempdir().unwrap();
     let (_, text) = diffusion(folder.path());
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
@@ -155,8 +155,8 @@ fn a_classifier_resumes_to_the_bit() {
 }
 
 #[test]
-fn a_classifier_learns_a_few_pictures_by_heart_and_is_handed_on() {
-    let _turn = turn();
+fn a_classifier_learns_a_few_images_by_heart_and_is_handed_on() {
+    let _turn = phase();
     let folder = tempfile::tempdir().unwrap();
     let (diffusion, text) = diffusion(folder.path());
     let root = folder.path().join("classifier");
@@ -176,7 +176,7 @@ fn a_classifier_learns_a_few_pictures_by_heart_and_is_handed_on() {
 
     // It is whole without the model whose latents it knows, and knows them from others.
     let Model::Diffusion(mut model) =
-        Model::open(&diffusion, &Opening::on(test_device()), &mut |_| {}).unwrap()
+        Model::open(&diffusion, &LoadOptions::new(test_device()), &mut |_| {}).unwrap()
     else {
         panic!("a diffusion model")
     };
@@ -184,7 +184,7 @@ fn a_classifier_learns_a_few_pictures_by_heart_and_is_handed_on() {
     std::fs::rename(&diffusion, &moved).unwrap();
     let text = std::fs::read_to_string(root.join("model/config.yaml")).unwrap();
     assert!(!text.contains("diffusion_path") && text.contains("classifier_config"), "{text}");
-    let open = || Classifier::open(&root, &Opening::on(test_device()), &mut |_| {}).unwrap();
+    let open = || Classifier::open(&root, &LoadOptions::new(test_device()), &mut |_| {}).unwrap();
     let classifier = open();
     assert_eq!((classifier.num_classes(), classifier.classes.len()), (10, 10));
     let x = Tensor::zeros([2, 4, 8, 8], (Kind::Float, test_device()));
@@ -195,9 +195,9 @@ fn a_classifier_learns_a_few_pictures_by_heart_and_is_handed_on() {
         .collect();
     let sum = Tensor::stack(&all, 0).exp().sum_dim_intlist([0_i64].as_slice(), false, Kind::Float);
     assert!((sum - 1.).abs().max().double_value(&[]) < 1e-5);
-    model.guide_by(classifier, 1.).unwrap();
+    model.with_classifier_guidance(classifier, 1.).unwrap();
     model.scale_factor *= 1.01;
-    let error = model.guide_by(open(), 1.).unwrap_err().to_string();
+    let error = model.with_classifier_guidance(open(), 1.).unwrap_err().to_string();
     assert!(error.contains("another scale than the model's"), "{error}");
 
     // Started from its weights, it knows what it knew.
@@ -217,8 +217,8 @@ fn a_classifier_learns_a_few_pictures_by_heart_and_is_handed_on() {
 }
 
 #[test]
-fn held_back_pictures_are_judged_by_the_references_names() {
-    let _turn = turn();
+fn held_back_images_are_judged_by_the_references_names() {
+    let _turn = phase();
     let folder = tempfile::tempdir().unwrap();
     let (_, text) = diffusion(folder.path());
     let root = folder.path().join("run");
@@ -243,14 +243,14 @@ fn held_back_pictures_are_judged_by_the_references_names() {
     let weights = Checkpoint::open(root.join("model/model.safetensors")).unwrap();
     assert!(weights.names().all(|name| name.starts_with("model.") || name.starts_with("diffusion_model.")));
     let grid = ldm_core::image::read(root.join("samples/step-0000002.png")).unwrap();
-    assert!(grid.width() > 4 * 16 && grid.height() > 2 * 16, "a row a picture, a column a noise level");
+    assert!(grid.width() > 4 * 16 && grid.height() > 2 * 16, "a row an image, a column a noise level");
     let framed = grid.pixels().filter(|pixel| [[255, 0, 0], [0, 255, 0]].contains(&pixel.0)).count();
     assert!(framed >= 8 * 60, "eight frames of one pixel, found {framed}");
 }
 
 #[test]
 fn what_is_wrong_is_said_in_one_sentence_and_nothing_is_written() {
-    let _turn = turn();
+    let _turn = phase();
     let folder = tempfile::tempdir().unwrap();
     let (diffusion, text) = diffusion(folder.path());
     let root = folder.path().join("run");

@@ -16,7 +16,7 @@ use ldm_pipelines::{LatentDiffusionConfig, ModelConfig, ModelFile};
 use ldm_schedulers::{NoiseSchedule, Parameterization};
 use ldm_train::{
     AdamW, AdamWConfig, DiffusionLoss, DiffusionObjective, DiffusionTraining, Ema, EmaConfig,
-    LatentStatistics, Loss, Moment, Objective, min_snr_weights,
+    LatentStatistics, Loss, StepInfo, Objective, min_snr_weights,
 };
 use serde_json::Value;
 use tch::{Kind, Tensor};
@@ -24,7 +24,7 @@ use tch::{Kind, Tensor};
 const CLASS: &str = include_str!("../../ldm-pipelines/tests/golden/class.yaml");
 /// As in `generate_diffusion.py`.
 const SEED: u64 = 7;
-const NOW: Moment = Moment { turn: 0, step: 0 };
+const NOW: StepInfo = StepInfo { phase: 0, step: 0 };
 
 fn golden(name: &str) -> Golden {
     Golden::open(format!("{}/tests/golden/{name}.safetensors", env!("CARGO_MANIFEST_DIR")), test_device())
@@ -78,7 +78,7 @@ fn losses_and_gradients_are_the_references() {
         let loss = objective.loss(NOW, &batch, &mut noise).unwrap();
         loss.total.backward();
         let parts = parts(&loss);
-        let named: BTreeMap<String, Tensor> = objective.turns().remove(0).trainable.into_iter().collect();
+        let named: BTreeMap<String, Tensor> = objective.phases().remove(0).trainable.into_iter().collect();
         let (mut values, mut gradients) = (0, 0);
         for (name, want) in golden.scope(&format!("{case}/")) {
             let what = format!("{case}: {name}");
@@ -107,11 +107,11 @@ fn five_steps_end_where_the_references_end() {
     let golden = golden("diffusion_training");
     let settings: Value = serde_json::from_str(golden.metadata("config")).unwrap();
     let objective = objective(&overrides(&settings["overrides"]), DiffusionTraining::default());
-    let trainable = objective.turns().remove(0).trainable;
+    let trainable = objective.phases().remove(0).trainable;
     let before: Vec<Tensor> = trainable.iter().map(|(_, tensor)| tensor.detach().copy()).collect();
     let clone = || trainable.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
     let mut optimizer = AdamW::new(clone().collect(), AdamWConfig::default());
-    let mut ema = Ema::new(objective.averaged(), &EmaConfig::default());
+    let mut ema = Ema::new(objective.ema_parameters(), &EmaConfig::default());
     for step in 0..5 {
         let at = |key: &str| golden.get(key).get(step);
         optimizer.zero_grad();
@@ -211,7 +211,7 @@ fn v_has_a_target_of_its_own() {
         parts(&objective.loss(NOW, &batch(golden.get("image"), golden.get("class")), &mut noise).unwrap())
     };
     let v = of(&["model.params.parameterization=v".into(), "model.params.original_elbo_weight=0.5".into()]);
-    // All steps of v count alike in the bound.
+    // All steps of v count sync_weights in the bound.
     assert_close("loss_vlb", &v["loss_vlb"], &v["loss_simple"], 1e-6);
     assert_close("loss", &v["loss"], &(&v["loss_simple"] * 1.5), 1e-6);
     assert!((&v["loss_simple"] - &of(&[])["loss_simple"]).abs().double_value(&[]) > 1e-2);
@@ -227,8 +227,8 @@ fn a_learned_log_variance_is_saved_and_comes_back() {
         "model.params.scale_by_std=true".into(),
     ];
     let mut first = objective(&learned, DiffusionTraining::default());
-    let turns = first.turns();
-    let (_, logvar) = turns[0].trainable.iter().find(|(name, _)| name == "logvar").unwrap();
+    let phases = first.phases();
+    let (_, logvar) = phases[0].trainable.iter().find(|(name, _)| name == "logvar").unwrap();
     tch::no_grad(|| {
         logvar.shallow_clone().copy_(&Tensor::linspace(-1., 1., 1000, (Kind::Float, test_device())));
     });
@@ -262,7 +262,7 @@ fn the_scale_is_the_one_the_first_stages_file_says() {
         Checkpoint::open(&path).unwrap()
     };
     let checkpoint =
-        write(r#"{"pictures": 9, "mean": [0, 1, 2, 3], "std": [1, 1, 2, 2], "overall_std": 1.6}"#);
+        write(r#"{"images": 9, "mean": [0, 1, 2, 3], "std": [1, 1, 2, 2], "overall_std": 1.6}"#);
     let found = LatentStatistics::of(&checkpoint, 4).unwrap().unwrap();
     assert_eq!((found.mean, found.std, found.overall_std), (vec![0., 1., 2., 3.], vec![1., 1., 2., 2.], 1.6));
     let mut objective = DiffusionObjective::new(
@@ -277,14 +277,14 @@ fn the_scale_is_the_one_the_first_stages_file_says() {
     assert!(objective.model().scale_factor == f64::from(0.625f32));
     for (json, expected) in [
         (
-            r#"{"pictures": 9, "mean": [0], "std": [1, 1, 2, 2], "overall_std": 1}"#,
+            r#"{"images": 9, "mean": [0], "std": [1, 1, 2, 2], "overall_std": 1}"#,
             "metadata `latent_statistics`: mean: expected 4 channels, got 1",
         ),
         (
-            r#"{"pictures": 9, "mean": [0, 0, 0, 0], "std": [1, 1, 2, 2], "overall_std": 0}"#,
+            r#"{"images": 9, "mean": [0, 0, 0, 0], "std": [1, 1, 2, 2], "overall_std": 0}"#,
             "overall_std: expected a positive number, got 0",
         ),
-        (r#"{"pictures": 9, "mean": 0}"#, "metadata `latent_statistics`: "),
+        (r#"{"images": 9, "mean": 0}"#, "metadata `latent_statistics`: "),
     ] {
         let error = LatentStatistics::of(&write(json), 4).unwrap_err().to_string();
         assert!(error.contains(expected) && error.contains("model.safetensors"), "{error}");

@@ -118,7 +118,7 @@ fn the_scale_of_the_latents_comes_along_before_anything_is_prepared() {
     run(create(&base, &["train.steps=1", scaled]).unwrap(), 0);
     let model = base.join("model/model.safetensors");
     let scale = Checkpoint::open(model).unwrap().tensor("scale_factor").unwrap().double_value(&[]);
-    assert!((scale - 1.).abs() > 1e-3, "a scale that could be told from none: {scale}");
+    assert!((scale - 1.).abs() > 1e-3, "a scale that could be prompt_for from none: {scale}");
 
     let config = RunConfig::parse(MODEL, "tiny.yaml", &[scaled.to_owned()]).unwrap();
     let ModelConfig::LatentDiffusion(config) = &config.model else { panic!("a diffusion model") };

@@ -1,4 +1,4 @@
-//! Kept latents: training with them is training without, and a cache of something else is refused.
+//! InpaintMask latents: training with them is training without, and a cache of something else is refused.
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 
@@ -43,7 +43,7 @@ data:
   params:
     batch_size: 4
     num_workers: 0
-    train: {target: images, params: {path: PICTURES, transform: {size: 16}}}
+    train: {target: images, params: {path: IMAGES, transform: {size: 16}}}
 train: {steps: 6, learning_rate: 1.0e-3, conditioning_dropout: 0.3, ema: null, log_every: 1, checkpoint_every: 2,
         samples: {count: 2, steps: 2}}
 ";
@@ -58,9 +58,9 @@ fn done(trainer: &mut Trainer) -> Result<()> {
     Ok(())
 }
 
-/// `count` pictures of two classes in `folder/pictures`.
-fn pictures(folder: &Path, count: u64) -> PathBuf {
-    let root = folder.join("pictures");
+/// `count` images of two classes in `folder/images`.
+fn images(folder: &Path, count: u64) -> PathBuf {
+    let root = folder.join("images");
     for index in 0..count {
         let class = root.join(if index % 2 == 0 { "cat" } else { "dog" });
         std::fs::create_dir_all(&class).unwrap();
@@ -86,8 +86,8 @@ fn first_stage(folder: &Path, kind: &str, seed: u64) -> String {
     )
 }
 
-fn text(first_stage: &str, pictures: &Path) -> String {
-    DIFFUSION.replace("FIRST", first_stage).replace("PICTURES", &pictures.to_string_lossy())
+fn text(first_stage: &str, images: &Path) -> String {
+    DIFFUSION.replace("FIRST", first_stage).replace("IMAGES", &images.to_string_lossy())
 }
 
 fn weights(run: &Path) -> Vec<u8> {
@@ -98,7 +98,7 @@ fn weights(run: &Path) -> Vec<u8> {
 fn training_with_kept_latents_is_training_without() {
     let folder = tempfile::tempdir().unwrap();
     let root = |name: &str| folder.path().join(name);
-    let set = pictures(folder.path(), 19);
+    let set = images(folder.path(), 19);
     for kind in ["kl", "vq"] {
         let text = text(&first_stage(folder.path(), kind, 1), &set);
         let [plain, kept, broken] = ["plain", "kept", "broken"].map(|name| root(&format!("{name}-{kind}")));
@@ -129,9 +129,9 @@ fn training_with_kept_latents_is_training_without() {
 }
 
 #[test]
-fn mirrored_pictures_are_kept_both_ways() {
+fn mirrored_images_are_kept_both_ways() {
     let folder = tempfile::tempdir().unwrap();
-    let set = pictures(folder.path(), 8);
+    let set = images(folder.path(), 8);
     let text =
         text(&first_stage(folder.path(), "kl", 1), &set).replace("{size: 16}", "{size: 16, flip: 0.5}");
     let root = folder.path().join("run");
@@ -144,7 +144,7 @@ fn mirrored_pictures_are_kept_both_ways() {
     );
     let [as_is, mirrored] = ["0", "1"].map(|view| file.tensor(&format!("{view}/000000000000")).unwrap());
     assert_ne!(as_is, mirrored);
-    // An encoder of convolutions sees a mirrored picture much as a mirrored picture's latent.
+    // An encoder of convolutions sees a mirrored image much as a mirrored image's latent.
     let away = |a: &Tensor| (a - &as_is).abs().mean(Kind::Float).double_value(&[]);
     assert!(away(&mirrored.flip([3])) < away(&mirrored));
 }
@@ -152,7 +152,7 @@ fn mirrored_pictures_are_kept_both_ways() {
 #[test]
 fn a_cache_of_something_else_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let (set, shared) = (pictures(folder.path(), 8), folder.path().join("shared.safetensors"));
+    let (set, shared) = (images(folder.path(), 8), folder.path().join("shared.safetensors"));
     let on = format!("train.cache_latents={}", shared.display());
     let one = text(&first_stage(folder.path(), "kl", 1), &set);
     let other = text(&first_stage(folder.path(), "kl", 2), &set);
@@ -173,10 +173,10 @@ fn a_cache_of_something_else_is_refused() {
     check(&other, "was made by another first stage than the model's");
     check(
         &one.replace("{size: 16}", "{size: 32}"),
-        "was made of other pictures than data.params.train has now",
+        "was made of other images than data.params.train has now",
     );
-    pictures(folder.path(), 9);
-    check(&one, "was made of other pictures than data.params.train has now");
+    images(folder.path(), 9);
+    check(&one, "was made of other images than data.params.train has now");
     let whole = std::fs::read(&shared).unwrap();
     std::fs::write(&shared, &whole[..whole.len() - 8]).unwrap();
     assert!(run(&one).unwrap_err().to_string().contains("shared.safetensors"));
@@ -187,7 +187,7 @@ fn a_cache_of_something_else_is_refused() {
 #[test]
 fn what_cannot_be_kept_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let set = pictures(folder.path(), 8);
+    let set = images(folder.path(), 8);
     let text = text(&first_stage(folder.path(), "kl", 1), &set);
     let root = folder.path().join("run");
     let check = |text: &str, expected: &str| {
@@ -196,19 +196,19 @@ fn what_cannot_be_kept_is_refused() {
         assert!(error.contains(expected) && !root.exists(), "{error}");
     };
     let random = text.replace("{size: 16}", "{size: 16, crop: random}");
-    check(&random, "train.cache_latents: the pictures are cut at random (crop: random)");
+    check(&random, "train.cache_latents: the images are cut at random (crop: random)");
     let stage = FIRST_STAGE.replace("KIND", "kl").replace("DOUBLE", "true").replace("SEED", "1");
-    check(&stage, "train.cache_latents: this model is trained on the pictures themselves");
+    check(&stage, "train.cache_latents: this model is trained on the images themselves");
     let error =
         RunConfig::parse(&text, "tiny.yaml", &["train.cache_latents=3".into()]).unwrap_err().to_string();
     assert!(error.contains("true, false, or the path of a file"), "{error}");
 }
 
 #[test]
-fn a_picture_that_cannot_be_read_is_left_out_as_without() {
+fn a_image_that_cannot_be_read_is_left_out_as_without() {
     let folder = tempfile::tempdir().unwrap();
-    let set = pictures(folder.path(), 12);
-    std::fs::write(set.join("cat/02.png"), "no picture").unwrap();
+    let set = images(folder.path(), 12);
+    std::fs::write(set.join("cat/02.png"), "no image").unwrap();
     let text = text(&first_stage(folder.path(), "kl", 1), &set);
     let [plain, kept] = ["plain", "kept"].map(|name| folder.path().join(name));
     done(&mut Trainer::create(config(&text, &[]), &plain, test_device()).unwrap()).unwrap();
@@ -221,7 +221,7 @@ fn a_picture_that_cannot_be_read_is_left_out_as_without() {
         }
     });
     assert_eq!(finished.unwrap(), Finished::Done);
-    assert!(weights(&plain) == weights(&kept), "the same pictures took its place");
+    assert!(weights(&plain) == weights(&kept), "the same images took its place");
     assert!(skipped.len() == 1 && skipped[0].contains("02.png"), "{skipped:?}");
     let strict = config(&text, &["train.cache_latents=true", "data.params.strict=true"]);
     let error = done(&mut Trainer::create(strict, &folder.path().join("strict"), test_device()).unwrap());

@@ -14,7 +14,7 @@ use ldm_core::testing::{Golden, assert_close, filled};
 use ldm_core::weights::{self, Checkpoint, Shapes};
 use ldm_data::Batch;
 use ldm_metrics::Lpips;
-use ldm_train::{AdamW, AdamWConfig, AutoencoderObjective, Loss, Moment, Objective, Turn};
+use ldm_train::{AdamW, AdamWConfig, AutoencoderObjective, Loss, StepInfo, Objective, Phase};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -57,14 +57,14 @@ fn lpips(device: Device) -> ldm_core::Result<Lpips> {
 }
 
 /// What the trainer holds of a run.
-struct Desk {
+struct Sandbox {
     objective: AutoencoderObjective,
-    turns: Vec<(Turn, AdamW)>,
+    phases: Vec<(Phase, AdamW)>,
     golden: Golden,
     run: Value,
 }
 
-impl Desk {
+impl Sandbox {
     fn new(name: &str) -> Self {
         let path = format!("{}/tests/golden/losses_{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
         let golden = Golden::open(path, test_device());
@@ -79,28 +79,28 @@ impl Desk {
         objective.load(Checkpoint::open(path).unwrap()).unwrap();
         // Adam.
         let adam = AdamWConfig { betas: [0.5, 0.9], weight_decay: 0., ..AdamWConfig::default() };
-        let optimizer = |turn: Turn| {
-            let params = turn.trainable.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
+        let optimizer = |phase: Phase| {
+            let params = phase.trainable.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
             let optimizer = AdamW::new(params.collect(), adam);
-            (turn, optimizer)
+            (phase, optimizer)
         };
-        let turns: Vec<_> = objective.turns().into_iter().map(optimizer).collect();
-        assert_eq!(turns.len(), 2);
+        let phases: Vec<_> = objective.phases().into_iter().map(optimizer).collect();
+        assert_eq!(phases.len(), 2);
         let run = serde_json::from_str(golden.metadata("run")).unwrap();
-        Self { objective, turns, golden, run }
+        Self { objective, phases, golden, run }
     }
 
     /// As `Trainer::backward`.
-    fn backward(&mut self, moment: Moment, image: &Tensor, draw: &str) -> Loss {
-        for (index, (turn, optimizer)) in self.turns.iter_mut().enumerate() {
-            for (_, tensor) in &turn.trainable {
-                let _ = tensor.set_requires_grad(index == moment.turn);
+    fn backward(&mut self, moment: StepInfo, image: &Tensor, draw: &str) -> Loss {
+        for (index, (phase, optimizer)) in self.phases.iter_mut().enumerate() {
+            for (_, tensor) in &phase.trainable {
+                let _ = tensor.set_requires_grad(index == moment.phase);
             }
-            if index == moment.turn {
+            if index == moment.phase {
                 optimizer.zero_grad();
             }
         }
-        let draw = format!("noise.{draw}.{}", moment.turn);
+        let draw = format!("noise.{draw}.{}", moment.phase);
         let draws = self.golden.has(&draw).then(|| self.golden.get(&draw).shallow_clone());
         let batch = Batch {
             images: image.shallow_clone(),
@@ -116,27 +116,27 @@ impl Desk {
     }
 
     fn parameter(&self, name: &str) -> Tensor {
-        let mut all = self.turns.iter().flat_map(|(turn, _)| &turn.trainable);
+        let mut all = self.phases.iter().flat_map(|(phase, _)| &phase.trainable);
         all.find(|(each, _)| each == name).unwrap_or_else(|| panic!("no parameter {name}")).1.shallow_clone()
     }
 
-    /// All that the reference logs in a turn.
+    /// All that the reference logs in a phase.
     #[track_caller]
-    fn compare_log(&self, prefix: &str, turn: usize, loss: &Loss, tolerance: f64) {
+    fn compare_log(&self, prefix: &str, phase: usize, loss: &Loss, tolerance: f64) {
         let critic = ["disc_loss", "logits_real", "logits_fake"];
         let parts: BTreeMap<&str, &Tensor> = loss.parts.iter().map(|(name, value)| (*name, value)).collect();
         let mut count = 0;
         for (name, want) in self.golden.scope(&format!("{prefix}.")) {
             let in_turn = usize::from(critic.contains(&name.as_str()));
-            if name.starts_with("gradient.") || in_turn != turn {
+            if name.starts_with("gradient.") || in_turn != phase {
                 continue;
             }
             let got = parts.get(name.as_str()).unwrap_or_else(|| panic!("{prefix}: {name} is not logged"));
             near(&format!("{prefix}.{name}"), got, &want, tolerance);
             count += 1;
         }
-        assert!(count >= 3, "the reference logs at least three numbers a turn");
-        let total = if turn == 0 { "total_loss" } else { "disc_loss" };
+        assert!(count >= 3, "the reference logs at least three numbers a phase");
+        let total = if phase == 0 { "total_loss" } else { "disc_loss" };
         near(total, &loss.total, parts[total], 1e-6);
     }
 }
@@ -149,52 +149,52 @@ fn check(name: &str) {
         eprintln!("skipped: these golden values hang on the kernels of a CPU with AVX-512");
         return;
     }
-    let mut desk = Desk::new(name);
-    let number = |key: &str| desk.run[key].as_u64().unwrap();
+    let mut sandbox = Sandbox::new(name);
+    let number = |key: &str| sandbox.run[key].as_u64().unwrap();
     let (start, steps) = (number("disc_start"), number("steps"));
-    let rate = desk.run["rate"].as_f64().unwrap();
-    let image = |desk: &Desk, step: u64| desk.golden.get(&format!("image.{step}")).shallow_clone();
+    let rate = sandbox.run["rate"].as_f64().unwrap();
+    let image = |sandbox: &Sandbox, step: u64| sandbox.golden.get(&format!("image.{step}")).shallow_clone();
 
     for (moment, step) in [("before", start - 1), ("after", start)] {
-        for turn in 0..2 {
-            let loss = desk.backward(Moment { turn, step }, &image(&desk, 0), moment);
-            desk.compare_log(moment, turn, &loss, 1e-5);
+        for phase in 0..2 {
+            let loss = sandbox.backward(StepInfo { phase, step }, &image(&sandbox, 0), moment);
+            sandbox.compare_log(moment, phase, &loss, 1e-5);
             let mut count = 0;
-            for (name, want) in desk.golden.scope(&format!("{moment}.gradient.")) {
-                if name.starts_with("loss.discriminator.") == (turn == 1) {
+            for (name, want) in sandbox.golden.scope(&format!("{moment}.gradient.")) {
+                if name.starts_with("loss.discriminator.") == (phase == 1) {
                     let what = format!("{moment}: gradient of {name}");
-                    assert_close(&what, &desk.parameter(&name).grad(), &want, 1e-5);
+                    assert_close(&what, &sandbox.parameter(&name).grad(), &want, 1e-5);
                     count += 1;
                 }
             }
-            assert!(count >= if turn == 0 { 10 } else { 2 }, "{count} gradients");
-            // Before `disc_start` the discriminator learns nothing, and never from the autoencoder's turn.
-            for (name, tensor) in &desk.turns[1].0.trainable {
+            assert!(count >= if phase == 0 { 10 } else { 2 }, "{count} gradients");
+            // Before `disc_start` the discriminator learns nothing, and never from the autoencoder's phase.
+            for (name, tensor) in &sandbox.phases[1].0.trainable {
                 let grad = tensor.grad();
                 let any = grad.defined() && grad.abs().max().double_value(&[]) > 0.;
-                assert!(!any || (turn == 1 && moment == "after"), "{name} learnt {moment}, turn {turn}");
+                assert!(!any || (phase == 1 && moment == "after"), "{name} learned {moment}, phase {phase}");
             }
         }
     }
 
     for step in 0..steps {
-        for turn in 0..2 {
-            let loss = desk.backward(Moment { turn, step }, &image(&desk, step), &step.to_string());
-            desk.compare_log(&format!("step.{step}"), turn, &loss, 1e-4);
-            let (turn, optimizer) = &mut desk.turns[turn];
-            optimizer.step(rate * turn.rate, None);
+        for phase in 0..2 {
+            let loss = sandbox.backward(StepInfo { phase, step }, &image(&sandbox, step), &step.to_string());
+            sandbox.compare_log(&format!("step.{step}"), phase, &loss, 1e-4);
+            let (phase, optimizer) = &mut sandbox.phases[phase];
+            optimizer.step(rate * phase.rate, None);
         }
     }
-    let state: BTreeMap<String, Tensor> = desk.objective.weights().into_iter().collect();
+    let state: BTreeMap<String, Tensor> = sandbox.objective.weights().into_iter().collect();
     let (mut got_all, mut want_all) = (Vec::new(), Vec::new());
-    for (name, want) in desk.golden.scope("end.") {
+    for (name, want) in sandbox.golden.scope("end.") {
         let value = state[&name].flatten(0, -1).to_kind(Kind::Float);
         let last = (value.size()[0] - 1) as f64;
         let places = Tensor::linspace(0., last, want.size()[0], (Kind::Float, Device::Cpu));
         let got = value.index_select(0, &places.to_kind(Kind::Int64).to_device(test_device()));
         assert_close(&name, &got, &want, 1e-4);
-        if desk.golden.has(&format!("moved.{name}")) {
-            let moved = desk.golden.get(&format!("moved.{name}"));
+        if sandbox.golden.has(&format!("moved.{name}")) {
+            let moved = sandbox.golden.get(&format!("moved.{name}"));
             got_all.push(got - (&want - moved));
             want_all.push(moved.shallow_clone());
         }

@@ -1,4 +1,4 @@
-//! Training by several processes: the same numbers as by one, and an end together. Each test starts its ranks by
+//! Training by several processes: the same numbers as by one, and an end reduce_metrics. Each test starts its ranks by
 //! running itself again.
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use ldm_core::weights::Checkpoint;
 use ldm_libtorch::{C10d, RankEnv};
-use ldm_train::{Event, Finished, Ranks, RunConfig, Trainer};
+use ldm_train::{Event, Finished, Distributed, RunConfig, Trainer};
 use tch::Device;
 
 /// AdamW divides by the root of what it has seen: without an `eps` of the gradients' size a gradient of nothing but
-/// rounding, which is another one in another batch size, becomes a whole step. L2, since the slope of L1 jumps.
+/// rounding, which is another one in another batch size, becomes a whole step. L2, since the derivative of L1 jumps.
 const FIRST_STAGE: &str = r"
 model:
   target: kl
@@ -80,10 +80,10 @@ train:
 const FOLDER: &str = "LDM_TEST_FOLDER";
 
 /// This process as a rank, where it was started as one.
-fn rank() -> Option<(Ranks, PathBuf)> {
+fn rank() -> Option<(Distributed, PathBuf)> {
     let env = RankEnv::read().unwrap()?;
     let group = C10d::connect(&env, Device::Cpu, C10d::TIMEOUT).unwrap();
-    Some((Ranks::new(Arc::new(group)), PathBuf::from(std::env::var_os(FOLDER).unwrap())))
+    Some((Distributed::new(Arc::new(group)), PathBuf::from(std::env::var_os(FOLDER).unwrap())))
 }
 
 /// Starts `world` processes of this test.
@@ -193,7 +193,7 @@ fn ranks_stop_together_and_resume_to_the_bit() {
             return run(Trainer::resume_among(ranks, &broken, &[], Device::Cpu).unwrap());
         }
         if whole.exists() {
-            let second = !ranks.is_first();
+            let second = !ranks.is_rank_zero();
             let mut trainer =
                 Trainer::create_among(ranks, config(FIRST_STAGE, &overrides), &broken, Device::Cpu).unwrap();
             let stop = AtomicBool::new(false);
@@ -243,12 +243,12 @@ fn ranks_with_different_configs_are_refused() {
 }
 
 #[test]
-fn fewer_pictures_than_a_step_of_all_ranks_are_refused() {
-    let name = "fewer_pictures_than_a_step_of_all_ranks_are_refused";
+fn fewer_images_than_a_step_of_all_ranks_are_refused() {
+    let name = "fewer_images_than_a_step_of_all_ranks_are_refused";
     if let Some((ranks, folder)) = rank() {
         let config = config(FIRST_STAGE, &["data.params.train.params.count=7"]);
         let error = Trainer::create_among(ranks, config, &folder.join("run"), Device::Cpu).unwrap_err();
-        let expected = "the set has 7 pictures and 2 ranks of 4 need 8: lower it, or take fewer ranks, got 4";
+        let expected = "the set has 7 images and 2 ranks of 4 need 8: lower it, or take fewer ranks, got 4";
         assert!(error.to_string().contains(expected), "{error}");
         return;
     }

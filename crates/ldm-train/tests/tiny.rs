@@ -76,8 +76,8 @@ train:
   samples: {count: 2, steps: 3}
 ";
 
-/// Initialisation and dropout draw from libtorch's global generator, which the tests of a process share.
-fn turn() -> MutexGuard<'static, ()> {
+/// Initialization and dropout draw from libtorch's global generator, which the tests of a process share.
+fn phase() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -176,11 +176,11 @@ fn check_resume(text: &str, workers: usize) {
         assert!(whole == broken, "{file} differs after an end that was cut off, with {workers}");
     }
     let model = Checkpoint::open(whole.join("model/model.safetensors")).unwrap();
-    let averaged = Checkpoint::open(whole.join("checkpoints/step-0000020/ema.safetensors")).unwrap();
-    let name = averaged.names().next().unwrap();
+    let ema_parameters = Checkpoint::open(whole.join("checkpoints/step-0000020/ema.safetensors")).unwrap();
+    let name = ema_parameters.names().next().unwrap();
     assert_eq!(
         model.tensor(name).unwrap(),
-        averaged.tensor(name).unwrap(),
+        ema_parameters.tensor(name).unwrap(),
         "what is handed on is the average"
     );
 }
@@ -193,27 +193,27 @@ fn first_stage(folder: &Path) -> PathBuf {
 
 #[test]
 fn a_kl_first_stage_resumes_to_the_bit() {
-    let _turn = turn();
+    let _turn = phase();
     check_resume(&kl(), 2);
 }
 
 #[test]
 fn a_vq_first_stage_resumes_to_the_bit() {
-    let _turn = turn();
+    let _turn = phase();
     check_resume(&vq(), 0);
 }
 
 #[test]
 fn a_diffusion_model_resumes_to_the_bit() {
-    let _turn = turn();
+    let _turn = phase();
     let folder = tempfile::tempdir().unwrap();
     let first = first_stage(folder.path());
     check_resume(&DIFFUSION.replace("FIRST", &first.to_string_lossy()), 2);
 }
 
 #[test]
-fn first_stages_learn_a_few_pictures_by_heart() {
-    let _turn = turn();
+fn first_stages_learn_a_few_images_by_heart() {
+    let _turn = phase();
     for text in [kl(), vq()] {
         let folder = tempfile::tempdir().unwrap();
         let overrides = [
@@ -242,8 +242,8 @@ fn first_stages_learn_a_few_pictures_by_heart() {
 }
 
 #[test]
-fn a_diffusion_model_learns_a_few_pictures_by_heart() {
-    let _turn = turn();
+fn a_diffusion_model_learns_a_few_images_by_heart() {
+    let _turn = phase();
     let folder = tempfile::tempdir().unwrap();
     let first = first_stage(folder.path());
     let overrides = [
@@ -260,13 +260,13 @@ fn a_diffusion_model_learns_a_few_pictures_by_heart() {
     let last =
         run(&mut Trainer::create(config(&text, &overrides), &folder.path().join("run"), test_device())
             .unwrap());
-    // A model that learnt nothing has a loss of 1.
+    // A model that learned nothing has a loss of 1.
     assert!(last["loss_simple"] < 0.35, "{last:?}");
 }
 
 #[test]
 fn bf16_autocast_trains() {
-    let _turn = turn();
+    let _turn = phase();
     let folder = tempfile::tempdir().unwrap();
     let overrides = ["train.dtype=bf16", "train.steps=5"];
     let last =
@@ -277,7 +277,7 @@ fn bf16_autocast_trains() {
 
 #[test]
 fn gradients_that_are_no_numbers_are_left_out_and_then_end_the_run() {
-    let _turn = turn();
+    let _turn = phase();
     let folder = tempfile::tempdir().unwrap();
     let broken = |root: &Path, overrides: &[&str]| {
         let mut trainer = Trainer::create(config(&kl(), overrides), root, test_device()).unwrap();
@@ -304,7 +304,7 @@ fn gradients_that_are_no_numbers_are_left_out_and_then_end_the_run() {
 
 #[test]
 fn f16_with_a_loss_scale_resumes_to_the_bit() {
-    let _turn = turn();
+    let _turn = phase();
     let folder = tempfile::tempdir().unwrap();
     let first = first_stage(folder.path());
     let text = DIFFUSION
@@ -317,7 +317,7 @@ fn f16_with_a_loss_scale_resumes_to_the_bit() {
 
 #[test]
 fn bf16_with_gradient_checkpointing_resumes_to_the_bit() {
-    let _turn = turn();
+    let _turn = phase();
     let folder = tempfile::tempdir().unwrap();
     let first = first_stage(folder.path());
     let text = DIFFUSION.replace("FIRST", &first.to_string_lossy());
@@ -342,11 +342,11 @@ fn what_is_wrong_is_said_in_one_sentence_and_nothing_is_written() {
         assert!(!error.contains('\n'), "{error}");
         assert!(!root.exists(), "something was written");
     }
-    let _turn = turn();
+    let _turn = phase();
     check(&kl().replace("steps: 20", "stepz: 20"), &[], "unknown field `stepz`, expected one of");
     check(&kl().replace("steps: 20", "stepz: 20"), &[], "at line");
     check(&kl(), &["model.params.ddconfig.ch=48"], "32");
-    check(&kl(), &["data.params.batch_size=100"], "the set has 64 pictures, got 100");
+    check(&kl(), &["data.params.batch_size=100"], "the set has 64 images, got 100");
     check(&kl(), &["data.params.batch_size=0"], "expected at least 1");
     check(&kl(), &["train.learning_rate=null"], "no learning rate");
     check(&kl(), &["train.conditioning_dropout=2"], "expected a probability");
@@ -391,7 +391,7 @@ fn what_is_wrong_is_said_in_one_sentence_and_nothing_is_written() {
 
 #[test]
 fn a_size_the_factor_does_not_divide_is_refused() {
-    let _turn = turn();
+    let _turn = phase();
     let folder = tempfile::tempdir().unwrap();
     let config = config(&kl(), &["data.params.train.params.size=17"]);
     let root = folder.path().join("run");
@@ -401,7 +401,7 @@ fn a_size_the_factor_does_not_divide_is_refused() {
 
 #[test]
 fn a_run_that_exists_is_not_touched() {
-    let _turn = turn();
+    let _turn = phase();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("thesis.txt"), "years of work").unwrap();
     let error = Trainer::create(config(&kl(), &[]), folder.path(), test_device()).unwrap_err().to_string();

@@ -47,7 +47,7 @@ fn forward(criterion: &mut Criterion) {
             let format = if last { "channels_last" } else { "contiguous" };
             group.bench_function(BenchmarkId::new(name, format), |bencher| {
                 bencher.iter(|| {
-                    tch::no_grad(|| finish(&unet.forward_prepared(black_box(&x), &t, &cond, false)))
+                    tch::no_grad(|| finish(&unet.forward_cached(black_box(&x), &t, &cond, false)))
                 });
             });
         }

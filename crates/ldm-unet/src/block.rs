@@ -10,8 +10,8 @@ use tch::nn::{Conv2D, Path};
 use crate::attention::{AttentionBlock, AttentionPlan};
 use crate::cross_attention::KeyValue;
 use crate::parameters::Parameters;
-use crate::rerun::Rerun;
-use crate::resample::{Resample, ResamplePlan, Way};
+use crate::checkpointed::Checkpointed;
+use crate::resample::{Resample, ResamplePlan, Direction};
 use crate::resblock::{ResBlock, ResPlan};
 use crate::transformer::{SpatialTransformer, TransformerPlan};
 
@@ -77,8 +77,8 @@ impl fmt::Display for LayerPlan {
             Self::Res(plan) => {
                 write!(f, "res {} -> {}", plan.channels_in, plan.channels_out)?;
                 match plan.resample {
-                    Some(Way::Down) => f.write_str(" down"),
-                    Some(Way::Up) => f.write_str(" up"),
+                    Some(Direction::Down) => f.write_str(" down"),
+                    Some(Direction::Up) => f.write_str(" up"),
                     None => Ok(()),
                 }?;
                 f.write_str(if plan.scale_shift { " scale-shift" } else { "" })
@@ -102,7 +102,7 @@ impl fmt::Display for LayerPlan {
                 plan.context
             ),
             Self::Resample(plan) => {
-                let way = if plan.way == Way::Down { "down" } else { "up" };
+                let way = if plan.way == Direction::Down { "down" } else { "up" };
                 write!(f, "{way} {}{}", plan.channels, if plan.conv { "" } else { " without convolution" })
             }
         }
@@ -110,7 +110,7 @@ impl fmt::Display for LayerPlan {
 }
 
 /// What goes past every block beside the map.
-pub(crate) struct Pass<'a> {
+pub(crate) struct ForwardContext<'a> {
     /// `[B, 4·model_channels]`.
     pub(crate) emb: Tensor,
     /// Keys and values of the context in the order in which the transformers ask for them.
@@ -121,31 +121,31 @@ pub(crate) struct Pass<'a> {
 #[derive(Debug)]
 enum Layer {
     Conv(Conv2D),
-    Res(Rerun<ResBlock>),
-    Attention(Rerun<AttentionBlock>),
+    Res(Checkpointed<ResBlock>),
+    Attention(Checkpointed<AttentionBlock>),
     Transformer(SpatialTransformer),
     Resample(Resample),
 }
 
 impl Layer {
-    fn new(vs: &Path, plan: &LayerPlan, rerun: bool) -> Result<Self> {
+    fn new(vs: &Path, plan: &LayerPlan, use_checkpoint: bool) -> Result<Self> {
         Ok(match plan {
             LayerPlan::Conv { channels_in, channels_out } => {
                 Self::Conv(conv2d(vs, *channels_in, *channels_out, 3, 1, 1))
             }
             LayerPlan::Res(plan) => {
-                Self::Res(Rerun::new(ResBlock::new(vs, plan)?, vs, |list| plan.parameters(list), rerun))
+                Self::Res(Checkpointed::new(ResBlock::new(vs, plan)?, vs, |list| plan.parameters(list), use_checkpoint))
             }
             LayerPlan::Attention(plan) => {
                 let block = AttentionBlock::new(vs, *plan)?;
-                Self::Attention(Rerun::new(block, vs, |list| plan.parameters(list), rerun))
+                Self::Attention(Checkpointed::new(block, vs, |list| plan.parameters(list), use_checkpoint))
             }
-            LayerPlan::Transformer(plan) => Self::Transformer(SpatialTransformer::new(vs, *plan, rerun)?),
+            LayerPlan::Transformer(plan) => Self::Transformer(SpatialTransformer::new(vs, *plan, use_checkpoint)?),
             LayerPlan::Resample(plan) => Self::Resample(Resample::new(vs, *plan)),
         })
     }
 
-    fn forward(&self, x: &Tensor, pass: &mut Pass) -> Tensor {
+    fn forward(&self, x: &Tensor, pass: &mut ForwardContext) -> Tensor {
         let train = pass.train;
         match self {
             Self::Conv(conv) => x.apply(conv),
@@ -164,17 +164,17 @@ impl Layer {
 pub(crate) struct Block(Vec<Layer>);
 
 impl Block {
-    pub(crate) fn new(vs: &Path, plan: &BlockPlan, rerun: bool) -> Result<Self> {
-        let layer = |(index, layer)| Layer::new(&(vs / index), layer, rerun);
+    pub(crate) fn new(vs: &Path, plan: &BlockPlan, use_checkpoint: bool) -> Result<Self> {
+        let layer = |(index, layer)| Layer::new(&(vs / index), layer, use_checkpoint);
         plan.layers.iter().enumerate().map(layer).collect::<Result<_>>().map(Self)
     }
 
     /// `vs / 0`, `vs / 1`, …
-    pub(crate) fn all(vs: &Path, plans: &[BlockPlan], rerun: bool) -> Result<Vec<Self>> {
-        plans.iter().enumerate().map(|(index, plan)| Self::new(&(vs / index), plan, rerun)).collect()
+    pub(crate) fn all(vs: &Path, plans: &[BlockPlan], use_checkpoint: bool) -> Result<Vec<Self>> {
+        plans.iter().enumerate().map(|(index, plan)| Self::new(&(vs / index), plan, use_checkpoint)).collect()
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, pass: &mut Pass) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor, pass: &mut ForwardContext) -> Tensor {
         let (first, rest) = self.0.split_first().expect("a block has a layer");
         rest.iter().fold(first.forward(x, pass), |h, layer| layer.forward(&h, pass))
     }

@@ -3,8 +3,8 @@
 use ldm_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::fields;
-use crate::trunk::{Trunk, divide_by_heads, divide_by_width, positive};
+use crate::serde_helpers;
+use crate::backbone::{BackboneConfig, divide_by_heads, divide_by_width, positive};
 
 /// The arguments of CompVis' `UNetModel`, one field each, with its defaults.
 ///
@@ -14,7 +14,7 @@ use crate::trunk::{Trunk, divide_by_heads, divide_by_width, positive};
 #[serde(deny_unknown_fields)]
 pub struct UNetConfig {
     /// Height and width of the latent the model was trained on, from one number or two. The network does not use it.
-    #[serde(default, deserialize_with = "fields::size")]
+    #[serde(default, deserialize_with = "serde_helpers::size")]
     pub image_size: Option<[i64; 2]>,
     /// Channels of the input, those of `Conditioning::concat` included.
     pub in_channels: i64,
@@ -30,13 +30,13 @@ pub struct UNetConfig {
     #[serde(default)]
     pub dropout: f64,
     /// Width of each level in units of `model_channels`; the first is 1.
-    #[serde(default = "fields::channel_mult")]
+    #[serde(default = "serde_helpers::channel_mult")]
     pub channel_mult: Vec<i64>,
     /// Whether down- and upsampling have a convolution.
-    #[serde(default = "fields::yes")]
+    #[serde(default = "serde_helpers::yes")]
     pub conv_resample: bool,
     /// Dimensions of the signal; 2 is the only value.
-    #[serde(default = "fields::two")]
+    #[serde(default = "serde_helpers::two")]
     pub dims: i64,
     /// Classes of a label added to the time embedding.
     #[serde(default)]
@@ -50,16 +50,16 @@ pub struct UNetConfig {
     #[serde(default)]
     pub use_fp16: bool,
     /// Heads of every attention layer, or -1. `num_head_channels` goes before it.
-    #[serde(default = "fields::unset")]
+    #[serde(default = "serde_helpers::unset")]
     pub num_heads: i64,
     /// Channels of a head, or -1.
-    #[serde(default = "fields::unset")]
+    #[serde(default = "serde_helpers::unset")]
     pub num_head_channels: i64,
     /// Heads on the way up, or -1 for `num_heads`. Heeded where `num_heads` counts, without a transformer, and with
     /// `legacy`.
-    #[serde(default = "fields::unset")]
+    #[serde(default = "serde_helpers::unset")]
     pub num_heads_upsample: i64,
-    /// Whether time scales and shifts the normalised activation, and is not just added.
+    /// Whether time scales and shifts the normalized activation, and is not just added.
     #[serde(default)]
     pub use_scale_shift_norm: bool,
     /// Whether down- and upsampling are residual blocks.
@@ -72,16 +72,16 @@ pub struct UNetConfig {
     #[serde(default)]
     pub use_spatial_transformer: bool,
     /// Blocks a transformer.
-    #[serde(default = "fields::one")]
+    #[serde(default = "serde_helpers::one")]
     pub transformer_depth: i64,
     /// Width of the context, a number or a list of one; given if and only if `use_spatial_transformer`.
-    #[serde(default, deserialize_with = "fields::number_or_list")]
+    #[serde(default, deserialize_with = "serde_helpers::number_or_list")]
     pub context_dim: Option<i64>,
     /// Entries of a codebook whose ids are predicted in place of the output.
     #[serde(default)]
     pub n_embed: Option<i64>,
     /// The reference's older choice of heads; it matters to `num_heads_upsample` alone.
-    #[serde(default = "fields::yes")]
+    #[serde(default = "serde_helpers::yes")]
     pub legacy: bool,
 }
 
@@ -104,18 +104,18 @@ impl UNetConfig {
             dropout: 0.,
             channel_mult,
             conv_resample: true,
-            dims: fields::two(),
+            dims: serde_helpers::two(),
             num_classes: None,
             use_checkpoint: false,
             use_fp16: false,
-            num_heads: fields::unset(),
-            num_head_channels: fields::unset(),
-            num_heads_upsample: fields::unset(),
+            num_heads: serde_helpers::unset(),
+            num_head_channels: serde_helpers::unset(),
+            num_heads_upsample: serde_helpers::unset(),
             use_scale_shift_norm: false,
             resblock_updown: false,
             use_new_attention_order: false,
             use_spatial_transformer: false,
-            transformer_depth: fields::one(),
+            transformer_depth: serde_helpers::one(),
             context_dim: None,
             n_embed: None,
             legacy: true,
@@ -123,8 +123,8 @@ impl UNetConfig {
     }
 
     /// What both networks' configs say about the way down.
-    pub(crate) fn trunk(&self) -> Trunk<'_> {
-        Trunk {
+    pub(crate) fn backbone(&self) -> BackboneConfig<'_> {
+        BackboneConfig {
             in_channels: self.in_channels,
             model_channels: self.model_channels,
             out_channels: self.out_channels,
@@ -141,9 +141,9 @@ impl UNetConfig {
         }
     }
 
-    /// Checks what [`Trunk::check`] does not.
+    /// Checks what [`BackboneConfig::check`] does not.
     pub(crate) fn check(&self) -> Result<()> {
-        self.trunk().check()?;
+        self.backbone().check()?;
         if self.channel_mult[0] != 1 {
             return Err(Error::invalid(format!(
                 "channel_mult must begin with 1, as the output layer is model_channels wide, got: {:?}",

@@ -5,9 +5,9 @@ use ldm_libtorch::{is_channels_last, to_channels_last};
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
-use crate::block::{Block, Pass};
+use crate::block::{Block, ForwardContext};
 use crate::encoder_config::{EncoderUNetConfig, Pool};
-use crate::plan::{End, Plan};
+use crate::plan::{OutputHead, Plan};
 use crate::pool::PoolLayer;
 use crate::time::TimeEmbedding;
 
@@ -32,12 +32,12 @@ impl EncoderUNet {
     /// [`ldm_core::Error::Invalid`] when the config's values do not go together.
     pub fn new(vs: &Path, config: &EncoderUNetConfig) -> Result<Self> {
         let plan = Plan::encoder(config)?;
-        let End::Pool(pool) = plan.end else { unreachable!("an encoder ends in a pool") };
-        let (rerun, input_blocks) = (config.use_checkpoint, vs / "input_blocks");
+        let OutputHead::Pool(pool) = plan.end else { unreachable!("an encoder ends in a pool") };
+        let (use_checkpoint, input_blocks) = (config.use_checkpoint, vs / "input_blocks");
         Ok(Self {
             time: TimeEmbedding::new(vs, plan.model_channels),
-            input: Block::all(&input_blocks, &plan.input, rerun)?,
-            middle: Block::new(&(vs / "middle_block"), &plan.middle, rerun)?,
+            input: Block::all(&input_blocks, &plan.input, use_checkpoint)?,
+            middle: Block::new(&(vs / "middle_block"), &plan.middle, use_checkpoint)?,
             pool: PoolLayer::new(&(vs / "out"), pool)?,
             wants_means: pool.wants_means(),
             first_weight: (&input_blocks / 0 / 0).get("weight").expect("the first block is a convolution"),
@@ -77,7 +77,7 @@ impl EncoderUNet {
         if is_channels_last(&self.first_weight) {
             h = to_channels_last(&h);
         }
-        let mut pass = Pass { emb: self.time.forward(t).silu(), context: None, train };
+        let mut pass = ForwardContext { emb: self.time.forward(t).silu(), context: None, train };
         let mut means = Vec::new();
         for block in self.input.iter().chain([&self.middle]) {
             h = block.forward(&h, &mut pass);

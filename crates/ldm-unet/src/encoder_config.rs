@@ -4,8 +4,8 @@ use ldm_core::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::UNetConfig;
-use crate::fields;
-use crate::trunk::{Trunk, divide_by_heads, divide_by_width};
+use crate::serde_helpers;
+use crate::backbone::{BackboneConfig, divide_by_heads, divide_by_width};
 
 /// The arguments of CompVis' `EncoderUNetModel`: the noisy classifier, the U-Net's way down and a pool.
 ///
@@ -14,7 +14,7 @@ use crate::trunk::{Trunk, divide_by_heads, divide_by_width};
 #[serde(deny_unknown_fields)]
 pub struct EncoderUNetConfig {
     /// Height and width of the latent; the pool [`Pool::Attention`] needs it.
-    #[serde(default, deserialize_with = "fields::size")]
+    #[serde(default, deserialize_with = "serde_helpers::size")]
     pub image_size: Option<[i64; 2]>,
     /// Channels of the input: those of the latent.
     pub in_channels: i64,
@@ -30,13 +30,13 @@ pub struct EncoderUNetConfig {
     #[serde(default)]
     pub dropout: f64,
     /// Width of each level in units of `model_channels`; the first need not be 1 here.
-    #[serde(default = "fields::channel_mult")]
+    #[serde(default = "serde_helpers::channel_mult")]
     pub channel_mult: Vec<i64>,
     /// Whether downsampling has a convolution.
-    #[serde(default = "fields::yes")]
+    #[serde(default = "serde_helpers::yes")]
     pub conv_resample: bool,
     /// Dimensions of the signal; 2 is the only value.
-    #[serde(default = "fields::two")]
+    #[serde(default = "serde_helpers::two")]
     pub dims: i64,
     /// Whether training runs blocks again in backward.
     #[serde(default)]
@@ -45,15 +45,15 @@ pub struct EncoderUNetConfig {
     #[serde(default)]
     pub use_fp16: bool,
     /// Heads of every attention layer; here 1 where it is not given.
-    #[serde(default = "fields::one")]
+    #[serde(default = "serde_helpers::one")]
     pub num_heads: i64,
     /// Channels of a head, or -1.
-    #[serde(default = "fields::unset")]
+    #[serde(default = "serde_helpers::unset")]
     pub num_head_channels: i64,
     /// Accepted, without effect: there is no way up.
-    #[serde(default = "fields::unset")]
+    #[serde(default = "serde_helpers::unset")]
     pub num_heads_upsample: i64,
-    /// Whether time scales and shifts the normalised activation.
+    /// Whether time scales and shifts the normalized activation.
     #[serde(default)]
     pub use_scale_shift_norm: bool,
     /// Whether downsampling is a residual block.
@@ -110,8 +110,8 @@ impl EncoderUNetConfig {
         }
     }
 
-    pub(crate) fn trunk(&self) -> Trunk<'_> {
-        Trunk {
+    pub(crate) fn backbone(&self) -> BackboneConfig<'_> {
+        BackboneConfig {
             in_channels: self.in_channels,
             model_channels: self.model_channels,
             out_channels: self.out_channels,

@@ -8,7 +8,7 @@ use crate::config::UNetConfig;
 use crate::plan::Plan;
 
 /// Values of fields of both classes that say what our networks always are. They are diffusers' defaults too.
-fn honoured() -> Value {
+fn honored() -> Value {
     json!({
         "act_fn": ["silu", "swish"],
         "center_input_sample": [false],
@@ -24,12 +24,12 @@ fn honoured() -> Value {
 }
 
 /// Those of `UNet2DModel`.
-fn honoured_without_context() -> Value {
+fn honored_without_context() -> Value {
     json!({ "add_attention": [true], "mid_block_type": ["UNetMidBlock2D"] })
 }
 
 /// Those of `UNet2DConditionModel`.
-fn honoured_with_context() -> Value {
+fn honored_with_context() -> Value {
     json!({
         "addition_embed_type": [null],
         "attention_type": ["default"],
@@ -60,7 +60,7 @@ fn honoured_with_context() -> Value {
 /// misnamed it for good.
 ///
 /// # Errors
-/// [`Error::Invalid`] when a field is missing or has a value CompVis' networks cannot honour; it names the field.
+/// [`Error::Invalid`] when a field is missing or has a value CompVis' networks cannot honor; it names the field.
 pub fn from_diffusers(json: &Value) -> Result<UNetConfig> {
     let fields = Fields::new(json)?;
     let context = match fields.class()? {
@@ -76,8 +76,8 @@ pub fn from_diffusers(json: &Value) -> Result<UNetConfig> {
             "`use_linear_projection`: true is the layout of Stable Diffusion 2 and XL, which are no latent diffusion models of the first generation",
         ));
     }
-    fields.check(&honoured())?;
-    fields.check(&if context { honoured_with_context() } else { honoured_without_context() })?;
+    fields.check(&honored())?;
+    fields.check(&if context { honored_with_context() } else { honored_without_context() })?;
     let widths = fields.integers("block_out_channels")?;
     let first = widths.first().copied().unwrap_or(0);
     if first < 1 || widths.len() > 31 || widths.iter().any(|width| *width < 1 || width % first != 0) {

@@ -1,7 +1,7 @@
 //! diffusers' names of a U-Net.
 
 use ldm_core::Result;
-use ldm_core::weights::{Change, KeyMap, Layout};
+use ldm_core::weights::{TensorChange, KeyMap, StateDictMapping};
 
 use crate::attention::{AttentionPlan, Order};
 use crate::block::LayerPlan;
@@ -18,7 +18,7 @@ use crate::to_diffusers::expressible;
 ///
 /// # Errors
 /// [`ldm_core::Error::Invalid`] when diffusers has no such model; it names the key.
-pub fn diffusers_layout(config: &UNetConfig) -> Result<Layout> {
+pub fn diffusers_layout(config: &UNetConfig) -> Result<StateDictMapping> {
     let plan = expressible(config)?;
     let mut names = Names::default();
     for (theirs, ours) in ENDS {
@@ -41,7 +41,7 @@ pub fn diffusers_layout(config: &UNetConfig) -> Result<Layout> {
         leaves.extend(pairs(&ATTENTION));
         older.extend(pairs(&OLDER_ATTENTION));
     }
-    Ok(Layout { keys: KeyMap::new(names.modules, leaves).with_older(older), changes: names.changes })
+    Ok(StateDictMapping { keys: KeyMap::new(names.modules, leaves).with_older(older), changes: names.changes })
 }
 
 /// Modules before and after the blocks, theirs and ours.
@@ -73,7 +73,7 @@ fn pairs(names: &[(&str, &str)]) -> Vec<(String, String)> {
 #[derive(Default)]
 struct Names {
     modules: Vec<(String, String)>,
-    changes: Vec<(String, Change)>,
+    changes: Vec<(String, TensorChange)>,
 }
 
 impl Names {
@@ -113,16 +113,16 @@ impl Names {
             Order::HeadsFirst => plan.heads,
             Order::QkvFirst => 1,
         };
-        for (leaf, native, foreign) in [
+        for (leaf, native, unsupported_kind) in [
             ("weight", vec![3 * channels, channels, 1], vec![channels, channels]),
             ("bias", vec![3 * channels], vec![channels]),
         ] {
             let names = ["to_q", "to_k", "to_v"].map(|part| format!("{ours}.{part}.{leaf}"));
             self.changes
-                .push((format!("{ours}.qkv.{leaf}"), Change::Thirds { names, native, foreign, heads }));
+                .push((format!("{ours}.qkv.{leaf}"), TensorChange::FusedQkv { names, native, unsupported_kind, heads }));
         }
         let change =
-            Change::Reshaped { native: vec![channels, channels, 1], foreign: vec![channels, channels] };
+            TensorChange::Reshaped { native: vec![channels, channels, 1], unsupported_kind: vec![channels, channels] };
         self.changes.push((format!("{ours}.proj_out.weight"), change));
     }
 }

@@ -4,7 +4,7 @@
 //! The network knows nothing of schedules and samplers: it takes a latent, a time and a
 //! [`Conditioning`](ldm_core::Conditioning).
 //!
-//! [`recognise`] tells the config of weights that come without one; [`from_diffusers`], [`to_diffusers`] and
+//! [`recognize`] tells the config of weights that come without one; [`from_diffusers`], [`to_diffusers`] and
 //! [`diffusers_layout`] lead to diffusers' `UNet2DModel` and `UNet2DConditionModel` and back.
 //!
 //! ```
@@ -31,23 +31,23 @@ mod config;
 mod cross_attention;
 mod encoder;
 mod encoder_config;
-mod fields;
+mod serde_helpers;
 mod from_diffusers;
 mod keys;
 mod parameters;
 mod plan;
 mod pool;
 mod published;
-mod recognise;
-mod rerun;
+mod detect;
+mod checkpointed;
 mod resample;
 mod resblock;
 mod time;
 mod to_diffusers;
 mod transformer;
-mod trunk;
+mod backbone;
 mod unet;
-mod walk;
+mod plan_builder;
 
 pub use config::UNetConfig;
 pub use encoder::EncoderUNet;
@@ -55,6 +55,6 @@ pub use encoder_config::{EncoderUNetConfig, Pool};
 pub use from_diffusers::from_diffusers;
 pub use keys::diffusers_layout;
 pub use plan::Plan;
-pub use recognise::recognise;
+pub use detect::infer_config;
 pub use to_diffusers::to_diffusers;
-pub use unet::{Prepared, UNet};
+pub use unet::{ConditioningCache, UNet};

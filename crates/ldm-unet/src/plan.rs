@@ -12,7 +12,7 @@ use crate::parameters::Parameters;
 use crate::pool;
 use crate::time::{TimeEmbedding, time_channels};
 use crate::transformer::TransformerPlan;
-use crate::walk::Walk;
+use crate::plan_builder::PlanBuilder;
 
 /// Every block of a network, made from its config once: the network is built from it, its parameters are listed
 /// from it, and [`fmt::Display`] shows it.
@@ -25,12 +25,12 @@ pub struct Plan {
     pub(crate) middle: BlockPlan,
     pub(crate) output: Vec<BlockPlan>,
     pub(crate) classes: Option<i64>,
-    pub(crate) end: End,
+    pub(crate) end: OutputHead,
 }
 
 /// What stands after the last block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum OutputHead {
     /// A norm and a convolution; and, where `ids` is given, the predictor of a codebook's ids that is used instead.
     Map { channels_out: i64, ids: Option<i64> },
     /// A pool.
@@ -54,7 +54,7 @@ impl Plan {
                 None => self_attention(channels, heads, config.use_new_attention_order),
             })
         };
-        let walk = Walk { trunk: config.trunk(), attention: &attention };
+        let walk = PlanBuilder { trunk: config.backbone(), attention: &attention };
         let input = walk.down()?;
         let middle = walk.middle(&input)?;
         Ok(Self {
@@ -63,7 +63,7 @@ impl Plan {
             input,
             middle,
             classes: config.num_classes,
-            end: End::Map { channels_out: config.out_channels, ids: config.n_embed },
+            end: OutputHead::Map { channels_out: config.out_channels, ids: config.n_embed },
         })
     }
 
@@ -72,13 +72,13 @@ impl Plan {
     /// # Errors
     /// As [`Plan::new`].
     pub fn encoder(config: &EncoderUNetConfig) -> Result<Self> {
-        config.trunk().check()?;
+        config.backbone().check()?;
         let order = config.use_new_attention_order;
         let attention = |channels, _up| Ok(self_attention(channels, config.heads(channels)?, order));
-        let walk = Walk { trunk: config.trunk(), attention: &attention };
+        let walk = PlanBuilder { trunk: config.backbone(), attention: &attention };
         let input = walk.down()?;
         let middle = walk.middle(&input)?;
-        let end = End::Pool(pool::PoolPlan::new(config, &input, &middle)?);
+        let end = OutputHead::Pool(pool::PoolPlan::new(config, &input, &middle)?);
         Ok(Self {
             model_channels: config.model_channels,
             input,
@@ -101,7 +101,7 @@ impl Plan {
         list.within("middle_block", |list| self.middle.parameters(list));
         list_blocks("output_blocks", &self.output, &mut list);
         match self.end {
-            End::Map { channels_out, ids } => {
+            OutputHead::Map { channels_out, ids } => {
                 let channels = self.model_channels;
                 list.within("out", |list| {
                     list.norm(0, channels);
@@ -114,7 +114,7 @@ impl Plan {
                     });
                 }
             }
-            End::Pool(plan) => list.within("out", |list| plan.parameters(list)),
+            OutputHead::Pool(plan) => list.within("out", |list| plan.parameters(list)),
         }
         list.into_list()
     }
@@ -148,11 +148,11 @@ impl fmt::Display for Plan {
             writeln!(f, "output_blocks.{index}  {block}")?;
         }
         match self.end {
-            End::Map { channels_out, ids } => {
+            OutputHead::Map { channels_out, ids } => {
                 writeln!(f, "out  {channels} -> {channels_out}")?;
                 ids.map_or(Ok(()), |ids| writeln!(f, "id_predictor  {channels} -> {ids}"))?;
             }
-            End::Pool(plan) => writeln!(f, "out  {plan}")?,
+            OutputHead::Pool(plan) => writeln!(f, "out  {plan}")?,
         }
         let parameters = self.parameters();
         let total: i64 = parameters.iter().map(|(_, shape)| shape.iter().product::<i64>()).sum();

@@ -39,7 +39,7 @@ impl PoolPlan {
                 let [height, width] = config
                     .image_size
                     .ok_or_else(|| Error::invalid("pool attention needs image_size, which is not given"))?;
-                let factor = config.trunk().factor();
+                let factor = config.backbone().factor();
                 if height <= 0 || width <= 0 || height % factor != 0 || width % factor != 0 {
                     return Err(Error::invalid(format!(
                         "image_size must be divisible by {factor} for pool attention, got: {height}x{width}"

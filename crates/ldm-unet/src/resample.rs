@@ -8,12 +8,12 @@ use crate::parameters::Parameters;
 
 /// Which way a layer changes the size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Direction {
     Down,
     Up,
 }
 
-impl Way {
+impl Direction {
     /// What diffusers calls the layers that do it.
     pub(crate) fn diffusers(self) -> &'static str {
         match self {
@@ -37,7 +37,7 @@ impl Way {
 /// A layer that changes the size and, with `conv`, has a convolution to do it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ResamplePlan {
-    pub(crate) way: Way,
+    pub(crate) way: Direction,
     pub(crate) channels: i64,
     pub(crate) conv: bool,
 }
@@ -45,8 +45,8 @@ pub(crate) struct ResamplePlan {
 impl ResamplePlan {
     pub(crate) fn name(self) -> &'static str {
         match self.way {
-            Way::Down => "op",
-            Way::Up => "conv",
+            Direction::Down => "op",
+            Direction::Up => "conv",
         }
     }
 
@@ -63,21 +63,21 @@ impl ResamplePlan {
 /// mean. Up: nearest, then the convolution.
 #[derive(Debug)]
 pub(crate) struct Resample {
-    way: Way,
+    way: Direction,
     conv: Option<Conv2D>,
 }
 
 impl Resample {
     pub(crate) fn new(vs: &Path, plan: ResamplePlan) -> Self {
-        let stride = if plan.way == Way::Down { 2 } else { 1 };
+        let stride = if plan.way == Direction::Down { 2 } else { 1 };
         let conv = plan.conv.then(|| conv2d(&(vs / plan.name()), plan.channels, plan.channels, 3, stride, 1));
         Self { way: plan.way, conv }
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         match (self.way, &self.conv) {
-            (Way::Down, Some(conv)) => x.apply(conv),
-            (Way::Up, Some(conv)) => self.way.plain(x).apply(conv),
+            (Direction::Down, Some(conv)) => x.apply(conv),
+            (Direction::Up, Some(conv)) => self.way.plain(x).apply(conv),
             (way, None) => way.plain(x),
         }
     }

@@ -6,7 +6,7 @@ use tch::Tensor;
 use tch::nn::{Conv2D, Linear, Path};
 
 use crate::parameters::Parameters;
-use crate::resample::Way;
+use crate::resample::Direction;
 
 /// Eps of every group norm but the transformers' (`diffusionmodules/util.py:202`).
 pub(crate) const EPS: f64 = 1e-5;
@@ -18,7 +18,7 @@ pub(crate) struct ResPlan {
     pub(crate) channels_out: i64,
     pub(crate) time_channels: i64,
     pub(crate) scale_shift: bool,
-    pub(crate) resample: Option<Way>,
+    pub(crate) resample: Option<Direction>,
     pub(crate) dropout: f64,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct ResBlock {
     out_conv: Conv2D,
     skip: Option<Conv2D>,
     scale_shift: bool,
-    resample: Option<Way>,
+    resample: Option<Direction>,
     dropout: f64,
 }
 

@@ -9,7 +9,7 @@ use tch::nn::{Conv2D, LayerNorm, Path};
 
 use crate::cross_attention::{CrossAttention, CrossAttentionPlan, FeedForward, KeyValue};
 use crate::parameters::Parameters;
-use crate::rerun::Rerun;
+use crate::checkpointed::Checkpointed;
 
 /// Eps of the norm before a transformer (`attention.py:77`).
 const EPS: f64 = 1e-6;
@@ -53,7 +53,7 @@ impl TransformerPlan {
     }
 }
 
-/// Self-attention, cross-attention and a feed-forward layer, each normalised first and added to its input.
+/// Self-attention, cross-attention and a feed-forward layer, each normalized first and added to its input.
 ///
 /// CompVis `attention.py:196` `BasicTransformerBlock`.
 #[derive(Debug)]
@@ -100,16 +100,16 @@ impl TransformerBlock {
 pub(crate) struct SpatialTransformer {
     norm: GroupNorm,
     proj_in: Conv2D,
-    blocks: Vec<Rerun<TransformerBlock>>,
+    blocks: Vec<Checkpointed<TransformerBlock>>,
     proj_out: Conv2D,
 }
 
 impl SpatialTransformer {
-    pub(crate) fn new(vs: &Path, plan: TransformerPlan, rerun: bool) -> Result<Self> {
+    pub(crate) fn new(vs: &Path, plan: TransformerPlan, use_checkpoint: bool) -> Result<Self> {
         let channels = plan.channels;
         let block = |index| {
             let vs = vs / "transformer_blocks" / index;
-            Rerun::new(TransformerBlock::new(&vs, plan), &vs, |list| plan.block_parameters(list), rerun)
+            Checkpointed::new(TransformerBlock::new(&vs, plan), &vs, |list| plan.block_parameters(list), use_checkpoint)
         };
         Ok(Self {
             norm: GroupNorm::new(&(vs / "norm"), channels, EPS)?,

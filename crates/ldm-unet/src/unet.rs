@@ -6,7 +6,7 @@ use ldm_libtorch::{is_channels_last, to_channels_last};
 use tch::nn::{Conv2D, Embedding, Init, Path};
 use tch::{Kind, Tensor};
 
-use crate::block::{Block, LayerPlan, Pass};
+use crate::block::{Block, LayerPlan, ForwardContext};
 use crate::config::UNetConfig;
 use crate::cross_attention::KeyValue;
 use crate::plan::Plan;
@@ -37,13 +37,13 @@ pub struct UNet {
 
 /// A conditioning with everything computed that does not change from step to step: see [`UNet::prepare`].
 #[derive(Debug)]
-pub struct Prepared {
+pub struct ConditioningCache {
     concat: Option<Tensor>,
     label: Option<Tensor>,
     context: Option<Vec<KeyValue>>,
 }
 
-impl Prepared {
+impl ConditioningCache {
     /// What is said of a part of the sample: of the concat that part, of all else the whole.
     #[must_use]
     pub fn part(&self, tile: Tile) -> Self {
@@ -80,7 +80,7 @@ impl UNet {
     pub fn new(vs: &Path, config: &UNetConfig) -> Result<Self> {
         let plan = Plan::new(config)?;
         let channels = plan.model_channels;
-        let rerun = config.use_checkpoint;
+        let use_checkpoint = config.use_checkpoint;
         let label = plan.classes.map(|count| {
             let init = Init::Randn { mean: 0., stdev: 1. }; // torch.nn.Embedding's own
             embedding(&(vs / "label_emb"), count, time_channels(channels), init)
@@ -98,9 +98,9 @@ impl UNet {
         Ok(Self {
             time: TimeEmbedding::new(vs, channels),
             label,
-            input: Block::all(&input_blocks, &plan.input, rerun)?,
-            middle: Block::new(&(vs / "middle_block"), &plan.middle, rerun)?,
-            output: Block::all(&(vs / "output_blocks"), &plan.output, rerun)?,
+            input: Block::all(&input_blocks, &plan.input, use_checkpoint)?,
+            middle: Block::new(&(vs / "middle_block"), &plan.middle, use_checkpoint)?,
+            output: Block::all(&(vs / "output_blocks"), &plan.output, use_checkpoint)?,
             out: Head {
                 norm: GroupNorm::new(&(&out / 0), channels, EPS)?,
                 conv: zero_conv2d(&(&out / 2), channels, config.out_channels, 3),
@@ -120,7 +120,7 @@ impl UNet {
 
     /// By how much the deepest level is smaller than the latent: sizes must be divisible by it.
     pub fn factor(&self) -> i64 {
-        self.config.trunk().factor()
+        self.config.backbone().factor()
     }
 
     /// Whether the network can take a latent of `[height, width]`.
@@ -155,7 +155,7 @@ impl UNet {
     /// # Panics
     /// When `cond` fills other slots than the network reads, or a shape does not fit.
     pub fn forward(&self, x: &Tensor, t: &Tensor, cond: &Conditioning, train: bool) -> Tensor {
-        self.forward_prepared(x, t, &self.prepare(cond), train)
+        self.forward_cached(x, t, &self.prepare(cond), train)
     }
 
     /// Computes once what a conditioning adds to every step: keys and values of its context in each transformer, the
@@ -166,7 +166,7 @@ impl UNet {
     /// # Panics
     /// When `cond` fills other slots than the network reads: a label if and only if `num_classes`, no context without
     /// a transformer, and a context wherever one is as wide as no layer.
-    pub fn prepare(&self, cond: &Conditioning) -> Prepared {
+    pub fn prepare(&self, cond: &Conditioning) -> ConditioningCache {
         assert_eq!(
             cond.label.is_some(),
             self.label.is_some(),
@@ -187,11 +187,11 @@ impl UNet {
             let context = context.to_kind(self.kind());
             self.blocks().flat_map(Block::transformers).flat_map(|layer| layer.project(&context)).collect()
         });
-        Prepared { concat: cond.concat.as_ref().map(|concat| concat.to_kind(self.kind())), label, context }
+        ConditioningCache { concat: cond.concat.as_ref().map(|concat| concat.to_kind(self.kind())), label, context }
     }
 
     /// [`UNet::forward`] with what [`UNet::prepare`] made of the conditioning.
-    pub fn forward_prepared(&self, x: &Tensor, t: &Tensor, cond: &Prepared, train: bool) -> Tensor {
+    pub fn forward_cached(&self, x: &Tensor, t: &Tensor, cond: &ConditioningCache, train: bool) -> Tensor {
         let kind = x.kind();
         let mut h = x.to_kind(self.kind());
         if let Some(concat) = &cond.concat {
@@ -211,7 +211,7 @@ impl UNet {
         }
         // Every `emb_layers` begins with this SiLU of the same embedding; it is taken once.
         let mut pass =
-            Pass { emb: emb.silu(), context: cond.context.as_ref().map(|pairs| pairs.iter()), train };
+            ForwardContext { emb: emb.silu(), context: cond.context.as_ref().map(|pairs| pairs.iter()), train };
         let mut skips = Vec::with_capacity(self.input.len());
         for block in &self.input {
             h = block.forward(&h, &mut pass);

@@ -90,12 +90,12 @@ fn official_models_are_diffusers_models() {
 
         let native = shapes_of(config);
         let layout = diffusers_layout(config).unwrap();
-        let foreign = layout.foreign_shapes(&native);
-        assert_eq!(foreign.len(), model.tensors, "{name}");
-        let lines = foreign.iter().map(|(key, shape)| format!("{key} {shape:?}"));
+        let unsupported_kind = layout.mapped_shapes(&native);
+        assert_eq!(unsupported_kind.len(), model.tensors, "{name}");
+        let lines = unsupported_kind.iter().map(|(key, shape)| format!("{key} {shape:?}"));
         assert_eq!(digest(lines), model.shapes_sha256, "{name}: names and shapes");
         let back = layout.keys.inverse();
-        for key in foreign.keys() {
+        for key in unsupported_kind.keys() {
             assert_eq!(back.apply(&layout.keys.apply(key)), *key, "{name}: a bijection");
         }
         if let Some(hash) = model.names_sha256 {
@@ -176,7 +176,7 @@ fn models_that_diffusers_saved_give_what_diffusers_gives() {
 
         // And back: diffusers' file again, and its config.
         let ours: Vec<_> = vs.variables().into_iter().collect();
-        let back = diffusers_layout(&config).unwrap().to_foreign(&ours).unwrap();
+        let back = diffusers_layout(&config).unwrap().to_mapped(&ours).unwrap();
         assert_same(&name, &sorted(back), &tensors);
         let written = to_diffusers(&config).unwrap();
         for (key, value) in written.as_object().unwrap() {
@@ -237,11 +237,11 @@ fn ours_to_diffusers_and_back_is_the_same_file() {
             .map(|(name, tensor)| (name, tensor.to_kind(kind)))
             .collect();
         let tensors = sorted(tensors);
-        let foreign = layout.to_foreign(&tensors).unwrap();
-        let names: BTreeSet<&String> = foreign.iter().map(|(name, _)| name).collect();
-        assert_eq!(names.len(), foreign.len(), "no name twice");
+        let unsupported_kind = layout.to_mapped(&tensors).unwrap();
+        let names: BTreeSet<&String> = unsupported_kind.iter().map(|(name, _)| name).collect();
+        assert_eq!(names.len(), unsupported_kind.len(), "no name twice");
         let path = folder.path().join("file");
-        save(&path, &foreign, &BTreeMap::new()).unwrap();
+        save(&path, &unsupported_kind, &BTreeMap::new()).unwrap();
         let file = Checkpoint::open(&path).unwrap().into_native(&layout);
         let back: Vec<_> = file.names().map(|name| (name.to_owned(), file.tensor(name).unwrap())).collect();
         assert_same("back", &back, &tensors);
@@ -252,7 +252,7 @@ fn ours_to_diffusers_and_back_is_the_same_file() {
 fn rows_of_a_new_order_are_not_those_of_the_old() {
     let (old, new) = (config_of(json!({})), config_of(json!({"use_new_attention_order": true})));
     let tensors = filled(&shapes_of(&old), 3);
-    let theirs = |config| sorted(diffusers_layout(config).unwrap().to_foreign(&tensors).unwrap());
+    let theirs = |config| sorted(diffusers_layout(config).unwrap().to_mapped(&tensors).unwrap());
     let (old, new) = (theirs(&old), theirs(&new));
     let at = old.iter().position(|(name, _)| name == "mid_block.attentions.0.to_q.weight").unwrap();
     assert_eq!(old[at].0, new[at].0);
@@ -288,7 +288,7 @@ fn a_file_that_does_not_fit_is_refused_by_name() {
     );
     let wrong =
         [("middle_block.1.proj_out.weight".to_owned(), Tensor::zeros([3, 3], (Kind::Float, Device::Cpu)))];
-    let error = diffusers_layout(&config).unwrap().to_foreign(&wrong).unwrap_err().to_string();
+    let error = diffusers_layout(&config).unwrap().to_mapped(&wrong).unwrap_err().to_string();
     assert_eq!(error, "tensor `middle_block.1.proj_out.weight`: expected the shape [96, 96, 1], got: [3, 3]");
 }
 
@@ -331,7 +331,7 @@ fn check_refused(mut json: Value, key: &str, value: Value, message: &str) {
 }
 
 #[test]
-fn configs_that_cannot_be_honoured_are_refused_by_name() {
+fn configs_that_cannot_be_honored_are_refused_by_name() {
     check_refused(
         condition(),
         "_class_name",

@@ -105,8 +105,8 @@ fn a_prepared_conditioning_serves_many_steps() {
         let (_vs, unet) = build(&all[name]);
         let (x, t) = (golden.get(&format!("{name}.x")), golden.get(&format!("{name}.t")));
         let prepared = unet.prepare(&conditioning(&golden, name));
-        let _ = tch::no_grad(|| unet.forward_prepared(&x.zeros_like(), t, &prepared, false));
-        let y = tch::no_grad(|| unet.forward_prepared(x, t, &prepared, false));
+        let _ = tch::no_grad(|| unet.forward_cached(&x.zeros_like(), t, &prepared, false));
+        let y = tch::no_grad(|| unet.forward_cached(x, t, &prepared, false));
         assert_close(name, &y, golden.get(&format!("{name}.y")), 1e-5);
     }
 }

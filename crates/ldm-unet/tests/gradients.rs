@@ -1,6 +1,6 @@
 //! Gradients against CompVis' own networks, and those of re-run blocks against those of kept ones.
 //!
-//! Dropout draws from libtorch's global generators, and so does the initialisation of parameters: every test here
+//! Dropout draws from libtorch's global generators, and so does the initialization of parameters: every test here
 //! takes its turn.
 
 use std::collections::BTreeMap;
@@ -70,10 +70,10 @@ fn check_against_reference(train: bool) {
     let cases: Vec<_> = cases.collect();
     assert_eq!(cases.len(), if train { 1 } else { 2 }, "the cases of generate.py");
     for (name, mut case) in cases {
-        for rerun in [false, true] {
-            case.config.use_checkpoint = rerun;
+        for use_checkpoint in [false, true] {
+            case.config.use_checkpoint = use_checkpoint;
             let run = run(&golden, &name, &case, train);
-            let what = format!("{name}, {mode}, use_checkpoint {rerun}");
+            let what = format!("{name}, {mode}, use_checkpoint {use_checkpoint}");
             assert_close(&format!("{what}: y"), &run.y, golden.get(&format!("{name}.{mode}.y")), 1e-5);
             for (input, grad) in &run.inputs {
                 let want = golden.get(&format!("{name}.{mode}.inputs.{input}"));
@@ -165,11 +165,11 @@ fn autocast_reaches_blocks_that_run_again() {
 fn a_transformer_without_context_can_be_run_again() {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut gradients = Vec::new();
-    for rerun in [false, true] {
+    for use_checkpoint in [false, true] {
         let config: UNetConfig = serde_json::from_value(json!({
             "in_channels": 3, "out_channels": 3, "model_channels": 32, "num_res_blocks": 1, "channel_mult": [1],
             "attention_resolutions": [1], "num_heads": 2, "use_spatial_transformer": true, "context_dim": 32,
-            "use_checkpoint": rerun, "dropout": 0.5,
+            "use_checkpoint": use_checkpoint, "dropout": 0.5,
         }))
         .unwrap();
         let vs = VarStore::new(test_device());
@@ -190,10 +190,10 @@ fn a_transformer_without_context_can_be_run_again() {
 fn the_encoder_can_be_run_again() {
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut gradients = Vec::new();
-    for rerun in [false, true] {
+    for use_checkpoint in [false, true] {
         let config: EncoderUNetConfig = serde_json::from_value(json!({
             "in_channels": 3, "out_channels": 4, "model_channels": 32, "num_res_blocks": 1, "channel_mult": [1, 2],
-            "attention_resolutions": [1], "num_heads": 2, "use_checkpoint": rerun, "dropout": 0.5,
+            "attention_resolutions": [1], "num_heads": 2, "use_checkpoint": use_checkpoint, "dropout": 0.5,
         }))
         .unwrap();
         let vs = VarStore::new(test_device());

@@ -145,7 +145,7 @@ proptest! {
         res_blocks in 1_i64..=2,
         attention in prop::sample::subsequence(vec![1, 2, 4, 16], 0..=4),
         heads in prop::sample::select(vec![(4_i64, -1_i64), (-1, 8), (1, 32)]),
-        (scale_shift, updown, resample, legacy, rerun) in any::<(bool, bool, bool, bool, bool)>(),
+        (scale_shift, updown, resample, legacy, use_checkpoint) in any::<(bool, bool, bool, bool, bool)>(),
         transformer in prop::option::of((1_i64..=2, prop::sample::select(vec![24_i64, 32]))),
         (classes, ids) in (prop::option::of(1_i64..5), prop::option::of(1_i64..5)),
     ) {
@@ -154,7 +154,7 @@ proptest! {
             "in_channels": 3, "out_channels": 2, "model_channels": 32, "num_res_blocks": res_blocks,
             "attention_resolutions": attention, "channel_mult": mult, "num_heads": heads.0,
             "num_head_channels": heads.1, "use_scale_shift_norm": scale_shift, "resblock_updown": updown,
-            "conv_resample": resample, "legacy": legacy, "use_checkpoint": rerun, "num_classes": classes, "n_embed": ids,
+            "conv_resample": resample, "legacy": legacy, "use_checkpoint": use_checkpoint, "num_classes": classes, "n_embed": ids,
             "use_spatial_transformer": transformer.is_some(), "transformer_depth": transformer.map_or(1, |each| each.0),
             "context_dim": transformer.map(|each| each.1),
         })).unwrap();

@@ -182,7 +182,7 @@ fn a_network_moves_between_threads() {
     fn assert_send<T: Send>() {}
     assert_send::<UNet>();
     assert_send::<EncoderUNet>();
-    assert_send::<ldm_unet::Prepared>();
+    assert_send::<ldm_unet::ConditioningCache>();
 }
 
 fn zeros(size: &[i64]) -> Tensor {

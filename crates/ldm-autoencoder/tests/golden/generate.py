@@ -3,7 +3,7 @@
     LDM_REF=<checkouts> LDM_PEERS=<folder of compvis_reference.py> python generate.py
 
 LDM_REF holds latent-diffusion and taming-transformers. Weights are not stored: both sides compute them by the formula of
-`ldm_core::testing::fill_weights`. Files: one a model or quantiser, `used.npy`, and `manifest.txt` with every
+`ldm_core::testing::fill_weights`. Files: one a model or quantizer, `used.npy`, and `manifest.txt` with every
 parameter's name and shape of the nine official first stages. Everything is computed in float64 and stored as float32:
 what the tests allow is then the error of the port alone.
 """

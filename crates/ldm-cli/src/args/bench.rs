@@ -13,7 +13,7 @@ pub(crate) enum Stage {
     Autoencoder,
     /// One forward pass of the U-Net.
     Unet,
-    /// From noise to pictures.
+    /// From noise to images.
     Sample,
     /// One step of training: loss, gradients, optimizer, average.
     Train,
@@ -30,7 +30,7 @@ pub(crate) struct BenchArgs {
     /// The model's config; alone, the model it describes is timed with fresh weights.
     #[arg(long)]
     pub(crate) config: Option<PathBuf>,
-    /// Pictures at once.
+    /// ImageSet at once.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) batch_size: i64,
     /// Height in pixels; what the model was trained at where absent.

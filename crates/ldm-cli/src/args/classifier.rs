@@ -6,7 +6,7 @@ use clap::Args;
 
 #[derive(Debug, Args)]
 pub(crate) struct ClassifierArgs {
-    /// A classifier of the model's noisy latents, as `ldm train` makes one: leads the pictures to --class, also those of
+    /// A classifier of the model's noisy latents, as `ldm train` makes one: leads the images to --class, also those of
     /// an unconditional model. A run directory, a model folder, or a checkpoint file with its config beside it.
     #[arg(long, value_name = "PATH")]
     pub(crate) classifier: Option<PathBuf>,

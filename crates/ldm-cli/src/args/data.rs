@@ -23,7 +23,7 @@ pub(crate) enum DataCommand {
         /// Where it goes.
         #[arg(long)]
         out: PathBuf,
-        /// Pictures on it.
+        /// ImageSet on it.
         #[arg(short = 'n', long, default_value_t = 32)]
         num_images: usize,
         /// Replace an existing file.
@@ -36,10 +36,10 @@ pub(crate) enum DataCommand {
 pub(crate) struct DataArgs {
     /// A folder, a .tar or .tar.gz, `scenes`, or a config whose training set it is.
     pub(crate) dataset: PathBuf,
-    /// Prepare pictures at this size (smallest side resized, centre cropped).
+    /// Prepare images at this size (smallest side resized, center cropped).
     #[arg(long)]
     pub(crate) size: Option<u32>,
-    /// Fail on the first unreadable picture.
+    /// Fail on the first unreadable image.
     #[arg(long)]
     pub(crate) strict: bool,
 }

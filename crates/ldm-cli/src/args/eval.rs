@@ -11,12 +11,12 @@ use super::{DataArgs, DeviceArgs, ModelArgs, OutputArgs, SamplingArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EvalCommand {
-    /// What a first stage loses of pictures: PSNR, SSIM, MS-SSIM, LPIPS, and the distance of the sets (rFID).
+    /// What a first stage loses of images: PSNR, SSIM, MS-SSIM, LPIPS, and the distance of the sets (rFID).
     #[command(
         after_help = "Example:\n  ldm eval reconstruction photos.tar --size 128 --model runs/kl-f4 --out eval"
     )]
     Reconstruction(ReconstructionArgs),
-    /// How far made pictures are from real ones: FID, sFID, KID, precision, recall, density, coverage, Inception score.
+    /// How far made images are from real ones: FID, sFID, KID, precision, recall, density, coverage, Inception score.
     ///
     /// DATASET may be an .npz of reference statistics (pytorch-fid's, ADM's, or what --save-statistics wrote); then the measures
     /// that need no more than these are given.
@@ -24,7 +24,7 @@ pub(crate) enum EvalCommand {
         after_help = "Examples:\n  ldm eval generation outputs/sample-1 photos.tar --size 64 --json\n  ldm eval generation photos.tar --size 256 --save-statistics photos.npz\n  ldm eval generation --model runs/photos -n 5000 --steps 200 photos.npz"
     )]
     Generation(Box<GenerationArgs>),
-    /// How well made pictures show what they were asked for: the CLIP score.
+    /// How well made images show what they were asked for: the CLIP score.
     #[command(after_help = "Example:\n  ldm eval clip-score outputs/txt2img-1 --clip clip-vit-base-patch16")]
     ClipScore(ClipScoreArgs),
 }
@@ -44,14 +44,14 @@ pub(crate) struct ReconstructionArgs {
 #[derive(Debug, Args)]
 #[command(allow_missing_positional = true)]
 pub(crate) struct GenerationArgs {
-    /// The made pictures: a folder (its grid.png is left out), or whatever a dataset can be. --model makes them instead.
+    /// The made images: a folder (its grid.png is left out), or whatever a dataset can be. --model makes them instead.
     #[arg(required_unless_present_any = ["model", "save_statistics"], conflicts_with = "model")]
     pub(crate) made: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) data: DataArgs,
     #[command(flatten)]
     pub(crate) how: MeasureArgs,
-    /// Where mean and covariance of DATASET's features go, an .npz; made pictures may then be left out.
+    /// Where mean and covariance of DATASET's features go, an .npz; made images may then be left out.
     #[arg(long, value_name = "FILE.npz")]
     pub(crate) save_statistics: Option<PathBuf>,
     #[command(flatten)]
@@ -62,10 +62,10 @@ pub(crate) struct GenerationArgs {
     pub(crate) output: OutputArgs,
 }
 
-/// Pictures made on the fly, as `ldm sample` would.
+/// ImageSet made on the fly, as `ldm sample` would.
 #[derive(Debug, Args)]
 pub(crate) struct MakerArgs {
-    /// Make the pictures with this model, unconditionally or of all its classes in turn: a run directory, a model folder, a
+    /// Make the images with this model, unconditionally or of all its classes in turn: a run directory, a model folder, a
     /// diffusers folder, or a checkpoint file. As many as DATASET has, unless -n says how many.
     #[arg(long)]
     pub(crate) model: Option<PathBuf>,
@@ -78,7 +78,7 @@ pub(crate) struct MakerArgs {
     /// f32, bf16 or f16: the dtype of the weights.
     #[arg(long, requires = "model", default_value = "f32")]
     pub(crate) dtype: String,
-    /// Picture i uses seed + i.
+    /// Image i uses seed + i.
     #[arg(long, requires = "model", default_value_t = 0)]
     pub(crate) seed: u64,
     #[command(flatten)]
@@ -87,15 +87,15 @@ pub(crate) struct MakerArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ClipScoreArgs {
-    /// A folder of made pictures (its grid.png is left out), with the prompts in them.
+    /// A folder of made images (its grid.png is left out), with the prompts in them.
     pub(crate) made: PathBuf,
     /// A CLIP: a folder of transformers, with its tokenizer.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) clip: PathBuf,
-    /// The prompts instead, a line for each picture in the order of their names.
+    /// The prompts instead, a line for each image in the order of their names.
     #[arg(long, value_name = "FILE")]
     pub(crate) prompts_from: Option<PathBuf>,
-    /// Pictures at once.
+    /// ImageSet at once.
     #[arg(long, default_value = "16")]
     pub(crate) batch_size: std::num::NonZeroUsize,
     /// One JSON document.
@@ -108,13 +108,13 @@ pub(crate) struct ClipScoreArgs {
 /// How sets are measured.
 #[derive(Debug, Args)]
 pub(crate) struct MeasureArgs {
-    /// Pictures of each set, the first of a fixed shuffle; all where absent.
+    /// ImageSet of each set, the first of a fixed shuffle; all where absent.
     #[arg(short = 'n', long)]
     pub(crate) num_images: Option<usize>,
-    /// Pictures at once.
+    /// ImageSet at once.
     #[arg(long, default_value_t = 16)]
     pub(crate) batch_size: usize,
-    /// By what pictures are compared as sets: FID's Inception, VGG16, or a VGG16 that was never trained and needs no file.
+    /// By what images are compared as sets: FID's Inception, VGG16, or a VGG16 that was never trained and needs no file.
     /// Without it Inception where `ldm weights get fid-inception` installed it, else random-vgg16.
     #[arg(long, value_parser = PossibleValuesParser::new(FeatureNetwork::NAMES))]
     pub(crate) features: Option<String>,

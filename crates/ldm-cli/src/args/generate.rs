@@ -1,4 +1,4 @@
-//! What every command that makes pictures of noise has in common.
+//! What every command that makes images of noise has in common.
 
 use std::path::PathBuf;
 
@@ -11,21 +11,21 @@ use super::{OutputArgs, Side, Span, Turn, share};
 
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
-    /// Pictures; of each prompt, where there are several.
+    /// ImageSet; of each prompt, where there are several.
     #[arg(short = 'n', long, default_value_t = 1)]
     pub(crate) num_images: usize,
-    /// Pictures at once.
+    /// ImageSet at once.
     #[arg(long, default_value_t = 8)]
     pub(crate) batch_size: usize,
-    /// Picture i uses seed + i.
+    /// Image i uses seed + i.
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
     #[command(flatten)]
     pub(crate) how: SamplingArgs,
-    /// Turn the noise of each picture towards that of this seed, and of the seeds after it.
+    /// Turn the noise of each image toward that of this seed, and of the seeds after it.
     #[arg(long, value_name = "SEED", requires = "variation_strength")]
     pub(crate) variation_seed: Option<u64>,
-    /// How far, 0 to 1; as 0..1 the pictures of a prompt go from the one seed to the other, and both stay as they are.
+    /// How far, 0 to 1; as 0..1 the images of a prompt go from the one seed to the other, and both stay as they are.
     #[arg(long, value_name = "SHARE|FROM..TO", requires = "variation_seed", conflicts_with = "init_noise")]
     pub(crate) variation_strength: Option<Turn>,
     /// Unit Gaussian noise to start from: safetensors, tensor `noise` [B, C, h, w] f32.
@@ -36,10 +36,10 @@ pub(crate) struct GenerateArgs {
     pub(crate) save_latents: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
-    /// Show every N steps what is under the noise, in previews/ beside the pictures.
+    /// Show every N steps what is under the noise, in previews/ beside the images.
     #[arg(long, value_name = "N")]
     pub(crate) preview_every: Option<std::num::NonZeroUsize>,
-    /// Hide `StableDiffusionV1` in the pictures, where the invisible-watermark tool finds it; txt2img with a Stable
+    /// Hide `StableDiffusionV1` in the images, where the invisible-watermark tool finds it; txt2img with a Stable
     /// Diffusion model does so by itself, as the reference.
     #[arg(long)]
     pub(crate) watermark: bool,
@@ -80,7 +80,7 @@ pub(crate) struct SamplingArgs {
     /// Width in pixels.
     #[arg(long, requires = "height")]
     pub(crate) width: Option<i64>,
-    /// Sample and decode a larger picture in overlapping tiles of so many pixels a side; auto is the size the model was
+    /// Sample and decode a larger image in overlapping tiles of so many pixels a side; auto is the size the model was
     /// trained at.
     #[arg(long, value_name = "PIXELS|auto")]
     pub(crate) tile: Option<Side>,

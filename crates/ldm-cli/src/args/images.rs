@@ -1,4 +1,4 @@
-//! Pictures in, pictures out, and what a first stage does with them.
+//! ImageSet in, images out, and what a first stage does with them.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::ModelArgs;
 
-/// Where pictures go.
+/// Where images go.
 #[derive(Debug, Args)]
 pub(crate) struct OutputArgs {
     /// Folder; outputs/COMMAND-N where absent.
@@ -17,23 +17,23 @@ pub(crate) struct OutputArgs {
     pub(crate) force: bool,
 }
 
-/// Pictures for a first stage.
+/// ImageSet for a first stage.
 #[derive(Debug, Args)]
 pub(crate) struct ImageArgs {
-    /// Pictures.
+    /// ImageSet.
     #[arg(required = true)]
     pub(crate) images: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) size: SizeArgs,
 }
 
-/// What becomes of a picture that has not the size a model takes.
+/// What becomes of an image that has not the size a model takes.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct SizeArgs {
     /// Resize the smallest side first.
     #[arg(long, value_name = "N")]
     pub(crate) resize: Option<u32>,
-    /// Cut a centred square of this side.
+    /// Cut a centerd square of this side.
     #[arg(long, value_name = "N")]
     pub(crate) center_crop: Option<u32>,
 }
@@ -50,7 +50,7 @@ pub(crate) struct EncodeArgs {
     /// Draw from the posterior; the mode where absent.
     #[arg(long)]
     pub(crate) sample: bool,
-    /// Picture i draws with seed + i.
+    /// Image i draws with seed + i.
     #[arg(long, default_value_t = 0, requires = "sample")]
     pub(crate) seed: u64,
     /// Replace an existing file.

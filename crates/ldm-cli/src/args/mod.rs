@@ -72,56 +72,56 @@ pub(crate) enum Command {
         after_help = "Examples:\n  ldm train configs/cifar/first-stage-kl-f2.yaml --run runs/cifar-f2\n  ldm train configs/cifar/diffusion-kl-f2.yaml train.steps=2000\n  ldm train --resume runs/cifar-f2\n  ldm train configs/cifar/diffusion-kl-f2.yaml --nproc 2"
     )]
     Train(TrainArgs),
-    /// Samples pictures, unconditionally or by class.
+    /// Samples images, unconditionally or by class.
     #[command(
         after_help = "Examples:\n  ldm sample --model runs/scenes --class circle,star -n 8 --guidance-scale 2\n  ldm sample --model runs/unconditional --class star --classifier runs/classifier --classifier-scale 4"
     )]
     Sample(SampleArgs),
-    /// Makes pictures of what a text says.
+    /// Makes images of what a text says.
     #[command(
         after_help = "Examples:\n  ldm txt2img \"a red circle\" --model runs/text -n 4\n  ldm txt2img --prompts-from prompts.txt --model sd-v1-4.ckpt --config configs/stable-diffusion/v1.yaml"
     )]
     Txt2img(Txt2imgArgs),
-    /// Draws a picture again, as a text says.
+    /// Draws an image again, as a text says.
     #[command(
         after_help = "Example:\n  ldm img2img sketch.png \"a red circle\" --model runs/text --strength 0.6"
     )]
     Img2img(Img2imgArgs),
-    /// Fills the white part of a mask in a picture, and leaves the rest as it is.
+    /// Fills the white part of a mask in an image, and leaves the rest as it is.
     #[command(
         after_help = "Example:\n  ldm inpaint photo.png mask.png --model runs/photos-inpainting -n 4 --feather 4"
     )]
     Inpaint(InpaintArgs),
-    /// Goes on with a picture past its borders, and leaves the picture as it is.
+    /// Goes on with an image past its borders, and leaves the image as it is.
     #[command(
         after_help = "Example:\n  ldm outpaint photo.png --left 16 --right 16 --model runs/photos-inpainting"
     )]
     Outpaint(OutpaintArgs),
-    /// Makes a picture as many times as large as the first stage makes latents small, commonly four.
+    /// Makes an image as many times as large as the first stage makes latents small, commonly four.
     #[command(after_help = "Example:\n  ldm upscale small.png --model runs/photos-super-resolution")]
     Upscale(UpscaleArgs),
-    /// Makes pictures of labelled boxes.
+    /// Makes images of labeled boxes.
     #[command(
         after_help = "Example:\n  ldm layout2img aquarium_val.json --image IMG_2275.jpg --model runs/aquarium-layout"
     )]
     Layout2img(Layout2imgArgs),
-    /// Makes pictures of a map of classes.
+    /// Makes images of a map of classes.
     #[command(after_help = "Example:\n  ldm semantic2img map.png --model runs/camvid-semantic -n 4")]
     Semantic2img(Semantic2imgArgs),
-    /// Writes the latents of pictures.
+    /// Writes the latents of images.
     #[command(
         after_help = "Example:\n  ldm encode photo.jpg --model runs/kl-f4 --center-crop 128 --out latents.safetensors"
     )]
     Encode(EncodeArgs),
-    /// Makes pictures of latents.
+    /// Makes images of latents.
     #[command(after_help = "Example:\n  ldm decode latents.safetensors --model runs/kl-f4 --out decoded")]
     Decode(DecodeArgs),
-    /// Sends pictures through the first stage and back, and says how much was lost.
+    /// Sends images through the first stage and back, and says how much was lost.
     #[command(
         after_help = "Example:\n  ldm reconstruct *.jpg --model runs/kl-f4 --center-crop 128 --out rec"
     )]
     Reconstruct(ReconstructArgs),
-    /// Measures a first stage, or pictures that were made.
+    /// Measures a first stage, or images that were made.
     #[command(subcommand)]
     Eval(EvalCommand),
     /// Compares downsampling factors: the same data and budget for each f; a table, plots, a report.

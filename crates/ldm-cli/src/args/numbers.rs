@@ -29,7 +29,7 @@ impl FromStr for Span {
 /// A tile's side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
-    /// That of the pictures the model was trained on.
+    /// That of the images the model was trained on.
     Auto,
     /// In pixels.
     Pixels(i64),
@@ -47,7 +47,7 @@ impl FromStr for Side {
     }
 }
 
-/// How far pictures are turned to another noise.
+/// How far images are turned to another noise.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Turn {
     /// All as far.
@@ -69,7 +69,7 @@ impl FromStr for Turn {
 }
 
 impl Turn {
-    /// Of picture `index` of `count`.
+    /// Of image `index` of `count`.
     pub(crate) fn of(self, index: usize, count: usize) -> f64 {
         match self {
             Self::Each(share) => share,

@@ -1,4 +1,4 @@
-//! Commands that make pictures of pictures, maps and boxes.
+//! Commands that make images of images, maps and boxes.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use super::{GenerateArgs, ModelArgs, SizeArgs, TextArgs, share};
 
 #[derive(Debug, Args)]
 pub(crate) struct Img2imgArgs {
-    /// The picture.
+    /// The image.
     pub(crate) image: PathBuf,
     /// What it is to show.
     pub(crate) prompt: String,
@@ -27,13 +27,13 @@ pub(crate) struct Img2imgArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InpaintArgs {
-    /// The picture.
+    /// The image.
     pub(crate) image: PathBuf,
-    /// White where to fill it, as large as the picture; from 50 % grey on.
+    /// White where to fill it, as large as the image; from 50 % gray on.
     pub(crate) mask: PathBuf,
     /// What to fill it with, for models that read text.
     pub(crate) prompt: Option<String>,
-    /// Resize the mask to the picture, by the nearest pixel.
+    /// Resize the mask to the image, by the nearest pixel.
     #[arg(long)]
     pub(crate) resize_mask: bool,
     #[command(flatten)]
@@ -48,7 +48,7 @@ pub(crate) struct InpaintArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct OutpaintArgs {
-    /// The picture.
+    /// The image.
     pub(crate) image: PathBuf,
     /// What it goes on with, for models that read text.
     pub(crate) prompt: Option<String>,
@@ -73,7 +73,7 @@ pub(crate) struct OutpaintArgs {
 /// What all commands that fill have in common.
 #[derive(Debug, Args)]
 pub(crate) struct FillArgs {
-    /// Pixels over which what was made fades into the picture, on its own side of the border.
+    /// Pixels over which what was made fades into the image, on its own side of the border.
     #[arg(long, value_name = "PIXELS", default_value_t = 0)]
     pub(crate) feather: u32,
     #[command(flatten)]
@@ -86,7 +86,7 @@ pub(crate) struct FillArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct UpscaleArgs {
-    /// The small picture.
+    /// The small image.
     pub(crate) image: PathBuf,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
@@ -96,10 +96,10 @@ pub(crate) struct UpscaleArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct Layout2imgArgs {
-    /// Boxes with labels: `{"boxes": [{"label": "fish", "box": [x, y, width, height]}]}`, parts of the picture, or pixels
+    /// Boxes with labels: `{"boxes": [{"label": "fish", "box": [x, y, width, height]}]}`, parts of the image, or pixels
     /// of its `"width"` and `"height"`; or COCO's annotations.
     pub(crate) layout: PathBuf,
-    /// Of COCO's annotations the picture of this file name; all of them where absent.
+    /// Of COCO's annotations the image of this file name; all of them where absent.
     #[arg(long, value_name = "NAME")]
     pub(crate) image: Option<String>,
     #[command(flatten)]
@@ -110,7 +110,7 @@ pub(crate) struct Layout2imgArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct Semantic2imgArgs {
-    /// A PNG whose grey values or palette indices are classes; with --palette, of the colours of classes.
+    /// A PNG whose gray values or palette indices are classes; with --palette, of the colors of classes.
     pub(crate) map: PathBuf,
     /// A JSON whose `classes` have an `id` and a `color` of three values.
     #[arg(long, value_name = "FILE")]

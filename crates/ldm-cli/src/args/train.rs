@@ -24,7 +24,7 @@ pub(crate) struct TrainArgs {
     /// rank's. Under torchrun there is nothing to start.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) nproc: Option<u16>,
-    /// Fail on the first unreadable picture.
+    /// Fail on the first unreadable image.
     #[arg(long)]
     pub(crate) strict: bool,
     #[command(flatten)]

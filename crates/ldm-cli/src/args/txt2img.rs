@@ -9,7 +9,7 @@ use super::{GenerateArgs, ModelArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct Txt2imgArgs {
-    /// What the pictures show.
+    /// What the images show.
     #[arg(required_unless_present = "prompts_from", conflicts_with = "prompts_from")]
     pub(crate) prompt: Option<String>,
     /// A file of prompts, one a line; empty lines count for nothing.
@@ -21,19 +21,19 @@ pub(crate) struct Txt2imgArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) generate: GenerateArgs,
-    /// Hide nothing in the pictures.
+    /// Hide nothing in the images.
     #[arg(long, conflicts_with = "watermark")]
     pub(crate) no_watermark: bool,
 }
 
 impl TextArgs {
-    /// What `count` pictures are guided away from, where anything is said.
+    /// What `count` images are guided away from, where anything is said.
     pub(crate) fn negative(&self, count: usize) -> Option<Prompt> {
         let text = &self.negative_prompt;
         (!text.is_empty()).then(|| Prompt::text(std::iter::repeat_n(text, count)))
     }
 
-    /// Its line of a picture's parameters.
+    /// Its line of an image's parameters.
     pub(crate) fn heading(&self) -> String {
         match self.negative_prompt.as_str() {
             "" => String::new(),

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum WeightsCommand {
-    /// Says what there is, its licences and sizes, and what is installed where.
+    /// Says what there is, its licenses and sizes, and what is installed where.
     #[command(after_help = "Example:\n  ldm weights list")]
     List {
         /// One JSON document, with every address and sha256.

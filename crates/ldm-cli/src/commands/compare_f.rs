@@ -25,7 +25,7 @@ use tch::Device;
 use crate::args::CompareFArgs;
 use crate::interrupt::Stop;
 use crate::model;
-use crate::progress::Talk;
+use crate::progress::Printer;
 use crate::report::Interrupted;
 use config::StudyFile;
 use judge::Judge;
@@ -38,7 +38,7 @@ struct Work<'a> {
     folder: Folder,
     device: Device,
     stop: &'a Stop,
-    talk: Talk,
+    printer: Printer,
 }
 
 impl Work<'_> {
@@ -51,8 +51,8 @@ impl Work<'_> {
     }
 }
 
-pub(crate) fn run(args: &CompareFArgs, talk: Talk) -> anyhow::Result<()> {
-    let device = model::device(&args.device, Some(talk))?;
+pub(crate) fn run(args: &CompareFArgs, printer: Printer) -> anyhow::Result<()> {
+    let device = model::device(&args.device, Some(printer))?;
     let stop = Stop::on_signals()?;
     let folder = match &args.resume {
         Some(root) => Folder::open(root)?,
@@ -60,7 +60,7 @@ pub(crate) fn run(args: &CompareFArgs, talk: Talk) -> anyhow::Result<()> {
     };
     let path = folder.path("study.yaml");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let work = Work { study: StudyFile::parse(&text, &path, &[])?, folder, device, stop: &stop, talk };
+    let work = Work { study: StudyFile::parse(&text, &path, &[])?, folder, device, stop: &stop, printer };
     if let Some(name) = &args.part {
         crate::launch::end_with_the_launcher();
         return work.part(Part::parse(name)?);
@@ -103,7 +103,7 @@ impl Work<'_> {
             if self.folder.done(*part).exists() {
                 continue;
             }
-            self.talk.say(&format!("{} (part {} of {})", part.title(), index + 1, parts.len()));
+            self.printer.say(&format!("{} (part {} of {})", part.title(), index + 1, parts.len()));
             child::run(self, *part, device)?;
             if let Part::Sampling(_) = part {
                 self.collect()?; // what there is so far
@@ -134,7 +134,7 @@ impl Work<'_> {
         }
     }
 
-    /// Looks at the real pictures, and at how far others of them are.
+    /// Looks at the real images, and at how far others of them are.
     fn reference(&self) -> anyhow::Result<()> {
         let f = self.study.study.factors.first().expect("a study compares something").f;
         let run = RunConfig::read(self.folder.of(f, "diffusion.yaml"), &[])?;

@@ -6,7 +6,7 @@ use ldm_pipelines::{Converting, ModelSource, Target, convert};
 
 use crate::args::{ConvertArgs, Form};
 use crate::output;
-use crate::progress::Talk;
+use crate::progress::Printer;
 
 pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     // Before anything is read, which may take long.
@@ -27,8 +27,8 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
         force: args.force,
     };
     let source = ModelSource::find(&args.source, args.config.as_deref(), how.ema)?;
-    source.notes.iter().for_each(|note| Talk::warn(note));
-    convert(&source, &args.out, &how, &mut Talk::warn)
+    source.notes.iter().for_each(|note| Printer::warn(note));
+    convert(&source, &args.out, &how, &mut Printer::warn)
         .with_context(|| format!("{} as {}", args.source.display(), args.out.display()))?;
     println!("{}", args.out.display());
     Ok(())

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use ldm_core::image;
-use ldm_data::{Dataset, Info, Loader, LoaderConfig, TransformConfig, open_path, sheet, unreadable};
+use ldm_data::{Dataset, Info, Loader, LoaderConfig, TransformConfig, open_path, contact_sheet, unreadable};
 use ldm_train::RunConfig;
 use serde_json::json;
 
@@ -49,7 +49,7 @@ fn info(args: &DataArgs, as_json: bool) -> anyhow::Result<()> {
         });
         println!("{document:#}");
     } else {
-        println!("{}: {} pictures", info.name, info.count);
+        println!("{}: {} images", info.name, info.count);
         println!("fingerprint  {}", info.fingerprint);
         for ([width, height], count) in info.sizes.iter().take(8) {
             println!("size         {width}x{height}: {count}");
@@ -68,7 +68,7 @@ fn info(args: &DataArgs, as_json: bool) -> anyhow::Result<()> {
         }
     }
     if args.strict && !bad.is_empty() {
-        bail!("{} of {} pictures cannot be read", bad.len(), info.count);
+        bail!("{} of {} images cannot be read", bad.len(), info.count);
     }
     Ok(())
 }
@@ -80,9 +80,9 @@ fn preview(args: &DataArgs, out: &Path, count: usize, force: bool) -> anyhow::Re
     let config =
         LoaderConfig { workers: 0, strict: args.strict, drop_last: false, ..LoaderConfig::new(count, 0) };
     let Some(batch) = Loader::one_pass(data, config)?.next() else {
-        bail!("no picture of the set can be read")
+        bail!("no image of the set can be read")
     };
-    image::write_png(out, &sheet(&batch?), &[])?;
+    image::write_png(out, &contact_sheet(&batch?), &[])?;
     println!("{}", out.display());
     Ok(())
 }

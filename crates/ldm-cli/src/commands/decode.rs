@@ -1,4 +1,4 @@
-//! `ldm decode`: latents to pictures.
+//! `ldm decode`: latents to images.
 
 use std::collections::BTreeMap;
 
@@ -39,7 +39,7 @@ pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
             );
         }
         output::make(&folder)?;
-        let path = output::picture(&folder, index as usize);
+        let path = output::image(&folder, index as usize);
         image::write_png(&path, &decoded.get(0), &[])?;
         println!("{}", path.display());
         pixels.push(decoded);

@@ -9,14 +9,14 @@ use anyhow::{Context, bail};
 use ldm_core::{Prompt, image};
 use ldm_data::{Batch, Loader, LoaderConfig};
 use ldm_metrics::psnr;
-use ldm_pipelines::{LatentDiffusion, Model, Opening, Sampling, generate};
+use ldm_pipelines::{LatentDiffusion, Model, LoadOptions, Sampling, generate};
 use ldm_schedulers::{SamplerConfig, Spacing};
 use ldm_train::{Finished, RunConfig, Trainer};
 use tch::{Device, Kind, Tensor};
 
 use crate::args::DemoArgs;
 use crate::interrupt::Stop;
-use crate::progress::Talk;
+use crate::progress::Printer;
 use crate::report::Interrupted;
 use crate::{commands, model};
 
@@ -27,9 +27,9 @@ const PER_CLASS: usize = 4;
 /// Guidance of the report's samples.
 const GUIDANCE: f64 = 2.;
 
-pub(crate) fn run(args: &DemoArgs, talk: Talk) -> anyhow::Result<()> {
+pub(crate) fn run(args: &DemoArgs, printer: Printer) -> anyhow::Result<()> {
     let started = Instant::now();
-    let device = model::device(&args.device, Some(talk))?;
+    let device = model::device(&args.device, Some(printer))?;
     let out = &args.out;
     if out.exists() && std::fs::read_dir(out).with_context(|| out.display().to_string())?.next().is_some() {
         if !args.force {
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &DemoArgs, talk: Talk) -> anyhow::Result<()> {
         &out.join("first-stage"),
         device,
         &stop,
-        talk,
+        printer,
         "first stage (1 of 2)",
     )?;
     let data = first.config.data.train.open(Path::new("."))?;
@@ -61,10 +61,10 @@ pub(crate) fn run(args: &DemoArgs, talk: Talk) -> anyhow::Result<()> {
         .replace("NULL_CLASS", &classes.len().to_string())
         .replace("CLASSES", &(classes.len() + 1).to_string());
     let second =
-        stage(&text, &args.diffusion, &out.join("diffusion"), device, &stop, talk, "diffusion (2 of 2)")?;
+        stage(&text, &args.diffusion, &out.join("diffusion"), device, &stop, printer, "diffusion (2 of 2)")?;
 
-    talk.say("sampling and writing the report");
-    let Model::Diffusion(model) = Model::open(&second.model, &Opening::on(device), &mut Talk::warn)? else {
+    printer.say("sampling and writing the report");
+    let Model::Diffusion(model) = Model::open(&second.model, &LoadOptions::new(device), &mut Printer::warn)? else {
         bail!("{}: not a diffusion model", second.model.display());
     };
     let originals = held_back(&first.config)?.images;
@@ -73,7 +73,7 @@ pub(crate) fn run(args: &DemoArgs, talk: Talk) -> anyhow::Result<()> {
     let rows = samples(&model, &classes)?;
     let sampling_seconds = begun.elapsed().as_secs_f64();
     let denoising = denoising_steps(&model)?;
-    let sheet = rows.iter().map(|(_, pictures)| pictures.shallow_clone()).collect::<Vec<_>>();
+    let sheet = rows.iter().map(|(_, images)| images.shallow_clone()).collect::<Vec<_>>();
     image::write_png(
         out.join("samples.png"),
         &image::grid(&Tensor::cat(&sheet, 0), PER_CLASS as i64, 2),
@@ -113,14 +113,14 @@ fn stage(
     root: &Path,
     device: Device,
     stop: &Stop,
-    talk: Talk,
+    printer: Printer,
     title: &'static str,
 ) -> anyhow::Result<Stage> {
-    talk.say(title);
+    printer.say(title);
     let begun = Instant::now();
     let config = RunConfig::parse(text, "demo.yaml", overrides)?;
     let mut trainer = Trainer::create(config.clone(), root, device)?;
-    if commands::train::train(&mut trainer, stop, talk)? == Finished::Stopped {
+    if commands::train::train(&mut trainer, stop, printer)? == Finished::Stopped {
         return Err(Interrupted(stop.code()).into());
     }
     Ok(Stage {
@@ -146,7 +146,7 @@ fn reconstructions(model: &LatentDiffusion, originals: &Tensor) -> ([Tensor; 2],
     let on_device = originals.to_device(model.vs().device());
     let back = tch::no_grad(|| model.first_stage.decode(&model.first_stage.encode(&on_device).mode()));
     let decibels =
-        Vec::<f64>::try_from(psnr(&back, &on_device).to_kind(Kind::Double)).expect("one number a picture");
+        Vec::<f64>::try_from(psnr(&back, &on_device).to_kind(Kind::Double)).expect("one number an image");
     ([originals.shallow_clone(), back], decibels)
 }
 
@@ -174,7 +174,7 @@ fn samples(model: &LatentDiffusion, classes: &[String]) -> anyhow::Result<Vec<(S
     Ok(rows)
 }
 
-/// What the model takes for the picture at eight moments of one sampling.
+/// What the model takes for the image at eight moments of one sampling.
 fn denoising_steps(model: &LatentDiffusion) -> anyhow::Result<Tensor> {
     let sampling = sampling();
     let mut seen = Vec::new();
@@ -186,7 +186,7 @@ fn denoising_steps(model: &LatentDiffusion) -> anyhow::Result<Tensor> {
     Ok(model.decode(&Tensor::cat(&seen, 0)).clamp(-1., 1.))
 }
 
-/// A picture grid as PNG bytes.
-fn png(pictures: &Tensor, columns: i64) -> Vec<u8> {
-    image::png(&image::to_rgb8(&image::grid(&pictures.to_kind(Kind::Float).clamp(-1., 1.), columns, 2)), &[])
+/// An image grid as PNG bytes.
+fn png(images: &Tensor, columns: i64) -> Vec<u8> {
+    image::png(&image::to_rgb8(&image::grid(&images.to_kind(Kind::Float).clamp(-1., 1.), columns, 2)), &[])
 }

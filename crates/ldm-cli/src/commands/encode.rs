@@ -1,4 +1,4 @@
-//! `ldm encode`: pictures to latents.
+//! `ldm encode`: images to latents.
 
 use std::collections::BTreeMap;
 
@@ -8,15 +8,15 @@ use ldm_core::weights;
 use tch::{Kind, Tensor};
 
 use crate::args::EncodeArgs;
-use crate::{model, output, pictures};
+use crate::{model, output, images};
 
 pub(crate) fn run(args: &EncodeArgs) -> anyhow::Result<()> {
     output::free(&args.out, args.force)?;
     let model = model::open(&args.model)?;
     let mut latents: Vec<Tensor> = Vec::new();
     for (index, path) in args.images.images.iter().enumerate() {
-        let picture = pictures::read(path, args.images.size, model.first_stage())?;
-        let posterior = model.encode(&picture);
+        let image = images::read(path, args.images.size, model.first_stage())?;
+        let posterior = model.encode(&image);
         let latent = if args.sample {
             posterior.sample(&mut Seeded::new([args.seed + index as u64]))
         } else {
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &EncodeArgs) -> anyhow::Result<()> {
             && first.size() != latent.size()
         {
             bail!(
-                "{}: its latent is {:?} where the first one's is {:?}; give --center-crop N for pictures of one size",
+                "{}: its latent is {:?} where the first one's is {:?}; give --center-crop N for images of one size",
                 path.display(),
                 &latent.size()[1..],
                 &first.size()[1..]

@@ -1,18 +1,18 @@
-//! Filling a part of a picture, whoever says which.
+//! Filling a part of an image, whoever says which.
 
 use std::ops::Range;
 
 use anyhow::{Context, bail};
 use ldm_core::Prompt;
-use ldm_pipelines::{InitImage, Needs};
+use ldm_pipelines::{InitImage, ConditioningKind};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
 use crate::args::FillArgs;
 use crate::making::{Making, Subject};
 use crate::model;
-use crate::pictures::repeated;
-use crate::progress::Talk;
+use crate::images::repeated;
+use crate::progress::Printer;
 
 /// What is to be filled.
 pub(crate) struct Filling<'a> {
@@ -24,23 +24,23 @@ pub(crate) struct Filling<'a> {
     pub(crate) prompt: Option<&'a str>,
     /// How much is made anew, for models that are not trained to fill.
     pub(crate) strength: Option<f64>,
-    /// Where the picture is from.
+    /// Where the image is from.
     pub(crate) name: String,
-    /// The line of a picture's parameters that says what was filled.
+    /// The line of an image's parameters that says what was filled.
     pub(crate) heading: String,
     /// Likewise, in JSON.
     pub(crate) json: Map<String, Value>,
 }
 
-/// Fills, by a model that is trained to or by one that is not, and pastes the rest of the picture back.
-pub(crate) fn run(filling: Filling, args: &FillArgs, making: &Making, talk: Talk) -> anyhow::Result<()> {
+/// Fills, by a model that is trained to or by one that is not, and pastes the rest of the image back.
+pub(crate) fn run(filling: Filling, args: &FillArgs, making: &Making, printer: Printer) -> anyhow::Result<()> {
     let model = model::open_diffusion(&args.model, args.text.tokenizer.as_deref())?;
     let named = args.model.model.display();
-    let fills = [Needs::Filling, Needs::FillingByText, Needs::Text, Needs::Nothing];
-    model::check_needs(&model, &args.model, &fills)?;
-    let needs = Needs::of(&model.config);
-    let by_text = matches!(needs, Needs::FillingByText | Needs::Text);
-    let trained = matches!(needs, Needs::Filling | Needs::FillingByText);
+    let fills = [ConditioningKind::Inpainting, ConditioningKind::TextInpainting, ConditioningKind::Text, ConditioningKind::Unconditional];
+    model::check_conditioning(&model, &args.model, &fills)?;
+    let needs = ConditioningKind::of(&model.config);
+    let by_text = matches!(needs, ConditioningKind::TextInpainting | ConditioningKind::Text);
+    let trained = matches!(needs, ConditioningKind::Inpainting | ConditioningKind::TextInpainting);
     if !by_text && filling.prompt.is_some() {
         bail!("{named}: this model reads no text, and was given a prompt");
     }
@@ -61,7 +61,7 @@ pub(crate) fn run(filling: Filling, args: &FillArgs, making: &Making, talk: Talk
         })
         .transpose()?;
     let share = feathered(&filling.mask, args.feather)?;
-    making.run(&model, &args.model, scale, &Filled { filling, share, init, text, args }, talk)
+    making.run(&model, &args.model, scale, &Filled { filling, share, init, text, args }, printer)
 }
 
 /// How much of what was made shows, `[1, 1, H, W]`: nothing outside the mask, and inside it all but for an edge of so
@@ -70,7 +70,7 @@ fn feathered(mask: &Tensor, pixels: u32) -> anyhow::Result<Tensor> {
     let mut share = mask.copy(); // added to in place
     let mut rest = mask.shallow_clone();
     for done in 0..pixels {
-        // One pixel less on every side; past the picture's border nothing fades.
+        // One pixel less on every side; past the image's border nothing fades.
         rest = -(-&rest).max_pool2d([3, 3], [1, 1], [1, 1], [1, 1], false);
         if rest.any().int64_value(&[]) == 0 {
             bail!(
@@ -93,12 +93,12 @@ struct Filled<'a> {
 }
 
 impl Subject for Filled<'_> {
-    fn prompt(&self, pictures: Range<usize>) -> anyhow::Result<Prompt> {
-        let given = |of: &Tensor| self.init.is_none().then(|| repeated(of, pictures.clone()));
+    fn prompt(&self, images: Range<usize>) -> anyhow::Result<Prompt> {
+        let given = |of: &Tensor| self.init.is_none().then(|| repeated(of, images.clone()));
         Ok(Prompt {
             image: given(&self.filling.image),
             mask: given(&self.filling.mask),
-            text: self.text.as_ref().map(|text| vec![text.clone(); pictures.len()]),
+            text: self.text.as_ref().map(|text| vec![text.clone(); images.len()]),
             ..Prompt::default()
         })
     }
@@ -111,7 +111,7 @@ impl Subject for Filled<'_> {
         self.init.as_ref()
     }
 
-    /// Outside the mask the picture's own values: its bytes, since reading and writing them is the identity.
+    /// Outside the mask the image's own values: its bytes, since reading and writing them is the identity.
     fn finish(&self, made: Tensor) -> Tensor {
         let (share, image) =
             (self.share.to_device(made.device()), self.filling.image.to_device(made.device()));
@@ -119,13 +119,13 @@ impl Subject for Filled<'_> {
         mixed.where_self(&share.gt(0.), &image)
     }
 
-    fn heading(&self, _picture: usize) -> String {
+    fn heading(&self, _image: usize) -> String {
         let prompt = self.text.as_deref().map_or(String::new(), |text| format!("{text}\n"));
         let negative = self.args.text.heading();
         format!("{prompt}{negative}{}\n", self.filling.heading)
     }
 
-    fn json(&self, _picture: usize) -> Map<String, Value> {
+    fn json(&self, _image: usize) -> Map<String, Value> {
         let mut line = self.filling.json.clone();
         line.insert("prompt".into(), json!(self.text));
         line

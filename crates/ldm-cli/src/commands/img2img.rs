@@ -1,28 +1,28 @@
-//! `ldm img2img`: a picture drawn again, as a text says.
+//! `ldm img2img`: an image drawn again, as a text says.
 
 use std::ops::Range;
 
 use anyhow::Context;
 use ldm_core::{Prompt, image};
 use ldm_data::Interpolation;
-use ldm_pipelines::{InitImage, Needs};
+use ldm_pipelines::{InitImage, ConditioningKind};
 use serde_json::{Map, Value, json};
 
 use crate::args::Img2imgArgs;
 use crate::making::{Making, Subject};
 use crate::model;
-use crate::pictures::fitted;
-use crate::progress::Talk;
+use crate::images::fitted;
+use crate::progress::Printer;
 
-pub(crate) fn run(args: &Img2imgArgs, talk: Talk) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Img2imgArgs, printer: Printer) -> anyhow::Result<()> {
     let making = Making::new(&args.generate, "img2img", args.generate.num_images)?;
-    let picture = fitted(image::read(&args.image)?, args.size, Interpolation::Bicubic, &args.image)?;
-    let picture = image::from_rgb8(&picture).unsqueeze(0);
-    let init = InitImage::new(picture, args.strength, None)?;
+    let image = fitted(image::read(&args.image)?, args.size, Interpolation::Bicubic, &args.image)?;
+    let image = image::from_rgb8(&image).unsqueeze(0);
+    let init = InitImage::new(image, args.strength, None)?;
     let model = model::open_diffusion(&args.model, args.text.tokenizer.as_deref())?;
-    model::check_needs(&model, &args.model, &[Needs::Text])?;
+    model::check_conditioning(&model, &args.model, &[ConditioningKind::Text])?;
     model.check_image_size(init.size()).with_context(|| args.image.display().to_string())?;
-    making.run(&model, &args.model, model::guidance_scale(&model), &Redrawn { init, args }, talk)
+    making.run(&model, &args.model, model::guidance_scale(&model), &Redrawn { init, args }, printer)
 }
 
 struct Redrawn<'a> {
@@ -31,8 +31,8 @@ struct Redrawn<'a> {
 }
 
 impl Subject for Redrawn<'_> {
-    fn prompt(&self, pictures: Range<usize>) -> anyhow::Result<Prompt> {
-        Ok(Prompt::text(pictures.map(|_| self.args.prompt.clone())))
+    fn prompt(&self, images: Range<usize>) -> anyhow::Result<Prompt> {
+        Ok(Prompt::text(images.map(|_| self.args.prompt.clone())))
     }
 
     fn negative(&self, count: usize) -> Option<Prompt> {
@@ -43,11 +43,11 @@ impl Subject for Redrawn<'_> {
         Some(&self.init)
     }
 
-    fn heading(&self, _picture: usize) -> String {
+    fn heading(&self, _image: usize) -> String {
         format!("{}\n{}", self.args.prompt, self.args.text.heading())
     }
 
-    fn json(&self, _picture: usize) -> Map<String, Value> {
+    fn json(&self, _image: usize) -> Map<String, Value> {
         Map::from_iter([
             ("prompt".to_owned(), json!(self.args.prompt)),
             ("negative_prompt".to_owned(), json!(self.args.text.negative_prompt)),

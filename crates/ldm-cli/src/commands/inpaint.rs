@@ -1,8 +1,8 @@
-//! `ldm inpaint`: fills a part of a picture, and leaves the rest as it is.
+//! `ldm inpaint`: fills a part of an image, and leaves the rest as it is.
 
 use anyhow::bail;
 use image::imageops::{self, FilterType};
-use ldm_core::image as pictures;
+use ldm_core::image as images;
 use ldm_data::Interpolation;
 use serde_json::{Map, json};
 use tch::{Kind, Tensor};
@@ -10,10 +10,10 @@ use tch::{Kind, Tensor};
 use super::filling::{self, Filling};
 use crate::args::InpaintArgs;
 use crate::making::Making;
-use crate::pictures::fitted;
-use crate::progress::Talk;
+use crate::images::fitted;
+use crate::progress::Printer;
 
-pub(crate) fn run(args: &InpaintArgs, talk: Talk) -> anyhow::Result<()> {
+pub(crate) fn run(args: &InpaintArgs, printer: Printer) -> anyhow::Result<()> {
     let making = Making::new(&args.fill.generate, "inpaint", args.fill.generate.num_images)?;
     let (image, mask) = read(args)?;
     let filling = Filling {
@@ -28,18 +28,18 @@ pub(crate) fn run(args: &InpaintArgs, talk: Talk) -> anyhow::Result<()> {
             ("mask".to_owned(), json!(args.mask)),
         ]),
     };
-    filling::run(filling, &args.fill, &making, talk)
+    filling::run(filling, &args.fill, &making, printer)
 }
 
-/// The picture `[1, 3, H, W]` and the mask `[1, 1, H, W]`, 0 or 1.
+/// The image `[1, 3, H, W]` and the mask `[1, 1, H, W]`, 0 or 1.
 fn read(args: &InpaintArgs) -> anyhow::Result<(Tensor, Tensor)> {
-    let image = pictures::read(&args.image)?;
-    let mut mask = pictures::read(&args.mask)?;
+    let image = images::read(&args.image)?;
+    let mut mask = images::read(&args.mask)?;
     if mask.dimensions() != image.dimensions() {
         let ((width, height), (w, h)) = (image.dimensions(), mask.dimensions());
         if !args.resize_mask {
             bail!(
-                "{}: the mask is {w} x {h}, and the picture {width} x {height}: make it as large, or give --resize-mask",
+                "{}: the mask is {w} x {h}, and the image {width} x {height}: make it as large, or give --resize-mask",
                 args.mask.display()
             );
         }
@@ -52,5 +52,5 @@ fn read(args: &InpaintArgs) -> anyhow::Result<(Tensor, Tensor)> {
     }
     let (width, height) = mask.dimensions();
     let white = Tensor::from_slice(mask.as_raw()).view([1, 1, i64::from(height), i64::from(width)]).ge(128);
-    Ok((pictures::from_rgb8(&image).unsqueeze(0), white.to_kind(Kind::Float)))
+    Ok((images::from_rgb8(&image).unsqueeze(0), white.to_kind(Kind::Float)))
 }

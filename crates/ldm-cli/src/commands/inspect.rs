@@ -5,7 +5,7 @@ mod contents;
 mod describe;
 mod fit;
 mod png;
-mod recognise;
+mod detect;
 
 use std::path::{Path, PathBuf};
 
@@ -191,7 +191,7 @@ fn told(weights: &Path, checkpoint: &Checkpoint) -> anyhow::Result<Verdict> {
         Ok(found) => Verdict::of(&found, true),
         // Where the whole cannot be told, its parts may be.
         Err(error) => {
-            let mut verdict = recognise::recognise(&checkpoint.shapes());
+            let mut verdict = detect::infer_config(&checkpoint.shapes());
             verdict.notes.extend(verdict.fits.is_some().then(|| error.to_string()));
             verdict
         }

@@ -25,11 +25,11 @@ mod weights;
 
 use crate::args::{Cli, Command};
 use crate::interrupt;
-use crate::progress::Talk;
+use crate::progress::Printer;
 
 /// Runs what was typed.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
-    let talk = Talk::new(cli.quiet, cli.verbose);
+    let printer = Printer::new(cli.quiet, cli.verbose);
     if matches!(cli.command, Command::Train(_) | Command::Demo(_) | Command::CompareF(_)) {
         ldm_libtorch::keep_freed_memory();
     } else {
@@ -38,25 +38,25 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
     }
     match cli.command {
         Command::Doctor(args) => doctor::run(&args),
-        Command::Demo(args) => demo::run(&args, talk),
+        Command::Demo(args) => demo::run(&args, printer),
         Command::Data(command) => data::run(&command),
-        Command::Train(args) => train::run(&args, talk),
-        Command::Sample(args) => sample::run(&args, talk),
-        Command::Txt2img(args) => txt2img::run(&args, talk),
-        Command::Img2img(args) => img2img::run(&args, talk),
-        Command::Inpaint(args) => inpaint::run(&args, talk),
-        Command::Outpaint(args) => outpaint::run(&args, talk),
-        Command::Upscale(args) => upscale::run(&args, talk),
-        Command::Layout2img(args) => layout2img::run(&args, talk),
-        Command::Semantic2img(args) => semantic2img::run(&args, talk),
+        Command::Train(args) => train::run(&args, printer),
+        Command::Sample(args) => sample::run(&args, printer),
+        Command::Txt2img(args) => txt2img::run(&args, printer),
+        Command::Img2img(args) => img2img::run(&args, printer),
+        Command::Inpaint(args) => inpaint::run(&args, printer),
+        Command::Outpaint(args) => outpaint::run(&args, printer),
+        Command::Upscale(args) => upscale::run(&args, printer),
+        Command::Layout2img(args) => layout2img::run(&args, printer),
+        Command::Semantic2img(args) => semantic2img::run(&args, printer),
         Command::Encode(args) => encode::run(&args),
         Command::Decode(args) => decode::run(&args),
         Command::Reconstruct(args) => reconstruct::run(&args),
-        Command::Eval(command) => eval::run(&command, talk),
-        Command::Bench(args) => bench::run(&args, talk),
-        Command::CompareF(args) => compare_f::run(&args, talk),
+        Command::Eval(command) => eval::run(&command, printer),
+        Command::Bench(args) => bench::run(&args, printer),
+        Command::CompareF(args) => compare_f::run(&args, printer),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
-        Command::Weights(command) => weights::run(&command, talk),
+        Command::Weights(command) => weights::run(&command, printer),
     }
 }

@@ -1,7 +1,7 @@
-//! `ldm outpaint`: goes on with a picture past its borders.
+//! `ldm outpaint`: goes on with an image past its borders.
 
 use anyhow::bail;
-use ldm_core::image as pictures;
+use ldm_core::image as images;
 use ldm_data::Interpolation;
 use serde_json::{Map, json};
 use tch::Tensor;
@@ -9,23 +9,23 @@ use tch::Tensor;
 use super::filling::{self, Filling};
 use crate::args::OutpaintArgs;
 use crate::making::Making;
-use crate::pictures::fitted;
-use crate::progress::Talk;
+use crate::images::fitted;
+use crate::progress::Printer;
 
-pub(crate) fn run(args: &OutpaintArgs, talk: Talk) -> anyhow::Result<()> {
+pub(crate) fn run(args: &OutpaintArgs, printer: Printer) -> anyhow::Result<()> {
     let making = Making::new(&args.fill.generate, "outpaint", args.fill.generate.num_images)?;
     let sides = [args.left, args.right, args.top, args.bottom].map(i64::from);
     if sides == [0; 4] {
         bail!("nothing to add: give --left, --right, --top or --bottom");
     }
-    let picture = pictures::read(&args.image)?;
-    let picture = fitted(picture, args.size, Interpolation::Bicubic, &args.image)?;
-    let picture = pictures::from_rgb8(&picture).unsqueeze(0);
+    let image = images::read(&args.image)?;
+    let image = fitted(image, args.size, Interpolation::Bicubic, &args.image)?;
+    let image = images::from_rgb8(&image).unsqueeze(0);
     let added = json!({"left": args.left, "right": args.right, "top": args.top, "bottom": args.bottom});
     let filling = Filling {
         // What stands there until it is made: the nearest pixel, so that a first stage sees no border.
-        image: picture.replication_pad2d(sides),
-        mask: 1. - Tensor::ones_like(&picture.narrow(1, 0, 1)).constant_pad_nd(sides),
+        image: image.replication_pad2d(sides),
+        mask: 1. - Tensor::ones_like(&image.narrow(1, 0, 1)).constant_pad_nd(sides),
         prompt: args.prompt.as_deref(),
         strength: None,
         name: args.image.display().to_string(),
@@ -39,5 +39,5 @@ pub(crate) fn run(args: &OutpaintArgs, talk: Talk) -> anyhow::Result<()> {
         ),
         json: Map::from_iter([("image".to_owned(), json!(args.image)), ("added".to_owned(), added)]),
     };
-    filling::run(filling, &args.fill, &making, talk)
+    filling::run(filling, &args.fill, &making, printer)
 }

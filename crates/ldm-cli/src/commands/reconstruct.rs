@@ -7,7 +7,7 @@ use tch::Tensor;
 
 use crate::args::ReconstructArgs;
 use crate::output::Mark;
-use crate::{model, output, pictures};
+use crate::{model, output, images};
 
 pub(crate) fn run(args: &ReconstructArgs) -> anyhow::Result<()> {
     let model = model::open(&args.model)?;
@@ -15,19 +15,19 @@ pub(crate) fn run(args: &ReconstructArgs) -> anyhow::Result<()> {
     output::all_free(&folder, args.images.images.len(), args.output.force)?;
     let (mut sum, mut pairs) = (0., Vec::new());
     for (index, path) in args.images.images.iter().enumerate() {
-        let picture = pictures::read(path, args.images.size, model.first_stage())?;
-        let back = model.decode(&model.encode(&picture).mode()).to_device(tch::Device::Cpu);
-        let decibels = psnr(&back, &picture).double_value(&[0]);
+        let image = images::read(path, args.images.size, model.first_stage())?;
+        let back = model.decode(&model.encode(&image).mode()).to_device(tch::Device::Cpu);
+        let decibels = psnr(&back, &image).double_value(&[0]);
         sum += decibels;
         output::make(&folder)?;
-        let out = output::picture(&folder, index);
+        let out = output::image(&folder, index);
         image::write_png(&out, &back.get(0), &[])?;
         if args.json {
             println!("{}", json!({"path": out, "image": path, "psnr": decibels}));
         } else {
             println!("{}  {decibels:.2} dB  {}", out.display(), path.display());
         }
-        pairs.extend([picture, back]);
+        pairs.extend([image, back]);
     }
     let count = args.images.images.len();
     if !args.json {

@@ -4,26 +4,26 @@ use std::ops::Range;
 
 use anyhow::{Context, bail};
 use ldm_core::Prompt;
-use ldm_pipelines::{LatentDiffusion, Needs};
+use ldm_pipelines::{LatentDiffusion, ConditioningKind};
 use serde_json::{Map, Value, json};
 
 use crate::args::SampleArgs;
 use crate::classifier::{self, Leading};
 use crate::making::{Making, Subject};
 use crate::model;
-use crate::progress::Talk;
+use crate::progress::Printer;
 
-pub(crate) fn run(args: &SampleArgs, talk: Talk) -> anyhow::Result<()> {
+pub(crate) fn run(args: &SampleArgs, printer: Printer) -> anyhow::Result<()> {
     classifier::check(&args.classifier, &args.class)?;
     let making = Making::new(&args.generate, "sample", args.generate.num_images)?;
     let mut model = model::open_diffusion(&args.model, None)?;
-    model::check_needs(&model, &args.model, &[Needs::Nothing, Needs::Class])?;
+    model::check_conditioning(&model, &args.model, &[ConditioningKind::Unconditional, ConditioningKind::Class])?;
     let leading = Leading::of(&args.classifier, &mut model)?;
     let subject = Classes { asked: classes(args, &model, leading.as_ref())?, model: &model, leading };
-    making.run(&model, &args.model, 1., &subject, talk)
+    making.run(&model, &args.model, 1., &subject, printer)
 }
 
-/// A class a picture, or none.
+/// A class an image, or none.
 struct Classes<'a> {
     asked: Vec<i64>,
     model: &'a LatentDiffusion,
@@ -32,8 +32,8 @@ struct Classes<'a> {
 
 impl Classes<'_> {
     /// Its name, or else its number.
-    fn name(&self, picture: usize) -> Option<String> {
-        let class = *self.asked.get(picture)?;
+    fn name(&self, image: usize) -> Option<String> {
+        let class = *self.asked.get(image)?;
         let own = self.model.classes.get(class as usize);
         let name = own.or_else(|| self.leading.as_ref().and_then(|by| by.class_name(class)));
         Some(name.cloned().unwrap_or_else(|| class.to_string()))
@@ -41,25 +41,25 @@ impl Classes<'_> {
 }
 
 impl Subject for Classes<'_> {
-    fn prompt(&self, pictures: Range<usize>) -> anyhow::Result<Prompt> {
-        Ok(self.asked.get(pictures).map_or_else(Prompt::default, Prompt::class))
+    fn prompt(&self, images: Range<usize>) -> anyhow::Result<Prompt> {
+        Ok(self.asked.get(images).map_or_else(Prompt::default, Prompt::class))
     }
 
-    fn heading(&self, picture: usize) -> String {
-        self.name(picture).map_or(String::new(), |class| format!("class: {class}\n"))
+    fn heading(&self, image: usize) -> String {
+        self.name(image).map_or(String::new(), |class| format!("class: {class}\n"))
     }
 
     fn parameters(&self) -> String {
         self.leading.as_ref().map_or(String::new(), Leading::parameters)
     }
 
-    fn json(&self, picture: usize) -> Map<String, Value> {
-        let class = [("class".to_owned(), json!(self.name(picture)))];
+    fn json(&self, image: usize) -> Map<String, Value> {
+        let class = [("class".to_owned(), json!(self.name(image)))];
         class.into_iter().chain(self.leading.iter().flat_map(Leading::json)).collect()
     }
 }
 
-/// A class a picture, those asked for taken in turn.
+/// A class an image, those asked for taken in turn.
 fn classes(
     args: &SampleArgs,
     model: &LatentDiffusion,

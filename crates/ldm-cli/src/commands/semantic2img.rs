@@ -1,40 +1,40 @@
-//! `ldm semantic2img`: pictures of a map of classes.
+//! `ldm semantic2img`: images of a map of classes.
 
 use std::ops::Range;
 
 use anyhow::{Context, bail};
 use image::GrayImage;
-use ldm_core::{Prompt, image as pictures};
+use ldm_core::{Prompt, image as images};
 use ldm_data::{read_label_map, read_palette};
-use ldm_pipelines::{LatentDiffusion, Needs};
+use ldm_pipelines::{LatentDiffusion, ConditioningKind};
 use serde_json::{Map, Value, json};
 use tch::{Device, Kind, Tensor};
 
 use crate::args::Semantic2imgArgs;
 use crate::making::{Making, Subject};
 use crate::model;
-use crate::pictures::repeated;
-use crate::progress::Talk;
+use crate::images::repeated;
+use crate::progress::Printer;
 
-pub(crate) fn run(args: &Semantic2imgArgs, talk: Talk) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Semantic2imgArgs, printer: Printer) -> anyhow::Result<()> {
     let making = Making::new(&args.generate, "semantic2img", args.generate.num_images)?;
     let labels = labels(args)?;
     let model = model::open_diffusion(&args.model, None)?;
-    model::check_needs(&model, &args.model, &[Needs::Map])?;
+    model::check_conditioning(&model, &args.model, &[ConditioningKind::SemanticMap])?;
     let map = one_hot(&labels, &model).with_context(|| args.map.display().to_string())?;
-    making.run(&model, &args.model, 1., &Labelled { map, name: args.map.display().to_string() }, talk)
+    making.run(&model, &args.model, 1., &Labeled { map, name: args.map.display().to_string() }, printer)
 }
 
 /// The label of each pixel.
 fn labels(args: &Semantic2imgArgs) -> anyhow::Result<GrayImage> {
     let Some(file) = &args.palette else { return Ok(read_label_map(&args.map)?) };
     let palette = read_palette(file)?;
-    let picture = pictures::read(&args.map)?;
-    let mut labels = GrayImage::new(picture.width(), picture.height());
-    for (x, y, pixel) in picture.enumerate_pixels() {
+    let image = images::read(&args.map)?;
+    let mut labels = GrayImage::new(image.width(), image.height());
+    for (x, y, pixel) in image.enumerate_pixels() {
         let Some(label) = palette.get(&pixel.0) else {
             bail!(
-                "{}: the colour {:?} at column {x}, row {y} is none of {}",
+                "{}: the color {:?} at column {x}, row {y} is none of {}",
                 args.map.display(),
                 pixel.0,
                 file.display()
@@ -64,21 +64,21 @@ fn one_hot(labels: &GrayImage, model: &LatentDiffusion) -> anyhow::Result<Tensor
 }
 
 /// A one-hot map.
-struct Labelled {
+struct Labeled {
     map: Tensor,
     name: String,
 }
 
-impl Subject for Labelled {
-    fn prompt(&self, pictures: Range<usize>) -> anyhow::Result<Prompt> {
-        Ok(Prompt { mask: Some(repeated(&self.map, pictures)), ..Prompt::default() })
+impl Subject for Labeled {
+    fn prompt(&self, images: Range<usize>) -> anyhow::Result<Prompt> {
+        Ok(Prompt { mask: Some(repeated(&self.map, images)), ..Prompt::default() })
     }
 
-    fn heading(&self, _picture: usize) -> String {
+    fn heading(&self, _image: usize) -> String {
         format!("map: {}\n", self.name)
     }
 
-    fn json(&self, _picture: usize) -> Map<String, Value> {
+    fn json(&self, _image: usize) -> Map<String, Value> {
         Map::from_iter([("map".to_owned(), json!(self.name))])
     }
 }

@@ -7,32 +7,32 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, bail};
 use ldm_core::device::{device_name, parse_device};
 use ldm_libtorch::{C10d, RankEnv};
-use ldm_train::{Event, Finished, Ranks, RunConfig, Trainer};
+use ldm_train::{Event, Finished, Distributed, RunConfig, Trainer};
 use tch::Device;
 
 use crate::args::{DeviceArgs, TrainArgs};
 use crate::interrupt::Stop;
-use crate::progress::{Progress, Talk};
+use crate::progress::{Progress, Printer};
 use crate::report::Interrupted;
 use crate::{launch, model};
 
-pub(crate) fn run(args: &TrainArgs, talk: Talk) -> anyhow::Result<()> {
+pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<()> {
     let stop = Stop::on_signals()?;
     let env = RankEnv::read()?;
     if let (Some(count @ 2..), None) = (args.nproc, &env) {
         check_device(&args.device, count.into())?;
-        return launch::launch(count.into(), &stop, talk);
+        return launch::launch(count.into(), &stop, printer);
     }
-    let (device, ranks, talk) = match &env {
+    let (device, ranks, printer) = match &env {
         Some(env) => {
             launch::end_with_the_launcher();
             let device = device_of(env, &args.device)?;
-            let talk = if env.rank == 0 { talk } else { Talk::new(true, false) };
-            (device, Ranks::new(Arc::new(C10d::connect(env, device, C10d::TIMEOUT)?)), talk)
+            let printer = if env.rank == 0 { printer } else { Printer::new(true, false) };
+            (device, Distributed::new(Arc::new(C10d::connect(env, device, C10d::TIMEOUT)?)), printer)
         }
-        None => (model::device(&args.device, Some(talk))?, Ranks::default(), talk),
+        None => (model::device(&args.device, Some(printer))?, Distributed::default(), printer),
     };
-    let (first, world) = (ranks.is_first(), ranks.world());
+    let (first, world) = (ranks.is_rank_zero(), ranks.world_size());
     let mut trainer = if let Some(run) = &args.resume {
         Trainer::resume_among(ranks, run, &[], device)?
     } else {
@@ -49,17 +49,17 @@ pub(crate) fn run(args: &TrainArgs, talk: Talk) -> anyhow::Result<()> {
     };
     let millions = trainer.parameters() as f64 / 1e6;
     let several = if world > 1 { format!(", {world} ranks") } else { String::new() };
-    talk.say(&format!(
+    printer.say(&format!(
         "{}: {millions:.2} M parameters on {}{several}, from step {}",
         trainer.run_dir().root().display(),
         device_name(device),
         trainer.state().step
     ));
-    let finished = train(&mut trainer, &stop, talk)?;
+    let finished = train(&mut trainer, &stop, printer)?;
     if finished == Finished::Stopped {
         let run = trainer.run_dir().root().display().to_string();
         let nproc = if world > 1 { format!(" --nproc {world}") } else { String::new() };
-        talk.say(&format!("stopped; go on with: ldm train --resume {run}{nproc}"));
+        printer.say(&format!("stopped; go on with: ldm train --resume {run}{nproc}"));
         return Err(Interrupted(stop.code()).into());
     }
     if first {
@@ -90,30 +90,30 @@ fn device_of(env: &RankEnv, args: &DeviceArgs) -> anyhow::Result<Device> {
 }
 
 /// Trains with a bar beside it.
-pub(crate) fn train(trainer: &mut Trainer, stop: &Stop, talk: Talk) -> anyhow::Result<Finished> {
-    train_and(trainer, stop.flag(), talk, &mut |_| {})
+pub(crate) fn train(trainer: &mut Trainer, stop: &Stop, printer: Printer) -> anyhow::Result<Finished> {
+    train_and(trainer, stop.flag(), printer, &mut |_| {})
 }
 
 /// [`train`] until `stop` is set, with another who hears what happens, first.
 pub(crate) fn train_and(
     trainer: &mut Trainer,
     stop: &AtomicBool,
-    talk: Talk,
+    printer: Printer,
     also: &mut dyn FnMut(&Event),
 ) -> anyhow::Result<Finished> {
     let (mut progress, mut caching): (Option<Progress>, Option<Progress>) = (None, None);
     let start = trainer.state().step;
     let mut show = |event: Event| match event {
         Event::Caching { done, of } => {
-            let bar = caching.get_or_insert_with(|| talk.bar(of as u64, 0));
-            bar.message("pictures encoded".into());
+            let bar = caching.get_or_insert_with(|| printer.bar(of as u64, 0));
+            bar.message("images encoded".into());
             bar.at(done as u64);
             if done == of {
                 caching.take().into_iter().for_each(Progress::finish);
             }
         }
         Event::Step { step, steps } => {
-            progress.get_or_insert_with(|| talk.bar(steps, start)).at(step);
+            progress.get_or_insert_with(|| printer.bar(steps, start)).at(step);
         }
         Event::Logged(line) => {
             let loss = line.get("rec_loss").or_else(|| line.get("loss")).copied().unwrap_or(f64::NAN);
@@ -129,11 +129,11 @@ pub(crate) fn train_and(
                 .map(|(name, value)| format!("{name} {value:.4}"))
                 .collect();
             let text = format!("step {}: {}", numbers.get("step").copied().unwrap_or(0.), words.join(", "));
-            progress.as_ref().map_or_else(|| talk.say(&text), |progress| progress.line(&text));
+            progress.as_ref().map_or_else(|| printer.say(&text), |progress| progress.line(&text));
         }
-        Event::Checkpoint(path) | Event::Sample(path) => talk.detail(&path.display().to_string()),
-        Event::Note(note) => Talk::warn(note),
-        Event::Skipped(why) => Talk::warn(&format!("left out: {why}")),
+        Event::Checkpoint(path) | Event::Sample(path) => printer.detail(&path.display().to_string()),
+        Event::Note(note) => Printer::warn(note),
+        Event::Skipped(why) => Printer::warn(&format!("left out: {why}")),
     };
     let finished = trainer.run(stop, &mut |event| {
         also(&event);

@@ -1,28 +1,28 @@
-//! `ldm txt2img`: pictures of what a text says.
+//! `ldm txt2img`: images of what a text says.
 
 use std::ops::Range;
 
 use anyhow::{Context, bail};
 use ldm_core::Prompt;
-use ldm_pipelines::{LatentDiffusion, Needs};
+use ldm_pipelines::{LatentDiffusion, ConditioningKind};
 use serde_json::{Map, Value, json};
 
 use crate::args::{TextArgs, Txt2imgArgs};
 use crate::making::{Making, Subject};
 use crate::model;
 use crate::output::Mark;
-use crate::progress::Talk;
+use crate::progress::Printer;
 
-pub(crate) fn run(args: &Txt2imgArgs, talk: Talk) -> anyhow::Result<()> {
+pub(crate) fn run(args: &Txt2imgArgs, printer: Printer) -> anyhow::Result<()> {
     let texts = prompts(args)?;
     let each = args.generate.num_images;
     let making = Making::new(&args.generate, "txt2img", texts.len() * each)?;
     let model = model::open_diffusion(&args.model, args.text.tokenizer.as_deref())?;
-    model::check_needs(&model, &args.model, &[Needs::Text])?;
+    model::check_conditioning(&model, &args.model, &[ConditioningKind::Text])?;
     warn_of_cuts(&model, "the prompt", &texts);
     warn_of_cuts(&model, "the negative prompt", std::slice::from_ref(&args.text.negative_prompt));
     let subject = Texts { given: texts, each, args: &args.text, unmarked: args.no_watermark };
-    making.run(&model, &args.model, model::guidance_scale(&model), &subject, talk)
+    making.run(&model, &args.model, model::guidance_scale(&model), &subject, printer)
 }
 
 /// What to draw, a text each.
@@ -43,11 +43,11 @@ fn prompts(args: &Txt2imgArgs) -> anyhow::Result<Vec<String>> {
 fn warn_of_cuts(model: &LatentDiffusion, what: &str, texts: &[String]) {
     let cuts = model.conditioner.cut(&Prompt::text(texts.iter().cloned()));
     for cut in cuts.into_iter().flatten() {
-        Talk::warn(&format!("{what} is longer than the model reads, left out: {cut}"));
+        Printer::warn(&format!("{what} is longer than the model reads, left out: {cut}"));
     }
 }
 
-/// Texts, each for several pictures in a row.
+/// Texts, each for several images in a row.
 struct Texts<'a> {
     given: Vec<String>,
     each: usize,
@@ -56,14 +56,14 @@ struct Texts<'a> {
 }
 
 impl Texts<'_> {
-    fn of(&self, picture: usize) -> &str {
-        &self.given[picture / self.each]
+    fn of(&self, image: usize) -> &str {
+        &self.given[image / self.each]
     }
 }
 
 impl Subject for Texts<'_> {
-    fn prompt(&self, pictures: Range<usize>) -> anyhow::Result<Prompt> {
-        Ok(Prompt::text(pictures.map(|picture| self.of(picture))))
+    fn prompt(&self, images: Range<usize>) -> anyhow::Result<Prompt> {
+        Ok(Prompt::text(images.map(|image| self.of(image))))
     }
 
     fn negative(&self, count: usize) -> Option<Prompt> {
@@ -75,13 +75,13 @@ impl Subject for Texts<'_> {
         if model.config.clip() && !self.unmarked { Mark::WherePossible } else { Mark::Never }
     }
 
-    fn heading(&self, picture: usize) -> String {
-        format!("{}\n{}", self.of(picture), self.args.heading())
+    fn heading(&self, image: usize) -> String {
+        format!("{}\n{}", self.of(image), self.args.heading())
     }
 
-    fn json(&self, picture: usize) -> Map<String, Value> {
+    fn json(&self, image: usize) -> Map<String, Value> {
         Map::from_iter([
-            ("prompt".to_owned(), json!(self.of(picture))),
+            ("prompt".to_owned(), json!(self.of(image))),
             ("negative_prompt".to_owned(), json!(self.args.negative_prompt)),
         ])
     }

@@ -9,15 +9,15 @@ use ldm_core::resources;
 use serde_json::json;
 
 use crate::args::{Cli, GetArgs, WeightsCommand};
-use crate::progress::Talk;
+use crate::progress::Printer;
 use crate::weights::{Lock, Manifest, RemoteFile, Resource, download, install_copies, sha256};
 
 const MIRROR: &str = "LDM_WEIGHTS_URL";
 
-pub(crate) fn run(command: &WeightsCommand, talk: Talk) -> anyhow::Result<()> {
+pub(crate) fn run(command: &WeightsCommand, printer: Printer) -> anyhow::Result<()> {
     match command {
         WeightsCommand::List { json, manifest } => list(&Manifest::open(manifest.as_deref())?, *json),
-        WeightsCommand::Get(args) => get(args, talk),
+        WeightsCommand::Get(args) => get(args, printer),
     }
 }
 
@@ -29,7 +29,7 @@ fn list(manifest: &Manifest, as_json: bool) -> anyhow::Result<()> {
         return Ok(());
     }
     let width = |text: &dyn Fn(&Resource) -> usize| manifest.resources.iter().map(text).max().unwrap_or(0);
-    let (names, licences) = (width(&|each| each.name.len()), width(&|each| each.licences().len()));
+    let (names, licenses) = (width(&|each| each.name.len()), width(&|each| each.licenses().len()));
     for each in &manifest.resources {
         let folder = cache.join(&each.name);
         let place = match each.files.iter().filter(|file| is_installed(file, &folder)).count() {
@@ -38,10 +38,10 @@ fn list(manifest: &Manifest, as_json: bool) -> anyhow::Result<()> {
             some => format!("{some} of {} files in {}", each.files.len(), folder.display()),
         };
         println!(
-            "{:names$}  {:>8}  {:licences$}  {place}",
+            "{:names$}  {:>8}  {:licenses$}  {place}",
             each.name,
             megabytes(each.size()),
-            each.licences()
+            each.licenses()
         );
         println!("{:names$}  for {}", "", each.purpose);
     }
@@ -52,7 +52,7 @@ fn described(resource: &Resource, cache: &Path) -> serde_json::Value {
     let folder = cache.join(&resource.name);
     let file = |file: &RemoteFile| {
         json!({
-            "name": file.name, "url": file.url, "licence": file.licence, "size": file.size, "sha256": file.sha256,
+            "name": file.name, "url": file.url, "license": file.license, "size": file.size, "sha256": file.sha256,
             "path": is_installed(file, &folder).then(|| folder.join(&file.name)),
         })
     };
@@ -68,7 +68,7 @@ fn is_installed(file: &RemoteFile, folder: &Path) -> bool {
     folder.join(&file.name).metadata().is_ok_and(|data| data.is_file() && data.len() == file.size)
 }
 
-fn get(args: &GetArgs, talk: Talk) -> anyhow::Result<()> {
+fn get(args: &GetArgs, printer: Printer) -> anyhow::Result<()> {
     let manifest = Manifest::open(args.manifest.as_deref())?;
     let known = manifest.names().join(", ");
     if args.names.is_empty() {
@@ -91,7 +91,7 @@ fn get(args: &GetArgs, talk: Talk) -> anyhow::Result<()> {
         let folder = cache.join(&resource.name);
         // A shared folder that has everything may be read-only.
         if !lacking(resource, &folder, args.force)?.is_empty() {
-            install(resource, &folder, mirror.as_deref(), args, talk)?;
+            install(resource, &folder, mirror.as_deref(), args, printer)?;
         }
         for file in &resource.files {
             println!("{}", folder.join(&file.name).display());
@@ -105,9 +105,9 @@ fn install(
     folder: &Path,
     mirror: Option<&str>,
     args: &GetArgs,
-    talk: Talk,
+    printer: Printer,
 ) -> anyhow::Result<()> {
-    let _lock = Lock::take(folder, talk)?;
+    let _lock = Lock::take(folder, printer)?;
     // Whoever held the lock may have installed them.
     let lacking = lacking(resource, folder, args.force)?;
     if !args.from.is_empty() {
@@ -122,8 +122,8 @@ fn install(
             Some(base) => format!("{}/{}/{}", base.trim_end_matches('/'), resource.name, file.name),
             None => file.url.clone(),
         };
-        talk.say(&format!("{} from {url} (licence: {})", megabytes(file.size), file.licence));
-        download(file, &url, &folder.join(&file.name), args.retries, talk)?;
+        printer.say(&format!("{} from {url} (license: {})", megabytes(file.size), file.license));
+        download(file, &url, &folder.join(&file.name), args.retries, printer)?;
     }
     Ok(())
 }

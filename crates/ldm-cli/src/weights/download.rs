@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use super::manifest::RemoteFile;
 use super::part::Part;
 use super::transfer::{Client, Failure};
-use crate::progress::Talk;
+use crate::progress::Printer;
 
 /// Downloads `file` from `url` to the place `to`. `retries` attempts in a row may bring nothing before it is given up;
 /// what came is kept for the next time.
@@ -20,7 +20,7 @@ pub(crate) fn download(
     url: &str,
     to: &Path,
     retries: u32,
-    talk: Talk,
+    printer: Printer,
 ) -> anyhow::Result<()> {
     let context = || to.display().to_string();
     let mut part = Part::open(to).with_context(context)?;
@@ -32,7 +32,7 @@ pub(crate) fn download(
     let mut of_several = part.length() > 0;
     loop {
         if part.length() < file.size {
-            fetch(&client, file, url, &mut part, retries, talk, &mut of_several)?;
+            fetch(&client, file, url, &mut part, retries, printer, &mut of_several)?;
         }
         let found = part.sha256();
         if found == file.sha256 {
@@ -42,7 +42,7 @@ pub(crate) fn download(
             part.remove().with_context(context)?;
             bail!("{url}: expected sha256 {}, found {found}; nothing was installed", file.sha256);
         }
-        talk.say(&format!("{}: the part that was there does not fit; from the beginning", file.name));
+        printer.say(&format!("{}: the part that was there does not fit; from the beginning", file.name));
         part.clear().with_context(context)?;
         of_several = false;
     }
@@ -55,10 +55,10 @@ fn fetch(
     url: &str,
     part: &mut Part,
     retries: u32,
-    talk: Talk,
+    printer: Printer,
     of_several: &mut bool,
 ) -> anyhow::Result<()> {
-    let mut bar = talk.bytes(file.size, part.length());
+    let mut bar = printer.bytes(file.size, part.length());
     bar.message(file.name.clone());
     let (mut most, mut idle) = (part.length(), 0);
     loop {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use crate::progress::Talk;
+use crate::progress::Printer;
 
 /// Held while a resource's folder is written to; the system frees it however its holder ends.
 #[derive(Debug)]
@@ -16,13 +16,13 @@ pub(crate) struct Lock {
 
 impl Lock {
     /// Makes `folder`, and waits for whoever is at work in it.
-    pub(crate) fn take(folder: &Path, talk: Talk) -> anyhow::Result<Self> {
+    pub(crate) fn take(folder: &Path, printer: Printer) -> anyhow::Result<Self> {
         let context = || folder.display().to_string();
         std::fs::create_dir_all(folder).with_context(context)?;
         let file = File::create(folder.join(".lock")).with_context(context)?;
         let locked = match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
-                talk.say(&format!(
+                printer.say(&format!(
                     "{}: another `ldm weights get` is at work here: waiting for it",
                     context()
                 ));
@@ -34,7 +34,7 @@ impl Lock {
         match locked {
             // Network file systems of clusters may have no locks, and must still be of use.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                Talk::warn(&format!("{}: no locks here, so run one `ldm weights get` at a time", context()));
+                Printer::warn(&format!("{}: no locks here, so run one `ldm weights get` at a time", context()));
             }
             other => other.with_context(context)?,
         }

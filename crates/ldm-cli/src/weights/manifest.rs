@@ -1,4 +1,4 @@
-//! What there is: names, origins, licences and hashes.
+//! What there is: names, origins, licenses and hashes.
 
 use std::path::Path;
 
@@ -29,7 +29,7 @@ pub(crate) struct RemoteFile {
     pub(crate) name: String,
     pub(crate) url: String,
     /// An SPDX identifier.
-    pub(crate) licence: String,
+    pub(crate) license: String,
     /// In bytes.
     pub(crate) size: u64,
     /// 64 lower-case hexadecimal digits.
@@ -65,11 +65,11 @@ impl Resource {
         self.files.iter().map(|file| file.size).sum()
     }
 
-    /// Each licence once.
-    pub(crate) fn licences(&self) -> String {
-        let mut licences: Vec<&str> = self.files.iter().map(|file| file.licence.as_str()).collect();
-        licences.dedup();
-        licences.join(", ")
+    /// Each license once.
+    pub(crate) fn licenses(&self) -> String {
+        let mut licenses: Vec<&str> = self.files.iter().map(|file| file.license.as_str()).collect();
+        licenses.dedup();
+        licenses.join(", ")
     }
 
     fn check(&self) -> anyhow::Result<()> {
@@ -111,7 +111,7 @@ mod tests {
             }
         }
         let lpips = manifest.find("lpips-vgg16").unwrap();
-        assert_eq!((lpips.size(), lpips.licences().as_str()), (553_441_170, "BSD-2-Clause, BSD-3-Clause"));
+        assert_eq!((lpips.size(), lpips.licenses().as_str()), (553_441_170, "BSD-2-Clause, BSD-3-Clause"));
     }
 
     #[test]

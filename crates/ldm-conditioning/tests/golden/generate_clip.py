@@ -32,12 +32,12 @@ def main():
     tokens = torch.randint(58, (3, 9), generator=g)
     # Ends in different places, and what stands behind an end.
     tokens[0, 8] = tokens[1, 5:] = tokens[2, 3] = 59
-    pictures = torch.randint(256, (3, 3, 20, 20), generator=g, dtype=torch.uint8)
+    images = torch.randint(256, (3, 3, 20, 20), generator=g, dtype=torch.uint8)
     processor = CLIPImageProcessor(size={"shortest_edge": 20}, crop_size={"height": 20, "width": 20})
-    pixels = processor(images=list(pictures), return_tensors="pt")["pixel_values"]
+    pixels = processor(images=list(images), return_tensors="pt")["pixel_values"]
     out = model(input_ids=tokens, pixel_values=pixels)
     print(out.text_embeds @ out.image_embeds.T)
-    tensors = {"tokens": tokens, "pictures": pictures, "text": out.text_embeds, "picture": out.image_embeds}
+    tensors = {"tokens": tokens, "images": images, "text": out.text_embeds, "image": out.image_embeds}
     shapes = {name: list(parameter.shape) for name, parameter in parameters.items()}
     about = {"model_type": "clip", "projection_dim": 11, "text_config": TEXT, "vision_config": VISION}
     save_file({k: v.contiguous() for k, v in tensors.items()}, HERE / "clip.safetensors", metadata={

@@ -14,7 +14,7 @@ import types
 import torch
 
 sys.path.insert(0, os.path.join(os.environ["LDM_REF"], "taming-transformers"))
-# It imports torchvision functions that are gone, for pictures; nothing here needs them.
+# It imports torchvision functions that are gone, for images; nothing here needs them.
 stub = types.ModuleType("taming.data.image_transforms")
 stub.convert_pil_to_tensor = None
 sys.modules["taming.data.image_transforms"] = stub
@@ -56,7 +56,7 @@ def main():
             for flip in (False, True):
                 crop = crops[number % len(crops)]
                 annotations = boxes(rng, count)
-                if count > 2:  # halves between two places, edges and a box past the picture
+                if count > 2:  # halves between two places, edges and a box past the image
                     annotations[0] = annotations[0]._replace(bbox=(0.5 / 89, 1.5 / 89, 43 / 89, 44 / 89))
                     annotations[1] = annotations[1]._replace(bbox=(0.5, 0.5, 0.9, 0.5))
                 tokens = builder.build(list(annotations), crop, flip)

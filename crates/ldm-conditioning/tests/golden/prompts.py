@@ -16,7 +16,7 @@ trending on artstation, 8k, ultra-detailed, octane render, unreal engine 5
 1girl, (masterpiece:1.2), [blurry], {detailed}, <lora:thing:0.8>
 2+2=4, 3.14159, 1,000,000 and 10^-6; 50% of $20
 http://example.org/a/b?c=d&e=f#g and mail@example.org
-C:\\Users\\me\\picture.png "quoted" 'single' `tick`
+C:\\Users\\me\\image.png "quoted" 'single' `tick`
 #hashtag @mention snake_case CamelCase kebab-case
 the the the the the the""".splitlines()
 

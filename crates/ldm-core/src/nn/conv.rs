@@ -1,9 +1,9 @@
-//! Convolutions, linear layers and embeddings under PyTorch's names and initialisation.
+//! Convolutions, linear layers and embeddings under PyTorch's names and initialization.
 
 use tch::Device;
 use tch::nn::{self, Conv1D, Conv2D, ConvConfig, Embedding, EmbeddingConfig, Init, Linear, Path, VarStore};
 
-use super::variable::{is_unfilled, variable};
+use super::variable::{is_skip_init, variable};
 
 /// PyTorch draws weights and biases of these layers from U(±1/√fan_in) (`kaiming_uniform_(a=√5)`); tch's own
 /// default is √6 times as wide.
@@ -41,9 +41,9 @@ fn undrawn(config: ConvConfig) -> ConvConfig {
     ConvConfig { ws_init: zero, bs_init: zero, ..config }
 }
 
-/// [`nn::conv2d`], whose parameters may be left unfilled.
+/// [`nn::conv2d`], whose parameters may be left skip_init.
 fn conv(vs: &Path, channels_in: i64, channels_out: i64, kernel: i64, config: ConvConfig) -> Conv2D {
-    if !is_unfilled() {
+    if !is_skip_init() {
         return nn::conv2d(vs, channels_in, channels_out, kernel, config);
     }
     // tch keeps the layer's settings to itself, so it makes the layer, of one channel, and its parameters are ours.
@@ -76,7 +76,7 @@ pub fn zero_conv1d_1x1(vs: &Path, channels_in: i64, channels_out: i64) -> Conv1D
 
 /// As [`conv`], over `[B, C, L]`, of kernel 1.
 fn conv1d(vs: &Path, channels_in: i64, channels_out: i64, config: ConvConfig) -> Conv1D {
-    if !is_unfilled() {
+    if !is_skip_init() {
         return nn::conv1d(vs, channels_in, channels_out, 1, config);
     }
     let mut layer = nn::conv1d(VarStore::new(Device::Cpu).root(), 1, 1, 1, undrawn(config));
@@ -96,7 +96,7 @@ pub fn linear(vs: &Path, features_in: i64, features_out: i64, bias: bool) -> Lin
 /// A table of vectors by number; parameter `weight` `[count, width]`, drawn as `init` says (PyTorch: N(0, 1)).
 pub fn embedding(vs: &Path, count: i64, width: i64, init: Init) -> Embedding {
     let config = EmbeddingConfig { ws_init: init, ..EmbeddingConfig::default() };
-    if !is_unfilled() {
+    if !is_skip_init() {
         return nn::embedding(vs, count, width, config);
     }
     let undrawn = EmbeddingConfig { ws_init: Init::Const(0.), ..config };

@@ -1,14 +1,14 @@
-//! Normalisation.
+//! Normalization.
 
 use tch::nn::{self, Init, Module, Path};
 use tch::{Kind, Tensor};
 
-use super::Global;
+use super::NormStats;
 use crate::{Error, Result};
 
 const GROUPS: i64 = 32;
 
-/// Group normalisation in 32 groups (Wu & He 2018); parameters `weight` and `bias` `[C]`.
+/// Group normalization in 32 groups (Wu & He 2018); parameters `weight` and `bias` `[C]`.
 ///
 /// The autoencoder and the spatial transformer use eps 1e-6, the U-Net 1e-5 (CompVis `model.py:38`,
 /// `attention.py:77`, `diffusionmodules/util.py:202`). libtorch takes mean and variance in f32 whatever the
@@ -38,15 +38,15 @@ impl GroupNorm {
 }
 
 impl GroupNorm {
-    /// Normalises, perhaps with mean and deviation from elsewhere; noted are the mean and 1/deviation, `[B, groups]`, in
+    /// Normalizes, perhaps with mean and deviation from elsewhere; noted are the mean and 1/deviation, `[B, groups]`, in
     /// the weights' dtype.
     ///
     /// # Panics
     /// When fewer layers were noted than run.
-    pub fn forward_by(&self, x: &Tensor, global: &mut Global) -> Tensor {
+    pub fn forward_by(&self, x: &Tensor, global: &mut NormStats) -> Tensor {
         match global {
-            Global::Own => self.forward(x),
-            Global::Noted(noted) => {
+            NormStats::Local => self.forward(x),
+            NormStats::Record(noted) => {
                 let x = x.to_kind(self.weight.kind());
                 // Unlike `group_norm`, this one asks for it on a GPU.
                 let x = if x.device().is_cuda() { x.contiguous() } else { x };
@@ -57,7 +57,7 @@ impl GroupNorm {
                 noted.push([mean, scale]);
                 normed
             }
-            Global::Given(noted) => {
+            NormStats::Replay(noted) => {
                 let [mean, scale] = noted.next().expect("as many norms as were noted");
                 let channels = self.weight.size()[0];
                 let each = |of: &Tensor| {
@@ -85,7 +85,7 @@ impl Module for GroupNorm {
     }
 }
 
-/// Layer normalisation over the last axis, eps 1e-5; parameters `weight` and `bias` `[features]`.
+/// Layer normalization over the last axis, eps 1e-5; parameters `weight` and `bias` `[features]`.
 pub fn layer_norm(vs: &Path, features: i64) -> nn::LayerNorm {
     nn::layer_norm(vs, vec![features], nn::LayerNormConfig::default())
 }

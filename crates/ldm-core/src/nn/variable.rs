@@ -6,7 +6,7 @@ use tch::Tensor;
 use tch::nn::{Init, Path};
 
 thread_local! {
-    static UNFILLED: Cell<bool> = const { Cell::new(false) };
+    static SKIP_INIT: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Builds a model whose weights come from a file: large parameters are neither drawn nor written to, and so take no
@@ -15,25 +15,25 @@ thread_local! {
 ///
 /// Parameters are made on this thread by [`variable`] and the layers of this module. Their dtype is the store's
 /// ([`tch::nn::VarStore::set_kind`] before anything is built), so that no other is ever in memory.
-pub fn unfilled<T>(build: impl FnOnce() -> T) -> T {
+pub fn skip_init<T>(build: impl FnOnce() -> T) -> T {
     struct Reset(bool);
     impl Drop for Reset {
         fn drop(&mut self) {
-            UNFILLED.set(self.0);
+            SKIP_INIT.set(self.0);
         }
     }
-    let _reset = Reset(UNFILLED.replace(true));
+    let _reset = Reset(SKIP_INIT.replace(true));
     build()
 }
 
-/// Whether this is inside [`unfilled`].
-pub(super) fn is_unfilled() -> bool {
-    UNFILLED.get()
+/// Whether this is inside [`skip_init`].
+pub(super) fn is_skip_init() -> bool {
+    SKIP_INIT.get()
 }
 
-/// The trainable parameter `name` of `vs`, drawn as `init` says; inside [`unfilled`] of any values.
+/// The trainable parameter `name` of `vs`, drawn as `init` says; inside [`skip_init`] of any values.
 pub fn variable(vs: &Path, name: &str, shape: &[i64], init: Init) -> Tensor {
-    if is_unfilled() {
+    if is_skip_init() {
         vs.add(name, Tensor::empty(shape, (vs.kind(), vs.device())), true)
     } else {
         vs.var(name, shape, init)

@@ -19,7 +19,7 @@ pub(super) enum Node<'a> {
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
     /// A name of a class or function: a word, not the thing.
-    Global(&'a str, &'a str),
+    NormStats(&'a str, &'a str),
     /// A storage, by the tuple that names it in its container.
     Storage(Id),
     Tensor(Box<TensorParts>),

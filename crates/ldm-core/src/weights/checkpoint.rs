@@ -13,7 +13,7 @@ use super::entry::{Entry, TensorInfo};
 use super::layout::Shapes;
 use super::sniff::{self, Head};
 use super::source::Source;
-use super::{KeyMap, Layout, safetensors, shards, torch_legacy, torch_zip};
+use super::{KeyMap, StateDictMapping, safetensors, shards, torch_legacy, torch_zip};
 use crate::{Error, Result};
 
 /// What kind of file a checkpoint is, told by its content.
@@ -163,7 +163,7 @@ impl Checkpoint {
         self.map_names(|name| name.strip_prefix(prefix).map(str::to_owned))
     }
 
-    /// Gives foreign names their native ones. A name that would take another's place keeps its own, so that a
+    /// Gives unsupported_kind names their native ones. A name that would take another's place keeps its own, so that a
     /// strict load names it.
     #[must_use]
     pub fn rename(self, map: &KeyMap) -> Self {
@@ -193,7 +193,7 @@ impl Checkpoint {
     /// changes beside names. Nothing is read yet. What is not as the layout says keeps its shape and its parts, so
     /// that a strict load names it.
     #[must_use]
-    pub fn into_native(self, layout: &Layout) -> Self {
+    pub fn into_native(self, layout: &StateDictMapping) -> Self {
         let mut native = self.rename(&layout.keys);
         layout.apply(&mut native.entries);
         native
@@ -222,7 +222,7 @@ impl Checkpoint {
     /// (`ldm/modules/ema.py:19`), which cannot be read backwards. So `native`, the model's own names, and the
     /// names the file has below `model.` are looked up in that form; a name without an average keeps its weight.
     #[must_use]
-    pub fn ema_over(mut self, native: &[String]) -> Self {
+    pub fn with_ema_weights(mut self, native: &[String]) -> Self {
         let of_file = self.entries.keys().cloned();
         let names: BTreeSet<String> = of_file.chain(native.iter().cloned()).collect();
         for name in names {

@@ -95,7 +95,7 @@ fn tensor(arguments: &[Id], dtype: Option<Kind>, arena: &Arena) -> Option<Tensor
 
 /// `torch.float32` and its like.
 fn dtype(node: &Node) -> Option<Kind> {
-    let Node::Global("torch", name) = node else { return None };
+    let Node::NormStats("torch", name) = node else { return None };
     Some(match *name {
         "float64" => Kind::Double,
         "float32" => Kind::Float,
@@ -115,7 +115,7 @@ fn dtype(node: &Node) -> Option<Kind> {
 
 /// The dtype of a storage's class: `torch.FloatStorage`, `torch.cuda.FloatStorage`.
 pub(super) fn storage_kind(class: &Node) -> Result<Kind, String> {
-    let Node::Global(module, name) = class else { return Err("a storage without a class".into()) };
+    let Node::NormStats(module, name) = class else { return Err("a storage without a class".into()) };
     let kind = match (*module, *name) {
         ("torch.storage", "UntypedStorage") => Some(Kind::Uint8),
         ("torch" | "torch.cuda", name) => match name {

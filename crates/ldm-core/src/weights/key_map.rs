@@ -8,23 +8,23 @@
 /// Leaves that only older versions of the other implementation wrote are read too, and lead back to the current ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyMap {
-    /// Module prefixes without the last dot, as (foreign, native), longest foreign first.
+    /// Module prefixes without the last dot, as (unsupported_kind, native), longest unsupported_kind first.
     pub modules: Vec<(String, String)>,
-    /// What follows a module, as (foreign, native), longest foreign first.
+    /// What follows a module, as (unsupported_kind, native), longest unsupported_kind first.
     pub leaves: Vec<(String, String)>,
     /// Leaves of older versions, as `leaves`; [`KeyMap::inverse`] has none.
     pub older: Vec<(String, String)>,
 }
 
 impl KeyMap {
-    /// A map of these (foreign, native) pairs, in any order.
+    /// A map of these (unsupported_kind, native) pairs, in any order.
     pub fn new(mut modules: Vec<(String, String)>, mut leaves: Vec<(String, String)>) -> Self {
         sort(&mut modules);
         sort(&mut leaves);
         Self { modules, leaves, older: Vec::new() }
     }
 
-    /// Reads the (foreign, native) leaves of older versions too.
+    /// Reads the (unsupported_kind, native) leaves of older versions too.
     #[must_use]
     pub fn with_older(mut self, mut leaves: Vec<(String, String)>) -> Self {
         sort(&mut leaves);
@@ -32,16 +32,16 @@ impl KeyMap {
         self
     }
 
-    /// The native name of `foreign`.
-    pub fn apply(&self, foreign: &str) -> String {
-        let Some((module, rest)) = exchange(&self.modules, foreign) else { return foreign.to_owned() };
+    /// The native name of `unsupported_kind`.
+    pub fn apply(&self, unsupported_kind: &str) -> String {
+        let Some((module, rest)) = exchange(&self.modules, unsupported_kind) else { return unsupported_kind.to_owned() };
         let known = exchange(&self.leaves, rest).or_else(|| exchange(&self.older, rest));
         let (leaf, rest) = known.unwrap_or(("", rest));
         let parts: Vec<&str> = [module, leaf, rest].into_iter().filter(|part| !part.is_empty()).collect();
         parts.join(".")
     }
 
-    /// The map from native names to foreign ones.
+    /// The map from native names to unsupported_kind ones.
     #[must_use]
     pub fn inverse(&self) -> Self {
         let swap = |pairs: &[(String, String)]| pairs.iter().map(|(a, b)| (b.clone(), a.clone())).collect();

@@ -40,7 +40,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`Checkpoint::load_into`].
-    pub fn lend_into(&self, vs: &mut VarStore) -> Result<()> {
+    pub fn load_mmap(&self, vs: &mut VarStore) -> Result<()> {
         self.fill(vs, "", true)
     }
 

@@ -12,7 +12,7 @@ mod checkpoint;
 mod chunks;
 mod cursor;
 mod entry;
-mod foreign;
+mod unsupported_kind;
 mod globals;
 mod join;
 mod key_map;
@@ -35,9 +35,9 @@ mod zip_directory;
 
 pub use checkpoint::{Checkpoint, Format};
 pub use entry::TensorInfo;
-pub use foreign::foreign;
+pub use unsupported_kind::unsupported_kind;
 pub use key_map::KeyMap;
-pub use layout::{Change, Layout, Shapes};
+pub use layout::{TensorChange, StateDictMapping, Shapes};
 #[doc(hidden)]
 pub use parse::{Parsed, memory_limit, parse_bytes, parse_pickle};
 pub use safetensors::{save, save_streamed};

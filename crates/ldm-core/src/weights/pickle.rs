@@ -180,14 +180,14 @@ impl<'a> Machine<'a> {
             }
             b'c' => {
                 let (module, name) = (self.file.line()?, self.file.line()?);
-                self.push(Node::Global(module, name))?;
+                self.push(Node::NormStats(module, name))?;
             }
             0x93 => {
                 let items = self.pop_last(2)?;
                 let (module, name) = (self.arena.text(items[0]), self.arena.text(items[1]));
                 let names = module.zip(name).filter(|(a, b)| a.len().max(b.len()) <= cursor::NAME);
                 let (module, name) = names.ok_or_else(|| damaged("a name", place))?;
-                self.push(Node::Global(module, name))?;
+                self.push(Node::NormStats(module, name))?;
             }
             b'Q' => {
                 let id = self.pop()?;
@@ -325,7 +325,7 @@ impl<'a> Machine<'a> {
 
     /// REDUCE and NEWOBJ: a known name becomes the value it stands for, any other is refused.
     fn call(&mut self, callee: Id, arguments: Id) -> Step {
-        let Node::Global(module, name) = *self.arena.get(callee) else {
+        let Node::NormStats(module, name) = *self.arena.get(callee) else {
             return Err(damaged("a call", self.file.at));
         };
         let Node::Tuple(arguments) = self.arena.get(arguments) else {
@@ -351,7 +351,7 @@ impl<'a> Machine<'a> {
     fn build(&self) -> Step {
         match self.arena.get(self.top()?) {
             Node::Dict(_) | Node::Tensor(_) | Node::Inert => Ok(()),
-            Node::Global(module, name) => Err(globals::refusal("change", module, name)),
+            Node::NormStats(module, name) => Err(globals::refusal("change", module, name)),
             _ => Err(damaged("an object", self.file.at)),
         }
     }
@@ -363,7 +363,7 @@ impl<'a> Machine<'a> {
         } else {
             let class = self.pop_mark().ok().and_then(|items| items.first().copied());
             class.and_then(
-                |id| if let Node::Global(m, n) = self.arena.get(id) { Some((*m, *n)) } else { None },
+                |id| if let Node::NormStats(m, n) = self.arena.get(id) { Some((*m, *n)) } else { None },
             )
         };
         named.map_or_else(

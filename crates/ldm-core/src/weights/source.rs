@@ -12,7 +12,7 @@ use super::entry::{Entry, TensorInfo};
 pub(super) struct Source {
     /// What is given; the file's own may be of another shape.
     pub(super) info: TensorInfo,
-    /// One, or the three of a [`Change::Thirds`](super::Change::Thirds).
+    /// One, or the three of a [`TensorChange::FusedQkv`](super::TensorChange::FusedQkv).
     parts: Vec<Entry>,
     heads: i64,
 }

@@ -1,4 +1,4 @@
-//! Layers as PyTorch initialises them, and values of CompVis' code.
+//! Layers as PyTorch initializes them, and values of CompVis' code.
 
 use ldm_core::device::test_device;
 use ldm_core::nn::{GroupNorm, conv1d_1x1, conv2d, linear, timestep_embedding, zero_conv1d_1x1, zero_conv2d};
@@ -90,20 +90,20 @@ fn group_norm_needs_32_groups() {
 }
 
 #[test]
-fn group_norm_normalises_each_group() {
+fn group_norm_normalizes_each_group() {
     let vs = VarStore::new(test_device());
     let norm = GroupNorm::new(&vs.root(), 64, 1e-6).unwrap();
     let x = Tensor::arange(2 * 64 * 9, (Kind::Float, test_device())).view([2, 64, 3, 3]) * 0.1 + 7.;
-    let normalised = |x: &Tensor| {
+    let normalized = |x: &Tensor| {
         let groups = x.view([2, 32, 18]);
         let dims = [-1_i64].as_slice();
-        let centred = &groups - groups.mean_dim(dims, true, Kind::Float);
-        (&centred / (centred.square().mean_dim(dims, true, Kind::Float) + 1e-6).sqrt()).view_as(x)
+        let centerd = &groups - groups.mean_dim(dims, true, Kind::Float);
+        (&centerd / (centerd.square().mean_dim(dims, true, Kind::Float) + 1e-6).sqrt()).view_as(x)
     };
-    assert_close("group norm", &norm.forward(&x), &normalised(&x), 1e-5);
+    assert_close("group norm", &norm.forward(&x), &normalized(&x), 1e-5);
     // bf16 activations under f32 weights, as autocast gives them. The statistics stay in f32: in bf16 the mean of
     // a group, up to 122, would be off by a tenth of the group's spread.
     let x = x.to_kind(Kind::BFloat16);
-    let want = normalised(&x.to_kind(Kind::Float));
+    let want = normalized(&x.to_kind(Kind::Float));
     assert_close("group norm in bf16", &norm.forward(&x), &want, 1e-2);
 }

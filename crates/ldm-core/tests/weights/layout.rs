@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ldm_core::weights::{Change, Checkpoint, KeyMap, Layout, Shapes, foreign, save};
+use ldm_core::weights::{TensorChange, Checkpoint, KeyMap, StateDictMapping, Shapes, unsupported_kind, save};
 use proptest::prelude::*;
 use tch::{Device, Kind, Tensor};
 
@@ -11,12 +11,12 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 /// A linear layer for a convolution, and a fused one of `channels` in `heads`.
-fn layout(channels: i64, heads: i64) -> Layout {
-    let thirds = |leaf: &str, native: Vec<i64>, foreign: Vec<i64>| {
+fn layout(channels: i64, heads: i64) -> StateDictMapping {
+    let thirds = |leaf: &str, native: Vec<i64>, unsupported_kind: Vec<i64>| {
         let names = ["to_q", "to_k", "to_v"].map(|part| format!("ours.{part}.{leaf}"));
-        (format!("ours.qkv.{leaf}"), Change::Thirds { names, native, foreign, heads })
+        (format!("ours.qkv.{leaf}"), TensorChange::FusedQkv { names, native, unsupported_kind, heads })
     };
-    Layout {
+    StateDictMapping {
         keys: KeyMap::new(pairs(&[("theirs.0", "ours")]), pairs(&[("to_out.0", "out")]))
             .with_older(pairs(&[("proj_attn", "out"), ("query", "to_q")])),
         changes: vec![
@@ -24,9 +24,9 @@ fn layout(channels: i64, heads: i64) -> Layout {
             thirds("bias", vec![3 * channels], vec![channels]),
             (
                 "ours.out.weight".to_owned(),
-                Change::Reshaped {
+                TensorChange::Reshaped {
                     native: vec![channels, channels, 1, 1],
-                    foreign: vec![channels, channels],
+                    unsupported_kind: vec![channels, channels],
                 },
             ),
         ],
@@ -60,18 +60,18 @@ fn file(tensors: &[(String, Tensor)]) -> (tempfile::TempDir, Checkpoint) {
 
 #[test]
 fn a_fused_tensor_is_split_by_heads() {
-    let foreign: BTreeMap<String, Tensor> = layout(4, 2).to_foreign(&ours(4)).unwrap().into_iter().collect();
-    let get = |name: &str| Vec::<f64>::try_from(foreign[name].flatten(0, -1)).unwrap();
+    let unsupported_kind: BTreeMap<String, Tensor> = layout(4, 2).to_mapped(&ours(4)).unwrap().into_iter().collect();
+    let get = |name: &str| Vec::<f64>::try_from(unsupported_kind[name].flatten(0, -1)).unwrap();
     assert_eq!(get("theirs.0.to_q.bias"), [0., 1., 6., 7.]);
     assert_eq!(get("theirs.0.to_k.bias"), [2., 3., 8., 9.]);
     assert_eq!(get("theirs.0.to_v.bias"), [4., 5., 10., 11.]);
-    assert_eq!(foreign["theirs.0.to_out.0.weight"].size(), [4, 4]);
-    let one: BTreeMap<String, Tensor> = layout(4, 1).to_foreign(&ours(4)).unwrap().into_iter().collect();
+    assert_eq!(unsupported_kind["theirs.0.to_out.0.weight"].size(), [4, 4]);
+    let one: BTreeMap<String, Tensor> = layout(4, 1).to_mapped(&ours(4)).unwrap().into_iter().collect();
     let keys = Vec::<f64>::try_from(&one["theirs.0.to_k.bias"]).unwrap();
     assert_eq!(keys, [4., 5., 6., 7.], "queries, keys and values one after the other");
     let shapes: Shapes = ours(4).iter().map(|(name, tensor)| (name.clone(), tensor.size())).collect();
-    let want: Shapes = foreign.iter().map(|(name, tensor)| (name.clone(), tensor.size())).collect();
-    assert_eq!(layout(4, 2).foreign_shapes(&shapes), want);
+    let want: Shapes = unsupported_kind.iter().map(|(name, tensor)| (name.clone(), tensor.size())).collect();
+    assert_eq!(layout(4, 2).mapped_shapes(&shapes), want);
 }
 
 proptest! {
@@ -85,8 +85,8 @@ proptest! {
         let layout = layout(heads * width, heads);
         let tensors: Vec<_> =
             ours(heads * width).into_iter().map(|(name, tensor)| (name, tensor.to_kind(kind))).collect();
-        let (_folder, foreign) = file(&layout.to_foreign(&tensors).unwrap());
-        let back = foreign.into_native(&layout);
+        let (_folder, unsupported_kind) = file(&layout.to_mapped(&tensors).unwrap());
+        let back = unsupported_kind.into_native(&layout);
         prop_assert_eq!(back.names().count(), tensors.len());
         for (name, want) in &tensors {
             let info = back.info(name).expect("the name is back");
@@ -102,8 +102,8 @@ proptest! {
 #[test]
 fn what_does_not_fit_stays_as_it_is() {
     let layout = layout(4, 2);
-    let mut foreign = layout.to_foreign(&ours(4)).unwrap();
-    for (name, tensor) in &mut foreign {
+    let mut unsupported_kind = layout.to_mapped(&ours(4)).unwrap();
+    for (name, tensor) in &mut unsupported_kind {
         match name.as_str() {
             "theirs.0.to_k.bias" => *tensor = tensor.to_kind(Kind::Half),
             "theirs.0.to_v.weight" => *tensor = numbers(&[4, 5]),
@@ -111,7 +111,7 @@ fn what_does_not_fit_stays_as_it_is() {
             _ => {}
         }
     }
-    let shapes = file(&foreign).1.into_native(&layout).shapes();
+    let shapes = file(&unsupported_kind).1.into_native(&layout).shapes();
     let names: Vec<&str> = shapes.keys().map(String::as_str).collect();
     assert_eq!(
         names,
@@ -127,7 +127,7 @@ fn what_does_not_fit_stays_as_it_is() {
         ]
     );
     assert_eq!(shapes["ours.out.weight"], [16]);
-    let error = layout.to_foreign(&[("ours.qkv.bias".to_owned(), numbers(&[3]))]).unwrap_err().to_string();
+    let error = layout.to_mapped(&[("ours.qkv.bias".to_owned(), numbers(&[3]))]).unwrap_err().to_string();
     assert_eq!(error, "tensor `ours.qkv.bias`: expected the shape [12], got: [3]");
 }
 
@@ -143,7 +143,7 @@ fn names_of_older_versions_are_read_and_not_written() {
 #[track_caller]
 fn check(names: &[(&str, &[i64])], what: Option<&str>) {
     let shapes: Shapes = names.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect();
-    let found = foreign(&shapes);
+    let found = unsupported_kind(&shapes);
     match what {
         Some(what) => assert!(found.is_some_and(|found| found.starts_with(what)), "{found:?}"),
         None => assert_eq!(found, None),

@@ -4,7 +4,7 @@
 
 mod formats;
 mod layout;
-mod lend;
+mod load_mmap;
 mod loader;
 mod mutations;
 mod names;

@@ -32,7 +32,7 @@ fn averages_take_the_place_of_weights() {
     assert!(lightning().has_ema());
     assert!(!lightning().without(&["model_ema.conv", "model_ema.norm", "model_ema.out"]).has_ema());
     let plain = lightning();
-    let averaged = lightning().ema_over(&[]);
+    let averaged = lightning().with_ema_weights(&[]);
     assert!(names(&averaged).iter().all(|name| !name.starts_with("model_ema.")));
     assert_eq!(averaged.names().count(), 8);
     for name in averaged.names() {
@@ -47,9 +47,9 @@ fn averages_take_the_place_of_weights() {
 fn averages_are_found_from_the_models_own_names() {
     // A file that holds the averages alone.
     let alone = lightning().without(&["model."]);
-    assert_eq!(names(&alone.clone().ema_over(&[])), ["betas", "steps"]);
+    assert_eq!(names(&alone.clone().with_ema_weights(&[])), ["betas", "steps"]);
     let native = ["model.conv.weight", "model.absent.weight", "other.weight"].map(str::to_owned);
-    assert_eq!(names(&alone.ema_over(&native)), ["betas", "model.conv.weight", "steps"]);
+    assert_eq!(names(&alone.with_ema_weights(&native)), ["betas", "model.conv.weight", "steps"]);
 }
 
 fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -92,9 +92,9 @@ fn foreign_names_become_native_and_back() {
         ("encoder.mid_block.resnets.1", "encoder.mid.block_2"),
     ];
     let (map, inverse) = (diffusers(), diffusers().inverse());
-    for (foreign, native) in cases {
-        assert_eq!(map.apply(foreign), native);
-        assert_eq!(inverse.apply(native), foreign);
+    for (unsupported_kind, native) in cases {
+        assert_eq!(map.apply(unsupported_kind), native);
+        assert_eq!(inverse.apply(native), unsupported_kind);
     }
     assert_eq!(inverse.inverse(), map);
     // Only whole words match, and a leaf only below a module.
@@ -142,15 +142,15 @@ proptest! {
         leaves in prop::collection::btree_set("[x-z](\\.[x-z]){0,1}", 0..4),
         rest in "[x-z](\\.[x-z]){0,2}\\.weight",
     ) {
-        // Native words are foreign ones turned over, so the two sides' prefixes nest differently.
+        // Native words are unsupported_kind ones turned over, so the two sides' prefixes nest differently.
         let turned = |name: &String| name.split('.').rev().collect::<Vec<_>>().join("_");
         let pair = |names: &std::collections::BTreeSet<String>| {
             names.iter().map(|name| (name.clone(), turned(name))).collect::<Vec<_>>()
         };
         let map = KeyMap::new(pair(&modules), pair(&leaves));
         for module in &modules {
-            let foreign = format!("{module}.{rest}");
-            prop_assert_eq!(map.inverse().apply(&map.apply(&foreign)), foreign);
+            let unsupported_kind = format!("{module}.{rest}");
+            prop_assert_eq!(map.inverse().apply(&map.apply(&unsupported_kind)), unsupported_kind);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use ldm_core::nn::{unfilled, variable};
+use ldm_core::nn::{skip_init, variable};
 use ldm_core::weights::{Checkpoint, save};
 use tch::nn::{Init, VarStore};
 use tch::{Device, Kind, Tensor};
@@ -48,12 +48,12 @@ fn child() {
     vs.set_kind(kind);
     let before = ldm_libtorch::peak_resident_bytes();
     assert!(before > 0, "a system that tells the peak");
-    unfilled(|| {
+    skip_init(|| {
         for index in 0..TENSORS {
             let _ = variable(&vs.root(), &format!("w{index}"), &SHAPE, Init::Randn { mean: 0., stdev: 1. });
         }
     });
-    Checkpoint::open(path).unwrap().lend_into(&mut vs).unwrap();
+    Checkpoint::open(path).unwrap().load_mmap(&mut vs).unwrap();
     if dtype == "channels_last" {
         ldm_libtorch::channels_last(&vs);
     }

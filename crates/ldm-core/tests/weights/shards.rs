@@ -53,7 +53,7 @@ fn an_index_opens_its_files_as_one() {
             for name in ["a", "b", "c"] {
                 let _ = (vs.root() / name).var("w", &[2, 3], Init::Const(0.));
             }
-            if lend { checkpoint.lend_into(&mut vs) } else { checkpoint.load_into(&mut vs) }.unwrap();
+            if lend { checkpoint.load_mmap(&mut vs) } else { checkpoint.load_into(&mut vs) }.unwrap();
             for (value, name) in ["a.w", "b.w", "c.w"].into_iter().enumerate() {
                 assert_same_bits(name, &vs.variables()[name], &tensor(value as i64 + 1));
             }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use ldm_core::nn::{unfilled, variable};
+use ldm_core::nn::{skip_init, variable};
 use ldm_core::weights::{Checkpoint, Format, save, save_torch};
 use tch::nn::{Init, VarStore};
 use tch::{Device, Kind, Tensor};
@@ -110,7 +110,7 @@ fn beyond_four_gigabytes() {
     assert_same_bits("b.last", &checkpoint.tensor("b.last").unwrap(), &last);
     let mut vs = VarStore::new(Device::Cpu);
     vs.set_kind(Kind::Half);
-    let found = unfilled(|| variable(&(vs.root() / "a"), "large", &[COUNT], Init::Const(0.)));
-    checkpoint.only(&["a."]).lend_into(&mut vs).unwrap();
+    let found = skip_init(|| variable(&(vs.root() / "a"), "large", &[COUNT], Init::Const(0.)));
+    checkpoint.only(&["a."]).load_mmap(&mut vs).unwrap();
     assert_same_bits("a.large", &found.detach().narrow(0, COUNT - 5, 5), &last.to_kind(Kind::Half));
 }

@@ -11,7 +11,7 @@ use super::kernel::{Blur, Kernel};
 use super::noise::{Noise, covariance, factor};
 use super::plan::{Halving, Step};
 use super::{Plan, Strength};
-use crate::cv_resize::float_picture;
+use crate::cv_resize::float_image;
 use crate::floats::Floats;
 use crate::interpolation::OpenCv;
 use crate::rng::Rng;
@@ -26,14 +26,14 @@ fn floats(tensor: &Tensor) -> Floats {
     Floats { width: size[1] as usize, height: size[0] as usize, values }
 }
 
-fn picture(tensor: &Tensor) -> RgbImage {
+fn image(tensor: &Tensor) -> RgbImage {
     let size = tensor.size();
     let raw = Vec::<u8>::try_from(tensor.flatten(0, -1)).unwrap();
     RgbImage::from_raw(size[1] as u32, size[0] as u32, raw).unwrap()
 }
 
-fn tensor(picture: &Floats) -> Tensor {
-    Tensor::from_slice(&picture.values).view([picture.height as i64, picture.width as i64, 3])
+fn tensor(image: &Floats) -> Tensor {
+    Tensor::from_slice(&image.values).view([image.height as i64, image.width as i64, 3])
 }
 
 fn check_kernel(name: &str, kernel: &Kernel, expected: &Tensor) {
@@ -88,12 +88,12 @@ fn a_kernel_too_narrow_for_a_float_is_a_point() {
 #[test]
 fn floats_are_resized_as_opencv_and_matlab_do() {
     let cv = golden("cv_resize");
-    let source = Floats::of(&picture(cv.get("source")));
+    let source = Floats::of(&image(cv.get("source")));
     let mut count = 0;
     for (way, kind) in [("bilinear", OpenCv::Linear), ("bicubic", OpenCv::Cubic), ("area", OpenCv::Area)] {
         for (size, expected) in cv.scope(&format!("f32.{way}.")) {
             let [height, width, _] = expected.size()[..] else { panic!("{size}") };
-            let resized = float_picture(&source, width as usize, height as usize, kind);
+            let resized = float_image(&source, width as usize, height as usize, kind);
             assert_close(&format!("{way} to {size}"), &tensor(&resized), &expected, 1e-6);
             count += 1;
         }
@@ -124,38 +124,38 @@ fn noise_has_the_references_covariance() {
 
 #[test]
 fn noise_is_what_its_plan_says() {
-    let grey = Floats { width: 100, height: 100, values: vec![0.5; 30_000] };
+    let gray = Floats { width: 100, height: 100, values: vec![0.5; 30_000] };
     let of = |noise: Noise| {
         let mut rng = Rng::of(&[5]);
-        let noisy = noise.add(grey.clone(), super::noise::normals(&mut rng));
+        let noisy = noise.add(gray.clone(), super::noise::normals(&mut rng));
         (tensor(&noisy).to_kind(Kind::Double) - 0.5).view([-1, 3])
     };
     let covariance = |noise: &Tensor| noise.tr().matmul(noise) / 10_000.;
-    let colour = covariance(&of(Noise::Colour { sigma: 0.05 }));
-    assert_close("colour", &colour, &(Tensor::eye(3, (Kind::Double, Device::Cpu)) * 0.0025), 0.05);
-    let grey = of(Noise::Grey { sigma: 0.05 });
-    assert_close("grey", &grey.select(1, 0), &grey.select(1, 2), 1e-12);
+    let color = covariance(&of(Noise::Color { sigma: 0.05 }));
+    assert_close("color", &color, &(Tensor::eye(3, (Kind::Double, Device::Cpu)) * 0.0025), 0.05);
+    let gray = of(Noise::Gray { sigma: 0.05 });
+    assert_close("gray", &gray.select(1, 0), &gray.select(1, 2), 1e-12);
     let wanted = [[0.0025, 0.001, 0.0002], [0.001, 0.002, 0.0005], [0.0002, 0.0005, 0.001]];
     let correlated = covariance(&of(Noise::Correlated { factor: factor(&wanted) }));
     assert_close("correlated", &correlated, &Tensor::from_slice(wanted.as_flattened()).view([3, 3]), 0.05);
 }
 
-/// The mean difference in grey levels, and the largest.
+/// The mean difference in gray levels, and the largest.
 fn difference(a: &RgbImage, b: &RgbImage) -> (f64, u8) {
     assert_eq!(a.dimensions(), b.dimensions());
     let apart = || a.as_raw().iter().zip(b.as_raw()).map(|(a, b)| a.abs_diff(*b));
     (apart().map(f64::from).sum::<f64>() / a.as_raw().len() as f64, apart().max().unwrap())
 }
 
-/// Apart in the mean by 0.001 grey levels at quality 30, 0.008 at 60, 0.02 at 80 and 0.04 at 95, where JPEG itself costs
+/// Apart in the mean by 0.001 gray levels at quality 30, 0.008 at 60, 0.02 at 80 and 0.04 at 95, where JPEG itself costs
 /// 5 to 7: where a cosine lies between two steps, libjpeg's weights of 13 bits may choose the other.
 #[test]
 fn jpeg_is_libjpegs_to_a_fraction_of_a_level() {
     let golden = golden("degradation");
-    let source = picture(golden.get("photo"));
+    let source = image(golden.get("photo"));
     let source = image::imageops::crop_imm(&source, 0, 0, 59, 51).to_image();
     for (quality, expected) in golden.scope("jpeg.") {
-        let (expected, quality) = (picture(&expected), quality.parse().unwrap());
+        let (expected, quality) = (image(&expected), quality.parse().unwrap());
         let (mean, _) = difference(&written_and_read(&source, quality), &expected);
         let loss = difference(&source, &expected).0;
         assert!(mean < 0.05 && loss > 100. * mean, "quality {quality}: {mean}, of a loss of {loss}");
@@ -191,7 +191,7 @@ fn step(value: &Value) -> Step {
 #[test]
 fn whole_degradations_are_the_references() {
     let golden = golden("degradation");
-    let source = picture(golden.get("photo"));
+    let source = image(golden.get("photo"));
     let plans: Value = serde_json::from_str(golden.metadata("plans")).unwrap();
     let (mut halvings, mut kinds, mut apart) = (0, 0, Vec::new());
     for (number, drawn) in plans.as_array().unwrap().iter().enumerate() {
@@ -208,11 +208,11 @@ fn whole_degradations_are_the_references() {
             quality: drawn["quality"].as_u64().unwrap() as u8,
         };
         kinds += plan.steps.iter().filter(|step| matches!(step, Step::Thin { .. })).count();
-        let expected = picture(golden.get(&format!("whole.{number}")));
+        let expected = image(golden.get(&format!("whole.{number}")));
         let (mean, most) = difference(&plan.apply(&source), &expected);
         apart.push((mean, most));
     }
-    // A value that rounds otherwise, or a cosine between two steps of JPEG, moves a block of these small pictures by a
+    // A value that rounds otherwise, or a cosine between two steps of JPEG, moves a block of these small images by a
     // few levels: three of the twelve by more than 0.2 in the mean, seven by less than 0.005.
     let mean = apart.iter().map(|(mean, _)| mean).sum::<f64>() / apart.len() as f64;
     assert!(mean < 0.15 && apart.iter().all(|(_, most)| *most <= 7), "{mean}: {apart:?}");

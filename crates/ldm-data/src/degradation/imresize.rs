@@ -1,26 +1,26 @@
-//! Half of a picture as Matlab's `imresize` makes it: bicubic, antialiased.
+//! Half of an image as Matlab's `imresize` makes it: bicubic, antialiased.
 
 use crate::floats::Floats;
 
 /// Both sides halved, rounded up. CompVis `utils_image.py:839` `imresize_np` with a scale of one half.
 ///
 /// Keys' cubic with a = -0.5, twice as wide; the border is mirrored with its pixels repeated.
-pub(crate) fn halved(picture: &Floats) -> Floats {
-    let (width, height) = (picture.width.div_ceil(2), picture.height.div_ceil(2));
+pub(crate) fn halved(image: &Floats) -> Floats {
+    let (width, height) = (image.width.div_ceil(2), image.height.div_ceil(2));
     let weights = weights();
-    let mut lines = vec![0f32; 3 * picture.width * height];
-    for (row, into) in lines.chunks_exact_mut(3 * picture.width).enumerate() {
+    let mut lines = vec![0f32; 3 * image.width * height];
+    for (row, into) in lines.chunks_exact_mut(3 * image.width).enumerate() {
         for (tap, weight) in weights.iter().enumerate() {
-            let from = repeat(2 * row as isize + tap as isize - FIRST, picture.height);
-            let line = &picture.values[3 * picture.width * from..];
+            let from = repeat(2 * row as isize + tap as isize - FIRST, image.height);
+            let line = &image.values[3 * image.width * from..];
             into.iter_mut().zip(line).for_each(|(sum, value)| *sum += weight * value);
         }
     }
     let mut values = vec![0f32; 3 * width * height];
-    for (line, into) in lines.chunks_exact(3 * picture.width).zip(values.chunks_exact_mut(3 * width)) {
+    for (line, into) in lines.chunks_exact(3 * image.width).zip(values.chunks_exact_mut(3 * width)) {
         for (column, pixel) in into.chunks_exact_mut(3).enumerate() {
             for (tap, weight) in weights.iter().enumerate() {
-                let from = 3 * repeat(2 * column as isize + tap as isize - FIRST, picture.width);
+                let from = 3 * repeat(2 * column as isize + tap as isize - FIRST, image.width);
                 pixel.iter_mut().zip(&line[from..]).for_each(|(sum, value)| *sum += weight * value);
             }
         }

@@ -1,4 +1,4 @@
-//! What JPEG does to a picture, without its bytes: colours at half size, quantised cosines, and back.
+//! What JPEG does to an image, without its bytes: colors at half size, quantized cosines, and back.
 
 use std::f64::consts::PI;
 
@@ -25,14 +25,14 @@ const TABLES: [[u16; 64]; 2] = [
     ],
 ];
 
-/// A picture that was written at a quality and read again, as libjpeg with its defaults (4:2:0, smooth upsampling)
+/// An image that was written at a quality and read again, as libjpeg with its defaults (4:2:0, smooth upsampling)
 /// does it, but for a few values at ties: its weights have 13 bits, here they are floats.
-pub(crate) fn written_and_read(picture: &RgbImage, quality: u8) -> RgbImage {
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
-    let [luma, blue, red] = to_ycc(picture);
-    let luma = quantised(luma, &table(0, quality));
+pub(crate) fn written_and_read(image: &RgbImage, quality: u8) -> RgbImage {
+    let (width, height) = (image.width() as usize, image.height() as usize);
+    let [luma, blue, red] = to_ycc(image);
+    let luma = quantized(luma, &table(0, quality));
     let chroma =
-        |plane: Plane| widened(&quantised(halved(&plane, height), &table(1, quality)), width, height);
+        |plane: Plane| widened(&quantized(halved(&plane, height), &table(1, quality)), width, height);
     let (blue, red) = (chroma(blue), chroma(red));
     let mut raw = Vec::with_capacity(3 * width * height);
     for row in 0..height {
@@ -58,14 +58,14 @@ fn table(which: usize, quality: u8) -> [f64; 64] {
 }
 
 /// Luminance and two chrominances, each padded to blocks of 16 by its last column and row.
-fn to_ycc(picture: &RgbImage) -> [Plane; 3] {
-    let (width, height) = (picture.width(), picture.height());
+fn to_ycc(image: &RgbImage) -> [Plane; 3] {
+    let (width, height) = (image.width(), image.height());
     let padded = [width, height].map(|side| side.next_multiple_of(16));
     let plane = |weights: [f64; 3], offset: f64| {
         let mut values = Vec::with_capacity((padded[0] * padded[1]) as usize);
         for row in 0..padded[1] {
             for column in 0..padded[0] {
-                let pixel = picture.get_pixel(column.min(width - 1), row.min(height - 1)).0;
+                let pixel = image.get_pixel(column.min(width - 1), row.min(height - 1)).0;
                 let sum: f64 = pixel.iter().zip(weights).map(|(&v, weight)| f64::from(v) * weight).sum();
                 values.push((sum + offset + 0.5).floor());
             }
@@ -80,7 +80,7 @@ fn to_ycc(picture: &RgbImage) -> [Plane; 3] {
     ]
 }
 
-/// The mean of two by two; halves are rounded down and up in turn along a row, and rows below the picture's `rows` repeat
+/// The mean of two by two; halves are rounded down and up in turn along a row, and rows below the image's `rows` repeat
 /// the last, as libjpeg does.
 fn halved(plane: &Plane, rows: usize) -> Plane {
     let (width, height) = (plane.width / 2, plane.height / 2);
@@ -125,7 +125,7 @@ const SCALE: f64 = 2. * std::f64::consts::SQRT_2;
 
 /// Every block of 8 by 8 as cosines, each a multiple of its step of the table, and back. Rounded where libjpeg's
 /// `jfdctint.c` and `jidctint.c` round: two bits are kept between rows and columns, and three of a cosine.
-fn quantised(mut plane: Plane, table: &[f64; 64]) -> Plane {
+fn quantized(mut plane: Plane, table: &[f64; 64]) -> Plane {
     let cosines = cosines();
     for top in (0..plane.height).step_by(8) {
         for left in (0..plane.width).step_by(8) {

@@ -1,4 +1,4 @@
-//! Blur kernels, and pictures convolved with them.
+//! Blur kernels, and images convolved with them.
 
 use crate::floats::Floats;
 
@@ -40,7 +40,7 @@ const LEAST: f64 = 1e-12;
 impl Kernel {
     /// A Gaussian of equal spread, about the middle. CompVis `bsrgan_light.py:197` `fspecial_gaussian`.
     ///
-    /// A narrow one of even side is all zeros there, and the picture black: every value is below the least float. Here
+    /// A narrow one of even side is all zeros there, and the image black: every value is below the least float. Here
     /// it is the mean of the four middle pixels, which is the limit.
     pub(crate) fn round(side: usize, sigma: f64) -> Self {
         let variance = (sigma * sigma).max(LEAST);
@@ -100,13 +100,13 @@ impl Kernel {
         Self { side: self.side, weights }.normalized()
     }
 
-    /// The picture convolved, mirrored about the pixels of its border: `scipy.ndimage.convolve`, mode `mirror`.
-    pub(crate) fn convolve(&self, picture: &Floats) -> Floats {
-        let (width, height, side) = (picture.width, picture.height, self.side);
+    /// The image convolved, mirrored about the pixels of its border: `scipy.ndimage.convolve`, mode `mirror`.
+    pub(crate) fn convolve(&self, image: &Floats) -> Floats {
+        let (width, height, side) = (image.width, image.height, self.side);
         let half = side / 2;
         // One padded row at a time, so that a tap is a multiple of a row added to a row.
         let padded = |row: usize| -> Vec<f32> {
-            let line = &picture.values[3 * width * row..3 * width * (row + 1)];
+            let line = &image.values[3 * width * row..3 * width * (row + 1)];
             (0..width + side)
                 .flat_map(|k| {
                     let from = 3 * mirror(k as isize - (side - 1 - half) as isize, width);

@@ -1,7 +1,7 @@
 //! BSRGAN's degradations: blur, shrink, noise and JPEG in random order (Zhang et al. 2021, "Designing a practical
 //! degradation model for deep blind image super-resolution").
 //!
-//! Everything random is drawn first, into a [`Plan`]; what the plan does to a picture is a function of both alone.
+//! Everything random is drawn first, into a [`Plan`]; what the plan does to an image is a function of both alone.
 
 #[cfg(test)]
 mod golden;

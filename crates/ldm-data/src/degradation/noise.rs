@@ -1,4 +1,4 @@
-//! Gaussian noise: of each colour, of all alike, or correlated between them.
+//! Gaussian noise: of each color, of all alike, or correlated between them.
 
 use std::f64::consts::TAU;
 
@@ -10,10 +10,10 @@ type Matrix = [[f64; 3]; 3];
 /// Noise, by what was drawn for it; values are of `[0, 1]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Noise {
-    /// Each colour of each pixel on its own.
-    Colour { sigma: f64 },
-    /// The colours of a pixel alike.
-    Grey { sigma: f64 },
+    /// Each color of each pixel on its own.
+    Color { sigma: f64 },
+    /// The colors of a pixel alike.
+    Gray { sigma: f64 },
     /// Three normals a pixel, times this matrix.
     Correlated { factor: Matrix },
 }
@@ -24,22 +24,22 @@ impl Noise {
         let sigma = (least + rng.below(most - least + 1)) as f64 / 255.;
         let kind = rng.unit();
         if kind > 0.6 {
-            return Self::Colour { sigma };
+            return Self::Color { sigma };
         }
         if kind < 0.4 {
-            return Self::Grey { sigma };
+            return Self::Gray { sigma };
         }
         let scales = [(); 3].map(|()| rng.unit());
         let random = [(); 3].map(|()| [(); 3].map(|()| rng.unit()));
         Self::Correlated { factor: factor(&covariance(most as f64 / 255., scales, &random)) }
     }
 
-    /// The picture with noise, clamped; `normal` gives standard normals, in the order of pixels and colours.
-    pub(crate) fn add(self, mut picture: Floats, mut normal: impl FnMut() -> f64) -> Floats {
-        for pixel in picture.values.chunks_exact_mut(3) {
+    /// The image with noise, clamped; `normal` gives standard normals, in the order of pixels and colors.
+    pub(crate) fn add(self, mut image: Floats, mut normal: impl FnMut() -> f64) -> Floats {
+        for pixel in image.values.chunks_exact_mut(3) {
             let noise = match self {
-                Self::Colour { sigma } => [(); 3].map(|()| normal() * sigma),
-                Self::Grey { sigma } => [normal() * sigma; 3],
+                Self::Color { sigma } => [(); 3].map(|()| normal() * sigma),
+                Self::Gray { sigma } => [normal() * sigma; 3],
                 Self::Correlated { factor } => {
                     let z = [(); 3].map(|()| normal());
                     [0, 1, 2].map(|k| (0..3).map(|row| z[row] * factor[row][k]).sum())
@@ -47,7 +47,7 @@ impl Noise {
             };
             pixel.iter_mut().zip(noise).for_each(|(value, noise)| *value += noise as f32);
         }
-        picture.clamp()
+        image.clamp()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is done to a picture, in which order: drawn once, then done.
+//! What is done to an image, in which order: drawn once, then done.
 
 use image::RgbImage;
 
@@ -6,7 +6,7 @@ use super::imresize::halved;
 use super::jpeg::written_and_read;
 use super::kernel::{Blur, Kernel};
 use super::noise::{Noise, normals};
-use crate::cv_resize::float_picture;
+use crate::cv_resize::float_image;
 use crate::floats::Floats;
 use crate::interpolation::OpenCv;
 use crate::rng::Rng;
@@ -20,10 +20,10 @@ pub(crate) enum Strength {
     Full,
 }
 
-/// Everything that was drawn for one picture.
+/// Everything that was drawn for one image.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Plan {
-    /// What halves the picture before all else, where anything does.
+    /// What halves the image before all else, where anything does.
     pub(crate) before: Option<Halving>,
     /// How many times smaller the steps make it.
     pub(crate) factor: usize,
@@ -32,7 +32,7 @@ pub(crate) struct Plan {
     pub(crate) quality: u8,
 }
 
-/// How a picture is halved.
+/// How an image is halved.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Halving {
     OpenCv(OpenCv),
@@ -89,7 +89,7 @@ impl Strength {
 }
 
 impl Plan {
-    /// Draws what is done to make a picture `factor` times smaller.
+    /// Draws what is done to make an image `factor` times smaller.
     pub(crate) fn draw(strength: Strength, factor: usize, rng: &mut Rng) -> Self {
         let light = strength == Strength::Light;
         let before = (factor == 4 && rng.unit() < 0.25)
@@ -124,13 +124,13 @@ impl Plan {
         Self { before, factor, steps, quality: strength.quality(rng) }
     }
 
-    /// Does it to a picture.
-    pub(crate) fn apply(&self, picture: &RgbImage) -> RgbImage {
-        let mut floats = Floats::of(picture);
+    /// Does it to an image.
+    pub(crate) fn apply(&self, image: &RgbImage) -> RgbImage {
+        let mut floats = Floats::of(image);
         if let Some(halving) = self.before {
             floats = match halving {
                 Halving::OpenCv(kind) => {
-                    float_picture(&floats, (floats.width / 2).max(1), (floats.height / 2).max(1), kind)
+                    float_image(&floats, (floats.width / 2).max(1), (floats.height / 2).max(1), kind)
                 }
                 Halving::Matlab => halved(&floats),
             }
@@ -143,28 +143,28 @@ impl Plan {
                 Step::Blur(blur) => blur.kernel().convolve(&floats),
                 Step::Resize { by, kind } => {
                     let (width, height) = (part(floats.width, *by), part(floats.height, *by));
-                    float_picture(&floats, width, height, *kind).clamp()
+                    float_image(&floats, width, height, *kind).clamp()
                 }
                 Step::Thin { sigma } => {
                     let kernel = Kernel::round(25, *sigma).shifted(self.factor);
                     every(self.factor, &kernel.convolve(&floats)).clamp()
                 }
-                Step::Fit(kind) => float_picture(&floats, fitted[0], fitted[1], *kind).clamp(),
+                Step::Fit(kind) => float_image(&floats, fitted[0], fitted[1], *kind).clamp(),
                 Step::Noise { noise, seed } => noise.add(floats, normals(&mut Rng::of(&[*seed]))),
-                Step::Jpeg { quality } => Floats::of(&written_and_read(&floats.to_picture(), *quality)),
+                Step::Jpeg { quality } => Floats::of(&written_and_read(&floats.to_image(), *quality)),
             };
         }
-        written_and_read(&floats.to_picture(), self.quality)
+        written_and_read(&floats.to_image(), self.quality)
     }
 }
 
 /// Every so-manieth pixel of every so-manieth row, from the first.
-fn every(factor: usize, picture: &Floats) -> Floats {
-    let (width, height) = (picture.width.div_ceil(factor), picture.height.div_ceil(factor));
+fn every(factor: usize, image: &Floats) -> Floats {
+    let (width, height) = (image.width.div_ceil(factor), image.height.div_ceil(factor));
     let row = |y: usize| {
         (0..width).flat_map(move |x| {
-            let at = 3 * (y * factor * picture.width + x * factor);
-            [picture.values[at], picture.values[at + 1], picture.values[at + 2]]
+            let at = 3 * (y * factor * image.width + x * factor);
+            [image.values[at], image.values[at + 1], image.values[at + 2]]
         })
     };
     Floats { width, height, values: (0..height).flat_map(row).collect() }

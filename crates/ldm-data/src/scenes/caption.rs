@@ -1,7 +1,7 @@
 //! A scene in words, and the words read back.
 
 use super::scene::Scene;
-use super::words::{Colour, Fill, Ground, Place, Shape, Size, Texture};
+use super::words::{Color, Fill, Ground, Place, Shape, Size, Texture};
 
 /// What a caption says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,7 +10,7 @@ pub struct Words {
     pub objects: Vec<ObjectWords>,
     /// How the background is painted.
     pub texture: Texture,
-    /// The colour of the background.
+    /// The color of the background.
     pub ground: Ground,
 }
 
@@ -21,8 +21,8 @@ pub struct ObjectWords {
     pub size: Size,
     /// What fills it.
     pub fill: Fill,
-    /// Its colour.
-    pub colour: Colour,
+    /// Its color.
+    pub color: Color,
     /// What it is.
     pub shape: Shape,
     /// Where it is.
@@ -35,7 +35,7 @@ impl Scene {
         let objects = self.objects.iter().map(|object| ObjectWords {
             size: object.size,
             fill: object.fill,
-            colour: object.colour,
+            color: object.color,
             shape: object.shape,
             place: object.place,
         });
@@ -47,7 +47,7 @@ impl Scene {
     ///
     /// ```text
     /// caption    = object { "and" object } "," "on a" [ texture ] ground "background"
-    /// object     = "a" size [ fill ] colour shape place
+    /// object     = "a" size [ fill ] color shape place
     /// ```
     ///
     /// A plain fill and a plain texture are not said. For example `a large striped red circle on the left and a
@@ -70,8 +70,8 @@ impl Words {
 impl ObjectWords {
     fn phrase(self) -> String {
         let fill = if self.fill == Fill::Plain { String::new() } else { format!("{} ", self.fill.word()) };
-        let [size, colour, shape] = [self.size.word(), self.colour.word(), self.shape.word()];
-        format!("a {size} {fill}{colour} {shape} {}", self.place.word())
+        let [size, color, shape] = [self.size.word(), self.color.word(), self.shape.word()];
+        format!("a {size} {fill}{color} {shape} {}", self.place.word())
     }
 }
 
@@ -91,12 +91,12 @@ fn parse_object(phrase: &str) -> Option<ObjectWords> {
     let (size, rest) = phrase.strip_prefix("a ")?.split_once(' ')?;
     let (first, after) = rest.split_once(' ')?;
     let (fill, rest) = Fill::from_word(first).map_or((Fill::Plain, rest), |fill| (fill, after));
-    let (colour, rest) = rest.split_once(' ')?;
+    let (color, rest) = rest.split_once(' ')?;
     let (shape, place) = rest.split_once(' ')?;
     Some(ObjectWords {
         size: Size::from_word(size)?,
         fill,
-        colour: Colour::from_word(colour)?,
+        color: Color::from_word(color)?,
         shape: Shape::from_word(shape)?,
         place: Place::from_word(place)?,
     })

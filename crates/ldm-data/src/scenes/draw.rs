@@ -32,7 +32,7 @@ impl Scene {
             surface.push(ground.at(middle(index, side), 1. / side as f32));
         }
         let mut labels = vec![0; count];
-        let mut mask = Mask::new(side, side).expect("a picture has pixels");
+        let mut mask = Mask::new(side, side).expect("an image has pixels");
         for object in &self.objects {
             mask.clear();
             mask.fill_path(&object.outline(side as f32), FILL_RULE, true, Transform::identity());
@@ -69,7 +69,7 @@ impl Scene {
 
 impl Object {
     fn paint(&self) -> Paint {
-        let base = self.colour.rgb();
+        let base = self.color.rgb();
         Paint {
             base,
             second: shade(base),
@@ -81,7 +81,7 @@ impl Object {
     }
 }
 
-/// The middle of a pixel, in picture sizes.
+/// The middle of a pixel, in image sizes.
 fn middle(index: u32, side: u32) -> [f32; 2] {
     [index % side, index / side].map(|k| (k as f32 + 0.5) / side as f32)
 }

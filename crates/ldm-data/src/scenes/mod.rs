@@ -18,7 +18,7 @@ use ldm_core::{Error, Result};
 pub use caption::{ObjectWords, Words, parse};
 pub use draw::Drawing;
 pub use scene::{Background, Object, Scene};
-pub use words::{Colour, Fill, Ground, Place, Shape, Size, Texture};
+pub use words::{Color, Fill, Ground, Place, Shape, Size, Texture};
 
 use crate::dataset::{Dataset, Peek, fingerprint};
 use crate::example::{Example, to_chw};
@@ -110,7 +110,7 @@ impl Scenes {
         let task = config.task.clone().map(|task| Task::new(task, Some(config.size))).transpose()?;
         if task.as_ref().is_some_and(Task::needs_files) {
             return Err(Error::invalid(
-                "scenes: masks in files are for stored pictures; expected masks that are drawn",
+                "scenes: masks in files are for stored images; expected masks that are drawn",
             ));
         }
         let classes: Vec<String> = Shape::ALL.iter().map(|shape| shape.word().to_owned()).collect();
@@ -148,10 +148,10 @@ impl Dataset for Scenes {
         let given = match &self.task {
             None => None,
             Some(task) => {
-                let picture = RgbImage::from_raw(drawing.side, drawing.side, drawing.pixels.clone());
-                let picture = picture.expect("three bytes a pixel");
+                let image = RgbImage::from_raw(drawing.side, drawing.side, drawing.pixels.clone());
+                let image = image.expect("three bytes a pixel");
                 let mut rng = Rng::of(&[seed, index as u64]);
-                let made = task.make(&picture, None, self.labels.len(), &mut rng);
+                let made = task.make(&image, None, self.labels.len(), &mut rng);
                 Some(made.map_err(|message| Error::data(Self::example_name(index), message))?)
             }
         };

@@ -3,7 +3,7 @@
 use ldm_core::LayoutBox;
 
 use super::outline::outline;
-use super::words::{Colour, Fill, Ground, Place, Shape, Size, Texture};
+use super::words::{Color, Fill, Ground, Place, Shape, Size, Texture};
 use crate::rng::Rng;
 
 /// How far apart the discs of two objects are, of the sum of their radii. Corners reach past a disc by a tenth.
@@ -23,7 +23,7 @@ pub struct Scene {
 /// What is behind the objects.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Background {
-    /// Its colour.
+    /// Its color.
     pub ground: Ground,
     /// How it is painted.
     pub texture: Texture,
@@ -36,17 +36,17 @@ pub struct Background {
 pub struct Object {
     /// What it is.
     pub shape: Shape,
-    /// Its colour.
-    pub colour: Colour,
+    /// Its color.
+    pub color: Color,
     /// How large it is, in a word.
     pub size: Size,
     /// What fills it.
     pub fill: Fill,
     /// Where it is, in words.
     pub place: Place,
-    /// Its middle, in picture sizes from the top left.
+    /// Its middle, in image sizes from the top left.
     pub center: [f64; 2],
-    /// The radius of the disc it is drawn in, in picture sizes.
+    /// The radius of the disc it is drawn in, in image sizes.
     pub radius: f64,
     /// How it is turned, in degrees.
     pub tilt: f64,
@@ -68,7 +68,7 @@ impl Scene {
         }
     }
 
-    /// The objects as labelled boxes.
+    /// The objects as labeled boxes.
     pub fn boxes(&self) -> Vec<LayoutBox> {
         self.objects
             .iter()
@@ -78,13 +78,13 @@ impl Scene {
 }
 
 impl Object {
-    /// `[x0, y0, width, height]` of exactly what is drawn, in picture sizes.
+    /// `[x0, y0, width, height]` of exactly what is drawn, in image sizes.
     pub fn extent(&self) -> [f64; 4] {
         let bounds = self.outline(1.).compute_tight_bounds().expect("an outline has an extent");
         [bounds.x(), bounds.y(), bounds.width(), bounds.height()].map(f64::from)
     }
 
-    /// Its outline in a picture of `side` pixels.
+    /// Its outline in an image of `side` pixels.
     pub(crate) fn outline(&self, side: f32) -> tiny_skia::Path {
         let center = self.center.map(|x| x as f32 * side);
         outline(self.shape, center, self.radius as f32 * side, self.tilt as f32)
@@ -97,21 +97,21 @@ impl Object {
 }
 
 fn objects(rng: &mut Rng, ground: Ground, main: Shape, count: usize, smallest: Size) -> Option<Vec<Object>> {
-    let colours: Vec<_> = Colour::ALL.iter().copied().filter(|&colour| ground.shows(colour)).collect();
+    let colors: Vec<_> = Color::ALL.iter().copied().filter(|&color| ground.shows(color)).collect();
     let sizes = &Size::ALL[smallest as usize..];
     // Others are smaller than the main one, so that a caption's first object is the one that is seen first.
     let largest = *rng.pick(if count == 1 { sizes } else { &sizes[1..] });
-    let mut objects = vec![object(rng, main, largest, &colours)];
+    let mut objects = vec![object(rng, main, largest, &colors)];
     for _ in 1..count {
         let smaller = sizes.iter().take_while(|size| **size < largest).count();
         let size = if smaller > 1 { *rng.pick(&sizes[..smaller]) } else { sizes[0] };
         let next = (0..40).find_map(|_| {
             let shape = *rng.pick(Shape::ALL);
-            let next = object(rng, shape, size, &colours);
+            let next = object(rng, shape, size, &colors);
             let fits = objects.iter().all(|other| {
                 next.clears(other)
                     && next.place != other.place
-                    && (next.shape, next.colour) != (other.shape, other.colour)
+                    && (next.shape, next.color) != (other.shape, other.color)
             });
             fits.then_some(next)
         })?;
@@ -120,7 +120,7 @@ fn objects(rng: &mut Rng, ground: Ground, main: Shape, count: usize, smallest: S
     Some(objects)
 }
 
-fn object(rng: &mut Rng, shape: Shape, size: Size, colours: &[Colour]) -> Object {
+fn object(rng: &mut Rng, shape: Shape, size: Size, colors: &[Color]) -> Object {
     let radius = match size {
         Size::Small => rng.between(0.125, 0.145),
         Size::Medium => rng.between(0.185, 0.215),
@@ -135,11 +135,11 @@ fn object(rng: &mut Rng, shape: Shape, size: Size, colours: &[Colour]) -> Object
             _ => 1. - near,
         }
     });
-    // A pattern on a small object would be a blur in a small picture.
+    // A pattern on a small object would be a blur in a small image.
     let fill = if size == Size::Small { Fill::Plain } else { *rng.pick(Fill::ALL) };
     Object {
         shape,
-        colour: *rng.pick(colours),
+        color: *rng.pick(colors),
         size,
         fill,
         place,

@@ -37,8 +37,8 @@ words! {
     }
 }
 words! {
-    /// The colour of an object.
-    Colour {
+    /// The color of an object.
+    Color {
         Red = "red", Orange = "orange", Yellow = "yellow", Green = "green", Blue = "blue",
         Purple = "purple", Pink = "pink", Brown = "brown", Black = "black", White = "white",
     }
@@ -52,7 +52,7 @@ words! {
     Fill { Plain = "plain", Striped = "striped", Dotted = "dotted" }
 }
 words! {
-    /// Where the middle of an object lies, in thirds of the picture.
+    /// Where the middle of an object lies, in thirds of the image.
     Place {
         TopLeft = "at the top left", Top = "at the top", TopRight = "at the top right",
         Left = "on the left", Center = "in the center", Right = "on the right",
@@ -60,7 +60,7 @@ words! {
     }
 }
 words! {
-    /// The colour of the background; none of them is the colour of an object.
+    /// The color of the background; none of them is the color of an object.
     Ground { Cream = "cream", Mint = "mint", Sky = "sky", Lilac = "lilac", Slate = "slate", Navy = "navy" }
 }
 words! {
@@ -79,7 +79,7 @@ impl Place {
 /// Red, green and blue, in `[0, 255]`.
 pub(crate) type Rgb = [f32; 3];
 
-impl Colour {
+impl Color {
     /// What it looks like.
     pub(crate) fn rgb(self) -> Rgb {
         match self {
@@ -110,13 +110,13 @@ impl Ground {
         }
     }
 
-    /// Whether an object of this colour is plain to see on it.
-    pub(crate) fn shows(self, colour: Colour) -> bool {
-        distance(self.rgb(), colour.rgb()) >= 190.
+    /// Whether an object of this color is plain to see on it.
+    pub(crate) fn shows(self, color: Color) -> bool {
+        distance(self.rgb(), color.rgb()) >= 190.
     }
 }
 
-/// How far apart two colours look: "redmean", a cheap stand-in for a distance in a perceptual space.
+/// How far apart two colors look: "redmean", a cheap stand-in for a distance in a perceptual space.
 fn distance(a: Rgb, b: Rgb) -> f32 {
     let mean = f32::midpoint(a[0], b[0]) / 256.;
     let [r, g, b] = [a[0] - b[0], a[1] - b[1], a[2] - b[2]];
@@ -138,9 +138,9 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_well_apart() {
-        for (k, a) in Colour::ALL.iter().enumerate() {
-            for b in &Colour::ALL[..k] {
+    fn colors_are_well_apart() {
+        for (k, a) in Color::ALL.iter().enumerate() {
+            for b in &Color::ALL[..k] {
                 let apart = distance(a.rgb(), b.rgb());
                 assert!(apart > 140., "{} and {}: {apart}", a.word(), b.word());
             }
@@ -148,14 +148,14 @@ mod tests {
     }
 
     #[test]
-    fn every_colour_shows_on_several_grounds_and_every_ground_shows_several_colours() {
-        for &colour in Colour::ALL {
-            let grounds = Ground::ALL.iter().filter(|ground| ground.shows(colour)).count();
-            assert!(grounds >= 2, "{}: {grounds}", colour.word());
+    fn every_color_shows_on_several_grounds_and_every_ground_shows_several_colors() {
+        for &color in Color::ALL {
+            let grounds = Ground::ALL.iter().filter(|ground| ground.shows(color)).count();
+            assert!(grounds >= 2, "{}: {grounds}", color.word());
         }
         for &ground in Ground::ALL {
-            let colours = Colour::ALL.iter().filter(|colour| ground.shows(**colour)).count();
-            assert!(colours >= 5, "{}: {colours}", ground.word());
+            let colors = Color::ALL.iter().filter(|color| ground.shows(**color)).count();
+            assert!(colors >= 5, "{}: {colors}", ground.word());
         }
     }
 }

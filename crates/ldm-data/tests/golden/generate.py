@@ -1,4 +1,4 @@
-"""Makes resize.safetensors: one picture resized by PIL with every filter to several sizes.
+"""Makes resize.safetensors: one image resized by PIL with every filter to several sizes.
 
 Run with Python, numpy, Pillow and safetensors: python generate.py
 """
@@ -15,7 +15,7 @@ SIZES = [(32, 32), (24, 40), (80, 64), (7, 5), (61, 20), (130, 47)]  # width, he
 FILTERS = ["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 
-def picture(width=61, height=47):
+def image(width=61, height=47):
     """Slopes, edges and noise: what a photograph has, to the limits of 0 and 255."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
@@ -26,7 +26,7 @@ def picture(width=61, height=47):
 
 
 def main():
-    source = picture()
+    source = image()
     tensors = {"source": source}
     for name in FILTERS:
         for width, height in SIZES:

@@ -1,4 +1,4 @@
-"""Makes boxes.safetensors: boxes of one picture of 40x30 by taming-transformers' own functions.
+"""Makes boxes.safetensors: boxes of one image of 40x30 by taming-transformers' own functions.
 
     LDM_REF=<folder with taming-transformers> python generate_boxes.py
 """

@@ -48,12 +48,12 @@ def photo(side):
     slope = 127 + 100 * np.sin(x / 17 + y / 29)
     disc = 200.0 * ((x - side / 3) ** 2 + (y - side / 2) ** 2 < side * side / 16)
     stripes = 90.0 * (np.sin(x / 3) > 0)
-    picture = np.stack([slope, 0.5 * slope + 0.5 * disc, 255 - slope + stripes * 0.3], -1)
-    return np.clip(picture + rng.normal(0, 5, picture.shape), 0, 255).astype(np.uint8)
+    image = np.stack([slope, 0.5 * slope + 0.5 * disc, 255 - slope + stripes * 0.3], -1)
+    return np.clip(image + rng.normal(0, 5, image.shape), 0, 255).astype(np.uint8)
 
 
-def record(module, picture, seed):
-    """The degraded picture, and the plan that was drawn."""
+def record(module, image, seed):
+    """The degraded image, and the plan that was drawn."""
     plan = {"before": None, "factor": 4, "steps": [], "quality": None}
     state = {"by": None, "sigma": None}
     kinds = {1: "linear", 2: "cubic", 3: "area"}
@@ -69,7 +69,7 @@ def record(module, picture, seed):
             return value
 
     def resize(image, size, interpolation):
-        if image.shape[0] == picture.shape[0] and size[0] * 2 == image.shape[1] and not steps and state["by"] is None:
+        if image.shape[0] == image.shape[0] and size[0] * 2 == image.shape[1] and not steps and state["by"] is None:
             plan["before"], plan["factor"] = kinds[interpolation], 2
         elif state["by"] is not None:
             steps.append({"resize": {"by": state["by"], "kind": kinds[interpolation]}})
@@ -104,7 +104,7 @@ def record(module, picture, seed):
     module.add_Gaussian_noise = lambda image, noise_level1, noise_level2: image
     random.seed(seed)
     np.random.seed(seed)
-    result = module.degradation_bsrgan_variant(picture, sf=4)["image"]
+    result = module.degradation_bsrgan_variant(image, sf=4)["image"]
     for name, value in real.items():
         setattr(module, name, value)
     module.add_Gaussian_noise = noise

@@ -15,7 +15,7 @@ pub(crate) fn keep_freed_memory() {
     const M_TOP_PAD: c_int = -2;
     const M_MMAP_MAX: c_int = -4;
     // None of the main thread's from `mmap`, whose memory goes back at once: a threshold for that would end at 32 MB, and a
-    // picture's tensors are larger. -1 is the largest threshold there is, and trims never.
+    // image's tensors are larger. -1 is the largest threshold there is, and trims never.
     for (option, value) in [(M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 64 << 20)] {
         // SAFETY: plain values; mallopt refuses what it does not know.
         unsafe { mallopt(option, value) };

@@ -64,7 +64,7 @@ def sets(g):
     logits = torch.randn((230, 7), generator=g) * 3
     isc = isc_features_to_metric(logits, splits=4, shuffle=False)
     statistics = fid_features_to_statistics(real)
-    # `arr_0` are the pictures in ADM's reference batches.
+    # `arr_0` are the images in ADM's reference batches.
     np.savez(HERE / "moments.npz", arr_0=np.zeros((2, 4, 4, 3), np.uint8), mu=statistics["mu"], sigma=statistics["sigma"],
              mu_s=statistics["mu"][:5].astype(np.float32), sigma_s=statistics["sigma"][:5, :5].astype(np.float32))
     np.savez_compressed(HERE / "moments_pytorch_fid.npz", mu=statistics["mu"], sigma=statistics["sigma"])
@@ -73,7 +73,7 @@ def sets(g):
     return {"real": real, "made": made, "logits": logits}, {key: float(value) for key, value in values.items()}
 
 
-def pictures(g):
+def images(g):
     a = torch.nn.functional.interpolate(torch.rand((2, 1, 12, 14), generator=g) * 2 - 1, (177, 182), mode="bicubic").clamp(-1, 1)
     # Held in 8 bits, so that the file is small: whoever reads it draws the same.
     a = ((a + 1) * 127.5).round().to(torch.uint8)
@@ -92,7 +92,7 @@ def pictures(g):
 def main():
     g = torch.Generator().manual_seed(3)
     tensors, values = sets(g)
-    tensors |= pictures(g)
+    tensors |= images(g)
     versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     save_file(tensors, HERE / "sets.safetensors", metadata={"reference": json.dumps(versions), "config": json.dumps(values)})
     print(values, tensors["ssim"], tensors["ms_ssim"])

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ldm_autoencoder::FirstStageConfig;
 use ldm_core::diffusers::VERSION;
-use ldm_core::weights::{Layout, Streamed, save_streamed};
+use ldm_core::weights::{StateDictMapping, Streamed, save_streamed};
 use ldm_core::{Error, Result, files};
 use serde_json::{Map, Value, json};
 
@@ -24,7 +24,7 @@ struct Part {
     /// Library and class.
     class: [String; 2],
     config: Value,
-    layout: Layout,
+    layout: StateDictMapping,
     /// Where its weights lie in ours.
     root: &'static str,
     file: &'static str,
@@ -132,7 +132,7 @@ impl Part {
     fn write(&self, root: &Path, weights: &Weights) -> Result<()> {
         let folder = self.folder.map_or_else(|| root.to_path_buf(), |name| root.join(name));
         write_json(&folder, "config.json", &self.config)?;
-        let tensors: Vec<Streamed> = weights.foreign(self.root, &self.layout);
+        let tensors: Vec<Streamed> = weights.mapped(self.root, &self.layout);
         save_streamed(folder.join(self.file), &tensors, &self.metadata)
     }
 }

@@ -79,7 +79,7 @@ impl Pipeline {
                 let word = word["target"].as_str().or_else(|| word.as_str()).unwrap_or("this").to_owned();
                 return refuse(
                     "cond_stage_config",
-                    "nothing, a text (clip_text or bert, crossattn), a picture and a mask with a text (clip_text, hybrid), or a small picture (identity, concat)",
+                    "nothing, a text (clip_text or bert, crossattn), an image and a mask with a text (clip_text, hybrid), or a small image (identity, concat)",
                     format!("{word} by {}", key.name()),
                 );
             }

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use ldm_core::nn::unfilled;
-use ldm_core::weights::{Checkpoint, Layout, Shapes, Streamed, TensorInfo};
+use ldm_core::nn::skip_init;
+use ldm_core::weights::{Checkpoint, StateDictMapping, Shapes, Streamed, TensorInfo};
 use ldm_core::{Error, Result};
 use tch::{Device, Kind, Tensor};
 
@@ -51,7 +51,7 @@ impl Weights {
                     return Err(Error::format(&lora.path, why));
                 }
                 let config = alone.first_stage().expect("every other model is a first stage");
-                let model = unfilled(|| FirstStageModel::new(&config, Device::Cpu))?;
+                let model = skip_init(|| FirstStageModel::new(&config, Device::Cpu))?;
                 let weights = source.checkpoint.clone().without(&["loss.", "model_ema."]);
                 weights.check(&model.vs)?;
                 (weights, Vec::new(), 1., Merge::default())
@@ -73,17 +73,17 @@ impl Weights {
     }
 
     /// The weights below `root` as another implementation keeps them.
-    pub(super) fn foreign<'a>(&'a self, root: &str, layout: &'a Layout) -> Vec<Streamed<'a>> {
+    pub(super) fn mapped<'a>(&'a self, root: &str, layout: &'a StateDictMapping) -> Vec<Streamed<'a>> {
         let mut streamed = Vec::new();
         for name in self.checkpoint.names() {
             let Some(native) = name.strip_prefix(root) else { continue };
             let info = self.info(name);
             let alone = Shapes::from([(native.to_owned(), info.shape)]);
-            for (theirs, shape) in layout.foreign_shapes(&alone) {
+            for (theirs, shape) in layout.mapped_shapes(&alone) {
                 let info = TensorInfo { shape, kind: info.kind };
                 let (native, wanted) = (native.to_owned(), theirs.clone());
                 streamed.push(self.streamed(name, theirs, info, move |tensor| {
-                    let changed = layout.to_foreign(&[(native.clone(), tensor)])?;
+                    let changed = layout.to_mapped(&[(native.clone(), tensor)])?;
                     let found = changed.into_iter().find(|(name, _)| *name == wanted);
                     found
                         .map(|(_, tensor)| tensor)

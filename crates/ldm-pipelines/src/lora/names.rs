@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ldm_core::weights::{KeyMap, Layout, Shapes};
+use ldm_core::weights::{KeyMap, StateDictMapping, Shapes};
 
 use crate::LatentDiffusionConfig;
 
@@ -19,7 +19,7 @@ struct Network {
     /// Before diffusers' names.
     dotted: &'static [&'static str],
     /// From ours to theirs.
-    foreign: Option<KeyMap>,
+    unsupported_kind: Option<KeyMap>,
     /// Weights that are of another shape there, and so keep our names.
     changed: Vec<String>,
 }
@@ -70,17 +70,17 @@ impl Network {
         root: &'static str,
         kohya: &'static [&'static str],
         dotted: &'static [&'static str],
-        layout: Option<Layout>,
+        layout: Option<StateDictMapping>,
     ) -> Self {
         let changed =
             layout.iter().flat_map(|layout| &layout.changes).map(|(name, _)| name.clone()).collect();
-        Self { root, kohya, dotted, foreign: layout.map(|layout| layout.keys.inverse()), changed }
+        Self { root, kohya, dotted, unsupported_kind: layout.map(|layout| layout.keys.inverse()), changed }
     }
 
     /// diffusers' name of our module.
     fn theirs(&self, module: &str) -> Option<String> {
         let weight = format!("{module}.weight");
-        let keys = self.foreign.as_ref().filter(|_| !self.changed.contains(&weight))?;
+        let keys = self.unsupported_kind.as_ref().filter(|_| !self.changed.contains(&weight))?;
         keys.apply(&weight).strip_suffix(".weight").map(str::to_owned)
     }
 

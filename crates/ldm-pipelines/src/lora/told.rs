@@ -26,7 +26,7 @@ impl Told {
         let patterns = get("alpha_pattern").and_then(Value::as_object);
         let own = patterns.into_iter().flatten().find(|(pattern, _)| matches(pattern, below));
         let alpha = own.map(|(_, value)| value).or_else(|| get("lora_alpha"))?.as_f64()?;
-        // Rank-stabilised LoRA (Kalajdzievski 2023) divides by √r.
+        // Rank-stabilized LoRA (Kalajdzievski 2023) divides by √r.
         let stable = get("use_rslora").and_then(Value::as_bool).unwrap_or(false);
         Some(if stable { alpha * (rank as f64).sqrt() } else { alpha })
     }

@@ -65,7 +65,7 @@ def integers(seed, high, *shape):
     return torch.randint(high, shape, generator=torch.Generator().manual_seed(seed))
 
 
-def picture_and_mask():
+def image_and_mask():
     mask = torch.zeros(BATCH, 1, 16, 16)
     mask[0, :, 3:9, 5:14], mask[1, :, ::3, 7:] = 1, 1
     return draw(41, BATCH, 3, 16, 16).tanh(), mask
@@ -98,7 +98,7 @@ def super_resolution(model):
 
 def inpainting(model):
     """scripts/inpaint.py: everything in [0, 1] first, then all of it to [-1, 1]."""
-    image, mask = picture_and_mask()
+    image, mask = image_and_mask()
     masked = (1 - mask) * ((image + 1) / 2)
     c = model.cond_stage_model.encode(masked * 2 - 1)
     small = torch.nn.functional.interpolate(mask * 2 - 1, size=c.shape[-2:])
@@ -107,7 +107,7 @@ def inpainting(model):
 
 def hybrid(model):
     """Stable Diffusion's scripts/inpaint_st.py; the mode in the place of a draw from the posterior."""
-    image, mask = picture_and_mask()
+    image, mask = image_and_mask()
     posterior = model.encode_first_stage(image * (mask < 0.5))
     posterior.sample = posterior.mode
     small = torch.nn.functional.interpolate(mask, size=(8, 8))

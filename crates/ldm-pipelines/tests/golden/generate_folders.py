@@ -36,7 +36,7 @@ torch.set_num_threads(1)
 # Each file of weights has the seed of its part.
 SEEDS = {"vae": 1, "vqvae": 1, "unet": 2, "text_encoder": 3, "bert": 3}
 BATCH, STEPS, SCALE, WORDS = 2, 5, 3.0, 40
-# Of the latents; half that of the pictures.
+# Of the latents; half that of the images.
 SIDE = 6
 TEXTS = ["A big red circle, left of the cat", "blue stars"]
 

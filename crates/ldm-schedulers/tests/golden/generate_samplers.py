@@ -197,7 +197,7 @@ def k_diffusion():
     for name, ladder in ladders.items():
         for count in (1, 2, 10, 37, 300):
             sigmas = ladder(count)
-            tensors[f"ladder.{name}.{count}"] = torch.stack([sigmas[:-1], denoiser.sigma_to_t(sigmas[:-1]).double()])
+            tensors[f"noise_levels.{name}.{count}"] = torch.stack([sigmas[:-1], denoiser.sigma_to_t(sigmas[:-1]).double()])
     start = recorded(1, 18)[0].double()
     sigmas = ladders["karras"](10)
     for name, run in {

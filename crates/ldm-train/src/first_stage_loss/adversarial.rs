@@ -7,11 +7,11 @@ use tch::nn::Path;
 use tch::{Kind, Tensor};
 
 use super::adversarial_config::AdversarialLoss;
-use super::critic::{balance, critic_loss, gradient_penalty, lecam};
+use super::critic::{balance, discriminator_loss, gradient_penalty, lecam};
 use super::discriminator::Discriminator;
 use crate::objective::Loss;
 
-/// A picture, and what the autoencoder made of it.
+/// An image, and what the autoencoder made of it.
 pub(crate) struct Pair<'a> {
     /// `[B, C, H, W]`
     pub(crate) image: &'a Tensor,
@@ -22,7 +22,7 @@ pub(crate) struct Pair<'a> {
 /// The published losses of first stages: pixels and LPIPS, a discriminator whose gradient is kept as long as theirs, and
 /// the latent's own term.
 ///
-/// KL first stages add up over a picture and divide by a learnable variance, VQ ones take means. Both passes of the
+/// KL first stages add up over an image and divide by a learnable variance, VQ ones take means. Both passes of the
 /// discriminator run at every step, before `disc_start` too, where their weight is 0: so the statistics of its norms,
 /// the count of its optimizer's steps and what is logged are the reference's.
 ///
@@ -35,7 +35,7 @@ pub(crate) struct Adversarial {
     discriminator: Discriminator,
     /// The logarithm of the reconstruction's variance, a scalar (KL).
     logvar: Option<Tensor>,
-    /// Running means of the answers to real and to made pictures, scalars (LeCam).
+    /// Running means of the answers to real and to made images, scalars (LeCam).
     answers: Option<[Tensor; 2]>,
 }
 
@@ -52,7 +52,7 @@ impl Adversarial {
         Self { config, lpips, discriminator, logvar, answers }
     }
 
-    /// What a person who trains should be told.
+    /// What a person who trains should be prompt_for.
     pub(crate) fn note(&self) -> Option<String> {
         (self.lpips.as_ref()?.trunk() == Trunk::Random).then(|| {
             "the perceptual loss looks through a fixed random VGG16: the published one is not installed, \
@@ -61,13 +61,13 @@ impl Adversarial {
         })
     }
 
-    /// Refuses pictures too small for the networks that judge them.
+    /// Refuses images too small for the networks that judge them.
     pub(crate) fn check_size(&self, size: [i64; 2]) -> Result<()> {
         let least = self.config.discriminator().least_side();
         if size.iter().any(|side| *side < least) {
             let [height, width] = size;
             return Err(ldm_core::Error::invalid(format!(
-                "`disc_num_layers`: a discriminator of {} needs pictures of at least {least}x{least}, got: {height}x{width}",
+                "`disc_num_layers`: a discriminator of {} needs images of at least {least}x{least}, got: {height}x{width}",
                 self.config.disc_num_layers
             )));
         }
@@ -96,7 +96,7 @@ impl Adversarial {
     }
 
     /// −log p(x | z) of the reconstruction's mean loss `rec`: a Laplace distribution of learnable scale, summed over the
-    /// `elements` of a picture (KL); `rec` as it is (VQ).
+    /// `elements` of an image (KL); `rec` as it is (VQ).
     fn nll(&self, rec: &Tensor, elements: f64) -> Tensor {
         match &self.logvar {
             Some(logvar) => (rec / logvar.exp() + logvar) * elements,
@@ -104,7 +104,7 @@ impl Adversarial {
         }
     }
 
-    /// The autoencoder's loss. `latent` is the KL term, summed over a picture, or the codebook's terms; `last_layer` the
+    /// The autoencoder's loss. `latent` is the KL term, summed over an image, or the codebook's terms; `last_layer` the
     /// weight on which the gradients are balanced.
     ///
     /// The reference goes back through LPIPS and the discriminator twice, once to `last_layer` and once to all
@@ -169,16 +169,16 @@ impl Adversarial {
     pub(crate) fn critic(&self, step: u64, pair: &Pair) -> Loss {
         let config = &self.config;
         let factor = config.critic_factor(step);
-        let penalised = config.r1_weight > 0. && factor > 0.;
-        let real = pair.image.detach().set_requires_grad(penalised);
+        let penalized = config.r1_weight > 0. && factor > 0.;
+        let real = pair.image.detach().set_requires_grad(penalized);
         let to_real = self.discriminator.forward(&real);
         let to_fake = self.discriminator.forward(&pair.reconstruction.detach());
-        let mut total = critic_loss(config.disc_loss, &to_real, &to_fake);
+        let mut total = discriminator_loss(config.disc_loss, &to_real, &to_fake);
         let mut parts = vec![
             ("logits_real", to_real.detach().mean(Kind::Float)),
             ("logits_fake", to_fake.detach().mean(Kind::Float)),
         ];
-        if penalised {
+        if penalized {
             let penalty = gradient_penalty(&real, &to_real);
             parts.push(("r1", penalty.detach()));
             total += penalty * (config.r1_weight / 2.);

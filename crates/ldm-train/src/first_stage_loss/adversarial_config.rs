@@ -36,7 +36,7 @@ pub struct AdversarialLoss {
     /// and this must agree.
     #[serde(default)]
     pub n_classes: Option<i64>,
-    /// Kept by the reference and never used; nor is it here.
+    /// InpaintMask by the reference and never used; nor is it here.
     #[serde(default = "one")]
     pub pixelloss_weight: f64,
     /// How pixels are compared.
@@ -51,13 +51,13 @@ pub struct AdversarialLoss {
     /// The discriminator's strided convolutions.
     #[serde(default = "three")]
     pub disc_num_layers: i64,
-    /// Channels of a picture.
+    /// Channels of an image.
     #[serde(default = "three")]
     pub disc_in_channels: i64,
     /// Channels of the discriminator's first convolution.
     #[serde(default = "sixty_four")]
     pub disc_ndf: i64,
-    /// Whether the discriminator normalises by ActNorm and not by batch.
+    /// Whether the discriminator normalizes by ActNorm and not by batch.
     #[serde(default)]
     pub use_actnorm: bool,
     /// Whether the discriminator sees a condition. No first stage has one: only `false` is taken.
@@ -76,10 +76,10 @@ pub struct AdversarialLoss {
     /// The discriminator learns at its full weight meanwhile.
     #[serde(default)]
     pub disc_ramp: u64,
-    /// Ours: weight of the penalty on the discriminator's gradient at real pictures (Mescheder et al. 2018, R₁).
+    /// Ours: weight of the penalty on the discriminator's gradient at real images (Mescheder et al. 2018, R₁).
     #[serde(default)]
     pub r1_weight: f64,
-    /// Ours: weight of LeCam's regularisation of the discriminator (Tseng et al. 2021).
+    /// Ours: weight of LeCam's regularization of the discriminator (Tseng et al. 2021).
     #[serde(default)]
     pub lecam_weight: f64,
     /// Ours: decay of the running means that LeCam keeps of the discriminator's answers.
@@ -159,12 +159,12 @@ impl AdversarialLoss {
         if self.disc_in_channels != net.out_ch {
             let channels = net.out_ch;
             return Err(format!(
-                "`disc_in_channels`: the pictures have {channels}, got: {}",
+                "`disc_in_channels`: the images have {channels}, got: {}",
                 self.disc_in_channels
             ));
         }
         if self.perceptual_weight > 0. && net.out_ch != 3 {
-            let why = "LPIPS sees pictures of 3 channels; with others give 0";
+            let why = "LPIPS sees images of 3 channels; with others give 0";
             return Err(format!("`perceptual_weight`: {why}, got: {}", self.perceptual_weight));
         }
         for (key, value) in [

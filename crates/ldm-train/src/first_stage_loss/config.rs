@@ -13,7 +13,7 @@ pub enum LossConfig {
     /// Pixels and latents alone: no perceptual, no adversarial term.
     #[serde(rename = "reconstruction")]
     Reconstruction(ReconstructionLoss),
-    /// Pixels, LPIPS, a discriminator, and the KL term: sums over a picture.
+    /// Pixels, LPIPS, a discriminator, and the KL term: sums over an image.
     #[serde(
         rename = "lpips_with_discriminator",
         alias = "ldm.modules.losses.LPIPSWithDiscriminator",

@@ -5,10 +5,10 @@ use tch::{Kind, Tensor};
 
 use super::adversarial_config::CriticLoss;
 
-/// What the discriminator minimises, from its answers to real and to made pictures.
+/// What the discriminator minimizes, from its answers to real and to made images.
 ///
 /// taming-transformers `vqperceptual.py:20` `hinge_d_loss`, `:27` `vanilla_d_loss`.
-pub(super) fn critic_loss(kind: CriticLoss, real: &Tensor, fake: &Tensor) -> Tensor {
+pub(super) fn discriminator_loss(kind: CriticLoss, real: &Tensor, fake: &Tensor) -> Tensor {
     let mean = |x: Tensor| x.mean(Kind::Float);
     let (real, fake) = match kind {
         CriticLoss::Hinge => ((-real + 1.).relu(), (fake + 1.).relu()),
@@ -23,7 +23,7 @@ pub(super) fn balance(reconstruction: &Tensor, adversarial: &Tensor) -> Tensor {
     (reconstruction.norm() / (adversarial.norm() + 1e-4)).clamp(0., 1e4)
 }
 
-/// E‖∇ₓ D(x)‖² over real pictures `x`, D being the sum over patches; its weight is halved by whoever adds it.
+/// E‖∇ₓ D(x)‖² over real images `x`, D being the sum over patches; its weight is halved by whoever adds it.
 /// Mescheder et al. 2018, eq. 9.
 ///
 /// # Shapes
@@ -31,7 +31,7 @@ pub(super) fn balance(reconstruction: &Tensor, adversarial: &Tensor) -> Tensor {
 pub(super) fn gradient_penalty(x: &Tensor, answers: &Tensor) -> Tensor {
     let _exact = autocast(x.device(), Kind::Float);
     let total = answers.to_kind(Kind::Float).sum(Kind::Float);
-    let gradient = differentiable_gradients(&[&total], &[x]).expect("answers to these pictures").remove(0);
+    let gradient = differentiable_gradients(&[&total], &[x]).expect("answers to these images").remove(0);
     gradient.square().sum(Kind::Float) / x.size()[0] as f64
 }
 
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn the_penalty_of_a_known_critic() {
-        // D(x) = Σ w x² on two pictures of two pixels: ∇D = 2 w x, and ∂‖∇D‖²/∂w = 8 w x².
+        // D(x) = Σ w x² on two images of two pixels: ∇D = 2 w x, and ∂‖∇D‖²/∂w = 8 w x².
         let x = Tensor::from_slice(&[1_f32, 2., -3., 0.5]).view([2, 1, 1, 2]).set_requires_grad(true);
         let w = Tensor::from_slice(&[0.5_f32, -1.]).set_requires_grad(true);
         let answers = &w * x.square();
@@ -60,7 +60,7 @@ mod tests {
         // ((1)² + (−4)² + (−3)² + (−1)²) / 2
         assert!((scalar(&penalty) - 13.5).abs() < 1e-5, "{penalty:?}");
         penalty.backward();
-        // Σ over pictures of 8 w x², halved: 4·0.5·(1 + 9), 4·(−1)·(4 + 0.25)
+        // Σ over images of 8 w x², halved: 4·0.5·(1 + 9), 4·(−1)·(4 + 0.25)
         let grads: Vec<f32> = Vec::try_from(w.grad()).expect("two numbers");
         assert_eq!(grads, [20., -17.]);
     }

@@ -8,13 +8,13 @@ use super::norm::{ActNorm, BatchNorm, Norm};
 /// What a [`Discriminator`] is made of; the defaults are the reference's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiscriminatorConfig {
-    /// Channels of a picture.
+    /// Channels of an image.
     pub input_nc: i64,
     /// Channels of the first convolution.
     pub ndf: i64,
     /// Strided convolutions.
     pub n_layers: i64,
-    /// ActNorm in the place of batch normalisation.
+    /// ActNorm in the place of batch normalization.
     pub use_actnorm: bool,
 }
 
@@ -29,14 +29,14 @@ impl DiscriminatorConfig {
         if self.ndf < 1 {
             return Err(format!("`disc_ndf`: expected a positive number, got: {}", self.ndf));
         }
-        // More would need pictures of more than 3000 pixels a side.
+        // More would need images of more than 3000 pixels a side.
         if !(1..=10).contains(&self.n_layers) {
             return Err(format!("`disc_num_layers`: expected 1 to 10, got: {}", self.n_layers));
         }
         Ok(())
     }
 
-    /// The least side of a picture: after the strides two convolutions take one pixel each.
+    /// The least side of an image: after the strides two convolutions take one pixel each.
     pub(super) fn least_side(&self) -> i64 {
         3 << self.n_layers
     }
@@ -52,7 +52,7 @@ pub struct Discriminator {
     blocks: Vec<Block>,
     last: Conv2D,
     /// `[1]`, for a leaky ReLU that is not tch's 0.01.
-    slope: Tensor,
+    derivative: Tensor,
 }
 
 #[derive(Debug)]
@@ -86,11 +86,11 @@ impl Discriminator {
         Self {
             blocks,
             last: conv(&(&main / index), width(config.n_layers), 1, 1, true),
-            slope: Tensor::full([1], 0.2, (tch::Kind::Float, vs.device())),
+            derivative: Tensor::full([1], 0.2, (tch::Kind::Float, vs.device())),
         }
     }
 
-    /// In training mode: what it normalises by is the batch's, or measured on the first batch.
+    /// In training mode: what it normalizes by is the batch's, or measured on the first batch.
     ///
     /// # Shapes
     /// - `x`: `[B, input_nc, H, W]`
@@ -102,7 +102,7 @@ impl Discriminator {
             if let Some(norm) = norm {
                 h = norm.forward(&h);
             }
-            h = h.prelu(&self.slope.to_kind(h.kind()));
+            h = h.prelu(&self.derivative.to_kind(h.kind()));
         }
         self.last.forward(&h)
     }

@@ -1,4 +1,4 @@
-//! How the discriminator normalises.
+//! How the discriminator normalizes.
 
 use std::cell::Cell;
 
@@ -27,9 +27,9 @@ impl Norm {
     }
 }
 
-/// Batch normalisation in training (Ioffe & Szegedy 2015) under PyTorch's names.
+/// Batch normalization in training (Ioffe & Szegedy 2015) under PyTorch's names.
 ///
-/// It normalises by the batch alone, always: a discriminator is used in training only. The running statistics are kept
+/// It normalizes by the batch alone, always: a discriminator is used in training only. The running statistics are kept
 /// because a CompVis checkpoint has them, and every pass moves them: real, fake, and the generator's, as the reference.
 #[derive(Debug)]
 pub(super) struct BatchNorm {
@@ -63,7 +63,7 @@ impl BatchNorm {
     }
 }
 
-/// An affine map by channel that starts by normalising the first batch it sees (Kingma & Dhariwal 2018, §3.1).
+/// An affine map by channel that starts by normalizing the first batch it sees (Kingma & Dhariwal 2018, §3.1).
 ///
 /// taming-transformers `util.py:9` `ActNorm`.
 #[derive(Debug)]

@@ -4,30 +4,30 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ldm_core::Result;
-use ldm_pipelines::{ModelConfig, hand_on_tokenizer};
+use ldm_pipelines::{ModelConfig, export_tokenizer};
 
 use super::Trainer;
-use crate::keep::Keep;
+use crate::retention::Retention;
 use crate::latent_statistics::LatentStatistics;
 use crate::state;
 
-/// Pictures whose latents are measured at the end of a first stage's training.
+/// Images whose latents are measured at the end of a first stage's training.
 const STATISTICS_OF: usize = 1024;
 
 impl Trainer {
     /// Writes a checkpoint, and the model one hands on.
     pub(super) fn checkpoint(&self, at_end: bool) -> Result<PathBuf> {
         let (objective, ema) = (&*self.objective, self.ema.as_ref());
-        let path = self.run.checkpoint(self.state.step, &Keep::from(&self.config.train), |folder| {
-            let optimizers = self.turns.iter().map(|(_, optimizer, _)| optimizer);
+        let path = self.run.checkpoint(self.state.step, &Retention::from(&self.config.train), |folder| {
+            let optimizers = self.phases.iter().map(|(_, optimizer, _)| optimizer);
             state::write(folder, &self.state, objective, optimizers, ema, self.loss_scale.as_ref())
         })?;
-        self.hand_on(at_end)?;
+        self.export_model(at_end)?;
         Ok(path)
     }
 
     /// Writes the model one hands on; at the end with what a second stage asks of a first one.
-    pub(super) fn hand_on(&self, at_end: bool) -> Result<()> {
+    pub(super) fn export_model(&self, at_end: bool) -> Result<()> {
         let (objective, ema) = (&*self.objective, self.ema.as_ref());
         let mut metadata = BTreeMap::new();
         for (kind, names) in [
@@ -40,15 +40,15 @@ impl Trainer {
             }
         }
         if at_end && self.config.model.first_stage().is_some() {
-            let mut batches = self.pictures(&self.data, STATISTICS_OF, true)?;
-            let found = self.averaged(|| self.objective.latent_statistics(&mut batches))?;
+            let mut batches = self.images(&self.data, STATISTICS_OF, true)?;
+            let found = self.ema_parameters(|| self.objective.latent_statistics(&mut batches))?;
             metadata.extend(found.as_ref().map(LatentStatistics::entry));
         }
         state::write_model(&self.run.model(), &self.config.model_text(), metadata, objective, ema)?;
         if let ModelConfig::LatentDiffusion(model) = &self.config.model
             && self.config.train.lora.is_none()
         {
-            hand_on_tokenizer(&model.cond_stage_config, &self.run.model())?;
+            export_tokenizer(&model.cond_stage_config, &self.run.model())?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use tch::{Kind, Tensor};
 use super::Trainer;
 use crate::ema::Ema;
 use crate::event::{Event, Finished};
-use crate::guard::Guard;
+use crate::non_finite_guard::NonFiniteGuard;
 use crate::latent_cache;
 use crate::meter::{Meter, integers};
 
@@ -25,29 +25,29 @@ impl Trainer {
     /// resumed.
     ///
     /// # Errors
-    /// When a file cannot be written, when a picture cannot be read and the run is strict, or when
+    /// When a file cannot be written, when an image cannot be read and the run is strict, or when
     /// `train.max_skipped` steps in a row had gradients that are no numbers.
     pub fn run(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event)) -> Result<Finished> {
-        let (rank, world) = (self.ranks.rank(), self.ranks.world());
+        let (rank, world) = (self.ranks.rank(), self.ranks.world_size());
         let (train, rate) = (self.config.train.clone(), self.config.learning_rate(world)?);
         if self.state.step > 0 && self.state.step == train.steps {
-            return self.end_again(observe);
+            return self.finalize(observe);
         }
         if !self.keep_latents(stop, observe)? {
             return Ok(Finished::Stopped);
         }
         let mut loader = self.loader(rank, self.state.position())?;
         if self.state.step == 0 {
-            // On a batch of its own, so that the run sees every picture of the epoch all the same; on rank 0's, on all
+            // On a batch of its own, so that the run sees every image of the epoch all the same; on rank 0's, on all
             // ranks, as the reference (`ddpm.py:479`, whose buffer DDP takes from rank 0).
             let first = self.loader(0, Position::default())?.next().expect("an endless loader")?;
             self.objective.prepare(&first, &mut PerStep::new(train.seed, 0, u64::MAX))?;
         }
         let from = (self.state.step > 0).then_some(self.state.step);
-        let mut events = self.ranks.is_first().then(|| self.run.events(from)).transpose()?;
+        let mut events = self.ranks.is_rank_zero().then(|| self.run.events(from)).transpose()?;
         self.objective.notes().iter().for_each(|note| observe(Event::Note(note)));
         let mut meter = Meter::default();
-        let mut guard = Guard::new(self.state.skipped, self.device);
+        let mut guard = NonFiniteGuard::new(self.state.skipped, self.device);
         let mut last = Instant::now();
         let mut named = BTreeSet::new();
         while self.state.step < train.steps {
@@ -60,11 +60,11 @@ impl Trainer {
                 meter.waited += waiting.elapsed().as_secs_f64();
                 self.state.images += batch.names.len() as u64 * world as u64;
                 meter.images += batch.names.len() as u64;
-                for turn in 0..self.turns.len() {
-                    self.backward(turn, &batch, micro, &mut meter)?;
-                    // In the last micro-batch a turn moves before the next one looks, as Lightning has it.
+                for phase in 0..self.phases.len() {
+                    self.backward(phase, &batch, micro, &mut meter)?;
+                    // In the last micro-batch a phase moves before the next one looks, as Lightning has it.
                     if micro + 1 == train.accumulate {
-                        overflows.push(self.take(turn, lr, &mut meter)?);
+                        overflows.push(self.take(phase, lr, &mut meter)?);
                     }
                 }
             }
@@ -77,7 +77,7 @@ impl Trainer {
             self.objective.after_step(&mut PerStep::new(train.seed, 0, AFTER | step));
             if step == 0 {
                 // What looked at its first batch to begin (ActNorm) saw another one on each rank.
-                self.take_over()?;
+                self.broadcast_weights()?;
             }
             if let Some(ema) = &mut self.ema {
                 ema.update();
@@ -102,7 +102,7 @@ impl Trainer {
                 let seconds = last.elapsed().as_secs_f64();
                 self.state.seconds += seconds;
                 let mut line = meter.take(seconds, lr, &self.state, self.device);
-                self.ranks.together(&mut line)?;
+                self.ranks.reduce_metrics(&mut line)?;
                 line.retain(|_, value| value.is_finite());
                 if let Some(events) = &mut events {
                     self.run.log(&integers(&line))?;
@@ -121,7 +121,7 @@ impl Trainer {
             let validating = self.validation.is_some() && due(train.validate_every) && !stopping;
             self.state.validation.clear();
             if validating {
-                let numbers = self.ranks.first_alone(|| self.validate())?.unwrap_or_default();
+                let numbers = self.ranks.rank_zero_only(|| self.validate())?.unwrap_or_default();
                 if let Some(events) = &mut events {
                     events.scalars(done, &numbers)?;
                     observe(Event::Validated(&numbers));
@@ -130,17 +130,17 @@ impl Trainer {
             }
             let rated = train.keep_best.is_some() && validating;
             if (due(train.checkpoint_every) || rated || stopping)
-                && let Some(path) = self.ranks.first_alone(|| self.checkpoint(at_end))?
+                && let Some(path) = self.ranks.rank_zero_only(|| self.checkpoint(at_end))?
             {
                 observe(Event::Checkpoint(&path));
             }
             if train.samples.count > 0
                 && due(train.samples.every)
                 && !stopping
-                && let Some(path) = self.ranks.first_alone(|| self.sample())?
+                && let Some(path) = self.ranks.rank_zero_only(|| self.sample())?
             {
                 if let Some(events) = &mut events {
-                    events.picture(done, "samples", &std::fs::read(&path).map_err(Error::io(&path))?)?;
+                    events.image(done, "samples", &std::fs::read(&path).map_err(Error::io(&path))?)?;
                 }
                 observe(Event::Sample(&path));
             }
@@ -153,32 +153,32 @@ impl Trainer {
     }
 
     /// A run that ended between its last checkpoint and what follows one: that is made up for.
-    fn end_again(&self, observe: &mut dyn FnMut(Event)) -> Result<Finished> {
+    fn finalize(&self, observe: &mut dyn FnMut(Event)) -> Result<Finished> {
         let done = self.state.step;
         let rest = || {
-            self.hand_on(true)?;
+            self.export_model(true)?;
             if self.config.train.samples.count == 0 || self.run.sample(done).exists() {
                 return Ok(None);
             }
             let path = self.sample()?;
-            let picture = std::fs::read(&path).map_err(Error::io(&path))?;
-            self.run.events(Some(done))?.picture(done, "samples", &picture)?;
+            let image = std::fs::read(&path).map_err(Error::io(&path))?;
+            self.run.events(Some(done))?.image(done, "samples", &image)?;
             Ok(Some(path))
         };
-        if let Some(path) = self.ranks.first_alone(rest)?.flatten() {
+        if let Some(path) = self.ranks.rank_zero_only(rest)?.flatten() {
             observe(Event::Sample(&path));
         }
         Ok(Finished::Done)
     }
 
-    /// Has the pictures' latents at hand where the run wants them kept; `false` when it was stopped before they were.
+    /// Has the images' latents at hand where the run wants them kept; `false` when it was stopped before they were.
     fn keep_latents(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event)) -> Result<bool> {
         let Some(path) = self.config.train.cache_latents.path(self.run.root()) else { return Ok(true) };
         let mut get =
             || latent_cache::open_or_make(&path, &self.config, &*self.objective, stop, &mut *observe);
-        let first = self.ranks.first_alone(&mut get)?;
+        let first = self.ranks.rank_zero_only(&mut get)?;
         if self.ranks.any(matches!(first, Some(None)))? {
-            self.ranks.first_alone(|| self.checkpoint(false))?;
+            self.ranks.rank_zero_only(|| self.checkpoint(false))?;
             return Ok(false);
         }
         // Rank 0 has it; for the others it is there by now.
@@ -208,7 +208,7 @@ impl Trainer {
             workers: data.num_workers,
             strict: data.strict,
             rank,
-            world: self.ranks.world(),
+            world: self.ranks.world_size(),
             ..LoaderConfig::new(data.batch_size, self.config.train.seed)
         };
         Loader::new(Arc::clone(&self.data), config, start)

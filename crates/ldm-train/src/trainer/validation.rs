@@ -1,4 +1,4 @@
-//! How good a model under training is: numbers and pictures of held-back examples.
+//! How good a model under training is: numbers and images of held-back examples.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,17 +11,17 @@ use super::Trainer;
 use crate::meter::integers;
 
 impl Trainer {
-    /// Held-back pictures in order, or the training set's own where there are none.
+    /// Held-back images in order, or the training set's own where there are none.
     pub(super) fn held_back(
         &self,
         count: usize,
         shuffle: bool,
     ) -> Result<impl Iterator<Item = Result<Batch>> + use<>> {
-        self.pictures(self.validation.as_ref().unwrap_or(&self.data), count, shuffle)
+        self.images(self.validation.as_ref().unwrap_or(&self.data), count, shuffle)
     }
 
-    /// `count` pictures of a set, always the same; 0 for all.
-    pub(super) fn pictures(
+    /// `count` images of a set, always the same; 0 for all.
+    pub(super) fn images(
         &self,
         data: &Arc<dyn Dataset>,
         count: usize,
@@ -40,29 +40,29 @@ impl Trainer {
     }
 
     /// Runs `body` with the averages in place of the weights, where there are any.
-    pub(super) fn averaged<T>(&self, body: impl FnOnce() -> T) -> T {
+    pub(super) fn ema_parameters<T>(&self, body: impl FnOnce() -> T) -> T {
         match &self.ema {
             Some(ema) => tch::no_grad(|| ema.swapped(body)),
             None => tch::no_grad(body),
         }
     }
 
-    /// Writes a picture of how far the model is.
+    /// Writes an image of how far the model is.
     pub(super) fn sample(&self) -> Result<PathBuf> {
         let config = &self.config.train.samples;
-        // Shuffled, always alike: sets are often sorted by class.
+        // Shuffled, always sync_weights: sets are often sorted by class.
         let mut batches = self.held_back(config.count, true)?;
-        let first = batches.next().ok_or_else(|| Error::data(self.run.root(), "no picture to show"))??;
-        let picture = self.averaged(|| self.objective.preview(&first, config))?;
+        let first = batches.next().ok_or_else(|| Error::data(self.run.root(), "no image to show"))??;
+        let image = self.ema_parameters(|| self.objective.preview(&first, config))?;
         let path = self.run.sample(self.state.step);
-        ldm_core::image::write_png(&path, &picture, &[])?;
+        ldm_core::image::write_png(&path, &image, &[])?;
         Ok(path)
     }
 
-    /// The numbers of the held-back pictures, logged.
+    /// The numbers of the held-back images, logged.
     pub(super) fn validate(&self) -> Result<BTreeMap<String, f64>> {
         let mut batches = self.held_back(self.config.train.validate_images, false)?;
-        let found = self.averaged(|| self.objective.validate(&mut batches))?;
+        let found = self.ema_parameters(|| self.objective.validate(&mut batches))?;
         let mut line: BTreeMap<String, f64> =
             found.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         if let Some(best) = &self.config.train.keep_best

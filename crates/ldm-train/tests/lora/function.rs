@@ -4,7 +4,7 @@ use ldm_core::weights::Checkpoint;
 use ldm_core::{NoiseSource, Result};
 use ldm_data::Batch;
 use ldm_pipelines::ModelSource;
-use ldm_train::{InitFrom, Loss, Moment, Objective, SampleConfig, Turn};
+use ldm_train::{InitFrom, Loss, StepInfo, Objective, SampleConfig, Phase};
 use tch::Tensor;
 
 /// An objective made of weights and a function of them.
@@ -24,14 +24,14 @@ impl Objective for Function {
     fn prepare(&mut self, _first: &Batch, _noise: &mut dyn NoiseSource) -> Result<()> {
         panic!("a base that is trained measures nothing")
     }
-    fn turns(&self) -> Vec<Turn> {
+    fn phases(&self) -> Vec<Phase> {
         panic!("nothing of the base is trained")
     }
-    fn loss(&self, _moment: Moment, _batch: &Batch, _noise: &mut dyn NoiseSource) -> Result<Loss> {
+    fn loss(&self, _moment: StepInfo, _batch: &Batch, _noise: &mut dyn NoiseSource) -> Result<Loss> {
         Ok(Loss { total: (self.loss)(), parts: Vec::new() })
     }
-    fn averaged(&self) -> Vec<(String, Tensor)> {
-        panic!("nothing of the base is averaged")
+    fn ema_parameters(&self) -> Vec<(String, Tensor)> {
+        panic!("nothing of the base is ema_parameters")
     }
     fn weights(&self) -> Vec<(String, Tensor)> {
         self.weights.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()

@@ -6,11 +6,11 @@ use ldm_core::NoiseSource;
 use ldm_core::device::test_device;
 use ldm_core::noise::PerStep;
 use ldm_core::testing::assert_close;
-use ldm_train::{LoraConfig, LoraObjective, LoraTarget, Moment, Objective};
+use ldm_train::{LoraConfig, LoraObjective, LoraTarget, StepInfo, Objective};
 use tch::{Kind, Tensor};
 
 use super::function::Function;
-use super::{model_config, nothing, turn};
+use super::{model_config, nothing, phase};
 
 /// A convolution, a linear layer, and one that is not adapted, in a chain that is linear in none of them.
 fn chain([conv, linear, fixed, input]: [&Tensor; 4]) -> Tensor {
@@ -22,7 +22,7 @@ fn chain([conv, linear, fixed, input]: [&Tensor; 4]) -> Tensor {
 
 #[test]
 fn gradients_are_those_of_autograd() {
-    let _turn = turn();
+    let _turn = phase();
     let mut noise = PerStep::new(3, 0, 0);
     let mut draw = |size: &[i64]| noise.like(&Tensor::zeros(size, (Kind::Float, test_device())));
     for (rank, alpha) in [(1, 1.), (2, 5.), (4, 0.5)] {
@@ -45,7 +45,7 @@ fn gradients_are_those_of_autograd() {
         let mut objective =
             LoraObjective::new(Box::new(function), &model_config(&[]), &config, &mut PerStep::new(7, 0, 0))
                 .unwrap();
-        let factors: BTreeMap<String, Tensor> = objective.turns().remove(0).trainable.into_iter().collect();
+        let factors: BTreeMap<String, Tensor> = objective.phases().remove(0).trainable.into_iter().collect();
         assert_eq!(factors.len(), 4);
         for (name, factor) in &factors {
             // B begins as zero; A in U(±1/√in).
@@ -69,7 +69,7 @@ fn gradients_are_those_of_autograd() {
         let passes = 3;
         for _ in 0..passes {
             let loss =
-                objective.loss(Moment { turn: 0, step: 0 }, &nothing(), &mut PerStep::new(0, 0, 0)).unwrap();
+                objective.loss(StepInfo { phase: 0, step: 0 }, &nothing(), &mut PerStep::new(0, 0, 0)).unwrap();
             let direct = chain([&of(0), &of(1), &weights[2], &input]);
             assert_close("the loss", &loss.total, &direct, 1e-6);
             loss.total.backward();

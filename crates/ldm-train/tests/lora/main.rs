@@ -17,8 +17,8 @@ use ldm_data::{Batch, Loader, LoaderConfig, Position};
 use ldm_pipelines::lora::LoraFile;
 use ldm_pipelines::{LatentDiffusion, LatentDiffusionConfig, ModelConfig};
 use ldm_train::{
-    AdamW, AdamWConfig, DiffusionObjective, DiffusionTraining, Ema, EmaConfig, HandedOn, LoraConfig,
-    LoraObjective, LoraTarget, Moment, Objective, RunConfig,
+    AdamW, AdamWConfig, DiffusionObjective, DiffusionTraining, Ema, EmaConfig, Exported, LoraConfig,
+    LoraObjective, LoraTarget, StepInfo, Objective, RunConfig,
 };
 use tch::{Kind, Tensor};
 
@@ -49,8 +49,8 @@ data:
 train: {steps: 20, learning_rate: 1.0e-3}
 ";
 
-/// Initialisation draws from libtorch's global generator, which the tests of a process share.
-fn turn() -> MutexGuard<'static, ()> {
+/// Initialization draws from libtorch's global generator, which the tests of a process share.
+fn phase() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -115,8 +115,8 @@ struct Run {
 
 impl Run {
     fn new(objective: LoraObjective) -> Self {
-        let optimizer = AdamW::new(objective.turns().remove(0).trainable, AdamWConfig::default());
-        let ema = Ema::new(objective.averaged(), &EmaConfig { decay: 0.9, also: Vec::new() });
+        let optimizer = AdamW::new(objective.phases().remove(0).trainable, AdamWConfig::default());
+        let ema = Ema::new(objective.ema_parameters(), &EmaConfig { decay: 0.9, also: Vec::new() });
         Self { objective, optimizer, ema, step: 0 }
     }
 
@@ -126,7 +126,7 @@ impl Run {
         let mut last = 0.;
         for pass in 0..2 {
             let mut noise = PerStep::new(1, 0, 2 * self.step + pass);
-            let loss = self.objective.loss(Moment { turn: 0, step: self.step }, batch, &mut noise).unwrap();
+            let loss = self.objective.loss(StepInfo { phase: 0, step: self.step }, batch, &mut noise).unwrap();
             (&loss.total / 2.).backward();
             self.objective.after_backward(0);
             last = loss.total.double_value(&[]);
@@ -164,7 +164,7 @@ impl ConcatNames for [Vec<(String, Tensor)>; 3] {
 /// The sampler and the validation see the averages, and the next step does not.
 #[test]
 fn averages_are_validated_and_not_trained_on() {
-    let _turn = turn();
+    let _turn = phase();
     let weight = Tensor::ones([2, 2], (Kind::Float, test_device()));
     let seen = RefCell::new(Vec::new());
     let own = weight.shallow_clone();
@@ -177,7 +177,7 @@ fn averages_are_validated_and_not_trained_on() {
         LoraObjective::new(Box::new(function), &model_config(&[]), &config, &mut PerStep::new(7, 0, 0))
             .unwrap();
     let set = |value: f64| {
-        for (_, factor) in objective.averaged() {
+        for (_, factor) in objective.ema_parameters() {
             let _ = tch::no_grad(|| factor.shallow_clone().fill_(value));
         }
     };
@@ -190,13 +190,13 @@ fn averages_are_validated_and_not_trained_on() {
     set(2.);
     look(); // 4·(1 + 4)
     set(1.);
-    let loss = objective.loss(Moment { turn: 0, step: 0 }, &nothing(), &mut PerStep::new(0, 0, 0)).unwrap();
+    let loss = objective.loss(StepInfo { phase: 0, step: 0 }, &nothing(), &mut PerStep::new(0, 0, 0)).unwrap();
     assert_eq!((seen.into_inner(), loss.total.double_value(&[])), (vec![8., 20.], 8.));
 }
 
 #[test]
 fn adapters_learn_and_the_base_stays() {
-    let _turn = turn();
+    let _turn = phase();
     let inner = base();
     let variables: Vec<(String, Tensor)> = inner.model().vs().variables().into_iter().collect();
     let before: BTreeMap<String, Tensor> =
@@ -224,7 +224,7 @@ fn adapters_learn_and_the_base_stays() {
     }
 
     // What is handed on, merged into the base, is what was trained.
-    let HandedOn::Lora { tensors, metadata } = run.objective.handed_on(&[]).unwrap() else {
+    let Exported::Lora { tensors, metadata } = run.objective.export(&[]).unwrap() else {
         panic!("a LoRA")
     };
     assert_eq!((metadata["ss_network_dim"].as_str(), metadata["ss_network_alpha"].as_str()), ("4", "6"));
@@ -237,7 +237,7 @@ fn adapters_learn_and_the_base_stays() {
     for (name, tensor) in &variables {
         assert!(merged[name] == *tensor, "{name}");
     }
-    let HandedOn::Lora { tensors: averages, .. } = run.objective.handed_on(&run.ema.state()).unwrap() else {
+    let Exported::Lora { tensors: averages, .. } = run.objective.export(&run.ema.state()).unwrap() else {
         panic!("a LoRA")
     };
     let up = |tensors: &[(String, Tensor)]| {
@@ -250,7 +250,7 @@ fn adapters_learn_and_the_base_stays() {
 /// Three steps, a checkpoint, and three more in a new run end with the bits of six.
 #[test]
 fn a_run_goes_on_to_the_bit() {
-    let _turn = turn();
+    let _turn = phase();
     let batches: Vec<Batch> = batches().take(6).collect::<Result<_>>().unwrap();
     let config = LoraConfig { rank: 2, ..LoraConfig::default() };
     let mut whole = Run::new(lora(&config));
@@ -295,7 +295,7 @@ fn a_run_goes_on_to_the_bit() {
 /// CLIP is frozen, and its adapters learn all the same, through a U-Net that runs twice.
 #[test]
 fn a_text_encoder_takes_adapters() {
-    let _turn = turn();
+    let _turn = phase();
     let clip = "model.params.cond_stage_config={target: clip_text, params: {hidden_size: 16, intermediate_size: 32, \
                 num_hidden_layers: 2, num_attention_heads: 2, vocab_size: 40, max_position_embeddings: 8, max_length: 8}}";
     let config = model_config(&[clip]);
@@ -322,14 +322,14 @@ fn a_text_encoder_takes_adapters() {
         run.step(&nothing(), 1e-2);
     }
     assert!(run.step(&nothing(), 1e-2) < first);
-    let trained = run.objective.turns().remove(0).trainable;
+    let trained = run.objective.phases().remove(0).trainable;
     let text: Vec<&(String, Tensor)> =
         trained.iter().filter(|(name, _)| name.starts_with("lora.cond_stage_model.")).collect();
     assert_eq!(text.len(), 2 * 2 * 4, "four layers of two attentions");
     for (name, factor) in text {
         assert!(factor.grad().abs().max().double_value(&[]) > 0., "{name}");
     }
-    let HandedOn::Lora { tensors, .. } = run.objective.handed_on(&[]).unwrap() else { panic!("a LoRA") };
+    let Exported::Lora { tensors, .. } = run.objective.export(&[]).unwrap() else { panic!("a LoRA") };
     let name = "lora_te_text_model_encoder_layers_1_self_attn_out_proj.lora_up.weight";
     assert!(tensors.iter().any(|(found, _)| found == name));
 }
@@ -345,7 +345,7 @@ fn what_cannot_be_is_said_in_one_sentence() {
         let error = made.unwrap_err().to_string();
         assert!(error.starts_with("train.lora.") && error.contains(expected), "{error}");
     }
-    let _turn = turn();
+    let _turn = phase();
     check(|config| config.rank = 0, "rank: expected at least 1, got 0");
     check(|config| config.rank = 17, "attn2.to_k.weight` [64, 16] has at most 16, got 17");
     check(|config| config.alpha = Some(-1.), "alpha: expected a positive number, got -1");

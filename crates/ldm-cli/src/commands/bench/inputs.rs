@@ -3,13 +3,13 @@
 use ldm_conditioning::ConditionerConfig;
 use ldm_core::noise::Seeded;
 use ldm_core::{NoiseSource, Prompt};
-use ldm_pipelines::{LatentDiffusionConfig, Needs};
+use ldm_pipelines::{LatentDiffusionConfig, ConditioningKind};
 use tch::{Device, Kind, Tensor};
 
 use super::subject::Subject;
 
-/// Neighbours a retrieval-augmented model is shown, as the reference's `scripts/knn2img.py`.
-const NEIGHBOURS: i64 = 10;
+/// Neighbors a retrieval-augmented model is shown, as the reference's `scripts/knn2img.py`.
+const NEIGHBORS: i64 = 10;
 
 /// Noise of a shape, a seed a sample, f32.
 pub(super) fn noise(size: &[i64], device: Device) -> Tensor {
@@ -17,13 +17,13 @@ pub(super) fn noise(size: &[i64], device: Device) -> Tensor {
     Seeded::new(0..size[0] as u64).like(&zeros)
 }
 
-/// Pictures in `[-1, 1]`.
-pub(super) fn pictures(subject: &Subject, batch: i64, device: Device) -> Tensor {
+/// ImageSet in `[-1, 1]`.
+pub(super) fn images(subject: &Subject, batch: i64, device: Device) -> Tensor {
     let [height, width] = subject.size;
-    noise(&[batch, subject.picture_channels(), height, width], device).tanh()
+    noise(&[batch, subject.image_channels(), height, width], device).tanh()
 }
 
-/// What the diffusion model of `config` needs to be told, for a batch.
+/// What the diffusion model of `config` needs to be prompt_for, for a batch.
 pub(super) fn prompt(subject: &Subject, config: &LatentDiffusionConfig, batch: i64) -> Prompt {
     let zeros = |size: &[i64]| Tensor::zeros(size, (Kind::Float, Device::Cpu));
     let [[height, width], [h, w]] = [subject.size, subject.latent_size()];
@@ -33,20 +33,20 @@ pub(super) fn prompt(subject: &Subject, config: &LatentDiffusionConfig, batch: i
         mask: Some(zeros(&[batch, 1, height, width])),
         ..Prompt::default()
     };
-    match Needs::of(config) {
-        Needs::Nothing => Prompt::default(),
-        Needs::Class => Prompt::class(&vec![0; batch as usize]),
-        Needs::Text | Needs::Layout => Prompt { tokens: tokens(), ..Prompt::default() },
-        Needs::Picture => {
+    match ConditioningKind::of(config) {
+        ConditioningKind::Unconditional => Prompt::default(),
+        ConditioningKind::Class => Prompt::class(&vec![0; batch as usize]),
+        ConditioningKind::Text | ConditioningKind::Layout => Prompt { tokens: tokens(), ..Prompt::default() },
+        ConditioningKind::LowResolution => {
             let channels = config.unet().in_channels - config.channels;
             Prompt { image: Some(zeros(&[batch, channels, h, w])), ..Prompt::default() }
         }
-        Needs::Map => Prompt { mask: Some(map(config, batch, [h, w])), ..Prompt::default() },
-        Needs::Filling => filling(),
-        Needs::FillingByText => Prompt { tokens: tokens(), ..filling() },
-        Needs::Embedding => {
+        ConditioningKind::SemanticMap => Prompt { mask: Some(map(config, batch, [h, w])), ..Prompt::default() },
+        ConditioningKind::Inpainting => filling(),
+        ConditioningKind::TextInpainting => Prompt { tokens: tokens(), ..filling() },
+        ConditioningKind::Embedding => {
             let width = config.unet().context_dim.unwrap_or(1);
-            Prompt { embedding: Some(zeros(&[batch, NEIGHBOURS, width])), ..Prompt::default() }
+            Prompt { embedding: Some(zeros(&[batch, NEIGHBORS, width])), ..Prompt::default() }
         }
     }
 }

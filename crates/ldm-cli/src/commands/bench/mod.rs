@@ -18,15 +18,15 @@ use self::measure::{Measured, Row};
 use self::subject::Subject;
 use crate::args::{BenchArgs, Stage};
 use crate::model;
-use crate::progress::Talk;
+use crate::progress::Printer;
 
-pub(crate) fn run(args: &BenchArgs, talk: Talk) -> anyhow::Result<()> {
-    let (device, kind) = (model::device(&args.device, Some(talk))?, parse_dtype(&args.dtype)?);
+pub(crate) fn run(args: &BenchArgs, printer: Printer) -> anyhow::Result<()> {
+    let (device, kind) = (model::device(&args.device, Some(printer))?, parse_dtype(&args.dtype)?);
     let subject = Subject::find(args, device, kind)?;
     let stages = wanted(args.stage, &subject)?;
     let machine = Machine::measure(device, kind);
     let rows: Vec<Row> = if stages == [Stage::Train] {
-        vec![training::time(args, &subject, talk)?]
+        vec![training::time(args, &subject, printer)?]
     } else {
         let model = subject.open()?;
         if let Model::Diffusion(model) = &model {
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &BenchArgs, talk: Talk) -> anyhow::Result<()> {
         model::keep_freed_memory(kind);
         let mut rows = Vec::new();
         for stage in stages {
-            rows.extend(stages::time(stage, args, &subject, &model, talk)?);
+            rows.extend(stages::time(stage, args, &subject, &model, printer)?);
         }
         rows
     };

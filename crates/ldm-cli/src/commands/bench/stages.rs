@@ -10,7 +10,7 @@ use super::inputs;
 use super::measure::{Row, What};
 use super::subject::Subject;
 use crate::args::{BenchArgs, Stage};
-use crate::progress::Talk;
+use crate::progress::Printer;
 
 /// The middle of the schedule; the time of a forward pass does not depend on it.
 const TIME: i64 = 500;
@@ -21,9 +21,9 @@ pub(super) fn time(
     args: &BenchArgs,
     subject: &Subject,
     model: &Model,
-    talk: Talk,
+    printer: Printer,
 ) -> anyhow::Result<Vec<Row>> {
-    let clock = Clock { args, subject, talk };
+    let clock = Clock { args, subject, printer };
     if stage == Stage::Autoencoder {
         return clock.autoencoder(model);
     }
@@ -35,18 +35,18 @@ pub(super) fn time(
 struct Clock<'a> {
     args: &'a BenchArgs,
     subject: &'a Subject,
-    talk: Talk,
+    printer: Printer,
 }
 
 impl Clock<'_> {
     fn measure(self, what: What, run: &mut dyn FnMut() -> anyhow::Result<()>) -> anyhow::Result<Row> {
-        self.talk.say(&format!("{} {}", what.stage, shape(&what.shape)));
+        self.printer.say(&format!("{} {}", what.stage, shape(&what.shape)));
         Row::measure(what, self.args.repeats, self.subject.device, run)
     }
 
     fn autoencoder(self, model: &Model) -> anyhow::Result<Vec<Row>> {
         model.first_stage().check_image_size(self.subject.size)?;
-        let image = inputs::pictures(self.subject, self.args.batch_size, self.subject.device);
+        let image = inputs::images(self.subject, self.args.batch_size, self.subject.device);
         let [channels, h, w] = model.first_stage().latent_size(self.subject.size);
         let z = inputs::noise(&[self.args.batch_size, channels, h, w], self.subject.device);
         let root = if matches!(model, Model::Diffusion(_)) { "first_stage_model." } else { "" };
@@ -67,7 +67,7 @@ impl Clock<'_> {
         ])
     }
 
-    /// One forward pass, keys and values of the context included, which a sampler computes once a picture.
+    /// One forward pass, keys and values of the context included, which a sampler computes once an image.
     fn unet(self, model: &LatentDiffusion) -> anyhow::Result<Row> {
         let [h, w] = self.subject.latent_size();
         model.check_image_size(self.subject.size)?;
@@ -94,8 +94,8 @@ impl Clock<'_> {
         let prompt = inputs::prompt(self.subject, &model.config, self.args.batch_size);
         let seeds: Vec<u64> = (0..self.args.batch_size as u64).collect();
         let [height, width] = self.subject.size;
-        let pictures = vec![self.args.batch_size, self.subject.picture_channels(), height, width];
-        let what = what("sample", pictures, Some(self.args.steps), model.vs(), &[String::new()]);
+        let images = vec![self.args.batch_size, self.subject.image_channels(), height, width];
+        let what = what("sample", images, Some(self.args.steps), model.vs(), &[String::new()]);
         self.measure(what, &mut || {
             generate(model, &prompt, None, &seeds, &sampling, None, &mut |_| {}).context("sample")?;
             Ok(())

@@ -9,7 +9,7 @@ use ldm_pipelines::{LatentDiffusionConfig, Model, ModelConfig, ModelFile, ModelS
 use tch::{Device, Kind};
 
 use crate::args::BenchArgs;
-use crate::progress::Talk;
+use crate::progress::Printer;
 
 pub(super) struct Subject {
     /// As it was named.
@@ -17,7 +17,7 @@ pub(super) struct Subject {
     pub(super) config: ModelConfig,
     pub(super) device: Device,
     pub(super) kind: Kind,
-    /// Height and width of its pictures.
+    /// Height and width of its images.
     pub(super) size: [i64; 2],
     weights: Option<Checkpoint>,
 }
@@ -27,7 +27,7 @@ impl Subject {
     pub(super) fn find(args: &BenchArgs, device: Device, kind: Kind) -> anyhow::Result<Self> {
         let (name, config, weights) = if let Some(path) = &args.model {
             let found = ModelSource::find(path, args.config.as_deref(), true)?;
-            found.notes.iter().for_each(|note| Talk::warn(note));
+            found.notes.iter().for_each(|note| Printer::warn(note));
             (path, found.config, Some(found.checkpoint))
         } else {
             let path = args.config.as_ref().context("a model, or a config")?;
@@ -70,13 +70,13 @@ impl Subject {
         config.or_else(|| self.config.first_stage()).filter(|config| network(config).is_some())
     }
 
-    /// By how much a latent is smaller than its picture.
+    /// By how much a latent is smaller than its image.
     pub(super) fn factor(&self) -> i64 {
         self.first_stage().as_ref().and_then(network).map_or(1, EncoderConfig::factor)
     }
 
-    /// Channels of a picture, as the first stage takes it.
-    pub(super) fn picture_channels(&self) -> i64 {
+    /// Channels of an image, as the first stage takes it.
+    pub(super) fn image_channels(&self) -> i64 {
         self.first_stage().as_ref().and_then(network).map_or(3, |network| network.in_channels)
     }
 

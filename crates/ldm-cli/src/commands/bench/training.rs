@@ -4,8 +4,8 @@ use ldm_core::Prompt;
 use ldm_core::noise::PerStep;
 use ldm_data::Batch;
 use ldm_train::{
-    AdamW, AdamWConfig, AutoencoderObjective, DiffusionObjective, DiffusionTraining, Ema, EmaConfig, Moment,
-    Objective, Turn, found_inf,
+    AdamW, AdamWConfig, AutoencoderObjective, DiffusionObjective, DiffusionTraining, Ema, EmaConfig, StepInfo,
+    Objective, Phase, found_inf,
 };
 use tch::Device;
 
@@ -14,14 +14,14 @@ use super::measure::{Row, What};
 use super::stages::shape;
 use super::subject::Subject;
 use crate::args::BenchArgs;
-use crate::progress::Talk;
+use crate::progress::Printer;
 
 /// Steps behind it: past any at which a loss brings in a discriminator.
 const STEP: u64 = 1 << 40;
 
 /// Times a step with fresh weights: forward, backward, AdamW and the running average, all of it in f32 but what autocast
-/// takes to another dtype. Of a diffusion model the first stage encodes the pictures, as in a run that keeps no latents.
-pub(super) fn time(args: &BenchArgs, subject: &Subject, talk: Talk) -> anyhow::Result<Row> {
+/// takes to another dtype. Of a diffusion model the first stage encodes the images, as in a run that keeps no latents.
+pub(super) fn time(args: &BenchArgs, subject: &Subject, printer: Printer) -> anyhow::Result<Row> {
     ldm_libtorch::keep_freed_memory();
     let (mut objective, prompt) = if let Some(config) = subject.diffusion() {
         let (training, device) = (DiffusionTraining::default(), subject.device);
@@ -35,25 +35,25 @@ pub(super) fn time(args: &BenchArgs, subject: &Subject, talk: Talk) -> anyhow::R
         )
     };
     objective.check_size(subject.size)?;
-    objective.notes().iter().for_each(|note| Talk::warn(note));
+    objective.notes().iter().for_each(|note| Printer::warn(note));
     let batch = Batch {
-        images: inputs::pictures(subject, args.batch_size, Device::Cpu),
+        images: inputs::images(subject, args.batch_size, Device::Cpu),
         latents: None,
         prompt,
         crops: vec![[0., 0., 1., 1.]; args.batch_size as usize],
         label_map: None,
         names: vec!["noise".into(); args.batch_size as usize],
     };
-    let turns: Vec<(Turn, AdamW)> = (objective.turns().into_iter())
-        .map(|turn| {
-            let same = turn.trainable.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
+    let phases: Vec<(Phase, AdamW)> = (objective.phases().into_iter())
+        .map(|phase| {
+            let same = phase.trainable.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone()));
             let optimizer = AdamW::new(same.collect(), AdamWConfig::default());
-            (turn, optimizer)
+            (phase, optimizer)
         })
         .collect();
-    let ema = Ema::new(objective.averaged(), &EmaConfig::default());
+    let ema = Ema::new(objective.ema_parameters(), &EmaConfig::default());
     objective.prepare(&batch, &mut PerStep::new(0, 0, u64::MAX))?;
-    let trained = turns.iter().flat_map(|(turn, _)| &turn.trainable).map(|(_, tensor)| tensor.numel()).sum();
+    let trained = phases.iter().flat_map(|(phase, _)| &phase.trainable).map(|(_, tensor)| tensor.numel()).sum();
     let what = What {
         stage: "train",
         shape: batch.images.size(),
@@ -61,14 +61,14 @@ pub(super) fn time(args: &BenchArgs, subject: &Subject, talk: Talk) -> anyhow::R
         parameters: trained,
         weight_bytes: trained * 4,
     };
-    talk.say(&format!("{} {}", what.stage, shape(&what.shape)));
-    let mut training = Training { objective, turns, ema, batch, subject, step: STEP };
+    printer.say(&format!("{} {}", what.stage, shape(&what.shape)));
+    let mut training = Training { objective, phases, ema, batch, subject, step: STEP };
     Row::measure(what, args.repeats, subject.device, &mut || training.step())
 }
 
 struct Training<'a> {
     objective: Box<dyn Objective>,
-    turns: Vec<(Turn, AdamW)>,
+    phases: Vec<(Phase, AdamW)>,
     ema: Ema,
     batch: Batch,
     subject: &'a Subject,
@@ -78,25 +78,25 @@ struct Training<'a> {
 impl Training<'_> {
     /// As `ldm_train::Trainer` on one rank without accumulation.
     fn step(&mut self) -> anyhow::Result<()> {
-        for turn in 0..self.turns.len() {
-            for (index, (other, optimizer)) in self.turns.iter_mut().enumerate() {
+        for phase in 0..self.phases.len() {
+            for (index, (other, optimizer)) in self.phases.iter_mut().enumerate() {
                 for (_, tensor) in &other.trainable {
-                    let _ = tensor.set_requires_grad(index == turn);
+                    let _ = tensor.set_requires_grad(index == phase);
                 }
-                if index == turn {
+                if index == phase {
                     optimizer.zero_grad();
                 }
             }
             let mut noise = PerStep::new(0, 0, self.step);
             let loss = {
                 let _autocast = ldm_libtorch::autocast(self.subject.device, self.subject.kind);
-                self.objective.loss(Moment { turn, step: self.step }, &self.batch, &mut noise)?
+                self.objective.loss(StepInfo { phase, step: self.step }, &self.batch, &mut noise)?
             };
             loss.total.backward();
-            self.objective.after_backward(turn);
-            let (turn, optimizer) = &mut self.turns[turn];
+            self.objective.after_backward(phase);
+            let (phase, optimizer) = &mut self.phases[phase];
             let overflow = found_inf(&optimizer.clip(None));
-            optimizer.step(1e-6 * turn.rate, Some(&overflow));
+            optimizer.step(1e-6 * phase.rate, Some(&overflow));
         }
         self.objective.after_step(&mut PerStep::new(0, 1, self.step));
         self.ema.update();

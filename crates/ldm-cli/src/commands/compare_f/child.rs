@@ -17,11 +17,11 @@ pub(super) fn run(work: &Work, part: Part, device: &DeviceArgs) -> anyhow::Resul
     if let Some(threads) = device.threads {
         command.args(["--threads", &threads.to_string()]);
     }
-    command.args(work.talk.words());
+    command.args(work.printer.words());
     let status = launch::Part::start(command)?.wait(work.stop).with_context(|| part.title())?;
     if work.stopped() {
         let root = work.folder.root().display();
-        work.talk.say(&format!("stopped; go on with: ldm compare-f --resume {root}"));
+        work.printer.say(&format!("stopped; go on with: ldm compare-f --resume {root}"));
         return Err(work.interrupted());
     }
     if !status.success() {

@@ -55,7 +55,7 @@ pub(crate) struct Budgets {
 pub(crate) struct Budget {
     /// Optimizer steps.
     pub(crate) steps: Option<u64>,
-    /// Pictures seen.
+    /// ImageSet seen.
     pub(crate) images: Option<u64>,
     /// Seconds on this device: a short trial before the run makes steps of them, so that the run's learning rate knows its
     /// end, and a run that is resumed ends where it would have.
@@ -66,11 +66,11 @@ pub(crate) struct Budget {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct MeasureConfig {
-    /// Pictures made for each measurement.
+    /// ImageSet made for each measurement.
     pub(crate) images: usize,
-    /// Held-back pictures they are compared with.
+    /// Held-back images they are compared with.
     pub(crate) reference: usize,
-    /// Held-back pictures that are encoded and decoded.
+    /// Held-back images that are encoded and decoded.
     pub(crate) reconstructions: usize,
     /// How often a diffusion model is measured while it is trained, at equal distances, the end included.
     pub(crate) points: u64,
@@ -150,7 +150,7 @@ impl StudyFile {
 }
 
 impl Budget {
-    /// Steps of `batch` pictures, at `rate` steps a second.
+    /// Steps of `batch` images, at `rate` steps a second.
     pub(crate) fn steps(
         &self,
         batch: u64,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use ldm_core::device::peak_memory;
-use ldm_pipelines::{LatentDiffusion, Model, Opening};
+use ldm_pipelines::{LatentDiffusion, Model, LoadOptions};
 use tch::Device;
 
 use super::Work;
@@ -14,7 +14,7 @@ use super::layout::{Part, write};
 use super::plan::open_held_back;
 use super::results::{BySteps, Diffusion, Point, Sampling};
 use super::training::{Points, train};
-use crate::progress::Talk;
+use crate::progress::Printer;
 
 /// Trains, and measures where a point is due.
 pub(super) fn run(work: &Work, f: i64) -> anyhow::Result<()> {
@@ -29,7 +29,7 @@ pub(super) fn run(work: &Work, f: i64) -> anyhow::Result<()> {
         &root,
         work.study.study.budget.diffusion,
         Points(measure.points),
-        (work.device, work.stop, work.talk),
+        (work.device, work.stop, work.printer),
         &mut |moment| {
             let model = open(moment.model, work.device)?;
             let side = model.config.image_size;
@@ -38,7 +38,7 @@ pub(super) fn run(work: &Work, f: i64) -> anyhow::Result<()> {
                 return Ok(());
             }
             let made = judge.look(&model, measure.progress_steps)?;
-            work.talk
+            work.printer
                 .say(&format!("step {}: Fréchet distance {:.4}", moment.step, made.quality.frechet_distance));
             made.write(&folder.of(f, &format!("samples-{:07}.png", moment.step)))?;
             let (step, images, seconds) = (moment.step, moment.images, moment.seconds);
@@ -65,8 +65,8 @@ pub(super) fn sample(work: &Work, f: i64) -> anyhow::Result<()> {
         }
         let made = judge.look(&model, steps)?;
         let seconds_per_image = made.seconds / made.quality.images as f64;
-        work.talk.say(&format!(
-            "{steps} steps: Fréchet distance {:.4}, {:.2} pictures a second",
+        work.printer.say(&format!(
+            "{steps} steps: Fréchet distance {:.4}, {:.2} images a second",
             made.quality.frechet_distance,
             1. / seconds_per_image
         ));
@@ -86,7 +86,7 @@ impl Judge {
 }
 
 fn open(path: &Path, device: Device) -> anyhow::Result<Box<LatentDiffusion>> {
-    match Model::open(path, &Opening::on(device), &mut Talk::warn)? {
+    match Model::open(path, &LoadOptions::new(device), &mut Printer::warn)? {
         Model::Diffusion(model) => Ok(model),
         Model::FirstStage(_) => bail!("{}: not a diffusion model", path.display()),
     }

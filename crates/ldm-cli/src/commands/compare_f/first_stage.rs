@@ -6,7 +6,7 @@ use std::time::Instant;
 use ldm_core::image;
 use ldm_data::Dataset;
 use ldm_metrics::{FeatureNetwork, Lpips, Reconstructions};
-use ldm_pipelines::{Model, Opening};
+use ldm_pipelines::{Model, LoadOptions};
 use tch::{Device, Kind, Tensor};
 
 use super::Work;
@@ -16,7 +16,7 @@ use super::layout::{Part, write};
 use super::plan::open_held_back;
 use super::results::{FirstStage, Training};
 use super::training::{Points, train};
-use crate::progress::Talk;
+use crate::progress::Printer;
 
 /// Pairs on the sheet.
 const SHOWN: i64 = 8;
@@ -29,17 +29,17 @@ pub(super) fn run(work: &Work, f: i64) -> anyhow::Result<()> {
         &root,
         work.study.study.budget.first_stage,
         Points(1),
-        (work.device, work.stop, work.talk),
+        (work.device, work.stop, work.printer),
         &mut |_| Ok(()),
     )?;
-    let model = Model::open(&root, &Opening::on(work.device), &mut Talk::warn)?;
+    let model = Model::open(&root, &LoadOptions::new(work.device), &mut Printer::warn)?;
     let data = open_held_back(&trained.config)?;
     let (found, sheet) = measure(&model, &data, &work.study.study.measure, trained.training, work.device)?;
     image::write_png(folder.of(f, "reconstructions.png"), &sheet, &[])?;
     write(&folder.done(Part::FirstStage(f)), &found)
 }
 
-/// What becomes of held-back pictures; and the first of them above their reconstructions.
+/// What becomes of held-back images; and the first of them above their reconstructions.
 fn measure(
     model: &Model,
     data: &Arc<dyn Dataset>,
@@ -52,19 +52,19 @@ fn measure(
     let mut measured = Reconstructions::new(lpips, network);
     let (mut times, mut sheet) = (Vec::new(), None);
     for batch in batches(data, measure.reconstructions, measure.batch_size)? {
-        let pictures = batch?.images.to_device(device);
+        let images = batch?.images.to_device(device);
         let begun = Instant::now();
-        let z = model.encode(&pictures).mode();
+        let z = model.encode(&images).mode();
         wait(&z);
         let between = Instant::now();
         let made = model.decode(&z);
         wait(&made);
-        let count = pictures.size()[0];
+        let count = images.size()[0];
         times.push((count as f64, (between - begun).as_secs_f64(), between.elapsed().as_secs_f64()));
-        let _ = measured.add(&made, &pictures)?;
+        let _ = measured.add(&made, &images)?;
         sheet.get_or_insert_with(|| {
             let shown = SHOWN.min(count);
-            let rows = [&pictures, &made.clamp(-1., 1.)].map(|rows| rows.narrow(0, 0, shown));
+            let rows = [&images, &made.clamp(-1., 1.)].map(|rows| rows.narrow(0, 0, shown));
             image::grid(&Tensor::cat(&rows, 0).to_device(Device::Cpu), shown, 2)
         });
     }
@@ -84,7 +84,7 @@ fn measure(
         encoded_per_second: rate(|batch| batch.1),
         decoded_per_second: rate(|batch| batch.2),
     };
-    Ok((found, sheet.expect("a study measures two pictures or more")))
+    Ok((found, sheet.expect("a study measures two images or more")))
 }
 
 /// Until the device has made it.

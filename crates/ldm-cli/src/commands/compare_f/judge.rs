@@ -1,4 +1,4 @@
-//! How good a model's pictures are: made for what is known of held-back pictures, and compared with these.
+//! How good a model's images are: made for what is known of held-back images, and compared with these.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use ldm_data::{Batch, Dataset, Loader, LoaderConfig};
 use ldm_metrics::{FeatureNetwork, SetDistance, SetFeatures};
 use ldm_pipelines::{LatentDiffusion, Sampling, generate};
 use ldm_schedulers::{SamplerConfig, Spacing};
-use ldm_train::told;
+use ldm_train::prompt_for;
 use tch::{Device, Tensor};
 
 use super::config::MeasureConfig;
 use super::results::Quality;
 
-/// Of the order of pictures, always the same.
+/// Of the order of images, always the same.
 const SEED: u64 = 0;
-/// Pictures on a sheet.
+/// ImageSet on a sheet.
 const SHOWN: i64 = 32;
 const COLUMNS: i64 = 8;
 
-/// Real pictures, and the network that looks at them and at made ones.
+/// Real images, and the network that looks at them and at made ones.
 pub(super) struct Judge {
     network: FeatureNetwork,
     data: Arc<dyn Dataset>,
@@ -31,7 +31,7 @@ pub(super) struct Judge {
     device: Device,
 }
 
-/// A measured set of made pictures.
+/// A measured set of made images.
 pub(super) struct Made {
     pub(super) quality: Quality,
     /// Of sampling and decoding alone.
@@ -41,7 +41,7 @@ pub(super) struct Made {
 }
 
 impl Judge {
-    /// Looks at the first pictures of a fixed shuffle of `data`.
+    /// Looks at the first images of a fixed shuffle of `data`.
     pub(super) fn new(
         data: Arc<dyn Dataset>,
         measure: &MeasureConfig,
@@ -58,7 +58,7 @@ impl Judge {
         &self.network
     }
 
-    /// How many real pictures there are to compare with.
+    /// How many real images there are to compare with.
     pub(super) fn count(&self) -> i64 {
         self.real.count()
     }
@@ -71,18 +71,18 @@ impl Judge {
         Ok(features)
     }
 
-    /// How far other real pictures are: as many as are made of models.
+    /// How far other real images are: as many as are made of models.
     pub(super) fn floor(&self, others: &Arc<dyn Dataset>) -> anyhow::Result<Quality> {
         Ok(self.quality(&self.features(others, self.measure.images)?)?)
     }
 
-    /// Samples a batch in one step, so that what is timed afterwards finds its memory taken and its weights laid out.
+    /// Samples a batch in one step, so that what is timed afterward finds its memory taken and its weights laid out.
     pub(super) fn warm_up(&self, model: &LatentDiffusion) -> anyhow::Result<()> {
         let count = self.measure.batch_size;
         if let Some(batch) = batches(&self.data, count, count)?.next() {
             let batch = batch?;
             let seeds: Vec<u64> = (0..batch.names.len() as u64).collect();
-            generate(model, &told(model, &batch)?, None, &seeds, &self.sampling(1), None, &mut |_| {})?;
+            generate(model, &prompt_for(model, &batch)?, None, &seeds, &self.sampling(1), None, &mut |_| {})?;
         }
         Ok(())
     }
@@ -98,21 +98,21 @@ impl Judge {
         }
     }
 
-    /// Samples in `steps` DDIM steps, picture `i` from seed `i`.
+    /// Samples in `steps` DDIM steps, image `i` from seed `i`.
     pub(super) fn look(&self, model: &LatentDiffusion, steps: usize) -> anyhow::Result<Made> {
         let sampling = self.sampling(steps);
         let (mut features, mut seconds, mut shown) = (SetFeatures::default(), 0., Vec::new());
         let mut next = 0_u64;
         let wanted = self.measure.images as u64;
         while next < wanted {
-            // Where there are fewer real pictures than are to be made, they are told of again.
+            // Where there are fewer real images than are to be made, they are told of again.
             for batch in batches(&self.data, self.measure.reference, self.measure.batch_size)? {
                 let batch = batch?.head((wanted - next) as usize);
                 let count = batch.names.len() as u64;
                 if count == 0 {
                     break;
                 }
-                let prompt = told(model, &batch)?;
+                let prompt = prompt_for(model, &batch)?;
                 let seeds: Vec<u64> = (next..next + count).collect();
                 let begun = Instant::now();
                 let made = generate(model, &prompt, None, &seeds, &sampling, None, &mut |_| {})?;
@@ -149,19 +149,19 @@ impl Judge {
 }
 
 impl Made {
-    /// Writes the first of the pictures.
+    /// Writes the first of the images.
     pub(super) fn write(&self, path: &Path) -> anyhow::Result<()> {
         Ok(image::write_png(path, &self.sheet, &[])?)
     }
 }
 
-/// The first `count` pictures of a fixed shuffle, or all where there are fewer.
+/// The first `count` images of a fixed shuffle, or all where there are fewer.
 pub(super) fn batches(
     data: &Arc<dyn Dataset>,
     count: usize,
     batch_size: usize,
 ) -> anyhow::Result<impl Iterator<Item = ldm_core::Result<Batch>>> {
     let config = LoaderConfig { workers: 1, drop_last: false, ..LoaderConfig::new(batch_size, SEED) };
-    let loader = Loader::one_pass(Arc::clone(data), config).context("the held-back pictures")?;
+    let loader = Loader::one_pass(Arc::clone(data), config).context("the held-back images")?;
     Ok(loader.head(count))
 }

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 
 /// ```text
 /// DIR/study.yaml              what was asked
-/// DIR/reference.json          the real pictures, and how far others of them are
+/// DIR/reference.json          the real images, and how far others of them are
 /// DIR/f4/first-stage.yaml     the runs' configs, complete: `ldm train` takes them too
 /// DIR/f4/diffusion.yaml
 /// DIR/f4/first-stage/         the runs
@@ -67,7 +67,7 @@ impl Part {
     /// As a person is told.
     pub(crate) fn title(self) -> String {
         match self {
-            Self::Reference => "the real pictures".into(),
+            Self::Reference => "the real images".into(),
             Self::FirstStage(f) => format!("f = {f}: first stage"),
             Self::Diffusion(f) => format!("f = {f}: diffusion"),
             Self::Sampling(f) => format!("f = {f}: sampling"),

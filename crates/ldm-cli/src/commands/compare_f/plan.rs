@@ -17,7 +17,7 @@ use serde_json::json;
 use super::config::{FactorConfig, StudyFile};
 use super::layout::Folder;
 
-/// Where a study's file and its folder are, and how large its pictures.
+/// Where a study's file and its folder are, and how large its images.
 struct Place<'a> {
     path: &'a Path,
     root: &'a Path,
@@ -38,7 +38,7 @@ pub(super) fn plan(study: &StudyFile, path: &Path, root: &Path) -> anyhow::Resul
             bail!("{}: {key}.train.steps: study.budget.{key} says how long is trained", path.display());
         }
     }
-    let side = picture_side(study, path)?;
+    let side = image_side(study, path)?;
     let factors = study.study.factors.iter().map(|factor| {
         let of = || format!("f = {}", factor.f);
         let first_stage = first_stage(study, factor, path).with_context(of)?;
@@ -49,19 +49,19 @@ pub(super) fn plan(study: &StudyFile, path: &Path, root: &Path) -> anyhow::Resul
     factors.collect()
 }
 
-/// Side in pixels of the pictures that diffusion models are trained on.
-fn picture_side(study: &StudyFile, path: &Path) -> anyhow::Result<i64> {
+/// Side in pixels of the images that diffusion models are trained on.
+fn image_side(study: &StudyFile, path: &Path) -> anyhow::Result<i64> {
     let tree = config::to_text(&study.diffusion["data"]);
     let DataConfig::DataModule(module) = config::parse(&tree, path, &[]).context("diffusion.data")?;
     let beside = path.parent().unwrap_or(Path::new("."));
     let [_, height, width] = module.train.open(beside)?.get(0, 0)?.size;
     if height != width {
-        bail!("{}: diffusion.data: expected square pictures, got: {width}x{height}", path.display());
+        bail!("{}: diffusion.data: expected square images, got: {width}x{height}", path.display());
     }
     Ok(height as i64)
 }
 
-/// The pictures a run is measured by.
+/// The images a run is measured by.
 pub(super) fn open_held_back(run: &RunConfig) -> anyhow::Result<Arc<dyn Dataset>> {
     let set = run.data.validation.as_ref().unwrap_or(&run.data.train);
     Ok(set.open(Path::new("."))?)
@@ -107,7 +107,7 @@ fn diffusion(
     Place { path, root, side }: &Place,
 ) -> anyhow::Result<RunConfig> {
     if side % factor.f != 0 {
-        bail!("pictures of {side}x{side} pixels, whose sides f does not divide");
+        bail!("images of {side}x{side} pixels, whose sides f does not divide");
     }
     let (section, channels) = match first_stage {
         None => (json!({"target": "identity"}), 3),
@@ -148,8 +148,8 @@ fn diffusion(
     let halved = model.unet().channel_mult.len() as u32 - 1;
     if latent % 2_i64.pow(halved) != 0 {
         bail!(
-            "pictures of {side}x{side} pixels have latents of {latent}x{latent}, which the U-Net cannot halve {halved} times: \
-             give it a shorter channel_mult, or the data larger pictures"
+            "images of {side}x{side} pixels have latents of {latent}x{latent}, which the U-Net cannot halve {halved} times: \
+             give it a shorter channel_mult, or the data larger images"
         );
     }
     Ok(run)

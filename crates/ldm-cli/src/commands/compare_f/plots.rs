@@ -18,7 +18,7 @@ pub(super) struct Plot {
 /// A curve: its f, and its points.
 type Curve = (i64, Vec<(f64, f64)>);
 
-/// One colour a factor, in the order of the study; apart for the colour-blind too.
+/// One color a factor, in the order of the study; apart for the color-blind too.
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -51,7 +51,7 @@ pub(super) fn all(results: &Results) -> anyhow::Result<Vec<Plot>> {
             "quality-by-steps.svg",
             "training steps",
             "Fréchet distance along the training, by steps (as the paper's Figure 6). Lower is better; the dashed line is \
-             what other real pictures have.",
+             what other real images have.",
             along(|point| point.step as f64),
             false,
         ),
@@ -64,7 +64,7 @@ pub(super) fn all(results: &Results) -> anyhow::Result<Vec<Plot>> {
         ),
         (
             "quality-by-throughput.svg",
-            "pictures sampled a second (logarithmic)",
+            "images sampled a second (logarithmic)",
             "Fréchet distance against sampling speed, each point a number of DDIM steps (as the paper's Figure 7). Down \
              and to the right is better.",
             by_steps,
@@ -144,16 +144,16 @@ where
         .draw()?;
     if floor > 0. {
         let ends = [(wide.start, floor), (wide.end, floor)];
-        let grey = RGBColor(130, 130, 130);
-        chart.draw_series(DashedLineSeries::new(ends, 6, 5, grey.stroke_width(1)))?;
+        let gray = RGBColor(130, 130, 130);
+        chart.draw_series(DashedLineSeries::new(ends, 6, 5, gray.stroke_width(1)))?;
     }
     for (index, (f, points)) in curves.iter().enumerate() {
-        let colour = COLOURS[index % COLOURS.len()];
+        let color = COLOURS[index % COLOURS.len()];
         chart
-            .draw_series(LineSeries::new(points.iter().copied(), colour.stroke_width(2)))?
+            .draw_series(LineSeries::new(points.iter().copied(), color.stroke_width(2)))?
             .label(format!("f = {f}"))
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
-        chart.draw_series(points.iter().map(|point| Circle::new(*point, 3, colour.filled())))?;
+            .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], color.stroke_width(2)));
+        chart.draw_series(points.iter().map(|point| Circle::new(*point, 3, color.filled())))?;
     }
     chart
         .configure_series_labels()

@@ -32,8 +32,8 @@ pub(super) fn html(results: &Results, plots: &[Plot], folder: &Folder) -> anyhow
     write!(page, "<p><strong>{}</strong></p>", escape(&verdict(ends)))?;
     write!(
         page,
-        "<p>Sets are compared by the Fréchet distance of features of <em>{}</em>: {} made pictures to {} held-back ones, in \
-         {} DDIM steps with eta {}. As many training pictures are at {:.4} from the held-back ones: nothing can be expected \
+        "<p>Sets are compared by the Fréchet distance of features of <em>{}</em>: {} made images to {} held-back ones, in \
+         {} DDIM steps with eta {}. As many training images are at {:.4} from the held-back ones: nothing can be expected \
          to be nearer.{}</p>",
         escape(&reference.features),
         measure.images,
@@ -52,9 +52,9 @@ pub(super) fn html(results: &Results, plots: &[Plot], folder: &Folder) -> anyhow
     for plot in plots {
         write!(page, "<figure>{}<figcaption>{}</figcaption></figure>", plot.svg, escape(plot.caption))?;
     }
-    page.push_str("<h2>Pictures</h2>");
+    page.push_str("<h2>ImageSet</h2>");
     for factor in &results.factors {
-        pictures(&mut page, factor, folder)?;
+        images(&mut page, factor, folder)?;
     }
     let study = std::fs::read_to_string(folder.path("study.yaml"))?;
     writeln!(
@@ -67,7 +67,7 @@ pub(super) fn html(results: &Results, plots: &[Plot], folder: &Folder) -> anyhow
     Ok(page)
 }
 
-/// Where the best f lies, in a sentence: of each f, how far its pictures were at the end of its training.
+/// Where the best f lies, in a sentence: of each f, how far its images were at the end of its training.
 fn verdict(mut ends: Vec<(i64, f64)>) -> String {
     ends.sort_by(|a, b| a.1.total_cmp(&b.1));
     let Some((best, _)) = ends.first().copied() else { return "Nothing is measured yet.".into() };
@@ -103,7 +103,7 @@ fn first_stages(page: &mut String, factors: &[Factor]) -> anyhow::Result<()> {
         trunk = Some(&stage.lpips_trunk);
         write!(
             page,
-            "<tr><td>{}<td>{}<td>{:.2} dB<td>{:.4}<td>{:.4}<td>{:.4}<td>{} pictures, {:.0} s<td>{:.0}/s<td>{:.0}/s",
+            "<tr><td>{}<td>{}<td>{:.2} dB<td>{:.4}<td>{:.4}<td>{:.4}<td>{} images, {:.0} s<td>{:.0}/s<td>{:.0}/s",
             factor.f,
             millions(stage.training.parameters),
             stage.psnr.mean,
@@ -127,8 +127,8 @@ fn diffusion(page: &mut String, results: &Results) -> anyhow::Result<()> {
     let steps = results.study.measure.progress_steps;
     write!(
         page,
-        "<h2>Diffusion models</h2><table><tr><th>f<th>latent<th>parameters<th>steps<th>pictures seen<th>training\
-         <th>Fréchet distance<th>precision<th>recall<th>a picture costs<th>memory, training<th>sampling"
+        "<h2>Diffusion models</h2><table><tr><th>f<th>latent<th>parameters<th>steps<th>images seen<th>training\
+         <th>Fréchet distance<th>precision<th>recall<th>an image costs<th>memory, training<th>sampling"
     )?;
     let share = |value: Option<f64>| value.map_or("–".into(), |value| format!("{value:.2}"));
     for factor in &results.factors {
@@ -158,13 +158,13 @@ fn diffusion(page: &mut String, results: &Results) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn pictures(page: &mut String, factor: &Factor, folder: &Folder) -> anyhow::Result<()> {
+fn images(page: &mut String, factor: &Factor, folder: &Folder) -> anyhow::Result<()> {
     let f = factor.f;
     if factor.first_stage.is_some() {
         let bytes = std::fs::read(folder.of(f, "reconstructions.png"))?;
         write!(
             page,
-            "<figure>{}<figcaption>f = {f}: held-back pictures above, what the first stage makes of them below</figcaption></figure>",
+            "<figure>{}<figcaption>f = {f}: held-back images above, what the first stage makes of them below</figcaption></figure>",
             img(&bytes, &format!("f = {f}: originals above reconstructions"))
         )?;
     }

@@ -15,7 +15,7 @@ pub(crate) struct Results {
     pub(crate) factors: Vec<Factor>,
 }
 
-/// What made pictures are compared with.
+/// What made images are compared with.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Reference {
@@ -26,7 +26,7 @@ pub(crate) struct Reference {
     pub(crate) features: String,
     /// `[height, width]`.
     pub(crate) size: [i64; 2],
-    /// How far as many training pictures are from the reference as are made: what nothing can be expected to better.
+    /// How far as many training images are from the reference as are made: what nothing can be expected to better.
     pub(crate) floor: Quality,
     pub(crate) device: String,
     pub(crate) threads: usize,
@@ -102,19 +102,19 @@ pub(crate) struct Sampling {
     pub(crate) by_steps: Vec<BySteps>,
 }
 
-/// So many pictures, sampled in so many steps.
+/// So many images, sampled in so many steps.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct BySteps {
     pub(crate) steps: usize,
     /// Decoding included.
     pub(crate) images_per_second: f64,
-    /// What a picture costs, on this device.
+    /// What an image costs, on this device.
     pub(crate) seconds_per_image: f64,
     pub(crate) quality: Quality,
 }
 
-/// Made pictures against real ones.
+/// Made images against real ones.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Quality {

@@ -13,7 +13,7 @@ use super::config::Budget;
 use super::results::Training;
 use crate::commands::train;
 use crate::interrupt::Stop;
-use crate::progress::Talk;
+use crate::progress::Printer;
 use crate::report::Interrupted;
 
 /// Steps of a trial that are not timed: libtorch takes its memory in them.
@@ -38,12 +38,12 @@ pub(super) fn train(
     root: &Path,
     budget: Budget,
     Points(points): Points,
-    (device, stop, talk): (Device, &Stop, Talk),
+    (device, stop, printer): (Device, &Stop, Printer),
     seen: &mut dyn FnMut(&Moment) -> anyhow::Result<()>,
 ) -> anyhow::Result<Trained> {
     let mut trainer = match open(root, device)? {
         Some(trainer) => trainer,
-        None => create(config, root, budget, points, (device, stop, talk))?,
+        None => create(config, root, budget, points, (device, stop, printer))?,
     };
     let config = RunConfig::read(trainer.run_dir().config(), &[])?;
     let every = config.train.checkpoint_every;
@@ -61,7 +61,7 @@ pub(super) fn train(
         moment(trainer.state().step)?;
     }
     let (halt, mut failed, mut step) = (AtomicBool::new(false), None, trainer.state().step);
-    let finished = train::train_and(&mut trainer, &halt, talk, &mut |event| {
+    let finished = train::train_and(&mut trainer, &halt, printer, &mut |event| {
         match event {
             Event::Step { step: done, .. } => step = *done,
             // Also of a run that is asked to stop: it takes one more step before it does, and this one would be lost.
@@ -118,12 +118,12 @@ fn create(
     root: &Path,
     budget: Budget,
     points: u64,
-    (device, stop, talk): (Device, &Stop, Talk),
+    (device, stop, printer): (Device, &Stop, Printer),
 ) -> anyhow::Result<Trainer> {
     let plain = RunConfig::read(config, &[])?;
     let batch = plain.data.batch_size as u64 * plain.train.accumulate;
     let steps = budget.steps(batch, || rate(config, &root.with_extension("trial"), device, stop))?;
-    talk.say(&format!("{steps} steps of {batch} pictures"));
+    printer.say(&format!("{steps} steps of {batch} images"));
     // A checkpoint falls on a line of the log, which says what the training took so far.
     let every = steps.div_ceil(points);
     let log = plain.train.log_every.min(every);

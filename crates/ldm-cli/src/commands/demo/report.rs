@@ -1,4 +1,4 @@
-//! One self-contained page: curves, pictures, numbers.
+//! One self-contained page: curves, images, numbers.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -20,7 +20,7 @@ pub(super) struct Report<'a> {
     pub(super) decibels: Vec<f64>,
     /// Samples by class.
     pub(super) rows: Vec<(String, Tensor)>,
-    /// The predicted picture along one sampling.
+    /// The predicted image along one sampling.
     pub(super) denoising: Tensor,
     pub(super) sampling_seconds: f64,
     pub(super) total_seconds: f64,
@@ -34,7 +34,7 @@ impl Report<'_> {
         write!(
             page,
             "<p>A latent diffusion model in two stages, trained from nothing on drawn scenes: a first stage that \
-             makes pictures small, and a class-conditional diffusion model on its latents. \
+             makes images small, and a class-conditional diffusion model on its latents. \
              {:.0} seconds in all, on {} with {} threads.</p>",
             self.total_seconds,
             device_name(self.device),
@@ -43,7 +43,7 @@ impl Report<'_> {
         for stage in self.stages {
             write_stage(&mut page, stage)?;
         }
-        self.pictures(&mut page)?;
+        self.images(&mut page)?;
         for stage in self.stages {
             write!(page, "<h2>Config: {}</h2><pre>{}</pre>", stage.title, escape(&stage.config.to_text()))?;
         }
@@ -51,7 +51,7 @@ impl Report<'_> {
         Ok(page)
     }
 
-    fn pictures(&self, page: &mut String) -> anyhow::Result<()> {
+    fn images(&self, page: &mut String) -> anyhow::Result<()> {
         let [originals, back] = &self.pairs;
         let columns = originals.size()[0];
         let mean = self.decibels.iter().sum::<f64>() / self.decibels.len().max(1) as f64;
@@ -70,14 +70,14 @@ impl Report<'_> {
             super::GUIDANCE,
             self.sampling_seconds
         )?;
-        for (name, pictures) in &self.rows {
-            write!(page, "<tr><th>{}<td>{}", escape(name), img(&png(pictures, PER_CLASS as i64), name))?;
+        for (name, images) in &self.rows {
+            write!(page, "<tr><th>{}<td>{}", escape(name), img(&png(images, PER_CLASS as i64), name))?;
         }
         write!(
             page,
-            "</table><h2>Denoising</h2><figure>{}<figcaption>What the model takes for the picture, from the first \
+            "</table><h2>Denoising</h2><figure>{}<figcaption>What the model takes for the image, from the first \
              step to the last.</figcaption></figure>",
-            img(&png(&self.denoising, self.denoising.size()[0]), "the predicted picture at eight steps"),
+            img(&png(&self.denoising, self.denoising.size()[0]), "the predicted image at eight steps"),
         )?;
         Ok(())
     }
@@ -91,8 +91,8 @@ fn write_stage(page: &mut String, stage: &Stage) -> anyhow::Result<()> {
     let images = train.steps * train.accumulate * stage.config.data.batch_size as u64;
     let mut row = |name: &str, value: String| write!(page, "<tr><th>{name}<td>{value}");
     row("parameters", format!("{:.2} million", stage.parameters as f64 / 1e6))?;
-    row("steps", format!("{} of {} pictures ({images} in all)", train.steps, stage.config.data.batch_size))?;
-    row("time", format!("{:.0} s ({:.0} pictures a second)", stage.seconds, images as f64 / stage.seconds))?;
+    row("steps", format!("{} of {} images ({images} in all)", train.steps, stage.config.data.batch_size))?;
+    row("time", format!("{:.0} s ({:.0} images a second)", stage.seconds, images as f64 / stage.seconds))?;
     for (key, label) in
         [("val/psnr", "PSNR, held-back scenes"), ("val/loss_simple", "loss, held-back scenes")]
     {

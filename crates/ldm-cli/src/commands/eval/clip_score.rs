@@ -1,4 +1,4 @@
-//! `ldm eval clip-score`: how well pictures show what they were asked for.
+//! `ldm eval clip-score`: how well images show what they were asked for.
 
 use std::fs::File;
 use std::io::BufReader;
@@ -15,25 +15,25 @@ use tch::Kind;
 use super::set;
 use crate::args::ClipScoreArgs;
 use crate::model;
-use crate::progress::Talk;
+use crate::progress::Printer;
 
-pub(crate) fn run(args: &ClipScoreArgs, talk: Talk) -> anyhow::Result<()> {
-    let device = model::device(&args.device, Some(talk))?;
+pub(crate) fn run(args: &ClipScoreArgs, printer: Printer) -> anyhow::Result<()> {
+    let device = model::device(&args.device, Some(printer))?;
     let clip = Clip::open(&args.clip, device).context("--clip")?;
     // As CLIP's own preparation: the smaller side resized by PIL's bicubic, the middle cut.
     let data = set::open_made(&args.made, Some(clip.side() as u32))?;
     let prompts = prompts(args, &*data)?;
     for cut in clip.cut(&Prompt::text(prompts.iter().cloned())).into_iter().flatten() {
-        Talk::warn(&format!("a prompt is longer than CLIP reads, left out: {cut}"));
+        Printer::warn(&format!("a prompt is longer than CLIP reads, left out: {cut}"));
     }
     let mut score = MeanStd::new();
-    let mut bar = talk.bar(data.len() as u64, 0);
+    let mut bar = printer.bar(data.len() as u64, 0);
     let indices: Vec<usize> = (0..data.len()).collect();
     for some in indices.chunks(args.batch_size.get()) {
         let batch = collate(some.iter().map(|index| data.get(*index, 0)).collect::<Result<_, _>>()?)?;
-        let pictures = clip.pictures(&batch.images)?;
+        let images = clip.images(&batch.images)?;
         let texts = clip.texts(&Prompt::text(some.iter().map(|index| prompts[*index].clone())))?;
-        score.add(&((texts * pictures).sum_dim_intlist([1_i64].as_slice(), false, Kind::Float) * 100.));
+        score.add(&((texts * images).sum_dim_intlist([1_i64].as_slice(), false, Kind::Float) * 100.));
         bar.at(score.count() as u64);
     }
     bar.finish();
@@ -46,13 +46,13 @@ pub(crate) fn run(args: &ClipScoreArgs, talk: Talk) -> anyhow::Result<()> {
         });
         println!("{document:#}");
     } else {
-        println!("{} made pictures ({}), by {}", score.count(), data.name(), args.clip.display());
+        println!("{} made images ({}), by {}", score.count(), data.name(), args.clip.display());
         println!("{:<24} {:.4} +- {:.4}", "clip_score", score.mean(), score.std());
     }
     Ok(())
 }
 
-/// What each picture was asked to show.
+/// What each image was asked to show.
 fn prompts(args: &ClipScoreArgs, data: &dyn Dataset) -> anyhow::Result<Vec<String>> {
     let Some(path) = &args.prompts_from else {
         return (0..data.len()).map(|index| own(&args.made.join(data.peek(index)?.name))).collect();
@@ -60,12 +60,12 @@ fn prompts(args: &ClipScoreArgs, data: &dyn Dataset) -> anyhow::Result<Vec<Strin
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let prompts: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
     if prompts.len() != data.len() {
-        bail!("{}: {} lines for {} pictures", path.display(), prompts.len(), data.len());
+        bail!("{}: {} lines for {} images", path.display(), prompts.len(), data.len());
     }
     Ok(prompts)
 }
 
-/// The prompt in a picture's `parameters`, before what it was guided away from and how it was made.
+/// The prompt in an image's `parameters`, before what it was guided away from and how it was made.
 fn own(path: &Path) -> anyhow::Result<String> {
     let nothing = || format!("{}: no prompt in it, give --prompts-from", path.display());
     let file = File::open(path).with_context(nothing)?;

@@ -1,4 +1,4 @@
-//! `ldm eval generation`: how far made pictures are from real ones.
+//! `ldm eval generation`: how far made images are from real ones.
 
 use anyhow::{Context, bail};
 use ldm_core::files;
@@ -8,20 +8,20 @@ use tch::Tensor;
 
 use super::maker::Maker;
 use super::reference::Reference;
-use super::set::{self, Pictures};
+use super::set::{self, ImageSet};
 use super::shown::Shown;
 use crate::args::GenerationArgs;
-use crate::progress::Talk;
+use crate::progress::Printer;
 use crate::{model, output};
 
-pub(crate) fn run(args: &GenerationArgs, talk: Talk) -> anyhow::Result<()> {
+pub(crate) fn run(args: &GenerationArgs, printer: Printer) -> anyhow::Result<()> {
     let folder = output::folder(&args.output, "eval");
     let [results, best, worst] = ["results.json", "best.png", "worst.png"].map(|name| folder.join(name));
     let with_made = args.made.is_some() || args.maker.model.is_some();
     let written = if with_made { vec![&results, &best, &worst] } else { Vec::new() };
     let mut written = written.into_iter().chain(&args.save_statistics);
     written.try_for_each(|path| output::free(path, args.output.force))?;
-    let device = model::device(&args.device, Some(talk))?;
+    let device = model::device(&args.device, Some(printer))?;
     let reference = Reference::open(&args.data)?;
     if let (Reference::Moments(..), Some(_)) = (&reference, &args.save_statistics) {
         bail!("--save-statistics: {} are statistics already", args.data.dataset.display());
@@ -31,16 +31,16 @@ pub(crate) fn run(args: &GenerationArgs, talk: Talk) -> anyhow::Result<()> {
     let count = maker.as_ref().map(|_| reference.count(&args.how)).transpose()?;
 
     let network = set::network(&args.how, device)?;
-    let mut measuring = Measuring { args, network: &network, talk, size: None };
+    let mut measuring = Measuring { args, network: &network, printer, size: None };
     let mut real = match &reference {
         Reference::Moments(path, moments) => {
             moments.check(&network).with_context(|| path.display().to_string())?;
             None
         }
         Reference::Set(data) => {
-            let pictures = Pictures::of(data, &args.how, args.data.strict)?;
+            let images = ImageSet::of(data, &args.how, args.data.strict)?;
             let kept = if with_made { Kept::All } else { Kept::Nothing };
-            Some(measuring.gathered(kept, pictures, &mut |_, _, _| Ok(()))?)
+            Some(measuring.gathered(kept, images, &mut |_, _, _| Ok(()))?)
         }
     };
     if let (Some(path), Reference::Set(data), Some(real)) = (&args.save_statistics, &reference, &real) {
@@ -57,19 +57,19 @@ pub(crate) fn run(args: &GenerationArgs, talk: Talk) -> anyhow::Result<()> {
             return Ok(());
         }
     }
-    let pictures = match (&made, &mut maker, count) {
-        (Some(data), ..) => Pictures::of(data, &args.how, args.data.strict)?,
-        (None, Some(maker), Some(count)) => Pictures::made(maker, count, args.how.batch_size),
+    let images = match (&made, &mut maker, count) {
+        (Some(data), ..) => ImageSet::of(data, &args.how, args.data.strict)?,
+        (None, Some(maker), Some(count)) => ImageSet::made(maker, count, args.how.batch_size),
         _ => unreachable!("what was made is asked for above"),
     };
     let mut shown = Shown::default();
     let mut apart = MeanStd::new();
     let kept = if real.is_some() { Kept::All } else { Kept::Answers };
-    let drawn = measuring.gathered(kept, pictures, &mut |names, pictures, features| {
+    let drawn = measuring.gathered(kept, images, &mut |names, images, features| {
         if let Some(real) = &mut real {
             let nearest = real.nearest(features)?;
             apart.add(&nearest);
-            shown.add(&-nearest, names, &[pictures]);
+            shown.add(&-nearest, names, &[images]);
         }
         Ok(())
     })?;
@@ -110,19 +110,19 @@ pub(crate) fn run(args: &GenerationArgs, talk: Talk) -> anyhow::Result<()> {
 struct Measuring<'a> {
     args: &'a GenerationArgs,
     network: &'a FeatureNetwork,
-    talk: Talk,
-    /// Of every picture so far.
+    printer: Printer,
+    /// Of every image so far.
     size: Option<[i64; 2]>,
 }
 
-/// Sees a batch: what its pictures are called, the pictures, their features.
+/// Sees a batch: what its images are called, the images, their features.
 type See<'a> = &'a mut dyn FnMut(&[String], &Tensor, &Tensor) -> anyhow::Result<()>;
 
 impl Measuring<'_> {
-    fn gathered(&mut self, kept: Kept, pictures: Pictures, see: See) -> anyhow::Result<SetFeatures> {
+    fn gathered(&mut self, kept: Kept, images: ImageSet, see: See) -> anyhow::Result<SetFeatures> {
         let mut features = SetFeatures::keeping(kept);
-        let mut bar = self.talk.bar(pictures.count as u64, 0);
-        for batch in pictures.batches {
+        let mut bar = self.printer.bar(images.count as u64, 0);
+        for batch in images.batches {
             let (names, batch) = batch?;
             self.check_size(&names, &batch)?;
             let seen = features.add(self.network, &batch)?;
@@ -133,14 +133,14 @@ impl Measuring<'_> {
         Ok(features)
     }
 
-    /// All pictures of both sets have one size: a network that resizes them would see by this how they were made.
+    /// All images of both sets have one size: a network that resizes them would see by this how they were made.
     fn check_size(&mut self, names: &[String], batch: &Tensor) -> anyhow::Result<()> {
         let found = [batch.size()[2], batch.size()[3]];
         let [height, width] = *self.size.get_or_insert(found);
         if found != [height, width] {
             let asked = if self.args.data.size.is_some() { "another --size" } else { "--size" };
             bail!(
-                "{}: is {}x{} where pictures before it are {width}x{height}: give {asked}",
+                "{}: is {}x{} where images before it are {width}x{height}: give {asked}",
                 names[0],
                 found[1],
                 found[0]
@@ -163,7 +163,7 @@ fn numbers(found: &SetDistance, network: &FeatureNetwork) -> [(String, Value); 1
         ("recall", manifold(|of| of.recall)),
         ("density", manifold(|of| of.density)),
         ("coverage", manifold(|of| of.coverage)),
-        ("neighbours", json!(found.manifold.map(|_| SetFeatures::NEIGHBOUR))),
+        ("neighbors", json!(found.manifold.map(|_| SetFeatures::NEIGHBOR))),
         ("inception_score", json!(found.inception_score.as_ref().map(sum))),
         ("ldm", json!(env!("CARGO_PKG_VERSION"))),
     ]
@@ -176,10 +176,10 @@ fn say(document: &Value) {
         || format!("{}, seed {}", text(&document["sampling"]["model"]), document["sampling"]["seed"]),
         ToOwned::to_owned,
     );
-    println!("{} made pictures ({made})", document["made_images"]);
+    println!("{} made images ({made})", document["made_images"]);
     match document["images"].as_i64() {
-        Some(images) => println!("{images} real pictures ({})", text(&document["dataset"])),
-        None => println!("real pictures: {}", text(&document["statistics"])),
+        Some(images) => println!("{images} real images ({})", text(&document["dataset"])),
+        None => println!("real images: {}", text(&document["statistics"])),
     }
     println!("{:<24} {}", "features", text(&document["features"]));
     for name in ["frechet_distance", "spatial_frechet_distance", "precision", "recall", "density", "coverage"]

@@ -1,15 +1,15 @@
-//! Pictures made on the fly.
+//! ImageSet made on the fly.
 
 use std::ops::Range;
 
 use anyhow::{Context, bail};
 use ldm_core::{Prompt, image};
-use ldm_pipelines::{Init, LatentDiffusion, Needs, Sampling, generate};
+use ldm_pipelines::{Init, LatentDiffusion, ConditioningKind, Sampling, generate};
 use serde_json::{Value, json};
 use tch::Tensor;
 
 use crate::args::{GenerationArgs, MakerArgs, ModelArgs};
-use crate::progress::Talk;
+use crate::progress::Printer;
 use crate::{model, sampling};
 
 /// A model and how it is sampled from.
@@ -43,8 +43,8 @@ impl<'a> Maker<'a> {
             device,
         };
         let model = model::open_diffusion(&named, None)?;
-        model::check_needs(&model, &named, &[Needs::Nothing, Needs::Class])
-            .context("--model: make the pictures first, and give their folder")?;
+        model::check_conditioning(&model, &named, &[ConditioningKind::Unconditional, ConditioningKind::Class])
+            .context("--model: make the images first, and give their folder")?;
         let classes = classes(&model);
         let how = &args.sampling;
         if classes.is_empty() && how.guidance_scale.is_some_and(|scale| scale != 1.) {
@@ -55,42 +55,42 @@ impl<'a> Maker<'a> {
         model::keep_freed_memory(model.kind());
         let sampling = sampling::asked(how, &model, 1.)?;
         // What the sampler cannot is said before the real set is gone through.
-        sampling.sampler.ladder(&model.schedule, &sampling.spacing, sampling.steps)?;
+        sampling.sampler.noise_levels(&model.schedule, &sampling.spacing, sampling.steps)?;
         Ok(Some(Self { args, named, model, sampling, classes, widened: false }))
     }
 
-    /// Some of `count` pictures, as `ldm sample` would save them: `[B, 3, H, W]` in `[-1, 1]`, in steps of 8 bits.
+    /// Some of `count` images, as `ldm sample` would save them: `[B, 3, H, W]` in `[-1, 1]`, in steps of 8 bits.
     ///
     /// # Errors
     /// As [`generate`].
-    pub(super) fn make(&mut self, pictures: Range<usize>, count: usize) -> anyhow::Result<Tensor> {
-        let seeds: Vec<u64> = pictures.clone().map(|picture| self.args.seed + picture as u64).collect();
+    pub(super) fn make(&mut self, images: Range<usize>, count: usize) -> anyhow::Result<Tensor> {
+        let seeds: Vec<u64> = images.clone().map(|image| self.args.seed + image as u64).collect();
         let prompt = match self.classes.len() {
             0 => Prompt::default(),
             known => {
                 let turn = known.min(count);
-                // Fewer pictures than classes are spread over all of these.
-                let class = |picture: usize| self.classes[picture % turn * known / turn];
-                Prompt::class(&pictures.map(class).collect::<Vec<i64>>())
+                // Fewer images than classes are spread over all of these.
+                let class = |image: usize| self.classes[image % turn * known / turn];
+                Prompt::class(&images.map(class).collect::<Vec<i64>>())
             }
         };
         let noise: Option<&Tensor> = None;
         let made =
             generate(&self.model, &prompt, None, &seeds, &self.sampling, Init::from(noise), &mut |_| {})?;
         if made.decoded_in_f32 && !std::mem::replace(&mut self.widened, true) {
-            Talk::warn(&format!("the first stage overflowed in {}, and was run in f32", self.named.dtype));
+            Printer::warn(&format!("the first stage overflowed in {}, and was run in f32", self.named.dtype));
         }
         let saved =
             (0..seeds.len() as i64).map(|index| image::from_rgb8(&image::to_rgb8(&made.images.get(index))));
         Ok(Tensor::stack(&saved.collect::<Vec<_>>(), 0))
     }
 
-    /// What a picture is called.
-    pub(super) fn name(&self, picture: usize) -> String {
-        format!("seed {}", self.args.seed + picture as u64)
+    /// What an image is called.
+    pub(super) fn name(&self, image: usize) -> String {
+        format!("seed {}", self.args.seed + image as u64)
     }
 
-    /// What makes the same pictures again.
+    /// What makes the same images again.
     pub(super) fn json(&self) -> Value {
         let (how, guidance) = (&self.args.sampling, &self.sampling.guidance);
         let loras: Vec<String> = how.loras.iter().map(ToString::to_string).collect();
@@ -129,7 +129,7 @@ fn refuse(args: &MakerArgs) -> anyhow::Result<()> {
         ("--lora", !how.loras.is_empty()),
     ];
     match said.iter().find(|(_, said)| *said) {
-        Some((name, _)) => bail!("{name}: these pictures are made already, give --model to make others"),
+        Some((name, _)) => bail!("{name}: these images are made already, give --model to make others"),
         None => Ok(()),
     }
 }

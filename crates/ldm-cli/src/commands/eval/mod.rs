@@ -9,12 +9,12 @@ mod set;
 mod shown;
 
 use crate::args::EvalCommand;
-use crate::progress::Talk;
+use crate::progress::Printer;
 
-pub(crate) fn run(command: &EvalCommand, talk: Talk) -> anyhow::Result<()> {
+pub(crate) fn run(command: &EvalCommand, printer: Printer) -> anyhow::Result<()> {
     match command {
-        EvalCommand::Reconstruction(args) => reconstruction::run(args, talk),
-        EvalCommand::Generation(args) => generation::run(args, talk),
-        EvalCommand::ClipScore(args) => clip_score::run(args, talk),
+        EvalCommand::Reconstruction(args) => reconstruction::run(args, printer),
+        EvalCommand::Generation(args) => generation::run(args, printer),
+        EvalCommand::ClipScore(args) => clip_score::run(args, printer),
     }
 }

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 use super::set;
 use super::shown::Shown;
 use crate::args::ReconstructionArgs;
-use crate::progress::Talk;
+use crate::progress::Printer;
 use crate::{model, output};
 
-pub(crate) fn run(args: &ReconstructionArgs, talk: Talk) -> anyhow::Result<()> {
+pub(crate) fn run(args: &ReconstructionArgs, printer: Printer) -> anyhow::Result<()> {
     let folder = output::folder(&args.output, "eval");
     let [results, best, worst] = ["results.json", "best.png", "worst.png"].map(|name| folder.join(name));
     [&results, &best, &worst].into_iter().try_for_each(|path| output::free(path, args.output.force))?;
@@ -23,22 +23,22 @@ pub(crate) fn run(args: &ReconstructionArgs, talk: Talk) -> anyhow::Result<()> {
     let mut measured = Reconstructions::new(lpips, network);
     let mut scales = Some(MeanStd::new());
     let mut shown = Shown::default();
-    let mut bar = talk.bar(count as u64, 0);
+    let mut bar = printer.bar(count as u64, 0);
     for batch in batches {
         let batch = batch?;
-        let pictures = batch.images.to_device(device);
-        model.first_stage().check_image_size([pictures.size()[2], pictures.size()[3]])?;
-        let made = model.decode(&model.encode(&pictures).mode());
+        let images = batch.images.to_device(device);
+        model.first_stage().check_image_size([images.size()[2], images.size()[3]])?;
+        let made = model.decode(&model.encode(&images).mode());
         if made.isfinite().all().int64_value(&[]) == 0 {
             anyhow::bail!("the first stage decodes values that are no numbers: try --dtype f32");
         }
-        let decibels = measured.add(&made, &pictures)?;
+        let decibels = measured.add(&made, &images)?;
         // Of none where one is too small for it.
-        scales = scales.zip(ms_ssim(&made, &pictures).ok()).map(|(mut scales, found)| {
+        scales = scales.zip(ms_ssim(&made, &images).ok()).map(|(mut scales, found)| {
             scales.add(&found);
             scales
         });
-        shown.add(&decibels, &batch.names, &[&pictures, &made]);
+        shown.add(&decibels, &batch.names, &[&images, &made]);
         bar.at(measured.count() as u64);
     }
     bar.finish();
@@ -76,7 +76,7 @@ fn say(document: &Value, as_json: bool) {
             println!("{:<17} {mean:.4} +- {std:.4}{unit}", name.to_uppercase().replace('_', "-"));
         }
     };
-    println!("{} pictures of {}", document["images"], document["dataset"].as_str().unwrap_or_default());
+    println!("{} images of {}", document["images"], document["dataset"].as_str().unwrap_or_default());
     line("psnr", " dB");
     line("ssim", "");
     line("ms_ssim", "");

@@ -1,4 +1,4 @@
-//! What made pictures are compared with.
+//! What made images are compared with.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::set;
 use crate::args::{DataArgs, MeasureArgs};
 use crate::weights::sha256;
 
-/// Real pictures, or a file that sums them up.
+/// Real images, or a file that sums them up.
 pub(super) enum Reference {
     Set(Arc<dyn Dataset>),
     Moments(PathBuf, SetMoments),
@@ -32,17 +32,17 @@ impl Reference {
         Ok(Self::Set(data))
     }
 
-    /// How many pictures a model makes to be compared with it.
+    /// How many images a model makes to be compared with it.
     pub(super) fn count(&self, how: &MeasureArgs) -> anyhow::Result<usize> {
         set::check_counts(how)?;
         let known = match self {
             Self::Set(data) => Some(data.len()),
             Self::Moments(_, moments) => moments.origin.images.map(|images| images as usize),
         };
-        how.num_images.or(known).context("--num-images: say how many pictures the model is to make")
+        how.num_images.or(known).context("--num-images: say how many images the model is to make")
     }
 
-    /// What the JSON says of it, of which `count` pictures were measured.
+    /// What the JSON says of it, of which `count` images were measured.
     pub(super) fn json(&self, count: Option<i64>) -> anyhow::Result<Map<String, Value>> {
         let (dataset, images, fingerprint, statistics) = match self {
             Self::Set(data) => (json!(data.name()), json!(count), json!(data.fingerprint()), Value::Null),

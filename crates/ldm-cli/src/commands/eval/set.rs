@@ -1,4 +1,4 @@
-//! Which pictures are measured.
+//! Which images are measured.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use tch::{Device, Tensor};
 
 use super::maker::Maker;
 use crate::args::{DataArgs, MeasureArgs};
-use crate::progress::Talk;
+use crate::progress::Printer;
 
-/// Of the order of pictures, always the same.
+/// Of the order of images, always the same.
 const SEED: u64 = 0;
 
 /// The set that was named; of a config what is held back, where anything is.
@@ -22,7 +22,7 @@ pub(super) fn open(args: &DataArgs) -> anyhow::Result<Arc<dyn Dataset>> {
     let path = &args.dataset;
     if is_config(path) {
         if args.size.is_some() {
-            bail!("--size: {} says how large its pictures are", path.display());
+            bail!("--size: {} says how large its images are", path.display());
         }
         let config = RunConfig::read(path, &[])?;
         let held_back = config.data.validation.as_ref().unwrap_or(&config.data.train);
@@ -31,12 +31,12 @@ pub(super) fn open(args: &DataArgs) -> anyhow::Result<Arc<dyn Dataset>> {
     Ok(open_path(path, transform(args.size))?)
 }
 
-/// Whether a path names a config and not pictures.
+/// Whether a path names a config and not images.
 pub(super) fn is_config(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
 }
 
-/// Made pictures, without what lies beside them in an output folder of ours.
+/// Made images, without what lies beside them in an output folder of ours.
 pub(super) fn open_made(path: &Path, size: Option<u32>) -> anyhow::Result<Arc<dyn Dataset>> {
     let data = open_path(path, transform(size))?;
     let beside = |index: &usize| {
@@ -45,14 +45,14 @@ pub(super) fn open_made(path: &Path, size: Option<u32>) -> anyhow::Result<Arc<dy
     };
     let indices: Vec<usize> = (0..data.len()).filter(|index| !beside(index)).collect();
     if indices.is_empty() {
-        bail!("{}: no made picture", path.display());
+        bail!("{}: no made image", path.display());
     }
     let made: Arc<dyn Dataset> = Arc::new(Chosen { data, indices });
     check_sizes(&made, size)?;
     Ok(made)
 }
 
-/// Refuses pictures of different sizes that nobody asks to be prepared at one.
+/// Refuses images of different sizes that nobody asks to be prepared at one.
 pub(super) fn check_sizes(data: &Arc<dyn Dataset>, size: Option<u32>) -> anyhow::Result<()> {
     // Whatever cannot be read is the loader's to say.
     let mut known = (0..data.len()).filter_map(|index| {
@@ -74,25 +74,25 @@ pub(super) fn network(how: &MeasureArgs, device: Device) -> Result<FeatureNetwor
     }
 }
 
-/// Says when `count` pictures are fewer than a covariance needs.
+/// Says when `count` images are fewer than a covariance needs.
 pub(super) fn warn_of_rank(network: &FeatureNetwork, count: i64) {
     let features = network.size();
     if count <= features {
-        Talk::warn(&format!(
-            "{count} pictures for {features} features: their covariance has not full rank, and the Fréchet distance compares \
-             with that of as many pictures alone"
+        Printer::warn(&format!(
+            "{count} images for {features} features: their covariance has not full rank, and the Fréchet distance compares \
+             with that of as many images alone"
         ));
     }
 }
 
-/// Batches to be measured, and how many pictures they have.
-pub(super) struct Pictures<'a> {
+/// Batches to be measured, and how many images they have.
+pub(super) struct ImageSet<'a> {
     pub(super) count: usize,
-    /// What each picture is called, and `[B, 3, H, W]`.
+    /// What each image is called, and `[B, 3, H, W]`.
     pub(super) batches: Box<dyn Iterator<Item = anyhow::Result<(Vec<String>, Tensor)>> + 'a>,
 }
 
-impl<'a> Pictures<'a> {
+impl<'a> ImageSet<'a> {
     /// Of a set: [`batches`].
     pub(super) fn of(data: &Arc<dyn Dataset>, how: &MeasureArgs, strict: bool) -> anyhow::Result<Self> {
         let (count, batches) = batches(data, how, strict)?;
@@ -105,9 +105,9 @@ impl<'a> Pictures<'a> {
     /// Made on the fly.
     pub(super) fn made(maker: &'a mut Maker, count: usize, at_once: usize) -> Self {
         let batches = (0..count).step_by(at_once).map(move |start| {
-            let pictures = start..count.min(start + at_once);
-            let names = pictures.clone().map(|picture| maker.name(picture)).collect();
-            Ok((names, maker.make(pictures, count)?))
+            let images = start..count.min(start + at_once);
+            let names = images.clone().map(|image| maker.name(image)).collect();
+            Ok((names, maker.make(images, count)?))
         });
         Self { count, batches: Box::new(batches) }
     }
@@ -117,7 +117,7 @@ fn transform(size: Option<u32>) -> TransformConfig {
     size.map_or_else(TransformConfig::default, TransformConfig::square)
 }
 
-/// Batches of the first pictures of a fixed shuffle, and how many pictures they have.
+/// Batches of the first images of a fixed shuffle, and how many images they have.
 pub(super) fn batches(
     data: &Arc<dyn Dataset>,
     how: &MeasureArgs,
@@ -126,7 +126,7 @@ pub(super) fn batches(
     check_counts(how)?;
     let count = how.num_images.unwrap_or(data.len());
     if count > data.len() {
-        bail!("--num-images: {} has {} pictures, {count} are asked for", data.name(), data.len());
+        bail!("--num-images: {} has {} images, {count} are asked for", data.name(), data.len());
     }
     let config =
         LoaderConfig { workers: 1, strict, drop_last: false, ..LoaderConfig::new(how.batch_size, SEED) };
@@ -141,7 +141,7 @@ pub(super) fn check_counts(how: &MeasureArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Some pictures of a set.
+/// Some images of a set.
 struct Chosen {
     data: Arc<dyn Dataset>,
     indices: Vec<usize>,

@@ -1,4 +1,4 @@
-//! The best and the worst pictures.
+//! The best and the worst images.
 
 use std::path::Path;
 
@@ -7,10 +7,10 @@ use ldm_core::image;
 use serde_json::{Value, json};
 use tch::{Device, Tensor};
 
-/// Pictures on a sheet of the best and of the worst.
+/// ImageSet on a sheet of the best and of the worst.
 const SHOWN: usize = 8;
 
-/// A picture, or several that belong together.
+/// An image, or several that belong together.
 struct Entry {
     goodness: f64,
     name: String,
@@ -18,7 +18,7 @@ struct Entry {
     column: Vec<Tensor>,
 }
 
-/// The pictures that are best and worst by a number, which is greater for better ones.
+/// The images that are best and worst by a number, which is greater for better ones.
 #[derive(Default)]
 pub(super) struct Shown {
     /// The worst first.
@@ -26,7 +26,7 @@ pub(super) struct Shown {
 }
 
 impl Shown {
-    /// Sees a batch: `[B]` numbers, what each picture is called, and rows of `[B, 3, H, W]`.
+    /// Sees a batch: `[B]` numbers, what each image is called, and rows of `[B, 3, H, W]`.
     pub(super) fn add(&mut self, goodness: &Tensor, names: &[String], rows: &[&Tensor]) {
         for (index, name) in (0..).zip(names) {
             let kept = |x: &&Tensor| x.get(index).to_device(Device::Cpu).copy();
@@ -67,13 +67,13 @@ impl Shown {
 
 /// A column an entry.
 fn sheet(path: &Path, entries: &[&Entry]) -> anyhow::Result<()> {
-    let rows = entries.first().context("there is no picture to show")?.column.len();
+    let rows = entries.first().context("there is no image to show")?.column.len();
     let size = entries[0].column[0].size();
     if entries.iter().any(|entry| entry.column[0].size() != size) {
         return Ok(()); // a sheet needs one size
     }
-    let pictures: Vec<&Tensor> =
+    let images: Vec<&Tensor> =
         (0..rows).flat_map(|row| entries.iter().map(move |entry| &entry.column[row])).collect();
-    let grid = image::grid(&Tensor::stack(&pictures, 0).clamp(-1., 1.), entries.len() as i64, 2);
+    let grid = image::grid(&Tensor::stack(&images, 0).clamp(-1., 1.), entries.len() as i64, 2);
     Ok(image::write_png(path, &grid, &[])?)
 }

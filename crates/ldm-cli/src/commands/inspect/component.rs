@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use ldm_core::Result;
-use ldm_core::nn::unfilled;
-use ldm_core::weights::{Checkpoint, Layout, Shapes};
+use ldm_core::nn::skip_init;
+use ldm_core::weights::{Checkpoint, StateDictMapping, Shapes};
 use ldm_pipelines::{FirstStageModel, weights_file};
 use ldm_unet::Plan;
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use tch::Device;
 use super::Verdict;
 use super::describe;
 use super::fit::{Misfit, compare};
-use super::recognise::recognise;
+use super::detect::infer_config;
 
 /// The weights of the parts of a diffusers folder, by name.
 pub(super) fn parts(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
@@ -46,7 +46,7 @@ pub(super) fn verdict(weights: &Path, checkpoint: &Checkpoint) -> anyhow::Result
         Some("UNet2DModel" | "UNet2DConditionModel") => unet(&config),
         other => {
             // A transformers model, or a file that only happens to lie beside someone's config.json.
-            let told = recognise(&checkpoint.shapes());
+            let told = infer_config(&checkpoint.shapes());
             let Some(class) = other.filter(|_| told.fits.is_none()) else { return Ok(Some(told)) };
             return Ok(Some(Verdict::only(class)));
         }
@@ -67,12 +67,12 @@ pub(super) fn verdict(weights: &Path, checkpoint: &Checkpoint) -> anyhow::Result
 }
 
 /// What it is, its config in our words, its layout, and its names and shapes.
-type Read = (String, Value, Layout, Shapes);
+type Read = (String, Value, StateDictMapping, Shapes);
 
 fn first_stage(json: &Value) -> Result<Read> {
     let (config, scale_factor) = ldm_autoencoder::from_diffusers(json)?;
     let layout = ldm_autoencoder::diffusers_layout(&config)?;
-    let model = unfilled(|| FirstStageModel::new(&config, Device::Cpu))?;
+    let model = skip_init(|| FirstStageModel::new(&config, Device::Cpu))?;
     let shapes = model.vs.variables().into_iter().map(|(name, variable)| (name, variable.size())).collect();
     let derived = json!({"first_stage_config": config, "scale_factor": scale_factor});
     Ok((describe::first_stage(&config), derived, layout, shapes))

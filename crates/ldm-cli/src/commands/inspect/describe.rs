@@ -1,7 +1,7 @@
 //! Architectures in a line.
 
 use ldm_autoencoder::FirstStageConfig;
-use ldm_pipelines::{ClassifierConfig, LatentDiffusionConfig, ModelConfig, Needs};
+use ldm_pipelines::{ClassifierConfig, LatentDiffusionConfig, ModelConfig, ConditioningKind};
 use ldm_unet::UNetConfig;
 
 pub(super) fn model(model: &ModelConfig) -> String {
@@ -15,7 +15,7 @@ pub(super) fn model(model: &ModelConfig) -> String {
 fn diffusion(model: &LatentDiffusionConfig) -> String {
     let condition = match model.conditioning_key() {
         None => "unconditional".into(),
-        Some(key) => format!("conditioned on {} by {}", Needs::of(model), key.name()),
+        Some(key) => format!("conditioned on {} by {}", ConditioningKind::of(model), key.name()),
     };
     let side = model.image_size;
     format!("latent diffusion, {} x {side} x {side} latents, {condition}", model.channels)
@@ -40,7 +40,7 @@ pub(super) fn first_stage(config: &FirstStageConfig) -> String {
             vq.embed_dim,
             vq.n_embed
         ),
-        FirstStageConfig::Identity(_) => "no first stage: pictures are their own latents".into(),
+        FirstStageConfig::Identity(_) => "no first stage: images are their own latents".into(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The text in a picture.
+//! The text in an image.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -21,7 +21,7 @@ pub(super) fn print(path: &Path, as_json: bool) -> anyhow::Result<()> {
     let context = || path.display().to_string();
     let file = File::open(path).with_context(context)?;
     let mut reader = png::Decoder::new(BufReader::new(file)).read_info().with_context(context)?;
-    let mut row = vec![0; reader.output_buffer_size().context("a picture that fits in memory")?];
+    let mut row = vec![0; reader.output_buffer_size().context("an image that fits in memory")?];
     reader.next_frame(&mut row).with_context(context)?;
     reader.finish().with_context(context)?;
     let info = reader.info();
@@ -39,7 +39,7 @@ pub(super) fn print(path: &Path, as_json: bool) -> anyhow::Result<()> {
     if as_json {
         println!("{:#}", json!({"path": path, "width": info.width, "height": info.height, "texts": texts}));
     } else if texts.is_empty() {
-        bail!("{}: a picture of {}x{} without text", path.display(), info.width, info.height);
+        bail!("{}: an image of {}x{} without text", path.display(), info.width, info.height);
     } else {
         println!("{}: {}x{}", path.display(), info.width, info.height);
         for (keyword, text) in texts {

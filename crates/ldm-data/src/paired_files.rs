@@ -1,0 +1,130 @@
+//! Images that belong to images: label maps and masks, in files of their own.
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use ldm_core::{Error, Result};
+
+use crate::caption_file::Missing;
+use crate::names::stem;
+use crate::shards::expand;
+use crate::store::Store;
+
+/// Which files belong to the images of a set: to `NAME.jpg` the PNG of the same name, where its folder or the end of
+/// its name tell it from an image. None of them is an image of the set.
+///
+/// ```yaml
+/// files: { folder: labels }                # images/NAME.jpg and labels/NAME.png, in one archive
+/// files: { path: masks.tar }               # NAME.jpg, and NAME.png in another
+/// files: { suffix: _L }                    # NAME.png and NAME_L.png
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PairedFilesConfig {
+    /// Where they lie, as a set's `path`. Left out, where the images do.
+    #[serde(deserialize_with = "crate::config::one_or_many")]
+    pub path: Vec<String>,
+    /// The folder they lie in; the first of their names.
+    pub folder: Option<String>,
+    /// What follows the image's name in theirs.
+    pub suffix: String,
+    /// What becomes of an image without one.
+    pub missing: Missing,
+}
+
+/// A file, by its store and its number there.
+pub(crate) type Place = (usize, usize);
+
+/// The files that belong to images, by the images' names without ending.
+#[derive(Debug, Default)]
+pub(crate) struct PairedFiles {
+    by_name: HashMap<String, Place>,
+    /// By the last part of the name; none where several share it.
+    by_last: HashMap<String, Option<Place>>,
+    places: HashSet<Place>,
+}
+
+impl PairedFiles {
+    /// Looks for the files; stores they have of their own are added to `stores`.
+    pub(crate) fn open(
+        config: &PairedFilesConfig,
+        what: &str,
+        base: &Path,
+        stores: &mut Vec<Store>,
+    ) -> Result<Self> {
+        let own = stores.len();
+        for pattern in &config.path {
+            for path in expand(pattern)? {
+                stores.push(Store::open(&base.join(path))?);
+            }
+        }
+        let searched = if config.path.is_empty() { 0..own } else { own..stores.len() };
+        if config.path.is_empty() && config.folder.is_none() && config.suffix.is_empty() {
+            return Err(Error::invalid(format!(
+                "{what}: expected a path, a folder or a suffix that tells the files from the images"
+            )));
+        }
+        let mut found = Self::default();
+        for store in searched {
+            for (number, file) in stores[store].files.iter().enumerate() {
+                let Some(name) = config.image_of(&file.name) else { continue };
+                let last = name.rsplit('/').next().expect("a split has a first part").to_owned();
+                found.places.insert((store, number));
+                found.by_name.insert(name.to_owned(), (store, number));
+                found.by_last.entry(last).and_modify(|only| *only = None).or_insert(Some((store, number)));
+            }
+        }
+        if found.by_name.is_empty() {
+            return Err(Error::data(what, "no .png file is one of those that are to belong to images"));
+        }
+        Ok(found)
+    }
+
+    /// The file that belongs to an image: by its whole name, else by the last part where that is one's alone.
+    pub(crate) fn find(&self, image: &str) -> Option<Place> {
+        let name = stem(image);
+        let last = name.rsplit('/').next().expect("a split has a first part");
+        self.by_name.get(name).copied().or_else(|| self.by_last.get(last).copied().flatten())
+    }
+
+    /// Whether a file is one of these, and so no image.
+    pub(crate) fn holds(&self, place: Place) -> bool {
+        self.places.contains(&place)
+    }
+}
+
+impl PairedFilesConfig {
+    /// The name, without ending, of the image that a file belongs to; none where the file is none of these.
+    fn image_of<'a>(&self, file: &'a str) -> Option<&'a str> {
+        let name = stem(file);
+        if !file[name.len()..].eq_ignore_ascii_case(".png") {
+            return None;
+        }
+        let name = match &self.folder {
+            Some(folder) => name.strip_prefix(folder.trim_end_matches('/'))?.strip_prefix('/')?,
+            None => name,
+        };
+        name.strip_suffix(&self.suffix).filter(|name| !name.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folder_and_suffix_tell_whose_a_file_is() {
+        let config = |folder: Option<&str>, suffix: &str| PairedFilesConfig {
+            folder: folder.map(str::to_owned),
+            suffix: suffix.to_owned(),
+            ..PairedFilesConfig::default()
+        };
+        assert_eq!(config(Some("labels"), "").image_of("labels/a/1.png"), Some("a/1"));
+        assert_eq!(config(Some("labels"), "").image_of("labels2/1.png"), None);
+        assert_eq!(config(None, "_L").image_of("a/1_L.PNG"), Some("a/1"));
+        assert_eq!(config(None, "_L").image_of("a/1.png"), None);
+        assert_eq!(config(None, "_L").image_of("a/1_L.txt"), None);
+    }
+}

@@ -1,0 +1,65 @@
+//! What a prompt has to hold for a model.
+
+use std::fmt;
+
+use ldm_conditioning::ConditionerConfig;
+
+use crate::LatentDiffusionConfig;
+use crate::diffusion_config::ConditioningKey;
+
+/// What a prompt has to hold for a model to be sampled from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConditioningKind {
+    /// No condition.
+    Unconditional,
+    /// [`Prompt::class`](ldm_core::Prompt::class).
+    Class,
+    /// [`Prompt::text`](ldm_core::Prompt::text).
+    Text,
+    /// [`Prompt::layout`](ldm_core::Prompt::layout), or its tokens.
+    Layout,
+    /// [`Prompt::image`](ldm_core::Prompt::image), as large as the latent.
+    LowResolution,
+    /// [`Prompt::mask`](ldm_core::Prompt::mask) with a channel a class.
+    SemanticMap,
+    /// [`Prompt::image`](ldm_core::Prompt::image) and [`Prompt::mask`](ldm_core::Prompt::mask).
+    Inpainting,
+    /// These, and [`Prompt::text`](ldm_core::Prompt::text).
+    TextInpainting,
+    /// [`Prompt::embedding`](ldm_core::Prompt::embedding).
+    Embedding,
+}
+
+impl ConditioningKind {
+    /// What the model of `config` needs.
+    pub fn of(config: &LatentDiffusionConfig) -> Self {
+        match (config.conditioning_key(), &config.cond_stage_config) {
+            (None, _) => Self::Unconditional,
+            (Some(ConditioningKey::Adm), _)
+            | (Some(ConditioningKey::Crossattn), ConditionerConfig::Class(_)) => Self::Class,
+            (Some(ConditioningKey::Hybrid), _) => Self::TextInpainting,
+            (Some(ConditioningKey::Concat), ConditionerConfig::FirstStage) => Self::Inpainting,
+            (Some(ConditioningKey::Concat), ConditionerConfig::Spatial(_)) => Self::SemanticMap,
+            (Some(ConditioningKey::Concat), _) => Self::LowResolution,
+            (Some(ConditioningKey::Crossattn), ConditionerConfig::Identity) => Self::Embedding,
+            (Some(ConditioningKey::Crossattn), other) if other.tokenizer_kind().is_some() => Self::Text,
+            (Some(ConditioningKey::Crossattn), _) => Self::Layout,
+        }
+    }
+}
+
+impl fmt::Display for ConditioningKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unconditional => "nothing",
+            Self::Class => "a class",
+            Self::Text => "a text",
+            Self::Layout => "a layout of boxes",
+            Self::LowResolution => "a small image",
+            Self::SemanticMap => "a map of classes",
+            Self::Inpainting => "an image and a mask",
+            Self::TextInpainting => "an image, a mask and a text",
+            Self::Embedding => "embeddings",
+        })
+    }
+}
