@@ -2,7 +2,7 @@
 
 use ldm_core::Result;
 use ldm_core::nn::attention::attention;
-use ldm_core::nn::{NormStats, GroupNorm, add, conv2d, conv2d_1x1};
+use ldm_core::nn::{GroupNorm, NormStats, add, conv2d, conv2d_1x1};
 use tch::Tensor;
 use tch::nn::{Conv2D, Module, Path};
 

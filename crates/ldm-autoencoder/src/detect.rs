@@ -1,6 +1,6 @@
 //! What a first stage is made of, from names and shapes alone.
 
-use ldm_core::weights::Shapes;
+use ldm_checkpoint::Shapes;
 use ldm_core::{Error, Result};
 
 use crate::config::{FirstStageConfig, KlConfig, VqConfig};

@@ -1,7 +1,7 @@
 //! diffusers' names of a first stage.
 
+use ldm_checkpoint::{KeyMap, StateDictMapping, TensorChange};
 use ldm_core::Result;
-use ldm_core::weights::{TensorChange, KeyMap, StateDictMapping};
 
 use crate::config::FirstStageConfig;
 use crate::diffusers::expressible;

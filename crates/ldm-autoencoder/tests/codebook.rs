@@ -5,7 +5,7 @@
 use ldm_autoencoder::{Codebook, CodebookConfig, UnknownIndex};
 use ldm_core::device::test_device;
 use ldm_core::noise::{Replay, Seeded};
-use ldm_core::testing::{Golden, assert_close};
+use ldm_testing::{Golden, assert_close};
 use proptest::prelude::*;
 use serde_json::Value;
 use tch::nn::VarStore;

@@ -6,7 +6,7 @@ use ldm_autoencoder::{Codebook, CodebookConfig, CodebookUpdate};
 use ldm_core::NoiseSource;
 use ldm_core::device::test_device;
 use ldm_core::noise::{Replay, Seeded};
-use ldm_core::testing::assert_close;
+use ldm_testing::assert_close;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 
 use ldm_autoencoder::{Autoencoder, FirstStageConfig, infer_config};
-use ldm_core::weights::Shapes;
+use ldm_checkpoint::Shapes;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tch::Device;

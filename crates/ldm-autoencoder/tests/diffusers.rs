@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use ldm_autoencoder::{
     Autoencoder, FirstStage, FirstStageConfig, Posterior, diffusers_layout, from_diffusers, to_diffusers,
 };
+use ldm_checkpoint::{Checkpoint, Shapes, StateDictMapping, save};
 use ldm_core::device::test_device;
-use ldm_core::testing::{Golden, assert_close, filled};
-use ldm_core::weights::{Checkpoint, StateDictMapping, Shapes, save};
+use ldm_testing::{Golden, assert_close, filled};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -83,7 +83,11 @@ fn official_models_are_diffusers_models() {
         let native = shapes_of(&config);
         let layout = diffusers_layout(&config).unwrap();
         let unsupported_kind = layout.mapped_shapes(&native);
-        assert_eq!((unsupported_kind.len(), native.len()), (model.tensors, model.tensors), "{name}: a bijection");
+        assert_eq!(
+            (unsupported_kind.len(), native.len()),
+            (model.tensors, model.tensors),
+            "{name}: a bijection"
+        );
         let lines = unsupported_kind.iter().map(|(key, shape)| format!("{key} {shape:?}"));
         assert_eq!(digest(lines), model.shapes_sha256, "{name}: names and shapes");
         for key in unsupported_kind.keys() {

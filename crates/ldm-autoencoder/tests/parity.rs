@@ -5,8 +5,8 @@
 use ldm_autoencoder::{Autoencoder, Bottleneck, FirstStage, FirstStageConfig, Posterior};
 use ldm_core::device::test_device;
 use ldm_core::noise::Replay;
-use ldm_core::testing::{Golden, assert_close, fill_weights, relative_l2};
 use ldm_libtorch::{channels_last, is_channels_last, to_channels_last};
+use ldm_testing::{Golden, assert_close, fill_weights, relative_l2};
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 

@@ -5,8 +5,8 @@
 use ldm_autoencoder::{Autoencoder, FirstStage, FirstStageConfig};
 use ldm_core::device::test_device;
 use ldm_core::noise::Seeded;
-use ldm_core::testing::fill_weights;
 use ldm_core::{NoiseSource, Tiles};
+use ldm_testing::fill_weights;
 use serde_json::json;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};

@@ -4,6 +4,7 @@
 mod args;
 mod classifier;
 mod commands;
+mod images;
 mod interrupt;
 mod launch;
 mod layout_file;
@@ -11,7 +12,6 @@ mod making;
 mod model;
 mod output;
 mod page;
-mod images;
 mod previews;
 mod progress;
 mod report;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::bail;
-use ldm_core::weights::{self, Checkpoint};
+use ldm_checkpoint::Checkpoint;
 use ldm_core::{Prompt, files, image};
 use ldm_pipelines::{Init, InitImage, LatentDiffusion, Variation, generate};
 use serde_json::{Map, Value, json};
@@ -79,10 +79,7 @@ impl<'a> Making<'a> {
         if let Some(noise) = &noise
             && noise.size().first() != Some(&(count as i64))
         {
-            bail!(
-                "--init-noise holds {} images, {count} are asked for",
-                noise.size().first().unwrap_or(&0)
-            );
+            bail!("--init-noise holds {} images, {count} are asked for", noise.size().first().unwrap_or(&0));
         }
         let folder = output::folder(&args.output, command);
         output::all_free(&folder, count, args.output.force)?;
@@ -202,7 +199,7 @@ impl<'a> Making<'a> {
         bar.finish();
         output::grid(&self.folder, &Tensor::cat(&all_images, 0), mark)?;
         if let Some(path) = &args.save_latents {
-            weights::save(path, &[("latents".into(), Tensor::cat(&latents, 0))], &BTreeMap::new())?;
+            ldm_checkpoint::save(path, &[("latents".into(), Tensor::cat(&latents, 0))], &BTreeMap::new())?;
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use ldm_core::device::{device_name, parse_device, parse_dtype};
-use ldm_pipelines::{LatentDiffusion, Model, ConditioningKind, LoadOptions};
+use ldm_pipelines::{ConditioningKind, LatentDiffusion, LoadOptions, Model};
 use tch::{Device, Kind};
 
 use crate::args::{DeviceArgs, ModelArgs};
@@ -63,7 +63,11 @@ pub(crate) fn open_diffusion(
 }
 
 /// Refuses a model that needs something else than a command `gives`.
-pub(crate) fn check_conditioning(model: &LatentDiffusion, args: &ModelArgs, gives: &[ConditioningKind]) -> anyhow::Result<()> {
+pub(crate) fn check_conditioning(
+    model: &LatentDiffusion,
+    args: &ModelArgs,
+    gives: &[ConditioningKind],
+) -> anyhow::Result<()> {
     let needs = ConditioningKind::of(&model.config);
     if gives.contains(&needs) {
         return Ok(());

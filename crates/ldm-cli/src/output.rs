@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use ::image::RgbImage;
 use anyhow::{Context, bail};
-use ldm_core::{files, image, watermark};
+use ldm_core::{files, image};
+use ldm_pipelines::watermark;
 use tch::Tensor;
 
 use crate::args::OutputArgs;

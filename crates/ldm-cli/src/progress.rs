@@ -94,7 +94,10 @@ impl Progress {
     pub(crate) fn at(&mut self, position: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(position);
-        } else if !self.printer.quiet && position > self.start && self.said.elapsed() > Duration::from_secs(15) {
+        } else if !self.printer.quiet
+            && position > self.start
+            && self.said.elapsed() > Duration::from_secs(15)
+        {
             self.said = Instant::now();
             let done = position.saturating_sub(self.start).max(1);
             let left = self.started.elapsed().as_secs_f64() / done as f64

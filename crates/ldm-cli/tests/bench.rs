@@ -6,13 +6,13 @@ mod sandbox;
 
 use std::path::Path;
 
-use sandbox::Sandbox;
 use ldm_autoencoder::build;
 use ldm_core::Conditioning;
 use ldm_core::nn::skip_init;
 use ldm_libtorch::{channels_last, count_operations, to_channels_last};
 use ldm_pipelines::{ModelConfig, ModelFile};
 use ldm_unet::UNet;
+use sandbox::Sandbox;
 use serde_json::Value;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};

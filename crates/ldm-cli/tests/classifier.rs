@@ -4,8 +4,8 @@
 
 mod sandbox;
 
+use ldm_checkpoint::Checkpoint;
 use sandbox::Sandbox;
-use ldm_core::weights::Checkpoint;
 use serde_json::Value;
 
 const FIRST_STAGE: &str = "

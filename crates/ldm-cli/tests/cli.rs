@@ -187,14 +187,15 @@ fn the_whole_way_from_training_to_images() {
     assert!(difference("a/00002.png", "b/00000.png") <= 1, "the batch has a part in an image");
     assert!(difference("a/00000.png", "a/00001.png") > 1);
     assert!(
-        sandbox.done(&["inspect", "a/00002.png"])
+        sandbox
+            .done(&["inspect", "a/00002.png"])
             .contains("class: circle\nSteps: 3, Sampler: ddim, CFG scale: 2, Seed: 7, Size: 16x16")
     );
     assert!(sandbox.path("a/grid.png").is_file());
 
     // Given noise, saved latents, and the way back through the first stage.
     let noise = tch::Tensor::ones([2, 4, 8, 8], (tch::Kind::Float, tch::Device::Cpu));
-    ldm_core::weights::save(
+    ldm_checkpoint::save(
         sandbox.path("noise.safetensors"),
         &[("noise".into(), noise)],
         &std::collections::BTreeMap::new(),
@@ -268,7 +269,11 @@ fn the_whole_way_from_training_to_images() {
     sandbox.fails(&["sample", "--model", "second"], 1, "conditioned on a class: give --class, one of");
     sandbox.fails(&["sample", "--model", "second", "--class", "pentagon"], 1, "unknown class");
     sandbox.fails(&["sample", "--model", "second", "--class", "11"], 1, "unknown class");
-    sandbox.fails(&["sample", "--model", "second", "--class", "1", "--steps", "2000", "--out", "x"], 1, "steps");
+    sandbox.fails(
+        &["sample", "--model", "second", "--class", "1", "--steps", "2000", "--out", "x"],
+        1,
+        "steps",
+    );
     sandbox.fails(
         &["sample", "--model", "second", "--class", "1", "--height", "17", "--width", "16"],
         1,
@@ -330,7 +335,8 @@ fn an_unreadable_image_is_named_and_left_out_or_refused() {
 fn a_killed_run_and_a_stopped_run_end_as_if_nothing_had_happened() {
     let sandbox = sandbox();
     let long = |run: &str| {
-        sandbox.command(&["train", "first.yaml", "train.steps=40", "--run", run])
+        sandbox
+            .command(&["train", "first.yaml", "train.steps=40", "--run", run])
             .stderr(Stdio::null())
             .stdout(Stdio::null())
             .spawn()

@@ -8,10 +8,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use sandbox::{Sandbox, listing, text};
 use ldm_core::config;
 use ldm_pipelines::{ModelConfig, ModelFile};
 use ldm_unet::Plan;
+use sandbox::{Sandbox, listing, text};
 use serde_json::Value;
 
 const STUDY: &str = "
@@ -151,7 +151,10 @@ fn a_study_finds_numbers_for_every_factor_and_can_be_taken_up_again() {
     // What is done is not done again.
     let before = std::fs::metadata(sandbox.path("parts/f2/sampling.json")).unwrap().modified().unwrap();
     sandbox.done(&["compare-f", "--resume", "parts", "--threads", "1", "-q"]);
-    assert_eq!(std::fs::metadata(sandbox.path("parts/f2/sampling.json")).unwrap().modified().unwrap(), before);
+    assert_eq!(
+        std::fs::metadata(sandbox.path("parts/f2/sampling.json")).unwrap().modified().unwrap(),
+        before
+    );
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use ldm_checkpoint::Checkpoint;
 use ldm_core::nn::skip_init;
-use ldm_core::weights::Checkpoint;
 use ldm_pipelines::{FirstStageModel, ModelFile};
 use serde_json::{Map, Value, json};
 use tch::Device;

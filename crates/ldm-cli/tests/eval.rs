@@ -133,7 +133,8 @@ fn reconstructions_and_made_images_are_measured() {
         assert_eq!(number(&same, name), 1., "{name}");
     }
     assert!(
-        sandbox.done(&["eval", "generation", "made", "scenes", "--size", "16", "-n", "9"])
+        sandbox
+            .done(&["eval", "generation", "made", "scenes", "--size", "16", "-n", "9"])
             .contains("9 made images")
     );
     fails(&["generation", "none", "scenes", "--size", "16"], 1, "none");
@@ -145,7 +146,8 @@ fn images_made_on_the_fly_are_those_that_are_saved() {
     sandbox.done(&["train", "first.yaml", "--run", "first"]);
     sandbox.done(&["train", "second.yaml", "--run", "second"]);
     let measure = |words: &[&str]| {
-        let (said, warned) = sandbox.said(&[&["eval", "generation", "--json", "--size", "16"], words].concat());
+        let (said, warned) =
+            sandbox.said(&[&["eval", "generation", "--json", "--size", "16"], words].concat());
         (serde_json::from_str::<Value>(&said).unwrap(), warned)
     };
     // Twelve images of ten classes in turn, none of them the class that means none.
@@ -262,13 +264,13 @@ fn refuses(sandbox: &Sandbox) {
 
 /// A tiny CLIP of letters, with the weights of its own tests.
 fn clip(sandbox: &Sandbox) -> ldm_conditioning::Clip {
-    use ldm_core::testing::{Golden, filled};
+    use ldm_testing::{Golden, filled};
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../ldm-conditioning/tests/golden/clip.safetensors");
     let golden = Golden::open(golden, tch::Device::Cpu);
     let folder = sandbox.path("clip");
     std::fs::create_dir(&folder).unwrap();
     let tensors = filled(&serde_json::from_str(golden.metadata("shapes")).unwrap(), 6);
-    ldm_core::weights::save(folder.join("model.safetensors"), &tensors, &std::collections::BTreeMap::new())
+    ldm_checkpoint::save(folder.join("model.safetensors"), &tensors, &std::collections::BTreeMap::new())
         .unwrap();
     std::fs::write(folder.join("config.json"), golden.metadata("config")).unwrap();
     let letters = ('a'..='z').flat_map(|letter| [letter.to_string(), format!("{letter}</w>")]);
@@ -299,7 +301,8 @@ fn clip_scores_are_of_each_image_and_its_prompt() {
         })
         .collect();
     let measure = |words: &[&str]| {
-        let said = sandbox.done(&[&["eval", "clip-score", "made", "--clip", "clip", "--json"], words].concat());
+        let said =
+            sandbox.done(&[&["eval", "clip-score", "made", "--clip", "clip", "--json"], words].concat());
         serde_json::from_str::<Value>(&said).unwrap()
     };
     let own = measure(&[]);
@@ -315,7 +318,8 @@ fn clip_scores_are_of_each_image_and_its_prompt() {
     let swapped = measure(&["--prompts-from", "prompts.txt"]);
     assert!((number(&swapped["clip_score"], "mean") / got - 1.).abs() > 1e-3, "{swapped}");
     assert!(
-        sandbox.done(&["eval", "clip-score", "made", "--clip", "clip"])
+        sandbox
+            .done(&["eval", "clip-score", "made", "--clip", "clip"])
             .contains("2 made images (made), by clip")
     );
 

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use ldm_autoencoder::FirstStageConfig;
-use ldm_core::weights;
 use ldm_unet::{UNet, UNetConfig};
 use serde_json::{Value, json};
 use tch::nn::VarStore;
@@ -68,7 +67,7 @@ impl Sandbox {
 
     fn save(&self, name: &str, tensors: &[(String, Tensor)]) {
         std::fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
-        weights::save(self.path(name), tensors, &BTreeMap::new()).unwrap();
+        ldm_checkpoint::save(self.path(name), tensors, &BTreeMap::new()).unwrap();
     }
 
     fn write(&self, name: &str, document: &Value) {
@@ -182,14 +181,15 @@ fn files_in_shards_are_one() {
 fn a_diffusers_folder_is_told_part_by_part() {
     let sandbox = Sandbox::new();
     sandbox.write("model_index.json", &json!({"_class_name": "LDMPipeline"}));
-    let unsupported_kind = |layout: weights::StateDictMapping, tensors: &Tensors| layout.to_mapped(tensors).unwrap();
+    let mapped =
+        |layout: ldm_checkpoint::StateDictMapping, tensors: &Tensors| layout.to_mapped(tensors).unwrap();
     sandbox.write("vae/config.json", &ldm_autoencoder::to_diffusers(&first_stage(), 0.5).unwrap());
     let layout = ldm_autoencoder::diffusers_layout(&first_stage()).unwrap();
-    let vae = unsupported_kind(layout, &first_stage_tensors(""));
+    let vae = mapped(layout, &first_stage_tensors(""));
     sandbox.save("vae/diffusion_pytorch_model.safetensors", &vae);
     sandbox.write("unet/config.json", &ldm_unet::to_diffusers(&unet()).unwrap());
     let layout = ldm_unet::diffusers_layout(&unet()).unwrap();
-    sandbox.save("unet/diffusion_pytorch_model.safetensors", &unsupported_kind(layout, &unet_tensors("")));
+    sandbox.save("unet/diffusion_pytorch_model.safetensors", &mapped(layout, &unet_tensors("")));
     sandbox.write("text_encoder/config.json", &json!({"architectures": ["CLIPTextModel"]}));
     sandbox.save("text_encoder/model.safetensors", &[zeros("text_model.x", &[1])]);
 

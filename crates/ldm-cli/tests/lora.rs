@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use ldm_core::testing::assert_close;
-use ldm_core::weights::{Checkpoint, save};
+use ldm_checkpoint::{Checkpoint, save};
+use ldm_testing::assert_close;
 use tch::{Device, Kind, Tensor};
 
 const MODEL: &str = "

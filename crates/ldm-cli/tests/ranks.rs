@@ -61,7 +61,8 @@ fn kill(signal: &str, pid: u32) {
 #[test]
 fn nproc_trains_and_one_rank_alone_speaks() {
     let sandbox = sandbox();
-    let output = ldm(sandbox.path(), &["train", "first.yaml", "--run", "run", "--nproc", "2"]).output().unwrap();
+    let output =
+        ldm(sandbox.path(), &["train", "first.yaml", "--run", "run", "--nproc", "2"]).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(String::from_utf8_lossy(&output.stdout), "run/model\n");
     assert!(text(&output).contains("on cpu, 2 ranks, from step 0"), "{}", text(&output));

@@ -4,10 +4,10 @@
 
 mod sandbox;
 
-use sandbox::Sandbox;
 use image::{GrayImage, Luma, Rgb, RgbImage};
-use ldm_core::watermark;
-use ldm_core::weights::Checkpoint;
+use ldm_checkpoint::Checkpoint;
+use ldm_pipelines::watermark;
+use sandbox::Sandbox;
 
 const TASKS: [(&str, &str, &str); 4] = [
     ("boxes", include_str!("../../../configs/tiny/layout.yaml"), ""),
@@ -215,7 +215,8 @@ fn draws_maps(sandbox: &Sandbox, ask: &dyn Fn(&[&str], &str) -> String) {
     RgbImage::from_fn(16, 16, color).save(sandbox.path("colored.png")).unwrap();
     let classes: Vec<_> =
         (0..4).map(|id| serde_json::json!({"id": id, "name": "x", "color": colors[id]})).collect();
-    std::fs::write(sandbox.path("palette.json"), serde_json::json!({"classes": classes}).to_string()).unwrap();
+    std::fs::write(sandbox.path("palette.json"), serde_json::json!({"classes": classes}).to_string())
+        .unwrap();
     ask(&["semantic2img", "map.png", "--model", "map"], "drawn");
     ask(&["semantic2img", "colored.png", "--palette", "palette.json", "--model", "map"], "colored");
     assert_eq!(sandbox.pixels("drawn/00001.png"), sandbox.pixels("colored/00001.png"));

@@ -396,7 +396,7 @@ fn ctrl_c_keeps_what_came() {
 /// The built-in list, against the files themselves.
 #[test]
 fn the_shared_files_are_what_the_list_says() {
-    let Some(data) = ldm_core::testing::shared_data() else { return eprintln!("skipped: no shared data") };
+    let Some(data) = ldm_testing::shared_data() else { return eprintln!("skipped: no shared data") };
     let sandbox = Sandbox::new("http://127.0.0.1:9");
     let from = |folder: &str| data.join(folder).to_str().unwrap().to_owned();
     let get = |args: &[&str]| sandbox.command(&[&["get"], args].concat()).output().unwrap();

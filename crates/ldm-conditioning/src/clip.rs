@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use ldm_checkpoint::Checkpoint;
 use ldm_core::diffusers::{Fields, wrong};
 use ldm_core::nn::skip_init;
-use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, Prompt, Result};
 use serde_json::Value;
 use tch::nn::{Init, VarStore};

@@ -1,7 +1,7 @@
 //! transformers' and diffusers' names of a text encoder.
 
+use ldm_checkpoint::{KeyMap, StateDictMapping};
 use ldm_core::Result;
-use ldm_core::weights::{KeyMap, StateDictMapping};
 
 use crate::ConditionerConfig;
 use crate::diffusers::no_such_model;

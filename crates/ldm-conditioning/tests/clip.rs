@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use ldm_checkpoint::Shapes;
 use ldm_conditioning::Clip;
 use ldm_core::Prompt;
 use ldm_core::device::test_device;
-use ldm_core::testing::{Golden, assert_close, filled};
-use ldm_core::weights::{self, Shapes};
+use ldm_testing::{Golden, assert_close, filled};
 use tch::Kind;
 
 fn golden() -> Golden {
@@ -21,7 +21,7 @@ fn save(golden: &Golden, folder: &Path) {
     let shapes: Shapes = serde_json::from_str(golden.metadata("shapes")).unwrap();
     let tensors = filled(&shapes, 6);
     assert!(tensors.iter().any(|(name, _)| name == "logit_scale"), "what transformers' files hold besides");
-    weights::save(folder.join("model.safetensors"), &tensors, &BTreeMap::new()).unwrap();
+    ldm_checkpoint::save(folder.join("model.safetensors"), &tensors, &BTreeMap::new()).unwrap();
     std::fs::write(folder.join("config.json"), golden.metadata("config")).unwrap();
 }
 

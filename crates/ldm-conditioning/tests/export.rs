@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ldm_conditioning::{Tokenizer, TokenizerKind};
-use ldm_core::testing::shared_data;
+use ldm_testing::shared_data;
 use serde::Deserialize;
 
 const LENGTH: usize = 12;

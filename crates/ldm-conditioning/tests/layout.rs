@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 
 use ldm_conditioning::{BertConfig, BertEmbedder, Conditioner, LayoutTokens};
-use ldm_core::testing::{assert_close, fill_weights};
 use ldm_core::{LayoutBox, Prompt};
+use ldm_testing::{assert_close, fill_weights};
 use serde_json::Value;
 use tch::{Device, Tensor, nn};
 

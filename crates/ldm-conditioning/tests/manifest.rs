@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use ldm_checkpoint::Shapes;
 use ldm_conditioning::{
     BertConfig, ClipTextConfig, ConditionerConfig, diffusers_layout, from_diffusers, to_diffusers,
 };
 use ldm_core::nn::skip_init;
-use ldm_core::weights::Shapes;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -156,8 +156,10 @@ fn clip_names_are_transformers() {
         assert_eq!(layout.keys.inverse().apply(&layout.keys.apply(name)), *name);
     }
     // transformers 5 leaves `text_model.` out.
-    let bare: Shapes =
-        unsupported_kind.into_iter().map(|(name, shape)| (name["text_model.".len()..].to_owned(), shape)).collect();
+    let bare: Shapes = unsupported_kind
+        .into_iter()
+        .map(|(name, shape)| (name["text_model.".len()..].to_owned(), shape))
+        .collect();
     assert_eq!(made_of(&bare), clip_names_since_5);
     let led: BTreeSet<String> = bare.keys().map(|name| layout.keys.apply(name)).collect();
     assert_eq!(led, native.into_keys().collect());
@@ -170,7 +172,10 @@ fn configs_of_theirs() {
     let unsupported_kind = manifest().unsupported_kind;
     for (config, theirs) in [
         (ConditionerConfig::ClipText(ClipTextConfig::default()), &unsupported_kind.clip_config),
-        (ConditionerConfig::Bert(serde_json::from_value(unsupported_kind.bert.params).unwrap()), &unsupported_kind.bert.config),
+        (
+            ConditionerConfig::Bert(serde_json::from_value(unsupported_kind.bert.params).unwrap()),
+            &unsupported_kind.bert.config,
+        ),
     ] {
         assert_eq!(from_diffusers(theirs).unwrap(), config);
         let written = to_diffusers(&config).unwrap();

@@ -10,7 +10,7 @@ use ldm_conditioning::{
 };
 use ldm_core::Prompt;
 use ldm_core::device::test_device;
-use ldm_core::testing::{Golden, assert_close};
+use ldm_testing::{Golden, assert_close};
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 

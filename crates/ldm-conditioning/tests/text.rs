@@ -14,7 +14,7 @@ use ldm_conditioning::{
 };
 use ldm_core::Prompt;
 use ldm_core::device::test_device;
-use ldm_core::testing::{Golden, assert_close, fill_weights, shared_data};
+use ldm_testing::{Golden, assert_close, fill_weights, shared_data};
 use serde::Deserialize;
 use serde_json::Value;
 use tch::nn::VarStore;

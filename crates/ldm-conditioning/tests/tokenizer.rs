@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use ldm_conditioning::{Encoding, Tokenizer, TokenizerKind};
-use ldm_core::testing::{Golden, shared_data};
+use ldm_testing::{Golden, shared_data};
 use tch::{Device, Tensor};
 
 const LENGTH: usize = 77;

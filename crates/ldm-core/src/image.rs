@@ -27,8 +27,7 @@ pub fn from_rgb8(image: &RgbImage) -> Tensor {
 pub fn to_rgb8(image: &Tensor) -> RgbImage {
     let (channels, height, width) = image.size3().expect("[3, H, W]");
     assert_eq!(channels, 3, "[3, H, W]");
-    let scaled =
-        ((image.detach().to_device(Device::Cpu).to_kind(Kind::Float) + 1.) * 127.5).clamp(0., 255.);
+    let scaled = ((image.detach().to_device(Device::Cpu).to_kind(Kind::Float) + 1.) * 127.5).clamp(0., 255.);
     let bytes = scaled.round().to_kind(Kind::Uint8).permute([1, 2, 0]).contiguous();
     let mut raw = vec![0; (3 * height * width) as usize];
     let count = raw.len();

@@ -22,11 +22,7 @@ pub mod nn;
 pub mod noise;
 mod prompt;
 pub mod resources;
-#[cfg(feature = "testing")]
-pub mod testing;
 mod tiles;
-pub mod watermark;
-pub mod weights;
 
 pub use conditioning::Conditioning;
 pub use error::{Error, Mismatch, Result};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use image::{Rgb, RgbImage};
 use ldm_data::scenes::{SceneConfig, Scenes};
-use ldm_data::{Dataset, Interpolation, Loader, LoaderConfig, ShuffleSampler, Position, resize};
+use ldm_data::{Dataset, Interpolation, Loader, LoaderConfig, Position, ShuffleSampler, resize};
 
 fn scenes(c: &mut Criterion) {
     let mut group = c.benchmark_group("scenes (images/s, one core)");
@@ -46,8 +46,15 @@ fn loader(c: &mut Criterion) {
 }
 
 fn order(c: &mut Criterion) {
-    let order =
-        ShuffleSampler { len: 1_281_167, batch_size: 64, seed: 0, shuffle: true, drop_last: true, rank: 0, world: 1 };
+    let order = ShuffleSampler {
+        len: 1_281_167,
+        batch_size: 64,
+        seed: 0,
+        shuffle: true,
+        drop_last: true,
+        rank: 0,
+        world: 1,
+    };
     let mut batch = 0;
     c.bench_function("order of a batch of 64 of 1281167", |b| {
         b.iter(|| {

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use ldm_core::{Error, Result};
 
-use crate::paired_files::{PairedFiles, PairedFilesConfig, Place};
 use crate::boxes::Annotations;
 use crate::caption_file::{CaptionFile, Missing};
 use crate::images_config::ImagesConfig;
 use crate::listing::{Item, Listing};
+use crate::paired_files::{PairedFiles, PairedFilesConfig, Place};
 
 impl Listing {
     /// Gives images the label maps and masks that belong to them; what is one of these is no image.

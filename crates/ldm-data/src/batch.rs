@@ -5,7 +5,7 @@ use tch::{Device, Shape, Tensor};
 
 use ldm_core::{Error, Prompt, Result};
 
-use crate::example::{Example, Condition};
+use crate::example::{Condition, Example};
 
 /// Examples side by side.
 #[derive(Debug)]
@@ -157,7 +157,9 @@ fn given(examples: &[Example]) -> (Option<Tensor>, Option<Tensor>) {
 /// Small images of one size, maps of as many labels.
 fn same_given(first: &Example, one: &Condition, example: &Example, other: &Condition) -> Result<()> {
     let differs = match (one, other) {
-        (Condition::LowResolution { size: one, .. }, Condition::LowResolution { size: other, .. }) => one != other,
+        (Condition::LowResolution { size: one, .. }, Condition::LowResolution { size: other, .. }) => {
+            one != other
+        }
         (Condition::OneHot { labels: one }, Condition::OneHot { labels: other }) => one != other,
         _ => false,
     };

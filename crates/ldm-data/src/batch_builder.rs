@@ -9,8 +9,8 @@ use crate::batch::{Batch, collate};
 use crate::dataset::Dataset;
 use crate::example::Example;
 use crate::loader::{LoaderConfig, order};
-use crate::rng::Rng;
 use crate::rank_sampler::RankSampler;
+use crate::rng::Rng;
 
 /// How many images are tried for one place of a batch before the set is given up.
 const TRIES: u64 = 32;

@@ -5,7 +5,6 @@ use std::path::Path;
 use image::GrayImage;
 use ldm_core::{Error, Result};
 
-use crate::paired_files::Place;
 use crate::boxes::placed;
 use crate::caption_file::CaptionSource;
 use crate::dataset::{Dataset, Peek, fingerprint};
@@ -14,6 +13,7 @@ use crate::example::{Example, to_chw};
 use crate::images_config::ImagesConfig;
 use crate::label_maps::{Labels, mask};
 use crate::listing::{Item, Listing};
+use crate::paired_files::Place;
 use crate::placement::Placement;
 use crate::rng::Rng;
 use crate::sidecar::{captions_of_json, captions_of_text};

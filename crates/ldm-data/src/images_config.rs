@@ -4,11 +4,11 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::paired_files::PairedFilesConfig;
 use crate::boxes::BoxesConfig;
 use crate::caption_file::CaptionSource;
 use crate::inpainting::{InpaintingConfig, Masks};
 use crate::label_maps::LabelMapsConfig;
+use crate::paired_files::PairedFilesConfig;
 use crate::task::TaskConfig;
 use crate::transform::TransformConfig;
 

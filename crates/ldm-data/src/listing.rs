@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use ldm_core::{Error, LayoutBox, Result};
 
-use crate::paired_files::Place;
 use crate::caption_file::CaptionSource;
 use crate::classes::{self, Classes};
 use crate::decode::ENDINGS;
 use crate::images_config::{ClassSource, ImagesConfig};
 use crate::names::Names;
+use crate::paired_files::Place;
 use crate::shards::expand;
 use crate::sidecar::{Label, captions_of_json, label_of_json, label_of_text};
 use crate::store::{Store, Stored};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use ldm_core::{Error, Result};
 
 use crate::batch::Batch;
+use crate::batch_builder::{BatchBuilder, BuiltBatch};
 use crate::dataset::Dataset;
-use crate::batch_builder::{BuiltBatch, BatchBuilder};
 use crate::order::ShuffleSampler;
 use crate::workers::Workers;
 

@@ -167,8 +167,9 @@ mod tests {
 
     #[test]
     fn seeds_and_epochs_give_other_orders() {
-        let all =
-            |order: &ShuffleSampler, epoch| (0..25).flat_map(|batch| order.indices(epoch, batch)).collect::<Vec<_>>();
+        let all = |order: &ShuffleSampler, epoch| {
+            (0..25).flat_map(|batch| order.indices(epoch, batch)).collect::<Vec<_>>()
+        };
         let one = order(100);
         assert_eq!(all(&one, 3), all(&one, 3));
         assert_ne!(all(&one, 3), all(&one, 4));

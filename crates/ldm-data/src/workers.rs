@@ -7,7 +7,7 @@ use std::thread::{Builder, JoinHandle};
 
 use ldm_core::{Error, Result};
 
-use crate::batch_builder::{BuiltBatch, BatchBuilder};
+use crate::batch_builder::{BatchBuilder, BuiltBatch};
 
 /// The threads; dropping this stops and joins them after the image each is at.
 pub(crate) struct Workers {

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 
 use image::RgbImage;
-use ldm_core::testing::Golden;
 use ldm_data::{Interpolation, resize};
+use ldm_testing::Golden;
 use tch::{Device, Tensor};
 
 fn image(tensor: &Tensor) -> RgbImage {

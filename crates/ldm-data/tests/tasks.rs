@@ -6,8 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use image::{GrayImage, ImageFormat, Luma, Rgb, RgbImage};
-use ldm_core::testing::Golden;
-use ldm_data::{Dataset, DatasetConfig, Condition, Loader, LoaderConfig, Position, collate};
+use ldm_data::{Condition, Dataset, DatasetConfig, Loader, LoaderConfig, Position, collate};
+use ldm_testing::Golden;
 use tch::Device;
 use tempfile::TempDir;
 

@@ -1,8 +1,8 @@
 //! The network of FID.
 
+use ldm_checkpoint::Checkpoint;
 use ldm_core::nn::skip_init;
 use ldm_core::resources;
-use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, Result};
 use tch::nn::{Init, Path, VarStore};
 use tch::{Device, Kind, Tensor};

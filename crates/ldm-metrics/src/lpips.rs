@@ -1,9 +1,9 @@
 //! How alike two images look.
 
+use ldm_checkpoint::{Checkpoint, KeyMap};
 use ldm_core::nn::skip_init;
 use ldm_core::noise::{NoiseSource, Seeded, mix};
 use ldm_core::resources;
-use ldm_core::weights::{Checkpoint, KeyMap};
 use ldm_core::{Error, Result};
 use ldm_libtorch::autocast;
 use tch::nn::VarStore;

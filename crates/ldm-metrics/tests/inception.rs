@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use ldm_checkpoint::{Checkpoint, Shapes};
 use ldm_core::device::test_device;
-use ldm_core::testing::{Golden, assert_close, filled};
-use ldm_core::weights::{self, Checkpoint, Shapes};
 use ldm_metrics::Inception;
+use ldm_testing::{Golden, assert_close, filled};
 use tch::{Kind, Tensor};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
@@ -39,7 +39,7 @@ fn save(path: &Path) {
     tensors.push(("fc.bias".into(), Tensor::ones([1008], (Kind::Float, tch::Device::Cpu))));
     let counter = Tensor::from_slice(&[0_i64]).squeeze();
     tensors.push(("Mixed_5b.branch1x1.bn.num_batches_tracked".into(), counter));
-    weights::save(path, &tensors, &BTreeMap::new()).unwrap();
+    ldm_checkpoint::save(path, &tensors, &BTreeMap::new()).unwrap();
 }
 
 #[test]

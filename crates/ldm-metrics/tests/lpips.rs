@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ldm_checkpoint::{Checkpoint, Shapes};
 use ldm_core::device::test_device;
-use ldm_core::testing::{Golden, assert_close, filled, shared_data};
-use ldm_core::weights::{self, Checkpoint, Shapes};
 use ldm_metrics::{Lpips, Trunk};
+use ldm_testing::{Golden, assert_close, filled, shared_data};
 use tch::{Kind, Tensor};
 
 /// Names and shapes as taming-transformers has them.
@@ -47,7 +47,7 @@ fn tensors() -> Vec<(String, Tensor)> {
 
 fn save(folder: &Path, name: &str, tensors: &[(String, Tensor)]) -> PathBuf {
     let path = folder.join(name);
-    weights::save(&path, tensors, &BTreeMap::new()).unwrap();
+    ldm_checkpoint::save(&path, tensors, &BTreeMap::new()).unwrap();
     path
 }
 

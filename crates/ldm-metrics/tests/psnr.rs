@@ -4,8 +4,8 @@
 
 use ldm_core::device::test_device;
 use ldm_core::image::{from_rgb8, to_rgb8};
-use ldm_core::testing::{Golden, assert_close};
 use ldm_metrics::{MeanStd, psnr};
+use ldm_testing::{Golden, assert_close};
 use tch::{Kind, Tensor};
 
 fn golden() -> Golden {

@@ -4,11 +4,11 @@
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 
 use ldm_core::device::test_device;
-use ldm_core::testing::{Golden, assert_close};
 use ldm_metrics::{
     FeatureNetwork, FeatureStatistics, Kept, KernelDistance, Manifold, Origin, SetFeatures, SetMoments,
     inception_score, ms_ssim, ssim,
 };
+use ldm_testing::{Golden, assert_close};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 

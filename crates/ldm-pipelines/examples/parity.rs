@@ -9,9 +9,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ldm_core::weights::{self, Checkpoint};
+use ldm_checkpoint::Checkpoint;
 use ldm_core::{Error, Prompt, Result};
-use ldm_pipelines::{Model, LoadOptions, Sampling, generate};
+use ldm_pipelines::{LoadOptions, Model, Sampling, generate};
 use ldm_schedulers::SamplerConfig;
 use tch::{Device, Tensor};
 
@@ -50,5 +50,5 @@ fn main() -> Result<()> {
     };
     let seeds: Vec<u64> = (0..size[0] as u64).collect();
     let made = generate(&model, &prompt, negative.as_ref(), &seeds, &sampling, Some(&noise), &mut |_| {})?;
-    weights::save(out, &[("latents".into(), made.latents)], &BTreeMap::new())
+    ldm_checkpoint::save(out, &[("latents".into(), made.latents)], &BTreeMap::new())
 }

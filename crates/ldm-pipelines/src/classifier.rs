@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
+use ldm_checkpoint::Checkpoint;
 use ldm_core::nn::skip_init;
-use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, Result};
 use ldm_unet::EncoderUNet;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::{ClassifierConfig, LatentDiffusion, ModelConfig, ModelSource, LoadOptions, detect_schedule};
+use crate::{ClassifierConfig, LatentDiffusion, LoadOptions, ModelConfig, ModelSource, detect_schedule};
 
 /// Under which CompVis keeps the diffusion model beside the classifier (`classifier.py:90`).
 const DIFFUSION: &str = "diffusion_model.";

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ldm_core::weights::{Checkpoint, StateDictMapping};
+use ldm_checkpoint::{Checkpoint, StateDictMapping};
 use ldm_core::{Error, Result};
 use serde_json::Value;
 

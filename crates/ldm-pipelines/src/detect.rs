@@ -1,8 +1,8 @@
 //! What a checkpoint is, from its names, its shapes and its schedule's buffers alone.
 
 use ldm_autoencoder::FirstStageConfig;
+use ldm_checkpoint::{Checkpoint, Shapes, unsupported_kind};
 use ldm_conditioning::{BertConfig, ClassConfig, ClipTextConfig, ConditionerConfig, SpatialConfig};
-use ldm_core::weights::{Checkpoint, Shapes, unsupported_kind};
 use ldm_core::{Error, Result};
 use ldm_unet::UNetConfig;
 use serde_json::json;
@@ -80,8 +80,8 @@ fn whole(
     unet: &Shapes,
     conditioner: &Shapes,
 ) -> Result<LatentDiffusionConfig> {
-    let first_stage =
-        ldm_autoencoder::infer_config(&weights(first)).map_err(|error| field("first_stage_config", &error))?;
+    let first_stage = ldm_autoencoder::infer_config(&weights(first))
+        .map_err(|error| field("first_stage_config", &error))?;
     let unet = ldm_unet::infer_config(unet).map_err(|error| field("unet_config", &error))?;
     let (conditioner, key) = condition(&first_stage, &unet, conditioner)?;
     let side = unet.image_size.map(|[height, _]| height).ok_or_else(|| {

@@ -1,6 +1,6 @@
 //! The noise schedule a checkpoint was trained with, from its own buffers.
 
-use ldm_core::weights::Checkpoint;
+use ldm_checkpoint::Checkpoint;
 use ldm_core::{Error, Result};
 use ldm_schedulers::{BetaSchedule, NoiseSchedule, ScheduleConfig};
 use tch::Kind;

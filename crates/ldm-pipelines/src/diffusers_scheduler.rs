@@ -5,8 +5,8 @@ use std::path::Path;
 use ldm_core::diffusers::{Fields, VERSION, wrong};
 use ldm_core::{Error, Result};
 use ldm_schedulers::{
-    BetaSchedule, StaticThresholding, Denoiser, DynamicThresholding, Parameterization, SamplerConfig, ScheduleConfig,
-    Spacing,
+    BetaSchedule, Denoiser, DynamicThresholding, Parameterization, SamplerConfig, ScheduleConfig, Spacing,
+    StaticThresholding,
 };
 use serde_json::{Map, Value, json};
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use ldm_autoencoder::FirstStageConfig;
+use ldm_checkpoint::Checkpoint;
 use ldm_conditioning::ConditionerConfig;
-use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, Result};
 use ldm_unet::UNetConfig;
 use serde_json::{Map, Value, json};

@@ -7,7 +7,7 @@ use tch::{Kind, Tensor};
 
 use crate::init::Init;
 use crate::tiling::Tiling;
-use crate::{Guidance, ClassifierFreeGuidance, LatentDiffusion, Network, Conditioned};
+use crate::{ClassifierFreeGuidance, Conditioned, Guidance, LatentDiffusion, Network};
 
 /// How to sample.
 #[derive(Debug, Clone)]
@@ -104,7 +104,12 @@ pub fn generate<'a>(
         }
         let latents = match uncond {
             None => run(&Conditioned::new(network, &cond)),
-            Some(uncond) => run(&ClassifierFreeGuidance::new(network, &cast(uncond, model.kind()), &cond, sampling.guidance)),
+            Some(uncond) => run(&ClassifierFreeGuidance::new(
+                network,
+                &cast(uncond, model.kind()),
+                &cond,
+                sampling.guidance,
+            )),
         };
         let decoded = model.decode_finite(&latents, tiling.as_ref().map(|tiling| &tiling.decode))?;
         Ok(Generated { latents, images: decoded.images, decoded_in_f32: decoded.in_f32 })

@@ -3,9 +3,9 @@
 use std::cell::Cell;
 
 use ldm_autoencoder::{FirstStage, Posterior};
+use ldm_checkpoint::Checkpoint;
 use ldm_conditioning::{Conditioner, ConditionerConfig, Tokenizer, Unconditional};
 use ldm_core::nn::skip_init;
-use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, NoiseSource, Result};
 use ldm_schedulers::{NoiseSchedule, Parameterization};
 use ldm_unet::UNet;
@@ -198,7 +198,8 @@ impl LatentDiffusion {
     /// without the schedule's buffers and what else follows from the config or is left over from training.
     pub fn weights_of(&self, checkpoint: Checkpoint, ema: bool) -> Checkpoint {
         let names: Vec<String> = self.vs.variables().into_keys().collect();
-        let checkpoint = if ema && checkpoint.has_ema() { checkpoint.with_ema_weights(&names) } else { checkpoint };
+        let checkpoint =
+            if ema && checkpoint.has_ema() { checkpoint.with_ema_weights(&names) } else { checkpoint };
         let conditioner = &self.config.cond_stage_config;
         let mut left_out = SCHEDULE_BUFFERS.to_vec();
         left_out.extend(["scale_factor", "logvar", "model_ema.", "first_stage_model.loss."]);

@@ -31,8 +31,9 @@ impl<'a> Network<'a> {
     /// The network's answer in f32, whatever its own dtype.
     pub(crate) fn predict(&self, x: &Tensor, at: NoiseLevel, cond: &ConditioningCache) -> Tensor {
         let t = Tensor::full([x.size()[0]], at.t, (Kind::Float, x.device()));
-        let ask =
-            |x: &Tensor, cond: &ConditioningCache| self.unet.forward_cached(x, &t, cond, false).to_kind(Kind::Float);
+        let ask = |x: &Tensor, cond: &ConditioningCache| {
+            self.unet.forward_cached(x, &t, cond, false).to_kind(Kind::Float)
+        };
         match &self.tiles {
             None => ask(x, cond),
             Some(tiles) => tiles.blend(1, |tile| ask(&tile.of(x), &cond.part(tile))),

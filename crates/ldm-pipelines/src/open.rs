@@ -4,9 +4,9 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use ldm_autoencoder::{FirstStage, FirstStageConfig, Posterior};
+use ldm_checkpoint::Checkpoint;
 use ldm_conditioning::Tokenizer;
 use ldm_core::nn::skip_init;
-use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, Result, Tiles};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};

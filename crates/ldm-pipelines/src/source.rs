@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ldm_core::weights::Checkpoint;
+use ldm_checkpoint::Checkpoint;
 use ldm_core::{Error, Result};
 
 use crate::component::{Component, weights_of};

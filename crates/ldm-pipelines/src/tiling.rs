@@ -2,7 +2,7 @@
 
 use ldm_core::{Error, Result, Tiles};
 
-use crate::{LatentDiffusion, ConditioningKind};
+use crate::{ConditioningKind, LatentDiffusion};
 
 /// The tiles of one sample's way.
 #[derive(Debug)]

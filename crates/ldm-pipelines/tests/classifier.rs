@@ -5,17 +5,17 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ldm_checkpoint::Checkpoint;
 use ldm_core::Prompt;
 use ldm_core::device::test_device;
-use ldm_core::testing::{assert_close, fill_weights, relative_l2};
-use ldm_core::weights::{self, Checkpoint};
 use ldm_pipelines::{
-    Classifier, ClassifierConfig, ClassifierGuided, LatentDiffusion, LatentDiffusionConfig, Model,
-    ModelConfig, ModelFile, LoadOptions, Sampling, generate,
+    Classifier, ClassifierConfig, ClassifierGuided, LatentDiffusion, LatentDiffusionConfig, LoadOptions,
+    Model, ModelConfig, ModelFile, Sampling, generate,
 };
 use ldm_schedulers::{
     Denoised, Denoiser, NoiseLevel, NoiseSchedule, Parameterization, SamplerConfig, ScheduleConfig,
 };
+use ldm_testing::{assert_close, fill_weights, relative_l2};
 use ldm_unet::EncoderUNet;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
@@ -190,7 +190,7 @@ fn hand_on(folder: &Path, model: &LatentDiffusion, classes: &[&str]) -> PathBuf 
     }
     std::fs::create_dir_all(folder).unwrap();
     std::fs::write(folder.join("config.yaml"), CLASSIFIER).unwrap();
-    weights::save(folder.join("model.safetensors"), &tensors, &metadata).unwrap();
+    ldm_checkpoint::save(folder.join("model.safetensors"), &tensors, &metadata).unwrap();
     folder.to_path_buf()
 }
 
@@ -258,7 +258,10 @@ fn guidance_gives_no_parameter_a_gradient() {
 fn a_classifier_of_something_else_is_refused() {
     #[track_caller]
     fn check(path: &Path, model: &mut LatentDiffusion, expected: &str) {
-        let error = open(path).and_then(|classifier| model.with_classifier_guidance(classifier, 1.)).unwrap_err().to_string();
+        let error = open(path)
+            .and_then(|classifier| model.with_classifier_guidance(classifier, 1.))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(expected) && error.contains("model.safetensors"), "{error}");
         assert!(!error.contains('\n'), "{error}");
     }
@@ -332,7 +335,7 @@ fn save(model: &LatentDiffusion, folder: &Path) {
     std::fs::create_dir_all(folder).unwrap();
     std::fs::write(folder.join("config.yaml"), TINY).unwrap();
     let tensors: Vec<(String, Tensor)> = model.vs().variables().into_iter().collect();
-    weights::save(folder.join("model.safetensors"), &tensors, &BTreeMap::new()).unwrap();
+    ldm_checkpoint::save(folder.join("model.safetensors"), &tensors, &BTreeMap::new()).unwrap();
 }
 
 // ---- Its config ----------------------------------------------------------------------------------------------------

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 
 use ldm_conditioning::{Tokenizer, TokenizerKind};
 use ldm_core::device::test_device;
-use ldm_core::testing::{Golden, assert_close, fill_weights, relative_l2};
 use ldm_core::{Conditioning, Prompt};
-use ldm_pipelines::{LatentDiffusion, ModelConfig, ModelFile, ConditioningKind, Sampling, generate};
+use ldm_pipelines::{ConditioningKind, LatentDiffusion, ModelConfig, ModelFile, Sampling, generate};
 use ldm_schedulers::{SamplerConfig, Spacing};
+use ldm_testing::{Golden, assert_close, fill_weights, relative_l2};
 use tch::{Kind, Tensor};
 
 const CLASS: &str = include_str!("golden/class.yaml");
@@ -112,12 +112,24 @@ fn a_map_of_classes() {
 
 #[test]
 fn a_small_image() {
-    check("super_resolution", ConditioningKind::LowResolution, 1., |cond| &cond.concat, |golden| (given(golden), None));
+    check(
+        "super_resolution",
+        ConditioningKind::LowResolution,
+        1.,
+        |cond| &cond.concat,
+        |golden| (given(golden), None),
+    );
 }
 
 #[test]
 fn a_masked_image_through_the_first_stage() {
-    check("inpainting", ConditioningKind::Inpainting, 1., |cond| &cond.concat, |golden| (given(golden), None));
+    check(
+        "inpainting",
+        ConditioningKind::Inpainting,
+        1.,
+        |cond| &cond.concat,
+        |golden| (given(golden), None),
+    );
 }
 
 #[test]

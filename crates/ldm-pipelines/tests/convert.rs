@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ldm_core::testing::{fill_weights, shared_data};
-use ldm_core::weights::{Checkpoint, save};
+use ldm_checkpoint::{Checkpoint, save};
 use ldm_pipelines::{
-    Converting, FirstStageModel, LatentDiffusion, Model, ModelConfig, ModelFile, ModelSource, LoadOptions,
+    Converting, FirstStageModel, LatentDiffusion, LoadOptions, Model, ModelConfig, ModelFile, ModelSource,
     Target, convert,
 };
+use ldm_testing::{fill_weights, shared_data};
 use tch::{Device, Kind, Tensor};
 
 /// Files of configs/tiny, with what is changed in them.
@@ -240,7 +240,8 @@ fn another_schedule_than_the_configs_is_refused() {
     assert!(error.ends_with(expected), "{error}");
     let error = change("timesteps: 1000", "timesteps: 500");
     assert!(error.ends_with("over 500 steps by the config"), "{error}");
-    let opened = Model::open(&at("ours"), &LoadOptions::new(Device::Cpu), &mut |_| {}).unwrap_err().to_string();
+    let opened =
+        Model::open(&at("ours"), &LoadOptions::new(Device::Cpu), &mut |_| {}).unwrap_err().to_string();
     assert_eq!(opened, error);
 
     // Of a file that has the products alone they are held against it; half precision is no other schedule.
@@ -303,7 +304,8 @@ fn nothing_is_overwritten_and_nothing_is_left_of_a_failure() {
     save(at("ours/model.safetensors"), &fewer.into_iter().collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
     let error = run(&at("ours"), &at("new"), &how(Target::Diffusers)).unwrap_err().to_string();
     assert!(error.contains("1 missing"), "{error}");
-    let mut names: Vec<_> = sandbox.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let mut names: Vec<_> =
+        sandbox.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["copy", "ours", "taken"]);
 }

@@ -6,9 +6,9 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use ldm_checkpoint::Shapes;
 use ldm_conditioning::ConditionerConfig;
 use ldm_core::nn::skip_init;
-use ldm_core::weights::Shapes;
 use ldm_pipelines::{
     FirstStageModel, LatentDiffusion, LatentDiffusionConfig, ModelConfig, ModelFile, ModelSource,
 };

@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use ldm_checkpoint::{Shapes, save, save_torch};
 use ldm_core::Prompt;
 use ldm_core::device::test_device;
-use ldm_core::testing::{Golden, assert_close, filled};
-use ldm_core::weights::{Shapes, save, save_torch};
-use ldm_pipelines::{LatentDiffusion, Model, ModelSource, ConditioningKind, LoadOptions, Sampling, generate};
+use ldm_pipelines::{ConditioningKind, LatentDiffusion, LoadOptions, Model, ModelSource, Sampling, generate};
 use ldm_schedulers::{Parameterization, SamplerConfig};
+use ldm_testing::{Golden, assert_close, filled};
 use serde::Deserialize;
 use serde_json::Value;
 use tch::Kind;
@@ -63,7 +63,8 @@ fn whole(name: &str) -> tempfile::TempDir {
 fn open(folder: &Path) -> (LatentDiffusion, Vec<String>) {
     let mut notes = Vec::new();
     let model =
-        Model::open(folder, &LoadOptions::new(test_device()), &mut |note| notes.push(note.to_owned())).unwrap();
+        Model::open(folder, &LoadOptions::new(test_device()), &mut |note| notes.push(note.to_owned()))
+            .unwrap();
     let Model::Diffusion(model) = model else { panic!("a whole model") };
     (*model, notes)
 }
@@ -90,7 +91,12 @@ fn check(name: &str, needs: ConditioningKind, expected: (SamplerConfig, Paramete
         ..Prompt::default()
     };
     let negative = get("nothing").map(|tokens| Prompt { tokens: Some(tokens), ..Prompt::default() });
-    let guidance_scale: f64 = if matches!(needs, ConditioningKind::Unconditional | ConditioningKind::LowResolution) { 1. } else { 3. };
+    let guidance_scale: f64 =
+        if matches!(needs, ConditioningKind::Unconditional | ConditioningKind::LowResolution) {
+            1.
+        } else {
+            3.
+        };
     let sampling =
         Sampling { sampler, spacing, steps: 5, guidance: guidance_scale.into(), size: None, tile: None };
     let noise = get("noise");
@@ -131,7 +137,7 @@ fn forms_and_variants_are_taken_in_order() {
     let [plain, half] =
         ["", "fp16."].map(|variant| unet.join(format!("diffusion_pytorch_model.{variant}safetensors")));
     let tensors: Vec<(String, tch::Tensor)> = {
-        let checkpoint = ldm_core::weights::Checkpoint::open(&plain).unwrap();
+        let checkpoint = ldm_checkpoint::Checkpoint::open(&plain).unwrap();
         checkpoint
             .names()
             .map(|name| (name.to_owned(), checkpoint.tensor(name).unwrap().to_kind(Kind::Half)))

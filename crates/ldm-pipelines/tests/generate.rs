@@ -4,16 +4,16 @@
 
 use std::collections::BTreeMap;
 
+use ldm_checkpoint::Checkpoint;
 use ldm_core::device::test_device;
 use ldm_core::noise::Seeded;
-use ldm_core::testing::{assert_close, fill_weights, relative_l2};
-use ldm_core::weights::{self, Checkpoint};
 use ldm_core::{NoiseSource, Prompt};
 use ldm_pipelines::{
-    Guidance, ClassifierFreeGuidance, LatentDiffusion, LatentDiffusionConfig, Model, ModelConfig, ModelFile, Network,
-    LoadOptions, Sampling, generate,
+    ClassifierFreeGuidance, Guidance, LatentDiffusion, LatentDiffusionConfig, LoadOptions, Model,
+    ModelConfig, ModelFile, Network, Sampling, generate,
 };
 use ldm_schedulers::{Denoised, Denoiser, NoiseLevel, SamplerConfig};
+use ldm_testing::{assert_close, fill_weights, relative_l2};
 use tch::{Kind, Tensor};
 
 const TINY: &str = include_str!("tiny.yaml");
@@ -92,7 +92,8 @@ fn guidance_is_ho_and_salimans() {
         tch::no_grad(|| model.unet.forward(&x, &t, cond, false))
     };
     let want = eps(&uncond) + (eps(&cond) - eps(&uncond)) * 2.5;
-    let guided = ClassifierFreeGuidance::new(Network::new(&model.unet, model.parameterization), &uncond, &cond, 2.5);
+    let guided =
+        ClassifierFreeGuidance::new(Network::new(&model.unet, model.parameterization), &uncond, &cond, 2.5);
     let got: Denoised = tch::no_grad(|| guided.denoise(&x, at));
     assert_close("eps", &got.eps, &want, 1e-5);
     let NoiseLevel { alpha, sigma, .. } = at;
@@ -106,7 +107,12 @@ fn guidance_is_rescaled_and_kept_to_its_interval() {
     let cond = model.conditioner.condition(&Prompt::class(&[1, 5]), false).unwrap();
     let uncond = model.conditioner.unconditional(2).unwrap();
     let eps = |guidance: Guidance, t: usize| {
-        let guided = ClassifierFreeGuidance::new(Network::new(&model.unet, model.parameterization), &uncond, &cond, guidance);
+        let guided = ClassifierFreeGuidance::new(
+            Network::new(&model.unet, model.parameterization),
+            &uncond,
+            &cond,
+            guidance,
+        );
         tch::no_grad(|| guided.denoise(&x, model.schedule.level(t)).eps)
     };
     let (plain, told) = (eps(6.0.into(), 400), eps(1.0.into(), 400));
@@ -187,7 +193,7 @@ fn a_saved_model_loads_with_its_average_and_its_class_names() {
     tensors.extend(buffers.map(|(name, values)| (name.to_owned(), Tensor::from_slice(&values))));
     let metadata = BTreeMap::from([("classes".to_owned(), "[\"cat\",\"dog\"]".to_owned())]);
     let path = folder.path().join("model.safetensors");
-    weights::save(&path, &tensors, &metadata).unwrap();
+    ldm_checkpoint::save(&path, &tensors, &metadata).unwrap();
     std::fs::write(folder.path().join("config.yaml"), TINY).unwrap();
 
     for (ema, factor) in [(false, 1.), (true, 2.)] {

@@ -4,12 +4,12 @@
 
 use ldm_core::device::test_device;
 use ldm_core::noise::Seeded;
-use ldm_core::testing::{assert_close, fill_weights};
 use ldm_core::{NoiseSource, Prompt};
 use ldm_pipelines::{
     Init, InitImage, LatentDiffusion, ModelConfig, ModelFile, Sampling, Variation, generate,
 };
 use ldm_schedulers::{SamplerConfig, Spacing};
+use ldm_testing::{assert_close, fill_weights};
 use tch::{Kind, Tensor};
 
 const DDIM: SamplerConfig = SamplerConfig::Ddim { eta: 0. };

@@ -4,16 +4,16 @@
 
 use std::collections::BTreeMap;
 
+use ldm_checkpoint::Checkpoint;
 use ldm_core::device::test_device;
 use ldm_core::noise::Seeded;
-use ldm_core::testing::{assert_close, fill_weights, relative_l2};
-use ldm_core::weights::{self, Checkpoint};
 use ldm_core::{NoiseSource, Prompt, Tiles};
 use ldm_pipelines::{
-    LatentDiffusion, LatentDiffusionConfig, LatentRgb, ModelConfig, ModelFile, Network, Sampling, Conditioned,
-    generate,
+    Conditioned, LatentDiffusion, LatentDiffusionConfig, LatentRgb, ModelConfig, ModelFile, Network,
+    Sampling, generate,
 };
 use ldm_schedulers::{Denoiser, SamplerConfig, Spacing};
+use ldm_testing::{assert_close, fill_weights, relative_l2};
 use tch::{Kind, Tensor};
 
 fn config(overrides: &[&str]) -> LatentDiffusionConfig {
@@ -90,7 +90,7 @@ fn what_half_precision_cannot_decode_is_decoded_in_f32_and_said() {
             (name, tensor.detach())
         })
         .collect();
-    weights::save(&path, &tensors, &BTreeMap::new()).unwrap();
+    ldm_checkpoint::save(&path, &tensors, &BTreeMap::new()).unwrap();
     let load = |kind| {
         let checkpoint = Checkpoint::open(&path).unwrap();
         LatentDiffusion::load(&config(&[]), checkpoint, None, true, test_device(), kind).unwrap()

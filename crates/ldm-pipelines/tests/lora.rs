@@ -7,12 +7,14 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use ldm_checkpoint::{Checkpoint, Shapes, save};
 use ldm_core::device::test_device;
-use ldm_core::testing::{Golden, assert_close, filled};
-use ldm_core::weights::{Checkpoint, Shapes, save};
 use ldm_core::{Conditioning, Prompt};
 use ldm_pipelines::lora::{Adapter, Lora, LoraFile};
-use ldm_pipelines::{Converting, LatentDiffusion, Model, ModelFile, ModelSource, LoadOptions, Target, convert};
+use ldm_pipelines::{
+    Converting, LatentDiffusion, LoadOptions, Model, ModelFile, ModelSource, Target, convert,
+};
+use ldm_testing::{Golden, assert_close, filled};
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 

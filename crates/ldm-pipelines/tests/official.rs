@@ -14,7 +14,8 @@ use ldm_autoencoder::FirstStageConfig;
 use ldm_conditioning::ConditionerConfig;
 use ldm_core::device::test_device;
 use ldm_pipelines::{
-    ConcatKey, ConditioningKey, LatentDiffusion, LatentDiffusionConfig, ModelConfig, ModelFile, ConditioningKind,
+    ConcatKey, ConditioningKey, ConditioningKind, LatentDiffusion, LatentDiffusionConfig, ModelConfig,
+    ModelFile,
 };
 use ldm_unet::Plan;
 

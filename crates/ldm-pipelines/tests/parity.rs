@@ -6,10 +6,10 @@
 
 use ldm_core::device::test_device;
 use ldm_core::noise::Replay;
-use ldm_core::testing::{Golden, assert_close, fill_weights};
 use ldm_core::{Conditioning, Prompt};
-use ldm_pipelines::{ClassifierFreeGuidance, LatentDiffusion, ModelConfig, ModelFile, Network, Conditioned};
+use ldm_pipelines::{ClassifierFreeGuidance, Conditioned, LatentDiffusion, ModelConfig, ModelFile, Network};
 use ldm_schedulers::{Ddim, Denoiser, Sampler, SamplerConfig, Spacing};
+use ldm_testing::{Golden, assert_close, fill_weights};
 use tch::Tensor;
 
 const CONFIG: &str = include_str!("golden/class.yaml");
@@ -97,7 +97,12 @@ fn check_walk(
 fn check_ddim(eta: f64, name: &str) {
     let model = model(&[]);
     let uncond = tch::no_grad(|| model.conditioner.unconditional(2).unwrap());
-    let guided = ClassifierFreeGuidance::new(Network::new(&model.unet, model.parameterization), &uncond, &class(&model), 3.);
+    let guided = ClassifierFreeGuidance::new(
+        Network::new(&model.unet, model.parameterization),
+        &uncond,
+        &class(&model),
+        3.,
+    );
     check_walk(&model, &golden(name), &guided, &Ddim::new(eta).unwrap(), &Spacing::Uniform);
 }
 

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use ldm_core::device::test_device;
 use ldm_core::noise::Replay;
-use ldm_core::testing::{Golden, assert_close};
 use ldm_pipelines::DiffusersScheduler;
 use ldm_schedulers::{Denoiser, NoiseLevel, NoiseSchedule, SamplerConfig};
+use ldm_testing::{Golden, assert_close};
 use serde::Deserialize;
 use serde_json::json;
 use tch::{Kind, Tensor};
@@ -47,8 +47,10 @@ fn check(name: &str, case: &Case, golden: &Golden) {
     let calls = RefCell::new(0);
     // Some of diffusers' schedulers hold x/α in f32 whatever they are given: a step that makes it r times as small makes
     // its rounding r times as large: more than 1e-5 from r = 84 on, as at a zero SNR.
-    let shrinks =
-        levels.windows(2).filter(|pair| pair[1].sigma > 0.).map(|pair| pair[0].noise_to_signal() / pair[1].noise_to_signal());
+    let shrinks = levels
+        .windows(2)
+        .filter(|pair| pair[1].sigma > 0.)
+        .map(|pair| pair[0].noise_to_signal() / pair[1].noise_to_signal());
     let bound = 1e-5_f64.max(shrinks.fold(1., f64::max) * 2f64.powi(-23));
     let network = |x: &Tensor, at: NoiseLevel| {
         let call = calls.replace_with(|count| *count + 1);

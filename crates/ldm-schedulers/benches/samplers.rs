@@ -22,7 +22,8 @@ fn overhead(criterion: &mut Criterion) {
     let stochastic_ddim = SamplerConfig::Ddim { eta: 1. };
     for config in SamplerConfig::ALL.into_iter().chain([stochastic_ddim]) {
         let sampler = config.build(&schedule).expect("defaults that can be");
-        let levels = config.noise_levels(&schedule, &config.spacing(), STEPS).expect("a ladder of its own spacing");
+        let levels =
+            config.noise_levels(&schedule, &config.spacing(), STEPS).expect("a ladder of its own spacing");
         let eta = config.eta().map_or(String::new(), |eta| format!("/eta{eta}"));
         let label = format!("{}{eta}/1x4x32x32/f32/{}", config.name(), device_name(device));
         group.bench_function(&label, |bencher| {

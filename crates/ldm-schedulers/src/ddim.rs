@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use crate::sampler_config::check_eta;
 use crate::solver_step::linear_combination;
-use crate::{SolverStep, Sampler, SamplerRun};
+use crate::{Sampler, SamplerRun, SolverStep};
 
 /// DDIM: exact for a prediction that does not change along the way, first order otherwise.
 ///

@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use crate::solver_step::linear_combination;
-use crate::{NoiseLevel, SolverStep, Sampler, SamplerRun};
+use crate::{NoiseLevel, Sampler, SamplerRun, SolverStep};
 
 /// q(x_to | x_from, x_0): a Gaussian with mean `x0·x_0 + xt·x_from` (Ho et al. 2020, eq. 6 and 7).
 #[derive(Debug, Clone, Copy, PartialEq)]

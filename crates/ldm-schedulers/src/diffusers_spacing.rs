@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::NoiseLevel;
-use crate::sigma_table::{SigmaTable, Interpolate};
+use crate::sigma_table::{Interpolate, SigmaTable};
 
 /// What a `scheduler_config.json` says of spacing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +73,11 @@ impl DiffusersSpacing {
         let spaced: Vec<NoiseLevel> =
             self.times(table.last(), steps, multistep).map(|t| table.at(t, Interpolate::Sigma)).collect();
         let Some(sigmas) = self.sigmas else { return spaced };
-        let ends = if multistep { table.ends() } else { [spaced[0].noise_to_signal(), spaced[steps - 1].noise_to_signal()] };
+        let ends = if multistep {
+            table.ends()
+        } else {
+            [spaced[0].noise_to_signal(), spaced[steps - 1].noise_to_signal()]
+        };
         let told = |level: NoiseLevel| match self.family {
             Multistep => NoiseLevel { t: level.t.round_ties_even(), ..level },
             MultistepFloor => NoiseLevel { t: level.t.floor(), ..level },

@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use crate::euler::euler;
 use crate::solver_step::linear_combination;
-use crate::{NoiseSchedule, SolverStep, Sampler, SigmaTable, SamplerRun};
+use crate::{NoiseSchedule, Sampler, SamplerRun, SigmaTable, SolverStep};
 
 /// DPM2: along the derivative at the geometric mean of a step's two σ/α. Second order; asks the denoiser twice, but for a
 /// step that ends without noise.

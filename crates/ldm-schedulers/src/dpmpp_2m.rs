@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use crate::solver_step::linear_combination;
-use crate::{SolverStep, Sampler, SamplerRun};
+use crate::{Sampler, SamplerRun, SolverStep};
 
 /// DPM-Solver++ 2M: x_0 is taken to change evenly in λ, at the rate of the last two steps. Second order; the first
 /// step, and one that ends without noise, are of the first.

@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use crate::dpmpp_2m::Memory;
 use crate::sampler_config::check_eta;
-use crate::{SolverStep, Sampler, SamplerRun};
+use crate::{Sampler, SamplerRun, SolverStep};
 
 /// DPM-Solver++ 2M SDE: 2M for the reverse diffusion, which forgets part of its noise at each step.
 ///

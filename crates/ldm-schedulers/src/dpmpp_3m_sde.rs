@@ -6,7 +6,7 @@ use tch::Tensor;
 use crate::dpmpp_2m_sde::fresh;
 use crate::sampler_config::check_eta;
 use crate::solver_step::linear_combination;
-use crate::{SolverStep, Sampler, SamplerRun};
+use crate::{Sampler, SamplerRun, SolverStep};
 
 /// DPM-Solver++ 3M SDE: x_0 is taken to follow a curve in λ through the last three steps.
 ///

@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use crate::solver_step::linear_combination;
-use crate::{NoiseLevel, SolverStep, Sampler, SamplerRun};
+use crate::{NoiseLevel, Sampler, SamplerRun, SolverStep};
 
 /// Euler: along the derivative at the start of a step. First order; DDIM without noise, but for a denoiser whose two
 /// answers do not fit each other.

@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use crate::sampler_config::check_eta;
 use crate::solver_step::linear_combination;
-use crate::{SolverStep, Sampler, SamplerRun};
+use crate::{Sampler, SamplerRun, SolverStep};
 
 /// Euler ancestral: a step of Euler to less noise than its end has, and the rest as new noise.
 ///

@@ -4,7 +4,7 @@ use tch::Tensor;
 
 use crate::euler::euler;
 use crate::solver_step::linear_combination;
-use crate::{SolverStep, Sampler, SamplerRun};
+use crate::{Sampler, SamplerRun, SolverStep};
 
 /// Heun: along the mean of the slopes at both ends of a step. Second order; asks the denoiser twice, but for a step that
 /// ends without noise.

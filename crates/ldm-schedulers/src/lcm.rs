@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use crate::solver_step::linear_combination;
-use crate::{SolverStep, Sampler, SamplerRun};
+use crate::{Sampler, SamplerRun, SolverStep};
 
 /// LCM: a model trained to see the end of the path from anywhere on it; each step goes there and back up with fresh
 /// noise. For any other model it is a poor sampler.

@@ -58,24 +58,24 @@ mod euler;
 mod euler_ancestral;
 mod heun;
 mod inpaint_mask;
-mod noise_levels;
 mod lcm;
 mod level;
 mod lms;
+mod noise_levels;
 mod parameterization;
 mod plms;
 mod sampler;
 mod sampler_config;
 mod schedule;
 mod sigma_table;
+mod solver_step;
 mod spacing;
 mod unipc;
-mod solver_step;
 
 pub use beta::{BetaSchedule, ScheduleConfig, zero_terminal_snr};
 pub use ddim::Ddim;
 pub use ddpm::{Ddpm, Posterior};
-pub use denoiser::{StaticThresholding, Denoised, Denoiser, DynamicThresholding};
+pub use denoiser::{Denoised, Denoiser, DynamicThresholding, StaticThresholding};
 pub use diffusers_spacing::{DiffusersSpacing, SchedulerFamily, SigmaSpacing, TimestepSpacing};
 pub use dpm2::Dpm2;
 pub use dpmpp_2m::Dpmpp2m;
@@ -94,9 +94,9 @@ pub use sampler::{Sampler, SamplingStep};
 pub use sampler_config::SamplerConfig;
 pub use schedule::NoiseSchedule;
 pub use sigma_table::SigmaTable;
+pub use solver_step::{SamplerRun, SolverStep};
 pub use spacing::Spacing;
 pub use unipc::UniPc;
-pub use solver_step::{SolverStep, SamplerRun};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

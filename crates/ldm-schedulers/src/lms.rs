@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use crate::solver_step::linear_combination;
-use crate::{SolverStep, Sampler, SamplerRun};
+use crate::{Sampler, SamplerRun, SolverStep};
 
 /// LMS: the polynomial through the slopes of the last four steps, integrated over the next. Fourth order once it has
 /// four; the first step is Euler's.
@@ -26,7 +26,9 @@ impl Sampler for Lms {
             places.truncate(ORDER);
             let integrals = (0..places.len()).map(|which| integral(&places, which, to.noise_to_signal()));
             let mut terms = vec![(to.alpha / from.alpha, x)];
-            terms.extend(integrals.zip(&slopes).map(|(integral, derivative)| (to.alpha * integral, derivative)));
+            terms.extend(
+                integrals.zip(&slopes).map(|(integral, derivative)| (to.alpha * integral, derivative)),
+            );
             linear_combination(&terms)
         })
     }

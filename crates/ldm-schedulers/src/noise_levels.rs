@@ -3,7 +3,7 @@
 use ldm_core::{Error, Result};
 
 use crate::diffusers_spacing::lcm;
-use crate::sigma_table::{SigmaTable, Interpolate};
+use crate::sigma_table::{Interpolate, SigmaTable};
 use crate::{
     DiffusersSpacing, NoiseLevel, NoiseSchedule, SchedulerFamily, SigmaSpacing, Spacing, TimestepSpacing,
 };

@@ -3,7 +3,7 @@
 use tch::Tensor;
 
 use crate::solver_step::{derivative, linear_combination};
-use crate::{NoiseLevel, SolverStep, Sampler, SamplerRun};
+use crate::{NoiseLevel, Sampler, SamplerRun, SolverStep};
 
 /// PLMS: DDIM's step with the noise extrapolated from up to four steps by the formula of Adams and Bashforth. The
 /// first step asks the denoiser twice.

@@ -229,7 +229,10 @@ impl SamplerConfig {
                 | Self::Dpmpp3mSde { .. }
                 | Self::Unipc { .. }
         );
-        if looks_back && let Some(pair) = levels.windows(2).find(|pair| pair[0].noise_to_signal() <= pair[1].noise_to_signal()) {
+        if looks_back
+            && let Some(pair) =
+                levels.windows(2).find(|pair| pair[0].noise_to_signal() <= pair[1].noise_to_signal())
+        {
             let (name, t) = (self.name(), pair[0].t);
             return Err(Error::invalid(format!(
                 "sampler {name} needs a level with less noise at each step, and this spacing visits {t} twice"

@@ -55,7 +55,8 @@ impl SigmaTable {
     ///
     /// k-diffusion `external.py`, `sigma_to_t`.
     pub fn level(&self, ratio: f64) -> NoiseLevel {
-        let above = self.0.partition_point(|level| level.noise_to_signal() <= ratio).clamp(1, self.0.len() - 1);
+        let above =
+            self.0.partition_point(|level| level.noise_to_signal() <= ratio).clamp(1, self.0.len() - 1);
         let [low, high] = [above - 1, above].map(|t| self.step(t).noise_to_signal().ln());
         let part = ((ratio.ln() - low) / (high - low)).clamp(0., 1.);
         NoiseLevel::from_noise_to_signal((above - 1) as f64 + part, ratio)
@@ -73,7 +74,9 @@ impl SigmaTable {
         };
         match interpolate {
             Interpolate::Sigma => NoiseLevel::from_noise_to_signal(t, between(NoiseLevel::noise_to_signal)),
-            Interpolate::LogSigma => NoiseLevel::from_noise_to_signal(t, (-between(NoiseLevel::lambda)).exp()),
+            Interpolate::LogSigma => {
+                NoiseLevel::from_noise_to_signal(t, (-between(NoiseLevel::lambda)).exp())
+            }
             Interpolate::LogAlpha => {
                 let alpha = between(|level| level.alpha.ln()).exp();
                 NoiseLevel { t, alpha, sigma: (1. - alpha * alpha).sqrt() }

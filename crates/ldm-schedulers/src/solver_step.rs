@@ -91,7 +91,10 @@ pub(crate) fn linear_combination(terms: &[(f64, &Tensor)]) -> Tensor {
 
 impl fmt::Debug for SamplerRun<'_> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.debug_struct("SamplerRun").field("levels", &self.levels).field("kept", &self.kept).finish_non_exhaustive()
+        f.debug_struct("SamplerRun")
+            .field("levels", &self.levels)
+            .field("kept", &self.kept)
+            .finish_non_exhaustive()
     }
 }
 

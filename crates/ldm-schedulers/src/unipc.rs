@@ -4,7 +4,7 @@ use ldm_core::{Error, Result};
 use tch::Tensor;
 
 use crate::solver_step::linear_combination;
-use crate::{NoiseLevel, SolverStep, Sampler, SamplerRun};
+use crate::{NoiseLevel, Sampler, SamplerRun, SolverStep};
 
 /// UniPC of an order, for x_0 and with B(h) = e^h − 1: a step is predicted from the last answers, and corrected
 /// once the denoiser was asked at its end. Order p of the predictor gives p + 1 with the corrector.

@@ -6,11 +6,11 @@
 use ldm_core::NoiseSource;
 use ldm_core::device::test_device;
 use ldm_core::noise::{PerStep, Replay};
-use ldm_core::testing::relative_l2;
 use ldm_schedulers::{
     Ddim, Ddpm, Denoised, Dpm2, Dpmpp2m, Dpmpp2mSde, Dpmpp3mSde, Euler, EulerAncestral, Heun, Lcm, Lms,
     NoiseLevel, NoiseSchedule, Parameterization, Plms, Sampler, ScheduleConfig, Spacing, UniPc,
 };
+use ldm_testing::relative_l2;
 use tch::{Kind, Tensor};
 
 fn options() -> (Kind, tch::Device) {
@@ -87,8 +87,10 @@ fn orders_of_convergence() {
 fn without_noise_they_are_one_another() {
     let start = Tensor::linspace(-2., 2., 9, options());
     let run = |sampler: &dyn Sampler| {
-        let levels =
-            NoiseSchedule::new(&ScheduleConfig::default()).unwrap().noise_levels(&Spacing::Karras, 12).unwrap();
+        let levels = NoiseSchedule::new(&ScheduleConfig::default())
+            .unwrap()
+            .noise_levels(&Spacing::Karras, 12)
+            .unwrap();
         sampler.sample(&gaussian, start.copy(), &levels, &mut Replay::default(), &mut |_| {})
     };
     let pairs: [[&dyn Sampler; 2]; 3] = [

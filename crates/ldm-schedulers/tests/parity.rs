@@ -5,11 +5,11 @@
 
 use ldm_core::device::test_device;
 use ldm_core::noise::Replay;
-use ldm_core::testing::{Golden, assert_close};
 use ldm_schedulers::{
-    StaticThresholding, Ddim, Ddpm, Denoiser, NoiseLevel, NoiseSchedule, Parameterization, Sampler, ScheduleConfig,
-    Spacing, SamplingStep,
+    Ddim, Ddpm, Denoiser, NoiseLevel, NoiseSchedule, Parameterization, Sampler, SamplingStep, ScheduleConfig,
+    Spacing, StaticThresholding,
 };
+use ldm_testing::{Golden, assert_close};
 use tch::Tensor;
 
 const TOLERANCE: f64 = 1e-5;

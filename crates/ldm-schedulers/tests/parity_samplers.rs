@@ -5,12 +5,12 @@
 
 use ldm_core::device::test_device;
 use ldm_core::noise::Replay;
-use ldm_core::testing::{Golden, assert_close};
 use ldm_schedulers::{
-    Ddim, Ddpm, Denoised, Denoiser, Dpmpp2m, DynamicThresholding, InpaintMask, Lcm, NoiseLevel, NoiseSchedule,
-    Parameterization, Plms, Sampler, SamplerConfig, SigmaTable, Spacing, SamplingStep, UniPc, SamplerRun,
-    stochastic_encode, zero_terminal_snr,
+    Ddim, Ddpm, Denoised, Denoiser, Dpmpp2m, DynamicThresholding, InpaintMask, Lcm, NoiseLevel,
+    NoiseSchedule, Parameterization, Plms, Sampler, SamplerConfig, SamplerRun, SamplingStep, SigmaTable,
+    Spacing, UniPc, stochastic_encode, zero_terminal_snr,
 };
+use ldm_testing::{Golden, assert_close};
 use tch::Tensor;
 
 /// CompVis computes in f32.
@@ -101,7 +101,10 @@ fn masks() {
     let golden = golden("masks");
     let configs = config(&golden);
     let kept = InpaintMask { x0: golden.get("x0").shallow_clone(), mask: golden.get("mask").shallow_clone() };
-    let run = |sampler: &dyn Sampler, total: usize, levels: &[NoiseLevel], observe: &mut dyn FnMut(SamplingStep)| {
+    let run = |sampler: &dyn Sampler,
+               total: usize,
+               levels: &[NoiseLevel],
+               observe: &mut dyn FnMut(SamplingStep)| {
         let denoiser = toy(total);
         let noise = &mut draws(golden.get("noise"));
         let walk = SamplerRun { denoiser: &denoiser, levels, kept: Some(&kept), noise, observe };

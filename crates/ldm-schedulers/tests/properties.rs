@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 
 use ldm_core::device::test_device;
-use ldm_core::testing::relative_l2;
 use ldm_schedulers::{BetaSchedule, NoiseLevel, NoiseSchedule, Parameterization, ScheduleConfig, Spacing};
+use ldm_testing::relative_l2;
 use proptest::prelude::*;
 use tch::{Kind, Tensor};
 

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ldm_core::noise::mix;
-use ldm_core::{Error, Result, weights};
+use ldm_core::{Error, Result};
 use ldm_data::{Loader, LoaderConfig, Position};
 use ldm_train::RunConfig;
 use tch::Tensor;
@@ -40,5 +40,5 @@ fn main() -> Result<()> {
     let seeds: Vec<i64> =
         (0..2 * config.train.steps).map(|pass| mix(config.train.seed, &[0, pass]) as i64).collect();
     tensors.push(("seeds".into(), Tensor::from_slice(&seeds)));
-    weights::save(out, &tensors, &BTreeMap::new())
+    ldm_checkpoint::save(out, &tensors, &BTreeMap::new())
 }

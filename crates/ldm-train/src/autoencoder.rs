@@ -1,8 +1,8 @@
 //! Stage one: reconstruct images through a small latent.
 
 use ldm_autoencoder::{Autoencoder, Bottleneck, CodebookUpdate, FirstStage, FirstStageConfig, Posterior};
+use ldm_checkpoint::Checkpoint;
 use ldm_core::noise::Seeded;
-use ldm_core::weights::Checkpoint;
 use ldm_core::{NoiseSource, Result};
 use ldm_data::Batch;
 use ldm_metrics::{Lpips, MeanStd, psnr};
@@ -14,7 +14,7 @@ use crate::config::SampleConfig;
 use crate::first_stage_loss::{Adversarial, AdversarialLoss, LossConfig, Pair, ReconstructionLoss};
 use crate::init_from::InitFrom;
 use crate::latent_statistics::{LatentStatistics, LatentSums};
-use crate::objective::{Exported, Loss, StepInfo, Objective, Phase, variables, with_gradients};
+use crate::objective::{Exported, Loss, Objective, Phase, StepInfo, variables, with_gradients};
 use crate::preview::two_rows;
 
 /// Reconstruction plus the latent's own loss; with a published loss also LPIPS and a discriminator, which has a phase of
@@ -96,7 +96,16 @@ impl AutoencoderObjective {
         if channels_last {
             ldm_libtorch::channels_last(&vs);
         }
-        Ok(Self { vs, channels_last, model, loss, ema_parameters, phases: [autoencoder, critic], rate, codebook })
+        Ok(Self {
+            vs,
+            channels_last,
+            model,
+            loss,
+            ema_parameters,
+            phases: [autoencoder, critic],
+            rate,
+            codebook,
+        })
     }
 
     fn place(&self, images: &Tensor) -> Result<Tensor> {

@@ -1,7 +1,7 @@
 //! Which class noisy latents show: what guides a diffusion model.
 
+use ldm_checkpoint::Checkpoint;
 use ldm_core::noise::{PerStep, Seeded};
-use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, NoiseSource, Result};
 use ldm_data::Batch;
 use ldm_pipelines::{ClassifierConfig, LatentDiffusion, ModelConfig, ModelSource};
@@ -11,8 +11,8 @@ use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::config::SampleConfig;
 use crate::init_from::InitFrom;
-use crate::latents::{latents, moments, evenly_spaced_timesteps};
-use crate::objective::{Loss, StepInfo, Objective, Phase, variables};
+use crate::latents::{evenly_spaced_timesteps, latents, moments};
+use crate::objective::{Loss, Objective, Phase, StepInfo, variables};
 use crate::preview::framed;
 
 /// CompVis' names: the network, and the frozen diffusion model beside it.

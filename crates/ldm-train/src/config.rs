@@ -15,10 +15,10 @@ use crate::config_paths::{drop_key, make_absolute};
 use crate::ema::EmaConfig;
 use crate::first_stage_loss::LossConfig;
 use crate::init_from::InitFrom;
-use crate::retention::KeepBest;
 use crate::learning_rate::LearningRate;
 use crate::lora_config::LoraConfig;
 use crate::optimizer::AdamWConfig;
+use crate::retention::KeepBest;
 
 /// Everything a run needs, read strictly; and the tree it was read from, to be kept beside the run.
 #[derive(Debug, Clone)]

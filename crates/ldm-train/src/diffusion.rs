@@ -1,13 +1,13 @@
 //! Stage two: denoise the latents of a frozen first stage.
 
+use ldm_checkpoint::Checkpoint;
 use ldm_conditioning::{PromptDropout, Tokenizer};
 use ldm_core::noise::PerStep;
-use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, NoiseSource, Prompt, Result};
 use ldm_data::Batch;
 use ldm_pipelines::{
-    LatentDiffusion, LatentDiffusionConfig, ModelConfig, ModelSource, ConditioningKind, SCHEDULE_BUFFERS, Sampling,
-    find_tokenizer, generate,
+    ConditioningKind, LatentDiffusion, LatentDiffusionConfig, ModelConfig, ModelSource, SCHEDULE_BUFFERS,
+    Sampling, find_tokenizer, generate,
 };
 use ldm_schedulers::{SamplerConfig, Spacing};
 use tch::{Device, Tensor};
@@ -15,9 +15,9 @@ use tch::{Device, Tensor};
 use crate::config::{SampleConfig, TrainConfig};
 use crate::init_from::InitFrom;
 use crate::latent_statistics::LatentStatistics;
+use crate::latents::{evenly_spaced_timesteps, latents, moments};
 use crate::loss_weight::DiffusionLoss;
-use crate::latents::{latents, moments, evenly_spaced_timesteps};
-use crate::objective::{Loss, StepInfo, Objective, Phase, variables, with_gradients};
+use crate::objective::{Loss, Objective, Phase, StepInfo, variables, with_gradients};
 use crate::prompt_for::{check_dropout, conditions_on_image, prompt_for};
 
 const UNET: &str = "model.diffusion_model.";

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ldm_core::weights::{self, Checkpoint};
+use ldm_checkpoint::Checkpoint;
 use ldm_core::{Error, Result};
 use ldm_libtorch::lerp_all;
 use serde::{Deserialize, Serialize};
@@ -129,7 +129,7 @@ impl Ema {
     /// [`Error::Io`] with the file.
     pub fn write(&self, folder: &Path, metadata: &BTreeMap<String, String>) -> Result<()> {
         self.averages.iter().enumerate().try_for_each(|(index, average)| {
-            weights::save(folder.join(file_name(index, average.decay)), &self.named(average), metadata)
+            ldm_checkpoint::save(folder.join(file_name(index, average.decay)), &self.named(average), metadata)
         })
     }
 

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use ldm_checkpoint::Checkpoint;
 use ldm_core::Result;
-use ldm_core::weights::Checkpoint;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 

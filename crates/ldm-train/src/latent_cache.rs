@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use ldm_core::weights::{Checkpoint, Streamed, TensorInfo, save_streamed};
+use ldm_checkpoint::{Checkpoint, Streamed, TensorInfo, save_streamed};
 use ldm_core::{Error, Result};
 use ldm_data::{Batch, Dataset, Example, Latent, Peek, Rng, collate};
 use ldm_libtorch::{Mapped, map_file};

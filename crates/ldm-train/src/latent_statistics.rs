@@ -1,7 +1,7 @@
 //! How a first stage's latents are evenly_spaced_timesteps.
 
 use ldm_autoencoder::Posterior;
-use ldm_core::weights::Checkpoint;
+use ldm_checkpoint::Checkpoint;
 use ldm_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};

@@ -12,7 +12,7 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
-use ldm_core::weights::Checkpoint;
+use ldm_checkpoint::Checkpoint;
 use ldm_core::{Error, NoiseSource, Result};
 use ldm_data::Batch;
 use ldm_libtorch::autocast;
@@ -24,7 +24,7 @@ use tch::{Device, Kind, Tensor};
 use crate::config::SampleConfig;
 use crate::init_from::InitFrom;
 use crate::lora_config::{LoraConfig, TEXT_ENCODER};
-use crate::objective::{Exported, Loss, StepInfo, Objective, Phase};
+use crate::objective::{Exported, Loss, Objective, Phase, StepInfo};
 use crate::optimizer::copy_named;
 
 /// A checkpoint's tensor of the sha256 of the base.

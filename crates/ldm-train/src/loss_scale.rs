@@ -1,7 +1,7 @@
 //! A loss made larger, so that small gradients do not vanish in f16.
 
+use ldm_checkpoint::Checkpoint;
 use ldm_core::Result;
-use ldm_core::weights::Checkpoint;
 use tch::{Device, Kind, Tensor};
 
 use crate::optimizer::copy_named;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ldm_core::weights::Checkpoint;
+use ldm_checkpoint::Checkpoint;
 use ldm_core::{NoiseSource, Result};
 use ldm_data::Batch;
 use ldm_pipelines::ModelSource;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ldm_core::weights::Checkpoint;
+use ldm_checkpoint::Checkpoint;
 use ldm_core::{Error, Result};
 use ldm_libtorch::{AdamWStep, fused_adamw, scale_all, total_norm};
 use serde::{Deserialize, Serialize};

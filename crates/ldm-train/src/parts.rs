@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ldm_autoencoder::FirstStageConfig;
+use ldm_checkpoint::Checkpoint;
 use ldm_core::noise::{PerStep, mix};
-use ldm_core::weights::Checkpoint;
 use ldm_core::{Error, Result};
 use ldm_data::Dataset;
 use ldm_pipelines::{ClassifierConfig, ModelConfig, ModelSource, weights_file};
@@ -15,10 +15,10 @@ use crate::autoencoder::AutoencoderObjective;
 use crate::classifier::ClassifierObjective;
 use crate::config::RunConfig;
 use crate::diffusion::DiffusionObjective;
+use crate::distributed::Distributed;
 use crate::init_from::InitFrom;
 use crate::lora::LoraObjective;
 use crate::objective::Objective;
-use crate::distributed::Distributed;
 
 pub(crate) type Parts = (Box<dyn Objective>, Arc<dyn Dataset>, Option<Arc<dyn Dataset>>);
 

@@ -3,7 +3,7 @@
 use ldm_conditioning::ConditionerConfig;
 use ldm_core::{Error, Prompt, Result};
 use ldm_data::Batch;
-use ldm_pipelines::{ConditioningKey, LatentDiffusion, ConditioningKind};
+use ldm_pipelines::{ConditioningKey, ConditioningKind, LatentDiffusion};
 use tch::{Device, Kind, Tensor};
 
 /// Of what a batch holds, what `model` is prompt_for, and nothing else: a set may know more of its images than the model
@@ -42,7 +42,9 @@ pub fn prompt_for(model: &LatentDiffusion, batch: &Batch) -> Result<Prompt> {
                 Prompt { layout, crops, tokens, ..Prompt::default() }
             }
         },
-        ConditioningKind::LowResolution => Prompt { image: own(&prompt.image, "small image")?, ..Prompt::default() },
+        ConditioningKind::LowResolution => {
+            Prompt { image: own(&prompt.image, "small image")?, ..Prompt::default() }
+        }
         ConditioningKind::SemanticMap => match (&prompt.mask, &batch.label_map, &prompt.image) {
             (None, Some(map), _) => Prompt { mask: Some(one_hot(map, model)?), ..Prompt::default() },
             (None, None, Some(image)) => Prompt { image: Some(image.shallow_clone()), ..Prompt::default() },
@@ -53,13 +55,18 @@ pub fn prompt_for(model: &LatentDiffusion, batch: &Batch) -> Result<Prompt> {
             let Prompt { text, tokens, .. } = text()?;
             Prompt { text, tokens, ..filling()? }
         }
-        ConditioningKind::Embedding => Prompt { embedding: own(&prompt.embedding, "embedding")?, ..Prompt::default() },
+        ConditioningKind::Embedding => {
+            Prompt { embedding: own(&prompt.embedding, "embedding")?, ..Prompt::default() }
+        }
     })
 }
 
 /// Whether the condition of `model` is made of the image itself, whose latent alone does not do then.
 pub(crate) fn conditions_on_image(model: &LatentDiffusion) -> bool {
-    matches!(ConditioningKind::of(&model.config), ConditioningKind::Inpainting | ConditioningKind::TextInpainting)
+    matches!(
+        ConditioningKind::of(&model.config),
+        ConditioningKind::Inpainting | ConditioningKind::TextInpainting
+    )
 }
 
 /// Whether conditions of `model` can be dropped in training.
@@ -71,7 +78,9 @@ pub(crate) fn check_dropout(model: &LatentDiffusion) -> Result<()> {
     let refuse = |why: &str| Err(Error::invalid(format!("conditioning dropout: {why}, expected 0")));
     match (ConditioningKind::of(&model.config), model.config.conditioning_key()) {
         (ConditioningKind::Unconditional, _) => refuse("the model is conditioned on nothing"),
-        (ConditioningKind::Class, Some(ConditioningKey::Adm)) => refuse("these labels have none that means no class"),
+        (ConditioningKind::Class, Some(ConditioningKey::Adm)) => {
+            refuse("these labels have none that means no class")
+        }
         (ConditioningKind::Inpainting | ConditioningKind::LowResolution, _) => {
             refuse("the model is conditioned on an image, of which none means nothing")
         }

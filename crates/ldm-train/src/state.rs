@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ldm_core::weights::{self, Checkpoint};
+use ldm_checkpoint::Checkpoint;
 use ldm_core::{Error, Result, files};
 use ldm_data::Position;
 use serde::{Deserialize, Serialize};
@@ -63,10 +63,10 @@ pub(crate) fn write<'a>(
     loss_scale: Option<&LossScale>,
 ) -> Result<()> {
     let metadata = BTreeMap::from([("step".to_owned(), state.step.to_string())]);
-    weights::save(folder.join("model.safetensors"), &objective.weights(), &metadata)?;
+    ldm_checkpoint::save(folder.join("model.safetensors"), &objective.weights(), &metadata)?;
     let mut moments: Vec<(String, Tensor)> = optimizers.flat_map(AdamW::state).collect();
     moments.extend(loss_scale.map(LossScale::state).unwrap_or_default());
-    weights::save(folder.join("optimizer.safetensors"), &moments, &metadata)?;
+    ldm_checkpoint::save(folder.join("optimizer.safetensors"), &moments, &metadata)?;
     if let Some(ema) = ema {
         ema.write(folder, &metadata)?;
     }
@@ -112,7 +112,7 @@ pub(crate) fn write_model(
     let averages = ema.map(Ema::state).unwrap_or_default();
     let tensors = match objective.export(&averages)? {
         Exported::Lora { tensors, metadata } => {
-            return weights::save(folder.join("lora.safetensors"), &tensors, &metadata);
+            return ldm_checkpoint::save(folder.join("lora.safetensors"), &tensors, &metadata);
         }
         Exported::Model(tensors) => tensors,
     };
@@ -122,5 +122,5 @@ pub(crate) fn write_model(
     }
     let tensors: Vec<(String, Tensor)> = tensors.into_iter().collect();
     files::write_bytes(folder.join("config.yaml"), config.as_bytes())?;
-    weights::save(folder.join("model.safetensors"), &tensors, &metadata)
+    ldm_checkpoint::save(folder.join("model.safetensors"), &tensors, &metadata)
 }

@@ -11,13 +11,13 @@ use serde_json::json;
 use tch::{Device, Tensor};
 
 use crate::config::{Dtype, RunConfig};
+use crate::distributed::Distributed;
 use crate::ema::Ema;
 use crate::latent_cache;
 use crate::loss_scale::LossScale;
 use crate::objective::{Objective, Phase};
 use crate::optimizer::AdamW;
 use crate::parts::{Parts, parts};
-use crate::distributed::Distributed;
 use crate::run_dir::RunDir;
 use crate::state::{self, TrainState};
 
@@ -104,7 +104,12 @@ impl Trainer {
     ///
     /// # Errors
     /// As [`Trainer::resume`], when the ranks' configs, checkpoints or number differ, and when a rank has ended.
-    pub fn resume_among(ranks: Distributed, root: &Path, overrides: &[String], device: Device) -> Result<Self> {
+    pub fn resume_among(
+        ranks: Distributed,
+        root: &Path,
+        overrides: &[String],
+        device: Device,
+    ) -> Result<Self> {
         let mut run = RunDir::open(root)?;
         ranks.rank_zero_only(|| run.lock())?;
         let config = RunConfig::read(run.config(), overrides)?;

@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ldm_autoencoder::FirstStageConfig;
+use ldm_checkpoint::Checkpoint;
 use ldm_core::Prompt;
 use ldm_core::device::test_device;
 use ldm_core::noise::{NoiseSource, PerStep, Seeded};
-use ldm_core::weights::{self, Checkpoint};
 use ldm_data::Batch;
 use ldm_metrics::Lpips;
 use ldm_train::{
-    AdamWConfig, AutoencoderObjective, Event, Finished, Exported, StepInfo, Objective, RunConfig, Trainer,
+    AdamWConfig, AutoencoderObjective, Event, Exported, Finished, Objective, RunConfig, StepInfo, Trainer,
 };
 use tch::{Kind, Tensor};
 
@@ -302,7 +302,7 @@ fn a_compvis_checkpoints_lpips_is_left_out() {
     ));
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
-    weights::save(&path, &tensors, &BTreeMap::new()).unwrap();
+    ldm_checkpoint::save(&path, &tensors, &BTreeMap::new()).unwrap();
     objective.load(Checkpoint::open(path).unwrap()).unwrap();
 }
 

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use ldm_checkpoint::Checkpoint;
 use ldm_core::device::test_device;
-use ldm_core::weights::Checkpoint;
-use ldm_pipelines::{Classifier, Model, LoadOptions};
+use ldm_pipelines::{Classifier, LoadOptions, Model};
 use ldm_train::{Event, Finished, RunConfig, Trainer};
 use tch::{Kind, Tensor};
 

@@ -12,7 +12,7 @@ use ldm_core::noise::{PerStep, Seeded};
 use ldm_core::{LayoutBox, NoiseSource, Prompt};
 use ldm_data::Batch;
 use ldm_pipelines::{LatentDiffusionConfig, ModelConfig, ModelFile};
-use ldm_train::{AdamW, AdamWConfig, DiffusionObjective, DiffusionTraining, StepInfo, Objective};
+use ldm_train::{AdamW, AdamWConfig, DiffusionObjective, DiffusionTraining, Objective, StepInfo};
 use tch::{Device, Kind, Tensor};
 
 /// Pixels of 8x8 as latents, x_0 predicted, α² of 0.02 and 0.0002.
@@ -292,7 +292,7 @@ fn images_to_be_filled_by_text() {
 fn drops(overrides: &[&str], prompt: Prompt, nothing: Prompt) {
     let loss = |dropout: f64, prompt: Prompt| {
         let objective = objective(overrides, dropout).unwrap();
-        ldm_core::testing::fill_weights(objective.model().vs(), 3);
+        ldm_testing::fill_weights(objective.model().vs(), 3);
         objective.loss(NOW, &batch(images(), prompt), &mut PerStep::new(5, 0, 0)).unwrap().total
     };
     let kept = prompt.narrow(0, BATCH);

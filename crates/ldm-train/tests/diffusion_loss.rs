@@ -6,17 +6,17 @@
 
 use std::collections::BTreeMap;
 
+use ldm_checkpoint::Checkpoint;
 use ldm_core::Prompt;
 use ldm_core::device::test_device;
 use ldm_core::noise::{Replay, Seeded};
-use ldm_core::testing::{Golden, assert_close, fill_weights};
-use ldm_core::weights::{self, Checkpoint};
 use ldm_data::Batch;
 use ldm_pipelines::{LatentDiffusionConfig, ModelConfig, ModelFile};
 use ldm_schedulers::{NoiseSchedule, Parameterization};
+use ldm_testing::{Golden, assert_close, fill_weights};
 use ldm_train::{
     AdamW, AdamWConfig, DiffusionLoss, DiffusionObjective, DiffusionTraining, Ema, EmaConfig,
-    LatentStatistics, Loss, StepInfo, Objective, min_snr_weights,
+    LatentStatistics, Loss, Objective, StepInfo, min_snr_weights,
 };
 use serde_json::Value;
 use tch::{Kind, Tensor};
@@ -236,7 +236,7 @@ fn a_learned_log_variance_is_saved_and_comes_back() {
     let batch = batch(&image, &Tensor::from_slice(&[0_i64, 1]));
     first.prepare(&batch, &mut Seeded::new([1, 2])).unwrap();
     assert!(first.model().scale_factor != 1.);
-    weights::save(&path, &first.weights(), &BTreeMap::new()).unwrap();
+    ldm_checkpoint::save(&path, &first.weights(), &BTreeMap::new()).unwrap();
     let mut second = objective(&learned, DiffusionTraining::default());
     second.load(Checkpoint::open(&path).unwrap()).unwrap();
     // The scale as it was measured, not measured again.
@@ -258,11 +258,10 @@ fn the_scale_is_the_one_the_first_stages_file_says() {
         .collect();
     let write = |json: &str| {
         let metadata = BTreeMap::from([("latent_statistics".to_owned(), json.to_owned())]);
-        weights::save(&path, &first_stage, &metadata).unwrap();
+        ldm_checkpoint::save(&path, &first_stage, &metadata).unwrap();
         Checkpoint::open(&path).unwrap()
     };
-    let checkpoint =
-        write(r#"{"images": 9, "mean": [0, 1, 2, 3], "std": [1, 1, 2, 2], "overall_std": 1.6}"#);
+    let checkpoint = write(r#"{"images": 9, "mean": [0, 1, 2, 3], "std": [1, 1, 2, 2], "overall_std": 1.6}"#);
     let found = LatentStatistics::of(&checkpoint, 4).unwrap().unwrap();
     assert_eq!((found.mean, found.std, found.overall_std), (vec![0., 1., 2., 3.], vec![1., 1., 2., 2.], 1.6));
     let mut objective = DiffusionObjective::new(

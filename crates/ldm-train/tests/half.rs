@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use ldm_checkpoint::Checkpoint;
 use ldm_core::device::test_device;
-use ldm_core::weights::{self, Checkpoint};
 use ldm_train::{AdamW, AdamWConfig, LossScale, found_inf};
 use tch::{Kind, Tensor};
 
@@ -25,7 +25,7 @@ fn the_scale_halves_at_an_overflow_and_doubles_after_two_thousand_steps() {
     assert_eq!(value(&scale), 32_768.);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("scale.safetensors");
-    weights::save(&path, &scale.state(), &BTreeMap::new()).unwrap();
+    ldm_checkpoint::save(&path, &scale.state(), &BTreeMap::new()).unwrap();
     let mut again = LossScale::new(test_device());
     again.load(&Checkpoint::open(&path).unwrap()).unwrap();
     for scale in [&mut scale, &mut again] {

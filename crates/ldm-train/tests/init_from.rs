@@ -5,8 +5,8 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ldm_checkpoint::Checkpoint;
 use ldm_core::device::test_device;
-use ldm_core::weights::Checkpoint;
 use ldm_pipelines::{ModelConfig, ModelSource};
 use ldm_train::{
     DiffusionObjective, DiffusionTraining, Event, Finished, InitFrom, Objective, RunConfig, Trainer,

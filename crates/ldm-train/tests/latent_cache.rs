@@ -5,10 +5,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ldm_checkpoint::Checkpoint;
 use ldm_core::device::test_device;
 use ldm_core::image::write_png;
 use ldm_core::noise::Seeded;
-use ldm_core::weights::Checkpoint;
 use ldm_core::{NoiseSource, Result};
 use ldm_train::{Event, Finished, RunConfig, Trainer};
 use tch::{Device, Kind, Tensor};

@@ -7,14 +7,14 @@
 use std::collections::BTreeMap;
 
 use ldm_autoencoder::FirstStageConfig;
+use ldm_checkpoint::{Checkpoint, Shapes};
 use ldm_core::Prompt;
 use ldm_core::device::test_device;
 use ldm_core::noise::Replay;
-use ldm_core::testing::{Golden, assert_close, filled};
-use ldm_core::weights::{self, Checkpoint, Shapes};
 use ldm_data::Batch;
 use ldm_metrics::Lpips;
-use ldm_train::{AdamW, AdamWConfig, AutoencoderObjective, Loss, StepInfo, Objective, Phase};
+use ldm_testing::{Golden, assert_close, filled};
+use ldm_train::{AdamW, AdamWConfig, AutoencoderObjective, Loss, Objective, Phase, StepInfo};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -52,7 +52,7 @@ fn lpips(device: Device) -> ldm_core::Result<Lpips> {
     let tensors: Vec<_> = filled(&shapes, 3).into_iter().map(change).collect();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("lpips.safetensors");
-    weights::save(&path, &tensors, &BTreeMap::new())?;
+    ldm_checkpoint::save(&path, &tensors, &BTreeMap::new())?;
     Lpips::from_checkpoint(Checkpoint::open(path)?, device)
 }
 
@@ -75,7 +75,7 @@ impl Sandbox {
             objective.weights().into_iter().map(|(name, tensor)| (name, tensor.size())).collect();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("start.safetensors");
-        weights::save(&path, &filled(&shapes, 5), &BTreeMap::new()).unwrap();
+        ldm_checkpoint::save(&path, &filled(&shapes, 5), &BTreeMap::new()).unwrap();
         objective.load(Checkpoint::open(path).unwrap()).unwrap();
         // Adam.
         let adam = AdamWConfig { betas: [0.5, 0.9], weight_decay: 0., ..AdamWConfig::default() };

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use ldm_checkpoint::Checkpoint;
 use ldm_core::device::test_device;
-use ldm_core::weights::{self, Checkpoint};
 use ldm_train::{AdamW, AdamWConfig, Ema, EmaConfig};
 use tch::{Kind, Tensor};
 
@@ -42,7 +42,7 @@ fn a_saved_optimizer_steps_as_the_one_it_was() {
     let (one, mut other) = (param(2.), param(0.));
     let mut first = AdamW::new(vec![("w".into(), one.shallow_clone())], AdamWConfig::default());
     step(&mut first, &one);
-    weights::save(&path, &first.state(), &BTreeMap::new()).unwrap();
+    ldm_checkpoint::save(&path, &first.state(), &BTreeMap::new()).unwrap();
     tch::no_grad(|| other.copy_(&one));
     let mut second = AdamW::new(vec![("w".into(), other.shallow_clone())], AdamWConfig::default());
     second.load(&Checkpoint::open(&path).unwrap()).unwrap();

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use ldm_core::weights::Checkpoint;
+use ldm_checkpoint::Checkpoint;
 use ldm_libtorch::{C10d, RankEnv};
-use ldm_train::{Event, Finished, Distributed, RunConfig, Trainer};
+use ldm_train::{Distributed, Event, Finished, RunConfig, Trainer};
 use tch::Device;
 
 /// AdamW divides by the root of what it has seen: without an `eps` of the gradients' size a gradient of nothing but

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use ldm_checkpoint::Checkpoint;
 use ldm_core::device::test_device;
-use ldm_core::weights::Checkpoint;
 use ldm_train::{Event, Finished, RunConfig, Trainer};
 
 const FIRST_STAGE: &str = r"

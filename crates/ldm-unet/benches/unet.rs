@@ -46,9 +46,8 @@ fn forward(criterion: &mut Criterion) {
             let cond = unet.prepare(&Conditioning { context, ..Conditioning::default() });
             let format = if last { "channels_last" } else { "contiguous" };
             group.bench_function(BenchmarkId::new(name, format), |bencher| {
-                bencher.iter(|| {
-                    tch::no_grad(|| finish(&unet.forward_cached(black_box(&x), &t, &cond, false)))
-                });
+                bencher
+                    .iter(|| tch::no_grad(|| finish(&unet.forward_cached(black_box(&x), &t, &cond, false))));
             });
         }
     }

@@ -8,10 +8,10 @@ use tch::Tensor;
 use tch::nn::{Conv2D, Path};
 
 use crate::attention::{AttentionBlock, AttentionPlan};
+use crate::checkpointed::Checkpointed;
 use crate::cross_attention::KeyValue;
 use crate::parameters::Parameters;
-use crate::checkpointed::Checkpointed;
-use crate::resample::{Resample, ResamplePlan, Direction};
+use crate::resample::{Direction, Resample, ResamplePlan};
 use crate::resblock::{ResBlock, ResPlan};
 use crate::transformer::{SpatialTransformer, TransformerPlan};
 
@@ -133,14 +133,19 @@ impl Layer {
             LayerPlan::Conv { channels_in, channels_out } => {
                 Self::Conv(conv2d(vs, *channels_in, *channels_out, 3, 1, 1))
             }
-            LayerPlan::Res(plan) => {
-                Self::Res(Checkpointed::new(ResBlock::new(vs, plan)?, vs, |list| plan.parameters(list), use_checkpoint))
-            }
+            LayerPlan::Res(plan) => Self::Res(Checkpointed::new(
+                ResBlock::new(vs, plan)?,
+                vs,
+                |list| plan.parameters(list),
+                use_checkpoint,
+            )),
             LayerPlan::Attention(plan) => {
                 let block = AttentionBlock::new(vs, *plan)?;
                 Self::Attention(Checkpointed::new(block, vs, |list| plan.parameters(list), use_checkpoint))
             }
-            LayerPlan::Transformer(plan) => Self::Transformer(SpatialTransformer::new(vs, *plan, use_checkpoint)?),
+            LayerPlan::Transformer(plan) => {
+                Self::Transformer(SpatialTransformer::new(vs, *plan, use_checkpoint)?)
+            }
             LayerPlan::Resample(plan) => Self::Resample(Resample::new(vs, *plan)),
         })
     }

@@ -3,8 +3,8 @@
 use ldm_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::serde_helpers;
 use crate::backbone::{BackboneConfig, divide_by_heads, divide_by_width, positive};
+use crate::serde_helpers;
 
 /// The arguments of CompVis' `UNetModel`, one field each, with its defaults.
 ///

@@ -1,6 +1,6 @@
 //! What a U-Net is made of, from names and shapes alone.
 
-use ldm_core::weights::Shapes;
+use ldm_checkpoint::Shapes;
 use ldm_core::{Error, Mismatch, Result};
 
 use crate::config::UNetConfig;

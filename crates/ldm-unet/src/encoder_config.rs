@@ -4,8 +4,8 @@ use ldm_core::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::UNetConfig;
-use crate::serde_helpers;
 use crate::backbone::{BackboneConfig, divide_by_heads, divide_by_width};
+use crate::serde_helpers;
 
 /// The arguments of CompVis' `EncoderUNetModel`: the noisy classifier, the U-Net's way down and a pool.
 ///

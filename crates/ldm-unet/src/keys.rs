@@ -1,7 +1,7 @@
 //! diffusers' names of a U-Net.
 
+use ldm_checkpoint::{KeyMap, StateDictMapping, TensorChange};
 use ldm_core::Result;
-use ldm_core::weights::{TensorChange, KeyMap, StateDictMapping};
 
 use crate::attention::{AttentionPlan, Order};
 use crate::block::LayerPlan;
@@ -41,7 +41,10 @@ pub fn diffusers_layout(config: &UNetConfig) -> Result<StateDictMapping> {
         leaves.extend(pairs(&ATTENTION));
         older.extend(pairs(&OLDER_ATTENTION));
     }
-    Ok(StateDictMapping { keys: KeyMap::new(names.modules, leaves).with_older(older), changes: names.changes })
+    Ok(StateDictMapping {
+        keys: KeyMap::new(names.modules, leaves).with_older(older),
+        changes: names.changes,
+    })
 }
 
 /// Modules before and after the blocks, theirs and ours.
@@ -118,11 +121,15 @@ impl Names {
             ("bias", vec![3 * channels], vec![channels]),
         ] {
             let names = ["to_q", "to_k", "to_v"].map(|part| format!("{ours}.{part}.{leaf}"));
-            self.changes
-                .push((format!("{ours}.qkv.{leaf}"), TensorChange::FusedQkv { names, native, unsupported_kind, heads }));
+            self.changes.push((
+                format!("{ours}.qkv.{leaf}"),
+                TensorChange::FusedQkv { names, native, unsupported_kind, heads },
+            ));
         }
-        let change =
-            TensorChange::Reshaped { native: vec![channels, channels, 1], unsupported_kind: vec![channels, channels] };
+        let change = TensorChange::Reshaped {
+            native: vec![channels, channels, 1],
+            unsupported_kind: vec![channels, channels],
+        };
         self.changes.push((format!("{ours}.proj_out.weight"), change));
     }
 }

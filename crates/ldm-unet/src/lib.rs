@@ -26,35 +26,35 @@
 //! ```
 
 mod attention;
+mod backbone;
 mod block;
+mod checkpointed;
 mod config;
 mod cross_attention;
+mod detect;
 mod encoder;
 mod encoder_config;
-mod serde_helpers;
 mod from_diffusers;
 mod keys;
 mod parameters;
 mod plan;
+mod plan_builder;
 mod pool;
 mod published;
-mod detect;
-mod checkpointed;
 mod resample;
 mod resblock;
+mod serde_helpers;
 mod time;
 mod to_diffusers;
 mod transformer;
-mod backbone;
 mod unet;
-mod plan_builder;
 
 pub use config::UNetConfig;
+pub use detect::infer_config;
 pub use encoder::EncoderUNet;
 pub use encoder_config::{EncoderUNetConfig, Pool};
 pub use from_diffusers::from_diffusers;
 pub use keys::diffusers_layout;
 pub use plan::Plan;
-pub use detect::infer_config;
 pub use to_diffusers::to_diffusers;
 pub use unet::{ConditioningCache, UNet};

@@ -9,10 +9,10 @@ use crate::block::{BlockPlan, LayerPlan};
 use crate::config::UNetConfig;
 use crate::encoder_config::EncoderUNetConfig;
 use crate::parameters::Parameters;
+use crate::plan_builder::PlanBuilder;
 use crate::pool;
 use crate::time::{TimeEmbedding, time_channels};
 use crate::transformer::TransformerPlan;
-use crate::plan_builder::PlanBuilder;
 
 /// Every block of a network, made from its config once: the network is built from it, its parameters are listed
 /// from it, and [`fmt::Display`] shows it.

@@ -2,11 +2,11 @@
 
 use ldm_core::Result;
 
+use crate::backbone::BackboneConfig;
 use crate::block::{BlockPlan, LayerPlan};
-use crate::resample::{ResamplePlan, Direction};
+use crate::resample::{Direction, ResamplePlan};
 use crate::resblock::ResPlan;
 use crate::time::time_channels;
-use crate::backbone::BackboneConfig;
 
 /// The walk through the levels that both constructors of the reference make.
 pub(crate) struct PlanBuilder<'a> {

@@ -7,9 +7,9 @@ use ldm_core::nn::{GroupNorm, add, conv2d, layer_norm, zero_conv2d};
 use tch::Tensor;
 use tch::nn::{Conv2D, LayerNorm, Path};
 
+use crate::checkpointed::Checkpointed;
 use crate::cross_attention::{CrossAttention, CrossAttentionPlan, FeedForward, KeyValue};
 use crate::parameters::Parameters;
-use crate::checkpointed::Checkpointed;
 
 /// Eps of the norm before a transformer (`attention.py:77`).
 const EPS: f64 = 1e-6;
@@ -109,7 +109,12 @@ impl SpatialTransformer {
         let channels = plan.channels;
         let block = |index| {
             let vs = vs / "transformer_blocks" / index;
-            Checkpointed::new(TransformerBlock::new(&vs, plan), &vs, |list| plan.block_parameters(list), use_checkpoint)
+            Checkpointed::new(
+                TransformerBlock::new(&vs, plan),
+                &vs,
+                |list| plan.block_parameters(list),
+                use_checkpoint,
+            )
         };
         Ok(Self {
             norm: GroupNorm::new(&(vs / "norm"), channels, EPS)?,

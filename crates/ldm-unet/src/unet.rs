@@ -6,7 +6,7 @@ use ldm_libtorch::{is_channels_last, to_channels_last};
 use tch::nn::{Conv2D, Embedding, Init, Path};
 use tch::{Kind, Tensor};
 
-use crate::block::{Block, LayerPlan, ForwardContext};
+use crate::block::{Block, ForwardContext, LayerPlan};
 use crate::config::UNetConfig;
 use crate::cross_attention::KeyValue;
 use crate::plan::Plan;
@@ -187,7 +187,11 @@ impl UNet {
             let context = context.to_kind(self.kind());
             self.blocks().flat_map(Block::transformers).flat_map(|layer| layer.project(&context)).collect()
         });
-        ConditioningCache { concat: cond.concat.as_ref().map(|concat| concat.to_kind(self.kind())), label, context }
+        ConditioningCache {
+            concat: cond.concat.as_ref().map(|concat| concat.to_kind(self.kind())),
+            label,
+            context,
+        }
     }
 
     /// [`UNet::forward`] with what [`UNet::prepare`] made of the conditioning.
@@ -210,8 +214,11 @@ impl UNet {
             emb += label;
         }
         // Every `emb_layers` begins with this SiLU of the same embedding; it is taken once.
-        let mut pass =
-            ForwardContext { emb: emb.silu(), context: cond.context.as_ref().map(|pairs| pairs.iter()), train };
+        let mut pass = ForwardContext {
+            emb: emb.silu(),
+            context: cond.context.as_ref().map(|pairs| pairs.iter()),
+            train,
+        };
         let mut skips = Vec::with_capacity(self.input.len());
         for block in &self.input {
             h = block.forward(&h, &mut pass);

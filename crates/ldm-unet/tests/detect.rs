@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use ldm_core::weights::Shapes;
+use ldm_checkpoint::Shapes;
 use ldm_unet::{Plan, UNetConfig, infer_config};
 use proptest::prelude::*;
 use serde::Deserialize;

@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use ldm_checkpoint::{Checkpoint, Shapes, save};
 use ldm_core::Conditioning;
 use ldm_core::device::test_device;
-use ldm_core::testing::{Golden, assert_close, filled};
-use ldm_core::weights::{Checkpoint, Shapes, save};
+use ldm_testing::{Golden, assert_close, filled};
 use ldm_unet::{Plan, UNet, UNetConfig, diffusers_layout, from_diffusers, to_diffusers};
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ldm_core::Conditioning;
 use ldm_core::device::test_device;
-use ldm_core::testing::{Golden, assert_close, fill_weights, relative_l2};
+use ldm_testing::{Golden, assert_close, fill_weights, relative_l2};
 use ldm_unet::{EncoderUNet, EncoderUNetConfig, UNet, UNetConfig};
 use serde::Deserialize;
 use serde_json::json;

@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use ldm_core::Conditioning;
 use ldm_core::device::test_device;
-use ldm_core::testing::{Golden, assert_close, fill_weights, relative_l2};
+use ldm_testing::{Golden, assert_close, fill_weights, relative_l2};
 use ldm_unet::{EncoderUNet, EncoderUNetConfig, UNet, UNetConfig};
 use serde::Deserialize;
 use serde_json::json;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use ldm_core::image;
-use ldm_data::{Dataset, Info, Loader, LoaderConfig, TransformConfig, open_path, contact_sheet, unreadable};
+use ldm_data::{Dataset, Info, Loader, LoaderConfig, TransformConfig, contact_sheet, open_path, unreadable};
 use ldm_train::RunConfig;
 use serde_json::json;
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
+use ldm_checkpoint::Checkpoint;
 use ldm_core::image;
-use ldm_core::weights::{self, Checkpoint};
 use tch::Tensor;
 
 use crate::args::DecodeArgs;
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
     let pixels = Tensor::cat(&pixels, 0);
     output::grid(&folder, &pixels, Mark::Never)?;
     if let Some(path) = &args.save_pixels {
-        weights::save(path, &[("pixels".into(), pixels.contiguous())], &BTreeMap::new())?;
+        ldm_checkpoint::save(path, &[("pixels".into(), pixels.contiguous())], &BTreeMap::new())?;
         println!("{}", path.display());
     }
     Ok(())

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use ldm_core::{Prompt, image};
 use ldm_data::{Batch, Loader, LoaderConfig};
 use ldm_metrics::psnr;
-use ldm_pipelines::{LatentDiffusion, Model, LoadOptions, Sampling, generate};
+use ldm_pipelines::{LatentDiffusion, LoadOptions, Model, Sampling, generate};
 use ldm_schedulers::{SamplerConfig, Spacing};
 use ldm_train::{Finished, RunConfig, Trainer};
 use tch::{Device, Kind, Tensor};
@@ -64,7 +64,8 @@ pub(crate) fn run(args: &DemoArgs, printer: Printer) -> anyhow::Result<()> {
         stage(&text, &args.diffusion, &out.join("diffusion"), device, &stop, printer, "diffusion (2 of 2)")?;
 
     printer.say("sampling and writing the report");
-    let Model::Diffusion(model) = Model::open(&second.model, &LoadOptions::new(device), &mut Printer::warn)? else {
+    let Model::Diffusion(model) = Model::open(&second.model, &LoadOptions::new(device), &mut Printer::warn)?
+    else {
         bail!("{}: not a diffusion model", second.model.display());
     };
     let originals = held_back(&first.config)?.images;

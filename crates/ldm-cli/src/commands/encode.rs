@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 
 use anyhow::bail;
 use ldm_core::noise::Seeded;
-use ldm_core::weights;
 use tch::{Kind, Tensor};
 
 use crate::args::EncodeArgs;
-use crate::{model, output, images};
+use crate::{images, model, output};
 
 pub(crate) fn run(args: &EncodeArgs) -> anyhow::Result<()> {
     output::free(&args.out, args.force)?;
@@ -35,7 +34,7 @@ pub(crate) fn run(args: &EncodeArgs) -> anyhow::Result<()> {
         }
         latents.push(latent);
     }
-    weights::save(&args.out, &[("latents".into(), Tensor::cat(&latents, 0))], &BTreeMap::new())?;
+    ldm_checkpoint::save(&args.out, &[("latents".into(), Tensor::cat(&latents, 0))], &BTreeMap::new())?;
     println!("{}", args.out.display());
     Ok(())
 }

@@ -4,14 +4,14 @@ use std::ops::Range;
 
 use anyhow::{Context, bail};
 use ldm_core::Prompt;
-use ldm_pipelines::{InitImage, ConditioningKind};
+use ldm_pipelines::{ConditioningKind, InitImage};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
 use crate::args::FillArgs;
+use crate::images::repeated;
 use crate::making::{Making, Subject};
 use crate::model;
-use crate::images::repeated;
 use crate::progress::Printer;
 
 /// What is to be filled.
@@ -33,10 +33,20 @@ pub(crate) struct Filling<'a> {
 }
 
 /// Fills, by a model that is trained to or by one that is not, and pastes the rest of the image back.
-pub(crate) fn run(filling: Filling, args: &FillArgs, making: &Making, printer: Printer) -> anyhow::Result<()> {
+pub(crate) fn run(
+    filling: Filling,
+    args: &FillArgs,
+    making: &Making,
+    printer: Printer,
+) -> anyhow::Result<()> {
     let model = model::open_diffusion(&args.model, args.text.tokenizer.as_deref())?;
     let named = args.model.model.display();
-    let fills = [ConditioningKind::Inpainting, ConditioningKind::TextInpainting, ConditioningKind::Text, ConditioningKind::Unconditional];
+    let fills = [
+        ConditioningKind::Inpainting,
+        ConditioningKind::TextInpainting,
+        ConditioningKind::Text,
+        ConditioningKind::Unconditional,
+    ];
     model::check_conditioning(&model, &args.model, &fills)?;
     let needs = ConditioningKind::of(&model.config);
     let by_text = matches!(needs, ConditioningKind::TextInpainting | ConditioningKind::Text);

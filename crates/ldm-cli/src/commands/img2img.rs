@@ -5,13 +5,13 @@ use std::ops::Range;
 use anyhow::Context;
 use ldm_core::{Prompt, image};
 use ldm_data::Interpolation;
-use ldm_pipelines::{InitImage, ConditioningKind};
+use ldm_pipelines::{ConditioningKind, InitImage};
 use serde_json::{Map, Value, json};
 
 use crate::args::Img2imgArgs;
+use crate::images::fitted;
 use crate::making::{Making, Subject};
 use crate::model;
-use crate::images::fitted;
 use crate::progress::Printer;
 
 pub(crate) fn run(args: &Img2imgArgs, printer: Printer) -> anyhow::Result<()> {

@@ -9,8 +9,8 @@ use tch::{Kind, Tensor};
 
 use super::filling::{self, Filling};
 use crate::args::InpaintArgs;
-use crate::making::Making;
 use crate::images::fitted;
+use crate::making::Making;
 use crate::progress::Printer;
 
 pub(crate) fn run(args: &InpaintArgs, printer: Printer) -> anyhow::Result<()> {

@@ -3,14 +3,14 @@
 mod component;
 mod contents;
 mod describe;
+mod detect;
 mod fit;
 mod png;
-mod detect;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use ldm_core::weights::Checkpoint;
+use ldm_checkpoint::Checkpoint;
 use ldm_pipelines::{Classifier, Model, ModelConfig, ModelSource, weights_file};
 use serde_json::{Map, Value, json};
 use tch::Device;

@@ -8,8 +8,8 @@ use tch::Tensor;
 
 use super::filling::{self, Filling};
 use crate::args::OutpaintArgs;
-use crate::making::Making;
 use crate::images::fitted;
+use crate::making::Making;
 use crate::progress::Printer;
 
 pub(crate) fn run(args: &OutpaintArgs, printer: Printer) -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ use tch::Tensor;
 
 use crate::args::ReconstructArgs;
 use crate::output::Mark;
-use crate::{model, output, images};
+use crate::{images, model, output};
 
 pub(crate) fn run(args: &ReconstructArgs) -> anyhow::Result<()> {
     let model = model::open(&args.model)?;

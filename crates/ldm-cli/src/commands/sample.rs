@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use anyhow::{Context, bail};
 use ldm_core::Prompt;
-use ldm_pipelines::{LatentDiffusion, ConditioningKind};
+use ldm_pipelines::{ConditioningKind, LatentDiffusion};
 use serde_json::{Map, Value, json};
 
 use crate::args::SampleArgs;
@@ -17,7 +17,11 @@ pub(crate) fn run(args: &SampleArgs, printer: Printer) -> anyhow::Result<()> {
     classifier::check(&args.classifier, &args.class)?;
     let making = Making::new(&args.generate, "sample", args.generate.num_images)?;
     let mut model = model::open_diffusion(&args.model, None)?;
-    model::check_conditioning(&model, &args.model, &[ConditioningKind::Unconditional, ConditioningKind::Class])?;
+    model::check_conditioning(
+        &model,
+        &args.model,
+        &[ConditioningKind::Unconditional, ConditioningKind::Class],
+    )?;
     let leading = Leading::of(&args.classifier, &mut model)?;
     let subject = Classes { asked: classes(args, &model, leading.as_ref())?, model: &model, leading };
     making.run(&model, &args.model, 1., &subject, printer)

@@ -6,14 +6,14 @@ use anyhow::{Context, bail};
 use image::GrayImage;
 use ldm_core::{Prompt, image as images};
 use ldm_data::{read_label_map, read_palette};
-use ldm_pipelines::{LatentDiffusion, ConditioningKind};
+use ldm_pipelines::{ConditioningKind, LatentDiffusion};
 use serde_json::{Map, Value, json};
 use tch::{Device, Kind, Tensor};
 
 use crate::args::Semantic2imgArgs;
+use crate::images::repeated;
 use crate::making::{Making, Subject};
 use crate::model;
-use crate::images::repeated;
 use crate::progress::Printer;
 
 pub(crate) fn run(args: &Semantic2imgArgs, printer: Printer) -> anyhow::Result<()> {

@@ -7,12 +7,12 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, bail};
 use ldm_core::device::{device_name, parse_device};
 use ldm_libtorch::{C10d, RankEnv};
-use ldm_train::{Event, Finished, Distributed, RunConfig, Trainer};
+use ldm_train::{Distributed, Event, Finished, RunConfig, Trainer};
 use tch::Device;
 
 use crate::args::{DeviceArgs, TrainArgs};
 use crate::interrupt::Stop;
-use crate::progress::{Progress, Printer};
+use crate::progress::{Printer, Progress};
 use crate::report::Interrupted;
 use crate::{launch, model};
 

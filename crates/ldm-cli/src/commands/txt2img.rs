@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use anyhow::{Context, bail};
 use ldm_core::Prompt;
-use ldm_pipelines::{LatentDiffusion, ConditioningKind};
+use ldm_pipelines::{ConditioningKind, LatentDiffusion};
 use serde_json::{Map, Value, json};
 
 use crate::args::{TextArgs, Txt2imgArgs};

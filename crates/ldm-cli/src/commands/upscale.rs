@@ -9,9 +9,9 @@ use serde_json::{Map, Value, json};
 use tch::Tensor;
 
 use crate::args::UpscaleArgs;
+use crate::images::repeated;
 use crate::making::{Making, Subject};
 use crate::model;
-use crate::images::repeated;
 use crate::progress::Printer;
 
 pub(crate) fn run(args: &UpscaleArgs, printer: Printer) -> anyhow::Result<()> {

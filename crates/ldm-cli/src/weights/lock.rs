@@ -34,7 +34,10 @@ impl Lock {
         match locked {
             // Network file systems of clusters may have no locks, and must still be of use.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
-                Printer::warn(&format!("{}: no locks here, so run one `ldm weights get` at a time", context()));
+                Printer::warn(&format!(
+                    "{}: no locks here, so run one `ldm weights get` at a time",
+                    context()
+                ));
             }
             other => other.with_context(context)?,
         }

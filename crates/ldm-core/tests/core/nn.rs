@@ -2,7 +2,7 @@
 
 use ldm_core::device::test_device;
 use ldm_core::nn::{GroupNorm, conv1d_1x1, conv2d, linear, timestep_embedding, zero_conv1d_1x1, zero_conv2d};
-use ldm_core::testing::{Golden, assert_close, fill_weights};
+use ldm_testing::{Golden, assert_close, fill_weights};
 use tch::nn::{Module, VarStore};
 use tch::{Kind, Tensor};
 

@@ -1,7 +1,7 @@
 //! Pieces and whole degradations against CompVis' own code (`tests/golden/generate_degradation.py`).
 
 use image::RgbImage;
-use ldm_core::testing::{Golden, assert_close};
+use ldm_testing::{Golden, assert_close};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 

@@ -137,14 +137,5 @@ fn object(rng: &mut Rng, shape: Shape, size: Size, colors: &[Color]) -> Object {
     });
     // A pattern on a small object would be a blur in a small image.
     let fill = if size == Size::Small { Fill::Plain } else { *rng.pick(Fill::ALL) };
-    Object {
-        shape,
-        color: *rng.pick(colors),
-        size,
-        fill,
-        place,
-        center,
-        radius,
-        tilt: rng.between(-7., 7.),
-    }
+    Object { shape, color: *rng.pick(colors), size, fill, place, center, radius, tilt: rng.between(-7., 7.) }
 }

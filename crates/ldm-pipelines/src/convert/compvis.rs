@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use ldm_checkpoint::{Streamed, save_streamed, save_torch_streamed};
 use ldm_conditioning::{ClipTextConfig, ConditionerConfig};
 use ldm_core::config::{Value, to_text};
-use ldm_core::weights::{Streamed, save_streamed, save_torch_streamed};
 use ldm_core::{Error, Result, files};
 use ldm_schedulers::Parameterization;
 use serde_yaml::Mapping;

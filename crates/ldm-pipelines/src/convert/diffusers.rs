@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ldm_autoencoder::FirstStageConfig;
+use ldm_checkpoint::{StateDictMapping, Streamed, save_streamed};
 use ldm_core::diffusers::VERSION;
-use ldm_core::weights::{StateDictMapping, Streamed, save_streamed};
 use ldm_core::{Error, Result, files};
 use serde_json::{Map, Value, json};
 

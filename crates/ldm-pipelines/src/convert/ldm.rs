@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use ldm_checkpoint::{Streamed, save_streamed};
 use ldm_core::config::{Value, to_text};
-use ldm_core::weights::{Streamed, save_streamed};
 use ldm_core::{Error, Result, files};
 
 use super::weights::Weights;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use ldm_checkpoint::{Checkpoint, Shapes, StateDictMapping, Streamed, TensorInfo};
 use ldm_core::nn::skip_init;
-use ldm_core::weights::{Checkpoint, StateDictMapping, Shapes, Streamed, TensorInfo};
 use ldm_core::{Error, Result};
 use tch::{Device, Kind, Tensor};
 

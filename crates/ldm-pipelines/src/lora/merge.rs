@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use ldm_checkpoint::Shapes;
 use ldm_core::Result;
-use ldm_core::weights::Shapes;
 use tch::{Kind, Tensor};
 
 use super::adapter::Adapter;
@@ -58,7 +58,7 @@ impl LatentDiffusion {
     /// Adds LoRAs to the weights, for good: `W + Σ strength · alpha/r · B·A`, computed in f32 and kept in the dtype of
     /// the weights. All files are held against the model before anything changes.
     ///
-    /// Weights that lie in their file (see [`ldm_core::weights::Checkpoint::load_mmap`]) get memory of their own; the
+    /// Weights that lie in their file (see [`ldm_checkpoint::Checkpoint::load_mmap`]) get memory of their own; the
     /// file stays as it is.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ldm_core::weights::{KeyMap, StateDictMapping, Shapes};
+use ldm_checkpoint::{KeyMap, Shapes, StateDictMapping};
 
 use crate::LatentDiffusionConfig;
 

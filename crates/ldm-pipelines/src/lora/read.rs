@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::result::Result as Or;
 
-use ldm_core::weights::{Checkpoint, Shapes};
+use ldm_checkpoint::{Checkpoint, Shapes};
 use ldm_core::{Error, Result};
 use tch::Tensor;
 

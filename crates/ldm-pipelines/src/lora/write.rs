@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use ldm_checkpoint::save;
 use ldm_conditioning::ConditionerConfig;
-use ldm_core::weights::save;
 use ldm_core::{Error, Result};
 use tch::Tensor;
 

@@ -7,8 +7,8 @@ use ldm_core::Result;
 use ldm_pipelines::{ModelConfig, export_tokenizer};
 
 use super::Trainer;
-use crate::retention::Retention;
 use crate::latent_statistics::LatentStatistics;
+use crate::retention::Retention;
 use crate::state;
 
 /// Images whose latents are measured at the end of a first stage's training.

@@ -13,9 +13,9 @@ use tch::{Kind, Tensor};
 use super::Trainer;
 use crate::ema::Ema;
 use crate::event::{Event, Finished};
-use crate::non_finite_guard::NonFiniteGuard;
 use crate::latent_cache;
 use crate::meter::{Meter, integers};
+use crate::non_finite_guard::NonFiniteGuard;
 
 /// Noise of what follows a step has numbers that no forward pass has.
 const AFTER: u64 = 1 << 63;

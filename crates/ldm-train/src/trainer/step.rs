@@ -29,7 +29,8 @@ impl Trainer {
         }
         let step = self.state.step;
         let pass = (step * self.config.train.accumulate + micro) * self.phases.len() as u64 + phase as u64;
-        let mut noise = PerStep::shared(self.config.train.seed, self.ranks.rank(), self.ranks.world_size(), pass);
+        let mut noise =
+            PerStep::shared(self.config.train.seed, self.ranks.rank(), self.ranks.world_size(), pass);
         let loss = {
             let _autocast = ldm_libtorch::autocast(self.device, self.config.train.dtype.kind());
             self.objective.loss(StepInfo { phase, step }, batch, &mut noise)?

@@ -1,10 +1,10 @@
 //! An objective of a few weights, to hold adapters against.
 
-use ldm_core::weights::Checkpoint;
+use ldm_checkpoint::Checkpoint;
 use ldm_core::{NoiseSource, Result};
 use ldm_data::Batch;
 use ldm_pipelines::ModelSource;
-use ldm_train::{InitFrom, Loss, StepInfo, Objective, SampleConfig, Phase};
+use ldm_train::{InitFrom, Loss, Objective, Phase, SampleConfig, StepInfo};
 use tch::Tensor;
 
 /// An objective made of weights and a function of them.

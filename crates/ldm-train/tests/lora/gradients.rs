@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use ldm_core::NoiseSource;
 use ldm_core::device::test_device;
 use ldm_core::noise::PerStep;
-use ldm_core::testing::assert_close;
-use ldm_train::{LoraConfig, LoraObjective, LoraTarget, StepInfo, Objective};
+use ldm_testing::assert_close;
+use ldm_train::{LoraConfig, LoraObjective, LoraTarget, Objective, StepInfo};
 use tch::{Kind, Tensor};
 
 use super::function::Function;
@@ -68,8 +68,9 @@ fn gradients_are_those_of_autograd() {
         };
         let passes = 3;
         for _ in 0..passes {
-            let loss =
-                objective.loss(StepInfo { phase: 0, step: 0 }, &nothing(), &mut PerStep::new(0, 0, 0)).unwrap();
+            let loss = objective
+                .loss(StepInfo { phase: 0, step: 0 }, &nothing(), &mut PerStep::new(0, 0, 0))
+                .unwrap();
             let direct = chain([&of(0), &of(1), &weights[2], &input]);
             assert_close("the loss", &loss.total, &direct, 1e-6);
             loss.total.backward();

@@ -8,17 +8,17 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use ldm_checkpoint::{Checkpoint, save};
 use ldm_core::device::test_device;
 use ldm_core::noise::PerStep;
-use ldm_core::testing::fill_weights;
-use ldm_core::weights::{Checkpoint, save};
 use ldm_core::{NoiseSource, Prompt, Result};
 use ldm_data::{Batch, Loader, LoaderConfig, Position};
 use ldm_pipelines::lora::LoraFile;
 use ldm_pipelines::{LatentDiffusion, LatentDiffusionConfig, ModelConfig};
+use ldm_testing::fill_weights;
 use ldm_train::{
     AdamW, AdamWConfig, DiffusionObjective, DiffusionTraining, Ema, EmaConfig, Exported, LoraConfig,
-    LoraObjective, LoraTarget, StepInfo, Objective, RunConfig,
+    LoraObjective, LoraTarget, Objective, RunConfig, StepInfo,
 };
 use tch::{Kind, Tensor};
 
@@ -126,7 +126,8 @@ impl Run {
         let mut last = 0.;
         for pass in 0..2 {
             let mut noise = PerStep::new(1, 0, 2 * self.step + pass);
-            let loss = self.objective.loss(StepInfo { phase: 0, step: self.step }, batch, &mut noise).unwrap();
+            let loss =
+                self.objective.loss(StepInfo { phase: 0, step: self.step }, batch, &mut noise).unwrap();
             (&loss.total / 2.).backward();
             self.objective.after_backward(0);
             last = loss.total.double_value(&[]);
@@ -190,7 +191,8 @@ fn averages_are_validated_and_not_trained_on() {
     set(2.);
     look(); // 4·(1 + 4)
     set(1.);
-    let loss = objective.loss(StepInfo { phase: 0, step: 0 }, &nothing(), &mut PerStep::new(0, 0, 0)).unwrap();
+    let loss =
+        objective.loss(StepInfo { phase: 0, step: 0 }, &nothing(), &mut PerStep::new(0, 0, 0)).unwrap();
     assert_eq!((seen.into_inner(), loss.total.double_value(&[])), (vec![8., 20.], 8.));
 }
 
@@ -224,9 +226,7 @@ fn adapters_learn_and_the_base_stays() {
     }
 
     // What is handed on, merged into the base, is what was trained.
-    let Exported::Lora { tensors, metadata } = run.objective.export(&[]).unwrap() else {
-        panic!("a LoRA")
-    };
+    let Exported::Lora { tensors, metadata } = run.objective.export(&[]).unwrap() else { panic!("a LoRA") };
     assert_eq!((metadata["ss_network_dim"].as_str(), metadata["ss_network_alpha"].as_str()), ("4", "6"));
     let file = tempfile::NamedTempFile::new().unwrap();
     save(file.path(), &tensors, &metadata).unwrap();

@@ -3,7 +3,7 @@
 use ldm_conditioning::ConditionerConfig;
 use ldm_core::noise::Seeded;
 use ldm_core::{NoiseSource, Prompt};
-use ldm_pipelines::{LatentDiffusionConfig, ConditioningKind};
+use ldm_pipelines::{ConditioningKind, LatentDiffusionConfig};
 use tch::{Device, Kind, Tensor};
 
 use super::subject::Subject;
@@ -41,7 +41,9 @@ pub(super) fn prompt(subject: &Subject, config: &LatentDiffusionConfig, batch: i
             let channels = config.unet().in_channels - config.channels;
             Prompt { image: Some(zeros(&[batch, channels, h, w])), ..Prompt::default() }
         }
-        ConditioningKind::SemanticMap => Prompt { mask: Some(map(config, batch, [h, w])), ..Prompt::default() },
+        ConditioningKind::SemanticMap => {
+            Prompt { mask: Some(map(config, batch, [h, w])), ..Prompt::default() }
+        }
         ConditioningKind::Inpainting => filling(),
         ConditioningKind::TextInpainting => Prompt { tokens: tokens(), ..filling() },
         ConditioningKind::Embedding => {

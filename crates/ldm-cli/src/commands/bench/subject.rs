@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, bail};
 use ldm_autoencoder::{EncoderConfig, FirstStageConfig};
-use ldm_core::weights::Checkpoint;
+use ldm_checkpoint::Checkpoint;
 use ldm_pipelines::{LatentDiffusionConfig, Model, ModelConfig, ModelFile, ModelSource};
 use tch::{Device, Kind};
 

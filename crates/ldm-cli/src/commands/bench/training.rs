@@ -4,8 +4,8 @@ use ldm_core::Prompt;
 use ldm_core::noise::PerStep;
 use ldm_data::Batch;
 use ldm_train::{
-    AdamW, AdamWConfig, AutoencoderObjective, DiffusionObjective, DiffusionTraining, Ema, EmaConfig, StepInfo,
-    Objective, Phase, found_inf,
+    AdamW, AdamWConfig, AutoencoderObjective, DiffusionObjective, DiffusionTraining, Ema, EmaConfig,
+    Objective, Phase, StepInfo, found_inf,
 };
 use tch::Device;
 
@@ -53,7 +53,8 @@ pub(super) fn time(args: &BenchArgs, subject: &Subject, printer: Printer) -> any
         .collect();
     let ema = Ema::new(objective.ema_parameters(), &EmaConfig::default());
     objective.prepare(&batch, &mut PerStep::new(0, 0, u64::MAX))?;
-    let trained = phases.iter().flat_map(|(phase, _)| &phase.trainable).map(|(_, tensor)| tensor.numel()).sum();
+    let trained =
+        phases.iter().flat_map(|(phase, _)| &phase.trainable).map(|(_, tensor)| tensor.numel()).sum();
     let what = What {
         stage: "train",
         shape: batch.images.size(),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use ldm_core::device::peak_memory;
-use ldm_pipelines::{LatentDiffusion, Model, LoadOptions};
+use ldm_pipelines::{LatentDiffusion, LoadOptions, Model};
 use tch::Device;
 
 use super::Work;

@@ -6,7 +6,7 @@ use std::time::Instant;
 use ldm_core::image;
 use ldm_data::Dataset;
 use ldm_metrics::{FeatureNetwork, Lpips, Reconstructions};
-use ldm_pipelines::{Model, LoadOptions};
+use ldm_pipelines::{LoadOptions, Model};
 use tch::{Device, Kind, Tensor};
 
 use super::Work;

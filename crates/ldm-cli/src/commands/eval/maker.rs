@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use anyhow::{Context, bail};
 use ldm_core::{Prompt, image};
-use ldm_pipelines::{Init, LatentDiffusion, ConditioningKind, Sampling, generate};
+use ldm_pipelines::{ConditioningKind, Init, LatentDiffusion, Sampling, generate};
 use serde_json::{Value, json};
 use tch::Tensor;
 
@@ -43,8 +43,12 @@ impl<'a> Maker<'a> {
             device,
         };
         let model = model::open_diffusion(&named, None)?;
-        model::check_conditioning(&model, &named, &[ConditioningKind::Unconditional, ConditioningKind::Class])
-            .context("--model: make the images first, and give their folder")?;
+        model::check_conditioning(
+            &model,
+            &named,
+            &[ConditioningKind::Unconditional, ConditioningKind::Class],
+        )
+        .context("--model: make the images first, and give their folder")?;
         let classes = classes(&model);
         let how = &args.sampling;
         if classes.is_empty() && how.guidance_scale.is_some_and(|scale| scale != 1.) {

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use ldm_checkpoint::{Checkpoint, Shapes, StateDictMapping};
 use ldm_core::Result;
 use ldm_core::nn::skip_init;
-use ldm_core::weights::{Checkpoint, StateDictMapping, Shapes};
 use ldm_pipelines::{FirstStageModel, weights_file};
 use ldm_unet::Plan;
 use serde_json::{Value, json};
@@ -13,8 +13,8 @@ use tch::Device;
 
 use super::Verdict;
 use super::describe;
-use super::fit::{Misfit, compare};
 use super::detect::infer_config;
+use super::fit::{Misfit, compare};
 
 /// The weights of the parts of a diffusers folder, by name.
 pub(super) fn parts(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ldm_core::weights::Checkpoint;
+use ldm_checkpoint::Checkpoint;
 use tch::Kind;
 
 /// Counts.

@@ -1,7 +1,7 @@
 //! Architectures in a line.
 
 use ldm_autoencoder::FirstStageConfig;
-use ldm_pipelines::{ClassifierConfig, LatentDiffusionConfig, ModelConfig, ConditioningKind};
+use ldm_pipelines::{ClassifierConfig, ConditioningKind, LatentDiffusionConfig, ModelConfig};
 use ldm_unet::UNetConfig;
 
 pub(super) fn model(model: &ModelConfig) -> String {

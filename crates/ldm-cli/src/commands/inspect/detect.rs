@@ -1,8 +1,8 @@
 //! What the parts of a file are, where neither a config nor the whole says so.
 
+use ldm_checkpoint::{Shapes, unsupported_kind};
 use ldm_core::Result;
 use ldm_core::nn::skip_init;
-use ldm_core::weights::{Shapes, unsupported_kind};
 use ldm_pipelines::{FirstStageModel, SCHEDULE_BUFFERS};
 use ldm_unet::Plan;
 use serde_json::{Map, Value, json};

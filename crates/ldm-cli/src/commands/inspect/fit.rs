@@ -1,6 +1,6 @@
 //! Whether a file's tensors are those of an architecture.
 
-use ldm_core::weights::Shapes;
+use ldm_checkpoint::Shapes;
 use ldm_core::{Error, Mismatch};
 use serde_json::{Map, Value, json};
 

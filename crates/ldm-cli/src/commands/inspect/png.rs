@@ -6,7 +6,8 @@ use std::io::{BufReader, Read};
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use ldm_core::{image, watermark};
+use ldm_core::image;
+use ldm_pipelines::watermark;
 use serde_json::json;
 
 pub(super) fn is_png(path: &Path) -> anyhow::Result<bool> {

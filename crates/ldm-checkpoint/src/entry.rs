@@ -1,0 +1,154 @@
+//! A tensor's place in a file.
+
+use std::io::Read;
+use std::ops::Range;
+use std::sync::Arc;
+
+use ldm_libtorch::{Mapped, Pages};
+use tch::{Kind, Tensor};
+
+/// A tensor's shape and dtype in the file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Its shape.
+    pub shape: Vec<i64>,
+    /// Its dtype.
+    pub kind: Kind,
+}
+
+/// Where a storage's bytes lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Storage {
+    /// In the file as they are.
+    Plain(Range<usize>),
+    /// In the file, deflated, with their length once inflated.
+    Deflated(Range<usize>, usize),
+}
+
+impl Storage {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Plain(range) => range.len(),
+            Self::Deflated(_, len) => *len,
+        }
+    }
+}
+
+/// An expanded tensor has elements that share bytes, and so could claim any size; it may have this many bytes.
+const EXPANDED: usize = 16 << 20;
+
+/// A tensor in the file: a window into a storage. Bounds hold by [`Entry::new`].
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    pub(crate) info: TensorInfo,
+    /// In elements; `None` when the elements lie in order.
+    strides: Option<Vec<i64>>,
+    /// The bytes of the storage from the first element to the last.
+    window: Range<usize>,
+    storage: Storage,
+    /// Which of the checkpoint's files it lies in.
+    file: usize,
+}
+
+impl Entry {
+    /// Checks that every element lies in `storage`; says why not otherwise. `offset` and `strides` in elements.
+    pub(crate) fn new(
+        storage: Storage,
+        kind: Kind,
+        offset: i64,
+        shape: Vec<i64>,
+        strides: Vec<i64>,
+    ) -> Result<Self, String> {
+        let outside = || format!("its elements lie outside its storage of {} bytes", storage.len());
+        if shape.len() != strides.len() || shape.iter().chain(&strides).any(|each| *each < 0) || offset < 0 {
+            return Err(format!(
+                "its shape {shape:?}, strides {strides:?} or offset {offset} is no tensor's"
+            ));
+        }
+        let item = kind.elt_size_in_bytes() as i64;
+        // Of an empty tensor too the other sizes must multiply, or libtorch refuses its strides.
+        let product =
+            |least: i64| shape.iter().try_fold(1_i64, |all, each| all.checked_mul(*each.max(&least)));
+        let count = product(1).and_then(|_| product(0)).ok_or_else(outside)?;
+        let mut span = i64::from(count > 0);
+        let mut next = 1;
+        let mut in_order = true;
+        for (size, stride) in shape.iter().zip(&strides).rev() {
+            if count > 0 && *size > 1 {
+                let reach = (size - 1).checked_mul(*stride).ok_or_else(outside)?;
+                span = span.checked_add(reach).ok_or_else(outside)?;
+                in_order &= *stride == next;
+                next *= size; // at most `count`
+            }
+        }
+        let bytes = |elements: i64| elements.checked_mul(item).and_then(|bytes| usize::try_from(bytes).ok());
+        let start = if count == 0 { Some(0) } else { bytes(offset) };
+        let window =
+            start.zip(bytes(span)).and_then(|(start, length)| Some(start..start.checked_add(length)?));
+        let window = window.filter(|window| window.end <= storage.len()).ok_or_else(outside)?;
+        if !in_order && bytes(count).is_none_or(|total| total > window.len().max(EXPANDED)) {
+            return Err(format!("it is expanded to {count} elements from {} bytes", window.len()));
+        }
+        let strides = if in_order { None } else { Some(strides) };
+        Ok(Self { info: TensorInfo { shape, kind }, strides, window, storage, file: 0 })
+    }
+
+    /// The same place in the file so many further on.
+    pub(crate) fn further(self, files: usize) -> Self {
+        Self { file: self.file + files, ..self }
+    }
+
+    /// Where the bytes lie in their file: its own, or those that are inflated to hold them.
+    pub(crate) fn place(&self) -> Range<usize> {
+        match &self.storage {
+            Storage::Plain(range) => range.start + self.window.start..range.start + self.window.end,
+            Storage::Deflated(range, _) => range.clone(),
+        }
+    }
+
+    /// Whether its storage is deflated.
+    pub(crate) fn is_deflated(&self) -> bool {
+        matches!(self.storage, Storage::Deflated(..))
+    }
+
+    /// The tensor over the file's own pages, where its elements lie there in order and nobody was lent them yet.
+    pub(crate) fn lend(&self, pages: &[Pages]) -> Option<Tensor> {
+        if self.is_deflated() || self.strides.is_some() {
+            return None;
+        }
+        pages[self.file].tensor(self.place().start, &self.info.shape, self.info.kind)
+    }
+
+    /// The tensor, copied out of the bytes of its file.
+    pub(crate) fn read(&self, files: &[Arc<Mapped>]) -> Result<Tensor, String> {
+        let bytes = &files[self.file];
+        match &self.storage {
+            Storage::Plain(range) => Ok(self.view(&bytes[range.clone()])),
+            Storage::Deflated(range, length) => Ok(self.view(&inflate(&bytes[range.clone()], *length, 0)?)),
+        }
+    }
+
+    fn view(&self, storage: &[u8]) -> Tensor {
+        let TensorInfo { shape, kind } = &self.info;
+        let window = &storage[self.window.clone()];
+        let Some(strides) = &self.strides else { return Tensor::from_data_size(window, shape, *kind) };
+        let elements = (window.len() / kind.elt_size_in_bytes()) as i64;
+        Tensor::from_data_size(window, &[elements], *kind).as_strided(shape, strides, None).contiguous()
+    }
+}
+
+/// Inflates to exactly `length` bytes. Beyond `reserve` memory grows with what comes out, not with what the file
+/// claims.
+pub(crate) fn inflate(deflated: &[u8], length: usize, reserve: usize) -> Result<Vec<u8>, String> {
+    let mut inflated = Vec::with_capacity(length.min(reserve));
+    let wanted = u64::try_from(length).map_err(|_| "too long for this machine".to_owned())?;
+    flate2::read::DeflateDecoder::new(deflated)
+        .take(wanted)
+        .read_to_end(&mut inflated)
+        .map_err(|error| format!("its compressed bytes are damaged: {error}"))?;
+    if inflated.len() == length {
+        Ok(inflated)
+    } else {
+        Err(format!("its compressed bytes end after {} of {length}", inflated.len()))
+    }
+}

@@ -1,0 +1,374 @@
+//! A pickle machine that has no way to call anything.
+//!
+//! It knows the opcodes of protocols 2 to 5 that data needs. Every count the file claims is checked against the
+//! bytes that are there, nothing is reserved by a claim, a step makes at most one value, and all values together take
+//! no more memory than the caller allows.
+
+use std::collections::HashMap;
+
+use super::arena::{Arena, Id, Node, cost};
+use super::cursor::{self, Cursor, damaged};
+use super::globals;
+use super::memory::Budget;
+
+/// A model of ten thousand tensors takes half a million; this many make a gigabyte of values.
+const STEPS: usize = 1 << 24;
+
+/// What one pickle held.
+pub(crate) struct Pickle<'a> {
+    pub(crate) arena: Arena<'a>,
+    pub(crate) root: Id,
+    /// Where the byte after it lies.
+    pub(crate) end: usize,
+}
+
+/// Reads the pickle that starts at `start`, whose values may take `memory` bytes.
+pub(crate) fn read(bytes: &[u8], start: usize, memory: usize) -> Result<Pickle<'_>, String> {
+    let machine = Machine {
+        file: Cursor { bytes, at: start },
+        arena: Arena::default(),
+        stack: Vec::new(),
+        marks: Vec::new(),
+        memo: HashMap::new(),
+        copies: bytes.len().saturating_sub(start).min(STEPS),
+        memory: Budget::new(memory, "the values of its pickle"),
+    };
+    machine.run()
+}
+
+struct Machine<'a> {
+    file: Cursor<'a>,
+    arena: Arena<'a>,
+    stack: Vec<Id>,
+    /// Heights of the stack.
+    marks: Vec<usize>,
+    memo: HashMap<u32, Id>,
+    /// How many more items may be copied from one value into another.
+    copies: usize,
+    memory: Budget,
+}
+
+type Step = Result<(), String>;
+
+impl<'a> Machine<'a> {
+    fn run(mut self) -> Result<Pickle<'a>, String> {
+        for _ in 0..STEPS {
+            let place = self.file.at;
+            let opcode = self.file.byte()?;
+            if opcode == b'.' {
+                let root = self.pop()?;
+                return Ok(Pickle { arena: self.arena, root, end: self.file.at });
+            }
+            self.step(opcode, place)?;
+        }
+        Err(format!("its pickle takes more than {STEPS} steps, which no state dict does"))
+    }
+
+    fn step(&mut self, opcode: u8, place: usize) -> Step {
+        match opcode {
+            0x80 => {
+                let protocol = self.file.byte()?;
+                if !(2..=5).contains(&protocol) {
+                    return Err(format!("a pickle of protocol {protocol}, expected 2 to 5"));
+                }
+            }
+            0x95 => {
+                self.file.take(8)?; // FRAME: only a hint for reading ahead
+            }
+            b'(' => {
+                self.memory.spend(cost::MARK)?;
+                self.marks.push(self.stack.len());
+            }
+            b'0' => {
+                self.pop()?;
+            }
+            b'1' => {
+                self.pop_mark()?;
+            }
+            b'2' => {
+                let top = self.top()?;
+                self.push_id(top)?;
+            }
+            b'N' => self.push(Node::None)?,
+            0x88 => self.push(Node::Bool(true))?,
+            0x89 => self.push(Node::Bool(false))?,
+            b'J' => {
+                let value = i32::from_le_bytes(self.file.array()?);
+                self.push(Node::Int(value.into()))?;
+            }
+            b'K' => {
+                let value = self.file.byte()?;
+                self.push(Node::Int(value.into()))?;
+            }
+            b'M' => {
+                let value = u16::from_le_bytes(self.file.array()?);
+                self.push(Node::Int(value.into()))?;
+            }
+            b'G' => {
+                let value = f64::from_be_bytes(self.file.array()?);
+                self.push(Node::Float(value))?;
+            }
+            0x8a => self.long(1)?,
+            0x8b => self.long(4)?,
+            b'X' => self.text(4)?,
+            0x8c => self.text(1)?,
+            0x8d => self.text(8)?,
+            b'T' | b'B' => self.raw(4, opcode == b'T')?,
+            b'U' | b'C' => self.raw(1, opcode == b'U')?,
+            0x8e | 0x96 => self.raw(8, false)?,
+            b')' => self.push(Node::Tuple(Box::default()))?,
+            0x85..=0x87 => {
+                let items = self.pop_last(usize::from(opcode - 0x84))?;
+                self.push(Node::Tuple(items.into()))?;
+            }
+            b't' => {
+                let items = self.pop_mark()?;
+                self.push(Node::Tuple(items.into()))?;
+            }
+            b']' => self.push(Node::List(Vec::new()))?,
+            b'l' => {
+                let items = self.pop_mark()?;
+                self.push(Node::List(items))?;
+            }
+            b'a' => {
+                let items = self.pop_last(1)?;
+                self.append(items)?;
+            }
+            b'e' => {
+                let items = self.pop_mark()?;
+                self.append(items)?;
+            }
+            b'}' => self.push(Node::Dict(Vec::new()))?,
+            b'd' => {
+                let items = self.pop_mark()?;
+                self.push(Node::Dict(Vec::new()))?;
+                self.set_items(&items)?;
+            }
+            b's' => {
+                let items = self.pop_last(2)?;
+                self.set_items(&items)?;
+            }
+            b'u' => {
+                let items = self.pop_mark()?;
+                self.set_items(&items)?;
+            }
+            0x8f => self.push(Node::Inert)?,
+            0x90 => {
+                self.pop_mark()?;
+                self.top()?;
+            }
+            0x91 => {
+                self.pop_mark()?;
+                self.push(Node::Inert)?;
+            }
+            b'q' => {
+                let index = self.file.byte()?;
+                self.remember(index.into())?;
+            }
+            b'r' => {
+                let index = u32::from_le_bytes(self.file.array()?);
+                self.remember(index)?;
+            }
+            0x94 => self.remember(self.memo.len() as u32)?,
+            b'h' => {
+                let index = self.file.byte()?;
+                self.recall(index.into())?;
+            }
+            b'j' => {
+                let index = u32::from_le_bytes(self.file.array()?);
+                self.recall(index)?;
+            }
+            b'c' => {
+                let (module, name) = (self.file.line()?, self.file.line()?);
+                self.push(Node::NormStats(module, name))?;
+            }
+            0x93 => {
+                let items = self.pop_last(2)?;
+                let (module, name) = (self.arena.text(items[0]), self.arena.text(items[1]));
+                let names = module.zip(name).filter(|(a, b)| a.len().max(b.len()) <= cursor::NAME);
+                let (module, name) = names.ok_or_else(|| damaged("a name", place))?;
+                self.push(Node::NormStats(module, name))?;
+            }
+            b'Q' => {
+                let id = self.pop()?;
+                self.push(Node::Storage(id))?;
+            }
+            b'R' | 0x81 => {
+                let items = self.pop_last(2)?;
+                self.call(items[0], items[1])?;
+            }
+            0x92 => {
+                let items = self.pop_last(3)?;
+                self.call(items[0], items[1])?;
+            }
+            b'b' => {
+                self.pop()?;
+                self.build()?;
+            }
+            b'i' | b'o' => return Err(self.refuse_instance(opcode)),
+            _ => return Err(format!("pickle opcode {opcode:#04x} at byte {place}, which no state dict has")),
+        }
+        Ok(())
+    }
+
+    // --- values ---
+
+    fn long(&mut self, width: usize) -> Step {
+        let digits = self.file.sized(width)?;
+        let node = if digits.len() <= 8 {
+            let negative = digits.last().is_some_and(|byte| byte & 0x80 != 0);
+            let mut value = [if negative { 0xff } else { 0 }; 8];
+            value[..digits.len()].copy_from_slice(digits);
+            Node::Int(i64::from_le_bytes(value))
+        } else {
+            Node::Bytes(digits)
+        };
+        self.push(node)
+    }
+
+    fn text(&mut self, width: usize) -> Step {
+        let place = self.file.at;
+        let text = std::str::from_utf8(self.file.sized(width)?).map_err(|_| damaged("text", place))?;
+        self.push(Node::Text(text))
+    }
+
+    /// Bytes; what Python 2 calls text is text where it can be.
+    fn raw(&mut self, width: usize, python2: bool) -> Step {
+        let bytes = self.file.sized(width)?;
+        let text = std::str::from_utf8(bytes).ok().filter(|_| python2);
+        self.push(text.map_or(Node::Bytes(bytes), Node::Text))
+    }
+
+    // --- stack and memo ---
+
+    fn push(&mut self, node: Node<'a>) -> Step {
+        self.memory.spend(cost::of(&node))?;
+        self.push_id(self.arena.nodes.len() as Id)?; // below STEPS
+        self.arena.nodes.push(node);
+        Ok(())
+    }
+
+    fn push_id(&mut self, id: Id) -> Step {
+        self.memory.spend(cost::ITEM)?;
+        self.stack.push(id);
+        Ok(())
+    }
+
+    /// The top above the last mark.
+    fn top(&self) -> Result<Id, String> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        let found = self.stack.get(floor..).and_then(<[Id]>::last);
+        found.copied().ok_or_else(|| damaged("its stack", self.file.at))
+    }
+
+    fn pop(&mut self) -> Result<Id, String> {
+        let top = self.top()?;
+        self.stack.pop();
+        Ok(top)
+    }
+
+    fn pop_last(&mut self, count: usize) -> Result<Vec<Id>, String> {
+        let floor = self.marks.last().copied().unwrap_or(0);
+        let from = self.stack.len().checked_sub(count).filter(|from| *from >= floor);
+        Ok(self.stack.split_off(from.ok_or_else(|| damaged("its stack", self.file.at))?))
+    }
+
+    fn pop_mark(&mut self) -> Result<Vec<Id>, String> {
+        let mark = self.marks.pop().filter(|mark| *mark <= self.stack.len());
+        Ok(self.stack.split_off(mark.ok_or_else(|| damaged("its stack", self.file.at))?))
+    }
+
+    fn remember(&mut self, index: u32) -> Step {
+        let top = self.top()?;
+        self.memory.spend(cost::MEMO)?;
+        self.memo.insert(index, top);
+        Ok(())
+    }
+
+    fn recall(&mut self, index: u32) -> Step {
+        let id = *self.memo.get(&index).ok_or_else(|| damaged("its memo", self.file.at))?;
+        self.push_id(id)
+    }
+
+    /// Accounts for items copied between values, so that a small file cannot copy one long list many times.
+    fn spend(&mut self, items: usize) -> Step {
+        self.copies = self.copies.checked_sub(items).ok_or_else(|| damaged("its lists", self.file.at))?;
+        Ok(())
+    }
+
+    // --- containers and calls ---
+
+    fn append(&mut self, items: Vec<Id>) -> Step {
+        self.memory.spend(items.len() * cost::ITEM)?;
+        let top = self.top()?;
+        match &mut self.arena.nodes[top as usize] {
+            Node::List(list) => list.extend(items),
+            Node::Inert => {}
+            _ => return Err(damaged("a list", self.file.at)),
+        }
+        Ok(())
+    }
+
+    fn set_items(&mut self, items: &[Id]) -> Step {
+        self.memory.spend(items.len() * cost::PAIR)?;
+        let (pairs, rest) = items.as_chunks::<2>();
+        let top = self.top()?;
+        match &mut self.arena.nodes[top as usize] {
+            Node::Dict(dict) if rest.is_empty() => {
+                dict.extend(pairs.iter().map(|[key, value]| (*key, *value)));
+            }
+            Node::Inert => {}
+            _ => return Err(damaged("a dict", self.file.at)),
+        }
+        Ok(())
+    }
+
+    /// REDUCE and NEWOBJ: a known name becomes the value it stands for, any other is refused.
+    fn call(&mut self, callee: Id, arguments: Id) -> Step {
+        let Node::NormStats(module, name) = *self.arena.get(callee) else {
+            return Err(damaged("a call", self.file.at));
+        };
+        let Node::Tuple(arguments) = self.arena.get(arguments) else {
+            return Err(damaged("a call", self.file.at));
+        };
+        match globals::call(module, name, arguments, &self.arena)? {
+            globals::Made::Same(id) => self.push_id(id)?,
+            globals::Made::New(node) => self.push(node)?,
+            globals::Made::OrderedDict(list) => {
+                let pairs = self.arena.items(list).unwrap_or_default();
+                self.memory.spend(pairs.len() * cost::PAIR)?;
+                let pair = |id: &Id| self.arena.items(*id).and_then(|pair| <[Id; 2]>::try_from(pair).ok());
+                let pairs: Option<Vec<(Id, Id)>> = pairs.iter().map(|id| pair(id).map(Into::into)).collect();
+                let pairs = pairs.ok_or_else(|| damaged("a dict", self.file.at))?;
+                self.spend(pairs.len())?;
+                self.push(Node::Dict(pairs))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// BUILD gives a value attributes. Those of a dict (`_metadata`) and of a tensor are not weights.
+    fn build(&self) -> Step {
+        match self.arena.get(self.top()?) {
+            Node::Dict(_) | Node::Tensor(_) | Node::Inert => Ok(()),
+            Node::NormStats(module, name) => Err(globals::refusal("change", module, name)),
+            _ => Err(damaged("an object", self.file.at)),
+        }
+    }
+
+    /// INST and OBJ, which state dicts never have, named by what they would make.
+    fn refuse_instance(&mut self, opcode: u8) -> String {
+        let named = if opcode == b'i' {
+            self.file.line().and_then(|module| Ok((module, self.file.line()?))).ok()
+        } else {
+            let class = self.pop_mark().ok().and_then(|items| items.first().copied());
+            class.and_then(
+                |id| if let Node::NormStats(m, n) = self.arena.get(id) { Some((*m, *n)) } else { None },
+            )
+        };
+        named.map_or_else(
+            || damaged("a call", self.file.at),
+            |(module, name)| globals::refusal("call", module, name),
+        )
+    }
+}

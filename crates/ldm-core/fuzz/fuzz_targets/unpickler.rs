@@ -1,6 +1,0 @@
-#![no_main]
-
-use ldm_core::weights::parse_pickle;
-use ldm_core_fuzz::check;
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| check(bytes, parse_pickle));
