@@ -1,22 +1,22 @@
-"""Runs this project's programs."""
+"""Runs `ldm` and the example `parity`."""
 import os
 import subprocess
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
-LIBTORCH = Path(__file__).resolve().parents[2] / ".libtorch/torch/lib"
+LIBTORCH = Path(__file__).resolve().parents[3] / ".libtorch/torch/lib"
 
 
 class Ours:
-    """`ldm`, and the example `parity` of ldm-pipelines for what no command says yet."""
+    """`ldm`, and the example `parity` of ldm-pipelines for conditions that no command takes."""
 
     def __init__(self, release, tokenizers):
         self.ldm, self.parity, self.tokenizers = release / "ldm", release / "examples/parity", tokenizers
         for program in (self.ldm, self.parity):
             if not program.is_file():
-                raise SystemExit(f"{program} is not there: build it, or name its folder by --release")
-        # For programs only: Python's torch must find its own.
+                raise SystemExit(f"{program}: expected a binary, got no file; try --release FOLDER")
+        # For these binaries only: Python's torch must find its own libtorch.
         paths = [str(LIBTORCH), os.environ.get("LD_LIBRARY_PATH", "")]
         self.environment = os.environ | {"LD_LIBRARY_PATH": ":".join(path for path in paths if path)}
 
@@ -26,10 +26,10 @@ class Ours:
         if done.returncode:
             raise SystemExit(f"{' '.join(words)}\n{done.stdout}{done.stderr}exited with {done.returncode}")
 
-    def encode(self, picture, config, weights):
+    def encode(self, image, config, weights):
         out = weights.with_name("encoded.safetensors")
         out.unlink(missing_ok=True)
-        self.run(self.ldm, "encode", picture, "--model", weights, "--config", config, "--device", "cpu", "--out", out)
+        self.run(self.ldm, "encode", image, "--model", weights, "--config", config, "--device", "cpu", "--out", out)
         return load_file(out)["latents"]
 
     def decode(self, latents, config, weights):
@@ -49,7 +49,7 @@ class Ours:
         return load_file(out)["latents"]
 
     def generate(self, given, noise, steps, scale, config, weights):
-        """The example: as `sample`, from tensors."""
+        """The example `parity`: as `sample`, from tensors."""
         path, out = weights.with_name("given.safetensors"), weights.with_name("sampled.safetensors")
         save_file({name: tensor.contiguous() for name, tensor in given.items()} | {"noise": noise}, path)
         self.run(self.parity, config, weights, path, out, steps, scale)

@@ -1,21 +1,21 @@
-"""Whether diffusers and transformers load what `ldm convert --to diffusers` writes, and compute the same with it.
+"""Checks that diffusers and transformers load what `ldm convert --to diffusers` writes and compute the same with it.
 
-    python docs/parity/diffusers_loads.py --ldm target/release/ldm --tokenizers FOLDER tiny|full [NAME ...]
-    python docs/parity/diffusers_loads.py --ldm target/release/ldm --tokenizers FOLDER model MODEL ...
+    python docs/tools/parity/diffusers_loads.py --ldm target/release/ldm --tokenizers FOLDER tiny|full [NAME ...]
+    python docs/tools/parity/diffusers_loads.py --ldm target/release/ldm --tokenizers FOLDER model MODEL ...
 
-`tiny` and `full` make models of random weights with diffusers itself (NAME: stable_diffusion, inpainting, text_to_image,
-unconditional, super_resolution), and make of each a CompVis checkpoint by `ldm convert`; `model` takes models there are.
-Of each model, whatever its form:
+`tiny` and `full` make models with random weights with diffusers itself (NAME: stable_diffusion, inpainting,
+text_to_image, unconditional, super_resolution) and convert each to a CompVis checkpoint with `ldm convert`; `model` takes
+existing models. For each model:
 
-- `ldm convert --to diffusers`, which is loaded part by part without a name missing, left over or of another shape, and
-  then as a pipeline; of a model that was made, every tensor is the one diffusers saved, to the bit;
+- `ldm convert --to diffusers`: each part loads without missing, unexpected or mismatched parameters, then the whole as a
+  pipeline; of a model made here, every tensor equals the one diffusers saved, bit for bit;
 - first stage: `ldm decode --save-pixels` of random latents against `decode`;
 - U-Net and text encoder: `ldm sample` or `txt2img` (`--init-noise`, `--save-latents`), five steps of DDIM, guided where
-  there is text, against the same steps of `DDIMScheduler`, from the model and from the folder made of it. No command
-  samples inpainting and super-resolution models yet, so of these the first two.
+  there is text, against the same steps of `DDIMScheduler`, from the model and from the converted folder. Inpainting and
+  super-resolution models, which have other inputs, get the first two checks.
 
-FOLDER holds bert-base-uncased-vocab.txt and bpe_simple_vocab_16e6.txt.gz. Everything is f32 on the CPU; a difference is a
-relative L2 distance, and above 1e-4 it fails. `full` takes 20 GB of disk in --work at most, and 12 GB of memory.
+FOLDER holds bert-base-uncased-vocab.txt and bpe_simple_vocab_16e6.txt.gz. Everything is f32 on the CPU; a relative
+L2 distance above 1e-4 fails. `full` takes 20 GB of disk in --work at most, and 12 GB of memory.
 """
 import argparse
 import json
@@ -100,7 +100,7 @@ def stable(cls, size, **more):
 
 
 def make(name, size):
-    """A pipeline of random weights, none of them zero."""
+    """A pipeline with random weights, none of them zero."""
     torch.manual_seed(NAMES.index(name))
     pipeline = {
         "stable_diffusion": lambda: stable(StableDiffusionPipeline, size),
@@ -133,25 +133,25 @@ class Checker:
         if done.returncode:
             sys.exit(f"ldm {' '.join(words)}\n{done.stderr}")
 
-    def say(self, what, good, value=""):
+    def report(self, what, good, value=""):
         self.failed |= not good
         print(f"  {'ok  ' if good else 'FAIL'} {what} {value}", flush=True)
 
     def near(self, what, got, want):
         if got.shape != want.shape:
-            return self.say(what, False, f"{list(got.shape)}, expected {list(want.shape)}")
+            return self.report(what, False, f"{list(got.shape)}, expected {list(want.shape)}")
         distance = ((got.double() - want.double()).norm() / want.double().norm()).item()
-        self.say(what, distance <= LIMIT, f"{distance:.1e}")
+        self.report(what, distance <= LIMIT, f"{distance:.1e}")
 
     def tokenizer(self, index):
-        """The words that go with a text model."""
+        """The arguments of a text model."""
         given = {"CLIPTokenizer": "bpe_simple_vocab_16e6.txt.gz", "BertTokenizer": "bert-base-uncased-vocab.txt"}
-        words = {"LDMTextToImagePipeline": "BertTokenizer"}.get(index["_class_name"], "CLIPTokenizer")
+        kind = {"LDMTextToImagePipeline": "BertTokenizer"}.get(index["_class_name"], "CLIPTokenizer")
         text = "text_encoder" in index or "bert" in index
-        return ["--tokenizer", self.tokenizers / given[words]] if text else []
+        return ["--tokenizer", self.tokenizers / given[kind]] if text else []
 
     def load(self, folder):
-        """Every part, strictly, and the whole."""
+        """Loads every part strictly, then the whole pipeline."""
         index = json.loads((folder / "model_index.json").read_text())
         modules = {"diffusers": diffusers, "transformers": transformers}
         for part, entry in index.items():
@@ -160,10 +160,10 @@ class Checker:
             cls = LDMBertModel if entry[1] == "LDMBertModel" else getattr(modules[entry[0]], entry[1])
             _, info = cls.from_pretrained(folder / part, output_loading_info=True)
             wrong = {key: list(value)[:3] for key, value in info.items() if value}
-            self.say(f"{part} ({entry[1]}) loads strictly", not wrong, wrong or "")
+            self.report(f"{part} ({entry[1]}) loads strictly", not wrong, wrong or "")
         pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
         pipeline.set_progress_bar_config(disable=True)
-        self.say(f"{type(pipeline).__name__} loads", True)
+        self.report(f"{type(pipeline).__name__} loads", True)
         return index, pipeline
 
     @torch.no_grad()
@@ -197,11 +197,11 @@ class Checker:
         if original:
             for path in sorted(original.glob("*/*.safetensors")):
                 got, want = load_file(theirs / path.relative_to(original)), load_file(path)
-                # transformers 5 leaves out a prefix that all its releases read.
+                # transformers 5 drops a prefix that all its releases read.
                 got = {key.removeprefix("text_model."): value for key, value in got.items()}
                 want = {key.removeprefix("text_model."): value for key, value in want.items()}
                 same = got.keys() == want.keys() and all(torch.equal(got[key], want[key]) for key in want)
-                self.say(f"{path.parent.name}: {len(want)} tensors are diffusers' own to the bit", same)
+                self.report(f"{path.parent.name}: {len(want)} tensors equal diffusers' own bit for bit", same)
         index, pipeline = self.load(theirs)
         first, unet = (pipeline.components.get("vae") or pipeline.components["vqvae"]), pipeline.components["unet"]
         channels, side = unet.config.out_channels, unet.config.sample_size
@@ -228,7 +228,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ldm", type=Path, required=True)
     parser.add_argument("--tokenizers", required=True)
-    parser.add_argument("--work", help="where files go; a temporary folder where absent")
+    parser.add_argument("--work", help="a folder for files; a temporary one by default")
     parser.add_argument("what", choices=["tiny", "full", "model"])
     parser.add_argument("names", nargs="*")
     args = parser.parse_args()

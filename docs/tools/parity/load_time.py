@@ -1,14 +1,14 @@
-"""How long diffusers takes to load a model of the size of Stable Diffusion v1 on the CPU.
+"""Times how long diffusers takes to load a model of the size of Stable Diffusion v1 on the CPU.
 
 The weights are random: `make` builds the three networks that hold weights (U-Net, first stage, text encoder) from
 their published configs, 1.07 G parameters, and writes them as diffusers does, in f32.
 
-    python docs/parity/load_time.py make FOLDER         # 4.3 GB
-    python docs/parity/load_time.py time FOLDER [f32|f16|bf16]
+    python docs/tools/parity/load_time.py make FOLDER         # 4.3 GB
+    python docs/tools/parity/load_time.py time FOLDER [f32|f16|bf16]
     cargo run --release -p ldm-core --example load_time -- FOLDER [f32|f16|bf16]
 
-Each of the latter two reads every file once beforehand, so that both find them in the page cache, loads three times in
-one process, and prints seconds and the process' peak memory. Run nothing beside them. `load_time.md` has the results.
+Each of the latter two first reads every file once, so that both find them in the page cache, loads three times in one
+process, and prints seconds and the process's peak memory. Run nothing else meanwhile. `docs/lab/parity.md` has the results.
 """
 
 import json
@@ -22,7 +22,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-UNET = dict(sample_size=64, cross_attention_dim=768, attention_head_dim=8)  # the rest are the class' defaults
+UNET = dict(sample_size=64, cross_attention_dim=768, attention_head_dim=8)  # the rest are the class's defaults
 FIRST_STAGE = dict(
     sample_size=512,
     block_out_channels=[128, 256, 512, 512],
@@ -63,7 +63,7 @@ def time_loading(folder, dtype):
         start = time.perf_counter()
         models = load(folder, DTYPES[dtype])
         loaded = time.perf_counter()
-        # A tensor may be a view of a file that is not read yet: what one look at every page costs more.
+        # A tensor may be a memory-mapped file that is not read yet: the extra cost of touching every page.
         for model in models:
             for p in model.parameters():
                 p.view(-1)[:: 4096 // p.element_size()].sum()

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""Floating-point operations of diffusers' networks by torch's own counter, on the meta device: nothing is computed.
+"""Counts the floating-point operations of diffusers' networks with torch's counter, on the meta device.
 
-They are the golden numbers of crates/ldm-cli/tests/bench.rs, which counts those of ours.
-    python3 docs/performance/flop.py > crates/ldm-cli/tests/golden/flop.json
+The golden numbers of crates/ldm-cli/tests/bench.rs, which counts those of `ldm`:
+
+    python3 docs/tools/performance/flop.py > crates/ldm-cli/tests/golden/flop.json
+
 Made with torch 2.11.0 and diffusers 0.42.1; the numbers are exact, the tolerance is 0.
 """
 import json
@@ -16,7 +18,7 @@ import peers
 
 
 def count(name, batch, **size):
-    """Attention as products: the counter has no formula for the CPU's fused kernel."""
+    """Counts attention as matrix products: the counter has no formula for the CPU's fused kernel."""
     with torch.device("meta"):
         model, run = peers.MODELS[name](batch, **size)
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

@@ -1,20 +1,20 @@
-"""diffusers' networks of the shapes of ours, with random weights, and a call of each.
+"""diffusers' networks in the shapes of `ldm`'s, with random weights, and a call of each.
 
-Each has the parameters and the operations of ours, number for number: flop.py counts them.
+Parameters and floating-point operations are the same numbers as `ldm`'s: flop.py counts them.
 """
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 
 def unet(batch, channels, tokens, width, model, dtype):
-    """64x64 latents, as trained."""
+    """A call on 64x64 latents, the training size."""
     x, t = torch.randn(batch, channels, 64, 64, dtype=dtype), torch.full((batch,), 500)
     context = torch.randn(batch, tokens, width, dtype=dtype)
     return model, lambda: model(x, t, context).sample
 
 
 def stable_diffusion(batch, model=None, dtype=torch.float32):
-    """configs/stable-diffusion/v1.yaml."""
+    """configs/models/stable-diffusion/v1.yaml."""
     model = model or UNet2DConditionModel(
         sample_size=64, in_channels=4, out_channels=4, cross_attention_dim=768,
         attention_head_dim=8,  # which diffusers reads as the number of heads
@@ -24,7 +24,7 @@ def stable_diffusion(batch, model=None, dtype=torch.float32):
 
 
 def imagenet(batch, model=None, dtype=torch.float32):
-    """configs/latent-diffusion/imagenet.yaml (LDM-4, cin256): one head of all channels, where the number is 1."""
+    """configs/models/latent-diffusion/imagenet.yaml (LDM-4, cin256): one attention head with all channels."""
     attends = "CrossAttnDownBlock2D"
     model = model or UNet2DConditionModel(
         sample_size=64, in_channels=3, out_channels=3, cross_attention_dim=512, attention_head_dim=1,
@@ -36,7 +36,7 @@ def imagenet(batch, model=None, dtype=torch.float32):
 
 
 def decoder(batch, model=None, dtype=torch.float32, side=64):
-    """configs/autoencoder/kl-f8.yaml: latents of `side`, 64x64 to 512x512 pixels."""
+    """configs/models/autoencoder/kl-f8.yaml: latents of side `side`; 64 gives 512x512 pixels."""
     model = model or AutoencoderKL(
         in_channels=3, out_channels=3, latent_channels=4, block_out_channels=(128, 256, 512, 512), layers_per_block=2,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4, sample_size=512,
@@ -49,6 +49,6 @@ MODELS = {"stable-diffusion": stable_diffusion, "imagenet": imagenet, "decoder":
 
 
 def parameters(name, model):
-    """Of what runs: of an autoencoder the half that decodes."""
+    """Parameters of the part that runs: of an autoencoder, the decoder."""
     parts = [model.decoder, model.post_quant_conv] if name == "decoder" else [model]
     return sum(weight.numel() for part in parts for weight in part.parameters())

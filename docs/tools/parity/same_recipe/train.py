@@ -1,12 +1,11 @@
 """Trains both stages twice, by CompVis' modules in PyTorch and by `ldm`: the same recipe, weights, batches and noise.
 
     cargo build --release -p ldm-cli -p ldm-train --bins --examples
-    LDM_REF=… LDM_PEERS=… python3 docs/parity/same_recipe/train.py [--steps 300] [--threads 2] [--plots docs/images]
+    LDM_REF=… LDM_DATA=… python3 docs/tools/parity/same_recipe/train.py [--steps 300] [--threads 2] [--plots docs/images]
 
-From the root of a checkout with CIFAR-10 at ../shared/data/cifar10 (see the two .yaml beside this file). LDM_REF and
-LDM_PEERS as in docs/CONTRIBUTING.md. PyTorch's batches lie in memory before its clock starts; `ldm` reads, decodes and
-mirrors its own while it trains. The reference's hard-wired recomputation in transformers is switched off: it would
-only slow PyTorch down. Speeds are the median over ten steps each.
+`compvis_reference.py` describes LDM_REF; LDM_DATA holds `cifar10/train.tar.gz`. PyTorch's batches are in memory before
+its clock starts; `ldm` reads, decodes and flips its own while it trains. The reference's hard-coded checkpointing in
+transformers is off, because it would only slow PyTorch down. Speeds are medians over windows of ten steps.
 """
 import argparse
 import contextlib
@@ -30,17 +29,17 @@ EVERY = 10
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--release", type=Path, default=HERE.parents[2] / "target/release", help="where ldm was built")
+    parser.add_argument("--release", type=Path, default=HERE.parents[3] / "target/release", help="the folder with the built binaries")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", choices=["first_stage", "diffusion"], help="one stage; diffusion needs --keep")
-    parser.add_argument("--keep", type=Path, help="a folder for every file; else a temporary one")
-    parser.add_argument("--plots", type=Path, help="a folder for the curves as SVG; needs matplotlib")
+    parser.add_argument("--keep", type=Path, help="a folder for all files; a temporary one by default")
+    parser.add_argument("--plots", type=Path, help="a folder for the loss curves as SVG; needs matplotlib")
     return parser.parse_args()
 
 
 def built(config):
-    """The reference's model with its own initial weights."""
+    """Builds the reference's model with its own initial weights."""
     import compvis_reference as reference
     from taming.modules.losses import lpips
 
@@ -52,14 +51,14 @@ def built(config):
 
 
 def save(model, config, path):
-    """A checkpoint as CompVis', and its config beside it."""
+    """Writes a CompVis checkpoint and its config next to it."""
     state = {key: value for key, value in model.state_dict().items() if not key.startswith("loss.perceptual_loss.")}
     torch.save({"state_dict": state, "global_step": 0}, path)
     path.with_suffix(".yaml").write_text(yaml.safe_dump({"model": config["model"]}))
 
 
 class FirstStage:
-    """Lightning's two turns a step, each with a pass of its own and the other's parameters frozen."""
+    """Lightning's two optimizer phases per step, each with its own forward pass and the other's parameters frozen."""
 
     def __init__(self, model, rate):
         model.learning_rate = rate
@@ -83,7 +82,7 @@ class FirstStage:
 
 
 class Diffusion:
-    """One turn, and the running average after it (`ddpm.py:365` on_train_batch_end)."""
+    """One optimizer, and the EMA after it (`ddpm.py:365` on_train_batch_end)."""
 
     def __init__(self, model, rate):
         model.learning_rate = rate
@@ -104,23 +103,23 @@ class Diffusion:
 
 
 def by_pytorch(trainer, tensors, steps):
-    """A line for ten steps, as `metrics.jsonl` has them: means, and pictures a second."""
-    lines, sums, begun = [], {}, time.perf_counter()
+    """One line per ten steps, as in `metrics.jsonl`: means, and images per second."""
+    lines, sums, start = [], {}, time.perf_counter()
     for number in range(steps):
         for name, value in trainer.step(number, tensors).items():
             name = name.split("/")[1]
             sums[name] = sums.get(name, 0.0) + torch.as_tensor(value).detach().double()
         if (number + 1) % EVERY == 0:
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - start
             line = {name: float(value) / EVERY for name, value in sums.items()}
             lines.append(line | {"step": number + 1, "images_per_second": EVERY * len(tensors["image.0"]) / seconds})
-            sums, begun = {}, time.perf_counter()
+            sums, start = {}, time.perf_counter()
     return lines
 
 
-def by_ldm(asked, config, folder, words):
-    # For programs only: Python's torch must find its own.
-    libtorch = HERE.parents[2] / ".libtorch/torch/lib"
+def by_ldm(args, config, folder, words):
+    # For these binaries only: Python's torch must find its own libtorch.
+    libtorch = HERE.parents[3] / ".libtorch/torch/lib"
     environment = os.environ | {"LD_LIBRARY_PATH": f"{libtorch}:{os.environ.get('LD_LIBRARY_PATH', '')}"}
 
     def run(*command):
@@ -129,14 +128,14 @@ def by_ldm(asked, config, folder, words):
             sys.exit(f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}exited with {done.returncode}")
 
     given = folder / "batches.safetensors"
-    run(asked.release / "examples/batches", config, given, *words)
+    run(args.release / "examples/batches", config, given, *words)
     yield load_file(given)
-    run(asked.release / "ldm", "train", config, *words, "--run", folder / "run", "--device", "cpu", "--threads",
-        asked.threads)
+    run(args.release / "ldm", "train", config, *words, "--run", folder / "run", "--device", "cpu", "--threads",
+        args.threads)
     yield [json.loads(line) for line in (folder / "run/metrics.jsonl").read_text().splitlines()]
 
 
-def stage(name, trainer, asked, folder, more=()):
+def stage(name, trainer, args, folder, more=()):
     path = HERE / f"{name}.yaml"
     folder.mkdir(parents=True, exist_ok=True)
     config = yaml.safe_load(path.read_text())
@@ -146,18 +145,19 @@ def stage(name, trainer, asked, folder, more=()):
     if name == "diffusion":
         model.first_stage_model.load_state_dict(more[1], strict=True)
     save(model, config, folder / "start.ckpt")
-    words = [f"train.init_from.path={folder / 'start.ckpt'}", "train.init_from.ema=false", f"train.steps={asked.steps}"]
+    words = [f"train.init_from.path={folder / 'start.ckpt'}", "train.init_from.ema=false", f"train.steps={args.steps}",
+             f"data.params.train.params.path={Path(os.environ['LDM_DATA']).resolve() / 'cifar10/train.tar.gz'}"]
     if name == "diffusion":
         words.append(f"model.params.scale_factor={more[0]}")
-    ours = by_ldm(asked, path, folder, words)
+    ours = by_ldm(args, path, folder, words)
     tensors = next(ours)
     rate = config["model"]["base_learning_rate"] * config["data"]["params"]["batch_size"]
-    theirs = by_pytorch(trainer(model, rate), tensors, asked.steps)
+    theirs = by_pytorch(trainer(model, rate), tensors, args.steps)
     mine = [line for line in next(ours) if "images_per_second" in line]
     (folder / "curves.json").write_text(json.dumps({"pytorch": theirs, "ldm": mine}))
     report(name, theirs, mine)
-    if asked.plots:
-        plot(name, theirs, mine, asked.plots / f"same-recipe-{name.replace('_', '-')}.svg")
+    if args.plots:
+        plot(name, theirs, mine, args.plots / f"same-recipe-{name.replace('_', '-')}.svg")
     return model
 
 
@@ -171,7 +171,7 @@ def report(name, theirs, mine):
         print(f"{name}: {key}: PyTorch {pairs[-1][0]:.5f}, ldm {pairs[-1][1]:.5f} at the end; "
               f"apart by {max(gaps[: -(-len(gaps) // 3)]):.1e} of its mean in the first third, {max(gaps):.1e} in all")
     speeds = [median(line["images_per_second"] for line in lines[1:]) for lines in (theirs, mine)]
-    print(f"{name}: images/s: PyTorch {speeds[0]:.1f}, ldm {speeds[1]:.1f}: {speeds[1] / speeds[0]:.2f} x", flush=True)
+    print(f"{name}: images/s: PyTorch {speeds[0]:.1f}, ldm {speeds[1]:.1f}: ratio {speeds[1] / speeds[0]:.2f}", flush=True)
 
 
 def plot(name, theirs, mine, path):
@@ -191,25 +191,24 @@ def plot(name, theirs, mine, path):
 
 
 def main():
-    asked = arguments()
-    for name in ("LDM_REF", "LDM_PEERS"):
-        if name not in os.environ:
-            sys.exit(f"{name} is not set, see docs/CONTRIBUTING.md")
-    sys.path.insert(0, os.environ["LDM_PEERS"])
-    torch.set_num_threads(asked.threads)
+    args = arguments()
+    if "LDM_DATA" not in os.environ:
+        sys.exit("LDM_DATA: expected a folder with cifar10/train.tar.gz, got nothing")
+    sys.path.insert(0, str(HERE.parents[1]))
+    torch.set_num_threads(args.threads)
     with tempfile.TemporaryDirectory() as scratch:
-        folder = asked.keep or Path(scratch)
+        folder = args.keep or Path(scratch)
         first_stage = folder / "first_stage.pt"
-        if asked.only != "diffusion":
-            model = stage("first_stage", FirstStage, asked, folder / "first_stage")
+        if args.only != "diffusion":
+            model = stage("first_stage", FirstStage, args, folder / "first_stage")
             with torch.no_grad():
                 sample = load_file(folder / "first_stage/batches.safetensors")["image.0"]
                 latents = model.eval().encode(sample).sample()
             state = {key: value for key, value in model.state_dict().items() if not key.startswith("loss.")}
             torch.save({"state": state, "scale": round(1 / float(latents.std()), 6)}, first_stage)
-        if asked.only != "first_stage":
+        if args.only != "first_stage":
             kept = torch.load(first_stage)
-            stage("diffusion", Diffusion, asked, folder / "diffusion", (kept["scale"], kept["state"]))
+            stage("diffusion", Diffusion, args, folder / "diffusion", (kept["scale"], kept["state"]))
 
 
 if __name__ == "__main__":

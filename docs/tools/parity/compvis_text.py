@@ -1,4 +1,4 @@
-"""Tokenizers from files, and CLIP's text encoder by its sizes, in the place of what the reference asks a hub for."""
+"""Tokenizers from files and CLIP's text encoder from its sizes, instead of the reference's downloads."""
 import gzip
 import os
 from pathlib import Path
@@ -18,7 +18,7 @@ def bert_tokenizer(path):
 
 
 def clip_tokenizer(path):
-    """Its vocabulary is made of the merges, as OpenAI/CLIP does (`simple_tokenizer.py:62`)."""
+    """Builds the vocabulary from the merges, as OpenAI/CLIP does (`simple_tokenizer.py:62`)."""
     from clip.simple_tokenizer import bytes_to_unicode
 
     lines = gzip.open(path).read().decode().split("\n")
@@ -30,7 +30,7 @@ def clip_tokenizer(path):
 
 
 def clip_text_model(_version):
-    """With the names that published checkpoints have: transformers 5 has left out a level of them."""
+    """With the parameter names of published checkpoints: transformers 5 drops a level of them."""
     model = CLIPTextModel(CLIPTextConfig(**LARGE))
     model.register_state_dict_post_hook(as_published)
     return model
@@ -44,7 +44,7 @@ def as_published(_module, state, prefix, _metadata):
 
 
 def install(tokenizers):
-    """Makes the reference's own embedders find these, among them the one that only Stable Diffusion's file has."""
+    """Makes the reference's embedders use these, including FrozenCLIPEmbedder, which only stable-diffusion has."""
     bert, clip = tokenizers / "bert-base-uncased-vocab.txt", tokenizers / "bpe_simple_vocab_16e6.txt.gz"
     transformers.BertTokenizerFast.from_pretrained = lambda *_: bert_tokenizer(bert)
     file = Path(os.environ["LDM_REF"]) / "stable-diffusion/ldm/modules/encoders/modules.py"
@@ -56,7 +56,7 @@ def install(tokenizers):
 
 
 def to_cpu(embedder):
-    """The reference's embedders believe in a GPU, whatever their weights lie on."""
+    """The reference's embedders assume a GPU, wherever their weights are."""
     for part in (embedder, getattr(embedder, "tknz_fn", None)):
         if isinstance(getattr(part, "device", None), str):
             part.device = "cpu"
