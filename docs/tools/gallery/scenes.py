@@ -106,7 +106,7 @@ def detect(image, outlines):
         inner = ndimage.binary_erosion(part)
         seen = pixels[inner if inner.sum() >= 6 else part]
         color = min(COLORS, key=lambda each: from_color(seen, each).mean())
-        high, wide = ndimage.find_objects(part)[0]
+        high, wide = ndimage.find_objects(part.astype(int))[0]
         box = (wide.start / SIDE, high.start / SIDE, (wide.stop - wide.start) / SIDE, (high.stop - high.start) / SIDE)
         shape = max(SHAPES, key=lambda each: max(iou(cut(part), outline) for outline in outlines[each]))
         objects.append({"color": color, "shape": shape, "box": box, "pixels": int(part.sum())})

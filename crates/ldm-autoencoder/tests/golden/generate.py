@@ -2,7 +2,7 @@
 
     LDM_REF=FOLDER python generate.py    # see docs/tools/compvis_reference.py
 
-Weights are not stored: both sides compute them by the formula of
+LDM_REF holds latent-diffusion and taming-transformers. Weights are not stored: both sides compute them by the formula of
 `ldm_core::testing::fill_weights`. Files: one a model or quantiser, `used.npy`, and `manifest.txt` with every
 parameter's name and shape of the nine official first stages. Everything is computed in float64 and stored as float32:
 what the tests allow is then the error of the port alone.

@@ -1,13 +1,13 @@
 """Makes the golden files of ldm-core: checkpoints as PyTorch writes them, hostile ones, and values of CompVis' code.
 
-    LDM_REF=FOLDER python generate.py    # see docs/tools/compvis_reference.py
+LDM_REF=<folder of latent-diffusion, taming-transformers, CLIP> LDM_PEERS=<folder of compvis_reference.py> python generate.py
 """
 import io, os, pickle, struct, subprocess, sys, warnings, zipfile
 from collections import Counter, OrderedDict
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(HERE.parents[3] / "docs/tools")]
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), os.environ["LDM_PEERS"]]
 warnings.filterwarnings("ignore")
 
 import numpy as np

@@ -18,7 +18,6 @@ from safetensors.torch import save_file
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[3] / "docs/tools"))
-sys.path.insert(0, str(HERE.parents[2] / "ldm-core/tests/golden"))
 import compvis_reference as reference  # noqa: E402
 from golden_weights import fill  # noqa: E402
 from ldm.models.diffusion import ddim, ddpm  # noqa: E402
