@@ -1,4 +1,4 @@
-//! How long it takes to load the networks `docs/parity/load_time.py make FOLDER` wrote: see there.
+//! How long it takes to load the networks `docs/tools/parity/load_time.py make FOLDER` wrote: see there.
 
 #![allow(missing_docs, clippy::print_stdout)] // an example says what it found
 

@@ -219,7 +219,7 @@ fn parameters(vs: &VarStore, parts: &[&str]) -> usize {
     of.map(|(_, tensor)| tensor.numel()).sum()
 }
 
-/// Ours and diffusers' networks do the same work, number for number, as docs/performance/flop.py counts it.
+/// Ours and diffusers' networks do the same work, number for number, as docs/tools/performance/flop.py counts it.
 #[test]
 fn networks_count_as_torch_counts_diffusers() {
     let golden: Value = serde_json::from_str(include_str!("golden/flop.json")).unwrap();

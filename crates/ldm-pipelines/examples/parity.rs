@@ -1,4 +1,4 @@
-//! Samples from a model that is told things no command says yet, for `docs/parity/compvis.py`.
+//! Samples from a model that is told things no command says yet, for `docs/tools/parity/compvis.py`.
 //!
 //!     parity CONFIG WEIGHTS GIVEN OUT STEPS SCALE
 //!

@@ -1,6 +1,6 @@
 """Golden values of the first stage from CompVis' own code.
 
-    LDM_REF=<checkouts> LDM_PEERS=<folder of compvis_reference.py> python generate.py
+    LDM_REF=FOLDER python generate.py    # see docs/tools/compvis_reference.py
 
 LDM_REF holds latent-diffusion and taming-transformers. Weights are not stored: both sides compute them by the formula of
 `ldm_core::testing::fill_weights`. Files: one a model or quantizer, `used.npy`, and `manifest.txt` with every
@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-sys.path.insert(0, os.environ["LDM_PEERS"])
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[3] / "docs/tools"))
 import compvis_reference as ref
 from ldm.models.autoencoder import AutoencoderKL, VQModel, VQModelInterface
 from ldm.modules.distributions.distributions import DiagonalGaussianDistribution
 from taming.modules.vqvae.quantize import VectorQuantizer2
 
 torch.set_num_threads(1)
-HERE = Path(__file__).parent
 CLASSES = {"AutoencoderKL": AutoencoderKL, "VQModel": VQModel, "VQModelInterface": VQModelInterface}
 
 

@@ -1,7 +1,6 @@
 """Golden values of ldm-conditioning, made by CompVis' own code, by transformers and by diffusers.
 
-    LDM_REF=<folder with latent-diffusion, stable-diffusion, taming-transformers, CLIP> \\
-    LDM_PEERS=<folder with compvis_reference.py> LDM_DATA=<folder with tokenizers/> python generate.py
+    LDM_REF=FOLDER LDM_DATA=<folder with tokenizers/> python generate.py    # see docs/tools/compvis_reference.py
 
 - class.safetensors, spatial.safetensors: layers with their weights.
 - tokens.safetensors, clip_text.safetensors: transformers over tokens and texts. Their weights are not stored: both
@@ -20,7 +19,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-sys.path.insert(0, os.environ["LDM_PEERS"])
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[3] / "docs/tools"))
 import compvis_reference  # noqa: E402  makes `ldm` importable
 
 import diffusers  # noqa: E402
@@ -34,7 +34,6 @@ from transformers import BertTokenizer, CLIPTextConfig, CLIPTextModel, CLIPToken
 from prompts import prompts  # noqa: E402
 
 torch.set_num_threads(1)
-HERE = pathlib.Path(__file__).parent
 REF = pathlib.Path(os.environ["LDM_REF"])
 DATA = pathlib.Path(os.environ["LDM_DATA"]) / "tokenizers"
 COMMIT = "a506df5756472e2ebaf9078affdde2c4f1502cd4"  # CompVis/latent-diffusion

@@ -13,8 +13,8 @@ import transformers
 from safetensors.torch import save_file
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-HERE = pathlib.Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[2] / "ldm-core/tests/golden"))
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[3] / "docs/tools"))
 from golden_weights import fill  # noqa: E402
 
 TEXT = {"hidden_size": 16, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 60,

@@ -1,6 +1,6 @@
 """Makes degradation.safetensors: BSRGAN's degradations by CompVis' own code, piece by piece and whole.
 
-    LDM_REF=<folder with latent-diffusion> LDM_PEERS=<folder with compvis_reference.py> python generate_degradation.py
+    LDM_REF=FOLDER python generate_degradation.py    # see docs/tools/compvis_reference.py
 
 Of whole degradations what was drawn is recorded as a plan (metadata `plans`), with noise set to zero; noise is compared
 as a piece, from given normals.
@@ -19,14 +19,14 @@ from safetensors.numpy import load_file, save_file
 from scipy import ndimage
 from scipy.interpolate import RectBivariateSpline
 
-sys.path.insert(0, os.environ["LDM_PEERS"])
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[3] / "docs/tools"))
 import compvis_reference  # noqa: E402, F401  makes `ldm` importable
 
 sys.modules.setdefault("albumentations", types.ModuleType("albumentations"))
 from ldm.modules.image_degradation import bsrgan, bsrgan_light  # noqa: E402
 from ldm.modules.image_degradation import utils_image as util  # noqa: E402
 
-HERE = pathlib.Path(__file__).parent
 
 
 def interp2d(x, y, z):

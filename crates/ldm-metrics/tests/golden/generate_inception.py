@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[2] / "ldm-core/tests/golden"))
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[3] / "docs/tools"))
 from golden_weights import fill  # noqa: E402
 
 

@@ -1,6 +1,6 @@
 """Golden values of LPIPS from taming-transformers' own code, which the `lpips` package agrees with.
 
-    LDM_REF=<checkouts> LDM_PEERS=<folder of compvis_reference.py> python generate_lpips.py
+    LDM_REF=FOLDER python generate_lpips.py    # see docs/tools/compvis_reference.py
 
 The 14.7 million weights of the trunk are not stored: both sides compute them by the formula of
 `ldm_core::testing::filled`, here twice as large for the convolutions' kernels, so that the signal reaches relu5_3; the
@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-sys.path.insert(0, os.environ["LDM_PEERS"])
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[3] / "docs/tools"))
 import compvis_reference as ref
 from taming.modules.losses import lpips
 
-HERE = Path(__file__).parent
 
 
 def without_downloads():

@@ -1,7 +1,6 @@
 """Makes the golden files of this folder with CompVis' own LatentDiffusion.
 
-LDM_REF=folder-of-checkouts LDM_PEERS=folder-of-compvis_reference.py python generate.py
-The folder of checkouts holds `latent-diffusion`, `taming-transformers` and `CLIP`.
+    LDM_REF=FOLDER python generate.py    # see docs/tools/compvis_reference.py
 
 Weights are not stored: both sides compute them by the formula of `ldm_core::testing::fill_weights`. All is f32, as
 the reference runs.
@@ -17,9 +16,8 @@ import torch
 import yaml
 from safetensors.torch import save_file
 
-HERE = Path(__file__).parent
-sys.path.insert(0, os.environ["LDM_PEERS"])
-sys.path.insert(0, str(HERE.parents[2] / "ldm-core/tests/golden"))
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[3] / "docs/tools"))
 import compvis_reference as reference  # noqa: E402
 from golden_weights import fill  # noqa: E402
 from ldm.models.diffusion import ddim, ddpm  # noqa: E402

@@ -1,7 +1,8 @@
 """Makes the golden files of conditions.yaml: whole models of each way to be conditioned, five guided DDIM steps each.
 
-LDM_REF=folder-of-checkouts LDM_PEERS=folder-of-compvis_reference.py python generate_conditions.py
-As generate.py, whose model and words these are.
+    LDM_REF=FOLDER python generate_conditions.py    # see docs/tools/compvis_reference.py
+
+Uses the model and vocabulary of generate.py.
 """
 import copy
 import json

@@ -28,8 +28,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import BertTokenizer, CLIPTextConfig, CLIPTextModel
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parents[2] / "ldm-core/tests/golden"))
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[3] / "docs/tools"))
 from golden_weights import fill  # noqa: E402
 
 torch.set_num_threads(1)

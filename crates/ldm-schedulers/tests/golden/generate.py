@@ -1,11 +1,10 @@
 """Golden values of ldm-schedulers, made by CompVis' own code.
 
-    LDM_REF=<folder with latent-diffusion, taming-transformers, CLIP> LDM_PEERS=<folder with compvis_reference.py> python generate.py
+    LDM_REF=FOLDER python generate.py    # see docs/tools/compvis_reference.py
 
 The "network" is a closed formula of x and t that the tests write too (`toy`). Noise is recorded.
 """
 import json
-import os
 import pathlib
 import sys
 
@@ -13,7 +12,8 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-sys.path.insert(0, os.environ["LDM_PEERS"])
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[3] / "docs/tools"))
 import compvis_reference  # noqa: F401, E402  makes `ldm` importable
 
 from ldm.models.diffusion import ddim as ddim_module  # noqa: E402
@@ -21,7 +21,6 @@ from ldm.models.diffusion import ddpm as ddpm_module  # noqa: E402
 from ldm.modules.diffusionmodules.util import make_beta_schedule, make_ddim_timesteps  # noqa: E402
 
 torch.set_num_threads(1)
-HERE = pathlib.Path(__file__).parent
 COMMIT = "a506df5756472e2ebaf9078affdde2c4f1502cd4"  # CompVis/latent-diffusion
 SHAPE = (2, 2, 4, 4)
 

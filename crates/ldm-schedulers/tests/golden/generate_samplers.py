@@ -1,7 +1,8 @@
 """Golden values of ldm-schedulers' samplers, made by the code of CompVis, k-diffusion and diffusers.
 
-    LDM_REF=<folder with latent-diffusion, stable-diffusion, taming-transformers, CLIP> LDM_PEERS=<folder with compvis_reference.py> \
-    K_DIFFUSION=<folder with the package k_diffusion 0.1.1> python generate_samplers.py
+    LDM_REF=FOLDER K_DIFFUSION=<folder with the package k_diffusion 0.1.1> python generate_samplers.py
+
+LDM_REF as in docs/tools/compvis_reference.py.
 
 The "network" is `toy` of generate.py. CompVis computes in f32; k-diffusion and diffusers are given f64 tables and samples.
 """

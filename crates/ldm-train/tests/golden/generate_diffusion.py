@@ -1,7 +1,8 @@
 """Makes diffusion_losses.safetensors and diffusion_training.safetensors with CompVis' own LatentDiffusion: losses, their
-gradients, and five steps of its optimizer and its running average.
+gradients, and five steps of its optimizer and its EMA.
 
-LDM_REF=folder-of-checkouts LDM_PEERS=folder-of-compvis_reference.py python generate_diffusion.py
+    LDM_REF=FOLDER python generate_diffusion.py    # see docs/tools/compvis_reference.py
+
 The model is that of ldm-pipelines/tests/golden/class.yaml; its weights are computed by `fill`, on both sides.
 """
 import copy

@@ -2,7 +2,7 @@
 taming-transformers' `VQLPIPSWithDiscriminator` and CompVis' copy of it, with the reference's autoencoders, optimizers and
 step order.
 
-    LDM_REF=<checkouts> LDM_PEERS=<folder of compvis_reference.py> python generate_losses.py [NAME…]
+    LDM_REF=FOLDER python generate_losses.py [NAME…]    # see docs/tools/compvis_reference.py
 
 Weights are not stored: both sides compute them by the formula of `ldm_core::testing::fill_weights`, LPIPS' as in
 `ldm-metrics/tests/golden/generate_lpips.py`. Computed in float64, stored as float32. Losses with kinks (|x|, ReLU, max
@@ -21,12 +21,12 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-sys.path.insert(0, os.environ["LDM_PEERS"])
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parents[3] / "docs/tools"))
 import compvis_reference as ref
 from ldm.models.autoencoder import AutoencoderKL, VQModel
 from ldm.modules.losses import vqperceptual as compvis_vq
 
-HERE = Path(__file__).parent
 spec = importlib.util.spec_from_file_location(
     "generate_lpips", HERE.parents[2] / "ldm-metrics/tests/golden/generate_lpips.py")
 lpips = importlib.util.module_from_spec(spec)
