@@ -1,13 +1,13 @@
 """Makes the golden files of ldm-checkpoint: checkpoints as PyTorch writes them, and hostile ones.
 
-LDM_REF=<folder of latent-diffusion, taming-transformers, CLIP> LDM_PEERS=<folder of compvis_reference.py> python generate.py
+    LDM_REF=FOLDER python generate.py    # see docs/tools/compvis_reference.py
 """
 import io, os, pickle, struct, subprocess, sys, warnings, zipfile
 from collections import Counter, OrderedDict
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), os.environ["LDM_PEERS"]]
+sys.path[:0] = [str(HERE.parents[3] / "docs/tools")]
 warnings.filterwarnings("ignore")
 
 import numpy as np
