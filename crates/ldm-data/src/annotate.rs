@@ -1,20 +1,19 @@
 //! What files beside a set say of its images: boxes, captions, label maps, masks.
 
-use std::path::Path;
-
 use ldm_core::{Error, Result};
 
 use crate::boxes::Annotations;
 use crate::caption_file::{CaptionFile, Missing};
+use crate::data_paths::DataPaths;
 use crate::images_config::ImagesConfig;
 use crate::listing::{Item, Listing};
 use crate::paired_files::{PairedFiles, PairedFilesConfig, Place};
 
 impl Listing {
     /// Gives images the label maps and masks that belong to them; what is one of these is no image.
-    pub(crate) fn find_beside(&mut self, config: &ImagesConfig, base: &Path) -> Result<()> {
+    pub(crate) fn find_beside(&mut self, config: &ImagesConfig, paths: &DataPaths) -> Result<()> {
         let mut open = |what: &str, config: Option<&PairedFilesConfig>| {
-            config.map(|config| PairedFiles::open(config, what, base, &mut self.stores)).transpose()
+            config.map(|config| PairedFiles::open(config, what, paths, &mut self.stores)).transpose()
         };
         let maps =
             open("label_maps", config.label_maps.as_ref().map(|maps| &maps.files))?.unwrap_or_default();
@@ -35,9 +34,9 @@ impl Listing {
     }
 
     /// Keeps the images that have a number of boxes that counts.
-    pub(crate) fn read_boxes(&mut self, config: &ImagesConfig, base: &Path) -> Result<()> {
+    pub(crate) fn read_boxes(&mut self, config: &ImagesConfig, paths: &DataPaths) -> Result<()> {
         let Some(config) = &config.boxes else { return Ok(()) };
-        let Annotations { classes, boxes } = Annotations::read(config, base)?;
+        let Annotations { classes, boxes } = Annotations::read(config, paths)?;
         let mut of = vec![None; self.items.len()];
         let mut unknown = Vec::new();
         {
@@ -49,7 +48,7 @@ impl Listing {
                 }
             }
         }
-        let file = base.join(&config.annotations[0]);
+        let file = paths.resolve(&config.annotations[0])?;
         if let Some(first) = unknown.first() {
             let message = format!("has boxes of {} images that are not there, e.g. {first}", unknown.len());
             return Err(Error::data(file, message));
@@ -70,8 +69,8 @@ impl Listing {
     }
 
     /// Gives images the captions of a file.
-    pub(crate) fn read_captions(&mut self, file: &CaptionFile, what: &str, base: &Path) -> Result<()> {
-        let captions = file.read(base)?;
+    pub(crate) fn read_captions(&mut self, file: &CaptionFile, what: &str, paths: &DataPaths) -> Result<()> {
+        let captions = file.read(paths)?;
         let mut of = vec![Vec::new(); self.items.len()];
         {
             let names = self.names();

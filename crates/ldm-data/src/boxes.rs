@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use ldm_core::{Error, LayoutBox, Result};
 
+use crate::data_paths::DataPaths;
 use crate::placement::{Placement, mirrored};
 use crate::rng::Rng;
 
@@ -79,7 +80,7 @@ pub fn read_boxes(path: impl AsRef<Path>) -> Result<(Vec<String>, BoxesByImage)>
         max_objects_per_image: usize::MAX,
         ..BoxesConfig::new(path.as_ref().to_string_lossy())
     };
-    let Annotations { classes, boxes } = Annotations::read(&config, Path::new(""))?;
+    let Annotations { classes, boxes } = Annotations::read(&config, &DataPaths::new(Path::new("")))?;
     Ok((classes, boxes))
 }
 
@@ -92,7 +93,7 @@ pub(crate) struct Annotations {
 }
 
 impl Annotations {
-    pub(crate) fn read(config: &BoxesConfig, base: &Path) -> Result<Self> {
+    pub(crate) fn read(config: &BoxesConfig, paths: &DataPaths) -> Result<Self> {
         if config.min_objects_per_image > config.max_objects_per_image {
             return Err(Error::invalid(format!(
                 "boxes: expected min_objects_per_image at most max_objects_per_image, got {} and {}",
@@ -101,7 +102,7 @@ impl Annotations {
         }
         let mut documents = Vec::new();
         for name in &config.annotations {
-            let path = base.join(name);
+            let path = paths.resolve(name)?;
             let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
             let value: Value = serde_json::from_slice(&bytes)
                 .map_err(|error| Error::format(&path, format!("not JSON: {error}")))?;

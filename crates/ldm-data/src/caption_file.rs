@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use ldm_core::{Error, Result};
 
+use crate::data_paths::DataPaths;
 use crate::sidecar::CAPTION_KEYS;
 
 /// Where captions come from: a word, or the keys of a [`CaptionFile`].
@@ -77,9 +78,9 @@ pub enum Column {
 pub(crate) type Captions = HashMap<String, Vec<String>>;
 
 impl CaptionFile {
-    /// Reads the file; relative to `base`.
-    pub(crate) fn read(&self, base: &Path) -> Result<Captions> {
-        let path = base.join(&self.file);
+    /// Reads the file.
+    pub(crate) fn read(&self, paths: &DataPaths) -> Result<Captions> {
+        let path = paths.resolve(&self.file)?;
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
         let read = match path.extension().and_then(|ending| ending.to_str()) {
             Some("tsv") => self.table(&text),

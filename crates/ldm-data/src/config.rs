@@ -35,7 +35,8 @@ pub enum DatasetConfig {
 }
 
 impl DatasetConfig {
-    /// Opens the set; relative paths are relative to `base`, the config's folder.
+    /// Opens the set; relative paths are looked up in `base`, the config's folder, and elsewhere: see
+    /// [`DataPaths`](crate::DataPaths).
     ///
     /// # Errors
     /// Those of [`Scenes::new`] and [`Images::open`].

@@ -7,6 +7,7 @@ use ldm_core::{Error, Result};
 
 use crate::boxes::placed;
 use crate::caption_file::CaptionSource;
+use crate::data_paths::DataPaths;
 use crate::dataset::{Dataset, Peek, fingerprint};
 use crate::decode::{decode, dimensions};
 use crate::example::{Example, to_chw};
@@ -32,8 +33,8 @@ pub struct Images {
 }
 
 impl Images {
-    /// Lists the images; `base` is the folder that relative paths are relative to. No image is read: what is
-    /// wrong with one shows in [`Dataset::get`].
+    /// Lists the images; relative paths are looked up as [`DataPaths`] of the folder `base` says. No image is read: what
+    /// is wrong with one shows in [`Dataset::get`].
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Format`] for what cannot be listed; [`Error::Data`] when no image is left, when a
@@ -41,12 +42,13 @@ impl Images {
     /// mask; [`Error::Invalid`] for keys that cannot be together.
     pub fn open(config: ImagesConfig, base: &Path) -> Result<Self> {
         let transform = Transform::new(config.transform.clone())?;
-        let labels = config.label_maps.as_ref().map(|maps| Labels::open(maps, base)).transpose()?;
+        let paths = DataPaths::new(base);
+        let labels = config.label_maps.as_ref().map(|maps| Labels::open(maps, &paths)).transpose()?;
         if config.task == Some(TaskConfig::Semantic) && labels.is_none() {
             return Err(Error::invalid("task: semantic needs label_maps"));
         }
         let task = config.task.clone().map(|task| Task::new(task, config.transform.size)).transpose()?;
-        let listing = Listing::open(&config, base)?;
+        let listing = Listing::open(&config, &paths)?;
         let name = config.path.join(", ");
         Ok(Self { config, transform, labels, task, listing, name })
     }

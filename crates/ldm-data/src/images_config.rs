@@ -16,8 +16,9 @@ use crate::transform::TransformConfig;
 ///
 /// `path` is a folder, a `.tar`, a `.tar.gz` (all three of one layout), a pattern of shards `a-{000..003}.tar`, or a
 /// list of these. An image is a file that ends in `.png`, `.jpg`, `.jpeg`, `.webp`, `.bmp`, `.gif`, `.tif` or
-/// `.tiff`; what it is, its content says. PairedFiles `key.png` may stand `key.txt` (a caption a line), `key.cls` (a class
-/// by number or name) and `key.json` (`caption`, `class`). Relative paths are relative to the config's folder.
+/// `.tiff`; what it is, its content says. Next to `key.png` there may be `key.txt` (a caption a line),
+/// `key.cls` (a class by number or name) and `key.json` (`caption`, `class`). Relative paths are
+/// looked up as [`DataPaths`](crate::DataPaths) says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImagesConfig {

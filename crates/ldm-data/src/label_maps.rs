@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use ldm_core::{Error, Result};
 
+use crate::data_paths::DataPaths;
 use crate::paired_files::PairedFilesConfig;
 
 /// Label maps beside the images. A PNG's values are its labels: of a palette the index, of gray the value.
@@ -43,11 +44,11 @@ pub(crate) struct Labels {
 }
 
 impl Labels {
-    pub(crate) fn open(config: &LabelMapsConfig, base: &Path) -> Result<Self> {
+    pub(crate) fn open(config: &LabelMapsConfig, paths: &DataPaths) -> Result<Self> {
         let (mut names, mut of) = (Vec::new(), vec![None; 256]);
         let mut named = None;
         if let Some(file) = &config.classes_file {
-            let path = base.join(file);
+            let path = paths.resolve(file)?;
             let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
             let labels = classes(&bytes).map_err(|message| Error::data(&path, message))?;
             let count = labels.values().map(|(label, _)| usize::from(*label) + 1).max().unwrap_or(0);
@@ -234,7 +235,7 @@ mod tests {
             shift,
             classes_file: classes.map(|_| file),
         };
-        Labels::open(&config, Path::new(""))
+        Labels::open(&config, &DataPaths::new(Path::new("")))
     }
 
     fn read(labels: &Labels, values: &[u8]) -> std::result::Result<Vec<u8>, String> {

@@ -7,6 +7,7 @@ use ldm_core::{Error, LayoutBox, Result};
 
 use crate::caption_file::CaptionSource;
 use crate::classes::{self, Classes};
+use crate::data_paths::DataPaths;
 use crate::decode::ENDINGS;
 use crate::images_config::{ClassSource, ImagesConfig};
 use crate::names::Names;
@@ -43,18 +44,18 @@ pub(crate) struct Item {
 }
 
 impl Listing {
-    pub(crate) fn open(config: &ImagesConfig, base: &Path) -> Result<Self> {
+    pub(crate) fn open(config: &ImagesConfig, paths: &DataPaths) -> Result<Self> {
         let what = config.path.join(", ");
         let mut stores = Vec::new();
         for pattern in &config.path {
             for path in expand(pattern)? {
-                stores.push(Store::open(&base.join(path))?);
+                stores.push(Store::open(&paths.resolve(path)?)?);
             }
         }
         let items = stores.iter().enumerate().flat_map(|(number, store)| items(number, store)).collect();
         let shards = stores.len();
         let mut listing = Self { stores, items, classes: Vec::new(), box_classes: Vec::new(), shards };
-        listing.find_beside(config, base)?;
+        listing.find_beside(config, paths)?;
         if listing.items.is_empty() {
             return Err(Error::data(
                 what,
@@ -64,14 +65,14 @@ impl Listing {
         let Classes { names, of } = listing.classify(config.classes, &what)?;
         listing.classes = names;
         listing.items.iter_mut().zip(of).for_each(|(item, class)| item.class = class);
-        listing.read_boxes(config, base)?;
-        listing.select(config, base)?;
+        listing.read_boxes(config, paths)?;
+        listing.select(config, paths)?;
         if listing.items.is_empty() {
             return Err(Error::data(what, "no image is left after `split` and `exclude`"));
         }
         if let CaptionSource::File(file) = &config.captions {
             listing.items.iter_mut().for_each(|item| item.caption = None);
-            listing.read_captions(file, &what, base)?;
+            listing.read_captions(file, &what, paths)?;
         } else {
             listing.settle_captions(&config.captions, &what)?;
         }
@@ -148,9 +149,9 @@ impl Listing {
     }
 
     /// Keeps what `split` names and `exclude` does not.
-    fn select(&mut self, config: &ImagesConfig, base: &Path) -> Result<()> {
+    fn select(&mut self, config: &ImagesConfig, paths: &DataPaths) -> Result<()> {
         let named =
-            |list: &Option<PathBuf>| list.as_ref().map(|list| self.named(&base.join(list))).transpose();
+            |list: &Option<PathBuf>| list.as_ref().map(|list| self.named(&paths.resolve(list)?)).transpose();
         let (split, exclude) = (named(&config.split)?, named(&config.exclude)?);
         let mut numbers = 0..;
         self.items.retain(|_| {

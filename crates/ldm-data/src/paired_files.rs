@@ -1,13 +1,13 @@
 //! Images that belong to images: label maps and masks, in files of their own.
 
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use ldm_core::{Error, Result};
 
 use crate::caption_file::Missing;
+use crate::data_paths::DataPaths;
 use crate::names::stem;
 use crate::shards::expand;
 use crate::store::Store;
@@ -51,13 +51,13 @@ impl PairedFiles {
     pub(crate) fn open(
         config: &PairedFilesConfig,
         what: &str,
-        base: &Path,
+        paths: &DataPaths,
         stores: &mut Vec<Store>,
     ) -> Result<Self> {
         let own = stores.len();
         for pattern in &config.path {
             for path in expand(pattern)? {
-                stores.push(Store::open(&base.join(path))?);
+                stores.push(Store::open(&paths.resolve(path)?)?);
             }
         }
         let searched = if config.path.is_empty() { 0..own } else { own..stores.len() };

@@ -132,7 +132,7 @@ pub(crate) enum Command {
     CompareF(CompareFArgs),
     /// Times a model on this device: seconds, throughput, peak memory, and how far from what the machine can do.
     #[command(
-        after_help = "Examples:\n  ldm bench --model runs/scenes\n  ldm bench unet --config configs/models/stable-diffusion/v1.yaml --batch-size 2 --json\n  ldm bench train --config configs/experiments/cifar/diffusion-kl-f2.yaml --batch-size 32 --operations"
+        after_help = "Examples:\n  ldm bench --model runs/scenes\n  ldm bench unet --config configs/models/stable-diffusion/v1.yaml --batch-size 2 --json\n  ldm bench train --config configs/experiments/tiny/diffusion-class.yaml --batch-size 32 --operations"
     )]
     Bench(BenchArgs),
     /// Says what a checkpoint, a model folder, a run, or a generated PNG holds. Runs no code from it.
