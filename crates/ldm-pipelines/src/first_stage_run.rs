@@ -25,23 +25,28 @@ pub(crate) fn write_out(text: &str, file: &Path, overrides: &[String]) -> Result
 }
 
 /// Writes out the first stage that a diffusion model's config names by its run: `first_stage_config: { target: run,
-/// params: { path: runs/first } }` becomes what that run says of its network, and `ckpt_path`, its weights. Returns whether
-/// there was one.
+/// params: { path: runs/first } }` becomes what that run says of its network, and `ckpt_path`, its weights. Returns
+/// whether there was one.
 ///
-/// `path` is looked up next to the config file, then in the current folder. The first stage's loss and other keys of its
-/// training are left out.
+/// `path` is looked up next to the config file, then in the current folder. The first stage's loss and other keys of
+/// its training are left out.
 ///
 /// # Errors
 /// [`Error::Config`] when the run is not there or holds no first stage.
 pub fn resolve_first_stage(tree: &mut Value, file: &Path) -> Result<bool> {
     const KEY: &str = "model.params.first_stage_config";
     let section = ["model", "params", "first_stage_config"].iter().try_fold(tree, |at, key| at.get_mut(*key));
-    let Some(section) = section.filter(|section| section.get("target").and_then(Value::as_str) == Some("run"))
+    let Some(section) =
+        section.filter(|section| section.get("target").and_then(Value::as_str) == Some("run"))
     else {
         return Ok(false);
     };
     let refuse = |key: &str, why: String| Error::config(file, format!("{KEY}{key}: {why}"));
-    if let Some(key) = section.as_mapping().into_iter().flat_map(|keys| keys.keys()).filter_map(Value::as_str)
+    if let Some(key) = section
+        .as_mapping()
+        .into_iter()
+        .flat_map(|keys| keys.keys())
+        .filter_map(Value::as_str)
         .find(|key| !["target", "params"].contains(key))
     {
         return Err(refuse("", format!("expected target and params, got `{key}`")));
@@ -53,13 +58,15 @@ pub fn resolve_first_stage(tree: &mut Value, file: &Path) -> Result<bool> {
     let path = if beside.exists() { beside } else { path };
     if !path.exists() {
         let expected = "expected a run directory, a model folder or a checkpoint";
-        let why = format!("{expected}, got nothing at {}; try training the first stage first", path.display());
+        let why =
+            format!("{expected}, got nothing at {}; try training the first stage first", path.display());
         return Err(refuse(".params.path", why));
     }
     let not_a_first_stage = |got: &str, path: &Path| {
         refuse(".params.path", format!("expected a first stage, got the {got} {}", path.display()))
     };
-    let found = ModelSource::find(&path, None, true).map_err(|error| refuse(".params.path", error.to_string()))?;
+    let found =
+        ModelSource::find(&path, None, true).map_err(|error| refuse(".params.path", error.to_string()))?;
     let config = match found.config {
         ModelConfig::Kl(config) => FirstStageConfig::Kl(KlConfig {
             colorize_nlabels: config.colorize_nlabels,
@@ -153,7 +160,8 @@ mod tests {
         let check = |path: &str, overrides: &[&str], expected: &str| {
             let folder = folder(path);
             let error = read(&folder, overrides).unwrap_err().to_string();
-            let start = format!("{}: model.params.first_stage_config", folder.path().join("second.yaml").display());
+            let start =
+                format!("{}: model.params.first_stage_config", folder.path().join("second.yaml").display());
             let error = error.strip_prefix(&start).unwrap_or_else(|| panic!("{error}"));
             assert!(error.starts_with(expected), "{error}");
         };

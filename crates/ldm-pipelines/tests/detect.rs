@@ -144,7 +144,9 @@ fn every_published_model_is_recognized() {
 #[test]
 fn a_first_stage_is_recognized_alone_and_below_its_root() {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["autoencoder/kl-f8.yaml", "autoencoder/vq-f4.yaml", "../experiments/tiny/first-stage-kl-f2.yaml"] {
+    for name in
+        ["autoencoder/kl-f8.yaml", "autoencoder/vq-f4.yaml", "../experiments/tiny/first-stage-kl-f2.yaml"]
+    {
         let whole = config(name);
         let alone = shapes(&whole);
         let mut rooted: Shapes =

@@ -1,5 +1,5 @@
-//! The configs of the repository: their data sets open, their first stages fit, and a first stage named by its run is the
-//! one spelled out.
+//! The configs of the repository: their data sets open, their first stages fit, and a first stage named by its run is
+//! the one spelled out.
 
 #![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
@@ -77,12 +77,17 @@ fn data_sets_open() {
     for (path, text) in all() {
         let (Some(first), Some(train)) = (text.find("\ndata:\n"), text.find("\ntrain:\n")) else { continue };
         // As if it lay in the folder of the data, without its model.
-        let text = format!("{}{}{}", &tiny::FIRST_STAGE[..tiny::FIRST_STAGE.find("data:").unwrap()],
-            &text[first + 1..=train], "train: {learning_rate: 1.0}\n");
+        let text = format!(
+            "{}{}{}",
+            &tiny::FIRST_STAGE[..tiny::FIRST_STAGE.find("data:").unwrap()],
+            &text[first + 1..=train],
+            "train: {learning_rate: 1.0}\n"
+        );
         let config = RunConfig::parse(&text, data.join("config.yaml"), &[])
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         for set in [Some(&config.data.train), config.data.validation.as_ref()].into_iter().flatten() {
-            let set = set.open(Path::new("/none")).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let set =
+                set.open(Path::new("/none")).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             assert!(set.len() > 10, "{}: {} images", path.display(), set.len());
         }
     }
