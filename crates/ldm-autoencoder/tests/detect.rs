@@ -36,7 +36,7 @@ fn official_first_stages_are_recognized() {
                 (key.to_owned(), sizes.split(',').map(|size| size.parse().unwrap()).collect())
             })
             .collect();
-        let path = format!("{}/../../configs/autoencoder/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
+        let path = format!("{}/../../configs/models/autoencoder/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
         let mut file: serde_yaml::Value =
             serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
         file["model"].as_mapping_mut().unwrap().remove("base_learning_rate");

@@ -29,7 +29,7 @@ fn shapes_of(config: &FirstStageConfig) -> Shapes {
 }
 
 fn ours(name: &str) -> FirstStageConfig {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../configs/autoencoder/{name}.yaml"));
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../configs/models/autoencoder/{name}.yaml"));
     let mut file: serde_yaml::Value = serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let model = file["model"].as_mapping_mut().unwrap();
     model.remove("base_learning_rate");

@@ -12,7 +12,7 @@ use tch::nn::VarStore;
 
 type Shapes = BTreeMap<String, Vec<i64>>;
 
-/// `configs/autoencoder/NAME.yaml`: latent at 256 pixels, tensors of encoder and decoder, values in all.
+/// `configs/models/autoencoder/NAME.yaml`: latent at 256 pixels, tensors of encoder and decoder, values in all.
 const OFFICIAL: [(&str, [i64; 3], [usize; 2], i64); 9] = [
     ("kl-f4", [3, 64, 64], [88, 112], 55_312_063),
     ("kl-f8", [4, 32, 32], [106, 138], 83_653_863),
@@ -36,7 +36,7 @@ fn model_of(path: &Path) -> FirstStageConfig {
 }
 
 fn ours(name: &str) -> FirstStageConfig {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/autoencoder");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/models/autoencoder");
     model_of(&folder.join(format!("{name}.yaml")))
 }
 
@@ -83,7 +83,7 @@ fn official_models_have_the_reference_parameters() {
 
 #[test]
 fn every_config_of_the_folder_reads() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/autoencoder");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/models/autoencoder");
     let mut count = 0;
     for entry in std::fs::read_dir(&folder).unwrap() {
         model_of(&entry.unwrap().path()).validate().unwrap();

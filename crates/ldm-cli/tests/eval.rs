@@ -245,8 +245,8 @@ fn refuses(sandbox: &Sandbox) {
 
     // Folders that cannot be measured.
     std::fs::create_dir(sandbox.path("empty")).unwrap();
-    fails(&["made", "empty", "--size", "16"], 1, "empty: holds no images");
-    fails(&["empty", "scenes", "--size", "16"], 1, "empty: holds no images");
+    fails(&["made", "empty", "--size", "16"], 1, "empty: expected images, got no file");
+    fails(&["empty", "scenes", "--size", "16"], 1, "empty: expected images, got no file");
     std::fs::create_dir(sandbox.path("mixed")).unwrap();
     for (name, side) in [("a.png", 16), ("b.png", 24)] {
         image::RgbImage::new(side, side).save(sandbox.path(&format!("mixed/{name}"))).unwrap();

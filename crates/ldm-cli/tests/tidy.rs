@@ -332,7 +332,8 @@ fn configs_are_read_strictly() {
 #[test]
 fn every_config_parses() {
     let (mut violations, mut runs) = (Vec::new(), 0);
-    for name in files("configs", ".yaml") {
+    // Those that name a first stage by its run need that run: crates/ldm-train/tests/configs.rs reads them.
+    for name in files("configs", ".yaml").into_iter().filter(|name| !read(name).contains("target: run\n")) {
         let path = root().join(&name);
         let is_run = read(&name).lines().any(|line| line.starts_with("train:"));
         runs += usize::from(is_run);

@@ -216,7 +216,11 @@ pub fn mix(seed: u64, parts: &[u64]) -> u64 {
 }
 
 fn finalize(state: u64) -> u64 {
-    let mut z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    splitmix_finalizer(state.wrapping_add(0x9e37_79b9_7f4a_7c15))
+}
+
+/// SplitMix64's finalizer: a bijection of 64 bits, so that different states stay different.
+pub fn splitmix_finalizer(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)

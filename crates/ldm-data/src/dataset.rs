@@ -1,4 +1,4 @@
-//! What every image set can do.
+//! The dataset trait.
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -7,18 +7,21 @@ use ldm_core::Result;
 
 use crate::example::Example;
 
-/// An image set: a list of examples, any of which can be made at any time in any thread.
+/// A dataset: a list of examples, any of which can be made at any time in any thread.
+///
+/// The trait is open: [`Loader`](crate::Loader) takes any `Arc<dyn Dataset>`. [`Dataset::len`] and [`Dataset::get`] are
+/// required; the crate's page has an example.
 pub trait Dataset: Send + Sync {
-    /// How many examples make an epoch.
+    /// Number of examples of an epoch.
     fn len(&self) -> usize;
 
-    /// Whether there are none; an open dataset has at least one.
+    /// Returns true when there are no examples; an opened dataset has at least one.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Makes an example. Pure: the same index and seed give the same example; the seed decides crops, flips and
-    /// which of several captions.
+    /// Makes an example. Pure: the same index and seed give the same example; the seed decides crops, flips and the
+    /// choice among several captions.
     ///
     /// # Errors
     /// [`ldm_core::Error::Data`] naming the image that cannot be read.
@@ -27,8 +30,8 @@ pub trait Dataset: Send + Sync {
     /// When `index` is not below [`Dataset::len`].
     fn get(&self, index: usize, seed: u64) -> Result<Example>;
 
-    /// [`Dataset::get`] for who has the image already: all but its pixels, which are left empty. A set that need not
-    /// decode the image for it says so by a method of its own.
+    /// Makes an example without its pixels, which are left empty: for callers that have latents instead. By default by
+    /// [`Dataset::get`]; a dataset that can do it without decoding the image overrides it.
     ///
     /// # Errors
     /// As [`Dataset::get`].
@@ -39,59 +42,71 @@ pub trait Dataset: Send + Sync {
         Ok(Example { image: Vec::new(), ..self.get(index, seed)? })
     }
 
-    /// What is known of an example without decoding it.
+    /// Name, size, class and caption of an example. By default by [`Dataset::get`]; a dataset that can do it without
+    /// decoding the image overrides it.
     ///
     /// # Errors
-    /// As [`Dataset::get`], where it shows in the first bytes of the image.
-    fn peek(&self, index: usize) -> Result<Peek>;
+    /// As [`Dataset::get`]; an override reports what shows in the first bytes of the image.
+    fn peek(&self, index: usize) -> Result<Peek> {
+        let Example { name, size: [_, height, width], class, caption, .. } = self.get(index, 0)?;
+        Ok(Peek { name, size: [width as u32, height as u32], class, caption })
+    }
 
-    /// The names of the classes; empty when the set has none.
-    fn classes(&self) -> &[String];
+    /// Names of the classes; empty without classes.
+    fn classes(&self) -> &[String] {
+        &[]
+    }
 
-    /// The names of the classes of boxes; empty when the set has none.
+    /// Names of the classes of boxes; empty without boxes.
     fn box_classes(&self) -> &[String] {
         &[]
     }
 
-    /// The names of a label map's labels; empty when the set has none, or no file names them.
+    /// Names of the labels of a label map; empty without label maps, or where no file names the labels.
     fn label_classes(&self) -> &[String] {
         &[]
     }
 
-    /// How many examples each shard has, in the order of the indices, where each rank is to read shards of its own.
+    /// Number of examples of each shard, in the order of the indices, where each rank reads shards of its own.
     fn shards_by_rank(&self) -> Option<Vec<usize>> {
         None
     }
 
-    /// What to call the set.
-    fn name(&self) -> String;
+    /// Name of the dataset; by default that of its type.
+    fn name(&self) -> String {
+        let path = std::any::type_name::<Self>();
+        path.rsplit("::").next().unwrap_or(path).to_owned()
+    }
 
-    /// 64 hex digits that change when images are added, removed, renamed or resized, or when they are prepared
-    /// otherwise. It does not depend on where the set lies, nor on the images' contents.
-    fn fingerprint(&self) -> String;
+    /// 64 hex digits that identify the data of a run. By default a hash of name, length and class names; a dataset of
+    /// files overrides it, so that it changes when images are added, removed, renamed, resized or prepared differently.
+    /// It should depend neither on the path of the dataset nor on the contents of the images.
+    fn fingerprint(&self) -> String {
+        fingerprint("dataset 1", &(self.name(), self.classes()), [("", self.len() as u64)])
+    }
 }
 
-/// What is known of an example without decoding it.
+/// Name, size, class and caption of an example.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peek {
-    /// What it is called.
+    /// Name.
     pub name: String,
-    /// Width and height of the stored image, before it is resized or cropped.
+    /// Width and height of the stored image, before resize and crop.
     pub size: [u32; 2],
-    /// Its class.
+    /// Class.
     pub class: Option<i64>,
-    /// Its caption, the first if it has several.
+    /// Caption, the first of several.
     pub caption: Option<String>,
 }
 
-/// SHA-256 of a kind of dataset, its config, and the names and sizes of what is in it.
+/// SHA-256 of a kind of dataset, its config, and the names and sizes of its entries.
 pub(crate) fn fingerprint<'a>(
     kind: &str,
     config: &impl Serialize,
     entries: impl IntoIterator<Item = (&'a str, u64)>,
 ) -> String {
     let mut hash = Sha256::new();
-    // Each part ends in a zero byte, which no name holds: parts cannot run into each other.
+    // Each part ends in a zero byte, which no name contains: parts cannot run into each other.
     let mut add = |part: &[u8]| {
         hash.update(part);
         hash.update([0]);
@@ -110,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fingerprint_tells_kinds_configs_names_and_sizes_apart() {
+    fn a_fingerprint_differs_by_kind_config_names_and_sizes() {
         let of = |kind, config: &str, entries: &[(&'static str, u64)]| {
             fingerprint(kind, &config, entries.iter().copied())
         };

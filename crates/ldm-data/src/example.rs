@@ -1,67 +1,89 @@
-//! One image and what is known of it.
+//! One image with its labels.
 
 use ldm_core::LayoutBox;
 
-/// One image and what is known of it: plain data, made in any thread.
+/// One image with its labels: plain data, made in any thread.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Example {
-    /// `[C, H, W]` values in `[-1, 1]`; none where a latent takes their place.
+    /// `[C, H, W]` values in `[-1, 1]`; empty where a latent replaces them.
     pub image: Vec<f32>,
     /// `[C, H, W]`; `C` is 3.
     pub size: [usize; 3],
-    /// Its class, an index into [`crate::Dataset::classes`].
+    /// Class, an index into [`crate::Dataset::classes`].
     pub class: Option<i64>,
-    /// Its caption.
+    /// Caption.
     pub caption: Option<String>,
-    /// What is where in it; relative to it, or to the whole image where `encode_crop` says so.
+    /// Labeled boxes, relative to the image, or to the whole image before the crop with `encode_crop`.
     pub boxes: Vec<LayoutBox>,
-    /// Whether `boxes` are relative to the whole image, and `crop` belongs to them.
+    /// Makes `boxes` relative to the image before the crop, and `crop` part of the condition.
     pub encode_crop: bool,
-    /// `[x0, y0, width, height]`: which part of the whole image this is, relative to it; mirrored where it is.
+    /// `[x0, y0, width, height]` of the crop, relative to the whole image; flipped where the image is.
     pub crop: [f64; 4],
-    /// `[H, W]`, what each pixel shows; 0 is the background.
+    /// `[H, W]` labels of the pixels; 0 is the background.
     pub label_map: Option<Vec<u8>>,
-    /// What an encoder said of it, kept in its place.
+    /// Latent of an encoder, in place of the image.
     pub latent: Option<Latent>,
-    /// The condition that is made of it.
-    pub given: Option<Condition>,
-    /// What to call it: a relative file name, or a number.
+    /// Condition made of the image.
+    pub condition: Option<Condition>,
+    /// Name: a relative file name, or a number.
     pub name: String,
 }
 
-/// What an encoder said of an image: a point, or a mean and a log-variance of as many channels side by side.
+impl Example {
+    /// Creates an example of an image alone, without labels and without a name.
+    ///
+    /// # Shapes
+    /// - `image`: `[C, H, W]` values in `[-1, 1]`, of the shape `size`; `C` is 3
+    pub fn new(image: Vec<f32>, size: [usize; 3]) -> Self {
+        Self {
+            image,
+            size,
+            class: None,
+            caption: None,
+            boxes: Vec::new(),
+            encode_crop: false,
+            crop: [0., 0., 1., 1.],
+            label_map: None,
+            latent: None,
+            condition: None,
+            name: String::new(),
+        }
+    }
+}
+
+/// Latent of an image: a sample, or mean and log-variance concatenated on the channels.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Latent {
     /// `[C, h, w]` values, or `[2C, h, w]`.
     pub values: Vec<f32>,
-    /// The shape of `values`.
+    /// Shape of `values`.
     pub size: [usize; 3],
 }
 
-/// The condition that is made of an image.
+/// Condition made of an image.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Condition {
-    /// The image, smaller.
+    /// The image at low resolution.
     LowResolution {
         /// `[C, h, w]` values in `[-1, 1]`.
         image: Vec<f32>,
         /// `[C, h, w]`; `C` is 3.
         size: [usize; 3],
     },
-    /// A hole in it.
+    /// A mask for inpainting.
     MaskInput {
-        /// `[H, W]` of 0 and 1; 1 is the hole.
+        /// `[H, W]` of 0 and 1; 1 is filled in.
         mask: Vec<u8>,
     },
-    /// Its label map, of so many labels.
+    /// The label map, one-hot.
     OneHot {
-        /// `K`.
+        /// Number of labels `K`.
         labels: usize,
     },
 }
 
 impl Condition {
-    /// What it is called in an error.
+    /// The word for it in errors.
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::LowResolution { .. } => "small image",
@@ -71,7 +93,7 @@ impl Condition {
     }
 }
 
-/// Interleaved 8-bit pixels as planes in `[-1, 1]`.
+/// Converts interleaved 8-bit pixels into planes in `[-1, 1]`.
 ///
 /// # Shapes
 /// `[H, W, 3]` to `[3, H, W]`, each value `x / 127.5 - 1`.

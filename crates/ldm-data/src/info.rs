@@ -1,4 +1,4 @@
-//! What there is to say of a dataset, and what is wrong with it.
+//! Summary of a dataset, and its unreadable images.
 
 use std::collections::BTreeMap;
 
@@ -7,32 +7,32 @@ use rayon::prelude::*;
 
 use crate::dataset::{Dataset, Peek};
 
-/// What there is to say of a dataset.
+/// Summary of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Info {
-    /// What it is called.
+    /// Name.
     pub name: String,
-    /// How many examples it has.
+    /// Number of examples.
     pub count: usize,
-    /// How many of them were looked at; the rest of this is about those.
+    /// Number of examples that were read; the fields below are about these.
     pub peeked: usize,
-    /// Each class and how many examples it has.
+    /// Each class and its number of examples.
     pub classes: Vec<(String, usize)>,
-    /// Each size of stored images, width and height, and how many have it, the most frequent first.
+    /// Each size of stored images, width and height, and its number of images, the most frequent first.
     pub sizes: Vec<([u32; 2], usize)>,
-    /// How many have a caption.
+    /// Number of examples with a caption.
     pub captioned: usize,
     /// Some captions.
     pub captions: Vec<String>,
-    /// What is wrong with images whose first bytes cannot be read, one sentence each.
+    /// Errors of images whose first bytes cannot be read.
     pub unreadable: Vec<String>,
     /// See [`Dataset::fingerprint`].
     pub fingerprint: String,
 }
 
 impl Info {
-    /// Looks at the heads of at most `most` examples, evenly spread. Nothing is decoded: an image that is cut off
-    /// shows in [`unreadable`] alone.
+    /// Reads the heads of at most `most` evenly spaced examples. Nothing is decoded: only [`unreadable`] finds
+    /// truncated images.
     pub fn of(dataset: &dyn Dataset, most: usize) -> Self {
         let count = dataset.len();
         let peeked = count.min(most);
@@ -53,7 +53,9 @@ impl Info {
             };
             *sizes.entry(size).or_default() += 1;
             if let Some(class) = class {
-                classes[class as usize].1 += 1;
+                if let Some((_, count)) = classes.get_mut(class as usize) {
+                    *count += 1;
+                }
             }
             captioned += usize::from(caption.is_some());
             captions.extend(caption.filter(|_| captions.len() < 8));
@@ -74,7 +76,7 @@ impl Info {
     }
 }
 
-/// Makes every example once, on all cores, and returns what is wrong with those that cannot be made, in their order.
+/// Makes every example once, on all cores, and returns the errors of those that cannot be made, in order.
 pub fn unreadable(dataset: &dyn Dataset) -> Vec<Error> {
     (0..dataset.len()).into_par_iter().filter_map(|index| dataset.get(index, 0).err()).collect()
 }

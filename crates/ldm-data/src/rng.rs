@@ -1,61 +1,57 @@
-//! A small random generator whose numbers are a function of what it was made from, and of nothing else.
+//! A small random generator whose numbers are a pure function of its seeds.
+
+use ldm_core::noise::splitmix_finalizer;
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// A splitmix64 generator: plain data, the same numbers on every machine.
 ///
-/// Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators". It is made from a list of
-/// words that say what is being drawn, e.g. `(seed, epoch, index)`, so that any draw can be repeated
-/// without repeating those before it.
+/// Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators". It is seeded by a list of words that
+/// identify the draw, e.g. `(seed, epoch, index)`, so that any draw can be repeated without repeating those before it.
 #[derive(Debug, Clone)]
 pub struct Rng(u64);
 
 impl Rng {
-    /// A generator that depends on every word and on their order.
+    /// Creates a generator that depends on every word and on their order.
     pub fn of(words: &[u64]) -> Self {
-        Self(words.iter().fold(GOLDEN, |state, word| mix(state ^ mix(word.wrapping_add(GOLDEN)))))
+        Self(words.iter().fold(GOLDEN, |state, word| {
+            splitmix_finalizer(state ^ splitmix_finalizer(word.wrapping_add(GOLDEN)))
+        }))
     }
 
-    /// The next 64 bits.
+    /// Draws 64 bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(GOLDEN);
-        mix(self.0)
+        splitmix_finalizer(self.0)
     }
 
-    /// An integer in `0..end`.
+    /// Draws an integer in `0..end`.
     ///
     /// # Panics
     /// When `end` is 0.
     pub fn below(&mut self, end: u64) -> u64 {
-        assert!(end > 0, "an integer below 0 was asked for");
+        assert!(end > 0, "the range 0..0 is empty");
         // Multiply and keep the high word (Lemire 2019); its bias of at most end / 2^64 is not corrected.
         ((u128::from(self.bits()) * u128::from(end)) >> 64) as u64
     }
 
-    /// A number in `[0, 1)`.
+    /// Draws a number in `[0, 1)`.
     pub fn unit(&mut self) -> f64 {
         (self.bits() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// A number in `[low, high)`.
+    /// Draws a number in `[low, high)`.
     pub fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.unit()
     }
 
-    /// One of `items`.
+    /// Draws one of `items`.
     ///
     /// # Panics
     /// When `items` is empty.
     pub fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
         &items[self.below(items.len() as u64) as usize]
     }
-}
-
-/// splitmix64's finalizer: a bijection of 64 bits, so that different states stay different.
-pub(crate) fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]

@@ -1,4 +1,7 @@
-//! What is to be learned of an image: a condition made of the image itself.
+//! Tasks: conditions made of the image itself.
+
+pub(crate) mod inpainting;
+pub(crate) mod super_resolution;
 
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
@@ -6,11 +9,11 @@ use serde::{Deserialize, Serialize};
 use ldm_core::{Error, Result};
 
 use crate::example::{Condition, to_chw};
-use crate::inpainting::{InpaintingConfig, Masks};
 use crate::rng::Rng;
-use crate::super_resolution::SuperResolutionConfig;
+use crate::task::inpainting::{InpaintingConfig, Masks};
+use crate::task::super_resolution::SuperResolutionConfig;
 
-/// Which condition is made of an image.
+/// Condition made of an image.
 ///
 /// ```yaml
 /// task: { target: super_resolution, params: { degradation: bsrgan_light } }
@@ -20,20 +23,20 @@ use crate::super_resolution::SuperResolutionConfig;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "target", content = "params", rename_all = "snake_case", deny_unknown_fields)]
 pub enum TaskConfig {
-    /// A small image of it, in `Prompt.image`.
+    /// The image at low resolution, in `Prompt.image`.
     SuperResolution(SuperResolutionConfig),
-    /// A hole in it, in `Prompt.mask`, and the image with the hole, in `Prompt.image`.
+    /// A mask, in `Prompt.mask`, and the masked image, in `Prompt.image`.
     Inpainting(InpaintingConfig),
-    /// Its label map, one-hot, in `Prompt.mask`.
+    /// The label map, one-hot, in `Prompt.mask`.
     Semantic,
 }
 
 /// A checked [`TaskConfig`].
 #[derive(Debug, Clone)]
-pub(crate) struct Task(TaskConfig);
+pub(crate) struct CheckedTask(TaskConfig);
 
-impl Task {
-    /// Checks the config, for images of `size` a side where they are of one.
+impl CheckedTask {
+    /// Checks the config; `size` is the side of the images where all have one.
     pub(crate) fn new(config: TaskConfig, size: Option<u32>) -> Result<Self> {
         if let TaskConfig::SuperResolution(config) = &config {
             config.check(size).map_err(|message| Error::invalid(format!("task: {message}")))?;
@@ -41,13 +44,13 @@ impl Task {
         Ok(Self(config))
     }
 
-    /// Whether it needs files of masks.
+    /// Returns true when it needs mask files.
     pub(crate) fn needs_files(&self) -> bool {
         matches!(&self.0, TaskConfig::Inpainting(InpaintingConfig { masks: Masks::Files(_) }))
     }
 
-    /// What is given of an image; what is left to chance is drawn from `rng`. `mask` is the image's own where it has
-    /// one, and `labels` how many labels its map has.
+    /// Makes the condition of an image; random choices come from `rng`. `mask` is the image's own where it has one, and
+    /// `labels` the number of labels of its map.
     pub(crate) fn make(
         &self,
         image: &RgbImage,

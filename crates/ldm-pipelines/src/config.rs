@@ -8,6 +8,7 @@ use ldm_core::{Error, Result};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use crate::first_stage_run::write_out;
 use crate::{ClassifierConfig, LatentDiffusionConfig};
 
 /// `model` of a config file. Unknown fields beside `target` and `params` are refused by [`ModelFile::parse`], which
@@ -112,6 +113,7 @@ impl ModelFile {
     /// Reads a config file, with `overrides` as `a.b.c=value`.
     ///
     /// The paths in it (`ckpt_path`, `remap`, `diffusion_path`) are looked up beside the file first, then in the current folder.
+    /// A first stage named by its run is read from there: see [`resolve_first_stage`](crate::resolve_first_stage).
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Config`] with the key, what was expected, and the line.
@@ -135,6 +137,15 @@ impl ModelFile {
             lightning: Option<IgnoredAny>,
         }
         let path = path.as_ref();
+        if let Some(written) = write_out(text, path, overrides)? {
+            // The lines of an error are those of the text written out.
+            return Self::parse(&written, path, &[]).map_err(|error| match error {
+                Error::Config { message, .. } => {
+                    Error::config(path, format!("with the first stage written out: {message}"))
+                }
+                other => other,
+            });
+        }
         let siblings: Tree<Siblings> = config::parse(text, path, overrides)?;
         let tree: Tree<ModelConfig> = config::parse(text, path, overrides)?;
         let mut model = tree.model;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ldm_core::config::{self, Value};
 use ldm_core::{Error, Result};
 use ldm_data::DatasetConfig;
-use ldm_pipelines::{ModelConfig, ModelFile};
+use ldm_pipelines::{ModelConfig, ModelFile, resolve_first_stage};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use tch::Kind;
@@ -205,8 +205,9 @@ fn two() -> usize {
 impl RunConfig {
     /// Reads a config file with `overrides` (`a.b.c=value`).
     ///
-    /// Relative paths in it are looked up beside the file first, then in the current folder; the kept tree holds
-    /// absolute ones, so that a run can be resumed from anywhere.
+    /// Relative paths in it are looked up beside the file first, then in the current folder, those of image sets then in
+    /// the folder `LDM_DATA`; the kept tree holds absolute ones, so that a run can be resumed from anywhere. It also holds
+    /// the whole first stage where the file names it by its run ([`resolve_first_stage`]).
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Config`] with the key, what was expected, and the line.
@@ -236,6 +237,7 @@ impl RunConfig {
         let mut tree = config::merge(text, path, overrides)?;
         let beside = path.parent().unwrap_or(Path::new("."));
         make_absolute(&mut tree, beside);
+        resolve_first_stage(&mut tree, path)?;
         let resolved = config::to_text(&tree);
         let mut typed: Tree = config::parse(&resolved, path, &[])?;
         typed.train.cache_latents.make_absolute();

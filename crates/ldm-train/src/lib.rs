@@ -12,6 +12,7 @@ mod cache_latents;
 mod classifier;
 mod config;
 mod config_paths;
+mod data_section;
 mod diffusion;
 mod distributed;
 mod ema;

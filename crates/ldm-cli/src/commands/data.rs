@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::bail;
 use ldm_core::image;
 use ldm_data::{Dataset, Info, Loader, LoaderConfig, TransformConfig, contact_sheet, open_path, unreadable};
-use ldm_train::RunConfig;
+use ldm_train::DataModule;
 use serde_json::json;
 
 use crate::args::{DataArgs, DataCommand};
@@ -23,8 +23,8 @@ pub(crate) fn run(command: &DataCommand) -> anyhow::Result<()> {
 fn open(args: &DataArgs) -> anyhow::Result<Arc<dyn Dataset>> {
     let path = &args.dataset;
     if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
-        let config = RunConfig::read(path, &[])?;
-        return Ok(config.data.train.open(path.parent().unwrap_or(Path::new(".")))?);
+        let data = DataModule::read(path)?;
+        return Ok(data.train.open(path.parent().unwrap_or(Path::new(".")))?);
     }
     let transform = args.size.map_or_else(TransformConfig::default, TransformConfig::square);
     Ok(open_path(path, transform)?)

@@ -1,29 +1,29 @@
-//! Pieces and whole degradations against CompVis' own code (`tests/golden/generate_degradation.py`).
+//! Parts and whole degradations against CompVis' own code (`tests/golden/generate_degradation.py`).
 
 use image::RgbImage;
 use ldm_testing::{Golden, assert_close};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
-use super::imresize::halved;
-use super::jpeg::written_and_read;
+use super::jpeg::jpeg_round_trip;
 use super::kernel::{Blur, Kernel};
+use super::matlab_halving::halved;
 use super::noise::{Noise, covariance, factor};
-use super::plan::{Halving, Step};
-use super::{Plan, Strength};
-use crate::cv_resize::float_image;
-use crate::floats::Floats;
-use crate::interpolation::OpenCv;
+use super::plan::{DegradationStep, Halving};
+use super::{DegradationPlan, Strength};
+use crate::image::cv_resize::float_image;
+use crate::image::float_image::FloatImage;
+use crate::image::interpolation::OpenCv;
 use crate::rng::Rng;
 
 fn golden(name: &str) -> Golden {
     Golden::open(format!("{}/tests/golden/{name}.safetensors", env!("CARGO_MANIFEST_DIR")), Device::Cpu)
 }
 
-fn floats(tensor: &Tensor) -> Floats {
+fn floats(tensor: &Tensor) -> FloatImage {
     let size = tensor.size();
     let values = Vec::<f32>::try_from(tensor.flatten(0, -1)).unwrap();
-    Floats { width: size[1] as usize, height: size[0] as usize, values }
+    FloatImage { width: size[1] as usize, height: size[0] as usize, values }
 }
 
 fn image(tensor: &Tensor) -> RgbImage {
@@ -32,7 +32,7 @@ fn image(tensor: &Tensor) -> RgbImage {
     RgbImage::from_raw(size[1] as u32, size[0] as u32, raw).unwrap()
 }
 
-fn tensor(image: &Floats) -> Tensor {
+fn tensor(image: &FloatImage) -> Tensor {
     Tensor::from_slice(&image.values).view([image.height as i64, image.width as i64, 3])
 }
 
@@ -88,7 +88,7 @@ fn a_kernel_too_narrow_for_a_float_is_a_point() {
 #[test]
 fn floats_are_resized_as_opencv_and_matlab_do() {
     let cv = golden("cv_resize");
-    let source = Floats::of(&image(cv.get("source")));
+    let source = FloatImage::of(&image(cv.get("source")));
     let mut count = 0;
     for (way, kind) in [("bilinear", OpenCv::Linear), ("bicubic", OpenCv::Cubic), ("area", OpenCv::Area)] {
         for (size, expected) in cv.scope(&format!("f32.{way}.")) {
@@ -124,7 +124,7 @@ fn noise_has_the_references_covariance() {
 
 #[test]
 fn noise_is_what_its_plan_says() {
-    let gray = Floats { width: 100, height: 100, values: vec![0.5; 30_000] };
+    let gray = FloatImage { width: 100, height: 100, values: vec![0.5; 30_000] };
     let of = |noise: Noise| {
         let mut rng = Rng::of(&[5]);
         let noisy = noise.add(gray.clone(), super::noise::normals(&mut rng));
@@ -147,8 +147,8 @@ fn difference(a: &RgbImage, b: &RgbImage) -> (f64, u8) {
     (apart().map(f64::from).sum::<f64>() / a.as_raw().len() as f64, apart().max().unwrap())
 }
 
-/// Apart in the mean by 0.001 gray levels at quality 30, 0.008 at 60, 0.02 at 80 and 0.04 at 95, where JPEG itself costs
-/// 5 to 7: where a cosine lies between two steps, libjpeg's weights of 13 bits may choose the other.
+/// Apart in the mean by 0.001 gray levels at quality 30, 0.008 at 60, 0.02 at 80 and 0.04 at 95, where JPEG itself
+/// costs 5 to 7: where a cosine is between two steps, libjpeg's weights of 13 bits may choose the other.
 #[test]
 fn jpeg_is_libjpegs_to_a_fraction_of_a_level() {
     let golden = golden("degradation");
@@ -156,7 +156,7 @@ fn jpeg_is_libjpegs_to_a_fraction_of_a_level() {
     let source = image::imageops::crop_imm(&source, 0, 0, 59, 51).to_image();
     for (quality, expected) in golden.scope("jpeg.") {
         let (expected, quality) = (image(&expected), quality.parse().unwrap());
-        let (mean, _) = difference(&written_and_read(&source, quality), &expected);
+        let (mean, _) = difference(&jpeg_round_trip(&source, quality), &expected);
         let loss = difference(&source, &expected).0;
         assert!(mean < 0.05 && loss > 100. * mean, "quality {quality}: {mean}, of a loss of {loss}");
     }
@@ -171,19 +171,21 @@ fn kind(value: &Value) -> OpenCv {
     }
 }
 
-fn step(value: &Value) -> Step {
+fn step(value: &Value) -> DegradationStep {
     let (name, drawn) = value.as_object().unwrap().iter().next().unwrap();
     let number = |key: &str| drawn[key].as_f64().unwrap();
     match name.as_str() {
-        "round" => Step::Blur(Blur::Round { side: number("side") as usize, sigma: number("sigma") }),
+        "round" => {
+            DegradationStep::Blur(Blur::Round { side: number("side") as usize, sigma: number("sigma") })
+        }
         "long" => {
             let spread = [0, 1].map(|k| drawn["spread"][k].as_f64().unwrap());
-            Step::Blur(Blur::Long { side: number("side") as usize, turn: number("turn"), spread })
+            DegradationStep::Blur(Blur::Long { side: number("side") as usize, turn: number("turn"), spread })
         }
-        "resize" => Step::Resize { by: number("by"), kind: kind(&drawn["kind"]) },
-        "thin" => Step::Thin { sigma: drawn.as_f64().unwrap() },
-        "fit" => Step::Fit(kind(drawn)),
-        "jpeg" => Step::Jpeg { quality: drawn.as_u64().unwrap() as u8 },
+        "resize" => DegradationStep::Resize { by: number("by"), kind: kind(&drawn["kind"]) },
+        "thin" => DegradationStep::Thin { sigma: drawn.as_f64().unwrap() },
+        "fit" => DegradationStep::Fit(kind(drawn)),
+        "jpeg" => DegradationStep::Jpeg { quality: drawn.as_u64().unwrap() as u8 },
         other => panic!("{other}"),
     }
 }
@@ -201,13 +203,13 @@ fn whole_degradations_are_the_references() {
             Some(_) => Some(Halving::OpenCv(kind(&drawn["before"]))),
         };
         halvings += usize::from(before.is_some());
-        let plan = Plan {
+        let plan = DegradationPlan {
             before,
             factor: drawn["factor"].as_u64().unwrap() as usize,
             steps: drawn["steps"].as_array().unwrap().iter().map(step).collect(),
             quality: drawn["quality"].as_u64().unwrap() as u8,
         };
-        kinds += plan.steps.iter().filter(|step| matches!(step, Step::Thin { .. })).count();
+        kinds += plan.steps.iter().filter(|step| matches!(step, DegradationStep::Thin { .. })).count();
         let expected = image(golden.get(&format!("whole.{number}")));
         let (mean, most) = difference(&plan.apply(&source), &expected);
         apart.push((mean, most));
@@ -224,33 +226,38 @@ fn whole_degradations_are_the_references() {
 #[test]
 fn plans_are_drawn_as_the_reference_draws_them() {
     for strength in [Strength::Light, Strength::Full] {
-        let plans: Vec<Plan> = (0..4000).map(|seed| Plan::draw(strength, 4, &mut Rng::of(&[seed]))).collect();
-        let share = |what: &str, is: &dyn Fn(&Plan) -> bool, expected: f64| {
+        let plans: Vec<DegradationPlan> =
+            (0..4000).map(|seed| DegradationPlan::draw(strength, 4, &mut Rng::of(&[seed]))).collect();
+        let share = |what: &str, is: &dyn Fn(&DegradationPlan) -> bool, expected: f64| {
             let share = plans.iter().filter(|plan| is(plan)).count() as f64 / 4000.;
             let deviation = (expected * (1. - expected) / 4000.).sqrt();
             assert!((share - expected).abs() < 5. * deviation, "{strength:?} {what}: {share} for {expected}");
         };
-        let has = |plan: &Plan, is: &dyn Fn(&Step) -> bool| plan.steps.iter().any(is);
+        let has = |plan: &DegradationPlan, is: &dyn Fn(&DegradationStep) -> bool| plan.steps.iter().any(is);
         let light = strength == Strength::Light;
         share("halved", &|plan| plan.before.is_some(), 0.25);
         share("halved as Matlab", &|plan| plan.before == Some(Halving::Matlab), 0.125);
-        let resized = |plan: &Plan| has(plan, &|step| matches!(step, Step::Resize { .. }));
+        let resized =
+            |plan: &DegradationPlan| has(plan, &|step| matches!(step, DegradationStep::Resize { .. }));
         share("resized", &resized, if light { 0.8 } else { 0.75 });
-        share("JPEG", &|plan| has(plan, &|step| matches!(step, Step::Jpeg { .. })), 0.9);
-        let correlated = |step: &Step| matches!(step, Step::Noise { noise: Noise::Correlated { .. }, .. });
+        share("JPEG", &|plan| has(plan, &|step| matches!(step, DegradationStep::Jpeg { .. })), 0.9);
+        let correlated = |step: &DegradationStep| {
+            matches!(step, DegradationStep::Noise { noise: Noise::Correlated { .. }, .. })
+        };
         share("correlated", &|plan| has(plan, &correlated), 0.2);
         share(
             "blur first",
-            &|plan| matches!(plan.steps[0], Step::Blur(_)),
+            &|plan| matches!(plan.steps[0], DegradationStep::Blur(_)),
             if light { 0.2 } else { 1. / 3. },
         );
         let blurs = if light { 1 } else { 2 };
         for plan in &plans {
-            let count = plan.steps.iter().filter(|step| matches!(step, Step::Blur(_))).count();
+            let count = plan.steps.iter().filter(|step| matches!(step, DegradationStep::Blur(_))).count();
             assert_eq!(count, blurs);
-            let place = |is: &dyn Fn(&Step) -> bool| plan.steps.iter().position(is).unwrap();
-            let shrink = place(&|step| matches!(step, Step::Resize { .. } | Step::Thin { .. }));
-            assert!(shrink < place(&|step| matches!(step, Step::Fit(_))), "{plan:?}");
+            let place = |is: &dyn Fn(&DegradationStep) -> bool| plan.steps.iter().position(is).unwrap();
+            let shrink =
+                place(&|step| matches!(step, DegradationStep::Resize { .. } | DegradationStep::Thin { .. }));
+            assert!(shrink < place(&|step| matches!(step, DegradationStep::Fit(_))), "{plan:?}");
             assert!((if light { 80 } else { 30 }..=95).contains(&plan.quality));
         }
         let qualities = plans.iter().map(|plan| f64::from(plan.quality)).sum::<f64>() / 4000.;

@@ -1,4 +1,4 @@
-//! What JPEG does to an image, without its bytes: colors at half size, quantized cosines, and back.
+//! The loss of JPEG compression, without its bytes: chrominance at half size, quantized cosines, and back.
 
 use std::f64::consts::PI;
 
@@ -25,9 +25,9 @@ const TABLES: [[u16; 64]; 2] = [
     ],
 ];
 
-/// An image that was written at a quality and read again, as libjpeg with its defaults (4:2:0, smooth upsampling)
-/// does it, but for a few values at ties: its weights have 13 bits, here they are floats.
-pub(crate) fn written_and_read(image: &RgbImage, quality: u8) -> RgbImage {
+/// Compresses and decompresses an image at a quality, as libjpeg with its defaults (4:2:0, smooth upsampling), but for
+/// a few values at ties: its weights have 13 bits, here they are floats.
+pub(crate) fn jpeg_round_trip(image: &RgbImage, quality: u8) -> RgbImage {
     let (width, height) = (image.width() as usize, image.height() as usize);
     let [luma, blue, red] = to_ycc(image);
     let luma = quantized(luma, &table(0, quality));
@@ -50,14 +50,14 @@ pub(crate) fn written_and_read(image: &RgbImage, quality: u8) -> RgbImage {
     RgbImage::from_raw(width as u32, height as u32, raw).expect("three bytes a pixel")
 }
 
-/// Scaled as the Independent JPEG Group's quality does.
+/// Scales a table by the quality as the Independent JPEG Group defines it.
 fn table(which: usize, quality: u8) -> [f64; 64] {
     let quality = u32::from(quality.clamp(1, 100));
     let scale = if quality < 50 { 5000 / quality } else { 200 - 2 * quality };
     TABLES[which].map(|step| ((u32::from(step) * scale + 50) / 100).clamp(1, 255) as f64)
 }
 
-/// Luminance and two chrominances, each padded to blocks of 16 by its last column and row.
+/// Converts to luminance and two chrominances, each padded to blocks of 16 by its last column and row.
 fn to_ycc(image: &RgbImage) -> [Plane; 3] {
     let (width, height) = (image.width(), image.height());
     let padded = [width, height].map(|side| side.next_multiple_of(16));
@@ -80,8 +80,8 @@ fn to_ycc(image: &RgbImage) -> [Plane; 3] {
     ]
 }
 
-/// The mean of two by two; halves are rounded down and up in turn along a row, and rows below the image's `rows` repeat
-/// the last, as libjpeg does.
+/// Means of two by two; halves are rounded down and up alternately along a row, and rows below the image's `rows`
+/// repeat the last, as libjpeg does.
 fn halved(plane: &Plane, rows: usize) -> Plane {
     let (width, height) = (plane.width / 2, plane.height / 2);
     let mut values = Vec::with_capacity(width * height);
@@ -97,34 +97,34 @@ fn halved(plane: &Plane, rows: usize) -> Plane {
     Plane { width, height, values }
 }
 
-/// Twice as wide and high: three quarters of the nearest sample and a quarter of the next, both ways, cut to a size.
-/// libjpeg `jdsample.c` `h2v2_fancy_upsample`.
+/// Upsamples by two: three quarters of the nearest sample and a quarter of the next, in both directions, cropped to a
+/// size. libjpeg `jdsample.c` `h2v2_fancy_upsample`.
 fn widened(plane: &Plane, width: usize, height: usize) -> Plane {
     let last = [width.div_ceil(2) - 1, height.div_ceil(2) - 1];
     let sample = |row: usize, column: usize| plane.values[row * plane.width + column];
-    // The sample beside `k / 2` that is nearer to `k`.
-    let beside = |k: usize, last: usize| {
+    // The neighbor of `k / 2` that is nearer to `k`.
+    let neighbor = |k: usize, last: usize| {
         let near = k / 2;
         if k.is_multiple_of(2) { near.saturating_sub(1) } else { (near + 1).min(last) }
     };
     let mut values = Vec::with_capacity(width * height);
     for row in 0..height {
-        let (near, next) = (row / 2, beside(row, last[1]));
+        let (near, next) = (row / 2, neighbor(row, last[1]));
         let sum = |column: usize| 3. * sample(near, column) + sample(next, column);
         for column in 0..width {
             let round = if column % 2 == 0 { 8. } else { 7. };
-            let value = 3. * sum(column / 2) + sum(beside(column, last[0])) + round;
+            let value = 3. * sum(column / 2) + sum(neighbor(column, last[0])) + round;
             values.push((value / 16.).floor());
         }
     }
     Plane { width, height, values }
 }
 
-/// The square root of 8: libjpeg's cosines of eight values are so many times the orthonormal ones.
+/// The square root of 8: the factor between libjpeg's cosines of eight values and the orthonormal ones.
 const SCALE: f64 = 2. * std::f64::consts::SQRT_2;
 
-/// Every block of 8 by 8 as cosines, each a multiple of its step of the table, and back. Rounded where libjpeg's
-/// `jfdctint.c` and `jidctint.c` round: two bits are kept between rows and columns, and three of a cosine.
+/// Quantizes the cosines of every block of 8 by 8 by the table, and transforms back. Rounded where libjpeg's
+/// `jfdctint.c` and `jidctint.c` round: two bits remain between rows and columns, and three of a cosine.
 fn quantized(mut plane: Plane, table: &[f64; 64]) -> Plane {
     let cosines = cosines();
     for top in (0..plane.height).step_by(8) {
@@ -151,10 +151,10 @@ fn quantized(mut plane: Plane, table: &[f64; 64]) -> Plane {
     plane
 }
 
-type Block = [[f64; 8]; 8];
+type JpegBlock = [[f64; 8]; 8];
 
-/// The orthonormal cosine transform of eight values.
-fn cosines() -> Block {
+/// Orthonormal cosine transform of eight values.
+fn cosines() -> JpegBlock {
     let mut cosines = [[0f64; 8]; 8];
     for (k, row) in cosines.iter_mut().enumerate() {
         let scale = if k == 0 { 8f64.sqrt().recip() } else { 0.5 };
@@ -165,13 +165,13 @@ fn cosines() -> Block {
     cosines
 }
 
-/// Times a scale, to whole numbers, halves up.
-fn rounded(mut a: Block, scale: f64) -> Block {
+/// Multiplies by a scale and rounds, halves up.
+fn rounded(mut a: JpegBlock, scale: f64) -> JpegBlock {
     a.iter_mut().flatten().for_each(|value| *value = (*value * scale + 0.5).floor());
     a
 }
 
-fn transposed(a: &Block) -> Block {
+fn transposed(a: &JpegBlock) -> JpegBlock {
     let mut result = *a;
     for (y, row) in result.iter_mut().enumerate() {
         row.iter_mut().enumerate().for_each(|(x, value)| *value = a[x][y]);
@@ -179,7 +179,7 @@ fn transposed(a: &Block) -> Block {
     result
 }
 
-fn product(a: &Block, b: &Block) -> Block {
+fn product(a: &JpegBlock, b: &JpegBlock) -> JpegBlock {
     let mut result = [[0f64; 8]; 8];
     for (into, row) in result.iter_mut().zip(a) {
         for (weight, line) in row.iter().zip(b) {

@@ -1,6 +1,6 @@
-//! Blur kernels, and images convolved with them.
+//! Blur kernels and convolution.
 
-use crate::floats::Floats;
+use crate::image::float_image::FloatImage;
 
 /// A square kernel whose weights sum to 1.
 #[derive(Debug, Clone, PartialEq)]
@@ -10,7 +10,7 @@ pub(crate) struct Kernel {
     pub(crate) weights: Vec<f64>,
 }
 
-/// A blur, by what was drawn for it.
+/// A blur, by its random parameters.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Blur {
     Round {
@@ -34,20 +34,20 @@ impl Blur {
     }
 }
 
-/// No variance is smaller: a kernel of none is a point.
+/// Least variance: a kernel of variance 0 is a point.
 const LEAST: f64 = 1e-12;
 
 impl Kernel {
-    /// A Gaussian of equal spread, about the middle. CompVis `bsrgan_light.py:197` `fspecial_gaussian`.
+    /// An isotropic Gaussian about the center. CompVis `bsrgan_light.py:197` `fspecial_gaussian`.
     ///
-    /// A narrow one of even side is all zeros there, and the image black: every value is below the least float. Here
-    /// it is the mean of the four middle pixels, which is the limit.
+    /// A narrow one of even side is all zeros there, and the image black: every value underflows. Here it is the mean
+    /// of the four center pixels, which is the limit.
     pub(crate) fn round(side: usize, sigma: f64) -> Self {
         let variance = (sigma * sigma).max(LEAST);
         Self::gaussian(side, true, |x, y| (x * x + y * y) / variance)
     }
 
-    /// A Gaussian longer in one direction. CompVis `bsrgan_light.py:76` `anisotropic_Gaussian`.
+    /// An anisotropic Gaussian. CompVis `bsrgan_light.py:76` `anisotropic_Gaussian`.
     pub(crate) fn long(side: usize, turn: f64, spread: [f64; 2]) -> Self {
         let (sin, cos) = turn.sin_cos();
         let [along, across] = spread.map(|variance| variance.max(LEAST));
@@ -56,13 +56,13 @@ impl Kernel {
         })
     }
 
-    /// `exp(-distance / 2)`, summing to 1; `cut` drops what is below a float's last bit of the largest.
+    /// `exp(-distance / 2)`, normalized to a sum of 1; `cut` drops values below the last bit of the largest.
     fn gaussian(side: usize, cut: bool, distance: impl Fn(f64, f64) -> f64) -> Self {
         let middle = (side as f64 - 1.) / 2.;
         let at = |k: usize| distance((k % side) as f64 - middle, (k / side) as f64 - middle);
         let distances: Vec<f64> = (0..side * side).map(at).collect();
         let least = distances.iter().copied().fold(f64::INFINITY, f64::min);
-        // Relative to the largest, so that not all of them can vanish.
+        // Relative to the largest, so that not all of them underflow.
         let relative = |distance: &f64| (-(distance - least) / 2.).exp();
         let mut weights: Vec<f64> = distances.iter().map(relative).collect();
         if cut {
@@ -77,8 +77,8 @@ impl Kernel {
         self
     }
 
-    /// Moved up and left by half of `factor - 1` pixels, so that every `factor`-th pixel shows the middle of its block;
-    /// values between are linear, those outside the last. CompVis `bsrgan_light.py:115` `shift_pixel`.
+    /// Shifts the kernel up and left by half of `factor - 1` pixels, so that every `factor`-th pixel shows the center
+    /// of its block; with linear interpolation and a clamped border. CompVis `bsrgan_light.py:115` `shift_pixel`.
     pub(crate) fn shifted(&self, factor: usize) -> Self {
         let shift = (factor as f64 - 1.) * 0.5;
         let last = self.side - 1;
@@ -100,11 +100,11 @@ impl Kernel {
         Self { side: self.side, weights }.normalized()
     }
 
-    /// The image convolved, mirrored about the pixels of its border: `scipy.ndimage.convolve`, mode `mirror`.
-    pub(crate) fn convolve(&self, image: &Floats) -> Floats {
+    /// Convolves an image, mirrored about the pixels of its border: `scipy.ndimage.convolve`, mode `mirror`.
+    pub(crate) fn convolve(&self, image: &FloatImage) -> FloatImage {
         let (width, height, side) = (image.width, image.height, self.side);
         let half = side / 2;
-        // One padded row at a time, so that a tap is a multiple of a row added to a row.
+        // One padded row at a time, so that a tap adds a multiple of a row to a row.
         let padded = |row: usize| -> Vec<f32> {
             let line = &image.values[3 * width * row..3 * width * (row + 1)];
             (0..width + side)
@@ -128,7 +128,7 @@ impl Kernel {
                 }
             }
         }
-        Floats { width, height, values }
+        FloatImage { width, height, values }
     }
 }
 

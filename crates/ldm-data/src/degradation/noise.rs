@@ -1,20 +1,20 @@
-//! Gaussian noise: of each color, of all alike, or correlated between them.
+//! Gaussian noise: independent in each color, equal in all, or correlated between them.
 
 use std::f64::consts::TAU;
 
-use crate::floats::Floats;
+use crate::image::float_image::FloatImage;
 use crate::rng::Rng;
 
 type Matrix = [[f64; 3]; 3];
 
-/// Noise, by what was drawn for it; values are of `[0, 1]`.
+/// Noise, by its random parameters; for values in `[0, 1]`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Noise {
-    /// Each color of each pixel on its own.
+    /// Independent in each color of each pixel.
     Color { sigma: f64 },
-    /// The colors of a pixel alike.
+    /// Equal in all colors of a pixel.
     Gray { sigma: f64 },
-    /// Three normals a pixel, times this matrix.
+    /// Three normals per pixel, times this matrix.
     Correlated { factor: Matrix },
 }
 
@@ -34,8 +34,8 @@ impl Noise {
         Self::Correlated { factor: factor(&covariance(most as f64 / 255., scales, &random)) }
     }
 
-    /// The image with noise, clamped; `normal` gives standard normals, in the order of pixels and colors.
-    pub(crate) fn add(self, mut image: Floats, mut normal: impl FnMut() -> f64) -> Floats {
+    /// Adds noise to an image and clamps it; `normal` yields standard normals, in the order of pixels and colors.
+    pub(crate) fn add(self, mut image: FloatImage, mut normal: impl FnMut() -> f64) -> FloatImage {
         for pixel in image.values.chunks_exact_mut(3) {
             let noise = match self {
                 Self::Color { sigma } => [(); 3].map(|()| normal() * sigma),
@@ -51,7 +51,7 @@ impl Noise {
     }
 }
 
-/// Standard normals out of uniform numbers (Box & Muller 1958).
+/// Standard normals from uniform numbers (Box & Muller 1958).
 pub(crate) fn normals(rng: &mut Rng) -> impl FnMut() -> f64 {
     let mut spare = None;
     move || {
@@ -81,8 +81,8 @@ pub(crate) fn covariance(level: f64, scales: [f64; 3], random: &Matrix) -> Matri
     })
 }
 
-/// What makes normals of a covariance out of standard ones. The absolute values above may have left it with a negative
-/// eigenvalue; numpy's `multivariate_normal` goes by singular values, which takes it for a positive one.
+/// Matrix that turns standard normals into normals of a covariance. After the absolute values above it may have a
+/// negative eigenvalue; numpy's `multivariate_normal` uses singular values, so that its absolute value counts.
 pub(crate) fn factor(covariance: &Matrix) -> Matrix {
     let (values, vectors) = eigen(*covariance);
     [0, 1, 2].map(|k| vectors[k].map(|entry| values[k].abs().sqrt() * entry))
@@ -91,7 +91,7 @@ pub(crate) fn factor(covariance: &Matrix) -> Matrix {
 /// Eigenvalues and eigenvectors, a row each, of a symmetric matrix, by Jacobi's rotations.
 fn eigen(mut a: Matrix) -> ([f64; 3], Matrix) {
     let mut vectors: Matrix = [[1., 0., 0.], [0., 1., 0.], [0., 0., 1.]];
-    // Three rotations a round; convergence is quadratic, and eight rounds leave nothing.
+    // Three rotations per round; convergence is quadratic, and eight rounds reach machine precision.
     for (p, q) in [(0, 1), (0, 2), (1, 2)].into_iter().cycle().take(3 * 8) {
         if a[p][q] == 0. {
             continue;

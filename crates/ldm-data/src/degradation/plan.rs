@@ -1,17 +1,17 @@
-//! What is done to an image, in which order: drawn once, then done.
+//! Degradation plans: random steps in random order, drawn before they are applied.
 
 use image::RgbImage;
 
-use super::imresize::halved;
-use super::jpeg::written_and_read;
+use super::jpeg::jpeg_round_trip;
 use super::kernel::{Blur, Kernel};
+use super::matlab_halving::halved;
 use super::noise::{Noise, normals};
-use crate::cv_resize::float_image;
-use crate::floats::Floats;
-use crate::interpolation::OpenCv;
+use crate::image::cv_resize::float_image;
+use crate::image::float_image::FloatImage;
+use crate::image::interpolation::OpenCv;
 use crate::rng::Rng;
 
-/// How much is done.
+/// Strength of a degradation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Strength {
     /// CompVis `bsrgan_light.py:534`: small blurs once, little noise, JPEG of quality 80 to 95.
@@ -20,41 +20,41 @@ pub(crate) enum Strength {
     Full,
 }
 
-/// Everything that was drawn for one image.
+/// Every random choice for one image.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Plan {
-    /// What halves the image before all else, where anything does.
+pub(crate) struct DegradationPlan {
+    /// Halving of the image before the steps, where there is one.
     pub(crate) before: Option<Halving>,
-    /// How many times smaller the steps make it.
+    /// Factor by which the steps reduce it.
     pub(crate) factor: usize,
-    pub(crate) steps: Vec<Step>,
-    /// The quality of the JPEG that is always last.
+    pub(crate) steps: Vec<DegradationStep>,
+    /// Quality of the final JPEG.
     pub(crate) quality: u8,
 }
 
-/// How an image is halved.
+/// Method of halving an image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Halving {
     OpenCv(OpenCv),
     Matlab,
 }
 
-/// One step.
+/// One step of a degradation.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Step {
+pub(crate) enum DegradationStep {
     Blur(Blur),
-    /// To a size of its own, `by` times smaller.
+    /// Resize to a size of its own, `by` times smaller.
     Resize {
         by: f64,
         kind: OpenCv,
     },
-    /// A Gaussian of 25 pixels, and every `factor`-th pixel of that.
+    /// Blur by a Gaussian of 25 pixels, and every `factor`-th pixel of the result.
     Thin {
         sigma: f64,
     },
-    /// To the size that was asked for.
+    /// Resize to the requested size.
     Fit(OpenCv),
-    /// With normals that follow from the seed.
+    /// Noise of normals drawn from the seed.
     Noise {
         noise: Noise,
         seed: u64,
@@ -88,8 +88,8 @@ impl Strength {
     }
 }
 
-impl Plan {
-    /// Draws what is done to make an image `factor` times smaller.
+impl DegradationPlan {
+    /// Draws a degradation that makes an image `factor` times smaller.
     pub(crate) fn draw(strength: Strength, factor: usize, rng: &mut Rng) -> Self {
         let light = strength == Strength::Light;
         let before = (factor == 4 && rng.unit() < 0.25)
@@ -107,26 +107,27 @@ impl Plan {
         let mut steps = Vec::new();
         for op in order {
             steps.extend(match op {
-                0 => Some(Step::Blur(strength.blur(factor, rng))),
-                1 => (!light).then(|| Step::Blur(strength.blur(factor, rng))),
-                2 if rng.unit() < if light { 0.8 } else { 0.75 } => {
-                    Some(Step::Resize { by: rng.between(1., 2. * factor as f64), kind: *rng.pick(&KINDS) })
-                }
-                2 => Some(Step::Thin { sigma: rng.between(0.1, 0.6 * factor as f64) }),
-                3 => Some(Step::Fit(*rng.pick(&KINDS))),
+                0 => Some(DegradationStep::Blur(strength.blur(factor, rng))),
+                1 => (!light).then(|| DegradationStep::Blur(strength.blur(factor, rng))),
+                2 if rng.unit() < if light { 0.8 } else { 0.75 } => Some(DegradationStep::Resize {
+                    by: rng.between(1., 2. * factor as f64),
+                    kind: *rng.pick(&KINDS),
+                }),
+                2 => Some(DegradationStep::Thin { sigma: rng.between(0.1, 0.6 * factor as f64) }),
+                3 => Some(DegradationStep::Fit(*rng.pick(&KINDS))),
                 4 => {
                     let noise = Noise::draw(if light { [1, 2] } else { [2, 25] }, rng);
-                    Some(Step::Noise { noise, seed: rng.bits() })
+                    Some(DegradationStep::Noise { noise, seed: rng.bits() })
                 }
-                _ => (rng.unit() < 0.9).then(|| Step::Jpeg { quality: strength.quality(rng) }),
+                _ => (rng.unit() < 0.9).then(|| DegradationStep::Jpeg { quality: strength.quality(rng) }),
             });
         }
         Self { before, factor, steps, quality: strength.quality(rng) }
     }
 
-    /// Does it to an image.
+    /// Applies the degradation to an image.
     pub(crate) fn apply(&self, image: &RgbImage) -> RgbImage {
-        let mut floats = Floats::of(image);
+        let mut floats = FloatImage::of(image);
         if let Some(halving) = self.before {
             floats = match halving {
                 Halving::OpenCv(kind) => {
@@ -140,26 +141,28 @@ impl Plan {
         let fitted = [floats.width, floats.height].map(|side| part(side, self.factor as f64));
         for step in &self.steps {
             floats = match step {
-                Step::Blur(blur) => blur.kernel().convolve(&floats),
-                Step::Resize { by, kind } => {
+                DegradationStep::Blur(blur) => blur.kernel().convolve(&floats),
+                DegradationStep::Resize { by, kind } => {
                     let (width, height) = (part(floats.width, *by), part(floats.height, *by));
                     float_image(&floats, width, height, *kind).clamp()
                 }
-                Step::Thin { sigma } => {
+                DegradationStep::Thin { sigma } => {
                     let kernel = Kernel::round(25, *sigma).shifted(self.factor);
                     every(self.factor, &kernel.convolve(&floats)).clamp()
                 }
-                Step::Fit(kind) => float_image(&floats, fitted[0], fitted[1], *kind).clamp(),
-                Step::Noise { noise, seed } => noise.add(floats, normals(&mut Rng::of(&[*seed]))),
-                Step::Jpeg { quality } => Floats::of(&written_and_read(&floats.to_image(), *quality)),
+                DegradationStep::Fit(kind) => float_image(&floats, fitted[0], fitted[1], *kind).clamp(),
+                DegradationStep::Noise { noise, seed } => noise.add(floats, normals(&mut Rng::of(&[*seed]))),
+                DegradationStep::Jpeg { quality } => {
+                    FloatImage::of(&jpeg_round_trip(&floats.to_image(), *quality))
+                }
             };
         }
-        written_and_read(&floats.to_image(), self.quality)
+        jpeg_round_trip(&floats.to_image(), self.quality)
     }
 }
 
-/// Every so-manieth pixel of every so-manieth row, from the first.
-fn every(factor: usize, image: &Floats) -> Floats {
+/// Every `factor`-th pixel of every `factor`-th row, from the first.
+fn every(factor: usize, image: &FloatImage) -> FloatImage {
     let (width, height) = (image.width.div_ceil(factor), image.height.div_ceil(factor));
     let row = |y: usize| {
         (0..width).flat_map(move |x| {
@@ -167,5 +170,5 @@ fn every(factor: usize, image: &Floats) -> Floats {
             [image.values[at], image.values[at + 1], image.values[at + 2]]
         })
     };
-    Floats { width, height, values: (0..height).flat_map(row).collect() }
+    FloatImage { width, height, values: (0..height).flat_map(row).collect() }
 }

@@ -1,37 +1,37 @@
-//! A scene in words, and the words read back.
+//! Captions of scenes, and their parser.
 
 use super::scene::Scene;
 use super::words::{Color, Fill, Ground, Place, Shape, Size, Texture};
 
-/// What a caption says.
+/// Content of a caption.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Words {
-    /// The objects, the main one first.
+pub struct SceneWords {
+    /// Objects, the main one first.
     pub objects: Vec<ObjectWords>,
-    /// How the background is painted.
+    /// Texture of the background.
     pub texture: Texture,
-    /// The color of the background.
+    /// Color of the background.
     pub ground: Ground,
 }
 
-/// What a caption says of one object.
+/// Description of one object in a caption.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObjectWords {
-    /// How large it is.
+    /// Size.
     pub size: Size,
-    /// What fills it.
+    /// Fill.
     pub fill: Fill,
-    /// Its color.
+    /// Color.
     pub color: Color,
-    /// What it is.
+    /// Shape.
     pub shape: Shape,
-    /// Where it is.
+    /// Place.
     pub place: Place,
 }
 
 impl Scene {
-    /// What there is to say of the scene.
-    pub fn words(&self) -> Words {
+    /// Description of the scene.
+    pub fn words(&self) -> SceneWords {
         let objects = self.objects.iter().map(|object| ObjectWords {
             size: object.size,
             fill: object.fill,
@@ -40,24 +40,24 @@ impl Scene {
             place: object.place,
         });
         let background = self.background;
-        Words { objects: objects.collect(), texture: background.texture, ground: background.ground }
+        SceneWords { objects: objects.collect(), texture: background.texture, ground: background.ground }
     }
 
-    /// The scene in one line, by a fixed grammar that [`parse`] reads back:
+    /// Caption of the scene, in a fixed grammar that [`parse`] reads back:
     ///
     /// ```text
     /// caption    = object { "and" object } "," "on a" [ texture ] ground "background"
     /// object     = "a" size [ fill ] color shape place
     /// ```
     ///
-    /// A plain fill and a plain texture are not said. For example `a large striped red circle on the left and a
+    /// A plain fill and a plain texture are omitted. For example `a large striped red circle on the left and a
     /// small blue star at the top right, on a checked mint background`.
     pub fn caption(&self) -> String {
         self.words().caption()
     }
 }
 
-impl Words {
+impl SceneWords {
     /// See [`Scene::caption`].
     pub fn caption(&self) -> String {
         let objects: Vec<_> = self.objects.iter().map(|object| object.phrase()).collect();
@@ -75,8 +75,8 @@ impl ObjectWords {
     }
 }
 
-/// Reads a caption of [`Scene::caption`]; `None` when it is not one.
-pub fn parse(caption: &str) -> Option<Words> {
+/// Parses a caption of [`Scene::caption`]; `None` for any other text.
+pub fn parse(caption: &str) -> Option<SceneWords> {
     let (objects, background) = caption.split_once(", on a ")?;
     let objects = objects.split(" and ").map(parse_object).collect::<Option<Vec<_>>>()?;
     let background = background.strip_suffix(" background")?;
@@ -84,7 +84,7 @@ pub fn parse(caption: &str) -> Option<Words> {
         Some((texture, ground)) => (Texture::from_word(texture)?, ground),
         None => (Texture::Plain, background),
     };
-    Some(Words { objects, texture, ground: Ground::from_word(ground)? })
+    Some(SceneWords { objects, texture, ground: Ground::from_word(ground)? })
 }
 
 fn parse_object(phrase: &str) -> Option<ObjectWords> {

@@ -1,4 +1,4 @@
-//! A scene into pixels, at any size.
+//! Rasterization of scenes, at any size.
 
 use tiny_skia::{Mask, Transform};
 
@@ -7,15 +7,15 @@ use super::paint::{Paint, Pattern, blend, shade, tint};
 use super::scene::{Object, Scene};
 use super::words::Texture;
 
-/// A drawn scene.
+/// A rasterized scene.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Drawing {
-    /// Pixels a side.
+    /// Side in pixels.
     pub side: u32,
     /// Red, green, blue of each pixel, row by row.
     pub pixels: Vec<u8>,
-    /// What each pixel shows: 0 the background, otherwise the number of the shape plus one. A pixel is an object's
-    /// when at least half of it is.
+    /// Label of each pixel: 0 for the background, otherwise the number of the shape plus one. A pixel belongs to an
+    /// object when at least half of it is covered.
     pub labels: Vec<u8>,
 }
 
@@ -75,13 +75,13 @@ impl Object {
             second: shade(base),
             pattern: Pattern::of_fill(self.fill),
             origin: self.center.map(|x| x as f32),
-            // Stripes lie aslant on an object, so that they are not taken for the background's.
+            // Stripes on an object are diagonal, so that they differ from those of the background.
             angle: (self.tilt as f32 + 30.).to_radians(),
         }
     }
 }
 
-/// The middle of a pixel, in image sizes.
+/// Center of a pixel, in image sizes.
 fn middle(index: u32, side: u32) -> [f32; 2] {
     [index % side, index / side].map(|k| (k as f32 + 0.5) / side as f32)
 }

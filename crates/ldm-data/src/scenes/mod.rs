@@ -1,7 +1,7 @@
-//! Scenes: an endless, built-in image set of drawn shapes, each with its class, caption, boxes and label map.
+//! Synthetic scenes: an endless, built-in dataset of shapes, each with class, caption, boxes and label map.
 //!
 //! Every scene is a function of `(seed, split, index)`, and looks the same at any size. With `objects: [1, 1]` it is
-//! a class-conditional set whose ten classes can be told apart at 32 pixels.
+//! a class-conditional dataset whose ten classes are distinguishable at 32 pixels.
 
 mod caption;
 mod draw;
@@ -13,47 +13,47 @@ mod words;
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
+use ldm_core::noise::splitmix_finalizer;
 use ldm_core::{Error, Result};
 
-pub use caption::{ObjectWords, Words, parse};
+pub use caption::{ObjectWords, SceneWords, parse};
 pub use draw::Drawing;
 pub use scene::{Background, Object, Scene};
 pub use words::{Color, Fill, Ground, Place, Shape, Size, Texture};
 
 use crate::dataset::{Dataset, Peek, fingerprint};
 use crate::example::{Example, to_chw};
-use crate::rng::{Rng, mix};
-use crate::task::{Task, TaskConfig};
+use crate::rng::Rng;
+use crate::task::{CheckedTask, TaskConfig};
 
-/// Which scenes, how many, how large.
+/// Configuration of synthetic scenes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SceneConfig {
-    /// Pixels a side, 16 to 1024.
+    /// Side in pixels, 16 to 1024.
     pub size: u32,
-    /// Fewest and most objects, 1 to 4.
+    /// Least and largest number of objects, 1 to 4.
     pub objects: [usize; 2],
-    /// How large the smallest object may be. The main one is larger than those beside it, so that `large` is for
-    /// single objects.
+    /// Size of the smallest object. The main object is larger than the others, so that `large` is for single objects.
     pub smallest: Size,
-    /// How many scenes make an epoch.
+    /// Number of scenes of an epoch.
     pub count: usize,
-    /// Another seed gives other scenes.
+    /// Seed of the scenes.
     pub seed: u64,
-    /// No scene is in both splits.
+    /// Split; no scene is in both.
     pub split: Split,
-    /// A condition made of each scene beside what is known of it.
+    /// Condition made of each scene in addition to its labels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskConfig>,
 }
 
-/// The two halves of all scenes of a seed.
+/// Splits of the scenes of a seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
-    /// Scenes to train on.
+    /// Scenes for training.
     Train,
-    /// Scenes to look at and measure on.
+    /// Scenes for validation.
     Validation,
 }
 
@@ -71,46 +71,46 @@ impl Default for SceneConfig {
     }
 }
 
-/// The image set of drawn scenes.
+/// The dataset of synthetic scenes.
 #[derive(Debug)]
 pub struct Scenes {
     config: SceneConfig,
     classes: Vec<String>,
     /// `background`, then the classes.
     labels: Vec<String>,
-    task: Option<Task>,
+    task: Option<CheckedTask>,
 }
 
 impl Scenes {
-    /// Checks the config.
+    /// Checks the config and creates the dataset.
     ///
     /// # Errors
-    /// [`Error::Invalid`] naming the key that cannot be.
+    /// [`Error::Invalid`] naming the invalid key.
     pub fn new(config: SceneConfig) -> Result<Self> {
         let [fewest, most] = config.objects;
         if !(16..=1024).contains(&config.size) {
             return Err(Error::invalid(format!(
-                "scenes: size must be 16 to 1024 pixels, got {}",
+                "scenes: size: expected 16 to 1024 pixels, got {}",
                 config.size
             )));
         }
         if fewest < 1 || most > 4 || fewest > most {
             return Err(Error::invalid(format!(
-                "scenes: objects must be [fewest, most] within 1 to 4, got [{fewest}, {most}]"
+                "scenes: objects: expected [least, largest] within 1 to 4, got [{fewest}, {most}]"
             )));
         }
         if config.smallest == Size::Large && most > 1 {
             return Err(Error::invalid(format!(
-                "scenes: smallest large leaves no smaller size for a second object, expected objects [1, 1], got [{fewest}, {most}]"
+                "scenes: objects: expected [1, 1] with smallest: large, which leaves no smaller size for a second object, got [{fewest}, {most}]"
             )));
         }
         if config.count == 0 {
-            return Err(Error::invalid("scenes: count must be at least 1"));
+            return Err(Error::invalid("scenes: count: expected at least 1, got 0"));
         }
-        let task = config.task.clone().map(|task| Task::new(task, Some(config.size))).transpose()?;
-        if task.as_ref().is_some_and(Task::needs_files) {
+        let task = config.task.clone().map(|task| CheckedTask::new(task, Some(config.size))).transpose()?;
+        if task.as_ref().is_some_and(CheckedTask::needs_files) {
             return Err(Error::invalid(
-                "scenes: masks in files are for stored images; expected masks that are drawn",
+                "scenes: masks: expected masks that are drawn, got files, which are for stored images",
             ));
         }
         let classes: Vec<String> = Shape::ALL.iter().map(|shape| shape.word().to_owned()).collect();
@@ -118,15 +118,15 @@ impl Scenes {
         Ok(Self { config, classes, labels, task })
     }
 
-    /// Scene number `index`. Classes take turns, so that any ten scenes in a row hold each of the ten once.
+    /// Scene number `index`. Classes alternate, so that any ten consecutive scenes have each of the ten once.
     pub fn scene(&self, index: usize) -> Scene {
         let config = &self.config;
-        // The split is a bit of its own and `mix` a bijection: no word of one split is one of the other.
+        // The split is a bit of its own and the finalizer a bijection: no seed of one split is one of the other.
         let split = u64::from(config.split == Split::Validation) << 63;
-        let mut rng = Rng::of(&[config.seed, mix(index as u64 | split)]);
+        let mut rng = Rng::of(&[config.seed, splitmix_finalizer(index as u64 | split)]);
         let [fewest, most] = config.objects;
         let count = fewest + rng.below((most - fewest + 1) as u64) as usize;
-        Scene::by_lot(&mut rng, Shape::ALL[index % Shape::ALL.len()], count, config.smallest)
+        Scene::random(&mut rng, Shape::ALL[index % Shape::ALL.len()], count, config.smallest)
     }
 
     fn example_name(index: usize) -> String {
@@ -139,13 +139,13 @@ impl Dataset for Scenes {
         self.config.count
     }
 
-    /// The seed decides what the task leaves to chance; the scene it does not change.
+    /// The seed decides the random choices of the task and does not change the scene.
     fn get(&self, index: usize, seed: u64) -> Result<Example> {
         assert!(index < self.len(), "scene {index} of {}", self.len());
         let scene = self.scene(index);
         let drawing = scene.draw(self.config.size);
         let side = self.config.size as usize;
-        let given = match &self.task {
+        let condition = match &self.task {
             None => None,
             Some(task) => {
                 let image = RgbImage::from_raw(drawing.side, drawing.side, drawing.pixels.clone());
@@ -163,7 +163,7 @@ impl Dataset for Scenes {
             boxes: scene.boxes(),
             encode_crop: false,
             crop: [0., 0., 1., 1.],
-            given,
+            condition,
             label_map: Some(drawing.labels),
             latent: None,
             name: Self::example_name(index),

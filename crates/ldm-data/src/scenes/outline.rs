@@ -1,4 +1,4 @@
-//! The outline of each shape: a path inside the unit disc, y downwards.
+//! Outlines of the shapes: paths inside the unit disc, y downwards.
 
 use std::f32::consts::{PI, TAU};
 
@@ -6,10 +6,10 @@ use tiny_skia::{FillRule, Path, PathBuilder, Transform};
 
 use super::Shape;
 
-/// Even-odd, for the ring's hole.
+/// Even-odd, for the hole of the ring.
 pub(crate) const FILL_RULE: FillRule = FillRule::EvenOdd;
 
-/// The outline of `shape`, turned by `tilt` degrees, then `radius` large about `center`.
+/// Outline of `shape`, rotated by `tilt` degrees, scaled by `radius` and moved to `center`.
 pub(crate) fn outline(shape: Shape, center: [f32; 2], radius: f32, tilt: f32) -> Path {
     let place = Transform::from_rotate(tilt).post_scale(radius, radius).post_translate(center[0], center[1]);
     unit(shape).transform(place).expect("a shape of finite size")
@@ -52,7 +52,7 @@ fn star() -> Option<Path> {
         .map(|k| {
             let radius = if k % 2 == 0 { 1. } else { 0.44 };
             let (sin, cos) = (k as f32 * TAU / 10.).sin_cos();
-            // Moved down a little: a star's points reach higher than they reach low.
+            // Moved down a little: a star reaches higher than it reaches low.
             [radius * sin, 0.05 - radius * cos]
         })
         .collect();
@@ -89,10 +89,10 @@ fn cross(long: f32, wide: f32) -> Option<Path> {
     polygon(&points)
 }
 
-/// A disc less a disc moved to its right: two arcs between the same two horns.
+/// A disc without a disc to its right: two arcs between the same two cusps.
 fn moon() -> Option<Path> {
     let (outer, inner, shift) = (0.96f32, 0.78f32, 0.5f32);
-    // The horns lie where the two circles meet.
+    // The cusps are where the two circles meet.
     let x = (outer * outer - inner * inner + shift * shift) / (2. * shift);
     let y = (outer * outer - x * x).sqrt();
     let (out, back) = (y.atan2(x), y.atan2(x - shift));
@@ -107,7 +107,7 @@ fn moon() -> Option<Path> {
         let (sin, cos) = along(TAU - back, back, k).sin_cos();
         points.push([shift + inner * cos, inner * sin]);
     }
-    // To the middle of its own box, and turned a little as the moon is.
+    // To the center of its own box, and rotated a little like the moon.
     let middle = (x - outer) / 2.;
     let (sin, cos) = (-PI / 9.).sin_cos();
     let turned: Vec<_> =
@@ -126,7 +126,7 @@ mod tests {
             let longest = bounds.width().max(bounds.height());
             assert!((1.5..=2.0).contains(&longest), "{}: {bounds:?}", shape.word());
             let reach = unit(shape).points().iter().map(|p| p.x.hypot(p.y)).fold(0., f32::max);
-            // Control points of curves lie outside of what is drawn.
+            // Control points of curves are outside of the outline.
             let curved = matches!(shape, Shape::Circle | Shape::Ring | Shape::Heart);
             assert!(reach <= if curved { 1.4 } else { 1.16 }, "{}: {reach}", shape.word());
         }

@@ -1,20 +1,20 @@
-//! What color a surface has at a point: plain, fading, striped, checked, dotted; smooth at any size.
+//! Colors of a surface: plain, fading, striped, checked or dotted, antialiased at any size.
 
 use super::words::{Fill, Rgb, Texture};
 
-/// A surface: two colors, and how much of the second there is at each point.
+/// A surface: two colors and the pattern that mixes them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Paint {
     pub(crate) base: Rgb,
     pub(crate) second: Rgb,
     pub(crate) pattern: Pattern,
-    /// Where the pattern starts, in image sizes.
+    /// Origin of the pattern, in image sizes.
     pub(crate) origin: [f32; 2],
-    /// How it is turned, in radians.
+    /// Rotation of the pattern, in radians.
     pub(crate) angle: f32,
 }
 
-/// The patterns; lengths are in image sizes.
+/// Patterns; lengths are in image sizes.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Pattern {
     Plain,
@@ -44,7 +44,7 @@ impl Pattern {
 }
 
 impl Paint {
-    /// The color at `point`, seen through a pixel `pixel` wide (both in image sizes).
+    /// Color at `point`, averaged over a pixel of width `pixel` (both in image sizes).
     pub(crate) fn at(&self, point: [f32; 2], pixel: f32) -> Rgb {
         if self.pattern == Pattern::Plain {
             return self.base;
@@ -54,7 +54,7 @@ impl Paint {
         let [u, v] = [x * cos + y * sin, y * cos - x * sin];
         let share = match self.pattern {
             Pattern::Plain => 0.,
-            // The origin is the middle of the image, whose half diagonal is 0.71.
+            // The origin is the center of the image, whose half diagonal is 0.71.
             Pattern::Fading => (u / 1.42 + 0.5).clamp(0., 1.),
             Pattern::Stripes { period } => wave(u / period, pixel / period),
             Pattern::Checks { period } => {
@@ -70,18 +70,18 @@ impl Paint {
     }
 }
 
-/// `share` of `b` over `a`.
+/// Mixes `share` of `b` into `a`.
 pub(crate) fn blend(a: Rgb, b: Rgb, share: f32) -> Rgb {
     [0, 1, 2].map(|k| a[k] + (b[k] - a[k]) * share)
 }
 
-/// A second color for patterns on an object: lighter on a dark one, darker on a light one.
+/// Second color of a pattern on an object: lighter on a dark one, darker on a light one.
 pub(crate) fn shade(base: Rgb) -> Rgb {
     let brightness = 0.299 * base[0] + 0.587 * base[1] + 0.114 * base[2];
     if brightness > 150. { blend(base, [0.; 3], 0.28) } else { blend(base, [255.; 3], 0.42) }
 }
 
-/// A second color for a background: near the first, so that objects stand out from both.
+/// Second color of a background: near the first, so that objects stand out from both.
 pub(crate) fn tint(base: Rgb, fading: bool) -> Rgb {
     let dark = base[1] < 128.;
     match (dark, fading) {
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wave_is_sharp_when_seen_close_and_gray_from_afar() {
+    fn a_wave_is_sharp_for_small_pixels_and_gray_for_large_ones() {
         assert!((wave(0.25, 0.01) - 1.).abs() < 1e-4 && wave(0.75, 0.01).abs() < 1e-4);
         assert!((wave(0.5, 0.02) - 0.5).abs() < 1e-4, "half of each at an edge");
         assert!((wave(0.3, 8.) - 0.5).abs() < 1e-4);

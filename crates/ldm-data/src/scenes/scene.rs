@@ -1,4 +1,4 @@
-//! One scene: what is where, before anything is drawn.
+//! One scene: objects and background, before anything is drawn.
 
 use ldm_core::LayoutBox;
 
@@ -6,56 +6,57 @@ use super::outline::outline;
 use super::words::{Color, Fill, Ground, Place, Shape, Size, Texture};
 use crate::rng::Rng;
 
-/// How far apart the discs of two objects are, of the sum of their radii. Corners reach past a disc by a tenth.
+/// Least distance of the discs of two objects, relative to the sum of their radii. Corners reach past a disc by a
+/// tenth.
 const CLEARANCE: f64 = 1.1;
-/// How near an object's disc comes to the border.
+/// Least distance of an object's disc from the border.
 const MARGIN: f64 = 0.035;
 
-/// A background and the objects before it, the main one first.
+/// A background and the objects in front of it, the main one first.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scene {
-    /// What is behind.
+    /// Background.
     pub background: Background,
-    /// What is in front; no two overlap, and with several the first is the largest.
+    /// Objects; no two overlap, and the first of several is the largest.
     pub objects: Vec<Object>,
 }
 
-/// What is behind the objects.
+/// Background of a scene.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Background {
-    /// Its color.
+    /// Color.
     pub ground: Ground,
-    /// How it is painted.
+    /// Texture.
     pub texture: Texture,
-    /// How the texture is turned, in degrees.
+    /// Angle of the texture, in degrees.
     pub angle: f64,
 }
 
-/// One object.
+/// Object of a scene.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Object {
-    /// What it is.
+    /// Shape.
     pub shape: Shape,
-    /// Its color.
+    /// Color.
     pub color: Color,
-    /// How large it is, in a word.
+    /// Size, in a word.
     pub size: Size,
-    /// What fills it.
+    /// Fill.
     pub fill: Fill,
-    /// Where it is, in words.
+    /// Place, in words.
     pub place: Place,
-    /// Its middle, in image sizes from the top left.
+    /// Center, in image sizes from the top left.
     pub center: [f64; 2],
-    /// The radius of the disc it is drawn in, in image sizes.
+    /// Radius of its disc, in image sizes.
     pub radius: f64,
-    /// How it is turned, in degrees.
+    /// Rotation, in degrees.
     pub tilt: f64,
 }
 
 impl Scene {
-    /// Draws a scene of `count` objects by lot, none smaller than `smallest`; the first one's shape is given.
-    pub(crate) fn by_lot(rng: &mut Rng, main: Shape, count: usize, smallest: Size) -> Self {
-        // Nearly every lot succeeds at once; the few whose objects have no room are drawn anew.
+    /// Draws a random scene of `count` objects, none smaller than `smallest`; the first has the shape `main`.
+    pub(crate) fn random(rng: &mut Rng, main: Shape, count: usize, smallest: Size) -> Self {
+        // Nearly every draw succeeds at once; the few whose objects have no room are drawn again.
         loop {
             let background = Background {
                 ground: *rng.pick(Ground::ALL),
@@ -68,7 +69,7 @@ impl Scene {
         }
     }
 
-    /// The objects as labeled boxes.
+    /// Labeled boxes of the objects.
     pub fn boxes(&self) -> Vec<LayoutBox> {
         self.objects
             .iter()
@@ -78,13 +79,13 @@ impl Scene {
 }
 
 impl Object {
-    /// `[x0, y0, width, height]` of exactly what is drawn, in image sizes.
+    /// Exact extent `[x0, y0, width, height]` of the drawn object, in image sizes.
     pub fn extent(&self) -> [f64; 4] {
         let bounds = self.outline(1.).compute_tight_bounds().expect("an outline has an extent");
         [bounds.x(), bounds.y(), bounds.width(), bounds.height()].map(f64::from)
     }
 
-    /// Its outline in an image of `side` pixels.
+    /// Outline in an image of `side` pixels.
     pub(crate) fn outline(&self, side: f32) -> tiny_skia::Path {
         let center = self.center.map(|x| x as f32 * side);
         outline(self.shape, center, self.radius as f32 * side, self.tilt as f32)
@@ -99,7 +100,7 @@ impl Object {
 fn objects(rng: &mut Rng, ground: Ground, main: Shape, count: usize, smallest: Size) -> Option<Vec<Object>> {
     let colors: Vec<_> = Color::ALL.iter().copied().filter(|&color| ground.shows(color)).collect();
     let sizes = &Size::ALL[smallest as usize..];
-    // Others are smaller than the main one, so that a caption's first object is the one that is seen first.
+    // Others are smaller than the main one, so that the first object of a caption is the most prominent.
     let largest = *rng.pick(if count == 1 { sizes } else { &sizes[1..] });
     let mut objects = vec![object(rng, main, largest, &colors)];
     for _ in 1..count {
@@ -135,7 +136,7 @@ fn object(rng: &mut Rng, shape: Shape, size: Size, colors: &[Color]) -> Object {
             _ => 1. - near,
         }
     });
-    // A pattern on a small object would be a blur in a small image.
+    // A pattern on a small object would blur in a small image.
     let fill = if size == Size::Small { Fill::Plain } else { *rng.pick(Fill::ALL) };
     Object { shape, color: *rng.pick(colors), size, fill, place, center, radius, tilt: rng.between(-7., 7.) }
 }

@@ -1,8 +1,8 @@
-//! The words of a scene: what it can hold, in a closed vocabulary.
+//! The closed vocabulary of scenes.
 
 use serde::{Deserialize, Serialize};
 
-/// An enum each of whose variants has a word, which captions use and [`crate::scenes::parse`] reads back.
+/// An enum with a word for each variant, which captions use and [`crate::scenes::parse`] reads back.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
@@ -13,15 +13,15 @@ macro_rules! words {
         }
 
         impl $name {
-            /// All of them, in the order of their numbers.
+            /// All variants, in the order of their numbers.
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
-            /// The word captions use.
+            /// The word in captions.
             pub fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word),+ }
             }
 
-            /// The one with this word.
+            /// Finds the variant with this word.
             pub fn from_word(word: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|each| each.word() == word)
             }
@@ -30,29 +30,29 @@ macro_rules! words {
 }
 
 words! {
-    /// What is drawn. Its number is the class of a scene, of a box, and (plus one) of a label map.
+    /// Shape of an object. Its number is the class of a scene, of a box, and (plus one) of a label map.
     Shape {
         Circle = "circle", Square = "square", Triangle = "triangle", Star = "star", Heart = "heart",
         Ring = "ring", Cross = "cross", Diamond = "diamond", Moon = "moon", Arrow = "arrow",
     }
 }
 words! {
-    /// The color of an object.
+    /// Color of an object.
     Color {
         Red = "red", Orange = "orange", Yellow = "yellow", Green = "green", Blue = "blue",
         Purple = "purple", Pink = "pink", Brown = "brown", Black = "black", White = "white",
     }
 }
 words! {
-    /// How large an object is.
+    /// Size of an object.
     Size { Small = "small", Medium = "medium", Large = "large" }
 }
 words! {
-    /// What fills an object.
+    /// Fill of an object.
     Fill { Plain = "plain", Striped = "striped", Dotted = "dotted" }
 }
 words! {
-    /// Where the middle of an object lies, in thirds of the image.
+    /// Place of the center of an object, in thirds of the image.
     Place {
         TopLeft = "at the top left", Top = "at the top", TopRight = "at the top right",
         Left = "on the left", Center = "in the center", Right = "on the right",
@@ -60,11 +60,11 @@ words! {
     }
 }
 words! {
-    /// The color of the background; none of them is the color of an object.
+    /// Color of the background; none is the color of an object.
     Ground { Cream = "cream", Mint = "mint", Sky = "sky", Lilac = "lilac", Slate = "slate", Navy = "navy" }
 }
 words! {
-    /// How the background is painted.
+    /// Texture of the background.
     Texture { Plain = "plain", Fading = "fading", Striped = "striped", Checked = "checked" }
 }
 
@@ -80,7 +80,7 @@ impl Place {
 pub(crate) type Rgb = [f32; 3];
 
 impl Color {
-    /// What it looks like.
+    /// RGB value.
     pub(crate) fn rgb(self) -> Rgb {
         match self {
             Self::Red => [218., 40., 40.],
@@ -98,7 +98,7 @@ impl Color {
 }
 
 impl Ground {
-    /// What it looks like.
+    /// RGB value.
     pub(crate) fn rgb(self) -> Rgb {
         match self {
             Self::Cream => [250., 238., 210.],
@@ -110,13 +110,13 @@ impl Ground {
         }
     }
 
-    /// Whether an object of this color is plain to see on it.
+    /// Returns true when an object of this color stands out from it.
     pub(crate) fn shows(self, color: Color) -> bool {
         distance(self.rgb(), color.rgb()) >= 190.
     }
 }
 
-/// How far apart two colors look: "redmean", a cheap stand-in for a distance in a perceptual space.
+/// Perceived distance of two colors: "redmean", a cheap approximation of a distance in a perceptual space.
 fn distance(a: Rgb, b: Rgb) -> f32 {
     let mean = f32::midpoint(a[0], b[0]) / 256.;
     let [r, g, b] = [a[0] - b[0], a[1] - b[1], a[2] - b[2]];
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn colors_are_well_apart() {
+    fn colors_are_distinguishable() {
         for (k, a) in Color::ALL.iter().enumerate() {
             for b in &Color::ALL[..k] {
                 let apart = distance(a.rgb(), b.rgb());

@@ -7,7 +7,7 @@ use anyhow::bail;
 use ldm_core::Result;
 use ldm_data::{Batch, Dataset, Example, Loader, LoaderConfig, Peek, TransformConfig, open_path};
 use ldm_metrics::FeatureNetwork;
-use ldm_train::RunConfig;
+use ldm_train::DataModule;
 use tch::{Device, Tensor};
 
 use super::maker::Maker;
@@ -24,8 +24,8 @@ pub(super) fn open(args: &DataArgs) -> anyhow::Result<Arc<dyn Dataset>> {
         if args.size.is_some() {
             bail!("--size: {} says how large its images are", path.display());
         }
-        let config = RunConfig::read(path, &[])?;
-        let held_back = config.data.validation.as_ref().unwrap_or(&config.data.train);
+        let data = DataModule::read(path)?;
+        let held_back = data.validation.as_ref().unwrap_or(&data.train);
         return Ok(held_back.open(path.parent().unwrap_or(Path::new(".")))?);
     }
     Ok(open_path(path, transform(args.size))?)

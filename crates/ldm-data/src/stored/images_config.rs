@@ -1,0 +1,96 @@
+//! Configuration of stored images.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::image::transform::TransformConfig;
+use crate::labels::boxes::BoxesConfig;
+use crate::labels::caption_file::CaptionSource;
+use crate::labels::label_maps::LabelMapsConfig;
+use crate::source::paired_files::PairedFilesConfig;
+use crate::task::TaskConfig;
+use crate::task::inpainting::{InpaintingConfig, Masks};
+
+/// Stored images: paths, selection, labels and preparation.
+///
+/// `path` is a folder, a `.tar`, a `.tar.gz` (all three of one layout), a pattern of shards `a-{000..003}.tar`, or a
+/// list of these. An image is a file that ends in `.png`, `.jpg`, `.jpeg`, `.webp`, `.bmp`, `.gif`, `.tif` or
+/// `.tiff`; the format is detected by content. Next to `key.png` there may be `key.txt` (a caption per line),
+/// `key.cls` (a class by number or name) and `key.json` (`caption`, `class`). Relative paths are
+/// looked up by [`DataPaths`](crate::DataPaths).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImagesConfig {
+    /// Paths of the images.
+    #[serde(deserialize_with = "crate::source::one_or_many::one_or_many")]
+    pub path: Vec<String>,
+    /// A text file of names, one per line, with or without extensions: only these images are used.
+    #[serde(default)]
+    pub split: Option<PathBuf>,
+    /// A text file of names: these images are left out.
+    #[serde(default)]
+    pub exclude: Option<PathBuf>,
+    /// Source of classes. They are numbered before `split` and `exclude`, so that all splits agree.
+    #[serde(default)]
+    pub classes: ClassSource,
+    /// Source of captions.
+    #[serde(default)]
+    pub captions: CaptionSource,
+    /// Labeled boxes of the images; images without enough of them are left out.
+    #[serde(default)]
+    pub boxes: Option<BoxesConfig>,
+    /// Label maps, in files next to the images.
+    #[serde(default)]
+    pub label_maps: Option<LabelMapsConfig>,
+    /// Preparation of the images.
+    #[serde(default)]
+    pub transform: TransformConfig,
+    /// Condition made of each image.
+    #[serde(default)]
+    pub task: Option<TaskConfig>,
+    /// Gives each rank whole archives of its own. Otherwise all ranks share one order over all of them.
+    #[serde(default)]
+    pub shards_by_rank: bool,
+}
+
+/// Source of classes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClassSource {
+    /// From `.cls` or `.json` files if there are any with a class, else from folders if there are any.
+    #[default]
+    Auto,
+    /// From the folders of the images.
+    Folders,
+    /// From `.cls` or `.json` files next to the images.
+    Files,
+    /// No classes.
+    None,
+}
+
+impl ImagesConfig {
+    /// Creates the config of all images at `path`, prepared by `transform`.
+    pub fn new(path: impl Into<String>, transform: TransformConfig) -> Self {
+        Self {
+            path: vec![path.into()],
+            split: None,
+            exclude: None,
+            classes: ClassSource::default(),
+            captions: CaptionSource::default(),
+            boxes: None,
+            label_maps: None,
+            transform,
+            task: None,
+            shards_by_rank: false,
+        }
+    }
+
+    /// The mask files of the task, where it has any.
+    pub(crate) fn mask_files(&self) -> Option<&PairedFilesConfig> {
+        match &self.task {
+            Some(TaskConfig::Inpainting(InpaintingConfig { masks: Masks::Files(files) })) => Some(files),
+            _ => None,
+        }
+    }
+}

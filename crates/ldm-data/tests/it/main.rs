@@ -1,0 +1,12 @@
+//! Tests of the crate from outside: one program of one module a subject.
+
+#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+#![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
+
+mod cv_resize;
+mod images;
+mod loader;
+mod real;
+mod resize;
+mod scenes;
+mod tasks;
