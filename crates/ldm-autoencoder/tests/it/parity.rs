@@ -1,7 +1,5 @@
 //! Values and gradients against CompVis' own code; `golden/generate.py` made the files.
 
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
-
 use ldm_autoencoder::{Autoencoder, Bottleneck, FirstStage, FirstStageConfig, Posterior};
 use ldm_core::device::test_device;
 use ldm_core::noise::Replay;
@@ -10,16 +8,15 @@ use ldm_testing::{Golden, assert_close, fill_weights, relative_l2};
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
-/// Of relative L2. The goldens are computed in f64 and stored as f32: in f64 only that storing may show.
+/// Tolerances of relative L2. Golden values are computed in f64 and stored as f32; in f64 only that rounding may show.
 const KINDS: [(Kind, f64); 2] = [(Kind::Float, 1e-5), (Kind::Double, 1e-7)];
 const TOLERANCE: f64 = 1e-5;
 
 fn open(name: &str) -> Golden {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
-    Golden::open(format!("{folder}/{name}.safetensors"), test_device())
+    Golden::open(crate::golden(&format!("{name}.safetensors")), test_device())
 }
 
-/// The golden file, its model with the weights of both sides' formula in `kind`, and the model's variables.
+/// The golden file, its model with weights by the formula of the generator in `kind`, and the model's variables.
 fn load(name: &str, kind: Kind) -> (Golden, Autoencoder, VarStore) {
     let golden = open(name);
     let config: FirstStageConfig = serde_json::from_str(golden.metadata("config")).unwrap();
@@ -114,7 +111,7 @@ fn kl_models_equal_the_reference() {
         "kl_f4_linear",         // linear attention at a level
         "kl_f4_none",           // no attention, no learned resampling, tanh
         "kl_f8_odd_resolution", // encoder and decoder count nominal resolutions from different ends
-        "kl_f2_pre_end",        // use_linear_attn, decoder without its end
+        "kl_f2_pre_end",        // use_linear_attn, decoder without its output layers
     ] {
         for (kind, tolerance) in KINDS {
             check_kl(name, kind, tolerance);
@@ -152,10 +149,10 @@ fn posterior_equals_the_reference() {
 }
 
 #[test]
-fn a_point_has_no_spread() {
+fn a_point_has_zero_kl() {
     let z = open("posterior").get("z").shallow_clone();
     let point = Posterior::Point(z.shallow_clone());
-    // An empty replay: a point asks for no noise.
+    // An empty replay: a point draws no noise.
     assert_eq!(point.sample(&mut Replay::default()), z);
     assert_eq!(point.mode(), z);
     let nothing = Tensor::zeros([z.size()[0]], (Kind::Float, z.device()));
@@ -164,9 +161,9 @@ fn a_point_has_no_spread() {
     }
 }
 
-/// Another memory format or dtype is another way to the same image.
+/// Memory formats and dtypes agree.
 #[test]
-fn layouts_and_dtypes_agree() {
+fn memory_formats_and_dtypes_agree() {
     for name in ["kl_f2_vanilla", "kl_f4_linear", "kl_f4_none", "vq_f4_interface"] {
         let (golden, model, mut vs) = load(name, Kind::Float);
         let image = golden.get("image");
@@ -198,7 +195,7 @@ fn layouts_and_dtypes_agree() {
         let half = |x: &Tensor| x.to_kind(Kind::BFloat16);
         let rough = model.encode(&half(&image)).mode();
         assert_eq!(rough.kind(), Kind::BFloat16);
-        // bf16 keeps eight bits: a relative error of 2⁻⁹ an operation, some dozens of operations deep.
+        // bf16 has eight bits: a relative error of 2⁻⁹ per operation, over dozens of operations.
         let error = relative_l2(&rough, &exact_z);
         assert!(error < 0.03, "{name}: bf16 latent off by {error}");
         if name.starts_with("kl") {

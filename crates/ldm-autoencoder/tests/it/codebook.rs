@@ -1,7 +1,5 @@
 //! The quantizer against the reference, and against its own definition.
 
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
-
 use ldm_autoencoder::{Codebook, CodebookConfig, UnknownIndex};
 use ldm_core::device::test_device;
 use ldm_core::noise::{Replay, Seeded};
@@ -11,9 +9,9 @@ use serde_json::Value;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+use crate::randn;
 
-/// A codebook of `config` with entries of N(0, 1), reproducible.
+/// A codebook of `config` with reproducible entries of N(0, 1).
 fn codebook(config: &CodebookConfig) -> (Codebook, VarStore) {
     let vs = VarStore::new(test_device());
     let codebook = Codebook::new(&vs.root(), config).unwrap();
@@ -22,20 +20,14 @@ fn codebook(config: &CodebookConfig) -> (Codebook, VarStore) {
     (codebook, vs)
 }
 
-fn randn(seed: u64, size: &[i64]) -> Tensor {
-    use ldm_core::NoiseSource;
-    let like = Tensor::zeros([[1].as_slice(), size].concat(), (Kind::Float, test_device()));
-    Seeded::new([seed]).like(&like).squeeze_dim(0)
-}
-
 #[track_caller]
 fn check(name: &str) {
-    let golden = Golden::open(format!("{FOLDER}/{name}.safetensors"), test_device());
+    let golden = Golden::open(crate::golden(&format!("{name}.safetensors")), test_device());
     let options: Value = serde_json::from_str(golden.metadata("config")).unwrap();
     let mut config = CodebookConfig::new(12, 3);
     config.legacy = options["legacy"].as_bool().unwrap_or(true);
     config.sane_index_shape = options["sane_index_shape"].as_bool().unwrap_or(false);
-    config.remap = options["remap"].as_str().map(|file| format!("{FOLDER}/{file}").into());
+    config.remap = options["remap"].as_str().map(crate::golden);
     config.unknown_index = match &options["unknown_index"] {
         Value::Null => UnknownIndex::Random,
         Value::Number(index) => UnknownIndex::Fixed(index.as_i64().unwrap()),
@@ -79,18 +71,18 @@ proptest! {
     }
 }
 
-/// Distances are taken a part of the rows at a time; the parts join up.
+/// Distances are computed in chunks of rows; the chunks join up.
 #[test]
-fn many_rows_are_looked_up_in_parts() {
+fn many_rows_are_looked_up_in_chunks() {
     let (codebook, _vs) = codebook(&CodebookConfig::new(1 << 16, 2));
-    let rows = randn(5, &[1100, 2]); // 512 rows a part
+    let rows = randn(5, &[1100, 2]); // 512 rows per chunk
     let all = codebook.nearest(&rows);
     for start in [0, 500, 1090] {
         assert_eq!(codebook.nearest(&rows.narrow(0, start, 10)), all.narrow(0, start, 10));
     }
 }
 
-/// Half precision would pick neighbors: autocast does not reach the distances.
+/// Half precision would pick other entries: autocast does not apply to the distances.
 #[test]
 fn autocast_changes_no_index() {
     let (codebook, _vs) = codebook(&CodebookConfig::new(2048, 4));
@@ -130,7 +122,7 @@ fn indices_round_trip() {
 
 #[test]
 fn unknown_indices_become_one_in_use_at_random() {
-    let remap = Some(format!("{FOLDER}/used.npy").into());
+    let remap = Some(crate::golden("used.npy"));
     let (codebook, vs) =
         codebook(&CodebookConfig { remap, sane_index_shape: true, ..CodebookConfig::new(12, 4) });
     let used = Vec::<i64>::try_from(&vs.variables()["used"]).unwrap();
@@ -146,10 +138,10 @@ fn unknown_indices_become_one_in_use_at_random() {
     let same = (back - exact).abs().amax([1], false).eq(0.); // [2, 16, 16]
     let table = vs.variables()["used"].shallow_clone();
     let known = raw.unsqueeze(-1).eq_tensor(&table).any_dim(-1, false);
-    assert_eq!(same, known, "an index in use comes back as itself, another as one in use");
+    assert_eq!(same, known, "an index in use maps back to itself, another to one in use");
     assert!(!bool::try_from(known.all()).unwrap(), "the case has unknown indices");
 
-    // A sample draws the same in any batch, and another with another seed.
+    // A sample draws the same in any batch, and differently with another seed.
     let second = z.narrow(0, 1, 1);
     let alone = codebook.forward(&second, &mut Seeded::new([2])).indices;
     assert_eq!(alone, indices.narrow(0, 1, 1));
@@ -157,8 +149,8 @@ fn unknown_indices_become_one_in_use_at_random() {
 }
 
 #[test]
-fn indices_stay_whole_in_bf16() {
-    let remap = Some(format!("{FOLDER}/used.npy").into());
+fn indices_stay_integers_in_bf16() {
+    let remap = Some(crate::golden("used.npy"));
     let (codebook, mut vs) = codebook(&CodebookConfig { remap, ..CodebookConfig::new(12, 4) });
     let z = randn(1, &[1, 4, 8, 8]);
     let want = codebook.forward(&z, &mut Seeded::new([2])).indices;
@@ -166,7 +158,7 @@ fn indices_stay_whole_in_bf16() {
     assert_eq!(vs.variables()["used"].kind(), Kind::Int64);
     let got = codebook.forward(&z.to_kind(Kind::BFloat16), &mut Seeded::new([2])).indices;
     let same = got.eq_tensor(&want).to_kind(Kind::Float).mean(Kind::Float).double_value(&[]);
-    assert!(same > 0.9, "rounding moves few points over a border, moved: {}", 1. - same);
+    assert!(same > 0.9, "rounding changes few nearest entries, changed: {}", 1. - same);
 }
 
 #[test]
@@ -186,7 +178,7 @@ fn perplexity_and_usage_count_entries() {
 }
 
 #[test]
-fn entries_start_within_one_over_their_number() {
+fn entries_start_uniform() {
     let vs = VarStore::new(test_device());
     let codebook = Codebook::new(&vs.root(), &CodebookConfig::new(50, 64)).unwrap();
     let largest = codebook.embedding().abs().max().double_value(&[]);

@@ -1,4 +1,4 @@
-//! The middle of encoder and decoder.
+//! The middle block of encoder and decoder.
 
 use ldm_core::Result;
 use tch::Tensor;
@@ -6,18 +6,18 @@ use tch::nn::Path;
 
 use crate::attention::Attention;
 use crate::encoder_config::AttentionType;
-use crate::pass::ForwardContext;
+use crate::layer_context::LayerContext;
 use crate::resnet::ResnetBlock;
 
-/// A residual block, attention, a residual block, at the smallest resolution. CompVis `model.py:415`.
+/// Residual block, attention, residual block, at the smallest resolution. CompVis `model.py:415`.
 #[derive(Debug)]
-pub(crate) struct Middle {
+pub(crate) struct MidBlock {
     block_1: ResnetBlock,
     attn_1: Attention,
     block_2: ResnetBlock,
 }
 
-impl Middle {
+impl MidBlock {
     pub(crate) fn new(vs: &Path, channels: i64, attention: AttentionType, dropout: f64) -> Result<Self> {
         Ok(Self {
             block_1: ResnetBlock::new(&(vs / "block_1"), channels, channels, dropout)?,
@@ -26,9 +26,9 @@ impl Middle {
         })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, pass: &mut ForwardContext) -> Tensor {
-        let h = self.block_1.forward(x, pass);
-        let h = self.attn_1.forward(h, pass);
-        self.block_2.forward(&h, pass)
+    pub(crate) fn forward(&self, x: &Tensor, context: &mut LayerContext) -> Tensor {
+        let h = self.block_1.forward(x, context);
+        let h = self.attn_1.forward(h, context);
+        self.block_2.forward(&h, context)
     }
 }

@@ -1,9 +1,7 @@
-//! diffusers' first stages: configs, names, shapes and values both ways; `golden/generate_diffusers.py` ran diffusers.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! Conversion from and to diffusers: configs, names, shapes and values; `golden/generate_diffusers.py` ran diffusers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ldm_autoencoder::{
     Autoencoder, FirstStage, FirstStageConfig, Posterior, diffusers_layout, from_diffusers, to_diffusers,
@@ -17,26 +15,9 @@ use sha2::{Digest, Sha256};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
+use crate::{golden, official_path, read_model, shapes_of};
 
-/// Names and shapes of the parameters of a first stage.
-fn shapes_of(config: &FirstStageConfig) -> Shapes {
-    let vs = VarStore::new(Device::Cpu);
-    Autoencoder::new(&vs.root(), config).unwrap();
-    vs.variables().into_iter().map(|(name, tensor)| (name, tensor.size())).collect()
-}
-
-fn ours(name: &str) -> FirstStageConfig {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../configs/autoencoder/{name}.yaml"));
-    let mut file: serde_yaml::Value = serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-    let model = file["model"].as_mapping_mut().unwrap();
-    model.remove("base_learning_rate");
-    serde_yaml::from_value(file["model"].clone()).unwrap()
-}
-
-/// What decides the network: all but what the trainer and the loader read.
+/// The part of a config that defines the network.
 fn network(config: &FirstStageConfig) -> (i64, Option<i64>, String) {
     match config {
         FirstStageConfig::Kl(kl) => (kl.embed_dim, None, format!("{:?}", kl.ddconfig)),
@@ -72,7 +53,7 @@ fn official_models_are_diffusers_models() {
     assert_eq!(official.models.len(), 9);
     let mut tables = 0;
     for (name, model) in official.models {
-        let config = ours(&name);
+        let config = read_model(&official_path(&name));
         let written = to_diffusers(&config, 0.5).unwrap();
         for (key, value) in written.as_object().unwrap() {
             assert_eq!(model.config.get(key), Some(value), "{name}: {key}");
@@ -82,21 +63,17 @@ fn official_models_are_diffusers_models() {
 
         let native = shapes_of(&config);
         let layout = diffusers_layout(&config).unwrap();
-        let unsupported_kind = layout.mapped_shapes(&native);
-        assert_eq!(
-            (unsupported_kind.len(), native.len()),
-            (model.tensors, model.tensors),
-            "{name}: a bijection"
-        );
-        let lines = unsupported_kind.iter().map(|(key, shape)| format!("{key} {shape:?}"));
+        let mapped = layout.mapped_shapes(&native);
+        assert_eq!((mapped.len(), native.len()), (model.tensors, model.tensors), "{name}: a bijection");
+        let lines = mapped.iter().map(|(key, shape)| format!("{key} {shape:?}"));
         assert_eq!(digest(lines), model.shapes_sha256, "{name}: names and shapes");
-        for key in unsupported_kind.keys() {
+        for key in mapped.keys() {
             assert!(native.contains_key(&layout.keys.apply(key)), "{name}: {key} leads nowhere");
         }
         if let Some(hash) = model.names_sha256 {
             let back = layout.keys.inverse();
             let table = native.keys().map(|key| format!("{} {key}", back.apply(key)));
-            assert_eq!(digest(table), hash, "{name}: which name becomes which");
+            assert_eq!(digest(table), hash, "{name}: mapping of names");
             tables += 1;
         }
     }
@@ -116,7 +93,7 @@ fn cases() -> (Golden, BTreeMap<String, Case>) {
     (file, cases)
 }
 
-/// The file diffusers would have written, with its names or those of its older versions.
+/// Writes the file that diffusers would have written, with its names or those of its older versions.
 fn write(case: &Case, path: &Path, rename: impl Fn(&str) -> String) -> Vec<(String, Tensor)> {
     let mut tensors = filled(&case.shapes, case.seed);
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
@@ -126,7 +103,7 @@ fn write(case: &Case, path: &Path, rename: impl Fn(&str) -> String) -> Vec<(Stri
     tensors
 }
 
-fn same(name: &str) -> String {
+fn unchanged(name: &str) -> String {
     name.to_owned()
 }
 
@@ -139,7 +116,7 @@ fn load(path: &Path, config: &FirstStageConfig) -> (VarStore, Autoencoder) {
 }
 
 #[test]
-fn models_that_diffusers_saved_give_what_diffusers_gives() {
+fn models_saved_by_diffusers_give_its_outputs() {
     let folder = tempfile::tempdir().unwrap();
     let (file, cases) = cases();
     assert_eq!(cases.len(), 3);
@@ -147,7 +124,7 @@ fn models_that_diffusers_saved_give_what_diffusers_gives() {
         let (config, scale) = from_diffusers(&case.config).unwrap();
         assert_eq!(Some(scale), case.config["scaling_factor"].as_f64());
         let path = folder.path().join(&name);
-        let tensors = write(&case, &path, same);
+        let tensors = write(&case, &path, unchanged);
         let (vs, model) = load(&path, &config);
         let get = |part: &str| file.get(&format!("{name}.{part}"));
         let want = match config {
@@ -180,7 +157,7 @@ fn assert_same(what: &str, got: &[(String, Tensor)], want: &[(String, Tensor)]) 
 }
 
 #[test]
-fn names_of_older_versions_are_read() {
+fn names_of_older_versions_are_accepted() {
     let folder = tempfile::tempdir().unwrap();
     let (_, cases) = cases();
     let case = &cases["kl"];
@@ -190,7 +167,7 @@ fn names_of_older_versions_are_read() {
         let names = [("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")];
         names.iter().fold(name.to_owned(), |name, (new, old)| name.replace(new, old))
     };
-    write(case, &new, same);
+    write(case, &new, unchanged);
     write(case, &old, older);
     let read = |path: &Path| {
         let mut all: Vec<_> = load(path, &config).0.variables().into_iter().collect();
@@ -201,7 +178,7 @@ fn names_of_older_versions_are_read() {
 }
 
 #[test]
-fn ours_to_diffusers_and_back_is_the_same_file() {
+fn round_trip_is_exact() {
     let folder = tempfile::tempdir().unwrap();
     let ddconfig = json!({
         "double_z": false, "z_channels": 3, "resolution": 32, "in_channels": 3, "out_ch": 3, "ch": 32,
@@ -218,11 +195,11 @@ fn ours_to_diffusers_and_back_is_the_same_file() {
             .map(|(name, tensor)| (name, tensor.to_kind(kind)))
             .collect();
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
-        let unsupported_kind = layout.to_mapped(&tensors).unwrap();
-        let names: BTreeSet<&String> = unsupported_kind.iter().map(|(name, _)| name).collect();
+        let mapped = layout.to_mapped(&tensors).unwrap();
+        let names: BTreeSet<&String> = mapped.iter().map(|(name, _)| name).collect();
         assert_eq!(names.len(), tensors.len());
         let path = folder.path().join("file");
-        save(&path, &unsupported_kind, &BTreeMap::new()).unwrap();
+        save(&path, &mapped, &BTreeMap::new()).unwrap();
         let file = Checkpoint::open(&path).unwrap().into_native(&layout);
         let back: Vec<_> = file.names().map(|name| (name.to_owned(), file.tensor(name).unwrap())).collect();
         assert_same("back", &back, &tensors);
@@ -238,7 +215,7 @@ fn kl() -> Value {
 }
 
 #[test]
-fn what_diffusers_leaves_unsaid_has_its_defaults() {
+fn absent_fields_have_the_defaults_of_diffusers() {
     let (config, scale) = from_diffusers(&kl()).unwrap();
     let FirstStageConfig::Kl(kl_config) = &config else { panic!("a KL autoencoder") };
     assert_eq!((scale, kl_config.embed_dim, kl_config.ddconfig.num_res_blocks), (0.18215, 4, 1));
@@ -258,43 +235,43 @@ fn check_refused(key: &str, value: Value, message: &str) {
 }
 
 #[test]
-fn configs_that_cannot_be_honored_are_refused_by_name() {
+fn unsupported_values_are_refused_by_name() {
     check_refused(
         "_class_name",
         json!("AutoencoderTiny"),
-        r#"`_class_name`: expected AutoencoderKL or VQModel, got: "AutoencoderTiny""#,
+        r#"`_class_name`: expected AutoencoderKL or VQModel, got "AutoencoderTiny""#,
     );
-    check_refused("act_fn", json!("gelu"), r#"`act_fn`: expected "silu" or "swish", got: "gelu""#);
-    check_refused("norm_num_groups", json!(16), "`norm_num_groups`: expected 32, got: 16");
-    check_refused("shift_factor", json!(0.1), "`shift_factor`: expected null or 0, got: 0.1");
-    check_refused("use_quant_conv", json!(false), "`use_quant_conv`: expected true, got: false");
-    check_refused("latents_mean", json!([0.5]), "`latents_mean`: expected null, got: [0.5]");
-    check_refused("scaling_factor", json!(0), "`scaling_factor`: expected a positive number, got: 0");
+    check_refused("act_fn", json!("gelu"), r#"`act_fn`: expected "silu" or "swish", got "gelu""#);
+    check_refused("norm_num_groups", json!(16), "`norm_num_groups`: expected 32, got 16");
+    check_refused("shift_factor", json!(0.1), "`shift_factor`: expected null or 0, got 0.1");
+    check_refused("use_quant_conv", json!(false), "`use_quant_conv`: expected true, got false");
+    check_refused("latents_mean", json!([0.5]), "`latents_mean`: expected null, got [0.5]");
+    check_refused("scaling_factor", json!(0), "`scaling_factor`: expected a positive number, got 0");
     check_refused(
         "block_out_channels",
         json!([64, 96]),
-        "`block_out_channels`: expected 1 to 31 multiples of the first, got: [64,96]",
+        "`block_out_channels`: expected 1 to 31 multiples of the first, got [64,96]",
     );
     check_refused(
         "down_block_types",
         json!(["DownEncoderBlock2D", "KDownBlock2D"]),
-        r#"`down_block_types`: expected 2 of DownEncoderBlock2D and AttnDownEncoderBlock2D, got: ["DownEncoderBlock2D","KDownBlock2D"]"#,
+        r#"`down_block_types`: expected 2 of DownEncoderBlock2D and AttnDownEncoderBlock2D, got ["DownEncoderBlock2D","KDownBlock2D"]"#,
     );
     check_refused(
         "up_block_types",
         json!(["AttnUpDecoderBlock2D", "UpDecoderBlock2D"]),
-        r#"`up_block_types`: expected the mirror of down_block_types, got: ["AttnUpDecoderBlock2D","UpDecoderBlock2D"]"#,
+        r#"`up_block_types`: expected the mirror of down_block_types, got ["AttnUpDecoderBlock2D","UpDecoderBlock2D"]"#,
     );
     check_refused(
         "layers_per_block",
         json!("two"),
-        r#"`layers_per_block`: expected a whole number, got: "two""#,
+        r#"`layers_per_block`: expected a whole number, got "two""#,
     );
     assert_eq!(from_diffusers(&json!([])).unwrap_err().to_string(), "expected a JSON object");
 }
 
 #[test]
-fn models_diffusers_does_not_have_are_refused_by_name() {
+fn models_unknown_to_diffusers_are_refused_by_name() {
     for (change, message) in [
         (json!({"embed_dim": 3}), "`embed_dim`: expected 4, the z_channels"),
         (json!({"colorize_nlabels": 9}), "`colorize_nlabels`: expected none"),
@@ -321,9 +298,9 @@ fn models_diffusers_does_not_have_are_refused_by_name() {
         let config: FirstStageConfig =
             serde_json::from_value(json!({"target": "kl", "params": params})).unwrap();
         let error = to_diffusers(&config, 1.).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("{message}, as diffusers has nothing else, got: ")), "{error}");
+        assert!(error.starts_with(&format!("{message} (the only value in diffusers), got ")), "{error}");
         assert_eq!(diffusers_layout(&config).unwrap_err().to_string(), error);
     }
     let error = to_diffusers(&FirstStageConfig::Identity(None), 1.).unwrap_err().to_string();
-    assert_eq!(error, "diffusers has no first stage of kind `identity`");
+    assert_eq!(error, "`target`: expected `kl` or `vq`, which diffusers has, got identity");
 }

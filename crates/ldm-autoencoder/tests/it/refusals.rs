@@ -1,6 +1,4 @@
-//! Each way a config can be wrong: one change, one message. And what may be left out.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! Invalid configs, one change and one message each; and defaults.
 
 use ldm_autoencoder::{AttentionType, Autoencoder, FirstStage, FirstStageConfig, IdentityConfig, build};
 use ldm_core::device::test_device;
@@ -46,44 +44,40 @@ fn check(base: &str, key: &str, value: &str, want: &str) {
 }
 
 #[test]
-fn wrong_configs_are_refused() {
+fn invalid_configs_are_refused() {
     assert!(built(KL, "", "").is_ok() && built(VQ, "", "").is_ok());
     for (key, value, want) in [
-        ("embed_dim", "0", "`embed_dim`: expected a positive number, got: 0"),
+        ("embed_dim", "0", "`embed_dim`: expected a positive number, got 0"),
         ("embed_dim", "[2]", "embed_dim: invalid type: sequence"),
         ("n_embed", "8", "unknown field `n_embed`"),
         ("sample_posterior", "true", "unknown field `sample_posterior`"),
-        ("colorize_nlabels", "0", "`colorize_nlabels`: expected a positive number, got: 0"),
+        ("colorize_nlabels", "0", "`colorize_nlabels`: expected a positive number, got 0"),
         (
             "ddconfig.double_z",
             "false",
-            "`ddconfig.double_z`: expected true: a Gaussian has mean and variance, got: false",
+            "`ddconfig.double_z`: expected true, as a Gaussian has mean and variance, got false",
         ),
-        ("ddconfig.z_channels", "-1", "`ddconfig.z_channels`: expected a positive number, got: -1"),
-        ("ddconfig.resolution", "0", "`ddconfig.resolution`: expected a positive number, got: 0"),
-        ("ddconfig.in_channels", "0", "`ddconfig.in_channels`: expected a positive number, got: 0"),
-        ("ddconfig.out_ch", "0", "`ddconfig.out_ch`: expected a positive number, got: 0"),
-        ("ddconfig.ch", "0", "`ddconfig.ch`: expected a positive number, got: 0"),
+        ("ddconfig.z_channels", "-1", "`ddconfig.z_channels`: expected a positive number, got -1"),
+        ("ddconfig.resolution", "0", "`ddconfig.resolution`: expected a positive number, got 0"),
+        ("ddconfig.in_channels", "0", "`ddconfig.in_channels`: expected a positive number, got 0"),
+        ("ddconfig.out_ch", "0", "`ddconfig.out_ch`: expected a positive number, got 0"),
+        ("ddconfig.ch", "0", "`ddconfig.ch`: expected a positive number, got 0"),
         (
             "ddconfig.ch",
             "48",
-            "`ddconfig.ch`: expected channels divisible by 32 at every level (group norm), got: 48",
+            "`ddconfig.ch`: expected channels divisible by 32 at every level (group norm), got 48",
         ),
-        ("ddconfig.num_res_blocks", "0", "`ddconfig.num_res_blocks`: expected a positive number, got: 0"),
-        ("ddconfig.ch_mult", "[]", "`ddconfig.ch_mult`: expected 1 to 31 levels, got: 0"),
-        ("ddconfig.ch_mult", "[1, 0]", "`ddconfig.ch_mult`: expected a positive number, got: 0"),
+        ("ddconfig.num_res_blocks", "0", "`ddconfig.num_res_blocks`: expected a positive number, got 0"),
+        ("ddconfig.ch_mult", "[]", "`ddconfig.ch_mult`: expected 1 to 31 levels, got 0"),
+        ("ddconfig.ch_mult", "[1, 0]", "`ddconfig.ch_mult`: expected a positive number, got 0"),
         ("ddconfig.ch_mult", "[0.5]", "invalid type: floating point `0.5`, expected i64"),
         (
             "ddconfig.attn_resolutions",
             "[0]",
-            "`ddconfig.attn_resolutions`: expected a positive number, got: 0",
+            "`ddconfig.attn_resolutions`: expected a positive number, got 0",
         ),
-        ("ddconfig.dropout", "1.0", "`ddconfig.dropout`: expected a probability from 0 to below 1, got: 1"),
-        (
-            "ddconfig.dropout",
-            ".nan",
-            "`ddconfig.dropout`: expected a probability from 0 to below 1, got: NaN",
-        ),
+        ("ddconfig.dropout", "1.0", "`ddconfig.dropout`: expected a probability from 0 to below 1, got 1"),
+        ("ddconfig.dropout", ".nan", "`ddconfig.dropout`: expected a probability from 0 to below 1, got NaN"),
         (
             "ddconfig.attn_type",
             "flash",
@@ -97,37 +91,37 @@ fn wrong_configs_are_refused() {
     let used = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/used.npy");
     let text = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/manifest.txt");
     for (key, value, want) in [
-        ("n_embed", "0", "`n_embed`: expected a positive number, got: 0"),
+        ("n_embed", "0", "`n_embed`: expected a positive number, got 0"),
         (
             "ddconfig.double_z",
             "true",
-            "`ddconfig.double_z`: expected false: a codebook has no variance, got: true",
+            "`ddconfig.double_z`: expected false, as a codebook has no variance, got true",
         ),
-        ("beta", "-1", "`beta`: expected a number from 0, got: -1"),
-        ("lr_g_factor", "0", "`lr_g_factor`: expected a positive number, got: 0"),
-        ("batch_resize_range", "[64, 32]", "`batch_resize_range`: expected [least, largest], got: [64, 32]"),
+        ("beta", "-1", "`beta`: expected a finite number of at least 0, got -1"),
+        ("lr_g_factor", "0", "`lr_g_factor`: expected a positive number, got 0"),
+        ("batch_resize_range", "[64, 32]", "`batch_resize_range`: expected [least, largest], got [64, 32]"),
         ("batch_resize_range", "[64]", "batch_resize_range: invalid length 1"),
         ("unknown_index", "none", "expected `random`, `extra` or an index"),
         ("remap", missing, "absent.npy: "),
-        ("remap", text, "manifest.txt: not a .npy file"),
-        ("remap", used, "used.npy: `remap`: expected indices in 0..8, got: 11"),
+        ("remap", text, "manifest.txt: `remap`: expected a one-dimensional .npy array of integers: "),
+        ("remap", used, "used.npy: `remap`: expected indices in 0..8, got 11"),
     ] {
         check(VQ, key, value, want);
     }
     let more = VQ.replace("n_embed: 8", &format!("n_embed: 12\n  remap: {used}"));
-    check(&more, "unknown_index", "7", "`unknown_index`: expected an index in 0..7, got: 7");
+    check(&more, "unknown_index", "7", "`unknown_index`: expected an index in 0..7, got 7");
     assert!(built(&more, "unknown_index", "6").is_ok());
     let identity = "target: identity\nparams: {}";
-    check(identity, "channels", "0", "`channels`: expected a positive number, got: 0");
+    check(identity, "channels", "0", "`channels`: expected a positive number, got 0");
     check(identity, "ch", "3", "unknown field `ch`");
     check(&KL.replace("kl", "vae"), "", "", "unknown variant `vae`");
     let vs = VarStore::new(test_device());
     let error = Autoencoder::new(&vs.root(), &FirstStageConfig::Identity(None)).unwrap_err();
-    assert_eq!(error.to_string(), "`target`: expected an autoencoder, `kl` or `vq`, got: identity");
+    assert_eq!(error.to_string(), "`target`: expected an autoencoder, `kl` or `vq`, got identity");
 }
 
 #[test]
-fn defaults_are_the_reference_s() {
+fn defaults_are_those_of_the_reference() {
     let FirstStageConfig::Vq(config) = serde_yaml::from_str(&VQ.replace("ch_mult: [1], ", "")).unwrap()
     else {
         panic!("vq")
@@ -145,7 +139,7 @@ fn defaults_are_the_reference_s() {
 }
 
 #[test]
-fn long_names_and_all_training_fields_read_and_write() {
+fn long_names_and_training_fields_round_trip() {
     for text in [
         KL.replace("target: kl", "target: ldm.models.autoencoder.AutoencoderKL"),
         VQ.replace("target: vq", "target: ldm.models.autoencoder.VQModel"),
@@ -197,15 +191,9 @@ fn image_sizes_are_checked() {
     assert_eq!(stage.factor(), 4);
     assert!(stage.check_image_size([4, 12]).is_ok());
     for (size, want) in [
-        (
-            [10, 12],
-            "height and width must be multiples of 4 for this first stage, nearest 8x12 or 12x12, got: 10x12",
-        ),
-        ([3, 4], "height and width must be multiples of 4 for this first stage, nearest 4x4, got: 3x4"),
-        (
-            [0, 9],
-            "height and width must be multiples of 4 for this first stage, nearest 4x8 or 4x12, got: 0x9",
-        ),
+        ([10, 12], "image: expected height and width in multiples of 4, got 10x12; try 8x12 or 12x12"),
+        ([3, 4], "image: expected height and width in multiples of 4, got 3x4; try 4x4"),
+        ([0, 9], "image: expected height and width in multiples of 4, got 0x9; try 4x8 or 4x12"),
     ] {
         assert_eq!(stage.check_image_size(size).unwrap_err().to_string(), want);
     }

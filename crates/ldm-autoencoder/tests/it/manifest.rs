@@ -1,18 +1,17 @@
 //! Names and shapes of every parameter of every official first stage; `golden/generate.py` listed the reference's.
 
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use ldm_autoencoder::{Autoencoder, FirstStage, FirstStageConfig};
+use ldm_checkpoint::Shapes;
 use ldm_core::device::test_device;
 use serde_yaml::Value;
 use tch::nn::VarStore;
 
-type Shapes = BTreeMap<String, Vec<i64>>;
+use crate::{official_path, read_model};
 
-/// `configs/autoencoder/NAME.yaml`: latent at 256 pixels, tensors of encoder and decoder, values in all.
+/// `configs/autoencoder/NAME.yaml`: latent shape at 256 pixels, tensors of encoder and decoder, number of parameters.
 const OFFICIAL: [(&str, [i64; 3], [usize; 2], i64); 9] = [
     ("kl-f4", [3, 64, 64], [88, 112], 55_312_063),
     ("kl-f8", [4, 32, 32], [106, 138], 83_653_863),
@@ -25,24 +24,9 @@ const OFFICIAL: [(&str, [i64; 3], [usize; 2], i64); 9] = [
     ("vq-f16", [8, 16, 16], [144, 194], 69_593_371),
 ];
 
-/// The subtree `model` of a file, without the learning rate that stands beside it.
-fn model_of(path: &Path) -> FirstStageConfig {
-    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let mut file: Value = serde_yaml::from_str(&text).unwrap();
-    let mut model = file["model"].as_mapping_mut().expect("a mapping `model`").clone();
-    model.remove("base_learning_rate");
-    serde_yaml::from_value(Value::Mapping(model))
-        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-fn ours(name: &str) -> FirstStageConfig {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/autoencoder");
-    model_of(&folder.join(format!("{name}.yaml")))
-}
-
 /// The reference's parameters by model.
 fn manifest() -> BTreeMap<String, Shapes> {
-    let text = include_str!("golden/manifest.txt");
+    let text = include_str!("../golden/manifest.txt");
     let mut models = BTreeMap::new();
     for section in text.split("\n[").skip(1) {
         let (head, lines) = section.split_once('\n').unwrap();
@@ -62,7 +46,7 @@ fn official_models_have_the_reference_parameters() {
     let mut manifest = manifest();
     for (name, latent, [encoder, decoder], count) in OFFICIAL {
         let vs = VarStore::new(test_device());
-        let model = Autoencoder::new(&vs.root(), &ours(name)).unwrap();
+        let model = Autoencoder::new(&vs.root(), &read_model(&official_path(name))).unwrap();
         let got: Shapes = vs.variables().into_iter().map(|(key, tensor)| (key, tensor.size())).collect();
         let want = manifest.remove(name).expect("the manifest has every official model");
         for key in want.keys() {
@@ -78,27 +62,27 @@ fn official_models_have_the_reference_parameters() {
         assert_eq!(model.latent_size([256, 256]), latent, "{name}: latent");
         assert_eq!(model.last_layer().size(), got["decoder.conv_out.weight"], "{name}: last layer");
     }
-    assert!(manifest.is_empty(), "models we have no config of: {:?}", manifest.keys());
+    assert!(manifest.is_empty(), "models without a config here: {:?}", manifest.keys());
 }
 
 #[test]
-fn every_config_of_the_folder_reads() {
+fn every_config_of_the_folder_loads() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/autoencoder");
     let mut count = 0;
     for entry in std::fs::read_dir(&folder).unwrap() {
-        model_of(&entry.unwrap().path()).validate().unwrap();
+        read_model(&entry.unwrap().path()).validate().unwrap();
         count += 1;
     }
     assert!(count >= OFFICIAL.len(), "{count} files");
 }
 
-/// CompVis' own files read unchanged, and say what ours say; run where `LDM_REF` names the checkouts.
+/// CompVis' own files load unchanged and equal ours; runs if `LDM_REF` names the checkouts.
 #[test]
-fn the_reference_files_read() {
+fn reference_files_load() {
     let Ok(checkouts) = std::env::var("LDM_REF") else { return };
     for (name, ..) in OFFICIAL {
         let path = format!("{checkouts}/latent-diffusion/models/first_stage_models/{name}/config.yaml");
-        let (theirs, ours) = (model_of(Path::new(&path)), ours(name));
+        let (theirs, ours) = (read_model(Path::new(&path)), read_model(&official_path(name)));
         match (theirs, ours) {
             (FirstStageConfig::Kl(theirs), FirstStageConfig::Kl(ours)) => {
                 assert_eq!((theirs.embed_dim, theirs.ddconfig), (ours.embed_dim, ours.ddconfig), "{name}");
@@ -107,10 +91,10 @@ fn the_reference_files_read() {
                 let theirs = (theirs.embed_dim, theirs.n_embed, theirs.ddconfig);
                 assert_eq!(theirs, (ours.embed_dim, ours.n_embed, ours.ddconfig), "{name}");
             }
-            _ => panic!("{name}: another kind"),
+            _ => panic!("{name}: different kinds"),
         }
     }
-    // First stages inside diffusion models' files.
+    // First stages in the files of diffusion models.
     let mut found = 0;
     for folder in ["latent-diffusion/models/ldm", "latent-diffusion/configs"] {
         found += nested(Path::new(&checkouts).join(folder).as_path());

@@ -1,6 +1,4 @@
-//! Decoding in tiles.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! Tiled decoding.
 
 use ldm_autoencoder::{Autoencoder, FirstStage, FirstStageConfig};
 use ldm_core::device::test_device;
@@ -11,8 +9,8 @@ use serde_json::json;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
-/// A decoder of random weights that looks at a place more than at what is around it: one that draws light and color, and
-/// does not take a border for a thing, as trained ones do. (A trained decoder is measured in docs/sampling.md.)
+/// A decoder with random weights whose kernels weight the center most, so that borders matter as little as in a trained
+/// decoder.
 fn model(kind: &str, attention: &str) -> Autoencoder {
     let mut config = json!({
         "target": kind,
@@ -39,13 +37,13 @@ fn model(kind: &str, attention: &str) -> Autoencoder {
     model
 }
 
-/// A latent that changes slowly.
+/// A smooth latent.
 fn smooth(height: i64, width: i64) -> Tensor {
     let coarse = Seeded::new([3]).like(&Tensor::zeros([1, 4, 5, 5], (Kind::Float, test_device())));
     coarse.upsample_bicubic2d([height, width], true, None, None)
 }
 
-/// The mean difference of images, in shares of the range that 8 bits have.
+/// Mean absolute difference of images, relative to their range.
 fn apart(got: &Tensor, want: &Tensor) -> f64 {
     (got - want).abs().mean(Kind::Double).double_value(&[]) / 2.
 }
@@ -59,17 +57,17 @@ fn tiles_of_smooth_latents_have_no_seams() {
         let got = tch::no_grad(|| model.decode_tiled(&z, &Tiles::new([96, 72], 32, 8)));
         assert_eq!(got.size(), want.size());
         let spread = want.std(true).double_value(&[]);
-        assert!((0.1..2.).contains(&spread), "an image with something in it: {spread}");
+        assert!((0.1..2.).contains(&spread), "the image has contrast: {spread}");
         let gap = apart(&got, &want);
         assert!(gap <= 1. / 255., "{attention}: {:.2} / 255 of a spread of {spread}", gap * 255.);
-        // Each tile for itself would not do.
+        // Independent tiles are worse.
         let alone = Tiles::new([96, 72], 32, 8).blend(2, |tile| tch::no_grad(|| model.decode(&tile.of(&z))));
         assert!(apart(&alone, &want) > 3. * gap, "{} {gap}", apart(&alone, &want));
     }
 }
 
 #[test]
-fn one_tile_is_the_whole() {
+fn a_single_tile_is_exact() {
     for kind in ["kl", "vq"] {
         let model = model(kind, "vanilla");
         let z = smooth(16, 24);

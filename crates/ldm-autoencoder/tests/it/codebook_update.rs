@@ -1,58 +1,52 @@
-//! Averages and restarts of a codebook against their formulas.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! EMA and restarts of codebook entries against their formulas.
 
 use ldm_autoencoder::{Codebook, CodebookConfig, CodebookUpdate};
-use ldm_core::NoiseSource;
 use ldm_core::device::test_device;
-use ldm_core::noise::{Replay, Seeded};
+use ldm_core::noise::Replay;
 use ldm_testing::assert_close;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
-struct Sandbox {
+use crate::randn;
+
+struct Fixture {
     vs: VarStore,
     codebook: Codebook,
     update: CodebookUpdate,
 }
 
-fn sandbox(config: &CodebookConfig) -> Sandbox {
+fn fixture(config: &CodebookConfig) -> Fixture {
     let vs = VarStore::new(test_device());
     let quantize = vs.root() / "quantize";
     let codebook = Codebook::new(&quantize, config).unwrap();
     let mut table = codebook.embedding().shallow_clone();
     tch::no_grad(|| table.copy_(&randn(1, &table.size())));
     let update = CodebookUpdate::new(&quantize, &codebook, config).unwrap();
-    Sandbox { vs, codebook, update }
+    Fixture { vs, codebook, update }
 }
 
-fn randn(seed: u64, size: &[i64]) -> Tensor {
-    let like = Tensor::zeros([[1].as_slice(), size].concat(), (Kind::Float, test_device()));
-    Seeded::new([seed]).like(&like).squeeze_dim(0)
-}
-
-fn nothing() -> Replay {
+fn no_noise() -> Replay {
     Replay::new([])
 }
 
 #[test]
-fn entries_are_averages_of_their_latents() {
+fn entries_are_the_ema_of_their_latents() {
     const DECAY: f64 = 0.9;
     let config = CodebookConfig { ema_decay: Some(DECAY), ..CodebookConfig::new(5, 3) };
-    let mut sandbox = sandbox(&config);
-    let table = sandbox.codebook.embedding().shallow_clone();
+    let mut fixture = fixture(&config);
+    let table = fixture.codebook.embedding().shallow_clone();
     let row = |table: &Tensor, entry: i64| table.get(entry).to_kind(Kind::Double).copy();
     // The formula, entry by entry, in f64.
     let mut size = [1.; 5];
     let mut sum: Vec<Tensor> = (0..5).map(|entry| row(&table, entry)).collect();
     for step in 0..4 {
-        // Two micro-batches a step count together.
+        // Two micro-batches per step count together.
         for micro in 0..2 {
             let z = randn(10 + 2 * step + micro, &[2, 3, 2, 2]);
-            let quantized = sandbox.codebook.forward(&z, &mut nothing());
-            let commitment = (sandbox.codebook.quantize(&z) - &z).square().mean(Kind::Float);
+            let quantized = fixture.codebook.forward(&z, &mut no_noise());
+            let commitment = (fixture.codebook.quantize(&z) - &z).square().mean(Kind::Float);
             assert_close("loss", &quantized.loss, &commitment, 1e-6);
-            sandbox.update.see(&quantized);
+            fixture.update.see(&quantized);
             let rows = z.permute([0, 2, 3, 1]).reshape([-1, 3]).to_kind(Kind::Double);
             let first = micro == 0;
             for entry in 0..5 {
@@ -67,30 +61,30 @@ fn entries_are_averages_of_their_latents() {
                 sum[entry as usize] += rows.get(place as i64) * (1. - DECAY);
             }
         }
-        sandbox.update.step(&sandbox.codebook, &mut nothing());
+        fixture.update.step(&fixture.codebook, &mut no_noise());
         for entry in 0..5 {
             let want = &sum[entry] / size[entry];
             assert_close("entry", &row(&table, entry as i64), &want, 1e-5);
         }
     }
     let names: Vec<String> =
-        sandbox.vs.variables().into_keys().filter(|name| CodebookUpdate::holds(name)).collect();
+        fixture.vs.variables().into_keys().filter(|name| CodebookUpdate::holds(name)).collect();
     assert_eq!(names.len(), 2, "{names:?}");
 }
 
 #[test]
-fn an_entry_that_is_never_used_stays_where_it_is() {
+fn an_unused_entry_does_not_move() {
     let config = CodebookConfig { ema_decay: Some(0.5), ..CodebookConfig::new(2, 1) };
-    let mut sandbox = sandbox(&config);
-    let mut table = sandbox.codebook.embedding().shallow_clone();
+    let mut fixture = fixture(&config);
+    let mut table = fixture.codebook.embedding().shallow_clone();
     tch::no_grad(|| {
         table.copy_(&Tensor::from_slice(&[0_f32, 50.]).view([2, 1]).to_device(test_device()));
-        sandbox.vs.variables()["quantize.embedding.embed_avg"].shallow_clone().copy_(&table);
+        fixture.vs.variables()["quantize.embedding.embed_avg"].shallow_clone().copy_(&table);
     });
     for seed in 0..200 {
         let z = randn(seed, &[1, 1, 2, 2]);
-        sandbox.update.see(&sandbox.codebook.forward(&z, &mut nothing()));
-        sandbox.update.step(&sandbox.codebook, &mut nothing());
+        fixture.update.see(&fixture.codebook.forward(&z, &mut no_noise()));
+        fixture.update.step(&fixture.codebook, &mut no_noise());
     }
     assert!((table.double_value(&[1, 0]) - 50.).abs() < 1e-3, "{table:?}");
     assert!(table.double_value(&[0, 0]).abs() < 2.);
@@ -100,36 +94,36 @@ fn an_entry_that_is_never_used_stays_where_it_is() {
 fn dead_entries_become_latents_of_the_batch() {
     for ema_decay in [None, Some(0.99)] {
         let config = CodebookConfig { restart_after: Some(2), ema_decay, ..CodebookConfig::new(3, 1) };
-        let mut sandbox = sandbox(&config);
-        let mut table = sandbox.codebook.embedding().shallow_clone();
+        let mut fixture = fixture(&config);
+        let mut table = fixture.codebook.embedding().shallow_clone();
         let start = Tensor::from_slice(&[0_f32, 1., 100.]).view([3, 1]).to_device(test_device());
         tch::no_grad(|| {
             table.copy_(&start);
             if ema_decay.is_some() {
-                sandbox.vs.variables()["quantize.embedding.embed_avg"].shallow_clone().copy_(&start);
+                fixture.vs.variables()["quantize.embedding.embed_avg"].shallow_clone().copy_(&start);
             }
         });
         let z = Tensor::from_slice(&[0_f32, 0.2, 1., 1.1]).view([1, 1, 2, 2]).to_device(test_device());
-        let step = |sandbox: &mut Sandbox| {
-            sandbox.update.see(&sandbox.codebook.forward(&z, &mut nothing()));
-            // Which latent each entry would become.
+        let step = |fixture: &mut Fixture| {
+            fixture.update.see(&fixture.codebook.forward(&z, &mut no_noise()));
+            // The latent that would replace each entry.
             let drawn = Tensor::from_slice(&[0_i64, 1, 3]);
-            sandbox.update.step(&sandbox.codebook, &mut Replay::new([drawn]));
-            sandbox.codebook.embedding().double_value(&[2, 0])
+            fixture.update.step(&fixture.codebook, &mut Replay::new([drawn]));
+            fixture.codebook.embedding().double_value(&[2, 0])
         };
-        assert!((step(&mut sandbox) - 100.).abs() < 1e-4, "one step without use is not two");
-        assert!((step(&mut sandbox) - 1.1).abs() < 1e-6);
+        assert!((step(&mut fixture) - 100.).abs() < 1e-4, "one step without use is not two");
+        assert!((step(&mut fixture) - 1.1).abs() < 1e-6);
         if ema_decay.is_none() {
             assert_eq!(table.double_value(&[0, 0]), 0., "used entries are not restarted");
         }
-        // It counts anew, and lives on.
-        assert!((step(&mut sandbox) - 1.1).abs() < 2e-3);
-        assert_eq!(sandbox.vs.variables()["quantize.unused_steps"].sum(Kind::Int64).int64_value(&[]), 0);
+        // The count starts again.
+        assert!((step(&mut fixture) - 1.1).abs() < 2e-3);
+        assert_eq!(fixture.vs.variables()["quantize.unused_steps"].sum(Kind::Int64).int64_value(&[]), 0);
     }
 }
 
 #[test]
-fn what_is_not_asked_for_is_not_there() {
+fn nothing_is_created_unless_enabled() {
     let vs = VarStore::new(test_device());
     let config = CodebookConfig::new(4, 2);
     let codebook = Codebook::new(&vs.root(), &config).unwrap();

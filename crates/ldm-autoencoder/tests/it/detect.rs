@@ -1,21 +1,13 @@
-//! First stages told from names and shapes alone.
+//! Configs inferred from names and shapes alone.
 
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
-
-use ldm_autoencoder::{Autoencoder, FirstStageConfig, infer_config};
+use ldm_autoencoder::{FirstStageConfig, infer_config};
 use ldm_checkpoint::Shapes;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tch::Device;
-use tch::nn::VarStore;
 
-fn shapes_of(config: &FirstStageConfig) -> Shapes {
-    let vs = VarStore::new(Device::Cpu);
-    Autoencoder::new(&vs.root(), config).unwrap();
-    vs.variables().into_iter().map(|(name, tensor)| (name, tensor.size())).collect()
-}
+use crate::{official_path, read_model, shapes_of};
 
-/// What decides the network.
+/// The part of a config that defines the network.
 fn network(config: &FirstStageConfig) -> Value {
     let mut json = serde_json::to_value(config).unwrap();
     let params = json["params"].as_object_mut().unwrap();
@@ -24,8 +16,8 @@ fn network(config: &FirstStageConfig) -> Value {
 }
 
 #[test]
-fn official_first_stages_are_recognized() {
-    let text = include_str!("golden/manifest.txt");
+fn official_first_stages_are_inferred() {
+    let text = include_str!("../golden/manifest.txt");
     for section in text.split("\n[").skip(1) {
         let (name, lines) = section.split_once(']').unwrap();
         let shapes: Shapes = lines
@@ -36,11 +28,7 @@ fn official_first_stages_are_recognized() {
                 (key.to_owned(), sizes.split(',').map(|size| size.parse().unwrap()).collect())
             })
             .collect();
-        let path = format!("{}/../../configs/autoencoder/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
-        let mut file: serde_yaml::Value =
-            serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-        file["model"].as_mapping_mut().unwrap().remove("base_learning_rate");
-        let config: FirstStageConfig = serde_yaml::from_value(file["model"].clone()).unwrap();
+        let config = read_model(&official_path(name));
         assert_eq!(network(&infer_config(&shapes).unwrap()), network(&config), "{name}");
     }
 }
@@ -49,7 +37,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_first_stage_is_recognized(
+    fn any_first_stage_is_inferred(
         vq in prop::option::of(1_i64..9),
         mult in prop::collection::vec(1_i64..=2, 1..=3),
         blocks in 1_i64..=2,
@@ -89,29 +77,29 @@ fn check_refused(change: impl FnOnce(&mut Shapes), message: &str) {
 }
 
 #[test]
-fn what_cannot_be_told_is_refused() {
+fn ambiguous_weights_are_refused() {
     check_refused(
         std::collections::BTreeMap::clear,
-        "not the names of a KL or VQ autoencoder: post_quant_conv.weight is missing",
+        "expected the names of a KL or VQ autoencoder, got none called post_quant_conv.weight",
     );
     check_refused(
         |shapes| drop(shapes.insert("quantize.used".into(), vec![4])),
-        "quantize.used is there: `remap` and its file must be given by a config",
+        "quantize.used: expected no `remap` in weights without a config; try a config that names its file",
     );
     check_refused(
         |shapes| shapes.retain(|name, _| !name.starts_with("decoder.up.0.attn")),
-        "encoder and decoder attend at other levels, which depends on the resolution: it must be given by a config",
+        "decoder.up: expected attention at the same levels as in the encoder, got others, which depend on the resolution; try a config",
     );
     check_refused(
         |shapes| drop(shapes.insert("encoder.conv_in.weight".into(), vec![0, 3, 3, 3])),
-        "encoder.conv_in.weight: expected a convolution's weight, got the shape: [0, 3, 3, 3]",
+        "encoder.conv_in.weight: expected the weight of a convolution, got shape [0, 3, 3, 3]",
     );
     check_refused(
         |shapes| drop(shapes.insert("encoder.down.1.block.0.conv1.weight".into(), vec![48, 32, 3, 3])),
-        "encoder.down.1.block.0.conv1.weight: expected a multiple of the 32 channels of encoder.conv_in, got: 48",
+        "encoder.down.1.block.0.conv1.weight: expected a multiple of the 32 channels of encoder.conv_in, got 48",
     );
     check_refused(
         |shapes| shapes.retain(|name, _| !name.starts_with("encoder.down.0.block")),
-        "not the names of a KL or VQ autoencoder: encoder.down.0.block.0.conv1.weight is missing",
+        "expected the names of a KL or VQ autoencoder, got none called encoder.down.0.block.0.conv1.weight",
     );
 }
