@@ -18,7 +18,7 @@ struct Case<C> {
 }
 
 fn golden(name: &str) -> Golden {
-    Golden::open(format!("{}/tests/golden/{name}.safetensors", env!("CARGO_MANIFEST_DIR")), test_device())
+    Golden::open(crate::golden(&format!("{name}.safetensors")), test_device())
 }
 
 fn cases<C: serde::de::DeserializeOwned>(golden: &Golden) -> BTreeMap<String, Case<C>> {
@@ -27,23 +27,23 @@ fn cases<C: serde::de::DeserializeOwned>(golden: &Golden) -> BTreeMap<String, Ca
 
 fn build(case: &Case<UNetConfig>) -> (VarStore, UNet) {
     let vs = VarStore::new(test_device());
-    let unet = UNet::new(&vs.root(), &case.config).expect("a config that goes together");
+    let unet = UNet::new(&vs.root(), &case.config).expect("a valid config");
     fill_weights(&vs, case.seed);
     (vs, unet)
 }
 
-fn given(golden: &Golden, case: &str, input: &str) -> Option<Tensor> {
+fn optional(golden: &Golden, case: &str, input: &str) -> Option<Tensor> {
     let name = format!("{case}.{input}");
     golden.has(&name).then(|| golden.get(&name).shallow_clone())
 }
 
 fn conditioning(golden: &Golden, case: &str) -> Conditioning {
-    let slot = |name| given(golden, case, name);
+    let slot = |name| optional(golden, case, name);
     Conditioning { concat: slot("concat"), context: slot("context"), label: slot("label") }
 }
 
 #[test]
-fn unet_answers_as_compvis() {
+fn unet_equals_compvis() {
     let golden = golden("forward");
     let all = cases::<UNetConfig>(&golden);
     assert!(all.len() >= 13, "the cases of generate.py");
@@ -56,7 +56,7 @@ fn unet_answers_as_compvis() {
 }
 
 #[test]
-fn unet_answers_the_same_in_channels_last() {
+fn unet_is_the_same_in_channels_last() {
     let golden = golden("forward");
     for (name, case) in &cases::<UNetConfig>(&golden) {
         let (vs, unet) = build(case);
@@ -64,13 +64,13 @@ fn unet_answers_the_same_in_channels_last() {
         let (x, t) = (golden.get(&format!("{name}.x")), golden.get(&format!("{name}.t")));
         let y = tch::no_grad(|| unet.forward(x, t, &conditioning(&golden, name), false));
         assert_close(name, &y, golden.get(&format!("{name}.y")), 1e-5);
-        assert!(ldm_libtorch::is_channels_last(&y), "{name}: the answer is laid out as the weights");
+        assert!(ldm_libtorch::is_channels_last(&y), "{name}: the output has the format of the weights");
     }
 }
 
-/// Fields that leave names and shapes as they are must show in the answer, or the cases above prove nothing of them.
+/// Fields that do not affect names and shapes must affect the output, or the cases above would not test them.
 #[test]
-fn another_value_gives_another_answer() {
+fn other_values_give_other_outputs() {
     let golden = golden("forward");
     let all = cases::<UNetConfig>(&golden);
     for (name, field, value) in [
@@ -93,20 +93,20 @@ fn another_value_gives_another_answer() {
         let (x, t) = (golden.get(&format!("{name}.x")), golden.get(&format!("{name}.t")));
         let y = tch::no_grad(|| unet.forward(x, t, &conditioning(&golden, name), false));
         let distance = relative_l2(&y, golden.get(&format!("{name}.y")));
-        assert!(distance > 1e-4, "{name}: {field} moved the answer by {distance:.1e}");
+        assert!(distance > 1e-4, "{name}: {field} changed the output by {distance:.1e}");
     }
 }
 
 #[test]
-fn a_prepared_conditioning_serves_many_steps() {
+fn a_conditioning_cache_serves_many_steps() {
     let golden = golden("forward");
     let all = cases::<UNetConfig>(&golden);
     for name in ["transformer", "hybrid", "label", "heads"] {
         let (_vs, unet) = build(&all[name]);
         let (x, t) = (golden.get(&format!("{name}.x")), golden.get(&format!("{name}.t")));
-        let prepared = unet.prepare(&conditioning(&golden, name));
-        let _ = tch::no_grad(|| unet.forward_cached(&x.zeros_like(), t, &prepared, false));
-        let y = tch::no_grad(|| unet.forward_cached(x, t, &prepared, false));
+        let cached = unet.precompute(&conditioning(&golden, name));
+        let _ = tch::no_grad(|| unet.forward_cached(&x.zeros_like(), t, &cached, false));
+        let y = tch::no_grad(|| unet.forward_cached(x, t, &cached, false));
         assert_close(name, &y, golden.get(&format!("{name}.y")), 1e-5);
     }
 }
@@ -116,7 +116,7 @@ fn weights_of_other_dtypes_work() {
     let golden = golden("forward");
     let all = cases::<UNetConfig>(&golden);
     for name in ["scale_shift_updown", "transformer", "label", "concat_and_unreached_attention"] {
-        // bf16 has 8 bits of precision, f16 has 11; both through some thirty layers.
+        // bf16 has 8 bits of precision, f16 has 11; over some thirty layers.
         for (kind, tolerance) in [(Kind::Double, 1e-5), (Kind::BFloat16, 5e-2), (Kind::Half, 1e-2)] {
             let (mut vs, unet) = build(&all[name]);
             vs.set_kind(kind);
@@ -129,10 +129,10 @@ fn weights_of_other_dtypes_work() {
 }
 
 #[test]
-fn encoder_answers_as_compvis() {
+fn encoder_equals_compvis() {
     let golden = golden("encoder");
     let all = cases::<EncoderUNetConfig>(&golden);
-    assert_eq!(all.len(), 4, "one case a pool");
+    assert_eq!(all.len(), 4, "one case per pool");
     for (name, case) in &all {
         let vs = VarStore::new(test_device());
         let encoder = EncoderUNet::new(&vs.root(), &case.config).unwrap();
@@ -145,7 +145,7 @@ fn encoder_answers_as_compvis() {
             let y = tch::no_grad(|| encoder.forward(x, t, false));
             assert_close(name, &y, golden.get(&format!("{name}.y")), 1e-5);
 
-            // What classifier guidance asks for.
+            // The gradient of classifier guidance.
             let x = x.copy().set_requires_grad(true);
             let class = golden.get(&format!("{name}.class")).unsqueeze(1);
             let log_p = encoder.forward(&x, t, false).log_softmax(-1, None::<Kind>).gather(1, &class, false);
@@ -157,11 +157,11 @@ fn encoder_answers_as_compvis() {
 }
 
 #[test]
-fn a_new_network_answers_zero() {
+fn the_output_of_a_new_network_is_zero() {
     let golden = golden("forward");
     for (name, case) in &cases::<UNetConfig>(&golden) {
         if case.config.n_embed.is_some() {
-            continue; // the predictor of ids starts at random
+            continue; // the predictor of ids is initialized at random
         }
         let vs = VarStore::new(test_device());
         let unet = UNet::new(&vs.root(), &case.config).unwrap();

@@ -1,7 +1,6 @@
-//! Gradients against CompVis' own networks, and those of re-run blocks against those of kept ones.
+//! Gradients against CompVis' own networks, and gradient checkpointing.
 //!
-//! Dropout draws from libtorch's global generators, and so does the initialization of parameters: every test here
-//! takes its turn.
+//! Dropout and the initialization of parameters draw from libtorch's global generators: tests run one at a time.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -15,7 +14,7 @@ use serde_json::json;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
-static TURN: Mutex<()> = Mutex::new(());
+static GENERATOR: Mutex<()> = Mutex::new(());
 
 #[derive(Deserialize)]
 struct Case {
@@ -32,7 +31,7 @@ struct Run {
 
 fn run(golden: &Golden, name: &str, case: &Case, train: bool) -> Run {
     let vs = VarStore::new(test_device());
-    let unet = UNet::new(&vs.root(), &case.config).expect("a config that goes together");
+    let unet = UNet::new(&vs.root(), &case.config).expect("a valid config");
     fill_weights(&vs, case.seed);
     let get = |input: &str| golden.get(&format!("{name}.{input}"));
     let leaf = |input: &'static str| {
@@ -56,14 +55,13 @@ fn run(golden: &Golden, name: &str, case: &Case, train: bool) -> Run {
 }
 
 fn open() -> (Golden, BTreeMap<String, Case>) {
-    let path = format!("{}/tests/golden/gradients.safetensors", env!("CARGO_MANIFEST_DIR"));
-    let golden = Golden::open(path, test_device());
+    let golden = Golden::open(crate::golden("gradients.safetensors"), test_device());
     let cases = serde_json::from_str(golden.metadata("cases")).expect("the cases of generate.py");
     (golden, cases)
 }
 
 fn check_against_reference(train: bool) {
-    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _guard = GENERATOR.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mode = if train { "train" } else { "eval" };
     let (golden, cases) = open();
     let cases = cases.into_iter().filter(|(name, _)| golden.has(&format!("{name}.{mode}.y")));
@@ -89,21 +87,21 @@ fn check_against_reference(train: bool) {
 }
 
 #[test]
-fn gradients_are_those_of_compvis() {
+fn gradients_equal_compvis() {
     check_against_reference(false);
 }
 
-/// The reference's dropout comes from the CPU's generator; on another device the same seed drops something else.
+/// The reference's dropout comes from the CPU generator; on another device the same seed drops other values.
 #[test]
-fn gradients_with_dropout_are_those_of_compvis() {
+fn gradients_with_dropout_equal_compvis() {
     if !test_device().is_cuda() {
         check_against_reference(true);
     }
 }
 
 #[test]
-fn blocks_run_again_give_the_gradients_of_blocks_kept() {
-    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+fn checkpointing_does_not_change_gradients() {
+    let _guard = GENERATOR.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (golden, cases) = open();
     for (name, mut case) in cases {
         let kept = run(&golden, &name, &case, true);
@@ -121,30 +119,30 @@ fn blocks_run_again_give_the_gradients_of_blocks_kept() {
         for (input, want) in &kept.inputs {
             assert_close(&format!("{name}: {input}"), &again.inputs[input], want, 1e-6);
         }
-        // Dropout is on: another seed must give another answer.
+        // Dropout is on: another seed must give another output.
         case.seed += 1;
-        let weights_too = run(&golden, &name, &case, true);
-        assert!(relative_l2(&weights_too.y, &kept.y) > 1e-2);
+        let reseeded = run(&golden, &name, &case, true);
+        assert!(relative_l2(&reseeded.y, &kept.y) > 1e-2);
     }
 }
 
-/// How the network is trained: bf16 products, f32 weights.
+/// Mixed precision as in training: bf16 products, f32 weights.
 #[test]
-fn autocast_reaches_blocks_that_run_again() {
-    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+fn autocast_applies_to_checkpointed_blocks() {
+    let _guard = GENERATOR.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (golden, cases) = open();
     for (name, mut case) in cases {
         let full = run(&golden, &name, &case, false);
         let wide = run(&golden, &name, &case, true);
-        let _guard = ldm_libtorch::autocast(test_device(), Kind::BFloat16);
+        let _autocast = ldm_libtorch::autocast(test_device(), Kind::BFloat16);
         let kept = run(&golden, &name, &case, true);
         case.config.use_checkpoint = true;
         let again = run(&golden, &name, &case, true);
         assert_close(&name, &again.y, &kept.y, 1e-6);
         for (param, want) in &kept.params {
             assert_eq!(want.kind(), Kind::Float);
-            // A block run again hands on one bf16 gradient for its input where a kept one hands on each branch's: the sums
-            // round differently, and on each CPU in its own way. One is as near to the gradient in f32 as the other.
+            // A checkpointed block returns one bf16 gradient of its input, another one returns that of each branch: the sums
+            // round differently, depending on the CPU. Both are equally close to the gradient in f32.
             let far = |run: &Run| relative_l2(&run.params[param], &wide.params[param]);
             assert!(
                 far(&again) <= 1.5 * far(&kept) + 1e-3,
@@ -156,14 +154,14 @@ fn autocast_reaches_blocks_that_run_again() {
         }
         let half = run(&golden, &name, &case, false);
         assert_close(&name, &half.y, &full.y, 3e-2);
-        assert!(relative_l2(&half.y, &full.y) > 1e-4, "{name}: bf16 has shown");
+        assert!(relative_l2(&half.y, &full.y) > 1e-4, "{name}: bf16 makes a difference");
     }
 }
 
-/// The reference's checkpoint function cannot do this: it detaches every input, None too.
+/// The reference's checkpoint function fails here: it detaches every input, None too.
 #[test]
-fn a_transformer_without_context_can_be_run_again() {
-    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+fn a_transformer_without_context_can_be_checkpointed() {
+    let _guard = GENERATOR.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut gradients = Vec::new();
     for use_checkpoint in [false, true] {
         let config: UNetConfig = serde_json::from_value(json!({
@@ -187,8 +185,8 @@ fn a_transformer_without_context_can_be_run_again() {
 }
 
 #[test]
-fn the_encoder_can_be_run_again() {
-    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+fn the_encoder_can_be_checkpointed() {
+    let _guard = GENERATOR.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let mut gradients = Vec::new();
     for use_checkpoint in [false, true] {
         let config: EncoderUNetConfig = serde_json::from_value(json!({
@@ -202,7 +200,7 @@ fn the_encoder_can_be_run_again() {
         let x = Tensor::ones([2, 3, 4, 4], (Kind::Float, test_device())).set_requires_grad(true);
         let t = Tensor::from_slice(&[3_i64, 5]).to_device(test_device());
         ldm_libtorch::set_seed(5);
-        // Classifier guidance asks for the gradient of the latent.
+        // Classifier guidance takes the gradient with respect to the latent.
         encoder.forward(&x, &t, true).log_softmax(-1, None::<Kind>).select(1, 0).sum(Kind::Float).backward();
         gradients.push(x.grad());
     }

@@ -1,6 +1,4 @@
-//! U-Nets told from names and shapes alone.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! Configs inferred from names and shapes alone.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +7,8 @@ use ldm_unet::{Plan, UNetConfig, infer_config};
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+use crate::{golden, shapes_of};
 
 #[derive(Deserialize)]
 struct Manifest {
@@ -20,27 +20,23 @@ struct Entry {
     params: UNetConfig,
 }
 
-fn shapes_of(config: &UNetConfig) -> Shapes {
-    Plan::new(config).unwrap().parameters().into_iter().collect()
-}
-
 fn official() -> BTreeMap<String, UNetConfig> {
-    let path = format!("{}/tests/golden/manifest.yaml", env!("CARGO_MANIFEST_DIR"));
-    let manifest: Manifest = serde_yaml::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let text = std::fs::read_to_string(golden("manifest.yaml")).unwrap();
+    let manifest: Manifest = serde_yaml::from_str(&text).unwrap();
     manifest.unets.into_iter().map(|(name, entry)| (name, entry.params)).collect()
 }
 
 #[test]
-fn official_unets_are_recognized_with_their_heads() {
+fn official_unets_are_inferred_with_their_heads() {
     let official = official();
     assert_eq!(official.len(), 20);
     for (name, config) in official {
         let got = infer_config(&shapes_of(&config)).unwrap();
         assert_eq!(Plan::new(&got).unwrap(), Plan::new(&config).unwrap(), "{name}");
         let size = match name.as_str() {
-            // Latents of 64 and of 128 have been trained with one network.
+            // One network was trained on latents of 64 and of 128.
             "semantic_synthesis256" | "semantic_synthesis512" => None,
-            // The file says 32, and that it is unused.
+            // The file has 32, marked as unused.
             "sd-v1" => Some([64, 64]),
             _ => config.image_size,
         };
@@ -49,23 +45,23 @@ fn official_unets_are_recognized_with_their_heads() {
 }
 
 #[test]
-fn inpainting_models_are_the_model_they_came_from() {
+fn inpainting_models_have_the_heads_of_their_base_model() {
     let config = UNetConfig { in_channels: 9, ..official().remove("sd-v1").unwrap() };
     let got = infer_config(&shapes_of(&config)).unwrap();
     assert_eq!((got.in_channels, got.num_heads, got.out_channels), (9, 8, 4));
 }
 
-/// What was told of a U-Net that is no published one.
-fn told(config: &UNetConfig) -> String {
+/// The error about a U-Net that is not published.
+fn refusal(config: &UNetConfig) -> String {
     infer_config(&shapes_of(config)).unwrap_err().to_string()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
 
-    /// All of it but the heads: the refusal names nothing but them, after the whole manifest was compared.
+    /// Everything but the heads: the error names only them, after all names and shapes were compared.
     #[test]
-    fn any_unet_is_told_but_for_its_heads(
+    fn any_unet_is_inferred_except_its_heads(
         levels in prop::collection::vec(1_i64..=3, 0..=3),
         res_blocks in 1_i64..=3,
         attention in prop::sample::subsequence(vec![1, 2, 4, 16], 0..=4),
@@ -81,8 +77,8 @@ proptest! {
             "num_classes": classes, "n_embed": ids, "use_spatial_transformer": transformer.is_some(),
             "transformer_depth": transformer.map_or(1, |each| each.0), "context_dim": transformer.map(|each| each.1),
         })).unwrap();
-        prop_assert_eq!(told(&config), format!(
-            "names and shapes do not tell the heads of a U-Net (`num_heads` or `num_head_channels`), and with model_channels 32 and channel_mult {mult:?} it is none of the published ones: it needs a config"
+        prop_assert_eq!(refusal(&config), format!(
+            "num_heads: expected a published U-Net, as shapes do not show its heads, got model_channels 32 and channel_mult {mult:?}; try a config"
         ));
     }
 }
@@ -102,19 +98,19 @@ fn check_refused(change: impl FnOnce(&mut Shapes), message: &str) {
 fn other_names_are_refused() {
     check_refused(
         std::collections::BTreeMap::clear,
-        "not the names of a U-Net: input_blocks.0.0.weight is missing",
+        "expected the names of a U-Net, got none called input_blocks.0.0.weight",
     );
     check_refused(
         |shapes| shapes.retain(|name, _| !name.starts_with("output_blocks")),
-        "not the names of a U-Net: output_blocks.0.0.in_layers.0.weight is missing",
+        "expected the names of a U-Net, got none called output_blocks.0.0.in_layers.0.weight",
     );
     check_refused(
         |shapes| shapes.retain(|name, _| !name.starts_with("output_blocks.3")),
-        "not the names of a U-Net: 3 output blocks cannot be 2 levels",
+        "output_blocks: expected a multiple of 2 levels, at least 2 blocks each, got 3 blocks",
     );
     check_refused(
         |shapes| drop(shapes.insert("input_blocks.3.0.out_layers.3.weight".into(), vec![40, 40, 3, 3])),
-        "input_blocks.3.0.out_layers.3.weight: expected a multiple of the 32 channels of input_blocks.0.0, got: 40",
+        "input_blocks.3.0.out_layers.3.weight: expected a multiple of the 32 channels of input_blocks.0.0, got 40",
     );
     check_refused(
         |shapes| {
@@ -122,10 +118,10 @@ fn other_names_are_refused() {
             shapes.remove("out.0.bias");
             shapes.insert("time_embed.0.bias".into(), vec![]);
         },
-        "nearly the names and shapes of a U-Net: 1 missing: out.0.bias; 1 unexpected: input_blocks.0.1.weight; 1 of another shape: time_embed.0.bias (model [128], file [])",
+        "expected the names and shapes of a U-Net, got 1 missing: out.0.bias; 1 unexpected: input_blocks.0.1.weight; 1 of another shape: time_embed.0.bias (model [128], file [])",
     );
     check_refused(
         |shapes| drop(shapes.insert("out.2.weight".into(), vec![])),
-        "out.2.weight: expected a size along axis 0, got the shape: []",
+        "out.2.weight: expected a size along axis 0, got shape []",
     );
 }

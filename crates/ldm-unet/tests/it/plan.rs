@@ -1,5 +1,5 @@
-//! Names and shapes of every official network against the reference's, without a tensor; and of built networks
-//! against their plans.
+//! Names and shapes of every official network against the reference's, without tensors; and of built networks against
+//! their plans.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,9 @@ use ldm_unet::{EncoderUNet, EncoderUNetConfig, Plan, Pool, UNet, UNetConfig};
 use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use tch::nn::VarStore;
+
+use crate::sha256;
 
 #[derive(Deserialize)]
 struct Manifest {
@@ -26,12 +27,11 @@ struct Entry {
 }
 
 fn golden(name: &str) -> String {
-    std::fs::read_to_string(format!("{}/tests/golden/{name}", env!("CARGO_MANIFEST_DIR")))
-        .expect("a file of golden/")
+    std::fs::read_to_string(crate::golden(name)).expect("a file of golden/")
 }
 
 fn manifest() -> Manifest {
-    serde_yaml::from_str(&golden("manifest.yaml")).expect("what generate.py wrote")
+    serde_yaml::from_str(&golden("manifest.yaml")).expect("the output of generate.py")
 }
 
 /// As `listing` of `generate.py`.
@@ -48,13 +48,11 @@ fn check(name: &str, plan: &Plan, entry: &Entry) {
         (entry.tensors, entry.parameters),
         "{name}: tensors and parameters"
     );
-    let hash =
-        Sha256::digest(lines(plan)).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"));
-    assert_eq!(hash, entry.sha256, "{name}: names, shapes and their order");
+    assert_eq!(sha256(&lines(plan)), entry.sha256, "{name}: names, shapes and their order");
 }
 
 #[test]
-fn every_official_unet_has_the_references_names_and_shapes() {
+fn official_unets_have_the_names_and_shapes_of_the_reference() {
     let manifest = manifest();
     assert_eq!(manifest.unets.len(), 20);
     for (name, entry) in &manifest.unets {
@@ -75,9 +73,9 @@ fn names_and_shapes_in_full() {
     }
 }
 
-/// What the papers and CompVis' read-me say these networks weigh.
+/// Numbers of parameters in the papers and CompVis' README.
 #[test]
-fn sizes_are_the_published_ones() {
+fn parameter_counts_are_the_published_ones() {
     let manifest = manifest();
     for (name, parameters) in [
         ("celebahq-ldm-vq-4", 274_056_163),
@@ -98,7 +96,7 @@ fn sizes_are_the_published_ones() {
 }
 
 #[test]
-fn the_classifier_of_cin256_has_the_references_names_and_shapes() {
+fn the_classifier_of_cin256_has_the_names_and_shapes_of_the_reference() {
     let entry = manifest().classifier;
     let config = EncoderUNetConfig::for_classifier(&entry.params, 1000, Pool::Attention);
     check("classifier", &Plan::encoder(&config).unwrap(), &entry);
@@ -138,7 +136,7 @@ fn encoders_have_the_parameters_of_their_plans() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Parameters come from the layers, the list from the plan: they must never part.
+    /// Layers create parameters, the plan lists them: both must agree.
     #[test]
     fn unets_have_the_parameters_of_their_plans(
         levels in prop::collection::vec(1_i64..=2, 0..=2),
