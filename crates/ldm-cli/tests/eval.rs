@@ -100,7 +100,7 @@ fn reconstructions_and_made_images_are_measured() {
     fails(
         &["reconstruction", "scenes", "--size", "17", "--model", "first", "--out", "no"],
         1,
-        "must be multiples of 2",
+        "multiples of 2",
     );
 
     // Made images: an output folder of ours, without its grid.
@@ -238,7 +238,7 @@ fn refuses(sandbox: &Sandbox) {
     fails(
         &["made", "other.npz"],
         1,
-        "statistics of VGG16, mean of relu5_3, where images are looked at by random VGG16, mean of relu5_3",
+        "statistics: expected features of random VGG16, mean of relu5_3, got VGG16, mean of relu5_3",
     );
     other(512, None);
     fails(&["--model", "second", "other.npz"], 1, "--num-images: say how many images");

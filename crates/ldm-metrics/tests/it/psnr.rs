@@ -1,6 +1,4 @@
-//! PSNR against scikit-image's, and where it is known by hand.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! PSNR against scikit-image, and in closed form.
 
 use ldm_core::device::test_device;
 use ldm_core::image::{from_rgb8, to_rgb8};
@@ -9,16 +7,16 @@ use ldm_testing::{Golden, assert_close};
 use tch::{Kind, Tensor};
 
 fn golden() -> Golden {
-    Golden::open(format!("{}/tests/golden/psnr.safetensors", env!("CARGO_MANIFEST_DIR")), test_device())
+    crate::open_golden("psnr.safetensors")
 }
 
 #[test]
-fn as_scikit_image() {
+fn equals_scikit_image() {
     let golden = golden();
     let got = psnr(golden.get("a"), golden.get("b"));
     assert_close("psnr", &got, golden.get("psnr"), 1e-12);
     assert_eq!(got.device(), test_device());
-    // The same whatever the batches.
+    // Independent of the batches.
     let mut sum = MeanStd::new();
     for part in [0..2, 2..5] {
         let of = |name: &str| golden.get(name).narrow(0, part.start, part.end - part.start);
@@ -32,7 +30,7 @@ fn as_scikit_image() {
 }
 
 #[test]
-fn known_by_hand() {
+fn closed_forms() {
     let level = 2. / 255.;
     let a = Tensor::full([3, 3, 4, 4], 100. * level - 1., (Kind::Float, test_device()));
     // Ten gray levels up, one up, a quarter up.
@@ -41,13 +39,13 @@ fn known_by_hand() {
     let got: Vec<f64> = Vec::try_from(psnr(&a, &b)).unwrap();
     assert!((got[0] - 20. * 25.5_f64.log10()).abs() < 1e-9, "{got:?}");
     assert!((got[1] - 20. * 255_f64.log10()).abs() < 1e-9, "{got:?}");
-    assert_eq!(got[2], f64::INFINITY, "they would be saved as the same image");
+    assert_eq!(got[2], f64::INFINITY, "both would be saved as the same image");
     let got: Vec<f64> = Vec::try_from(psnr(&(&a - 2.), &(&a + 3.))).unwrap();
     assert!(got.iter().all(|value| value.abs() < 1e-9), "black against white, clamped: {got:?}");
 }
 
 #[test]
-fn it_sees_the_image_that_is_saved() {
+fn it_compares_the_saved_images() {
     let golden = golden();
     let saved =
         |name: &str| from_rgb8(&to_rgb8(&golden.get(name).get(3))).unsqueeze(0).to_device(test_device());
@@ -56,7 +54,7 @@ fn it_sees_the_image_that_is_saved() {
 }
 
 #[test]
-fn sums_of_little() {
+fn small_sets() {
     let mut sum = MeanStd::new();
     assert!(sum.mean().is_nan() && sum.std().is_nan());
     sum.add(&Tensor::from_slice(&[3_f32]));

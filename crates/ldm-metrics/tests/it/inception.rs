@@ -1,6 +1,4 @@
-//! FID's network against torch-fidelity's; `golden/generate_inception.py` made the files.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! Inception against torch-fidelity's; `golden/generate_inception.py` made the files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,14 +6,14 @@ use std::path::Path;
 use ldm_checkpoint::{Checkpoint, Shapes};
 use ldm_core::device::test_device;
 use ldm_metrics::Inception;
-use ldm_testing::{Golden, assert_close, filled};
+use ldm_testing::{assert_close, filled};
 use tch::{Kind, Tensor};
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+use crate::{golden, open_golden};
 
 /// The names and shapes of torch-fidelity's network.
 fn shapes() -> Shapes {
-    let text = std::fs::read_to_string(format!("{GOLDEN}/inception_manifest.txt")).unwrap();
+    let text = std::fs::read_to_string(golden("inception_manifest.txt")).unwrap();
     let line = |line: &str| {
         let (name, shape) = line.split_once(' ').unwrap();
         (name.to_owned(), shape.split(',').map(|side| side.parse().unwrap()).collect())
@@ -23,7 +21,7 @@ fn shapes() -> Shapes {
     text.lines().map(line).collect()
 }
 
-/// A file with the golden's weights, and what pytorch-fid's has beside them.
+/// Writes a file with the weights of the golden file, and the additional tensors of pytorch-fid's.
 fn save(path: &Path) {
     let mut tensors: Vec<(String, Tensor)> = filled(&shapes(), 4)
         .into_iter()
@@ -43,12 +41,12 @@ fn save(path: &Path) {
 }
 
 #[test]
-fn as_torch_fidelity() {
+fn equals_torch_fidelity() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("inception.safetensors");
     save(&path);
     let net = Inception::load(Checkpoint::open(&path).unwrap(), test_device()).unwrap();
-    let golden = Golden::open(format!("{GOLDEN}/inception.safetensors"), test_device());
+    let golden = open_golden("inception.safetensors");
     let large = golden.get("coarse").upsample_bicubic2d([310, 301], false, None, None) * 255.;
     for (name, bytes) in
         [("small", golden.get("small").to_kind(Kind::Float)), ("large", large.round().clamp(0., 255.))]
@@ -57,7 +55,7 @@ fn as_torch_fidelity() {
         for (what, got) in [("pooled", &got.pooled), ("spatial", &got.spatial), ("logits", &got.logits)] {
             let want = golden.get(&format!("{name}_{what}"));
             assert_close(what, got, want, 1e-5);
-            // What tells the two images apart, too: most of the features is alike for all.
+            // The difference of two images too: most features are similar for all images.
             let apart = |x: &Tensor| x.get(0) - x.get(1);
             assert_close(what, &apart(got), &apart(want), 1e-4);
         }

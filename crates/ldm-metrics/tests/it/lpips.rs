@@ -1,6 +1,4 @@
-//! LPIPS against taming-transformers' code, the ways its weights come in, and the stand-in's properties.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! LPIPS against taming-transformers, its weight formats, and the random trunk.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +9,7 @@ use ldm_metrics::{Lpips, Trunk};
 use ldm_testing::{Golden, assert_close, filled, shared_data};
 use tch::{Kind, Tensor};
 
-/// Names and shapes as taming-transformers has them.
+/// Names and shapes in taming-transformers.
 fn shapes() -> Shapes {
     let mut shapes = Shapes::new();
     let mut from = 3;
@@ -52,14 +50,14 @@ fn save(folder: &Path, name: &str, tensors: &[(String, Tensor)]) -> PathBuf {
 }
 
 fn golden() -> Golden {
-    Golden::open(format!("{}/tests/golden/lpips.safetensors", env!("CARGO_MANIFEST_DIR")), test_device())
+    crate::open_golden("lpips.safetensors")
 }
 
 #[test]
-fn as_taming_transformers() {
+fn equals_taming_transformers() {
     let folder = tempfile::tempdir().unwrap();
     let mut all = tensors();
-    // What the reference's file has besides.
+    // The reference's file has it too.
     all.push(("scaling_layer.shift".into(), Tensor::zeros([1, 3, 1, 1], (Kind::Float, tch::Device::Cpu))));
     let path = save(folder.path(), "all.safetensors", &all);
     let lpips = Lpips::from_checkpoint(Checkpoint::open(path).unwrap(), test_device()).unwrap();
@@ -75,7 +73,7 @@ fn as_taming_transformers() {
 }
 
 #[test]
-fn torchvisions_file_and_the_heads_are_the_same_weights() {
+fn torchvision_and_heads_give_the_same_weights() {
     let folder = tempfile::tempdir().unwrap();
     let (heads, net): (Vec<_>, Vec<_>) = tensors().into_iter().partition(|(name, _)| name.starts_with("lin"));
     let mut trunk: Vec<(String, Tensor)> = net
@@ -94,10 +92,10 @@ fn torchvisions_file_and_the_heads_are_the_same_weights() {
     let distance = lpips.distance(golden.get("a"), golden.get("b"));
     assert_close("distance", &distance, golden.get("distance"), 1e-5);
 
-    let mut odd = heads;
-    odd.sort_by(|a, b| a.0.cmp(&b.0));
-    odd[0].0 = "lin7.model.1.weight".into();
-    let path = save(folder.path(), "odd.safetensors", &odd);
+    let mut renamed = heads;
+    renamed.sort_by(|a, b| a.0.cmp(&b.0));
+    renamed[0].0 = "lin7.model.1.weight".into();
+    let path = save(folder.path(), "renamed.safetensors", &renamed);
     let error = Lpips::load(open(&trunk), open(&path), test_device()).unwrap_err().to_string();
     assert!(
         error.contains("missing: lin0.model.1.weight") && error.contains("lin7.model.1.weight"),
@@ -106,7 +104,7 @@ fn torchvisions_file_and_the_heads_are_the_same_weights() {
 }
 
 #[test]
-fn the_published_heads_fit() {
+fn the_published_heads_load() {
     let Some(data) = shared_data() else {
         println!("skipped: no folder of shared data (LDM_DATA)");
         return;
@@ -125,26 +123,26 @@ fn the_published_heads_fit() {
 }
 
 #[test]
-fn the_stand_in_is_a_distance_and_always_the_same() {
+fn the_random_trunk_gives_a_reproducible_distance() {
     let golden = golden();
     let (a, b) = (golden.get("a"), golden.get("b"));
     let lpips = Lpips::random(test_device());
     assert_eq!(lpips.trunk(), Trunk::Random);
     let distance = lpips.distance(a, b);
     assert_eq!(lpips.distance(a, a).abs().max().double_value(&[]), 0.);
-    assert_close("the other way", &lpips.distance(b, a), &distance, 1e-6);
+    assert_close("swapped", &lpips.distance(b, a), &distance, 1e-6);
     let values: Vec<f64> = Vec::try_from(distance.to_kind(Kind::Double)).unwrap();
     assert!(
         values[0] > 0. && values[0] < values[1] && values[1] < values[2],
-        "more noise is further: {values:?}"
+        "more noise is farther: {values:?}"
     );
-    assert!(values[2] > 0.1 && values[2] < 10., "five taps, each of at most 2: {values:?}");
+    assert!(values[2] > 0.1 && values[2] < 10., "five outputs, each of at most 2: {values:?}");
     assert_eq!(Lpips::random(test_device()).distance(a, b), distance);
 }
 
 #[test]
 fn flat_images_have_gradients() {
-    // All channels of a tap may be zero at a place; the reference's gradient is NaN there.
+    // All channels may be zero at a position; the reference's gradient is NaN there.
     let folder = tempfile::tempdir().unwrap();
     let mut all = tensors();
     for (name, value) in &mut all {
@@ -163,5 +161,5 @@ fn flat_images_have_gradients() {
 fn small_images_are_refused() {
     assert!(Lpips::check_size([16, 20]).is_ok());
     let error = Lpips::check_size([16, 15]).unwrap_err().to_string();
-    assert_eq!(error, "the perceptual loss needs images of at least 16x16, got: 16x15");
+    assert_eq!(error, "image: expected at least 16x16 for the perceptual loss, got 16x15");
 }

@@ -1,21 +1,19 @@
-//! Measures of sets and structural similarity against torch-fidelity, prdc, scikit-image and pytorch-msssim;
+//! Metrics of sets and structural similarity against torch-fidelity, prdc, scikit-image and pytorch-msssim;
 //! `golden/generate_sets.py` made the files.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 
 use ldm_core::device::test_device;
 use ldm_metrics::{
-    FeatureNetwork, FeatureStatistics, Kept, KernelDistance, Manifold, Origin, SetFeatures, SetMoments,
+    FeatureNetwork, FeatureStatistics, KernelDistance, Manifold, Origin, Retain, SetFeatures, SetMoments,
     inception_score, ms_ssim, ssim,
 };
 use ldm_testing::{Golden, assert_close};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
-const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+use crate::open_golden;
 
 fn golden() -> (Golden, Value) {
-    let golden = Golden::open(format!("{GOLDEN}/sets.safetensors"), test_device());
+    let golden = open_golden("sets.safetensors");
     let values = serde_json::from_str(golden.metadata("config")).unwrap();
     (golden, values)
 }
@@ -26,7 +24,7 @@ fn near(name: &str, got: f64, values: &Value, tolerance: f64) {
     assert!((got / want - 1.).abs() <= tolerance, "{name}: got {got}, want {want}");
 }
 
-fn gathered(features: &Tensor, batch: i64) -> FeatureStatistics {
+fn statistics(features: &Tensor, batch: i64) -> FeatureStatistics {
     let mut statistics = FeatureStatistics::new(features.size()[1], features.device());
     for start in (0..features.size()[0]).step_by(batch as usize) {
         statistics.add(&features.narrow(0, start, batch.min(features.size()[0] - start)));
@@ -35,28 +33,28 @@ fn gathered(features: &Tensor, batch: i64) -> FeatureStatistics {
 }
 
 #[test]
-fn frechet_distance_is_torch_fidelitys_and_adms_in_any_batches() {
+fn frechet_distance_equals_torch_fidelity_and_adm_in_any_batches() {
     let (golden, values) = golden();
     let [real, made] = ["real", "made"].map(|name| golden.get(name));
     for batch in [1, 7, 500] {
-        let [real, made] = [real, made].map(|set| gathered(set, batch).gaussian().unwrap());
+        let [real, made] = [real, made].map(|set| statistics(set, batch).gaussian().unwrap());
         near("frechet_inception_distance", real.distance(&made).unwrap(), &values, 1e-6);
         near("frechet_inception_distance", made.distance(&real).unwrap(), &values, 1e-6);
         near("adm_fid", made.distance(&real).unwrap(), &values, 1e-6);
         assert!(real.distance(&real).unwrap().abs() < 1e-8);
     }
-    let mut halves = gathered(&real.narrow(0, 0, 100), 100);
-    halves.merge(&gathered(&real.narrow(0, 100, 160), 3));
+    let mut halves = statistics(&real.narrow(0, 0, 100), 100);
+    halves.merge(&statistics(&real.narrow(0, 100, 160), 3));
     assert_eq!(halves.count(), 260);
-    assert_close("covariance", &halves.covariance(), &gathered(real, 260).covariance(), 1e-12);
+    assert_close("covariance", &halves.covariance(), &statistics(real, 260).covariance(), 1e-12);
 }
 
 #[test]
 fn moments_are_read_and_written_as_npz() {
     let (golden, _) = golden();
-    let path = format!("{GOLDEN}/moments.npz");
-    let want = gathered(golden.get("real"), 64).gaussian().unwrap();
-    // ADM's layout, its images left alone.
+    let path = crate::golden("moments.npz");
+    let want = statistics(golden.get("real"), 64).gaussian().unwrap();
+    // ADM's format; its images are ignored.
     let read = SetMoments::read_npz(&path).unwrap();
     assert_close("mu", &read.pooled.mean, &want.mean.to_device(Device::Cpu), 1e-6);
     assert_close("sigma", &read.pooled.covariance, &want.covariance.to_device(Device::Cpu), 1e-6);
@@ -64,8 +62,8 @@ fn moments_are_read_and_written_as_npz() {
     assert_eq!(spatial.covariance.size(), [5, 5]);
     assert_close("mu_s", &spatial.mean, &read.pooled.mean.narrow(0, 0, 5), 1e-6);
     assert_eq!(read.origin, Origin::default());
-    // pytorch-fid's, which packs its arrays.
-    let packed = SetMoments::read_npz(format!("{GOLDEN}/moments_pytorch_fid.npz")).unwrap();
+    // pytorch-fid's format, with compressed arrays.
+    let packed = SetMoments::read_npz(crate::golden("moments_pytorch_fid.npz")).unwrap();
     assert_eq!(
         (&packed.pooled.mean, &packed.pooled.covariance),
         (&read.pooled.mean, &read.pooled.covariance)
@@ -91,15 +89,15 @@ fn moments_are_read_and_written_as_npz() {
 
     let network = FeatureNetwork::named("random-vgg16", Device::Cpu).unwrap();
     let error = read.check(&network).unwrap_err().to_string();
-    assert_eq!(error, "statistics of 24 features, where random VGG16, mean of relu5_3 has 512");
+    assert_eq!(error, "statistics: expected 512 features of random VGG16, mean of relu5_3, got 24");
     let error = again.check(&network).unwrap_err().to_string();
-    assert_eq!(error, "statistics of fünf, where images are looked at by random VGG16, mean of relu5_3");
+    assert_eq!(error, "statistics: expected features of random VGG16, mean of relu5_3, got fünf");
     std::fs::write(&own, b"PK no").unwrap();
     let error = SetMoments::read_npz(&own).unwrap_err().to_string();
-    assert!(error.contains("own.npz: not a readable .npz"), "{error}");
+    assert!(error.contains("own.npz: expected a readable .npz"), "{error}");
     assert!(SetMoments::read_npz(folder.path().join("none.npz")).is_err());
     let error = read.pooled.distance(&again.spatial.unwrap()).unwrap_err().to_string();
-    assert!(error.ends_with("got: 24 and 5 numbers an image"), "{error}");
+    assert!(error.ends_with("got 24 and 5"), "{error}");
     let mut npz = ndarray_npy::NpzWriter::new(std::fs::File::create(&own).unwrap());
     npz.add_array("mu", &ndarray::Array1::<f64>::zeros(3)).unwrap();
     npz.finish().unwrap();
@@ -108,46 +106,46 @@ fn moments_are_read_and_written_as_npz() {
 }
 
 #[test]
-fn what_is_not_kept_is_not_measured() {
+fn metrics_need_retained_features() {
     let network = FeatureNetwork::named("random-vgg16", test_device()).unwrap();
     let (golden, _) = golden();
     let images = golden.get("a").expand([2, 3, -1, -1], false).to_kind(Kind::Float) / 127.5 - 1.;
     let [real, made] = [0., 0.3].map(|more| (&images + more).clamp(-1., 1.));
-    let gathered = |images: &Tensor, kept: Kept| {
-        let mut set = SetFeatures::keeping(kept);
+    let gathered = |images: &Tensor, retain: Retain| {
+        let mut set = SetFeatures::retaining(retain);
         let features = set.add(&network, images).unwrap();
         assert_eq!(features.size(), [2, network.size()]);
         set
     };
-    let (mut all, mut other) = (gathered(&real, Kept::All), gathered(&made, Kept::All));
+    let (mut all, mut other) = (gathered(&real, Retain::All), gathered(&made, Retain::All));
     let whole = all.distance(&other).unwrap();
     assert!(whole.frechet > 0. && whole.kernel.is_some());
-    let moments = gathered(&real, Kept::Nothing).moments().unwrap();
-    let less = moments.distance(&gathered(&made, Kept::Answers)).unwrap();
+    let moments = gathered(&real, Retain::Nothing).moments().unwrap();
+    let less = moments.distance(&gathered(&made, Retain::Logits)).unwrap();
     assert_eq!((less.frechet, less.kernel, less.manifold), (whole.frechet, None, None));
-    assert!(all.distance(&gathered(&made, Kept::Answers)).is_err());
+    assert!(all.distance(&gathered(&made, Retain::Logits)).is_err());
     assert!(SetFeatures::default().moments().is_err());
 
-    // What would be saved is looked at, and nothing finer.
-    let finer = gathered(&(&real + 0.3 / 255.), Kept::All);
+    // Differences below 8 bits do not count.
+    let finer = gathered(&(&real + 0.3 / 255.), Retain::All);
     assert_eq!(all.moments().unwrap().pooled.mean, finer.moments().unwrap().pooled.mean);
     let features = network.features(&made).unwrap().pooled;
     let near: Vec<f64> = Vec::try_from(all.nearest(&features).unwrap()).unwrap();
     let own: Vec<f64> = Vec::try_from(other.nearest(&features).unwrap()).unwrap();
     assert!(near.iter().all(|apart| *apart > 0.) && own == [0., 0.], "{near:?} {own:?}");
-    assert!(gathered(&real, Kept::Nothing).nearest(&features).is_err());
+    assert!(gathered(&real, Retain::Nothing).nearest(&features).is_err());
     let error = FeatureNetwork::named("resnet", test_device()).unwrap_err().to_string();
-    assert_eq!(error, "unknown features, expected one of inception, vgg16, random-vgg16: resnet");
+    assert_eq!(error, "features: expected one of inception, vgg16, random-vgg16, got resnet");
 }
 
 #[test]
-fn kernel_distance_is_torch_fidelitys() {
+fn kernel_distance_equals_torch_fidelity() {
     let (golden, values) = golden();
     let [real, made] = ["real", "made"].map(|name| golden.get(name));
     let all = KernelDistance { subsets: 1, size: 230, seed: 5 };
     let got = all.of(&real.narrow(0, 0, 230), made).unwrap();
     near("kernel_inception_distance_mean", got.mean(), &values, 1e-6);
-    // Over subsets: always alike, about the same, and another with another seed.
+    // Over subsets: reproducible, close to the whole, and different with another seed.
     let some = |seed| KernelDistance { subsets: 40, size: 100, seed }.of(real, made).unwrap();
     assert_eq!(some(1), some(1));
     assert_ne!(some(1), some(2));
@@ -156,18 +154,18 @@ fn kernel_distance_is_torch_fidelitys() {
         std > 0. && (mean - got.mean()).abs() < 4. * std / 40_f64.sqrt() + 0.2 * got.mean(),
         "{mean} {std}"
     );
-    // Two halves of one set have about none. (Small features: the cube of large ones has heavy tails.)
+    // It nearly vanishes for two halves of one set. (Small features: the cube of large ones has heavy tails.)
     let half = KernelDistance { subsets: 40, size: 100, seed: 1 };
     let (real_small, made_small) = (real * 0.05, made * 0.05);
     let apart = half.of(&real_small, &made_small).unwrap().mean();
     let none = half.of(&real_small.narrow(0, 0, 130), &real_small.narrow(0, 130, 130)).unwrap().mean();
     assert!(none.abs() < 0.25 * apart, "{none} {apart}");
     let error = KernelDistance::default().of(real, made).unwrap_err().to_string();
-    assert_eq!(error, "subsets: expected 2 to 230 images, as many as the smaller set has, got: 1000");
+    assert_eq!(error, "subsets: expected 2 to 230 images, the size of the smaller set, got 1000");
 }
 
 #[test]
-fn manifolds_are_torch_fidelitys_adms_and_prdcs() {
+fn manifolds_equal_torch_fidelity_adm_and_prdc() {
     let (golden, values) = golden();
     let [real, made] = ["real", "made"].map(|name| golden.get(name));
     let three = Manifold::of(real, made, 3).unwrap();
@@ -183,7 +181,7 @@ fn manifolds_are_torch_fidelitys_adms_and_prdcs() {
     let alike = Manifold::of(real, real, 3).unwrap();
     assert_eq!((alike.precision, alike.recall, alike.coverage), (1., 1., 1.));
     let error = Manifold::of(real, made, 230).unwrap_err().to_string();
-    assert_eq!(error, "neighbors: expected 1 to 229, fewer than images in the smaller set, got: 230");
+    assert_eq!(error, "neighbors: expected 1 to 229, fewer than images in the smaller set, got 230");
     assert!(
         Manifold::of(real, &made.narrow(1, 0, 9), 3)
             .unwrap_err()
@@ -193,19 +191,19 @@ fn manifolds_are_torch_fidelitys_adms_and_prdcs() {
 }
 
 #[test]
-fn inception_score_is_torch_fidelitys() {
+fn inception_score_equals_torch_fidelity() {
     let (golden, values) = golden();
     let got = inception_score(golden.get("logits"), 4).unwrap();
     near("inception_score_mean", got.mean(), &values, 1e-10);
     near("inception_score_std", got.std() * 0.75_f64.sqrt(), &values, 1e-10);
-    // A classifier that is sure of each, and of each class as often, has as many as there are classes.
+    // Confident predictions, evenly over the classes, give the number of classes.
     let sure = Tensor::eye(7, (Kind::Float, test_device())).repeat([3, 1]) * 1e4;
     assert!((inception_score(&sure, 1).unwrap().mean() - 7.).abs() < 1e-9);
     assert!(inception_score(&sure, 22).is_err());
 }
 
 #[test]
-fn structural_similarity_is_scikit_images() {
+fn structural_similarity_equals_scikit_image() {
     let (golden, _) = golden();
     let [a, b] = ["a", "b"].map(|name| golden.get(name).to_kind(Kind::Float) / 127.5 - 1.);
     assert_close("ssim", &ssim(&a, &b).unwrap(), golden.get("ssim"), 1e-7);
@@ -214,6 +212,6 @@ fn structural_similarity_is_scikit_images() {
     assert_close("equal", &ssim(&a, &a).unwrap(), &one, 1e-12);
     let small = a.narrow(2, 0, 160);
     let error = ms_ssim(&small, &small).unwrap_err().to_string();
-    assert_eq!(error, "structural similarity takes images of at least 161 pixels a side, got: 160x182");
+    assert_eq!(error, "image: expected sides of at least 161 pixels for structural similarity, got 160x182");
     assert!(ssim(&a, &small).is_err());
 }

@@ -1,14 +1,14 @@
-//! What a first stage loses, in batches, is what each measure says of the whole set.
+//! Reconstruction metrics in batches equal the metrics of the whole set.
 
 use ldm_metrics::{FeatureNetwork, Lpips, MeanStd, Reconstructions, SetFeatures, psnr, ssim};
 use tch::{Device, Kind, Tensor};
 
 #[test]
-fn batches_add_up_to_each_measure_of_the_set() {
+fn batches_add_up_to_the_metrics_of_the_set() {
     let device = Device::Cpu;
     ldm_libtorch::set_seed(1);
     let images = Tensor::rand([5, 3, 32, 32], (Kind::Float, device)) * 2. - 1.;
-    // Brighter than white here and there: it is cut off as when it is saved.
+    // Partly brighter than white: clamped as on saving.
     let made = &images + Tensor::randn([5, 3, 32, 32], (Kind::Float, device)) * 0.3;
     let lpips = Lpips::random(device);
     let network = || FeatureNetwork::named("random-vgg16", device).unwrap();

@@ -1,15 +1,15 @@
-//! What two sets of features have in common.
+//! Pairs of feature sets: checks and distances.
 
 use ldm_core::{Error, Result};
 use tch::{Kind, Tensor};
 
-/// Both in f64 on the first one's device, `[N, D]` and `[M, D]`.
-pub(crate) fn alike(a: &Tensor, b: &Tensor) -> Result<[Tensor; 2]> {
+/// Checks that both sets are `[N, D]` and `[M, D]`, and returns them in f64 on the device of the first.
+pub(crate) fn check_pair(a: &Tensor, b: &Tensor) -> Result<[Tensor; 2]> {
     for (what, set) in [("the first features", a), ("the second features", b)] {
         if set.dim() != 2 || set.size()[1] != a.size()[a.dim() - 1] || set.size()[0] == 0 {
             return Err(Error::Shape {
                 what: what.into(),
-                expected: "[N, D], of one D for both".into(),
+                expected: "[N, D] with equal D".into(),
                 got: set.size(),
             });
         }
@@ -17,7 +17,8 @@ pub(crate) fn alike(a: &Tensor, b: &Tensor) -> Result<[Tensor; 2]> {
     Ok([a, b].map(|set| set.detach().to_device(a.device()).to_kind(Kind::Double)))
 }
 
-/// Of each of `a` from each of `b`, `[N, M]`: pair by pair and not by products, which lose what near neighbors have apart.
+/// Distances of each of `a` to each of `b`, `[N, M]`, without matrix products, which lose the small distances of close
+/// neighbors.
 pub(crate) fn distances(a: &Tensor, b: &Tensor) -> Tensor {
-    Tensor::cdist(a, b, 2., Some(2)) // 2: never by products
+    Tensor::cdist(a, b, 2., Some(2)) // 2: no matrix products
 }
