@@ -1,4 +1,4 @@
-//! A layer of CLIP's transformers.
+//! Layers of CLIP's transformers.
 
 use ldm_core::nn::attention::{merge_heads, split_heads};
 use ldm_core::nn::linear;
@@ -7,11 +7,11 @@ use tch::nn::{self, LayerNorm, LayerNormConfig, Linear, Path};
 
 use crate::Activation;
 
-/// What a layer is made of.
+/// Sizes of a layer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LayerSizes {
     pub(crate) width: i64,
-    /// Of the feed-forward part.
+    /// Channels within the feed-forward part.
     pub(crate) inside: i64,
     pub(crate) heads: i64,
     pub(crate) eps: f64,
@@ -27,7 +27,7 @@ pub(crate) fn of_norm(norm: &LayerNorm) -> impl Iterator<Item = &Tensor> {
     norm.ws.iter().chain(&norm.bs)
 }
 
-/// Attention, then feed-forward, each after a norm. transformers `CLIPEncoderLayer`.
+/// Pre-norm attention and feed-forward. transformers `CLIPEncoderLayer`.
 #[derive(Debug)]
 pub(crate) struct ClipLayer {
     norm1: LayerNorm,
@@ -66,7 +66,7 @@ impl ClipLayer {
         linear.chain(of_norm(&self.norm1)).chain(of_norm(&self.norm2))
     }
 
-    /// `[B, L, D]` → the same, by an `attention` of q, k and v.
+    /// Maps `[B, L, D]` to the same shape, with an `attention` of q, k and v.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
@@ -74,8 +74,8 @@ impl ClipLayer {
     ) -> Tensor {
         let normed = x.apply(&self.norm1);
         let heads = |layer: &Linear| split_heads(&normed.apply(layer), self.heads); // [B, heads, L, d]
-        let seen = attention(&heads(&self.q_proj), &heads(&self.k_proj), &heads(&self.v_proj));
-        let x = x + merge_heads(&seen).apply(&self.out_proj);
+        let attended = attention(&heads(&self.q_proj), &heads(&self.k_proj), &heads(&self.v_proj));
+        let x = x + merge_heads(&attended).apply(&self.out_proj);
         let inside = x.apply(&self.norm2).apply(&self.fc1);
         let inside = match self.activation {
             Activation::QuickGelu => &inside * (&inside * 1.702).sigmoid(),

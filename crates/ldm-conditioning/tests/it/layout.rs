@@ -1,6 +1,4 @@
-//! Boxes into tokens against taming-transformers' own builder (`golden/generate_layout.py`), and through a conditioner.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! Tokens of boxes against taming-transformers' builder (`golden/generate_layout.py`), and through a conditioner.
 
 use ldm_conditioning::{BertConfig, BertEmbedder, Conditioner, LayoutTokens};
 use ldm_core::{LayoutBox, Prompt};
@@ -8,9 +6,10 @@ use ldm_testing::{assert_close, fill_weights};
 use serde_json::Value;
 use tch::{Device, Tensor, nn};
 
+use crate::golden;
+
 fn cases() -> Vec<Value> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/layout.json");
-    let document: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let document: Value = serde_json::from_slice(&std::fs::read(golden("layout.json")).unwrap()).unwrap();
     document["cases"].as_array().unwrap().clone()
 }
 
@@ -26,7 +25,7 @@ fn boxes(case: &Value) -> Vec<LayoutBox> {
 }
 
 #[test]
-fn tokens_are_those_of_the_builder() {
+fn tokens_equal_the_builder() {
     let cases = cases();
     assert!(cases.len() >= 36, "{}", cases.len());
     for (number, case) in cases.iter().enumerate() {
@@ -39,9 +38,9 @@ fn tokens_are_those_of_the_builder() {
     }
 }
 
-/// Training and sampling both give boxes: a model without a tokenizer makes their tokens itself.
+/// A model without a tokenizer converts boxes to tokens itself.
 #[test]
-fn a_model_without_a_tokenizer_reads_boxes() {
+fn a_model_without_a_tokenizer_takes_boxes() {
     let config = BertConfig {
         n_embed: 16,
         n_layer: 1,
@@ -60,7 +59,7 @@ fn a_model_without_a_tokenizer_reads_boxes() {
         .flat_map(|case| case["tokens"].as_array().unwrap())
         .map(|token| token.as_i64().unwrap())
         .collect();
-    let told = Prompt { tokens: Some(Tensor::from_slice(&tokens).view([4, 92])), ..Prompt::default() };
+    let given = Prompt { tokens: Some(Tensor::from_slice(&tokens).view([4, 92])), ..Prompt::default() };
     let boxed = Prompt {
         layout: Some(cases.iter().map(boxes).collect()),
         crops: Some(cases.iter().map(|case| rect(&case["crop"])).collect()),
@@ -68,7 +67,7 @@ fn a_model_without_a_tokenizer_reads_boxes() {
     };
     let context = |prompt: &Prompt| model.condition(prompt, false).unwrap().context.unwrap();
     assert_eq!(context(&boxed).size(), [4, 92, 16]);
-    assert_close("a layout", &context(&boxed), &context(&told), 0.);
+    assert_close("a layout", &context(&boxed), &context(&given), 0.);
     let second = boxed.narrow(1, 2);
-    assert_close("a part of it", &context(&second), &context(&told.narrow(1, 2)), 1e-6);
+    assert_close("a sample of it", &context(&second), &context(&given.narrow(1, 2)), 1e-6);
 }

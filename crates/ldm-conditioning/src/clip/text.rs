@@ -1,4 +1,4 @@
-//! Text through CLIP's text model, frozen: what Stable Diffusion is conditioned on.
+//! CLIP's text model, the frozen conditioner of Stable Diffusion.
 
 use ldm_core::nn::attention::causal_attention;
 use ldm_core::nn::embedding;
@@ -6,14 +6,14 @@ use ldm_core::{Conditioning, Prompt, Result};
 use tch::Tensor;
 use tch::nn::{self, Init, LayerNorm, Path};
 
-use crate::clip_layer::{ClipLayer, LayerSizes, norm, of_norm};
+use crate::clip::layer::{ClipLayer, LayerSizes, norm, of_norm};
 use crate::tokens::Tokens;
 use crate::{ClipTextConfig, Conditioner, Tokenizer, TokenizerKind};
 
-/// CLIP's text model (Radford et al. 2021, §2.4): every token after the last norm, not pooled and not projected.
+/// CLIP's text model (Radford et al. 2021, §2.4): every token after the last norm, neither pooled nor projected.
 ///
-/// A token sees itself and what stands before it; padding is not masked beyond that, and the U-Net attends to it. The
-/// weights take no gradients, as the reference's, until a caller says so for one of them. CompVis' Stable Diffusion `encoders/modules.py:137`
+/// Attention is causal and does not mask padding; the U-Net attends to padding too. The weights are frozen, as in the
+/// reference, unless a caller sets `requires_grad` of one. CompVis' Stable Diffusion `encoders/modules.py:137`
 /// `FrozenCLIPEmbedder`, which is transformers' `CLIPTextModel`.
 #[derive(Debug)]
 pub struct ClipTextEmbedder {
@@ -29,12 +29,12 @@ impl ClipTextEmbedder {
     /// `prompt.tokens` alone.
     ///
     /// # Errors
-    /// When a size cannot be, or the tokenizer is of another kind or has more tokens than the model.
+    /// If a size is invalid, or the tokenizer is of another kind or has more tokens than the model.
     pub fn new(vs: &Path, config: &ClipTextConfig, tokenizer: Option<Tokenizer>) -> Result<Self> {
         Self::within(&(vs / "transformer" / "text_model"), config, tokenizer)
     }
 
-    /// [`ClipTextEmbedder::new`] with its weights directly at `vs`.
+    /// [`ClipTextEmbedder::new`] with the weights directly at `vs`.
     pub(crate) fn within(vs: &Path, config: &ClipTextConfig, tokenizer: Option<Tokenizer>) -> Result<Self> {
         config.check()?;
         let kind = Some(TokenizerKind::Clip);
@@ -71,7 +71,7 @@ impl ClipTextEmbedder {
         all
     }
 
-    /// `[B, L]` i64 on the device of the weights → `[B, L, D]`.
+    /// Encodes `[B, L]` i64 on the device of the weights as `[B, L, D]`.
     fn forward(&self, tokens: &Tensor) -> Tensor {
         let length = tokens.size()[1];
         let positions = self.position_embedding.ws.narrow(0, 0, length); // [L, D]
@@ -84,8 +84,8 @@ impl ClipTextEmbedder {
 }
 
 impl ClipTextEmbedder {
-    /// The end of each text, which has seen all of it: `[B, D]`. The end's mark is the greatest token; openai/CLIP
-    /// `model.py:354`.
+    /// The token at the end mark of each text, which attends to all of it: `[B, D]`. The end mark is the greatest token;
+    /// openai/CLIP `model.py:354`.
     pub(crate) fn pooled(&self, prompt: &Prompt) -> Result<Tensor> {
         let tokens = self.tokens.read(prompt, false)?.to_device(self.token_embedding.ws.device());
         let context = self.forward(&tokens); //                                                [B, L, D]
@@ -97,7 +97,7 @@ impl ClipTextEmbedder {
 impl Conditioner for ClipTextEmbedder {
     /// # Shapes
     /// - `prompt.text`, `B` texts; or `prompt.tokens`: `[B, L]` integers in `0..vocab_size`, `L` at most `max_length`
-    /// - returns context `[B, L, D]`, of a text with `L = max_length`
+    /// - returns context `[B, L, D]`, with `L = max_length` for a text
     fn condition(&self, prompt: &Prompt, train: bool) -> Result<Conditioning> {
         let tokens = self.tokens.read(prompt, train)?.to_device(self.token_embedding.ws.device());
         Ok(Conditioning { context: Some(self.forward(&tokens)), ..Conditioning::default() })

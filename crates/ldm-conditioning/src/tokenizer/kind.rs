@@ -1,20 +1,20 @@
-//! The two ways in which the reference makes tokens of a text.
+//! The two kinds of tokenizers of the reference.
 
 use std::fmt;
 
 use ldm_core::Error;
 
-/// Which tokenizer.
+/// A kind of tokenizer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenizerKind {
-    /// BERT's WordPiece, lower-casing: `[CLS] … [SEP]`, filled up with `[PAD]`.
+    /// BERT's WordPiece, lower-casing: `[CLS] … [SEP]`, padded with `[PAD]`.
     Bert,
-    /// CLIP's byte pairs, lower-casing: `<|startoftext|> … <|endoftext|>`, filled up with `<|endoftext|>`.
+    /// CLIP's byte pairs, lower-casing: `<|startoftext|> … <|endoftext|>`, padded with `<|endoftext|>`.
     Clip,
 }
 
 impl TokenizerKind {
-    /// What `ldm weights get` calls its files.
+    /// Name of its files for `ldm weights get`.
     pub fn download(self) -> &'static str {
         match self {
             Self::Bert => "bert-tokenizer",
@@ -22,7 +22,7 @@ impl TokenizerKind {
         }
     }
 
-    /// The tokens that begin a text, end it, and fill it up.
+    /// Start, end and padding tokens.
     pub(crate) fn marks(self) -> [&'static str; 3] {
         match self {
             Self::Bert => ["[CLS]", "[SEP]", "[PAD]"],
@@ -30,16 +30,14 @@ impl TokenizerKind {
         }
     }
 
-    /// That a text cannot be read, and what to type.
+    /// The error about a text without a tokenizer.
     pub(crate) fn missing(self) -> Error {
-        Error::invalid(format!(
-            "this model reads text by a {self} tokenizer, which is missing: {}",
-            self.remedy()
-        ))
+        Error::invalid(format!("text: expected a {self} tokenizer, got none; try {}", self.remedy()))
     }
 
+    /// The advice of an error.
     pub(crate) fn remedy(self) -> String {
-        format!("type `ldm weights get {}`, or say --tokenizer PATH", self.download())
+        format!("`ldm weights get {}` or --tokenizer PATH", self.download())
     }
 }
 

@@ -1,9 +1,7 @@
-//! `cond_stage_config` as the reference's files write it, and every way to write it wrongly.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! `cond_stage_config` in the notation of the reference, and invalid ones.
 
 use ldm_conditioning::{
-    Activation, BertConfig, ClassConfig, ClipTextConfig, ConditionerConfig, Interpolation, SpatialConfig,
+    Activation, BertConfig, ClassConfig, ClipTextConfig, ConditionerConfig, RescaleMethod, SpatialConfig,
     TransformerConfig,
 };
 use ldm_core::device::test_device;
@@ -31,7 +29,7 @@ fn class(n_classes: i64) -> ConditionerConfig {
 }
 
 #[test]
-fn as_the_reference_writes_it() {
+fn files_of_the_reference_load() {
     let cin = "
 cond_stage_config:
   target: ldm.modules.encoders.modules.ClassEmbedder
@@ -74,7 +72,7 @@ fn transformer() -> TransformerConfig {
     }
 }
 
-/// Under the reference's name and under ours.
+/// Checks the reference's target and ours.
 #[track_caller]
 fn check(module: &str, short: &str, params: &str, want: &ConditionerConfig) {
     for target in [module, short] {
@@ -114,7 +112,7 @@ fn every_conditioner_of_the_reference() {
     check(&at("SpatialRescaler"), "spatial", params, &ConditionerConfig::Spatial(semantic));
     let default = SpatialConfig {
         n_stages: 1,
-        method: Interpolation::Bilinear,
+        method: RescaleMethod::Bilinear,
         multiplier: 0.5,
         in_channels: 3,
         out_channels: None,
@@ -127,9 +125,9 @@ fn every_conditioner_of_the_reference() {
 }
 
 #[test]
-fn what_is_written_reads_the_same() {
+fn configs_round_trip() {
     let spatial =
-        SpatialConfig { method: Interpolation::Area, out_channels: Some(2), ..SpatialConfig::default() };
+        SpatialConfig { method: RescaleMethod::Area, out_channels: Some(2), ..SpatialConfig::default() };
     for want in [
         ConditionerConfig::Unconditional,
         ConditionerConfig::FirstStage,
@@ -154,7 +152,7 @@ fn check_refusal(text: &str, message: &str) {
 }
 
 #[test]
-fn refusals() {
+fn invalid_configs_are_refused() {
     check_refusal(
         "cond_stage_config: __is_uncond__\n",
         ": invalid value: string \"__is_uncond__\", expected __is_unconditional__, __is_first_stage__, or a map of target and params at line 1 column 20",
@@ -189,19 +187,19 @@ fn refusals() {
 }
 
 #[test]
-fn building() {
+fn conditioners_are_built() {
     let vs = VarStore::new(test_device());
     let root = vs.root() / "cond_stage_model";
     let prompt = Prompt::class(&[3]);
-    let nothing = ConditionerConfig::Unconditional.build(&root, None).unwrap();
-    assert!(nothing.condition(&prompt, false).unwrap().context.is_none());
-    assert!(nothing.unconditional(3).unwrap().context.is_none());
+    let unconditional = ConditionerConfig::Unconditional.build(&root, None).unwrap();
+    assert!(unconditional.condition(&prompt, false).unwrap().context.is_none());
+    assert!(unconditional.unconditional(3).unwrap().context.is_none());
     assert!(vs.is_empty());
     let context = class(1001).build(&root, None).unwrap().condition(&prompt, false).unwrap().context.unwrap();
     assert_eq!(context.size(), [1, 1, 512]);
     assert_eq!(vs.variables()["cond_stage_model.embedding.weight"].size(), [1001, 512]);
     assert_eq!(
         ConditionerConfig::FirstStage.build(&root, None).unwrap_err().to_string(),
-        "conditioning by the first stage needs the model that has one, got __is_first_stage__ for a conditioner alone",
+        "cond_stage_config: expected a conditioner of its own, got __is_first_stage__, which needs a whole model",
     );
 }

@@ -1,4 +1,4 @@
-//! Where a tokenizer's files lie, and which form they have.
+//! Files of a tokenizer: locations and formats.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -9,12 +9,13 @@ use serde_json::Value;
 use tokenizers::Tokenizer;
 use tokenizers::models::bpe::Vocab;
 
-use crate::{TokenizerKind, bert_tokenizer, clip_tokenizer};
+use super::{bert, clip};
+use crate::TokenizerKind;
 
-/// More than ten times the largest published vocabulary: a packed file must not decide how much memory it takes.
+/// Limit of unpacked files, ten times the largest published vocabulary, so that a gzipped file cannot exhaust memory.
 const LARGEST: u64 = 64 << 20;
 
-/// The tokenizer at `path`, and its padding where the folder says one.
+/// Opens the tokenizer at `path`; returns its padding token if the folder sets one.
 pub(crate) fn open(kind: TokenizerKind, path: &Path) -> Result<(Tokenizer, Option<String>)> {
     if !path.is_dir() {
         return Ok((read_file(kind, path)?, None));
@@ -30,11 +31,11 @@ pub(crate) fn open(kind: TokenizerKind, path: &Path) -> Result<(Tokenizer, Optio
     };
     Err(Error::format(
         path,
-        format!("no {kind} tokenizer in this folder, expected {files}: {}", kind.remedy()),
+        format!("expected {files} of a {kind} tokenizer, got none; try {}", kind.remedy()),
     ))
 }
 
-/// The tokenizer in `folder`, if there is one.
+/// Reads the tokenizer in `folder`, if any.
 fn read_folder(kind: TokenizerKind, folder: &Path) -> Result<Option<Tokenizer>> {
     let found = |name: &str| Some(folder.join(name)).filter(|path| path.is_file());
     if let Some(path) = found("tokenizer.json") {
@@ -45,15 +46,11 @@ fn read_folder(kind: TokenizerKind, folder: &Path) -> Result<Option<Tokenizer>> 
         TokenizerKind::Clip => {
             match (found("vocab.json"), found("merges.txt")) {
                 (Some(vocab), Some(merges)) => {
-                    return clip_tokenizer::from_vocab(
-                        read_vocab(&vocab)?,
-                        &read_text(kind, &merges)?,
-                        &merges,
-                    )
-                    .map(Some);
+                    return clip::from_vocab(read_vocab(&vocab)?, &read_text(kind, &merges)?, &merges)
+                        .map(Some);
                 }
-                (Some(there), None) => return Err(half(kind, &there, "merges.txt")),
-                (None, Some(there)) => return Err(half(kind, &there, "vocab.json")),
+                (Some(there), None) => return Err(incomplete(kind, &there, "merges.txt")),
+                (None, Some(there)) => return Err(incomplete(kind, &there, "vocab.json")),
                 (None, None) => {}
             }
             ["bpe_simple_vocab_16e6.txt.gz", "bpe_simple_vocab_16e6.txt"].as_slice()
@@ -62,28 +59,28 @@ fn read_folder(kind: TokenizerKind, folder: &Path) -> Result<Option<Tokenizer>> 
     lists.iter().find_map(|name| found(name)).map(|path| read_file(kind, &path)).transpose()
 }
 
-fn half(kind: TokenizerKind, there: &Path, missing: &str) -> Error {
-    Error::format(there, format!("`{missing}` is missing beside it: {}", kind.remedy()))
+fn incomplete(kind: TokenizerKind, there: &Path, missing: &str) -> Error {
+    Error::format(there, format!("expected `{missing}` next to it, got none; try {}", kind.remedy()))
 }
 
-/// One file: `….json` is a whole tokenizer, anything else a list of words or merges.
+/// Reads a file: `….json` is a whole tokenizer, anything else a list of words or merges.
 fn read_file(kind: TokenizerKind, path: &Path) -> Result<Tokenizer> {
     let text = read_text(kind, path)?;
     if path.extension().is_some_and(|extension| extension == "json") {
         return text
             .parse()
-            .map_err(|error| Error::format(path, format!("not a file of the form tokenizer.json: {error}")));
+            .map_err(|error| Error::format(path, format!("expected the format of tokenizer.json: {error}")));
     }
     match kind {
-        TokenizerKind::Bert => bert_tokenizer::from_words(&text, path),
-        TokenizerKind::Clip => clip_tokenizer::from_merges(&text, path),
+        TokenizerKind::Bert => bert::from_words(&text, path),
+        TokenizerKind::Clip => clip::from_merges(&text, path),
     }
 }
 
 fn read_text(kind: TokenizerKind, path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => {
-            Error::format(path, format!("no {kind} tokenizer at this place: {}", kind.remedy()))
+            Error::format(path, format!("expected a {kind} tokenizer, got no file; try {}", kind.remedy()))
         }
         _ => Error::io(path)(error),
     })?;
@@ -91,22 +88,22 @@ fn read_text(kind: TokenizerKind, path: &Path) -> Result<String> {
     let bytes = if bytes.starts_with(&[0x1f, 0x8b]) {
         let mut unpacked = Vec::new();
         let mut reader = GzDecoder::new(bytes.as_slice()).take(LARGEST);
-        reader.read_to_end(&mut unpacked).map_err(|error| damaged(format!("damaged gzip: {error}")))?;
+        reader.read_to_end(&mut unpacked).map_err(|error| damaged(format!("expected gzip: {error}")))?;
         unpacked
     } else {
         bytes
     };
-    String::from_utf8(bytes).map_err(|error| damaged(format!("not a text in UTF-8: {error}")))
+    String::from_utf8(bytes).map_err(|error| damaged(format!("expected UTF-8 text: {error}")))
 }
 
 fn read_vocab(path: &Path) -> Result<Vocab> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     let vocab: std::collections::HashMap<String, u32> = serde_json::from_str(&text)
-        .map_err(|error| Error::format(path, format!("not a map of tokens to numbers: {error}")))?;
+        .map_err(|error| Error::format(path, format!("expected a map of tokens to ids: {error}")))?;
     Ok(vocab.into_iter().collect())
 }
 
-/// What transformers' files beside a vocabulary say of padding: a token, or a map with its `content`.
+/// Reads the padding token from transformers' files next to a vocabulary: a token, or a map with its `content`.
 fn padding(folder: &Path) -> Result<Option<String>> {
     for name in ["tokenizer_config.json", "special_tokens_map.json"] {
         let path: PathBuf = folder.join(name);
@@ -115,7 +112,7 @@ fn padding(folder: &Path) -> Result<Option<String>> {
         }
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
         let value: Value = serde_json::from_str(&text)
-            .map_err(|error| Error::format(&path, format!("not JSON: {error}")))?;
+            .map_err(|error| Error::format(&path, format!("expected JSON: {error}")))?;
         let token = &value["pad_token"];
         if let Some(token) = token.as_str().or_else(|| token["content"].as_str()) {
             return Ok(Some(token.to_owned()));

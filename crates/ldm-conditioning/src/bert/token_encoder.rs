@@ -1,4 +1,4 @@
-//! The transformer that the token embedders are.
+//! The transformer of the token embedders.
 
 use ldm_core::nn::attention::{attention, merge_heads, split_heads};
 use ldm_core::nn::{embedding, layer_norm, linear};
@@ -6,13 +6,13 @@ use ldm_core::{Error, Result};
 use tch::nn::{Embedding, Init, LayerNorm, Linear, Path};
 use tch::{Device, Tensor};
 
-/// The reference's `DEFAULT_DIM_HEAD` and `heads`, which no config changes (CompVis `x_transformer.py:12`, `:374`).
+/// The reference's `DEFAULT_DIM_HEAD` and `heads`, fixed for every config (CompVis `x_transformer.py:12`, `:374`).
 pub(crate) const HEADS: i64 = 8;
 pub(crate) const HEAD_WIDTH: i64 = 64;
-/// How much wider the feed-forward layer is inside.
+/// Expansion factor of the feed-forward layers.
 pub(crate) const FEED_FORWARD: i64 = 4;
 
-/// What a [`TokenEncoder`] is made of.
+/// Configuration of a [`TokenEncoder`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TokenEncoderConfig {
     pub(crate) width: i64,
@@ -22,17 +22,17 @@ pub(crate) struct TokenEncoderConfig {
     pub(crate) dropout: f64,
 }
 
-/// A transformer encoder over tokens with learned positions: what is left of x-transformers' many options when the
-/// reference builds it. Layers normalize before they work (Xiong et al. 2020), and no token is masked.
+/// A pre-norm transformer encoder of tokens with learned positions (Xiong et al. 2020): x-transformers with the options
+/// of the reference. No token is masked.
 ///
 /// CompVis `x_transformer.py:548` `TransformerWrapper` around `:541` `Encoder`.
 #[derive(Debug)]
 pub(crate) struct TokenEncoder {
     token_emb: Embedding, // [V, D]
     pos_emb: Embedding,   // [L, D]
-    layers: Vec<(SelfAttention, FeedForward)>,
+    layers: Vec<(SelfAttention, EncoderFeedForward)>,
     norm: LayerNorm,
-    /// In every state dict of the reference, and never asked: it would tell which token stands where.
+    /// Unused, but in every state dict of the reference.
     _to_logits: Linear,
     dropout: f64,
 }
@@ -50,7 +50,7 @@ impl TokenEncoder {
         let layers = (0..layers)
             .map(|layer| {
                 let attention = SelfAttention::new(&(&below / (2 * layer)), width);
-                (attention, FeedForward::new(&(&below / (2 * layer + 1)), width))
+                (attention, EncoderFeedForward::new(&(&below / (2 * layer + 1)), width))
             })
             .collect();
         Ok(Self {
@@ -67,13 +67,13 @@ impl TokenEncoder {
         self.token_emb.ws.device()
     }
 
-    /// `[B, L]` i64 on the device of the weights → `[B, L, D]`.
+    /// Encodes `[B, L]` i64 on the device of the weights as `[B, L, D]`.
     pub(crate) fn forward(&self, tokens: &Tensor, train: bool) -> Tensor {
         let length = tokens.size()[1];
         let positions = self.pos_emb.ws.narrow(0, 0, length); //         [L, D]
         let x = tokens.apply(&self.token_emb) + positions; //           [B, L, D]
         let x = x.dropout(self.dropout, train);
-        let each = |x: Tensor, (attention, feed_forward): &(SelfAttention, FeedForward)| {
+        let each = |x: Tensor, (attention, feed_forward): &(SelfAttention, EncoderFeedForward)| {
             let x = &x + attention.forward(&x);
             &x + feed_forward.forward(&x)
         };
@@ -81,7 +81,7 @@ impl TokenEncoder {
     }
 }
 
-/// A layer's first half, with the norm before it. CompVis `x_transformer.py:215` `Attention`.
+/// Pre-norm self-attention, the first half of a layer. CompVis `x_transformer.py:215` `Attention`.
 #[derive(Debug)]
 struct SelfAttention {
     norm: LayerNorm,
@@ -103,7 +103,7 @@ impl SelfAttention {
         }
     }
 
-    /// `[B, L, D]` → the same.
+    /// Maps `[B, L, D]` to the same shape.
     fn forward(&self, x: &Tensor) -> Tensor {
         let x = x.apply(&self.norm);
         let heads = |layer: &Linear| split_heads(&x.apply(layer), HEADS); // [B, heads, L, d]
@@ -112,26 +112,26 @@ impl SelfAttention {
     }
 }
 
-/// A layer's second half, with the norm before it. CompVis `x_transformer.py:194` `FeedForward`, not gated.
+/// Pre-norm feed-forward, the second half of a layer. CompVis `x_transformer.py:194` `FeedForward`, without a gate.
 #[derive(Debug)]
-struct FeedForward {
+struct EncoderFeedForward {
     norm: LayerNorm,
-    inwards: Linear,
-    outwards: Linear,
+    up: Linear,
+    down: Linear,
 }
 
-impl FeedForward {
+impl EncoderFeedForward {
     fn new(vs: &Path, width: i64) -> Self {
         let net = vs / 1 / "net";
         Self {
             norm: layer_norm(&(vs / 0), width),
-            inwards: linear(&(&net / 0 / 0), width, FEED_FORWARD * width, true),
-            outwards: linear(&(&net / 2), FEED_FORWARD * width, width, true),
+            up: linear(&(&net / 0 / 0), width, FEED_FORWARD * width, true),
+            down: linear(&(&net / 2), FEED_FORWARD * width, width, true),
         }
     }
 
-    /// `[B, L, D]` → the same.
+    /// Maps `[B, L, D]` to the same shape.
     fn forward(&self, x: &Tensor) -> Tensor {
-        x.apply(&self.norm).apply(&self.inwards).gelu("none").apply(&self.outwards)
+        x.apply(&self.norm).apply(&self.up).gelu("none").apply(&self.down)
     }
 }

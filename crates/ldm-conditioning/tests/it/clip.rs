@@ -1,7 +1,5 @@
 //! CLIP against transformers' `CLIPModel`; `golden/generate_clip.py` made the file.
 
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -12,21 +10,23 @@ use ldm_core::device::test_device;
 use ldm_testing::{Golden, assert_close, filled};
 use tch::Kind;
 
+use crate::open_golden;
+
 fn golden() -> Golden {
-    Golden::open(format!("{}/tests/golden/clip.safetensors", env!("CARGO_MANIFEST_DIR")), test_device())
+    open_golden("clip.safetensors")
 }
 
-/// The golden's model as a folder of transformers.
+/// Writes the model of the golden file as a folder of transformers.
 fn save(golden: &Golden, folder: &Path) {
     let shapes: Shapes = serde_json::from_str(golden.metadata("shapes")).unwrap();
     let tensors = filled(&shapes, 6);
-    assert!(tensors.iter().any(|(name, _)| name == "logit_scale"), "what transformers' files hold besides");
+    assert!(tensors.iter().any(|(name, _)| name == "logit_scale"), "files of transformers have it");
     ldm_checkpoint::save(folder.join("model.safetensors"), &tensors, &BTreeMap::new()).unwrap();
     std::fs::write(folder.join("config.json"), golden.metadata("config")).unwrap();
 }
 
 #[test]
-fn clip_is_transformers() {
+fn clip_equals_transformers() {
     let (golden, folder) = (golden(), tempfile::tempdir().unwrap());
     save(&golden, folder.path());
     let clip = Clip::open(folder.path(), test_device()).unwrap();
@@ -42,11 +42,11 @@ fn clip_is_transformers() {
     let error = clip.images(&images.narrow(2, 0, 19)).unwrap_err().to_string();
     assert_eq!(error, "images: expected shape [B, 3, 20, 20], got [3, 3, 19, 20]");
     let error = clip.texts(&Prompt::text(["a cat"])).unwrap_err().to_string();
-    assert!(error.contains("reads text by a clip tokenizer, which is missing"), "{error}");
+    assert!(error.contains("expected a clip tokenizer, got none"), "{error}");
 }
 
 #[test]
-fn folders_that_are_no_clip_are_refused() {
+fn other_folders_are_refused() {
     let (golden, folder) = (golden(), tempfile::tempdir().unwrap());
     let open = || Clip::open(folder.path(), test_device()).unwrap_err().to_string();
     assert!(open().contains("config.json"));
@@ -54,12 +54,9 @@ fn folders_that_are_no_clip_are_refused() {
     let path = folder.path().join("config.json");
     let config = golden.metadata("config");
     for (text, expected) in [
-        ("{".to_owned(), "config.json: not JSON"),
+        ("{".to_owned(), "config.json: expected JSON"),
         (config.replace("\"clip\"", "\"siglip\""), "model_type"),
-        (
-            config.replace("\"image_size\": 20", "\"image_size\": 5"),
-            "image_size must be at least patch_size 6",
-        ),
+        (config.replace("\"image_size\": 20", "\"image_size\": 5"), "image_size of at least patch_size 6"),
         (config.replace("\"patch_size\": 6", "\"patch_size\": 5"), "patch_embedding.weight"),
         (config.replace("vision_config", "image_config"), "vision_config"),
     ] {

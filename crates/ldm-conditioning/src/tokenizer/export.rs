@@ -1,4 +1,4 @@
-//! A tokenizer's files as transformers reads them.
+//! Export of a tokenizer to the files of transformers.
 
 use std::collections::BTreeMap;
 
@@ -6,28 +6,31 @@ use ldm_core::{Error, Result};
 use serde_json::{Value, json};
 use tokenizers::NormalizerWrapper;
 
-use crate::{Tokenizer, TokenizerKind, bert_tokenizer, clip_tokenizer};
+use super::{bert, clip};
+use crate::{Tokenizer, TokenizerKind};
 
 impl Tokenizer {
-    /// The files of a folder `tokenizer/` that transformers' `CLIPTokenizer` or `BertTokenizer` opens, by name: the
+    /// Returns the files of a folder `tokenizer/` for transformers' `CLIPTokenizer` or `BertTokenizer`, by name: the
     /// vocabulary, CLIP's merges, and `tokenizer_config.json` for texts of `max_length` tokens.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the tokenizer is of another form than the published ones: these files cannot say that
-    /// upper case counts, or that there are words beside the vocabulary.
+    /// [`Error::Invalid`] if the tokenizer differs in form from the published ones: these files cannot express that case
+    /// matters, or that there are added tokens.
     pub fn transformers_files(&self, max_length: i64) -> Result<Vec<(&'static str, String)>> {
         let kind = self.kind();
-        let odd =
-            || Error::invalid(format!("this {kind} tokenizer is not of the form that transformers writes"));
-        let whole: Value = serde_json::to_value(self.inner()).map_err(|_| odd())?;
+        let unsupported = || {
+            Error::invalid(format!("{kind} tokenizer: expected the form of the published ones, got another"))
+        };
+        let whole: Value = serde_json::to_value(self.inner()).map_err(|_| unsupported())?;
         let model = &whole["model"];
-        let vocab = model["vocab"].as_object().ok_or_else(odd)?;
+        let vocab = model["vocab"].as_object().ok_or_else(unsupported)?;
         if vocab.len() != self.inner().get_vocab_size(true) || whole["normalizer"] != normalizer(kind) {
-            return Err(odd());
+            return Err(unsupported());
         }
         let by_id: BTreeMap<u64, &str> =
             vocab.iter().filter_map(|(token, id)| Some((id.as_u64()?, token.as_str()))).collect();
-        let token = |id: u32| by_id.get(&u64::from(id)).map(|token| (*token).to_owned()).ok_or_else(odd);
+        let token =
+            |id: u32| by_id.get(&u64::from(id)).map(|token| (*token).to_owned()).ok_or_else(unsupported);
         let [start, end, pad] = self.marks();
         let (start, end, pad) = (token(start)?, token(end)?, token(pad)?);
         let mut files = Vec::new();
@@ -36,7 +39,7 @@ impl Tokenizer {
                 let ordered: Vec<String> =
                     by_id.iter().map(|(id, token)| format!("{}:{id}", json!(token))).collect();
                 files.push(("vocab.json", format!("{{{}}}", ordered.join(","))));
-                files.push(("merges.txt", merges(model).ok_or_else(odd)?));
+                files.push(("merges.txt", merges(model).ok_or_else(unsupported)?));
                 json!({
                     "add_prefix_space": false, "bos_token": start, "do_lower_case": true, "eos_token": end,
                     "errors": "replace", "model_max_length": max_length, "pad_token": pad,
@@ -45,7 +48,7 @@ impl Tokenizer {
             }
             TokenizerKind::Bert => {
                 if by_id.keys().copied().ne(0..by_id.len() as u64) {
-                    return Err(odd());
+                    return Err(unsupported());
                 }
                 files.push(("vocab.txt", by_id.values().flat_map(|token| [token, "\n"]).collect()));
                 json!({
@@ -59,16 +62,16 @@ impl Tokenizer {
     }
 }
 
-/// What the published tokenizers make of a text first, which is how transformers reads these files.
+/// The normalizer of the published tokenizers, which transformers assumes for these files.
 fn normalizer(kind: TokenizerKind) -> Value {
     let normalizer = match kind {
-        TokenizerKind::Bert => NormalizerWrapper::from(bert_tokenizer::normalizer()),
-        TokenizerKind::Clip => clip_tokenizer::normalizer().expect("its pattern is right").into(),
+        TokenizerKind::Bert => NormalizerWrapper::from(bert::normalizer()),
+        TokenizerKind::Clip => clip::normalizer().expect("the pattern is valid").into(),
     };
-    serde_json::to_value(normalizer).expect("plain words")
+    serde_json::to_value(normalizer).expect("a normalizer is valid JSON")
 }
 
-/// A pair a line; they are written as pairs or as texts of two words.
+/// One merge per line, from pairs or strings of two words.
 fn merges(model: &Value) -> Option<String> {
     let mut text = "#version: 0.2\n".to_owned();
     for merge in model["merges"].as_array()? {

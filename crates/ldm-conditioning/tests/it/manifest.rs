@@ -1,10 +1,7 @@
-//! What the published models' conditioners are made of, and the names and configs of transformers and diffusers;
+//! Parameters of the published models' conditioners, and the names and configs of transformers and diffusers;
 //! `golden/generate.py` ran them.
 
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
-
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use ldm_checkpoint::Shapes;
 use ldm_conditioning::{
@@ -17,10 +14,12 @@ use sha2::{Digest, Sha256};
 use tch::Device;
 use tch::nn::VarStore;
 
+use crate::golden;
+
 #[derive(Deserialize)]
 struct Manifest {
     models: BTreeMap<String, Model>,
-    unsupported_kind: Foreign,
+    foreign: Exported,
 }
 
 #[derive(Deserialize)]
@@ -32,19 +31,19 @@ struct Model {
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
-struct MadeOf {
+struct Summary {
     tensors: usize,
     parameters: i64,
     sha256: String,
 }
 
 #[derive(Deserialize)]
-struct Foreign {
+struct Exported {
     bert: Bert,
-    bert_names: MadeOf,
+    bert_names: Summary,
     clip_config: Value,
-    clip_names: MadeOf,
-    clip_names_since_5: MadeOf,
+    clip_names: Summary,
+    clip_names_since_5: Summary,
 }
 
 #[derive(Deserialize)]
@@ -55,11 +54,10 @@ struct Bert {
 }
 
 fn manifest() -> Manifest {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/manifest.json");
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    serde_json::from_str(&std::fs::read_to_string(golden("manifest.json")).unwrap()).unwrap()
 }
 
-/// Names and shapes of a conditioner's parameters, which are not written to: the largest would take 2.3 GB.
+/// Names and shapes of a conditioner's parameters, uninitialized: the largest would take 2.3 GB.
 fn shapes_of(config: &ConditionerConfig) -> Shapes {
     let vs = VarStore::new(Device::Cpu);
     skip_init(|| config.build(&vs.root(), None)).unwrap();
@@ -67,11 +65,11 @@ fn shapes_of(config: &ConditionerConfig) -> Shapes {
 }
 
 /// As `made_of` of `generate.py`.
-fn made_of(shapes: &Shapes) -> MadeOf {
+fn summary(shapes: &Shapes) -> Summary {
     let mut lines: Vec<String> = shapes.iter().map(|(name, shape)| format!("{name} {shape:?}\n")).collect();
     lines.sort();
     let hash = Sha256::digest(lines.concat());
-    MadeOf {
+    Summary {
         tensors: shapes.len(),
         parameters: shapes.values().map(|shape| shape.iter().product::<i64>()).sum(),
         sha256: hash.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")),
@@ -83,8 +81,8 @@ fn published_models() {
     let models = manifest().models;
     for (name, model) in &models {
         let Model { config, tensors, parameters, sha256 } = model;
-        let want = MadeOf { tensors: *tensors, parameters: *parameters, sha256: sha256.clone() };
-        assert_eq!(made_of(&shapes_of(config)), want, "{name}");
+        let want = Summary { tensors: *tensors, parameters: *parameters, sha256: sha256.clone() };
+        assert_eq!(summary(&shapes_of(config)), want, "{name}");
     }
     let parameters: BTreeMap<&str, i64> =
         models.iter().map(|(name, model)| (name.as_str(), model.parameters)).collect();
@@ -102,7 +100,7 @@ fn published_models() {
 }
 
 #[test]
-fn what_pipelines_ask() {
+fn tokenizers_and_channels() {
     let answers: BTreeMap<String, String> = manifest()
         .models
         .into_iter()
@@ -125,13 +123,13 @@ fn what_pipelines_ask() {
 }
 
 #[test]
-fn bert_names_are_diffusers() {
-    let Foreign { bert, bert_names, .. } = manifest().unsupported_kind;
+fn bert_names_map_to_diffusers() {
+    let Exported { bert, bert_names, .. } = manifest().foreign;
     let config = ConditionerConfig::Bert(serde_json::from_value(bert.params).unwrap());
     let layout = diffusers_layout(&config).unwrap();
     let native = shapes_of(&config);
-    let unsupported_kind = layout.mapped_shapes(&native);
-    assert_eq!(unsupported_kind.keys().collect::<BTreeSet<_>>(), bert.table.keys().collect());
+    let mapped = layout.mapped_shapes(&native);
+    assert_eq!(mapped.keys().collect::<BTreeSet<_>>(), bert.table.keys().collect());
     let back = layout.keys.inverse();
     for (theirs, ours) in &bert.table {
         assert_eq!(layout.keys.apply(theirs), *ours);
@@ -140,48 +138,46 @@ fn bert_names_are_diffusers() {
     let large =
         ConditionerConfig::Bert(serde_json::from_value(json!({"n_embed": 1280, "n_layer": 32})).unwrap());
     let layout = diffusers_layout(&large).unwrap();
-    assert_eq!(made_of(&layout.mapped_shapes(&shapes_of(&large))), bert_names);
+    assert_eq!(summary(&layout.mapped_shapes(&shapes_of(&large))), bert_names);
 }
 
 #[test]
-fn clip_names_are_transformers() {
-    let Foreign { clip_names, clip_names_since_5, .. } = manifest().unsupported_kind;
+fn clip_names_map_to_transformers() {
+    let Exported { clip_names, clip_names_since_5, .. } = manifest().foreign;
     let config = ConditionerConfig::ClipText(ClipTextConfig::default());
     let layout = diffusers_layout(&config).unwrap();
     let native = shapes_of(&config);
-    let unsupported_kind = layout.mapped_shapes(&native);
-    assert_eq!(made_of(&unsupported_kind), clip_names);
-    for name in unsupported_kind.keys() {
+    let mapped = layout.mapped_shapes(&native);
+    assert_eq!(summary(&mapped), clip_names);
+    for name in mapped.keys() {
         assert!(native.contains_key(&layout.keys.apply(name)), "{name}");
         assert_eq!(layout.keys.inverse().apply(&layout.keys.apply(name)), *name);
     }
-    // transformers 5 leaves `text_model.` out.
-    let bare: Shapes = unsupported_kind
-        .into_iter()
-        .map(|(name, shape)| (name["text_model.".len()..].to_owned(), shape))
-        .collect();
-    assert_eq!(made_of(&bare), clip_names_since_5);
-    let led: BTreeSet<String> = bare.keys().map(|name| layout.keys.apply(name)).collect();
-    assert_eq!(led, native.into_keys().collect());
+    // transformers 5 omits `text_model.`.
+    let bare: Shapes =
+        mapped.into_iter().map(|(name, shape)| (name["text_model.".len()..].to_owned(), shape)).collect();
+    assert_eq!(summary(&bare), clip_names_since_5);
+    let native_names: BTreeSet<String> = bare.keys().map(|name| layout.keys.apply(name)).collect();
+    assert_eq!(native_names, native.into_keys().collect());
     let ids = layout.keys.apply("text_model.embeddings.position_ids");
     assert_eq!([ids.as_str()], config.ignored_names());
 }
 
 #[test]
-fn configs_of_theirs() {
-    let unsupported_kind = manifest().unsupported_kind;
+fn configs_convert_both_ways() {
+    let exported = manifest().foreign;
     for (config, theirs) in [
-        (ConditionerConfig::ClipText(ClipTextConfig::default()), &unsupported_kind.clip_config),
+        (ConditionerConfig::ClipText(ClipTextConfig::default()), &exported.clip_config),
         (
-            ConditionerConfig::Bert(serde_json::from_value(unsupported_kind.bert.params).unwrap()),
-            &unsupported_kind.bert.config,
+            ConditionerConfig::Bert(serde_json::from_value(exported.bert.params).unwrap()),
+            &exported.bert.config,
         ),
     ] {
         assert_eq!(from_diffusers(theirs).unwrap(), config);
         let written = to_diffusers(&config).unwrap();
         assert_eq!(from_diffusers(&written).unwrap(), config);
         for (key, value) in written.as_object().unwrap() {
-            // Their default, which acts in training alone, where ours is the reference's.
+            // Acts only in training, where the value of the reference applies.
             if key != "dropout" {
                 assert_eq!(theirs.get(key), Some(value), "{key}");
             }
@@ -193,25 +189,25 @@ fn configs_of_theirs() {
 }
 
 #[test]
-fn what_ours_cannot_honor() {
+fn unsupported_values_are_refused() {
     let clip = |key: &str, value: Value| json!({"model_type": "clip_text_model", key: value});
     let bert = |key: &str, value: Value| json!({"model_type": "ldmbert", key: value});
     for (json, message) in [
-        (clip("hidden_act", json!("relu")), "`hidden_act`: expected quick_gelu or gelu, got: \"relu\""),
-        (clip("hidden_size", json!("wide")), "`hidden_size`: expected a whole number, got: \"wide\""),
+        (clip("hidden_act", json!("relu")), "`hidden_act`: expected quick_gelu or gelu, got \"relu\""),
+        (clip("hidden_size", json!("wide")), "`hidden_size`: expected a whole number, got \"wide\""),
         (
             clip("num_attention_heads", json!(7)),
-            "clip_text conditioning: num_attention_heads must divide hidden_size 512, got 7",
+            "clip_text conditioning: num_attention_heads: expected a divisor of hidden_size 512, got 7",
         ),
-        (bert("head_dim", json!(32)), "`head_dim`: expected 64, got: 32"),
-        (bert("scale_embedding", json!(true)), "`scale_embedding`: expected false, got: true"),
-        (bert("encoder_ffn_dim", json!(64)), "`encoder_ffn_dim`: expected 5120, 4 times d_model, got: 64"),
+        (bert("head_dim", json!(32)), "`head_dim`: expected 64, got 32"),
+        (bert("scale_embedding", json!(true)), "`scale_embedding`: expected false, got true"),
+        (bert("encoder_ffn_dim", json!(64)), "`encoder_ffn_dim`: expected 5120, 4 times d_model, got 64"),
         (
             bert("activation_function", json!("relu")),
-            "`activation_function`: expected \"gelu\", got: \"relu\"",
+            "`activation_function`: expected \"gelu\", got \"relu\"",
         ),
-        (json!({"model_type": "bert"}), "`model_type`: expected clip_text_model or ldmbert, got: \"bert\""),
-        (json!({}), "`model_type`: expected clip_text_model or ldmbert, got: nothing"),
+        (json!({"model_type": "bert"}), "`model_type`: expected clip_text_model or ldmbert, got \"bert\""),
+        (json!({}), "`model_type`: expected clip_text_model or ldmbert, got nothing"),
         (json!([]), "expected a JSON object"),
     ] {
         assert_eq!(from_diffusers(&json).unwrap_err().to_string(), message);
@@ -227,13 +223,13 @@ fn what_ours_cannot_honor() {
     };
     assert_eq!(
         to_diffusers(&ConditionerConfig::Bert(layout)).unwrap_err().to_string(),
-        "use_tokenizer: expected true, as diffusers has nothing else, got false",
+        "use_tokenizer: expected true (the only value in diffusers), got false",
     );
     for (config, word) in [
         (ConditionerConfig::Identity, "identity"),
         (ConditionerConfig::Unconditional, "__is_unconditional__"),
     ] {
-        let message = format!("diffusers has text encoders of the targets clip_text and bert, got: {word}");
+        let message = format!("target: expected clip_text or bert, which diffusers has, got {word}");
         assert_eq!(to_diffusers(&config).unwrap_err().to_string(), message);
         assert_eq!(diffusers_layout(&config).unwrap_err().to_string(), message);
     }

@@ -1,12 +1,9 @@
-//! A tokenizer's files as transformers reads them.
+//! Export of tokenizers to the files of transformers.
 //!
-//! `golden/export.json` holds small ones as they are written here, and the ids that transformers gives with them; to make
-//! it again:
+//! `golden/export.json` holds small exported tokenizers and the ids of transformers with them. To regenerate it:
 //!
-//!     LDM_KEEP_EXPORT=FOLDER cargo test -p ldm-conditioning --test export
+//!     LDM_KEEP_EXPORT=FOLDER cargo test -p ldm-conditioning --test it export
 //!     python crates/ldm-conditioning/tests/golden/generate_export.py FOLDER
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,8 +13,10 @@ use ldm_conditioning::{Tokenizer, TokenizerKind};
 use ldm_testing::shared_data;
 use serde::Deserialize;
 
+use crate::golden;
+
 const LENGTH: usize = 12;
-/// Merges of CLIP's form.
+/// Merges in CLIP's format.
 const MERGES: &str = "#version: 0.2\nc a\nca t</w>\nt h\nth e</w>\ni n\nin g</w>\nâ Ģ\n";
 const WORDS: &str =
     "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ncat\n##s\nthe\ncafe\n,\n!\nsing\n##ing\n猫\n'\na\n1\n##2\n";
@@ -29,7 +28,7 @@ struct Golden {
     bert: Case,
 }
 
-/// What was written, and what transformers made of it.
+/// Exported files, and the ids of transformers with them.
 #[derive(Deserialize)]
 struct Case {
     files: BTreeMap<String, String>,
@@ -60,8 +59,8 @@ fn rows(tokenizer: &Tokenizer, texts: &[String], length: usize) -> Vec<Vec<i64>>
 }
 
 #[test]
-fn transformers_gives_the_same_ids() {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/export.json");
+fn ids_equal_transformers() {
+    let golden = golden("export.json");
     let temporary = tempfile::tempdir().unwrap();
     let kept = std::env::var_os("LDM_KEEP_EXPORT").map(PathBuf::from);
     let folder = kept.clone().unwrap_or(temporary.path().to_path_buf());
@@ -72,15 +71,15 @@ fn transformers_gives_the_same_ids() {
         written.insert(kind.to_string(), (tokenizer, files));
     }
     if kept.is_some() {
-        keep_published(&folder);
-        return; // the golden file is yet to be made
+        export_published(&folder);
+        return; // the golden file is regenerated from these
     }
     let Golden { texts, clip, bert } = serde_json::from_str(&fs::read_to_string(golden).unwrap()).unwrap();
     for (kind, case) in [(TokenizerKind::Clip, clip), (TokenizerKind::Bert, bert)] {
         let (tokenizer, files) = &written[&kind.to_string()];
         assert_eq!(files, &case.files, "{kind}");
         assert_eq!(rows(tokenizer, &texts, LENGTH), case.ids, "{kind}");
-        // And back: what was written opens here, and says the same once more.
+        // And back: the exported files open here and export the same.
         let again = Tokenizer::open(kind, folder.join(kind.to_string())).unwrap();
         assert_eq!(rows(&again, &texts, LENGTH), case.ids, "{kind} again");
         assert_eq!(again.vocab_size(), tokenizer.vocab_size());
@@ -88,8 +87,8 @@ fn transformers_gives_the_same_ids() {
     }
 }
 
-/// The published ones too, for the script, which has transformers read all prompts with them.
-fn keep_published(folder: &Path) {
+/// Exports the published tokenizers too, for the script, which runs transformers on all prompts.
+fn export_published(folder: &Path) {
     let Some(data) = shared_data().map(|data| data.join("tokenizers")) else { return };
     for kind in [TokenizerKind::Clip, TokenizerKind::Bert] {
         let tokenizer = Tokenizer::open(kind, &data).unwrap();
@@ -97,9 +96,9 @@ fn keep_published(folder: &Path) {
     }
 }
 
-/// A padding that the folder names is handed on, and so is what transformers makes of it.
+/// The padding token of a folder is exported.
 #[test]
-fn padding_is_handed_on() {
+fn padding_is_exported() {
     let folder = tempfile::tempdir().unwrap();
     let files = write(&small(TokenizerKind::Clip, folder.path()), LENGTH, &folder.path().join("own"));
     fs::remove_file(folder.path().join("own/tokenizer_config.json")).unwrap();
@@ -116,8 +115,8 @@ fn padding_is_handed_on() {
     assert_eq!(rows(&again, &["cat".into()], 4), [[519, 513, 520, 0]]);
 }
 
-/// `tokenizer.json` of BERT's form with something changed.
-fn odd(folder: &Path, change: impl Fn(&mut serde_json::Value)) -> String {
+/// The error about a `tokenizer.json` in BERT's format with a change.
+fn export_of(folder: &Path, change: impl Fn(&mut serde_json::Value)) -> String {
     let mut json = serde_json::json!({
         "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "post_processor": null, "decoder": null,
         "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
@@ -135,17 +134,21 @@ fn odd(folder: &Path, change: impl Fn(&mut serde_json::Value)) -> String {
 }
 
 #[test]
-fn what_the_files_cannot_say_is_refused() {
+fn inexpressible_tokenizers_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let refusal = "this bert tokenizer is not of the form that transformers writes";
-    assert_eq!(odd(folder.path(), |_| ()), "written");
-    assert_eq!(odd(folder.path(), |json| json["normalizer"]["lowercase"] = false.into()), refusal, "cased");
-    assert_eq!(odd(folder.path(), |json| json["model"]["vocab"]["a"] = 7.into()), refusal, "a gap");
+    let refusal = "bert tokenizer: expected the form of the published ones, got another";
+    assert_eq!(export_of(folder.path(), |_| ()), "written");
+    assert_eq!(
+        export_of(folder.path(), |json| json["normalizer"]["lowercase"] = false.into()),
+        refusal,
+        "cased"
+    );
+    assert_eq!(export_of(folder.path(), |json| json["model"]["vocab"]["a"] = 7.into()), refusal, "a gap");
     let word = serde_json::json!({"id": 6, "content": "<toy>", "single_word": false, "lstrip": false,
         "rstrip": false, "normalized": false, "special": true});
     assert_eq!(
-        odd(folder.path(), |json| json["added_tokens"] = [word.clone()].into()),
+        export_of(folder.path(), |json| json["added_tokens"] = [word.clone()].into()),
         refusal,
-        "a word more"
+        "an added token"
     );
 }

@@ -1,45 +1,45 @@
-//! The sizes of CLIP's text model.
+//! Configuration of CLIP's text model.
 
 use ldm_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::sizes::at_least_one;
+use crate::checks::at_least_one;
 
-/// CLIP's text model: the reference's own three fields, and the sizes that it takes from the network by `version`,
-/// under transformers' names. Without them it is ViT-L/14's.
+/// CLIP's text model: the reference's three fields, and under transformers' names the sizes that the reference downloads
+/// by `version`. The defaults are those of ViT-L/14.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClipTextConfig {
-    /// Which weights the reference fetches. Read, and not needed: weights come with the model, sizes stand below.
+    /// Weights that the reference downloads. Inert: weights come with the model, sizes are the fields below.
     pub version: String,
-    /// The reference's device. Read, and not needed: a conditioner is where its weights are.
+    /// The reference's device. Inert: the weights decide the device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// `L`, the number of tokens that texts are cut and padded to.
+    /// `L`, the number of tokens that texts are truncated and padded to.
     pub max_length: i64,
-    /// `D`, the width of the tokens.
+    /// `D`, channels of a token.
     pub hidden_size: i64,
-    /// The width inside a feed-forward layer.
+    /// Channels within a feed-forward layer.
     pub intermediate_size: i64,
-    /// Layers, each of attention and feed-forward.
+    /// Layers of attention and feed-forward.
     pub num_hidden_layers: i64,
-    /// Heads of attention; they divide `hidden_size`.
+    /// Attention heads, a divisor of `hidden_size`.
     pub num_attention_heads: i64,
-    /// The number of different tokens.
+    /// Vocabulary size.
     pub vocab_size: i64,
-    /// The most tokens there are positions for.
+    /// Number of position embeddings.
     pub max_position_embeddings: i64,
-    /// The activation of a feed-forward layer.
+    /// Activation of a feed-forward layer.
     pub hidden_act: Activation,
-    /// What is added to a variance before dividing by its root.
+    /// Eps of the layer norms.
     pub layer_norm_eps: f64,
 }
 
-/// An activation by transformers' name.
+/// Activations, by transformers' names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
-    /// x·σ(1.702 x), which OpenAI's CLIP was trained with.
+    /// x·σ(1.702 x), of OpenAI's CLIP.
     #[default]
     QuickGelu,
     /// x·Φ(x), exactly.
@@ -65,7 +65,7 @@ impl Default for ClipTextConfig {
 }
 
 impl ClipTextConfig {
-    /// Refuses sizes that cannot be.
+    /// Checks the sizes.
     pub(crate) fn check(&self) -> Result<()> {
         let refuse = |message| Err(Error::invalid(format!("clip_text conditioning: {message}")));
         at_least_one(
@@ -82,18 +82,21 @@ impl ClipTextConfig {
         )?;
         if self.hidden_size % self.num_attention_heads != 0 {
             return refuse(format!(
-                "num_attention_heads must divide hidden_size {}, got {}",
+                "num_attention_heads: expected a divisor of hidden_size {}, got {}",
                 self.hidden_size, self.num_attention_heads
             ));
         }
         if self.max_length > self.max_position_embeddings {
             return refuse(format!(
-                "max_length must be at most max_position_embeddings {}, got {}",
+                "max_length: expected at most max_position_embeddings {}, got {}",
                 self.max_position_embeddings, self.max_length
             ));
         }
         if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps > 0.) {
-            return refuse(format!("layer_norm_eps must be above 0, got {}", self.layer_norm_eps));
+            return refuse(format!(
+                "layer_norm_eps: expected a positive number, got {}",
+                self.layer_norm_eps
+            ));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! CLIP's tokenizer from its merges, and its vocabulary where that is a file of its own.
+//! CLIP's tokenizer from its merges, and optionally a vocabulary file.
 
 use std::path::Path;
 
@@ -15,15 +15,15 @@ use tokenizers::{AddedToken, Tokenizer};
 use crate::TokenizerKind;
 
 const WORD_END: &str = "</w>";
-/// OpenAI's list is longer than what CLIP was trained with: 49152 tokens less 256 bytes, the same as ends of words,
-/// and the two marks are merges (openai/CLIP `simple_tokenizer.py:67`).
+/// OpenAI's list has more merges than CLIP uses: 49152 tokens, less 256 bytes and 256 word-final bytes, and two special
+/// tokens (openai/CLIP `simple_tokenizer.py:67`).
 const MERGES: usize = 49152 - 256 - 2;
-/// Marks, English endings, words, single digits, the rest.
+/// Special tokens, English endings, words, single digits, the rest.
 const WORDS: &str =
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
-/// The tokenizer of OpenAI's `bpe_simple_vocab_16e6.txt`, or of transformers' `merges.txt`: its vocabulary follows from
-/// it.
+/// Builds the tokenizer of OpenAI's `bpe_simple_vocab_16e6.txt` or of transformers' `merges.txt`, which define the
+/// vocabulary.
 pub(crate) fn from_merges(text: &str, path: &Path) -> Result<Tokenizer> {
     let merges = parse_merges(text, path)?;
     let bytes = bytes();
@@ -34,30 +34,33 @@ pub(crate) fn from_merges(text: &str, path: &Path) -> Result<Tokenizer> {
     build(tokens.zip(0..).collect(), merges, path)
 }
 
-/// The tokenizer of transformers' `vocab.json` and `merges.txt`.
+/// Builds the tokenizer of transformers' `vocab.json` and `merges.txt`.
 pub(crate) fn from_vocab(vocab: Vocab, merges: &str, path: &Path) -> Result<Tokenizer> {
     build(vocab, parse_merges(merges, path)?, path)
 }
 
-/// A line with the version, then a merge a line.
+/// Parses a line with the version, then one merge per line.
 fn parse_merges(text: &str, path: &Path) -> Result<Merges> {
     let merge = |(index, line): (usize, &str)| match line.split_whitespace().collect::<Vec<_>>()[..] {
         [left, right] => Ok((left.to_owned(), right.to_owned())),
-        _ => Err(Error::format(
-            path,
-            format!("not a list of merges: line {} is not two parts of a token: {line}", index + 1),
-        )),
+        _ => {
+            Err(Error::format(path, format!("line {}: expected a merge of two parts, got {line}", index + 1)))
+        }
     };
     let lines = text.lines().enumerate().skip(1).filter(|(_, line)| !line.is_empty());
     lines.take(MERGES).map(merge).collect()
 }
 
 fn build(vocab: Vocab, merges: Merges, path: &Path) -> Result<Tokenizer> {
-    let damaged = |error: tokenizers::Error| Error::format(path, format!("not a CLIP vocabulary: {error}"));
+    let damaged =
+        |error: tokenizers::Error| Error::format(path, format!("expected a CLIP vocabulary: {error}"));
     let [start, end, _] = TokenizerKind::Clip.marks();
-    // Adding them below would make them where they are missing, as tokens the model does not have.
+    // Adding them below would create missing ones, as tokens the model does not have.
     if let Some(missing) = [start, end].into_iter().find(|mark| !vocab.contains_key(*mark)) {
-        return Err(Error::format(path, format!("not a CLIP vocabulary: it has no token `{missing}`")));
+        return Err(Error::format(
+            path,
+            format!("expected a CLIP vocabulary, got none with the token `{missing}`"),
+        ));
     }
     let model = BPE::builder()
         .vocab_and_merges(vocab, merges)
@@ -77,14 +80,14 @@ fn build(vocab: Vocab, merges: Merges, path: &Path) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// Composed, spaces single, lower case.
+/// NFC, single spaces, lower case.
 pub(crate) fn normalizer() -> tokenizers::Result<Normalizers> {
     let spaces = Replace::new(ReplacePattern::Regex(r"\s+".into()), " ")?;
     Ok(Normalizers::new(vec![NFC.into(), spaces.into(), Lowercase.into()]))
 }
 
-/// A visible character for each byte, in the order of their token numbers: first the 188 bytes that are visible in
-/// Latin-1, then the others, as the characters from 256 on (Radford et al. 2019, §2.2).
+/// A printable character for each byte, in the order of ids: the 188 bytes printable in Latin-1, then the others as the
+/// characters from 256 on (Radford et al. 2019, §2.2).
 fn bytes() -> Vec<char> {
     let visible = ('!'..='~').chain('¡'..='¬').chain('®'..='ÿ');
     let others = (256..).take(256 - 188).map(|code| char::from_u32(code).expect("below the surrogates"));

@@ -1,4 +1,4 @@
-//! Images through CLIP's vision transformer.
+//! CLIP's vision transformer.
 
 use ldm_core::nn::attention::attention;
 use ldm_core::{Error, Result};
@@ -6,19 +6,19 @@ use tch::Tensor;
 use tch::nn::{Init, LayerNorm, Path};
 
 use crate::Activation;
-use crate::clip_layer::{ClipLayer, LayerSizes, norm};
-use crate::sizes::at_least_one;
+use crate::checks::at_least_one;
+use crate::clip::layer::{ClipLayer, LayerSizes, norm};
 
-/// The sizes of CLIP's vision transformer.
+/// Sizes of CLIP's vision transformer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct VisionSizes {
     pub(crate) width: i64,
     pub(crate) inside: i64,
     pub(crate) layers: i64,
     pub(crate) heads: i64,
-    /// Of the images, in pixels.
+    /// Side of the images, in pixels.
     pub(crate) side: i64,
-    /// Of a patch, in pixels.
+    /// Side of a patch, in pixels.
     pub(crate) patch: i64,
     pub(crate) eps: f64,
     pub(crate) activation: Activation,
@@ -39,8 +39,8 @@ impl VisionSizes {
         )?;
         if self.width % self.heads != 0 || self.side < self.patch {
             return Err(Error::invalid(format!(
-                "vision_config: num_attention_heads must divide hidden_size {}, got {}; image_size must be at least \
-                 patch_size {}, got {}",
+                "vision_config: expected num_attention_heads that divide hidden_size {}, got {}; expected an image_size of at \
+                 least patch_size {}, got {}",
                 self.width, self.heads, self.patch, self.side
             )));
         }
@@ -49,10 +49,10 @@ impl VisionSizes {
 }
 
 /// CLIP's vision transformer (Dosovitskiy et al. 2021, with a norm before the layers; Radford et al. 2021, §2.4). Its
-/// parameters start as nothing: they are loaded. transformers `CLIPVisionModel`.
+/// parameters are not initialized: they are loaded. transformers `CLIPVisionModel`.
 #[derive(Debug)]
 pub(crate) struct ClipVision {
-    /// What no patch says: the token that stands for the image, `[D]`.
+    /// The class token, `[D]`.
     class_embedding: Tensor,
     patch_embedding: Tensor,    // [D, 3, p, p]
     position_embedding: Tensor, // [1 + patches, D]
@@ -79,7 +79,7 @@ impl ClipVision {
             class_embedding: zeros(&embeddings, "class_embedding", &[width]),
             patch_embedding: zeros(&(&embeddings / "patch_embedding"), "weight", &[width, 3, patch, patch]),
             position_embedding: zeros(&(&embeddings / "position_embedding"), "weight", &[places, width]),
-            pre: norm(&(vs / "pre_layrnorm"), of_layer), // so spelled in every file
+            pre: norm(&(vs / "pre_layrnorm"), of_layer), // spelled like this in every file
             layers: (0..sizes.layers)
                 .map(|index| ClipLayer::new(&(vs / "encoder" / "layers" / index), of_layer))
                 .collect(),
@@ -88,7 +88,7 @@ impl ClipVision {
         }
     }
 
-    /// `[B, 3, S, S]`, normalized → `[B, D]`.
+    /// Encodes normalized images `[B, 3, S, S]` as `[B, D]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         let patches = x.conv2d(&self.patch_embedding, None::<Tensor>, [self.patch; 2], [0, 0], [1, 1], 1);
         let patches = patches.flatten(2, -1).transpose(1, 2); //                 [B, patches, D]

@@ -1,4 +1,4 @@
-//! How a [`ConditionerConfig`] is written: a word, or a map of target and params.
+//! Serialization of [`ConditionerConfig`]: a word, or a map of target and params.
 
 use std::fmt;
 
@@ -12,10 +12,10 @@ use crate::{BertConfig, ClassConfig, ClipTextConfig, ConditionerConfig, SpatialC
 const UNCONDITIONAL: &str = "__is_unconditional__";
 const FIRST_STAGE: &str = "__is_first_stage__";
 
-/// The map. `params` may be left out where nothing in them is required, as the reference's files do.
+/// The map. `params` may be absent if nothing in it is required, as in the reference's files.
 #[derive(Deserialize, Serialize)]
 #[serde(tag = "target", content = "params", rename_all = "snake_case", deny_unknown_fields)]
-enum Target {
+enum ConditionerTarget {
     #[serde(alias = "ldm.modules.encoders.modules.ClassEmbedder")]
     Class(ClassConfig),
     #[serde(alias = "ldm.modules.encoders.modules.BERTEmbedder")]
@@ -35,15 +35,15 @@ enum Target {
 #[serde(deny_unknown_fields)]
 struct NoParams {}
 
-impl From<Target> for ConditionerConfig {
-    fn from(target: Target) -> Self {
+impl From<ConditionerTarget> for ConditionerConfig {
+    fn from(target: ConditionerTarget) -> Self {
         match target {
-            Target::Class(config) => Self::Class(config),
-            Target::Bert(config) => Self::Bert(config),
-            Target::Transformer(config) => Self::Transformer(config),
-            Target::ClipText(config) => Self::ClipText(config.unwrap_or_default()),
-            Target::Spatial(config) => Self::Spatial(config.unwrap_or_default()),
-            Target::Identity(_) => Self::Identity,
+            ConditionerTarget::Class(config) => Self::Class(config),
+            ConditionerTarget::Bert(config) => Self::Bert(config),
+            ConditionerTarget::Transformer(config) => Self::Transformer(config),
+            ConditionerTarget::ClipText(config) => Self::ClipText(config.unwrap_or_default()),
+            ConditionerTarget::Spatial(config) => Self::Spatial(config.unwrap_or_default()),
+            ConditionerTarget::Identity(_) => Self::Identity,
         }
     }
 }
@@ -59,18 +59,18 @@ impl Serialize for ConditionerConfig {
         let target = match self.clone() {
             Self::Unconditional => return serializer.serialize_str(UNCONDITIONAL),
             Self::FirstStage => return serializer.serialize_str(FIRST_STAGE),
-            Self::Class(config) => Target::Class(config),
-            Self::Bert(config) => Target::Bert(config),
-            Self::Transformer(config) => Target::Transformer(config),
-            Self::ClipText(config) => Target::ClipText(Some(config)),
-            Self::Spatial(config) => Target::Spatial(Some(config)),
-            Self::Identity => Target::Identity(Some(NoParams {})),
+            Self::Class(config) => ConditionerTarget::Class(config),
+            Self::Bert(config) => ConditionerTarget::Bert(config),
+            Self::Transformer(config) => ConditionerTarget::Transformer(config),
+            Self::ClipText(config) => ConditionerTarget::ClipText(Some(config)),
+            Self::Spatial(config) => ConditionerTarget::Spatial(Some(config)),
+            Self::Identity => ConditionerTarget::Identity(Some(NoParams {})),
         };
         target.serialize(serializer)
     }
 }
 
-/// By hand and not `untagged`, which would answer every mistake with "did not match any variant".
+/// Not `untagged`, whose every error is "did not match any variant".
 struct WordOrTarget;
 
 impl<'de> Visitor<'de> for WordOrTarget {
@@ -89,6 +89,6 @@ impl<'de> Visitor<'de> for WordOrTarget {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        Target::deserialize(MapAccessDeserializer::new(map)).map(Into::into)
+        ConditionerTarget::deserialize(MapAccessDeserializer::new(map)).map(Into::into)
     }
 }

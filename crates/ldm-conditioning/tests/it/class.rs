@@ -1,13 +1,13 @@
-//! The class embedder against CompVis' own, its null class, and what it refuses.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! The class embedder against CompVis', its null class, and its errors.
 
 use ldm_conditioning::{ClassConfig, ClassEmbedder, Conditioner};
 use ldm_core::Prompt;
 use ldm_core::device::test_device;
-use ldm_testing::{Golden, assert_close};
+use ldm_testing::assert_close;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
+
+use crate::open_golden;
 
 fn config(n_classes: i64, null_class: Option<i64>) -> ClassConfig {
     ClassConfig { embed_dim: 8, n_classes, key: "class".into(), null_class }
@@ -20,9 +20,8 @@ fn embedder(n_classes: i64, null_class: Option<i64>) -> (VarStore, ClassEmbedder
 }
 
 #[test]
-fn parity() {
-    let golden =
-        Golden::open(format!("{}/tests/golden/class.safetensors", env!("CARGO_MANIFEST_DIR")), test_device());
+fn equals_the_reference() {
+    let golden = open_golden("class.safetensors");
     let config: ClassConfig = serde_json::from_str(golden.metadata("config")).unwrap();
     let vs = VarStore::new(test_device());
     let embedder = ClassEmbedder::new(&vs.root(), &config).unwrap();
@@ -34,7 +33,7 @@ fn parity() {
 }
 
 #[test]
-fn a_class_on_the_cpu_reaches_the_table() {
+fn classes_may_be_on_the_cpu() {
     let (_vs, embedder) = embedder(10, None);
     let context = embedder.condition(&Prompt::class(&[1, 9]), true).unwrap().context.unwrap();
     assert_eq!(context.size(), [2, 1, 8]);
@@ -43,7 +42,7 @@ fn a_class_on_the_cpu_reaches_the_table() {
 }
 
 #[test]
-fn the_table_starts_as_unit_noise() {
+fn the_table_is_initialized_with_unit_variance() {
     let (vs, _) = embedder(5000, None);
     let table = &vs.variables()["embedding.weight"];
     assert_eq!(table.size(), [5000, 8]);
@@ -67,8 +66,8 @@ fn the_null_class() {
     let (_vs, embedder) = embedder(1000, None);
     assert_eq!(
         embedder.unconditional(2).unwrap_err().to_string(),
-        "this model has no class that means no class, which guidance and conditioning dropout need: set null_class \
-         in the parameters of the class embedder",
+        "null_class: expected a null class for guidance or conditioning dropout, got none; try setting it in the parameters \
+         of the class embedder",
     );
 }
 
@@ -79,9 +78,9 @@ fn check_refusal(prompt: &Prompt, message: &str) {
 }
 
 #[test]
-fn prompts_refused() {
-    check_refusal(&Prompt::class(&[3, 10]), "class: this model knows the classes 0 to 9, got 10");
-    check_refusal(&Prompt::class(&[-1, 4]), "class: this model knows the classes 0 to 9, got -1");
+fn invalid_prompts_are_refused() {
+    check_refusal(&Prompt::class(&[3, 10]), "class: expected 0 to 9, got 10");
+    check_refusal(&Prompt::class(&[-1, 4]), "class: expected 0 to 9, got -1");
     check_refusal(&Prompt::text(["a cat"]), "this model is conditioned on `class`, and the prompt has none");
     let matrix = Prompt { class: Some(Tensor::from_slice2(&[[1_i64, 2]])), ..Prompt::default() };
     check_refusal(&matrix, "class: expected shape [B], got [1, 2]");
@@ -90,12 +89,12 @@ fn prompts_refused() {
 }
 
 #[test]
-fn configs_refused() {
+fn invalid_configs_are_refused() {
     for (config, message) in [
-        (config(0, None), "class conditioning: n_classes must be at least 1, got 0"),
+        (config(0, None), "class conditioning: n_classes: expected at least 1, got 0"),
         (
             ClassConfig { embed_dim: -4, ..config(10, None) },
-            "class conditioning: embed_dim must be at least 1, got -4",
+            "class conditioning: embed_dim: expected at least 1, got -4",
         ),
         (config(10, Some(10)), "null_class: expected one of 0 to 9, got 10"),
         (config(10, Some(-1)), "null_class: expected one of 0 to 9, got -1"),

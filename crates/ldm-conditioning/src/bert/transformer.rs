@@ -1,4 +1,4 @@
-//! Tokens through a transformer trained with the U-Net.
+//! The embedder of tokens without a tokenizer.
 
 use ldm_core::{Conditioning, Prompt, Result};
 use serde::{Deserialize, Serialize};
@@ -6,24 +6,24 @@ use tch::nn;
 
 use crate::Conditioner;
 use crate::bert::max_seq_len;
-use crate::sizes::at_least_one;
-use crate::token_encoder::{TokenEncoder, TokenEncoderConfig};
+use crate::bert::token_encoder::{TokenEncoder, TokenEncoderConfig};
+use crate::checks::at_least_one;
 use crate::tokens::Tokens;
 
-/// A transformer embedder, under the reference's names.
+/// Configuration of a [`TransformerEmbedder`], under the reference's names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TransformerConfig {
-    /// `D`, the width of the tokens.
+    /// `D`, channels of a token.
     pub n_embed: i64,
-    /// Layers, each of attention and feed-forward.
+    /// Layers of attention and feed-forward.
     pub n_layer: i64,
-    /// The number of different tokens.
+    /// Vocabulary size.
     pub vocab_size: i64,
-    /// The most tokens of a prompt.
+    /// Maximal number of tokens of a prompt.
     #[serde(default = "max_seq_len")]
     pub max_seq_len: i64,
-    /// The reference's device. Read, and not needed: a conditioner is where its weights are.
+    /// The reference's device. Inert: the weights decide the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
 }
@@ -53,7 +53,7 @@ impl TransformerEmbedder {
     /// The embedder with its weights at `vs / "transformer"`.
     ///
     /// # Errors
-    /// When a size is not positive.
+    /// If a size is not positive.
     pub fn new(vs: &nn::Path, config: &TransformerConfig) -> Result<Self> {
         at_least_one(
             "transformer conditioning",

@@ -1,10 +1,4 @@
-//! Token and text embedders against the reference's, and what they refuse.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "clippy knows tests, not the functions beside them"
-)]
+//! Token and text embedders against the reference, and their errors.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -91,7 +85,7 @@ impl Cases {
 }
 
 #[test]
-fn bert_is_the_reference() {
+fn bert_equals_the_reference() {
     let cases = Cases::open("tokens.safetensors");
     cases.check_tokens("bert");
     cases.check_tokens("bert_shorter");
@@ -100,7 +94,7 @@ fn bert_is_the_reference() {
 }
 
 #[test]
-fn clip_text_is_the_reference() {
+fn clip_text_equals_the_reference() {
     let cases = Cases::open("clip_text.safetensors");
     cases.check_tokens("quick_gelu");
     cases.check_tokens("gelu_shorter");
@@ -108,7 +102,7 @@ fn clip_text_is_the_reference() {
 }
 
 #[test]
-fn embedding_dropout_acts_in_training_alone() {
+fn embedding_dropout_acts_only_in_training() {
     let cases = Cases::open("tokens.safetensors");
     let conditioner = cases.build("bert_shorter", None);
     let tokens = cases.golden.get("bert_shorter.tokens").shallow_clone();
@@ -120,7 +114,7 @@ fn embedding_dropout_acts_in_training_alone() {
 }
 
 #[test]
-fn gradients_reach_what_the_reference_trains() {
+fn gradients_reach_the_weights_that_the_reference_trains() {
     let gradients = |config: ConditionerConfig| {
         let vs = VarStore::new(test_device());
         let conditioner = config.build(&vs.root(), None).unwrap();
@@ -177,27 +171,25 @@ fn check_refusal(config: &ConditionerConfig, prompt: &Prompt, message: &str) {
 }
 
 #[test]
-fn prompts_refused() {
+fn invalid_prompts_are_refused() {
     let layout = ConditionerConfig::Bert(bert(false));
     let bert = ConditionerConfig::Bert(bert(true));
     let clip = ConditionerConfig::ClipText(tiny_clip());
     check_refusal(
         &bert,
         &Prompt::text(["a cat"]),
-        "this model reads text by a bert tokenizer, which is missing: type `ldm weights get bert-tokenizer`, or \
-         say --tokenizer PATH",
+        "text: expected a bert tokenizer, got none; try `ldm weights get bert-tokenizer` or --tokenizer PATH",
     );
     check_refusal(
         &clip,
         &Prompt::text(["a cat"]),
-        "this model reads text by a clip tokenizer, which is missing: type `ldm weights get clip-tokenizer`, or \
-         say --tokenizer PATH",
+        "text: expected a clip tokenizer, got none; try `ldm weights get clip-tokenizer` or --tokenizer PATH",
     );
     let no = |what| format!("this model is conditioned on `{what}`, and the prompt has none");
     check_refusal(&bert, &Prompt::class(&[1]), &no("text"));
     check_refusal(&layout, &Prompt::text(["a cat"]), &no("layout` or `tokens"));
-    check_refusal(&clip, &tokens(&[1, 10], 2), "tokens: this model knows the tokens 0 to 9, got 10");
-    check_refusal(&layout, &tokens(&[-1, 10], 2), "tokens: this model knows the tokens 0 to 9, got -1");
+    check_refusal(&clip, &tokens(&[1, 10], 2), "tokens: expected 0 to 9, got 10");
+    check_refusal(&layout, &tokens(&[-1, 10], 2), "tokens: expected 0 to 9, got -1");
     check_refusal(&layout, &tokens(&[1; 7], 7), "tokens: expected shape [B, L] with L at most 6, got [1, 7]");
     let flat = Prompt { tokens: Some(Tensor::from_slice(&[1_i64, 2])), ..Prompt::default() };
     check_refusal(&clip, &flat, "tokens: expected shape [B, L] with L at most 6, got [2]");
@@ -206,19 +198,19 @@ fn prompts_refused() {
 }
 
 #[test]
-fn a_layout_of_nothing_is_the_last_token_everywhere() {
+fn the_null_layout_is_the_last_token_everywhere() {
     let transformer =
         TransformerConfig { n_embed: 8, n_layer: 1, vocab_size: 10, max_seq_len: 6, device: None };
     for config in [ConditionerConfig::Transformer(transformer), ConditionerConfig::Bert(bert(false))] {
         let vs = VarStore::new(test_device());
         let conditioner = config.build(&vs.root(), None).unwrap();
-        let nothing = conditioner.condition(&tokens(&[9; 12], 6), false).unwrap();
-        assert_eq!(conditioner.unconditional(2).unwrap().context, nothing.context);
+        let null = conditioner.condition(&tokens(&[9; 12], 6), false).unwrap();
+        assert_eq!(conditioner.unconditional(2).unwrap().context, null.context);
     }
 }
 
 #[test]
-fn configs_refused() {
+fn invalid_configs_are_refused() {
     let of = |change: fn(&mut ClipTextConfig)| {
         let mut config = tiny_clip();
         change(&mut config);
@@ -227,7 +219,7 @@ fn configs_refused() {
     for (config, message) in [
         (
             ConditionerConfig::Bert(BertConfig { n_layer: 0, ..bert(true) }),
-            "bert conditioning: n_layer must be at least 1, got 0",
+            "bert conditioning: n_layer: expected at least 1, got 0",
         ),
         (
             ConditionerConfig::Bert(BertConfig { embedding_dropout: 1., ..bert(true) }),
@@ -235,19 +227,19 @@ fn configs_refused() {
         ),
         (
             of(|config| config.num_attention_heads = 3),
-            "clip_text conditioning: num_attention_heads must divide hidden_size 8, got 3",
+            "clip_text conditioning: num_attention_heads: expected a divisor of hidden_size 8, got 3",
         ),
         (
             of(|config| config.max_length = 7),
-            "clip_text conditioning: max_length must be at most max_position_embeddings 6, got 7",
+            "clip_text conditioning: max_length: expected at most max_position_embeddings 6, got 7",
         ),
         (
             of(|config| config.vocab_size = -1),
-            "clip_text conditioning: vocab_size must be at least 1, got -1",
+            "clip_text conditioning: vocab_size: expected at least 1, got -1",
         ),
         (
             of(|config| config.layer_norm_eps = 0.),
-            "clip_text conditioning: layer_norm_eps must be above 0, got 0",
+            "clip_text conditioning: layer_norm_eps: expected a positive number, got 0",
         ),
     ] {
         let vs = VarStore::new(test_device());
@@ -255,7 +247,7 @@ fn configs_refused() {
     }
 }
 
-/// A word list of BERT's form, `count` long.
+/// A BERT vocabulary of `count` words.
 fn words(folder: &Path, count: usize) -> Tokenizer {
     let marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cat", "##s", "a"];
     let more = (0..).map(|index| format!("w{index}"));
@@ -265,7 +257,7 @@ fn words(folder: &Path, count: usize) -> Tokenizer {
 }
 
 #[test]
-fn tokenizers_that_are_not_the_models() {
+fn mismatched_tokenizers_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let build = |config: ConditionerConfig, tokenizer| {
         let vs = VarStore::new(test_device());
@@ -273,19 +265,16 @@ fn tokenizers_that_are_not_the_models() {
     };
     let small = words(folder.path(), 10);
     let wrong = build(ConditionerConfig::ClipText(tiny_clip()), small.clone());
-    assert_eq!(wrong.unwrap_err(), "this model needs a clip tokenizer, got one of bert");
+    assert_eq!(wrong.unwrap_err(), "tokenizer: expected clip, got bert");
     let large = build(ConditionerConfig::Bert(bert(true)), words(folder.path(), 11));
-    assert_eq!(large.unwrap_err(), "the tokenizer has 11 tokens, and the model knows 10 (vocab_size)");
+    assert_eq!(large.unwrap_err(), "tokenizer: expected at most 10 tokens (vocab_size), got 11");
     let short = build(ConditionerConfig::Bert(BertConfig { max_seq_len: 1, ..bert(true) }), small.clone());
-    assert_eq!(
-        short.unwrap_err(),
-        "a text needs at least 2 tokens, its beginning and its end, and the model has room for 1",
-    );
+    assert_eq!(short.unwrap_err(), "max_length: expected at least 2 tokens, for start and end, got 1",);
     build(ConditionerConfig::Bert(bert(false)), small).unwrap();
 }
 
 #[test]
-fn tokens_of_a_text_are_the_text() {
+fn a_text_equals_its_tokens() {
     let folder = tempfile::tempdir().unwrap();
     let vs = VarStore::new(test_device());
     let config = ConditionerConfig::Bert(bert(true));

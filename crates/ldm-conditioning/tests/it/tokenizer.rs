@@ -1,10 +1,4 @@
-//! Tokenizers against transformers', what is cut, and the files they are read from.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "clippy knows tests, not the functions beside them"
-)]
+//! Tokenizers against transformers', truncation, and file formats.
 
 use std::fs;
 use std::io::Write;
@@ -16,11 +10,9 @@ use ldm_conditioning::{Encoding, Tokenizer, TokenizerKind};
 use ldm_testing::{Golden, shared_data};
 use tch::{Device, Tensor};
 
-const LENGTH: usize = 77;
+use crate::golden;
 
-fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
+const LENGTH: usize = 77;
 
 /// The published vocabularies.
 fn published(file: &str) -> Option<PathBuf> {
@@ -38,7 +30,7 @@ fn rows(ids: &Tensor) -> Vec<Vec<i64>> {
     Vec::<Vec<i64>>::try_from(ids).unwrap()
 }
 
-/// Every prompt's ids are those transformers gave, to the last one.
+/// The ids of every prompt equal those of transformers.
 #[track_caller]
 fn check_prompts(kind: TokenizerKind, tokenizer: &Tokenizer) {
     let prompts: Vec<String> =
@@ -61,7 +53,7 @@ fn check_prompts(kind: TokenizerKind, tokenizer: &Tokenizer) {
     }
     assert_eq!(from, ids.len());
     assert!(wrong.is_empty(), "{} of 500 differ: {}", wrong.len(), wrong.join("\n"));
-    // What transformers cut is what is said to be cut: a text with more tokens than there is room for.
+    // A text is reported as truncated if and only if transformers truncates it.
     let whole = tokenizer.encode(&prompts, 4 * 1024).unwrap();
     let mark = |id: i64| rows(&tokenizer.encode(&[""], 3).unwrap().ids)[0][1..].contains(&id);
     for ((row, cut), prompt) in rows(&whole.ids).iter().zip(&cut).zip(&prompts) {
@@ -71,7 +63,7 @@ fn check_prompts(kind: TokenizerKind, tokenizer: &Tokenizer) {
 }
 
 #[test]
-fn bert_gives_transformers_ids() {
+fn bert_ids_equal_transformers() {
     let Some(path) = published(BERT) else { return };
     let tokenizer = Tokenizer::open(TokenizerKind::Bert, path).unwrap();
     assert_eq!(tokenizer.vocab_size(), 30522);
@@ -79,7 +71,7 @@ fn bert_gives_transformers_ids() {
 }
 
 #[test]
-fn clip_gives_transformers_ids() {
+fn clip_ids_equal_transformers() {
     let Some(path) = published(CLIP) else { return };
     let tokenizer = Tokenizer::open(TokenizerKind::Clip, path).unwrap();
     assert_eq!(tokenizer.vocab_size(), 49408);
@@ -104,7 +96,7 @@ fn known_ids() {
     assert_eq!(rows(&ids), [[101, 7592, 1010, 2088, 999, 102, 0, 0], [101, 102, 0, 0, 0, 0, 0, 0]]);
 }
 
-/// The cut part is the rest of the text: what is kept and what is cut make the whole.
+/// The truncated part is the rest of the text.
 #[track_caller]
 fn check_cut(tokenizer: &Tokenizer, text: &str, length: usize, cut: Option<&str>) {
     let got = tokenizer.encode(&[text], length).unwrap().cut.remove(0);
@@ -112,7 +104,7 @@ fn check_cut(tokenizer: &Tokenizer, text: &str, length: usize, cut: Option<&str>
 }
 
 #[test]
-fn what_is_cut_is_said() {
+fn truncated_text_is_reported() {
     let Some(path) = published(CLIP) else { return };
     let clip = Tokenizer::open(TokenizerKind::Clip, path).unwrap();
     check_cut(&clip, "a photograph of an astronaut", 7, None);
@@ -121,14 +113,14 @@ fn what_is_cut_is_said() {
     check_cut(&clip, "a cat", 2, Some("a cat"));
     check_cut(&clip, "", 2, None);
     check_cut(&clip, "  a  CAFE\u{301}  au lait ", 4, Some("au lait"));
-    // Four tokens a face; one within a face cuts the face.
+    // Four tokens per emoji; a cut within one truncates all of it.
     check_cut(&clip, "🫠🫠🫠", 5, Some("🫠🫠"));
     let bert = Tokenizer::open(TokenizerKind::Bert, published(BERT).unwrap()).unwrap();
     check_cut(&bert, "Hello, World! Ünïcode", 6, Some("Ünïcode"));
     check_cut(&bert, "猫が好き", 3, Some("が好き"));
 }
 
-/// Merges of CLIP's form that make `cat</w>`.
+/// Merges that make `cat</w>`.
 const MERGES: &str = "#version: 0.2\nc a\nca t</w>\n";
 
 fn small_vocab(pad: &str) -> String {
@@ -139,13 +131,13 @@ fn small_vocab(pad: &str) -> String {
 }
 
 #[test]
-fn files_of_every_form() {
+fn every_file_format_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let clip = |path: &Path| Tokenizer::open(TokenizerKind::Clip, path).unwrap();
     let ids = |tokenizer: &Tokenizer| rows(&tokenizer.encode(&["CAT a"], 5).unwrap().ids).remove(0);
 
-    // A list of merges: 256 bytes, the same as ends of words, two merges, two marks.
+    // A list of merges: 256 bytes, 256 word-final bytes, two merges, two special tokens.
     fs::write(at("merges-alone.txt"), MERGES).unwrap();
     let from_merges = [514, 513, 256 + 64, 515, 515];
     assert_eq!(ids(&clip(&at("merges-alone.txt"))), from_merges);
@@ -158,7 +150,7 @@ fn files_of_every_form() {
     fs::copy(at("packed"), at("openai/bpe_simple_vocab_16e6.txt.gz")).unwrap();
     assert_eq!(ids(&clip(&at("openai"))), from_merges);
 
-    // transformers' two files, below `tokenizer` or not, with a padding of their own or without.
+    // transformers' two files, in `tokenizer` or not, with a padding token or without.
     fs::create_dir_all(at("model/tokenizer")).unwrap();
     fs::write(at("model/tokenizer/vocab.json"), small_vocab("!")).unwrap();
     fs::write(at("model/tokenizer/merges.txt"), MERGES).unwrap();
@@ -168,7 +160,7 @@ fn files_of_every_form() {
     fs::write(at("model/tokenizer/tokenizer_config.json"), r#"{"pad_token": {"content": "a"}}"#).unwrap();
     assert_eq!(ids(&clip(&at("model"))), [7, 4, 5, 8, 1]);
 
-    // tokenizer.json, whose own truncation and padding do not count.
+    // tokenizer.json, whose truncation and padding are ignored.
     let inner = tokenizers::Tokenizer::from_bytes(
         serde_json::json!({
             "version": "1.0",
@@ -196,7 +188,7 @@ fn files_of_every_form() {
 }
 
 #[test]
-fn words_with_carriage_returns() {
+fn carriage_returns_are_stripped() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vocab.txt");
     fs::write(&path, "[PAD]\r\n[UNK]\r\n[CLS]\r\n[SEP]\r\n[MASK]\r\ncat\r\n").unwrap();
@@ -206,9 +198,9 @@ fn words_with_carriage_returns() {
     assert_eq!(rows(&ids), [[2, 5, 1, 4, 3, 0]]);
 }
 
-/// A line twice is one token, whose number is the latter: the numbers after it stay what they are.
+/// A repeated line is one token with the later id; later ids do not change.
 #[test]
-fn words_that_are_there_twice() {
+fn repeated_words_have_the_later_id() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("vocab.txt");
     fs::write(&path, "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\ncat\ncat\ndog\n").unwrap();
@@ -224,52 +216,57 @@ fn check_refusal(kind: TokenizerKind, path: &Path, message: &str) {
 }
 
 #[test]
-fn refusals() {
+fn invalid_files_are_refused() {
     use TokenizerKind::{Bert, Clip};
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let get =
-        |kind: TokenizerKind| format!("type `ldm weights get {kind}-tokenizer`, or say --tokenizer PATH");
-    check_refusal(Bert, &at("none"), &format!("no bert tokenizer at this place: {}", get(Bert)));
+    let get = |kind: TokenizerKind| format!("try `ldm weights get {kind}-tokenizer` or --tokenizer PATH");
+    check_refusal(Bert, &at("none"), &format!("expected a bert tokenizer, got no file; {}", get(Bert)));
     check_refusal(
         Bert,
         folder.path(),
-        &format!("no bert tokenizer in this folder, expected tokenizer.json or vocab.txt: {}", get(Bert)),
+        &format!("expected tokenizer.json or vocab.txt of a bert tokenizer, got none; {}", get(Bert)),
     );
     check_refusal(
         Clip,
         folder.path(),
         &format!(
-            "no clip tokenizer in this folder, expected tokenizer.json, vocab.json and merges.txt, or \
-             bpe_simple_vocab_16e6.txt.gz: {}",
+            "expected tokenizer.json, vocab.json and merges.txt, or bpe_simple_vocab_16e6.txt.gz of a clip tokenizer, \
+             got none; {}",
             get(Clip)
         ),
     );
     fs::create_dir(at("half")).unwrap();
     fs::write(at("half/merges.txt"), MERGES).unwrap();
     let error = Tokenizer::open(Clip, at("half")).unwrap_err().to_string();
-    let missing =
-        format!("{}: `vocab.json` is missing beside it: {}", at("half/merges.txt").display(), get(Clip));
+    let missing = format!(
+        "{}: expected `vocab.json` next to it, got none; {}",
+        at("half/merges.txt").display(),
+        get(Clip)
+    );
     assert_eq!(error, missing);
     fs::write(at("words"), "[PAD]\n[UNK]\n[CLS]\ncat").unwrap();
-    check_refusal(Bert, &at("words"), "not a BERT vocabulary: it has no line `[SEP]`");
-    check_refusal(Clip, &at("words"), "not a list of merges: line 2 is not two parts of a token: [UNK]");
+    check_refusal(Bert, &at("words"), "expected a BERT vocabulary, got no line `[SEP]`");
+    check_refusal(Clip, &at("words"), "line 2: expected a merge of two parts, got [UNK]");
     fs::write(at("merges"), "#version\nc a\nzz q\n").unwrap();
-    check_refusal(Clip, &at("merges"), "not a CLIP vocabulary: Token `zz` out of vocabulary");
+    check_refusal(Clip, &at("merges"), "expected a CLIP vocabulary: Token `zz` out of vocabulary");
     fs::write(at("bytes"), [0xff, 0xfe]).unwrap();
-    check_refusal(Clip, &at("bytes"), "not a text in UTF-8: invalid utf-8 sequence of 1 bytes from index 0");
+    check_refusal(Clip, &at("bytes"), "expected UTF-8 text: invalid utf-8 sequence of 1 bytes from index 0");
     fs::write(at("gzip"), [0x1f, 0x8b, 8, 0]).unwrap();
-    check_refusal(Clip, &at("gzip"), "damaged gzip: unexpected end of file");
+    check_refusal(Clip, &at("gzip"), "expected gzip: unexpected end of file");
     fs::write(at("x.json"), "{").unwrap();
     let error = Tokenizer::open(Bert, at("x.json")).unwrap_err().to_string();
-    assert!(error.contains("x.json: not a file of the form tokenizer.json: "), "{error}");
+    assert!(error.contains("x.json: expected the format of tokenizer.json: "), "{error}");
 }
 
 #[test]
-fn another_kind_of_tokenizer_is_refused() {
+fn a_vocabulary_without_special_tokens_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("vocab.json"), small_vocab("!").replace("<|endoftext|>", "</s>")).unwrap();
     fs::write(folder.path().join("merges.txt"), MERGES).unwrap();
     let error = Tokenizer::open(TokenizerKind::Clip, folder.path()).unwrap_err().to_string();
-    assert!(error.ends_with("merges.txt: not a CLIP vocabulary: it has no token `<|endoftext|>`"), "{error}");
+    assert!(
+        error.ends_with("merges.txt: expected a CLIP vocabulary, got none with the token `<|endoftext|>`"),
+        "{error}"
+    );
 }

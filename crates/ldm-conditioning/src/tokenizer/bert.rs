@@ -1,4 +1,4 @@
-//! BERT's tokenizer from its list of words.
+//! BERT's tokenizer from its vocabulary.
 
 use std::path::Path;
 
@@ -9,13 +9,14 @@ use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::{AddedToken, Tokenizer};
 
-/// The uncased WordPiece of `words`, one a line, line `n` being token `n`.
+/// Builds the uncased WordPiece tokenizer of `words`, one per line, in the order of ids.
 pub(crate) fn from_words(words: &str, path: &Path) -> Result<Tokenizer> {
-    let damaged = |error: tokenizers::Error| Error::format(path, format!("not a BERT vocabulary: {error}"));
+    let damaged =
+        |error: tokenizers::Error| Error::format(path, format!("expected a BERT vocabulary: {error}"));
     let vocab: Vocab = words.lines().map(str::to_owned).zip(0..).collect();
     let marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
     if let Some(missing) = marks.into_iter().find(|mark| !vocab.contains_key(*mark)) {
-        return Err(Error::format(path, format!("not a BERT vocabulary: it has no line `{missing}`")));
+        return Err(Error::format(path, format!("expected a BERT vocabulary, got no line `{missing}`")));
     }
     let model = WordPiece::builder().vocab(vocab).unk_token("[UNK]".into()).build().map_err(damaged)?;
     let mut tokenizer = Tokenizer::new(model);
@@ -26,7 +27,7 @@ pub(crate) fn from_words(words: &str, path: &Path) -> Result<Tokenizer> {
     Ok(tokenizer)
 }
 
-/// Clean, CJK set apart, accents off because of lower case.
+/// Cleans, separates CJK characters, and lower-cases, which strips accents.
 pub(crate) fn normalizer() -> BertNormalizer {
     BertNormalizer::new(true, true, None, true)
 }

@@ -1,23 +1,21 @@
-//! Maps and images beside the latent: the rescaler against the reference's, and the identity.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! The spatial rescaler against the reference's, and the identity.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use ldm_conditioning::{
-    Conditioner, ConditionerConfig, Identity, Interpolation, SpatialConfig, SpatialRescaler,
+    Conditioner, ConditionerConfig, Identity, RescaleMethod, SpatialConfig, SpatialRescaler,
 };
 use ldm_core::Prompt;
 use ldm_core::device::test_device;
-use ldm_testing::{Golden, assert_close};
+use ldm_testing::assert_close;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
+use crate::open_golden;
+
 #[test]
-fn spatial_is_the_reference() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/spatial.safetensors");
-    let golden = Golden::open(path, test_device());
+fn spatial_equals_the_reference() {
+    let golden = open_golden("spatial.safetensors");
     let cases: BTreeMap<String, SpatialConfig> = serde_json::from_str(golden.metadata("cases")).unwrap();
     assert_eq!(cases.len(), 7);
     for (name, config) in cases {
@@ -30,12 +28,12 @@ fn spatial_is_the_reference() {
         tch::no_grad(|| vs.variables().iter_mut().for_each(|(key, value)| value.copy_(&weights[key])));
         let mask = golden.get(&format!("{name}.mask"));
         let want = golden.get(&format!("{name}.concat"));
-        let said = [
+        let prompts = [
             Prompt { mask: Some(mask.shallow_clone()), ..Prompt::default() },
             Prompt { image: Some(mask.shallow_clone()), ..Prompt::default() },
             Prompt { mask: Some(mask.to_kind(Kind::Double)), ..Prompt::default() },
         ];
-        for prompt in said {
+        for prompt in prompts {
             let cond = conditioner.condition(&prompt, false).unwrap();
             assert!(cond.context.is_none() && cond.label.is_none());
             assert_close(&name, &cond.concat.unwrap(), want, 1e-5);
@@ -50,7 +48,7 @@ fn mask(size: [i64; 4]) -> Prompt {
 }
 
 #[test]
-fn maps_refused() {
+fn invalid_maps_are_refused() {
     let vs = VarStore::new(test_device());
     let config = SpatialConfig { n_stages: 2, in_channels: 5, ..SpatialConfig::default() };
     let conditioner = SpatialRescaler::new(&vs.root(), &config).unwrap();
@@ -65,28 +63,25 @@ fn maps_refused() {
         Prompt { image: Some(Tensor::zeros([5, 8, 8], (Kind::Float, test_device()))), ..Prompt::default() };
     assert_eq!(error(&flat), "image: expected shape [B, K, H, W], got [5, 8, 8]");
     let message = conditioner.unconditional(1).unwrap_err().to_string();
-    assert!(
-        message.starts_with("this model is conditioned on a map, of which none means nothing"),
-        "{message}"
-    );
+    assert!(message.starts_with("conditioning: expected a null prompt"), "{message}");
 }
 
 #[test]
-fn configs_refused() {
+fn invalid_configs_are_refused() {
     let base = SpatialConfig::default;
     for (config, message) in [
-        (SpatialConfig { n_stages: -1, ..base() }, "n_stages must be at least 0, got -1"),
-        (SpatialConfig { multiplier: 0., ..base() }, "multiplier must be above 0, got 0"),
-        (SpatialConfig { multiplier: f64::NAN, ..base() }, "multiplier must be above 0, got NaN"),
-        (SpatialConfig { in_channels: 0, ..base() }, "in_channels must be at least 1, got 0"),
-        (SpatialConfig { out_channels: Some(0), ..base() }, "out_channels must be at least 1, got 0"),
+        (SpatialConfig { n_stages: -1, ..base() }, "n_stages: expected at least 0, got -1"),
+        (SpatialConfig { multiplier: 0., ..base() }, "multiplier: expected a positive number, got 0"),
+        (SpatialConfig { multiplier: f64::NAN, ..base() }, "multiplier: expected a positive number, got NaN"),
+        (SpatialConfig { in_channels: 0, ..base() }, "in_channels: expected at least 1, got 0"),
+        (SpatialConfig { out_channels: Some(0), ..base() }, "out_channels: expected at least 1, got 0"),
         (
-            SpatialConfig { method: Interpolation::Linear, ..base() },
-            "method: expected nearest, bilinear, bicubic or area, which are for maps, got linear",
+            SpatialConfig { method: RescaleMethod::Linear, ..base() },
+            "method: expected nearest, bilinear, bicubic or area, got linear",
         ),
         (
-            SpatialConfig { method: Interpolation::Trilinear, ..base() },
-            "method: expected nearest, bilinear, bicubic or area, which are for maps, got trilinear",
+            SpatialConfig { method: RescaleMethod::Trilinear, ..base() },
+            "method: expected nearest, bilinear, bicubic or area, got trilinear",
         ),
     ] {
         let vs = VarStore::new(test_device());
@@ -96,7 +91,7 @@ fn configs_refused() {
 }
 
 #[test]
-fn identity_passes_on_what_is_said() {
+fn identity_passes_on_its_inputs() {
     let identity = Identity::new(test_device());
     let image = Tensor::rand([2, 3, 4, 4], (Kind::Float, test_device()));
     let embedding = Tensor::rand([2, 5, 7], (Kind::Float, test_device()));
@@ -108,12 +103,12 @@ fn identity_passes_on_what_is_said() {
     let cond = identity.condition(&of_vectors, false).unwrap();
     assert_eq!(cond.context.unwrap(), embedding);
     assert!(cond.concat.is_none());
-    let nothing = identity.unconditional_like(&of_vectors).unwrap();
-    assert_eq!(nothing.context.unwrap(), embedding.zeros_like());
+    let null = identity.unconditional_like(&of_vectors).unwrap();
+    assert_eq!(null.context.unwrap(), embedding.zeros_like());
 }
 
 #[test]
-fn identity_refuses() {
+fn identity_reports_errors() {
     let identity = Identity::new(test_device());
     let error = |prompt: &Prompt| identity.condition(prompt, false).unwrap_err().to_string();
     assert_eq!(
@@ -127,10 +122,7 @@ fn identity_refuses() {
     assert_eq!(error(&prompt), "image: expected shape [B, C, h, w], got [2, 7]");
     let image = Prompt { image: flat(), ..Prompt::default() };
     let message = identity.null_like(&image).unwrap_err().to_string();
-    assert!(
-        message.starts_with("this model is conditioned on an image, of which none means nothing"),
-        "{message}"
-    );
+    assert!(message.starts_with("conditioning: expected a null prompt"), "{message}");
     let message = identity.null_prompt(1).unwrap_err().to_string();
-    assert!(message.ends_with("by null_like"), "{message}");
+    assert!(message.ends_with("try null_like"), "{message}");
 }
