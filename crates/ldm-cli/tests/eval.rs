@@ -232,7 +232,7 @@ fn refuses(sandbox: &Sandbox) {
     fails(
         &["made", "other.npz"],
         1,
-        "statistics of 64 features, where random VGG16, mean of relu5_3 has 512",
+        "statistics: expected 512 features of random VGG16, mean of relu5_3, got 64",
     );
     other(512, Some("VGG16, mean of relu5_3"));
     fails(
