@@ -18,7 +18,7 @@ use tch::{Device, Tensor};
 /// # Panics
 /// When there is none of that name.
 pub fn config(name: &str) -> ModelConfig {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/models").join(name);
     ModelFile::read(path, &[]).expect("a config of the repository").model
 }
 

@@ -1,4 +1,4 @@
-//! Steps of training as the trainer takes them, data and log included, of both stages of `configs/tiny`.
+//! Steps of training as the trainer takes them, data and log included, of both stages of `configs/experiments/tiny`.
 
 #![allow(missing_docs, reason = "criterion's macro makes a function without any")]
 
@@ -16,7 +16,7 @@ const BEFORE: u64 = 3;
 
 /// Takes so many steps in a new run and says how long they took, without the checkpoint at the end.
 fn steps(name: &str, overrides: &[String], run: &Path, count: u64) -> Duration {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/tiny").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/experiments/tiny").join(name);
     let mut all = vec![format!("train.steps={}", BEFORE + count)];
     all.extend(
         ["train.checkpoint_every=1000000000", "train.samples.count=0", "train.validate_every=0"]

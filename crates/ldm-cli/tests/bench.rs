@@ -204,7 +204,7 @@ fn what_cannot_be_timed_is_refused() {
 
 /// A config of the repository.
 fn config(name: &str) -> ModelConfig {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/models").join(name);
     ModelFile::read(path, &[]).unwrap().model
 }
 

@@ -15,8 +15,8 @@ use serde_json::{Map, Value, json};
 use tch::Device;
 
 /// A large one, so that writing it takes a while.
-const FIRST_STAGE: &str = include_str!("../../../configs/autoencoder/kl-f8.yaml");
-const SMALL: &str = include_str!("../../../configs/tiny/first-stage-vq-f4.yaml");
+const FIRST_STAGE: &str = include_str!("../../../configs/models/autoencoder/kl-f8.yaml");
+const SMALL: &str = include_str!("../../../configs/experiments/tiny/first-stage-vq-f4.yaml");
 
 struct Sandbox(tempfile::TempDir);
 

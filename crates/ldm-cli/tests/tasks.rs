@@ -10,16 +10,16 @@ use ldm_pipelines::watermark;
 use sandbox::Sandbox;
 
 const TASKS: [(&str, &str, &str); 4] = [
-    ("boxes", include_str!("../../../configs/tiny/layout.yaml"), ""),
-    ("map", include_str!("../../../configs/tiny/semantic.yaml"), ", task: {target: semantic}"),
+    ("boxes", include_str!("../../../configs/experiments/tiny/layout.yaml"), ""),
+    ("map", include_str!("../../../configs/experiments/tiny/semantic.yaml"), ", task: {target: semantic}"),
     (
         "small",
-        include_str!("../../../configs/tiny/super-resolution.yaml"),
+        include_str!("../../../configs/experiments/tiny/super-resolution.yaml"),
         ", task: {target: super_resolution, params: {degradation: pil_bicubic, downscale_f: 2}}",
     ),
     (
         "hole",
-        include_str!("../../../configs/tiny/inpainting.yaml"),
+        include_str!("../../../configs/experiments/tiny/inpainting.yaml"),
         ", task: {target: inpainting, params: {masks: {target: thick}}}",
     ),
 ];

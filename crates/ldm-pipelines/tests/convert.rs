@@ -13,7 +13,7 @@ use ldm_pipelines::{
 use ldm_testing::{fill_weights, shared_data};
 use tch::{Device, Kind, Tensor};
 
-/// Files of configs/tiny, with what is changed in them.
+/// Files of configs/experiments/tiny, with what is changed in them.
 const KINDS: [(&str, &str, &[&str]); 12] = [
     ("KL first stage", "first-stage-kl-f2.yaml", &[]),
     ("VQ first stage", "first-stage-vq-f4.yaml", &[]),
@@ -59,7 +59,7 @@ fn refused(kind: &str) -> Option<&'static str> {
 }
 
 fn config(name: &str, overrides: &[&str]) -> (ModelConfig, String) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/tiny").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/experiments/tiny").join(name);
     let text = std::fs::read_to_string(&path).unwrap();
     let overrides: Vec<String> = overrides.iter().map(|each| (*each).to_owned()).collect();
     let tree = ldm_core::config::merge(&text, &path, &overrides).unwrap();

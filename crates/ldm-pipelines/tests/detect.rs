@@ -35,7 +35,7 @@ const WHOLE: [(&str, Option<&str>); 15] = [
 ];
 
 fn config(name: &str) -> ModelConfig {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/models").join(name);
     ModelFile::read(path, &[]).unwrap().model
 }
 
@@ -144,7 +144,7 @@ fn every_published_model_is_recognized() {
 #[test]
 fn a_first_stage_is_recognized_alone_and_below_its_root() {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["autoencoder/kl-f8.yaml", "autoencoder/vq-f4.yaml", "tiny/first-stage-kl-f2.yaml"] {
+    for name in ["autoencoder/kl-f8.yaml", "autoencoder/vq-f4.yaml", "../experiments/tiny/first-stage-kl-f2.yaml"] {
         let whole = config(name);
         let alone = shapes(&whole);
         let mut rooted: Shapes =

@@ -274,7 +274,7 @@ fn a_converted_model_holds_its_loras() {
 /// our names.
 #[test]
 fn what_diffusers_has_not_has_our_names() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/tiny/diffusion-class.yaml");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/experiments/tiny/diffusion-class.yaml");
     let overrides = [
         "model.params.cond_stage_config=__is_unconditional__",
         "model.params.conditioning_key=null",

@@ -107,7 +107,7 @@ fn diffusion(file: ModelFile) -> LatentDiffusionConfig {
 }
 
 fn ours(name: &str) -> LatentDiffusionConfig {
-    diffusion(read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs").join(name)))
+    diffusion(read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/models").join(name)))
 }
 
 fn found(file: &ModelFile) -> Found {
@@ -261,7 +261,7 @@ fn tiny_twins_are_built() {
         ("semantic", ConditioningKind::SemanticMap),
         ("super-resolution", ConditioningKind::LowResolution),
     ] {
-        let config = ours(&format!("tiny/{name}.yaml"));
+        let config = ours(&format!("../experiments/tiny/{name}.yaml"));
         assert_eq!(ConditioningKind::of(&config), needs, "{name}");
         LatentDiffusion::new(&config, None, test_device()).unwrap_or_else(|error| panic!("{name}: {error}"));
     }

@@ -30,7 +30,7 @@ fn check(what: &str, build: impl Fn(&nn::Path)) {
 
 #[test]
 fn building_unfilled_draws_nothing() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/tiny");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/experiments/tiny");
     let mut conditioners = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -28,7 +28,7 @@ fn golden(name: &str) -> PathBuf {
 
 /// A config file of an official model.
 fn official_path(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../configs/autoencoder/{name}.yaml"))
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../configs/models/autoencoder/{name}.yaml"))
 }
 
 /// The subtree `model` of a file, without the learning rate next to its config.

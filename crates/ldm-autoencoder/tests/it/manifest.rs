@@ -11,7 +11,7 @@ use tch::nn::VarStore;
 
 use crate::{official_path, read_model};
 
-/// `configs/autoencoder/NAME.yaml`: latent shape at 256 pixels, tensors of encoder and decoder, number of parameters.
+/// `configs/models/autoencoder/NAME.yaml`: latent shape at 256 pixels, tensors of encoder and decoder, number of parameters.
 const OFFICIAL: [(&str, [i64; 3], [usize; 2], i64); 9] = [
     ("kl-f4", [3, 64, 64], [88, 112], 55_312_063),
     ("kl-f8", [4, 32, 32], [106, 138], 83_653_863),
@@ -67,7 +67,7 @@ fn official_models_have_the_reference_parameters() {
 
 #[test]
 fn every_config_of_the_folder_loads() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/autoencoder");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/models/autoencoder");
     let mut count = 0;
     for entry in std::fs::read_dir(&folder).unwrap() {
         read_model(&entry.unwrap().path()).validate().unwrap();

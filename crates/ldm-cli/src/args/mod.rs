@@ -69,7 +69,7 @@ pub(crate) enum Command {
     Data(DataCommand),
     /// Trains what a config describes: a first stage, a diffusion model on top of one, or a classifier that guides one.
     #[command(
-        after_help = "Examples:\n  ldm train configs/cifar/first-stage-kl-f2.yaml --run runs/cifar-f2\n  ldm train configs/cifar/diffusion-kl-f2.yaml train.steps=2000\n  ldm train --resume runs/cifar-f2\n  ldm train configs/cifar/diffusion-kl-f2.yaml --nproc 2"
+        after_help = "Examples:\n  ldm train configs/experiments/cifar/first-stage-kl-f2.yaml --run runs/cifar-f2\n  ldm train configs/experiments/cifar/diffusion-kl-f2.yaml train.steps=2000\n  ldm train --resume runs/cifar-f2\n  ldm train configs/experiments/cifar/diffusion-kl-f2.yaml --nproc 2"
     )]
     Train(TrainArgs),
     /// Samples images, unconditionally or by class.
@@ -79,7 +79,7 @@ pub(crate) enum Command {
     Sample(SampleArgs),
     /// Makes images of what a text says.
     #[command(
-        after_help = "Examples:\n  ldm txt2img \"a red circle\" --model runs/text -n 4\n  ldm txt2img --prompts-from prompts.txt --model sd-v1-4.ckpt --config configs/stable-diffusion/v1.yaml"
+        after_help = "Examples:\n  ldm txt2img \"a red circle\" --model runs/text -n 4\n  ldm txt2img --prompts-from prompts.txt --model sd-v1-4.ckpt --config configs/models/stable-diffusion/v1.yaml"
     )]
     Txt2img(Txt2imgArgs),
     /// Draws an image again, as a text says.
@@ -132,7 +132,7 @@ pub(crate) enum Command {
     CompareF(CompareFArgs),
     /// Times a model on this device: seconds, throughput, peak memory, and how far from what the machine can do.
     #[command(
-        after_help = "Examples:\n  ldm bench --model runs/scenes\n  ldm bench unet --config configs/stable-diffusion/v1.yaml --batch-size 2 --json\n  ldm bench train --config configs/cifar/diffusion-kl-f2.yaml --batch-size 32 --operations"
+        after_help = "Examples:\n  ldm bench --model runs/scenes\n  ldm bench unet --config configs/models/stable-diffusion/v1.yaml --batch-size 2 --json\n  ldm bench train --config configs/experiments/cifar/diffusion-kl-f2.yaml --batch-size 32 --operations"
     )]
     Bench(BenchArgs),
     /// Says what a checkpoint, a model folder, a run, or a generated PNG holds. Runs no code from it.
