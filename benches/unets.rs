@@ -41,7 +41,7 @@ fn bench(criterion: &mut Criterion, group: &str, name: &str, tokens: i64, sides:
     let (_vs, network) =
         network(unet.model_channels, |vs| UNet::new(&vs.root(), unet).expect("a published config"));
     let context = unet.context_dim.map(|width| Tensor::ones([1, tokens, width], options));
-    let cond = network.prepare(&Conditioning { context, ..Conditioning::default() });
+    let cond = network.precompute(&Conditioning { context, ..Conditioning::default() });
     let t = Tensor::full([1], 500, (Kind::Int64, bench_device()));
     let mut group = slow_group(criterion, group);
     for side in sides {

@@ -1,4 +1,4 @@
-//! Quantization by size of the codebook. Encoding and decoding by f stand in the workspace's `benches/first_stages.rs`.
+//! Quantization by codebook size. Encoding and decoding by f are in the workspace's `benches/first_stages.rs`.
 
 #![allow(missing_docs, reason = "criterion's macro makes a function without any")]
 

@@ -7,10 +7,10 @@ use tch::Tensor;
 use tch::nn::{Conv2D, Module, Path};
 
 use crate::encoder_config::AttentionType;
-use crate::pass::ForwardContext;
+use crate::layer_context::LayerContext;
 use crate::resnet::NORM_EPS;
 
-/// The attention of a place in the network, where it has one.
+/// Optional attention after a residual block.
 #[derive(Debug)]
 pub(crate) enum Attention {
     Vanilla(Box<AttnBlock>),
@@ -27,10 +27,10 @@ impl Attention {
         })
     }
 
-    pub(crate) fn forward(&self, x: Tensor, pass: &mut ForwardContext) -> Tensor {
+    pub(crate) fn forward(&self, x: Tensor, context: &mut LayerContext) -> Tensor {
         match self {
-            Self::Vanilla(block) => block.forward(&x, pass),
-            Self::Linear(block) => block.forward(&x, pass),
+            Self::Vanilla(block) => block.forward(&x, context),
+            Self::Linear(block) => block.forward(&x, context),
             Self::None => x,
         }
     }
@@ -58,18 +58,18 @@ impl AttnBlock {
         })
     }
 
-    fn forward(&self, x: &Tensor, pass: &mut ForwardContext) -> Tensor {
+    fn forward(&self, x: &Tensor, context: &mut LayerContext) -> Tensor {
         let (_, _, height, width) = x.size4().expect("[B, C, h, w]");
-        let h = self.norm.forward_by(x, &mut pass.global);
+        let h = self.norm.forward_by(x, &mut context.norm_stats);
         let [q, k, v] = [&self.q, &self.k, &self.v].map(|conv| tokens(&conv.forward(&h)).unsqueeze(1));
-        let [k, v] = of_whole([k, v], &mut pass.global);
+        let [k, v] = record_or_replay([k, v], &mut context.norm_stats);
         let h = attention(&q, &k, &v).squeeze_dim(1); // [B, L, C]
         add(self.proj_out.forward(&pixels(&h, height, width)), x)
     }
 }
 
-/// to_out(q·(softmax(k)ᵀ v)), the softmax over pixels, one head. Neither norm nor residual: its output replaces x,
-/// as in the reference. CompVis `attention.py:80`, `model.py:144`.
+/// to_out(q·(softmax(k)ᵀ v)), the softmax over pixels, one head. Neither norm nor residual: its output replaces x, as
+/// in the reference. CompVis `attention.py:80`, `model.py:144`.
 #[derive(Debug)]
 pub(crate) struct LinearAttention {
     to_qkv: Conv2D,
@@ -84,26 +84,26 @@ impl LinearAttention {
         }
     }
 
-    fn forward(&self, x: &Tensor, pass: &mut ForwardContext) -> Tensor {
+    fn forward(&self, x: &Tensor, context: &mut LayerContext) -> Tensor {
         let (_, _, height, width) = x.size4().expect("[B, C, h, w]");
         let qkv = tokens(&self.to_qkv.forward(x)).chunk(3, 2);
         let [q, k, v] = [&qkv[0], &qkv[1], &qkv[2]]; //                [B, L, C] each
-        let [k, v] = of_whole([k.shallow_clone(), v.shallow_clone()], &mut pass.global);
-        let context = k.softmax(1, k.kind()).transpose(1, 2).matmul(&v); // [B, C, C]
-        self.to_out.forward(&pixels(&q.matmul(&context), height, width))
+        let [k, v] = record_or_replay([k.shallow_clone(), v.shallow_clone()], &mut context.norm_stats);
+        let summary = k.softmax(1, k.kind()).transpose(1, 2).matmul(&v); // [B, C, C]
+        self.to_out.forward(&pixels(&q.matmul(&summary), height, width))
     }
 }
 
-/// Keys and values, those of the whole where `own` are a part's.
-fn of_whole(own: [Tensor; 2], global: &mut NormStats) -> [Tensor; 2] {
-    match global {
+/// Keys and values: those of the whole latent while a tile is decoded (`Replay`).
+fn record_or_replay(own: [Tensor; 2], norm_stats: &mut NormStats) -> [Tensor; 2] {
+    match norm_stats {
         NormStats::Local => own,
-        NormStats::Record(noted) => {
-            noted.push(own.each_ref().map(Tensor::shallow_clone));
+        NormStats::Record(recorded) => {
+            recorded.push(own.each_ref().map(Tensor::shallow_clone));
             own
         }
-        NormStats::Replay(noted) => {
-            noted.next().expect("as many layers as were noted").each_ref().map(Tensor::shallow_clone)
+        NormStats::Replay(recorded) => {
+            recorded.next().expect("one entry per recorded layer").each_ref().map(Tensor::shallow_clone)
         }
     }
 }

@@ -1,4 +1,4 @@
-//! encoder → quant_conv → regularizer → post_quant_conv → decoder.
+//! The autoencoder: encoder → quant_conv → regularizer → post_quant_conv → decoder.
 
 use ldm_core::nn::{NormStats, conv2d};
 use ldm_core::{Error, NoiseSource, Result, Tiles};
@@ -10,11 +10,10 @@ use crate::config::FirstStageConfig;
 use crate::decoder::Decoder;
 use crate::encoder::Encoder;
 use crate::first_stage::FirstStage;
-use crate::pass::ForwardContext;
+use crate::layer_context::LayerContext;
 use crate::posterior::Posterior;
-use crate::regularizer::Regularizer;
 
-/// CompVis' `AutoencoderKL`, `VQModel` and `VQModelInterface`: they differ in the regularizer alone.
+/// CompVis' `AutoencoderKL`, `VQModel` and `VQModelInterface`: they differ only in the regularizer.
 ///
 /// CompVis `autoencoder.py:14,264,285`.
 #[derive(Debug)]
@@ -24,36 +23,47 @@ pub struct Autoencoder {
     regularizer: Regularizer,
     post_quant_conv: Conv2D,
     decoder: Decoder,
-    /// `[3, K, 1, 1]`: colors of a segmentation map's classes, for looking at.
+    /// `[3, K, 1, 1]`: colors for showing the classes of a segmentation map.
     colorize: Option<Tensor>,
     factor: i64,
     latent_channels: i64,
 }
 
-/// An image after its way through the autoencoder, and what the loss needs of that way.
+/// The constraint on the latent space: all that distinguishes CompVis' `AutoencoderKL` from its `VQModel`.
+///
+/// Rombach et al. 2022, §3.1.
+#[derive(Debug)]
+pub enum Regularizer {
+    /// A small pull toward N(0, 1).
+    Kl,
+    /// Vector quantization, inside the decoder.
+    Vq(Codebook),
+}
+
+/// A reconstructed image, and the bottleneck that the loss regularizes.
 #[derive(Debug)]
 pub struct Reconstruction {
     /// `[B, C, H, W]`, about `[-1, 1]` and not clamped.
     pub image: Tensor,
-    /// What the regularizer saw.
+    /// The posterior or the quantized latent.
     pub bottleneck: Bottleneck,
 }
 
-/// What the regularizer saw of an image.
+/// The latent of an image as the regularizer takes it.
 #[derive(Debug)]
 pub enum Bottleneck {
-    /// The distribution from which the latent was drawn.
+    /// The distribution the latent was sampled from.
     Kl(Posterior),
     /// The quantized latent, its loss and its indices.
     Vq(Quantized),
 }
 
 impl Autoencoder {
-    /// Builds the model of `config` below `vs`, where `encoder` hangs.
+    /// Builds the model of `config` at `vs`, the parent of `encoder`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for a config no model can be built from, `identity` among them; [`Error::Io`] and
-    /// [`Error::Format`] about the file of `remap`.
+    /// [`Error::Invalid`] for an invalid config or `identity`; [`Error::Io`] and [`Error::Format`] for the file of
+    /// `remap`.
     pub fn new(vs: &Path, config: &FirstStageConfig) -> Result<Self> {
         config.validate()?;
         let (net, embed_dim, labels, regularizer) = match config {
@@ -63,7 +73,7 @@ impl Autoencoder {
                 (&vq.ddconfig, vq.embed_dim, vq.colorize_nlabels, Regularizer::Vq(codebook))
             }
             FirstStageConfig::Identity(_) => {
-                return Err(Error::invalid("`target`: expected an autoencoder, `kl` or `vq`, got: identity"));
+                return Err(Error::invalid("`target`: expected an autoencoder, `kl` or `vq`, got identity"));
             }
         };
         let moments = if net.double_z { 2 } else { 1 };
@@ -81,7 +91,7 @@ impl Autoencoder {
         })
     }
 
-    /// The whole way of an image. `kl` draws its latent, in validation too, as the reference.
+    /// Encodes and decodes an image. `kl` samples its latent, in validation too, as the reference.
     ///
     /// # Shapes
     /// - `image`: `[B, C, H, W]` in `[-1, 1]`, sides divisible by the factor
@@ -103,7 +113,7 @@ impl Autoencoder {
         }
     }
 
-    /// [`FirstStage::encode`] with dropout where `train`.
+    /// [`FirstStage::encode`], with dropout if `train`.
     pub fn encode_train(&self, image: &Tensor, train: bool) -> Posterior {
         let h = self.features(image, train);
         match self.regularizer {
@@ -112,7 +122,7 @@ impl Autoencoder {
         }
     }
 
-    /// [`FirstStage::decode`] with dropout where `train`.
+    /// [`FirstStage::decode`], with dropout if `train`.
     pub fn decode_train(&self, z: &Tensor, train: bool) -> Tensor {
         match &self.regularizer {
             Regularizer::Kl => self.decode_unquantized(z, train),
@@ -125,7 +135,7 @@ impl Autoencoder {
         self.decoder.forward(&self.post_quant_conv.forward(z), train)
     }
 
-    /// The last convolution's weight, on which the adversarial loss balances its gradients.
+    /// The weight of the last convolution, for the adaptive weight of the adversarial loss.
     pub fn last_layer(&self) -> &Tensor {
         self.decoder.last_layer()
     }
@@ -138,7 +148,7 @@ impl Autoencoder {
         }
     }
 
-    /// Shows a segmentation map in colors: a fixed random projection of its classes, stretched to `[-1, 1]`.
+    /// Colors a segmentation map by a fixed random projection of its classes, scaled to `[-1, 1]`.
     /// `None` without `colorize_nlabels`.
     ///
     /// # Shapes
@@ -158,10 +168,10 @@ impl Autoencoder {
     }
 }
 
-/// Half as many rows and columns of `z` again as a tile has, or all, evenly spread: the smaller it is, the larger is the
-/// part that its border has in every mean.
-fn thinned(z: &Tensor, tiles: &Tiles) -> Tensor {
-    let tile = tiles.iter().next().expect("there is always one");
+/// Evenly spaced rows and columns of `z`: 1.5 times as many as a tile has, or all. In a smaller sample the border would
+/// weigh more in every mean.
+fn subsample(z: &Tensor, tiles: &Tiles) -> Tensor {
+    let tile = tiles.iter().next().expect("there is at least one tile");
     let pick = |z: Tensor, dim: i64, side: i64| {
         let length = z.size()[dim as usize];
         let count = (side * 3 / 2).min(length);
@@ -180,22 +190,23 @@ impl FirstStage for Autoencoder {
         self.decode_train(z, false)
     }
 
-    // Norms take mean and deviation, and attention takes keys and values, of one small latent that stands for the whole:
-    // every so many rows and columns of it. So tiles agree on light and color.
+    // All tiles use the norm statistics and the keys and values of one small subsample of the whole latent, so that they
+    // agree on brightness and color.
     fn decode_tiled(&self, z: &Tensor, tiles: &Tiles) -> Tensor {
-        let part = |z: &Tensor, global: NormStats| {
+        let decode = |z: &Tensor, norm_stats: NormStats| {
             let z = match &self.regularizer {
                 Regularizer::Kl => z.shallow_clone(),
                 Regularizer::Vq(codebook) => codebook.quantize(z),
             };
-            self.decoder.pass(&self.post_quant_conv.forward(&z), &mut ForwardContext { train: false, global })
+            self.decoder
+                .forward_in(&self.post_quant_conv.forward(&z), &mut LayerContext { train: false, norm_stats })
         };
         if tiles.len() == 1 {
-            return part(z, NormStats::Local);
+            return decode(z, NormStats::Local);
         }
-        let mut noted = Vec::new();
-        let _: Tensor = part(&thinned(z, tiles), NormStats::Record(&mut noted));
-        tiles.blend(self.factor, |tile| part(&tile.of(z), NormStats::Replay(noted.iter())))
+        let mut recorded = Vec::new();
+        let _: Tensor = decode(&subsample(z, tiles), NormStats::Record(&mut recorded));
+        tiles.blend(self.factor, |tile| decode(&tile.of(z), NormStats::Replay(recorded.iter())))
     }
 
     fn factor(&self) -> i64 {

@@ -8,36 +8,36 @@ use ldm_libtorch::autocast;
 use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
 
-use crate::config::{positive, refuse};
+use crate::checks::{positive, refuse};
 use crate::posterior::wide_kind;
 use crate::remap::{Remap, UnknownIndex};
 
-/// What a [`Codebook`] is made of.
+/// Configuration of a [`Codebook`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct CodebookConfig {
     /// Entries, K.
     pub n_embed: i64,
     /// Channels of an entry, C.
     pub embed_dim: i64,
-    /// The weight of one of the two terms of the loss; see `legacy`. The reference has 0.25.
+    /// Weight of one of the two loss terms; see `legacy`. 0.25 in the reference.
     pub beta: f64,
-    /// Whether `beta` weighs the codebook's term and not the commitment's. Every official model does.
+    /// If true, `beta` weights the codebook term instead of the commitment term, as in every official model.
     pub legacy: bool,
-    /// A `.npy` file of the indices in use, to which indices are renumbered.
+    /// A `.npy` file of the indices in use; indices are renumbered to positions in it.
     pub remap: Option<PathBuf>,
-    /// What an index becomes that `remap` does not list.
+    /// Replacement for an index not listed in `remap`.
     pub unknown_index: UnknownIndex,
-    /// Whether indices come as `[B, h, w]` rather than flat.
+    /// If true, indices have shape `[B, h, w]` instead of flat.
     pub sane_index_shape: bool,
-    /// In training, entries are running averages of their latents, of this decay, and take no gradient
-    /// (van den Oord et al. 2017, appendix A.1). The loss has then no term for the codebook.
+    /// Decay of an EMA: in training, entries are the EMA of the latents assigned to them and take no gradient
+    /// (van den Oord et al. 2017, appendix A.1). The loss then has no codebook term.
     pub ema_decay: Option<f64>,
-    /// In training, entries that nothing fell to for so many steps become latents of the batch.
+    /// Training steps without use after which an entry is replaced by a latent of the batch.
     pub restart_after: Option<i64>,
 }
 
 impl CodebookConfig {
-    /// The reference's quantizer of `n_embed` entries of `embed_dim` channels.
+    /// The reference's quantizer with `n_embed` entries of `embed_dim` channels.
     pub fn new(n_embed: i64, embed_dim: i64) -> Self {
         Self {
             n_embed,
@@ -56,7 +56,7 @@ impl CodebookConfig {
         positive("n_embed", self.n_embed)?;
         positive("embed_dim", self.embed_dim)?;
         if !(self.beta >= 0. && self.beta.is_finite()) {
-            return refuse("beta", "a number from 0", self.beta);
+            return refuse("beta", "a finite number of at least 0", self.beta);
         }
         if let Some(decay) = self.ema_decay
             && !(0. ..1.).contains(&decay)
@@ -70,7 +70,7 @@ impl CodebookConfig {
     }
 }
 
-/// A learned table of latent vectors; a latent is replaced by the nearest entry at each place.
+/// A learned table of latent vectors; each vector of a latent is replaced by the nearest entry.
 ///
 /// van den Oord et al. 2017, §3; taming-transformers `quantize.py:213` `VectorQuantizer2`.
 #[derive(Debug)]
@@ -79,8 +79,8 @@ pub struct Codebook {
     embedding: Tensor,
     beta: f64,
     legacy: bool,
-    /// Whether entries are averages and learn nothing from the loss.
-    averaged: bool,
+    /// Entries follow an EMA and learn nothing from the loss.
+    ema: bool,
     remap: Option<Remap>,
     sane_index_shape: bool,
 }
@@ -88,50 +88,49 @@ pub struct Codebook {
 /// A quantized latent.
 #[derive(Debug)]
 pub struct Quantized {
-    /// `[B, C, h, w]`; gradients pass to the latent as if nothing had happened (straight-through).
+    /// `[B, C, h, w]`, with a straight-through gradient to the latent.
     pub z: Tensor,
-    /// The codebook's and the commitment's term, a scalar.
+    /// Codebook and commitment terms, a scalar.
     pub loss: Tensor,
     /// i64: `[B, h, w]` with `sane_index_shape`, else `[B·h·w]`, and `[B·h·w, 1]` with `remap`, as the reference.
     pub indices: Tensor,
-    /// `[B·h·w, C]`: the latent before quantization, a row a place.
+    /// `[B·h·w, C]`: the latent before quantization, one row per position.
     pub rows: Tensor,
-    /// i64 `[B·h·w]`: the entry nearest to each row, before any `remap`.
+    /// i64 `[B·h·w]`: the nearest entry of each row, before any `remap`.
     pub nearest: Tensor,
     /// Entries of the codebook, K.
     pub entries: i64,
 }
 
-/// How a codebook is used; scalars on the device, so that a training step need not wait for them.
+/// Codebook usage; scalars on the device, so that a training step need not synchronize.
 #[derive(Debug)]
 pub struct Usage {
-    /// exp of the entropy of the indices' frequencies: how many entries are in even use.
+    /// exp of the entropy of the index frequencies: the effective number of entries in use.
     pub perplexity: Tensor,
-    /// How many entries occur.
+    /// Number of entries that occur.
     pub entries: Tensor,
 }
 
-/// What a latent became.
-struct Found {
+/// The nearest entries of a latent.
+struct Lookup {
     /// `[B·h·w, C]`
     rows: Tensor,
     /// `[B·h·w]`
     nearest: Tensor,
     /// The entries straight-through, `[B, C, h, w]`.
     straight: Tensor,
-    /// The entries as such: gradients to the table.
+    /// The entries, with gradients to the table.
     entries: Tensor,
 }
 
-/// Distances held at once: 2²⁵ in f32 are 128 MiB.
+/// Distances in memory at once: 2²⁵ in f32 are 128 MiB.
 const DISTANCES: i64 = 1 << 25;
 
 impl Codebook {
-    /// Builds the codebook below `vs` (`quantize` in a CompVis file), its entries drawn from U(±1/K).
+    /// Builds the codebook at `vs` (`quantize` in a CompVis file), its entries sampled from U(±1/K).
     ///
     /// # Errors
-    /// [`Error::Invalid`](ldm_core::Error::Invalid) for sizes that cannot be; `Io` and `Format` about the file of
-    /// `remap`.
+    /// [`Error::Invalid`](ldm_core::Error::Invalid) for invalid sizes; `Io` and `Format` for the file of `remap`.
     pub fn new(vs: &Path, config: &CodebookConfig) -> Result<Self> {
         config.validate()?;
         let bound = 1. / config.n_embed as f64;
@@ -144,7 +143,7 @@ impl Codebook {
             embedding: variable(&(vs / "embedding"), "weight", &[config.n_embed, config.embed_dim], init),
             beta: config.beta,
             legacy: config.legacy,
-            averaged: config.ema_decay.is_some(),
+            ema: config.ema_decay.is_some(),
             remap,
             sane_index_shape: config.sane_index_shape,
         })
@@ -155,12 +154,12 @@ impl Codebook {
         &self.embedding
     }
 
-    /// How many indices there are: K, or what `remap` leaves of them.
+    /// Number of different indices: K, or fewer with `remap`.
     pub fn index_count(&self) -> i64 {
         self.remap.as_ref().map_or_else(|| self.embedding.size()[0], Remap::count)
     }
 
-    /// The number of the entry nearest to each row, of several equally near the first.
+    /// Index of the entry nearest to each row, the first of ties.
     ///
     /// # Shapes
     /// - `rows`: `[N, C]`
@@ -175,7 +174,7 @@ impl Codebook {
             let across = table.transpose(0, 1); //                               [C, K]
             let nearest_of = |rows: &Tensor| {
                 let square = rows.square().sum_dim_intlist(1, true, kind); //    [n, 1]
-                // |z|² + |e|² − 2 z·e, in this order: so the reference rounds, and breaks ties.
+                // |z|² + |e|² − 2 z·e, in this order: it rounds and breaks ties as the reference.
                 (square + &table_square - rows.matmul(&across) * 2.).argmin(1, false)
             };
             let chunk = (DISTANCES / table.size()[0]).max(1);
@@ -184,7 +183,7 @@ impl Codebook {
         })
     }
 
-    /// The nearest entries in the place of `z`, straight-through.
+    /// Replaces `z` by the nearest entries, straight-through.
     ///
     /// # Shapes
     /// - `z`: `[B, C, h, w]`; returns the same
@@ -192,16 +191,16 @@ impl Codebook {
         self.lookup(z).straight
     }
 
-    /// Quantizes, with the loss and the indices. `noise` is asked only for indices that `remap` does not list.
+    /// Quantizes, with loss and indices. `noise` is drawn only for indices not listed in `remap`.
     ///
     /// # Shapes
     /// - `z`: `[B, C, h, w]`
     pub fn forward(&self, z: &Tensor, noise: &mut dyn NoiseSource) -> Quantized {
         let (batch, _, height, width) = z.size4().expect("[B, C, h, w]");
-        let Found { rows, nearest, straight, entries } = self.lookup(z);
+        let Lookup { rows, nearest, straight, entries } = self.lookup(z);
         let commitment = (entries.detach() - z).square().mean(wide_kind(z));
         let commitment = if self.legacy { commitment } else { commitment * self.beta };
-        let loss = if self.averaged {
+        let loss = if self.ema {
             commitment
         } else {
             let codebook = (&entries - z.detach()).square().mean(wide_kind(z));
@@ -215,7 +214,7 @@ impl Codebook {
         Quantized { z: straight, loss, indices, rows, nearest, entries: self.embedding.size()[0] }
     }
 
-    /// The entries of given indices as a latent.
+    /// Looks up the entries of `indices` as a latent.
     ///
     /// # Shapes
     /// - `indices`: `B·h·w` of them in any shape, as [`forward`](Self::forward) gives them
@@ -233,7 +232,7 @@ impl Codebook {
         entries.view([batch, height, width, -1]).permute([0, 3, 1, 2])
     }
 
-    /// How evenly the entries occur in `indices`, of any shape. CompVis `losses/vqperceptual.py:22`
+    /// Perplexity and usage of `indices`, of any shape. CompVis `losses/vqperceptual.py:22`
     /// `measure_perplexity`.
     pub fn usage(&self, indices: &Tensor) -> Usage {
         let indices = indices.reshape([-1]);
@@ -249,14 +248,14 @@ impl Codebook {
         }
     }
 
-    fn lookup(&self, z: &Tensor) -> Found {
+    fn lookup(&self, z: &Tensor) -> Lookup {
         let (batch, channels, height, width) = z.size4().expect("[B, C, h, w]");
         // A view of a channels_last latent.
         let rows = z.permute([0, 2, 3, 1]).reshape([-1, channels]);
         let nearest = self.nearest(&rows);
         let entries = self.rows(&nearest).view([batch, height, width, channels]).permute([0, 3, 1, 2]);
         let straight = z + (&entries - z).detach();
-        Found { rows, nearest, straight, entries }
+        Lookup { rows, nearest, straight, entries }
     }
 
     fn rows(&self, indices: &Tensor) -> Tensor {

@@ -1,18 +1,19 @@
-//! What a first stage is made of, as CompVis' YAML says it.
+//! First-stage configuration, in CompVis' YAML.
 
 use std::path::PathBuf;
 
-use ldm_core::{Error, Result};
+use ldm_core::Result;
 use serde::{Deserialize, Serialize};
 use serde_yaml::Value;
 
+use crate::checks::{positive, refuse};
 use crate::codebook::CodebookConfig;
 use crate::encoder_config::EncoderConfig;
 use crate::remap::UnknownIndex;
 
-/// Which first stage, and its parameters: the tree `{target, params}`.
+/// Configuration of a first stage: the tree `{target, params}`.
 ///
-/// `target` is `kl`, `vq` or `identity`, or CompVis' dotted class name, so that its own files read unchanged.
+/// `target` is `kl`, `vq` or `identity`, or CompVis' dotted class name, so that CompVis files load unchanged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "target", content = "params", rename_all = "snake_case", deny_unknown_fields)]
 pub enum FirstStageConfig {
@@ -29,8 +30,8 @@ pub enum FirstStageConfig {
 
 /// CompVis' `AutoencoderKL`: every field of its constructor.
 ///
-/// The model is built from `embed_dim`, `ddconfig` and `colorize_nlabels`. Who loads weights reads `ckpt_path` and
-/// `ignore_keys`; the trainer reads `lossconfig`, `image_key` and `monitor`.
+/// The model is built from `embed_dim`, `ddconfig` and `colorize_nlabels`. Weight loading uses `ckpt_path` and
+/// `ignore_keys`; the trainer uses `lossconfig`, `image_key` and `monitor`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct KlConfig {
@@ -38,31 +39,31 @@ pub struct KlConfig {
     pub embed_dim: i64,
     /// The encoder and its mirror, the decoder.
     pub ddconfig: EncoderConfig,
-    /// The loss, as the trainer reads it.
+    /// The loss, parsed by the trainer.
     #[serde(default)]
     pub lossconfig: Option<Value>,
-    /// Weights to start from.
+    /// Initial weights.
     #[serde(default)]
     pub ckpt_path: Option<PathBuf>,
-    /// Prefixes of names in `ckpt_path` that are left out.
+    /// Name prefixes to skip in `ckpt_path`.
     #[serde(default)]
     pub ignore_keys: Vec<String>,
-    /// The entry of a batch that holds the image.
+    /// Key of the image in a batch.
     #[serde(default = "image")]
     pub image_key: String,
-    /// Classes of a segmentation map that [`Autoencoder::to_rgb`](crate::Autoencoder::to_rgb) shows as colors.
+    /// Classes of a segmentation map, which [`Autoencoder::to_rgb`](crate::Autoencoder::to_rgb) shows in color.
     #[serde(default)]
     pub colorize_nlabels: Option<i64>,
-    /// The logged number by which the best checkpoint is kept.
+    /// Logged metric that selects the best checkpoint.
     #[serde(default)]
     pub monitor: Option<String>,
 }
 
 /// CompVis' `VQModel` and `VQModelInterface`: every field of their constructor, and three of the quantizer's
-/// (`beta`, `legacy`, `unknown_index`) that the reference fixes in code, with its values as defaults; and two of ours.
+/// (`beta`, `legacy`, `unknown_index`), which the reference fixes in code and are the defaults here; and two of ours.
 ///
 /// The model is built from `embed_dim`, `n_embed`, `ddconfig`, `remap`, `sane_index_shape`, `colorize_nlabels` and
-/// those five. Who loads weights reads `ckpt_path` and `ignore_keys`; the trainer reads the rest.
+/// those five. Weight loading uses `ckpt_path` and `ignore_keys`; the trainer uses the rest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct VqConfig {
@@ -72,64 +73,64 @@ pub struct VqConfig {
     pub n_embed: i64,
     /// The encoder and its mirror, the decoder.
     pub ddconfig: EncoderConfig,
-    /// The loss, as the trainer reads it.
+    /// The loss, parsed by the trainer.
     #[serde(default)]
     pub lossconfig: Option<Value>,
-    /// Weights to start from.
+    /// Initial weights.
     #[serde(default)]
     pub ckpt_path: Option<PathBuf>,
-    /// Prefixes of names in `ckpt_path` that are left out.
+    /// Name prefixes to skip in `ckpt_path`.
     #[serde(default)]
     pub ignore_keys: Vec<String>,
-    /// The entry of a batch that holds the image.
+    /// Key of the image in a batch.
     #[serde(default = "image")]
     pub image_key: String,
-    /// Classes of a segmentation map that [`Autoencoder::to_rgb`](crate::Autoencoder::to_rgb) shows as colors.
+    /// Classes of a segmentation map, which [`Autoencoder::to_rgb`](crate::Autoencoder::to_rgb) shows in color.
     #[serde(default)]
     pub colorize_nlabels: Option<i64>,
-    /// The logged number by which the best checkpoint is kept.
+    /// Logged metric that selects the best checkpoint.
     #[serde(default)]
     pub monitor: Option<String>,
-    /// Least and largest size, in pixels, to which the trainer resizes each batch.
+    /// Smallest and largest size, in pixels, to which the trainer resizes each batch.
     #[serde(default)]
     pub batch_resize_range: Option<[i64; 2]>,
-    /// The learning rate's course, as the trainer reads it.
+    /// Learning-rate schedule, parsed by the trainer.
     #[serde(default)]
     pub scheduler_config: Option<Value>,
     /// The autoencoder's learning rate as a multiple of the discriminator's.
     #[serde(default = "one")]
     pub lr_g_factor: f64,
-    /// A `.npy` file of the indices in use, to which indices are renumbered.
+    /// A `.npy` file of the indices in use; indices are renumbered to positions in it.
     #[serde(default)]
     pub remap: Option<PathBuf>,
-    /// Whether indices come as `[B, h, w]` rather than flat.
+    /// If true, indices have shape `[B, h, w]` instead of flat.
     #[serde(default)]
     pub sane_index_shape: bool,
-    /// Whether the trainer keeps a moving average of the weights.
+    /// If true, the trainer keeps an EMA of the weights.
     #[serde(default)]
     pub use_ema: bool,
-    /// The weight of one of the two terms of the codebook's loss; see `legacy`.
+    /// Weight of one of the two codebook loss terms; see `legacy`.
     #[serde(default = "quarter")]
     pub beta: f64,
-    /// Whether `beta` weighs the codebook's term (as every official model) and not the commitment's (as the paper).
+    /// If true, `beta` weights the codebook term (every official model), else the commitment term (the paper).
     #[serde(default = "yes")]
     pub legacy: bool,
-    /// What an index becomes that `remap` does not list.
+    /// Replacement for an index not listed in `remap`.
     #[serde(default)]
     pub unknown_index: UnknownIndex,
-    /// Ours: decay of the running averages that entries are in training; none has them follow gradients.
+    /// Ours: EMA decay of the entries in training; without it they follow gradients.
     #[serde(default)]
     pub ema_decay: Option<f64>,
-    /// Ours: training steps without use after which an entry becomes a latent of the batch; none leaves it.
+    /// Ours: training steps without use after which an entry is replaced by a latent of the batch.
     #[serde(default)]
     pub restart_after: Option<i64>,
 }
 
-/// CompVis' `IdentityFirstStage`. It ignores every argument but `vq_interface`; here other keys are refused.
+/// CompVis' `IdentityFirstStage`. The reference ignores every argument but `vq_interface`; here other keys are errors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IdentityConfig {
-    /// Whether the reference's `quantize` answers as a VQ model's. There is nothing to quantize, so it changes nothing.
+    /// If true, the reference's `quantize` has the interface of a VQ model. Without effect: there is nothing to quantize.
     #[serde(default)]
     pub vq_interface: bool,
     /// Channels of an image.
@@ -160,7 +161,7 @@ impl Default for IdentityConfig {
 }
 
 impl FirstStageConfig {
-    /// Channels of the narrowest convolutions; a first stage without any has 0.
+    /// Channels of the narrowest convolution, 0 without any.
     pub fn narrowest(&self) -> i64 {
         let net = match self {
             Self::Kl(config) => &config.ddconfig,
@@ -170,7 +171,7 @@ impl FirstStageConfig {
         net.ch * net.ch_mult.iter().min().copied().unwrap_or(1)
     }
 
-    /// Refuses what no model can be built from.
+    /// Checks that a model can be built.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the key and the value.
@@ -207,7 +208,7 @@ impl FirstStageConfig {
 }
 
 impl KlConfig {
-    /// The autoencoder of these, without anything that training asks for.
+    /// Creates a config with defaults for everything used only in training.
     pub fn new(embed_dim: i64, ddconfig: EncoderConfig) -> Self {
         Self {
             embed_dim,
@@ -223,7 +224,7 @@ impl KlConfig {
 }
 
 impl VqConfig {
-    /// The autoencoder of these with a codebook of `n_embed` entries, without anything that training asks for.
+    /// Creates a config with a codebook of `n_embed` entries and defaults for everything used only in training.
     pub fn new(embed_dim: i64, n_embed: i64, ddconfig: EncoderConfig) -> Self {
         Self {
             embed_dim,
@@ -249,7 +250,7 @@ impl VqConfig {
         }
     }
 
-    /// What the codebook is made of.
+    /// Returns the configuration of the codebook.
     pub fn codebook(&self) -> CodebookConfig {
         CodebookConfig {
             n_embed: self.n_embed,
@@ -263,14 +264,6 @@ impl VqConfig {
             restart_after: self.restart_after,
         }
     }
-}
-
-pub(crate) fn refuse<T>(key: &str, expected: &str, got: impl std::fmt::Display) -> Result<T> {
-    Err(Error::invalid(format!("`{key}`: expected {expected}, got: {got}")))
-}
-
-pub(crate) fn positive(key: &str, size: i64) -> Result<()> {
-    if size > 0 { Ok(()) } else { refuse(key, "a positive number", size) }
 }
 
 fn labels(count: Option<i64>) -> Result<()> {

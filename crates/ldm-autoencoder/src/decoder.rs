@@ -1,4 +1,4 @@
-//! Features to pixels.
+//! The decoder.
 
 use ldm_core::Result;
 use ldm_core::nn::{GroupNorm, conv2d, silu};
@@ -7,20 +7,20 @@ use tch::nn::{Conv2D, Module, Path};
 
 use crate::attention::Attention;
 use crate::encoder_config::EncoderConfig;
-use crate::middle::Middle;
-use crate::pass::ForwardContext;
+use crate::layer_context::LayerContext;
+use crate::mid_block::MidBlock;
 use crate::resample::Upsample;
 use crate::resnet::{NORM_EPS, ResnetBlock};
 
-/// The convolutional decoder: the encoder's mirror with one more residual block a level.
+/// The convolutional decoder: mirrors the encoder, with one more residual block per level.
 ///
 /// CompVis `model.py:462` `Decoder`.
 #[derive(Debug)]
 pub struct Decoder {
     conv_in: Conv2D,
-    mid: Middle,
-    /// In the order of running: the smallest first. Names count from full resolution.
-    levels: Vec<Level>,
+    mid: MidBlock,
+    /// In order of execution, smallest first. Names count from full resolution.
+    levels: Vec<DecoderLevel>,
     norm_out: GroupNorm,
     conv_out: Conv2D,
     give_pre_end: bool,
@@ -28,17 +28,17 @@ pub struct Decoder {
 }
 
 #[derive(Debug)]
-struct Level {
+struct DecoderLevel {
     blocks: Vec<(ResnetBlock, Attention)>,
     upsample: Option<Upsample>,
 }
 
 impl Decoder {
-    /// The decoder of a config that [`FirstStageConfig::validate`](crate::FirstStageConfig::validate) has passed.
+    /// Builds the decoder; [`FirstStageConfig::validate`](crate::FirstStageConfig::validate) has passed.
     pub(crate) fn new(vs: &Path, config: &EncoderConfig) -> Result<Self> {
         let mut channels = config.channels(config.levels() - 1);
         let conv_in = conv2d(&(vs / "conv_in"), config.z_channels, channels, 3, 1, 1);
-        let mid = Middle::new(&(vs / "mid"), channels, config.attention(), config.dropout)?;
+        let mid = MidBlock::new(&(vs / "mid"), channels, config.attention(), config.dropout)?;
         let mut levels = Vec::with_capacity(config.levels());
         for index in (0..config.levels()).rev() {
             let vs = vs / "up" / index;
@@ -52,7 +52,7 @@ impl Decoder {
             }
             let upsample =
                 (index != 0).then(|| Upsample::new(&(&vs / "upsample"), channels, config.resamp_with_conv));
-            levels.push(Level { blocks, upsample });
+            levels.push(DecoderLevel { blocks, upsample });
         }
         Ok(Self {
             conv_in,
@@ -65,19 +65,21 @@ impl Decoder {
         })
     }
 
+    /// Decodes features to pixels.
+    ///
     /// # Shapes
     /// - `z`: `[B, z_channels, h, w]`
-    /// - returns `[B, out_ch, h·f, w·f]`, or with `give_pre_end` the features `[B, c_0, h·f, w·f]`
+    /// - returns `[B, out_ch, h·f, w·f]`, or features `[B, c_0, h·f, w·f]` with `give_pre_end`
     pub fn forward(&self, z: &Tensor, train: bool) -> Tensor {
-        self.pass(z, &mut ForwardContext::whole(train))
+        self.forward_in(z, &mut LayerContext::whole(train))
     }
 
-    /// [`Decoder::forward`] of a latent or a part of one.
-    pub(crate) fn pass(&self, z: &Tensor, pass: &mut ForwardContext) -> Tensor {
-        let mut h = self.mid.forward(&self.conv_in.forward(z), pass);
+    /// [`Decoder::forward`] of a latent or a tile of one.
+    pub(crate) fn forward_in(&self, z: &Tensor, context: &mut LayerContext) -> Tensor {
+        let mut h = self.mid.forward(&self.conv_in.forward(z), context);
         for level in &self.levels {
             for (resnet, attention) in &level.blocks {
-                h = attention.forward(resnet.forward(&h, pass), pass);
+                h = attention.forward(resnet.forward(&h, context), context);
             }
             if let Some(upsample) = &level.upsample {
                 h = upsample.forward(&h);
@@ -86,11 +88,11 @@ impl Decoder {
         if self.give_pre_end {
             return h;
         }
-        let image = self.conv_out.forward(&silu(self.norm_out.forward_by(&h, &mut pass.global)));
+        let image = self.conv_out.forward(&silu(self.norm_out.forward_by(&h, &mut context.norm_stats)));
         if self.tanh_out { image.tanh() } else { image }
     }
 
-    /// The last convolution's weight, on which the adversarial loss balances its gradients.
+    /// The weight of the last convolution, for the adaptive weight of the adversarial loss.
     pub fn last_layer(&self) -> &Tensor {
         &self.conv_out.ws
     }

@@ -1,4 +1,4 @@
-//! What a first stage is made of, from names and shapes alone.
+//! First-stage configuration inferred from names and shapes.
 
 use ldm_checkpoint::Shapes;
 use ldm_core::{Error, Result};
@@ -6,24 +6,24 @@ use ldm_core::{Error, Result};
 use crate::config::{FirstStageConfig, KlConfig, VqConfig};
 use crate::encoder_config::{AttentionType, EncoderConfig};
 
-/// The first stage whose weights have these names (CompVis', below `first_stage_model.`) and shapes.
+/// Infers the config of a first stage from the names (CompVis', below `first_stage_model.`) and shapes of its weights.
 ///
-/// Everything that shapes a tensor is told by them. The rest is as in every published model: the nominal resolution
-/// is 256, there is no dropout, and the image comes out as it is (`tanh_out`, `give_pre_end`).
+/// Values that no shape shows are those of every published model: nominal resolution 256, no dropout, no `tanh_out` and
+/// no `give_pre_end`.
 ///
 /// # Errors
-/// [`Error::Invalid`] when these are not the names of an autoencoder, and when something cannot be told from them.
+/// [`Error::Invalid`] if these are not the names of an autoencoder, or the config is ambiguous.
 pub fn infer_config(shapes: &Shapes) -> Result<FirstStageConfig> {
-    let found = Found(shapes);
+    let weights = FirstStageShapes(shapes);
     let codebook = shapes.get("quantize.embedding.weight");
     if let Some(name) = ["quantize.used"].into_iter().find(|name| shapes.contains_key(*name)) {
         return Err(Error::invalid(format!(
-            "{name} is there: `remap` and its file must be given by a config"
+            "{name}: expected no `remap` in weights without a config; try a config that names its file"
         )));
     }
     let colorize_nlabels = shapes.get("colorize").and_then(|shape| shape.get(1)).copied();
-    let [z_channels, embed_dim] = found.sizes("post_quant_conv.weight")?;
-    let ddconfig = found.encoder(codebook.is_none(), z_channels)?;
+    let [z_channels, embed_dim] = weights.sizes("post_quant_conv.weight")?;
+    let ddconfig = weights.encoder(codebook.is_none(), z_channels)?;
     let config = if let Some(codebook) = codebook {
         let n_embed = codebook.first().copied().unwrap_or(0);
         FirstStageConfig::Vq(VqConfig { colorize_nlabels, ..VqConfig::new(embed_dim, n_embed, ddconfig) })
@@ -34,9 +34,9 @@ pub fn infer_config(shapes: &Shapes) -> Result<FirstStageConfig> {
     Ok(config)
 }
 
-struct Found<'a>(&'a Shapes);
+struct FirstStageShapes<'a>(&'a Shapes);
 
-impl Found<'_> {
+impl FirstStageShapes<'_> {
     fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
@@ -48,15 +48,15 @@ impl Found<'_> {
                 Ok([*channels_out, *channels_in])
             }
             Some(shape) => Err(Error::invalid(format!(
-                "{name}: expected a convolution's weight, got the shape: {shape:?}"
+                "{name}: expected the weight of a convolution, got shape {shape:?}"
             ))),
-            None => {
-                Err(Error::invalid(format!("not the names of a KL or VQ autoencoder: {name} is missing")))
-            }
+            None => Err(Error::invalid(format!(
+                "expected the names of a KL or VQ autoencoder, got none called {name}"
+            ))),
         }
     }
 
-    /// How many of `name(0)`, `name(1)`, … there are.
+    /// Counts consecutive names `name(0)`, `name(1)`, …
     fn count(&self, name: impl Fn(usize) -> String) -> usize {
         (0..self.0.len()).take_while(|index| self.has(&name(*index))).count()
     }
@@ -66,10 +66,10 @@ impl Found<'_> {
         let [out_ch, _] = self.sizes("decoder.conv_out.weight")?;
         let levels = self.count(|level| format!("encoder.down.{level}.block.0.conv1.weight"));
         if levels == 0 {
-            self.sizes("encoder.down.0.block.0.conv1.weight")?; // says that it is missing
+            self.sizes("encoder.down.0.block.0.conv1.weight")?; // the error names it
         }
         if levels > 31 {
-            return Err(Error::invalid(format!("expected 1 to 31 levels, got: {levels}")));
+            return Err(Error::invalid(format!("encoder.down: expected 1 to 31 levels, got {levels}")));
         }
         let mut ch_mult = Vec::new();
         for level in 0..levels {
@@ -77,15 +77,17 @@ impl Found<'_> {
             let [channels, _] = self.sizes(&name)?;
             if channels % ch != 0 {
                 let expected = format!("a multiple of the {ch} channels of encoder.conv_in");
-                return Err(Error::invalid(format!("{name}: expected {expected}, got: {channels}")));
+                return Err(Error::invalid(format!("{name}: expected {expected}, got {channels}")));
             }
             ch_mult.push(channels / ch);
         }
         let (attn_type, levels_with) = self.attention("encoder", "down", levels);
         let (kind, others) = self.attention("decoder", "up", levels);
         if kind != attn_type || others != levels_with {
-            let why = "encoder and decoder attend at other levels, which depends on the resolution: it must be given";
-            return Err(Error::invalid(format!("{why} by a config")));
+            return Err(Error::invalid(
+                "decoder.up: expected attention at the same levels as in the encoder, got others, which depend on the \
+                 resolution; try a config",
+            ));
         }
         let resolution = 256.max(1 << levels.saturating_sub(1));
         Ok(EncoderConfig {
@@ -107,8 +109,8 @@ impl Found<'_> {
         })
     }
 
-    /// The kind of attention in the middle of a half, and the levels that have some.
-    fn attention(&self, half: &str, way: &str, levels: usize) -> (AttentionType, Vec<usize>) {
+    /// The kind of attention in the middle block of encoder or decoder, and the levels with attention.
+    fn attention(&self, half: &str, direction: &str, levels: usize) -> (AttentionType, Vec<usize>) {
         let kind = if self.has(&format!("{half}.mid.attn_1.q.weight")) {
             AttentionType::Vanilla
         } else if self.has(&format!("{half}.mid.attn_1.to_qkv.weight")) {
@@ -117,7 +119,7 @@ impl Found<'_> {
             AttentionType::None
         };
         let attends = |level: &usize| {
-            let place = format!("{half}.{way}.{level}.attn.0");
+            let place = format!("{half}.{direction}.{level}.attn.0");
             self.has(&format!("{place}.q.weight")) || self.has(&format!("{place}.to_qkv.weight"))
         };
         (kind, (0..levels).filter(attends).collect())

@@ -1,14 +1,15 @@
-//! diffusers' `config.json` of a first stage, read and written.
+//! diffusers' `config.json` of a first stage.
 
 use ldm_core::diffusers::{Fields, VERSION, wrong};
 use ldm_core::{Error, Result};
 use serde_json::{Value, json};
 
-use crate::config::{FirstStageConfig, KlConfig, VqConfig, refuse};
+use crate::checks;
+use crate::config::{FirstStageConfig, KlConfig, VqConfig};
 use crate::encoder_config::{AttentionType, EncoderConfig};
 
-/// Values of fields that say what our networks always are. They are diffusers' defaults too.
-fn honored() -> Value {
+/// The only supported values of these fields, which are diffusers' defaults too.
+fn supported_values() -> Value {
     json!({
         "act_fn": ["silu", "swish"],
         "norm_num_groups": [32],
@@ -22,20 +23,20 @@ fn honored() -> Value {
     })
 }
 
-/// The scale factor of an `AutoencoderKL` whose config names none: that of Stable Diffusion v1, and diffusers' default.
+/// The default scale factor of an `AutoencoderKL`: that of Stable Diffusion v1, and diffusers' default.
 const KL_SCALE: f64 = 0.18215;
 
-/// The nominal resolution where diffusers' sample size cannot be one.
+/// The nominal resolution if diffusers' sample size is no valid one.
 const RESOLUTION: i64 = 256;
 
-/// Reads diffusers' `config.json` of an `AutoencoderKL` or a `VQModel`: the first stage, and the scale factor that the
-/// diffusion model applies to its latents.
+/// Converts diffusers' `config.json` of an `AutoencoderKL` or a `VQModel` to a config and the scale factor that the
+/// diffusion model applies to latents.
 ///
-/// Where the file names no scale factor it was written before diffusers 0.13, when pipelines took 0.18215 for an
-/// `AutoencoderKL` and none for a `VQModel`.
+/// A file without a scale factor predates diffusers 0.13, whose pipelines took 0.18215 for an `AutoencoderKL` and none
+/// for a `VQModel`.
 ///
 /// # Errors
-/// [`Error::Invalid`] when a field is missing or has a value CompVis' networks cannot honor; it names the field.
+/// [`Error::Invalid`] with the field, if it is missing or has a value that CompVis' networks do not support.
 pub fn from_diffusers(json: &Value) -> Result<(FirstStageConfig, f64)> {
     let fields = Fields::new(json)?;
     let class = fields.class()?;
@@ -44,7 +45,7 @@ pub fn from_diffusers(json: &Value) -> Result<(FirstStageConfig, f64)> {
         "VQModel" => false,
         _ => return Err(wrong("_class_name", "AutoencoderKL or VQModel", json.get("_class_name"))),
     };
-    fields.check(&honored())?;
+    fields.check(&supported_values())?;
     let z_channels = fields.integer("latent_channels", if kl { 4 } else { 3 })?;
     let ddconfig = encoder(&fields, kl, z_channels)?;
     let scale = fields.maybe_number("scaling_factor")?.unwrap_or(if kl { KL_SCALE } else { 1. });
@@ -104,7 +105,7 @@ fn encoder(fields: &Fields, double_z: bool, z_channels: i64) -> Result<EncoderCo
     })
 }
 
-/// Which of the listed blocks attend.
+/// Reads which levels have attention from a list of block types.
 fn attends(fields: &Fields, key: &str, [plain, attention]: [&str; 2], levels: usize) -> Result<Vec<bool>> {
     let types = fields.block_types(key)?;
     if types.len() != levels || types.iter().any(|each| *each != plain && *each != attention) {
@@ -114,10 +115,10 @@ fn attends(fields: &Fields, key: &str, [plain, attention]: [&str; 2], levels: us
     Ok(types.into_iter().map(|each| each == attention).collect())
 }
 
-/// diffusers' `config.json` of this first stage, whose latents the diffusion model multiplies by `scale_factor`.
+/// Converts a config to diffusers' `config.json`. The diffusion model multiplies latents by `scale_factor`.
 ///
 /// # Errors
-/// [`Error::Invalid`] when diffusers has no such model; it names the key.
+/// [`Error::Invalid`] with the key, if diffusers has no such model.
 pub fn to_diffusers(config: &FirstStageConfig, scale_factor: f64) -> Result<Value> {
     let net = expressible(config)?;
     let types = |plain: &str, attention: &str| -> Vec<String> {
@@ -154,39 +155,39 @@ pub fn to_diffusers(config: &FirstStageConfig, scale_factor: f64) -> Result<Valu
     Ok(json)
 }
 
-/// Refuses what diffusers has no model for.
+/// Checks that diffusers has such a model.
 pub(crate) fn expressible(config: &FirstStageConfig) -> Result<&EncoderConfig> {
     config.validate()?;
     let (net, labels) = match config {
         FirstStageConfig::Kl(kl) => (&kl.ddconfig, kl.colorize_nlabels),
         FirstStageConfig::Vq(vq) => (&vq.ddconfig, vq.colorize_nlabels),
         FirstStageConfig::Identity(_) => {
-            return Err(Error::invalid("diffusers has no first stage of kind `identity`"));
+            return Err(Error::invalid("`target`: expected `kl` or `vq`, which diffusers has, got identity"));
         }
     };
-    let of = |key: &str, expected: &str, got: &dyn std::fmt::Display| {
-        refuse(key, &format!("{expected}, as diffusers has nothing else"), got)
+    let refuse = |key: &str, expected: &str, got: &dyn std::fmt::Display| {
+        checks::refuse(key, &format!("{expected} (the only value in diffusers)"), got)
     };
     match config {
         FirstStageConfig::Kl(kl) if kl.embed_dim != net.z_channels => {
             let expected = format!("{}, the z_channels", net.z_channels);
-            return of("embed_dim", &expected, &kl.embed_dim);
+            return refuse("embed_dim", &expected, &kl.embed_dim);
         }
         FirstStageConfig::Vq(vq) => {
             if let Some(file) = &vq.remap {
-                return of("remap", "none", &file.display());
+                return refuse("remap", "none", &file.display());
             }
         }
         _ => {}
     }
     if let Some(labels) = labels {
-        return of("colorize_nlabels", "none", &labels);
+        return refuse("colorize_nlabels", "none", &labels);
     }
     if net.ch_mult[0] != 1 {
-        return of("ddconfig.ch_mult", "1 first", &net.ch_mult[0]);
+        return refuse("ddconfig.ch_mult", "1 first", &net.ch_mult[0]);
     }
     if net.attention() == AttentionType::Linear {
-        return of("ddconfig.attn_type", "vanilla or none", &"linear");
+        return refuse("ddconfig.attn_type", "vanilla or none", &"linear");
     }
     for (key, got, wanted) in [
         ("ddconfig.resamp_with_conv", net.resamp_with_conv, true),
@@ -194,11 +195,11 @@ pub(crate) fn expressible(config: &FirstStageConfig) -> Result<&EncoderConfig> {
         ("ddconfig.give_pre_end", net.give_pre_end, false),
     ] {
         if got != wanted {
-            return of(key, &wanted.to_string(), &got);
+            return refuse(key, &wanted.to_string(), &got);
         }
     }
     if (0..net.levels()).any(|level| net.encoder_attention(level) != net.decoder_attention(level)) {
-        return of("ddconfig.resolution", &format!("a multiple of {}", net.factor()), &net.resolution);
+        return refuse("ddconfig.resolution", &format!("a multiple of {}", net.factor()), &net.resolution);
     }
     Ok(net)
 }

@@ -1,4 +1,4 @@
-//! Pixels to features.
+//! The encoder.
 
 use ldm_core::Result;
 use ldm_core::nn::{GroupNorm, conv2d, silu};
@@ -7,31 +7,31 @@ use tch::nn::{Conv2D, Module, Path};
 
 use crate::attention::Attention;
 use crate::encoder_config::EncoderConfig;
-use crate::middle::Middle;
-use crate::pass::ForwardContext;
+use crate::layer_context::LayerContext;
+use crate::mid_block::MidBlock;
 use crate::resample::Downsample;
 use crate::resnet::{NORM_EPS, ResnetBlock};
 
-/// The convolutional encoder: levels of residual blocks, each half the size of the one before.
+/// The convolutional encoder: levels of residual blocks, each at half the resolution of the previous one.
 ///
 /// CompVis `model.py:368` `Encoder`.
 #[derive(Debug)]
 pub struct Encoder {
     conv_in: Conv2D,
-    levels: Vec<Level>,
-    mid: Middle,
+    levels: Vec<EncoderLevel>,
+    mid: MidBlock,
     norm_out: GroupNorm,
     conv_out: Conv2D,
 }
 
 #[derive(Debug)]
-struct Level {
+struct EncoderLevel {
     blocks: Vec<(ResnetBlock, Attention)>,
     downsample: Option<Downsample>,
 }
 
 impl Encoder {
-    /// The encoder of a config that [`FirstStageConfig::validate`](crate::FirstStageConfig::validate) has passed.
+    /// Builds the encoder; [`FirstStageConfig::validate`](crate::FirstStageConfig::validate) has passed.
     pub(crate) fn new(vs: &Path, config: &EncoderConfig) -> Result<Self> {
         let last = config.levels() - 1;
         let mut channels = config.ch;
@@ -48,33 +48,35 @@ impl Encoder {
             }
             let downsample = (index != last)
                 .then(|| Downsample::new(&(&vs / "downsample"), channels, config.resamp_with_conv));
-            levels.push(Level { blocks, downsample });
+            levels.push(EncoderLevel { blocks, downsample });
         }
         let moments = if config.double_z { 2 * config.z_channels } else { config.z_channels };
         Ok(Self {
             conv_in: conv2d(&(vs / "conv_in"), config.in_channels, config.ch, 3, 1, 1),
             levels,
-            mid: Middle::new(&(vs / "mid"), channels, config.attention(), config.dropout)?,
+            mid: MidBlock::new(&(vs / "mid"), channels, config.attention(), config.dropout)?,
             norm_out: GroupNorm::new(&(vs / "norm_out"), channels, NORM_EPS)?,
             conv_out: conv2d(&(vs / "conv_out"), channels, moments, 3, 1, 1),
         })
     }
 
+    /// Encodes pixels to features.
+    ///
     /// # Shapes
     /// - `image`: `[B, in_channels, H, W]`
-    /// - returns `[B, z_channels, H/f, W/f]`, twice the channels with `double_z`
+    /// - returns `[B, z_channels, H/f, W/f]`, with twice the channels if `double_z`
     pub fn forward(&self, image: &Tensor, train: bool) -> Tensor {
-        let pass = &mut ForwardContext::whole(train);
+        let context = &mut LayerContext::whole(train);
         let mut h = self.conv_in.forward(image);
         for level in &self.levels {
             for (resnet, attention) in &level.blocks {
-                h = attention.forward(resnet.forward(&h, pass), pass);
+                h = attention.forward(resnet.forward(&h, context), context);
             }
             if let Some(downsample) = &level.downsample {
                 h = downsample.forward(&h);
             }
         }
-        let h = self.mid.forward(&h, pass);
-        self.conv_out.forward(&silu(self.norm_out.forward_by(&h, &mut pass.global)))
+        let h = self.mid.forward(&h, context);
+        self.conv_out.forward(&silu(self.norm_out.forward_by(&h, &mut context.norm_stats)))
     }
 }

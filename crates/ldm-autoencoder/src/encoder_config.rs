@@ -1,57 +1,57 @@
-//! What encoder and decoder are made of, as CompVis' YAML says it.
+//! Encoder and decoder configuration, in CompVis' YAML.
 
 use ldm_core::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{positive, refuse};
+use crate::checks::{positive, refuse};
 
 /// CompVis' `ddconfig`: the encoder and its mirror, the decoder.
 ///
-/// The reference ignores keys it does not know; here they are refused.
+/// The reference ignores unknown keys; here they are errors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EncoderConfig {
-    /// Whether the encoder gives mean and log-variance: true for `kl`, false for `vq`.
+    /// If true, the encoder outputs mean and log-variance: true for `kl`, false for `vq`.
     #[serde(default = "yes")]
     pub double_z: bool,
     /// Channels between the encoder and `quant_conv`.
     pub z_channels: i64,
-    /// The nominal side of an image in pixels. It places attention (`attn_resolutions`) and binds no input.
+    /// Nominal side of an image in pixels. It places attention (`attn_resolutions`) and does not restrict inputs.
     pub resolution: i64,
-    /// Channels of the image that comes in.
+    /// Channels of the input image.
     pub in_channels: i64,
-    /// Channels of the image that goes out.
+    /// Channels of the output image.
     pub out_ch: i64,
     /// Channels of the first level.
     pub ch: i64,
-    /// Channels of each level as multiples of `ch`. The image shrinks by two between levels.
+    /// Channels of each level as multiples of `ch`. The resolution halves between levels.
     #[serde(default = "doubling")]
     pub ch_mult: Vec<i64>,
-    /// Residual blocks a level; the decoder has one more.
+    /// Residual blocks per level; the decoder has one more.
     pub num_res_blocks: i64,
-    /// Nominal resolutions at which every residual block is followed by attention.
+    /// Nominal resolutions with attention after every residual block.
     pub attn_resolutions: Vec<i64>,
-    /// Probability with which dropout zeroes a value in training.
+    /// Dropout probability in training.
     #[serde(default)]
     pub dropout: f64,
-    /// Whether a learned convolution resamples, rather than average pooling and repetition.
+    /// If true, resampling uses learned convolutions, else only average pooling and nearest-neighbor upsampling.
     #[serde(default = "yes")]
     pub resamp_with_conv: bool,
-    /// The kind of attention, also of the one in the middle.
+    /// The kind of attention, in the middle block too.
     #[serde(default)]
     pub attn_type: AttentionType,
-    /// Makes `attn_type` linear, whatever it says.
+    /// Overrides `attn_type` with linear attention.
     #[serde(default)]
     pub use_linear_attn: bool,
-    /// Whether the decoder's output goes through tanh.
+    /// If true, the decoder ends in tanh.
     #[serde(default)]
     pub tanh_out: bool,
-    /// Whether the decoder stops before its last norm and convolution and gives features.
+    /// If true, the decoder returns the features before its last norm and convolution.
     #[serde(default)]
     pub give_pre_end: bool,
 }
 
-/// The attention of the autoencoder's blocks.
+/// Attention of the autoencoder.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttentionType {
@@ -60,7 +60,7 @@ pub enum AttentionType {
     Vanilla,
     /// Linear attention (Shen et al. 2018), without norm and without residual.
     Linear,
-    /// None, in the middle neither.
+    /// None, not in the middle block either.
     None,
 }
 
@@ -72,7 +72,7 @@ fn yes() -> bool {
 }
 
 impl EncoderConfig {
-    /// How many times smaller a side of the latent is: 2^(levels − 1).
+    /// The downsampling factor, 2^(levels − 1).
     pub fn factor(&self) -> i64 {
         1 << (self.levels() - 1)
     }
@@ -91,8 +91,8 @@ impl EncoderConfig {
         self.attention_at(self.resolution >> level)
     }
 
-    /// The kind of attention after the decoder's blocks at `level`. It differs from the encoder's for a resolution
-    /// that `factor` does not divide: the reference counts up from the smallest (`model.py:481`).
+    /// The kind of attention after the decoder's blocks at `level`. It differs from the encoder's if the factor does not
+    /// divide the resolution: the reference counts up from the smallest (`model.py:481`).
     pub(crate) fn decoder_attention(&self, level: usize) -> AttentionType {
         let last = self.levels() - 1;
         self.attention_at((self.resolution >> last) << (last - level))
@@ -102,7 +102,7 @@ impl EncoderConfig {
         if self.attn_resolutions.contains(&resolution) { self.attention() } else { AttentionType::None }
     }
 
-    /// The kind of attention, after `use_linear_attn` has had its say.
+    /// The kind of attention with `use_linear_attn` applied.
     pub(crate) fn attention(&self) -> AttentionType {
         if self.use_linear_attn { AttentionType::Linear } else { self.attn_type }
     }
@@ -121,13 +121,13 @@ impl EncoderConfig {
         }
         if self.double_z != gaussian {
             let why = if gaussian {
-                "true: a Gaussian has mean and variance"
+                "true, as a Gaussian has mean and variance"
             } else {
-                "false: a codebook has no variance"
+                "false, as a codebook has no variance"
             };
             return refuse("ddconfig.double_z", why, self.double_z);
         }
-        // 2^30 pixels a latent's side is more than any image; past 62 the factor does not fit.
+        // A factor of 2^30 exceeds any image; past 62 levels it overflows.
         if self.ch_mult.is_empty() || self.levels() > 31 {
             return refuse("ddconfig.ch_mult", "1 to 31 levels", self.levels());
         }

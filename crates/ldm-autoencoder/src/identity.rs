@@ -1,4 +1,4 @@
-//! No first stage: diffusion in pixels.
+//! The identity first stage, for diffusion in pixels.
 
 use ldm_core::Tiles;
 use tch::Tensor;
@@ -7,7 +7,7 @@ use crate::config::IdentityConfig;
 use crate::first_stage::FirstStage;
 use crate::posterior::Posterior;
 
-/// A first stage that changes nothing, for diffusion in pixels (the paper's LDM-1).
+/// The identity as a first stage, for diffusion in pixels (the paper's LDM-1).
 ///
 /// CompVis `autoencoder.py:426`.
 #[derive(Debug, Clone)]
@@ -16,7 +16,7 @@ pub struct IdentityFirstStage {
 }
 
 impl IdentityFirstStage {
-    /// Of `config`.
+    /// Builds the identity of `config`.
     pub fn new(config: &IdentityConfig) -> Self {
         Self { channels: config.channels }
     }

@@ -1,4 +1,4 @@
-//! diffusers' names of a first stage.
+//! Mapping to diffusers' state dict of a first stage.
 
 use ldm_checkpoint::{KeyMap, StateDictMapping, TensorChange};
 use ldm_core::Result;
@@ -7,24 +7,24 @@ use crate::config::FirstStageConfig;
 use crate::diffusers::expressible;
 use crate::encoder_config::{AttentionType, EncoderConfig};
 
-/// How diffusers keeps the weights of this first stage: `AutoencoderKL` and `VQModel`.
+/// Returns the mapping between the state dicts of this first stage and of diffusers' `AutoencoderKL` or `VQModel`.
 ///
-/// There the decoder's levels count from the smallest, and the convolutions of kernel 1 in attention are linear layers
-/// (weights `[C, C]` for `[C, C, 1, 1]`). The names of attention before diffusers 0.15 are read too. `quant_conv`,
-/// `post_quant_conv` and `quantize.embedding` are called alike.
+/// In diffusers, decoder levels count from the smallest, and the 1×1 convolutions of attention are linear layers (weights
+/// `[C, C]` for `[C, C, 1, 1]`). The attention names before diffusers 0.15 are accepted too. `quant_conv`,
+/// `post_quant_conv` and `quantize.embedding` have the same names.
 ///
 /// # Errors
-/// [`ldm_core::Error::Invalid`] when diffusers has no such model; it names the key.
+/// [`ldm_core::Error::Invalid`] with the key, if diffusers has no such model.
 pub fn diffusers_layout(config: &FirstStageConfig) -> Result<StateDictMapping> {
     let net = expressible(config)?;
-    let mut names = Names::default();
+    let mut names = FirstStageKeys::default();
     names.half("encoder", net, net.num_res_blocks);
     names.half("decoder", net, net.num_res_blocks + 1);
     let keys = KeyMap::new(names.modules, pairs(&LEAVES)).with_older(pairs(&OLDER));
     Ok(StateDictMapping { keys, changes: names.changes })
 }
 
-/// What follows a module, theirs and ours.
+/// Names below a module: diffusers' and ours.
 const LEAVES: [(&str, &str); 6] = [
     ("conv_shortcut", "nin_shortcut"),
     ("group_norm", "norm"),
@@ -40,17 +40,17 @@ fn pairs(names: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[derive(Default)]
-struct Names {
+struct FirstStageKeys {
     modules: Vec<(String, String)>,
     changes: Vec<(String, TensorChange)>,
 }
 
-impl Names {
+impl FirstStageKeys {
     fn module(&mut self, theirs: String, ours: String) {
         self.modules.push((theirs, ours));
     }
 
-    /// Encoder or decoder, with as many residual blocks a level.
+    /// Adds the encoder or the decoder, with `blocks` residual blocks per level.
     fn half(&mut self, half: &str, net: &EncoderConfig, blocks: i64) {
         let last = net.levels() - 1;
         for level in 0..=last {

@@ -1,12 +1,12 @@
 //! The first stage of latent diffusion: images to latents and back (Rombach et al. 2022, §3.1).
 //!
-//! - [`FirstStage`]: what a diffusion model needs of a first stage: `encode`, `decode`, sizes.
-//! - [`Autoencoder`]: CompVis' `AutoencoderKL`, `VQModel` and `VQModelInterface` in one struct. They differ in the
-//!   [`Regularizer`] alone: a Gaussian [`Posterior`] pulled to N(0, 1), or a [`Codebook`].
+//! - [`FirstStage`]: the interface a diffusion model uses: `encode`, `decode`, sizes.
+//! - [`Autoencoder`]: CompVis' `AutoencoderKL`, `VQModel` and `VQModelInterface` in one struct. They differ only in
+//!   the [`Regularizer`]: a Gaussian [`Posterior`] pulled to N(0, 1), or a [`Codebook`].
 //! - [`IdentityFirstStage`]: diffusion in pixels.
-//! - [`FirstStageConfig`]: which of them, read from CompVis' YAML tree or from ours.
-//! - [`recognize`]: the config of weights without one. [`from_diffusers`], [`to_diffusers`], [`diffusers_layout`]:
-//!   diffusers' `AutoencoderKL` and `VQModel`, both ways.
+//! - [`FirstStageConfig`]: the configuration of any of them, in CompVis' YAML or ours; [`build`] makes the model.
+//! - [`infer_config`]: the config inferred from a checkpoint's names and shapes. [`from_diffusers`], [`to_diffusers`],
+//!   [`diffusers_layout`]: conversion from and to diffusers' `AutoencoderKL` and `VQModel`.
 //!
 //! Weights have exactly CompVis' names below the path given to [`build`]: `encoder.down.0.block.0.norm1.weight`,
 //! `quant_conv.weight`, `quantize.embedding.weight`. Latents are not scaled here; the diffusion model owns the scale
@@ -14,6 +14,8 @@
 
 mod attention;
 mod autoencoder;
+mod build;
+mod checks;
 mod codebook;
 mod codebook_update;
 mod config;
@@ -25,16 +27,15 @@ mod encoder_config;
 mod first_stage;
 mod identity;
 mod keys;
-mod middle;
-mod npy;
-mod pass;
+mod layer_context;
+mod mid_block;
 mod posterior;
-mod regularizer;
 mod remap;
 mod resample;
 mod resnet;
 
-pub use autoencoder::{Autoencoder, Bottleneck, Reconstruction};
+pub use autoencoder::{Autoencoder, Bottleneck, Reconstruction, Regularizer};
+pub use build::build;
 pub use codebook::{Codebook, CodebookConfig, Quantized, Usage};
 pub use codebook_update::CodebookUpdate;
 pub use config::{FirstStageConfig, IdentityConfig, KlConfig, VqConfig};
@@ -43,11 +44,10 @@ pub use detect::infer_config;
 pub use diffusers::{from_diffusers, to_diffusers};
 pub use encoder::Encoder;
 pub use encoder_config::{AttentionType, EncoderConfig};
-pub use first_stage::{FirstStage, build};
+pub use first_stage::FirstStage;
 pub use identity::IdentityFirstStage;
 pub use keys::diffusers_layout;
 pub use posterior::Posterior;
-pub use regularizer::Regularizer;
 pub use remap::UnknownIndex;
 
 /// The README's example, compiled.

@@ -1,9 +1,9 @@
-//! What an encoder says about a latent.
+//! Posterior distribution of a latent.
 
 use ldm_core::NoiseSource;
 use tch::{Kind, Tensor};
 
-/// The distribution of a latent given an image, over `[B, C, h, w]`.
+/// Distribution of a latent given an image, over `[B, C, h, w]`.
 #[derive(Debug)]
 pub enum Posterior {
     /// Independent Gaussians. `logvar` lies in `[-30, 20]`.
@@ -13,12 +13,12 @@ pub enum Posterior {
         /// The logarithm of the variance, `[B, C, h, w]`.
         logvar: Tensor,
     },
-    /// One point and no spread: a VQ model's latent before quantization, or pixels.
+    /// A single point: the latent of a VQ model before quantization, or pixels.
     Point(Tensor),
 }
 
 impl Posterior {
-    /// The Gaussian of an encoder's output: means, then log-variances, which are clamped to `[-30, 20]`.
+    /// Creates the Gaussian from the output of an encoder: means, then log-variances, clamped to `[-30, 20]`.
     ///
     /// # Shapes
     /// - `moments`: `[B, 2C, h, w]`
@@ -31,7 +31,7 @@ impl Posterior {
         Self::Gaussian { mean, logvar }
     }
 
-    /// The most likely latent.
+    /// Returns the most likely latent.
     pub fn mode(&self) -> Tensor {
         match self {
             Self::Gaussian { mean, .. } => mean.shallow_clone(),
@@ -39,7 +39,7 @@ impl Posterior {
         }
     }
 
-    /// mean + std·ε. A point draws no noise.
+    /// Samples mean + std·ε. A point draws no noise.
     pub fn sample(&self, noise: &mut dyn NoiseSource) -> Tensor {
         match self {
             Self::Gaussian { mean, logvar } => mean + (logvar * 0.5).exp() * noise.like(mean),
@@ -47,7 +47,7 @@ impl Posterior {
         }
     }
 
-    /// KL(self ‖ N(0, 1)), summed over channels and pixels; 0 for a point, as the reference.
+    /// KL(self ‖ N(0, 1)), summed over channels and pixels; 0 for a point, as in the reference.
     ///
     /// # Shapes
     /// - returns `[B]`, f32 or wider
@@ -59,11 +59,11 @@ impl Posterior {
                 let (mean, logvar) = (wide(mean), wide(logvar));
                 sum(&(mean.square() + logvar.exp() - 1. - logvar)) * 0.5
             }
-            Self::Point(point) => nothing(point),
+            Self::Point(point) => zero(point),
         }
     }
 
-    /// KL(self ‖ other) of two Gaussians, summed over channels and pixels; 0 where either is a point.
+    /// KL(self ‖ other) of two Gaussians, summed over channels and pixels; 0 if either is a point.
     ///
     /// # Shapes
     /// - returns `[B]`, f32 or wider
@@ -76,11 +76,11 @@ impl Posterior {
                 let distance = (mean - mean2).square() * (-&logvar2).exp();
                 sum(&(distance + (&logvar - &logvar2).exp() - 1. - logvar + logvar2)) * 0.5
             }
-            (one, _) => nothing(&one.mode()),
+            (one, _) => zero(&one.mode()),
         }
     }
 
-    /// −log p(z), summed over channels and pixels; 0 for a point, as the reference.
+    /// −log p(z), summed over channels and pixels; 0 for a point, as in the reference.
     ///
     /// # Shapes
     /// - `z`: `[B, C, h, w]`
@@ -94,12 +94,12 @@ impl Posterior {
                 let distance = (z - mean).square() * (-&logvar).exp();
                 sum(&(distance + logvar + std::f64::consts::TAU.ln())) * 0.5
             }
-            Self::Point(point) => nothing(point),
+            Self::Point(point) => zero(point),
         }
     }
 }
 
-/// The dtype in which the values of `x` are added up: thousands of terms do not add up in half precision.
+/// The dtype for sums over `x`: half precision is too coarse for thousands of terms.
 pub(crate) fn wide_kind(x: &Tensor) -> Kind {
     if x.kind() == Kind::Double { Kind::Double } else { Kind::Float }
 }
@@ -112,6 +112,6 @@ fn sum(x: &Tensor) -> Tensor {
     x.sum_dim_intlist([1, 2, 3].as_slice(), false, x.kind())
 }
 
-fn nothing(x: &Tensor) -> Tensor {
+fn zero(x: &Tensor) -> Tensor {
     Tensor::zeros([x.size()[0]], (wide_kind(x), x.device()))
 }

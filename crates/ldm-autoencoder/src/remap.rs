@@ -1,23 +1,23 @@
-//! Renumbering a codebook's indices to those in use.
+//! Renumbering of codebook indices to those in use.
 
 use std::path::Path;
 
 use ldm_core::{Error, NoiseSource, Result};
+use ndarray::Array1;
+use ndarray_npy::{ReadNpyError, ReadNpyExt, ReadableElement};
 use serde::de::{Deserializer, Error as _, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use tch::{Kind, Tensor, nn};
 
-use crate::npy;
-
-/// What an index becomes that is not among those in use: in YAML `random`, `extra` or a number.
+/// Replacement for an index that is not in use: in YAML `random`, `extra` or a number.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub enum UnknownIndex {
-    /// One of those in use, drawn anew each time.
+    /// A random index in use, drawn each time.
     #[default]
     Random,
-    /// An index of its own after all others.
+    /// An additional index after all others.
     Extra,
-    /// This one.
+    /// A fixed index.
     Fixed(i64),
 }
 
@@ -30,14 +30,14 @@ pub(crate) struct Remap {
 
 impl Remap {
     pub(crate) fn new(vs: &nn::Path, path: &Path, entries: i64, unknown: UnknownIndex) -> Result<Self> {
-        let indices = npy::read_integers(path)?;
+        let indices = read_indices(path)?;
         if indices.is_empty() {
-            return Err(Error::format(path, "`remap`: expected the indices in use, got none"));
+            return Err(Error::format(path, "`remap`: expected indices in use, got none"));
         }
         if let Some(index) = indices.iter().find(|index| !(0..entries).contains(*index)) {
             return Err(Error::format(
                 path,
-                format!("`remap`: expected indices in 0..{entries}, got: {index}"),
+                format!("`remap`: expected indices in 0..{entries}, got {index}"),
             ));
         }
         if let UnknownIndex::Fixed(index) = unknown
@@ -45,21 +45,21 @@ impl Remap {
         {
             let count = indices.len();
             return Err(Error::invalid(format!(
-                "`unknown_index`: expected an index in 0..{count}, got: {index}"
+                "`unknown_index`: expected an index in 0..{count}, got {index}"
             )));
         }
         let used = vs.add("used", Tensor::from_slice(&indices).to_device(vs.device()), false);
         Ok(Self { used, unknown })
     }
 
-    /// How many indices there are after renumbering.
+    /// Number of indices after renumbering.
     pub(crate) fn count(&self) -> i64 {
         self.used.size()[0] + i64::from(self.unknown == UnknownIndex::Extra)
     }
 
-    /// Each index's place among those in use. `[B, L]` → `[B, L]`.
+    /// Maps indices to positions among those in use. `[B, L]` → `[B, L]`.
     pub(crate) fn to_used(&self, indices: &Tensor, noise: &mut dyn NoiseSource) -> Tensor {
-        // Searched by halving, not by comparing all with all; a stable sort keeps the first of equals, as the reference.
+        // Binary search; a stable sort keeps the first of equals, as the reference.
         let (sorted, order) = self.used().sort_stable(true, 0, false);
         let last = sorted.size()[0] - 1;
         let at = indices.searchsorted(&sorted, false, false, "left", None::<Tensor>).clamp_max(last);
@@ -70,7 +70,7 @@ impl Remap {
                 if bool::try_from(known.all()).expect("a boolean") {
                     return places;
                 }
-                // Uniform by the normal's own distribution function, so that a sample draws the same in any batch.
+                // Uniform by the CDF of the normal, so that a sample draws the same in any batch.
                 let like = indices.to_kind(Kind::Float);
                 let uniform = noise.like(&like).special_ndtr();
                 (uniform * self.count() as f64)
@@ -84,7 +84,7 @@ impl Remap {
         places.where_self(&known, &instead)
     }
 
-    /// The codebook's index of each place; the extra one gives that of place 0. `[B, L]` → `[B, L]`.
+    /// Maps positions to codebook indices; the extra one maps to that of position 0. `[B, L]` → `[B, L]`.
     pub(crate) fn to_all(&self, places: &Tensor) -> Tensor {
         let used = self.used();
         let places = if self.unknown == UnknownIndex::Extra {
@@ -102,6 +102,23 @@ impl Remap {
     }
 }
 
+/// Reads a one-dimensional array of integers from a `.npy` file.
+fn read_indices(path: &Path) -> Result<Vec<i64>> {
+    fn read<T: ReadableElement + Into<i64>>(bytes: &[u8]) -> std::result::Result<Vec<i64>, ReadNpyError> {
+        Ok(Array1::<T>::read_npy(bytes)?.into_iter().map(Into::into).collect())
+    }
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let mut indices = read::<i64>(&bytes);
+    for other in [read::<i32>, read::<i16>, read::<i8>, read::<u32>, read::<u16>, read::<u8>] {
+        if matches!(indices, Err(ReadNpyError::WrongDescriptor(_))) {
+            indices = other(&bytes);
+        }
+    }
+    indices.map_err(|error| {
+        Error::format(path, format!("`remap`: expected a one-dimensional .npy array of integers: {error}"))
+    })
+}
+
 impl Serialize for UnknownIndex {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         match self {
@@ -114,8 +131,8 @@ impl Serialize for UnknownIndex {
 
 impl<'de> Deserialize<'de> for UnknownIndex {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
-        struct Words;
-        impl Visitor<'_> for Words {
+        struct UnknownIndexVisitor;
+        impl Visitor<'_> for UnknownIndexVisitor {
             type Value = UnknownIndex;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -138,6 +155,6 @@ impl<'de> Deserialize<'de> for UnknownIndex {
                 i64::try_from(index).map(UnknownIndex::Fixed).map_err(E::custom)
             }
         }
-        deserializer.deserialize_any(Words).map_err(D::Error::custom)
+        deserializer.deserialize_any(UnknownIndexVisitor).map_err(D::Error::custom)
     }
 }

@@ -1,10 +1,10 @@
-//! Halving and doubling an image's sides.
+//! Downsampling and upsampling by two.
 
 use ldm_core::nn::conv2d;
 use tch::Tensor;
 use tch::nn::{Conv2D, Module, Path};
 
-/// Halves the sides: a 3×3 convolution of stride 2, or the average of 2×2.
+/// Halves the resolution: a 3×3 convolution of stride 2, or 2×2 average pooling.
 ///
 /// CompVis `model.py:60`.
 #[derive(Debug)]
@@ -17,14 +17,14 @@ impl Downsample {
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         match &self.0 {
-            // The reference pads on the right and below only; a symmetric padding would shift the image.
+            // The reference pads right and bottom only; symmetric padding would shift the image.
             Some(conv) => conv.forward(&x.constant_pad_nd([0, 1, 0, 1])),
             None => x.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None::<i64>),
         }
     }
 }
 
-/// Doubles the sides by repetition, then a 3×3 convolution where learned.
+/// Doubles the resolution: nearest neighbor, then a 3×3 convolution if learned.
 ///
 /// CompVis `model.py:42`.
 #[derive(Debug)]

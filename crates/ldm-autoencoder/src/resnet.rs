@@ -5,12 +5,12 @@ use ldm_core::nn::{GroupNorm, add, conv2d, silu};
 use tch::Tensor;
 use tch::nn::{Conv2D, Module, Path};
 
-use crate::pass::ForwardContext;
+use crate::layer_context::LayerContext;
 
-/// The eps of the autoencoder's norms (CompVis `model.py:38`).
+/// Eps of the autoencoder's norms (CompVis `model.py:38`).
 pub(crate) const NORM_EPS: f64 = 1e-6;
 
-/// x + conv2(swish(norm2(conv1(swish(norm1(x)))))), x through a 1×1 convolution where the channels change.
+/// x + conv2(swish(norm2(conv1(swish(norm1(x)))))), with a 1×1 convolution of x if the number of channels changes.
 ///
 /// CompVis `model.py:82`, without the time embedding that the autoencoder never has.
 #[derive(Debug)]
@@ -36,10 +36,10 @@ impl ResnetBlock {
         })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, pass: &mut ForwardContext) -> Tensor {
-        let h = self.conv1.forward(&silu(self.norm1.forward_by(x, &mut pass.global)));
-        let h = silu(self.norm2.forward_by(&h, &mut pass.global));
-        let h = if pass.train && self.dropout > 0. { h.dropout(self.dropout, true) } else { h };
+    pub(crate) fn forward(&self, x: &Tensor, context: &mut LayerContext) -> Tensor {
+        let h = self.conv1.forward(&silu(self.norm1.forward_by(x, &mut context.norm_stats)));
+        let h = silu(self.norm2.forward_by(&h, &mut context.norm_stats));
+        let h = if context.train && self.dropout > 0. { h.dropout(self.dropout, true) } else { h };
         let h = self.conv2.forward(&h);
         match &self.shortcut {
             Some(shortcut) => add(h, &shortcut.forward(x)),

@@ -196,7 +196,7 @@ fn what_cannot_be_timed_is_refused() {
     fails(&["--config", "none.yaml"], 1, "none.yaml");
     for stage in ["autoencoder", "train"] {
         let odd = [stage, "--config", "first.yaml", "--height", "16", "--width", "17"];
-        fails(&odd, 1, "height and width must be multiples of 2 for this first stage");
+        fails(&odd, 1, "expected height and width in multiples of 2");
     }
     let odd = ["unet", "--config", "diffusion.yaml", "--height", "18", "--width", "18"];
     fails(&odd, 1, "must be divisible by 2, got 9x9");

@@ -132,8 +132,8 @@ fn a_whole_model_without_config_is_told_part_by_part() {
     sandbox.save("whole.safetensors", &whole);
     let document = sandbox.document(&["whole.safetensors"]);
     let told = document["architecture"].as_str().unwrap();
-    // No published U-Net is as small, and its heads show in no shape.
-    assert!(told.starts_with("a U-Net (") && told.contains("it needs a config"), "{told}");
+    // No published U-Net is as small, and no shape shows its heads.
+    assert!(told.starts_with("a U-Net (") && told.contains("try a config"), "{told}");
     assert!(told.ends_with(&format!("; {FIRST_STAGE}; classes as conditioner")), "{told}");
     assert_eq!((document["fits"].as_bool(), document["ema"].as_bool()), (Some(true), Some(true)));
 

@@ -251,7 +251,7 @@ fn goes_on(sandbox: &Sandbox, ask: &dyn Fn(&[&str], &str) -> String) {
     sandbox.fails(
         &[&none[..], &["--left", "3"]].concat(),
         1,
-        "height and width must be multiples of 2 for this first stage, nearest 16x18 or 16x20",
+        "expected height and width in multiples of 2, got 16x19; try 16x18 or 16x20",
     );
 }
 

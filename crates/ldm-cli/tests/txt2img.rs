@@ -75,7 +75,7 @@ fn from_captions_to_images() {
     let sandbox = sandbox();
     sandbox.said(&["train", "first.yaml", "--run", "first"]);
     let train = ["train", "text.yaml", "--run", "text"];
-    sandbox.fails(&train, 1, "type `ldm weights get bert-tokenizer`");
+    sandbox.fails(&train, 1, "try `ldm weights get bert-tokenizer`");
     install(&sandbox);
     sandbox.said(&train);
     assert!(sandbox.path("text/model/tokenizer/vocab.txt").is_file(), "what is handed on is whole");
@@ -173,7 +173,7 @@ fn from_captions_to_images() {
     sandbox.fails(&with(&["--tokenizer", "nowhere"]), 1, "nowhere: no bert tokenizer at this place");
     sandbox.fails(&with(&["--tokenizer", "text.yaml"]), 1, "text.yaml: not a BERT vocabulary");
     std::fs::remove_dir_all(sandbox.path("text/model/tokenizer")).unwrap();
-    sandbox.fails(&draw, 1, "type `ldm weights get bert-tokenizer`, or say --tokenizer PATH");
+    sandbox.fails(&draw, 1, "try `ldm weights get bert-tokenizer` or --tokenizer PATH");
 
     // The wrong command for a model, and the wrong words.
     sandbox.fails(

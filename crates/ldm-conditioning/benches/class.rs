@@ -1,4 +1,4 @@
-//! The class embedder in training: one lookup a step.
+//! The class embedder in training: one lookup per step.
 
 #![allow(missing_docs, reason = "criterion's macro makes a function without any")]
 

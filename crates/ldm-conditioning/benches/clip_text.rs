@@ -1,4 +1,4 @@
-//! CLIP's text model of ViT-L/14 over a prompt and its empty twin: once an image.
+//! CLIP's text model of ViT-L/14 over a prompt and the null prompt: once per image.
 
 #![allow(missing_docs, reason = "criterion's macro makes a function without any")]
 
@@ -20,7 +20,7 @@ fn clip_text(criterion: &mut Criterion) {
     criterion.benchmark_group("text").sample_size(10).bench_function(&label, |bencher| {
         bencher.iter(|| {
             let context = embedder.condition(&prompt, false).expect("tokens in range").context;
-            // Reading a value waits for the device.
+            // Reading a value synchronizes with the device.
             context.expect("a context").double_value(&[0, 0, 0])
         });
     });

@@ -1,35 +1,38 @@
-//! Text, or tokens made elsewhere, through a transformer trained with the U-Net.
+//! Text and token embedders trained with the U-Net.
+
+pub(crate) mod token_encoder;
+pub(crate) mod transformer;
 
 use ldm_core::{Conditioning, Prompt, Result};
 use serde::{Deserialize, Serialize};
 use tch::nn;
 
-use crate::sizes::at_least_one;
-use crate::token_encoder::{TokenEncoder, TokenEncoderConfig};
+use crate::bert::token_encoder::{TokenEncoder, TokenEncoderConfig};
+use crate::checks::at_least_one;
 use crate::tokens::Tokens;
 use crate::{Conditioner, Tokenizer, TokenizerKind};
 
-/// A BERT embedder, under the reference's names.
+/// Configuration of a [`BertEmbedder`], under the reference's names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BertConfig {
-    /// `D`, the width of the tokens.
+    /// `D`, channels of a token.
     pub n_embed: i64,
-    /// Layers, each of attention and feed-forward.
+    /// Layers of attention and feed-forward.
     pub n_layer: i64,
-    /// The number of different tokens.
+    /// Vocabulary size.
     #[serde(default = "vocab_size")]
     pub vocab_size: i64,
-    /// `L`, the most tokens of a text, and the number that texts are padded to.
+    /// `L`, the number of tokens that texts are truncated and padded to.
     #[serde(default = "max_seq_len")]
     pub max_seq_len: i64,
-    /// The reference's device. Read, and not needed: a conditioner is where its weights are.
+    /// The reference's device. Inert: the weights decide the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
-    /// Whether the prompt is text; without it, it is tokens.
+    /// If true, prompts are text, else tokens.
     #[serde(default = "yes")]
     pub use_tokenizer: bool,
-    /// Dropout of the embedded tokens in training, in `[0, 1)`.
+    /// Dropout probability of the embedded tokens in training, in `[0, 1)`.
     #[serde(default)]
     pub embedding_dropout: f64,
 }
@@ -47,7 +50,7 @@ fn yes() -> bool {
 }
 
 impl BertConfig {
-    /// Refuses sizes that cannot be.
+    /// Checks the sizes.
     pub(crate) fn check(&self) -> Result<()> {
         at_least_one(
             "bert conditioning",
@@ -71,9 +74,9 @@ impl BertConfig {
     }
 }
 
-/// Tokens through a transformer encoder that is trained with the U-Net; the BERT of the name is the tokenizer.
+/// A transformer encoder of tokens, trained with the U-Net; only its tokenizer is BERT's.
 ///
-/// No token is masked: padding is attended to, in here and by the U-Net. CompVis `encoders/modules.py:80`
+/// No token is masked: the encoder and the U-Net attend to padding. CompVis `encoders/modules.py:80`
 /// `BERTEmbedder`.
 #[derive(Debug)]
 pub struct BertEmbedder {
@@ -82,10 +85,10 @@ pub struct BertEmbedder {
 }
 
 impl BertEmbedder {
-    /// The embedder with its weights at `vs / "transformer"`. Without a tokenizer it takes `prompt.tokens` alone.
+    /// The embedder with its weights at `vs / "transformer"`. Without a tokenizer it takes only `prompt.tokens`.
     ///
     /// # Errors
-    /// When a size cannot be, or the tokenizer is of another kind or has more tokens than the model.
+    /// If a size is invalid, or the tokenizer is of another kind or has more tokens than the model.
     pub fn new(vs: &nn::Path, config: &BertConfig, tokenizer: Option<Tokenizer>) -> Result<Self> {
         config.check()?;
         let kind = config.use_tokenizer.then_some(TokenizerKind::Bert);
@@ -98,7 +101,7 @@ impl BertEmbedder {
 impl Conditioner for BertEmbedder {
     /// # Shapes
     /// - `prompt.tokens`: `[B, L]` integers in `0..vocab_size`, `L` at most `max_seq_len`; or `prompt.text`, `B` texts
-    /// - returns context `[B, L, D]`, of a text with `L = max_seq_len`
+    /// - returns context `[B, L, D]`, with `L = max_seq_len` for a text
     fn condition(&self, prompt: &Prompt, train: bool) -> Result<Conditioning> {
         let tokens = self.tokens.read(prompt, train)?.to_device(self.transformer.device());
         let context = self.transformer.forward(&tokens, train);

@@ -1,4 +1,4 @@
-//! A class as one token for cross-attention.
+//! Class embedding as one token of cross-attention.
 
 use ldm_core::nn::embedding;
 use ldm_core::{Conditioning, Error, Prompt, Result};
@@ -7,22 +7,22 @@ use tch::nn::{self, Init};
 use tch::{Device, Kind, Tensor};
 
 use crate::Conditioner;
-use crate::sizes::at_least_one;
+use crate::checks::at_least_one;
 
-/// A class embedder, under the reference's names.
+/// Configuration of a [`ClassEmbedder`], under the reference's names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassConfig {
-    /// `D`, the width of the token.
+    /// `D`, channels of the token.
     pub embed_dim: i64,
     /// `K`, the number of classes, the null class among them.
     #[serde(default = "n_classes")]
     pub n_classes: i64,
-    /// The reference's name of the class in its batches. Read, and not needed: a prompt has one class.
+    /// The reference's key of the class in a batch. Inert: a prompt has one class.
     #[serde(default = "key")]
     pub key: String,
-    /// Ours: the class that means no class. Without it a model of 1001 classes takes 1000, as the reference's
-    /// `cin256-v2`, and any other has none.
+    /// Ours: the null class. The default is 1000 for a model of 1001 classes, as in the reference's `cin256-v2`, and none
+    /// for any other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub null_class: Option<i64>,
 }
@@ -35,7 +35,7 @@ fn key() -> String {
     "class".into()
 }
 
-/// A table with a vector for each class; the conditioning is that vector, as one token of context.
+/// An embedding of each class, as one token of context.
 ///
 /// CompVis `encoders/modules.py:21` `ClassEmbedder`.
 #[derive(Debug)]
@@ -46,10 +46,10 @@ pub struct ClassEmbedder {
 }
 
 impl ClassEmbedder {
-    /// The embedder with its table at `vs / "embedding"`, N(0, 1) at first.
+    /// Builds the embedder with its table at `vs / "embedding"`, initialized from N(0, 1).
     ///
     /// # Errors
-    /// When a size is not positive, or the null class is not one of the classes.
+    /// If a size is not positive, or the null class is out of range.
     pub fn new(vs: &nn::Path, config: &ClassConfig) -> Result<Self> {
         let ClassConfig { embed_dim, n_classes, .. } = *config;
         at_least_one("class conditioning", &[("embed_dim", embed_dim), ("n_classes", n_classes)])?;
@@ -68,7 +68,7 @@ impl ClassEmbedder {
         self.n_classes
     }
 
-    /// The class that means no class, where there is one.
+    /// The null class, if any.
     pub fn null_class(&self) -> Option<i64> {
         self.null_class
     }
@@ -83,7 +83,7 @@ impl ClassEmbedder {
         if class.dim() != 1 {
             return Err(Error::Shape { what: "class".into(), expected: "[B]".into(), got: class.size() });
         }
-        // Reading values from a GPU waits for it: once for a sample is nothing, in every training step it is not.
+        // Reading values from a GPU synchronizes: acceptable once per sample, not in every training step.
         if class.numel() == 0 || (train && class.device() != Device::Cpu) {
             return Ok(());
         }
@@ -93,7 +93,7 @@ impl ClassEmbedder {
             return Ok(());
         }
         let last = self.n_classes - 1;
-        Err(Error::invalid(format!("class: this model knows the classes 0 to {last}, got {wrong}")))
+        Err(Error::invalid(format!("class: expected 0 to {last}, got {wrong}")))
     }
 }
 
@@ -112,8 +112,8 @@ impl Conditioner for ClassEmbedder {
     fn null_prompt(&self, batch: i64) -> Result<Prompt> {
         let Some(class) = self.null_class else {
             return Err(Error::invalid(
-                "this model has no class that means no class, which guidance and conditioning dropout need: \
-                 set null_class in the parameters of the class embedder",
+                "null_class: expected a null class for guidance or conditioning dropout, got none; try setting it in the \
+                 parameters of the class embedder",
             ));
         };
         let class = Tensor::full([batch], class, (Kind::Int64, self.embedding.ws.device()));

@@ -1,4 +1,9 @@
-//! How well texts and images go together.
+//! CLIP: similarity of texts and images.
+
+pub(crate) mod layer;
+pub(crate) mod text;
+pub(crate) mod text_config;
+pub(crate) mod vision;
 
 use std::path::Path;
 
@@ -10,20 +15,20 @@ use serde_json::Value;
 use tch::nn::{Init, VarStore};
 use tch::{Device, Kind, Tensor};
 
-use crate::clip_vision::{ClipVision, VisionSizes};
+use crate::clip::vision::{ClipVision, VisionSizes};
 use crate::diffusers::{activation, clip_text};
 use crate::{ClipTextEmbedder, Conditioner, Tokenizer, TokenizerKind};
 
-/// Of the images CLIP was trained on, in `[0, 1]` (openai/CLIP `clip.py:85`).
+/// Mean and deviation of the training images of CLIP, in `[0, 1]` (openai/CLIP `clip.py:85`).
 const MEAN: [f64; 3] = [0.48145466, 0.4578275, 0.40821073];
 const DEVIATION: [f64; 3] = [0.26862954, 0.26130258, 0.27577711];
-/// One of these is in a folder that has a tokenizer.
+/// A folder with a tokenizer has one of these files.
 const TOKENIZERS: [&str; 3] = ["tokenizer.json", "vocab.json", "bpe_simple_vocab_16e6.txt.gz"];
-/// What a folder's weights are called.
+/// File names of the weights.
 const WEIGHTS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
 
-/// CLIP (Radford et al. 2021): texts and images as directions in one space, near where they go together. In f32; no
-/// parameter takes a gradient. transformers `CLIPModel`.
+/// CLIP (Radford et al. 2021): embeds texts and images in one space, close if they match. In f32; no parameter takes a
+/// gradient. transformers `CLIPModel`.
 #[derive(Debug)]
 pub struct Clip {
     vs: VarStore,
@@ -35,18 +40,18 @@ pub struct Clip {
 }
 
 impl Clip {
-    /// From a folder of transformers: `config.json`, `model.safetensors` or `pytorch_model.bin`, and a tokenizer, without
-    /// which it takes tokens alone.
+    /// Loads a folder of transformers: `config.json`, `model.safetensors` or `pytorch_model.bin`, and a tokenizer, without
+    /// which it takes only tokens.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Format`] and [`Error::Invalid`] when a file is missing, damaged, or of another model;
-    /// [`Error::Weights`] listing what does not fit.
+    /// [`Error::Io`], [`Error::Format`] and [`Error::Invalid`] if a file is missing, damaged, or of another model;
+    /// [`Error::Weights`] with every mismatch.
     pub fn open(folder: impl AsRef<Path>, device: Device) -> Result<Self> {
         let folder = folder.as_ref();
         let path = folder.join("config.json");
         let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
         let json: Value = serde_json::from_str(&text)
-            .map_err(|error| Error::format(&path, format!("not JSON: {error}")))?;
+            .map_err(|error| Error::format(&path, format!("expected JSON: {error}")))?;
         let has_tokenizer = TOKENIZERS.iter().any(|name| folder.join(name).is_file());
         let tokenizer = has_tokenizer.then(|| Tokenizer::open(TokenizerKind::Clip, folder)).transpose()?;
         let clip = skip_init(|| Self::new(&json, tokenizer, device))
@@ -79,32 +84,32 @@ impl Clip {
         Ok(Self { vs, text, vision, text_projection, visual_projection, side: sizes.side })
     }
 
-    /// Side in pixels of the images it takes.
+    /// Side of the input images, in pixels.
     pub fn side(&self) -> i64 {
         self.side
     }
 
-    /// Of each text, what does not fit.
+    /// Returns the truncated part of each text.
     pub fn cut(&self, prompt: &Prompt) -> Vec<Option<String>> {
         self.text.cut(prompt)
     }
 
-    /// Directions of texts, or of tokens that end in the greatest.
+    /// Embeds texts, or tokens whose end mark is the greatest.
     ///
     /// # Shapes
-    /// - returns `[B, P]` f32, of length one
+    /// - returns `[B, P]` f32, of unit length
     ///
     /// # Errors
     /// As [`Conditioner::condition`](crate::Conditioner::condition) of [`ClipTextEmbedder`].
     pub fn texts(&self, prompt: &Prompt) -> Result<Tensor> {
-        tch::no_grad(|| Ok(direction(&self.text.pooled(prompt)?.matmul(&self.text_projection.tr()))))
+        tch::no_grad(|| Ok(normalize(&self.text.pooled(prompt)?.matmul(&self.text_projection.tr()))))
     }
 
-    /// Directions of images.
+    /// Embeds images.
     ///
     /// # Shapes
     /// - `images`: `[B, 3, S, S]` in `[-1, 1]`, `S` as [`Clip::side`]
-    /// - returns `[B, P]` f32, of length one
+    /// - returns `[B, P]` f32, of unit length
     ///
     /// # Errors
     /// [`Error::Shape`] for another shape.
@@ -115,21 +120,21 @@ impl Clip {
             return Err(Error::Shape { what: "images".into(), expected, got: size });
         }
         let device = self.vs.device();
-        let of_channels = |values: [f64; 3]| {
+        let per_channel = |values: [f64; 3]| {
             Tensor::from_slice(&values).to_kind(Kind::Float).to_device(device).view([1, 3, 1, 1])
         };
-        let shown = (images.to_device(device).to_kind(Kind::Float) + 1.) / 2.;
-        let normed = (shown - of_channels(MEAN)) / of_channels(DEVIATION);
-        tch::no_grad(|| Ok(direction(&self.vision.forward(&normed).matmul(&self.visual_projection.tr()))))
+        let unit = (images.to_device(device).to_kind(Kind::Float) + 1.) / 2.;
+        let normed = (unit - per_channel(MEAN)) / per_channel(DEVIATION);
+        tch::no_grad(|| Ok(normalize(&self.vision.forward(&normed).matmul(&self.visual_projection.tr()))))
     }
 }
 
-/// Of length one.
-fn direction(x: &Tensor) -> Tensor {
+/// Scales vectors to unit length.
+fn normalize(x: &Tensor) -> Tensor {
     x / x.linalg_norm(2., [1_i64].as_slice(), true, None)
 }
 
-/// The defaults are those of transformers' `CLIPVisionConfig`.
+/// Reads a vision config, with the defaults of transformers' `CLIPVisionConfig`.
 fn vision(fields: &Fields) -> Result<VisionSizes> {
     let sizes = VisionSizes {
         width: fields.integer("hidden_size", 768)?,

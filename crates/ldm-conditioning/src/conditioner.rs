@@ -1,36 +1,36 @@
-//! The trait, and the conditioner that says nothing.
+//! The trait of conditioners, and the unconditional one.
 
 use std::fmt::Debug;
 
 use ldm_core::{Conditioning, Error, Prompt, Result};
 
-/// Turns what a person said into what the U-Net is told.
+/// Converts a prompt to the conditioning of the U-Net.
 pub trait Conditioner: Debug + Send {
-    /// The conditioning of a batch of prompts. It reads what it needs of the prompt, on any device.
+    /// Computes the conditioning of a batch of prompts. Inputs may be on any device.
     ///
     /// # Errors
-    /// When the prompt lacks what the model is conditioned on, or says what the model does not know.
+    /// If the prompt lacks an input that the model is conditioned on, or has an invalid one.
     fn condition(&self, prompt: &Prompt, train: bool) -> Result<Conditioning>;
 
-    /// The prompt that says nothing, for a batch: what prompts dropped in training become, and the other half of
+    /// Returns the null prompt of a batch, which replaces dropped prompts in training and is the unconditional half of
     /// classifier-free guidance (Ho & Salimans 2022, §3.2).
     ///
     /// # Errors
-    /// When the model has no way to say nothing, and so cannot be guided, or when what says nothing must have the
-    /// shape of what is said ([`null_like`](Self::null_like)).
+    /// If the model has no null prompt, and so cannot be guided, or the null prompt depends on the shape of a prompt
+    /// ([`null_like`](Self::null_like)).
     fn null_prompt(&self, batch: i64) -> Result<Prompt>;
 
-    /// The prompt that says nothing beside `prompt`: as [`null_prompt`](Self::null_prompt), and for embeddings zeros
-    /// of their shape.
+    /// Returns the null prompt for `prompt`: [`null_prompt`](Self::null_prompt), and for embeddings zeros of their shape.
     ///
     /// # Errors
-    /// When the model has no way to say nothing, and so cannot be guided.
+    /// If the model has no null prompt, and so cannot be guided.
     fn null_like(&self, prompt: &Prompt) -> Result<Prompt> {
-        let batch = prompt.batch().ok_or_else(|| Error::invalid("the prompt says nothing of any kind"))?;
+        let batch =
+            prompt.batch().ok_or_else(|| Error::invalid("prompt: expected at least one input, got none"))?;
         self.null_prompt(batch)
     }
 
-    /// The conditioning of [`null_prompt`](Self::null_prompt).
+    /// Computes the conditioning of [`null_prompt`](Self::null_prompt).
     ///
     /// # Errors
     /// As [`null_prompt`](Self::null_prompt).
@@ -38,7 +38,7 @@ pub trait Conditioner: Debug + Send {
         self.condition(&self.null_prompt(batch)?, false)
     }
 
-    /// The conditioning of [`null_like`](Self::null_like).
+    /// Computes the conditioning of [`null_like`](Self::null_like).
     ///
     /// # Errors
     /// As [`null_like`](Self::null_like).
@@ -46,14 +46,13 @@ pub trait Conditioner: Debug + Send {
         self.condition(&self.null_like(prompt)?, false)
     }
 
-    /// Of each text of the prompt, the part that is too long for the model and that it does not see, for a caller
-    /// that wants to warn; empty where the model reads no text.
+    /// Returns the part of each text that is truncated, so that a caller can warn; empty for models that read no text.
     fn cut(&self, _prompt: &Prompt) -> Vec<Option<String>> {
         Vec::new()
     }
 }
 
-/// No condition at all: the reference's `__is_unconditional__`.
+/// No condition: the reference's `__is_unconditional__`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Unconditional;
 

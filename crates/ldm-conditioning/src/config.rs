@@ -9,13 +9,14 @@ use crate::{
     TransformerEmbedder, Unconditional,
 };
 
-/// Which conditioner: one of the reference's two words, or `{target, params}` under its long names or our short.
+/// Configuration of a conditioner: one of the reference's two words, or `{target, params}` with its long or our short
+/// names.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum ConditionerConfig {
     /// `__is_unconditional__`: [`Unconditional`].
     #[default]
     Unconditional,
-    /// `__is_first_stage__`: the first stage encodes the condition too. The model that has the first stage does it.
+    /// `__is_first_stage__`: the first stage encodes the condition too, in the model that owns it.
     FirstStage,
     /// `class`: [`ClassEmbedder`].
     Class(ClassConfig),
@@ -32,12 +33,11 @@ pub enum ConditionerConfig {
 }
 
 impl ConditionerConfig {
-    /// The conditioner, its weights at `vs`. One that reads text takes it as words with a `tokenizer` of
-    /// [`tokenizer_kind`](Self::tokenizer_kind), and as `prompt.tokens` without; the others pass it over.
+    /// Builds the conditioner with its weights at `vs`. A text conditioner takes text with a `tokenizer` of
+    /// [`tokenizer_kind`](Self::tokenizer_kind), and `prompt.tokens` without; the others ignore it.
     ///
     /// # Errors
-    /// When the config cannot be, the tokenizer is not the model's, or the config says
-    /// [`FirstStage`](Self::FirstStage).
+    /// If the config is invalid or [`FirstStage`](Self::FirstStage), or the tokenizer is of another kind.
     pub fn build(&self, vs: &nn::Path, tokenizer: Option<Tokenizer>) -> Result<Box<dyn Conditioner>> {
         Ok(match self {
             Self::Unconditional => Box::new(Unconditional),
@@ -49,14 +49,13 @@ impl ConditionerConfig {
             Self::Identity => Box::new(Identity::new(vs.device())),
             Self::FirstStage => {
                 return Err(Error::invalid(
-                    "conditioning by the first stage needs the model that has one, got __is_first_stage__ for a \
-                     conditioner alone",
+                    "cond_stage_config: expected a conditioner of its own, got __is_first_stage__, which needs a whole model",
                 ));
             }
         })
     }
 
-    /// Which tokenizer makes the model's tokens of a text; none where the model reads no text.
+    /// The tokenizer of the model, if it reads text.
     pub fn tokenizer_kind(&self) -> Option<TokenizerKind> {
         match self {
             Self::Bert(config) => config.use_tokenizer.then_some(TokenizerKind::Bert),
@@ -65,7 +64,7 @@ impl ConditionerConfig {
         }
     }
 
-    /// `D` of the context `[B, L, D]`; none where there is no context, or (`identity`) the caller's has any width.
+    /// `D` of the context `[B, L, D]`; `None` without context, or if the caller decides it (`identity`).
     pub fn context_dim(&self) -> Option<i64> {
         match self {
             Self::Class(config) => Some(config.embed_dim),
@@ -76,8 +75,7 @@ impl ConditionerConfig {
         }
     }
 
-    /// `C'` of the concat `[B, C', h, w]`; none where there is none, or where the caller decides it (`identity`,
-    /// the first stage).
+    /// `C'` of the concat `[B, C', h, w]`; `None` without concat, or if the caller decides it (`identity`, the first stage).
     pub fn concat_channels(&self) -> Option<i64> {
         match self {
             Self::Spatial(config) => Some(config.out_channels.unwrap_or(config.in_channels)),
@@ -85,7 +83,7 @@ impl ConditionerConfig {
         }
     }
 
-    /// Names a checkpoint may hold at the conditioner's place that are no weights, to be passed over when loading.
+    /// Names in a checkpoint that are no weights of the conditioner, to be skipped on loading.
     pub fn ignored_names(&self) -> &'static [&'static str] {
         match self {
             Self::ClipText(_) => &["transformer.text_model.embeddings.position_ids"],

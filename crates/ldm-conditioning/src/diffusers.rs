@@ -1,21 +1,22 @@
-//! Text encoders in folders of diffusers: `text_encoder/config.json` (`bert/config.json` of its latent diffusion).
+//! Conversion of the configs of text encoders in diffusers' folders: `text_encoder/config.json` (`bert/config.json` of its
+//! latent diffusion).
 
 use ldm_core::diffusers::{Fields, wrong};
 use ldm_core::{Error, Result};
 use serde_json::{Value, json};
 
-use crate::token_encoder::{FEED_FORWARD, HEAD_WIDTH, HEADS};
+use crate::bert::token_encoder::{FEED_FORWARD, HEAD_WIDTH, HEADS};
 use crate::{Activation, BertConfig, ClipTextConfig, ConditionerConfig};
 
-/// transformers' word for a CLIP text model, and diffusers' for the reference's BERT embedder.
+/// `model_type` and class of a CLIP text model in transformers, and of the reference's BERT embedder in diffusers.
 const CLIP: [&str; 2] = ["clip_text_model", "CLIPTextModel"];
 const BERT: [&str; 2] = ["ldmbert", "LDMBertModel"];
 
-/// Reads the `config.json` of transformers' `CLIPTextModel` or diffusers' `LDMBertModel`. Fields it has beside those
-/// needed are passed over; probabilities of dropout are: they act in training, where the reference's are.
+/// Converts the `config.json` of transformers' `CLIPTextModel` or diffusers' `LDMBertModel` to a config. Other fields are
+/// ignored, as are dropout probabilities: they act only in training, where those of the reference apply.
 ///
 /// # Errors
-/// [`Error::Invalid`] when it is of another model, or a field has a value ours cannot honor; it names the field.
+/// [`Error::Invalid`] with the field, if it is of another model or has an unsupported value.
 pub fn from_diffusers(json: &Value) -> Result<ConditionerConfig> {
     let fields = Fields::new(json)?;
     match fields.get("model_type").and_then(Value::as_str) {
@@ -25,7 +26,7 @@ pub fn from_diffusers(json: &Value) -> Result<ConditionerConfig> {
     }
 }
 
-/// The defaults are those of `CLIPTextConfig`, a smaller model's than ours.
+/// Reads a text config, with the defaults of `CLIPTextConfig`, a smaller model than ours.
 pub(crate) fn clip_text(fields: &Fields) -> Result<ClipTextConfig> {
     let hidden_act = activation(fields)?;
     let positions = fields.integer("max_position_embeddings", 77)?;
@@ -45,7 +46,7 @@ pub(crate) fn clip_text(fields: &Fields) -> Result<ClipTextConfig> {
     Ok(config)
 }
 
-/// OpenAI's where it is absent.
+/// Reads the activation; the default is OpenAI's.
 pub(crate) fn activation(fields: &Fields) -> Result<Activation> {
     Ok(match fields.word("hidden_act", &["quick_gelu", "gelu"])? {
         "gelu" => Activation::Gelu,
@@ -79,10 +80,10 @@ fn bert(fields: &Fields) -> Result<BertConfig> {
     Ok(config)
 }
 
-/// The `config.json` that transformers or diffusers read this text encoder by.
+/// Converts a config to the `config.json` of transformers or diffusers.
 ///
 /// # Errors
-/// [`Error::Invalid`] when they have no such model.
+/// [`Error::Invalid`] if they have no such model.
 pub fn to_diffusers(config: &ConditionerConfig) -> Result<Value> {
     match config {
         ConditionerConfig::ClipText(clip) => {
@@ -107,7 +108,7 @@ pub fn to_diffusers(config: &ConditionerConfig) -> Result<Value> {
             bert.check()?;
             if !bert.use_tokenizer {
                 return Err(Error::invalid(
-                    "use_tokenizer: expected true, as diffusers has nothing else, got false",
+                    "use_tokenizer: expected true (the only value in diffusers), got false",
                 ));
             }
             Ok(json!({
@@ -131,9 +132,9 @@ pub fn to_diffusers(config: &ConditionerConfig) -> Result<Value> {
     }
 }
 
-/// That `config` is of a model that only CompVis has.
+/// The error about a model that only CompVis has.
 pub(crate) fn no_such_model(config: &ConditionerConfig) -> Error {
     let value = serde_json::to_value(config).unwrap_or_default();
     let word = value["target"].as_str().or_else(|| value.as_str()).unwrap_or("this kind");
-    Error::invalid(format!("diffusers has text encoders of the targets clip_text and bert, got: {word}"))
+    Error::invalid(format!("target: expected clip_text or bert, which diffusers has, got {word}"))
 }

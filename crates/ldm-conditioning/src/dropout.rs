@@ -1,22 +1,22 @@
-//! Conditioning dropout: what classifier-free guidance is trained with.
+//! Conditioning dropout, to train for classifier-free guidance.
 
 use ldm_core::{Error, NoiseSource, Prompt, Result};
 use tch::{Device, Kind, Tensor};
 
 use crate::Conditioner;
 
-/// Replaces each sample's prompt by the null prompt with some probability, so that one network learns both halves
-/// of classifier-free guidance (Ho & Salimans 2022, algorithm 1). The reference has none.
+/// Replaces the prompt of a sample by the null prompt with some probability, so that one network learns both halves of
+/// classifier-free guidance (Ho & Salimans 2022, algorithm 1). The reference has none.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PromptDropout {
     probability: f64,
 }
 
 impl PromptDropout {
-    /// Dropout with the given probability.
+    /// Creates dropout with the given probability.
     ///
     /// # Errors
-    /// When it is not in `[0, 1]`.
+    /// If it is not in `[0, 1]`.
     pub fn new(probability: f64) -> Result<Self> {
         if (0. ..=1.).contains(&probability) {
             Ok(Self { probability })
@@ -27,12 +27,11 @@ impl PromptDropout {
         }
     }
 
-    /// Drops prompts of a batch, by one uniform number a sample, the same for every slot: class, text, tokens and
-    /// embedding become those of the null prompt where it has them, the others stay. With probability 0, and where no
-    /// slot would change, nothing is drawn.
+    /// Drops prompts of a batch by one uniform number per sample for all inputs: class, text, tokens and embedding become
+    /// those of the null prompt if it has them. With probability 0, or if no input would change, nothing is drawn.
     ///
     /// # Errors
-    /// When the conditioner has no null prompt; when tokens are not as many as the null prompt's.
+    /// If the conditioner has no null prompt, or the number of tokens differs from the null prompt's.
     pub fn apply(
         &self,
         conditioner: &dyn Conditioner,
@@ -62,37 +61,37 @@ impl PromptDropout {
     }
 }
 
-/// Where `dropped` is true, `null`'s; without a null all stays.
+/// Takes `null` where `dropped` is true; without a null nothing changes.
 fn replace(
     what: &str,
-    said: Option<Tensor>,
+    given: Option<Tensor>,
     null: Option<Tensor>,
     dropped: &Tensor,
 ) -> Result<Option<Tensor>> {
-    let (said, null) = match (said, null) {
-        (Some(said), Some(null)) => (said, null),
-        (said, _) => return Ok(said),
+    let (given, null) = match (given, null) {
+        (Some(given), Some(null)) => (given, null),
+        (given, _) => return Ok(given),
     };
-    if null.size() != said.size() {
-        let expected = format!("{:?}, as the prompt that says nothing", null.size());
-        return Err(Error::Shape { what: what.into(), expected, got: said.size() });
+    if null.size() != given.size() {
+        let expected = format!("{:?}, as the null prompt", null.size());
+        return Err(Error::Shape { what: what.into(), expected, got: given.size() });
     }
-    let mut size = vec![1; said.dim()];
+    let mut size = vec![1; given.dim()];
     size[0] = -1;
-    let null = null.to_device(said.device()).to_kind(said.kind());
-    Ok(Some(null.where_self(&dropped.to_device(said.device()).view(size.as_slice()), &said)))
+    let null = null.to_device(given.device()).to_kind(given.kind());
+    Ok(Some(null.where_self(&dropped.to_device(given.device()).view(size.as_slice()), &given)))
 }
 
 fn replace_texts(
-    said: Option<Vec<String>>,
+    given: Option<Vec<String>>,
     null: Option<Vec<String>>,
     dropped: &Tensor,
 ) -> Result<Option<Vec<String>>> {
-    let (said, null) = match (said, null) {
-        (Some(said), Some(null)) => (said, null),
-        (said, _) => return Ok(said),
+    let (given, null) = match (given, null) {
+        (Some(given), Some(null)) => (given, null),
+        (given, _) => return Ok(given),
     };
     let dropped = Vec::<bool>::try_from(&dropped.to_device(Device::Cpu))?;
-    let choose = |((said, null), dropped)| if dropped { null } else { said };
-    Ok(Some(said.into_iter().zip(null).zip(dropped).map(choose).collect()))
+    let choose = |((given, null), dropped)| if dropped { null } else { given };
+    Ok(Some(given.into_iter().zip(null).zip(dropped).map(choose).collect()))
 }

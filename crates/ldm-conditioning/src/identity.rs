@@ -1,19 +1,19 @@
-//! A condition that is one already.
+//! The identity conditioner.
 
 use ldm_core::{Conditioning, Error, Prompt, Result};
 use tch::{Device, Kind, Tensor};
 
 use crate::Conditioner;
 
-/// Gives the prompt's image to the channels and its embeddings to cross-attention, as they are: super-resolution
-/// and retrieval-augmented models. The reference's `torch.nn.Identity`.
+/// Passes on an image as concat and embeddings as context, for super-resolution and retrieval-augmented models. The
+/// reference's `torch.nn.Identity`.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity {
     device: Device,
 }
 
 impl Identity {
-    /// An identity whose conditionings are on `device`: it has no weights that would say where.
+    /// Creates an identity with conditionings on `device`; it has no weights to decide it.
     pub fn new(device: Device) -> Self {
         Self { device }
     }
@@ -29,8 +29,8 @@ impl Identity {
 
 impl Conditioner for Identity {
     /// # Shapes
-    /// - `prompt.image`: `[B, 3, h, w]` becomes concat; `prompt.embedding`: `[B, L, D]` becomes context; one of them
-    ///   at least
+    /// - `prompt.image`: `[B, 3, h, w]` becomes concat; `prompt.embedding`: `[B, L, D]` becomes context; at least
+    ///   one of them
     fn condition(&self, prompt: &Prompt, _train: bool) -> Result<Conditioning> {
         if prompt.image.is_none() && prompt.embedding.is_none() {
             return Err(Error::MissingInput("image` or `embedding"));
@@ -43,20 +43,19 @@ impl Conditioner for Identity {
 
     fn null_prompt(&self, _batch: i64) -> Result<Prompt> {
         Err(Error::invalid(
-            "a condition that is given as it is has no word for nothing: zeros of its embedding's shape are, by \
+            "conditioning: expected a prompt, as the null prompt is zeros of the shape of its embedding, got none; try \
              null_like",
         ))
     }
 
-    /// Embeddings of zeros, as the reference's `scripts/knn2img.py:363`.
+    /// Returns embeddings of zeros, as the reference's `scripts/knn2img.py:363`.
     fn null_like(&self, prompt: &Prompt) -> Result<Prompt> {
         match (&prompt.embedding, &prompt.image) {
             (Some(embedding), None) => {
                 Ok(Prompt { embedding: Some(embedding.zeros_like()), ..Prompt::default() })
             }
             (_, Some(_)) => Err(Error::invalid(
-                "this model is conditioned on an image, of which none means nothing, which guidance and \
-                 conditioning dropout need",
+                "conditioning: expected a null prompt for guidance or conditioning dropout, got an image, which has none",
             )),
             (None, None) => Err(Error::MissingInput("embedding")),
         }

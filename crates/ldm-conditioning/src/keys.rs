@@ -1,4 +1,4 @@
-//! transformers' and diffusers' names of a text encoder.
+//! Mapping to the state dicts of text encoders in transformers and diffusers.
 
 use ldm_checkpoint::{KeyMap, StateDictMapping};
 use ldm_core::Result;
@@ -6,14 +6,14 @@ use ldm_core::Result;
 use crate::ConditionerConfig;
 use crate::diffusers::no_such_model;
 
-/// How transformers (`CLIPTextModel`) and diffusers (`LDMBertModel`) keep the weights of this text encoder; native
-/// names are those below the conditioner's place. Shapes are the same.
+/// Returns the mapping between the state dicts of this text encoder and of transformers' `CLIPTextModel` or diffusers'
+/// `LDMBertModel`. Native names are relative to the conditioner. Shapes are the same.
 ///
-/// CLIP's names begin with `text_model.`, and since transformers 5 they may begin after it; both are read, and
-/// `text_model.` is written, which all releases read.
+/// CLIP's names begin with `text_model.`, which transformers 5 may omit; both are accepted, and `text_model.` is written,
+/// which all releases accept.
 ///
 /// # Errors
-/// [`ldm_core::Error::Invalid`] when they have no such model.
+/// [`ldm_core::Error::Invalid`] if they have no such model.
 pub fn diffusers_layout(config: &ConditionerConfig) -> Result<StateDictMapping> {
     let keys = match config {
         ConditionerConfig::ClipText(_) => clip(),
@@ -29,7 +29,7 @@ fn clip() -> KeyMap {
     KeyMap::new(pairs(&[("", "transformer")]), pairs(&[("text_model", "text_model")])).with_older(bare.into())
 }
 
-/// One layer there is two here: attention, then feed-forward. diffusers `convert_from_ckpt.py:750`
+/// One layer of diffusers is two of the reference: attention, then feed-forward. diffusers `convert_from_ckpt.py:750`
 /// `convert_ldm_bert_checkpoint`.
 fn bert(layers: i64) -> KeyMap {
     let mut modules = pairs(&[

@@ -1,4 +1,4 @@
-//! A map beside the latent: made smaller, and its channels fewer.
+//! Rescaled maps, concatenated with the latent.
 
 use ldm_core::nn::conv2d_1x1;
 use ldm_core::{Conditioning, Error, Prompt, Result};
@@ -7,24 +7,24 @@ use tch::nn::{self, Conv2D};
 use tch::{Device, Kind, Tensor};
 
 use crate::Conditioner;
-use crate::sizes::at_least_one;
+use crate::checks::at_least_one;
 
-/// A spatial rescaler, under the reference's names.
+/// Configuration of a [`SpatialRescaler`], under the reference's names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SpatialConfig {
-    /// How often the map is rescaled.
+    /// Number of rescalings.
     pub n_stages: i64,
-    /// How values between pixels are found.
-    pub method: Interpolation,
-    /// What a stage multiplies the sides by.
+    /// Interpolation method.
+    pub method: RescaleMethod,
+    /// Scale factor of each rescaling.
     pub multiplier: f64,
-    /// Channels of the map: classes where it is one-hot.
+    /// Channels of the map: the number of classes if it is one-hot.
     pub in_channels: i64,
-    /// Channels after a convolution of kernel 1; without it there is none, and the channels stay.
+    /// Channels after a 1×1 convolution; without it there is no convolution.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub out_channels: Option<i64>,
-    /// Whether the convolution has a bias.
+    /// Give the convolution a bias.
     pub bias: bool,
 }
 
@@ -32,7 +32,7 @@ impl Default for SpatialConfig {
     fn default() -> Self {
         Self {
             n_stages: 1,
-            method: Interpolation::default(),
+            method: RescaleMethod::default(),
             multiplier: 0.5,
             in_channels: 3,
             out_channels: None,
@@ -41,33 +41,33 @@ impl Default for SpatialConfig {
     }
 }
 
-/// PyTorch's ways of `torch.nn.functional.interpolate`, as far as the reference names them.
+/// Modes of `torch.nn.functional.interpolate` that the reference names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Interpolation {
-    /// The pixel at the rounded-down place.
+pub enum RescaleMethod {
+    /// Nearest pixel, rounded down.
     Nearest,
-    /// Of sequences; PyTorch refuses it for maps, and so is it refused here.
+    /// For sequences only; an error for maps, as in PyTorch.
     Linear,
-    /// Of the four pixels around, without antialiasing.
+    /// Bilinear, without antialiasing.
     #[default]
     Bilinear,
-    /// Of volumes; PyTorch refuses it for maps, and so is it refused here.
+    /// For volumes only; an error for maps, as in PyTorch.
     Trilinear,
-    /// Of the sixteen pixels around (Keys 1981, a = −0.75), without antialiasing.
+    /// Bicubic (Keys 1981, a = −0.75), without antialiasing.
     Bicubic,
-    /// The mean of the pixels that a new pixel covers.
+    /// Mean of the covered pixels.
     Area,
 }
 
-/// Rescales a map, `n_stages` times by `multiplier`, and maps its channels: the layout of an image by classes, laid
-/// beside the latent.
+/// Rescales a map `n_stages` times by `multiplier` and maps its channels: a segmentation map, concatenated with the
+/// latent.
 ///
 /// CompVis `encoders/modules.py:106` `SpatialRescaler`.
 #[derive(Debug)]
 pub struct SpatialRescaler {
     n_stages: i64,
-    method: Interpolation,
+    method: RescaleMethod,
     multiplier: f64,
     in_channels: i64,
     channel_mapper: Option<Conv2D>, // `channel_mapper.weight` [out, in, 1, 1]
@@ -75,10 +75,10 @@ pub struct SpatialRescaler {
 }
 
 impl SpatialRescaler {
-    /// The rescaler; with `out_channels` it has weights, at `vs / "channel_mapper"`.
+    /// Builds the rescaler; with `out_channels` it has weights at `vs / "channel_mapper"`.
     ///
     /// # Errors
-    /// When a size cannot be, or the method is none for maps.
+    /// If a size is invalid, or the method does not apply to maps.
     pub fn new(vs: &nn::Path, config: &SpatialConfig) -> Result<Self> {
         let SpatialConfig { n_stages, method, multiplier, in_channels, out_channels, bias } = *config;
         let refuse = |message| Err(Error::invalid(format!("spatial conditioning: {message}")));
@@ -87,16 +87,14 @@ impl SpatialRescaler {
             &[("in_channels", in_channels), ("out_channels", out_channels.unwrap_or(1))],
         )?;
         if n_stages < 0 {
-            return refuse(format!("n_stages must be at least 0, got {n_stages}"));
+            return refuse(format!("n_stages: expected at least 0, got {n_stages}"));
         }
         if !(multiplier.is_finite() && multiplier > 0.) {
-            return refuse(format!("multiplier must be above 0, got {multiplier}"));
+            return refuse(format!("multiplier: expected a positive number, got {multiplier}"));
         }
-        if matches!(method, Interpolation::Linear | Interpolation::Trilinear) {
-            let got = if method == Interpolation::Linear { "linear" } else { "trilinear" };
-            return refuse(format!(
-                "method: expected nearest, bilinear, bicubic or area, which are for maps, got {got}"
-            ));
+        if matches!(method, RescaleMethod::Linear | RescaleMethod::Trilinear) {
+            let got = if method == RescaleMethod::Linear { "linear" } else { "trilinear" };
+            return refuse(format!("method: expected nearest, bilinear, bicubic or area, got {got}"));
         }
         let channel_mapper =
             out_channels.map(|channels| conv2d_1x1(&(vs / "channel_mapper"), in_channels, channels, bias));
@@ -106,16 +104,16 @@ impl SpatialRescaler {
     fn rescale(&self, x: &Tensor) -> Tensor {
         let scales = [self.multiplier, self.multiplier];
         match self.method {
-            Interpolation::Nearest => x.upsample_nearest2d_vec(None::<&[i64]>, &scales[..]),
-            Interpolation::Bilinear => x.upsample_bilinear2d_vec(None::<&[i64]>, false, &scales[..]),
-            Interpolation::Bicubic => x.upsample_bicubic2d_vec(None::<&[i64]>, false, &scales[..]),
-            Interpolation::Area => x.adaptive_avg_pool2d(self.smaller(x)),
-            Interpolation::Linear | Interpolation::Trilinear => unreachable!("refused by new"),
+            RescaleMethod::Nearest => x.upsample_nearest2d_vec(None::<&[i64]>, &scales[..]),
+            RescaleMethod::Bilinear => x.upsample_bilinear2d_vec(None::<&[i64]>, false, &scales[..]),
+            RescaleMethod::Bicubic => x.upsample_bicubic2d_vec(None::<&[i64]>, false, &scales[..]),
+            RescaleMethod::Area => x.adaptive_avg_pool2d(self.rescaled_size(x)),
+            RescaleMethod::Linear | RescaleMethod::Trilinear => unreachable!("refused by new"),
         }
     }
 
-    /// The sides after one stage, rounded down.
-    fn smaller(&self, x: &Tensor) -> [i64; 2] {
+    /// Height and width after one stage, rounded down.
+    fn rescaled_size(&self, x: &Tensor) -> [i64; 2] {
         let (_, _, height, width) = x.size4().expect("checked by condition");
         [height, width].map(|side| (side as f64 * self.multiplier).floor() as i64)
     }
@@ -156,8 +154,7 @@ impl Conditioner for SpatialRescaler {
 
     fn null_prompt(&self, _batch: i64) -> Result<Prompt> {
         Err(Error::invalid(
-            "this model is conditioned on a map, of which none means nothing, which guidance and conditioning \
-             dropout need",
+            "conditioning: expected a null prompt for guidance or conditioning dropout, got a map, which has none",
         ))
     }
 }

@@ -1,4 +1,10 @@
-//! Texts to tokens.
+//! Tokenizers of texts.
+
+mod bert;
+mod clip;
+mod export;
+pub(crate) mod files;
+pub(crate) mod kind;
 
 use std::path::Path;
 
@@ -6,17 +12,16 @@ use ldm_core::{Error, Result};
 use tch::Tensor;
 
 use crate::TokenizerKind;
-use crate::tokenizer_files::open;
+use crate::tokenizer::files::open;
 
-/// Makes tokens of texts as the reference's tokenizers do.
+/// A tokenizer equal to those of the reference.
 ///
 /// Its ids are those of transformers' `BertTokenizer` (`bert-base-uncased`) and `CLIPTokenizer`
-/// (`openai/clip-vit-large-patch14`) as of transformers 5, which are the "fast" ones of earlier releases.
+/// (`openai/clip-vit-large-patch14`) in transformers 5, the "fast" ones of earlier releases.
 ///
-/// The reference's Stable Diffusion named `CLIPTokenizer` when that was another one, which differed in rare characters.
-/// With `ftfy` beside it, as in the reference's environment, it mended text first: letters decoded wrongly, HTML's
-/// entities, curly quotes, ligatures, full-width letters. Without, it removed control characters and set CJK characters
-/// apart. Both are left out here, as in transformers today.
+/// The `CLIPTokenizer` at the time of the reference's Stable Diffusion differed in rare characters. With `ftfy`, as in the
+/// reference's environment, it repaired text first: mojibake, HTML entities, curly quotes, ligatures, full-width letters.
+/// Without, it removed control characters and separated CJK characters. Neither is done here, as in transformers today.
 #[derive(Debug, Clone)]
 pub struct Tokenizer {
     kind: TokenizerKind,
@@ -31,74 +36,75 @@ pub struct Tokenizer {
 pub struct Encoding {
     /// `[B, L]` i64 on the CPU.
     pub ids: Tensor,
-    /// Of each text, the part that did not fit.
+    /// The truncated part of each text.
     pub cut: Vec<Option<String>>,
 }
 
 impl Tokenizer {
     /// Reads a tokenizer from a folder or a file.
     ///
-    /// A folder holds `tokenizer.json`; or for CLIP `vocab.json` and `merges.txt`, or OpenAI's
-    /// `bpe_simple_vocab_16e6.txt.gz`; or for BERT `vocab.txt` or `bert-base-uncased-vocab.txt`; or a folder
-    /// `tokenizer` with one of these, as models of diffusers do. A file is `tokenizer.json`, BERT's list of words, or
-    /// CLIP's list of merges, packed by gzip or not.
+    /// A folder holds `tokenizer.json`; for CLIP `vocab.json` and `merges.txt`, or OpenAI's
+    /// `bpe_simple_vocab_16e6.txt.gz`; for BERT `vocab.txt` or `bert-base-uncased-vocab.txt`; or a folder
+    /// `tokenizer` with one of these, as in models of diffusers. A file is `tokenizer.json`, BERT's list of words, or
+    /// CLIP's list of merges, plain or gzipped.
     ///
     /// # Errors
-    /// When nothing of that kind is there, with what to type to get it; when a file is damaged or of another kind.
+    /// If there is none of that kind, with the command to get it; if a file is damaged or of another kind.
     pub fn open(kind: TokenizerKind, path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let (mut inner, pad) = open(kind, path)?;
-        // A file may say both; they are arguments here.
+        // A file may set both; here they are arguments.
         inner.with_padding(None);
-        inner.with_truncation(None).expect("no truncation cannot be wrong");
+        inner.with_truncation(None).expect("no truncation is valid");
         let [start, end, default_pad] = kind.marks();
         let id = |token: &str| {
             inner.token_to_id(token).ok_or_else(|| {
-                Error::format(path, format!("not a {kind} tokenizer: it has no token `{token}`"))
+                Error::format(
+                    path,
+                    format!("expected a {kind} tokenizer, got one without the token `{token}`"),
+                )
             })
         };
         let (start, end, pad) = (id(start)?, id(end)?, id(pad.as_deref().unwrap_or(default_pad))?);
         Ok(Self { kind, inner, start, end, pad })
     }
 
-    /// Which tokenizer it is.
+    /// The kind.
     pub fn kind(&self) -> TokenizerKind {
         self.kind
     }
 
-    /// The tokenizer itself.
+    /// The wrapped tokenizer.
     pub(crate) fn inner(&self) -> &tokenizers::Tokenizer {
         &self.inner
     }
 
-    /// The tokens that begin a text, end it, and fill it up.
+    /// Start, end and padding tokens.
     pub(crate) fn marks(&self) -> [u32; 3] {
         [self.start, self.end, self.pad]
     }
 
-    /// One more than the greatest id: the number of its tokens, with those that a list leaves out.
+    /// The greatest id plus one; ids may have gaps.
     pub fn vocab_size(&self) -> i64 {
         self.inner.get_vocab(true).into_values().max().map_or(0, |id| i64::from(id) + 1)
     }
 
-    /// Texts to `max_length` tokens each: the beginning's mark, the text, cut where it is too long, the end's mark,
-    /// padding.
+    /// Encodes each text as `max_length` tokens: start token, text, truncated if too long, end token, padding.
     ///
     /// # Errors
-    /// When the tokenizer cannot read a text, which none of the published ones does.
+    /// If the tokenizer fails, which the published ones never do.
     ///
     /// # Panics
-    /// When `max_length` has no room for both marks.
+    /// If `max_length` has no room for start and end token.
     pub fn encode<S: AsRef<str>>(&self, texts: &[S], max_length: usize) -> Result<Encoding> {
-        assert!(max_length >= 2, "room for the marks of beginning and end");
+        assert!(max_length >= 2, "expected room for start and end token");
         let mut ids = Vec::with_capacity(texts.len() * max_length);
         let mut cut = Vec::with_capacity(texts.len());
         for text in texts {
             let text = text.as_ref();
-            let encoding = self
-                .inner
-                .encode(text, false)
-                .map_err(|error| Error::invalid(format!("text `{text}` cannot be tokenized: {error}")))?;
+            let encoding = self.inner.encode(text, false).map_err(|error| {
+                Error::invalid(format!("text `{text}`: expected text for the tokenizer: {error}"))
+            })?;
             let room = max_length - 2;
             let all = encoding.get_ids();
             let kept = &all[..all.len().min(room)];
@@ -113,7 +119,7 @@ impl Tokenizer {
     }
 }
 
-/// The text from the character that byte `from` is of: a token may begin within one.
+/// The text from the character that contains byte `from`: a token may begin within one.
 fn from_byte(text: &str, from: usize) -> String {
     text[text.floor_char_boundary(from)..].trim().to_owned()
 }

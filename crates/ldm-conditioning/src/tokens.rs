@@ -1,4 +1,4 @@
-//! What a conditioner of tokens reads of a prompt: tokens, made of its text or its boxes, or given.
+//! Tokens of a prompt: given, or from its text or its boxes.
 
 use ldm_core::{Error, Prompt, Result};
 use tch::{Device, Kind, Tensor};
@@ -6,43 +6,42 @@ use tch::{Device, Kind, Tensor};
 use crate::layout::LayoutTokens;
 use crate::{Tokenizer, TokenizerKind};
 
-/// Reads tokens out of prompts, for one model.
+/// Converts prompts to tokens for one model.
 #[derive(Debug)]
 pub(crate) struct Tokens {
-    /// What makes tokens of text for this model; none where it takes boxes or tokens alone.
+    /// The kind of tokenizer; `None` for a model of boxes or tokens.
     kind: Option<TokenizerKind>,
     tokenizer: Option<Tokenizer>,
-    /// What makes tokens of boxes; none where the model takes text, or has no room for a box.
+    /// The encoder of boxes; `None` for a model of text, or without room for a box.
     layout: Option<LayoutTokens>,
     vocab_size: i64,
     max_length: i64,
 }
 
 impl Tokens {
-    /// For a model of `vocab_size` tokens and at most `max_length` of them a prompt.
+    /// Creates the converter for a model of `vocab_size` tokens, at most `max_length` per prompt.
     pub(crate) fn new(
         kind: Option<TokenizerKind>,
         tokenizer: Option<Tokenizer>,
         vocab_size: i64,
         max_length: i64,
     ) -> Result<Self> {
-        // A model that takes tokens alone passes a tokenizer over.
+        // A model that takes only tokens ignores a tokenizer.
         let tokenizer = tokenizer.filter(|_| kind.is_some());
         if let (Some(kind), Some(tokenizer)) = (kind, &tokenizer) {
             if tokenizer.kind() != kind {
                 let got = tokenizer.kind();
-                return Err(Error::invalid(format!("this model needs a {kind} tokenizer, got one of {got}")));
+                return Err(Error::invalid(format!("tokenizer: expected {kind}, got {got}")));
             }
             let count = tokenizer.vocab_size();
             if count > vocab_size {
                 return Err(Error::invalid(format!(
-                    "the tokenizer has {count} tokens, and the model knows {vocab_size} (vocab_size)"
+                    "tokenizer: expected at most {vocab_size} tokens (vocab_size), got {count}"
                 )));
             }
             if max_length < 2 {
                 return Err(Error::invalid(format!(
-                    "a text needs at least 2 tokens, its beginning and its end, and the model has room for \
-                     {max_length}"
+                    "max_length: expected at least 2 tokens, for start and end, got {max_length}"
                 )));
             }
         }
@@ -51,8 +50,8 @@ impl Tokens {
         Ok(Self { kind, tokenizer, layout, vocab_size, max_length })
     }
 
-    /// `[B, L]` i64: `prompt.tokens` where there are any, else the tokens of `prompt.text`, or of `prompt.layout` where
-    /// the model reads no text, padded to the most the model takes.
+    /// Returns `[B, L]` i64: `prompt.tokens` if given, else the tokens of `prompt.text`, or of `prompt.layout` if the model
+    /// reads no text, padded to the maximal length.
     pub(crate) fn read(&self, prompt: &Prompt, train: bool) -> Result<Tensor> {
         if let Some(tokens) = &prompt.tokens {
             self.check(tokens, train)?;
@@ -79,7 +78,7 @@ impl Tokens {
             let expected = format!("[B, L] with L at most {}", self.max_length);
             return Err(Error::Shape { what: "tokens".into(), expected, got: tokens.size() });
         }
-        // Reading values from a GPU waits for it: once for a sample is nothing, in every training step it is not.
+        // Reading values from a GPU synchronizes: acceptable once per sample, not in every training step.
         if tokens.numel() == 0 || (train && tokens.device() != Device::Cpu) {
             return Ok(());
         }
@@ -89,12 +88,12 @@ impl Tokens {
             return Ok(());
         }
         let last = self.vocab_size - 1;
-        Err(Error::invalid(format!("tokens: this model knows the tokens 0 to {last}, got {wrong}")))
+        Err(Error::invalid(format!("tokens: expected 0 to {last}, got {wrong}")))
     }
 
-    /// Empty texts; with a tokenizer their tokens too, so that tokens made ahead can be replaced by them. Where tokens
-    /// are layouts, the one that fills unused places, the vocabulary's last (taming-transformers'
-    /// `objects_center_points.py:40` `none`), everywhere: no boxes at all.
+    /// Returns empty texts; with a tokenizer their tokens too, to replace precomputed tokens. For layouts, no boxes: the last
+    /// token of the vocabulary, which fills unused slots, everywhere (taming-transformers'
+    /// `objects_center_points.py:40` `none`).
     pub(crate) fn null_prompt(&self, batch: i64) -> Result<Prompt> {
         if self.kind.is_none() {
             let none =
@@ -109,12 +108,12 @@ impl Tokens {
         Ok(Prompt { text: Some(texts), tokens, ..Prompt::default() })
     }
 
-    /// Of each text, what does not fit.
+    /// Returns the truncated part of each text.
     pub(crate) fn cut(&self, prompt: &Prompt) -> Vec<Option<String>> {
         let (Some(tokenizer), Some(texts), None) = (&self.tokenizer, &prompt.text, &prompt.tokens) else {
             return Vec::new();
         };
-        // What cannot be encoded says so where it is needed.
+        // A text that cannot be encoded is an error where it is used.
         tokenizer.encode(texts, self.max_length as usize).map(|encoding| encoding.cut).unwrap_or_default()
     }
 }

@@ -174,5 +174,5 @@ fn equal(a: &Value, b: &Value) -> bool {
 /// Says that `key` is not as `expected`.
 pub fn wrong(key: &str, expected: &str, found: Option<&Value>) -> Error {
     let found = found.map_or_else(|| "nothing".to_owned(), Value::to_string);
-    Error::invalid(format!("`{key}`: expected {expected}, got: {found}"))
+    Error::invalid(format!("`{key}`: expected {expected}, got {found}"))
 }

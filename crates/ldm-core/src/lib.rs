@@ -22,6 +22,7 @@ pub mod nn;
 pub mod noise;
 mod prompt;
 pub mod resources;
+mod size;
 mod tiles;
 
 pub use conditioning::Conditioning;
@@ -29,4 +30,5 @@ pub use error::{Error, Mismatch, Result};
 pub use lock::FolderLock;
 pub use noise::NoiseSource;
 pub use prompt::{LayoutBox, Prompt};
+pub use size::check_multiple;
 pub use tiles::{Tile, Tiles};

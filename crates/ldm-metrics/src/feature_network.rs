@@ -1,4 +1,4 @@
-//! Which network a set is looked at by.
+//! Feature networks for comparing sets.
 
 use ldm_core::resources;
 use ldm_core::{Error, Result};
@@ -7,35 +7,35 @@ use tch::{Device, Tensor};
 use crate::inception::{FILE, RESOURCE};
 use crate::{Inception, Lpips, Trunk};
 
-/// A network whose features stand for images when sets are compared.
+/// A network whose features represent images in comparisons of sets.
 #[derive(Debug)]
 pub enum FeatureNetwork {
-    /// FID's: numbers are those of the field.
+    /// The network of FID: values are comparable with published ones.
     Inception(Box<Inception>),
-    /// VGG16's last features. As trained on ImageNet, or the stand-in of [`Lpips::random`]: a VGG16 that was never trained
-    /// tells sets apart too (Naeem et al. 2020, §4.3), but its numbers compare with no others.
+    /// The last features of VGG16, trained on ImageNet or random ([`Lpips::random`]): an untrained VGG16 distinguishes sets
+    /// too (Naeem et al. 2020, §4.3), but its values are not comparable with others.
     Vgg(Box<Lpips>),
 }
 
-/// What it says of images.
+/// Features of images.
 #[derive(Debug)]
 pub struct Features {
     /// `[B, D]` f32.
     pub pooled: Tensor,
-    /// `[B, S]` f32, features that know where in the image they are, of Inception alone.
+    /// `[B, S]` f32, spatial features; only of Inception.
     pub spatial: Option<Tensor>,
-    /// `[B, classes]` f32, of Inception alone.
+    /// `[B, classes]` f32; only of Inception.
     pub logits: Option<Tensor>,
 }
 
 impl FeatureNetwork {
-    /// What a person calls them: [`FeatureNetwork::named`].
+    /// The names accepted by [`FeatureNetwork::named`].
     pub const NAMES: [&str; 3] = ["inception", "vgg16", "random-vgg16"];
 
-    /// The one a word means, from what `ldm weights get` installed.
+    /// Loads a network by name, with the weights installed by `ldm weights get`.
     ///
     /// # Errors
-    /// [`Error::Io`] with the command that installs it where it is not; [`Error::Invalid`] for another word.
+    /// [`Error::Io`] with the command that installs it, if it is not installed; [`Error::Invalid`] for another name.
     pub fn named(name: &str, device: Device) -> Result<Self> {
         match name {
             "inception" => Ok(Self::Inception(Box::new(Inception::published(device)?))),
@@ -43,21 +43,21 @@ impl FeatureNetwork {
             "random-vgg16" => Ok(Self::Vgg(Box::new(Lpips::random(device)))),
             _ => {
                 let known = Self::NAMES.join(", ");
-                Err(Error::invalid(format!("unknown features, expected one of {known}: {name}")))
+                Err(Error::invalid(format!("features: expected one of {known}, got {name}")))
             }
         }
     }
 
-    /// Inception where `ldm weights get fid-inception` put it, else the stand-in; [`FeatureNetwork::name`] says which.
+    /// Loads Inception if `ldm weights get fid-inception` installed it, else the random VGG16; see [`FeatureNetwork::name`].
     ///
     /// # Errors
-    /// As [`Inception::load`], when what is installed is damaged.
+    /// As [`Inception::load`], if the installed file is damaged.
     pub fn published_or_random(device: Device) -> Result<Self> {
         let installed = resources::find(RESOURCE, FILE).is_some();
         Self::named(if installed { "inception" } else { "random-vgg16" }, device)
     }
 
-    /// What every number should stand beside.
+    /// The name to report next to every value.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Inception(_) => "Inception-v3 2015-12-05, pool 3",
@@ -68,7 +68,7 @@ impl FeatureNetwork {
         }
     }
 
-    /// How many numbers stand for an image, D.
+    /// Number of features per image, D.
     pub fn size(&self) -> i64 {
         match self {
             Self::Inception(_) => 2048,
@@ -76,7 +76,7 @@ impl FeatureNetwork {
         }
     }
 
-    /// Of the 8-bit images that would be saved.
+    /// Computes features of the images, rounded to 8 bits as on saving.
     ///
     /// # Shapes
     /// - `images`: `[B, 3, H, W]` in `[-1, 1]`

@@ -1,21 +1,21 @@
-//! Mean and covariance of features, and the distance of two of them.
+//! Mean and covariance of features, and the Fréchet distance.
 
 use ldm_core::{Error, Result};
 use tch::{Device, Kind, Tensor};
 
-/// Mean and covariance of features, added batch by batch in f64: no set is held in memory.
+/// Streaming mean and covariance of features in f64; no set is held in memory.
 ///
-/// Batches are merged by their means (Chan et al. 1979), so that nothing cancels.
+/// Batches are merged by their means (Chan et al. 1979), without cancellation.
 #[derive(Debug)]
 pub struct FeatureStatistics {
     count: i64,
     mean: Tensor,
-    /// `[D, D]`: products of deviations from the mean, summed.
+    /// `[D, D]`: sum of products of deviations from the mean.
     products: Tensor,
 }
 
 impl FeatureStatistics {
-    /// Nothing yet, of `features` numbers an image.
+    /// Creates empty statistics of `features` features per image.
     pub fn new(features: i64, device: Device) -> Self {
         let options = (Kind::Double, device);
         Self {
@@ -31,7 +31,7 @@ impl FeatureStatistics {
     /// - `features`: `[B, D]`
     ///
     /// # Panics
-    /// When D is another.
+    /// If D differs.
     pub fn add(&mut self, features: &Tensor) {
         let count = features.size()[0];
         if count == 0 {
@@ -43,7 +43,7 @@ impl FeatureStatistics {
         self.merge(&Self { count, mean, products: apart.tr().matmul(&apart) });
     }
 
-    /// Adds what was gathered elsewhere.
+    /// Merges other statistics.
     pub fn merge(&mut self, other: &Self) {
         let (n, m) = (self.count as f64, other.count as f64);
         if m == 0. {
@@ -55,7 +55,7 @@ impl FeatureStatistics {
         self.count += other.count;
     }
 
-    /// How many images.
+    /// Number of images.
     pub fn count(&self) -> i64 {
         self.count
     }
@@ -65,18 +65,21 @@ impl FeatureStatistics {
         &self.mean
     }
 
-    /// `[D, D]` f64, divided by n − 1 as numpy's `cov`; NaN or infinite with fewer than two images.
+    /// `[D, D]` f64, divided by n − 1 as in NumPy's `cov`; NaN or Inf with fewer than two images.
     pub fn covariance(&self) -> Tensor {
         &self.products / (self.count - 1) as f64
     }
 
-    /// The moments, as a distance takes them.
+    /// Returns the moments as a Gaussian.
     ///
     /// # Errors
     /// [`Error::Invalid`] with fewer than two images.
     pub fn gaussian(&self) -> Result<Gaussian> {
         if self.count < 2 {
-            return Err(Error::invalid(format!("a covariance needs two images, got: {}", self.count)));
+            return Err(Error::invalid(format!(
+                "covariance: expected at least 2 images, got {}",
+                self.count
+            )));
         }
         Ok(Gaussian { mean: self.mean.copy(), covariance: self.covariance() })
     }
@@ -92,19 +95,19 @@ pub struct Gaussian {
 }
 
 impl Gaussian {
-    /// The squared Fréchet distance to another Gaussian, which is FID on Inception's features (Heusel et al. 2017, eq. 6):
+    /// The squared Fréchet distance to another Gaussian, which is FID for Inception's features (Heusel et al. 2017, eq. 6):
     /// |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½).
     ///
     /// The root's trace is the sum of the roots of the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, which is symmetric; the reference takes
-    /// a root of Σ₁Σ₂ by Schur's method, and adds to its diagonal where that fails.
+    /// the root of Σ₁Σ₂ by Schur's method, and adds to its diagonal if that fails.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the other has another number of features.
+    /// [`Error::Invalid`] if the numbers of features differ.
     pub fn distance(&self, other: &Self) -> Result<f64> {
         let [own, others] = [self, other].map(|gaussian| gaussian.mean.size()[0]);
         if own != others {
             return Err(Error::invalid(format!(
-                "two sets of features of one kind are compared, got: {own} and {others} numbers an image"
+                "features: expected equal numbers per image, got {own} and {others}"
             )));
         }
         let device = self.mean.device();

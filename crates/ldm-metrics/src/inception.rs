@@ -1,4 +1,4 @@
-//! The network of FID.
+//! Inception-v3, the network of FID.
 
 use ldm_checkpoint::Checkpoint;
 use ldm_core::nn::skip_init;
@@ -7,46 +7,46 @@ use ldm_core::{Error, Result};
 use tch::nn::{Init, Path, VarStore};
 use tch::{Device, Kind, Tensor};
 
-use crate::inception_plan::{Branch, Pool, Unit, blocks};
+use crate::inception_plan::{Branch, BranchPool, Unit, blocks};
 
-/// Where `ldm weights get` puts the weights.
+/// Name and file of the weights in `ldm weights get`.
 pub(crate) const RESOURCE: &str = "fid-inception";
 pub(crate) const FILE: &str = "pt_inception-2015-12-05-6726825d.pth";
-/// Of the images the network sees.
+/// Side of the input of the network.
 const SIDE: i64 = 299;
 const CLASSES: i64 = 1008;
-/// Of the batch norms.
+/// Eps of the batch norms.
 const EPS: f64 = 0.001;
 /// The block whose first branch is the TensorFlow graph's `mixed_6/conv`, and how many of its channels sFID takes.
 const SPATIAL_BLOCK: &str = "Mixed_6d";
 const SPATIAL_CHANNELS: i64 = 7;
 
-/// Inception-v3 (Szegedy et al. 2016) as TensorFlow's graph of 2015-12-05 has it, on which FID, KID and the Inception score
-/// are defined. In f32; no parameter takes a gradient.
+/// Inception-v3 (Szegedy et al. 2016) as in TensorFlow's graph of 2015-12-05, which defines FID, KID and the Inception
+/// score. In f32; no parameter takes a gradient.
 ///
 /// Names are those of pytorch-fid's file, `Mixed_5b.branch1x1.conv.weight`.
 #[derive(Debug)]
 pub struct Inception {
     vs: VarStore,
     stem: [Conv; 5],
-    blocks: Vec<(&'static str, Vec<Way>)>,
-    /// `[1008, 2048]`; its bias is left out of the scores, as in the graph's `softmax`-less output.
+    blocks: Vec<(&'static str, Vec<BranchLayers>)>,
+    /// `[1008, 2048]`, without bias, as in the graph's output before the softmax.
     head: Tensor,
 }
 
-/// What the network says of images.
+/// Features of images by Inception.
 #[derive(Debug)]
 pub struct InceptionFeatures {
-    /// `[B, 2048]` f32: FID's, KID's.
+    /// `[B, 2048]` f32, of FID and KID.
     pub pooled: Tensor,
-    /// `[B, 2023]` f32: sFID's (Nash et al. 2021, §4.1), the first seven channels of `mixed_6/conv` at its 17x17 places, the
-    /// channel running fastest, as ADM's reference statistics hold them. guided-diffusion `evaluator.py:599`.
+    /// `[B, 2023]` f32, of sFID (Nash et al. 2021, §4.1): the first seven channels of `mixed_6/conv` at its 17x17 positions,
+    /// channels last, as in ADM's reference statistics. guided-diffusion `evaluator.py:599`.
     pub spatial: Tensor,
-    /// `[B, 1008]` f32, without the last layer's bias: the Inception score's.
+    /// `[B, 1008]` f32, of the Inception score, without the bias of the last layer.
     pub logits: Tensor,
 }
 
-/// A convolution, a batch norm by what it was trained on, a ReLU.
+/// Convolution, batch norm in inference mode, ReLU.
 #[derive(Debug)]
 struct Conv {
     kernel: Tensor,
@@ -58,8 +58,8 @@ struct Conv {
 
 /// A [`Branch`] with its weights.
 #[derive(Debug)]
-struct Way {
-    pool: Pool,
+struct BranchLayers {
+    pool: BranchPool,
     units: Vec<Conv>,
     fork: Vec<Conv>,
 }
@@ -90,8 +90,8 @@ impl Conv {
     }
 }
 
-impl Way {
-    /// The branch on `channels`, and how many it gives.
+impl BranchLayers {
+    /// Builds the branch on `channels`; returns its output channels.
     fn new(vs: &Path, mut channels: i64, branch: &Branch) -> (Self, i64) {
         let same = |unit: &Unit| if unit.3 == 1 { unit.2.map(|side| side / 2) } else { [0, 0] };
         let mut units = Vec::new();
@@ -101,16 +101,16 @@ impl Way {
         }
         let fork: Vec<Conv> =
             branch.fork.iter().map(|unit| Conv::new(vs, channels, *unit, same(unit))).collect();
-        let given = if fork.is_empty() { channels } else { branch.fork.iter().map(|unit| unit.1).sum() };
-        (Self { pool: branch.pool, units, fork }, given)
+        let channels = if fork.is_empty() { channels } else { branch.fork.iter().map(|unit| unit.1).sum() };
+        (Self { pool: branch.pool, units, fork }, channels)
     }
 
     fn forward(&self, x: &Tensor) -> Vec<Tensor> {
         let x = match self.pool {
-            Pool::None => x.shallow_clone(),
-            Pool::Mean => x.avg_pool2d([3, 3], [1, 1], [1, 1], false, false, None::<i64>),
-            Pool::Max => x.max_pool2d([3, 3], [1, 1], [1, 1], [1, 1], false),
-            Pool::Half => halved(x),
+            BranchPool::None => x.shallow_clone(),
+            BranchPool::Mean => x.avg_pool2d([3, 3], [1, 1], [1, 1], false, false, None::<i64>),
+            BranchPool::Max => x.max_pool2d([3, 3], [1, 1], [1, 1], [1, 1], false),
+            BranchPool::Half => halved(x),
         };
         let x = self.units.iter().fold(x, |x, unit| unit.forward(&x));
         if self.fork.is_empty() { vec![x] } else { self.fork.iter().map(|unit| unit.forward(&x)).collect() }
@@ -118,18 +118,18 @@ impl Way {
 }
 
 impl Inception {
-    /// From what `ldm weights get fid-inception` installed.
+    /// Loads the weights installed by `ldm weights get fid-inception`.
     ///
     /// # Errors
-    /// [`Error::Io`] with the command that installs it where it is not; as [`Inception::load`] besides.
+    /// [`Error::Io`] with the command that installs it, if it is not installed; else as [`Inception::load`].
     pub fn published(device: Device) -> Result<Self> {
         Self::load(Checkpoint::open(resources::need(RESOURCE, FILE)?)?, device)
     }
 
-    /// From pytorch-fid's file, or torch-fidelity's, which has the same names.
+    /// Loads pytorch-fid's file, or torch-fidelity's, which has the same names.
     ///
     /// # Errors
-    /// [`Error::Weights`] listing what does not fit.
+    /// [`Error::Weights`] with every mismatch.
     pub fn load(checkpoint: Checkpoint, device: Device) -> Result<Self> {
         let mut inception = skip_init(|| Self::empty(device));
         let counters: Vec<String> =
@@ -155,18 +155,18 @@ impl Inception {
         let blocks = blocks()
             .iter()
             .map(|(name, branches)| {
-                let of = &root / *name;
-                let ways: Vec<(Way, i64)> =
-                    branches.iter().map(|branch| Way::new(&of, channels, branch)).collect();
-                channels = ways.iter().map(|(_, given)| given).sum();
-                (*name, ways.into_iter().map(|(way, _)| way).collect())
+                let block = &root / *name;
+                let branches: Vec<(BranchLayers, i64)> =
+                    branches.iter().map(|branch| BranchLayers::new(&block, channels, branch)).collect();
+                channels = branches.iter().map(|(_, channels)| channels).sum();
+                (*name, branches.into_iter().map(|(branch, _)| branch).collect())
             })
             .collect();
         let head = (&root / "fc").var("weight", &[CLASSES, channels], Init::Const(0.));
         Self { vs, stem, blocks, head }
     }
 
-    /// What it says of images, rounded to 8 bits and resized as TensorFlow 1 did.
+    /// Computes features of images, rounded to 8 bits and resized as in TensorFlow 1.
     ///
     /// # Shapes
     /// - `images`: `[B, 3, H, W]` in `[-1, 1]`, of any size
@@ -184,14 +184,14 @@ impl Inception {
             let mut x = (resized(&x) - 128.) / 128.;
             for (index, conv) in self.stem.iter().enumerate() {
                 x = conv.forward(&x);
-                // After the third and the fifth.
+                // After the third and the fifth layer.
                 if index == 2 || index == 4 {
                     x = halved(&x);
                 }
             }
             let mut spatial = None;
-            for (name, ways) in &self.blocks {
-                let parts: Vec<Tensor> = ways.iter().flat_map(|way| way.forward(&x)).collect();
+            for (name, branches) in &self.blocks {
+                let parts: Vec<Tensor> = branches.iter().flat_map(|branch| branch.forward(&x)).collect();
                 if *name == SPATIAL_BLOCK {
                     let first = parts[0].narrow(1, 0, SPATIAL_CHANNELS); //      [B, 7, 17, 17]
                     spatial = Some(first.permute([0, 2, 3, 1]).flatten(1, -1)); // [B, 2023]
@@ -206,13 +206,13 @@ impl Inception {
     }
 }
 
-/// The greatest of 3x3, in steps of two.
+/// 3x3 max pooling of stride 2.
 fn halved(x: &Tensor) -> Tensor {
     x.max_pool2d([3, 3], [2, 2], [0, 0], [1, 1], false)
 }
 
-/// Bilinear to 299 x 299 as TensorFlow 1: pixel i is taken at i·(side/299), without the half that others add, so that the
-/// image stands a little to the upper left.
+/// Bilinear resizing to 299 x 299 as in TensorFlow 1: pixel i samples at i·(side/299), without half-pixel centers, which
+/// shifts the image slightly to the upper left.
 fn resized(x: &Tensor) -> Tensor {
     let along = |x: Tensor, dim: i64| {
         let length = x.size()[dim as usize];

@@ -1,27 +1,27 @@
-//! What Inception-v3's blocks are made of.
+//! Plan of Inception-v3's blocks.
 
-/// A convolution: its name, channels, kernel down and across, stride; its border is kept (`same`) unless it strides.
+/// A convolution: name, channels, kernel height and width, stride; `same` padding with stride 1, else none.
 pub(crate) type Unit = (&'static str, i64, [i64; 2], i64);
 
-/// What a branch begins with.
+/// Pooling at the start of a branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Pool {
+pub(crate) enum BranchPool {
     None,
-    /// Of 3x3, without the border's zeros in its means.
+    /// 3x3 average pooling, without the padding in its means.
     Mean,
-    /// Of 3x3.
+    /// 3x3 max pooling.
     Max,
-    /// Of 3x3 in steps of two.
+    /// 3x3 max pooling of stride 2.
     Half,
 }
 
-/// One way through a block.
+/// One branch of a block.
 #[derive(Debug, Clone)]
 pub(crate) struct Branch {
-    pub(crate) pool: Pool,
-    /// One after the other.
+    pub(crate) pool: BranchPool,
+    /// Convolutions in sequence.
     pub(crate) units: Vec<Unit>,
-    /// Side by side, of what the last one gave; their results are joined.
+    /// Parallel convolutions of the result, concatenated.
     pub(crate) fork: Vec<Unit>,
 }
 
@@ -32,15 +32,15 @@ const ACROSS: [i64; 2] = [1, 7];
 const DOWN: [i64; 2] = [7, 1];
 
 fn branch(units: &[Unit]) -> Branch {
-    Branch { pool: Pool::None, units: units.into(), fork: Vec::new() }
+    Branch { pool: BranchPool::None, units: units.into(), fork: Vec::new() }
 }
 
-fn pooled(pool: Pool, units: &[Unit]) -> Branch {
+fn pooled(pool: BranchPool, units: &[Unit]) -> Branch {
     Branch { pool, ..branch(units) }
 }
 
-/// Every block after the first five convolutions, in the order of running. Szegedy et al. 2016, Tab. 1, with the averages
-/// of the TensorFlow graph: torch-fidelity `feature_extractor_inceptionv3.py`, pytorch-fid `inception.py`.
+/// Every block after the first five convolutions, in order of execution. Szegedy et al. 2016, Tab. 1, with the average
+/// pooling of the TensorFlow graph: torch-fidelity `feature_extractor_inceptionv3.py`, pytorch-fid `inception.py`.
 pub(crate) fn blocks() -> Vec<(&'static str, Vec<Branch>)> {
     vec![
         ("Mixed_5b", a(32)),
@@ -52,9 +52,9 @@ pub(crate) fn blocks() -> Vec<(&'static str, Vec<Branch>)> {
         ("Mixed_6d", c(160)),
         ("Mixed_6e", c(192)),
         ("Mixed_7a", d()),
-        ("Mixed_7b", e(Pool::Mean)),
-        // The graph has a maximum here where the paper and torchvision have a mean.
-        ("Mixed_7c", e(Pool::Max)),
+        ("Mixed_7b", e(BranchPool::Mean)),
+        // The graph has max pooling here, the paper and torchvision average pooling.
+        ("Mixed_7c", e(BranchPool::Max)),
     ]
 }
 
@@ -67,7 +67,7 @@ fn a(pool: i64) -> Vec<Branch> {
             ("branch3x3dbl_2", 96, THREE, 1),
             ("branch3x3dbl_3", 96, THREE, 1),
         ]),
-        pooled(Pool::Mean, &[("branch_pool", pool, ONE, 1)]),
+        pooled(BranchPool::Mean, &[("branch_pool", pool, ONE, 1)]),
     ]
 }
 
@@ -79,7 +79,7 @@ fn b() -> Vec<Branch> {
             ("branch3x3dbl_2", 96, THREE, 1),
             ("branch3x3dbl_3", 96, THREE, 2),
         ]),
-        pooled(Pool::Half, &[]),
+        pooled(BranchPool::Half, &[]),
     ]
 }
 
@@ -98,7 +98,7 @@ fn c(narrow: i64) -> Vec<Branch> {
             ("branch7x7dbl_4", narrow, DOWN, 1),
             ("branch7x7dbl_5", 192, ACROSS, 1),
         ]),
-        pooled(Pool::Mean, &[("branch_pool", 192, ONE, 1)]),
+        pooled(BranchPool::Mean, &[("branch_pool", 192, ONE, 1)]),
     ]
 }
 
@@ -111,11 +111,11 @@ fn d() -> Vec<Branch> {
             ("branch7x7x3_3", 192, DOWN, 1),
             ("branch7x7x3_4", 192, THREE, 2),
         ]),
-        pooled(Pool::Half, &[]),
+        pooled(BranchPool::Half, &[]),
     ]
 }
 
-fn e(pool: Pool) -> Vec<Branch> {
+fn e(pool: BranchPool) -> Vec<Branch> {
     let forked = |units: &[Unit], names: [&'static str; 2]| Branch {
         fork: vec![(names[0], 384, [1, 3], 1), (names[1], 384, [3, 1], 1)],
         ..branch(units)

@@ -5,8 +5,8 @@ use tch::{Kind, Tensor};
 
 use crate::MeanStd;
 
-/// exp E KL(p(y|x) ‖ p(y)) of a classifier's answers to made images (Salimans et al. 2016, §4), in each of `splits` parts
-/// of the set in its order; papers print mean and deviation over 10.
+/// exp E KL(p(y|x) ‖ p(y)) of a classifier on generated images (Salimans et al. 2016, §4), for each of `splits` consecutive
+/// parts of the set; papers report mean and deviation over 10.
 ///
 /// The published deviation divides by the number of parts, `MeanStd`'s by one less.
 ///
@@ -14,7 +14,7 @@ use crate::MeanStd;
 /// - `logits`: `[N, classes]`, before the softmax
 ///
 /// # Errors
-/// [`Error::Invalid`] when there are fewer images than parts; [`Error::Shape`] for another shape.
+/// [`Error::Invalid`] if there are fewer images than parts; [`Error::Shape`] for another shape.
 pub fn inception_score(logits: &Tensor, splits: i64) -> Result<MeanStd> {
     let size = logits.size();
     let [count, _] = size[..] else {
@@ -22,7 +22,7 @@ pub fn inception_score(logits: &Tensor, splits: i64) -> Result<MeanStd> {
     };
     if splits < 1 || count < splits {
         return Err(Error::invalid(format!(
-            "splits: expected 1 to {count}, the number of images, got: {splits}"
+            "splits: expected 1 to {count}, the number of images, got {splits}"
         )));
     }
     let log_p = logits.detach().to_kind(Kind::Double).log_softmax(1, Kind::Double);
@@ -32,7 +32,7 @@ pub fn inception_score(logits: &Tensor, splits: i64) -> Result<MeanStd> {
         let log_p = log_p.narrow(0, start, end - start);
         let p = log_p.exp();
         let log_q = p.mean_dim([0_i64].as_slice(), true, Kind::Double).log();
-        // Where p is 0 it adds nothing, whatever its logarithm.
+        // p·log p is 0 at p = 0.
         let terms = (&p * (&log_p - log_q)).where_self(&p.gt(0.), &p.zeros_like());
         scores.add(&terms.sum_dim_intlist([1_i64].as_slice(), false, Kind::Double).mean(Kind::Double).exp());
     }

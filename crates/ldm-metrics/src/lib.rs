@@ -1,12 +1,14 @@
-//! How good images are.
+//! Image quality metrics.
 //!
-//! Of pairs: [`psnr`], [`ssim`], [`ms_ssim`] and [`Lpips`], how alike two images look. Of sets, by features of
-//! [`Inception`] or any other network: [`FeatureStatistics`] and [`Gaussian::distance`] (FID), [`KernelDistance`] (KID),
-//! [`Manifold`] (precision, recall, density, coverage), [`inception_score`]; [`SetFeatures`] gathers for all of them, by the
-//! [`FeatureNetwork`] there is, and [`SetMoments`] is a file of reference statistics. [`Reconstructions`] takes both of what a first
-//! stage gives back. [`MeanStd`] sums up a metric over a set.
+//! - Pairs of images: [`psnr`], [`ssim`], [`ms_ssim`] and the perceptual distance [`Lpips`]; [`MeanStd`] averages a metric.
+//! - Sets of images, by features of [`Inception`] or another network: [`FeatureStatistics`] and [`Gaussian::distance`]
+//!   (FID), [`KernelDistance`] (KID), [`Manifold`] (precision, recall, density, coverage), [`inception_score`].
+//!   [`SetFeatures`] collects the features of a [`FeatureNetwork`] for all of them; [`SetMoments`] is a file of reference
+//!   statistics.
+//! - [`Reconstructions`]: both for the reconstructions of a first stage.
 
 mod feature_network;
+mod feature_sets;
 mod feature_statistics;
 mod inception;
 mod inception_plan;
@@ -20,7 +22,6 @@ mod pixel;
 mod reconstructions;
 mod set_features;
 mod set_moments;
-mod shapes;
 mod ssim;
 mod vgg;
 
@@ -34,7 +35,7 @@ pub use manifold::Manifold;
 pub use mean_std::MeanStd;
 pub use pixel::psnr;
 pub use reconstructions::Reconstructions;
-pub use set_features::{Kept, SetDistance, SetFeatures};
+pub use set_features::{Retain, SetDistance, SetFeatures};
 pub use set_moments::{Origin, SetMoments};
 pub use ssim::{ms_ssim, ssim};
 

@@ -1,4 +1,4 @@
-//! How alike two images look.
+//! Learned perceptual image patch similarity (LPIPS).
 
 use ldm_checkpoint::{Checkpoint, KeyMap};
 use ldm_core::nn::skip_init;
@@ -11,17 +11,17 @@ use tch::{Device, Kind, Tensor};
 
 use crate::vgg::{CHANNELS, SLICES, Vgg16};
 
-/// Which network looks at the images.
+/// The network of the features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trunk {
-    /// VGG16 trained on ImageNet, with the heads fitted to people's judgment (v0.1): LPIPS as published.
+    /// VGG16 trained on ImageNet, with heads fitted to human judgments (v0.1): LPIPS as published.
     Published,
-    /// A fixed VGG16 that was never trained, with heads of one: sees edges and textures, knows nothing of objects.
+    /// A fixed untrained VGG16 with heads of one: sensitive to edges and textures, not to objects.
     Random,
 }
 
 impl Trunk {
-    /// How a result names it.
+    /// Name in reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Published => "published",
@@ -31,28 +31,28 @@ impl Trunk {
 }
 
 /// Learned perceptual image patch similarity (Zhang et al. 2018, eq. 1), with VGG16: the distance of two images'
-/// features, normalized at each place, weighted by channel, and averaged over places.
+/// features, normalized at each position, weighted by channel, and averaged over positions.
 ///
-/// In f32 whatever autocast says: the distances of good reconstructions are differences of near equals. No parameter
-/// takes a gradient. The reference's heads begin with dropout of one half, which taming-transformers leaves on in
-/// training because Lightning puts every module in training mode; here there is none. The expectation is the same, and
-/// a ruler that changes from one look to the next only adds noise to the gradient.
+/// In f32 even under autocast: distances of good reconstructions are differences of nearly equal numbers. No parameter
+/// takes a gradient. The reference's heads begin with dropout of 0.5, which is active in taming-transformers' training, as
+/// Lightning puts every module in training mode; here there is none. The expectation is the same, without the noise in
+/// the gradient.
 ///
 /// Names are taming-transformers' (`net.slice1.0.weight`, `lin0.model.1.weight`), so that the `loss.perceptual_loss.`
-/// of a CompVis checkpoint fits. taming-transformers `lpips.py:11` `LPIPS`.
+/// of a CompVis checkpoint loads. taming-transformers `lpips.py:11` `LPIPS`.
 #[derive(Debug)]
 pub struct Lpips {
     vs: VarStore,
     net: Vgg16,
     /// `[1, C, 1, 1]` each.
     heads: Vec<Tensor>,
-    /// `[1, 3, 1, 1]`: to the statistics the trunk was trained with.
+    /// `[1, 3, 1, 1]`: normalization by the statistics of the training set of the trunk.
     shift: Tensor,
     scale: Tensor,
     trunk: Trunk,
 }
 
-/// Where `ldm weights get` puts the published weights.
+/// Name and files of the published weights in `ldm weights get`.
 const RESOURCE: &str = "lpips-vgg16";
 const TRUNK_FILE: &str = "vgg16-397923af.pth";
 const HEADS_FILE: &str = "vgg.pth";
@@ -60,21 +60,21 @@ const HEADS_FILE: &str = "vgg.pth";
 const EPS: f64 = 1e-10;
 
 impl Lpips {
-    /// The published one, from what `ldm weights get lpips-vgg16` installed: for measuring.
+    /// Loads the published weights installed by `ldm weights get lpips-vgg16`, for evaluation.
     ///
     /// # Errors
-    /// [`Error::Io`] with the command that installs it where it is not; as [`Lpips::load`] besides.
+    /// [`Error::Io`] with the command that installs them, if they are not installed; else as [`Lpips::load`].
     pub fn published(device: Device) -> Result<Self> {
         let trunk = Checkpoint::open(resources::need(RESOURCE, TRUNK_FILE)?)?;
         let heads = Checkpoint::open(resources::need(RESOURCE, HEADS_FILE)?)?;
         Self::load(trunk, heads, device)
     }
 
-    /// The published one where it is installed, else [`Lpips::random`]: for training. [`Lpips::trunk`] says which, and
-    /// whoever trains should be told.
+    /// Loads the published weights if installed, else [`Lpips::random`], for training. Callers should report
+    /// [`Lpips::trunk`].
     ///
     /// # Errors
-    /// As [`Lpips::load`], when what is installed is damaged.
+    /// As [`Lpips::load`], if an installed file is damaged.
     pub fn published_or_random(device: Device) -> Result<Self> {
         let installed = |file| resources::find(RESOURCE, file).is_some();
         if installed(TRUNK_FILE) && installed(HEADS_FILE) {
@@ -84,11 +84,11 @@ impl Lpips {
         }
     }
 
-    /// From torchvision's VGG16 (`features.0.weight`, …; its classifier is left out) and the published heads
+    /// Loads torchvision's VGG16 (`features.0.weight`, …, without its classifier) and the published heads
     /// (`lin0.model.1.weight`, …).
     ///
     /// # Errors
-    /// [`Error::Weights`] listing what does not fit.
+    /// [`Error::Weights`] with every mismatch.
     pub fn load(trunk: Checkpoint, heads: Checkpoint, device: Device) -> Result<Self> {
         let lpips = Self::empty(device);
         let names = SLICES.iter().enumerate().flat_map(|(slice, layers)| {
@@ -99,30 +99,30 @@ impl Lpips {
         });
         let names = KeyMap::new(names.collect(), Vec::new());
         trunk.without(&["classifier."]).rename(&names).load_scope(&lpips.vs, "net.")?;
-        // Cut off, as `load_scope` wants them; another name stays, and is refused.
+        // Without the prefix, for `load_scope`; other names remain, and are an error.
         let names = (0..CHANNELS.len()).map(|head| (format!("lin{head}"), head.to_string()));
         heads.rename(&KeyMap::new(names.collect(), Vec::new())).load_scope(&lpips.vs, "lin")?;
         Ok(lpips.frozen())
     }
 
-    /// From trunk and heads in one file, as a CompVis autoencoder's checkpoint has them below
-    /// `loss.perceptual_loss.`, which the caller cuts off.
+    /// Loads trunk and heads from one file, as in a CompVis autoencoder's checkpoint below `loss.perceptual_loss.`, a
+    /// prefix that the caller strips.
     ///
     /// # Errors
-    /// [`Error::Weights`] listing what does not fit.
+    /// [`Error::Weights`] with every mismatch.
     pub fn from_checkpoint(checkpoint: Checkpoint, device: Device) -> Result<Self> {
         let lpips = Self::empty(device);
-        // The scaling's numbers are constants of the code.
+        // The constants of the scaling are in the code.
         let checkpoint = checkpoint.without(&["scaling_layer."]);
         checkpoint.load_scope(&lpips.vs, "")?;
         Ok(lpips.frozen())
     }
 
-    /// A stand-in where the published weights cannot be had: a fixed trunk drawn from a seed of its own (He et al.
-    /// 2015, so that features neither fade nor grow), the same on every machine.
+    /// Creates a substitute for the published weights: a fixed random trunk, the same on every machine (He et al. 2015
+    /// initialization, so that features neither vanish nor grow).
     ///
-    /// The published heads weigh the published trunk's channels one by one and say nothing of others, so every channel
-    /// counts alike here: heads of one, which Zhang et al. 2018 compare against as the unweighted distance.
+    /// The published heads weight the channels of the published trunk only, so here every channel has weight one, the
+    /// unweighted distance of Zhang et al. 2018.
     pub fn random(device: Device) -> Self {
         let lpips = Self { trunk: Trunk::Random, ..Self::empty(device) };
         let mut variables: Vec<(String, Tensor)> = lpips.vs.variables().into_iter().collect();
@@ -144,7 +144,7 @@ impl Lpips {
         lpips.frozen()
     }
 
-    /// Its weights are whatever lay in memory; nothing is drawn.
+    /// Builds the network with uninitialized weights; nothing is drawn.
     fn empty(device: Device) -> Self {
         let vs = VarStore::new(device);
         let root = vs.root();
@@ -164,26 +164,26 @@ impl Lpips {
         self
     }
 
-    /// Which network looks.
+    /// The trunk.
     pub fn trunk(&self) -> Trunk {
         self.trunk
     }
 
-    /// Refuses images that the fourth pooling would leave nothing of.
+    /// Checks that images are large enough for the fourth pooling.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with the least size.
+    /// [`Error::Invalid`] with the minimal size.
     pub fn check_size(size: [i64; 2]) -> Result<()> {
         if size.iter().all(|side| *side >= 16) {
             return Ok(());
         }
         let [height, width] = size;
         Err(Error::invalid(format!(
-            "the perceptual loss needs images of at least 16x16, got: {height}x{width}"
+            "image: expected at least 16x16 for the perceptual loss, got {height}x{width}"
         )))
     }
 
-    /// The trunk's last features, averaged over places, for sets of images.
+    /// Computes the last features of the trunk, averaged over positions, for sets of images.
     ///
     /// # Shapes
     /// - `x`: `[B, 3, H, W]` in `[-1, 1]`; returns `[B, 512]` f32
@@ -201,23 +201,23 @@ impl Lpips {
         })
     }
 
-    /// The distance of each pair, from 0. Gradients pass to both images.
+    /// Computes the distance of each pair, at least 0. Gradients flow to both images.
     ///
     /// # Shapes
     /// - `a`, `b`: `[B, 3, H, W]` in `[-1, 1]`, sides of at least 16
     /// - returns `[B]`, f32
     ///
     /// # Panics
-    /// When the shapes are others or differ.
+    /// If the shapes are invalid or differ.
     pub fn distance(&self, a: &Tensor, b: &Tensor) -> Tensor {
-        assert_eq!(a.size(), b.size(), "images of one shape");
+        assert_eq!(a.size(), b.size(), "expected images of equal shape");
         let _exact = autocast(a.device(), Kind::Float);
         let features = |x: &Tensor| self.net.forward(&((x.to_kind(Kind::Float) - &self.shift) / &self.scale));
         let (a, b) = (features(a), features(b));
         let mut total = Tensor::zeros([a[0].size()[0]], (Kind::Float, a[0].device()));
         for ((a, b), head) in a.iter().zip(&b).zip(&self.heads) {
-            let difference = (directions(a) - directions(b)).square(); //                  [B, C, h, w]
-            // The mean over places first: a head is linear, so this is the mean of its answers.
+            let difference = (normalized(a) - normalized(b)).square(); //                  [B, C, h, w]
+            // The mean over positions first: heads are linear.
             let each = difference.mean_dim([2, 3].as_slice(), false, Kind::Float); //      [B, C]
             total += each.matmul(&head.view([-1]));
         }
@@ -225,9 +225,9 @@ impl Lpips {
     }
 }
 
-/// Feature vectors of length one.
-fn directions(features: &Tensor) -> Tensor {
-    // The reference's root of a sum of squares has no gradient (NaN) where all channels are zero; this norm has 0.
+/// Scales feature vectors to unit length.
+fn normalized(features: &Tensor) -> Tensor {
+    // The gradient of the reference's root of a sum of squares is NaN if all channels are zero; that of this norm is 0.
     let length = features.linalg_norm(2., [1].as_slice(), true, None);
     features / (length + EPS)
 }

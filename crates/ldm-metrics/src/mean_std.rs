@@ -1,14 +1,14 @@
-//! A metric over a set of images.
+//! Mean and deviation of a metric.
 
 use tch::{Kind, Tensor};
 
-/// Mean and standard deviation of a metric over a set of images, added batch by batch. It keeps the values
-/// (8 bytes an image), so the result depends neither on batch sizes nor on the order of summation's rounding.
+/// Streaming mean and standard deviation of a metric over a set of images. It keeps all values (8 bytes per image), so that
+/// the result does not depend on batch sizes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct MeanStd(Vec<f64>);
 
 impl MeanStd {
-    /// Nothing yet.
+    /// Creates an empty set.
     pub fn new() -> Self {
         Self::default()
     }
@@ -19,7 +19,7 @@ impl MeanStd {
         self.0.extend(Vec::<f64>::try_from(values).expect("a flat f64 tensor reads as a list"));
     }
 
-    /// How many values there are.
+    /// Number of values.
     pub fn count(&self) -> usize {
         self.0.len()
     }

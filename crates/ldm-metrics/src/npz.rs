@@ -1,4 +1,4 @@
-//! Moments in NumPy's archives.
+//! Moments in NumPy's `.npz` archives.
 
 use std::fs::File;
 use std::io::Cursor;
@@ -17,7 +17,7 @@ const NAMES: [[&str; 2]; 2] = [["mu", "sigma"], ["mu_s", "sigma_s"]];
 
 pub(crate) fn read(path: &Path) -> Result<SetMoments> {
     let file = File::open(path).map_err(Error::io(path))?;
-    let unreadable = |error: ReadNpzError| Error::format(path, format!("not a readable .npz: {error}"));
+    let unreadable = |error: ReadNpzError| Error::format(path, format!("expected a readable .npz: {error}"));
     let mut npz = NpzReader::new(file).map_err(unreadable)?;
     let names = npz.names().map_err(unreadable)?;
     let has = |name: &str| names.iter().any(|each| each.strip_suffix(".npy").unwrap_or(each) == name);
@@ -42,7 +42,7 @@ pub(crate) fn read(path: &Path) -> Result<SetMoments> {
     Ok(SetMoments { pooled, spatial, origin })
 }
 
-/// A mean and a covariance by name, f32 or f64.
+/// Reads a mean and a covariance by name, f32 or f64.
 fn gaussian(path: &Path, npz: &mut NpzReader<File>, names: [&str; 2]) -> Result<Gaussian> {
     let mut array = |name: &str| -> Result<ArrayD<f64>> {
         let found: std::result::Result<ArrayD<f64>, _> = npz.by_name(name);
@@ -72,7 +72,11 @@ fn gaussian(path: &Path, npz: &mut NpzReader<File>, names: [&str; 2]) -> Result<
                 covariance: Tensor::from_slice(&values).view([side, side]),
             })
         }
-        _ => Err(shape(names[1], &covariance, &format!("[{features}, {features}], as `{}` says", names[0]))),
+        _ => Err(shape(
+            names[1],
+            &covariance,
+            &format!("[{features}, {features}], by the size of `{}`", names[0]),
+        )),
     }
 }
 
@@ -91,7 +95,7 @@ fn archive(
         let shape: Vec<usize> = tensor.size().iter().map(|side| *side as usize).collect();
         let values =
             Vec::<f64>::try_from(tensor.to_kind(Kind::Double).flatten(0, -1)).expect("a flat list of f64");
-        ArrayD::from_shape_vec(shape, values).expect("as many values as the shape says")
+        ArrayD::from_shape_vec(shape, values).expect("the shape has as many values")
     };
     let mut npz = NpzWriter::new(bytes);
     for ([mean, covariance], gaussian) in

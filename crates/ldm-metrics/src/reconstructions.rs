@@ -1,11 +1,11 @@
-//! What a first stage loses of a set.
+//! Reconstruction metrics of a first stage over a set.
 
 use ldm_core::Result;
 use tch::{Tensor, no_grad};
 
-use crate::{FeatureNetwork, Kept, Lpips, MeanStd, SetFeatures, Trunk, psnr, ssim};
+use crate::{FeatureNetwork, Lpips, MeanStd, Retain, SetFeatures, Trunk, psnr, ssim};
 
-/// Images and what came back of them, added batch by batch.
+/// Metrics of images and their reconstructions, added batch by batch.
 #[derive(Debug)]
 pub struct Reconstructions {
     lpips: Lpips,
@@ -17,25 +17,25 @@ pub struct Reconstructions {
     /// The perceptual distance, by [`Reconstructions::trunk`].
     pub lpips_distance: MeanStd,
     real: SetFeatures,
-    /// The reconstructions', with a classifier's answers.
+    /// Features of the reconstructions, with the logits of a classifier.
     pub back: SetFeatures,
 }
 
 impl Reconstructions {
-    /// Nothing yet.
+    /// Creates empty metrics.
     pub fn new(lpips: Lpips, network: FeatureNetwork) -> Self {
-        let [real, back] = [Kept::Nothing, Kept::Answers].map(SetFeatures::keeping);
+        let [real, back] = [Retain::Nothing, Retain::Logits].map(SetFeatures::retaining);
         let [psnr, ssim, lpips_distance] = [(); 3].map(|()| MeanStd::new());
         Self { lpips, network, psnr, ssim, lpips_distance, real, back }
     }
 
-    /// Adds a batch, and gives the PSNR of each image, `[B]`.
+    /// Adds a batch; returns the PSNR of each image, `[B]`.
     ///
     /// # Shapes
-    /// - `made`, `images`: `[B, 3, H, W]`; images in `[-1, 1]`, what was made is cut off there as when it is saved
+    /// - `made`, `images`: `[B, 3, H, W]`; images in `[-1, 1]`; `made` is clamped to that, as on saving
     ///
     /// # Errors
-    /// As [`ssim`] and [`FeatureNetwork::features`]: images that are too small.
+    /// As [`ssim`] and [`FeatureNetwork::features`], for images that are too small.
     pub fn add(&mut self, made: &Tensor, images: &Tensor) -> Result<Tensor> {
         let made = made.clamp(-1., 1.);
         let decibels = psnr(&made, images);
@@ -47,7 +47,7 @@ impl Reconstructions {
         Ok(decibels)
     }
 
-    /// How many images.
+    /// Number of images.
     pub fn count(&self) -> i64 {
         self.real.count()
     }
@@ -62,8 +62,8 @@ impl Reconstructions {
         self.lpips.trunk()
     }
 
-    /// The squared Fréchet distance of the images and their reconstructions (rFID), and that of features which know
-    /// where in the image they are, where the network has them.
+    /// Computes the squared Fréchet distance of images and reconstructions (rFID), and that of spatial features if the
+    /// network has them.
     ///
     /// # Errors
     /// [`ldm_core::Error::Invalid`] with fewer than two images.

@@ -1,4 +1,4 @@
-//! The features of a set, and what two sets have in common.
+//! Features of a set, and the distance of two sets.
 
 use ldm_core::{Error, Result};
 use tch::{Device, Tensor};
@@ -7,56 +7,56 @@ use crate::{
     FeatureNetwork, FeatureStatistics, KernelDistance, Manifold, MeanStd, SetMoments, inception_score,
 };
 
-/// Of how many parts the Inception score is the mean.
+/// Parts of the Inception score.
 const SPLITS: i64 = 10;
 
-/// What is kept of a set beside its moments, in numbers an image.
+/// Per-image features to retain in addition to the moments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Kept {
-    /// Features and a classifier's answers: for every measure.
+pub enum Retain {
+    /// Features and logits, for every metric.
     #[default]
     All,
-    /// The classifier's answers: for the Inception score.
-    Answers,
-    /// Nothing.
+    /// Logits, for the Inception score.
+    Logits,
+    /// None.
     Nothing,
 }
 
-/// Features of a set of images, on the CPU. Moments are added up batch by batch; of the images themselves nothing is held.
+/// Features of a set of images, on the CPU. Moments accumulate batch by batch; images are not stored.
 #[derive(Debug, Default)]
 pub struct SetFeatures {
-    kept: Kept,
+    retain: Retain,
     pooled: Vec<Tensor>,
     logits: Vec<Tensor>,
     statistics: Option<FeatureStatistics>,
     spatial: Option<FeatureStatistics>,
 }
 
-/// How far two sets are apart; measures that the sets are too small for, or that the network does not have, are left out.
+/// Distance of two sets, without the metrics for which the sets are too small or the network lacks features.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SetDistance {
     /// The squared Fréchet distance.
     pub frechet: f64,
-    /// That of features which know where in the image they are (sFID).
+    /// That of spatial features (sFID).
     pub spatial: Option<f64>,
     /// The kernel distance over 100 subsets of at most 1000.
     pub kernel: Option<MeanStd>,
-    /// With balls that reach to the third neighbor.
+    /// Precision, recall, density and coverage with the third neighbor.
     pub manifold: Option<Manifold>,
-    /// Of the made images, in ten parts.
+    /// Inception score of the generated images in ten parts.
     pub inception_score: Option<MeanStd>,
 }
 
 impl SetFeatures {
-    /// To which neighbor the balls of precision and recall reach (Kynkäänniemi et al. 2019).
+    /// The neighbor that bounds the balls of precision and recall (Kynkäänniemi et al. 2019).
     pub const NEIGHBOR: i64 = 3;
 
-    /// Nothing yet, and no more than `kept` of what comes.
-    pub fn keeping(kept: Kept) -> Self {
-        Self { kept, ..Self::default() }
+    /// Creates an empty set that retains `retain` of each image.
+    pub fn retaining(retain: Retain) -> Self {
+        Self { retain, ..Self::default() }
     }
 
-    /// Adds a batch, as `network` sees it, and gives its features, `[B, D]` on the CPU.
+    /// Adds the features of a batch by `network`; returns them, `[B, D]` on the CPU.
     ///
     /// # Shapes
     /// - `images`: `[B, 3, H, W]` in `[-1, 1]`
@@ -74,21 +74,21 @@ impl SetFeatures {
         if let Some(spatial) = found.spatial {
             counted(&mut self.spatial, &spatial.to_device(Device::Cpu));
         }
-        if self.kept == Kept::All {
+        if self.retain == Retain::All {
             self.pooled.push(pooled.shallow_clone());
         }
-        if self.kept != Kept::Nothing {
+        if self.retain != Retain::Nothing {
             self.logits.extend(found.logits.map(|logits| logits.to_device(Device::Cpu)));
         }
         Ok(pooled)
     }
 
-    /// How many images.
+    /// Number of images.
     pub fn count(&self) -> i64 {
         self.statistics.as_ref().map_or(0, FeatureStatistics::count)
     }
 
-    /// Mean and covariance.
+    /// Returns mean and covariance.
     ///
     /// # Errors
     /// [`Error::Invalid`] with fewer than two images.
@@ -96,7 +96,7 @@ impl SetFeatures {
         SetMoments::of([self.statistics.as_ref(), self.spatial.as_ref()])
     }
 
-    /// Of the images, as made ones, in ten parts; nothing with fewer, or where the network is no classifier.
+    /// Computes the Inception score in ten parts; `None` with fewer images, or if the network is no classifier.
     ///
     /// # Errors
     /// As [`inception_score`].
@@ -105,13 +105,13 @@ impl SetFeatures {
         scored.then(|| inception_score(&Tensor::cat(&self.logits, 0), SPLITS)).transpose()
     }
 
-    /// How far from the nearest image of this set each of `features` is, `[B, D]` → `[B]` f32.
+    /// Computes the distance of each of `features` to the nearest image of this set, `[B, D]` → `[B]` f32.
     ///
     /// # Errors
-    /// [`Error::Shape`] for features of another network; [`Error::Invalid`] when none were kept.
+    /// [`Error::Shape`] for features of another network; [`Error::Invalid`] if none were retained.
     pub fn nearest(&mut self, features: &Tensor) -> Result<Tensor> {
         if self.pooled.is_empty() {
-            return Err(Error::invalid("a set whose features were not kept has no nearest image"));
+            return Err(Error::invalid("features: expected retained features, got none"));
         }
         if self.pooled.len() > 1 {
             self.pooled = vec![Tensor::cat(&self.pooled, 0)];
@@ -121,17 +121,20 @@ impl SetFeatures {
             let expected = format!("[B, {}]", own.size()[1]);
             return Err(Error::Shape { what: "features".into(), expected, got: features.size() });
         }
-        Ok(crate::shapes::distances(&features.to_device(Device::Cpu), own).amin([1_i64].as_slice(), false))
+        Ok(crate::feature_sets::distances(&features.to_device(Device::Cpu), own)
+            .amin([1_i64].as_slice(), false))
     }
 
-    /// How far the `made` set is from this one, the real one.
+    /// Computes the distance of the `made` (generated) set to this one, the real one.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with fewer than two images in a set, or where features were not kept.
+    /// [`Error::Invalid`] with fewer than two images in a set, or if features were not retained.
     pub fn distance(&self, made: &Self) -> Result<SetDistance> {
         let of_moments = self.moments()?.distance(made)?;
         if [self, made].iter().any(|set| set.pooled.is_empty()) {
-            return Err(Error::invalid("sets whose features were not kept have no more than moments"));
+            return Err(Error::invalid(
+                "features: expected retained features in both sets, got only moments",
+            ));
         }
         let [real, drawn] = [self, made].map(|set| Tensor::cat(&set.pooled, 0));
         let least = self.count().min(made.count());

@@ -1,4 +1,4 @@
-//! A set as mean and covariance of its features: what a file of reference statistics holds.
+//! Reference statistics: mean and covariance of the features of a set.
 
 use std::path::Path;
 
@@ -6,36 +6,38 @@ use ldm_core::{Error, Result};
 
 use crate::{FeatureNetwork, FeatureStatistics, Gaussian, SetDistance, SetFeatures, npz};
 
-/// Moments of a set's features, and what is known of the set.
+/// Moments of the features of a set, and the origin of the set.
 #[derive(Debug)]
 pub struct SetMoments {
-    /// Of the features that FID compares.
+    /// Moments of the features of FID.
     pub pooled: Gaussian,
-    /// Of those that sFID compares, where there are any.
+    /// Moments of the features of sFID, if any.
     pub spatial: Option<Gaussian>,
-    /// What says so; nothing where other programs wrote the file.
+    /// The origin; empty in files of other programs.
     pub origin: Origin,
 }
 
-/// Which set, looked at by which network.
+/// Origin of moments: the set and the feature network.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Origin {
     /// [`FeatureNetwork::name`].
     pub features: Option<String>,
-    /// How many images.
+    /// Number of images.
     pub images: Option<i64>,
-    /// What the set is called.
+    /// Name of the set.
     pub dataset: Option<String>,
-    /// The set's fingerprint.
+    /// Fingerprint of the set.
     pub fingerprint: Option<String>,
 }
 
 impl SetMoments {
+    /// Creates moments from pooled and spatial statistics.
+    ///
     /// # Errors
     /// [`Error::Invalid`] with fewer than two images.
     pub(crate) fn of(statistics: [Option<&FeatureStatistics>; 2]) -> Result<Self> {
         let [Some(pooled), spatial] = statistics else {
-            return Err(Error::invalid("a set without images has no features"));
+            return Err(Error::invalid("set: expected at least 2 images, got none"));
         };
         Ok(Self {
             pooled: pooled.gaussian()?,
@@ -44,7 +46,7 @@ impl SetMoments {
         })
     }
 
-    /// FID, and sFID where both have spatial features.
+    /// Computes FID, and sFID if both have spatial features.
     ///
     /// # Errors
     /// As [`Gaussian::distance`].
@@ -54,7 +56,7 @@ impl SetMoments {
         Ok((self.pooled.distance(&other.pooled)?, spatial))
     }
 
-    /// How far the `made` set is from this one, the real one: what moments say of it.
+    /// Computes the distance of the `made` (generated) set to this one, the real one, by moments only.
     ///
     /// # Errors
     /// As [`SetMoments::frechet`].
@@ -69,26 +71,26 @@ impl SetMoments {
         })
     }
 
-    /// Refuses moments that are not of the features of `network`.
+    /// Checks that these are moments of the features of `network`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] saying whose they are.
+    /// [`Error::Invalid`] with the network they are of.
     pub fn check(&self, network: &FeatureNetwork) -> Result<()> {
         let (name, size) = (network.name(), network.size());
         if let Some(features) = self.origin.features.as_ref().filter(|features| *features != name) {
-            return Err(Error::invalid(format!(
-                "statistics of {features}, where images are looked at by {name}"
-            )));
+            return Err(Error::invalid(format!("statistics: expected features of {name}, got {features}")));
         }
         let found = self.pooled.mean.size()[0];
         if found != size {
-            return Err(Error::invalid(format!("statistics of {found} features, where {name} has {size}")));
+            return Err(Error::invalid(format!(
+                "statistics: expected {size} features of {name}, got {found}"
+            )));
         }
         Ok(())
     }
 
-    /// Reads an `.npz`: `mu` and `sigma` as pytorch-fid writes them, `mu_s` and `sigma_s` where ADM's reference batches have
-    /// them, and what [`SetMoments::write_npz`] says beside. Other arrays are left alone.
+    /// Reads an `.npz`: `mu` and `sigma` as in pytorch-fid, `mu_s` and `sigma_s` as in ADM's reference batches, and the
+    /// additional arrays of [`SetMoments::write_npz`]. Other arrays are ignored.
     ///
     /// # Errors
     /// [`Error::Io`] and [`Error::Format`] with the file, and the array that is missing or of a wrong shape.
@@ -96,9 +98,9 @@ impl SetMoments {
         npz::read(path.as_ref())
     }
 
-    /// Writes the layout of ADM's reference batches (`mu`, `sigma`; `mu_s`, `sigma_s` where there are spatial features), which
-    /// pytorch-fid reads too; and beside them `images` (i64) and the UTF-8 bytes of `features`, `dataset` and `fingerprint`.
-    /// Whole or not at all.
+    /// Writes the arrays of ADM's reference batches (`mu`, `sigma`; `mu_s`, `sigma_s` with spatial features), which pytorch-fid
+    /// reads too, and in addition `images` (i64) and the UTF-8 bytes of `features`, `dataset` and `fingerprint`. The write is
+    /// atomic.
     ///
     /// # Errors
     /// [`Error::Io`] with the file.

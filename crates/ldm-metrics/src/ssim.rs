@@ -1,34 +1,36 @@
-//! Structural similarity.
+//! Structural similarity (SSIM, MS-SSIM).
 
 use ldm_core::{Error, Result};
 use tch::{Kind, Tensor};
 
+/// Side of the Gaussian window, in pixels.
 const SIDE: i64 = 11;
+/// Deviation of the Gaussian window, in pixels.
 const SIGMA: f64 = 1.5;
-/// Of the mean, and of the contrast (Wang et al. 2004, §III-C), for values in `[0, 1]`.
+/// Constants of mean and contrast (Wang et al. 2004, §III-C), for values in `[0, 1]`.
 const C: [f64; 2] = [0.01 * 0.01, 0.03 * 0.03];
-/// Of the five scales, finest first (Wang et al. 2003, §3.2).
+/// Weights of the five scales, finest first (Wang et al. 2003, §3.2).
 const WEIGHTS: [f64; 5] = [0.0448, 0.2856, 0.3001, 0.2363, 0.1333];
 
-/// Structural similarity of each image (Wang et al. 2004, eq. 13): by a Gaussian window of 11 pixels and deviation 1.5,
-/// where it lies within the image, averaged over places and channels; on the 8-bit pixels that would be saved. 1 is equal.
+/// Structural similarity of each image (Wang et al. 2004, eq. 13), with a Gaussian window of 11 pixels and deviation 1.5
+/// without padding, averaged over positions and channels, on 8-bit pixels as saved. Equal images give 1.
 ///
 /// # Shapes
 /// - `a`, `b`: `[B, C, H, W]` in `[-1, 1]`; returns `[B]` f64
 ///
 /// # Errors
-/// [`Error::Invalid`] when a side is smaller than the window; [`Error::Shape`] when shapes differ.
+/// [`Error::Invalid`] if a side is smaller than the window; [`Error::Shape`] if shapes differ.
 ///
-/// As `skimage.metrics.structural_similarity` with `gaussian_weights`, `use_sample_covariance=False` and a crop of the
-/// window's reach.
+/// As `skimage.metrics.structural_similarity` with `gaussian_weights`, `use_sample_covariance=False` and a crop of half a
+/// window.
 pub fn ssim(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let [a, b] = pair(a, b, SIDE)?;
     let [_, full] = terms(&a, &b);
     Ok(full)
 }
 
-/// Multi-scale structural similarity (Wang et al. 2003, eq. 7): contrast and structure at five scales, each half as large
-/// as the one before, and light at the last.
+/// Multi-scale structural similarity (Wang et al. 2003, eq. 7): contrast and structure at five scales, each half the
+/// previous one, and luminance at the last.
 ///
 /// # Shapes
 /// - `a`, `b`: `[B, C, H, W]` in `[-1, 1]`, sides of at least 161 pixels; returns `[B]` f64
@@ -36,13 +38,13 @@ pub fn ssim(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// As [`ssim`], for the smallest scale.
 pub fn ms_ssim(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    // Four halvings leave a window.
+    // One window must fit after four halvings.
     let [mut a, mut b] = pair(a, b, (SIDE - 1) * 16 + 1)?;
     let mut product = Tensor::ones([a.size()[0]], (Kind::Double, a.device()));
     for (scale, weight) in WEIGHTS.into_iter().enumerate() {
         let last = scale + 1 == WEIGHTS.len();
         let term = &terms(&a, &b)[usize::from(last)];
-        // A negative one has no root.
+        // A fractional power of a negative number is NaN.
         product *= term.clamp_min(0.).pow_tensor_scalar(weight);
         if !last {
             [a, b] = [a, b].map(|x| {
@@ -54,23 +56,23 @@ pub fn ms_ssim(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     Ok(product)
 }
 
-/// `[0, 1]` in steps of 8 bits, f64.
+/// Checks both images, and returns them in `[0, 1]` in steps of 8 bits, f64.
 fn pair(a: &Tensor, b: &Tensor, least: i64) -> Result<[Tensor; 2]> {
     let size = a.size();
     if size.len() != 4 || size != b.size() {
-        let expected = format!("[B, C, H, W], as the first image's {size:?}");
+        let expected = format!("[B, C, H, W], equal to the first image's {size:?}");
         return Err(Error::Shape { what: "the second image".into(), expected, got: b.size() });
     }
     if size[2] < least || size[3] < least {
         return Err(Error::invalid(format!(
-            "structural similarity takes images of at least {least} pixels a side, got: {}x{}",
+            "image: expected sides of at least {least} pixels for structural similarity, got {}x{}",
             size[2], size[3]
         )));
     }
     Ok([a, b].map(|x| crate::pixel::eight_bit(x) / 255.))
 }
 
-/// Contrast and structure alone, and all of it: `[B]` each.
+/// Contrast and structure, and the product with luminance: `[B]` each.
 fn terms(a: &Tensor, b: &Tensor) -> [Tensor; 2] {
     let channels = a.size()[1];
     let at = Tensor::arange(SIDE, (Kind::Double, a.device())) - (SIDE / 2) as f64;
@@ -93,7 +95,7 @@ fn terms(a: &Tensor, b: &Tensor) -> [Tensor; 2] {
     let variance_b = blurred(&b.square()) - mean_b.square();
     let covariance = blurred(&(a * b)) - &mean_a * &mean_b;
     let contrast = (covariance * 2. + C[1]) / (variance_a + variance_b + C[1]);
-    let light = (&mean_a * &mean_b * 2. + C[0]) / (mean_a.square() + mean_b.square() + C[0]);
+    let luminance = (&mean_a * &mean_b * 2. + C[0]) / (mean_a.square() + mean_b.square() + C[0]);
     let mean = |x: &Tensor| x.flatten(1, -1).mean_dim([1_i64].as_slice(), false, Kind::Double);
-    [mean(&contrast), mean(&(&contrast * light))]
+    [mean(&contrast), mean(&(&contrast * luminance))]
 }

@@ -4,11 +4,11 @@ use ldm_core::nn::conv2d;
 use tch::Tensor;
 use tch::nn::{Conv2D, Module, Path};
 
-/// A convolution: its number in torchvision's `features`, channels in, channels out.
-type Layer = (usize, i64, i64);
+/// A convolution: its index in torchvision's `features`, channels in, channels out.
+type VggConv = (usize, i64, i64);
 
 /// The convolutions between two poolings; a ReLU follows each.
-pub(crate) const SLICES: [&[Layer]; 5] = [
+pub(crate) const SLICES: [&[VggConv]; 5] = [
     &[(0, 3, 64), (2, 64, 64)],
     &[(5, 64, 128), (7, 128, 128)],
     &[(10, 128, 256), (12, 256, 256), (14, 256, 256)],
@@ -16,13 +16,13 @@ pub(crate) const SLICES: [&[Layer]; 5] = [
     &[(24, 512, 512), (26, 512, 512), (28, 512, 512)],
 ];
 
-/// Channels of the five taps.
+/// Channels of the five outputs.
 pub(crate) const CHANNELS: [i64; 5] = [64, 128, 256, 512, 512];
 
-/// VGG16 up to relu5_3 (Simonyan & Zisserman 2015, configuration D), with a tap before each pooling and at the end.
+/// VGG16 up to relu5_3 (Simonyan & Zisserman 2015, configuration D), with outputs before each pooling and at the end.
 ///
-/// Names are taming-transformers' (`slice1.0.weight`, …, `slice5.28.bias`): the number within `features` of
-/// torchvision's VGG16, below that of the slice. taming-transformers `lpips.py:67` `vgg16`.
+/// Names are taming-transformers' (`slice1.0.weight`, …, `slice5.28.bias`): the index within `features` of
+/// torchvision's VGG16, below the slice. taming-transformers `lpips.py:67` `vgg16`.
 #[derive(Debug)]
 pub(crate) struct Vgg16 {
     slices: Vec<Vec<Conv2D>>,
@@ -30,15 +30,15 @@ pub(crate) struct Vgg16 {
 
 impl Vgg16 {
     pub(crate) fn new(vs: &Path) -> Self {
-        let slice = |(slice, layers): (usize, &&[Layer])| {
+        let slice = |(slice, layers): (usize, &&[VggConv])| {
             let vs = vs / format!("slice{}", slice + 1);
-            let conv = |(index, from, to): &Layer| conv2d(&(&vs / *index), *from, *to, 3, 1, 1);
+            let conv = |(index, from, to): &VggConv| conv2d(&(&vs / *index), *from, *to, 3, 1, 1);
             layers.iter().map(conv).collect()
         };
         Self { slices: SLICES.iter().enumerate().map(slice).collect() }
     }
 
-    /// relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3.
+    /// Computes relu1_2, relu2_2, relu3_3, relu4_3 and relu5_3.
     ///
     /// # Shapes
     /// - `x`: `[B, 3, H, W]`, sides of at least 16

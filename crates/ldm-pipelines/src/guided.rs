@@ -17,7 +17,7 @@ pub struct Conditioned<'a> {
 impl<'a> Conditioned<'a> {
     /// The network told `cond`.
     pub fn new(network: Network<'a>, cond: &Conditioning) -> Self {
-        let cond = network.unet.prepare(cond);
+        let cond = network.unet.precompute(cond);
         Self { network, cond }
     }
 }
@@ -82,8 +82,8 @@ impl<'a> ClassifierFreeGuidance<'a> {
     ) -> Self {
         let guidance = guidance.into();
         let everywhere = guidance.interval == Guidance::from(1.).interval;
-        let both = network.unet.prepare(&uncond.stack(cond));
-        let cond = (!everywhere).then(|| network.unet.prepare(cond));
+        let both = network.unet.precompute(&uncond.stack(cond));
+        let cond = (!everywhere).then(|| network.unet.precompute(cond));
         Self { network, both, cond, guidance }
     }
 }

@@ -305,7 +305,7 @@ fn a_classifier_of_something_else_is_refused() {
     };
     assert_eq!(ask(&Prompt::class(&[3]), None), "class: the classifier knows the classes 0 to 2, got 3");
     let error = ask(&Prompt::class(&[1]), Some([32, 16]));
-    assert_eq!(error, "a classifier with pool attention takes latents of 8x8, got 16x8");
+    assert_eq!(error, "latent: expected 8x8 (a classifier with pool attention), got 16x8");
     let mut unconditional = diffusion(&UNCONDITIONAL);
     let of_its_own = hand_on(&folder.path().join("unconditional"), &unconditional, &[]);
     unconditional.with_classifier_guidance(open(&of_its_own).unwrap(), 1.).unwrap();

@@ -206,7 +206,7 @@ fn what_is_not_expressible_is_refused_by_its_key() {
             "scheduler/scheduler_config.json",
             "rescale_betas_zero_snr",
             true.into(),
-            "`rescale_betas_zero_snr`: expected false, as epsilon says nothing of pure noise, got: true",
+            "`rescale_betas_zero_snr`: expected false, as epsilon says nothing of pure noise, got true",
         ),
         (
             "scheduler/scheduler_config.json",

@@ -155,19 +155,19 @@ fn what_cannot_be_is_refused_by_its_key() {
     let cases = [
         (
             json!({"_class_name": "EulerDiscreteScheduler", "rescale_betas_zero_snr": true}),
-            "`rescale_betas_zero_snr`: expected false, as epsilon says nothing of pure noise, got: true",
+            "`rescale_betas_zero_snr`: expected false, as epsilon says nothing of pure noise, got true",
         ),
         (
             json!({"_class_name": "LCMScheduler", "original_inference_steps": 1001}),
-            "`original_inference_steps`: expected 1 to 1000, got: 1001",
+            "`original_inference_steps`: expected 1 to 1000, got 1001",
         ),
         (
             json!({"_class_name": "DDIMScheduler", "thresholding": true, "dynamic_thresholding_ratio": 2}),
-            "`dynamic_thresholding_ratio`: expected a number in [0, 1], got: 2",
+            "`dynamic_thresholding_ratio`: expected a number in [0, 1], got 2",
         ),
         (
             json!({"_class_name": "DDIMScheduler", "steps_offset": -1}),
-            "`steps_offset`: expected 0 or more, got: -1",
+            "`steps_offset`: expected 0 or more, got -1",
         ),
         (
             json!({"_class_name": "DDIMScheduler", "timestep_spacing": "karras"}),

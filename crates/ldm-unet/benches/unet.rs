@@ -1,4 +1,4 @@
-//! A forward pass of a narrow U-Net, with and without transformers.
+//! Forward pass of a narrow U-Net, with and without transformers.
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -20,12 +20,12 @@ fn config(transformer: bool) -> UNetConfig {
         config["use_spatial_transformer"] = json!(true);
         config["context_dim"] = json!(128);
     }
-    serde_json::from_value(config).expect("a config of the fields above")
+    serde_json::from_value(config).expect("a valid config")
 }
 
-/// Waits for a GPU to be done by reading one number of the answer.
-fn finish(answer: &Tensor) -> f64 {
-    answer.double_value(&[0, 0, 0, 0])
+/// Synchronizes with the GPU by reading one value of the output.
+fn synchronize(output: &Tensor) -> f64 {
+    output.double_value(&[0, 0, 0, 0])
 }
 
 fn forward(criterion: &mut Criterion) {
@@ -38,16 +38,17 @@ fn forward(criterion: &mut Criterion) {
     for (name, transformer) in [("attention", false), ("transformer", true)] {
         for last in [false, true] {
             let vs = VarStore::new(device);
-            let unet = UNet::new(&vs.root(), &config(transformer)).expect("a config that goes together");
+            let unet = UNet::new(&vs.root(), &config(transformer)).expect("a valid config");
             if last {
                 ldm_libtorch::channels_last(&vs);
             }
             let context = transformer.then(|| Tensor::ones([1, 77, 128], options));
-            let cond = unet.prepare(&Conditioning { context, ..Conditioning::default() });
+            let cond = unet.precompute(&Conditioning { context, ..Conditioning::default() });
             let format = if last { "channels_last" } else { "contiguous" };
             group.bench_function(BenchmarkId::new(name, format), |bencher| {
-                bencher
-                    .iter(|| tch::no_grad(|| finish(&unet.forward_cached(black_box(&x), &t, &cond, false))));
+                bencher.iter(|| {
+                    tch::no_grad(|| synchronize(&unet.forward_cached(black_box(&x), &t, &cond, false)))
+                });
             });
         }
     }

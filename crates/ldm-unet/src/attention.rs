@@ -1,4 +1,4 @@
-//! Self-attention over the positions of a map.
+//! Self-attention over the positions of a feature map.
 
 use ldm_core::Result;
 use ldm_core::nn::attention::{attention, merge_heads};
@@ -9,7 +9,7 @@ use tch::nn::{Conv1D, Path};
 use crate::parameters::Parameters;
 use crate::resblock::EPS;
 
-/// How the channels of `qkv` are laid out.
+/// Channel order of `qkv`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
     /// Head by head, each with its queries, keys and values.
@@ -18,7 +18,7 @@ pub(crate) enum Order {
     QkvFirst,
 }
 
-/// What an [`AttentionBlock`] is made of.
+/// Sizes of an [`AttentionBlock`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AttentionPlan {
     pub(crate) channels: i64,
@@ -34,10 +34,10 @@ impl AttentionPlan {
     }
 }
 
-/// Attention of every position to every other, added to its input; starts as the identity.
+/// Self-attention with a residual connection, initialized as the identity.
 ///
-/// The reference's 1×1 convolutions over `[B, C, h·w]` are linear layers over `[B, h·w, C]`, which is how a
-/// channels_last map lies in memory. CompVis `openaimodel.py:278` `AttentionBlock`.
+/// The reference's 1×1 convolutions over `[B, C, h·w]` are linear layers over `[B, h·w, C]`, the memory order of a
+/// channels_last map. CompVis `openaimodel.py:278` `AttentionBlock`.
 #[derive(Debug)]
 pub(crate) struct AttentionBlock {
     norm: GroupNorm,
@@ -59,7 +59,7 @@ impl AttentionBlock {
         })
     }
 
-    /// `[B, C, h, w]` → the same.
+    /// Maps `[B, C, h, w]` to the same shape.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         let tokens = x.apply(&self.norm).flatten(2, 3).transpose(1, 2); // [B, h·w, C]
         let h = attend(&per_position(&tokens, &self.qkv), self.heads, self.order);
@@ -68,15 +68,15 @@ impl AttentionBlock {
     }
 }
 
-/// A convolution of kernel 1 over `[B, C, L]`, applied to `[B, L, C]`.
+/// Applies a convolution of kernel 1 over `[B, C, L]` to `[B, L, C]`.
 pub(crate) fn per_position(tokens: &Tensor, conv: &Conv1D) -> Tensor {
     tokens.linear(&conv.ws.squeeze_dim(-1), conv.bs.as_ref())
 }
 
-/// `[B, L, 3C]` → `[B, L, C]`.
+/// Multi-head attention of packed q, k, v: `[B, L, 3C]` → `[B, L, C]`.
 ///
-/// CompVis `openaimodel.py:337` `QKVAttentionLegacy`, `:369` `QKVAttention`: there queries and keys are each divided
-/// by d^(1/4), here their product by √d.
+/// CompVis `openaimodel.py:337` `QKVAttentionLegacy`, `:369` `QKVAttention`: they divide queries and keys by
+/// d^(1/4) each, here the product is divided by √d.
 pub(crate) fn attend(qkv: &Tensor, heads: i64, order: Order) -> Tensor {
     let (batch, length, width) = qkv.size3().expect("[B, L, 3C]");
     let head = width / (3 * heads);

@@ -1,4 +1,4 @@
-//! A block: a few layers of which each takes what it needs of what passes through.
+//! A block: a sequence of layers, each of which takes what it needs of the time embedding and the context.
 
 use std::{fmt, slice};
 
@@ -15,7 +15,7 @@ use crate::resample::{Direction, Resample, ResamplePlan};
 use crate::resblock::{ResBlock, ResPlan};
 use crate::transformer::{SpatialTransformer, TransformerPlan};
 
-/// What a [`Layer`] is made of.
+/// Sizes of a [`BlockLayer`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum LayerPlan {
     /// The first convolution.
@@ -44,11 +44,11 @@ impl LayerPlan {
     }
 }
 
-/// The layers of one block in their order; their places are their names.
+/// The layers of one block in order; their indices are their names.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct BlockPlan {
     pub(crate) layers: Vec<LayerPlan>,
-    /// Channels of the answer.
+    /// Channels of the output.
     pub(crate) channels: i64,
 }
 
@@ -102,24 +102,29 @@ impl fmt::Display for LayerPlan {
                 plan.context
             ),
             Self::Resample(plan) => {
-                let way = if plan.way == Direction::Down { "down" } else { "up" };
-                write!(f, "{way} {}{}", plan.channels, if plan.conv { "" } else { " without convolution" })
+                let direction = if plan.direction == Direction::Down { "down" } else { "up" };
+                write!(
+                    f,
+                    "{direction} {}{}",
+                    plan.channels,
+                    if plan.conv { "" } else { " without convolution" }
+                )
             }
         }
     }
 }
 
-/// What goes past every block beside the map.
+/// Inputs of every block other than the feature map.
 pub(crate) struct ForwardContext<'a> {
     /// `[B, 4·model_channels]`.
     pub(crate) emb: Tensor,
-    /// Keys and values of the context in the order in which the transformers ask for them.
-    pub(crate) context: Option<slice::Iter<'a, KeyValue>>,
+    /// Keys and values of the context, in the order of the transformers.
+    pub(crate) keys_values: Option<slice::Iter<'a, KeyValue>>,
     pub(crate) train: bool,
 }
 
 #[derive(Debug)]
-enum Layer {
+enum BlockLayer {
     Conv(Conv2D),
     Res(Checkpointed<ResBlock>),
     Attention(Checkpointed<AttentionBlock>),
@@ -127,7 +132,7 @@ enum Layer {
     Resample(Resample),
 }
 
-impl Layer {
+impl BlockLayer {
     fn new(vs: &Path, plan: &LayerPlan, use_checkpoint: bool) -> Result<Self> {
         Ok(match plan {
             LayerPlan::Conv { channels_in, channels_out } => {
@@ -150,15 +155,15 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Tensor, pass: &mut ForwardContext) -> Tensor {
-        let train = pass.train;
+    fn forward(&self, x: &Tensor, context: &mut ForwardContext) -> Tensor {
+        let train = context.train;
         match self {
             Self::Conv(conv) => x.apply(conv),
-            Self::Res(block) => block.run(train, &[x, &pass.emb], move |block, inputs| {
+            Self::Res(block) => block.run(train, &[x, &context.emb], move |block, inputs| {
                 block.forward(&inputs[0], &inputs[1], train)
             }),
             Self::Attention(block) => block.run(train, &[x], |block, inputs| block.forward(&inputs[0])),
-            Self::Transformer(transformer) => transformer.forward(x, &mut pass.context, train),
+            Self::Transformer(transformer) => transformer.forward(x, &mut context.keys_values, train),
             Self::Resample(layer) => layer.forward(x),
         }
     }
@@ -166,11 +171,11 @@ impl Layer {
 
 /// CompVis' `TimestepEmbedSequential` (`openaimodel.py:73`).
 #[derive(Debug)]
-pub(crate) struct Block(Vec<Layer>);
+pub(crate) struct UNetBlock(Vec<BlockLayer>);
 
-impl Block {
+impl UNetBlock {
     pub(crate) fn new(vs: &Path, plan: &BlockPlan, use_checkpoint: bool) -> Result<Self> {
-        let layer = |(index, layer)| Layer::new(&(vs / index), layer, use_checkpoint);
+        let layer = |(index, layer)| BlockLayer::new(&(vs / index), layer, use_checkpoint);
         plan.layers.iter().enumerate().map(layer).collect::<Result<_>>().map(Self)
     }
 
@@ -179,14 +184,14 @@ impl Block {
         plans.iter().enumerate().map(|(index, plan)| Self::new(&(vs / index), plan, use_checkpoint)).collect()
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, pass: &mut ForwardContext) -> Tensor {
+    pub(crate) fn forward(&self, x: &Tensor, context: &mut ForwardContext) -> Tensor {
         let (first, rest) = self.0.split_first().expect("a block has a layer");
-        rest.iter().fold(first.forward(x, pass), |h, layer| layer.forward(&h, pass))
+        rest.iter().fold(first.forward(x, context), |h, layer| layer.forward(&h, context))
     }
 
     pub(crate) fn transformers(&self) -> impl Iterator<Item = &SpatialTransformer> {
         self.0.iter().filter_map(|layer| match layer {
-            Layer::Transformer(transformer) => Some(transformer),
+            BlockLayer::Transformer(transformer) => Some(transformer),
             _ => None,
         })
     }

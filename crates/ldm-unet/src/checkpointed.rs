@@ -6,21 +6,21 @@ use tch::nn::Path;
 
 use crate::parameters::Parameters;
 
-/// A block whose activations training may throw away, to run it again in backward.
+/// A block whose activations may be discarded in training and recomputed in backward.
 ///
-/// Chen et al. 2016. CompVis `diffusionmodules/util.py:99`, which the reference hard-wires on for attention and
-/// transformers; here `use_checkpoint` says it for all three kinds of block. Outputs and gradients are the same.
+/// Chen et al. 2016. CompVis `diffusionmodules/util.py:99`, which the reference always enables for attention and
+/// transformers; here `use_checkpoint` controls all three kinds of block. Outputs and gradients are the same.
 #[derive(Debug)]
 pub(crate) struct Checkpointed<T> {
     block: Shared<T>,
-    /// Every parameter the block reads; none when the block is never run again.
+    /// Every parameter of the block; `None` without checkpointing.
     params: Option<Vec<Tensor>>,
 }
 
 impl<T: 'static> Checkpointed<T> {
-    /// Takes a block made under `vs` and the list of its parameters.
-    pub(crate) fn new(block: T, vs: &Path, list: impl FnOnce(&mut Parameters), on: bool) -> Self {
-        let params = on.then(|| {
+    /// Wraps a block built at `vs`, given the list of its parameters.
+    pub(crate) fn new(block: T, vs: &Path, list: impl FnOnce(&mut Parameters), use_checkpoint: bool) -> Self {
+        let params = use_checkpoint.then(|| {
             let mut names = Parameters::default();
             list(&mut names);
             names.find(vs)
@@ -28,12 +28,12 @@ impl<T: 'static> Checkpointed<T> {
         Self { block: Shared::new(block), params }
     }
 
-    /// The block itself.
+    /// The wrapped block.
     pub(crate) fn block(&self) -> &T {
         &self.block
     }
 
-    /// `forward(block, inputs)`; in training, where it is on, with `inputs` as all that is kept.
+    /// Runs `forward(block, inputs)`; with checkpointing, training keeps only `inputs`.
     pub(crate) fn run(
         &self,
         train: bool,

@@ -1,92 +1,91 @@
-//! What a U-Net is made of, under the reference's field names and defaults.
+//! U-Net configuration, under the reference's field names and defaults.
 
 use ldm_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::{BackboneConfig, divide_by_heads, divide_by_width, positive};
+use crate::backbone_config::{BackboneConfig, backbone, divide_by_heads, divide_by_width, positive};
 use crate::serde_helpers;
 
 /// The arguments of CompVis' `UNetModel`, one field each, with its defaults.
 ///
-/// `openaimodel.py:411`. Read from YAML strictly: an unknown key is an error. Whether the values go together is
-/// checked once, by [`crate::Plan::new`].
+/// `openaimodel.py:411`. An unknown key is an error. [`crate::Plan::new`] checks the values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UNetConfig {
-    /// Height and width of the latent the model was trained on, from one number or two. The network does not use it.
+    /// Height and width of the training latents, one number or two. The network does not use it.
     #[serde(default, deserialize_with = "serde_helpers::size")]
     pub image_size: Option<[i64; 2]>,
-    /// Channels of the input, those of `Conditioning::concat` included.
+    /// Input channels, including those of `Conditioning::concat`.
     pub in_channels: i64,
-    /// Width of the first level; a multiple of 32.
+    /// Channels of the first level; a multiple of 32.
     pub model_channels: i64,
     /// Channels of the output.
     pub out_channels: i64,
-    /// Residual blocks a level on the way down; the way up has one more.
+    /// Residual blocks per level of the down path; the up path has one more.
     pub num_res_blocks: i64,
-    /// Downsampling factors (1, 2, 4, …) at which levels attend. Factors that no level has are no error.
+    /// Downsampling factors (1, 2, 4, …) of the levels with attention. Factors beyond the last level are allowed.
     pub attention_resolutions: Vec<i64>,
-    /// Probability of dropout in the residual blocks. The transformers have none, as in the reference.
+    /// Dropout probability of the residual blocks. The transformers have none, as in the reference.
     #[serde(default)]
     pub dropout: f64,
-    /// Width of each level in units of `model_channels`; the first is 1.
+    /// Channels of each level in units of `model_channels`; the first is 1.
     #[serde(default = "serde_helpers::channel_mult")]
     pub channel_mult: Vec<i64>,
-    /// Whether down- and upsampling have a convolution.
+    /// Use a convolution for down- and upsampling.
     #[serde(default = "serde_helpers::yes")]
     pub conv_resample: bool,
-    /// Dimensions of the signal; 2 is the only value.
+    /// Dimensions of the signal; only 2 is supported.
     #[serde(default = "serde_helpers::two")]
     pub dims: i64,
-    /// Classes of a label added to the time embedding.
+    /// Number of classes of a label embedding added to the time embedding.
     #[serde(default)]
     pub num_classes: Option<i64>,
-    /// Whether training keeps the inputs of blocks only and runs each block again in backward.
+    /// Gradient checkpointing: training keeps only the inputs of blocks and recomputes the rest in backward.
     ///
-    /// The reference does so for its attention layers even when this is false; gradients are the same either way.
+    /// The reference does so for its attention layers even if false; gradients are the same.
     #[serde(default)]
     pub use_checkpoint: bool,
-    /// Accepted, without effect: the reference's conversion is a stub. The weights' dtype is the `VarStore`'s.
+    /// Inert: the reference's conversion is a stub. The `VarStore` decides the dtype of the weights.
     #[serde(default)]
     pub use_fp16: bool,
-    /// Heads of every attention layer, or -1. `num_head_channels` goes before it.
+    /// Heads of every attention layer, or -1. `num_head_channels` takes precedence.
     #[serde(default = "serde_helpers::unset")]
     pub num_heads: i64,
-    /// Channels of a head, or -1.
+    /// Channels per head, or -1.
     #[serde(default = "serde_helpers::unset")]
     pub num_head_channels: i64,
-    /// Heads on the way up, or -1 for `num_heads`. Heeded where `num_heads` counts, without a transformer, and with
-    /// `legacy`.
+    /// Heads in the up path, or -1 for `num_heads`. Used only together with `num_heads` and `legacy`, without
+    /// transformers.
     #[serde(default = "serde_helpers::unset")]
     pub num_heads_upsample: i64,
-    /// Whether time scales and shifts the normalized activation, and is not just added.
+    /// The time embedding scales and shifts the normalized activation instead of being added.
     #[serde(default)]
     pub use_scale_shift_norm: bool,
-    /// Whether down- and upsampling are residual blocks.
+    /// Use residual blocks for down- and upsampling.
     #[serde(default)]
     pub resblock_updown: bool,
-    /// Whether queries, keys and values are split before the heads are.
+    /// Split queries, keys and values before the heads.
     #[serde(default)]
     pub use_new_attention_order: bool,
-    /// Whether attention layers are transformers with cross-attention.
+    /// Use spatial transformers with cross-attention as attention layers.
     #[serde(default)]
     pub use_spatial_transformer: bool,
-    /// Blocks a transformer.
+    /// Blocks per transformer.
     #[serde(default = "serde_helpers::one")]
     pub transformer_depth: i64,
-    /// Width of the context, a number or a list of one; given if and only if `use_spatial_transformer`.
+    /// Channels of the context, a number or a list of one; required with `use_spatial_transformer`, else absent.
     #[serde(default, deserialize_with = "serde_helpers::number_or_list")]
     pub context_dim: Option<i64>,
-    /// Entries of a codebook whose ids are predicted in place of the output.
+    /// Entries of a codebook whose ids are predicted instead of the output.
     #[serde(default)]
     pub n_embed: Option<i64>,
-    /// The reference's older choice of heads; it matters to `num_heads_upsample` alone.
+    /// The reference's older choice of heads; it affects only `num_heads_upsample`.
     #[serde(default = "serde_helpers::yes")]
     pub legacy: bool,
 }
 
 impl UNetConfig {
-    /// The network of these, everything else as the reference has it by default. Heads are not given yet.
+    /// Creates a config with the defaults of the reference for everything else. Heads must still be set.
     pub fn new(
         [in_channels, out_channels]: [i64; 2],
         model_channels: i64,
@@ -122,31 +121,17 @@ impl UNetConfig {
         }
     }
 
-    /// What both networks' configs say about the way down.
+    /// The fields shared with the encoder half.
     pub(crate) fn backbone(&self) -> BackboneConfig<'_> {
-        BackboneConfig {
-            in_channels: self.in_channels,
-            model_channels: self.model_channels,
-            out_channels: self.out_channels,
-            num_res_blocks: self.num_res_blocks,
-            attention_resolutions: &self.attention_resolutions,
-            dropout: self.dropout,
-            channel_mult: &self.channel_mult,
-            conv_resample: self.conv_resample,
-            dims: self.dims,
-            num_heads: self.num_heads,
-            num_head_channels: self.num_head_channels,
-            scale_shift: self.use_scale_shift_norm,
-            resblock_updown: self.resblock_updown,
-        }
+        backbone!(self)
     }
 
-    /// Checks what [`BackboneConfig::check`] does not.
+    /// Checks the backbone, and the fields that only the U-Net has.
     pub(crate) fn check(&self) -> Result<()> {
         self.backbone().check()?;
         if self.channel_mult[0] != 1 {
             return Err(Error::invalid(format!(
-                "channel_mult must begin with 1, as the output layer is model_channels wide, got: {:?}",
+                "channel_mult: expected 1 first, as the output layer has model_channels, got {:?}",
                 self.channel_mult
             )));
         }
@@ -157,19 +142,19 @@ impl UNetConfig {
         }
         match (self.use_spatial_transformer, self.context_dim) {
             (true, None) => {
-                Err(Error::invalid("use_spatial_transformer needs context_dim, which is not given"))
+                Err(Error::invalid("context_dim: expected a number with use_spatial_transformer, got none"))
             }
             (false, Some(width)) => Err(Error::invalid(format!(
-                "context_dim needs use_spatial_transformer, which is false, got context_dim: {width}"
+                "context_dim: expected none without use_spatial_transformer, got {width}"
             ))),
             _ => positive("transformer_depth", self.transformer_depth),
         }
     }
 
-    /// Heads of the attention of `channels` on the way down or `up`.
+    /// Heads of an attention layer of `channels`, in the down or the `up` path.
     ///
-    /// The reference overwrites its `num_heads` as it walks, and its two branches of `legacy` differ in more than
-    /// they do: this is all that is left of them where heads divide channels (`openaimodel.py:543`, `:638`).
+    /// The reference overwrites its `num_heads` on the way, and its branches of `legacy` reduce to this if heads divide
+    /// channels (`openaimodel.py:543`, `:638`).
     pub(crate) fn heads(&self, channels: i64, up: bool) -> Result<i64> {
         let upsample = up && self.legacy && !self.use_spatial_transformer && self.num_heads_upsample != -1;
         match self.num_head_channels {

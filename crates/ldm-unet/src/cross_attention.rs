@@ -1,4 +1,4 @@
-//! Attention between two sequences, and the feed-forward layer that follows it.
+//! Cross-attention, and the feed-forward layer after it.
 
 use ldm_core::nn::attention::{attention, merge_heads, split_heads};
 use ldm_core::nn::linear;
@@ -7,7 +7,7 @@ use tch::nn::{Linear, Path};
 
 use crate::parameters::Parameters;
 
-/// What a [`CrossAttention`] is made of.
+/// Sizes of a [`CrossAttention`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CrossAttentionPlan {
     pub(crate) channels: i64,
@@ -24,7 +24,7 @@ impl CrossAttentionPlan {
     }
 }
 
-/// What is attended to, projected and split into heads.
+/// Keys and values, projected and split into heads.
 #[derive(Debug)]
 pub(crate) struct KeyValue {
     pub(crate) key: Tensor,   // [B, heads, L, d]
@@ -37,8 +37,8 @@ impl KeyValue {
     }
 }
 
-/// Attention from one sequence to another, or to itself. No token is masked: the reference attends to a text's
-/// padding too.
+/// Attention from one sequence to another, or to itself. No token is masked: the reference attends to text padding
+/// too.
 ///
 /// CompVis `attention.py:152` `CrossAttention`.
 #[derive(Debug)]
@@ -61,7 +61,7 @@ impl CrossAttention {
         }
     }
 
-    /// `[B, L, context]` → what [`CrossAttention::attend`] looks at.
+    /// Projects `[B, L, context]` to the keys and values of [`CrossAttention::attend`].
     pub(crate) fn project(&self, tokens: &Tensor) -> KeyValue {
         KeyValue {
             key: split_heads(&tokens.apply(&self.to_k), self.heads),
@@ -69,29 +69,29 @@ impl CrossAttention {
         }
     }
 
-    /// `[B, N, C]` → the same.
+    /// Attends to `key` and `value`: `[B, N, C]` to the same shape.
     pub(crate) fn attend(&self, x: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
         let query = split_heads(&x.apply(&self.to_q), self.heads); // [B, heads, N, d]
         merge_heads(&attention(&query, key, value)).apply(&self.to_out)
     }
 
-    /// [`CrossAttention::attend`] to itself.
+    /// Attends to `x` itself.
     pub(crate) fn attend_self(&self, x: &Tensor) -> Tensor {
         let KeyValue { key, value } = self.project(x);
         self.attend(x, &key, &value)
     }
 }
 
-/// Four times as wide inside, gated by an exact GELU (Shazeer 2020).
+/// Feed-forward layer of fourfold width with an exact GEGLU (Shazeer 2020).
 ///
 /// CompVis `attention.py:37` `GEGLU`, `:48` `FeedForward`.
 #[derive(Debug)]
-pub(crate) struct FeedForward {
+pub(crate) struct GatedFeedForward {
     proj: Linear,
     out: Linear,
 }
 
-impl FeedForward {
+impl GatedFeedForward {
     const WIDTH: i64 = 4;
 
     pub(crate) fn parameters(channels: i64, list: &mut Parameters) {

@@ -1,4 +1,4 @@
-//! What a U-Net is made of, from names and shapes alone.
+//! U-Net configuration inferred from names and shapes.
 
 use ldm_checkpoint::Shapes;
 use ldm_core::{Error, Mismatch, Result};
@@ -7,24 +7,24 @@ use crate::config::UNetConfig;
 use crate::plan::Plan;
 use crate::published::{self, Heads};
 
-/// The U-Net whose weights have these names (CompVis', below `model.diffusion_model.`) and shapes.
+/// Infers the config of a U-Net from the names (CompVis', below `model.diffusion_model.`) and shapes of its weights.
 ///
-/// All is told by them but the heads of attention (and the order of their channels) and the size of the latents, which
-/// are taken from the published model with these shapes. Dropout is none, as there.
+/// Shapes do not show the attention heads, the order of their channels and the size of the latents; these are taken from
+/// the published model with the same shapes. Dropout is 0, as there.
 ///
 /// # Errors
-/// [`Error::Invalid`] when these are not a U-Net's names and shapes, and when it is none of the published ones, so that
-/// a config must tell its heads.
+/// [`Error::Invalid`] if these are not the names and shapes of a U-Net, or of no published one: a config must give the
+/// heads.
 pub fn infer_config(shapes: &Shapes) -> Result<UNetConfig> {
-    let mut config = Found(shapes).config()?;
-    config.num_heads = 1; // divides everything; no shape depends on it
+    let mut config = UNetShapes(shapes).config()?;
+    config.num_heads = 1; // divides any number of channels; no shape depends on it
     let mismatch = compare(&Plan::new(&config)?, shapes);
     if !mismatch.is_empty() {
-        return Err(Error::invalid(format!("nearly the names and shapes of a U-Net: {mismatch}")));
+        return Err(Error::invalid(format!("expected the names and shapes of a U-Net, got {mismatch}")));
     }
     let Some(published) = published::find(&config) else {
         return Err(Error::invalid(format!(
-            "names and shapes do not tell the heads of a U-Net (`num_heads` or `num_head_channels`), and with model_channels {} and channel_mult {:?} it is none of the published ones: it needs a config",
+            "num_heads: expected a published U-Net, as shapes do not show its heads, got model_channels {} and channel_mult {:?}; try a config",
             config.model_channels, config.channel_mult
         )));
     };
@@ -53,25 +53,24 @@ fn compare(plan: &Plan, shapes: &Shapes) -> Mismatch {
     mismatch
 }
 
-struct Found<'a>(&'a Shapes);
+struct UNetShapes<'a>(&'a Shapes);
 
-impl Found<'_> {
+impl UNetShapes<'_> {
     fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
 
-    /// The size of `name` along `axis`.
+    /// Reads the size of `name` along `axis`.
     fn size(&self, name: &str, axis: usize) -> Result<i64> {
-        let shape = self
-            .0
-            .get(name)
-            .ok_or_else(|| Error::invalid(format!("not the names of a U-Net: {name} is missing")))?;
+        let shape = self.0.get(name).ok_or_else(|| {
+            Error::invalid(format!("expected the names of a U-Net, got none called {name}"))
+        })?;
         shape.get(axis).copied().filter(|size| *size > 0).ok_or_else(|| {
-            Error::invalid(format!("{name}: expected a size along axis {axis}, got the shape: {shape:?}"))
+            Error::invalid(format!("{name}: expected a size along axis {axis}, got shape {shape:?}"))
         })
     }
 
-    /// How many of `name(0)`, `name(1)`, … there are.
+    /// Counts consecutive names `name(0)`, `name(1)`, …
     fn count(&self, name: impl Fn(usize) -> String) -> usize {
         (0..self.0.len()).take_while(|index| self.has(&name(*index))).count()
     }
@@ -84,10 +83,10 @@ impl Found<'_> {
         if blocks == 0 {
             self.size("output_blocks.0.0.in_layers.0.weight", 0)?;
         }
-        // As many blocks down as up: at every level its residual blocks and one more.
+        // As many down blocks as up blocks: at every level its residual blocks and one more.
         if levels > 31 || !blocks.is_multiple_of(levels) || blocks / levels < 2 {
             return Err(Error::invalid(format!(
-                "not the names of a U-Net: {blocks} output blocks cannot be {levels} levels"
+                "output_blocks: expected a multiple of {levels} levels, at least 2 blocks each, got {blocks} blocks"
             )));
         }
         let (mut channel_mult, mut attends) = (Vec::new(), Vec::new());
@@ -97,7 +96,7 @@ impl Found<'_> {
             let width = self.size(&name, 0)?;
             if width % model_channels != 0 {
                 let expected = format!("a multiple of the {model_channels} channels of input_blocks.0.0");
-                return Err(Error::invalid(format!("{name}: expected {expected}, got: {width}")));
+                return Err(Error::invalid(format!("{name}: expected {expected}, got {width}")));
             }
             channel_mult.push(width / model_channels);
             if self.has(&format!("input_blocks.{block}.1.norm.weight")) {
@@ -109,7 +108,7 @@ impl Found<'_> {
         let residual_blocks = (blocks / levels - 1) as i64;
         let mut config = UNetConfig::new(channels, model_channels, residual_blocks, channel_mult, attends);
         config.use_scale_shift_norm = scale_shift;
-        config.conv_resample = resampling != Resampling::Fixed;
+        config.conv_resample = resampling != Resampling::Pooling;
         config.resblock_updown = resampling == Resampling::Residual;
         config.num_classes = self.optional("label_emb.weight")?;
         config.n_embed = self.optional("id_predictor.1.weight")?;
@@ -126,10 +125,10 @@ impl Found<'_> {
         if self.has(name) { self.size(name, 0).map(Some) } else { Ok(None) }
     }
 
-    /// Levels, told by what resamples between them.
+    /// Counts the levels by the layers that resample between them.
     fn levels(&self) -> (usize, Resampling) {
         let count = |leaf: &str| {
-            // After the residual block, or after its attention.
+            // After the residual block or its attention.
             let named = |name: &&String| {
                 let mut parts = name.splitn(4, '.');
                 parts.next() == Some("output_blocks")
@@ -145,18 +144,18 @@ impl Found<'_> {
         if convolutions > 0 {
             return (convolutions + 1, Resampling::Convolution);
         }
-        // A block that only averages has no weights, and leaves a gap among the names.
+        // A block of average pooling has no weights and leaves a gap in the names.
         let blocks = self.count(|index| format!("output_blocks.{index}.0.in_layers.0.weight"));
         let empty = |index: &usize| !self.has(&format!("input_blocks.{index}.0.in_layers.0.weight"));
         let gaps = (1..blocks).filter(empty).count();
-        (gaps + 1, if gaps > 0 { Resampling::Fixed } else { Resampling::Convolution })
+        (gaps + 1, if gaps > 0 { Resampling::Pooling } else { Resampling::Convolution })
     }
 }
 
-/// What resamples between levels.
+/// Resampling between levels.
 #[derive(PartialEq, Eq)]
 enum Resampling {
     Convolution,
     Residual,
-    Fixed,
+    Pooling,
 }

@@ -1,11 +1,11 @@
-//! The encoder half of a U-Net with a pool: the noisy classifier.
+//! The noisy classifier: the encoder half of a U-Net with a pool.
 
 use ldm_core::{Error, Result};
 use ldm_libtorch::{is_channels_last, to_channels_last};
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
-use crate::block::{Block, ForwardContext};
+use crate::block::{ForwardContext, UNetBlock};
 use crate::encoder_config::{EncoderUNetConfig, Pool};
 use crate::plan::{OutputHead, Plan};
 use crate::pool::PoolLayer;
@@ -18,46 +18,46 @@ use crate::time::TimeEmbedding;
 pub struct EncoderUNet {
     config: EncoderUNetConfig,
     time: TimeEmbedding,
-    input: Vec<Block>,
-    middle: Block,
+    input: Vec<UNetBlock>,
+    middle: UNetBlock,
     pool: PoolLayer,
-    wants_means: bool,
+    pools_every_block: bool,
     first_weight: Tensor,
 }
 
 impl EncoderUNet {
-    /// Makes the network's parameters under `vs`.
+    /// Builds the network with its parameters at `vs`.
     ///
     /// # Errors
-    /// [`ldm_core::Error::Invalid`] when the config's values do not go together.
+    /// [`ldm_core::Error::Invalid`] if the config is inconsistent.
     pub fn new(vs: &Path, config: &EncoderUNetConfig) -> Result<Self> {
         let plan = Plan::encoder(config)?;
-        let OutputHead::Pool(pool) = plan.end else { unreachable!("an encoder ends in a pool") };
+        let OutputHead::Pool(pool) = plan.head else { unreachable!("an encoder ends in a pool") };
         let (use_checkpoint, input_blocks) = (config.use_checkpoint, vs / "input_blocks");
         Ok(Self {
             time: TimeEmbedding::new(vs, plan.model_channels),
-            input: Block::all(&input_blocks, &plan.input, use_checkpoint)?,
-            middle: Block::new(&(vs / "middle_block"), &plan.middle, use_checkpoint)?,
+            input: UNetBlock::all(&input_blocks, &plan.input, use_checkpoint)?,
+            middle: UNetBlock::new(&(vs / "middle_block"), &plan.middle, use_checkpoint)?,
             pool: PoolLayer::new(&(vs / "out"), pool)?,
-            wants_means: pool.wants_means(),
+            pools_every_block: pool.pools_every_block(),
             first_weight: (&input_blocks / 0 / 0).get("weight").expect("the first block is a convolution"),
             config: config.clone(),
         })
     }
 
-    /// The config it was made from.
+    /// The configuration.
     pub fn config(&self) -> &EncoderUNetConfig {
         &self.config
     }
 
-    /// Whether latents of `[h, w]` can be classified: those of the config's `image_size` where the pool attends, else all.
+    /// Checks that latents of `[h, w]` can be classified: with attention pooling only those of the config's `image_size`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with the size that can.
+    /// [`Error::Invalid`] with the valid size.
     pub fn check_size(&self, size: [i64; 2]) -> Result<()> {
         match (self.config.pool, self.config.image_size) {
             (Pool::Attention, Some(own)) if own != size => Err(Error::invalid(format!(
-                "a classifier with pool attention takes latents of {}x{}, got {}x{}",
+                "latent: expected {}x{} (a classifier with pool attention), got {}x{}",
                 own[0], own[1], size[0], size[1]
             ))),
             _ => Ok(()),
@@ -71,21 +71,21 @@ impl EncoderUNet {
     /// - returns `[B, out_channels]`, dtype of `x`
     ///
     /// # Panics
-    /// When a shape does not fit; see [`EncoderUNet::check_size`].
+    /// On a shape mismatch; see [`EncoderUNet::check_size`].
     pub fn forward(&self, x: &Tensor, t: &Tensor, train: bool) -> Tensor {
         let mut h = x.to_kind(self.first_weight.kind());
         if is_channels_last(&self.first_weight) {
             h = to_channels_last(&h);
         }
-        let mut pass = ForwardContext { emb: self.time.forward(t).silu(), context: None, train };
+        let mut context = ForwardContext { emb: self.time.forward(t).silu(), keys_values: None, train };
         let mut means = Vec::new();
         for block in self.input.iter().chain([&self.middle]) {
-            h = block.forward(&h, &mut pass);
-            if self.wants_means {
+            h = block.forward(&h, &mut context);
+            if self.pools_every_block {
                 means.push(h.mean_dim([2_i64, 3].as_slice(), false, None::<Kind>)); // [B, C]
             }
         }
-        if self.wants_means {
+        if self.pools_every_block {
             h = Tensor::cat(&means, 1);
         }
         self.pool.forward(&h).to_kind(x.kind())

@@ -1,4 +1,4 @@
-//! diffusers' `config.json` of a U-Net, read.
+//! Conversion of diffusers' `config.json` of a U-Net to a config.
 
 use ldm_core::diffusers::{Fields, wrong};
 use ldm_core::{Error, Result};
@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::config::UNetConfig;
 use crate::plan::Plan;
 
-/// Values of fields of both classes that say what our networks always are. They are diffusers' defaults too.
-fn honored() -> Value {
+/// The only supported values of these fields of both classes, which are diffusers' defaults too.
+fn supported_values() -> Value {
     json!({
         "act_fn": ["silu", "swish"],
         "center_input_sample": [false],
@@ -23,13 +23,13 @@ fn honored() -> Value {
     })
 }
 
-/// Those of `UNet2DModel`.
-fn honored_without_context() -> Value {
+/// The same for `UNet2DModel`.
+fn supported_values_without_context() -> Value {
     json!({ "add_attention": [true], "mid_block_type": ["UNetMidBlock2D"] })
 }
 
-/// Those of `UNet2DConditionModel`.
-fn honored_with_context() -> Value {
+/// The same for `UNet2DConditionModel`.
+fn supported_values_with_context() -> Value {
     json!({
         "addition_embed_type": [null],
         "attention_type": ["default"],
@@ -53,14 +53,14 @@ fn honored_with_context() -> Value {
     })
 }
 
-/// Reads diffusers' `config.json` of a `UNet2DConditionModel` (spatial transformers) or a `UNet2DModel` (attention
-/// without context).
+/// Converts diffusers' `config.json` of a `UNet2DConditionModel` (spatial transformers) or a `UNet2DModel` (attention
+/// without context) to a config.
 ///
-/// `attention_head_dim` is a width in `UNet2DModel`, and the number of heads in `UNet2DConditionModel`, where diffusers
-/// misnamed it for good.
+/// `attention_head_dim` is the channels per head in `UNet2DModel`, and a misnomer for the number of heads in
+/// `UNet2DConditionModel`.
 ///
 /// # Errors
-/// [`Error::Invalid`] when a field is missing or has a value CompVis' networks cannot honor; it names the field.
+/// [`Error::Invalid`] with the field, if it is missing or has a value that CompVis' networks do not support.
 pub fn from_diffusers(json: &Value) -> Result<UNetConfig> {
     let fields = Fields::new(json)?;
     let context = match fields.class()? {
@@ -73,11 +73,15 @@ pub fn from_diffusers(json: &Value) -> Result<UNetConfig> {
     };
     if fields.flag("use_linear_projection", false)? {
         return Err(Error::invalid(
-            "`use_linear_projection`: true is the layout of Stable Diffusion 2 and XL, which are no latent diffusion models of the first generation",
+            "`use_linear_projection`: expected false, got true, as in Stable Diffusion 2 and XL, which are not supported",
         ));
     }
-    fields.check(&honored())?;
-    fields.check(&if context { honored_with_context() } else { honored_without_context() })?;
+    fields.check(&supported_values())?;
+    fields.check(&if context {
+        supported_values_with_context()
+    } else {
+        supported_values_without_context()
+    })?;
     let widths = fields.integers("block_out_channels")?;
     let first = widths.first().copied().unwrap_or(0);
     if first < 1 || widths.len() > 31 || widths.iter().any(|width| *width < 1 || width % first != 0) {
@@ -113,7 +117,7 @@ pub fn from_diffusers(json: &Value) -> Result<UNetConfig> {
         config.transformer_depth = fields.same_on_all("transformer_layers_per_block", 1)?;
         heads_of_levels(&fields, &widths, &blocks.attends, &mut config)?;
     } else {
-        // Without this the attention in the middle has no norm (`UNetMidBlock2D`).
+        // Otherwise the attention of the middle block has no norm (`UNetMidBlock2D`).
         if scale_shift && fields.maybe_integer("attn_norm_num_groups")? != Some(32)
             || !scale_shift && fields.integer("attn_norm_num_groups", 32)? != 32
         {
@@ -130,7 +134,7 @@ pub fn from_diffusers(json: &Value) -> Result<UNetConfig> {
     Ok(config)
 }
 
-/// Heads of a `UNet2DConditionModel`: one number of them, or one a level; of equal width or equally many.
+/// Reads the heads of a `UNet2DConditionModel`: one number, or one per level; equal numbers or equal channels per head.
 fn heads_of_levels(fields: &Fields, widths: &[i64], attends: &[bool], config: &mut UNetConfig) -> Result<()> {
     const KEY: &str = "attention_head_dim";
     let refuse = |expected: &str| wrong(KEY, expected, fields.get(KEY));
@@ -143,9 +147,9 @@ fn heads_of_levels(fields: &Fields, widths: &[i64], attends: &[bool], config: &m
         return Ok(());
     }
     if heads.len() != widths.len() || heads.iter().any(|heads| *heads < 1) {
-        return Err(refuse("a number of heads, or one a level"));
+        return Err(refuse("a number of heads, or one per level"));
     }
-    // The middle attends, at the width of the last level.
+    // The middle block has attention, with the channels of the last level.
     let last = widths.len() - 1;
     let counted: Vec<(i64, i64)> = (0..widths.len())
         .filter(|level| attends[*level] || *level == last)
@@ -159,15 +163,17 @@ fn heads_of_levels(fields: &Fields, widths: &[i64], attends: &[bool], config: &m
     {
         config.num_head_channels = width / first;
     } else {
-        return Err(refuse("as many heads at every level that attends, or heads of one width"));
+        return Err(refuse(
+            "the same number of heads, or of channels per head, at every level with attention",
+        ));
     }
     Ok(())
 }
 
-/// What the types of blocks say.
+/// The structure given by the block types.
 struct Blocks {
     attends: Vec<bool>,
-    /// Whether down- and upsampling are residual blocks.
+    /// Down- and upsampling are residual blocks.
     residual: bool,
 }
 
@@ -180,25 +186,25 @@ impl Blocks {
             (["AttnDownBlock2D", "AttnUpBlock2D"], [down, ["UpBlock2D", "ResnetUpsampleBlock2D"]])
         };
         let mut read = Vec::new();
-        for (way, [key, how]) in
+        for (side, [key, resampling]) in
             [["down_block_types", "downsample_type"], ["up_block_types", "upsample_type"]].iter().enumerate()
         {
             let mut types = fields.block_types(key)?;
-            let known = |name: &&str| *name == attend[way] || names[way].contains(name);
+            let known = |name: &&str| *name == attend[side] || names[side].contains(name);
             if types.len() != levels || !types.iter().all(known) {
-                let named = names[way].iter().filter(|name| !name.is_empty()).copied();
-                let expected: Vec<&str> = named.chain([attend[way]]).collect();
+                let named = names[side].iter().filter(|name| !name.is_empty()).copied();
+                let expected: Vec<&str> = named.chain([attend[side]]).collect();
                 return Err(wrong(key, &format!("{levels} of {}", expected.join(", ")), fields.get(key)));
             }
-            if way == 1 {
+            if side == 1 {
                 types.reverse();
             }
-            let attends: Vec<bool> = types.iter().map(|name| *name == attend[way]).collect();
-            let residual = !context && fields.word(how, &["conv", "resnet"])? == "resnet";
-            // The level that nothing resamples has no say.
-            let resamples = if way == 0 { 0..levels - 1 } else { 1..levels };
+            let attends: Vec<bool> = types.iter().map(|name| *name == attend[side]).collect();
+            let residual = !context && fields.word(resampling, &["conv", "resnet"])? == "resnet";
+            // The level without resampling does not count.
+            let resamples = if side == 0 { 0..levels - 1 } else { 1..levels };
             let kinds =
-                resamples.map(|level| if attends[level] { residual } else { types[level] == names[way][1] });
+                resamples.map(|level| if attends[level] { residual } else { types[level] == names[side][1] });
             let kinds: Vec<bool> = kinds.collect();
             read.push((attends, kinds));
         }
@@ -213,7 +219,7 @@ impl Blocks {
         let mut kinds = down.1.iter().chain(&up.1);
         let residual = kinds.clone().next().copied().unwrap_or(false);
         if kinds.any(|kind| *kind != residual) {
-            let expected = "all resampling by convolutions or all by residual blocks";
+            let expected = "resampling only by convolutions or only by residual blocks";
             return Err(wrong("down_block_types", expected, fields.get("down_block_types")));
         }
         Ok(Self { attends: down.0, residual })

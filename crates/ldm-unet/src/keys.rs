@@ -1,4 +1,4 @@
-//! diffusers' names of a U-Net.
+//! Mapping to diffusers' state dict of a U-Net.
 
 use ldm_checkpoint::{KeyMap, StateDictMapping, TensorChange};
 use ldm_core::Result;
@@ -8,19 +8,18 @@ use crate::block::LayerPlan;
 use crate::config::UNetConfig;
 use crate::to_diffusers::expressible;
 
-/// How diffusers keeps the weights of this U-Net: `UNet2DConditionModel` where it has transformers, else
-/// `UNet2DModel`.
+/// Returns the mapping between the state dicts of this U-Net and of diffusers' `UNet2DConditionModel` (with transformers)
+/// or `UNet2DModel`.
 ///
-/// There blocks stand by level, each with its residual blocks, its attention and what resamples after them. Where
-/// attention has no context, queries, keys and values are three linear layers (`to_q.weight` `[C, C]`) and here one
-/// convolution (`qkv.weight` `[3C, C, 1]`), whose rows go head by head. The names of attention before diffusers 0.15
-/// are read too.
+/// diffusers groups blocks by level: residual blocks, attention, resampling. In attention without context, queries, keys
+/// and values are three linear layers (`to_q.weight` `[C, C]`) there and one convolution (`qkv.weight` `[3C, C, 1]`, rows
+/// head by head) here. The attention names before diffusers 0.15 are accepted too.
 ///
 /// # Errors
-/// [`ldm_core::Error::Invalid`] when diffusers has no such model; it names the key.
+/// [`ldm_core::Error::Invalid`] with the key, if diffusers has no such model.
 pub fn diffusers_layout(config: &UNetConfig) -> Result<StateDictMapping> {
     let plan = expressible(config)?;
-    let mut names = Names::default();
+    let mut names = UNetKeys::default();
     for (theirs, ours) in ENDS {
         names.module(theirs.to_owned(), ours.to_owned());
     }
@@ -47,7 +46,7 @@ pub fn diffusers_layout(config: &UNetConfig) -> Result<StateDictMapping> {
     })
 }
 
-/// Modules before and after the blocks, theirs and ours.
+/// Modules before and after the blocks: diffusers' names and ours.
 const ENDS: [(&str, &str); 6] = [
     ("time_embedding.linear_1", "time_embed.0"),
     ("time_embedding.linear_2", "time_embed.2"),
@@ -64,7 +63,7 @@ const RESIDUAL: [(&str, &str); 6] = [
     ("conv2", "out_layers.3"),
     ("conv_shortcut", "skip_connection"),
 ];
-/// A transformer's leaves are called alike.
+/// The names within a transformer are the same.
 const ATTENTION: [(&str, &str); 2] = [("group_norm", "norm"), ("to_out.0", "proj_out")];
 const OLDER_ATTENTION: [(&str, &str); 4] =
     [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "proj_out")];
@@ -74,12 +73,12 @@ fn pairs(names: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[derive(Default)]
-struct Names {
+struct UNetKeys {
     modules: Vec<(String, String)>,
     changes: Vec<(String, TensorChange)>,
 }
 
-impl Names {
+impl UNetKeys {
     fn module(&mut self, theirs: String, ours: String) {
         self.modules.push((theirs, ours));
     }
@@ -90,17 +89,17 @@ impl Names {
         }
     }
 
-    /// A layer called `ours`, the `place`th of its kind in the block `theirs`.
+    /// Adds the layer `ours`, the `place`th of its kind in the block `theirs`.
     fn layer(&mut self, theirs: &str, place: usize, ours: String, layer: &LayerPlan) {
         match layer {
             LayerPlan::Conv { .. } => {}
             LayerPlan::Res(plan) => match plan.resample {
                 None => self.module(format!("{theirs}.resnets.{place}"), ours),
-                Some(way) => self.module(format!("{theirs}.{}.0", way.diffusers()), ours),
+                Some(direction) => self.module(format!("{theirs}.{}.0", direction.diffusers()), ours),
             },
             LayerPlan::Resample(plan) => {
                 let conv = format!("{ours}.{}", plan.name());
-                self.module(format!("{theirs}.{}.0.conv", plan.way.diffusers()), conv);
+                self.module(format!("{theirs}.{}.0.conv", plan.direction.diffusers()), conv);
             }
             LayerPlan::Transformer(_) => self.module(format!("{theirs}.attentions.{place}"), ours),
             LayerPlan::Attention(plan) => {

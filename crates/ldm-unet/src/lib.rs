@@ -1,11 +1,11 @@
-//! The denoising U-Net of latent diffusion, and its encoder half.
+//! The denoising U-Net of latent diffusion, and its encoder half, the noisy classifier.
 //!
 //! A [`UNetConfig`] (CompVis' own fields) becomes a [`Plan`] (every block, no tensors), and the plan a [`UNet`].
-//! The network knows nothing of schedules and samplers: it takes a latent, a time and a
+//! The network is independent of noise schedules and samplers: it takes a latent, a time and a
 //! [`Conditioning`](ldm_core::Conditioning).
 //!
-//! [`recognize`] tells the config of weights that come without one; [`from_diffusers`], [`to_diffusers`] and
-//! [`diffusers_layout`] lead to diffusers' `UNet2DModel` and `UNet2DConditionModel` and back.
+//! [`infer_config`] infers the config from the names and shapes of a checkpoint; [`from_diffusers`], [`to_diffusers`] and
+//! [`diffusers_layout`] convert from and to diffusers' `UNet2DModel` and `UNet2DConditionModel`.
 //!
 //! ```
 //! use ldm_core::Conditioning;
@@ -26,7 +26,7 @@
 //! ```
 
 mod attention;
-mod backbone;
+mod backbone_config;
 mod block;
 mod checkpointed;
 mod config;
@@ -58,3 +58,8 @@ pub use keys::diffusers_layout;
 pub use plan::Plan;
 pub use to_diffusers::to_diffusers;
 pub use unet::{ConditioningCache, UNet};
+
+/// The example of the README, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

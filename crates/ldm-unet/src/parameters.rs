@@ -1,4 +1,4 @@
-//! Names and shapes of parameters, listed without making one.
+//! Names and shapes of parameters, without tensors.
 
 use std::fmt::Display;
 
@@ -17,7 +17,7 @@ impl Parameters {
         self.list
     }
 
-    /// What `fill` adds, under `name.`.
+    /// Adds the parameters of `fill` under `name.`.
     pub(crate) fn within(&mut self, name: impl Display, fill: impl FnOnce(&mut Self)) {
         let outer = self.prefix.len();
         self.prefix.push_str(&name.to_string());
@@ -53,13 +53,13 @@ impl Parameters {
         self.weight_and_bias(name, &[channels_out, channels_in, kernel, kernel]);
     }
 
-    /// Handles of the listed parameters, from the layers already made under `vs`.
+    /// Looks up the listed parameters among the layers already built at `vs`.
     pub(crate) fn find(self, vs: &Path) -> Vec<Tensor> {
         let handle = |name: &str| {
             let mut parts: Vec<&str> = name.split('.').collect();
             let leaf = parts.pop().expect("split gives at least one part");
             let owner = parts.into_iter().fold(vs.clone(), |path, part| path / part);
-            owner.get(leaf).unwrap_or_else(|| panic!("the list names a parameter no layer made: {name}"))
+            owner.get(leaf).unwrap_or_else(|| panic!("a listed parameter does not exist: {name}"))
         };
         self.list.iter().map(|(name, _)| handle(name)).collect()
     }

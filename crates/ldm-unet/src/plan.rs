@@ -1,4 +1,4 @@
-//! From a config to every block, its channels and its attention: no tensors.
+//! The plan of a network: every block with its channels and attention, without tensors.
 
 use std::fmt;
 
@@ -14,8 +14,8 @@ use crate::pool;
 use crate::time::{TimeEmbedding, time_channels};
 use crate::transformer::TransformerPlan;
 
-/// Every block of a network, made from its config once: the network is built from it, its parameters are listed
-/// from it, and [`fmt::Display`] shows it.
+/// Description of every block of a network, computed from its config: the network is built from it, it lists the
+/// parameters, and [`fmt::Display`] prints it.
 ///
 /// CompVis `openaimodel.py:411` `UNetModel`, `:748` `EncoderUNetModel`.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,23 +25,23 @@ pub struct Plan {
     pub(crate) middle: BlockPlan,
     pub(crate) output: Vec<BlockPlan>,
     pub(crate) classes: Option<i64>,
-    pub(crate) end: OutputHead,
+    pub(crate) head: OutputHead,
 }
 
-/// What stands after the last block.
+/// The layers after the last block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OutputHead {
-    /// A norm and a convolution; and, where `ids` is given, the predictor of a codebook's ids that is used instead.
+    /// A norm and a convolution; with `ids`, the predictor of codebook ids is used instead.
     Map { channels_out: i64, ids: Option<i64> },
     /// A pool.
     Pool(pool::PoolPlan),
 }
 
 impl Plan {
-    /// Of a U-Net.
+    /// Plans a U-Net.
     ///
     /// # Errors
-    /// [`ldm_core::Error::Invalid`] when the config's values do not go together; it names the key.
+    /// [`ldm_core::Error::Invalid`] with the key, if the config is inconsistent.
     pub fn new(config: &UNetConfig) -> Result<Self> {
         config.check()?;
         let attention = |channels, up| {
@@ -54,20 +54,20 @@ impl Plan {
                 None => self_attention(channels, heads, config.use_new_attention_order),
             })
         };
-        let walk = PlanBuilder { trunk: config.backbone(), attention: &attention };
-        let input = walk.down()?;
-        let middle = walk.middle(&input)?;
+        let builder = PlanBuilder { backbone: config.backbone(), attention: &attention };
+        let input = builder.down()?;
+        let middle = builder.middle(&input)?;
         Ok(Self {
             model_channels: config.model_channels,
-            output: walk.up(&input, middle.channels)?,
+            output: builder.up(&input, middle.channels)?,
             input,
             middle,
             classes: config.num_classes,
-            end: OutputHead::Map { channels_out: config.out_channels, ids: config.n_embed },
+            head: OutputHead::Map { channels_out: config.out_channels, ids: config.n_embed },
         })
     }
 
-    /// Of the encoder half with a pool.
+    /// Plans the encoder half with a pool.
     ///
     /// # Errors
     /// As [`Plan::new`].
@@ -75,21 +75,21 @@ impl Plan {
         config.backbone().check()?;
         let order = config.use_new_attention_order;
         let attention = |channels, _up| Ok(self_attention(channels, config.heads(channels)?, order));
-        let walk = PlanBuilder { trunk: config.backbone(), attention: &attention };
-        let input = walk.down()?;
-        let middle = walk.middle(&input)?;
-        let end = OutputHead::Pool(pool::PoolPlan::new(config, &input, &middle)?);
+        let builder = PlanBuilder { backbone: config.backbone(), attention: &attention };
+        let input = builder.down()?;
+        let middle = builder.middle(&input)?;
+        let head = OutputHead::Pool(pool::PoolPlan::new(config, &input, &middle)?);
         Ok(Self {
             model_channels: config.model_channels,
             input,
             middle,
             output: Vec::new(),
             classes: None,
-            end,
+            head,
         })
     }
 
-    /// Names and shapes of every parameter, in the order of the reference's `state_dict`.
+    /// Lists names and shapes of every parameter, in the order of the reference's `state_dict`.
     pub fn parameters(&self) -> Vec<(String, Vec<i64>)> {
         let mut list = Parameters::default();
         TimeEmbedding::parameters(self.model_channels, &mut list);
@@ -100,7 +100,7 @@ impl Plan {
         list_blocks("input_blocks", &self.input, &mut list);
         list.within("middle_block", |list| self.middle.parameters(list));
         list_blocks("output_blocks", &self.output, &mut list);
-        match self.end {
+        match self.head {
             OutputHead::Map { channels_out, ids } => {
                 let channels = self.model_channels;
                 list.within("out", |list| {
@@ -147,7 +147,7 @@ impl fmt::Display for Plan {
         for (index, block) in self.output.iter().enumerate() {
             writeln!(f, "output_blocks.{index}  {block}")?;
         }
-        match self.end {
+        match self.head {
             OutputHead::Map { channels_out, ids } => {
                 writeln!(f, "out  {channels} -> {channels_out}")?;
                 ids.map_or(Ok(()), |ids| writeln!(f, "id_predictor  {channels} -> {ids}"))?;

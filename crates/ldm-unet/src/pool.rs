@@ -1,4 +1,4 @@
-//! How the encoder half makes one vector of its maps.
+//! Pooling of feature maps to one vector.
 
 use std::fmt;
 
@@ -13,10 +13,10 @@ use crate::encoder_config::{EncoderUNetConfig, Pool};
 use crate::parameters::Parameters;
 use crate::resblock::EPS;
 
-/// Width of the layer between the means and the answer.
+/// Channels between the means and the output.
 const HIDDEN: i64 = 2048;
 
-/// What a [`PoolLayer`] is made of.
+/// Sizes of a [`PoolLayer`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PoolPlan {
     Adaptive { channels: i64, channels_out: i64 },
@@ -34,15 +34,17 @@ impl PoolPlan {
             Pool::SpatialV2 => Self::Spatial { features, channels_out, norm: true },
             Pool::Attention => {
                 if config.num_head_channels == -1 {
-                    return Err(Error::invalid("pool attention needs num_head_channels, which is: -1"));
+                    return Err(Error::invalid(
+                        "num_head_channels: expected a number for pool attention, got -1",
+                    ));
                 }
-                let [height, width] = config
-                    .image_size
-                    .ok_or_else(|| Error::invalid("pool attention needs image_size, which is not given"))?;
+                let [height, width] = config.image_size.ok_or_else(|| {
+                    Error::invalid("image_size: expected a size for pool attention, got none")
+                })?;
                 let factor = config.backbone().factor();
                 if height <= 0 || width <= 0 || height % factor != 0 || width % factor != 0 {
                     return Err(Error::invalid(format!(
-                        "image_size must be divisible by {factor} for pool attention, got: {height}x{width}"
+                        "image_size: expected multiples of {factor} for pool attention, got {height}x{width}"
                     )));
                 }
                 let positions = (height / factor) * (width / factor);
@@ -51,12 +53,12 @@ impl PoolPlan {
         })
     }
 
-    /// Whether the means of every block are asked for, and not the last map.
-    pub(crate) fn wants_means(self) -> bool {
+    /// True if it takes the means of every block instead of the last feature map.
+    pub(crate) fn pools_every_block(self) -> bool {
         matches!(self, Self::Spatial { .. })
     }
 
-    /// Under `out`.
+    /// Lists the parameters below `out`.
     pub(crate) fn parameters(self, list: &mut Parameters) {
         match self {
             Self::Adaptive { channels, channels_out } => {
@@ -137,7 +139,7 @@ impl PoolLayer {
         })
     }
 
-    /// `[B, C, h, w]`, or `[B, features]` where [`PoolPlan::wants_means`] → `[B, channels_out]`.
+    /// Pools `[B, C, h, w]`, or `[B, features]` if [`PoolPlan::pools_every_block`], to `[B, channels_out]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         match self {
             Self::Adaptive { norm, conv } => x
@@ -151,7 +153,7 @@ impl PoolLayer {
                 assert_eq!(
                     tokens.size()[1] + 1,
                     position.size()[1],
-                    "the attention pool is made for maps of one size"
+                    "an attention pool takes feature maps of one size"
                 );
                 let mean = tokens.mean_dim([1_i64].as_slice(), true, None::<Kind>);
                 let tokens = Tensor::cat(&[mean, tokens], 1) + position.transpose(0, 1); //     [B, h·w + 1, C]

@@ -1,13 +1,13 @@
-//! The published U-Nets, by what their shapes tell, for what they do not.
+//! Published U-Nets, identified by their shapes, for the values that shapes do not show.
 
 use crate::config::UNetConfig;
 
-/// Heads of attention, which no shape shows.
+/// Attention heads, which no shape shows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Heads {
-    /// So many at every level.
+    /// Number of heads at every level.
     Count(i64),
-    /// Of so many channels.
+    /// Channels per head.
     Width(i64),
 }
 
@@ -16,18 +16,18 @@ pub(crate) enum Heads {
 pub(crate) struct Published {
     model_channels: i64,
     channel_mult: &'static [i64],
-    /// Factors of the levels that attend.
+    /// Downsampling factors of the levels with attention.
     attends: &'static [i64],
-    /// Width of the context and blocks a transformer.
+    /// Channels of the context, and blocks per transformer.
     context: Option<(i64, i64)>,
-    /// Scale and shift by time, and resampling by residual blocks.
+    /// `use_scale_shift_norm` and `resblock_updown`.
     scale_shift_updown: [bool; 2],
     pub(crate) heads: Heads,
-    /// Side of the latents it was trained on, where it is one.
+    /// Side of the training latents, if there is only one.
     pub(crate) side: Option<i64>,
 }
 
-/// All with two residual blocks a level. CompVis `models/ldm/*/config.yaml`, `configs/latent-diffusion/*.yaml`,
+/// All have two residual blocks per level. CompVis `models/ldm/*/config.yaml`, `configs/latent-diffusion/*.yaml`,
 /// `configs/retrieval-augmented-diffusion/768x768.yaml`, `configs/stable-diffusion/v1-inference.yaml`.
 const PUBLISHED: [Published; 12] = [
     // CelebA-HQ, FFHQ, LSUN bedrooms
@@ -56,7 +56,7 @@ const PUBLISHED: [Published; 12] = [
     with_context(128, &[1, 2, 3, 4], &[2, 4, 8], (512, 3), Heads::Width(32), 64),
     // retrieval-augmented
     with_context(448, &[1, 2, 3, 4], &[1, 2, 4], (768, 1), Heads::Width(32), 48),
-    // Stable Diffusion v1; its file says 32 and calls that unused
+    // Stable Diffusion v1; its file has 32, marked as unused
     with_context(320, &[1, 2, 4, 4], &[1, 2, 4], (768, 1), Heads::Count(8), 64),
 ];
 
@@ -82,7 +82,7 @@ const fn with_context(
     Published { context: Some(context), ..plain(model_channels, channel_mult, attends, heads, Some(side)) }
 }
 
-/// The published network that `config` is in all that shapes tell, input, output and classes aside.
+/// Finds the published network that equals `config` in all that shapes show, except input, output and classes.
 pub(crate) fn find(config: &UNetConfig) -> Option<Published> {
     let context = config.context_dim.map(|width| (width, config.transformer_depth));
     PUBLISHED.into_iter().find(|each| {

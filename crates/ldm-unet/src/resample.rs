@@ -6,7 +6,7 @@ use tch::nn::{Conv2D, Path};
 
 use crate::parameters::Parameters;
 
-/// Which way a layer changes the size.
+/// Direction of resampling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Direction {
     Down,
@@ -14,7 +14,7 @@ pub(crate) enum Direction {
 }
 
 impl Direction {
-    /// What diffusers calls the layers that do it.
+    /// diffusers' name of these layers.
     pub(crate) fn diffusers(self) -> &'static str {
         match self {
             Self::Down => "downsamplers",
@@ -22,7 +22,7 @@ impl Direction {
         }
     }
 
-    /// The mean of 2×2 pixels, or each pixel 2×2 times.
+    /// 2×2 average pooling, or nearest-neighbor upsampling.
     pub(crate) fn plain(self, x: &Tensor) -> Tensor {
         match self {
             Self::Down => x.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None),
@@ -34,17 +34,17 @@ impl Direction {
     }
 }
 
-/// A layer that changes the size and, with `conv`, has a convolution to do it.
+/// A resampling layer, with a convolution if `conv`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ResamplePlan {
-    pub(crate) way: Direction,
+    pub(crate) direction: Direction,
     pub(crate) channels: i64,
     pub(crate) conv: bool,
 }
 
 impl ResamplePlan {
     pub(crate) fn name(self) -> &'static str {
-        match self.way {
+        match self.direction {
             Direction::Down => "op",
             Direction::Up => "conv",
         }
@@ -59,26 +59,26 @@ impl ResamplePlan {
 
 /// `Downsample` and `Upsample` of CompVis `openaimodel.py:91`, `:134`.
 ///
-/// Down: a convolution of stride 2, padded on all four sides (the autoencoder's pads right and below only), or the
-/// mean. Up: nearest, then the convolution.
+/// Down: a convolution of stride 2, padded on all four sides (the autoencoder pads right and bottom only), or average
+/// pooling. Up: nearest neighbor, then the convolution.
 #[derive(Debug)]
 pub(crate) struct Resample {
-    way: Direction,
+    direction: Direction,
     conv: Option<Conv2D>,
 }
 
 impl Resample {
     pub(crate) fn new(vs: &Path, plan: ResamplePlan) -> Self {
-        let stride = if plan.way == Direction::Down { 2 } else { 1 };
+        let stride = if plan.direction == Direction::Down { 2 } else { 1 };
         let conv = plan.conv.then(|| conv2d(&(vs / plan.name()), plan.channels, plan.channels, 3, stride, 1));
-        Self { way: plan.way, conv }
+        Self { direction: plan.direction, conv }
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        match (self.way, &self.conv) {
+        match (self.direction, &self.conv) {
             (Direction::Down, Some(conv)) => x.apply(conv),
-            (Direction::Up, Some(conv)) => self.way.plain(x).apply(conv),
-            (way, None) => way.plain(x),
+            (Direction::Up, Some(conv)) => self.direction.plain(x).apply(conv),
+            (direction, None) => direction.plain(x),
         }
     }
 }

@@ -8,10 +8,10 @@ use tch::nn::{Conv2D, Linear, Path};
 use crate::parameters::Parameters;
 use crate::resample::Direction;
 
-/// Eps of every group norm but the transformers' (`diffusionmodules/util.py:202`).
+/// Eps of every group norm except in transformers (`diffusionmodules/util.py:202`).
 pub(crate) const EPS: f64 = 1e-5;
 
-/// What a [`ResBlock`] is made of.
+/// Sizes of a [`ResBlock`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct ResPlan {
     pub(crate) channels_in: i64,
@@ -43,7 +43,7 @@ impl ResPlan {
     }
 }
 
-/// Two convolutions around the time embedding, added to their input; starts as the identity.
+/// Two convolutions around the time embedding, with a residual connection; initialized as the identity.
 ///
 /// CompVis `openaimodel.py:163` `ResBlock`.
 #[derive(Debug)]
@@ -77,15 +77,17 @@ impl ResBlock {
         })
     }
 
+    /// Applies the block.
+    ///
     /// # Shapes
-    /// - `x`: `[B, C, h, w]`; `emb`: `[B, 4·model_channels]`, the SiLU at the head of `emb_layers` already taken
+    /// - `x`: `[B, C, h, w]`; `emb`: `[B, 4·model_channels]`, after the SiLU that begins `emb_layers`
     /// - returns `[B, C', h', w']`
     pub(crate) fn forward(&self, x: &Tensor, emb: &Tensor, train: bool) -> Tensor {
         let mut h = silu(x.apply(&self.in_norm));
         let mut x = x.shallow_clone();
-        if let Some(way) = self.resample {
-            h = way.plain(&h);
-            x = way.plain(&x);
+        if let Some(direction) = self.resample {
+            h = direction.plain(&h);
+            x = direction.plain(&x);
         }
         h = h.apply(&self.in_conv);
         let emb = emb.apply(&self.emb).unsqueeze(-1).unsqueeze(-1); // [B, C' or 2C', 1, 1]

@@ -1,4 +1,4 @@
-//! How fields of a config are read: their defaults, and numbers that may be written as lists.
+//! Defaults of config fields, and numbers that may be written as lists.
 
 use serde::{Deserializer, de};
 
@@ -22,6 +22,7 @@ pub(crate) fn channel_mult() -> Vec<i64> {
     vec![1, 2, 4, 8]
 }
 
+/// Reads a size: null, one number, or height and width.
 pub(crate) fn size<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<Option<[i64; 2]>, D::Error> {
@@ -33,6 +34,7 @@ pub(crate) fn size<'de, D: Deserializer<'de>>(
     }
 }
 
+/// Reads null, a number, or a list of one.
 pub(crate) fn number_or_list<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> std::result::Result<Option<i64>, D::Error> {

@@ -1,4 +1,4 @@
-//! What the network is told beside the latent: the time, and perhaps a label.
+//! Time embedding.
 
 use ldm_core::nn::{linear, timestep_embedding};
 use tch::Tensor;
@@ -6,12 +6,12 @@ use tch::nn::{Linear, Path};
 
 use crate::parameters::Parameters;
 
-/// Width of the time embedding of a network of `model_channels`.
+/// Channels of the time embedding of a network of `model_channels`.
 pub(crate) fn time_channels(model_channels: i64) -> i64 {
     4 * model_channels
 }
 
-/// Sines of the time through two linear layers: `time_embed` of CompVis `openaimodel.py:502`.
+/// Sinusoidal embedding of the time and two linear layers: `time_embed` of CompVis `openaimodel.py:502`.
 #[derive(Debug)]
 pub(crate) struct TimeEmbedding {
     first: Linear,
@@ -28,7 +28,7 @@ impl TimeEmbedding {
         });
     }
 
-    /// Under `vs / "time_embed"`.
+    /// Builds the layers at `vs / "time_embed"`.
     pub(crate) fn new(vs: &Path, channels: i64) -> Self {
         let (vs, width) = (vs / "time_embed", time_channels(channels));
         Self {
@@ -38,7 +38,7 @@ impl TimeEmbedding {
         }
     }
 
-    /// `[B]`, integer or fractional → `[B, 4·channels]` of the weights' dtype. The sines are taken in f32.
+    /// Embeds `[B]`, integer or fractional, as `[B, 4·channels]` in the dtype of the weights; the sines are f32.
     pub(crate) fn forward(&self, t: &Tensor) -> Tensor {
         timestep_embedding(t, self.channels)
             .to_kind(self.first.ws.kind())

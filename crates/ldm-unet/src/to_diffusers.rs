@@ -1,4 +1,4 @@
-//! diffusers' `config.json` of a U-Net, written.
+//! Conversion of a U-Net config to diffusers' `config.json`.
 
 use ldm_core::diffusers::VERSION;
 use ldm_core::{Error, Result};
@@ -8,11 +8,10 @@ use crate::block::LayerPlan;
 use crate::config::UNetConfig;
 use crate::plan::Plan;
 
-/// diffusers' `config.json` of this U-Net: of a `UNet2DConditionModel` where it has transformers, else of a
-/// `UNet2DModel`.
+/// Converts a config to diffusers' `config.json` of a `UNet2DConditionModel` (with transformers) or a `UNet2DModel`.
 ///
 /// # Errors
-/// [`Error::Invalid`] when diffusers has no such model; it names the key.
+/// [`Error::Invalid`] with the key, if diffusers has no such model.
 pub fn to_diffusers(config: &UNetConfig) -> Result<Value> {
     let plan = expressible(config)?;
     let context = config.use_spatial_transformer;
@@ -79,7 +78,7 @@ pub fn to_diffusers(config: &UNetConfig) -> Result<Value> {
     Ok(json)
 }
 
-/// The width of every head of a network without transformers, or `None` where every attention has one head.
+/// Channels per head of a network without transformers, or `None` if every attention layer has one head.
 fn head_width(plan: &Plan) -> Result<Option<i64>> {
     let blocks = plan.input.iter().chain([&plan.middle]).chain(&plan.output);
     let attention = blocks.flat_map(|block| &block.layers).filter_map(|layer| match layer {
@@ -93,24 +92,22 @@ fn head_width(plan: &Plan) -> Result<Option<i64>> {
         _ if heads.iter().all(|heads| *heads == 1) => Ok(None),
         [width] => Ok(Some(*width)),
         _ => Err(Error::invalid(format!(
-            "`num_heads`: expected heads of one width, as diffusers' UNet2DModel has nothing else, got the widths: {widths:?}"
+            "`num_heads`: expected equal channels per head (the only kind in diffusers' UNet2DModel), got {widths:?}"
         ))),
     }
 }
 
-/// The plan, of what diffusers has a model for.
+/// Returns the plan, if diffusers has such a model.
 pub(crate) fn expressible(config: &UNetConfig) -> Result<Plan> {
     let plan = Plan::new(config)?;
     let refuse = |key: &str, expected: &str, got: String| {
-        Err(Error::invalid(format!(
-            "`{key}`: expected {expected}, as diffusers has nothing else, got: {got}"
-        )))
+        Err(Error::invalid(format!("`{key}`: expected {expected} (the only value in diffusers), got {got}")))
     };
     if let Some(count) = config.n_embed {
         return refuse("n_embed", "none", count.to_string());
     }
     if config.resblock_updown && config.use_spatial_transformer {
-        return refuse("resblock_updown", "false beside use_spatial_transformer", "true".to_owned());
+        return refuse("resblock_updown", "false with use_spatial_transformer", "true".to_owned());
     }
     if !config.conv_resample && !config.resblock_updown && config.channel_mult.len() > 1 {
         return refuse("conv_resample", "true", "false".to_owned());

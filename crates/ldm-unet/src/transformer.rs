@@ -1,4 +1,4 @@
-//! The transformer over the positions of a map, which may look at a context.
+//! The spatial transformer, with optional cross-attention to a context.
 
 use std::slice;
 
@@ -8,13 +8,13 @@ use tch::Tensor;
 use tch::nn::{Conv2D, LayerNorm, Path};
 
 use crate::checkpointed::Checkpointed;
-use crate::cross_attention::{CrossAttention, CrossAttentionPlan, FeedForward, KeyValue};
+use crate::cross_attention::{CrossAttention, CrossAttentionPlan, GatedFeedForward, KeyValue};
 use crate::parameters::Parameters;
 
-/// Eps of the norm before a transformer (`attention.py:77`).
+/// Eps of the norm before the transformer (`attention.py:77`).
 const EPS: f64 = 1e-6;
 
-/// What a [`SpatialTransformer`] is made of.
+/// Sizes of a [`SpatialTransformer`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TransformerPlan {
     pub(crate) channels: i64,
@@ -34,7 +34,7 @@ impl TransformerPlan {
 
     fn block_parameters(self, list: &mut Parameters) {
         list.within("attn1", |list| self.self_attention().parameters(list));
-        list.within("ff", |list| FeedForward::parameters(self.channels, list));
+        list.within("ff", |list| GatedFeedForward::parameters(self.channels, list));
         list.within("attn2", |list| self.cross_attention().parameters(list));
         for name in ["norm1", "norm2", "norm3"] {
             list.norm(name, self.channels);
@@ -53,13 +53,13 @@ impl TransformerPlan {
     }
 }
 
-/// Self-attention, cross-attention and a feed-forward layer, each normalized first and added to its input.
+/// Self-attention, cross-attention and a feed-forward layer, each pre-normalized with a residual connection.
 ///
 /// CompVis `attention.py:196` `BasicTransformerBlock`.
 #[derive(Debug)]
 pub(crate) struct TransformerBlock {
     attn1: CrossAttention,
-    ff: FeedForward,
+    ff: GatedFeedForward,
     attn2: CrossAttention,
     norm1: LayerNorm,
     norm2: LayerNorm,
@@ -70,7 +70,7 @@ impl TransformerBlock {
     fn new(vs: &Path, plan: TransformerPlan) -> Self {
         Self {
             attn1: CrossAttention::new(&(vs / "attn1"), plan.self_attention()),
-            ff: FeedForward::new(&(vs / "ff"), plan.channels),
+            ff: GatedFeedForward::new(&(vs / "ff"), plan.channels),
             attn2: CrossAttention::new(&(vs / "attn2"), plan.cross_attention()),
             norm1: layer_norm(&(vs / "norm1"), plan.channels),
             norm2: layer_norm(&(vs / "norm2"), plan.channels),
@@ -78,24 +78,24 @@ impl TransformerBlock {
         }
     }
 
-    /// `inputs` are `x` `[B, N, C]` and, where there is a context, its keys and values; without one, the second
-    /// attention is to `x` too (`attention.py:177`).
+    /// `inputs` are `x` `[B, N, C]` and, with a context, its keys and values; without one, the second attention is
+    /// self-attention too (`attention.py:177`).
     fn forward(&self, inputs: &[Tensor]) -> Tensor {
         let x = &inputs[0];
         let x = add(self.attn1.attend_self(&x.apply(&self.norm1)), x);
         let normed = x.apply(&self.norm2);
-        let seen = match inputs {
+        let attended = match inputs {
             [_, key, value] => self.attn2.attend(&normed, key, value),
             _ => self.attn2.attend_self(&normed),
         };
-        let x = add(seen, &x);
+        let x = add(attended, &x);
         add(self.ff.forward(&x.apply(&self.norm3)), &x)
     }
 }
 
-/// Transformer blocks over the positions of a map, added to it; starts as the identity.
+/// Transformer blocks over the positions of a feature map, with a residual connection; initialized as the identity.
 ///
-/// The reference passes its blocks no dropout, whatever the config's. CompVis `attention.py:218`.
+/// Without dropout, whatever the config: the reference does not pass it on. CompVis `attention.py:218`.
 #[derive(Debug)]
 pub(crate) struct SpatialTransformer {
     norm: GroupNorm,
@@ -124,12 +124,12 @@ impl SpatialTransformer {
         })
     }
 
-    /// Keys and values of the context, block by block.
+    /// Projects the context to the keys and values of each block.
     pub(crate) fn project(&self, context: &Tensor) -> impl Iterator<Item = KeyValue> {
         self.blocks.iter().map(|block| block.block().attn2.project(context))
     }
 
-    /// `[B, C, h, w]` → the same. Takes one [`KeyValue`] a block from `context`, if there is one.
+    /// Maps `[B, C, h, w]` to the same shape. Takes one [`KeyValue`] per block from `context`, if any.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
@@ -137,11 +137,12 @@ impl SpatialTransformer {
         train: bool,
     ) -> Tensor {
         let (batch, channels, height, width) = x.size4().expect("[B, C, h, w]");
-        // No copy where the map is channels_last: its positions already lie one after the other.
+        // No copy of a channels_last map: its positions are already contiguous.
         let mut tokens = x.apply(&self.norm).apply(&self.proj_in).flatten(2, 3).transpose(1, 2).contiguous();
         for block in &self.blocks {
-            let pair =
-                context.as_mut().map(|pairs| pairs.next().expect("one pair a block, by `UNet::prepare`"));
+            let pair = context
+                .as_mut()
+                .map(|pairs| pairs.next().expect("one pair per block, by `UNet::precompute`"));
             let inputs = match pair {
                 Some(pair) => vec![&tokens, &pair.key, &pair.value],
                 None => vec![&tokens],

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail};
 use ldm_core::files;
-use ldm_metrics::{FeatureNetwork, Kept, MeanStd, Origin, SetDistance, SetFeatures};
+use ldm_metrics::{FeatureNetwork, MeanStd, Origin, Retain, SetDistance, SetFeatures};
 use serde_json::{Value, json};
 use tch::Tensor;
 
@@ -39,8 +39,8 @@ pub(crate) fn run(args: &GenerationArgs, printer: Printer) -> anyhow::Result<()>
         }
         Reference::Set(data) => {
             let images = ImageSet::of(data, &args.how, args.data.strict)?;
-            let kept = if with_made { Kept::All } else { Kept::Nothing };
-            Some(measuring.gathered(kept, images, &mut |_, _, _| Ok(()))?)
+            let retain = if with_made { Retain::All } else { Retain::Nothing };
+            Some(measuring.gathered(retain, images, &mut |_, _, _| Ok(()))?)
         }
     };
     if let (Some(path), Reference::Set(data), Some(real)) = (&args.save_statistics, &reference, &real) {
@@ -64,8 +64,8 @@ pub(crate) fn run(args: &GenerationArgs, printer: Printer) -> anyhow::Result<()>
     };
     let mut shown = Shown::default();
     let mut apart = MeanStd::new();
-    let kept = if real.is_some() { Kept::All } else { Kept::Answers };
-    let drawn = measuring.gathered(kept, images, &mut |names, images, features| {
+    let retain = if real.is_some() { Retain::All } else { Retain::Logits };
+    let drawn = measuring.gathered(retain, images, &mut |names, images, features| {
         if let Some(real) = &mut real {
             let nearest = real.nearest(features)?;
             apart.add(&nearest);
@@ -119,8 +119,8 @@ struct Measuring<'a> {
 type See<'a> = &'a mut dyn FnMut(&[String], &Tensor, &Tensor) -> anyhow::Result<()>;
 
 impl Measuring<'_> {
-    fn gathered(&mut self, kept: Kept, images: ImageSet, see: See) -> anyhow::Result<SetFeatures> {
-        let mut features = SetFeatures::keeping(kept);
+    fn gathered(&mut self, retain: Retain, images: ImageSet, see: See) -> anyhow::Result<SetFeatures> {
+        let mut features = SetFeatures::retaining(retain);
         let mut bar = self.printer.bar(images.count as u64, 0);
         for batch in images.batches {
             let (names, batch) = batch?;
