@@ -1,4 +1,4 @@
-//! The first stage of another run in a diffusion model's config.
+//! First stages of other runs in the config of a diffusion model.
 
 use std::path::{Path, PathBuf};
 
@@ -17,22 +17,21 @@ struct RunParams {
     path: PathBuf,
 }
 
-/// The text of a config with [its first stage written out](resolve_first_stage); none where no run is named.
+/// Text of a config with its [first stage written out](resolve_first_stage); none where no run is named.
 pub(crate) fn write_out(text: &str, file: &Path, overrides: &[String]) -> Result<Option<String>> {
-    // Whoever reads the text into its type refuses what is not YAML, with the line.
+    // Parsing the text into its type reports invalid YAML, with the line.
     let Ok(mut tree) = config::merge(text, file, overrides) else { return Ok(None) };
     Ok(resolve_first_stage(&mut tree, file)?.then(|| config::to_text(&tree)))
 }
 
-/// Writes out the first stage that a diffusion model's config names by its run: `first_stage_config: { target: run,
-/// params: { path: runs/first } }` becomes what that run says of its network, and `ckpt_path`, its weights. Returns
-/// whether there was one.
+/// Replaces a first stage that is named by its run, `first_stage_config: { target: run, params: { path: runs/first } }`,
+/// by the network of that run's config, with the run as `ckpt_path`. Returns true when there was one.
 ///
-/// `path` is looked up next to the config file, then in the current folder. The first stage's loss and other keys of
-/// its training are left out.
+/// `path` is a run directory, a model folder or a checkpoint file with its config next to it; it is looked up next to
+/// the config `file`, then in the current folder. The loss and other training keys of the first stage are left out.
 ///
 /// # Errors
-/// [`Error::Config`] when the run is not there or holds no first stage.
+/// [`Error::Config`] when there is no such run, or it has no first stage.
 pub fn resolve_first_stage(tree: &mut Value, file: &Path) -> Result<bool> {
     const KEY: &str = "model.params.first_stage_config";
     let section = ["model", "params", "first_stage_config"].iter().try_fold(tree, |at, key| at.get_mut(*key));
@@ -90,7 +89,7 @@ pub fn resolve_first_stage(tree: &mut Value, file: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// The value without keys that are null or empty, which mean the same as no key.
+/// Removes null and empty keys, which mean the same as absent ones.
 fn without_nulls(mut value: Value) -> Value {
     if let Some(params) = value.get_mut("params").and_then(Value::as_mapping_mut) {
         params.retain(|key, value| {

@@ -11,11 +11,11 @@ use crate::loader::batch_builder::{BatchBuilder, BuiltBatch};
 
 /// The worker threads. Dropping stops and joins them, each after its current image.
 pub(crate) struct Workers {
-    shared: Arc<Shared>,
+    queue: Arc<WorkerQueue>,
     threads: Vec<JoinHandle<()>>,
 }
 
-struct Shared {
+struct WorkerQueue {
     state: Mutex<State>,
     /// Signals a finished batch.
     made: Condvar,
@@ -43,7 +43,7 @@ impl Workers {
         from: u64,
         end: Option<u64>,
     ) -> Result<Self> {
-        let shared = Arc::new(Shared {
+        let queue = Arc::new(WorkerQueue {
             state: Mutex::new(State { next: from, given: from, done: BTreeMap::new() }),
             made: Condvar::new(),
             taken: Condvar::new(),
@@ -51,12 +51,12 @@ impl Workers {
             prefetch,
             end,
         });
-        let mut workers = Self { shared, threads: Vec::with_capacity(count) };
+        let mut workers = Self { queue, threads: Vec::with_capacity(count) };
         for number in 0..count {
-            let (shared, builder) = (Arc::clone(&workers.shared), Arc::clone(builder));
+            let (queue, builder) = (Arc::clone(&workers.queue), Arc::clone(builder));
             let thread = Builder::new()
                 .name(format!("ldm-data-{number}"))
-                .spawn(move || shared.work(&builder))
+                .spawn(move || queue.work(&builder))
                 .map_err(|error| {
                     Error::invalid(format!("loader: starting {count} worker threads: {error}"))
                 })?;
@@ -67,14 +67,14 @@ impl Workers {
 
     /// Waits for batch `number` and takes it. Callers take the numbers in order.
     pub(crate) fn take(&mut self, number: u64) -> Result<BuiltBatch> {
-        let mut state = self.shared.lock();
+        let mut state = self.queue.lock();
         loop {
             if let Some(made) = state.done.remove(&number) {
                 state.given = number + 1;
-                self.shared.taken.notify_all();
+                self.queue.taken.notify_all();
                 return made;
             }
-            state = self.shared.made.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.queue.made.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -83,10 +83,10 @@ impl Drop for Workers {
     fn drop(&mut self) {
         {
             // Under the lock, so that no worker is between checking `stop` and waiting.
-            let _state = self.shared.lock();
-            self.shared.stop.store(true, Ordering::Relaxed);
+            let _state = self.queue.lock();
+            self.queue.stop.store(true, Ordering::Relaxed);
         }
-        self.shared.taken.notify_all();
+        self.queue.taken.notify_all();
         for thread in self.threads.drain(..) {
             // A worker catches panics of the dataset; one that panicked elsewhere is gone anyway.
             let _ = thread.join();
@@ -94,7 +94,7 @@ impl Drop for Workers {
     }
 }
 
-impl Shared {
+impl WorkerQueue {
     fn lock(&self) -> MutexGuard<'_, State> {
         // No code that can panic runs under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

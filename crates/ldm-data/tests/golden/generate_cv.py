@@ -1,4 +1,4 @@
-"""Makes cv_resize.safetensors: images resized by OpenCV in every way to several sizes, 8-bit and float.
+"""Makes cv_resize.safetensors: images resized by OpenCV with every interpolation to several sizes, 8-bit and float.
 
 Run with Python, numpy, opencv-python-headless and safetensors: python generate_cv.py
 """

@@ -1,9 +1,9 @@
-"""Makes degradation.safetensors: BSRGAN's degradations by CompVis' own code, piece by piece and whole.
+"""Makes degradation.safetensors: BSRGAN's degradations by CompVis' own code, part by part and whole.
 
     LDM_REF=FOLDER python generate_degradation.py    # see docs/tools/compvis_reference.py
 
-Of whole degradations what was drawn is recorded as a plan (metadata `plans`), with noise set to zero; noise is compared
-as a piece, from given normals.
+The random choices of whole degradations are recorded as a plan (metadata `plans`), with noise set to zero; noise is compared
+separately, from given normals.
 """
 import json
 import os
@@ -53,7 +53,7 @@ def photo(side):
 
 
 def record(module, image, seed):
-    """The degraded image, and the plan that was drawn."""
+    """The degraded image, and its random plan."""
     plan = {"before": None, "factor": 4, "steps": [], "quality": None}
     state = {"by": None, "sigma": None}
     kinds = {1: "linear", 2: "cubic", 3: "area"}

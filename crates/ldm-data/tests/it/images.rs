@@ -189,7 +189,7 @@ fn splits_keep_the_numbers_of_classes() {
     assert_ne!(split.fingerprint(), rest.fingerprint());
     fs::write(&list, "dog/0.png\ndog/9.png\n").unwrap();
     let message = open(ImagesConfig { split: Some(list), ..config }).unwrap_err().to_string();
-    assert!(message.ends_with("val.list: names 1 images that are not there, e.g. dog/9.png"), "{message}");
+    assert!(message.ends_with("val.list: expected names of images, got 1 that are not there, e.g. dog/9.png"), "{message}");
 }
 
 #[test]

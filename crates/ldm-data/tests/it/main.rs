@@ -4,7 +4,9 @@
 #![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 mod cv_resize;
+mod image_folder;
 mod images;
+mod labels;
 mod loader;
 mod real;
 mod resize;
