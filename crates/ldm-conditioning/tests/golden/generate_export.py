@@ -1,6 +1,6 @@
 """Makes export.json: the tokenizer files that ldm-conditioning writes, and the ids that transformers gives with them.
 
-    LDM_KEEP_EXPORT=FOLDER cargo test -p ldm-conditioning --test export
+    LDM_KEEP_EXPORT=FOLDER cargo test -p ldm-conditioning --test it export
     python generate_export.py FOLDER
 
 FOLDER has the files of two small tokenizers; where the published vocabularies are there (LDM_DATA), theirs too: with those
