@@ -1,4 +1,4 @@
-//! Layouts of other implementations, and files of other models.
+//! Mappings to other implementations, and files of other models.
 
 use std::collections::BTreeMap;
 
@@ -11,10 +11,10 @@ fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 /// A linear layer for a convolution, and a fused one of `channels` in `heads`.
-fn layout(channels: i64, heads: i64) -> StateDictMapping {
-    let thirds = |leaf: &str, native: Vec<i64>, unsupported_kind: Vec<i64>| {
+fn mapping(channels: i64, heads: i64) -> StateDictMapping {
+    let thirds = |leaf: &str, native: Vec<i64>, mapped: Vec<i64>| {
         let names = ["to_q", "to_k", "to_v"].map(|part| format!("ours.{part}.{leaf}"));
-        (format!("ours.qkv.{leaf}"), TensorChange::FusedQkv { names, native, unsupported_kind, heads })
+        (format!("ours.qkv.{leaf}"), TensorChange::FusedQkv { names, native, mapped, heads })
     };
     StateDictMapping {
         keys: KeyMap::new(pairs(&[("theirs.0", "ours")]), pairs(&[("to_out.0", "out")]))
@@ -26,7 +26,7 @@ fn layout(channels: i64, heads: i64) -> StateDictMapping {
                 "ours.out.weight".to_owned(),
                 TensorChange::Reshaped {
                     native: vec![channels, channels, 1, 1],
-                    unsupported_kind: vec![channels, channels],
+                    mapped: vec![channels, channels],
                 },
             ),
         ],
@@ -60,51 +60,51 @@ fn file(tensors: &[(String, Tensor)]) -> (tempfile::TempDir, Checkpoint) {
 
 #[test]
 fn a_fused_tensor_is_split_by_heads() {
-    let unsupported_kind: BTreeMap<String, Tensor> =
-        layout(4, 2).to_mapped(&ours(4)).unwrap().into_iter().collect();
-    let get = |name: &str| Vec::<f64>::try_from(unsupported_kind[name].flatten(0, -1)).unwrap();
+    let mapped: BTreeMap<String, Tensor> =
+        mapping(4, 2).to_mapped(&ours(4)).unwrap().into_iter().collect();
+    let get = |name: &str| Vec::<f64>::try_from(mapped[name].flatten(0, -1)).unwrap();
     assert_eq!(get("theirs.0.to_q.bias"), [0., 1., 6., 7.]);
     assert_eq!(get("theirs.0.to_k.bias"), [2., 3., 8., 9.]);
     assert_eq!(get("theirs.0.to_v.bias"), [4., 5., 10., 11.]);
-    assert_eq!(unsupported_kind["theirs.0.to_out.0.weight"].size(), [4, 4]);
-    let one: BTreeMap<String, Tensor> = layout(4, 1).to_mapped(&ours(4)).unwrap().into_iter().collect();
+    assert_eq!(mapped["theirs.0.to_out.0.weight"].size(), [4, 4]);
+    let one: BTreeMap<String, Tensor> = mapping(4, 1).to_mapped(&ours(4)).unwrap().into_iter().collect();
     let keys = Vec::<f64>::try_from(&one["theirs.0.to_k.bias"]).unwrap();
     assert_eq!(keys, [4., 5., 6., 7.], "queries, keys and values one after the other");
     let shapes: Shapes = ours(4).iter().map(|(name, tensor)| (name.clone(), tensor.size())).collect();
-    let want: Shapes = unsupported_kind.iter().map(|(name, tensor)| (name.clone(), tensor.size())).collect();
-    assert_eq!(layout(4, 2).mapped_shapes(&shapes), want);
+    let want: Shapes = mapped.iter().map(|(name, tensor)| (name.clone(), tensor.size())).collect();
+    assert_eq!(mapping(4, 2).mapped_shapes(&shapes), want);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     #[test]
-    fn there_and_back_is_the_same(
+    fn a_round_trip_is_exact(
         (heads, width) in (1_i64..5, 1_i64..5),
         kind in prop::sample::select(vec![Kind::Float, Kind::Half, Kind::BFloat16, Kind::Double]),
     ) {
-        let layout = layout(heads * width, heads);
+        let mapping = mapping(heads * width, heads);
         let tensors: Vec<_> =
             ours(heads * width).into_iter().map(|(name, tensor)| (name, tensor.to_kind(kind))).collect();
-        let (_folder, unsupported_kind) = file(&layout.to_mapped(&tensors).unwrap());
-        let back = unsupported_kind.into_native(&layout);
+        let (_folder, mapped) = file(&mapping.to_mapped(&tensors).unwrap());
+        let back = mapped.into_native(&mapping);
         prop_assert_eq!(back.names().count(), tensors.len());
         for (name, want) in &tensors {
-            let info = back.info(name).expect("the name is back");
+            let info = back.info(name).expect("the native name");
             prop_assert_eq!((info.shape, info.kind), (want.size(), kind));
             prop_assert!(back.tensor(name).unwrap().equal(want), "{}", name);
         }
-        // A file that already is as ours stays so.
+        // A native file stays as it is.
         let (_folder, native) = file(&tensors);
-        prop_assert_eq!(native.clone().into_native(&layout).shapes(), native.shapes());
+        prop_assert_eq!(native.clone().into_native(&mapping).shapes(), native.shapes());
     }
 }
 
 #[test]
-fn what_does_not_fit_stays_as_it_is() {
-    let layout = layout(4, 2);
-    let mut unsupported_kind = layout.to_mapped(&ours(4)).unwrap();
-    for (name, tensor) in &mut unsupported_kind {
+fn mismatching_tensors_stay_as_they_are() {
+    let mapping = mapping(4, 2);
+    let mut mapped = mapping.to_mapped(&ours(4)).unwrap();
+    for (name, tensor) in &mut mapped {
         match name.as_str() {
             "theirs.0.to_k.bias" => *tensor = tensor.to_kind(Kind::Half),
             "theirs.0.to_v.weight" => *tensor = numbers(&[4, 5]),
@@ -112,7 +112,7 @@ fn what_does_not_fit_stays_as_it_is() {
             _ => {}
         }
     }
-    let shapes = file(&unsupported_kind).1.into_native(&layout).shapes();
+    let shapes = file(&mapped).1.into_native(&mapping).shapes();
     let names: Vec<&str> = shapes.keys().map(String::as_str).collect();
     assert_eq!(
         names,
@@ -128,13 +128,13 @@ fn what_does_not_fit_stays_as_it_is() {
         ]
     );
     assert_eq!(shapes["ours.out.weight"], [16]);
-    let error = layout.to_mapped(&[("ours.qkv.bias".to_owned(), numbers(&[3]))]).unwrap_err().to_string();
-    assert_eq!(error, "tensor `ours.qkv.bias`: expected the shape [12], got: [3]");
+    let error = mapping.to_mapped(&[("ours.qkv.bias".to_owned(), numbers(&[3]))]).unwrap_err().to_string();
+    assert_eq!(error, "tensor `ours.qkv.bias`: expected shape [12], got [3]");
 }
 
 #[test]
 fn names_of_older_versions_are_read_and_not_written() {
-    let keys = layout(4, 2).keys;
+    let keys = mapping(4, 2).keys;
     assert_eq!(keys.apply("theirs.0.proj_attn.bias"), "ours.out.bias");
     assert_eq!(keys.apply("theirs.0.query.bias"), "ours.to_q.bias");
     assert_eq!(keys.inverse().apply("ours.out.bias"), "theirs.0.to_out.0.bias");
@@ -152,7 +152,7 @@ fn check(names: &[(&str, &[i64])], what: Option<&str>) {
 }
 
 #[test]
-fn files_of_other_models_are_named() {
+fn files_of_other_models_are_recognized() {
     let attention = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight";
     let proj = "model.diffusion_model.input_blocks.1.1.proj_in.weight";
     check(&[("lora_unet_down_blocks_0_attentions_0_proj_in.lora_up.weight", &[320, 4])], Some("a LoRA: "));

@@ -1,9 +1,9 @@
-//! The bytes of a pickle, each taken once and only where they are.
+//! A bounds-checked cursor over the bytes of a pickle.
 
-/// Longer than any name of a class.
+/// The most bytes of a name; longer than any class name.
 pub(crate) const NAME: usize = 4096;
 
-/// A place in a file.
+/// A position in a file.
 pub(crate) struct Cursor<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) at: usize,
@@ -11,9 +11,9 @@ pub(crate) struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
-        let bytes = self.bytes; // a copy of the reference, so that what is taken outlives `self`
+        let bytes = self.bytes; // a copy of the reference, so that the result outlives `self`
         let end = self.at.checked_add(count).filter(|end| *end <= bytes.len());
-        let end = end.ok_or_else(|| format!("its pickle is truncated at byte {}", bytes.len()))?;
+        let end = end.ok_or_else(|| format!("truncated pickle: it ends at byte {}", bytes.len()))?;
         let taken = &bytes[self.at..end];
         self.at = end;
         Ok(taken)
@@ -27,7 +27,7 @@ impl<'a> Cursor<'a> {
         Ok(self.take(N)?.try_into().expect("N bytes were taken"))
     }
 
-    /// A length of `width` bytes and as many bytes after it.
+    /// A length of `width` bytes, then that many bytes.
     pub(crate) fn sized(&mut self, width: usize) -> Result<&'a [u8], String> {
         let mut length = [0; 8];
         length[..width].copy_from_slice(self.take(width)?);
@@ -36,19 +36,19 @@ impl<'a> Cursor<'a> {
 
     pub(crate) fn line(&mut self) -> Result<&'a str, String> {
         let rest = &self.bytes[self.at..];
-        // Names are short; a missing end must not cost a walk through gigabytes for each opcode.
+        // Names are short; a missing end must not cost a scan of gigabytes for each opcode.
         let Some(length) = rest.iter().take(NAME).position(|byte| *byte == b'\n') else {
             let place = self.at;
             self.take(NAME)?;
-            return Err(damaged("a name", place));
+            return Err(damaged("invalid name", place));
         };
         let line = self.take(length)?;
         self.take(1)?;
-        std::str::from_utf8(line).map_err(|_| damaged("a name", self.at))
+        std::str::from_utf8(line).map_err(|_| damaged("invalid name", self.at))
     }
 }
 
-/// The sentence about something that makes no sense.
+/// The error text for an invalid value.
 pub(crate) fn damaged(what: &str, place: usize) -> String {
-    format!("its pickle is damaged: {what} at byte {place}")
+    format!("damaged pickle: {what} at byte {place}")
 }

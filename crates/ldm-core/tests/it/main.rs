@@ -1,4 +1,4 @@
-//! The vocabulary's own tests: configs, devices, files, layers, and the tools of the other crates' tests.
+//! Configs, devices, files, layers, and operations that reuse memory.
 
 #![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
 

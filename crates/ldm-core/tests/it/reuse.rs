@@ -1,4 +1,4 @@
-//! Operations that write over what only the caller holds.
+//! Operations that overwrite a tensor of the caller.
 
 use ldm_core::nn::{add, silu};
 use tch::{Device, Kind, Tensor};
@@ -8,7 +8,7 @@ fn normal(kind: Kind) -> Tensor {
 }
 
 #[test]
-fn values_are_those_of_fresh_tensors() {
+fn values_equal_those_of_new_tensors() {
     for kind in [Kind::Float, Kind::BFloat16, Kind::Half] {
         let (x, h) = (normal(kind), normal(kind));
         assert_eq!(silu(x.copy()), x.silu());
@@ -17,7 +17,7 @@ fn values_are_those_of_fresh_tensors() {
 }
 
 #[test]
-fn memory_is_used_again_only_without_gradients() {
+fn memory_is_reused_only_without_gradients() {
     let (x, h) = (normal(Kind::Float), normal(Kind::Float));
     let at = h.data_ptr();
     let h = add(silu(h), &x);
@@ -28,14 +28,14 @@ fn memory_is_used_again_only_without_gradients() {
     let sigmoid = weight.detach().sigmoid();
     let slope = &sigmoid * (weight.detach() * (1i64 - &sigmoid) + 1.);
     assert!((weight.grad() - slope).abs().max().double_value(&[]) < 1e-6);
-    // Nothing is lost where only the other term wants a gradient.
+    // Also if only the other term needs a gradient.
     let before = h.copy();
     let sum = add(h.shallow_clone(), &weight);
     assert!(sum.requires_grad() && h == before);
 }
 
 #[test]
-fn a_sum_has_the_wider_kind_and_the_layout_of_x() {
+fn a_sum_has_the_wider_dtype_and_the_memory_format_of_x() {
     let (x, h) = (normal(Kind::Float), normal(Kind::BFloat16));
     assert_eq!(add(h.copy(), &x), &x + &h);
     let [contiguous, last] = [(); 2].map(|()| normal(Kind::Float));

@@ -1,55 +1,56 @@
-//! What `torch.save` wrote before PyTorch 1.6: five pickles, then the storages one after the other.
+//! Files of `torch.save` before PyTorch 1.6: five pickles, then the storages one after another.
 //!
-//! The pickles are a magic number, the protocol's number, facts of the machine, what was saved, and the keys of the
-//! storages in their order; each storage is its number of elements (i64) and its bytes.
+//! The pickles are a magic number, the protocol's number, properties of the machine, the saved object, and the keys of
+//! the storages in order; each storage is its number of elements (i64) and its bytes.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
 use tch::Kind;
 
-use super::arena::{Arena, Node};
-use super::checkpoint::Contents;
-use super::entry::Storage;
 use super::state_dict::{self, StorageName};
-use super::{memory, pickle};
+use crate::contents::FileContents;
+use crate::entry::Storage;
+use crate::pickle::arena::{Arena, Node};
+use crate::{memory, pickle};
 
 /// 0x1950a86a20f9469cfc6c, lowest byte first.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 const PROTOCOL: i64 = 1001;
 
-pub(crate) fn read(bytes: &[u8]) -> Result<Contents, String> {
+pub(crate) fn read(bytes: &[u8]) -> Result<FileContents, String> {
     let small = memory::small_pickle(bytes.len());
     let magic = pickle::read(bytes, 0, small)?;
     if !matches!(magic.arena.get(magic.root), Node::Bytes(digits) if *digits == MAGIC) {
-        return Err("a pickle, but not what torch.save wrote".into());
+        return Err("expected a file of torch.save, got another pickle".into());
     }
     let protocol = pickle::read(bytes, magic.end, small)?;
     match protocol.arena.int(protocol.root) {
         Some(PROTOCOL) => {}
-        other => return Err(format!("torch.save's protocol is {other:?}, expected {PROTOCOL}")),
+        other => return Err(format!("expected protocol {PROTOCOL} of torch.save, got {other:?}")),
     }
     let machine = pickle::read(bytes, protocol.end, small)?;
     let little = machine.arena.value(machine.root, "little_endian");
     if little.is_some_and(|id| matches!(machine.arena.get(id), Node::Bool(false))) {
-        return Err("its numbers are big-endian, expected little".into());
+        return Err("expected little-endian numbers, got big-endian".into());
     }
     let saved = pickle::read(bytes, machine.end, memory::pickle(bytes.len()))?;
     let keys = pickle::read(bytes, saved.end, small)?;
     let storages = places(bytes, &saved.arena, &keys)?;
     state_dict::read(&saved.arena, saved.root, bytes.len(), |name| {
         let whole =
-            storages.get(name.key).ok_or_else(|| format!("no storage {}", name.key.escape_debug()))?;
+            storages.get(name.key).ok_or_else(|| format!("no storage {} in the file", name.key.escape_debug()))?;
         let Some((offset, length)) = name.part else { return Ok(Storage::Plain(whole.clone())) };
         let bytes = |count: i64| usize::try_from(count).ok()?.checked_mul(name.kind.elt_size_in_bytes());
         let start = bytes(offset).and_then(|offset| whole.start.checked_add(offset));
         let end = start.zip(bytes(length)).and_then(|(start, length)| start.checked_add(length));
         let part = start.zip(end).filter(|(_, end)| *end <= whole.end);
-        part.map(|(start, end)| Storage::Plain(start..end)).ok_or_else(|| "its storage ends before it".into())
+        part.map(|(start, end)| Storage::Plain(start..end)).ok_or_else(|| "expected elements inside its storage".into())
     })
 }
 
-/// Where each storage lies. All must be walked through, also those of optimizers: none says where it begins.
+/// The bytes of each storage. All are visited, also those of optimizers: a storage's start is only known from the end
+/// of the one before.
 fn places<'a>(
     bytes: &[u8],
     saved: &Arena<'a>,
@@ -62,16 +63,16 @@ fn places<'a>(
             kinds.insert(name.key, name.kind);
         }
     }
-    let list = keys.arena.items(keys.root).ok_or("its list of storages is damaged")?;
+    let list = keys.arena.items(keys.root).ok_or("damaged list of storages")?;
     let mut places = HashMap::new();
     let mut at = keys.end;
     for (index, id) in list.iter().enumerate() {
-        let damaged = || format!("storage {index} of {} is damaged", list.len());
+        let damaged = || format!("damaged storage {index} of {}", list.len());
         let key = keys.arena.text(*id).ok_or_else(damaged)?;
         let width = kinds.get(key).ok_or_else(damaged)?.elt_size_in_bytes();
         let cut = || {
             format!(
-                "truncated: storage {index} of {} goes on after the file's {} bytes",
+                "truncated: storage {index} of {} ends after the file's {} bytes",
                 list.len(),
                 bytes.len()
             )

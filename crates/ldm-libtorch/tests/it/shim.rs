@@ -1,9 +1,7 @@
-//! Each piece of the shim against what it must equal.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! Each function of the C++ interface, compared with its definition.
 
 use ldm_libtorch::{
-    AdamWStep, Generator, Shared, autocast, channels_last, checkpoint, cuda_device_count, cuda_memory,
+    AdamWStep, Generator, SharedModule, autocast, channels_last, checkpoint, cuda_device_count, cuda_memory,
     differentiable_gradients, fused_adamw, gradients, is_channels_last, lerp_all, map_file, scale_all,
     set_seed, to_channels_last, total_norm,
 };
@@ -25,7 +23,7 @@ fn close(a: &Tensor, b: &Tensor, tolerance: f64) {
 }
 
 #[test]
-fn generator_gives_pythons_numbers() {
+fn generator_equals_pythons() {
     // torch.randn(5, generator=torch.Generator().manual_seed(42)) of torch 2.11.
     let expected = [
         0.33669036626815796,
@@ -38,20 +36,20 @@ fn generator_gives_pythons_numbers() {
         Vec::<f64>::try_from(Generator::new(42).randn(&[5], Kind::Float).to_kind(Kind::Double)).unwrap();
     assert_eq!(drawn, expected);
     {
-        let _turn = GLOBAL_GENERATOR.lock().unwrap();
+        let _guard = GLOBAL_GENERATOR.lock().unwrap();
         set_seed(7);
     }
     let again =
         Vec::<f64>::try_from(Generator::new(42).randn(&[5], Kind::Float).to_kind(Kind::Double)).unwrap();
-    assert_eq!(again, expected, "the global generator has no part in it");
+    assert_eq!(again, expected, "the global generator does not matter");
     assert!(Generator::new(1).randint(10, &[100]).lt(10).all().int64_value(&[]) == 1);
     let uniform = Generator::new(1).rand(&[1000], Kind::Float);
     assert!((0.45..0.55).contains(&uniform.mean(Kind::Float).double_value(&[])));
 }
 
 #[test]
-fn channels_last_keeps_values_and_convolutions_answer_in_it() {
-    let _turn = GLOBAL_GENERATOR.lock().unwrap();
+fn channels_last_keeps_values_and_convolutions_return_it() {
+    let _guard = GLOBAL_GENERATOR.lock().unwrap();
     let vs = nn::VarStore::new(device());
     let conv = nn::conv2d(vs.root(), 8, 16, 3, nn::ConvConfig { padding: 1, ..nn::ConvConfig::default() });
     let x = Generator::new(0).randn(&[2, 8, 5, 7], Kind::Float).to_device(device());
@@ -89,7 +87,7 @@ fn adamw_follows_its_algorithm() {
         let grad = generator.randn(&[7, 3], Kind::Double).to_device(device());
         let [exp_avg, exp_avg_sq, count] = state.each_ref().map(|tensor| [tensor.shallow_clone()]);
         let (params, grads) = ([param.shallow_clone()], [grad.shallow_clone()]);
-        // A step whose gradients are no numbers changes nothing; it does not even count.
+        // A step with NaN gradients changes nothing and is not counted.
         let (none, one) = (Tensor::zeros_like(&count[0]), Tensor::ones_like(&count[0]));
         let nan = [&grad * f64::NAN];
         fused_adamw(&params, &nan, &exp_avg, &exp_avg_sq, &count, step, Some(&one));
@@ -117,22 +115,22 @@ fn lerp_norm_and_scale_over_lists() {
     close(&Tensor::cat(&targets, 0), &(&all * 0.5), 1e-6);
 }
 
-/// A layer with dropout: its second run must drop what the first dropped.
+/// A layer with dropout: its second run must drop the same values as the first.
 fn block(layer: &nn::Linear, inputs: &[Tensor]) -> Tensor {
     (inputs[0].apply(layer).gelu("none").dropout(0.5, true) * &inputs[1]).tanh()
 }
 
-/// Tests that seed libtorch's global generators, which all threads share, take turns.
+/// Held by tests that seed libtorch's global generators, which all threads share.
 static GLOBAL_GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 #[test]
 fn a_checkpointed_block_has_the_gradients_of_the_plain_one() {
     let vs = nn::VarStore::new(device());
-    let layer = Shared::new(nn::linear(vs.root(), 6, 6, nn::LinearConfig::default()));
+    let layer = SharedModule::new(nn::linear(vs.root(), 6, 6, nn::LinearConfig::default()));
     let input = |seed, grad: bool| {
         Generator::new(seed).randn(&[9, 6], Kind::Float).to_device(device()).set_requires_grad(grad)
     };
-    let _turn = GLOBAL_GENERATOR.lock().unwrap();
+    let _guard = GLOBAL_GENERATOR.lock().unwrap();
     let run = |checkpointed: bool| {
         let (x, y) = (input(1, true), input(2, false));
         set_seed(11);
@@ -157,10 +155,10 @@ fn a_checkpointed_block_has_the_gradients_of_the_plain_one() {
 }
 
 #[test]
-fn a_checkpointed_block_leaves_no_cast_weights_behind() {
+fn a_checkpointed_block_leaves_no_stale_casts() {
     let weight = Tensor::full([4, 4], 2., (Kind::Float, device())).set_requires_grad(true);
     let x = Tensor::ones([1, 4], (Kind::Float, device())).set_requires_grad(true);
-    let (part, params) = (Shared::new(weight.shallow_clone()), [weight.shallow_clone()]);
+    let (part, params) = (SharedModule::new(weight.shallow_clone()), [weight.shallow_clone()]);
     let forward = || {
         let _guard = autocast(device(), Kind::BFloat16);
         checkpoint(&part, &params, &[&x], |weight, inputs| inputs[0].matmul(weight)).sum(Kind::Float)
@@ -205,31 +203,31 @@ fn memory_statistics_are_zero_without_cuda() {
 }
 
 #[test]
-fn pages_become_tensors_once_and_only_where_they_are() {
+fn pages_become_tensors_once_and_within_bounds() {
     let path = std::env::temp_dir().join(format!("ldm-pages-{}", std::process::id()));
     let bytes: Vec<u8> = (0..16384_u32).flat_map(|value| (value as f32).to_le_bytes()).collect();
     std::fs::write(&path, &bytes).unwrap();
     let mapped = map_file(&path).unwrap();
     let pages = mapped.pages().unwrap();
-    let mut lent = pages.tensor(8, &[4, 1024], Kind::Float).unwrap();
-    assert_eq!(lent, (Tensor::arange(4096, (Kind::Float, Device::Cpu)) + 2.).view([4, 1024]));
+    let mut tensor = pages.tensor(8, &[4, 1024], Kind::Float).unwrap();
+    assert_eq!(tensor, (Tensor::arange(4096, (Kind::Float, Device::Cpu)) + 2.).view([4, 1024]));
     for (why, start, size, kind) in [
-        ("lent already", 16384, 1, Kind::Float),
-        ("lent in part", 0, 3, Kind::Float),
+        ("mapped already", 16384, 1, Kind::Float),
+        ("mapped in part", 0, 3, Kind::Float),
         ("beyond the file", 65532, 2, Kind::Float),
         ("far beyond it", usize::MAX - 3, 1, Kind::Float),
-        ("more than a machine has", 32768, i64::MAX, Kind::Double),
+        ("more than any memory", 32768, i64::MAX, Kind::Double),
         ("a negative size", 32768, -1, Kind::Float),
         ("not aligned", 32770, 1, Kind::Float),
         ("nothing", 32768, 0, Kind::Float),
     ] {
         assert!(pages.tensor(start, &[size], kind).is_none(), "{why}");
     }
-    // What is written is seen by this tensor alone, and its pages are given back with it.
-    let _ = lent.fill_(7.);
+    // Writes are visible in this tensor alone, and its pages are released with it.
+    let _ = tensor.fill_(7.);
     assert_eq!((&mapped[..], std::fs::read(&path).unwrap()), (bytes.as_slice(), bytes.clone()));
-    let row = lent.get(3);
-    drop(lent);
+    let row = tensor.get(3);
+    drop(tensor);
     drop(pages);
     assert_eq!(row.sum(Kind::Float).double_value(&[]), 7. * 1024.);
     std::fs::remove_file(&path).unwrap();

@@ -1,23 +1,23 @@
-//! The names a pickle may ask to call, and what each of them stands for.
+//! The functions a pickle may call, and the values they stand for.
 
 use tch::Kind;
 
 use super::arena::{Arena, Id, Node, TensorParts};
 
-/// What a call makes.
-pub(crate) enum Made<'a> {
-    /// A value that was there before.
+/// The result of a call.
+pub(crate) enum CallValue<'a> {
+    /// An existing value.
     Same(Id),
     New(Node<'a>),
-    /// A dict of the pairs in this list.
+    /// A dict of the pairs in a list.
     OrderedDict(Id),
 }
 
-/// More axes than any weight has; a tensor's sizes are copied once for each tensor.
+/// The most axes of a tensor, more than any weight has; sizes are copied for each tensor.
 const AXES: usize = 32;
 
-/// Values that trainers keep beside the weights (callbacks, schedules, hyper-parameters). They are read as nothing:
-/// no weight depends on one.
+/// Values that trainers save next to the weights (callbacks, schedules, hyper-parameters). They are ignored: no weight
+/// depends on them.
 const INERT: [(&str, &str); 22] = [
     ("_codecs", "encode"),
     ("argparse", "Namespace"),
@@ -43,45 +43,45 @@ const INERT: [(&str, &str); 22] = [
     ("torch", "device"),
 ];
 
-/// What `module.name(*arguments)` stands for, without calling anything.
+/// The value that `module.name(*arguments)` stands for, without calling anything.
 pub(crate) fn call<'a>(
     module: &str,
     name: &str,
     arguments: &[Id],
     arena: &Arena<'a>,
-) -> Result<Made<'a>, String> {
-    let wrong = || format!("it calls `{module}.{name}` with arguments that make no sense");
+) -> Result<CallValue<'a>, String> {
+    let wrong = || format!("invalid arguments of `{module}.{name}`");
     let first = arguments.first().copied();
     match (module, name) {
         ("collections", "OrderedDict") => {
-            Ok(first.map_or_else(|| Made::New(Node::Dict(Vec::new())), Made::OrderedDict))
+            Ok(first.map_or_else(|| CallValue::New(Node::Dict(Vec::new())), CallValue::OrderedDict))
         }
-        ("torch", "Size") => first.filter(|id| arena.items(*id).is_some()).map(Made::Same).ok_or_else(wrong),
+        ("torch", "Size") => first.filter(|id| arena.items(*id).is_some()).map(CallValue::Same).ok_or_else(wrong),
         ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
             let tensor = first.filter(|id| matches!(arena.get(*id), Node::Tensor(_)));
-            tensor.map(Made::Same).ok_or_else(wrong)
+            tensor.map(CallValue::Same).ok_or_else(wrong)
         }
         ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => {
             let parts = tensor(arguments, None, arena).ok_or_else(wrong)?;
-            Ok(Made::New(Node::Tensor(Box::new(parts))))
+            Ok(CallValue::New(Node::Tensor(Box::new(parts))))
         }
         ("torch._utils", "_rebuild_tensor_v3") => {
             let dtype = arguments.get(6).and_then(|id| dtype(arena.get(*id))).ok_or_else(wrong)?;
             let parts = tensor(arguments, Some(dtype), arena).ok_or_else(wrong)?;
-            Ok(Made::New(Node::Tensor(Box::new(parts))))
+            Ok(CallValue::New(Node::Tensor(Box::new(parts))))
         }
-        _ if INERT.contains(&(module, name)) => Ok(Made::New(Node::Inert)),
+        _ if INERT.contains(&(module, name)) => Ok(CallValue::New(Node::Inert)),
         _ => Err(refusal("call", module, name)),
     }
 }
 
-/// The sentence about a name that is not known here.
+/// The error text for an unknown function.
 pub(crate) fn refusal(verb: &str, module: &str, name: &str) -> String {
     let (module, name) = (module.escape_debug(), name.escape_debug());
-    format!("this file asks to {verb} `{module}.{name}`, which a checkpoint has no need of")
+    format!("refused: this file wants to {verb} `{module}.{name}`, which no checkpoint needs")
 }
 
-/// Storage, offset, size and stride, and what follows them does not matter.
+/// Storage, offset, size and stride; later arguments are ignored.
 fn tensor(arguments: &[Id], dtype: Option<Kind>, arena: &Arena) -> Option<TensorParts> {
     let [storage, offset, shape, strides, ..] = *arguments else { return None };
     let Node::Storage(storage) = *arena.get(storage) else { return None };
@@ -93,9 +93,9 @@ fn tensor(arguments: &[Id], dtype: Option<Kind>, arena: &Arena) -> Option<Tensor
     Some(TensorParts { storage, offset: arena.int(offset)?, shape, strides, dtype })
 }
 
-/// `torch.float32` and its like.
+/// The dtype of `torch.float32` and similar names.
 fn dtype(node: &Node) -> Option<Kind> {
-    let Node::NormStats("torch", name) = node else { return None };
+    let Node::Global("torch", name) = node else { return None };
     Some(match *name {
         "float64" => Kind::Double,
         "float32" => Kind::Float,
@@ -115,7 +115,7 @@ fn dtype(node: &Node) -> Option<Kind> {
 
 /// The dtype of a storage's class: `torch.FloatStorage`, `torch.cuda.FloatStorage`.
 pub(crate) fn storage_kind(class: &Node) -> Result<Kind, String> {
-    let Node::NormStats(module, name) = class else { return Err("a storage without a class".into()) };
+    let Node::Global(module, name) = class else { return Err("damaged pickle: a storage without a class".into()) };
     let kind = match (*module, *name) {
         ("torch.storage", "UntypedStorage") => Some(Kind::Uint8),
         ("torch" | "torch.cuda", name) => match name {
@@ -134,6 +134,6 @@ pub(crate) fn storage_kind(class: &Node) -> Result<Kind, String> {
         _ => None,
     };
     kind.ok_or_else(|| {
-        format!("storages of `{}.{}` are not supported", module.escape_debug(), name.escape_debug())
+        format!("unsupported storage `{}.{}`", module.escape_debug(), name.escape_debug())
     })
 }

@@ -1,29 +1,30 @@
-//! What `torch.save` has written since PyTorch 1.6: a zip of `data.pkl` and one entry a storage.
+//! Files of `torch.save` since PyTorch 1.6: a zip archive of `data.pkl` and one entry per storage.
 
 use std::borrow::Cow;
 
-use super::checkpoint::Contents;
-use super::entry::{Storage, inflate};
-use super::{memory, pickle, state_dict, zip_directory};
+use crate::contents::FileContents;
+use crate::entry::{Storage, inflate};
+use super::{state_dict, zip_directory};
+use crate::{memory, pickle};
 
-/// Reads names and places. Entries of a torch zip are stored as they are, and then read where they lie; one that
-/// was compressed by another program is inflated when it is asked for.
-pub(crate) fn read(bytes: &[u8]) -> Result<Contents, String> {
+/// Reads names and places. `torch.save` stores entries uncompressed, and they are read in place; one that another
+/// program compressed is inflated on request.
+pub(crate) fn read(bytes: &[u8]) -> Result<FileContents, String> {
     let entries = zip_directory::read(bytes)?;
     let pickled = entries.names().filter(|name| *name == "data.pkl" || name.ends_with("/data.pkl"));
-    // The folder around everything may have any name, and none.
+    // The top-level folder may have any name, or none.
     let shortest = pickled.min_by_key(|name| (name.len(), *name));
     let root = shortest.and_then(|name| name.strip_suffix("data.pkl"));
-    let root = root.ok_or("a zip archive without data.pkl: not what torch.save writes")?;
+    let root = root.ok_or("expected a zip archive of torch.save, got one without data.pkl")?;
     let find = |name: &str| entries.get(&format!("{root}{name}"));
     if find("constants.pkl").is_some() {
-        return Err("a TorchScript archive, expected what torch.save wrote of a state dict".into());
+        return Err("expected a state dict of torch.save, got a TorchScript archive".into());
     }
     if let Some(order) = find("byteorder") {
         let order = contents(bytes, order)?;
         if &*order != b"little" {
             let order = String::from_utf8_lossy(&order);
-            return Err(format!("its numbers are {}-endian, expected little", order.escape_debug()));
+            return Err(format!("expected little-endian numbers, got {}-endian", order.escape_debug()));
         }
     }
     let data = contents(bytes, find("data.pkl").expect("found above"))?;
@@ -31,9 +32,9 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Contents, String> {
     state_dict::read(&pickle.arena, pickle.root, bytes.len(), |storage| {
         let entry = find(&format!("data/{}", storage.key));
         let entry =
-            entry.ok_or_else(|| format!("the archive has no storage {}", storage.key.escape_debug()))?;
+            entry.ok_or_else(|| format!("no storage {} in the archive", storage.key.escape_debug()))?;
         if storage.part.is_some() {
-            return Err("a part of a storage, which a zip has no need of".into());
+            return Err("part of a storage, expected a whole one".into());
         }
         Ok(entry.clone())
     })
@@ -47,7 +48,7 @@ fn contents<'a>(bytes: &'a [u8], entry: &Storage) -> Result<Cow<'a, [u8]>, Strin
             Ok(Cow::Owned(inflate(&bytes[range.clone()], *length, *length)?))
         }
         Storage::Deflated(_, length) => {
-            Err(format!("its pickle claims {length} bytes, which no state dict has"))
+            Err(format!("its pickle claims {length} bytes, more than any state dict has"))
         }
     }
 }

@@ -1,11 +1,11 @@
-//! The table of contents of a zip archive, read where it lies.
+//! The central directory of a zip archive, read in place.
 //!
-//! Only what torch's archives are: one disk, nothing encrypted, entries stored or deflated, with or without the
-//! 64-bit records. Nothing is reserved by a count the file claims. APPNOTE 6.3.10, §4.3.
+//! Supports what torch's archives use: one disk, no encryption, entries stored or deflated, with or without 64-bit
+//! records. Memory is never reserved by a count from the file. APPNOTE 6.3.10, §4.3.
 
 use std::ops::Range;
 
-use super::entry::Storage;
+use crate::entry::Storage;
 
 const END: &[u8] = b"PK\x05\x06";
 const END_64: &[u8] = b"PK\x06\x06";
@@ -13,16 +13,16 @@ const LOCATOR_64: &[u8] = b"PK\x06\x07";
 const ENTRY: &[u8] = b"PK\x01\x02";
 const LOCAL: &[u8] = b"PK\x03\x04";
 
-/// Lengths of the fixed parts.
+/// Lengths of the fixed parts of records.
 const END_LENGTH: usize = 22;
 const LOCATOR_LENGTH: usize = 20;
 const ENTRY_LENGTH: usize = 46;
 const LOCAL_LENGTH: usize = 30;
 
-/// What stands in a 32-bit field whose value is in a 64-bit record.
+/// The value of a 32-bit field whose actual value is in a 64-bit record.
 const ELSEWHERE: u64 = 0xffff_ffff;
 
-/// The entries, sorted by name; of two with one name the first counts.
+/// The entries, sorted by name; the first of two with the same name counts.
 pub(crate) struct Directory<'a>(Vec<(&'a str, Storage)>);
 
 impl<'a> Directory<'a> {
@@ -35,12 +35,12 @@ impl<'a> Directory<'a> {
     }
 }
 
-/// Reads the table of contents.
+/// Reads the central directory.
 pub(crate) fn read(bytes: &[u8]) -> Result<Directory<'_>, String> {
     let directory = find(bytes)
-        .ok_or("a truncated or damaged zip archive: its directory, which ends it, is not there")?;
+        .ok_or("truncated or damaged zip archive: no central directory at its end")?;
     let mut rest = &bytes[directory];
-    // Bytes that are there, not a number the file claims: about as much memory as the directory itself.
+    // By the bytes present, not by a count from the file: about as much memory as the directory itself.
     let mut entries = Vec::with_capacity(rest.len() / ENTRY_LENGTH);
     while !rest.is_empty() {
         let (name, storage, length) = entry(bytes, rest)?;
@@ -52,7 +52,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Directory<'_>, String> {
     Ok(Directory(entries))
 }
 
-/// Where the directory lies.
+/// The bytes of the central directory.
 fn find(bytes: &[u8]) -> Option<Range<usize>> {
     // A comment of up to 65535 bytes may follow the end record, whose last field is its length.
     let last = bytes.len().checked_sub(END_LENGTH)?;
@@ -70,9 +70,9 @@ fn find(bytes: &[u8]) -> Option<Range<usize>> {
     range(start, length, end)
 }
 
-/// The entry at the head of `rest`: its name, its bytes, and how long its record is.
+/// The entry at the start of `rest`: its name, its bytes, and the length of its record.
 fn entry<'a>(bytes: &'a [u8], rest: &'a [u8]) -> Result<(&'a str, Storage, usize), String> {
-    let damaged = || "a damaged zip archive: an entry of its directory makes no sense".to_owned();
+    let damaged = || "damaged zip archive: invalid directory entry".to_owned();
     let field = |at, width| number(rest, at, width).ok_or_else(damaged);
     let [name_length, extra_length, comment_length] =
         [field(28, 2)? as usize, field(30, 2)? as usize, field(32, 2)? as usize];
@@ -82,9 +82,9 @@ fn entry<'a>(bytes: &'a [u8], rest: &'a [u8]) -> Result<(&'a str, Storage, usize
         return Err(damaged());
     }
     let name = std::str::from_utf8(&rest[ENTRY_LENGTH..extra]).map_err(|_| damaged())?;
-    let refuse = |why: &str| format!("entry `{}` of the zip archive {why}", name.escape_debug());
+    let refuse = |why: &str| format!("zip entry `{}`: {why}", name.escape_debug());
     let (flags, method) = (field(8, 2)?, field(10, 2)?);
-    // In this order the 64-bit values stand, those alone that do not fit.
+    // The 64-bit record holds, in this order, the values that do not fit.
     let mut sizes = [field(24, 4)?, field(20, 4)?, field(42, 4)?];
     let mut wide = zip64(&rest[extra..extra + extra_length]).unwrap_or_default();
     for size in sizes.iter_mut().filter(|size| **size == ELSEWHERE) {
@@ -93,11 +93,11 @@ fn entry<'a>(bytes: &'a [u8], rest: &'a [u8]) -> Result<(&'a str, Storage, usize
     }
     let [size, packed, header] = sizes;
     if flags & 1 != 0 {
-        return Err(refuse("is encrypted"));
+        return Err(refuse("encrypted"));
     }
-    let outside = || refuse("lies outside the file: it is truncated or damaged");
+    let outside = || refuse("outside the file, which is truncated or damaged");
     let local = usize::try_from(header).ok().and_then(|at| bytes.get(at..)).ok_or_else(outside)?;
-    // The local header's name and extra field have lengths of their own: torch pads there for alignment.
+    // The local header has its own lengths of name and extra field: torch pads there for alignment.
     let skip = number(local, 26, 2).zip(number(local, 28, 2)).filter(|_| local.starts_with(LOCAL));
     let skip = skip.map(|(name, extra)| LOCAL_LENGTH as u64 + name + extra).ok_or_else(outside)?;
     let place =
@@ -106,11 +106,11 @@ fn entry<'a>(bytes: &'a [u8], rest: &'a [u8]) -> Result<(&'a str, Storage, usize
     match method {
         0 if size == place.len() => Ok((name, Storage::Plain(place), length)),
         8 => Ok((name, Storage::Deflated(place, size), length)),
-        _ => Err(refuse("is compressed in a way that is not supported")),
+        _ => Err(refuse("unsupported compression method")),
     }
 }
 
-/// The extra field's block of 64-bit values.
+/// The block of 64-bit values in an extra field.
 fn zip64(mut extra: &[u8]) -> Option<&[u8]> {
     loop {
         let length = number(extra, 2, 2)? as usize;
@@ -122,7 +122,7 @@ fn zip64(mut extra: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// `start..start + length` where it ends by `limit`.
+/// `start..start + length`, if it ends by `limit`.
 fn range(start: u64, length: u64, limit: usize) -> Option<Range<usize>> {
     let end = usize::try_from(start.checked_add(length)?).ok().filter(|end| *end <= limit)?;
     Some(start as usize..end)

@@ -1,6 +1,6 @@
-//! The few opcodes of pickle that a state dict needs (protocol 2, as `torch.save` writes).
+//! Writing the pickle of a state dict (protocol 2, as `torch.save`).
 
-/// A pickle in the making. Values are pushed on a stack that the reader has; calls take theirs from it.
+/// A pickle under construction: opcodes for the reader's stack.
 pub(crate) struct PickleWriter(Vec<u8>);
 
 impl PickleWriter {
@@ -8,7 +8,7 @@ impl PickleWriter {
         Self(b"\x80\x02".to_vec())
     }
 
-    /// The finished pickle: its value is the one left on the stack.
+    /// Ends the pickle; its value is the one left on the stack.
     pub(crate) fn finish(mut self) -> Vec<u8> {
         self.0.push(b'.');
         self.0
@@ -35,7 +35,7 @@ impl PickleWriter {
         }
     }
 
-    pub(crate) fn no(&mut self) {
+    pub(crate) fn push_false(&mut self) {
         self.0.push(0x89);
     }
 
@@ -47,7 +47,7 @@ impl PickleWriter {
         }
     }
 
-    /// A tuple of what `items` pushes.
+    /// A tuple of the values that `items` pushes.
     pub(crate) fn tuple(&mut self, items: impl FnOnce(&mut Self)) {
         self.0.push(b'(');
         items(self);
@@ -58,13 +58,13 @@ impl PickleWriter {
         self.tuple(|pickle| values.iter().for_each(|value| pickle.int(*value)));
     }
 
-    /// A dict of the keys and values that `items` pushes in turn.
+    /// A dict of the keys and values that `items` pushes alternately.
     pub(crate) fn dict(&mut self, items: impl FnOnce(&mut Self)) {
         self.0.push(b'}');
         self.set(items);
     }
 
-    /// As [`PickleWriter::dict`], one that is a `collections.OrderedDict`.
+    /// [`PickleWriter::dict`] as a `collections.OrderedDict`.
     pub(crate) fn ordered_dict(&mut self, items: impl FnOnce(&mut Self)) {
         self.call("collections", "OrderedDict", |_| {});
         self.set(items);
@@ -76,14 +76,14 @@ impl PickleWriter {
         self.0.push(b'u');
     }
 
-    /// What `module.name` makes of the arguments that `arguments` pushes.
+    /// A call of `module.name` with the arguments that `arguments` pushes.
     pub(crate) fn call(&mut self, module: &str, name: &str, arguments: impl FnOnce(&mut Self)) {
         self.global(module, name);
         self.tuple(arguments);
         self.0.push(b'R');
     }
 
-    /// What the container keeps under the tuple that `items` pushes.
+    /// A persistent ID: the tuple that `items` pushes.
     pub(crate) fn persistent(&mut self, items: impl FnOnce(&mut Self)) {
         self.tuple(items);
         self.0.push(b'Q');

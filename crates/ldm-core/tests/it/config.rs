@@ -1,4 +1,4 @@
-//! Strict YAML: the key, what was expected, and the line.
+//! Strict YAML: errors with the key, the expected type, and the line.
 
 use std::path::Path;
 
@@ -45,7 +45,7 @@ fn a_config_is_read() {
 }
 
 #[test]
-fn errors_name_the_key_what_was_expected_and_the_line() {
+fn errors_name_the_key_the_expected_type_and_the_line() {
     check_error(
         "name: a\ninner:\n  widht: 32\n",
         &[],
@@ -58,29 +58,29 @@ fn errors_name_the_key_what_was_expected_and_the_line() {
 }
 
 #[test]
-fn overrides_are_yaml_at_a_place_in_the_tree() {
+fn overrides_are_yaml() {
     let changed =
         parse(TEXT, &["inner.width=64", "inner.levels=[4]", "inner.rate=1e-4", "name=other"]).unwrap();
     let inner = Inner { width: 64, levels: vec![4], rate: Some(1e-4) };
     assert_eq!(changed, Outer { name: "other".into(), inner });
     assert_eq!(parse(TEXT, &["inner.levels.1=9"]).unwrap().inner.levels, [1, 9]);
     assert_eq!(parse(TEXT, &["name=a=b"]).unwrap().name, "a=b");
-    // The later one counts.
+    // The last one counts.
     assert_eq!(parse(TEXT, &["inner.width=1", "inner.width=2"]).unwrap().inner.width, 2);
 }
 
 #[test]
-fn overrides_that_name_no_place_are_refused() {
+fn invalid_overrides_are_refused() {
     check_error(TEXT, &["inner.width"], &["override `inner.width`", "expected key.path=value"]);
     check_error(TEXT, &["inner..width=1"], &["expected key.path=value"]);
-    check_error(TEXT, &["inner.levels.7=1"], &["the list has 2 items"]);
-    check_error(TEXT, &["inner.levels.x=1"], &["`x` is not an index"]);
-    check_error(TEXT, &["name.x=1"], &["`x` is below a value that has no keys"]);
+    check_error(TEXT, &["inner.levels.7=1"], &["expected an index below 2, got 7"]);
+    check_error(TEXT, &["inner.levels.x=1"], &["expected an index, got `x`"]);
+    check_error(TEXT, &["name.x=1"], &["expected a mapping or list above `x`"]);
     check_error(TEXT, &["inner.widht=1"], &["with overrides inner.widht=1", "widht"]);
 }
 
 #[test]
-fn a_file_that_is_not_there_is_named() {
+fn a_missing_file_is_named() {
     let error = config::read::<Outer>("no/such.yaml", &[]).unwrap_err();
     assert!(matches!(&error, Error::Io { path, .. } if path.ends_with("such.yaml")), "{error}");
 }

@@ -1,12 +1,12 @@
 //! The values of a pickle.
 //!
-//! They live side by side and name each other by number, so a value that holds itself is harmless and nothing
-//! recurses.
+//! They are stored in one list and refer to each other by index, so a value that contains itself is harmless and
+//! nothing recurses.
 
-/// A value's place in the arena.
+/// A value's index in the arena.
 pub(crate) type Id = u32;
 
-/// A value. Text and bytes stay in the file.
+/// A value. Text and bytes borrow from the file.
 #[derive(Debug, Clone)]
 pub(crate) enum Node<'a> {
     None,
@@ -18,23 +18,23 @@ pub(crate) enum Node<'a> {
     Tuple(Box<[Id]>),
     List(Vec<Id>),
     Dict(Vec<(Id, Id)>),
-    /// A name of a class or function: a word, not the thing.
-    NormStats(&'a str, &'a str),
-    /// A storage, by the tuple that names it in its container.
+    /// The module and name of a class or function, as text only.
+    Global(&'a str, &'a str),
+    /// A storage, by the tuple that names it.
     Storage(Id),
     Tensor(Box<TensorParts>),
-    /// A value nobody will look at: a number too long, a set, a numpy scalar.
+    /// An ignored value: an integer too long, a set, a numpy scalar.
     Inert,
 }
 
-/// A tensor as pickled: the storage's node, and a window in elements.
+/// A pickled tensor: its storage, and a window in elements.
 #[derive(Debug, Clone)]
 pub(crate) struct TensorParts {
     pub(crate) storage: Id,
     pub(crate) offset: i64,
     pub(crate) shape: Vec<i64>,
     pub(crate) strides: Vec<i64>,
-    /// The dtype where it is not the storage's.
+    /// The dtype, if it is not the storage's.
     pub(crate) dtype: Option<tch::Kind>,
 }
 
@@ -71,7 +71,7 @@ impl<'a> Arena<'a> {
         if let Node::Dict(pairs) = self.get(id) { Some(pairs) } else { None }
     }
 
-    /// The value of a dict's key; as in Python the last one counts.
+    /// The value of a dict's key; the last one counts, as in Python.
     pub(crate) fn value(&self, dict: Id, key: &str) -> Option<Id> {
         self.pairs(dict)?
             .iter()
@@ -81,8 +81,8 @@ impl<'a> Arena<'a> {
     }
 }
 
-/// What things cost at most, in bytes: a vector that grows holds its items up to three times for a moment, a table of
-/// hashes a little more.
+/// Upper bounds of memory, in bytes: a growing vector holds its items up to three times for a moment, a hash table a
+/// little more.
 pub(crate) mod cost {
     use super::{Id, Node};
 
@@ -91,13 +91,13 @@ pub(crate) mod cost {
     pub(in super::super) const MARK: usize = 3 * size_of::<usize>();
     pub(in super::super) const MEMO: usize = 32;
     const NODE: usize = 3 * size_of::<Node>();
-    /// A storage's place is looked up in two tables.
+    /// A storage, which is in two tables.
     const STORAGE: usize = 256;
-    /// A tensor beside its axes.
+    /// A tensor without its axes.
     const TENSOR: usize = 128;
     const AXIS: usize = 3 * size_of::<i64>();
 
-    /// A value, with what it holds.
+    /// A value with its contents.
     pub(in super::super) fn of(node: &Node) -> usize {
         NODE + match node {
             Node::Tuple(items) => items.len() * ITEM,

@@ -1,6 +1,4 @@
-//! Real processes that meet, reduce, and lose each other. Each test starts its ranks by running itself again.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! Process groups of real processes. Each test starts its ranks by running itself again.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -9,9 +7,9 @@ use std::time::{Duration, Instant};
 use ldm_libtorch::{C10d, ProcessGroup, RankEnv, Reduce, channels_last, set_seed};
 use tch::{Device, Kind, Tensor, nn};
 
-/// Starts `world` processes of this test, or is one of them and runs `body`. All must end well but those `lost`.
+/// Starts `world` processes of the test `name`, or runs `body` in one of them. All but the `lost` ones must succeed.
 #[track_caller]
-fn ranks(test: &str, world: usize, lost: &[usize], timeout: Duration, body: impl FnOnce(C10d)) {
+fn ranks(name: &str, world: usize, lost: &[usize], timeout: Duration, body: impl FnOnce(C10d)) {
     if let Some(env) = RankEnv::read().unwrap() {
         return body(C10d::connect(&env, Device::Cpu, timeout).unwrap());
     }
@@ -19,7 +17,7 @@ fn ranks(test: &str, world: usize, lost: &[usize], timeout: Duration, body: impl
     let children: Vec<Child> = (0..world)
         .map(|rank| {
             Command::new(std::env::current_exe().unwrap())
-                .args([test, "--exact", "--nocapture"])
+                .args([&format!("ranks::{name}"), "--exact", "--nocapture"])
                 .envs([("RANK", rank.to_string()), ("WORLD_SIZE", world.to_string())])
                 .envs([("MASTER_ADDR", "127.0.0.1".to_owned()), ("MASTER_PORT", port.to_string())])
                 .stdout(Stdio::piped())
@@ -37,14 +35,14 @@ fn ranks(test: &str, world: usize, lost: &[usize], timeout: Duration, body: impl
     }
 }
 
-fn kill_myself() -> ! {
+fn kill_this_process() -> ! {
     Command::new("kill").args(["-KILL", &std::process::id().to_string()]).status().unwrap();
     unreachable!("killed")
 }
 
 #[test]
-fn values_of_all_ranks_become_one() {
-    ranks("values_of_all_ranks_become_one", 3, &[], C10d::TIMEOUT, |group| {
+fn reductions_and_broadcast() {
+    ranks("reductions_and_broadcast", 3, &[], C10d::TIMEOUT, |group| {
         let rank = group.rank() as i64;
         let sums = [Tensor::from_slice(&[rank as f32, 1.]), Tensor::from_slice(&[rank * 10])];
         let largest = [Tensor::from_slice(&[rank as f32, -rank as f32])];
@@ -63,8 +61,8 @@ fn values_of_all_ranks_become_one() {
     });
 }
 
-/// A model with what reductions stumble over: convolutions in channels_last, a weight used twice, one that only rank 1
-/// uses, and one that nobody uses.
+/// A model with difficult parameters: convolutions in channels_last, a weight used twice, one that only rank 1 uses, and
+/// one that no rank uses.
 struct Net {
     vs: nn::VarStore,
     first: Tensor,
@@ -109,8 +107,8 @@ impl Net {
 }
 
 #[test]
-fn buckets_give_what_a_plain_reduction_gives() {
-    ranks("buckets_give_what_a_plain_reduction_gives", 3, &[], C10d::TIMEOUT, |group| {
+fn bucketed_gradients_equal_a_plain_reduction() {
+    ranks("bucketed_gradients_equal_a_plain_reduction", 3, &[], C10d::TIMEOUT, |group| {
         let group = group.with_bucket_bytes(1000);
         let (plain, bucketed) = (Net::new(), Net::new());
         let reducer = group.reducer(&bucketed.params()).unwrap();
@@ -125,12 +123,12 @@ fn buckets_give_what_a_plain_reduction_gives() {
             }
             let overlap = reducer.finish().unwrap();
             assert!(overlap.buckets >= 3, "{overlap:?}");
-            // The order is learned in the first pass. `sometimes` and `never` come last, and never by themselves.
+            // The first pass records the order. `sometimes` and `never` come last, and never in buckets of their own.
             let expected = if step == 0 { 0..=0 } else { 1..=overlap.buckets - 1 };
             assert!(expected.contains(&overlap.early), "{overlap:?}");
             for (mine, bucketed) in plain.params().iter().zip(bucketed.params()) {
                 if bucketed.size() == [7] {
-                    assert!(!bucketed.grad().defined(), "a gradient from nowhere");
+                    assert!(!bucketed.grad().defined(), "an unexpected gradient");
                     continue;
                 }
                 let grad = mine.grad();
@@ -141,7 +139,7 @@ fn buckets_give_what_a_plain_reduction_gives() {
                 assert!(bucketed.grad().abs().max().double_value(&[]) > 0.);
             }
         }
-        // Its hooks go with it: ranks that no longer agree on who reduces do not wait for each other.
+        // Its hooks are removed with it: a rank may then run backward alone.
         drop(reducer);
         if group.rank() == 0 {
             bucketed.backward(0, 0);
@@ -155,10 +153,10 @@ fn a_killed_rank_ends_the_others() {
         let value = [Tensor::ones([1000], (Kind::Float, Device::Cpu))];
         group.all_reduce(&value, Reduce::Sum).unwrap().wait().unwrap();
         if group.rank() == 1 {
-            kill_myself();
+            kill_this_process();
         }
         let start = Instant::now();
-        let error = group.all_reduce(&value, Reduce::Sum).and_then(ldm_libtorch::Work::wait).unwrap_err();
+        let error = group.all_reduce(&value, Reduce::Sum).and_then(ldm_libtorch::CollectiveWork::wait).unwrap_err();
         assert!(start.elapsed() < Duration::from_secs(20), "{error} after {:?}", start.elapsed());
         let text = error.to_string();
         let head = format!("rank {} of 3: another rank has ended or does not answer: ", group.rank());
@@ -167,8 +165,8 @@ fn a_killed_rank_ends_the_others() {
 }
 
 #[test]
-fn a_backward_pass_survives_the_death_of_a_rank_and_its_end_tells_it() {
-    let name = "a_backward_pass_survives_the_death_of_a_rank_and_its_end_tells_it";
+fn a_rank_lost_during_backward_is_reported_at_its_end() {
+    let name = "a_rank_lost_during_backward_is_reported_at_its_end";
     ranks(name, 2, &[1], C10d::TIMEOUT, |group| {
         let group = group.with_bucket_bytes(1000);
         let net = Net::new();
@@ -178,7 +176,7 @@ fn a_backward_pass_survives_the_death_of_a_rank_and_its_end_tells_it() {
         reducer.finish().unwrap();
         reducer.arm();
         if group.rank() == 1 {
-            kill_myself();
+            kill_this_process();
         }
         net.backward(0, 1);
         let error = reducer.finish().unwrap_err().to_string();
@@ -187,27 +185,27 @@ fn a_backward_pass_survives_the_death_of_a_rank_and_its_end_tells_it() {
 }
 
 #[test]
-fn a_rank_that_does_not_answer_is_not_waited_for_without_end() {
-    let name = "a_rank_that_does_not_answer_is_not_waited_for_without_end";
+fn a_rank_that_does_not_answer_times_out() {
+    let name = "a_rank_that_does_not_answer_times_out";
     ranks(name, 2, &[], Duration::from_secs(3), |group| {
         if group.rank() == 1 {
             std::thread::sleep(Duration::from_secs(5));
             return;
         }
         let value = Tensor::ones([10], (Kind::Float, Device::Cpu));
-        let error = group.broadcast(&value, 1).and_then(ldm_libtorch::Work::wait).unwrap_err().to_string();
+        let error = group.broadcast(&value, 1).and_then(ldm_libtorch::CollectiveWork::wait).unwrap_err().to_string();
         assert!(error.contains("does not answer") && error.contains("3000ms"), "{error}");
     });
 }
 
 #[test]
-fn a_meeting_nobody_comes_to_is_called_off() {
+fn connecting_without_other_ranks_times_out() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let env =
         RankEnv { rank: 0, world: 2, local_rank: 0, host: c"127.0.0.1".into(), port, launcher_serves: false };
     let start = Instant::now();
     let error = C10d::connect(&env, Device::Cpu, Duration::from_secs(2)).unwrap_err().to_string();
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
-    let head = format!("rank 0 of 2 did not meet the others at 127.0.0.1:{port} within 2 s: ");
+    let head = format!("rank 0 of 2: expected the other ranks at 127.0.0.1:{port} within 2 s: ");
     assert!(error.starts_with(&head) && !error.contains('\n'), "{error}");
 }

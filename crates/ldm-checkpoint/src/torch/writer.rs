@@ -1,4 +1,4 @@
-//! What `torch.save` writes: a zip of a pickle and one stored entry a tensor.
+//! Writing the zip archive of `torch.save`: a pickle, and one uncompressed entry per tensor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Seek, Write};
@@ -8,20 +8,20 @@ use tch::{Kind, Tensor};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
-use super::entry::TensorInfo;
-use super::pickle_writer::PickleWriter;
-use super::streamed::Streamed;
+use crate::entry::TensorInfo;
+use crate::pickle::writer::PickleWriter;
+use crate::streamed::Streamed;
 use ldm_core::{Error, Result, files};
 
-/// Where PyTorch aligns storages, so that a mapped one can be computed with as it lies.
+/// PyTorch's alignment of storages, so that a memory-mapped one can be used in place.
 const ALIGNMENT: u16 = 64;
 
-/// A zip entry of this many bytes or more needs the 64-bit records.
+/// The size from which a zip entry needs 64-bit records.
 const LARGE: usize = u32::MAX as usize;
 
 const STATE_DICT: &str = "state_dict";
 
-/// How a dtype is written: the class of its storage, and for dtypes younger than those classes its own name.
+/// Dtypes with the class of their storage, and the name of dtypes newer than these classes.
 const KINDS: [(Kind, &str, Option<&str>); 12] = [
     (Kind::Double, "DoubleStorage", None),
     (Kind::Float, "FloatStorage", None),
@@ -37,15 +37,15 @@ const KINDS: [(Kind, &str, Option<&str>); 12] = [
     (Kind::Bool, "BoolStorage", None),
 ];
 
-/// Writes a checkpoint as CompVis' code reads it (`torch.load(path)["state_dict"]`), whole or not at all.
+/// Writes a checkpoint that CompVis' code reads (`torch.load(path)["state_dict"]`), atomically.
 ///
-/// It holds `state_dict`, the tensors under their names, and each of `metadata` as text beside it. The bytes depend on
-/// names, values and metadata alone, not on the order given. A tensor is copied to the CPU a few megabytes at a time;
-/// none is kept twice. Each has a storage of its own, aligned to 64 bytes, also those that share one in memory.
+/// It holds the tensors by name in `state_dict`, and each entry of `metadata` as text next to it. The bytes depend on
+/// names, values and metadata alone, not on the order of `tensors`. A tensor is copied to the CPU a few megabytes at a
+/// time; none is in memory twice. Each has its own storage, aligned to 64 bytes, even if they share one in memory.
 ///
 /// # Errors
-/// [`Error::Io`] when the file cannot be written; [`Error::Format`] when two tensors have one name, when a tensor has a
-/// dtype PyTorch has no weights of, or when the metadata have an entry `state_dict`.
+/// [`Error::Io`] when the file cannot be written; [`Error::Format`] when two tensors have the same name, when a tensor
+/// has a dtype that a torch file does not support, or when the metadata have an entry `state_dict`.
 pub fn save_torch(
     path: impl AsRef<Path>,
     tensors: &[(String, Tensor)],
@@ -54,10 +54,10 @@ pub fn save_torch(
     save_torch_streamed(path, &Streamed::each(tensors), metadata)
 }
 
-/// [`save_torch`] of tensors that are made when it is their turn.
+/// [`save_torch`] for tensors that are created one by one while writing.
 ///
 /// # Errors
-/// As [`save_torch`], and those of making a tensor.
+/// As [`save_torch`], and those of creating a tensor.
 pub fn save_torch_streamed(
     path: impl AsRef<Path>,
     tensors: &[Streamed],
@@ -65,7 +65,7 @@ pub fn save_torch_streamed(
 ) -> Result<()> {
     let path = path.as_ref();
     if metadata.contains_key(STATE_DICT) {
-        return Err(Error::format(path, "metadata `state_dict`: the name of what holds the tensors"));
+        return Err(Error::format(path, "metadata `state_dict`: reserved name"));
     }
     let mut sorted: Vec<&Streamed> = tensors.iter().collect();
     sorted.sort_by_key(|tensor| tensor.name.as_str());
@@ -74,10 +74,10 @@ pub fn save_torch_streamed(
         let name = tensor.name.as_str();
         let refuse = |why: &str| Error::format(path, format!("tensor `{name}`: {why}"));
         if !KINDS.iter().any(|(kind, ..)| *kind == tensor.info.kind) {
-            return Err(refuse("no torch file holds its dtype"));
+            return Err(refuse("dtype not supported by torch files"));
         }
         if !taken.insert(name) {
-            return Err(refuse("its name is taken"));
+            return Err(refuse("duplicate name"));
         }
     }
     files::write_whole(path, |file| write(file, path, &sorted, metadata))
@@ -117,7 +117,7 @@ fn write(
     Ok(())
 }
 
-/// The names, and for each the call that makes its tensor of the storage of its number.
+/// The names, each with the call that builds its tensor from the storage of its index.
 fn pickle(tensors: &[&Streamed], metadata: &BTreeMap<String, String>) -> Vec<u8> {
     let mut pickle = PickleWriter::new();
     pickle.dict(|pickle| {
@@ -136,22 +136,22 @@ fn pickle(tensors: &[&Streamed], metadata: &BTreeMap<String, String>) -> Vec<u8>
     pickle.finish()
 }
 
-/// `_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)`, and `_v3` with the dtype behind. PyTorch
+/// `_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, hooks)`, and `_v3` followed by the dtype. PyTorch
 /// `torch/_utils.py`, `torch/_tensor.py` `_reduce_ex_internal`.
 fn rebuild(pickle: &mut PickleWriter, index: usize, info: &TensorInfo) {
     let (shape, count) = (&info.shape, info.shape.iter().product());
     let found = KINDS.iter().find(|(kind, ..)| *kind == info.kind);
-    let (_, storage, young) = *found.expect("dtypes were checked");
+    let (_, storage, new_dtype) = *found.expect("dtypes were checked");
     let mut strides = vec![1; shape.len()];
     for axis in (1..shape.len()).rev() {
         strides[axis - 1] = strides[axis] * shape[axis].max(1);
     }
-    let function = if young.is_some() { "_rebuild_tensor_v3" } else { "_rebuild_tensor_v2" };
+    let function = if new_dtype.is_some() { "_rebuild_tensor_v3" } else { "_rebuild_tensor_v2" };
     pickle.call("torch._utils", function, |pickle| {
         pickle.persistent(|pickle| {
             pickle.text("storage");
-            // An untyped storage is counted in bytes, which is the same: these dtypes have one a value.
-            pickle.global(if young.is_some() { "torch.storage" } else { "torch" }, storage);
+            // An untyped storage is counted in bytes, which is the same: these dtypes have one byte per value.
+            pickle.global(if new_dtype.is_some() { "torch.storage" } else { "torch" }, storage);
             pickle.text(&index.to_string());
             pickle.text("cpu");
             pickle.int(count);
@@ -159,9 +159,9 @@ fn rebuild(pickle: &mut PickleWriter, index: usize, info: &TensorInfo) {
         pickle.int(0);
         pickle.ints(shape);
         pickle.ints(&strides);
-        pickle.no();
+        pickle.push_false();
         pickle.call("collections", "OrderedDict", |_| {});
-        if let Some(dtype) = young {
+        if let Some(dtype) = new_dtype {
             pickle.global("torch", dtype);
         }
     });

@@ -1,56 +1,56 @@
-//! How another implementation lays out the same weights.
+//! Mapping of a state dict to another implementation's names and shapes.
 
 use std::collections::BTreeMap;
 
 use tch::Tensor;
 
-use super::KeyMap;
-use super::source::{Source, split};
+use crate::KeyMap;
+use crate::source::{Source, split};
 use ldm_core::{Error, Result};
 
-/// Names and shapes of tensors.
+/// Tensor names and shapes.
 pub type Shapes = BTreeMap<String, Vec<i64>>;
 
-/// How another implementation keeps the weights of a model: other names, and here and there another shape. Data made
-/// from a config by a pure function. No value changes, so both ways end where they began, bit for bit.
+/// A mapping between our state dict of a model (*native*) and another implementation's (*mapped*): names, and some
+/// shapes. It is data computed from a config. No value changes, so a round trip is exact to the bit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StateDictMapping {
-    /// What else its names are.
+    /// The names.
     pub keys: KeyMap,
-    /// What changes beside the name, by our name.
+    /// Changes other than the name, by native name.
     pub changes: Vec<(String, TensorChange)>,
 }
 
-/// What of a tensor is different beside its name.
+/// A difference in a tensor other than its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TensorChange {
-    /// The shape: a linear layer for a convolution of kernel 1.
+    /// Another shape: a linear layer for a convolution of kernel 1.
     Reshaped {
-        /// The shape here.
+        /// The native shape.
         native: Vec<i64>,
-        /// The shape there.
-        unsupported_kind: Vec<i64>,
+        /// The mapped shape.
+        mapped: Vec<i64>,
     },
-    /// Queries, keys and values are three tensors there and one here.
+    /// Queries, keys and values, one tensor natively and three when mapped.
     FusedQkv {
-        /// The three, under the names [`StateDictMapping::keys`] gives them.
+        /// The names of the three, after [`StateDictMapping::keys`].
         names: [String; 3],
-        /// The shape of the one.
+        /// The shape of the fused tensor.
         native: Vec<i64>,
         /// The shape of each of the three.
-        unsupported_kind: Vec<i64>,
-        /// How often queries, keys and values follow one another in the rows of the one: the number of heads where
-        /// each head has its own, 1 where all queries come first.
+        mapped: Vec<i64>,
+        /// Groups of queries, keys and values in the rows of the fused tensor: the number of heads if each head has its
+        /// own, 1 if all queries come first.
         heads: i64,
     },
 }
 
 impl StateDictMapping {
-    /// The tensors of a model of ours under the other implementation's names and in its shapes. Tensors the layout
-    /// does not speak of keep theirs.
+    /// Converts native tensors to the other implementation's names and shapes. Tensors that the mapping does not
+    /// mention stay as they are.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when a tensor is not of the shape the layout says.
+    /// [`Error::Shape`] when a tensor does not have the shape of the mapping.
     pub fn to_mapped(&self, tensors: &[(String, Tensor)]) -> Result<Vec<(String, Tensor)>> {
         let changes: BTreeMap<&str, &TensorChange> =
             self.changes.iter().map(|(name, change)| (name.as_str(), change)).collect();
@@ -60,20 +60,18 @@ impl StateDictMapping {
                 changed.push((name.clone(), tensor.shallow_clone()));
                 continue;
             };
-            let (TensorChange::Reshaped { native, unsupported_kind }
-            | TensorChange::FusedQkv { native, unsupported_kind, .. }) = change;
+            let (TensorChange::Reshaped { native, mapped }
+            | TensorChange::FusedQkv { native, mapped, .. }) = change;
             if *native != tensor.size() {
-                let found = tensor.size();
-                return Err(Error::invalid(format!(
-                    "tensor `{name}`: expected the shape {native:?}, got: {found:?}"
-                )));
+                let (what, expected, got) = (format!("tensor `{name}`"), format!("{native:?}"), tensor.size());
+                return Err(Error::Shape { what, expected, got });
             }
             match change {
                 TensorChange::Reshaped { .. } => {
-                    changed.push((name.clone(), tensor.reshape(unsupported_kind.as_slice())))
+                    changed.push((name.clone(), tensor.reshape(mapped.as_slice())))
                 }
                 TensorChange::FusedQkv { names, heads, .. } => {
-                    changed.extend(names.iter().cloned().zip(split(tensor, unsupported_kind, *heads)));
+                    changed.extend(names.iter().cloned().zip(split(tensor, mapped, *heads)));
                 }
             }
         }
@@ -81,16 +79,16 @@ impl StateDictMapping {
         Ok(changed.into_iter().map(|(name, tensor)| (back.apply(&name), tensor)).collect())
     }
 
-    /// [`StateDictMapping::to_mapped`] of names and shapes alone.
+    /// [`StateDictMapping::to_mapped`] for names and shapes alone.
     pub fn mapped_shapes(&self, native: &Shapes) -> Shapes {
         let mut shapes = native.clone();
         for (name, change) in &self.changes {
             let Some(shape) = shapes.get_mut(name) else { continue };
             match change {
-                TensorChange::Reshaped { unsupported_kind, .. } => shape.clone_from(unsupported_kind),
-                TensorChange::FusedQkv { names, unsupported_kind, .. } => {
+                TensorChange::Reshaped { mapped, .. } => shape.clone_from(mapped),
+                TensorChange::FusedQkv { names, mapped, .. } => {
                     shapes.remove(name);
-                    shapes.extend(names.iter().map(|name| (name.clone(), unsupported_kind.clone())));
+                    shapes.extend(names.iter().map(|name| (name.clone(), mapped.clone())));
                 }
             }
         }
@@ -98,24 +96,24 @@ impl StateDictMapping {
         shapes.into_iter().map(|(name, shape)| (back.apply(&name), shape)).collect()
     }
 
-    /// Gives entries that already have our names our shapes.
+    /// Gives entries with native names their native shapes.
     pub(crate) fn apply(&self, entries: &mut BTreeMap<String, Source>) {
         for (name, change) in &self.changes {
             match change {
-                TensorChange::Reshaped { native, unsupported_kind } => {
+                TensorChange::Reshaped { native, mapped } => {
                     if let Some(entry) =
-                        entries.get_mut(name).filter(|entry| entry.info.shape == *unsupported_kind)
+                        entries.get_mut(name).filter(|entry| entry.info.shape == *mapped)
                     {
                         entry.info.shape.clone_from(native);
                     }
                 }
-                TensorChange::FusedQkv { names, native, unsupported_kind, heads } => {
+                TensorChange::FusedQkv { names, native, mapped, heads } => {
                     let [Some(q), Some(k), Some(v)] = names.each_ref().map(|name| entries.get(name)) else {
                         continue;
                     };
                     let fits = [q, k, v]
                         .iter()
-                        .all(|part| part.info.shape == *unsupported_kind && part.info.kind == q.info.kind);
+                        .all(|part| part.info.shape == *mapped && part.info.kind == q.info.kind);
                     if !fits || entries.contains_key(name) {
                         continue;
                     }

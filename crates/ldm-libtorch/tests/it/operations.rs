@@ -1,6 +1,4 @@
-//! What is counted of operations, against sums by hand.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! Operation counts, compared with counts by hand.
 
 use ldm_libtorch::{Operation, count_operations, to_channels_last};
 use tch::{Device, Kind, Tensor};
@@ -30,7 +28,7 @@ fn products_convolutions_and_attention_are_counted_once() {
         assert_eq!(y.size(), [2, 4, 5, 4]);
         assert_eq!(flop(&seen), 2 * (2 * 4 * 5 * 4) * (3 * 3 * 3), "{seen:?}");
     }
-    // Transposed, each input value meets all of its row.
+    // Transposed, each input value is multiplied with a whole row.
     let weight = Tensor::ones([6, 2, 3, 3], F32);
     let (_, seen) =
         count_operations(|| x.conv_transpose2d(&weight, None::<Tensor>, [2, 2], [1, 1], [0, 0], 1, [1, 1]));
@@ -55,7 +53,7 @@ fn a_backward_pass_is_counted_too() {
         assert_eq!(flop(&seen), passes * forward, "{seen:?}");
         assert!(one(&seen, "aten::convolution_backward").bytes > 0, "{seen:?}");
     }
-    // Attention's backward is two and a half times its forward: it makes the weights again.
+    // Attention's backward is two and a half times its forward: it recomputes the weights.
     let [q, k] = [10, 6].map(|length| Tensor::ones([2, 3, length, 8], F32).set_requires_grad(true));
     let ((), seen) = count_operations(|| {
         Tensor::scaled_dot_product_attention(&q, &k, &k, None::<Tensor>, 0., false, None, false)
@@ -66,7 +64,7 @@ fn a_backward_pass_is_counted_too() {
 }
 
 #[test]
-fn views_move_nothing_and_changes_in_place_write() {
+fn views_move_nothing_and_in_place_operations_write() {
     let mut x = Tensor::ones([4, 8], F32);
     let (_, seen) = count_operations(|| x.transpose(0, 1).view([2, 4, 4]).contiguous());
     assert_eq!(one(&seen, "aten::transpose").bytes + one(&seen, "aten::view").bytes, 0);
@@ -75,7 +73,7 @@ fn views_move_nothing_and_changes_in_place_write() {
     assert_eq!((seen[0].name.as_str(), seen[0].bytes), ("aten::to", 0), "itself");
     let (_, seen) = count_operations(|| x.relu_());
     assert_eq!((seen[0].name.as_str(), seen[0].bytes, seen[0].flop), ("aten::relu_", 2 * 4 * 32, 0));
-    // Eight rows in memory, however many there are to see.
+    // One row in memory, expanded to 1000.
     let wide = x.narrow(0, 0, 1).expand([1000, 8], false);
     let (_, seen) = count_operations(|| wide.sum(Kind::Float));
     assert_eq!(seen[0].bytes, 4 * 32 + 4);
@@ -100,6 +98,6 @@ fn a_count_ends_with_its_body() {
             });
         });
     });
-    assert_eq!((seen.len(), one(&seen, "aten::cos").calls), (1, 2), "another thread's are its own: {seen:?}");
+    assert_eq!((seen.len(), one(&seen, "aten::cos").calls), (1, 2), "operations of another thread are not counted: {seen:?}");
     assert!(seen[0].seconds > 0.);
 }

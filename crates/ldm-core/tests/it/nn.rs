@@ -1,4 +1,4 @@
-//! Layers as PyTorch initializes them, and values of CompVis' code.
+//! Layers compared with PyTorch's initialization and values of CompVis' code.
 
 use ldm_core::device::test_device;
 use ldm_core::nn::{GroupNorm, conv1d_1x1, conv2d, linear, timestep_embedding, zero_conv1d_1x1, zero_conv2d};
@@ -12,7 +12,7 @@ fn golden() -> Golden {
 }
 
 #[test]
-fn timestep_embedding_is_compvis() {
+fn timestep_embedding_equals_compvis() {
     let golden = golden();
     for (name, dim) in [("embedding.64", 64), ("embedding.33", 33)] {
         // The reference's own f32 exponential, times t = 999, moves by 3e-6 from an AMD to an Intel CPU.
@@ -23,7 +23,7 @@ fn timestep_embedding_is_compvis() {
 }
 
 #[test]
-fn weights_by_formula_are_numpys() {
+fn weights_by_formula_equal_numpys() {
     let golden = golden();
     let vs = VarStore::new(test_device());
     let root = vs.root();
@@ -52,7 +52,7 @@ fn assert_uniform(what: &str, tensor: &Tensor, bound: f64) {
 }
 
 #[test]
-fn layers_start_in_pytorchs_bounds() {
+fn layers_are_initialized_as_in_pytorch() {
     let vs = VarStore::new(test_device());
     let root = vs.root();
     let conv = conv2d(&(&root / "conv"), 16, 128, 3, 1, 1);
@@ -69,7 +69,7 @@ fn layers_start_in_pytorchs_bounds() {
 }
 
 #[test]
-fn zero_layers_start_as_zero_and_keep_the_size() {
+fn zero_layers_return_zeros_of_the_same_size() {
     let vs = VarStore::new(test_device());
     let root = vs.root();
     let x = Tensor::ones([1, 4, 6, 7], (Kind::Float, test_device()));
@@ -84,9 +84,9 @@ fn group_norm_needs_32_groups() {
     let vs = VarStore::new(test_device());
     for channels in [48, 31, 0, -32] {
         let error = GroupNorm::new(&vs.root(), channels, 1e-6).unwrap_err().to_string();
-        assert_eq!(error, format!("group norm needs channels divisible by 32, got: {channels}"));
+        assert_eq!(error, format!("channels of a group norm: expected a multiple of 32, got {channels}"));
     }
-    assert!(vs.is_empty(), "a layer that is refused leaves no parameters");
+    assert!(vs.is_empty(), "a refused layer leaves no parameters");
 }
 
 #[test]
@@ -97,11 +97,11 @@ fn group_norm_normalizes_each_group() {
     let normalized = |x: &Tensor| {
         let groups = x.view([2, 32, 18]);
         let dims = [-1_i64].as_slice();
-        let centerd = &groups - groups.mean_dim(dims, true, Kind::Float);
-        (&centerd / (centerd.square().mean_dim(dims, true, Kind::Float) + 1e-6).sqrt()).view_as(x)
+        let centered = &groups - groups.mean_dim(dims, true, Kind::Float);
+        (&centered / (centered.square().mean_dim(dims, true, Kind::Float) + 1e-6).sqrt()).view_as(x)
     };
     assert_close("group norm", &norm.forward(&x), &normalized(&x), 1e-5);
-    // bf16 activations under f32 weights, as autocast gives them. The statistics stay in f32: in bf16 the mean of
+    // bf16 activations with f32 weights, as under autocast. The statistics stay in f32: in bf16 the mean of
     // a group, up to 122, would be off by a tenth of the group's spread.
     let x = x.to_kind(Kind::BFloat16);
     let want = normalized(&x.to_kind(Kind::Float));
