@@ -1,4 +1,4 @@
-//! `cargo xtask` on made-up machines: a PATH of scripts, a cache and a checkout in a temporary folder.
+//! `cargo xtask` on fake machines: a PATH of scripts, a cache and a checkout in a temporary folder.
 #![allow(clippy::unwrap_used, reason = "tests may")]
 
 mod failures;

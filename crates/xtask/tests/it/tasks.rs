@@ -1,19 +1,19 @@
-//! `demo` and `test` make sure of libtorch and go on as cargo.
+//! `demo` and `test` ensure libtorch and then run cargo.
 
 use std::fs;
 
-use crate::machine::{Machine, PIP_THAT_WORKS};
+use crate::machine::{FakeMachine, PIP_THAT_WORKS};
 
-/// A cargo that shows what it was called with.
-fn machine() -> Machine {
-    let machine = Machine::new(PIP_THAT_WORKS);
+/// A machine whose cargo prints its arguments.
+fn machine() -> FakeMachine {
+    let machine = FakeMachine::new(PIP_THAT_WORKS);
     machine.tool("cargo", "echo \"cargo $*, LIBTORCH=$LIBTORCH\"; exit 7");
     machine.libtorch("checkout/.libtorch/torch", "2.11.0");
     machine
 }
 
 #[track_caller]
-fn check(machine: &Machine, args: &str, libtorch: Option<&str>, expected: &str) {
+fn check(machine: &FakeMachine, args: &str, libtorch: Option<&str>, expected: &str) {
     let mut xtask = machine.xtask(args);
     xtask.env("LIBTORCH", libtorch.map_or(machine.link().join("torch"), |name| machine.path(name)));
     let output = xtask.output().unwrap();
@@ -37,7 +37,7 @@ fn test_runs_the_workspace() {
 }
 
 #[test]
-fn a_target_folder_elsewhere_is_provided_for() {
+fn a_target_folder_elsewhere_works() {
     let machine = machine();
     machine.tool("cargo", "echo \"$LD_LIBRARY_PATH\"");
     let path = |xtask: &mut std::process::Command| String::from_utf8(xtask.output().unwrap().stdout).unwrap();
@@ -59,7 +59,7 @@ fn the_users_libtorch_stays_set() {
 }
 
 #[test]
-fn a_set_chosen_by_hand_is_kept() {
+fn a_chosen_variant_is_kept() {
     let machine = machine();
     fs::remove_dir_all(machine.link()).unwrap();
     machine.succeeds("setup --cuda");

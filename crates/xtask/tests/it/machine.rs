@@ -1,4 +1,4 @@
-//! A machine with the programs one gives it, and nothing else.
+//! A fake machine: a PATH of scripts, a cache and a checkout.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-/// `python3` whose pip installs a tiny torch: libraries without content, of CPU and CUDA.
+/// A `python3` whose pip installs a tiny torch: empty libraries for CPU and CUDA.
 pub(crate) const PIP_THAT_WORKS: &str = r#"
 echo "$@" >> "$FAKE/pip-calls"
 while [ $# -gt 0 ]; do [ "$1" = --target ] && target=$2; shift; done
@@ -20,17 +20,17 @@ for name in libtorch libc10 libtorch_cuda libtorch_cuda_linalg libc10_cuda libto
 done
 "#;
 
-/// As above, after a moment in which it can be interrupted.
+/// As above, but it hangs and can be interrupted.
 pub(crate) const PIP_THAT_HANGS: &str = r#"
 while [ $# -gt 0 ]; do [ "$1" = --target ] && target=$2; shift; done
 mkdir -p "$target/torch/lib"
 exec sleep 60
 "#;
 
-pub(crate) struct Machine(TempDir);
+pub(crate) struct FakeMachine(TempDir);
 
-impl Machine {
-    /// With a compiler, a disk, a shell's tools, and a python3 whose pip does what the script says.
+impl FakeMachine {
+    /// Creates a machine with a compiler, a disk, shell tools, and a python3 whose pip is a script.
     pub(crate) fn new(pip: &str) -> Self {
         let machine = Self(tempfile::tempdir().unwrap());
         for folder in ["bin", "cache", "checkout/crates/xtask"] {
@@ -72,7 +72,7 @@ impl Machine {
         self.path(&format!("cache/ldm/libtorch-2.11.0-{name}"))
     }
 
-    /// A libtorch of the user's own.
+    /// Creates a libtorch of the user.
     pub(crate) fn libtorch(&self, folder: &str, version: &str) -> PathBuf {
         let path = self.path(folder);
         fs::create_dir_all(path.join("lib")).unwrap();
@@ -93,7 +93,7 @@ impl Machine {
         xtask
     }
 
-    /// Names in the cache.
+    /// The names in the cache.
     pub(crate) fn cached(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.path("cache/ldm")) else { return vec![] };
         let mut names: Vec<_> =
@@ -107,25 +107,25 @@ impl Machine {
         succeeded(self.xtask(args).output().unwrap())
     }
 
-    /// Runs a command that must fail with one sentence, and gives that.
+    /// Runs a command that must fail with one line, and returns it.
     #[track_caller]
     pub(crate) fn fails(&self, command: &mut Command) -> String {
-        let output = command.output().unwrap();
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(1), "{said}");
-        let errors: Vec<_> = said.lines().filter(|line| !line.starts_with("installing libtorch")).collect();
-        assert_eq!(errors.len(), 1, "not one sentence: {said}");
-        assert!(fs::read_link(self.link()).is_err(), "a failed set-up made a link");
+        let result = command.output().unwrap();
+        let output = String::from_utf8(result.stderr).unwrap();
+        assert_eq!(result.status.code(), Some(1), "{output}");
+        let errors: Vec<_> = output.lines().filter(|line| !line.starts_with("installing libtorch")).collect();
+        assert_eq!(errors.len(), 1, "not one line: {output}");
+        assert!(fs::read_link(self.link()).is_err(), "a failed setup made a link");
         assert!(!self.cached().iter().any(|name| name.contains(".part-")), "{:?}", self.cached());
         errors[0].strip_prefix("error: ").unwrap().to_owned()
     }
 }
 
 #[track_caller]
-pub(crate) fn succeeded(output: Output) -> String {
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{said}");
-    said
+pub(crate) fn succeeded(result: Output) -> String {
+    let output = String::from_utf8(result.stderr).unwrap();
+    assert!(result.status.success(), "{output}");
+    output
 }
 
 fn real(tool: &str) -> PathBuf {
@@ -139,7 +139,7 @@ fn real(tool: &str) -> PathBuf {
 pub(crate) fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = std::time::Instant::now();
     while !holds() {
-        assert!(start.elapsed().as_secs() < 20, "{what} did not come");
+        assert!(start.elapsed().as_secs() < 20, "timeout: {what}");
         std::thread::yield_now();
     }
 }

@@ -1,15 +1,15 @@
-//! The cache is filled once, whole or not at all.
+//! The cache is filled once, atomically.
 
 use std::fs;
 use std::process::{Child, Command};
 
-use crate::machine::{Machine, PIP_THAT_HANGS, PIP_THAT_WORKS, succeeded, text, until};
+use crate::machine::{FakeMachine, PIP_THAT_HANGS, PIP_THAT_WORKS, succeeded, text, until};
 
 #[test]
-fn the_cpu_set_is_the_wheel_without_cuda() {
-    let machine = Machine::new(PIP_THAT_WORKS);
-    let said = machine.succeeds("setup --cpu");
-    assert!(said.contains("libtorch 2.11.0+cpu for CPU is ready"), "{said}");
+fn the_cpu_variant_is_the_wheel_without_cuda() {
+    let machine = FakeMachine::new(PIP_THAT_WORKS);
+    let output = machine.succeeds("setup --cpu");
+    assert!(output.contains("libtorch 2.11.0+cpu for CPU is ready"), "{output}");
 
     let set = machine.set("cpu");
     let mut libraries: Vec<_> =
@@ -34,7 +34,7 @@ fn the_cpu_set_is_the_wheel_without_cuda() {
 
 #[test]
 fn the_cuda_set_is_the_wheel_with_what_it_depends_on() {
-    let machine = Machine::new(PIP_THAT_WORKS);
+    let machine = FakeMachine::new(PIP_THAT_WORKS);
     machine.succeeds("setup --cuda");
     let torch = machine.set("cuda").join("torch");
     assert!(torch.join("lib/libtorch_cuda.so").exists());
@@ -48,7 +48,7 @@ fn the_cuda_set_is_the_wheel_with_what_it_depends_on() {
 
 #[test]
 fn a_filled_cache_needs_neither_pip_nor_network() {
-    let machine = Machine::new(PIP_THAT_WORKS);
+    let machine = FakeMachine::new(PIP_THAT_WORKS);
     machine.succeeds("setup --cpu");
     for tool in ["python3", "cc", "c++", "df"] {
         machine.without(tool);
@@ -59,8 +59,8 @@ fn a_filled_cache_needs_neither_pip_nor_network() {
 }
 
 #[test]
-fn a_spoilt_cache_is_filled_again() {
-    let machine = Machine::new(PIP_THAT_WORKS);
+fn a_damaged_cache_is_filled_again() {
+    let machine = FakeMachine::new(PIP_THAT_WORKS);
     machine.succeeds("setup --cpu");
     fs::remove_file(machine.set("cpu").join("torch/lib/libc10.so")).unwrap();
     machine.succeeds("setup --cpu");
@@ -69,28 +69,28 @@ fn a_spoilt_cache_is_filled_again() {
 }
 
 #[test]
-fn ctrl_c_leaves_nothing_half_made() {
+fn signals_leave_no_partial_files() {
     for signal in ["-INT", "-TERM"] {
-        let machine = Machine::new(PIP_THAT_HANGS);
+        let machine = FakeMachine::new(PIP_THAT_HANGS);
         let child = in_pip(&machine);
         send(&child, signal);
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(130));
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(said.contains("interrupted: nothing half-made is left"), "{said}");
+        let output = String::from_utf8(output.stderr).unwrap();
+        assert!(output.contains("interrupted: partial files were removed"), "{output}");
         assert_eq!(machine.cached(), ["libtorch-2.11.0-cpu.lock"]);
         assert!(!machine.link().is_symlink());
     }
 }
 
 #[test]
-fn what_a_killed_set_up_left_is_removed_by_the_next() {
-    let machine = Machine::new(PIP_THAT_HANGS);
+fn leftovers_of_a_killed_setup_are_removed() {
+    let machine = FakeMachine::new(PIP_THAT_HANGS);
     let mut child = in_pip(&machine);
     child.kill().unwrap();
     child.wait().unwrap();
     assert!(machine.cached().iter().any(|name| name.contains("cpu.part-")), "{:?}", machine.cached());
-    assert!(!machine.set("cpu").exists(), "half a set took the name of a whole one");
+    assert!(!machine.set("cpu").exists(), "an incomplete installation has the final name");
 
     machine.python(PIP_THAT_WORKS);
     machine.succeeds("setup --cpu");
@@ -98,8 +98,8 @@ fn what_a_killed_set_up_left_is_removed_by_the_next() {
 }
 
 #[test]
-fn of_two_set_ups_at_once_one_installs() {
-    let machine = Machine::new(&format!("sleep 1\n{PIP_THAT_WORKS}"));
+fn one_of_two_concurrent_setups_installs() {
+    let machine = FakeMachine::new(&format!("sleep 1\n{PIP_THAT_WORKS}"));
     let children = [(); 2].map(|()| machine.xtask("setup --cpu").spawn().unwrap());
     for child in children {
         succeeded(child.wait_with_output().unwrap());
@@ -107,8 +107,8 @@ fn of_two_set_ups_at_once_one_installs() {
     assert_eq!(text(&machine.path("pip-calls")).lines().count(), 1);
 }
 
-/// A set-up whose pip is at work.
-fn in_pip(machine: &Machine) -> Child {
+/// A setup whose pip is running.
+fn in_pip(machine: &FakeMachine) -> Child {
     let child = machine.xtask("setup --cpu").spawn().unwrap();
     let lib = machine.path(&format!("cache/ldm/libtorch-2.11.0-cpu.part-{}/set/torch/lib", child.id()));
     until("pip", || lib.exists());

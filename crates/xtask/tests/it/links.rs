@@ -1,16 +1,16 @@
-//! `.libtorch` leads to the libtorch chosen last, and to nothing else.
+//! `.libtorch` links to the libtorch chosen last.
 
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use crate::machine::{Machine, PIP_THAT_WORKS, succeeded, text};
+use crate::machine::{FakeMachine, PIP_THAT_WORKS, succeeded, text};
 
 #[test]
-fn a_fitting_libtorch_is_linked_in_a_folder() {
-    let machine = Machine::new(PIP_THAT_WORKS);
+fn a_suitable_libtorch_is_linked_in_a_folder() {
+    let machine = FakeMachine::new(PIP_THAT_WORKS);
     let libtorch = machine.libtorch("opt/libtorch", "2.11.0+cpu");
-    let said = succeeded(machine.xtask("setup").env("LIBTORCH", &libtorch).output().unwrap());
-    assert!(said.contains("opt/libtorch"), "{said}");
+    let output = succeeded(machine.xtask("setup").env("LIBTORCH", &libtorch).output().unwrap());
+    assert!(output.contains("opt/libtorch"), "{output}");
     assert!(!machine.link().is_symlink());
     assert_eq!(fs::read_link(machine.link().join("torch")).unwrap(), libtorch);
     assert!(machine.cached().is_empty(), "the cache was filled nevertheless");
@@ -18,15 +18,15 @@ fn a_fitting_libtorch_is_linked_in_a_folder() {
 
 #[test]
 fn cargos_own_libtorch_is_not_the_users() {
-    let machine = Machine::new(PIP_THAT_WORKS);
+    let machine = FakeMachine::new(PIP_THAT_WORKS);
     let own = machine.link().join("torch");
     succeeded(machine.xtask("setup --cpu").env("LIBTORCH", &own).output().unwrap());
     assert_eq!(fs::read_link(machine.link()).unwrap(), machine.set("cpu"));
 }
 
 #[test]
-fn a_right_link_is_left_alone() {
-    let machine = Machine::new(PIP_THAT_WORKS);
+fn a_correct_link_is_unchanged() {
+    let machine = FakeMachine::new(PIP_THAT_WORKS);
     machine.succeeds("setup --cpu");
     let made = fs::symlink_metadata(machine.link()).unwrap().modified().unwrap();
     machine.succeeds("setup --cpu");
@@ -35,7 +35,7 @@ fn a_right_link_is_left_alone() {
 
 #[test]
 fn wrong_and_dangling_links_are_replaced() {
-    let machine = Machine::new(PIP_THAT_WORKS);
+    let machine = FakeMachine::new(PIP_THAT_WORKS);
     for wrong in [machine.path("nowhere"), machine.path("bin")] {
         let _ = fs::remove_file(machine.link());
         symlink(wrong, machine.link()).unwrap();
@@ -45,8 +45,8 @@ fn wrong_and_dangling_links_are_replaced() {
 }
 
 #[test]
-fn link_and_folder_take_each_others_place() {
-    let machine = Machine::new(PIP_THAT_WORKS);
+fn links_and_folders_replace_each_other() {
+    let machine = FakeMachine::new(PIP_THAT_WORKS);
     let first = machine.libtorch("first", "2.11.0");
     let second = machine.libtorch("second", "2.11.0");
     machine.succeeds("setup --cpu");
@@ -63,11 +63,11 @@ fn link_and_folder_take_each_others_place() {
 }
 
 #[test]
-fn builds_against_another_libtorch_are_forgotten() {
-    let machine = Machine::new(PIP_THAT_WORKS);
+fn builds_against_another_libtorch_are_cleaned() {
+    let machine = FakeMachine::new(PIP_THAT_WORKS);
     machine.tool("cargo", "echo \"$@\" >> \"$FAKE/cargo-calls\"");
     machine.succeeds("setup --cpu");
-    assert!(!machine.path("cargo-calls").exists(), "there was nothing to forget");
+    assert!(!machine.path("cargo-calls").exists(), "there was nothing to clean");
     machine.succeeds("setup --cuda");
     assert_eq!(
         text(&machine.path("cargo-calls")),
@@ -77,10 +77,10 @@ fn builds_against_another_libtorch_are_forgotten() {
 }
 
 #[test]
-fn what_set_up_did_not_make_it_does_not_remove() {
-    let machine = Machine::new(PIP_THAT_WORKS);
+fn other_folders_are_not_removed() {
+    let machine = FakeMachine::new(PIP_THAT_WORKS);
     let kept = machine.libtorch("checkout/.libtorch/torch", "2.9.1").join("build-version");
-    let said = machine.fails(&mut machine.xtask("setup --cpu"));
-    assert!(said.contains("was not made by set-up"), "{said}");
+    let output = machine.fails(&mut machine.xtask("setup --cpu"));
+    assert!(output.contains("expected a link made by setup"), "{output}");
     assert!(kept.exists());
 }
