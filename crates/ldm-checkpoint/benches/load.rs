@@ -1,6 +1,6 @@
 //! Opening and loading a checkpoint of 64 MB in each format, onto `LDM_BENCH_DEVICE`.
 
-#![allow(missing_docs)] // criterion's macros make undocumented functions
+#![allow(missing_docs)] // criterion's macros create undocumented functions
 
 use std::collections::BTreeMap;
 use std::hint::black_box;

@@ -1,7 +1,7 @@
 //! An opened checkpoint and operations on its names.
 
-use std::collections::btree_map::Entry as Slot;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

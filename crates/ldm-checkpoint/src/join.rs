@@ -15,7 +15,8 @@ impl Checkpoint {
     pub fn join(path: impl AsRef<Path>, parts: Vec<(&str, Self)>) -> Result<Self> {
         let path = path.as_ref();
         let format = parts.first().map(|(_, part)| part.format);
-        let format = format.ok_or_else(|| Error::format(path, "expected at least one part of a model, got none"))?;
+        let format =
+            format.ok_or_else(|| Error::format(path, "expected at least one part of a model, got none"))?;
         let (mut files, mut entries, mut metadata) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
         for (prefix, part) in parts {
             for (name, source) in part.entries {

@@ -46,3 +46,7 @@ pub use state_dict_mapping::{Shapes, StateDictMapping, TensorChange};
 pub use streamed::Streamed;
 pub use torch::writer::{save_torch, save_torch_streamed};
 pub use unsupported_kind::unsupported_kind;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

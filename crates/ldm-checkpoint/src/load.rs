@@ -8,9 +8,9 @@ use tch::{Device, Tensor};
 use crate::Checkpoint;
 use ldm_core::{Error, Mismatch, Result};
 
-/// Who owns the memory of loaded tensors.
+/// The way tensors are loaded.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Placement {
+enum LoadMode {
     /// The tensor keeps its memory and takes the values.
     Copy,
     /// The tensor's memory becomes the file's own pages, where they fit.
@@ -35,8 +35,9 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::load_into`]; the names listed are those of `vs`.
     pub fn load_scope(&self, vs: &VarStore, prefix: &str) -> Result<()> {
-        let below = |(name, variable): (String, Tensor)| Some((name.strip_prefix(prefix)?.to_owned(), variable));
-        self.load(vs.variables().into_iter().filter_map(below), prefix, Placement::Copy)
+        let below =
+            |(name, variable): (String, Tensor)| Some((name.strip_prefix(prefix)?.to_owned(), variable));
+        self.load(vs.variables().into_iter().filter_map(below), prefix, LoadMode::Copy)
     }
 
     /// [`Checkpoint::load_into`] for inference: a contiguous variable on the CPU whose dtype is the file's takes the
@@ -49,7 +50,7 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::load_into`].
     pub fn load_mmap(&self, vs: &mut VarStore) -> Result<()> {
-        self.load(vs.variables(), "", Placement::Map)
+        self.load(vs.variables(), "", LoadMode::Map)
     }
 
     /// [`Checkpoint::load_into`] for named tensors outside a model, such as an optimizer's state: all of them or none.
@@ -57,7 +58,7 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::load_into`].
     pub fn copy_into(&self, tensors: impl IntoIterator<Item = (String, Tensor)>) -> Result<()> {
-        self.load(tensors, "", Placement::Copy)
+        self.load(tensors, "", LoadMode::Copy)
     }
 
     /// Checks that [`Checkpoint::load_into`] would load `vs`, without loading anything.
@@ -72,7 +73,7 @@ impl Checkpoint {
         &self,
         tensors: impl IntoIterator<Item = (String, Tensor)>,
         prefix: &str,
-        placement: Placement,
+        placement: LoadMode,
     ) -> Result<()> {
         let tensors = sorted(tensors);
         self.compare(&tensors, prefix)?;
@@ -81,7 +82,7 @@ impl Checkpoint {
             // One tensor at a time, whose pages are released at once: no second copy of the whole model.
             for (name, mut tensor) in tensors {
                 match self.source(&name).and_then(|source| source.map_tensor(&pages)) {
-                    Some(mapped) if placement == Placement::Map && can_replace(&mapped, &tensor) => {
+                    Some(mapped) if placement == LoadMode::Map && can_replace(&mapped, &tensor) => {
                         tensor.set_data(&mapped.as_strided(tensor.size(), tensor.stride(), None));
                     }
                     Some(mapped) => tensor.f_copy_(&mapped)?,

@@ -5,6 +5,7 @@
 //! the caller's memory limit.
 
 pub(crate) mod arena;
+mod containers;
 pub(crate) mod cursor;
 pub(crate) mod globals;
 pub(crate) mod writer;
@@ -14,7 +15,6 @@ use std::collections::HashMap;
 use crate::memory::MemoryBudget;
 use arena::{Arena, Id, Node, cost};
 use cursor::{Cursor, damaged};
-use globals::CallValue;
 
 /// The most steps; a model of ten thousand tensors takes half a million, and this many create a gigabyte of values.
 const STEPS: usize = 1 << 24;
@@ -68,6 +68,45 @@ impl<'a> Unpickler<'a> {
     }
 
     fn step(&mut self, opcode: u8, place: usize) -> Result<(), String> {
+        if self.stack_step(opcode)? || self.scalar_step(opcode)? || self.container_step(opcode)? {
+            return Ok(());
+        }
+        match opcode {
+            b'c' => {
+                let (module, name) = (self.file.line()?, self.file.line()?);
+                self.push(Node::Global(module, name))?;
+            }
+            0x93 => {
+                let items = self.pop_last(2)?;
+                let (module, name) = (self.arena.text(items[0]), self.arena.text(items[1]));
+                let names = module.zip(name).filter(|(a, b)| a.len().max(b.len()) <= cursor::NAME);
+                let (module, name) = names.ok_or_else(|| damaged("invalid name", place))?;
+                self.push(Node::Global(module, name))?;
+            }
+            b'Q' => {
+                let id = self.pop()?;
+                self.push(Node::Storage(id))?;
+            }
+            b'R' | 0x81 => {
+                let items = self.pop_last(2)?;
+                self.call(items[0], items[1])?;
+            }
+            0x92 => {
+                let items = self.pop_last(3)?;
+                self.call(items[0], items[1])?;
+            }
+            b'b' => {
+                self.pop()?;
+                self.build()?;
+            }
+            b'i' | b'o' => return Err(self.refuse_instance(opcode)),
+            _ => return Err(format!("unsupported pickle opcode {opcode:#04x} at byte {place}")),
+        }
+        Ok(())
+    }
+
+    /// Runs an opcode of the frame, the stack or the memo; returns whether `opcode` is one.
+    fn stack_step(&mut self, opcode: u8) -> Result<bool, String> {
         match opcode {
             0x80 => {
                 let protocol = self.file.byte()?;
@@ -92,6 +131,31 @@ impl<'a> Unpickler<'a> {
                 let top = self.top()?;
                 self.push_id(top)?;
             }
+            b'q' => {
+                let index = self.file.byte()?;
+                self.remember(index.into())?;
+            }
+            b'r' => {
+                let index = u32::from_le_bytes(self.file.array()?);
+                self.remember(index)?;
+            }
+            0x94 => self.remember(self.memo.len() as u32)?,
+            b'h' => {
+                let index = self.file.byte()?;
+                self.recall(index.into())?;
+            }
+            b'j' => {
+                let index = u32::from_le_bytes(self.file.array()?);
+                self.recall(index)?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Runs an opcode that pushes a scalar; returns whether `opcode` is one.
+    fn scalar_step(&mut self, opcode: u8) -> Result<bool, String> {
+        match opcode {
             b'N' => self.push(Node::None)?,
             0x88 => self.push(Node::Bool(true))?,
             0x89 => self.push(Node::Bool(false))?,
@@ -119,6 +183,14 @@ impl<'a> Unpickler<'a> {
             b'T' | b'B' => self.raw(4, opcode == b'T')?,
             b'U' | b'C' => self.raw(1, opcode == b'U')?,
             0x8e | 0x96 => self.raw(8, false)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Runs an opcode of tuples, lists, dicts or sets; returns whether `opcode` is one.
+    fn container_step(&mut self, opcode: u8) -> Result<bool, String> {
+        match opcode {
             b')' => self.push(Node::Tuple(Box::default()))?,
             0x85..=0x87 => {
                 let items = self.pop_last(usize::from(opcode - 0x84))?;
@@ -164,54 +236,9 @@ impl<'a> Unpickler<'a> {
                 self.pop_mark()?;
                 self.push(Node::Inert)?;
             }
-            b'q' => {
-                let index = self.file.byte()?;
-                self.remember(index.into())?;
-            }
-            b'r' => {
-                let index = u32::from_le_bytes(self.file.array()?);
-                self.remember(index)?;
-            }
-            0x94 => self.remember(self.memo.len() as u32)?,
-            b'h' => {
-                let index = self.file.byte()?;
-                self.recall(index.into())?;
-            }
-            b'j' => {
-                let index = u32::from_le_bytes(self.file.array()?);
-                self.recall(index)?;
-            }
-            b'c' => {
-                let (module, name) = (self.file.line()?, self.file.line()?);
-                self.push(Node::Global(module, name))?;
-            }
-            0x93 => {
-                let items = self.pop_last(2)?;
-                let (module, name) = (self.arena.text(items[0]), self.arena.text(items[1]));
-                let names = module.zip(name).filter(|(a, b)| a.len().max(b.len()) <= cursor::NAME);
-                let (module, name) = names.ok_or_else(|| damaged("invalid name", place))?;
-                self.push(Node::Global(module, name))?;
-            }
-            b'Q' => {
-                let id = self.pop()?;
-                self.push(Node::Storage(id))?;
-            }
-            b'R' | 0x81 => {
-                let items = self.pop_last(2)?;
-                self.call(items[0], items[1])?;
-            }
-            0x92 => {
-                let items = self.pop_last(3)?;
-                self.call(items[0], items[1])?;
-            }
-            b'b' => {
-                self.pop()?;
-                self.build()?;
-            }
-            b'i' | b'o' => return Err(self.refuse_instance(opcode)),
-            _ => return Err(format!("unsupported pickle opcode {opcode:#04x} at byte {place}")),
+            _ => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     }
 
     // --- values ---
@@ -231,7 +258,8 @@ impl<'a> Unpickler<'a> {
 
     fn text(&mut self, width: usize) -> Result<(), String> {
         let place = self.file.at;
-        let text = std::str::from_utf8(self.file.sized(width)?).map_err(|_| damaged("invalid text", place))?;
+        let text =
+            std::str::from_utf8(self.file.sized(width)?).map_err(|_| damaged("invalid text", place))?;
         self.push(Node::Text(text))
     }
 
@@ -297,81 +325,5 @@ impl<'a> Unpickler<'a> {
     fn spend(&mut self, items: usize) -> Result<(), String> {
         self.copies = self.copies.checked_sub(items).ok_or_else(|| damaged("invalid lists", self.file.at))?;
         Ok(())
-    }
-
-    // --- containers and calls ---
-
-    fn append(&mut self, items: Vec<Id>) -> Result<(), String> {
-        self.memory.spend(items.len() * cost::ITEM)?;
-        let top = self.top()?;
-        match &mut self.arena.nodes[top as usize] {
-            Node::List(list) => list.extend(items),
-            Node::Inert => {}
-            _ => return Err(damaged("invalid list", self.file.at)),
-        }
-        Ok(())
-    }
-
-    fn set_items(&mut self, items: &[Id]) -> Result<(), String> {
-        self.memory.spend(items.len() * cost::PAIR)?;
-        let (pairs, rest) = items.as_chunks::<2>();
-        let top = self.top()?;
-        match &mut self.arena.nodes[top as usize] {
-            Node::Dict(dict) if rest.is_empty() => {
-                dict.extend(pairs.iter().map(|[key, value]| (*key, *value)));
-            }
-            Node::Inert => {}
-            _ => return Err(damaged("invalid dict", self.file.at)),
-        }
-        Ok(())
-    }
-
-    /// REDUCE and NEWOBJ: a known function becomes the value it stands for, any other is refused.
-    fn call(&mut self, callee: Id, arguments: Id) -> Result<(), String> {
-        let Node::Global(module, name) = *self.arena.get(callee) else {
-            return Err(damaged("invalid call", self.file.at));
-        };
-        let Node::Tuple(arguments) = self.arena.get(arguments) else {
-            return Err(damaged("invalid call", self.file.at));
-        };
-        match globals::call(module, name, arguments, &self.arena)? {
-            CallValue::Same(id) => self.push_id(id)?,
-            CallValue::New(node) => self.push(node)?,
-            CallValue::OrderedDict(list) => {
-                let pairs = self.arena.items(list).unwrap_or_default();
-                self.memory.spend(pairs.len() * cost::PAIR)?;
-                let pair = |id: &Id| self.arena.items(*id).and_then(|pair| <[Id; 2]>::try_from(pair).ok());
-                let pairs: Option<Vec<(Id, Id)>> = pairs.iter().map(|id| pair(id).map(Into::into)).collect();
-                let pairs = pairs.ok_or_else(|| damaged("invalid dict", self.file.at))?;
-                self.spend(pairs.len())?;
-                self.push(Node::Dict(pairs))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// BUILD sets attributes of a value. Those of a dict (`_metadata`) and of a tensor are not weights.
-    fn build(&self) -> Result<(), String> {
-        match self.arena.get(self.top()?) {
-            Node::Dict(_) | Node::Tensor(_) | Node::Inert => Ok(()),
-            Node::Global(module, name) => Err(globals::refusal("change", module, name)),
-            _ => Err(damaged("invalid object", self.file.at)),
-        }
-    }
-
-    /// The error for INST and OBJ, which state dicts never have, with the class they would create.
-    fn refuse_instance(&mut self, opcode: u8) -> String {
-        let named = if opcode == b'i' {
-            self.file.line().and_then(|module| Ok((module, self.file.line()?))).ok()
-        } else {
-            let class = self.pop_mark().ok().and_then(|items| items.first().copied());
-            class.and_then(
-                |id| if let Node::Global(m, n) = self.arena.get(id) { Some((*m, *n)) } else { None },
-            )
-        };
-        named.map_or_else(
-            || damaged("invalid call", self.file.at),
-            |(module, name)| globals::refusal("call", module, name),
-        )
     }
 }

@@ -11,7 +11,7 @@ use serde::ser::{SerializeMap, Serializer};
 use tch::{Kind, Tensor};
 
 use crate::contents::FileContents;
-use crate::entry::{TensorEntry, Storage};
+use crate::entry::{Storage, TensorEntry};
 use crate::memory;
 use crate::streamed::Streamed;
 use ldm_core::{Error, Result, files};

@@ -30,7 +30,10 @@ struct ShardIndex {
 /// Reads every shard of the index at `path`, in the order of their names; they lie next to it.
 pub(crate) fn read(path: &Path, index: &[u8]) -> Result<(Format, FileContents, Vec<MappedFile>)> {
     if index.len() > LARGEST {
-        return Err(Error::format(path, format!("expected an index of at most {LARGEST} bytes, got {}", index.len())));
+        return Err(Error::format(
+            path,
+            format!("expected an index of at most {LARGEST} bytes, got {}", index.len()),
+        ));
     }
     let index: ShardIndex = serde_json::from_slice(index).map_err(|error| {
         Error::format(path, format!("expected an index of shards, got other JSON: {error}"))
@@ -40,7 +43,10 @@ pub(crate) fn read(path: &Path, index: &[u8]) -> Result<(Format, FileContents, V
     if let Some(name) =
         names.iter().find(|name| Path::new(name).file_name().is_none_or(|last| last != **name))
     {
-        return Err(Error::format(path, format!("shard `{}`: expected a file next to the index", name.escape_debug())));
+        return Err(Error::format(
+            path,
+            format!("shard `{}`: expected a file next to the index", name.escape_debug()),
+        ));
     }
     let missing: Vec<&str> =
         names.iter().copied().filter(|name| !path.with_file_name(name).is_file()).collect();
@@ -61,7 +67,9 @@ pub(crate) fn read(path: &Path, index: &[u8]) -> Result<(Format, FileContents, V
         let lost = listed.filter(|tensor| !contents.entries.contains_key(*tensor));
         refuse_names(&place, "listed in the index but missing", lost)?;
         let number = files.len();
-        whole.entries.extend(contents.entries.into_iter().map(|(name, entry)| (name, entry.offset_files(number))));
+        whole
+            .entries
+            .extend(contents.entries.into_iter().map(|(name, entry)| (name, entry.offset_files(number))));
         for (key, value) in contents.metadata {
             whole.metadata.entry(key).or_insert(value);
         }

@@ -60,15 +60,16 @@ impl StateDictMapping {
                 changed.push((name.clone(), tensor.shallow_clone()));
                 continue;
             };
-            let (TensorChange::Reshaped { native, mapped }
-            | TensorChange::FusedQkv { native, mapped, .. }) = change;
+            let (TensorChange::Reshaped { native, mapped } | TensorChange::FusedQkv { native, mapped, .. }) =
+                change;
             if *native != tensor.size() {
-                let (what, expected, got) = (format!("tensor `{name}`"), format!("{native:?}"), tensor.size());
+                let (what, expected, got) =
+                    (format!("tensor `{name}`"), format!("{native:?}"), tensor.size());
                 return Err(Error::Shape { what, expected, got });
             }
             match change {
                 TensorChange::Reshaped { .. } => {
-                    changed.push((name.clone(), tensor.reshape(mapped.as_slice())))
+                    changed.push((name.clone(), tensor.reshape(mapped.as_slice())));
                 }
                 TensorChange::FusedQkv { names, heads, .. } => {
                     changed.extend(names.iter().cloned().zip(split(tensor, mapped, *heads)));
@@ -101,9 +102,7 @@ impl StateDictMapping {
         for (name, change) in &self.changes {
             match change {
                 TensorChange::Reshaped { native, mapped } => {
-                    if let Some(entry) =
-                        entries.get_mut(name).filter(|entry| entry.info.shape == *mapped)
-                    {
+                    if let Some(entry) = entries.get_mut(name).filter(|entry| entry.info.shape == *mapped) {
                         entry.info.shape.clone_from(native);
                     }
                 }

@@ -46,14 +46,10 @@ pub fn unsupported_kind(shapes: &Shapes) -> Option<&'static str> {
         return Some("a diffusion transformer (Stable Diffusion 3, Flux or similar), not a U-Net");
     }
     if holds(&["conditioner.embedders.1."]) || starts(&["add_embedding.linear_1."]) || linear(&[2048, 1280]) {
-        return Some(
-            "a Stable Diffusion XL model, not a latent diffusion model of the first generation",
-        );
+        return Some("a Stable Diffusion XL model, not a latent diffusion model of the first generation");
     }
     if holds(&["cond_stage_model.model.transformer.resblocks."]) || linear(&[1024]) {
-        return Some(
-            "a Stable Diffusion 2 model, not a latent diffusion model of the first generation",
-        );
+        return Some("a Stable Diffusion 2 model, not a latent diffusion model of the first generation");
     }
     None
 }

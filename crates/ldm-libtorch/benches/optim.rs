@@ -1,6 +1,6 @@
 //! One AdamW step over many small parameters: the cost of the call itself.
 
-#![allow(missing_docs, reason = "criterion's macro makes a function without any")]
+#![allow(missing_docs, reason = "criterion's macro creates an undocumented function")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ldm_libtorch::{AdamWStep, fused_adamw};

@@ -7,7 +7,7 @@ use tch::{Device, TchError, Tensor};
 
 use crate::env::RankEnv;
 use crate::ffi::{RawGroup, RawReducer, RawWork};
-use crate::process_group::{GradientReducer, GroupError, Overlap, ProcessGroup, Reduce, CollectiveWork};
+use crate::process_group::{CollectiveWork, GradientReducer, GroupError, Overlap, ProcessGroup, Reduce};
 
 /// Bytes of a gradient bucket, as in DistributedDataParallel.
 const BUCKET_BYTES: usize = 25 << 20;

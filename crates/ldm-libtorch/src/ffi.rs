@@ -345,7 +345,12 @@ extern "C" fn drop_range(owner: *mut c_void) {
 
 /// A tensor over the bytes of `map` from `start` on. The caller has checked that they lie in the mapping, are aligned to
 /// the dtype, and belong to no other tensor.
-pub(crate) fn map_tensor(map: &Arc<PrivateMap>, start: usize, size: &[i64], kind: Kind) -> Result<Tensor, TchError> {
+pub(crate) fn map_tensor(
+    map: &Arc<PrivateMap>,
+    start: usize,
+    size: &[i64],
+    kind: Kind,
+) -> Result<Tensor, TchError> {
     let length = size.iter().product::<i64>() as usize * kind.elt_size_in_bytes();
     assert!(start + length <= map.len(), "a tensor inside the file");
     let owner = Box::into_raw(Box::new(MappedRange { map: map.clone(), start, length })).cast::<c_void>();

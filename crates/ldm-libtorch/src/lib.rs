@@ -37,8 +37,12 @@ pub use operations::{Operation, count_operations};
 pub use optim::{
     AdamWStep, differentiable_gradients, fused_adamw, gradients, lerp_all, scale_all, total_norm,
 };
-pub use process_group::{GradientReducer, GroupError, Overlap, ProcessGroup, Reduce, Single, CollectiveWork};
+pub use process_group::{CollectiveWork, GradientReducer, GroupError, Overlap, ProcessGroup, Reduce, Single};
 pub use settings::{
     TORCH_VERSION, cuda_device_count, set_cudnn_benchmark, set_deterministic, set_seed, set_tf32,
     set_threads, threads,
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

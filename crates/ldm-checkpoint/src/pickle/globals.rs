@@ -56,7 +56,9 @@ pub(crate) fn call<'a>(
         ("collections", "OrderedDict") => {
             Ok(first.map_or_else(|| CallValue::New(Node::Dict(Vec::new())), CallValue::OrderedDict))
         }
-        ("torch", "Size") => first.filter(|id| arena.items(*id).is_some()).map(CallValue::Same).ok_or_else(wrong),
+        ("torch", "Size") => {
+            first.filter(|id| arena.items(*id).is_some()).map(CallValue::Same).ok_or_else(wrong)
+        }
         ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
             let tensor = first.filter(|id| matches!(arena.get(*id), Node::Tensor(_)));
             tensor.map(CallValue::Same).ok_or_else(wrong)
@@ -115,7 +117,9 @@ fn dtype(node: &Node) -> Option<Kind> {
 
 /// The dtype of a storage's class: `torch.FloatStorage`, `torch.cuda.FloatStorage`.
 pub(crate) fn storage_kind(class: &Node) -> Result<Kind, String> {
-    let Node::Global(module, name) = class else { return Err("damaged pickle: a storage without a class".into()) };
+    let Node::Global(module, name) = class else {
+        return Err("damaged pickle: a storage without a class".into());
+    };
     let kind = match (*module, *name) {
         ("torch.storage", "UntypedStorage") => Some(Kind::Uint8),
         ("torch" | "torch.cuda", name) => match name {
@@ -133,7 +137,5 @@ pub(crate) fn storage_kind(class: &Node) -> Result<Kind, String> {
         },
         _ => None,
     };
-    kind.ok_or_else(|| {
-        format!("unsupported storage `{}.{}`", module.escape_debug(), name.escape_debug())
-    })
+    kind.ok_or_else(|| format!("unsupported storage `{}.{}`", module.escape_debug(), name.escape_debug()))
 }

@@ -38,14 +38,16 @@ pub(crate) fn read(bytes: &[u8]) -> Result<FileContents, String> {
     let keys = pickle::read(bytes, saved.end, small)?;
     let storages = places(bytes, &saved.arena, &keys)?;
     state_dict::read(&saved.arena, saved.root, bytes.len(), |name| {
-        let whole =
-            storages.get(name.key).ok_or_else(|| format!("no storage {} in the file", name.key.escape_debug()))?;
+        let whole = storages
+            .get(name.key)
+            .ok_or_else(|| format!("no storage {} in the file", name.key.escape_debug()))?;
         let Some((offset, length)) = name.part else { return Ok(Storage::Plain(whole.clone())) };
         let bytes = |count: i64| usize::try_from(count).ok()?.checked_mul(name.kind.elt_size_in_bytes());
         let start = bytes(offset).and_then(|offset| whole.start.checked_add(offset));
         let end = start.zip(bytes(length)).and_then(|(start, length)| start.checked_add(length));
         let part = start.zip(end).filter(|(_, end)| *end <= whole.end);
-        part.map(|(start, end)| Storage::Plain(start..end)).ok_or_else(|| "expected elements inside its storage".into())
+        part.map(|(start, end)| Storage::Plain(start..end))
+            .ok_or_else(|| "expected elements inside its storage".into())
     })
 }
 

@@ -28,7 +28,8 @@ impl<'a> StorageName<'a> {
         let first = items.first().and_then(|id| arena.text(*id));
         if first == Some("module") {
             return Err(
-                "expected a state dict, got a pickled model with its code; try saving `model.state_dict()`".into()
+                "expected a state dict, got a pickled model with its code; try saving `model.state_dict()`"
+                    .into(),
             );
         }
         let (Some("storage"), [_, class, key, _, _, rest @ ..]) = (first, items) else {
@@ -39,7 +40,9 @@ impl<'a> StorageName<'a> {
         let part = match rest.first().map(|id| (arena.get(*id), arena.items(*id))) {
             None | Some((Node::None, _)) => None,
             Some((_, Some([_, offset, length]))) => arena.int(*offset).zip(arena.int(*length)),
-            Some(_) => return Err("damaged pickle: expected the offset and length of part of a storage".into()),
+            Some(_) => {
+                return Err("damaged pickle: expected the offset and length of part of a storage".into());
+            }
         };
         Ok(Self { key, kind, part })
     }
@@ -59,12 +62,21 @@ pub(crate) fn read(
         let Node::Tensor(parts) = arena.get(*value) else { continue };
         let name = arena.text(*key).ok_or("state dict: expected text as a tensor's name")?;
         if name.len() > NAME {
-            return Err(format!("state dict: expected a tensor's name of at most {NAME} bytes, got {}", name.len()));
+            return Err(format!(
+                "state dict: expected a tensor's name of at most {NAME} bytes, got {}",
+                name.len()
+            ));
         }
         memory.spend(ENTRY + name.len() + 2 * size_of_val(parts.shape.as_slice()))?;
         let entry = StorageName::read(arena, parts.storage).and_then(|storage| {
             let kind = parts.dtype.unwrap_or(storage.kind);
-            TensorEntry::new(locate(&storage)?, kind, parts.offset, parts.shape.clone(), parts.strides.clone())
+            TensorEntry::new(
+                locate(&storage)?,
+                kind,
+                parts.offset,
+                parts.shape.clone(),
+                parts.strides.clone(),
+            )
         });
         let entry = entry.map_err(|why| format!("tensor `{}`: {why}", name.escape_debug()))?;
         contents.entries.insert(name.to_owned(), entry);

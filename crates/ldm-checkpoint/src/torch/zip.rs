@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
+use super::{state_dict, zip_directory};
 use crate::contents::FileContents;
 use crate::entry::{Storage, inflate};
-use super::{state_dict, zip_directory};
 use crate::{memory, pickle};
 
 /// Reads names and places. `torch.save` stores entries uncompressed, and they are read in place; one that another

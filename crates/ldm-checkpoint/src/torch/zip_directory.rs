@@ -37,8 +37,7 @@ impl<'a> Directory<'a> {
 
 /// Reads the central directory.
 pub(crate) fn read(bytes: &[u8]) -> Result<Directory<'_>, String> {
-    let directory = find(bytes)
-        .ok_or("truncated or damaged zip archive: no central directory at its end")?;
+    let directory = find(bytes).ok_or("truncated or damaged zip archive: no central directory at its end")?;
     let mut rest = &bytes[directory];
     // By the bytes present, not by a count from the file: about as much memory as the directory itself.
     let mut entries = Vec::with_capacity(rest.len() / ENTRY_LENGTH);

@@ -23,7 +23,10 @@ fn check(file: &str, message: &str) {
 fn other_files_are_named() {
     let cases: [(&[u8], &str); 10] = [
         (b"", "an empty file"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "a git-lfs pointer; try `git lfs pull`"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00",
+            "a git-lfs pointer; try `git lfs pull`",
+        ),
         (b"<!DOCTYPE html><html>404", "a web page; try downloading it again"),
         (b"\n <HTML lang=en>", "a web page; try downloading it again"),
         (b"\x1f\x8b\x08\x00", "a gzip archive; try unpacking it"),
@@ -101,7 +104,10 @@ fn a_tensor_must_lie_in_its_storage() {
     for file in ["window_outside.ckpt", "window_overflow.ckpt"] {
         check(file, "tensor `w`: expected elements inside its storage of 16 bytes");
     }
-    check("window_negative.ckpt", "tensor `w`: expected a valid tensor, got shape [3], strides [1], offset -1");
+    check(
+        "window_negative.ckpt",
+        "tensor `w`: expected a valid tensor, got shape [3], strides [1], offset -1",
+    );
     check("window_expanded.ckpt", "tensor `w`: expanded to 1099511627776 elements from 4 bytes");
 }
 
@@ -184,7 +190,10 @@ fn pickles_that_demand_too_much() {
     assert!(of_bytes(&zip(b"I01\n.")).contains("unsupported pickle opcode 0x49 at byte 2"));
     // Tuples in tuples a hundred thousand deep, and a list that holds itself.
     let deep = [b")".as_slice(), &vec![0x85; 100_000], b"."].concat();
-    assert_eq!(parse_pickle(&zip(&deep)).unwrap_err(), "expected a dict of names and tensors, got another object");
+    assert_eq!(
+        parse_pickle(&zip(&deep)).unwrap_err(),
+        "expected a dict of names and tensors, got another object"
+    );
     assert!(of_bytes(&zip(b"]q\x00h\x00a.")).contains("got another pickle"));
     // One long list converted to a dict many times.
     let pairs = b"K\x01K\x02\x86".repeat(1000);

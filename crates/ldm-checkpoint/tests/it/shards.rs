@@ -74,7 +74,13 @@ fn missing_and_damaged_shards_are_named() {
 
     std::fs::write(&two, b"version https://git-lfs.github.com/spec/v1\n").unwrap();
     let error = Checkpoint::open(&path).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("{}: expected safetensors or a file of torch.save, got a git-lfs", two.display())), "{error}");
+    assert!(
+        error.starts_with(&format!(
+            "{}: expected safetensors or a file of torch.save, got a git-lfs",
+            two.display()
+        )),
+        "{error}"
+    );
 
     std::fs::remove_file(&two).unwrap();
     assert_eq!(refusal(&path), "missing shards: two");
@@ -93,10 +99,7 @@ fn a_shard_must_match_its_index() {
         error(&[LISTED.as_slice(), &[("d.w", "one")]].concat()),
         format!("{}: 1 tensors listed in the index but missing: d.w", one.display())
     );
-    assert_eq!(
-        error(&LISTED[..2]),
-        format!("{}: 1 tensors not listed in the index: c.w", one.display())
-    );
+    assert_eq!(error(&LISTED[..2]), format!("{}: 1 tensors not listed in the index: c.w", one.display()));
 }
 
 #[test]
@@ -109,8 +112,5 @@ fn an_index_may_only_name_files_next_to_it() {
     let path = folder.path().join("config.json");
     std::fs::write(&path, r#"{"sample_size": 64}"#).unwrap();
     let message = refusal(&path);
-    assert!(
-        message.starts_with("expected an index of shards, got other JSON: missing field"),
-        "{message}"
-    );
+    assert!(message.starts_with("expected an index of shards, got other JSON: missing field"), "{message}");
 }

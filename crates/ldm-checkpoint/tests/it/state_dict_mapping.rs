@@ -60,8 +60,7 @@ fn file(tensors: &[(String, Tensor)]) -> (tempfile::TempDir, Checkpoint) {
 
 #[test]
 fn a_fused_tensor_is_split_by_heads() {
-    let mapped: BTreeMap<String, Tensor> =
-        mapping(4, 2).to_mapped(&ours(4)).unwrap().into_iter().collect();
+    let mapped: BTreeMap<String, Tensor> = mapping(4, 2).to_mapped(&ours(4)).unwrap().into_iter().collect();
     let get = |name: &str| Vec::<f64>::try_from(mapped[name].flatten(0, -1)).unwrap();
     assert_eq!(get("theirs.0.to_q.bias"), [0., 1., 6., 7.]);
     assert_eq!(get("theirs.0.to_k.bias"), [2., 3., 8., 9.]);

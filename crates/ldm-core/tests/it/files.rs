@@ -1,4 +1,4 @@
-//! Files are written whole or not at all.
+//! Atomic writes of files and folders.
 
 use std::io::Write;
 use std::path::Path;
@@ -28,8 +28,8 @@ fn a_file_is_written_and_replaced() {
 }
 
 #[test]
-fn a_name_without_a_folder_is_beside_the_program() {
-    // Only the error is looked at: a test must not write into the checkout.
+fn an_empty_path_is_an_error() {
+    // Only the error case: a test must not write into the checkout.
     let error = write_bytes("", b"").unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error}");
 }
@@ -70,21 +70,21 @@ fn a_reader_sees_the_old_file_or_the_new_one() {
 }
 
 #[test]
-fn a_folder_that_is_not_there_is_named() {
+fn a_missing_folder_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("none/a");
     let error = write_bytes(&path, b"").unwrap_err();
     assert!(matches!(&error, Error::Io { path: named, .. } if *named == path), "{error}");
 }
 
-/// Whatever a folder's maker is at when the program is asked to stop: it waits, and nothing of it is left.
+/// A writer of a folder may be at any point when the program stops: nothing partial remains.
 #[test]
-fn who_exits_leaves_no_unfinished_folder() {
+fn stopping_leaves_no_unfinished_folder() {
     let root = tempfile::tempdir().unwrap();
     for pause in (0..400).map(|index| Duration::from_micros(index % 100)) {
         let out = root.path().join("a");
         std::thread::scope(|scope| {
-            let maker = scope.spawn(|| {
+            let writer = scope.spawn(|| {
                 write_folder(&out, false, |folder| {
                     for name in ["b", "c", "d"].map(|name| folder.join(name)) {
                         make_folder(&name)?;
@@ -98,16 +98,18 @@ fn who_exits_leaves_no_unfinished_folder() {
             let left = names(root.path());
             assert!(left.iter().all(|name| name == "a"), "{left:?}");
             drop(idle);
-            // A program would have ended; here the maker goes on, and what was removed is not half of a whole.
-            let made = maker.join().unwrap();
-            assert_eq!(out.exists(), made.is_ok());
-            assert!(made.is_err() || ["b", "c", "d"].iter().all(|name| out.join(name).join("e").is_file()));
+            // A program would exit here; the writer continues, and never leaves a partial folder.
+            let written = writer.join().unwrap();
+            assert_eq!(out.exists(), written.is_ok());
+            assert!(
+                written.is_err() || ["b", "c", "d"].iter().all(|name| out.join(name).join("e").is_file())
+            );
         });
         drop(std::fs::remove_dir_all(&out));
     }
 }
 
-/// A file system of 64 kB, where one may mount it.
+/// A mounted file system of 64 kB, if the machine permits one.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
@@ -129,7 +131,7 @@ impl Drop for SmallDisk {
 #[test]
 fn a_full_disk_leaves_the_old_file_and_nothing_else() {
     let Some(disk) = SmallDisk::mount() else {
-        println!("skipped: no file system can be mounted here");
+        println!("skipped: cannot mount a file system");
         return;
     };
     let path = disk.0.path().join("a");

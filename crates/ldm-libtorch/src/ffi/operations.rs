@@ -45,7 +45,14 @@ fn stop() -> Vec<Operation> {
     if check(status).is_err() { Vec::new() } else { seen }
 }
 
-extern "C" fn collect(state: *mut c_void, name: *const c_char, calls: i64, flop: i64, bytes: i64, seconds: f64) {
+extern "C" fn collect(
+    state: *mut c_void,
+    name: *const c_char,
+    calls: i64,
+    flop: i64,
+    bytes: i64,
+    seconds: f64,
+) {
     // SAFETY: `state` is the list of `stop`, and `name` a NUL-terminated string; both live during the call.
     let (seen, name) = unsafe { (&mut *state.cast::<Vec<Operation>>(), CStr::from_ptr(name)) };
     let name = name.to_string_lossy().into_owned();

@@ -98,6 +98,10 @@ fn a_count_ends_with_its_body() {
             });
         });
     });
-    assert_eq!((seen.len(), one(&seen, "aten::cos").calls), (1, 2), "operations of another thread are not counted: {seen:?}");
+    assert_eq!(
+        (seen.len(), one(&seen, "aten::cos").calls),
+        (1, 2),
+        "operations of another thread are not counted: {seen:?}"
+    );
     assert!(seen[0].seconds > 0.);
 }

@@ -156,7 +156,8 @@ fn a_killed_rank_ends_the_others() {
             kill_this_process();
         }
         let start = Instant::now();
-        let error = group.all_reduce(&value, Reduce::Sum).and_then(ldm_libtorch::CollectiveWork::wait).unwrap_err();
+        let error =
+            group.all_reduce(&value, Reduce::Sum).and_then(ldm_libtorch::CollectiveWork::wait).unwrap_err();
         assert!(start.elapsed() < Duration::from_secs(20), "{error} after {:?}", start.elapsed());
         let text = error.to_string();
         let head = format!("rank {} of 3: another rank has ended or does not answer: ", group.rank());
@@ -193,7 +194,8 @@ fn a_rank_that_does_not_answer_times_out() {
             return;
         }
         let value = Tensor::ones([10], (Kind::Float, Device::Cpu));
-        let error = group.broadcast(&value, 1).and_then(ldm_libtorch::CollectiveWork::wait).unwrap_err().to_string();
+        let error =
+            group.broadcast(&value, 1).and_then(ldm_libtorch::CollectiveWork::wait).unwrap_err().to_string();
         assert!(error.contains("does not answer") && error.contains("3000ms"), "{error}");
     });
 }
