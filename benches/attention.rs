@@ -1,6 +1,6 @@
-//! The attention of the published models, at the sizes at which it weighs most.
+//! Attention layers of published models, at the sizes where they take most time.
 
-#![allow(missing_docs, reason = "criterion's macro makes a function without any")]
+#![allow(missing_docs, reason = "criterion's macro creates an undocumented function")]
 
 use std::hint::black_box;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use ldm_core::device::{bench_device, device_name};
 use ldm_core::nn::attention::attention;
 use tch::{Kind, Tensor};
 
-/// Whose, heads, queries, keys, width of a head.
+/// Name; heads, queries, keys, width of a head.
 const LAYERS: [(&str, [i64; 4]); 6] = [
     ("sd-v1/self/64x64", [8, 4096, 4096, 40]),
     ("sd-v1/self/32x32", [8, 1024, 1024, 80]),

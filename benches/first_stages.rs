@@ -1,6 +1,6 @@
-//! Encoding and decoding an image by the published first stages, by their factor.
+//! Encoding and decoding an image with the published first stages, by factor.
 
-#![allow(missing_docs, reason = "criterion's macro makes a function without any")]
+#![allow(missing_docs, reason = "criterion's macro creates an undocumented function")]
 
 use std::hint::black_box;
 
@@ -11,7 +11,7 @@ use ldm_core::device::bench_device;
 use ldm_libtorch::to_channels_last;
 use tch::{Kind, Tensor};
 
-/// A quarter of the pixels they were trained on, which is enough to fill any cache.
+/// A quarter of the pixels of training, enough to exceed every cache.
 const SIDE: i64 = 128;
 const CONFIGS: [&str; 5] = ["kl-f4", "kl-f8", "kl-f16", "kl-f32", "vq-f4"];
 

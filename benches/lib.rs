@@ -1,5 +1,5 @@
-//! Benchmarks of whole stages of ldm, on the published configs: the models they share. What one crate does alone is
-//! measured in that crate's own `benches/`.
+//! Shared code of the benchmarks of whole stages on published configs. Benchmarks of a single crate are in its own
+//! `benches/`.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,17 +13,17 @@ use ldm_pipelines::{ModelConfig, ModelFile};
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
-/// A config of the repository.
+/// Reads a config of the repository.
 ///
 /// # Panics
-/// When there is none of that name.
+/// When there is no such config.
 pub fn config(name: &str) -> ModelConfig {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/models").join(name);
     ModelFile::read(path, &[]).expect("a config of the repository").model
 }
 
-/// A network in the layout in which it answers, `narrowest` channels wide at its narrowest. Its weights are all one small
-/// number, which is written, so that each has its own memory: what a pass costs does not depend on them.
+/// Builds a network in the memory format of inference, with at least `narrowest` channels. All weights have the same
+/// small value; writing it gives each its own memory. The cost of a pass does not depend on the values.
 pub fn network<T>(narrowest: i64, build: impl FnOnce(&VarStore) -> T) -> (VarStore, T) {
     let vs = VarStore::new(bench_device());
     let network = skip_init(|| build(&vs));
@@ -36,7 +36,7 @@ pub fn network<T>(narrowest: i64, build: impl FnOnce(&VarStore) -> T) -> (VarSto
     (vs, network)
 }
 
-/// A group of things that take seconds each: a run to warm up, and ten that count. `name` holds what is common to them.
+/// A group of benchmarks that take seconds each: one warm-up run, and ten measured ones.
 pub fn slow_group<'a>(criterion: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
     let mut group = criterion.benchmark_group(format!("{name}/f32/{}", device_name(bench_device())));
     group.sample_size(10).sampling_mode(SamplingMode::Flat);
@@ -44,14 +44,14 @@ pub fn slow_group<'a>(criterion: &'a mut Criterion, name: &str) -> BenchmarkGrou
     group
 }
 
-/// Waits for a GPU to be done.
+/// Waits until a GPU is idle.
 pub fn wait() {
     if let Device::Cuda(index) = bench_device() {
         tch::Cuda::synchronize(index as i64);
     }
 }
 
-/// `2x4x64x64`
+/// Formats a shape as `2x4x64x64`.
 pub fn shape(tensor: &Tensor) -> String {
     tensor.size().iter().map(ToString::to_string).collect::<Vec<_>>().join("x")
 }

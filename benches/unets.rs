@@ -1,6 +1,6 @@
-//! One forward pass of each published U-Net at the size it was trained at, and of two at other sizes.
+//! One forward pass of each published U-Net at its training size, and of two at other sizes.
 
-#![allow(missing_docs, reason = "criterion's macro makes a function without any")]
+#![allow(missing_docs, reason = "criterion's macro creates an undocumented function")]
 
 use std::hint::black_box;
 
@@ -12,7 +12,7 @@ use ldm_pipelines::{LatentDiffusionConfig, ModelConfig};
 use ldm_unet::UNet;
 use tch::{Kind, Tensor};
 
-/// Of networks that several configs share, one; of each with how many tokens it attends to.
+/// One config per network, with the number of its context tokens.
 const CONFIGS: [(&str, i64); 8] = [
     ("latent-diffusion/celebahq", 0),
     ("latent-diffusion/lsun-churches", 0),
@@ -24,7 +24,7 @@ const CONFIGS: [(&str, i64); 8] = [
     ("stable-diffusion/v1", 77),
 ];
 
-/// Sides of latents, beside the 64 of training.
+/// Sides of latents other than the 64 of training.
 const SIDES: [i64; 2] = [32, 96];
 
 fn diffusion(name: &str) -> LatentDiffusionConfig {
@@ -45,7 +45,7 @@ fn bench(criterion: &mut Criterion, group: &str, name: &str, tokens: i64, sides:
     let t = Tensor::full([1], 500, (Kind::Int64, bench_device()));
     let mut group = slow_group(criterion, group);
     for side in sides {
-        // What is joined to the latent is as good as more of it.
+        // Concatenated conditioning counts as latent channels.
         let x = Tensor::ones([1, unet.in_channels, *side, *side], options);
         group.bench_function(format!("{name}/{}", shape(&x)), |bencher| {
             bencher.iter(|| {

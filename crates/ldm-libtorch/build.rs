@@ -22,8 +22,8 @@ fn main() {
     println!("cargo:rerun-if-changed=csrc");
     println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
     println!("cargo:rerun-if-env-changed=LIBTORCH_CXX11_ABI");
-    // torch-sys passes on where it found libtorch (its `links = "tch"`); with `doc-only` it passes nothing
-    // and there is nothing to compile.
+    // torch-sys passes the place of libtorch (by its `links = "tch"`); with `doc-only` it passes nothing, and there is
+    // nothing to compile.
     let Some(lib) = std::env::var_os("DEP_TCH_LIBTORCH_LIB") else { return };
     let root = std::env::var_os("LIBTORCH_INCLUDE")
         .map_or_else(|| Path::new(&lib).parent().map_or_else(PathBuf::new, Path::to_path_buf), PathBuf::from);
@@ -48,13 +48,13 @@ fn main() {
     build.compile("ldm_torch");
 }
 
-/// The folders of NCCL's and CUDA's headers, where libtorch has CUDA: in the wheels beside torch's own. All or none:
-/// without them ldm is built without NCCL, and says so where it is asked for.
+/// The include folders of NCCL and CUDA, if libtorch has CUDA: in the wheels next to torch's own. All or none: without
+/// them ldm is built without NCCL, and requesting it is an error.
 fn nccl_headers(root: &Path, lib: &Path) -> Option<Vec<PathBuf>> {
     if !lib.join("libtorch_cuda.so").exists() {
         return None;
     }
-    // `.libtorch/torch` may be a link; the wheels lie beside what it leads to.
+    // `.libtorch/torch` may be a link; the wheels lie next to its target.
     let wheels = root.canonicalize().ok()?.parent()?.join("nvidia");
     let folders: Vec<PathBuf> =
         std::fs::read_dir(wheels).ok()?.flatten().map(|entry| entry.path().join("include")).collect();

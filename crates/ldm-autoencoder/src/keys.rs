@@ -82,7 +82,7 @@ impl FirstStageKeys {
     fn attention(&mut self, theirs: String, ours: String, channels: i64) {
         for part in ["q", "k", "v", "proj_out"] {
             let native = vec![channels, channels, 1, 1];
-            let change = TensorChange::Reshaped { native, unsupported_kind: vec![channels, channels] };
+            let change = TensorChange::Reshaped { native, mapped: vec![channels, channels] };
             self.changes.push((format!("{ours}.{part}.weight"), change));
         }
         self.module(theirs, ours);

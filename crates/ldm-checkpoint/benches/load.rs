@@ -1,6 +1,6 @@
-//! LoadOptions and loading a checkpoint of 64 MB, of each format; `LDM_BENCH_DEVICE` says where to.
+//! Opening and loading a checkpoint of 64 MB in each format, onto `LDM_BENCH_DEVICE`.
 
-#![allow(missing_docs)] // criterion's macros make undocumented functions
+#![allow(missing_docs)] // criterion's macros create undocumented functions
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -12,7 +12,7 @@ use ldm_core::nn::{skip_init, variable};
 use tch::nn::{Init, VarStore};
 use tch::{Device, Kind, Tensor};
 
-/// 64 MB of f32 in tensors of a U-Net's middle size.
+/// 64 MB of f32 in tensors of a size common in U-Nets.
 const TENSORS: i64 = 16;
 const SIDE: i64 = 1024;
 
@@ -42,7 +42,7 @@ fn checkpoint_64mb(bench: &mut Criterion) {
             });
         });
         for (dtype, kind) in [("f32", Kind::Float), ("f16", Kind::Half)] {
-            bench.bench_function(&name(&format!("build and lend {format} in {dtype}")), |bencher| {
+            bench.bench_function(&name(&format!("build and mmap {format} in {dtype}")), |bencher| {
                 bencher.iter(|| {
                     let mut vs = empty_store(device, kind);
                     let checkpoint = Checkpoint::open(path).expect("the file just written");
@@ -60,7 +60,7 @@ fn checkpoint_64mb(bench: &mut Criterion) {
     });
 }
 
-/// The same variables, of any values yet.
+/// The same variables, uninitialized.
 fn empty_store(device: Device, kind: Kind) -> VarStore {
     let mut vs = VarStore::new(device);
     vs.set_kind(kind);

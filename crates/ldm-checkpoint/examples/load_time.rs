@@ -1,6 +1,6 @@
-//! How long it takes to load the networks `docs/tools/parity/load_time.py make FOLDER` wrote: see there.
+//! Times loading of the networks that `docs/tools/parity/load_time.py make FOLDER` wrote; see there.
 
-#![allow(missing_docs, clippy::print_stdout)] // an example says what it found
+#![allow(missing_docs, clippy::print_stdout)] // an example prints its result
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -11,7 +11,7 @@ use ldm_core::{Result, device};
 use tch::nn::{Init, VarStore};
 use tch::{Device, Kind};
 
-/// The networks' files, in the order the Python twin loads them.
+/// The networks' files, in the order of the Python program.
 const FILES: [&str; 3] = [
     "unet/diffusion_pytorch_model.safetensors",
     "vae/diffusion_pytorch_model.safetensors",
@@ -35,23 +35,23 @@ fn main() -> Result<()> {
         let stores: Vec<VarStore> =
             FILES.iter().map(|file| load(&folder.join(file), kind)).collect::<Result<_>>()?;
         let loaded = start.elapsed().as_secs_f64();
-        // One look at every page: a lent one is not read yet.
+        // Touches every page: a mapped one is not read yet.
         let step = 4096 / kind.elt_size_in_bytes() as i64;
         for variable in stores.iter().flat_map(|store| store.variables().into_values()) {
             let _ = variable.detach().view(-1).slice(0, None, None, step).sum(Kind::Float);
         }
         let touched = start.elapsed().as_secs_f64();
         stores.iter().for_each(ldm_libtorch::channels_last);
-        let laid_out = start.elapsed().as_secs_f64();
+        let converted = start.elapsed().as_secs_f64();
         println!(
-            r#"{{"loader": "ldm", "dtype": "{dtype}", "loaded_s": {loaded:.3}, "and_touched_s": {touched:.3}, "and_laid_out_s": {laid_out:.3}}}"#
+            r#"{{"loader": "ldm", "dtype": "{dtype}", "loaded_s": {loaded:.3}, "and_touched_s": {touched:.3}, "and_channels_last_s": {converted:.3}}}"#
         );
     }
     println!(r#"{{"peak_bytes": {}}}"#, ldm_libtorch::peak_resident_bytes());
     Ok(())
 }
 
-/// A store of the file's names and shapes, as a model's constructor makes it, and the file loaded into it.
+/// Loads the file into a store of its names and shapes, which stands in for a model's constructor.
 fn load(path: &Path, kind: Kind) -> Result<VarStore> {
     let checkpoint = Checkpoint::open(path)?;
     let mut vs = VarStore::new(Device::Cpu);

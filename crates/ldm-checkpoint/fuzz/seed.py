@@ -1,4 +1,4 @@
-"""Fills the corpora from the golden files: small files of every kind, and the pickles in them."""
+"""Fills the corpora with the golden files and the pickles in them."""
 
 import zipfile
 from pathlib import Path
@@ -24,6 +24,6 @@ for path in sorted(GOLDEN.glob("*.ckpt")):
                 if name.endswith("data.pkl"):
                     put("unpickler", path.name, archive.read(name))
     else:
-        # An old file is five pickles; the fourth, which is of interest, begins at one of these.
+        # A legacy file is five pickles; the fourth, with the state dict, begins at one of these offsets.
         for number, place in enumerate(i for i in range(len(data)) if data[i : i + 2] == b"\x80\x02"):
             put("unpickler", f"{path.name}.{number}", data[place:])

@@ -1,13 +1,13 @@
-//! A tensor's bytes, a few megabytes at a time.
+//! Copying a tensor's bytes in chunks of a few megabytes.
 
 use tch::{Device, Tensor};
 
 use ldm_core::Result;
 
-/// Bytes of a tensor that are at hand while writing.
+/// Bytes of a tensor that are in CPU memory while writing.
 const CHUNK: usize = 4 << 20;
 
-/// Gives the tensor's bytes in order, at most [`CHUNK`] at a time, whatever its layout and device.
+/// Passes the tensor's bytes to `put` in order, at most [`CHUNK`] at a time, for any memory format and device.
 pub(crate) fn each_chunk(
     tensor: &Tensor,
     buffer: &mut Vec<u8>,

@@ -1,27 +1,27 @@
-//! A tensor's place in a file.
+//! Tensors in a file.
 
 use std::io::Read;
 use std::ops::Range;
 use std::sync::Arc;
 
-use ldm_libtorch::{Mapped, Pages};
+use ldm_libtorch::{MappedFile, MappedPages};
 use tch::{Kind, Tensor};
 
 /// A tensor's shape and dtype in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TensorInfo {
-    /// Its shape.
+    /// Shape.
     pub shape: Vec<i64>,
-    /// Its dtype.
+    /// Dtype.
     pub kind: Kind,
 }
 
-/// Where a storage's bytes lie.
+/// The bytes of a storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Storage {
-    /// In the file as they are.
+    /// In the file, uncompressed.
     Plain(Range<usize>),
-    /// In the file, deflated, with their length once inflated.
+    /// In the file, deflated, with the inflated length.
     Deflated(Range<usize>, usize),
 }
 
@@ -34,24 +34,24 @@ impl Storage {
     }
 }
 
-/// An expanded tensor has elements that share bytes, and so could claim any size; it may have this many bytes.
+/// The most bytes of an expanded tensor, whose elements share bytes and could claim any size.
 const EXPANDED: usize = 16 << 20;
 
-/// A tensor in the file: a window into a storage. Bounds hold by [`Entry::new`].
+/// A tensor in a file: a window into a storage, with bounds checked by [`TensorEntry::new`].
 #[derive(Debug, Clone)]
-pub(crate) struct Entry {
+pub(crate) struct TensorEntry {
     pub(crate) info: TensorInfo,
     /// In elements; `None` when the elements lie in order.
     strides: Option<Vec<i64>>,
     /// The bytes of the storage from the first element to the last.
     window: Range<usize>,
     storage: Storage,
-    /// Which of the checkpoint's files it lies in.
+    /// Index into the checkpoint's files.
     file: usize,
 }
 
-impl Entry {
-    /// Checks that every element lies in `storage`; says why not otherwise. `offset` and `strides` in elements.
+impl TensorEntry {
+    /// Checks that every element lies in `storage`; `offset` and `strides` are in elements.
     pub(crate) fn new(
         storage: Storage,
         kind: Kind,
@@ -59,14 +59,14 @@ impl Entry {
         shape: Vec<i64>,
         strides: Vec<i64>,
     ) -> Result<Self, String> {
-        let outside = || format!("its elements lie outside its storage of {} bytes", storage.len());
+        let outside = || format!("expected elements inside its storage of {} bytes", storage.len());
         if shape.len() != strides.len() || shape.iter().chain(&strides).any(|each| *each < 0) || offset < 0 {
             return Err(format!(
-                "its shape {shape:?}, strides {strides:?} or offset {offset} is no tensor's"
+                "expected a valid tensor, got shape {shape:?}, strides {strides:?}, offset {offset}"
             ));
         }
         let item = kind.elt_size_in_bytes() as i64;
-        // Of an empty tensor too the other sizes must multiply, or libtorch refuses its strides.
+        // Also of an empty tensor the other sizes must multiply without overflow, or libtorch refuses its strides.
         let product =
             |least: i64| shape.iter().try_fold(1_i64, |all, each| all.checked_mul(*each.max(&least)));
         let count = product(1).and_then(|_| product(0)).ok_or_else(outside)?;
@@ -87,18 +87,18 @@ impl Entry {
             start.zip(bytes(span)).and_then(|(start, length)| Some(start..start.checked_add(length)?));
         let window = window.filter(|window| window.end <= storage.len()).ok_or_else(outside)?;
         if !in_order && bytes(count).is_none_or(|total| total > window.len().max(EXPANDED)) {
-            return Err(format!("it is expanded to {count} elements from {} bytes", window.len()));
+            return Err(format!("expanded to {count} elements from {} bytes", window.len()));
         }
         let strides = if in_order { None } else { Some(strides) };
         Ok(Self { info: TensorInfo { shape, kind }, strides, window, storage, file: 0 })
     }
 
-    /// The same place in the file so many further on.
-    pub(crate) fn further(self, files: usize) -> Self {
+    /// The same entry with its file index shifted by `files`.
+    pub(crate) fn offset_files(self, files: usize) -> Self {
         Self { file: self.file + files, ..self }
     }
 
-    /// Where the bytes lie in their file: its own, or those that are inflated to hold them.
+    /// Its bytes in the file, deflated or not.
     pub(crate) fn place(&self) -> Range<usize> {
         match &self.storage {
             Storage::Plain(range) => range.start + self.window.start..range.start + self.window.end,
@@ -106,21 +106,21 @@ impl Entry {
         }
     }
 
-    /// Whether its storage is deflated.
+    /// Returns whether its storage is deflated.
     pub(crate) fn is_deflated(&self) -> bool {
         matches!(self.storage, Storage::Deflated(..))
     }
 
-    /// The tensor over the file's own pages, where its elements lie there in order and nobody was lent them yet.
-    pub(crate) fn lend(&self, pages: &[Pages]) -> Option<Tensor> {
+    /// The tensor over the file's own pages, if its elements lie there in order and no other tensor has these pages.
+    pub(crate) fn map_tensor(&self, pages: &[MappedPages]) -> Option<Tensor> {
         if self.is_deflated() || self.strides.is_some() {
             return None;
         }
         pages[self.file].tensor(self.place().start, &self.info.shape, self.info.kind)
     }
 
-    /// The tensor, copied out of the bytes of its file.
-    pub(crate) fn read(&self, files: &[Arc<Mapped>]) -> Result<Tensor, String> {
+    /// The tensor, copied from its file.
+    pub(crate) fn read(&self, files: &[Arc<MappedFile>]) -> Result<Tensor, String> {
         let bytes = &files[self.file];
         match &self.storage {
             Storage::Plain(range) => Ok(self.view(&bytes[range.clone()])),
@@ -137,18 +137,17 @@ impl Entry {
     }
 }
 
-/// Inflates to exactly `length` bytes. Beyond `reserve` memory grows with what comes out, not with what the file
-/// claims.
+/// Inflates to exactly `length` bytes. Beyond `reserve`, memory grows with the output and not with the claimed length.
 pub(crate) fn inflate(deflated: &[u8], length: usize, reserve: usize) -> Result<Vec<u8>, String> {
     let mut inflated = Vec::with_capacity(length.min(reserve));
     let wanted = u64::try_from(length).map_err(|_| "too long for this machine".to_owned())?;
     flate2::read::DeflateDecoder::new(deflated)
         .take(wanted)
         .read_to_end(&mut inflated)
-        .map_err(|error| format!("its compressed bytes are damaged: {error}"))?;
+        .map_err(|error| format!("damaged compressed bytes: {error}"))?;
     if inflated.len() == length {
         Ok(inflated)
     } else {
-        Err(format!("its compressed bytes end after {} of {length}", inflated.len()))
+        Err(format!("expected {length} inflated bytes, got {}", inflated.len()))
     }
 }

@@ -1,30 +1,31 @@
-//! Names of other implementations.
+//! Names of parameters in other implementations.
 
-/// How another implementation's names become ours: data made from a config by a pure function.
+/// A map from another implementation's parameter names (*mapped*) to ours (*native*). It is data computed from a
+/// config.
 ///
-/// A name is cut after the longest module prefix it has, at a dot. The prefix is exchanged, and so is the longest
-/// leaf the rest starts with, at a dot again; a name that no module prefix matches stays as it is. The empty module
-/// matches every name. [`KeyMap::inverse`] leads back wherever no prefix and no leaf occurs twice on one side.
-/// Leaves that only older versions of the other implementation wrote are read too, and lead back to the current ones.
+/// The longest module prefix of a name that ends at a dot is replaced, then the longest leaf that the rest starts with,
+/// at a dot again. A name without a known module prefix stays as it is; the empty module matches every name.
+/// [`KeyMap::inverse`] maps back if no prefix and no leaf occurs twice on one side. Leaves that only older versions of
+/// the other implementation wrote are read too, and map back to the current ones.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct KeyMap {
-    /// Module prefixes without the last dot, as (unsupported_kind, native), longest unsupported_kind first.
+    /// Module prefixes without the trailing dot, as (mapped, native), longest mapped first.
     pub modules: Vec<(String, String)>,
-    /// What follows a module, as (unsupported_kind, native), longest unsupported_kind first.
+    /// Leaves below a module, as (mapped, native), longest mapped first.
     pub leaves: Vec<(String, String)>,
-    /// Leaves of older versions, as `leaves`; [`KeyMap::inverse`] has none.
+    /// Leaves of older versions, like `leaves`; [`KeyMap::inverse`] has none.
     pub older: Vec<(String, String)>,
 }
 
 impl KeyMap {
-    /// A map of these (unsupported_kind, native) pairs, in any order.
+    /// Creates a map from (mapped, native) pairs in any order.
     pub fn new(mut modules: Vec<(String, String)>, mut leaves: Vec<(String, String)>) -> Self {
         sort(&mut modules);
         sort(&mut leaves);
         Self { modules, leaves, older: Vec::new() }
     }
 
-    /// Reads the (unsupported_kind, native) leaves of older versions too.
+    /// Adds the (mapped, native) leaves of older versions.
     #[must_use]
     pub fn with_older(mut self, mut leaves: Vec<(String, String)>) -> Self {
         sort(&mut leaves);
@@ -32,10 +33,10 @@ impl KeyMap {
         self
     }
 
-    /// The native name of `unsupported_kind`.
-    pub fn apply(&self, unsupported_kind: &str) -> String {
-        let Some((module, rest)) = exchange(&self.modules, unsupported_kind) else {
-            return unsupported_kind.to_owned();
+    /// The native name of `mapped`.
+    pub fn apply(&self, mapped: &str) -> String {
+        let Some((module, rest)) = exchange(&self.modules, mapped) else {
+            return mapped.to_owned();
         };
         let known = exchange(&self.leaves, rest).or_else(|| exchange(&self.older, rest));
         let (leaf, rest) = known.unwrap_or(("", rest));
@@ -43,7 +44,7 @@ impl KeyMap {
         parts.join(".")
     }
 
-    /// The map from native names to unsupported_kind ones.
+    /// The map from native to mapped names.
     #[must_use]
     pub fn inverse(&self) -> Self {
         let swap = |pairs: &[(String, String)]| pairs.iter().map(|(a, b)| (b.clone(), a.clone())).collect();
@@ -55,7 +56,7 @@ fn sort(pairs: &mut [(String, String)]) {
     pairs.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.cmp(b)));
 }
 
-/// The partner of the first pair that `name` starts with, at a dot, and what follows the dot.
+/// The replacement of the first pair that `name` starts with, at a dot, and the rest after the dot.
 fn exchange<'a>(pairs: &'a [(String, String)], name: &'a str) -> Option<(&'a str, &'a str)> {
     pairs.iter().find_map(|(from, to)| {
         let rest = name.strip_prefix(from.as_str())?;

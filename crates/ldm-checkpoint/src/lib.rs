@@ -1,45 +1,52 @@
-//! Checkpoints of every kind, read without running code and loaded strictly.
+//! Model checkpoints: read without running code, loaded strictly, written.
 //!
-//! [`Checkpoint::open`] tells safetensors, PyTorch's zip and its older pickle apart by content, maps the file and
-//! reads names and shapes; a tensor's bytes are read when it is asked for. [`Checkpoint::load_into`] is the only way
-//! weights enter a model: every name and every shape must fit, both ways, or nothing changes.
+//! - [`Checkpoint`] opens safetensors, PyTorch's zip archive or its legacy pickle, single files or shards. The format
+//!   is detected from the content. The file is memory-mapped; names and shapes are read at once, a tensor's bytes when
+//!   it is requested.
+//! - [`Checkpoint::load_into`] (a copy) and [`Checkpoint::load_mmap`] (memory-mapped, for inference) are the only ways
+//!   for weights to enter a model, [`Checkpoint::copy_into`] for other tensors. Loading is strict: every name and every
+//!   shape must match, both ways, or nothing changes and one error lists all mismatches.
+//! - [`KeyMap`] and [`StateDictMapping`] convert between the names and shapes of implementations;
+//!   [`unsupported_kind`] recognizes files of other models.
+//! - [`save`] writes safetensors, [`save_torch`] the `.ckpt` that CompVis' code reads.
 //!
-//! A pickle is a program. Here it is read by a machine that has no way to call anything: it knows the few names a
-//! state dict is built of, and refuses a file that asks to call any other.
+//! A pickle is a program. It is read by an interpreter that cannot call anything: it knows the few names that a state
+//! dict is built of, and refuses a file that calls any other. The readers are fuzzed (targets `unpickler`,
+//! `safetensors` and `torch_zip` in `fuzz/`): any bytes give a checkpoint or one error, within a memory limit.
 
-mod arena;
 mod checkpoint;
 mod chunks;
-mod cursor;
+mod contents;
+mod ema;
 mod entry;
-mod globals;
+mod format;
 mod join;
 mod key_map;
-mod layout;
 mod load;
 mod memory;
 mod parse;
 mod pickle;
-mod pickle_writer;
+mod reader;
 mod safetensors;
 mod shards;
-mod sniff;
 mod source;
-mod state_dict;
+mod state_dict_mapping;
 mod streamed;
-mod torch_legacy;
-mod torch_writer;
-mod torch_zip;
+mod torch;
 mod unsupported_kind;
-mod zip_directory;
 
-pub use checkpoint::{Checkpoint, Format};
+pub use checkpoint::Checkpoint;
 pub use entry::TensorInfo;
+pub use format::Format;
 pub use key_map::KeyMap;
-pub use layout::{Shapes, StateDictMapping, TensorChange};
 #[doc(hidden)]
 pub use parse::{Parsed, memory_limit, parse_bytes, parse_pickle};
 pub use safetensors::{save, save_streamed};
+pub use state_dict_mapping::{Shapes, StateDictMapping, TensorChange};
 pub use streamed::Streamed;
-pub use torch_writer::{save_torch, save_torch_streamed};
+pub use torch::writer::{save_torch, save_torch_streamed};
 pub use unsupported_kind::unsupported_kind;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

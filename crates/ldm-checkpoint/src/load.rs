@@ -1,110 +1,128 @@
-//! The strict loader: everything fits, or nothing changes.
+//! Strict loading: everything matches, or nothing changes.
 
 use std::collections::BTreeSet;
 
 use tch::nn::VarStore;
 use tch::{Device, Tensor};
 
-use super::Checkpoint;
+use crate::Checkpoint;
 use ldm_core::{Error, Mismatch, Result};
+
+/// The way tensors are loaded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum LoadMode {
+    /// The tensor keeps its memory and takes the values.
+    Copy,
+    /// The tensor's memory becomes the file's own pages, where they fit.
+    Map,
+}
 
 impl Checkpoint {
     /// Loads every variable of `vs`.
     ///
-    /// Every variable must be found with its shape (nothing is broadcast) and every tensor of the file must be
-    /// used. A variable keeps its dtype, its device and its layout in memory. When something does not fit, nothing is
-    /// changed.
+    /// Every variable must be in the file with its shape (nothing is broadcast), and every tensor of the file must be
+    /// used. A variable keeps its dtype, device and memory format. On a mismatch nothing changes.
     ///
     /// # Errors
     /// [`Error::Weights`] listing all missing, unexpected and misshaped names at once; [`Error::Format`] when the
-    /// bytes of a compressed tensor are damaged, which is found out while loading.
+    /// bytes of a compressed tensor are damaged, which shows only while loading.
     pub fn load_into(&self, vs: &mut VarStore) -> Result<()> {
         self.load_scope(vs, "")
     }
 
-    /// [`Checkpoint::load_into`] for the variables whose names start with `prefix`; the file's names are taken as
-    /// below it.
+    /// [`Checkpoint::load_into`] for the variables whose names start with `prefix`; the file's names lack it.
     ///
     /// # Errors
     /// As [`Checkpoint::load_into`]; the names listed are those of `vs`.
     pub fn load_scope(&self, vs: &VarStore, prefix: &str) -> Result<()> {
-        self.fill(vs, prefix, false)
+        let below =
+            |(name, variable): (String, Tensor)| Some((name.strip_prefix(prefix)?.to_owned(), variable));
+        self.load(vs.variables().into_iter().filter_map(below), prefix, LoadMode::Copy)
     }
 
-    /// [`Checkpoint::load_into`] for a model that only answers: a contiguous variable on the CPU whose dtype is the
-    /// file's takes the file's own pages as its memory, without a copy, and reads them when it is first used.
+    /// [`Checkpoint::load_into`] for inference: a contiguous variable on the CPU whose dtype is the file's takes the
+    /// file's own pages as its memory, without a copy, and reads them on first use.
     ///
-    /// The file must then stay as it is while the variables live (see [`ldm_libtorch::map_file`]); it may be renamed,
-    /// replaced by renaming, or removed, which gives its room on the disk back only when they are gone. What is
-    /// written to such a variable stays in memory.
+    /// The file must not change while the variables live (see [`ldm_libtorch::map_file`]); it may be renamed, replaced
+    /// by renaming, or removed, which frees its disk space only when they are dropped. Writes to such a variable stay
+    /// in memory.
     ///
     /// # Errors
     /// As [`Checkpoint::load_into`].
     pub fn load_mmap(&self, vs: &mut VarStore) -> Result<()> {
-        self.fill(vs, "", true)
+        self.load(vs.variables(), "", LoadMode::Map)
     }
 
-    /// Whether [`Checkpoint::load_into`] would load `vs`, without loading anything.
+    /// [`Checkpoint::load_into`] for named tensors outside a model, such as an optimizer's state: all of them or none.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::load_into`].
+    pub fn copy_into(&self, tensors: impl IntoIterator<Item = (String, Tensor)>) -> Result<()> {
+        self.load(tensors, "", LoadMode::Copy)
+    }
+
+    /// Checks that [`Checkpoint::load_into`] would load `vs`, without loading anything.
     ///
     /// # Errors
     /// [`Error::Weights`] as there.
     pub fn check(&self, vs: &VarStore) -> Result<()> {
-        let mut variables: Vec<(String, Tensor)> = vs.variables().into_iter().collect();
-        variables.sort_by(|a, b| a.0.cmp(&b.0));
-        let mismatch = self.compare(&variables, "");
-        if mismatch.is_empty() {
-            return Ok(());
-        }
-        Err(Error::Weights { path: self.path().to_path_buf(), mismatch })
+        self.compare(&sorted(vs.variables()), "")
     }
 
-    fn fill(&self, vs: &VarStore, prefix: &str, lend: bool) -> Result<()> {
-        let mut variables: Vec<(String, Tensor)> = vs
-            .variables()
-            .into_iter()
-            .filter_map(|(name, variable)| Some((name.strip_prefix(prefix)?.to_owned(), variable)))
-            .collect();
-        variables.sort_by(|a, b| a.0.cmp(&b.0));
-        let mismatch = self.compare(&variables, prefix);
-        if !mismatch.is_empty() {
-            return Err(Error::Weights { path: self.path().to_path_buf(), mismatch });
-        }
+    fn load(
+        &self,
+        tensors: impl IntoIterator<Item = (String, Tensor)>,
+        prefix: &str,
+        placement: LoadMode,
+    ) -> Result<()> {
+        let tensors = sorted(tensors);
+        self.compare(&tensors, prefix)?;
         let pages = self.pages()?;
         tch::no_grad(|| {
-            // One tensor at a time, whose pages are given back at once: no second copy of the whole model.
-            for (name, mut variable) in variables {
-                match self.source(&name).and_then(|source| source.lend(&pages)) {
-                    Some(lent) if lend && can_stand_for(&lent, &variable) => {
-                        variable.set_data(&lent.as_strided(variable.size(), variable.stride(), None));
+            // One tensor at a time, whose pages are released at once: no second copy of the whole model.
+            for (name, mut tensor) in tensors {
+                match self.source(&name).and_then(|source| source.map_tensor(&pages)) {
+                    Some(mapped) if placement == LoadMode::Map && can_replace(&mapped, &tensor) => {
+                        tensor.set_data(&mapped.as_strided(tensor.size(), tensor.stride(), None));
                     }
-                    Some(lent) => variable.f_copy_(&lent)?,
-                    None => variable.f_copy_(&self.tensor(&name)?)?,
+                    Some(mapped) => tensor.f_copy_(&mapped)?,
+                    None => tensor.f_copy_(&self.tensor(&name)?)?,
                 }
             }
             Ok(())
         })
     }
 
-    fn compare(&self, variables: &[(String, Tensor)], prefix: &str) -> Mismatch {
+    /// Lists every difference between `tensors` and the file, in one error.
+    fn compare(&self, tensors: &[(String, Tensor)], prefix: &str) -> Result<()> {
         let mut mismatch = Mismatch::default();
-        for (name, variable) in variables {
+        for (name, tensor) in tensors {
             let full = || format!("{prefix}{name}");
             match self.info(name) {
                 None => mismatch.missing.push(full()),
-                Some(info) if info.shape != variable.size() => {
-                    mismatch.misshaped.push((full(), variable.size(), info.shape));
+                Some(info) if info.shape != tensor.size() => {
+                    mismatch.misshaped.push((full(), tensor.size(), info.shape));
                 }
                 Some(_) => {}
             }
         }
-        let known: BTreeSet<&str> = variables.iter().map(|(name, _)| name.as_str()).collect();
+        let known: BTreeSet<&str> = tensors.iter().map(|(name, _)| name.as_str()).collect();
         let unknown = self.names().filter(|name| !known.contains(name));
         mismatch.unexpected = unknown.map(|name| format!("{prefix}{name}")).collect();
-        mismatch
+        if mismatch.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Weights { path: self.path().to_path_buf(), mismatch })
     }
 }
 
-/// Whether a variable's memory may be exchanged for that of `lent`, a contiguous tensor of its shape on the CPU.
-fn can_stand_for(lent: &Tensor, variable: &Tensor) -> bool {
-    variable.device() == Device::Cpu && variable.kind() == lent.kind() && variable.is_contiguous()
+fn sorted(tensors: impl IntoIterator<Item = (String, Tensor)>) -> Vec<(String, Tensor)> {
+    let mut tensors: Vec<_> = tensors.into_iter().collect();
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    tensors
+}
+
+/// Returns whether the memory of `mapped`, a contiguous CPU tensor of the variable's shape, may replace the variable's.
+fn can_replace(mapped: &Tensor, variable: &Tensor) -> bool {
+    variable.device() == Device::Cpu && variable.kind() == mapped.kind() && variable.is_contiguous()
 }

@@ -1,12 +1,12 @@
-//! How much memory reading a file's names may take: four times the file and 64 MB, whatever the file claims.
+//! Memory limits for reading a file's names: four times the file and 64 MB, whatever the file claims.
 //!
 //! Real files stay far below: their bytes are storages, which are not read here. The shares below add up to less than
-//! the whole in every format.
+//! the total in every format.
 
 const MB: usize = 1 << 20;
 
-/// The whole, for the tests that measure it.
-pub(crate) const fn whole(file: usize) -> usize {
+/// The total, for tests and fuzzing.
+pub(crate) const fn total(file: usize) -> usize {
     64 * MB + 4 * file
 }
 
@@ -15,7 +15,7 @@ pub(crate) const fn pickle(file: usize) -> usize {
     28 * MB + file / 2 * 3
 }
 
-/// Values of the small pickles beside it in an old file.
+/// Values of the small pickles before it in a legacy file.
 pub(crate) const fn small_pickle(file: usize) -> usize {
     2 * MB + file / 8
 }
@@ -30,35 +30,35 @@ pub(crate) const fn metadata(file: usize) -> usize {
     4 * MB + file / 16
 }
 
-/// A pickle once inflated.
+/// An inflated pickle.
 pub(crate) const fn inflated(file: usize) -> usize {
     8 * MB + file / 8
 }
 
-/// The header of a safetensors file, which takes up to twenty times its length once it is parsed.
+/// The header of a safetensors file, which takes up to twenty times its length when parsed.
 pub(crate) const fn header(file: usize) -> usize {
     let share = file / 8;
     if share > 2 * MB { share } else { 2 * MB }
 }
 
-/// What is left of a share.
-pub(crate) struct Budget {
+/// The unspent part of a share.
+pub(crate) struct MemoryBudget {
     left: usize,
     what: &'static str,
 }
 
-impl Budget {
+impl MemoryBudget {
     pub(crate) fn new(bytes: usize, what: &'static str) -> Self {
         Self { left: bytes, what }
     }
 
-    /// Takes `bytes` of it, before they are allocated.
+    /// Spends `bytes`, before they are allocated.
     pub(crate) fn spend(&mut self, bytes: usize) -> Result<(), String> {
         let what = self.what;
         self.left = self
             .left
             .checked_sub(bytes)
-            .ok_or_else(|| format!("{what} take more memory than the file's size allows"))?;
+            .ok_or_else(|| format!("{what} take more memory than a file of this size may need"))?;
         Ok(())
     }
 }

@@ -1,33 +1,35 @@
-//! The readers over bytes at hand, for the fuzzer: no file, no tensor.
+//! The readers on bytes in memory, for fuzzing: no file, no tensor.
 
 use std::ops::Range;
 
-use super::checkpoint::{Contents, read_bytes};
-use super::entry::{Storage, TensorInfo};
-use super::{memory, pickle, state_dict};
+use crate::contents::FileContents;
+use crate::entry::{Storage, TensorInfo};
+use crate::reader::read_bytes;
+use crate::torch::state_dict;
+use crate::{memory, pickle};
 
-/// A tensor that a file says it has.
+/// A tensor listed by a file.
 #[derive(Debug)]
 pub struct Parsed {
     /// Its name.
     pub name: String,
     /// Its shape and dtype.
     pub info: TensorInfo,
-    /// Its bytes in the file, or those that are inflated to hold them.
+    /// Its bytes in the file, deflated or not.
     pub place: Range<usize>,
-    /// Whether they are deflated.
+    /// The bytes are deflated.
     pub deflated: bool,
 }
 
-/// Reads the names and places of a file of these bytes, as [`Checkpoint::open`](super::Checkpoint::open) does.
+/// Reads the names and places of a file of these bytes, as [`Checkpoint::open`](crate::Checkpoint::open) does.
 ///
 /// # Errors
-/// The sentence with which the file is refused.
+/// The text of the error.
 pub fn parse_bytes(bytes: &[u8]) -> Result<Vec<Parsed>, String> {
     read_bytes(bytes).map(|(_, contents)| parsed(contents))
 }
 
-/// Reads `bytes` as the pickle of a state dict whose storages, of any key, are these bytes themselves.
+/// Reads `bytes` as the pickle of a state dict whose storages, of any key, are these same bytes.
 ///
 /// # Errors
 /// As [`parse_bytes`].
@@ -37,12 +39,12 @@ pub fn parse_pickle(bytes: &[u8]) -> Result<Vec<Parsed>, String> {
     state_dict::read(&pickle.arena, pickle.root, bytes.len(), whole).map(parsed)
 }
 
-/// The memory in bytes that reading a file of this length may take.
+/// The most memory, in bytes, that reading a file of this length may take.
 pub fn memory_limit(file: usize) -> usize {
-    memory::whole(file)
+    memory::total(file)
 }
 
-fn parsed(contents: Contents) -> Vec<Parsed> {
+fn parsed(contents: FileContents) -> Vec<Parsed> {
     let entries = contents.entries.into_iter();
     entries
         .map(|(name, entry)| Parsed {

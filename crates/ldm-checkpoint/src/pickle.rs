@@ -1,56 +1,59 @@
-//! A pickle machine that has no way to call anything.
+//! A pickle interpreter that cannot call anything.
 //!
-//! It knows the opcodes of protocols 2 to 5 that data needs. Every count the file claims is checked against the
-//! bytes that are there, nothing is reserved by a claim, a step makes at most one value, and all values together take
-//! no more memory than the caller allows.
+//! It knows the opcodes of protocols 2 to 5 that data needs. Every count in the file is checked against the bytes
+//! present, memory is never reserved by a count, a step creates at most one value, and all values together stay within
+//! the caller's memory limit.
+
+pub(crate) mod arena;
+mod containers;
+pub(crate) mod cursor;
+pub(crate) mod globals;
+pub(crate) mod writer;
 
 use std::collections::HashMap;
 
-use super::arena::{Arena, Id, Node, cost};
-use super::cursor::{self, Cursor, damaged};
-use super::globals;
-use super::memory::Budget;
+use crate::memory::MemoryBudget;
+use arena::{Arena, Id, Node, cost};
+use cursor::{Cursor, damaged};
 
-/// A model of ten thousand tensors takes half a million; this many make a gigabyte of values.
+/// The most steps; a model of ten thousand tensors takes half a million, and this many create a gigabyte of values.
 const STEPS: usize = 1 << 24;
 
-/// What one pickle held.
+/// The values of one pickle.
 pub(crate) struct Pickle<'a> {
     pub(crate) arena: Arena<'a>,
     pub(crate) root: Id,
-    /// Where the byte after it lies.
+    /// The offset of the byte after it.
     pub(crate) end: usize,
 }
 
-/// Reads the pickle that starts at `start`, whose values may take `memory` bytes.
+/// Reads the pickle at `start`, whose values may take `memory` bytes.
 pub(crate) fn read(bytes: &[u8], start: usize, memory: usize) -> Result<Pickle<'_>, String> {
-    let machine = Machine {
+    let unpickler = Unpickler {
         file: Cursor { bytes, at: start },
         arena: Arena::default(),
         stack: Vec::new(),
         marks: Vec::new(),
         memo: HashMap::new(),
         copies: bytes.len().saturating_sub(start).min(STEPS),
-        memory: Budget::new(memory, "the values of its pickle"),
+        memory: MemoryBudget::new(memory, "the values of its pickle"),
     };
-    machine.run()
+    unpickler.run()
 }
 
-struct Machine<'a> {
+struct Unpickler<'a> {
     file: Cursor<'a>,
     arena: Arena<'a>,
     stack: Vec<Id>,
     /// Heights of the stack.
     marks: Vec<usize>,
     memo: HashMap<u32, Id>,
-    /// How many more items may be copied from one value into another.
+    /// The number of items that may still be copied from one value into another.
     copies: usize,
-    memory: Budget,
+    memory: MemoryBudget,
 }
 
-type Step = Result<(), String>;
-
-impl<'a> Machine<'a> {
+impl<'a> Unpickler<'a> {
     fn run(mut self) -> Result<Pickle<'a>, String> {
         for _ in 0..STEPS {
             let place = self.file.at;
@@ -61,15 +64,54 @@ impl<'a> Machine<'a> {
             }
             self.step(opcode, place)?;
         }
-        Err(format!("its pickle takes more than {STEPS} steps, which no state dict does"))
+        Err(format!("its pickle takes more than {STEPS} steps, more than any state dict"))
     }
 
-    fn step(&mut self, opcode: u8, place: usize) -> Step {
+    fn step(&mut self, opcode: u8, place: usize) -> Result<(), String> {
+        if self.stack_step(opcode)? || self.scalar_step(opcode)? || self.container_step(opcode)? {
+            return Ok(());
+        }
+        match opcode {
+            b'c' => {
+                let (module, name) = (self.file.line()?, self.file.line()?);
+                self.push(Node::Global(module, name))?;
+            }
+            0x93 => {
+                let items = self.pop_last(2)?;
+                let (module, name) = (self.arena.text(items[0]), self.arena.text(items[1]));
+                let names = module.zip(name).filter(|(a, b)| a.len().max(b.len()) <= cursor::NAME);
+                let (module, name) = names.ok_or_else(|| damaged("invalid name", place))?;
+                self.push(Node::Global(module, name))?;
+            }
+            b'Q' => {
+                let id = self.pop()?;
+                self.push(Node::Storage(id))?;
+            }
+            b'R' | 0x81 => {
+                let items = self.pop_last(2)?;
+                self.call(items[0], items[1])?;
+            }
+            0x92 => {
+                let items = self.pop_last(3)?;
+                self.call(items[0], items[1])?;
+            }
+            b'b' => {
+                self.pop()?;
+                self.build()?;
+            }
+            b'i' | b'o' => return Err(self.refuse_instance(opcode)),
+            _ => return Err(format!("unsupported pickle opcode {opcode:#04x} at byte {place}")),
+        }
+        Ok(())
+    }
+
+    /// Runs an opcode of the frame, the stack or the memo; returns whether `opcode` is one.
+    fn stack_step(&mut self, opcode: u8) -> Result<bool, String> {
         match opcode {
             0x80 => {
                 let protocol = self.file.byte()?;
                 if !(2..=5).contains(&protocol) {
-                    return Err(format!("a pickle of protocol {protocol}, expected 2 to 5"));
+                    return Err(format!("expected a pickle of protocol 2 to 5, got {protocol}"));
                 }
             }
             0x95 => {
@@ -89,6 +131,31 @@ impl<'a> Machine<'a> {
                 let top = self.top()?;
                 self.push_id(top)?;
             }
+            b'q' => {
+                let index = self.file.byte()?;
+                self.remember(index.into())?;
+            }
+            b'r' => {
+                let index = u32::from_le_bytes(self.file.array()?);
+                self.remember(index)?;
+            }
+            0x94 => self.remember(self.memo.len() as u32)?,
+            b'h' => {
+                let index = self.file.byte()?;
+                self.recall(index.into())?;
+            }
+            b'j' => {
+                let index = u32::from_le_bytes(self.file.array()?);
+                self.recall(index)?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Runs an opcode that pushes a scalar; returns whether `opcode` is one.
+    fn scalar_step(&mut self, opcode: u8) -> Result<bool, String> {
+        match opcode {
             b'N' => self.push(Node::None)?,
             0x88 => self.push(Node::Bool(true))?,
             0x89 => self.push(Node::Bool(false))?,
@@ -116,6 +183,14 @@ impl<'a> Machine<'a> {
             b'T' | b'B' => self.raw(4, opcode == b'T')?,
             b'U' | b'C' => self.raw(1, opcode == b'U')?,
             0x8e | 0x96 => self.raw(8, false)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Runs an opcode of tuples, lists, dicts or sets; returns whether `opcode` is one.
+    fn container_step(&mut self, opcode: u8) -> Result<bool, String> {
+        match opcode {
             b')' => self.push(Node::Tuple(Box::default()))?,
             0x85..=0x87 => {
                 let items = self.pop_last(usize::from(opcode - 0x84))?;
@@ -161,59 +236,14 @@ impl<'a> Machine<'a> {
                 self.pop_mark()?;
                 self.push(Node::Inert)?;
             }
-            b'q' => {
-                let index = self.file.byte()?;
-                self.remember(index.into())?;
-            }
-            b'r' => {
-                let index = u32::from_le_bytes(self.file.array()?);
-                self.remember(index)?;
-            }
-            0x94 => self.remember(self.memo.len() as u32)?,
-            b'h' => {
-                let index = self.file.byte()?;
-                self.recall(index.into())?;
-            }
-            b'j' => {
-                let index = u32::from_le_bytes(self.file.array()?);
-                self.recall(index)?;
-            }
-            b'c' => {
-                let (module, name) = (self.file.line()?, self.file.line()?);
-                self.push(Node::NormStats(module, name))?;
-            }
-            0x93 => {
-                let items = self.pop_last(2)?;
-                let (module, name) = (self.arena.text(items[0]), self.arena.text(items[1]));
-                let names = module.zip(name).filter(|(a, b)| a.len().max(b.len()) <= cursor::NAME);
-                let (module, name) = names.ok_or_else(|| damaged("a name", place))?;
-                self.push(Node::NormStats(module, name))?;
-            }
-            b'Q' => {
-                let id = self.pop()?;
-                self.push(Node::Storage(id))?;
-            }
-            b'R' | 0x81 => {
-                let items = self.pop_last(2)?;
-                self.call(items[0], items[1])?;
-            }
-            0x92 => {
-                let items = self.pop_last(3)?;
-                self.call(items[0], items[1])?;
-            }
-            b'b' => {
-                self.pop()?;
-                self.build()?;
-            }
-            b'i' | b'o' => return Err(self.refuse_instance(opcode)),
-            _ => return Err(format!("pickle opcode {opcode:#04x} at byte {place}, which no state dict has")),
+            _ => return Ok(false),
         }
-        Ok(())
+        Ok(true)
     }
 
     // --- values ---
 
-    fn long(&mut self, width: usize) -> Step {
+    fn long(&mut self, width: usize) -> Result<(), String> {
         let digits = self.file.sized(width)?;
         let node = if digits.len() <= 8 {
             let negative = digits.last().is_some_and(|byte| byte & 0x80 != 0);
@@ -226,14 +256,15 @@ impl<'a> Machine<'a> {
         self.push(node)
     }
 
-    fn text(&mut self, width: usize) -> Step {
+    fn text(&mut self, width: usize) -> Result<(), String> {
         let place = self.file.at;
-        let text = std::str::from_utf8(self.file.sized(width)?).map_err(|_| damaged("text", place))?;
+        let text =
+            std::str::from_utf8(self.file.sized(width)?).map_err(|_| damaged("invalid text", place))?;
         self.push(Node::Text(text))
     }
 
-    /// Bytes; what Python 2 calls text is text where it can be.
-    fn raw(&mut self, width: usize, python2: bool) -> Step {
+    /// Bytes; Python 2's strings become text if they are UTF-8.
+    fn raw(&mut self, width: usize, python2: bool) -> Result<(), String> {
         let bytes = self.file.sized(width)?;
         let text = std::str::from_utf8(bytes).ok().filter(|_| python2);
         self.push(text.map_or(Node::Bytes(bytes), Node::Text))
@@ -241,14 +272,14 @@ impl<'a> Machine<'a> {
 
     // --- stack and memo ---
 
-    fn push(&mut self, node: Node<'a>) -> Step {
+    fn push(&mut self, node: Node<'a>) -> Result<(), String> {
         self.memory.spend(cost::of(&node))?;
         self.push_id(self.arena.nodes.len() as Id)?; // below STEPS
         self.arena.nodes.push(node);
         Ok(())
     }
 
-    fn push_id(&mut self, id: Id) -> Step {
+    fn push_id(&mut self, id: Id) -> Result<(), String> {
         self.memory.spend(cost::ITEM)?;
         self.stack.push(id);
         Ok(())
@@ -258,7 +289,7 @@ impl<'a> Machine<'a> {
     fn top(&self) -> Result<Id, String> {
         let floor = self.marks.last().copied().unwrap_or(0);
         let found = self.stack.get(floor..).and_then(<[Id]>::last);
-        found.copied().ok_or_else(|| damaged("its stack", self.file.at))
+        found.copied().ok_or_else(|| damaged("invalid stack", self.file.at))
     }
 
     fn pop(&mut self) -> Result<Id, String> {
@@ -270,105 +301,29 @@ impl<'a> Machine<'a> {
     fn pop_last(&mut self, count: usize) -> Result<Vec<Id>, String> {
         let floor = self.marks.last().copied().unwrap_or(0);
         let from = self.stack.len().checked_sub(count).filter(|from| *from >= floor);
-        Ok(self.stack.split_off(from.ok_or_else(|| damaged("its stack", self.file.at))?))
+        Ok(self.stack.split_off(from.ok_or_else(|| damaged("invalid stack", self.file.at))?))
     }
 
     fn pop_mark(&mut self) -> Result<Vec<Id>, String> {
         let mark = self.marks.pop().filter(|mark| *mark <= self.stack.len());
-        Ok(self.stack.split_off(mark.ok_or_else(|| damaged("its stack", self.file.at))?))
+        Ok(self.stack.split_off(mark.ok_or_else(|| damaged("invalid stack", self.file.at))?))
     }
 
-    fn remember(&mut self, index: u32) -> Step {
+    fn remember(&mut self, index: u32) -> Result<(), String> {
         let top = self.top()?;
         self.memory.spend(cost::MEMO)?;
         self.memo.insert(index, top);
         Ok(())
     }
 
-    fn recall(&mut self, index: u32) -> Step {
-        let id = *self.memo.get(&index).ok_or_else(|| damaged("its memo", self.file.at))?;
+    fn recall(&mut self, index: u32) -> Result<(), String> {
+        let id = *self.memo.get(&index).ok_or_else(|| damaged("invalid memo", self.file.at))?;
         self.push_id(id)
     }
 
-    /// Accounts for items copied between values, so that a small file cannot copy one long list many times.
-    fn spend(&mut self, items: usize) -> Step {
-        self.copies = self.copies.checked_sub(items).ok_or_else(|| damaged("its lists", self.file.at))?;
+    /// Counts items copied between values, so that a small file cannot copy one long list many times.
+    fn spend(&mut self, items: usize) -> Result<(), String> {
+        self.copies = self.copies.checked_sub(items).ok_or_else(|| damaged("invalid lists", self.file.at))?;
         Ok(())
-    }
-
-    // --- containers and calls ---
-
-    fn append(&mut self, items: Vec<Id>) -> Step {
-        self.memory.spend(items.len() * cost::ITEM)?;
-        let top = self.top()?;
-        match &mut self.arena.nodes[top as usize] {
-            Node::List(list) => list.extend(items),
-            Node::Inert => {}
-            _ => return Err(damaged("a list", self.file.at)),
-        }
-        Ok(())
-    }
-
-    fn set_items(&mut self, items: &[Id]) -> Step {
-        self.memory.spend(items.len() * cost::PAIR)?;
-        let (pairs, rest) = items.as_chunks::<2>();
-        let top = self.top()?;
-        match &mut self.arena.nodes[top as usize] {
-            Node::Dict(dict) if rest.is_empty() => {
-                dict.extend(pairs.iter().map(|[key, value]| (*key, *value)));
-            }
-            Node::Inert => {}
-            _ => return Err(damaged("a dict", self.file.at)),
-        }
-        Ok(())
-    }
-
-    /// REDUCE and NEWOBJ: a known name becomes the value it stands for, any other is refused.
-    fn call(&mut self, callee: Id, arguments: Id) -> Step {
-        let Node::NormStats(module, name) = *self.arena.get(callee) else {
-            return Err(damaged("a call", self.file.at));
-        };
-        let Node::Tuple(arguments) = self.arena.get(arguments) else {
-            return Err(damaged("a call", self.file.at));
-        };
-        match globals::call(module, name, arguments, &self.arena)? {
-            globals::Made::Same(id) => self.push_id(id)?,
-            globals::Made::New(node) => self.push(node)?,
-            globals::Made::OrderedDict(list) => {
-                let pairs = self.arena.items(list).unwrap_or_default();
-                self.memory.spend(pairs.len() * cost::PAIR)?;
-                let pair = |id: &Id| self.arena.items(*id).and_then(|pair| <[Id; 2]>::try_from(pair).ok());
-                let pairs: Option<Vec<(Id, Id)>> = pairs.iter().map(|id| pair(id).map(Into::into)).collect();
-                let pairs = pairs.ok_or_else(|| damaged("a dict", self.file.at))?;
-                self.spend(pairs.len())?;
-                self.push(Node::Dict(pairs))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// BUILD gives a value attributes. Those of a dict (`_metadata`) and of a tensor are not weights.
-    fn build(&self) -> Step {
-        match self.arena.get(self.top()?) {
-            Node::Dict(_) | Node::Tensor(_) | Node::Inert => Ok(()),
-            Node::NormStats(module, name) => Err(globals::refusal("change", module, name)),
-            _ => Err(damaged("an object", self.file.at)),
-        }
-    }
-
-    /// INST and OBJ, which state dicts never have, named by what they would make.
-    fn refuse_instance(&mut self, opcode: u8) -> String {
-        let named = if opcode == b'i' {
-            self.file.line().and_then(|module| Ok((module, self.file.line()?))).ok()
-        } else {
-            let class = self.pop_mark().ok().and_then(|items| items.first().copied());
-            class.and_then(
-                |id| if let Node::NormStats(m, n) = self.arena.get(id) { Some((*m, *n)) } else { None },
-            )
-        };
-        named.map_or_else(
-            || damaged("a call", self.file.at),
-            |(module, name)| globals::refusal("call", module, name),
-        )
     }
 }

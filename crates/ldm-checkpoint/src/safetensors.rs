@@ -1,4 +1,4 @@
-//! safetensors: a length, a JSON header, and bytes in order.
+//! The safetensors format: a length, a JSON header, and bytes in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -10,16 +10,16 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use tch::{Kind, Tensor};
 
-use super::checkpoint::Contents;
-use super::entry::{Entry, Storage};
-use super::memory;
-use super::streamed::Streamed;
+use crate::contents::FileContents;
+use crate::entry::{Storage, TensorEntry};
+use crate::memory;
+use crate::streamed::Streamed;
 use ldm_core::{Error, Result, files};
 
-/// Bytes of the header's length.
+/// Size of the header's length, in bytes.
 const LENGTH: usize = 8;
 
-/// The names of dtypes in a header.
+/// Dtypes by their names in a header.
 const KINDS: [(Kind, Dtype, &str); 12] = [
     (Kind::Double, Dtype::F64, "F64"),
     (Kind::Int64, Dtype::I64, "I64"),
@@ -35,30 +35,30 @@ const KINDS: [(Kind, Dtype, &str); 12] = [
     (Kind::Float8e5m2, Dtype::F8_E5M2, "F8_E5M2"),
 ];
 
-/// Reads the header. The crate `safetensors` checks that the tensors cover the file without gap or overlap, and
-/// that header and file are as long as they say.
-pub(crate) fn read(bytes: &[u8]) -> std::result::Result<Contents, String> {
+/// Reads the header. The crate `safetensors` checks that the tensors cover the file without gaps or overlaps, and
+/// that header and file have the lengths they claim.
+pub(crate) fn read(bytes: &[u8]) -> std::result::Result<FileContents, String> {
     let claimed = bytes.first_chunk::<LENGTH>().map_or(0, |length| u64::from_le_bytes(*length));
     let (length, most) = (bytes.len(), memory::header(bytes.len()));
     if (most as u64 + 1..length as u64).contains(&claimed) {
-        return Err(format!("a safetensors header of {claimed} bytes in {length}, which no weights need"));
+        return Err(format!("expected a safetensors header of at most {most} bytes, got {claimed}"));
     }
     let (header, found) = SafeTensors::read_metadata(bytes).map_err(|error| explain(bytes, &error))?;
     let start = LENGTH + header;
-    let mut contents = Contents { metadata: text(&found), ..Contents::default() };
+    let mut contents = FileContents { metadata: text(&found), ..FileContents::default() };
     for (name, info) in found.tensors() {
         let named = |why: String| format!("tensor `{name}`: {why}");
         let kind = KINDS.iter().find(|(_, dtype, _)| *dtype == info.dtype).map(|(kind, ..)| *kind);
-        let kind = kind.ok_or_else(|| named(format!("dtype {:?} is not supported", info.dtype)))?;
+        let kind = kind.ok_or_else(|| named(format!("unsupported dtype {:?}", info.dtype)))?;
         let (from, to) = info.data_offsets;
-        let size = |each: &usize| i64::try_from(*each).map_err(|_| named("its shape is too large".into()));
+        let size = |each: &usize| i64::try_from(*each).map_err(|_| named("too large a shape".into()));
         let shape: Vec<i64> = info.shape.iter().map(size).collect::<std::result::Result<_, _>>()?;
         let mut strides = vec![1; shape.len()];
         for axis in (1..shape.len()).rev() {
             strides[axis - 1] = i64::saturating_mul(strides[axis], shape[axis]);
         }
         let storage = Storage::Plain(start + from..start + to);
-        let entry = Entry::new(storage, kind, 0, shape, strides).map_err(named)?;
+        let entry = TensorEntry::new(storage, kind, 0, shape, strides).map_err(named)?;
         contents.entries.insert(name, entry);
     }
     Ok(contents)
@@ -71,25 +71,25 @@ fn text(found: &Metadata) -> BTreeMap<String, String> {
 fn explain(bytes: &[u8], error: &SafeTensorError) -> String {
     match error {
         SafeTensorError::InvalidHeaderLength | SafeTensorError::HeaderTooSmall => {
-            format!("a truncated safetensors file: its header goes on after its {} bytes", bytes.len())
+            format!("truncated: its safetensors header ends after the file's {} bytes", bytes.len())
         }
         SafeTensorError::MetadataIncompleteBuffer => format!(
-            "a truncated or overlong safetensors file: its {} bytes are not as many as its header says",
+            "truncated or overlong: its {} bytes are not as many as its safetensors header lists",
             bytes.len()
         ),
-        other => format!("a damaged safetensors header: {other}"),
+        other => format!("damaged safetensors header: {other}"),
     }
 }
 
-/// Writes a safetensors file, whole or not at all.
+/// Writes a safetensors file atomically.
 ///
-/// The bytes depend on names, values and metadata alone, not on the order given. A tensor is copied to the CPU a
-/// few megabytes at a time; none is kept twice. Data lie widest dtype first, so that every tensor is aligned, then
-/// by name.
+/// The bytes depend on names, values and metadata alone, not on the order of `tensors`. A tensor is copied to the CPU a
+/// few megabytes at a time; none is in memory twice. Data are sorted by dtype, widest first, so that every tensor is
+/// aligned, then by name.
 ///
 /// # Errors
-/// [`Error::Io`] when the file cannot be written; [`Error::Format`] when two tensors have one name, when one has
-/// the format's own name `__metadata__`, or a dtype the format has no name for.
+/// [`Error::Io`] when the file cannot be written; [`Error::Format`] when two tensors have the same name, when one has
+/// the reserved name `__metadata__`, or a dtype that the format does not support.
 pub fn save(
     path: impl AsRef<Path>,
     tensors: &[(String, Tensor)],
@@ -98,10 +98,10 @@ pub fn save(
     save_streamed(path, &Streamed::each(tensors), metadata)
 }
 
-/// [`save`] of tensors that are made when it is their turn.
+/// [`save`] for tensors that are created one by one while writing.
 ///
 /// # Errors
-/// As [`save`], and those of making a tensor.
+/// As [`save`], and those of creating a tensor.
 pub fn save_streamed(
     path: impl AsRef<Path>,
     tensors: &[Streamed],
@@ -118,9 +118,9 @@ pub fn save_streamed(
     for tensor in &sorted {
         let name = tensor.name.as_str();
         let dtype = KINDS.iter().find(|(kind, ..)| *kind == tensor.info.kind).map(|(_, _, name)| *name);
-        let dtype = dtype.ok_or_else(|| refuse(name, "safetensors has no name for its dtype"))?;
+        let dtype = dtype.ok_or_else(|| refuse(name, "dtype not supported by safetensors"))?;
         if !taken.insert(name) {
-            return Err(refuse(name, "its name is taken"));
+            return Err(refuse(name, "duplicate or reserved name"));
         }
         let end = at + tensor.bytes();
         slots.push((name, Slot { dtype, shape: tensor.info.shape.clone(), data_offsets: [at, end] }));
@@ -142,7 +142,7 @@ pub fn save_streamed(
 
 const METADATA: &str = "__metadata__";
 
-/// A header's JSON, in an order of its own: that of a JSON library's map is a matter of how it was built.
+/// The JSON of a header in a fixed order, which a JSON library's map does not guarantee.
 struct Header<'a> {
     metadata: &'a BTreeMap<String, String>,
     slots: Vec<(&'a str, Slot)>,

@@ -1,52 +1,60 @@
-//! An index: a JSON file that says which file of several a tensor lies in.
+//! Sharded checkpoints: a JSON index maps each tensor to one of several files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use ldm_libtorch::{Mapped, map_file};
+use ldm_libtorch::{MappedFile, map_file};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::checkpoint::{Contents, Format, read_bytes};
+use crate::contents::FileContents;
+use crate::format::Format;
+use crate::reader::read_bytes;
 use ldm_core::{Error, Result};
 
-/// The index of a hundred thousand tensors has a tenth of this many bytes.
+/// Limit of an index; one of a hundred thousand tensors has a tenth of this.
 const LARGEST: usize = 64 << 20;
 
-/// More names are not listed.
+/// The most names that an error lists.
 const NAMES: usize = 8;
 
 /// `model.safetensors.index.json` or `pytorch_model.bin.index.json`, as transformers and diffusers write it.
 #[derive(Deserialize)]
-struct Index {
-    /// Files by the names of their tensors.
+struct ShardIndex {
+    /// File names by tensor name.
     weight_map: BTreeMap<String, String>,
     #[serde(default)]
     metadata: BTreeMap<String, Value>,
 }
 
-/// Reads every file the index at `path` names, in the order of their names; they lie beside it.
-pub(crate) fn read(path: &Path, index: &[u8]) -> Result<(Format, Contents, Vec<Mapped>)> {
+/// Reads every shard of the index at `path`, in the order of their names; they lie next to it.
+pub(crate) fn read(path: &Path, index: &[u8]) -> Result<(Format, FileContents, Vec<MappedFile>)> {
     if index.len() > LARGEST {
-        return Err(Error::format(path, format!("JSON of {} bytes, which no index has", index.len())));
+        return Err(Error::format(
+            path,
+            format!("expected an index of at most {LARGEST} bytes, got {}", index.len()),
+        ));
     }
-    let index: Index = serde_json::from_slice(index).map_err(|error| {
-        Error::format(path, format!("JSON, but no index of weights in several files: {error}"))
+    let index: ShardIndex = serde_json::from_slice(index).map_err(|error| {
+        Error::format(path, format!("expected an index of shards, got other JSON: {error}"))
     })?;
     let names: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
-    // An index is data from elsewhere: it may name files beside it and no others.
+    // An index is untrusted: it may name files next to it and no others.
     if let Some(name) =
         names.iter().find(|name| Path::new(name).file_name().is_none_or(|last| last != **name))
     {
-        return Err(Error::format(path, format!("its shard `{}` is no file beside it", name.escape_debug())));
+        return Err(Error::format(
+            path,
+            format!("shard `{}`: expected a file next to the index", name.escape_debug()),
+        ));
     }
     let missing: Vec<&str> =
         names.iter().copied().filter(|name| !path.with_file_name(name).is_file()).collect();
     if !missing.is_empty() {
-        return Err(Error::format(path, format!("shards that are not there: {}", missing.join(", "))));
+        return Err(Error::format(path, format!("missing shards: {}", missing.join(", "))));
     }
     let metadata = index.metadata.iter().map(|(key, value)| (key.clone(), text(value))).collect();
-    let mut whole = Contents { metadata, ..Contents::default() };
+    let mut whole = FileContents { metadata, ..FileContents::default() };
     let (mut format, mut files) = (Format::Safetensors, Vec::new());
     for name in names {
         let place = path.with_file_name(name);
@@ -54,12 +62,14 @@ pub(crate) fn read(path: &Path, index: &[u8]) -> Result<(Format, Contents, Vec<M
         let (found, contents) = read_bytes(&bytes).map_err(|why| Error::format(&place, why))?;
         let is_here = |tensor: &String| index.weight_map.get(tensor).is_some_and(|file| file == name);
         let unlisted = contents.entries.keys().filter(|tensor| !is_here(tensor));
-        refuse_names(&place, "tensors its index does not say are here", unlisted)?;
+        refuse_names(&place, "not listed in the index", unlisted)?;
         let listed = index.weight_map.iter().filter(|(_, file)| *file == name).map(|(tensor, _)| tensor);
         let lost = listed.filter(|tensor| !contents.entries.contains_key(*tensor));
-        refuse_names(&place, "without tensors its index says are here", lost)?;
+        refuse_names(&place, "listed in the index but missing", lost)?;
         let number = files.len();
-        whole.entries.extend(contents.entries.into_iter().map(|(name, entry)| (name, entry.further(number))));
+        whole
+            .entries
+            .extend(contents.entries.into_iter().map(|(name, entry)| (name, entry.offset_files(number))));
         for (key, value) in contents.metadata {
             whole.metadata.entry(key).or_insert(value);
         }
@@ -76,7 +86,7 @@ fn refuse_names<'a>(path: &Path, what: &str, names: impl Iterator<Item = &'a Str
     }
     let dots = if names.len() > NAMES { ", …" } else { "" };
     let first = names[..names.len().min(NAMES)].join(", ");
-    Err(Error::format(path, format!("{what}, {}: {first}{dots}", names.len())))
+    Err(Error::format(path, format!("{} tensors {what}: {first}{dots}", names.len())))
 }
 
 fn text(value: &Value) -> String {

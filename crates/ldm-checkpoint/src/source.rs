@@ -1,50 +1,50 @@
-//! Where a tensor comes from: its place in the file, or the three places it is put together from.
+//! The source of a tensor: one entry of a file, or three that are fused.
 
 use std::sync::Arc;
 
-use ldm_libtorch::{Mapped, Pages};
+use ldm_libtorch::{MappedFile, MappedPages};
 use tch::Tensor;
 
-use super::entry::{Entry, TensorInfo};
+use crate::entry::{TensorEntry, TensorInfo};
 
-/// A tensor's place or places in the file, and the shape it is given.
+/// The entries of a tensor, and its shape.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
-    /// What is given; the file's own may be of another shape.
+    /// The resulting tensor; a single entry may have another shape in the file.
     pub(crate) info: TensorInfo,
-    /// One, or the three of a [`TensorChange::FusedQkv`](super::TensorChange::FusedQkv).
-    parts: Vec<Entry>,
+    /// One, or the three of a [`TensorChange::FusedQkv`](crate::TensorChange::FusedQkv).
+    parts: Vec<TensorEntry>,
     heads: i64,
 }
 
-impl From<Entry> for Source {
-    fn from(entry: Entry) -> Self {
+impl From<TensorEntry> for Source {
+    fn from(entry: TensorEntry) -> Self {
         Self { info: entry.info.clone(), parts: vec![entry], heads: 1 }
     }
 }
 
 impl Source {
-    /// Three parts of one shape and dtype as one tensor of `shape`, its rows head by head.
+    /// Fuses three parts of equal shape and dtype into one tensor of `shape`, its rows head by head.
     pub(crate) fn join(parts: [&Self; 3], shape: &[i64], heads: i64) -> Self {
         let info = TensorInfo { shape: shape.to_vec(), kind: parts[0].info.kind };
         Self { info, parts: parts.iter().flat_map(|part| part.parts.clone()).collect(), heads }
     }
 
-    /// The same with every place in the file so many further on.
-    pub(crate) fn further(self, files: usize) -> Self {
-        let parts = self.parts.into_iter().map(|part| part.further(files)).collect();
+    /// The same source with file indices shifted by `files`.
+    pub(crate) fn offset_files(self, files: usize) -> Self {
+        let parts = self.parts.into_iter().map(|part| part.offset_files(files)).collect();
         Self { parts, ..self }
     }
 
-    /// The tensor over its file's own pages, where that can be; see [`Entry::lend`].
-    pub(crate) fn lend(&self, pages: &[Pages]) -> Option<Tensor> {
+    /// The tensor over its file's own pages, if possible; see [`TensorEntry::map_tensor`].
+    pub(crate) fn map_tensor(&self, pages: &[MappedPages]) -> Option<Tensor> {
         let [whole] = self.parts.as_slice() else { return None };
-        Some(whole.lend(pages)?.view(self.info.shape.as_slice()))
+        Some(whole.map_tensor(pages)?.view(self.info.shape.as_slice()))
     }
 
-    /// The tensor, copied out of its files' bytes.
-    pub(crate) fn read(&self, files: &[Arc<Mapped>]) -> Result<Tensor, String> {
-        let read = |entry: &Entry| entry.read(files);
+    /// The tensor, copied from its files.
+    pub(crate) fn read(&self, files: &[Arc<MappedFile>]) -> Result<Tensor, String> {
+        let read = |entry: &TensorEntry| entry.read(files);
         if let [whole] = self.parts.as_slice() {
             return Ok(read(whole)?.view(self.info.shape.as_slice()));
         }
@@ -53,7 +53,7 @@ impl Source {
     }
 }
 
-/// Queries, keys and values as one tensor: the rows of the first head of each, then of the second, …
+/// Fuses queries, keys and values: the rows of the first head of each, then of the second, …
 fn join(thirds: &[Tensor], shape: &[i64], heads: i64) -> Tensor {
     let by_head: Vec<Tensor> = thirds.iter().map(|third| third.reshape([heads, 1, -1])).collect();
     Tensor::cat(&by_head, 1).view(shape)

@@ -1,25 +1,25 @@
-//! Tensors that are written without being in memory together.
+//! Tensors created one by one while writing, never all in memory.
 
 use std::fmt;
 
 use tch::Tensor;
 
-use super::chunks::each_chunk;
-use super::entry::TensorInfo;
+use crate::chunks::each_chunk;
+use crate::entry::TensorInfo;
 use ldm_core::{Error, Result, files};
 
-/// A tensor to be written, made when it is its turn.
+/// A tensor to write, created when the writer reaches it.
 pub struct Streamed<'a> {
     /// Its name in the file.
     pub name: String,
     /// Its shape and dtype in the file.
     pub info: TensorInfo,
-    /// Makes it.
+    /// Creates it.
     pub make: Box<dyn Fn() -> Result<Tensor> + 'a>,
 }
 
 impl<'a> Streamed<'a> {
-    /// Tensors that are there already.
+    /// Wraps existing tensors.
     pub fn each(tensors: &'a [(String, Tensor)]) -> Vec<Self> {
         let streamed = |(name, tensor): &'a (String, Tensor)| Self {
             name: name.clone(),
@@ -34,7 +34,7 @@ impl<'a> Streamed<'a> {
         self.info.shape.iter().product::<i64>() as usize * self.info.kind.elt_size_in_bytes()
     }
 
-    /// Makes it and gives its bytes in order.
+    /// Creates it and passes its bytes to `put` in order.
     pub(crate) fn write(
         &self,
         buffer: &mut Vec<u8>,

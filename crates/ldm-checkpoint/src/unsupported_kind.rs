@@ -1,15 +1,15 @@
-//! Files that are weights, and of something else.
+//! Recognition of weights of other models.
 
-use super::Shapes;
+use crate::Shapes;
 
-/// What names say a file is, where it is no latent diffusion model of the first generation, in one sentence.
+/// Names the kind of model a file belongs to, if it is not a latent diffusion model of the first generation.
 ///
-/// It looks at names and at few shapes, whatever roots the names have. `None` says only that it is none of these.
+/// It looks at names and a few shapes, below any prefix. `None` only means that the file is none of the known kinds.
 pub fn unsupported_kind(shapes: &Shapes) -> Option<&'static str> {
     let any = |of: &dyn Fn(&str) -> bool| shapes.keys().any(|name| of(name));
     let holds = |parts: &[&str]| any(&|name| parts.iter().any(|part| name.contains(part)));
     let starts = |parts: &[&str]| any(&|name| parts.iter().any(|part| name.starts_with(part)));
-    // A convolution of kernel 1 in latent diffusion and Stable Diffusion 1, a linear layer in what came after.
+    // A convolution of kernel 1 in latent diffusion and Stable Diffusion 1, a linear layer in later models.
     let linear = |widths: &[i64]| {
         shapes.iter().any(|(name, shape)| {
             let Some(module) = name.strip_suffix("transformer_blocks.0.attn2.to_k.weight") else {
@@ -21,41 +21,35 @@ pub fn unsupported_kind(shapes: &Shapes) -> Option<&'static str> {
         })
     };
     if holds(&["lora_up.", "lora_down.", "lora_A.", "lora_B."]) || starts(&["lora_unet_", "lora_te"]) {
-        return Some(
-            "a LoRA: small changes to a model's weights; give the model they were trained for, and this by --lora",
-        );
+        return Some("a LoRA: low-rank changes to a model's weights; try --model BASE --lora FILE");
     }
     if starts(&["control_model.", "controlnet_"])
         || holds(&["controlnet_cond_embedding.", "input_hint_block."])
     {
-        return Some("a ControlNet: an addition to a U-Net, which is not supported");
+        return Some("a ControlNet: an addition to a U-Net, not supported");
     }
     if any(&|name| ["emb_params", "string_to_param", "<"].iter().any(|part| name.starts_with(part)))
         || (shapes.len() <= 2 && shapes.keys().any(|name| name == "clip_l" || name == "clip_g"))
     {
-        return Some("a textual inversion: embeddings of new words, and no model");
+        return Some("a textual inversion: embeddings of new words, not a model");
     }
     if holds(&["double_blocks.", "single_blocks."]) {
-        return Some("a Flux transformer, and no U-Net");
+        return Some("a Flux transformer, not a U-Net");
     }
     if holds(&["joint_blocks."]) {
-        return Some("a Stable Diffusion 3 transformer, and no U-Net");
+        return Some("a Stable Diffusion 3 transformer, not a U-Net");
     }
     let below = |name: &str| {
         name.strip_prefix("model.diffusion_model.").unwrap_or(name).starts_with("transformer_blocks.")
     };
     if any(&below) {
-        return Some("a diffusion transformer (Stable Diffusion 3, Flux or alike), and no U-Net");
+        return Some("a diffusion transformer (Stable Diffusion 3, Flux or similar), not a U-Net");
     }
     if holds(&["conditioner.embedders.1."]) || starts(&["add_embedding.linear_1."]) || linear(&[2048, 1280]) {
-        return Some(
-            "a Stable Diffusion XL model, which is not a latent diffusion model of the first generation",
-        );
+        return Some("a Stable Diffusion XL model, not a latent diffusion model of the first generation");
     }
     if holds(&["cond_stage_model.model.transformer.resblocks."]) || linear(&[1024]) {
-        return Some(
-            "a Stable Diffusion 2 model, which is not a latent diffusion model of the first generation",
-        );
+        return Some("a Stable Diffusion 2 model, not a latent diffusion model of the first generation");
     }
     None
 }

@@ -192,7 +192,7 @@ fn what_cannot_be_timed_is_refused() {
     fails(&["decoder", "--config", "first.yaml"], 2, "invalid value 'decoder'");
     fails(&["--config", "first.yaml", "--batch-size", "0"], 2, "--batch-size");
     fails(&["--config", "first.yaml", "--repeats", "0"], 2, "--repeats");
-    fails(&["--config", "first.yaml", "--dtype", "f8"], 1, "unknown dtype");
+    fails(&["--config", "first.yaml", "--dtype", "f8"], 1, "dtype: expected f32, bf16 or f16");
     fails(&["--config", "none.yaml"], 1, "none.yaml");
     for stage in ["autoencoder", "train"] {
         let odd = [stage, "--config", "first.yaml", "--height", "16", "--width", "17"];

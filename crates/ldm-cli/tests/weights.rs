@@ -248,7 +248,7 @@ fn refusals_are_one_sentence() {
         homeless.env_remove(variable);
     }
     let output = homeless.output().unwrap();
-    assert!(text(&output.stderr).contains("there is no home folder"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("HOME: expected a folder"), "{}", text(&output.stderr));
 }
 
 #[cfg(target_os = "linux")]

@@ -1,6 +1,6 @@
-//! Gaussian noise of one latent a seed.
+//! Gaussian noise with one seed per latent.
 
-#![allow(missing_docs)] // criterion's macros make undocumented functions
+#![allow(missing_docs)] // criterion's macros create undocumented functions
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ldm_core::NoiseSource;

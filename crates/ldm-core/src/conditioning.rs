@@ -1,27 +1,27 @@
-//! What the U-Net is conditioned on.
+//! The conditioning of the U-Net.
 
 use tch::Tensor;
 
-/// What the U-Net is conditioned on. Which slots are filled *is* CompVis' `conditioning_key`: none,
-/// `concat`, `crossattn` (context), `adm` (label), `hybrid` (concat and context).
+/// The tensors the U-Net is conditioned on. The slots present correspond to CompVis' `conditioning_key`: none, `concat`,
+/// `crossattn` (context), `adm` (label), `hybrid` (concat and context).
 ///
 /// CompVis `ddpm.py:1402` `DiffusionWrapper.forward`.
 #[derive(Debug, Default)]
 pub struct Conditioning {
-    /// `[B, C', h, w]`, joined to `x_t` on the channels.
+    /// `[B, C', h, w]`, concatenated to `x_t` along the channels.
     pub concat: Option<Tensor>,
-    /// `[B, L, D]`, attended to by cross-attention.
+    /// `[B, L, D]`, for cross-attention.
     pub context: Option<Tensor>,
     /// `[B]` i64 or `[B, D]`, added to the time embedding.
     pub label: Option<Tensor>,
 }
 
 impl Conditioning {
-    /// Both conditionings on the batch axis, `self` first: guidance runs both halves in one forward,
-    /// as `[uncond; cond]` (CompVis `ddim.py:178`).
+    /// Concatenates two conditionings along the batch axis, `self` first: guidance runs both halves in one forward, as
+    /// `[uncond; cond]` (CompVis `ddim.py:178`).
     ///
     /// # Panics
-    /// When one fills a slot the other leaves empty: that is not two conditionings of one model.
+    /// When they have different slots, and so are not of the same model.
     #[must_use]
     pub fn stack(&self, other: &Self) -> Self {
         Self {
@@ -31,7 +31,7 @@ impl Conditioning {
         }
     }
 
-    /// `count` samples of the batch from `start`, for callers that run a large batch in pieces.
+    /// Selects `count` samples from `start`, to run a large batch in parts.
     #[must_use]
     pub fn narrow(&self, start: i64, count: i64) -> Self {
         let cut = |slot: &Option<Tensor>| slot.as_ref().map(|tensor| tensor.narrow(0, start, count));
@@ -43,6 +43,6 @@ fn stack(first: Option<&Tensor>, second: Option<&Tensor>) -> Option<Tensor> {
     match (first, second) {
         (Some(first), Some(second)) => Some(Tensor::cat(&[first, second], 0)),
         (None, None) => None,
-        _ => panic!("two conditionings of one model fill the same slots"),
+        _ => panic!("two conditionings of one model have the same slots"),
     }
 }

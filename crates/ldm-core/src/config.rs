@@ -1,4 +1,4 @@
-//! Strict YAML: a file into a type, with the path, the key and the line in every error.
+//! Strict reading of YAML configs, with the path, key and line in every error.
 
 use std::path::Path;
 
@@ -10,11 +10,11 @@ use crate::{Error, Result};
 /// Reads `path` into `T`, after `overrides` of the form `a.b.c=value` are applied.
 ///
 /// `T`'s types deny unknown fields; the error then names the key, what was expected, and the line.
-/// Values of overrides are read as YAML (`true`, `3`, `[1, 2]`, `text`), as OmegaConf's dotlist.
+/// Values of overrides are YAML (`true`, `3`, `[1, 2]`, `text`), as in OmegaConf's dotlist.
 ///
 /// # Errors
 /// [`Error::Io`] when the file cannot be read, [`Error::Config`] when it is not YAML, when a field is
-/// unknown, missing or of another type, and when an override names no place in the tree.
+/// unknown, missing or of another type, and when the key of an override does not exist in the tree.
 pub fn read<T: DeserializeOwned>(path: impl AsRef<Path>, overrides: &[String]) -> Result<T> {
     let path = path.as_ref();
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
@@ -28,13 +28,13 @@ pub fn parse<T: DeserializeOwned>(text: &str, path: impl AsRef<Path>, overrides:
         // From the text itself: a parsed tree has lost its line numbers.
         return serde_yaml::from_str(text).map_err(|error| Error::config(path, error.to_string()));
     }
-    // Through text again, so that a wrong override is named with its key; lines are those of the merged file.
+    // Through text again, so that an error names an override's key; lines are those of the merged file.
     let merged = to_text(&merge(text, path, overrides)?);
     serde_yaml::from_str(&merged)
         .map_err(|error| Error::config(path, format!("with overrides {}: {error}", overrides.join(" "))))
 }
 
-/// The tree of a YAML text with `overrides` applied, read into no type yet.
+/// Parses YAML into an untyped tree and applies `overrides`.
 ///
 /// # Errors
 /// As [`read`], for the text and the overrides.
@@ -51,9 +51,9 @@ pub fn merge(text: &str, path: impl AsRef<Path>, overrides: &[String]) -> Result
 /// The YAML text of a tree.
 ///
 /// # Panics
-/// Never: every tree that was read can be written.
+/// Never: every parsed tree can be written.
 pub fn to_text(tree: &Value) -> String {
-    serde_yaml::to_string(tree).expect("a tree that was read can be written")
+    serde_yaml::to_string(tree).expect("every parsed tree can be written")
 }
 
 fn apply(tree: &mut Value, assignment: &str, path: &Path) -> Result<()> {
@@ -68,15 +68,18 @@ fn apply(tree: &mut Value, assignment: &str, path: &Path) -> Result<()> {
         at = match at {
             Value::Sequence(items) => {
                 let count = items.len();
-                let index: usize = key.parse().map_err(|_| wrong(&format!("`{key}` is not an index")))?;
-                items.get_mut(index).ok_or_else(|| wrong(&format!("the list has {count} items")))?
+                let index: usize =
+                    key.parse().map_err(|_| wrong(&format!("expected an index, got `{key}`")))?;
+                items
+                    .get_mut(index)
+                    .ok_or_else(|| wrong(&format!("expected an index below {count}, got {key}")))?
             }
             Value::Null => {
                 *at = Value::Mapping(serde_yaml::Mapping::new());
                 entry(at, key)
             }
             Value::Mapping(_) => entry(at, key),
-            _ => return Err(wrong(&format!("`{key}` is below a value that has no keys"))),
+            _ => return Err(wrong(&format!("expected a mapping or list above `{key}`, got a scalar"))),
         };
     }
     *at = value;

@@ -1,14 +1,14 @@
-//! Devices and dtypes by the names people type.
+//! Devices and dtypes by name.
 
 use tch::{Device, Kind};
 
 use crate::{Error, Result};
 
-/// Reads `auto`, `cpu`, `cuda` or `cuda:N`. `auto` takes CUDA where it works, else the CPU.
+/// Parses `auto`, `cpu`, `cuda` or `cuda:N`. `auto` is CUDA if it works, else the CPU.
 ///
 /// # Errors
-/// Asking for CUDA where there is none, or for a GPU that is not there, is an error and never a silent CPU
-/// run; so is any other word.
+/// [`Error::Device`] for another word, for CUDA without a working device, and for a missing GPU: a run never silently
+/// falls back to the CPU.
 pub fn parse_device(text: &str) -> Result<Device> {
     let gpus = ldm_libtorch::cuda_device_count();
     let index = match text {
@@ -16,24 +16,23 @@ pub fn parse_device(text: &str) -> Result<Device> {
         "auto" => return Ok(if gpus > 0 { Device::Cuda(0) } else { Device::Cpu }),
         "cuda" => 0,
         _ => text.strip_prefix("cuda:").and_then(|index| index.parse().ok()).ok_or_else(|| {
-            Error::Device(format!("unknown device, expected auto, cpu, cuda or cuda:N: {text}"))
+            Error::Device(format!("device: expected auto, cpu, cuda or cuda:N, got {text}"))
         })?,
     };
     if index < gpus {
         return Ok(Device::Cuda(index));
     }
     Err(Error::Device(if gpus == 0 {
-        format!("no CUDA device works here (`ldm doctor` says why), asked for: {text}")
+        format!("device: expected a working CUDA device for {text}, got none; try `ldm doctor`")
     } else {
-        format!("there are {gpus} CUDA devices, numbered from 0, asked for: {text}")
+        format!("device: expected cuda:0 to cuda:{}, got {text}", gpus - 1)
     }))
 }
 
 /// The device of a test run: `LDM_TEST_DEVICE`, or the CPU.
 ///
 /// # Panics
-/// When the variable names a device that is not there: a test run that was asked for on a GPU and ran on
-/// the CPU would be a lie.
+/// When the variable names a missing device: a test run requested for a GPU must not silently run on the CPU.
 pub fn test_device() -> Device {
     device_from_env("LDM_TEST_DEVICE")
 }
@@ -51,7 +50,7 @@ fn device_from_env(variable: &str) -> Device {
     parse_device(&name).unwrap_or_else(|error| panic!("{variable}: {error}"))
 }
 
-/// Most bytes ever held: on CUDA by the device's allocator, else by this process.
+/// The peak memory in bytes: of the device's allocator on CUDA, else of this process.
 pub fn peak_memory(device: Device) -> u64 {
     match device {
         Device::Cuda(index) => ldm_libtorch::cuda_memory(index).peak as u64,
@@ -59,17 +58,17 @@ pub fn peak_memory(device: Device) -> u64 {
     }
 }
 
-/// Reads `f32`, `bf16` or `f16`.
+/// Parses `f32`, `bf16` or `f16`.
 pub fn parse_dtype(text: &str) -> Result<Kind> {
     match text {
         "f32" => Ok(Kind::Float),
         "bf16" => Ok(Kind::BFloat16),
         "f16" => Ok(Kind::Half),
-        _ => Err(Error::Device(format!("unknown dtype, expected f32, bf16 or f16: {text}"))),
+        _ => Err(Error::Device(format!("dtype: expected f32, bf16 or f16, got {text}"))),
     }
 }
 
-/// The name [`parse_device`] reads.
+/// The name of a device, as [`parse_device`] reads it.
 pub fn device_name(device: Device) -> String {
     match device {
         Device::Cpu => "cpu".into(),

@@ -1,18 +1,18 @@
-//! How diffusers writes down what a model is made of: the `config.json` beside each part's weights.
+//! Fields of the `config.json` that diffusers writes next to the weights of each part of a model.
 //!
-//! Each part's crate reads and writes its own; here is what they share.
+//! Each crate reads and writes the configs of its own modules; this module has the shared code.
 
 use serde_json::{Map, Value};
 
 use crate::{Error, Result};
 
-/// The version of diffusers whose files we write, and against which ours are tested.
+/// The version of diffusers whose format is written and tested.
 pub const VERSION: &str = "0.42.1";
 
 /// A `config.json` of diffusers, read field by field.
 ///
-/// Keys it has beside those asked for are passed over: every version adds some. A field that is absent has the default
-/// of diffusers' constructor, which the caller gives. Errors name the key, what is expected and what is found.
+/// Unknown keys are ignored: every version adds some. A missing field has the default of diffusers' constructor, given by
+/// the caller. Errors name the key, the expected and the actual value.
 #[derive(Debug, Clone)]
 pub struct Fields<'a> {
     map: &'a Map<String, Value>,
@@ -22,32 +22,32 @@ impl<'a> Fields<'a> {
     /// The fields of `json`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when it is no object.
+    /// [`Error::Invalid`] when it is not an object.
     pub fn new(json: &'a Value) -> Result<Self> {
         let map = json.as_object().ok_or_else(|| Error::invalid("expected a JSON object"))?;
         Ok(Self { map })
     }
 
-    /// `_class_name`.
+    /// The class name, `_class_name`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when it is missing or no text.
+    /// [`Error::Invalid`] when it is missing or not text.
     pub fn class(&self) -> Result<&'a str> {
         let refuse = |found| wrong("_class_name", "the name of a class of diffusers", found);
         self.get("_class_name").and_then(Value::as_str).ok_or_else(|| refuse(self.map.get("_class_name")))
     }
 
-    /// The value of `key`; null is as absent.
+    /// The value of `key`; null counts as absent.
     pub fn get(&self, key: &str) -> Option<&'a Value> {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    /// Whether `key` is there and null: not the default, where that is something.
+    /// Returns whether `key` is present and null, which differs from its default.
     pub fn is_null(&self, key: &str) -> bool {
         self.map.get(key).is_some_and(Value::is_null)
     }
 
-    /// A whole number.
+    /// An integer.
     ///
     /// # Errors
     /// [`Error::Invalid`] when it is something else.
@@ -55,7 +55,7 @@ impl<'a> Fields<'a> {
         Ok(self.maybe_integer(key)?.unwrap_or(default))
     }
 
-    /// A whole number, or `None` where it is absent or null.
+    /// An integer, or `None` if it is absent or null.
     ///
     /// # Errors
     /// As [`Fields::integer`].
@@ -64,7 +64,7 @@ impl<'a> Fields<'a> {
         self.get(key).map(read).transpose()
     }
 
-    /// A number, or `None` where it is absent or null.
+    /// A number, or `None` if it is absent or null.
     ///
     /// # Errors
     /// As [`Fields::integer`].
@@ -73,7 +73,7 @@ impl<'a> Fields<'a> {
         self.get(key).map(read).transpose()
     }
 
-    /// True or false.
+    /// A Boolean.
     ///
     /// # Errors
     /// As [`Fields::integer`].
@@ -82,7 +82,7 @@ impl<'a> Fields<'a> {
         self.get(key).map_or(Ok(default), read)
     }
 
-    /// One of `words`.
+    /// One of `words`; the first is the default.
     ///
     /// # Errors
     /// As [`Fields::integer`].
@@ -92,7 +92,7 @@ impl<'a> Fields<'a> {
         known.copied().ok_or_else(|| wrong(key, &words.join(" or "), Some(value)))
     }
 
-    /// A list of whole numbers, or one for a list of one.
+    /// A list of integers; a single integer is a list of one.
     ///
     /// # Errors
     /// [`Error::Invalid`] when it is absent or something else.
@@ -105,10 +105,10 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// One whole number for all `levels`, which may be written as a list of equal ones.
+    /// One integer for all levels, possibly written as a list of equal integers.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when they differ: CompVis' networks have one for all.
+    /// [`Error::Invalid`] when they differ: CompVis' networks have one value for all levels.
     pub fn same_on_all(&self, key: &str, default: i64) -> Result<i64> {
         if self.get(key).is_none() {
             return Ok(default);
@@ -120,10 +120,10 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A list of types of blocks, without the `UNetRes` that the first versions put before them.
+    /// A list of block types, without the prefix `UNetRes` of the first versions.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when it is absent or no list of names.
+    /// [`Error::Invalid`] when it is absent or not a list of names.
     pub fn block_types(&self, key: &str) -> Result<Vec<&'a str>> {
         let refuse = || wrong(key, "a list of names", self.map.get(key));
         let list = self.get(key).and_then(Value::as_array).ok_or_else(refuse)?;
@@ -131,7 +131,7 @@ impl<'a> Fields<'a> {
         list.iter().map(|each| name(each).ok_or_else(refuse)).collect()
     }
 
-    /// Height and width, from one number or two; `None` where it is absent or null.
+    /// Height and width, from one integer or two; `None` if it is absent or null.
     ///
     /// # Errors
     /// [`Error::Invalid`] when it is something else.
@@ -146,13 +146,13 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Refuses fields whose values our networks cannot honor. `honored` has for each key the values that are; a key
-    /// the config does not have has diffusers' default, which must be one of them. A list must have none but these.
+    /// Refuses fields whose values our networks do not support. `supported` lists the accepted values of each key; diffusers'
+    /// default for a missing key must be among them. All items of a list must be accepted.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the first key that has another value.
-    pub fn check(&self, honored: &Value) -> Result<()> {
-        for (key, accepted) in honored.as_object().expect("a table of keys") {
+    pub fn check(&self, supported: &Value) -> Result<()> {
+        for (key, accepted) in supported.as_object().expect("a table of keys") {
             let accepted = accepted.as_array().expect("the values of a key");
             let Some(value) = self.map.get(key) else { continue };
             let known = |value: &Value| accepted.iter().any(|each| equal(each, value));
@@ -166,13 +166,13 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Whole numbers and fractions of one value are equal here: Python writes `1` and `1.0` alike.
+/// Compares numbers by value: Python treats `1` and `1.0` alike.
 fn equal(a: &Value, b: &Value) -> bool {
     if let (Some(a), Some(b)) = (a.as_f64(), b.as_f64()) { a == b } else { a == b }
 }
 
-/// Says that `key` is not as `expected`.
+/// The error for a value of `key` that is not as `expected`.
 pub fn wrong(key: &str, expected: &str, found: Option<&Value>) -> Error {
     let found = found.map_or_else(|| "nothing".to_owned(), Value::to_string);
-    Error::invalid(format!("`{key}`: expected {expected}, got {found}"))
+    Error::expected(format!("`{key}`"), expected, found)
 }

@@ -1,4 +1,4 @@
-//! The one error type of the libraries: which of a few kinds of thing went wrong in the world.
+//! The error type of all libraries.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,75 +6,76 @@ use std::path::{Path, PathBuf};
 /// `Result` with the workspace's [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// What went wrong in the world (a file, a config, weights, a prompt, a device). Bugs panic instead.
+/// An error of the outside world: a file, a config, weights, a prompt, a device. Bugs panic instead.
 ///
-/// Messages are lower case, without a full stop, and name the file, the key or the size.
+/// Messages have one form, lower case and without a full stop: `KEY or FILE: expected X, got Y`, and `; try Z` where that
+/// helps. [`Error::expected`] builds it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused something with a file or a folder.
+    /// A failed operation on a file or folder.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A file is not what its name or its head says: damaged, truncated, or another format.
+    /// A file that is damaged, truncated, or of another format.
     #[error("{}: {message}", path.display())]
     Format {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and where in the file.
+        /// The problem, and its place in the file.
         message: String,
     },
-    /// A config file says something that cannot be.
+    /// An invalid config file.
     #[error("{}: {message}", path.display())]
     Config {
-        /// The file the value came from.
+        /// The file of the value.
         path: PathBuf,
-        /// The key, the line where known, and what was expected.
+        /// The key, the line if known, and the expected value.
         message: String,
     },
-    /// A config value read correctly but impossible for the module it describes.
+    /// A well-formed value that is invalid for its module.
     #[error("{0}")]
     Invalid(String),
-    /// A checkpoint's names or shapes are not the model's.
+    /// A checkpoint whose names or shapes do not match the model.
     #[error("{}: {mismatch}", path.display())]
     Weights {
         /// The checkpoint.
         path: PathBuf,
-        /// Every name that does not fit.
+        /// Every name that does not match.
         mismatch: Mismatch,
     },
-    /// A tensor from outside has the wrong shape.
+    /// An input tensor of the wrong shape.
     #[error("{what}: expected shape {expected}, got {got:?}")]
     Shape {
-        /// Which input.
+        /// The input.
         what: String,
         /// The expected shape in letters, e.g. `[B, 3, H, W]`.
         expected: String,
-        /// The shape found.
+        /// The actual shape.
         got: Vec<i64>,
     },
-    /// The model needs an input the prompt does not have.
+    /// An input that the model needs and the prompt lacks.
     #[error("this model is conditioned on `{0}`, and the prompt has none")]
     MissingInput(&'static str),
-    /// The device asked for cannot be used.
+    /// An unknown or unusable device or dtype.
     #[error("{0}")]
     Device(String),
-    /// A dataset has nothing to give, or something in it cannot be read.
+    /// An empty dataset, or an unreadable file of one.
     #[error("{}: {message}", path.display())]
     Data {
         /// The dataset, or the file in it.
         path: PathBuf,
-        /// What is wrong.
+        /// The problem.
         message: String,
     },
-    /// A rank has no others to train with, or lost them.
+    /// A failed or lost connection between ranks.
     #[error(transparent)]
     Ranks(#[from] ldm_libtorch::GroupError),
-    /// libtorch refused an operation.
+    /// An operation that libtorch refused.
     #[error(transparent)]
     Torch(#[from] tch::TchError),
 }
@@ -101,25 +102,35 @@ impl Error {
         Self::Data { path: path.as_ref().to_path_buf(), message: message.into() }
     }
 
+    /// An [`Error::Invalid`] of the form `WHAT: expected EXPECTED, got GOT`.
+    ///
+    /// ```
+    /// let error = ldm_core::Error::expected("height", "a multiple of 8", "511; try 512");
+    /// assert_eq!(error.to_string(), "height: expected a multiple of 8, got 511; try 512");
+    /// ```
+    pub fn expected(what: impl fmt::Display, expected: impl fmt::Display, got: impl fmt::Display) -> Self {
+        Self::Invalid(format!("{what}: expected {expected}, got {got}"))
+    }
+
     /// An [`Error::Invalid`].
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::Invalid(message.into())
     }
 }
 
-/// Every way in which a checkpoint and a model disagree, listed at once.
+/// All differences between a checkpoint and a model.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Mismatch {
-    /// Names the model has and the file lacks.
+    /// Names in the model but not in the file.
     pub missing: Vec<String>,
-    /// Names the file has and the model lacks.
+    /// Names in the file but not in the model.
     pub unexpected: Vec<String>,
     /// Name, the model's shape, the file's shape.
     pub misshaped: Vec<(String, Vec<i64>, Vec<i64>)>,
 }
 
 impl Mismatch {
-    /// Whether everything fits.
+    /// Returns whether there is no difference.
     pub fn is_empty(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.misshaped.is_empty()
     }

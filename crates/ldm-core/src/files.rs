@@ -1,4 +1,4 @@
-//! Files and folders that are written whole or not at all.
+//! Atomic writes of files and folders.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -8,13 +8,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockW
 
 use crate::{Error, Result};
 
-/// Held for reading by every write in progress.
+/// Held as a reader by every write in progress.
 static WRITES: RwLock<()> = RwLock::new(());
 
-/// Somebody waits in [`when_idle`].
+/// Set while a thread waits in [`when_idle`].
 static STOPPING: AtomicBool = AtomicBool::new(false);
 
-/// Folders that [`write_folder`] has begun.
+/// Unfinished folders of [`write_folder`].
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 fn writing() -> RwLockReadGuard<'static, ()> {
@@ -25,21 +25,21 @@ fn unfinished() -> MutexGuard<'static, Vec<PathBuf>> {
     UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Waits until no file is being written, and keeps new writes from starting while the guard lives: a program that
-/// is asked to stop takes it before it exits, and leaves nothing half-made behind. Long files that ask [`stopping`]
-/// are given up, and unfinished folders removed.
+/// Waits until no file is being written, and blocks new writes while the guard lives: a program takes it before exiting on
+/// a signal, so that no partial output remains. Long writes that call [`stopping`] are aborted, and unfinished folders
+/// removed.
 pub fn when_idle() -> RwLockWriteGuard<'static, ()> {
     STOPPING.store(true, Ordering::SeqCst);
     let guard = WRITES.write().unwrap_or_else(PoisonError::into_inner);
     for folder in unfinished().drain(..) {
-        // Whoever exits has nobody left to tell.
+        // The program is about to exit: an error here has no use.
         drop(std::fs::remove_dir_all(folder));
     }
     STOPPING.store(false, Ordering::SeqCst);
     guard
 }
 
-/// Fails when the program is asked to stop: what writes a long file asks now and then.
+/// Fails if the program is about to stop; writers of long files call it regularly.
 ///
 /// # Errors
 /// [`Error::Invalid`], and only then.
@@ -47,11 +47,11 @@ pub fn stopping() -> Result<()> {
     if STOPPING.load(Ordering::SeqCst) { Err(Error::invalid("stopped")) } else { Ok(()) }
 }
 
-/// Writes a file beside its place, makes it durable, and renames it: a reader sees the old file or the new one,
-/// never half a file, whatever interrupts this.
+/// Writes a file atomically: to a temporary file next to it, which is synced and renamed. A reader sees the old file or the
+/// new one, never a partial file, even after an interruption.
 ///
 /// # Errors
-/// [`Error::Io`] with `path`; the file beside is removed.
+/// [`Error::Io`] with `path`; the temporary file is removed.
 pub fn write_whole(
     path: impl AsRef<Path>,
     write: impl FnOnce(&mut BufWriter<&File>) -> Result<()>,
@@ -59,16 +59,16 @@ pub fn write_whole(
     let path = path.as_ref();
     let written = {
         let _writing = writing();
-        write_beside(path, write)
+        write_renamed(path, write)
     };
-    // A write that was given up for who waits in `when_idle` lets them go first.
+    // After an aborted write, waits for the thread in `when_idle`.
     if written.is_err() {
         drop(writing());
     }
     written
 }
 
-fn write_beside(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> Result<()>) -> Result<()> {
+fn write_renamed(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> Result<()>) -> Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let temporary = tempfile::Builder::new().prefix(".part-").tempfile_in(folder).map_err(Error::io(path))?;
     {
@@ -77,7 +77,7 @@ fn write_beside(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> Result
         writer.flush().map_err(Error::io(path))?;
     }
     temporary.as_file().sync_all().map_err(Error::io(path))?;
-    // A temporary file is private to its maker; what it becomes has the usual permissions.
+    // A temporary file is private to its owner; the final one has the usual permissions.
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -88,7 +88,7 @@ fn write_beside(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> Result
     Ok(())
 }
 
-/// Makes a folder and what is missing above it, but never while [`when_idle`] removes what is unfinished.
+/// Creates a folder and its missing parents, but never while [`when_idle`] removes unfinished folders.
 ///
 /// # Errors
 /// [`Error::Io`] with `path`.
@@ -102,12 +102,12 @@ fn make_all(path: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(path)
 }
 
-/// Fills a folder beside its place and renames it as a whole. What is at `path` already is an error, or is replaced
-/// when all is written. The folder `write` is given has another name; it is removed when something fails. All that
-/// `write` makes it makes by this module, so that a program asked to stop can remove it.
+/// Writes a folder atomically: `write` fills a temporary folder next to it, which is then renamed, or removed on an error.
+/// An existing `path` is an error, or with `replace` replaced at the end. `write` must create everything through this
+/// module, so that a program that stops can remove it.
 ///
 /// # Errors
-/// [`Error::Io`] when `path` is there and not to be replaced, or cannot be written.
+/// [`Error::Io`] when `path` exists without `replace`, or cannot be written.
 pub fn write_folder(
     path: impl AsRef<Path>,
     replace: bool,
@@ -118,12 +118,12 @@ pub fn write_folder(
     if path.exists() && !replace {
         return Err(taken());
     }
-    let beside = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    make_folder(beside)?;
+    let parent = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    make_folder(parent)?;
     let temporary = {
         let _writing = writing();
         let temporary =
-            tempfile::Builder::new().prefix(".part-").tempdir_in(beside).map_err(Error::io(path))?;
+            tempfile::Builder::new().prefix(".part-").tempdir_in(parent).map_err(Error::io(path))?;
         unfinished().push(temporary.path().to_path_buf());
         temporary
     };
@@ -132,7 +132,7 @@ pub fn write_folder(
     let placed = written.and_then(|()| {
         let _writing = writing();
         if !unfinished().iter().any(|folder| folder == temporary.path()) {
-            return Err(Error::invalid("stopped")); // and removed, with what was in it
+            return Err(Error::invalid("stopped")); // and the folder is removed
         }
         if path.exists() {
             if !replace {
@@ -141,7 +141,7 @@ pub fn write_folder(
             std::fs::rename(path, &old).map_err(Error::io(path))?;
         }
         std::fs::rename(&filled, path).map_err(|error| {
-            drop(std::fs::rename(&old, path)); // where there was nothing before, this does nothing
+            drop(std::fs::rename(&old, path)); // fails harmlessly if there was no old folder
             Error::io(path)(error)
         })
     });
@@ -151,7 +151,7 @@ pub fn write_folder(
     placed
 }
 
-/// [`write_whole`] of bytes at hand.
+/// [`write_whole`] for bytes in memory.
 pub fn write_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     let path = path.as_ref();
     write_whole(path, |writer| writer.write_all(bytes).map_err(Error::io(path)))

@@ -1,4 +1,4 @@
-//! Tensors to images and back.
+//! Conversion between tensors and images.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result, files};
 
-/// A `[3, H, W]` tensor in `[-1, 1]` from 8-bit RGB: x / 127.5 − 1.
+/// Converts 8-bit RGB to a `[3, H, W]` tensor in `[-1, 1]`: x / 127.5 − 1.
 pub fn from_rgb8(image: &RgbImage) -> Tensor {
     let (width, height) = image.dimensions();
     let bytes =
@@ -15,15 +15,15 @@ pub fn from_rgb8(image: &RgbImage) -> Tensor {
     bytes.permute([2, 0, 1]).to_kind(Kind::Float).contiguous() / 127.5 - 1.
 }
 
-/// 8-bit RGB from one image in `[-1, 1]`, clamped and rounded to the nearest.
+/// Converts one image in `[-1, 1]` to 8-bit RGB, clamped and rounded to the nearest.
 ///
-/// CompVis' scripts truncate; rounding, as diffusers does, makes reading and writing an image the identity.
+/// CompVis' scripts truncate; rounding, as in diffusers, makes a round trip exact.
 ///
 /// # Shapes
 /// - `image`: `[3, H, W]`
 ///
 /// # Panics
-/// When the shape is another.
+/// When the shape differs.
 pub fn to_rgb8(image: &Tensor) -> RgbImage {
     let (channels, height, width) = image.size3().expect("[3, H, W]");
     assert_eq!(channels, 3, "[3, H, W]");
@@ -35,30 +35,29 @@ pub fn to_rgb8(image: &Tensor) -> RgbImage {
     RgbImage::from_raw(width as u32, height as u32, raw).expect("3·H·W bytes")
 }
 
-/// Reads an image of any supported format as RGB; alpha is dropped and EXIF orientation ignored, as PIL's
-/// `convert("RGB")` does.
+/// Reads an image of any supported format as RGB; alpha is dropped and EXIF orientation ignored, as in PIL's
+/// `convert("RGB")`.
 ///
 /// # Errors
-/// [`Error::Io`] when it cannot be read, [`Error::Format`] when it is no whole image.
+/// [`Error::Io`] when it cannot be read, [`Error::Format`] when it is not a complete image.
 pub fn read(path: impl AsRef<Path>) -> Result<RgbImage> {
     let path = path.as_ref();
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    decode(&bytes).map_err(|error| Error::format(path, format!("not a readable image: {error}")))
+    decode(&bytes).map_err(|error| Error::format(path, format!("expected a readable image: {error}")))
 }
 
-/// [`read`] from bytes, the format told by their head.
+/// [`read`] from bytes; the format is detected from their head.
 pub fn decode(bytes: &[u8]) -> std::result::Result<RgbImage, image::ImageError> {
     image::load_from_memory(bytes).map(DynamicImage::into_rgb8)
 }
 
-/// Images of one size in rows of `columns`, with `padding` black pixels around each, as torchvision's
-/// `make_grid`.
+/// Arranges images in a grid of `columns` with `padding` black pixels around each, as torchvision's `make_grid`.
 ///
 /// # Shapes
 /// - `images`: `[B, 3, H, W]` in `[-1, 1]`; returns `[3, H', W']`
 ///
 /// # Panics
-/// When the shape is another.
+/// When the shape differs.
 pub fn grid(images: &Tensor, columns: i64, padding: i64) -> Tensor {
     let (count, channels, height, width) = images.size4().expect("[B, 3, H, W]");
     let columns = columns.clamp(1, count.max(1));
@@ -73,7 +72,7 @@ pub fn grid(images: &Tensor, columns: i64, padding: i64) -> Tensor {
     canvas
 }
 
-/// PNG bytes of an image, with text chunks (`keyword`, `text`).
+/// Encodes an image as PNG with text chunks (`keyword`, `text`).
 ///
 /// # Panics
 /// When a keyword is longer than PNG's 79 characters.
@@ -93,7 +92,7 @@ pub fn png(image: &RgbImage, texts: &[(&str, &str)]) -> Vec<u8> {
     bytes
 }
 
-/// Writes one image in `[-1, 1]` as PNG, whole or not at all.
+/// Writes one image in `[-1, 1]` as PNG, atomically.
 ///
 /// # Shapes
 /// - `image`: `[3, H, W]`
@@ -109,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_byte_survives_the_way_there_and_back() {
+    fn the_round_trip_is_exact() {
         let image =
             RgbImage::from_fn(256, 3, |x, y| image::Rgb([x as u8, (255 - x) as u8, (x * (y + 1)) as u8]));
         assert_eq!(to_rgb8(&from_rgb8(&image)), image);
@@ -117,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grid_puts_images_in_rows() {
+    fn a_grid_has_rows_of_images() {
         let images =
             Tensor::arange(3, (Kind::Float, Device::Cpu)).view([3, 1, 1, 1]).expand([3, 3, 4, 5], false);
         let grid = grid(&images, 2, 2);

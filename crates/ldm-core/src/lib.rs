@@ -1,14 +1,14 @@
-//! The vocabulary of latent diffusion in one screen: what every other crate of the workspace shares.
+//! Types and functions shared by all crates of the workspace.
 //!
-//! - [`Error`]: what can go wrong in the world; bugs panic.
+//! - [`Error`] and [`Mismatch`]: errors of the outside world; bugs panic.
 //! - [`config`]: strict YAML; [`device`]: devices and dtypes by name.
-//! - [`Prompt`]: what a person said; [`Conditioning`]: what the U-Net is told.
-//! - [`NoiseSource`]: where randomness comes from; nothing else draws.
-//! - [`image`]: tensors to images and back; [`files`]: files written whole or not at all.
-//! - [`diffusers`]: how diffusers writes down what a model is made of.
-//! - [`Tiles`]: large maps in parts; [`watermark`]: bytes hidden in an image.
-//! - [`resources`]: where files lie that a model needs beside itself.
-//! - [`nn`]: the layers both networks share; [`weights`]: checkpoints of every kind, loaded strictly.
+//! - [`Prompt`]: the inputs of a generation; [`Conditioning`]: the tensors the U-Net is conditioned on.
+//! - [`NoiseSource`]: the source of all randomness.
+//! - [`image`]: conversion between tensors and images; [`files`]: atomic writes; [`FolderLock`]: exclusive folders.
+//! - [`diffusers`]: fields of the `config.json` of diffusers.
+//! - [`Tiles`]: overlapping tiles of large feature maps.
+//! - [`resources`]: additional files of models and metrics.
+//! - [`nn`]: layers shared by the networks.
 
 mod conditioning;
 pub mod config;
@@ -32,3 +32,7 @@ pub use noise::NoiseSource;
 pub use prompt::{LayoutBox, Prompt};
 pub use size::check_multiple;
 pub use tiles::{Tile, Tiles};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,31 +1,31 @@
-//! One process at a time for a folder that is written to.
+//! Exclusive locks on folders.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use crate::{Error, Result};
 
-/// The file that is locked; it stays, and says nothing.
+/// The locked file, which is empty and stays.
 const NAME: &str = ".lock";
 
-/// A folder is this process' own while it lives; it ends with the process, however that ends.
+/// An exclusive lock on a folder until it is dropped or the process ends, however it ends.
 #[derive(Debug)]
 pub struct FolderLock {
     _file: Option<File>,
 }
 
 impl FolderLock {
-    /// Takes `folder`. Where the file system knows no locks, nothing is held.
+    /// Locks `folder`. On a file system without locks this has no effect.
     ///
     /// # Errors
-    /// [`Error::Data`] when another process holds it; [`Error::Io`] when nothing can be written there.
+    /// [`Error::Data`] when another process holds the lock; [`Error::Io`] when the folder is not writable.
     pub fn take(folder: &Path) -> Result<Self> {
         let path = folder.join(NAME);
         let file = File::options().create(true).append(true).open(&path).map_err(Error::io(&path))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: Some(file) }),
             Err(TryLockError::WouldBlock) => {
-                Err(Error::data(folder, "another process writes here: wait for its end, or stop it"))
+                Err(Error::data(folder, "another process writes here; try again after its end"))
             }
             Err(TryLockError::Error(_)) => Ok(Self { _file: None }),
         }

@@ -1,36 +1,36 @@
-//! Where randomness comes from. Nothing else in the workspace draws noise, but parameter initialization.
+//! Sources of random noise. Only parameter initialization draws from elsewhere.
 
 use std::collections::VecDeque;
 
 use ldm_libtorch::Generator;
 use tch::{Kind, Tensor};
 
-/// A source of noise, given as an argument wherever randomness is needed: what is drawn can be replayed.
+/// A source of noise, passed as an argument wherever randomness is needed, so that draws can be replayed.
 pub trait NoiseSource {
-    /// N(0, 1) of the shape, dtype and device of `x`.
+    /// Draws N(0, 1) of the shape, dtype and device of `x`.
     fn like(&mut self, x: &Tensor) -> Tensor;
 
-    /// `count` integers, i64, uniform in `0..high`, on the device of `x`.
+    /// Draws `count` i64 uniform in `0..high`, on the device of `x`.
     fn integers(&mut self, high: i64, count: i64, x: &Tensor) -> Tensor;
 
-    /// `count` numbers, f32, uniform in `[0, 1)`, on the device of `x`.
+    /// Draws `count` f32 uniform in `[0, 1)`, on the device of `x`.
     fn uniform(&mut self, count: i64, x: &Tensor) -> Tensor;
 }
 
-/// One seed a sample, drawn on the CPU: sample `i` is the same whatever the batch size and the device, and equals
-/// what `torch.Generator("cpu").manual_seed(seed)` gives in Python.
+/// Noise from one seed per sample, drawn on the CPU: a sample does not depend on batch size and device, and equals
+/// `torch.Generator("cpu").manual_seed(seed)` in Python.
 #[derive(Debug)]
 pub struct Seeded(Vec<Generator>);
 
 impl Seeded {
-    /// Generators for the samples of a batch, one seed each.
+    /// Creates generators for the samples of a batch, one seed each.
     pub fn new(seeds: impl IntoIterator<Item = u64>) -> Self {
         Self(seeds.into_iter().map(Generator::new).collect())
     }
 
-    /// Draws each sample's part and joins them on the batch axis.
+    /// Draws for each sample and concatenates along the batch axis.
     fn each(&mut self, count: i64, draw: impl Fn(&mut Generator) -> Tensor) -> Tensor {
-        assert_eq!(count, self.0.len() as i64, "one seed a sample");
+        assert_eq!(count, self.0.len() as i64, "one seed per sample");
         let parts: Vec<Tensor> = self.0.iter_mut().map(draw).collect();
         Tensor::cat(&parts, 0)
     }
@@ -40,7 +40,7 @@ impl NoiseSource for Seeded {
     fn like(&mut self, x: &Tensor) -> Tensor {
         let mut size = x.size();
         let count = std::mem::replace(&mut size[0], 1);
-        // Drawn as f32 whatever the dtype: a bf16 run starts from the noise of the f32 run.
+        // Drawn as f32 for any dtype: a bf16 run starts from the noise of the f32 run.
         self.each(count, |generator| generator.randn(&size, Kind::Float))
             .to_device(x.device())
             .to_kind(x.kind())
@@ -55,53 +55,53 @@ impl NoiseSource for Seeded {
     }
 }
 
-/// Each sample of `a` turned toward that of `b` on the great circle through both (Shoemake 1985): between two Gaussian
-/// noises what is half way is as long as they are, which their mean is not.
+/// Spherical interpolation between the samples of `a` and `b` (Shoemake 1985): unlike the mean, an interpolation of two
+/// Gaussian noises keeps their norm.
 ///
 /// # Shapes
-/// - `a`, `b`: `[B, …]`; `shares`: one a sample, 0 is `a` and 1 is `b`
+/// - `a`, `b`: `[B, …]`; `shares`: one per sample, 0 is `a` and 1 is `b`
 pub fn slerp(a: &Tensor, b: &Tensor, shares: &[f64]) -> Tensor {
     let batch = a.size()[0];
-    assert_eq!(batch, shares.len() as i64, "a share a sample");
+    assert_eq!(batch, shares.len() as i64, "one share per sample");
     let [x, y] = [a, b].map(|x| x.flatten(1, -1).to_kind(Kind::Double));
     let norm = |x: &Tensor| x.square().sum_dim_intlist(1, true, Kind::Double).sqrt();
     let cosine = (&x * &y).sum_dim_intlist(1, true, Kind::Double) / (norm(&x) * norm(&y));
     let angle = cosine.clamp(-1., 1.).acos(); // [B, 1]
     let share = Tensor::from_slice(shares).to_device(a.device()).view([batch, 1]);
     let sine = angle.sin();
-    // Where they point the same way, or opposite ways, there is no one circle through both.
+    // Parallel vectors have no unique great circle.
     let flat = sine.lt(1e-6);
     let [of_a, of_b] = [1. - &share, share].map(|share| {
-        let turned = (&share * &angle).sin() / &sine;
-        share.where_self(&flat, &turned)
+        let spherical = (&share * &angle).sin() / &sine;
+        share.where_self(&flat, &spherical)
     });
     (x * of_a + y * of_b).view(a.size().as_slice()).to_kind(a.kind())
 }
 
-/// The noise of one training step, seeded from `(seed, rank, step)`: a resumed run draws in step *n* what the
-/// unbroken run drew (EDM2's habit). libtorch's global generators are reseeded with it, so dropout replays too.
+/// The noise of one training step, seeded from `(seed, rank, step)`, as in EDM2: step *n* of a resumed run has the noise of
+/// the uninterrupted run. libtorch's global generators are reseeded too, so dropout is also the same.
 ///
-/// On the CPU it draws from a generator of its own; on CUDA from the device's, without a copy from the host.
+/// On the CPU it draws from its own generator; on CUDA from the device's, without a copy from the host.
 ///
-/// Ranks that [share](PerStep::shared) a step draw the noise of all its samples, and each takes its own samples' part:
-/// a sample's noise does not depend on how many ranks share the batch.
+/// Ranks that [share](PerStep::shared) a step draw the noise of all its samples, and each takes the part of its own: a
+/// sample's noise does not depend on the number of ranks.
 #[derive(Debug)]
 pub struct PerStep {
     generator: Generator,
-    /// This rank, and how many share the step.
+    /// This rank, and the number of ranks that share the step.
     part: [i64; 2],
-    /// The seed of the ranks together, and of this one's dropout.
+    /// The seed shared by the ranks, and the seed of this rank's dropout.
     seeds: [u64; 2],
     draws: u64,
 }
 
 impl PerStep {
-    /// The noise of step `step`, drawn by `rank` for itself.
+    /// The noise of `step` for `rank` alone.
     pub fn new(seed: u64, rank: u64, step: u64) -> Self {
         Self::seeded([0, 1], [mix(seed, &[rank, step]); 2])
     }
 
-    /// The part of rank `rank` of the noise of a step that `world` ranks share, with batches of one size.
+    /// The part of `rank` of the noise of a step that `world` ranks share, with batches of equal size.
     ///
     /// # Panics
     /// When `rank` is not below `world`.
@@ -111,12 +111,12 @@ impl PerStep {
     }
 
     fn seeded(part: [i64; 2], seeds: [u64; 2]) -> Self {
-        let [together, own] = seeds;
+        let [shared, own] = seeds;
         ldm_libtorch::set_seed(own);
-        Self { generator: Generator::new(together), part, seeds, draws: 0 }
+        Self { generator: Generator::new(shared), part, seeds, draws: 0 }
     }
 
-    /// What `draw` gives for the samples of all ranks, this rank's of it; `size` is this rank's.
+    /// Draws for the samples of all ranks and returns this rank's part, of shape `size`.
     fn part(
         &mut self,
         size: &[i64],
@@ -132,9 +132,9 @@ impl PerStep {
         // CUDA draws from the global generator, which belongs to this rank's dropout.
         let cuda = x.device().is_cuda();
         self.draws += 1;
-        let [together, own] = self.seeds.map(|seed| mix(seed, &[self.draws]));
+        let [shared, own] = self.seeds.map(|seed| mix(seed, &[self.draws]));
         if cuda {
-            ldm_libtorch::set_seed(together);
+            ldm_libtorch::set_seed(shared);
         }
         let drawn = draw(&mut self.generator, &all);
         if cuda {
@@ -148,7 +148,7 @@ impl NoiseSource for PerStep {
     fn like(&mut self, x: &Tensor) -> Tensor {
         let options = (x.kind(), x.device());
         if x.device().is_cuda() && self.part == [0, 1] {
-            return x.randn_like(); // in the layout of `x`
+            return x.randn_like(); // in the memory format of `x`
         }
         self.part(&x.size(), x, |generator, size| {
             if x.device().is_cuda() { Tensor::randn(size, options) } else { generator.randn(size, x.kind()) }
@@ -176,31 +176,31 @@ impl NoiseSource for PerStep {
     }
 }
 
-/// Recorded draws, given out in order: a test replays what the reference drew.
+/// Recorded draws, replayed in order: tests use the reference's noise.
 #[derive(Debug, Default)]
 pub struct Replay(VecDeque<Tensor>);
 
 impl Replay {
-    /// Draws to give out, first to last.
+    /// Creates a replay of `draws`, first to last.
     pub fn new(draws: impl IntoIterator<Item = Tensor>) -> Self {
         Self(draws.into_iter().collect())
     }
 
     fn next(&mut self) -> Tensor {
-        self.0.pop_front().expect("a recorded draw for every draw asked for")
+        self.0.pop_front().expect("a recorded draw for every request")
     }
 }
 
 impl NoiseSource for Replay {
     fn like(&mut self, x: &Tensor) -> Tensor {
         let draw = self.next();
-        assert_eq!(draw.size(), x.size(), "the recorded draw has the shape asked for");
+        assert_eq!(draw.size(), x.size(), "the recorded draw has the requested shape");
         draw.to_device(x.device()).to_kind(x.kind())
     }
 
     fn integers(&mut self, _high: i64, count: i64, x: &Tensor) -> Tensor {
         let draw = self.next();
-        assert_eq!(draw.size(), [count], "the recorded draw has the shape asked for");
+        assert_eq!(draw.size(), [count], "the recorded draw has the requested shape");
         draw.to_device(x.device())
     }
 
@@ -209,7 +209,7 @@ impl NoiseSource for Replay {
     }
 }
 
-/// One 64-bit seed from several numbers (SplitMix64's finalizer, Steele et al. 2014): nearby inputs give unrelated
+/// Mixes several numbers into a 64-bit seed (SplitMix64's finalizer, Steele et al. 2014): nearby inputs give unrelated
 /// seeds.
 pub fn mix(seed: u64, parts: &[u64]) -> u64 {
     parts.iter().fold(finalize(seed), |state, part| finalize(state ^ finalize(*part)))
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn ranks_draw_together_what_one_draws() {
+    fn shared_steps_equal_one_rank() {
         let x = |count: i64| Tensor::zeros([count, 3, 2], (Kind::Float, Device::Cpu));
         let draws = |mut noise: PerStep, count| {
             let first = noise.like(&x(count));
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_draws_the_same_again() {
+    fn a_step_is_reproducible() {
         let x = Tensor::zeros([2, 3], (Kind::Float, Device::Cpu));
         let first = PerStep::new(1, 0, 5).like(&x);
         assert_ne!(first, PerStep::new(1, 0, 6).like(&x));

@@ -1,9 +1,9 @@
-//! What a sample may be conditioned on, in a person's words.
+//! The inputs of a generation.
 
 use tch::Tensor;
 
-/// What a sample may be conditioned on. A dataset or a caller fills what it has; a conditioner reads
-/// what it needs.
+/// The inputs that samples may be conditioned on. A dataset or caller provides what it has; a conditioner reads what it
+/// needs.
 #[derive(Debug, Default)]
 pub struct Prompt {
     /// `B` captions.
@@ -12,16 +12,16 @@ pub struct Prompt {
     pub class: Option<Tensor>,
     /// `[B, 3, h, w]` in `[-1, 1]`: a low-resolution or a masked image.
     pub image: Option<Tensor>,
-    /// `[B, 1, H, W]` in `{0, 1}` (1 is what to fill), or a one-hot map `[B, K, H, W]`.
+    /// `[B, 1, H, W]` in `{0, 1}` (1 is the region to fill), or a one-hot map `[B, K, H, W]`.
     pub mask: Option<Tensor>,
     /// `B` lists of boxes.
     pub layout: Option<Vec<Vec<LayoutBox>>>,
-    /// `B` crops `[x0, y0, width, height]`, relative to the whole image, in `[0, 1]`: the part of it that is shown.
-    /// Boxes of `layout` are then relative to the whole image; without crops all of it is shown.
+    /// `B` crops `[x0, y0, width, height]` relative to the full image, in `[0, 1]`: the visible part. The boxes of `layout`
+    /// are relative to the full image; without crops all of it is visible.
     pub crops: Option<Vec<[f64; 4]>>,
-    /// `[B, L]` i64, words already made into the vocabulary's numbers: layouts, or texts tokenized ahead.
+    /// `[B, L]` i64, token IDs: layouts, or texts tokenized before.
     pub tokens: Option<Tensor>,
-    /// `[B, L, D]`, vectors that are a context as they are: retrieved neighbors.
+    /// `[B, L, D]`, vectors used directly as context, such as retrieved neighbors.
     pub embedding: Option<Tensor>,
 }
 
@@ -35,17 +35,17 @@ pub struct LayoutBox {
 }
 
 impl Prompt {
-    /// Captions alone.
+    /// Creates a prompt of captions.
     pub fn text<S: Into<String>>(captions: impl IntoIterator<Item = S>) -> Self {
         Self { text: Some(captions.into_iter().map(Into::into).collect()), ..Self::default() }
     }
 
-    /// Classes alone.
+    /// Creates a prompt of classes.
     pub fn class(classes: &[i64]) -> Self {
         Self { class: Some(Tensor::from_slice(classes)), ..Self::default() }
     }
 
-    /// `count` samples from `start`; tensors share their values.
+    /// Selects `count` samples from `start`; tensors share memory.
     #[must_use]
     pub fn narrow(&self, start: i64, count: i64) -> Self {
         let cut = |slot: &Option<Tensor>| slot.as_ref().map(|tensor| tensor.narrow(0, start, count));
@@ -62,7 +62,7 @@ impl Prompt {
         }
     }
 
-    /// `B`, by the first slot that is filled; none where nothing is said.
+    /// The batch size `B`, from the first slot present; `None` if all are empty.
     pub fn batch(&self) -> Option<i64> {
         let tensors = [&self.class, &self.image, &self.mask, &self.tokens, &self.embedding];
         let by_list = self.text.as_ref().map(Vec::len).or_else(|| self.layout.as_ref().map(Vec::len));

@@ -1,4 +1,4 @@
-//! Files that a model or a metric needs beside itself: where `ldm weights get` puts them. Nothing here downloads.
+//! Additional files of models and metrics, installed by `ldm weights get`. This module never downloads.
 
 use std::env;
 use std::ffi::OsString;
@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, Result};
 
-/// The folder of all such files: `$LDM_WEIGHTS`, else `$XDG_CACHE_HOME/ldm/weights`, else `~/.cache/ldm/weights`. It
+/// Returns the folder of these files: `$LDM_WEIGHTS`, else `$XDG_CACHE_HOME/ldm/weights`, else `~/.cache/ldm/weights`. It
 /// need not exist.
 ///
 /// # Errors
-/// [`Error::Invalid`] where no variable says a folder. Those of the system count only as absolute paths.
+/// [`Error::Invalid`] when no variable names a folder; those of the system must be absolute paths.
 pub fn cache_dir() -> Result<PathBuf> {
     cache_dir_of(|name| env::var_os(name))
 }
@@ -27,12 +27,12 @@ fn cache_dir_of(variable: impl Fn(&str) -> Option<OsString>) -> Result<PathBuf> 
         .map(|caches| caches.join("ldm/weights"))
         .ok_or_else(|| {
             Error::invalid(
-                "there is no home folder to look for weights in: set LDM_WEIGHTS or XDG_CACHE_HOME to a folder",
+                "HOME: expected a folder for weights, got none; try setting LDM_WEIGHTS or XDG_CACHE_HOME",
             )
         })
 }
 
-/// Where the file `file` of the resource `name` lies, if it is there: `find("bert-tokenizer", "vocab.txt")`.
+/// Finds the file `file` of the resource `name`, if it is installed: `find("bert-tokenizer", "vocab.txt")`.
 pub fn find(name: &str, file: &str) -> Option<PathBuf> {
     cache_dir().ok().and_then(|folder| find_in(&folder, name, file))
 }
@@ -41,10 +41,10 @@ fn find_in(folder: &Path, name: &str, file: &str) -> Option<PathBuf> {
     Some(folder.join(name).join(file)).filter(|path| path.is_file())
 }
 
-/// [`find`] for those who cannot go on without the file.
+/// [`find`] for a required file.
 ///
 /// # Errors
-/// [`Error::Io`] of kind `NotFound`, with the place looked at and the command that fills it; [`Error::Invalid`] as
+/// [`Error::Io`] of kind `NotFound`, with the path and the command that installs it; [`Error::Invalid`] as
 /// [`cache_dir`].
 pub fn need(name: &str, file: &str) -> Result<PathBuf> {
     need_in(&cache_dir()?, name, file)
@@ -53,8 +53,7 @@ pub fn need(name: &str, file: &str) -> Result<PathBuf> {
 fn need_in(folder: &Path, name: &str, file: &str) -> Result<PathBuf> {
     find_in(folder, name, file).ok_or_else(|| {
         let how = format!(
-            "not installed: `ldm weights get {name}` downloads it, and `ldm weights get {name} --from FILE` takes a \
-             copy you have"
+            "not installed; try `ldm weights get {name}`, or `ldm weights get {name} --from FILE` with a local copy"
         );
         Error::Io {
             path: folder.join(name).join(file),
@@ -85,19 +84,18 @@ mod tests {
         check(&[("HOME", "/h"), ("LDM_WEIGHTS", "")], Some("/h/.cache/ldm/weights"));
         check(&[("HOME", "h")], None);
         let error = cache_dir_of(|_| None).unwrap_err().to_string();
-        assert!(error.starts_with("there is no home folder"), "{error}");
+        assert!(error.starts_with("HOME: expected a folder"), "{error}");
     }
 
     #[test]
-    fn a_missing_file_says_how_to_get_it() {
+    fn a_missing_file_names_the_command() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("bert-tokenizer/vocab.txt");
         let error = need_in(folder.path(), "bert-tokenizer", "vocab.txt").unwrap_err().to_string();
-        let expected =
-            format!("{}: not installed: `ldm weights get bert-tokenizer` downloads it", path.display());
+        let expected = format!("{}: not installed; try `ldm weights get bert-tokenizer`", path.display());
         assert!(error.starts_with(&expected), "{error}");
         std::fs::create_dir_all(&path).unwrap();
-        assert_eq!(find_in(folder.path(), "bert-tokenizer", "vocab.txt"), None, "a folder is no file");
+        assert_eq!(find_in(folder.path(), "bert-tokenizer", "vocab.txt"), None, "a folder is not a file");
         std::fs::remove_dir(&path).unwrap();
         std::fs::write(&path, "[PAD]").unwrap();
         assert_eq!(need_in(folder.path(), "bert-tokenizer", "vocab.txt").unwrap(), path);

@@ -1,45 +1,44 @@
-//! Large maps in overlapping tiles.
+//! Overlapping tiles of large feature maps.
 
 use tch::{Device, Kind, Tensor};
 
-/// The least and the greatest weight in a tile (CompVis `ddpm.py:621`, with the values of its super-resolution notebook).
+/// The smallest and largest weight in a tile (CompVis `ddpm.py:621`, with the values of its super-resolution notebook).
 const WEIGHTS: [f64; 2] = [0.01, 0.5];
 
-/// A map's tiles: of one size, overlapping, over all of it.
+/// Overlapping tiles of equal size that cover a map.
 ///
-/// CompVis `ddpm.py:633` `get_fold_unfold`, whose tiles stand a stride apart from the left and top, and leave what is
-/// left over at the right and bottom to a division of 0 by 0; here the last ones end where the map ends, and the others
-/// are spread evenly between.
+/// CompVis `ddpm.py:633` `get_fold_unfold` places tiles a stride apart from the left and top, and divides 0 by 0 in the
+/// rest at the right and bottom; here the last tiles end where the map ends, and the others are evenly spaced between.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tiles {
     size: [i64; 2],
     tile: [i64; 2],
-    /// Where they begin: down, and across.
+    /// First rows, and first columns.
     starts: [Vec<i64>; 2],
 }
 
-/// A part of a map.
+/// A tile of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tile {
-    /// Its first row.
+    /// First row.
     pub top: i64,
-    /// Its first column.
+    /// First column.
     pub left: i64,
-    /// Rows.
+    /// Number of rows.
     pub height: i64,
-    /// Columns.
+    /// Number of columns.
     pub width: i64,
 }
 
 impl Tile {
-    /// This part of `x`, `[…, h, w]`: a view.
+    /// Returns this part of `x`, `[…, h, w]`, as a view.
     pub fn of(&self, x: &Tensor) -> Tensor {
         x.narrow(-2, self.top, self.height).narrow(-1, self.left, self.width)
     }
 }
 
 impl Tiles {
-    /// Tiles of `side` x `side`, or less where the map is smaller, of a map of `[h, w]`; neighbors share at least
+    /// Places tiles of `side` x `side`, or less if the map is smaller, on a map of `[h, w]`; neighbors share at least
     /// `overlap` rows or columns.
     ///
     /// # Panics
@@ -55,13 +54,13 @@ impl Tiles {
         Self { size, tile: size.map(|length| length.min(side)), starts }
     }
 
-    /// How many.
-    #[expect(clippy::len_without_is_empty, reason = "there is always one")]
+    /// The number of tiles.
+    #[expect(clippy::len_without_is_empty, reason = "there is always a tile")]
     pub fn len(&self) -> usize {
         self.starts[0].len() * self.starts[1].len()
     }
 
-    /// Each of them, row by row.
+    /// Iterates over the tiles, row by row.
     pub fn iter(&self) -> impl Iterator<Item = Tile> {
         let [height, width] = self.tile;
         self.starts[0]
@@ -70,43 +69,43 @@ impl Tiles {
             .map(move |(top, left)| Tile { top, left, height, width })
     }
 
-    /// Joins what `of` makes of each tile, `factor` times as large as it: a mean with the weights that grow from a
-    /// tile's border to its middle. A single tile is what `of` made.
+    /// Blends the results of `run` on each tile, `factor` times as large as the tile: a weighted mean, with weights that
+    /// grow from a tile's border to its center. The result of a single tile is returned as it is.
     ///
     /// # Shapes
-    /// - `of` returns `[B, C, factor·height, factor·width]`; so is the result, of the whole map, of the same dtype
-    pub fn blend(&self, factor: i64, mut of: impl FnMut(Tile) -> Tensor) -> Tensor {
+    /// - `run` returns `[B, C, factor·height, factor·width]`; returns the same for the whole map, in the same dtype
+    pub fn blend(&self, factor: i64, mut run: impl FnMut(Tile) -> Tensor) -> Tensor {
         let mut tiles = self.iter();
-        let first = tiles.next().expect("there is always one");
-        let made = of(first);
+        let first = tiles.next().expect("there is always a tile");
+        let tensor = run(first);
         if self.len() == 1 {
-            return made;
+            return tensor;
         }
-        let weight = weight(self.tile.map(|side| side * factor), made.device());
+        let weight = weight(self.tile.map(|side| side * factor), tensor.device());
         let [height, width] = self.size.map(|side| side * factor);
-        let options = (Kind::Float, made.device());
-        let mut sum = Tensor::zeros([made.size()[0], made.size()[1], height, width], options);
+        let options = (Kind::Float, tensor.device());
+        let mut sum = Tensor::zeros([tensor.size()[0], tensor.size()[1], height, width], options);
         let weights = Tensor::zeros([height, width], options);
-        let kind = made.kind();
-        let add = |tile: Tile, made: Tensor| {
+        let kind = tensor.kind();
+        let add = |tile: Tile, tensor: Tensor| {
             let place = Tile {
                 top: tile.top * factor,
                 left: tile.left * factor,
                 height: tile.height * factor,
                 width: tile.width * factor,
             };
-            let _ = place.of(&sum).g_add_(&(made.to_kind(Kind::Float) * &weight));
+            let _ = place.of(&sum).g_add_(&(tensor.to_kind(Kind::Float) * &weight));
             let _ = place.of(&weights).g_add_(&weight);
         };
-        add(first, made);
-        tiles.for_each(|tile| add(tile, of(tile)));
+        add(first, tensor);
+        tiles.for_each(|tile| add(tile, run(tile)));
         sum /= weights;
         sum.to_kind(kind)
     }
 }
 
-/// `[h, w]`: the distance to the nearest border, in shares of the side, between the bounds. CompVis `ddpm.py:601`
-/// `delta_border`.
+/// The weights of a tile, `[h, w]`: the distance to the nearest border as a fraction of the side, clamped. CompVis
+/// `ddpm.py:601` `delta_border`.
 fn weight(size: [i64; 2], device: Device) -> Tensor {
     let [down, across] = size.map(|length| {
         let from = Tensor::arange(length, (Kind::Float, device)) / (length - 1).max(1) as f64;
@@ -130,7 +129,7 @@ mod tests {
                 let shared = pair[0].top + 16 - pair[1].top;
                 assert!((5..16).contains(&shared), "{length}: {shared}");
             }
-            // No more of them than are needed.
+            // No more tiles than needed.
             assert!(
                 rows.len() == 1 || 16 + (rows.len() as i64 - 2) * 11 < length,
                 "{length}: {}",
@@ -142,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_each_pixel_is_kept() {
+    fn blending_keeps_known_pixels() {
         let x = Tensor::arange(2 * 3 * 13 * 21, (Kind::Float, Device::Cpu)).view([2, 3, 13, 21]);
         for (side, overlap, factor) in [(8, 0, 1), (8, 4, 1), (5, 1, 2), (40, 3, 2)] {
             let tiles = Tiles::new([13, 21], side, overlap);

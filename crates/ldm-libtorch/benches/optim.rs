@@ -1,6 +1,6 @@
 //! One AdamW step over many small parameters: the cost of the call itself.
 
-#![allow(missing_docs, reason = "criterion's macro makes a function without any")]
+#![allow(missing_docs, reason = "criterion's macro creates an undocumented function")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ldm_libtorch::{AdamWStep, fused_adamw};
@@ -11,7 +11,7 @@ fn adamw(criterion: &mut Criterion) {
     let device = if name == "cpu" {
         Device::Cpu
     } else {
-        // A bench asked for on a GPU and run on the CPU would be a lie.
+        // A bench requested for a GPU must not silently run on the CPU.
         assert!(ldm_libtorch::cuda_device_count() > 0, "LDM_BENCH_DEVICE={name} and no CUDA device");
         Device::Cuda(name.strip_prefix("cuda:").map_or(0, |index| index.parse().expect("cuda:N")))
     };

@@ -1,5 +1,5 @@
-// Process groups: libtorch's own c10d. Its headers and symbols are those of the libtorch at hand; see gloo/names.h for
-// why gloo's are not needed.
+// Process groups of libtorch's c10d, with the headers and symbols of the installed libtorch; gloo/names.h explains why
+// gloo's headers are not needed.
 #define USE_C10D_GLOO
 #include "ranks.h"
 #include <memory>
@@ -9,18 +9,18 @@
 
 c10d::Backend &ldm::Group::of(const at::Tensor &value) const {
   if (value.is_cpu()) return *cpu;
-  TORCH_CHECK(gpu, "the group was made for the CPU alone");
+  TORCH_CHECK(gpu, "expected a tensor on the CPU: the process group has no GPU backend");
   return *gpu;
 }
 
 namespace {
-ldm::Work *keep(ldm::Work work) { return new ldm::Work(std::move(work)); }
+ldm::Work *to_heap(ldm::Work work) { return new ldm::Work(std::move(work)); }
 } // namespace
 
 extern "C" {
 int ldm_group_connect(const char *host, int port, int serve, int rank, int world, int with_nccl, double seconds,
                       void **out) {
-  return ldm::said([&] {
+  return ldm::guarded_brief([&] {
     auto timeout = std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
     c10d::TCPStoreOptions options;
     options.port = static_cast<uint16_t>(port);
@@ -31,7 +31,7 @@ int ldm_group_connect(const char *host, int port, int serve, int rank, int world
     auto group = std::make_unique<ldm::Group>();
     group->store = store;
     auto gloo = c10d::ProcessGroupGloo::Options::create(timeout);
-    // The interface that leads to the others, as torch.distributed has it: by this machine's name, else loopback.
+    // The network interface, chosen as in torch.distributed: by this machine's name, else loopback.
     const char *interface = std::getenv("GLOO_SOCKET_IFNAME");
     gloo->devices.push_back(interface && *interface ? c10d::ProcessGroupGloo::createDeviceForInterface(interface)
                             : std::string(host) == "127.0.0.1" || std::string(host) == "localhost"
@@ -48,29 +48,29 @@ int ldm_group_connect(const char *host, int port, int serve, int rank, int world
 void ldm_group_free(void *group) { delete static_cast<ldm::Group *>(group); }
 
 int ldm_group_all_reduce(void *group, tensor value, int operation, void **work) {
-  return ldm::said([&] {
+  return ldm::guarded_brief([&] {
     c10d::AllreduceOptions options;
     options.reduceOp = operation == 0 ? c10d::ReduceOp::SUM : c10d::ReduceOp::MAX;
     std::vector<at::Tensor> values{*value};
-    *work = keep(static_cast<ldm::Group *>(group)->of(*value).allreduce(values, options));
+    *work = to_heap(static_cast<ldm::Group *>(group)->of(*value).allreduce(values, options));
   });
 }
 
 int ldm_group_broadcast(void *group, tensor value, int from, void **work) {
-  return ldm::said([&] {
+  return ldm::guarded_brief([&] {
     c10d::BroadcastOptions options;
     options.rootRank = from;
     std::vector<at::Tensor> values{*value};
-    *work = keep(static_cast<ldm::Group *>(group)->of(*value).broadcast(values, options));
+    *work = to_heap(static_cast<ldm::Group *>(group)->of(*value).broadcast(values, options));
   });
 }
 
 int ldm_work_wait(void *work) {
   std::unique_ptr<ldm::Work> owned(static_cast<ldm::Work *>(work));
-  return ldm::said([&] { (*owned)->wait(); });
+  return ldm::guarded_brief([&] { (*owned)->wait(); });
 }
 
 int ldm_group_count(void *group, const char *key, int64_t add, int64_t *now) {
-  return ldm::said([&] { *now = static_cast<ldm::Group *>(group)->store->add(key, add); });
+  return ldm::guarded_brief([&] { *now = static_cast<ldm::Group *>(group)->store->add(key, add); });
 }
 }

@@ -1,4 +1,4 @@
-// Gradient checkpointing: the forward keeps its inputs and nothing else; the backward runs it again.
+// Gradient checkpointing: the forward keeps only its inputs; the backward runs it again.
 // Chen et al. 2016. As torch.utils.checkpoint, the random state and the autocast state of the forward are restored
 // for the second run (CompVis' own checkpoint function forgets both).
 #include "ldm_torch.h"
@@ -35,15 +35,15 @@ struct Body : torch::CustomClassHolder {
   }
 };
 
-// What a second run must find as the first did.
-struct Surroundings {
+// The random and autocast state that a second run must restore.
+struct RunState {
   std::vector<at::Generator> generators;
   std::vector<at::Tensor> random_states;
   bool cpu_autocast, cuda_autocast;
   at::ScalarType cpu_dtype, cuda_dtype;
 
-  static Surroundings take(at::Device device) {
-    Surroundings out;
+  static RunState capture(at::Device device) {
+    RunState out;
     out.generators.push_back(at::detail::getDefaultCPUGenerator());
     if (device.is_cuda()) out.generators.push_back(at::globalContext().defaultGenerator(device));
     for (auto &each : out.generators) {
@@ -57,7 +57,7 @@ struct Surroundings {
     return out;
   }
 
-  void put() const {
+  void restore() const {
     for (size_t i = 0; i < generators.size(); i++) {
       auto each = generators[i];
       std::lock_guard<std::mutex> lock(each.mutex());
@@ -72,7 +72,7 @@ struct Surroundings {
 
 struct Call {
   c10::intrusive_ptr<Body> body;
-  Surroundings surroundings;
+  RunState state;
   size_t input_count;
   std::vector<at::Tensor> params;
 };
@@ -89,7 +89,7 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
   static variable_list backward(AutogradContext *context, variable_list grads) {
     auto call = call_of(context);
     auto saved = context->get_saved_variables();
-    auto now = Surroundings::take(saved[0].device());
+    auto now = RunState::capture(saved[0].device());
     variable_list detached;
     for (auto &each : saved) {
       auto copy = each.detach();
@@ -99,13 +99,13 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
     at::Tensor out;
     {
       at::AutoGradMode grad(true);
-      call->surroundings.put();
-      // The second run stands in no autocast scope that would forget its casts at its end: kept, the next step would
-      // compute with weights of this one. Casts of the first run, if any are left, know no gradient.
+      call->state.restore();
+      // No autocast scope encloses the second run and clears its cache of casts at its end: left, the next step would
+      // compute with the weights of this one. Casts left from the first run have no gradient.
       at::autocast::clear_cache();
       out = (*call->body)(detached);
       at::autocast::clear_cache();
-      now.put();
+      now.restore();
     }
     variable_list wanted;
     for (auto &each : detached)
@@ -120,7 +120,7 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
     return result;
   }
 
-  // A context lives as long as its graph node; the call is kept beside the saved tensors as a capsule.
+  // A context lives as long as its graph node; the call is stored next to the saved tensors as a capsule.
   static std::shared_ptr<Call> &call_of(AutogradContext *context) {
     struct Capsule : torch::CustomClassHolder {
       std::shared_ptr<Call> call;
@@ -142,7 +142,7 @@ extern "C" int ldm_checkpoint(ldm_checkpoint_run run, ldm_checkpoint_drop drop, 
     for (size_t i = 0; i < param_count; i++)
       if (params[i]->requires_grad()) call->params.push_back(*params[i]);
     auto all = ldm::list(inputs, input_count);
-    call->surroundings = Surroundings::take(all.at(0).device());
+    call->state = RunState::capture(all.at(0).device());
     for (auto &each : call->params) all.push_back(each);
     *out = new at::Tensor(Checkpoint::apply(call, at::TensorList(all)));
   });

@@ -1,5 +1,5 @@
 // The C interface between ldm-libtorch and libtorch. Tensors are tch's: a `tensor` is an `at::Tensor *`.
-// Every function that can fail returns 0, or 1 and leaves a message for ldm_last_error (one a thread).
+// A function that can fail returns 0, or 1 and stores a message for ldm_last_error (per thread).
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -61,7 +61,7 @@ int ldm_cuda_empty_cache();
 
 // optim.cpp: one call for all parameters
 // `lists`: params, grads, exp_avgs, exp_avg_sqs, steps; `numbers`: lr, beta1, beta2, weight decay, eps; `found_inf`
-// may be null, else it is an f32 scalar, and 1 makes the call change nothing
+// is null or an f32 scalar; if it is 1, the call changes nothing
 int ldm_fused_adamw(const tensor *const *lists, size_t count, const double *numbers, tensor found_inf);
 int ldm_foreach_lerp(const tensor *targets, const tensor *sources, size_t count, double weight);
 int ldm_foreach_scale(const tensor *tensors, size_t count, tensor factor);
@@ -75,16 +75,16 @@ typedef void (*ldm_checkpoint_drop)(void *state);
 int ldm_checkpoint(ldm_checkpoint_run run, ldm_checkpoint_drop drop, void *state, const tensor *inputs,
                    size_t input_count, const tensor *params, size_t param_count, tensor *out);
 
-// blob.cpp: a contiguous CPU tensor over memory of somebody else, who hears by `drop` when its last view is gone
+// blob.cpp: a contiguous CPU tensor over foreign memory; `drop` is called when its last view is gone
 typedef void (*ldm_blob_drop)(void *owner);
 int ldm_from_blob(void *data, const int64_t *size, size_t dims, int dtype, ldm_blob_drop drop, void *owner,
                   tensor *out);
 
-// operations.cpp: what this thread and its backward passes run, between start and stop; one count at a time. `tell` hears
-// of each kind of operation
-typedef void (*ldm_operations_tell)(void *state, const char *name, int64_t calls, int64_t flop, int64_t bytes,
-                                    double seconds);
+// operations.cpp: the operations of this thread and its backward passes between start and stop; one count at a time.
+// `report` is called once per operation name
+typedef void (*ldm_operations_report)(void *state, const char *name, int64_t calls, int64_t flop, int64_t bytes,
+                                      double seconds);
 int ldm_operations_start();
-int ldm_operations_stop(ldm_operations_tell tell, void *state);
+int ldm_operations_stop(ldm_operations_report report, void *state);
 }
 #endif

@@ -2,8 +2,8 @@
 #include <ATen/Context.h>
 #include <c10/core/CachingDeviceAllocator.h>
 
-// The allocator of CUDA, or nothing where CUDA is absent or not yet used. It is asked for through c10's device-
-// generic interface, so that this file needs no CUDA header and runs against both sets of libtorch.
+// CUDA's allocator, or null if CUDA is absent or not yet used. c10's device-generic interface needs no CUDA header, so
+// this file works with both variants of libtorch.
 static c10::DeviceAllocator *allocator() {
   if (!at::hasCUDA()) return nullptr;
   auto *found = c10::getDeviceAllocator(at::kCUDA);

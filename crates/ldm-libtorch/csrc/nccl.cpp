@@ -1,4 +1,4 @@
-// NCCL, where build.rs found a libtorch with CUDA and the headers of CUDA and NCCL beside it (LDM_NCCL).
+// The NCCL backend, if build.rs found a libtorch with CUDA and the headers of CUDA and NCCL (LDM_NCCL).
 #ifdef LDM_NCCL
 #define USE_C10D_NCCL
 #include "ranks.h"
@@ -13,6 +13,6 @@ ldm::Backend ldm::nccl(const Store &store, int rank, int world, std::chrono::mil
 #include "ranks.h"
 
 ldm::Backend ldm::nccl(const Store &, int, int, std::chrono::milliseconds) {
-  throw std::runtime_error("ldm was built without NCCL: several GPUs need the CUDA set of libtorch with the headers of NCCL and CUDA, as cargo xtask setup installs it");
+  throw std::runtime_error("expected a build with NCCL for several GPUs, got one without; try cargo xtask setup --cuda and building again");
 }
 #endif

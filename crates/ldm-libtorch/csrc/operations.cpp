@@ -1,7 +1,6 @@
-// What runs on the device, seen from libtorch's dispatcher: an observer of every operation a thread calls, and of those that
-// a backward pass of it calls.
+// An observer of libtorch's dispatcher: every operation that a thread calls, and those of its backward passes.
 
-// at::RecordFunction has a member more where this is not defined, and libtorch was built with it.
+// at::RecordFunction has an extra member without NDEBUG, and libtorch was built with NDEBUG.
 #ifndef NDEBUG
 #define NDEBUG
 #endif
@@ -30,13 +29,13 @@ struct Sum {
 std::mutex lock;
 std::map<std::string, Sum> sums;
 std::optional<at::CallbackHandle> observer;
-// Operations call operations: how deep this thread is, and what those inside the outermost have computed.
+// Operations call operations: the depth of this thread, and the operations counted inside the outermost one.
 thread_local int depth = 0;
 thread_local int64_t computed = 0;
 
 struct Call : at::ObserverContext {
   bool outermost = false, mutates = false;
-  int64_t flop = 0; // known from the inputs; of a convolution, a value of the output
+  int64_t flop = 0; // from the inputs; of a convolution, per output value
   bool per_output = false;
   int64_t read = 0, written = 0;
   std::vector<const void *> storages;
@@ -49,11 +48,11 @@ int64_t product(at::IntArrayRef sizes, size_t from = 0) {
   return all;
 }
 
-template <typename F> void each_tensor(const c10::IValue &value, F see) {
+template <typename F> void each_tensor(const c10::IValue &value, F visit) {
   if (value.isTensor()) {
-    if (value.toTensor().defined()) see(value.toTensor());
+    if (value.toTensor().defined()) visit(value.toTensor());
   } else if (value.isList()) {
-    for (const auto &item : value.toListRef()) each_tensor(item, see);
+    for (const auto &item : value.toListRef()) each_tensor(item, visit);
   }
 }
 
@@ -83,15 +82,16 @@ int64_t attention(const c10::IValue &query, const c10::IValue &key, const c10::I
   return 2 * product(q) / q.back() * k[k.size() - 2] * (q.back() + v.back());
 }
 
-// Multiplications and additions of convolutions, matrix products and attention, two a multiplication, as
-// torch.utils.flop_counter counts them; all else is memory traffic.
+// Multiplications and additions of convolutions, matrix products and attention, as torch.utils.flop_counter counts them
+// (a multiplication with its addition is two); everything else is memory traffic.
 void count_flop(std::string_view name, c10::ArrayRef<const c10::IValue> in, Call &call) {
   if (name == "aten::mm" || name == "aten::bmm") {
     call.flop = matrix_product(in[0], in[1]);
   } else if (name == "aten::addmm" || name == "aten::baddbmm") {
     call.flop = matrix_product(in[1], in[2]);
   } else if (name == "aten::convolution") {
-    // A weight is `[out, in / groups, …]`, transposed `[in, out / groups, …]`, and each input value meets all of a row.
+    // A weight is `[out, in / groups, …]`, transposed `[in, out / groups, …]`, where each input value is multiplied with
+    // a whole row.
     auto &weight = in[1].toTensor();
     call.flop = 2 * product(weight.sizes(), 1);
     if (in[6].toBool()) call.flop *= in[0].toTensor().numel();
@@ -101,14 +101,14 @@ void count_flop(std::string_view name, c10::ArrayRef<const c10::IValue> in, Call
     auto wanted = in[10].toBoolList();
     call.flop = 2 * of.numel() * product(in[2].toTensor().sizes(), 1) * (int64_t(wanted[0]) + int64_t(wanted[1]));
   } else if (starts_with(name, "aten::_scaled_dot_product_") && name != "aten::_scaled_dot_product_attention_math") {
-    // The backward makes the first product again, and four more.
+    // The backward recomputes the first product, and four more.
     if (ends_with(name, "_backward")) call.flop = attention(in[1], in[2], in[3]) / 2 * 5;
     else call.flop = attention(in[0], in[1], in[2]);
   }
 }
 
 std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction &function) {
-  // A step of the backward pass is no operation, it calls some.
+  // A node of the backward pass is not an operation, but calls some.
   if (starts_with(function.name(), "autograd::")) return nullptr;
   auto call = std::make_unique<Call>();
   call->outermost = depth++ == 0;
@@ -134,7 +134,7 @@ std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction &function) {
 
 void end(const at::RecordFunction &function, at::ObserverContext *context) {
   auto stop = Clock::now();
-  if (!context) return; // nothing that counts, or its beginning threw
+  if (!context) return; // not counted, or `begin` threw
   auto &call = *static_cast<Call *>(context);
   depth--;
   const auto &outputs = function.outputs();
@@ -142,20 +142,20 @@ void end(const at::RecordFunction &function, at::ObserverContext *context) {
   computed += call.flop;
   if (!call.outermost) return;
   std::string_view name = function.name();
-  // A view moves nothing, and memory that is only taken is not written to.
-  bool made = call.mutates;
+  // A view moves nothing, and allocation alone does not write.
+  bool writes = call.mutates;
   if (!call.mutates && name.find("empty") == std::string_view::npos)
     for (const auto &output : outputs)
       each_tensor(output, [&](const at::Tensor &tensor) {
         if (std::find(call.storages.begin(), call.storages.end(), storage(tensor)) != call.storages.end()) return;
-        made = true;
+        writes = true;
         call.written += bytes(tensor);
       });
   std::lock_guard<std::mutex> guard(lock);
   auto &sum = sums[std::string(name)];
   sum.calls++;
   sum.flop += computed;
-  sum.bytes += made ? call.read + call.written : 0;
+  sum.bytes += writes ? call.read + call.written : 0;
   sum.seconds += std::chrono::duration<double>(stop - call.start).count();
 }
 } // namespace
@@ -174,12 +174,12 @@ int ldm_operations_start() {
   });
 }
 
-int ldm_operations_stop(ldm_operations_tell tell, void *state) {
+int ldm_operations_stop(ldm_operations_report report, void *state) {
   return ldm::guarded([&] {
     if (observer) at::removeCallback(*observer);
     observer.reset();
     std::lock_guard<std::mutex> guard(lock);
-    for (const auto &[name, sum] : sums) tell(state, name.c_str(), sum.calls, sum.flop, sum.bytes, sum.seconds);
+    for (const auto &[name, sum] : sums) report(state, name.c_str(), sum.calls, sum.flop, sum.bytes, sum.seconds);
     sums.clear();
   });
 }

@@ -21,7 +21,7 @@ int ldm_fused_adamw(const tensor *const *lists, size_t count, const double *numb
     at::_fused_adamw_(ldm::list(lists[0], count), ldm::list(lists[1], count), ldm::list(lists[2], count),
                       ldm::list(lists[3], count), /*max_exp_avg_sqs=*/{}, steps, numbers[0], numbers[1], numbers[2],
                       numbers[3], numbers[4], /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{}, skip);
-    // A step that was not taken is not counted, as torch.optim's adamw has it; no value is looked at.
+    // A skipped step is not counted, as in torch.optim's adamw, without synchronization.
     if (skip) at::_foreach_sub_(steps, std::vector<at::Tensor>(count, *skip));
   });
 }

@@ -1,4 +1,4 @@
-// Several processes that train together: c10d.cpp, nccl.cpp, reducer.cpp.
+// Distributed training: c10d.cpp, nccl.cpp, reducer.cpp.
 #pragma once
 #include "ldm_torch.h"
 
@@ -11,18 +11,18 @@ using Store = c10::intrusive_ptr<c10d::Store>;
 using Backend = c10::intrusive_ptr<c10d::Backend>;
 using Work = c10::intrusive_ptr<c10d::Work>;
 
-// gloo for what lies on the CPU, and NCCL for what lies on a GPU.
+// gloo for tensors on the CPU, NCCL for tensors on GPUs.
 struct Group {
   Store store;
   Backend cpu, gpu;
   c10d::Backend &of(const at::Tensor &value) const;
 };
 
-// nccl.cpp: throws where this build has no NCCL.
+// nccl.cpp: throws if this build has no NCCL.
 Backend nccl(const Store &store, int rank, int world, std::chrono::milliseconds timeout);
 
-// With the stack of C++ calls left out.
-template <typename F> int said(F body) {
+// guarded, with an error message that lacks the C++ backtrace.
+template <typename F> int guarded_brief(F body) {
   return guarded([&] {
     try {
       body();
@@ -35,21 +35,22 @@ template <typename F> int said(F body) {
 
 extern "C" {
 #endif
-// A group of `world` processes that meet at host:port; with `serve` this one keeps the store of the meeting.
+// Connects `world` processes at host:port; with `serve` this one runs the rendezvous store.
 int ldm_group_connect(const char *host, int port, int serve, int rank, int world, int with_nccl, double seconds,
                       void **out);
 void ldm_group_free(void *group);
-// In place and asynchronous; operation 0 adds, 1 takes the largest. The work keeps the tensor alive.
+// In place and asynchronous; operation 0 is the sum, 1 the maximum. The work keeps the tensor alive.
 int ldm_group_all_reduce(void *group, tensor value, int operation, void **work);
 int ldm_group_broadcast(void *group, tensor value, int from, void **work);
 // Waits, and frees the work.
 int ldm_work_wait(void *work);
-// Adds to a counter that all ranks share and tells what it is then.
+// Adds to a counter that all ranks share and returns its new value.
 int ldm_group_count(void *group, const char *key, int64_t add, int64_t *now);
 
 int ldm_reducer_new(void *group, const tensor *params, size_t count, int world, size_t bucket_bytes, void **out);
 void ldm_reducer_free(void *reducer);
-// The next backward's gradients are averaged; `buckets` tells how many were under way before this call.
+// arm: the next backward pass is the step's last. finish: waits for the mean gradients; `overlapped` of `buckets` buckets
+// were started before this call.
 void ldm_reducer_arm(void *reducer);
 int ldm_reducer_finish(void *reducer, int64_t *overlapped, int64_t *buckets);
 #ifdef __cplusplus

@@ -1,12 +1,12 @@
-// Averages gradients over all ranks while the backward pass still runs.
+// Averages gradients over all ranks while the backward pass runs.
 //
-// A hook on every parameter tells when its gradient is whole. Gradients live in buckets, views of flat tensors; when
-// all of a bucket have come, its all-reduce starts, beside what is left of the backward pass. Buckets start in one order on
-// all ranks: that in which rank 0's gradients came in the first pass, which is why the first pass reduces at its end
-// alone. (Li et al. 2020, "PyTorch Distributed", section 3.2; torch.nn.parallel.DistributedDataParallel.)
+// A hook on every parameter runs when its gradient is complete. Gradients are views into buckets, which are flat tensors;
+// when all gradients of a bucket are ready, its all-reduce starts, overlapping the rest of the backward pass. Buckets start
+// in the same order on all ranks: the order of rank 0's gradients in the first pass, which therefore reduces only at its
+// end. (Li et al. 2020, "PyTorch Distributed", section 3.2; torch.nn.parallel.DistributedDataParallel.)
 //
-// Why not c10d::Reducer: it wants its own ProcessGroup wrapper, walks the graph from the outputs of the forward to find
-// unused parameters, and leaves a gradient of zeros where no rank has one, which AdamW would decay.
+// Why not c10d::Reducer: it needs its own ProcessGroup wrapper, traverses the graph from the outputs of the forward to
+// find unused parameters, and leaves a gradient of zeros where no rank has one, for which AdamW would decay the weight.
 #include "ranks.h"
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/grad_mode.h>
@@ -21,14 +21,14 @@ namespace {
 constexpr size_t FIRST_BUCKET = 1 << 20;
 
 struct Bucket {
-  at::Tensor flat; // the gradients, then for each parameter whether any rank has one
+  at::Tensor flat; // the gradients, then a flag per parameter: any rank has a gradient
   std::vector<size_t> members;
-  int64_t flags = 0; // where in `flat` they begin
+  int64_t flags = 0; // their offset in `flat`
   size_t waiting = 0;
   ldm::Work work;
 };
 
-struct Place {
+struct Slot {
   size_t bucket = 0, member = 0;
   at::Tensor view;
 };
@@ -37,12 +37,12 @@ class Reducer : public std::enable_shared_from_this<Reducer> {
 public:
   Reducer(ldm::Group group, std::vector<at::Tensor> params, int world, size_t bucket_bytes)
       : group(std::move(group)), params(std::move(params)), world(world), bucket_bytes(bucket_bytes),
-        places(this->params.size()), came(this->params.size()) {}
+        slots(this->params.size()), ready(this->params.size()) {}
 
   void hook();
   void unhook();
   void arm();
-  void arrived(size_t index);
+  void on_gradient(size_t index);
   std::pair<int64_t, int64_t> finish();
 
 private:
@@ -51,8 +51,8 @@ private:
   int world;
   size_t bucket_bytes;
   std::vector<Bucket> buckets;
-  std::vector<Place> places;
-  std::vector<char> came;
+  std::vector<Slot> slots;
+  std::vector<char> ready;
   std::vector<int64_t> order; // of the first pass
   size_t started = 0;
   bool armed = false;
@@ -60,7 +60,7 @@ private:
   std::mutex mutex; // the hooks run on autograd's thread
 
   void build();
-  void put(size_t index);
+  void move_to_bucket(size_t index);
   void start_ready();
   void start(Bucket &bucket);
 };
@@ -69,7 +69,7 @@ struct Hook : torch::autograd::PostAccumulateGradHook {
   std::shared_ptr<Reducer> reducer;
   size_t index;
   Hook(std::shared_ptr<Reducer> reducer, size_t index) : reducer(std::move(reducer)), index(index) {}
-  void operator()(const at::Tensor &) override { reducer->arrived(index); }
+  void operator()(const at::Tensor &) override { reducer->on_gradient(index); }
 };
 
 void Reducer::hook() {
@@ -86,33 +86,33 @@ void Reducer::arm() {
   armed = true;
   started = 0;
   failure = nullptr;
-  std::fill(came.begin(), came.end(), 0);
+  std::fill(ready.begin(), ready.end(), 0);
   for (auto &bucket : buckets) bucket.waiting = bucket.members.size();
 }
 
-void Reducer::arrived(size_t index) {
+void Reducer::on_gradient(size_t index) {
   std::lock_guard<std::mutex> lock(mutex);
-  if (!armed || failure || came[index]) return;
+  if (!armed || failure || ready[index]) return;
   at::NoGradGuard no_grad;
-  came[index] = 1;
+  ready[index] = 1;
   if (buckets.empty()) {
     order.push_back(static_cast<int64_t>(index));
     return;
   }
-  // What goes wrong here would leave backward as an exception in the middle of the graph; finish() tells it.
+  // An exception here would leave backward in the middle of the graph; finish() reports it instead.
   try {
-    put(index);
-    buckets[places[index].bucket].waiting--;
+    move_to_bucket(index);
+    buckets[slots[index].bucket].waiting--;
     start_ready();
   } catch (...) {
     failure = std::current_exception();
   }
 }
 
-// Agrees on the order, and lays out the buckets.
+// Broadcasts the order, and allocates the buckets.
 void Reducer::build() {
   for (size_t i = params.size(); i-- > 0;)
-    if (!came[i]) order.push_back(static_cast<int64_t>(i));
+    if (!ready[i]) order.push_back(static_cast<int64_t>(i));
   auto agreed = at::from_blob(order.data(), {static_cast<int64_t>(order.size())}, at::kLong).clone();
   std::vector<at::Tensor> list{agreed};
   group.cpu->broadcast(list)->wait();
@@ -134,7 +134,7 @@ void Reducer::build() {
     TORCH_CHECK(param.scalar_type() == params[0].scalar_type() && param.device() == params[0].device(),
                 "parameters of one dtype on one device");
     auto bytes = static_cast<size_t>(numel + param.numel()) * param.element_size();
-    // The first is small, so that something is under way early.
+    // The first is small, so that communication starts early.
     if (numel > 0 && bytes > (buckets.empty() ? std::min(bucket_bytes, FIRST_BUCKET) : bucket_bytes)) {
       close(members, numel);
       numel = 0;
@@ -143,36 +143,36 @@ void Reducer::build() {
     numel += param.numel();
   }
   close(members, numel);
-  // Plain tensors over the buckets' memory: as views in autograd's sense nobody could detach them in place.
+  // Plain tensors over the buckets' memory: autograd views could not be detached in place.
   at::AutoDispatchBelowADInplaceOrView plain;
   for (size_t b = 0; b < buckets.size(); b++) {
     int64_t offset = 0;
     for (size_t m = 0; m < buckets[b].members.size(); m++) {
       auto index = buckets[b].members[m];
       auto &param = params[index];
-      // In the parameter's own order of elements, channels_last included.
+      // With the parameter's own strides, channels_last included.
       auto view = param.is_non_overlapping_and_dense()
                       ? buckets[b].flat.as_strided(param.sizes(), param.strides(), offset)
                       : buckets[b].flat.narrow(0, offset, param.numel()).view(param.sizes());
-      places[index] = {b, m, view};
+      slots[index] = {b, m, view};
       offset += param.numel();
     }
   }
 }
 
-// Brings a gradient into its bucket; from then on it lives there.
-void Reducer::put(size_t index) {
-  auto &place = places[index];
-  auto &bucket = buckets[place.bucket];
+// Moves a gradient into its bucket, where it stays.
+void Reducer::move_to_bucket(size_t index) {
+  auto &slot = slots[index];
+  auto &bucket = buckets[slot.bucket];
   auto &grad = params[index].mutable_grad();
   auto has = grad.defined();
   if (!has) {
-    place.view.zero_();
-  } else if (!grad.is_alias_of(place.view)) {
-    place.view.copy_(grad);
-    grad = place.view;
+    slot.view.zero_();
+  } else if (!grad.is_alias_of(slot.view)) {
+    slot.view.copy_(grad);
+    grad = slot.view;
   }
-  bucket.flat.narrow(0, bucket.flags + static_cast<int64_t>(place.member), 1).fill_(has ? 1 : 0);
+  bucket.flat.narrow(0, bucket.flags + static_cast<int64_t>(slot.member), 1).fill_(has ? 1 : 0);
 }
 
 void Reducer::start_ready() {
@@ -194,16 +194,16 @@ std::pair<int64_t, int64_t> Reducer::finish() {
     if (failure) std::rethrow_exception(failure);
     if (buckets.empty()) {
       build();
-      for (size_t i = 0; i < params.size(); i++) put(i);
+      for (size_t i = 0; i < params.size(); i++) move_to_bucket(i);
     } else {
       for (size_t i = 0; i < params.size(); i++)
-        if (!came[i]) put(i);
+        if (!ready[i]) move_to_bucket(i);
     }
     while (started < buckets.size()) start(buckets[started++]);
   } catch (...) {
     failure = std::current_exception();
   }
-  // Also after a failure: what is under way still writes to the buckets.
+  // Also after a failure: operations in progress still write to the buckets.
   for (auto &bucket : buckets) {
     if (!bucket.work) continue;
     try {
@@ -217,10 +217,10 @@ std::pair<int64_t, int64_t> Reducer::finish() {
   for (size_t i = 0; i < params.size(); i++) {
     auto &grad = params[i].mutable_grad();
     if (grad.defined()) continue;
-    auto &place = places[i];
-    auto &bucket = buckets[place.bucket];
-    // Another rank has one: the mean is this rank's too. The only look at a value, and only here.
-    if (bucket.flat[bucket.flags + static_cast<int64_t>(place.member)].item<double>() > 0) grad = place.view;
+    auto &slot = slots[i];
+    auto &bucket = buckets[slot.bucket];
+    // Another rank has one: the mean is this rank's too. The only synchronization, and only here.
+    if (bucket.flat[bucket.flags + static_cast<int64_t>(slot.member)].item<double>() > 0) grad = slot.view;
   }
   return {overlapped, static_cast<int64_t>(buckets.size())};
 }
@@ -228,7 +228,7 @@ std::pair<int64_t, int64_t> Reducer::finish() {
 
 extern "C" {
 int ldm_reducer_new(void *group, const tensor *params, size_t count, int world, size_t bucket_bytes, void **out) {
-  return ldm::said([&] {
+  return ldm::guarded_brief([&] {
     auto reducer = std::make_shared<Reducer>(*static_cast<ldm::Group *>(group), ldm::list(params, count), world,
                                              bucket_bytes);
     reducer->hook();
@@ -244,7 +244,7 @@ void ldm_reducer_free(void *reducer) {
 void ldm_reducer_arm(void *reducer) { (*static_cast<std::shared_ptr<Reducer> *>(reducer))->arm(); }
 
 int ldm_reducer_finish(void *reducer, int64_t *overlapped, int64_t *buckets) {
-  return ldm::said([&] {
+  return ldm::guarded_brief([&] {
     std::tie(*overlapped, *buckets) = (*static_cast<std::shared_ptr<Reducer> *>(reducer))->finish();
   });
 }

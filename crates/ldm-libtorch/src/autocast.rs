@@ -1,4 +1,4 @@
-//! Autocast with a dtype and a device, for a scope.
+//! Autocast scopes with a device and a dtype.
 
 use std::marker::PhantomData;
 
@@ -6,26 +6,25 @@ use tch::{Device, Kind};
 
 use crate::ffi;
 
-/// Operations run in a lower precision where that is safe, until this is dropped. `torch.autocast`.
+/// An autocast scope: until it is dropped, operations run in a lower precision where that is safe. `torch.autocast`.
 ///
-/// Scopes nest; drop them in reverse order, which Rust's scopes do by themselves.
+/// Scopes nest; they must be dropped in reverse order, as Rust's scopes do.
 #[derive(Debug)]
 #[must_use = "autocast ends when the guard is dropped"]
 pub struct Autocast {
     cuda: bool,
     before: (i32, i32),
-    // Autocast is a state of this thread.
+    // Autocast is state of this thread.
     _not_send: PhantomData<*const ()>,
 }
 
-/// Starts an autocast scope on `device` with `kind` (bf16 or f16); `Kind::Float` switches autocast off for
-/// the scope.
+/// Starts an autocast scope on `device` with `kind` (bf16 or f16); `Kind::Float` disables autocast in the scope.
 ///
 /// # Panics
-/// When `kind` is no floating dtype.
+/// When `kind` is not a floating dtype.
 pub fn autocast(device: Device, kind: Kind) -> Autocast {
     let cuda = device.is_cuda();
-    // Off keeps a valid dtype beside it: libtorch looks at the switch alone.
+    // Disabled autocast still needs a valid dtype.
     let (on, dtype) = if kind == Kind::Float { (false, Kind::BFloat16) } else { (true, kind) };
     let before = ffi::autocast_enter(cuda, on, dtype).expect("CPU and CUDA have autocast");
     Autocast { cuda, before, _not_send: PhantomData }
@@ -33,7 +32,7 @@ pub fn autocast(device: Device, kind: Kind) -> Autocast {
 
 impl Drop for Autocast {
     fn drop(&mut self) {
-        // Setting back what was set before cannot fail.
+        // Restoring the former state cannot fail.
         let _ = ffi::autocast_leave(self.cuda, self.before);
     }
 }

@@ -7,12 +7,12 @@ use tch::{Device, TchError, Tensor};
 
 use crate::env::RankEnv;
 use crate::ffi::{RawGroup, RawReducer, RawWork};
-use crate::process_group::{GradientReducer, GroupError, Overlap, ProcessGroup, Reduce, Work};
+use crate::process_group::{CollectiveWork, GradientReducer, GroupError, Overlap, ProcessGroup, Reduce};
 
-/// Bytes of a bucket of gradients; DistributedDataParallel's.
+/// Bytes of a gradient bucket, as in DistributedDataParallel.
 const BUCKET_BYTES: usize = 25 << 20;
 
-/// A group over libtorch's c10d. Tensors on the CPU travel by gloo, those on a GPU by NCCL.
+/// A process group of libtorch's c10d: gloo for tensors on the CPU, NCCL for tensors on GPUs.
 #[derive(Debug)]
 pub struct C10d {
     raw: RawGroup,
@@ -22,13 +22,13 @@ pub struct C10d {
 }
 
 impl C10d {
-    /// How long a rank waits for another before all of them end: a dead one is named within a minute.
+    /// The time a rank waits for another before all of them fail: a dead rank is reported within a minute.
     pub const TIMEOUT: Duration = Duration::from_secs(45);
 
-    /// Meets the other ranks where the environment says, for tensors on `device` and on the CPU.
+    /// Connects to the other ranks, for tensors on `device` and on the CPU.
     ///
     /// # Errors
-    /// When they do not come within `timeout`, or when `device` is a GPU and this build has no NCCL.
+    /// When they do not connect within `timeout`, or when `device` is a GPU and this build has no NCCL.
     pub fn connect(env: &RankEnv, device: Device, timeout: Duration) -> Result<Self, GroupError> {
         let &RankEnv { rank, world, port, .. } = env;
         let serves = rank == 0 && !env.launcher_serves;
@@ -42,7 +42,7 @@ impl C10d {
         );
         let raw = raw.map_err(|cause| {
             let what = format!(
-                "rank {rank} of {world} did not meet the others at {}:{port} within {} s",
+                "rank {rank} of {world}: expected the other ranks at {}:{port} within {} s",
                 env.host.to_string_lossy(),
                 timeout.as_secs()
             );
@@ -51,7 +51,7 @@ impl C10d {
         Ok(Self { raw, rank, world, bucket_bytes: BUCKET_BYTES })
     }
 
-    /// With buckets of gradients of another size than DistributedDataParallel's 25 MiB.
+    /// Sets the size of gradient buckets; the default is DistributedDataParallel's 25 MiB.
     #[must_use]
     pub fn with_bucket_bytes(self, bucket_bytes: usize) -> Self {
         Self { bucket_bytes, ..self }
@@ -66,8 +66,8 @@ impl C10d {
         move |cause| GroupError::because(&what, &cause)
     }
 
-    fn work(&self, parts: Result<Vec<RawWork>, TchError>) -> Result<Work, GroupError> {
-        Ok(Work { parts: parts.map_err(self.failed())?, what: self.what() })
+    fn work(&self, parts: Result<Vec<RawWork>, TchError>) -> Result<CollectiveWork, GroupError> {
+        Ok(CollectiveWork { parts: parts.map_err(self.failed())?, what: self.what() })
     }
 }
 
@@ -80,12 +80,12 @@ impl ProcessGroup for C10d {
         self.world
     }
 
-    fn all_reduce(&self, tensors: &[Tensor], how: Reduce) -> Result<Work, GroupError> {
+    fn all_reduce(&self, tensors: &[Tensor], how: Reduce) -> Result<CollectiveWork, GroupError> {
         let largest = how == Reduce::Max;
         self.work(tensors.iter().map(|tensor| self.raw.all_reduce(tensor, largest)).collect())
     }
 
-    fn broadcast(&self, tensor: &Tensor, from: usize) -> Result<Work, GroupError> {
+    fn broadcast(&self, tensor: &Tensor, from: usize) -> Result<CollectiveWork, GroupError> {
         self.work(self.raw.broadcast(tensor, from).map(|work| vec![work]))
     }
 
@@ -100,7 +100,7 @@ impl ProcessGroup for C10d {
     }
 }
 
-/// Buckets whose all-reduce starts as soon as the backward pass has filled them; `csrc/reducer.cpp`.
+/// A reducer that starts the all-reduce of a bucket as soon as the backward pass has filled it; `csrc/reducer.cpp`.
 #[derive(Debug)]
 struct Reducer {
     raw: RawReducer,

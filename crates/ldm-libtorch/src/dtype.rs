@@ -1,10 +1,10 @@
-//! libtorch's numbers of dtypes.
+//! Dtype numbers of libtorch.
 
 use std::ffi::c_int;
 
 use tch::Kind;
 
-/// libtorch's number of a dtype (`c10::ScalarType`), which tch keeps to itself.
+/// The number of a dtype in libtorch (`c10::ScalarType`), which tch does not expose.
 pub(crate) fn dtype(kind: Kind) -> c_int {
     match kind {
         Kind::Uint8 => 0,
@@ -19,6 +19,6 @@ pub(crate) fn dtype(kind: Kind) -> c_int {
         Kind::BFloat16 => 15,
         Kind::Float8e5m2 => 23,
         Kind::Float8e4m3fn => 24,
-        other => panic!("a dtype of weights is needed here, not {other:?}"),
+        other => panic!("expected a dtype of weights, got {other:?}"),
     }
 }

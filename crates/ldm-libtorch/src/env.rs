@@ -1,4 +1,4 @@
-//! Which rank this process is, as torchrun and `ldm train --nproc` tell it.
+//! The environment variables of a rank, as set by torchrun and `ldm train --nproc`.
 
 use std::ffi::CString;
 use std::fmt::Display;
@@ -6,20 +6,20 @@ use std::str::FromStr;
 
 use crate::process_group::GroupError;
 
-/// `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR`, `MASTER_PORT`: what torchrun sets for each process it starts.
+/// `RANK`, `WORLD_SIZE`, `LOCAL_RANK`, `MASTER_ADDR` and `MASTER_PORT`, which torchrun sets for each process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RankEnv {
-    /// Which rank, of all machines.
+    /// Rank over all machines.
     pub rank: usize,
-    /// Ranks in all.
+    /// Number of ranks.
     pub world: usize,
-    /// Which rank of this machine: the GPU it takes.
+    /// Rank on this machine, which selects the GPU.
     pub local_rank: usize,
-    /// Where rank 0 is.
+    /// Host of rank 0.
     pub host: CString,
-    /// Where it listens.
+    /// Port of rank 0.
     pub port: u16,
-    /// Whether the launcher keeps the meeting's store itself (torchrun does) and rank 0 is a guest there too.
+    /// The launcher serves the rendezvous store itself (as torchrun does), so rank 0 connects as a client.
     pub launcher_serves: bool,
 }
 
@@ -43,8 +43,8 @@ impl RankEnv {
         let text = |name: &str| {
             variable(name).ok_or_else(|| {
                 GroupError(format!(
-                    "{name} is not set, and a rank needs RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT: start ranks by \
-                     --nproc or torchrun"
+                    "{name}: expected a value, since a rank needs RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, got \
+                     none; try --nproc or torchrun"
                 ))
             })
         };
@@ -52,7 +52,7 @@ impl RankEnv {
         let world: usize = number("WORLD_SIZE", &text("WORLD_SIZE")?, "a number from 1")?;
         if rank >= world {
             return Err(GroupError(format!(
-                "RANK: expected less than WORLD_SIZE, which is {world}, got: {rank}"
+                "RANK: expected less than WORLD_SIZE, which is {world}, got {rank}"
             )));
         }
         let local_rank = variable("LOCAL_RANK")
@@ -61,17 +61,17 @@ impl RankEnv {
             .unwrap_or(rank);
         if local_rank > rank {
             return Err(GroupError(format!(
-                "LOCAL_RANK: expected at most RANK, which is {rank}, got: {local_rank}"
+                "LOCAL_RANK: expected at most RANK, which is {rank}, got {local_rank}"
             )));
         }
         let host = text("MASTER_ADDR")?;
         let host = CString::new(host.as_str())
             .ok()
             .filter(|host| !host.is_empty())
-            .ok_or_else(|| GroupError(format!("MASTER_ADDR: expected a host's name, got: {host:?}")))?;
+            .ok_or_else(|| GroupError(format!("MASTER_ADDR: expected a host's name, got {host:?}")))?;
         let port: u16 = number("MASTER_PORT", &text("MASTER_PORT")?, "a port from 1 to 65535")?;
         if port == 0 {
-            return Err(GroupError("MASTER_PORT: expected a port from 1 to 65535, got: 0".into()));
+            return Err(GroupError("MASTER_PORT: expected a port from 1 to 65535, got 0".into()));
         }
         let launcher_serves = variable("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|value| value == "True");
         Ok(Some(Self { rank, world, local_rank, host, port, launcher_serves }))
@@ -79,7 +79,7 @@ impl RankEnv {
 }
 
 fn number<T: FromStr + Display>(name: &str, text: &str, expected: &str) -> Result<T, GroupError> {
-    text.parse().map_err(|_| GroupError(format!("{name}: expected {expected}, got: {text:?}")))
+    text.parse().map_err(|_| GroupError(format!("{name}: expected {expected}, got {text:?}")))
 }
 
 #[cfg(test)]
@@ -114,19 +114,19 @@ mod tests {
     }
 
     #[test]
-    fn each_wrong_one_is_named() {
+    fn each_invalid_variable_is_named() {
         #[track_caller]
         fn check(name: &str, value: Option<&str>, expected: &str) {
             let error = read(&[(name, value)]).unwrap_err().to_string();
             assert!(error.starts_with(name) && error.contains(expected), "{error}");
         }
-        check("RANK", None, "start ranks by --nproc or torchrun");
-        check("WORLD_SIZE", None, "is not set");
-        check("MASTER_ADDR", None, "is not set");
-        check("MASTER_PORT", None, "is not set");
-        check("RANK", Some("4"), "expected less than WORLD_SIZE, which is 4, got: 4");
-        check("RANK", Some("-1"), "expected a number from 0, got: \"-1\"");
-        check("WORLD_SIZE", Some("two"), "got: \"two\"");
+        check("RANK", None, "try --nproc or torchrun");
+        check("WORLD_SIZE", None, "expected a value");
+        check("MASTER_ADDR", None, "expected a value");
+        check("MASTER_PORT", None, "expected a value");
+        check("RANK", Some("4"), "expected less than WORLD_SIZE, which is 4, got 4");
+        check("RANK", Some("-1"), "expected a number from 0, got \"-1\"");
+        check("WORLD_SIZE", Some("two"), "got \"two\"");
         check("LOCAL_RANK", Some("x"), "expected a number");
         check("LOCAL_RANK", Some("9"), "expected at most RANK, which is 3");
         check("MASTER_ADDR", Some(""), "expected a host's name");

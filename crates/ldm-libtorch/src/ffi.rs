@@ -94,7 +94,7 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// Turns a C status into a result with the message libtorch left.
+/// Turns a C status into a result with libtorch's message.
 fn check(status: c_int) -> Result<(), TchError> {
     if status == 0 {
         return Ok(());
@@ -108,9 +108,8 @@ fn pointers<T: AsRef<Tensor>>(tensors: &[T]) -> Vec<Ptr> {
     tensors.iter().map(|tensor| tensor.as_ref().as_ptr()).collect()
 }
 
-type Made = Result<Tensor, TchError>;
-
-fn made(call: impl FnOnce(*mut Out) -> c_int) -> Made {
+/// The new tensor that a successful call writes.
+fn new_tensor(call: impl FnOnce(*mut Out) -> c_int) -> Result<Tensor, TchError> {
     let mut out: Out = std::ptr::null_mut();
     check(call(&raw mut out))?;
     // SAFETY: status 0 means that `out` is a new handle, which is ours.
@@ -133,29 +132,29 @@ impl Drop for RawGenerator {
 
 impl RawGenerator {
     pub(crate) fn new(seed: u64) -> Self {
-        // SAFETY: no arguments that could be wrong.
+        // SAFETY: a plain value.
         Self(unsafe { ldm_generator_new(seed) })
     }
 
     pub(crate) fn randn(&mut self, size: &[i64], kind: Kind) -> Result<Tensor, TchError> {
         // SAFETY: `size` outlives the call; the generator is live.
-        made(|out| unsafe { ldm_generator_randn(self.0, size.as_ptr(), size.len(), dtype(kind), out) })
+        new_tensor(|out| unsafe { ldm_generator_randn(self.0, size.as_ptr(), size.len(), dtype(kind), out) })
     }
 
     pub(crate) fn rand(&mut self, size: &[i64], kind: Kind) -> Result<Tensor, TchError> {
         // SAFETY: as `randn`.
-        made(|out| unsafe { ldm_generator_rand(self.0, size.as_ptr(), size.len(), dtype(kind), out) })
+        new_tensor(|out| unsafe { ldm_generator_rand(self.0, size.as_ptr(), size.len(), dtype(kind), out) })
     }
 
     pub(crate) fn randint(&mut self, high: i64, size: &[i64]) -> Result<Tensor, TchError> {
         // SAFETY: as `randn`.
-        made(|out| unsafe { ldm_generator_randint(self.0, high, size.as_ptr(), size.len(), out) })
+        new_tensor(|out| unsafe { ldm_generator_randint(self.0, high, size.as_ptr(), size.len(), out) })
     }
 }
 
 pub(crate) fn to_channels_last(input: &Tensor) -> Result<Tensor, TchError> {
     // SAFETY: live handle in, new handle out.
-    made(|out| unsafe { ldm_to_channels_last(input.as_ptr(), out) })
+    new_tensor(|out| unsafe { ldm_to_channels_last(input.as_ptr(), out) })
 }
 
 pub(crate) fn is_channels_last(input: &Tensor) -> bool {
@@ -214,7 +213,7 @@ pub(crate) fn fused_adamw(
     found_inf: Option<&Tensor>,
 ) -> Result<(), TchError> {
     let count = lists[0].len();
-    assert!(lists.iter().all(|list| list.len() == count), "one gradient and one state a parameter");
+    assert!(lists.iter().all(|list| list.len() == count), "one gradient and one state per parameter");
     let lists = lists.map(pointers);
     let places = lists.each_ref().map(Vec::as_ptr);
     let found_inf = found_inf.map_or(std::ptr::null(), Tensor::as_ptr);
@@ -223,7 +222,7 @@ pub(crate) fn fused_adamw(
 }
 
 pub(crate) fn foreach_lerp(targets: &[Tensor], sources: &[Tensor], weight: f64) -> Result<(), TchError> {
-    assert_eq!(targets.len(), sources.len(), "one source a target");
+    assert_eq!(targets.len(), sources.len(), "one source per target");
     let (targets, sources) = (pointers(targets), pointers(sources));
     // SAFETY: two arrays of the same number of live handles.
     check(unsafe { ldm_foreach_lerp(targets.as_ptr(), sources.as_ptr(), targets.len(), weight) })
@@ -238,13 +237,13 @@ pub(crate) fn foreach_scale(tensors: &[Tensor], factor: &Tensor) -> Result<(), T
 pub(crate) fn total_norm(tensors: &[Tensor]) -> Result<Tensor, TchError> {
     let tensors = pointers(tensors);
     // SAFETY: an array of live handles; a new handle out.
-    made(|out| unsafe { ldm_total_norm(tensors.as_ptr(), tensors.len(), out) })
+    new_tensor(|out| unsafe { ldm_total_norm(tensors.as_ptr(), tensors.len(), out) })
 }
 
 pub(crate) fn gradients([of, by]: [&[&Tensor]; 2], graph: bool) -> Result<Vec<Tensor>, TchError> {
     let both = pointers(&[of, by].concat());
     let mut grads: Vec<Out> = vec![std::ptr::null_mut(); by.len()];
-    // SAFETY: an array of live handles; `grads` has room for one handle an input.
+    // SAFETY: an array of live handles; `grads` has room for one handle per input.
     check(unsafe { ldm_grad(both.as_ptr(), of.len(), by.len(), c_int::from(graph), grads.as_mut_ptr()) })?;
     // SAFETY: on success every slot holds a new handle.
     Ok(grads.into_iter().map(|grad| unsafe { Tensor::from_ptr(grad) }).collect())
@@ -277,7 +276,7 @@ pub(crate) fn checkpoint(body: Body, inputs: &[&Tensor], params: &[Tensor]) -> R
     let state = Box::into_raw(Box::new(body)).cast::<c_void>();
     let (inputs, params) = (pointers(inputs), pointers(params));
     // SAFETY: the C side owns `state` from here on; arrays of live handles.
-    made(|out| unsafe {
+    new_tensor(|out| unsafe {
         ldm_checkpoint(
             run_body,
             drop_body,
@@ -291,7 +290,7 @@ pub(crate) fn checkpoint(body: Body, inputs: &[&Tensor], params: &[Tensor]) -> R
     })
 }
 
-/// An `Arc` that moves between threads with its owner; see [`crate::Shared`] for why that is sound.
+/// An `Arc` that moves between threads with its owner; [`crate::SharedModule`] explains why that is sound.
 #[derive(Debug)]
 pub(crate) struct SendArc<T>(pub(crate) Arc<T>);
 
@@ -300,7 +299,7 @@ pub(crate) struct SendArc<T>(pub(crate) Arc<T>);
 // and it does so inside `backward`, which blocks the thread that owns the graph.
 unsafe impl<T: Send> Send for SendArc<T> {}
 
-/// The mapping behind [`crate::Mapped`].
+/// The mapping behind [`crate::MappedFile`].
 pub(crate) type Map = memmap2::Mmap;
 
 pub(crate) fn map(file: &std::fs::File) -> std::io::Result<Map> {
@@ -308,50 +307,56 @@ pub(crate) fn map(file: &std::fs::File) -> std::io::Result<Map> {
     unsafe { memmap2::MmapOptions::new().map(file) }
 }
 
-/// The private, writable mapping behind [`crate::Pages`]. No reference into it is ever made: tensors own its bytes.
+/// The private, writable mapping behind [`crate::MappedPages`]. No reference into it is ever created: tensors own its
+/// bytes.
 pub(crate) type PrivateMap = memmap2::MmapRaw;
 
-/// `length` bytes of `file`; what is written goes to copies of its pages, never to the file.
+/// Maps `length` bytes of `file`; writes go to copies of its pages, never to the file.
 pub(crate) fn map_private(file: &std::fs::File, length: usize) -> std::io::Result<PrivateMap> {
     // SAFETY: as `map`.
     unsafe { memmap2::MmapOptions::new().len(length).no_reserve_swap().map_copy(file).map(Into::into) }
 }
 
-/// A part of a mapping that a tensor was made of.
-struct Loan {
+/// The part of a mapping under a tensor.
+struct MappedRange {
     map: Arc<PrivateMap>,
     start: usize,
     length: usize,
 }
 
-impl Drop for Loan {
-    /// Gives back the pages that lie wholly in this part: nobody else reads them, and the mapping may live on.
+impl Drop for MappedRange {
+    /// Releases the pages that lie entirely in this part: nothing else reads them, and the mapping may live on.
     fn drop(&mut self) {
-        const PAGE: usize = 4096; // where pages are larger the call fails, and nothing is given back early
+        const PAGE: usize = 4096; // with larger pages the call fails, and nothing is released early
         let (start, end) = (self.start.next_multiple_of(PAGE), (self.start + self.length) / PAGE * PAGE);
         if start < end {
             let advice = memmap2::UncheckedAdvice::DontNeed;
             // SAFETY: the range lies in the mapping, whose start is aligned to a page. The tensor that owned these
-            // bytes is gone, so that losing what was written to them is seen by nobody.
+            // bytes is gone, so nothing can observe that writes to them are lost.
             let _ = unsafe { self.map.unchecked_advise_range(advice, start, end - start) };
         }
     }
 }
 
-extern "C" fn drop_loan(owner: *mut c_void) {
-    // SAFETY: the pointer of `lend`, dropped once, when the last view of the storage is gone.
-    drop(unsafe { Box::from_raw(owner.cast::<Loan>()) });
+extern "C" fn drop_range(owner: *mut c_void) {
+    // SAFETY: the pointer of `map_tensor`, dropped once, when the last view of the storage is gone.
+    drop(unsafe { Box::from_raw(owner.cast::<MappedRange>()) });
 }
 
-/// A tensor over the bytes of `map` from `start` on, which the caller has checked: they lie in the mapping, are
-/// aligned to the dtype, and no other tensor owns one of them.
-pub(crate) fn lend(map: &Arc<PrivateMap>, start: usize, size: &[i64], kind: Kind) -> Made {
+/// A tensor over the bytes of `map` from `start` on. The caller has checked that they lie in the mapping, are aligned to
+/// the dtype, and belong to no other tensor.
+pub(crate) fn map_tensor(
+    map: &Arc<PrivateMap>,
+    start: usize,
+    size: &[i64],
+    kind: Kind,
+) -> Result<Tensor, TchError> {
     let length = size.iter().product::<i64>() as usize * kind.elt_size_in_bytes();
     assert!(start + length <= map.len(), "a tensor inside the file");
-    let owner = Box::into_raw(Box::new(Loan { map: map.clone(), start, length })).cast::<c_void>();
-    // SAFETY: `length` bytes from `start` on lie in the mapping (above), which lives until `drop_loan`.
-    made(|out| unsafe {
+    let owner = Box::into_raw(Box::new(MappedRange { map: map.clone(), start, length })).cast::<c_void>();
+    // SAFETY: `length` bytes from `start` on lie in the mapping (above), which lives until `drop_range`.
+    new_tensor(|out| unsafe {
         let data = map.as_mut_ptr().add(start).cast::<c_void>();
-        ldm_from_blob(data, size.as_ptr(), size.len(), dtype(kind), drop_loan, owner, out)
+        ldm_from_blob(data, size.as_ptr(), size.len(), dtype(kind), drop_range, owner, out)
     })
 }

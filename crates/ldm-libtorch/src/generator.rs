@@ -1,15 +1,15 @@
-//! Random numbers with a state of their own.
+//! Random number generators with their own state.
 
 use tch::{Kind, Tensor};
 
 use crate::ffi::RawGenerator;
 
-/// libtorch's CPU generator: gives what `torch.Generator("cpu").manual_seed(seed)` gives in Python.
+/// libtorch's CPU generator, equal to `torch.Generator("cpu").manual_seed(seed)` in Python.
 #[derive(Debug)]
 pub struct Generator(RawGenerator);
 
 impl Generator {
-    /// A generator that starts at `seed`.
+    /// Creates a generator with `seed`.
     pub fn new(seed: u64) -> Self {
         Self(RawGenerator::new(seed))
     }
@@ -17,7 +17,7 @@ impl Generator {
     /// Draws from N(0, 1), on the CPU. `torch.randn(size, generator=...)`.
     ///
     /// # Panics
-    /// When `kind` is no floating dtype.
+    /// When `kind` is not a floating dtype.
     pub fn randn(&mut self, size: &[i64], kind: Kind) -> Tensor {
         self.0.randn(size, kind).expect("a size that fits in memory")
     }

@@ -1,13 +1,12 @@
-//! What libtorch can do and tch does not bind.
+//! Functions of libtorch that tch does not bind.
 //!
-//! tch 0.24 has no generators of its own, no memory formats, no choice of autocast's dtype, no determinism or
-//! TF32 switches, no memory statistics, no fused optimizer steps, no gradient checkpointing, no process groups and
-//! no tensors over a file's pages. This crate adds
-//! them through a small C interface (`csrc/`), compiled against the libtorch that torch-sys found, and it is the
-//! only crate of the workspace with `unsafe` code, all of it in `ffi.rs` and `ffi/`.
+//! tch 0.24 has no generators with their own state, no memory formats, no choice of autocast's dtype, no switches for
+//! determinism and TF32, no memory statistics, no fused optimizer steps, no gradient checkpointing, no process groups
+//! and no tensors over memory-mapped files. This crate adds them through a small C interface (`csrc/`), compiled against
+//! the libtorch that torch-sys found. It is the only crate of the workspace with `unsafe` code, all of it in `ffi.rs` and
+//! `ffi/`.
 //!
-//! [`ProcessGroup`] is libtorch's c10d: processes that train together, with gloo on the CPU and NCCL on CUDA.
-//! CUDA graphs will be a module of this crate beside the others.
+//! [`ProcessGroup`] is libtorch's c10d: distributed training, with gloo on the CPU and NCCL on CUDA.
 
 mod autocast;
 mod c10d;
@@ -26,11 +25,11 @@ mod settings;
 
 pub use autocast::{Autocast, autocast};
 pub use c10d::C10d;
-pub use checkpoint::{Shared, checkpoint};
+pub use checkpoint::{SharedModule, checkpoint};
 pub use env::RankEnv;
 pub use format::{channels_last, is_channels_last, prefers_channels_last, to_channels_last};
 pub use generator::Generator;
-pub use mapped::{Mapped, Pages, map_file};
+pub use mapped::{MappedFile, MappedPages, map_file};
 pub use memory::{
     CudaMemory, cuda_memory, empty_cuda_cache, keep_freed_memory, peak_resident_bytes, reset_cuda_peak,
 };
@@ -38,8 +37,12 @@ pub use operations::{Operation, count_operations};
 pub use optim::{
     AdamWStep, differentiable_gradients, fused_adamw, gradients, lerp_all, scale_all, total_norm,
 };
-pub use process_group::{GradientReducer, GroupError, Overlap, ProcessGroup, Reduce, Single, Work};
+pub use process_group::{CollectiveWork, GradientReducer, GroupError, Overlap, ProcessGroup, Reduce, Single};
 pub use settings::{
     TORCH_VERSION, cuda_device_count, set_cudnn_benchmark, set_deterministic, set_seed, set_tf32,
     set_threads, threads,
 };
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

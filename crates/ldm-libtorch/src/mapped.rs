@@ -1,4 +1,4 @@
-//! Files as memory.
+//! Memory-mapped files.
 
 use std::fs::File;
 use std::io;
@@ -10,26 +10,26 @@ use tch::{Kind, Tensor};
 
 use crate::ffi;
 
-/// A file's bytes, read by the operating system page by page as they are touched.
+/// A memory-mapped file, read by the operating system page by page on access.
 #[derive(Debug)]
-pub struct Mapped {
+pub struct MappedFile {
     map: ffi::Map,
-    /// The same file, whatever lies under its name by now.
+    /// The opened file, whatever its path refers to by now.
     file: File,
 }
 
-impl Mapped {
-    /// The same file once more, as memory that tensors can be made of.
+impl MappedFile {
+    /// Maps the file again, as memory for tensors.
     ///
     /// # Errors
     /// When the file cannot be mapped again.
-    pub fn pages(&self) -> io::Result<Pages> {
+    pub fn pages(&self) -> io::Result<MappedPages> {
         let map = Arc::new(ffi::map_private(&self.file, self.map.len())?);
-        Ok(Pages { map, lent: Mutex::default() })
+        Ok(MappedPages { map, taken: Mutex::default() })
     }
 }
 
-impl Deref for Mapped {
+impl Deref for MappedFile {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -39,36 +39,35 @@ impl Deref for Mapped {
 
 /// Maps the file `path` for reading.
 ///
-/// What makes it sound is a promise of whoever owns the file: nobody writes into it or cuts it short while it is
-/// mapped. Files of this workspace are replaced by renaming and never changed in place, so a reader keeps the old
-/// file. A file cut short by another program ends the process by a signal (SIGBUS); it cannot lead to a wrong
-/// length here.
+/// Soundness relies on a promise: nobody writes to the file or truncates it while it is mapped. Files of this workspace
+/// are replaced by renaming and never changed in place, so a reader keeps the old file. A file truncated by another
+/// program ends the process with a signal (SIGBUS); it cannot lead to a wrong length here.
 ///
 /// # Errors
-/// When the file cannot be opened or mapped; a folder cannot.
-pub fn map_file(path: impl AsRef<Path>) -> io::Result<Mapped> {
+/// When the file cannot be opened or mapped, such as a folder.
+pub fn map_file(path: impl AsRef<Path>) -> io::Result<MappedFile> {
     let file = File::open(path)?;
-    Ok(Mapped { map: ffi::map(&file)?, file })
+    Ok(MappedFile { map: ffi::map(&file)?, file })
 }
 
-/// A file's pages, to be lent to tensors: a tensor over them costs neither a copy nor memory of its own until it is
-/// written to, and then the pages written to alone. Nothing is written to the file.
+/// A file's pages, for tensors: a tensor over them needs no copy, and memory of its own only for the pages it writes to.
+/// Nothing is written to the file.
 ///
-/// The mapping lives as long as this or any tensor made of it; pages whose tensor is gone are given back at once.
-/// [`map_file`]'s promise holds as long.
+/// The mapping lives as long as this value or any tensor over it; the pages of a dropped tensor are released at once.
+/// The promise of [`map_file`] must hold as long.
 #[derive(Debug)]
-pub struct Pages {
+pub struct MappedPages {
     map: Arc<ffi::PrivateMap>,
-    /// What was lent, so that no two tensors own one byte.
-    lent: Mutex<Vec<Range<usize>>>,
+    /// The ranges of tensors, sorted and disjoint, so that no two tensors share a byte.
+    taken: Mutex<Vec<Range<usize>>>,
 }
 
-impl Pages {
-    /// A contiguous tensor on the CPU over the file's bytes from `start` on; none where they do not lie in the file,
-    /// are not aligned to `kind`, or where one of them was lent before.
+impl MappedPages {
+    /// Creates a contiguous CPU tensor over the file's bytes from `start` on; `None` if they do not lie in the file, are
+    /// not aligned to `kind`, or overlap an earlier tensor.
     ///
     /// # Panics
-    /// When libtorch has no such dtype of weights.
+    /// When `kind` is not a dtype of weights.
     pub fn tensor(&self, start: usize, size: &[i64], kind: Kind) -> Option<Tensor> {
         let width = kind.elt_size_in_bytes();
         let count =
@@ -77,13 +76,13 @@ impl Pages {
         if count == 0 || !(self.map.as_ptr().addr() + start).is_multiple_of(width) {
             return None;
         }
-        let mut lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         // Sorted, so that only the neighbors matter.
-        let place = lent.partition_point(|range| range.end <= start);
-        if lent.get(place).is_some_and(|next| next.start < end) {
+        let place = taken.partition_point(|range| range.end <= start);
+        if taken.get(place).is_some_and(|next| next.start < end) {
             return None;
         }
-        lent.insert(place, start..end);
-        Some(ffi::lend(&self.map, start, size, kind).expect("sizes and a dtype that were checked"))
+        taken.insert(place, start..end);
+        Some(ffi::map_tensor(&self.map, start, size, kind).expect("checked sizes and dtype"))
     }
 }

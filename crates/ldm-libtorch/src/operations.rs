@@ -1,4 +1,4 @@
-//! What operations run, and what they cost.
+//! Counting of operations and their cost.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -7,31 +7,31 @@ use crate::ffi::Observer;
 /// All calls of one operation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Operation {
-    /// As libtorch calls it: `aten::conv2d`.
+    /// The name in libtorch: `aten::conv2d`.
     pub name: String,
-    /// How often it ran.
+    /// Number of calls.
     pub calls: i64,
     /// Multiplications and additions of convolutions, matrix products and attention, as
-    /// `torch.utils.flop_counter.FlopCounterMode` counts them: a multiplication with its addition is two. All else
-    /// computes nothing that counts.
+    /// `torch.utils.flop_counter.FlopCounterMode` counts them: a multiplication with its addition is two. Other
+    /// operations count zero.
     pub flop: i64,
-    /// Bytes it read and wrote, every input and output once; a view moves none. Caches and fusion make it less, a kernel
-    /// that passes twice over its input (a norm) makes it more.
+    /// Bytes read and written, every input and output once; a view moves none. Caches and fusion need less, a kernel with
+    /// two passes over its input (a norm) more.
     pub bytes: i64,
-    /// Until it returned: on the CPU until it was done, on CUDA until it was launched.
+    /// Seconds until the calls returned: on the CPU until completion, on CUDA until launch.
     pub seconds: f64,
 }
 
-/// Runs `body` and says which operations it called on this thread, forward and backward, sorted by name. What an
-/// operation calls in turn is its own.
+/// Runs `body` and returns the operations it called on this thread, forward and backward, sorted by name. Operations
+/// called inside another one count as part of it.
 ///
-/// It costs microseconds a call. One count runs at a time, others wait.
+/// The overhead is microseconds per call. One count runs at a time; others wait.
 ///
 /// # Panics
-/// When `body` does, or counts itself.
+/// When `body` panics, or counts operations itself.
 pub fn count_operations<T>(body: impl FnOnce() -> T) -> (T, Vec<Operation>) {
-    static TURN: Mutex<()> = Mutex::new(());
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    static LOCK: Mutex<()> = Mutex::new(());
+    let _guard = LOCK.lock().unwrap_or_else(PoisonError::into_inner);
     let observer = Observer::start().expect("libtorch has an observer");
     let result = body();
     (result, observer.stop())

@@ -1,10 +1,10 @@
-//! Steps over all parameters in one call, without a look at any value.
+//! Optimizer steps over all parameters in one call, without synchronization.
 
 use tch::Tensor;
 
 use crate::ffi;
 
-/// The numbers of one AdamW step.
+/// Hyper-parameters of one AdamW step.
 #[derive(Debug, Clone, Copy)]
 pub struct AdamWStep {
     /// Learning rate of this step.
@@ -15,14 +15,14 @@ pub struct AdamWStep {
     pub beta2: f64,
     /// Decoupled weight decay; the step shrinks weights by `lr · weight_decay`.
     pub weight_decay: f64,
-    /// Added to the root of the second moment.
+    /// Added to the square root of the second moment.
     pub eps: f64,
 }
 
-/// One AdamW step on every parameter, by libtorch's fused kernel. `torch.optim.AdamW(fused=True)`.
+/// Takes one AdamW step on every parameter with libtorch's fused kernel. `torch.optim.AdamW(fused=True)`.
 ///
-/// `steps` are f32 scalars, one a parameter on its device, counted up here. With `found_inf`, an f32 scalar on the
-/// same device, nothing is moved or counted where it is 1, which the host need not know.
+/// `steps` are f32 scalars, one per parameter on its device, incremented here. If `found_inf`, an f32 scalar on the same
+/// device, is 1, nothing changes and no step is counted; its value is not read by the host.
 /// Loshchilov & Hutter 2019, algorithm 2.
 ///
 /// # Panics
@@ -58,7 +58,7 @@ pub fn lerp_all(targets: &[Tensor], sources: &[Tensor], weight: f64) {
 /// Multiplies every tensor in place by the scalar tensor `factor`.
 ///
 /// # Panics
-/// When `factor` is no scalar or lies on another device.
+/// When `factor` is not a scalar or is on another device.
 pub fn scale_all(tensors: &[Tensor], factor: &Tensor) {
     if !tensors.is_empty() {
         ffi::foreach_scale(tensors, factor).expect("a scalar on the tensors' device");
@@ -76,12 +76,12 @@ pub fn total_norm(tensors: &[Tensor]) -> Tensor {
 /// The gradients of the sum of `outputs` with respect to `inputs`; the graph is kept. `torch.autograd.grad`.
 ///
 /// # Errors
-/// When an input does not take part in the outputs, or gradients are off.
+/// When the outputs do not depend on an input, or gradients are disabled.
 pub fn gradients(outputs: &[&Tensor], inputs: &[&Tensor]) -> Result<Vec<Tensor>, tch::TchError> {
     ffi::gradients([outputs, inputs], false)
 }
 
-/// [`gradients`] that can be differentiated in their turn, for penalties on a gradient.
+/// [`gradients`] that can be differentiated again, for gradient penalties.
 /// `torch.autograd.grad(create_graph=True)`.
 ///
 /// # Errors

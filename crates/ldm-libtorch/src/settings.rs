@@ -4,11 +4,11 @@ use std::sync::OnceLock;
 
 use crate::ffi;
 
-/// The libtorch this crate is written against.
+/// The version of libtorch that this crate is written for.
 pub const TORCH_VERSION: &str = "2.11.0";
 
-/// How many CUDA devices work. Opens libtorch's CUDA half on the first call: the linker drops it, since no
-/// symbol of it is used by name, and without it a GPU is silently absent.
+/// The number of working CUDA devices. The first call loads libtorch's CUDA library, which the linker drops because no
+/// symbol of it is used by name; without it GPUs would silently be missing.
 pub fn cuda_device_count() -> usize {
     static COUNT: OnceLock<usize> = OnceLock::new();
     *COUNT.get_or_init(|| {
@@ -17,7 +17,7 @@ pub fn cuda_device_count() -> usize {
     })
 }
 
-/// Only algorithms whose result does not depend on timing; an operation that has none fails by name.
+/// Switches to algorithms whose result does not depend on timing; an operation without one fails with its name.
 ///
 /// CUDA's matrix products also need `CUBLAS_WORKSPACE_CONFIG=:4096:8` in the environment.
 ///
@@ -27,8 +27,8 @@ pub fn set_deterministic(on: bool) {
     ffi::set_deterministic(on).expect("a switch");
 }
 
-/// Whether CUDA may compute f32 products with 10 bits of mantissa. Off by default for products, on for
-/// convolutions, as in PyTorch; this sets both.
+/// Sets whether CUDA may compute f32 products with 10 bits of mantissa, for matrix products (off by default, as in
+/// PyTorch) and convolutions (on by default).
 ///
 /// # Panics
 /// As [`set_deterministic`].
@@ -36,7 +36,7 @@ pub fn set_tf32(on: bool) {
     ffi::set_tf32(on).expect("a switch");
 }
 
-/// Whether cuDNN tries its algorithms on the first call of each shape and keeps the fastest.
+/// Sets whether cuDNN times its algorithms on the first call with each shape and keeps the fastest.
 ///
 /// # Panics
 /// As [`set_deterministic`].
@@ -49,7 +49,7 @@ pub fn set_seed(seed: u64) {
     tch::manual_seed(seed as i64);
 }
 
-/// Threads of one operation on the CPU.
+/// The number of threads of an operation on the CPU.
 pub fn threads() -> usize {
     tch::get_num_threads().max(1) as usize
 }

@@ -119,7 +119,7 @@ impl Distributed {
         }
         let works: std::result::Result<Vec<_>, GroupError> =
             tensors.iter().map(|tensor| self.group.broadcast(&tensor.detach(), 0)).collect();
-        works?.into_iter().try_for_each(ldm_libtorch::Work::wait)?;
+        works?.into_iter().try_for_each(ldm_libtorch::CollectiveWork::wait)?;
         Ok(())
     }
 

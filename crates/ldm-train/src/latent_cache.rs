@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ldm_checkpoint::{Checkpoint, Streamed, TensorInfo, save_streamed};
 use ldm_core::{Error, Result};
 use ldm_data::{Batch, Dataset, Example, Latent, Peek, Rng, collate};
-use ldm_libtorch::{Mapped, map_file};
+use ldm_libtorch::{MappedFile, map_file};
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
@@ -73,7 +73,7 @@ impl MadeOf {
 pub struct LatentCache {
     views: Views,
     path: PathBuf,
-    bytes: Mapped,
+    bytes: MappedFile,
     /// Where the first image's values begin.
     start: usize,
     /// `[C, h, w]` of what is kept of an image.

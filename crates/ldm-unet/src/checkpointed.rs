@@ -1,6 +1,6 @@
 //! Gradient checkpointing of one block.
 
-use ldm_libtorch::{Shared, checkpoint};
+use ldm_libtorch::{SharedModule, checkpoint};
 use tch::Tensor;
 use tch::nn::Path;
 
@@ -12,7 +12,7 @@ use crate::parameters::Parameters;
 /// transformers; here `use_checkpoint` controls all three kinds of block. Outputs and gradients are the same.
 #[derive(Debug)]
 pub(crate) struct Checkpointed<T> {
-    block: Shared<T>,
+    block: SharedModule<T>,
     /// Every parameter of the block; `None` without checkpointing.
     params: Option<Vec<Tensor>>,
 }
@@ -25,7 +25,7 @@ impl<T: 'static> Checkpointed<T> {
             list(&mut names);
             names.find(vs)
         });
-        Self { block: Shared::new(block), params }
+        Self { block: SharedModule::new(block), params }
     }
 
     /// The wrapped block.

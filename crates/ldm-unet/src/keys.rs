@@ -115,19 +115,19 @@ impl UNetKeys {
             Order::HeadsFirst => plan.heads,
             Order::QkvFirst => 1,
         };
-        for (leaf, native, unsupported_kind) in [
+        for (leaf, native, mapped) in [
             ("weight", vec![3 * channels, channels, 1], vec![channels, channels]),
             ("bias", vec![3 * channels], vec![channels]),
         ] {
             let names = ["to_q", "to_k", "to_v"].map(|part| format!("{ours}.{part}.{leaf}"));
             self.changes.push((
                 format!("{ours}.qkv.{leaf}"),
-                TensorChange::FusedQkv { names, native, unsupported_kind, heads },
+                TensorChange::FusedQkv { names, native, mapped, heads },
             ));
         }
         let change = TensorChange::Reshaped {
             native: vec![channels, channels, 1],
-            unsupported_kind: vec![channels, channels],
+            mapped: vec![channels, channels],
         };
         self.changes.push((format!("{ours}.proj_out.weight"), change));
     }

@@ -1,4 +1,4 @@
-//! The user's cache of libtorch: filled once, by pip, whole or not at all.
+//! The user's cache of libtorch, filled once by pip, atomically.
 
 use std::env;
 use std::fs::{self, File, TryLockError};
@@ -8,52 +8,49 @@ use std::process::{self, Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use crate::libtorch::{Libtorch, Set, VERSION, version};
-use crate::stop::Stop;
+use crate::libtorch::{Libtorch, VERSION, Variant, version};
+use crate::stop::StopSignal;
 use crate::{pip, tools};
 
-/// What the wheels, unpacked beside their downloads, need for a while.
-pub(crate) fn needed_gb(set: Set) -> u64 {
+/// The disk space for the downloads and the unpacked wheels during installation.
+pub(crate) fn needed_gb(set: Variant) -> u64 {
     match set {
-        Set::Cpu => 3,
-        Set::Cuda => 9,
+        Variant::Cpu => 3,
+        Variant::Cuda => 9,
     }
 }
 
-/// One set's place in the cache.
+/// The cache of one variant.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    set: Set,
+    set: Variant,
     folder: PathBuf,
 }
 
 impl Cache {
     /// `$XDG_CACHE_HOME/ldm/libtorch-2.11.0-{cpu,cuda}`.
-    pub(crate) fn of_user(set: Set) -> Result<Self> {
+    pub(crate) fn of_user(set: Variant) -> Result<Self> {
         let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let caches = absolute("XDG_CACHE_HOME")
             .or_else(|| Some(absolute("HOME")?.join(".cache")))
-            .context("there is no home folder to keep libtorch in: set XDG_CACHE_HOME to a folder")?;
+            .context("HOME: expected a folder for libtorch, got none; try setting XDG_CACHE_HOME")?;
         Ok(Self { set, folder: caches.join(format!("ldm/libtorch-{VERSION}-{}", set.name())) })
     }
 
-    /// The folder of the set, with its libtorch in `torch`; installs it where it is not there yet.
+    /// Returns the folder of the variant, with its libtorch in `torch`; installs it if necessary.
     pub(crate) fn fill(&self) -> Result<&Path> {
-        if self.is_whole() {
+        if self.is_complete() {
             return Ok(&self.folder);
         }
         tools::check()?;
         let parent = self.folder.parent().context("the cache has no folder")?;
         fs::create_dir_all(parent).with_context(|| {
-            format!(
-                "cannot make {}: make it writable or set XDG_CACHE_HOME to another folder",
-                parent.display()
-            )
+            format!("cannot create {}; try setting XDG_CACHE_HOME to a writable folder", parent.display())
         })?;
-        let stop = Stop::on_signals()?;
+        let stop = StopSignal::on_signals()?;
         let _lock = self.lock(&stop)?;
-        // Another set-up may have filled it while this one waited.
-        if !self.is_whole() {
+        // Another setup may have filled it while this one waited.
+        if !self.is_complete() {
             self.remove_leftovers(parent)?;
             self.check_room(parent)?;
             self.install(&stop)?;
@@ -61,25 +58,26 @@ impl Cache {
         Ok(&self.folder)
     }
 
-    /// `build-version` is written last, so a folder that has it has everything.
-    fn is_whole(&self) -> bool {
+    /// Returns whether the installation is complete: `build-version` is written last.
+    fn is_complete(&self) -> bool {
         let torch = self.folder.join("torch");
         torch.join("build-version").exists()
             && Libtorch::read(&torch).is_ok_and(|found| found.set == self.set)
     }
 
-    /// One set-up at a time; the system frees the lock however its holder ends.
-    fn lock(&self, stop: &Stop) -> Result<File> {
-        let path = self.beside("lock");
-        let file = File::create(&path)
-            .with_context(|| format!("cannot write {}: make the cache folder writable", path.display()))?;
-        let mut told = false;
+    /// Locks the cache for one setup at a time; the system frees the lock however the process ends.
+    fn lock(&self, stop: &StopSignal) -> Result<File> {
+        let path = self.with_suffix("lock");
+        let file = File::create(&path).with_context(|| {
+            format!("cannot write {}; try making the cache folder writable", path.display())
+        })?;
+        let mut announced = false;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) if !told => {
-                    eprintln!("another set-up is installing libtorch: waiting for it");
-                    told = true;
+                Err(TryLockError::WouldBlock) if !announced => {
+                    eprintln!("waiting for another setup, which is installing libtorch");
+                    announced = true;
                 }
                 Err(TryLockError::WouldBlock) => stop.pause()?,
                 Err(TryLockError::Error(error)) => {
@@ -89,9 +87,9 @@ impl Cache {
         }
     }
 
-    /// Whoever holds the lock is alone, so every unfinished folder belongs to a set-up that died.
+    /// Removes unfinished folders: under the lock, they belong to a setup that died.
     fn remove_leftovers(&self, parent: &Path) -> Result<()> {
-        let name = self.beside("part-");
+        let name = self.with_suffix("part-");
         let prefix = name.file_name().and_then(|name| name.to_str()).context("the cache has no name")?;
         for entry in fs::read_dir(parent)?.flatten() {
             if entry.file_name().to_str().is_some_and(|name| name.starts_with(prefix)) {
@@ -104,42 +102,42 @@ impl Cache {
 
     fn check_room(&self, parent: &Path) -> Result<()> {
         let need = needed_gb(self.set);
-        // Where df says nothing, pip will.
+        // Without an answer of df, pip reports a full disk.
         let free = tools::free_bytes(parent).unwrap_or(u64::MAX);
         ensure!(
             free >= need * 1_000_000_000,
-            "{} has {:.1} GB free and libtorch for {} needs {need} GB while it is installed: make room or set \
-             XDG_CACHE_HOME to a folder on a larger disk",
+            "{}: expected {need} GB free to install libtorch for {}, got {:.1} GB; try setting XDG_CACHE_HOME to a folder \
+             on a larger disk",
             parent.display(),
-            free as f64 / 1e9,
             self.set.title(),
+            free as f64 / 1e9,
         );
         Ok(())
     }
 
-    fn install(&self, stop: &Stop) -> Result<()> {
+    fn install(&self, stop: &StopSignal) -> Result<()> {
         eprintln!(
-            "installing libtorch {VERSION} for {} into {}, once; this downloads {} GB",
+            "installing libtorch {VERSION} for {} into {}, once (a download of {} GB)",
             self.set.title(),
             self.folder.display(),
-            if self.set == Set::Cpu { "0.6" } else { "3" },
+            if self.set == Variant::Cpu { "0.6" } else { "3" },
         );
-        let part = Part::make(self.beside(&format!("part-{}", process::id())))?;
-        pip::install(self.set, &part.set(), &part.scratch(), &self.beside("log"), stop)?;
+        let part = PartialInstall::make(self.with_suffix(&format!("part-{}", process::id())))?;
+        pip::install(self.set, &part.set(), &part.scratch(), &self.with_suffix("log"), stop)?;
         let torch = part.set().join("torch");
         let mut version = version(&torch)
-            .with_context(|| format!("the wheel of torch {VERSION} does not say its version"))?;
-        if self.set == Set::Cpu {
+            .with_context(|| format!("expected a version in the wheel of torch {VERSION}, got none"))?;
+        if self.set == Variant::Cpu {
             keep_cpu(&torch.join("lib"))?;
             version = format!("{VERSION}+cpu");
         }
         stop.check()?;
         // torch-sys reads it too, to check the version.
         fs::write(torch.join("build-version"), version).context("cannot write build-version")?;
-        let found = Libtorch::read(&torch).map_err(|why| anyhow!("what pip installed {why}"))?;
+        let found = Libtorch::read(&torch).map_err(|why| anyhow!("the installed wheel {why}"))?;
         ensure!(
             found.set == self.set,
-            "pip installed torch {} without CUDA: let pip use the index at pypi.org, or set up with --cpu",
+            "expected torch with CUDA, got {} without; try pip with the index at pypi.org, or setup --cpu",
             found.version
         );
         if self.folder.exists() {
@@ -149,17 +147,17 @@ impl Cache {
             .with_context(|| format!("cannot move libtorch to {}", self.folder.display()))
     }
 
-    fn beside(&self, ending: &str) -> PathBuf {
+    fn with_suffix(&self, ending: &str) -> PathBuf {
         let mut path = self.folder.clone().into_os_string();
         path.push(format!(".{ending}"));
         path.into()
     }
 }
 
-/// The folder an installation is made in, on the cache's own disk; goes whatever happens.
-struct Part(PathBuf);
+/// The temporary folder of an installation, on the cache's disk; always removed.
+struct PartialInstall(PathBuf);
 
-impl Part {
+impl PartialInstall {
     fn make(path: PathBuf) -> Result<Self> {
         let part = Self(path);
         for folder in [part.set(), part.scratch()] {
@@ -177,14 +175,14 @@ impl Part {
     }
 }
 
-impl Drop for Part {
+impl Drop for PartialInstall {
     fn drop(&mut self) {
-        // A failure here leaves a folder that the next set-up removes.
+        // A failure here leaves a folder that the next setup removes.
         let _ = fs::remove_dir_all(&self.0);
     }
 }
 
-/// Takes CUDA out of the wheel's libraries, and makes anew the one that names them all.
+/// Removes CUDA from the wheel's libraries, and links libtorch.so again without it.
 fn keep_cpu(lib: &Path) -> Result<()> {
     const CUDA: [&str; 4] = ["libtorch.so", "libc10_cuda.so", "libtorch_nvshmem.so", "libcaffe2_nvrtc.so"];
     for entry in fs::read_dir(lib).context("the wheel of torch has no libraries")?.flatten() {
@@ -202,15 +200,15 @@ fn keep_cpu(lib: &Path) -> Result<()> {
         .stdin(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .with_context(|| format!("{compiler} does not start"))?;
+        .with_context(|| format!("cannot start {compiler}"))?;
     if let Some(mut source) = child.stdin.take() {
-        // A compiler that ends without reading says below why.
+        // The error of a compiler that ends without reading is reported below.
         let _ = source.write_all(b"\n");
     }
     let output = child.wait_with_output().with_context(|| format!("{compiler} fails"))?;
     ensure!(
         output.status.success(),
-        "{compiler} cannot link libtorch.so, is it a working C compiler? {}",
+        "{compiler}: expected a C compiler that links libtorch.so, got {}",
         String::from_utf8_lossy(&output.stderr).lines().next_back().unwrap_or_default()
     );
     Ok(())

@@ -1,4 +1,4 @@
-//! The checkout this runs for, and the `LIBTORCH` its user set, told apart from the one cargo sets.
+//! The checkout, and the user's `LIBTORCH` as opposed to the one set by cargo.
 
 use std::env;
 use std::ffi::OsString;
@@ -13,11 +13,11 @@ pub(crate) struct Checkout {
 }
 
 impl Checkout {
-    /// The checkout whose `crates/xtask` cargo runs now; where cargo does not say, the one this was built in.
+    /// Finds the checkout whose `crates/xtask` cargo runs; without cargo, the one of the build.
     pub(crate) fn find() -> Result<Self> {
         let package = env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-        let root = package.ancestors().nth(2).context("xtask lies outside a checkout")?;
+        let root = package.ancestors().nth(2).context("xtask is outside a checkout")?;
         Ok(Self { root: root.to_path_buf() })
     }
 
@@ -25,7 +25,7 @@ impl Checkout {
         &self.root
     }
 
-    /// `.libtorch`: what set-up makes, and all that the build knows.
+    /// `.libtorch`, which setup creates and the build uses.
     pub(crate) fn link(&self) -> PathBuf {
         self.root.join(".libtorch")
     }
@@ -35,7 +35,7 @@ impl Checkout {
         self.link().join("torch")
     }
 
-    /// `LIBTORCH` as the user set it. Cargo sets it as well, from `.cargo/config.toml`, to `.libtorch/torch`.
+    /// `LIBTORCH` if the user set it. Cargo also sets it, from `.cargo/config.toml`, to `.libtorch/torch`.
     pub(crate) fn users_libtorch(&self) -> Option<PathBuf> {
         let value = PathBuf::from(env::var_os("LIBTORCH")?);
         (!value.as_os_str().is_empty() && !self.is_own(&value)).then_some(value)
@@ -50,7 +50,7 @@ impl Checkout {
     }
 }
 
-/// The cargo that runs this.
+/// The cargo that runs this program.
 pub(crate) fn cargo() -> OsString {
     env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn own_libtorch_is_known_through_links() {
+    fn the_own_libtorch_is_recognized_through_links() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("real");
         std::fs::create_dir(&root).unwrap();

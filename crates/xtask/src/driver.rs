@@ -1,9 +1,9 @@
-//! Is there an NVIDIA driver?
+//! Detection of an NVIDIA driver.
 
 use std::env;
 use std::path::Path;
 
-/// Where distributions, containers and WSL put the driver's library.
+/// Folders of the driver's library in distributions, containers and WSL.
 const LIBRARY_FOLDERS: [&str; 6] = [
     "usr/lib/x86_64-linux-gnu",
     "usr/lib/aarch64-linux-gnu",
@@ -13,7 +13,7 @@ const LIBRARY_FOLDERS: [&str; 6] = [
     "usr/local/nvidia/lib64",
 ];
 
-/// A driver that is loaded, or its library where programs find it.
+/// Returns whether a driver is loaded, or its library installed where programs find it.
 pub(crate) fn is_present() -> bool {
     let path = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     is_present_under(Path::new("/"))
@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_sign_is_enough() {
+    fn each_sign_suffices() {
         for sign in ["proc/driver/nvidia/version", "dev/nvidiactl", "usr/lib/wsl/lib/libcuda.so.1"] {
             let root = tempfile::tempdir().unwrap();
             assert!(!is_present_under(root.path()));

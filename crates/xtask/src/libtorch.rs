@@ -1,20 +1,20 @@
-//! What a folder must hold to be the libtorch we build on.
+//! Recognition of a suitable libtorch.
 
 use std::fs;
 use std::path::Path;
 
-/// One tch is one libtorch.
+/// The version of libtorch that tch needs.
 pub(crate) const VERSION: &str = "2.11.0";
 
-/// Which libraries of libtorch are installed.
+/// A variant of libtorch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Set {
+pub(crate) enum Variant {
     Cpu,
     Cuda,
 }
 
-impl Set {
-    /// As the cache's folders are named.
+impl Variant {
+    /// The name in the cache's folders.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
@@ -22,7 +22,7 @@ impl Set {
         }
     }
 
-    /// As a person says it.
+    /// The name in messages.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Cpu => "CPU",
@@ -31,37 +31,37 @@ impl Set {
     }
 }
 
-/// A libtorch whose version fits.
+/// A libtorch of a suitable version.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Libtorch {
     pub(crate) version: String,
-    pub(crate) set: Set,
+    pub(crate) set: Variant,
 }
 
 impl Libtorch {
-    /// Reads the folder that `LIBTORCH` would name: `torch` of a wheel or `libtorch` of the zip.
+    /// Reads a folder that `LIBTORCH` may name: `torch` of a wheel or `libtorch` of the zip.
     ///
     /// # Errors
-    /// Why it does not fit, as the rest of a sentence that begins with the folder.
+    /// The reason why it is unsuitable, as the rest of a sentence that begins with the folder.
     pub(crate) fn read(folder: &Path) -> Result<Self, String> {
         if !folder.is_dir() {
             return Err("is not a folder".into());
         }
         for part in ["lib/libtorch.so", "lib/libtorch_cpu.so", "lib/libc10.so", "include"] {
             if !folder.join(part).exists() {
-                return Err(format!("is not a whole libtorch, it has no {part}"));
+                return Err(format!("is not a complete libtorch: it has no {part}"));
             }
         }
-        let version = version(folder).ok_or("does not say its version in build-version or version.py")?;
+        let version = version(folder).ok_or("has no version in build-version or version.py")?;
         if version.split('+').next() != Some(VERSION) {
             return Err(format!("is libtorch {version}"));
         }
         let cuda = folder.join("lib/libtorch_cuda.so").exists();
-        Ok(Self { version, set: if cuda { Set::Cuda } else { Set::Cpu } })
+        Ok(Self { version, set: if cuda { Variant::Cuda } else { Variant::Cpu } })
     }
 }
 
-/// From `build-version`, which the zip has and set-up writes, or else from the wheel's `version.py`.
+/// The version from `build-version`, which the zip has and setup writes, else from the wheel's `version.py`.
 pub(crate) fn version(folder: &Path) -> Option<String> {
     if let Ok(text) = fs::read_to_string(folder.join("build-version")) {
         return Some(text.trim().to_owned()).filter(|version| !version.is_empty());
@@ -90,7 +90,7 @@ mod tests {
         [("lib/libtorch.so", ""), ("lib/libtorch_cpu.so", ""), ("lib/libc10.so", ""), ("include/x.h", "")];
 
     #[track_caller]
-    fn check(extra: &[(&str, &str)], expected: Result<(&str, Set), &str>) {
+    fn check(extra: &[(&str, &str)], expected: Result<(&str, Variant), &str>) {
         let files: Vec<_> = WHOLE.iter().chain(extra).copied().collect();
         let found = Libtorch::read(folder(&files).path());
         let expected = expected.map(|(version, set)| Libtorch { version: version.into(), set });
@@ -101,23 +101,23 @@ mod tests {
     fn a_wheel_and_a_zip_are_read() {
         check(
             &[("version.py", "x\n__version__ = '2.11.0+cu130'\ndebug = False\n")],
-            Ok(("2.11.0+cu130", Set::Cpu)),
+            Ok(("2.11.0+cu130", Variant::Cpu)),
         );
-        check(&[("build-version", "2.11.0+cpu\n")], Ok(("2.11.0+cpu", Set::Cpu)));
-        check(&[("build-version", "2.11.0"), ("lib/libtorch_cuda.so", "")], Ok(("2.11.0", Set::Cuda)));
+        check(&[("build-version", "2.11.0+cpu\n")], Ok(("2.11.0+cpu", Variant::Cpu)));
+        check(&[("build-version", "2.11.0"), ("lib/libtorch_cuda.so", "")], Ok(("2.11.0", Variant::Cuda)));
     }
 
     #[test]
-    fn other_versions_are_named() {
+    fn other_versions_are_refused() {
         check(&[("version.py", "__version__ = \"2.9.1\"\n")], Err("is libtorch 2.9.1"));
         check(&[("build-version", "2.11.00")], Err("is libtorch 2.11.00"));
-        check(&[], Err("does not say its version in build-version or version.py"));
+        check(&[], Err("has no version in build-version or version.py"));
     }
 
     #[test]
-    fn a_part_of_libtorch_is_not_libtorch() {
+    fn an_incomplete_libtorch_is_refused() {
         let found = Libtorch::read(folder(&WHOLE[1..]).path());
-        assert_eq!(found, Err("is not a whole libtorch, it has no lib/libtorch.so".into()));
+        assert_eq!(found, Err("is not a complete libtorch: it has no lib/libtorch.so".into()));
         assert_eq!(Libtorch::read(Path::new("/nowhere/at/all")), Err("is not a folder".into()));
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::checkout::Checkout;
 
-/// Where `.libtorch/torch` leads: through the link it is, or the link it holds. `None` where it is neither.
+/// The target of `.libtorch/torch`, through either link. `None` without a link.
 pub(crate) fn target(checkout: &Checkout) -> Option<PathBuf> {
     fs::read_link(checkout.link())
         .map(|cache| cache.join("torch"))
@@ -25,7 +25,7 @@ pub(crate) fn to_cache(checkout: &Checkout, folder: &Path) -> Result<()> {
     replace(checkout, |new| symlink(folder, new))
 }
 
-/// Makes `.libtorch` a folder whose `torch` is a link to the user's libtorch, so that the rpath leads there.
+/// Makes `.libtorch` a folder whose `torch` is a link to the user's libtorch, so that the rpath finds it.
 pub(crate) fn to_users(checkout: &Checkout, libtorch: &Path) -> Result<()> {
     if fs::read_link(checkout.libtorch()).is_ok_and(|now| now == libtorch) && !checkout.link().is_symlink() {
         return Ok(());
@@ -36,17 +36,17 @@ pub(crate) fn to_users(checkout: &Checkout, libtorch: &Path) -> Result<()> {
     })
 }
 
-/// Makes the new one aside and renames it. A link takes a link's place in one step; where a folder comes or
-/// goes there is a moment without either.
+/// Creates the new one under a temporary name and renames it. A link replaces a link in one step; with a folder there is a
+/// moment without either.
 fn replace(checkout: &Checkout, make: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
     let link = checkout.link();
     ensure!(
         is_ours(&link),
-        "{} was not made by set-up: move it away, or set LIBTORCH to the libtorch in it",
+        "{}: expected a link made by setup, got another folder; try moving it away, or setting LIBTORCH to the libtorch in it",
         link.display()
     );
-    let beside = |ending: &str| checkout.root().join(format!(".libtorch.{ending}-{}", process::id()));
-    let (new, old) = (beside("new"), beside("old"));
+    let with_suffix = |ending: &str| checkout.root().join(format!(".libtorch.{ending}-{}", process::id()));
+    let (new, old) = (with_suffix("new"), with_suffix("old"));
     let swap = || {
         make(&new)?;
         if link.is_dir() && !link.is_symlink() || link.is_symlink() && !new.is_symlink() {
@@ -56,15 +56,17 @@ fn replace(checkout: &Checkout, make: impl FnOnce(&Path) -> std::io::Result<()>)
     };
     let swapped = swap();
     if swapped.is_err() && !exists(&link) {
-        // Puts the former one back.
+        // Restores the old one.
         let _ = fs::rename(&old, &link);
     }
     let _ = remove(&new);
     let _ = remove(&old);
-    swapped.with_context(|| format!("cannot make {}: make the checkout's folder writable", link.display()))
+    swapped.with_context(|| {
+        format!("cannot create {}; try making the checkout's folder writable", link.display())
+    })
 }
 
-/// A link, nothing, or a folder that holds no more than a link named `torch`.
+/// Returns whether `link` is a link, missing, or a folder with only a link named `torch`.
 fn is_ours(link: &Path) -> bool {
     if link.is_symlink() || !exists(link) {
         return true;

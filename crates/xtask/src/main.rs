@@ -1,8 +1,13 @@
-//! From a fresh machine to a working build: `cargo xtask setup | demo | test`.
+//! Setup of a working build on a fresh machine: `cargo xtask setup | demo | test`.
 //!
-//! Every task first makes sure of libtorch, which then stands at `.libtorch/torch` in the checkout, where
-//! `.cargo/config.toml` points both the build (`LIBTORCH`) and the programs (rpath).
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program: it talks to its user")]
+//! Every command first ensures that libtorch is at `.libtorch/torch` in the checkout, where `.cargo/config.toml` points
+//! both the build (`LIBTORCH`) and the programs (rpath).
+//!
+//! torch-sys' feature `download-libtorch` does not do: it downloads libtorch into each build folder again (a clean build,
+//! another profile or another checkout fetch gigabytes), its zip lacks the headers of NCCL that distributed training is
+//! compiled with, the libraries are in a folder with a hash in its name that no rpath can name, and the features of a
+//! dependency cannot choose CUDA by the machine. Here libtorch is installed once per user, completely or not at all.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program with a terminal")]
 
 mod cache;
 mod checkout;
@@ -21,28 +26,28 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 
 use checkout::Checkout;
-use libtorch::Set;
+use libtorch::Variant;
 
 const USAGE: &str = "\
-From a fresh machine to a working build.
+Sets up a working build.
 
-Usage: cargo xtask TASK
+Usage: cargo xtask COMMAND
 
-  setup [--cpu|--cuda]  makes sure of libtorch 2.11.0, by default for CUDA where there is an NVIDIA driver
-  demo [ARGS…]          builds and runs `ldm demo ARGS`
-  test [ARGS…]          runs every test: `cargo test --workspace ARGS`
+  setup [--cpu|--cuda]  ensures libtorch 2.11.0, by default for CUDA if there is an NVIDIA driver
+  demo [ARGS…]          runs setup, then builds and runs `ldm demo ARGS`
+  test [ARGS…]          runs setup, then all tests: `cargo test --workspace ARGS`
 
-libtorch is LIBTORCH where that is set, else it is installed once, by pip, into the user's cache folder.";
+If LIBTORCH is set, that libtorch is used; otherwise pip installs it once into the user's cache folder.";
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let Some(task) = Task::parse(&args) else {
+    let Some(command) = XtaskCommand::parse(&args) else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    match run(task) {
+    match run(command) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<stop::Interrupted>() => {
+        Err(error) if error.is::<stop::SetupInterrupted>() => {
             eprintln!("{error}");
             ExitCode::from(130)
         }
@@ -54,14 +59,14 @@ fn main() -> ExitCode {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Task {
+enum XtaskCommand {
     Help,
-    Setup(Option<Set>),
+    Setup(Option<Variant>),
     Demo(Vec<OsString>),
     Test(Vec<OsString>),
 }
 
-impl Task {
+impl XtaskCommand {
     fn parse(args: &[OsString]) -> Option<Self> {
         let (task, rest) = args.split_first()?;
         let rest: Vec<OsString> = rest.to_vec();
@@ -69,8 +74,8 @@ impl Task {
             "-h" | "--help" | "help" => Some(Self::Help),
             "setup" => match rest.as_slice() {
                 [] => Some(Self::Setup(None)),
-                [flag] if flag == "--cpu" => Some(Self::Setup(Some(Set::Cpu))),
-                [flag] if flag == "--cuda" => Some(Self::Setup(Some(Set::Cuda))),
+                [flag] if flag == "--cpu" => Some(Self::Setup(Some(Variant::Cpu))),
+                [flag] if flag == "--cuda" => Some(Self::Setup(Some(Variant::Cuda))),
                 [flag] if flag == "--help" || flag == "-h" => Some(Self::Help),
                 _ => None,
             },
@@ -81,30 +86,30 @@ impl Task {
     }
 }
 
-fn run(task: Task) -> Result<()> {
-    match task {
-        Task::Help => {
+fn run(command: XtaskCommand) -> Result<()> {
+    match command {
+        XtaskCommand::Help => {
             println!("{USAGE}");
             Ok(())
         }
-        Task::Setup(set) => setup::decide(&Checkout::find()?, set),
-        Task::Demo(args) => {
+        XtaskCommand::Setup(set) => setup::decide(&Checkout::find()?, set),
+        XtaskCommand::Demo(args) => {
             let checkout = Checkout::find()?;
             setup::ensure(&checkout)?;
-            become_cargo(&checkout, &["run", "--release", "-p", "ldm-cli", "--", "demo"], &args)
+            exec_cargo(&checkout, &["run", "--release", "-p", "ldm-cli", "--", "demo"], &args)
         }
-        Task::Test(args) => {
+        XtaskCommand::Test(args) => {
             let checkout = Checkout::find()?;
             setup::ensure(&checkout)?;
-            become_cargo(&checkout, &["test", "--workspace"], &args)
+            exec_cargo(&checkout, &["test", "--workspace"], &args)
         }
     }
 }
 
-/// Goes on as cargo: its output, its signals and its exit code are the user's own.
+/// Replaces this process with cargo, so that its output, signals and exit code reach the user directly.
 ///
-/// Stays in the user's folder, so that paths among `args` mean what they say.
-fn become_cargo(checkout: &Checkout, words: &[&str], args: &[OsString]) -> Result<()> {
+/// The working folder stays, so that relative paths in `args` are valid.
+fn exec_cargo(checkout: &Checkout, words: &[&str], args: &[OsString]) -> Result<()> {
     let mut cargo = Command::new(checkout::cargo());
     cargo.args(words).args(args);
     if checkout.users_libtorch().is_none() {
@@ -112,7 +117,7 @@ fn become_cargo(checkout: &Checkout, words: &[&str], args: &[OsString]) -> Resul
         cargo.env_remove("LIBTORCH");
     }
     if std::env::var_os("CARGO_TARGET_DIR").is_some() {
-        // The rpath of `.cargo/config.toml` leads from `target/` in the checkout, not from elsewhere.
+        // The rpath of `.cargo/config.toml` is relative to `target/` in the checkout.
         let mut path = checkout.libtorch().join("lib").into_os_string();
         if let Some(rest) = std::env::var_os("LD_LIBRARY_PATH").filter(|rest| !rest.is_empty()) {
             path.push(":");
@@ -121,7 +126,7 @@ fn become_cargo(checkout: &Checkout, words: &[&str], args: &[OsString]) -> Resul
         cargo.env("LD_LIBRARY_PATH", path);
     }
     if words[0] == "test" && std::env::var_os("LDM_WEIGHTS").is_none() {
-        // What `ldm weights get` has put into the user's cache is nothing to the tests.
+        // The tests must not depend on files that `ldm weights get` has installed.
         cargo.env("LDM_WEIGHTS", checkout.libtorch().join("no-weights"));
     }
     let error = cargo.exec();
@@ -132,29 +137,29 @@ fn become_cargo(checkout: &Checkout, words: &[&str], args: &[OsString]) -> Resul
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> Option<Task> {
-        Task::parse(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>())
+    fn parse(line: &str) -> Option<XtaskCommand> {
+        XtaskCommand::parse(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>())
     }
 
     #[test]
-    fn each_task_has_its_words() {
-        assert_eq!(parse("setup"), Some(Task::Setup(None)));
-        assert_eq!(parse("setup --cpu"), Some(Task::Setup(Some(Set::Cpu))));
-        assert_eq!(parse("setup --cuda"), Some(Task::Setup(Some(Set::Cuda))));
-        assert_eq!(parse("test"), Some(Task::Test(vec![])));
-        assert_eq!(parse("--help"), Some(Task::Help));
+    fn commands_are_parsed() {
+        assert_eq!(parse("setup"), Some(XtaskCommand::Setup(None)));
+        assert_eq!(parse("setup --cpu"), Some(XtaskCommand::Setup(Some(Variant::Cpu))));
+        assert_eq!(parse("setup --cuda"), Some(XtaskCommand::Setup(Some(Variant::Cuda))));
+        assert_eq!(parse("test"), Some(XtaskCommand::Test(vec![])));
+        assert_eq!(parse("--help"), Some(XtaskCommand::Help));
     }
 
     #[test]
-    fn what_follows_demo_is_passed_on_even_help() {
+    fn arguments_of_demo_are_passed_on() {
         assert_eq!(
             parse("demo --out x --help"),
-            Some(Task::Demo(vec!["--out".into(), "x".into(), "--help".into()]))
+            Some(XtaskCommand::Demo(vec!["--out".into(), "x".into(), "--help".into()]))
         );
     }
 
     #[test]
-    fn other_words_are_refused() {
+    fn unknown_commands_are_refused() {
         for line in ["", "build", "setup --gpu", "setup --cpu --cuda"] {
             assert_eq!(parse(line), None, "{line}");
         }

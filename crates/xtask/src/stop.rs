@@ -1,4 +1,4 @@
-//! Ctrl-C while installing: stop, tidy up, leave.
+//! Signals during installation: stop and clean up.
 
 use std::fmt;
 use std::process::{Child, ExitStatus};
@@ -13,23 +13,23 @@ use signal_hook::flag;
 
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Set by the signals that ask a program to end.
+/// A flag set by the signals that end a program.
 #[derive(Debug, Clone)]
-pub(crate) struct Stop(Arc<AtomicBool>);
+pub(crate) struct StopSignal(Arc<AtomicBool>);
 
-impl Stop {
-    /// From here on the first such signal sets the flag, and a second one ends the program at once.
+impl StopSignal {
+    /// Installs handlers: the first signal sets the flag, a second one ends the program at once.
     pub(crate) fn on_signals() -> Result<Self> {
         let stop = Self(Arc::new(AtomicBool::new(false)));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             flag::register_conditional_shutdown(signal, 130, Arc::clone(&stop.0))
                 .and_then(|_| flag::register(signal, Arc::clone(&stop.0)))
-                .context("cannot listen to signals")?;
+                .context("cannot install signal handlers")?;
         }
         Ok(stop)
     }
 
-    /// Waits a moment.
+    /// Waits briefly.
     pub(crate) fn pause(&self) -> Result<()> {
         self.check()?;
         thread::sleep(PAUSE);
@@ -37,14 +37,14 @@ impl Stop {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        if self.0.load(Ordering::Relaxed) { Err(Interrupted.into()) } else { Ok(()) }
+        if self.0.load(Ordering::Relaxed) { Err(SetupInterrupted.into()) } else { Ok(()) }
     }
 
-    /// Waits for the child, calling `tick` at each look; ends it when the user wants to stop.
+    /// Waits for the child, calling `tick` regularly; kills it after a signal.
     pub(crate) fn wait(&self, child: &mut Child, mut tick: impl FnMut()) -> Result<ExitStatus> {
         loop {
             if let Some(status) = child.try_wait()? {
-                // A Ctrl-C reaches the child too, which may be the first to end.
+                // Ctrl-C reaches the child too, which may end first.
                 self.check()?;
                 return Ok(status);
             }
@@ -58,14 +58,14 @@ impl Stop {
     }
 }
 
-/// The user asked to stop.
+/// The error after a signal.
 #[derive(Debug)]
-pub(crate) struct Interrupted;
+pub(crate) struct SetupInterrupted;
 
-impl fmt::Display for Interrupted {
+impl fmt::Display for SetupInterrupted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("interrupted: nothing half-made is left")
+        f.write_str("interrupted: partial files were removed")
     }
 }
 
-impl std::error::Error for Interrupted {}
+impl std::error::Error for SetupInterrupted {}

@@ -1,4 +1,4 @@
-//! The programs that set-up and the build need, looked for before anything is downloaded.
+//! Checks for the programs that setup and the build need, before any download.
 
 use std::env;
 use std::path::Path;
@@ -6,28 +6,28 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
 
-/// Refuses a machine that cannot install or build, in one sentence.
+/// Checks that this machine can install libtorch and build.
 pub(crate) fn check() -> Result<()> {
     ensure!(
         cfg!(target_os = "linux"),
-        "set-up installs libtorch on Linux only: install libtorch {} yourself and set LIBTORCH to its folder",
+        "setup: expected Linux; try installing libtorch {} yourself and setting LIBTORCH to its folder",
         crate::libtorch::VERSION
     );
     ensure!(
         works("python3", &["-c", ""]),
-        "there is no python3, which set-up needs to fetch libtorch: install Python 3 (Debian, Ubuntu: `sudo apt \
-         install python3 python3-pip`) or set LIBTORCH to a libtorch {}",
+        "python3: expected Python 3 to install libtorch, got none; try `sudo apt install python3 python3-pip` (Debian, \
+         Ubuntu), or set LIBTORCH to a libtorch {}",
         crate::libtorch::VERSION
     );
     ensure!(
         works("python3", &["-m", "pip", "--version"]),
-        "python3 has no pip, which set-up needs to fetch libtorch: install it (Debian, Ubuntu: `sudo apt install \
-         python3-pip`; elsewhere: `python3 -m ensurepip`)"
+        "python3: expected pip to install libtorch, got none; try `sudo apt install python3-pip` (Debian, Ubuntu) or \
+         `python3 -m ensurepip`"
     );
     ensure!(
         works(&c_compiler(), &["--version"]) && works(&cxx_compiler(), &["--version"]),
-        "there is no C and C++ compiler, which the build needs: install them (Debian, Ubuntu: `sudo apt install \
-         build-essential`) or set CC and CXX"
+        "cc, c++: expected a C and a C++ compiler, got none; try `sudo apt install build-essential` (Debian, Ubuntu), or \
+         set CC and CXX"
     );
     Ok(())
 }
@@ -54,7 +54,7 @@ fn works(program: &str, args: &[&str]) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Free bytes on the disk that holds the folder, as `df` says; `None` where it does not.
+/// The free bytes on the disk of the folder, from `df`; `None` if it fails.
 pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
     let output = Command::new("df").args(["--output=avail", "-B1"]).arg(folder).output().ok()?;
     String::from_utf8(output.stdout).ok()?.lines().nth(1)?.trim().parse().ok()

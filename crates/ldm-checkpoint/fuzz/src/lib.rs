@@ -1,4 +1,4 @@
-//! What every target demands of a reader, whatever the bytes are.
+//! Properties that every target checks for any bytes.
 
 use std::alloc::System;
 
@@ -8,8 +8,8 @@ use ldm_checkpoint::{Parsed, memory_limit};
 #[global_allocator]
 static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 
-/// Runs `read` over `bytes`. It must not panic, an allocation beyond the limit for a file of this length ends the
-/// process, and every tensor it finds must lie in the file.
+/// Runs `read` on `bytes`. It must not panic, an allocation beyond the limit for a file of this length ends the process,
+/// and every tensor must lie in the file.
 pub fn check(bytes: &[u8], read: impl FnOnce(&[u8]) -> Result<Vec<Parsed>, String>) {
     let before = ALLOCATOR.allocated();
     ALLOCATOR.set_limit(before + memory_limit(bytes.len())).expect("less is in use");
@@ -17,16 +17,16 @@ pub fn check(bytes: &[u8], read: impl FnOnce(&[u8]) -> Result<Vec<Parsed>, Strin
     ALLOCATOR.set_limit(usize::MAX).expect("no limit");
     match found {
         Ok(tensors) => tensors.iter().for_each(|tensor| check_tensor(bytes, tensor)),
-        Err(sentence) => assert!(!sentence.is_empty() && !sentence.contains('\n'), "{sentence:?}"),
+        Err(message) => assert!(!message.is_empty() && !message.contains('\n'), "{message:?}"),
     }
 }
 
 fn check_tensor(bytes: &[u8], Parsed { name, info, place, deflated }: &Parsed) {
     assert!(place.start <= place.end && place.end <= bytes.len(), "{name}: {place:?} of {}", bytes.len());
     let count = info.shape.iter().try_fold(1_i64, |all, each| all.checked_mul(*each));
-    let count = count.expect("a shape that was checked");
+    let count = count.expect("a checked shape");
     assert!(count >= 0 && info.shape.iter().all(|each| *each >= 0), "{name}: {:?}", info.shape);
-    // Elements share bytes only where a tensor is expanded, which has a limit of its own.
+    // Elements share bytes only in an expanded tensor, which has its own limit.
     let size = count as usize * info.kind.elt_size_in_bytes();
     assert!(*deflated || size <= place.len().max(16 << 20), "{name}: {size} bytes at {place:?}");
 }

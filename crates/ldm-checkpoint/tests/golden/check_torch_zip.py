@@ -1,9 +1,9 @@
-"""Has PyTorch open what `ldm_core::weights::save_torch` wrote, and compares it with the safetensors file beside it.
+"""Opens a file of `ldm_checkpoint::save_torch` with PyTorch and compares it with the safetensors file next to it.
 
-    LDM_KEEP_TORCH_ZIP=FOLDER cargo test -p ldm-core --test weights torch_writer
-    python crates/ldm-core/tests/golden/check_torch_zip.py FOLDER
+    LDM_KEEP_TORCH_ZIP=FOLDER cargo test -p ldm-checkpoint torch_writer
+    python crates/ldm-checkpoint/tests/golden/check_torch_zip.py FOLDER
 
-With LDM_REFERENCE=1 the tests write a file of 4.4 GB there too, `large.ckpt`, which is then looked at as well.
+With LDM_REFERENCE=1 the tests also write `large.ckpt`, a file of 4.4 GB, which is then checked too.
 """
 import sys
 import zipfile

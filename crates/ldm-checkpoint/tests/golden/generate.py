@@ -1,4 +1,4 @@
-"""Makes the golden files of ldm-checkpoint: checkpoints as PyTorch writes them, and hostile ones.
+"""Makes the golden files of ldm-checkpoint: checkpoints of PyTorch, and hostile ones.
 
     LDM_REF=FOLDER python generate.py    # see docs/tools/compvis_reference.py
 """
@@ -36,7 +36,7 @@ def both_ways(name, value):
     torch.save(value, HERE / f"{name}_legacy.ckpt", _use_new_zipfile_serialization=False)
 
 
-# --- a checkpoint as Lightning 1.4 wrote it: weights, their averages, and everything a trainer keeps beside them ---
+# --- a checkpoint of Lightning 1.4: weights, their EMA, and the trainer's state ---
 class Tiny(torch.nn.Module):
     def __init__(self):
         super().__init__()
@@ -78,7 +78,7 @@ both_ways("lightning", {
 })
 expected("lightning", state)
 
-# --- tensors that are windows into storages, of every dtype ---
+# --- windows into storages, of every dtype ---
 base = torch.arange(24, dtype=torch.float32).view(2, 3, 4)
 kinds = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16,
          torch.int8, torch.uint8, torch.bool]
@@ -97,7 +97,7 @@ windows = {
 both_ways("windows", windows)
 expected("windows", windows)
 
-# --- what other programs make of a zip: another folder's name, compressed entries, a comment ---
+# --- zip archives of other programs: another folder name, compressed entries, a comment ---
 def rewritten(source, target, compression=zipfile.ZIP_STORED, folder="archive", change=lambda name, data: data, comment=b""):
     with zipfile.ZipFile(HERE / source) as old, zipfile.ZipFile(HERE / target, "w", compression) as new:
         new.comment = comment

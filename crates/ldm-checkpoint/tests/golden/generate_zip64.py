@@ -1,9 +1,9 @@
-"""Makes windows_zip64.ckpt: windows.ckpt with every length and place in the 64-bit records that archives beyond 4 GB have.
+"""Makes windows_zip64.ckpt: windows.ckpt with every size and offset in the 64-bit records that archives beyond 4 GB have.
 
 python generate_zip64.py
 
-Python writes such records beyond a limit, which is 0 here; only the end record still says its small numbers, and is made
-to say that they are elsewhere, as it must beyond 4 GB. PyTorch must open the result.
+Python writes such records beyond a limit, which is 0 here; only the end record still has small numbers, which are replaced
+by the marker of 64-bit records, as beyond 4 GB. PyTorch must open the result.
 """
 import struct
 import zipfile

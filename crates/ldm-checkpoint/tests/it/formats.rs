@@ -1,4 +1,4 @@
-//! Files as PyTorch writes them, against their values written again as safetensors.
+//! Files of PyTorch, compared with the same values as safetensors.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ fn check(file: &str, format: Format, twin: &str) -> Checkpoint {
 }
 
 #[test]
-fn lightning_checkpoints_with_everything_a_trainer_keeps() {
+fn lightning_checkpoints_with_trainer_state() {
     for (file, format) in
         [("lightning.ckpt", Format::TorchZip), ("lightning_legacy.ckpt", Format::TorchLegacy)]
     {
@@ -57,14 +57,14 @@ fn a_zip_packed_again_by_another_program() {
     check("windows_deflated.ckpt", Format::TorchZip, "windows.safetensors");
 }
 
-/// Lengths and places in the 64-bit records of an archive beyond 4 GB. `golden/generate_zip64.py` made it.
+/// Sizes and offsets in the 64-bit records of an archive beyond 4 GB, made by `golden/generate_zip64.py`.
 #[test]
 fn a_zip_with_64_bit_records() {
     check("windows_zip64.ckpt", Format::TorchZip, "windows.safetensors");
 }
 
 #[test]
-fn the_extension_says_nothing() {
+fn the_extension_does_not_matter() {
     let folder = tempfile::tempdir().unwrap();
     for (file, format) in
         [("lightning.safetensors", Format::Safetensors), ("lightning.ckpt", Format::TorchZip)]
@@ -102,7 +102,7 @@ fn a_tensor_outlives_its_checkpoint() {
 #[test]
 fn a_file_of_python_2() {
     let Some(data) = shared_data() else {
-        println!("skipped: the shared data are not there");
+        println!("skipped: no shared data");
         return;
     };
     let checkpoint = Checkpoint::open(data.join("weights/lpips_vgg_lin_v0.1.pth")).unwrap();
@@ -121,14 +121,14 @@ fn a_file_of_python_2() {
         ]
     );
     assert_eq!(shapes.into_iter().map(|(_, shape)| shape).collect::<Vec<_>>(), expected);
-    // LPIPS' weights are not negative, by their training.
+    // LPIPS' training keeps its weights non-negative.
     let least = checkpoint.tensor("lin4.model.1.weight").unwrap().min().double_value(&[]);
     assert!((0. ..1.).contains(&least), "{least}");
 }
 
-/// A header of 640 bytes begins by `80 02`, as a pickle of protocol 2.
+/// The length 640 of a header is `80 02`, which also begins a pickle of protocol 2.
 #[test]
-fn a_header_whose_length_looks_like_a_pickle_is_a_header() {
+fn a_header_length_that_looks_like_a_pickle() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("file");
     let tensors = [("a".to_owned(), Tensor::zeros([1], (Kind::Float, Device::Cpu)))];
@@ -139,5 +139,5 @@ fn a_header_whose_length_looks_like_a_pickle_is_a_header() {
         heads.push(std::fs::read(&path).unwrap()[..2].to_vec());
         assert_eq!(Checkpoint::open(&path).unwrap().format(), Format::Safetensors);
     }
-    assert!(heads.contains(&vec![0x80, 0x02]), "one of them must be the case");
+    assert!(heads.contains(&vec![0x80, 0x02]), "one of the lengths is 640");
 }

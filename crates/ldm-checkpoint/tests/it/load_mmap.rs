@@ -1,4 +1,4 @@
-//! Variables on a file's own pages: the values, and who sees what is written.
+//! Memory-mapped variables: values, and visibility of writes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,7 +28,7 @@ fn values() -> Tensor {
 }
 
 #[test]
-fn a_variable_takes_the_pages_and_nobody_elses_values_change() {
+fn writes_to_a_mapped_variable_are_private() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     write(&path, &[("a", &values()), ("b", &-values())]);
@@ -39,7 +39,7 @@ fn a_variable_takes_the_pages_and_nobody_elses_values_change() {
     let handle = vs.variables()["a"].shallow_clone();
     checkpoint.load_mmap(&mut vs).unwrap();
     let variable = &mut vs.variables().remove("a").unwrap();
-    assert_ne!(variable.data_ptr(), address, "memory of its own is given up");
+    assert_ne!(variable.data_ptr(), address, "its own memory is released");
     assert_same_bits("a", &handle, &values());
     assert!(variable.requires_grad(), "a trainable variable stays one");
 
@@ -49,18 +49,18 @@ fn a_variable_takes_the_pages_and_nobody_elses_values_change() {
     assert_same_bits("the file's", &checkpoint.tensor("a").unwrap(), &values());
     let mut other = store(&["a", "b"], &[64, 64]);
     checkpoint.load_mmap(&mut other).unwrap();
-    assert_same_bits("lent again", &other.variables()["a"], &values());
+    assert_same_bits("mapped again", &other.variables()["a"], &values());
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }
 
 #[test]
-fn lent_values_outlive_the_checkpoint_and_the_files_name() {
+fn mapped_values_outlive_the_checkpoint_and_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     write(&path, &[("a", &values())]);
     let mut vs = store(&["a"], &[64, 64]);
     let checkpoint = Checkpoint::open(&path).unwrap();
-    // Replaced by renaming: whoever opened the old file keeps it, also where it is mapped only now.
+    // Replaced by renaming: the opened file stays, even if it is mapped only now.
     write(&path, &[("a", &(values() + 1))]);
     checkpoint.load_mmap(&mut vs).unwrap();
     drop(checkpoint);
@@ -72,8 +72,8 @@ fn lent_values_outlive_the_checkpoint_and_the_files_name() {
 }
 
 #[test]
-fn what_cannot_be_lent_is_copied() {
-    // Windows into one storage, transposed, expanded, deflated, of every alignment an old file has.
+fn tensors_that_cannot_be_mapped_are_copied() {
+    // Windows into one storage: transposed, expanded, deflated, and every alignment of a legacy file.
     for file in ["windows.ckpt", "windows_legacy.ckpt", "windows_deflated.ckpt", "windows.safetensors"] {
         let checkpoint = Checkpoint::open(golden(file)).unwrap();
         let mut vs = VarStore::new(Device::Cpu);
@@ -88,7 +88,7 @@ fn what_cannot_be_lent_is_copied() {
         for (name, variable) in vs.variables() {
             assert_same_bits(&name, &variable, &checkpoint.tensor(&name).unwrap());
         }
-        // Two variables never share memory, also where their tensors do in the file.
+        // Two variables never share memory, even if their tensors do in the file.
         for (name, variable) in vs.variables() {
             let mut variable = variable;
             if variable.numel() > 0 {
@@ -104,7 +104,7 @@ fn what_cannot_be_lent_is_copied() {
 }
 
 #[test]
-fn dtype_and_layout_of_a_variable_stay() {
+fn a_variable_keeps_its_dtype_and_memory_format() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     let weight = Tensor::arange(2 * 3 * 3 * 3, (Kind::Float, Device::Cpu)).view([2, 3, 3, 3]);

@@ -1,4 +1,4 @@
-//! The strict loader: everything fits, or nothing changes.
+//! Strict loading: everything matches, or nothing changes.
 
 use std::collections::BTreeMap;
 
@@ -51,7 +51,7 @@ fn assert_untouched(vs: &VarStore) {
 }
 
 #[test]
-fn a_whole_model_of_pytorch() {
+fn a_whole_pytorch_model() {
     let checkpoint = Checkpoint::open(golden("lightning.ckpt")).unwrap();
     let names: Vec<(String, Vec<i64>)> = checkpoint
         .names()
@@ -71,7 +71,7 @@ fn a_whole_model_of_pytorch() {
 }
 
 #[test]
-fn everything_wrong_is_listed_at_once_and_nothing_changes() {
+fn every_mismatch_is_listed_at_once_and_nothing_changes() {
     let mut vs = store(&[("a.weight", &[2, 3]), ("a.bias", &[2]), ("b", &[4]), ("c", &[1])]);
     let (_folder, checkpoint) = file(&[
         ("a.weight", ones(&[3, 2])),
@@ -96,7 +96,7 @@ fn everything_wrong_is_listed_at_once_and_nothing_changes() {
 
 #[test]
 fn nothing_is_broadcast() {
-    // A [1] or a scalar would fill [512] without a word, in tch's own loader.
+    // tch's own loader would silently broadcast a [1] or a scalar to [512].
     for shape in [[1].as_slice(), &[], &[1, 512], &[512, 1]] {
         let mut vs = store(&[("bias", &[512])]);
         let (_folder, checkpoint) = file(&[("bias", ones(shape))]);
@@ -140,7 +140,7 @@ fn a_part_of_a_model() {
 }
 
 #[test]
-fn memory_formats_stay() {
+fn memory_formats_are_kept() {
     let mut vs = store(&[("w", &[2, 3, 4, 5])]);
     ldm_libtorch::channels_last(&vs);
     let values = Tensor::arange(120, (Kind::Float, Device::Cpu)).view([2, 3, 4, 5]);
@@ -158,10 +158,10 @@ fn a_damaged_compressed_tensor_is_an_error() {
     let place = bytes.windows(14).position(|window| window == b"another name/d").unwrap();
     let storage =
         bytes[place + 20..].windows(19).position(|window| window == b"another name/data/0").unwrap();
-    // The first byte of the deflated stream says its kind; 7 is none.
+    // The first byte of a deflated stream is its block type; 7 is invalid.
     bytes[place + 20 + storage + 19] = 7;
     let damaged = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(damaged.path(), bytes).unwrap();
     let error = Checkpoint::open(damaged.path()).unwrap().tensor("whole").unwrap_err().to_string();
-    assert!(error.contains("tensor `whole`: its compressed bytes are damaged"), "{error}");
+    assert!(error.contains("tensor `whole`: damaged compressed bytes"), "{error}");
 }

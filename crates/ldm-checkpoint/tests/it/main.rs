@@ -1,9 +1,8 @@
-//! Checkpoints: every format read, every refusal, the strict loader, and the writer.
+//! Checkpoints: every format, every refusal, strict loading, and the writers.
 
 #![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
 
 mod formats;
-mod layout;
 mod load_mmap;
 mod loader;
 mod mutations;
@@ -11,6 +10,7 @@ mod names;
 mod peak;
 mod refusals;
 mod shards;
+mod state_dict_mapping;
 mod torch_writer;
 mod writer;
 
@@ -24,7 +24,7 @@ fn golden(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-/// The sentence with which a file is refused, its path cut off.
+/// The text of the error for a file, without its path.
 #[track_caller]
 fn refusal(path: &std::path::Path) -> String {
     let error = Checkpoint::open(path).expect_err("a file to refuse").to_string();

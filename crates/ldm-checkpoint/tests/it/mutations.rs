@@ -1,11 +1,11 @@
-//! Whatever the bytes are, a file is read or refused: never a panic, never a walk out of bounds, never slow.
+//! Any bytes are read or refused: no panic, no access out of bounds, no long time.
 
 use ldm_checkpoint::Checkpoint;
 use proptest::prelude::*;
 
 use crate::golden;
 
-/// Opens a file of these bytes and reads every tensor it then claims to have.
+/// Opens a file of these bytes and reads every tensor it lists.
 fn read(bytes: &[u8]) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
@@ -29,7 +29,7 @@ const FILES: [&str; 7] = [
     "window_inside.ckpt",
 ];
 
-/// Heads that lead random bytes past the first look.
+/// Heads that let random bytes pass format detection.
 const HEADS: [&[u8]; 6] =
     [b"", b"PK\x03\x04", b"\x80\x02", b"\x80\x04\x95", b"\x40\0\0\0\0\0\0\0{", b"\x80\x02}("];
 
@@ -42,7 +42,7 @@ proptest! {
     }
 
     #[test]
-    fn real_files_with_bytes_exchanged(
+    fn real_files_with_changed_bytes(
         file in prop::sample::select(FILES.to_vec()),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
     ) {
@@ -55,7 +55,7 @@ proptest! {
     }
 
     #[test]
-    fn real_files_with_a_part_cut_out_or_doubled(
+    fn real_files_with_a_part_removed_or_repeated(
         file in prop::sample::select(FILES.to_vec()),
         (from, to) in (any::<prop::sample::Index>(), any::<prop::sample::Index>()),
         doubled in any::<bool>(),

@@ -1,4 +1,4 @@
-//! Names: scopes, moving averages, and other implementations' names.
+//! Names: scopes, EMA weights, and other implementations' names.
 
 use ldm_checkpoint::{Checkpoint, KeyMap};
 use proptest::prelude::*;
@@ -28,24 +28,24 @@ fn scope_only_and_without() {
 }
 
 #[test]
-fn averages_take_the_place_of_weights() {
+fn ema_replaces_weights() {
     assert!(lightning().has_ema());
     assert!(!lightning().without(&["model_ema.conv", "model_ema.norm", "model_ema.out"]).has_ema());
     let plain = lightning();
-    let averaged = lightning().with_ema_weights(&[]);
-    assert!(names(&averaged).iter().all(|name| !name.starts_with("model_ema.")));
-    assert_eq!(averaged.names().count(), 8);
-    for name in averaged.names() {
-        // The generator's averages are the weights and 1.
+    let ema = lightning().with_ema_weights(&[]);
+    assert!(names(&ema).iter().all(|name| !name.starts_with("model_ema.")));
+    assert_eq!(ema.names().count(), 8);
+    for name in ema.names() {
+        // The generator's EMA weights are the weights plus 1.
         let kept = plain.tensor(name).unwrap();
         let want = if name.starts_with("model.") { kept + 1. } else { kept };
-        assert_same_bits(name, &averaged.tensor(name).unwrap(), &want);
+        assert_same_bits(name, &ema.tensor(name).unwrap(), &want);
     }
 }
 
 #[test]
-fn averages_are_found_from_the_models_own_names() {
-    // A file that holds the averages alone.
+fn ema_is_found_by_the_models_own_names() {
+    // A file of EMA weights alone.
     let alone = lightning().without(&["model."]);
     assert_eq!(names(&alone.clone().with_ema_weights(&[])), ["betas", "steps"]);
     let native = ["model.conv.weight", "model.absent.weight", "other.weight"].map(str::to_owned);
@@ -77,7 +77,7 @@ fn diffusers() -> KeyMap {
 }
 
 #[test]
-fn foreign_names_become_native_and_back() {
+fn mapped_names_become_native_and_back() {
     let cases = [
         (
             "encoder.down_blocks.1.resnets.0.conv_shortcut.weight",
@@ -92,9 +92,9 @@ fn foreign_names_become_native_and_back() {
         ("encoder.mid_block.resnets.1", "encoder.mid.block_2"),
     ];
     let (map, inverse) = (diffusers(), diffusers().inverse());
-    for (unsupported_kind, native) in cases {
-        assert_eq!(map.apply(unsupported_kind), native);
-        assert_eq!(inverse.apply(native), unsupported_kind);
+    for (mapped, native) in cases {
+        assert_eq!(map.apply(mapped), native);
+        assert_eq!(inverse.apply(native), mapped);
     }
     assert_eq!(inverse.inverse(), map);
     // Only whole words match, and a leaf only below a module.
@@ -128,7 +128,7 @@ fn rename_keeps_both_of_two_names_that_collide() {
 }
 
 #[test]
-fn rename_exchanges_names() {
+fn rename_swaps_names() {
     let map = KeyMap::new(pairs(&[("model.conv", "model.norm"), ("model.norm", "model.conv")]), Vec::new());
     let renamed = lightning().rename(&map);
     assert_eq!(renamed.info("model.norm.weight"), lightning().info("model.conv.weight"));
@@ -142,15 +142,15 @@ proptest! {
         leaves in prop::collection::btree_set("[x-z](\\.[x-z]){0,1}", 0..4),
         rest in "[x-z](\\.[x-z]){0,2}\\.weight",
     ) {
-        // Native words are unsupported_kind ones turned over, so the two sides' prefixes nest differently.
-        let turned = |name: &String| name.split('.').rev().collect::<Vec<_>>().join("_");
+        // Native names are reversed mapped ones, so that prefixes nest differently on the two sides.
+        let reversed = |name: &String| name.split('.').rev().collect::<Vec<_>>().join("_");
         let pair = |names: &std::collections::BTreeSet<String>| {
-            names.iter().map(|name| (name.clone(), turned(name))).collect::<Vec<_>>()
+            names.iter().map(|name| (name.clone(), reversed(name))).collect::<Vec<_>>()
         };
         let map = KeyMap::new(pair(&modules), pair(&leaves));
         for module in &modules {
-            let unsupported_kind = format!("{module}.{rest}");
-            prop_assert_eq!(map.inverse().apply(&map.apply(&unsupported_kind)), unsupported_kind);
+            let mapped = format!("{module}.{rest}");
+            prop_assert_eq!(map.inverse().apply(&map.apply(&mapped)), mapped);
         }
     }
 }

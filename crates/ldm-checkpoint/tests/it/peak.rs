@@ -1,4 +1,4 @@
-//! How much memory loading takes: the model in its own dtype, never the file's beside it.
+//! Peak memory of loading: the model in its own dtype, never a second copy in the file's.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -13,17 +13,17 @@ const TENSORS: i64 = 60;
 const SHAPE: [i64; 4] = [640, 728, 3, 3];
 const MB: u64 = 1 << 20;
 
-/// Set for the child: the file to load.
+/// Environment variable of the child: the file to load.
 const FILE: &str = "LDM_TEST_PEAK_FILE";
-/// Set for the child: the dtype to load it into.
+/// Environment variable of the child: the dtype to load it into.
 const DTYPE: &str = "LDM_TEST_PEAK_DTYPE";
 
-/// A peak is of a whole process, so each case has one of its own.
+/// The peak is a property of the process, so each case runs in its own.
 #[test]
-fn loading_takes_the_model_and_a_quarter_at_most() {
+fn loading_takes_at_most_a_quarter_more_than_the_model() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
-    // One tensor under many names: the writer keeps none twice.
+    // One tensor under many names, which takes memory once.
     let one = Tensor::arange(SHAPE.iter().product::<i64>(), (Kind::Float, Device::Cpu)).view(SHAPE);
     let tensors: Vec<_> = (0..TENSORS).map(|index| (format!("w{index}"), one.shallow_clone())).collect();
     save(&path, &tensors, &BTreeMap::new()).unwrap();
@@ -34,9 +34,9 @@ fn loading_takes_the_model_and_a_quarter_at_most() {
             .env(DTYPE, dtype)
             .output()
             .unwrap();
-        let said = String::from_utf8_lossy(&child.stdout) + String::from_utf8_lossy(&child.stderr);
-        assert!(child.status.success(), "{dtype}: {said}");
-        assert!(said.contains("1 passed"), "{dtype}: {said}");
+        let output = String::from_utf8_lossy(&child.stdout) + String::from_utf8_lossy(&child.stderr);
+        assert!(child.status.success(), "{dtype}: {output}");
+        assert!(output.contains("1 passed"), "{dtype}: {output}");
     }
 }
 
@@ -47,7 +47,7 @@ fn child() {
     let mut vs = VarStore::new(Device::Cpu);
     vs.set_kind(kind);
     let before = ldm_libtorch::peak_resident_bytes();
-    assert!(before > 0, "a system that tells the peak");
+    assert!(before > 0, "a system that reports the peak");
     skip_init(|| {
         for index in 0..TENSORS {
             let _ = variable(&vs.root(), &format!("w{index}"), &SHAPE, Init::Randn { mean: 0., stdev: 1. });
@@ -57,7 +57,7 @@ fn child() {
     if dtype == "channels_last" {
         ldm_libtorch::channels_last(&vs);
     }
-    // Lent pages are there once they are read; each is.
+    // MappedFile pages are in memory once they are read.
     let sums: Vec<f64> =
         vs.variables().values().map(|each| each.sum(Kind::Double).double_value(&[])).collect();
     assert!(sums.windows(2).all(|two| two[0] == two[1]));

@@ -1,4 +1,4 @@
-//! One checkpoint in several files, by an index.
+//! Sharded checkpoints.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -48,12 +48,12 @@ fn an_index_opens_its_files_as_one() {
         assert_eq!(checkpoint.format(), format);
         assert_eq!(checkpoint.metadata()["total_size"], "72");
         assert_eq!(checkpoint.names().collect::<Vec<_>>(), ["a.w", "b.w", "c.w"]);
-        for lend in [false, true] {
+        for mmap in [false, true] {
             let mut vs = VarStore::new(Device::Cpu);
             for name in ["a", "b", "c"] {
                 let _ = (vs.root() / name).var("w", &[2, 3], Init::Const(0.));
             }
-            if lend { checkpoint.load_mmap(&mut vs) } else { checkpoint.load_into(&mut vs) }.unwrap();
+            if mmap { checkpoint.load_mmap(&mut vs) } else { checkpoint.load_into(&mut vs) }.unwrap();
             for (value, name) in ["a.w", "b.w", "c.w"].into_iter().enumerate() {
                 assert_same_bits(name, &vs.variables()[name], &tensor(value as i64 + 1));
             }
@@ -62,7 +62,7 @@ fn an_index_opens_its_files_as_one() {
 }
 
 #[test]
-fn a_shard_that_is_not_there_or_not_whole_is_named() {
+fn missing_and_damaged_shards_are_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = sharded(folder.path(), safetensors);
     let (one, two) = (folder.path().join("one"), folder.path().join("two"));
@@ -70,20 +70,26 @@ fn a_shard_that_is_not_there_or_not_whole_is_named() {
     let whole = std::fs::read(&two).unwrap();
     std::fs::write(&two, &whole[..whole.len() - 1]).unwrap();
     let error = Checkpoint::open(&path).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("{}: a truncated", two.display())), "{error}");
+    assert!(error.starts_with(&format!("{}: truncated", two.display())), "{error}");
 
     std::fs::write(&two, b"version https://git-lfs.github.com/spec/v1\n").unwrap();
     let error = Checkpoint::open(&path).unwrap_err().to_string();
-    assert!(error.starts_with(&format!("{}: a git-lfs pointer", two.display())), "{error}");
+    assert!(
+        error.starts_with(&format!(
+            "{}: expected safetensors or a file of torch.save, got a git-lfs",
+            two.display()
+        )),
+        "{error}"
+    );
 
     std::fs::remove_file(&two).unwrap();
-    assert_eq!(refusal(&path), "shards that are not there: two");
+    assert_eq!(refusal(&path), "missing shards: two");
     std::fs::remove_file(&one).unwrap();
-    assert_eq!(refusal(&path), "shards that are not there: one, two");
+    assert_eq!(refusal(&path), "missing shards: one, two");
 }
 
 #[test]
-fn a_shard_holds_what_its_index_says() {
+fn a_shard_must_match_its_index() {
     let folder = tempfile::tempdir().unwrap();
     sharded(folder.path(), safetensors);
     let error =
@@ -91,26 +97,20 @@ fn a_shard_holds_what_its_index_says() {
     let one = folder.path().join("one");
     assert_eq!(
         error(&[LISTED.as_slice(), &[("d.w", "one")]].concat()),
-        format!("{}: without tensors its index says are here, 1: d.w", one.display())
+        format!("{}: 1 tensors listed in the index but missing: d.w", one.display())
     );
-    assert_eq!(
-        error(&LISTED[..2]),
-        format!("{}: tensors its index does not say are here, 1: c.w", one.display())
-    );
+    assert_eq!(error(&LISTED[..2]), format!("{}: 1 tensors not listed in the index: c.w", one.display()));
 }
 
 #[test]
-fn an_index_names_files_beside_it_and_no_others() {
+fn an_index_may_only_name_files_next_to_it() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["../one", "/etc/passwd", "deeper/one", "..", ""] {
         let path = index(folder.path(), &[("a", name)]);
-        assert_eq!(refusal(&path), format!("its shard `{name}` is no file beside it"));
+        assert_eq!(refusal(&path), format!("shard `{name}`: expected a file next to the index"));
     }
     let path = folder.path().join("config.json");
     std::fs::write(&path, r#"{"sample_size": 64}"#).unwrap();
     let message = refusal(&path);
-    assert!(
-        message.starts_with("JSON, but no index of weights in several files: missing field"),
-        "{message}"
-    );
+    assert!(message.starts_with("expected an index of shards, got other JSON: missing field"), "{message}");
 }

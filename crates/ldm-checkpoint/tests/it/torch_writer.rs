@@ -1,4 +1,4 @@
-//! The torch writer: read back bit for bit, and laid out as PyTorch lays it out.
+//! The torch writer: an exact round trip, in PyTorch's layout.
 //!
 //! `tests/golden/check_torch_zip.py` has PyTorch open the same file.
 
@@ -13,9 +13,9 @@ use crate::assert_same_bits;
 use crate::writer::{metadata, tensors};
 
 #[test]
-fn every_dtype_and_layout_comes_back_bit_for_bit() {
+fn the_round_trip_is_exact_for_every_dtype_and_stride() {
     let folder = tempfile::tempdir().unwrap();
-    // Kept where it is asked for, with a twin in another format.
+    // Kept on request, with the same tensors as safetensors.
     let kept = std::env::var_os("LDM_KEEP_TORCH_ZIP").map(std::path::PathBuf::from);
     let folder = kept.as_deref().unwrap_or(folder.path());
     let path = folder.join("written.ckpt");
@@ -39,9 +39,9 @@ fn the_bytes_do_not_depend_on_the_order_given() {
         std::fs::read(path).unwrap()
     };
     let first = write("a", &tensors());
-    let mut turned = tensors();
-    turned.reverse();
-    assert_eq!(first, write("b", &turned));
+    let mut reversed = tensors();
+    reversed.reverse();
+    assert_eq!(first, write("b", &reversed));
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn storages_are_aligned_as_pytorch_aligns_them() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_and_the_old_file_stays() {
+fn invalid_tensors_are_refused_and_the_old_file_stays() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.ckpt");
     let one = || Tensor::ones([1], (Kind::Float, Device::Cpu));
@@ -72,13 +72,13 @@ fn what_cannot_be_is_refused_and_the_old_file_stays() {
     let before = std::fs::read(&path).unwrap();
     let taken = BTreeMap::from([("state_dict".to_owned(), "x".to_owned())]);
     for (tensors, metadata, message) in [
-        (vec![("w".to_owned(), one()), ("w".to_owned(), one())], &none, "tensor `w`: its name is taken"),
+        (vec![("w".to_owned(), one()), ("w".to_owned(), one())], &none, "tensor `w`: duplicate name"),
         (
             vec![("z".to_owned(), one().to_kind(Kind::ComplexFloat))],
             &none,
-            "tensor `z`: no torch file holds its dtype",
+            "tensor `z`: dtype not supported by torch files",
         ),
-        (vec![], &taken, "metadata `state_dict`: the name of what holds the tensors"),
+        (vec![], &taken, "metadata `state_dict`: reserved name"),
     ] {
         let error = save_torch(&path, &tensors, metadata).unwrap_err();
         assert_eq!(error.to_string(), format!("{}: {message}", path.display()));
@@ -88,8 +88,8 @@ fn what_cannot_be_is_refused_and_the_old_file_stays() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
-/// A tensor of 4.4 GB, and one that begins beyond 4 GB. Written to the disk, so only where LDM_REFERENCE is set; where
-/// LDM_KEEP_TORCH_ZIP names a folder the file is kept for `golden/check_torch_zip.py`.
+/// A tensor of 4.4 GB, and one that begins beyond 4 GB. Writes to the disk, so it runs only if LDM_REFERENCE is set; the
+/// file stays in the folder LDM_KEEP_TORCH_ZIP, if set, for `golden/check_torch_zip.py`.
 #[test]
 fn beyond_four_gigabytes() {
     const COUNT: i64 = 2_200_000_000;
@@ -99,7 +99,7 @@ fn beyond_four_gigabytes() {
     let folder = tempfile::tempdir().unwrap();
     let kept = std::env::var_os("LDM_KEEP_TORCH_ZIP").map(std::path::PathBuf::from);
     let path = kept.as_deref().unwrap_or(folder.path()).join("large.ckpt");
-    // Pages that nobody wrote to are zeros and take no memory.
+    // Unwritten pages are zeros and take no memory.
     let large = Tensor::empty([COUNT], (Kind::Half, Device::Cpu));
     let last = Tensor::arange(5, (Kind::Float, Device::Cpu));
     large.narrow(0, COUNT - 5, 5).copy_(&last);

@@ -1,4 +1,4 @@
-//! The writer: bit for bit, in one order, whole or not at all.
+//! The safetensors writer: exact, in a fixed order, atomic.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ pub(crate) fn tensors() -> Vec<(String, Tensor)> {
     tensors.push(("scalar".into(), Tensor::from(1.5_f32)));
     tensors.push(("empty".into(), Tensor::zeros([3, 0, 2], (Kind::Half, Device::Cpu))));
     tensors.push(("trained".into(), base.copy().set_requires_grad(true)));
-    // Three chunks of the writer, and a bit.
+    // Slightly more than three chunks of the writer.
     tensors.push((
         "large".into(),
         Tensor::arange(3_200_000, (Kind::Float, Device::Cpu)).view([2, 1_600_000]).tr(),
@@ -41,7 +41,7 @@ pub(crate) fn metadata() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn every_dtype_and_layout_comes_back_bit_for_bit() {
+fn the_round_trip_is_exact_for_every_dtype_and_stride() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     save(&path, &tensors(), &metadata()).unwrap();
@@ -62,10 +62,10 @@ fn the_bytes_do_not_depend_on_the_order_given() {
         std::fs::read(path).unwrap()
     };
     let first = write("a", &tensors());
-    let mut turned = tensors();
-    turned.reverse();
-    assert_eq!(first, write("b", &turned));
-    // The header's length keeps the data aligned, and data are aligned to their dtype.
+    let mut reversed = tensors();
+    reversed.reverse();
+    assert_eq!(first, write("b", &reversed));
+    // The header's length keeps the data aligned, and each tensor is aligned to its dtype.
     let header = u64::from_le_bytes(first[..8].try_into().unwrap()) as usize;
     assert_eq!(header % 8, 0);
     let parsed = safetensors_header(&first[8..8 + header]);
@@ -80,7 +80,7 @@ fn safetensors_header(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn names_that_cannot_be_are_refused_and_the_old_file_stays() {
+fn invalid_names_are_refused_and_the_old_file_stays() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     let one = || Tensor::ones([1], (Kind::Float, Device::Cpu));
@@ -89,12 +89,12 @@ fn names_that_cannot_be_are_refused_and_the_old_file_stays() {
     for (tensors, message) in [
         (
             vec![("w".to_owned(), one()), ("w".to_owned(), one().to_kind(Kind::Half))],
-            "tensor `w`: its name is taken",
+            "tensor `w`: duplicate or reserved name",
         ),
-        (vec![("__metadata__".to_owned(), one())], "tensor `__metadata__`: its name is taken"),
+        (vec![("__metadata__".to_owned(), one())], "tensor `__metadata__`: duplicate or reserved name"),
         (
             vec![("z".to_owned(), one().to_kind(Kind::ComplexFloat))],
-            "tensor `z`: safetensors has no name for its dtype",
+            "tensor `z`: dtype not supported by safetensors",
         ),
     ] {
         let error = save(&path, &tensors, &BTreeMap::new()).unwrap_err();

@@ -1,10 +1,10 @@
-//! The one attention in the house.
+//! Scaled dot-product attention.
 
 use tch::Tensor;
 
 /// Scaled dot-product attention over heads: softmax(q kᵀ / √d) v.
 ///
-/// libtorch picks the kernel (flash, memory-efficient, or plain) and takes the softmax in f32.
+/// libtorch selects the kernel (flash, memory-efficient, or plain) and computes the softmax in f32.
 /// Vaswani et al. 2017, eq. 1.
 ///
 /// # Shapes
@@ -14,24 +14,24 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
     Tensor::scaled_dot_product_attention(q, k, v, None::<Tensor>, 0., false, None, false)
 }
 
-/// [`attention`] in which token `i` sees tokens up to `i` only, as CLIP's text model.
+/// Causal [`attention`], in which token `i` attends to tokens up to `i`, as in CLIP's text model.
 pub fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
     Tensor::scaled_dot_product_attention(q, k, v, None::<Tensor>, 0., true, None, false)
 }
 
-/// `[B, L, heads·d]` → `[B, heads, L, d]`.
+/// Splits heads: `[B, L, heads·d]` → `[B, heads, L, d]`.
 ///
 /// # Panics
-/// When `x` has not three dimensions.
+/// When `x` does not have three dimensions.
 pub fn split_heads(x: &Tensor, heads: i64) -> Tensor {
     let (batch, length, width) = x.size3().expect("[B, L, D]");
     x.view([batch, length, heads, width / heads]).transpose(1, 2)
 }
 
-/// `[B, heads, L, d]` → `[B, L, heads·d]`.
+/// Merges heads: `[B, heads, L, d]` → `[B, L, heads·d]`.
 ///
 /// # Panics
-/// When `x` has not four dimensions.
+/// When `x` does not have four dimensions.
 pub fn merge_heads(x: &Tensor) -> Tensor {
     let (batch, heads, length, width) = x.size4().expect("[B, heads, L, d]");
     x.transpose(1, 2).reshape([batch, length, heads * width])

@@ -3,10 +3,10 @@
 use tch::Device;
 use tch::nn::{self, Conv1D, Conv2D, ConvConfig, Embedding, EmbeddingConfig, Init, Linear, Path, VarStore};
 
-use super::variable::{is_skip_init, variable};
+use super::variable::{skips_init, variable};
 
-/// PyTorch draws weights and biases of these layers from U(±1/√fan_in) (`kaiming_uniform_(a=√5)`); tch's own
-/// default is √6 times as wide.
+/// PyTorch's initialization of weights and biases of these layers, U(±1/√fan_in) (`kaiming_uniform_(a=√5)`); tch's default
+/// is √6 times as wide.
 fn uniform(fan_in: i64) -> Init {
     let bound = 1. / (fan_in as f64).sqrt();
     Init::Uniform { lo: -bound, up: bound }
@@ -17,7 +17,7 @@ fn config(kernel: i64, stride: i64, padding: i64, channels_in: i64) -> ConvConfi
     ConvConfig { stride, padding, ws_init: init, bs_init: init, ..ConvConfig::default() }
 }
 
-/// A convolution with bias and a square kernel; parameters `weight` `[out, in, k, k]` and `bias` `[out]`.
+/// Creates a convolution with bias and a square kernel; parameters `weight` `[out, in, k, k]` and `bias` `[out]`.
 pub fn conv2d(
     vs: &Path,
     channels_in: i64,
@@ -29,78 +29,77 @@ pub fn conv2d(
     conv(vs, channels_in, channels_out, kernel, config(kernel, stride, padding, channels_in))
 }
 
-/// A convolution of kernel 1, with a bias or without; parameters `weight` `[out, in, 1, 1]` and, with `bias`, `bias`
-/// `[out]`.
+/// Creates a convolution of kernel 1; parameters `weight` `[out, in, 1, 1]` and, with `bias`, `bias` `[out]`.
 pub fn conv2d_1x1(vs: &Path, channels_in: i64, channels_out: i64, bias: bool) -> Conv2D {
     conv(vs, channels_in, channels_out, 1, ConvConfig { bias, ..config(1, 1, 0, channels_in) })
 }
 
-/// The same settings and no numbers drawn.
-fn undrawn(config: ConvConfig) -> ConvConfig {
+/// The same config with zeros as initialization.
+fn zero_init(config: ConvConfig) -> ConvConfig {
     let zero = Init::Const(0.);
     ConvConfig { ws_init: zero, bs_init: zero, ..config }
 }
 
-/// [`nn::conv2d`], whose parameters may be left skip_init.
+/// [`nn::conv2d`], without initialization inside [`skip_init`](super::skip_init).
 fn conv(vs: &Path, channels_in: i64, channels_out: i64, kernel: i64, config: ConvConfig) -> Conv2D {
-    if !is_skip_init() {
+    if !skips_init() {
         return nn::conv2d(vs, channels_in, channels_out, kernel, config);
     }
-    // tch keeps the layer's settings to itself, so it makes the layer, of one channel, and its parameters are ours.
-    let mut layer = nn::conv2d(VarStore::new(Device::Cpu).root(), 1, 1, kernel, undrawn(config));
+    // tch's layer has private settings: tch creates it with one channel, and then its parameters are replaced.
+    let mut layer = nn::conv2d(VarStore::new(Device::Cpu).root(), 1, 1, kernel, zero_init(config));
     layer.bs = config.bias.then(|| variable(vs, "bias", &[channels_out], config.bs_init));
     layer.ws = variable(vs, "weight", &[channels_out, channels_in, kernel, kernel], config.ws_init);
     layer
 }
 
-/// A "same" convolution of stride 1 that starts as zero: the residual branch it ends is then no change at all.
+/// Creates a "same" convolution of stride 1 initialized to zero, so that its residual branch initially has no effect.
 pub fn zero_conv2d(vs: &Path, channels_in: i64, channels_out: i64, kernel: i64) -> Conv2D {
     conv(
         vs,
         channels_in,
         channels_out,
         kernel,
-        ConvConfig { padding: kernel / 2, ..undrawn(ConvConfig::default()) },
+        ConvConfig { padding: kernel / 2, ..zero_init(ConvConfig::default()) },
     )
 }
 
-/// A convolution of kernel 1 over `[B, C, L]`; parameters `weight` `[out, in, 1]` and `bias` `[out]`.
+/// Creates a convolution of kernel 1 over `[B, C, L]`; parameters `weight` `[out, in, 1]` and `bias` `[out]`.
 pub fn conv1d_1x1(vs: &Path, channels_in: i64, channels_out: i64) -> Conv1D {
     conv1d(vs, channels_in, channels_out, config(1, 1, 0, channels_in))
 }
 
-/// [`conv1d_1x1`] that starts as zero.
+/// [`conv1d_1x1`] initialized to zero.
 pub fn zero_conv1d_1x1(vs: &Path, channels_in: i64, channels_out: i64) -> Conv1D {
-    conv1d(vs, channels_in, channels_out, undrawn(ConvConfig::default()))
+    conv1d(vs, channels_in, channels_out, zero_init(ConvConfig::default()))
 }
 
-/// As [`conv`], over `[B, C, L]`, of kernel 1.
+/// [`conv`] of kernel 1 over `[B, C, L]`.
 fn conv1d(vs: &Path, channels_in: i64, channels_out: i64, config: ConvConfig) -> Conv1D {
-    if !is_skip_init() {
+    if !skips_init() {
         return nn::conv1d(vs, channels_in, channels_out, 1, config);
     }
-    let mut layer = nn::conv1d(VarStore::new(Device::Cpu).root(), 1, 1, 1, undrawn(config));
+    let mut layer = nn::conv1d(VarStore::new(Device::Cpu).root(), 1, 1, 1, zero_init(config));
     layer.bs = Some(variable(vs, "bias", &[channels_out], config.bs_init));
     layer.ws = variable(vs, "weight", &[channels_out, channels_in, 1], config.ws_init);
     layer
 }
 
-/// A linear layer; parameters `weight` `[out, in]` and, with `bias`, `bias` `[out]`.
+/// Creates a linear layer; parameters `weight` `[out, in]` and, with `bias`, `bias` `[out]`.
 pub fn linear(vs: &Path, features_in: i64, features_out: i64, bias: bool) -> Linear {
     let init = uniform(features_in);
-    // The bias first, as tch draws them.
+    // The bias first, in tch's order of random numbers.
     let bs = bias.then(|| variable(vs, "bias", &[features_out], init));
     Linear { ws: variable(vs, "weight", &[features_out, features_in], init), bs }
 }
 
-/// A table of vectors by number; parameter `weight` `[count, width]`, drawn as `init` says (PyTorch: N(0, 1)).
+/// Creates an embedding table; parameter `weight` `[count, width]` with `init` (PyTorch: N(0, 1)).
 pub fn embedding(vs: &Path, count: i64, width: i64, init: Init) -> Embedding {
     let config = EmbeddingConfig { ws_init: init, ..EmbeddingConfig::default() };
-    if !is_skip_init() {
+    if !skips_init() {
         return nn::embedding(vs, count, width, config);
     }
-    let undrawn = EmbeddingConfig { ws_init: Init::Const(0.), ..config };
-    let mut layer = nn::embedding(VarStore::new(Device::Cpu).root(), 1, 1, undrawn);
+    let zero = EmbeddingConfig { ws_init: Init::Const(0.), ..config };
+    let mut layer = nn::embedding(VarStore::new(Device::Cpu).root(), 1, 1, zero);
     layer.ws = variable(vs, "weight", &[count, width], init);
     layer
 }

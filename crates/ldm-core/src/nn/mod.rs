@@ -1,4 +1,4 @@
-//! The layers both networks share, initialized as PyTorch initializes them.
+//! Layers shared by the networks, with PyTorch's initialization.
 
 pub mod attention;
 mod conv;

@@ -1,4 +1,4 @@
-//! Normalization.
+//! Normalization layers.
 
 use tch::nn::{self, Init, Module, Path};
 use tch::{Kind, Tensor};
@@ -11,8 +11,8 @@ const GROUPS: i64 = 32;
 /// Group normalization in 32 groups (Wu & He 2018); parameters `weight` and `bias` `[C]`.
 ///
 /// The autoencoder and the spatial transformer use eps 1e-6, the U-Net 1e-5 (CompVis `model.py:38`,
-/// `attention.py:77`, `diffusionmodules/util.py:202`). libtorch takes mean and variance in f32 whatever the
-/// dtype of the input, so half precision needs no cast here.
+/// `attention.py:77`, `diffusionmodules/util.py:202`). libtorch computes mean and variance in f32 for any dtype of the
+/// input, so half precision needs no cast here.
 #[derive(Debug)]
 pub struct GroupNorm {
     weight: Tensor,
@@ -21,15 +21,14 @@ pub struct GroupNorm {
 }
 
 impl GroupNorm {
-    /// Over `channels`.
+    /// Creates the layer for `channels`.
     ///
     /// # Errors
     /// [`Error::Invalid`] when 32 does not divide `channels`.
     pub fn new(vs: &Path, channels: i64, eps: f64) -> Result<Self> {
         if channels <= 0 || channels % GROUPS != 0 {
-            return Err(Error::invalid(format!(
-                "group norm needs channels divisible by {GROUPS}, got: {channels}"
-            )));
+            let expected = format!("a multiple of {GROUPS}");
+            return Err(Error::expected("channels of a group norm", expected, channels));
         }
         let weight = vs.var("weight", &[channels], Init::Const(1.));
         let bias = vs.var("bias", &[channels], Init::Const(0.));
@@ -38,27 +37,27 @@ impl GroupNorm {
 }
 
 impl GroupNorm {
-    /// Normalizes, perhaps with mean and deviation from elsewhere; noted are the mean and 1/deviation, `[B, groups]`, in
-    /// the weights' dtype.
+    /// Normalizes with local, recorded or replayed statistics: the mean and 1/deviation, `[B, groups]`, in the weights'
+    /// dtype.
     ///
     /// # Panics
-    /// When fewer layers were noted than run.
-    pub fn forward_by(&self, x: &Tensor, global: &mut NormStats) -> Tensor {
-        match global {
+    /// When fewer norms were recorded than are replayed.
+    pub fn forward_by(&self, x: &Tensor, stats: &mut NormStats) -> Tensor {
+        match stats {
             NormStats::Local => self.forward(x),
-            NormStats::Record(noted) => {
+            NormStats::Record(recorded) => {
                 let x = x.to_kind(self.weight.kind());
-                // Unlike `group_norm`, this one asks for it on a GPU.
+                // Unlike `group_norm`, `native_group_norm` needs a contiguous input on a GPU.
                 let x = if x.device().is_cuda() { x.contiguous() } else { x };
                 let (batch, channels, height, width) = x.size4().expect("[B, C, h, w]");
                 let (weight, bias) = (Some(&self.weight), Some(&self.bias));
                 let (normed, mean, scale) =
                     x.native_group_norm(weight, bias, batch, channels, height * width, GROUPS, self.eps);
-                noted.push([mean, scale]);
+                recorded.push([mean, scale]);
                 normed
             }
-            NormStats::Replay(noted) => {
-                let [mean, scale] = noted.next().expect("as many norms as were noted");
+            NormStats::Replay(recorded) => {
+                let [mean, scale] = recorded.next().expect("as many norms as were recorded");
                 let channels = self.weight.size()[0];
                 let each = |of: &Tensor| {
                     of.repeat_interleave_self_int(channels / GROUPS, 1, None).to_kind(Kind::Float)
@@ -75,7 +74,7 @@ impl GroupNorm {
 
 impl Module for GroupNorm {
     fn forward(&self, x: &Tensor) -> Tensor {
-        // Autocast keeps weights in f32 beside bf16 activations; on the CPU both must be of one kind or f32.
+        // Autocast keeps f32 weights with bf16 activations; on the CPU the weights must have the input's dtype or f32.
         let (weight, bias) = (&self.weight, &self.bias);
         if x.kind() == weight.kind() || weight.kind() == Kind::Float {
             x.group_norm(GROUPS, Some(weight), Some(bias), self.eps, true)
@@ -85,7 +84,7 @@ impl Module for GroupNorm {
     }
 }
 
-/// Layer normalization over the last axis, eps 1e-5; parameters `weight` and `bias` `[features]`.
+/// Creates a layer normalization over the last axis, eps 1e-5; parameters `weight` and `bias` `[features]`.
 pub fn layer_norm(vs: &Path, features: i64) -> nn::LayerNorm {
     nn::layer_norm(vs, vec![features], nn::LayerNormConfig::default())
 }

@@ -1,14 +1,15 @@
-//! What a layer takes of a whole map.
+//! Global statistics for tiled decoding.
 
 use tch::Tensor;
 
-/// Where a layer has from what it takes of a whole map: a norm mean and deviation, an attention keys and values.
+/// The source of values that a layer computes over a whole feature map: mean and deviation of a norm, keys and values of
+/// an attention.
 #[derive(Debug)]
 pub enum NormStats<'a> {
-    /// From the map it is given, as ever.
+    /// The layer's own input.
     Local,
-    /// Likewise, and it is noted, layer by layer in the order of running.
+    /// The layer's own input; the values are recorded, layer by layer in execution order.
     Record(&'a mut Vec<[Tensor; 2]>),
-    /// From what was noted of another map, of which this one is a part.
+    /// Values recorded for another map, of which the input is a tile.
     Replay(std::slice::Iter<'a, [Tensor; 2]>),
 }

@@ -1,9 +1,8 @@
-// The names that libtorch's ProcessGroupGloo.hpp takes from gloo's headers, which no wheel of libtorch ships.
+// The names that libtorch's ProcessGroupGloo.hpp uses from gloo's headers, which no wheel of libtorch ships.
 //
-// libtorch itself is linked to gloo. Its header holds gloo's objects by pointer alone, so a name is all that the
-// compiler needs of them: no size and no layout of gloo's is known or used here. What the header calls inline or
-// overrides is declared, and never called by us: c10d.cpp makes a ProcessGroupGloo by libtorch's own constructor
-// and talks to it as c10d::Backend.
+// libtorch itself is linked with gloo. Its header holds gloo's objects by pointer only, so the compiler needs only their
+// names, not their size or layout. Functions that the header calls inline or overrides are declared but never called
+// here: c10d.cpp creates a ProcessGroupGloo with libtorch's own constructor and uses it as c10d::Backend.
 #pragma once
 #include <chrono>
 #include <string>

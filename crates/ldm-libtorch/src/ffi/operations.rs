@@ -7,14 +7,14 @@ use tch::TchError;
 use super::check;
 use crate::operations::Operation;
 
-type Tell = extern "C" fn(*mut c_void, *const c_char, i64, i64, i64, f64);
+type ReportOperation = extern "C" fn(*mut c_void, *const c_char, i64, i64, i64, f64);
 
 unsafe extern "C" {
     fn ldm_operations_start() -> c_int;
-    fn ldm_operations_stop(tell: Tell, state: *mut c_void) -> c_int;
+    fn ldm_operations_stop(report: ReportOperation, state: *mut c_void) -> c_int;
 }
 
-/// Sees what this thread runs until it is dropped. There is one at a time.
+/// An observer of this thread's operations until it is dropped. Only one may exist at a time.
 pub(crate) struct Observer(());
 
 impl Observer {
@@ -24,7 +24,7 @@ impl Observer {
         Ok(Self(()))
     }
 
-    /// What was seen so far; it sees nothing more.
+    /// Ends observation and returns the operations.
     pub(crate) fn stop(self) -> Vec<Operation> {
         let seen = stop();
         std::mem::forget(self); // there is nothing left to drop
@@ -34,18 +34,25 @@ impl Observer {
 
 impl Drop for Observer {
     fn drop(&mut self) {
-        stop(); // after a panic of what it saw
+        stop(); // after a panic of the observed code
     }
 }
 
 fn stop() -> Vec<Operation> {
     let mut seen: Vec<Operation> = Vec::new();
-    // SAFETY: `hear` is called before this returns, with `seen` alone.
-    let status = unsafe { ldm_operations_stop(hear, (&raw mut seen).cast()) };
+    // SAFETY: `collect` is called before this returns, with `seen` alone.
+    let status = unsafe { ldm_operations_stop(collect, (&raw mut seen).cast()) };
     if check(status).is_err() { Vec::new() } else { seen }
 }
 
-extern "C" fn hear(state: *mut c_void, name: *const c_char, calls: i64, flop: i64, bytes: i64, seconds: f64) {
+extern "C" fn collect(
+    state: *mut c_void,
+    name: *const c_char,
+    calls: i64,
+    flop: i64,
+    bytes: i64,
+    seconds: f64,
+) {
     // SAFETY: `state` is the list of `stop`, and `name` a NUL-terminated string; both live during the call.
     let (seen, name) = unsafe { (&mut *state.cast::<Vec<Operation>>(), CStr::from_ptr(name)) };
     let name = name.to_string_lossy().into_owned();

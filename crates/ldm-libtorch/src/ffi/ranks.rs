@@ -1,4 +1,4 @@
-//! `csrc/ranks.h`.
+//! Process groups: the functions of `csrc/ranks.h`.
 
 use std::ffi::{CString, c_char, c_int, c_void};
 
@@ -40,7 +40,7 @@ unsafe extern "C" {
     fn ldm_reducer_finish(reducer: *mut c_void, overlapped: *mut i64, buckets: *mut i64) -> c_int;
 }
 
-/// A pointer that status 0 says is new and ours.
+/// The new pointer, owned by the caller, that a successful call writes.
 fn owned(call: impl FnOnce(*mut *mut c_void) -> c_int) -> Result<*mut c_void, TchError> {
     let mut out = std::ptr::null_mut();
     check(call(&raw mut out))?;
@@ -108,7 +108,7 @@ impl RawGroup {
     }
 }
 
-/// Owns something under way between ranks.
+/// Owns a collective operation in progress.
 #[derive(Debug)]
 pub(crate) struct RawWork(*mut c_void);
 
@@ -122,18 +122,18 @@ impl RawWork {
 
 impl Drop for RawWork {
     fn drop(&mut self) {
-        // SAFETY: as `wait`. Nobody is left to hear of a failure: the next collective tells it again.
+        // SAFETY: as `wait`. A failure is ignored here: the next collective operation reports it again.
         unsafe { ldm_work_wait(self.0) };
     }
 }
 
-/// Owns a reducer of gradients and its hooks.
+/// Owns a gradient reducer and its hooks.
 #[derive(Debug)]
 pub(crate) struct RawReducer(*mut c_void);
 
 impl Drop for RawReducer {
     fn drop(&mut self) {
-        // SAFETY: made by ldm_reducer_new, freed once; takes the hooks off the parameters.
+        // SAFETY: made by ldm_reducer_new, freed once; removes the hooks from the parameters.
         unsafe { ldm_reducer_free(self.0) }
     }
 }

@@ -1,0 +1,9 @@
+//! Configs, devices, files, layers, and operations that reuse memory.
+
+#![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
+
+mod config;
+mod device;
+mod files;
+mod nn;
+mod reuse;

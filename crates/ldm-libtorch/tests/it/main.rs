@@ -1,0 +1,7 @@
+//! The C++ interface, observed operations, and process groups of real processes.
+
+#![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
+
+mod operations;
+mod ranks;
+mod shim;

@@ -1,0 +1,234 @@
+//! Each function of the C++ interface, compared with its definition.
+
+use ldm_libtorch::{
+    AdamWStep, Generator, SharedModule, autocast, channels_last, checkpoint, cuda_device_count, cuda_memory,
+    differentiable_gradients, fused_adamw, gradients, is_channels_last, lerp_all, map_file, scale_all,
+    set_seed, to_channels_last, total_norm,
+};
+use tch::{Device, Kind, Tensor, nn};
+
+fn device() -> Device {
+    match std::env::var("LDM_TEST_DEVICE").as_deref() {
+        Ok("cpu") | Err(_) => Device::Cpu,
+        Ok(name) => {
+            assert!(cuda_device_count() > 0, "LDM_TEST_DEVICE={name} and no CUDA device");
+            Device::Cuda(name.strip_prefix("cuda:").map_or(0, |index| index.parse().unwrap()))
+        }
+    }
+}
+
+fn close(a: &Tensor, b: &Tensor, tolerance: f64) {
+    let difference = (a.to_kind(Kind::Double) - b.to_kind(Kind::Double)).abs().max().double_value(&[]);
+    assert!(difference <= tolerance, "differs by {difference}");
+}
+
+#[test]
+fn generator_equals_pythons() {
+    // torch.randn(5, generator=torch.Generator().manual_seed(42)) of torch 2.11.
+    let expected = [
+        0.33669036626815796,
+        0.12880940735340118,
+        0.23446236550807953,
+        0.23033303022384644,
+        -1.1228563785552979,
+    ];
+    let drawn =
+        Vec::<f64>::try_from(Generator::new(42).randn(&[5], Kind::Float).to_kind(Kind::Double)).unwrap();
+    assert_eq!(drawn, expected);
+    {
+        let _guard = GLOBAL_GENERATOR.lock().unwrap();
+        set_seed(7);
+    }
+    let again =
+        Vec::<f64>::try_from(Generator::new(42).randn(&[5], Kind::Float).to_kind(Kind::Double)).unwrap();
+    assert_eq!(again, expected, "the global generator does not matter");
+    assert!(Generator::new(1).randint(10, &[100]).lt(10).all().int64_value(&[]) == 1);
+    let uniform = Generator::new(1).rand(&[1000], Kind::Float);
+    assert!((0.45..0.55).contains(&uniform.mean(Kind::Float).double_value(&[])));
+}
+
+#[test]
+fn channels_last_keeps_values_and_convolutions_return_it() {
+    let _guard = GLOBAL_GENERATOR.lock().unwrap();
+    let vs = nn::VarStore::new(device());
+    let conv = nn::conv2d(vs.root(), 8, 16, 3, nn::ConvConfig { padding: 1, ..nn::ConvConfig::default() });
+    let x = Generator::new(0).randn(&[2, 8, 5, 7], Kind::Float).to_device(device());
+    let before = x.apply(&conv);
+    channels_last(&vs);
+    assert!(is_channels_last(&conv.ws));
+    let after = to_channels_last(&x).apply(&conv);
+    assert!(is_channels_last(&after));
+    close(&before, &after, 1e-5);
+}
+
+#[test]
+fn autocast_lowers_products_inside_its_scope_only() {
+    let a = Tensor::ones([4, 4], (Kind::Float, device()));
+    {
+        let _guard = autocast(device(), Kind::BFloat16);
+        assert_eq!(a.matmul(&a).kind(), Kind::BFloat16);
+        {
+            let _off = autocast(device(), Kind::Float);
+            assert_eq!(a.matmul(&a).kind(), Kind::Float);
+        }
+        assert_eq!(a.matmul(&a).kind(), Kind::BFloat16);
+    }
+    assert_eq!(a.matmul(&a).kind(), Kind::Float);
+}
+
+#[test]
+fn adamw_follows_its_algorithm() {
+    let mut generator = Generator::new(3);
+    let param = generator.randn(&[7, 3], Kind::Double).to_device(device());
+    let (mut w, mut m, mut v) = (param.copy(), param.zeros_like(), param.zeros_like());
+    let step = AdamWStep { lr: 0.1, beta1: 0.9, beta2: 0.99, weight_decay: 0.05, eps: 1e-8 };
+    let state = [param.zeros_like(), param.zeros_like(), Tensor::zeros([], (Kind::Float, device()))];
+    for t in 1..=5 {
+        let grad = generator.randn(&[7, 3], Kind::Double).to_device(device());
+        let [exp_avg, exp_avg_sq, count] = state.each_ref().map(|tensor| [tensor.shallow_clone()]);
+        let (params, grads) = ([param.shallow_clone()], [grad.shallow_clone()]);
+        // A step with NaN gradients changes nothing and is not counted.
+        let (none, one) = (Tensor::zeros_like(&count[0]), Tensor::ones_like(&count[0]));
+        let nan = [&grad * f64::NAN];
+        fused_adamw(&params, &nan, &exp_avg, &exp_avg_sq, &count, step, Some(&one));
+        fused_adamw(&params, &grads, &exp_avg, &exp_avg_sq, &count, step, Some(&none));
+        w = &w * (1. - step.lr * step.weight_decay);
+        m = &m * step.beta1 + &grad * (1. - step.beta1);
+        v = &v * step.beta2 + &grad * &grad * (1. - step.beta2);
+        let (m_hat, v_hat) = (&m / (1. - step.beta1.powi(t)), &v / (1. - step.beta2.powi(t)));
+        w = &w - m_hat * step.lr / (v_hat.sqrt() + step.eps);
+        close(&param, &w, 1e-12);
+    }
+    assert_eq!(state[2].double_value(&[]), 5.);
+}
+
+#[test]
+fn lerp_norm_and_scale_over_lists() {
+    let lists: Vec<Tensor> =
+        (0..3).map(|seed| Generator::new(seed).randn(&[4, 2], Kind::Float).to_device(device())).collect();
+    let all = Tensor::cat(&lists, 0);
+    close(&total_norm(&lists), &all.norm(), 1e-5);
+    let targets: Vec<Tensor> = lists.iter().map(Tensor::zeros_like).collect();
+    lerp_all(&targets, &lists, 0.25);
+    close(&Tensor::cat(&targets, 0), &(&all * 0.25), 1e-6);
+    scale_all(&targets, &Tensor::full([], 2., (Kind::Float, device())));
+    close(&Tensor::cat(&targets, 0), &(&all * 0.5), 1e-6);
+}
+
+/// A layer with dropout: its second run must drop the same values as the first.
+fn block(layer: &nn::Linear, inputs: &[Tensor]) -> Tensor {
+    (inputs[0].apply(layer).gelu("none").dropout(0.5, true) * &inputs[1]).tanh()
+}
+
+/// Held by tests that seed libtorch's global generators, which all threads share.
+static GLOBAL_GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+#[test]
+fn a_checkpointed_block_has_the_gradients_of_the_plain_one() {
+    let vs = nn::VarStore::new(device());
+    let layer = SharedModule::new(nn::linear(vs.root(), 6, 6, nn::LinearConfig::default()));
+    let input = |seed, grad: bool| {
+        Generator::new(seed).randn(&[9, 6], Kind::Float).to_device(device()).set_requires_grad(grad)
+    };
+    let _guard = GLOBAL_GENERATOR.lock().unwrap();
+    let run = |checkpointed: bool| {
+        let (x, y) = (input(1, true), input(2, false));
+        set_seed(11);
+        let out = if checkpointed {
+            let params = [layer.ws.shallow_clone(), layer.bs.as_ref().unwrap().shallow_clone()];
+            checkpoint(&layer, &params, &[&x, &y], block)
+        } else {
+            block(&layer, &[x.shallow_clone(), y.shallow_clone()])
+        };
+        let after = Tensor::rand([3], (Kind::Float, device()));
+        let loss = out.square().sum(Kind::Float);
+        let found = gradients(&[&loss], &[&x, &layer.ws, layer.bs.as_ref().unwrap()]).unwrap();
+        (out.detach(), after, found)
+    };
+    let (plain, checkpointed) = (run(false), run(true));
+    close(&plain.0, &checkpointed.0, 0.);
+    close(&plain.1, &checkpointed.1, 0.);
+    assert!(plain.2[1].abs().max().double_value(&[]) > 0.);
+    for (a, b) in plain.2.iter().zip(&checkpointed.2) {
+        close(a, b, 1e-6);
+    }
+}
+
+#[test]
+fn a_checkpointed_block_leaves_no_stale_casts() {
+    let weight = Tensor::full([4, 4], 2., (Kind::Float, device())).set_requires_grad(true);
+    let x = Tensor::ones([1, 4], (Kind::Float, device())).set_requires_grad(true);
+    let (part, params) = (SharedModule::new(weight.shallow_clone()), [weight.shallow_clone()]);
+    let forward = || {
+        let _guard = autocast(device(), Kind::BFloat16);
+        checkpoint(&part, &params, &[&x], |weight, inputs| inputs[0].matmul(weight)).sum(Kind::Float)
+    };
+    for value in [2., 3.] {
+        let _ = tch::no_grad(|| weight.shallow_clone().fill_(value));
+        let sum = forward();
+        assert_eq!(sum.double_value(&[]), 16. * value, "the weights as they are now");
+        sum.backward();
+        assert!(weight.grad().abs().sum(Kind::Float).double_value(&[]) > 0.);
+    }
+}
+
+#[test]
+fn an_unused_input_has_no_gradient() {
+    let x = Tensor::ones([2], (Kind::Float, device())).set_requires_grad(true);
+    let other = Tensor::ones([2], (Kind::Float, device())).set_requires_grad(true);
+    assert!(gradients(&[&x.sum(Kind::Float)], &[&other]).is_err());
+}
+
+#[test]
+fn a_gradient_has_a_gradient() {
+    let x = Tensor::from_slice(&[1_f64, -2.]).to_device(device()).set_requires_grad(true);
+    let cube = x.pow_tensor_scalar(3).sum(Kind::Double);
+    let first = differentiable_gradients(&[&cube], &[&x]).unwrap().remove(0); // 3x²
+    let second = gradients(&[&first.sum(Kind::Double)], &[&x]).unwrap().remove(0);
+    close(&second, &(&x.detach() * 6.), 0.);
+    let flat = gradients(&[&cube], &[&x]).unwrap().remove(0);
+    assert!(first.requires_grad() && !flat.requires_grad());
+}
+
+#[test]
+fn memory_statistics_are_zero_without_cuda() {
+    if cuda_device_count() == 0 {
+        assert_eq!(cuda_memory(0), ldm_libtorch::CudaMemory::default());
+    } else {
+        let kept = Tensor::ones([1 << 20], (Kind::Float, Device::Cuda(0)));
+        assert!(cuda_memory(0).peak >= 4 << 20);
+        drop(kept);
+    }
+    assert!(ldm_libtorch::peak_resident_bytes() > 1 << 20);
+}
+
+#[test]
+fn pages_become_tensors_once_and_within_bounds() {
+    let path = std::env::temp_dir().join(format!("ldm-pages-{}", std::process::id()));
+    let bytes: Vec<u8> = (0..16384_u32).flat_map(|value| (value as f32).to_le_bytes()).collect();
+    std::fs::write(&path, &bytes).unwrap();
+    let mapped = map_file(&path).unwrap();
+    let pages = mapped.pages().unwrap();
+    let mut tensor = pages.tensor(8, &[4, 1024], Kind::Float).unwrap();
+    assert_eq!(tensor, (Tensor::arange(4096, (Kind::Float, Device::Cpu)) + 2.).view([4, 1024]));
+    for (why, start, size, kind) in [
+        ("mapped already", 16384, 1, Kind::Float),
+        ("mapped in part", 0, 3, Kind::Float),
+        ("beyond the file", 65532, 2, Kind::Float),
+        ("far beyond it", usize::MAX - 3, 1, Kind::Float),
+        ("more than any memory", 32768, i64::MAX, Kind::Double),
+        ("a negative size", 32768, -1, Kind::Float),
+        ("not aligned", 32770, 1, Kind::Float),
+        ("nothing", 32768, 0, Kind::Float),
+    ] {
+        assert!(pages.tensor(start, &[size], kind).is_none(), "{why}");
+    }
+    // Writes are visible in this tensor alone, and its pages are released with it.
+    let _ = tensor.fill_(7.);
+    assert_eq!((&mapped[..], std::fs::read(&path).unwrap()), (bytes.as_slice(), bytes.clone()));
+    let row = tensor.get(3);
+    drop(tensor);
+    drop(pages);
+    assert_eq!(row.sum(Kind::Float).double_value(&[]), 7. * 1024.);
+    std::fs::remove_file(&path).unwrap();
+}

@@ -1,8 +1,0 @@
-//! `cargo xtask` on made-up machines: a PATH of scripts, a cache and a checkout in a temporary folder.
-#![allow(clippy::unwrap_used, reason = "tests may")]
-
-mod failures;
-mod installs;
-mod links;
-mod machine;
-mod tasks;
