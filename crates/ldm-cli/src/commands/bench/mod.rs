@@ -1,11 +1,17 @@
 //! `ldm bench`: how fast a model runs here, and how fast it could.
 
+#[path = "../../../../ldm-bench/src/inputs.rs"]
 mod inputs;
+#[path = "../../../../ldm-bench/src/machine.rs"]
 mod machine;
+#[path = "../../../../ldm-bench/src/measure.rs"]
 mod measure;
+#[path = "../../../../ldm-bench/src/stages.rs"]
 mod stages;
+#[path = "../../../../ldm-bench/src/subject.rs"]
 mod subject;
 mod table;
+#[path = "../../../../ldm-bench/src/training.rs"]
 mod training;
 
 use anyhow::bail;

@@ -1,0 +1,1 @@
+//! Timing of latent diffusion models.
