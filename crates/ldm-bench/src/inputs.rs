@@ -1,4 +1,4 @@
-//! What a model is given: of the right shapes, and nothing to look at.
+//! Inputs of the right shapes, with arbitrary values.
 
 use ldm_conditioning::ConditionerConfig;
 use ldm_core::noise::Seeded;
@@ -6,25 +6,25 @@ use ldm_core::{NoiseSource, Prompt};
 use ldm_pipelines::{ConditioningKind, LatentDiffusionConfig};
 use tch::{Device, Kind, Tensor};
 
-use super::subject::Subject;
+use crate::subject::BenchSubject;
 
-/// Neighbors a retrieval-augmented model is shown, as the reference's `scripts/knn2img.py`.
+/// Neighbors of a retrieval-augmented model, as the reference's `scripts/knn2img.py`.
 const NEIGHBORS: i64 = 10;
 
-/// Noise of a shape, a seed a sample, f32.
-pub(super) fn noise(size: &[i64], device: Device) -> Tensor {
+/// Noise of a shape in f32, one seed per sample.
+pub(crate) fn noise(size: &[i64], device: Device) -> Tensor {
     let zeros = Tensor::zeros(size, (Kind::Float, device));
     Seeded::new(0..size[0] as u64).like(&zeros)
 }
 
-/// ImageSet in `[-1, 1]`.
-pub(super) fn images(subject: &Subject, batch: i64, device: Device) -> Tensor {
+/// Images in `[-1, 1]`.
+pub(crate) fn images(subject: &BenchSubject, batch: i64, device: Device) -> Tensor {
     let [height, width] = subject.size;
     noise(&[batch, subject.image_channels(), height, width], device).tanh()
 }
 
-/// What the diffusion model of `config` needs to be prompt_for, for a batch.
-pub(super) fn prompt(subject: &Subject, config: &LatentDiffusionConfig, batch: i64) -> Prompt {
+/// A prompt for a batch of the diffusion model of `config`.
+pub(crate) fn prompt(subject: &BenchSubject, config: &LatentDiffusionConfig, batch: i64) -> Prompt {
     let zeros = |size: &[i64]| Tensor::zeros(size, (Kind::Float, Device::Cpu));
     let [[height, width], [h, w]] = [subject.size, subject.latent_size()];
     let tokens = || Some(Tensor::zeros([batch, tokens(config)], (Kind::Int64, Device::Cpu)));
@@ -53,7 +53,7 @@ pub(super) fn prompt(subject: &Subject, config: &LatentDiffusionConfig, batch: i
     }
 }
 
-/// The most tokens the conditioner takes.
+/// The maximum number of tokens of the conditioner.
 fn tokens(config: &LatentDiffusionConfig) -> i64 {
     match &config.cond_stage_config {
         ConditionerConfig::Bert(bert) => bert.max_seq_len,
@@ -63,7 +63,7 @@ fn tokens(config: &LatentDiffusionConfig) -> i64 {
     }
 }
 
-/// One class everywhere, at the size from which the conditioner comes to the latent's.
+/// A map of one class, at the size that the conditioner reduces to the latent's.
 fn map(config: &LatentDiffusionConfig, batch: i64, latent: [i64; 2]) -> Tensor {
     let (classes, shrinks) = match &config.cond_stage_config {
         ConditionerConfig::Spatial(spatial) => {

@@ -1,4 +1,4 @@
-//! What the machine can do: the two numbers that a model's speed is held against.
+//! The roofline of the machine: arithmetic and memory bandwidth.
 
 use std::fmt;
 use std::time::Instant;
@@ -6,19 +6,20 @@ use std::time::Instant;
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use super::measure::wait;
+use crate::measure::wait;
 
-/// The ridge of the roofline (Williams, Waterman & Patterson 2009), measured and not read off a data sheet.
+/// The ridge of the roofline (Williams, Waterman & Patterson 2009), measured rather than read off a data sheet.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub(super) struct Machine {
+pub struct Machine {
     /// Floating-point operations a second of a large square matrix product in the run's dtype.
-    pub(super) matrix_product_flop_per_second: f64,
+    pub matrix_product_flop_per_second: f64,
     /// Bytes a second, read and written, of a copy that fits no cache.
-    pub(super) copy_bytes_per_second: f64,
+    pub copy_bytes_per_second: f64,
 }
 
 impl Machine {
-    pub(super) fn measure(device: Device, kind: Kind) -> Self {
+    /// Measures it.
+    pub(crate) fn measure(device: Device, kind: Kind) -> Self {
         let (side, bytes) = if device.is_cuda() { (8192, 1_i64 << 30) } else { (2048, 1 << 28) };
         let a = Tensor::ones([side, side], (kind, device));
         let product = fastest(device, || a.matmul(&a));
@@ -32,7 +33,7 @@ impl Machine {
     }
 
     /// The faster of two measurements.
-    pub(super) fn or_faster(self, other: Self) -> Self {
+    pub(crate) fn or_faster(self, other: Self) -> Self {
         let max = |of: fn(&Self) -> f64| of(&self).max(of(&other));
         Self {
             matrix_product_flop_per_second: max(|each| each.matrix_product_flop_per_second),
@@ -40,13 +41,13 @@ impl Machine {
         }
     }
 
-    /// The least seconds that so much arithmetic and so much traffic take, one beside the other.
-    pub(super) fn roof(&self, flop: i64, bytes: i64) -> f64 {
+    /// The least seconds for an amount of arithmetic and of memory traffic that overlap.
+    pub fn roof(&self, flop: i64, bytes: i64) -> f64 {
         (flop as f64 / self.matrix_product_flop_per_second).max(bytes as f64 / self.copy_bytes_per_second)
     }
 }
 
-/// Seconds of the fastest of several runs, after one to warm up: what else runs here only ever makes it slower.
+/// Seconds of the fastest of several runs, after one to warm up: other programs only ever make it slower.
 fn fastest<T>(device: Device, mut run: impl FnMut() -> T) -> f64 {
     let mut once = || {
         wait(device);

@@ -1,49 +1,51 @@
-//! Seconds, memory and operations of something that is run again and again.
+//! Seconds, memory and operations of a repeated computation.
 
 use std::time::Instant;
 
+use ldm_core::Result;
 use ldm_core::device::peak_memory;
-use ldm_libtorch::{Operation, count_operations, reset_cuda_peak};
+use ldm_libtorch::{Operation, count_operations};
 use serde::Serialize;
 use tch::{Cuda, Device};
 
-use super::machine::Machine;
+use crate::machine::Machine;
+use crate::reset_peak;
 
-/// Until what was asked of a GPU is done.
-pub(super) fn wait(device: Device) {
+/// Waits until the GPU is done.
+pub fn wait(device: Device) {
     if let Device::Cuda(index) = device {
         Cuda::synchronize(index as i64);
     }
 }
 
-/// What is timed: a name, the shape of what goes in, and what it is made of.
+/// Description of a stage: its name, the shape of its input, its size.
 #[derive(Debug, Clone)]
-pub(super) struct What {
-    pub(super) stage: &'static str,
-    pub(super) shape: Vec<i64>,
-    /// Steps of sampling or training in one run; none where there is no such thing.
-    pub(super) steps: Option<usize>,
-    pub(super) parameters: usize,
-    pub(super) weight_bytes: usize,
+pub(crate) struct StageInfo {
+    pub(crate) stage: &'static str,
+    pub(crate) shape: Vec<i64>,
+    /// Steps of sampling or training in one run.
+    pub(crate) steps: Option<usize>,
+    pub(crate) parameters: usize,
+    pub(crate) weight_bytes: usize,
 }
 
-/// What was seen of it.
-pub(super) struct Row {
-    what: What,
-    /// In rising order.
+/// Raw measurements of a stage.
+pub(crate) struct StageRun {
+    what: StageInfo,
+    /// In ascending order.
     seconds: Vec<f64>,
     operations: Vec<Operation>,
     peak_memory: u64,
 }
 
-impl Row {
-    /// Runs it twice to warm up, the second time counting what it does, and then `repeats` times against the clock.
-    pub(super) fn measure(
-        what: What,
+impl StageRun {
+    /// Runs it twice to warm up, the second time counting its operations, then `repeats` times for the timing.
+    pub(crate) fn measure(
+        what: StageInfo,
         repeats: u64,
         device: Device,
-        run: &mut dyn FnMut() -> anyhow::Result<()>,
-    ) -> anyhow::Result<Self> {
+        run: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<Self> {
         reset_peak(device);
         run()?;
         let (ran, operations) = count_operations(&mut *run);
@@ -60,8 +62,8 @@ impl Row {
         Ok(Self { what, seconds, operations, peak_memory: peak_memory(device) })
     }
 
-    /// The same beside what the machine can do.
-    pub(super) fn against(self, machine: &Machine, device: Device) -> Measured {
+    /// The measurements relative to the roofline of the machine.
+    pub(crate) fn against(self, machine: &Machine, device: Device) -> StageTiming {
         let Self { what, seconds, operations, peak_memory } = self;
         let middle = seconds.len() / 2;
         let median = if seconds.len() % 2 == 1 {
@@ -71,17 +73,17 @@ impl Row {
         };
         let flop: i64 = operations.iter().map(|each| each.flop).sum();
         let roof: f64 = operations.iter().map(|each| machine.roof(each.flop, each.bytes)).sum();
-        let mut operations: Vec<Done> = operations
+        let mut operations: Vec<OperationTiming> = operations
             .into_iter()
             .map(|Operation { name, calls, flop, bytes, seconds }| {
-                // On a GPU it only says how long it took to ask for it.
+                // On a GPU it is the time of the launch alone.
                 let seconds = (device == Device::Cpu).then_some(seconds);
                 let name = name.trim_start_matches("aten::").to_owned();
-                Done { name, calls, flop, bytes, seconds, roof_seconds: machine.roof(flop, bytes) }
+                OperationTiming { name, calls, flop, bytes, seconds, roof_seconds: machine.roof(flop, bytes) }
             })
             .collect();
         operations.sort_by(|a, b| b.cost().total_cmp(&a.cost()));
-        Measured {
+        StageTiming {
             stage: what.stage,
             images_per_second: what.shape[0] as f64 / median,
             steps_per_second: what.steps.map(|steps| steps as f64 / median),
@@ -102,52 +104,62 @@ impl Row {
     }
 }
 
-/// One line of the table.
+/// Timing of a stage.
 #[derive(Debug, Serialize)]
-pub(super) struct Measured {
-    pub(super) stage: &'static str,
-    pub(super) shape: Vec<i64>,
-    pub(super) repeats: usize,
-    pub(super) median_seconds: f64,
-    pub(super) min_seconds: f64,
-    pub(super) images_per_second: f64,
-    pub(super) steps_per_second: Option<f64>,
-    pub(super) parameters: usize,
-    pub(super) weight_bytes: usize,
-    pub(super) flop: i64,
-    pub(super) bytes: i64,
-    pub(super) flop_per_second: f64,
-    pub(super) of_matrix_product: f64,
-    /// What its operations would take, one after the other, each at the machine's speed.
-    pub(super) roof_seconds: f64,
-    /// Of the process on the CPU, of the allocator on CUDA; bytes, 0 where unknown.
-    pub(super) peak_memory: u64,
-    /// The costliest first.
-    pub(super) operations: Vec<Done>,
+pub struct StageTiming {
+    /// Its name.
+    pub stage: &'static str,
+    /// The shape of its input.
+    pub shape: Vec<i64>,
+    /// Timed runs.
+    pub repeats: usize,
+    /// Median of the runs.
+    pub median_seconds: f64,
+    /// The fastest run.
+    pub min_seconds: f64,
+    /// Throughput of the median run.
+    pub images_per_second: f64,
+    /// Steps of sampling or training a second.
+    pub steps_per_second: Option<f64>,
+    /// Parameters involved.
+    pub parameters: usize,
+    /// Bytes of these parameters.
+    pub weight_bytes: usize,
+    /// Floating-point operations.
+    pub flop: i64,
+    /// Bytes read and written.
+    pub bytes: i64,
+    /// Arithmetic throughput of the median run.
+    pub flop_per_second: f64,
+    /// Its share of the machine's matrix product.
+    pub of_matrix_product: f64,
+    /// Seconds of its operations, one after the other, each at the roofline.
+    pub roof_seconds: f64,
+    /// Peak memory in bytes: of the process on the CPU, of the allocator on CUDA; 0 where unknown.
+    pub peak_memory: u64,
+    /// The most expensive first.
+    pub operations: Vec<OperationTiming>,
 }
 
-/// All calls of one operation.
+/// All calls of an operation.
 #[derive(Debug, Serialize)]
-pub(super) struct Done {
-    pub(super) name: String,
-    pub(super) calls: i64,
-    pub(super) flop: i64,
-    pub(super) bytes: i64,
-    pub(super) seconds: Option<f64>,
-    pub(super) roof_seconds: f64,
+pub struct OperationTiming {
+    /// Its name, without `aten::`.
+    pub name: String,
+    /// Number of calls.
+    pub calls: i64,
+    /// Floating-point operations.
+    pub flop: i64,
+    /// Bytes read and written.
+    pub bytes: i64,
+    /// Seconds of all calls; none on a GPU.
+    pub seconds: Option<f64>,
+    /// Seconds at the roofline.
+    pub roof_seconds: f64,
 }
 
-impl Done {
+impl OperationTiming {
     fn cost(&self) -> f64 {
         self.seconds.unwrap_or(self.roof_seconds)
-    }
-}
-
-fn reset_peak(device: Device) {
-    if let Device::Cuda(index) = device {
-        reset_cuda_peak(index);
-    } else {
-        // Linux' word for "the peak begins now" (proc(5)); where it is not heeded the peak is that of the process so far.
-        let _ = std::fs::write("/proc/self/clear_refs", "5");
     }
 }

@@ -1,7 +1,7 @@
-//! One step of training, as the trainer takes it, on a batch that is there already.
+//! Timing of a training step on a batch in memory.
 
-use ldm_core::Prompt;
 use ldm_core::noise::PerStep;
+use ldm_core::{Prompt, Result};
 use ldm_data::Batch;
 use ldm_train::{
     AdamW, AdamWConfig, AutoencoderObjective, DiffusionObjective, DiffusionTraining, Ema, EmaConfig,
@@ -9,24 +9,27 @@ use ldm_train::{
 };
 use tch::Device;
 
-use super::inputs;
-use super::measure::{Row, What};
-use super::stages::shape;
-use super::subject::Subject;
-use crate::args::BenchArgs;
-use crate::progress::Printer;
+use crate::inputs;
+use crate::measure::{StageInfo, StageRun};
+use crate::subject::BenchSubject;
+use crate::{BenchConfig, BenchEvent};
 
-/// Steps behind it: past any at which a loss brings in a discriminator.
+/// The step's number: after the start of any discriminator.
 const STEP: u64 = 1 << 40;
 
-/// Times a step with fresh weights: forward, backward, AdamW and the running average, all of it in f32 but what autocast
-/// takes to another dtype. Of a diffusion model the first stage encodes the images, as in a run that keeps no latents.
-pub(super) fn time(args: &BenchArgs, subject: &Subject, printer: Printer) -> anyhow::Result<Row> {
+/// Times a step with fresh weights: forward, backward, AdamW and EMA, in f32 except where autocast takes
+/// another dtype. Of a diffusion model the first stage encodes the images, as in a run without cached latents.
+pub(crate) fn time(
+    config: BenchConfig,
+    subject: &BenchSubject,
+    observe: &mut dyn FnMut(BenchEvent),
+) -> Result<StageRun> {
+    let BenchConfig { batch_size, repeats, .. } = config;
     ldm_libtorch::keep_freed_memory();
     let (mut objective, prompt) = if let Some(config) = subject.diffusion() {
         let (training, device) = (DiffusionTraining::default(), subject.device);
         let objective = DiffusionObjective::with_tokenizer(config, None, None, training, device)?;
-        (Box::new(objective) as Box<dyn Objective>, inputs::prompt(subject, config, args.batch_size))
+        (Box::new(objective) as Box<dyn Objective>, inputs::prompt(subject, config, batch_size))
     } else {
         let config = subject.first_stage().expect("neither a diffusion model nor a classifier");
         (
@@ -35,14 +38,14 @@ pub(super) fn time(args: &BenchArgs, subject: &Subject, printer: Printer) -> any
         )
     };
     objective.check_size(subject.size)?;
-    objective.notes().iter().for_each(|note| Printer::warn(note));
+    objective.notes().iter().for_each(|note| observe(BenchEvent::Note(note)));
     let batch = Batch {
-        images: inputs::images(subject, args.batch_size, Device::Cpu),
+        images: inputs::images(subject, batch_size, Device::Cpu),
         latents: None,
         prompt,
-        crops: vec![[0., 0., 1., 1.]; args.batch_size as usize],
+        crops: vec![[0., 0., 1., 1.]; batch_size as usize],
         label_map: None,
-        names: vec!["noise".into(); args.batch_size as usize],
+        names: vec!["noise".into(); batch_size as usize],
     };
     let phases: Vec<(Phase, AdamW)> = (objective.phases().into_iter())
         .map(|phase| {
@@ -55,16 +58,16 @@ pub(super) fn time(args: &BenchArgs, subject: &Subject, printer: Printer) -> any
     objective.prepare(&batch, &mut PerStep::new(0, 0, u64::MAX))?;
     let trained =
         phases.iter().flat_map(|(phase, _)| &phase.trainable).map(|(_, tensor)| tensor.numel()).sum();
-    let what = What {
+    let what = StageInfo {
         stage: "train",
         shape: batch.images.size(),
         steps: Some(1),
         parameters: trained,
         weight_bytes: trained * 4,
     };
-    printer.say(&format!("{} {}", what.stage, shape(&what.shape)));
+    observe(BenchEvent::Stage { stage: what.stage, shape: &what.shape });
     let mut training = Training { objective, phases, ema, batch, subject, step: STEP };
-    Row::measure(what, args.repeats, subject.device, &mut || training.step())
+    StageRun::measure(what, repeats, subject.device, &mut || training.step())
 }
 
 struct Training<'a> {
@@ -72,13 +75,13 @@ struct Training<'a> {
     phases: Vec<(Phase, AdamW)>,
     ema: Ema,
     batch: Batch,
-    subject: &'a Subject,
+    subject: &'a BenchSubject,
     step: u64,
 }
 
 impl Training<'_> {
     /// As `ldm_train::Trainer` on one rank without accumulation.
-    fn step(&mut self) -> anyhow::Result<()> {
+    fn step(&mut self) -> Result<()> {
         for phase in 0..self.phases.len() {
             for (index, (other, optimizer)) in self.phases.iter_mut().enumerate() {
                 for (_, tensor) in &other.trainable {
