@@ -11,7 +11,7 @@ use ldm_core::nn::skip_init;
 use ldm_libtorch::{channels_last, prefers_channels_last};
 use ldm_pipelines::{ModelConfig, ModelFile};
 use tch::nn::VarStore;
-use tch::{Device, Tensor};
+use tch::Tensor;
 
 /// Reads a config of the repository.
 ///
@@ -46,12 +46,10 @@ pub fn slow_group<'a>(criterion: &'a mut Criterion, name: &str) -> BenchmarkGrou
 
 /// Waits until a GPU is idle.
 pub fn wait() {
-    if let Device::Cuda(index) = bench_device() {
-        tch::Cuda::synchronize(index as i64);
-    }
+    ldm_bench::wait(bench_device());
 }
 
 /// Formats a shape as `2x4x64x64`.
 pub fn shape(tensor: &Tensor) -> String {
-    tensor.size().iter().map(ToString::to_string).collect::<Vec<_>>().join("x")
+    ldm_bench::shape_text(&tensor.size())
 }

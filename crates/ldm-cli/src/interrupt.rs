@@ -19,14 +19,14 @@ pub(crate) fn exit_on_signals() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// At once: what libtorch's libraries would do at an orderly end fails under the feet of those who work.
+/// Exits at once: an orderly exit would run destructors of libtorch under its worker threads.
 fn end(signal: i32) -> ! {
     let _idle = ldm_core::files::when_idle();
     let _ = std::io::stdout().flush();
     signal_hook::low_level::exit(128 + signal)
 }
 
-/// A flag that the first signal sets, for loops that end in order; the second ends the program at once.
+/// A flag set by the first signal, for loops that stop in order; the second signal exits at once.
 #[derive(Debug)]
 pub(crate) struct Stop {
     flag: Arc<AtomicBool>,
@@ -53,12 +53,12 @@ impl Stop {
         &self.flag
     }
 
-    /// The signal that was seen.
+    /// The signal received.
     pub(crate) fn signal(&self) -> Option<i32> {
         self.code().checked_sub(128).map(i32::from)
     }
 
-    /// The exit code of the signal that was seen.
+    /// The exit code of the signal received.
     pub(crate) fn code(&self) -> u8 {
         self.code.load(Ordering::SeqCst)
     }

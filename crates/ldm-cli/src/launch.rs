@@ -1,5 +1,4 @@
-//! This program started again by itself: as a part of its own work, or (`ldm train --nproc N`) as the ranks of this machine,
-//! which end together.
+//! Child processes of this program: parts of a study, or the ranks of `ldm train --nproc N`, which end together.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, TcpListener};
@@ -15,15 +14,15 @@ use crate::interrupt::Stop;
 use crate::progress::Printer;
 use crate::report::{Interrupted, say};
 
-/// How long the others may take to say what they lost, or to end what they write.
+/// Time for the other ranks to report a lost connection and to finish writing.
 const GRACE: Duration = Duration::from_secs(50);
-/// Set for those whose standard input ends when their launcher does.
+/// Set for child processes, whose standard input ends with their launcher.
 const LAUNCHED: &str = "LDM_LAUNCHED";
 
-/// Starts `count` ranks and waits for their end. A rank that fails ends all; a signal is passed on to all.
+/// Starts `count` ranks and waits for their end. A failed rank ends all; a signal is forwarded to all.
 pub(crate) fn launch(count: usize, stop: &Stop, printer: Printer) -> anyhow::Result<()> {
     let port = free_port().context("no free port for the ranks to meet at")?;
-    let (mut ranks, mut passing_on) = (Ranks(Vec::new()), Vec::new());
+    let (mut ranks, mut passing_on) = (RunningRanks(Vec::new()), Vec::new());
     for rank in 0..count {
         let (child, stderr) =
             start(rank, count, port).with_context(|| format!("cannot start rank {rank}"))?;
@@ -31,7 +30,7 @@ pub(crate) fn launch(count: usize, stop: &Stop, printer: Printer) -> anyhow::Res
         passing_on.extend(stderr);
     }
     printer.detail(&format!("{count} ranks meet at 127.0.0.1:{port}"));
-    let (mut failed, mut told) = (None::<(usize, ExitStatus, Instant)>, false);
+    let (mut failed, mut signaled) = (None::<(usize, ExitStatus, Instant)>, false);
     while ranks.0.iter().any(Option::is_some) {
         for rank in 0..count {
             let Some(status) = ranks.ended(rank)? else { continue };
@@ -42,8 +41,8 @@ pub(crate) fn launch(count: usize, stop: &Stop, printer: Printer) -> anyhow::Res
                 }
             }
         }
-        if let (Some(signal), false) = (stop.signal(), told) {
-            told = true;
+        if let (Some(signal), false) = (stop.signal(), signaled) {
+            signaled = true;
             ranks.signal(Signal::from_named_raw(signal).unwrap_or(Signal::TERM));
         }
         if failed.is_some_and(|(.., since)| since.elapsed() > GRACE) {
@@ -61,27 +60,27 @@ pub(crate) fn launch(count: usize, stop: &Stop, printer: Printer) -> anyhow::Res
     }
 }
 
-/// This program again, for a part of its own work.
-pub(crate) struct Part(Child);
+/// A child process.
+pub(crate) struct ChildProcess(Child);
 
-impl Part {
-    /// Its standard input is a pipe that nobody writes to; the terminal's Ctrl-C comes to the launcher, which passes it on.
+impl ChildProcess {
+    /// Starts it. Its standard input is a pipe without a writer; the launcher forwards the terminal's Ctrl-C.
     pub(crate) fn start(mut command: Command) -> anyhow::Result<Self> {
         command.env(LAUNCHED, "1").stdin(Stdio::piped()).process_group(0);
         Ok(Self(command.spawn().context("cannot start this program again")?))
     }
 
-    /// Until its end; a signal is passed on.
+    /// Waits for its end and forwards a signal.
     pub(crate) fn wait(mut self, stop: &Stop) -> anyhow::Result<ExitStatus> {
-        let mut told = false;
+        let mut signaled = false;
         loop {
             if let Some(status) = self.0.try_wait()? {
                 return Ok(status);
             }
-            if let (Some(signal), false) = (stop.signal(), told) {
-                told = true;
+            if let (Some(signal), false) = (stop.signal(), signaled) {
+                signaled = true;
                 let signal = Signal::from_named_raw(signal).unwrap_or(Signal::TERM);
-                // One that has just ended is not there any more.
+                // It may have just ended.
                 let _ = kill_process(Pid::from_child(&self.0), signal);
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -89,11 +88,11 @@ impl Part {
     }
 }
 
-/// The ranks that still run.
-struct Ranks(Vec<Option<Child>>);
+/// The running ranks.
+struct RunningRanks(Vec<Option<Child>>);
 
-impl Ranks {
-    /// How a rank ended, once.
+impl RunningRanks {
+    /// The exit status of a rank, once.
     fn ended(&mut self, rank: usize) -> anyhow::Result<Option<ExitStatus>> {
         let Some(child) = &mut self.0[rank] else { return Ok(None) };
         let status = child.try_wait().with_context(|| format!("rank {rank}"))?;
@@ -105,21 +104,20 @@ impl Ranks {
 
     fn signal(&self, signal: Signal) {
         for child in self.0.iter().flatten() {
-            // One that has just ended is not there any more.
+            // It may have just ended.
             let _ = kill_process(Pid::from_child(child), signal);
         }
     }
 }
 
-impl Drop for Ranks {
-    /// Nothing is left behind when the launch itself fails.
+impl Drop for RunningRanks {
+    /// Ends all ranks when the launch itself fails.
     fn drop(&mut self) {
         self.signal(Signal::KILL);
     }
 }
 
-/// This program again, told which rank it is, and what passes on its words. Its standard input is a pipe that nobody
-/// writes to.
+/// Starts a rank, and a thread that forwards its stderr. Its standard input is a pipe without a writer.
 fn start(rank: usize, count: usize, port: u16) -> anyhow::Result<(Child, Option<JoinHandle<()>>)> {
     let mut command = Command::new(std::env::current_exe()?);
     command
@@ -132,10 +130,10 @@ fn start(rank: usize, count: usize, port: u16) -> anyhow::Result<(Child, Option<
         .env("MASTER_PORT", port.to_string())
         .env(LAUNCHED, "1")
         .stdin(Stdio::piped())
-        // The terminal's Ctrl-C comes to the launcher, which passes it on once.
+        // The launcher forwards the terminal's Ctrl-C once.
         .process_group(0);
     if std::env::var_os("TORCH_CPP_LOG_LEVEL").is_none() {
-        // Of a connection that broke, c10d warns in its own words before the rank says it in ours.
+        // c10d warns of a broken connection before the rank reports it.
         command.env("TORCH_CPP_LOG_LEVEL", "ERROR");
     }
     if std::env::var_os("OMP_NUM_THREADS").is_none() {
@@ -146,7 +144,7 @@ fn start(rank: usize, count: usize, port: u16) -> anyhow::Result<(Child, Option<
         return Ok((command.spawn()?, None));
     }
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-    let stderr = child.stderr.take().expect("a pipe was asked for");
+    let stderr = child.stderr.take().expect("stderr is piped");
     let passing_on = std::thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
             say(&format!("[rank {rank}] {line}"));
@@ -155,21 +153,21 @@ fn start(rank: usize, count: usize, port: u16) -> anyhow::Result<(Child, Option<
     Ok((child, Some(passing_on)))
 }
 
-/// Who was started here ends when its launcher is no more, also where that could not say so.
+/// Exits when the launcher is gone, even if it was killed.
 pub(crate) fn end_with_the_launcher() {
     if std::env::var_os(LAUNCHED).is_none() {
         return;
     }
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        // Where the launcher passed this rank's words on, nobody hears them now.
+        // The launcher may have forwarded this rank's stderr.
         say("error: the launcher is gone");
         let _idle = ldm_core::files::when_idle();
         std::process::exit(1);
     });
 }
 
-/// How a process ended, in words.
+/// Description of an exit status.
 pub(crate) fn how(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended with exit code {code}"),

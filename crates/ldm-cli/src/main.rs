@@ -1,4 +1,4 @@
-//! The `ldm` command: words to calls, results to words. The only crate with `anyhow` and with printing.
+//! The `ldm` command: arguments to calls of the libraries, results to text. The only crate with `anyhow` and printing.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
@@ -11,12 +11,11 @@ mod layout_file;
 mod making;
 mod model;
 mod output;
-mod page;
 mod previews;
 mod progress;
 mod report;
+mod reporter;
 mod sampling;
-mod weights;
 
 use std::process::ExitCode;
 

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::report::say;
 
-/// How much is said on stderr.
+/// Printer of messages on stderr.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Printer {
     quiet: bool,
@@ -19,8 +19,8 @@ impl Printer {
         Self { quiet, verbose }
     }
 
-    /// The options that make another of this program say as much.
-    pub(crate) fn words(self) -> &'static [&'static str] {
+    /// The options for a child process with the same verbosity.
+    pub(crate) fn flags(self) -> &'static [&'static str] {
         match (self.quiet, self.verbose) {
             (true, _) => &["--quiet"],
             (_, true) => &["--verbose"],
@@ -28,26 +28,26 @@ impl Printer {
         }
     }
 
-    /// Says something worth knowing.
+    /// Prints a message.
     pub(crate) fn say(self, text: &str) {
         if !self.quiet {
             say(text);
         }
     }
 
-    /// Says something only the curious want.
+    /// Prints a detail, with --verbose.
     pub(crate) fn detail(self, text: &str) {
         if self.verbose {
             say(text);
         }
     }
 
-    /// Something may be wrong; said whatever the mood.
+    /// Prints a warning, even with --quiet.
     pub(crate) fn warn(text: &str) {
         say(&format!("warning: {text}"));
     }
 
-    /// A bar of `length` steps on a terminal; elsewhere a line now and then.
+    /// A bar of `length` steps on a terminal; elsewhere a line every 15 seconds.
     pub(crate) fn bar(self, length: u64, start: u64) -> Progress {
         self.progress(length, start, "{bar:30} {pos}/{len} {msg} ETA {eta}")
     }
@@ -69,7 +69,7 @@ impl Printer {
             bar,
             printer: self,
             length,
-            said: Instant::now(),
+            printed: Instant::now(),
             message: String::new(),
             started: Instant::now(),
             start,
@@ -83,7 +83,7 @@ pub(crate) struct Progress {
     bar: Option<ProgressBar>,
     printer: Printer,
     length: u64,
-    said: Instant,
+    printed: Instant,
     message: String,
     started: Instant,
     start: u64,
@@ -96,9 +96,9 @@ impl Progress {
             bar.set_position(position);
         } else if !self.printer.quiet
             && position > self.start
-            && self.said.elapsed() > Duration::from_secs(15)
+            && self.printed.elapsed() > Duration::from_secs(15)
         {
-            self.said = Instant::now();
+            self.printed = Instant::now();
             let done = position.saturating_sub(self.start).max(1);
             let left = self.started.elapsed().as_secs_f64() / done as f64
                 * self.length.saturating_sub(position) as f64;
@@ -106,7 +106,7 @@ impl Progress {
         }
     }
 
-    /// What stands beside the bar.
+    /// Sets the message next to the bar.
     pub(crate) fn message(&mut self, message: String) {
         if let Some(bar) = &self.bar {
             bar.set_message(message);
@@ -115,7 +115,7 @@ impl Progress {
         }
     }
 
-    /// A line above the bar.
+    /// Prints a line above the bar.
     pub(crate) fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
@@ -123,7 +123,7 @@ impl Progress {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(crate) fn finish(self) {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();

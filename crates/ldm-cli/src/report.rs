@@ -1,16 +1,16 @@
-//! How a run of the program ends: its exit code, and the cause chain of what went wrong.
+//! The end of the program: exit codes and error messages.
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-/// Writes a line to stderr in one piece: ranks and parts share it, and what is written piece by piece gets mixed up.
+/// Writes a line to stderr in one piece, since child processes share it.
 pub(crate) fn say(line: &str) {
-    // Where nobody listens there is nobody to tell.
+    // A closed stderr is not an error.
     let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-/// Stopped by Ctrl-C after putting things in order.
+/// Stopped by a signal, in order.
 #[derive(Debug)]
 pub(crate) struct Interrupted(pub(crate) u8);
 
@@ -24,7 +24,7 @@ impl std::error::Error for Interrupted {}
 
 /// Runs the program: 0 done, 1 failed, 2 wrong usage (clap's own), 130 or 143 stopped by a signal.
 ///
-/// CUDA's "out of memory" arrives as a panic of tch, and is of the world: it becomes a sentence with what to try.
+/// CUDA's "out of memory" is a panic of tch; it becomes an error message.
 pub(crate) fn run(body: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {

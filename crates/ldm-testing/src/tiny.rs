@@ -1,4 +1,4 @@
-//! The smallest configs that train in seconds.
+//! Configs that train in seconds.
 
 /// A KL first stage of f = 2 on synthetic scenes of 16 x 16 pixels, 12 steps.
 pub const FIRST_STAGE: &str = "
@@ -45,3 +45,21 @@ data:
     train: {target: scenes, params: {size: 16, objects: [1, 1], count: 64}}
 train: {steps: 4, learning_rate: 1.0e-3, log_every: 2, checkpoint_every: 4, samples: {count: 4, steps: 2}, conditioning_dropout: 0.1}
 ";
+
+/// Synthetic scenes of 16 x 16 pixels.
+pub const SCENES: &str = "{target: scenes, params: {size: 16, objects: [1, 1], count: 64}}";
+
+/// The first stage of [`FIRST_STAGE`] with other keys of `data.params` and `train`, as `batch_size: 2`.
+pub fn first_stage(data: &str, train: &str) -> String {
+    on_scenes(FIRST_STAGE, data, train)
+}
+
+/// The diffusion model of [`DIFFUSION`] with other keys of `data.params` and `train`.
+pub fn diffusion(data: &str, train: &str) -> String {
+    on_scenes(DIFFUSION, data, train)
+}
+
+fn on_scenes(config: &str, data: &str, train: &str) -> String {
+    let (model, _) = config.split_once("data:").unwrap();
+    format!("{model}data: {{target: data_module, params: {{{data}, train: {SCENES}}}}}\ntrain: {{{train}}}\n")
+}

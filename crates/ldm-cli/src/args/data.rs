@@ -20,10 +20,10 @@ pub(crate) enum DataCommand {
     Preview {
         #[command(flatten)]
         data: DataArgs,
-        /// Where it goes.
+        /// Output file.
         #[arg(long)]
         out: PathBuf,
-        /// ImageSet on it.
+        /// Images on it.
         #[arg(short = 'n', long, default_value_t = 32)]
         num_images: usize,
         /// Replace an existing file.

@@ -8,10 +8,10 @@ use super::DeviceArgs;
 
 #[derive(Debug, Args)]
 pub(crate) struct DemoArgs {
-    /// Where everything goes.
+    /// Output folder.
     #[arg(long, default_value = "outputs/demo")]
     pub(crate) out: PathBuf,
-    /// Start again where there is a demo already.
+    /// Replace an existing demo.
     #[arg(long)]
     pub(crate) force: bool,
     /// Overrides of the first stage's config.

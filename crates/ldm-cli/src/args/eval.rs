@@ -11,20 +11,20 @@ use super::{DataArgs, DeviceArgs, ModelArgs, OutputArgs, SamplingArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EvalCommand {
-    /// What a first stage loses of images: PSNR, SSIM, MS-SSIM, LPIPS, and the distance of the sets (rFID).
+    /// Evaluates the reconstructions of a first stage: PSNR, SSIM, MS-SSIM, LPIPS, and the distance of the sets (rFID).
     #[command(
         after_help = "Example:\n  ldm eval reconstruction photos.tar --size 128 --model runs/kl-f4 --out eval"
     )]
     Reconstruction(ReconstructionArgs),
-    /// How far made images are from real ones: FID, sFID, KID, precision, recall, density, coverage, Inception score.
+    /// Compares generated images with real ones: FID, sFID, KID, precision, recall, density, coverage, Inception score.
     ///
-    /// DATASET may be an .npz of reference statistics (pytorch-fid's, ADM's, or what --save-statistics wrote); then the measures
-    /// that need no more than these are given.
+    /// DATASET may be an .npz of reference statistics (pytorch-fid's, ADM's, or of --save-statistics), for the metrics that
+    /// need no more.
     #[command(
         after_help = "Examples:\n  ldm eval generation outputs/sample-1 photos.tar --size 64 --json\n  ldm eval generation photos.tar --size 256 --save-statistics photos.npz\n  ldm eval generation --model runs/photos -n 5000 --steps 200 photos.npz"
     )]
     Generation(Box<GenerationArgs>),
-    /// How well made images show what they were asked for: the CLIP score.
+    /// Compares generated images with their prompts: the CLIP score.
     #[command(after_help = "Example:\n  ldm eval clip-score outputs/txt2img-1 --clip clip-vit-base-patch16")]
     ClipScore(ClipScoreArgs),
 }
@@ -44,14 +44,14 @@ pub(crate) struct ReconstructionArgs {
 #[derive(Debug, Args)]
 #[command(allow_missing_positional = true)]
 pub(crate) struct GenerationArgs {
-    /// The made images: a folder (its grid.png is left out), or whatever a dataset can be. --model makes them instead.
+    /// The generated images: a folder (without its grid.png), or any dataset. --model generates them instead.
     #[arg(required_unless_present_any = ["model", "save_statistics"], conflicts_with = "model")]
     pub(crate) made: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) data: DataArgs,
     #[command(flatten)]
     pub(crate) how: MeasureArgs,
-    /// Where mean and covariance of DATASET's features go, an .npz; made images may then be left out.
+    /// Write mean and covariance of DATASET's features to an .npz; generated images are optional then.
     #[arg(long, value_name = "FILE.npz")]
     pub(crate) save_statistics: Option<PathBuf>,
     #[command(flatten)]
@@ -62,17 +62,17 @@ pub(crate) struct GenerationArgs {
     pub(crate) output: OutputArgs,
 }
 
-/// ImageSet made on the fly, as `ldm sample` would.
+/// Images generated on the fly, as by `ldm sample`.
 #[derive(Debug, Args)]
 pub(crate) struct MakerArgs {
-    /// Make the images with this model, unconditionally or of all its classes in turn: a run directory, a model folder, a
+    /// Generate the images with this model, unconditionally or of all its classes in turn: a run directory, a model folder, a
     /// diffusers folder, or a checkpoint file. As many as DATASET has, unless -n says how many.
     #[arg(long)]
     pub(crate) model: Option<PathBuf>,
-    /// The config of a checkpoint file that has none beside it and does not tell by its names.
+    /// The config of a checkpoint file without one next to it whose names do not identify the model.
     #[arg(long, requires = "model")]
     pub(crate) config: Option<PathBuf>,
-    /// Take the weights as trained, and not their running average.
+    /// Use the weights as trained, without EMA.
     #[arg(long, requires = "model")]
     pub(crate) no_ema: bool,
     /// f32, bf16 or f16: the dtype of the weights.
@@ -87,15 +87,15 @@ pub(crate) struct MakerArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ClipScoreArgs {
-    /// A folder of made images (its grid.png is left out), with the prompts in them.
+    /// A folder of generated images (without its grid.png), with their prompts in them.
     pub(crate) made: PathBuf,
     /// A CLIP: a folder of transformers, with its tokenizer.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) clip: PathBuf,
-    /// The prompts instead, a line for each image in the order of their names.
+    /// A file of prompts instead, one line per image in the order of their names.
     #[arg(long, value_name = "FILE")]
     pub(crate) prompts_from: Option<PathBuf>,
-    /// ImageSet at once.
+    /// Images per batch.
     #[arg(long, default_value = "16")]
     pub(crate) batch_size: std::num::NonZeroUsize,
     /// One JSON document.
@@ -105,16 +105,16 @@ pub(crate) struct ClipScoreArgs {
     pub(crate) device: DeviceArgs,
 }
 
-/// How sets are measured.
+/// Evaluation of sets.
 #[derive(Debug, Args)]
 pub(crate) struct MeasureArgs {
-    /// ImageSet of each set, the first of a fixed shuffle; all where absent.
+    /// Images of each set, the first of a fixed shuffle; all where absent.
     #[arg(short = 'n', long)]
     pub(crate) num_images: Option<usize>,
-    /// ImageSet at once.
+    /// Images per batch.
     #[arg(long, default_value_t = 16)]
     pub(crate) batch_size: usize,
-    /// By what images are compared as sets: FID's Inception, VGG16, or a VGG16 that was never trained and needs no file.
+    /// The network that compares sets: FID's Inception, VGG16, or a random VGG16, which needs no file.
     /// Without it Inception where `ldm weights get fid-inception` installed it, else random-vgg16.
     #[arg(long, value_parser = PossibleValuesParser::new(FeatureNetwork::NAMES))]
     pub(crate) features: Option<String>,

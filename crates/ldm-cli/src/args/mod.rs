@@ -1,4 +1,4 @@
-//! What a person types: one file a group of commands.
+//! Arguments, one file per group of commands.
 
 mod bench;
 mod classifier;
@@ -19,7 +19,7 @@ mod weights;
 
 use clap::{Parser, Subcommand};
 
-pub(crate) use bench::{BenchArgs, Stage};
+pub(crate) use bench::{BenchArgs, StageArg};
 pub(crate) use classifier::ClassifierArgs;
 pub(crate) use compare_f::CompareFArgs;
 pub(crate) use convert::{ConvertArgs, Form};
@@ -42,7 +42,7 @@ pub(crate) use weights::{GetArgs, WeightsCommand};
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (tch 0.24.0, libtorch 2.11.0)");
 
-/// Latent diffusion models: train, sample, look inside.
+/// Latent diffusion models: training, sampling, evaluation, inspection.
 #[derive(Debug, Parser)]
 #[command(name = "ldm", version = VERSION, arg_required_else_help = true, propagate_version = true)]
 pub(crate) struct Cli {
@@ -58,16 +58,16 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Says what works on this machine, and how to mend what does not.
+    /// Reports what works on this machine, and how to fix what does not.
     #[command(after_help = "Example:\n  ldm doctor --device cuda")]
     Doctor(DoctorArgs),
-    /// Trains both stages on built-in scenes, samples, evaluates, and writes a report.
+    /// Trains both stages on synthetic scenes, samples, evaluates, and writes a report.
     #[command(after_help = "Example:\n  ldm demo --out demo")]
     Demo(DemoArgs),
-    /// Looks at an image set.
+    /// Inspects an image set.
     #[command(subcommand)]
     Data(DataCommand),
-    /// Trains what a config describes: a first stage, a diffusion model on top of one, or a classifier that guides one.
+    /// Trains the model of a config: a first stage, a diffusion model on top of one, or a classifier that guides one.
     #[command(
         after_help = "Examples:\n  ldm train configs/experiments/cifar/first-stage-kl-f2.yaml --run runs/cifar-f2\n  ldm train configs/experiments/cifar/diffusion-kl-f2.yaml train.steps=2000\n  ldm train --resume runs/cifar-f2\n  ldm train configs/experiments/cifar/diffusion-kl-f2.yaml --nproc 2"
     )]
@@ -77,51 +77,51 @@ pub(crate) enum Command {
         after_help = "Examples:\n  ldm sample --model runs/scenes --class circle,star -n 8 --guidance-scale 2\n  ldm sample --model runs/unconditional --class star --classifier runs/classifier --classifier-scale 4"
     )]
     Sample(SampleArgs),
-    /// Makes images of what a text says.
+    /// Generates images from text.
     #[command(
         after_help = "Examples:\n  ldm txt2img \"a red circle\" --model runs/text -n 4\n  ldm txt2img --prompts-from prompts.txt --model sd-v1-4.ckpt --config configs/models/stable-diffusion/v1.yaml"
     )]
     Txt2img(Txt2imgArgs),
-    /// Draws an image again, as a text says.
+    /// Changes an image by a text.
     #[command(
         after_help = "Example:\n  ldm img2img sketch.png \"a red circle\" --model runs/text --strength 0.6"
     )]
     Img2img(Img2imgArgs),
-    /// Fills the white part of a mask in an image, and leaves the rest as it is.
+    /// Fills the white part of a mask in an image and keeps the rest.
     #[command(
         after_help = "Example:\n  ldm inpaint photo.png mask.png --model runs/photos-inpainting -n 4 --feather 4"
     )]
     Inpaint(InpaintArgs),
-    /// Goes on with an image past its borders, and leaves the image as it is.
+    /// Extends an image past its borders and keeps the image.
     #[command(
         after_help = "Example:\n  ldm outpaint photo.png --left 16 --right 16 --model runs/photos-inpainting"
     )]
     Outpaint(OutpaintArgs),
-    /// Makes an image as many times as large as the first stage makes latents small, commonly four.
+    /// Upscales an image by the factor of the first stage, commonly 4.
     #[command(after_help = "Example:\n  ldm upscale small.png --model runs/photos-super-resolution")]
     Upscale(UpscaleArgs),
-    /// Makes images of labeled boxes.
+    /// Generates images from labeled boxes.
     #[command(
         after_help = "Example:\n  ldm layout2img aquarium_val.json --image IMG_2275.jpg --model runs/aquarium-layout"
     )]
     Layout2img(Layout2imgArgs),
-    /// Makes images of a map of classes.
+    /// Generates images from a map of classes.
     #[command(after_help = "Example:\n  ldm semantic2img map.png --model runs/camvid-semantic -n 4")]
     Semantic2img(Semantic2imgArgs),
-    /// Writes the latents of images.
+    /// Encodes images into latents.
     #[command(
         after_help = "Example:\n  ldm encode photo.jpg --model runs/kl-f4 --center-crop 128 --out latents.safetensors"
     )]
     Encode(EncodeArgs),
-    /// Makes images of latents.
+    /// Decodes latents into images.
     #[command(after_help = "Example:\n  ldm decode latents.safetensors --model runs/kl-f4 --out decoded")]
     Decode(DecodeArgs),
-    /// Sends images through the first stage and back, and says how much was lost.
+    /// Encodes and decodes images, and reports the loss.
     #[command(
         after_help = "Example:\n  ldm reconstruct *.jpg --model runs/kl-f4 --center-crop 128 --out rec"
     )]
     Reconstruct(ReconstructArgs),
-    /// Measures a first stage, or images that were made.
+    /// Evaluates a first stage or generated images.
     #[command(subcommand)]
     Eval(EvalCommand),
     /// Compares downsampling factors: the same data and budget for each f; a table, plots, a report.
@@ -130,20 +130,20 @@ pub(crate) enum Command {
         after_help = "Examples:\n  ldm compare-f --profile quick --out study\n  ldm compare-f study.yaml study.budget.diffusion.seconds=600\n  ldm compare-f --resume study"
     )]
     CompareF(CompareFArgs),
-    /// Times a model on this device: seconds, throughput, peak memory, and how far from what the machine can do.
+    /// Times a model on this device: seconds, throughput, peak memory, share of the machine's peak.
     #[command(
         after_help = "Examples:\n  ldm bench --model runs/scenes\n  ldm bench unet --config configs/models/stable-diffusion/v1.yaml --batch-size 2 --json\n  ldm bench train --config configs/experiments/tiny/diffusion-class.yaml --batch-size 32 --operations"
     )]
     Bench(BenchArgs),
-    /// Says what a checkpoint, a model folder, a run, or a generated PNG holds. Runs no code from it.
+    /// Shows the contents of a checkpoint, a model folder, a run, or a generated PNG. Runs no code from it.
     #[command(after_help = "Example:\n  ldm inspect model.ckpt --config config.yaml")]
     Inspect(InspectArgs),
-    /// Makes a folder of ours, a CompVis checkpoint or a diffusers folder of any model. Every value stays what it is.
+    /// Converts a model to a folder of ldm, a CompVis checkpoint or a diffusers folder. Values stay the same.
     #[command(
         after_help = "Examples:\n  ldm convert runs/text text-diffusers --to diffusers\n  ldm convert sd-v1-4.ckpt sd-v1-4 --to ldm --dtype f16\n  ldm convert stable-diffusion-v1-5 v1-5.ckpt --to compvis"
     )]
     Convert(ConvertArgs),
-    /// Files that models and metrics need beside themselves: tokenizers, the networks of LPIPS and FID.
+    /// Installs files that models and metrics need: tokenizers, the networks of LPIPS and FID.
     #[command(subcommand)]
     Weights(WeightsCommand),
 }

@@ -1,76 +1,50 @@
-//! `ldm compare-f`: how much to compress before diffusing (paper §4.1), on one's own data and budget.
-
-mod child;
-mod config;
-mod diffusion;
-mod first_stage;
-mod judge;
-mod layout;
-mod plan;
-mod plots;
-mod report;
-mod results;
-mod tables;
-mod training;
+//! `ldm compare-f`: the study of the downsampling factor (paper §4.1), on one's own data and budget.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::process::Command;
 
 use anyhow::{Context, bail};
-use ldm_core::device::device_name;
-use ldm_core::{FolderLock, files};
-use ldm_train::RunConfig;
-use tch::Device;
+use ldm_study::study::{Study, StudyDir, StudyFile, StudyPart};
+use ldm_train::Finished;
 
 use crate::args::CompareFArgs;
 use crate::interrupt::Stop;
+use crate::launch::{self, ChildProcess, how};
 use crate::model;
 use crate::progress::Printer;
 use crate::report::Interrupted;
-use config::StudyFile;
-use judge::Judge;
-use layout::{Folder, Part, absolute, read, write};
-use results::{Factor, Reference, Results};
-
-/// What a part works with.
-struct Work<'a> {
-    study: StudyFile,
-    folder: Folder,
-    device: Device,
-    stop: &'a Stop,
-    printer: Printer,
-}
-
-impl Work<'_> {
-    fn stopped(&self) -> bool {
-        self.stop.flag().load(Ordering::SeqCst)
-    }
-
-    fn interrupted(&self) -> anyhow::Error {
-        Interrupted(self.stop.code()).into()
-    }
-}
+use crate::reporter::CliReporter;
 
 pub(crate) fn run(args: &CompareFArgs, printer: Printer) -> anyhow::Result<()> {
     let device = model::device(&args.device, Some(printer))?;
     let stop = Stop::on_signals()?;
     let folder = match &args.resume {
-        Some(root) => Folder::open(root)?,
+        Some(root) => StudyDir::open(root)?,
         None => create(args)?,
     };
-    let path = folder.path("study.yaml");
-    let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-    let work = Work { study: StudyFile::parse(&text, &path, &[])?, folder, device, stop: &stop, printer };
+    let reporter = CliReporter::new(printer);
+    let study = Study::open(folder, device, stop.flag(), &reporter)?;
     if let Some(name) = &args.part {
-        crate::launch::end_with_the_launcher();
-        return work.part(Part::parse(name)?);
+        launch::end_with_the_launcher();
+        return match study.run_part(StudyPart::parse(name)?)? {
+            Finished::Done => Ok(()),
+            Finished::Stopped => Err(Interrupted(stop.code()).into()),
+        };
     }
-    let _lock = FolderLock::take(work.folder.root())?;
-    work.all(&args.device)
+    let root = study.folder().root().to_path_buf();
+    let resume = format!("ldm compare-f --resume {}", root.display());
+    match study.run(|part| spawn(&root, part, args, &stop, printer, &resume))? {
+        Finished::Done => println!("{}", study.folder().path("report.html").display()),
+        Finished::Stopped => {
+            printer.say(&format!("stopped; resume with: {resume}"));
+            return Err(Interrupted(stop.code()).into());
+        }
+    }
+    Ok(())
 }
 
-/// Makes the folder of a new study, when nothing is wrong with it.
-fn create(args: &CompareFArgs) -> anyhow::Result<Folder> {
+/// Creates the folder of a new study.
+fn create(args: &CompareFArgs) -> anyhow::Result<StudyDir> {
     let (overrides, files): (Vec<String>, Vec<String>) =
         args.words.iter().cloned().partition(|word| word.contains('='));
     let (text, path, name) = match (&files[..], args.profile) {
@@ -80,108 +54,38 @@ fn create(args: &CompareFArgs) -> anyhow::Result<Folder> {
             (std::fs::read_to_string(&path).with_context(|| file.clone())?, path, name)
         }
         ([], Some(profile)) => {
-            let name = profile.name();
-            (profile.text().into(), format!("{name}.yaml").into(), name.into())
+            let profile = profile.profile();
+            (profile.text().into(), format!("{}.yaml", profile.name()).into(), profile.name().into())
         }
         _ => bail!("expected the file of a study, or --profile"),
     };
     let root = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(format!("compare-f-{name}")));
-    let study = StudyFile::parse(&text, &path, &overrides)?;
-    let runs = plan::plan(&study, &path, &absolute(&root)?)?;
-    let folder = Folder::create(&root)?;
-    runs.iter().try_for_each(|run| run.write(&folder))?;
-    // Last: a folder with it is a whole study.
-    files::write_bytes(folder.path("study.yaml"), study.to_text().as_bytes())?;
-    Ok(folder)
+    let file = StudyFile::parse(&text, &path, &overrides)?;
+    Ok(StudyDir::create(&root, &path, &file)?)
 }
 
-impl Work<'_> {
-    /// Every part that is not done, each in a process of its own; then what was found.
-    fn all(&self, device: &crate::args::DeviceArgs) -> anyhow::Result<()> {
-        let parts = self.parts();
-        for (index, part) in parts.iter().enumerate() {
-            if self.folder.done(*part).exists() {
-                continue;
-            }
-            self.printer.say(&format!("{} (part {} of {})", part.title(), index + 1, parts.len()));
-            child::run(self, *part, device)?;
-            if let Part::Sampling(_) = part {
-                self.collect()?; // what there is so far
-            }
-        }
-        self.collect()?;
-        println!("{}", self.folder.path("report.html").display());
-        Ok(())
+/// Runs a part in a process of its own, so that its memory is its own and the GPU is free after it.
+fn spawn(
+    root: &Path,
+    part: StudyPart,
+    args: &CompareFArgs,
+    stop: &Stop,
+    printer: Printer,
+    resume: &str,
+) -> anyhow::Result<Finished> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["compare-f", "--resume"]).arg(root).args(["--part", &part.name()]);
+    command.args(["--device", &args.device.device]);
+    if let Some(threads) = args.device.threads {
+        command.args(["--threads", &threads.to_string()]);
     }
-
-    fn parts(&self) -> Vec<Part> {
-        let mut parts = vec![Part::Reference];
-        for factor in &self.study.study.factors {
-            if factor.f > 1 {
-                parts.push(Part::FirstStage(factor.f));
-            }
-            parts.extend([Part::Diffusion(factor.f), Part::Sampling(factor.f)]);
-        }
-        parts
+    command.args(printer.flags());
+    let status = ChildProcess::start(command)?.wait(stop).with_context(|| part.title())?;
+    if stop.signal().is_some() {
+        return Ok(Finished::Stopped);
     }
-
-    fn part(&self, part: Part) -> anyhow::Result<()> {
-        match part {
-            Part::Reference => self.reference(),
-            Part::FirstStage(f) => first_stage::run(self, f),
-            Part::Diffusion(f) => diffusion::run(self, f),
-            Part::Sampling(f) => diffusion::sample(self, f),
-        }
+    if !status.success() {
+        bail!("{} {}; resume with: {resume}", part.title(), how(status));
     }
-
-    /// Looks at the real images, and at how far others of them are.
-    fn reference(&self) -> anyhow::Result<()> {
-        let f = self.study.study.factors.first().expect("a study compares something").f;
-        let run = RunConfig::read(self.folder.of(f, "diffusion.yaml"), &[])?;
-        let data = plan::open_held_back(&run)?;
-        let [_, height, width] = data.get(0, 0)?.size;
-        let judge = Judge::new(data.clone(), &self.study.study.measure, self.device)?;
-        let floor = judge.floor(&run.data.train.open(Path::new("."))?)?;
-        let found = Reference {
-            dataset: data.name(),
-            fingerprint: data.fingerprint(),
-            images: judge.count(),
-            features: judge.network().name().into(),
-            size: [height as i64, width as i64],
-            floor,
-            device: device_name(self.device),
-            threads: ldm_libtorch::threads(),
-        };
-        write(&self.folder.done(Part::Reference), &found)
-    }
-
-    /// Writes what is known by now.
-    fn collect(&self) -> anyhow::Result<()> {
-        let mut factors = Vec::new();
-        for factor in &self.study.study.factors {
-            let f = factor.f;
-            if !self.folder.done(Part::Sampling(f)).exists() {
-                continue;
-            }
-            let first_stage = (f > 1).then(|| read(&self.folder.done(Part::FirstStage(f)))).transpose()?;
-            let (diffusion, sampling) =
-                (read(&self.folder.done(Part::Diffusion(f)))?, read(&self.folder.done(Part::Sampling(f)))?);
-            factors.push(Factor { f, first_stage, diffusion, sampling });
-        }
-        let results = Results {
-            ldm: env!("CARGO_PKG_VERSION").into(),
-            study: self.study.study.clone(),
-            reference: read(&self.folder.done(Part::Reference))?,
-            factors,
-        };
-        write(&self.folder.path("results.json"), &results)?;
-        files::write_bytes(self.folder.path("results.csv"), tables::sets(&results).as_bytes())?;
-        files::write_bytes(self.folder.path("first-stages.csv"), tables::first_stages(&results).as_bytes())?;
-        let plots = plots::all(&results)?;
-        for plot in &plots {
-            files::write_bytes(self.folder.path(&plot.file), plot.svg.as_bytes())?;
-        }
-        let page = report::html(&results, &plots, &self.folder)?;
-        Ok(files::write_bytes(self.folder.path("report.html"), page.as_bytes())?)
-    }
+    Ok(Finished::Done)
 }

@@ -34,7 +34,7 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether a folder is what this command or diffusers writes: --force on a wrong path must not cost a home.
+/// Checks for a model of this command or of diffusers: --force on a wrong path must not remove a home folder.
 fn looks_like_a_model(folder: &std::path::Path) -> bool {
     let empty = folder.read_dir().is_ok_and(|mut entries| entries.next().is_none());
     empty

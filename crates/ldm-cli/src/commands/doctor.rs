@@ -1,4 +1,4 @@
-//! `ldm doctor`: what works here.
+//! `ldm doctor`: versions, devices, and whether they work.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -27,14 +27,14 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where libtorch was loaded from.
+/// The path of the loaded libtorch.
 fn loaded() -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     let line = maps.lines().find(|line| line.ends_with("libtorch_cpu.so"))?;
     line.split_whitespace().last().map(PathBuf::from)
 }
 
-/// A matrix product, so that "works" means that something was computed.
+/// Computes a matrix product and reports its speed.
 fn measure(device: Device) -> String {
     let a = Tensor::ones([1024, 1024], (Kind::Float, device));
     let _ = a.matmul(&a).double_value(&[0, 0]);

@@ -1,4 +1,4 @@
-//! One file a command.
+//! Commands, one file each.
 
 mod bench;
 mod compare_f;
@@ -18,7 +18,7 @@ mod outpaint;
 mod reconstruct;
 mod sample;
 mod semantic2img;
-mod train;
+pub(crate) mod train;
 mod txt2img;
 mod upscale;
 mod weights;
@@ -27,13 +27,13 @@ use crate::args::{Cli, Command};
 use crate::interrupt;
 use crate::progress::Printer;
 
-/// Runs what was typed.
+/// Runs a command.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
     let printer = Printer::new(cli.quiet, cli.verbose);
     if matches!(cli.command, Command::Train(_) | Command::Demo(_) | Command::CompareF(_)) {
         ldm_libtorch::keep_freed_memory();
     } else {
-        // Training ends in order by itself; everything else may end at once.
+        // Training stops in order by itself; everything else may exit at once.
         interrupt::exit_on_signals()?;
     }
     match cli.command {

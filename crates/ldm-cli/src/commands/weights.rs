@@ -1,16 +1,15 @@
-//! `ldm weights`: files that models need beside themselves.
+//! `ldm weights`: downloads of tokenizers and of the networks of LPIPS and FID.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::bail;
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use ldm_core::resources;
+use ldm_weights::{DownloadEvent, Manifest, RemoteFile, Resource, WeightsSource, install, is_installed};
 use serde_json::json;
 
 use crate::args::{Cli, GetArgs, WeightsCommand};
-use crate::progress::Printer;
-use crate::weights::{Lock, Manifest, RemoteFile, Resource, download, install_copies, sha256};
+use crate::progress::{Printer, Progress};
 
 const MIRROR: &str = "LDM_WEIGHTS_URL";
 
@@ -63,21 +62,16 @@ fn described(resource: &Resource, cache: &Path) -> serde_json::Value {
     })
 }
 
-/// By its size: `get` looks at the bytes.
-fn is_installed(file: &RemoteFile, folder: &Path) -> bool {
-    folder.join(&file.name).metadata().is_ok_and(|data| data.is_file() && data.len() == file.size)
-}
-
 fn get(args: &GetArgs, printer: Printer) -> anyhow::Result<()> {
     let manifest = Manifest::open(args.manifest.as_deref())?;
     let known = manifest.names().join(", ");
     if args.names.is_empty() {
         wrong_usage(ErrorKind::MissingRequiredArgument, &format!("give a NAME, one of {known}"));
     }
-    let mut asked: Vec<&Resource> = Vec::new();
+    let mut requested: Vec<&Resource> = Vec::new();
     for name in &args.names {
         match manifest.find(name) {
-            Some(resource) if asked.iter().all(|each| each.name != *name) => asked.push(resource),
+            Some(resource) if requested.iter().all(|each| each.name != *name) => requested.push(resource),
             Some(_) => {}
             None => wrong_usage(
                 ErrorKind::InvalidValue,
@@ -85,74 +79,50 @@ fn get(args: &GetArgs, printer: Printer) -> anyhow::Result<()> {
             ),
         }
     }
-    let cache = resources::cache_dir()?;
-    let mirror = args.url.clone().or_else(|| std::env::var(MIRROR).ok().filter(|url| !url.is_empty()));
-    for resource in asked {
-        let folder = cache.join(&resource.name);
-        // A shared folder that has everything may be read-only.
-        if !lacking(resource, &folder, args.force)?.is_empty() {
-            install(resource, &folder, mirror.as_deref(), args, printer)?;
-        }
-        for file in &resource.files {
-            println!("{}", folder.join(&file.name).display());
+    let source = if args.from.is_empty() {
+        let mirror = args.url.clone().or_else(|| std::env::var(MIRROR).ok().filter(|url| !url.is_empty()));
+        WeightsSource::Network { mirror, retries: args.retries }
+    } else {
+        WeightsSource::Copies(args.from.clone())
+    };
+    for resource in requested {
+        let mut bar = None;
+        for path in install(resource, &source, args.force, &mut |event| show(event, &mut bar, printer))? {
+            println!("{}", path.display());
         }
     }
     Ok(())
 }
 
-fn install(
-    resource: &Resource,
-    folder: &Path,
-    mirror: Option<&str>,
-    args: &GetArgs,
-    printer: Printer,
-) -> anyhow::Result<()> {
-    let _lock = Lock::take(folder, printer)?;
-    // Whoever held the lock may have installed them.
-    let lacking = lacking(resource, folder, args.force)?;
-    if !args.from.is_empty() {
-        let missing = install_copies(&lacking, &args.from, folder)?;
-        if !missing.is_empty() {
-            bail!("{} is not complete: {}", resource.name, missing.join("; "));
+/// Shows the progress of an installation, with a bar while a file is transferred.
+fn show(event: DownloadEvent, bar: &mut Option<Progress>, printer: Printer) {
+    match event {
+        DownloadEvent::Waiting(folder) => printer
+            .say(&format!("{}: another `ldm weights get` is at work here: waiting for it", folder.display())),
+        DownloadEvent::NoLocks(folder) => Printer::warn(&format!(
+            "{}: no locks here, so run one `ldm weights get` at a time",
+            folder.display()
+        )),
+        DownloadEvent::Requested { file, url } => {
+            printer.say(&format!("{} from {url} (license: {})", megabytes(file.size), file.license));
         }
-        return Ok(());
+        DownloadEvent::Started { file, length } => {
+            bar.insert(printer.bytes(file.size, length)).message(file.name.clone());
+        }
+        DownloadEvent::Progress { length } => bar.iter_mut().for_each(|bar| bar.at(length)),
+        DownloadEvent::Retry { error, pause } => {
+            let text = format!("{error}; another attempt in {:.1} s", pause.as_secs_f64());
+            bar.iter().for_each(|bar| bar.line(&text));
+        }
+        DownloadEvent::Ended => bar.take().into_iter().for_each(Progress::finish),
+        DownloadEvent::Restarted(file) => {
+            printer.say(&format!("{}: the partial download does not fit; starting over", file.name));
+        }
+        _ => {}
     }
-    for file in lacking {
-        let url = match mirror {
-            Some(base) => format!("{}/{}/{}", base.trim_end_matches('/'), resource.name, file.name),
-            None => file.url.clone(),
-        };
-        printer.say(&format!("{} from {url} (license: {})", megabytes(file.size), file.license));
-        download(file, &url, &folder.join(&file.name), args.retries, printer)?;
-    }
-    Ok(())
 }
 
-/// The files that are not there; what is there and is something else is an error, or lacks too by `force`.
-fn lacking<'a>(resource: &'a Resource, folder: &Path, force: bool) -> anyhow::Result<Vec<&'a RemoteFile>> {
-    let mut lacking = Vec::new();
-    for file in &resource.files {
-        let path: PathBuf = folder.join(&file.name);
-        if !path.exists() {
-            lacking.push(file);
-            continue;
-        }
-        let found = sha256(&path)?;
-        if found != file.sha256 {
-            if !force {
-                bail!(
-                    "{}: expected sha256 {}, found {found}; it is not replaced without --force",
-                    path.display(),
-                    file.sha256
-                );
-            }
-            lacking.push(file);
-        }
-    }
-    Ok(lacking)
-}
-
-/// Ends the program as clap does: exit code 2.
+/// Exits as clap does, with code 2.
 fn wrong_usage(kind: ErrorKind, message: &str) -> ! {
     let mut command = Cli::command();
     command.build();

@@ -1,14 +1,12 @@
-//! What a person reads.
+//! Tables of timings.
 
-use super::machine::Machine;
-use super::measure::Measured;
-use super::stages::shape;
+use ldm_bench::{Machine, StageTiming, shape_text};
 
-/// Operations below this share of a stage's time are left out.
+/// Operations below this share of a stage's time are omitted.
 const SHARE: f64 = 0.01;
 
-/// A line a stage.
-pub(super) fn stages(timed: &[Measured]) -> String {
+/// One line per stage.
+pub(super) fn stages(timed: &[StageTiming]) -> String {
     let mut rows = vec![words(&[
         "stage",
         "shape",
@@ -28,7 +26,7 @@ pub(super) fn stages(timed: &[Measured]) -> String {
     for stage in timed {
         rows.push(vec![
             stage.stage.to_owned(),
-            shape(&stage.shape),
+            shape_text(&stage.shape),
             seconds(stage.median_seconds),
             seconds(stage.min_seconds),
             rate(stage.images_per_second),
@@ -46,8 +44,8 @@ pub(super) fn stages(timed: &[Measured]) -> String {
     lines(&rows, 2)
 }
 
-/// Where a stage's time goes: the costliest operations, and what the machine would need for each.
-pub(super) fn operations(stage: &Measured, machine: &Machine) -> String {
+/// Time by operation: the most expensive ones, with the machine's roofline of each.
+pub(super) fn operations(stage: &StageTiming, machine: &Machine) -> String {
     let mut rows =
         vec![words(&["operation", "calls", "s", "of all", "GFLOP", "moved GB", "roof s", "bound by"])];
     let cost = |at: usize| stage.operations[at].seconds.unwrap_or(stage.operations[at].roof_seconds);
@@ -69,14 +67,14 @@ pub(super) fn operations(stage: &Measured, machine: &Machine) -> String {
             bound.to_owned(),
         ]);
     }
-    format!("{} {}\n{}", stage.stage, shape(&stage.shape), lines(&rows, 1))
+    format!("{} {}\n{}", stage.stage, shape_text(&stage.shape), lines(&rows, 1))
 }
 
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(ToString::to_string).collect()
 }
 
-/// Columns as wide as they must be; the first `left` begin at one place, the others end at one.
+/// Aligned columns: the first `left` to the left, the others to the right.
 fn lines(rows: &[Vec<String>], left: usize) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let cell = |(column, text): (usize, &String)| {

@@ -1,182 +1,139 @@
-//! `ldm eval generation`: how far made images are from real ones.
+//! `ldm eval generation`.
 
 use anyhow::{Context, bail};
 use ldm_core::files;
-use ldm_metrics::{FeatureNetwork, MeanStd, Origin, Retain, SetDistance, SetFeatures};
+use ldm_pipelines::ConditioningKind;
+use ldm_study::evaluation::{
+    GeneratedImages, GenerationEvaluator, ImageGenerator, ReferenceSet, open_generated,
+};
 use serde_json::{Value, json};
-use tch::Tensor;
 
-use super::maker::Maker;
-use super::reference::Reference;
-use super::set::{self, ImageSet};
-use super::shown::Shown;
-use crate::args::GenerationArgs;
+use super::{options, source};
+use crate::args::{GenerationArgs, MakerArgs, ModelArgs};
 use crate::progress::Printer;
-use crate::{model, output};
+use crate::reporter::CliReporter;
+use crate::{model, output, sampling};
 
 pub(crate) fn run(args: &GenerationArgs, printer: Printer) -> anyhow::Result<()> {
     let folder = output::folder(&args.output, "eval");
     let [results, best, worst] = ["results.json", "best.png", "worst.png"].map(|name| folder.join(name));
-    let with_made = args.made.is_some() || args.maker.model.is_some();
-    let written = if with_made { vec![&results, &best, &worst] } else { Vec::new() };
+    let with_images = args.made.is_some() || args.maker.model.is_some();
+    let written = if with_images { vec![&results, &best, &worst] } else { Vec::new() };
     let mut written = written.into_iter().chain(&args.save_statistics);
     written.try_for_each(|path| output::free(path, args.output.force))?;
     let device = model::device(&args.device, Some(printer))?;
-    let reference = Reference::open(&args.data)?;
-    if let (Reference::Moments(..), Some(_)) = (&reference, &args.save_statistics) {
-        bail!("--save-statistics: {} are statistics already", args.data.dataset.display());
+    let reference = ReferenceSet::open(source(&args.data))?;
+    if reference.is_statistics() && args.save_statistics.is_some() {
+        bail!("--save-statistics: expected images, got the statistics {}", args.data.dataset.display());
     }
-    let made = args.made.as_ref().map(|path| set::open_made(path, args.data.size)).transpose()?;
-    let mut maker = Maker::open(args)?;
-    let count = maker.as_ref().map(|_| reference.count(&args.how)).transpose()?;
-
-    let network = set::network(&args.how, device)?;
-    let mut measuring = Measuring { args, network: &network, printer, size: None };
-    let mut real = match &reference {
-        Reference::Moments(path, moments) => {
-            moments.check(&network).with_context(|| path.display().to_string())?;
-            None
-        }
-        Reference::Set(data) => {
-            let images = ImageSet::of(data, &args.how, args.data.strict)?;
-            let retain = if with_made { Retain::All } else { Retain::Nothing };
-            Some(measuring.gathered(retain, images, &mut |_, _, _| Ok(()))?)
-        }
+    let generated = match &args.made {
+        Some(path) => Some(GeneratedImages::Set(open_generated(path, args.data.size)?)),
+        None => generator(args)?.map(|generator| GeneratedImages::Model(Box::new(generator))),
     };
-    if let (Some(path), Reference::Set(data), Some(real)) = (&args.save_statistics, &reference, &real) {
-        let mut moments = real.moments()?;
-        moments.origin = Origin {
-            features: Some(network.name().into()),
-            dataset: Some(data.name()),
-            fingerprint: Some(data.fingerprint()),
-            ..moments.origin
-        };
-        moments.write_npz(path)?;
-        if !with_made {
-            println!("{}", path.display());
-            return Ok(());
-        }
+    if args.made.is_some() {
+        refuse_sampling(&args.maker)?;
     }
-    let images = match (&made, &mut maker, count) {
-        (Some(data), ..) => ImageSet::of(data, &args.how, args.data.strict)?,
-        (None, Some(maker), Some(count)) => ImageSet::made(maker, count, args.how.batch_size),
-        _ => unreachable!("what was made is asked for above"),
+    let sampling = match &generated {
+        Some(GeneratedImages::Model(generator)) => sampling_document(&args.maker, generator),
+        _ => Value::Null,
     };
-    let mut shown = Shown::default();
-    let mut apart = MeanStd::new();
-    let retain = if real.is_some() { Retain::All } else { Retain::Logits };
-    let drawn = measuring.gathered(retain, images, &mut |names, images, features| {
-        if let Some(real) = &mut real {
-            let nearest = real.nearest(features)?;
-            apart.add(&nearest);
-            shown.add(&-nearest, names, &[images]);
-        }
-        Ok(())
-    })?;
-    let found = match (&reference, &real) {
-        (Reference::Moments(_, moments), _) => moments.distance(&drawn)?,
-        (_, Some(real)) => real.distance(&drawn)?,
-        _ => unreachable!("a set was gathered"),
+    let reporter = CliReporter::new(printer);
+    let mut evaluator = GenerationEvaluator::new(options(&args.how), device, &reporter)?;
+    let statistics = args.save_statistics.as_deref();
+    let Some(mut generated) = generated else {
+        let path = statistics.context("expected generated images, --model or --save-statistics")?;
+        evaluator.save_statistics(&reference, path)?;
+        println!("{}", path.display());
+        return Ok(());
     };
-    let real_count = real.as_ref().map(SetFeatures::count);
-    set::warn_of_rank(&network, drawn.count().min(real_count.unwrap_or(i64::MAX)));
-    let mut document = reference.json(real_count)?;
-    document.extend(numbers(&found, &network));
-    document.extend([
-        ("made".to_owned(), json!(made.as_ref().map(|data| data.name()))),
-        ("made_images".into(), json!(drawn.count())),
-        ("made_fingerprint".into(), json!(made.as_ref().map(|data| data.fingerprint()))),
-        ("sampling".into(), json!(maker.as_ref().map(Maker::json))),
-        ("size".into(), json!(measuring.size)),
-    ]);
+    let found = evaluator.evaluate(&reference, &mut generated, statistics)?;
+    let mut document = found.document();
+    document.insert("sampling".into(), sampling);
+    document.insert("ldm".into(), env!("CARGO_PKG_VERSION").into());
     output::make(&folder)?;
-    if real.is_some() {
-        let [of_best, of_worst] = shown.names();
-        let nearest = json!({"mean": apart.mean(), "std": apart.std(), "best": of_best, "worst": of_worst});
-        document.insert("nearest_real".into(), nearest);
-        shown.write(&best, &worst)?;
+    if let Some(nearest) = &found.nearest {
+        nearest.extremes.write(&best, &worst)?;
     }
     let document = Value::Object(document);
     files::write_bytes(&results, format!("{document:#}\n").as_bytes())?;
     if args.how.json {
         println!("{document:#}");
     } else {
-        say(&document);
+        print(&document);
     }
     Ok(())
 }
 
-/// What both sets go through.
-struct Measuring<'a> {
-    args: &'a GenerationArgs,
-    network: &'a FeatureNetwork,
-    printer: Printer,
-    /// Of every image so far.
-    size: Option<[i64; 2]>,
-}
-
-/// Sees a batch: what its images are called, the images, their features.
-type See<'a> = &'a mut dyn FnMut(&[String], &Tensor, &Tensor) -> anyhow::Result<()>;
-
-impl Measuring<'_> {
-    fn gathered(&mut self, retain: Retain, images: ImageSet, see: See) -> anyhow::Result<SetFeatures> {
-        let mut features = SetFeatures::retaining(retain);
-        let mut bar = self.printer.bar(images.count as u64, 0);
-        for batch in images.batches {
-            let (names, batch) = batch?;
-            self.check_size(&names, &batch)?;
-            let seen = features.add(self.network, &batch)?;
-            see(&names, &batch, &seen)?;
-            bar.at(features.count() as u64);
-        }
-        bar.finish();
-        Ok(features)
+/// The model that generates the images, if any.
+fn generator(args: &GenerationArgs) -> anyhow::Result<Option<ImageGenerator>> {
+    let (MakerArgs { sampling: how, seed, .. }, Some(path)) = (&args.maker, &args.maker.model) else {
+        return refuse_sampling(&args.maker).map(|()| None);
+    };
+    let named = ModelArgs {
+        model: path.clone(),
+        config: args.maker.config.clone(),
+        ema: false,
+        no_ema: args.maker.no_ema,
+        dtype: args.maker.dtype.clone(),
+        device: args.device.clone(),
+    };
+    let model = model::open_diffusion(&named, None)?;
+    model::check_conditioning(&model, &named, &[ConditioningKind::Unconditional, ConditioningKind::Class])
+        .context("--model: generate the images first, and give their folder")?;
+    if ImageGenerator::classes_of(&model).is_empty() && how.guidance_scale.is_some_and(|scale| scale != 1.) {
+        bail!("--guidance-scale: expected a conditional model, got an unconditional one");
     }
+    model.merge(&how.loras)?;
+    model.lay_out();
+    model::keep_freed_memory(model.kind());
+    let sampling = sampling::asked(how, &model, 1.)?;
+    Ok(Some(ImageGenerator::new(model, sampling, *seed)?))
+}
 
-    /// All images of both sets have one size: a network that resizes them would see by this how they were made.
-    fn check_size(&mut self, names: &[String], batch: &Tensor) -> anyhow::Result<()> {
-        let found = [batch.size()[2], batch.size()[3]];
-        let [height, width] = *self.size.get_or_insert(found);
-        if found != [height, width] {
-            let asked = if self.args.data.size.is_some() { "another --size" } else { "--size" };
-            bail!(
-                "{}: is {}x{} where images before it are {width}x{height}: give {asked}",
-                names[0],
-                found[1],
-                found[0]
-            );
-        }
-        Ok(())
+/// The options that generate the same images again.
+fn sampling_document(args: &MakerArgs, generator: &ImageGenerator) -> Value {
+    let (how, sampling) = (&args.sampling, generator.sampling());
+    let guidance = &sampling.guidance;
+    let loras: Vec<String> = how.loras.iter().map(ToString::to_string).collect();
+    json!({
+        "model": args.model, "ema": !args.no_ema, "dtype": args.dtype, "loras": loras,
+        "seed": args.seed, "classes": generator.classes().len(),
+        "sampler": sampling.sampler.name(), "eta": sampling.sampler.eta(),
+        "spacing": how.spacing, "steps": sampling.steps,
+        "guidance_scale": guidance.scale, "guidance_rescale": guidance.rescale,
+        "guidance_interval": how.guidance_interval.map(|span| [span.low, span.high]),
+        "size": sampling.size, "tile": sampling.tile,
+    })
+}
+
+/// Refuses options of sampling without a model.
+fn refuse_sampling(args: &MakerArgs) -> anyhow::Result<()> {
+    let how = &args.sampling;
+    let given = [
+        ("--sampler", how.sampler.is_some()),
+        ("--spacing", how.spacing.is_some()),
+        ("--steps", how.steps.is_some()),
+        ("--eta", how.eta.is_some()),
+        ("--guidance-scale", how.guidance_scale.is_some()),
+        ("--guidance-rescale", how.guidance_rescale != 0.),
+        ("--guidance-interval", how.guidance_interval.is_some()),
+        ("--height", how.height.is_some()),
+        ("--tile", how.tile.is_some()),
+        ("--lora", !how.loras.is_empty()),
+    ];
+    match given.iter().find(|(_, given)| *given) {
+        Some((name, _)) => bail!("{name}: expected --model, which generates the images"),
+        None => Ok(()),
     }
 }
 
-/// What the JSON says of a distance.
-fn numbers(found: &SetDistance, network: &FeatureNetwork) -> [(String, Value); 11] {
-    let sum = |sum: &MeanStd| json!({"mean": sum.mean(), "std": sum.std(), "parts": sum.count()});
-    let manifold = |of: fn(&ldm_metrics::Manifold) -> f64| json!(found.manifold.as_ref().map(of));
-    [
-        ("features", json!(network.name())),
-        ("frechet_distance", json!(found.frechet)),
-        ("spatial_frechet_distance", json!(found.spatial)),
-        ("kernel_distance", json!(found.kernel.as_ref().map(sum))),
-        ("precision", manifold(|of| of.precision)),
-        ("recall", manifold(|of| of.recall)),
-        ("density", manifold(|of| of.density)),
-        ("coverage", manifold(|of| of.coverage)),
-        ("neighbors", json!(found.manifold.map(|_| SetFeatures::NEIGHBOR))),
-        ("inception_score", json!(found.inception_score.as_ref().map(sum))),
-        ("ldm", json!(env!("CARGO_PKG_VERSION"))),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-}
-
-fn say(document: &Value) {
-    let text = |value: &Value| value.as_str().unwrap_or("a set that does not say what it is").to_owned();
-    let made = document["made"].as_str().map_or_else(
+fn print(document: &Value) {
+    let text = |value: &Value| value.as_str().unwrap_or("an unnamed set").to_owned();
+    let generated = document["made"].as_str().map_or_else(
         || format!("{}, seed {}", text(&document["sampling"]["model"]), document["sampling"]["seed"]),
         ToOwned::to_owned,
     );
-    println!("{} made images ({made})", document["made_images"]);
+    println!("{} made images ({generated})", document["made_images"]);
     match document["images"].as_i64() {
         Some(images) => println!("{images} real images ({})", text(&document["dataset"])),
         None => println!("real images: {}", text(&document["statistics"])),

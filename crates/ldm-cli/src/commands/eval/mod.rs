@@ -1,14 +1,12 @@
-//! `ldm eval`: numbers for what is otherwise looked at.
+//! `ldm eval`: metrics of a first stage and of generated images.
 
 mod clip_score;
 mod generation;
-mod maker;
 mod reconstruction;
-mod reference;
-mod set;
-mod shown;
 
-use crate::args::EvalCommand;
+use ldm_study::evaluation::{ImageSource, SetOptions};
+
+use crate::args::{DataArgs, EvalCommand, MeasureArgs};
 use crate::progress::Printer;
 
 pub(crate) fn run(command: &EvalCommand, printer: Printer) -> anyhow::Result<()> {
@@ -17,4 +15,12 @@ pub(crate) fn run(command: &EvalCommand, printer: Printer) -> anyhow::Result<()>
         EvalCommand::Generation(args) => generation::run(args, printer),
         EvalCommand::ClipScore(args) => clip_score::run(args, printer),
     }
+}
+
+fn source(args: &DataArgs) -> ImageSource {
+    ImageSource { path: args.dataset.clone(), size: args.size, strict: args.strict }
+}
+
+fn options(args: &MeasureArgs) -> SetOptions {
+    SetOptions { num_images: args.num_images, batch_size: args.batch_size, features: args.features.clone() }
 }

@@ -1,0 +1,142 @@
+//! Timing of latent diffusion models: seconds, throughput, peak memory and operations of each stage, against the
+//! [`Machine`]'s roofline.
+//!
+//! A crate of its own, since two programs need it: `ldm bench` shows a [`BenchReport`], and the workspace's criterion
+//! benches share [`wait`] and [`shape_text`].
+
+mod inputs;
+mod machine;
+mod measure;
+mod stages;
+mod subject;
+mod training;
+
+use ldm_core::{Error, Result};
+use ldm_pipelines::Model;
+use serde::Serialize;
+use tch::{Device, Kind};
+
+pub use machine::Machine;
+pub use measure::{OperationTiming, StageTiming, wait};
+pub use stages::shape_text;
+pub use subject::BenchSubject;
+
+use measure::StageRun;
+
+/// A part of a model to time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BenchStage {
+    /// The first stage: encoding, and decoding.
+    Autoencoder,
+    /// One forward pass of the U-Net.
+    Unet,
+    /// Sampling, from noise to images.
+    Sample,
+    /// One training step: loss, gradients, optimizer, EMA.
+    Train,
+}
+
+/// Settings of a benchmark.
+#[derive(Debug, Clone, Copy)]
+pub struct BenchConfig {
+    /// Images per batch.
+    pub batch_size: i64,
+    /// DDIM steps of a sample, without guidance.
+    pub steps: usize,
+    /// Timed runs, after two to warm up.
+    pub repeats: u64,
+}
+
+/// Progress of a benchmark, for the caller to show.
+#[derive(Debug)]
+pub enum BenchEvent<'a> {
+    /// A stage starts.
+    Stage {
+        /// Its name.
+        stage: &'static str,
+        /// The shape of its input.
+        shape: &'a [i64],
+    },
+    /// A remark on the model.
+    Note(&'a str),
+}
+
+/// The timings of a model on this machine.
+#[derive(Debug, Serialize)]
+pub struct BenchReport {
+    /// The speed of the machine.
+    pub machine: Machine,
+    /// The stages.
+    pub stages: Vec<StageTiming>,
+}
+
+/// Times one stage of `subject`, or all but training.
+///
+/// # Errors
+/// When the model has no such stage, or cannot be built or run.
+pub fn bench(
+    subject: &BenchSubject,
+    stage: Option<BenchStage>,
+    config: BenchConfig,
+    observe: &mut dyn FnMut(BenchEvent),
+) -> Result<BenchReport> {
+    let (device, kind) = (subject.device, subject.kind);
+    let stages = stages_of(stage, subject)?;
+    let machine = Machine::measure(device, kind);
+    let runs: Vec<StageRun> = if stages == [BenchStage::Train] {
+        vec![training::time(config, subject, observe)?]
+    } else {
+        let model = subject.open()?;
+        if let Model::Diffusion(model) = &model {
+            model.lay_out();
+        }
+        keep_freed_memory(kind);
+        let mut runs = Vec::new();
+        for stage in stages {
+            runs.extend(stages::time(stage, config, subject, &model, observe)?);
+        }
+        runs
+    };
+    // Once more: other programs may have slowed the first measurement.
+    let machine = machine.or_faster(Machine::measure(device, kind));
+    Ok(BenchReport { machine, stages: runs.into_iter().map(|run| run.against(&machine, device)).collect() })
+}
+
+/// After the model has its memory format: else the weights' first copies are kept too. In half precision on the CPU
+/// memory matters more than time.
+fn keep_freed_memory(kind: Kind) {
+    if kind == Kind::Float {
+        ldm_libtorch::keep_freed_memory();
+    }
+}
+
+/// The stages to time.
+fn stages_of(requested: Option<BenchStage>, subject: &BenchSubject) -> Result<Vec<BenchStage>> {
+    let refuse = |message: &str| Err(Error::config(&subject.name, message));
+    match (requested, subject.diffusion().is_some()) {
+        (Some(BenchStage::Unet | BenchStage::Sample), false) => {
+            refuse("expected a diffusion model, got a first stage alone; try autoencoder or train")
+        }
+        (Some(BenchStage::Autoencoder), _) if subject.first_stage().is_none() => {
+            refuse("expected a first stage, got a diffusion model of pixels; try unet, sample or train")
+        }
+        (Some(stage), _) => Ok(vec![stage]),
+        (None, true) if subject.first_stage().is_none() => Ok(vec![BenchStage::Unet, BenchStage::Sample]),
+        (None, true) => Ok(vec![BenchStage::Autoencoder, BenchStage::Unet, BenchStage::Sample]),
+        (None, false) => Ok(vec![BenchStage::Autoencoder]),
+    }
+}
+
+/// Resets the peak of memory that [`ldm_core::device::peak_memory`] reports.
+fn reset_peak(device: Device) {
+    if let Device::Cuda(index) = device {
+        ldm_libtorch::reset_cuda_peak(index);
+    } else {
+        // Linux resets the peak (proc(5)); elsewhere the peak is that of the process so far.
+        let _ = std::fs::write("/proc/self/clear_refs", "5");
+    }
+}
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

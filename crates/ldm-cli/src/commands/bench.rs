@@ -1,0 +1,70 @@
+//! `ldm bench`: the speed of a model on this machine.
+
+mod table;
+
+use anyhow::Context;
+use ldm_bench::{BenchConfig, BenchEvent, BenchStage, BenchSubject, bench, shape_text};
+use ldm_core::device::{device_name, parse_dtype};
+use serde_json::json;
+use tch::{Device, Kind};
+
+use crate::args::{BenchArgs, StageArg};
+use crate::model;
+use crate::progress::Printer;
+
+pub(crate) fn run(args: &BenchArgs, printer: Printer) -> anyhow::Result<()> {
+    let (device, kind) = (model::device(&args.device, Some(printer))?, parse_dtype(&args.dtype)?);
+    let mut show = |event: BenchEvent| match event {
+        BenchEvent::Stage { stage, shape } => printer.say(&format!("{stage} {}", shape_text(shape))),
+        BenchEvent::Note(note) => Printer::warn(note),
+    };
+    let subject = subject(args, device, kind, &mut show)?;
+    let stage = args.stage.map(|stage| match stage {
+        StageArg::Autoencoder => BenchStage::Autoencoder,
+        StageArg::Unet => BenchStage::Unet,
+        StageArg::Sample => BenchStage::Sample,
+        StageArg::Train => BenchStage::Train,
+    });
+    let config = BenchConfig { batch_size: args.batch_size, steps: args.steps, repeats: args.repeats };
+    let report = bench(&subject, stage, config, &mut show)?;
+    if args.json {
+        let document = json!({
+            "model": subject.name.display().to_string(),
+            "weights": if subject.is_fresh() { "fresh" } else { "loaded" },
+            "device": device_name(device),
+            "threads": ldm_libtorch::threads(),
+            "dtype": args.dtype,
+            "ldm": env!("CARGO_PKG_VERSION"),
+            "libtorch": ldm_libtorch::TORCH_VERSION,
+            "machine": report.machine,
+            "stages": report.stages,
+        });
+        println!("{document:#}");
+        return Ok(());
+    }
+    let at = format!("{}, {} threads, {}", device_name(device), ldm_libtorch::threads(), args.dtype);
+    println!("{}: {at}; {}", subject.name.display(), report.machine);
+    print!("{}", table::stages(&report.stages));
+    if args.operations {
+        for stage in &report.stages {
+            print!("\n{}", table::operations(stage, &report.machine));
+        }
+    }
+    Ok(())
+}
+
+fn subject(
+    args: &BenchArgs,
+    device: Device,
+    kind: Kind,
+    show: &mut dyn FnMut(BenchEvent),
+) -> anyhow::Result<BenchSubject> {
+    let size = args.height.zip(args.width).map(Into::into);
+    Ok(match &args.model {
+        Some(path) => BenchSubject::from_model(path, args.config.as_deref(), size, device, kind, show)?,
+        None => {
+            let path = args.config.as_ref().context("expected --model or --config")?;
+            BenchSubject::from_config(path, size, device, kind)?
+        }
+    })
+}

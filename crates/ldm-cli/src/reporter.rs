@@ -1,0 +1,51 @@
+//! The [`Printer`] as the reporter of studies.
+
+use std::cell::RefCell;
+use std::sync::atomic::AtomicBool;
+
+use ldm_study::Reporter;
+use ldm_train::{Event, Finished, Trainer};
+
+use crate::commands::train;
+use crate::progress::{Printer, Progress};
+
+/// Shows the messages and the progress of a study.
+pub(crate) struct CliReporter {
+    printer: Printer,
+    bar: RefCell<Option<Progress>>,
+}
+
+impl CliReporter {
+    pub(crate) fn new(printer: Printer) -> Self {
+        Self { printer, bar: RefCell::default() }
+    }
+}
+
+impl Reporter for CliReporter {
+    fn say(&self, text: &str) {
+        self.printer.say(text);
+    }
+
+    fn warn(&self, text: &str) {
+        Printer::warn(text);
+    }
+
+    fn progress(&self, done: u64, total: u64) {
+        self.bar.borrow_mut().get_or_insert_with(|| self.printer.bar(total, 0)).at(done);
+    }
+
+    fn progress_end(&self) {
+        self.bar.take().into_iter().for_each(Progress::finish);
+    }
+
+    fn train(
+        &self,
+        trainer: &mut Trainer,
+        stop: &AtomicBool,
+        observe: &mut dyn FnMut(&Event),
+    ) -> ldm_core::Result<Finished> {
+        train::train_and(trainer, stop, self.printer, observe).map_err(|error| {
+            error.downcast().unwrap_or_else(|error| ldm_core::Error::invalid(error.to_string()))
+        })
+    }
+}

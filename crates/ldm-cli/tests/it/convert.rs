@@ -1,0 +1,144 @@
+//! `ldm convert` as a person meets it: forms that are the same model, and outputs that are whole or not there.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use ldm_checkpoint::Checkpoint;
+use ldm_core::nn::skip_init;
+use ldm_pipelines::{FirstStageModel, ModelFile};
+use ldm_testing::{Sandbox, text};
+use serde_json::{Map, Value, json};
+use tch::Device;
+
+use crate::LDM;
+
+/// A large one, so that writing it takes a while.
+const FIRST_STAGE: &str = include_str!("../../../../configs/models/autoencoder/kl-f8.yaml");
+const SMALL: &str = include_str!("../../../../configs/experiments/tiny/first-stage-vq-f4.yaml");
+
+fn sandbox() -> Sandbox {
+    Sandbox::new(LDM, &[])
+}
+
+/// A model folder whose weights are zeros that take no room on the disk.
+fn model(sandbox: &Sandbox, name: &str, config: &str) {
+    let folder = sandbox.path(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("config.yaml"), config).unwrap();
+    let config = ModelFile::parse(config, "config.yaml", &[]).unwrap().model.first_stage().unwrap();
+    let model = skip_init(|| FirstStageModel::new(&config, Device::Cpu)).unwrap();
+    let (mut header, mut at) = (Map::new(), 0);
+    for (name, variable) in model.vs.variables() {
+        let end = at + 4 * variable.numel();
+        header.insert(name, json!({"dtype": "F32", "shape": variable.size(), "data_offsets": [at, end]}));
+        at = end;
+    }
+    let header = Value::Object(header).to_string();
+    let mut file = File::create(folder.join("model.safetensors")).unwrap();
+    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+    file.write_all(header.as_bytes()).unwrap();
+    file.set_len((8 + header.len() + at) as u64).unwrap();
+}
+
+/// The names in a folder, sorted.
+fn names(sandbox: &Sandbox, folder: &str) -> Vec<String> {
+    let entries = sandbox.path(folder).read_dir().unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn forms_are_the_same_model() {
+    let sandbox = sandbox();
+    model(&sandbox, "ours", SMALL);
+    assert_eq!(sandbox.ok(&["convert", "ours", "theirs", "--to", "diffusers"]), "theirs\n");
+    assert_eq!(names(&sandbox, "theirs"), ["config.json", "diffusion_pytorch_model.safetensors"]);
+    sandbox.ok(&["convert", "theirs", "one.ckpt", "--to", "compvis", "--dtype", "bf16"]);
+    let one = Checkpoint::open(sandbox.path("one.ckpt")).unwrap();
+    assert_eq!(one.info("decoder.conv_out.weight").unwrap().kind, tch::Kind::BFloat16);
+    let yaml = std::fs::read_to_string(sandbox.path("one.yaml")).unwrap();
+    assert!(yaml.contains("ldm.models.autoencoder.VQModel") && yaml.contains("torch.nn.Identity"), "{yaml}");
+    for model in ["ours", "theirs", "one.ckpt"] {
+        let said = sandbox.ok(&["inspect", model]);
+        assert!(said.contains("VQ first stage, f = 4"), "{said}");
+    }
+    let help = sandbox.ok(&["convert", "--help"]);
+    assert!(help.contains("Examples:") && help.contains("--to <TO>"), "{help}");
+}
+
+#[test]
+fn what_is_there_stays() {
+    let sandbox = sandbox();
+    model(&sandbox, "ours", SMALL);
+    std::fs::create_dir(sandbox.path("home")).unwrap();
+    std::fs::write(sandbox.path("home/letter.txt"), "dear").unwrap();
+    sandbox.err(&["convert", "ours", "home", "--to", "ldm"], 1, "--force");
+    sandbox.err(&["convert", "ours", "home", "--to", "ldm", "--force"], 1, "holds no model");
+    sandbox.err(&["convert", "home", "new", "--to", "ldm"], 1, "no model here");
+    sandbox.err(&["convert", "ours", "new", "--to", "ldm", "--dtype", "f8"], 1, "f8");
+    assert_eq!(names(&sandbox, "home"), ["letter.txt"]);
+    sandbox.ok(&["convert", "ours", "ours", "--to", "ldm", "--force"]);
+    assert_eq!(names(&sandbox, "."), ["home", "ours"]);
+}
+
+#[test]
+fn a_full_disk_leaves_nothing() {
+    let sandbox = sandbox();
+    model(&sandbox, "ours", SMALL);
+    std::fs::create_dir(sandbox.path("disk")).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"])
+        .arg(sandbox.path("disk"))
+        .stderr(Stdio::null())
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: this user cannot mount a tmpfs");
+        return;
+    }
+    let outputs: Vec<(String, Output)> = [("a", "ldm"), ("b.ckpt", "compvis"), ("c", "diffusers")]
+        .map(|(out, to)| {
+            let out = format!("disk/{out}");
+            let output = sandbox.command(&["convert", "ours", &out, "--to", to]).output().unwrap();
+            (out, output)
+        })
+        .into();
+    let left = names(&sandbox, "disk");
+    assert!(Command::new("umount").arg(sandbox.path("disk")).status().unwrap().success());
+    for (out, output) in outputs {
+        assert_eq!(output.status.code(), Some(1), "{out}");
+        assert!(text(&output.stderr).contains("No space left on device"), "{out}: {}", text(&output.stderr));
+    }
+    assert_eq!(left, [""; 0]);
+}
+
+#[test]
+fn ctrl_c_leaves_nothing() {
+    let sandbox = sandbox();
+    model(&sandbox, "ours", FIRST_STAGE);
+    for (out, to) in [("a", "ldm"), ("b.ckpt", "compvis"), ("c", "diffusers")] {
+        let mut child = sandbox
+            .command(&["convert", "ours", out, "--to", to])
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let begun = Instant::now();
+        while !names(&sandbox, ".").iter().any(|name| name.starts_with(".part-")) {
+            assert!(child.try_wait().unwrap().is_none(), "{out}: ended before it could be stopped");
+            assert!(begun.elapsed() < Duration::from_secs(30), "{out}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let asked = Instant::now();
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{out}");
+        assert!(asked.elapsed() < Duration::from_secs(2), "{out}: {:?}", asked.elapsed());
+        assert_eq!(names(&sandbox, "."), ["ours"], "{out}");
+    }
+    assert!(Path::new(&sandbox.path("ours/model.safetensors")).is_file());
+}

@@ -1,0 +1,22 @@
+//! The tests of `ldm-cli`: stdout, stderr, exit codes and files of every command, and the invariants of the workspace.
+
+#![allow(clippy::unwrap_used, reason = "clippy exempts test functions only, not their helpers")]
+
+mod bench;
+mod classifier;
+mod cli;
+mod compare_f;
+mod convert;
+mod eval;
+mod help;
+mod inspect;
+mod kill;
+mod lora;
+mod ranks;
+mod tasks;
+mod tidy;
+mod txt2img;
+mod weights;
+
+/// The program under test.
+const LDM: &str = env!("CARGO_BIN_EXE_ldm");

@@ -1,0 +1,123 @@
+//! `ldm train --nproc` and torchrun's variables, as a person meets them.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use ldm_testing::{Sandbox, tiny};
+
+use crate::LDM;
+
+fn first_stage() -> String {
+    let train = "steps: 6, learning_rate: 1.0e-3, log_every: 2, checkpoint_every: 3, samples: {count: 2}, ema: {decay: 0.9}";
+    tiny::first_stage("batch_size: 2, num_workers: 0", train)
+}
+
+fn sandbox() -> Sandbox {
+    Sandbox::new(LDM, &[("first.yaml", &first_stage())])
+}
+
+fn ldm(sandbox: &Sandbox, args: &[&str]) -> Command {
+    let mut command = sandbox.command(args);
+    command.args(["--device", "cpu"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn text(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// The processes that `launcher` started, by the kernel's list.
+fn children(launcher: u32) -> Vec<u32> {
+    let path = format!("/proc/{launcher}/task/{launcher}/children");
+    let list = std::fs::read_to_string(path).unwrap_or_default();
+    list.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !there() {
+        assert!(start.elapsed() < Duration::from_mins(1), "waited for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn kill(signal: &str, pid: u32) {
+    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn nproc_trains_and_one_rank_alone_speaks() {
+    let sandbox = sandbox();
+    let output = ldm(&sandbox, &["train", "first.yaml", "--run", "run", "--nproc", "2"]).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "run/model\n");
+    assert!(text(&output).contains("on cpu, 2 ranks, from step 0"), "{}", text(&output));
+    assert!(!text(&output).contains("[rank 1]"), "{}", text(&output));
+    let log = std::fs::read_to_string(sandbox.path("run/metrics.jsonl")).unwrap();
+    let last: serde_json::Value = serde_json::from_str(log.lines().last().unwrap()).unwrap();
+    assert_eq!((log.lines().count(), last["images"].as_u64()), (3, Some(6 * 2 * 2)));
+}
+
+#[test]
+fn a_killed_rank_ends_the_run_with_its_number() {
+    let sandbox = sandbox();
+    let args = ["train", "first.yaml", "train.steps=1000000", "--run", "run", "--nproc", "3"];
+    let launcher = ldm(&sandbox, &args).spawn().unwrap();
+    wait_for("a checkpoint", || sandbox.path("run/checkpoints/latest").is_file());
+    let ranks = children(launcher.id());
+    assert_eq!(ranks.len(), 3);
+    let start = Instant::now();
+    kill("-KILL", ranks[2]);
+    let output = launcher.wait_with_output().unwrap();
+    assert!(start.elapsed() < Duration::from_mins(1), "{:?}", start.elapsed());
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output);
+    assert!(said.contains("error: rank 2 was killed by signal 9"), "{said}");
+    assert!(said.contains("error: rank 0 of 3: another rank has ended or does not answer"), "{said}");
+    assert!(
+        said.contains("[rank 1] error: rank 1 of 3: another rank has ended or does not answer"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_signal_stops_all_ranks_with_a_checkpoint_and_they_go_on() {
+    let sandbox = sandbox();
+    let args = ["train", "first.yaml", "train.steps=1000000", "--run", "run", "--nproc", "2"];
+    let launcher = ldm(&sandbox, &args).spawn().unwrap();
+    wait_for("a checkpoint", || sandbox.path("run/checkpoints/latest").is_file());
+    kill("-INT", launcher.id());
+    let output = launcher.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output));
+    assert!(text(&output).contains("go on with: ldm train --resume run --nproc 2"), "{}", text(&output));
+
+    let output = ldm(&sandbox, &["train", "--resume", "run"]).output().unwrap();
+    assert!(text(&output).contains("go on with it by --nproc 2, got 1"), "{}", text(&output));
+    let launcher = ldm(&sandbox, &["train", "--resume", "run", "--nproc", "2"]).spawn().unwrap();
+    let log = || std::fs::read_to_string(sandbox.path("run/metrics.jsonl")).unwrap();
+    let before = log().lines().count();
+    wait_for("the log to grow", || log().lines().count() > before + 1);
+    let ranks = children(launcher.id());
+    // Not even the launcher's own death leaves ranks behind.
+    kill("-KILL", launcher.id());
+    launcher.wait_with_output().unwrap();
+    wait_for("the ranks to end", || ranks.iter().all(|pid| !Path::new(&format!("/proc/{pid}/exe")).exists()));
+}
+
+#[test]
+fn what_is_wrong_with_ranks_is_said_in_one_sentence() {
+    #[track_caller]
+    fn check(args: &[&str], env: &[(&str, &str)], expected: &str) {
+        let sandbox = sandbox();
+        let mut command = Command::new(LDM);
+        command.current_dir(sandbox.work()).arg("train").args(args).envs(env.iter().copied());
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        assert!(!output.status.success() && text(&output).contains(expected), "{}", text(&output));
+        assert!(!sandbox.path("runs").exists(), "something was written");
+    }
+    check(&["first.yaml", "--nproc", "0"], &[], "invalid value '0' for '--nproc <N>'");
+    check(&["first.yaml", "--nproc", "2", "--device", "cuda:1"], &[], "2 ranks take a GPU each");
+    check(&["first.yaml"], &[("RANK", "0")], "error: WORLD_SIZE is not set");
+    check(&["first.yaml"], &[("RANK", "2"), ("WORLD_SIZE", "2")], "RANK: expected less than WORLD_SIZE");
+}

@@ -1,0 +1,312 @@
+//! ImageSet from images, maps and boxes, as a person meets it: trained for two steps on drawn scenes, then asked.
+
+use image::{GrayImage, Luma, Rgb, RgbImage};
+use ldm_checkpoint::Checkpoint;
+use ldm_pipelines::watermark;
+use ldm_testing::Sandbox;
+
+use crate::LDM;
+
+const TASKS: [(&str, &str, &str); 4] = [
+    ("boxes", include_str!("../../../../configs/experiments/tiny/layout.yaml"), ""),
+    ("map", include_str!("../../../../configs/experiments/tiny/semantic.yaml"), ", task: {target: semantic}"),
+    (
+        "small",
+        include_str!("../../../../configs/experiments/tiny/super-resolution.yaml"),
+        ", task: {target: super_resolution, params: {degradation: pil_bicubic, downscale_f: 2}}",
+    ),
+    (
+        "hole",
+        include_str!("../../../../configs/experiments/tiny/inpainting.yaml"),
+        ", task: {target: inpainting, params: {masks: {target: thick}}}",
+    ),
+];
+
+/// The first stage that all four stand on, in the words of their files.
+fn first_stage() -> String {
+    let (_, text) = TASKS[0].1.split_once("    first_stage_config:\n").unwrap();
+    let (text, _) = text.split_once("    cond_stage_config:").unwrap();
+    let model: Vec<&str> = text.lines().map(|line| &line[4..]).collect();
+    format!("model:\n{}\n{}", model.join("\n"), data(""))
+}
+
+fn data(task: &str) -> String {
+    format!(
+        "data:\n  target: data_module\n  params:\n    batch_size: 2\n    num_workers: 0\n    train: {{target: scenes, \
+         params: {{size: 16, objects: [1, 1], count: 8{task}}}}}\ntrain: {{steps: 2, learning_rate: 1.0e-3, \
+         samples: {{count: 4, steps: 2}}}}\n"
+    )
+}
+
+/// The model of small images, told nothing.
+fn untold() -> String {
+    let told = TASKS[2].1;
+    let untold =
+        told.replace("    conditioning_key: concat\n", "").replace("in_channels: 6", "in_channels: 3");
+    untold.replace("cond_stage_config:\n      target: identity", "cond_stage_config: __is_unconditional__")
+}
+
+fn trained() -> Sandbox {
+    let sandbox = Sandbox::new(LDM, &[("first.yaml", &first_stage())]);
+    sandbox.ok(&["train", "first.yaml", "--run", "first"]);
+    let told = TASKS.map(|(name, model, task)| (name, model.to_owned(), task));
+    for (name, model, task) in told.into_iter().chain([("plain", untold(), "")]) {
+        std::fs::write(sandbox.path("second.yaml"), format!("{model}{}", data(task))).unwrap();
+        let first = "model.params.first_stage_config.params.ckpt_path=first";
+        sandbox.ok(&["train", "second.yaml", first, "--run", name]);
+    }
+    sandbox
+}
+
+fn image(sandbox: &Sandbox, name: &str, width: u32, height: u32) {
+    let pixel = |x: u32, y: u32| Rgb([(x * 13 % 256) as u8, (y * 29 % 256) as u8, ((x + y) * 7 % 256) as u8]);
+    RgbImage::from_fn(width, height, pixel).save(sandbox.path(name)).unwrap();
+}
+
+fn size(sandbox: &Sandbox, name: &str) -> (u32, u32) {
+    image::image_dimensions(sandbox.path(name)).unwrap()
+}
+
+#[test]
+fn a_model_of_each_task_makes_its_images() {
+    let sandbox = trained();
+    let two = ["-n", "2", "--steps", "2", "--out"];
+    let ask = |words: &[&str], out: &str| {
+        sandbox.ok(&[words, &two[..], &[out, "--save-latents", &format!("{out}.safetensors")]].concat())
+    };
+    upscales(&sandbox, &ask);
+    fills(&sandbox, &ask);
+    draws_boxes(&sandbox, &ask);
+    draws_maps(&sandbox, &ask);
+    goes_on(&sandbox, &ask);
+    draws_at_large(&sandbox);
+    varies(&sandbox);
+    // Each says which command it is for.
+    for (model, command) in
+        [("boxes", "layout2img"), ("map", "semantic2img"), ("small", "upscale"), ("hole", "inpaint")]
+    {
+        sandbox.err(&["sample", "--model", model, "--out", "no"], 1, &format!("use ldm {command}"));
+    }
+}
+
+fn upscales(sandbox: &Sandbox, ask: &dyn Fn(&[&str], &str) -> String) {
+    image(sandbox, "small.png", 8, 12);
+    ask(&["upscale", "small.png", "--model", "small"], "large");
+    assert_eq!(size(sandbox, "large/00001.png"), (16, 24), "other sizes than it was trained at");
+    assert_ne!(sandbox.pixels("large/00000.png"), sandbox.pixels("large/00001.png"));
+    image(sandbox, "odd.png", 8, 9);
+    sandbox.err(&["upscale", "odd.png", "--model", "small", "--out", "no"], 1, "odd.png");
+    sandbox.err(&["upscale", "small.png", "--model", "hole", "--out", "no"], 1, "use ldm inpaint");
+}
+
+fn fills(sandbox: &Sandbox, ask: &dyn Fn(&[&str], &str) -> String) {
+    image(sandbox, "photo.png", 16, 16);
+    let white = |x: u32, y: u32| (4..12).contains(&x) && (4..10).contains(&y);
+    let mask = |side: u32| GrayImage::from_fn(side, side, |x, y| Luma([if white(x, y) { 255 } else { 100 }]));
+    mask(16).save(sandbox.path("mask.png")).unwrap();
+    mask(32).save(sandbox.path("large.png")).unwrap();
+    mask(4).save(sandbox.path("black.png")).unwrap();
+    ask(&["inpaint", "photo.png", "mask.png", "--model", "hole"], "filled");
+    ask(&["inpaint", "photo.png", "mask.png", "--model", "hole", "--feather", "1"], "soft");
+    let [before, after, soft] =
+        ["photo.png", "filled/00000.png", "soft/00000.png"].map(|name| sandbox.pixels(name));
+    let mut changed = 0;
+    for (at, (before, (after, soft))) in before.iter().zip(after.iter().zip(&soft)).enumerate() {
+        let (x, y) = (at as u32 / 3 % 16, at as u32 / 48);
+        if !white(x, y) {
+            assert_eq!((before, before), (after, soft), "column {x}, row {y} is not to be filled");
+        } else if (5..11).contains(&x) && (5..9).contains(&y) {
+            assert_eq!(after, soft, "column {x}, row {y} is not at the edge");
+            changed += u32::from(before != after);
+        } else {
+            let between = f64::midpoint(f64::from(*before), f64::from(*after));
+            assert!((f64::from(*soft) - between).abs() <= 1., "column {x}, row {y}: {before} {after} {soft}");
+        }
+    }
+    assert!(changed > 40, "{changed} of 72 values inside differ");
+    // A model that was not trained for it.
+    ask(&["inpaint", "photo.png", "mask.png", "--model", "plain", "--strength", "0.5"], "blended");
+    let blended = sandbox.pixels("blended/00001.png");
+    let differs = before.iter().zip(&blended).enumerate().filter(|(_, (before, after))| before != after);
+    let differs: Vec<(u32, u32)> = differs.map(|(at, _)| (at as u32 / 3 % 16, at as u32 / 48)).collect();
+    assert!(differs.len() > 60 && differs.iter().all(|(x, y)| white(*x, *y)), "{differs:?}");
+    let soft =
+        ["inpaint", "photo.png", "mask.png", "--model", "plain", "--strength", "0.5", "--feather", "1"];
+    ask(&soft, "blended-soft");
+    let soft = sandbox.pixels("blended-soft/00001.png");
+    for (at, (hard, soft)) in blended.iter().zip(&soft).enumerate() {
+        let (x, y) = (at as u32 / 3 % 16, at as u32 / 48);
+        if (5..11).contains(&x) && (5..9).contains(&y) {
+            assert_eq!(hard, soft, "the edge alone is soft, column {x}, row {y}");
+        }
+    }
+    let plain = ["inpaint", "photo.png", "mask.png", "--model", "plain", "--out", "no", "--strength", "1.5"];
+    sandbox.err(&plain, 2, "expected a number from 0 to 1");
+    let fails = |words: &[&str], expected: &str| {
+        sandbox.err(&[&["inpaint"], words, &["--model", "hole", "--out", "no"]].concat(), 1, expected);
+    };
+    fails(&["photo.png", "large.png"], "large.png: the mask is 32 x 32, and the image 16 x 16");
+    ask(&["inpaint", "photo.png", "large.png", "--model", "hole", "--resize-mask"], "resized");
+    fails(&["photo.png", "black.png", "--resize-mask"], "black.png: nothing of the mask is white");
+    fails(&["photo.png", "mask.png", "a cat"], "this model reads no text");
+    fails(&["photo.png", "mask.png", "--negative-prompt", "a cat"], "this model reads no text");
+    fails(&["photo.png", "mask.png", "--strength", "0.5"], "--strength: hole is trained to fill");
+    // Image and mask are made small alike.
+    image(sandbox, "double.png", 32, 32);
+    let double = ["inpaint", "double.png", "large.png", "--model", "hole", "--resize", "16"];
+    ask(&double, "small");
+    assert_eq!(size(sandbox, "small/00000.png"), (16, 16));
+    image(sandbox, "odd.png", 17, 16);
+    fails(&["odd.png", "mask.png", "--resize-mask"], "odd.png");
+}
+
+fn draws_boxes(sandbox: &Sandbox, ask: &dyn Fn(&[&str], &str) -> String) {
+    let own = |label: &str, rect: &str, more: &str| {
+        format!("{{{more}\"boxes\": [{{\"label\": {label}, \"box\": {rect}}}]}}")
+    };
+    let write = |name: &str, text: String| std::fs::write(sandbox.path(name), text).unwrap();
+    write("parts.json", own("\"star\"", "[0.25, 0.5, 0.25, 0.5]", ""));
+    write("pixels.json", own("\"star\"", "[25, 100, 25, 100]", "\"width\": 100, \"height\": 200, "));
+    let coco = r#"{"images": [{"id": 7, "file_name": "a.png", "width": 100, "height": 200},
+                              {"id": 8, "file_name": "b.png", "width": 10, "height": 10}],
+                   "annotations": [{"image_id": 7, "category_id": 3, "bbox": [25, 100, 25, 100]}],
+                   "categories": [{"id": 3, "name": "star"}]}"#;
+    write("coco.json", coco.into());
+    for name in ["parts", "pixels", "coco"] {
+        ask(&["layout2img", &format!("{name}.json"), "--model", "boxes"], name);
+    }
+    let pixels = |name: &str| sandbox.pixels(&format!("{name}/00001.png"));
+    assert!(
+        pixels("parts") == pixels("pixels") && pixels("parts") == pixels("coco"),
+        "one layout in three forms"
+    );
+    write("other.json", own("\"circle\"", "[0.25, 0.5, 0.25, 0.5]", ""));
+    ask(&["layout2img", "other.json", "--model", "boxes"], "other");
+    // So young a model hardly listens: less than an image's values show.
+    let latents = |name: &str| {
+        Checkpoint::open(sandbox.path(&format!("{name}.safetensors"))).unwrap().tensor("latents").unwrap()
+    };
+    assert_ne!(latents("parts"), latents("other"));
+    let fails = |text: String, expected: &str| {
+        write("wrong.json", text);
+        sandbox.err(&["layout2img", "wrong.json", "--model", "boxes", "--out", "no"], 1, expected);
+    };
+    fails(own("\"dog\"", "[0, 0, 1, 1]", ""), "wrong.json: unknown label dog, expected one of circle, ");
+    fails(own("10", "[0, 0, 1, 1]", ""), "unknown label 10");
+    fails(own("\"star\"", "[0.5, 0, 0.6, 1]", ""), "within an image of 1 x 1, got [0.5, 0.0, 0.6, 1.0]");
+    fails(own("\"star\"", "[0, 0, 1]", ""), "wrong.json");
+    fails(own("\"star\"", "[0, 0, 1, 1]", "\"width\": 3, "), "both of width and height, or neither");
+    fails(coco.replace("[25, 100", "[80, 100"), "within an image of 1 x 1");
+    let coco = ["layout2img", "coco.json", "--model", "boxes", "--out", "no", "--image"];
+    sandbox.err(&[&coco[..], &["b.png"]].concat(), 1, "coco.json: no image with boxes is called b.png");
+}
+
+fn draws_maps(sandbox: &Sandbox, ask: &dyn Fn(&[&str], &str) -> String) {
+    let label = |x: u32, _y: u32| if x < 8 { 1 } else { 3 };
+    let save = |name: &str, of: &dyn Fn(u32, u32) -> u8| {
+        GrayImage::from_fn(16, 16, |x, y| Luma([of(x, y)])).save(sandbox.path(name)).unwrap();
+    };
+    save("map.png", &label);
+    save("wrong.png", &|x, y| if (x, y) == (2, 3) { 11 } else { 0 });
+    let colors = [[0, 0, 0], [200, 0, 0], [0, 0, 200], [0, 200, 0]];
+    let color = |x: u32, y: u32| Rgb(colors[usize::from(label(x, y))]);
+    RgbImage::from_fn(16, 16, color).save(sandbox.path("colored.png")).unwrap();
+    let classes: Vec<_> =
+        (0..4).map(|id| serde_json::json!({"id": id, "name": "x", "color": colors[id]})).collect();
+    std::fs::write(sandbox.path("palette.json"), serde_json::json!({"classes": classes}).to_string())
+        .unwrap();
+    ask(&["semantic2img", "map.png", "--model", "map"], "drawn");
+    ask(&["semantic2img", "colored.png", "--palette", "palette.json", "--model", "map"], "colored");
+    assert_eq!(sandbox.pixels("drawn/00001.png"), sandbox.pixels("colored/00001.png"));
+    let fails = |words: &[&str], expected: &str| {
+        sandbox.err(&[&["semantic2img"], words, &["--model", "map", "--out", "no"]].concat(), 1, expected);
+    };
+    fails(&["wrong.png"], "the class 11 at column 2, row 3: this model knows the classes 0 to 10");
+    fails(&["colored.png"], "colored.png: is Rgb of 8 bits");
+    fails(&["photo.png", "--palette", "palette.json"], "at column 1, row 0 is none of palette.json");
+}
+
+fn goes_on(sandbox: &Sandbox, ask: &dyn Fn(&[&str], &str) -> String) {
+    for model in ["hole", "plain"] {
+        let out = format!("on-{model}");
+        ask(&["outpaint", "photo.png", "--left", "4", "--bottom", "8", "--model", model], &out);
+        let path = format!("{out}/00001.png");
+        assert_eq!(size(sandbox, &path), (20, 24));
+        let (before, after) = (sandbox.pixels("photo.png"), sandbox.pixels(&path));
+        for (row, before) in before.chunks(48).enumerate() {
+            assert_eq!(before, &after[row * 60 + 12..(row + 1) * 60], "{model}: row {row} of the image");
+        }
+        let added: Vec<u8> = (0..16).flat_map(|row| after[row * 60..row * 60 + 12].to_vec()).collect();
+        let beside: Vec<u8> = (0..16).flat_map(|row| after[row * 60 + 12..row * 60 + 24].to_vec()).collect();
+        assert_ne!(added, beside);
+    }
+    let none = ["outpaint", "photo.png", "--model", "hole", "--out", "no"];
+    sandbox.err(&none, 1, "nothing to add: give --left, --right, --top or --bottom");
+    let deep = ["--left", "4", "--feather", "4"];
+    let deepest = "--feather: what is to be filled is 4 pixels deep at most, expected at most 3";
+    sandbox.err(&[&none[..], &deep].concat(), 1, deepest);
+    sandbox.err(&[&none[..], &["--left", "4000000000"]].concat(), 2, "--left");
+    sandbox.err(
+        &[&none[..], &["--left", "3"]].concat(),
+        1,
+        "expected height and width in multiples of 2, got 16x19; try 16x18 or 16x20",
+    );
+}
+
+fn sample<'a>(extra: &[&'a str], out: &'a str) -> Vec<&'a str> {
+    [&["sample", "--model", "plain", "--steps", "2", "--out", out], extra].concat()
+}
+
+fn draws_at_large(sandbox: &Sandbox) {
+    let large = ["--height", "256", "--width", "264", "--tile", "64", "--preview-every", "2"];
+    sandbox.ok(&sample(&large, "large-tiles"));
+    assert_eq!(size(sandbox, "large-tiles/00000.png"), (264, 256));
+    assert_eq!(size(sandbox, "large-tiles/previews/00000-step-0002.png"), (132, 128));
+    assert!(sandbox.ok(&["inspect", "large-tiles/00000.png"]).contains("Tile: 64, Version"));
+    sandbox.ok(&sample(&[&large[..], &["--watermark"]].concat(), "marked"));
+    let mut marked = image::open(sandbox.path("large-tiles/00000.png")).unwrap().into_rgb8();
+    watermark::embed(&mut marked, watermark::STABLE_DIFFUSION).unwrap();
+    assert!(sandbox.pixels("marked/00000.png") == *marked.as_raw());
+    // An image that keeps its mark; others may lose it, by whatever reader.
+    let mut gray = RgbImage::from_pixel(256, 256, Rgb([128, 128, 132]));
+    watermark::embed(&mut gray, watermark::STABLE_DIFFUSION).unwrap();
+    gray.save(sandbox.path("gray.png")).unwrap();
+    assert!(sandbox.ok(&["inspect", "gray.png"]).contains("watermark: StableDiffusionV1"));
+    sandbox.err(&sample(&["--watermark"], "no"), 1, "an image of 16x16 pixels cannot carry a watermark");
+    sandbox.err(&sample(&["--preview-every", "0"], "no"), 2, "--preview-every");
+    sandbox.err(&sample(&["--preview-every", "3"], "no"), 1, "--preview-every 3: there are 2 steps");
+    sandbox.err(&sample(&["--guidance-rescale", "0.7"], "no"), 1, "nothing is guided here");
+    sandbox.err(
+        &sample(&["--tile", "15"], "no"),
+        1,
+        "tile: this model's are multiples of 4 pixels (nearest: 12 and 16), got: 15",
+    );
+    sandbox.err(&sample(&["--height", "18", "--width", "16"], "no"), 1, "(nearest: 16 and 20), got: 18");
+    sandbox.err(&["sample", "--model", "plain", "--out", "no", "--steps", "1001"], 1, "1001");
+    sandbox.err(&sample(&["--sampler", "best"], "no"), 2, "possible values: ddpm, ddim");
+    let boxes = ["layout2img", "parts.json", "--model", "boxes", "--tile", "8", "--out", "no"];
+    sandbox.err(&boxes, 1, "tile: boxes say where things are in the whole image");
+}
+
+fn varies(sandbox: &Sandbox) {
+    let sample = |seed: &str, extra: &[&str], out: &str| {
+        sandbox.ok(&sample(&[&["--seed", seed], extra].concat(), out));
+    };
+    sample("3", &["-n", "1"], "from");
+    sample("9", &["-n", "1"], "to");
+    sample("3", &["-n", "3", "--variation-seed", "9", "--variation-strength", "0..1"], "walk");
+    let pixels = |name: &str| sandbox.pixels(name);
+    assert_eq!(pixels("from/00000.png"), pixels("walk/00000.png"));
+    assert_eq!(pixels("to/00000.png"), pixels("walk/00002.png"));
+    assert!(
+        pixels("walk/00001.png") != pixels("walk/00000.png")
+            && pixels("walk/00001.png") != pixels("walk/00002.png")
+    );
+    let said = sandbox.ok(&["inspect", "walk/00001.png"]);
+    assert!(
+        said.contains("Seed: 3, ") && said.contains("Variation seed: 9, Variation seed strength: 0.5"),
+        "{said}"
+    );
+    let alone = ["sample", "--model", "plain", "--out", "no", "--variation-seed", "9"];
+    sandbox.err(&alone, 2, "--variation-strength");
+}

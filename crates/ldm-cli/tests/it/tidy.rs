@@ -1,0 +1,314 @@
+//! The invariants of docs/architecture.md that a text can show: each violation is named with file and line.
+
+mod source;
+
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use ldm_pipelines::ModelFile;
+use ldm_train::RunConfig;
+use serde_json::Value;
+
+use source::{code, found, lenient, loose_attributes, without_tests};
+
+/// The rank of each crate: it may import crates of lower rank alone, so that siblings never import each other.
+const RANKS: [(&str, usize); 19] = [
+    ("xtask", 0), // it fetches libtorch, so nothing it needs may need libtorch
+    ("ldm-libtorch", 0),
+    ("ldm-core", 1),
+    ("ldm-checkpoint", 2),
+    ("ldm-weights", 2),
+    ("ldm-autoencoder", 3),
+    ("ldm-unet", 3),
+    ("ldm-schedulers", 3),
+    ("ldm-conditioning", 3),
+    ("ldm-data", 3),
+    ("ldm-metrics", 3),
+    ("ldm-pipelines", 4),
+    ("ldm-train", 5),
+    ("ldm", 6),
+    ("ldm-study", 6),
+    ("ldm-bench", 6),
+    ("ldm-cli", 7),
+    ("ldm-benches", 7),
+    ("ldm-testing", 7), // of tests alone: nothing but tests may import it
+];
+
+/// Crates without benches of their own, each with its reason.
+const NO_BENCHES: [(&str, &str); 7] = [
+    ("ldm-cli", "its time is that of the libraries"),
+    ("xtask", "it downloads and links"),
+    ("ldm-bench", "it is one"),
+    ("ldm-study", "its time is training and sampling"),
+    ("ldm-weights", "its time is the network's"),
+    ("ldm-testing", "it is not published"),
+    ("ldm", "a facade"),
+];
+
+/// Words that draw random numbers, reseed, or have parameters drawn.
+const DRAWS: [&str; 12] = [
+    "randn",
+    "rand",
+    "randn_like",
+    "rand_like",
+    "randint",
+    "randint_like",
+    "randperm",
+    "manual_seed",
+    "set_seed",
+    "Init::Randn",
+    "Init::Uniform",
+    "Init::Kaiming",
+];
+/// Exceptions besides ldm-core/src/noise.rs and ldm-libtorch, by the end of the path.
+const MAY_DRAW: [(&str, &[&str], &str); 10] = [
+    ("/nn/conv.rs", &["Init::Uniform"], "initialization of convolutions and linear layers"),
+    ("/codebook.rs", &["Init::Uniform"], "initialization of the codebook"),
+    ("/class.rs", &["Init::Randn"], "initialization of the table of classes"),
+    ("/clip_text.rs", &["Init::Randn"], "initialization of tokens and positions"),
+    ("/token_encoder.rs", &["Init::Randn"], "initialization of tokens and positions"),
+    ("/pool.rs", &["Init::Randn"], "initialization of the positional embedding"),
+    ("/unet.rs", &["Init::Randn"], "initialization of the table of labels"),
+    (
+        "/discriminator.rs",
+        &["Init::Randn", "Init::Uniform"],
+        "initialization of the discriminator's convolutions",
+    ),
+    ("/norm.rs", &["Init::Randn"], "initialization of the discriminator's batch normalization"),
+    ("/parts.rs", &["set_seed"], "initialization follows from the run's seed"),
+];
+
+/// Structs and enums that are read, and ignore what they do not know.
+const MAY_IGNORE_FIELDS: [(&str, &str, &str); 2] = [
+    (
+        "ldm-pipelines/src/config.rs",
+        "ModelConfig",
+        "`base_learning_rate` stands beside `target`; a second pass refuses the rest",
+    ),
+    (
+        "/shards.rs",
+        "Index",
+        "other programs write it, and what they add says nothing about where a tensor lies",
+    ),
+];
+
+// ---- Sources as text -----------------------------------------------------------------------------------------------
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Files under `folder` whose names end in `end`, by their paths from the root, sorted.
+fn files(folder: &str, end: &str) -> Vec<String> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        {
+            let path = entry.unwrap().path();
+            if path.is_dir() { walk(&path, found) } else { found.push(path) }
+        }
+    }
+    let (root, mut found) = (root(), Vec::new());
+    walk(&root.join(folder), &mut found);
+    let mut names: Vec<String> = found
+        .iter()
+        .map(|path| path.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/"))
+        .filter(|name| name.ends_with(end))
+        .collect();
+    names.sort();
+    names
+}
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Rust files of the workspace.
+fn rust_files() -> Vec<String> {
+    [files("crates", ".rs"), files("benches", ".rs")].concat()
+}
+
+/// Files that are part of a crate, not of its tests or benches; with their code, tests cut off.
+fn sources() -> Vec<(String, String)> {
+    let names = rust_files().into_iter().filter(|name| name.contains("/src/"));
+    let text = |name: &str| without_tests(&code(&read(name))).to_owned();
+    names.map(|name| (name.clone(), text(&name))).collect()
+}
+
+#[track_caller]
+fn none(rule: &str, violations: Vec<String>) {
+    let list = violations.iter().fold(String::new(), |mut list, each| {
+        let _ = write!(list, "\n  {each}");
+        list
+    });
+    assert!(violations.is_empty(), "{rule}:{list}");
+}
+
+// ---- Crates --------------------------------------------------------------------------------------------------------
+
+fn packages() -> Vec<Value> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    metadata["packages"].as_array().unwrap().clone()
+}
+
+fn rank(name: &str) -> Option<usize> {
+    RANKS.iter().find(|(each, _)| *each == name).map(|(_, rank)| *rank)
+}
+
+/// Those of `imports` that `name` may not import.
+fn refused<'a>(name: &str, imports: &[&'a str]) -> Vec<&'a str> {
+    let own = rank(name).unwrap_or(0);
+    imports.iter().copied().filter(|import| rank(import).is_some_and(|rank| rank >= own)).collect()
+}
+
+#[test]
+fn crates_import_lower_ranks_alone() {
+    let mut violations = Vec::new();
+    for package in packages() {
+        let name = package["name"].as_str().unwrap();
+        if rank(name).is_none() {
+            violations.push(format!("{name}: expected a rank in RANKS"));
+        }
+        let imports: Vec<&str> = package["dependencies"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|each| each["kind"] != "dev")
+            .map(|each| each["name"].as_str().unwrap())
+            .collect();
+        violations.extend(refused(name, &imports).iter().map(|import| format!("{name} imports {import}")));
+    }
+    none("a crate imports crates of lower rank", violations);
+}
+
+#[test]
+fn every_crate_has_its_papers() {
+    let mut violations = Vec::new();
+    for package in packages() {
+        let (name, version) = (package["name"].as_str().unwrap(), package["version"].as_str().unwrap());
+        let folder = root().join("crates").join(name);
+        if ["ldm-benches", "ldm-testing"].contains(&name) {
+            continue;
+        }
+        if !folder.join("README.md").is_file() {
+            violations.push(format!("crates/{name}/README.md: missing"));
+        }
+        let changes = std::fs::read_to_string(folder.join("CHANGELOG.md")).unwrap_or_default();
+        if !has_version(&changes, version) {
+            violations.push(format!("crates/{name}/CHANGELOG.md:1: expected a section for {version}"));
+        }
+        let exempt = NO_BENCHES.iter().any(|(each, _)| *each == name);
+        if !exempt && !folder.join("benches").is_dir() {
+            violations.push(format!("crates/{name}/benches: missing"));
+        }
+    }
+    none("every crate has README.md, CHANGELOG.md with its version, and benches", violations);
+}
+
+fn has_version(changelog: &str, version: &str) -> bool {
+    changelog
+        .lines()
+        .any(|line| line.strip_prefix("## ").is_some_and(|rest| rest.split(' ').next() == Some(version)))
+}
+
+// ---- Sources -------------------------------------------------------------------------------------------------------
+
+#[test]
+fn no_file_is_a_drawer() {
+    let drawers = ["utils.rs", "common.rs", "helpers.rs", "types.rs"];
+    let is_drawer = |name: &String| drawers.iter().any(|drawer| name.ends_with(&format!("/{drawer}")));
+    none("a file is named after what is in it", rust_files().into_iter().filter(is_drawer).collect());
+}
+
+#[test]
+fn files_are_short() {
+    let violations = rust_files().into_iter().filter(|name| name.contains("/src/")).filter_map(|name| {
+        let lines = read(&name).lines().count();
+        (lines > 400).then(|| format!("{name}:401: {lines} lines"))
+    });
+    none("a source file has at most 400 lines", violations.collect());
+}
+
+#[test]
+fn noise_has_one_source() {
+    let (mut violations, mut used) = (Vec::new(), BTreeSet::new());
+    for (name, text) in sources() {
+        if name == "crates/ldm-core/src/noise.rs" || name.starts_with("crates/ldm-libtorch/src/") {
+            continue;
+        }
+        let may =
+            MAY_DRAW.iter().find(|(file, ..)| name.ends_with(file)).map_or(&[][..], |(_, words, _)| words);
+        for word in DRAWS {
+            let hits = found(&name, &text, &[word]);
+            if may.contains(&word) && !hits.is_empty() {
+                used.extend(MAY_DRAW.iter().map(|(file, ..)| *file).filter(|file| name.ends_with(file)));
+            } else {
+                violations.extend(hits);
+            }
+        }
+    }
+    none("noise comes from a NoiseSource", violations);
+    let stale =
+        MAY_DRAW.iter().filter(|(file, ..)| !used.contains(*file)).map(|(file, ..)| (*file).to_owned());
+    none("these no longer draw: take them out of MAY_DRAW", stale.collect());
+}
+
+#[test]
+fn configs_are_read_strictly() {
+    let (mut violations, mut used) = (Vec::new(), 0);
+    for (name, text) in sources() {
+        violations.extend(loose_attributes(&name, &text));
+        for (item, violation) in lenient(&name, &text) {
+            if MAY_IGNORE_FIELDS.iter().any(|(file, each, _)| name.ends_with(file) && *each == item) {
+                used += 1;
+            } else {
+                violations.push(violation);
+            }
+        }
+    }
+    none("what is read says deny_unknown_fields, and neither flatten nor untagged", violations);
+    assert_eq!(used, MAY_IGNORE_FIELDS.len(), "an exception is no longer one");
+}
+
+// ---- Configs -------------------------------------------------------------------------------------------------------
+
+/// ImageSet and first stages that a config names may be absent; reading it opens neither.
+#[test]
+fn every_config_parses() {
+    let (mut violations, mut runs) = (Vec::new(), 0);
+    // Those that name a first stage by its run need that run: crates/ldm-train/tests/configs.rs reads them.
+    for name in files("configs", ".yaml").into_iter().filter(|name| !read(name).contains("target: run\n")) {
+        let path = root().join(&name);
+        let is_run = read(&name).lines().any(|line| line.starts_with("train:"));
+        runs += usize::from(is_run);
+        let parsed = if is_run {
+            RunConfig::read(&path, &[]).map(drop)
+        } else {
+            ModelFile::read(&path, &[]).map(drop)
+        };
+        if let Err(error) = parsed {
+            violations.push(error.to_string());
+        }
+    }
+    none("every file in configs parses", violations);
+    assert!(runs > 2);
+    assert_eq!(files("configs", "").len(), files("configs", ".yaml").len(), "only YAML stands in configs");
+}
+
+// ---- The checks themselves -----------------------------------------------------------------------------------------
+
+#[test]
+fn the_checks_see_ranks_and_versions() {
+    assert_eq!(refused("ldm-unet", &["ldm-core", "ldm-schedulers", "tch"]), ["ldm-schedulers"]);
+    assert_eq!(refused("ldm-benches", &["ldm-cli", "ldm-train"]), ["ldm-cli"]);
+    assert_eq!(refused("ldm-train", &["ldm-testing"]), ["ldm-testing"]);
+    assert!(has_version("# Changelog\n\n## 0.1.0\n", "0.1.0") && !has_version("## 0.1.01", "0.1.0"));
+}

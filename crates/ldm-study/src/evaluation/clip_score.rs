@@ -1,0 +1,106 @@
+//! The CLIP score: similarity of generated images and their prompts (Hessel et al. 2021).
+
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use ldm_conditioning::Clip;
+use ldm_core::{Error, Prompt, Result};
+use ldm_data::{Dataset, collate};
+use ldm_metrics::MeanStd;
+use serde::Serialize;
+use tch::Kind;
+
+use super::image_set::open_generated;
+use crate::context::{Context, bail};
+use crate::{Reporter, Spread};
+
+/// The CLIP score of a set of images.
+#[derive(Debug, Serialize)]
+pub struct ClipScoreEvaluation {
+    /// The name of the set.
+    pub made: String,
+    /// The number of images.
+    pub made_images: usize,
+    /// The fingerprint of the set.
+    pub made_fingerprint: String,
+    /// The score.
+    pub clip_score: Spread,
+}
+
+/// Scores the generated images at `path` by `clip`. Their prompts are the lines of `prompts`, in the order of the
+/// names, or else the `parameters` in each PNG.
+///
+/// # Errors
+/// When images or prompts cannot be read, or their numbers differ.
+pub fn clip_score(
+    clip: &Clip,
+    path: &Path,
+    prompts: Option<&Path>,
+    batch_size: usize,
+    reporter: &dyn Reporter,
+) -> Result<ClipScoreEvaluation> {
+    // As CLIP's own preparation: the smaller side resized by PIL's bicubic, the center cropped.
+    let data = open_generated(path, Some(clip.side() as u32))?;
+    let prompts = match prompts {
+        Some(file) => read_prompts(file, data.len())?,
+        None => own_prompts(path, &*data)?,
+    };
+    for cut in clip.cut(&Prompt::text(prompts.iter().cloned())).into_iter().flatten() {
+        reporter.warn(&format!("a prompt is longer than CLIP reads, left out: {cut}"));
+    }
+    let mut score = MeanStd::new();
+    reporter.progress(0, data.len() as u64);
+    let indices: Vec<usize> = (0..data.len()).collect();
+    for some in indices.chunks(batch_size) {
+        let batch = collate(some.iter().map(|index| data.get(*index, 0)).collect::<Result<_>>()?)?;
+        let images = clip.images(&batch.images)?;
+        let texts = clip.texts(&Prompt::text(some.iter().map(|index| prompts[*index].clone())))?;
+        score.add(&((texts * images).sum_dim_intlist([1_i64].as_slice(), false, Kind::Float) * 100.));
+        reporter.progress(score.count() as u64, data.len() as u64);
+    }
+    reporter.progress_end();
+    Ok(ClipScoreEvaluation {
+        made: data.name(),
+        made_images: score.count(),
+        made_fingerprint: data.fingerprint(),
+        clip_score: (&score).into(),
+    })
+}
+
+/// The lines of a file, one per image.
+fn read_prompts(path: &Path, images: usize) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let prompts: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+    if prompts.len() != images {
+        bail!("{}: expected {images} lines, one per image, got {}", path.display(), prompts.len());
+    }
+    Ok(prompts)
+}
+
+/// The prompts in the images.
+fn own_prompts(folder: &Path, data: &dyn Dataset) -> Result<Vec<String>> {
+    (0..data.len()).map(|index| own_prompt(&folder.join(data.peek(index)?.name))).collect()
+}
+
+/// The prompt in an image's `parameters`: the lines before the negative prompt and the sampling parameters.
+fn own_prompt(path: &Path) -> Result<String> {
+    let missing = || format!("{}: expected a prompt in its PNG text; try --prompts-from", path.display());
+    let file = File::open(path).with_context(missing)?;
+    let reader = png::Decoder::new(BufReader::new(file)).read_info().with_context(missing)?;
+    let info = reader.info();
+    let latin = info.uncompressed_latin1_text.iter().find(|chunk| chunk.keyword == "parameters");
+    let text = match info.utf8_text.iter().find(|chunk| chunk.keyword == "parameters") {
+        Some(chunk) => Some(chunk.get_text().with_context(missing)?),
+        None => latin.map(|chunk| chunk.text.clone()),
+    };
+    let lines = text.unwrap_or_default();
+    let lines = lines
+        .lines()
+        .take_while(|line| !["Negative prompt: ", "Steps: "].iter().any(|word| line.starts_with(word)));
+    let prompt = lines.collect::<Vec<_>>().join("\n");
+    if prompt.is_empty() {
+        bail!("{}", missing());
+    }
+    Ok(prompt)
+}

@@ -1,0 +1,248 @@
+//! Distances of generated images to real ones.
+
+use std::path::Path;
+
+use ldm_core::Result;
+use ldm_metrics::{FeatureNetwork, Retain, MeanStd, Origin, SetDistance, SetFeatures};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use tch::{Device, Tensor};
+
+use super::extremes::{Extremes, NamedValue};
+use super::generator::GeneratedImages;
+use super::image_set::{self, ImageSet, SetOptions};
+use super::reference::{ReferenceContent, ReferenceSet};
+use crate::Reporter;
+use crate::context::{Context, bail};
+
+/// A mean and a standard deviation over parts of a set.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct SpreadOfParts {
+    /// The mean.
+    pub mean: f64,
+    /// The standard deviation.
+    pub std: f64,
+    /// The number of parts.
+    pub parts: usize,
+}
+
+impl From<&MeanStd> for SpreadOfParts {
+    fn from(sum: &MeanStd) -> Self {
+        Self { mean: sum.mean(), std: sum.std(), parts: sum.count() }
+    }
+}
+
+/// Distances of generated images to real ones.
+pub struct GenerationEvaluation {
+    /// The number of generated images.
+    pub images: i64,
+    /// Height and width of all images; none if there are none.
+    pub size: Option<[i64; 2]>,
+    /// The distances.
+    pub distance: SetDistance,
+    /// The network that compares sets.
+    pub features: String,
+    /// Name and fingerprint of a set of generated images; none of a model's.
+    pub generated: Option<[String; 2]>,
+    /// Distance of each generated image to the nearest real one, where real images are known: mean, deviation, the
+    /// nearest and the farthest images.
+    pub nearest: Option<NearestReal>,
+    reference: Map<String, Value>,
+}
+
+/// Distances of generated images to the nearest real ones.
+pub struct NearestReal {
+    /// Mean and deviation.
+    pub distance: MeanStd,
+    /// The nearest and the farthest images.
+    pub extremes: Extremes,
+}
+
+impl GenerationEvaluation {
+    /// The content of `results.json`.
+    pub fn document(&self) -> Map<String, Value> {
+        let found = &self.distance;
+        let parts = |sum: &Option<MeanStd>| json!(sum.as_ref().map(SpreadOfParts::from));
+        let manifold = |of: fn(&ldm_metrics::Manifold) -> f64| json!(found.manifold.as_ref().map(of));
+        let [name, fingerprint] = self.generated.clone().map_or([None, None], |both| both.map(Some));
+        let mut document = self.reference.clone();
+        document.extend(
+            [
+                ("features", json!(self.features)),
+                ("frechet_distance", json!(found.frechet)),
+                ("spatial_frechet_distance", json!(found.spatial)),
+                ("kernel_distance", parts(&found.kernel)),
+                ("precision", manifold(|of| of.precision)),
+                ("recall", manifold(|of| of.recall)),
+                ("density", manifold(|of| of.density)),
+                ("coverage", manifold(|of| of.coverage)),
+                ("neighbors", json!(found.manifold.map(|_| SetFeatures::NEIGHBOR))),
+                ("inception_score", parts(&found.inception_score)),
+                ("made", json!(name)),
+                ("made_images", json!(self.images)),
+                ("made_fingerprint", json!(fingerprint)),
+                ("size", json!(self.size)),
+            ]
+            .map(|(name, value)| (name.to_owned(), value)),
+        );
+        if let Some(nearest) = &self.nearest {
+            let [best, worst]: [Vec<NamedValue>; 2] = nearest.extremes.names();
+            let (mean, std) = (nearest.distance.mean(), nearest.distance.std());
+            document.insert(
+                "nearest_real".into(),
+                json!({"mean": mean, "std": std, "best": best, "worst": worst}),
+            );
+        }
+        document
+    }
+}
+
+/// Comparison of sets by the features of a network.
+pub struct GenerationEvaluator<'a> {
+    network: FeatureNetwork,
+    options: SetOptions,
+    reporter: &'a dyn Reporter,
+    /// The size of all images so far.
+    size: Option<[i64; 2]>,
+    resized: bool,
+}
+
+/// Receives a batch: the names of its images, the images, their features.
+type Observe<'a> = &'a mut dyn FnMut(&[String], &Tensor, &Tensor) -> Result<()>;
+
+impl<'a> GenerationEvaluator<'a> {
+    /// Loads the network.
+    ///
+    /// # Errors
+    /// When its weights cannot be read.
+    pub fn new(options: SetOptions, device: Device, reporter: &'a dyn Reporter) -> Result<Self> {
+        let network = image_set::network(&options, device)?;
+        Ok(Self { network, options, reporter, size: None, resized: false })
+    }
+
+    /// Writes mean and covariance of the features of `reference` to an `.npz`.
+    ///
+    /// # Errors
+    /// When images cannot be read or the file not be written.
+    pub fn save_statistics(&mut self, reference: &ReferenceSet, path: &Path) -> Result<()> {
+        let real = self.real(reference, Retain::Nothing)?;
+        self.write_statistics(reference, real.as_ref(), path)
+    }
+
+    /// Compares generated images with `reference`, and writes its statistics where a path is given.
+    ///
+    /// # Errors
+    /// When images cannot be read, generated or compared.
+    pub fn evaluate(
+        &mut self,
+        reference: &ReferenceSet,
+        generated: &mut GeneratedImages,
+        statistics: Option<&Path>,
+    ) -> Result<GenerationEvaluation> {
+        let mut real = self.real(reference, Retain::All)?;
+        if let Some(path) = statistics {
+            self.write_statistics(reference, real.as_ref(), path)?;
+        }
+        let (strict, reporter) = (reference.source.strict, self.reporter);
+        let images = match generated {
+            GeneratedImages::Set(data) => ImageSet::of(data, &self.options, strict)?,
+            GeneratedImages::Model(generator) => {
+                let count = reference.count(&self.options)?;
+                ImageSet::generated(generator, count, self.options.batch_size, reporter)
+            }
+        };
+        let mut extremes = Extremes::default();
+        let mut apart = MeanStd::new();
+        let retain = if real.is_some() { Retain::All } else { Retain::Logits };
+        let drawn = self.gather(retain, images, &mut |names, images, features| {
+            if let Some(real) = &mut real {
+                let nearest = real.nearest(features)?;
+                apart.add(&nearest);
+                extremes.add(&-nearest, names, &[images]);
+            }
+            Ok(())
+        })?;
+        let distance = match (&reference.content, &real) {
+            (ReferenceContent::Moments(_, moments), _) => moments.distance(&drawn)?,
+            (_, Some(real)) => real.distance(&drawn)?,
+            _ => unreachable!("a set was gathered"),
+        };
+        let real_count = real.as_ref().map(SetFeatures::count);
+        let least = drawn.count().min(real_count.unwrap_or(i64::MAX));
+        image_set::warn_of_rank(&self.network, least, reporter);
+        Ok(GenerationEvaluation {
+            images: drawn.count(),
+            size: self.size,
+            distance,
+            features: self.network.name().into(),
+            generated: match generated {
+                GeneratedImages::Set(data) => Some([data.name(), data.fingerprint()]),
+                GeneratedImages::Model(_) => None,
+            },
+            nearest: real.is_some().then_some(NearestReal { distance: apart, extremes }),
+            reference: reference.json(real_count)?,
+        })
+    }
+
+    /// The features of real images; none of statistics, which are checked.
+    fn real(&mut self, reference: &ReferenceSet, retain: Retain) -> Result<Option<SetFeatures>> {
+        self.resized = reference.source.size.is_some();
+        match &reference.content {
+            ReferenceContent::Moments(path, moments) => {
+                moments.check(&self.network).with_context(|| path.display().to_string())?;
+                Ok(None)
+            }
+            ReferenceContent::Images(data) => {
+                let images = ImageSet::of(data, &self.options, reference.source.strict)?;
+                Ok(Some(self.gather(retain, images, &mut |_, _, _| Ok(()))?))
+            }
+        }
+    }
+
+    fn write_statistics(
+        &self,
+        reference: &ReferenceSet,
+        real: Option<&SetFeatures>,
+        path: &Path,
+    ) -> Result<()> {
+        let (ReferenceContent::Images(data), Some(real)) = (&reference.content, real) else {
+            bail!("--save-statistics: expected images, got statistics");
+        };
+        let mut moments = real.moments()?;
+        moments.origin = Origin {
+            features: Some(self.network.name().into()),
+            dataset: Some(data.name()),
+            fingerprint: Some(data.fingerprint()),
+            ..moments.origin
+        };
+        moments.write_npz(path)
+    }
+
+    fn gather(&mut self, retain: Retain, images: ImageSet, observe: Observe) -> Result<SetFeatures> {
+        let mut features = SetFeatures::keeping(retain);
+        self.reporter.progress(0, images.count as u64);
+        for batch in images.batches {
+            let (names, batch) = batch?;
+            self.check_size(&names, &batch)?;
+            let seen = features.add(&self.network, &batch)?;
+            observe(&names, &batch, &seen)?;
+            self.reporter.progress(features.count() as u64, images.count as u64);
+        }
+        self.reporter.progress_end();
+        Ok(features)
+    }
+
+    /// All images of both sets have one size: a network that resizes them could tell them apart by it.
+    fn check_size(&mut self, names: &[String], batch: &Tensor) -> Result<()> {
+        let [height, width] = [batch.size()[2], batch.size()[3]];
+        let [h, w] = *self.size.get_or_insert([height, width]);
+        if [height, width] != [h, w] {
+            let option = if self.resized { "another --size" } else { "--size" };
+            bail!(
+                "{}: expected {w}x{h}, as the images before it, got {width}x{height}; try {option}",
+                names[0]
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,203 @@
+//! Image sets to evaluate.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ldm_core::Result;
+use ldm_data::{Batch, Dataset, Example, Loader, LoaderConfig, Peek, TransformConfig, open_path};
+use ldm_metrics::FeatureNetwork;
+use ldm_train::DataModule;
+use tch::{Device, Tensor};
+
+use super::generator::ImageGenerator;
+use crate::Reporter;
+use crate::context::bail;
+
+/// Seed of the order of images.
+const SEED: u64 = 0;
+
+/// A set of real images by its path.
+#[derive(Debug, Clone)]
+pub struct ImageSource {
+    /// A folder, a tar file, a synthetic set, or a config, whose held-out set it is.
+    pub path: PathBuf,
+    /// The size to prepare images at: smallest side resized, center cropped.
+    pub size: Option<u32>,
+    /// Whether an unreadable image is an error.
+    pub strict: bool,
+}
+
+/// The part of a set to evaluate, and the network that compares sets.
+#[derive(Debug, Clone)]
+pub struct SetOptions {
+    /// The first images of a fixed shuffle; all where absent.
+    pub num_images: Option<usize>,
+    /// Images per batch.
+    pub batch_size: usize,
+    /// One of [`FeatureNetwork::NAMES`]; Inception where it is installed, else a random VGG16.
+    pub features: Option<String>,
+}
+
+/// Opens a set of real images; of a config its validation set, or its training set where there is none.
+pub(super) fn open(source: &ImageSource) -> Result<Arc<dyn Dataset>> {
+    let path = &source.path;
+    if is_config(path) {
+        if source.size.is_some() {
+            bail!("--size: expected images, got {}, a config with a size of its own", path.display());
+        }
+        let data = DataModule::read(path)?;
+        let held_out = data.validation.as_ref().unwrap_or(&data.train);
+        return held_out.open(path.parent().unwrap_or(Path::new(".")));
+    }
+    open_path(path, transform(source.size))
+}
+
+/// Whether a path is a config.
+pub(super) fn is_config(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
+}
+
+/// Opens generated images, without the grid and the previews of an output folder of `ldm`.
+///
+/// # Errors
+/// When there are none, or of several sizes and `size` is absent.
+pub fn open_generated(path: &Path, size: Option<u32>) -> Result<Arc<dyn Dataset>> {
+    let data = open_path(path, transform(size))?;
+    let beside = |index: &usize| {
+        data.peek(*index)
+            .is_ok_and(|peek| peek.name.starts_with("grid.") || peek.name.starts_with("previews/"))
+    };
+    let indices: Vec<usize> = (0..data.len()).filter(|index| !beside(index)).collect();
+    if indices.is_empty() {
+        bail!("{}: expected generated images, got none", path.display());
+    }
+    let generated: Arc<dyn Dataset> = Arc::new(ImageSubset { data, indices });
+    check_sizes(&generated, size)?;
+    Ok(generated)
+}
+
+/// Refuses images of different sizes, unless they are prepared at one.
+pub(super) fn check_sizes(data: &Arc<dyn Dataset>, size: Option<u32>) -> Result<()> {
+    // The loader reports unreadable images.
+    let mut known = (0..data.len()).filter_map(|index| {
+        let peek = data.peek(index).ok()?;
+        Some((peek.name, peek.size))
+    });
+    let Some((first, [w0, h0])) = known.next().filter(|_| size.is_none()) else { return Ok(()) };
+    match known.find(|(_, size)| *size != [w0, h0]) {
+        Some((name, [w1, h1])) => {
+            bail!("{name}: expected {w0}x{h0}, as {first}, got {w1}x{h1}; try --size")
+        }
+        None => Ok(()),
+    }
+}
+
+/// The requested network, or the best one installed.
+pub(super) fn network(options: &SetOptions, device: Device) -> Result<FeatureNetwork> {
+    match &options.features {
+        Some(name) => FeatureNetwork::named(name, device),
+        None => FeatureNetwork::published_or_random(device),
+    }
+}
+
+/// Warns when `count` images are too few for a covariance of full rank.
+pub(super) fn warn_of_rank(network: &FeatureNetwork, count: i64, reporter: &dyn Reporter) {
+    let features = network.size();
+    if count <= features {
+        reporter.warn(&format!(
+            "{count} images for {features} features: their covariance has not full rank, and the Fréchet distance compares \
+             with that of as many images alone"
+        ));
+    }
+}
+
+/// Batches of images to evaluate.
+pub(super) struct ImageSet<'a> {
+    /// The number of images.
+    pub(super) count: usize,
+    /// The names of the images, and `[B, 3, H, W]`.
+    pub(super) batches: Box<dyn Iterator<Item = Result<(Vec<String>, Tensor)>> + 'a>,
+}
+
+impl<'a> ImageSet<'a> {
+    /// Images of a set, see [`batches`].
+    pub(super) fn of(data: &Arc<dyn Dataset>, options: &SetOptions, strict: bool) -> Result<Self> {
+        let (count, batches) = batches(data, options, strict)?;
+        Ok(Self { count, batches: Box::new(batches.map(|batch| batch.map(|b| (b.names, b.images)))) })
+    }
+
+    /// Images generated on the fly.
+    pub(super) fn generated(
+        generator: &'a mut ImageGenerator,
+        count: usize,
+        batch_size: usize,
+        reporter: &'a dyn Reporter,
+    ) -> Self {
+        let batches = (0..count).step_by(batch_size).map(move |start| {
+            let images = start..count.min(start + batch_size);
+            let names = images.clone().map(|image| generator.name(image)).collect();
+            Ok((names, generator.images(images, count, reporter)?))
+        });
+        Self { count, batches: Box::new(batches) }
+    }
+}
+
+fn transform(size: Option<u32>) -> TransformConfig {
+    size.map_or_else(TransformConfig::default, TransformConfig::square)
+}
+
+/// Batches of the first images of a fixed shuffle, and the number of images.
+pub(super) fn batches(
+    data: &Arc<dyn Dataset>,
+    options: &SetOptions,
+    strict: bool,
+) -> Result<(usize, impl Iterator<Item = Result<Batch>> + use<>)> {
+    check_counts(options)?;
+    let count = options.num_images.unwrap_or(data.len());
+    if count > data.len() {
+        bail!("--num-images: expected at most the {} images of {}, got {count}", data.len(), data.name());
+    }
+    let config =
+        LoaderConfig { workers: 1, strict, drop_last: false, ..LoaderConfig::new(options.batch_size, SEED) };
+    Ok((count, Loader::one_pass(Arc::clone(data), config)?.head(count)))
+}
+
+/// Refuses to evaluate no images.
+pub(super) fn check_counts(options: &SetOptions) -> Result<()> {
+    if options.batch_size == 0 || options.num_images == Some(0) {
+        bail!("--num-images and --batch-size: expected at least 1");
+    }
+    Ok(())
+}
+
+/// Some images of a set.
+struct ImageSubset {
+    data: Arc<dyn Dataset>,
+    indices: Vec<usize>,
+}
+
+impl Dataset for ImageSubset {
+    fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn get(&self, index: usize, seed: u64) -> Result<Example> {
+        self.data.get(self.indices[index], seed)
+    }
+
+    fn peek(&self, index: usize) -> Result<Peek> {
+        self.data.peek(self.indices[index])
+    }
+
+    fn classes(&self) -> &[String] {
+        self.data.classes()
+    }
+
+    fn name(&self) -> String {
+        self.data.name()
+    }
+
+    fn fingerprint(&self) -> String {
+        self.data.fingerprint()
+    }
+}

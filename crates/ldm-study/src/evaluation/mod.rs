@@ -1,0 +1,17 @@
+//! Evaluation of image sets: [`reconstruction`]s of a first stage, [`generation`] against real images, [`clip_score`].
+
+mod clip_score;
+mod extremes;
+mod generation;
+mod generator;
+mod image_set;
+mod reconstruction;
+mod reference;
+
+pub use clip_score::{ClipScoreEvaluation, clip_score};
+pub use extremes::{Extremes, NamedValue};
+pub use generation::{GenerationEvaluation, GenerationEvaluator, NearestReal, SpreadOfParts};
+pub use generator::{GeneratedImages, ImageGenerator};
+pub use image_set::{ImageSource, SetOptions, open_generated};
+pub use reconstruction::{ReconstructionEvaluation, reconstruction};
+pub use reference::ReferenceSet;

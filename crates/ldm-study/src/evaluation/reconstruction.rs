@@ -1,0 +1,108 @@
+//! Reconstructions of a first stage.
+
+use ldm_core::Result;
+use ldm_metrics::{Lpips, MeanStd, Reconstructions, ms_ssim};
+use ldm_pipelines::Model;
+use serde::Serialize;
+use tch::Device;
+
+use super::extremes::{Extremes, NamedValue};
+use super::image_set::{self, ImageSource, SetOptions};
+use crate::context::bail;
+use crate::{Reporter, Spread};
+
+/// Quality of the reconstructions of a first stage.
+#[derive(Debug, Serialize)]
+pub struct ReconstructionEvaluation {
+    /// The name of the set.
+    pub dataset: String,
+    /// Its fingerprint.
+    pub fingerprint: String,
+    /// The number of images.
+    pub images: i64,
+    /// PSNR in dB.
+    pub psnr: Spread,
+    /// SSIM.
+    pub ssim: Spread,
+    /// MS-SSIM, if all images are large enough.
+    pub ms_ssim: Option<Spread>,
+    /// LPIPS.
+    pub lpips: Spread,
+    /// The network of LPIPS.
+    pub lpips_trunk: String,
+    /// Fréchet distance of reconstructions and originals (rFID by Inception); of two images or more.
+    pub frechet_distance: Option<f64>,
+    /// The same of spatial features.
+    pub spatial_frechet_distance: Option<f64>,
+    /// Inception score of the reconstructions.
+    pub inception_score: Option<Spread>,
+    /// The network that compares sets.
+    pub features: String,
+    /// The best images by PSNR.
+    pub best: Vec<NamedValue>,
+    /// The worst images by PSNR.
+    pub worst: Vec<NamedValue>,
+    /// Originals above reconstructions of these.
+    #[serde(skip)]
+    pub extremes: Extremes,
+}
+
+/// Encodes and decodes the images of `source` and compares them with their originals.
+///
+/// # Errors
+/// When images cannot be read, have a size that the first stage cannot encode, or are decoded to NaN or Inf.
+pub fn reconstruction(
+    model: &Model,
+    device: Device,
+    source: &ImageSource,
+    options: &SetOptions,
+    reporter: &dyn Reporter,
+) -> Result<ReconstructionEvaluation> {
+    let data = image_set::open(source)?;
+    let (count, batches) = image_set::batches(&data, options, source.strict)?;
+    let lpips = Lpips::published_or_random(device)?;
+    let network = image_set::network(options, device)?;
+    let mut measured = Reconstructions::new(lpips, network);
+    let mut scales = Some(MeanStd::new());
+    let mut extremes = Extremes::default();
+    reporter.progress(0, count as u64);
+    for batch in batches {
+        let batch = batch?;
+        let images = batch.images.to_device(device);
+        model.first_stage().check_image_size([images.size()[2], images.size()[3]])?;
+        let decoded = model.decode(&model.encode(&images).mode());
+        if decoded.isfinite().all().int64_value(&[]) == 0 {
+            bail!("first stage: expected finite values, got NaN or Inf; try --dtype f32");
+        }
+        let decibels = measured.add(&decoded, &images)?;
+        // Of none where one is too small for it.
+        scales = scales.zip(ms_ssim(&decoded, &images).ok()).map(|(mut scales, found)| {
+            scales.add(&found);
+            scales
+        });
+        extremes.add(&decibels, &batch.names, &[&images, &decoded]);
+        reporter.progress(measured.count() as u64, count as u64);
+    }
+    reporter.progress_end();
+    let images = measured.count();
+    let sets = (images > 1).then(|| measured.frechet()).transpose()?;
+    image_set::warn_of_rank(measured.network(), images, reporter);
+    let [best, worst] = extremes.names();
+    Ok(ReconstructionEvaluation {
+        dataset: data.name(),
+        fingerprint: data.fingerprint(),
+        images,
+        psnr: (&measured.psnr).into(),
+        ssim: (&measured.ssim).into(),
+        ms_ssim: scales.as_ref().map(Into::into),
+        lpips: (&measured.lpips_distance).into(),
+        lpips_trunk: measured.trunk().name().into(),
+        frechet_distance: sets.map(|(pooled, _)| pooled),
+        spatial_frechet_distance: sets.and_then(|(_, spatial)| spatial),
+        inception_score: measured.back.inception_score()?.as_ref().map(Into::into),
+        features: measured.network().name().into(),
+        best,
+        worst,
+        extremes,
+    })
+}

@@ -1,0 +1,71 @@
+//! Contents of a checkpoint by part and dtype.
+
+use std::collections::BTreeMap;
+
+use ldm_checkpoint::Checkpoint;
+use tch::Kind;
+
+/// Tensors and values of a checkpoint, by part and dtype.
+#[derive(Debug)]
+pub(super) struct Contents {
+    pub(super) tensors: usize,
+    /// All values.
+    pub(super) parameters: u64,
+    /// Values by part.
+    pub(super) parts: BTreeMap<String, u64>,
+    /// Tensors by dtype.
+    pub(super) dtypes: BTreeMap<String, usize>,
+    /// The dtype of most values.
+    pub(super) kind: Kind,
+}
+
+impl Contents {
+    pub(super) fn of(checkpoint: &Checkpoint) -> Self {
+        let mut contents = Self {
+            tensors: 0,
+            parameters: 0,
+            parts: BTreeMap::new(),
+            dtypes: BTreeMap::new(),
+            kind: Kind::Float,
+        };
+        let mut by_kind: Vec<(Kind, u64)> =
+            [Kind::Float, Kind::Half, Kind::BFloat16, Kind::Double].map(|kind| (kind, 0)).into();
+        for name in checkpoint.names() {
+            let info = checkpoint.info(name).expect("a name of the file");
+            let count = info.shape.iter().product::<i64>() as u64;
+            contents.tensors += 1;
+            contents.parameters += count;
+            *contents.parts.entry(part(name)).or_default() += count;
+            *contents.dtypes.entry(dtype(info.kind)).or_default() += 1;
+            if let Some((_, all)) = by_kind.iter_mut().find(|(kind, _)| *kind == info.kind) {
+                *all += count;
+            }
+        }
+        if let Some((kind, _)) = by_kind.into_iter().max_by_key(|(_, all)| *all).filter(|(_, all)| *all > 0) {
+            contents.kind = kind;
+        }
+        contents
+    }
+}
+
+/// The part of a name: its first component; buffers of the schedule have none.
+fn part(name: &str) -> String {
+    match name.split_once('.') {
+        None => "(buffers)".into(),
+        Some(("model", rest)) if rest.starts_with("diffusion_model.") => "model.diffusion_model".into(),
+        Some((first, _)) => first.into(),
+    }
+}
+
+fn dtype(kind: Kind) -> String {
+    match kind {
+        Kind::Float => "f32".into(),
+        Kind::Double => "f64".into(),
+        Kind::Half => "f16".into(),
+        Kind::BFloat16 => "bf16".into(),
+        Kind::Int64 => "i64".into(),
+        Kind::Int => "i32".into(),
+        Kind::Uint8 => "u8".into(),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}

@@ -1,0 +1,64 @@
+//! The architecture of weights.
+
+use std::fmt::{self, Display};
+
+use ldm_pipelines::{Classifier, Model, ModelConfig, ModelSource};
+use serde_json::{Map, Value, json};
+use tch::Device;
+
+use super::contents::Contents;
+use super::describe;
+use super::fit::{self, Misfit};
+
+/// The architecture of weights, and whether they fit it.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    pub(super) architecture: String,
+    /// The inferred config, where there is none of ours.
+    pub(super) derived: Option<Value>,
+    pub(super) fits: Option<Result<(), Misfit>>,
+    pub(super) notes: Vec<String>,
+}
+
+impl Verdict {
+    /// An architecture of which nothing but the name is known.
+    pub(super) fn only(architecture: impl Into<String>) -> Self {
+        Self { architecture: architecture.into(), derived: None, fits: None, notes: Vec::new() }
+    }
+
+    /// Builds the model with its weights memory-mapped and never read.
+    pub(super) fn of(found: &ModelSource, derived: bool) -> Self {
+        let ModelSource { config, checkpoint, .. } = found;
+        let kind = Contents::of(checkpoint).kind;
+        let fits = match config {
+            ModelConfig::Classifier(config) => {
+                Classifier::load(config, checkpoint.clone(), Device::Cpu).map(drop)
+            }
+            config => Model::load(config, checkpoint.clone(), None, true, Device::Cpu, kind).map(drop),
+        };
+        Self {
+            architecture: describe::model(config),
+            derived: derived.then(|| json!({"model": config})),
+            fits: Some(fits.map_err(Misfit::from)),
+            notes: found.notes.clone(),
+        }
+    }
+
+    pub(super) fn document(&self) -> Map<String, Value> {
+        let mut fields = fit::document(self.fits.as_ref());
+        fields.insert("architecture".into(), self.architecture.as_str().into());
+        fields.insert("derived".into(), json!(self.derived));
+        fields.insert("notes".into(), json!(self.notes));
+        fields
+    }
+}
+
+impl Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "architecture  {}", self.architecture)?;
+        if let Some(fits) = &self.fits {
+            fit::write(f, fits)?;
+        }
+        self.notes.iter().try_for_each(|note| writeln!(f, "note          {note}"))
+    }
+}

@@ -1,0 +1,40 @@
+//! Messages and progress.
+
+use std::sync::atomic::AtomicBool;
+
+use ldm_core::Result;
+use ldm_train::{Event, Finished, Trainer};
+
+/// Receiver of messages and progress; every method has a silent default.
+pub trait Reporter {
+    /// A message.
+    fn say(&self, _text: &str) {}
+
+    /// A warning.
+    fn warn(&self, _text: &str) {}
+
+    /// `done` of `total` images are processed.
+    fn progress(&self, _done: u64, _total: u64) {}
+
+    /// All images of a set are processed.
+    fn progress_end(&self) {}
+
+    /// Runs `trainer` until its end or until `stop` is set, and calls `observe` before it shows an event itself.
+    ///
+    /// # Errors
+    /// As [`Trainer::run`].
+    fn train(
+        &self,
+        trainer: &mut Trainer,
+        stop: &AtomicBool,
+        observe: &mut dyn FnMut(&Event),
+    ) -> Result<Finished> {
+        trainer.run(stop, &mut |event| observe(&event))
+    }
+}
+
+/// A [`Reporter`] that shows nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Reporter for Silent {}

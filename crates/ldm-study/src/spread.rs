@@ -1,0 +1,19 @@
+//! Means with standard deviations.
+
+use serde::{Deserialize, Serialize};
+
+/// A mean and a standard deviation.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spread {
+    /// The mean.
+    pub mean: f64,
+    /// The standard deviation.
+    pub std: f64,
+}
+
+impl From<&ldm_metrics::MeanStd> for Spread {
+    fn from(sum: &ldm_metrics::MeanStd) -> Self {
+        Self { mean: sum.mean(), std: sum.std() }
+    }
+}

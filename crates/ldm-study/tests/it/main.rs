@@ -1,0 +1,6 @@
+//! The tests of `ldm-study`.
+
+#![allow(clippy::unwrap_used, reason = "clippy exempts test functions only, not their helpers")]
+
+mod evaluation;
+mod study;

@@ -1,0 +1,98 @@
+//! Installation of a resource.
+
+use std::path::{Path, PathBuf};
+
+use ldm_core::{Error, Result, resources};
+
+use crate::copy::install_copies;
+use crate::download::download;
+use crate::lock::InstallLock;
+use crate::{DownloadEvent, RemoteFile, Resource, sha256};
+
+/// The source of the files of a resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WeightsSource {
+    /// Copies on this machine: files, or folders of files, identified by size and sha256.
+    Copies(Vec<PathBuf>),
+    /// The network.
+    Network {
+        /// A mirror, as `MIRROR/NAME/FILE`; each file's own address where absent.
+        mirror: Option<String>,
+        /// Consecutive attempts that may transfer nothing.
+        retries: u32,
+    },
+}
+
+/// Installs the files of `resource` that are missing and returns the paths of all of them. An installed file with
+/// another sha256 is an error, or replaced by `force`.
+///
+/// # Errors
+/// When a file cannot be read, written, downloaded or verified, and when copies do not include all files.
+pub fn install(
+    resource: &Resource,
+    source: &WeightsSource,
+    force: bool,
+    observe: &mut dyn FnMut(DownloadEvent),
+) -> Result<Vec<PathBuf>> {
+    let folder = resources::cache_dir()?.join(&resource.name);
+    // A shared folder that has everything may be read-only.
+    if !missing(resource, &folder, force)?.is_empty() {
+        let _lock = InstallLock::take(&folder, observe)?;
+        // Whoever held the lock may have installed them.
+        let files = missing(resource, &folder, force)?;
+        match source {
+            WeightsSource::Copies(given) => {
+                let absent = install_copies(&files, given, &folder)?;
+                if !absent.is_empty() {
+                    return Err(Error::invalid(format!(
+                        "{} is not complete: {}",
+                        resource.name,
+                        absent.join("; ")
+                    )));
+                }
+            }
+            WeightsSource::Network { mirror, retries } => {
+                for file in files {
+                    let url = match mirror {
+                        Some(base) => {
+                            format!("{}/{}/{}", base.trim_end_matches('/'), resource.name, file.name)
+                        }
+                        None => file.url.clone(),
+                    };
+                    observe(DownloadEvent::Requested { file, url: &url });
+                    download(file, &url, &folder.join(&file.name), *retries, observe)?;
+                }
+            }
+        }
+    }
+    Ok(resource.files.iter().map(|file| folder.join(&file.name)).collect())
+}
+
+/// Whether `file` is in `folder`, by its size alone; [`install`] checks the bytes.
+pub fn is_installed(file: &RemoteFile, folder: &Path) -> bool {
+    folder.join(&file.name).metadata().is_ok_and(|data| data.is_file() && data.len() == file.size)
+}
+
+/// The files to install. A file with another sha256 is an error, or one of them by `force`.
+fn missing<'a>(resource: &'a Resource, folder: &Path, force: bool) -> Result<Vec<&'a RemoteFile>> {
+    let mut missing = Vec::new();
+    for file in &resource.files {
+        let path = folder.join(&file.name);
+        if !path.exists() {
+            missing.push(file);
+            continue;
+        }
+        let found = sha256(&path)?;
+        if found != file.sha256 {
+            if !force {
+                let message = format!(
+                    "expected sha256 {}, got {found}; it is not replaced without --force",
+                    file.sha256
+                );
+                return Err(Error::format(path, message));
+            }
+            missing.push(file);
+        }
+    }
+    Ok(missing)
+}

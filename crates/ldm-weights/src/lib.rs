@@ -1,0 +1,22 @@
+//! Downloads of the files that models and metrics need: listed in a [`Manifest`], resumed, verified, [`install`]ed whole.
+//!
+//! A download goes into `FILE.part` next to its destination and is renamed once its sha256 is right; an interrupted one is
+//! resumed. Only [`install`] from [`WeightsSource::Network`] uses the network.
+
+mod copy;
+mod download;
+mod event;
+mod install;
+mod lock;
+mod manifest;
+mod part;
+mod transfer;
+
+pub use event::DownloadEvent;
+pub use install::{WeightsSource, install, is_installed};
+pub use manifest::{Manifest, RemoteFile, Resource};
+pub use part::sha256;
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
