@@ -219,7 +219,7 @@ impl<'a> GenerationEvaluator<'a> {
     }
 
     fn gather(&mut self, retain: Retain, images: ImageSet, observe: Observe) -> Result<SetFeatures> {
-        let mut features = SetFeatures::keeping(retain);
+        let mut features = SetFeatures::retaining(retain);
         self.reporter.progress(0, images.count as u64);
         for batch in images.batches {
             let (names, batch) = batch?;
