@@ -21,6 +21,7 @@ fn check(file: &str, message: &str) {
 
 #[test]
 fn other_files_are_named() {
+    const EXPECTED: &str = "expected safetensors or a file of torch.save, got ";
     let cases: [(&[u8], &str); 10] = [
         (b"", "an empty file"),
         (
@@ -36,7 +37,6 @@ fn other_files_are_named() {
         (b"weights", "an unknown format"),
         (b"\x80", "an unknown format"),
     ];
-    const EXPECTED: &str = "expected safetensors or a file of torch.save, got ";
     for (bytes, got) in cases {
         assert_eq!(of_bytes(bytes), format!("{EXPECTED}{got}"));
     }
