@@ -1,5 +1,5 @@
 //! Timing of latent diffusion models: seconds, throughput, peak memory and operations of each stage, against the
-//! [`Machine`]'s roofline.
+//! [`Roofline`]'s roofline.
 //!
 //! A crate of its own, since two programs need it: `ldm bench` shows a [`BenchReport`], and the workspace's criterion
 //! benches share [`wait`] and [`shape_text`].
@@ -16,7 +16,7 @@ use ldm_pipelines::Model;
 use serde::Serialize;
 use tch::{Device, Kind};
 
-pub use machine::Machine;
+pub use machine::Roofline;
 pub use measure::{OperationTiming, StageTiming, wait};
 pub use stages::shape_text;
 pub use subject::BenchSubject;
@@ -65,7 +65,7 @@ pub enum BenchEvent<'a> {
 #[derive(Debug, Serialize)]
 pub struct BenchReport {
     /// The speed of the machine.
-    pub machine: Machine,
+    pub machine: Roofline,
     /// The stages.
     pub stages: Vec<StageTiming>,
 }
@@ -82,7 +82,7 @@ pub fn bench(
 ) -> Result<BenchReport> {
     let (device, kind) = (subject.device, subject.kind);
     let stages = stages_of(stage, subject)?;
-    let machine = Machine::measure(device, kind);
+    let machine = Roofline::measure(device, kind);
     let runs: Vec<StageRun> = if stages == [BenchStage::Train] {
         vec![training::time(config, subject, observe)?]
     } else {
@@ -98,7 +98,7 @@ pub fn bench(
         runs
     };
     // Once more: other programs may have slowed the first measurement.
-    let machine = machine.or_faster(Machine::measure(device, kind));
+    let machine = machine.or_faster(Roofline::measure(device, kind));
     Ok(BenchReport { machine, stages: runs.into_iter().map(|run| run.against(&machine, device)).collect() })
 }
 

@@ -10,14 +10,14 @@ use crate::measure::wait;
 
 /// The ridge of the roofline (Williams, Waterman & Patterson 2009), measured rather than read off a data sheet.
 #[derive(Debug, Clone, Copy, Serialize)]
-pub struct Machine {
+pub struct Roofline {
     /// Floating-point operations a second of a large square matrix product in the run's dtype.
     pub matrix_product_flop_per_second: f64,
     /// Bytes a second, read and written, of a copy that fits no cache.
     pub copy_bytes_per_second: f64,
 }
 
-impl Machine {
+impl Roofline {
     /// Measures it.
     pub(crate) fn measure(device: Device, kind: Kind) -> Self {
         let (side, bytes) = if device.is_cuda() { (8192, 1_i64 << 30) } else { (2048, 1 << 28) };
@@ -60,7 +60,7 @@ fn fastest<T>(device: Device, mut run: impl FnMut() -> T) -> f64 {
     (0..7).map(|_| once()).fold(f64::INFINITY, f64::min)
 }
 
-impl fmt::Display for Machine {
+impl fmt::Display for Roofline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (product, copy) = (self.matrix_product_flop_per_second / 1e9, self.copy_bytes_per_second / 1e9);
         write!(f, "matrix product {product:.0} GFLOP/s, copy {copy:.1} GB/s")

@@ -8,7 +8,7 @@ use ldm_libtorch::{Operation, count_operations};
 use serde::Serialize;
 use tch::{Cuda, Device};
 
-use crate::machine::Machine;
+use crate::machine::Roofline;
 use crate::reset_peak;
 
 /// Waits until the GPU is done.
@@ -63,7 +63,7 @@ impl StageRun {
     }
 
     /// The measurements relative to the roofline of the machine.
-    pub(crate) fn against(self, machine: &Machine, device: Device) -> StageTiming {
+    pub(crate) fn against(self, machine: &Roofline, device: Device) -> StageTiming {
         let Self { what, seconds, operations, peak_memory } = self;
         let middle = seconds.len() / 2;
         let median = if seconds.len() % 2 == 1 {

@@ -77,7 +77,7 @@ impl BenchSubject {
         })
     }
 
-    /// Whether its weights are random.
+    /// Returns true when its weights are random.
     pub fn is_fresh(&self) -> bool {
         self.weights.is_none()
     }

@@ -1,4 +1,4 @@
-//! What it costs to start the program: loading libtorch, mostly.
+//! Start-up time of the program, mostly loading libtorch.
 
 #![allow(missing_docs, reason = "criterion's macro makes a function without any")]
 

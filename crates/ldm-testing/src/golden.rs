@@ -44,7 +44,7 @@ impl Golden {
         self.tensors.get(name).unwrap_or_else(|| panic!("the golden file has no tensor `{name}`"))
     }
 
-    /// Whether there is a tensor `name`.
+    /// Returns true when there is a tensor `name`.
     pub fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }

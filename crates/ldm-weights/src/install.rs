@@ -68,7 +68,7 @@ pub fn install(
     Ok(resource.files.iter().map(|file| folder.join(&file.name)).collect())
 }
 
-/// Whether `file` is in `folder`, by its size alone; [`install`] checks the bytes.
+/// Checks for `file` in `folder` by its size alone; [`install`] checks the bytes.
 pub fn is_installed(file: &RemoteFile, folder: &Path) -> bool {
     folder.join(&file.name).metadata().is_ok_and(|data| data.is_file() && data.len() == file.size)
 }

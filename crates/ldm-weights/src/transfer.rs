@@ -147,7 +147,7 @@ fn network(url: &str, error: &ureq::Error) -> Failure {
     if passing { Failure::Transient(error) } else { Failure::Permanent(error) }
 }
 
-/// Whether another attempt may succeed, and the reason in words.
+/// The reason in words, and true when another attempt may succeed.
 fn network_words(error: &ureq::Error) -> (bool, String) {
     use io::ErrorKind as Kind;
     match error {

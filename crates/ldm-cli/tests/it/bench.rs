@@ -75,7 +75,7 @@ fn stages(document: &Value) -> Vec<&str> {
     document["stages"].as_array().unwrap().iter().map(|stage| stage["stage"].as_str().unwrap()).collect()
 }
 
-/// What every stage says, whatever it is.
+/// Checks the fields that every stage has.
 #[track_caller]
 fn check(document: &Value) {
     let machine = &document["machine"];

@@ -57,18 +57,18 @@ fn from_a_diffusion_model_to_images_of_a_class() {
     };
     let nothing = ["__is_unconditional__", "use_scale_shift_norm: true"];
     let classes = ["{target: class, params: {embed_dim: 16, n_classes: 11, null_class: 10}}"];
-    let told = "use_spatial_transformer: true, context_dim: 16";
+    let transformer = "use_spatial_transformer: true, context_dim: 16";
     let sandbox = Sandbox::new(
         LDM,
         &[
             ("first.yaml", &first_stage()),
             ("plain.yaml", &diffusion(nothing[0], nothing[1], "0.02")),
-            ("told.yaml", &diffusion(classes[0], told, "0.02")),
+            ("classes.yaml", &diffusion(classes[0], transformer, "0.02")),
             ("noisier.yaml", &diffusion(nothing[0], nothing[1], "0.03")),
             ("classifier.yaml", &config(CLASSIFIER)),
         ],
     );
-    for name in ["first", "plain", "told", "noisier", "classifier"] {
+    for name in ["first", "plain", "classes", "noisier", "classifier"] {
         sandbox.output(&["train", &format!("{name}.yaml"), "--run", name]);
     }
     let log = std::fs::read_to_string(sandbox.path("classifier/metrics.jsonl")).unwrap();
@@ -107,9 +107,9 @@ fn from_a_diffusion_model_to_images_of_a_class() {
     draw("other", "plain", &["--classifier", "classifier", "--class", "5", "--classifier-scale", "300"]);
     assert!(far("led.safetensors", "other.safetensors") > 1e-3, "another class is led to elsewhere");
 
-    // Beside classifier-free guidance, of a model that is told the class too.
+    // Beside classifier-free guidance, of a model conditioned on the class too.
     let both = [&lead[..], &["--guidance-scale", "2"]].concat();
-    draw("both", "told", &both);
+    draw("both", "classes", &both);
     let (text, _) = sandbox.output(&["inspect", "both/00000.png"]);
     assert!(text.contains("CFG scale: 2") && text.contains("Classifier scale: 1"), "{text}");
 
@@ -129,7 +129,7 @@ fn from_a_diffusion_model_to_images_of_a_class() {
         "expected a number, got: NaN",
     );
     sandbox.err(&by("plain", &["--class", "cat"]), 1, "unknown class, expected 0 to 9, or one of");
-    sandbox.err(&by("told", &["--class", "10"]), 1, "the classifier knows the classes 0 to 9, got: 10");
+    sandbox.err(&by("classes", &["--class", "10"]), 1, "the classifier knows the classes 0 to 9, got: 10");
     sandbox.err(
         &by("noisier", &["--class", "1"]),
         1,
@@ -141,7 +141,7 @@ fn from_a_diffusion_model_to_images_of_a_class() {
         "takes latents of 8x8, got 16x16",
     );
     sandbox.err(
-        &sample("plain", &["--class", "1", "--classifier", "told"]),
+        &sample("plain", &["--class", "1", "--classifier", "classes"]),
         1,
         "no classifier of noisy latents, but another model",
     );

@@ -64,7 +64,7 @@ fn a_study_finds_numbers_for_every_factor_and_can_be_taken_up_again() {
         for by in by_steps {
             assert!(by["images_per_second"].as_f64().unwrap() > 0.);
             assert!(by["quality"]["frechet_distance"].as_f64().unwrap() > 0.);
-            assert_eq!(by["quality"]["images"], 10, "more than there are to be told of: 8");
+            assert_eq!(by["quality"]["images"], 10, "more than the 8 conditions");
         }
         assert!(factor["diffusion"]["training"]["peak_memory"].as_u64().unwrap() > 1_000_000);
     }

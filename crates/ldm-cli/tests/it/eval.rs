@@ -31,7 +31,7 @@ fn reconstructions_and_made_images_are_measured() {
         let said = sandbox.ok(&[&words[..], extra].concat());
         serde_json::from_str::<Value>(&said).unwrap()
     };
-    // Of a config what is held back; the numbers do not depend on batches.
+    // The held-out set of a config; the numbers do not depend on batches.
     let all = measure("first.yaml", &["--out", "all"]);
     let batches = measure("first.yaml", &["--batch-size", "5", "--out", "batches"]);
     assert_eq!(all["images"], 24);
@@ -186,7 +186,7 @@ fn refuses(sandbox: &Sandbox) {
     fails(&["made", "scenes", "--features", "resnet"], 2, "random-vgg16");
     fails(&["made", "scenes", "--features", "inception"], 1, "ldm weights get fid-inception");
 
-    // Statistics by another network, told by their name or by their number.
+    // Statistics by another network, detected by their name or by their size.
     let other = |features: i64, name: Option<&str>| {
         use ldm_metrics::{Gaussian, Origin, SetMoments};
         let options = (tch::Kind::Double, tch::Device::Cpu);

@@ -1,4 +1,4 @@
-//! `ldm inspect`: what a file is, told by its names and shapes.
+//! `ldm inspect`: detection of files by their names and shapes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -86,7 +86,7 @@ impl Inspected {
         serde_json::from_str(&self.inspect(&[args, &["--json"]].concat())).unwrap()
     }
 
-    /// The file is told to be `architecture`, and fits.
+    /// The file is detected as `architecture`, and fits.
     #[track_caller]
     fn check(&self, path: &str, architecture: &str) -> Value {
         let document = self.document(&[path]);
@@ -100,7 +100,7 @@ const FIRST_STAGE: &str = "KL first stage, f = 2, 4 latent channels";
 const UNET: &str = "U-Net 4 -> 4, levels of 32, 64 channels, attends to tokens of 16";
 
 #[test]
-fn a_first_stage_without_config_is_told_by_its_names() {
+fn a_first_stage_without_config_is_detected_by_its_names() {
     let sandbox = Inspected::new();
     let trained = [
         first_stage_tensors(""),
@@ -117,7 +117,7 @@ fn a_first_stage_without_config_is_told_by_its_names() {
 }
 
 #[test]
-fn a_whole_model_without_config_is_told_part_by_part() {
+fn a_whole_model_without_config_is_detected_part_by_part() {
     let sandbox = Inspected::new();
     let rest = vec![
         zeros("betas", &[1000]),
@@ -129,10 +129,10 @@ fn a_whole_model_without_config_is_told_part_by_part() {
     let mut whole: Tensors = parts.into_iter().flatten().collect();
     sandbox.save("whole.safetensors", &whole);
     let document = sandbox.document(&["whole.safetensors"]);
-    let told = document["architecture"].as_str().unwrap();
-    // No published U-Net is as small, and no shape shows its heads.
-    assert!(told.starts_with("a U-Net (") && told.contains("try a config"), "{told}");
-    assert!(told.ends_with(&format!("; {FIRST_STAGE}; classes as conditioner")), "{told}");
+    let detected = document["architecture"].as_str().unwrap();
+    // No published U-Net is as small, and its heads show in no shape.
+    assert!(detected.starts_with("a U-Net (") && detected.contains("try a config"), "{detected}");
+    assert!(detected.ends_with(&format!("; {FIRST_STAGE}; classes as conditioner")), "{detected}");
     assert_eq!((document["fits"].as_bool(), document["ema"].as_bool()), (Some(true), Some(true)));
 
     for number in 0..12 {
@@ -176,7 +176,7 @@ fn files_in_shards_are_one() {
 }
 
 #[test]
-fn a_diffusers_folder_is_told_part_by_part() {
+fn a_diffusers_folder_is_detected_part_by_part() {
     let sandbox = Inspected::new();
     sandbox.write("model_index.json", &json!({"_class_name": "LDMPipeline"}));
     let mapped =
@@ -196,15 +196,15 @@ fn a_diffusers_folder_is_told_part_by_part() {
     let whole = document["architecture"].as_str().unwrap();
     assert!(whole.starts_with("no latent diffusion model as a whole: "), "{whole}");
     let parts = document["parts"].as_array().unwrap();
-    let told: Vec<_> =
+    let detected: Vec<_> =
         parts.iter().map(|part| (part["architecture"].as_str().unwrap(), part["fits"].as_bool())).collect();
-    let (vae_told, unet_told) = (
+    let (vae_detected, unet_detected) = (
         format!("{FIRST_STAGE} (diffusers' AutoencoderKL)"),
         format!("{UNET} (diffusers' UNet2DConditionModel)"),
     );
     assert_eq!(
-        told,
-        [("CLIPTextModel", None), (unet_told.as_str(), Some(true)), (vae_told.as_str(), Some(true))]
+        detected,
+        [("CLIPTextModel", None), (unet_detected.as_str(), Some(true)), (vae_detected.as_str(), Some(true))]
     );
     assert_eq!(parts[2]["derived"]["scale_factor"], 0.5);
 

@@ -1,4 +1,4 @@
-//! ImageSet from images, maps and boxes, as a person meets it: trained for two steps on drawn scenes, then asked.
+//! Images from images, maps and boxes, as a person meets it: trained for two steps on synthetic scenes, then asked.
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use ldm_checkpoint::Checkpoint;
@@ -38,19 +38,20 @@ fn data(task: &str) -> String {
     )
 }
 
-/// The model of small images, told nothing.
-fn untold() -> String {
-    let told = TASKS[2].1;
-    let untold =
-        told.replace("    conditioning_key: concat\n", "").replace("in_channels: 6", "in_channels: 3");
-    untold.replace("cond_stage_config:\n      target: identity", "cond_stage_config: __is_unconditional__")
+/// The model of small images, unconditional.
+fn unconditional() -> String {
+    let model = TASKS[2].1;
+    let unconditional =
+        model.replace("    conditioning_key: concat\n", "").replace("in_channels: 6", "in_channels: 3");
+    unconditional
+        .replace("cond_stage_config:\n      target: identity", "cond_stage_config: __is_unconditional__")
 }
 
 fn trained() -> Sandbox {
     let sandbox = Sandbox::new(LDM, &[("first.yaml", &first_stage())]);
     sandbox.ok(&["train", "first.yaml", "--run", "first"]);
-    let told = TASKS.map(|(name, model, task)| (name, model.to_owned(), task));
-    for (name, model, task) in told.into_iter().chain([("plain", untold(), "")]) {
+    let tasks = TASKS.map(|(name, model, task)| (name, model.to_owned(), task));
+    for (name, model, task) in tasks.into_iter().chain([("plain", unconditional(), "")]) {
         std::fs::write(sandbox.path("second.yaml"), format!("{model}{}", data(task))).unwrap();
         let first = "model.params.first_stage_config.params.ckpt_path=first";
         sandbox.ok(&["train", "second.yaml", first, "--run", name]);

@@ -2,7 +2,6 @@
 
 mod source;
 
-
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -49,7 +49,7 @@ fn sandbox() -> Sandbox {
     Sandbox::new(LDM, &[("first.yaml", &first_stage()), ("text.yaml", TEXT)])
 }
 
-/// What `ldm weights get bert-tokenizer` would do.
+/// Installs a vocabulary as `ldm weights get bert-tokenizer` does.
 fn install(sandbox: &Sandbox) {
     std::fs::create_dir_all(sandbox.weights("bert-tokenizer")).unwrap();
     std::fs::write(sandbox.weights("bert-tokenizer/vocab.txt"), WORDS.replace(' ', "\n")).unwrap();

@@ -114,7 +114,7 @@ struct Said {
 }
 
 const GET: [&str; 2] = ["get", "thing"];
-/// What brings nothing is not tried again: tests do not wait.
+/// Arguments without retries, so that tests do not wait.
 const GET_ONCE: [&str; 4] = ["get", "thing", "--retries", "0"];
 
 #[test]

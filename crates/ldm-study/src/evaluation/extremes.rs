@@ -11,7 +11,7 @@ const SHOWN: usize = 8;
 
 /// An image, or several that belong together.
 #[derive(Debug)]
-struct Entry {
+struct RankedImage {
     goodness: f64,
     name: String,
     /// Images of one column of the sheet.
@@ -31,7 +31,7 @@ pub struct NamedValue {
 #[derive(Debug, Default)]
 pub struct Extremes {
     /// From worst to best.
-    entries: Vec<Entry>,
+    entries: Vec<RankedImage>,
 }
 
 impl Extremes {
@@ -39,7 +39,7 @@ impl Extremes {
     pub(super) fn add(&mut self, goodness: &Tensor, names: &[String], rows: &[&Tensor]) {
         for (index, name) in (0..).zip(names) {
             let kept = |x: &&Tensor| x.get(index).to_device(Device::Cpu).copy();
-            self.entries.push(Entry {
+            self.entries.push(RankedImage {
                 goodness: goodness.double_value(&[index]),
                 name: name.clone(),
                 column: rows.iter().map(kept).collect(),
@@ -53,17 +53,17 @@ impl Extremes {
         }
     }
 
-    fn worst(&self) -> impl Iterator<Item = &Entry> {
+    fn worst(&self) -> impl Iterator<Item = &RankedImage> {
         self.entries.iter().take(SHOWN)
     }
 
-    fn best(&self) -> impl Iterator<Item = &Entry> {
+    fn best(&self) -> impl Iterator<Item = &RankedImage> {
         self.entries.iter().rev().take(SHOWN)
     }
 
     /// Names and values of the best and of the worst, the most extreme first.
     pub fn names(&self) -> [Vec<NamedValue>; 2] {
-        let list = |entry: &Entry| NamedValue { name: entry.name.clone(), value: entry.goodness.abs() };
+        let list = |entry: &RankedImage| NamedValue { name: entry.name.clone(), value: entry.goodness.abs() };
         [self.best().map(list).collect(), self.worst().map(list).collect()]
     }
 
@@ -78,7 +78,7 @@ impl Extremes {
 }
 
 /// Writes a sheet with a column per entry.
-fn sheet(path: &Path, entries: &[&Entry]) -> Result<()> {
+fn sheet(path: &Path, entries: &[&RankedImage]) -> Result<()> {
     let first = entries.first().ok_or_else(|| Error::invalid("expected at least one image"))?;
     let rows = first.column.len();
     let size = entries[0].column[0].size();

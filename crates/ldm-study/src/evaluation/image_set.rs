@@ -23,7 +23,7 @@ pub struct ImageSource {
     pub path: PathBuf,
     /// The size to prepare images at: smallest side resized, center cropped.
     pub size: Option<u32>,
-    /// Whether an unreadable image is an error.
+    /// Fail on an unreadable image.
     pub strict: bool,
 }
 
@@ -52,7 +52,7 @@ pub(super) fn open(source: &ImageSource) -> Result<Arc<dyn Dataset>> {
     open_path(path, transform(source.size))
 }
 
-/// Whether a path is a config.
+/// Returns true for the path of a config.
 pub(super) fn is_config(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
 }

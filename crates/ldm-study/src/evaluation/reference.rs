@@ -40,7 +40,7 @@ impl ReferenceSet {
         Ok(Self { source, content: ReferenceContent::Images(data) })
     }
 
-    /// Whether it is statistics and not images.
+    /// Returns true for statistics.
     pub fn is_statistics(&self) -> bool {
         matches!(self.content, ReferenceContent::Moments(..))
     }

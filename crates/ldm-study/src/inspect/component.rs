@@ -65,9 +65,9 @@ pub(super) fn verdict(weights: &Path, checkpoint: &Checkpoint) -> Result<Option<
 }
 
 /// The architecture, its config in our keys, the mapping of names, and names with shapes.
-type Component = (String, Value, StateDictMapping, Shapes);
+type ComponentConfig = (String, Value, StateDictMapping, Shapes);
 
-fn first_stage(json: &Value) -> Result<Component> {
+fn first_stage(json: &Value) -> Result<ComponentConfig> {
     let (config, scale_factor) = ldm_autoencoder::from_diffusers(json)?;
     let layout = ldm_autoencoder::diffusers_layout(&config)?;
     let model = skip_init(|| FirstStageModel::new(&config, Device::Cpu))?;
@@ -76,7 +76,7 @@ fn first_stage(json: &Value) -> Result<Component> {
     Ok((describe::first_stage(&config), derived, layout, shapes))
 }
 
-fn unet(json: &Value) -> Result<Component> {
+fn unet(json: &Value) -> Result<ComponentConfig> {
     let config = ldm_unet::from_diffusers(json)?;
     let layout = ldm_unet::diffusers_layout(&config)?;
     let shapes = Plan::new(&config)?.parameters().into_iter().collect();

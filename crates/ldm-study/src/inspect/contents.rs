@@ -7,7 +7,7 @@ use tch::Kind;
 
 /// Tensors and values of a checkpoint, by part and dtype.
 #[derive(Debug)]
-pub(super) struct Contents {
+pub(super) struct WeightsContents {
     pub(super) tensors: usize,
     /// All values.
     pub(super) parameters: u64,
@@ -19,7 +19,7 @@ pub(super) struct Contents {
     pub(super) kind: Kind,
 }
 
-impl Contents {
+impl WeightsContents {
     pub(super) fn of(checkpoint: &Checkpoint) -> Self {
         let mut contents = Self {
             tensors: 0,

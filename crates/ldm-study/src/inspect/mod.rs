@@ -19,7 +19,7 @@ use ldm_weights::sha256;
 use serde_json::{Map, Value, json};
 
 use crate::context::bail;
-use contents::Contents;
+use contents::WeightsContents;
 use verdict::Verdict;
 
 pub use png::PngReport;
@@ -117,7 +117,7 @@ impl Display for FolderReport {
 pub struct WeightsReport {
     checkpoint: Checkpoint,
     sha256: String,
-    contents: Contents,
+    contents: WeightsContents,
     /// The config it was compared with.
     config: Option<PathBuf>,
     verdict: Verdict,
@@ -132,7 +132,7 @@ impl WeightsReport {
             Some(config) => Verdict::of(&ModelSource::find(weights, Some(config), true)?, false),
             None => detected(weights, &checkpoint)?,
         };
-        let contents = Contents::of(&checkpoint);
+        let contents = WeightsContents::of(&checkpoint);
         Ok(Self { sha256: sha256(weights)?, checkpoint, contents, config, verdict })
     }
 

@@ -6,7 +6,7 @@ use ldm_pipelines::{Classifier, Model, ModelConfig, ModelSource};
 use serde_json::{Map, Value, json};
 use tch::Device;
 
-use super::contents::Contents;
+use super::contents::WeightsContents;
 use super::describe;
 use super::fit::{self, Misfit};
 
@@ -29,7 +29,7 @@ impl Verdict {
     /// Builds the model with its weights memory-mapped and never read.
     pub(super) fn of(found: &ModelSource, derived: bool) -> Self {
         let ModelSource { config, checkpoint, .. } = found;
-        let kind = Contents::of(checkpoint).kind;
+        let kind = WeightsContents::of(checkpoint).kind;
         let fits = match config {
             ModelConfig::Classifier(config) => {
                 Classifier::load(config, checkpoint.clone(), Device::Cpu).map(drop)

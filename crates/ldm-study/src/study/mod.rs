@@ -30,7 +30,9 @@ pub use results::{
     SamplingResult, StudyResults, TrainingCost,
 };
 pub use study_dir::{StudyDir, StudyPart};
-pub use study_file::{Budget, Budgets, FactorConfig, MeasureConfig, StudyConfig, StudyFile, StudyProfile};
+pub use study_file::{
+    FactorConfig, MeasureConfig, StudyConfig, StudyFile, StudyProfile, TrainingBudget, TrainingBudgets,
+};
 
 /// A study in its folder.
 pub struct Study<'a> {

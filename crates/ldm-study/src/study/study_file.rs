@@ -28,7 +28,7 @@ pub struct StudyConfig {
     /// The factors.
     pub factors: Vec<FactorConfig>,
     /// The budgets of training.
-    pub budget: Budgets,
+    pub budget: TrainingBudgets,
     /// The measurements.
     pub measure: MeasureConfig,
 }
@@ -47,20 +47,20 @@ pub struct FactorConfig {
     pub diffusion: BTreeMap<String, Value>,
 }
 
-/// Budgets of training, the same for every factor.
+/// TrainingBudgets of training, the same for every factor.
 #[derive(Debug, Clone, Copy, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-pub struct Budgets {
+pub struct TrainingBudgets {
     /// Of each first stage.
-    pub first_stage: Budget,
+    pub first_stage: TrainingBudget,
     /// Of each diffusion model.
-    pub diffusion: Budget,
+    pub diffusion: TrainingBudget,
 }
 
 /// A budget: one of steps, images and seconds.
 #[derive(Debug, Clone, Copy, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Budget {
+pub struct TrainingBudget {
     /// Optimizer steps.
     pub steps: Option<u64>,
     /// Training images.
@@ -163,7 +163,7 @@ impl StudyFile {
     }
 }
 
-impl Budget {
+impl TrainingBudget {
     /// The number of steps of `batch` images, at `rate` steps per second.
     pub(super) fn steps(&self, batch: u64, rate: impl FnOnce() -> Result<f64>) -> Result<u64> {
         Ok(match (self.steps, self.images, self.seconds) {

@@ -12,7 +12,7 @@ use tch::Device;
 
 use super::Study;
 use super::results::TrainingCost;
-use super::study_file::Budget;
+use super::study_file::TrainingBudget;
 use crate::context::bail;
 
 /// Steps of a trial before its timing: libtorch allocates its memory in them.
@@ -23,7 +23,7 @@ const TRIAL: f64 = 8.;
 /// The budget of a run, and the number of evaluations in it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EvalSchedule {
-    pub(super) budget: Budget,
+    pub(super) budget: TrainingBudget,
     pub(super) points: u64,
 }
 

@@ -1,6 +1,6 @@
 //! Tables of timings.
 
-use ldm_bench::{Machine, StageTiming, shape_text};
+use ldm_bench::{Roofline, StageTiming, shape_text};
 
 /// Operations below this share of a stage's time are omitted.
 const SHARE: f64 = 0.01;
@@ -45,7 +45,7 @@ pub(super) fn stages(timed: &[StageTiming]) -> String {
 }
 
 /// Time by operation: the most expensive ones, with the machine's roofline of each.
-pub(super) fn operations(stage: &StageTiming, machine: &Machine) -> String {
+pub(super) fn operations(stage: &StageTiming, machine: &Roofline) -> String {
     let mut rows =
         vec![words(&["operation", "calls", "s", "of all", "GFLOP", "moved GB", "roof s", "bound by"])];
     let cost = |at: usize| stage.operations[at].seconds.unwrap_or(stage.operations[at].roof_seconds);

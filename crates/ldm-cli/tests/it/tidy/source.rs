@@ -56,7 +56,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Where `word` stands in `text` with no letter beside it: byte offsets.
+/// Byte offsets of `word` in `text` with no letter next to it.
 fn word_at<'a>(text: &'a str, word: &'a str) -> impl Iterator<Item = usize> + 'a {
     text.match_indices(word).map(|(at, _)| at).filter(move |&at| {
         let before = text[..at].chars().next_back();
@@ -142,7 +142,7 @@ pub(crate) fn lenient(name: &str, code: &str) -> Vec<(String, String)> {
     violations
 }
 
-/// Whether an enum's body, attributes aside, is names and commas.
+/// Checks that an enum's body has unit variants alone, attributes aside.
 fn has_unit_variants_alone(body: &str) -> bool {
     let mut rest = body.to_owned();
     while let Some(at) = rest.find("#[") {

@@ -4,16 +4,16 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-/// What was asked, and how many bytes of a body went out.
+/// A request, and the number of bytes sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Request {
     pub(crate) path: String,
-    /// Where `Range: bytes=N-` begins.
+    /// The start of `Range: bytes=N-`.
     pub(crate) from: Option<usize>,
     pub(crate) sent: usize,
 }
 
-/// What is answered.
+/// A response.
 pub(crate) struct Reply {
     status: &'static str,
     headers: Vec<String>,
@@ -39,7 +39,7 @@ impl Reply {
         Self { headers: Vec::new(), ..Self::whole(body) }
     }
 
-    /// What was asked of `body`.
+    /// The requested part of `body`.
     pub(crate) fn asked(body: &[u8], request: &Request) -> Self {
         let Some(from) = request.from else { return Self::whole(body) };
         let range = format!("Content-Range: bytes {from}-{}/{}", body.len() - 1, body.len());
@@ -91,7 +91,7 @@ impl Server {
         self.requests.lock().unwrap().clone()
     }
 
-    /// Where each request began, and how many bytes went out.
+    /// The start of each request, and the number of bytes sent.
     pub(crate) fn ranges(&self) -> Vec<(Option<usize>, usize)> {
         self.requests().iter().map(|request| (request.from, request.sent)).collect()
     }
