@@ -1,5 +1,15 @@
 //! What is minimized.
 
+pub(crate) mod autoencoder;
+pub(crate) mod classifier;
+pub(crate) mod diffusion;
+pub(crate) mod init_from;
+pub(crate) mod lora;
+pub(crate) mod lora_config;
+pub(crate) mod losses;
+pub(crate) mod preview_grid;
+pub(crate) mod prompt_for;
+
 use std::collections::BTreeMap;
 
 use ldm_checkpoint::Checkpoint;
@@ -9,8 +19,8 @@ use ldm_pipelines::ModelSource;
 use tch::Tensor;
 
 use crate::config::SampleConfig;
-use crate::init_from::InitFrom;
-use crate::latent_statistics::LatentStatistics;
+use crate::latents::LatentStatistics;
+use crate::objective::init_from::InitFrom;
 
 /// The scalar to minimize, and numbers to log by name. The parts stay on the device: nobody reads a value in a step
 /// that is not logged.

@@ -11,11 +11,11 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::SampleConfig;
-use crate::first_stage_loss::{Adversarial, AdversarialLoss, LossConfig, Pair, ReconstructionLoss};
-use crate::init_from::InitFrom;
-use crate::latent_statistics::{LatentStatistics, LatentSums};
+use crate::latents::{LatentStatistics, LatentSums};
+use crate::objective::init_from::InitFrom;
+use crate::objective::losses::{Adversarial, AdversarialLoss, LossConfig, Pair, ReconstructionLoss};
+use crate::objective::preview_grid::two_rows;
 use crate::objective::{Exported, Loss, Objective, Phase, StepInfo, variables, with_gradients};
-use crate::preview::two_rows;
 
 /// Reconstruction plus the latent's own loss; with a published loss also LPIPS and a discriminator, which has a phase of
 /// its own.

@@ -6,8 +6,8 @@ use ldm_metrics::{Lpips, Trunk};
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
+use super::adversarial::{balance, discriminator_loss, gradient_penalty, lecam};
 use super::adversarial_config::AdversarialLoss;
-use super::critic::{balance, discriminator_loss, gradient_penalty, lecam};
 use super::discriminator::Discriminator;
 use crate::objective::Loss;
 

@@ -11,11 +11,11 @@ use ldm_data::{Loader, LoaderConfig, Position};
 use tch::{Kind, Tensor};
 
 use super::Trainer;
-use crate::ema::Ema;
-use crate::event::{Event, Finished};
 use crate::latent_cache;
-use crate::meter::{Meter, integers};
-use crate::non_finite_guard::NonFiniteGuard;
+use crate::optim::Ema;
+use crate::run::event::{Event, Finished};
+use crate::run::meter::{Meter, integers};
+use crate::run::non_finite_guard::NonFiniteGuard;
 
 /// Noise of what follows a step has numbers that no forward pass has.
 const AFTER: u64 = 1 << 63;

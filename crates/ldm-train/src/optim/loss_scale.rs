@@ -4,7 +4,7 @@ use ldm_checkpoint::Checkpoint;
 use ldm_core::Result;
 use tch::{Device, Kind, Tensor};
 
-use crate::optimizer::copy_named;
+use crate::optim::copy_named;
 
 const INITIAL: f64 = 65_536.;
 const GROWTH: f64 = 2.;

@@ -7,7 +7,7 @@ use ldm_core::Result;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use crate::optimizer::copy_named;
+use crate::optim::copy_named;
 
 /// `train.init_from`: a new run starts from the weights of a model there is, and not from fresh ones. CompVis
 /// `ddpm.py:178` `init_from_ckpt`, whose `ckpt_path` and `ignore_keys` mean the same.

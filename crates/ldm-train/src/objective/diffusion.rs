@@ -13,12 +13,12 @@ use ldm_schedulers::{SamplerConfig, Spacing};
 use tch::{Device, Tensor};
 
 use crate::config::{SampleConfig, TrainConfig};
-use crate::init_from::InitFrom;
-use crate::latent_statistics::LatentStatistics;
+use crate::latents::LatentStatistics;
 use crate::latents::{evenly_spaced_timesteps, latents, moments};
-use crate::loss_weight::DiffusionLoss;
+use crate::objective::init_from::InitFrom;
+use crate::objective::losses::DiffusionLoss;
+use crate::objective::prompt_for::{check_dropout, conditions_on_image, prompt_for};
 use crate::objective::{Loss, Objective, Phase, StepInfo, variables, with_gradients};
-use crate::prompt_for::{check_dropout, conditions_on_image, prompt_for};
 
 const UNET: &str = "model.diffusion_model.";
 const CONDITIONER: &str = "cond_stage_model.";

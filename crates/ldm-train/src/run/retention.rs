@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::config::TrainConfig;
-use crate::state::TrainState;
+use crate::run::state::TrainState;
 
 /// The best checkpoints by a number of the validation. CompVis `main.py:480` (`monitor`, `save_top_k`).
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]

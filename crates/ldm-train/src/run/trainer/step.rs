@@ -6,9 +6,9 @@ use ldm_data::Batch;
 use tch::Tensor;
 
 use super::Trainer;
-use crate::meter::Meter;
 use crate::objective::StepInfo;
-use crate::optimizer::found_inf;
+use crate::optim::found_inf;
+use crate::run::meter::Meter;
 
 impl Trainer {
     /// Forward and backward of one micro-batch for one phase.

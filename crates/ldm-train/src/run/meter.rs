@@ -6,7 +6,7 @@ use ldm_core::device::peak_memory;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
-use crate::state::TrainState;
+use crate::run::state::TrainState;
 
 /// A line as JSON; steps and counts are written as integers.
 pub(crate) fn integers(line: &BTreeMap<String, f64>) -> serde_json::Value {

@@ -10,10 +10,10 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::config::SampleConfig;
-use crate::init_from::InitFrom;
 use crate::latents::{evenly_spaced_timesteps, latents, moments};
+use crate::objective::init_from::InitFrom;
+use crate::objective::preview_grid::framed;
 use crate::objective::{Loss, Objective, Phase, StepInfo, variables};
-use crate::preview::framed;
 
 /// CompVis' names: the network, and the frozen diffusion model beside it.
 const NETWORK: &str = "model.";

@@ -9,7 +9,7 @@ use ldm_libtorch::lerp_all;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use crate::optimizer::copy_named;
+use crate::optim::copy_named;
 
 /// Running averages of the weights. CompVis `ema.py`.
 #[derive(Debug, Clone, Deserialize, Serialize)]

@@ -12,14 +12,14 @@ use tch::{Device, Tensor};
 
 use crate::config::{Dtype, RunConfig};
 use crate::distributed::Distributed;
-use crate::ema::Ema;
 use crate::latent_cache;
-use crate::loss_scale::LossScale;
 use crate::objective::{Objective, Phase};
-use crate::optimizer::AdamW;
-use crate::parts::{Parts, parts};
-use crate::run_dir::RunDir;
-use crate::state::{self, TrainState};
+use crate::optim::AdamW;
+use crate::optim::Ema;
+use crate::optim::LossScale;
+use crate::run::build::{Parts, parts};
+use crate::run::run_dir::RunDir;
+use crate::run::state::{self, TrainState};
 
 mod checkpoint;
 mod run;

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use ldm_core::{Error, FolderLock, Result, files};
 
-use crate::event_file::EventFile;
-use crate::retention::Retention;
-use crate::state::{self, TrainState};
+use crate::run::event_file::EventFile;
+use crate::run::retention::Retention;
+use crate::run::state::{self, TrainState};
 
 /// ```text
 /// runs/NAME/

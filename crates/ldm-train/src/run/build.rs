@@ -11,14 +11,14 @@ use ldm_data::Dataset;
 use ldm_pipelines::{ClassifierConfig, ModelConfig, ModelSource, weights_file};
 use tch::Device;
 
-use crate::autoencoder::AutoencoderObjective;
-use crate::classifier::ClassifierObjective;
 use crate::config::RunConfig;
-use crate::diffusion::DiffusionObjective;
 use crate::distributed::Distributed;
-use crate::init_from::InitFrom;
-use crate::lora::LoraObjective;
 use crate::objective::Objective;
+use crate::objective::autoencoder::AutoencoderObjective;
+use crate::objective::classifier::ClassifierObjective;
+use crate::objective::diffusion::DiffusionObjective;
+use crate::objective::init_from::InitFrom;
+use crate::objective::lora::LoraObjective;
 
 pub(crate) type Parts = (Box<dyn Objective>, Arc<dyn Dataset>, Option<Arc<dyn Dataset>>);
 

@@ -7,9 +7,9 @@ use ldm_core::Result;
 use ldm_pipelines::{ModelConfig, export_tokenizer};
 
 use super::Trainer;
-use crate::latent_statistics::LatentStatistics;
-use crate::retention::Retention;
-use crate::state;
+use crate::latents::LatentStatistics;
+use crate::run::retention::Retention;
+use crate::run::state;
 
 /// Images whose latents are measured at the end of a first stage's training.
 const STATISTICS_OF: usize = 1024;

@@ -13,11 +13,11 @@ use ldm_libtorch::{Mapped, map_file};
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
-use crate::cache_latents::CacheLatents;
 use crate::config::RunConfig;
-use crate::event::Event;
-use crate::latent_views::Views;
+use crate::latent_cache::CacheLatents;
+use crate::latent_cache::Views;
 use crate::objective::Objective;
+use crate::run::event::Event;
 
 /// What the file holds may change with it.
 const FORMAT: &str = "ldm latents 1";

@@ -150,7 +150,7 @@ mod tests {
     /// What TensorBoard's own `EventFileWriter` writes (tests/golden/generate_events.py), record by record.
     #[test]
     fn records_are_those_of_tensorboard() {
-        let golden = include_bytes!("../tests/golden/events.bin");
+        let golden = include_bytes!("../../tests/golden/events.bin");
         let summary = message(|out| {
             let value = message(|out| {
                 bytes_field(out, 1, b"val/psnr");

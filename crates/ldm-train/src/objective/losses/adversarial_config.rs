@@ -3,8 +3,8 @@
 use ldm_autoencoder::{EncoderConfig, VqConfig};
 use serde::Deserialize;
 
-use super::config::PixelLoss;
 use super::discriminator::DiscriminatorConfig;
+use super::loss_config::PixelLoss;
 
 /// CompVis' `LPIPSWithDiscriminator` and taming-transformers' `VQLPIPSWithDiscriminator` (with the keys of CompVis' own
 /// copy of the latter): every field of their constructors, and ours: `learn_logvar`, `disc_ramp`, `r1_weight`,

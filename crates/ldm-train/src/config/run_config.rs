@@ -10,15 +10,15 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use tch::Kind;
 
-use crate::cache_latents::CacheLatents;
-use crate::config_paths::{drop_key, make_absolute};
-use crate::ema::EmaConfig;
-use crate::first_stage_loss::LossConfig;
-use crate::init_from::InitFrom;
-use crate::learning_rate::LearningRate;
-use crate::lora_config::LoraConfig;
-use crate::optimizer::AdamWConfig;
-use crate::retention::KeepBest;
+use crate::config::paths::{drop_key, make_absolute};
+use crate::latent_cache::CacheLatents;
+use crate::objective::init_from::InitFrom;
+use crate::objective::lora_config::LoraConfig;
+use crate::objective::losses::LossConfig;
+use crate::optim::AdamWConfig;
+use crate::optim::EmaConfig;
+use crate::optim::LearningRate;
+use crate::run::retention::KeepBest;
 
 /// Everything a run needs, read strictly; and the tree it was read from, to be kept beside the run.
 #[derive(Debug, Clone)]

@@ -8,7 +8,7 @@ use ldm_core::{Error, Result};
 use ldm_data::{Batch, Dataset, Loader, LoaderConfig};
 
 use super::Trainer;
-use crate::meter::integers;
+use crate::run::meter::integers;
 
 impl Trainer {
     /// Held-back images in order, or the training set's own where there are none.

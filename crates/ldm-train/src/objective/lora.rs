@@ -22,10 +22,10 @@ use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 use crate::config::SampleConfig;
-use crate::init_from::InitFrom;
-use crate::lora_config::{LoraConfig, TEXT_ENCODER};
+use crate::objective::init_from::InitFrom;
+use crate::objective::lora_config::{LoraConfig, TEXT_ENCODER};
 use crate::objective::{Exported, Loss, Objective, Phase, StepInfo};
-use crate::optimizer::copy_named;
+use crate::optim::copy_named;
 
 /// A checkpoint's tensor of the sha256 of the base.
 const BASE: &str = "lora.base";

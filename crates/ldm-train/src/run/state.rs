@@ -9,10 +9,10 @@ use ldm_data::Position;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use crate::ema::Ema;
-use crate::loss_scale::LossScale;
 use crate::objective::{Exported, Objective};
-use crate::optimizer::{AdamW, copy_named};
+use crate::optim::Ema;
+use crate::optim::LossScale;
+use crate::optim::{AdamW, copy_named};
 
 /// Where a run stands.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
