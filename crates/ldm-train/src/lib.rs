@@ -14,10 +14,11 @@ mod latents;
 mod objective;
 mod optim;
 mod run;
+mod train_step;
 
 pub use config::{DataConfig, DataModule, Dtype, RunConfig, SampleConfig, TrainConfig};
 pub use distributed::Distributed;
-pub use latent_cache::{CacheLatents, LatentCache, MadeOf, Views};
+pub use latent_cache::{Augmentations, CacheFingerprint, CacheLatents, LatentCache};
 pub use latents::LatentStatistics;
 pub use objective::autoencoder::AutoencoderObjective;
 pub use objective::classifier::ClassifierObjective;
@@ -26,14 +27,17 @@ pub use objective::init_from::InitFrom;
 pub use objective::lora::LoraObjective;
 pub use objective::lora_config::{LoraConfig, LoraTarget};
 pub use objective::losses::{
-    AdversarialLoss, CriticLoss, DiffusionLoss, Discriminator, DiscriminatorConfig, LossConfig,
+    AdversarialLoss, DiffusionLoss, Discriminator, DiscriminatorConfig, DiscriminatorLoss, LossConfig,
     PerceptualLoss, PixelLoss, ReconstructionLoss, min_snr_weights,
 };
 pub use objective::prompt_for::prompt_for;
-pub use objective::{Exported, Loss, Objective, Phase, StepInfo};
+pub use objective::{
+    Export, Exported, LatentEncoder, Loss, NamedTensors, Objective, Phase, Preview, StepInfo, Validate,
+};
 pub use optim::{AdamW, AdamWConfig, Ema, EmaConfig, LearningRate, LossScale, found_inf};
 pub use run::event::{Event, Finished};
 pub use run::retention::{BestMode, KeepBest, Retention};
 pub use run::run_dir::RunDir;
 pub use run::state::TrainState;
-pub use run::trainer::Trainer;
+pub use run::trainer::{Trainer, TrainerBuilder};
+pub use train_step::{PhaseOptimizer, StepReport, TrainStep, TrainStepConfig};

@@ -1,6 +1,10 @@
 //! Configuration of a training run.
 
+mod data_module;
 mod paths;
 mod run_config;
+mod train_config;
 
-pub use run_config::{DataConfig, DataModule, Dtype, RunConfig, SampleConfig, TrainConfig};
+pub use data_module::{DataConfig, DataModule};
+pub use run_config::RunConfig;
+pub use train_config::{Dtype, SampleConfig, TrainConfig};

@@ -1,4 +1,4 @@
-//! Paths in a config: where they lie, and which of them are handed on.
+//! Paths in a config.
 
 use std::path::{Path, PathBuf};
 
@@ -18,8 +18,7 @@ const PATH_KEYS: [&str; 10] = [
     "classes_file",
 ];
 
-/// Makes the values of [`PATH_KEYS`] absolute where they name something that exists, in `beside` or in the current
-/// folder.
+/// Makes the values of [`PATH_KEYS`] absolute where they exist, in `beside` or in the current directory.
 pub(crate) fn make_absolute(tree: &mut Value, beside: &Path) {
     match tree {
         Value::Mapping(mapping) => {
@@ -42,7 +41,7 @@ pub(crate) fn make_absolute(tree: &mut Value, beside: &Path) {
 
 fn absolute(value: &mut Value, beside: &Path) {
     if let Value::String(text) = value {
-        // A pattern of shards (`a-{000..003}.tar`) is no file itself; its folder is.
+        // A pattern of shards (`a-{000..003}.tar`) is no file; its folder exists.
         let (text_path, pattern) =
             match (text.contains('{'), Path::new(&*text).parent(), Path::new(&*text).file_name()) {
                 (true, Some(folder), Some(name)) => (folder.to_path_buf(), Some(name.to_owned())),
@@ -56,7 +55,7 @@ fn absolute(value: &mut Value, beside: &Path) {
     }
 }
 
-/// Takes `key` out of every mapping.
+/// Removes `key` from every mapping.
 pub(crate) fn drop_key(tree: &mut Value, key: &str) {
     if let Value::Mapping(mapping) = tree {
         mapping.remove(key);

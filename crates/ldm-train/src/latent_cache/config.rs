@@ -1,4 +1,4 @@
-//! Whether latents are kept, and where: `train.cache_latents`.
+//! `train.cache_latents`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Whether a diffusion model's images are encoded once, before the first step, and where what came out is kept.
+/// Encoding of a diffusion model's images once, before the first step, into a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum CacheLatents {
     /// `false`: images are encoded in every step.
     #[default]
     No,
-    /// `true`: in the run's folder.
+    /// `true`: a file in the run directory.
     InRun,
-    /// A file, which several runs can share.
+    /// A file that several runs can share.
     At(PathBuf),
 }
 
@@ -28,8 +28,8 @@ impl CacheLatents {
         }
     }
 
-    /// A relative path is relative to the folder one is in when the file is read; it must not change when the run is
-    /// resumed from another.
+    /// Resolves a relative path against the current directory, so that it stays the same when the run is resumed from
+    /// another one.
     pub(crate) fn make_absolute(&mut self) {
         if let Self::At(path) = self
             && let Ok(absolute) = std::path::absolute(&*path)

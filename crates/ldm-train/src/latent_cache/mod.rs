@@ -3,8 +3,11 @@
 mod augmentations;
 mod cache;
 mod config;
+mod fingerprint;
+mod writer;
 
-pub use augmentations::Views;
-pub use cache::{LatentCache, MadeOf};
-pub(crate) use cache::{check, open_or_make};
+pub use augmentations::Augmentations;
+pub use cache::LatentCache;
 pub use config::CacheLatents;
+pub use fingerprint::CacheFingerprint;
+pub(crate) use writer::CacheWriter;

@@ -1,4 +1,4 @@
-//! The latents of a batch, and the times at which held-back ones are looked at.
+//! Latents of a batch, and the timesteps of validation.
 
 use ldm_autoencoder::Posterior;
 use ldm_core::NoiseSource;
@@ -6,7 +6,7 @@ use ldm_data::Batch;
 use ldm_pipelines::LatentDiffusion;
 use tch::{Kind, Tensor};
 
-/// Scaled latents of a batch, `[B, C, h, w]`: of its images, or of what an encoder said of them before.
+/// Samples scaled latents of a batch, `[B, C, h, w]`, from its images or from their cached moments.
 pub(crate) fn latents(model: &LatentDiffusion, batch: &Batch, noise: &mut dyn NoiseSource) -> Tensor {
     let Some(moments) = &batch.latents else { return model.encode(&batch.images, noise) };
     let moments = moments.to_device(model.vs().device());
@@ -18,15 +18,15 @@ pub(crate) fn latents(model: &LatentDiffusion, batch: &Batch, noise: &mut dyn No
     posterior.sample(noise) * model.scale_factor
 }
 
-/// What can be kept in an image's place: see [`crate::Objective::moments`].
-pub(crate) fn moments(model: &LatentDiffusion, images: &Tensor) -> Tensor {
+/// Encodes images into moments: see [`crate::LatentEncoder::latent_moments`].
+pub(crate) fn latent_moments(model: &LatentDiffusion, images: &Tensor) -> Tensor {
     match model.posterior(images) {
         Posterior::Gaussian { mean, logvar } => Tensor::cat(&[mean, logvar], 1).to_kind(Kind::Float),
         Posterior::Point(point) => point.to_kind(Kind::Float),
     }
 }
 
-/// `[B]` times below `steps` for the samples of `x`, evenly_spaced_timesteps evenly.
+/// `[B]` evenly spaced timesteps below `steps` for the samples of `x`.
 pub(crate) fn evenly_spaced_timesteps(steps: usize, x: &Tensor) -> Tensor {
     let size = x.size()[0];
     let t =

@@ -1,4 +1,4 @@
-//! How a first stage's latents are evenly_spaced_timesteps.
+//! Statistics of a first stage's latents.
 
 use ldm_autoencoder::Posterior;
 use ldm_checkpoint::Checkpoint;
@@ -6,14 +6,14 @@ use ldm_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-/// The metadata entry of a first stage's file they are kept in, as JSON.
+/// The metadata entry of a first stage's checkpoint, JSON.
 const ENTRY: &str = "latent_statistics";
 
 /// Mean and standard deviation of a first stage's latents over a set of images: the diffusion model's scale factor is
 /// `1 / std` (Rombach et al. 2022, appendix G).
 ///
-/// Of a Gaussian posterior it is the evenly_spaced_timesteps of samples, exactly and without drawing any: Var z = Var μ + E σ². The
-/// reference measures one sample of one batch (`ddpm.py:530`).
+/// For a Gaussian posterior these are the statistics of samples, computed without drawing any: Var z = Var μ + E σ².
+/// CompVis measures one sample of one batch (`ddpm.py:530`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LatentStatistics {
@@ -24,20 +24,20 @@ pub struct LatentStatistics {
     pub mean: Vec<f64>,
     /// The standard deviation of each channel.
     pub std: Vec<f64>,
-    /// The standard deviation of all channels reduce_metrics, about their common mean.
+    /// The standard deviation over all channels, about their common mean.
     pub overall_std: f64,
 }
 
 impl LatentStatistics {
-    /// As an entry of a file's metadata.
+    /// As an entry of metadata.
     pub(crate) fn entry(&self) -> (String, String) {
         (ENTRY.to_owned(), serde_json::to_string(self).expect("plain numbers"))
     }
 
-    /// Those in a checkpoint's metadata, where it has any.
+    /// Reads the statistics in a checkpoint's metadata, where it has any.
     ///
     /// # Errors
-    /// [`Error::Format`] when the entry cannot be read, when it is of another number of channels, and when
+    /// [`Error::Format`] when the entry cannot be parsed, when it has another number of channels, and when
     /// `overall_std` is not positive.
     pub fn of(checkpoint: &Checkpoint, channels: i64) -> Result<Option<Self>> {
         let Some(text) = checkpoint.metadata().get(ENTRY) else { return Ok(None) };

@@ -1,4 +1,4 @@
-//! Which class noisy latents show: what guides a diffusion model.
+//! Training of classifiers of noisy latents, for classifier guidance.
 
 use ldm_checkpoint::Checkpoint;
 use ldm_core::noise::{PerStep, Seeded};
@@ -10,10 +10,12 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::config::SampleConfig;
-use crate::latents::{evenly_spaced_timesteps, latents, moments};
+use crate::latents::{evenly_spaced_timesteps, latent_moments, latents};
 use crate::objective::init_from::InitFrom;
 use crate::objective::preview_grid::framed;
-use crate::objective::{Loss, Objective, Phase, StepInfo, variables};
+use crate::objective::{
+    LatentEncoder, Loss, NamedTensors, Objective, Phase, Preview, StepInfo, Validate, variables,
+};
 
 /// CompVis' names: the network, and the frozen diffusion model beside it.
 const NETWORK: &str = "model.";
@@ -22,8 +24,8 @@ const DIFFUSION: &str = "diffusion_model.";
 /// Cross-entropy of the class of z_t at uniform t, on the latents of a frozen diffusion model. CompVis
 /// `classifier.py:179` `shared_step`.
 ///
-/// Of the diffusion model its first stage, scale and schedule are used. The reference's own file asks it for
-/// `use_continuous_noise`, which no published model has, and does not run as it is.
+/// Of the diffusion model, the first stage, scale and noise schedule are used. CompVis' file reads
+/// `use_continuous_noise` of it, which no published model has, and does not run.
 #[derive(Debug)]
 pub struct ClassifierObjective {
     diffusion: LatentDiffusion,
@@ -54,9 +56,7 @@ impl ClassifierObjective {
         }
         let (steps, timesteps) = (config.log_steps, diffusion.config.timesteps);
         if steps > timesteps {
-            return Err(Error::invalid(format!(
-                "log_steps: expected at most {timesteps} steps, got {steps}"
-            )));
+            return Err(Error::invalid(format!("log_steps: expected at most {timesteps}, got {steps}")));
         }
         let vs = VarStore::new(device);
         let network = EncoderUNet::new(&(vs.root() / "model"), &network)?;
@@ -64,6 +64,20 @@ impl ClassifierObjective {
             ldm_libtorch::channels_last(&vs);
         }
         Ok(Self { diffusion, vs, network, config: config.clone() })
+    }
+
+    /// Starts from the weights of another classifier.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it is another kind of model, and [`Error::Weights`] listing what does not fit.
+    pub fn start_from(&mut self, source: ModelSource, from: &InitFrom) -> Result<()> {
+        if !matches!(source.config, ModelConfig::Classifier(_)) {
+            return Err(Error::invalid(format!(
+                "train.init_from: expected a classifier of noisy latents, got another model in {}",
+                from.path.display()
+            )));
+        }
+        from.fill(variables(&self.vs, &[NETWORK]), source.checkpoint.without(&[DIFFUSION]))
     }
 
     /// Logits of noisy latents, `[B, classes]` f32.
@@ -76,14 +90,14 @@ impl ClassifierObjective {
     fn labels(&self, batch: &Batch) -> Result<Tensor> {
         let name = || batch.names.first().map_or("the data", String::as_str);
         let Some(class) = &batch.prompt.class else {
-            return Err(Error::data(name(), "has no class, which the classifier is to learn"));
+            return Err(Error::data(name(), "expected a class, got none"));
         };
         let highest = class.max().int64_value(&[]);
         if highest >= self.config.num_classes {
             return Err(Error::data(
                 name(),
                 format!(
-                    "or one beside it is of class {highest}, and num_classes is {}",
+                    "expected classes below num_classes {} in its batch, got {highest}",
                     self.config.num_classes
                 ),
             ));
@@ -91,11 +105,11 @@ impl ClassifierObjective {
         Ok(class.to_device(self.vs.device()))
     }
 
-    /// `[B]` cross-entropy, and whether the class is among the first and among the first five.
-    fn judge(logits: &Tensor, labels: &Tensor) -> [Tensor; 3] {
+    /// `[B]` each: cross-entropy, and whether the class is the most likely one and among the five most likely.
+    fn metrics(logits: &Tensor, labels: &Tensor) -> [Tensor; 3] {
         let loss = logits.cross_entropy_loss(labels, None::<Tensor>, Reduction::None, -100, 0.);
         let among = |count: i64| {
-            // The reference fails where there are fewer classes than asked for.
+            // CompVis fails where there are fewer than five classes.
             let (_, first) = logits.detach().topk(count.min(logits.size()[1]), 1, true, true);
             first.eq_tensor(&labels.unsqueeze(1)).any_dim(1, false).to_kind(Kind::Float)
         };
@@ -114,41 +128,28 @@ impl Objective for ClassifierObjective {
         self.labels(batch).map(drop)
     }
 
-    /// Nothing to measure: the scale is the diffusion model's.
-    fn prepare(&mut self, _first: &Batch, _noise: &mut dyn NoiseSource) -> Result<()> {
-        Ok(())
-    }
-
-    fn moments(&self, images: &Tensor) -> Option<Tensor> {
-        Some(moments(&self.diffusion, images))
-    }
-
-    fn encoder(&self) -> Vec<(String, Tensor)> {
-        variables(self.diffusion.vs(), &["first_stage_model."])
-    }
-
     fn phases(&self) -> Vec<Phase> {
-        vec![Phase { name: "classifier", trainable: variables(&self.vs, &[NETWORK]), rate: 1. }]
+        vec![Phase::new("classifier", variables(&self.vs, &[NETWORK]))]
     }
 
-    fn loss(&self, _moment: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
+    fn loss(&self, _info: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
         let labels = self.labels(batch)?;
         let z = latents(&self.diffusion, batch, noise); // [B, C, h, w]
         let t = noise.integers(self.diffusion.config.timesteps as i64, z.size()[0], &z);
         let eps = noise.like(&z);
         let logits = self.logits(&z, &t, &eps, true);
-        let [total, first, five] = Self::judge(&logits, &labels).map(|each| each.mean(Kind::Float));
+        let [total, first, five] = Self::metrics(&logits, &labels).map(|each| each.mean(Kind::Float));
         let parts = vec![("loss", total.detach()), ("acc@1", first), ("acc@5", five)];
         Ok(Loss { total, parts })
     }
 
-    /// All of it; the reference keeps no average (`ema: null`).
-    fn ema_parameters(&self) -> Vec<(String, Tensor)> {
+    /// The whole network; CompVis keeps no EMA (`ema: null`).
+    fn ema_parameters(&self) -> NamedTensors {
         variables(&self.vs, &[NETWORK])
     }
 
-    /// The network, and of the diffusion model what tells its latents from another's: the reference writes all of it.
-    fn weights(&self) -> Vec<(String, Tensor)> {
+    /// The network, and the latent space of the diffusion model: CompVis writes all of that model.
+    fn weights(&self) -> NamedTensors {
         let mut weights = variables(&self.vs, &[NETWORK]);
         weights.extend(self.diffusion.latent_space());
         weights.sort_by(|a, b| a.0.cmp(&b.0));
@@ -159,19 +160,33 @@ impl Objective for ClassifierObjective {
         checkpoint.without(&[DIFFUSION]).load_into(&mut self.vs)
     }
 
-    fn start_from(&mut self, source: ModelSource, from: &InitFrom) -> Result<()> {
-        if !matches!(source.config, ModelConfig::Classifier(_)) {
-            return Err(Error::invalid(format!(
-                "train.init_from: {} holds no classifier of noisy latents",
-                from.path.display()
-            )));
-        }
-        from.fill(variables(&self.vs, &[NETWORK]), source.checkpoint.without(&[DIFFUSION]))
+    fn as_validate(&self) -> Option<&dyn Validate> {
+        Some(self)
     }
 
-    /// The same times and noise at every call, the times evenly_spaced_timesteps evenly.
+    fn as_preview(&self) -> Option<&dyn Preview> {
+        Some(self)
+    }
+
+    fn as_latent_encoder(&self) -> Option<&dyn LatentEncoder> {
+        Some(self)
+    }
+}
+
+impl LatentEncoder for ClassifierObjective {
+    fn latent_moments(&self, images: &Tensor) -> Tensor {
+        latent_moments(&self.diffusion, images)
+    }
+
+    fn encoder_weights(&self) -> NamedTensors {
+        variables(self.diffusion.vs(), &["first_stage_model."])
+    }
+}
+
+impl Validate for ClassifierObjective {
+    /// At the same evenly spaced timesteps and with the same noise at every call.
     fn validate(&self, batches: &mut dyn Iterator<Item = Result<Batch>>) -> Result<Vec<(&'static str, f64)>> {
-        let mut judged = [Vec::new(), Vec::new(), Vec::new()];
+        let mut all = [Vec::new(), Vec::new(), Vec::new()];
         for (index, batch) in batches.enumerate() {
             let batch = batch?;
             let labels = self.labels(&batch)?;
@@ -179,19 +194,21 @@ impl Objective for ClassifierObjective {
             let z = latents(&self.diffusion, &batch, &mut noise);
             let t = evenly_spaced_timesteps(self.diffusion.config.timesteps, &z);
             let eps = noise.like(&z);
-            let each = tch::no_grad(|| Self::judge(&self.logits(&z, &t, &eps, false), &labels));
-            judged.iter_mut().zip(each).for_each(|(all, each)| all.push(each));
+            let each = tch::no_grad(|| Self::metrics(&self.logits(&z, &t, &eps, false), &labels));
+            all.iter_mut().zip(each).for_each(|(all, each)| all.push(each));
         }
-        if judged[0].is_empty() {
+        if all[0].is_empty() {
             return Ok(Vec::new());
         }
         let mean = |all: &[Tensor]| Tensor::cat(all, 0).mean(Kind::Double).double_value(&[]);
-        let [loss, first, five] = judged.map(|all| mean(&all));
+        let [loss, first, five] = all.map(|all| mean(&all));
         Ok(vec![("val/loss", loss), ("val/acc@1", first), ("val/acc@5", five)])
     }
+}
 
-    /// A row an image: its latent at `log_steps` noise levels, from none to most, framed in green where it is classified
-    /// rightly and in red where not. CompVis `classifier.py:238` `log_images`, which shows it of maps.
+impl Preview for ClassifierObjective {
+    /// One row an image: its latent at `log_steps` noise levels, from none to most, framed in green where it is classified
+    /// correctly and in red otherwise. CompVis `classifier.py:238` `log_images`, which shows label maps.
     fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
         let count = batch.names.len().min(config.count) as i64;
         let labels = self.labels(batch)?.narrow(0, 0, count);

@@ -1,4 +1,4 @@
-//! Stage two: denoise the latents of a frozen first stage.
+//! Diffusion training: denoising the latents of a frozen first stage.
 
 use ldm_checkpoint::Checkpoint;
 use ldm_conditioning::{PromptDropout, Tokenizer};
@@ -14,17 +14,20 @@ use tch::{Device, Tensor};
 
 use crate::config::{SampleConfig, TrainConfig};
 use crate::latents::LatentStatistics;
-use crate::latents::{evenly_spaced_timesteps, latents, moments};
+use crate::latents::{evenly_spaced_timesteps, latent_moments, latents};
 use crate::objective::init_from::InitFrom;
 use crate::objective::losses::DiffusionLoss;
 use crate::objective::prompt_for::{check_dropout, conditions_on_image, prompt_for};
-use crate::objective::{Loss, Objective, Phase, StepInfo, variables, with_gradients};
+use crate::objective::{
+    LatentEncoder, Loss, NamedTensors, Objective, Phase, Preview, StepInfo, Validate, variables,
+    with_gradients,
+};
 
 const UNET: &str = "model.diffusion_model.";
 const CONDITIONER: &str = "cond_stage_model.";
 const LOGVAR: &str = "logvar";
 
-/// What of `train` is for diffusion models alone.
+/// The settings of `train` for diffusion models alone.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DiffusionTraining {
     /// See [`TrainConfig::conditioning_dropout`].
@@ -45,26 +48,24 @@ impl From<&TrainConfig> for DiffusionTraining {
     }
 }
 
-/// L_simple (Ho et al. 2020, eq. 14) on latents, and the linear_combination bound beside it. CompVis `ddpm.py:1014` `p_losses`.
+/// L_simple (Ho et al. 2020, eq. 14) on latents, and the variational bound beside it. CompVis `ddpm.py:1014` `p_losses`.
 #[derive(Debug)]
 pub struct DiffusionObjective {
     model: LatentDiffusion,
-    /// Conditions are dropped at random, so that the model can be guided.
+    /// Drops conditions at random, for classifier-free guidance.
     dropout: PromptDropout,
     offset_noise: f64,
     loss: DiffusionLoss,
-    /// The standard deviation of the first stage's latents, where its file, or that of the model the run starts from,
-    /// says it.
+    /// The standard deviation of the first stage's latents, where its checkpoint or that of `init_from` has it.
     overall_std: Option<f64>,
 }
 
 impl DiffusionObjective {
-    /// A diffusion model with fresh weights; `first_stage`, where given, is the checkpoint of its frozen first
-    /// stage.
+    /// A diffusion model with fresh weights; `first_stage` is the checkpoint of its frozen first stage.
     ///
     /// # Errors
     /// As [`LatentDiffusion::new`] and [`LatentDiffusion::load_first_stage`]; [`ldm_core::Error::Invalid`] when
-    /// `training` asks for what cannot be, or for dropping what the model cannot do without.
+    /// `training` is invalid, or drops a condition that the model requires.
     pub fn new(
         config: &LatentDiffusionConfig,
         first_stage: Option<Checkpoint>,
@@ -72,15 +73,15 @@ impl DiffusionObjective {
         device: Device,
     ) -> Result<Self> {
         let tokenizer = find_tokenizer(&config.cond_stage_config, None, None)?;
-        let made = Self::with_tokenizer(config, first_stage, tokenizer, training, device)?;
+        let objective = Self::with_tokenizer(config, first_stage, tokenizer, training, device)?;
         if matches!(ConditioningKind::of(config), ConditioningKind::Text | ConditioningKind::TextInpainting) {
-            // A tokenizer that is missing is said now, not at the first batch.
-            made.model.conditioner.condition(&Prompt::text([""]), false)?;
+            // A missing tokenizer is reported now, not at the first batch.
+            objective.model.conditioner.condition(&Prompt::text([""]), false)?;
         }
-        Ok(made)
+        Ok(objective)
     }
 
-    /// [`DiffusionObjective::new`] with a tokenizer at hand; a model of texts without one takes their tokens alone.
+    /// [`DiffusionObjective::new`] with a tokenizer; a text-conditional model without one takes tokens alone.
     ///
     /// # Errors
     /// As [`DiffusionObjective::new`].
@@ -119,8 +120,36 @@ impl DiffusionObjective {
         &self.model
     }
 
-    /// Noise to be added: N(0, 1), and with offset noise another number for each channel of each sample, so that a
-    /// model learns to move the mean of an image (Guttenberg 2023, "Diffusion with Offset Noise").
+    /// Starts from the weights of another diffusion model.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it is another kind of model, and [`Error::Weights`] listing what does not fit.
+    pub fn start_from(&mut self, source: ModelSource, from: &InitFrom) -> Result<()> {
+        let ModelConfig::LatentDiffusion(found) = &source.config else {
+            return Err(Error::invalid(format!(
+                "train.init_from: expected a diffusion model, got another model in {}; a first stage belongs into \
+                 model.params.first_stage_config.params.ckpt_path",
+                from.path.display()
+            )));
+        };
+        if self.model.config.scale_by_std {
+            // Measured when that model was new.
+            let stored = source.checkpoint.contains("scale_factor");
+            let scale = if stored {
+                source.checkpoint.tensor("scale_factor")?.double_value(&[])
+            } else {
+                found.scale_factor
+            };
+            self.overall_std = Some(1. / scale);
+            // The base of a LoRA is not prepared again.
+            self.model.scale_factor = scale;
+        }
+        let targets = variables(self.model.vs(), &[""]);
+        from.fill(targets, self.model.weights_of(source.checkpoint, from.ema))
+    }
+
+    /// Draws ε from N(0, 1), with offset noise plus a constant for each channel of each sample, so that a model learns to
+    /// change the mean of an image (Guttenberg 2023, "Diffusion with Offset Noise").
     fn noise(&self, z: &Tensor, noise: &mut dyn NoiseSource) -> Tensor {
         let eps = noise.like(z);
         if self.offset_noise == 0. {
@@ -130,14 +159,14 @@ impl DiffusionObjective {
         eps + each * self.offset_noise
     }
 
-    /// Per-sample errors at given noise and times, `[B]`.
+    /// Per-sample errors at given noise and timesteps, `[B]`.
     fn errors(&self, z: &Tensor, prompt: &Prompt, t: &Tensor, eps: &Tensor, train: bool) -> Result<Tensor> {
         let model = &self.model;
         let cond = model.condition(prompt, train)?;
         let noisy = model.schedule.add_noise(z, eps, t);
         let target = model.parameterization.target(z, eps, &model.schedule.levels(t, z));
         let prediction = model.unet.forward(&noisy, t, &cond, train);
-        Ok(self.loss.each(&prediction, &target))
+        Ok(self.loss.per_sample(&prediction, &target))
     }
 }
 
@@ -153,8 +182,8 @@ impl Objective for DiffusionObjective {
         tch::no_grad(|| self.model.condition(&prompt, false)).map(drop)
     }
 
-    /// With `scale_by_std` takes the latents' standard deviation from the first stage's file, or measures it as the
-    /// reference on its very first batch (`ddpm.py:479`), where the file does not say it.
+    /// With `scale_by_std`, takes the standard deviation of the latents from the first stage's checkpoint, or measures it on
+    /// the first batch, as CompVis (`ddpm.py:479`).
     fn prepare(&mut self, first: &Batch, noise: &mut dyn NoiseSource) -> Result<()> {
         if self.model.config.scale_by_std {
             self.model.scale_factor = 1.;
@@ -162,19 +191,19 @@ impl Objective for DiffusionObjective {
                 Some(std) => std,
                 None => latents(&self.model, first, noise).std(true).double_value(&[]),
             };
-            // As the checkpoint keeps it.
+            // Rounded as in the checkpoint.
             self.model.scale_factor = f64::from((1. / std) as f32);
         }
         Ok(())
     }
 
-    fn loss(&self, _moment: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
+    fn loss(&self, _info: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
         let z = latents(&self.model, batch, noise); // [B, C, h, w]
         let t = noise.integers(self.model.config.timesteps as i64, z.size()[0], &z);
         let eps = self.noise(&z, noise);
         let prompt = self.dropout.apply(&*self.model.conditioner, prompt_for(&self.model, batch)?, noise)?;
         let each = self.errors(&z, &prompt, &t, &eps, true)?;
-        Ok(self.loss.of(&each, &t))
+        Ok(self.loss.reduce(&each, &t))
     }
 
     fn phases(&self) -> Vec<Phase> {
@@ -183,15 +212,15 @@ impl Objective for DiffusionObjective {
             trainable.push((LOGVAR.into(), logvar.shallow_clone()));
             trainable.sort_by(|a, b| a.0.cmp(&b.0));
         }
-        vec![Phase { name: "diffusion", trainable, rate: 1. }]
+        vec![Phase::new("diffusion", trainable)]
     }
 
-    /// The U-Net alone, as the reference (`ddpm.py:83`).
-    fn ema_parameters(&self) -> Vec<(String, Tensor)> {
+    /// The U-Net alone, as CompVis (`ddpm.py:83`).
+    fn ema_parameters(&self) -> NamedTensors {
         variables(self.model.vs(), &[UNET])
     }
 
-    fn weights(&self) -> Vec<(String, Tensor)> {
+    fn weights(&self) -> NamedTensors {
         let mut weights = variables(self.model.vs(), &[""]);
         for (name, values) in self.model.schedule.buffers() {
             weights.push((name.to_owned(), Tensor::from_slice(&values)));
@@ -205,29 +234,6 @@ impl Objective for DiffusionObjective {
         weights
     }
 
-    fn start_from(&mut self, source: ModelSource, from: &InitFrom) -> Result<()> {
-        let ModelConfig::LatentDiffusion(found) = &source.config else {
-            return Err(Error::invalid(format!(
-                "train.init_from: {} holds a first stage alone, which belongs into model.params.first_stage_config.params.ckpt_path",
-                from.path.display()
-            )));
-        };
-        if self.model.config.scale_by_std {
-            // Measured once, when that model was new.
-            let kept = source.checkpoint.contains("scale_factor");
-            let scale = if kept {
-                source.checkpoint.tensor("scale_factor")?.double_value(&[])
-            } else {
-                found.scale_factor
-            };
-            self.overall_std = Some(1. / scale);
-            // A LoRA's base is not prepared again.
-            self.model.scale_factor = scale;
-        }
-        let targets = variables(self.model.vs(), &[""]);
-        from.fill(targets, self.model.weights_of(source.checkpoint, from.ema))
-    }
-
     fn load(&mut self, checkpoint: Checkpoint) -> Result<()> {
         if self.model.config.scale_by_std {
             self.model.scale_factor = checkpoint.tensor("scale_factor")?.double_value(&[]);
@@ -236,12 +242,36 @@ impl Objective for DiffusionObjective {
             let value = checkpoint.tensor(LOGVAR)?;
             tch::no_grad(|| logvar.shallow_clone().copy_(&value));
         }
-        let mut left_out = SCHEDULE_BUFFERS.to_vec();
-        left_out.extend(["scale_factor", LOGVAR]);
-        checkpoint.without(&left_out).load_into(self.model.vs_mut())
+        let mut skipped = SCHEDULE_BUFFERS.to_vec();
+        skipped.extend(["scale_factor", LOGVAR]);
+        checkpoint.without(&skipped).load_into(self.model.vs_mut())
     }
 
-    /// The losses with the same times and noise at every call, the times evenly_spaced_timesteps evenly.
+    fn as_validate(&self) -> Option<&dyn Validate> {
+        Some(self)
+    }
+
+    fn as_preview(&self) -> Option<&dyn Preview> {
+        Some(self)
+    }
+
+    fn as_latent_encoder(&self) -> Option<&dyn LatentEncoder> {
+        (!conditions_on_image(&self.model)).then_some(self)
+    }
+}
+
+impl LatentEncoder for DiffusionObjective {
+    fn latent_moments(&self, images: &Tensor) -> Tensor {
+        latent_moments(&self.model, images)
+    }
+
+    fn encoder_weights(&self) -> NamedTensors {
+        self.weights()
+    }
+}
+
+impl Validate for DiffusionObjective {
+    /// The losses at the same evenly spaced timesteps and with the same noise at every call.
     fn validate(&self, batches: &mut dyn Iterator<Item = Result<Batch>>) -> Result<Vec<(&'static str, f64)>> {
         let (mut each, mut times) = (Vec::new(), Vec::new());
         for (index, batch) in batches.enumerate() {
@@ -257,19 +287,17 @@ impl Objective for DiffusionObjective {
         if each.is_empty() {
             return Ok(Vec::new());
         }
-        let all = tch::no_grad(|| self.loss.of(&Tensor::cat(&each, 0), &Tensor::cat(&times, 0)));
+        let all = tch::no_grad(|| self.loss.reduce(&Tensor::cat(&each, 0), &Tensor::cat(&times, 0)));
         Ok(all
             .parts
             .iter()
-            .filter_map(|(name, value)| Some((held_back(name)?, value.double_value(&[]))))
+            .filter_map(|(name, value)| Some((validation_name(name)?, value.double_value(&[]))))
             .collect())
     }
+}
 
-    fn moments(&self, images: &Tensor) -> Option<Tensor> {
-        (!conditions_on_image(&self.model)).then(|| moments(&self.model, images))
-    }
-
-    /// Samples, a row of each class in phase; of a model that is prompt_for something else, at most the batch's prompts.
+impl Preview for DiffusionObjective {
+    /// Samples of the classes in turn; with any other condition, at most one for each prompt of the batch.
     fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
         let columns = (config.count as f64).sqrt().ceil() as i64;
         let mut count = config.count;
@@ -296,13 +324,13 @@ impl Objective for DiffusionObjective {
             tile: None,
         };
         let seeds: Vec<u64> = (0..count as u64).collect();
-        let made = generate(&self.model, &prompt, None, &seeds, &sampling, None, &mut |_| {})?;
-        Ok(ldm_core::image::grid(&made.images.clamp(-1., 1.), columns, 2))
+        let samples = generate(&self.model, &prompt, None, &seeds, &sampling, None, &mut |_| {})?;
+        Ok(ldm_core::image::grid(&samples.images.clamp(-1., 1.), columns, 2))
     }
 }
 
-/// The reference's name of a part in validation (`ddpm.py:1019`).
-fn held_back(part: &str) -> Option<&'static str> {
+/// CompVis' name of a part in validation (`ddpm.py:1019`).
+fn validation_name(part: &str) -> Option<&'static str> {
     Some(match part {
         "loss_simple" => "val/loss_simple",
         "loss_gamma" => "val/loss_gamma",

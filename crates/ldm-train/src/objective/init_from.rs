@@ -1,4 +1,4 @@
-//! The weights a new run starts from.
+//! `train.init_from`: initial weights of a new run.
 
 use std::path::PathBuf;
 
@@ -9,17 +9,17 @@ use tch::Tensor;
 
 use crate::optim::copy_named;
 
-/// `train.init_from`: a new run starts from the weights of a model there is, and not from fresh ones. CompVis
-/// `ddpm.py:178` `init_from_ckpt`, whose `ckpt_path` and `ignore_keys` mean the same.
+/// `train.init_from`: starts a new run from the weights of an existing model. CompVis `ddpm.py:178` `init_from_ckpt`, whose
+/// `ckpt_path` and `ignore_keys` mean the same.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct InitFrom {
-    /// What `--model` takes: a run, a model folder, a diffusers folder, a checkpoint.
+    /// A run, a model folder, a diffusers folder or a checkpoint, as `--model` takes it.
     pub path: PathBuf,
-    /// Running averages in place of weights, where it holds both.
+    /// Takes the EMA where the model has both.
     #[serde(default = "yes")]
     pub ema: bool,
-    /// Beginnings of names that keep their fresh weights.
+    /// Prefixes of names that keep their fresh weights.
     #[serde(default)]
     pub ignore: Vec<String>,
 }
@@ -29,11 +29,11 @@ fn yes() -> bool {
 }
 
 impl InitFrom {
-    /// Gives `targets` their values in `checkpoint`, but for those that are ignored. Everything else must fit both ways,
-    /// as where a model is loaded: the reference passes over what does not, and trains from half a model.
+    /// Loads `checkpoint` into `targets`, except the ignored ones. All others must match both ways, as when a model is loaded;
+    /// CompVis skips mismatches, and trains from half a model.
     ///
     /// # Errors
-    /// [`ldm_core::Error::Weights`] listing what does not fit; then nothing has changed.
+    /// [`ldm_core::Error::Weights`] listing every mismatch; then nothing has changed.
     pub(crate) fn fill(&self, targets: Vec<(String, Tensor)>, checkpoint: Checkpoint) -> Result<()> {
         let ignored: Vec<&str> = self.ignore.iter().map(String::as_str).collect();
         let wanted = |name: &str| !ignored.iter().any(|start| name.starts_with(start));

@@ -1,13 +1,13 @@
-//! Adapters under training, of any layer of any model.
+//! LoRA training: low-rank adapters of any layer of any model.
 //!
-//! Of each adapted weight `W0` and its factors `A` and `B` the layer sees `W = W0 + s·B·A` (Hu et al. 2021, eq. 3), which
-//! is put into the layer's own variable once a step. So no layer knows of it, and whatever runs over layers (gradient
-//! checkpointing, autocast, CUDA's memory formats) stays as it is. The backward pass gives `G = dL/dW`; `W` is linear in
+//! For an adapted weight `W0` with factors `A` and `B` the layer uses `W = W0 + s·B·A` (Hu et al. 2021, eq. 3), which is
+//! written into the layer's own variable once a step. So no layer depends on it, and gradient checkpointing, autocast and
+//! memory formats stay as they are. The backward pass gives `G = dL/dW`; `W` is linear in
 //! `A` for fixed `B`, and in `B` for fixed `A`, so the chain rule ends in two products, exact as any other:
 //! `dL/dA = s·Bᵀ·G` and `dL/dB = s·G·Aᵀ`. They become gradients of `A` and `B` by the backward pass of
-//! `<A, dL/dA> + <B, dL/dB>`, where they stand as constants.
+//! `<A, dL/dA> + <B, dL/dB>`, in which they are constants.
 //!
-//! It costs the memory of `W0` and of `G` for the adapted layers. The gradients of all others are never computed.
+//! The cost is the memory of `W0` and of `G` for the adapted layers. The gradients of all others are not computed.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -16,35 +16,36 @@ use ldm_checkpoint::Checkpoint;
 use ldm_core::{Error, NoiseSource, Result};
 use ldm_data::Batch;
 use ldm_libtorch::autocast;
+use ldm_pipelines::LatentDiffusionConfig;
 use ldm_pipelines::lora::{Adapter, Lora};
-use ldm_pipelines::{LatentDiffusionConfig, ModelSource};
 use sha2::{Digest, Sha256};
 use tch::{Device, Kind, Tensor};
 
 use crate::config::SampleConfig;
-use crate::objective::init_from::InitFrom;
 use crate::objective::lora_config::{LoraConfig, TEXT_ENCODER};
-use crate::objective::{Exported, Loss, Objective, Phase, StepInfo};
+use crate::objective::{
+    Export, Exported, LatentEncoder, Loss, NamedTensors, Objective, Phase, Preview, StepInfo, Validate,
+};
 use crate::optim::copy_named;
 
-/// A checkpoint's tensor of the sha256 of the base.
+/// A checkpoint's tensor with the SHA-256 of the base.
 const BASE: &str = "lora.base";
 
-/// An objective whose model is frozen, and changed by adapters that are trained in its place.
+/// An objective whose model is frozen, with adapters that are trained in its place.
 pub struct LoraObjective {
     inner: Box<dyn Objective>,
     model: LatentDiffusionConfig,
-    layers: Vec<Layer>,
-    /// sha256 of the frozen model, `[32]` u8: a checkpoint holds the adapters alone.
+    layers: Vec<AdaptedLayer>,
+    /// SHA-256 of the frozen model, `[32]` u8: a checkpoint holds the adapters alone.
     base: Tensor,
-    /// Whether adapters moved since the weights were made of them.
+    /// True when the adapters have changed since the weights were composed.
     stale: Cell<bool>,
 }
 
-/// A weight, its base, and its change.
-struct Layer {
+/// An adapted weight, its base, and its adapter.
+struct AdaptedLayer {
     name: String,
-    /// The variable of the layer.
+    /// The layer's variable.
     weight: Tensor,
     base: Tensor,
     adapter: Adapter,
@@ -58,11 +59,11 @@ impl std::fmt::Debug for LoraObjective {
 }
 
 impl LoraObjective {
-    /// Freezes the model of `inner`, which has its trained weights, and puts an adapter to every weight that `config`
-    /// takes: `A` from U(±1/√in), PyTorch's own for a linear layer, and `B` zero, so that the model begins as it is.
+    /// Freezes the model of `inner`, which has its trained weights, and adds an adapter to every weight that `config`
+    /// selects: `A` from U(±1/√in), as PyTorch's linear layers, and `B` zero, so that the model starts unchanged.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when nothing is taken, or the rank is larger than a layer has sides; it names the layer.
+    /// [`Error::Invalid`] when no weight is selected, or the rank exceeds a layer's dimensions; it names the layer.
     pub fn new(
         inner: Box<dyn Objective>,
         model: &LatentDiffusionConfig,
@@ -72,42 +73,45 @@ impl LoraObjective {
         config.check()?;
         let mut weights = inner.weights();
         weights.sort_by(|a, b| a.0.cmp(&b.0));
-        let taken: Vec<&(String, Tensor)> = weights.iter().filter(|(name, _)| config.takes(name)).collect();
-        let key = match taken.iter().any(|(name, _)| name.starts_with(TEXT_ENCODER)) {
-            _ if taken.is_empty() => Some("targets"),
+        let selected: Vec<&(String, Tensor)> =
+            weights.iter().filter(|(name, _)| config.selects(name)).collect();
+        let key = match selected.iter().any(|(name, _)| name.starts_with(TEXT_ENCODER)) {
+            _ if selected.is_empty() => Some("targets"),
             false if config.text_encoder => Some("text_encoder"),
             _ => None,
         };
         if let Some(key) = key {
-            return Err(Error::invalid(format!("train.lora.{key}: this model has no such layers")));
+            return Err(Error::invalid(format!("train.lora.{key}: expected layers of this model, got none")));
         }
-        for (name, weight) in &taken {
+        for (name, weight) in &selected {
             let size = weight.size();
             let most = size[0].min(size[1..].iter().product());
             if config.rank > most {
                 let rank = config.rank;
                 return Err(Error::invalid(format!(
-                    "train.lora.rank: `{name}` {size:?} has at most {most}, got {rank}"
+                    "train.lora.rank: expected at most {most} for `{name}` {size:?}, got {rank}"
                 )));
             }
         }
         for (_, tensor) in &weights {
             let _ = tensor.set_requires_grad(false);
         }
-        let layers =
-            taken.into_iter().map(|(name, weight)| Layer::new(name, weight, config, noise)).collect();
+        let layers = selected
+            .into_iter()
+            .map(|(name, weight)| AdaptedLayer::new(name, weight, config, noise))
+            .collect();
         Ok(Self { base: fingerprint(&weights), inner, model: model.clone(), layers, stale: Cell::new(false) })
     }
 
-    /// Makes the weights of base and adapters, where these have moved.
+    /// Composes the weights of base and adapters where the adapters have changed.
     fn compose(&self) {
         if self.stale.replace(false) {
-            self.layers.iter().for_each(Layer::compose);
+            self.layers.iter().for_each(AdaptedLayer::compose);
         }
     }
 
-    /// `body` with weights that are made of adapters as they are now, which may be their averages: those of the next
-    /// loss are not.
+    /// Runs `body` with weights composed of the adapters as they are now, which may be their EMA; the next loss composes them
+    /// again.
     fn composed<T>(&self, body: impl FnOnce(&dyn Objective) -> T) -> T {
         self.stale.set(true);
         self.compose();
@@ -116,12 +120,12 @@ impl LoraObjective {
         result
     }
 
-    fn factors(&self) -> Vec<(String, Tensor)> {
-        self.layers.iter().flat_map(Layer::factors).collect()
+    fn factors(&self) -> NamedTensors {
+        self.layers.iter().flat_map(AdaptedLayer::factors).collect()
     }
 }
 
-impl Layer {
+impl AdaptedLayer {
     fn new(name: &str, weight: &Tensor, config: &LoraConfig, noise: &mut dyn NoiseSource) -> Self {
         let size = weight.size();
         let mut down = size.clone();
@@ -141,7 +145,7 @@ impl Layer {
     }
 
     fn compose(&self) {
-        // Not in the forward pass' precision: what is trained is what a merge will add.
+        // In f32, not in the dtype of autocast, so that merging the adapters gives the trained weights.
         let _full = autocast(self.base.device(), Kind::Float);
         tch::no_grad(|| {
             let sum = &self.base + self.adapter.change(&self.base.size(), 1.);
@@ -149,7 +153,7 @@ impl Layer {
         });
     }
 
-    /// A scalar whose gradient with respect to the factors is that of the loss; forgets that of the weight.
+    /// Makes a scalar whose gradient with respect to the factors is that of the loss; clears the gradient of the weight.
     fn surrogate(&mut self) -> Option<Tensor> {
         let gradient = self.weight.grad();
         if !gradient.defined() {
@@ -181,26 +185,17 @@ impl Objective for LoraObjective {
         self.inner.check_batch(batch)
     }
 
-    fn moments(&self, images: &Tensor) -> Option<Tensor> {
-        self.inner.moments(images)
-    }
-
-    /// Nothing: what a new model measures, its base has measured.
-    fn prepare(&mut self, _first: &Batch, _noise: &mut dyn NoiseSource) -> Result<()> {
-        Ok(())
-    }
-
     fn phases(&self) -> Vec<Phase> {
-        vec![Phase { name: "lora", trainable: self.factors(), rate: 1. }]
+        vec![Phase::new("lora", self.factors())]
     }
 
-    fn loss(&self, moment: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
+    fn loss(&self, info: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
         self.compose();
-        self.inner.loss(moment, batch, noise)
+        self.inner.loss(info, batch, noise)
     }
 
-    fn after_backward(&mut self, _turn: usize) {
-        let parts: Vec<Tensor> = self.layers.iter_mut().filter_map(Layer::surrogate).collect();
+    fn after_backward(&mut self, _phase: usize) {
+        let parts: Vec<Tensor> = self.layers.iter_mut().filter_map(AdaptedLayer::surrogate).collect();
         if !parts.is_empty() {
             Tensor::stack(&parts, 0).sum(Kind::Float).backward();
         }
@@ -211,12 +206,12 @@ impl Objective for LoraObjective {
         self.stale.set(true);
     }
 
-    fn ema_parameters(&self) -> Vec<(String, Tensor)> {
+    fn ema_parameters(&self) -> NamedTensors {
         self.factors()
     }
 
-    /// The adapters, and the sha256 of what they change.
-    fn weights(&self) -> Vec<(String, Tensor)> {
+    /// The adapters, and the SHA-256 of their base.
+    fn weights(&self) -> NamedTensors {
         let mut weights = vec![(BASE.to_owned(), self.base.shallow_clone())];
         weights.extend(self.factors());
         weights.sort_by(|a, b| a.0.cmp(&b.0));
@@ -225,8 +220,7 @@ impl Objective for LoraObjective {
 
     fn load(&mut self, checkpoint: Checkpoint) -> Result<()> {
         if checkpoint.tensor(BASE)? != self.base {
-            let why =
-                "adapters of another base: the model this run began from has changed since, or it is another";
+            let why = "expected adapters of this base model, got those of another; the model of train.init_from has changed";
             return Err(Error::format(checkpoint.path(), why));
         }
         copy_named(self.factors(), &checkpoint.without(&[BASE]))?;
@@ -234,30 +228,51 @@ impl Objective for LoraObjective {
         Ok(())
     }
 
-    fn validate(&self, batches: &mut dyn Iterator<Item = Result<Batch>>) -> Result<Vec<(&'static str, f64)>> {
-        self.composed(|inner| inner.validate(batches))
-    }
-
-    fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
-        self.composed(|inner| inner.preview(batch, config))
-    }
-
-    /// Its base has started already.
-    fn start_from(&mut self, source: ModelSource, from: &InitFrom) -> Result<()> {
-        self.inner.start_from(source, from)
-    }
-
     fn notes(&self) -> Vec<String> {
         self.inner.notes()
     }
 
-    fn export(&self, averages: &[(String, Tensor)]) -> Result<Exported> {
-        let averages: BTreeMap<&str, &Tensor> =
-            averages.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    fn as_validate(&self) -> Option<&dyn Validate> {
+        self.inner.as_validate().map(|_| self as _)
+    }
+
+    fn as_preview(&self) -> Option<&dyn Preview> {
+        self.inner.as_preview().map(|_| self as _)
+    }
+
+    fn as_export(&self) -> Option<&dyn Export> {
+        Some(self)
+    }
+
+    /// The base's: adapters change no first stage.
+    fn as_latent_encoder(&self) -> Option<&dyn LatentEncoder> {
+        self.inner.as_latent_encoder()
+    }
+}
+
+impl Validate for LoraObjective {
+    fn validate(&self, batches: &mut dyn Iterator<Item = Result<Batch>>) -> Result<Vec<(&'static str, f64)>> {
+        self.composed(|inner| inner.as_validate().map_or(Ok(Vec::new()), |inner| inner.validate(batches)))
+    }
+}
+
+impl Preview for LoraObjective {
+    fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
+        self.composed(|inner| {
+            let inner =
+                inner.as_preview().ok_or_else(|| Error::invalid("expected an objective with previews"))?;
+            inner.preview(batch, config)
+        })
+    }
+}
+
+impl Export for LoraObjective {
+    fn export(&self, ema: &[(String, Tensor)]) -> Result<Exported> {
+        let ema: BTreeMap<&str, &Tensor> = ema.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         let mut lora = Lora::default();
         for layer in &self.layers {
             let [down, up] = layer.factors().map(|(name, tensor)| {
-                averages.get(name.as_str()).map_or(tensor, |average| average.shallow_clone())
+                ema.get(name.as_str()).map_or(tensor, |average| average.shallow_clone())
             });
             lora.adapters.insert(layer.name.clone(), Adapter { down, up, alpha: layer.adapter.alpha });
         }
@@ -265,7 +280,7 @@ impl Objective for LoraObjective {
     }
 }
 
-/// sha256 of names, shapes, dtypes and values, `[32]` u8.
+/// SHA-256 of names, shapes, dtypes and values, `[32]` u8.
 fn fingerprint(weights: &[(String, Tensor)]) -> Tensor {
     const MOST: i64 = 1 << 20;
     let mut hash = Sha256::new();

@@ -1,19 +1,19 @@
-//! What of a model gets adapters.
+//! `train.lora`: adapters of a frozen model.
 
 use ldm_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// `train.lora`: small factors beside frozen weights are trained, and not the weights. Hu et al. 2021.
+/// `train.lora`: trains low-rank adapters of frozen weights. Hu et al. 2021.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LoraConfig {
-    /// `r`: how many columns the factors have.
+    /// The rank `r` of the adapters.
     pub rank: i64,
-    /// The change is `alpha/rank · B·A`; the rank where absent.
+    /// α of the scale `alpha / rank`; the rank where absent.
     pub alpha: Option<f64>,
-    /// Which layers.
+    /// The adapted layers.
     pub targets: Vec<LoraTarget>,
-    /// Whether those of the text encoder too, or of the U-Net alone.
+    /// Adapts the text encoder too, not the U-Net alone.
     pub text_encoder: bool,
 }
 
@@ -23,23 +23,23 @@ impl Default for LoraConfig {
     }
 }
 
-/// Layers of one kind.
+/// A kind of layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LoraTarget {
-    /// Queries, keys, values, and what follows them.
+    /// Query, key, value and output projections of attention.
     Attention,
-    /// The two layers after an attention.
+    /// The two layers of feed-forward blocks.
     FeedForward,
-    /// Into a transformer and out of it, or out of an attention that stands alone.
+    /// Input and output projections of transformers, and output projections of plain attention.
     Projections,
-    /// Those of residual blocks, and those that change the size.
+    /// Convolutions of residual blocks, and those that resample.
     Convolutions,
 }
 
 impl LoraTarget {
-    /// How our names of its layers end.
-    fn ends(self) -> &'static [&'static str] {
+    /// Suffixes of the names of its layers.
+    fn suffixes(self) -> &'static [&'static str] {
         match self {
             Self::Attention => &[
                 ".to_q",
@@ -66,18 +66,24 @@ pub(crate) const UNET: &str = "model.diffusion_model.";
 pub(crate) const TEXT_ENCODER: &str = "cond_stage_model.";
 
 impl LoraConfig {
-    /// Numerator of the scale.
+    /// α, the numerator of the scale.
     pub fn alpha(&self) -> f64 {
         self.alpha.unwrap_or(self.rank as f64)
     }
 
-    /// Whether the weight of this name gets an adapter.
-    pub fn takes(&self, weight: &str) -> bool {
+    /// True when the weight of this name gets an adapter.
+    pub fn selects(&self, weight: &str) -> bool {
         let Some(module) = weight.strip_suffix(".weight") else { return false };
         let root = module.starts_with(UNET) || (self.text_encoder && module.starts_with(TEXT_ENCODER));
-        root && self.targets.iter().flat_map(|target| target.ends()).any(|end| module.ends_with(end))
+        root && self
+            .targets
+            .iter()
+            .flat_map(|target| target.suffixes())
+            .any(|suffix| module.ends_with(suffix))
     }
 
+    /// Checks the values.
+    ///
     /// # Errors
     /// [`Error::Invalid`] with the key.
     pub(crate) fn check(&self) -> Result<()> {
@@ -89,7 +95,7 @@ impl LoraConfig {
             return Err(Error::invalid(format!("train.lora.alpha: expected a positive number, got {got}")));
         }
         if self.targets.is_empty() {
-            return Err(Error::invalid("train.lora.targets: expected at least one kind of layer"));
+            return Err(Error::invalid("train.lora.targets: expected at least one kind of layer, got none"));
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
-//! Images that show how far a model is.
+//! Image grids of previews.
 
 use tch::{Kind, Tensor};
 
-/// Originals above what became of them, pair by pair in rows of at most eight.
+/// Lays out originals above their reconstructions, in rows of at most eight pairs.
 ///
 /// # Shapes
 /// - `above`, `below`: `[B, 3, H, W]` in `[-1, 1]`; returns `[3, H', W']`
@@ -25,7 +25,7 @@ pub(crate) fn two_rows(above: &Tensor, below: &Tensor) -> Tensor {
     ldm_core::image::grid(&Tensor::cat(&rows, 0), columns, 2)
 }
 
-/// Images in a green frame where they are `right`, and in a red one where not.
+/// Frames images in green where they are `right`, and in red otherwise.
 ///
 /// # Shapes
 /// - `images`: `[B, 3, H, W]` in `[-1, 1]`; `right`: `[B]` bool; returns the shape of `images`

@@ -1,4 +1,4 @@
-//! What a batch tells a diffusion model: the part of it that the model is conditioned on.
+//! The condition of a diffusion model, from a batch. CompVis `ddpm.py` `get_input`.
 
 use ldm_conditioning::ConditionerConfig;
 use ldm_core::{Error, Prompt, Result};
@@ -6,16 +6,16 @@ use ldm_data::Batch;
 use ldm_pipelines::{ConditioningKey, ConditioningKind, LatentDiffusion};
 use tch::{Device, Kind, Tensor};
 
-/// Of what a batch holds, what `model` is prompt_for, and nothing else: a set may know more of its images than the model
-/// asks for. Maps of classes become one-hot, and an image that is to be filled is the image itself.
+/// Returns the part of a batch that `model` is conditioned on, and nothing else of it. Label maps become one-hot; the image
+/// to inpaint is the image itself.
 ///
 /// # Errors
-/// [`Error::Data`] naming an image and what is not known of it; [`Error::Invalid`] when a map has a class that the
-/// model does not know.
+/// [`Error::Data`] naming an image and the condition it lacks; [`Error::Invalid`] when a label map has a class that the model
+/// does not have.
 pub fn prompt_for(model: &LatentDiffusion, batch: &Batch) -> Result<Prompt> {
     let lacks = |what: &str| {
         let name = batch.names.first().map_or("the data", String::as_str);
-        Error::data(name, format!("has no {what}, and the model is prompt_for one"))
+        Error::data(name, format!("expected {what}, which the model is conditioned on, got none"))
     };
     let prompt = &batch.prompt;
     let own = |tensor: &Option<Tensor>, what: &str| -> Result<Option<Tensor>> {
@@ -23,17 +23,17 @@ pub fn prompt_for(model: &LatentDiffusion, batch: &Batch) -> Result<Prompt> {
     };
     let own_tokens = || prompt.tokens.as_ref().map(Tensor::shallow_clone);
     let text = || match (&prompt.text, own_tokens()) {
-        (None, None) => Err(lacks("caption")),
+        (None, None) => Err(lacks("a caption")),
         (text, tokens) => Ok(Prompt { text: text.clone(), tokens, ..Prompt::default() }),
     };
-    let filling = || -> Result<Prompt> {
+    let inpainting = || -> Result<Prompt> {
         let image = prompt.image.as_ref().or((batch.images.numel() > 0).then_some(&batch.images));
-        let image = Some(image.ok_or_else(|| lacks("image"))?.shallow_clone());
-        Ok(Prompt { image, mask: own(&prompt.mask, "mask of what to fill")?, ..Prompt::default() })
+        let image = Some(image.ok_or_else(|| lacks("an image"))?.shallow_clone());
+        Ok(Prompt { image, mask: own(&prompt.mask, "a mask")?, ..Prompt::default() })
     };
     Ok(match ConditioningKind::of(&model.config) {
         ConditioningKind::Unconditional => Prompt::default(),
-        ConditioningKind::Class => Prompt { class: own(&prompt.class, "class")?, ..Prompt::default() },
+        ConditioningKind::Class => Prompt { class: own(&prompt.class, "a class")?, ..Prompt::default() },
         ConditioningKind::Text => text()?,
         ConditioningKind::Layout => match (&prompt.layout, own_tokens()) {
             (None, None) => return Err(lacks("boxes")),
@@ -43,25 +43,25 @@ pub fn prompt_for(model: &LatentDiffusion, batch: &Batch) -> Result<Prompt> {
             }
         },
         ConditioningKind::LowResolution => {
-            Prompt { image: own(&prompt.image, "small image")?, ..Prompt::default() }
+            Prompt { image: own(&prompt.image, "a low-resolution image")?, ..Prompt::default() }
         }
         ConditioningKind::SemanticMap => match (&prompt.mask, &batch.label_map, &prompt.image) {
             (None, Some(map), _) => Prompt { mask: Some(one_hot(map, model)?), ..Prompt::default() },
             (None, None, Some(image)) => Prompt { image: Some(image.shallow_clone()), ..Prompt::default() },
-            _ => Prompt { mask: own(&prompt.mask, "map of classes")?, ..Prompt::default() },
+            _ => Prompt { mask: own(&prompt.mask, "a label map")?, ..Prompt::default() },
         },
-        ConditioningKind::Inpainting => filling()?,
+        ConditioningKind::Inpainting => inpainting()?,
         ConditioningKind::TextInpainting => {
             let Prompt { text, tokens, .. } = text()?;
-            Prompt { text, tokens, ..filling()? }
+            Prompt { text, tokens, ..inpainting()? }
         }
         ConditioningKind::Embedding => {
-            Prompt { embedding: own(&prompt.embedding, "embedding")?, ..Prompt::default() }
+            Prompt { embedding: own(&prompt.embedding, "an embedding")?, ..Prompt::default() }
         }
     })
 }
 
-/// Whether the condition of `model` is made of the image itself, whose latent alone does not do then.
+/// True when the condition of `model` is made of the image itself, so that its latent alone is not enough.
 pub(crate) fn conditions_on_image(model: &LatentDiffusion) -> bool {
     matches!(
         ConditioningKind::of(&model.config),
@@ -69,38 +69,38 @@ pub(crate) fn conditions_on_image(model: &LatentDiffusion) -> bool {
     )
 }
 
-/// Whether conditions of `model` can be dropped in training.
+/// Checks that conditions of `model` can be dropped in training.
 ///
 /// # Errors
-/// [`Error::Invalid`] with what is missing: a model that has no word for "nothing" is refused now, not at the first
-/// batch.
+/// [`Error::Invalid`] when the model has no null condition: it is refused now, not at the first batch.
 pub(crate) fn check_dropout(model: &LatentDiffusion) -> Result<()> {
-    let refuse = |why: &str| Err(Error::invalid(format!("conditioning dropout: {why}, expected 0")));
+    let refuse = |why: &str| Err(Error::invalid(format!("train.conditioning_dropout: expected 0, {why}")));
     match (ConditioningKind::of(&model.config), model.config.conditioning_key()) {
-        (ConditioningKind::Unconditional, _) => refuse("the model is conditioned on nothing"),
+        (ConditioningKind::Unconditional, _) => refuse("as the model is unconditional"),
         (ConditioningKind::Class, Some(ConditioningKey::Adm)) => {
-            refuse("these labels have none that means no class")
+            refuse("as the classes have none that means no class")
         }
         (ConditioningKind::Inpainting | ConditioningKind::LowResolution, _) => {
-            refuse("the model is conditioned on an image, of which none means nothing")
+            refuse("as the model is conditioned on an image and has no null image")
         }
-        // Zeros of the embeddings' own shape.
+        // Zeros in the shape of the embeddings.
         (ConditioningKind::Embedding, _) => Ok(()),
         _ => model.conditioner.null_prompt(1).map(drop),
     }
 }
 
-/// `[B, H, W]` classes as `[B, K, H, W]` zeros and ones, on the model's device: the classes travel, not the ones.
+/// Converts `[B, H, W]` classes to one-hot `[B, K, H, W]` on the model's device, so that the classes are transferred and not
+/// the one-hot map.
 fn one_hot(map: &Tensor, model: &LatentDiffusion) -> Result<Tensor> {
     let ConditionerConfig::Spatial(config) = &model.config.cond_stage_config else {
-        unreachable!("a model that needs a map rescales it")
+        unreachable!("a model of label maps has a spatial rescaler")
     };
     let count = config.in_channels;
     if map.device() == Device::Cpu && map.numel() > 0 {
         let highest = map.max().int64_value(&[]);
         if highest >= count {
             return Err(Error::invalid(format!(
-                "map of classes: this model knows the classes 0 to {}, got {highest}",
+                "label map: expected classes 0 to {}, got {highest}",
                 count - 1
             )));
         }

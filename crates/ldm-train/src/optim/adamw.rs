@@ -1,4 +1,4 @@
-//! AdamW whose state can be saved.
+//! AdamW with a state that can be saved.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use ldm_libtorch::{AdamWStep, fused_adamw, scale_all, total_norm};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
-/// AdamW's numbers; the defaults are PyTorch's.
+/// Settings of AdamW; the defaults are PyTorch's.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdamWConfig {
@@ -27,13 +27,13 @@ impl Default for AdamWConfig {
 }
 
 impl AdamWConfig {
-    /// Adam as the reference has it for a first stage and its discriminator (`autoencoder.py:386`).
+    /// Adam with CompVis' settings for a first stage and its discriminator (`autoencoder.py:386`).
     pub fn adversarial() -> Self {
         Self { betas: [0.5, 0.9], weight_decay: 0., ..Self::default() }
     }
 }
 
-/// AdamW (Loshchilov & Hutter 2019) over named parameters, its state as named tensors: tch's cannot be saved.
+/// AdamW (Loshchilov & Hutter 2019) over named parameters, with its state as named tensors: tch's cannot be saved.
 #[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,
@@ -41,12 +41,12 @@ pub struct AdamW {
     params: Vec<Tensor>,
     exp_avgs: Vec<Tensor>,
     exp_avg_sqs: Vec<Tensor>,
-    /// One f32 scalar a parameter, as the fused kernel wants them; all are equal.
+    /// One f32 scalar a parameter, as the fused kernel requires; all are equal.
     steps: Vec<Tensor>,
 }
 
 impl AdamW {
-    /// An optimizer of `params`, its moments zero.
+    /// An optimizer of `params`, with moments of zero.
     pub fn new(params: Vec<(String, Tensor)>, config: AdamWConfig) -> Self {
         let (names, params): (Vec<_>, Vec<_>) = params.into_iter().unzip();
         let zeros = |tensor: &Tensor| tensor.detach().zeros_like();
@@ -60,15 +60,15 @@ impl AdamW {
         }
     }
 
-    /// Forgets all gradients.
+    /// Clears all gradients.
     pub fn zero_grad(&mut self) {
         for param in &mut self.params {
             param.zero_grad();
         }
     }
 
-    /// The norm of all gradients reduce_metrics, an f32 scalar on their device; with `clip`, gradients are scaled down
-    /// to it, as `torch.nn.utils.clip_grad_norm_` does. No value is looked at by the host.
+    /// Computes the norm over all gradients, an f32 scalar on their device; with `clip`, scales gradients down to it, as
+    /// `torch.nn.utils.clip_grad_norm_` does. Never synchronizes with the host.
     pub fn clip(&self, clip: Option<f64>) -> Tensor {
         let grads: Vec<Tensor> = self.params.iter().map(Tensor::grad).filter(Tensor::defined).collect();
         let norm = total_norm(&grads);
@@ -79,14 +79,14 @@ impl AdamW {
         norm
     }
 
-    /// Divides all gradients by the scalar tensor `scale`, which the loss was multiplied by.
+    /// Divides all gradients by the scalar tensor `scale`, by which the loss was multiplied.
     pub fn unscale(&self, scale: &Tensor) {
         let grads: Vec<Tensor> = self.params.iter().map(Tensor::grad).filter(Tensor::defined).collect();
         scale_all(&grads, &scale.reciprocal());
     }
 
-    /// One step with learning rate `lr`. Parameters without a gradient stay. Where `found_inf`
-    /// ([`found_inf`]) is 1 nothing moves and the step does not count.
+    /// Takes a step with learning rate `lr`. Parameters without a gradient stay. Where `found_inf` ([`found_inf`]) is 1
+    /// nothing changes and the step does not count.
     pub fn step(&mut self, lr: f64, found_inf: Option<&Tensor>) {
         let AdamWConfig { betas: [beta1, beta2], eps, weight_decay } = self.config;
         let with_grad: Vec<(usize, Tensor)> = self
@@ -121,22 +121,22 @@ impl AdamW {
         lists.into_iter().flat_map(named).collect()
     }
 
-    /// Takes over a saved state: every name must be there with its shape.
+    /// Loads a saved state: every name must be there with its shape.
     ///
     /// # Errors
-    /// [`Error::Weights`] listing what does not fit.
+    /// [`Error::Weights`] listing every mismatch.
     pub fn load(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         copy_named(self.state(), checkpoint)
     }
 }
 
-/// Whether gradients of this norm ([`AdamW::clip`]) hold something that is no number: an f32 scalar, 1 or 0, on their
-/// device. An infinite or undefined gradient makes the norm so, and nothing else has to be looked through.
+/// Detects NaN or Inf in gradients by their norm ([`AdamW::clip`]), which is NaN or Inf with any of them: an f32 scalar, 1 or
+/// 0, on their device.
 pub fn found_inf(norm: &Tensor) -> Tensor {
     norm.isfinite().logical_not().to_kind(Kind::Float)
 }
 
-/// Copies the file's tensors into `targets`, all of them or none.
+/// Copies a file's tensors into `targets`, all of them or none.
 pub(crate) fn copy_named(targets: Vec<(String, Tensor)>, checkpoint: &Checkpoint) -> Result<()> {
     let mut mismatch = ldm_core::Mismatch::default();
     let targets: BTreeMap<String, Tensor> = targets.into_iter().collect();

@@ -1,4 +1,4 @@
-//! Running averages of the weights.
+//! Exponential moving average (EMA) of the weights.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,13 +11,13 @@ use tch::Tensor;
 
 use crate::optim::copy_named;
 
-/// Running averages of the weights. CompVis `ema.py`.
+/// Settings of the EMA. CompVis `ema.py`.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EmaConfig {
-    /// The largest decay; the first updates use less. This average is validated, sampled from and handed on.
+    /// The decay after warm-up. This EMA is validated, sampled from and exported.
     pub decay: f64,
-    /// Decays of further averages, which are kept in the checkpoints (`ema-0.999.safetensors`).
+    /// Decays of further EMAs, which are stored in the checkpoints (`ema-0.999.safetensors`).
     pub also: Vec<f64>,
 }
 
@@ -28,7 +28,7 @@ impl Default for EmaConfig {
 }
 
 impl EmaConfig {
-    /// Refuses what is no decay, and two averages that would be the same.
+    /// Checks that decays are in range and differ.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the key below `train.ema` and the value.
@@ -44,23 +44,23 @@ impl EmaConfig {
                 return wrong("also", *decay);
             }
             if *decay == self.decay || self.also[..index].contains(decay) {
-                return Err(Error::invalid(format!("also: {decay} is there already, leave one out")));
+                return Err(Error::invalid(format!("also: expected different decays, got {decay} twice")));
             }
         }
         Ok(())
     }
 }
 
-/// Exponential moving averages with the reference's warm-up. CompVis `ema.py` `LitEma`.
+/// Exponential moving averages with CompVis' warm-up. CompVis `ema.py` `LitEma`.
 ///
-/// Updated once an optimizer step; the reference updates once a micro-batch, which differs only under gradient
-/// accumulation, where it averages the same weights several times.
+/// Updated once an optimizer step; CompVis updates once a micro-batch, which differs only under gradient accumulation,
+/// where it averages the same weights several times.
 #[derive(Debug)]
 pub struct Ema {
     updates: u64,
     names: Vec<String>,
     params: Vec<Tensor>,
-    /// The first is the one that takes the weights' place.
+    /// The first takes the place of the weights.
     averages: Vec<Average>,
 }
 
@@ -71,7 +71,7 @@ struct Average {
 }
 
 impl Ema {
-    /// Averages of every decay in `config`, which start from the weights as they are.
+    /// EMAs of every decay in `config`, starting from the current weights.
     pub fn new(params: Vec<(String, Tensor)>, config: &EmaConfig) -> Self {
         let (names, params): (Vec<_>, Vec<_>) = params.into_iter().unzip();
         let average = |decay: &f64| Average {
@@ -82,7 +82,7 @@ impl Ema {
         Self { updates: 0, names, params, averages }
     }
 
-    /// Moves each average by `1 − d` with `d = min(decay, (1 + n) / (10 + n))` for update `n` (from 1).
+    /// Moves each EMA by `1 − d` with `d = min(decay, (1 + n) / (10 + n))` for update `n` (from 1).
     pub fn update(&mut self) {
         self.updates += 1;
         let n = self.updates as f64;
@@ -91,7 +91,7 @@ impl Ema {
         }
     }
 
-    /// Runs `body` with the first averages in place of the weights, and puts the weights back, to the bit.
+    /// Runs `body` with the first EMA in place of the weights, and restores the weights, to the bit.
     pub fn swapped<T>(&self, body: impl FnOnce() -> T) -> T {
         self.swap();
         let result = body();
@@ -108,7 +108,7 @@ impl Ema {
         }
     }
 
-    /// The first averages by the parameters' names.
+    /// The first EMA by the parameters' names.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         self.named(&self.averages[0])
     }
@@ -118,12 +118,12 @@ impl Ema {
         pairs.map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
     }
 
-    /// How many updates there were.
+    /// The number of updates.
     pub fn updates(&self) -> u64 {
         self.updates
     }
 
-    /// Writes every average into `folder`: the first as `ema.safetensors`, the others by their decays.
+    /// Writes every EMA into `folder`: the first as `ema.safetensors`, the others by their decays.
     ///
     /// # Errors
     /// [`Error::Io`] with the file.
@@ -133,10 +133,10 @@ impl Ema {
         })
     }
 
-    /// Takes over what [`Ema::write`] wrote into `folder` after `updates` updates.
+    /// Loads what [`Ema::write`] wrote into `folder` after `updates` updates.
     ///
     /// # Errors
-    /// [`Error::Io`] with the file that is not there; [`Error::Weights`] listing what does not fit.
+    /// [`Error::Io`] with a missing file; [`Error::Weights`] listing every mismatch.
     pub fn read(&mut self, folder: &Path, updates: u64) -> Result<()> {
         for (index, average) in self.averages.iter().enumerate() {
             let checkpoint = Checkpoint::open(folder.join(file_name(index, average.decay)))?;

@@ -1,8 +1,8 @@
-//! step → multiplier of the learning rate. Pure functions.
+//! Learning-rate schedules.
 
 use serde::{Deserialize, Serialize};
 
-/// How the learning rate moves over the steps.
+/// A learning-rate schedule: a multiplier for every step.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
 #[serde(tag = "target", content = "params", rename_all = "snake_case", deny_unknown_fields)]
 pub enum LearningRate {

@@ -1,4 +1,4 @@
-//! A loss made larger, so that small gradients do not vanish in f16.
+//! Dynamic loss scaling for f16.
 
 use ldm_checkpoint::Checkpoint;
 use ldm_core::Result;
@@ -9,13 +9,13 @@ use crate::optim::copy_named;
 const INITIAL: f64 = 65_536.;
 const GROWTH: f64 = 2.;
 const BACKOFF: f64 = 0.5;
-/// Steps without an overflow after which the scale is tried twice as large.
+/// Steps without overflow after which the scale doubles.
 const GROWTH_INTERVAL: i64 = 2000;
 
-/// Dynamic loss scaling (Micikevicius et al. 2018, §3.2), by the rule and the numbers of `torch.amp.GradScaler`: a step
-/// whose gradients overflow is left out and halves the scale; 2000 steps in a row that do not overflow double it.
+/// Dynamic loss scaling (Micikevicius et al. 2018, §3.2), with the rule and the constants of `torch.amp.GradScaler`: a step
+/// whose gradients overflow is skipped and halves the scale; 2000 steps in a row without overflow double it.
 ///
-/// Everything stays on the device: no step waits for the host to learn whether it was taken.
+/// Everything stays on the device: no step synchronizes with the host.
 #[derive(Debug)]
 pub struct LossScale {
     /// f32 scalar.
@@ -33,20 +33,20 @@ impl LossScale {
         }
     }
 
-    /// What the loss is multiplied by before its backward pass, and gradients are divided by: an f32 scalar.
+    /// The factor of the loss, by which gradients are divided again: an f32 scalar.
     pub fn scale(&self) -> &Tensor {
         &self.scale
     }
 
-    /// Once a step, when it is known whether gradients overflowed (`found_inf`, an f32 scalar, above 0 where they
-    /// did): of several optimizers, the sum of theirs.
+    /// Updates the scale after a step; `found_inf` is an f32 scalar, above 0 where gradients overflowed: the sum over all
+    /// optimizers.
     pub fn update(&mut self, found_inf: &Tensor) {
         let _ = tch::no_grad(|| {
             self.scale.internal_amp_update_scale_(&self.growth, found_inf, GROWTH, BACKOFF, GROWTH_INTERVAL)
         });
     }
 
-    /// What a resumed run needs: `loss_scale.scale`, `loss_scale.growth`.
+    /// The state as named tensors: `loss_scale.scale`, `loss_scale.growth`.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         vec![
             ("loss_scale.scale".into(), self.scale.shallow_clone()),
@@ -54,10 +54,10 @@ impl LossScale {
         ]
     }
 
-    /// Takes over a saved state.
+    /// Loads a saved state.
     ///
     /// # Errors
-    /// [`ldm_core::Error::Weights`] listing what does not fit.
+    /// [`ldm_core::Error::Weights`] listing every mismatch.
     pub fn load(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         copy_named(self.state(), checkpoint)
     }

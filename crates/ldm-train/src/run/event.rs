@@ -1,16 +1,16 @@
-//! What a run tells those who watch it.
+//! Events of a run.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// What a caller may want to show.
+/// An event of a run, for progress bars and logs.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// Latents are being made, to be kept.
+    /// Images were encoded into the latent cache.
     Caching {
         /// Images encoded so far.
         done: usize,
-        /// Images to be encoded.
+        /// Images in all.
         of: usize,
     },
     /// A step was taken.
@@ -22,23 +22,23 @@ pub enum Event<'a> {
     },
     /// A line of `metrics.jsonl`: means since the last one.
     Logged(&'a BTreeMap<String, f64>),
-    /// A validation's numbers.
+    /// Validation metrics.
     Validated(&'a BTreeMap<String, f64>),
-    /// A checkpoint is whole.
+    /// A checkpoint was written.
     Checkpoint(&'a Path),
-    /// An image was written.
+    /// A preview image was written.
     Sample(&'a Path),
-    /// What a person may want to know of the run, once.
+    /// A note for the user, shown once.
     Note(&'a str),
-    /// An image could not be read and is left out.
+    /// An unreadable image is skipped.
     Skipped(&'a str),
 }
 
-/// How a run ended.
+/// The end of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finished {
     /// All steps are taken.
     Done,
-    /// The caller asked it to stop; a checkpoint holds where.
+    /// The caller stopped it; it resumes from its checkpoint.
     Stopped,
 }

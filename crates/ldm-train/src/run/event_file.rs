@@ -1,7 +1,7 @@
-//! TensorBoard's event files: the numbers and images of the log, for those who look at their runs there.
+//! TensorBoard event files: the scalars and images of the log.
 //!
-//! A file is a TFRecord of protocol buffers. The four messages a run needs have a dozen fields reduce_metrics and have not
-//! changed since 2016; they are written by hand, as the crates that know them have not been kept up for years.
+//! A file is a TFRecord of protocol buffers. The four messages a run needs have a dozen fields together and have not changed
+//! since 2016; they are written by hand, as the crates for them are not maintained.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,12 +19,11 @@ pub(crate) struct EventFile {
 }
 
 impl EventFile {
-    /// Starts a file in `folder`. `from` is the step a resumed run goes on from: TensorBoard forgets what earlier files
-    /// say of later steps.
+    /// Starts a file in `folder`. `from` is the step of a resumed run: TensorBoard drops later steps of earlier files.
     pub(crate) fn create(folder: &Path, from: Option<u64>) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let now = wall_time();
-        // Read in the order of their names; two files of one second and one process do not meet.
+        // TensorBoard reads files in the order of their names; the nanoseconds tell files of one process apart.
         let name =
             format!("events.out.tfevents.{:010}.{:09}.{}.ldm", now as u64, nanoseconds(), std::process::id());
         let path = folder.join(name);
@@ -38,7 +37,7 @@ impl EventFile {
         Ok(events)
     }
 
-    /// Numbers of a step by name.
+    /// Writes scalars of a step by name.
     pub(crate) fn scalars(&mut self, step: u64, numbers: &BTreeMap<String, f64>) -> Result<()> {
         let summary = message(|out| {
             for (name, value) in numbers {
@@ -53,7 +52,7 @@ impl EventFile {
         self.write(&event(wall_time(), step, SUMMARY, &summary))
     }
 
-    /// An image, `png` as it lies on disk.
+    /// Writes an image, as the bytes of a PNG file.
     pub(crate) fn image(&mut self, step: u64, name: &str, png: &[u8]) -> Result<()> {
         // The width and the height stand first in a PNG's first chunk.
         let side = |at: usize| {
@@ -73,13 +72,13 @@ impl EventFile {
         self.write(&event(wall_time(), step, SUMMARY, &summary))
     }
 
-    /// One write a record: a reader meets it whole or not at all.
+    /// Writes a record in one call, so that readers see whole records.
     fn write(&mut self, event: &[u8]) -> Result<()> {
         self.file.write_all(&record(event)).map_err(Error::io(&self.path))
     }
 }
 
-/// Fields of `Event` that hold what happened.
+/// Fields of the message `Event` for its content.
 const FILE_VERSION: u64 = 3;
 const SUMMARY: u64 = 5;
 const SESSION_LOG: u64 = 7;
@@ -105,7 +104,7 @@ fn record(content: &[u8]) -> Vec<u8> {
     out
 }
 
-/// TFRecord's checksum: rotated and shifted, so that the checksum of checksums means something.
+/// TFRecord's checksum, rotated and shifted: CRCs of data that holds CRCs would be weak.
 fn masked_crc(content: &[u8]) -> u32 {
     crc32c::crc32c(content).rotate_right(15).wrapping_add(0xa282_ead8)
 }
@@ -147,9 +146,9 @@ fn nanoseconds() -> u32 {
 mod tests {
     use super::*;
 
-    /// What TensorBoard's own `EventFileWriter` writes (tests/golden/generate_events.py), record by record.
+    /// The records of TensorBoard's own `EventFileWriter` (tests/golden/generate_events.py).
     #[test]
-    fn records_are_those_of_tensorboard() {
+    fn records_match_tensorboard() {
         let golden = include_bytes!("../../tests/golden/events.bin");
         let summary = message(|out| {
             let value = message(|out| {
@@ -170,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_its_version_first_and_every_record_whole() {
+    fn a_file_begins_with_its_version_and_holds_whole_records() {
         let folder = tempfile::tempdir().unwrap();
         let mut events = EventFile::create(folder.path(), Some(7)).unwrap();
         events.scalars(8, &BTreeMap::from([("loss".to_owned(), 0.5)])).unwrap();

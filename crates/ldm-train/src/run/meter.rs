@@ -1,4 +1,4 @@
-//! What is measured between two lines of the log.
+//! Means between two lines of the log.
 
 use std::collections::BTreeMap;
 
@@ -17,10 +17,10 @@ pub(crate) fn integers(line: &BTreeMap<String, f64>) -> serde_json::Value {
     serde_json::Value::Object(line.iter().map(number).collect())
 }
 
-/// Sums since the last line, on the device until it is written.
+/// Sums since the last line of the log, on the device until it is written.
 #[derive(Default)]
 pub(crate) struct Meter {
-    /// By name: the sum of what was finite, and how often it was.
+    /// By name: the sum of the finite values, and their count.
     sums: BTreeMap<String, (Tensor, Tensor)>,
     pub(crate) images: u64,
     /// Seconds spent waiting for data.
@@ -28,7 +28,7 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// A scalar of this step; what is no number, of a step that is left out, counts for nothing.
+    /// Adds a scalar of this step; NaN and Inf, of skipped steps, are ignored.
     pub(crate) fn add(&mut self, name: &str, value: &Tensor) {
         let value = value.to_kind(Kind::Float);
         let count = value.isfinite().to_kind(Kind::Float);
@@ -44,7 +44,7 @@ impl Meter {
         }
     }
 
-    /// The means, and the meter starts again; no number where nothing was finite.
+    /// Returns the means and resets the meter; NaN where no value was finite.
     pub(crate) fn take(
         &mut self,
         seconds: f64,

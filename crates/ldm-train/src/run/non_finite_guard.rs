@@ -1,9 +1,9 @@
-//! Steps whose gradients are no numbers.
+//! Steps with NaN or Inf gradients.
 
 use tch::{Device, Kind, Tensor};
 
-/// Counts the steps that were left out because a gradient was infinite or no number ([`crate::found_inf`]). It lives on
-/// the device: no step waits for the host to learn whether it was taken.
+/// Counts the steps that were skipped because a gradient was NaN or Inf ([`crate::found_inf`]). The counts stay on the
+/// device, so that no step synchronizes with the host.
 #[derive(Debug)]
 pub(crate) struct NonFiniteGuard {
     in_a_row: Tensor,
@@ -11,20 +11,20 @@ pub(crate) struct NonFiniteGuard {
 }
 
 impl NonFiniteGuard {
-    /// A guard that has seen `skipped` steps left out.
+    /// A guard that continues from `skipped` skipped steps.
     pub(crate) fn new(skipped: u64, device: Device) -> Self {
         let scalar = |value: i64| Tensor::full([], value, (Kind::Int64, device));
         Self { in_a_row: scalar(0), skipped: scalar(skipped as i64) }
     }
 
-    /// Once a step; `overflow` is an f32 scalar, above 0 where the step was left out.
-    pub(crate) fn saw(&mut self, overflow: &Tensor) {
-        let out = overflow.gt(0.).to_kind(Kind::Int64);
-        self.in_a_row = (&self.in_a_row + 1) * &out;
-        self.skipped += out;
+    /// Records a step; `found_inf` is an f32 scalar, above 0 where the step was skipped.
+    pub(crate) fn record(&mut self, found_inf: &Tensor) {
+        let skipped = found_inf.gt(0.).to_kind(Kind::Int64);
+        self.in_a_row = (&self.in_a_row + 1) * &skipped;
+        self.skipped += skipped;
     }
 
-    /// How many steps were left out in a row up to now, and how many in all. Waits for the device.
+    /// The number of steps skipped in a row up to now, and in total. Synchronizes with the device.
     pub(crate) fn read(&self) -> (u64, u64) {
         (self.in_a_row.int64_value(&[]) as u64, self.skipped.int64_value(&[]) as u64)
     }
@@ -35,10 +35,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_good_step_ends_a_row_and_not_the_count() {
+    fn a_finite_step_resets_the_row_but_not_the_total() {
         let mut guard = NonFiniteGuard::new(5, Device::Cpu);
-        for overflow in [0., 1., 2., 0., 1., 1., 1.] {
-            guard.saw(&Tensor::from(overflow as f32));
+        for found_inf in [0., 1., 2., 0., 1., 1., 1.] {
+            guard.record(&Tensor::from(found_inf as f32));
         }
         assert_eq!(guard.read(), (3, 10));
     }

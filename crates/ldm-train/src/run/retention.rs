@@ -1,4 +1,4 @@
-//! Which checkpoints of a run stay.
+//! Checkpoint retention.
 
 use std::collections::BTreeSet;
 
@@ -7,20 +7,20 @@ use serde::{Deserialize, Serialize};
 use crate::config::TrainConfig;
 use crate::run::state::TrainState;
 
-/// The best checkpoints by a number of the validation. CompVis `main.py:480` (`monitor`, `save_top_k`).
+/// Retention of the best checkpoints by a validation metric. CompVis `main.py:480` (`monitor`, `save_top_k`).
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct KeepBest {
-    /// The number's name in the log: `val/psnr`, `val/loss_simple`, …
+    /// The metric's name in the log: `val/psnr`, `val/loss_simple`, …
     pub metric: String,
-    /// Whether less or more is better.
+    /// The direction of the metric.
     pub mode: BestMode,
     /// How many are kept.
     #[serde(default = "three")]
     pub count: usize,
 }
 
-/// Whether less or more is better.
+/// The direction of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum BestMode {
@@ -34,14 +34,14 @@ fn three() -> usize {
     3
 }
 
-/// Which checkpoints of a run stay: the newest few, those at round steps, and the best by a number of the validation.
+/// Checkpoint retention: the newest few, those at multiples of a step, and the best by a validation metric.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Retention {
     /// How many of the newest.
     pub newest: usize,
-    /// Those of steps that are multiples of it; 0 none.
+    /// Checkpoints at multiples of this step stay for good; 0 for none.
     pub every: u64,
-    /// The best.
+    /// The best by a validation metric.
     pub best: Option<KeepBest>,
 }
 
@@ -52,8 +52,8 @@ impl From<&TrainConfig> for Retention {
 }
 
 impl Retention {
-    /// The steps whose checkpoints stay, of `states`, oldest first.
-    pub(crate) fn of(&self, states: &[TrainState]) -> BTreeSet<u64> {
+    /// The steps whose checkpoints are retained, of `states`, oldest first.
+    pub(crate) fn retained(&self, states: &[TrainState]) -> BTreeSet<u64> {
         let newest = states.iter().rev().take(self.newest).map(|state| state.step);
         let round =
             states.iter().map(|state| state.step).filter(|step| self.every > 0 && step % self.every == 0);
@@ -65,7 +65,7 @@ impl Retention {
                 .filter(|(value, _)| value.is_finite())
                 .map(|(value, step)| (if best.mode == BestMode::Max { -value } else { value }, step))
                 .collect();
-            // Of equals the older: the newer is kept as such for a while.
+            // Of equals the older: the newer is among the newest for a while.
             rated.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
             stays.extend(rated.into_iter().take(best.count).map(|(_, step)| step));
         }
@@ -94,11 +94,11 @@ mod tests {
             state(400, Some(25.)),
             state(450, Some(f64::NAN)),
         ];
-        assert_eq!(keep.of(&states).into_iter().collect::<Vec<_>>(), expected, "{keep:?}");
+        assert_eq!(keep.retained(&states).into_iter().collect::<Vec<_>>(), expected, "{keep:?}");
     }
 
     #[test]
-    fn newest_round_and_best_stay() {
+    fn the_newest_the_periodic_and_the_best_are_retained() {
         let best = |mode, count| Some(KeepBest { metric: "val/psnr".into(), mode, count });
         check(&Retention { newest: 2, every: 0, best: None }, &[400, 450]);
         check(&Retention { newest: 9, every: 0, best: None }, &[100, 200, 250, 300, 400, 450]);

@@ -1,81 +1,89 @@
-//! A run on disk: the only code that knows where its things lie.
+//! The run directory: the only code that knows its layout.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use ldm_core::{Error, FolderLock, Result, files};
 
+use crate::distributed::Distributed;
 use crate::run::event_file::EventFile;
 use crate::run::retention::Retention;
 use crate::run::state::{self, TrainState};
 
+/// The directory of a run.
+///
 /// ```text
 /// runs/NAME/
-///   config.yaml            what was asked, resolved, complete
+///   config.yaml            the resolved, complete config
 ///   environment.json       versions, device, seed, data fingerprint
 ///   metrics.jsonl          a line a logged step
 ///   tensorboard/           the same as event files
 ///   samples/step-0001000.png
 ///   checkpoints/step-0001000/   model.safetensors  ema.safetensors  optimizer.safetensors  state.json
-///   checkpoints/latest     names the newest complete one
-///   model/                 config.yaml + model.safetensors: what one hands on
+///   checkpoints/latest     the name of the newest complete one
+///   model/                 config.yaml + model.safetensors, the exported model
 /// ```
+///
+/// `config.yaml` is that of the run's [`RunConfig`](crate::RunConfig). A run of [`Trainer::builder`](crate::Trainer::builder)
+/// has no model config: its `config.yaml` records `train` and `loader` and is not read again, and `model/` holds
+/// `model.safetensors` alone. Such a run is resumed by [`TrainerBuilder::resume`](crate::TrainerBuilder::resume).
 #[derive(Debug)]
 pub struct RunDir {
     root: PathBuf,
-    /// Of who writes.
-    lock: Option<FolderLock>,
+    /// Of the process that writes.
+    _lock: Option<FolderLock>,
 }
 
-/// Checkpoints under construction carry this before their name, so that nobody takes one for whole.
+/// Prefix of checkpoints under construction: none of them is taken for complete.
 const PARTIAL: &str = ".part-";
 
 impl RunDir {
-    /// Makes the folder of a new run, which is this process' own until the run is dropped.
+    /// Makes the folder of a new run, locked for this process until the run is dropped.
     ///
     /// # Errors
-    /// [`Error::Data`] when there is something there already, [`Error::Io`] when it cannot be made.
+    /// [`Error::Data`] when the folder is not empty, [`Error::Io`] when it cannot be made.
     pub fn create(root: &Path) -> Result<Self> {
         let taken = root.exists() && std::fs::read_dir(root).map_err(Error::io(root))?.next().is_some();
         if taken {
             return Err(Error::data(
                 root,
-                "this run exists: go on with it by --resume, or name another by --run",
+                "expected a new folder, got one with files; try --resume to continue that run, or another --run",
             ));
         }
         for folder in ["samples", "checkpoints", "model"] {
             let folder = root.join(folder);
             std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
         }
-        Ok(Self { root: root.to_path_buf(), lock: Some(FolderLock::take(root)?) })
+        Ok(Self { root: root.to_path_buf(), _lock: Some(FolderLock::take(root)?) })
     }
 
-    /// Opens the folder of a run, to read.
+    /// Opens the folder of a run to read it.
     ///
     /// # Errors
-    /// [`Error::Data`] when it is none.
+    /// [`Error::Data`] when it is not a run directory.
     pub fn open(root: &Path) -> Result<Self> {
         if root.join("config.yaml").is_file() && root.join("checkpoints").is_dir() {
-            return Ok(Self { root: root.to_path_buf(), lock: None });
+            return Ok(Self { root: root.to_path_buf(), _lock: None });
         }
-        Err(Error::data(root, "not a run directory: it has no config.yaml and checkpoints/"))
+        Err(Error::data(root, "expected a run directory with config.yaml and checkpoints/"))
     }
 
-    /// The folder of a run that another rank has made and writes.
-    pub(crate) fn of_others(root: &Path) -> Self {
-        Self { root: root.to_path_buf(), lock: None }
+    /// The folder of a run that rank 0 has made and writes.
+    pub(crate) fn of_rank_zero(root: &Path) -> Self {
+        Self { root: root.to_path_buf(), _lock: None }
     }
 
-    /// Makes it this process' own, to go on with.
+    /// Opens the folder of a run to resume it; rank 0 locks it.
     ///
     /// # Errors
-    /// As [`FolderLock::take`].
-    pub(crate) fn lock(&mut self) -> Result<()> {
-        self.lock = Some(FolderLock::take(&self.root)?);
-        Ok(())
+    /// As [`RunDir::open`] and [`FolderLock::take`]; when a rank has ended.
+    pub(crate) fn open_to_resume(root: &Path, distributed: &Distributed) -> Result<Self> {
+        let run = Self::open(root)?;
+        let lock = distributed.rank_zero_only(|| FolderLock::take(root))?;
+        Ok(Self { _lock: lock, ..run })
     }
 
-    /// Its folder.
+    /// The folder.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -90,12 +98,12 @@ impl RunDir {
         self.root.join("metrics.jsonl")
     }
 
-    /// The folder one hands on.
+    /// The folder of the exported model.
     pub fn model(&self) -> PathBuf {
         self.root.join("model")
     }
 
-    /// The image of step `step`.
+    /// The preview image of step `step`.
     pub fn sample(&self, step: u64) -> PathBuf {
         self.root.join("samples").join(format!("{}.png", name(step)))
     }
@@ -118,11 +126,11 @@ impl RunDir {
         let path = self.metrics();
         let mut file =
             std::fs::OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io(&path))?;
-        // One write a line: a line is there whole or not at all.
+        // One write a line: readers see whole lines.
         file.write_all(format!("{line}\n").as_bytes()).map_err(Error::io(&path))
     }
 
-    /// Drops the lines of steps after `step`: the steps that a resumed run takes again.
+    /// Drops the lines of steps after `step`, which a resumed run takes again.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -140,7 +148,7 @@ impl RunDir {
         files::write_bytes(path, kept.as_bytes())
     }
 
-    /// Starts an event file of TensorBoard's; `from` is the step a resumed run goes on from.
+    /// Starts a TensorBoard event file; `from` is the step of a resumed run.
     ///
     /// # Errors
     /// [`Error::Io`].
@@ -148,11 +156,11 @@ impl RunDir {
         EventFile::create(&self.root.join("tensorboard"), from)
     }
 
-    /// Has `write` fill the folder of the checkpoint of step `step`, and gives it its name when it is whole and
-    /// durable; then forgets those that `keep` does not name.
+    /// Writes the checkpoint of step `step`: `write` fills a temporary folder, which is renamed when it is complete and
+    /// durable. Then removes the checkpoints that `keep` does not retain.
     ///
     /// # Errors
-    /// Whatever `write` returns, and [`Error::Io`]; nothing half-written stays, and older checkpoints are untouched.
+    /// What `write` returns, and [`Error::Io`]; nothing half-written stays, and older checkpoints are untouched.
     pub fn checkpoint(
         &self,
         step: u64,
@@ -162,7 +170,7 @@ impl RunDir {
         let folder = self.root.join("checkpoints");
         let whole = folder.join(name(step));
         let partial = folder.join(format!("{PARTIAL}{}", name(step)));
-        // Left by a run that was killed here, or anywhere before.
+        // Left by a run that was killed.
         for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
                 let _ = std::fs::remove_dir_all(entry.path());
@@ -185,10 +193,10 @@ impl RunDir {
         let kept = self.checkpoints()?;
         let states: Vec<TrainState> =
             kept.iter().map(|(_, path)| state::read_state(path)).collect::<Result<_>>()?;
-        let stays = keep.of(&states);
+        let stays = keep.retained(&states);
         for ((step, path), state) in kept.iter().zip(&states) {
             if !stays.contains(&state.step) {
-                // Under a name of its own while it goes: what is half removed is no checkpoint.
+                // Renamed first: a half-removed folder is no checkpoint.
                 let going = folder.join(format!("{PARTIAL}{}", name(*step)));
                 std::fs::rename(path, &going).map_err(Error::io(path))?;
                 std::fs::remove_dir_all(&going).map_err(Error::io(&going))?;
@@ -222,7 +230,7 @@ impl RunDir {
         self.checkpoints()?
             .pop()
             .map(|(_, path)| path)
-            .ok_or_else(|| Error::data(&self.root, "this run has no complete checkpoint to resume from"))
+            .ok_or_else(|| Error::data(&self.root, "expected a complete checkpoint to resume from, got none"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Everything a resumed run needs, in one folder.
+//! Checkpoints of a run: everything a resume needs.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,12 +9,11 @@ use ldm_data::Position;
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
-use crate::objective::{Exported, Objective};
-use crate::optim::Ema;
-use crate::optim::LossScale;
-use crate::optim::{AdamW, copy_named};
+use crate::objective::Exported;
+use crate::optim::{Ema, LossScale, copy_named};
+use crate::train_step::TrainStep;
 
-/// Where a run stands.
+/// The position of a run.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainState {
@@ -24,103 +23,100 @@ pub struct TrainState {
     pub images: u64,
     /// Seconds of training, over all resumptions.
     pub seconds: f64,
-    /// The next batch.
+    /// The epoch of the next batch.
     pub epoch: u64,
-    /// Its place in the epoch.
+    /// The number of the next batch in its epoch.
     pub batch: u64,
-    /// Updates of the running average.
+    /// Updates of the EMA.
     pub ema_updates: u64,
-    /// Steps left out because a gradient was no number.
+    /// Steps skipped because a gradient was NaN or Inf.
     #[serde(default)]
     pub skipped: u64,
-    /// The validation of this very step, where there was one.
+    /// Validation metrics of this very step, where there are some.
     #[serde(default)]
     pub validation: BTreeMap<String, f64>,
-    /// Distributed that share the epochs.
+    /// Ranks that share the epochs.
     #[serde(default = "one")]
     pub ranks: usize,
 }
 
-/// What checkpoints from before there were ranks mean.
+/// Checkpoints older than the key have one rank.
 fn one() -> usize {
     1
 }
 
 impl TrainState {
-    /// Where the loader goes on.
+    /// The position from which the loader continues.
     pub fn position(&self) -> Position {
         Position { epoch: self.epoch, batch: self.batch }
     }
 }
 
-/// Writes a checkpoint's four files into `folder`; `state.json` is the last, so a folder that has it is whole.
-pub(crate) fn write<'a>(
-    folder: &Path,
-    state: &TrainState,
-    objective: &dyn Objective,
-    optimizers: impl Iterator<Item = &'a AdamW>,
-    ema: Option<&Ema>,
-    loss_scale: Option<&LossScale>,
-) -> Result<()> {
+/// Writes a checkpoint's files into `folder`; `state.json` is the last, so a folder that has it is complete.
+pub(crate) fn write(folder: &Path, state: &TrainState, step: &TrainStep) -> Result<()> {
     let metadata = BTreeMap::from([("step".to_owned(), state.step.to_string())]);
-    ldm_checkpoint::save(folder.join("model.safetensors"), &objective.weights(), &metadata)?;
-    let mut moments: Vec<(String, Tensor)> = optimizers.flat_map(AdamW::state).collect();
-    moments.extend(loss_scale.map(LossScale::state).unwrap_or_default());
-    ldm_checkpoint::save(folder.join("optimizer.safetensors"), &moments, &metadata)?;
-    if let Some(ema) = ema {
+    ldm_checkpoint::save(folder.join("model.safetensors"), &step.objective().weights(), &metadata)?;
+    ldm_checkpoint::save(folder.join("optimizer.safetensors"), &optimizer_state(step), &metadata)?;
+    if let Some(ema) = step.ema() {
         ema.write(folder, &metadata)?;
     }
     let text = serde_json::to_string_pretty(state).expect("plain numbers");
     files::write_bytes(folder.join("state.json"), format!("{text}\n").as_bytes())
 }
 
-/// Where a run stood when it wrote the checkpoint in `folder`.
+/// The state of all optimizers and of the loss scale.
+fn optimizer_state(step: &TrainStep) -> Vec<(String, Tensor)> {
+    let mut state: Vec<(String, Tensor)> =
+        step.optimizers().iter().flat_map(|each| each.optimizer.state()).collect();
+    state.extend(step.scaler().map(LossScale::state).unwrap_or_default());
+    state
+}
+
+/// Reads `state.json` of the checkpoint in `folder`.
 pub(crate) fn read_state(folder: &Path) -> Result<TrainState> {
     let path = folder.join("state.json");
     let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
     serde_json::from_str(&text).map_err(|error| Error::format(&path, error.to_string()))
 }
 
-/// Reads what [`write`] wrote.
-pub(crate) fn read<'a>(
-    folder: &Path,
-    objective: &mut dyn Objective,
-    optimizers: impl Iterator<Item = &'a mut AdamW>,
-    ema: Option<&mut Ema>,
-    loss_scale: Option<&LossScale>,
-) -> Result<TrainState> {
+/// Loads a checkpoint into `step`.
+pub(crate) fn read(folder: &Path, step: &mut TrainStep) -> Result<TrainState> {
     let state = read_state(folder)?;
-    objective.load(Checkpoint::open(folder.join("model.safetensors"))?)?;
-    let mut moments: Vec<(String, Tensor)> = optimizers.flat_map(|optimizer| optimizer.state()).collect();
-    moments.extend(loss_scale.map(LossScale::state).unwrap_or_default());
-    copy_named(moments, &Checkpoint::open(folder.join("optimizer.safetensors"))?)?;
-    if let Some(ema) = ema {
+    step.objective_mut().load(Checkpoint::open(folder.join("model.safetensors"))?)?;
+    copy_named(optimizer_state(step), &Checkpoint::open(folder.join("optimizer.safetensors"))?)?;
+    if let Some(ema) = step.ema_mut() {
         ema.read(folder, state.ema_updates)?;
     }
     Ok(state)
 }
 
-/// Writes the folder one hands on: the config of the model, and its weights with the averages in their places; or a
-/// LoRA's file alone.
+/// Writes the exported model: the config of the model, where there is one, and its weights with the EMA in their place; or
+/// a LoRA file alone.
 pub(crate) fn write_model(
     folder: &Path,
-    config: &str,
+    config: Option<&str>,
     metadata: BTreeMap<String, String>,
-    objective: &dyn Objective,
-    ema: Option<&Ema>,
+    step: &TrainStep,
 ) -> Result<()> {
-    let averages = ema.map(Ema::state).unwrap_or_default();
-    let tensors = match objective.export(&averages)? {
+    let ema = step.ema().map(Ema::state).unwrap_or_default();
+    let objective = step.objective();
+    let exported = match objective.as_export() {
+        Some(objective) => objective.export(&ema)?,
+        None => Exported::Model(objective.weights()),
+    };
+    let tensors = match exported {
         Exported::Lora { tensors, metadata } => {
             return ldm_checkpoint::save(folder.join("lora.safetensors"), &tensors, &metadata);
         }
         Exported::Model(tensors) => tensors,
     };
     let mut tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
-    for (name, average) in averages {
+    for (name, average) in ema {
         tensors.entry(name).and_modify(|tensor| *tensor = average);
     }
     let tensors: Vec<(String, Tensor)> = tensors.into_iter().collect();
-    files::write_bytes(folder.join("config.yaml"), config.as_bytes())?;
+    if let Some(config) = config {
+        files::write_bytes(folder.join("config.yaml"), config.as_bytes())?;
+    }
     ldm_checkpoint::save(folder.join("model.safetensors"), &tensors, &metadata)
 }

@@ -1,4 +1,4 @@
-//! The keys of the published first-stage losses, and ours beside them.
+//! Config of the published first-stage losses.
 
 use ldm_autoencoder::{EncoderConfig, VqConfig};
 use serde::Deserialize;
@@ -10,39 +10,38 @@ use super::loss_config::PixelLoss;
 /// copy of the latter): every field of their constructors, and ours: `learn_logvar`, `disc_ramp`, `r1_weight`,
 /// `lecam_weight` and `lecam_decay`, which are off by default.
 ///
-/// `disc_ndf` and `pixel_loss`, of the VQ loss in the reference, are both's here. Keys that belong to one of them are
-/// refused beside the other.
+/// `disc_ndf` and `pixel_loss`, in CompVis keys of the VQ loss, are keys of both here. Other keys of one are refused in the
+/// other.
 ///
 /// CompVis `contperceptual.py:7`, `vqperceptual.py:49`; taming-transformers `vqperceptual.py:34`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdversarialLoss {
-    /// The step from which on the discriminator has a say.
+    /// The first step at which the adversarial terms have a weight.
     pub disc_start: u64,
-    /// The logarithm of the reconstruction's variance, at the start (KL; the reference's default is 0).
+    /// The initial log-variance of the reconstruction (KL; CompVis' default is 0).
     #[serde(default)]
     pub logvar_init: Option<f64>,
-    /// Ours (KL): whether `logvar` is trained. In the reference it is a parameter that no optimizer holds
-    /// (`autoencoder.py:403`), so that it stays at `logvar_init`.
+    /// Ours (KL): trains `logvar`. In CompVis it is a parameter without an optimizer (`autoencoder.py:403`), so that it stays
+    /// at `logvar_init`.
     #[serde(default)]
     pub learn_logvar: Option<bool>,
-    /// Weight of the KL term, on sums over a sample (KL; the reference's default is 1).
+    /// Weight of the KL term, on sums over a sample (KL; CompVis' default is 1).
     #[serde(default)]
     pub kl_weight: Option<f64>,
-    /// Weight of the codebook's terms (VQ; the reference's default is 1).
+    /// Weight of the codebook loss (VQ; CompVis' default is 1).
     #[serde(default)]
     pub codebook_weight: Option<f64>,
-    /// Entries of the codebook, from which the reference takes the perplexity (VQ); here it is taken from the codebook,
-    /// and this must agree.
+    /// Entries of the codebook, from which CompVis computes the perplexity (VQ); must equal the codebook's here.
     #[serde(default)]
     pub n_classes: Option<i64>,
-    /// InpaintMask by the reference and never used; nor is it here.
+    /// Stored by CompVis and never used; nor is it here.
     #[serde(default = "one")]
     pub pixelloss_weight: f64,
-    /// How pixels are compared.
+    /// The error of a pixel.
     #[serde(default)]
     pub pixel_loss: PixelLoss,
-    /// What judges the looks.
+    /// The perceptual distance.
     #[serde(default)]
     pub perceptual_loss: PerceptualLoss,
     /// Weight of LPIPS; with 0 no VGG16 is made.
@@ -57,32 +56,32 @@ pub struct AdversarialLoss {
     /// Channels of the discriminator's first convolution.
     #[serde(default = "sixty_four")]
     pub disc_ndf: i64,
-    /// Whether the discriminator normalizes by ActNorm and not by batch.
+    /// ActNorm in the discriminator in place of batch normalization.
     #[serde(default)]
     pub use_actnorm: bool,
-    /// Whether the discriminator sees a condition. No first stage has one: only `false` is taken.
+    /// A conditional discriminator. First stages are unconditional: only `false` is accepted.
     #[serde(default)]
     pub disc_conditional: bool,
     /// The discriminator's loss.
     #[serde(default)]
-    pub disc_loss: CriticLoss,
+    pub disc_loss: DiscriminatorLoss,
     /// Weight of all adversarial terms from `disc_start` on.
     #[serde(default = "one")]
     pub disc_factor: f64,
-    /// Weight of the generator's adversarial term, relative to the gradients' balance.
+    /// Weight of the generator's adversarial term, relative to the adaptive weight.
     #[serde(default = "one")]
     pub disc_weight: f64,
-    /// Ours: steps over which the generator's adversarial term grows from nothing to its weight, from `disc_start` on.
-    /// The discriminator learns at its full weight meanwhile.
+    /// Ours: steps over which the weight of the generator's adversarial term grows from 0, from `disc_start` on. The
+    /// discriminator has its full weight meanwhile.
     #[serde(default)]
     pub disc_ramp: u64,
-    /// Ours: weight of the penalty on the discriminator's gradient at real images (Mescheder et al. 2018, R₁).
+    /// Ours: weight of the R₁ penalty (Mescheder et al. 2018).
     #[serde(default)]
     pub r1_weight: f64,
-    /// Ours: weight of LeCam's regularization of the discriminator (Tseng et al. 2021).
+    /// Ours: weight of the LeCam regularization (Tseng et al. 2021).
     #[serde(default)]
     pub lecam_weight: f64,
-    /// Ours: decay of the running means that LeCam keeps of the discriminator's answers.
+    /// Ours: decay of the EMA of the discriminator's logits for LeCam.
     #[serde(default = "lecam_decay")]
     pub lecam_decay: f64,
 }
@@ -90,19 +89,19 @@ pub struct AdversarialLoss {
 /// The discriminator's loss.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum CriticLoss {
-    /// Answers beyond ±1 count no more (Lim & Ye 2017).
+pub enum DiscriminatorLoss {
+    /// Hinge loss: logits beyond ±1 have no gradient (Lim & Ye 2017).
     #[default]
     Hinge,
     /// Cross-entropy (Goodfellow et al. 2014).
     Vanilla,
 }
 
-/// What judges the looks.
+/// The perceptual distance.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PerceptualLoss {
-    /// LPIPS with VGG16. The reference names two more (`clips`, `dists`) and refuses them too.
+    /// LPIPS with VGG16. CompVis names two more (`clips`, `dists`) and refuses them.
     #[default]
     Lpips,
 }
@@ -121,7 +120,7 @@ fn lecam_decay() -> f64 {
 }
 
 impl AdversarialLoss {
-    /// What cannot be beside this model; `vq` is given for the VQ loss.
+    /// Checks the values against the model; `vq` is given for the VQ loss.
     pub(super) fn check(&self, net: &EncoderConfig, vq: Option<&VqConfig>) -> Result<(), String> {
         let alien = if vq.is_some() {
             [
@@ -154,18 +153,18 @@ impl AdversarialLoss {
         if let (Some(given), Some(vq)) = (self.n_classes, vq)
             && given != vq.n_embed
         {
-            return Err(format!("`n_classes`: the codebook has {} entries, got: {given}", vq.n_embed));
+            return Err(format!("`n_classes`: expected the codebook's {} entries, got {given}", vq.n_embed));
         }
         if self.disc_in_channels != net.out_ch {
             let channels = net.out_ch;
             return Err(format!(
-                "`disc_in_channels`: the images have {channels}, got: {}",
+                "`disc_in_channels`: expected the images' {channels} channels, got {}",
                 self.disc_in_channels
             ));
         }
         if self.perceptual_weight > 0. && net.out_ch != 3 {
-            let why = "LPIPS sees images of 3 channels; with others give 0";
-            return Err(format!("`perceptual_weight`: {why}, got: {}", self.perceptual_weight));
+            let why = "expected 0, as LPIPS requires 3 channels";
+            return Err(format!("`perceptual_weight`: {why}, got {}", self.perceptual_weight));
         }
         for (key, value) in [
             ("perceptual_weight", self.perceptual_weight),
@@ -177,14 +176,14 @@ impl AdversarialLoss {
             ("codebook_weight", self.codebook_weight.unwrap_or(1.)),
         ] {
             if !(value >= 0. && value.is_finite()) {
-                return Err(format!("`{key}`: expected a number from 0, got: {value}"));
+                return Err(format!("`{key}`: expected at least 0, got {value}"));
             }
         }
         if !(0. ..1.).contains(&self.lecam_decay) {
-            return Err(format!("`lecam_decay`: expected at least 0 and below 1, got: {}", self.lecam_decay));
+            return Err(format!("`lecam_decay`: expected at least 0 and below 1, got {}", self.lecam_decay));
         }
         if !self.logvar_init.unwrap_or(0.).is_finite() {
-            return Err("`logvar_init`: expected a number".into());
+            return Err("`logvar_init`: expected a number, got NaN or Inf".into());
         }
         self.discriminator().check()
     }
@@ -199,7 +198,7 @@ impl AdversarialLoss {
     }
 
     /// The weight of the discriminator's loss at `step`. taming-transformers `vqperceptual.py:14` `adopt_weight`.
-    pub(super) fn critic_factor(&self, step: u64) -> f64 {
+    pub(super) fn discriminator_factor(&self, step: u64) -> f64 {
         if step < self.disc_start { 0. } else { self.disc_factor }
     }
 
@@ -207,6 +206,6 @@ impl AdversarialLoss {
     pub(super) fn generator_factor(&self, step: u64) -> f64 {
         let since = step.saturating_sub(self.disc_start);
         let ramp = if since < self.disc_ramp { since as f64 / self.disc_ramp as f64 } else { 1. };
-        self.critic_factor(step) * ramp
+        self.discriminator_factor(step) * ramp
     }
 }

@@ -1,4 +1,4 @@
-//! How much each noise level counts in a diffusion model's loss.
+//! The loss of a diffusion model, weighted by noise level.
 
 use ldm_core::{Error, Result};
 use ldm_pipelines::{LatentDiffusionConfig, LossType};
@@ -7,8 +7,8 @@ use tch::{Device, Kind, Tensor};
 
 use crate::objective::Loss;
 
-/// The loss of a denoiser: per-sample errors, weighed by noise level. The weights are tables on the device, made once;
-/// a step looks at none of their values. CompVis `ddpm.py:1014` `p_losses`.
+/// The loss of a denoiser: per-sample errors, weighted by noise level. The weights are tables on the device, so that no step
+/// synchronizes with the host. CompVis `ddpm.py:1014` `p_losses`.
 #[derive(Debug)]
 pub struct DiffusionLoss {
     loss_type: LossType,
@@ -18,13 +18,13 @@ pub struct DiffusionLoss {
     elbo: Tensor,
     /// Min-SNR-γ weights, `[T]`.
     min_snr: Option<Tensor>,
-    /// The logarithm of each level's variance, `[T]`; none where it is 0 throughout.
+    /// The log-variance of each level, `[T]`; none where it is 0 throughout.
     logvar: Option<Tensor>,
     learned: bool,
 }
 
 impl DiffusionLoss {
-    /// The loss `config` asks for; with `min_snr_gamma` L_simple is weighed by [`min_snr_weights`].
+    /// The loss of `config`; with `min_snr_gamma`, L_simple is weighted by [`min_snr_weights`].
     ///
     /// # Errors
     /// [`Error::Invalid`] when γ is not positive.
@@ -53,11 +53,11 @@ impl DiffusionLoss {
         })
     }
 
-    /// Each sample's error, in f32.
+    /// Computes each sample's error, in f32.
     ///
     /// # Shapes
     /// - `prediction`, `target`: `[B, C, h, w]`; returns `[B]`
-    pub fn each(&self, prediction: &Tensor, target: &Tensor) -> Tensor {
+    pub fn per_sample(&self, prediction: &Tensor, target: &Tensor) -> Tensor {
         let difference = prediction.to_kind(Kind::Float) - target;
         let difference = match self.loss_type {
             LossType::L1 => difference.abs(),
@@ -66,22 +66,22 @@ impl DiffusionLoss {
         difference.mean_dim([1, 2, 3].as_slice(), false, Kind::Float)
     }
 
-    /// What is minimized, and its parts under the reference's names.
+    /// Weights and averages per-sample errors; the parts have CompVis' names.
     ///
     /// # Shapes
-    /// - `each`: `[B]`, of [`each`](Self::each); `t`: `[B]` i64, on the device
-    pub fn of(&self, each: &Tensor, t: &Tensor) -> Loss {
+    /// - `each`: `[B]`, of [`per_sample`](Self::per_sample); `t`: `[B]` i64, on the device
+    pub fn reduce(&self, each: &Tensor, t: &Tensor) -> Loss {
         let at = |table: &Tensor| table.index_select(0, t); // [B]
         let plain = each.mean(Kind::Float);
         let vlb = (at(&self.elbo) * each).mean(Kind::Float);
         let mut parts = vec![("loss_simple", plain.detach())];
-        let weighed = self.min_snr.as_ref().map(|weights| at(weights) * each);
+        let weighted = self.min_snr.as_ref().map(|weights| at(weights) * each);
         let gamma = match &self.logvar {
             Some(logvar) => {
                 let logvar_t = at(logvar);
-                (weighed.as_ref().unwrap_or(each) / logvar_t.exp() + logvar_t).mean(Kind::Float)
+                (weighted.as_ref().unwrap_or(each) / logvar_t.exp() + logvar_t).mean(Kind::Float)
             }
-            None => weighed.map_or(plain, |weighed| weighed.mean(Kind::Float)),
+            None => weighted.map_or(plain, |weighted| weighted.mean(Kind::Float)),
         };
         if let Some(logvar) = self.learned_logvar() {
             parts.push(("loss_gamma", gamma.detach()));
@@ -95,14 +95,13 @@ impl DiffusionLoss {
         Loss { total, parts }
     }
 
-    /// The table under training, `[T]` f32, where the config has it learned.
+    /// The learned log-variances, `[T]` f32, where the config has them.
     pub fn learned_logvar(&self) -> Option<&Tensor> {
         self.logvar.as_ref().filter(|_| self.learned)
     }
 }
 
-/// The weights of L_simple by which no noise level counts more than its signal-to-noise ratio says, up to γ: as
-/// errors of x_0 these are `min(SNR, γ)`, and so `min(SNR, γ) / SNR` of ε and `min(SNR, γ) / (SNR + 1)` of v.
+/// Min-SNR-γ weights of L_simple: `min(SNR, γ)` for errors of x_0, and so `min(SNR, γ) / SNR` of ε and `min(SNR, γ) / (SNR + 1)` of v.
 ///
 /// Hang et al. 2023, §3.4, with SNR = ᾱ / (1 − ᾱ).
 ///

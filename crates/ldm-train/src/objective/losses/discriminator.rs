@@ -1,11 +1,11 @@
-//! The critic.
+//! The PatchGAN discriminator.
 
 use tch::Tensor;
 use tch::nn::{self, Conv2D, ConvConfig, Init, Module, Path};
 
-use super::norm::{ActNorm, BatchNorm, Norm};
+use super::norm::{ActNorm, BatchNorm, DiscriminatorNorm};
 
-/// What a [`Discriminator`] is made of; the defaults are the reference's.
+/// Config of a [`Discriminator`]; the defaults are taming-transformers'.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiscriminatorConfig {
     /// Channels of an image.
@@ -14,7 +14,7 @@ pub struct DiscriminatorConfig {
     pub ndf: i64,
     /// Strided convolutions.
     pub n_layers: i64,
-    /// ActNorm in the place of batch normalization.
+    /// ActNorm in place of batch normalization.
     pub use_actnorm: bool,
 }
 
@@ -27,48 +27,50 @@ impl Default for DiscriminatorConfig {
 impl DiscriminatorConfig {
     pub(super) fn check(&self) -> Result<(), String> {
         if self.ndf < 1 {
-            return Err(format!("`disc_ndf`: expected a positive number, got: {}", self.ndf));
+            return Err(format!("`disc_ndf`: expected a positive number, got {}", self.ndf));
         }
-        // More would need images of more than 3000 pixels a side.
+        // With more, images would have to be larger than 3000 pixels a side.
         if !(1..=10).contains(&self.n_layers) {
-            return Err(format!("`disc_num_layers`: expected 1 to 10, got: {}", self.n_layers));
+            return Err(format!("`disc_num_layers`: expected 1 to 10, got {}", self.n_layers));
         }
         Ok(())
     }
 
-    /// The least side of an image: after the strides two convolutions take one pixel each.
-    pub(super) fn least_side(&self) -> i64 {
+    /// The smallest side of an image: after the strides, two convolutions take one pixel each.
+    pub(super) fn smallest_side(&self) -> i64 {
         3 << self.n_layers
     }
 }
 
-/// PatchGAN (Isola et al. 2017): convolutions that judge overlapping patches, each by itself.
+/// PatchGAN (Isola et al. 2017): convolutions that classify overlapping patches.
 ///
-/// Parameters are `main.N.*`, N counting activations, as in the reference. Kernels are drawn from N(0, 0.02).
+/// Parameters are `main.N.*`, N counting activations, as in taming-transformers. Kernels are drawn from N(0, 0.02).
 ///
 /// taming-transformers `discriminator/model.py:17` `NLayerDiscriminator`.
 #[derive(Debug)]
 pub struct Discriminator {
-    blocks: Vec<Block>,
+    blocks: Vec<DiscriminatorBlock>,
     last: Conv2D,
-    /// `[1]`, for a leaky ReLU that is not tch's 0.01.
-    derivative: Tensor,
+    /// `[1]`, the slope of the leaky ReLU; tch's own is fixed at 0.01.
+    negative_slope: Tensor,
 }
 
 #[derive(Debug)]
-struct Block {
+struct DiscriminatorBlock {
     conv: Conv2D,
-    norm: Option<Norm>,
+    norm: Option<DiscriminatorNorm>,
 }
 
 impl Discriminator {
-    /// Below `vs`, `loss.discriminator` in a CompVis file.
+    /// Below `vs`, `loss.discriminator` in a CompVis checkpoint.
     pub fn new(vs: &Path, config: &DiscriminatorConfig) -> Self {
         let main = vs / "main";
         let width = |layer: i64| config.ndf * (1 << layer).min(8);
         let mut index = 0;
-        let mut blocks =
-            vec![Block { conv: conv(&(&main / index), config.input_nc, config.ndf, 2, true), norm: None }];
+        let mut blocks = vec![DiscriminatorBlock {
+            conv: conv(&(&main / index), config.input_nc, config.ndf, 2, true),
+            norm: None,
+        }];
         index += 2;
         for layer in 1..=config.n_layers {
             let stride = if layer < config.n_layers { 2 } else { 1 };
@@ -76,44 +78,44 @@ impl Discriminator {
             let conv = conv(&at, width(layer - 1), width(layer), stride, config.use_actnorm);
             let at = &main / (index + 1);
             let norm = if config.use_actnorm {
-                Norm::Act(ActNorm::new(&at, width(layer)))
+                DiscriminatorNorm::Act(ActNorm::new(&at, width(layer)))
             } else {
-                Norm::Batch(BatchNorm::new(&at, width(layer)))
+                DiscriminatorNorm::Batch(BatchNorm::new(&at, width(layer)))
             };
-            blocks.push(Block { conv, norm: Some(norm) });
+            blocks.push(DiscriminatorBlock { conv, norm: Some(norm) });
             index += 3;
         }
         Self {
             blocks,
             last: conv(&(&main / index), width(config.n_layers), 1, 1, true),
-            derivative: Tensor::full([1], 0.2, (tch::Kind::Float, vs.device())),
+            negative_slope: Tensor::full([1], 0.2, (tch::Kind::Float, vs.device())),
         }
     }
 
-    /// In training mode: what it normalizes by is the batch's, or measured on the first batch.
+    /// Computes the logits of patches. Always in training mode: normalization is by the batch, or initialized on the first one.
     ///
     /// # Shapes
     /// - `x`: `[B, input_nc, H, W]`
-    /// - returns `[B, 1, H/2ⁿ − 2, W/2ⁿ − 2]`: the higher, the more real
+    /// - returns `[B, 1, H/2ⁿ − 2, W/2ⁿ − 2]`, higher for real images
     pub fn forward(&self, x: &Tensor) -> Tensor {
         let mut h = x.shallow_clone();
-        for Block { conv, norm } in &self.blocks {
+        for DiscriminatorBlock { conv, norm } in &self.blocks {
             h = conv.forward(&h);
             if let Some(norm) = norm {
                 h = norm.forward(&h);
             }
-            h = h.prelu(&self.derivative.to_kind(h.kind()));
+            h = h.prelu(&self.negative_slope.to_kind(h.kind()));
         }
         self.last.forward(&h)
     }
 
-    /// After weights were loaded: whether ActNorm has seen its first batch is theirs to say.
+    /// After weights were loaded: they tell whether ActNorm is initialized.
     pub(super) fn loaded(&self) {
-        self.blocks.iter().filter_map(|block| block.norm.as_ref()).for_each(Norm::loaded);
+        self.blocks.iter().filter_map(|block| block.norm.as_ref()).for_each(DiscriminatorNorm::loaded);
     }
 }
 
-/// Kernel 4, padding 1; the bias as PyTorch draws it.
+/// Kernel 4, padding 1; the bias is initialized as in PyTorch.
 fn conv(vs: &Path, from: i64, to: i64, stride: i64, bias: bool) -> Conv2D {
     let bound = 1. / ((from * 16) as f64).sqrt();
     let config = ConvConfig {

@@ -6,11 +6,11 @@ use serde::Deserialize;
 
 use super::adversarial_config::AdversarialLoss;
 
-/// Which loss, and its parameters: the tree `{target, params}`, CompVis' names beside ours.
+/// A first-stage loss and its parameters: the tree `{target, params}`, with CompVis' names and ours.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "target", content = "params", deny_unknown_fields)]
 pub enum LossConfig {
-    /// Pixels and latents alone: no perceptual, no adversarial term.
+    /// Pixels and the latent's regularization; no perceptual, no adversarial term.
     #[serde(rename = "reconstruction")]
     Reconstruction(ReconstructionLoss),
     /// Pixels, LPIPS, a discriminator, and the KL term: sums over an image.
@@ -20,7 +20,7 @@ pub enum LossConfig {
         alias = "ldm.modules.losses.contperceptual.LPIPSWithDiscriminator"
     )]
     Kl(AdversarialLoss),
-    /// Pixels, LPIPS, a discriminator, and the codebook's terms: means.
+    /// Pixels, LPIPS, a discriminator, and the codebook loss: means.
     #[serde(
         rename = "vq_lpips_with_discriminator",
         alias = "taming.modules.losses.vqperceptual.VQLPIPSWithDiscriminator",
@@ -38,13 +38,13 @@ pub enum LossConfig {
     None,
 }
 
-/// Reconstruction plus the latent's own loss.
+/// Reconstruction plus the latent's regularization.
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReconstructionLoss {
-    /// How pixels are compared.
+    /// The error of a pixel.
     pub pixel_loss: PixelLoss,
-    /// Weight of the KL term, on sums over a sample as the reference (KL first stages).
+    /// Weight of the KL term, on sums over a sample as in CompVis (KL first stages).
     pub kl_weight: f64,
     /// Weight of the codebook and commitment terms (VQ first stages).
     pub codebook_weight: f64,
@@ -56,11 +56,11 @@ impl Default for ReconstructionLoss {
     }
 }
 
-/// How pixels are compared.
+/// The error of a pixel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PixelLoss {
-    /// Absolute difference, as the reference.
+    /// Absolute difference, as in CompVis.
     #[default]
     L1,
     /// Squared difference.
@@ -68,7 +68,7 @@ pub enum PixelLoss {
 }
 
 impl PixelLoss {
-    /// The comparison of each element.
+    /// The error of each element.
     pub(crate) fn of(self, difference: &tch::Tensor) -> tch::Tensor {
         match self {
             Self::L1 => difference.abs(),
@@ -78,16 +78,18 @@ impl PixelLoss {
 }
 
 impl LossConfig {
-    /// The `lossconfig` of `config`, checked against the model it is for. None given is [`LossConfig::None`].
+    /// Reads the `lossconfig` of `config` and checks it against its model; absent is [`LossConfig::None`].
     ///
     /// # Errors
-    /// [`Error::Invalid`] with the key: an unknown or impossible one, or a loss that is not this model's.
+    /// [`Error::Invalid`] with the key: an unknown or invalid one, or the loss of another kind of model.
     pub fn of(config: &FirstStageConfig) -> Result<Self> {
         let (given, net) = match config {
             FirstStageConfig::Kl(config) => (&config.lossconfig, &config.ddconfig),
             FirstStageConfig::Vq(config) => (&config.lossconfig, &config.ddconfig),
             FirstStageConfig::Identity(_) => {
-                return Err(Error::invalid("the identity first stage has nothing to train"));
+                return Err(Error::invalid(
+                    "model.target: expected a first stage with weights, got identity",
+                ));
             }
         };
         let Some(given) = given else { return Ok(Self::None) };
@@ -96,8 +98,12 @@ impl LossConfig {
         let checked = match (&loss, config) {
             (Self::Kl(adversarial), FirstStageConfig::Kl(_)) => adversarial.check(net, None),
             (Self::Vq(adversarial), FirstStageConfig::Vq(vq)) => adversarial.check(net, Some(vq)),
-            (Self::Kl(_), _) => Err("lpips_with_discriminator is the loss of a kl first stage".into()),
-            (Self::Vq(_), _) => Err("vq_lpips_with_discriminator is the loss of a vq first stage".into()),
+            (Self::Kl(_), _) => {
+                Err("expected the loss of a vq first stage, got lpips_with_discriminator".into())
+            }
+            (Self::Vq(_), _) => {
+                Err("expected the loss of a kl first stage, got vq_lpips_with_discriminator".into())
+            }
             (Self::Reconstruction(_) | Self::None, _) => Ok(()),
         };
         checked.map_err(refuse)?;

@@ -1,4 +1,4 @@
-//! LPIPS and a discriminator beside pixels.
+//! The published first-stage losses: pixels, LPIPS and a discriminator.
 
 use ldm_core::Result;
 use ldm_libtorch::{autocast, gradients};
@@ -6,75 +6,75 @@ use ldm_metrics::{Lpips, Trunk};
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
-use super::adversarial::{balance, discriminator_loss, gradient_penalty, lecam};
+use super::adversarial::{adaptive_weight, discriminator_loss, gradient_penalty, lecam};
 use super::adversarial_config::AdversarialLoss;
 use super::discriminator::Discriminator;
 use crate::objective::Loss;
 
-/// An image, and what the autoencoder made of it.
+/// Images and their reconstructions.
 pub(crate) struct Pair<'a> {
     /// `[B, C, H, W]`
     pub(crate) image: &'a Tensor,
-    /// The same, f32, with its way back to the parameters.
+    /// The same shape, f32, attached to the graph.
     pub(crate) reconstruction: &'a Tensor,
 }
 
-/// The published losses of first stages: pixels and LPIPS, a discriminator whose gradient is kept as long as theirs, and
-/// the latent's own term.
+/// The published losses of first stages: pixels and LPIPS, an adversarial term with adaptive weight, and the latent's
+/// regularization.
 ///
-/// KL first stages add up over an image and divide by a learnable variance, VQ ones take means. Both passes of the
-/// discriminator run at every step, before `disc_start` too, where their weight is 0: so the statistics of its norms,
-/// the count of its optimizer's steps and what is logged are the reference's.
+/// KL first stages sum over an image and divide by a learnable variance, VQ ones take means. Both passes of the
+/// discriminator run at every step, before `disc_start` too, where their weight is 0: so the statistics of its
+/// normalization, the step count of its optimizer and the log are CompVis'.
 ///
 /// CompVis `contperceptual.py:7` `LPIPSWithDiscriminator`; taming-transformers `vqperceptual.py:34`
 /// `VQLPIPSWithDiscriminator`. Esser et al. 2021, eqs. 5–7; Rombach et al. 2022, appendix G.
 #[derive(Debug)]
-pub(crate) struct Adversarial {
+pub(crate) struct LpipsWithDiscriminator {
     config: AdversarialLoss,
     lpips: Option<Lpips>,
     discriminator: Discriminator,
-    /// The logarithm of the reconstruction's variance, a scalar (KL).
+    /// The log-variance of the reconstruction, a scalar (KL).
     logvar: Option<Tensor>,
-    /// Running means of the answers to real and to made images, scalars (LeCam).
-    answers: Option<[Tensor; 2]>,
+    /// EMA of the logits of real and of reconstructed images, scalars (LeCam).
+    logits: Option<[Tensor; 2]>,
 }
 
-impl Adversarial {
-    /// Below `vs`, `loss` in a CompVis file; `lpips` is kept out of it. `kl` or else VQ.
+impl LpipsWithDiscriminator {
+    /// Below `vs`, `loss` in a CompVis checkpoint, without `lpips`. The loss of a `kl` first stage, or of a VQ one.
     pub(crate) fn new(vs: &Path, config: AdversarialLoss, kl: bool, lpips: Option<Lpips>) -> Self {
         let logvar = kl.then(|| {
             let start = Tensor::full([], config.logvar_init.unwrap_or(0.), (Kind::Float, vs.device()));
             vs.add("logvar", start, config.learn_logvar.unwrap_or(false))
         });
-        let answers = (config.lecam_weight > 0.)
+        let logits = (config.lecam_weight > 0.)
             .then(|| ["real", "fake"].map(|kind| (vs / "lecam").zeros_no_train(kind, &[])));
         let discriminator = Discriminator::new(&(vs / "discriminator"), &config.discriminator());
-        Self { config, lpips, discriminator, logvar, answers }
+        Self { config, lpips, discriminator, logvar, logits }
     }
 
-    /// What a person who trains should be prompt_for.
+    /// A note for the user.
     pub(crate) fn note(&self) -> Option<String> {
         (self.lpips.as_ref()?.trunk() == Trunk::Random).then(|| {
-            "the perceptual loss looks through a fixed random VGG16: the published one is not installed, \
-             `ldm weights get lpips-vgg16` gets it"
+            "the perceptual loss has a fixed random VGG16, as the published one is not installed; try \
+             `ldm weights get lpips-vgg16`"
                 .to_owned()
         })
     }
 
-    /// Refuses images too small for the networks that judge them.
+    /// Checks that images are large enough for the discriminator and LPIPS.
     pub(crate) fn check_size(&self, size: [i64; 2]) -> Result<()> {
-        let least = self.config.discriminator().least_side();
-        if size.iter().any(|side| *side < least) {
+        let smallest = self.config.discriminator().smallest_side();
+        if size.iter().any(|side| *side < smallest) {
             let [height, width] = size;
             return Err(ldm_core::Error::invalid(format!(
-                "`disc_num_layers`: a discriminator of {} needs images of at least {least}x{least}, got: {height}x{width}",
+                "expected images of at least {smallest}x{smallest} for `disc_num_layers` {}, got {height}x{width}",
                 self.config.disc_num_layers
             )));
         }
         self.lpips.as_ref().map_or(Ok(()), |_| Lpips::check_size(size))
     }
 
-    /// Whether looks have a weight.
+    /// True when LPIPS has a weight.
     pub(crate) fn has_lpips(&self) -> bool {
         self.lpips.is_some()
     }
@@ -84,15 +84,16 @@ impl Adversarial {
         self.discriminator.loaded();
     }
 
-    /// The reconstruction's loss of an average element, a scalar; and LPIPS, a scalar, where it has a weight.
+    /// The mean reconstruction loss of an element, a scalar; and LPIPS, a scalar, where it has a weight.
     pub(crate) fn compare(&self, image: &Tensor, reconstruction: &Tensor) -> (Tensor, Option<Tensor>) {
         let pixels = self.config.pixel_loss.of(&(image - reconstruction)).mean(Kind::Float);
-        let looks = self.lpips.as_ref().map(|lpips| lpips.distance(image, reconstruction).mean(Kind::Float));
-        let both = match &looks {
-            Some(looks) => pixels + looks * self.config.perceptual_weight,
+        let perceptual =
+            self.lpips.as_ref().map(|lpips| lpips.distance(image, reconstruction).mean(Kind::Float));
+        let both = match &perceptual {
+            Some(perceptual) => pixels + perceptual * self.config.perceptual_weight,
             None => pixels,
         };
-        (both, looks)
+        (both, perceptual)
     }
 
     /// −log p(x | z) of the reconstruction's mean loss `rec`: a Laplace distribution of learnable scale, summed over the
@@ -104,31 +105,37 @@ impl Adversarial {
         }
     }
 
-    /// The autoencoder's loss. `latent` is the KL term, summed over an image, or the codebook's terms; `last_layer` the
-    /// weight on which the gradients are balanced.
+    /// The autoencoder's loss. `latent` is the KL term, summed over an image, or the codebook loss; `last_layer` the weight
+    /// whose gradients give the adaptive weight.
     ///
-    /// The reference goes back through LPIPS and the discriminator twice, once to `last_layer` and once to all
-    /// parameters. Here each is gone through once, down to the reconstruction; what follows from there is linear in
-    /// these two gradients, so the parameters' gradients are the same.
-    pub(crate) fn generator(&self, step: u64, pair: &Pair, latent: &Tensor, last_layer: &Tensor) -> Loss {
+    /// CompVis runs the backward pass of LPIPS and of the discriminator twice, once to `last_layer` and once to all
+    /// parameters. Here each runs once, down to the reconstruction; the rest is linear in these two gradients, so the
+    /// parameters' gradients are the same.
+    pub(crate) fn generator_loss(
+        &self,
+        step: u64,
+        pair: &Pair,
+        latent: &Tensor,
+        last_layer: &Tensor,
+    ) -> Loss {
         let Pair { image, reconstruction } = pair;
         let elements = (image.numel() as i64 / image.size()[0]) as f64;
         let shown = reconstruction.detach().set_requires_grad(true);
-        let (rec, looks) = self.compare(image, &shown);
+        let (rec, perceptual) = self.compare(image, &shown);
         let nll = self.nll(&rec, elements);
         let g_loss = -self.discriminator.forward(&shown).mean(Kind::Float);
         let factor = self.config.generator_factor(step);
 
-        // Backward formulas must not be rounded by autocast.
+        // Backward passes in f32, not in the dtype of autocast.
         let _exact = autocast(image.device(), Kind::Float);
         let back = |of: &Tensor, by: &Tensor| gradients(&[of], &[by]).expect("a part of the loss").remove(0);
         let by_nll = back(&nll, &shown);
-        // The KL loss does not look for a balance without a discriminator, the VQ loss does.
-        let balanced = self.config.disc_factor > 0. || self.logvar.is_none();
-        let (d_weight, gradient) = if balanced {
+        // Without a discriminator, the KL loss computes no adaptive weight; the VQ loss does.
+        let adaptive = self.config.disc_factor > 0. || self.logvar.is_none();
+        let (d_weight, gradient) = if adaptive {
             let by_g = back(&g_loss, &shown);
             let at_last = |by: &Tensor| back(&(*reconstruction * by).sum(Kind::Float), last_layer);
-            let weight = balance(&at_last(&by_nll), &at_last(&by_g)) * self.config.disc_weight;
+            let weight = adaptive_weight(&at_last(&by_nll), &at_last(&by_g)) * self.config.disc_weight;
             let gradient = if factor > 0. { by_nll + by_g * (&weight * factor) } else { by_nll };
             (weight, gradient)
         } else {
@@ -160,15 +167,15 @@ impl Adversarial {
             ("g_loss", g_loss.detach()),
             (if self.logvar.is_some() { "kl_loss" } else { "quant_loss" }, latent.detach()),
         ];
-        parts.extend(looks.map(|looks| ("p_loss", looks.detach())));
+        parts.extend(perceptual.map(|value| ("p_loss", value.detach())));
         parts.extend(self.logvar.iter().map(|logvar| ("logvar", logvar.detach())));
         Loss { total, parts }
     }
 
-    /// The discriminator's loss: nothing of it reaches the autoencoder.
-    pub(crate) fn critic(&self, step: u64, pair: &Pair) -> Loss {
+    /// The discriminator's loss, without a gradient to the autoencoder.
+    pub(crate) fn discriminator_loss(&self, step: u64, pair: &Pair) -> Loss {
         let config = &self.config;
-        let factor = config.critic_factor(step);
+        let factor = config.discriminator_factor(step);
         let penalized = config.r1_weight > 0. && factor > 0.;
         let real = pair.image.detach().set_requires_grad(penalized);
         let to_real = self.discriminator.forward(&real);
@@ -183,7 +190,7 @@ impl Adversarial {
             parts.push(("r1", penalty.detach()));
             total += penalty * (config.r1_weight / 2.);
         }
-        if let (Some([mean_real, mean_fake]), true) = (&self.answers, factor > 0.) {
+        if let (Some([mean_real, mean_fake]), true) = (&self.logits, factor > 0.) {
             for (mean, (_, now)) in [mean_real, mean_fake].into_iter().zip(&parts) {
                 let _ = tch::no_grad(|| mean.shallow_clone().lerp_(now, 1. - config.lecam_decay));
             }

@@ -1,18 +1,18 @@
-//! How the discriminator normalizes.
+//! Normalization layers of the discriminator.
 
 use std::cell::Cell;
 
 use tch::nn::{Init, Path};
 use tch::{Kind, Tensor};
 
-/// Batch or ActNorm.
+/// Batch normalization or ActNorm.
 #[derive(Debug)]
-pub(super) enum Norm {
+pub(super) enum DiscriminatorNorm {
     Batch(BatchNorm),
     Act(ActNorm),
 }
 
-impl Norm {
+impl DiscriminatorNorm {
     pub(super) fn forward(&self, x: &Tensor) -> Tensor {
         match self {
             Self::Batch(norm) => norm.forward(x),
@@ -22,15 +22,15 @@ impl Norm {
 
     pub(super) fn loaded(&self) {
         if let Self::Act(norm) = self {
-            norm.known.set(false);
+            norm.checked.set(false);
         }
     }
 }
 
 /// Batch normalization in training (Ioffe & Szegedy 2015) under PyTorch's names.
 ///
-/// It normalizes by the batch alone, always: a discriminator is used in training only. The running statistics are kept
-/// because a CompVis checkpoint has them, and every pass moves them: real, fake, and the generator's, as the reference.
+/// Always normalizes by the batch: a discriminator is used in training only. The running statistics exist because CompVis
+/// checkpoints have them, and every pass updates them: real, fake, and the generator's, as in CompVis.
 #[derive(Debug)]
 pub(super) struct BatchNorm {
     weight: Tensor,
@@ -57,13 +57,13 @@ impl BatchNorm {
         let mut counter = self.num_batches_tracked.shallow_clone();
         counter += 1;
         let [weight, bias, mean, var] = [&self.weight, &self.bias, &self.running_mean, &self.running_var];
-        // Statistics in f32, whatever autocast gave.
+        // Statistics in f32, also under autocast.
         let x = x.to_kind(Kind::Float);
         x.batch_norm(Some(weight), Some(bias), Some(mean), Some(var), true, 0.1, 1e-5, true)
     }
 }
 
-/// An affine map by channel that starts by normalizing the first batch it sees (Kingma & Dhariwal 2018, §3.1).
+/// An affine map by channel, initialized to normalize the first batch (Kingma & Dhariwal 2018, §3.1).
 ///
 /// taming-transformers `util.py:9` `ActNorm`.
 #[derive(Debug)]
@@ -71,10 +71,10 @@ pub(super) struct ActNorm {
     /// `[1, C, 1, 1]`, as `scale`.
     loc: Tensor,
     scale: Tensor,
-    /// u8: whether the first batch was seen.
+    /// u8: 1 after the first batch.
     initialized: Tensor,
-    /// The same on the host, once it is known, so that a step asks the device no more.
-    known: Cell<bool>,
+    /// True once `initialized` was read, so that later steps do not synchronize with the device.
+    checked: Cell<bool>,
 }
 
 impl ActNorm {
@@ -84,17 +84,17 @@ impl ActNorm {
             loc: vs.zeros("loc", &[1, channels, 1, 1]),
             scale: vs.ones("scale", &[1, channels, 1, 1]),
             initialized: vs.add("initialized", flag, false),
-            known: Cell::new(false),
+            checked: Cell::new(false),
         }
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
         let x = x.to_kind(Kind::Float);
-        if !self.known.get() {
+        if !self.checked.get() {
             if self.initialized.int64_value(&[]) == 0 {
                 tch::no_grad(|| self.initialize(&x));
             }
-            self.known.set(true);
+            self.checked.set(true);
         }
         (&x + &self.loc) * &self.scale
     }

@@ -1,9 +1,10 @@
-//! What a run writes for later.
+//! Checkpoints and the exported model.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ldm_core::Result;
+use ldm_data::Batch;
 use ldm_pipelines::{ModelConfig, export_tokenizer};
 
 use super::Trainer;
@@ -15,20 +16,17 @@ use crate::run::state;
 const STATISTICS_OF: usize = 1024;
 
 impl Trainer {
-    /// Writes a checkpoint, and the model one hands on.
+    /// Writes a checkpoint, and the exported model.
     pub(super) fn checkpoint(&self, at_end: bool) -> Result<PathBuf> {
-        let (objective, ema) = (&*self.objective, self.ema.as_ref());
-        let path = self.run.checkpoint(self.state.step, &Retention::from(&self.config.train), |folder| {
-            let optimizers = self.phases.iter().map(|(_, optimizer, _)| optimizer);
-            state::write(folder, &self.state, objective, optimizers, ema, self.loss_scale.as_ref())
+        let path = self.run.checkpoint(self.state.step, &Retention::from(&self.config), |folder| {
+            state::write(folder, &self.state, &self.train_step)
         })?;
         self.export_model(at_end)?;
         Ok(path)
     }
 
-    /// Writes the model one hands on; at the end with what a second stage asks of a first one.
+    /// Writes the exported model; at the end with the latent statistics of a first stage.
     pub(super) fn export_model(&self, at_end: bool) -> Result<()> {
-        let (objective, ema) = (&*self.objective, self.ema.as_ref());
         let mut metadata = BTreeMap::new();
         for (kind, names) in [
             ("classes", self.data.classes()),
@@ -36,20 +34,42 @@ impl Trainer {
             ("label_classes", self.data.label_classes()),
         ] {
             if !names.is_empty() {
-                metadata.insert(kind.to_owned(), serde_json::to_string(names).expect("a list of words"));
+                metadata.insert(kind.to_owned(), serde_json::to_string(names).expect("a list of strings"));
             }
         }
-        if at_end && self.config.model.first_stage().is_some() {
-            let mut batches = self.images(&self.data, STATISTICS_OF, true)?;
-            let found = self.ema_parameters(|| self.objective.latent_statistics(&mut batches))?;
-            metadata.extend(found.as_ref().map(LatentStatistics::entry));
+        if at_end && let Some(found) = self.latent_statistics()? {
+            metadata.extend([found.entry()]);
         }
-        state::write_model(&self.run.model(), &self.config.model_text(), metadata, objective, ema)?;
-        if let ModelConfig::LatentDiffusion(model) = &self.config.model
-            && self.config.train.lora.is_none()
+        let config = self.run_config.as_ref();
+        let text = config.map(crate::RunConfig::model_text);
+        state::write_model(&self.run.model(), text.as_deref(), metadata, &self.train_step)?;
+        if let Some(ModelConfig::LatentDiffusion(model)) = config.map(|config| &config.model)
+            && self.config.lora.is_none()
         {
             export_tokenizer(&model.cond_stage_config, &self.run.model())?;
         }
         Ok(())
+    }
+
+    /// Measured on images of the training set, where the objective is a first stage.
+    fn latent_statistics(&self) -> Result<Option<LatentStatistics>> {
+        // Most objectives read no batch: no loader is started for them.
+        let mut loader: Option<Box<dyn Iterator<Item = Result<Batch>>>> = None;
+        let mut batches = std::iter::from_fn(|| {
+            if loader.is_none() {
+                match self.images(&self.data, STATISTICS_OF, true) {
+                    Ok(images) => loader = Some(Box::new(images)),
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+            loader.as_mut()?.next()
+        });
+        if self.train_step.objective().as_export().is_none() {
+            return Ok(None);
+        }
+        self.train_step.with_ema(|objective| match objective.as_export() {
+            Some(export) => export.latent_statistics(&mut batches),
+            None => Ok(None),
+        })
     }
 }

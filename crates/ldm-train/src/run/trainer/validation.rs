@@ -1,4 +1,4 @@
-//! How good a model under training is: numbers and images of held-back examples.
+//! Validation and previews.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,12 +11,8 @@ use super::Trainer;
 use crate::run::meter::integers;
 
 impl Trainer {
-    /// Held-back images in order, or the training set's own where there are none.
-    pub(super) fn held_back(
-        &self,
-        count: usize,
-        shuffle: bool,
-    ) -> Result<impl Iterator<Item = Result<Batch>> + use<>> {
+    /// Held-out images in order, or those of the training set where there are none.
+    fn held_out(&self, count: usize, shuffle: bool) -> Result<impl Iterator<Item = Result<Batch>> + use<>> {
         self.images(self.validation.as_ref().unwrap_or(&self.data), count, shuffle)
     }
 
@@ -27,10 +23,10 @@ impl Trainer {
         count: usize,
         shuffle: bool,
     ) -> Result<impl Iterator<Item = Result<Batch>> + use<>> {
-        let batch_size = self.config.data.batch_size;
+        let batch_size = self.loading.batch_size;
         let config = LoaderConfig {
-            workers: self.config.data.num_workers,
-            strict: self.config.data.strict,
+            workers: self.loading.workers,
+            strict: self.loading.strict,
             drop_last: false,
             shuffle,
             ..LoaderConfig::new(batch_size, 0)
@@ -39,39 +35,39 @@ impl Trainer {
         Ok(Loader::one_pass(Arc::clone(data), config)?.take(batches))
     }
 
-    /// Runs `body` with the averages in place of the weights, where there are any.
-    pub(super) fn ema_parameters<T>(&self, body: impl FnOnce() -> T) -> T {
-        match &self.ema {
-            Some(ema) => tch::no_grad(|| ema.swapped(body)),
-            None => tch::no_grad(body),
-        }
-    }
-
-    /// Writes an image of how far the model is.
+    /// Writes a preview image.
+    ///
+    /// # Panics
+    /// When the objective makes none.
     pub(super) fn sample(&self) -> Result<PathBuf> {
-        let config = &self.config.train.samples;
-        // Shuffled, always sync_weights: sets are often sorted by class.
-        let mut batches = self.held_back(config.count, true)?;
+        let config = &self.config.samples;
+        // Shuffled, the same at every step: sets are often sorted by class.
+        let mut batches = self.held_out(config.count, true)?;
         let first = batches.next().ok_or_else(|| Error::data(self.run.root(), "no image to show"))??;
-        let image = self.ema_parameters(|| self.objective.preview(&first, config))?;
+        let image = self.train_step.with_ema(|objective| {
+            objective.as_preview().expect("checked when samples are due").preview(&first, config)
+        })?;
         let path = self.run.sample(self.state.step);
         ldm_core::image::write_png(&path, &image, &[])?;
         Ok(path)
     }
 
-    /// The numbers of the held-back images, logged.
+    /// Computes and logs the validation metrics.
     pub(super) fn validate(&self) -> Result<BTreeMap<String, f64>> {
-        let mut batches = self.held_back(self.config.train.validate_images, false)?;
-        let found = self.ema_parameters(|| self.objective.validate(&mut batches))?;
+        let mut batches = self.held_out(self.config.validate_images, false)?;
+        let found = self.train_step.with_ema(|objective| match objective.as_validate() {
+            Some(objective) => objective.validate(&mut batches),
+            None => Ok(Vec::new()),
+        })?;
         let mut line: BTreeMap<String, f64> =
             found.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-        if let Some(best) = &self.config.train.keep_best
+        if let Some(best) = &self.config.keep_best
             && !line.is_empty()
             && !line.contains_key(&best.metric)
         {
             let known: Vec<&str> = line.keys().map(String::as_str).collect();
-            let (known, metric) = (known.join(", "), &best.metric);
-            let message = format!("train.keep_best.metric: the validation gives {known}, got: {metric}");
+            let message =
+                format!("train.keep_best.metric: expected one of {}, got {}", known.join(", "), best.metric);
             return Err(Error::config(self.run.config(), message));
         }
         if !line.is_empty() {
