@@ -54,7 +54,7 @@ pub struct PhaseOptimizer {
     reducer: Box<dyn GradientReducer>,
 }
 
-/// What a step reports. Everything stays on the device.
+/// The outcome of a step. Everything stays on the device.
 #[derive(Debug)]
 pub struct StepReport {
     /// Scalars to log by name, in the order they were made: each micro-batch's and phase's loss, `grad_norm`,
@@ -69,7 +69,7 @@ pub struct StepReport {
 /// The trainer, `ldm bench` and the parity test with CompVis all take their steps here. [`step`](Self::step) is a whole
 /// step; [`forward_backward`](Self::forward_backward) and [`optimizer_step`](Self::optimizer_step) are its parts.
 ///
-/// What step *n* draws depends on `(seed, n)` and the rank alone.
+/// The noise of step *n* depends on `(seed, n)` and the rank alone.
 pub struct TrainStep {
     objective: Box<dyn Objective>,
     optimizers: Vec<PhaseOptimizer>,
@@ -134,7 +134,7 @@ impl TrainStep {
     /// In the last micro-batch a phase's optimizer moves before the next phase's forward pass, as in Lightning.
     ///
     /// # Errors
-    /// What `next_batch` returns; when a batch does not fit the model; when a rank has ended.
+    /// The errors of `next_batch`; when a batch does not fit the model; when a rank has ended.
     pub fn step(&mut self, lr: f64, next_batch: &mut dyn FnMut() -> Result<Batch>) -> Result<StepReport> {
         let (mut scalars, mut overflows) = (Vec::new(), Vec::new());
         for micro in 0..self.config.accumulate {

@@ -26,7 +26,7 @@ pub struct DataModule {
     /// The held-out set.
     #[serde(default)]
     pub validation: Option<DatasetConfig>,
-    /// Whether an unreadable image ends the run; otherwise it is reported once, skipped and counted.
+    /// Ends the run at an unreadable image; otherwise it is reported once, skipped and counted.
     #[serde(default)]
     pub strict: bool,
 }

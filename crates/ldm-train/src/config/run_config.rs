@@ -47,7 +47,7 @@ impl RunConfig {
     pub fn parse(text: &str, path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
-        struct Tree {
+        struct RunTree {
             #[serde(rename = "model")]
             _model: IgnoredAny,
             data: DataConfig,
@@ -57,14 +57,14 @@ impl RunConfig {
         }
         let path = path.as_ref();
         // First from the text as it is: errors have the file's own lines.
-        let _: Tree = config::parse(text, path, overrides)?;
+        let _: RunTree = config::parse(text, path, overrides)?;
         ModelFile::parse(text, path, overrides)?;
 
         let mut tree = config::merge(text, path, overrides)?;
         let beside = path.parent().unwrap_or(Path::new("."));
         make_absolute(&mut tree, beside);
         let resolved = config::to_text(&tree);
-        let mut typed: Tree = config::parse(&resolved, path, &[])?;
+        let mut typed: RunTree = config::parse(&resolved, path, &[])?;
         typed.train.cache_latents.make_absolute();
         let model = ModelFile::parse(&resolved, path, &[])?;
         if tree["train"].get("optimizer").is_none() && has_discriminator(&model.model) {

@@ -180,8 +180,8 @@ pub struct SampleConfig {
     pub count: usize,
     /// DDIM steps a sample (diffusion models).
     pub steps: usize,
-    /// Share of fresh noise in a step, as the reference's own logging has it (`ddpm.py:1251`, 1): a model that is
-    /// still young at the noisiest levels errs there, and only fresh noise lets later steps mend it.
+    /// η of DDIM, 1 as in CompVis' own logging (`ddpm.py:1251`): early in training a model errs at the highest noise levels,
+    /// and only fresh noise lets later steps correct it.
     pub eta: f64,
     /// Classifier-free guidance of the samples (diffusion models trained with dropout).
     pub guidance_scale: f64,

@@ -22,7 +22,7 @@ pub struct LatentCache {
     augmentations: Augmentations,
     path: PathBuf,
     bytes: Mapped,
-    /// Where the first image's values begin.
+    /// The offset of the first image's values.
     start: usize,
     /// `[C, h, w]` of an image's moments.
     size: [usize; 3],

@@ -19,7 +19,7 @@ pub(crate) struct CacheWriter<'a> {
     /// Images encoded together: as many as in a training step, also in the last chunk, since the last bits of an
     /// encoder's output depend on the batch size.
     pub(crate) batch: usize,
-    /// Whether an unreadable image is an error; otherwise it is skipped, and reported when it is read.
+    /// Fails at an unreadable image; otherwise it is skipped, and reported when it is read.
     pub(crate) strict: bool,
     pub(crate) encoder: &'a dyn LatentEncoder,
 }

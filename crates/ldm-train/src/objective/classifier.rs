@@ -17,7 +17,7 @@ use crate::objective::{
     LatentEncoder, Loss, NamedTensors, Objective, Phase, Preview, StepInfo, Validate, variables,
 };
 
-/// CompVis' names: the network, and the frozen diffusion model beside it.
+/// CompVis' prefixes of the network and of the frozen diffusion model.
 const NETWORK: &str = "model.";
 const DIFFUSION: &str = "diffusion_model.";
 

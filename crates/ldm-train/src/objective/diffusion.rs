@@ -48,7 +48,7 @@ impl From<&TrainConfig> for DiffusionTraining {
     }
 }
 
-/// L_simple (Ho et al. 2020, eq. 14) on latents, and the variational bound beside it. CompVis `ddpm.py:1014` `p_losses`.
+/// L_simple (Ho et al. 2020, eq. 14) on latents, and the variational bound. CompVis `ddpm.py:1014` `p_losses`.
 #[derive(Debug)]
 pub struct DiffusionObjective {
     model: LatentDiffusion,

@@ -61,11 +61,11 @@ pub struct Ema {
     names: Vec<String>,
     params: Vec<Tensor>,
     /// The first takes the place of the weights.
-    averages: Vec<Average>,
+    averages: Vec<EmaShadows>,
 }
 
 #[derive(Debug)]
-struct Average {
+struct EmaShadows {
     decay: f64,
     shadows: Vec<Tensor>,
 }
@@ -74,7 +74,7 @@ impl Ema {
     /// EMAs of every decay in `config`, starting from the current weights.
     pub fn new(params: Vec<(String, Tensor)>, config: &EmaConfig) -> Self {
         let (names, params): (Vec<_>, Vec<_>) = params.into_iter().unzip();
-        let average = |decay: &f64| Average {
+        let average = |decay: &f64| EmaShadows {
             decay: *decay,
             shadows: params.iter().map(|tensor| tensor.detach().copy()).collect(),
         };
@@ -86,7 +86,7 @@ impl Ema {
     pub fn update(&mut self) {
         self.updates += 1;
         let n = self.updates as f64;
-        for Average { decay, shadows } in &self.averages {
+        for EmaShadows { decay, shadows } in &self.averages {
             lerp_all(shadows, &self.params, 1. - decay.min((1. + n) / (10. + n)));
         }
     }
@@ -113,7 +113,7 @@ impl Ema {
         self.named(&self.averages[0])
     }
 
-    fn named(&self, average: &Average) -> Vec<(String, Tensor)> {
+    fn named(&self, average: &EmaShadows) -> Vec<(String, Tensor)> {
         let pairs = self.names.iter().zip(&average.shadows);
         pairs.map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
     }

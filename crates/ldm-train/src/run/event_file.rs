@@ -88,7 +88,7 @@ fn event(wall_time: f64, step: u64, what: u64, content: &[u8]) -> Vec<u8> {
         out.push(1 << 3 | 1);
         out.extend(wall_time.to_le_bytes());
         if step != 0 {
-            varint_field(out, 2, step); // zeros are left out, as everywhere in this format
+            varint_field(out, 2, step); // zeros are omitted, as everywhere in this format
         }
         bytes_field(out, what, content);
     })

@@ -15,7 +15,7 @@ pub struct KeepBest {
     pub metric: String,
     /// The direction of the metric.
     pub mode: BestMode,
-    /// How many are kept.
+    /// The number of checkpoints.
     #[serde(default = "three")]
     pub count: usize,
 }
@@ -37,7 +37,7 @@ fn three() -> usize {
 /// Checkpoint retention: the newest few, those at multiples of a step, and the best by a validation metric.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Retention {
-    /// How many of the newest.
+    /// The number of newest checkpoints.
     pub newest: usize,
     /// Checkpoints at multiples of this step stay for good; 0 for none.
     pub every: u64,

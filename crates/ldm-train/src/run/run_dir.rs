@@ -160,7 +160,7 @@ impl RunDir {
     /// durable. Then removes the checkpoints that `keep` does not retain.
     ///
     /// # Errors
-    /// What `write` returns, and [`Error::Io`]; nothing half-written stays, and older checkpoints are untouched.
+    /// The errors of `write`, and [`Error::Io`]; nothing half-written stays, and older checkpoints are untouched.
     pub fn checkpoint(
         &self,
         step: u64,

@@ -146,8 +146,7 @@ impl AdversarialLoss {
         }
         if net.give_pre_end {
             return Err(
-                "`give_pre_end`: the adversarial term is balanced on the last convolution, which is left out"
-                    .into(),
+                "`give_pre_end`: expected false, as the adaptive weight needs the last convolution".into()
             );
         }
         if let (Some(given), Some(vq)) = (self.n_classes, vq)

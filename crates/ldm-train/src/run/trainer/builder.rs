@@ -107,7 +107,7 @@ impl TrainerBuilder {
         self
     }
 
-    /// Whether an unreadable image ends the run; by default it is reported once and skipped.
+    /// Ends the run at an unreadable image; by default it is reported once and skipped.
     pub fn strict(mut self, strict: bool) -> Self {
         self.loading.strict = strict;
         self
@@ -225,7 +225,7 @@ impl TrainerBuilder {
         self.objective.as_deref().ok_or_else(|| Error::invalid("trainer: expected an objective, got none"))
     }
 
-    /// What a config file has been checked for already.
+    /// Checks the parts; values of a config file are checked already.
     fn check(&self) -> Result<()> {
         let objective = self.objective_ref()?;
         if self.config.keep_best.is_some() && objective.as_validate().is_none() {
@@ -249,6 +249,7 @@ impl TrainerBuilder {
         if self.loading.batch_size == 0 {
             return Err(Error::invalid("batch_size: expected at least 1, got 0"));
         }
+        self.learning_rate()?;
         self.distributed.check_batch(self.data_ref()?.len(), self.loading.batch_size)
     }
 
@@ -282,12 +283,20 @@ impl TrainerBuilder {
         }
     }
 
+    /// The learning rate of all ranks, before its schedule.
+    fn learning_rate(&self) -> Result<f64> {
+        let batch = self.distributed.world_size() * self.loading.batch_size;
+        let rate = self.config.base_rate(self.base_learning_rate, batch).unwrap_or(f64::NAN);
+        if rate.is_finite() && rate > 0. {
+            return Ok(rate);
+        }
+        let got = if rate.is_nan() { "none".into() } else { rate.to_string() };
+        Err(Error::invalid(format!("train.learning_rate: expected a positive number, got {got}")))
+    }
+
     fn assemble(self, run: RunDir) -> Result<Trainer> {
         let world = self.distributed.world_size();
-        let learning_rate =
-            self.config
-                .base_rate(self.base_learning_rate, self.loading.batch_size * world)
-                .ok_or_else(|| Error::invalid("train.learning_rate: expected a positive number, got none"))?;
+        let learning_rate = self.learning_rate()?;
         let augmentations =
             (self.config.cache_latents != CacheLatents::No).then(|| self.augmentations()).transpose()?;
         let data = Arc::clone(self.data_ref()?);

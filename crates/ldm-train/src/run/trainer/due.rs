@@ -1,8 +1,8 @@
-//! What follows a step.
+//! Actions due after a step.
 
 use crate::config::TrainConfig;
 
-/// What follows a step, by the config's intervals.
+/// The actions due after a step, by the config's intervals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "independent of each other")]
 pub(super) struct Due {

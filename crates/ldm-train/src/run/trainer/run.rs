@@ -85,7 +85,7 @@ impl Trainer {
         let loader = self.loader(self.ranks().rank(), self.state.position())?;
         if self.state.step == 0 {
             // On a batch of its own, so that the run still sees every image of the epoch; on all ranks on that of rank 0,
-            // as the reference (`ddpm.py:479`, whose buffer DDP takes from rank 0).
+            // as in CompVis (`ddpm.py:479`, whose buffer DDP takes from rank 0).
             let first = self.loader(0, Position::default())?.next().expect("an endless loader")?;
             let mut noise = PerStep::new(self.config.seed, 0, u64::MAX);
             self.train_step.objective_mut().prepare(&first, &mut noise)?;

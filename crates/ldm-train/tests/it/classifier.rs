@@ -1,17 +1,16 @@
-//! A tiny classifier of a tiny model's noisy latents: it learns, it resumes to the bit, it refuses what is wrong.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! A classifier of noisy latents: overfitting, resuming to the bit, refusals.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ldm_checkpoint::Checkpoint;
 use ldm_core::device::test_device;
 use ldm_pipelines::{Classifier, LoadOptions, Model};
 use ldm_train::{Event, Finished, RunConfig, Trainer};
 use tch::{Kind, Tensor};
+
+use crate::{lock_generator, run_to_end};
 
 const FIRST_STAGE: &str = r"
 model:
@@ -25,7 +24,7 @@ data: {target: data_module, params: {batch_size: 4, num_workers: 0, train: SCENE
 train: {steps: 3, learning_rate: 1.0e-3, ema: null, samples: {count: 0}}
 ";
 
-/// No condition, latents without a evenly_spaced_timesteps of their own, and noise in which a class can always be seen.
+/// Unconditional, with deterministic latents, and noise in which the class stays visible.
 const DIFFUSION: &str = r"
 model:
   target: latent_diffusion
@@ -76,12 +75,6 @@ train:
 
 const SCENES: &str = "{target: scenes, params: {size: 16, objects: [1, 1], count: 64}}";
 
-/// Initialization and dropout draw from libtorch's global generator, which the tests of a process share.
-fn phase() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn parse(text: &str, overrides: &[&str]) -> ldm_core::Result<RunConfig> {
     let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
     RunConfig::parse(&text.replace("SCENES", SCENES), "tiny.yaml", &overrides)
@@ -93,16 +86,7 @@ fn create(text: &str, overrides: &[&str], root: &Path) -> ldm_core::Result<Train
 
 /// The last line of the log.
 fn run(trainer: &mut Trainer) -> BTreeMap<String, f64> {
-    let mut last = BTreeMap::new();
-    let finished = trainer
-        .run(&AtomicBool::new(false), &mut |event| {
-            if let Event::Logged(line) = event {
-                last.clone_from(line);
-            }
-        })
-        .unwrap();
-    assert_eq!(finished, Finished::Done);
-    last
+    run_to_end(trainer).pop().unwrap()
 }
 
 /// A diffusion model in `folder`, and the config of a classifier of its latents.
@@ -115,7 +99,7 @@ fn diffusion(folder: &Path) -> (PathBuf, String) {
     (second, text)
 }
 
-/// Where the diffusion model keeps its latents.
+/// The latent cache of the diffusion model.
 fn cache(folder: &Path) -> String {
     format!("train.cache_latents={}", folder.join("latents.safetensors").display())
 }
@@ -130,7 +114,7 @@ fn files(run: &Path) -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn a_classifier_resumes_to_the_bit() {
-    let _turn = phase();
+    let _lock = lock_generator();
     let folder = tempfile::tempdir().unwrap();
     let (_, text) = diffusion(folder.path());
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
@@ -155,8 +139,8 @@ fn a_classifier_resumes_to_the_bit() {
 }
 
 #[test]
-fn a_classifier_learns_a_few_images_by_heart_and_is_handed_on() {
-    let _turn = phase();
+fn a_classifier_overfits_a_few_images_and_is_exported() {
+    let _lock = lock_generator();
     let folder = tempfile::tempdir().unwrap();
     let (diffusion, text) = diffusion(folder.path());
     let root = folder.path().join("classifier");
@@ -174,7 +158,7 @@ fn a_classifier_learns_a_few_images_by_heart_and_is_handed_on() {
     let last = run(&mut create(&text, &overrides, &root).unwrap());
     assert!(last["loss"] < 0.3 && last["acc@1"] > 0.9, "{last:?}");
 
-    // It is whole without the model whose latents it knows, and knows them from others.
+    // It does not need the diffusion model's files, and detects another latent space.
     let Model::Diffusion(mut model) =
         Model::open(&diffusion, &LoadOptions::new(test_device()), &mut |_| {}).unwrap()
     else {
@@ -200,7 +184,7 @@ fn a_classifier_learns_a_few_images_by_heart_and_is_handed_on() {
     let error = model.with_classifier_guidance(open(), 1.).unwrap_err().to_string();
     assert!(error.contains("another scale than the model's"), "{error}");
 
-    // Started from its weights, it knows what it knew.
+    // A run from its weights starts at its loss.
     let overrides =
         [&overrides[..3], &["train.steps=1", "train.learning_rate=1e-9", "train.ema=null"]].concat();
     let text = CLASSIFIER.replace("DIFFUSION", &moved.to_string_lossy());
@@ -213,12 +197,12 @@ fn a_classifier_learns_a_few_images_by_heart_and_is_handed_on() {
         &[&overrides[..], &[&format!("train.init_from={{path: {}}}", moved.display())]].concat(),
         &folder.path().join("not"),
     );
-    assert!(error.unwrap_err().to_string().contains("holds no classifier of noisy latents"));
+    assert!(error.unwrap_err().to_string().contains("expected a classifier of noisy latents"));
 }
 
 #[test]
-fn held_back_images_are_judged_by_the_references_names() {
-    let _turn = phase();
+fn validation_has_the_names_of_compvis() {
+    let _lock = lock_generator();
     let folder = tempfile::tempdir().unwrap();
     let (_, text) = diffusion(folder.path());
     let root = folder.path().join("run");
@@ -249,8 +233,8 @@ fn held_back_images_are_judged_by_the_references_names() {
 }
 
 #[test]
-fn what_is_wrong_is_said_in_one_sentence_and_nothing_is_written() {
-    let _turn = phase();
+fn invalid_configs_are_refused_before_anything_is_written() {
+    let _lock = lock_generator();
     let folder = tempfile::tempdir().unwrap();
     let (diffusion, text) = diffusion(folder.path());
     let root = folder.path().join("run");
@@ -260,7 +244,11 @@ fn what_is_wrong_is_said_in_one_sentence_and_nothing_is_written() {
         assert!(!error.contains('\n'), "{error}");
         assert!(!root.exists(), "something was written");
     };
-    check(&text, &["model.params.num_classes=3"], "model.params.num_classes: the data has 10 classes, got 3");
+    check(
+        &text,
+        &["model.params.num_classes=3"],
+        "model.params.num_classes: expected at least the data's 10 classes, got 3",
+    );
     check(
         &text,
         &["model.params.diffusion_path=null"],
@@ -271,18 +259,18 @@ fn what_is_wrong_is_said_in_one_sentence_and_nothing_is_written() {
     check(&text, &[&first], "no diffusion model, whose noisy latents could be classified");
     check(&text, &["model.params.label_key=segmentation"], "label_key: maps of classes are not classified");
     check(&text, &["model.params.scheduler_config={target: x}"], "train.schedule");
-    check(&text, &["model.params.log_steps=101"], "log_steps: expected at most 100 steps, got 101");
+    check(&text, &["model.params.log_steps=101"], "log_steps: expected at most 100, got 101");
     check(
         &text,
         &["model.params.weight_decay=0.3", "train.optimizer.weight_decay=0.2"],
-        "model.params.weight_decay and train.optimizer.weight_decay say the same",
+        "model.params.weight_decay: expected none beside another train.optimizer.weight_decay",
     );
     check(
         &text,
         &["train.conditioning_dropout=0.1"],
-        "train.conditioning_dropout: a classifier denoises nothing",
+        "train.conditioning_dropout: expected a diffusion model, got a classifier",
     );
-    check(&text, &["train.lora={rank: 2}"], "a classifier has no LoRA");
+    check(&text, &["train.lora={rank: 2}"], "train.lora: expected a diffusion model, got a classifier");
     check(&text, &["data.params.train.params.size=32"], "pool attention takes latents of 8x8, got 16x16");
     let network = "model.params.classifier_config={in_channels: 3, out_channels: 10, model_channels: 32,
                    num_res_blocks: 1, attention_resolutions: [2]}";

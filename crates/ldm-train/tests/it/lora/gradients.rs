@@ -10,7 +10,8 @@ use ldm_train::{LoraConfig, LoraObjective, LoraTarget, Objective, StepInfo};
 use tch::{Kind, Tensor};
 
 use super::function::Function;
-use super::{model_config, nothing, phase};
+use super::{model_config, nothing};
+use crate::lock_generator;
 
 /// A convolution, a linear layer, and one that is not adapted, in a chain that is linear in none of them.
 fn chain([conv, linear, fixed, input]: [&Tensor; 4]) -> Tensor {
@@ -22,7 +23,7 @@ fn chain([conv, linear, fixed, input]: [&Tensor; 4]) -> Tensor {
 
 #[test]
 fn gradients_are_those_of_autograd() {
-    let _turn = phase();
+    let _lock = lock_generator();
     let mut noise = PerStep::new(3, 0, 0);
     let mut draw = |size: &[i64]| noise.like(&Tensor::zeros(size, (Kind::Float, test_device())));
     for (rank, alpha) in [(1, 1.), (2, 5.), (4, 0.5)] {
@@ -69,7 +70,7 @@ fn gradients_are_those_of_autograd() {
         let passes = 3;
         for _ in 0..passes {
             let loss = objective
-                .loss(StepInfo { phase: 0, step: 0 }, &nothing(), &mut PerStep::new(0, 0, 0))
+                .loss(StepInfo { phase: 0, global_step: 0 }, &nothing(), &mut PerStep::new(0, 0, 0))
                 .unwrap();
             let direct = chain([&of(0), &of(1), &weights[2], &input]);
             assert_close("the loss", &loss.total, &direct, 1e-6);

@@ -1,10 +1,9 @@
-//! An objective of a few weights, to hold adapters against.
+//! An objective of a few weights, to compare adapters with.
 
 use ldm_checkpoint::Checkpoint;
 use ldm_core::{NoiseSource, Result};
 use ldm_data::Batch;
-use ldm_pipelines::ModelSource;
-use ldm_train::{InitFrom, Loss, Objective, Phase, SampleConfig, StepInfo};
+use ldm_train::{Loss, Objective, Phase, StepInfo, Validate};
 use tch::Tensor;
 
 /// An objective made of weights and a function of them.
@@ -14,24 +13,17 @@ pub(crate) struct Function {
 }
 
 impl Objective for Function {
-    fn start_from(&mut self, _source: ModelSource, _from: &InitFrom) -> Result<()> {
-        unreachable!("a function has no weights")
-    }
-
-    fn check_size(&self, _size: [i64; 2]) -> Result<()> {
-        Ok(())
-    }
     fn prepare(&mut self, _first: &Batch, _noise: &mut dyn NoiseSource) -> Result<()> {
-        panic!("a base that is trained measures nothing")
+        panic!("the base is not prepared")
     }
     fn phases(&self) -> Vec<Phase> {
         panic!("nothing of the base is trained")
     }
-    fn loss(&self, _moment: StepInfo, _batch: &Batch, _noise: &mut dyn NoiseSource) -> Result<Loss> {
+    fn loss(&self, _info: StepInfo, _batch: &Batch, _noise: &mut dyn NoiseSource) -> Result<Loss> {
         Ok(Loss { total: (self.loss)(), parts: Vec::new() })
     }
     fn ema_parameters(&self) -> Vec<(String, Tensor)> {
-        panic!("nothing of the base is ema_parameters")
+        panic!("nothing of the base has an EMA")
     }
     fn weights(&self) -> Vec<(String, Tensor)> {
         self.weights.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
@@ -39,13 +31,17 @@ impl Objective for Function {
     fn load(&mut self, _checkpoint: Checkpoint) -> Result<()> {
         panic!("a checkpoint of adapters holds no base")
     }
+
+    fn as_validate(&self) -> Option<&dyn Validate> {
+        Some(self)
+    }
+}
+
+impl Validate for Function {
     fn validate(
         &self,
         _batches: &mut dyn Iterator<Item = Result<Batch>>,
     ) -> Result<Vec<(&'static str, f64)>> {
         Ok(vec![("val/loss", (self.loss)().double_value(&[]))])
-    }
-    fn preview(&self, _batch: &Batch, _config: &SampleConfig) -> Result<Tensor> {
-        Ok((self.loss)())
     }
 }

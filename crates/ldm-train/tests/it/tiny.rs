@@ -1,15 +1,14 @@
-//! Both stages on tiny models: they learn, they resume to the bit, and they refuse what is wrong.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! Both stages with tiny models: overfitting, resuming to the bit, refusals.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ldm_checkpoint::Checkpoint;
 use ldm_core::device::test_device;
 use ldm_train::{Event, Finished, RunConfig, Trainer};
+
+use crate::{config, lock_generator, run_to_end};
 
 const FIRST_STAGE: &str = r"
 model:
@@ -76,17 +75,6 @@ train:
   samples: {count: 2, steps: 3}
 ";
 
-/// Initialization and dropout draw from libtorch's global generator, which the tests of a process share.
-fn phase() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn config(text: &str, overrides: &[&str]) -> RunConfig {
-    let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
-    RunConfig::parse(text, "tiny.yaml", &overrides).unwrap()
-}
-
 fn kl() -> String {
     FIRST_STAGE.replace("KIND", "kl").replace("DOUBLE", "true")
 }
@@ -98,23 +86,9 @@ fn vq() -> String {
         .replace("embed_dim: 4", "embed_dim: 4\n    n_embed: 32")
 }
 
+/// The last line of the log.
 fn run(trainer: &mut Trainer) -> BTreeMap<String, f64> {
-    let mut last = BTreeMap::new();
-    let finished = trainer
-        .run(&AtomicBool::new(false), &mut |event| {
-            if let Event::Logged(line) = event {
-                last.clone_from(line);
-            }
-        })
-        .unwrap();
-    assert_eq!(finished, Finished::Done);
-    last
-}
-
-/// A run with no steps left.
-fn run_out(trainer: &mut Trainer) {
-    let finished = trainer.run(&AtomicBool::new(false), &mut |_| ()).unwrap();
-    assert_eq!(finished, Finished::Done);
+    run_to_end(trainer).pop().unwrap_or_default()
 }
 
 fn bytes(run: &Path, step: u64) -> Vec<(String, Vec<u8>)> {
@@ -170,19 +144,15 @@ fn check_resume(text: &str, workers: usize) {
     for file in after {
         std::fs::remove_file(broken.join(file)).unwrap();
     }
-    run_out(&mut Trainer::resume(&broken, &[], test_device()).unwrap());
+    run(&mut Trainer::resume(&broken, &[], test_device()).unwrap());
     for file in after {
         let [whole, broken] = [&whole, &broken].map(|run| std::fs::read(run.join(file)).unwrap());
         assert!(whole == broken, "{file} differs after an end that was cut off, with {workers}");
     }
     let model = Checkpoint::open(whole.join("model/model.safetensors")).unwrap();
-    let ema_parameters = Checkpoint::open(whole.join("checkpoints/step-0000020/ema.safetensors")).unwrap();
-    let name = ema_parameters.names().next().unwrap();
-    assert_eq!(
-        model.tensor(name).unwrap(),
-        ema_parameters.tensor(name).unwrap(),
-        "what is handed on is the average"
-    );
+    let ema = Checkpoint::open(whole.join("checkpoints/step-0000020/ema.safetensors")).unwrap();
+    let name = ema.names().next().unwrap();
+    assert_eq!(model.tensor(name).unwrap(), ema.tensor(name).unwrap(), "the EMA is exported");
 }
 
 fn first_stage(folder: &Path) -> PathBuf {
@@ -193,27 +163,27 @@ fn first_stage(folder: &Path) -> PathBuf {
 
 #[test]
 fn a_kl_first_stage_resumes_to_the_bit() {
-    let _turn = phase();
+    let _lock = lock_generator();
     check_resume(&kl(), 2);
 }
 
 #[test]
 fn a_vq_first_stage_resumes_to_the_bit() {
-    let _turn = phase();
+    let _lock = lock_generator();
     check_resume(&vq(), 0);
 }
 
 #[test]
 fn a_diffusion_model_resumes_to_the_bit() {
-    let _turn = phase();
+    let _lock = lock_generator();
     let folder = tempfile::tempdir().unwrap();
     let first = first_stage(folder.path());
     check_resume(&DIFFUSION.replace("FIRST", &first.to_string_lossy()), 2);
 }
 
 #[test]
-fn first_stages_learn_a_few_images_by_heart() {
-    let _turn = phase();
+fn first_stages_overfit_a_few_images() {
+    let _lock = lock_generator();
     for text in [kl(), vq()] {
         let folder = tempfile::tempdir().unwrap();
         let overrides = [
@@ -242,8 +212,8 @@ fn first_stages_learn_a_few_images_by_heart() {
 }
 
 #[test]
-fn a_diffusion_model_learns_a_few_images_by_heart() {
-    let _turn = phase();
+fn a_diffusion_model_overfits_a_few_images() {
+    let _lock = lock_generator();
     let folder = tempfile::tempdir().unwrap();
     let first = first_stage(folder.path());
     let overrides = [
@@ -266,7 +236,7 @@ fn a_diffusion_model_learns_a_few_images_by_heart() {
 
 #[test]
 fn bf16_autocast_trains() {
-    let _turn = phase();
+    let _lock = lock_generator();
     let folder = tempfile::tempdir().unwrap();
     let overrides = ["train.dtype=bf16", "train.steps=5"];
     let last =
@@ -276,8 +246,8 @@ fn bf16_autocast_trains() {
 }
 
 #[test]
-fn gradients_that_are_no_numbers_are_left_out_and_then_end_the_run() {
-    let _turn = phase();
+fn steps_with_nan_or_inf_are_skipped_and_then_end_the_run() {
+    let _lock = lock_generator();
     let folder = tempfile::tempdir().unwrap();
     let broken = |root: &Path, overrides: &[&str]| {
         let mut trainer = Trainer::create(config(&kl(), overrides), root, test_device()).unwrap();
@@ -288,7 +258,7 @@ fn gradients_that_are_no_numbers_are_left_out_and_then_end_the_run() {
         "model.params.lossconfig={target: reconstruction, params: {pixel_loss: l2, kl_weight: 1.0e39}}";
     let root = folder.path().join("at-once");
     let error = broken(&root, &[blown, "train.max_skipped=4"]).unwrap_err();
-    assert!(error.contains("no numbers from the first step on, up to step 4"), "{error}");
+    assert!(error.contains("NaN or Inf in 4 steps in a row, the first of the run, up to step 4"), "{error}");
     assert!(error.contains("no checkpoint was written"), "{error}");
 
     // The same, from a checkpoint on: it stays, and nothing after it was taken.
@@ -298,13 +268,13 @@ fn gradients_that_are_no_numbers_are_left_out_and_then_end_the_run() {
     let overrides = [blown, "train.steps=30", "train.max_skipped=3"].map(String::from);
     let mut trainer = Trainer::resume(&root, &overrides, test_device()).unwrap();
     let error = trainer.run(&AtomicBool::new(false), &mut |_| {}).unwrap_err().to_string();
-    assert!(error.contains("no numbers for ") && error.contains("step-0000010 is kept"), "{error}");
+    assert!(error.contains("NaN or Inf in ") && error.contains("step-0000010 is kept"), "{error}");
     assert!(before == bytes(&root, 10));
 }
 
 #[test]
 fn f16_with_a_loss_scale_resumes_to_the_bit() {
-    let _turn = phase();
+    let _lock = lock_generator();
     let folder = tempfile::tempdir().unwrap();
     let first = first_stage(folder.path());
     let text = DIFFUSION
@@ -317,7 +287,7 @@ fn f16_with_a_loss_scale_resumes_to_the_bit() {
 
 #[test]
 fn bf16_with_gradient_checkpointing_resumes_to_the_bit() {
-    let _turn = phase();
+    let _lock = lock_generator();
     let folder = tempfile::tempdir().unwrap();
     let first = first_stage(folder.path());
     let text = DIFFUSION.replace("FIRST", &first.to_string_lossy());
@@ -328,7 +298,7 @@ fn bf16_with_gradient_checkpointing_resumes_to_the_bit() {
 }
 
 #[test]
-fn what_is_wrong_is_said_in_one_sentence_and_nothing_is_written() {
+fn invalid_configs_are_refused_before_anything_is_written() {
     #[track_caller]
     fn check(text: &str, overrides: &[&str], expected: &str) {
         let folder = tempfile::tempdir().unwrap();
@@ -342,13 +312,17 @@ fn what_is_wrong_is_said_in_one_sentence_and_nothing_is_written() {
         assert!(!error.contains('\n'), "{error}");
         assert!(!root.exists(), "something was written");
     }
-    let _turn = phase();
+    let _lock = lock_generator();
     check(&kl().replace("steps: 20", "stepz: 20"), &[], "unknown field `stepz`, expected one of");
     check(&kl().replace("steps: 20", "stepz: 20"), &[], "at line");
     check(&kl(), &["model.params.ddconfig.ch=48"], "32");
-    check(&kl(), &["data.params.batch_size=100"], "the set has 64 images, got 100");
+    check(
+        &kl(),
+        &["data.params.batch_size=100"],
+        "expected at most the 64 images of the set in a step, got 100",
+    );
     check(&kl(), &["data.params.batch_size=0"], "expected at least 1");
-    check(&kl(), &["train.learning_rate=null"], "no learning rate");
+    check(&kl(), &["train.learning_rate=null"], "train.learning_rate: expected a positive number, got none");
     check(&kl(), &["train.conditioning_dropout=2"], "expected a probability");
     check(
         &kl(),
@@ -360,7 +334,11 @@ fn what_is_wrong_is_said_in_one_sentence_and_nothing_is_written() {
     check(&kl(), &["model.base_lr=1"], "unknown field `base_lr`");
     let missing = DIFFUSION.replace("FIRST", "nowhere");
     check(&missing, &[], "nowhere");
-    check(&DIFFUSION.replace("        ckpt_path: FIRST\n", ""), &[], "needs the trained first stage");
+    check(
+        &DIFFUSION.replace("        ckpt_path: FIRST\n", ""),
+        &[],
+        "expected a trained first stage, got none",
+    );
     let folder = tempfile::tempdir().unwrap();
     let diffusion = DIFFUSION.replace("FIRST", &first_stage(folder.path()).to_string_lossy());
     check(&diffusion, &["model.params.unet_config.params.context_dim=8"], "context_dim");
@@ -372,7 +350,7 @@ fn what_is_wrong_is_said_in_one_sentence_and_nothing_is_written() {
     check(&diffusion, &["train.min_snr_gamma=0"], "min_snr_gamma: expected a positive number, got 0");
     check(&kl(), &["train.offset_noise=-1"], "train.offset_noise: expected at least 0, got -1");
     check(&kl(), &["train.ema.also=[0.5, 1.0]"], "train.ema.also: expected at least 0 and below 1, got 1");
-    check(&kl(), &["train.ema.also=[0.99]"], "train.ema.also: 0.99 is there already");
+    check(&kl(), &["train.ema.also=[0.99]"], "train.ema.also: expected different decays, got 0.99 twice");
     check(
         &diffusion,
         &["data.params.train.params.size=16", "model.params.cond_stage_config.params.null_class=null"],
@@ -380,18 +358,22 @@ fn what_is_wrong_is_said_in_one_sentence_and_nothing_is_written() {
     );
     check(&diffusion, &["model.params.scheduler_config={target: x}"], "train.schedule");
     check(&diffusion, &["model.params.ckpt_path=x"], "x");
-    check(&diffusion, &["model.params.ckpt_path=x", "train.init_from={path: x}"], "say the same: give one");
+    check(
+        &diffusion,
+        &["model.params.ckpt_path=x", "train.init_from={path: x}"],
+        "train.init_from: expected none beside model.params.ckpt_path",
+    );
     let run = folder.path().join("first-stage");
     let from = format!("train.init_from={{path: {}}}", run.display());
-    check(&diffusion, &[&from], "holds a first stage alone");
-    check(&diffusion, &["train.lora={rank: 2}"], "name it in train.init_from");
-    check(&kl(), &["train.lora={rank: 2}"], "a first stage has no LoRA");
+    check(&diffusion, &[&from], "expected a diffusion model, got another model in");
+    check(&diffusion, &["train.lora={rank: 2}"], "expected a base model in train.init_from, got none");
+    check(&kl(), &["train.lora={rank: 2}"], "train.lora: expected a diffusion model, got a first stage");
     check(&diffusion, &["data.params.train.params.size=18"], "divisible by 2, got 9x9");
 }
 
 #[test]
 fn a_size_the_factor_does_not_divide_is_refused() {
-    let _turn = phase();
+    let _lock = lock_generator();
     let folder = tempfile::tempdir().unwrap();
     let config = config(&kl(), &["data.params.train.params.size=17"]);
     let root = folder.path().join("run");
@@ -400,13 +382,13 @@ fn a_size_the_factor_does_not_divide_is_refused() {
 }
 
 #[test]
-fn a_run_that_exists_is_not_touched() {
-    let _turn = phase();
+fn an_existing_folder_is_not_touched() {
+    let _lock = lock_generator();
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("thesis.txt"), "years of work").unwrap();
     let error = Trainer::create(config(&kl(), &[]), folder.path(), test_device()).unwrap_err().to_string();
-    assert!(error.contains("this run exists"), "{error}");
+    assert!(error.contains("expected a new folder"), "{error}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     let error = Trainer::resume(folder.path(), &[], test_device()).unwrap_err().to_string();
-    assert!(error.contains("not a run directory"), "{error}");
+    assert!(error.contains("expected a run directory"), "{error}");
 }

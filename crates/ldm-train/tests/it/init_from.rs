@@ -1,6 +1,4 @@
-//! Runs that start from a model there is: all of it, part of it, and a LoRA beside it.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! Runs that start from an existing model: all of it, part of it, and a LoRA of it.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,9 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ldm_checkpoint::Checkpoint;
 use ldm_core::device::test_device;
 use ldm_pipelines::{ModelConfig, ModelSource};
-use ldm_train::{
-    DiffusionObjective, DiffusionTraining, Event, Finished, InitFrom, Objective, RunConfig, Trainer,
-};
+use ldm_train::{DiffusionObjective, DiffusionTraining, Event, Finished, InitFrom, RunConfig, Trainer};
 
 const MODEL: &str = "
 model:
@@ -56,12 +52,12 @@ fn weights(path: &Path) -> Vec<(String, tch::Tensor)> {
 }
 
 #[test]
-fn a_run_starts_from_a_model_as_far_as_it_is_not_ignored() {
+fn init_from_loads_what_is_not_ignored() {
     let folder = tempfile::tempdir().unwrap();
     let base = folder.path().join("base");
     run(create(&base, &[]).unwrap(), 0);
     let from = format!("train.init_from={{path: {}, ignore: [cond_stage_model.]}}", base.display());
-    // A rate at which nothing moves a float.
+    // A learning rate that changes no f32.
     let still = "train.learning_rate=1.0e-30";
     let root = folder.path().join("tuned");
     run(create(&root, &[&from, still, "train.seed=9", "train.optimizer={weight_decay: 0.0}"]).unwrap(), 0);
@@ -75,7 +71,7 @@ fn a_run_starts_from_a_model_as_far_as_it_is_not_ignored() {
 }
 
 #[test]
-fn a_model_that_does_not_fit_is_refused_with_every_name() {
+fn a_mismatch_is_refused_with_every_name() {
     let folder = tempfile::tempdir().unwrap();
     let base = folder.path().join("base");
     run(create(&base, &["train.steps=1"]).unwrap(), 0);
@@ -90,7 +86,7 @@ fn a_model_that_does_not_fit_is_refused_with_every_name() {
 }
 
 #[test]
-fn a_lora_trains_beside_a_model_and_resumes_to_the_bit() {
+fn a_lora_resumes_to_the_bit() {
     let folder = tempfile::tempdir().unwrap();
     let base = folder.path().join("base");
     run(create(&base, &["train.steps=3"]).unwrap(), 0);
@@ -104,21 +100,21 @@ fn a_lora_trains_beside_a_model_and_resumes_to_the_bit() {
         let read = |root: &Path| std::fs::read(root.join(file)).unwrap();
         assert!(read(&whole) == read(&broken), "{file} differs after a resume");
     }
-    assert!(!whole.join("model/model.safetensors").exists(), "the base is not handed on");
+    assert!(!whole.join("model/model.safetensors").exists(), "the base is not exported");
     let names: Vec<String> =
         weights(&whole.join("model/lora.safetensors")).into_iter().map(|(name, _)| name).collect();
     assert!(names.iter().any(|name| name.ends_with(".lora_up.weight")), "{names:?}");
 }
 
 #[test]
-fn the_scale_of_the_latents_comes_along_before_anything_is_prepared() {
+fn init_from_loads_the_scale_of_the_latents() {
     let folder = tempfile::tempdir().unwrap();
     let base = folder.path().join("base");
     let scaled = "model.params.scale_by_std=true";
     run(create(&base, &["train.steps=1", scaled]).unwrap(), 0);
     let model = base.join("model/model.safetensors");
     let scale = Checkpoint::open(model).unwrap().tensor("scale_factor").unwrap().double_value(&[]);
-    assert!((scale - 1.).abs() > 1e-3, "a scale that could be prompt_for from none: {scale}");
+    assert!((scale - 1.).abs() > 1e-3, "a scale other than 1: {scale}");
 
     let config = RunConfig::parse(MODEL, "tiny.yaml", &[scaled.to_owned()]).unwrap();
     let ModelConfig::LatentDiffusion(config) = &config.model else { panic!("a diffusion model") };

@@ -1,6 +1,4 @@
-//! InpaintMask latents: training with them is training without, and a cache of something else is refused.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! Cached latents: training is the same with and without, and a cache with another fingerprint is refused.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +10,8 @@ use ldm_core::noise::Seeded;
 use ldm_core::{NoiseSource, Result};
 use ldm_train::{Event, Finished, RunConfig, Trainer};
 use tch::{Device, Kind, Tensor};
+
+use crate::config;
 
 const FIRST_STAGE: &str = r"
 model:
@@ -47,11 +47,6 @@ data:
 train: {steps: 6, learning_rate: 1.0e-3, conditioning_dropout: 0.3, ema: null, log_every: 1, checkpoint_every: 2,
         samples: {count: 2, steps: 2}}
 ";
-
-fn config(text: &str, overrides: &[&str]) -> RunConfig {
-    let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
-    RunConfig::parse(text, "tiny.yaml", &overrides).unwrap()
-}
 
 fn done(trainer: &mut Trainer) -> Result<()> {
     assert_eq!(trainer.run(&AtomicBool::new(false), &mut |_| {})?, Finished::Done);
@@ -95,7 +90,7 @@ fn weights(run: &Path) -> Vec<u8> {
 }
 
 #[test]
-fn training_with_kept_latents_is_training_without() {
+fn training_is_the_same_with_cached_latents() {
     let folder = tempfile::tempdir().unwrap();
     let root = |name: &str| folder.path().join(name);
     let set = images(folder.path(), 19);
@@ -129,7 +124,7 @@ fn training_with_kept_latents_is_training_without() {
 }
 
 #[test]
-fn mirrored_images_are_kept_both_ways() {
+fn flipped_images_are_cached_both_ways() {
     let folder = tempfile::tempdir().unwrap();
     let set = images(folder.path(), 8);
     let text =
@@ -150,7 +145,7 @@ fn mirrored_images_are_kept_both_ways() {
 }
 
 #[test]
-fn a_cache_of_something_else_is_refused() {
+fn another_fingerprint_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (set, shared) = (images(folder.path(), 8), folder.path().join("shared.safetensors"));
     let on = format!("train.cache_latents={}", shared.display());
@@ -168,15 +163,18 @@ fn a_cache_of_something_else_is_refused() {
     assert_eq!(std::fs::metadata(&shared).unwrap().modified().unwrap(), made, "used, not made again");
     let mut check = |text: &str, expected: &str| {
         let error = run(text).unwrap_err().to_string();
-        assert_eq!(error, format!("{}: {expected}: remove it, and it is made anew", shared.display()));
+        assert_eq!(
+            error,
+            format!("{}: expected {expected}; remove the file to have it written again", shared.display())
+        );
     };
-    check(&other, "was made by another first stage than the model's");
+    check(&other, "latents of the model's first stage, got those of another one");
     check(
         &one.replace("{size: 16}", "{size: 32}"),
-        "was made of other images than data.params.train has now",
+        "latents of the training images, got those of other images",
     );
     images(folder.path(), 9);
-    check(&one, "was made of other images than data.params.train has now");
+    check(&one, "latents of the training images, got those of other images");
     let whole = std::fs::read(&shared).unwrap();
     std::fs::write(&shared, &whole[..whole.len() - 8]).unwrap();
     assert!(run(&one).unwrap_err().to_string().contains("shared.safetensors"));
@@ -185,7 +183,7 @@ fn a_cache_of_something_else_is_refused() {
 }
 
 #[test]
-fn what_cannot_be_kept_is_refused() {
+fn random_augmentations_and_first_stages_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let set = images(folder.path(), 8);
     let text = text(&first_stage(folder.path(), "kl", 1), &set);
@@ -196,7 +194,7 @@ fn what_cannot_be_kept_is_refused() {
         assert!(error.contains(expected) && !root.exists(), "{error}");
     };
     let random = text.replace("{size: 16}", "{size: 16, crop: random}");
-    check(&random, "train.cache_latents: the images are cut at random (crop: random)");
+    check(&random, "train.cache_latents: expected deterministic crops, got crop: random");
     let stage = FIRST_STAGE.replace("KIND", "kl").replace("DOUBLE", "true").replace("SEED", "1");
     check(&stage, "train.cache_latents: this model is trained on the images themselves");
     let error =
@@ -205,7 +203,7 @@ fn what_cannot_be_kept_is_refused() {
 }
 
 #[test]
-fn a_image_that_cannot_be_read_is_left_out_as_without() {
+fn an_unreadable_image_is_skipped() {
     let folder = tempfile::tempdir().unwrap();
     let set = images(folder.path(), 12);
     std::fs::write(set.join("cat/02.png"), "no image").unwrap();

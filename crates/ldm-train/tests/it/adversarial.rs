@@ -1,12 +1,8 @@
-//! First stages trained against a discriminator: they learn, resume to the bit, hand on a model without the loss, and
-//! refuse what is wrong.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! First stages with a discriminator: overfitting, resuming to the bit, export, refusals.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ldm_autoencoder::FirstStageConfig;
 use ldm_checkpoint::Checkpoint;
@@ -19,6 +15,8 @@ use ldm_train::{
     AdamWConfig, AutoencoderObjective, Event, Exported, Finished, Objective, RunConfig, StepInfo, Trainer,
 };
 use tch::{Kind, Tensor};
+
+use crate::{batch_of, config, lock_generator, run_to_end};
 
 const RUN: &str = r"
 model:
@@ -51,12 +49,6 @@ train:
 const KL: &str = "ldm.modules.losses.LPIPSWithDiscriminator";
 const VQ: &str = "taming.modules.losses.vqperceptual.VQLPIPSWithDiscriminator";
 
-/// Initialization and dropout draw from libtorch's global generator, which the tests of a process share.
-fn phase() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn kl(loss: &str) -> String {
     let text = RUN.replace("KIND", "kl").replace("DOUBLE", "true").replace("TARGET", KL);
     text.replace("LOSS", loss).replace("    EXTRA\n", "")
@@ -68,25 +60,8 @@ fn vq(loss: &str) -> String {
     text.replace("LOSS", loss).replace("EXTRA", extra)
 }
 
-fn config(text: &str, overrides: &[&str]) -> RunConfig {
-    let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
-    RunConfig::parse(text, "tiny.yaml", &overrides).unwrap()
-}
-
 fn trainer(text: &str, overrides: &[&str], root: &Path) -> Trainer {
     Trainer::create(config(text, overrides), root, test_device()).unwrap()
-}
-
-/// Every logged line.
-fn run(trainer: &mut Trainer) -> Vec<BTreeMap<String, f64>> {
-    let mut lines = Vec::new();
-    let mut keep = |event: Event| {
-        if let Event::Logged(line) = event {
-            lines.push(line.clone());
-        }
-    };
-    assert_eq!(trainer.run(&AtomicBool::new(false), &mut keep).unwrap(), Finished::Done);
-    lines
 }
 
 /// Ten steps, a stop, and ten more in a new trainer end with the bits of twenty steps.
@@ -94,7 +69,7 @@ fn run(trainer: &mut Trainer) -> Vec<BTreeMap<String, f64>> {
 fn check_resume(text: &str) {
     let folder = tempfile::tempdir().unwrap();
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
-    run(&mut trainer(text, &[], &whole));
+    run_to_end(&mut trainer(text, &[], &whole));
     let stop = AtomicBool::new(false);
     let mut first = trainer(text, &[], &broken);
     let finished = first
@@ -108,7 +83,7 @@ fn check_resume(text: &str) {
     drop(first);
     let mut second = Trainer::resume(&broken, &[], test_device()).unwrap();
     assert_eq!(second.state().step, 10);
-    run(&mut second);
+    run_to_end(&mut second);
     for name in ["model", "ema", "optimizer"] {
         let bytes = |run: &Path| {
             std::fs::read(run.join(format!("checkpoints/step-0000020/{name}.safetensors"))).unwrap()
@@ -122,7 +97,7 @@ fn check_resume(text: &str) {
 
 #[test]
 fn a_kl_first_stage_with_every_option_resumes_to_the_bit() {
-    let _turn = phase();
+    let _lock = lock_generator();
     // LPIPS has no state; its cost is not what is tested.
     check_resume(&kl("perceptual_weight: 0.0, use_actnorm: true, learn_logvar: true, r1_weight: 0.1,
               lecam_weight: 0.1, disc_ramp: 8, disc_loss: vanilla"));
@@ -130,13 +105,13 @@ fn a_kl_first_stage_with_every_option_resumes_to_the_bit() {
 
 #[test]
 fn a_vq_first_stage_with_averages_and_restarts_resumes_to_the_bit() {
-    let _turn = phase();
+    let _lock = lock_generator();
     check_resume(&vq("perceptual_weight: 0.0"));
 }
 
 #[test]
-fn first_stages_learn_a_few_images_by_heart() {
-    let _turn = phase();
+fn first_stages_overfit_a_few_images() {
+    let _lock = lock_generator();
     for text in [kl("kl_weight: 1.0e-6"), vq("codebook_weight: 1.0")] {
         let folder = tempfile::tempdir().unwrap();
         let overrides = [
@@ -148,7 +123,7 @@ fn first_stages_learn_a_few_images_by_heart() {
             "model.params.lossconfig.params.disc_start=30",
             "model.params.ddconfig.dropout=0.0",
         ];
-        let lines = run(&mut trainer(&text, &overrides, &folder.path().join("run")));
+        let lines = run_to_end(&mut trainer(&text, &overrides, &folder.path().join("run")));
         let (first, last) = (&lines[0], &lines[lines.len() - 1]);
         assert!(last["rec_loss"] < 0.6 * first["rec_loss"], "from {first:?} to {last:?}");
         assert_eq!((first["disc_factor"], last["disc_factor"]), (0., 1.));
@@ -174,20 +149,12 @@ fn objective(text: &str) -> AutoencoderObjective {
 
 fn batch(seed: u64) -> Batch {
     let like = Tensor::zeros([4, 3, 16, 16], (Kind::Float, tch::Device::Cpu));
-    let images = Seeded::new(seed..seed + 4).like(&like).tanh();
-    Batch {
-        images,
-        prompt: Prompt::default(),
-        label_map: None,
-        crops: Vec::new(),
-        names: Vec::new(),
-        latents: None,
-    }
+    batch_of(Seeded::new(seed..seed + 4).like(&like).tanh(), Prompt::default())
 }
 
 #[test]
-fn a_turn_trains_its_own() {
-    let _turn = phase();
+fn a_phase_trains_its_own_parameters() {
+    let _lock = lock_generator();
     let names = |text: &str| -> Vec<BTreeSet<String>> {
         let phases = objective(text).phases();
         phases.into_iter().map(|phase| phase.trainable.into_iter().map(|(name, _)| name).collect()).collect()
@@ -198,19 +165,20 @@ fn a_turn_trains_its_own() {
     assert!(!plain[0].contains("loss.logvar"), "the reference's logvar is in no optimizer");
     assert!(names(&kl("perceptual_weight: 0.0, learn_logvar: true"))[0].contains("loss.logvar"));
     let averages = names(&vq("perceptual_weight: 0.0"));
-    assert!(!averages[0].contains("quantize.embedding.weight"), "an average takes no gradient");
+    assert!(!averages[0].contains("quantize.embedding.weight"), "an EMA has no gradient");
     let follows = vq("perceptual_weight: 0.0").replace("ema_decay: 0.9", "lr_g_factor: 2.5");
     assert!(names(&follows)[0].contains("quantize.embedding.weight"));
-    assert_eq!(objective(&follows).phases()[0].rate, 2.5);
+    assert_eq!(objective(&follows).phases()[0].lr_scale, 2.5);
 }
 
 #[test]
-fn logvar_starts_and_moves_as_told() {
-    let _turn = phase();
+fn logvar_has_its_initial_value_and_gradient() {
+    let _lock = lock_generator();
     let objective = objective(&kl("perceptual_weight: 0.0, logvar_init: 0.7, learn_logvar: true"));
     let logvar = objective.weights().into_iter().find(|(name, _)| name == "loss.logvar").unwrap().1;
     assert!((logvar.double_value(&[]) - 0.7).abs() < 1e-6);
-    let loss = objective.loss(StepInfo { phase: 0, step: 0 }, &batch(1), &mut PerStep::new(1, 0, 0)).unwrap();
+    let loss =
+        objective.loss(StepInfo { phase: 0, global_step: 0 }, &batch(1), &mut PerStep::new(1, 0, 0)).unwrap();
     loss.total.backward();
     let part = |name: &str| loss.parts.iter().find(|(each, _)| *each == name).unwrap().1.double_value(&[]);
     // d/ds of CHW·(rec·e⁻ˢ + s).
@@ -221,31 +189,34 @@ fn logvar_starts_and_moves_as_told() {
 
 #[test]
 fn the_ramp_grows_from_disc_start() {
-    let _turn = phase();
+    let _lock = lock_generator();
     let objective = objective(&kl("perceptual_weight: 0.0, disc_factor: 0.8, disc_ramp: 10"));
     for (step, generator) in [(0, 0.), (3, 0.), (4, 0.), (9, 0.4), (14, 0.8), (1000, 0.8)] {
-        let loss =
-            objective.loss(StepInfo { phase: 0, step }, &batch(1), &mut PerStep::new(1, 0, step)).unwrap();
+        let loss = objective
+            .loss(StepInfo { phase: 0, global_step: step }, &batch(1), &mut PerStep::new(1, 0, step))
+            .unwrap();
         let factor = loss.parts.iter().find(|(name, _)| *name == "disc_factor").unwrap().1.double_value(&[]);
         assert!((factor - generator).abs() < 1e-6, "step {step}: {factor}");
     }
-    let critic = |step| {
-        let loss =
-            objective.loss(StepInfo { phase: 1, step }, &batch(1), &mut PerStep::new(1, 0, step)).unwrap();
+    let discriminator = |step| {
+        let loss = objective
+            .loss(StepInfo { phase: 1, global_step: step }, &batch(1), &mut PerStep::new(1, 0, step))
+            .unwrap();
         loss.total.double_value(&[])
     };
-    assert_eq!(critic(3), 0.);
-    assert!(critic(4) > 0., "the discriminator learns at its full weight at once");
+    assert_eq!(discriminator(3), 0.);
+    assert!(discriminator(4) > 0., "the discriminator learns at its full weight at once");
 }
 
 #[test]
 fn the_penalties_are_added_with_their_weights() {
-    let _turn = phase();
-    let critic = |text: &str| {
+    let _lock = lock_generator();
+    let discriminator = |text: &str| {
         tch::manual_seed(1);
         let objective = objective(text);
-        let loss =
-            objective.loss(StepInfo { phase: 1, step: 4 }, &batch(1), &mut PerStep::new(1, 0, 4)).unwrap();
+        let loss = objective
+            .loss(StepInfo { phase: 1, global_step: 4 }, &batch(1), &mut PerStep::new(1, 0, 4))
+            .unwrap();
         loss.total.backward();
         let grad = objective.phases()[1].trainable[1].1.grad().norm().double_value(&[]);
         let mut parts: BTreeMap<&str, f64> =
@@ -253,18 +224,20 @@ fn the_penalties_are_added_with_their_weights() {
         parts.insert("grad", grad);
         parts
     };
-    let plain = critic(&kl("perceptual_weight: 0.0, use_actnorm: true, disc_factor: 0.5"));
-    let r1 = critic(&kl("perceptual_weight: 0.0, use_actnorm: true, disc_factor: 0.5, r1_weight: 10.0"));
+    let plain = discriminator(&kl("perceptual_weight: 0.0, use_actnorm: true, disc_factor: 0.5"));
+    let r1 =
+        discriminator(&kl("perceptual_weight: 0.0, use_actnorm: true, disc_factor: 0.5, r1_weight: 10.0"));
     assert!(r1["r1"] > 0. && (r1["disc_loss"] - plain["disc_loss"] - 2.5 * r1["r1"]).abs() < 1e-4, "{r1:?}");
     assert!(r1["grad"] != plain["grad"], "the penalty has a gradient");
-    let lecam = critic(&kl("perceptual_weight: 0.0, use_actnorm: true, disc_factor: 0.5, lecam_weight: 0.3"));
+    let lecam =
+        discriminator(&kl("perceptual_weight: 0.0, use_actnorm: true, disc_factor: 0.5, lecam_weight: 0.3"));
     let want = plain["disc_loss"] + 0.15 * lecam["lecam"];
     assert!(lecam["lecam"] > 0. && (lecam["disc_loss"] - want).abs() < 1e-4, "{lecam:?}");
 }
 
 #[test]
-fn what_is_handed_on_has_no_loss() {
-    let _turn = phase();
+fn the_exported_model_has_no_loss() {
+    let _lock = lock_generator();
     let objective = objective(&vq("perceptual_weight: 0.0, use_actnorm: true"));
     let all: BTreeSet<String> = objective.weights().into_iter().map(|(name, _)| name).collect();
     for name in
@@ -272,7 +245,9 @@ fn what_is_handed_on_has_no_loss() {
     {
         assert!(all.contains(name), "{name}");
     }
-    let Exported::Model(kept) = objective.export(&[]).unwrap() else { panic!("a model") };
+    let Exported::Model(kept) = objective.as_export().unwrap().export(&[]).unwrap() else {
+        panic!("a model")
+    };
     let kept: BTreeSet<String> = kept.into_iter().map(|(name, _)| name).collect();
     let text = vq("").replace("{disc_start: 4, disc_num_layers: 1, disc_ndf: 16, disc_weight: 0.5, }", "{}");
     let text = text
@@ -284,16 +259,16 @@ fn what_is_handed_on_has_no_loss() {
 }
 
 #[test]
-fn the_stand_in_is_told_once_and_only_where_it_looks() {
-    let _turn = phase();
+fn random_lpips_is_noted_where_lpips_has_a_weight() {
+    let _lock = lock_generator();
     let notes = objective(&kl("perceptual_weight: 1.0")).notes();
     assert!(notes.len() == 1 && notes[0].contains("ldm weights get lpips-vgg16"), "{notes:?}");
     assert!(objective(&kl("perceptual_weight: 0.0")).notes().is_empty());
 }
 
 #[test]
-fn a_compvis_checkpoints_lpips_is_left_out() {
-    let _turn = phase();
+fn lpips_of_a_compvis_checkpoint_is_skipped() {
+    let _lock = lock_generator();
     let mut objective = objective(&kl("perceptual_weight: 0.0"));
     let mut tensors = objective.weights();
     tensors.push((
@@ -307,18 +282,18 @@ fn a_compvis_checkpoints_lpips_is_left_out() {
 }
 
 #[test]
-fn latents_are_measured() {
-    let _turn = phase();
+fn latent_statistics_are_measured() {
+    let _lock = lock_generator();
     let objective = objective(&kl("perceptual_weight: 0.0"));
     let mut batches = (0..3).map(|seed| Ok(batch(seed)));
-    let found = objective.latent_statistics(&mut batches).unwrap().unwrap();
+    let found = objective.as_export().unwrap().latent_statistics(&mut batches).unwrap().unwrap();
     assert_eq!((found.images, found.mean.len(), found.std.len()), (12, 4, 4));
     assert!(found.overall_std.is_finite() && found.overall_std > 0.);
 }
 
 #[test]
-fn every_name_of_the_references_is_read() {
-    let _turn = phase();
+fn every_name_of_compvis_is_read() {
+    let _lock = lock_generator();
     for target in [
         "reconstruction",
         "none",
@@ -346,22 +321,22 @@ fn every_name_of_the_references_is_read() {
 }
 
 #[test]
-fn the_optimizer_is_the_references_unless_told() {
+fn the_optimizer_is_that_of_compvis_by_default() {
     let line = "  optimizer: {betas: [0.5, 0.9], weight_decay: 0.0}\n";
-    let [prompt_for, untold] = [kl(""), kl("").replace(line, "")];
-    assert_ne!(prompt_for, untold);
-    let reference = config(&prompt_for, &[]);
+    let [explicit, default] = [kl(""), kl("").replace(line, "")];
+    assert_ne!(explicit, default);
+    let reference = config(&explicit, &[]);
     assert_eq!(reference.train.optimizer, AdamWConfig::adversarial());
-    assert_eq!(config(&untold, &[]).train.optimizer, AdamWConfig::adversarial());
-    assert_eq!(config(&untold, &[]).to_text(), reference.to_text(), "the run's config says it");
+    assert_eq!(config(&default, &[]).train.optimizer, AdamWConfig::adversarial());
+    assert_eq!(config(&default, &[]).to_text(), reference.to_text(), "it is in the run's config");
     let without = ["model.params.lossconfig.target=reconstruction", "model.params.lossconfig.params=null"];
-    assert_eq!(config(&untold, &without).train.optimizer, AdamWConfig::default());
-    let some = config(&untold, &["train.optimizer.weight_decay=0.1"]).train.optimizer;
+    assert_eq!(config(&default, &without).train.optimizer, AdamWConfig::default());
+    let some = config(&default, &["train.optimizer.weight_decay=0.1"]).train.optimizer;
     assert_eq!(some, AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() });
 }
 
 #[test]
-fn what_cannot_be_is_refused_by_name() {
+fn invalid_settings_are_refused_by_key() {
     #[track_caller]
     fn check(text: &str, expected: &str) {
         let folder = tempfile::tempdir().unwrap();
@@ -370,20 +345,23 @@ fn what_cannot_be_is_refused_by_name() {
         assert!(error.contains(expected) && !error.contains('\n'), "{error}");
         assert!(!root.exists(), "something was written");
     }
-    let _turn = phase();
+    let _lock = lock_generator();
     check(&kl("disc_conditional: true"), "lossconfig: `disc_conditional`");
     check(&kl("codebook_weight: 1.0"), "`codebook_weight` belongs to vq_lpips_with_discriminator");
     check(&vq("kl_weight: 1.0"), "`kl_weight` belongs to lpips_with_discriminator");
-    check(&vq("n_classes: 7"), "`n_classes`: the codebook has 32 entries, got: 7");
+    check(&vq("n_classes: 7"), "`n_classes`: expected the codebook's 32 entries, got 7");
     check(&vq("perceptual_loss: dists"), "unknown variant `dists`");
-    check(&kl("disc_in_channels: 4"), "`disc_in_channels`: the images have 3, got: 4");
+    check(&kl("disc_in_channels: 4"), "`disc_in_channels`: expected the images' 3 channels, got 4");
     check(&kl("disc_wait: 1"), "unknown field `disc_wait`");
     check(&kl("").replace("disc_start: 4, ", ""), "missing field `disc_start`");
     check(&kl("").replace("disc_num_layers: 1", "disc_num_layers: 0"), "`disc_num_layers`: expected 1 to 10");
-    check(&kl("").replace("disc_num_layers: 1", "disc_num_layers: 3"), "at least 24x24, got: 16x16");
-    check(&kl("disc_factor: -1.0"), "`disc_factor`: expected a number from 0");
+    check(
+        &kl("").replace("disc_num_layers: 1", "disc_num_layers: 3"),
+        "at least 24x24 for `disc_num_layers` 3, got 16x16",
+    );
+    check(&kl("disc_factor: -1.0"), "`disc_factor`: expected at least 0");
     check(&kl("lecam_decay: 1.0"), "`lecam_decay`");
-    check(&kl("").replace(KL, VQ), "vq_lpips_with_discriminator is the loss of a vq first stage");
+    check(&kl("").replace(KL, VQ), "expected the loss of a kl first stage, got vq_lpips_with_discriminator");
     check(&kl("").replace("dropout: 0.1", "give_pre_end: true"), "`give_pre_end`");
     check(&kl("").replace("out_ch: 3", "out_ch: 1"), "`disc_in_channels`");
     check(&kl("").replace(KL, "taming.modules.losses.segmentation.BCELossWithQuant"), "unknown variant");

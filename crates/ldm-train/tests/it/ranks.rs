@@ -1,7 +1,5 @@
-//! Training by several processes: the same numbers as by one, and an end reduce_metrics. Each test starts its ranks by
-//! running itself again.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! Training on several ranks: the same numbers as on one, and a common end. Each test starts its ranks by running itself
+//! again.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -12,8 +10,10 @@ use std::time::{Duration, Instant};
 
 use ldm_checkpoint::Checkpoint;
 use ldm_libtorch::{C10d, RankEnv};
-use ldm_train::{Distributed, Event, Finished, RunConfig, Trainer};
+use ldm_train::{Distributed, Event, Finished, Trainer};
 use tch::Device;
+
+use crate::config;
 
 /// AdamW divides by the root of what it has seen: without an `eps` of the gradients' size a gradient of nothing but
 /// rounding, which is another one in another batch size, becomes a whole step. L2, since the derivative of L1 jumps.
@@ -76,7 +76,7 @@ train:
   samples: {count: 2, steps: 2}
 ";
 
-/// Where a test's ranks find the folder of their run.
+/// The environment variable of a test's folder, for its ranks.
 const FOLDER: &str = "LDM_TEST_FOLDER";
 
 /// This process as a rank, where it was started as one.
@@ -92,7 +92,7 @@ fn start(test: &str, world: usize, folder: &Path) -> Vec<Child> {
     (0..world)
         .map(|rank| {
             Command::new(std::env::current_exe().unwrap())
-                .args([test, "--exact", "--nocapture"])
+                .args([format!("ranks::{test}").as_str(), "--exact", "--nocapture"])
                 .envs([("RANK", rank.to_string()), ("WORLD_SIZE", world.to_string())])
                 .envs([("MASTER_ADDR", "127.0.0.1".to_owned()), ("MASTER_PORT", port.to_string())])
                 .env(FOLDER, folder)
@@ -112,11 +112,6 @@ fn all_end_well(children: Vec<Child>) {
             String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && text.contains("1 passed"), "rank {rank}: {text}");
     }
-}
-
-fn config(text: &str, overrides: &[&str]) -> RunConfig {
-    let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
-    RunConfig::parse(text, "tiny.yaml", &overrides).unwrap()
 }
 
 fn run(mut trainer: Trainer) {
@@ -172,13 +167,13 @@ fn check_equal(test: &str, text: &str) {
 }
 
 #[test]
-fn a_first_stage_of_two_ranks_is_that_of_one() {
-    check_equal("a_first_stage_of_two_ranks_is_that_of_one", FIRST_STAGE);
+fn a_first_stage_is_the_same_on_two_ranks() {
+    check_equal("a_first_stage_is_the_same_on_two_ranks", FIRST_STAGE);
 }
 
 #[test]
-fn a_diffusion_model_of_two_ranks_is_that_of_one() {
-    check_equal("a_diffusion_model_of_two_ranks_is_that_of_one", DIFFUSION);
+fn a_diffusion_model_is_the_same_on_two_ranks() {
+    check_equal("a_diffusion_model_is_the_same_on_two_ranks", DIFFUSION);
 }
 
 /// Rank 1 alone hears the signal; both stop at the same step, and two more go on to the bits of an unbroken run.
@@ -217,7 +212,10 @@ fn ranks_stop_together_and_resume_to_the_bit() {
     }
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
     let error = Trainer::resume(&broken, &[], Device::Cpu).unwrap_err().to_string();
-    assert!(error.contains("go on with it by --nproc 2, got 1"), "{error}");
+    assert!(
+        error.contains("expected 2 ranks, which the order of images was drawn for, got 1; try --nproc 2"),
+        "{error}"
+    );
     all_end_well(start(name, 2, folder.path()));
     for name in ["model", "ema", "optimizer"] {
         let file = format!("checkpoints/step-0000020/{name}.safetensors");
@@ -234,7 +232,7 @@ fn ranks_with_different_configs_are_refused() {
         let config = config(FIRST_STAGE, &[&seed]);
         let error = Trainer::create_among(ranks, config, &folder.join("run"), Device::Cpu).unwrap_err();
         let error = error.to_string();
-        assert!(error.contains("different configs") && error.ends_with("other than rank 0: 1"), "{error}");
+        assert!(error.contains("got another one on rank 1; try the same file"), "{error}");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -248,7 +246,8 @@ fn fewer_images_than_a_step_of_all_ranks_are_refused() {
     if let Some((ranks, folder)) = rank() {
         let config = config(FIRST_STAGE, &["data.params.train.params.count=7"]);
         let error = Trainer::create_among(ranks, config, &folder.join("run"), Device::Cpu).unwrap_err();
-        let expected = "the set has 7 images and 2 ranks of 4 need 8: lower it, or take fewer ranks, got 4";
+        let expected =
+            "data.params.batch_size: expected at most the 7 images of the set in a step, got 2 ranks of 4";
         assert!(error.to_string().contains(expected), "{error}");
         return;
     }
@@ -258,8 +257,8 @@ fn fewer_images_than_a_step_of_all_ranks_are_refused() {
 }
 
 #[test]
-fn a_rank_killed_while_training_ends_the_others_with_a_sentence() {
-    let name = "a_rank_killed_while_training_ends_the_others_with_a_sentence";
+fn a_killed_rank_ends_the_others_with_an_error() {
+    let name = "a_killed_rank_ends_the_others_with_an_error";
     if let Some((ranks, folder)) = rank() {
         let me = ranks.rank();
         let config = config(FIRST_STAGE, &["train.steps=100000", "train.checkpoint_every=3"]);

@@ -1,12 +1,9 @@
-//! Adapters under training: their gradients are those of autograd, the base stays, a run goes on to the bit, and what is
-//! handed on makes the model that was trained.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! LoRA training: gradients match autograd, the base is unchanged, runs resume to the bit, and the merged export is the
+//! trained model.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ldm_checkpoint::{Checkpoint, save};
 use ldm_core::device::test_device;
@@ -21,6 +18,8 @@ use ldm_train::{
     LoraObjective, LoraTarget, Objective, RunConfig, StepInfo,
 };
 use tch::{Kind, Tensor};
+
+use crate::lock_generator;
 
 mod function;
 mod gradients;
@@ -48,12 +47,6 @@ data:
     train: {target: scenes, params: {size: 16, objects: [1, 1], count: 4}}
 train: {steps: 20, learning_rate: 1.0e-3}
 ";
-
-/// Initialization draws from libtorch's global generator, which the tests of a process share.
-fn phase() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn model_config(overrides: &[&str]) -> Box<LatentDiffusionConfig> {
     let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
@@ -126,8 +119,10 @@ impl Run {
         let mut last = 0.;
         for pass in 0..2 {
             let mut noise = PerStep::new(1, 0, 2 * self.step + pass);
-            let loss =
-                self.objective.loss(StepInfo { phase: 0, step: self.step }, batch, &mut noise).unwrap();
+            let loss = self
+                .objective
+                .loss(StepInfo { phase: 0, global_step: self.step }, batch, &mut noise)
+                .unwrap();
             (&loss.total / 2.).backward();
             self.objective.after_backward(0);
             last = loss.total.double_value(&[]);
@@ -162,10 +157,10 @@ impl ConcatNames for [Vec<(String, Tensor)>; 3] {
     }
 }
 
-/// The sampler and the validation see the averages, and the next step does not.
+/// Previews and validation use the EMA, the next step does not.
 #[test]
-fn averages_are_validated_and_not_trained_on() {
-    let _turn = phase();
+fn the_ema_is_validated_and_not_trained_on() {
+    let _lock = lock_generator();
     let weight = Tensor::ones([2, 2], (Kind::Float, test_device()));
     let seen = RefCell::new(Vec::new());
     let own = weight.shallow_clone();
@@ -183,7 +178,7 @@ fn averages_are_validated_and_not_trained_on() {
         }
     };
     let look = || {
-        let found = objective.validate(&mut std::iter::empty()).unwrap()[0].1;
+        let found = objective.as_validate().unwrap().validate(&mut std::iter::empty()).unwrap()[0].1;
         seen.borrow_mut().push(found);
     };
     set(1.);
@@ -191,14 +186,15 @@ fn averages_are_validated_and_not_trained_on() {
     set(2.);
     look(); // 4·(1 + 4)
     set(1.);
-    let loss =
-        objective.loss(StepInfo { phase: 0, step: 0 }, &nothing(), &mut PerStep::new(0, 0, 0)).unwrap();
+    let loss = objective
+        .loss(StepInfo { phase: 0, global_step: 0 }, &nothing(), &mut PerStep::new(0, 0, 0))
+        .unwrap();
     assert_eq!((seen.into_inner(), loss.total.double_value(&[])), (vec![8., 20.], 8.));
 }
 
 #[test]
-fn adapters_learn_and_the_base_stays() {
-    let _turn = phase();
+fn adapters_learn_and_the_base_is_unchanged() {
+    let _lock = lock_generator();
     let inner = base();
     let variables: Vec<(String, Tensor)> = inner.model().vs().variables().into_iter().collect();
     let before: BTreeMap<String, Tensor> =
@@ -212,7 +208,7 @@ fn adapters_learn_and_the_base_stays() {
     for (name, tensor) in &variables {
         assert_eq!(
             tensor.grad().defined(),
-            config.takes(name),
+            config.selects(name),
             "{name}: gradients where there is an adapter"
         );
     }
@@ -222,22 +218,26 @@ fn adapters_learn_and_the_base_stays() {
     }
     assert!(last < 0.6 * first, "from {first} to {last}");
     for (name, tensor) in &variables {
-        assert_eq!(*tensor == before[name], !config.takes(name), "{name}");
+        assert_eq!(*tensor == before[name], !config.selects(name), "{name}");
     }
 
-    // What is handed on, merged into the base, is what was trained.
-    let Exported::Lora { tensors, metadata } = run.objective.export(&[]).unwrap() else { panic!("a LoRA") };
+    // The export, merged into the base, is the trained model.
+    let Exported::Lora { tensors, metadata } = run.objective.as_export().unwrap().export(&[]).unwrap() else {
+        panic!("a LoRA")
+    };
     assert_eq!((metadata["ss_network_dim"].as_str(), metadata["ss_network_alpha"].as_str()), ("4", "6"));
     let file = tempfile::NamedTempFile::new().unwrap();
     save(file.path(), &tensors, &metadata).unwrap();
     let merged = base();
     merged.model().merge(&[LoraFile::from(file.path())]).unwrap();
     let merged = merged.model().vs().variables();
-    run.objective.validate(&mut std::iter::empty()).unwrap(); // the weights as the adapters are now
+    run.objective.as_validate().unwrap().validate(&mut std::iter::empty()).unwrap(); // the weights as the adapters are now
     for (name, tensor) in &variables {
         assert!(merged[name] == *tensor, "{name}");
     }
-    let Exported::Lora { tensors: averages, .. } = run.objective.export(&run.ema.state()).unwrap() else {
+    let Exported::Lora { tensors: averages, .. } =
+        run.objective.as_export().unwrap().export(&run.ema.state()).unwrap()
+    else {
         panic!("a LoRA")
     };
     let up = |tensors: &[(String, Tensor)]| {
@@ -249,8 +249,8 @@ fn adapters_learn_and_the_base_stays() {
 
 /// Three steps, a checkpoint, and three more in a new run end with the bits of six.
 #[test]
-fn a_run_goes_on_to_the_bit() {
-    let _turn = phase();
+fn a_run_resumes_to_the_bit() {
+    let _lock = lock_generator();
     let batches: Vec<Batch> = batches().take(6).collect::<Result<_>>().unwrap();
     let config = LoraConfig { rank: 2, ..LoraConfig::default() };
     let mut whole = Run::new(lora(&config));
@@ -295,7 +295,7 @@ fn a_run_goes_on_to_the_bit() {
 /// CLIP is frozen, and its adapters learn all the same, through a U-Net that runs twice.
 #[test]
 fn a_text_encoder_takes_adapters() {
-    let _turn = phase();
+    let _lock = lock_generator();
     let clip = "model.params.cond_stage_config={target: clip_text, params: {hidden_size: 16, intermediate_size: 32, \
                 num_hidden_layers: 2, num_attention_heads: 2, vocab_size: 40, max_position_embeddings: 8, max_length: 8}}";
     let config = model_config(&[clip]);
@@ -329,13 +329,15 @@ fn a_text_encoder_takes_adapters() {
     for (name, factor) in text {
         assert!(factor.grad().abs().max().double_value(&[]) > 0., "{name}");
     }
-    let Exported::Lora { tensors, .. } = run.objective.export(&[]).unwrap() else { panic!("a LoRA") };
+    let Exported::Lora { tensors, .. } = run.objective.as_export().unwrap().export(&[]).unwrap() else {
+        panic!("a LoRA")
+    };
     let name = "lora_te_text_model_encoder_layers_1_self_attn_out_proj.lora_up.weight";
     assert!(tensors.iter().any(|(found, _)| found == name));
 }
 
 #[test]
-fn what_cannot_be_is_said_in_one_sentence() {
+fn invalid_settings_are_refused_by_key() {
     #[track_caller]
     fn check(change: impl FnOnce(&mut LoraConfig), expected: &str) {
         let mut config = LoraConfig::default();
@@ -345,12 +347,12 @@ fn what_cannot_be_is_said_in_one_sentence() {
         let error = made.unwrap_err().to_string();
         assert!(error.starts_with("train.lora.") && error.contains(expected), "{error}");
     }
-    let _turn = phase();
+    let _lock = lock_generator();
     check(|config| config.rank = 0, "rank: expected at least 1, got 0");
-    check(|config| config.rank = 17, "attn2.to_k.weight` [64, 16] has at most 16, got 17");
+    check(|config| config.rank = 17, "attn2.to_k.weight` [64, 16], got 17");
     check(|config| config.alpha = Some(-1.), "alpha: expected a positive number, got -1");
     check(|config| config.targets.clear(), "targets: expected at least one kind of layer");
-    check(|config| config.text_encoder = true, "text_encoder: this model has no such layers");
+    check(|config| config.text_encoder = true, "text_encoder: expected layers of this model, got none");
     let text = |text: &str| serde_yaml::from_str::<LoraConfig>(text);
     assert_eq!(text("{}").unwrap(), LoraConfig::default());
     assert!(text("{ranks: 4}").unwrap_err().to_string().contains("unknown field `ranks`"));

@@ -1,10 +1,8 @@
-//! A model of each way to be conditioned learns a few images by heart that only the condition tells apart; what is
-//! dropped, trained and refused is what should be.
+//! A model of each kind of conditioning overfits a few images that only the condition tells apart; dropout, training and
+//! refusals of conditions.
 //!
-//! Nearly all of an image is noise at both levels of the schedule, so that a model that is prompt_for nothing can do no
-//! better than the mean, and its loss stays at the images' variance.
-
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
+//! Nearly all of an image is noise at both levels of the schedule, so that an unconditional model can do no better than the
+//! mean, and its loss stays at the images' variance.
 
 use ldm_conditioning::{Tokenizer, TokenizerKind};
 use ldm_core::device::test_device;
@@ -14,6 +12,8 @@ use ldm_data::Batch;
 use ldm_pipelines::{LatentDiffusionConfig, ModelConfig, ModelFile};
 use ldm_train::{AdamW, AdamWConfig, DiffusionObjective, DiffusionTraining, Objective, StepInfo};
 use tch::{Device, Kind, Tensor};
+
+use crate::batch_of;
 
 /// Pixels of 8x8 as latents, x_0 predicted, α² of 0.02 and 0.0002.
 const MODEL: &str = r"
@@ -34,7 +34,7 @@ model:
     cond_stage_config: __is_unconditional__
 ";
 const BATCH: i64 = 4;
-const NOW: StepInfo = StepInfo { phase: 0, step: 0 };
+const NOW: StepInfo = StepInfo { phase: 0, global_step: 0 };
 const CLIP: &str = "{target: clip_text, params: {max_length: 6, hidden_size: 16, intermediate_size: 32, \
                     num_hidden_layers: 1, num_attention_heads: 2, vocab_size: 40, max_position_embeddings: 6}}";
 const BERT: &str = "{target: bert, params: {n_embed: 16, n_layer: 1, vocab_size: 40, max_seq_len: 8}}";
@@ -71,17 +71,6 @@ fn images() -> Tensor {
     Seeded::new(seeds).like(&Tensor::zeros([BATCH, 3, 8, 8], (Kind::Float, Device::Cpu))).sign() * 0.7
 }
 
-fn batch(images: Tensor, prompt: Prompt) -> Batch {
-    Batch {
-        images,
-        latents: None,
-        prompt,
-        label_map: None,
-        crops: Vec::new(),
-        names: vec!["image.png".into()],
-    }
-}
-
 fn tokens(high: i64, length: i64) -> Tensor {
     let each = Tensor::arange(BATCH * length, (Kind::Int64, Device::Cpu)).view([BATCH, length]);
     (each * 7 + 3).remainder(high)
@@ -113,7 +102,7 @@ fn train(objective: &DiffusionObjective, batch: &Batch, steps: u64) -> f64 {
     last
 }
 
-/// What a model that is prompt_for nothing cannot get below.
+/// The lowest loss of an unconditional model.
 const FLOOR: f64 = 0.35;
 
 #[track_caller]
@@ -121,7 +110,7 @@ fn learns(overrides: &[&str], batch: &Batch) -> DiffusionObjective {
     let objective = objective(overrides, 0.).unwrap();
     objective.check_batch(batch).unwrap();
     let loss = train(&objective, batch, 150);
-    assert!(loss < 0.2 * FLOOR, "a model that is prompt_for everything is left with {loss}");
+    assert!(loss < 0.2 * FLOOR, "the conditional model is left with {loss}");
     objective
 }
 
@@ -135,17 +124,17 @@ fn values(objective: &DiffusionObjective, prefix: &str) -> Vec<Tensor> {
 }
 
 #[test]
-fn told_nothing_there_is_a_floor() {
+fn an_unconditional_model_has_a_floor() {
     let objective = objective(&[], 0.).unwrap();
     // More steps than the others take: it may learn to tell four images apart by what little the noise leaves.
-    let loss = train(&objective, &batch(images(), Prompt::default()), 150);
-    assert!(loss > FLOOR, "prompt_for nothing, and yet {loss}");
+    let loss = train(&objective, &batch_of(images(), Prompt::default()), 150);
+    assert!(loss > FLOOR, "unconditional, and yet {loss}");
 }
 
 #[test]
 fn classes() {
     let cond = "cond_stage_config={target: class, params: {embed_dim: 16, n_classes: 6, null_class: 5}}";
-    let batch = batch(images(), Prompt::class(&[0, 1, 2, 4]));
+    let batch = batch_of(images(), Prompt::class(&[0, 1, 2, 4]));
     let before = values(&objective(&attended(&[cond]), 0.).unwrap(), "cond_stage_model.");
     let after = values(&learns(&attended(&[cond]), &batch), "cond_stage_model.");
     assert_ne!(before, after, "the table of classes is trained");
@@ -164,14 +153,14 @@ fn classes_added_to_the_time() {
     let colors =
         Tensor::from_slice(&[1f32, 1., -1., 1., -1., 1., -1., 1., 1., -1., -1., -1.]).view([BATCH, 3, 1, 1]);
     let colors = (colors * 0.7).expand([BATCH, 3, 8, 8], false).contiguous();
-    learns(&overrides, &batch(colors, Prompt::class(&[0, 1, 2, 4])));
+    learns(&overrides, &batch_of(colors, Prompt::class(&[0, 1, 2, 4])));
 }
 
 #[test]
 fn texts_through_bert_which_is_trained() {
     let cond = format!("cond_stage_config={BERT}");
     let before = values(&objective(&attended(&[&cond]), 0.).unwrap(), "cond_stage_model.");
-    let after = values(&learns(&attended(&[&cond]), &batch(images(), texts())), "cond_stage_model.");
+    let after = values(&learns(&attended(&[&cond]), &batch_of(images(), texts())), "cond_stage_model.");
     assert_ne!(before, after, "the conditioner is trained");
 }
 
@@ -179,7 +168,7 @@ fn texts_through_bert_which_is_trained() {
 fn texts_through_clip_which_is_not() {
     let cond = format!("cond_stage_config={CLIP}");
     let overrides = attended(&[&cond, "cond_stage_trainable=false"]);
-    let batch = batch(images(), Prompt { tokens: Some(tokens(40, 6)), ..Prompt::default() });
+    let batch = batch_of(images(), Prompt { tokens: Some(tokens(40, 6)), ..Prompt::default() });
     let before = values(&objective(&overrides, 0.).unwrap(), "cond_stage_model.");
     let model = learns(&overrides, &batch);
     assert_eq!(before, values(&model, "cond_stage_model."), "the conditioner stays to the bit");
@@ -190,7 +179,7 @@ fn texts_through_clip_which_is_not() {
 fn layouts() {
     let cond = "cond_stage_config={target: bert, params: {n_embed: 16, n_layer: 1, vocab_size: 32, max_seq_len: 5, \
                 use_tokenizer: false}}";
-    let batch = batch(images(), Prompt { tokens: Some(tokens(31, 5)), ..Prompt::default() });
+    let batch = batch_of(images(), Prompt { tokens: Some(tokens(31, 5)), ..Prompt::default() });
     learns(&attended(&[cond, "cond_stage_key=coordinates_bbox"]), &batch);
 }
 
@@ -205,28 +194,28 @@ fn boxes_as_the_data_has_them() {
         crops: Some(vec![[0., 0., 0.5, 1.]; BATCH as usize]),
         ..Prompt::default()
     };
-    let prompt_for = batch(images(), prompt);
-    let objective = learns(&overrides, &prompt_for);
-    // The crop is prompt_for too.
+    let known = batch_of(images(), prompt);
+    let objective = learns(&overrides, &known);
+    // The crop is part of the condition.
     let loss = |prompt: Prompt| {
-        let batch = batch(images(), prompt);
+        let batch = batch_of(images(), prompt);
         objective.loss(NOW, &batch, &mut PerStep::new(2, 0, 0)).unwrap().total.double_value(&[])
     };
-    let whole = Prompt { crops: None, ..prompt_for.prompt.narrow(0, BATCH) };
-    assert_ne!(loss(prompt_for.prompt.narrow(0, BATCH)), loss(whole));
-    let error = objective.check_batch(&batch(images(), Prompt::default())).unwrap_err().to_string();
-    assert_eq!(error, "image.png: has no boxes, and the model is prompt_for one");
+    let whole = Prompt { crops: None, ..known.prompt.narrow(0, BATCH) };
+    assert_ne!(loss(known.prompt.narrow(0, BATCH)), loss(whole));
+    let error = objective.check_batch(&batch_of(images(), Prompt::default())).unwrap_err().to_string();
+    assert_eq!(error, "image.png: expected boxes, which the model is conditioned on, got none");
 }
 
 #[test]
 fn embeddings_as_they_are() {
     let prompt = Prompt { embedding: Some(embeddings()), ..Prompt::default() };
     let overrides = attended(&["cond_stage_config={target: identity}", "cond_stage_trainable=false"]);
-    learns(&overrides, &batch(images(), prompt));
+    learns(&overrides, &batch_of(images(), prompt));
 }
 
 #[test]
-fn maps_of_classes_as_the_data_has_them() {
+fn label_maps_as_the_data_has_them() {
     let overrides = [
         "conditioning_key=concat",
         "unet_config.params.in_channels=5",
@@ -238,25 +227,27 @@ fn maps_of_classes_as_the_data_has_them() {
     let image =
         colors.index_select(0, &map.flatten(0, -1)).view([BATCH, 1, 8, 8]).expand([BATCH, 3, 8, 8], false);
     let twice = map.unsqueeze(1).to_kind(Kind::Float).upsample_nearest2d([16, 16], None, None).squeeze_dim(1);
-    let prompt_for =
-        Batch { label_map: Some(twice.to_kind(Kind::Uint8)), ..batch(image.contiguous(), Prompt::default()) };
+    let known = Batch {
+        label_map: Some(twice.to_kind(Kind::Uint8)),
+        ..batch_of(image.contiguous(), Prompt::default())
+    };
     let before = values(&objective(&overrides, 0.).unwrap(), "cond_stage_model.");
-    let after = values(&learns(&overrides, &prompt_for), "cond_stage_model.");
+    let after = values(&learns(&overrides, &known), "cond_stage_model.");
     assert_ne!(before, after, "the rescaler is trained");
-    let wrong = Batch { label_map: Some((twice + 1).to_kind(Kind::Uint8)), ..prompt_for };
+    let wrong = Batch { label_map: Some((twice + 1).to_kind(Kind::Uint8)), ..known };
     let error = objective(&overrides, 0.).unwrap().check_batch(&wrong).unwrap_err().to_string();
-    assert_eq!(error, "map of classes: this model knows the classes 0 to 4, got 5");
+    assert_eq!(error, "label map: expected classes 0 to 4, got 5");
 }
 
 const CONCAT: [&str; 2] = ["conditioning_key=concat", "cond_stage_trainable=false"];
 
 #[test]
-fn small_images() {
+fn low_resolution_images() {
     let overrides =
         [CONCAT[0], CONCAT[1], "unet_config.params.in_channels=6", "cond_stage_config={target: identity}"];
     let images = images();
     let prompt = Prompt { image: Some(-images.roll([1], [3])), ..Prompt::default() };
-    learns(&overrides, &batch(images, prompt));
+    learns(&overrides, &batch_of(images, prompt));
 }
 
 fn mask() -> Tensor {
@@ -266,11 +257,11 @@ fn mask() -> Tensor {
 }
 
 #[test]
-fn images_to_be_filled() {
+fn inpainting() {
     let overrides =
         [CONCAT[0], CONCAT[1], "unet_config.params.in_channels=7", "cond_stage_config=__is_first_stage__"];
     // The image is the batch's own.
-    learns(&overrides, &batch(images(), Prompt { mask: Some(mask()), ..Prompt::default() }));
+    learns(&overrides, &batch_of(images(), Prompt { mask: Some(mask()), ..Prompt::default() }));
 }
 
 fn hybrid(cond: &str) -> Vec<&str> {
@@ -279,12 +270,12 @@ fn hybrid(cond: &str) -> Vec<&str> {
 }
 
 #[test]
-fn images_to_be_filled_by_text() {
+fn inpainting_by_text() {
     let cond = format!("cond_stage_config={BERT}");
     let overrides = hybrid(&cond);
     // Everything is to be filled: only the text tells images apart.
     let all = Tensor::ones([BATCH, 1, 8, 8], (Kind::Float, Device::Cpu));
-    learns(&overrides, &batch(images(), Prompt { mask: Some(all), ..texts() }));
+    learns(&overrides, &batch_of(images(), Prompt { mask: Some(all), ..texts() }));
 }
 
 /// With every condition dropped the loss is that of the prompt that says nothing, to the bit.
@@ -293,7 +284,7 @@ fn drops(overrides: &[&str], prompt: Prompt, nothing: Prompt) {
     let loss = |dropout: f64, prompt: Prompt| {
         let objective = objective(overrides, dropout).unwrap();
         ldm_testing::fill_weights(objective.model().vs(), 3);
-        objective.loss(NOW, &batch(images(), prompt), &mut PerStep::new(5, 0, 0)).unwrap().total
+        objective.loss(NOW, &batch_of(images(), prompt), &mut PerStep::new(5, 0, 0)).unwrap().total
     };
     let kept = prompt.narrow(0, BATCH);
     assert_eq!(loss(1., prompt), loss(0., nothing));
@@ -308,9 +299,9 @@ fn conditions_are_dropped() {
     drops(&attended(&[&bert]), texts(), Prompt::text([""; 4]));
     let layout = "cond_stage_config={target: transformer, params: {n_embed: 16, n_layer: 1, vocab_size: 32, \
                   max_seq_len: 5}}";
-    let prompt_for = |tokens: Tensor| Prompt { tokens: Some(tokens), ..Prompt::default() };
+    let boxes = |tokens: Tensor| Prompt { tokens: Some(tokens), ..Prompt::default() };
     let none = Tensor::full([BATCH, 5], 31, (Kind::Int64, Device::Cpu));
-    drops(&attended(&[layout]), prompt_for(tokens(31, 5)), prompt_for(none));
+    drops(&attended(&[layout]), boxes(tokens(31, 5)), boxes(none));
     let vectors = |embedding: Tensor| Prompt { embedding: Some(embedding), ..Prompt::default() };
     let identity = attended(&["cond_stage_config={target: identity}"]);
     drops(&identity, vectors(embeddings()), vectors(embeddings().zeros_like()));
@@ -320,12 +311,12 @@ fn conditions_are_dropped() {
 }
 
 #[test]
-fn what_cannot_be_dropped_is_refused() {
+fn dropout_without_a_null_condition_is_refused() {
     let check = |overrides: &[&str], expected: &str| {
         let error = objective(overrides, 0.1).unwrap_err().to_string();
         assert!(error.contains(expected) && !error.contains('\n'), "{error}");
     };
-    check(&[], "the model is conditioned on nothing, expected 0");
+    check(&[], "expected 0, as the model is unconditional");
     let identity = "cond_stage_config={target: identity}";
     check(
         &["conditioning_key=adm", "unet_config.params.num_classes=6", identity],
@@ -333,12 +324,12 @@ fn what_cannot_be_dropped_is_refused() {
     );
     check(
         &[CONCAT[0], "unet_config.params.in_channels=6", identity],
-        "conditioned on an image, of which none",
+        "conditioned on an image and has no null image",
     );
     let first_stage = "cond_stage_config=__is_first_stage__";
     check(
         &[CONCAT[0], "unet_config.params.in_channels=7", first_stage],
-        "conditioned on an image, of which none",
+        "conditioned on an image and has no null image",
     );
     let map = "cond_stage_config={target: spatial, params: {in_channels: 5, out_channels: 2}}";
     check(
@@ -350,22 +341,25 @@ fn what_cannot_be_dropped_is_refused() {
 }
 
 #[test]
-fn what_a_set_does_not_know_is_named() {
+fn missing_conditions_are_named() {
     let check = |overrides: &[&str], prompt: Prompt, expected: &str| {
         let objective = objective(overrides, 0.).unwrap();
-        let error = objective.check_batch(&batch(images(), prompt)).unwrap_err().to_string();
-        assert_eq!(error, format!("image.png: has no {expected}, and the model is prompt_for one"));
+        let error = objective.check_batch(&batch_of(images(), prompt)).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("image.png: expected {expected}, which the model is conditioned on, got none")
+        );
     };
     let bert = format!("cond_stage_config={BERT}");
     let class = Prompt::class(&[0; 4]);
-    check(&attended(&[&bert]), class, "caption");
+    check(&attended(&[&bert]), class, "a caption");
     let class = "cond_stage_config={target: class, params: {embed_dim: 16, n_classes: 6}}";
-    check(&attended(&[class]), texts(), "class");
+    check(&attended(&[class]), texts(), "a class");
     let map = "cond_stage_config={target: spatial, params: {in_channels: 5, out_channels: 2}}";
-    check(&[CONCAT[0], "unet_config.params.in_channels=5", map], texts(), "map of classes");
+    check(&[CONCAT[0], "unet_config.params.in_channels=5", map], texts(), "a label map");
     let identity = "cond_stage_config={target: identity}";
-    check(&[CONCAT[0], "unet_config.params.in_channels=6", identity], texts(), "small image");
+    check(&[CONCAT[0], "unet_config.params.in_channels=6", identity], texts(), "a low-resolution image");
     let first_stage = "cond_stage_config=__is_first_stage__";
-    check(&[CONCAT[0], "unet_config.params.in_channels=7", first_stage], texts(), "mask of what to fill");
-    check(&attended(&[identity]), texts(), "embedding");
+    check(&[CONCAT[0], "unet_config.params.in_channels=7", first_stage], texts(), "a mask");
+    check(&attended(&[identity]), texts(), "an embedding");
 }

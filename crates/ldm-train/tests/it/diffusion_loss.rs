@@ -2,8 +2,6 @@
 //!
 //! `golden/generate_diffusion.py` makes the files; both sides run in f32 with the same weights and draws.
 
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
-
 use std::collections::BTreeMap;
 
 use ldm_checkpoint::Checkpoint;
@@ -21,10 +19,10 @@ use ldm_train::{
 use serde_json::Value;
 use tch::{Kind, Tensor};
 
-const CLASS: &str = include_str!("../../ldm-pipelines/tests/golden/class.yaml");
+const CLASS: &str = include_str!("../../../ldm-pipelines/tests/golden/class.yaml");
 /// As in `generate_diffusion.py`.
 const SEED: u64 = 7;
-const NOW: StepInfo = StepInfo { phase: 0, step: 0 };
+const NOW: StepInfo = StepInfo { phase: 0, global_step: 0 };
 
 fn golden(name: &str) -> Golden {
     Golden::open(format!("{}/tests/golden/{name}.safetensors", env!("CARGO_MANIFEST_DIR")), test_device())
@@ -64,7 +62,7 @@ fn parts(loss: &Loss) -> BTreeMap<&'static str, Tensor> {
 }
 
 #[test]
-fn losses_and_gradients_are_the_references() {
+fn losses_and_gradients_match_compvis() {
     let golden = golden("diffusion_losses");
     let [image, posterior, eps, t, class] =
         ["image", "posterior_noise", "eps", "t", "class"].map(|key| golden.get(key));
@@ -103,7 +101,7 @@ fn probe(change: &Tensor) -> Tensor {
 }
 
 #[test]
-fn five_steps_end_where_the_references_end() {
+fn five_steps_match_compvis() {
     let golden = golden("diffusion_training");
     let settings: Value = serde_json::from_str(golden.metadata("config")).unwrap();
     let objective = objective(&overrides(&settings["overrides"]), DiffusionTraining::default());
@@ -144,7 +142,7 @@ fn schedule() -> NoiseSchedule {
 
 /// An error of x_0 by `d` is one of ε by `d·α/σ` and one of v by `d/σ`, so that the three weights of one error agree.
 #[test]
-fn min_snr_weighs_one_error_alike_whatever_is_predicted() {
+fn min_snr_weights_of_one_error_agree_for_all_parameterizations() {
     let (schedule, gamma) = (schedule(), 5.);
     let weights = |parameterization| min_snr_weights(&schedule, parameterization, gamma).unwrap();
     let [x0, eps, v] = [Parameterization::X0, Parameterization::Eps, Parameterization::V].map(weights);
@@ -176,7 +174,7 @@ fn min_snr_losses_agree_through_the_model() {
         let p = config.parameterization;
         // What the network would have said, had it meant the wrong x_0.
         let said = p.target(&wrong, &((&noisy - &wrong * &at.alpha) / &at.sigma).to_kind(Kind::Float), &at);
-        loss.of(&loss.each(&said, &p.target(&z, &eps, &at)), &t).total.double_value(&[])
+        loss.reduce(&loss.per_sample(&said, &p.target(&z, &eps, &at)), &t).total.double_value(&[])
     });
     assert!(
         (losses[0] - losses[1]).abs() < 1e-4 * losses[0] && (losses[0] - losses[2]).abs() < 1e-4 * losses[0],
@@ -186,7 +184,7 @@ fn min_snr_losses_agree_through_the_model() {
 }
 
 #[test]
-fn offset_noise_is_the_same_all_over_a_channel() {
+fn offset_noise_is_constant_over_a_channel() {
     let image = Tensor::zeros([2, 3, 16, 16], (Kind::Float, test_device()));
     let latent = |fill: f64| Tensor::full([2, 4, 8, 8], fill, (Kind::Float, test_device()));
     let each = Tensor::arange(8, (Kind::Float, test_device())).view([2, 4, 1, 1]);
@@ -202,7 +200,7 @@ fn offset_noise_is_the_same_all_over_a_channel() {
 }
 
 #[test]
-fn v_has_a_target_of_its_own() {
+fn v_has_its_own_target() {
     let golden = golden("diffusion_losses");
     let of = |overrides: &[String]| {
         let objective = objective(overrides, DiffusionTraining::default());
@@ -211,7 +209,7 @@ fn v_has_a_target_of_its_own() {
         parts(&objective.loss(NOW, &batch(golden.get("image"), golden.get("class")), &mut noise).unwrap())
     };
     let v = of(&["model.params.parameterization=v".into(), "model.params.original_elbo_weight=0.5".into()]);
-    // All steps of v count sync_weights in the bound.
+    // All timesteps of v have the same weight in the bound.
     assert_close("loss_vlb", &v["loss_vlb"], &v["loss_simple"], 1e-6);
     assert_close("loss", &v["loss"], &(&v["loss_simple"] * 1.5), 1e-6);
     assert!((&v["loss_simple"] - &of(&[])["loss_simple"]).abs().double_value(&[]) > 1e-2);
@@ -246,7 +244,7 @@ fn a_learned_log_variance_is_saved_and_comes_back() {
 }
 
 #[test]
-fn the_scale_is_the_one_the_first_stages_file_says() {
+fn the_scale_is_that_of_the_first_stages_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     let scaled = ["model.params.scale_factor=1".to_owned(), "model.params.scale_by_std=true".into()];
