@@ -1,4 +1,4 @@
-//! Steps of training as the trainer takes them, data and log included, of both stages of `configs/experiments/tiny`.
+//! Training steps of the trainer, with data and log, of both stages of `configs/experiments/tiny`.
 
 #![allow(missing_docs, reason = "criterion's macro makes a function without any")]
 
@@ -14,7 +14,7 @@ use ldm_train::{Event, RunConfig, Trainer};
 /// Steps before the clock starts: the first ones take libtorch's memory from the system.
 const BEFORE: u64 = 3;
 
-/// Takes so many steps in a new run and says how long they took, without the checkpoint at the end.
+/// Times `count` steps of a new run, without the checkpoint at the end.
 fn steps(name: &str, overrides: &[String], run: &Path, count: u64) -> Duration {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/experiments/tiny").join(name);
     let mut all = vec![format!("train.steps={}", BEFORE + count)];

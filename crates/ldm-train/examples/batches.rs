@@ -1,10 +1,10 @@
-//! Writes what a run will be given, so that another program can train on the same: the image and the class of every
-//! batch, and the seed of each forward pass's noise, as `torch.manual_seed` takes it.
+//! Writes the inputs of a run, so that another program can train on the same: the images and classes of every batch, and
+//! the seed of each forward pass's noise, as `torch.manual_seed` takes it.
 //!
 //!     cargo run --release -p ldm-train --example batches -- CONFIG.yaml BATCHES.safetensors [KEY=VALUE …]
 //!
 //! `image.K` is `[B, 3, H, W]` in `[-1, 1]`, `class.K` i64 `[B]`, of step K; `seeds` i64 `[2·steps]`, of pass P, the bits of
-//! an unsigned number. A model with a discriminator has two passes a step, another one.
+//! an unsigned number. A model with a discriminator has two passes a step, others one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ use tch::Tensor;
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [config, out, overrides @ ..] = &arguments[..] else {
-        return Err(Error::invalid("expected CONFIG.yaml and BATCHES.safetensors"));
+        return Err(Error::invalid("expected CONFIG.yaml and BATCHES.safetensors, got other arguments"));
     };
     let config = RunConfig::read(config, overrides)?;
     let set = config.data.train.open(config.path().parent().unwrap_or(Path::new(".")))?;

@@ -1,4 +1,4 @@
-//! What the ranks of a run do reduce_metrics. A run without others is a world of one, for which all of it is nothing.
+//! Collective operations of a run's ranks; with one rank they do nothing.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -8,16 +8,17 @@ use std::time::Duration;
 
 use ldm_core::{Error, Result};
 use ldm_libtorch::{GradientReducer, GroupError, ProcessGroup, Reduce, Single};
+use sha2::{Digest, Sha256};
 use tch::{Kind, Tensor};
 
-/// How often a rank looks whether rank 0 is done.
-const LOOK: Duration = Duration::from_millis(20);
+/// Interval at which a rank polls for rank 0.
+const POLL: Duration = Duration::from_millis(20);
 
-/// The ranks of a run, seen by one of them.
+/// The ranks of a run, as seen by one of them.
 #[derive(Debug)]
 pub struct Distributed {
     group: Arc<dyn ProcessGroup>,
-    /// How often rank 0 has worked alone.
+    /// Calls of `rank_zero_only` so far.
     alone: Cell<u64>,
 }
 
@@ -33,31 +34,28 @@ impl Distributed {
         Self { group, alone: Cell::new(0) }
     }
 
-    /// Which of them this is, from 0.
+    /// This rank, from 0.
     pub fn rank(&self) -> usize {
         self.group.rank()
     }
 
-    /// How many there are.
+    /// The number of ranks.
     pub fn world_size(&self) -> usize {
         self.group.world()
     }
 
-    /// Whether this is rank 0, the one that writes.
+    /// True on rank 0, the only one that writes files.
     pub fn is_rank_zero(&self) -> bool {
         self.rank() == 0
     }
 
-    /// Refuses ranks that were prompt_for different things; `text` is what this one was prompt_for.
+    /// Checks that all ranks have the same config; `text` is this rank's.
     ///
     /// # Errors
-    /// The same sentence on every rank, with the ranks that differ from rank 0.
+    /// The same error on every rank, with the ranks that differ from rank 0.
     pub fn check_same_config(&self, path: &Path, text: &str) -> Result<()> {
-        // FNV-1a, the same in every build.
-        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-        });
-        let all = self.gather(hash as i64)?;
+        let hash = Sha256::digest(text);
+        let all = self.gather(i64::from_le_bytes(*hash.first_chunk().expect("32 bytes")))?;
         let others: Vec<String> = all
             .iter()
             .enumerate()
@@ -70,33 +68,28 @@ impl Distributed {
         Err(Error::config(
             path,
             format!(
-                "the ranks have different configs, start all with the same file and the same KEY=VALUE; other than rank 0: {}",
+                "expected the config of rank 0 on all ranks, got another one on rank {}; try the same file and the same KEY=VALUE",
                 others.join(", ")
             ),
         ))
     }
 
-    /// Refuses a set that does not fill one step on all ranks.
+    /// Checks that a set fills one micro-batch on all ranks.
     ///
     /// # Errors
-    /// [`Error::Config`] with the arithmetic in it.
-    pub fn check_batch(&self, path: &Path, images: usize, batch_size: usize) -> Result<()> {
+    /// [`Error::Invalid`] with the numbers.
+    pub fn check_batch(&self, images: usize, batch_size: usize) -> Result<()> {
         let (world, step) = (self.world_size(), self.world_size() * batch_size);
         if images >= step {
             return Ok(());
         }
-        let needed = if world == 1 {
-            String::new()
-        } else {
-            format!(" and {world} ranks of {batch_size} need {step}: lower it, or take fewer ranks")
-        };
-        Err(Error::config(
-            path,
-            format!("data.params.batch_size: the set has {images} images{needed}, got {batch_size}"),
-        ))
+        let got = if world == 1 { batch_size.to_string() } else { format!("{world} ranks of {batch_size}") };
+        Err(Error::invalid(format!(
+            "data.params.batch_size: expected at most the {images} images of the set in a step, got {got}"
+        )))
     }
 
-    /// Whether a flag is set on any rank; the same answer on all.
+    /// Combines a flag of all ranks: true if it is set on any.
     ///
     /// # Errors
     /// When a rank has ended.
@@ -109,7 +102,7 @@ impl Distributed {
         Ok(value.int64_value(&[0]) != 0)
     }
 
-    /// Gives every rank the `tensors` of rank 0, in place.
+    /// Copies the `tensors` of rank 0 to every rank, in place.
     ///
     /// # Errors
     /// When a rank has ended.
@@ -123,7 +116,7 @@ impl Distributed {
         Ok(())
     }
 
-    /// What averages the gradients of `params` over all ranks; nothing in a world of one.
+    /// Makes the reducer that averages the gradients of `params` over all ranks.
     ///
     /// # Errors
     /// When a rank has ended.
@@ -131,8 +124,8 @@ impl Distributed {
         Ok(self.group.reducer(params)?)
     }
 
-    /// A line of the log over all ranks: their images a second are added, the largest memory is kept, and losses are
-    /// ema_parameters. The names are the same on all ranks.
+    /// Reduces a line of the log over all ranks: images per second are summed, memory and seconds are the maximum, losses are
+    /// averaged. The names are the same on all ranks.
     ///
     /// # Errors
     /// When a rank has ended.
@@ -157,10 +150,10 @@ impl Distributed {
         Ok(())
     }
 
-    /// Has rank 0 do `body`, for as long as it takes, while the others wait for its end; `None` for them.
+    /// Runs `body` on rank 0, for as long as it takes, while the others wait; they return `None`.
     ///
     /// # Errors
-    /// What `body` returned, on rank 0; on the others that it failed there, or that the rank has ended.
+    /// On rank 0 the error of `body`; on the others that it failed there, or that the rank has ended.
     pub fn rank_zero_only<T>(&self, body: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
         if self.world_size() == 1 {
             return body().map(Some);
@@ -168,25 +161,25 @@ impl Distributed {
         let name = format!("alone/{}", self.alone.replace(self.alone.get() + 1));
         if self.is_rank_zero() {
             let done = body();
-            // Not before all have seen the end: with the last of rank 0 the counter goes too.
+            // Only returns when all have seen the end: the counter lives in rank 0's process.
             let met = self.group.count(&name, 1).map_err(Error::from).and_then(|_| self.any(done.is_err()));
             let done = done?;
             return met.map(|_| Some(done));
         }
         while self.group.count(&name, 0)? == 0 {
-            std::thread::sleep(LOOK);
+            std::thread::sleep(POLL);
         }
         if self.any(false)? {
-            return Err(Error::invalid("rank 0 failed, and says why itself"));
+            return Err(Error::invalid("rank 0 failed and reports why"));
         }
         Ok(None)
     }
 
-    /// One number of each rank, on all ranks.
+    /// Gathers one number of each rank on all ranks.
     fn gather(&self, value: i64) -> Result<Vec<i64>> {
         let all = Tensor::zeros([self.world_size() as i64], (Kind::Int64, tch::Device::Cpu));
         let _ = all.narrow(0, self.rank() as i64, 1).fill_(value);
         self.group.all_reduce(&[all.shallow_clone()], Reduce::Sum)?.wait()?;
-        Ok(Vec::try_from(all).expect("a row of integers"))
+        Ok(Vec::try_from(all).expect("a list of i64"))
     }
 }

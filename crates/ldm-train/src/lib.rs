@@ -1,71 +1,120 @@
-//! Training both stages of latent diffusion models, resumable to the bit.
+//! Training of latent diffusion models, resumable to the bit.
 //!
-//! A [`RunConfig`] (the file a person writes) becomes an [`Objective`] (what is minimized: a first stage's
-//! reconstruction, a diffusion model's denoising, or the class of noisy latents), a loader, an [`AdamW`] and an [`Ema`]; the [`Trainer`] is the
-//! loop over them, and the [`RunDir`] the only code that knows where things lie on disk.
+//! A [`RunConfig`], the YAML file of `ldm train`, becomes an [`Objective`] (a first stage's reconstruction, a diffusion
+//! model's denoising, or the classification of noisy latents), datasets and a [`TrainConfig`]; the [`Trainer`] is the loop
+//! over [`TrainStep`]s, and the [`RunDir`] the only code that knows the layout of a run on disk.
 //!
-//! What step *n* draws depends on `(seed, n)` alone, the loader starts at any batch, and a checkpoint holds every
+//! The noise of step *n* depends on `(seed, n)` alone, the loader starts at any batch, and a checkpoint holds every
 //! state: a run that was stopped and resumed ends with the bits of one that was not.
+//!
+//! # An objective and a dataset of your own
+//!
+//! [`Trainer::builder`] takes any [`Objective`] and any [`ldm_data::Dataset`]. An objective has four required methods:
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use std::sync::atomic::AtomicBool;
+//!
+//! use ldm_checkpoint::Checkpoint;
+//! use ldm_core::{NoiseSource, Result};
+//! use ldm_data::{Batch, Dataset, Example, Peek};
+//! use ldm_train::{Loss, NamedTensors, Objective, Phase, StepInfo, TrainConfig, Trainer};
+//! use tch::{Device, Kind, Tensor, nn};
+//!
+//! /// Denoises images of 8x8 pixels by one linear layer.
+//! struct Denoiser { vs: nn::VarStore, weight: Tensor }
+//!
+//! impl Objective for Denoiser {
+//!     fn phases(&self) -> Vec<Phase> {
+//!         vec![Phase::new("denoiser", self.weights())]
+//!     }
+//!     fn loss(&self, _: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
+//!         let x = batch.images.flatten(1, -1); // [B, 192]
+//!         let total = ((&x + noise.like(&x)).mm(&self.weight) - x).square().mean(Kind::Float);
+//!         Ok(Loss { parts: vec![("loss", total.detach())], total })
+//!     }
+//!     fn weights(&self) -> NamedTensors {
+//!         vec![("weight".into(), self.weight.shallow_clone())]
+//!     }
+//!     fn load(&mut self, checkpoint: Checkpoint) -> Result<()> {
+//!         checkpoint.load_into(&mut self.vs)
+//!     }
+//! }
+//!
+//! /// Horizontal waves.
+//! struct Waves;
+//!
+//! impl Dataset for Waves {
+//!     fn len(&self) -> usize { 100 }
+//!     fn get(&self, index: usize, _seed: u64) -> Result<Example> {
+//!         let wave = |pixel: usize| ((pixel % 8) as f32 + index as f32).sin();
+//!         Ok(Example {
+//!             image: (0..3 * 64).map(wave).collect(),
+//!             size: [3, 8, 8],
+//!             crop: [0., 0., 1., 1.],
+//!             name: index.to_string(),
+//!             class: None, caption: None, boxes: vec![], encode_crop: false, label_map: None, latent: None, given: None,
+//!         })
+//!     }
+//!     fn peek(&self, index: usize) -> Result<Peek> {
+//!         Ok(Peek { name: index.to_string(), size: [8, 8], class: None, caption: None })
+//!     }
+//!     fn classes(&self) -> &[String] { &[] }
+//!     fn name(&self) -> String { "waves".into() }
+//!     fn fingerprint(&self) -> String { "waves 1".into() }
+//! }
+//!
+//! let vs = nn::VarStore::new(Device::Cpu);
+//! let weight = vs.root().zeros("weight", &[192, 192]);
+//! let config = TrainConfig { steps: 1000, learning_rate: Some(1e-3), ..TrainConfig::default() };
+//! let mut trainer = Trainer::builder(config)
+//!     .objective(Denoiser { vs, weight })
+//!     .data(Arc::new(Waves))
+//!     .batch_size(16)
+//!     .run_dir("runs/waves")
+//!     .build()?; // or `resume()`
+//! trainer.run(&AtomicBool::new(false), &mut |_| {})?;
+//! # Ok::<(), ldm_core::Error>(())
+//! ```
+//!
+//! [`Validate`], [`Preview`], [`Export`] and [`LatentEncoder`] add validation, preview images, another exported form and
+//! cached latents; an objective makes them known by its `as_…` methods.
 
-mod autoencoder;
-mod cache_latents;
-mod classifier;
 mod config;
-mod config_paths;
-mod data_section;
-mod diffusion;
 mod distributed;
-mod ema;
-mod event;
-mod event_file;
-mod first_stage_loss;
-mod init_from;
 mod latent_cache;
-mod latent_statistics;
-mod latent_views;
 mod latents;
-mod learning_rate;
-mod lora;
-mod lora_config;
-mod loss_scale;
-mod loss_weight;
-mod meter;
-mod non_finite_guard;
 mod objective;
-mod optimizer;
-mod parts;
-mod preview;
-mod prompt_for;
-mod retention;
-mod run_dir;
-mod state;
-mod trainer;
+mod optim;
+mod run;
+mod train_step;
 
-pub use autoencoder::AutoencoderObjective;
-pub use cache_latents::CacheLatents;
-pub use classifier::ClassifierObjective;
 pub use config::{DataConfig, DataModule, Dtype, RunConfig, SampleConfig, TrainConfig};
-pub use diffusion::{DiffusionObjective, DiffusionTraining};
 pub use distributed::Distributed;
-pub use ema::{Ema, EmaConfig};
-pub use event::{Event, Finished};
-pub use first_stage_loss::{
-    AdversarialLoss, CriticLoss, Discriminator, DiscriminatorConfig, LossConfig, PerceptualLoss, PixelLoss,
-    ReconstructionLoss,
+pub use latent_cache::{Augmentations, CacheFingerprint, CacheLatents, LatentCache};
+pub use latents::LatentStatistics;
+pub use objective::autoencoder::AutoencoderObjective;
+pub use objective::classifier::ClassifierObjective;
+pub use objective::diffusion::{DiffusionObjective, DiffusionTraining};
+pub use objective::init_from::InitFrom;
+pub use objective::lora::LoraObjective;
+pub use objective::lora_config::{LoraConfig, LoraTarget};
+pub use objective::losses::{
+    AdversarialLoss, DiffusionLoss, Discriminator, DiscriminatorConfig, DiscriminatorLoss, LossConfig,
+    PerceptualLoss, PixelLoss, ReconstructionLoss, min_snr_weights,
 };
-pub use init_from::InitFrom;
-pub use latent_cache::{LatentCache, MadeOf};
-pub use latent_statistics::LatentStatistics;
-pub use latent_views::Views;
-pub use learning_rate::LearningRate;
-pub use lora::LoraObjective;
-pub use lora_config::{LoraConfig, LoraTarget};
-pub use loss_scale::LossScale;
-pub use loss_weight::{DiffusionLoss, min_snr_weights};
-pub use objective::{Exported, Loss, Objective, Phase, StepInfo};
-pub use optimizer::{AdamW, AdamWConfig, found_inf};
-pub use prompt_for::prompt_for;
-pub use retention::{BestMode, KeepBest, Retention};
-pub use run_dir::RunDir;
-pub use state::TrainState;
-pub use trainer::Trainer;
+pub use objective::prompt_for::prompt_for;
+pub use objective::{
+    Export, Exported, LatentEncoder, Loss, NamedTensors, Objective, Phase, Preview, StepInfo, Validate,
+};
+pub use optim::{AdamW, AdamWConfig, Ema, EmaConfig, LearningRate, LossScale, found_inf};
+pub use run::event::{Event, Finished};
+pub use run::retention::{BestMode, KeepBest, Retention};
+pub use run::run_dir::RunDir;
+pub use run::state::TrainState;
+pub use run::trainer::{Trainer, TrainerBuilder};
+pub use train_step::{PhaseOptimizer, StepReport, TrainStep, TrainStepConfig};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct TrainReadme;

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<()> {
         }
         None => (model::device(&args.device, Some(printer))?, Distributed::default(), printer),
     };
-    let (first, world) = (ranks.is_rank_zero(), ranks.world_size());
+    let (is_rank_zero, world) = (ranks.is_rank_zero(), ranks.world_size());
     let mut trainer = if let Some(run) = &args.resume {
         Trainer::resume_among(ranks, run, &[], device)?
     } else {
@@ -59,24 +59,27 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<()> {
     if finished == Finished::Stopped {
         let run = trainer.run_dir().root().display().to_string();
         let nproc = if world > 1 { format!(" --nproc {world}") } else { String::new() };
-        printer.say(&format!("stopped; go on with: ldm train --resume {run}{nproc}"));
+        printer.say(&format!("stopped; resume with: ldm train --resume {run}{nproc}"));
         return Err(Interrupted(stop.code()).into());
     }
-    if first {
+    if is_rank_zero {
         println!("{}", trainer.run_dir().model().display());
     }
     Ok(())
 }
 
-/// One GPU cannot be several ranks'.
+/// Checks that several ranks do not share a GPU.
 fn check_device(args: &DeviceArgs, ranks: usize) -> anyhow::Result<()> {
     if args.device.starts_with("cuda:") {
-        bail!("--device: {ranks} ranks take a GPU each, from cuda:0 on, expected cuda, got: {}", args.device);
+        bail!(
+            "--device: expected cuda for {ranks} ranks, which use a GPU each from cuda:0 on, got {}",
+            args.device
+        );
     }
     Ok(())
 }
 
-/// The device of a rank: on CUDA the GPU of its place on this machine.
+/// The device of a rank: on CUDA the GPU of its local rank.
 fn device_of(env: &RankEnv, args: &DeviceArgs) -> anyhow::Result<Device> {
     if let Some(threads) = args.threads {
         ldm_libtorch::set_threads(threads);
@@ -89,12 +92,12 @@ fn device_of(env: &RankEnv, args: &DeviceArgs) -> anyhow::Result<Device> {
     Ok(parse_device(&name)?)
 }
 
-/// Trains with a bar beside it.
+/// Trains with a progress bar.
 pub(crate) fn train(trainer: &mut Trainer, stop: &Stop, printer: Printer) -> anyhow::Result<Finished> {
     train_and(trainer, stop.flag(), printer, &mut |_| {})
 }
 
-/// [`train`] until `stop` is set, with another who hears what happens, first.
+/// [`train`] until `stop` is set, with another observer that is called first.
 pub(crate) fn train_and(
     trainer: &mut Trainer,
     stop: &AtomicBool,
@@ -123,17 +126,17 @@ pub(crate) fn train_and(
             }
         }
         Event::Validated(numbers) => {
-            let words: Vec<String> = numbers
+            let metrics: Vec<String> = numbers
                 .iter()
                 .filter(|(name, _)| *name != "step")
                 .map(|(name, value)| format!("{name} {value:.4}"))
                 .collect();
-            let text = format!("step {}: {}", numbers.get("step").copied().unwrap_or(0.), words.join(", "));
+            let text = format!("step {}: {}", numbers.get("step").copied().unwrap_or(0.), metrics.join(", "));
             progress.as_ref().map_or_else(|| printer.say(&text), |progress| progress.line(&text));
         }
         Event::Checkpoint(path) | Event::Sample(path) => printer.detail(&path.display().to_string()),
         Event::Note(note) => Printer::warn(note),
-        Event::Skipped(why) => Printer::warn(&format!("left out: {why}")),
+        Event::Skipped(why) => Printer::warn(&format!("skipped: {why}")),
     };
     let finished = trainer.run(stop, &mut |event| {
         also(&event);

@@ -58,7 +58,7 @@ fn what_cannot_be_is_one_sentence_and_exit_1() {
         1,
         "expected auto, cpu, cuda or cuda:N",
     );
-    sandbox.err(&["train", "--resume", "empty"], 1, "not a run directory");
+    sandbox.err(&["train", "--resume", "empty"], 1, "expected a run directory");
     sandbox.err(&["sample", "--model", "nowhere"], 1, "nowhere");
     sandbox.err(&["sample", "--model", "empty"], 1, "no model here");
     sandbox.err(&["sample", "--model", "lfs.ckpt", "--config", "second.yaml"], 1, "git-lfs");
@@ -207,7 +207,7 @@ fn the_whole_way_from_training_to_images() {
         "multiples of 2",
     );
     sandbox.err(&["decode", "noise.safetensors", "--model", "first", "--out", "x"], 1, "latents");
-    sandbox.err(&["train", "first.yaml", "--run", "first"], 1, "this run exists");
+    sandbox.err(&["train", "first.yaml", "--run", "first"], 1, "expected a new folder");
 
     // Damaged and unsupported_kind weights.
     let weights = sandbox.path("second/model/model.safetensors");

@@ -90,10 +90,10 @@ fn a_signal_stops_all_ranks_with_a_checkpoint_and_they_go_on() {
     kill("-INT", launcher.id());
     let output = launcher.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130), "{}", text(&output));
-    assert!(text(&output).contains("go on with: ldm train --resume run --nproc 2"), "{}", text(&output));
+    assert!(text(&output).contains("resume with: ldm train --resume run --nproc 2"), "{}", text(&output));
 
     let output = ldm(&sandbox, &["train", "--resume", "run"]).output().unwrap();
-    assert!(text(&output).contains("go on with it by --nproc 2, got 1"), "{}", text(&output));
+    assert!(text(&output).contains("got 1; try --nproc 2"), "{}", text(&output));
     let launcher = ldm(&sandbox, &["train", "--resume", "run", "--nproc", "2"]).spawn().unwrap();
     let log = || std::fs::read_to_string(sandbox.path("run/metrics.jsonl")).unwrap();
     let before = log().lines().count();

@@ -1,0 +1,36 @@
+//! `data`: datasets and their batching.
+
+use ldm_data::DatasetConfig;
+use serde::Deserialize;
+
+/// `data`, in the form of CompVis.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "target", content = "params", deny_unknown_fields)]
+pub enum DataConfig {
+    /// Datasets and their batching. CompVis `main.py:186`.
+    #[serde(rename = "data_module", alias = "main.DataModuleFromConfig")]
+    DataModule(DataModule),
+}
+
+/// Datasets and their batching.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataModule {
+    /// Images a micro-batch, on each rank.
+    pub batch_size: usize,
+    /// Loader threads; batches do not depend on it. 0 reads in the training thread.
+    #[serde(default = "two")]
+    pub num_workers: usize,
+    /// The training set.
+    pub train: DatasetConfig,
+    /// The held-out set.
+    #[serde(default)]
+    pub validation: Option<DatasetConfig>,
+    /// Ends the run at an unreadable image; otherwise it is reported once, skipped and counted.
+    #[serde(default)]
+    pub strict: bool,
+}
+
+fn two() -> usize {
+    2
+}

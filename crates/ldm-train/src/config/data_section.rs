@@ -1,0 +1,43 @@
+//! The data sets of a config file, without its model.
+
+use std::path::Path;
+
+use ldm_core::config;
+use ldm_core::{Error, Result};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::data_module::{DataConfig, DataModule};
+use super::paths::make_absolute;
+
+/// The sections of a config file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sections {
+    data: DataConfig,
+    #[serde(rename = "model", default)]
+    _model: IgnoredAny,
+    #[serde(rename = "train", default)]
+    _train: IgnoredAny,
+    #[serde(rename = "lightning", default)]
+    _lightning: IgnoredAny,
+}
+
+impl DataModule {
+    /// Reads `data` of a config file alone, so that the first stage that its model names may be absent. Paths are looked up
+    /// as in [`RunConfig::read`](crate::RunConfig::read).
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Config`] with the key, the expected value, and the line.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        // First from the text as it stands: its errors have the file's own lines.
+        let _: Sections = config::parse(&text, path, &[])?;
+        let mut tree = config::merge(&text, path, &[])?;
+        make_absolute(&mut tree, path.parent().unwrap_or(Path::new(".")));
+        let sections: Sections = config::parse(&config::to_text(&tree), path, &[])?;
+        let DataConfig::DataModule(data) = sections.data;
+        Ok(data)
+    }
+}

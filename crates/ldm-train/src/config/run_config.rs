@@ -1,0 +1,172 @@
+//! The config file of a run: `model`, `data` and `train`.
+
+use std::path::{Path, PathBuf};
+
+use ldm_core::config::{self, Value};
+use ldm_core::{Error, Result};
+use ldm_pipelines::{ModelConfig, ModelFile, resolve_first_stage};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::data_module::{DataConfig, DataModule};
+use super::paths::{drop_key, make_absolute};
+use super::train_config::TrainConfig;
+use crate::objective::losses::LossConfig;
+use crate::optim::AdamWConfig;
+
+/// The config of a run, read strictly, and the tree it was read from, which the run directory records.
+#[derive(Debug, Clone)]
+pub struct RunConfig {
+    /// The model to train.
+    pub model: ModelConfig,
+    /// CompVis' `base_learning_rate`, where given.
+    pub base_learning_rate: Option<f64>,
+    /// The data.
+    pub data: DataModule,
+    /// The training loop.
+    pub train: TrainConfig,
+    tree: Value,
+    path: PathBuf,
+}
+
+impl RunConfig {
+    /// Reads a config file with `overrides` (`a.b.c=value`).
+    ///
+    /// Relative paths are looked up next to the file first, then in the current directory, those of datasets then in
+    /// the folder `LDM_DATA`; the tree holds absolute ones, so that a run can be resumed from anywhere. It also holds
+    /// the whole first stage where the file names it by its run ([`resolve_first_stage`]).
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Config`] with the key, what was expected, and the line.
+    pub fn read(path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        Self::parse(&text, path, overrides)
+    }
+
+    /// [`RunConfig::read`] from text; `path` is named in errors, and relative paths are looked up next to it.
+    pub fn parse(text: &str, path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct RunTree {
+            #[serde(rename = "model")]
+            _model: IgnoredAny,
+            data: DataConfig,
+            train: TrainConfig,
+            #[serde(rename = "lightning", default)]
+            _lightning: IgnoredAny,
+        }
+        let path = path.as_ref();
+        // First from the text as it is: errors have the file's own lines.
+        let _: RunTree = config::parse(text, path, overrides)?;
+        ModelFile::parse(text, path, overrides)?;
+
+        let mut tree = config::merge(text, path, overrides)?;
+        let beside = path.parent().unwrap_or(Path::new("."));
+        make_absolute(&mut tree, beside);
+        resolve_first_stage(&mut tree, path)?;
+        let resolved = config::to_text(&tree);
+        let mut typed: RunTree = config::parse(&resolved, path, &[])?;
+        typed.train.cache_latents.make_absolute();
+        let model = ModelFile::parse(&resolved, path, &[])?;
+        if tree["train"].get("optimizer").is_none() && has_discriminator(&model.model) {
+            typed.train.optimizer = AdamWConfig::adversarial();
+        }
+        if let ModelConfig::Classifier(classifier) = &model.model
+            && let Some(decay) = classifier.weight_decay
+        {
+            let given =
+                tree["train"].get("optimizer").is_some_and(|given| given.get("weight_decay").is_some());
+            if given && typed.train.optimizer.weight_decay != decay {
+                let why =
+                    "model.params.weight_decay: expected none beside another train.optimizer.weight_decay";
+                return Err(Error::config(path, why));
+            }
+            typed.train.optimizer.weight_decay = decay;
+        }
+        let DataConfig::DataModule(data) = typed.data;
+        tree["train"] = serde_yaml::to_value(&typed.train).expect("numbers and strings");
+        let config = Self {
+            model: model.model,
+            base_learning_rate: model.base_learning_rate,
+            data,
+            train: typed.train,
+            tree,
+            path: path.to_path_buf(),
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<()> {
+        let refuse = |message: String| Err(Error::config(&self.path, message));
+        if self.data.batch_size == 0 {
+            return refuse("data.params.batch_size: expected at least 1, got 0".into());
+        }
+        if let Err(message) = self.train.check(self.data.validation.is_some()) {
+            return refuse(message);
+        }
+        let rate = self.learning_rate(1)?;
+        if !(rate.is_finite() && rate > 0.) {
+            return refuse(format!("train.learning_rate: expected a positive number, got {rate}"));
+        }
+        Ok(())
+    }
+
+    /// The learning rate on `ranks` ranks, before its schedule.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the file gives none.
+    pub fn learning_rate(&self, ranks: usize) -> Result<f64> {
+        self.train.base_rate(self.base_learning_rate, ranks * self.data.batch_size).ok_or_else(|| {
+            let why = "train.learning_rate: expected a positive number, got none; try it, or model.base_learning_rate";
+            Error::config(&self.path, why)
+        })
+    }
+
+    /// The resolved, complete text: what `config.yaml` of a run holds.
+    pub fn to_text(&self) -> String {
+        config::to_text(&self.tree)
+    }
+
+    /// Completes a classifier's config with the network that its diffusion model's config implies, so that a run can be read
+    /// without that model.
+    ///
+    /// # Errors
+    /// As [`ClassifierConfig::network`](ldm_pipelines::ClassifierConfig::network).
+    pub fn complete(mut self) -> Result<Self> {
+        if let ModelConfig::Classifier(classifier) = &mut self.model {
+            let network = classifier.network().map_err(|error| match error {
+                Error::Invalid(why) => Error::config(&self.path, format!("model.params.{why}")),
+                other => other,
+            })?;
+            let tree = serde_yaml::to_value(&network).expect("numbers and strings");
+            self.tree["model"]["params"]["classifier_config"] = tree;
+            classifier.classifier_config = Some(network);
+        }
+        Ok(self)
+    }
+
+    /// The text of the model alone, for the exported model; without paths of weights, which are all in the file next to
+    /// it.
+    pub fn model_text(&self) -> String {
+        let mut model = self.tree["model"].clone();
+        for key in ["ckpt_path", "diffusion_path", "diffusion_ckpt_path"] {
+            drop_key(&mut model, key);
+        }
+        let mut tree = serde_yaml::Mapping::new();
+        tree.insert("model".into(), model);
+        config::to_text(&Value::Mapping(tree))
+    }
+
+    /// The file it was read from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// True for a first stage that is trained with a discriminator.
+fn has_discriminator(model: &ModelConfig) -> bool {
+    let loss = model.first_stage().map(|config| LossConfig::of(&config));
+    matches!(loss, Some(Ok(LossConfig::Kl(_) | LossConfig::Vq(_))))
+}

@@ -1,0 +1,194 @@
+//! `train`: the training loop.
+
+use serde::{Deserialize, Serialize};
+use tch::Kind;
+
+use crate::latent_cache::CacheLatents;
+use crate::objective::init_from::InitFrom;
+use crate::objective::lora_config::LoraConfig;
+use crate::optim::{AdamWConfig, EmaConfig, LearningRate};
+use crate::run::retention::KeepBest;
+
+/// `train`: the training loop.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// The model a new run starts from; fresh weights where absent. Of a config file alone.
+    pub init_from: Option<InitFrom>,
+    /// Low-rank adapters of the model of `init_from`, trained in place of its weights. Of a config file alone.
+    pub lora: Option<LoraConfig>,
+    /// Optimizer steps of the run.
+    pub steps: u64,
+    /// The seed of everything random.
+    pub seed: u64,
+    /// The learning rate before its schedule. Where absent, `base_learning_rate · ranks · batch_size · accumulate` (CompVis
+    /// `main.py:686`).
+    pub learning_rate: Option<f64>,
+    /// The learning-rate schedule.
+    pub schedule: LearningRate,
+    /// AdamW; where absent PyTorch's defaults, or in a config file [`AdamWConfig::adversarial`] for a first stage with a
+    /// discriminator.
+    pub optimizer: AdamWConfig,
+    /// Micro-batches a step.
+    pub accumulate: u64,
+    /// The norm that gradients are clipped to, over all parameters; absent for none.
+    pub clip_grad: Option<f64>,
+    /// The EMA of the weights; `null` for none.
+    pub ema: Option<EmaConfig>,
+    /// Probability of dropping the condition, for classifier-free guidance (Ho & Salimans 2022).
+    pub conditioning_dropout: f64,
+    /// γ of Min-SNR-γ loss weighting (Hang et al. 2023; they take 5).
+    pub min_snr_gamma: Option<f64>,
+    /// Strength of offset noise, constant over each channel of a latent (Guttenberg 2023, about 0.1).
+    pub offset_noise: f64,
+    /// Encodes images once and caches their latents: in the run directory, or in a file that runs can share.
+    pub cache_latents: CacheLatents,
+    /// f32, or bf16 or f16 by autocast over f32 weights.
+    pub dtype: Dtype,
+    /// Steps with a NaN or Inf gradient are skipped and counted; this many in a row end the run.
+    pub max_skipped: u64,
+    /// Steps between lines of `metrics.jsonl`.
+    pub log_every: u64,
+    /// Steps between checkpoints; the last step always writes one.
+    pub checkpoint_every: u64,
+    /// Newest checkpoints to keep.
+    pub keep: usize,
+    /// Checkpoints at multiples of this step are kept for good; 0 for none.
+    pub keep_every: u64,
+    /// Keeps the best checkpoints by a validation metric too; every validation then writes one.
+    pub keep_best: Option<KeepBest>,
+    /// Steps between validations; 0 validates at the end only.
+    pub validate_every: u64,
+    /// Images of a validation; 0 takes all.
+    pub validate_images: usize,
+    /// The preview images.
+    pub samples: SampleConfig,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            init_from: None,
+            lora: None,
+            steps: 100_000,
+            seed: 23, // main.py's
+            learning_rate: None,
+            schedule: LearningRate::default(),
+            optimizer: AdamWConfig::default(),
+            accumulate: 1,
+            clip_grad: None,
+            ema: Some(EmaConfig::default()),
+            conditioning_dropout: 0.,
+            min_snr_gamma: None,
+            offset_noise: 0.,
+            cache_latents: CacheLatents::No,
+            dtype: Dtype::F32,
+            max_skipped: 20, // the f16 loss scale can halve 16 times before it is 1
+            log_every: 50,
+            checkpoint_every: 1000,
+            keep: 3,
+            keep_every: 0,
+            keep_best: None,
+            validate_every: 0,
+            validate_images: 512,
+            samples: SampleConfig::default(),
+        }
+    }
+}
+
+impl TrainConfig {
+    /// The learning rate before its schedule: the config's own, or `base` for each image of a step of all ranks, with
+    /// `batch` images a micro-batch. CompVis `main.py:686`.
+    pub(crate) fn base_rate(&self, base: Option<f64>, batch: usize) -> Option<f64> {
+        let images = batch as f64 * self.accumulate as f64;
+        self.learning_rate.or_else(|| base.map(|base| base * images))
+    }
+
+    /// Checks the values; the message begins with the key.
+    pub(crate) fn check(&self, has_validation: bool) -> Result<(), String> {
+        let positive: [(&str, u64); 6] = [
+            ("max_skipped", self.max_skipped),
+            ("steps", self.steps),
+            ("accumulate", self.accumulate),
+            ("log_every", self.log_every),
+            ("checkpoint_every", self.checkpoint_every),
+            ("keep", self.keep as u64),
+        ];
+        for (key, value) in positive {
+            if value == 0 {
+                return Err(format!("train.{key}: expected at least 1, got 0"));
+            }
+        }
+        if !(0. ..=1.).contains(&self.conditioning_dropout) {
+            let got = self.conditioning_dropout;
+            return Err(format!("train.conditioning_dropout: expected a probability, got {got}"));
+        }
+        if let Some(Err(error)) = self.ema.as_ref().map(EmaConfig::check) {
+            return Err(format!("train.ema.{error}"));
+        }
+        if !(self.offset_noise.is_finite() && self.offset_noise >= 0.) {
+            return Err(format!("train.offset_noise: expected at least 0, got {}", self.offset_noise));
+        }
+        if let Some(clip) = self.clip_grad.filter(|clip| *clip <= 0.) {
+            return Err(format!("train.clip_grad: expected a positive number, got {clip}"));
+        }
+        if let Some(best) = &self.keep_best {
+            if !has_validation {
+                return Err(
+                    "train.keep_best: expected a held-out set, data.params.validation, got none".into()
+                );
+            }
+            if best.count == 0 {
+                return Err("train.keep_best.count: expected at least 1, got 0".into());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Precision of the forward pass.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// Single precision.
+    #[default]
+    F32,
+    /// bf16 autocast; weights, gradients and optimizer state stay f32.
+    Bf16,
+    /// f16 autocast with a dynamic loss scale.
+    F16,
+}
+
+impl Dtype {
+    /// The dtype of autocast; f32 disables it.
+    pub(crate) fn kind(self) -> Kind {
+        match self {
+            Self::F32 => Kind::Float,
+            Self::Bf16 => Kind::BFloat16,
+            Self::F16 => Kind::Half,
+        }
+    }
+}
+
+/// The preview images written while training.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SampleConfig {
+    /// Steps between grids; 0 writes one at the end only.
+    pub every: u64,
+    /// Images a grid; 0 writes none.
+    pub count: usize,
+    /// DDIM steps a sample (diffusion models).
+    pub steps: usize,
+    /// η of DDIM, 1 as in CompVis' own logging (`ddpm.py:1251`): early in training a model errs at the highest noise levels,
+    /// and only fresh noise lets later steps correct it.
+    pub eta: f64,
+    /// Classifier-free guidance of the samples (diffusion models trained with dropout).
+    pub guidance_scale: f64,
+}
+
+impl Default for SampleConfig {
+    fn default() -> Self {
+        Self { every: 0, count: 16, steps: 50, eta: 1., guidance_scale: 1. }
+    }
+}

@@ -1,0 +1,116 @@
+//! Writing a latent cache.
+
+use std::cell::RefCell;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ldm_checkpoint::{Streamed, TensorInfo, save_streamed};
+use ldm_core::{Error, Result};
+use ldm_data::{Dataset, Example, collate};
+use tch::{Device, Kind, Tensor};
+
+use super::{Augmentations, CacheFingerprint, LatentCache};
+use crate::objective::LatentEncoder;
+use crate::run::event::Event;
+
+/// Encodes a set into a cache file.
+pub(crate) struct CacheWriter<'a> {
+    pub(crate) augmentations: &'a Augmentations,
+    /// Images encoded together: as many as in a training step, also in the last chunk, since the last bits of an
+    /// encoder's output depend on the batch size.
+    pub(crate) batch: usize,
+    /// Fails at an unreadable image; otherwise it is skipped, and reported when it is read.
+    pub(crate) strict: bool,
+    pub(crate) encoder: &'a dyn LatentEncoder,
+}
+
+impl CacheWriter<'_> {
+    /// Opens the cache at `path`, written first if there is none; `None` when `stop` was set meanwhile.
+    ///
+    /// # Errors
+    /// As [`LatentCache::open`]; [`Error::Io`] when the file cannot be written; when images differ in size, or none can
+    /// be read.
+    pub(crate) fn open_or_write(
+        &self,
+        path: &Path,
+        stop: &AtomicBool,
+        observe: &mut dyn FnMut(Event),
+    ) -> Result<Option<LatentCache>> {
+        let fingerprint = CacheFingerprint::new(self.augmentations, &self.encoder.encoder_weights());
+        if !path.exists() {
+            let observe = RefCell::new(observe);
+            let seen = |done, of| (observe.borrow_mut())(Event::Caching { done, of });
+            if !self.write(path, &fingerprint, stop, &seen)? {
+                return Ok(None);
+            }
+        }
+        LatentCache::open(path, self.augmentations.clone(), &fingerprint).map(Some)
+    }
+
+    /// Writes the file to a temporary name and renames it. Returns `false`, and leaves no file, when `stop` is set.
+    /// `observe` takes the number of encoded images and the total.
+    fn write(
+        &self,
+        path: &Path,
+        fingerprint: &CacheFingerprint,
+        stop: &AtomicBool,
+        observe: &dyn Fn(usize, usize),
+    ) -> Result<bool> {
+        let (sets, count) = (&self.augmentations.sets, self.augmentations.sets[0].len());
+        let first = (0..count).find_map(|index| sets[0].get(index, 0).ok());
+        let first = first.ok_or_else(|| Error::data(sets[0].name(), "no image can be read"))?;
+        let pixels = first.size;
+        let shape = self.encoder.latent_moments(&collate(vec![first])?.images).size();
+        let mut chunks = Vec::new();
+        for (view, set) in sets.iter().enumerate() {
+            for start in (0..count).step_by(self.batch) {
+                let mut shape = shape.clone();
+                shape[0] = self.batch.min(count - start) as i64;
+                let info = TensorInfo { shape: shape.clone(), kind: Kind::Float };
+                let make = move || {
+                    if stop.load(Ordering::Relaxed) {
+                        return Err(Error::invalid("stopped"));
+                    }
+                    let made = self.chunk(&**set, start, &shape, pixels);
+                    observe(view * count + start + shape[0] as usize, sets.len() * count);
+                    made
+                };
+                // Named so that they are sorted as they come.
+                chunks.push(Streamed { name: format!("{view}/{start:012}"), info, make: Box::new(make) });
+            }
+        }
+        match save_streamed(path, &chunks, &fingerprint.metadata()) {
+            Err(_) if stop.load(Ordering::Relaxed) => Ok(false),
+            done => done.map(|()| true),
+        }
+    }
+
+    /// The moments of `shape[0]` images from `start`; NaN for a skipped one.
+    fn chunk(&self, set: &dyn Dataset, start: usize, shape: &[i64], pixels: [usize; 3]) -> Result<Tensor> {
+        let (mut examples, mut places) = (Vec::new(), Vec::new());
+        for place in 0..shape[0] {
+            match set.get(start + place as usize, 0) {
+                Ok(example) if example.size == pixels => {
+                    examples.push(example);
+                    places.push(place);
+                }
+                Ok(Example { name, size: [_, h, w], .. }) => {
+                    let [_, h0, w0] = pixels;
+                    let why = format!("expected {w0}x{h0}, the size of the first image, got {w}x{h}");
+                    return Err(Error::data(name, format!("{why}; try a size and a crop in the transform")));
+                }
+                Err(error) if self.strict => return Err(error),
+                Err(_) => {}
+            }
+        }
+        let moments = Tensor::full(shape, f64::NAN, (Kind::Float, Device::Cpu));
+        if let Some(last) = examples.last().cloned() {
+            examples.resize(self.batch, last);
+            let images = collate(examples)?.images;
+            let found = self.encoder.latent_moments(&images).narrow(0, 0, places.len() as i64);
+            let found = found.to_device(Device::Cpu).to_kind(Kind::Float);
+            let _ = moments.shallow_clone().index_copy_(0, &Tensor::from_slice(&places), &found);
+        }
+        Ok(moments)
+    }
+}

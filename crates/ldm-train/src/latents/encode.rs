@@ -1,0 +1,35 @@
+//! Latents of a batch, and the timesteps of validation.
+
+use ldm_autoencoder::Posterior;
+use ldm_core::NoiseSource;
+use ldm_data::Batch;
+use ldm_pipelines::LatentDiffusion;
+use tch::{Kind, Tensor};
+
+/// Samples scaled latents of a batch, `[B, C, h, w]`, from its images or from their cached moments.
+pub(crate) fn latents(model: &LatentDiffusion, batch: &Batch, noise: &mut dyn NoiseSource) -> Tensor {
+    let Some(moments) = &batch.latents else { return model.encode(&batch.images, noise) };
+    let moments = moments.to_device(model.vs().device());
+    let posterior = if moments.size()[1] == model.config.channels {
+        Posterior::Point(moments)
+    } else {
+        Posterior::from_moments(&moments)
+    };
+    posterior.sample(noise) * model.scale_factor
+}
+
+/// Encodes images into moments: see [`crate::LatentEncoder::latent_moments`].
+pub(crate) fn latent_moments(model: &LatentDiffusion, images: &Tensor) -> Tensor {
+    match model.posterior(images) {
+        Posterior::Gaussian { mean, logvar } => Tensor::cat(&[mean, logvar], 1).to_kind(Kind::Float),
+        Posterior::Point(point) => point.to_kind(Kind::Float),
+    }
+}
+
+/// `[B]` evenly spaced timesteps below `steps` for the samples of `x`.
+pub(crate) fn evenly_spaced_timesteps(steps: usize, x: &Tensor) -> Tensor {
+    let size = x.size()[0];
+    let t =
+        (Tensor::arange(size, (Kind::Int64, x.device())) * steps as i64).divide_scalar_mode(size, "floor");
+    t.to_kind(Kind::Int64)
+}

@@ -1,0 +1,345 @@
+//! First-stage training: reconstruction through a latent.
+
+use ldm_autoencoder::{Autoencoder, Bottleneck, CodebookUpdate, FirstStage, FirstStageConfig, Posterior};
+use ldm_checkpoint::Checkpoint;
+use ldm_core::noise::Seeded;
+use ldm_core::{NoiseSource, Result};
+use ldm_data::Batch;
+use ldm_metrics::{Lpips, MeanStd, psnr};
+use ldm_pipelines::{ModelConfig, ModelSource};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+use crate::config::SampleConfig;
+use crate::latents::{LatentStatistics, LatentSums};
+use crate::objective::init_from::InitFrom;
+use crate::objective::losses::{
+    AdversarialLoss, LossConfig, LpipsWithDiscriminator, Pair, ReconstructionLoss,
+};
+use crate::objective::preview_grid::two_rows;
+use crate::objective::{
+    Export, Exported, Loss, NamedTensors, Objective, Phase, Preview, StepInfo, Validate, shallow, variables,
+    with_gradients,
+};
+
+/// Reconstruction plus the latent's regularization; with the published losses also LPIPS and a discriminator, which has a
+/// phase of its own.
+///
+/// KL first stages use sums over a sample, as CompVis (`contperceptual.py:45`): Σ|x − y| + w·KL; VQ ones use
+/// means (`vqperceptual.py:56`): mean|x − y| + w·codebook loss.
+#[derive(Debug)]
+pub struct AutoencoderObjective {
+    vs: VarStore,
+    channels_last: bool,
+    model: Autoencoder,
+    loss: FirstStageLoss,
+    /// The autoencoder's parameters.
+    ema_parameters: NamedTensors,
+    /// Trained parameters of the autoencoder and of the discriminator.
+    trainable: [NamedTensors; 2],
+    /// The autoencoder's learning rate as a multiple of the discriminator's.
+    lr_scale: f64,
+    codebook: Option<CodebookUpdate>,
+}
+
+#[derive(Debug)]
+enum FirstStageLoss {
+    Reconstruction(ReconstructionLoss),
+    Adversarial(Box<LpipsWithDiscriminator>),
+}
+
+/// Prefixes of names that only training needs.
+const DISCRIMINATOR: &str = "loss.discriminator.";
+const LOSS: &str = "loss.";
+
+impl AutoencoderObjective {
+    /// A first stage with fresh weights, and the loss of its `lossconfig`. LPIPS has the published weights where they are
+    /// installed, see [`Lpips::published_or_random`] and [`Objective::notes`].
+    ///
+    /// # Errors
+    /// [`ldm_core::Error::Invalid`] when the config is invalid; when the weights of LPIPS cannot be loaded.
+    pub fn new(config: &FirstStageConfig, device: Device) -> Result<Self> {
+        Self::with_lpips(config, device, Lpips::published_or_random)
+    }
+
+    /// [`AutoencoderObjective::new`] with another LPIPS, which is made if the loss has a weight for it.
+    ///
+    /// # Errors
+    /// As [`AutoencoderObjective::new`].
+    pub fn with_lpips(
+        config: &FirstStageConfig,
+        device: Device,
+        lpips: impl FnOnce(Device) -> Result<Lpips>,
+    ) -> Result<Self> {
+        let loss = LossConfig::of(config)?;
+        let vs = VarStore::new(device);
+        let model = Autoencoder::new(&vs.root(), config)?;
+        let ema_parameters = with_gradients(variables(&vs, &[""]));
+        let adversarial = |config: AdversarialLoss, kl: bool| {
+            let lpips = (config.perceptual_weight > 0.).then(|| lpips(device)).transpose()?;
+            let loss = LpipsWithDiscriminator::new(&(vs.root() / "loss"), config, kl, lpips);
+            Ok::<_, ldm_core::Error>(FirstStageLoss::Adversarial(Box::new(loss)))
+        };
+        let loss = match loss {
+            LossConfig::None => FirstStageLoss::Reconstruction(ReconstructionLoss::default()),
+            LossConfig::Reconstruction(loss) => FirstStageLoss::Reconstruction(loss),
+            LossConfig::Kl(config) => adversarial(config, true)?,
+            LossConfig::Vq(config) => adversarial(config, false)?,
+        };
+        let (lr_scale, codebook) = match (config, model.codebook()) {
+            (FirstStageConfig::Vq(vq), Some(codebook)) => {
+                (vq.lr_g_factor, CodebookUpdate::new(&(vs.root() / "quantize"), codebook, &vq.codebook()))
+            }
+            _ => (1., None),
+        };
+        let by_ema = codebook.as_ref().is_some_and(CodebookUpdate::averages);
+        let trained = with_gradients(variables(&vs, &[""])).into_iter();
+        let (discriminator, mut autoencoder): (Vec<_>, Vec<_>) =
+            trained.partition(|(name, _)| name.starts_with(DISCRIMINATOR));
+        autoencoder.retain(|(name, _)| !(by_ema && name == "quantize.embedding.weight"));
+        let channels_last = ldm_libtorch::prefers_channels_last(device, 0, true);
+        if channels_last {
+            ldm_libtorch::channels_last(&vs);
+        }
+        Ok(Self {
+            vs,
+            channels_last,
+            model,
+            loss,
+            ema_parameters,
+            trainable: [autoencoder, discriminator],
+            lr_scale,
+            codebook,
+        })
+    }
+
+    /// Starts from the weights of a first stage, or of a diffusion model's. The discriminator and the EMA of a codebook are
+    /// loaded where both sides have them.
+    ///
+    /// # Errors
+    /// [`ldm_core::Error::Weights`] listing what does not fit.
+    pub fn start_from(&mut self, source: ModelSource, from: &InitFrom) -> Result<()> {
+        let checkpoint = match source.config {
+            ModelConfig::LatentDiffusion(_) => source.checkpoint.scope("first_stage_model."),
+            _ => source.checkpoint,
+        };
+        let mut targets = variables(&self.vs, &[""]);
+        let mut skipped = vec!["model_ema.", "loss.perceptual_loss."];
+        if !targets.iter().any(|(name, _)| name.starts_with(LOSS)) {
+            skipped.push(LOSS);
+        }
+        let only_training = |name: &str| name.starts_with(LOSS) || CodebookUpdate::holds(name);
+        targets.retain(|(name, _)| !only_training(name) || checkpoint.contains(name));
+        from.fill(targets, checkpoint.without(&skipped))?;
+        if let FirstStageLoss::Adversarial(loss) = &self.loss {
+            loss.loaded();
+        }
+        Ok(())
+    }
+
+    fn place(&self, images: &Tensor) -> Result<Tensor> {
+        let size = images.size();
+        self.check_size([size[2], size[3]])?;
+        let images = images.to_device(self.vs.device());
+        Ok(if self.channels_last { ldm_libtorch::to_channels_last(&images) } else { images })
+    }
+
+    /// The latent's regularization: the KL divergence, summed over an image and averaged over the batch, or the codebook
+    /// loss.
+    fn latent_loss(bottleneck: &Bottleneck) -> Tensor {
+        match bottleneck {
+            Bottleneck::Kl(posterior) => posterior.kl().to_kind(Kind::Float).mean(Kind::Float),
+            Bottleneck::Vq(quantized) => quantized.loss.to_kind(Kind::Float),
+        }
+    }
+
+    /// Logs codebook usage, and collects the batch for codebook updates without gradients.
+    fn log_codebook(&self, bottleneck: &Bottleneck, loss: &mut Loss) {
+        if let (Bottleneck::Vq(quantized), Some(codebook)) = (bottleneck, self.model.codebook()) {
+            let usage = codebook.usage(&quantized.indices);
+            loss.parts.push(("perplexity", usage.perplexity));
+            loss.parts.push(("cluster_usage", usage.entries));
+            if let Some(update) = &self.codebook {
+                update.see(quantized);
+            }
+        }
+    }
+}
+
+/// The loss of pixels and the latent's regularization.
+fn reconstruction_loss(
+    config: &ReconstructionLoss,
+    image: &Tensor,
+    reconstruction: &Tensor,
+    bottleneck: &Bottleneck,
+) -> Loss {
+    let difference = config.pixel_loss.of(&(reconstruction - image));
+    let per_pixel = difference.mean(Kind::Float);
+    let latent = AutoencoderObjective::latent_loss(bottleneck);
+    let (name, total) = match bottleneck {
+        Bottleneck::Vq(_) => ("quant_loss", &per_pixel + &latent * config.codebook_weight),
+        Bottleneck::Kl(_) => {
+            let sum = difference.sum(Kind::Float) / image.size()[0] as f64;
+            ("kl_loss", sum + &latent * config.kl_weight)
+        }
+    };
+    let parts = vec![("rec_loss", per_pixel.detach()), (name, latent.detach()), ("loss", total.detach())];
+    Loss { total, parts }
+}
+
+impl Objective for AutoencoderObjective {
+    fn check_size(&self, size: [i64; 2]) -> Result<()> {
+        self.model.check_image_size(size)?;
+        match &self.loss {
+            FirstStageLoss::Reconstruction(_) => Ok(()),
+            FirstStageLoss::Adversarial(loss) => loss.check_size(size),
+        }
+    }
+
+    /// The autoencoder, then the discriminator where there is one. Each runs the autoencoder on the batch again, as
+    /// CompVis: the discriminator sees the autoencoder after its step.
+    fn phases(&self) -> Vec<Phase> {
+        let [autoencoder, discriminator] = &self.trainable;
+        let generator = Phase::new("generator", shallow(autoencoder));
+        let mut phases = vec![Phase { lr_scale: self.lr_scale, ..generator }];
+        if !discriminator.is_empty() {
+            phases.push(Phase::new("discriminator", shallow(discriminator)));
+        }
+        phases
+    }
+
+    fn loss(&self, info: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
+        let image = self.place(&batch.images)?; //                                       [B, 3, H, W]
+        if info.phase == 1 {
+            let FirstStageLoss::Adversarial(loss) = &self.loss else {
+                panic!("a loss without a discriminator has one phase");
+            };
+            let pass = tch::no_grad(|| self.model.forward(&image, noise, true));
+            let pair = Pair { image: &image, reconstruction: &pass.image.to_kind(Kind::Float) };
+            return Ok(loss.discriminator_loss(info.global_step, &pair));
+        }
+        let pass = self.model.forward(&image, noise, true);
+        let reconstruction = pass.image.to_kind(Kind::Float);
+        let mut loss = match &self.loss {
+            FirstStageLoss::Reconstruction(config) => {
+                reconstruction_loss(config, &image, &reconstruction, &pass.bottleneck)
+            }
+            FirstStageLoss::Adversarial(loss) => {
+                let latent = Self::latent_loss(&pass.bottleneck);
+                let pair = Pair { image: &image, reconstruction: &reconstruction };
+                loss.generator_loss(info.global_step, &pair, &latent, self.model.last_layer())
+            }
+        };
+        self.log_codebook(&pass.bottleneck, &mut loss);
+        Ok(loss)
+    }
+
+    fn after_step(&mut self, noise: &mut dyn NoiseSource) {
+        if let (Some(update), Some(codebook)) = (&mut self.codebook, self.model.codebook()) {
+            update.step(codebook, noise);
+        }
+    }
+
+    fn ema_parameters(&self) -> NamedTensors {
+        shallow(&self.ema_parameters)
+    }
+
+    /// With the discriminator, `loss.logvar` and the codebook's EMA; without LPIPS, which never changes.
+    fn weights(&self) -> NamedTensors {
+        variables(&self.vs, &[""])
+    }
+
+    fn notes(&self) -> Vec<String> {
+        match &self.loss {
+            FirstStageLoss::Reconstruction(_) => Vec::new(),
+            FirstStageLoss::Adversarial(loss) => loss.note().into_iter().collect(),
+        }
+    }
+
+    fn load(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        match &self.loss {
+            FirstStageLoss::Reconstruction(_) => checkpoint.without(&[LOSS]).load_into(&mut self.vs),
+            FirstStageLoss::Adversarial(loss) => {
+                // In checkpoints of CompVis.
+                checkpoint.without(&["loss.perceptual_loss."]).load_into(&mut self.vs)?;
+                loss.loaded();
+                Ok(())
+            }
+        }
+    }
+
+    fn as_validate(&self) -> Option<&dyn Validate> {
+        Some(self)
+    }
+
+    fn as_preview(&self) -> Option<&dyn Preview> {
+        Some(self)
+    }
+
+    fn as_export(&self) -> Option<&dyn Export> {
+        Some(self)
+    }
+}
+
+impl Validate for AutoencoderObjective {
+    fn validate(&self, batches: &mut dyn Iterator<Item = Result<Batch>>) -> Result<Vec<(&'static str, f64)>> {
+        let (mut ratio, mut rec, mut perceptual, mut count) = (MeanStd::new(), 0., 0., 0.);
+        for batch in batches {
+            let image = self.place(&batch?.images)?;
+            let decoded = tch::no_grad(|| self.model.decode(&self.model.encode(&image).mode()));
+            ratio.add(&psnr(&decoded, &image));
+            let (each, lpips) = tch::no_grad(|| match &self.loss {
+                FirstStageLoss::Reconstruction(_) => ((&decoded - &image).abs().mean(Kind::Double), None),
+                FirstStageLoss::Adversarial(loss) => loss.compare(&image, &decoded),
+            });
+            let images = image.size()[0] as f64;
+            rec += each.double_value(&[]) * images;
+            perceptual += lpips.map_or(0., |lpips| lpips.double_value(&[])) * images;
+            count += images;
+        }
+        if count == 0. {
+            return Ok(Vec::new());
+        }
+        let mut found = vec![("val/psnr", ratio.mean()), ("val/rec_loss", rec / count)];
+        if let FirstStageLoss::Adversarial(loss) = &self.loss
+            && loss.has_lpips()
+        {
+            found.push(("val/p_loss", perceptual / count));
+        }
+        Ok(found)
+    }
+}
+
+impl Preview for AutoencoderObjective {
+    fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
+        let count = batch.images.size()[0].min(config.count as i64);
+        let image = self.place(&batch.images.narrow(0, 0, count))?;
+        let decoded = tch::no_grad(|| match self.model.encode(&image) {
+            posterior @ Posterior::Gaussian { .. } => {
+                self.model.decode(&posterior.sample(&mut Seeded::new(0..count as u64)))
+            }
+            Posterior::Point(z) => self.model.decode(&z),
+        });
+        Ok(two_rows(&image, &decoded))
+    }
+}
+
+impl Export for AutoencoderObjective {
+    /// Without the discriminator and the EMA of the codebook, which only training needs.
+    fn export(&self, _ema: &[(String, Tensor)]) -> Result<Exported> {
+        let only_training = |name: &str| name.starts_with(LOSS) || CodebookUpdate::holds(name);
+        Ok(Exported::Model(self.weights().into_iter().filter(|(name, _)| !only_training(name)).collect()))
+    }
+
+    fn latent_statistics(
+        &self,
+        batches: &mut dyn Iterator<Item = Result<Batch>>,
+    ) -> Result<Option<LatentStatistics>> {
+        let mut sums = LatentSums::default();
+        for batch in batches {
+            let image = self.place(&batch?.images)?;
+            sums.add(&tch::no_grad(|| self.model.encode(&image)));
+        }
+        Ok(sums.finish())
+    }
+}

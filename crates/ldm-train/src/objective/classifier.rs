@@ -1,0 +1,230 @@
+//! Training of classifiers of noisy latents, for classifier guidance.
+
+use ldm_checkpoint::Checkpoint;
+use ldm_core::noise::{PerStep, Seeded};
+use ldm_core::{Error, NoiseSource, Result};
+use ldm_data::Batch;
+use ldm_pipelines::{ClassifierConfig, LatentDiffusion, ModelConfig, ModelSource};
+use ldm_unet::EncoderUNet;
+use tch::nn::VarStore;
+use tch::{Device, Kind, Reduction, Tensor};
+
+use crate::config::SampleConfig;
+use crate::latents::{evenly_spaced_timesteps, latent_moments, latents};
+use crate::objective::init_from::InitFrom;
+use crate::objective::preview_grid::framed;
+use crate::objective::{
+    LatentEncoder, Loss, NamedTensors, Objective, Phase, Preview, StepInfo, Validate, variables,
+};
+
+/// CompVis' prefixes of the network and of the frozen diffusion model.
+const NETWORK: &str = "model.";
+const DIFFUSION: &str = "diffusion_model.";
+
+/// Cross-entropy of the class of z_t at uniform t, on the latents of a frozen diffusion model. CompVis
+/// `classifier.py:179` `shared_step`.
+///
+/// Of the diffusion model, the first stage, scale and noise schedule are used. CompVis' file reads
+/// `use_continuous_noise` of it, which no published model has, and does not run.
+#[derive(Debug)]
+pub struct ClassifierObjective {
+    diffusion: LatentDiffusion,
+    vs: VarStore,
+    network: EncoderUNet,
+    config: ClassifierConfig,
+}
+
+impl ClassifierObjective {
+    /// A classifier with fresh weights.
+    ///
+    /// # Errors
+    /// As [`ClassifierConfig::network`], [`ClassifierConfig::diffusion`] and [`LatentDiffusion::load`];
+    /// [`Error::Invalid`] when the network does not take the diffusion model's latents.
+    pub fn new(config: &ClassifierConfig, device: Device) -> Result<Self> {
+        let network = config.network()?;
+        let (source, diffusion) = config.diffusion()?;
+        let checkpoint = source.checkpoint;
+        let diffusion = LatentDiffusion::load(&diffusion, checkpoint, None, true, device, Kind::Float)?;
+        for tensor in diffusion.vs().variables().values() {
+            let _ = tensor.set_requires_grad(false);
+        }
+        if network.in_channels != diffusion.config.channels {
+            return Err(Error::invalid(format!(
+                "classifier_config.in_channels: expected the latent's {} channels, got {}",
+                diffusion.config.channels, network.in_channels
+            )));
+        }
+        let (steps, timesteps) = (config.log_steps, diffusion.config.timesteps);
+        if steps > timesteps {
+            return Err(Error::invalid(format!("log_steps: expected at most {timesteps}, got {steps}")));
+        }
+        let vs = VarStore::new(device);
+        let network = EncoderUNet::new(&(vs.root() / "model"), &network)?;
+        if ldm_libtorch::prefers_channels_last(device, 0, true) {
+            ldm_libtorch::channels_last(&vs);
+        }
+        Ok(Self { diffusion, vs, network, config: config.clone() })
+    }
+
+    /// Starts from the weights of another classifier.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when it is another kind of model, and [`Error::Weights`] listing what does not fit.
+    pub fn start_from(&mut self, source: ModelSource, from: &InitFrom) -> Result<()> {
+        if !matches!(source.config, ModelConfig::Classifier(_)) {
+            return Err(Error::invalid(format!(
+                "train.init_from: expected a classifier of noisy latents, got another model in {}",
+                from.path.display()
+            )));
+        }
+        from.fill(variables(&self.vs, &[NETWORK]), source.checkpoint.without(&[DIFFUSION]))
+    }
+
+    /// Logits of noisy latents, `[B, classes]` f32.
+    fn logits(&self, z: &Tensor, t: &Tensor, eps: &Tensor, train: bool) -> Tensor {
+        let noisy = tch::no_grad(|| self.diffusion.schedule.add_noise(z, eps, t)); // [B, C, h, w]
+        self.network.forward(&noisy, t, train).to_kind(Kind::Float)
+    }
+
+    /// Classes of a batch, `[B]`, on the model's device.
+    fn labels(&self, batch: &Batch) -> Result<Tensor> {
+        let name = || batch.names.first().map_or("the data", String::as_str);
+        let Some(class) = &batch.prompt.class else {
+            return Err(Error::data(name(), "expected a class, got none"));
+        };
+        let highest = class.max().int64_value(&[]);
+        if highest >= self.config.num_classes {
+            return Err(Error::data(
+                name(),
+                format!(
+                    "expected classes below num_classes {} in its batch, got {highest}",
+                    self.config.num_classes
+                ),
+            ));
+        }
+        Ok(class.to_device(self.vs.device()))
+    }
+
+    /// `[B]` each: cross-entropy, and whether the class is the most likely one and among the five most likely.
+    fn metrics(logits: &Tensor, labels: &Tensor) -> [Tensor; 3] {
+        let loss = logits.cross_entropy_loss(labels, None::<Tensor>, Reduction::None, -100, 0.);
+        let among = |count: i64| {
+            // CompVis fails where there are fewer than five classes.
+            let (_, first) = logits.detach().topk(count.min(logits.size()[1]), 1, true, true);
+            first.eq_tensor(&labels.unsqueeze(1)).any_dim(1, false).to_kind(Kind::Float)
+        };
+        [loss, among(1), among(5)]
+    }
+}
+
+impl Objective for ClassifierObjective {
+    fn check_size(&self, size: [i64; 2]) -> Result<()> {
+        self.diffusion.first_stage.check_image_size(size)?;
+        let [_, height, width] = self.diffusion.first_stage.latent_size(size);
+        self.network.check_size([height, width])
+    }
+
+    fn check_batch(&self, batch: &Batch) -> Result<()> {
+        self.labels(batch).map(drop)
+    }
+
+    fn phases(&self) -> Vec<Phase> {
+        vec![Phase::new("classifier", variables(&self.vs, &[NETWORK]))]
+    }
+
+    fn loss(&self, _info: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
+        let labels = self.labels(batch)?;
+        let z = latents(&self.diffusion, batch, noise); // [B, C, h, w]
+        let t = noise.integers(self.diffusion.config.timesteps as i64, z.size()[0], &z);
+        let eps = noise.like(&z);
+        let logits = self.logits(&z, &t, &eps, true);
+        let [total, first, five] = Self::metrics(&logits, &labels).map(|each| each.mean(Kind::Float));
+        let parts = vec![("loss", total.detach()), ("acc@1", first), ("acc@5", five)];
+        Ok(Loss { total, parts })
+    }
+
+    /// The whole network; CompVis keeps no EMA (`ema: null`).
+    fn ema_parameters(&self) -> NamedTensors {
+        variables(&self.vs, &[NETWORK])
+    }
+
+    /// The network, and the latent space of the diffusion model: CompVis writes all of that model.
+    fn weights(&self) -> NamedTensors {
+        let mut weights = variables(&self.vs, &[NETWORK]);
+        weights.extend(self.diffusion.latent_space());
+        weights.sort_by(|a, b| a.0.cmp(&b.0));
+        weights
+    }
+
+    fn load(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        checkpoint.without(&[DIFFUSION]).load_into(&mut self.vs)
+    }
+
+    fn as_validate(&self) -> Option<&dyn Validate> {
+        Some(self)
+    }
+
+    fn as_preview(&self) -> Option<&dyn Preview> {
+        Some(self)
+    }
+
+    fn as_latent_encoder(&self) -> Option<&dyn LatentEncoder> {
+        Some(self)
+    }
+}
+
+impl LatentEncoder for ClassifierObjective {
+    fn latent_moments(&self, images: &Tensor) -> Tensor {
+        latent_moments(&self.diffusion, images)
+    }
+
+    fn encoder_weights(&self) -> NamedTensors {
+        variables(self.diffusion.vs(), &["first_stage_model."])
+    }
+}
+
+impl Validate for ClassifierObjective {
+    /// At the same evenly spaced timesteps and with the same noise at every call.
+    fn validate(&self, batches: &mut dyn Iterator<Item = Result<Batch>>) -> Result<Vec<(&'static str, f64)>> {
+        let mut all = [Vec::new(), Vec::new(), Vec::new()];
+        for (index, batch) in batches.enumerate() {
+            let batch = batch?;
+            let labels = self.labels(&batch)?;
+            let mut noise = PerStep::new(0, 0, index as u64);
+            let z = latents(&self.diffusion, &batch, &mut noise);
+            let t = evenly_spaced_timesteps(self.diffusion.config.timesteps, &z);
+            let eps = noise.like(&z);
+            let each = tch::no_grad(|| Self::metrics(&self.logits(&z, &t, &eps, false), &labels));
+            all.iter_mut().zip(each).for_each(|(all, each)| all.push(each));
+        }
+        if all[0].is_empty() {
+            return Ok(Vec::new());
+        }
+        let mean = |all: &[Tensor]| Tensor::cat(all, 0).mean(Kind::Double).double_value(&[]);
+        let [loss, first, five] = all.map(|all| mean(&all));
+        Ok(vec![("val/loss", loss), ("val/acc@1", first), ("val/acc@5", five)])
+    }
+}
+
+impl Preview for ClassifierObjective {
+    /// One row an image: its latent at `log_steps` noise levels, from none to most, framed in green where it is classified
+    /// correctly and in red otherwise. CompVis `classifier.py:238` `log_images`, which shows label maps.
+    fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
+        let count = batch.names.len().min(config.count) as i64;
+        let labels = self.labels(batch)?.narrow(0, 0, count);
+        let mut noise = Seeded::new(0..batch.names.len() as u64);
+        let z = latents(&self.diffusion, batch, &mut noise);
+        let (z, eps) = (z.narrow(0, 0, count), noise.like(&z).narrow(0, 0, count));
+        let apart = self.diffusion.config.timesteps / self.config.log_steps;
+        let columns: Vec<Tensor> = (0..self.config.log_steps)
+            .map(|step| {
+                let t = Tensor::full([count], (step * apart) as i64, (Kind::Int64, z.device()));
+                let right = self.logits(&z, &t, &eps, false).argmax(1, false).eq_tensor(&labels);
+                let noisy = self.diffusion.schedule.add_noise(&z, &eps, &t);
+                framed(&self.diffusion.decode(&noisy), &right)
+            })
+            .collect();
+        let all = Tensor::stack(&columns, 1).flatten(0, 1); // [count · log_steps, 3, H, W]
+        Ok(ldm_core::image::grid(&all.clamp(-1., 1.), self.config.log_steps as i64, 2))
+    }
+}

@@ -1,0 +1,205 @@
+//! The published first-stage losses: pixels, LPIPS and a discriminator.
+
+use ldm_core::Result;
+use ldm_libtorch::{autocast, gradients};
+use ldm_metrics::{Lpips, Trunk};
+use tch::nn::Path;
+use tch::{Kind, Tensor};
+
+use super::adversarial::{adaptive_weight, discriminator_loss, gradient_penalty, lecam};
+use super::adversarial_config::AdversarialLoss;
+use super::discriminator::Discriminator;
+use crate::objective::Loss;
+
+/// Images and their reconstructions.
+pub(crate) struct Pair<'a> {
+    /// `[B, C, H, W]`
+    pub(crate) image: &'a Tensor,
+    /// The same shape, f32, attached to the graph.
+    pub(crate) reconstruction: &'a Tensor,
+}
+
+/// The published losses of first stages: pixels and LPIPS, an adversarial term with adaptive weight, and the latent's
+/// regularization.
+///
+/// KL first stages sum over an image and divide by a learnable variance, VQ ones take means. Both passes of the
+/// discriminator run at every step, before `disc_start` too, where their weight is 0: so the statistics of its
+/// normalization, the step count of its optimizer and the log are CompVis'.
+///
+/// CompVis `contperceptual.py:7` `LPIPSWithDiscriminator`; taming-transformers `vqperceptual.py:34`
+/// `VQLPIPSWithDiscriminator`. Esser et al. 2021, eqs. 5–7; Rombach et al. 2022, appendix G.
+#[derive(Debug)]
+pub(crate) struct LpipsWithDiscriminator {
+    config: AdversarialLoss,
+    lpips: Option<Lpips>,
+    discriminator: Discriminator,
+    /// The log-variance of the reconstruction, a scalar (KL).
+    logvar: Option<Tensor>,
+    /// EMA of the logits of real and of reconstructed images, scalars (LeCam).
+    logits: Option<[Tensor; 2]>,
+}
+
+impl LpipsWithDiscriminator {
+    /// Below `vs`, `loss` in a CompVis checkpoint, without `lpips`. The loss of a `kl` first stage, or of a VQ one.
+    pub(crate) fn new(vs: &Path, config: AdversarialLoss, kl: bool, lpips: Option<Lpips>) -> Self {
+        let logvar = kl.then(|| {
+            let start = Tensor::full([], config.logvar_init.unwrap_or(0.), (Kind::Float, vs.device()));
+            vs.add("logvar", start, config.learn_logvar.unwrap_or(false))
+        });
+        let logits = (config.lecam_weight > 0.)
+            .then(|| ["real", "fake"].map(|kind| (vs / "lecam").zeros_no_train(kind, &[])));
+        let discriminator = Discriminator::new(&(vs / "discriminator"), &config.discriminator());
+        Self { config, lpips, discriminator, logvar, logits }
+    }
+
+    /// A note for the user.
+    pub(crate) fn note(&self) -> Option<String> {
+        (self.lpips.as_ref()?.trunk() == Trunk::Random).then(|| {
+            "the perceptual loss has a fixed random VGG16, as the published one is not installed; try \
+             `ldm weights get lpips-vgg16`"
+                .to_owned()
+        })
+    }
+
+    /// Checks that images are large enough for the discriminator and LPIPS.
+    pub(crate) fn check_size(&self, size: [i64; 2]) -> Result<()> {
+        let smallest = self.config.discriminator().smallest_side();
+        if size.iter().any(|side| *side < smallest) {
+            let [height, width] = size;
+            return Err(ldm_core::Error::invalid(format!(
+                "expected images of at least {smallest}x{smallest} for `disc_num_layers` {}, got {height}x{width}",
+                self.config.disc_num_layers
+            )));
+        }
+        self.lpips.as_ref().map_or(Ok(()), |_| Lpips::check_size(size))
+    }
+
+    /// True when LPIPS has a weight.
+    pub(crate) fn has_lpips(&self) -> bool {
+        self.lpips.is_some()
+    }
+
+    /// After weights were loaded.
+    pub(crate) fn loaded(&self) {
+        self.discriminator.loaded();
+    }
+
+    /// The mean reconstruction loss of an element, a scalar; and LPIPS, a scalar, where it has a weight.
+    pub(crate) fn compare(&self, image: &Tensor, reconstruction: &Tensor) -> (Tensor, Option<Tensor>) {
+        let pixels = self.config.pixel_loss.of(&(image - reconstruction)).mean(Kind::Float);
+        let perceptual =
+            self.lpips.as_ref().map(|lpips| lpips.distance(image, reconstruction).mean(Kind::Float));
+        let both = match &perceptual {
+            Some(perceptual) => pixels + perceptual * self.config.perceptual_weight,
+            None => pixels,
+        };
+        (both, perceptual)
+    }
+
+    /// −log p(x | z) of the reconstruction's mean loss `rec`: a Laplace distribution of learnable scale, summed over the
+    /// `elements` of an image (KL); `rec` as it is (VQ).
+    fn nll(&self, rec: &Tensor, elements: f64) -> Tensor {
+        match &self.logvar {
+            Some(logvar) => (rec / logvar.exp() + logvar) * elements,
+            None => rec.shallow_clone(),
+        }
+    }
+
+    /// The autoencoder's loss. `latent` is the KL term, summed over an image, or the codebook loss; `last_layer` the weight
+    /// whose gradients give the adaptive weight.
+    ///
+    /// CompVis runs the backward pass of LPIPS and of the discriminator twice, once to `last_layer` and once to all
+    /// parameters. Here each runs once, down to the reconstruction; the rest is linear in these two gradients, so the
+    /// parameters' gradients are the same.
+    pub(crate) fn generator_loss(
+        &self,
+        step: u64,
+        pair: &Pair,
+        latent: &Tensor,
+        last_layer: &Tensor,
+    ) -> Loss {
+        let Pair { image, reconstruction } = pair;
+        let elements = (image.numel() as i64 / image.size()[0]) as f64;
+        let shown = reconstruction.detach().set_requires_grad(true);
+        let (rec, perceptual) = self.compare(image, &shown);
+        let nll = self.nll(&rec, elements);
+        let g_loss = -self.discriminator.forward(&shown).mean(Kind::Float);
+        let factor = self.config.generator_factor(step);
+
+        // Backward passes in f32, not in the dtype of autocast.
+        let _exact = autocast(image.device(), Kind::Float);
+        let back = |of: &Tensor, by: &Tensor| gradients(&[of], &[by]).expect("a part of the loss").remove(0);
+        let by_nll = back(&nll, &shown);
+        // Without a discriminator, the KL loss computes no adaptive weight; the VQ loss does.
+        let adaptive = self.config.disc_factor > 0. || self.logvar.is_none();
+        let (d_weight, gradient) = if adaptive {
+            let by_g = back(&g_loss, &shown);
+            let at_last = |by: &Tensor| back(&(*reconstruction * by).sum(Kind::Float), last_layer);
+            let weight = adaptive_weight(&at_last(&by_nll), &at_last(&by_g)) * self.config.disc_weight;
+            let gradient = if factor > 0. { by_nll + by_g * (&weight * factor) } else { by_nll };
+            (weight, gradient)
+        } else {
+            (nll.zeros_like(), by_nll)
+        };
+
+        let weight = match self.logvar {
+            Some(_) => self.config.kl_weight,
+            None => self.config.codebook_weight,
+        };
+        let rest = latent * weight.unwrap_or(1.);
+        let adversarial = (&d_weight * factor) * g_loss.detach();
+        let value = nll.detach() + adversarial;
+        // Its value is `value`, its gradient that of Σ reconstruction · gradient.
+        let carried = (*reconstruction * gradient).sum(Kind::Float);
+        let mut total = &carried - carried.detach() + value + rest;
+        if let (Some(true), Some(_)) = (self.config.learn_logvar, &self.logvar) {
+            let own = self.nll(&rec.detach(), elements);
+            total += &own - own.detach();
+        }
+
+        let constant = |value: f64| Tensor::from(value as f32);
+        let mut parts = vec![
+            ("total_loss", total.detach()),
+            ("nll_loss", nll.detach()),
+            ("rec_loss", rec.detach()),
+            ("d_weight", d_weight),
+            ("disc_factor", constant(factor)),
+            ("g_loss", g_loss.detach()),
+            (if self.logvar.is_some() { "kl_loss" } else { "quant_loss" }, latent.detach()),
+        ];
+        parts.extend(perceptual.map(|value| ("p_loss", value.detach())));
+        parts.extend(self.logvar.iter().map(|logvar| ("logvar", logvar.detach())));
+        Loss { total, parts }
+    }
+
+    /// The discriminator's loss, without a gradient to the autoencoder.
+    pub(crate) fn discriminator_loss(&self, step: u64, pair: &Pair) -> Loss {
+        let config = &self.config;
+        let factor = config.discriminator_factor(step);
+        let penalized = config.r1_weight > 0. && factor > 0.;
+        let real = pair.image.detach().set_requires_grad(penalized);
+        let to_real = self.discriminator.forward(&real);
+        let to_fake = self.discriminator.forward(&pair.reconstruction.detach());
+        let mut total = discriminator_loss(config.disc_loss, &to_real, &to_fake);
+        let mut parts = vec![
+            ("logits_real", to_real.detach().mean(Kind::Float)),
+            ("logits_fake", to_fake.detach().mean(Kind::Float)),
+        ];
+        if penalized {
+            let penalty = gradient_penalty(&real, &to_real);
+            parts.push(("r1", penalty.detach()));
+            total += penalty * (config.r1_weight / 2.);
+        }
+        if let (Some([mean_real, mean_fake]), true) = (&self.logits, factor > 0.) {
+            for (mean, (_, now)) in [mean_real, mean_fake].into_iter().zip(&parts) {
+                let _ = tch::no_grad(|| mean.shallow_clone().lerp_(now, 1. - config.lecam_decay));
+            }
+            let distance = lecam(&to_real, &to_fake, mean_real, mean_fake);
+            parts.push(("lecam", distance.detach()));
+            total += distance * config.lecam_weight;
+        }
+        let total = total * factor;
+        parts.push(("disc_loss", total.detach()));
+        Loss { total, parts }
+    }
+}

@@ -1,0 +1,163 @@
+//! AdamW with a state that can be saved.
+
+use std::collections::BTreeMap;
+
+use ldm_checkpoint::Checkpoint;
+use ldm_core::{Error, Result};
+use ldm_libtorch::{AdamWStep, fused_adamw, scale_all, total_norm};
+use serde::{Deserialize, Serialize};
+use tch::{Kind, Tensor};
+
+/// Settings of AdamW; the defaults are PyTorch's.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdamWConfig {
+    /// Decays of the two moments.
+    pub betas: [f64; 2],
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        Self { betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 }
+    }
+}
+
+impl AdamWConfig {
+    /// Adam with CompVis' settings for a first stage and its discriminator (`autoencoder.py:386`).
+    pub fn adversarial() -> Self {
+        Self { betas: [0.5, 0.9], weight_decay: 0., ..Self::default() }
+    }
+}
+
+/// AdamW (Loshchilov & Hutter 2019) over named parameters, with its state as named tensors: tch's cannot be saved.
+#[derive(Debug)]
+pub struct AdamW {
+    config: AdamWConfig,
+    names: Vec<String>,
+    params: Vec<Tensor>,
+    exp_avgs: Vec<Tensor>,
+    exp_avg_sqs: Vec<Tensor>,
+    /// One f32 scalar a parameter, as the fused kernel requires; all are equal.
+    steps: Vec<Tensor>,
+}
+
+impl AdamW {
+    /// An optimizer of `params`, with moments of zero.
+    pub fn new(params: Vec<(String, Tensor)>, config: AdamWConfig) -> Self {
+        let (names, params): (Vec<_>, Vec<_>) = params.into_iter().unzip();
+        let zeros = |tensor: &Tensor| tensor.detach().zeros_like();
+        Self {
+            config,
+            exp_avgs: params.iter().map(zeros).collect(),
+            exp_avg_sqs: params.iter().map(zeros).collect(),
+            steps: params.iter().map(|tensor| Tensor::zeros([], (Kind::Float, tensor.device()))).collect(),
+            names,
+            params,
+        }
+    }
+
+    /// Clears all gradients.
+    pub fn zero_grad(&mut self) {
+        for param in &mut self.params {
+            param.zero_grad();
+        }
+    }
+
+    /// Computes the norm over all gradients, an f32 scalar on their device; with `clip`, scales gradients down to it, as
+    /// `torch.nn.utils.clip_grad_norm_` does. Never synchronizes with the host.
+    pub fn clip(&self, clip: Option<f64>) -> Tensor {
+        let grads: Vec<Tensor> = self.params.iter().map(Tensor::grad).filter(Tensor::defined).collect();
+        let norm = total_norm(&grads);
+        if let Some(clip) = clip {
+            let factor = (clip / (&norm + 1e-6)).clamp_max(1.);
+            scale_all(&grads, &factor);
+        }
+        norm
+    }
+
+    /// Divides all gradients by the scalar tensor `scale`, by which the loss was multiplied.
+    pub fn unscale(&self, scale: &Tensor) {
+        let grads: Vec<Tensor> = self.params.iter().map(Tensor::grad).filter(Tensor::defined).collect();
+        scale_all(&grads, &scale.reciprocal());
+    }
+
+    /// Takes a step with learning rate `lr`. Parameters without a gradient stay. Where `found_inf` ([`found_inf`]) is 1
+    /// nothing changes and the step does not count.
+    pub fn step(&mut self, lr: f64, found_inf: Option<&Tensor>) {
+        let AdamWConfig { betas: [beta1, beta2], eps, weight_decay } = self.config;
+        let with_grad: Vec<(usize, Tensor)> = self
+            .params
+            .iter()
+            .enumerate()
+            .map(|(index, param)| (index, param.grad()))
+            .filter(|(_, grad)| grad.defined())
+            .collect();
+        let pick = |list: &[Tensor]| -> Vec<Tensor> {
+            with_grad.iter().map(|(index, _)| list[*index].shallow_clone()).collect()
+        };
+        let grads: Vec<Tensor> = with_grad.iter().map(|(_, grad)| grad.shallow_clone()).collect();
+        fused_adamw(
+            &pick(&self.params),
+            &grads,
+            &pick(&self.exp_avgs),
+            &pick(&self.exp_avg_sqs),
+            &pick(&self.steps),
+            AdamWStep { lr, beta1, beta2, weight_decay, eps },
+            found_inf,
+        );
+    }
+
+    /// The state as named tensors: `exp_avg.NAME`, `exp_avg_sq.NAME`, `step.NAME`.
+    pub fn state(&self) -> Vec<(String, Tensor)> {
+        let lists = [("exp_avg", &self.exp_avgs), ("exp_avg_sq", &self.exp_avg_sqs), ("step", &self.steps)];
+        let named = |(kind, list): (&str, &Vec<Tensor>)| -> Vec<(String, Tensor)> {
+            let pairs = self.names.iter().zip(list);
+            pairs.map(|(name, tensor)| (format!("{kind}.{name}"), tensor.shallow_clone())).collect()
+        };
+        lists.into_iter().flat_map(named).collect()
+    }
+
+    /// Loads a saved state: every name must be there with its shape.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] listing every mismatch.
+    pub fn load(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        copy_named(self.state(), checkpoint)
+    }
+}
+
+/// Detects NaN or Inf in gradients by their norm ([`AdamW::clip`]), which is NaN or Inf with any of them: an f32 scalar, 1 or
+/// 0, on their device.
+pub fn found_inf(norm: &Tensor) -> Tensor {
+    norm.isfinite().logical_not().to_kind(Kind::Float)
+}
+
+/// Copies a file's tensors into `targets`, all of them or none.
+pub(crate) fn copy_named(targets: Vec<(String, Tensor)>, checkpoint: &Checkpoint) -> Result<()> {
+    let mut mismatch = ldm_core::Mismatch::default();
+    let targets: BTreeMap<String, Tensor> = targets.into_iter().collect();
+    for (name, target) in &targets {
+        match checkpoint.info(name) {
+            None => mismatch.missing.push(name.clone()),
+            Some(info) if info.shape != target.size() => {
+                mismatch.misshaped.push((name.clone(), target.size(), info.shape.clone()));
+            }
+            Some(_) => {}
+        }
+    }
+    mismatch
+        .unexpected
+        .extend(checkpoint.names().filter(|name| !targets.contains_key(*name)).map(str::to_owned));
+    if !mismatch.is_empty() {
+        return Err(Error::Weights { path: checkpoint.path().to_path_buf(), mismatch });
+    }
+    for (name, mut target) in targets {
+        let value = checkpoint.tensor(&name)?;
+        tch::no_grad(|| target.copy_(&value));
+    }
+    Ok(())
+}

@@ -1,0 +1,12 @@
+//! Optimizer, EMA, learning-rate schedule, loss scale.
+
+mod adamw;
+mod ema;
+mod learning_rate;
+mod loss_scale;
+
+pub(crate) use adamw::copy_named;
+pub use adamw::{AdamW, AdamWConfig, found_inf};
+pub use ema::{Ema, EmaConfig};
+pub use learning_rate::LearningRate;
+pub use loss_scale::LossScale;

@@ -1,0 +1,204 @@
+//! Objective and data of a run's config.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use ldm_autoencoder::FirstStageConfig;
+use ldm_checkpoint::Checkpoint;
+use ldm_core::noise::{PerStep, mix};
+use ldm_core::{Error, Result};
+use ldm_data::Dataset;
+use ldm_pipelines::{ClassifierConfig, LatentDiffusionConfig, ModelConfig, ModelSource, weights_file};
+use tch::Device;
+
+use crate::config::RunConfig;
+use crate::distributed::Distributed;
+use crate::objective::Objective;
+use crate::objective::autoencoder::AutoencoderObjective;
+use crate::objective::classifier::ClassifierObjective;
+use crate::objective::diffusion::DiffusionObjective;
+use crate::objective::init_from::InitFrom;
+use crate::objective::lora::LoraObjective;
+
+const SCHEDULER: &str =
+    "model.params.scheduler_config: expected none, got one; the learning-rate schedule is train.schedule";
+
+/// Objective, training set, held-out set.
+pub(crate) type Parts = (Box<dyn Objective>, Arc<dyn Dataset>, Option<Arc<dyn Dataset>>);
+
+/// Opens the data of a config and builds its objective; writes nothing. A `fresh` run starts from the weights that its
+/// config names; a resumed one loads its own from its checkpoint, except the base of a LoRA.
+pub(crate) fn build(config: &RunConfig, device: Device, ranks: &Distributed, fresh: bool) -> Result<Parts> {
+    let base = config.path().parent().unwrap_or(Path::new("."));
+    let data = config.data.train.open(base)?;
+    ranks.check_batch(data.len(), config.data.batch_size).map_err(|error| in_config(config, error))?;
+    let validation = config.data.validation.as_ref().map(|set| set.open(base)).transpose()?;
+    // Initialization draws from libtorch's global generator.
+    ldm_libtorch::set_seed(mix(config.train.seed, &[]));
+    let init_from = init_from(config)?;
+    let source = init_from
+        .as_ref()
+        .filter(|_| fresh || config.train.lora.is_some())
+        .map(|from| (from, || ModelSource::find(&from.path, None, from.ema)));
+    let objective: Box<dyn Objective> = match &config.model {
+        ModelConfig::LatentDiffusion(model) => {
+            let first_stage = first_stage(config, model, init_from.is_some())?;
+            let mut objective = DiffusionObjective::new(model, first_stage, (&config.train).into(), device)?;
+            if let Some((from, open)) = source {
+                objective.start_from(open()?, from)?;
+            }
+            if let Some(lora) = &config.train.lora {
+                if init_from.is_none() {
+                    let why = "train.lora: expected a base model in train.init_from, got none";
+                    return Err(refused(config, why));
+                }
+                let mut noise = PerStep::new(config.train.seed, 0, u64::MAX - 1);
+                let lora = LoraObjective::new(Box::new(objective), model, lora, &mut noise)?;
+                return Ok((Box::new(lora), data, validation));
+            }
+            Box::new(objective)
+        }
+        ModelConfig::Classifier(model) => {
+            check_classifier(config, model, data.classes().len())?;
+            let mut objective = ClassifierObjective::new(model, device)?;
+            if let Some((from, open)) = source {
+                objective.start_from(open()?, from)?;
+            }
+            Box::new(objective)
+        }
+        other => {
+            let model = other.first_stage().expect("every other model is a first stage");
+            check_first_stage(config, &model, ranks.world_size())?;
+            let mut objective = AutoencoderObjective::new(&model, device)?;
+            if let Some((from, open)) = source {
+                objective.start_from(open()?, from)?;
+            }
+            Box::new(objective)
+        }
+    };
+    if config.train.lora.is_some() {
+        let what = if config.model.first_stage().is_some() { "first stage" } else { "classifier" };
+        return Err(refused(config, &format!("train.lora: expected a diffusion model, got a {what}")));
+    }
+    Ok((objective, data, validation))
+}
+
+/// The checkpoint of a diffusion model's first stage, which a new model needs unless it comes with one.
+fn first_stage(
+    config: &RunConfig,
+    model: &LatentDiffusionConfig,
+    has_base: bool,
+) -> Result<Option<Checkpoint>> {
+    if model.scheduler_config.is_some() {
+        return Err(refused(config, SCHEDULER));
+    }
+    let first_stage = ckpt_path(&model.first_stage_config);
+    let first_stage = first_stage.map(|path| Checkpoint::open(weights_file(path)?)).transpose()?;
+    let pixels = matches!(model.first_stage_config, FirstStageConfig::Identity(_));
+    if first_stage.is_none() && !pixels && !has_base {
+        return Err(refused(
+            config,
+            "model.params.first_stage_config.params.ckpt_path: expected a trained first stage, got none",
+        ));
+    }
+    Ok(first_stage)
+}
+
+/// Refuses a codebook without gradients on several ranks, which would not share it.
+fn check_first_stage(config: &RunConfig, model: &FirstStageConfig, ranks: usize) -> Result<()> {
+    if let FirstStageConfig::Vq(vq) = model
+        && ranks > 1
+        && (vq.ema_decay.is_some() || vq.restart_after.is_some())
+    {
+        return Err(refused(
+            config,
+            &format!(
+                "model.params.ema_decay, model.params.restart_after: expected one rank, as ranks do not share a codebook \
+                 that moves without a gradient, got {ranks}"
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses settings of diffusion models, and data of more `classes` than the classifier has.
+fn check_classifier(config: &RunConfig, model: &ClassifierConfig, classes: usize) -> Result<()> {
+    let train = &config.train;
+    if classes as i64 > model.num_classes {
+        let got = model.num_classes;
+        let why =
+            format!("model.params.num_classes: expected at least the data's {classes} classes, got {got}");
+        return Err(refused(config, &why));
+    }
+    for (key, given) in [
+        ("train.conditioning_dropout", train.conditioning_dropout != 0.),
+        ("train.min_snr_gamma", train.min_snr_gamma.is_some()),
+        ("train.offset_noise", train.offset_noise != 0.),
+    ] {
+        if given {
+            return Err(refused(
+                config,
+                &format!("{key}: expected a diffusion model, got a classifier; leave it out"),
+            ));
+        }
+    }
+    if model.scheduler_config.is_some() {
+        return Err(refused(config, SCHEDULER));
+    }
+    Ok(())
+}
+
+/// `train.init_from`, or CompVis' keys for the same.
+fn init_from(config: &RunConfig) -> Result<Option<InitFrom>> {
+    let (path, ignore, own_first_stage) = match &config.model {
+        ModelConfig::LatentDiffusion(model) => {
+            let own = ckpt_path(&model.first_stage_config).is_some();
+            (model.ckpt_path.clone(), model.ignore_keys.clone(), own)
+        }
+        ModelConfig::Classifier(model) => (model.ckpt_path.clone(), Vec::new(), false),
+        other => {
+            let first_stage = other.first_stage().expect("every other model is a first stage");
+            let ignore = match &first_stage {
+                FirstStageConfig::Kl(kl) => kl.ignore_keys.clone(),
+                FirstStageConfig::Vq(vq) => vq.ignore_keys.clone(),
+                FirstStageConfig::Identity(_) => Vec::new(),
+            };
+            (ckpt_path(&first_stage).map(Path::to_path_buf), ignore, false)
+        }
+    };
+    let mut found = match (path, &config.train.init_from) {
+        (Some(_), Some(_)) => {
+            return Err(refused(
+                config,
+                "train.init_from: expected none beside model.params.ckpt_path, which means the same",
+            ));
+        }
+        // As CompVis, which takes the weights without EMA.
+        (Some(path), None) => Some(InitFrom { path, ema: false, ignore }),
+        (None, given) => given.clone(),
+    };
+    if let Some(from) = found.as_mut().filter(|_| own_first_stage) {
+        from.ignore.push("first_stage_model.".into()); // the config names its own
+    }
+    Ok(found)
+}
+
+fn ckpt_path(first_stage: &FirstStageConfig) -> Option<&Path> {
+    match first_stage {
+        FirstStageConfig::Kl(kl) => kl.ckpt_path.as_deref(),
+        FirstStageConfig::Vq(vq) => vq.ckpt_path.as_deref(),
+        FirstStageConfig::Identity(_) => None,
+    }
+}
+
+fn refused(config: &RunConfig, why: &str) -> Error {
+    Error::config(config.path(), why)
+}
+
+/// An error of a value, with the file it is from.
+fn in_config(config: &RunConfig, error: Error) -> Error {
+    match error {
+        Error::Invalid(why) => Error::config(config.path(), why),
+        other => other,
+    }
+}

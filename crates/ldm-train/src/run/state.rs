@@ -1,0 +1,122 @@
+//! Checkpoints of a run: everything a resume needs.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use ldm_checkpoint::Checkpoint;
+use ldm_core::{Error, Result, files};
+use ldm_data::Position;
+use serde::{Deserialize, Serialize};
+use tch::Tensor;
+
+use crate::objective::Exported;
+use crate::optim::{Ema, LossScale, copy_named};
+use crate::train_step::TrainStep;
+
+/// The position of a run.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainState {
+    /// Optimizer steps taken.
+    pub step: u64,
+    /// Images seen.
+    pub images: u64,
+    /// Seconds of training, over all resumptions.
+    pub seconds: f64,
+    /// The epoch of the next batch.
+    pub epoch: u64,
+    /// The number of the next batch in its epoch.
+    pub batch: u64,
+    /// Updates of the EMA.
+    pub ema_updates: u64,
+    /// Steps skipped because a gradient was NaN or Inf.
+    #[serde(default)]
+    pub skipped: u64,
+    /// Validation metrics of this very step, where there are some.
+    #[serde(default)]
+    pub validation: BTreeMap<String, f64>,
+    /// Ranks that share the epochs.
+    #[serde(default = "one")]
+    pub ranks: usize,
+}
+
+/// Checkpoints older than the key have one rank.
+fn one() -> usize {
+    1
+}
+
+impl TrainState {
+    /// The position from which the loader continues.
+    pub fn position(&self) -> Position {
+        Position { epoch: self.epoch, batch: self.batch }
+    }
+}
+
+/// Writes a checkpoint's files into `folder`; `state.json` is the last, so a folder that has it is complete.
+pub(crate) fn write(folder: &Path, state: &TrainState, step: &TrainStep) -> Result<()> {
+    let metadata = BTreeMap::from([("step".to_owned(), state.step.to_string())]);
+    ldm_checkpoint::save(folder.join("model.safetensors"), &step.objective().weights(), &metadata)?;
+    ldm_checkpoint::save(folder.join("optimizer.safetensors"), &optimizer_state(step), &metadata)?;
+    if let Some(ema) = step.ema() {
+        ema.write(folder, &metadata)?;
+    }
+    let text = serde_json::to_string_pretty(state).expect("plain numbers");
+    files::write_bytes(folder.join("state.json"), format!("{text}\n").as_bytes())
+}
+
+/// The state of all optimizers and of the loss scale.
+fn optimizer_state(step: &TrainStep) -> Vec<(String, Tensor)> {
+    let mut state: Vec<(String, Tensor)> =
+        step.optimizers().iter().flat_map(|each| each.optimizer.state()).collect();
+    state.extend(step.scaler().map(LossScale::state).unwrap_or_default());
+    state
+}
+
+/// Reads `state.json` of the checkpoint in `folder`.
+pub(crate) fn read_state(folder: &Path) -> Result<TrainState> {
+    let path = folder.join("state.json");
+    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    serde_json::from_str(&text).map_err(|error| Error::format(&path, error.to_string()))
+}
+
+/// Loads a checkpoint into `step`.
+pub(crate) fn read(folder: &Path, step: &mut TrainStep) -> Result<TrainState> {
+    let state = read_state(folder)?;
+    step.objective_mut().load(Checkpoint::open(folder.join("model.safetensors"))?)?;
+    copy_named(optimizer_state(step), &Checkpoint::open(folder.join("optimizer.safetensors"))?)?;
+    if let Some(ema) = step.ema_mut() {
+        ema.read(folder, state.ema_updates)?;
+    }
+    Ok(state)
+}
+
+/// Writes the exported model: the config of the model, where there is one, and its weights with the EMA in their place; or
+/// a LoRA file alone.
+pub(crate) fn write_model(
+    folder: &Path,
+    config: Option<&str>,
+    metadata: BTreeMap<String, String>,
+    step: &TrainStep,
+) -> Result<()> {
+    let ema = step.ema().map(Ema::state).unwrap_or_default();
+    let objective = step.objective();
+    let exported = match objective.as_export() {
+        Some(objective) => objective.export(&ema)?,
+        None => Exported::Model(objective.weights()),
+    };
+    let tensors = match exported {
+        Exported::Lora { tensors, metadata } => {
+            return ldm_checkpoint::save(folder.join("lora.safetensors"), &tensors, &metadata);
+        }
+        Exported::Model(tensors) => tensors,
+    };
+    let mut tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
+    for (name, average) in ema {
+        tensors.entry(name).and_modify(|tensor| *tensor = average);
+    }
+    let tensors: Vec<(String, Tensor)> = tensors.into_iter().collect();
+    if let Some(config) = config {
+        files::write_bytes(folder.join("config.yaml"), config.as_bytes())?;
+    }
+    ldm_checkpoint::save(folder.join("model.safetensors"), &tensors, &metadata)
+}

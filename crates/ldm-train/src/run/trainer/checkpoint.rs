@@ -1,0 +1,75 @@
+//! Checkpoints and the exported model.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use ldm_core::Result;
+use ldm_data::Batch;
+use ldm_pipelines::{ModelConfig, export_tokenizer};
+
+use super::Trainer;
+use crate::latents::LatentStatistics;
+use crate::run::retention::Retention;
+use crate::run::state;
+
+/// Images whose latents are measured at the end of a first stage's training.
+const STATISTICS_OF: usize = 1024;
+
+impl Trainer {
+    /// Writes a checkpoint, and the exported model.
+    pub(super) fn checkpoint(&self, at_end: bool) -> Result<PathBuf> {
+        let path = self.run.checkpoint(self.state.step, &Retention::from(&self.config), |folder| {
+            state::write(folder, &self.state, &self.train_step)
+        })?;
+        self.export_model(at_end)?;
+        Ok(path)
+    }
+
+    /// Writes the exported model; at the end with the latent statistics of a first stage.
+    pub(super) fn export_model(&self, at_end: bool) -> Result<()> {
+        let mut metadata = BTreeMap::new();
+        for (kind, names) in [
+            ("classes", self.data.classes()),
+            ("box_classes", self.data.box_classes()),
+            ("label_classes", self.data.label_classes()),
+        ] {
+            if !names.is_empty() {
+                metadata.insert(kind.to_owned(), serde_json::to_string(names).expect("a list of strings"));
+            }
+        }
+        if at_end && let Some(found) = self.latent_statistics()? {
+            metadata.extend([found.entry()]);
+        }
+        let config = self.run_config.as_ref();
+        let text = config.map(crate::RunConfig::model_text);
+        state::write_model(&self.run.model(), text.as_deref(), metadata, &self.train_step)?;
+        if let Some(ModelConfig::LatentDiffusion(model)) = config.map(|config| &config.model)
+            && self.config.lora.is_none()
+        {
+            export_tokenizer(&model.cond_stage_config, &self.run.model())?;
+        }
+        Ok(())
+    }
+
+    /// Measured on images of the training set, where the objective is a first stage.
+    fn latent_statistics(&self) -> Result<Option<LatentStatistics>> {
+        // Most objectives read no batch: no loader is started for them.
+        let mut loader: Option<Box<dyn Iterator<Item = Result<Batch>>>> = None;
+        let mut batches = std::iter::from_fn(|| {
+            if loader.is_none() {
+                match self.images(&self.data, STATISTICS_OF, true) {
+                    Ok(images) => loader = Some(Box::new(images)),
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+            loader.as_mut()?.next()
+        });
+        if self.train_step.objective().as_export().is_none() {
+            return Ok(None);
+        }
+        self.train_step.with_ema(|objective| match objective.as_export() {
+            Some(export) => export.latent_statistics(&mut batches),
+            None => Ok(None),
+        })
+    }
+}

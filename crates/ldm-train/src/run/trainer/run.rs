@@ -1,0 +1,263 @@
+//! The training loop.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use ldm_core::noise::PerStep;
+use ldm_core::{Error, Result};
+use ldm_data::{Loader, LoaderConfig, Position};
+
+use super::Trainer;
+use super::due::Due;
+use crate::latent_cache;
+use crate::optim::Ema;
+use crate::run::event::{Event, Finished};
+use crate::run::event_file::EventFile;
+use crate::run::meter::{Meter, integers};
+use crate::run::non_finite_guard::NonFiniteGuard;
+
+/// A caller that watches the run.
+type Observe<'a> = &'a mut dyn FnMut(Event);
+
+/// State of the loop that no checkpoint holds.
+struct Loop {
+    loader: Loader,
+    meter: Meter,
+    guard: NonFiniteGuard,
+    /// Of rank 0.
+    events: Option<EventFile>,
+    /// When the last line of the log was written, later by the time spent on anything but training.
+    last: Instant,
+    /// Unreadable images that were reported.
+    reported: BTreeSet<usize>,
+}
+
+impl Trainer {
+    /// Trains until all steps are taken, or until `stop` is set: then a checkpoint is written and the run can be
+    /// resumed.
+    ///
+    /// # Errors
+    /// When a file cannot be written, when an image cannot be read and the run is strict, or when the gradients of
+    /// `train.max_skipped` steps in a row were NaN or Inf.
+    pub fn run(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event)) -> Result<Finished> {
+        if self.state.step > 0 && self.state.step == self.config.steps {
+            return self.finalize(observe);
+        }
+        if !self.cache_latents(stop, observe)? {
+            return Ok(Finished::Stopped);
+        }
+        let mut state = self.start(observe)?;
+        while self.state.step < self.config.steps {
+            let lr = self.step(&mut state)?;
+            observe(Event::Step { step: self.state.step, steps: self.config.steps });
+            let due = self.due(stop)?;
+            if due.check_finite {
+                self.check_finite(&state)?;
+            }
+            if due.log {
+                self.log(&mut state, lr, observe)?;
+            }
+            let pause = Instant::now();
+            self.state.validation.clear();
+            if due.validate {
+                self.log_validation(&mut state, observe)?;
+            }
+            if due.checkpoint
+                && let Some(path) = self.ranks().rank_zero_only(|| self.checkpoint(due.at_end))?
+            {
+                observe(Event::Checkpoint(&path));
+            }
+            if due.samples {
+                self.log_samples(&mut state, observe)?;
+            }
+            if due.stop && !due.at_end {
+                return Ok(Finished::Stopped);
+            }
+            state.last += pause.elapsed();
+        }
+        Ok(Finished::Done)
+    }
+
+    /// Opens the loader and the log; a new objective measures what it needs.
+    fn start(&mut self, observe: Observe) -> Result<Loop> {
+        let loader = self.loader(self.ranks().rank(), self.state.position())?;
+        if self.state.step == 0 {
+            // On a batch of its own, so that the run still sees every image of the epoch; on all ranks on that of rank 0,
+            // as in CompVis (`ddpm.py:479`, whose buffer DDP takes from rank 0).
+            let first = self.loader(0, Position::default())?.next().expect("an endless loader")?;
+            let mut noise = PerStep::new(self.config.seed, 0, u64::MAX);
+            self.train_step.objective_mut().prepare(&first, &mut noise)?;
+        }
+        let from = (self.state.step > 0).then_some(self.state.step);
+        let events = self.ranks().is_rank_zero().then(|| self.run.events(from)).transpose()?;
+        self.train_step.objective().notes().iter().for_each(|note| observe(Event::Note(note)));
+        Ok(Loop {
+            loader,
+            meter: Meter::default(),
+            guard: NonFiniteGuard::new(self.state.skipped, self.device),
+            events,
+            last: Instant::now(),
+            reported: BTreeSet::new(),
+        })
+    }
+
+    /// Takes an optimizer step and returns its learning rate.
+    fn step(&mut self, state: &mut Loop) -> Result<f64> {
+        let (step, world) = (self.state.step, self.ranks().world_size() as u64);
+        let lr = self.learning_rate * self.config.schedule.at(step, self.config.steps);
+        let (loader, meter, images) = (&mut state.loader, &mut state.meter, &mut self.state.images);
+        let report = self.train_step.step(lr, &mut || {
+            let waiting = Instant::now();
+            let batch = loader.next().expect("an endless loader")?;
+            meter.waited += waiting.elapsed().as_secs_f64();
+            *images += batch.names.len() as u64 * world;
+            meter.images += batch.names.len() as u64;
+            Ok(batch)
+        })?;
+        report.scalars.iter().for_each(|(name, value)| state.meter.add(name, value));
+        state.guard.record(&report.found_inf);
+        let position = state.loader.position();
+        self.state.step += 1;
+        (self.state.epoch, self.state.batch) = (position.epoch, position.batch);
+        self.state.ema_updates = self.train_step.ema().map_or(0, Ema::updates);
+        Ok(lr)
+    }
+
+    fn due(&self, stop: &AtomicBool) -> Result<Due> {
+        let stop = self.ranks().any(stop.load(Ordering::Relaxed))?;
+        let has_preview = self.train_step.objective().as_preview().is_some();
+        Ok(Due::after(self.state.step, &self.config, stop, self.validation.is_some(), has_preview))
+    }
+
+    /// Ends a run whose gradients stay NaN or Inf.
+    fn check_finite(&mut self, state: &Loop) -> Result<()> {
+        let (in_a_row, skipped) = state.guard.read();
+        self.state.skipped = skipped;
+        if in_a_row >= self.config.max_skipped {
+            return Err(self.diverged(in_a_row));
+        }
+        Ok(())
+    }
+
+    /// Writes a line of the log: means since the last one.
+    fn log(&mut self, state: &mut Loop, lr: f64, observe: Observe) -> Result<()> {
+        let seconds = state.last.elapsed().as_secs_f64();
+        self.state.seconds += seconds;
+        let mut line = state.meter.take(seconds, lr, &self.state, self.device);
+        self.ranks().reduce_metrics(&mut line)?;
+        line.retain(|_, value| value.is_finite());
+        if let Some(events) = &mut state.events {
+            self.run.log(&integers(&line))?;
+            events.scalars(self.state.step, &line)?;
+        }
+        observe(Event::Logged(&line));
+        for (index, why) in state.loader.skipped() {
+            if state.reported.insert(*index) {
+                observe(Event::Skipped(why));
+            }
+        }
+        state.last = Instant::now();
+        Ok(())
+    }
+
+    fn log_validation(&mut self, state: &mut Loop, observe: Observe) -> Result<()> {
+        let numbers = self.ranks().rank_zero_only(|| self.validate())?.unwrap_or_default();
+        if let Some(events) = &mut state.events {
+            events.scalars(self.state.step, &numbers)?;
+            observe(Event::Validated(&numbers));
+        }
+        self.state.validation = numbers;
+        Ok(())
+    }
+
+    fn log_samples(&self, state: &mut Loop, observe: Observe) -> Result<()> {
+        if let Some(path) = self.ranks().rank_zero_only(|| self.sample())? {
+            if let Some(events) = &mut state.events {
+                let image = std::fs::read(&path).map_err(Error::io(&path))?;
+                events.image(self.state.step, "samples", &image)?;
+            }
+            observe(Event::Sample(&path));
+        }
+        Ok(())
+    }
+
+    /// Writes what is missing of a run that was killed after its last checkpoint.
+    fn finalize(&self, observe: Observe) -> Result<Finished> {
+        let done = self.state.step;
+        let has_preview = self.train_step.objective().as_preview().is_some();
+        let rest = || {
+            self.export_model(true)?;
+            if !has_preview || self.config.samples.count == 0 || self.run.sample(done).exists() {
+                return Ok(None);
+            }
+            let path = self.sample()?;
+            let image = std::fs::read(&path).map_err(Error::io(&path))?;
+            self.run.events(Some(done))?.image(done, "samples", &image)?;
+            Ok(Some(path))
+        };
+        if let Some(path) = self.ranks().rank_zero_only(rest)?.flatten() {
+            observe(Event::Sample(&path));
+        }
+        Ok(Finished::Done)
+    }
+
+    /// Replaces the images by their cached latents where the run caches them; `false` when it was stopped meanwhile.
+    fn cache_latents(&mut self, stop: &AtomicBool, observe: Observe) -> Result<bool> {
+        let (Some(path), Some(augmentations)) =
+            (self.config.cache_latents.path(self.run.root()), &self.augmentations)
+        else {
+            return Ok(true);
+        };
+        let encoder = self.train_step.objective().as_latent_encoder();
+        let encoder =
+            encoder.ok_or_else(|| Error::invalid("train.cache_latents: this model has no encoder"))?;
+        let (batch, strict) = (self.loading.batch_size, self.loading.strict);
+        let mut open = || {
+            let writer = latent_cache::CacheWriter { augmentations, batch, strict, encoder };
+            writer.open_or_write(&path, stop, &mut *observe)
+        };
+        let first = self.ranks().rank_zero_only(&mut open)?;
+        if self.ranks().any(matches!(first, Some(None)))? {
+            self.ranks().rank_zero_only(|| self.checkpoint(false))?;
+            return Ok(false);
+        }
+        // Rank 0 has it; for the others it is there by now.
+        if let Some(cache) = first.map_or_else(open, Ok)? {
+            self.data = Arc::new(cache);
+        }
+        Ok(true)
+    }
+
+    fn diverged(&self, steps: u64) -> Error {
+        let (done, root) = (self.state.step, self.run.root());
+        let kept = match self.run.newest_checkpoint() {
+            Ok(path) => format!("{} is kept", path.display()),
+            Err(_) => "no checkpoint was written".into(),
+        };
+        let since = if steps == done { ", the first of the run" } else { "" };
+        Error::data(
+            root,
+            format!(
+                "expected finite gradients, got NaN or Inf in {steps} steps in a row{since}, up to step {done}; all were \
+                 skipped and {kept}; try a lower learning rate, train.clip_grad or train.dtype=f32"
+            ),
+        )
+    }
+
+    fn loader(&self, rank: usize, start: Position) -> Result<Loader> {
+        let config = LoaderConfig {
+            workers: self.loading.workers,
+            strict: self.loading.strict,
+            rank,
+            world: self.ranks().world_size(),
+            ..LoaderConfig::new(self.loading.batch_size, self.config.seed)
+        };
+        Loader::new(Arc::clone(&self.data), config, start)
+    }
+
+    fn ranks(&self) -> &crate::Distributed {
+        self.train_step.distributed()
+    }
+}

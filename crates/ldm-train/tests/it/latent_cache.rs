@@ -1,0 +1,227 @@
+//! Cached latents: training is the same with and without, and a cache with another fingerprint is refused.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ldm_checkpoint::Checkpoint;
+use ldm_core::device::test_device;
+use ldm_core::image::write_png;
+use ldm_core::noise::Seeded;
+use ldm_core::{NoiseSource, Result};
+use ldm_train::{Event, Finished, RunConfig, Trainer};
+use tch::{Device, Kind, Tensor};
+
+use crate::config;
+
+const FIRST_STAGE: &str = r"
+model:
+  target: KIND
+  params:
+    embed_dim: 4
+    ddconfig: {double_z: DOUBLE, z_channels: 4, resolution: 16, in_channels: 3, out_ch: 3, ch: 32, ch_mult: [1, 1],
+               num_res_blocks: 1, attn_resolutions: []}
+data: {target: data_module, params: {batch_size: 4, num_workers: 0, train: {target: scenes, params: {size: 16, count: 8}}}}
+train: {steps: 1, learning_rate: 1.0e-3, seed: SEED, ema: null, samples: {count: 0}}
+";
+
+const DIFFUSION: &str = r"
+model:
+  target: latent_diffusion
+  params:
+    image_size: 8
+    channels: 4
+    scale_by_std: true
+    cond_stage_trainable: true
+    unet_config:
+      target: unet
+      params: {in_channels: 4, out_channels: 4, model_channels: 32, attention_resolutions: [], num_res_blocks: 1,
+               channel_mult: [1], num_heads: 2, use_spatial_transformer: true, context_dim: 16}
+    first_stage_config: FIRST
+    cond_stage_config: {target: class, params: {embed_dim: 16, n_classes: 3, null_class: 2}}
+data:
+  target: data_module
+  params:
+    batch_size: 4
+    num_workers: 0
+    train: {target: images, params: {path: IMAGES, transform: {size: 16}}}
+train: {steps: 6, learning_rate: 1.0e-3, conditioning_dropout: 0.3, ema: null, log_every: 1, checkpoint_every: 2,
+        samples: {count: 2, steps: 2}}
+";
+
+fn done(trainer: &mut Trainer) -> Result<()> {
+    assert_eq!(trainer.run(&AtomicBool::new(false), &mut |_| {})?, Finished::Done);
+    Ok(())
+}
+
+/// `count` images of two classes in `folder/images`.
+fn images(folder: &Path, count: u64) -> PathBuf {
+    let root = folder.join("images");
+    for index in 0..count {
+        let class = root.join(if index % 2 == 0 { "cat" } else { "dog" });
+        std::fs::create_dir_all(&class).unwrap();
+        let noise = Seeded::new([index]).like(&Tensor::zeros([1, 3, 20, 24], (Kind::Float, Device::Cpu)));
+        write_png(class.join(format!("{index:02}.png")), &noise.squeeze_dim(0).clamp(-1., 1.), &[]).unwrap();
+    }
+    root
+}
+
+/// A first stage's `{target, params}` for the config, trained a step so that it has a file.
+fn first_stage(folder: &Path, kind: &str, seed: u64) -> String {
+    let double = if kind == "kl" { "true" } else { "false" };
+    let text = FIRST_STAGE.replace("KIND", kind).replace("DOUBLE", double).replace("SEED", &seed.to_string());
+    let text =
+        if kind == "vq" { text.replace("embed_dim: 4", "n_embed: 32\n    embed_dim: 4") } else { text };
+    let root = folder.join(format!("{kind}-{seed}"));
+    done(&mut Trainer::create(config(&text, &[]), &root, test_device()).unwrap()).unwrap();
+    let codes = if kind == "vq" { "n_embed: 32, " } else { "" };
+    format!(
+        "{{target: {kind}, params: {{{codes}embed_dim: 4, ckpt_path: {}, ddconfig: {{double_z: {double}, z_channels: 4, \
+         resolution: 16, in_channels: 3, out_ch: 3, ch: 32, ch_mult: [1, 1], num_res_blocks: 1, attn_resolutions: []}}}}}}",
+        root.display()
+    )
+}
+
+fn text(first_stage: &str, images: &Path) -> String {
+    DIFFUSION.replace("FIRST", first_stage).replace("IMAGES", &images.to_string_lossy())
+}
+
+fn weights(run: &Path) -> Vec<u8> {
+    std::fs::read(run.join("checkpoints/step-0000006/model.safetensors")).unwrap()
+}
+
+#[test]
+fn training_is_the_same_with_cached_latents() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = |name: &str| folder.path().join(name);
+    let set = images(folder.path(), 19);
+    for kind in ["kl", "vq"] {
+        let text = text(&first_stage(folder.path(), kind, 1), &set);
+        let [plain, kept, broken] = ["plain", "kept", "broken"].map(|name| root(&format!("{name}-{kind}")));
+        done(&mut Trainer::create(config(&text, &[]), &plain, test_device()).unwrap()).unwrap();
+        let on = "train.cache_latents=true";
+        done(&mut Trainer::create(config(&text, &[on]), &kept, test_device()).unwrap()).unwrap();
+        assert!(weights(&plain) == weights(&kept), "{kind}: to the bit");
+        let file = Checkpoint::open(kept.join("latents.safetensors")).unwrap();
+        // The last chunk has what is left of 19.
+        let channels = if kind == "kl" { 8 } else { 4 };
+        assert_eq!(file.info("0/000000000016").unwrap().shape, [3, channels, 8, 8]);
+
+        // Stopped while encoding, and resumed: as if it had not been.
+        let stop = AtomicBool::new(false);
+        let mut first = Trainer::create(config(&text, &[on]), &broken, test_device()).unwrap();
+        let finished = first.run(&stop, &mut |event| {
+            if let Event::Caching { done, of } = event {
+                assert_eq!((done, of), (4, 19));
+                stop.store(true, Ordering::Relaxed);
+            }
+        });
+        assert_eq!(finished.unwrap(), Finished::Stopped);
+        drop(first); // the folder is its own while it lives
+        assert!(!broken.join("latents.safetensors").exists());
+        done(&mut Trainer::resume(&broken, &[], test_device()).unwrap()).unwrap();
+        assert!(weights(&plain) == weights(&broken), "{kind}: to the bit after a stop");
+    }
+}
+
+#[test]
+fn flipped_images_are_cached_both_ways() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = images(folder.path(), 8);
+    let text =
+        text(&first_stage(folder.path(), "kl", 1), &set).replace("{size: 16}", "{size: 16, flip: 0.5}");
+    let root = folder.path().join("run");
+    let config = config(&text, &["train.cache_latents=true"]);
+    done(&mut Trainer::create(config, &root, test_device()).unwrap()).unwrap();
+    let file = Checkpoint::open(root.join("latents.safetensors")).unwrap();
+    assert_eq!(
+        file.names().collect::<Vec<_>>(),
+        ["0/000000000000", "0/000000000004", "1/000000000000", "1/000000000004"]
+    );
+    let [as_is, mirrored] = ["0", "1"].map(|view| file.tensor(&format!("{view}/000000000000")).unwrap());
+    assert_ne!(as_is, mirrored);
+    // An encoder of convolutions sees a mirrored image much as a mirrored image's latent.
+    let away = |a: &Tensor| (a - &as_is).abs().mean(Kind::Float).double_value(&[]);
+    assert!(away(&mirrored.flip([3])) < away(&mirrored));
+}
+
+#[test]
+fn another_fingerprint_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let (set, shared) = (images(folder.path(), 8), folder.path().join("shared.safetensors"));
+    let on = format!("train.cache_latents={}", shared.display());
+    let one = text(&first_stage(folder.path(), "kl", 1), &set);
+    let other = text(&first_stage(folder.path(), "kl", 2), &set);
+    let mut runs = 0;
+    let mut run = |text: &str| {
+        runs += 1;
+        let root = folder.path().join(format!("run-{runs}"));
+        done(&mut Trainer::create(config(text, &[&on]), &root, test_device())?)
+    };
+    run(&one).unwrap();
+    let made = std::fs::metadata(&shared).unwrap().modified().unwrap();
+    run(&one).unwrap();
+    assert_eq!(std::fs::metadata(&shared).unwrap().modified().unwrap(), made, "used, not made again");
+    let mut check = |text: &str, expected: &str| {
+        let error = run(text).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("{}: expected {expected}; remove the file to have it written again", shared.display())
+        );
+    };
+    check(&other, "latents of the model's first stage, got those of another one");
+    check(
+        &one.replace("{size: 16}", "{size: 32}"),
+        "latents of the training images, got those of other images",
+    );
+    images(folder.path(), 9);
+    check(&one, "latents of the training images, got those of other images");
+    let whole = std::fs::read(&shared).unwrap();
+    std::fs::write(&shared, &whole[..whole.len() - 8]).unwrap();
+    assert!(run(&one).unwrap_err().to_string().contains("shared.safetensors"));
+    std::fs::remove_file(&shared).unwrap();
+    run(&one).unwrap();
+}
+
+#[test]
+fn random_augmentations_and_first_stages_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = images(folder.path(), 8);
+    let text = text(&first_stage(folder.path(), "kl", 1), &set);
+    let root = folder.path().join("run");
+    let check = |text: &str, expected: &str| {
+        let config = config(text, &["train.cache_latents=true"]);
+        let error = Trainer::create(config, &root, test_device()).unwrap_err().to_string();
+        assert!(error.contains(expected) && !root.exists(), "{error}");
+    };
+    let random = text.replace("{size: 16}", "{size: 16, crop: random}");
+    check(&random, "train.cache_latents: expected deterministic crops, got crop: random");
+    let stage = FIRST_STAGE.replace("KIND", "kl").replace("DOUBLE", "true").replace("SEED", "1");
+    check(&stage, "train.cache_latents: this model is trained on the images themselves");
+    let error =
+        RunConfig::parse(&text, "tiny.yaml", &["train.cache_latents=3".into()]).unwrap_err().to_string();
+    assert!(error.contains("true, false, or the path of a file"), "{error}");
+}
+
+#[test]
+fn an_unreadable_image_is_skipped() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = images(folder.path(), 12);
+    std::fs::write(set.join("cat/02.png"), "no image").unwrap();
+    let text = text(&first_stage(folder.path(), "kl", 1), &set);
+    let [plain, kept] = ["plain", "kept"].map(|name| folder.path().join(name));
+    done(&mut Trainer::create(config(&text, &[]), &plain, test_device()).unwrap()).unwrap();
+    let mut trainer =
+        Trainer::create(config(&text, &["train.cache_latents=true"]), &kept, test_device()).unwrap();
+    let mut skipped = Vec::new();
+    let finished = trainer.run(&AtomicBool::new(false), &mut |event| {
+        if let Event::Skipped(why) = event {
+            skipped.push(why.to_owned());
+        }
+    });
+    assert_eq!(finished.unwrap(), Finished::Done);
+    assert!(weights(&plain) == weights(&kept), "the same images took its place");
+    assert!(skipped.len() == 1 && skipped[0].contains("02.png"), "{skipped:?}");
+    let strict = config(&text, &["train.cache_latents=true", "data.params.strict=true"]);
+    let error = done(&mut Trainer::create(strict, &folder.path().join("strict"), test_device()).unwrap());
+    assert!(error.unwrap_err().to_string().contains("02.png"));
+}

@@ -1,0 +1,62 @@
+//! Training: losses against CompVis, runs that resume to the bit, and refusals.
+
+#![allow(clippy::unwrap_used, reason = "outside `#[test]` functions too a panic is a failed test")]
+#![allow(clippy::print_stderr, reason = "a test that skips reports it")]
+
+mod adversarial;
+mod classifier;
+mod conditioners;
+mod diffusion_loss;
+mod half;
+mod init_from;
+mod latent_cache;
+mod lora;
+mod loss_parity;
+mod open_trainer;
+mod optimizer;
+mod ranks;
+mod tiny;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ldm_core::Prompt;
+use ldm_data::Batch;
+use ldm_train::{Event, Finished, RunConfig, Trainer};
+use tch::Tensor;
+
+/// Locks libtorch's global generator, which the tests of a process share: initialization and dropout draw from it.
+fn lock_generator() -> MutexGuard<'static, ()> {
+    static GENERATOR: Mutex<()> = Mutex::new(());
+    GENERATOR.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn config(text: &str, overrides: &[&str]) -> RunConfig {
+    let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+    RunConfig::parse(text, "tiny.yaml", &overrides).unwrap()
+}
+
+/// Runs to the end and returns every logged line.
+fn run_to_end(trainer: &mut Trainer) -> Vec<BTreeMap<String, f64>> {
+    let mut lines = Vec::new();
+    let mut observe = |event: Event| {
+        if let Event::Logged(line) = event {
+            lines.push(line.clone());
+        }
+    };
+    assert_eq!(trainer.run(&AtomicBool::new(false), &mut observe).unwrap(), Finished::Done);
+    lines
+}
+
+/// A batch of these images and this condition.
+fn batch_of(images: Tensor, prompt: Prompt) -> Batch {
+    Batch {
+        images,
+        latents: None,
+        prompt,
+        label_map: None,
+        crops: Vec::new(),
+        names: vec!["image.png".into()],
+    }
+}
