@@ -17,7 +17,7 @@
 //!
 //! use ldm_checkpoint::Checkpoint;
 //! use ldm_core::{NoiseSource, Result};
-//! use ldm_data::{Batch, Dataset, Example, Peek};
+//! use ldm_data::{Batch, Dataset, Example};
 //! use ldm_train::{Loss, NamedTensors, Objective, Phase, StepInfo, TrainConfig, Trainer};
 //! use tch::{Device, Kind, Tensor, nn};
 //!
@@ -48,20 +48,8 @@
 //!     fn len(&self) -> usize { 100 }
 //!     fn get(&self, index: usize, _seed: u64) -> Result<Example> {
 //!         let wave = |pixel: usize| ((pixel % 8) as f32 + index as f32).sin();
-//!         Ok(Example {
-//!             image: (0..3 * 64).map(wave).collect(),
-//!             size: [3, 8, 8],
-//!             crop: [0., 0., 1., 1.],
-//!             name: index.to_string(),
-//!             class: None, caption: None, boxes: vec![], encode_crop: false, label_map: None, latent: None, given: None,
-//!         })
+//!         Ok(Example::new((0..3 * 64).map(wave).collect(), [3, 8, 8]))
 //!     }
-//!     fn peek(&self, index: usize) -> Result<Peek> {
-//!         Ok(Peek { name: index.to_string(), size: [8, 8], class: None, caption: None })
-//!     }
-//!     fn classes(&self) -> &[String] { &[] }
-//!     fn name(&self) -> String { "waves".into() }
-//!     fn fingerprint(&self) -> String { "waves 1".into() }
 //! }
 //!
 //! let vs = nn::VarStore::new(Device::Cpu);

@@ -6,6 +6,7 @@
 mod adversarial;
 mod classifier;
 mod conditioners;
+mod configs;
 mod diffusion_loss;
 mod half;
 mod init_from;

@@ -64,19 +64,8 @@ impl Dataset for Waves {
 
     fn get(&self, index: usize, seed: u64) -> Result<Example> {
         let phase = index as f32 + if self.random { seed as f32 } else { 0. };
-        Ok(Example {
-            image: (0..12).map(|pixel| (phase * 1.7 + pixel as f32).sin()).collect(),
-            size: [3, 2, 2],
-            class: None,
-            caption: None,
-            boxes: Vec::new(),
-            encode_crop: false,
-            crop: [0., 0., 1., 1.],
-            label_map: None,
-            latent: None,
-            given: None,
-            name: index.to_string(),
-        })
+        let image = (0..12).map(|pixel| (phase * 1.7 + pixel as f32).sin()).collect();
+        Ok(Example { name: index.to_string(), ..Example::new(image, [3, 2, 2]) })
     }
 
     fn peek(&self, index: usize) -> Result<Peek> {

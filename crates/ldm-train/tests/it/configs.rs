@@ -1,8 +1,6 @@
 //! The configs of the repository: their data sets open, their first stages fit, and a first stage named by its run is
 //! the one spelled out.
 
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
-#![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
