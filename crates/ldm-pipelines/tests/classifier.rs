@@ -9,8 +9,8 @@ use ldm_checkpoint::Checkpoint;
 use ldm_core::Prompt;
 use ldm_core::device::test_device;
 use ldm_pipelines::{
-    Classifier, ClassifierConfig, ClassifierGuided, LatentDiffusion, LatentDiffusionConfig, LoadOptions,
-    Model, ModelConfig, ModelFile, Sampling, generate,
+    Classifier, ClassifierConfig, ClassifierGuidance, GenerateRequest, GuidingClassifier, LatentDiffusion,
+    LatentDiffusionConfig, LoadOptions, Model, ModelConfig, ModelFile, Sampling, generate,
 };
 use ldm_schedulers::{
     Denoised, Denoiser, NoiseLevel, NoiseSchedule, Parameterization, SamplerConfig, ScheduleConfig,
@@ -22,7 +22,7 @@ use tch::{Device, Kind, Tensor};
 
 const TINY: &str = include_str!("tiny.yaml");
 
-/// What a run hands on for the tiny model's latents.
+/// An exported classifier of the tiny model's latents.
 const CLASSIFIER: &str = "
 model:
   target: noisy_latent_classifier
@@ -100,8 +100,11 @@ fn an_exact_classifier_makes_the_conditional_denoiser_of_the_unconditional_one()
             let (all, told) = (known.denoise(&x, at), known.given(&x, class, at));
             assert!(t == 999 || relative_l2(&all.eps, &told.eps) > 1e-3, "the class matters");
             for scale in [1., 2.5, -1.] {
-                let guided =
-                    ClassifierGuided { denoiser: &denoiser, log_probability: &log_probability, scale };
+                let guided = ClassifierGuidance {
+                    denoiser: Box::new(&denoiser),
+                    log_probability: Box::new(log_probability),
+                    scale,
+                };
                 let got = tch::no_grad(|| guided.denoise(&x, at));
                 let toward = |from: &Tensor, to: &Tensor| from + (to - from) * scale;
                 assert_close("eps", &got.eps, &toward(&all.eps, &told.eps), 1e-9);
@@ -118,7 +121,11 @@ fn whatever_a_network_predicts_x_stays_what_it_says() {
     let (x, at) = (noisy(), schedule().level(600));
     for parameterization in [Parameterization::Eps, Parameterization::X0, Parameterization::V] {
         let denoiser = |x: &Tensor, at: NoiseLevel| parameterization.read(x.cos(), x, at);
-        let guided = ClassifierGuided { denoiser: &denoiser, log_probability: &log_probability, scale: 3. };
+        let guided = ClassifierGuidance {
+            denoiser: Box::new(&denoiser),
+            log_probability: Box::new(log_probability),
+            scale: 3.,
+        };
         let (plain, got) = (denoiser(&x, at), guided.denoise(&x, at));
         assert!(relative_l2(&got.eps, &plain.eps) > 1e-2, "guided");
         assert_close("x", &(&got.x0 * at.alpha + &got.eps * at.sigma), &x, 1e-12);
@@ -131,7 +138,8 @@ fn nothing_is_asked_of_a_classifier_at_scale_0_or_in_pure_noise() {
     let asked = |_: &Tensor, _: NoiseLevel| -> Tensor { panic!("asked") };
     let pure = NoiseLevel { t: 999., alpha: 0., sigma: 1. };
     for (scale, at) in [(0., schedule().level(300)), (2., pure)] {
-        let guided = ClassifierGuided { denoiser: &denoiser, log_probability: &asked, scale };
+        let guided =
+            ClassifierGuidance { denoiser: Box::new(&denoiser), log_probability: Box::new(asked), scale };
         let (x, plain) = (noisy(), denoiser(&noisy(), at));
         let got = guided.denoise(&x, at);
         assert_eq!((&got.x0, &got.eps), (&plain.x0, &plain.eps));
@@ -143,7 +151,11 @@ fn nothing_is_asked_of_a_classifier_at_scale_0_or_in_pure_noise() {
 fn a_classifier_without_gradients_is_a_bug() {
     let denoiser = |x: &Tensor, at: NoiseLevel| Parameterization::V.read(x.cos(), x, at);
     let log_probability = |x: &Tensor, _: NoiseLevel| x.detach().sum(Kind::Double);
-    let guided = ClassifierGuided { denoiser: &denoiser, log_probability: &log_probability, scale: 1. };
+    let guided = ClassifierGuidance {
+        denoiser: Box::new(&denoiser),
+        log_probability: Box::new(log_probability),
+        scale: 1.,
+    };
     guided.denoise(&noisy(), schedule().level(300));
 }
 
@@ -168,7 +180,7 @@ const UNCONDITIONAL: [&str; 4] = [
     "model.params.unet_config.params.use_spatial_transformer=false",
 ];
 
-/// The tiny classifier with the weights that [`hand_on`] writes.
+/// The tiny classifier with the weights that [`export`] writes.
 fn network() -> (VarStore, EncoderUNet) {
     let ModelConfig::Classifier(config) = ModelFile::parse(CLASSIFIER, "c.yaml", &[]).unwrap().model else {
         panic!("a classifier")
@@ -179,8 +191,8 @@ fn network() -> (VarStore, EncoderUNet) {
     (vs, network)
 }
 
-/// Writes a classifier of `model`'s latents as a run hands one on.
-fn hand_on(folder: &Path, model: &LatentDiffusion, classes: &[&str]) -> PathBuf {
+/// Writes a classifier of `model`'s latents as a run exports one.
+fn export(folder: &Path, model: &LatentDiffusion, classes: &[&str]) -> PathBuf {
     let (vs, _) = network();
     let mut tensors: Vec<(String, Tensor)> = vs.variables().into_iter().collect();
     tensors.extend(model.latent_space());
@@ -200,18 +212,34 @@ fn open(path: &Path) -> ldm_core::Result<Classifier> {
 
 fn sampling() -> Sampling {
     let sampler = SamplerConfig::Ddim { eta: 0. };
-    Sampling { sampler, spacing: sampler.spacing(), steps: 8, guidance: 1_f64.into(), size: None, tile: None }
+    Sampling {
+        sampler,
+        spacing: sampler.spacing(),
+        steps: 8,
+        guidance: 1_f64.into(),
+        size: None,
+        tile: None,
+        thresholding: None,
+    }
 }
 
 #[test]
 fn samples_of_an_unconditional_model_are_led_to_their_classes() {
     let folder = tempfile::tempdir().unwrap();
-    let mut model = diffusion(&UNCONDITIONAL);
-    let path = hand_on(folder.path(), &model, &[]);
+    let model = diffusion(&UNCONDITIONAL);
+    let path = export(folder.path(), &model, &[]);
     let prompt = Prompt::class(&[2, 0]);
-    let plain = generate(&model, &prompt, None, &[3, 4], &sampling(), None, &mut |_| {}).unwrap().latents;
-    model.with_classifier_guidance(open(&path).unwrap(), 40.).unwrap();
-    let led = generate(&model, &prompt, None, &[3, 4], &sampling(), None, &mut |_| {}).unwrap().latents;
+    let plain =
+        generate(&model, &GenerateRequest::new(&prompt, &[3, 4], &sampling()), &mut |_| {}).unwrap().latents;
+    let guide = |scale| GuidingClassifier::new(open(&path).unwrap(), scale, &model).unwrap();
+    let strong = guide(40.);
+    let led = generate(
+        &model,
+        &GenerateRequest::new(&prompt, &[3, 4], &sampling()).classifier(Some(&strong)),
+        &mut |_| {},
+    )
+    .unwrap()
+    .latents;
     assert!(!led.requires_grad());
     // By the network itself, as the file's weights make it.
     let (_, network) = network();
@@ -225,12 +253,24 @@ fn samples_of_an_unconditional_model_are_led_to_their_classes() {
     }
     // Each by itself: another class beside it changes nothing.
     let prompt = Prompt::class(&[2]);
-    let alone = generate(&model, &prompt, None, &[3], &sampling(), None, &mut |_| {}).unwrap().latents;
+    let alone = generate(
+        &model,
+        &GenerateRequest::new(&prompt, &[3], &sampling()).classifier(Some(&strong)),
+        &mut |_| {},
+    )
+    .unwrap()
+    .latents;
     assert_close("alone", &alone, &led.narrow(0, 0, 1), 1e-5);
 
-    model.with_classifier_guidance(open(&path).unwrap(), 0.).unwrap();
+    let off = guide(0.);
     let prompt = Prompt::class(&[2, 0]);
-    let unled = generate(&model, &prompt, None, &[3, 4], &sampling(), None, &mut |_| {}).unwrap().latents;
+    let unled = generate(
+        &model,
+        &GenerateRequest::new(&prompt, &[3, 4], &sampling()).classifier(Some(&off)),
+        &mut |_| {},
+    )
+    .unwrap()
+    .latents;
     assert_eq!(unled, plain);
     let trained = model.vs().variables().into_values().filter(|tensor| tensor.grad().defined()).count();
     assert_eq!(trained, 0, "no parameter of the model has a gradient");
@@ -245,7 +285,11 @@ fn guidance_gives_no_parameter_a_gradient() {
         network.forward(x, &t, false).log_softmax(-1, Kind::Float).select(1, 1)
     };
     let denoiser = |x: &Tensor, at: NoiseLevel| Parameterization::Eps.read(x.cos(), x, at);
-    let guided = ClassifierGuided { denoiser: &denoiser, log_probability: &log_probability, scale: 1. };
+    let guided = ClassifierGuidance {
+        denoiser: Box::new(&denoiser),
+        log_probability: Box::new(log_probability),
+        scale: 1.,
+    };
     let x = (Tensor::arange(256, (Kind::Float, test_device())) * 12.9898).sin().view([1, 4, 8, 8]);
     let at = schedule().level(500);
     let got = tch::no_grad(|| guided.denoise(&x, at));
@@ -257,63 +301,69 @@ fn guidance_gives_no_parameter_a_gradient() {
 #[test]
 fn a_classifier_of_something_else_is_refused() {
     #[track_caller]
-    fn check(path: &Path, model: &mut LatentDiffusion, expected: &str) {
+    fn check(path: &Path, model: &LatentDiffusion, expected: &str) {
         let error = open(path)
-            .and_then(|classifier| model.with_classifier_guidance(classifier, 1.))
+            .and_then(|classifier| GuidingClassifier::new(classifier, 1., model))
             .unwrap_err()
             .to_string();
         assert!(error.contains(expected) && error.contains("model.safetensors"), "{error}");
         assert!(!error.contains('\n'), "{error}");
     }
     let folder = tempfile::tempdir().unwrap();
-    let mut model = diffusion(&[]);
-    let path = hand_on(folder.path(), &model, &["circle", "star", "square"]);
-    model.with_classifier_guidance(open(&path).unwrap(), 1.).unwrap();
+    let model = diffusion(&[]);
+    let path = export(folder.path(), &model, &["circle", "star", "square"]);
+    let guide = GuidingClassifier::new(open(&path).unwrap(), 1., &model).unwrap();
 
-    let mut other = diffusion(&["model.params.linear_end=0.012"]);
+    let other = diffusion(&["model.params.linear_end=0.012"]);
     check(
         &path,
-        &mut other,
+        &other,
         "another noise schedule than the model's: `betas` from 1.500e-3 to 1.950e-2 over 1000",
     );
-    let mut other = diffusion(&["model.params.scale_factor=0.6"]);
-    check(
-        &path,
-        &mut other,
-        "another scale than the model's: scale_factor 0.5 in the file, 0.6 in the model",
-    );
-    let mut other = diffusion(&[]);
+    let other = diffusion(&["model.params.scale_factor=0.6"]);
+    check(&path, &other, "another scale than the model's: scale_factor 0.5 in the file, 0.6 in the model");
+    let other = diffusion(&[]);
     fill_weights(other.vs(), 2);
-    check(&path, &mut other, "another first stage than the model's");
+    check(&path, &other, "another first stage than the model's");
     let mut other = diffusion(&[]);
     other.classes = ["circle", "star", "cube"].map(String::from).into();
-    check(&path, &mut other, "calls its classes circle, star, square, and the model circle, star, cube");
-    let mut other = diffusion(&[
+    check(&path, &other, "calls its classes circle, star, square, and the model circle, star, cube");
+    let other = diffusion(&[
         "model.params.channels=3",
         "model.params.unet_config.params.in_channels=3",
         "model.params.unet_config.params.out_channels=3",
         "model.params.first_stage_config.params.embed_dim=3",
     ]);
-    check(&path, &mut other, "classifies latents of 4 channels, and the model's have 3");
-    let error = model.with_classifier_guidance(open(&path).unwrap(), f64::NAN).unwrap_err().to_string();
-    assert_eq!(error, "the scale of a classifier: expected a number, got NaN");
+    check(&path, &other, "classifies latents of 4 channels, and the model's have 3");
+    let error = GuidingClassifier::new(open(&path).unwrap(), f64::NAN, &model).unwrap_err().to_string();
+    assert_eq!(error, "classifier scale: expected a finite number, got NaN");
 
     // What it is asked for.
     let ask = |prompt: &Prompt, size| {
         let how = Sampling { size, ..sampling() };
-        generate(&model, prompt, None, &[1], &how, None, &mut |_| {}).unwrap_err().to_string()
+        generate(&model, &GenerateRequest::new(prompt, &[1], &how).classifier(Some(&guide)), &mut |_| {})
+            .unwrap_err()
+            .to_string()
     };
-    assert_eq!(ask(&Prompt::class(&[3]), None), "class: the classifier knows the classes 0 to 2, got 3");
+    assert_eq!(
+        ask(&Prompt::class(&[3]), None),
+        "class: expected 0 to 2, the classes of the classifier, got 3"
+    );
     let error = ask(&Prompt::class(&[1]), Some([32, 16]));
     assert_eq!(error, "a classifier with pool attention takes latents of 8x8, got 16x8");
-    let mut unconditional = diffusion(&UNCONDITIONAL);
-    let of_its_own = hand_on(&folder.path().join("unconditional"), &unconditional, &[]);
-    unconditional.with_classifier_guidance(open(&of_its_own).unwrap(), 1.).unwrap();
+    let unconditional = diffusion(&UNCONDITIONAL);
+    let of_its_own = export(&folder.path().join("unconditional"), &unconditional, &[]);
+    let own = GuidingClassifier::new(open(&of_its_own).unwrap(), 1., &unconditional).unwrap();
     let nothing = Prompt::default();
-    let error = generate(&unconditional, &nothing, None, &[1], &sampling(), None, &mut |_| {}).unwrap_err();
+    let error = generate(
+        &unconditional,
+        &GenerateRequest::new(&nothing, &[1], &sampling()).classifier(Some(&own)),
+        &mut |_| {},
+    )
+    .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "guidance by a classifier needs the class to lead to, and the prompt has none"
+        "class: expected one in the prompt for the classifier to guide to, got none"
     );
 
     // One in the place of the other.

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use ldm_conditioning::{Tokenizer, TokenizerKind};
 use ldm_core::device::test_device;
 use ldm_core::{Conditioning, Prompt};
-use ldm_pipelines::{ConditioningKind, LatentDiffusion, ModelConfig, ModelFile, Sampling, generate};
+use ldm_pipelines::{
+    ConditioningKind, GenerateRequest, LatentDiffusion, ModelConfig, ModelFile, Sampling, generate,
+};
 use ldm_schedulers::{SamplerConfig, Spacing};
 use ldm_testing::{Golden, assert_close, fill_weights, relative_l2};
 use tch::{Kind, Tensor};
@@ -46,6 +48,7 @@ fn sampling(guidance_scale: f64) -> Sampling {
         guidance: guidance_scale.into(),
         size: None,
         tile: None,
+        thresholding: None,
     }
 }
 
@@ -69,7 +72,12 @@ fn check(
     }
     let noise = Some(golden.get("x_T"));
     let how = sampling(guidance_scale);
-    let made = generate(&model, &prompt, negative.as_ref(), &[0, 1], &how, noise, &mut |_| {}).unwrap();
+    let made = generate(
+        &model,
+        &GenerateRequest::new(&prompt, &[0, 1], &how).negative(negative.as_ref()).init(noise),
+        &mut |_| {},
+    )
+    .unwrap();
     assert_close("latents", &made.latents, golden.get("latents"), TOLERANCE);
     assert_close("decoded", &made.images, golden.get("decoded"), TOLERANCE);
 }
@@ -162,14 +170,19 @@ fn a_negative_text_takes_the_place_of_the_empty_one() {
     let model = model("text");
     let make = |negative: Option<&str>| {
         let negative = negative.map(|text| Prompt::text([text]));
-        generate(&model, &Prompt::text(["cat"]), negative.as_ref(), &[3], &sampling(3.), None, &mut |_| {})
-            .unwrap()
-            .latents
+        generate(
+            &model,
+            &GenerateRequest::new(&Prompt::text(["cat"]), &[3], &sampling(3.)).negative(negative.as_ref()),
+            &mut |_| {},
+        )
+        .unwrap()
+        .latents
     };
     assert_eq!(make(None), make(Some("")));
     assert!(relative_l2(&make(Some("dog")), &make(None)) > 1e-3);
     // ClassifierFreeGuidance away from itself it is not guided.
-    let unguided = generate(&model, &Prompt::text(["cat"]), None, &[3], &sampling(1.), None, &mut |_| {});
+    let unguided =
+        generate(&model, &GenerateRequest::new(&Prompt::text(["cat"]), &[3], &sampling(1.)), &mut |_| {});
     assert_close("latents", &make(Some("cat")), &unguided.unwrap().latents, 1e-5);
 }
 
@@ -195,8 +208,11 @@ fn prompts_that_cannot_be_are_refused_by_name() {
     fn check(name: &str, guidance_scale: f64, change: impl Fn(&mut Prompt), expected: &str) {
         let mut prompt = given(&golden(name));
         change(&mut prompt);
-        let refused =
-            generate(&model(name), &prompt, None, &[0, 1], &sampling(guidance_scale), None, &mut |_| {});
+        let refused = generate(
+            &model(name),
+            &GenerateRequest::new(&prompt, &[0, 1], &sampling(guidance_scale)),
+            &mut |_| {},
+        );
         let error = refused.unwrap_err().to_string();
         assert!(error.contains(expected) && !error.contains('\n'), "{error}");
     }

@@ -10,7 +10,9 @@ use std::path::Path;
 use ldm_checkpoint::{Shapes, save, save_torch};
 use ldm_core::Prompt;
 use ldm_core::device::test_device;
-use ldm_pipelines::{ConditioningKind, LatentDiffusion, LoadOptions, Model, ModelSource, Sampling, generate};
+use ldm_pipelines::{
+    ConditioningKind, GenerateRequest, LatentDiffusion, LoadOptions, Model, ModelSource, Sampling, generate,
+};
 use ldm_schedulers::{Parameterization, SamplerConfig};
 use ldm_testing::{Golden, assert_close, filled};
 use serde::Deserialize;
@@ -97,11 +99,22 @@ fn check(name: &str, needs: ConditioningKind, expected: (SamplerConfig, Paramete
         } else {
             3.
         };
-    let sampling =
-        Sampling { sampler, spacing, steps: 5, guidance: guidance_scale.into(), size: None, tile: None };
+    let sampling = Sampling {
+        sampler,
+        spacing,
+        steps: 5,
+        guidance: guidance_scale.into(),
+        size: None,
+        tile: None,
+        thresholding: model.scheduler.as_ref().unwrap().thresholding,
+    };
     let noise = get("noise");
-    let made = generate(&model, &prompt, negative.as_ref(), &[0, 1], &sampling, noise.as_ref(), &mut |_| {})
-        .unwrap();
+    let made = generate(
+        &model,
+        &GenerateRequest::new(&prompt, &[0, 1], &sampling).negative(negative.as_ref()).init(noise.as_ref()),
+        &mut |_| {},
+    )
+    .unwrap();
     assert_close(&format!("{name}: latents"), &made.latents, &get("latents").unwrap(), TOLERANCE);
     assert_close(&format!("{name}: images"), &made.images, &get("images").unwrap(), TOLERANCE);
 }

@@ -9,8 +9,8 @@ use ldm_core::device::test_device;
 use ldm_core::noise::Seeded;
 use ldm_core::{NoiseSource, Prompt};
 use ldm_pipelines::{
-    ClassifierFreeGuidance, Guidance, LatentDiffusion, LatentDiffusionConfig, LoadOptions, Model,
-    ModelConfig, ModelFile, Network, Sampling, generate,
+    ClassifierFreeGuidance, GenerateRequest, Guidance, LatentDiffusion, LatentDiffusionConfig, LoadOptions,
+    Model, ModelConfig, ModelFile, Network, Sampling, generate,
 };
 use ldm_schedulers::{Denoised, Denoiser, NoiseLevel, SamplerConfig};
 use ldm_testing::{assert_close, fill_weights, relative_l2};
@@ -39,6 +39,7 @@ fn sampling(sampler: SamplerConfig, steps: usize, guidance_scale: f64) -> Sampli
         guidance: guidance_scale.into(),
         size: None,
         tile: None,
+        thresholding: None,
     }
 }
 
@@ -51,11 +52,16 @@ const DDIM: SamplerConfig = SamplerConfig::Ddim { eta: 0. };
 #[test]
 fn a_image_does_not_depend_on_its_batch() {
     let model = model();
-    for sampler in SamplerConfig::ALL.into_iter().chain([SamplerConfig::Ddim { eta: 1. }]) {
+    for sampler in SamplerConfig::all().chain([SamplerConfig::Ddim { eta: 1. }]) {
         let how = sampling(sampler, 5, 3.);
-        let all =
-            generate(&model, &Prompt::class(&[1, 2, 3]), None, &[7, 8, 9], &how, None, &mut |_| {}).unwrap();
-        let one = generate(&model, &Prompt::class(&[2]), None, &[8], &how, None, &mut |_| {}).unwrap();
+        let all = generate(
+            &model,
+            &GenerateRequest::new(&Prompt::class(&[1, 2, 3]), &[7, 8, 9], &how),
+            &mut |_| {},
+        )
+        .unwrap();
+        let one =
+            generate(&model, &GenerateRequest::new(&Prompt::class(&[2]), &[8], &how), &mut |_| {}).unwrap();
         assert_close("latents", &one.latents, &all.latents.narrow(0, 1, 1), 1e-5);
         assert_close("images", &one.images, &all.images.narrow(0, 1, 1), 1e-5);
         assert!(relative_l2(&all.latents.get(0), &all.latents.get(1)) > 0.1);
@@ -70,7 +76,8 @@ fn a_image_does_not_depend_on_how_many_threads_draw_it() {
         let how = Sampling { size: Some([32, 48]), ..sampling(sampler, 10, 3.) };
         let [one, four] = [1, 4].map(|threads| {
             ldm_libtorch::set_threads(threads);
-            let made = generate(&model, &Prompt::class(&[1, 2]), None, &[7, 8], &how, None, &mut |_| {});
+            let made =
+                generate(&model, &GenerateRequest::new(&Prompt::class(&[1, 2]), &[7, 8], &how), &mut |_| {});
             made.unwrap().latents
         });
         assert_close("latents", &four, &one, 1e-5);
@@ -136,12 +143,20 @@ fn given_noise_is_where_sampling_starts() {
     let model = model();
     let how = sampling(DDIM, 4, 1.);
     let noise = Seeded::new([5]).like(&Tensor::zeros([1, 4, 8, 8], (Kind::Float, test_device())));
-    let seeded = generate(&model, &Prompt::class(&[1]), None, &[5], &how, None, &mut |_| {}).unwrap();
-    let given =
-        generate(&model, &Prompt::class(&[1]), None, &[999], &how, Some(&noise), &mut |_| {}).unwrap();
+    let seeded =
+        generate(&model, &GenerateRequest::new(&Prompt::class(&[1]), &[5], &how), &mut |_| {}).unwrap();
+    let given = generate(
+        &model,
+        &GenerateRequest::new(&Prompt::class(&[1]), &[999], &how).init(Some(&noise)),
+        &mut |_| {},
+    )
+    .unwrap();
     assert_eq!(seeded.latents, given.latents);
-    let wrong =
-        generate(&model, &Prompt::class(&[1]), None, &[5], &how, Some(&noise.narrow(1, 0, 3)), &mut |_| {});
+    let wrong = generate(
+        &model,
+        &GenerateRequest::new(&Prompt::class(&[1]), &[5], &how).init(Some(&noise.narrow(1, 0, 3))),
+        &mut |_| {},
+    );
     assert!(
         wrong.unwrap_err().to_string().contains("init noise: expected shape [1, 4, 8, 8], got [1, 3, 8, 8]")
     );
@@ -151,14 +166,18 @@ fn given_noise_is_where_sampling_starts() {
 fn every_size_that_fits_is_sampled_and_others_are_refused() {
     let model = model();
     let how = |size| Sampling { size: Some(size), ..sampling(DDIM, 2, 1.) };
-    let made = generate(&model, &Prompt::class(&[1]), None, &[0], &how([24, 32]), None, &mut |_| {}).unwrap();
+    let made =
+        generate(&model, &GenerateRequest::new(&Prompt::class(&[1]), &[0], &how([24, 32])), &mut |_| {})
+            .unwrap();
     assert_eq!(made.images.size(), [1, 3, 24, 32]);
     assert_eq!(made.latents.size(), [1, 4, 12, 16]);
     let refused =
-        generate(&model, &Prompt::class(&[1]), None, &[0], &how([30, 32]), None, &mut |_| {}).unwrap_err();
-    assert!(refused.to_string().contains("multiples of 4 (nearest: 28 and 32), got: 30"), "{refused}");
+        generate(&model, &GenerateRequest::new(&Prompt::class(&[1]), &[0], &how([30, 32])), &mut |_| {})
+            .unwrap_err();
+    assert!(refused.to_string().contains("multiples of 4 (nearest: 28 and 32), got 30"), "{refused}");
     let refused =
-        generate(&model, &Prompt::default(), None, &[0], &how([16, 16]), None, &mut |_| {}).unwrap_err();
+        generate(&model, &GenerateRequest::new(&Prompt::default(), &[0], &how([16, 16])), &mut |_| {})
+            .unwrap_err();
     assert!(refused.to_string().contains("conditioned on"), "{refused}");
 }
 
@@ -212,7 +231,7 @@ fn a_saved_model_loads_with_its_average_and_its_class_names() {
     assert!(half.vs().variables().values().all(|tensor| tensor.kind() == Kind::BFloat16));
 
     let without = Checkpoint::open(&path).unwrap().without(&["model.diffusion_model.out.2.bias"]);
-    let error = LatentDiffusion::load(&config(), without, None, false, test_device(), Kind::Float)
+    let error = LatentDiffusion::load(&config(), without, None, &opening(false, Kind::Float))
         .unwrap_err()
         .to_string();
     assert!(error.contains("1 missing: model.diffusion_model.out.2.bias"), "{error}");

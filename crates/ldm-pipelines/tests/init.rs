@@ -6,7 +6,7 @@ use ldm_core::device::test_device;
 use ldm_core::noise::Seeded;
 use ldm_core::{NoiseSource, Prompt};
 use ldm_pipelines::{
-    Init, InitImage, LatentDiffusion, ModelConfig, ModelFile, Sampling, Variation, generate,
+    GenerateRequest, Init, InitImage, LatentDiffusion, ModelConfig, ModelFile, Sampling, Variation, generate,
 };
 use ldm_schedulers::{SamplerConfig, Spacing};
 use ldm_testing::{assert_close, fill_weights};
@@ -26,7 +26,15 @@ fn model() -> LatentDiffusion {
 }
 
 fn sampling(sampler: SamplerConfig, spacing: Spacing) -> Sampling {
-    Sampling { sampler, spacing, steps: 10, guidance: 1_f64.into(), size: None, tile: None }
+    Sampling {
+        sampler,
+        spacing,
+        steps: 10,
+        guidance: 1_f64.into(),
+        size: None,
+        tile: None,
+        thresholding: None,
+    }
 }
 
 fn image() -> Tensor {
@@ -36,10 +44,14 @@ fn image() -> Tensor {
 /// The steps of training that were visited, the sample of each, and the result.
 fn walked(model: &LatentDiffusion, init: &InitImage, how: &Sampling) -> (Vec<f64>, Vec<Tensor>, [Tensor; 2]) {
     let (mut visited, mut samples) = (Vec::new(), Vec::new());
-    let made = generate(model, &Prompt::class(&[1, 1]), None, &[3, 4], how, Init::Image(init), &mut |step| {
-        visited.push(step.level.t);
-        samples.push(step.x.copy());
-    });
+    let made = generate(
+        model,
+        &GenerateRequest::new(&Prompt::class(&[1, 1]), &[3, 4], how).init(Init::Image(init)),
+        &mut |step| {
+            visited.push(step.level.t);
+            samples.push(step.x.copy());
+        },
+    );
     let made = made.unwrap();
     (visited, samples, [made.latents, made.images])
 }
@@ -74,7 +86,7 @@ fn strength_is_counted_as_in_the_reference() {
 #[test]
 fn on_other_ladders_the_noise_is_that_of_the_first_level() {
     let model = model();
-    for sampler in SamplerConfig::ALL {
+    for sampler in SamplerConfig::all() {
         let how = sampling(sampler, Spacing::Leading);
         let (visited, samples, _) = walked(&model, &InitImage::new(image(), 0.5, None).unwrap(), &how);
         assert_eq!(visited, [400., 300., 200., 100., 0.], "{}", sampler.name());
@@ -120,9 +132,13 @@ fn what_cannot_be_is_refused() {
     let model = model();
     let init = InitImage::new(image(), 1., None).unwrap();
     let how = Sampling { size: Some([32, 16]), ..sampling(DDIM, Spacing::Uniform) };
-    let made = generate(&model, &Prompt::class(&[1]), None, &[3], &how, Init::Image(&init), &mut |_| {})
-        .unwrap_err();
-    let expected = "height and width: the image to begin at has 16 x 16, got: 32 x 16";
+    let made = generate(
+        &model,
+        &GenerateRequest::new(&Prompt::class(&[1]), &[3], &how).init(Init::Image(&init)),
+        &mut |_| {},
+    )
+    .unwrap_err();
+    let expected = "height and width: expected 16 x 16, the size of the initial image, got 32 x 16";
     assert_eq!(made.to_string(), expected);
 }
 
@@ -134,31 +150,36 @@ fn a_variation_lies_between_two_seeds() {
         let prompt = Prompt::class(&[1, 1]);
         let made = |init: Init| {
             let mut begun = None;
-            let made = generate(&model, &prompt, None, &[3, 4], &how, init, &mut |step| {
-                begun.get_or_insert_with(|| step.x.copy());
-            });
+            let made =
+                generate(&model, &GenerateRequest::new(&prompt, &[3, 4], &how).init(init), &mut |step| {
+                    begun.get_or_insert_with(|| step.x.copy());
+                });
             (begun.unwrap(), made.unwrap().images)
         };
-        let between =
-            |shares: [f64; 2]| made(Init::Between(&Variation { seeds: vec![8, 9], shares: shares.into() }));
+        let between = |strengths: [f64; 2]| {
+            made(Init::Between(&Variation { seeds: vec![8, 9], strengths: strengths.into() }))
+        };
         let [own, none] = [made(Init::Seeds), between([0., 0.])];
-        assert_close("no share", &none.0, &own.0, 1e-6);
-        assert_close("no share", &none.1, &own.1, 1e-5);
+        assert_close("strength 0", &none.0, &own.0, 1e-6);
+        assert_close("strength 0", &none.1, &own.1, 1e-5);
         let all = Seeded::new([8, 9]).like(&own.0);
         assert_close("all", &between([1., 1.]).0, &all, 1e-6);
         // Half way is as long as noise is, where the mean of both would be shorter by √2.
         let half = between([0.5, 0.25]).0;
         let length = |x: &Tensor| x.get(0).square().mean(Kind::Double).double_value(&[]);
         assert!((length(&half) / f64::midpoint(length(&own.0), length(&all)) - 1.).abs() < 0.1);
-        let toward = |share: f64| (&own.0 * (1. - share) + &all * share).get(0);
+        let toward = |strength: f64| (&own.0 * (1. - strength) + &all * strength).get(0);
         let cosine =
             |a: &Tensor, b: &Tensor| Tensor::cosine_similarity(&a.flatten(0, -1), &b.flatten(0, -1), 0, 1e-8);
         assert!(cosine(&half.get(0), &toward(0.5)).double_value(&[]) > 0.9999);
     }
     let how = sampling(DDIM, Spacing::Uniform);
-    let short = Variation { seeds: vec![8], shares: vec![0.5] };
-    let error =
-        generate(&model, &Prompt::class(&[1, 1]), None, &[3, 4], &how, Init::Between(&short), &mut |_| {});
+    let short = Variation { seeds: vec![8], strengths: vec![0.5] };
+    let error = generate(
+        &model,
+        &GenerateRequest::new(&Prompt::class(&[1, 1]), &[3, 4], &how).init(Init::Between(&short)),
+        &mut |_| {},
+    );
     let error = error.unwrap_err().to_string();
-    assert_eq!(error, "variation: expected shape 2 seeds and shares, one an image, got [1, 1]");
+    assert_eq!(error, "variation: expected shape 2 seeds and strengths, one per image, got [1, 1]");
 }

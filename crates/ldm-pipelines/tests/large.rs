@@ -9,8 +9,8 @@ use ldm_core::device::test_device;
 use ldm_core::noise::Seeded;
 use ldm_core::{NoiseSource, Prompt, Tiles};
 use ldm_pipelines::{
-    Conditioned, LatentDiffusion, LatentDiffusionConfig, LatentRgb, ModelConfig, ModelFile, Network,
-    Sampling, generate,
+    Conditioned, GenerateRequest, LatentDiffusion, LatentDiffusionConfig, LatentRgb, LoadOptions,
+    ModelConfig, ModelFile, Network, Sampling, generate,
 };
 use ldm_schedulers::{Denoiser, SamplerConfig, Spacing};
 use ldm_testing::{assert_close, fill_weights, relative_l2};
@@ -32,7 +32,15 @@ fn model(overrides: &[&str]) -> LatentDiffusion {
 
 fn sampling(size: [i64; 2], tile: Option<i64>) -> Sampling {
     let sampler = SamplerConfig::Ddim { eta: 0. };
-    Sampling { sampler, spacing: Spacing::Uniform, steps: 4, guidance: 2_f64.into(), size: Some(size), tile }
+    Sampling {
+        sampler,
+        spacing: Spacing::Uniform,
+        steps: 4,
+        guidance: 2_f64.into(),
+        size: Some(size),
+        tile,
+        thresholding: None,
+    }
 }
 
 #[test]
@@ -40,7 +48,7 @@ fn any_multiple_is_sampled_whole_or_in_tiles() {
     let model = model(&[]);
     let made = |size, tile| {
         let how = sampling(size, tile);
-        generate(&model, &Prompt::class(&[3]), None, &[5], &how, None, &mut |_| {})
+        generate(&model, &GenerateRequest::new(&Prompt::class(&[3]), &[5], &how), &mut |_| {})
     };
     for size in [[16, 16], [32, 48], [16, 56]] {
         let whole = made(size, None).unwrap();
@@ -54,7 +62,7 @@ fn any_multiple_is_sampled_whole_or_in_tiles() {
         }
     }
     let wrong = made([32, 32], Some(18)).unwrap_err().to_string();
-    assert_eq!(wrong, "tile: this model's are multiples of 4 pixels (nearest: 16 and 20), got: 18");
+    assert_eq!(wrong, "tile: expected a multiple of 4 pixels (nearest: 16 and 20), got 18");
     assert!(made([32, 32], Some(-4)).is_err());
 }
 
@@ -93,11 +101,12 @@ fn what_half_precision_cannot_decode_is_decoded_in_f32_and_said() {
     ldm_checkpoint::save(&path, &tensors, &BTreeMap::new()).unwrap();
     let load = |kind| {
         let checkpoint = Checkpoint::open(&path).unwrap();
-        LatentDiffusion::load(&config(&[]), checkpoint, None, true, test_device(), kind).unwrap()
+        let options = LoadOptions { kind, ..LoadOptions::new(test_device()) };
+        LatentDiffusion::load(&config(&[]), checkpoint, None, &options).unwrap()
     };
     let made = |model: &LatentDiffusion, tile| {
         let how = sampling([16, 32], tile);
-        generate(model, &Prompt::class(&[3]), None, &[5], &how, None, &mut |_| {}).unwrap()
+        generate(model, &GenerateRequest::new(&Prompt::class(&[3]), &[5], &how), &mut |_| {}).unwrap()
     };
     let (whole, half) = (load(Kind::Float), load(Kind::Half));
     assert!(!made(&whole, None).decoded_in_f32);
@@ -115,8 +124,11 @@ fn latents_that_are_no_numbers_are_no_image() {
     let _: Tensor = tch::no_grad(|| {
         model.vs().variables()["model.diffusion_model.out.2.bias"].shallow_clone().fill_(f64::NAN)
     });
-    let error =
-        generate(&model, &Prompt::class(&[3]), None, &[5], &sampling([16, 16], None), None, &mut |_| {});
+    let error = generate(
+        &model,
+        &GenerateRequest::new(&Prompt::class(&[3]), &[5], &sampling([16, 16], None)),
+        &mut |_| {},
+    );
     let error = error.unwrap_err().to_string();
     assert!(
         error.starts_with("the sampler ended at values that are no numbers, with weights in Float"),

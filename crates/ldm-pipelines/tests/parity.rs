@@ -8,7 +8,7 @@ use ldm_core::device::test_device;
 use ldm_core::noise::Replay;
 use ldm_core::{Conditioning, Prompt};
 use ldm_pipelines::{ClassifierFreeGuidance, Conditioned, LatentDiffusion, ModelConfig, ModelFile, Network};
-use ldm_schedulers::{Ddim, Denoiser, Sampler, SamplerConfig, Spacing};
+use ldm_schedulers::{Ddim, Denoiser, Sampler, SamplerConfig, SamplerRun, SamplingStep, Spacing};
 use ldm_testing::{Golden, assert_close, fill_weights};
 use tch::Tensor;
 
@@ -62,9 +62,9 @@ fn the_network_is_told_level_and_class() {
     assert_close("prediction", &prediction, golden.get("prediction"), TOLERANCE);
 }
 
-/// Walks from the recorded noise and compares what is seen on the way, the latents and the image.
+/// Samples from the recorded noise and compares some steps, the latents and the image.
 #[track_caller]
-fn check_walk(
+fn check_run(
     model: &LatentDiffusion,
     golden: &Golden,
     denoiser: &dyn Denoiser,
@@ -77,9 +77,10 @@ fn check_walk(
     let mut noise = Replay::new(recorded);
     let mut seen = Vec::new();
     let latents = tch::no_grad(|| {
-        sampler.sample(denoiser, golden.get("x_T").shallow_clone(), &levels, &mut noise, &mut |step| {
-            seen.push((step.x.shallow_clone(), step.denoised.x0.shallow_clone()));
-        })
+        let observe: &mut dyn FnMut(SamplingStep) =
+            &mut |step| seen.push((step.x.shallow_clone(), step.denoised.x0.shallow_clone()));
+        let run = SamplerRun { denoiser, levels: &levels, mask: None, noise: &mut noise, observe };
+        sampler.sample(golden.get("x_T").shallow_clone(), run)
     });
     for step in SEEN {
         let (x, x0): &(Tensor, Tensor) = &seen[step];
@@ -103,7 +104,7 @@ fn check_ddim(eta: f64, name: &str) {
         &class(&model),
         3.,
     );
-    check_walk(&model, &golden(name), &guided, &Ddim::new(eta).unwrap(), &Spacing::Uniform);
+    check_run(&model, &golden(name), &guided, &Ddim::new(eta).unwrap(), &Spacing::Uniform);
 }
 
 #[test]
@@ -121,5 +122,5 @@ fn ddpm_over_a_whole_schedule_arrives_where_the_reference_does() {
     let model = model(&["model.params.timesteps=20", "model.params.linear_end=0.195"]);
     let sampler = SamplerConfig::Ddpm {}.build(&model.schedule).unwrap();
     let unguided = Conditioned::new(Network::new(&model.unet, model.parameterization), &class(&model));
-    check_walk(&model, &golden("ddpm"), &unguided, &*sampler, &SamplerConfig::Ddpm {}.spacing());
+    check_run(&model, &golden("ddpm"), &unguided, &*sampler, &SamplerConfig::Ddpm {}.spacing());
 }

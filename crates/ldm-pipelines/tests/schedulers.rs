@@ -41,13 +41,14 @@ fn check(name: &str, case: &Case, golden: &Golden) {
     let (sampler, spacing, note) = scheduler.sampler();
     assert_eq!(note, None, "{name}");
     let schedule = NoiseSchedule::new(&scheduler.schedule).unwrap();
-    let levels = sampler.noise_levels(&schedule, &spacing, case.steps).unwrap();
+    let plan = sampler.plan(&schedule, &spacing, case.steps).unwrap();
     let get = |key: &str| golden.get(&format!("{name}.{key}")).to_kind(Kind::Double);
     let [asked, times] = [get("asked"), get("times")];
     let calls = RefCell::new(0);
     // Some of diffusers' schedulers hold x/α in f32 whatever they are given: a step that makes it r times as small makes
     // its rounding r times as large: more than 1e-5 from r = 84 on, as at a zero SNR.
-    let shrinks = levels
+    let shrinks = plan
+        .levels()
         .windows(2)
         .filter(|pair| pair[1].sigma > 0.)
         .map(|pair| pair[0].noise_to_signal() / pair[1].noise_to_signal());
@@ -61,14 +62,12 @@ fn check(name: &str, case: &Case, golden: &Golden) {
     };
     let noise = golden.get("noise").to_kind(Kind::Double);
     let mut noise = Replay::new((0..noise.size()[0]).map(|index| noise.get(index)));
-    let start = sampler.start(&spacing, golden.get("start").to_kind(Kind::Double), levels[0]);
-    let solver = sampler.build(&schedule).unwrap();
-    let mut walk =
-        |denoiser: &dyn Denoiser| solver.sample(denoiser, start.copy(), &levels, &mut noise, &mut |_| {});
-    let end = match scheduler.bounds {
-        Some(bounds) => bounds.hold(&network, walk),
-        None => walk(&network),
-    };
+    let mut denoiser: Box<dyn Denoiser + '_> = Box::new(network);
+    if let Some(thresholding) = scheduler.thresholding {
+        denoiser = thresholding.apply(denoiser);
+    }
+    let end = plan.sample(&*denoiser, golden.get("start").to_kind(Kind::Double), &mut noise);
+    drop(denoiser);
     assert_close(&format!("{name}, the end"), &end, &get("end"), bound);
     assert_eq!(calls.into_inner(), asked.size()[0], "{name}: number of calls");
 }

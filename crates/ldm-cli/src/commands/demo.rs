@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use ldm_core::{Prompt, image};
 use ldm_data::{Batch, Loader, LoaderConfig};
 use ldm_metrics::psnr;
-use ldm_pipelines::{LatentDiffusion, LoadOptions, Model, Sampling, generate};
+use ldm_pipelines::{GenerateRequest, LatentDiffusion, LoadOptions, Model, Sampling, generate};
 use ldm_schedulers::{SamplerConfig, Spacing};
 use ldm_train::{Finished, RunConfig, Trainer};
 use tch::{Device, Kind, Tensor};
@@ -160,6 +160,7 @@ fn sampling() -> Sampling {
         guidance: GUIDANCE.into(),
         size: None,
         tile: None,
+        thresholding: None,
     }
 }
 
@@ -169,7 +170,7 @@ fn samples(model: &LatentDiffusion, classes: &[String]) -> anyhow::Result<Vec<(S
     for (index, name) in classes.iter().enumerate() {
         let seeds: Vec<u64> = (0..PER_CLASS).map(|i| (index * PER_CLASS + i) as u64).collect();
         let prompt = Prompt::class(&[index as i64; PER_CLASS]);
-        let made = generate(model, &prompt, None, &seeds, &sampling(), None, &mut |_| {})?;
+        let made = generate(model, &GenerateRequest::new(&prompt, &seeds, &sampling()), &mut |_| {})?;
         rows.push((name.clone(), made.images.clamp(-1., 1.)));
     }
     Ok(rows)
@@ -179,7 +180,7 @@ fn samples(model: &LatentDiffusion, classes: &[String]) -> anyhow::Result<Vec<(S
 fn denoising_steps(model: &LatentDiffusion) -> anyhow::Result<Tensor> {
     let sampling = sampling();
     let mut seen = Vec::new();
-    generate(model, &Prompt::class(&[0]), None, &[1], &sampling, None, &mut |step| {
+    generate(model, &GenerateRequest::new(&Prompt::class(&[0]), &[1], &sampling), &mut |step| {
         if step.index % (sampling.steps / 7) == 0 || step.index + 1 == sampling.steps {
             seen.push(step.denoised.x0.shallow_clone());
         }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use ldm_checkpoint::Checkpoint;
-use ldm_pipelines::{Classifier, Model, ModelConfig, ModelSource, weights_file};
+use ldm_pipelines::{Classifier, LoadOptions, Model, ModelConfig, ModelSource, weights_file};
 use serde_json::{Map, Value, json};
 use tch::Device;
 
@@ -99,7 +99,13 @@ impl Verdict {
             ModelConfig::Classifier(config) => {
                 Classifier::load(config, checkpoint.clone(), Device::Cpu).map(drop)
             }
-            config => Model::load(config, checkpoint.clone(), None, true, Device::Cpu, kind).map(drop),
+            config => Model::load(
+                config,
+                checkpoint.clone(),
+                None,
+                &LoadOptions { kind, ..LoadOptions::new(Device::Cpu) },
+            )
+            .map(drop),
         };
         Self {
             architecture: describe::model(config),

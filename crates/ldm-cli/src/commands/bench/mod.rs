@@ -30,7 +30,7 @@ pub(crate) fn run(args: &BenchArgs, printer: Printer) -> anyhow::Result<()> {
     } else {
         let model = subject.open()?;
         if let Model::Diffusion(model) = &model {
-            model.lay_out();
+            model.to_channels_last();
         }
         model::keep_freed_memory(kind);
         let mut rows = Vec::new();

@@ -1,7 +1,7 @@
 //! Encoding, decoding, denoising, sampling.
 
 use anyhow::Context;
-use ldm_pipelines::{LatentDiffusion, Model, Sampling, generate};
+use ldm_pipelines::{GenerateRequest, LatentDiffusion, Model, Sampling, generate};
 use ldm_schedulers::{SamplerConfig, Spacing};
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
@@ -90,6 +90,7 @@ impl Clock<'_> {
             guidance: 1_f64.into(),
             size: Some(self.subject.size),
             tile: None,
+            thresholding: model.default_sampling().thresholding,
         };
         let prompt = inputs::prompt(self.subject, &model.config, self.args.batch_size);
         let seeds: Vec<u64> = (0..self.args.batch_size as u64).collect();
@@ -97,7 +98,8 @@ impl Clock<'_> {
         let images = vec![self.args.batch_size, self.subject.image_channels(), height, width];
         let what = what("sample", images, Some(self.args.steps), model.vs(), &[String::new()]);
         self.measure(what, &mut || {
-            generate(model, &prompt, None, &seeds, &sampling, None, &mut |_| {}).context("sample")?;
+            generate(model, &GenerateRequest::new(&prompt, &seeds, &sampling), &mut |_| {})
+                .context("sample")?;
             Ok(())
         })
     }

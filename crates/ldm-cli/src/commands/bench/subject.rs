@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use ldm_autoencoder::{EncoderConfig, FirstStageConfig};
 use ldm_checkpoint::Checkpoint;
-use ldm_pipelines::{LatentDiffusionConfig, Model, ModelConfig, ModelFile, ModelSource};
+use ldm_pipelines::{LatentDiffusionConfig, LoadOptions, Model, ModelConfig, ModelFile, ModelSource};
 use tch::{Device, Kind};
 
 use crate::args::BenchArgs;
@@ -47,8 +47,11 @@ impl Subject {
     /// Builds it, with its weights or fresh ones. Texts are not needed, tokens are.
     pub(super) fn open(&self) -> anyhow::Result<Model> {
         Ok(match &self.weights {
-            Some(weights) => Model::load(&self.config, weights.clone(), None, true, self.device, self.kind)?,
-            None => Model::fresh(&self.config, self.device, self.kind)?,
+            Some(weights) => {
+                let options = LoadOptions { kind: self.kind, ..LoadOptions::new(self.device) };
+                Model::load(&self.config, weights.clone(), None, &options)?
+            }
+            None => Model::from_config(&self.config, self.device, self.kind)?,
         })
     }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use anyhow::{Context, bail};
 use ldm_core::{Prompt, image};
-use ldm_pipelines::{ConditioningKind, Init, LatentDiffusion, Sampling, generate};
+use ldm_pipelines::{ConditioningKind, GenerateRequest, Init, LatentDiffusion, Sampling, generate};
 use serde_json::{Value, json};
 use tch::Tensor;
 
@@ -55,11 +55,11 @@ impl<'a> Maker<'a> {
             bail!("--guidance-scale: this model is unconditional, and has nothing to be guided away from");
         }
         model.merge(&how.loras)?;
-        model.lay_out();
+        model.to_channels_last();
         model::keep_freed_memory(model.kind());
-        let sampling = sampling::asked(how, &model, 1.)?;
+        let sampling = sampling::resolve(how, &model)?;
         // What the sampler cannot is said before the real set is gone through.
-        sampling.sampler.noise_levels(&model.schedule, &sampling.spacing, sampling.steps)?;
+        sampling.sampler.plan(&model.schedule, &sampling.spacing, sampling.steps)?;
         Ok(Some(Self { args, named, model, sampling, classes, widened: false }))
     }
 
@@ -79,8 +79,11 @@ impl<'a> Maker<'a> {
             }
         };
         let noise: Option<&Tensor> = None;
-        let made =
-            generate(&self.model, &prompt, None, &seeds, &self.sampling, Init::from(noise), &mut |_| {})?;
+        let made = generate(
+            &self.model,
+            &GenerateRequest::new(&prompt, &seeds, &self.sampling).init(Init::from(noise)),
+            &mut |_| {},
+        )?;
         if made.decoded_in_f32 && !std::mem::replace(&mut self.widened, true) {
             Printer::warn(&format!("the first stage overflowed in {}, and was run in f32", self.named.dtype));
         }
