@@ -17,7 +17,7 @@ use serde_json::Value;
 use source::{code, found, lenient, loose_attributes, without_tests};
 
 /// What a crate may know of ours; those not in the list may not exist.
-const KNOWS: [(&str, &[&str]); 13] = [
+const KNOWS: [(&str, &[&str]); 14] = [
     ("ldm-libtorch", &[]),
     ("ldm-core", &["ldm-libtorch"]),
     ("ldm-autoencoder", RANK_2),
@@ -31,6 +31,7 @@ const KNOWS: [(&str, &[&str]); 13] = [
         &["ldm-core", "ldm-libtorch", "ldm-autoencoder", "ldm-unet", "ldm-schedulers", "ldm-conditioning"],
     ),
     ("ldm-train", BELOW_TRAINING),
+    ("ldm", BELOW_THE_FACADE),
     ("ldm-cli", BELOW_THE_COMMAND),
     ("ldm-benches", BELOW_THE_COMMAND),
     ("xtask", &[]), // it fetches libtorch, so nothing it needs may need it
@@ -47,8 +48,10 @@ const BELOW_THE_COMMAND: &[&str] = &[
     "ldm-metrics",
     "ldm-pipelines",
     "ldm-train",
+    "ldm",
 ];
-const BELOW_TRAINING: &[&str] = BELOW_THE_COMMAND.split_at(BELOW_THE_COMMAND.len() - 1).0;
+const BELOW_THE_FACADE: &[&str] = BELOW_THE_COMMAND.split_at(BELOW_THE_COMMAND.len() - 1).0;
+const BELOW_TRAINING: &[&str] = BELOW_THE_FACADE.split_at(BELOW_THE_FACADE.len() - 1).0;
 
 /// Words that draw random numbers, reseed, or have parameters drawn.
 const DRAWS: [&str; 12] = [

@@ -71,8 +71,7 @@ pub(crate) fn run(
         })
         .transpose()?;
     let inpainting =
-        Inpainting::new(filling.image.shallow_clone(), filling.mask.shallow_clone(), args.feather)
-            .context("--feather")?;
+        Inpainting::new(filling.image.shallow_clone(), filling.mask.shallow_clone(), args.feather)?;
     job.run(&model, &args.model, &InpaintingTask { filling, inpainting, init, text, args }, printer)
 }
 

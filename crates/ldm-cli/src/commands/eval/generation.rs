@@ -20,7 +20,7 @@ pub(crate) fn run(args: &GenerationArgs, printer: Printer) -> anyhow::Result<()>
     let with_made = args.made.is_some() || args.maker.model.is_some();
     let written = if with_made { vec![&results, &best, &worst] } else { Vec::new() };
     let mut written = written.into_iter().chain(&args.save_statistics);
-    written.try_for_each(|path| output::free(path, args.output.force))?;
+    written.try_for_each(|path| output::ensure_new(path, args.output.force))?;
     let device = model::device(&args.device, Some(printer))?;
     let reference = Reference::open(&args.data)?;
     if let (Reference::Moments(..), Some(_)) = (&reference, &args.save_statistics) {

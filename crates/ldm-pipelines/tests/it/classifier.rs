@@ -1,7 +1,5 @@
 //! Classifier guidance against what is known exactly, and by a tiny classifier of a tiny model's latents.
 
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +18,7 @@ use ldm_unet::EncoderUNet;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-const TINY: &str = include_str!("tiny.yaml");
+const TINY: &str = include_str!("../tiny.yaml");
 
 /// An exported classifier of the tiny model's latents.
 const CLASSIFIER: &str = "

@@ -2,8 +2,6 @@
 //!
 //! `golden/generate_conditions.py` makes the files from the configs that are read here too; both sides run in f32.
 
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
-
 use std::collections::BTreeMap;
 
 use ldm_conditioning::{Tokenizer, TokenizerKind};
@@ -16,8 +14,8 @@ use ldm_schedulers::{SamplerConfig, Spacing};
 use ldm_testing::{Golden, assert_close, fill_weights, relative_l2};
 use tch::{Kind, Tensor};
 
-const CLASS: &str = include_str!("golden/class.yaml");
-const CONDITIONS: &str = include_str!("golden/conditions.yaml");
+const CLASS: &str = include_str!("../golden/class.yaml");
+const CONDITIONS: &str = include_str!("../golden/conditions.yaml");
 const TOLERANCE: f64 = 1e-5;
 /// As in `generate_conditions.py`.
 const SEED: u64 = 6;

@@ -1,7 +1,5 @@
 //! Large images in tiles, images that half precision cannot hold, and what a latent looks like.
 
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
-
 use std::collections::BTreeMap;
 
 use ldm_checkpoint::Checkpoint;
@@ -18,7 +16,7 @@ use tch::{Kind, Tensor};
 
 fn config(overrides: &[&str]) -> LatentDiffusionConfig {
     let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
-    match ModelFile::parse(include_str!("tiny.yaml"), "tiny.yaml", &overrides).unwrap().model {
+    match ModelFile::parse(include_str!("../tiny.yaml"), "tiny.yaml", &overrides).unwrap().model {
         ModelConfig::LatentDiffusion(config) => *config,
         other => panic!("{other:?}"),
     }

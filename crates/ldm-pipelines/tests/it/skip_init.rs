@@ -2,8 +2,6 @@
 //!
 //! A program of its own, since it watches libtorch's global generator, from which other tests draw.
 
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
-
 use std::path::Path;
 
 use ldm_conditioning::ConditionerConfig;

@@ -1,7 +1,5 @@
 //! A tiny model: what is sampled depends on seeds and prompts, and on nothing else; what is saved loads strictly.
 
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
-
 use std::collections::BTreeMap;
 
 use ldm_checkpoint::Checkpoint;
@@ -16,7 +14,7 @@ use ldm_schedulers::{Denoised, Denoiser, NoiseLevel, SamplerConfig};
 use ldm_testing::{assert_close, fill_weights, relative_l2};
 use tch::{Kind, Tensor};
 
-const TINY: &str = include_str!("tiny.yaml");
+const TINY: &str = include_str!("../tiny.yaml");
 
 fn config() -> LatentDiffusionConfig {
     match ModelFile::parse(TINY, "tiny.yaml", &[]).unwrap().model {

@@ -273,7 +273,7 @@ fn paths_are_looked_up_beside_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let there = folder.path().join("first.ckpt");
     std::fs::write(&there, "").unwrap();
-    let tiny = include_str!("tiny.yaml");
+    let tiny = include_str!("../tiny.yaml");
     let file = folder.path().join("config.yaml");
     let set = [
         "model.params.first_stage_config.params.ckpt_path=first.ckpt".to_owned(),
@@ -287,7 +287,7 @@ fn paths_are_looked_up_beside_the_file() {
 
 #[test]
 fn sections_that_are_passed_over_are_named_in_one_note() {
-    let tiny = include_str!("tiny.yaml");
+    let tiny = include_str!("../tiny.yaml");
     let notes = |more: &str| ModelFile::parse(&format!("{tiny}\n{more}"), "x.yaml", &[]).unwrap().notes;
     assert_eq!(notes(""), [""; 0]);
     assert_eq!(notes("data: {a: 1}\ntrain: {}\n"), [""; 0]);

@@ -1,7 +1,5 @@
 //! Files without a config: every published model by its names, shapes and buffers; what they cannot tell by its field.
 
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
-
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,5 @@
 //! Images to begin at: the reference's arithmetic of strength, and what is kept.
 
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
-
 use ldm_core::device::test_device;
 use ldm_core::noise::Seeded;
 use ldm_core::{NoiseSource, Prompt};
@@ -16,7 +14,7 @@ const DDIM: SamplerConfig = SamplerConfig::Ddim { eta: 0. };
 
 fn model() -> LatentDiffusion {
     let ModelConfig::LatentDiffusion(config) =
-        ModelFile::parse(include_str!("tiny.yaml"), "tiny.yaml", &[]).unwrap().model
+        ModelFile::parse(include_str!("../tiny.yaml"), "tiny.yaml", &[]).unwrap().model
     else {
         panic!("tiny.yaml is a diffusion model")
     };

@@ -2,8 +2,6 @@
 //!
 //! `golden/generate_lora.py` ran diffusers on the case `stable_diffusion` of `golden/generate_folders.py`.
 
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,5 @@
 //! Ours to CompVis' and to diffusers' and back: every tensor the same to the bit, or a refusal that names the key.
 
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -2,8 +2,6 @@
 //!
 //! `golden/generate.py` makes the files from the config that is read here too; both sides run in f32.
 
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
-
 use ldm_core::device::test_device;
 use ldm_core::noise::Replay;
 use ldm_core::{Conditioning, Prompt};
@@ -12,7 +10,7 @@ use ldm_schedulers::{Ddim, Denoiser, Sampler, SamplerConfig, SamplerRun, Samplin
 use ldm_testing::{Golden, assert_close, fill_weights};
 use tch::Tensor;
 
-const CONFIG: &str = include_str!("golden/class.yaml");
+const CONFIG: &str = include_str!("../golden/class.yaml");
 const TOLERANCE: f64 = 1e-5;
 /// As in `generate.py`.
 const SEED: u64 = 5;

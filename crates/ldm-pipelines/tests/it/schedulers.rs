@@ -1,8 +1,6 @@
 //! diffusers' `scheduler_config.json`, obeyed: the same calls of the network and the same end as its schedulers
 //! (`golden/generate_schedulers.py`).
 
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
-
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 

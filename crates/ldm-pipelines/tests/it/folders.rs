@@ -2,8 +2,6 @@
 //!
 //! `golden/generate_folders.py` ran diffusers; weights are made on both sides by one formula.
 
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
-
 use std::collections::BTreeMap;
 use std::path::Path;
 
