@@ -1,7 +1,7 @@
 //! Timing of encoding, decoding, denoising, sampling.
 
 use ldm_core::{Error, Result};
-use ldm_pipelines::{LatentDiffusion, Model, Sampling, generate};
+use ldm_pipelines::{GenerateRequest, LatentDiffusion, Model, Sampling, generate};
 use ldm_schedulers::{SamplerConfig, Spacing};
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
@@ -89,6 +89,7 @@ impl Clock<'_> {
             guidance: 1_f64.into(),
             size: Some(self.subject.size),
             tile: None,
+            thresholding: model.default_sampling().thresholding,
         };
         let prompt = inputs::prompt(self.subject, &model.config, self.config.batch_size);
         let seeds: Vec<u64> = (0..self.config.batch_size as u64).collect();
@@ -96,7 +97,7 @@ impl Clock<'_> {
         let images = vec![self.config.batch_size, self.subject.image_channels(), height, width];
         let what = what("sample", images, Some(self.config.steps), model.vs(), &[String::new()]);
         self.measure(what, &mut || {
-            generate(model, &prompt, None, &seeds, &sampling, None, &mut |_| {})
+            generate(model, &GenerateRequest::new(&prompt, &seeds, &sampling), &mut |_| {})
                 .map_err(|error| Error::invalid(format!("sample: {error}")))?;
             Ok(())
         })

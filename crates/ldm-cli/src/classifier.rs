@@ -1,72 +1,76 @@
-//! From typed words to a model that a classifier guides.
+//! From flags to a classifier that guides a model.
 
 use anyhow::{Context, bail};
-use ldm_pipelines::{Classifier, LatentDiffusion, LoadOptions};
+use ldm_pipelines::{Classifier, GuidingClassifier, LatentDiffusion, LoadOptions};
 use serde_json::{Value, json};
 
 use crate::args::ClassifierArgs;
 use crate::model;
 use crate::progress::Printer;
 
-/// What a classifier adds to images and to what is said of them.
-pub(crate) struct Leading {
+/// The classifier of a command, with the name that `parameters` and JSON lines give it.
+pub(crate) struct NamedClassifier {
     /// The last part of its path, as models are called in `parameters`.
     name: String,
-    classes: Vec<String>,
-    count: i64,
-    scale: f64,
+    guiding: GuidingClassifier,
 }
 
-/// Refuses, before a model is opened, what no classifier can make good.
-pub(crate) fn check(args: &ClassifierArgs, asked: &[String]) -> anyhow::Result<()> {
+/// Refuses flags that contradict each other, before a model is opened.
+pub(crate) fn check(args: &ClassifierArgs, classes: &[String]) -> anyhow::Result<()> {
     match (&args.classifier, args.classifier_scale) {
-        (None, Some(_)) => bail!("--classifier-scale: give --classifier, which it is the scale of"),
+        (None, Some(_)) => bail!("--classifier-scale: expected --classifier too, got none"),
         (_, Some(scale)) if !scale.is_finite() => {
-            bail!("--classifier-scale: expected a number, got: {scale}")
+            bail!("--classifier-scale: expected a finite number, got {scale}")
         }
-        (Some(_), _) if asked.is_empty() => bail!("--classifier: give --class, which it is to lead to"),
+        (Some(_), _) if classes.is_empty() => bail!("--classifier: expected --class too, got none"),
         _ => Ok(()),
     }
 }
 
-impl Leading {
-    /// Has the classifier asked for, if any, guide `model`.
-    pub(crate) fn of(args: &ClassifierArgs, model: &mut LatentDiffusion) -> anyhow::Result<Option<Self>> {
+impl NamedClassifier {
+    /// Opens the classifier of the flags, if any, and checks that it fits `model`.
+    pub(crate) fn open(args: &ClassifierArgs, model: &LatentDiffusion) -> anyhow::Result<Option<Self>> {
         let Some(path) = &args.classifier else { return Ok(None) };
-        let how = LoadOptions::new(model.vs().device());
-        let classifier = Classifier::open(path, &how, &mut Printer::warn).context("--classifier")?;
-        let (classes, count) = (classifier.classes.clone(), classifier.num_classes());
+        let options = LoadOptions::new(model.vs().device());
+        let classifier = Classifier::open(path, &options, &mut Printer::warn).context("--classifier")?;
         let scale = args.classifier_scale.unwrap_or(1.);
-        model.with_classifier_guidance(classifier, scale).context("--classifier")?;
+        let guiding = GuidingClassifier::new(classifier, scale, model).context("--classifier")?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Some(Self { name, classes, count, scale }))
+        Ok(Some(Self { name, guiding }))
     }
 
-    /// The class a word names, to a model that is told none itself.
+    /// The classifier with its scale.
+    pub(crate) fn guiding(&self) -> &GuidingClassifier {
+        &self.guiding
+    }
+
+    /// The class a word names, for a model that is not conditioned on a class itself.
     pub(crate) fn class(&self, word: &str) -> anyhow::Result<i64> {
-        model::class(word, &self.classes, self.count)
+        let classifier = self.guiding.classifier();
+        model::class(word, &classifier.classes, classifier.num_classes())
     }
 
-    /// Refuses a class of the model that the classifier lacks.
-    pub(crate) fn knows(&self, class: i64) -> anyhow::Result<()> {
-        if class < self.count {
+    /// Refuses a class of the model that the classifier does not know.
+    pub(crate) fn check_class(&self, class: i64) -> anyhow::Result<()> {
+        let count = self.guiding.classifier().num_classes();
+        if class < count {
             return Ok(());
         }
-        bail!("--class: the classifier knows the classes 0 to {}, got: {class}", self.count - 1)
+        bail!("--class: expected 0 to {}, the classes of the classifier, got {class}", count - 1)
     }
 
-    /// The name of a class, where the classifier's file says it.
+    /// The name of a class, where the classifier's file has it.
     pub(crate) fn class_name(&self, class: i64) -> Option<&String> {
-        self.classes.get(class as usize)
+        self.guiding.classifier().classes.get(class as usize)
     }
 
-    /// What `parameters` of an image says of it.
+    /// Its part of the `parameters` of an image.
     pub(crate) fn parameters(&self) -> String {
-        format!(", Classifier: {}, Classifier scale: {}", self.name, self.scale)
+        format!(", Classifier: {}, Classifier scale: {}", self.name, self.guiding.scale())
     }
 
-    /// What a JSON line says of it.
+    /// Its fields of a JSON line.
     pub(crate) fn json(&self) -> [(String, Value); 2] {
-        [("classifier".into(), json!(self.name)), ("classifier_scale".into(), json!(self.scale))]
+        [("classifier".into(), json!(self.name)), ("classifier_scale".into(), json!(self.guiding.scale()))]
     }
 }

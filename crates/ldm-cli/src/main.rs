@@ -4,11 +4,11 @@
 mod args;
 mod classifier;
 mod commands;
+mod generation;
 mod images;
 mod interrupt;
 mod launch;
 mod layout_file;
-mod making;
 mod model;
 mod output;
 mod previews;

@@ -1,4 +1,4 @@
-//! From typed words to an opened model.
+//! From flags to an opened model.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use tch::{Device, Kind};
 use crate::args::{DeviceArgs, ModelArgs};
 use crate::progress::Printer;
 
-/// The device asked for, with the threads set.
+/// The requested device, with the threads set.
 pub(crate) fn device(args: &DeviceArgs, printer: Option<Printer>) -> anyhow::Result<Device> {
     if let Some(threads) = args.threads {
         ldm_libtorch::set_threads(threads);
@@ -22,22 +22,22 @@ pub(crate) fn device(args: &DeviceArgs, printer: Option<Printer>) -> anyhow::Res
     Ok(device)
 }
 
-/// The model asked for, to encode and decode.
+/// Opens a model to encode and decode.
 pub(crate) fn open(args: &ModelArgs) -> anyhow::Result<Model> {
     let model = open_with(args, None)?;
     keep_freed_memory(parse_dtype(&args.dtype)?);
     Ok(model)
 }
 
-/// For a model of `kind`, best when it has its layout: else the weights' first copies are kept too. In f32 decoding is
-/// faster for more memory (`docs/performance.md`); half precision on the CPU is chosen to have it small.
+/// Keeps freed memory for a model in f32: decoding is faster for more memory (`docs/performance.md`); half precision on the
+/// CPU is chosen to save it. Best called once the weights are in channels_last, else their first copies are kept too.
 pub(crate) fn keep_freed_memory(kind: Kind) {
     if kind == Kind::Float {
         ldm_libtorch::keep_freed_memory();
     }
 }
 
-/// The model asked for, its tokenizer where given.
+/// Opens a model, with its tokenizer where there is one.
 fn open_with(args: &ModelArgs, tokenizer: Option<&Path>) -> anyhow::Result<Model> {
     let how = LoadOptions {
         config: args.config.clone(),
@@ -49,7 +49,7 @@ fn open_with(args: &ModelArgs, tokenizer: Option<&Path>) -> anyhow::Result<Model
     Ok(Model::open(&args.model, &how, &mut Printer::warn)?)
 }
 
-/// A whole diffusion model.
+/// Opens a whole diffusion model.
 pub(crate) fn open_diffusion(
     args: &ModelArgs,
     tokenizer: Option<&Path>,
@@ -57,12 +57,12 @@ pub(crate) fn open_diffusion(
     match open_with(args, tokenizer)? {
         Model::Diffusion(model) => Ok(model),
         Model::FirstStage(_) => {
-            bail!("{}: a first stage alone, which has nothing to sample from", args.model.display())
+            bail!("{}: expected a diffusion model, got a first stage alone", args.model.display())
         }
     }
 }
 
-/// Refuses a model that needs something else than a command `gives`.
+/// Refuses a model that is conditioned on something else than a command `gives`.
 pub(crate) fn check_conditioning(
     model: &LatentDiffusion,
     args: &ModelArgs,
@@ -84,12 +84,7 @@ pub(crate) fn check_conditioning(
     bail!("{}: this model is conditioned on {needs}: {other}", args.model.display())
 }
 
-/// The guidance where nobody names one: that of the reference's scripts.
-pub(crate) fn guidance_scale(model: &LatentDiffusion) -> f64 {
-    if model.config.clip() { 7.5 } else { 5. }
-}
-
-/// The class a word names: a number below `count`, or one of `names`.
+/// The class of a word: a number below `count`, or one of `names`.
 pub(crate) fn class(word: &str, names: &[String], count: i64) -> anyhow::Result<i64> {
     if let Some(index) = names.iter().position(|name| name == word) {
         return Ok(index as i64);

@@ -5,7 +5,7 @@
 use criterion::{Criterion, criterion_group, criterion_main};
 use ldm_core::Prompt;
 use ldm_core::device::{bench_device, device_name};
-use ldm_pipelines::{LatentDiffusion, ModelConfig, ModelFile, Sampling, generate};
+use ldm_pipelines::{GenerateRequest, LatentDiffusion, ModelConfig, ModelFile, Sampling, generate};
 use ldm_schedulers::{SamplerConfig, Spacing};
 
 const TINY: &str = include_str!("../tests/tiny.yaml");
@@ -26,17 +26,14 @@ fn sample(criterion: &mut Criterion) {
             guidance: guidance_scale.into(),
             size: None,
             tile: None,
+            thresholding: None,
         };
         let name = format!("ddim10/tiny/batch4/guidance{guidance_scale}/f32/{}", device_name(device));
         criterion.bench_function(&name, |bencher| {
             bencher.iter(|| {
                 generate(
                     &model,
-                    &Prompt::class(&[0, 1, 2, 3]),
-                    None,
-                    &[0, 1, 2, 3],
-                    &sampling,
-                    None,
+                    &GenerateRequest::new(&Prompt::class(&[0, 1, 2, 3]), &[0, 1, 2, 3], &sampling),
                     &mut |_| {},
                 )
             });

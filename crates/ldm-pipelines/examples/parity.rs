@@ -11,7 +11,7 @@ use std::path::Path;
 
 use ldm_checkpoint::Checkpoint;
 use ldm_core::{Error, Prompt, Result};
-use ldm_pipelines::{LoadOptions, Model, Sampling, generate};
+use ldm_pipelines::{GenerateRequest, LoadOptions, Model, Sampling, generate};
 use ldm_schedulers::SamplerConfig;
 use tch::{Device, Tensor};
 
@@ -47,8 +47,13 @@ fn main() -> Result<()> {
         guidance: scale.parse::<f64>().map_err(|_| Error::invalid(format!("SCALE: {scale}")))?.into(),
         size: Some([size[2] * factor, size[3] * factor]),
         tile: None,
+        thresholding: None,
     };
     let seeds: Vec<u64> = (0..size[0] as u64).collect();
-    let made = generate(&model, &prompt, negative.as_ref(), &seeds, &sampling, Some(&noise), &mut |_| {})?;
+    let made = generate(
+        &model,
+        &GenerateRequest::new(&prompt, &seeds, &sampling).negative(negative.as_ref()).init(Some(&noise)),
+        &mut |_| {},
+    )?;
     ldm_checkpoint::save(out, &[("latents".into(), made.latents)], &BTreeMap::new())
 }

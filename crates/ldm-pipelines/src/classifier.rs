@@ -9,7 +9,8 @@ use ldm_unet::EncoderUNet;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::{ClassifierConfig, LatentDiffusion, LoadOptions, ModelConfig, ModelSource, detect_schedule};
+use crate::detect::schedule as detect_schedule;
+use crate::{ClassifierConfig, LatentDiffusion, LoadOptions, ModelConfig, ModelSource};
 
 /// Under which CompVis keeps the diffusion model beside the classifier (`classifier.py:90`).
 const DIFFUSION: &str = "diffusion_model.";

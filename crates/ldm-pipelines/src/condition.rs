@@ -169,7 +169,7 @@ impl LatentDiffusion {
 
     /// The mode of an image's latent, unscaled, without gradients; for VQ the point before quantization.
     fn mode(&self, image: &Tensor) -> Tensor {
-        let image = self.place(image);
+        let image = self.to_model(image);
         tch::no_grad(|| self.first_stage.encode(&image).mode().to_kind(Kind::Float))
     }
 }

@@ -25,7 +25,7 @@ impl LatentDiffusion {
     /// # Shapes
     /// - `z`: `[B, C, h, w]`; returns `[B, 3, f·h, f·w]` f32
     pub fn decode(&self, z: &Tensor) -> Tensor {
-        decode(&*self.first_stage, &self.place(&self.unscaled(z)), None)
+        decode(&*self.first_stage, &self.to_model(&self.unscaled(z)), None)
     }
 
     /// [`LatentDiffusion::decode`], in `tiles` where given, and again in f32 where half precision overflowed, as it does
@@ -41,7 +41,7 @@ impl LatentDiffusion {
             )));
         }
         let z = self.unscaled(z);
-        let images = decode(&*self.first_stage, &self.place(&z), tiles);
+        let images = decode(&*self.first_stage, &self.to_model(&z), tiles);
         if finite(&images) {
             return Ok(Decoded { images, in_f32: false });
         }

@@ -12,7 +12,8 @@ use ldm_unet::UNet;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-use crate::{ClassifierGuidance, DiffusersScheduler, LatentDiffusionConfig, compatibility, detect_schedule};
+use crate::detect::schedule as detect_schedule;
+use crate::{DiffusersScheduler, LatentDiffusionConfig, LoadOptions, compatibility};
 
 /// The buffers a CompVis checkpoint holds at its root, which follow from the config.
 pub const SCHEDULE_BUFFERS: [&str; 12] = [
@@ -40,7 +41,7 @@ pub struct LatentDiffusion {
     /// Whether the first stage's convolutions are laid out so; the U-Net looks at its own.
     channels_last: bool,
     /// Whether the weights have that layout yet.
-    laid_out: Cell<bool>,
+    is_channels_last: Cell<bool>,
     kind: Kind,
     /// Pixels ↔ latents.
     pub first_stage: Box<dyn FirstStage>,
@@ -60,10 +61,8 @@ pub struct LatentDiffusion {
     pub box_classes: Vec<String>,
     /// Names of the labels of a map, likewise (`label_classes`).
     pub label_classes: Vec<String>,
-    /// What a diffusers folder says of sampling.
+    /// The `scheduler_config.json` of a diffusers folder.
     pub scheduler: Option<DiffusersScheduler>,
-    /// What leads its samples to a class, see [`LatentDiffusion::with_classifier_guidance`].
-    pub(crate) classifier: Option<ClassifierGuidance>,
     /// What the model was built from.
     pub config: LatentDiffusionConfig,
 }
@@ -77,19 +76,19 @@ impl LatentDiffusion {
     pub fn new(config: &LatentDiffusionConfig, tokenizer: Option<Tokenizer>, device: Device) -> Result<Self> {
         let mut model = Self::build(config, tokenizer, device, Kind::Float)?;
         model.channels_last = ldm_libtorch::prefers_channels_last(device, 0, true);
-        model.lay_out();
+        model.to_channels_last();
         Ok(model)
     }
 
-    /// [`LatentDiffusion::new`] in the dtype and the layout in which a loaded model runs: see [`Model::fresh`](crate::Model::fresh).
-    pub(crate) fn fresh(config: &LatentDiffusionConfig, device: Device, kind: Kind) -> Result<Self> {
+    /// [`LatentDiffusion::new`] in the dtype and the layout in which a loaded model runs: see [`Model::from_config`](crate::Model::from_config).
+    pub(crate) fn from_config(config: &LatentDiffusionConfig, device: Device, kind: Kind) -> Result<Self> {
         let mut model = Self::build(config, None, device, kind)?;
-        model.channels_last = Self::answers_channels_last(config, device);
+        model.channels_last = Self::infers_channels_last(config, device);
         Ok(model)
     }
 
-    /// Whether a model that only answers runs channels_last.
-    fn answers_channels_last(config: &LatentDiffusionConfig, device: Device) -> bool {
+    /// Whether an inference-only model runs channels_last.
+    fn infers_channels_last(config: &LatentDiffusionConfig, device: Device) -> bool {
         let narrowest = config.unet().model_channels.min(config.first_stage_config.narrowest());
         ldm_libtorch::prefers_channels_last(device, narrowest, false)
     }
@@ -115,7 +114,7 @@ impl LatentDiffusion {
         let model = Self {
             vs,
             channels_last: false,
-            laid_out: Cell::new(false),
+            is_channels_last: Cell::new(false),
             kind,
             first_stage,
             unet,
@@ -127,7 +126,6 @@ impl LatentDiffusion {
             box_classes: Vec::new(),
             label_classes: Vec::new(),
             scheduler: None,
-            classifier: None,
             config: config.clone(),
         };
         compatibility::check(config, model.first_stage.latent_channels())?;
@@ -137,15 +135,15 @@ impl LatentDiffusion {
 
     /// Puts the weights into the layout in which the model is fast, once: on the CPU it copies most of them, which lay in
     /// their file until then. Whatever uses the model does it where nobody has.
-    pub fn lay_out(&self) {
-        if self.channels_last && !self.laid_out.replace(true) {
+    pub fn to_channels_last(&self) {
+        if self.channels_last && !self.is_channels_last.replace(true) {
             ldm_libtorch::channels_last(&self.vs);
         }
     }
 
     /// A first stage's input where and how its weights are.
-    pub(crate) fn place(&self, x: &Tensor) -> Tensor {
-        self.lay_out();
+    pub(crate) fn to_model(&self, x: &Tensor) -> Tensor {
+        self.to_channels_last();
         let x = x.to_device(self.vs.device()).to_kind(self.kind());
         if self.channels_last { ldm_libtorch::to_channels_last(&x) } else { x }
     }
@@ -163,10 +161,9 @@ impl LatentDiffusion {
         config: &LatentDiffusionConfig,
         checkpoint: Checkpoint,
         tokenizer: Option<Tokenizer>,
-        ema: bool,
-        device: Device,
-        kind: Kind,
+        options: &LoadOptions,
     ) -> Result<Self> {
+        let &LoadOptions { ema, device, kind, .. } = options;
         let mut model = skip_init(|| Self::build(config, tokenizer, device, kind))?;
         for (kind, names) in [
             ("classes", &mut model.classes),
@@ -181,7 +178,7 @@ impl LatentDiffusion {
         }
         detect_schedule::check(&checkpoint, &model.schedule)?;
         model.weights_of(checkpoint.clone(), ema).load_mmap(&mut model.vs)?;
-        model.channels_last = Self::answers_channels_last(config, device);
+        model.channels_last = Self::infers_channels_last(config, device);
         if config.scale_by_std {
             let scale = checkpoint.tensor("scale_factor").map_err(|_| {
                 Error::format(
@@ -275,7 +272,7 @@ impl LatentDiffusion {
     /// # Shapes
     /// - `image`: `[B, 3, H, W]` in `[-1, 1]`
     pub fn posterior(&self, image: &Tensor) -> Posterior {
-        let image = self.place(image);
+        let image = self.to_model(image);
         tch::no_grad(|| self.first_stage.encode(&image))
     }
 }

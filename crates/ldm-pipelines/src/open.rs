@@ -20,7 +20,7 @@ pub struct FirstStageModel {
     pub vs: VarStore,
     channels_last: bool,
     /// Whether the weights have that layout yet.
-    laid_out: Cell<bool>,
+    is_channels_last: Cell<bool>,
     kind: Kind,
     /// The network.
     pub first_stage: Box<dyn FirstStage>,
@@ -73,8 +73,7 @@ impl Model {
             }
             _ => None,
         };
-        let mut model =
-            Self::load(&found.config, found.checkpoint, tokenizer, how.ema, how.device, how.kind)?;
+        let mut model = Self::load(&found.config, found.checkpoint, tokenizer, how)?;
         if let Self::Diffusion(model) = &mut model {
             model.scheduler = found.scheduler;
         }
@@ -90,12 +89,11 @@ impl Model {
         config: &ModelConfig,
         checkpoint: Checkpoint,
         tokenizer: Option<Tokenizer>,
-        ema: bool,
-        device: Device,
-        kind: Kind,
+        options: &LoadOptions,
     ) -> Result<Self> {
+        let &LoadOptions { device, kind, .. } = options;
         if let ModelConfig::LatentDiffusion(config) = config {
-            let model = LatentDiffusion::load(config, checkpoint, tokenizer, ema, device, kind)?;
+            let model = LatentDiffusion::load(config, checkpoint, tokenizer, options)?;
             return Ok(Self::Diffusion(Box::new(model)));
         }
         if matches!(config, ModelConfig::Classifier(_)) {
@@ -118,9 +116,9 @@ impl Model {
     ///
     /// # Errors
     /// As [`LatentDiffusion::new`]; [`Error::Invalid`] for a classifier.
-    pub fn fresh(config: &ModelConfig, device: Device, kind: Kind) -> Result<Self> {
+    pub fn from_config(config: &ModelConfig, device: Device, kind: Kind) -> Result<Self> {
         if let ModelConfig::LatentDiffusion(config) = config {
-            return Ok(Self::Diffusion(Box::new(LatentDiffusion::fresh(config, device, kind)?)));
+            return Ok(Self::Diffusion(Box::new(LatentDiffusion::from_config(config, device, kind)?)));
         }
         let Some(config) = config.first_stage() else {
             return Err(Error::invalid(
@@ -145,7 +143,7 @@ impl Model {
     /// # Shapes
     /// - `image`: `[B, 3, H, W]` in `[-1, 1]`, any dtype and device
     pub fn encode(&self, image: &Tensor) -> Posterior {
-        tch::no_grad(|| self.first_stage().encode(&self.place(image)))
+        tch::no_grad(|| self.first_stage().encode(&self.to_model(image)))
     }
 
     /// Decodes unscaled latents, not clamped. See [`FirstStage::decode`].
@@ -153,7 +151,7 @@ impl Model {
     /// # Shapes
     /// - `z`: `[B, C, h, w]`, any dtype and device; returns `[B, 3, f·h, f·w]` f32
     pub fn decode(&self, z: &Tensor) -> Tensor {
-        tch::no_grad(|| self.first_stage().decode(&self.place(z)).to_kind(Kind::Float))
+        tch::no_grad(|| self.first_stage().decode(&self.to_model(z)).to_kind(Kind::Float))
     }
 
     /// [`Model::decode`] in tiles of `side` pixels, in the memory that one of them takes beside the image.
@@ -167,10 +165,10 @@ impl Model {
             .map_err(|error| Error::invalid(format!("tile: {error}")))?;
         let (side, size) = (side / first_stage.factor(), z.size());
         let tiles = Tiles::new([size[2], size[3]], side, side / 4);
-        Ok(tch::no_grad(|| first_stage.decode_tiled(&self.place(z), &tiles).to_kind(Kind::Float)))
+        Ok(tch::no_grad(|| first_stage.decode_tiled(&self.to_model(z), &tiles).to_kind(Kind::Float)))
     }
 
-    fn place(&self, x: &Tensor) -> Tensor {
+    fn to_model(&self, x: &Tensor) -> Tensor {
         match self {
             Self::FirstStage(model) => {
                 let x = x.to_device(model.vs.device()).to_kind(model.kind);
@@ -178,12 +176,12 @@ impl Model {
                     return x;
                 }
                 // The weights too, when they are needed for the first time.
-                if !model.laid_out.replace(true) {
+                if !model.is_channels_last.replace(true) {
                     ldm_libtorch::channels_last(&model.vs);
                 }
                 ldm_libtorch::to_channels_last(&x)
             }
-            Self::Diffusion(model) => model.place(x),
+            Self::Diffusion(model) => model.to_model(x),
         }
     }
 
@@ -209,6 +207,6 @@ impl FirstStageModel {
         let mut vs = VarStore::new(device);
         vs.set_kind(kind);
         let first_stage = ldm_autoencoder::build(&vs.root(), config)?;
-        Ok(Self { vs, channels_last: false, laid_out: Cell::new(false), kind, first_stage })
+        Ok(Self { vs, channels_last: false, is_channels_last: Cell::new(false), kind, first_stage })
     }
 }

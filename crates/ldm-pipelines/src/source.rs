@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use ldm_checkpoint::Checkpoint;
 use ldm_core::{Error, Result};
 
-use crate::component::{Component, weights_of};
-use crate::diffusers_scheduler::{DiffusersScheduler, read_json};
-use crate::{ModelConfig, ModelFile, detect, folder};
+use crate::diffusers::component::{Component, weights_of};
+use crate::diffusers::folder;
+use crate::diffusers::scheduler::{DiffusersScheduler, read_json};
+use crate::{ModelConfig, ModelFile, detect};
 
 /// A model that was found and not built yet: what it is, and its tensors, none of which is read.
 #[derive(Debug)]

@@ -1,4 +1,4 @@
-//! What a sampler costs beside its network: steps of a 4×32×32 latent with a denoiser that does nothing.
+//! The cost of samplers without a network: steps of a 4×32×32 latent with a denoiser that does nothing.
 
 #![allow(missing_docs, reason = "criterion's macro makes a function without any")]
 
@@ -8,8 +8,8 @@ use ldm_core::noise::PerStep;
 use ldm_schedulers::{Denoised, NoiseLevel, NoiseSchedule, SamplerConfig, ScheduleConfig};
 use tch::{Kind, Tensor};
 
-/// So many that a multistep solver's first steps, which are cheaper, weigh little. The figure of a step is the time over
-/// the number of steps, which criterion shows as elements a second.
+/// Enough that a multistep solver's first steps, which are cheaper, have little weight. The cost of a step is the time over
+/// the number of steps; criterion shows its inverse as elements per second.
 const STEPS: usize = 20;
 
 fn overhead(criterion: &mut Criterion) {
@@ -20,17 +20,13 @@ fn overhead(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("20 steps");
     group.throughput(Throughput::Elements(STEPS as u64));
     let stochastic_ddim = SamplerConfig::Ddim { eta: 1. };
-    for config in SamplerConfig::ALL.into_iter().chain([stochastic_ddim]) {
-        let sampler = config.build(&schedule).expect("defaults that can be");
-        let levels =
-            config.noise_levels(&schedule, &config.spacing(), STEPS).expect("a ladder of its own spacing");
+    for config in SamplerConfig::all().chain([stochastic_ddim]) {
+        let plan = config.plan(&schedule, &config.spacing(), STEPS).expect("the default spacing");
         let eta = config.eta().map_or(String::new(), |eta| format!("/eta{eta}"));
         let label = format!("{}{eta}/1x4x32x32/f32/{}", config.name(), device_name(device));
         group.bench_function(&label, |bencher| {
             let mut noise = PerStep::new(0, 0, 0);
-            bencher.iter(|| {
-                tch::no_grad(|| sampler.sample(&nothing, x.copy(), &levels, &mut noise, &mut |_| {}))
-            });
+            bencher.iter(|| tch::no_grad(|| plan.sample(&nothing, x.copy(), &mut noise)));
         });
     }
     group.finish();

@@ -1,14 +1,14 @@
-//! The tables the reference keeps in its checkpoints.
+//! The schedule buffers of CompVis checkpoints.
 
-use crate::{NoiseSchedule, Parameterization, Posterior};
+use crate::{ForwardPosterior, NoiseSchedule, Parameterization};
 
 impl NoiseSchedule {
-    /// The twelve tables that a checkpoint of the reference holds at its root, under their names: `[T]` f32 each,
+    /// The twelve buffers that a CompVis checkpoint has at its root, by name: `[T]` f32 each,
     /// computed in f64.
     ///
     /// CompVis `ddpm.py:117` `register_schedule`.
     pub fn buffers(&self) -> Vec<(&'static str, Vec<f32>)> {
-        let posterior = |read: fn(&Posterior) -> f64| self.each(|t| read(&self.posterior(t)));
+        let posterior = |read: fn(&ForwardPosterior) -> f64| self.each(|t| read(&self.posterior(t)));
         let alpha_bar = |read: fn(f64) -> f64| self.each(|t| read(self.alphas_bar[t]));
         vec![
             ("betas", self.each(|t| self.betas[t])),
@@ -20,17 +20,17 @@ impl NoiseSchedule {
             ("sqrt_recip_alphas_cumprod", alpha_bar(|a| (1. / a).sqrt())),
             ("sqrt_recipm1_alphas_cumprod", alpha_bar(|a| (1. / a - 1.).sqrt())),
             ("posterior_variance", posterior(|p| p.variance)),
-            ("posterior_log_variance_clipped", posterior(Posterior::log_variance_clipped)),
+            ("posterior_log_variance_clipped", posterior(ForwardPosterior::log_variance_clipped)),
             ("posterior_mean_coef1", posterior(|p| p.x0)),
             ("posterior_mean_coef2", posterior(|p| p.xt)),
         ]
     }
 
-    /// The weight of each step's loss in the variational bound, `[T]`; the first is that of the second step,
-    /// since its own is not finite.
+    /// The weights of the variational bound by timestep, `[T]`; the first is that of the second, since its own is not
+    /// finite.
     ///
     /// For x_0 the reference divides by `2 * 1 - ᾱ`, that is 2 − ᾱ, where 2·(1 − ᾱ) was meant; it is kept, since
-    /// models were trained with it. The reference has no v; its successor weighs all steps of v alike.
+    /// models were trained with it. The reference has no v; its successor weighs all timesteps of v equally.
     ///
     /// Ho et al. 2020, eq. 12. CompVis `ddpm.py:158`.
     pub fn lvlb_weights(&self, parameterization: Parameterization) -> Vec<f32> {

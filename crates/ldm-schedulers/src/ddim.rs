@@ -4,18 +4,22 @@ use ldm_core::Result;
 use tch::Tensor;
 
 use crate::sampler_config::check_eta;
-use crate::solver_step::linear_combination;
-use crate::{Sampler, SamplerRun, SolverStep};
+use crate::sampler_run::linear_combination;
+use crate::{Sampler, SamplerProperties, SamplerRun, SolverStep, Spacing};
 
-/// DDIM: exact for a prediction that does not change along the way, first order otherwise.
+/// DDIM: exact for a prediction that is constant along the path, first order otherwise.
 ///
-/// CompVis `ddim.py:164` `p_sample_ddim`, which draws noise also for η = 0; here a step that needs none draws none.
+/// CompVis `ddim.py:164` `p_sample_ddim`, which draws noise even for η = 0; here a step that uses none draws none.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Ddim {
     eta: f64,
 }
 
 impl Ddim {
+    /// CompVis' defaults.
+    pub(crate) const PROPERTIES: SamplerProperties =
+        SamplerProperties::new(Spacing::Uniform).from_pure_noise();
+
     /// The solver with `eta` of the ancestral noise: 0 is deterministic, 1 has the variance of DDPM.
     ///
     /// # Errors
@@ -26,8 +30,8 @@ impl Ddim {
 }
 
 impl Sampler for Ddim {
-    fn walk(&self, walk: SamplerRun, x: Tensor) -> Tensor {
-        walk.down(x, |SolverStep { from, to, denoised, noise, .. }| {
+    fn sample(&self, x: Tensor, run: SamplerRun) -> Tensor {
+        run.each_step(x, |SolverStep { from, to, denoised, noise, .. }| {
             // Song et al. 2020, eq. 16 (σ_τ, the noise put back), then eq. 12.
             let lost = (1. - from.alpha_bar() / to.alpha_bar()).max(0.);
             let up = self.eta * to.sigma / from.sigma * lost.sqrt();

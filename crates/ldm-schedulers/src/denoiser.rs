@@ -1,10 +1,11 @@
-//! A model of what is under the noise. Guidance, clamping and masking are denoisers around denoisers.
+//! Denoisers: models that predict the clean sample and the noise. Guidance and thresholding are denoisers that own
+//! another one; an inpainting mask is not one, since it changes x itself ([`InpaintMask`](crate::InpaintMask)).
 
 use tch::Tensor;
 
 use crate::NoiseLevel;
 
-/// The two things a prediction says, tied by x = α·x_0 + σ·ε until a denoiser changes one of them.
+/// A prediction: the clean sample and the noise, with x = α·x_0 + σ·ε unless a denoiser changed one of them.
 #[derive(Debug)]
 pub struct Denoised {
     /// The clean sample.
@@ -13,7 +14,7 @@ pub struct Denoised {
     pub eps: Tensor,
 }
 
-/// A model of what is under the noise: a network with its conditioning, or any closure.
+/// A denoising model: a network with its conditioning, or any closure.
 pub trait Denoiser {
     /// Splits `x` at noise level `at` into the clean sample and the noise.
     ///
@@ -28,13 +29,13 @@ impl<F: Fn(&Tensor, NoiseLevel) -> Denoised> Denoiser for F {
     }
 }
 
-/// Static thresholding: holds the clean sample in `[-range, range]`, for models of pixels; latents have no such bound.
+/// Static thresholding: clamps the clean sample to `[-range, range]`. For models of pixels; latents have no such bound.
 ///
-/// The noise stays what the network said, as in the reference and in diffusers' default.
+/// The predicted noise stays as it is, as in the reference and in diffusers' default.
 /// CompVis `ddpm.py:235` `clip_denoised`, whose range is 1.
 pub struct StaticThresholding<'a> {
-    /// What is held.
-    pub denoiser: &'a dyn Denoiser,
+    /// The denoiser it wraps.
+    pub denoiser: Box<dyn Denoiser + 'a>,
     /// The bound, above 0.
     pub range: f64,
 }
@@ -46,16 +47,16 @@ impl Denoiser for StaticThresholding<'_> {
     }
 }
 
-/// Dynamic thresholding: each clean sample is held within a quantile of its own magnitudes and divided by it, where that
-/// is above 1; for models of pixels.
+/// Dynamic thresholding: clamps each clean sample to a quantile of its own magnitudes and divides by it, where that
+/// quantile is above 1. For models of pixels.
 ///
 /// Saharia et al. 2022 (arXiv:2205.11487), §2.3; the cap is diffusers' (`scheduling_ddpm.py`, `_threshold_sample`).
 pub struct DynamicThresholding<'a> {
-    /// What is held.
-    pub denoiser: &'a dyn Denoiser,
-    /// Which quantile, in `[0, 1]`; 0.995 in the paper.
+    /// The denoiser it wraps.
+    pub denoiser: Box<dyn Denoiser + 'a>,
+    /// The quantile, in `[0, 1]`; 0.995 in the paper.
     pub ratio: f64,
-    /// The bound never grows past this; at 1, where it starts, this is [`StaticThresholding`].
+    /// The largest bound; at 1, the smallest, this is [`StaticThresholding`].
     pub max: f64,
 }
 

@@ -1,40 +1,39 @@
-//! Spacings as diffusers' schedulers have them, whose classes differ in details.
+//! The spacings of diffusers' schedulers, whose classes differ in details.
 
 use serde::{Deserialize, Serialize};
 
 use crate::NoiseLevel;
 use crate::sigma_table::{Interpolate, SigmaTable};
 
-/// What a `scheduler_config.json` says of spacing.
+/// The spacing of a `scheduler_config.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiffusersSpacing {
-    /// Which details: those of which class.
+    /// The classes whose details apply.
     pub family: SchedulerFamily,
     /// `timestep_spacing`.
     pub times: TimestepSpacing,
-    /// `steps_offset`: added to each step of training, where they lead.
+    /// `steps_offset`: added to each timestep of a leading spacing.
     pub steps_offset: usize,
     /// `use_karras_sigmas` and `use_exponential_sigmas`.
     pub sigmas: Option<SigmaSpacing>,
-    /// Ends without noise (`set_alpha_to_one`, `final_sigmas_type: zero`), and not at the level 0.
+    /// Ends without noise (`set_alpha_to_one`, `final_sigmas_type: zero`) in place of the level 0.
     pub to_clean: bool,
 }
 
-/// Classes of diffusers that space alike.
+/// Classes of diffusers with the same spacing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum SchedulerFamily {
-    /// `DDIMScheduler`, `DDPMScheduler`, `PNDMScheduler`: whole steps of training.
+    /// `DDIMScheduler`, `DDPMScheduler`, `PNDMScheduler`: whole timesteps.
     Ddim,
-    /// `EulerDiscreteScheduler`, `EulerAncestralDiscreteScheduler`, `HeunDiscreteScheduler`, `LMSDiscreteScheduler`: steps may
-    /// lie between those of training. Karras' ends are the first and last level visited otherwise.
+    /// `EulerDiscreteScheduler`, `EulerAncestralDiscreteScheduler`, `HeunDiscreteScheduler`, `LMSDiscreteScheduler`: fractional
+    /// timesteps. Karras' ends are the first and last of the levels without it.
     Euler,
-    /// `DPMSolverMultistepScheduler`, `UniPCMultistepScheduler`: spaced for one step more, of which the lowest is left out.
-    /// Karras' ends are those of the schedule, and of its levels the network is told the nearest step of training.
+    /// `DPMSolverMultistepScheduler`, `UniPCMultistepScheduler`: spaced for one step more, of which the last is left out.
+    /// Karras' ends are those of the schedule, and its timesteps are rounded.
     Multistep,
-    /// `Multistep` with levels of which the network is told the next lower step of training: `DPMSolverMultistepScheduler` on
-    /// a cosine schedule, and exponential sigmas.
+    /// `Multistep` with timesteps rounded down: `DPMSolverMultistepScheduler` on a cosine schedule, and exponential sigmas.
     MultistepFloor,
     /// `LCMScheduler` with its `original_inference_steps`.
     Lcm(usize),
@@ -52,7 +51,7 @@ pub enum TimestepSpacing {
     Linspace,
 }
 
-/// σ/α spaced by itself, between the ends that [`SchedulerFamily`] tells.
+/// A spacing of σ/α, between the ends of its [`SchedulerFamily`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SigmaSpacing {
@@ -63,7 +62,7 @@ pub enum SigmaSpacing {
 }
 
 impl DiffusersSpacing {
-    /// The levels visited, noisiest first, without the end of the ladder.
+    /// The levels visited, noisiest first, without the one the run ends at.
     pub(crate) fn levels(self, table: &SigmaTable, steps: usize) -> Vec<NoiseLevel> {
         use SchedulerFamily::{Ddim, Euler, Lcm, Multistep, MultistepFloor};
         if let Lcm(origin) = self.family {
@@ -78,15 +77,15 @@ impl DiffusersSpacing {
         } else {
             [spaced[0].noise_to_signal(), spaced[steps - 1].noise_to_signal()]
         };
-        let told = |level: NoiseLevel| match self.family {
+        let rounded = |level: NoiseLevel| match self.family {
             Multistep => NoiseLevel { t: level.t.round_ties_even(), ..level },
             MultistepFloor => NoiseLevel { t: level.t.floor(), ..level },
             Ddim | Euler | Lcm(_) => level,
         };
-        sigmas.ratios(ends, steps).map(|ratio| told(table.level(ratio))).collect()
+        sigmas.ratios(ends, steps).map(|ratio| rounded(table.level(ratio))).collect()
     }
 
-    /// Steps of training, highest first, `last` being T − 1.
+    /// Timesteps, highest first, `last` being T − 1.
     fn times(self, last: f64, steps: usize, multistep: bool) -> impl Iterator<Item = f64> {
         let total = last + 1.;
         let spaced = (steps + usize::from(multistep)) as f64;
@@ -98,7 +97,7 @@ impl DiffusersSpacing {
                     (spaced - 1. - index) * (total / spaced).floor() + self.steps_offset as f64
                 }
                 TimestepSpacing::Trailing => (total - index * total / steps as f64).round_ties_even() - 1.,
-                // A single step begins at the top, and not, as with numpy's linspace, at 0.
+                // A single step starts at the last timestep; numpy's linspace would give 0.
                 TimestepSpacing::Linspace => {
                     let t = last - index * last / (spaced - 1.).max(1.);
                     if whole { t.round_ties_even() } else { t }
@@ -110,7 +109,7 @@ impl DiffusersSpacing {
 }
 
 impl SigmaSpacing {
-    /// σ/α of the steps, from one of `ends` to the other.
+    /// σ/α of the steps, between `ends`.
     pub(crate) fn ratios(self, ends: [f64; 2], steps: usize) -> impl Iterator<Item = f64> {
         let into = |ratio: f64| match self {
             Self::Karras => ratio.powf(1. / 7.),
@@ -125,7 +124,7 @@ impl SigmaSpacing {
     }
 }
 
-/// Even among `origin` levels that end in the last.
+/// Evenly among `origin` levels, of which the last is the schedule's last.
 pub(crate) fn lcm(table: &SigmaTable, origin: usize, steps: usize) -> Vec<NoiseLevel> {
     let total = table.last() as usize + 1;
     let stride = total / origin;

@@ -3,17 +3,17 @@
 use ldm_core::Result;
 use tch::Tensor;
 
-use crate::dpmpp_2m_sde::fresh;
+use crate::dpmpp_2m_sde::fresh_noise;
 use crate::sampler_config::check_eta;
-use crate::solver_step::linear_combination;
-use crate::{Sampler, SamplerRun, SolverStep};
+use crate::sampler_run::linear_combination;
+use crate::{Sampler, SamplerProperties, SamplerRun, SolverStep, Spacing};
 
-/// DPM-Solver++ 3M SDE: x_0 is taken to follow a curve in λ through the last three steps.
+/// DPM-Solver++ 3M SDE: x_0 is extrapolated quadratically in λ from the last three steps.
 ///
-/// As k-diffusion (and the paper's own code) has it the curvature weighs half of what the third order needs: the measured
-/// order without noise is 2, at a third of 2M's error. It is kept, so that images are those people know.
+/// As in k-diffusion (and the paper's own code) the curvature has half the weight that third order needs: the measured
+/// order without noise is 2, at a third of 2M's error. It is kept, so that images are those of k-diffusion.
 ///
-/// Its noise is plain draws, one a step; k-diffusion (`sampling.py:656` `sample_dpmpp_3m_sde`) draws the increments of
+/// Its noise is an independent draw per step; k-diffusion (`sampling.py:656` `sample_dpmpp_3m_sde`) draws the increments of
 /// one Brownian path. (diffusers' third order of `sde-dpmsolver++` has the sign of one half wrong in its last
 /// term, which then does not vanish with the step.)
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,6 +22,9 @@ pub struct Dpmpp3mSde {
 }
 
 impl Dpmpp3mSde {
+    /// As k-diffusion's examples.
+    pub(crate) const PROPERTIES: SamplerProperties = SamplerProperties::new(Spacing::Exponential).multistep();
+
     /// The solver with `eta` of the reverse diffusion's noise: 0 is deterministic.
     ///
     /// # Errors
@@ -32,19 +35,19 @@ impl Dpmpp3mSde {
 }
 
 impl Sampler for Dpmpp3mSde {
-    fn walk(&self, walk: SamplerRun, x: Tensor) -> Tensor {
+    fn sample(&self, x: Tensor, run: SamplerRun) -> Tensor {
         let mut history: Vec<(Tensor, f64)> = Vec::new(); // x_0 and the step in λ that followed, newest first
-        walk.down(x, |mut step| {
-            let noise = fresh(&mut step, self.eta);
+        run.each_step(x, |mut step| {
+            let noise = fresh_noise(&mut step, self.eta);
             let SolverStep { from, to, x, denoised, .. } = step;
             let h = to.lambda() - from.lambda();
             let mut next = if to.sigma == 0. {
                 denoised.x0.shallow_clone()
             } else {
-                let kept = to.sigma / from.sigma * (-self.eta * h).exp();
+                let decay = to.sigma / from.sigma * (-self.eta * h).exp();
                 let gaps: Vec<f64> = history.iter().map(|(_, step)| step / h).collect();
                 let factors = factors(h * (1. + self.eta), &gaps);
-                let mut terms = vec![(kept, x), (to.alpha * factors[0], &denoised.x0)];
+                let mut terms = vec![(decay, x), (to.alpha * factors[0], &denoised.x0)];
                 terms.extend(factors[1..].iter().zip(&history).map(|(f, (x0, _))| (to.alpha * f, x0)));
                 linear_combination(&terms)
             };
@@ -58,8 +61,8 @@ impl Sampler for Dpmpp3mSde {
     }
 }
 
-/// What the x_0 of this step and of those before are multiplied by, where `h` is (1 + η) times the step in λ and `gaps`
-/// are the steps before, over this one.
+/// The factors of the x_0 of this step and of earlier ones, where `h` is (1 + η) times the step in λ and `gaps` are the
+/// earlier steps relative to this one.
 fn factors(h: f64, gaps: &[f64]) -> Vec<f64> {
     let gain = -(-h).exp_m1();
     let phi2 = 1. - gain / h;

@@ -2,23 +2,30 @@
 
 use tch::Tensor;
 
-use crate::solver_step::linear_combination;
-use crate::{NoiseLevel, Sampler, SamplerRun, SolverStep};
+use crate::sampler_run::linear_combination;
+use crate::{NoiseLevel, Sampler, SamplerProperties, SamplerRun, SolverStep, Spacing};
 
-/// Euler: along the derivative at the start of a step. First order; DDIM without noise, but for a denoiser whose two
-/// answers do not fit each other.
+/// Euler: along the derivative at the start of a step. First order; equal to DDIM without noise as long as the denoiser's x_0
+/// and ε satisfy x = α·x_0 + σ·ε.
 ///
 /// k-diffusion `sampling.py:118` `sample_euler`; diffusers' `EulerDiscreteScheduler`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Euler;
 
+impl Euler {
+    /// As diffusers.
+    pub(crate) const PROPERTIES: SamplerProperties =
+        SamplerProperties::new(Spacing::Linspace).starts_at_sigma();
+}
+
 impl Sampler for Euler {
-    fn walk(&self, walk: SamplerRun, x: Tensor) -> Tensor {
-        walk.down(x, |SolverStep { from, to, x, denoised, .. }| euler(x, &denoised.x0, from, to))
+    fn sample(&self, x: Tensor, run: SamplerRun) -> Tensor {
+        run.each_step(x, |SolverStep { from, to, x, denoised, .. }| euler(x, &denoised.x0, from, to))
     }
 }
 
-/// x/α moved by (σ′/α′ − σ/α) along its derivative, at the scale of `to`: needs no α, so that a walk may begin at pure noise.
+/// x/α moved by (σ′/α′ − σ/α) along its derivative, at the scale of `to`. It does not divide by
+/// α, so that it may start at pure noise.
 pub(crate) fn euler(x: &Tensor, x0: &Tensor, from: NoiseLevel, to: NoiseLevel) -> Tensor {
     let left = to.sigma / from.sigma;
     linear_combination(&[(left, x), (to.alpha - from.alpha * left, x0)])

@@ -1,13 +1,13 @@
-//! Euler's method with noise put back at each step.
+//! Euler's method with fresh noise at each step.
 
 use ldm_core::Result;
 use tch::Tensor;
 
 use crate::sampler_config::check_eta;
-use crate::solver_step::linear_combination;
-use crate::{Sampler, SamplerRun, SolverStep};
+use crate::sampler_run::linear_combination;
+use crate::{Sampler, SamplerProperties, SamplerRun, SolverStep, Spacing};
 
-/// Euler ancestral: a step of Euler to less noise than its end has, and the rest as new noise.
+/// Euler ancestral: a step of Euler past the end of the step, to less noise, and the rest as fresh noise.
 ///
 /// k-diffusion `sampling.py:139` `sample_euler_ancestral`; diffusers' `EulerAncestralDiscreteScheduler`.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -16,6 +16,10 @@ pub struct EulerAncestral {
 }
 
 impl EulerAncestral {
+    /// As diffusers.
+    pub(crate) const PROPERTIES: SamplerProperties =
+        SamplerProperties::new(Spacing::Linspace).starts_at_sigma();
+
     /// The solver with `eta` of the ancestral noise: 0 is Euler, 1 has the variance of DDPM.
     ///
     /// # Errors
@@ -26,8 +30,8 @@ impl EulerAncestral {
 }
 
 impl Sampler for EulerAncestral {
-    fn walk(&self, walk: SamplerRun, x: Tensor) -> Tensor {
-        walk.down(x, |SolverStep { from, to, x, denoised, noise, .. }| {
+    fn sample(&self, x: Tensor, run: SamplerRun) -> Tensor {
+        run.each_step(x, |SolverStep { from, to, x, denoised, noise, .. }| {
             let end = to.noise_to_signal();
             // Song et al. 2020, eq. 16, in σ/α.
             let lost = 1. - (end / from.noise_to_signal()).powi(2);

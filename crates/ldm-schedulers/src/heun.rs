@@ -3,26 +3,34 @@
 use tch::Tensor;
 
 use crate::euler::euler;
-use crate::solver_step::linear_combination;
-use crate::{Sampler, SamplerRun, SolverStep};
+use crate::sampler_run::linear_combination;
+use crate::{Sampler, SamplerProperties, SamplerRun, SolverStep, Spacing};
 
-/// Heun: along the mean of the slopes at both ends of a step. Second order; asks the denoiser twice, but for a step that
-/// ends without noise.
+/// Heun: along the mean of the derivatives at both ends of a step. Second order; two denoiser evaluations per step, one for a
+/// step that ends without noise.
 ///
 /// k-diffusion `sampling.py:159` `sample_heun`; diffusers' `HeunDiscreteScheduler`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Heun;
 
+impl Heun {
+    /// As diffusers.
+    pub(crate) const PROPERTIES: SamplerProperties =
+        SamplerProperties::new(Spacing::Linspace).with_nfe_per_step(2).starts_at_sigma();
+}
+
 impl Sampler for Heun {
-    fn walk(&self, walk: SamplerRun, x: Tensor) -> Tensor {
-        let denoiser = walk.denoiser;
-        walk.down(x, |SolverStep { from, to, x, denoised, .. }| {
+    fn sample(&self, x: Tensor, run: SamplerRun) -> Tensor {
+        let denoiser = run.denoiser;
+        run.each_step(x, |SolverStep { from, to, x, denoised, .. }| {
             let ahead = euler(x, &denoised.x0, from, to);
             if to.sigma == 0. {
                 return ahead;
             }
             let there = denoiser.denoise(&ahead, to).x0;
-            // Both slopes are (x − α·x_0)/σ; each is gone along half the way.
+            // Karras et al. 2022, algorithm 1, lines 5, 7 and 8, in x/α and σ/α:
+            //   d = (x − α·x_0)/σ, d' = (x' − α'·x_0')/σ', x ← x + (σ' − σ)·(d + d')/2.
+            // The sum below collects the factors.
             let half = (to.sigma - to.alpha * from.noise_to_signal()) / 2.;
             let [here, end] = [half / from.sigma, half / to.sigma];
             linear_combination(&[

@@ -1,57 +1,58 @@
-//! The part of a sample that is not to change, and the way up to a level in the middle of a ladder.
+//! Inpainting masks, and noising a sample to a level in the middle of a run.
 
 use ldm_core::NoiseSource;
 use tch::Tensor;
 
 use crate::NoiseLevel;
 
-/// A clean sample of which a part is kept: put in its place before each step, with the noise of that level.
+/// A clean sample of which a part stays as it is: it is blended in at each step, with the noise of that level
+/// ([`BlendOrder`](crate::BlendOrder)).
 ///
-/// After the last step nothing is put back: what is kept went through the model once, as in the reference.
-/// CompVis `ddim.py:143`.
+/// Nothing is blended in after the last step of a sampler that blends before it: the known part goes through the model
+/// once, as in the reference. CompVis `ddim.py:143`.
 #[derive(Debug)]
 pub struct InpaintMask {
     /// `[B, C, h, w]`: the clean sample.
     pub x0: Tensor,
-    /// `[B, 1, h, w]`, or whatever broadcasts: 1 keeps, 0 lets the solver go on.
+    /// `[B, 1, h, w]`, or any shape that broadcasts: 1 where the sample stays as it is, 0 where it is sampled.
     pub mask: Tensor,
 }
 
 impl InpaintMask {
-    /// `x` with the kept part at noise level `at`, from fresh noise.
+    /// `x` with the known part replaced by `x0` at noise level `at`, with fresh noise.
     ///
     /// # Shapes
     /// - `x`: `[B, C, h, w]`; returns the same
     pub fn blend(&self, x: &Tensor, at: NoiseLevel, noise: &mut dyn NoiseSource) -> Tensor {
-        let mut kept = &self.x0 * at.alpha;
+        let mut known = &self.x0 * at.alpha;
         if at.sigma > 0. {
-            kept += noise.like(&self.x0) * at.sigma;
+            known += noise.like(&self.x0) * at.sigma;
         }
-        x.lerp_tensor(&kept, &self.mask)
+        x.lerp_tensor(&known, &self.mask)
     }
 }
 
-/// Noises a clean sample for the last `steps` steps of a ladder, and gives the part of the ladder that is left:
-/// walking it down is the reference's `decode`.
+/// Noises a clean sample for the last `steps` steps of a run, and returns it with the levels of these steps: sampling
+/// over them is the reference's `decode`.
 ///
-/// The reference takes the level above the one the walk begins at: the model is told of a little less noise than there
-/// is. At the full ladder, where the reference fails, there is no level above and the first is taken.
+/// The reference uses the level before the one the run starts at: the model is given a timestep of a little less noise than
+/// there is. With all steps, where the reference fails, there is no level before and the first is used.
 ///
 /// # Shapes
 /// - `x0`: `[B, C, h, w]`; returns the same
 ///
 /// # Panics
-/// When the ladder has fewer than `steps` steps, or none.
+/// When there are fewer than `steps` steps.
 ///
 /// CompVis stable-diffusion `ddim.py:207` `stochastic_encode`, `:223` `decode`.
 pub fn stochastic_encode<'a>(
     x0: &Tensor,
-    ladder: &'a [NoiseLevel],
+    levels: &'a [NoiseLevel],
     steps: usize,
     noise: &mut dyn NoiseSource,
 ) -> (Tensor, &'a [NoiseLevel]) {
-    assert!(steps < ladder.len(), "a ladder of {} levels has fewer than {steps} steps", ladder.len());
-    let rest = &ladder[ladder.len() - 1 - steps..];
-    let at = ladder[(ladder.len() - 1 - steps).saturating_sub(1)];
+    assert!(steps < levels.len(), "steps: expected at most {}, got {steps}", levels.len().saturating_sub(1));
+    let rest = &levels[levels.len() - 1 - steps..];
+    let at = levels[(levels.len() - 1 - steps).saturating_sub(1)];
     (x0 * at.alpha + noise.like(x0) * at.sigma, rest)
 }

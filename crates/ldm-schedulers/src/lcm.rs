@@ -2,23 +2,29 @@
 
 use tch::Tensor;
 
-use crate::solver_step::linear_combination;
-use crate::{Sampler, SamplerRun, SolverStep};
+use crate::sampler_run::linear_combination;
+use crate::{Sampler, SamplerProperties, SamplerRun, SolverStep, Spacing};
 
-/// LCM: a model trained to see the end of the path from anywhere on it; each step goes there and back up with fresh
-/// noise. For any other model it is a poor sampler.
+/// LCM: for consistency models, which predict the end of the path from any point on it. Each step goes there and adds fresh
+/// noise. Poor for any other model.
 ///
 /// diffusers' `LCMScheduler`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lcm;
 
-/// σ_data of the two factors, and what t is multiplied by in them.
+impl Lcm {
+    /// As diffusers, in 4 steps.
+    pub(crate) const PROPERTIES: SamplerProperties =
+        SamplerProperties::new(Spacing::Lcm).with_steps(Some(4)).from_pure_noise();
+}
+
+/// σ_data of the two factors, and the scale of t in them.
 const DEVIATION: f64 = 0.5;
 const TIME_SCALE: f64 = 10.;
 
 impl Sampler for Lcm {
-    fn walk(&self, walk: SamplerRun, x: Tensor) -> Tensor {
-        walk.down(x, |SolverStep { from, to, x, denoised, noise, .. }| {
+    fn sample(&self, x: Tensor, run: SamplerRun) -> Tensor {
+        run.each_step(x, |SolverStep { from, to, x, denoised, noise, .. }| {
             // Luo et al. 2023, eq. 9 with the factors of Song et al. 2023 (arXiv:2303.01469), appendix C.
             let time = from.t * TIME_SCALE;
             let norm = time.hypot(DEVIATION);

@@ -1,35 +1,37 @@
-//! Noise schedules, ladders of noise levels, and solvers as functions over a denoiser. No neural network.
+//! Noise schedules, noise levels, and samplers as functions of a denoiser. No neural network.
 //!
-//! Three words that other places call "scheduler":
+//! Other libraries call three things "scheduler":
 //!
-//! - a **schedule** ([`NoiseSchedule`]) says how noise grows over the `T` steps of training;
-//! - a **ladder** ([`NoiseSchedule::noise_levels`], spaced by a [`Spacing`]) is the list of noise levels a run visits,
-//!   noisiest first; it holds one level more than the run takes steps: the level the last step ends at;
-//! - a **sampler** ([`Sampler`]) is the solver that walks down a ladder. It is a function over a [`Denoiser`],
-//!   and knows neither networks, nor guidance, nor what the network predicts ([`Parameterization`]).
+//! - a **schedule** ([`NoiseSchedule`]): β and ᾱ of the `T` timesteps of training;
+//! - the **noise levels** of a run ([`NoiseSchedule::noise_levels`]), chosen by a [`Spacing`], noisiest first; one more than
+//!   the run has steps, since the last step ends at a level too;
+//! - a **sampler** ([`Sampler`]): the solver that goes from one level to the next. It is a function of a [`Denoiser`], and
+//!   knows neither networks, nor guidance, nor the network's [`Parameterization`].
+//!
+//! [`SamplerConfig::plan`] brings the three together: [`SamplerPlan::sample`] turns noise into a sample.
 //!
 //! # Notation
 //!
-//! | here | symbol | is |
+//! | here | symbol | meaning |
 //! |---|---|---|
-//! | `t` | t | step of training, `0..T`; what the network is told |
-//! | `beta` | β_t | variance added at step t |
-//! | `alpha_bar` | ᾱ_t | ∏ (1 − β_s), s ≤ t; how much of the signal's variance is left |
+//! | `t` | t | timestep of training, `0..T`; an input of the network |
+//! | `beta` | β_t | variance added at timestep t |
+//! | `alpha_bar` | ᾱ_t | ∏ (1 − β_s), s ≤ t; the variance of the signal |
 //! | `alpha` | α = √ᾱ | factor of the clean sample: x_t = α·x_0 + σ·ε |
 //! | `sigma` | σ = √(1 − ᾱ) | factor of the noise |
-//! | `ratio` | σ/α | noise over signal: the σ of Karras et al. 2022 and of k-diffusion |
+//! | `noise_to_signal` | σ/α | the σ of Karras et al. 2022 and of k-diffusion |
 //! | `lambda` | λ = ln(α/σ) | half the log signal-to-noise ratio |
 //!
-//! Samples are x_t throughout. Solvers that are written for x_t/α (Karras et al., k-diffusion, diffusers' Euler and its
-//! kin) are the same sums with other factors, and are here in that form.
+//! Samples are x_t throughout. Solvers that are written for x_t/α (Karras et al., k-diffusion, diffusers' Euler and related
+//! ones) are the same sums with other factors, and are here in that form.
 //!
 //! # Samplers
 //!
-//! | name | is | asks a step | order | noise |
+//! | name | type | NFE per step | order | noise |
 //! |---|---|---|---|---|
 //! | `ddpm` | [`Ddpm`] | 1 | – | η = 1 |
 //! | `ddim` | [`Ddim`] | 1 | 1 | η |
-//! | `plms` | [`Plms`] | 1, at first 2 | 2 | – |
+//! | `plms` | [`Plms`] | 1, the first step 2 | 2 | – |
 //! | `euler` | [`Euler`] | 1 | 1 | – |
 //! | `euler_a` | [`EulerAncestral`] | 1 | 1 | η |
 //! | `heun` | [`Heun`] | 2 | 2 | – |
@@ -37,14 +39,16 @@
 //! | `lms` | [`Lms`] | 1 | 4, after its start | – |
 //! | `dpm_solver`, `dpmpp_2m` | [`Dpmpp2m`] | 1 | 2 | – |
 //! | `dpmpp_2m_sde` | [`Dpmpp2mSde`] | 1 | 2 at η = 0 | η |
-//! | `dpmpp_3m_sde` | [`Dpmpp3mSde`] | 1 | 2 at η = 0, at a third of 2M's error | η |
+//! | `dpmpp_3m_sde` | [`Dpmpp3mSde`] | 1 | 2 at η = 0, a third of 2M's error | η |
 //! | `unipc` | [`UniPc`] | 1 | 3 | – |
 //! | `lcm` | [`Lcm`] | 1 | – | all of it |
 //!
 //! Ho et al. 2020 write α_t for 1 − β_t and Song et al. 2020 (DDIM) write α_t for ᾱ_t; here α is always √ᾱ, as in
 //! Kingma et al. 2021, so that α² + σ² = 1.
+//!
+//! A new sampler is one file, with a type that implements [`Sampler`] and states its [`SamplerProperties`], and one line in
+//! the table of `sampler_config.rs`.
 
-mod beta;
 mod buffers;
 mod ddim;
 mod ddpm;
@@ -59,22 +63,24 @@ mod euler_ancestral;
 mod heun;
 mod inpaint_mask;
 mod lcm;
-mod level;
 mod lms;
+mod noise_level;
 mod noise_levels;
+mod noise_schedule;
 mod parameterization;
 mod plms;
 mod sampler;
 mod sampler_config;
-mod schedule;
+mod sampler_plan;
+mod sampler_properties;
+mod sampler_run;
+mod schedule_config;
 mod sigma_table;
-mod solver_step;
 mod spacing;
 mod unipc;
 
-pub use beta::{BetaSchedule, ScheduleConfig, zero_terminal_snr};
 pub use ddim::Ddim;
-pub use ddpm::{Ddpm, Posterior};
+pub use ddpm::{Ddpm, ForwardPosterior};
 pub use denoiser::{Denoised, Denoiser, DynamicThresholding, StaticThresholding};
 pub use diffusers_spacing::{DiffusersSpacing, SchedulerFamily, SigmaSpacing, TimestepSpacing};
 pub use dpm2::Dpm2;
@@ -86,15 +92,18 @@ pub use euler_ancestral::EulerAncestral;
 pub use heun::Heun;
 pub use inpaint_mask::{InpaintMask, stochastic_encode};
 pub use lcm::Lcm;
-pub use level::{BatchLevel, NoiseLevel};
 pub use lms::Lms;
+pub use noise_level::{BatchLevel, NoiseLevel};
+pub use noise_schedule::NoiseSchedule;
 pub use parameterization::Parameterization;
 pub use plms::Plms;
 pub use sampler::{Sampler, SamplingStep};
 pub use sampler_config::SamplerConfig;
-pub use schedule::NoiseSchedule;
+pub use sampler_plan::SamplerPlan;
+pub use sampler_properties::SamplerProperties;
+pub use sampler_run::{BlendOrder, SamplerRun, SolverStep, derivative, linear_combination};
+pub use schedule_config::{BetaSchedule, ScheduleConfig, zero_terminal_snr};
 pub use sigma_table::SigmaTable;
-pub use solver_step::{SamplerRun, SolverStep};
 pub use spacing::Spacing;
 pub use unipc::UniPc;
 

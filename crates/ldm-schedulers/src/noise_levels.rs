@@ -1,4 +1,4 @@
-//! From a spacing to the levels of a run.
+//! The noise levels of a run, from a spacing and a number of steps.
 
 use ldm_core::{Error, Result};
 
@@ -8,25 +8,25 @@ use crate::{
     DiffusersSpacing, NoiseLevel, NoiseSchedule, SchedulerFamily, SigmaSpacing, Spacing, TimestepSpacing,
 };
 
-/// Of so many levels a latent consistency model is trained (diffusers' `original_inference_steps`).
+/// The number of levels a latent consistency model is trained at (diffusers' `original_inference_steps`).
 const LCM_LEVELS: usize = 50;
 
 impl NoiseSchedule {
-    /// The levels a run of `steps` steps visits, noisiest first, and the one it ends at.
+    /// The levels that a run of `steps` steps visits, noisiest first, and the one it ends at.
     ///
     /// # Errors
-    /// When `steps` is 0 or more than `T`, or more than the levels of a consistency model; when a list of levels does
-    /// not fall, holds a level that is not there, or has not `steps` of them.
+    /// When `steps` is not in `1..=T`, or more than the levels of a consistency model; when a list of levels is not of
+    /// `steps` falling timesteps of the schedule.
     pub fn noise_levels(&self, spacing: &Spacing, steps: usize) -> Result<Vec<NoiseLevel>> {
         let total = self.timesteps();
         if steps == 0 || steps > total {
             return Err(Error::invalid(format!(
-                "steps: this model has {total} noise levels, expected 1 to {total} steps, got {steps}"
+                "steps: expected 1 to {total}, the timesteps of this model, got {steps}"
             )));
         }
         let level = |t: usize| self.level(t);
         let table = SigmaTable::new(self);
-        // Even in t, with level 0 at the index `last`.
+        // Evenly spaced in t, with timestep 0 at the index `last`.
         let even = |interpolate: Interpolate, last: usize| -> Vec<NoiseLevel> {
             let t = |index: usize| table.last() - table.last() * index as f64 / last.max(1) as f64;
             (0..steps).map(|index| table.at(t(index), interpolate)).collect()
@@ -69,13 +69,13 @@ impl NoiseSchedule {
                 spacing.levels(&table, steps)
             }
         };
-        let to_level_0 = match spacing {
-            // Not without noise: the reference's `alphas_prev` starts with ᾱ_0 (`diffusionmodules/util.py:66`).
+        let ends_at_level_0 = match spacing {
+            // The reference's `alphas_prev` starts with ᾱ_0, not with 1 (`diffusionmodules/util.py:66`).
             Spacing::Uniform | Spacing::Quad | Spacing::TimeUniform => true,
             Spacing::Diffusers(spacing) => !spacing.to_clean,
             _ => false,
         };
-        let end = if to_level_0 { self.level(0) } else { NoiseLevel::CLEAN };
+        let end = if ends_at_level_0 { self.level(0) } else { NoiseLevel::CLEAN };
         Ok(visited.into_iter().chain([end]).collect())
     }
 }
@@ -89,7 +89,7 @@ fn uniform(steps: usize, total: usize) -> Vec<usize> {
 }
 
 fn quad(steps: usize, total: usize) -> Vec<usize> {
-    // As numpy's linspace, whose last value is exact: the squares are cut to integers.
+    // As numpy's linspace, whose last value is exact: the squares are truncated to integers.
     let end = (total as f64 * 0.8).sqrt();
     let step = end / (steps.max(2) - 1) as f64;
     let root = |i: usize| if i > 0 && i + 1 == steps { end } else { i as f64 * step };
@@ -99,27 +99,27 @@ fn quad(steps: usize, total: usize) -> Vec<usize> {
 fn check_lcm(origin: usize, steps: usize) -> Result<()> {
     if steps > origin {
         return Err(Error::invalid(format!(
-            "steps: spacing lcm visits some of {origin} levels, expected 1 to {origin} steps, got {steps}"
+            "steps: expected 1 to {origin}, the levels of spacing lcm, got {steps}"
         )));
     }
     Ok(())
 }
 
-/// The t of a list, of which the first may be `last` = T − 1.
+/// Checks a list of timesteps, at most `last` = T − 1.
 fn check_list(list: &[f64], steps: usize, last: f64) -> Result<()> {
     if list.len() != steps {
         let count = list.len();
         return Err(Error::invalid(format!(
-            "steps: the list of levels has {count}, expected {count}, got {steps}"
+            "steps: expected {count}, the length of the list of levels, got {steps}"
         )));
     }
     if let Some(t) = list.iter().find(|t| !(0. ..=last).contains(*t)) {
-        return Err(Error::invalid(format!("spacing: this model's levels are 0 to {last}, got {t}")));
+        return Err(Error::invalid(format!("spacing: expected levels in 0 to {last}, got {t}")));
     }
     match list.windows(2).find(|pair| pair[0] <= pair[1]) {
         Some(pair) => {
             let [before, after] = [pair[0], pair[1]];
-            Err(Error::invalid(format!("spacing: a list of levels falls, but {after} follows {before}")))
+            Err(Error::invalid(format!("spacing: expected falling levels, got {after} after {before}")))
         }
         None => Ok(()),
     }

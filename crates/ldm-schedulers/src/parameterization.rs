@@ -1,11 +1,11 @@
-//! What the network predicts. The only place that knows.
+//! Parameterizations: ε, x_0 and v, converted here and nowhere else.
 
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
 use crate::{BatchLevel, Denoised, NoiseLevel};
 
-/// What the network predicts (Salimans & Ho 2022, §4 and appendix D).
+/// The quantity the network predicts (Salimans & Ho 2022, §4 and appendix D).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Parameterization {
@@ -19,10 +19,10 @@ pub enum Parameterization {
 }
 
 impl Parameterization {
-    /// Reads the network's output as both things it says; the inverse of [`target`](Self::target).
+    /// Converts the network's output to x_0 and ε; the inverse of [`target`](Self::target).
     ///
-    /// `at` must have α > 0 for [`Eps`](Self::Eps) and σ > 0 for [`X0`](Self::X0): there a prediction does not
-    /// determine the other half. [`V`](Self::V) reads at every level.
+    /// `at` must have α > 0 for [`Eps`](Self::Eps) and σ > 0 for [`X0`](Self::X0): otherwise the prediction does not
+    /// determine the other quantity. [`V`](Self::V) is defined at every level.
     ///
     /// # Shapes
     /// - `output`, `x`: `[B, …]`; returns two of `[B, …]`
@@ -37,7 +37,7 @@ impl Parameterization {
         }
     }
 
-    /// What the network should have said, to train it.
+    /// The training target of the network.
     ///
     /// # Shapes
     /// - `x0`, `eps`: `[B, …]`; returns `[B, …]`

@@ -1,269 +1,179 @@
-//! A sampler by name.
+//! The table of samplers: names, settings, properties and constructors.
 
+use std::any::Any;
 use std::str::FromStr;
 
 use ldm_core::{Error, Result};
+use serde::de::value::{Error as NameError, MapDeserializer};
 use serde::{Deserialize, Serialize};
-use tch::Tensor;
 
-use crate::sigma_table::SigmaTable;
 use crate::{
-    Ddim, Ddpm, Dpm2, Dpmpp2m, Dpmpp2mSde, Dpmpp3mSde, Euler, EulerAncestral, Heun, Lcm, Lms, NoiseLevel,
-    NoiseSchedule, Plms, Sampler, SchedulerFamily, Spacing, TimestepSpacing, UniPc,
+    Ddim, Ddpm, Dpm2, Dpmpp2m, Dpmpp2mSde, Dpmpp3mSde, Euler, EulerAncestral, Heun, Lcm, Lms, NoiseSchedule,
+    Plms, Sampler, SamplerPlan, SamplerProperties, Spacing, UniPc,
 };
 
-/// A sampler by name, as a config or a command line writes it.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "name", rename_all = "snake_case", deny_unknown_fields)]
-pub enum SamplerConfig {
+/// Builds [`SamplerConfig`] from lines of name, variant with its settings, properties, and solver (a function of the
+/// schedule in which the settings are variables).
+macro_rules! samplers {
+    ($(
+        $(#[$doc:meta])* $name:literal $variant:ident { $($(#[$meta:meta])* $setting:ident: $ty:ty),* $(,)? }
+            => $properties:expr, |$schedule:pat_param| $solver:expr;
+    )*) => {
+        /// A sampler by name with its settings, as a config or a command line states it.
+        #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "name", deny_unknown_fields)]
+        pub enum SamplerConfig {
+            $($(#[$doc])* #[serde(rename = $name)] $variant { $($(#[$meta])* $setting: $ty),* }),*
+        }
+
+        impl SamplerConfig {
+            /// Every name.
+            pub const NAMES: [&'static str; [$($name),*].len()] = [$($name),*];
+
+            /// Its name.
+            pub const fn name(&self) -> &'static str {
+                match self { $(Self::$variant { .. } => $name),* }
+            }
+
+            /// Default spacing and steps, NFE per step, and the like.
+            pub fn properties(&self) -> SamplerProperties {
+                match self { $(Self::$variant { .. } => $properties),* }
+            }
+
+            /// The solver.
+            ///
+            /// # Errors
+            /// When η is not in `[0, 1]`, or there is no solver of the order.
+            pub fn build(&self, schedule: &NoiseSchedule) -> Result<Box<dyn Sampler>> {
+                match *self {
+                    $(Self::$variant { $($setting),* } => {
+                        let $schedule = schedule;
+                        Ok(Box::new($solver))
+                    })*
+                }
+            }
+
+            /// The setting of a name and a type.
+            fn setting<T: 'static>(&mut self, name: &str) -> Option<&mut T> {
+                let settings: Vec<(&str, &mut dyn Any)> = match self {
+                    $(Self::$variant { $($setting),* } => vec![$((stringify!($setting), $setting)),*]),*
+                };
+                settings.into_iter().find(|(own, _)| *own == name)?.1.downcast_mut()
+            }
+        }
+    };
+}
+
+samplers! {
     /// [`Ddpm`].
-    Ddpm {},
+    "ddpm" Ddpm {} => Ddpm::PROPERTIES, |schedule| Ddpm { v_posterior: schedule.v_posterior() };
     /// [`Ddim`].
-    Ddim {
-        /// Share of the ancestral noise, 0 (none) to 1 (as DDPM).
+    "ddim" Ddim {
+        /// Fraction of the ancestral noise, 0 (none) to 1 (as DDPM).
         #[serde(default)]
         eta: f64,
-    },
+    } => Ddim::PROPERTIES, |_| Ddim::new(eta)?;
     /// [`Plms`].
-    Plms {},
+    "plms" Plms {} => Plms::PROPERTIES, |_| Plms;
     /// [`Euler`].
-    Euler {},
+    "euler" Euler {} => Euler::PROPERTIES, |_| Euler;
     /// [`EulerAncestral`].
-    EulerA {
-        /// Share of the ancestral noise, 0 (as Euler) to 1.
+    "euler_a" EulerA {
+        /// Fraction of the ancestral noise, 0 (as Euler) to 1.
         #[serde(default = "one")]
         eta: f64,
-    },
+    } => EulerAncestral::PROPERTIES, |_| EulerAncestral::new(eta)?;
     /// [`Heun`].
-    Heun {},
+    "heun" Heun {} => Heun::PROPERTIES, |_| Heun;
     /// [`Dpm2`].
-    Dpm2 {},
+    "dpm2" Dpm2 {} => Dpm2::PROPERTIES, |schedule| Dpm2::new(schedule);
     /// [`Lms`].
-    Lms {},
-    /// Stable Diffusion's DPM-Solver: [`Dpmpp2m`] with a last step of the first order where there are few.
-    DpmSolver {},
+    "lms" Lms {} => Lms::PROPERTIES, |_| Lms;
+    /// Stable Diffusion's DPM-Solver: [`Dpmpp2m`] with a first-order last step in runs of fewer than 15.
+    "dpm_solver" DpmSolver {}
+        => SamplerProperties { spacing: Spacing::TimeUniform, ..Dpmpp2m::PROPERTIES },
+        |_| Dpmpp2m { lower_order_final: true };
     /// [`Dpmpp2m`].
-    #[serde(rename = "dpmpp_2m")]
-    Dpmpp2m {
-        /// Of fewer than 15 steps the last is of the first order.
+    "dpmpp_2m" Dpmpp2m {
+        /// First-order last step in runs of fewer than 15.
         #[serde(default)]
         lower_order_final: bool,
-    },
+    } => Dpmpp2m::PROPERTIES, |_| Dpmpp2m { lower_order_final };
     /// [`Dpmpp2mSde`].
-    #[serde(rename = "dpmpp_2m_sde")]
-    Dpmpp2mSde {
-        /// Share of the reverse diffusion's noise, 0 (as 2M) to 1.
+    "dpmpp_2m_sde" Dpmpp2mSde {
+        /// Fraction of the reverse diffusion's noise, 0 (as 2M) to 1.
         #[serde(default = "one")]
         eta: f64,
-        /// Of fewer than 15 steps the last is of the first order.
+        /// First-order last step in runs of fewer than 15.
         #[serde(default)]
         lower_order_final: bool,
-    },
+    } => Dpmpp2mSde::PROPERTIES, |_| Dpmpp2mSde::new(eta, lower_order_final)?;
     /// [`Dpmpp3mSde`].
-    #[serde(rename = "dpmpp_3m_sde")]
-    Dpmpp3mSde {
-        /// Share of the reverse diffusion's noise, 0 (none) to 1.
+    "dpmpp_3m_sde" Dpmpp3mSde {
+        /// Fraction of the reverse diffusion's noise, 0 (none) to 1.
         #[serde(default = "one")]
         eta: f64,
-    },
+    } => Dpmpp3mSde::PROPERTIES, |_| Dpmpp3mSde::new(eta)?;
     /// [`UniPc`].
-    Unipc {
+    "unipc" Unipc {
         /// Order of the predictor, 1 to 3.
         #[serde(default = "two")]
         order: usize,
         /// The order falls to 1 over the last steps.
         #[serde(default = "yes")]
         lower_order_final: bool,
-    },
+    } => UniPc::PROPERTIES, |_| UniPc::new(order, lower_order_final)?;
     /// [`Lcm`].
-    Lcm {},
+    "lcm" Lcm {} => Lcm::PROPERTIES, |_| Lcm;
 }
 
 impl SamplerConfig {
-    /// Every sampler, as its name alone means it.
-    pub const ALL: [Self; 14] = [
-        Self::Ddpm {},
-        Self::Ddim { eta: 0. },
-        Self::Plms {},
-        Self::Euler {},
-        Self::EulerA { eta: 1. },
-        Self::Heun {},
-        Self::Dpm2 {},
-        Self::Lms {},
-        Self::DpmSolver {},
-        Self::Dpmpp2m { lower_order_final: false },
-        Self::Dpmpp2mSde { eta: 1., lower_order_final: false },
-        Self::Dpmpp3mSde { eta: 1. },
-        Self::Unipc { order: 2, lower_order_final: true },
-        Self::Lcm {},
-    ];
-
-    /// Every name that [`FromStr`] reads.
-    pub const NAMES: [&'static str; 14] = {
-        let mut names = [""; 14];
-        let mut index = 0;
-        while index < names.len() {
-            names[index] = Self::ALL[index].name();
-            index += 1;
-        }
-        names
-    };
-
-    /// Its name.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Ddpm {} => "ddpm",
-            Self::Ddim { .. } => "ddim",
-            Self::Plms {} => "plms",
-            Self::Euler {} => "euler",
-            Self::EulerA { .. } => "euler_a",
-            Self::Heun {} => "heun",
-            Self::Dpm2 {} => "dpm2",
-            Self::Lms {} => "lms",
-            Self::DpmSolver {} => "dpm_solver",
-            Self::Dpmpp2m { .. } => "dpmpp_2m",
-            Self::Dpmpp2mSde { .. } => "dpmpp_2m_sde",
-            Self::Dpmpp3mSde { .. } => "dpmpp_3m_sde",
-            Self::Unipc { .. } => "unipc",
-            Self::Lcm {} => "lcm",
-        }
+    /// Every sampler, with its default settings.
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::NAMES.into_iter().map(|name| name.parse().expect("a name of the table"))
     }
 
     /// η, where the sampler has one.
     pub fn eta(&self) -> Option<f64> {
-        match *self {
-            Self::Ddim { eta }
-            | Self::EulerA { eta }
-            | Self::Dpmpp2mSde { eta, .. }
-            | Self::Dpmpp3mSde { eta } => Some(eta),
-            _ => None,
-        }
+        let mut own = *self;
+        own.setting("eta").copied()
     }
 
     /// The same sampler with η.
     ///
     /// # Errors
     /// When the sampler has no η.
-    pub fn with_eta(mut self, new: f64) -> Result<Self> {
-        match &mut self {
-            Self::Ddim { eta }
-            | Self::EulerA { eta }
-            | Self::Dpmpp2mSde { eta, .. }
-            | Self::Dpmpp3mSde { eta } => *eta = new,
-            _ => return Err(Error::invalid(format!("sampler {} has no eta", self.name()))),
-        }
+    pub fn with_eta(mut self, eta: f64) -> Result<Self> {
+        let name = self.name();
+        let own = self.setting("eta").ok_or_else(|| {
+            let takes = Self::all().filter(|sampler| sampler.eta().is_some()).map(|sampler| sampler.name());
+            let takes = takes.collect::<Vec<_>>().join(", ");
+            Error::invalid(format!("eta: expected a sampler that has it ({takes}), got {name}"))
+        })?;
+        *own = eta;
         Ok(self)
     }
 
-    /// The solver.
-    ///
-    /// # Errors
-    /// When η is not in `[0, 1]`, or an order is not there.
-    pub fn build(&self, schedule: &NoiseSchedule) -> Result<Box<dyn Sampler>> {
-        Ok(match *self {
-            Self::Ddpm {} => Box::new(Ddpm { v_posterior: schedule.v_posterior() }),
-            Self::Ddim { eta } => Box::new(Ddim::new(eta)?),
-            Self::Plms {} => Box::new(Plms),
-            Self::Euler {} => Box::new(Euler),
-            Self::EulerA { eta } => Box::new(EulerAncestral::new(eta)?),
-            Self::Heun {} => Box::new(Heun),
-            Self::Dpm2 {} => Box::new(Dpm2::new(schedule)),
-            Self::Lms {} => Box::new(Lms),
-            Self::DpmSolver {} => Box::new(Dpmpp2m { lower_order_final: true }),
-            Self::Dpmpp2m { lower_order_final } => Box::new(Dpmpp2m { lower_order_final }),
-            Self::Dpmpp2mSde { eta, lower_order_final } => Box::new(Dpmpp2mSde::new(eta, lower_order_final)?),
-            Self::Dpmpp3mSde { eta } => Box::new(Dpmpp3mSde::new(eta)?),
-            Self::Unipc { order, lower_order_final } => Box::new(UniPc::new(order, lower_order_final)?),
-            Self::Lcm {} => Box::new(Lcm),
-        })
-    }
-
-    /// The spacing this sampler is used with where it comes from.
+    /// The default spacing: that of the code the sampler comes from.
     pub fn spacing(&self) -> Spacing {
-        match self {
-            Self::Ddpm {} => Spacing::Leading,
-            Self::Ddim { .. } | Self::Plms {} => Spacing::Uniform,
-            Self::Euler {} | Self::EulerA { .. } | Self::Heun {} | Self::Dpm2 {} | Self::Lms {} => {
-                Spacing::Linspace
-            }
-            Self::DpmSolver {} => Spacing::TimeUniform,
-            Self::Dpmpp2m { .. } | Self::Dpmpp2mSde { .. } => Spacing::Karras,
-            Self::Dpmpp3mSde { .. } => Spacing::Exponential,
-            Self::Unipc { .. } => Spacing::SgmUniform,
-            Self::Lcm {} => Spacing::Lcm,
-        }
+        self.properties().spacing
     }
 
-    /// The number of steps where nobody names one: every level for DDPM, 4 for LCM, else 50, as the reference's
-    /// scripts; at most as many as there are levels.
+    /// The default number of steps: every timestep for DDPM, 4 for LCM, else 50, as the reference's scripts; at most as
+    /// many as there are timesteps.
     pub fn steps(&self, schedule: &NoiseSchedule) -> usize {
-        let total = schedule.timesteps();
-        match self {
-            Self::Ddpm {} => total,
-            Self::Lcm {} => total.min(4),
-            _ => total.min(50),
-        }
+        self.properties().default_steps(schedule)
     }
 
-    /// [`NoiseSchedule::noise_levels`] for this sampler.
+    /// Plans a run of `steps` steps: noise levels, solver and initial scale, checked to fit one another.
     ///
-    /// A schedule that ends in pure noise has no finite σ/α there; a sampler that needs one begins at 4096, as in
+    /// A schedule that ends in pure noise has no finite σ/α there; a sampler that needs one starts at 4096, as in
     /// diffusers.
     ///
     /// # Errors
-    /// As [`NoiseSchedule::noise_levels`], and when a spacing visits a level twice and the sampler, which looks back at the steps
-    /// before, would divide by the distance.
-    pub fn noise_levels(
-        &self,
-        schedule: &NoiseSchedule,
-        spacing: &Spacing,
-        steps: usize,
-    ) -> Result<Vec<NoiseLevel>> {
-        let mut levels = schedule.noise_levels(spacing, steps)?;
-        let looks_back = matches!(
-            self,
-            Self::Lms {}
-                | Self::DpmSolver {}
-                | Self::Dpmpp2m { .. }
-                | Self::Dpmpp2mSde { .. }
-                | Self::Dpmpp3mSde { .. }
-                | Self::Unipc { .. }
-        );
-        if looks_back
-            && let Some(pair) =
-                levels.windows(2).find(|pair| pair[0].noise_to_signal() <= pair[1].noise_to_signal())
-        {
-            let (name, t) = (self.name(), pair[0].t);
-            return Err(Error::invalid(format!(
-                "sampler {name} needs a level with less noise at each step, and this spacing visits {t} twice"
-            )));
-        }
-        if !matches!(self, Self::Ddpm {} | Self::Ddim { .. } | Self::Lcm {}) {
-            for level in &mut levels {
-                *level = SigmaTable::finite(*level);
-            }
-        }
-        Ok(levels)
-    }
-
-    /// What a run begins with, from noise of unit variance: σ of it where the sampler comes from k-diffusion, which
-    /// starts at σ/α times the noise; else the noise as it is.
-    ///
-    /// diffusers does the first but for a spacing that leads; k-diffusion, always.
-    pub fn start(&self, spacing: &Spacing, noise: Tensor, first: NoiseLevel) -> Tensor {
-        let scaled = match spacing {
-            Spacing::Leading => false,
-            Spacing::Diffusers(spacing) => {
-                spacing.family == SchedulerFamily::Euler && spacing.times != TimestepSpacing::Leading
-            }
-            _ => {
-                matches!(
-                    self,
-                    Self::Euler {} | Self::EulerA { .. } | Self::Heun {} | Self::Dpm2 {} | Self::Lms {}
-                )
-            }
-        };
-        if scaled { noise * first.sigma } else { noise }
+    /// As [`SamplerPlan::new`], and when η is not in `[0, 1]` or there is no solver of the order.
+    pub fn plan(&self, schedule: &NoiseSchedule, spacing: &Spacing, steps: usize) -> Result<SamplerPlan> {
+        SamplerPlan::new(self.name(), self.build(schedule)?, &self.properties(), schedule, spacing, steps)
     }
 }
 
@@ -271,9 +181,10 @@ impl FromStr for SamplerConfig {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|sampler| sampler.name() == name).ok_or_else(|| {
+        let fields = MapDeserializer::<_, NameError>::new([("name", name)].into_iter());
+        Self::deserialize(fields).map_err(|_| {
             let names = Self::NAMES.join(", ");
-            Error::invalid(format!("unknown sampler, expected one of {names}: {name}"))
+            Error::invalid(format!("sampler: expected one of {names}, got {name}"))
         })
     }
 }

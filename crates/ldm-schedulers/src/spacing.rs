@@ -1,5 +1,6 @@
-//! Which noise levels a run visits.
+//! Spacings: the noise levels a run visits.
 
+use std::fmt;
 use std::str::FromStr;
 
 use ldm_core::{Error, Result};
@@ -7,21 +8,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::DiffusersSpacing;
 
-/// Which noise levels a run of some number of steps visits, of the `T` there are.
+/// The noise levels that a run of some number of steps visits, of the `T` of the schedule.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Spacing {
     /// The reference's DDIM: every `T / steps`-th level (rounded down), plus one, ending at the level 0.
     ///
-    /// Where `steps` does not divide `T` there are more steps than asked for (30 of 1000 gives 31). A level past
-    /// the last, at which the reference fails (`steps` 300, or above `T/2`), is the last; each level is there once.
+    /// Where `steps` does not divide `T` there are more steps than requested (30 of 1000 gives 31). A level past the last, at
+    /// which the reference fails (`steps` 300, or above `T/2`), is clamped to the last; each level appears once.
     #[default]
     Uniform,
     /// The reference's `quad`: dense near the clean end, from 0.8·T down, ending at the level 0. Its lowest
     /// levels repeat, as in the reference.
     Quad,
-    /// The grid of Stable Diffusion's DPM-Solver: even in t from the last level to the level 0, at which it ends. Between
-    /// two steps of training ln α runs straight.
+    /// The grid of Stable Diffusion's DPM-Solver: even in t from the last level to the level 0, at which it ends. ln α is
+    /// interpolated linearly between timesteps.
     ///
     /// CompVis stable-diffusion `dpm_solver.py:410` `get_time_steps`.
     TimeUniform,
@@ -31,8 +32,8 @@ pub enum Spacing {
     /// Every `T / steps`-th level from the last down, rounded; ends without noise. diffusers' `trailing` (Lin et al.
     /// 2023, arXiv:2305.08891, §3.3).
     Trailing,
-    /// Even in t from the last level to the level 0, both visited, then without noise. Between two steps of training σ/α
-    /// runs straight. diffusers' `linspace` as its Euler has it.
+    /// Even in t from the last level to the level 0, both visited, then without noise. σ/α is interpolated linearly between
+    /// timesteps. diffusers' `linspace` as in its Euler.
     Linspace,
     /// Even in the seventh root of σ/α over the whole schedule, then without noise (Karras et al. 2022,
     /// arXiv:2206.00364, eq. 5).
@@ -40,14 +41,14 @@ pub enum Spacing {
     /// Even in ln(σ/α) over the whole schedule, then without noise. k-diffusion `sampling.py:26`.
     Exponential,
     /// Even in t from the last level to the level 0, which is left out, then without noise: the common web UIs'
-    /// `sgm_uniform`. Between two steps of training ln(σ/α) runs straight.
+    /// `sgm_uniform`. ln(σ/α) is interpolated linearly between timesteps.
     SgmUniform,
-    /// What a latent consistency model is trained for: even among 50 levels that end in the last; then without noise.
+    /// The levels a latent consistency model is trained at: even among 50 levels that end in the last; then without noise.
     /// diffusers' `LCMScheduler`.
     Lcm,
-    /// These t, falling, then without noise. Between two steps of training ln(σ/α) runs straight.
+    /// These timesteps, falling, then without noise. ln(σ/α) is interpolated linearly between timesteps.
     Explicit(Vec<f64>),
-    /// As one of diffusers' schedulers.
+    /// The levels of one of diffusers' schedulers.
     Diffusers(DiffusersSpacing),
 }
 
@@ -66,7 +67,7 @@ impl Spacing {
         "lcm",
     ];
 
-    /// The number of steps, where the spacing is a list of them.
+    /// The number of steps, where the spacing is a list.
     pub fn steps(&self) -> Option<usize> {
         match self {
             Self::Explicit(list) => Some(list.len()),
@@ -96,10 +97,31 @@ impl FromStr for Spacing {
                 Self::Explicit(list.map_err(|_| {
                     let names = Self::NAMES.join(", ");
                     Error::invalid(format!(
-                        "unknown spacing, expected one of {names} or levels as 999,500,1: {name}"
+                        "spacing: expected one of {names} or levels as 999,500,1, got {name}"
                     ))
                 })?)
             }
         })
+    }
+}
+
+/// The name that [`FromStr`] reads; `diffusers` for a spacing of diffusers' schedulers.
+impl fmt::Display for Spacing {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let list = |list: &[f64]| list.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        match self {
+            Self::Uniform => f.write_str("uniform"),
+            Self::Quad => f.write_str("quad"),
+            Self::TimeUniform => f.write_str("time_uniform"),
+            Self::Leading => f.write_str("leading"),
+            Self::Trailing => f.write_str("trailing"),
+            Self::Linspace => f.write_str("linspace"),
+            Self::Karras => f.write_str("karras"),
+            Self::Exponential => f.write_str("exponential"),
+            Self::SgmUniform => f.write_str("sgm_uniform"),
+            Self::Lcm => f.write_str("lcm"),
+            Self::Explicit(levels) => f.write_str(&list(levels)),
+            Self::Diffusers(_) => f.write_str("diffusers"),
+        }
     }
 }

@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
+use ldm_pipelines::TileSize;
 use ldm_pipelines::lora::LoraFile;
 use ldm_schedulers::SamplerConfig;
 
-use super::{OutputArgs, Side, Span, Turn, share};
+use super::{Interval, OutputArgs, VariationStrength, tile_size, unit_interval};
 
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
@@ -27,7 +28,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) variation_seed: Option<u64>,
     /// How far, 0 to 1; as 0..1 the images of a prompt go from the one seed to the other, and both stay as they are.
     #[arg(long, value_name = "SHARE|FROM..TO", requires = "variation_seed", conflicts_with = "init_noise")]
-    pub(crate) variation_strength: Option<Turn>,
+    pub(crate) variation_strength: Option<VariationStrength>,
     /// Unit Gaussian noise to start from: safetensors, tensor `noise` [B, C, h, w] f32.
     #[arg(long)]
     pub(crate) init_noise: Option<PathBuf>,
@@ -69,11 +70,11 @@ pub(crate) struct SamplingArgs {
     pub(crate) guidance_scale: Option<f64>,
     /// Share, 0 to 1, of a guided prediction brought back to the contrast of the unguided one; 0.7 where large scales
     /// overexpose.
-    #[arg(long, value_name = "SHARE", default_value_t = 0., value_parser = share)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0., value_parser = unit_interval)]
     pub(crate) guidance_rescale: f64,
     /// Guide only where the noise is so many times the signal, as 0.3..5.
     #[arg(long, value_name = "LOW..HIGH")]
-    pub(crate) guidance_interval: Option<Span>,
+    pub(crate) guidance_interval: Option<Interval>,
     /// Height in pixels.
     #[arg(long, requires = "width")]
     pub(crate) height: Option<i64>,
@@ -82,8 +83,8 @@ pub(crate) struct SamplingArgs {
     pub(crate) width: Option<i64>,
     /// Sample and decode a larger image in overlapping tiles of so many pixels a side; auto is the size the model was
     /// trained at.
-    #[arg(long, value_name = "PIXELS|auto")]
-    pub(crate) tile: Option<Side>,
+    #[arg(long, value_name = "PIXELS|auto", value_parser = tile_size)]
+    pub(crate) tile: Option<TileSize>,
     /// Add a LoRA to the weights, at a strength of 1 where none is given; several add up.
     #[arg(long = "lora", value_name = "FILE[=STRENGTH]")]
     pub(crate) loras: Vec<LoraFile>,

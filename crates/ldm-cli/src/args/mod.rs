@@ -31,7 +31,7 @@ pub(crate) use eval::{
 pub(crate) use generate::{GenerateArgs, SamplingArgs};
 pub(crate) use images::{DecodeArgs, EncodeArgs, OutputArgs, ReconstructArgs, SizeArgs};
 pub(crate) use model::{DeviceArgs, DoctorArgs, InspectArgs, ModelArgs};
-pub(crate) use numbers::{Side, Span, Turn, share};
+pub(crate) use numbers::{Interval, VariationStrength, tile_size, unit_interval};
 pub(crate) use sample::SampleArgs;
 pub(crate) use tasks::{
     FillArgs, Img2imgArgs, InpaintArgs, Layout2imgArgs, OutpaintArgs, Semantic2imgArgs, UpscaleArgs,

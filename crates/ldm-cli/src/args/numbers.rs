@@ -1,78 +1,70 @@
-//! Numbers with bounds, and spans of them, as one types them.
+//! Numbers with bounds, intervals and strengths of the command line.
 
 use std::str::FromStr;
 
+use ldm_pipelines::TileSize;
+
 /// A number in `[0, 1]`.
-pub(crate) fn share(text: &str) -> Result<f64, String> {
+pub(crate) fn unit_interval(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number| (0. ..=1.).contains(number));
     number.ok_or_else(|| "expected a number from 0 to 1".into())
 }
 
 /// `LOW..HIGH`
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Span {
+pub(crate) struct Interval {
     pub(crate) low: f64,
     pub(crate) high: f64,
 }
 
-impl FromStr for Span {
+impl FromStr for Interval {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         text.split_once("..")
             .and_then(|(low, high)| Some(Self { low: low.parse().ok()?, high: high.parse().ok()? }))
-            .filter(|span| 0. <= span.low && span.low < span.high)
+            .filter(|interval| 0. <= interval.low && interval.low < interval.high)
             .ok_or_else(|| "expected LOW..HIGH, as 0.3..5, with 0 <= LOW < HIGH".into())
     }
 }
 
-/// A tile's side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    /// That of the images the model was trained on.
-    Auto,
-    /// In pixels.
-    Pixels(i64),
-}
-
-impl FromStr for Side {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.parse() {
-            Ok(side) if side > 0 => Ok(Self::Pixels(side)),
-            _ if text == "auto" => Ok(Self::Auto),
-            _ => Err("expected a number of pixels, or auto".into()),
-        }
+/// A tile size: a number of pixels, or auto.
+pub(crate) fn tile_size(text: &str) -> Result<TileSize, String> {
+    match text.parse() {
+        Ok(side) if side > 0 => Ok(TileSize::Pixels(side)),
+        _ if text == "auto" => Ok(TileSize::Auto),
+        _ => Err("expected a number of pixels, or auto".into()),
     }
 }
 
-/// How far images are turned to another noise.
+/// The strength of variations.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Turn {
-    /// All as far.
+pub(crate) enum VariationStrength {
+    /// The same for all images.
     Each(f64),
-    /// From the first to the last.
+    /// From that of the first image to that of the last.
     Along(f64, f64),
 }
 
-impl FromStr for Turn {
+impl FromStr for VariationStrength {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = |_| "expected a number from 0 to 1, or FROM..TO with two of them".to_owned();
         match text.split_once("..") {
-            None => share(text).map(Self::Each).map_err(wrong),
-            Some((from, to)) => share(from).and_then(|from| Ok(Self::Along(from, share(to)?))).map_err(wrong),
+            None => unit_interval(text).map(Self::Each).map_err(wrong),
+            Some((from, to)) => {
+                unit_interval(from).and_then(|from| Ok(Self::Along(from, unit_interval(to)?))).map_err(wrong)
+            }
         }
     }
 }
 
-impl Turn {
+impl VariationStrength {
     /// Of image `index` of `count`.
     pub(crate) fn of(self, index: usize, count: usize) -> f64 {
         match self {
-            Self::Each(share) => share,
+            Self::Each(strength) => strength,
             Self::Along(from, _) if count == 1 => from,
             Self::Along(from, to) => from + (to - from) * index as f64 / (count - 1) as f64,
         }
@@ -84,21 +76,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans_and_turns_are_read() {
-        assert_eq!("0.3..5".parse(), Ok(Span { low: 0.3, high: 5. }));
-        assert_eq!("0..inf".parse(), Ok(Span { low: 0., high: f64::INFINITY }));
+    fn intervals_tiles_and_strengths() {
+        assert_eq!("0.3..5".parse(), Ok(Interval { low: 0.3, high: 5. }));
+        assert_eq!("0..inf".parse(), Ok(Interval { low: 0., high: f64::INFINITY }));
         for wrong in ["", "1", "..", "2..1", "-1..2", "a..b", "1..1", "NaN..1"] {
-            assert!(wrong.parse::<Span>().is_err(), "{wrong}");
+            assert!(wrong.parse::<Interval>().is_err(), "{wrong}");
         }
-        assert_eq!("0.25".parse(), Ok(Turn::Each(0.25)));
-        let turn: Turn = "0..1".parse().unwrap();
-        assert_eq!([0, 1, 2, 4].map(|index| turn.of(index, 5)), [0., 0.25, 0.5, 1.]);
-        assert_eq!(["auto", "64"].map(str::parse), [Ok(Side::Auto), Ok(Side::Pixels(64))]);
+        assert_eq!("0.25".parse(), Ok(VariationStrength::Each(0.25)));
+        let strength: VariationStrength = "0..1".parse().unwrap();
+        assert_eq!([0, 1, 2, 4].map(|index| strength.of(index, 5)), [0., 0.25, 0.5, 1.]);
+        assert_eq!(["auto", "64"].map(tile_size), [Ok(TileSize::Auto), Ok(TileSize::Pixels(64))]);
         for wrong in ["", "0", "-8", "64px"] {
-            assert!(wrong.parse::<Side>().is_err(), "{wrong}");
+            assert!(tile_size(wrong).is_err(), "{wrong}");
         }
         for wrong in ["", "2", "0..2", "-0.1", "x", "NaN"] {
-            assert!(wrong.parse::<Turn>().is_err(), "{wrong}");
+            assert!(wrong.parse::<VariationStrength>().is_err(), "{wrong}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{GenerateArgs, ModelArgs, SizeArgs, TextArgs, share};
+use super::{GenerateArgs, ModelArgs, SizeArgs, TextArgs, unit_interval};
 
 #[derive(Debug, Args)]
 pub(crate) struct Img2imgArgs {
@@ -13,7 +13,7 @@ pub(crate) struct Img2imgArgs {
     /// What it is to show.
     pub(crate) prompt: String,
     /// How much of it is made anew: of 50 steps 0.75 takes 37; 1 leaves nothing of it.
-    #[arg(long, default_value_t = 0.75, value_parser = share)]
+    #[arg(long, default_value_t = 0.75, value_parser = unit_interval)]
     pub(crate) strength: f64,
     #[command(flatten)]
     pub(crate) size: SizeArgs,
@@ -40,7 +40,7 @@ pub(crate) struct InpaintArgs {
     pub(crate) size: SizeArgs,
     /// How much of what was under the mask is made anew; only for models that are not trained to fill, and are shown the
     /// rest at every step.
-    #[arg(long, value_parser = share)]
+    #[arg(long, value_parser = unit_interval)]
     pub(crate) strength: Option<f64>,
     #[command(flatten)]
     pub(crate) fill: FillArgs,

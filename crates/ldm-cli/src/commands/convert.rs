@@ -10,7 +10,7 @@ use crate::progress::Printer;
 
 pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     // Before anything is read, which may take long.
-    output::free(&args.out, args.force)?;
+    output::ensure_new(&args.out, args.force)?;
     if args.force && args.out.is_dir() && !looks_like_a_model(&args.out) {
         bail!("{}: a folder that holds no model, and is not replaced even with --force", args.out.display());
     }

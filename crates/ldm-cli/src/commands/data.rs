@@ -74,7 +74,7 @@ fn info(args: &DataArgs, as_json: bool) -> anyhow::Result<()> {
 }
 
 fn preview(args: &DataArgs, out: &Path, count: usize, force: bool) -> anyhow::Result<()> {
-    output::free(out, force)?;
+    output::ensure_new(out, force)?;
     let data = open(args)?;
     let count = count.clamp(1, data.len());
     let config =

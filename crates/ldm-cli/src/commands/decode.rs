@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
+use ldm::Watermark;
 use ldm_checkpoint::Checkpoint;
 use ldm_core::image;
 use tch::Tensor;
 
 use crate::args::DecodeArgs;
-use crate::output::Mark;
 use crate::{model, output};
 
 pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.save_pixels {
-        output::free(path, args.output.force)?;
+        output::ensure_new(path, args.output.force)?;
     }
     let model = model::open(&args.model)?;
     let latents = Checkpoint::open(&args.latents)?.tensor("latents")?;
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
         bail!("{}: latents: expected shape [B, {channels}, h, w], got {size:?}", args.latents.display());
     }
     let folder = output::folder(&args.output, "decode");
-    output::all_free(&folder, size[0] as usize, args.output.force)?;
+    output::ensure_all_new(&folder, size[0] as usize, args.output.force)?;
     let mut pixels = Vec::new();
     for index in 0..size[0] {
         let latent = latents.narrow(0, index, 1);
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
         pixels.push(decoded);
     }
     let pixels = Tensor::cat(&pixels, 0);
-    output::grid(&folder, &pixels, Mark::Never)?;
+    output::grid(&folder, &pixels, Watermark::Never)?;
     if let Some(path) = &args.save_pixels {
         ldm_checkpoint::save(path, &[("pixels".into(), pixels.contiguous())], &BTreeMap::new())?;
         println!("{}", path.display());

@@ -10,7 +10,7 @@ use crate::args::EncodeArgs;
 use crate::{images, model, output};
 
 pub(crate) fn run(args: &EncodeArgs) -> anyhow::Result<()> {
-    output::free(&args.out, args.force)?;
+    output::ensure_new(&args.out, args.force)?;
     let model = model::open(&args.model)?;
     let mut latents: Vec<Tensor> = Vec::new();
     for (index, path) in args.images.images.iter().enumerate() {

@@ -1,20 +1,21 @@
-//! Filling a part of an image, whoever says which.
+//! Inpainting and outpainting.
 
 use std::ops::Range;
 
 use anyhow::{Context, bail};
+use ldm::Inpainting;
 use ldm_core::Prompt;
 use ldm_pipelines::{ConditioningKind, InitImage};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
 use crate::args::FillArgs;
+use crate::generation::{GenerationJob, Task};
 use crate::images::repeated;
-use crate::making::{Making, Subject};
 use crate::model;
 use crate::progress::Printer;
 
-/// What is to be filled.
+/// The image, the mask and the condition.
 pub(crate) struct Filling<'a> {
     /// `[1, 3, H, W]`
     pub(crate) image: Tensor,
@@ -32,11 +33,11 @@ pub(crate) struct Filling<'a> {
     pub(crate) json: Map<String, Value>,
 }
 
-/// Fills, by a model that is trained to or by one that is not, and pastes the rest of the image back.
+/// Inpaints, with a model trained for it or with any other, and pastes the rest of the image back.
 pub(crate) fn run(
     filling: Filling,
     args: &FillArgs,
-    making: &Making,
+    job: &GenerationJob,
     printer: Printer,
 ) -> anyhow::Result<()> {
     let model = model::open_diffusion(&args.model, args.text.tokenizer.as_deref())?;
@@ -63,46 +64,27 @@ pub(crate) fn run(
     let size = [filling.image.size()[2], filling.image.size()[3]];
     model.check_image_size(size).with_context(|| filling.name.clone())?;
     let text = by_text.then(|| filling.prompt.unwrap_or_default().to_owned());
-    let scale = if by_text { model::guidance_scale(&model) } else { 1. };
     let init = (!trained)
         .then(|| {
             let (image, mask) = (filling.image.shallow_clone(), filling.mask.shallow_clone());
             InitImage::new(image, filling.strength.unwrap_or(1.), Some(mask))
         })
         .transpose()?;
-    let share = feathered(&filling.mask, args.feather)?;
-    making.run(&model, &args.model, scale, &Filled { filling, share, init, text, args }, printer)
+    let inpainting =
+        Inpainting::new(filling.image.shallow_clone(), filling.mask.shallow_clone(), args.feather)?;
+    job.run(&model, &args.model, &InpaintingTask { filling, inpainting, init, text, args }, printer)
 }
 
-/// How much of what was made shows, `[1, 1, H, W]`: nothing outside the mask, and inside it all but for an edge of so
-/// many pixels.
-fn feathered(mask: &Tensor, pixels: u32) -> anyhow::Result<Tensor> {
-    let mut share = mask.copy(); // added to in place
-    let mut rest = mask.shallow_clone();
-    for done in 0..pixels {
-        // One pixel less on every side; past the image's border nothing fades.
-        rest = -(-&rest).max_pool2d([3, 3], [1, 1], [1, 1], [1, 1], false);
-        if rest.any().int64_value(&[]) == 0 {
-            bail!(
-                "--feather: what is to be filled is {} pixels deep at most, expected at most {done}",
-                done + 1
-            );
-        }
-        share += &rest;
-    }
-    Ok(share / f64::from(pixels + 1))
-}
-
-struct Filled<'a> {
+struct InpaintingTask<'a> {
     filling: Filling<'a>,
-    share: Tensor,
+    inpainting: Inpainting,
     /// Where a model that is not trained to fill begins.
     init: Option<InitImage>,
     text: Option<String>,
     args: &'a FillArgs,
 }
 
-impl Subject for Filled<'_> {
+impl Task for InpaintingTask<'_> {
     fn prompt(&self, images: Range<usize>) -> anyhow::Result<Prompt> {
         let given = |of: &Tensor| self.init.is_none().then(|| repeated(of, images.clone()));
         Ok(Prompt {
@@ -121,12 +103,8 @@ impl Subject for Filled<'_> {
         self.init.as_ref()
     }
 
-    /// Outside the mask the image's own values: its bytes, since reading and writing them is the identity.
-    fn finish(&self, made: Tensor) -> Tensor {
-        let (share, image) =
-            (self.share.to_device(made.device()), self.filling.image.to_device(made.device()));
-        let mixed: Tensor = made.clamp(-1., 1.) * &share + &image * (1. - &share);
-        mixed.where_self(&share.gt(0.), &image)
+    fn finish(&self, images: Tensor) -> Tensor {
+        self.inpainting.composite(&images)
     }
 
     fn heading(&self, _image: usize) -> String {

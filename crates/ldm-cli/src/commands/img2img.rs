@@ -9,20 +9,20 @@ use ldm_pipelines::{ConditioningKind, InitImage};
 use serde_json::{Map, Value, json};
 
 use crate::args::Img2imgArgs;
+use crate::generation::{GenerationJob, Task};
 use crate::images::fitted;
-use crate::making::{Making, Subject};
 use crate::model;
 use crate::progress::Printer;
 
 pub(crate) fn run(args: &Img2imgArgs, printer: Printer) -> anyhow::Result<()> {
-    let making = Making::new(&args.generate, "img2img", args.generate.num_images)?;
+    let job = GenerationJob::new(&args.generate, "img2img", args.generate.num_images)?;
     let image = fitted(image::read(&args.image)?, args.size, Interpolation::Bicubic, &args.image)?;
     let image = image::from_rgb8(&image).unsqueeze(0);
     let init = InitImage::new(image, args.strength, None)?;
     let model = model::open_diffusion(&args.model, args.text.tokenizer.as_deref())?;
     model::check_conditioning(&model, &args.model, &[ConditioningKind::Text])?;
     model.check_image_size(init.size()).with_context(|| args.image.display().to_string())?;
-    making.run(&model, &args.model, model::guidance_scale(&model), &Redrawn { init, args }, printer)
+    job.run(&model, &args.model, &Redrawn { init, args }, printer)
 }
 
 struct Redrawn<'a> {
@@ -30,7 +30,7 @@ struct Redrawn<'a> {
     args: &'a Img2imgArgs,
 }
 
-impl Subject for Redrawn<'_> {
+impl Task for Redrawn<'_> {
     fn prompt(&self, images: Range<usize>) -> anyhow::Result<Prompt> {
         Ok(Prompt::text(images.map(|_| self.args.prompt.clone())))
     }

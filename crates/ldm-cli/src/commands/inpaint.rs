@@ -9,12 +9,12 @@ use tch::{Kind, Tensor};
 
 use super::filling::{self, Filling};
 use crate::args::InpaintArgs;
+use crate::generation::GenerationJob;
 use crate::images::fitted;
-use crate::making::Making;
 use crate::progress::Printer;
 
 pub(crate) fn run(args: &InpaintArgs, printer: Printer) -> anyhow::Result<()> {
-    let making = Making::new(&args.fill.generate, "inpaint", args.fill.generate.num_images)?;
+    let job = GenerationJob::new(&args.fill.generate, "inpaint", args.fill.generate.num_images)?;
     let (image, mask) = read(args)?;
     let filling = Filling {
         image,
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &InpaintArgs, printer: Printer) -> anyhow::Result<()> {
             ("mask".to_owned(), json!(args.mask)),
         ]),
     };
-    filling::run(filling, &args.fill, &making, printer)
+    filling::run(filling, &args.fill, &job, printer)
 }
 
 /// The image `[1, 3, H, W]` and the mask `[1, 1, H, W]`, 0 or 1.

@@ -7,22 +7,22 @@ use ldm_pipelines::ConditioningKind;
 use serde_json::{Map, Value, json};
 
 use crate::args::Layout2imgArgs;
+use crate::generation::{GenerationJob, Task};
 use crate::layout_file::{self, Layout};
-use crate::making::{Making, Subject};
 use crate::model;
 use crate::progress::Printer;
 
 pub(crate) fn run(args: &Layout2imgArgs, printer: Printer) -> anyhow::Result<()> {
     let layouts = layout_file::read(&args.layout, args.image.as_deref())?;
     let each = args.generate.num_images;
-    let making = Making::new(&args.generate, "layout2img", layouts.len() * each)?;
+    let job = GenerationJob::new(&args.generate, "layout2img", layouts.len() * each)?;
     let model = model::open_diffusion(&args.model, None)?;
     model::check_conditioning(&model, &args.model, &[ConditioningKind::Layout])?;
     let layouts = layouts
         .into_iter()
         .map(|layout| layout.by_number(&model.box_classes, &args.layout))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    making.run(&model, &args.model, 1., &Layouts { given: layouts, each }, printer)
+    job.run(&model, &args.model, &Layouts { given: layouts, each }, printer)
 }
 
 /// Layouts, each for several images in a row.
@@ -37,7 +37,7 @@ impl Layouts {
     }
 }
 
-impl Subject for Layouts {
+impl Task for Layouts {
     fn prompt(&self, images: Range<usize>) -> anyhow::Result<Prompt> {
         let layouts = images.map(|image| self.of(image).boxes()).collect();
         Ok(Prompt { layout: Some(layouts), ..Prompt::default() })

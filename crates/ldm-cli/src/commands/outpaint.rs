@@ -8,12 +8,12 @@ use tch::Tensor;
 
 use super::filling::{self, Filling};
 use crate::args::OutpaintArgs;
+use crate::generation::GenerationJob;
 use crate::images::fitted;
-use crate::making::Making;
 use crate::progress::Printer;
 
 pub(crate) fn run(args: &OutpaintArgs, printer: Printer) -> anyhow::Result<()> {
-    let making = Making::new(&args.fill.generate, "outpaint", args.fill.generate.num_images)?;
+    let job = GenerationJob::new(&args.fill.generate, "outpaint", args.fill.generate.num_images)?;
     let sides = [args.left, args.right, args.top, args.bottom].map(i64::from);
     if sides == [0; 4] {
         bail!("nothing to add: give --left, --right, --top or --bottom");
@@ -39,5 +39,5 @@ pub(crate) fn run(args: &OutpaintArgs, printer: Printer) -> anyhow::Result<()> {
         ),
         json: Map::from_iter([("image".to_owned(), json!(args.image)), ("added".to_owned(), added)]),
     };
-    filling::run(filling, &args.fill, &making, printer)
+    filling::run(filling, &args.fill, &job, printer)
 }

@@ -1,18 +1,18 @@
 //! `ldm reconstruct`: there and back.
 
+use ldm::Watermark;
 use ldm_core::image;
 use ldm_metrics::psnr;
 use serde_json::json;
 use tch::Tensor;
 
 use crate::args::ReconstructArgs;
-use crate::output::Mark;
 use crate::{images, model, output};
 
 pub(crate) fn run(args: &ReconstructArgs) -> anyhow::Result<()> {
     let model = model::open(&args.model)?;
     let folder = output::folder(&args.output, "reconstruct");
-    output::all_free(&folder, args.images.images.len(), args.output.force)?;
+    output::ensure_all_new(&folder, args.images.images.len(), args.output.force)?;
     let (mut sum, mut pairs) = (0., Vec::new());
     for (index, path) in args.images.images.iter().enumerate() {
         let image = images::read(path, args.images.size, model.first_stage())?;
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &ReconstructArgs) -> anyhow::Result<()> {
     }
     // A grid needs one size.
     if pairs.iter().all(|each| each.size() == pairs[0].size()) {
-        output::grid(&folder, &Tensor::cat(&pairs, 0), Mark::Never)?;
+        output::grid(&folder, &Tensor::cat(&pairs, 0), Watermark::Never)?;
     }
     Ok(())
 }

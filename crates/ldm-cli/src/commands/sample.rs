@@ -4,49 +4,54 @@ use std::ops::Range;
 
 use anyhow::{Context, bail};
 use ldm_core::Prompt;
-use ldm_pipelines::{ConditioningKind, LatentDiffusion};
+use ldm_pipelines::{ConditioningKind, GuidingClassifier, LatentDiffusion};
 use serde_json::{Map, Value, json};
 
 use crate::args::SampleArgs;
-use crate::classifier::{self, Leading};
-use crate::making::{Making, Subject};
+use crate::classifier::{self, NamedClassifier};
+use crate::generation::{GenerationJob, Task};
 use crate::model;
 use crate::progress::Printer;
 
 pub(crate) fn run(args: &SampleArgs, printer: Printer) -> anyhow::Result<()> {
     classifier::check(&args.classifier, &args.class)?;
-    let making = Making::new(&args.generate, "sample", args.generate.num_images)?;
-    let mut model = model::open_diffusion(&args.model, None)?;
+    let job = GenerationJob::new(&args.generate, "sample", args.generate.num_images)?;
+    let model = model::open_diffusion(&args.model, None)?;
     model::check_conditioning(
         &model,
         &args.model,
         &[ConditioningKind::Unconditional, ConditioningKind::Class],
     )?;
-    let leading = Leading::of(&args.classifier, &mut model)?;
-    let subject = Classes { asked: classes(args, &model, leading.as_ref())?, model: &model, leading };
-    making.run(&model, &args.model, 1., &subject, printer)
+    let classifier = NamedClassifier::open(&args.classifier, &model)?;
+    let task = ClassTask { classes: classes(args, &model, classifier.as_ref())?, model: &model, classifier };
+    job.run(&model, &args.model, &task, printer)
 }
 
-/// A class an image, or none.
-struct Classes<'a> {
-    asked: Vec<i64>,
+/// Images of a class each, or of none.
+struct ClassTask<'a> {
+    classes: Vec<i64>,
     model: &'a LatentDiffusion,
-    leading: Option<Leading>,
+    classifier: Option<NamedClassifier>,
 }
 
-impl Classes<'_> {
+impl ClassTask<'_> {
     /// Its name, or else its number.
     fn name(&self, image: usize) -> Option<String> {
-        let class = *self.asked.get(image)?;
+        let class = *self.classes.get(image)?;
         let own = self.model.classes.get(class as usize);
-        let name = own.or_else(|| self.leading.as_ref().and_then(|by| by.class_name(class)));
+        let name =
+            own.or_else(|| self.classifier.as_ref().and_then(|classifier| classifier.class_name(class)));
         Some(name.cloned().unwrap_or_else(|| class.to_string()))
     }
 }
 
-impl Subject for Classes<'_> {
+impl Task for ClassTask<'_> {
     fn prompt(&self, images: Range<usize>) -> anyhow::Result<Prompt> {
-        Ok(self.asked.get(images).map_or_else(Prompt::default, Prompt::class))
+        Ok(self.classes.get(images).map_or_else(Prompt::default, Prompt::class))
+    }
+
+    fn classifier(&self) -> Option<&GuidingClassifier> {
+        self.classifier.as_ref().map(NamedClassifier::guiding)
     }
 
     fn heading(&self, image: usize) -> String {
@@ -54,30 +59,30 @@ impl Subject for Classes<'_> {
     }
 
     fn parameters(&self) -> String {
-        self.leading.as_ref().map_or(String::new(), Leading::parameters)
+        self.classifier.as_ref().map_or(String::new(), NamedClassifier::parameters)
     }
 
     fn json(&self, image: usize) -> Map<String, Value> {
         let class = [("class".to_owned(), json!(self.name(image)))];
-        class.into_iter().chain(self.leading.iter().flat_map(Leading::json)).collect()
+        class.into_iter().chain(self.classifier.iter().flat_map(NamedClassifier::json)).collect()
     }
 }
 
-/// A class an image, those asked for taken in turn.
+/// The class of each image, cycling through those requested.
 fn classes(
     args: &SampleArgs,
     model: &LatentDiffusion,
-    leading: Option<&Leading>,
+    classifier: Option<&NamedClassifier>,
 ) -> anyhow::Result<Vec<i64>> {
     let Some(count) = model.config.classes() else {
-        if !args.class.is_empty() && leading.is_none() {
+        if !args.class.is_empty() && classifier.is_none() {
             bail!("--class: this model is unconditional");
         }
         if args.generate.how.guidance_scale.is_some_and(|scale| scale != 1.) {
             bail!("--guidance-scale: this model is unconditional, and has nothing to be guided away from");
         }
-        return match leading {
-            Some(leading) => asked(args, |word| leading.class(word)),
+        return match classifier {
+            Some(classifier) => cycled(args, |word| classifier.class(word)),
             None => Ok(Vec::new()),
         };
     };
@@ -89,16 +94,16 @@ fn classes(
         };
         bail!("this model is conditioned on a class: give --class, one of {known}");
     }
-    let asked = asked(args, |word| model::class(word, &model.classes, count))?;
-    for class in &asked {
-        leading.map_or(Ok(()), |leading| leading.knows(*class))?;
+    let classes = cycled(args, |word| model::class(word, &model.classes, count))?;
+    for class in &classes {
+        classifier.map_or(Ok(()), |classifier| classifier.check_class(*class))?;
     }
-    Ok(asked)
+    Ok(classes)
 }
 
-/// The words after `--class` as classes, taken in turn.
-fn asked(args: &SampleArgs, class: impl Fn(&str) -> anyhow::Result<i64>) -> anyhow::Result<Vec<i64>> {
+/// The classes of `--class`, in a cycle.
+fn cycled(args: &SampleArgs, class: impl Fn(&str) -> anyhow::Result<i64>) -> anyhow::Result<Vec<i64>> {
     let words = args.class.iter().map(|word| class(word.trim()));
-    let asked: Vec<i64> = words.collect::<anyhow::Result<_>>().context("--class")?;
-    Ok(asked.iter().copied().cycle().take(args.generate.num_images).collect())
+    let classes: Vec<i64> = words.collect::<anyhow::Result<_>>().context("--class")?;
+    Ok(classes.iter().copied().cycle().take(args.generate.num_images).collect())
 }

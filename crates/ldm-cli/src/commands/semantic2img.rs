@@ -11,18 +11,18 @@ use serde_json::{Map, Value, json};
 use tch::{Device, Kind, Tensor};
 
 use crate::args::Semantic2imgArgs;
+use crate::generation::{GenerationJob, Task};
 use crate::images::repeated;
-use crate::making::{Making, Subject};
 use crate::model;
 use crate::progress::Printer;
 
 pub(crate) fn run(args: &Semantic2imgArgs, printer: Printer) -> anyhow::Result<()> {
-    let making = Making::new(&args.generate, "semantic2img", args.generate.num_images)?;
+    let job = GenerationJob::new(&args.generate, "semantic2img", args.generate.num_images)?;
     let labels = labels(args)?;
     let model = model::open_diffusion(&args.model, None)?;
     model::check_conditioning(&model, &args.model, &[ConditioningKind::SemanticMap])?;
     let map = one_hot(&labels, &model).with_context(|| args.map.display().to_string())?;
-    making.run(&model, &args.model, 1., &Labeled { map, name: args.map.display().to_string() }, printer)
+    job.run(&model, &args.model, &Labeled { map, name: args.map.display().to_string() }, printer)
 }
 
 /// The label of each pixel.
@@ -69,7 +69,7 @@ struct Labeled {
     name: String,
 }
 
-impl Subject for Labeled {
+impl Task for Labeled {
     fn prompt(&self, images: Range<usize>) -> anyhow::Result<Prompt> {
         Ok(Prompt { mask: Some(repeated(&self.map, images)), ..Prompt::default() })
     }

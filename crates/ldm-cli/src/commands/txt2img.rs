@@ -1,31 +1,35 @@
-//! `ldm txt2img`: images of what a text says.
+//! `ldm txt2img`: text to image.
 
 use std::ops::Range;
 
 use anyhow::{Context, bail};
+use ldm::Watermark;
 use ldm_core::Prompt;
 use ldm_pipelines::{ConditioningKind, LatentDiffusion};
 use serde_json::{Map, Value, json};
 
 use crate::args::{TextArgs, Txt2imgArgs};
-use crate::making::{Making, Subject};
+use crate::generation::{GenerationJob, Task};
 use crate::model;
-use crate::output::Mark;
 use crate::progress::Printer;
 
 pub(crate) fn run(args: &Txt2imgArgs, printer: Printer) -> anyhow::Result<()> {
     let texts = prompts(args)?;
     let each = args.generate.num_images;
-    let making = Making::new(&args.generate, "txt2img", texts.len() * each)?;
+    let job = GenerationJob::new(&args.generate, "txt2img", texts.len() * each)?;
     let model = model::open_diffusion(&args.model, args.text.tokenizer.as_deref())?;
     model::check_conditioning(&model, &args.model, &[ConditioningKind::Text])?;
-    warn_of_cuts(&model, "the prompt", &texts);
-    warn_of_cuts(&model, "the negative prompt", std::slice::from_ref(&args.text.negative_prompt));
-    let subject = Texts { given: texts, each, args: &args.text, unmarked: args.no_watermark };
-    making.run(&model, &args.model, model::guidance_scale(&model), &subject, printer)
+    let negative = std::slice::from_ref(&args.text.negative_prompt);
+    for warning in
+        [model.cut_prompts("the prompt", &texts), model.cut_prompts("the negative prompt", negative)].concat()
+    {
+        Printer::warn(&warning);
+    }
+    let task = TextTask { given: texts, each, args: &args.text, no_watermark: args.no_watermark };
+    job.run(&model, &args.model, &task, printer)
 }
 
-/// What to draw, a text each.
+/// The prompts.
 fn prompts(args: &Txt2imgArgs) -> anyhow::Result<Vec<String>> {
     let Some(path) = &args.prompts_from else {
         return Ok(vec![args.prompt.clone().context("a prompt, or --prompts-from")?]);
@@ -39,29 +43,21 @@ fn prompts(args: &Txt2imgArgs) -> anyhow::Result<Vec<String>> {
     Ok(prompts)
 }
 
-/// Says what of each text the model does not read.
-fn warn_of_cuts(model: &LatentDiffusion, what: &str, texts: &[String]) {
-    let cuts = model.conditioner.cut(&Prompt::text(texts.iter().cloned()));
-    for cut in cuts.into_iter().flatten() {
-        Printer::warn(&format!("{what} is longer than the model reads, left out: {cut}"));
-    }
-}
-
 /// Texts, each for several images in a row.
-struct Texts<'a> {
+struct TextTask<'a> {
     given: Vec<String>,
     each: usize,
     args: &'a TextArgs,
-    unmarked: bool,
+    no_watermark: bool,
 }
 
-impl Texts<'_> {
+impl TextTask<'_> {
     fn of(&self, image: usize) -> &str {
         &self.given[image / self.each]
     }
 }
 
-impl Subject for Texts<'_> {
+impl Task for TextTask<'_> {
     fn prompt(&self, images: Range<usize>) -> anyhow::Result<Prompt> {
         Ok(Prompt::text(images.map(|image| self.of(image))))
     }
@@ -70,9 +66,8 @@ impl Subject for Texts<'_> {
         self.args.negative(count)
     }
 
-    /// As the reference's script, which does it for Stable Diffusion alone.
-    fn mark(&self, model: &LatentDiffusion) -> Mark {
-        if model.config.clip() && !self.unmarked { Mark::WherePossible } else { Mark::Never }
+    fn watermark(&self, model: &LatentDiffusion) -> Watermark {
+        if self.no_watermark { Watermark::Never } else { Watermark::of_txt2img(model) }
     }
 
     fn heading(&self, image: usize) -> String {

@@ -9,25 +9,19 @@ use serde_json::{Map, Value, json};
 use tch::Tensor;
 
 use crate::args::UpscaleArgs;
+use crate::generation::{GenerationJob, Task};
 use crate::images::repeated;
-use crate::making::{Making, Subject};
 use crate::model;
 use crate::progress::Printer;
 
 pub(crate) fn run(args: &UpscaleArgs, printer: Printer) -> anyhow::Result<()> {
-    let making = Making::new(&args.generate, "upscale", args.generate.num_images)?;
+    let job = GenerationJob::new(&args.generate, "upscale", args.generate.num_images)?;
     let small = image::from_rgb8(&image::read(&args.image)?).unsqueeze(0);
     let model = model::open_diffusion(&args.model, None)?;
     model::check_conditioning(&model, &args.model, &[ConditioningKind::LowResolution])?;
     let [height, width] = [small.size()[2], small.size()[3]];
     model.unet.check_size([height, width]).with_context(|| args.image.display().to_string())?;
-    making.run(
-        &model,
-        &args.model,
-        1.,
-        &Small { image: small, name: args.image.display().to_string() },
-        printer,
-    )
+    job.run(&model, &args.model, &Small { image: small, name: args.image.display().to_string() }, printer)
 }
 
 /// An image as large as the latent.
@@ -36,7 +30,7 @@ struct Small {
     name: String,
 }
 
-impl Subject for Small {
+impl Task for Small {
     fn prompt(&self, images: Range<usize>) -> anyhow::Result<Prompt> {
         Ok(Prompt { image: Some(repeated(&self.image, images)), ..Prompt::default() })
     }

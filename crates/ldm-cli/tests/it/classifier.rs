@@ -117,19 +117,23 @@ fn from_a_diffusion_model_to_images_of_a_class() {
         |model: &'static str, extra: &[&'static str]| [&["sample", "--model", model][..], extra].concat();
     let by =
         |model, extra: &[&'static str]| sample(model, &[&["--classifier", "classifier"][..], extra].concat());
-    sandbox.err(&by("plain", &[]), 1, "--classifier: give --class, which it is to lead to");
+    sandbox.err(&by("plain", &[]), 1, "--classifier: expected --class too");
     sandbox.err(
         &sample("plain", &["--class", "1", "--classifier-scale", "2"]),
         1,
-        "--classifier-scale: give --classifier",
+        "--classifier-scale: expected --classifier too",
     );
     sandbox.err(
         &by("plain", &["--class", "1", "--classifier-scale", "nan"]),
         1,
-        "expected a number, got: NaN",
+        "expected a finite number, got NaN",
     );
     sandbox.err(&by("plain", &["--class", "cat"]), 1, "unknown class, expected 0 to 9, or one of");
-    sandbox.err(&by("classes", &["--class", "10"]), 1, "the classifier knows the classes 0 to 9, got: 10");
+    sandbox.err(
+        &by("classes", &["--class", "10"]),
+        1,
+        "expected 0 to 9, the classes of the classifier, got 10",
+    );
     sandbox.err(
         &by("noisier", &["--class", "1"]),
         1,

@@ -159,12 +159,18 @@ fn the_whole_way_from_training_to_images() {
             message,
         );
     };
-    fails(&["--sampler", "plms", "--eta", "0.5"], "sampler plms has no eta");
+    fails(
+        &["--sampler", "plms", "--eta", "0.5"],
+        "eta: expected a sampler that has it (ddim, euler_a, dpmpp_2m_sde, dpmpp_3m_sde), got plms",
+    );
     fails(&["--sampler", "euler_a", "--eta", "1.5"], "eta: expected a number in [0, 1], got 1.5");
-    fails(&["--spacing", "karas"], "unknown spacing, expected one of uniform, quad, time_uniform");
-    fails(&["--spacing", "100,500"], "a list of levels falls, but 500 follows 100");
-    fails(&["--sampler", "dpmpp_2m", "--spacing", "quad"], "needs a level with less noise at each step");
-    fails(&["--sampler", "lcm", "--steps", "51"], "expected 1 to 50 steps, got 51");
+    fails(&["--spacing", "karas"], "spacing: expected one of uniform, quad, time_uniform");
+    fails(&["--spacing", "100,500"], "spacing: expected falling levels, got 500 after 100");
+    fails(
+        &["--sampler", "dpmpp_2m", "--spacing", "quad"],
+        "expected less noise at each step for the multistep sampler dpmpp_2m",
+    );
+    fails(&["--sampler", "lcm", "--steps", "51"], "expected 1 to 50, the levels of spacing lcm, got 51");
 
     // An image that is there is not overwritten.
     let again = ["sample", "--model", "second", "--class", "1", "--steps", "2", "--out", "d"];
@@ -198,7 +204,7 @@ fn the_whole_way_from_training_to_images() {
     sandbox.err(
         &["sample", "--model", "second", "--class", "1", "--height", "17", "--width", "16"],
         1,
-        "multiples of 4 (nearest: 16 and 20), got: 17",
+        "multiples of 4 (nearest: 16 and 20), got 17",
     );
     sandbox.err(&["sample", "--model", "first"], 1, "a first stage alone");
     sandbox.err(

@@ -244,7 +244,7 @@ fn goes_on(sandbox: &Sandbox, ask: &dyn Fn(&[&str], &str) -> String) {
     let none = ["outpaint", "photo.png", "--model", "hole", "--out", "no"];
     sandbox.err(&none, 1, "nothing to add: give --left, --right, --top or --bottom");
     let deep = ["--left", "4", "--feather", "4"];
-    let deepest = "--feather: what is to be filled is 4 pixels deep at most, expected at most 3";
+    let deepest = "feather: expected at most 3 for a mask 4 pixels deep, got 4";
     sandbox.err(&[&none[..], &deep].concat(), 1, deepest);
     sandbox.err(&[&none[..], &["--left", "4000000000"]].concat(), 2, "--left");
     sandbox.err(
@@ -275,18 +275,22 @@ fn draws_at_large(sandbox: &Sandbox) {
     assert!(sandbox.ok(&["inspect", "gray.png"]).contains("watermark: StableDiffusionV1"));
     sandbox.err(&sample(&["--watermark"], "no"), 1, "an image of 16x16 pixels cannot carry a watermark");
     sandbox.err(&sample(&["--preview-every", "0"], "no"), 2, "--preview-every");
-    sandbox.err(&sample(&["--preview-every", "3"], "no"), 1, "--preview-every 3: there are 2 steps");
-    sandbox.err(&sample(&["--guidance-rescale", "0.7"], "no"), 1, "nothing is guided here");
+    sandbox.err(
+        &sample(&["--preview-every", "3"], "no"),
+        1,
+        "--preview-every: expected at most 2, the number of steps, got 3",
+    );
+    sandbox.err(&sample(&["--guidance-rescale", "0.7"], "no"), 1, "expected a guidance scale other than 1");
     sandbox.err(
         &sample(&["--tile", "15"], "no"),
         1,
-        "tile: this model's are multiples of 4 pixels (nearest: 12 and 16), got: 15",
+        "tile: expected a multiple of 4 pixels (nearest: 12 and 16), got 15",
     );
-    sandbox.err(&sample(&["--height", "18", "--width", "16"], "no"), 1, "(nearest: 16 and 20), got: 18");
+    sandbox.err(&sample(&["--height", "18", "--width", "16"], "no"), 1, "(nearest: 16 and 20), got 18");
     sandbox.err(&["sample", "--model", "plain", "--out", "no", "--steps", "1001"], 1, "1001");
     sandbox.err(&sample(&["--sampler", "best"], "no"), 2, "possible values: ddpm, ddim");
     let boxes = ["layout2img", "parts.json", "--model", "boxes", "--tile", "8", "--out", "no"];
-    sandbox.err(&boxes, 1, "tile: boxes say where things are in the whole image");
+    sandbox.err(&boxes, 1, "tile: expected a model without a layout");
 }
 
 fn varies(sandbox: &Sandbox) {

@@ -12,8 +12,8 @@ use serde_json::{Map, Value, json};
 use super::Converting;
 use super::pipeline::Pipeline;
 use super::weights::Weights;
-use crate::diffusers_scheduler::to_diffusers;
-use crate::folder::MEASURED;
+use crate::diffusers::folder::MEASURED;
+use crate::diffusers::scheduler::to_diffusers;
 use crate::tokenizer::{copy_tokenizer, tokenizer_path};
 use crate::{LatentDiffusionConfig, ModelConfig, ModelSource, find_tokenizer};
 

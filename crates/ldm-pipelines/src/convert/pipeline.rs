@@ -4,7 +4,7 @@ use ldm_autoencoder::FirstStageConfig;
 use ldm_conditioning::ConditionerConfig;
 use ldm_core::{Error, Result};
 
-use crate::folder::SUPER_RESOLUTION;
+use crate::diffusers::folder::SUPER_RESOLUTION;
 use crate::{ConcatKey, ConditioningKey, LatentDiffusionConfig};
 
 /// A pipeline, and what it calls its parts.

@@ -7,7 +7,7 @@ use ldm_core::Result;
 use tch::{Kind, Tensor};
 
 use super::adapter::Adapter;
-use super::given::LoraFile;
+use super::lora_path::LoraFile;
 use super::read::Lora;
 use crate::{LatentDiffusion, LatentDiffusionConfig};
 

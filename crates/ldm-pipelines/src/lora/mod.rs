@@ -5,15 +5,15 @@
 //! diffusers, and writes kohya's; [`Merge`] adds what they hold to weights, so that sampling knows nothing of them.
 
 mod adapter;
-mod given;
-mod leaf;
+mod lora_path;
 mod merge;
+mod module;
 mod names;
+mod peft_metadata;
 mod read;
-mod told;
 mod write;
 
 pub use adapter::Adapter;
-pub use given::LoraFile;
+pub use lora_path::LoraFile;
 pub use merge::Merge;
 pub use read::Lora;

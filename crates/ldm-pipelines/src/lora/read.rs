@@ -9,9 +9,9 @@ use ldm_core::{Error, Result};
 use tch::Tensor;
 
 use super::adapter::Adapter;
-use super::leaf::{Part, other, parse};
+use super::module::{Part, other, parse};
 use super::names::Names;
-use super::told::Told;
+use super::peft_metadata::PeftMetadata;
 use crate::LatentDiffusionConfig;
 
 /// Changes of a model's weights, by our names of these weights.
@@ -36,7 +36,7 @@ impl Lora {
     pub fn read(path: &Path, config: &LatentDiffusionConfig, shapes: &Shapes) -> Result<Self> {
         let refuse = |why: String| Error::format(path, why);
         let checkpoint = Checkpoint::open(path)?;
-        let told = Told::of(checkpoint.metadata()).map_err(refuse)?;
+        let told = PeftMetadata::of(checkpoint.metadata()).map_err(refuse)?;
         let known = Names::of(config).known(shapes);
         let modules = modules(&checkpoint).map_err(refuse)?;
         let unknown: Vec<&str> =

@@ -7,7 +7,7 @@ use std::time::Instant;
 use ldm_core::{Result, image};
 use ldm_data::{Batch, Dataset, Loader, LoaderConfig};
 use ldm_metrics::{FeatureNetwork, SetDistance, SetFeatures};
-use ldm_pipelines::{LatentDiffusion, Sampling, generate};
+use ldm_pipelines::{GenerateRequest, LatentDiffusion, Sampling, generate};
 use ldm_schedulers::{SamplerConfig, Spacing};
 use ldm_train::prompt_for;
 use tch::{Device, Tensor};
@@ -78,7 +78,11 @@ impl Evaluator {
         if let Some(batch) = batches(&self.data, count, count)?.next() {
             let batch = batch?;
             let seeds: Vec<u64> = (0..batch.names.len() as u64).collect();
-            generate(model, &prompt_for(model, &batch)?, None, &seeds, &self.sampling(1), None, &mut |_| {})?;
+            generate(
+                model,
+                &GenerateRequest::new(&prompt_for(model, &batch)?, &seeds, &self.sampling(1)),
+                &mut |_| {},
+            )?;
         }
         Ok(())
     }
@@ -91,6 +95,7 @@ impl Evaluator {
             guidance: self.measure.guidance_scale.into(),
             size: None,
             tile: None,
+            thresholding: None,
         }
     }
 
@@ -111,7 +116,7 @@ impl Evaluator {
                 let prompt = prompt_for(model, &batch)?;
                 let seeds: Vec<u64> = (next..next + count).collect();
                 let begun = Instant::now();
-                let made = generate(model, &prompt, None, &seeds, &sampling, None, &mut |_| {})?;
+                let made = generate(model, &GenerateRequest::new(&prompt, &seeds, &sampling), &mut |_| {})?;
                 // Reading a number waits for the device.
                 let _ = made.images.sum(tch::Kind::Float).double_value(&[]);
                 seconds += begun.elapsed().as_secs_f64();

@@ -4,7 +4,7 @@ use ldm_checkpoint::Checkpoint;
 use ldm_core::noise::{PerStep, Seeded};
 use ldm_core::{Error, NoiseSource, Result};
 use ldm_data::Batch;
-use ldm_pipelines::{ClassifierConfig, LatentDiffusion, ModelConfig, ModelSource};
+use ldm_pipelines::{ClassifierConfig, LatentDiffusion, LoadOptions, ModelConfig, ModelSource};
 use ldm_unet::EncoderUNet;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Reduction, Tensor};
@@ -44,7 +44,7 @@ impl ClassifierObjective {
         let network = config.network()?;
         let (source, diffusion) = config.diffusion()?;
         let checkpoint = source.checkpoint;
-        let diffusion = LatentDiffusion::load(&diffusion, checkpoint, None, true, device, Kind::Float)?;
+        let diffusion = LatentDiffusion::load(&diffusion, checkpoint, None, &LoadOptions::new(device))?;
         for tensor in diffusion.vs().variables().values() {
             let _ = tensor.set_requires_grad(false);
         }

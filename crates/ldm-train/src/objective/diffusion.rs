@@ -7,7 +7,7 @@ use ldm_core::{Error, NoiseSource, Prompt, Result};
 use ldm_data::Batch;
 use ldm_pipelines::{
     ConditioningKind, LatentDiffusion, LatentDiffusionConfig, ModelConfig, ModelSource, SCHEDULE_BUFFERS,
-    Sampling, find_tokenizer, generate,
+    Sampling, find_tokenizer, GenerateRequest, generate,
 };
 use ldm_schedulers::{SamplerConfig, Spacing};
 use tch::{Device, Tensor};
@@ -322,10 +322,11 @@ impl Preview for DiffusionObjective {
             guidance: config.guidance_scale.into(),
             size: None,
             tile: None,
+            thresholding: None,
         };
         let seeds: Vec<u64> = (0..count as u64).collect();
-        let samples = generate(&self.model, &prompt, None, &seeds, &sampling, None, &mut |_| {})?;
-        Ok(ldm_core::image::grid(&samples.images.clamp(-1., 1.), columns, 2))
+        let made = generate(&self.model, &GenerateRequest::new(&prompt, &seeds, &sampling), &mut |_| {})?;
+        Ok(ldm_core::image::grid(&made.images.clamp(-1., 1.), columns, 2))
     }
 }
 

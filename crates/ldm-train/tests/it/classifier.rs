@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ldm_checkpoint::Checkpoint;
 use ldm_core::device::test_device;
-use ldm_pipelines::{Classifier, LoadOptions, Model};
+use ldm_pipelines::{Classifier, GuidingClassifier, LoadOptions, Model};
 use ldm_train::{Event, Finished, RunConfig, Trainer};
 use tch::{Kind, Tensor};
 
@@ -179,9 +179,9 @@ fn a_classifier_overfits_a_few_images_and_is_exported() {
         .collect();
     let sum = Tensor::stack(&all, 0).exp().sum_dim_intlist([0_i64].as_slice(), false, Kind::Float);
     assert!((sum - 1.).abs().max().double_value(&[]) < 1e-5);
-    model.with_classifier_guidance(classifier, 1.).unwrap();
+    GuidingClassifier::new(classifier, 1., &model).unwrap();
     model.scale_factor *= 1.01;
-    let error = model.with_classifier_guidance(open(), 1.).unwrap_err().to_string();
+    let error = GuidingClassifier::new(open(), 1., &model).unwrap_err().to_string();
     assert!(error.contains("another scale than the model's"), "{error}");
 
     // A run from its weights starts at its loss.

@@ -20,7 +20,7 @@ pub(crate) fn run(args: &GenerationArgs, printer: Printer) -> anyhow::Result<()>
     let with_images = args.made.is_some() || args.maker.model.is_some();
     let written = if with_images { vec![&results, &best, &worst] } else { Vec::new() };
     let mut written = written.into_iter().chain(&args.save_statistics);
-    written.try_for_each(|path| output::free(path, args.output.force))?;
+    written.try_for_each(|path| output::ensure_new(path, args.output.force))?;
     let device = model::device(&args.device, Some(printer))?;
     let reference = ReferenceSet::open(source(&args.data))?;
     if reference.is_statistics() && args.save_statistics.is_some() {

@@ -14,7 +14,7 @@ use crate::{model, output};
 pub(crate) fn run(args: &ReconstructionArgs, printer: Printer) -> anyhow::Result<()> {
     let folder = output::folder(&args.output, "eval");
     let [results, best, worst] = ["results.json", "best.png", "worst.png"].map(|name| folder.join(name));
-    [&results, &best, &worst].into_iter().try_for_each(|path| output::free(path, args.output.force))?;
+    [&results, &best, &worst].into_iter().try_for_each(|path| output::ensure_new(path, args.output.force))?;
     let model = model::open(&args.model)?;
     let device = model::device(&args.model.device, None)?;
     let reporter = CliReporter::new(printer);

@@ -1,0 +1,210 @@
+//! Generation of images from prompts and seeds.
+
+use ldm_core::noise::Seeded;
+use ldm_core::{Conditioning, Error, Prompt, Result};
+use ldm_schedulers::{Denoiser, SamplerConfig, SamplerRun, SamplingStep, Spacing};
+use tch::{Kind, Tensor};
+
+use super::classifier_guidance::GuidingClassifier;
+use super::guidance::{ClassifierFreeGuidance, Conditioned, Guidance};
+use super::init::Init;
+use super::network::Network;
+use super::tiling::Tiling;
+use crate::{LatentDiffusion, Thresholding};
+
+/// Settings of sampling. [`LatentDiffusion::default_sampling`] has those of a model.
+#[derive(Debug, Clone)]
+pub struct Sampling {
+    /// The solver.
+    pub sampler: SamplerConfig,
+    /// The noise levels it visits.
+    pub spacing: Spacing,
+    /// The number of steps.
+    pub steps: usize,
+    /// Classifier-free guidance; a scale of 1 is none.
+    pub guidance: Guidance,
+    /// Height and width of the images in pixels; the size the model was trained at where absent.
+    pub size: Option<[i64; 2]>,
+    /// Side in pixels of the tiles a larger image is sampled and decoded in; all at once where absent.
+    pub tile: Option<i64>,
+    /// Thresholding of predicted clean samples.
+    pub thresholding: Option<Thresholding>,
+}
+
+impl Sampling {
+    /// A sampler over its own spacing, without guidance, at the size of the model.
+    pub fn new(sampler: SamplerConfig, steps: usize) -> Self {
+        let (spacing, guidance) = (sampler.spacing(), 1_f64.into());
+        Self { sampler, spacing, steps, guidance, size: None, tile: None, thresholding: None }
+    }
+}
+
+/// The inputs of [`generate`].
+#[derive(Debug, Clone, Copy)]
+pub struct GenerateRequest<'a> {
+    /// The condition of each image.
+    pub prompt: &'a Prompt,
+    /// The condition to guide away from; the empty prompt where absent.
+    pub negative: Option<&'a Prompt>,
+    /// A seed for each image.
+    pub seeds: &'a [u64],
+    /// Sampler, steps, guidance, size.
+    pub sampling: &'a Sampling,
+    /// The starting point.
+    pub init: Init<'a>,
+    /// A classifier that guides the images to the class of the prompt.
+    pub classifier: Option<&'a GuidingClassifier>,
+}
+
+impl<'a> GenerateRequest<'a> {
+    /// Images of `prompt`, one for each seed, from noise.
+    pub fn new(prompt: &'a Prompt, seeds: &'a [u64], sampling: &'a Sampling) -> Self {
+        Self { prompt, negative: None, seeds, sampling, init: Init::Seeds, classifier: None }
+    }
+
+    /// With a negative prompt.
+    #[must_use]
+    pub fn negative(self, negative: Option<&'a Prompt>) -> Self {
+        Self { negative, ..self }
+    }
+
+    /// With a starting point.
+    #[must_use]
+    pub fn init(self, init: impl Into<Init<'a>>) -> Self {
+        Self { init: init.into(), ..self }
+    }
+
+    /// With classifier guidance.
+    #[must_use]
+    pub fn classifier(self, classifier: Option<&'a GuidingClassifier>) -> Self {
+        Self { classifier, ..self }
+    }
+}
+
+/// Generated images and their latents.
+#[derive(Debug)]
+pub struct Generated {
+    /// `[B, C, h, w]` f32: the sampler's result, before it is divided by the scale factor.
+    pub latents: Tensor,
+    /// `[B, 3, H, W]` f32 in `[-1, 1]`, not clamped.
+    pub images: Tensor,
+    /// The first stage was run in f32, since it overflowed in the weights' own dtype.
+    pub decoded_in_f32: bool,
+}
+
+/// Samples one image for each seed.
+///
+/// Image `i` starts from what `torch.Generator("cpu").manual_seed(seeds[i])` draws, or from `init`, and takes its further
+/// noise from the same generator: it does not depend on the batch it is in. With a guidance scale other than 1 the model is
+/// guided away from `negative`, or from the empty prompt. An initial image, or one in the prompt, determines the size where
+/// none is requested. `observe` is called at every step.
+///
+/// # Errors
+/// [`Error::Invalid`] when the size does not fit the model or the prompt's image, when the sampler cannot take so many
+/// steps, when the model has no unconditional prompt to guide away from, or when the result holds NaN or Inf;
+/// [`Error::MissingInput`] when the prompt lacks what the model is conditioned on; [`Error::Shape`] for noise of a wrong
+/// shape, or prompts that are not one per seed.
+pub fn generate(
+    model: &LatentDiffusion,
+    request: &GenerateRequest,
+    observe: &mut dyn FnMut(SamplingStep),
+) -> Result<Generated> {
+    let &GenerateRequest { prompt, negative, seeds, sampling, init, classifier } = request;
+    let count = seeds.len() as i64;
+    let guided = sampling.guidance.scale != 1. && model.config.conditioning_key().is_some();
+    let (cond, uncond) = tch::no_grad(|| {
+        let cond = model.condition(prompt, false)?;
+        let uncond = if guided { Some(model.unconditional(&cond, negative)?) } else { None };
+        Ok::<_, Error>((cond, uncond))
+    })?;
+    check_count(&cond, count)?;
+    let shape = latent_shape(model, init.size(sampling.size)?, cond.concat.as_ref())?;
+    let tiling = sampling.tile.map(|side| Tiling::new(model, [shape[1], shape[2]], side)).transpose()?;
+    let plan = sampling.sampler.plan(&model.schedule, &sampling.spacing, sampling.steps)?;
+    let size = [count, shape[0], shape[1], shape[2]];
+    let classifier = match classifier {
+        Some(classifier) => Some((classifier, classifier.labels(prompt, size, model.vs().device())?)),
+        None => None,
+    };
+    let mut noise = Seeded::new(seeds.iter().copied());
+    let start = init.start(model, size, sampling, &plan, &mut noise)?;
+    model.to_channels_last();
+    tch::no_grad(|| {
+        let mut network = Network::new(&model.unet, model.parameterization);
+        if let Some(tiling) = &tiling {
+            network = network.in_tiles(tiling.denoise.clone());
+        }
+        let cond = cast(cond, model.kind());
+        let mut denoiser: Box<dyn Denoiser + '_> = match uncond.map(|uncond| cast(uncond, model.kind())) {
+            None => Box::new(Conditioned::new(network, &cond)),
+            Some(uncond) => Box::new(ClassifierFreeGuidance::new(network, &uncond, &cond, sampling.guidance)),
+        };
+        if let Some((classifier, labels)) = classifier {
+            denoiser = Box::new(classifier.guide(denoiser, labels));
+        }
+        if let Some(thresholding) = sampling.thresholding {
+            denoiser = thresholding.apply(denoiser);
+        }
+        let (levels, mask) = (start.levels, start.mask.as_ref());
+        let run = SamplerRun { denoiser: &*denoiser, levels, mask, noise: &mut noise, observe };
+        let latents = plan.sampler().sample(start.x, run);
+        let decoded = model.decode_finite(&latents, tiling.as_ref().map(|tiling| &tiling.decode))?;
+        Ok(Generated { latents, images: decoded.images, decoded_in_f32: decoded.in_f32 })
+    })
+}
+
+/// Checks that there is one prompt for each seed.
+fn check_count(cond: &Conditioning, count: i64) -> Result<()> {
+    for slot in [&cond.concat, &cond.context, &cond.label].into_iter().flatten() {
+        if slot.size()[0] != count {
+            return Err(Error::Shape {
+                what: "the prompt".into(),
+                expected: format!("[{count}, …], one for each seed"),
+                got: slot.size(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// `[C, h, w]` of the latents of images of `size`, with which `concat` can be concatenated.
+fn latent_shape(
+    model: &LatentDiffusion,
+    size: Option<[i64; 2]>,
+    concat: Option<&Tensor>,
+) -> Result<[i64; 3]> {
+    let channels = model.config.channels;
+    let joined = concat.map(|concat| [concat.size()[2], concat.size()[3]]);
+    let Some(size) = size else {
+        let side = model.config.image_size;
+        let [height, width] = joined.unwrap_or([side, side]);
+        model.unet.check_size([height, width])?;
+        return Ok([channels, height, width]);
+    };
+    let multiple = model.first_stage.factor() * model.unet.factor();
+    for side in size {
+        if side <= 0 || side % multiple != 0 {
+            let below = (side / multiple * multiple).max(multiple);
+            return Err(Error::invalid(format!(
+                "height and width: expected multiples of {multiple} (nearest: {below} and {}), got {side}",
+                below + multiple
+            )));
+        }
+    }
+    let shape = model.first_stage.latent_size(size);
+    match joined {
+        Some(joined) if joined != shape[1..] => Err(Error::invalid(format!(
+            "height and width: expected latents of {}x{}, the size of the prompt's image, got {}x{}, of {}x{} pixels",
+            joined[0], joined[1], shape[1], shape[2], size[0], size[1]
+        ))),
+        _ => Ok(shape),
+    }
+}
+
+fn cast(cond: Conditioning, kind: Kind) -> Conditioning {
+    Conditioning {
+        concat: cond.concat.map(|tensor| tensor.to_kind(kind)),
+        context: cond.context.map(|tensor| tensor.to_kind(kind)),
+        label: cond.label,
+    }
+}

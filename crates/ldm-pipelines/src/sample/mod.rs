@@ -1,0 +1,18 @@
+//! Sampling: from prompts and seeds to images.
+
+mod classifier_guidance;
+mod generate;
+mod guidance;
+mod init;
+mod latent_rgb;
+mod network;
+mod options;
+mod tiling;
+
+pub use classifier_guidance::{ClassifierGuidance, GuidingClassifier, LogProbability};
+pub use generate::{GenerateRequest, Generated, Sampling, generate};
+pub use guidance::{ClassifierFreeGuidance, Conditioned, Guidance};
+pub use init::{Init, InitImage, Variation};
+pub use latent_rgb::LatentRgb;
+pub use network::Network;
+pub use options::{SamplingOptions, TileSize};

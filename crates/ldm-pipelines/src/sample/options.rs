@@ -1,0 +1,114 @@
+//! Sampling options: what is left open takes the default of the model.
+
+use ldm_core::{Error, Prompt, Result};
+use ldm_schedulers::{SamplerConfig, Spacing};
+
+use super::generate::Sampling;
+use super::guidance::Guidance;
+use crate::{ConditioningKind, DiffusersScheduler, LatentDiffusion};
+
+/// The side of a tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TileSize {
+    /// The size of the images the model was trained on.
+    Auto,
+    /// In pixels.
+    Pixels(i64),
+}
+
+/// Options of sampling, each with the model's default where absent.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SamplingOptions {
+    /// The solver; that of a diffusers folder, else DDIM.
+    pub sampler: Option<SamplerConfig>,
+    /// η of the solver.
+    pub eta: Option<f64>,
+    /// The noise levels; those of a diffusers folder, else the solver's own.
+    pub spacing: Option<Spacing>,
+    /// The number of steps; the length of a list of levels, else the solver's own.
+    pub steps: Option<usize>,
+    /// The guidance scale; [`LatentDiffusion::default_guidance_scale`] where absent.
+    pub guidance_scale: Option<f64>,
+    /// [`Guidance::rescale`].
+    pub guidance_rescale: f64,
+    /// [`Guidance::interval`]; every level where absent.
+    pub guidance_interval: Option<[f64; 2]>,
+    /// Height and width in pixels.
+    pub size: Option<[i64; 2]>,
+    /// Sampling and decoding in tiles.
+    pub tile: Option<TileSize>,
+}
+
+impl SamplingOptions {
+    /// The sampling of `model` with these options. `note` is given the fields of a diffusers `scheduler_config.json` that are
+    /// not followed, where its sampler is used.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the sampler has no η, or when guidance that is off is to be rescaled or limited.
+    pub fn resolve(&self, model: &LatentDiffusion, note: &mut dyn FnMut(&str)) -> Result<Sampling> {
+        let scheduler = model.scheduler.as_ref();
+        let (mut sampler, own_spacing) = match (self.sampler, scheduler.map(DiffusersScheduler::sampler)) {
+            (Some(sampler), _) => (sampler, None),
+            (None, None) => (SamplerConfig::Ddim { eta: 0. }, None),
+            (None, Some((sampler, spacing, departs))) => {
+                if let Some(text) = departs {
+                    note(&format!("scheduler_config.json: {text}"));
+                }
+                (sampler, Some(spacing))
+            }
+        };
+        if let Some(eta) = self.eta {
+            sampler = sampler.with_eta(eta)?;
+        }
+        let spacing = self.spacing.clone().or(own_spacing).unwrap_or_else(|| sampler.spacing());
+        let steps = self.steps.or(spacing.steps()).unwrap_or_else(|| sampler.steps(&model.schedule));
+        let scale = self.guidance_scale.unwrap_or_else(|| model.default_guidance_scale());
+        let shaped = self.guidance_rescale != 0. || self.guidance_interval.is_some();
+        if shaped && (scale == 1. || model.config.conditioning_key().is_none()) {
+            return Err(Error::invalid(
+                "guidance rescale and interval: expected a guidance scale other than 1 on a conditional model",
+            ));
+        }
+        let trained = model.config.image_size * model.first_stage.factor();
+        Ok(Sampling {
+            sampler,
+            spacing,
+            steps,
+            guidance: Guidance {
+                scale,
+                rescale: self.guidance_rescale,
+                interval: self.guidance_interval.unwrap_or([0., f64::INFINITY]),
+            },
+            size: self.size,
+            tile: self.tile.map(|side| match side {
+                TileSize::Auto => trained,
+                TileSize::Pixels(side) => side,
+            }),
+            thresholding: scheduler.and_then(|scheduler| scheduler.thresholding),
+        })
+    }
+}
+
+impl LatentDiffusion {
+    /// A warning for each of `texts` that is longer than the model reads; `name` says which text it is.
+    pub fn cut_prompts(&self, name: &str, texts: &[String]) -> Vec<String> {
+        let cuts = self.conditioner.cut(&Prompt::text(texts.iter().cloned()));
+        let warning = |cut| format!("{name} is longer than the model reads, left out: {cut}");
+        cuts.into_iter().flatten().map(warning).collect()
+    }
+
+    /// The model's own sampling: sampler and spacing of a diffusers folder, else DDIM; the sampler's default number of
+    /// steps; [`default_guidance_scale`](Self::default_guidance_scale).
+    pub fn default_sampling(&self) -> Sampling {
+        SamplingOptions::default().resolve(self, &mut |_| {}).expect("defaults fit each other")
+    }
+
+    /// The guidance scale of the reference's scripts: 7.5 for text read by CLIP, 5 for other text, else 1.
+    pub fn default_guidance_scale(&self) -> f64 {
+        match ConditioningKind::of(&self.config) {
+            ConditioningKind::Text | ConditioningKind::TextInpainting if self.config.clip() => 7.5,
+            ConditioningKind::Text | ConditioningKind::TextInpainting => 5.,
+            _ => 1.,
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Ours to CompVis' and to diffusers' and back: every tensor the same to the bit, or a refusal that names the key.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ldm_checkpoint::{Checkpoint, save};
+use ldm_pipelines::{
+    Converting, FirstStageModel, LatentDiffusion, LoadOptions, Model, ModelConfig, ModelFile, ModelSource,
+    Target, convert,
+};
+use ldm_testing::{fill_weights, shared_data};
+use tch::{Device, Kind, Tensor};
+
+/// Files of configs/experiments/tiny, with what is changed in them.
+const KINDS: [(&str, &str, &[&str]); 12] = [
+    ("KL first stage", "first-stage-kl-f2.yaml", &[]),
+    ("VQ first stage", "first-stage-vq-f4.yaml", &[]),
+    ("class", "diffusion-class.yaml", &[]),
+    ("text by BERT", "diffusion-text-bert.yaml", &[]),
+    ("text by CLIP", "diffusion-text-clip.yaml", &[]),
+    ("inpainting", "inpainting.yaml", &[]),
+    ("layout", "layout.yaml", &[]),
+    ("semantic", "semantic.yaml", &[]),
+    ("super-resolution", "super-resolution.yaml", &[]),
+    (
+        "hybrid",
+        "diffusion-text-clip.yaml",
+        &["model.params.conditioning_key=hybrid", "model.params.unet_config.params.in_channels=9"],
+    ),
+    ("unconditional VQ", "super-resolution.yaml", &UNCONDITIONAL),
+    (
+        "unconditional KL, v",
+        "diffusion-class.yaml",
+        &[
+            "model.params.cond_stage_config=__is_unconditional__",
+            "model.params.conditioning_key=null",
+            "model.params.unet_config.params.use_spatial_transformer=false",
+            "model.params.unet_config.params.context_dim=null",
+            "model.params.parameterization=v",
+            "model.params.beta_schedule=cosine",
+        ],
+    ),
+];
+const UNCONDITIONAL: [&str; 3] = [
+    "model.params.cond_stage_config=__is_unconditional__",
+    "model.params.conditioning_key=null",
+    "model.params.unet_config.params.in_channels=3",
+];
+
+/// The key that diffusers cannot express, where there is one.
+fn refused(kind: &str) -> Option<&'static str> {
+    match kind {
+        "class" | "inpainting" | "semantic" => Some("`cond_stage_config`"),
+        "layout" => Some("`max_seq_len`"),
+        _ => None,
+    }
+}
+
+fn config(name: &str, overrides: &[&str]) -> (ModelConfig, String) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/experiments/tiny").join(name);
+    let text = std::fs::read_to_string(&path).unwrap();
+    let overrides: Vec<String> = overrides.iter().map(|each| (*each).to_owned()).collect();
+    let tree = ldm_core::config::merge(&text, &path, &overrides).unwrap();
+    let mut alone = serde_yaml::Mapping::new();
+    alone.insert("model".into(), tree["model"].clone());
+    let text = serde_yaml::to_string(&alone).unwrap();
+    (ModelFile::parse(&text, &path, &[]).unwrap().model, text)
+}
+
+/// A folder of ours as the trainer writes it.
+fn ours(folder: &Path, name: &str, overrides: &[&str]) {
+    let (config, text) = config(name, overrides);
+    let mut tensors: Vec<(String, Tensor)> = match &config {
+        ModelConfig::LatentDiffusion(config) => {
+            let model = LatentDiffusion::new(config, None, Device::Cpu).unwrap();
+            fill_weights(model.vs(), 3);
+            let buffers = model.schedule.buffers().into_iter();
+            let mut all: Vec<(String, Tensor)> =
+                buffers.map(|(name, values)| (name.to_owned(), Tensor::from_slice(&values))).collect();
+            if config.scale_by_std {
+                all.push(("scale_factor".into(), Tensor::from(0.731_234_5_f32)));
+            }
+            all.extend(model.vs().variables());
+            all
+        }
+        alone => {
+            let model = FirstStageModel::new(&alone.first_stage().unwrap(), Device::Cpu).unwrap();
+            fill_weights(&model.vs, 3);
+            model.vs.variables().into_iter().collect()
+        }
+    };
+    for (_, tensor) in &mut tensors {
+        *tensor = tensor.detach();
+    }
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::write(folder.join("config.yaml"), text).unwrap();
+    save(folder.join("model.safetensors"), &tensors, &BTreeMap::new()).unwrap();
+}
+
+fn how(to: Target) -> Converting {
+    let tokenizer = None;
+    Converting { to, kind: None, ema: true, tokenizer, loras: Vec::new(), force: false }
+}
+
+fn tokenizer(kind: &str) -> Option<PathBuf> {
+    let file = match kind {
+        "text by BERT" => "bert-base-uncased-vocab.txt",
+        _ => "bpe_simple_vocab_16e6.txt.gz",
+    };
+    Some(shared_data()?.join("tokenizers").join(file))
+}
+
+fn run(from: &Path, to: &Path, how: &Converting) -> ldm_core::Result<Vec<String>> {
+    let mut notes = Vec::new();
+    convert(&ModelSource::find(from, None, how.ema)?, to, how, &mut |note| notes.push(note.to_owned()))?;
+    Ok(notes)
+}
+
+fn tensors(path: &Path) -> BTreeMap<String, Tensor> {
+    let checkpoint = Checkpoint::open(path).unwrap();
+    checkpoint.names().map(|name| (name.to_owned(), checkpoint.tensor(name).unwrap())).collect()
+}
+
+#[track_caller]
+fn same(what: &str, got: &Path, want: &Path) {
+    let (got, want) = (tensors(&got.join("model.safetensors")), tensors(&want.join("model.safetensors")));
+    assert_eq!(got.keys().collect::<Vec<_>>(), want.keys().collect::<Vec<_>>(), "{what}");
+    for (name, want) in want {
+        let got = &got[&name];
+        assert!(got.kind() == want.kind() && got.size() == want.size() && got.equal(&want), "{what}: {name}");
+    }
+}
+
+#[test]
+fn ours_to_compvis_and_back_is_the_same_to_the_bit() {
+    for (kind, name, overrides) in KINDS {
+        let sandbox = tempfile::tempdir().unwrap();
+        let at = |name: &str| sandbox.path().join(name);
+        ours(&at("ours"), name, overrides);
+        for file in ["one.ckpt", "two.safetensors"] {
+            run(&at("ours"), &at(file), &how(Target::Compvis)).unwrap();
+            let back = at(&format!("back-{file}"));
+            run(&at(file), &back, &how(Target::Ldm)).unwrap();
+            same(&format!("{kind} by {file}"), &back, &at("ours"));
+        }
+        // Nothing else is left.
+        assert_eq!(sandbox.path().read_dir().unwrap().count(), 7, "{kind}");
+        let copies =
+            tensors(&at("one.ckpt")).keys().any(|name| name.starts_with("cond_stage_model.encoder."));
+        assert_eq!(copies, kind == "inpainting", "{kind}: the reference holds the first stage twice");
+    }
+}
+
+#[test]
+fn ours_to_diffusers_and_back_is_the_same_to_the_bit() {
+    for (kind, name, overrides) in KINDS {
+        let sandbox = tempfile::tempdir().unwrap();
+        let at = |name: &str| sandbox.path().join(name);
+        ours(&at("ours"), name, overrides);
+        let mut forth = how(Target::Diffusers);
+        if refused(kind).is_none() && (kind.starts_with("text") || kind == "hybrid") {
+            forth.tokenizer = tokenizer(kind);
+            if forth.tokenizer.is_none() {
+                eprintln!("skipped: no shared data with tokenizers ({kind})");
+                continue;
+            }
+        }
+        let made = run(&at("ours"), &at("theirs"), &forth);
+        if let Some(key) = refused(kind) {
+            let error = made.unwrap_err().to_string();
+            assert!(error.contains(key), "{kind}: {error}");
+            assert_eq!(sandbox.path().read_dir().unwrap().count(), 1, "{kind}: nothing is written");
+            continue;
+        }
+        assert_eq!(made.unwrap(), [""; 0], "{kind}");
+        run(&at("theirs"), &at("back"), &how(Target::Ldm)).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        same(kind, &at("back"), &at("ours"));
+        assert_eq!(sandbox.path().read_dir().unwrap().count(), 3, "{kind}");
+        // And once more, now as diffusers wrote it: the scheduler and the tokenizer stay what they are.
+        run(&at("theirs"), &at("again"), &how(Target::Diffusers)).unwrap();
+        for file in ["scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json", "model_index.json"]
+        {
+            let read = |folder: &str| std::fs::read(at(folder).join(file)).ok();
+            assert_eq!(read("again"), read("theirs"), "{kind}: {file}");
+        }
+    }
+}
+
+#[test]
+fn a_dtype_is_of_weights_and_not_of_buffers() {
+    let sandbox = tempfile::tempdir().unwrap();
+    let at = |name: &str| sandbox.path().join(name);
+    ours(&at("ours"), "diffusion-class.yaml", &[]);
+    let how = Converting { kind: Some(Kind::Half), ..how(Target::Compvis) };
+    run(&at("ours"), &at("half.ckpt"), &how).unwrap();
+    let (half, whole) = (tensors(&at("half.ckpt")), tensors(&at("ours").join("model.safetensors")));
+    for (name, tensor) in half {
+        let buffer = !name.contains('.');
+        let want = if buffer { whole[&name].shallow_clone() } else { whole[&name].to_kind(Kind::Half) };
+        assert!(tensor.kind() == want.kind() && tensor.equal(&want), "{name}");
+    }
+}
+
+#[test]
+fn a_dtype_that_cannot_hold_a_value_is_refused() {
+    let sandbox = tempfile::tempdir().unwrap();
+    let at = |name: &str| sandbox.path().join(name);
+    ours(&at("ours"), "first-stage-kl-f2.yaml", &[]);
+    let mut all = tensors(&at("ours").join("model.safetensors"));
+    let name = "encoder.conv_in.bias";
+    let _ = all.get_mut(name).unwrap().get(0).fill_(-7e4);
+    save(at("ours/model.safetensors"), &all.into_iter().collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
+    let as_half = |to| Converting { kind: Some(Kind::Half), ..how(to) };
+    for to in [Target::Ldm, Target::Compvis, Target::Diffusers] {
+        let error = run(&at("ours"), &at("half"), &as_half(to)).unwrap_err().to_string();
+        let expected = format!("tensor `{name}` has values up to 7.000e4, which are beyond Half");
+        assert!(error.starts_with(&expected), "{to:?}: {error}");
+    }
+    assert_eq!(sandbox.path().read_dir().unwrap().count(), 1, "nothing is left");
+    run(&at("ours"), &at("wide"), &Converting { kind: Some(Kind::BFloat16), ..how(Target::Ldm) }).unwrap();
+}
+
+#[test]
+fn another_schedule_than_the_configs_is_refused() {
+    let sandbox = tempfile::tempdir().unwrap();
+    let at = |name: &str| sandbox.path().join(name);
+    ours(&at("ours"), "diffusion-class.yaml", &[]);
+    let config = std::fs::read_to_string(at("ours/config.yaml")).unwrap();
+    let change = |from: &str, to: &str| {
+        let changed = config.replace(from, to);
+        assert_ne!(changed, config);
+        std::fs::write(at("ours/config.yaml"), changed).unwrap();
+        run(&at("ours"), &at("new"), &how(Target::Ldm)).unwrap_err().to_string()
+    };
+    let error = change("linear_end: 0.0195", "linear_end: 0.0205");
+    let expected = "its noise schedule is not its config's: `betas` from 1.500e-3 to 1.950e-2 over 1000 steps in the \
+                    file, from 1.500e-3 to 2.050e-2 over 1000 steps by the config";
+    assert!(error.ends_with(expected), "{error}");
+    let error = change("timesteps: 1000", "timesteps: 500");
+    assert!(error.ends_with("over 500 steps by the config"), "{error}");
+    let opened =
+        Model::open(&at("ours"), &LoadOptions::new(Device::Cpu), &mut |_| {}).unwrap_err().to_string();
+    assert_eq!(opened, error);
+
+    // Of a file that has the products alone they are held against it; half precision is no other schedule.
+    let mut all = tensors(&at("ours").join("model.safetensors"));
+    let write = |all: &BTreeMap<String, Tensor>| {
+        let list: Vec<_> = all.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
+        save(at("ours/model.safetensors"), &list, &BTreeMap::new()).unwrap();
+    };
+    all.remove("betas");
+    write(&all);
+    let error = change("linear_start: 0.0015", "linear_start: 0.00085");
+    assert!(error.contains("`alphas_cumprod` from 9.985e-1 to "), "{error}");
+    std::fs::write(at("ours/config.yaml"), &config).unwrap();
+    for kind in [Kind::Half, Kind::BFloat16] {
+        let _ = all.values_mut().map(|tensor| *tensor = tensor.to_kind(kind)).count();
+        write(&all);
+        run(&at("ours"), &at(&format!("{kind:?}")), &how(Target::Ldm)).unwrap();
+    }
+}
+
+#[test]
+fn averages_become_the_weights_unless_not_wanted() {
+    let sandbox = tempfile::tempdir().unwrap();
+    let at = |name: &str| sandbox.path().join(name);
+    ours(&at("ours"), "inpainting.yaml", &[]);
+    let mut all = tensors(&at("ours").join("model.safetensors"));
+    let name = "model.diffusion_model.out.2.bias";
+    all.insert("model_ema.diffusion_modelout2bias".into(), &all[name] + 1.);
+    all.insert("model_ema.decay".into(), Tensor::from(0.9_f32));
+    let all: Vec<(String, Tensor)> = all.into_iter().collect();
+    save(at("ours/model.safetensors"), &all, &BTreeMap::new()).unwrap();
+    for (ema, added) in [(true, 1.), (false, 0.)] {
+        let out = at(&format!("out-{ema}"));
+        run(&at("ours"), &out, &Converting { ema, ..how(Target::Ldm) }).unwrap();
+        let got = tensors(&out.join("model.safetensors"));
+        let want = &all.iter().find(|(known, _)| known == name).unwrap().1 + added;
+        assert!(got[name].equal(&want), "{ema}");
+        assert!(got.keys().all(|name| !name.starts_with("model_ema.")));
+    }
+}
+
+#[test]
+fn nothing_is_overwritten_and_nothing_is_left_of_a_failure() {
+    let sandbox = tempfile::tempdir().unwrap();
+    let at = |name: &str| sandbox.path().join(name);
+    ours(&at("ours"), "first-stage-kl-f2.yaml", &[]);
+    for to in [Target::Ldm, Target::Compvis, Target::Diffusers] {
+        std::fs::write(at("taken"), "mine").unwrap();
+        assert!(run(&at("ours"), &at("taken"), &how(to)).is_err(), "{to:?}");
+        assert_eq!(std::fs::read(at("taken")).unwrap(), b"mine", "{to:?}");
+    }
+    let forced = Converting { force: true, ..how(Target::Ldm) };
+    run(&at("ours"), &at("ours"), &forced).unwrap(); // over itself
+    run(&at("ours"), &at("copy"), &how(Target::Ldm)).unwrap();
+    run(&at("ours"), &at("copy"), &forced).unwrap();
+    same("over another", &at("copy"), &at("ours"));
+    // A tensor too few is said before anything is written.
+    let mut fewer = tensors(&at("ours/model.safetensors"));
+    fewer.pop_first();
+    save(at("ours/model.safetensors"), &fewer.into_iter().collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
+    let error = run(&at("ours"), &at("new"), &how(Target::Diffusers)).unwrap_err().to_string();
+    assert!(error.contains("1 missing"), "{error}");
+    let mut names: Vec<_> =
+        sandbox.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["copy", "ours", "taken"]);
+}

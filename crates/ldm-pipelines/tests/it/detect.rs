@@ -1,0 +1,206 @@
+//! Files without a config: every published model by its names, shapes and buffers; what they cannot tell by its field.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use ldm_checkpoint::Shapes;
+use ldm_conditioning::ConditionerConfig;
+use ldm_core::nn::skip_init;
+use ldm_pipelines::{
+    FirstStageModel, LatentDiffusion, LatentDiffusionConfig, ModelConfig, ModelFile, ModelSource,
+};
+use serde_json::{Map, Value, json};
+use tch::Device;
+
+/// Files of configs, and the field that names and shapes do not tell.
+const WHOLE: [(&str, Option<&str>); 15] = [
+    ("latent-diffusion/celebahq.yaml", None),
+    ("latent-diffusion/ffhq.yaml", None),
+    ("latent-diffusion/imagenet-f8.yaml", None),
+    ("latent-diffusion/imagenet.yaml", None),
+    ("latent-diffusion/inpainting.yaml", None),
+    ("latent-diffusion/layout2img.yaml", None),
+    ("latent-diffusion/lsun-bedrooms.yaml", None),
+    ("latent-diffusion/lsun-churches.yaml", None),
+    ("latent-diffusion/retrieval-768.yaml", Some("cond_stage_config")),
+    ("latent-diffusion/semantic-256.yaml", Some("image_size")),
+    ("latent-diffusion/super-resolution.yaml", None),
+    ("latent-diffusion/text2img-256.yaml", None),
+    ("latent-diffusion/text2img.yaml", None),
+    ("stable-diffusion/v1.yaml", None),
+    ("stable-diffusion/v1-inpainting.yaml", None),
+];
+
+fn config(name: &str) -> ModelConfig {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/models").join(name);
+    ModelFile::read(path, &[]).unwrap().model
+}
+
+fn diffusion(model: ModelConfig) -> LatentDiffusionConfig {
+    match model {
+        ModelConfig::LatentDiffusion(config) => *config,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Names and shapes of the weights; none is made.
+fn shapes(model: &ModelConfig) -> Shapes {
+    let variables = match model {
+        ModelConfig::LatentDiffusion(config) => {
+            skip_init(|| LatentDiffusion::new(config, None, Device::Cpu)).unwrap().vs().variables()
+        }
+        alone => skip_init(|| FirstStageModel::new(&alone.first_stage().unwrap(), Device::Cpu))
+            .unwrap()
+            .vs
+            .variables(),
+    };
+    variables.into_iter().map(|(name, variable)| (name, variable.size())).collect()
+}
+
+/// A safetensors file of these names and shapes, f16 and as good as without content, and of the `buffers`.
+fn file(folder: &Path, shapes: &Shapes, buffers: &[(&str, Vec<f32>)]) -> PathBuf {
+    let (mut header, mut bytes, mut at) = (Map::new(), Vec::new(), 0);
+    for (name, values) in buffers {
+        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        let shape = if *name == "scale_factor" { vec![] } else { vec![values.len()] };
+        header.insert(
+            (*name).into(),
+            json!({"dtype": "F32", "shape": shape, "data_offsets": [at, bytes.len()]}),
+        );
+        at = bytes.len();
+    }
+    for (name, shape) in shapes {
+        let end = at + 2 * shape.iter().product::<i64>() as usize;
+        header.insert(name.clone(), json!({"dtype": "F16", "shape": shape, "data_offsets": [at, end]}));
+        at = end;
+    }
+    let header = Value::Object(header).to_string();
+    let path = folder.join("model.safetensors");
+    let mut file = File::create(&path).unwrap();
+    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+    file.write_all(header.as_bytes()).unwrap();
+    file.write_all(&bytes).unwrap();
+    file.set_len((8 + header.len() + at) as u64).unwrap();
+    path
+}
+
+fn buffers(config: &LatentDiffusionConfig) -> Vec<(&'static str, Vec<f32>)> {
+    let mut buffers = ldm_schedulers::NoiseSchedule::new(&config.schedule()).unwrap().buffers();
+    if config.scale_by_std {
+        buffers.push(("scale_factor", vec![0.227_659_29]));
+    }
+    buffers
+}
+
+/// What a forward, a checkpoint or a sample depends on.
+fn network(config: &LatentDiffusionConfig) -> Value {
+    let mut unet = config.unet().clone();
+    // `bsr_sr` names a resolution it has no level for.
+    let levels = unet.channel_mult.len();
+    unet.attention_resolutions.retain(|factor| *factor < 1 << levels);
+    unet.attention_resolutions.sort_unstable();
+    (unet.image_size, unet.legacy, unet.use_checkpoint, unet.num_heads_upsample) = (None, true, false, -1);
+    let mut first_stage = json!(config.first_stage_config);
+    let params = first_stage["params"].as_object_mut().unwrap();
+    params.retain(|key, _| ["embed_dim", "n_embed"].contains(&key.as_str()));
+    let mut conditioner = config.cond_stage_config.clone();
+    match &mut conditioner {
+        ConditionerConfig::Bert(bert) => bert.device = None,
+        ConditionerConfig::ClipText(clip) => clip.device = None,
+        ConditionerConfig::Class(class) => class.key = "class".into(),
+        _ => {}
+    }
+    json!({
+        "unet": unet, "first_stage": first_stage, "conditioner": conditioner, "schedule": config.schedule(),
+        "key": config.conditioning_key().map(ldm_pipelines::ConditioningKey::name), "side": config.image_size, "channels": config.channels,
+        "scale": config.scale_factor, "measured": config.scale_by_std, "predicts": config.parameterization,
+    })
+}
+
+#[test]
+fn every_published_model_is_recognized() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, untold) in WHOLE {
+        let whole = config(name);
+        let shapes = shapes(&whole);
+        let whole = diffusion(whole);
+        let path = file(folder.path(), &shapes, &buffers(&whole));
+        match (ModelSource::find(&path, None, true), untold) {
+            (Ok(found), None) => {
+                assert_eq!(network(&diffusion(found.config)), network(&whole), "{name}");
+            }
+            (Err(error), Some(field)) => {
+                let error = error.to_string();
+                assert!(error.contains(field) && error.contains("--config"), "{name}: {error}");
+            }
+            (found, _) => panic!("{name}: {:?}", found.map(|found| found.config)),
+        }
+    }
+}
+
+#[test]
+fn a_first_stage_is_recognized_alone_and_below_its_root() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in
+        ["autoencoder/kl-f8.yaml", "autoencoder/vq-f4.yaml", "../experiments/tiny/first-stage-kl-f2.yaml"]
+    {
+        let whole = config(name);
+        let alone = shapes(&whole);
+        let mut rooted: Shapes =
+            alone.iter().map(|(name, shape)| (format!("first_stage_model.{name}"), shape.clone())).collect();
+        rooted.insert("first_stage_model.loss.logvar".into(), vec![]);
+        for shapes in [&alone, &rooted] {
+            let path = file(folder.path(), shapes, &[]);
+            let found = ModelSource::find(&path, None, true).unwrap();
+            assert_eq!(json!(found.config)["target"], json!(whole)["target"], "{name}");
+            let mine: Vec<&str> =
+                found.checkpoint.names().filter(|name| !name.starts_with("loss.")).collect();
+            assert_eq!(mine, alone.keys().map(String::as_str).collect::<Vec<_>>(), "{name}");
+        }
+    }
+}
+
+/// The schedule by a formula where one gives the buffers, else as they are; without any as far as the rest tells.
+#[test]
+fn the_schedule_is_the_files_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = config("stable-diffusion/v1.yaml");
+    let shapes = shapes(&whole);
+    let mut whole = diffusion(whole);
+    let check = |buffers: &[(&str, Vec<f32>)]| {
+        let found = ModelSource::find(&file(folder.path(), &shapes, buffers), None, true).unwrap();
+        diffusion(found.config).schedule()
+    };
+    assert_eq!(check(&[]), whole.schedule());
+    let cumulative: Vec<_> =
+        buffers(&whole).into_iter().filter(|(name, _)| *name == "alphas_cumprod").collect();
+    assert_eq!(check(&cumulative), whole.schedule());
+    for (beta_schedule, start, end) in
+        [("linear", 0.002, 0.01), ("sqrt_linear", 1e-4, 2e-2), ("cosine", 1e-4, 2e-2)]
+    {
+        whole.beta_schedule = serde_json::from_value(beta_schedule.into()).unwrap();
+        (whole.linear_start, whole.linear_end, whole.timesteps) = (start, end, 400);
+        let found = check(&buffers(&whole));
+        assert_eq!(found, whole.schedule(), "{beta_schedule}");
+    }
+    let odd: Vec<f32> = (0..50).map(|t| 0.001 * (1 + t % 7) as f32).collect();
+    let found = check(&[("betas", odd.clone())]);
+    assert_eq!(found.given_betas, Some(odd.into_iter().map(f64::from).collect()));
+    assert_eq!(found.timesteps, 50);
+}
+
+#[test]
+fn what_is_no_model_of_ours_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |names: &[(&str, &[i64])], expected: &str| {
+        let shapes: Shapes = names.iter().map(|(name, shape)| ((*name).into(), shape.to_vec())).collect();
+        let error =
+            ModelSource::find(&file(folder.path(), &shapes, &[]), None, true).unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains("model.safetensors"), "{error}");
+    };
+    check(&[("lora_unet_x.lora_up.weight", &[4, 4])], "a LoRA");
+    check(&[("conditioner.embedders.1.x", &[4])], "Stable Diffusion XL");
+    check(&[("model.diffusion_model.out.2.bias", &[4])], "first_stage_config");
+    check(&[("layer.weight", &[4])], "model: its names are of no first stage");
+}

@@ -1,0 +1,365 @@
+//! LoRAs: what diffusers, PEFT and kohya-ss call things, what they merge, and what is refused.
+//!
+//! `golden/generate_lora.py` ran diffusers on the case `stable_diffusion` of `golden/generate_folders.py`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use ldm_checkpoint::{Checkpoint, Shapes, save};
+use ldm_core::device::test_device;
+use ldm_core::{Conditioning, Prompt};
+use ldm_pipelines::lora::{Adapter, Lora, LoraFile};
+use ldm_pipelines::{
+    Converting, LatentDiffusion, LoadOptions, Model, ModelFile, ModelSource, Target, convert,
+};
+use ldm_testing::{Golden, assert_close, filled};
+use serde::Deserialize;
+use tch::{Device, Kind, Tensor};
+
+const TOLERANCE: f64 = 1e-6;
+/// As in `generate_folders.py`.
+const SEEDS: [(&str, u64); 3] = [("vae", 1), ("unet", 2), ("text_encoder", 3)];
+const CASES: [(&str, &[(&str, f64)]); 3] =
+    [("peft", &[("peft", 1.)]), ("kohya", &[("kohya", 1.)]), ("both", &[("peft", 0.7), ("kohya", -0.4)])];
+
+#[derive(Deserialize)]
+struct Case {
+    texts: BTreeMap<String, String>,
+    weights: BTreeMap<String, usize>,
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
+}
+
+fn file(name: &str) -> PathBuf {
+    golden(&format!("lora_{name}.safetensors"))
+}
+
+/// The model the golden LoRAs are for, as a diffusers folder.
+fn base() -> tempfile::TempDir {
+    let golden = Golden::open(golden("folders.safetensors"), Device::Cpu);
+    let mut cases: BTreeMap<String, Case> = serde_json::from_str(golden.metadata("cases")).unwrap();
+    let all: Vec<Shapes> = serde_json::from_str(golden.metadata("shapes")).unwrap();
+    let case = cases.remove("stable_diffusion").unwrap();
+    let root = tempfile::tempdir().unwrap();
+    for (path, text) in case.texts {
+        let path = root.path().join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    for (path, shapes) in case.weights {
+        let part = path.split('/').next().unwrap();
+        let (_, seed) = SEEDS.iter().find(|(known, _)| *known == part).unwrap();
+        save(root.path().join(&path), &filled(&all[shapes], *seed), &BTreeMap::new()).unwrap();
+    }
+    root
+}
+
+fn open(path: &Path, kind: Kind) -> LatentDiffusion {
+    let how = LoadOptions { kind, ..LoadOptions::new(test_device()) };
+    let Model::Diffusion(model) = Model::open(path, &how, &mut |_| {}).unwrap() else {
+        panic!("a whole model")
+    };
+    *model
+}
+
+fn given(strengths: &[(&str, f64)]) -> Vec<LoraFile> {
+    strengths.iter().map(|(name, strength)| LoraFile { path: file(name), strength: *strength }).collect()
+}
+
+fn shapes(model: &LatentDiffusion) -> Shapes {
+    model.vs().variables().into_iter().map(|(name, tensor)| (name, tensor.size())).collect()
+}
+
+fn read(path: &Path, model: &LatentDiffusion) -> ldm_core::Result<Lora> {
+    Lora::read(path, &model.config, &shapes(model))
+}
+
+/// A copy of what is in the file, under other names.
+fn renamed(name: &str, rename: impl Fn(&str) -> String) -> tempfile::NamedTempFile {
+    let checkpoint = Checkpoint::open(file(name)).unwrap();
+    let tensors: Vec<(String, Tensor)> =
+        checkpoint.names().map(|name| (rename(name), checkpoint.tensor(name).unwrap())).collect();
+    let out = tempfile::NamedTempFile::new().unwrap();
+    save(out.path(), &tensors, checkpoint.metadata()).unwrap();
+    out
+}
+
+#[track_caller]
+fn assert_same(got: &Lora, want: &Lora) {
+    let names = |lora: &Lora| lora.adapters.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(got), names(want));
+    for (name, adapter) in &got.adapters {
+        let other = &want.adapters[name];
+        let same = adapter.down == other.down && adapter.up == other.up && adapter.alpha == other.alpha;
+        assert!(same, "{name}");
+    }
+}
+
+/// The answer of the network to what the golden file holds.
+fn answer(model: &LatentDiffusion, golden: &Golden, case: &str) -> Tensor {
+    let get = |key: &str| golden.get(&format!("{case}.{key}")).shallow_clone();
+    let prompt = Prompt { tokens: Some(get("tokens")), ..Prompt::default() };
+    tch::no_grad(|| {
+        let cond: Conditioning = model.condition(&prompt, false).unwrap();
+        let t = Tensor::from_slice(&[500_i64, 500]).to_device(test_device());
+        model.unet.forward(&get("x"), &t, &cond, false)
+    })
+}
+
+#[test]
+fn what_is_merged_is_what_diffusers_fuses() {
+    let folder = base();
+    let golden = Golden::open(golden("lora.safetensors"), test_device());
+    for (case, strengths) in CASES {
+        let model = open(folder.path(), Kind::Float);
+        let before: BTreeMap<String, Tensor> =
+            model.vs().variables().into_iter().map(|(name, tensor)| (name, tensor.detach().copy())).collect();
+        model.merge(&given(strengths)).unwrap();
+        let after = model.vs().variables();
+        let [unet, text] = [
+            ldm_unet::diffusers_layout(model.config.unet()).unwrap(),
+            ldm_conditioning::diffusers_layout(&model.config.cond_stage_config).unwrap(),
+        ];
+        let mut changed = 0;
+        for (theirs, want) in golden.scope(&format!("{case}.weights.")) {
+            let ours = match theirs.split_once('.').unwrap() {
+                ("unet", rest) => format!("model.diffusion_model.{}", unet.keys.apply(rest)),
+                (_, rest) => format!("cond_stage_model.{}", text.keys.apply(rest)),
+            };
+            let rows = after[&ours].detach().to_kind(Kind::Double).flatten(1, -1);
+            let columns = Tensor::arange(rows.size()[1], (Kind::Double, test_device())).cos();
+            assert_close(&format!("{case}: {ours}"), &rows.mv(&columns), &want, TOLERANCE);
+            changed += 1;
+        }
+        let differing = before.iter().filter(|(name, tensor)| after[*name] != **tensor).count();
+        assert_eq!(differing, changed, "{case}: no other weight changes");
+        let want = golden.get(&format!("{case}.answer"));
+        assert_close(&format!("{case}: the answer"), &answer(&model, &golden, case), want, 1e-5);
+    }
+}
+
+#[test]
+fn every_naming_reads_alike() {
+    let folder = base();
+    let model = open(folder.path(), Kind::Float);
+    let [peft, kohya] = ["peft", "kohya"].map(|name| read(&file(name), &model).unwrap());
+    assert_eq!((peft.adapters.len(), kohya.adapters.len()), (56, 44));
+    assert!(
+        peft.adapters.values().all(|adapter| adapter.alpha == 3. && adapter.rank() == 2),
+        "by the metadata"
+    );
+
+    // diffusers `state_dict_utils.py`: its older forms, and those of transformers before 5.
+    let leaf =
+        |name: &str, down: &str, up: &str| name.replace(".lora_A.weight", down).replace(".lora_B.weight", up);
+    let older = renamed("peft", |name| leaf(name, ".lora.down.weight", ".lora.up.weight"));
+    assert_same(&read(older.path(), &model).unwrap(), &peft);
+    let processors = renamed("peft", |name| {
+        let name = name.replace("text_encoder.", "text_encoder.text_model.");
+        let attention = ["to_q", "to_k", "to_v", "to_out.0"].iter().any(|part| name.contains(part));
+        if attention {
+            let name = name.replace("attn1.", "attn1.processor.").replace("attn2.", "attn2.processor.");
+            leaf(&name.replace("to_out.0", "to_out"), "_lora.down.weight", "_lora.up.weight")
+        } else if name.contains("self_attn") {
+            let name = name.replace("q_proj", "to_q").replace("out_proj", "to_out");
+            leaf(&name, "_lora.down.weight", "_lora.up.weight")
+        } else {
+            leaf(&name, ".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight")
+        }
+    });
+    assert_same(&read(processors.path(), &model).unwrap(), &peft);
+    // diffusers' own converter.
+    let converted = renamed("kohya", |name| name.replace("lora_te_text_model_", "lora_te1_"));
+    assert_same(&read(converted.path(), &model).unwrap(), &kohya);
+
+    // CompVis' modules in kohya's scheme.
+    let inverse = ldm_unet::diffusers_layout(model.config.unet()).unwrap().keys;
+    let native: BTreeMap<String, String> = kohya
+        .adapters
+        .keys()
+        .filter_map(|weight| weight.strip_prefix("model.diffusion_model.")?.strip_suffix(".weight"))
+        .map(|module| {
+            let theirs = inverse.inverse().apply(&format!("{module}.weight"));
+            (theirs.replace(".weight", "").replace('.', "_"), module.replace('.', "_"))
+        })
+        .collect();
+    let compvis = renamed("kohya", |name| {
+        let (module, leaf) = name.split_once('.').unwrap();
+        let ours = module.strip_prefix("lora_unet_").map(|module| format!("lora_unet_{}", native[module]));
+        format!("{}.{leaf}", ours.unwrap_or_else(|| module.to_owned()))
+    });
+    assert!(
+        Checkpoint::open(compvis.path()).unwrap().names().any(|name| name.contains("_input_blocks_2_0_op."))
+    );
+    assert_same(&read(compvis.path(), &model).unwrap(), &kohya);
+}
+
+/// Names and values are those of the file diffusers' converter made, which diffusers has loaded.
+#[test]
+fn what_is_written_is_what_kohya_writes() {
+    let folder = base();
+    let model = open(folder.path(), Kind::Float);
+    let lora = read(&file("kohya"), &model).unwrap();
+    let out = tempfile::NamedTempFile::new().unwrap();
+    lora.save(out.path(), &model.config).unwrap();
+    let [ours, theirs] = [out.path(), &file("kohya")].map(|path| Checkpoint::open(path).unwrap());
+    assert_eq!(ours.shapes(), theirs.shapes());
+    for name in theirs.names() {
+        assert_eq!(ours.tensor(name).unwrap(), theirs.tensor(name).unwrap(), "{name}");
+    }
+    for key in ["ss_network_dim", "ss_network_alpha"] {
+        assert_eq!(ours.metadata()[key], theirs.metadata()[key]);
+    }
+    if let Some(keep) = std::env::var_os("LDM_KEEP_LORA") {
+        lora.save(Path::new(&keep), &model.config).unwrap();
+    }
+}
+
+/// A model whose weights lie in their file and are half as wide: the file stays, and sums are rounded once.
+#[test]
+fn a_lent_model_in_half_precision_is_merged_in_f32() {
+    let folder = base();
+    let weights = folder.path().join("unet/diffusion_pytorch_model.safetensors");
+    let checkpoint = Checkpoint::open(&weights).unwrap();
+    let halves: Vec<(String, Tensor)> = checkpoint
+        .names()
+        .map(|name| (name.to_owned(), checkpoint.tensor(name).unwrap().to_kind(Kind::Half)))
+        .collect();
+    save(&weights, &halves, &BTreeMap::new()).unwrap();
+    let bytes = std::fs::read(&weights).unwrap();
+    let [plain, merged] = [(); 2].map(|()| open(folder.path(), Kind::Half));
+    merged.merge(&given(&[("kohya", 0.5)])).unwrap();
+    let [before, after] = [plain.vs().variables(), merged.vs().variables()];
+    for (name, adapter) in read(&file("kohya"), &plain).unwrap().adapters {
+        let adapter = Adapter {
+            down: adapter.down.to_device(test_device()),
+            up: adapter.up.to_device(test_device()),
+            ..adapter
+        };
+        let base = before[&name].detach().to_kind(Kind::Float);
+        let want = (&base + adapter.change(&base.size(), 0.5)).to_kind(Kind::Half);
+        assert!(after[&name].kind() == Kind::Half && after[&name].detach() == want, "{name}");
+    }
+    assert!(std::fs::read(&weights).unwrap() == bytes, "the file stays as it is");
+}
+
+#[test]
+fn a_converted_model_holds_its_loras() {
+    let folder = base();
+    let out = tempfile::tempdir().unwrap();
+    let source = ModelSource::find(folder.path(), None, true).unwrap();
+    let path = out.path().join("merged");
+    let how = Converting {
+        to: Target::Ldm,
+        kind: None,
+        ema: true,
+        tokenizer: None,
+        loras: given(&[("peft", 0.7), ("kohya", -0.4)]),
+        force: false,
+    };
+    convert(&source, &path, &how, &mut |_| {}).unwrap();
+    let [model, converted] = [open(folder.path(), Kind::Float), open(&path, Kind::Float)];
+    model.merge(&how.loras).unwrap();
+    let converted = converted.vs().variables();
+    for (name, tensor) in model.vs().variables() {
+        assert!(converted[&name] == tensor, "{name}");
+    }
+}
+
+/// Attention that stands alone is one tensor here and three there, and a class embedder is ours alone: such modules have
+/// our names.
+#[test]
+fn what_diffusers_has_not_has_our_names() {
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/experiments/tiny/diffusion-class.yaml");
+    let overrides = [
+        "model.params.cond_stage_config=__is_unconditional__",
+        "model.params.conditioning_key=null",
+        "model.params.unet_config.params.use_spatial_transformer=false",
+        "model.params.unet_config.params.context_dim=null",
+    ];
+    let file = ModelFile::read(path, &overrides.map(str::to_owned)).unwrap();
+    let ldm_pipelines::ModelConfig::LatentDiffusion(config) = file.model else { panic!("a diffusion model") };
+    let model = LatentDiffusion::new(&config, None, test_device()).unwrap();
+    let shapes = shapes(&model);
+    let mut lora = Lora::default();
+    for (name, shape) in &shapes {
+        let ours = [".qkv.weight", ".in_layers.2.weight"].iter().any(|end| name.ends_with(end));
+        if ours {
+            let (mut down, mut up) = (shape.clone(), vec![1; shape.len()]);
+            (down[0], up[0], up[1]) = (2, shape[0], 2);
+            let ones = |size: &[i64]| Tensor::ones(size, (Kind::Float, Device::Cpu));
+            lora.adapters.insert(name.clone(), Adapter { down: ones(&down), up: ones(&up), alpha: 1. });
+        }
+    }
+    let names: Vec<String> = lora.tensors(&config).unwrap().into_iter().map(|(name, _)| name).collect();
+    assert!(names.iter().any(|name| name.starts_with("lora_unet_mid_block_resnets_0_conv1.")), "{names:?}");
+    assert!(names.iter().any(|name| name.starts_with("lora_unet_middle_block_1_qkv.")), "{names:?}");
+    let out = tempfile::NamedTempFile::new().unwrap();
+    lora.save(out.path(), &config).unwrap();
+    assert_same(&Lora::read(out.path(), &config, &shapes).unwrap(), &lora);
+}
+
+#[test]
+fn what_does_not_fit_is_said_and_nothing_changes() {
+    let folder = base();
+    let model = open(folder.path(), Kind::Float);
+    let before: BTreeMap<String, Tensor> =
+        model.vs().variables().into_iter().map(|(name, tensor)| (name, tensor.detach().copy())).collect();
+    let check = |tensors: &[(&str, &[i64])], expected: &str| {
+        let tensors: Vec<(String, Tensor)> = tensors
+            .iter()
+            .map(|(name, size)| ((*name).to_owned(), Tensor::ones(*size, (Kind::Float, Device::Cpu))))
+            .collect();
+        let out = tempfile::NamedTempFile::new().unwrap();
+        save(out.path(), &tensors, &BTreeMap::new()).unwrap();
+        // Behind one that fits: all are looked at before any is added.
+        let files = [LoraFile::from(file("peft").as_path()), LoraFile::from(out.path())];
+        let error = model.merge(&files).unwrap_err().to_string();
+        assert!(error.contains(expected) && !error.contains('\n'), "{expected}: {error}");
+        assert!(error.contains(out.path().to_str().unwrap()), "{error}");
+    };
+    let q = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q";
+    let [down, up, alpha] = ["lora_down.weight", "lora_up.weight", "alpha"].map(|leaf| format!("{q}.{leaf}"));
+    check(&[(&down, &[2, 64]), (&up, &[64, 3])], "1 changes are of another shape than the model's weights");
+    check(&[(&down, &[2, 32]), (&up, &[64, 2])], "[2, 32] and [64, 2] for [64, 64]");
+    check(&[(&down, &[2, 64, 3, 3]), (&up, &[64, 2, 1, 1])], "[2, 64, 3, 3]");
+    check(&[(&down, &[2, 64])], "has no up (B)");
+    check(&[(&down, &[2, 64]), (&up, &[64, 2]), (&alpha, &[2])], "expected one number, got the shape [2]");
+    check(
+        &[
+            (&down, &[2, 64]),
+            (&up, &[64, 2]),
+            ("unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight", &[2, 64]),
+            ("unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_B.weight", &[64, 2]),
+        ],
+        "two changes of one module",
+    );
+    check(
+        &[(&down, &[2, 64]), (&up, &[64, 2]), ("conv_in.weight", &[1])],
+        "no LoRA, or not it alone: tensor `conv_in.weight`",
+    );
+    for (leaf, expected) in [
+        ("hada_w1_a", "a LoHa, which is not supported"),
+        ("lokr_w1", "a LoKr, which is not supported"),
+        ("dora_scale", "a DoRA, which is not supported"),
+        ("lora_mid.weight", "a LoCon with a third factor, which is not supported"),
+        ("diff", "whole differences of weights, which is not supported"),
+    ] {
+        check(&[(&format!("{q}.{leaf}"), &[2, 2])], expected);
+    }
+    check(&[("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_up.weight", &[4, 4])], "Stable Diffusion XL");
+    check(&[("transformer.single_blocks.0.linear1.lora_A.weight", &[4, 4])], "a diffusion transformer");
+    let many: Vec<String> =
+        (0..12).map(|index| format!("lora_unet_down_blocks_7_x_{index:02}.alpha")).collect();
+    let mut many: Vec<(&str, &[i64])> = many.iter().map(|name| (name.as_str(), &[][..])).collect();
+    many.extend([(down.as_str(), &[2, 64][..]), (up.as_str(), &[64, 2])]);
+    check(&many, "12 of its 13 modules are not in this model (lora_unet_down_blocks_7_x_00, ");
+    check(&many, "lora_unet_down_blocks_7_x_09, …)");
+    let after = model.vs().variables();
+    assert!(before.iter().all(|(name, tensor)| after[name] == *tensor), "something changed");
+    let missing = LoraFile::from(Path::new("nowhere.safetensors"));
+    assert!(model.merge(&[missing]).unwrap_err().to_string().starts_with("nowhere.safetensors: "));
+}

@@ -1,0 +1,17 @@
+//! Models: loading, sampling, guidance, conditions, conversion, parity with CompVis and diffusers.
+
+#![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
+
+mod classifier;
+mod conditions;
+mod convert;
+mod detect;
+mod folders;
+mod generate;
+mod init;
+mod large;
+mod lora;
+mod official;
+mod parity;
+mod schedulers;
+mod skip_init;

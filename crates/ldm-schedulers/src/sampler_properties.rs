@@ -1,0 +1,76 @@
+//! The facts about a sampler that a run is planned with.
+
+use crate::{NoiseSchedule, Spacing};
+
+/// The facts about a sampler that a run is planned with. Each solver states its own, as a constant beside its code.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SamplerProperties {
+    /// The default spacing: that of the code the sampler comes from.
+    pub spacing: Spacing,
+    /// The default number of steps; one for each training timestep where absent.
+    pub steps: Option<usize>,
+    /// Denoiser evaluations per step (NFE); a run may save some at its ends.
+    pub nfe_per_step: usize,
+    /// Uses the predictions of earlier steps, and divides by the distance to them: each level must have less noise than
+    /// the one before.
+    pub multistep: bool,
+    /// Starts at σ times unit noise, the sample of k-diffusion's σ/α times unit noise; the others start at unit noise.
+    pub starts_at_sigma: bool,
+    /// Steps from pure noise, where σ/α is not finite; the others start at σ/α = 4096.
+    pub from_pure_noise: bool,
+}
+
+impl SamplerProperties {
+    /// A one-step solver of one evaluation and 50 steps, which starts at unit noise and needs a finite σ/α.
+    pub const fn new(spacing: Spacing) -> Self {
+        Self {
+            spacing,
+            steps: Some(50),
+            nfe_per_step: 1,
+            multistep: false,
+            starts_at_sigma: false,
+            from_pure_noise: false,
+        }
+    }
+
+    /// With a default number of steps.
+    #[must_use]
+    pub const fn with_steps(mut self, steps: Option<usize>) -> Self {
+        self.steps = steps;
+        self
+    }
+
+    /// With `nfe_per_step`.
+    #[must_use]
+    pub const fn with_nfe_per_step(mut self, nfe: usize) -> Self {
+        self.nfe_per_step = nfe;
+        self
+    }
+
+    /// With `multistep`.
+    #[must_use]
+    pub const fn multistep(mut self) -> Self {
+        self.multistep = true;
+        self
+    }
+
+    /// With `starts_at_sigma`.
+    #[must_use]
+    pub const fn starts_at_sigma(mut self) -> Self {
+        self.starts_at_sigma = true;
+        self
+    }
+
+    /// With `from_pure_noise`.
+    #[must_use]
+    pub const fn from_pure_noise(mut self) -> Self {
+        self.from_pure_noise = true;
+        self
+    }
+
+    /// The default number of steps on a schedule, at most as many as it has timesteps.
+    pub fn default_steps(&self, schedule: &NoiseSchedule) -> usize {
+        let total = schedule.timesteps();
+        self.steps.map_or(total, |steps| total.min(steps))
+    }
+}

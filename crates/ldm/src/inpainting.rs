@@ -1,0 +1,61 @@
+//! Compositing of inpainted images.
+
+use ldm_core::{Error, Result};
+use tch::Tensor;
+
+/// An image of which a part is sampled anew, and the composite of both.
+#[derive(Debug)]
+pub struct Inpainting {
+    image: Tensor,
+    mask: Tensor,
+    /// The fraction of the sampled image in the composite, `[1, 1, H, W]`.
+    share: Tensor,
+}
+
+impl Inpainting {
+    /// Samples `image` anew where `mask` is 1. Over `feather` pixels inside the border of the mask the sampled part fades
+    /// into the image.
+    ///
+    /// # Shapes
+    /// - `image`: `[1, 3, H, W]` in `[-1, 1]`; `mask`: `[1, 1, H, W]`, 0 or 1
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the mask is nowhere as deep as `feather`.
+    pub fn new(image: Tensor, mask: Tensor, feather: u32) -> Result<Self> {
+        let mut share = mask.copy(); // added to in place
+        let mut rest = mask.shallow_clone();
+        for done in 0..feather {
+            // One pixel less on every side; past the image's border nothing fades.
+            rest = -(-&rest).max_pool2d([3, 3], [1, 1], [1, 1], [1, 1], false);
+            if rest.any().int64_value(&[]) == 0 {
+                let depth = done + 1;
+                return Err(Error::invalid(format!(
+                    "feather: expected at most {done} for a mask {depth} pixels deep, got {feather}"
+                )));
+            }
+            share += &rest;
+        }
+        Ok(Self { image, mask, share: share / f64::from(feather + 1) })
+    }
+
+    /// The image.
+    pub fn image(&self) -> &Tensor {
+        &self.image
+    }
+
+    /// The mask, 1 where the image is sampled anew.
+    pub fn mask(&self) -> &Tensor {
+        &self.mask
+    }
+
+    /// Sampled images with the known part of the image pasted back: outside the mask its own bytes, since reading and
+    /// writing them is the identity.
+    ///
+    /// # Shapes
+    /// - `sampled`: `[B, 3, H, W]`; returns the same
+    pub fn composite(&self, sampled: &Tensor) -> Tensor {
+        let (share, image) = (self.share.to_device(sampled.device()), self.image.to_device(sampled.device()));
+        let mixed: Tensor = sampled.clamp(-1., 1.) * &share + &image * (1. - &share);
+        mixed.where_self(&share.gt(0.), &image)
+    }
+}

@@ -1,0 +1,46 @@
+//! Latent diffusion models: open a model, generate images, save them.
+//!
+//! [`Pipeline::open`] loads a model, [`Pipeline::generate`] samples a [`Request`], and [`Images::save`] writes PNGs with the
+//! same `parameters` text as the command line. Everything a request leaves open is the model's own default.
+//!
+//! The crates below are re-exported under their names without the prefix.
+
+mod images;
+mod inpainting;
+mod parameters;
+mod pipeline;
+mod request;
+mod watermark;
+
+pub use ldm_autoencoder as autoencoder;
+pub use ldm_checkpoint as checkpoint;
+pub use ldm_conditioning as conditioning;
+pub use ldm_core as core;
+pub use ldm_data as data;
+pub use ldm_libtorch as libtorch;
+pub use ldm_metrics as metrics;
+pub use ldm_pipelines as pipelines;
+pub use ldm_schedulers as schedulers;
+pub use ldm_train as train;
+pub use ldm_unet as unet;
+pub use tch;
+
+pub use images::{Images, read_image};
+pub use inpainting::Inpainting;
+pub use parameters::Parameters;
+pub use pipeline::Pipeline;
+pub use request::Request;
+pub use watermark::Watermark;
+
+/// The names that most programs use.
+pub mod prelude {
+    pub use crate::{Images, Pipeline, Request, Watermark, read_image};
+    pub use ldm_core::{LayoutBox, Prompt, Result};
+    pub use ldm_pipelines::{LoadOptions, TileSize};
+    pub use ldm_schedulers::{SamplerConfig, Spacing};
+    pub use tch::{Device, Kind, Tensor};
+}
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

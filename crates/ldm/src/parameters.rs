@@ -1,0 +1,72 @@
+//! The `parameters` text of saved PNGs.
+
+use std::fmt;
+use std::path::Path;
+
+use ldm_pipelines::Sampling;
+use ldm_pipelines::lora::LoraFile;
+use ldm_schedulers::SamplerConfig;
+
+/// The settings of an image, which [`Display`](fmt::Display) writes as the common web UIs read them.
+#[derive(Debug, Clone, Copy)]
+pub struct Parameters<'a> {
+    /// Sampler, steps, guidance, tiles.
+    pub sampling: &'a Sampling,
+    /// The seed.
+    pub seed: u64,
+    /// Height and width.
+    pub size: [i64; 2],
+    /// The name of the model.
+    pub model: &'a str,
+    /// The LoRAs that were merged.
+    pub loras: &'a [LoraFile],
+    /// The seed and the strength of a variation.
+    pub variation: Option<(u64, f64)>,
+    /// The denoising strength, with an initial image.
+    pub strength: Option<f64>,
+    /// The guidance interval, where one was requested.
+    pub guidance_interval: Option<[f64; 2]>,
+    /// The spacing, where one was requested.
+    pub spacing: Option<&'a str>,
+    /// The file of the initial noise.
+    pub init_noise: Option<&'a Path>,
+}
+
+impl fmt::Display for Parameters<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Sampling { sampler, steps, guidance, tile, .. } = self.sampling;
+        let [height, width] = self.size;
+        write!(f, "Steps: {steps}, Sampler: {}, CFG scale: {}", sampler.name(), guidance.scale)?;
+        write!(f, ", Seed: {}, Size: {width}x{height}, Model: {}", self.seed, self.model)?;
+        for (index, lora) in self.loras.iter().enumerate() {
+            write!(f, "{}{lora}", if index == 0 { ", Lora: " } else { " " })?;
+        }
+        if let Some((seed, strength)) = self.variation {
+            write!(f, ", Variation seed: {seed}, Variation seed strength: {strength}")?;
+        }
+        if let Some(strength) = self.strength {
+            write!(f, ", Denoising strength: {strength}")?;
+        }
+        if guidance.rescale != 0. {
+            write!(f, ", CFG rescale: {}", guidance.rescale)?;
+        }
+        if let Some([low, high]) = self.guidance_interval {
+            write!(f, ", CFG interval: {low}..{high}")?;
+        }
+        let default: Option<SamplerConfig> = sampler.name().parse().ok();
+        match (sampler.eta(), default.and_then(|sampler| sampler.eta())) {
+            (Some(eta), default) if default != Some(eta) => write!(f, ", Eta: {eta}")?,
+            _ => {}
+        }
+        if let Some(spacing) = self.spacing {
+            write!(f, ", Spacing: {spacing}")?;
+        }
+        if let Some(tile) = tile {
+            write!(f, ", Tile: {tile}")?;
+        }
+        if let Some(path) = self.init_noise {
+            write!(f, ", Init noise: {}", path.display())?;
+        }
+        write!(f, ", Version: ldm {}", env!("CARGO_PKG_VERSION"))
+    }
+}

@@ -1,0 +1,180 @@
+//! Pipelines: a model from a path, and images from requests.
+
+use std::path::Path;
+
+use ldm_core::device::parse_device;
+use ldm_core::{Error, Prompt, Result};
+use ldm_pipelines::{
+    ConditioningKind, GenerateRequest, Init, InitImage, LatentDiffusion, LoadOptions, Model, Sampling,
+    generate,
+};
+use tch::Tensor;
+
+use crate::{Images, Inpainting, Parameters, Request, Watermark};
+
+/// A diffusion model, ready to generate.
+#[derive(Debug)]
+pub struct Pipeline {
+    model: Box<LatentDiffusion>,
+    name: String,
+    notes: Vec<String>,
+}
+
+impl Pipeline {
+    /// Opens a run directory, a model folder, a diffusers folder, or a checkpoint file, on CUDA where it works, else on the
+    /// CPU, in f32.
+    ///
+    /// # Errors
+    /// As [`Model::open`]; [`Error::Format`] for a first stage alone.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, &LoadOptions::new(parse_device("auto")?))
+    }
+
+    /// [`open`](Self::open) with a device, a dtype, a config, a tokenizer.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(path: impl AsRef<Path>, options: &LoadOptions) -> Result<Self> {
+        let path = path.as_ref();
+        let mut notes = Vec::new();
+        match Model::open(path, options, &mut |note| notes.push(note.to_owned()))? {
+            Model::Diffusion(model) => {
+                let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                Ok(Self { model, name, notes })
+            }
+            Model::FirstStage(_) => {
+                Err(Error::format(path, "expected a diffusion model, got a first stage alone"))
+            }
+        }
+    }
+
+    /// A pipeline of a model that is loaded already; `name` stands in the `parameters` of its images.
+    pub fn new(model: LatentDiffusion, name: impl Into<String>) -> Self {
+        Self { model: Box::new(model), name: name.into(), notes: Vec::new() }
+    }
+
+    /// The model.
+    pub fn model(&self) -> &LatentDiffusion {
+        &self.model
+    }
+
+    /// Warnings of loading.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Generates an image for each seed of `request`, in batches. An image does not depend on the batch it is in.
+    ///
+    /// # Errors
+    /// As [`generate`]; [`Error::Invalid`] without seeds; [`Error::MissingInput`] for a mask without an image.
+    pub fn generate(&self, request: &Request) -> Result<Images> {
+        if request.seeds.is_empty() {
+            return Err(Error::invalid("seeds: expected at least 1, got 0"));
+        }
+        let mut notes = self.cut_prompts(request);
+        let sampling = request.options.resolve(&self.model, &mut |note| notes.push(note.to_owned()))?;
+        let start = Start::new(request, ConditioningKind::of(&self.model.config))?;
+        let (mut latents, mut images, mut in_f32) = (Vec::new(), Vec::new(), false);
+        for seeds in request.seeds.chunks(request.batch_size) {
+            let prompt = request.prompt(seeds.len(), start.on_image);
+            let negative = request.negative.as_deref().filter(|text| !text.is_empty());
+            let negative = negative.map(|text| Prompt::text(std::iter::repeat_n(text, seeds.len())));
+            let batch = GenerateRequest::new(&prompt, seeds, &sampling)
+                .negative(negative.as_ref())
+                .init(start.init.as_ref().map_or(Init::Seeds, Init::Image))
+                .classifier(request.classifier);
+            let made = generate(&self.model, &batch, &mut |step| {
+                if let Some(on_step) = &request.on_step {
+                    on_step(&step);
+                }
+            })?;
+            in_f32 |= made.decoded_in_f32;
+            latents.push(made.latents);
+            images.push(match &start.inpainting {
+                Some(inpainting) => inpainting.composite(&made.images),
+                None => made.images,
+            });
+        }
+        if in_f32 {
+            notes.push(format!("the first stage overflowed in {:?}, and was run in f32", self.model.kind()));
+        }
+        let (tensor, latents) = (Tensor::cat(&images, 0), Tensor::cat(&latents, 0));
+        let watermark = request.watermark.unwrap_or_else(|| match request.image {
+            None => Watermark::of_txt2img(&self.model),
+            Some(_) => Watermark::Never,
+        });
+        let parameters = self.parameters(request, &sampling, &start, &tensor);
+        Ok(Images { tensor, latents, parameters, watermark, notes })
+    }
+
+    fn cut_prompts(&self, request: &Request) -> Vec<String> {
+        let texts = [("the prompt", &request.text), ("the negative prompt", &request.negative)];
+        let each = texts.into_iter().filter_map(|(name, text)| Some((name, text.as_ref()?)));
+        each.flat_map(|(name, text)| self.model.cut_prompts(name, std::slice::from_ref(text))).collect()
+    }
+
+    /// The `parameters` text of each image.
+    fn parameters(
+        &self,
+        request: &Request,
+        sampling: &Sampling,
+        start: &Start,
+        images: &Tensor,
+    ) -> Vec<String> {
+        let mut heading = request.text.as_ref().map_or(String::new(), |text| format!("{text}\n"));
+        if let Some(negative) = request.negative.as_ref().filter(|text| !text.is_empty()) {
+            heading += &format!("Negative prompt: {negative}\n");
+        }
+        if let Some(class) = request.class {
+            let name = self.model.classes.get(class as usize).cloned().unwrap_or_else(|| class.to_string());
+            heading += &format!("class: {name}\n");
+        }
+        let spacing = request.options.spacing.as_ref().map(ToString::to_string);
+        let size = images.size();
+        let each = request.seeds.iter().map(|seed| {
+            let parameters = Parameters {
+                sampling,
+                seed: *seed,
+                size: [size[2], size[3]],
+                model: &self.name,
+                loras: &[],
+                variation: None,
+                strength: start.init.as_ref().map(InitImage::strength),
+                guidance_interval: request.options.guidance_interval,
+                spacing: spacing.as_deref(),
+                init_noise: None,
+            };
+            format!("{heading}{parameters}")
+        });
+        each.collect()
+    }
+}
+
+/// The use of a request's image and mask by a kind of model.
+struct Start {
+    /// Whether the model is conditioned on them.
+    on_image: bool,
+    init: Option<InitImage>,
+    inpainting: Option<Inpainting>,
+}
+
+impl Start {
+    fn new(request: &Request, kind: ConditioningKind) -> Result<Self> {
+        use ConditioningKind::{Inpainting as Completes, LowResolution, SemanticMap, TextInpainting};
+        let on_image = matches!(kind, Completes | TextInpainting | LowResolution | SemanticMap);
+        let pastes = !matches!(kind, LowResolution | SemanticMap);
+        let shallow = |tensor: &Option<Tensor>| tensor.as_ref().map(Tensor::shallow_clone);
+        let (image, mask) = (shallow(&request.image), shallow(&request.mask).filter(|_| pastes));
+        let inpainting = match (&image, &mask) {
+            (Some(image), Some(mask)) => {
+                Some(Inpainting::new(image.shallow_clone(), mask.shallow_clone(), 0)?)
+            }
+            (None, Some(_)) => return Err(Error::MissingInput("image")),
+            _ => None,
+        };
+        let strength = request.strength.unwrap_or(if mask.is_some() { 1. } else { 0.75 });
+        let init =
+            image.filter(|_| !on_image).map(|image| InitImage::new(image, strength, mask)).transpose()?;
+        Ok(Self { on_image, init, inpainting })
+    }
+}

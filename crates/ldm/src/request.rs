@@ -1,0 +1,203 @@
+//! Requests for images.
+
+use std::fmt;
+
+use ldm_core::{LayoutBox, Prompt};
+use ldm_pipelines::{GuidingClassifier, SamplingOptions, TileSize};
+use ldm_schedulers::{SamplerConfig, SamplingStep, Spacing};
+use tch::Tensor;
+
+use crate::Watermark;
+
+/// A request for images: the condition, the seeds, and whatever is not to be the model's default.
+pub struct Request<'a> {
+    pub(crate) text: Option<String>,
+    pub(crate) negative: Option<String>,
+    pub(crate) class: Option<i64>,
+    pub(crate) layout: Option<Vec<LayoutBox>>,
+    pub(crate) image: Option<Tensor>,
+    pub(crate) mask: Option<Tensor>,
+    pub(crate) strength: Option<f64>,
+    pub(crate) seeds: Vec<u64>,
+    pub(crate) batch_size: usize,
+    pub(crate) options: SamplingOptions,
+    pub(crate) classifier: Option<&'a GuidingClassifier>,
+    pub(crate) watermark: Option<Watermark>,
+    #[allow(clippy::type_complexity, reason = "a callback")]
+    pub(crate) on_step: Option<Box<dyn Fn(&SamplingStep) + 'a>>,
+}
+
+impl<'a> Request<'a> {
+    /// An image from an unconditional model, of seed 0.
+    pub fn unconditional() -> Self {
+        Self {
+            text: None,
+            negative: None,
+            class: None,
+            layout: None,
+            image: None,
+            mask: None,
+            strength: None,
+            seeds: vec![0],
+            batch_size: 8,
+            options: SamplingOptions::default(),
+            classifier: None,
+            watermark: None,
+            on_step: None,
+        }
+    }
+
+    /// An image of a text.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { text: Some(text.into()), ..Self::unconditional() }
+    }
+
+    /// An image of a class.
+    pub fn class(class: i64) -> Self {
+        Self { class: Some(class), ..Self::unconditional() }
+    }
+
+    /// An image of labeled boxes.
+    pub fn layout(boxes: impl IntoIterator<Item = LayoutBox>) -> Self {
+        Self { layout: Some(boxes.into_iter().collect()), ..Self::unconditional() }
+    }
+
+    /// The image that a super-resolution model enlarges, an inpainting model completes, or any other model starts from.
+    ///
+    /// # Shapes
+    /// - `image`: `[1, 3, H, W]` in `[-1, 1]`
+    #[must_use]
+    pub fn image(self, image: Tensor) -> Self {
+        Self { image: Some(image), ..self }
+    }
+
+    /// The mask: 1 where the image is to be sampled anew; or the one-hot map of a semantic model.
+    ///
+    /// # Shapes
+    /// - `mask`: `[1, 1, H, W]`, 0 or 1; or `[1, K, H, W]`
+    #[must_use]
+    pub fn mask(self, mask: Tensor) -> Self {
+        Self { mask: Some(mask), ..self }
+    }
+
+    /// The denoising strength of an initial image, 0 to 1; 0.75 where absent, and 1 with a mask.
+    #[must_use]
+    pub fn strength(self, strength: f64) -> Self {
+        Self { strength: Some(strength), ..self }
+    }
+
+    /// One image, of this seed.
+    #[must_use]
+    pub fn seed(self, seed: u64) -> Self {
+        self.seeds([seed])
+    }
+
+    /// An image for each seed.
+    #[must_use]
+    pub fn seeds(self, seeds: impl IntoIterator<Item = u64>) -> Self {
+        Self { seeds: seeds.into_iter().collect(), ..self }
+    }
+
+    /// The number of images sampled at once, at least 1.
+    #[must_use]
+    pub fn batch_size(self, images: usize) -> Self {
+        Self { batch_size: images.max(1), ..self }
+    }
+
+    /// The text to guide away from.
+    #[must_use]
+    pub fn negative(self, text: impl Into<String>) -> Self {
+        Self { negative: Some(text.into()), ..self }
+    }
+
+    /// The number of steps.
+    #[must_use]
+    pub fn steps(mut self, steps: usize) -> Self {
+        self.options.steps = Some(steps);
+        self
+    }
+
+    /// Height and width in pixels.
+    #[must_use]
+    pub fn size(mut self, height: i64, width: i64) -> Self {
+        self.options.size = Some([height, width]);
+        self
+    }
+
+    /// The sampler.
+    #[must_use]
+    pub fn sampler(mut self, sampler: SamplerConfig) -> Self {
+        self.options.sampler = Some(sampler);
+        self
+    }
+
+    /// The noise levels.
+    #[must_use]
+    pub fn spacing(mut self, spacing: Spacing) -> Self {
+        self.options.spacing = Some(spacing);
+        self
+    }
+
+    /// The scale of classifier-free guidance; 1 is none.
+    #[must_use]
+    pub fn guidance(mut self, scale: f64) -> Self {
+        self.options.guidance_scale = Some(scale);
+        self
+    }
+
+    /// Sampling and decoding in overlapping tiles.
+    #[must_use]
+    pub fn tile(mut self, side: TileSize) -> Self {
+        self.options.tile = Some(side);
+        self
+    }
+
+    /// Every option of sampling.
+    #[must_use]
+    pub fn options(self, options: SamplingOptions) -> Self {
+        Self { options, ..self }
+    }
+
+    /// Guidance by a classifier of noisy latents.
+    #[must_use]
+    pub fn classifier(self, classifier: &'a GuidingClassifier) -> Self {
+        Self { classifier: Some(classifier), ..self }
+    }
+
+    /// The watermark of saved images; [`Watermark::of_txt2img`] for a text alone, else none, where absent.
+    #[must_use]
+    pub fn watermark(self, watermark: Watermark) -> Self {
+        Self { watermark: Some(watermark), ..self }
+    }
+
+    /// A callback for each step of each batch.
+    #[must_use]
+    pub fn on_step(self, on_step: impl Fn(&SamplingStep) + 'a) -> Self {
+        Self { on_step: Some(Box::new(on_step)), ..self }
+    }
+
+    /// The condition of `count` images, without image and mask where the model is not conditioned on them.
+    pub(crate) fn prompt(&self, count: usize, on_image: bool) -> Prompt {
+        let repeated = |tensor: &Tensor| tensor.expand([count as i64, -1, -1, -1], false);
+        let given = |tensor: &Option<Tensor>| tensor.as_ref().filter(|_| on_image).map(repeated);
+        Prompt {
+            text: self.text.as_ref().map(|text| vec![text.clone(); count]),
+            class: self.class.map(|class| Tensor::from_slice(&vec![class; count])),
+            layout: self.layout.as_ref().map(|boxes| vec![boxes.clone(); count]),
+            image: given(&self.image),
+            mask: given(&self.mask),
+            ..Prompt::default()
+        }
+    }
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("Request")
+            .field("text", &self.text)
+            .field("class", &self.class)
+            .field("seeds", &self.seeds)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
