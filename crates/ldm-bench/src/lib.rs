@@ -88,7 +88,7 @@ pub fn bench(
     } else {
         let model = subject.open()?;
         if let Model::Diffusion(model) = &model {
-            model.lay_out();
+            model.to_channels_last();
         }
         keep_freed_memory(kind);
         let mut runs = Vec::new();

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ldm_autoencoder::{EncoderConfig, FirstStageConfig};
 use ldm_checkpoint::Checkpoint;
 use ldm_core::{Error, Result};
-use ldm_pipelines::{LatentDiffusionConfig, Model, ModelConfig, ModelFile, ModelSource};
+use ldm_pipelines::{LatentDiffusionConfig, LoadOptions, Model, ModelConfig, ModelFile, ModelSource};
 use tch::{Device, Kind};
 
 use crate::BenchEvent;
@@ -72,8 +72,11 @@ impl BenchSubject {
     /// Builds it, with its weights or random ones. It gets tokens, never text.
     pub(crate) fn open(&self) -> Result<Model> {
         Ok(match &self.weights {
-            Some(weights) => Model::load(&self.config, weights.clone(), None, true, self.device, self.kind)?,
-            None => Model::fresh(&self.config, self.device, self.kind)?,
+            Some(weights) => {
+                let options = LoadOptions { kind: self.kind, ..LoadOptions::new(self.device) };
+                Model::load(&self.config, weights.clone(), None, &options)?
+            }
+            None => Model::from_config(&self.config, self.device, self.kind)?,
         })
     }
 

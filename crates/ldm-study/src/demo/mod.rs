@@ -9,7 +9,7 @@ use std::time::Instant;
 use ldm_core::{Error, Prompt, Result, image};
 use ldm_data::{Batch, Loader, LoaderConfig};
 use ldm_metrics::psnr;
-use ldm_pipelines::{LatentDiffusion, LoadOptions, Model, Sampling, generate};
+use ldm_pipelines::{GenerateRequest, LatentDiffusion, LoadOptions, Model, Sampling, generate};
 use ldm_schedulers::{SamplerConfig, Spacing};
 use ldm_train::{Finished, RunConfig, Trainer};
 use tch::{Device, Kind, Tensor};
@@ -166,6 +166,7 @@ fn sampling() -> Sampling {
         guidance: GUIDANCE.into(),
         size: None,
         tile: None,
+        thresholding: None,
     }
 }
 
@@ -175,7 +176,7 @@ fn samples(model: &LatentDiffusion, classes: &[String]) -> Result<Vec<(String, T
     for (index, name) in classes.iter().enumerate() {
         let seeds: Vec<u64> = (0..PER_CLASS).map(|i| (index * PER_CLASS + i) as u64).collect();
         let prompt = Prompt::class(&[index as i64; PER_CLASS]);
-        let made = generate(model, &prompt, None, &seeds, &sampling(), None, &mut |_| {})?;
+        let made = generate(model, &GenerateRequest::new(&prompt, &seeds, &sampling()), &mut |_| {})?;
         rows.push((name.clone(), made.images.clamp(-1., 1.)));
     }
     Ok(rows)
@@ -185,7 +186,7 @@ fn samples(model: &LatentDiffusion, classes: &[String]) -> Result<Vec<(String, T
 fn denoising_steps(model: &LatentDiffusion) -> Result<Tensor> {
     let sampling = sampling();
     let mut seen = Vec::new();
-    generate(model, &Prompt::class(&[0]), None, &[1], &sampling, None, &mut |step| {
+    generate(model, &GenerateRequest::new(&Prompt::class(&[0]), &[1], &sampling), &mut |step| {
         if step.index % (sampling.steps / 7) == 0 || step.index + 1 == sampling.steps {
             seen.push(step.denoised.x0.shallow_clone());
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ldm_core::{Prompt, Result, image};
 use ldm_data::Dataset;
-use ldm_pipelines::{Init, LatentDiffusion, Sampling, generate};
+use ldm_pipelines::{GenerateRequest, LatentDiffusion, Sampling, generate};
 use tch::{Kind, Tensor};
 
 use crate::Reporter;
@@ -33,7 +33,7 @@ impl ImageGenerator {
     /// # Errors
     /// When the model cannot be sampled from in this way.
     pub fn new(model: Box<LatentDiffusion>, sampling: Sampling, seed: u64) -> Result<Self> {
-        sampling.sampler.noise_levels(&model.schedule, &sampling.spacing, sampling.steps)?;
+        sampling.sampler.plan(&model.schedule, &sampling.spacing, sampling.steps)?;
         let classes = Self::classes_of(&model);
         Ok(Self { model, sampling, seed, classes, overflowed: false })
     }
@@ -75,9 +75,8 @@ impl ImageGenerator {
                 Prompt::class(&images.map(class).collect::<Vec<i64>>())
             }
         };
-        let noise: Option<&Tensor> = None;
-        let generated =
-            generate(&self.model, &prompt, None, &seeds, &self.sampling, Init::from(noise), &mut |_| {})?;
+        let request = GenerateRequest::new(&prompt, &seeds, &self.sampling);
+        let generated = generate(&self.model, &request, &mut |_| {})?;
         if generated.decoded_in_f32 && !std::mem::replace(&mut self.overflowed, true) {
             let dtype = match self.model.kind() {
                 Kind::BFloat16 => "bf16",

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display};
 
-use ldm_pipelines::{Classifier, Model, ModelConfig, ModelSource};
+use ldm_pipelines::{Classifier, LoadOptions, Model, ModelConfig, ModelSource};
 use serde_json::{Map, Value, json};
 use tch::Device;
 
@@ -34,7 +34,10 @@ impl Verdict {
             ModelConfig::Classifier(config) => {
                 Classifier::load(config, checkpoint.clone(), Device::Cpu).map(drop)
             }
-            config => Model::load(config, checkpoint.clone(), None, true, Device::Cpu, kind).map(drop),
+            config => {
+                let options = LoadOptions { kind, ..LoadOptions::new(Device::Cpu) };
+                Model::load(config, checkpoint.clone(), None, &options).map(drop)
+            }
         };
         Self {
             architecture: describe::model(config),

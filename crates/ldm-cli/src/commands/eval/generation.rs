@@ -84,9 +84,9 @@ fn generator(args: &GenerationArgs) -> anyhow::Result<Option<ImageGenerator>> {
         bail!("--guidance-scale: expected a conditional model, got an unconditional one");
     }
     model.merge(&how.loras)?;
-    model.lay_out();
+    model.to_channels_last();
     model::keep_freed_memory(model.kind());
-    let sampling = sampling::asked(how, &model, 1.)?;
+    let sampling = sampling::resolve(how, &model)?;
     Ok(Some(ImageGenerator::new(model, sampling, *seed)?))
 }
 
