@@ -289,7 +289,7 @@ fn a_run_resumes_to_the_bit() {
     let mut changed =
         LoraObjective::new(Box::new(inner), &model_config(&[]), &config, &mut PerStep::new(6, 0, 0)).unwrap();
     let error = changed.load(Checkpoint::open(path("model")).unwrap()).unwrap_err().to_string();
-    assert!(error.contains("model.safetensors: adapters of another base"), "{error}");
+    assert!(error.contains("model.safetensors: expected adapters of this base model"), "{error}");
 }
 
 /// CLIP is frozen, and its adapters learn all the same, through a U-Net that runs twice.
