@@ -298,7 +298,10 @@ fn clip_scores_are_of_each_image_and_its_prompt() {
     let fails = |words: &[&str], expected: &str| {
         sandbox.err(&[&["eval", "clip-score", "made"], words].concat(), 1, expected);
     };
-    fails(&["--clip", "clip", "--prompts-from", "three.txt"], "three.txt: 3 lines for 2 images");
+    fails(
+        &["--clip", "clip", "--prompts-from", "three.txt"],
+        "three.txt: expected 2 lines, one per image, got 3",
+    );
     fails(&["--clip", "none"], "config.json");
     image::RgbImage::new(20, 20).save(sandbox.path("made/00002.png")).unwrap();
     fails(&["--clip", "clip"], "00002.png: expected a prompt in its PNG text; try --prompts-from");

@@ -1,6 +1,7 @@
 //! The invariants of docs/architecture.md that a text can show: each violation is named with file and line.
 
 mod source;
+mod words;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -220,7 +220,7 @@ fn other_bytes_are_never_installed() {
     let server = Server::start(move |_, _| Reply::of_no_length(&other(SIZE + 1)));
     Cache::new(&server.url).err(&GET, 1, &["net.bin: expected 300000 bytes, got more"]);
     let server = Server::start(move |_, _| Reply::of_no_length(&other(SIZE - 1)));
-    let cut = ["the transfer broke off after 299999 of 300000 bytes"];
+    let cut = ["the transfer ended after 299999 of 300000 bytes"];
     Cache::new(&server.url).err(&GET_ONCE, 1, &cut);
 }
 
@@ -260,7 +260,7 @@ fn a_full_disk_is_said() {
     let sandbox = Cache::new(&server.url);
     std::fs::create_dir_all(sandbox.path("cache/thing")).unwrap();
     std::os::unix::fs::symlink("/dev/full", sandbox.part()).unwrap();
-    sandbox.err(&GET, 1, &["the disk is full, and 300000 bytes are still to come"]);
+    sandbox.err(&GET, 1, &["the disk is full, 300000 bytes are missing"]);
     assert_eq!(server.requests().len(), 1);
 }
 

@@ -76,7 +76,7 @@ impl GenerationEvaluation {
                 ("recall", manifold(|of| of.recall)),
                 ("density", manifold(|of| of.density)),
                 ("coverage", manifold(|of| of.coverage)),
-                ("neighbors", json!(found.manifold.map(|_| SetFeatures::NEIGHBOR))),
+                ("neighbours", json!(found.manifold.map(|_| SetFeatures::NEIGHBOR))),
                 ("inception_score", parts(&found.inception_score)),
                 ("made", json!(name)),
                 ("made_images", json!(self.images)),
