@@ -1,32 +1,33 @@
 //! Generation jobs: from prompts to image files, for every command that samples.
 
+mod batch;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::bail;
-use ldm::{Parameters, Watermark};
+use ldm::Watermark;
 use ldm_checkpoint::Checkpoint;
-use ldm_core::{Prompt, files, image};
-use ldm_pipelines::{
-    GenerateRequest, GuidingClassifier, Init, InitImage, LatentDiffusion, Variation, generate,
-};
-use serde_json::{Map, Value, json};
+use ldm_core::Prompt;
+use ldm_pipelines::{GuidingClassifier, InitImage, LatentDiffusion, Variation};
+use serde_json::{Map, Value};
 use tch::Tensor;
 
 use crate::args::{GenerateArgs, ModelArgs, VariationStrength};
-use crate::model;
 use crate::previews::{self, Previews};
 use crate::progress::Printer;
-use crate::{output, sampling};
+use crate::{model, output, sampling};
 
-/// The images of a command: their conditions, and what is written about them.
+use batch::{BatchRunner, ImageBatch};
+
+/// The task of a command: the conditions of its images, and the text written about them.
 pub(crate) trait Task {
-    /// The prompts of some of the images.
+    /// The prompts of a range of images.
     fn prompt(&self, images: Range<usize>) -> anyhow::Result<Prompt>;
 
-    /// The negative prompt of `count` images; the empty prompt where absent.
+    /// The negative prompt of `count` images; `None` is the empty prompt.
     fn negative(&self, _count: usize) -> Option<Prompt> {
         None
     }
@@ -36,7 +37,7 @@ pub(crate) trait Task {
         None
     }
 
-    /// The classifier that guides them.
+    /// The guiding classifier.
     fn classifier(&self) -> Option<&GuidingClassifier> {
         None
     }
@@ -63,7 +64,7 @@ pub(crate) trait Task {
     fn json(&self, image: usize) -> Map<String, Value>;
 }
 
-/// A number of images to generate, whose output paths are checked.
+/// A number of images to generate, with checked output paths.
 pub(crate) struct GenerationJob<'a> {
     args: &'a GenerateArgs,
     count: usize,
@@ -72,10 +73,10 @@ pub(crate) struct GenerationJob<'a> {
 }
 
 impl<'a> GenerationJob<'a> {
-    /// Checks the flags before a model is opened.
+    /// Checks the flags, before a model is opened.
     ///
     /// # Errors
-    /// For no images, existing files, and noise of another number of images.
+    /// When there are no images, when output files exist, and when the noise has another number of images.
     pub(crate) fn new(args: &'a GenerateArgs, command: &str, count: usize) -> anyhow::Result<Self> {
         if count == 0 || args.batch_size == 0 {
             bail!("--num-images and --batch-size: expected at least 1, got 0");
@@ -105,120 +106,88 @@ impl<'a> GenerationJob<'a> {
     pub(crate) fn run(
         &self,
         model: &LatentDiffusion,
-        named: &ModelArgs,
+        model_args: &ModelArgs,
         task: &dyn Task,
         printer: Printer,
     ) -> anyhow::Result<()> {
         let args = self.args;
-        let noise =
-            [("--init-noise", self.noise.is_some()), ("--variation-seed", args.variation_seed.is_some())];
-        if let (Some(_), Some((name, _))) = (task.init(), noise.iter().find(|(_, given)| *given)) {
-            bail!("{name}: expected a command that starts from noise, got an initial image");
-        }
-        model.merge(&args.how.loras)?;
+        self.check_start(task)?;
+        model.merge(&args.sampling.loras)?;
         model.to_channels_last();
         model::keep_freed_memory(model.kind());
-        let sampling = sampling::resolve(&args.how, model)?;
+        let sampling = sampling::resolve(&args.sampling, model)?;
         let steps = task.init().map_or(sampling.steps, |init| init.steps(sampling.steps));
-        if let Some(every) = args.preview_every.filter(|every| every.get() > steps) {
-            bail!("--preview-every: expected at most {steps}, the number of steps, got {every}");
-        }
-        let mut previews =
-            args.preview_every.map(|every| Previews::new(every, &self.folder, model)).transpose()?;
-        let mut bar = printer.bar((self.count.div_ceil(args.batch_size) * steps) as u64, 0);
+        let previews = self.previews(model, steps)?;
         let watermark = if args.watermark { Watermark::Always } else { task.watermark(model) };
-        let started = Instant::now();
-        let (mut latents, mut all_images, mut widened) = (Vec::new(), Vec::new(), false);
+        let bar = printer.bar((self.count.div_ceil(args.batch_size) * steps) as u64, 0);
+        let mut runner = BatchRunner {
+            job: self,
+            model,
+            model_args,
+            task,
+            sampling,
+            steps,
+            watermark,
+            previews,
+            bar,
+            started: Instant::now(),
+            warned: false,
+        };
+        let (mut latents, mut images) = (Vec::new(), Vec::new());
         for start in (0..self.count).step_by(args.batch_size) {
-            let count = args.batch_size.min(self.count - start);
-            let of_batch = start..start + count;
-            let along = matches!(args.variation_strength, Some(VariationStrength::Along(..)));
-            let numbered = |first: u64| {
-                of_batch
-                    .clone()
-                    .map(|index| first + if along { 0 } else { index as u64 })
-                    .collect::<Vec<u64>>()
-            };
-            let seeds = numbered(args.seed);
-            let variation =
-                args.variation_seed.zip(args.variation_strength).map(|(seed, strength)| Variation {
-                    seeds: numbered(seed),
-                    strengths: of_batch
-                        .clone()
-                        .map(|index| strength.of(index % args.num_images, args.num_images))
-                        .collect(),
-                });
-            let noise = self.noise.as_ref().map(|noise| noise.narrow(0, start as i64, count as i64));
-            let begun = Instant::now();
-            let before = (start / args.batch_size * steps) as u64;
-            let (prompt, negative) = (task.prompt(of_batch.clone())?, task.negative(count));
-            let init = match (task.init(), &variation) {
-                (Some(image), _) => Init::Image(image),
-                (None, Some(variation)) => Init::Between(variation),
-                (None, None) => noise.as_ref().into(),
-            };
-            let request = GenerateRequest::new(&prompt, &seeds, &sampling)
-                .negative(negative.as_ref())
-                .init(init)
-                .classifier(task.classifier());
-            let made = generate(model, &request, &mut |step| {
-                let done = before + step.index as u64 + 1;
-                bar.at(done);
-                bar.message(format!("{:.1} steps/s", done as f64 / started.elapsed().as_secs_f64()));
-                if let Some(previews) = &mut previews {
-                    previews.see(start, &step);
-                }
-            })?;
-            previews.as_mut().map_or(Ok(()), Previews::wrong)?;
-            if made.decoded_in_f32 && !std::mem::replace(&mut widened, true) {
-                Printer::warn(&format!("the first stage overflowed in {}, and was run in f32", named.dtype));
-            }
-            let images = task.finish(made.images);
-            let marked = (0..count as i64)
-                .map(|index| watermark.apply(&images.get(index)))
-                .collect::<ldm_core::Result<Vec<_>>>()?;
-            output::make(&self.folder)?;
-            let seconds = begun.elapsed().as_secs_f64() / count as f64;
-            for (index, seed) in seeds.iter().enumerate() {
-                let number = start + index;
-                let size = images.size();
-                let parameters = Parameters {
-                    sampling: &sampling,
-                    seed: *seed,
-                    size: [size[2], size[3]],
-                    model: &named.model.file_name().unwrap_or_default().to_string_lossy(),
-                    loras: &args.how.loras,
-                    variation: variation.as_ref().map(|to| (to.seeds[index], to.strengths[index])),
-                    strength: task.init().map(InitImage::strength),
-                    guidance_interval: args
-                        .how
-                        .guidance_interval
-                        .map(|interval| [interval.low, interval.high]),
-                    spacing: args.how.spacing.as_deref(),
-                    init_noise: args.init_noise.as_deref(),
-                };
-                let text = format!("{}{parameters}{}", task.heading(number), task.parameters());
-                let path = output::image(&self.folder, number);
-                files::write_bytes(&path, &image::png(&marked[index], &[("parameters", &text)]))?;
-                if args.json {
-                    let mut line = task.json(number);
-                    line.insert("path".into(), json!(path));
-                    line.insert("seed".into(), json!(seed));
-                    line.insert("sampler".into(), json!(sampling.sampler.name()));
-                    line.insert("seconds".into(), json!(seconds));
-                    println!("{}", Value::Object(line));
-                } else {
-                    println!("{}", path.display());
-                }
-            }
-            latents.push(made.latents);
-            all_images.push(images);
+            let samples = runner.run(&self.batch(start))?;
+            latents.push(samples.latents);
+            images.push(samples.images);
         }
-        bar.finish();
-        output::grid(&self.folder, &Tensor::cat(&all_images, 0), watermark)?;
+        runner.bar.finish();
+        output::grid(&self.folder, &Tensor::cat(&images, 0), watermark)?;
         if let Some(path) = &args.save_latents {
             ldm_checkpoint::save(path, &[("latents".into(), Tensor::cat(&latents, 0))], &BTreeMap::new())?;
         }
         Ok(())
+    }
+
+    /// Refuses flags of the noise if the task starts from an image.
+    fn check_start(&self, task: &dyn Task) -> anyhow::Result<()> {
+        let flags =
+            [("--init-noise", self.noise.is_some()), ("--variation-seed", self.args.variation_seed.is_some())];
+        if let (Some(_), Some((flag, _))) = (task.init(), flags.iter().find(|(_, given)| *given)) {
+            bail!("{flag}: expected a command that starts from noise, got an initial image");
+        }
+        Ok(())
+    }
+
+    /// The writer of the previews, if requested, for `steps` steps.
+    fn previews(&self, model: &LatentDiffusion, steps: usize) -> anyhow::Result<Option<Previews>> {
+        let Some(every) = self.args.preview_every else { return Ok(None) };
+        if every.get() > steps {
+            bail!("--preview-every: expected at most {steps}, the number of steps, got {every}");
+        }
+        Ok(Some(Previews::new(every, &self.folder, model)?))
+    }
+
+    /// The batch whose first image is `start`.
+    fn batch(&self, start: usize) -> ImageBatch {
+        let args = self.args;
+        let count = args.batch_size.min(self.count - start);
+        let images = start..start + count;
+        // Along an interpolation all images have the same two seeds.
+        let fixed = matches!(args.variation_strength, Some(VariationStrength::Along(..)));
+        let seeds = |first: u64| -> Vec<u64> {
+            images.clone().map(|index| first + if fixed { 0 } else { index as u64 }).collect()
+        };
+        let variation = args.variation_seed.zip(args.variation_strength).map(|(seed, strength)| Variation {
+            seeds: seeds(seed),
+            strengths: images
+                .clone()
+                .map(|index| strength.of(index % args.num_images, args.num_images))
+                .collect(),
+        });
+        ImageBatch {
+            seeds: seeds(args.seed),
+            variation,
+            noise: self.noise.as_ref().map(|noise| noise.narrow(0, start as i64, count as i64)),
+            images,
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The dataset trait.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -83,6 +85,49 @@ pub trait Dataset: Send + Sync {
     /// It should depend neither on the path of the dataset nor on the contents of the images.
     fn fingerprint(&self) -> String {
         fingerprint("dataset 1", &(self.name(), self.classes()), [("", self.len() as u64)])
+    }
+}
+
+/// A shared dataset.
+impl<D: Dataset + ?Sized> Dataset for Arc<D> {
+    fn len(&self) -> usize {
+        (**self).len()
+    }
+
+    fn get(&self, index: usize, seed: u64) -> Result<Example> {
+        (**self).get(index, seed)
+    }
+
+    fn without_image(&self, index: usize, seed: u64) -> Result<Example> {
+        (**self).without_image(index, seed)
+    }
+
+    fn peek(&self, index: usize) -> Result<Peek> {
+        (**self).peek(index)
+    }
+
+    fn classes(&self) -> &[String] {
+        (**self).classes()
+    }
+
+    fn box_classes(&self) -> &[String] {
+        (**self).box_classes()
+    }
+
+    fn label_classes(&self) -> &[String] {
+        (**self).label_classes()
+    }
+
+    fn shards_by_rank(&self) -> Option<Vec<usize>> {
+        (**self).shards_by_rank()
+    }
+
+    fn name(&self) -> String {
+        (**self).name()
+    }
+
+    fn fingerprint(&self) -> String {
+        (**self).fingerprint()
     }
 }
 

@@ -10,7 +10,7 @@ use ldm_core::Result;
 use crate::dataset::Dataset;
 use crate::image::transform::TransformConfig;
 use crate::scenes::{SceneConfig, Scenes};
-use crate::stored::images::Images;
+use crate::stored::images::StoredImages;
 use crate::stored::images_config::ImagesConfig;
 
 /// A dataset in a config file.
@@ -37,11 +37,11 @@ impl DatasetConfig {
     /// [`DataPaths`](crate::DataPaths).
     ///
     /// # Errors
-    /// Those of [`Scenes::new`] and [`Images::open`].
+    /// Those of [`Scenes::new`] and [`StoredImages::open`].
     pub fn open(&self, base: &Path) -> Result<Arc<dyn Dataset>> {
         Ok(match self {
             Self::Scenes(config) => Arc::new(Scenes::new(config.clone())?),
-            Self::Images(config) => Arc::new(Images::open((**config).clone(), base)?),
+            Self::Images(config) => Arc::new(StoredImages::open((**config).clone(), base)?),
         })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! # Contents
 //!
-//! - A [`Dataset`] is a list of [`Example`]s, any of which can be made at any time in any thread: [`Images`] are stored
+//! - A [`Dataset`] is a list of [`Example`]s, any of which can be made at any time in any thread: [`StoredImages`] are stored
 //!   images (folders, archives, WebDataset shards), [`scenes::Scenes`] are synthetic.
 //! - [`DatasetConfig`] is a dataset in a config file, [`open_path`] opens one from the command line; [`DataPaths`]
 //!   looks up relative paths.
@@ -80,7 +80,7 @@ pub use rng::Rng;
 pub use source::data_paths::{DATA_FOLDER, DataPaths};
 pub use source::missing::Missing;
 pub use source::paired_files::PairedFilesConfig;
-pub use stored::images::Images;
+pub use stored::images::StoredImages;
 pub use stored::images_config::{ClassSource, ImagesConfig};
 pub use task::TaskConfig;
 pub use task::inpainting::{InpaintingConfig, Masks};

@@ -1,4 +1,4 @@
-//! Which class noisy latents show.
+//! Classifiers of noisy latents.
 
 use std::path::Path;
 
@@ -12,43 +12,43 @@ use tch::{Device, Kind, Tensor};
 use crate::detect::schedule as detect_schedule;
 use crate::{ClassifierConfig, LatentDiffusion, LoadOptions, ModelConfig, ModelSource};
 
-/// Under which CompVis keeps the diffusion model beside the classifier (`classifier.py:90`).
+/// Prefix of the diffusion model in a classifier's state dict (CompVis `classifier.py:90`).
 const DIFFUSION: &str = "diffusion_model.";
-/// The last layer before a latent: it tells first stages apart.
+/// The last layer before a latent, which distinguishes first stages.
 const LAST_LAYER: &str = "first_stage_model.quant_conv.weight";
 
 /// p(y | x_t) of noisy latents, frozen. CompVis `classifier.py:28` `NoisyLatentImageClassifier`.
 #[derive(Debug)]
 pub struct Classifier {
     network: EncoderUNet,
-    /// What it was built from.
+    /// The config it was built from.
     config: ClassifierConfig,
-    /// Its file: which latents it was trained on.
+    /// Its file, which records the latents it was trained on.
     checkpoint: Checkpoint,
-    /// Names of the classes, where the file says them (metadata `classes`, a JSON list).
+    /// Names of the classes, where the file has them (metadata `classes`, a JSON list).
     pub classes: Vec<String>,
 }
 
 impl Classifier {
-    /// Opens the classifier that [`ModelSource::find`] finds at `path`, in f32 whatever `how` says: in half precision
-    /// the gradients that guide are often 0.
+    /// Opens the classifier that [`ModelSource::find`] finds at `path`, always in f32: in half precision the gradients of
+    /// guidance often underflow.
     ///
     /// # Errors
-    /// As [`ModelSource::find`] and [`Classifier::load`]; [`Error::Format`] when another kind of model is there.
-    pub fn open(path: &Path, how: &LoadOptions, note: &mut dyn FnMut(&str)) -> Result<Self> {
-        let found = ModelSource::find(path, how.config.as_deref(), how.ema)?;
+    /// As [`ModelSource::find`] and [`Classifier::load`]; [`Error::Format`] for another kind of model.
+    pub fn open(path: &Path, options: &LoadOptions, note: &mut dyn FnMut(&str)) -> Result<Self> {
+        let found = ModelSource::find(path, options.config.as_deref(), options.ema)?;
         found.notes.iter().for_each(|each| note(each));
         let ModelConfig::Classifier(config) = &found.config else {
-            return Err(Error::format(path, "no classifier of noisy latents, but another model"));
+            return Err(Error::format(path, "expected a classifier of noisy latents, got another model"));
         };
-        Self::load(config, found.checkpoint, how.device)
+        Self::load(config, found.checkpoint, options.device)
     }
 
-    /// Builds what `config` describes and loads it strictly from a state dict of CompVis' class, or ours; of the
-    /// diffusion model in it nothing is loaded.
+    /// Builds the classifier of `config` and loads its weights strictly from a state dict of CompVis' class, or ours. The
+    /// diffusion model in it is not loaded.
     ///
     /// # Errors
-    /// As [`ClassifierConfig::network`] and [`EncoderUNet::new`]; [`Error::Weights`] listing every name that does not fit.
+    /// As [`ClassifierConfig::network`] and [`EncoderUNet::new`]; [`Error::Weights`] listing every name that does not match.
     pub fn load(config: &ClassifierConfig, checkpoint: Checkpoint, device: Device) -> Result<Self> {
         let network = config.network()?;
         let mut vs = VarStore::new(device);
@@ -66,12 +66,12 @@ impl Classifier {
         Ok(Self { network, config: config.clone(), checkpoint, classes })
     }
 
-    /// How many classes it knows.
+    /// The number of classes.
     pub fn num_classes(&self) -> i64 {
         self.config.num_classes
     }
 
-    /// Whether latents of `[h, w]` can be classified.
+    /// Checks that latents of `[h, w]` can be classified.
     ///
     /// # Errors
     /// As [`EncoderUNet::check_size`].
@@ -79,27 +79,27 @@ impl Classifier {
         self.network.check_size(size)
     }
 
-    /// Refuses a model whose noisy latents or classes are not those it was trained on, as far as its file tells.
+    /// Checks that the noisy latents and classes of `model` are those it was trained on, as far as its file records them.
     ///
     /// # Errors
-    /// [`Error::Format`] with what differs.
+    /// [`Error::Format`] with the difference.
     pub fn check(&self, model: &LatentDiffusion) -> Result<()> {
         let differs = |why: String| Err(Error::format(self.checkpoint.path(), why));
         let (own, latent) = (self.network.config().in_channels, model.config.channels);
         if own != latent {
-            return differs(format!("classifies latents of {own} channels, and the model's have {latent}"));
+            return differs(format!("expected a model with latents of {own} channels, got {latent}"));
         }
         let trained_on = self.checkpoint.clone().only(&[DIFFUSION]).scope(DIFFUSION);
         if let Some(difference) = detect_schedule::differs(&trained_on, &model.schedule)? {
             return differs(format!(
-                "classifies latents of another noise schedule than the model's: {difference} by the model"
+                "expected the noise schedule of the model, got another: {difference} in the model"
             ));
         }
         if trained_on.contains("scale_factor") {
             let (own, scale) = (trained_on.tensor("scale_factor")?.double_value(&[]), model.scale_factor);
             if (own - scale).abs() > 1e-3 * scale {
                 return differs(format!(
-                    "classifies latents of another scale than the model's: scale_factor {own} in the file, {scale} in the model"
+                    "expected a classifier for the model's scale_factor {scale}, got {own}"
                 ));
             }
         }
@@ -107,16 +107,16 @@ impl Classifier {
             && let Some(found) = model.vs().variables().get(LAST_LAYER)
         {
             let own = trained_on.tensor(LAST_LAYER)?.to_device(found.device()).to_kind(Kind::Float);
-            // Weights in half precision are still the same first stage.
+            // Tolerant of weights in half precision.
             if own.size() != found.size() || !own.allclose(&found.to_kind(Kind::Float), 1e-2, 1e-3, false) {
-                return differs("classifies latents of another first stage than the model's".into());
+                return differs("expected a classifier for the model's first stage, got another's".into());
             }
         }
         if !self.classes.is_empty() && !model.classes.is_empty() && self.classes != model.classes {
             return differs(format!(
-                "calls its classes {}, and the model {}",
-                self.classes.join(", "),
-                model.classes.join(", ")
+                "expected the model's classes {}, got {}",
+                model.classes.join(", "),
+                self.classes.join(", ")
             ));
         }
         Ok(())
@@ -125,7 +125,7 @@ impl Classifier {
     /// log p(y | x_t), differentiable with respect to `x`.
     ///
     /// # Shapes
-    /// - `x`: `[B, C, h, w]` f32; `t`: a step of training, in `0..T`, may be fractional; `labels`: `[B]` i64, on the
+    /// - `x`: `[B, C, h, w]` f32; `t`: a timestep in `0..T`, may be fractional; `labels`: `[B]` i64, on the
     ///   device of `x`
     /// - returns `[B]` f32
     pub fn log_probability(&self, x: &Tensor, t: f64, labels: &Tensor) -> Tensor {
@@ -136,18 +136,18 @@ impl Classifier {
 }
 
 impl LatentDiffusion {
-    /// What tells the noisy latents of this model from those of another, under the names of CompVis' classifier
-    /// (`diffusion_model.…`): its schedule, its scale, and the layer before the latent. A classifier's file keeps it.
+    /// Tensors that identify the noisy latents of this model, under the names of CompVis' classifier
+    /// (`diffusion_model.…`): schedule, scale, and the layer before the latent. They are saved with a classifier.
     pub fn latent_space(&self) -> Vec<(String, Tensor)> {
         let buffers = self.schedule.buffers().into_iter();
-        let mut kept: Vec<(String, Tensor)> = buffers
+        let mut tensors: Vec<(String, Tensor)> = buffers
             .filter(|(name, _)| ["betas", "alphas_cumprod"].contains(name))
             .map(|(name, values)| (format!("{DIFFUSION}{name}"), Tensor::from_slice(&values)))
             .collect();
-        kept.push((format!("{DIFFUSION}scale_factor"), Tensor::from(self.scale_factor as f32)));
+        tensors.push((format!("{DIFFUSION}scale_factor"), Tensor::from(self.scale_factor as f32)));
         if let Some(layer) = self.vs().variables().get(LAST_LAYER) {
-            kept.push((format!("{DIFFUSION}{LAST_LAYER}"), layer.detach()));
+            tensors.push((format!("{DIFFUSION}{LAST_LAYER}"), layer.detach()));
         }
-        kept
+        tensors
     }
 }

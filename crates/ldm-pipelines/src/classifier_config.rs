@@ -13,38 +13,38 @@ use crate::{LatentDiffusionConfig, ModelConfig, ModelSource};
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassifierConfig {
-    /// The diffusion model whose noisy latents are classified: what `--model` takes, or a folder of CompVis' trainer,
-    /// whose newest `configs/*-project.yaml` counts. Training needs it.
+    /// The diffusion model whose noisy latents are classified: a path as of `--model`, or a folder of CompVis' trainer,
+    /// with the newest of its `configs/*-project.yaml`. Required in training.
     #[serde(default)]
     pub diffusion_path: Option<PathBuf>,
-    /// How many classes there are.
+    /// The number of classes.
     pub num_classes: i64,
-    /// Another classifier, whose weights a new run starts from.
+    /// Another classifier, the initial weights of a new run.
     #[serde(default)]
     pub ckpt_path: Option<PathBuf>,
-    /// How a map becomes one vector; [`Pool::Attention`] where absent.
+    /// Pooling of the feature map; [`Pool::Attention`] where absent.
     #[serde(default)]
     pub pool: Option<Pool>,
-    /// What of the data is classified; `class_label` is the only value.
+    /// The label to classify; `class_label` is the only value.
     #[serde(default)]
     pub label_key: Option<String>,
-    /// The weights of the diffusion model, where they do not lie in its folder.
+    /// The weights of the diffusion model, where they are not in its folder.
     #[serde(default)]
     pub diffusion_ckpt_path: Option<PathBuf>,
-    /// CompVis' course of the learning rate; refused in training, where it is `train.schedule`.
+    /// CompVis' learning-rate schedule; refused in training, which has `train.schedule`.
     #[serde(default)]
     pub scheduler_config: Option<Value>,
     /// AdamW's decoupled weight decay; 0.01 where absent.
     #[serde(default)]
     pub weight_decay: Option<f64>,
-    /// At how many noise levels a preview shows an image.
+    /// The number of noise levels of an image in a preview.
     #[serde(default = "ten")]
     pub log_steps: usize,
-    /// The number that CompVis' trainer keeps its best checkpoints by; `train.keep_best` says it here.
+    /// The metric by which CompVis' trainer selects its best checkpoints; `train.keep_best` here.
     #[serde(default)]
     pub monitor: Option<String>,
-    /// The network, where it is not to be the diffusion model's U-Net with a pool; the reference has no such key. What
-    /// a run hands on has it, so that it can do without the diffusion model.
+    /// The network, if not the encoder of the diffusion model's U-Net with a pool; the reference has no such key. Exported
+    /// classifiers have it, and so do not depend on the diffusion model.
     #[serde(default)]
     pub classifier_config: Option<EncoderUNetConfig>,
 }
@@ -54,7 +54,7 @@ fn ten() -> usize {
 }
 
 impl ClassifierConfig {
-    /// Refuses by name what the reference has and this version has not, and what cannot be.
+    /// Checks the fields, and refuses by name those of the reference that are not supported.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the field and its value.
@@ -65,7 +65,7 @@ impl ClassifierConfig {
             Some("segmentation") => {
                 return refuse(
                     "label_key",
-                    "maps of classes are not classified in this version, expected class_label".into(),
+                    "expected class_label, got segmentation, which is not supported".into(),
                 );
             }
             Some(other) => return refuse("label_key", format!("expected class_label, got {other}")),
@@ -78,7 +78,7 @@ impl ClassifierConfig {
             return refuse("weight_decay", format!("expected at least 0, got {got}"));
         }
         if self.log_steps == 0 {
-            return refuse("log_steps", "expected at least 1".into());
+            return refuse("log_steps", "expected at least 1, got 0".into());
         }
         let Some(network) = &self.classifier_config else { return Ok(()) };
         if network.out_channels != self.num_classes {
@@ -89,12 +89,12 @@ impl ClassifierConfig {
             );
         }
         if self.pool.is_some_and(|pool| pool != network.pool) {
-            return refuse("pool", "classifier_config says another, leave one of them out".into());
+            return refuse("pool", "expected that of classifier_config, got another; try leaving it out".into());
         }
         Ok(())
     }
 
-    /// What the network is made of: as said, else the diffusion model's U-Net, its way down and a pool. CompVis
+    /// The config of the network: `classifier_config`, else the encoder of the diffusion model's U-Net and a pool. CompVis
     /// `classifier.py:95` `load_classifier`.
     ///
     /// # Errors
@@ -107,20 +107,20 @@ impl ClassifierConfig {
         let (_, diffusion) = self.diffusion()?;
         let pool = self.pool.unwrap_or(Pool::Attention);
         let mut network = EncoderUNetConfig::for_classifier(diffusion.unet(), self.num_classes, pool);
-        // The reference's U-Nets must say it, ours need not.
+        // Required in the reference's configs, optional in ours.
         network.image_size.get_or_insert([diffusion.image_size; 2]);
         Ok(network)
     }
 
-    /// The diffusion model whose noisy latents are classified, found and not built.
+    /// The diffusion model whose noisy latents are classified, not built.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where the config names none, or one whose maps of classes the reference would classify;
+    /// [`Error::Invalid`] where the config names none, or one with semantic maps, which the reference would classify;
     /// [`Error::Format`] for a first stage; else as [`ModelSource::find`].
     pub fn diffusion(&self) -> Result<(ModelSource, LatentDiffusionConfig)> {
         let Some(path) = &self.diffusion_path else {
             return Err(Error::invalid(
-                "diffusion_path: a classifier needs the diffusion model whose noisy latents it classifies",
+                "diffusion_path: expected the diffusion model whose noisy latents are classified, got none",
             ));
         };
         let source = match (project(path)?, &self.diffusion_ckpt_path) {
@@ -129,32 +129,31 @@ impl ClassifierConfig {
                 ModelSource::find(weights.as_ref().unwrap_or(&last), Some(&config), true)?
             }
             (None, Some(weights)) => {
-                let beside = [path.join("model/config.yaml"), path.join("config.yaml")];
-                let config = beside.into_iter().find(|path| path.is_file());
+                let configs = [path.join("model/config.yaml"), path.join("config.yaml")];
+                let config = configs.into_iter().find(|path| path.is_file());
                 ModelSource::find(weights, config.as_deref(), true)?
             }
             (None, None) => ModelSource::find(path, None, true)?,
         };
         let ModelConfig::LatentDiffusion(config) = &source.config else {
-            return Err(Error::format(path, "no diffusion model, whose noisy latents could be classified"));
+            return Err(Error::format(path, "expected a diffusion model, got another model"));
         };
         let config = (**config).clone();
         if self.label_key.is_none() && config.cond_stage_key == "segmentation" {
             return Err(Error::invalid(
-                "label_key: this diffusion model is told maps of classes, which are not classified in this version, \
-                 expected class_label",
+                "label_key: expected class_label for a diffusion model conditioned on semantic maps, got none",
             ));
         }
         Ok((source, config))
     }
 
-    /// Every path it names.
+    /// All paths in the config.
     pub(crate) fn paths(&mut self) -> [&mut Option<PathBuf>; 3] {
         [&mut self.diffusion_path, &mut self.ckpt_path, &mut self.diffusion_ckpt_path]
     }
 }
 
-/// The newest config of a run of CompVis' trainer: their names begin with the time (`classifier.py:46`).
+/// The newest config of a run of CompVis' trainer; names begin with the time (`classifier.py:46`).
 fn project(folder: &Path) -> Result<Option<PathBuf>> {
     let configs = folder.join("configs");
     if !configs.is_dir() {

@@ -1,4 +1,4 @@
-//! Whether the parts of a model can work together, before a forward would find out.
+//! Checks that the parts of a model fit together, before any forward.
 
 use ldm_conditioning::ConditionerConfig;
 use ldm_core::{Error, Result};
@@ -6,12 +6,12 @@ use ldm_core::{Error, Result};
 use crate::LatentDiffusionConfig;
 use crate::diffusion_config::{ConcatKey, ConditioningKey};
 
-/// Refuses a U-Net that the first stage's latents of `latent` channels, or the conditioner, do not fit.
+/// Checks that the U-Net fits the first stage's latents of `latent` channels and the conditioner.
 pub(crate) fn check(config: &LatentDiffusionConfig, latent: i64) -> Result<()> {
     let unet = config.unet();
     if config.channels != latent {
         return Err(Error::invalid(format!(
-            "channels: the first stage has latents of {latent} channels, got {}",
+            "channels: expected {latent}, those of the first stage's latents, got {}",
             config.channels
         )));
     }
@@ -21,17 +21,17 @@ pub(crate) fn check(config: &LatentDiffusionConfig, latent: i64) -> Result<()> {
             unet.out_channels
         )));
     }
-    if unet.n_embed.is_some() {
-        return Err(Error::invalid(
-            "unet_config.params.n_embed: predicting codebook entries is no diffusion model, leave it out",
-        ));
+    if let Some(got) = unet.n_embed {
+        return Err(Error::invalid(format!(
+            "unet_config.params.n_embed: expected none in a diffusion model, got {got}"
+        )));
     }
     check_concat(config, latent)?;
     check_context(config)?;
     check_label(config)
 }
 
-/// Channels joined to x_t.
+/// Checks the channels concatenated to x_t.
 fn check_concat(config: &LatentDiffusionConfig, latent: i64) -> Result<()> {
     let got = config.unet().in_channels;
     let joined = match config.conditioning_key() {
@@ -41,9 +41,9 @@ fn check_concat(config: &LatentDiffusionConfig, latent: i64) -> Result<()> {
         }
         Some(ConditioningKey::Concat) => match &config.cond_stage_config {
             ConditionerConfig::FirstStage => latent + 1, // the masked image, and the mask
-            // Whatever comes is handed on, so the U-Net alone knows.
+            // The condition is used as it is, so only the U-Net determines it.
             ConditionerConfig::Identity => (got - latent).max(1),
-            other => other.concat_channels().ok_or_else(|| does_not_give(config, "a map for `concat`"))?,
+            other => other.concat_channels().ok_or_else(|| wrong_conditioner(config, "a feature map"))?,
         },
     };
     if got == latent + joined {
@@ -58,7 +58,7 @@ fn check_concat(config: &LatentDiffusionConfig, latent: i64) -> Result<()> {
     )))
 }
 
-/// Width of the tokens attended to.
+/// Checks the width of the context.
 fn check_context(config: &LatentDiffusionConfig) -> Result<()> {
     let got = config.unet().context_dim;
     let expected = match config.conditioning_key() {
@@ -66,15 +66,16 @@ fn check_context(config: &LatentDiffusionConfig) -> Result<()> {
             ConditionerConfig::Identity if got.is_some() => return Ok(()),
             ConditionerConfig::Identity => {
                 return Err(Error::invalid(
-                    "unet_config.params.context_dim: the embeddings of cond_stage_config are attended to, got none",
+                    "unet_config.params.context_dim: expected the width of the embeddings, got none",
                 ));
             }
-            other => Some(other.context_dim().ok_or_else(|| does_not_give(config, "tokens"))?),
+            other => Some(other.context_dim().ok_or_else(|| wrong_conditioner(config, "tokens"))?),
         },
         None if got.is_some() => {
-            return Err(Error::invalid(
-                "unet_config.params.context_dim: the model is unconditional and gives no context, leave it out",
-            ));
+            return Err(Error::invalid(format!(
+                "unet_config.params.context_dim: expected none in an unconditional model, got {}",
+                got.unwrap_or_default()
+            )));
         }
         None | Some(ConditioningKey::Concat | ConditioningKey::Adm) => None,
     };
@@ -83,30 +84,30 @@ fn check_context(config: &LatentDiffusionConfig) -> Result<()> {
     }
     let or_none = |value: Option<i64>| value.map_or_else(|| "none".into(), |value| value.to_string());
     Err(Error::invalid(format!(
-        "unet_config.params.context_dim: the conditioner gives {}, got {}",
+        "unet_config.params.context_dim: expected {}, the width of the conditioner, got {}",
         or_none(expected),
         or_none(got)
     )))
 }
 
-/// Labels added to the time.
+/// Checks the labels added to the time embedding.
 fn check_label(config: &LatentDiffusionConfig) -> Result<()> {
     let adm = config.conditioning_key() == Some(ConditioningKey::Adm);
     match config.unet().num_classes {
         Some(count) if !adm => Err(Error::invalid(format!(
-            "unet_config.params.num_classes: labels need `conditioning_key: adm`, leave it out, got {count}"
+            "unet_config.params.num_classes: expected none without `conditioning_key: adm`, got {count}"
         ))),
         None if adm => Err(Error::invalid(
-            "unet_config.params.num_classes: `conditioning_key: adm` needs how many classes there are, got none",
+            "unet_config.params.num_classes: expected the number of classes with `conditioning_key: adm`, got none",
         )),
         _ if adm && config.cond_stage_config != ConditionerConfig::Identity => {
-            Err(does_not_give(config, "labels as they are (target `identity`)"))
+            Err(wrong_conditioner(config, "labels (target `identity`)"))
         }
         _ => Ok(()),
     }
 }
 
-fn does_not_give(config: &LatentDiffusionConfig, what: &str) -> Error {
+fn wrong_conditioner(config: &LatentDiffusionConfig, output: &str) -> Error {
     let key = config.conditioning_key().map_or("none", ConditioningKey::name);
-    Error::invalid(format!("conditioning_key: `{key}` needs a cond_stage_config that gives {what}"))
+    Error::invalid(format!("cond_stage_config: expected one that outputs {output} for `{key}`, got another"))
 }

@@ -1,4 +1,4 @@
-//! From a prompt to what the U-Net is told: what a conditioner alone cannot make, because it takes the first stage.
+//! Conditioning of the U-Net from prompts, by the conditioner and, for masked images, the first stage.
 
 use ldm_conditioning::ConditionerConfig;
 use ldm_core::{Conditioning, Error, Prompt, Result};
@@ -8,16 +8,16 @@ use crate::LatentDiffusion;
 use crate::diffusion_config::{ConcatKey, ConditioningKey};
 
 impl LatentDiffusion {
-    /// What the U-Net is told of a batch of prompts: the slots of `conditioning_key`, and no others.
+    /// Encodes a batch of prompts into the U-Net's conditioning: the slots of `conditioning_key`, and no others.
     ///
     /// # Shapes
-    /// - an image and a mask to fill are of one size, which becomes the latent's; a low-resolution image has the
-    ///   latent's size already
+    /// - an image and its mask have the same size, which determines the latent's; a low-resolution image has the size of
+    ///   the latent
     /// - f32, or the dtype of the weights; on the model's device
     ///
     /// # Errors
-    /// When the prompt lacks what the model is conditioned on, says what the model does not know, or is of a size the
-    /// model cannot take.
+    /// [`Error::MissingInput`] when the prompt lacks a condition of the model; [`Error::Invalid`] and [`Error::Shape`] for
+    /// unknown classes and unsupported sizes.
     ///
     /// CompVis `ddpm.py:1402` `DiffusionWrapper`, `scripts/inpaint.py:74`.
     pub fn condition(&self, prompt: &Prompt, train: bool) -> Result<Conditioning> {
@@ -40,43 +40,43 @@ impl LatentDiffusion {
         })
     }
 
-    /// The other half of classifier-free guidance: what `cond` is guided away from. Tokens and labels are those of
-    /// `negative`, or of the prompt that says nothing; whatever is joined to x_t stays as it is, as in every script
-    /// of the reference (`scripts/knn2img.py`: zeros for embeddings).
+    /// The unconditional half of classifier-free guidance. Tokens and labels are those of `negative`, or of the empty
+    /// prompt; what is concatenated to x_t stays as it is, as in every script of the reference (`scripts/knn2img.py`:
+    /// zeros for embeddings).
     ///
     /// # Errors
-    /// [`Error::Invalid`] where the model knows no word for nothing, or nothing but images; else as
+    /// [`Error::Invalid`] where the model has no unconditional form, or is conditioned on images alone; else as
     /// [`LatentDiffusion::condition`].
     pub fn unconditional(&self, cond: &Conditioning, negative: Option<&Prompt>) -> Result<Conditioning> {
         let concat = cond.concat.as_ref().map(Tensor::shallow_clone);
         match (self.config.conditioning_key(), &cond.context, &cond.label) {
             (Some(ConditioningKey::Crossattn | ConditioningKey::Hybrid), Some(context), _) => {
-                let nothing = match negative {
+                let uncond = match negative {
                     Some(prompt) => self.context(prompt, false)?,
                     None if self.config.cond_stage_config == ConditionerConfig::Identity => {
                         context.zeros_like()
                     }
                     None => tokens(self.conditioner.unconditional(context.size()[0])?)?,
                 };
-                if nothing.size() != context.size() {
+                if uncond.size() != context.size() {
                     return Err(Error::Shape {
                         what: "the negative prompt".into(),
                         expected: format!("{:?}", context.size()),
-                        got: nothing.size(),
+                        got: uncond.size(),
                     });
                 }
-                Ok(Conditioning { concat, context: Some(nothing), label: None })
+                Ok(Conditioning { concat, context: Some(uncond), label: None })
             }
             (Some(ConditioningKey::Adm), _, Some(_)) => {
                 let Some(prompt) = negative else {
                     return Err(Error::invalid(
-                        "guidance: these labels have none that means no class, expected a scale of 1 or a negative prompt",
+                        "guidance: expected a scale of 1 or a negative prompt, since class labels have no unconditional one",
                     ));
                 };
                 Ok(Conditioning { label: Some(self.labels(prompt, false)?), ..Conditioning::default() })
             }
             _ => Err(Error::invalid(
-                "guidance: this model is conditioned on nothing that a prompt could leave out, expected a scale of 1",
+                "guidance: expected a scale of 1, since the model has no unconditional form",
             )),
         }
     }
@@ -86,7 +86,7 @@ impl LatentDiffusion {
         let context = tokens(self.conditioner.condition(prompt, train)?)?;
         match self.config.unet().context_dim {
             Some(width) if context.size().last() != Some(&width) => Err(Error::Shape {
-                what: "the tokens attended to".into(),
+                what: "the context".into(),
                 expected: format!("[B, L, {width}]"),
                 got: context.size(),
             }),
@@ -102,7 +102,7 @@ impl LatentDiffusion {
         }
         let count = self.config.unet().num_classes.unwrap_or(0);
         let labels = class.to_kind(Kind::Int64).to_device(self.vs().device());
-        // Reading values from a GPU waits for it: once for a sample is nothing, in every training step it is not.
+        // Reading values synchronizes with the GPU: cheap once per sample, not in every training step.
         if labels.numel() == 0 || (train && labels.device() != Device::Cpu) {
             return Ok(labels);
         }
@@ -110,17 +110,17 @@ impl LatentDiffusion {
         match if low < 0 { low } else { high } {
             wrong if (0..count).contains(&wrong) => Ok(labels),
             wrong => Err(Error::invalid(format!(
-                "class: this model knows the classes 0 to {}, got {wrong}",
+                "class: expected 0 to {}, the classes of the model, got {wrong}",
                 count - 1
             ))),
         }
     }
 
-    /// What is joined to x_t where nothing is attended to, `[B, C', h, w]`.
+    /// The condition concatenated to x_t in models without cross-attention, `[B, C', h, w]`.
     fn concat(&self, prompt: &Prompt, train: bool) -> Result<Tensor> {
         if self.config.cond_stage_config == ConditionerConfig::FirstStage {
             let (image, mask) = self.image_and_mask(prompt)?;
-            // Black where to fill: zero, in `[0, 1]`. The latent is not scaled (`scripts/inpaint.py:74`).
+            // Masked pixels are black: 0 in `[0, 1]`. The latent is not scaled (`scripts/inpaint.py:74`).
             let masked = (image + 1.) * (1. - &mask) - 1.;
             let latent = self.mode(&masked);
             let mask = shrink(&mask, &latent) * 2. - 1.;
@@ -128,17 +128,17 @@ impl LatentDiffusion {
         }
         let concat = self.conditioner.condition(prompt, train)?.concat.ok_or(Error::MissingInput("image"))?;
         let expected = self.config.unet().in_channels - self.config.channels;
-        four(&concat, "what is joined to the latent", &format!("[B, {expected}, h, w]"), expected)?;
+        four(&concat, "the concatenated condition", &format!("[B, {expected}, h, w]"), expected)?;
         Ok(concat)
     }
 
-    /// What a hybrid model joins to x_t. Stable Diffusion's `scripts/inpaint_st.py`.
+    /// The condition concatenated to x_t in hybrid models. Stable Diffusion's `scripts/inpaint_st.py`.
     ///
-    /// The reference draws from the posterior of the masked image, here its mode is taken: the same prompt makes
-    /// the same conditioning.
+    /// The reference samples the posterior of the masked image; here its mode is taken, so that the conditioning is
+    /// deterministic.
     fn keyed_concat(&self, prompt: &Prompt) -> Result<Tensor> {
         let (image, mask) = self.image_and_mask(prompt)?;
-        // Gray where to fill: zero, in `[-1, 1]`.
+        // Masked pixels are gray: 0 in `[-1, 1]`.
         let latent = self.mode(&(image * (1. - &mask))) * self.scale_factor;
         let parts: Vec<Tensor> = (self.config.concat_keys().iter())
             .map(|key| match key {
@@ -149,11 +149,11 @@ impl LatentDiffusion {
         Ok(Tensor::cat(&parts, 1))
     }
 
-    /// The image, and where to fill it: 0 or 1.
+    /// The image and its mask, 0 or 1.
     fn image_and_mask(&self, prompt: &Prompt) -> Result<(Tensor, Tensor)> {
-        let place = |tensor: &Tensor| tensor.to_device(self.vs().device()).to_kind(Kind::Float);
-        let image = place(prompt.image.as_ref().ok_or(Error::MissingInput("image"))?);
-        let mask = place(prompt.mask.as_ref().ok_or(Error::MissingInput("mask"))?);
+        let to_f32 = |tensor: &Tensor| tensor.to_device(self.vs().device()).to_kind(Kind::Float);
+        let image = to_f32(prompt.image.as_ref().ok_or(Error::MissingInput("image"))?);
+        let mask = to_f32(prompt.mask.as_ref().ok_or(Error::MissingInput("mask"))?);
         let [batch, _, height, width] = four(&image, "the image", "[B, 3, H, W]", 3)?;
         let expected = [batch, 1, height, width];
         if mask.size() != expected {
@@ -167,14 +167,14 @@ impl LatentDiffusion {
         Ok((image, mask.ge(0.5).to_kind(Kind::Float)))
     }
 
-    /// The mode of an image's latent, unscaled, without gradients; for VQ the point before quantization.
+    /// The mode of an image's latent, unscaled, without gradients; for VQ the latent before quantization.
     fn mode(&self, image: &Tensor) -> Tensor {
         let image = self.to_model(image);
         tch::no_grad(|| self.first_stage.encode(&image).mode().to_kind(Kind::Float))
     }
 }
 
-/// `x` at the size of `like`, by the nearest pixel as `torch.nn.functional.interpolate` takes it by default.
+/// Resizes `x` to the size of `like` by nearest neighbor, the default of `torch.nn.functional.interpolate`.
 fn shrink(x: &Tensor, like: &Tensor) -> Tensor {
     x.upsample_nearest2d(&like.size()[2..], None, None)
 }
@@ -183,7 +183,7 @@ fn tokens(cond: Conditioning) -> Result<Tensor> {
     cond.context.ok_or(Error::MissingInput("embedding"))
 }
 
-/// The sizes of a tensor `[B, channels, H, W]`.
+/// The size of a tensor `[B, channels, H, W]`, checked.
 fn four(x: &Tensor, what: &str, expected: &str, channels: i64) -> Result<[i64; 4]> {
     match <[i64; 4]>::try_from(x.size()) {
         Ok(size) if size[1] == channels => Ok(size),

@@ -1,4 +1,4 @@
-//! What a prompt has to hold for a model.
+//! Kinds of conditioning.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use ldm_conditioning::ConditionerConfig;
 use crate::LatentDiffusionConfig;
 use crate::diffusion_config::ConditioningKey;
 
-/// What a prompt has to hold for a model to be sampled from.
+/// The kind of a model's conditioning: the inputs that a prompt must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConditioningKind {
     /// No condition.
@@ -18,20 +18,20 @@ pub enum ConditioningKind {
     Text,
     /// [`Prompt::layout`](ldm_core::Prompt::layout), or its tokens.
     Layout,
-    /// [`Prompt::image`](ldm_core::Prompt::image), as large as the latent.
+    /// [`Prompt::image`](ldm_core::Prompt::image) of the latent's size.
     LowResolution,
-    /// [`Prompt::mask`](ldm_core::Prompt::mask) with a channel a class.
+    /// [`Prompt::mask`](ldm_core::Prompt::mask), one-hot, with a channel for each class.
     SemanticMap,
     /// [`Prompt::image`](ldm_core::Prompt::image) and [`Prompt::mask`](ldm_core::Prompt::mask).
     Inpainting,
-    /// These, and [`Prompt::text`](ldm_core::Prompt::text).
+    /// [`Prompt::image`](ldm_core::Prompt::image), [`Prompt::mask`](ldm_core::Prompt::mask) and [`Prompt::text`](ldm_core::Prompt::text).
     TextInpainting,
     /// [`Prompt::embedding`](ldm_core::Prompt::embedding).
     Embedding,
 }
 
 impl ConditioningKind {
-    /// What the model of `config` needs.
+    /// The kind of the model of `config`.
     pub fn of(config: &LatentDiffusionConfig) -> Self {
         match (config.conditioning_key(), &config.cond_stage_config) {
             (None, _) => Self::Unconditional,
@@ -55,8 +55,8 @@ impl fmt::Display for ConditioningKind {
             Self::Class => "a class",
             Self::Text => "a text",
             Self::Layout => "a layout of boxes",
-            Self::LowResolution => "a small image",
-            Self::SemanticMap => "a map of classes",
+            Self::LowResolution => "a low-resolution image",
+            Self::SemanticMap => "a semantic map",
             Self::Inpainting => "an image and a mask",
             Self::TextInpainting => "an image, a mask and a text",
             Self::Embedding => "embeddings",

@@ -1,4 +1,4 @@
-//! The config tree of a model: CompVis' own, read strictly.
+//! Model configs in CompVis' format, read strictly.
 
 use std::path::{Path, PathBuf};
 
@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::first_stage_run::write_out;
 use crate::{ClassifierConfig, LatentDiffusionConfig};
 
-/// `model` of a config file. Unknown fields beside `target` and `params` are refused by [`ModelFile::parse`], which
-/// reads them a second time: `base_learning_rate` sits there, and a tagged enum would refuse it too.
+/// `model` of a config file. Unknown fields next to `target` and `params` are refused by [`ModelFile::parse`], which
+/// reads them a second time: a tagged enum would refuse `base_learning_rate` too.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(tag = "target", content = "params")]
 pub enum ModelConfig {
@@ -43,7 +43,7 @@ pub enum ModelConfig {
 }
 
 impl ModelConfig {
-    /// The first stage alone, when that is what is described.
+    /// The config of the first stage, where the model is one.
     pub fn first_stage(&self) -> Option<FirstStageConfig> {
         match self {
             Self::Kl(config) => Some(FirstStageConfig::Kl(config.clone())),
@@ -52,7 +52,7 @@ impl ModelConfig {
         }
     }
 
-    /// The model of a first stage alone; none where there is nothing to train.
+    /// The model of a first stage alone; none for the identity, which has no weights.
     pub fn of_first_stage(config: FirstStageConfig) -> Option<Self> {
         match config {
             FirstStageConfig::Kl(config) => Some(Self::Kl(config)),
@@ -61,7 +61,7 @@ impl ModelConfig {
         }
     }
 
-    /// Every path it names.
+    /// All paths in the config.
     fn paths(&mut self) -> Vec<&mut PathBuf> {
         fn kl(config: &mut KlConfig) -> [&mut Option<PathBuf>; 1] {
             [&mut config.ckpt_path]
@@ -87,7 +87,7 @@ impl ModelConfig {
     }
 }
 
-/// The fields beside `target` and `params`.
+/// The fields next to `target` and `params`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Siblings {
@@ -98,32 +98,32 @@ struct Siblings {
     _params: IgnoredAny,
 }
 
-/// A whole config file as far as a model is concerned; `data`, `train` and `lightning` are for the trainer.
+/// The model section of a config file; `data`, `train` and `lightning` are for the trainer.
 #[derive(Debug, Clone)]
 pub struct ModelFile {
     /// The model described.
     pub model: ModelConfig,
     /// CompVis' `base_learning_rate`, where given.
     pub base_learning_rate: Option<f64>,
-    /// What a person may want to know about the file, in sentences: the parts of it that were passed over.
+    /// Messages about ignored sections.
     pub notes: Vec<String>,
 }
 
 impl ModelFile {
     /// Reads a config file, with `overrides` as `a.b.c=value`.
     ///
-    /// The paths in it (`ckpt_path`, `remap`, `diffusion_path`) are looked up beside the file first, then in the current folder.
-    /// A first stage named by its run is read from there: see [`resolve_first_stage`](crate::resolve_first_stage).
+    /// The paths in it (`ckpt_path`, `remap`, `diffusion_path`) are looked up next to the file first, then in the current
+    /// folder. A first stage named by its run is read from there: see [`resolve_first_stage`](crate::resolve_first_stage).
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Config`] with the key, what was expected, and the line.
+    /// [`Error::Io`], or [`Error::Config`] with the key, the expected value, and the line.
     pub fn read(path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         Self::parse(&text, path, overrides)
     }
 
-    /// [`ModelFile::read`] from text; `path` is named in errors, and relative paths are looked up beside it.
+    /// [`ModelFile::read`] from text; errors name `path`, and relative paths are looked up next to it.
     pub fn parse(text: &str, path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -138,7 +138,7 @@ impl ModelFile {
         }
         let path = path.as_ref();
         if let Some(written) = write_out(text, path, overrides)? {
-            // The lines of an error are those of the text written out.
+            // Line numbers of errors refer to the text written out.
             return Self::parse(&written, path, &[]).map_err(|error| match error {
                 Error::Config { message, .. } => {
                     Error::config(path, format!("with the first stage written out: {message}"))
@@ -155,22 +155,22 @@ impl ModelFile {
                 .map_err(|error| Error::config(path, error.to_string()))?;
         }
         for given in model.paths() {
-            let beside = path.with_file_name(&given);
-            if beside.exists() {
-                *given = beside;
+            let neighbor = path.with_file_name(&given);
+            if neighbor.exists() {
+                *given = neighbor;
             }
         }
-        // With `train` the file is one of a run, whose data are ours and are read by the trainer.
+        // With `train` the file is one of ours, and its data are read by the trainer.
         let data = tree.data.is_some() && tree.train.is_none();
-        let passed_over: Vec<&str> = [("data", data), ("lightning", tree.lightning.is_some())]
+        let ignored: Vec<&str> = [("data", data), ("lightning", tree.lightning.is_some())]
             .into_iter()
-            .filter_map(|(section, there)| there.then_some(section))
+            .filter_map(|(section, present)| present.then_some(section))
             .collect();
-        let notes = if passed_over.is_empty() {
+        let notes = if ignored.is_empty() {
             Vec::new()
         } else {
-            let sections = passed_over.join("` and `");
-            vec![format!("{}: `{sections}` passed over, CompVis' trainer reads that", path.display())]
+            let sections = ignored.join("` and `");
+            vec![format!("{}: ignored `{sections}`, which only CompVis' trainer reads", path.display())]
         };
         Ok(Self { model, base_learning_rate: siblings.model.base_learning_rate, notes })
     }

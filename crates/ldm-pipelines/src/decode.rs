@@ -1,4 +1,4 @@
-//! Latents to images.
+//! Decoding of latents into images.
 
 use ldm_autoencoder::FirstStage;
 use ldm_core::nn::skip_init;
@@ -8,19 +8,19 @@ use tch::{Kind, Tensor};
 
 use crate::LatentDiffusion;
 
-/// Images, and what it took to decode them.
+/// Decoded images.
 #[derive(Debug)]
 pub(crate) struct Decoded {
     /// `[B, 3, H, W]` f32 in `[-1, 1]`, not clamped.
     pub(crate) images: Tensor,
-    /// Half precision gave values that are no numbers, f32 did not.
+    /// Half precision overflowed, and the first stage was run in f32.
     pub(crate) in_f32: bool,
 }
 
 impl LatentDiffusion {
     /// Decodes scaled latents into images, not clamped. CompVis `ddpm.py:706`.
     ///
-    /// Decodes in the weights' own dtype; in half precision values may overflow, which the caller must look for.
+    /// Decodes in the dtype of the weights; half precision may overflow, which the caller must check.
     ///
     /// # Shapes
     /// - `z`: `[B, C, h, w]`; returns `[B, 3, f·h, f·w]` f32
@@ -28,15 +28,15 @@ impl LatentDiffusion {
         decode(&*self.first_stage, &self.to_model(&self.unscaled(z)), None)
     }
 
-    /// [`LatentDiffusion::decode`], in `tiles` where given, and again in f32 where half precision overflowed, as it does
-    /// in the decoders of some published models.
+    /// [`LatentDiffusion::decode`], in `tiles` where given, and again in f32 where half precision overflows, as in the
+    /// decoders of some published models.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the latents or their images are no numbers in f32 either.
+    /// [`Error::Invalid`] when the latents, or their images in f32, hold NaN or Inf.
     pub(crate) fn decode_finite(&self, z: &Tensor, tiles: Option<&Tiles>) -> Result<Decoded> {
         if !finite(z) {
             return Err(Error::invalid(format!(
-                "the sampler ended at values that are no numbers, with weights in {:?}: take more steps, less guidance or f32",
+                "latents: expected finite values, got NaN or Inf with weights in {:?}; try more steps, less guidance or f32",
                 self.kind()
             )));
         }
@@ -46,20 +46,20 @@ impl LatentDiffusion {
             return Ok(Decoded { images, in_f32: false });
         }
         if self.kind() != Kind::Float {
-            let (_kept, first_stage) = self.first_stage_in_f32()?;
+            let (_vs, first_stage) = self.first_stage_in_f32()?;
             let images = decode(&*first_stage, &z.to_device(self.vs().device()), tiles);
             if finite(&images) {
                 return Ok(Decoded { images, in_f32: true });
             }
         }
-        Err(Error::invalid("the first stage decoded values that are no numbers, from latents that are"))
+        Err(Error::invalid("images: expected finite values, got NaN or Inf from the first stage"))
     }
 
     fn unscaled(&self, z: &Tensor) -> Tensor {
         z.to_kind(Kind::Float) / self.scale_factor
     }
 
-    /// A first stage with the same weights in f32, and what holds them.
+    /// The first stage with the same weights in f32, and its store.
     fn first_stage_in_f32(&self) -> Result<(VarStore, Box<dyn FirstStage>)> {
         let vs = VarStore::new(self.vs().device());
         let root = vs.root() / "first_stage_model";

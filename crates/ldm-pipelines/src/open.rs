@@ -1,4 +1,4 @@
-//! A model from what people have: a run directory, a model folder, or a checkpoint file with its config.
+//! Models opened from run directories, model folders and checkpoint files.
 
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
@@ -16,39 +16,39 @@ use crate::{LatentDiffusion, ModelConfig, ModelSource, find_tokenizer};
 /// A first stage with its weights.
 #[derive(Debug)]
 pub struct FirstStageModel {
-    /// Its variables, under CompVis' names.
+/// The variables, under CompVis' names.
     pub vs: VarStore,
     channels_last: bool,
-    /// Whether the weights have that layout yet.
+/// True once the weights are channels_last.
     is_channels_last: Cell<bool>,
     kind: Kind,
     /// The network.
     pub first_stage: Box<dyn FirstStage>,
 }
 
-/// How to open a model.
+/// Options of loading a model.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
-    /// The config of a checkpoint file; beside it where absent.
+/// The config of a checkpoint file; the one next to it where absent.
     pub config: Option<PathBuf>,
-    /// The tokenizer of a text model; looked for as [`find_tokenizer`] does where absent.
+    /// The tokenizer of a text model; that of [`find_tokenizer`] where absent.
     pub tokenizer: Option<PathBuf>,
-    /// Running averages in place of weights, where the file holds both.
+    /// EMA weights, where the file has them.
     pub ema: bool,
-    /// Where the model lives.
+    /// The device of the model.
     pub device: Device,
-    /// The dtype of its weights.
+    /// The dtype of the weights.
     pub kind: Kind,
 }
 
 impl LoadOptions {
-    /// Averages where there are some, f32, config and tokenizer where they are looked for.
+    /// EMA weights where there are some, f32, the default config and tokenizer.
     pub fn new(device: Device) -> Self {
         Self { config: None, tokenizer: None, ema: true, device, kind: Kind::Float }
     }
 }
 
-/// What a path held.
+/// A loaded model.
 #[derive(Debug)]
 pub enum Model {
     /// A first stage alone.
@@ -58,33 +58,32 @@ pub enum Model {
 }
 
 impl Model {
-    /// Opens what [`ModelSource::find`] finds at `path`, with its tokenizer where it reads text.
+    /// Opens the model that [`ModelSource::find`] finds at `path`, with its tokenizer where it reads text.
     ///
-    /// `note` hears what a person may want to know: see [`ModelSource::notes`].
+    /// `note` is given the [`ModelSource::notes`].
     ///
     /// # Errors
     /// As [`ModelSource::find`], [`find_tokenizer`] and [`Model::load`].
-    pub fn open(path: &Path, how: &LoadOptions, note: &mut dyn FnMut(&str)) -> Result<Self> {
-        let found = ModelSource::find(path, how.config.as_deref(), how.ema)?;
+    pub fn open(path: &Path, options: &LoadOptions, note: &mut dyn FnMut(&str)) -> Result<Self> {
+        let found = ModelSource::find(path, options.config.as_deref(), options.ema)?;
         found.notes.iter().for_each(|each| note(each));
         let tokenizer = match &found.config {
             ModelConfig::LatentDiffusion(config) => {
-                find_tokenizer(&config.cond_stage_config, how.tokenizer.as_deref(), found.folder.as_deref())?
+                find_tokenizer(&config.cond_stage_config, options.tokenizer.as_deref(), found.folder.as_deref())?
             }
             _ => None,
         };
-        let mut model = Self::load(&found.config, found.checkpoint, tokenizer, how)?;
+        let mut model = Self::load(&found.config, found.checkpoint, tokenizer, options)?;
         if let Self::Diffusion(model) = &mut model {
             model.scheduler = found.scheduler;
         }
         Ok(model)
     }
 
-    /// Builds what `config` describes and loads it strictly.
+    /// Builds the model of `config` and loads its weights strictly.
     ///
     /// # Errors
-    /// As [`LatentDiffusion::load`]; [`Error::Format`] for a classifier, which [`Classifier::load`](crate::Classifier::load)
-    /// takes.
+    /// As [`LatentDiffusion::load`]; [`Error::Format`] for a classifier: see [`Classifier::load`](crate::Classifier::load).
     pub fn load(
         config: &ModelConfig,
         checkpoint: Checkpoint,
@@ -99,20 +98,19 @@ impl Model {
         if matches!(config, ModelConfig::Classifier(_)) {
             return Err(Error::format(
                 checkpoint.path(),
-                "a classifier of noisy latents, which guides a diffusion model and is none",
+                "expected a diffusion model or a first stage, got a classifier; try it as --classifier",
             ));
         }
         let config = config.first_stage().expect("every other model is a first stage");
         let mut model = skip_init(|| FirstStageModel::build(&config, device, kind))?;
-        // A first stage trained by CompVis holds its discriminator and its perceptual network under `loss.`.
+        // CompVis' first stages hold the discriminator and the perceptual network under `loss.`.
         checkpoint.without(&["loss.", "model_ema."]).load_mmap(&mut model.vs)?;
         model.channels_last = ldm_libtorch::prefers_channels_last(device, config.narrowest(), false);
         Ok(Self::FirstStage(model))
     }
 
-    /// Builds what `config` describes with fresh weights (drawn from libtorch's global generator), in the dtype and the
-    /// layout in which [`Model::load`] would have it: what it costs to run does not depend on its weights. It reads tokens
-    /// in the place of texts.
+    /// Builds the model of `config` with fresh weights (drawn from libtorch's global generator), in the dtype and memory
+    /// format of [`Model::load`], so that it runs as fast. It reads tokens in place of texts.
     ///
     /// # Errors
     /// As [`LatentDiffusion::new`]; [`Error::Invalid`] for a classifier.
@@ -122,7 +120,7 @@ impl Model {
         }
         let Some(config) = config.first_stage() else {
             return Err(Error::invalid(
-                "a classifier of noisy latents, which guides a diffusion model and is none",
+                "model: expected a diffusion model or a first stage, got a classifier",
             ));
         };
         let mut model = FirstStageModel::build(&config, device, kind)?;
@@ -130,7 +128,7 @@ impl Model {
         Ok(Self::FirstStage(model))
     }
 
-    /// The first stage, alone or of the whole.
+    /// The first stage, alone or of the diffusion model.
     pub fn first_stage(&self) -> &dyn FirstStage {
         match self {
             Self::FirstStage(model) => &*model.first_stage,
@@ -154,7 +152,7 @@ impl Model {
         tch::no_grad(|| self.first_stage().decode(&self.to_model(z)).to_kind(Kind::Float))
     }
 
-    /// [`Model::decode`] in tiles of `side` pixels, in the memory that one of them takes beside the image.
+    /// [`Model::decode`] in tiles of `side` pixels, in the memory of one tile and the image.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the factor of the first stage does not divide `side`.
@@ -175,7 +173,7 @@ impl Model {
                 if !model.channels_last {
                     return x;
                 }
-                // The weights too, when they are needed for the first time.
+                // The weights are converted at their first use.
                 if !model.is_channels_last.replace(true) {
                     ldm_libtorch::channels_last(&model.vs);
                 }
@@ -198,7 +196,7 @@ impl FirstStageModel {
     /// Builds a first stage with fresh weights (drawn from libtorch's global generator).
     ///
     /// # Errors
-    /// [`ldm_core::Error::Invalid`] when it cannot be what its config says.
+    /// [`ldm_core::Error::Invalid`] for an invalid config.
     pub fn new(config: &FirstStageConfig, device: Device) -> Result<Self> {
         Self::build(config, device, Kind::Float)
     }

@@ -14,12 +14,12 @@ use tch::{Kind, Tensor};
 /// Interval at which a rank polls for rank 0.
 const POLL: Duration = Duration::from_millis(20);
 
-/// The ranks of a run, as seen by one of them.
+/// The process group of a run, as seen by one rank.
 #[derive(Debug)]
 pub struct Distributed {
     group: Arc<dyn ProcessGroup>,
-    /// Calls of `rank_zero_only` so far.
-    alone: Cell<u64>,
+    /// The number of calls of `rank_zero_only`.
+    rank_zero_calls: Cell<u64>,
 }
 
 impl Default for Distributed {
@@ -31,7 +31,7 @@ impl Default for Distributed {
 impl Distributed {
     /// The ranks of `group`.
     pub fn new(group: Arc<dyn ProcessGroup>) -> Self {
-        Self { group, alone: Cell::new(0) }
+        Self { group, rank_zero_calls: Cell::new(0) }
     }
 
     /// This rank, from 0.
@@ -52,7 +52,8 @@ impl Distributed {
     /// Checks that all ranks have the same config; `text` is this rank's.
     ///
     /// # Errors
-    /// The same error on every rank, with the ranks that differ from rank 0.
+    /// The same [`Error::Config`] on every rank, with the ranks that differ from rank 0; [`Error::Ranks`] when another rank
+    /// has ended.
     pub fn check_same_config(&self, path: &Path, text: &str) -> Result<()> {
         let hash = Sha256::digest(text);
         let all = self.gather(i64::from_le_bytes(*hash.first_chunk().expect("32 bytes")))?;
@@ -74,10 +75,10 @@ impl Distributed {
         ))
     }
 
-    /// Checks that a set fills one micro-batch on all ranks.
+    /// Checks that a dataset fills one micro-batch on all ranks.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with the numbers.
+    /// [`Error::Invalid`] when it has fewer images.
     pub fn check_batch(&self, images: usize, batch_size: usize) -> Result<()> {
         let (world, step) = (self.world_size(), self.world_size() * batch_size);
         if images >= step {
@@ -89,10 +90,10 @@ impl Distributed {
         )))
     }
 
-    /// Combines a flag of all ranks: true if it is set on any.
+    /// Returns true on all ranks if `flag` is set on any of them.
     ///
     /// # Errors
-    /// When a rank has ended.
+    /// [`Error::Ranks`] when another rank has ended.
     pub fn any(&self, flag: bool) -> Result<bool> {
         if self.world_size() == 1 {
             return Ok(flag);
@@ -105,7 +106,7 @@ impl Distributed {
     /// Copies the `tensors` of rank 0 to every rank, in place.
     ///
     /// # Errors
-    /// When a rank has ended.
+    /// [`Error::Ranks`] when another rank has ended.
     pub fn broadcast_weights(&self, tensors: &[Tensor]) -> Result<()> {
         if self.world_size() == 1 {
             return Ok(());
@@ -119,16 +120,16 @@ impl Distributed {
     /// Makes the reducer that averages the gradients of `params` over all ranks.
     ///
     /// # Errors
-    /// When a rank has ended.
+    /// [`Error::Ranks`] when another rank has ended.
     pub fn reducer(&self, params: &[Tensor]) -> Result<Box<dyn GradientReducer>> {
         Ok(self.group.reducer(params)?)
     }
 
-    /// Reduces a line of the log over all ranks: images per second are summed, memory and seconds are the maximum, losses are
-    /// averaged. The names are the same on all ranks.
+    /// Reduces a line of the log over all ranks: sums images per second, takes the maximum of memory and seconds, and
+    /// averages losses. The names must be the same on all ranks.
     ///
     /// # Errors
-    /// When a rank has ended.
+    /// [`Error::Ranks`] when another rank has ended.
     pub fn reduce_metrics(&self, line: &mut BTreeMap<String, f64>) -> Result<()> {
         if self.world_size() == 1 {
             return Ok(());
@@ -150,32 +151,34 @@ impl Distributed {
         Ok(())
     }
 
-    /// Runs `body` on rank 0, for as long as it takes, while the others wait; they return `None`.
+    /// Runs `body` on rank 0 while the other ranks wait, without a timeout, and return `None`.
     ///
     /// # Errors
-    /// On rank 0 the error of `body`; on the others that it failed there, or that the rank has ended.
+    /// The error of `body` on rank 0; [`Error::Invalid`] on the others when it failed there, [`Error::Ranks`] when a rank has ended.
     pub fn rank_zero_only<T>(&self, body: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
         if self.world_size() == 1 {
             return body().map(Some);
         }
-        let name = format!("alone/{}", self.alone.replace(self.alone.get() + 1));
+        let call = self.rank_zero_calls.replace(self.rank_zero_calls.get() + 1);
+        let name = format!("rank_zero/{call}");
         if self.is_rank_zero() {
-            let done = body();
-            // Only returns when all have seen the end: the counter lives in rank 0's process.
-            let met = self.group.count(&name, 1).map_err(Error::from).and_then(|_| self.any(done.is_err()));
-            let done = done?;
-            return met.map(|_| Some(done));
+            let result = body();
+            // Returns only after all ranks have seen the counter, which lives in rank 0's process.
+            let barrier =
+                self.group.count(&name, 1).map_err(Error::from).and_then(|_| self.any(result.is_err()));
+            let value = result?;
+            return barrier.map(|_| Some(value));
         }
         while self.group.count(&name, 0)? == 0 {
             std::thread::sleep(POLL);
         }
         if self.any(false)? {
-            return Err(Error::invalid("rank 0 failed and reports why"));
+            return Err(Error::invalid("rank 0 failed; see its error message"));
         }
         Ok(None)
     }
 
-    /// Gathers one number of each rank on all ranks.
+    /// Gathers one number per rank on all ranks.
     fn gather(&self, value: i64) -> Result<Vec<i64>> {
         let all = Tensor::zeros([self.world_size() as i64], (Kind::Int64, tch::Device::Cpu));
         let _ = all.narrow(0, self.rank() as i64, 1).fill_(value);

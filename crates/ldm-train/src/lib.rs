@@ -1,20 +1,17 @@
-//! Training of latent diffusion models, resumable to the bit.
+//! Training of latent diffusion models, with bit-exact resume.
 //!
 //! A [`RunConfig`], the YAML file of `ldm train`, becomes an [`Objective`] (a first stage's reconstruction, a diffusion
-//! model's denoising, or the classification of noisy latents), datasets and a [`TrainConfig`]; the [`Trainer`] is the loop
-//! over [`TrainStep`]s, and the [`RunDir`] the only code that knows the layout of a run on disk.
+//! model's denoising, or the classification of noisy latents), datasets and a [`TrainConfig`]. The [`Trainer`] is the
+//! loop over [`TrainStep`]s, and the [`RunDir`] defines the layout of a run on disk.
 //!
-//! The noise of step *n* depends on `(seed, n)` alone, the loader starts at any batch, and a checkpoint holds every
-//! state: a run that was stopped and resumed ends with the bits of one that was not.
+//! The noise of step *n* depends only on `(seed, n)`, the loader starts at any batch, and checkpoints hold the complete
+//! state, so a stopped and resumed run is bit-identical to an uninterrupted one.
 //!
-//! # An objective and a dataset of your own
+//! # Custom objectives and datasets
 //!
 //! [`Trainer::builder`] takes any [`Objective`] and any [`ldm_data::Dataset`]. An objective has four required methods:
 //!
 //! ```no_run
-//! use std::sync::Arc;
-//! use std::sync::atomic::AtomicBool;
-//!
 //! use ldm_checkpoint::Checkpoint;
 //! use ldm_core::{NoiseSource, Result};
 //! use ldm_data::{Batch, Dataset, Example};
@@ -57,16 +54,16 @@
 //! let config = TrainConfig { steps: 1000, learning_rate: Some(1e-3), ..TrainConfig::default() };
 //! let mut trainer = Trainer::builder(config)
 //!     .objective(Denoiser { vs, weight })
-//!     .data(Arc::new(Waves))
+//!     .data(Waves)
 //!     .batch_size(16)
 //!     .run_dir("runs/waves")
 //!     .build()?; // or `resume()`
-//! trainer.run(&AtomicBool::new(false), &mut |_| {})?;
+//! trainer.run_to_end()?;
 //! # Ok::<(), ldm_core::Error>(())
 //! ```
 //!
 //! [`Validate`], [`Preview`], [`Export`] and [`LatentEncoder`] add validation, preview images, another exported form and
-//! cached latents; an objective makes them known by its `as_…` methods.
+//! cached latents; an objective exposes them through its `as_…` methods.
 
 mod config;
 mod distributed;

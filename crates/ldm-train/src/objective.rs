@@ -23,37 +23,37 @@ use crate::latents::LatentStatistics;
 /// Tensors by name.
 pub type NamedTensors = Vec<(String, Tensor)>;
 
-/// The scalar to minimize, and scalars to log. All stay on the device: their values are read in steps that are logged,
-/// and in no other.
+/// The loss of a batch: the scalar to minimize, and scalars to log. All are 0-dimensional tensors on the device; their
+/// values are read only in logged steps.
 #[derive(Debug)]
 pub struct Loss {
     /// The scalar to minimize.
     pub total: Tensor,
-    /// Scalars to log, detached.
+    /// Scalars to log by name, detached.
     pub parts: Vec<(&'static str, Tensor)>,
 }
 
-/// One optimizer's part of a step: its own loss and forward pass, for its own parameters.
+/// The part of a step that belongs to one optimizer, with its own loss, forward pass and parameters.
 ///
-/// A diffusion model has one phase; a first stage with a discriminator has two, CompVis' `optimizer_idx` 0 and 1.
+/// A diffusion model has one phase; a first stage with a discriminator has two (CompVis' `optimizer_idx` 0 and 1).
 #[derive(Debug)]
 pub struct Phase {
-    /// Its name in the log where there are several: `generator`, `discriminator`.
+    /// Its name in the log if there are several: `generator`, `discriminator`.
     pub name: &'static str,
-    /// The parameters it trains, by name, sorted; no other phase trains them.
+    /// The trained parameters, by name, sorted; disjoint from those of other phases.
     pub trainable: NamedTensors,
     /// Multiplier of the learning rate (`lr_g_factor`).
     pub lr_scale: f64,
 }
 
 impl Phase {
-    /// A phase at the configured learning rate.
+    /// A phase at the configured learning rate (`lr_scale` 1).
     pub fn new(name: &'static str, trainable: NamedTensors) -> Self {
         Self { name, trainable, lr_scale: 1. }
     }
 }
 
-/// The place of a loss in a run.
+/// The phase and the step of a loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StepInfo {
     /// An index into [`Objective::phases`].
@@ -62,40 +62,40 @@ pub struct StepInfo {
     pub global_step: u64,
 }
 
-/// A model under training, as the training loop sees it. It owns no optimizer and writes no file.
+/// A model and its losses: everything the training loop needs to know. It owns no optimizer and writes no files.
 ///
 /// [`phases`](Self::phases), [`loss`](Self::loss), [`weights`](Self::weights) and [`load`](Self::load) are enough to
-/// train and resume. Validation, previews, export and cached latents are traits of their own, reached by the `as_…`
+/// train and resume. Validation, previews, export and cached latents are separate traits, returned by the `as_…`
 /// methods.
 pub trait Objective {
-    /// The phases of a step, in the order they are taken.
+    /// The phases of a step, in the order they run.
     fn phases(&self) -> Vec<Phase>;
 
-    /// The loss of one batch in one phase. While it runs, the parameters of the other phases require no gradient.
-    /// A run resumes to the bit if everything random comes from `noise`.
+    /// Computes the loss of a micro-batch in one phase; the parameters of the other phases do not require gradients.
+    /// Resume is bit-exact if all randomness comes from `noise`.
     ///
     /// # Errors
-    /// When the batch does not fit the model.
+    /// [`ldm_core::Error`] when the batch does not fit the model.
     fn loss(&self, info: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss>;
 
-    /// Everything a checkpoint of the model holds, by name, sorted.
+    /// All tensors of a checkpoint of the model, by name, sorted.
     fn weights(&self) -> NamedTensors;
 
     /// Loads a checkpoint of [`weights`](Self::weights), in place.
     ///
     /// # Errors
-    /// When a name or a shape does not fit.
+    /// [`ldm_core::Error::Weights`] listing every missing, unexpected or misshaped tensor.
     fn load(&mut self, checkpoint: Checkpoint) -> Result<()>;
 
-    /// The parameters with an EMA, by name, sorted; by default all that are trained.
+    /// The parameters with an EMA, by name, sorted; by default all trained parameters.
     fn ema_parameters(&self) -> NamedTensors {
         self.phases().into_iter().flat_map(|phase| phase.trainable).collect()
     }
 
-    /// Checks that images of `[H, W]` fit the model.
+    /// Checks that images of `[H, W]` pixels fit the model.
     ///
     /// # Errors
-    /// [`ldm_core::Error::Invalid`] with the nearest sizes that do.
+    /// [`ldm_core::Error::Invalid`] with the nearest sizes that fit.
     fn check_size(&self, _size: [i64; 2]) -> Result<()> {
         Ok(())
     }
@@ -103,46 +103,47 @@ pub trait Objective {
     /// Checks that a batch holds everything the model is conditioned on.
     ///
     /// # Errors
-    /// [`ldm_core::Error::Data`] naming what is missing; otherwise what is wrong with it.
+    /// [`ldm_core::Error::Data`] with the missing condition, [`ldm_core::Error::Invalid`] with an invalid one.
     fn check_batch(&self, _batch: &Batch) -> Result<()> {
         Ok(())
     }
 
-    /// Measures what a new run needs on a first batch; called once, before the first step.
+    /// Initializes statistics, such as the scale of the latents, from a first batch. Called once, before the first step
+    /// of a new run; resumed runs load them instead.
     ///
     /// # Errors
-    /// When the batch does not fit the model.
+    /// [`ldm_core::Error`] when the batch does not fit the model.
     fn prepare(&mut self, _first: &Batch, _noise: &mut dyn NoiseSource) -> Result<()> {
         Ok(())
     }
 
-    /// Changes gradients before an optimizer sees them; called after every backward pass.
+    /// Modifies gradients before the optimizer step; called after every backward pass.
     fn after_backward(&mut self, _phase: usize) {}
 
-    /// Updates state other than by gradients; called once a step, after every phase's optimizer.
+    /// Updates state that has no gradient; called once per step, after the optimizers of all phases.
     fn after_step(&mut self, _noise: &mut dyn NoiseSource) {}
 
-    /// Notes for the user, shown once: anything the config alone would not let them expect.
+    /// Notes for the user, shown once at the start of a run: anything that the config does not imply.
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Validation, where the objective has one.
+    /// Validation metrics, if the objective has any.
     fn as_validate(&self) -> Option<&dyn Validate> {
         None
     }
 
-    /// Preview images, where the objective makes some.
+    /// Preview images, if the objective renders any.
     fn as_preview(&self) -> Option<&dyn Preview> {
         None
     }
 
-    /// Export of the trained model; by default it is [`weights`](Self::weights), with the EMA in its place.
+    /// Export of the trained model; by default [`weights`](Self::weights), with the EMA in place of its parameters.
     fn as_export(&self) -> Option<&dyn Export> {
         None
     }
 
-    /// Encoding for `train.cache_latents`, where the model can train on latents alone.
+    /// Encoder for `train.cache_latents`, if the model can train on latents alone.
     fn as_latent_encoder(&self) -> Option<&dyn LatentEncoder> {
         None
     }
@@ -150,35 +151,36 @@ pub trait Objective {
 
 /// Validation metrics of an objective.
 pub trait Validate {
-    /// Computes metrics over held-out images, by name: `val/loss`. The EMA is in the place of the weights meanwhile.
+    /// Computes metrics over held-out images, by name (`val/loss`). The trainer calls it with the EMA in place of the
+    /// weights.
     ///
     /// # Errors
-    /// When an image cannot be read.
+    /// [`ldm_core::Error`] when an image cannot be read or a batch does not fit the model.
     fn validate(&self, batches: &mut dyn Iterator<Item = Result<Batch>>) -> Result<Vec<(&'static str, f64)>>;
 }
 
 /// Preview images of a model under training.
 pub trait Preview {
-    /// Renders one image `[3, H, W]` in `[-1, 1]`: samples, or reconstructions of `batch`, which is held-out. The EMA is
-    /// in the place of the weights meanwhile.
+    /// Renders one image `[3, H, W]` in `[-1, 1]`: samples, or reconstructions of the held-out `batch`. The trainer calls
+    /// it with the EMA in place of the weights.
     ///
     /// # Errors
-    /// When the batch does not fit the model.
+    /// [`ldm_core::Error`] when the batch does not fit the model.
     fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor>;
 }
 
 /// Export of a trained model.
 pub trait Export {
-    /// The model to export; `ema` replaces the parameters of its names.
+    /// Exports the model; the tensors of `ema` replace the parameters of the same names.
     ///
     /// # Errors
-    /// When the model has no exported form.
+    /// [`ldm_core::Error`] when the model cannot be exported.
     fn export(&self, ema: &[(String, Tensor)]) -> Result<Exported>;
 
-    /// Statistics of a first stage's latents over these images, for the diffusion model that will use it.
+    /// Computes statistics of a first stage's latents over these images, from which a diffusion model takes its scale.
     ///
     /// # Errors
-    /// When an image cannot be read.
+    /// [`ldm_core::Error`] when an image cannot be read.
     fn latent_statistics(
         &self,
         _batches: &mut dyn Iterator<Item = Result<Batch>>,
@@ -189,22 +191,22 @@ pub trait Export {
 
 /// An encoder whose output can be cached in place of the images.
 pub trait LatentEncoder {
-    /// The moments of the latents of images `[B, 3, H, W]`: mean and log-variance along the channels, `[B, 2C, h, w]`, or
-    /// `[B, C, h, w]` where the latent is deterministic.
+    /// Computes the moments of the latents of images `[B, 3, H, W]`: mean and log-variance along the channels,
+    /// `[B, 2C, h, w]`, or `[B, C, h, w]` if the latent is deterministic.
     fn latent_moments(&self, images: &Tensor) -> Tensor;
 
-    /// The weights that the moments depend on, by the names of a diffusion model (`first_stage_model.…`), sorted.
+    /// The weights of the encoder, by their names in a diffusion model (`first_stage_model.…`), sorted.
     fn encoder_weights(&self) -> NamedTensors;
 }
 
 /// An exported model.
 #[derive(Debug)]
 pub enum Exported {
-    /// The model's weights; those with an EMA are replaced by it.
+    /// The model's weights; parameters with an EMA are replaced by it.
     Model(NamedTensors),
     /// A LoRA file, without its base model.
     Lora {
-        /// By the names of the file.
+        /// Tensors by their names in the file.
         tensors: NamedTensors,
         /// Metadata of the file.
         metadata: BTreeMap<String, String>,

@@ -11,7 +11,7 @@ use crate::distributed::Distributed;
 use crate::objective::{Loss, Objective, Phase, StepInfo, shallow};
 use crate::optim::{AdamW, AdamWConfig, Ema, EmaConfig, LossScale, found_inf};
 
-/// Marks the noise of [`Objective::after_step`]: no forward pass has these numbers.
+/// Separates the noise of [`Objective::after_step`] from that of forward passes, whose numbers are smaller.
 const AFTER_STEP: u64 = 1 << 63;
 
 /// Settings of a [`TrainStep`].
@@ -19,15 +19,15 @@ const AFTER_STEP: u64 = 1 << 63;
 pub struct TrainStepConfig {
     /// The seed of all noise.
     pub seed: u64,
-    /// Micro-batches a step.
+    /// Micro-batches per step, at least 1.
     pub accumulate: u64,
-    /// The largest norm of all gradients of a phase.
+    /// Maximum L2 norm of a phase's gradients; `None` disables clipping.
     pub clip_grad: Option<f64>,
     /// The dtype of the forward pass.
     pub dtype: Dtype,
     /// Settings of the optimizers.
     pub optimizer: AdamWConfig,
-    /// Settings of the EMA; `None` keeps none.
+    /// Settings of the EMA; `None` disables it.
     pub ema: Option<EmaConfig>,
 }
 
@@ -54,22 +54,22 @@ pub struct PhaseOptimizer {
     reducer: Box<dyn GradientReducer>,
 }
 
-/// The outcome of a step. Everything stays on the device.
+/// The results of a step, as tensors on the device.
 #[derive(Debug)]
 pub struct StepReport {
-    /// Scalars to log by name, in the order they were made: each micro-batch's and phase's loss, `grad_norm`,
+    /// Scalars to log by name, in order of computation: the loss parts of each micro-batch and phase, `grad_norm`,
     /// `loss_scale`.
     pub scalars: Vec<(String, Tensor)>,
     /// An f32 scalar, above 0 where a gradient was NaN or Inf and the step was skipped.
     pub found_inf: Tensor,
 }
 
-/// The training step of an objective: everything that happens between a batch and the weights after it.
+/// The training step of an objective, from micro-batches to updated weights.
 ///
-/// The trainer, `ldm bench` and the parity test with CompVis all take their steps here. [`step`](Self::step) is a whole
-/// step; [`forward_backward`](Self::forward_backward) and [`optimizer_step`](Self::optimizer_step) are its parts.
+/// The trainer, `ldm bench` and the parity tests with CompVis use it. [`step`](Self::step) is a whole step;
+/// [`forward_backward`](Self::forward_backward) and [`optimizer_step`](Self::optimizer_step) are its parts.
 ///
-/// The noise of step *n* depends on `(seed, n)` and the rank alone.
+/// The noise of step *n* depends only on `(seed, n)` and the rank.
 pub struct TrainStep {
     objective: Box<dyn Objective>,
     optimizers: Vec<PhaseOptimizer>,
@@ -92,10 +92,10 @@ impl std::fmt::Debug for TrainStep {
 }
 
 impl TrainStep {
-    /// Makes the optimizers, and the EMA and the loss scale where the config has them. `device` is the objective's.
+    /// Creates the optimizers, the EMA if configured, and the loss scale for f16. `device` is that of the objective.
     ///
     /// # Errors
-    /// When a rank has ended.
+    /// [`ldm_core::Error::Ranks`] when another rank has ended.
     pub fn new(
         objective: Box<dyn Objective>,
         config: TrainStepConfig,
@@ -129,12 +129,13 @@ impl TrainStep {
         })
     }
 
-    /// Takes one optimizer step of `config.accumulate` micro-batches, with learning rate `lr`.
+    /// Takes one optimizer step of `config.accumulate` micro-batches, with learning rate `lr`, which each phase multiplies
+    /// by its [`Phase::lr_scale`].
     ///
-    /// In the last micro-batch a phase's optimizer moves before the next phase's forward pass, as in Lightning.
+    /// In the last micro-batch, a phase's optimizer steps before the forward pass of the next phase, as in Lightning.
     ///
     /// # Errors
-    /// The errors of `next_batch`; when a batch does not fit the model; when a rank has ended.
+    /// The errors of `next_batch` and of [`Objective::loss`]; [`ldm_core::Error::Ranks`] when another rank has ended.
     pub fn step(&mut self, lr: f64, next_batch: &mut dyn FnMut() -> Result<Batch>) -> Result<StepReport> {
         let (mut scalars, mut overflows) = (Vec::new(), Vec::new());
         for micro in 0..self.config.accumulate {
@@ -159,7 +160,7 @@ impl TrainStep {
         }
         self.objective.after_step(&mut PerStep::new(self.config.seed, 0, AFTER_STEP | self.global_step));
         if self.global_step == 0 {
-            // Layers that initialize on their first batch (ActNorm) saw a different one on each rank.
+            // Layers that initialize from their first batch (ActNorm) saw different ones on each rank.
             self.sync_weights()?;
         }
         if let Some(ema) = &mut self.ema {
@@ -169,11 +170,11 @@ impl TrainStep {
         Ok(StepReport { scalars, found_inf })
     }
 
-    /// Runs the forward and backward pass of one phase on one micro-batch. Gradients add up over the micro-batches of a
-    /// step.
+    /// Runs the forward and backward pass of one phase on one micro-batch. Gradients accumulate over the micro-batches of
+    /// a step.
     ///
     /// # Errors
-    /// When the batch does not fit the model.
+    /// The errors of [`Objective::loss`].
     pub fn forward_backward(
         &mut self,
         phase: usize,
@@ -203,11 +204,11 @@ impl TrainStep {
         Ok(loss)
     }
 
-    /// Averages one phase's gradients over the ranks, clips them, and moves its parameters unless a gradient is NaN or
-    /// Inf. Returns the norm of the gradients before clipping, and an f32 scalar that is 1 where nothing moved.
+    /// Averages one phase's gradients over the ranks, clips them, and updates its parameters unless a gradient is NaN or
+    /// Inf. Returns the L2 norm of the gradients before clipping, and an f32 scalar, 1 if the update was skipped.
     ///
     /// # Errors
-    /// When a rank has ended.
+    /// [`ldm_core::Error::Ranks`] when another rank has ended.
     pub fn optimizer_step(&mut self, phase: usize, lr: f64) -> Result<(Tensor, Tensor)> {
         let PhaseOptimizer { phase, optimizer, reducer } = &mut self.optimizers[phase];
         reducer.finish()?;
@@ -220,7 +221,7 @@ impl TrainStep {
         Ok((norm, overflow))
     }
 
-    /// The noise of the next forward pass of a phase: [`PerStep::shared`] with a number for each pass of the run.
+    /// The noise of the next forward pass of a phase: [`PerStep::shared`] with the number of the pass in the run.
     fn noise(&self, phase: usize) -> PerStep {
         let (ranks, phases) = (&self.distributed, self.optimizers.len() as u64);
         let pass = (self.global_step * self.config.accumulate + self.micro_batch) * phases + phase as u64;
@@ -239,16 +240,16 @@ impl TrainStep {
         }
     }
 
-    /// Gives every rank the weights of rank 0, to the bit.
+    /// Copies the weights of rank 0 to all ranks.
     ///
     /// # Errors
-    /// When a rank has ended.
+    /// [`ldm_core::Error::Ranks`] when another rank has ended.
     pub fn sync_weights(&self) -> Result<()> {
         let weights: Vec<Tensor> = self.objective.weights().into_iter().map(|(_, tensor)| tensor).collect();
         self.distributed.broadcast_weights(&weights)
     }
 
-    /// Runs `body` with the EMA in place of the weights, where there is one, and without gradients.
+    /// Runs `body` without gradients and, if there is an EMA, with it in place of the weights.
     pub fn with_ema<T>(&self, body: impl FnOnce(&dyn Objective) -> T) -> T {
         let body = || body(&*self.objective);
         match &self.ema {
@@ -262,7 +263,7 @@ impl TrainStep {
         &*self.objective
     }
 
-    /// The objective, to prepare or load it.
+    /// Mutable access to the objective, to prepare or load it.
     pub fn objective_mut(&mut self) -> &mut dyn Objective {
         &mut *self.objective
     }
@@ -272,22 +273,22 @@ impl TrainStep {
         &self.optimizers
     }
 
-    /// The phases and their optimizers, to load a state.
+    /// Mutable access to the phases and their optimizers, to load their states.
     pub fn optimizers_mut(&mut self) -> &mut [PhaseOptimizer] {
         &mut self.optimizers
     }
 
-    /// The EMA, where there is one.
+    /// The EMA, if configured.
     pub fn ema(&self) -> Option<&Ema> {
         self.ema.as_ref()
     }
 
-    /// The EMA, to load a state.
+    /// Mutable access to the EMA, to load its state.
     pub fn ema_mut(&mut self) -> Option<&mut Ema> {
         self.ema.as_mut()
     }
 
-    /// The loss scale; f16 alone has one.
+    /// The loss scale, for f16 only.
     pub fn scaler(&self) -> Option<&LossScale> {
         self.scaler.as_ref()
     }
@@ -297,17 +298,17 @@ impl TrainStep {
         &self.distributed
     }
 
-    /// Optimizer steps taken.
+    /// The number of optimizer steps taken.
     pub fn global_step(&self) -> u64 {
         self.global_step
     }
 
-    /// Continues from step `global_step`, as after a resume.
+    /// Sets the number of optimizer steps taken, as after a resume.
     pub fn set_global_step(&mut self, global_step: u64) {
         self.global_step = global_step;
     }
 
-    /// The number of trained parameters.
+    /// The number of trained scalar parameters.
     pub fn parameters(&self) -> usize {
         let trainable = self.optimizers.iter().flat_map(|each| &each.phase.trainable);
         trainable.map(|(_, tensor)| tensor.numel()).sum()

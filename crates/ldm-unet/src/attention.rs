@@ -6,7 +6,7 @@ use ldm_core::nn::{GroupNorm, conv1d_1x1, zero_conv1d_1x1};
 use tch::Tensor;
 use tch::nn::{Conv1D, Path};
 
-use crate::parameters::Parameters;
+use crate::parameters::ParameterNames;
 use crate::resblock::EPS;
 
 /// Channel order of `qkv`.
@@ -27,7 +27,7 @@ pub(crate) struct AttentionPlan {
 }
 
 impl AttentionPlan {
-    pub(crate) fn parameters(self, list: &mut Parameters) {
+    pub(crate) fn parameters(self, list: &mut ParameterNames) {
         list.norm("norm", self.channels);
         list.conv1d("qkv", self.channels, 3 * self.channels);
         list.conv1d("proj_out", self.channels, self.channels);

@@ -10,7 +10,7 @@ use tch::nn::{Conv2D, Path};
 use crate::attention::{AttentionBlock, AttentionPlan};
 use crate::checkpointed::Checkpointed;
 use crate::cross_attention::KeyValue;
-use crate::parameters::Parameters;
+use crate::parameters::ParameterNames;
 use crate::resample::{Direction, Resample, ResamplePlan};
 use crate::resblock::{ResBlock, ResPlan};
 use crate::transformer::{SpatialTransformer, TransformerPlan};
@@ -30,7 +30,7 @@ pub(crate) enum LayerPlan {
 }
 
 impl LayerPlan {
-    fn parameters(&self, list: &mut Parameters) {
+    fn parameters(&self, list: &mut ParameterNames) {
         match self {
             Self::Conv { channels_in, channels_out } => {
                 list.add("weight", &[*channels_out, *channels_in, 3, 3]);
@@ -53,7 +53,7 @@ pub(crate) struct BlockPlan {
 }
 
 impl BlockPlan {
-    pub(crate) fn parameters(&self, list: &mut Parameters) {
+    pub(crate) fn parameters(&self, list: &mut ParameterNames) {
         for (index, layer) in self.layers.iter().enumerate() {
             list.within(index, |list| layer.parameters(list));
         }

@@ -4,7 +4,7 @@ use ldm_libtorch::{SharedModule, checkpoint};
 use tch::Tensor;
 use tch::nn::Path;
 
-use crate::parameters::Parameters;
+use crate::parameters::ParameterNames;
 
 /// A block whose activations may be discarded in training and recomputed in backward.
 ///
@@ -19,9 +19,9 @@ pub(crate) struct Checkpointed<T> {
 
 impl<T: 'static> Checkpointed<T> {
     /// Wraps a block built at `vs`, given the list of its parameters.
-    pub(crate) fn new(block: T, vs: &Path, list: impl FnOnce(&mut Parameters), use_checkpoint: bool) -> Self {
+    pub(crate) fn new(block: T, vs: &Path, list: impl FnOnce(&mut ParameterNames), use_checkpoint: bool) -> Self {
         let params = use_checkpoint.then(|| {
-            let mut names = Parameters::default();
+            let mut names = ParameterNames::default();
             list(&mut names);
             names.find(vs)
         });

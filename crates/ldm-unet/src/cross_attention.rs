@@ -5,7 +5,7 @@ use ldm_core::nn::linear;
 use tch::Tensor;
 use tch::nn::{Linear, Path};
 
-use crate::parameters::Parameters;
+use crate::parameters::ParameterNames;
 
 /// Sizes of a [`CrossAttention`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(crate) struct CrossAttentionPlan {
 }
 
 impl CrossAttentionPlan {
-    pub(crate) fn parameters(self, list: &mut Parameters) {
+    pub(crate) fn parameters(self, list: &mut ParameterNames) {
         for (name, width) in [("to_q", self.channels), ("to_k", self.context), ("to_v", self.context)] {
             list.within(name, |list| list.add("weight", &[self.channels, width]));
         }
@@ -94,7 +94,7 @@ pub(crate) struct GatedFeedForward {
 impl GatedFeedForward {
     const WIDTH: i64 = 4;
 
-    pub(crate) fn parameters(channels: i64, list: &mut Parameters) {
+    pub(crate) fn parameters(channels: i64, list: &mut ParameterNames) {
         list.within("net", |list| {
             list.within(0, |list| list.linear("proj", channels, 2 * Self::WIDTH * channels));
             list.linear(2, Self::WIDTH * channels, channels);

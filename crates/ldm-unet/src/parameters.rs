@@ -7,12 +7,12 @@ use tch::nn::Path;
 
 /// A list of names and shapes in the order in which the reference registers its parameters.
 #[derive(Debug, Default)]
-pub(crate) struct Parameters {
+pub(crate) struct ParameterNames {
     prefix: String,
     list: Vec<(String, Vec<i64>)>,
 }
 
-impl Parameters {
+impl ParameterNames {
     pub(crate) fn into_list(self) -> Vec<(String, Vec<i64>)> {
         self.list
     }

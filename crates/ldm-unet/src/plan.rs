@@ -8,7 +8,7 @@ use crate::attention::{AttentionPlan, Order};
 use crate::block::{BlockPlan, LayerPlan};
 use crate::config::UNetConfig;
 use crate::encoder_config::EncoderUNetConfig;
-use crate::parameters::Parameters;
+use crate::parameters::ParameterNames;
 use crate::plan_builder::PlanBuilder;
 use crate::pool;
 use crate::time::{TimeEmbedding, time_channels};
@@ -91,7 +91,7 @@ impl Plan {
 
     /// Lists names and shapes of every parameter, in the order of the reference's `state_dict`.
     pub fn parameters(&self) -> Vec<(String, Vec<i64>)> {
-        let mut list = Parameters::default();
+        let mut list = ParameterNames::default();
         TimeEmbedding::parameters(self.model_channels, &mut list);
         if let Some(classes) = self.classes {
             let width = time_channels(self.model_channels);
@@ -120,7 +120,7 @@ impl Plan {
     }
 }
 
-fn list_blocks(name: &str, blocks: &[BlockPlan], list: &mut Parameters) {
+fn list_blocks(name: &str, blocks: &[BlockPlan], list: &mut ParameterNames) {
     list.within(name, |list| {
         for (index, block) in blocks.iter().enumerate() {
             list.within(index, |list| block.parameters(list));

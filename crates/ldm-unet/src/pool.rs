@@ -10,7 +10,7 @@ use tch::{Kind, Tensor};
 use crate::attention::{Order, attend, per_position};
 use crate::block::BlockPlan;
 use crate::encoder_config::{EncoderUNetConfig, Pool};
-use crate::parameters::Parameters;
+use crate::parameters::ParameterNames;
 use crate::resblock::EPS;
 
 /// Channels between the means and the output.
@@ -59,7 +59,7 @@ impl PoolPlan {
     }
 
     /// Lists the parameters below `out`.
-    pub(crate) fn parameters(self, list: &mut Parameters) {
+    pub(crate) fn parameters(self, list: &mut ParameterNames) {
         match self {
             Self::Adaptive { channels, channels_out } => {
                 list.norm(0, channels);

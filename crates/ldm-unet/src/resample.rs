@@ -4,7 +4,7 @@ use ldm_core::nn::conv2d;
 use tch::Tensor;
 use tch::nn::{Conv2D, Path};
 
-use crate::parameters::Parameters;
+use crate::parameters::ParameterNames;
 
 /// Direction of resampling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl ResamplePlan {
         }
     }
 
-    pub(crate) fn parameters(self, list: &mut Parameters) {
+    pub(crate) fn parameters(self, list: &mut ParameterNames) {
         if self.conv {
             list.conv2d(self.name(), self.channels, self.channels, 3);
         }

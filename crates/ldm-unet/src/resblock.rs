@@ -5,7 +5,7 @@ use ldm_core::nn::{GroupNorm, add, conv2d, linear, silu, zero_conv2d};
 use tch::Tensor;
 use tch::nn::{Conv2D, Linear, Path};
 
-use crate::parameters::Parameters;
+use crate::parameters::ParameterNames;
 use crate::resample::Direction;
 
 /// Eps of every group norm except in transformers (`diffusionmodules/util.py:202`).
@@ -27,7 +27,7 @@ impl ResPlan {
         if self.scale_shift { 2 * self.channels_out } else { self.channels_out }
     }
 
-    pub(crate) fn parameters(&self, list: &mut Parameters) {
+    pub(crate) fn parameters(&self, list: &mut ParameterNames) {
         list.within("in_layers", |list| {
             list.norm(0, self.channels_in);
             list.conv2d(2, self.channels_in, self.channels_out, 3);

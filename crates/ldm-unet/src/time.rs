@@ -4,7 +4,7 @@ use ldm_core::nn::{linear, timestep_embedding};
 use tch::Tensor;
 use tch::nn::{Linear, Path};
 
-use crate::parameters::Parameters;
+use crate::parameters::ParameterNames;
 
 /// Channels of the time embedding of a network of `model_channels`.
 pub(crate) fn time_channels(model_channels: i64) -> i64 {
@@ -20,7 +20,7 @@ pub(crate) struct TimeEmbedding {
 }
 
 impl TimeEmbedding {
-    pub(crate) fn parameters(channels: i64, list: &mut Parameters) {
+    pub(crate) fn parameters(channels: i64, list: &mut ParameterNames) {
         let width = time_channels(channels);
         list.within("time_embed", |list| {
             list.linear(0, channels, width);

@@ -9,7 +9,7 @@ use tch::nn::{Conv2D, LayerNorm, Path};
 
 use crate::checkpointed::Checkpointed;
 use crate::cross_attention::{CrossAttention, CrossAttentionPlan, GatedFeedForward, KeyValue};
-use crate::parameters::Parameters;
+use crate::parameters::ParameterNames;
 
 /// Eps of the norm before the transformer (`attention.py:77`).
 const EPS: f64 = 1e-6;
@@ -32,7 +32,7 @@ impl TransformerPlan {
         CrossAttentionPlan { context: self.context, ..self.self_attention() }
     }
 
-    fn block_parameters(self, list: &mut Parameters) {
+    fn block_parameters(self, list: &mut ParameterNames) {
         list.within("attn1", |list| self.self_attention().parameters(list));
         list.within("ff", |list| GatedFeedForward::parameters(self.channels, list));
         list.within("attn2", |list| self.cross_attention().parameters(list));
@@ -41,7 +41,7 @@ impl TransformerPlan {
         }
     }
 
-    pub(crate) fn parameters(self, list: &mut Parameters) {
+    pub(crate) fn parameters(self, list: &mut ParameterNames) {
         list.norm("norm", self.channels);
         list.conv2d("proj_in", self.channels, self.channels, 1);
         list.within("transformer_blocks", |list| {

@@ -27,6 +27,7 @@ pub use tch;
 
 pub use images::{Images, read_image};
 pub use inpainting::Inpainting;
+pub use ldm_core::{Error, Result};
 pub use parameters::Parameters;
 pub use pipeline::Pipeline;
 pub use request::Request;
@@ -36,11 +37,22 @@ pub use watermark::Watermark;
 pub mod prelude {
     pub use crate::{Images, Pipeline, Request, Watermark, read_image};
     pub use ldm_core::{LayoutBox, Prompt, Result};
+    pub use ldm_data::{Dataset, Example};
     pub use ldm_pipelines::{LoadOptions, TileSize};
     pub use ldm_schedulers::{SamplerConfig, Spacing};
+    pub use ldm_train::{TrainConfig, Trainer};
     pub use tch::{Device, Kind, Tensor};
 }
 
+/// The programs of the README files and of the guide.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+mod doctests {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../../../README.md")]
+    struct WorkspaceReadme;
+    #[doc = include_str!("../../../docs/guide/rust.md")]
+    struct GuideToRust;
+    #[doc = include_str!("../../../docs/guide/weights.md")]
+    struct GuideToWeights;
+}

@@ -6,14 +6,14 @@ use clap::{Args, ValueEnum};
 
 use super::DeviceArgs;
 
-/// A part of a model to time.
+/// Benchmark stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum StageArg {
-    /// The first stage: encoding, and decoding.
+    /// Encoding and decoding by the first stage.
     Autoencoder,
     /// One forward pass of the U-Net.
     Unet,
-    /// Sampling, from noise to images.
+    /// Sampling, from noise to decoded images.
     Sample,
     /// One training step: loss, gradients, optimizer, EMA.
     Train,
@@ -21,39 +21,39 @@ pub(crate) enum StageArg {
 
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// The part to time; all but training where absent, which takes several times the memory.
+    /// Stage to time. Default: all but train, which needs several times the memory.
     #[arg(value_enum)]
     pub(crate) stage: Option<StageArg>,
     /// A run directory, a model folder, a diffusers folder, or a checkpoint file.
     #[arg(long, required_unless_present = "config")]
     pub(crate) model: Option<PathBuf>,
-    /// The model's config; without --model it is timed with random weights.
+    /// Config of the model; without --model its weights are random.
     #[arg(long)]
     pub(crate) config: Option<PathBuf>,
     /// Images per batch.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) batch_size: i64,
-    /// Height in pixels; that of training where absent.
+    /// Height in pixels. Default: the training size.
     #[arg(long, requires = "width", value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) height: Option<i64>,
     /// Width in pixels.
     #[arg(long, requires = "height", value_parser = clap::value_parser!(i64).range(1..))]
     pub(crate) width: Option<i64>,
-    /// DDIM steps of a sample, without guidance.
+    /// DDIM steps per sample, without guidance.
     #[arg(long, default_value_t = 10)]
     pub(crate) steps: usize,
-    /// Timed runs, after two to warm up.
+    /// Timed runs, after two warm-up runs.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) repeats: u64,
-    /// f32, bf16 or f16: the dtype of the weights; for training that of autocast, with weights in f32.
+    /// Dtype of the weights: f32, bf16 or f16; for train the autocast dtype, with f32 weights.
     #[arg(long, default_value = "f32")]
     pub(crate) dtype: String,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-    /// Print the time by operation below the table.
+    /// Also print the time per operation.
     #[arg(long, conflicts_with = "json")]
     pub(crate) operations: bool,
-    /// One JSON document.
+    /// Print one JSON document.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -1,4 +1,4 @@
-//! Guidance by a classifier.
+//! Flags of classifier guidance.
 
 use std::path::PathBuf;
 
@@ -6,11 +6,11 @@ use clap::Args;
 
 #[derive(Debug, Args)]
 pub(crate) struct ClassifierArgs {
-    /// A classifier of the model's noisy latents, as `ldm train` makes one: leads the images to --class, also those of
-    /// an unconditional model. A run directory, a model folder, or a checkpoint file with its config beside it.
+    /// Guide the samples toward --class by a classifier of noisy latents, trained by `ldm train`; the model may be
+    /// unconditional. A run directory, a model folder, or a checkpoint file with its config next to it.
     #[arg(long, value_name = "PATH")]
     pub(crate) classifier: Option<PathBuf>,
-    /// How strongly it leads; 1 where absent.
+    /// Scale of classifier guidance. Default: 1.
     #[arg(long, value_name = "S")]
     pub(crate) classifier_scale: Option<f64>,
 }

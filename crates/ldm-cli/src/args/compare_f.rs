@@ -9,40 +9,40 @@ use super::DeviceArgs;
 
 #[derive(Debug, Args)]
 pub(crate) struct CompareFArgs {
-    /// The study's file, then overrides of its values.
+    /// Study file, then overrides of its values.
     #[arg(value_name = "[CONFIG] [KEY=VALUE]", conflicts_with = "resume")]
     pub(crate) words: Vec<String>,
-    /// A built-in study, in place of a file.
+    /// Built-in study, instead of a file.
     #[arg(long, conflicts_with = "resume")]
     pub(crate) profile: Option<ProfileArg>,
-    /// The study's folder; named after the file or the profile where absent.
+    /// Output folder. Default: runs/compare-f-NAME, after the file or the profile.
     #[arg(long, conflicts_with = "resume")]
     pub(crate) out: Option<PathBuf>,
-    /// Resume a study where it was stopped.
+    /// Resume an interrupted study.
     #[arg(long, value_name = "DIR")]
     pub(crate) resume: Option<PathBuf>,
-    /// One part of the study in DIR alone: `4/diffusion`.
+    /// Run a single part of the study in DIR, e.g. `4/diffusion`.
     #[arg(long, hide = true, requires = "resume")]
     pub(crate) part: Option<String>,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }
 
-/// The built-in studies.
+/// Built-in studies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ProfileArg {
-    /// Synthetic scenes of 32 pixels, f = 1, 2, 4, 8; under an hour on two cores.
+    /// Synthetic scenes at 32 pixels, f = 1, 2, 4, 8; under an hour on two cores.
     Quick,
     /// CIFAR-10, f = 1, 2, 4, 8.
     Cifar,
-    /// Photographs of 128 pixels, f = 2 to 32.
+    /// Photographs at 128 pixels, f = 2 to 32.
     Photos,
     /// `ImageNet` at 256 pixels as in the paper, f = 1 to 32.
     Paper,
 }
 
 impl ProfileArg {
-    /// The study.
+    /// Returns the study's file.
     pub(crate) fn profile(self) -> StudyProfile {
         match self {
             Self::Quick => StudyProfile::Quick,

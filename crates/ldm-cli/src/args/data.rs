@@ -6,16 +6,16 @@ use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum DataCommand {
-    /// Counts, sizes, classes, captions, and bad files by name.
+    /// Reports counts, sizes, classes, captions, and unreadable files.
     #[command(after_help = "Example:\n  ldm data info photos.tar")]
     Info {
         #[command(flatten)]
         data: DataArgs,
-        /// One JSON document.
+        /// Print one JSON document.
         #[arg(long)]
         json: bool,
     },
-    /// A contact sheet as the model sees it.
+    /// Writes a contact sheet of the data as the model sees it.
     #[command(after_help = "Example:\n  ldm data preview photos.tar --size 128 --out grid.png")]
     Preview {
         #[command(flatten)]
@@ -23,7 +23,7 @@ pub(crate) enum DataCommand {
         /// Output file.
         #[arg(long)]
         out: PathBuf,
-        /// Images on it.
+        /// Number of images.
         #[arg(short = 'n', long, default_value_t = 32)]
         num_images: usize,
         /// Replace an existing file.
@@ -34,9 +34,9 @@ pub(crate) enum DataCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct DataArgs {
-    /// A folder, a .tar or .tar.gz, `scenes`, or a config whose training set it is.
+    /// A folder, a .tar or .tar.gz, `scenes`, or a config with a `data` section.
     pub(crate) dataset: PathBuf,
-    /// Prepare images at this size (smallest side resized, center cropped).
+    /// Resize the smallest side to this size, and crop the center.
     #[arg(long)]
     pub(crate) size: Option<u32>,
     /// Fail on the first unreadable image.

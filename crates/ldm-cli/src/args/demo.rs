@@ -14,10 +14,10 @@ pub(crate) struct DemoArgs {
     /// Replace an existing demo.
     #[arg(long)]
     pub(crate) force: bool,
-    /// Overrides of the first stage's config.
+    /// Override a value of the first stage's config.
     #[arg(long = "first-stage", value_name = "KEY=VALUE")]
     pub(crate) first_stage: Vec<String>,
-    /// Overrides of the diffusion model's config.
+    /// Override a value of the diffusion model's config.
     #[arg(long = "diffusion", value_name = "KEY=VALUE")]
     pub(crate) diffusion: Vec<String>,
     #[command(flatten)]

@@ -11,20 +11,20 @@ use super::{DataArgs, DeviceArgs, ModelArgs, OutputArgs, SamplingArgs};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum EvalCommand {
-    /// Evaluates the reconstructions of a first stage: PSNR, SSIM, MS-SSIM, LPIPS, and the distance of the sets (rFID).
+    /// Evaluates the reconstructions of a first stage: PSNR, SSIM, MS-SSIM, LPIPS, rFID.
     #[command(
         after_help = "Example:\n  ldm eval reconstruction photos.tar --size 128 --model runs/kl-f4 --out eval"
     )]
     Reconstruction(ReconstructionArgs),
     /// Compares generated images with real ones: FID, sFID, KID, precision, recall, density, coverage, Inception score.
     ///
-    /// DATASET may be an .npz of reference statistics (pytorch-fid's, ADM's, or of --save-statistics), for the metrics that
-    /// need no more.
+    /// DATASET may be an .npz of reference statistics (by pytorch-fid, ADM or --save-statistics), for the metrics that need
+    /// statistics alone.
     #[command(
         after_help = "Examples:\n  ldm eval generation outputs/sample-1 photos.tar --size 64 --json\n  ldm eval generation photos.tar --size 256 --save-statistics photos.npz\n  ldm eval generation --model runs/photos -n 5000 --steps 200 photos.npz"
     )]
     Generation(Box<GenerationArgs>),
-    /// Compares generated images with their prompts: the CLIP score.
+    /// Computes the CLIP score of generated images and their prompts.
     #[command(after_help = "Example:\n  ldm eval clip-score outputs/txt2img-1 --clip clip-vit-base-patch16")]
     ClipScore(ClipScoreArgs),
 }
@@ -44,14 +44,14 @@ pub(crate) struct ReconstructionArgs {
 #[derive(Debug, Args)]
 #[command(allow_missing_positional = true)]
 pub(crate) struct GenerationArgs {
-    /// The generated images: a folder (without its grid.png), or any dataset. --model generates them instead.
+    /// Generated images: a folder (its grid.png is skipped) or any dataset; or generate them with --model.
     #[arg(required_unless_present_any = ["model", "save_statistics"], conflicts_with = "model")]
     pub(crate) made: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) data: DataArgs,
     #[command(flatten)]
     pub(crate) how: MeasureArgs,
-    /// Write mean and covariance of DATASET's features to an .npz; generated images are optional then.
+    /// Write the mean and covariance of DATASET's features to an .npz; generated images are optional then.
     #[arg(long, value_name = "FILE.npz")]
     pub(crate) save_statistics: Option<PathBuf>,
     #[command(flatten)]
@@ -65,20 +65,20 @@ pub(crate) struct GenerationArgs {
 /// Images generated on the fly, as by `ldm sample`.
 #[derive(Debug, Args)]
 pub(crate) struct MakerArgs {
-    /// Generate the images with this model, unconditionally or of all its classes in turn: a run directory, a model folder, a
-    /// diffusers folder, or a checkpoint file. As many as DATASET has, unless -n says how many.
+    /// Generate the images with this model, cycling through its classes if it has any: a run directory, a model folder, a
+    /// diffusers folder, or a checkpoint file. Generates as many images as DATASET has unless -n is given.
     #[arg(long)]
     pub(crate) model: Option<PathBuf>,
-    /// The config of a checkpoint file without one next to it whose names do not identify the model.
+    /// Config of a checkpoint file that has none next to it, if it cannot be inferred from the tensor names.
     #[arg(long, requires = "model")]
     pub(crate) config: Option<PathBuf>,
-    /// Use the weights as trained, without EMA.
+    /// Use the weights without EMA.
     #[arg(long, requires = "model")]
     pub(crate) no_ema: bool,
-    /// f32, bf16 or f16: the dtype of the weights.
+    /// Dtype of the weights: f32, bf16 or f16.
     #[arg(long, requires = "model", default_value = "f32")]
     pub(crate) dtype: String,
-    /// Image i uses seed + i.
+    /// Seed; image i uses SEED + i.
     #[arg(long, requires = "model", default_value_t = 0)]
     pub(crate) seed: u64,
     #[command(flatten)]
@@ -87,38 +87,38 @@ pub(crate) struct MakerArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ClipScoreArgs {
-    /// A folder of generated images (without its grid.png), with their prompts in them.
+    /// Folder of generated images with their prompts in them; its grid.png is skipped.
     pub(crate) made: PathBuf,
-    /// A CLIP: a folder of transformers, with its tokenizer.
+    /// CLIP model: a transformers folder with its tokenizer.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) clip: PathBuf,
-    /// A file of prompts instead, one line per image in the order of their names.
+    /// Read the prompts from this file, one line per image in the order of the file names.
     #[arg(long, value_name = "FILE")]
     pub(crate) prompts_from: Option<PathBuf>,
     /// Images per batch.
     #[arg(long, default_value = "16")]
     pub(crate) batch_size: std::num::NonZeroUsize,
-    /// One JSON document.
+    /// Print one JSON document.
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 }
 
-/// Evaluation of sets.
+/// Flags of the metrics.
 #[derive(Debug, Args)]
 pub(crate) struct MeasureArgs {
-    /// Images of each set, the first of a fixed shuffle; all where absent.
+    /// Images per set, the first of a fixed shuffle. Default: all.
     #[arg(short = 'n', long)]
     pub(crate) num_images: Option<usize>,
     /// Images per batch.
     #[arg(long, default_value_t = 16)]
     pub(crate) batch_size: usize,
-    /// The network that compares sets: FID's Inception, VGG16, or a random VGG16, which needs no file.
-    /// Without it Inception where `ldm weights get fid-inception` installed it, else random-vgg16.
+    /// Feature network: FID's Inception, VGG16, or a random VGG16, which needs no file. Default: Inception if
+    /// `ldm weights get fid-inception` installed it, else random-vgg16.
     #[arg(long, value_parser = PossibleValuesParser::new(FeatureNetwork::NAMES))]
     pub(crate) features: Option<String>,
-    /// One JSON document.
+    /// Print one JSON document.
     #[arg(long)]
     pub(crate) json: bool,
 }

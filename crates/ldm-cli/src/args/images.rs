@@ -1,4 +1,4 @@
-//! ImageSet in, images out, and what a first stage does with them.
+//! Input and output flags of images, and the commands of a first stage.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,10 @@ use clap::Args;
 
 use super::ModelArgs;
 
-/// Where images go.
+/// Output flags.
 #[derive(Debug, Args)]
 pub(crate) struct OutputArgs {
-    /// Folder; outputs/COMMAND-N where absent.
+    /// Output folder. Default: outputs/COMMAND-N.
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
     /// Replace existing files.
@@ -17,23 +17,23 @@ pub(crate) struct OutputArgs {
     pub(crate) force: bool,
 }
 
-/// ImageSet for a first stage.
+/// Input images of a first stage.
 #[derive(Debug, Args)]
 pub(crate) struct ImageArgs {
-    /// ImageSet.
+    /// Input images.
     #[arg(required = true)]
     pub(crate) images: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) size: SizeArgs,
 }
 
-/// What becomes of an image that has not the size a model takes.
+/// Resizing and cropping of input images.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct SizeArgs {
-    /// Resize the smallest side first.
+    /// Resize the smallest side to N pixels first.
     #[arg(long, value_name = "N")]
     pub(crate) resize: Option<u32>,
-    /// Cut a centerd square of this side.
+    /// Crop the central square of N x N pixels.
     #[arg(long, value_name = "N")]
     pub(crate) center_crop: Option<u32>,
 }
@@ -44,13 +44,13 @@ pub(crate) struct EncodeArgs {
     pub(crate) images: ImageArgs,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// Where the latents go: safetensors, tensor `latents` [B, C, h, w] f32, unscaled.
+    /// Output file: safetensors, tensor `latents` [B, C, h, w] f32, unscaled.
     #[arg(long)]
     pub(crate) out: PathBuf,
-    /// Draw from the posterior; the mode where absent.
+    /// Sample from the posterior instead of taking its mode.
     #[arg(long)]
     pub(crate) sample: bool,
-    /// Image i draws with seed + i.
+    /// Seed; image i uses SEED + i.
     #[arg(long, default_value_t = 0, requires = "sample")]
     pub(crate) seed: u64,
     /// Replace an existing file.
@@ -60,16 +60,16 @@ pub(crate) struct EncodeArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DecodeArgs {
-    /// Latents as `ldm encode` writes them.
+    /// Latents written by `ldm encode`.
     pub(crate) latents: PathBuf,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
-    /// Decode large latents in overlapping tiles of so many pixels a side, in the memory of one.
+    /// Decode large latents in overlapping square tiles of this side in pixels, in the memory of one tile.
     #[arg(long, value_name = "PIXELS")]
     pub(crate) tile: Option<i64>,
-    /// Where the pixels go as well: safetensors, tensor `pixels` [B, 3, H, W] in [-1, 1], not clamped.
+    /// Also save the pixels: safetensors, tensor `pixels` [B, 3, H, W] in [-1, 1], not clamped.
     #[arg(long)]
     pub(crate) save_pixels: Option<PathBuf>,
 }
@@ -82,7 +82,7 @@ pub(crate) struct ReconstructArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
-    /// One JSON line an image.
+    /// Print one JSON line per image.
     #[arg(long)]
     pub(crate) json: bool,
 }

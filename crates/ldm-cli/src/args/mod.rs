@@ -46,10 +46,10 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (tch 0.24.0, libtorch
 #[derive(Debug, Parser)]
 #[command(name = "ldm", version = VERSION, arg_required_else_help = true, propagate_version = true)]
 pub(crate) struct Cli {
-    /// No progress on stderr.
+    /// Print no progress on stderr.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
-    /// More on stderr.
+    /// Print details on stderr.
     #[arg(short, long, global = true)]
     pub(crate) verbose: bool,
     #[command(subcommand)]
@@ -58,16 +58,16 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Reports what works on this machine, and how to fix what does not.
+    /// Checks versions and devices of this machine, and suggests fixes.
     #[command(after_help = "Example:\n  ldm doctor --device cuda")]
     Doctor(DoctorArgs),
     /// Trains both stages on synthetic scenes, samples, evaluates, and writes a report.
     #[command(after_help = "Example:\n  ldm demo --out demo")]
     Demo(DemoArgs),
-    /// Inspects an image set.
+    /// Inspects an image dataset.
     #[command(subcommand)]
     Data(DataCommand),
-    /// Trains the model of a config: a first stage, a diffusion model on top of one, or a classifier that guides one.
+    /// Trains the model of a config: a first stage, a diffusion model in its latent space, or a guiding classifier.
     #[command(
         after_help = "Examples:\n  ldm train configs/experiments/cifar/first-stage-kl-f2.yaml --run runs/cifar-f2\n  ldm train configs/experiments/cifar/diffusion-kl-f2.yaml train.steps=2000\n  ldm train --resume runs/cifar-f2\n  ldm train configs/experiments/cifar/diffusion-kl-f2.yaml --nproc 2"
     )]
@@ -82,17 +82,17 @@ pub(crate) enum Command {
         after_help = "Examples:\n  ldm txt2img \"a red circle\" --model runs/text -n 4\n  ldm txt2img --prompts-from prompts.txt --model sd-v1-4.ckpt --config configs/models/stable-diffusion/v1.yaml"
     )]
     Txt2img(Txt2imgArgs),
-    /// Changes an image by a text.
+    /// Generates images from an image and text.
     #[command(
         after_help = "Example:\n  ldm img2img sketch.png \"a red circle\" --model runs/text --strength 0.6"
     )]
     Img2img(Img2imgArgs),
-    /// Fills the white part of a mask in an image and keeps the rest.
+    /// Inpaints the white area of a mask; the rest of the image is unchanged.
     #[command(
         after_help = "Example:\n  ldm inpaint photo.png mask.png --model runs/photos-inpainting -n 4 --feather 4"
     )]
     Inpaint(InpaintArgs),
-    /// Extends an image past its borders and keeps the image.
+    /// Extends an image past its borders; the image itself is unchanged.
     #[command(
         after_help = "Example:\n  ldm outpaint photo.png --left 16 --right 16 --model runs/photos-inpainting"
     )]
@@ -105,7 +105,7 @@ pub(crate) enum Command {
         after_help = "Example:\n  ldm layout2img aquarium_val.json --image IMG_2275.jpg --model runs/aquarium-layout"
     )]
     Layout2img(Layout2imgArgs),
-    /// Generates images from a map of classes.
+    /// Generates images from a semantic map.
     #[command(after_help = "Example:\n  ldm semantic2img map.png --model runs/camvid-semantic -n 4")]
     Semantic2img(Semantic2imgArgs),
     /// Encodes images into latents.
@@ -116,7 +116,7 @@ pub(crate) enum Command {
     /// Decodes latents into images.
     #[command(after_help = "Example:\n  ldm decode latents.safetensors --model runs/kl-f4 --out decoded")]
     Decode(DecodeArgs),
-    /// Encodes and decodes images, and reports the loss.
+    /// Encodes and decodes images, and reports the PSNR.
     #[command(
         after_help = "Example:\n  ldm reconstruct *.jpg --model runs/kl-f4 --center-crop 128 --out rec"
     )]
@@ -124,7 +124,7 @@ pub(crate) enum Command {
     /// Evaluates a first stage or generated images.
     #[command(subcommand)]
     Eval(EvalCommand),
-    /// Compares downsampling factors: the same data and budget for each f; a table, plots, a report.
+    /// Compares downsampling factors f on the same data and budget, and writes tables, plots and a report.
     #[command(
         name = "compare-f",
         after_help = "Examples:\n  ldm compare-f --profile quick --out study\n  ldm compare-f study.yaml study.budget.diffusion.seconds=600\n  ldm compare-f --resume study"
@@ -138,12 +138,12 @@ pub(crate) enum Command {
     /// Shows the contents of a checkpoint, a model folder, a run, or a generated PNG. Runs no code from it.
     #[command(after_help = "Example:\n  ldm inspect model.ckpt --config config.yaml")]
     Inspect(InspectArgs),
-    /// Converts a model to a folder of ldm, a CompVis checkpoint or a diffusers folder. Values stay the same.
+    /// Converts a model between a folder of ldm, a CompVis checkpoint and a diffusers folder. Values stay the same.
     #[command(
         after_help = "Examples:\n  ldm convert runs/text text-diffusers --to diffusers\n  ldm convert sd-v1-4.ckpt sd-v1-4 --to ldm --dtype f16\n  ldm convert stable-diffusion-v1-5 v1-5.ckpt --to compvis"
     )]
     Convert(ConvertArgs),
-    /// Installs files that models and metrics need: tokenizers, the networks of LPIPS and FID.
+    /// Installs additional files of models and metrics: tokenizers, the networks of LPIPS and FID.
     #[command(subcommand)]
     Weights(WeightsCommand),
 }

@@ -1,36 +1,36 @@
-//! Which model on which device, and what only looks at them.
+//! Model and device flags, and the arguments of `ldm doctor` and `ldm inspect`.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-/// Where and how to compute.
+/// Device flags.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct DeviceArgs {
-    /// auto, cpu, cuda or cuda:N; auto takes CUDA when it works.
+    /// Device: auto, cpu, cuda or cuda:N; auto uses CUDA if it works.
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
-    /// Threads of one operation on the CPU.
+    /// CPU threads per operation.
     #[arg(long)]
     pub(crate) threads: Option<usize>,
 }
 
-/// Which model, on what.
+/// Model flags.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ModelArgs {
     /// A run directory, a model folder, a diffusers folder, or a checkpoint file.
     #[arg(long)]
     pub(crate) model: PathBuf,
-    /// The config of a checkpoint file that has none beside it and does not tell by its names.
+    /// Config of a checkpoint file that has none next to it, if it cannot be inferred from the tensor names.
     #[arg(long)]
     pub(crate) config: Option<PathBuf>,
-    /// Take the running average of the weights where the file holds both (this is the default).
+    /// Use the EMA weights if the file has both (the default).
     #[arg(long, overrides_with = "no_ema")]
     pub(crate) ema: bool,
-    /// Take the weights as trained.
+    /// Use the weights without EMA.
     #[arg(long)]
     pub(crate) no_ema: bool,
-    /// f32, bf16 or f16: the dtype of the weights.
+    /// Dtype of the weights: f32, bf16 or f16.
     #[arg(long, default_value = "f32")]
     pub(crate) dtype: String,
     #[command(flatten)]
@@ -45,12 +45,12 @@ pub(crate) struct DoctorArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A checkpoint, a model folder, a run, or a PNG made by ldm.
+    /// A checkpoint, a model folder, a run, or a PNG written by ldm.
     pub(crate) path: PathBuf,
-    /// A config to hold the names and shapes against.
+    /// Config to check the names and shapes against.
     #[arg(long)]
     pub(crate) config: Option<PathBuf>,
-    /// One JSON document.
+    /// Print one JSON document.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -1,16 +1,16 @@
-//! Numbers with bounds, intervals and strengths of the command line.
+//! Parsers of bounded numbers, intervals, tile sizes and variation strengths.
 
 use std::str::FromStr;
 
 use ldm_pipelines::TileSize;
 
-/// A number in `[0, 1]`.
+/// Parses a number in `[0, 1]`.
 pub(crate) fn unit_interval(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number| (0. ..=1.).contains(number));
     number.ok_or_else(|| "expected a number from 0 to 1".into())
 }
 
-/// `LOW..HIGH`
+/// Interval `LOW..HIGH`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Interval {
     pub(crate) low: f64,
@@ -28,7 +28,7 @@ impl FromStr for Interval {
     }
 }
 
-/// A tile size: a number of pixels, or auto.
+/// Parses a tile size: a number of pixels, or auto.
 pub(crate) fn tile_size(text: &str) -> Result<TileSize, String> {
     match text.parse() {
         Ok(side) if side > 0 => Ok(TileSize::Pixels(side)),
@@ -40,9 +40,9 @@ pub(crate) fn tile_size(text: &str) -> Result<TileSize, String> {
 /// The strength of variations.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum VariationStrength {
-    /// The same for all images.
+    /// One strength for all images.
     Each(f64),
-    /// From that of the first image to that of the last.
+    /// Strengths of the first and the last image, interpolated linearly.
     Along(f64, f64),
 }
 
@@ -61,7 +61,7 @@ impl FromStr for VariationStrength {
 }
 
 impl VariationStrength {
-    /// Of image `index` of `count`.
+    /// Returns the strength of image `index` of `count`.
     pub(crate) fn of(self, index: usize, count: usize) -> f64 {
         match self {
             Self::Each(strength) => strength,

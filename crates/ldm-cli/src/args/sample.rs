@@ -8,7 +8,7 @@ use super::{ClassifierArgs, GenerateArgs, ModelArgs};
 pub(crate) struct SampleArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
-    /// A class by number or name, or several, taken in turn.
+    /// Class, by number or name; the images cycle through a comma-separated list.
     #[arg(long, value_delimiter = ',')]
     pub(crate) class: Vec<String>,
     #[command(flatten)]

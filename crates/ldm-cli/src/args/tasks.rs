@@ -1,4 +1,4 @@
-//! Commands that make images of images, maps and boxes.
+//! Arguments of the commands that generate from images, maps and boxes.
 
 use std::path::PathBuf;
 
@@ -8,11 +8,11 @@ use super::{GenerateArgs, ModelArgs, SizeArgs, TextArgs, unit_interval};
 
 #[derive(Debug, Args)]
 pub(crate) struct Img2imgArgs {
-    /// The image.
+    /// Input image.
     pub(crate) image: PathBuf,
-    /// What it is to show.
+    /// Text prompt.
     pub(crate) prompt: String,
-    /// How much of it is made anew: of 50 steps 0.75 takes 37; 1 leaves nothing of it.
+    /// Denoising strength: at 0.75, 37 of 50 steps run; at 1 nothing of the image is left.
     #[arg(long, default_value_t = 0.75, value_parser = unit_interval)]
     pub(crate) strength: f64,
     #[command(flatten)]
@@ -27,19 +27,18 @@ pub(crate) struct Img2imgArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InpaintArgs {
-    /// The image.
+    /// Input image.
     pub(crate) image: PathBuf,
-    /// White where to fill it, as large as the image; from 50 % gray on.
+    /// Mask as large as the image: the area that is white (at least 50 % gray) is filled.
     pub(crate) mask: PathBuf,
-    /// What to fill it with, for models that read text.
+    /// Text prompt, for text-conditional models.
     pub(crate) prompt: Option<String>,
-    /// Resize the mask to the image, by the nearest pixel.
+    /// Resize the mask to the size of the image (nearest neighbor).
     #[arg(long)]
     pub(crate) resize_mask: bool,
     #[command(flatten)]
     pub(crate) size: SizeArgs,
-    /// How much of what was under the mask is made anew; only for models that are not trained to fill, and are shown the
-    /// rest at every step.
+    /// Denoising strength inside the mask, for models that are not trained for inpainting.
     #[arg(long, value_parser = unit_interval)]
     pub(crate) strength: Option<f64>,
     #[command(flatten)]
@@ -48,20 +47,20 @@ pub(crate) struct InpaintArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct OutpaintArgs {
-    /// The image.
+    /// Input image.
     pub(crate) image: PathBuf,
-    /// What it goes on with, for models that read text.
+    /// Text prompt, for text-conditional models.
     pub(crate) prompt: Option<String>,
-    /// Pixels to add at the left.
+    /// Pixels to add on the left.
     #[arg(long, value_name = "PIXELS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=16384))]
     pub(crate) left: u32,
-    /// Pixels to add at the right.
+    /// Pixels to add on the right.
     #[arg(long, value_name = "PIXELS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=16384))]
     pub(crate) right: u32,
-    /// Pixels to add above.
+    /// Pixels to add at the top.
     #[arg(long, value_name = "PIXELS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=16384))]
     pub(crate) top: u32,
-    /// Pixels to add below.
+    /// Pixels to add at the bottom.
     #[arg(long, value_name = "PIXELS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=16384))]
     pub(crate) bottom: u32,
     #[command(flatten)]
@@ -70,10 +69,10 @@ pub(crate) struct OutpaintArgs {
     pub(crate) fill: FillArgs,
 }
 
-/// What all commands that fill have in common.
+/// Flags that inpainting and outpainting share.
 #[derive(Debug, Args)]
 pub(crate) struct FillArgs {
-    /// Pixels over which what was made fades into the image, on its own side of the border.
+    /// Blend the filled area into the image over this many pixels inside the mask.
     #[arg(long, value_name = "PIXELS", default_value_t = 0)]
     pub(crate) feather: u32,
     #[command(flatten)]
@@ -86,7 +85,7 @@ pub(crate) struct FillArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct UpscaleArgs {
-    /// The small image.
+    /// Low-resolution image.
     pub(crate) image: PathBuf,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
@@ -96,10 +95,10 @@ pub(crate) struct UpscaleArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct Layout2imgArgs {
-    /// Boxes with labels: `{"boxes": [{"label": "fish", "box": [x, y, width, height]}]}`, parts of the image, or pixels
-    /// of its `"width"` and `"height"`; or COCO's annotations.
+    /// Labeled boxes: `{"boxes": [{"label": "fish", "box": [x, y, width, height]}]}`, as fractions of the image, or in
+    /// pixels with the image's `"width"` and `"height"`; or COCO annotations.
     pub(crate) layout: PathBuf,
-    /// Of COCO's annotations the image of this file name; all of them where absent.
+    /// File name of one image of COCO annotations. Default: all images.
     #[arg(long, value_name = "NAME")]
     pub(crate) image: Option<String>,
     #[command(flatten)]
@@ -110,9 +109,9 @@ pub(crate) struct Layout2imgArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct Semantic2imgArgs {
-    /// A PNG whose gray values or palette indices are classes; with --palette, of the colors of classes.
+    /// Semantic map: a PNG whose gray values or palette indices are classes, or whose colors are, with --palette.
     pub(crate) map: PathBuf,
-    /// A JSON whose `classes` have an `id` and a `color` of three values.
+    /// Palette: a JSON file whose `classes` have an `id` and a `color` of three values.
     #[arg(long, value_name = "FILE")]
     pub(crate) palette: Option<PathBuf>,
     #[command(flatten)]

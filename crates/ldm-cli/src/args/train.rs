@@ -8,20 +8,20 @@ use super::DeviceArgs;
 
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
-    /// The config of the run.
+    /// Config of the run.
     #[arg(required_unless_present = "resume", conflicts_with = "resume")]
     pub(crate) config: Option<PathBuf>,
     /// Overrides of config values.
     #[arg(value_name = "KEY=VALUE", conflicts_with = "resume")]
     pub(crate) overrides: Vec<String>,
-    /// The folder of the run [default: runs/CONFIG].
+    /// Run directory. Default: runs/CONFIG.
     #[arg(long, conflicts_with = "resume")]
     pub(crate) run: Option<PathBuf>,
     /// Resume a run from its newest complete checkpoint.
     #[arg(long, value_name = "DIR")]
     pub(crate) resume: Option<PathBuf>,
-    /// Start N ranks on this machine: on CUDA one for each GPU, on the CPU each with its share of the cores. `batch_size` is
-    /// that of a rank. Not needed under torchrun.
+    /// Start N ranks on this machine: one per GPU on CUDA; on the CPU they share the cores. `batch_size` is per rank. Not
+    /// needed under torchrun.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) nproc: Option<u16>,
     /// Fail on the first unreadable image.

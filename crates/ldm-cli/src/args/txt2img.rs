@@ -9,10 +9,10 @@ use super::{GenerateArgs, ModelArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct Txt2imgArgs {
-    /// What the images show.
+    /// Text prompt.
     #[arg(required_unless_present = "prompts_from", conflicts_with = "prompts_from")]
     pub(crate) prompt: Option<String>,
-    /// A file of prompts, one a line; empty lines count for nothing.
+    /// File of prompts, one per line; empty lines are skipped.
     #[arg(long, value_name = "FILE")]
     pub(crate) prompts_from: Option<PathBuf>,
     #[command(flatten)]
@@ -21,19 +21,19 @@ pub(crate) struct Txt2imgArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) generate: GenerateArgs,
-    /// Hide nothing in the images.
+    /// Embed no watermark.
     #[arg(long, conflicts_with = "watermark")]
     pub(crate) no_watermark: bool,
 }
 
 impl TextArgs {
-    /// What `count` images are guided away from, where anything is said.
+    /// Returns the negative prompt of `count` images, if it is not empty.
     pub(crate) fn negative(&self, count: usize) -> Option<Prompt> {
         let text = &self.negative_prompt;
         (!text.is_empty()).then(|| Prompt::text(std::iter::repeat_n(text, count)))
     }
 
-    /// Its line of an image's parameters.
+    /// Returns the line of the negative prompt in `parameters`.
     pub(crate) fn heading(&self) -> String {
         match self.negative_prompt.as_str() {
             "" => String::new(),
@@ -42,13 +42,13 @@ impl TextArgs {
     }
 }
 
-/// What goes with a prompt.
+/// Flags of text conditioning.
 #[derive(Debug, Args)]
 pub(crate) struct TextArgs {
-    /// What they are to be guided away from.
+    /// Negative prompt.
     #[arg(long, default_value = "")]
     pub(crate) negative_prompt: String,
-    /// The tokenizer: a folder, or its vocabulary. Else the one beside the model, else the one of `ldm weights`.
+    /// Tokenizer: a folder or a vocabulary file. Default: the one next to the model, else that of `ldm weights`.
     #[arg(long, value_name = "PATH")]
     pub(crate) tokenizer: Option<PathBuf>,
 }

@@ -6,17 +6,17 @@ use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum WeightsCommand {
-    /// Lists the resources: licenses, sizes, and paths of installed files.
+    /// Lists the available files: licenses, sizes, and the paths of installed ones.
     #[command(after_help = "Example:\n  ldm weights list")]
     List {
-        /// One JSON document, with every address and sha256.
+        /// Print one JSON document, with every URL and sha256.
         #[arg(long)]
         json: bool,
-        /// A list of your own in place of the built-in one (YAML, see docs/weights.md).
+        /// Manifest to use instead of the built-in one (YAML, see docs/weights.md).
         #[arg(long, value_name = "FILE")]
         manifest: Option<PathBuf>,
     },
-    /// Downloads resources, verifies them, and prints their paths. Resumes an interrupted download.
+    /// Downloads files, verifies them, and prints their paths. Resumes an interrupted download.
     #[command(
         after_help = "Examples:\n  ldm weights get lpips-vgg16\n  ldm weights get bert-tokenizer --from vocab.txt\n  ldm weights get lpips-vgg16 fid-inception --from ~/.cache/torch/hub/checkpoints\n  ldm weights get clip-tokenizer --url https://mirror.example.com/ldm"
     )]
@@ -25,22 +25,22 @@ pub(crate) enum WeightsCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
-    /// Names of `ldm weights list`.
+    /// Names listed by `ldm weights list`.
     #[arg(value_name = "NAME")]
     pub(crate) names: Vec<String>,
-    /// Install a copy you have, and download nothing; a file or a folder, and more than once for several.
+    /// Install a local copy, a file or a folder, and download nothing; may be repeated.
     #[arg(long, value_name = "FILE")]
     pub(crate) from: Vec<PathBuf>,
-    /// Download from a mirror, URL/NAME/FILE; $LDM_WEIGHTS_URL where absent, else each file's own address.
+    /// Download from a mirror, URL/NAME/FILE. Default: $LDM_WEIGHTS_URL, else each file's own URL.
     #[arg(long, conflicts_with = "from")]
     pub(crate) url: Option<String>,
-    /// Consecutive attempts that may transfer nothing.
+    /// Consecutive attempts without progress before giving up.
     #[arg(long, default_value_t = 4, conflicts_with = "from")]
     pub(crate) retries: u32,
-    /// Replace installed files with a wrong sha256.
+    /// Replace installed files whose sha256 does not match.
     #[arg(long)]
     pub(crate) force: bool,
-    /// A list of your own in place of the built-in one (YAML, see docs/weights.md).
+    /// Manifest to use instead of the built-in one (YAML, see docs/weights.md).
     #[arg(long, value_name = "FILE")]
     pub(crate) manifest: Option<PathBuf>,
 }

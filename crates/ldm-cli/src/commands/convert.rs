@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail};
 use ldm_core::device::parse_dtype;
-use ldm_pipelines::{Converting, ModelSource, Target, convert};
+use ldm_pipelines::{Converting, ModelSource, ConvertTarget, convert};
 
 use crate::args::{ConvertArgs, Form};
 use crate::output;
@@ -16,9 +16,9 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     }
     let how = Converting {
         to: match args.to {
-            Form::Ldm => Target::Ldm,
-            Form::Compvis => Target::Compvis,
-            Form::Diffusers => Target::Diffusers,
+            Form::Ldm => ConvertTarget::Ldm,
+            Form::Compvis => ConvertTarget::Compvis,
+            Form::Diffusers => ConvertTarget::Diffusers,
         },
         kind: args.dtype.as_deref().map(parse_dtype).transpose()?,
         ema: args.ema || !args.no_ema,

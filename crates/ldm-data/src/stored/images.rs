@@ -23,7 +23,7 @@ use crate::task::{CheckedTask, TaskConfig};
 
 /// The dataset of stored images.
 #[derive(Debug)]
-pub struct Images {
+pub struct StoredImages {
     config: ImagesConfig,
     transform: Transform,
     labels: Option<Labels>,
@@ -32,7 +32,7 @@ pub struct Images {
     name: String,
 }
 
-impl Images {
+impl StoredImages {
     /// Lists the images; relative paths are looked up by [`DataPaths`] of the folder `base`. No image is read:
     /// [`Dataset::get`] reports unreadable ones.
     ///
@@ -97,7 +97,7 @@ impl Images {
     }
 }
 
-impl Dataset for Images {
+impl Dataset for StoredImages {
     fn len(&self) -> usize {
         self.listing.items.len()
     }

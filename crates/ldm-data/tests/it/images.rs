@@ -8,8 +8,8 @@ use std::sync::Arc;
 use image::{ImageFormat, Rgb, RgbImage};
 use ldm_core::Result;
 use ldm_data::{
-    CaptionSource, ClassSource, Crop, Dataset, DatasetConfig, Images, ImagesConfig, Info, Loader,
-    LoaderConfig, TransformConfig, open_path, unreadable,
+    CaptionSource, ClassSource, Crop, Dataset, DatasetConfig, ImagesConfig, Info, Loader,
+    LoaderConfig, StoredImages, TransformConfig, open_path, unreadable,
 };
 use tempfile::TempDir;
 
@@ -59,8 +59,8 @@ fn config(path: &Path) -> ImagesConfig {
     ImagesConfig::new(path.to_str().unwrap(), TransformConfig::square(8))
 }
 
-fn open(config: ImagesConfig) -> Result<Images> {
-    Images::open(config, Path::new(""))
+fn open(config: ImagesConfig) -> Result<StoredImages> {
+    StoredImages::open(config, Path::new(""))
 }
 
 /// A set of these files in a folder of its own.

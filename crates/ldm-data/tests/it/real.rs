@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ldm_data::{
-    Crop, Dataset, DatasetConfig, Images, ImagesConfig, Info, Loader, LoaderConfig, Position,
+    Crop, Dataset, DatasetConfig, ImagesConfig, Info, Loader, LoaderConfig, Position, StoredImages,
     TransformConfig, open_path, unreadable,
 };
 
@@ -25,7 +25,7 @@ fn cifar10_from_its_gzipped_archive() {
         path.to_str().unwrap(),
         TransformConfig { flip: 0.5, ..TransformConfig::square(32) },
     );
-    let open = |config| Images::open(config, Path::new("")).unwrap();
+    let open = |config| StoredImages::open(config, Path::new("")).unwrap();
     let train = open(ImagesConfig { exclude: Some(val.clone()), ..config.clone() });
     let validation = open(ImagesConfig { split: Some(val), ..config });
     assert_eq!((train.len(), validation.len()), (45_000, 5_000));
@@ -48,7 +48,7 @@ fn photographs_from_their_archive() {
         split: Some(path.with_file_name("val.txt")),
         ..ImagesConfig::new(path.to_str().unwrap(), transform)
     };
-    let set = Images::open(config, Path::new("")).unwrap();
+    let set = StoredImages::open(config, Path::new("")).unwrap();
     assert!(set.len() > 10 && set.classes() == ["cid22", "clic2025"], "{}", set.len());
     assert!(unreadable(&set).is_empty());
 }
@@ -69,7 +69,7 @@ fn emoji_with_their_captions() {
         split: Some(val),
         ..ImagesConfig::new(path.to_str().unwrap(), TransformConfig::square(32))
     };
-    assert_eq!(Images::open(config, Path::new("")).unwrap().len(), 184);
+    assert_eq!(StoredImages::open(config, Path::new("")).unwrap().len(), 184);
 }
 
 /// A set of `params`, its paths in `folder`.

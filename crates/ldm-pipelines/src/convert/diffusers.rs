@@ -10,7 +10,7 @@ use ldm_core::{Error, Result, files};
 use serde_json::{Map, Value, json};
 
 use super::Converting;
-use super::pipeline::Pipeline;
+use super::pipeline::DiffusersPipeline;
 use super::weights::Weights;
 use crate::diffusers::folder::MEASURED;
 use crate::diffusers::scheduler::to_diffusers;
@@ -18,7 +18,7 @@ use crate::tokenizer::{copy_tokenizer, tokenizer_path};
 use crate::{LatentDiffusionConfig, ModelConfig, ModelSource, find_tokenizer};
 
 /// A component to be written.
-struct Part {
+struct ConvertedComponent {
     /// Its folder; none where it is all there is.
     folder: Option<&'static str>,
     /// Library and class.
@@ -36,10 +36,10 @@ const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 pub(super) fn write(source: &ModelSource, weights: &Weights, out: &Path, how: &Converting) -> Result<()> {
     let ModelConfig::LatentDiffusion(config) = &source.config else {
         let config = source.config.first_stage().expect("every other model is a first stage");
-        let part = Part { folder: None, ..first_stage(&config, "", weights.scale_factor)? };
+        let part = ConvertedComponent { folder: None, ..first_stage(&config, "", weights.scale_factor)? };
         return files::write_folder(out, how.force, |folder| part.write(folder, weights));
     };
-    let pipeline = Pipeline::of(config, weights.scale_factor)?;
+    let pipeline = DiffusersPipeline::of(config, weights.scale_factor)?;
     let mut first = first_stage(&config.first_stage_config, "first_stage_model.", weights.scale_factor)?;
     first.folder = Some(pipeline.first_stage);
     if config.scale_by_std || source.measured {
@@ -49,7 +49,7 @@ pub(super) fn write(source: &ModelSource, weights: &Weights, out: &Path, how: &C
     let mut tokenizer = None;
     if let Some((folder, [library, class], tokenizer_class)) = pipeline.text {
         let conditioner = &config.cond_stage_config;
-        parts.push(Part {
+        parts.push(ConvertedComponent {
             folder: Some(folder),
             class: [library.into(), class.into()],
             config: ldm_conditioning::to_diffusers(conditioner)?,
@@ -97,10 +97,10 @@ fn pytorch() -> BTreeMap<String, String> {
     BTreeMap::from([("format".to_owned(), "pt".to_owned())])
 }
 
-fn first_stage(config: &FirstStageConfig, root: &'static str, scale_factor: f64) -> Result<Part> {
+fn first_stage(config: &FirstStageConfig, root: &'static str, scale_factor: f64) -> Result<ConvertedComponent> {
     let json = ldm_autoencoder::to_diffusers(config, scale_factor)?;
     let class = json["_class_name"].as_str().unwrap_or_default().to_owned();
-    Ok(Part {
+    Ok(ConvertedComponent {
         folder: None,
         class: ["diffusers".into(), class],
         config: json,
@@ -111,13 +111,13 @@ fn first_stage(config: &FirstStageConfig, root: &'static str, scale_factor: f64)
     })
 }
 
-fn unet(config: &LatentDiffusionConfig) -> Result<Part> {
+fn unet(config: &LatentDiffusionConfig) -> Result<ConvertedComponent> {
     // diffusers takes the size of what it makes from here.
     let mut unet = config.unet().clone();
     unet.image_size = Some([config.image_size; 2]);
     let json = ldm_unet::to_diffusers(&unet)?;
     let class = json["_class_name"].as_str().unwrap_or_default().to_owned();
-    Ok(Part {
+    Ok(ConvertedComponent {
         folder: Some("unet"),
         class: ["diffusers".into(), class],
         config: json,
@@ -128,7 +128,7 @@ fn unet(config: &LatentDiffusionConfig) -> Result<Part> {
     })
 }
 
-impl Part {
+impl ConvertedComponent {
     fn write(&self, root: &Path, weights: &Weights) -> Result<()> {
         let folder = self.folder.map_or_else(|| root.to_path_buf(), |name| root.join(name));
         write_json(&folder, "config.json", &self.config)?;

@@ -20,7 +20,7 @@ use weights::Weights;
 
 /// What to make of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
+pub enum ConvertTarget {
     /// A folder of `config.yaml`, `model.safetensors` and `tokenizer/`.
     Ldm,
     /// One file as CompVis' code reads it: `.safetensors` where its name says so, else what `torch.save` writes. Beside
@@ -30,7 +30,7 @@ pub enum Target {
     Diffusers,
 }
 
-impl FromStr for Target {
+impl FromStr for ConvertTarget {
     type Err = Error;
 
     fn from_str(word: &str) -> Result<Self> {
@@ -47,7 +47,7 @@ impl FromStr for Target {
 #[derive(Debug, Clone)]
 pub struct Converting {
     /// To what.
-    pub to: Target,
+    pub to: ConvertTarget,
     /// The dtype of the weights; that of the source where absent. Buffers keep theirs.
     pub kind: Option<Kind>,
     /// Running averages in place of weights, where the source holds both. What is written holds one of them.
@@ -76,9 +76,9 @@ pub struct Converting {
 pub fn convert(source: &ModelSource, out: &Path, how: &Converting, note: &mut dyn FnMut(&str)) -> Result<()> {
     let weights = Weights::of(source, how)?;
     match how.to {
-        Target::Ldm => ldm::write(source, &weights, out, how, note),
-        Target::Compvis => compvis::write(source, &weights, out, how, note),
-        Target::Diffusers => diffusers::write(source, &weights, out, how),
+        ConvertTarget::Ldm => ldm::write(source, &weights, out, how, note),
+        ConvertTarget::Compvis => compvis::write(source, &weights, out, how, note),
+        ConvertTarget::Diffusers => diffusers::write(source, &weights, out, how),
     }
 }
 

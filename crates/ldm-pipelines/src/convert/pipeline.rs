@@ -9,7 +9,7 @@ use crate::{ConcatKey, ConditioningKey, LatentDiffusionConfig};
 
 /// A pipeline, and what it calls its parts.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pipeline {
+pub(super) struct DiffusersPipeline {
     pub(super) class: &'static str,
     pub(super) first_stage: &'static str,
     /// The text encoder's folder, its library and class, and that of its tokenizer.
@@ -22,7 +22,7 @@ const BERT: (&str, [&str; 2], &str) = ("bert", ["latent_diffusion", "LDMBertMode
 /// Tokens of a text, which `LDMTextToImagePipeline` does not ask for.
 const TEXT: i64 = 77;
 
-impl Pipeline {
+impl DiffusersPipeline {
     /// The pipeline that samples from the model as its config says.
     ///
     /// # Errors

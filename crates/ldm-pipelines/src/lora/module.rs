@@ -2,25 +2,25 @@
 
 /// The part of an adapter a tensor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Part {
+pub(super) enum AdapterTensor {
     Down,
     Up,
     Alpha,
 }
 
 /// How names end: kohya's, PEFT's, and three of older diffusers.
-const LEAVES: [(&str, Part); 11] = [
-    (".lora_down.weight", Part::Down),
-    (".lora_up.weight", Part::Up),
-    (".lora_A.weight", Part::Down),
-    (".lora_B.weight", Part::Up),
-    (".lora.down.weight", Part::Down),
-    (".lora.up.weight", Part::Up),
-    (".lora_linear_layer.down.weight", Part::Down),
-    (".lora_linear_layer.up.weight", Part::Up),
-    ("_lora.down.weight", Part::Down),
-    ("_lora.up.weight", Part::Up),
-    (".alpha", Part::Alpha),
+const LEAVES: [(&str, AdapterTensor); 11] = [
+    (".lora_down.weight", AdapterTensor::Down),
+    (".lora_up.weight", AdapterTensor::Up),
+    (".lora_A.weight", AdapterTensor::Down),
+    (".lora_B.weight", AdapterTensor::Up),
+    (".lora.down.weight", AdapterTensor::Down),
+    (".lora.up.weight", AdapterTensor::Up),
+    (".lora_linear_layer.down.weight", AdapterTensor::Down),
+    (".lora_linear_layer.up.weight", AdapterTensor::Up),
+    ("_lora.down.weight", AdapterTensor::Down),
+    ("_lora.up.weight", AdapterTensor::Up),
+    (".alpha", AdapterTensor::Alpha),
 ];
 
 /// What is in the names of files that are no plain LoRA, and what they are then.
@@ -51,7 +51,7 @@ pub(super) fn other(name: &str) -> Option<&'static str> {
 }
 
 /// The module a tensor changes, as the file calls it, and which part of the change it is.
-pub(super) fn parse(name: &str) -> Option<(String, Part)> {
+pub(super) fn parse(name: &str) -> Option<(String, AdapterTensor)> {
     let (module, part) = LEAVES.iter().find_map(|(end, part)| Some((name.strip_suffix(end)?, *part)))?;
     // diffusers kept attention's adapters in its processor once.
     Some((module.replace(".processor", ""), part))

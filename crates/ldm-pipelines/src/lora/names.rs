@@ -11,7 +11,7 @@ const TEXT: &str = "cond_stage_model.";
 
 /// What diffusers calls the modules of a network, where it has such a network.
 #[derive(Debug)]
-struct Network {
+struct LoraNetwork {
     /// Before our names.
     root: &'static str,
     /// Before kohya's names: what is written, and what is read too.
@@ -26,7 +26,7 @@ struct Network {
 
 /// The names of a model's modules in LoRA files.
 #[derive(Debug)]
-pub(super) struct Names([Network; 2]);
+pub(super) struct Names([LoraNetwork; 2]);
 
 impl Names {
     pub(super) fn of(config: &LatentDiffusionConfig) -> Self {
@@ -34,8 +34,8 @@ impl Names {
         let text = ldm_conditioning::diffusers_layout(&config.cond_stage_config).ok();
         // `lora_te1_` is what diffusers' own converter writes for a model with one text encoder.
         Self([
-            Network::new(UNET, &["lora_unet_"], &["unet.", ""], unet),
-            Network::new(TEXT, &["lora_te_", "lora_te1_"], &["text_encoder."], text),
+            LoraNetwork::new(UNET, &["lora_unet_"], &["unet.", ""], unet),
+            LoraNetwork::new(TEXT, &["lora_te_", "lora_te1_"], &["text_encoder."], text),
         ])
     }
 
@@ -59,13 +59,13 @@ impl Names {
         known
     }
 
-    fn module<'a>(&self, weight: &'a str) -> Option<(&Network, &'a str)> {
+    fn module<'a>(&self, weight: &'a str) -> Option<(&LoraNetwork, &'a str)> {
         let module = weight.strip_suffix(".weight")?;
         self.0.iter().find_map(|network| Some((network, module.strip_prefix(network.root)?)))
     }
 }
 
-impl Network {
+impl LoraNetwork {
     fn new(
         root: &'static str,
         kohya: &'static [&'static str],

@@ -9,7 +9,7 @@ use ldm_core::{Error, Result};
 use tch::Tensor;
 
 use super::adapter::Adapter;
-use super::module::{Part, other, parse};
+use super::module::{AdapterTensor, other, parse};
 use super::names::Names;
 use super::peft_metadata::PeftMetadata;
 use crate::LatentDiffusionConfig;
@@ -49,13 +49,13 @@ impl Lora {
         let mut wrong = Vec::new();
         for (module, parts) in modules {
             let weight = &known[&module];
-            let tensor = |part: Part| match parts.get(&part) {
+            let tensor = |part: AdapterTensor| match parts.get(&part) {
                 Some(name) => checkpoint.tensor(name),
                 None => Err(refuse(format!("half of a change: `{module}` has no {}", part.name()))),
             };
-            let (down, up) = (tensor(Part::Down)?, tensor(Part::Up)?);
+            let (down, up) = (tensor(AdapterTensor::Down)?, tensor(AdapterTensor::Up)?);
             let rank = down.size().first().copied().unwrap_or_default();
-            let alpha = match parts.get(&Part::Alpha) {
+            let alpha = match parts.get(&AdapterTensor::Alpha) {
                 Some(name) => {
                     number(&checkpoint.tensor(name)?).map_err(|why| refuse(format!("`{name}`: {why}")))?
                 }
@@ -80,7 +80,7 @@ impl Lora {
     }
 }
 
-impl Part {
+impl AdapterTensor {
     fn name(self) -> &'static str {
         match self {
             Self::Down => "down (A)",
@@ -91,8 +91,8 @@ impl Part {
 }
 
 /// The tensors of each module, by the names of both in the file.
-fn modules(checkpoint: &Checkpoint) -> Or<BTreeMap<String, BTreeMap<Part, String>>, String> {
-    let mut modules: BTreeMap<String, BTreeMap<Part, String>> = BTreeMap::new();
+fn modules(checkpoint: &Checkpoint) -> Or<BTreeMap<String, BTreeMap<AdapterTensor, String>>, String> {
+    let mut modules: BTreeMap<String, BTreeMap<AdapterTensor, String>> = BTreeMap::new();
     if let Some((name, what)) = checkpoint.names().find_map(|name| Some((name, other(name)?))) {
         return Err(format!(
             "{what}, which is not supported: expected a LoRA's two factors (tensor `{name}`)"

@@ -232,7 +232,7 @@ fn prompts_that_cannot_be_are_refused_by_name() {
         "inpainting",
         2.,
         |_| {},
-        "guidance: this model is conditioned on nothing that a prompt could leave out",
+        "guidance: expected a scale of 1, since the model has no unconditional form",
     );
     check("hybrid", 1., |prompt| prompt.image = None, "conditioned on `image`");
     check("hybrid", 3., |_| {}, "ldm weights get clip-tokenizer");

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use ldm_checkpoint::{Checkpoint, save};
 use ldm_pipelines::{
     Converting, FirstStageModel, LatentDiffusion, LoadOptions, Model, ModelConfig, ModelFile, ModelSource,
-    Target, convert,
+    ConvertTarget, convert,
 };
 use ldm_testing::{fill_weights, shared_data};
 use tch::{Device, Kind, Tensor};
@@ -97,7 +97,7 @@ fn ours(folder: &Path, name: &str, overrides: &[&str]) {
     save(folder.join("model.safetensors"), &tensors, &BTreeMap::new()).unwrap();
 }
 
-fn how(to: Target) -> Converting {
+fn how(to: ConvertTarget) -> Converting {
     let tokenizer = None;
     Converting { to, kind: None, ema: true, tokenizer, loras: Vec::new(), force: false }
 }
@@ -138,9 +138,9 @@ fn ours_to_compvis_and_back_is_the_same_to_the_bit() {
         let at = |name: &str| sandbox.path().join(name);
         ours(&at("ours"), name, overrides);
         for file in ["one.ckpt", "two.safetensors"] {
-            run(&at("ours"), &at(file), &how(Target::Compvis)).unwrap();
+            run(&at("ours"), &at(file), &how(ConvertTarget::Compvis)).unwrap();
             let back = at(&format!("back-{file}"));
-            run(&at(file), &back, &how(Target::Ldm)).unwrap();
+            run(&at(file), &back, &how(ConvertTarget::Ldm)).unwrap();
             same(&format!("{kind} by {file}"), &back, &at("ours"));
         }
         // Nothing else is left.
@@ -157,7 +157,7 @@ fn ours_to_diffusers_and_back_is_the_same_to_the_bit() {
         let sandbox = tempfile::tempdir().unwrap();
         let at = |name: &str| sandbox.path().join(name);
         ours(&at("ours"), name, overrides);
-        let mut forth = how(Target::Diffusers);
+        let mut forth = how(ConvertTarget::Diffusers);
         if refused(kind).is_none() && (kind.starts_with("text") || kind == "hybrid") {
             forth.tokenizer = tokenizer(kind);
             if forth.tokenizer.is_none() {
@@ -173,11 +173,11 @@ fn ours_to_diffusers_and_back_is_the_same_to_the_bit() {
             continue;
         }
         assert_eq!(made.unwrap(), [""; 0], "{kind}");
-        run(&at("theirs"), &at("back"), &how(Target::Ldm)).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        run(&at("theirs"), &at("back"), &how(ConvertTarget::Ldm)).unwrap_or_else(|error| panic!("{kind}: {error}"));
         same(kind, &at("back"), &at("ours"));
         assert_eq!(sandbox.path().read_dir().unwrap().count(), 3, "{kind}");
         // And once more, now as diffusers wrote it: the scheduler and the tokenizer stay what they are.
-        run(&at("theirs"), &at("again"), &how(Target::Diffusers)).unwrap();
+        run(&at("theirs"), &at("again"), &how(ConvertTarget::Diffusers)).unwrap();
         for file in ["scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json", "model_index.json"]
         {
             let read = |folder: &str| std::fs::read(at(folder).join(file)).ok();
@@ -191,7 +191,7 @@ fn a_dtype_is_of_weights_and_not_of_buffers() {
     let sandbox = tempfile::tempdir().unwrap();
     let at = |name: &str| sandbox.path().join(name);
     ours(&at("ours"), "diffusion-class.yaml", &[]);
-    let how = Converting { kind: Some(Kind::Half), ..how(Target::Compvis) };
+    let how = Converting { kind: Some(Kind::Half), ..how(ConvertTarget::Compvis) };
     run(&at("ours"), &at("half.ckpt"), &how).unwrap();
     let (half, whole) = (tensors(&at("half.ckpt")), tensors(&at("ours").join("model.safetensors")));
     for (name, tensor) in half {
@@ -211,13 +211,13 @@ fn a_dtype_that_cannot_hold_a_value_is_refused() {
     let _ = all.get_mut(name).unwrap().get(0).fill_(-7e4);
     save(at("ours/model.safetensors"), &all.into_iter().collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
     let as_half = |to| Converting { kind: Some(Kind::Half), ..how(to) };
-    for to in [Target::Ldm, Target::Compvis, Target::Diffusers] {
+    for to in [ConvertTarget::Ldm, ConvertTarget::Compvis, ConvertTarget::Diffusers] {
         let error = run(&at("ours"), &at("half"), &as_half(to)).unwrap_err().to_string();
         let expected = format!("tensor `{name}` has values up to 7.000e4, which are beyond Half");
         assert!(error.starts_with(&expected), "{to:?}: {error}");
     }
     assert_eq!(sandbox.path().read_dir().unwrap().count(), 1, "nothing is left");
-    run(&at("ours"), &at("wide"), &Converting { kind: Some(Kind::BFloat16), ..how(Target::Ldm) }).unwrap();
+    run(&at("ours"), &at("wide"), &Converting { kind: Some(Kind::BFloat16), ..how(ConvertTarget::Ldm) }).unwrap();
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn another_schedule_than_the_configs_is_refused() {
         let changed = config.replace(from, to);
         assert_ne!(changed, config);
         std::fs::write(at("ours/config.yaml"), changed).unwrap();
-        run(&at("ours"), &at("new"), &how(Target::Ldm)).unwrap_err().to_string()
+        run(&at("ours"), &at("new"), &how(ConvertTarget::Ldm)).unwrap_err().to_string()
     };
     let error = change("linear_end: 0.0195", "linear_end: 0.0205");
     let expected = "its noise schedule is not its config's: `betas` from 1.500e-3 to 1.950e-2 over 1000 steps in the \
@@ -256,7 +256,7 @@ fn another_schedule_than_the_configs_is_refused() {
     for kind in [Kind::Half, Kind::BFloat16] {
         let _ = all.values_mut().map(|tensor| *tensor = tensor.to_kind(kind)).count();
         write(&all);
-        run(&at("ours"), &at(&format!("{kind:?}")), &how(Target::Ldm)).unwrap();
+        run(&at("ours"), &at(&format!("{kind:?}")), &how(ConvertTarget::Ldm)).unwrap();
     }
 }
 
@@ -273,7 +273,7 @@ fn averages_become_the_weights_unless_not_wanted() {
     save(at("ours/model.safetensors"), &all, &BTreeMap::new()).unwrap();
     for (ema, added) in [(true, 1.), (false, 0.)] {
         let out = at(&format!("out-{ema}"));
-        run(&at("ours"), &out, &Converting { ema, ..how(Target::Ldm) }).unwrap();
+        run(&at("ours"), &out, &Converting { ema, ..how(ConvertTarget::Ldm) }).unwrap();
         let got = tensors(&out.join("model.safetensors"));
         let want = &all.iter().find(|(known, _)| known == name).unwrap().1 + added;
         assert!(got[name].equal(&want), "{ema}");
@@ -286,21 +286,21 @@ fn nothing_is_overwritten_and_nothing_is_left_of_a_failure() {
     let sandbox = tempfile::tempdir().unwrap();
     let at = |name: &str| sandbox.path().join(name);
     ours(&at("ours"), "first-stage-kl-f2.yaml", &[]);
-    for to in [Target::Ldm, Target::Compvis, Target::Diffusers] {
+    for to in [ConvertTarget::Ldm, ConvertTarget::Compvis, ConvertTarget::Diffusers] {
         std::fs::write(at("taken"), "mine").unwrap();
         assert!(run(&at("ours"), &at("taken"), &how(to)).is_err(), "{to:?}");
         assert_eq!(std::fs::read(at("taken")).unwrap(), b"mine", "{to:?}");
     }
-    let forced = Converting { force: true, ..how(Target::Ldm) };
+    let forced = Converting { force: true, ..how(ConvertTarget::Ldm) };
     run(&at("ours"), &at("ours"), &forced).unwrap(); // over itself
-    run(&at("ours"), &at("copy"), &how(Target::Ldm)).unwrap();
+    run(&at("ours"), &at("copy"), &how(ConvertTarget::Ldm)).unwrap();
     run(&at("ours"), &at("copy"), &forced).unwrap();
     same("over another", &at("copy"), &at("ours"));
     // A tensor too few is said before anything is written.
     let mut fewer = tensors(&at("ours/model.safetensors"));
     fewer.pop_first();
     save(at("ours/model.safetensors"), &fewer.into_iter().collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
-    let error = run(&at("ours"), &at("new"), &how(Target::Diffusers)).unwrap_err().to_string();
+    let error = run(&at("ours"), &at("new"), &how(ConvertTarget::Diffusers)).unwrap_err().to_string();
     assert!(error.contains("1 missing"), "{error}");
     let mut names: Vec<_> =
         sandbox.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();

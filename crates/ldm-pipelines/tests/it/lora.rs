@@ -10,7 +10,7 @@ use ldm_core::device::test_device;
 use ldm_core::{Conditioning, Prompt};
 use ldm_pipelines::lora::{Adapter, Lora, LoraFile};
 use ldm_pipelines::{
-    Converting, LatentDiffusion, LoadOptions, Model, ModelFile, ModelSource, Target, convert,
+    Converting, LatentDiffusion, LoadOptions, Model, ModelFile, ModelSource, ConvertTarget, convert,
 };
 use ldm_testing::{Golden, assert_close, filled};
 use serde::Deserialize;
@@ -252,7 +252,7 @@ fn a_converted_model_holds_its_loras() {
     let source = ModelSource::find(folder.path(), None, true).unwrap();
     let path = out.path().join("merged");
     let how = Converting {
-        to: Target::Ldm,
+        to: ConvertTarget::Ldm,
         kind: None,
         ema: true,
         tokenizer: None,

@@ -168,7 +168,7 @@ fn what_cannot_be_is_refused_by_its_key() {
         ),
         (
             json!({"_class_name": "DDIMScheduler", "timestep_spacing": "karras"}),
-            "`timestep_spacing`: expected leading or linspace or trailing, got:",
+            "`timestep_spacing`: expected leading or linspace or trailing, got \"karras\"",
         ),
     ];
     for (config, message) in cases {

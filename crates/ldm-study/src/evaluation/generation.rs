@@ -108,7 +108,7 @@ pub struct GenerationEvaluator<'a> {
 }
 
 /// Receives a batch: the names of its images, the images, their features.
-type Observe<'a> = &'a mut dyn FnMut(&[String], &Tensor, &Tensor) -> Result<()>;
+type ObserveBatch<'a> = &'a mut dyn FnMut(&[String], &Tensor, &Tensor) -> Result<()>;
 
 impl<'a> GenerationEvaluator<'a> {
     /// Loads the network.
@@ -218,7 +218,7 @@ impl<'a> GenerationEvaluator<'a> {
         moments.write_npz(path)
     }
 
-    fn gather(&mut self, retain: Retain, images: ImageSet, observe: Observe) -> Result<SetFeatures> {
+    fn gather(&mut self, retain: Retain, images: ImageSet, observe: ObserveBatch) -> Result<SetFeatures> {
         let mut features = SetFeatures::retaining(retain);
         self.reporter.progress(0, images.count as u64);
         for batch in images.batches {

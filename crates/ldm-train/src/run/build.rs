@@ -21,14 +21,14 @@ use crate::objective::init_from::InitFrom;
 use crate::objective::lora::LoraObjective;
 
 const SCHEDULER: &str =
-    "model.params.scheduler_config: expected none, got one; the learning-rate schedule is train.schedule";
+    "model.params.scheduler_config: expected none, got a learning-rate schedule; try train.schedule";
 
 /// Objective, training set, held-out set.
 pub(crate) type Parts = (Box<dyn Objective>, Arc<dyn Dataset>, Option<Arc<dyn Dataset>>);
 
-/// Opens the data of a config and builds its objective; writes nothing. A `fresh` run starts from the weights that its
-/// config names; a resumed one loads its own from its checkpoint, except the base of a LoRA.
-pub(crate) fn build(config: &RunConfig, device: Device, ranks: &Distributed, fresh: bool) -> Result<Parts> {
+/// Opens the data of a config and builds its objective; writes nothing. A `new_run` loads the weights that its config
+/// names; a resumed one only loads the base of a LoRA, as the checkpoint has everything else.
+pub(crate) fn build(config: &RunConfig, device: Device, ranks: &Distributed, new_run: bool) -> Result<Parts> {
     let base = config.path().parent().unwrap_or(Path::new("."));
     let data = config.data.train.open(base)?;
     ranks.check_batch(data.len(), config.data.batch_size).map_err(|error| in_config(config, error))?;
@@ -38,7 +38,7 @@ pub(crate) fn build(config: &RunConfig, device: Device, ranks: &Distributed, fre
     let init_from = init_from(config)?;
     let source = init_from
         .as_ref()
-        .filter(|_| fresh || config.train.lora.is_some())
+        .filter(|_| new_run || config.train.lora.is_some())
         .map(|from| (from, || ModelSource::find(&from.path, None, from.ema)));
     let objective: Box<dyn Objective> = match &config.model {
         ModelConfig::LatentDiffusion(model) => {
@@ -49,8 +49,8 @@ pub(crate) fn build(config: &RunConfig, device: Device, ranks: &Distributed, fre
             }
             if let Some(lora) = &config.train.lora {
                 if init_from.is_none() {
-                    let why = "train.lora: expected a base model in train.init_from, got none";
-                    return Err(refused(config, why));
+                    let message = "train.lora: expected a base model in train.init_from, got none";
+                    return Err(config_error(config, message));
                 }
                 let mut noise = PerStep::new(config.train.seed, 0, u64::MAX - 1);
                 let lora = LoraObjective::new(Box::new(objective), model, lora, &mut noise)?;
@@ -77,26 +77,26 @@ pub(crate) fn build(config: &RunConfig, device: Device, ranks: &Distributed, fre
         }
     };
     if config.train.lora.is_some() {
-        let what = if config.model.first_stage().is_some() { "first stage" } else { "classifier" };
-        return Err(refused(config, &format!("train.lora: expected a diffusion model, got a {what}")));
+        let got = if config.model.first_stage().is_some() { "first stage" } else { "classifier" };
+        return Err(config_error(config, &format!("train.lora: expected a diffusion model, got a {got}")));
     }
     Ok((objective, data, validation))
 }
 
-/// The checkpoint of a diffusion model's first stage, which a new model needs unless it comes with one.
+/// Opens the checkpoint of a diffusion model's first stage, required unless `train.init_from` has one.
 fn first_stage(
     config: &RunConfig,
     model: &LatentDiffusionConfig,
     has_base: bool,
 ) -> Result<Option<Checkpoint>> {
     if model.scheduler_config.is_some() {
-        return Err(refused(config, SCHEDULER));
+        return Err(config_error(config, SCHEDULER));
     }
     let first_stage = ckpt_path(&model.first_stage_config);
     let first_stage = first_stage.map(|path| Checkpoint::open(weights_file(path)?)).transpose()?;
     let pixels = matches!(model.first_stage_config, FirstStageConfig::Identity(_));
     if first_stage.is_none() && !pixels && !has_base {
-        return Err(refused(
+        return Err(config_error(
             config,
             "model.params.first_stage_config.params.ckpt_path: expected a trained first stage, got none",
         ));
@@ -104,17 +104,17 @@ fn first_stage(
     Ok(first_stage)
 }
 
-/// Refuses a codebook without gradients on several ranks, which would not share it.
+/// Refuses codebooks without gradients on several ranks: ranks average gradients alone.
 fn check_first_stage(config: &RunConfig, model: &FirstStageConfig, ranks: usize) -> Result<()> {
     if let FirstStageConfig::Vq(vq) = model
         && ranks > 1
         && (vq.ema_decay.is_some() || vq.restart_after.is_some())
     {
-        return Err(refused(
+        return Err(config_error(
             config,
             &format!(
-                "model.params.ema_decay, model.params.restart_after: expected one rank, as ranks do not share a codebook \
-                 that moves without a gradient, got {ranks}"
+                "model.params.ema_decay, model.params.restart_after: expected one rank, got {ranks}; ranks do not share \
+                 codebooks that are updated without gradients"
             ),
         ));
     }
@@ -126,9 +126,9 @@ fn check_classifier(config: &RunConfig, model: &ClassifierConfig, classes: usize
     let train = &config.train;
     if classes as i64 > model.num_classes {
         let got = model.num_classes;
-        let why =
+        let message =
             format!("model.params.num_classes: expected at least the data's {classes} classes, got {got}");
-        return Err(refused(config, &why));
+        return Err(config_error(config, &message));
     }
     for (key, given) in [
         ("train.conditioning_dropout", train.conditioning_dropout != 0.),
@@ -136,19 +136,19 @@ fn check_classifier(config: &RunConfig, model: &ClassifierConfig, classes: usize
         ("train.offset_noise", train.offset_noise != 0.),
     ] {
         if given {
-            return Err(refused(
+            return Err(config_error(
                 config,
-                &format!("{key}: expected a diffusion model, got a classifier; leave it out"),
+                &format!("{key}: expected a diffusion model, got a classifier; try without the key"),
             ));
         }
     }
     if model.scheduler_config.is_some() {
-        return Err(refused(config, SCHEDULER));
+        return Err(config_error(config, SCHEDULER));
     }
     Ok(())
 }
 
-/// `train.init_from`, or CompVis' keys for the same.
+/// `train.init_from`, or the equivalent keys of CompVis (`ckpt_path`, `ignore_keys`).
 fn init_from(config: &RunConfig) -> Result<Option<InitFrom>> {
     let (path, ignore, own_first_stage) = match &config.model {
         ModelConfig::LatentDiffusion(model) => {
@@ -168,17 +168,17 @@ fn init_from(config: &RunConfig) -> Result<Option<InitFrom>> {
     };
     let mut found = match (path, &config.train.init_from) {
         (Some(_), Some(_)) => {
-            return Err(refused(
+            return Err(config_error(
                 config,
-                "train.init_from: expected none beside model.params.ckpt_path, which means the same",
+                "train.init_from: expected none with model.params.ckpt_path, got one; the keys have the same meaning",
             ));
         }
-        // As CompVis, which takes the weights without EMA.
+        // CompVis loads the weights without the EMA.
         (Some(path), None) => Some(InitFrom { path, ema: false, ignore }),
         (None, given) => given.clone(),
     };
     if let Some(from) = found.as_mut().filter(|_| own_first_stage) {
-        from.ignore.push("first_stage_model.".into()); // the config names its own
+        from.ignore.push("first_stage_model.".into()); // the config names another one
     }
     Ok(found)
 }
@@ -191,14 +191,14 @@ fn ckpt_path(first_stage: &FirstStageConfig) -> Option<&Path> {
     }
 }
 
-fn refused(config: &RunConfig, why: &str) -> Error {
-    Error::config(config.path(), why)
+fn config_error(config: &RunConfig, message: &str) -> Error {
+    Error::config(config.path(), message)
 }
 
-/// An error of a value, with the file it is from.
+/// Adds the config file to an [`Error::Invalid`].
 fn in_config(config: &RunConfig, error: Error) -> Error {
     match error {
-        Error::Invalid(why) => Error::config(config.path(), why),
+        Error::Invalid(message) => Error::config(config.path(), message),
         other => other,
     }
 }

@@ -10,14 +10,14 @@ pub enum Event<'a> {
     Caching {
         /// Images encoded so far.
         done: usize,
-        /// Images in all.
+        /// Images in total.
         of: usize,
     },
     /// A step was taken.
     Step {
         /// Steps taken, this one included.
         step: u64,
-        /// Steps in all.
+        /// Steps in total.
         steps: u64,
     },
     /// A line of `metrics.jsonl`: means since the last one.
@@ -30,7 +30,7 @@ pub enum Event<'a> {
     Sample(&'a Path),
     /// A note for the user, shown once.
     Note(&'a str),
-    /// An unreadable image is skipped.
+    /// An unreadable image was skipped, with its error message.
     Skipped(&'a str),
 }
 
@@ -39,6 +39,6 @@ pub enum Event<'a> {
 pub enum Finished {
     /// All steps are taken.
     Done,
-    /// The caller stopped it; it resumes from its checkpoint.
+    /// Stopped by the caller, after writing a checkpoint to resume from.
     Stopped,
 }

@@ -1,7 +1,7 @@
 //! TensorBoard event files: the scalars and images of the log.
 //!
-//! A file is a TFRecord of protocol buffers. The four messages a run needs have a dozen fields together and have not changed
-//! since 2016; they are written by hand, as the crates for them are not maintained.
+//! A file is a TFRecord of protocol buffers. The four messages that a run needs have a dozen fields in total and have not
+//! changed since 2016; they are encoded by hand, as the crates for them are not maintained.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,11 +19,11 @@ pub(crate) struct EventFile {
 }
 
 impl EventFile {
-    /// Starts a file in `folder`. `from` is the step of a resumed run: TensorBoard drops later steps of earlier files.
+    /// Creates a file in `folder`. `from` is the step of a resumed run: TensorBoard drops later steps of earlier files.
     pub(crate) fn create(folder: &Path, from: Option<u64>) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let now = wall_time();
-        // TensorBoard reads files in the order of their names; the nanoseconds tell files of one process apart.
+        // TensorBoard reads files in the order of their names; nanoseconds distinguish the files of one process.
         let name =
             format!("events.out.tfevents.{:010}.{:09}.{}.ldm", now as u64, nanoseconds(), std::process::id());
         let path = folder.join(name);
@@ -38,9 +38,9 @@ impl EventFile {
     }
 
     /// Writes scalars of a step by name.
-    pub(crate) fn scalars(&mut self, step: u64, numbers: &BTreeMap<String, f64>) -> Result<()> {
+    pub(crate) fn scalars(&mut self, step: u64, values: &BTreeMap<String, f64>) -> Result<()> {
         let summary = message(|out| {
-            for (name, value) in numbers {
+            for (name, value) in values {
                 let value = message(|out| {
                     bytes_field(out, 1, name.as_bytes());
                     out.push(2 << 3 | 5);
@@ -54,7 +54,7 @@ impl EventFile {
 
     /// Writes an image, as the bytes of a PNG file.
     pub(crate) fn image(&mut self, step: u64, name: &str, png: &[u8]) -> Result<()> {
-        // The width and the height stand first in a PNG's first chunk.
+        // Width and height are the first fields of a PNG's first chunk.
         let side = |at: usize| {
             png.get(at..at + 4).map_or(0, |side| u32::from_be_bytes(side.try_into().expect("four")))
         };
@@ -83,14 +83,14 @@ const FILE_VERSION: u64 = 3;
 const SUMMARY: u64 = 5;
 const SESSION_LOG: u64 = 7;
 
-fn event(wall_time: f64, step: u64, what: u64, content: &[u8]) -> Vec<u8> {
+fn event(wall_time: f64, step: u64, field: u64, content: &[u8]) -> Vec<u8> {
     message(|out| {
         out.push(1 << 3 | 1);
         out.extend(wall_time.to_le_bytes());
         if step != 0 {
             varint_field(out, 2, step); // zeros are omitted, as everywhere in this format
         }
-        bytes_field(out, what, content);
+        bytes_field(out, field, content);
     })
 }
 

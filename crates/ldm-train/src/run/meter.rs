@@ -17,11 +17,12 @@ pub(crate) fn integers(line: &BTreeMap<String, f64>) -> serde_json::Value {
     serde_json::Value::Object(line.iter().map(number).collect())
 }
 
-/// Sums since the last line of the log, on the device until it is written.
+/// Sums since the last line of the log, on the device.
 #[derive(Default)]
 pub(crate) struct Meter {
-    /// By name: the sum of the finite values, and their count.
+    /// The sum of the finite values by name, and their count.
     sums: BTreeMap<String, (Tensor, Tensor)>,
+    /// Images of this rank.
     pub(crate) images: u64,
     /// Seconds spent waiting for data.
     pub(crate) waited: f64,
@@ -44,7 +45,7 @@ impl Meter {
         }
     }
 
-    /// Returns the means and resets the meter; NaN where no value was finite.
+    /// Returns the means and resets the meter; a mean is NaN if no value was finite.
     pub(crate) fn take(
         &mut self,
         seconds: f64,

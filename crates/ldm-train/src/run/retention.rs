@@ -39,7 +39,7 @@ fn three() -> usize {
 pub struct Retention {
     /// The number of newest checkpoints.
     pub newest: usize,
-    /// Checkpoints at multiples of this step stay for good; 0 for none.
+    /// Checkpoints at multiples of this step are never removed; 0 for none.
     pub every: u64,
     /// The best by a validation metric.
     pub best: Option<KeepBest>,
@@ -55,9 +55,9 @@ impl Retention {
     /// The steps whose checkpoints are retained, of `states`, oldest first.
     pub(crate) fn retained(&self, states: &[TrainState]) -> BTreeSet<u64> {
         let newest = states.iter().rev().take(self.newest).map(|state| state.step);
-        let round =
+        let periodic =
             states.iter().map(|state| state.step).filter(|step| self.every > 0 && step % self.every == 0);
-        let mut stays: BTreeSet<u64> = newest.chain(round).collect();
+        let mut retained: BTreeSet<u64> = newest.chain(periodic).collect();
         if let Some(best) = &self.best {
             let mut rated: Vec<(f64, u64)> = states
                 .iter()
@@ -65,11 +65,11 @@ impl Retention {
                 .filter(|(value, _)| value.is_finite())
                 .map(|(value, step)| (if best.mode == BestMode::Max { -value } else { value }, step))
                 .collect();
-            // Of equals the older: the newer is among the newest for a while.
+            // Ties go to the older checkpoint: the newer one is among the newest for a while.
             rated.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-            stays.extend(rated.into_iter().take(best.count).map(|(_, step)| step));
+            retained.extend(rated.into_iter().take(best.count).map(|(_, step)| step));
         }
-        stays
+        retained
     }
 }
 
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(keep: &Retention, expected: &[u64]) {
+    fn check(retention: &Retention, expected: &[u64]) {
         let states = [
             state(100, Some(20.)),
             state(200, Some(30.)),
@@ -94,7 +94,7 @@ mod tests {
             state(400, Some(25.)),
             state(450, Some(f64::NAN)),
         ];
-        assert_eq!(keep.retained(&states).into_iter().collect::<Vec<_>>(), expected, "{keep:?}");
+        assert_eq!(retention.retained(&states).into_iter().collect::<Vec<_>>(), expected, "{retention:?}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The run directory: the only code that knows its layout.
+//! The run directory and its layout.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -16,11 +16,11 @@ use crate::run::state::{self, TrainState};
 /// runs/NAME/
 ///   config.yaml            the resolved, complete config
 ///   environment.json       versions, device, seed, data fingerprint
-///   metrics.jsonl          a line a logged step
-///   tensorboard/           the same as event files
+///   metrics.jsonl          one line per logged step
+///   tensorboard/           metrics and samples as event files
 ///   samples/step-0001000.png
 ///   checkpoints/step-0001000/   model.safetensors  ema.safetensors  optimizer.safetensors  state.json
-///   checkpoints/latest     the name of the newest complete one
+///   checkpoints/latest     the name of the newest complete checkpoint
 ///   model/                 config.yaml + model.safetensors, the exported model
 /// ```
 ///
@@ -30,18 +30,18 @@ use crate::run::state::{self, TrainState};
 #[derive(Debug)]
 pub struct RunDir {
     root: PathBuf,
-    /// Of the process that writes.
+    /// Held by the process that writes.
     _lock: Option<FolderLock>,
 }
 
-/// Prefix of checkpoints under construction: none of them is taken for complete.
+/// Prefix of incomplete checkpoints, which are never loaded.
 const PARTIAL: &str = ".part-";
 
 impl RunDir {
-    /// Makes the folder of a new run, locked for this process until the run is dropped.
+    /// Creates the folder of a new run, locked for this process until the `RunDir` is dropped.
     ///
     /// # Errors
-    /// [`Error::Data`] when the folder is not empty, [`Error::Io`] when it cannot be made.
+    /// [`Error::Data`] when the folder is not empty, [`Error::Io`] when it cannot be created.
     pub fn create(root: &Path) -> Result<Self> {
         let taken = root.exists() && std::fs::read_dir(root).map_err(Error::io(root))?.next().is_some();
         if taken {
@@ -65,10 +65,10 @@ impl RunDir {
         if root.join("config.yaml").is_file() && root.join("checkpoints").is_dir() {
             return Ok(Self { root: root.to_path_buf(), _lock: None });
         }
-        Err(Error::data(root, "expected a run directory with config.yaml and checkpoints/"))
+        Err(Error::data(root, "expected a run directory with config.yaml and checkpoints/, got another path"))
     }
 
-    /// The folder of a run that rank 0 has made and writes.
+    /// The folder of a run that rank 0 has created and writes to.
     pub(crate) fn of_rank_zero(root: &Path) -> Self {
         Self { root: root.to_path_buf(), _lock: None }
     }
@@ -76,7 +76,7 @@ impl RunDir {
     /// Opens the folder of a run to resume it; rank 0 locks it.
     ///
     /// # Errors
-    /// As [`RunDir::open`] and [`FolderLock::take`]; when a rank has ended.
+    /// As [`RunDir::open`] and [`FolderLock::take`]; [`Error::Ranks`] when another rank has ended.
     pub(crate) fn open_to_resume(root: &Path, distributed: &Distributed) -> Result<Self> {
         let run = Self::open(root)?;
         let lock = distributed.rank_zero_only(|| FolderLock::take(root))?;
@@ -88,22 +88,22 @@ impl RunDir {
         &self.root
     }
 
-    /// `config.yaml`.
+    /// The path of `config.yaml`.
     pub fn config(&self) -> PathBuf {
         self.root.join("config.yaml")
     }
 
-    /// `metrics.jsonl`.
+    /// The path of `metrics.jsonl`.
     pub fn metrics(&self) -> PathBuf {
         self.root.join("metrics.jsonl")
     }
 
-    /// The folder of the exported model.
+    /// The path of the exported model's folder.
     pub fn model(&self) -> PathBuf {
         self.root.join("model")
     }
 
-    /// The preview image of step `step`.
+    /// The path of the preview image of step `step`.
     pub fn sample(&self, step: u64) -> PathBuf {
         self.root.join("samples").join(format!("{}.png", name(step)))
     }
@@ -111,7 +111,7 @@ impl RunDir {
     /// Writes `config.yaml` and `environment.json`.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`] when a file cannot be written.
     pub fn write_head(&self, config: &str, environment: &serde_json::Value) -> Result<()> {
         files::write_bytes(self.config(), config.as_bytes())?;
         let text = format!("{environment:#}\n");
@@ -121,56 +121,56 @@ impl RunDir {
     /// Appends a line to `metrics.jsonl`.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`] when it cannot be written.
     pub fn log(&self, line: &serde_json::Value) -> Result<()> {
         let path = self.metrics();
         let mut file =
             std::fs::OpenOptions::new().create(true).append(true).open(&path).map_err(Error::io(&path))?;
-        // One write a line: readers see whole lines.
+        // One write per line, so that readers see whole lines.
         file.write_all(format!("{line}\n").as_bytes()).map_err(Error::io(&path))
     }
 
-    /// Drops the lines of steps after `step`, which a resumed run takes again.
+    /// Removes the lines after step `step`, which a resumed run writes again.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`] when the file cannot be written.
     pub fn truncate_metrics(&self, step: u64) -> Result<()> {
         let path = self.metrics();
         let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
-        let mut kept = String::new();
+        let mut remaining = String::new();
         for line in text.lines() {
             let parsed: Option<serde_json::Value> = serde_json::from_str(line).ok();
             if parsed.and_then(|line| line["step"].as_u64()).is_some_and(|at| at <= step) {
-                kept.push_str(line);
-                kept.push('\n');
+                remaining.push_str(line);
+                remaining.push('\n');
             }
         }
-        files::write_bytes(path, kept.as_bytes())
+        files::write_bytes(path, remaining.as_bytes())
     }
 
-    /// Starts a TensorBoard event file; `from` is the step of a resumed run.
+    /// Creates a TensorBoard event file; `from` is the step of a resumed run.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`] when it cannot be created.
     pub(crate) fn events(&self, from: Option<u64>) -> Result<EventFile> {
         EventFile::create(&self.root.join("tensorboard"), from)
     }
 
-    /// Writes the checkpoint of step `step`: `write` fills a temporary folder, which is renamed when it is complete and
-    /// durable. Then removes the checkpoints that `keep` does not retain.
+    /// Writes the checkpoint of step `step`: `write` fills a temporary folder, which is renamed once it is complete and
+    /// durable. Then removes the checkpoints that `retention` does not retain.
     ///
     /// # Errors
-    /// The errors of `write`, and [`Error::Io`]; nothing half-written stays, and older checkpoints are untouched.
+    /// The errors of `write`, and [`Error::Io`]; then no partial checkpoint is left and older ones are unchanged.
     pub fn checkpoint(
         &self,
         step: u64,
-        keep: &Retention,
+        retention: &Retention,
         write: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
         let folder = self.root.join("checkpoints");
         let whole = folder.join(name(step));
         let partial = folder.join(format!("{PARTIAL}{}", name(step)));
-        // Left by a run that was killed.
+        // Partial checkpoints of a killed run.
         for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))?.flatten() {
             if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
                 let _ = std::fs::remove_dir_all(entry.path());
@@ -182,7 +182,7 @@ impl RunDir {
                 std::fs::remove_dir_all(&whole).map_err(Error::io(&whole))?;
             }
             std::fs::rename(&partial, &whole).map_err(Error::io(&whole))?;
-            // The name is durable once its folder is.
+            // A rename is durable once its folder is synchronized.
             std::fs::File::open(&folder).and_then(|folder| folder.sync_all()).map_err(Error::io(&folder))
         });
         if let Err(error) = written {
@@ -190,16 +190,16 @@ impl RunDir {
             return Err(error);
         }
         files::write_bytes(folder.join("latest"), format!("{}\n", name(step)).as_bytes())?;
-        let kept = self.checkpoints()?;
+        let complete = self.checkpoints()?;
         let states: Vec<TrainState> =
-            kept.iter().map(|(_, path)| state::read_state(path)).collect::<Result<_>>()?;
-        let stays = keep.retained(&states);
-        for ((step, path), state) in kept.iter().zip(&states) {
-            if !stays.contains(&state.step) {
-                // Renamed first: a half-removed folder is no checkpoint.
-                let going = folder.join(format!("{PARTIAL}{}", name(*step)));
-                std::fs::rename(path, &going).map_err(Error::io(path))?;
-                std::fs::remove_dir_all(&going).map_err(Error::io(&going))?;
+            complete.iter().map(|(_, path)| state::read_state(path)).collect::<Result<_>>()?;
+        let retained = retention.retained(&states);
+        for ((step, path), state) in complete.iter().zip(&states) {
+            if !retained.contains(&state.step) {
+                // Renamed first, so that a partially removed folder is not taken for a checkpoint.
+                let removed = folder.join(format!("{PARTIAL}{}", name(*step)));
+                std::fs::rename(path, &removed).map_err(Error::io(path))?;
+                std::fs::remove_dir_all(&removed).map_err(Error::io(&removed))?;
             }
         }
         Ok(whole)

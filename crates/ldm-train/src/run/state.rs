@@ -1,4 +1,4 @@
-//! Checkpoints of a run: everything a resume needs.
+//! Checkpoints of a run, and the exported model.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,34 +13,34 @@ use crate::objective::Exported;
 use crate::optim::{Ema, LossScale, copy_named};
 use crate::train_step::TrainStep;
 
-/// The position of a run.
+/// The progress of a run, stored in `state.json` of its checkpoints.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainState {
     /// Optimizer steps taken.
     pub step: u64,
-    /// Images seen.
+    /// Images seen by all ranks.
     pub images: u64,
-    /// Seconds of training, over all resumptions.
+    /// Seconds of training, including earlier parts of a resumed run.
     pub seconds: f64,
     /// The epoch of the next batch.
     pub epoch: u64,
-    /// The number of the next batch in its epoch.
+    /// The index of the next batch in its epoch.
     pub batch: u64,
-    /// Updates of the EMA.
+    /// Number of EMA updates.
     pub ema_updates: u64,
-    /// Steps skipped because a gradient was NaN or Inf.
+    /// Steps that were skipped because a gradient was NaN or Inf.
     #[serde(default)]
     pub skipped: u64,
-    /// Validation metrics of this very step, where there are some.
+    /// Validation metrics of this step; empty if it was not validated.
     #[serde(default)]
     pub validation: BTreeMap<String, f64>,
-    /// Ranks that share the epochs.
+    /// Number of ranks.
     #[serde(default = "one")]
     pub ranks: usize,
 }
 
-/// Checkpoints older than the key have one rank.
+/// The default of checkpoints that predate the key.
 fn one() -> usize {
     1
 }
@@ -52,7 +52,7 @@ impl TrainState {
     }
 }
 
-/// Writes a checkpoint's files into `folder`; `state.json` is the last, so a folder that has it is complete.
+/// Writes a checkpoint's files into `folder`; `state.json` is the last, so a folder with it is complete.
 pub(crate) fn write(folder: &Path, state: &TrainState, step: &TrainStep) -> Result<()> {
     let metadata = BTreeMap::from([("step".to_owned(), state.step.to_string())]);
     ldm_checkpoint::save(folder.join("model.safetensors"), &step.objective().weights(), &metadata)?;
@@ -90,8 +90,8 @@ pub(crate) fn read(folder: &Path, step: &mut TrainStep) -> Result<TrainState> {
     Ok(state)
 }
 
-/// Writes the exported model: the config of the model, where there is one, and its weights with the EMA in their place; or
-/// a LoRA file alone.
+/// Writes the exported model: its config, if any, and its weights with the EMA in place of its parameters; or only a LoRA
+/// file.
 pub(crate) fn write_model(
     folder: &Path,
     config: Option<&str>,
@@ -111,8 +111,8 @@ pub(crate) fn write_model(
         Exported::Model(tensors) => tensors,
     };
     let mut tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
-    for (name, average) in ema {
-        tensors.entry(name).and_modify(|tensor| *tensor = average);
+    for (name, value) in ema {
+        tensors.entry(name).and_modify(|tensor| *tensor = value);
     }
     let tensors: Vec<(String, Tensor)> = tensors.into_iter().collect();
     if let Some(config) = config {

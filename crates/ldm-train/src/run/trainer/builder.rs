@@ -84,14 +84,14 @@ impl TrainerBuilder {
     }
 
     /// The training set.
-    pub fn data(mut self, data: Arc<dyn Dataset>) -> Self {
-        self.data = Some(data);
+    pub fn data(mut self, data: impl Dataset + 'static) -> Self {
+        self.data = Some(Arc::new(data));
         self
     }
 
     /// The held-out set; without one, previews show the training set and nothing is validated.
-    pub fn validation(mut self, validation: Arc<dyn Dataset>) -> Self {
-        self.validation = Some(validation);
+    pub fn validation(mut self, validation: impl Dataset + 'static) -> Self {
+        self.validation = Some(Arc::new(validation));
         self
     }
 

@@ -80,6 +80,14 @@ impl Trainer {
         Ok(Finished::Done)
     }
 
+    /// [`Trainer::run`] without a way to stop it or to watch it.
+    ///
+    /// # Errors
+    /// As [`Trainer::run`].
+    pub fn run_to_end(&mut self) -> Result<()> {
+        self.run(&AtomicBool::new(false), &mut |_| {}).map(drop)
+    }
+
     /// Opens the loader and the log; a new objective measures what it needs.
     fn start(&mut self, observe: Observe) -> Result<Loop> {
         let loader = self.loader(self.ranks().rank(), self.state.position())?;

@@ -1,0 +1,139 @@
+//! One batch of a generation job: sampling, and the files of its images.
+
+use std::ops::Range;
+use std::path::Path;
+use std::time::Instant;
+
+use ldm::{Parameters, Watermark};
+use ldm_core::{files, image};
+use ldm_pipelines::{GenerateRequest, Init, InitImage, LatentDiffusion, Sampling, Variation, generate};
+use serde_json::{Value, json};
+use tch::Tensor;
+
+use super::{GenerationJob, Task};
+use crate::args::ModelArgs;
+use crate::output;
+use crate::previews::Previews;
+use crate::progress::{Printer, Progress};
+
+/// Consecutive images of a job that are sampled together, and the origin of their noise.
+pub(super) struct ImageBatch {
+    /// Their numbers in the job.
+    pub(super) images: Range<usize>,
+    pub(super) seeds: Vec<u64>,
+    pub(super) variation: Option<Variation>,
+    /// The noise of `--init-noise`, `[B, C, h, w]`.
+    pub(super) noise: Option<Tensor>,
+}
+
+/// Latents `[B, C, h, w]` and post-processed images `[B, 3, H, W]` of a batch.
+pub(super) struct BatchSamples {
+    pub(super) latents: Tensor,
+    pub(super) images: Tensor,
+}
+
+/// Samples the batches of a job one by one, and writes their images.
+pub(super) struct BatchRunner<'a> {
+    pub(super) job: &'a GenerationJob<'a>,
+    pub(super) model: &'a LatentDiffusion,
+    pub(super) model_args: &'a ModelArgs,
+    pub(super) task: &'a dyn Task,
+    pub(super) sampling: Sampling,
+    /// Steps per batch.
+    pub(super) steps: usize,
+    pub(super) watermark: Watermark,
+    pub(super) previews: Option<Previews>,
+    pub(super) bar: Progress,
+    pub(super) started: Instant,
+    /// Whether the overflow of the first stage was reported.
+    pub(super) warned: bool,
+}
+
+impl BatchRunner<'_> {
+    /// Samples a batch, writes its images and prints their paths.
+    pub(super) fn run(&mut self, batch: &ImageBatch) -> anyhow::Result<BatchSamples> {
+        let begun = Instant::now();
+        let samples = self.sample(batch)?;
+        let marked = (0..samples.images.size()[0])
+            .map(|index| self.watermark.apply(&samples.images.get(index)))
+            .collect::<ldm_core::Result<Vec<_>>>()?;
+        output::make(&self.job.folder)?;
+        let seconds = begun.elapsed().as_secs_f64() / batch.seeds.len() as f64;
+        let size = [samples.images.size()[2], samples.images.size()[3]];
+        for (index, pixels) in marked.iter().enumerate() {
+            let number = batch.images.start + index;
+            let path = output::image(&self.job.folder, number);
+            let text = self.parameters(batch, index, size);
+            files::write_bytes(&path, &image::png(pixels, &[("parameters", &text)]))?;
+            self.print(&path, number, batch.seeds[index], seconds);
+        }
+        Ok(samples)
+    }
+
+    /// Samples a batch, and shows the progress.
+    fn sample(&mut self, batch: &ImageBatch) -> anyhow::Result<BatchSamples> {
+        let task = self.task;
+        let prompt = task.prompt(batch.images.clone())?;
+        let negative = task.negative(batch.seeds.len());
+        let init = match (task.init(), &batch.variation) {
+            (Some(image), _) => Init::Image(image),
+            (None, Some(variation)) => Init::Between(variation),
+            (None, None) => batch.noise.as_ref().into(),
+        };
+        let request = GenerateRequest::new(&prompt, &batch.seeds, &self.sampling)
+            .negative(negative.as_ref())
+            .init(init)
+            .classifier(task.classifier());
+        let start = batch.images.start;
+        let before = (start / self.job.args.batch_size * self.steps) as u64;
+        let (bar, previews, started) = (&mut self.bar, &mut self.previews, self.started);
+        let generated = generate(self.model, &request, &mut |step| {
+            let done = before + step.index as u64 + 1;
+            bar.at(done);
+            bar.message(format!("{:.1} steps/s", done as f64 / started.elapsed().as_secs_f64()));
+            if let Some(previews) = previews.as_mut() {
+                previews.observe(start, &step);
+            }
+        })?;
+        self.previews.as_mut().map_or(Ok(()), Previews::result)?;
+        if generated.decoded_in_f32 && !std::mem::replace(&mut self.warned, true) {
+            let dtype = &self.model_args.dtype;
+            Printer::warn(&format!("the first stage overflowed in {dtype}, and was run in f32"));
+        }
+        Ok(BatchSamples { latents: generated.latents, images: task.finish(generated.images) })
+    }
+
+    /// The text `parameters` of the image at `index` of a batch.
+    fn parameters(&self, batch: &ImageBatch, index: usize, size: [i64; 2]) -> String {
+        let args = self.job.args;
+        let interval = args.sampling.guidance_interval;
+        let parameters = Parameters {
+            sampling: &self.sampling,
+            seed: batch.seeds[index],
+            size,
+            model: &self.model_args.model.file_name().unwrap_or_default().to_string_lossy(),
+            loras: &args.sampling.loras,
+            variation: batch.variation.as_ref().map(|to| (to.seeds[index], to.strengths[index])),
+            strength: self.task.init().map(InitImage::strength),
+            guidance_interval: interval.map(|interval| [interval.low, interval.high]),
+            spacing: args.sampling.spacing.as_deref(),
+            init_noise: args.init_noise.as_deref(),
+        };
+        let heading = self.task.heading(batch.images.start + index);
+        format!("{heading}{parameters}{}", self.task.parameters())
+    }
+
+    /// Prints the path of an image, or its JSON line.
+    fn print(&self, path: &Path, number: usize, seed: u64, seconds: f64) {
+        if !self.job.args.json {
+            println!("{}", path.display());
+            return;
+        }
+        let mut line = self.task.json(number);
+        line.insert("path".into(), json!(path));
+        line.insert("seed".into(), json!(seed));
+        line.insert("sampler".into(), json!(self.sampling.sampler.name()));
+        line.insert("seconds".into(), json!(seconds));
+        println!("{}", Value::Object(line));
+    }
+}
