@@ -174,7 +174,7 @@ impl FirstStageConfig {
     /// Checks that a model can be built.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with the key and the value.
+    /// [`ldm_core::Error::Invalid`] with the key and the value.
     pub fn validate(&self) -> Result<()> {
         match self {
             Self::Kl(config) => {

@@ -4,6 +4,7 @@
 
 mod detect;
 mod diffusers;
+mod diffusers_configs;
 mod forward;
 mod gradients;
 mod plan;
