@@ -23,7 +23,7 @@ pub(crate) fn images(subject: &BenchSubject, batch: i64, device: Device) -> Tens
     noise(&[batch, subject.image_channels(), height, width], device).tanh()
 }
 
-/// A prompt for a batch of the diffusion model of `config`.
+/// Returns a prompt for a batch of the diffusion model of `config`.
 pub(crate) fn prompt(subject: &BenchSubject, config: &LatentDiffusionConfig, batch: i64) -> Prompt {
     let zeros = |size: &[i64]| Tensor::zeros(size, (Kind::Float, Device::Cpu));
     let [[height, width], [h, w]] = [subject.size, subject.latent_size()];
@@ -53,7 +53,7 @@ pub(crate) fn prompt(subject: &BenchSubject, config: &LatentDiffusionConfig, bat
     }
 }
 
-/// The maximum number of tokens of the conditioner.
+/// Returns the maximum number of tokens of the conditioner.
 fn tokens(config: &LatentDiffusionConfig) -> i64 {
     match &config.cond_stage_config {
         ConditionerConfig::Bert(bert) => bert.max_seq_len,
@@ -63,7 +63,7 @@ fn tokens(config: &LatentDiffusionConfig) -> i64 {
     }
 }
 
-/// A map of one class, at the size that the conditioner reduces to the latent's.
+/// Returns a map of one class, at the size that the conditioner reduces to the latent's.
 fn map(config: &LatentDiffusionConfig, batch: i64, latent: [i64; 2]) -> Tensor {
     let (classes, shrinks) = match &config.cond_stage_config {
         ConditionerConfig::Spatial(spatial) => {

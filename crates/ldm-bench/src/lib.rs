@@ -110,7 +110,7 @@ fn keep_freed_memory(kind: Kind) {
     }
 }
 
-/// The stages to time.
+/// Returns the stages to time.
 fn stages_of(requested: Option<BenchStage>, subject: &BenchSubject) -> Result<Vec<BenchStage>> {
     let refuse = |message: &str| Err(Error::config(&subject.name, message));
     match (requested, subject.diffusion().is_some()) {

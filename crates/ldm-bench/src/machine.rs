@@ -41,7 +41,7 @@ impl Roofline {
         }
     }
 
-    /// The least seconds for an amount of arithmetic and of memory traffic that overlap.
+    /// Returns the least seconds for an amount of arithmetic and of memory traffic that overlap.
     pub fn roof(&self, flop: i64, bytes: i64) -> f64 {
         (flop as f64 / self.matrix_product_flop_per_second).max(bytes as f64 / self.copy_bytes_per_second)
     }

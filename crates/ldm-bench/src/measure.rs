@@ -62,7 +62,7 @@ impl StageRun {
         Ok(Self { what, seconds, operations, peak_memory: peak_memory(device) })
     }
 
-    /// The measurements relative to the roofline of the machine.
+    /// Returns the measurements relative to the roofline of the machine.
     pub(crate) fn against(self, machine: &Roofline, device: Device) -> StageTiming {
         let Self { what, seconds, operations, peak_memory } = self;
         let middle = seconds.len() / 2;

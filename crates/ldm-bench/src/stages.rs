@@ -66,7 +66,7 @@ impl Clock<'_> {
         ])
     }
 
-    /// One forward pass, including keys and values of the context, which a sampler computes once per image.
+    /// Returns one forward pass, including keys and values of the context, which a sampler computes once per image.
     fn unet(&mut self, model: &LatentDiffusion) -> Result<StageRun> {
         let [h, w] = self.subject.latent_size();
         model.check_image_size(self.subject.size)?;
@@ -104,7 +104,7 @@ impl Clock<'_> {
     }
 }
 
-/// A stage whose parameters are the variables of `vs` with one of the prefixes `parts`.
+/// Returns a stage whose parameters are the variables of `vs` with one of the prefixes `parts`.
 pub(crate) fn what(
     stage: &'static str,
     shape: Vec<i64>,

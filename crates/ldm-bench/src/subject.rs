@@ -92,13 +92,13 @@ impl BenchSubject {
         }
     }
 
-    /// The first stage, if it is a network.
+    /// Returns the first stage, if it is a network.
     pub(crate) fn first_stage(&self) -> Option<FirstStageConfig> {
         let config = self.diffusion().map(|config| config.first_stage_config.clone());
         config.or_else(|| self.config.first_stage()).filter(|config| network(config).is_some())
     }
 
-    /// The downsampling factor.
+    /// Returns the downsampling factor.
     pub(crate) fn factor(&self) -> i64 {
         self.first_stage().as_ref().and_then(network).map_or(1, EncoderConfig::factor)
     }

@@ -69,7 +69,7 @@ pub(crate) fn time(
     })
 }
 
-/// The same tensors, not copied.
+/// Returns the same tensors, not copied.
 fn same(batch: &Batch) -> Batch {
     Batch {
         images: batch.images.shallow_clone(),
@@ -81,7 +81,7 @@ fn same(batch: &Batch) -> Batch {
     }
 }
 
-/// The dtype of autocast.
+/// Returns the dtype of autocast.
 fn dtype(kind: Kind) -> Dtype {
     match kind {
         Kind::BFloat16 => Dtype::Bf16,

@@ -76,17 +76,17 @@ impl Checkpoint {
         Ok(Self { path: path.to_path_buf(), format, metadata, files, entries })
     }
 
-    /// The path it was opened from.
+    /// Returns the path it was opened from.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The file's format.
+    /// Returns the file's format.
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// The names of the tensors, sorted.
+    /// Returns the names of the tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }
@@ -106,7 +106,7 @@ impl Checkpoint {
         self.entries.iter().map(|(name, entry)| (name.clone(), entry.info.shape.clone())).collect()
     }
 
-    /// The file's metadata: the `__metadata__` of safetensors, or the scalar top-level entries of a torch file
+    /// Returns the file's metadata: the `__metadata__` of safetensors, or the scalar top-level entries of a torch file
     /// (`epoch`, `global_step`, `pytorch-lightning_version`, …) as text.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
@@ -181,7 +181,7 @@ impl Checkpoint {
         self.files.iter().map(|file| file.pages().map_err(Error::io(&self.path))).collect()
     }
 
-    /// The source of the tensor `name`.
+    /// Returns the source of the tensor `name`.
     pub(crate) fn source(&self, name: &str) -> Option<&Source> {
         self.entries.get(name)
     }

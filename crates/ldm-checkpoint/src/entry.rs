@@ -98,7 +98,7 @@ impl TensorEntry {
         Self { file: self.file + files, ..self }
     }
 
-    /// Its bytes in the file, deflated or not.
+    /// Returns its bytes in the file, deflated or not.
     pub(crate) fn place(&self) -> Range<usize> {
         match &self.storage {
             Storage::Plain(range) => range.start + self.window.start..range.start + self.window.end,
@@ -111,7 +111,8 @@ impl TensorEntry {
         matches!(self.storage, Storage::Deflated(..))
     }
 
-    /// The tensor over the file's own pages, if its elements lie there in order and no other tensor has these pages.
+    /// Returns the tensor over the file's own pages, if its elements lie there in order and no other tensor has these
+    /// pages.
     pub(crate) fn map_tensor(&self, pages: &[MappedPages]) -> Option<Tensor> {
         if self.is_deflated() || self.strides.is_some() {
             return None;
@@ -119,7 +120,7 @@ impl TensorEntry {
         pages[self.file].tensor(self.place().start, &self.info.shape, self.info.kind)
     }
 
-    /// The tensor, copied from its file.
+    /// Returns the tensor, copied from its file.
     pub(crate) fn read(&self, files: &[Arc<MappedFile>]) -> Result<Tensor, String> {
         let bytes = &files[self.file];
         match &self.storage {

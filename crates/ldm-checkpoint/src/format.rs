@@ -41,7 +41,7 @@ impl Format {
     }
 }
 
-/// The error text for a file or folder that is no checkpoint.
+/// Returns the error text for a file or folder that is no checkpoint.
 pub(crate) fn expected_checkpoint(got: &str) -> String {
     format!("expected safetensors or a file of torch.save, got {got}")
 }

@@ -33,7 +33,7 @@ impl KeyMap {
         self
     }
 
-    /// The native name of `mapped`.
+    /// Returns the native name of `mapped`.
     pub fn apply(&self, mapped: &str) -> String {
         let Some((module, rest)) = exchange(&self.modules, mapped) else {
             return mapped.to_owned();
@@ -56,7 +56,7 @@ fn sort(pairs: &mut [(String, String)]) {
     pairs.sort_by(|a, b| b.0.len().cmp(&a.0.len()).then_with(|| a.cmp(b)));
 }
 
-/// The replacement of the first pair that `name` starts with, at a dot, and the rest after the dot.
+/// Returns the replacement of the first pair that `name` starts with, at a dot, and the rest after the dot.
 fn exchange<'a>(pairs: &'a [(String, String)], name: &'a str) -> Option<(&'a str, &'a str)> {
     pairs.iter().find_map(|(from, to)| {
         let rest = name.strip_prefix(from.as_str())?;

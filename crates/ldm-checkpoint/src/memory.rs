@@ -5,7 +5,7 @@
 
 const MB: usize = 1 << 20;
 
-/// The total, for tests and fuzzing.
+/// Returns the total, for tests and fuzzing.
 pub(crate) const fn total(file: usize) -> usize {
     64 * MB + 4 * file
 }
@@ -25,17 +25,17 @@ pub(crate) const fn tensors(file: usize) -> usize {
     12 * MB + file / 2
 }
 
-/// A torch file's scalars.
+/// Returns a torch file's scalars.
 pub(crate) const fn metadata(file: usize) -> usize {
     4 * MB + file / 16
 }
 
-/// An inflated pickle.
+/// Returns an inflated pickle.
 pub(crate) const fn inflated(file: usize) -> usize {
     8 * MB + file / 8
 }
 
-/// The header of a safetensors file, which takes up to twenty times its length when parsed.
+/// Returns the header of a safetensors file, which takes up to twenty times its length when parsed.
 pub(crate) const fn header(file: usize) -> usize {
     let share = file / 8;
     if share > 2 * MB { share } else { 2 * MB }

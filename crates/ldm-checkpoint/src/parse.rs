@@ -39,7 +39,7 @@ pub fn parse_pickle(bytes: &[u8]) -> Result<Vec<Parsed>, String> {
     state_dict::read(&pickle.arena, pickle.root, bytes.len(), whole).map(parsed)
 }
 
-/// The most memory, in bytes, that reading a file of this length may take.
+/// Returns the most memory, in bytes, that reading a file of this length may take.
 pub fn memory_limit(file: usize) -> usize {
     memory::total(file)
 }

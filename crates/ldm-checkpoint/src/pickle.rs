@@ -285,7 +285,7 @@ impl<'a> Unpickler<'a> {
         Ok(())
     }
 
-    /// The top above the last mark.
+    /// Returns the top above the last mark.
     fn top(&self) -> Result<Id, String> {
         let floor = self.marks.last().copied().unwrap_or(0);
         let found = self.stack.get(floor..).and_then(<[Id]>::last);

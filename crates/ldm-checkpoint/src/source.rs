@@ -36,13 +36,13 @@ impl Source {
         Self { parts, ..self }
     }
 
-    /// The tensor over its file's own pages, if possible; see [`TensorEntry::map_tensor`].
+    /// Returns the tensor over its file's own pages, if possible; see [`TensorEntry::map_tensor`].
     pub(crate) fn map_tensor(&self, pages: &[MappedPages]) -> Option<Tensor> {
         let [whole] = self.parts.as_slice() else { return None };
         Some(whole.map_tensor(pages)?.view(self.info.shape.as_slice()))
     }
 
-    /// The tensor, copied from its files.
+    /// Returns the tensor, copied from its files.
     pub(crate) fn read(&self, files: &[Arc<MappedFile>]) -> Result<Tensor, String> {
         let read = |entry: &TensorEntry| entry.read(files);
         if let [whole] = self.parts.as_slice() {
@@ -59,7 +59,7 @@ fn join(thirds: &[Tensor], shape: &[i64], heads: i64) -> Tensor {
     Tensor::cat(&by_head, 1).view(shape)
 }
 
-/// The inverse of [`join`].
+/// Returns the inverse of [`join`].
 pub(crate) fn split(whole: &Tensor, shape: &[i64], heads: i64) -> Vec<Tensor> {
     let by_head = whole.reshape([heads, 3, -1]);
     (0..3).map(|third| by_head.select(1, third).contiguous().view(shape)).collect()

@@ -29,7 +29,7 @@ impl<'a> Streamed<'a> {
         tensors.iter().map(streamed).collect()
     }
 
-    /// Its length in the file.
+    /// Returns its length in the file.
     pub(crate) fn bytes(&self) -> usize {
         self.info.shape.iter().product::<i64>() as usize * self.info.kind.elt_size_in_bytes()
     }

@@ -1,4 +1,4 @@
-//! From flags to a classifier that guides a model.
+//! The guiding classifier of the flags.
 
 use anyhow::{Context, bail};
 use ldm_pipelines::{Classifier, GuidingClassifier, LatentDiffusion, LoadOptions};
@@ -8,14 +8,14 @@ use crate::args::ClassifierArgs;
 use crate::model;
 use crate::progress::Printer;
 
-/// The classifier of a command, with the name that `parameters` and JSON lines give it.
+/// A guiding classifier, with its name in `parameters` and JSON lines.
 pub(crate) struct NamedClassifier {
-    /// The last part of its path, as models are called in `parameters`.
+    /// The last part of its path, like the name of a model in `parameters`.
     name: String,
     guiding: GuidingClassifier,
 }
 
-/// Refuses flags that contradict each other, before a model is opened.
+/// Checks the flags for contradictions, before a model is opened.
 pub(crate) fn check(args: &ClassifierArgs, classes: &[String]) -> anyhow::Result<()> {
     match (&args.classifier, args.classifier_scale) {
         (None, Some(_)) => bail!("--classifier-scale: expected --classifier too, got none"),
@@ -39,18 +39,18 @@ impl NamedClassifier {
         Ok(Some(Self { name, guiding }))
     }
 
-    /// The classifier with its scale.
+    /// Returns the classifier with its scale.
     pub(crate) fn guiding(&self) -> &GuidingClassifier {
         &self.guiding
     }
 
-    /// The class a word names, for a model that is not conditioned on a class itself.
+    /// Parses a class, by the names of the classifier.
     pub(crate) fn class(&self, word: &str) -> anyhow::Result<i64> {
         let classifier = self.guiding.classifier();
         model::class(word, &classifier.classes, classifier.num_classes())
     }
 
-    /// Refuses a class of the model that the classifier does not know.
+    /// Refuses a class of the model that the classifier does not have.
     pub(crate) fn check_class(&self, class: i64) -> anyhow::Result<()> {
         let count = self.guiding.classifier().num_classes();
         if class < count {
@@ -59,17 +59,17 @@ impl NamedClassifier {
         bail!("--class: expected 0 to {}, the classes of the classifier, got {class}", count - 1)
     }
 
-    /// The name of a class, where the classifier's file has it.
+    /// Returns the name of a class, if the classifier's file has names.
     pub(crate) fn class_name(&self, class: i64) -> Option<&String> {
         self.guiding.classifier().classes.get(class as usize)
     }
 
-    /// Its part of the `parameters` of an image.
+    /// Returns the part of `parameters` about the classifier.
     pub(crate) fn parameters(&self) -> String {
         format!(", Classifier: {}, Classifier scale: {}", self.name, self.guiding.scale())
     }
 
-    /// Its fields of a JSON line.
+    /// Returns the fields of a JSON line about the classifier.
     pub(crate) fn json(&self) -> [(String, Value); 2] {
         [("classifier".into(), json!(self.name)), ("classifier_scale".into(), json!(self.guiding.scale()))]
     }

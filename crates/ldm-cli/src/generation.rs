@@ -24,20 +24,20 @@ use batch::{BatchRunner, ImageBatch};
 
 /// The task of a command: the conditions of its images, and the text written about them.
 pub(crate) trait Task {
-    /// The prompts of a range of images.
+    /// Returns the prompts of a range of images.
     fn prompt(&self, images: Range<usize>) -> anyhow::Result<Prompt>;
 
-    /// The negative prompt of `count` images; `None` is the empty prompt.
+    /// Returns the negative prompt of `count` images; `None` is the empty prompt.
     fn negative(&self, _count: usize) -> Option<Prompt> {
         None
     }
 
-    /// The initial image.
+    /// Returns the initial image.
     fn init(&self) -> Option<&InitImage> {
         None
     }
 
-    /// The guiding classifier.
+    /// Returns the guiding classifier.
     fn classifier(&self) -> Option<&GuidingClassifier> {
         None
     }
@@ -47,12 +47,12 @@ pub(crate) trait Task {
         images
     }
 
-    /// The default watermark.
+    /// Returns the default watermark.
     fn watermark(&self, _model: &LatentDiffusion) -> Watermark {
         Watermark::Never
     }
 
-    /// The lines of `parameters` before the one that begins with `Steps`, each with its newline.
+    /// Returns the lines of `parameters` before the one that begins with `Steps`, each with its newline.
     fn heading(&self, image: usize) -> String;
 
     /// Additions to the last line of `parameters`: `, KEY: VALUE` each.
@@ -60,7 +60,7 @@ pub(crate) trait Task {
         String::new()
     }
 
-    /// The fields of an image's JSON line.
+    /// Returns the fields of an image's JSON line.
     fn json(&self, image: usize) -> Map<String, Value>;
 }
 
@@ -157,7 +157,7 @@ impl<'a> GenerationJob<'a> {
         Ok(())
     }
 
-    /// The writer of the previews, if requested, for `steps` steps.
+    /// Returns the writer of the previews, if requested, for `steps` steps.
     fn previews(&self, model: &LatentDiffusion, steps: usize) -> anyhow::Result<Option<Previews>> {
         let Some(every) = self.args.preview_every else { return Ok(None) };
         if every.get() > steps {
@@ -166,7 +166,7 @@ impl<'a> GenerationJob<'a> {
         Ok(Some(Previews::new(every, &self.folder, model)?))
     }
 
-    /// The batch whose first image is `start`.
+    /// Returns the batch whose first image is `start`.
     fn batch(&self, start: usize) -> ImageBatch {
         let args = self.args;
         let count = args.batch_size.min(self.count - start);

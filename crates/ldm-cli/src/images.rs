@@ -1,4 +1,4 @@
-//! ImageSet named on the command line, as a first stage takes them.
+//! Input images of the command line.
 
 use std::ops::Range;
 use std::path::Path;
@@ -12,19 +12,20 @@ use tch::Tensor;
 
 use crate::args::SizeArgs;
 
-/// Reads one image as `[1, 3, H, W]` in `[-1, 1]`, resized and cropped where asked, else as it is.
+/// Reads one image as `[1, 3, H, W]` in `[-1, 1]`, resized and cropped if requested.
 ///
-/// A size the first stage's factor does not divide is an error that says so.
+/// # Errors
+/// When the downsampling factor of the first stage does not divide its size.
 pub(crate) fn read(path: &Path, args: SizeArgs, first_stage: &dyn FirstStage) -> anyhow::Result<Tensor> {
     let image = fitted(image::read(path)?, args, Interpolation::Bicubic, path)?;
     let (width, height) = image.dimensions();
     if let Err(error) = first_stage.check_image_size([i64::from(height), i64::from(width)]) {
-        bail!("{}: {error}; or give --resize N or --center-crop N", path.display());
+        bail!("{}: {error}, with --resize N or --center-crop N", path.display());
     }
     Ok(image::from_rgb8(&image).unsqueeze(0))
 }
 
-/// An image that was read from `path`, resized and cropped where asked, else as it is.
+/// Resizes and crops the image of `path` if requested.
 pub(crate) fn fitted(
     mut image: RgbImage,
     args: SizeArgs,
@@ -45,7 +46,7 @@ pub(crate) fn fitted(
     Ok(image)
 }
 
-/// One image or map, `[1, C, H, W]`, for each of `images`.
+/// Repeats an image or map, `[1, C, H, W]`, for each of `images`.
 pub(crate) fn repeated(tensor: &Tensor, images: Range<usize>) -> Tensor {
     tensor.expand([images.len() as i64, -1, -1, -1], false)
 }

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM.
+//! Handlers of Ctrl-C and SIGTERM.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-/// Signals end the program at once, but never in the middle of a file: exit codes 130 and 143.
+/// Makes signals end the program with exit code 130 or 143, at once unless a file is being written.
 pub(crate) fn exit_on_signals() -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals")?;
     std::thread::spawn(move || {
@@ -19,14 +19,14 @@ pub(crate) fn exit_on_signals() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Exits at once: an orderly exit would run destructors of libtorch under its worker threads.
+/// Exits without destructors: those of libtorch would run while its worker threads do.
 fn end(signal: i32) -> ! {
     let _idle = ldm_core::files::when_idle();
     let _ = std::io::stdout().flush();
     signal_hook::low_level::exit(128 + signal)
 }
 
-/// A flag set by the first signal, for loops that stop in order; the second signal exits at once.
+/// A flag set by the first signal, for graceful stops; the second signal exits at once.
 #[derive(Debug)]
 pub(crate) struct Stop {
     flag: Arc<AtomicBool>,
@@ -53,12 +53,12 @@ impl Stop {
         &self.flag
     }
 
-    /// The signal received.
+    /// Returns the signal received.
     pub(crate) fn signal(&self) -> Option<i32> {
         self.code().checked_sub(128).map(i32::from)
     }
 
-    /// The exit code of the signal received.
+    /// Returns the exit code of the signal received.
     pub(crate) fn code(&self) -> u8 {
         self.code.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! Child processes of this program: parts of a study, or the ranks of `ldm train --nproc N`, which end together.
+//! Child processes of this program: parts of a study, and the ranks of `ldm train --nproc N`, which end together.
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, TcpListener};
@@ -16,28 +16,28 @@ use crate::report::{Interrupted, say};
 
 /// Time for the other ranks to report a lost connection and to finish writing.
 const GRACE: Duration = Duration::from_secs(50);
-/// Set for child processes, whose standard input ends with their launcher.
+/// Set for child processes, whose standard input closes when their launcher ends.
 const LAUNCHED: &str = "LDM_LAUNCHED";
 
-/// Starts `count` ranks and waits for their end. A failed rank ends all; a signal is forwarded to all.
+/// Starts `count` ranks and waits for their exit. A failed rank ends all; a signal is forwarded to all.
 pub(crate) fn launch(count: usize, stop: &Stop, printer: Printer) -> anyhow::Result<()> {
-    let port = free_port().context("no free port for the ranks to meet at")?;
-    let (mut ranks, mut passing_on) = (RunningRanks(Vec::new()), Vec::new());
+    let port = free_port().context("no free port for the rendezvous of the ranks")?;
+    let (mut ranks, mut forwarders) = (RunningRanks(Vec::new()), Vec::new());
     for rank in 0..count {
         let (child, stderr) =
             start(rank, count, port).with_context(|| format!("cannot start rank {rank}"))?;
         ranks.0.push(Some(child));
-        passing_on.extend(stderr);
+        forwarders.extend(stderr);
     }
-    printer.detail(&format!("{count} ranks meet at 127.0.0.1:{port}"));
+    printer.detail(&format!("rendezvous of {count} ranks at 127.0.0.1:{port}"));
     let (mut failed, mut signaled) = (None::<(usize, ExitStatus, Instant)>, false);
     while ranks.0.iter().any(Option::is_some) {
         for rank in 0..count {
-            let Some(status) = ranks.ended(rank)? else { continue };
+            let Some(status) = ranks.poll(rank)? else { continue };
             if !status.success() && failed.is_none() {
                 failed = Some((rank, status, Instant::now()));
                 if stop.signal().is_none() {
-                    printer.say(&format!("rank {rank} {}; the others end too", how(status)));
+                    printer.say(&format!("rank {rank} {}; stopping the other ranks", exit_text(status)));
                 }
             }
         }
@@ -50,13 +50,13 @@ pub(crate) fn launch(count: usize, stop: &Stop, printer: Printer) -> anyhow::Res
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    for thread in passing_on {
+    for thread in forwarders {
         let _ = thread.join();
     }
     match failed {
         None => Ok(()),
         Some(_) if stop.signal().is_some() => Err(Interrupted(stop.code()).into()),
-        Some((rank, status, _)) => bail!("rank {rank} {}", how(status)),
+        Some((rank, status, _)) => bail!("rank {rank} {}", exit_text(status)),
     }
 }
 
@@ -64,13 +64,13 @@ pub(crate) fn launch(count: usize, stop: &Stop, printer: Printer) -> anyhow::Res
 pub(crate) struct ChildProcess(Child);
 
 impl ChildProcess {
-    /// Starts it. Its standard input is a pipe without a writer; the launcher forwards the terminal's Ctrl-C.
+    /// Starts the process, in its own process group: the launcher forwards Ctrl-C.
     pub(crate) fn start(mut command: Command) -> anyhow::Result<Self> {
         command.env(LAUNCHED, "1").stdin(Stdio::piped()).process_group(0);
-        Ok(Self(command.spawn().context("cannot start this program again")?))
+        Ok(Self(command.spawn().context("cannot start a child process")?))
     }
 
-    /// Waits for its end and forwards a signal.
+    /// Waits for its exit, and forwards a signal.
     pub(crate) fn wait(mut self, stop: &Stop) -> anyhow::Result<ExitStatus> {
         let mut signaled = false;
         loop {
@@ -80,7 +80,7 @@ impl ChildProcess {
             if let (Some(signal), false) = (stop.signal(), signaled) {
                 signaled = true;
                 let signal = Signal::from_named_raw(signal).unwrap_or(Signal::TERM);
-                // It may have just ended.
+                // The process may have just ended.
                 let _ = kill_process(Pid::from_child(&self.0), signal);
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -92,8 +92,8 @@ impl ChildProcess {
 struct RunningRanks(Vec<Option<Child>>);
 
 impl RunningRanks {
-    /// The exit status of a rank, once.
-    fn ended(&mut self, rank: usize) -> anyhow::Result<Option<ExitStatus>> {
+    /// Returns the exit status of a rank that has ended since the last call.
+    fn poll(&mut self, rank: usize) -> anyhow::Result<Option<ExitStatus>> {
         let Some(child) = &mut self.0[rank] else { return Ok(None) };
         let status = child.try_wait().with_context(|| format!("rank {rank}"))?;
         if status.is_some() {
@@ -104,20 +104,20 @@ impl RunningRanks {
 
     fn signal(&self, signal: Signal) {
         for child in self.0.iter().flatten() {
-            // It may have just ended.
+            // The process may have just ended.
             let _ = kill_process(Pid::from_child(child), signal);
         }
     }
 }
 
 impl Drop for RunningRanks {
-    /// Ends all ranks when the launch itself fails.
+    /// Kills all ranks if the launch itself fails.
     fn drop(&mut self) {
         self.signal(Signal::KILL);
     }
 }
 
-/// Starts a rank, and a thread that forwards its stderr. Its standard input is a pipe without a writer.
+/// Starts a rank, and a thread that forwards its stderr.
 fn start(rank: usize, count: usize, port: u16) -> anyhow::Result<(Child, Option<JoinHandle<()>>)> {
     let mut command = Command::new(std::env::current_exe()?);
     command
@@ -133,7 +133,7 @@ fn start(rank: usize, count: usize, port: u16) -> anyhow::Result<(Child, Option<
         // The launcher forwards the terminal's Ctrl-C once.
         .process_group(0);
     if std::env::var_os("TORCH_CPP_LOG_LEVEL").is_none() {
-        // c10d warns of a broken connection before the rank reports it.
+        // Else c10d warns of a broken connection before the rank reports it.
         command.env("TORCH_CPP_LOG_LEVEL", "ERROR");
     }
     if std::env::var_os("OMP_NUM_THREADS").is_none() {
@@ -145,30 +145,29 @@ fn start(rank: usize, count: usize, port: u16) -> anyhow::Result<(Child, Option<
     }
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let stderr = child.stderr.take().expect("stderr is piped");
-    let passing_on = std::thread::spawn(move || {
+    let forwarder = std::thread::spawn(move || {
         for line in BufReader::new(stderr).lines().map_while(Result::ok) {
             say(&format!("[rank {rank}] {line}"));
         }
     });
-    Ok((child, Some(passing_on)))
+    Ok((child, Some(forwarder)))
 }
 
-/// Exits when the launcher is gone, even if it was killed.
-pub(crate) fn end_with_the_launcher() {
+/// Exits when the launcher ends, even if it was killed.
+pub(crate) fn exit_with_launcher() {
     if std::env::var_os(LAUNCHED).is_none() {
         return;
     }
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
-        // The launcher may have forwarded this rank's stderr.
-        say("error: the launcher is gone");
+        say("error: the launcher has ended");
         let _idle = ldm_core::files::when_idle();
         std::process::exit(1);
     });
 }
 
-/// Description of an exit status.
-pub(crate) fn how(status: ExitStatus) -> String {
+/// Describes an exit status.
+pub(crate) fn exit_text(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("ended with exit code {code}"),
         (None, Some(signal)) => format!("was killed by signal {signal}"),

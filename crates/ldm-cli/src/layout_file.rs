@@ -1,4 +1,4 @@
-//! Files of labeled boxes.
+//! Layout files: labeled boxes in JSON.
 
 use std::path::Path;
 
@@ -8,48 +8,48 @@ use ldm_data::read_boxes;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// The boxes of one image, by labels `L`: words, and then the model's numbers.
+/// The boxes of one image, with labels `L`: words of the file, or class numbers of the model.
 pub(crate) struct Layout<L> {
-    /// The image's name, or the file's.
+    /// The name of the image, else of the file.
     pub(crate) name: String,
-    /// Label, and `[x, y, width, height]` as parts of the image.
+    /// Label, and `[x, y, width, height]` as fractions of the image.
     boxes: Vec<(L, [f64; 4])>,
 }
 
-/// Our own form.
+/// The format of ldm.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Own {
-    /// Of the image in pixels, where boxes are in pixels too.
+struct LayoutDocument {
+    /// Size of the image in pixels; absent if the boxes are fractions of the image.
     width: Option<f64>,
     height: Option<f64>,
-    boxes: Vec<OwnBox>,
+    boxes: Vec<LabeledBox>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct OwnBox {
+struct LabeledBox {
     label: Value,
     #[serde(rename = "box")]
     rect: [f64; 4],
 }
 
-/// The layouts of a file: one of ours, or of COCO's those with boxes, or that of the image `wanted`.
+/// Reads the layouts of a file: a single one, or those of COCO annotations, of the image `wanted` if given.
 pub(crate) fn read(path: &Path, wanted: Option<&str>) -> anyhow::Result<Vec<Layout<String>>> {
     let named = || path.display().to_string();
     let text = std::fs::read_to_string(path).with_context(named)?;
     let value: Value = serde_json::from_str(&text).with_context(named)?;
     if value.get("annotations").is_some() {
-        return of_coco(path, wanted);
+        return read_coco(path, wanted);
     }
     if wanted.is_some() {
-        bail!("{}: --image picks an image of COCO's annotations, and these are the boxes of one", named());
+        bail!("--image: expected COCO annotations, got the boxes of one image: {}", named());
     }
-    let Own { width, height, boxes } = serde_json::from_value(value).with_context(named)?;
+    let LayoutDocument { width, height, boxes } = serde_json::from_value(value).with_context(named)?;
     let size = match (width, height) {
         (Some(width), Some(height)) => [width, height],
         (None, None) => [1., 1.],
-        _ => bail!("{}: expected both of width and height, or neither", named()),
+        _ => bail!("{}: expected both of width and height, or neither, got one", named()),
     };
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let boxes = boxes.into_iter().map(|each| {
@@ -59,7 +59,7 @@ pub(crate) fn read(path: &Path, wanted: Option<&str>) -> anyhow::Result<Vec<Layo
     Ok(vec![Layout { name, boxes: boxes.collect::<anyhow::Result<_>>().with_context(named)? }])
 }
 
-fn of_coco(path: &Path, wanted: Option<&str>) -> anyhow::Result<Vec<Layout<String>>> {
+fn read_coco(path: &Path, wanted: Option<&str>) -> anyhow::Result<Vec<Layout<String>>> {
     let (classes, images) = read_boxes(path)?;
     let mut layouts = Vec::new();
     for (name, boxes) in images.into_iter().filter(|(name, _)| wanted.is_none_or(|wanted| name == wanted)) {
@@ -72,12 +72,12 @@ fn of_coco(path: &Path, wanted: Option<&str>) -> anyhow::Result<Vec<Layout<Strin
     }
     match (layouts.is_empty(), wanted) {
         (false, _) => Ok(layouts),
-        (true, Some(wanted)) => bail!("{}: no image with boxes is called {wanted}", path.display()),
-        (true, None) => bail!("{}: no image has boxes", path.display()),
+        (true, Some(wanted)) => bail!("{}: expected boxes of image {wanted}, got none", path.display()),
+        (true, None) => bail!("{}: expected images with boxes, got none", path.display()),
     }
 }
 
-/// A box of an image of `[width, height]` as parts of it.
+/// Converts a box of an image of `[width, height]` to fractions of the image.
 fn part(rect: [f64; 4], [width, height]: [f64; 2]) -> anyhow::Result<[f64; 4]> {
     let [x, y, w, h] = rect;
     let found = [x / width, y / height, w / width, h / height];
@@ -92,7 +92,7 @@ fn part(rect: [f64; 4], [width, height]: [f64; 2]) -> anyhow::Result<[f64; 4]> {
 }
 
 impl Layout<String> {
-    /// By the numbers of a model that knows the classes `names`, or has no names for them.
+    /// Converts labels to class numbers of a model with the class names `names`, which may be empty.
     pub(crate) fn by_number(self, names: &[String], path: &Path) -> anyhow::Result<Layout<i64>> {
         let number = |label: &str| {
             let found = names.iter().position(|name| name == label).map(|index| index as i64);
@@ -108,11 +108,11 @@ impl Layout<String> {
             .into_iter()
             .map(|(label, rect)| {
                 let known = match names {
-                    [] => "numbers, this model's classes have no names".to_owned(),
+                    [] => "class numbers, since the model has no class names".to_owned(),
                     names => format!("one of {}", names.join(", ")),
                 };
                 let class = number(&label).with_context(|| {
-                    format!("{}: unknown label {label}, expected {known}", path.display())
+                    format!("{}: label: expected {known}, got {label}", path.display())
                 })?;
                 Ok((class, rect))
             })

@@ -1,4 +1,4 @@
-//! The `ldm` command: arguments to calls of the libraries, results to text. The only crate with `anyhow` and printing.
+//! The `ldm` command: parses arguments, calls the libraries and prints the results. Only this crate uses `anyhow` and prints.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;

@@ -1,4 +1,4 @@
-//! From flags to an opened model.
+//! The model and the device of the flags.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use tch::{Device, Kind};
 use crate::args::{DeviceArgs, ModelArgs};
 use crate::progress::Printer;
 
-/// The requested device, with the threads set.
+/// Returns the requested device, and sets the number of threads.
 pub(crate) fn device(args: &DeviceArgs, printer: Option<Printer>) -> anyhow::Result<Device> {
     if let Some(threads) = args.threads {
         ldm_libtorch::set_threads(threads);
@@ -22,34 +22,35 @@ pub(crate) fn device(args: &DeviceArgs, printer: Option<Printer>) -> anyhow::Res
     Ok(device)
 }
 
-/// Opens a model to encode and decode.
+/// Opens a model for encoding and decoding.
 pub(crate) fn open(args: &ModelArgs) -> anyhow::Result<Model> {
     let model = open_with(args, None)?;
     keep_freed_memory(parse_dtype(&args.dtype)?);
     Ok(model)
 }
 
-/// Keeps freed memory for a model in f32: decoding is faster for more memory (`docs/performance.md`); half precision on the
-/// CPU is chosen to save it. Best called once the weights are in channels_last, else their first copies are kept too.
+/// Keeps freed memory if the model is in f32, which makes decoding faster but needs more memory
+/// (`docs/guide/performance.md`); half precision on the CPU is for saving memory. Call it after the conversion of the
+/// weights to channels_last, or the memory of their first copies stays allocated.
 pub(crate) fn keep_freed_memory(kind: Kind) {
     if kind == Kind::Float {
         ldm_libtorch::keep_freed_memory();
     }
 }
 
-/// Opens a model, with its tokenizer where there is one.
+/// Opens a model, with its tokenizer if it has one.
 fn open_with(args: &ModelArgs, tokenizer: Option<&Path>) -> anyhow::Result<Model> {
-    let how = LoadOptions {
+    let options = LoadOptions {
         config: args.config.clone(),
         tokenizer: tokenizer.map(Path::to_path_buf),
         ema: args.ema || !args.no_ema,
         device: device(&args.device, None)?,
         kind: parse_dtype(&args.dtype)?,
     };
-    Ok(Model::open(&args.model, &how, &mut Printer::warn)?)
+    Ok(Model::open(&args.model, &options, &mut Printer::warn)?)
 }
 
-/// Opens a whole diffusion model.
+/// Opens a diffusion model with its first stage.
 pub(crate) fn open_diffusion(
     args: &ModelArgs,
     tokenizer: Option<&Path>,
@@ -62,29 +63,34 @@ pub(crate) fn open_diffusion(
     }
 }
 
-/// Refuses a model that is conditioned on something else than a command `gives`.
+/// Refuses a model whose conditioning is not among `accepted`, the kinds that the command provides.
 pub(crate) fn check_conditioning(
     model: &LatentDiffusion,
     args: &ModelArgs,
-    gives: &[ConditioningKind],
+    accepted: &[ConditioningKind],
 ) -> anyhow::Result<()> {
     let needs = ConditioningKind::of(&model.config);
-    if gives.contains(&needs) {
+    if accepted.contains(&needs) {
         return Ok(());
     }
-    let other = match needs {
-        ConditioningKind::Unconditional | ConditioningKind::Class => "use ldm sample",
-        ConditioningKind::Text => "use ldm txt2img",
-        ConditioningKind::Layout => "use ldm layout2img",
-        ConditioningKind::LowResolution => "use ldm upscale",
-        ConditioningKind::SemanticMap => "use ldm semantic2img",
-        ConditioningKind::Inpainting | ConditioningKind::TextInpainting => "use ldm inpaint",
-        ConditioningKind::Embedding => "no command gives it that yet",
+    let command = match needs {
+        ConditioningKind::Unconditional | ConditioningKind::Class => "try ldm sample",
+        ConditioningKind::Text => "try ldm txt2img",
+        ConditioningKind::Layout => "try ldm layout2img",
+        ConditioningKind::LowResolution => "try ldm upscale",
+        ConditioningKind::SemanticMap => "try ldm semantic2img",
+        ConditioningKind::Inpainting | ConditioningKind::TextInpainting => "try ldm inpaint",
+        ConditioningKind::Embedding => "no command supports it",
     };
-    bail!("{}: this model is conditioned on {needs}: {other}", args.model.display())
+    let accepted: Vec<String> = accepted.iter().map(ToString::to_string).collect();
+    bail!(
+        "{}: expected a model conditioned on {}, got one conditioned on {needs}; {command}",
+        args.model.display(),
+        accepted.join(" or ")
+    )
 }
 
-/// The class of a word: a number below `count`, or one of `names`.
+/// Parses a class: one of `names`, or a number below `count`.
 pub(crate) fn class(word: &str, names: &[String], count: i64) -> anyhow::Result<i64> {
     if let Some(index) = names.iter().position(|name| name == word) {
         return Ok(index as i64);
@@ -93,6 +99,6 @@ pub(crate) fn class(word: &str, names: &[String], count: i64) -> anyhow::Result<
     number.filter(|number| (0..count).contains(number)).with_context(|| {
         let known =
             if names.is_empty() { String::new() } else { format!(", or one of {}", names.join(", ")) };
-        format!("unknown class, expected 0 to {}{known}: {word}", count - 1)
+        format!("--class: expected 0 to {}{known}, got {word}", count - 1)
     })
 }

@@ -1,4 +1,4 @@
-//! What is under the noise, while it is taken away.
+//! Previews of the denoised images during sampling.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -10,26 +10,26 @@ use ldm_schedulers::SamplingStep;
 
 use crate::output;
 
-/// Small images of latents on the way, in `previews/00000-step-0010.png`: a pixel a latent, without the decoder.
+/// Writer of previews, `previews/00000-step-0010.png`: one pixel per latent position, without the decoder.
 pub(crate) struct Previews {
     every: NonZeroUsize,
     folder: PathBuf,
     colors: LatentRgb,
-    /// What went wrong with a file: a step has no way to say it.
-    wrong: anyhow::Result<()>,
+    /// The first error: the observer of the steps cannot return it.
+    result: anyhow::Result<()>,
 }
 
 impl Previews {
     pub(crate) fn new(every: NonZeroUsize, images: &Path, model: &LatentDiffusion) -> anyhow::Result<Self> {
         let colors = LatentRgb::fit(model).context("--preview-every")?;
-        Ok(Self { every, folder: folder(images), colors, wrong: Ok(()) })
+        Ok(Self { every, folder: folder(images), colors, result: Ok(()) })
     }
 
-    /// Shows the step of the images from `first` on, where it is its turn.
-    pub(crate) fn see(&mut self, first: usize, step: &SamplingStep) {
+    /// Writes every N-th step of a batch whose first image is `first`.
+    pub(crate) fn observe(&mut self, first: usize, step: &SamplingStep) {
         let done = step.index + 1;
-        if self.wrong.is_ok() && done.is_multiple_of(self.every.get()) {
-            self.wrong = self.write(first, done, step);
+        if self.result.is_ok() && done.is_multiple_of(self.every.get()) {
+            self.result = self.write(first, done, step);
         }
     }
 
@@ -43,13 +43,13 @@ impl Previews {
         Ok(())
     }
 
-    /// What went wrong so far.
-    pub(crate) fn wrong(&mut self) -> anyhow::Result<()> {
-        std::mem::replace(&mut self.wrong, Ok(()))
+    /// Returns the first error, and resets it.
+    pub(crate) fn result(&mut self) -> anyhow::Result<()> {
+        std::mem::replace(&mut self.result, Ok(()))
     }
 }
 
-/// Where they lie beside the images.
+/// Returns the folder of the previews, next to the images.
 pub(crate) fn folder(images: &Path) -> PathBuf {
     images.join("previews")
 }

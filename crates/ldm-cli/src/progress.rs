@@ -19,7 +19,7 @@ impl Printer {
         Self { quiet, verbose }
     }
 
-    /// The options for a child process with the same verbosity.
+    /// Returns the flags of a child process with the same verbosity.
     pub(crate) fn flags(self) -> &'static [&'static str] {
         match (self.quiet, self.verbose) {
             (true, _) => &["--quiet"],
@@ -35,7 +35,7 @@ impl Printer {
         }
     }
 
-    /// Prints a detail, with --verbose.
+    /// Prints a message with --verbose only.
     pub(crate) fn detail(self, text: &str) {
         if self.verbose {
             say(text);
@@ -47,19 +47,19 @@ impl Printer {
         say(&format!("warning: {text}"));
     }
 
-    /// A bar of `length` steps on a terminal; elsewhere a line every 15 seconds.
+    /// Creates a bar of `length` steps on a terminal; elsewhere it prints a line every 15 seconds.
     pub(crate) fn bar(self, length: u64, start: u64) -> Progress {
         self.progress(length, start, "{bar:30} {pos}/{len} {msg} ETA {eta}")
     }
 
-    /// [`Printer::bar`] of bytes.
+    /// Creates a [`Printer::bar`] of bytes.
     pub(crate) fn bytes(self, length: u64, start: u64) -> Progress {
         self.progress(length, start, "{bar:30} {decimal_bytes}/{decimal_total_bytes} {msg} ETA {eta}")
     }
 
     fn progress(self, length: u64, start: u64, template: &str) -> Progress {
         let bar = (!self.quiet && std::io::stderr().is_terminal()).then(|| {
-            let style = ProgressStyle::with_template(template).expect("a template of known fields");
+            let style = ProgressStyle::with_template(template).expect("a valid template");
             let bar = ProgressBar::new(length).with_style(style);
             bar.set_position(start);
             bar.reset_eta();
@@ -77,7 +77,7 @@ impl Printer {
     }
 }
 
-/// A bar, or lines.
+/// Progress bar, or lines.
 #[derive(Debug)]
 pub(crate) struct Progress {
     bar: Option<ProgressBar>,

@@ -1,16 +1,16 @@
-//! The end of the program: exit codes and error messages.
+//! Exit codes and error messages.
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-/// Writes a line to stderr in one piece, since child processes share it.
+/// Writes a line to stderr in one call, since child processes share it.
 pub(crate) fn say(line: &str) {
     // A closed stderr is not an error.
     let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
-/// Stopped by a signal, in order.
+/// Error of a graceful stop by a signal, with the exit code.
 #[derive(Debug)]
 pub(crate) struct Interrupted(pub(crate) u8);
 
@@ -22,9 +22,9 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// Runs the program: 0 done, 1 failed, 2 wrong usage (clap's own), 130 or 143 stopped by a signal.
+/// Runs the program. Exit codes: 0 success, 1 error, 2 usage error (by clap), 130 or 143 stopped by a signal.
 ///
-/// CUDA's "out of memory" is a panic of tch; it becomes an error message.
+/// CUDA's "out of memory" is a panic in tch; it is reported as an error.
 pub(crate) fn run(body: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -47,7 +47,7 @@ pub(crate) fn run(body: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
             let text =
                 panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
             if text.is_some_and(is_out_of_memory) {
-                say("error: the GPU is out of memory: try a smaller --batch-size or --dtype bf16");
+                say("error: the GPU is out of memory; try a smaller --batch-size or --dtype bf16");
             }
             ExitCode::from(1)
         }

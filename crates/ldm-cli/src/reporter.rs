@@ -1,4 +1,4 @@
-//! The [`Printer`] as the reporter of studies.
+//! A reporter of studies that prints.
 
 use std::cell::RefCell;
 use std::sync::atomic::AtomicBool;

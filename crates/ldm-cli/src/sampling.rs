@@ -1,11 +1,11 @@
-//! From sampling flags to the options of a model's sampling.
+//! The sampling settings of the flags.
 
 use ldm_pipelines::{LatentDiffusion, Sampling, SamplingOptions};
 
 use crate::args::SamplingArgs;
 use crate::progress::Printer;
 
-/// The sampling of `model` with the flags; what they leave open is the model's own.
+/// Resolves the sampling settings of the flags, with the defaults of `model`.
 pub(crate) fn resolve(args: &SamplingArgs, model: &LatentDiffusion) -> anyhow::Result<Sampling> {
     Ok(options(args)?.resolve(model, &mut Printer::warn)?)
 }

@@ -4,7 +4,7 @@ use std::ffi::c_int;
 
 use tch::Kind;
 
-/// The number of a dtype in libtorch (`c10::ScalarType`), which tch does not expose.
+/// Returns the number of a dtype in libtorch (`c10::ScalarType`), which tch does not expose.
 pub(crate) fn dtype(kind: Kind) -> c_int {
     match kind {
         Kind::Uint8 => 0,

@@ -108,7 +108,7 @@ fn pointers<T: AsRef<Tensor>>(tensors: &[T]) -> Vec<Ptr> {
     tensors.iter().map(|tensor| tensor.as_ref().as_ptr()).collect()
 }
 
-/// The new tensor that a successful call writes.
+/// Returns the new tensor that a successful call writes.
 fn new_tensor(call: impl FnOnce(*mut Out) -> c_int) -> Result<Tensor, TchError> {
     let mut out: Out = std::ptr::null_mut();
     check(call(&raw mut out))?;
@@ -343,8 +343,8 @@ extern "C" fn drop_range(owner: *mut c_void) {
     drop(unsafe { Box::from_raw(owner.cast::<MappedRange>()) });
 }
 
-/// A tensor over the bytes of `map` from `start` on. The caller has checked that they lie in the mapping, are aligned to
-/// the dtype, and belong to no other tensor.
+/// Returns a tensor over the bytes of `map` from `start` on. The caller has checked that they lie in the mapping, are
+/// aligned to the dtype, and belong to no other tensor.
 pub(crate) fn map_tensor(
     map: &Arc<PrivateMap>,
     start: usize,

@@ -13,7 +13,7 @@ pub struct CudaMemory {
     pub reserved: i64,
 }
 
-/// The statistics of CUDA device `device`; zeros without CUDA or before its first use.
+/// Returns the statistics of CUDA device `device`; zeros without CUDA or before its first use.
 ///
 /// # Panics
 /// When CUDA works but has no such device.
@@ -47,7 +47,7 @@ pub fn keep_freed_memory() {
     ffi::keep_freed_memory();
 }
 
-/// The peak resident memory of this process in bytes (Linux: `VmHWM`); 0 if unknown.
+/// Returns the peak resident memory of this process in bytes (Linux: `VmHWM`); 0 if unknown.
 pub fn peak_resident_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status

@@ -65,7 +65,7 @@ pub fn scale_all(tensors: &[Tensor], factor: &Tensor) {
     }
 }
 
-/// The Euclidean norm of all elements of all tensors, an f32 scalar on their device.
+/// Returns the Euclidean norm of all elements of all tensors, an f32 scalar on their device.
 ///
 /// # Panics
 /// When the list is empty or spans devices.
@@ -73,7 +73,7 @@ pub fn total_norm(tensors: &[Tensor]) -> Tensor {
     ffi::total_norm(tensors).expect("at least one tensor, on one device")
 }
 
-/// The gradients of the sum of `outputs` with respect to `inputs`; the graph is kept. `torch.autograd.grad`.
+/// Returns the gradients of the sum of `outputs` with respect to `inputs`; the graph is kept. `torch.autograd.grad`.
 ///
 /// # Errors
 /// When the outputs do not depend on an input, or gradients are disabled.

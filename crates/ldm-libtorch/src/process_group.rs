@@ -61,10 +61,10 @@ impl CollectiveWork {
 ///
 /// [`Single`] is a group of one process, [`C10d`](crate::C10d) a group of several.
 pub trait ProcessGroup: Debug + Send + Sync {
-    /// The rank of this process, from 0.
+    /// Returns the rank of this process, from 0.
     fn rank(&self) -> usize;
 
-    /// The number of ranks.
+    /// Returns the number of ranks.
     fn world(&self) -> usize;
 
     /// Replaces each tensor, on every rank, with its reduction over all ranks. Asynchronous.

@@ -7,8 +7,8 @@ use crate::ffi;
 /// The version of libtorch that this crate is written for.
 pub const TORCH_VERSION: &str = "2.11.0";
 
-/// The number of working CUDA devices. The first call loads libtorch's CUDA library, which the linker drops because no
-/// symbol of it is used by name; without it GPUs would silently be missing.
+/// Returns the number of working CUDA devices. The first call loads libtorch's CUDA library, which the linker drops
+/// because no symbol of it is used by name; without it GPUs would silently be missing.
 pub fn cuda_device_count() -> usize {
     static COUNT: OnceLock<usize> = OnceLock::new();
     *COUNT.get_or_init(|| {
@@ -49,7 +49,7 @@ pub fn set_seed(seed: u64) {
     tch::manual_seed(seed as i64);
 }
 
-/// The number of threads of an operation on the CPU.
+/// Returns the number of threads of an operation on the CPU.
 pub fn threads() -> usize {
     tch::get_num_threads().max(1) as usize
 }

@@ -57,7 +57,7 @@ impl FeatureNetwork {
         Self::named(if installed { "inception" } else { "random-vgg16" }, device)
     }
 
-    /// The name to report next to every value.
+    /// Returns the name to report next to every value.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Inception(_) => "Inception-v3 2015-12-05, pool 3",

@@ -57,7 +57,7 @@ impl KernelDistance {
     }
 }
 
-/// The unbiased estimate for two sets of equal size.
+/// Returns the unbiased estimate for two sets of equal size.
 fn discrepancy(a: &Tensor, b: &Tensor) -> Tensor {
     let [count, features] = [a.size()[0] as f64, a.size()[1] as f64];
     let kernel = |x: &Tensor, y: &Tensor| (x.matmul(&y.tr()) / features + 1.).pow_tensor_scalar(3);

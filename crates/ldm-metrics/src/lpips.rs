@@ -164,7 +164,7 @@ impl Lpips {
         self
     }
 
-    /// The trunk.
+    /// Returns the trunk.
     pub fn trunk(&self) -> Trunk {
         self.trunk
     }

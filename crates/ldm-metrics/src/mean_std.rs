@@ -24,12 +24,12 @@ impl MeanStd {
         self.0.len()
     }
 
-    /// The mean; NaN without values.
+    /// Returns the mean; NaN without values.
     pub fn mean(&self) -> f64 {
         self.0.iter().sum::<f64>() / self.0.len() as f64
     }
 
-    /// The standard deviation of the sample (divided by n − 1); NaN with fewer than two values.
+    /// Returns the standard deviation of the sample (divided by n − 1); NaN with fewer than two values.
     pub fn std(&self) -> f64 {
         if self.0.len() < 2 {
             return f64::NAN;

@@ -52,12 +52,12 @@ impl Reconstructions {
         self.real.count()
     }
 
-    /// The network whose features are compared.
+    /// Returns the network whose features are compared.
     pub fn network(&self) -> &FeatureNetwork {
         &self.network
     }
 
-    /// The network of the perceptual distance.
+    /// Returns the network of the perceptual distance.
     pub fn trunk(&self) -> Trunk {
         self.lpips.trunk()
     }

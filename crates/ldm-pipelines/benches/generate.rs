@@ -1,4 +1,4 @@
-//! A whole sampling with a tiny model: what the pipeline costs around its networks.
+//! Sampling with a tiny model: the overhead of the pipeline around its networks.
 
 #![allow(missing_docs, reason = "criterion's macro makes a function without any")]
 

@@ -1,10 +1,9 @@
-//! Samples from a model that is told things no command says yet, for `docs/tools/parity/compvis.py`.
+//! Samples with conditions that no command takes, for `docs/tools/parity/compvis.py`.
 //!
 //!     parity CONFIG WEIGHTS GIVEN OUT STEPS SCALE
 //!
-//! DDIM without fresh noise on the CPU in f32. GIVEN is a safetensors file of `noise` to start from, and of what the
-//! prompt holds: `class`, `image`, `mask`, `tokens`, `embedding`, and `negative_tokens` to be guided away from. OUT
-//! becomes one of `latents`.
+//! DDIM with η = 0 on the CPU in f32. GIVEN is a safetensors file of the initial `noise`, of the prompt (`class`, `image`,
+//! `mask`, `tokens`, `embedding`) and of `negative_tokens`. OUT is a safetensors file of `latents`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,13 +15,13 @@ use ldm_schedulers::SamplerConfig;
 use tch::{Device, Tensor};
 
 fn main() -> Result<()> {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let [config, weights, given, out, steps, scale] = words.as_slice() else {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let [config, weights, given, out, steps, scale] = args.as_slice() else {
         return Err(Error::invalid("usage: parity CONFIG WEIGHTS GIVEN OUT STEPS SCALE"));
     };
-    let how = LoadOptions { config: Some(config.into()), ..LoadOptions::new(Device::Cpu) };
-    let Model::Diffusion(model) = Model::open(Path::new(weights), &how, &mut |_| {})? else {
-        return Err(Error::invalid(format!("{config}: a first stage alone, expected a diffusion model")));
+    let options = LoadOptions { config: Some(config.into()), ..LoadOptions::new(Device::Cpu) };
+    let Model::Diffusion(model) = Model::open(Path::new(weights), &options, &mut |_| {})? else {
+        return Err(Error::invalid(format!("{config}: expected a diffusion model, got a first stage alone")));
     };
     let given = Checkpoint::open(given)?;
     let own = |name: &str| given.contains(name).then(|| given.tensor(name)).transpose();
@@ -43,8 +42,8 @@ fn main() -> Result<()> {
     let sampling = Sampling {
         spacing: sampler.spacing(),
         sampler,
-        steps: steps.parse().map_err(|_| Error::invalid(format!("STEPS: {steps}")))?,
-        guidance: scale.parse::<f64>().map_err(|_| Error::invalid(format!("SCALE: {scale}")))?.into(),
+        steps: steps.parse().map_err(|_| Error::invalid(format!("STEPS: expected a number, got {steps}")))?,
+        guidance: scale.parse::<f64>().map_err(|_| Error::invalid(format!("SCALE: expected a number, got {scale}")))?.into(),
         size: Some([size[2] * factor, size[3] * factor]),
         tile: None,
         thresholding: None,

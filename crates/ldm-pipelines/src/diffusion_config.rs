@@ -17,13 +17,13 @@ pub enum UNetSection {
     UNet(UNetConfig),
 }
 
-/// Where a conditioning enters the U-Net. CompVis `ddpm.py:1402`.
+/// The input of the U-Net that takes the conditioning. CompVis `ddpm.py:1402`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ConditioningKey {
-    /// Joined to x_t on the channels.
+    /// Concatenated to x_t along the channels.
     Concat,
-    /// Attended to.
+    /// Cross-attention.
     Crossattn,
     /// Both.
     Hybrid,
@@ -32,7 +32,7 @@ pub enum ConditioningKey {
 }
 
 impl ConditioningKey {
-    /// As a config says it.
+    /// The name in a config.
     pub fn name(self) -> &'static str {
         match self {
             Self::Concat => "concat",
@@ -43,17 +43,17 @@ impl ConditioningKey {
     }
 }
 
-/// What a hybrid model joins to x_t. Stable Diffusion's inpainting, `ddpm.py` `LatentInpaintDiffusion`.
+/// A condition concatenated to x_t in hybrid models. Stable Diffusion's inpainting, `ddpm.py` `LatentInpaintDiffusion`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConcatKey {
-    /// What to fill, 1, and what to keep, 0, at the latent's size: one channel.
+    /// The mask at the latent's size, 1 where to inpaint: one channel.
     Mask,
-    /// The scaled latent of the image with the part to fill in gray.
+    /// The scaled latent of the image with masked pixels gray.
     MaskedImage,
 }
 
-/// How a prediction is compared with its target.
+/// The loss of a prediction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LossType {
@@ -87,7 +87,7 @@ pub struct LatentDiffusionConfig {
     pub given_betas: Option<Vec<f64>>,
     #[serde(default)]
     pub v_posterior: f64,
-    /// The noise schedule is rescaled to end in pure noise (Lin et al. 2023); the reference has no such key.
+    /// Rescales the noise schedule to end in pure noise (Lin et al. 2023); the reference has no such key.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub zero_terminal_snr: bool,
     #[serde(default = "eps")]
@@ -198,7 +198,7 @@ fn hundred() -> usize {
 }
 
 impl LatentDiffusionConfig {
-    /// The config of these fields, the others as the reference has them by default.
+    /// The config of these fields, with the reference's defaults for the others.
     ///
     /// # Errors
     /// [`Error::Invalid`] when a field is unknown, missing, or not of its type.
@@ -206,7 +206,7 @@ impl LatentDiffusionConfig {
         serde_json::from_value(fields).map_err(|error| Error::invalid(error.to_string()))
     }
 
-    /// The noise schedule's part.
+    /// The config of the noise schedule.
     pub fn schedule(&self) -> ScheduleConfig {
         ScheduleConfig {
             beta_schedule: self.beta_schedule,
@@ -220,13 +220,13 @@ impl LatentDiffusionConfig {
         }
     }
 
-    /// The U-Net's part.
+    /// The config of the U-Net.
     pub fn unet(&self) -> &UNetConfig {
         let UNetSection::UNet(config) = &self.unet_config;
         config
     }
 
-    /// The class embedder's part, where the model is conditioned on classes.
+    /// The config of the class embedder, where the model has one.
     pub fn class(&self) -> Option<&ClassConfig> {
         match &self.cond_stage_config {
             ConditionerConfig::Class(config) => Some(config),
@@ -234,7 +234,7 @@ impl LatentDiffusionConfig {
         }
     }
 
-    /// How many classes the model knows, where it is conditioned on classes, by an embedder or by labels.
+    /// The number of classes of a class-conditional model, with an embedder or labels.
     pub fn classes(&self) -> Option<i64> {
         match self.conditioning_key() {
             Some(ConditioningKey::Adm) => self.unet().num_classes,
@@ -242,7 +242,7 @@ impl LatentDiffusionConfig {
         }
     }
 
-    /// How many classes a map has that the model is told, where it is told one.
+    /// The number of classes of a semantic map, where the model is conditioned on one.
     pub fn map_classes(&self) -> Option<i64> {
         match &self.cond_stage_config {
             ConditionerConfig::Spatial(config) => Some(config.in_channels),
@@ -250,13 +250,13 @@ impl LatentDiffusionConfig {
         }
     }
 
-    /// Whether the model reads text through CLIP, as Stable Diffusion.
+    /// Returns true when the model reads text through CLIP, as Stable Diffusion does.
     pub fn clip(&self) -> bool {
         matches!(self.cond_stage_config, ConditionerConfig::ClipText(_))
     }
 
-    /// Where the conditioning enters: as said, else by `concat_mode`, whose default is the reference's `true`
-    /// (`ddpm.py:443`) wherever the conditioner's output can be joined to a latent, and tokens are attended to.
+    /// The conditioning key: as given, else by `concat_mode`, whose default is the reference's `true` (`ddpm.py:443`)
+    /// where the conditioner's output has height and width, and false for tokens.
     pub fn conditioning_key(&self) -> Option<ConditioningKey> {
         let conditioner = &self.cond_stage_config;
         if *conditioner == ConditionerConfig::Unconditional {
@@ -269,17 +269,17 @@ impl LatentDiffusionConfig {
         )
     }
 
-    /// What a hybrid model joins to x_t, in order; the reference's default is the mask and then the masked image.
+    /// The conditions concatenated to x_t in a hybrid model, in order; by default the mask and then the masked image.
     pub fn concat_keys(&self) -> &[ConcatKey] {
         self.concat_keys.as_deref().unwrap_or(&[ConcatKey::Mask, ConcatKey::MaskedImage])
     }
 
-    /// Refuses what the class named by `target` would not take.
+    /// Checks the requirements of the class named by `target`.
     pub(crate) fn check_target(&self, target: &str) -> Result<()> {
         if target.ends_with(".Layout2ImgDiffusion") && self.cond_stage_key != "coordinates_bbox" {
             let got = &self.cond_stage_key;
             return Err(Error::invalid(format!(
-                "cond_stage_key: Layout2ImgDiffusion expects `coordinates_bbox`, got `{got}`"
+                "cond_stage_key: expected coordinates_bbox for Layout2ImgDiffusion, got {got}"
             )));
         }
         if target.ends_with(".LatentInpaintDiffusion")
@@ -287,59 +287,58 @@ impl LatentDiffusionConfig {
         {
             let got = self.conditioning_key().map_or("none", ConditioningKey::name);
             return Err(Error::invalid(format!(
-                "conditioning_key: LatentInpaintDiffusion expects `hybrid`, got `{got}`"
+                "conditioning_key: expected hybrid for LatentInpaintDiffusion, got {got}"
             )));
         }
         Ok(())
     }
 
-    /// Refuses by name what the reference has and this version has not.
+    /// Checks the fields, and refuses by name those of the reference that are not supported.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the field and its value.
     pub fn check(&self) -> Result<()> {
         let refuse = |field: &str, why: &str| Err(Error::invalid(format!("{field}: {why}")));
         if self.num_timesteps_cond != 1 {
-            return refuse(
-                "num_timesteps_cond",
-                "a shortened conditioning schedule is not supported, expected 1",
-            );
+            let got = self.num_timesteps_cond;
+            return refuse("num_timesteps_cond", &format!("expected 1, got {got}, which is not supported"));
         }
         if self.use_positional_encodings {
-            return refuse("use_positional_encodings", "the reference never published them, expected false");
+            return refuse("use_positional_encodings", "expected false, got true, which was never published");
         }
         if !self.logvar_init.is_finite() {
-            return refuse("logvar_init", &format!("expected a number, got {}", self.logvar_init));
+            return refuse("logvar_init", &format!("expected a finite number, got {}", self.logvar_init));
         }
-        if self.cond_stage_forward.is_some() {
-            return refuse("cond_stage_forward", "no conditioner has another method, leave it out");
+        if let Some(got) = &self.cond_stage_forward {
+            return refuse("cond_stage_forward", &format!("expected none, got {got}, which is not supported"));
         }
         if self.clip_denoised == Some(true) {
-            return refuse("clip_denoised", "latents are not bounded, the reference forces false");
+            return refuse("clip_denoised", "expected false, since latents are not bounded, got true");
         }
         if self.zero_terminal_snr && self.parameterization == Parameterization::Eps {
             return refuse(
                 "zero_terminal_snr",
-                "eps says nothing of pure noise, expected parameterization v or x0",
+                "expected parameterization v or x0, got eps, which is undefined in pure noise",
             );
         }
         if self.timesteps == 0 {
-            return refuse("timesteps", "expected at least 1");
+            return refuse("timesteps", "expected at least 1, got 0");
         }
         if !(self.scale_factor.is_finite() && self.scale_factor > 0.) {
             return refuse("scale_factor", &format!("expected a positive number, got {}", self.scale_factor));
         }
         if self.scale_by_std && self.scale_factor != 1. {
-            return refuse("scale_by_std", "the scale is measured, leave out `scale_factor`");
+            return refuse("scale_by_std", "expected no scale_factor with it, since the scale is measured, got one");
         }
         if self.masked_image_key.as_deref().is_some_and(|key| key != "masked_image") {
-            return refuse("masked_image_key", "the masked image has no other name here, leave it out");
+            let got = self.masked_image_key.as_deref().unwrap_or_default();
+            return refuse("masked_image_key", &format!("expected masked_image, got {got}"));
         }
         Ok(())
     }
 }
 
-/// Whether what the conditioner gives has height and width.
+/// Returns true when the conditioner's output has height and width.
 fn spatial(conditioner: &ConditionerConfig) -> bool {
     matches!(
         conditioner,

@@ -53,12 +53,12 @@ pub fn resolve_first_stage(tree: &mut Value, file: &Path) -> Result<bool> {
     let params = section.get("params").cloned().unwrap_or_default();
     let RunParams { path } =
         serde_yaml::from_value(params).map_err(|error| refuse(".params", error.to_string()))?;
-    let beside = file.with_file_name(&path);
-    let path = if beside.exists() { beside } else { path };
+    let neighbor = file.with_file_name(&path);
+    let path = if neighbor.exists() { neighbor } else { path };
     if !path.exists() {
         let expected = "expected a run directory, a model folder or a checkpoint";
         let why =
-            format!("{expected}, got nothing at {}; try training the first stage first", path.display());
+            format!("{expected}, got no file at {}; try training the first stage first", path.display());
         return Err(refuse(".params.path", why));
     }
     let not_a_first_stage = |got: &str, path: &Path| {
@@ -85,11 +85,11 @@ pub fn resolve_first_stage(tree: &mut Value, file: &Path) -> Result<bool> {
         ModelConfig::LatentDiffusion(_) => return Err(not_a_first_stage("diffusion model", &path)),
         ModelConfig::Classifier(_) => return Err(not_a_first_stage("classifier", &path)),
     };
-    *section = without_nulls(serde_yaml::to_value(&config).expect("plain numbers and words"));
+    *section = without_nulls(serde_yaml::to_value(&config).expect("a valid YAML tree"));
     Ok(true)
 }
 
-/// Removes null and empty keys, which mean the same as absent ones.
+/// Removes null and empty values, which mean the same as absent ones.
 fn without_nulls(mut value: Value) -> Value {
     if let Some(params) = value.get_mut("params").and_then(Value::as_mapping_mut) {
         params.retain(|key, value| {
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
     use crate::ModelFile;
 
-    /// A diffusion config that names `path` as its first stage, next to a run of each kind. Nothing reads the weights.
+    /// A diffusion config that names `path` as its first stage, next to a run of each kind. The weights are never read.
     fn folder(path: &str) -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         for (name, config) in [("first", tiny::FIRST_STAGE), ("diffusion", tiny::DIFFUSION)] {
@@ -167,10 +167,10 @@ mod tests {
         check(
             "runs/none",
             &[],
-            ".params.path: expected a run directory, a model folder or a checkpoint, got nothing at runs/none; try",
+            ".params.path: expected a run directory, a model folder or a checkpoint, got no file at runs/none; try",
         );
         check("diffusion", &[], ".params.path: expected a first stage, got the diffusion model ");
-        check("src", &[], ".params.path: src: no model here");
+        check("src", &[], ".params.path: src: expected model_index.json, or model.safetensors");
         let ckpt_path = "model.params.first_stage_config.params.ckpt_path=first";
         check("first", &[ckpt_path], ".params: unknown field `ckpt_path`, expected `path`");
         check("[1]", &[], ".params: ");
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_say_that_lines_are_those_of_the_text_written_out() {
+    fn errors_refer_to_the_text_written_out() {
         let folder = folder("first");
         let error = read(&folder, &["model.params.channel=4"]).unwrap_err().to_string();
         assert!(error.contains("second.yaml: with the first stage written out: "), "{error}");

@@ -1,4 +1,4 @@
-//! The model: first stage, U-Net, conditioner, schedule, and the scale between them.
+//! Diffusion models: first stage, U-Net, conditioner, noise schedule and scale factor.
 
 use std::cell::Cell;
 
@@ -15,7 +15,7 @@ use tch::{Device, Kind, Tensor};
 use crate::detect::schedule as detect_schedule;
 use crate::{DiffusersScheduler, LatentDiffusionConfig, LoadOptions, compatibility};
 
-/// The buffers a CompVis checkpoint holds at its root, which follow from the config.
+/// The buffers at the root of a CompVis checkpoint, which follow from the config.
 pub const SCHEDULE_BUFFERS: [&str; 12] = [
     "betas",
     "alphas_cumprod",
@@ -38,24 +38,24 @@ pub const SCHEDULE_BUFFERS: [&str; 12] = [
 #[derive(Debug)]
 pub struct LatentDiffusion {
     vs: VarStore,
-    /// Whether the first stage's convolutions are laid out so; the U-Net looks at its own.
+    /// True when the first stage runs channels_last; the U-Net follows the format of its weights.
     channels_last: bool,
-    /// Whether the weights have that layout yet.
+    /// True once the weights are channels_last.
     is_channels_last: Cell<bool>,
     kind: Kind,
     /// Pixels ↔ latents.
     pub first_stage: Box<dyn FirstStage>,
     /// The denoising network.
     pub unet: UNet,
-    /// Prompt → conditioning, as far as the prompt alone says it; [`LatentDiffusion::condition`] is the whole.
+    /// Prompt → conditioning, without the first stage; see [`LatentDiffusion::condition`].
     pub conditioner: Box<dyn Conditioner>,
     /// β over training time.
     pub schedule: NoiseSchedule,
-    /// What the network predicts.
+    /// The network's prediction: eps, x0 or v.
     pub parameterization: Parameterization,
-    /// Latents are multiplied by it after encoding and divided by it before decoding.
+    /// The factor of latents after encoding; they are divided by it before decoding.
     pub scale_factor: f64,
-    /// Names of the classes, where the file says them (metadata `classes`, a JSON list).
+    /// Names of the classes, where the file has them (metadata `classes`, a JSON list).
     pub classes: Vec<String>,
     /// Names of the classes of boxes, likewise (`box_classes`).
     pub box_classes: Vec<String>,
@@ -63,16 +63,16 @@ pub struct LatentDiffusion {
     pub label_classes: Vec<String>,
     /// The `scheduler_config.json` of a diffusers folder.
     pub scheduler: Option<DiffusersScheduler>,
-    /// What the model was built from.
+    /// The config it was built from.
     pub config: LatentDiffusionConfig,
 }
 
 impl LatentDiffusion {
     /// Builds the model with fresh weights (drawn from libtorch's global generator) on `device`. A model conditioned on
-    /// text needs a `tokenizer` for prompts of text, and for nothing else.
+    /// text needs a `tokenizer` only for text prompts.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when a part cannot be what its config says, or parts do not fit each other.
+    /// [`Error::Invalid`] for an invalid config of a part, or parts that do not fit each other.
     pub fn new(config: &LatentDiffusionConfig, tokenizer: Option<Tokenizer>, device: Device) -> Result<Self> {
         let mut model = Self::build(config, tokenizer, device, Kind::Float)?;
         model.channels_last = ldm_libtorch::prefers_channels_last(device, 0, true);
@@ -80,20 +80,20 @@ impl LatentDiffusion {
         Ok(model)
     }
 
-    /// [`LatentDiffusion::new`] in the dtype and the layout in which a loaded model runs: see [`Model::from_config`](crate::Model::from_config).
+    /// [`LatentDiffusion::new`] in the dtype and memory format of a loaded model: see [`Model::from_config`](crate::Model::from_config).
     pub(crate) fn from_config(config: &LatentDiffusionConfig, device: Device, kind: Kind) -> Result<Self> {
         let mut model = Self::build(config, None, device, kind)?;
         model.channels_last = Self::infers_channels_last(config, device);
         Ok(model)
     }
 
-    /// Whether an inference-only model runs channels_last.
+    /// Returns true when an inference-only model runs channels_last.
     fn infers_channels_last(config: &LatentDiffusionConfig, device: Device) -> bool {
         let narrowest = config.unet().model_channels.min(config.first_stage_config.narrowest());
         ldm_libtorch::prefers_channels_last(device, narrowest, false)
     }
 
-    /// Every part, with parameters of `kind`.
+    /// Builds all parts, with parameters of `kind`.
     fn build(
         config: &LatentDiffusionConfig,
         tokenizer: Option<Tokenizer>,
@@ -107,7 +107,7 @@ impl LatentDiffusion {
         let unet = UNet::new(&(&root / "model" / "diffusion_model"), config.unet())?;
         let first_stage = ldm_autoencoder::build(&(&root / "first_stage_model"), &config.first_stage_config)?;
         let conditioner: Box<dyn Conditioner> = match &config.cond_stage_config {
-            // The first stage that is there already, see `condition`.
+            // The model's own first stage, see `condition`.
             ConditionerConfig::FirstStage => Box::new(Unconditional),
             other => other.build(&(&root / "cond_stage_model"), tokenizer)?,
         };
@@ -133,15 +133,15 @@ impl LatentDiffusion {
         Ok(model)
     }
 
-    /// Puts the weights into the layout in which the model is fast, once: on the CPU it copies most of them, which lay in
-    /// their file until then. Whatever uses the model does it where nobody has.
+    /// Converts the weights to channels_last, once, where that is faster. On the CPU this copies most of the memory-mapped
+    /// weights. Called by everything that runs the model.
     pub fn to_channels_last(&self) {
         if self.channels_last && !self.is_channels_last.replace(true) {
             ldm_libtorch::channels_last(&self.vs);
         }
     }
 
-    /// A first stage's input where and how its weights are.
+    /// Moves an input of the first stage to the device, dtype and memory format of the weights.
     pub(crate) fn to_model(&self, x: &Tensor) -> Tensor {
         self.to_channels_last();
         let x = x.to_device(self.vs.device()).to_kind(self.kind());
@@ -150,13 +150,12 @@ impl LatentDiffusion {
 
     /// Builds the model and loads every weight from a CompVis state dict (or ours, which has the same names).
     ///
-    /// Schedule buffers and training leftovers (`logvar`, EMA copies) follow from the config or are no weights, and
-    /// are passed over; everything else must fit both ways. The file must stay as it is while the model lives: see
-    /// [`Checkpoint::load_mmap`].
+    /// Schedule buffers and leftovers of training (`logvar`, EMA copies) are ignored; all other names must match. The file
+    /// must not change while the model exists: see [`Checkpoint::load_mmap`].
     ///
     /// # Errors
-    /// As [`LatentDiffusion::new`], [`Error::Weights`] listing every name that does not fit, and [`Error::Format`] when the
-    /// file's buffers are those of another schedule than the config's.
+    /// As [`LatentDiffusion::new`]; [`Error::Weights`] listing every name that does not match; [`Error::Format`] when the
+    /// file's buffers are not those of the config's schedule.
     pub fn load(
         config: &LatentDiffusionConfig,
         checkpoint: Checkpoint,
@@ -183,7 +182,7 @@ impl LatentDiffusion {
             let scale = checkpoint.tensor("scale_factor").map_err(|_| {
                 Error::format(
                     checkpoint.path(),
-                    "scale_by_std is set and the file has no tensor `scale_factor`",
+                    "scale_by_std: expected a tensor `scale_factor` in the file, got none",
                 )
             })?;
             model.scale_factor = scale.double_value(&[]);
@@ -191,8 +190,8 @@ impl LatentDiffusion {
         Ok(model)
     }
 
-    /// Of a checkpoint's tensors those that are weights: averages in place of weights where asked for and there,
-    /// without the schedule's buffers and what else follows from the config or is left over from training.
+    /// The weights in a checkpoint: EMA weights with `ema`, where there are some, and no schedule buffers or leftovers of
+    /// training.
     pub fn weights_of(&self, checkpoint: Checkpoint, ema: bool) -> Checkpoint {
         let names: Vec<String> = self.vs.variables().into_keys().collect();
         let checkpoint =
@@ -209,7 +208,7 @@ impl LatentDiffusion {
         checkpoint.without(&left_out)
     }
 
-    /// The weights of the model of `config` in a checkpoint, none of them read, and its schedule.
+    /// Checks a checkpoint against `config`; returns its weights, not read, and the noise schedule.
     ///
     /// # Errors
     /// As [`LatentDiffusion::load`].
@@ -225,15 +224,15 @@ impl LatentDiffusion {
         Ok((weights, model.schedule))
     }
 
-    /// Loads the first stage's weights from a checkpoint of it alone.
+    /// Loads the first stage's weights from a checkpoint of a first stage alone.
     ///
     /// # Errors
-    /// [`Error::Weights`] listing every name that does not fit.
+    /// [`Error::Weights`] listing every name that does not match.
     pub fn load_first_stage(&mut self, checkpoint: Checkpoint) -> Result<()> {
         checkpoint.without(&["loss.", "model_ema."]).load_scope(&self.vs, "first_stage_model.")
     }
 
-    /// Every variable of every part.
+    /// All variables of all parts.
     pub fn vs(&self) -> &VarStore {
         &self.vs
     }
@@ -257,17 +256,17 @@ impl LatentDiffusion {
         tch::no_grad(|| posterior.sample(noise).to_kind(Kind::Float) * self.scale_factor)
     }
 
-    /// Whether images of `[H, W]` can be encoded and their latents denoised.
+    /// Checks that images of `[H, W]` can be encoded and their latents denoised.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with the nearest sizes that can.
+    /// [`Error::Invalid`] with the nearest valid sizes.
     pub fn check_image_size(&self, size: [i64; 2]) -> Result<()> {
         self.first_stage.check_image_size(size)?;
         let [_, height, width] = self.first_stage.latent_size(size);
         self.unet.check_size([height, width])
     }
 
-    /// What the first stage says of images' latents, unscaled, without gradients.
+    /// Encodes images into the posterior of their latents, unscaled, without gradients.
     ///
     /// # Shapes
     /// - `image`: `[B, 3, H, W]` in `[-1, 1]`

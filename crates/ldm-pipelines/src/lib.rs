@@ -42,3 +42,7 @@ pub use sample::{
 };
 pub use source::{ModelSource, weights_file};
 pub use tokenizer::{export_tokenizer, find_tokenizer};
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

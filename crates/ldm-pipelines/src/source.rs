@@ -1,4 +1,4 @@
-//! What a path holds: a config, and tensors under CompVis' names. What is opened, converted and looked at begins here.
+//! Models located at a path: a config, and tensors under CompVis' names.
 
 use std::path::{Path, PathBuf};
 
@@ -10,34 +10,32 @@ use crate::diffusers::folder;
 use crate::diffusers::scheduler::{DiffusersScheduler, read_json};
 use crate::{ModelConfig, ModelFile, detect};
 
-/// A model that was found and not built yet: what it is, and its tensors, none of which is read.
+/// A model located at a path and not built yet: its config, and its tensors, not read.
 #[derive(Debug)]
 pub struct ModelSource {
-    /// What it is.
+    /// The config.
     pub config: ModelConfig,
-    /// Its tensors under CompVis' names; also what a file holds beside the model.
+    /// The tensors under CompVis' names, including those that are not weights.
     pub checkpoint: Checkpoint,
-    /// Where a tokenizer may lie beside it.
+    /// The folder that may hold a tokenizer.
     pub folder: Option<PathBuf>,
-    /// What a diffusers folder says of sampling.
+    /// The scheduler of a diffusers folder.
     pub scheduler: Option<DiffusersScheduler>,
-    /// What a person may want to know, in sentences.
+    /// Messages for the user.
     pub notes: Vec<String>,
-    /// Whether the scale factor in the config was measured, as `scale_by_std`.
+    /// True when the scale factor in the config was measured, as with `scale_by_std`.
     pub(crate) measured: bool,
 }
 
 impl ModelSource {
-    /// Finds the model at `path`: a run directory (its `model/` is taken), a folder with `config.yaml` and
-    /// `model.safetensors`, a diffusers folder, the folder of a first stage in one, or a checkpoint file. A file's config
-    /// is `config`, else `NAME.yaml` or `config.yaml` beside `NAME.ckpt`, else what names and shapes tell.
+    /// Finds the model at `path`: a run directory (with `model/`), a folder with `config.yaml` and `model.safetensors`, a
+    /// diffusers folder, the folder of a first stage in one, or a checkpoint file. A file's config is `config`, else
+    /// `NAME.yaml` or `config.yaml` next to `NAME.ckpt`, else inferred from names and shapes.
     ///
-    /// `ema` matters to a diffusers folder alone, whose averages and weights as trained lie in two files (`non_ema`);
-    /// other files hold both in one.
+    /// `ema` matters only in diffusers folders, which have separate files of EMA and other weights (`non_ema`).
     ///
     /// # Errors
-    /// When nothing of that is there, when a config is refused, and when names and shapes do not tell everything: then
-    /// the message names the field.
+    /// When there is no model, when a config is invalid, and when a field cannot be inferred; the message names the field.
     pub fn find(path: &Path, config: Option<&Path>, ema: bool) -> Result<Self> {
         if path.is_file() {
             return Self::of_file(path, config);
@@ -53,7 +51,7 @@ impl ModelSource {
             let mut found = Self::of_component(&weights)?;
             found
                 .notes
-                .extend(variant.map(|name| format!("{}: the variant {name} is taken", path.display())));
+                .extend(variant.map(|name| format!("{}: loaded the variant {name}", path.display())));
             return Ok(found);
         }
         let weights = weights_in(path)?;
@@ -61,8 +59,8 @@ impl ModelSource {
     }
 
     fn of_file(weights: &Path, config: Option<&Path>) -> Result<Self> {
-        let beside = [weights.with_extension("yaml"), weights.with_file_name("config.yaml")];
-        let config = config.map(Path::to_path_buf).or_else(|| beside.into_iter().find(|path| path.is_file()));
+        let configs = [weights.with_extension("yaml"), weights.with_file_name("config.yaml")];
+        let config = config.map(Path::to_path_buf).or_else(|| configs.into_iter().find(|path| path.is_file()));
         if config.is_none() && is_component(weights) {
             return Self::of_component(weights);
         }
@@ -75,7 +73,7 @@ impl ModelSource {
             None => (detect::infer_config(&checkpoint)?, Vec::new()),
         };
         let checkpoint = match &config {
-            // A first stage cut out of a whole model without its root's name.
+            // The first stage of a diffusion model.
             ModelConfig::Kl(_) | ModelConfig::Vq(_) if !checkpoint.contains("decoder.conv_out.weight") => {
                 checkpoint.scope("first_stage_model.")
             }
@@ -85,7 +83,7 @@ impl ModelSource {
         Ok(Self { config, checkpoint, folder, scheduler: None, notes, measured: false })
     }
 
-    /// A first stage of diffusers, by its weights.
+    /// The diffusers first stage of the file `weights`.
     fn of_component(weights: &Path) -> Result<Self> {
         let found = Component::of_file(weights, ldm_autoencoder::from_diffusers, |(config, _)| {
             ldm_autoencoder::diffusers_layout(config)
@@ -96,7 +94,7 @@ impl ModelSource {
     }
 }
 
-/// Whether the weights are a first stage of a diffusers folder.
+/// Returns true when the weights are a first stage of a diffusers folder.
 fn is_component(weights: &Path) -> bool {
     let json = read_json(&weights.with_file_name("config.json"));
     json.is_ok_and(|json| matches!(json["_class_name"].as_str(), Some("AutoencoderKL" | "VQModel")))
@@ -105,7 +103,7 @@ fn is_component(weights: &Path) -> bool {
 fn without_config(path: &Path, config: Option<&Path>) -> Result<()> {
     match config {
         None => Ok(()),
-        Some(_) => Err(Error::format(path, "a diffusers folder says itself what it is: leave out --config")),
+        Some(_) => Err(Error::format(path, "expected no --config for a diffusers folder, got one")),
     }
 }
 
@@ -121,26 +119,26 @@ fn weights_in(path: &Path) -> Result<PathBuf> {
         .iter()
         .any(|folder| folder.join("lora.safetensors").is_file())
     {
-        "a LoRA's run or folder: give the model it was trained for, and this by --lora"
+        "expected a model, got a LoRA; try it as --lora with the model it was trained for"
     } else if path.join("checkpoints").is_dir() {
-        "a run that has not written its model yet (it does at its first checkpoint)"
+        "expected a model, got a run before its first checkpoint"
     } else {
-        "no model here: expected model_index.json, or model.safetensors and config.yaml, in it or in its folder model/"
+        "expected model_index.json, or model.safetensors and config.yaml, in it or in model/, got none of them"
     };
     Err(Error::format(path, why))
 }
 
-/// The weights' file of a model that is given as [`Model::open`](crate::Model::open) takes it, where it has one.
+/// Finds the file of weights of a model at a path as of [`Model::open`](crate::Model::open).
 ///
 /// # Errors
-/// When there is none, and for a diffusers folder, whose parts have a file each.
+/// When there is none, and for a diffusers folder, which has a file for each component.
 pub fn weights_file(path: &Path) -> Result<PathBuf> {
     if path.is_file() {
         return Ok(path.to_path_buf());
     }
     std::fs::metadata(path).map_err(Error::io(path))?;
     if path.join("model_index.json").is_file() {
-        return Err(Error::format(path, "a diffusers folder, whose parts have a file of weights each"));
+        return Err(Error::format(path, "expected one file of weights, got a diffusers folder, which has several"));
     }
     if path.join("config.json").is_file() {
         return Ok(weights_of(path, true)?.0);

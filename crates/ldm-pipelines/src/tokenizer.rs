@@ -1,16 +1,16 @@
-//! Where the tokenizer of a text model comes from.
+//! Tokenizers of text models.
 
 use std::path::{Path, PathBuf};
 
 use ldm_conditioning::{ConditionerConfig, Tokenizer, TokenizerKind};
 use ldm_core::{Error, Result, files, resources};
 
-/// The tokenizer of a model with this conditioner: `given`, else `tokenizer/` in `folder`, where the model's weights
-/// lie, else the one that `ldm weights get` put into the user's cache. None where the model reads no text, and where
-/// nothing of that is there: the model works without one, and text prompts say what is missing.
+/// Finds the tokenizer of a model with this conditioner: `given`, else `tokenizer/` in `folder`, that of the weights, else
+/// the one that `ldm weights get` downloaded into the user's cache. None where the model reads no text or there is no
+/// tokenizer: the model works without one except with text prompts.
 ///
 /// # Errors
-/// When what is there is damaged, or is not the model's.
+/// When the tokenizer is damaged or of another kind.
 pub fn find_tokenizer(
     conditioner: &ConditionerConfig,
     given: Option<&Path>,
@@ -20,17 +20,17 @@ pub fn find_tokenizer(
     tokenizer_path(kind, given, folder).map(|path| Tokenizer::open(kind, path)).transpose()
 }
 
-/// Where [`find_tokenizer`] finds it: what was given, a folder, or a file.
+/// The path of [`find_tokenizer`]: a folder or a file.
 pub(crate) fn tokenizer_path(
     kind: TokenizerKind,
     given: Option<&Path>,
     folder: Option<&Path>,
 ) -> Option<PathBuf> {
-    let beside = || Some(folder?.join("tokenizer")).filter(|path| path.is_dir());
-    given.map(Path::to_path_buf).or_else(beside).or_else(|| installed(kind))
+    let in_folder = || Some(folder?.join("tokenizer")).filter(|path| path.is_dir());
+    given.map(Path::to_path_buf).or_else(in_folder).or_else(|| installed(kind))
 }
 
-/// The file that `ldm weights get` put into the user's cache.
+/// The file that `ldm weights get` downloaded into the user's cache.
 fn installed(kind: TokenizerKind) -> Option<PathBuf> {
     let file = match kind {
         TokenizerKind::Bert => "vocab.txt",
@@ -58,18 +58,18 @@ pub(crate) fn copy_tokenizer(path: &Path, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Puts the user's tokenizer beside the weights of a text model, as `tokenizer/` in `folder`: what is handed on is
-/// whole. Does nothing where the model reads no text, or there is a tokenizer already, or none to give.
+/// Copies the user's tokenizer next to the weights of a text model, as `tokenizer/` in `folder`, so that the export is
+/// self-contained. Does nothing where the model reads no text, or there is a tokenizer already, or none to copy.
 ///
 /// # Errors
 /// [`Error::Io`].
 pub fn export_tokenizer(conditioner: &ConditionerConfig, folder: &Path) -> Result<()> {
-    let beside = folder.join("tokenizer");
-    let Some(source) = conditioner.tokenizer_kind().filter(|_| !beside.exists()).and_then(installed) else {
+    let out = folder.join("tokenizer");
+    let Some(source) = conditioner.tokenizer_kind().filter(|_| !out.exists()).and_then(installed) else {
         return Ok(());
     };
     let bytes = std::fs::read(&source).map_err(Error::io(&source))?;
     let name = source.file_name().expect("a file has a name");
-    files::make_folder(&beside)?;
-    files::write_bytes(beside.join(name), &bytes)
+    files::make_folder(&out)?;
+    files::write_bytes(out.join(name), &bytes)
 }

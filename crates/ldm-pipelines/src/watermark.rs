@@ -1,22 +1,21 @@
-//! The invisible watermark of Stable Diffusion's scripts: a few bytes hidden in the colors of an image.
+//! The invisible watermark of Stable Diffusion's scripts: a few bytes in the colors of an image.
 //!
-//! To the bit what the Python package invisible-watermark (0.1.5 and 0.2.0) makes by the method `dwtDct`
-//! (`imwatermark/maxDct.py`), which takes no DCT:
+//! Bit-exact with the method `dwtDct` of the Python package invisible-watermark (0.1.5 and 0.2.0,
+//! `imwatermark/maxDct.py`), which computes no DCT:
 //!
-//! 1. 8-bit RGB becomes 8-bit YUV as OpenCV has it. The rest is about U, cut to multiples of 4.
-//! 2. One level of the Haar transform. Its low band, in 4×4 blocks row by row: block k carries bit k mod n, the
-//!    high bit of a byte first.
-//! 3. In each block the largest value but for the first, v, becomes (⌊v/36⌋ + ¼ + bit/2)·36.
-//! 4. All of it goes back, so that the whole image, not only U, is rounded twice on its way through YUV.
+//! 1. Convert 8-bit RGB to 8-bit YUV as OpenCV does. Steps 2 and 3 use U, cropped to multiples of 4.
+//! 2. Apply one level of the Haar transform. In the low band, split into 4×4 blocks row by row, block k carries bit
+//!    k mod n, the high bit of a byte first.
+//! 3. In each block set the largest value except the first, v, to (⌊v/36⌋ + ¼ + bit/2)·36.
+//! 4. Invert both transforms; all channels are rounded twice by YUV.
 //!
-//! An image is voted on: each block says one when the same value is over 18 mod 36, and a bit is what half of its
-//! blocks say. The mark is weak. Lowering the largest value can make another one the largest, which then votes by
-//! chance; only grayish images, with U from 126 to 130, are safe from that. Of 78 photographs the package reads 24
-//! without a mistake after marking them itself.
+//! Reading is a vote: a block votes one when the same value is over 18 mod 36, and a bit is one with half of its blocks.
+//! The watermark is weak. Lowering the largest value can make another one the largest, which then votes at random; only
+//! grayish images, with U from 126 to 130, are safe from that. Of 78 photographs that the package marks, it reads 24
+//! without an error.
 //!
-//! Two habits of the package are kept, for its readers and ours to agree: between 2 and 4 it mistakes the two mixed
-//! bands for each other, which transposes every 2×2 of U; and it truncates U, so that the last bit of each sum below
-//! is seen in the image.
+//! Two bugs of the package are reproduced for compatibility: between 2 and 4 it swaps the two mixed bands, which transposes
+//! every 2×2 of U; and it truncates U, so that the last bit of each sum below shows in the image.
 
 use std::f64::consts::FRAC_1_SQRT_2;
 
@@ -24,25 +23,25 @@ use image::RgbImage;
 
 use ldm_core::{Error, Result};
 
-/// What CompVis' `txt2img` hides in each sample and in the grid (`stable-diffusion/scripts/txt2img.py:262`).
+/// The payload of CompVis' `txt2img` in each sample and in the grid (`stable-diffusion/scripts/txt2img.py:262`).
 pub const STABLE_DIFFUSION: &[u8] = b"StableDiffusionV1";
 
-/// The least area that the package accepts, in pixels (`imwatermark/watermark.py`, `encode`).
-const LEAST_AREA: usize = 256 * 256;
-/// The distance of two values that say the same.
+/// The minimum area of the package, in pixels (`imwatermark/watermark.py`, `encode`).
+const MIN_AREA: usize = 256 * 256;
+/// The distance of two values that encode the same bit.
 const STEP: f64 = 36.;
 
-/// Hides `payload` in an image, over and over while there are blocks.
+/// Embeds `payload` in an image, repeated over all blocks.
 ///
 /// # Errors
-/// [`Error::Invalid`], and the image stays as it is, when it has less than 256·256 pixels or fewer blocks of 8×8
-/// pixels than the payload has bits (the package then leaves the end out), or when there is no payload.
+/// [`Error::Invalid`], without a change of the image, when it has less than 256·256 pixels or fewer blocks of 8×8 pixels
+/// than the payload has bits (the package then truncates the payload), or when the payload is empty.
 pub fn embed(image: &mut RgbImage, payload: &[u8]) -> Result<()> {
     if payload.is_empty() || payload.len() > capacity(image) {
         let (width, height) = image.dimensions();
         return Err(Error::invalid(format!(
-            "an image of {width}x{height} pixels cannot carry a watermark of {} bytes: it takes 1 byte or more, \
-             {LEAST_AREA} pixels, and a block of 8x8 pixels for each bit",
+            "image: expected at least {MIN_AREA} pixels and a block of 8x8 pixels for each bit of a watermark of {} \
+             bytes, got {width}x{height}",
             payload.len()
         )));
     }
@@ -60,9 +59,9 @@ pub fn embed(image: &mut RgbImage, payload: &[u8]) -> Result<()> {
     for (index, low) in low.into_iter().enumerate() {
         let [left, top] = [2 * (index % columns) as u32, 2 * (index / columns) as u32];
         let [_, right, down, cross] = haar(square(image, left, top));
-        // U is in 17..=239 and moves by 13.5 at most: no value leaves the 8 bits.
-        let [near, below, beside, far] = haar([low, right, down, cross]).map(|value| value as u8);
-        for (x, y, value) in [(0, 0, near), (1, 0, beside), (0, 1, below), (1, 1, far)] {
+        // U is in 17..=239 and moves by 13.5 at most: no value leaves 8 bits.
+        let [upper_left, lower_left, upper_right, lower_right] = haar([low, right, down, cross]).map(|value| value as u8);
+        for (x, y, value) in [(0, 0, upper_left), (1, 0, upper_right), (0, 1, lower_left), (1, 1, lower_right)] {
             image.get_pixel_mut(left + x, top + y).0[1] = value;
         }
     }
@@ -72,9 +71,9 @@ pub fn embed(image: &mut RgbImage, payload: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// What an image hides if it hides that many bytes; without a watermark the bytes mean nothing.
+/// Reads a watermark of that many bytes from an image; without a watermark the bytes are meaningless.
 ///
-/// Empty for an image to which [`embed`] gives no payload of that length.
+/// Empty for an image in which [`embed`] refuses a payload of that length.
 pub fn read(image: &RgbImage, bytes: usize) -> Vec<u8> {
     if bytes > capacity(image) {
         return Vec::new();
@@ -93,15 +92,15 @@ pub fn read(image: &RgbImage, bytes: usize) -> Vec<u8> {
     (0..bytes).map(|byte| (8 * byte..8 * byte + 8).fold(0, |sum, at| sum << 1 | u8::from(bit(at)))).collect()
 }
 
-/// Whether `ones` of `votes` make a one: a tie does, and slightly less.
+/// Returns true when `ones` of `votes` make a one: so does a tie, and slightly less.
 fn is_set(ones: usize, votes: usize) -> bool {
     ones as f64 / votes as f64 * 255. > 127.
 }
 
-/// How many bytes have a block for each bit.
+/// The number of bytes with a block for each bit.
 fn capacity(image: &RgbImage) -> usize {
     let (rows, columns) = low_size(image);
-    if image.pixels().len() < LEAST_AREA { 0 } else { (rows / 4) * (columns / 4) / 8 }
+    if image.pixels().len() < MIN_AREA { 0 } else { (rows / 4) * (columns / 4) / 8 }
 }
 
 /// Rows and columns of the low band.
@@ -120,13 +119,13 @@ fn low_band(yuv: &RgbImage) -> Vec<f64> {
     places.map(|(x, y)| haar(square(yuv, 2 * x, 2 * y))[0]).collect()
 }
 
-/// Where in the low band the 16 values of each block are; blocks and values row by row.
+/// The indices of the 16 values of each block in the low band; blocks and values row by row.
 fn blocks(rows: usize, columns: usize) -> impl Iterator<Item = [usize; 16]> {
     let corners = (0..rows / 4).flat_map(move |y| (0..columns / 4).map(move |x| 4 * (y * columns + x)));
     corners.map(move |corner| std::array::from_fn(|at| corner + at / 4 * columns + at % 4))
 }
 
-/// Where the largest value of a block is, the first of equals; the block's first value is not asked.
+/// The index of the largest value of a block, the first of equals, without the block's first value.
 fn largest(low: &[f64], block: [usize; 16]) -> usize {
     block[2..].iter().fold(block[1], |best, &at| if low[at] > low[best] { at } else { best })
 }
@@ -137,9 +136,9 @@ fn square(yuv: &RgbImage, left: u32, top: u32) -> [f64; 4] {
     [u(0, 0), u(1, 0), u(0, 1), u(1, 1)]
 }
 
-/// A 2×2's mean and its changes to the right, downwards and crosswise, each twice over: first along columns, then
-/// along rows, in PyWavelets' order of sums. Done again it gives the 2×2 back; with the roles of columns and rows,
-/// as here, transposed.
+/// The Haar transform of a 2×2: twice its mean and its changes to the right, downwards and crosswise, first along columns,
+/// then along rows, in PyWavelets' order of sums. It is its own inverse; with the roles of columns and rows, as here, up
+/// to a transposition.
 fn haar([upper_left, upper_right, lower_left, lower_right]: [f64; 4]) -> [f64; 4] {
     let pair = |a: f64, b: f64| {
         let (a, b) = (FRAC_1_SQRT_2 * a, FRAC_1_SQRT_2 * b);
@@ -159,7 +158,7 @@ fn to_yuv(rgb: [u8; 3]) -> [u8; 3] {
     [y, 128 + rounded(8061 * (b - y)), 128 + rounded(14369 * (r - y))].map(saturated)
 }
 
-/// The way back from [`to_yuv`], as OpenCV's `COLOR_YUV2BGR`; few colors survive both.
+/// The inverse of [`to_yuv`] up to rounding, as OpenCV's `COLOR_YUV2BGR`; few colors survive both.
 fn to_rgb(yuv: [u8; 3]) -> [u8; 3] {
     let [y, u, v] = yuv.map(i32::from);
     let (u, v) = (u - 128, v - 128);
@@ -190,7 +189,7 @@ mod tests {
         image::load_from_memory(bytes).unwrap().into_rgb8()
     }
 
-    /// Grayish colors that keep a watermark: U a little above the middle.
+    /// Grayish colors that preserve a watermark: U a little above the middle.
     fn soft(width: u32, height: u32) -> RgbImage {
         RgbImage::from_fn(width, height, |x, y| {
             let gray = (60 + (x + 2 * y) % 120) as u8;
@@ -199,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_photograph_is_marked_to_the_bit_as_by_the_package() {
+    fn embedding_is_bit_exact_with_the_package() {
         let mut image = decoded(PLAIN);
         embed(&mut image, STABLE_DIFFUSION).unwrap();
         let marked = decoded(MARKED);
@@ -209,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_is_what_the_package_reads() {
+    fn reading_agrees_with_the_package() {
         let golden: serde_json::Value = serde_json::from_str(GOLDEN).unwrap();
         for (name, bytes) in [("watermark.webp", PLAIN), ("watermark_marked.webp", MARKED)] {
             let image = decoded(bytes);
@@ -222,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hidden_is_read_at_any_size() {
+    fn a_payload_round_trips_at_any_size() {
         for (width, height) in [(256, 256), (513, 300), (258, 511), (8192, 8), (11, 9000)] {
             for payload in [STABLE_DIFFUSION, b"\0", b"\xff", "猫 and a mark".as_bytes()] {
                 let mut image = soft(width, height);
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn pixels_beyond_the_last_four_only_go_through_yuv() {
+    fn pixels_beyond_the_last_multiple_of_four_only_pass_through_yuv() {
         let (plain, mut image) = (soft(259, 257), soft(259, 257));
         embed(&mut image, STABLE_DIFFUSION).unwrap();
         let through = |x, y| to_rgb(to_yuv(plain.get_pixel(x, y).0));
@@ -245,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_carry_a_watermark_is_refused_and_left_alone() {
+    fn images_too_small_for_a_watermark_are_refused_and_unchanged() {
         let sizes = [(0, 0), (1, 1), (3, 3), (128, 128), (255, 257), (30_000, 3), (3, 30_000), (7, 16_384)];
         for (width, height) in sizes {
             let mut image = soft(width, height);
@@ -264,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn colors_are_those_of_opencv() {
+    fn color_conversion_is_that_of_opencv() {
         let golden: serde_json::Value = serde_json::from_str(GOLDEN).unwrap();
         let levels = || (0..=255).step_by(5);
         let colors =

@@ -9,7 +9,7 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;mar
     td,th{padding:.2rem .8rem .2rem 0;text-align:left;vertical-align:middle}svg{max-width:100%;height:auto}\
     figure{margin:1rem 0}figcaption{color:#555}code{background:#f3f3f3;padding:0 .2rem}";
 
-/// A page with a title and a body.
+/// Returns a page with a title and a body.
 pub(crate) fn page(title: &str, body: &Markup) -> String {
     html! {
         (DOCTYPE)
@@ -29,18 +29,18 @@ pub(crate) fn page(title: &str, body: &Markup) -> String {
     .into_string()
 }
 
-/// A PNG in the page, enlarged when it is small.
+/// Returns a PNG in the page, enlarged when it is small.
 pub(crate) fn img(bytes: &[u8], alt: &str) -> Markup {
     let source = format!("data:image/png;base64,{}", BASE64_STANDARD.encode(bytes));
     html! { img style="min-height:7rem" alt=(alt) src=(source); }
 }
 
-/// A figure with a caption.
+/// Returns a figure with a caption.
 pub(crate) fn figure(content: &Markup, caption: &str) -> Markup {
     html! { figure { (content) figcaption { (caption) } } }
 }
 
-/// An SVG in the page.
+/// Returns an SVG in the page.
 pub(crate) fn svg(text: &str) -> Markup {
     PreEscaped(text.to_owned())
 }

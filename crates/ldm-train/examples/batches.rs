@@ -1,10 +1,10 @@
-//! Writes the inputs of a run, so that another program can train on the same: the images and classes of every batch, and
-//! the seed of each forward pass's noise, as `torch.manual_seed` takes it.
+//! Exports the inputs of a run, for training on the same inputs in another program: the images and classes of every batch,
+//! and the seed of each forward pass's noise, for `torch.manual_seed`.
 //!
 //!     cargo run --release -p ldm-train --example batches -- CONFIG.yaml BATCHES.safetensors [KEY=VALUE …]
 //!
-//! `image.K` is `[B, 3, H, W]` in `[-1, 1]`, `class.K` i64 `[B]`, of step K; `seeds` i64 `[2·steps]`, of pass P, the bits of
-//! an unsigned number. A model with a discriminator has two passes a step, others one.
+//! `image.K` is `[B, 3, H, W]` in `[-1, 1]` and `class.K` i64 `[B]`, of step K; `seeds` is `[2·steps]`, the bits of unsigned
+//! numbers as i64, one per pass. A model with a discriminator has two passes per step, others one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -36,7 +36,7 @@ fn main() -> Result<()> {
             tensors.push((format!("class.{step}"), class));
         }
     }
-    // As `PerStep::shared` of one rank has them.
+    // The seeds of `PerStep::shared` with one rank.
     let seeds: Vec<i64> =
         (0..2 * config.train.steps).map(|pass| mix(config.train.seed, &[0, pass]) as i64).collect();
     tensors.push(("seeds".into(), Tensor::from_slice(&seeds)));

@@ -60,7 +60,7 @@ pub(crate) fn install_copies(
     Ok(missing)
 }
 
-/// The given files, and those in the given folders.
+/// Returns the given files, and those in the given folders.
 fn candidates(given: &[PathBuf]) -> Result<Vec<Candidate>> {
     let mut found = Vec::new();
     for path in given {

@@ -73,7 +73,7 @@ pub fn is_installed(file: &RemoteFile, folder: &Path) -> bool {
     folder.join(&file.name).metadata().is_ok_and(|data| data.is_file() && data.len() == file.size)
 }
 
-/// The files to install. A file with another sha256 is an error, or one of them by `force`.
+/// Returns the files to install. A file with another sha256 is an error, or one of them by `force`.
 fn missing<'a>(resource: &'a Resource, folder: &Path, force: bool) -> Result<Vec<&'a RemoteFile>> {
     let mut missing = Vec::new();
     for file in &resource.files {

@@ -58,24 +58,24 @@ impl Manifest {
         Ok(Self { resources })
     }
 
-    /// The names of the resources.
+    /// Returns the names of the resources.
     pub fn names(&self) -> Vec<&str> {
         self.resources.iter().map(|resource| resource.name.as_str()).collect()
     }
 
-    /// The resource called `name`.
+    /// Returns the resource called `name`.
     pub fn find(&self, name: &str) -> Option<&Resource> {
         self.resources.iter().find(|resource| resource.name == name)
     }
 }
 
 impl Resource {
-    /// Its size in bytes.
+    /// Returns its size in bytes.
     pub fn size(&self) -> u64 {
         self.files.iter().map(|file| file.size).sum()
     }
 
-    /// Its licenses, each once.
+    /// Returns its licenses, each once.
     pub fn licenses(&self) -> String {
         let mut licenses: Vec<&str> = self.files.iter().map(|file| file.license.as_str()).collect();
         licenses.dedup();

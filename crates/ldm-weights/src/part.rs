@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use ldm_core::{Error, Result};
 use sha2::{Digest, Sha256};
 
-/// The path of the partial download of `file`.
+/// Returns the path of the partial download of `file`.
 pub(crate) fn part_of(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(".part");
     name.into()
 }
 
-/// The sha256 of a file in hexadecimal digits.
+/// Returns the sha256 of a file in hexadecimal digits.
 ///
 /// # Errors
 /// When the file cannot be read.
@@ -50,7 +50,7 @@ impl PartialFile {
         &self.path
     }
 
-    /// Its length in bytes.
+    /// Returns its length in bytes.
     pub(crate) fn length(&self) -> u64 {
         self.length
     }
@@ -72,7 +72,7 @@ impl PartialFile {
         Ok(())
     }
 
-    /// The sha256 in hexadecimal digits.
+    /// Returns the sha256 in hexadecimal digits.
     pub(crate) fn sha256(&self) -> String {
         digits(self.hash.clone())
     }

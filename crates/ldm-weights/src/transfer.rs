@@ -147,7 +147,7 @@ fn network(url: &str, error: &ureq::Error) -> Failure {
     if passing { Failure::Transient(error) } else { Failure::Permanent(error) }
 }
 
-/// The reason in words, and true when another attempt may succeed.
+/// Returns the reason in words, and true when another attempt may succeed.
 fn network_words(error: &ureq::Error) -> (bool, String) {
     use io::ErrorKind as Kind;
     match error {

@@ -33,7 +33,7 @@ fn main() -> Result<()> {
     let run = run.map_or_else(|| folder.path().join("run"), Into::into);
     let config: FirstStageConfig = config::parse(FIRST_STAGE, "first stage", &[])?;
     let objective = AutoencoderObjective::new(&config, Device::Cpu)?;
-    let train = TrainConfig { steps: 60, learning_rate: Some(2e-3), ..TrainConfig::default() };
+    let train = TrainConfig { steps: 30, learning_rate: Some(2e-3), ..TrainConfig::default() };
     let trainer = Trainer::builder(train).objective(objective).data(Gratings).validation(Gratings);
     trainer.batch_size(16).run_dir(&run).build()?.run_to_end()
 }

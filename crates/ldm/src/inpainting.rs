@@ -48,7 +48,7 @@ impl Inpainting {
         &self.mask
     }
 
-    /// Sampled images with the known part of the image pasted back: outside the mask its own bytes, since reading and
+    /// Pastes the known part of the image into sampled images: bytes outside the mask are unchanged, since reading and
     /// writing them is the identity.
     ///
     /// # Shapes

@@ -51,8 +51,28 @@ mod doctests {
     struct Readme;
     #[doc = include_str!("../../../README.md")]
     struct WorkspaceReadme;
+    #[doc = include_str!("../../../docs/guide/configs.md")]
+    struct ConfigsGuide;
+    #[doc = include_str!("../../../docs/guide/data.md")]
+    struct DataGuide;
+    #[doc = include_str!("../../../docs/guide/install.md")]
+    struct InstallGuide;
+    #[doc = include_str!("../../../docs/guide/lora.md")]
+    struct LoraGuide;
+    #[doc = include_str!("../../../docs/guide/metrics.md")]
+    struct MetricsGuide;
+    #[doc = include_str!("../../../docs/guide/performance.md")]
+    struct PerformanceGuide;
     #[doc = include_str!("../../../docs/guide/rust.md")]
-    struct GuideToRust;
+    struct RustGuide;
+    #[doc = include_str!("../../../docs/guide/samplers.md")]
+    struct SamplersGuide;
+    #[doc = include_str!("../../../docs/guide/sampling.md")]
+    struct SamplingGuide;
+    #[doc = include_str!("../../../docs/guide/study-of-f.md")]
+    struct StudyOfFGuide;
+    #[doc = include_str!("../../../docs/guide/training.md")]
+    struct TrainingGuide;
     #[doc = include_str!("../../../docs/guide/weights.md")]
-    struct GuideToWeights;
+    struct WeightsGuide;
 }

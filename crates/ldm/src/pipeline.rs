@@ -48,7 +48,7 @@ impl Pipeline {
         }
     }
 
-    /// A pipeline of a model that is loaded already; `name` stands in the `parameters` of its images.
+    /// A pipeline of a loaded model; `name` is the model's in the `parameters` of images.
     pub fn new(model: LatentDiffusion, name: impl Into<String>) -> Self {
         Self { model: Box::new(model), name: name.into(), notes: Vec::new() }
     }
@@ -71,7 +71,7 @@ impl Pipeline {
         if request.seeds.is_empty() {
             return Err(Error::invalid("seeds: expected at least 1, got 0"));
         }
-        let mut notes = self.cut_prompts(request);
+        let mut notes = self.truncation_warnings(request);
         let sampling = request.options.resolve(&self.model, &mut |note| notes.push(note.to_owned()))?;
         let start = Start::new(request, ConditioningKind::of(&self.model.config))?;
         let (mut latents, mut images, mut in_f32) = (Vec::new(), Vec::new(), false);
@@ -107,10 +107,10 @@ impl Pipeline {
         Ok(Images { tensor, latents, parameters, watermark, notes })
     }
 
-    fn cut_prompts(&self, request: &Request) -> Vec<String> {
+    fn truncation_warnings(&self, request: &Request) -> Vec<String> {
         let texts = [("the prompt", &request.text), ("the negative prompt", &request.negative)];
         let each = texts.into_iter().filter_map(|(name, text)| Some((name, text.as_ref()?)));
-        each.flat_map(|(name, text)| self.model.cut_prompts(name, std::slice::from_ref(text))).collect()
+        each.flat_map(|(name, text)| self.model.truncation_warnings(name, std::slice::from_ref(text))).collect()
     }
 
     /// The `parameters` text of each image.
@@ -152,7 +152,7 @@ impl Pipeline {
 
 /// The use of a request's image and mask by a kind of model.
 struct Start {
-    /// Whether the model is conditioned on them.
+    /// True when the model is conditioned on them.
     on_image: bool,
     init: Option<InitImage>,
     inpainting: Option<Inpainting>,

@@ -12,7 +12,7 @@ use crate::libtorch::{Libtorch, VERSION, Variant, version};
 use crate::stop::StopSignal;
 use crate::{pip, tools};
 
-/// The disk space for the downloads and the unpacked wheels during installation.
+/// Returns the disk space for the downloads and the unpacked wheels during installation.
 pub(crate) fn needed_gb(set: Variant) -> u64 {
     match set {
         Variant::Cpu => 3,

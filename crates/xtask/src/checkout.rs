@@ -30,7 +30,7 @@ impl Checkout {
         self.root.join(".libtorch")
     }
 
-    /// The libtorch that a plain `cargo build` uses.
+    /// Returns the libtorch that a plain `cargo build` uses.
     pub(crate) fn libtorch(&self) -> PathBuf {
         self.link().join("torch")
     }
@@ -50,7 +50,7 @@ impl Checkout {
     }
 }
 
-/// The cargo that runs this program.
+/// Returns the cargo that runs this program.
 pub(crate) fn cargo() -> OsString {
     env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }

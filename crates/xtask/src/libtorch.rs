@@ -14,7 +14,7 @@ pub(crate) enum Variant {
 }
 
 impl Variant {
-    /// The name in the cache's folders.
+    /// Returns the name in the cache's folders.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Cpu => "cpu",
@@ -22,7 +22,7 @@ impl Variant {
         }
     }
 
-    /// The name in messages.
+    /// Returns the name in messages.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Cpu => "CPU",
@@ -61,7 +61,7 @@ impl Libtorch {
     }
 }
 
-/// The version from `build-version`, which the zip has and setup writes, else from the wheel's `version.py`.
+/// Returns the version from `build-version`, which the zip has and setup writes, else from the wheel's `version.py`.
 pub(crate) fn version(folder: &Path) -> Option<String> {
     if let Ok(text) = fs::read_to_string(folder.join("build-version")) {
         return Some(text.trim().to_owned()).filter(|version| !version.is_empty());

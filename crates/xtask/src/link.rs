@@ -9,7 +9,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::checkout::Checkout;
 
-/// The target of `.libtorch/torch`, through either link. `None` without a link.
+/// Returns the target of `.libtorch/torch`, through either link. `None` without a link.
 pub(crate) fn target(checkout: &Checkout) -> Option<PathBuf> {
     fs::read_link(checkout.link())
         .map(|cache| cache.join("torch"))

@@ -56,9 +56,9 @@ pub(crate) fn install(
     status.map(|_| ())
 }
 
-/// The wheels of a variant. Torch's wheel links to CUDA's runtime and to CUPTI even if only its CPU part is kept. With its
-/// CUDA part it depends on NCCL and most of CUDA's headers, but not on two packages that these include: distributed
-/// training on GPUs is compiled with them.
+/// Returns the wheels of a variant. Torch's wheel links to CUDA's runtime and to CUPTI even if only its CPU part is
+/// kept. With its CUDA part it depends on NCCL and most of CUDA's headers, but not on two packages that these include:
+/// distributed training on GPUs is compiled with them.
 fn wheels(set: Variant) -> Vec<String> {
     let torch = format!("torch=={VERSION}");
     match set {
@@ -148,7 +148,7 @@ impl<'a> PipProgress<'a> {
     }
 }
 
-/// The size of a folder in use: files that disappear meanwhile count zero.
+/// Returns the size of a folder in use: files that disappear meanwhile count zero.
 fn size(folder: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else { return 0 };
     let entry_size = |entry: fs::DirEntry| match entry.metadata() {

@@ -54,7 +54,7 @@ fn works(program: &str, args: &[&str]) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// The free bytes on the disk of the folder, from `df`; `None` if it fails.
+/// Returns the free bytes on the disk of the folder, from `df`; `None` if it fails.
 pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
     let output = Command::new("df").args(["--output=avail", "-B1"]).arg(folder).output().ok()?;
     String::from_utf8(output.stdout).ok()?.lines().nth(1)?.trim().parse().ok()

@@ -57,7 +57,7 @@ impl<'a> Arena<'a> {
         if let Node::Int(value) = self.get(id) { Some(*value) } else { None }
     }
 
-    /// The items of a tuple or a list.
+    /// Returns the items of a tuple or a list.
     pub(crate) fn items(&self, id: Id) -> Option<&[Id]> {
         match self.get(id) {
             Node::Tuple(items) => Some(items),
@@ -66,12 +66,12 @@ impl<'a> Arena<'a> {
         }
     }
 
-    /// The pairs of a dict.
+    /// Returns the pairs of a dict.
     pub(crate) fn pairs(&self, id: Id) -> Option<&[(Id, Id)]> {
         if let Node::Dict(pairs) = self.get(id) { Some(pairs) } else { None }
     }
 
-    /// The value of a dict's key; the last one counts, as in Python.
+    /// Returns the value of a dict's key; the last one counts, as in Python.
     pub(crate) fn value(&self, dict: Id, key: &str) -> Option<Id> {
         self.pairs(dict)?
             .iter()

@@ -64,7 +64,7 @@ impl Unpickler<'_> {
         }
     }
 
-    /// The error for INST and OBJ, which state dicts never have, with the class they would create.
+    /// Returns the error for INST and OBJ, which state dicts never have, with the class they would create.
     pub(super) fn refuse_instance(&mut self, opcode: u8) -> String {
         let named = if opcode == b'i' {
             self.file.line().and_then(|module| Ok((module, self.file.line()?))).ok()

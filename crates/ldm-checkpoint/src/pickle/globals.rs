@@ -43,7 +43,7 @@ const INERT: [(&str, &str); 22] = [
     ("torch", "device"),
 ];
 
-/// The value that `module.name(*arguments)` stands for, without calling anything.
+/// Returns the value that `module.name(*arguments)` stands for, without calling anything.
 pub(crate) fn call<'a>(
     module: &str,
     name: &str,
@@ -77,7 +77,7 @@ pub(crate) fn call<'a>(
     }
 }
 
-/// The error text for an unknown function.
+/// Returns the error text for an unknown function.
 pub(crate) fn refusal(verb: &str, module: &str, name: &str) -> String {
     let (module, name) = (module.escape_debug(), name.escape_debug());
     format!("refused: this file wants to {verb} `{module}.{name}`, which no checkpoint needs")
@@ -95,7 +95,7 @@ fn tensor(arguments: &[Id], dtype: Option<Kind>, arena: &Arena) -> Option<Tensor
     Some(TensorParts { storage, offset: arena.int(offset)?, shape, strides, dtype })
 }
 
-/// The dtype of `torch.float32` and similar names.
+/// Returns the dtype of `torch.float32` and similar names.
 fn dtype(node: &Node) -> Option<Kind> {
     let Node::Global("torch", name) = node else { return None };
     Some(match *name {
@@ -115,7 +115,7 @@ fn dtype(node: &Node) -> Option<Kind> {
     })
 }
 
-/// The dtype of a storage's class: `torch.FloatStorage`, `torch.cuda.FloatStorage`.
+/// Returns the dtype of a storage's class: `torch.FloatStorage`, `torch.cuda.FloatStorage`.
 pub(crate) fn storage_kind(class: &Node) -> Result<Kind, String> {
     let Node::Global(module, name) = class else {
         return Err("damaged pickle: a storage without a class".into());

@@ -51,8 +51,8 @@ pub(crate) fn read(bytes: &[u8]) -> Result<FileContents, String> {
     })
 }
 
-/// The bytes of each storage. All are visited, also those of optimizers: a storage's start is only known from the end
-/// of the one before.
+/// Returns the bytes of each storage. All are visited, also those of optimizers: a storage's start is only known from
+/// the end of the one before.
 fn places<'a>(
     bytes: &[u8],
     saved: &Arena<'a>,

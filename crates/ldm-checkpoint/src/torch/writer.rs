@@ -117,7 +117,7 @@ fn write(
     Ok(())
 }
 
-/// The names, each with the call that builds its tensor from the storage of its index.
+/// Returns the names, each with the call that builds its tensor from the storage of its index.
 fn pickle(tensors: &[&Streamed], metadata: &BTreeMap<String, String>) -> Vec<u8> {
     let mut pickle = PickleWriter::new();
     pickle.dict(|pickle| {

@@ -40,7 +40,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<FileContents, String> {
     })
 }
 
-/// The bytes of a small entry.
+/// Returns the bytes of a small entry.
 fn contents<'a>(bytes: &'a [u8], entry: &Storage) -> Result<Cow<'a, [u8]>, String> {
     match entry {
         Storage::Plain(range) => Ok(Cow::Borrowed(&bytes[range.clone()])),

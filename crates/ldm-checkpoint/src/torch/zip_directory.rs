@@ -51,7 +51,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Directory<'_>, String> {
     Ok(Directory(entries))
 }
 
-/// The bytes of the central directory.
+/// Returns the bytes of the central directory.
 fn find(bytes: &[u8]) -> Option<Range<usize>> {
     // A comment of up to 65535 bytes may follow the end record, whose last field is its length.
     let last = bytes.len().checked_sub(END_LENGTH)?;
@@ -69,7 +69,7 @@ fn find(bytes: &[u8]) -> Option<Range<usize>> {
     range(start, length, end)
 }
 
-/// The entry at the start of `rest`: its name, its bytes, and the length of its record.
+/// Returns the entry at the start of `rest`: its name, its bytes, and the length of its record.
 fn entry<'a>(bytes: &'a [u8], rest: &'a [u8]) -> Result<(&'a str, Storage, usize), String> {
     let damaged = || "damaged zip archive: invalid directory entry".to_owned();
     let field = |at, width| number(rest, at, width).ok_or_else(damaged);
@@ -109,7 +109,7 @@ fn entry<'a>(bytes: &'a [u8], rest: &'a [u8]) -> Result<(&'a str, Storage, usize
     }
 }
 
-/// The block of 64-bit values in an extra field.
+/// Returns the block of 64-bit values in an extra field.
 fn zip64(mut extra: &[u8]) -> Option<&[u8]> {
     loop {
         let length = number(extra, 2, 2)? as usize;
@@ -127,7 +127,7 @@ fn range(start: u64, length: u64, limit: usize) -> Option<Range<usize>> {
     Some(start as usize..end)
 }
 
-/// A little-endian number.
+/// Returns a little-endian number.
 fn number(bytes: &[u8], at: usize, width: usize) -> Option<u64> {
     let mut wide = [0; 8];
     wide[..width].copy_from_slice(bytes.get(at..at.checked_add(width)?)?);

@@ -7,7 +7,7 @@ use ldm_pipelines::lora::LoraFile;
 
 /// Model formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Form {
+pub(crate) enum ModelFormat {
     /// A folder: config.yaml, model.safetensors, tokenizer/.
     Ldm,
     /// One file, .safetensors or in the format of torch.save, with its config NAME.yaml next to it.
@@ -25,7 +25,7 @@ pub(crate) struct ConvertArgs {
     pub(crate) out: PathBuf,
     /// Output format.
     #[arg(long, value_enum)]
-    pub(crate) to: Form,
+    pub(crate) to: ModelFormat,
     /// Dtype of the weights: f32, bf16 or f16. Default: that of IN.
     #[arg(long)]
     pub(crate) dtype: Option<String>,

@@ -36,7 +36,7 @@ pub(crate) struct ReconstructionArgs {
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     #[command(flatten)]
-    pub(crate) how: MeasureArgs,
+    pub(crate) metrics: MetricArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
@@ -46,16 +46,16 @@ pub(crate) struct ReconstructionArgs {
 pub(crate) struct GenerationArgs {
     /// Generated images: a folder (its grid.png is skipped) or any dataset; or generate them with --model.
     #[arg(required_unless_present_any = ["model", "save_statistics"], conflicts_with = "model")]
-    pub(crate) made: Option<PathBuf>,
+    pub(crate) generated: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) data: DataArgs,
     #[command(flatten)]
-    pub(crate) how: MeasureArgs,
+    pub(crate) metrics: MetricArgs,
     /// Write the mean and covariance of DATASET's features to an .npz; generated images are optional then.
     #[arg(long, value_name = "FILE.npz")]
     pub(crate) save_statistics: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) maker: MakerArgs,
+    pub(crate) generator: GeneratorArgs,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
     #[command(flatten)]
@@ -64,7 +64,7 @@ pub(crate) struct GenerationArgs {
 
 /// Images generated on the fly, as by `ldm sample`.
 #[derive(Debug, Args)]
-pub(crate) struct MakerArgs {
+pub(crate) struct GeneratorArgs {
     /// Generate the images with this model, cycling through its classes if it has any: a run directory, a model folder, a
     /// diffusers folder, or a checkpoint file. Generates as many images as DATASET has unless -n is given.
     #[arg(long)]
@@ -88,7 +88,7 @@ pub(crate) struct MakerArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ClipScoreArgs {
     /// Folder of generated images with their prompts in them; its grid.png is skipped.
-    pub(crate) made: PathBuf,
+    pub(crate) generated: PathBuf,
     /// CLIP model: a transformers folder with its tokenizer.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) clip: PathBuf,
@@ -107,7 +107,7 @@ pub(crate) struct ClipScoreArgs {
 
 /// Flags of the metrics.
 #[derive(Debug, Args)]
-pub(crate) struct MeasureArgs {
+pub(crate) struct MetricArgs {
     /// Images per set, the first of a fixed shuffle. Default: all.
     #[arg(short = 'n', long)]
     pub(crate) num_images: Option<usize>,

@@ -22,7 +22,7 @@ pub(crate) struct GenerateArgs {
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
     #[command(flatten)]
-    pub(crate) how: SamplingArgs,
+    pub(crate) sampling: SamplingArgs,
     /// Interpolate the noise of each image toward that of this seed; image i uses SEED + i.
     #[arg(long, value_name = "SEED", requires = "variation_strength")]
     pub(crate) variation_seed: Option<u64>,

@@ -1,4 +1,4 @@
-//! Arguments, one file per group of commands.
+//! Command-line arguments, one file per group of commands.
 
 mod bench;
 mod classifier;
@@ -22,11 +22,11 @@ use clap::{Parser, Subcommand};
 pub(crate) use bench::{BenchArgs, StageArg};
 pub(crate) use classifier::ClassifierArgs;
 pub(crate) use compare_f::CompareFArgs;
-pub(crate) use convert::{ConvertArgs, Form};
+pub(crate) use convert::{ConvertArgs, ModelFormat};
 pub(crate) use data::{DataArgs, DataCommand};
 pub(crate) use demo::DemoArgs;
 pub(crate) use eval::{
-    ClipScoreArgs, EvalCommand, GenerationArgs, MakerArgs, MeasureArgs, ReconstructionArgs,
+    ClipScoreArgs, EvalCommand, GenerationArgs, GeneratorArgs, MetricArgs, ReconstructionArgs,
 };
 pub(crate) use generate::{GenerateArgs, SamplingArgs};
 pub(crate) use images::{DecodeArgs, EncodeArgs, OutputArgs, ReconstructArgs, SizeArgs};

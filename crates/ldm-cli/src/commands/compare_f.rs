@@ -1,4 +1,4 @@
-//! `ldm compare-f`: the study of the downsampling factor (paper §4.1), on one's own data and budget.
+//! `ldm compare-f`: the study of the downsampling factor (paper §4.1) on any data and budget.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use ldm_train::Finished;
 
 use crate::args::CompareFArgs;
 use crate::interrupt::Stop;
-use crate::launch::{self, ChildProcess, how};
+use crate::launch::{self, ChildProcess, exit_text};
 use crate::model;
 use crate::progress::Printer;
 use crate::report::Interrupted;
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &CompareFArgs, printer: Printer) -> anyhow::Result<()> {
     let reporter = CliReporter::new(printer);
     let study = Study::open(folder, device, stop.flag(), &reporter)?;
     if let Some(name) = &args.part {
-        launch::end_with_the_launcher();
+        launch::exit_with_launcher();
         return match study.run_part(StudyPart::parse(name)?)? {
             Finished::Done => Ok(()),
             Finished::Stopped => Err(Interrupted(stop.code()).into()),
@@ -57,14 +57,15 @@ fn create(args: &CompareFArgs) -> anyhow::Result<StudyDir> {
             let profile = profile.profile();
             (profile.text().into(), format!("{}.yaml", profile.name()).into(), profile.name().into())
         }
-        _ => bail!("expected the file of a study, or --profile"),
+        ([], None) => bail!("expected a study file or --profile, got neither"),
+        _ => bail!("expected one study file or --profile, got several"),
     };
     let root = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(format!("compare-f-{name}")));
     let file = StudyFile::parse(&text, &path, &overrides)?;
     Ok(StudyDir::create(&root, &path, &file)?)
 }
 
-/// Runs a part in a process of its own, so that its memory is its own and the GPU is free after it.
+/// Runs a part in its own process, which frees its memory and the GPU at its end.
 fn spawn(
     root: &Path,
     part: StudyPart,
@@ -85,7 +86,7 @@ fn spawn(
         return Ok(Finished::Stopped);
     }
     if !status.success() {
-        bail!("{} {}; resume with: {resume}", part.title(), how(status));
+        bail!("{} {}; resume with: {resume}", part.title(), exit_text(status));
     }
     Ok(Finished::Done)
 }

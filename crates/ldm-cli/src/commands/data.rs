@@ -1,4 +1,4 @@
-//! `ldm data`: looking at an image set.
+//! `ldm data`: inspection of an image dataset.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(crate) fn run(command: &DataCommand) -> anyhow::Result<()> {
     }
 }
 
-/// The set, the training set of a config.
+/// Opens a dataset, or the training set of a config.
 fn open(args: &DataArgs) -> anyhow::Result<Arc<dyn Dataset>> {
     let path = &args.dataset;
     if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
@@ -68,7 +68,7 @@ fn info(args: &DataArgs, as_json: bool) -> anyhow::Result<()> {
         }
     }
     if args.strict && !bad.is_empty() {
-        bail!("{} of {} images cannot be read", bad.len(), info.count);
+        bail!("{}: expected readable images, got {} of {} unreadable", info.name, bad.len(), info.count);
     }
     Ok(())
 }
@@ -80,7 +80,7 @@ fn preview(args: &DataArgs, out: &Path, count: usize, force: bool) -> anyhow::Re
     let config =
         LoaderConfig { workers: 0, strict: args.strict, drop_last: false, ..LoaderConfig::new(count, 0) };
     let Some(batch) = Loader::one_pass(data, config)?.next() else {
-        bail!("no image of the set can be read")
+        bail!("{}: expected readable images, got none", args.dataset.display())
     };
     image::write_png(out, &contact_sheet(&batch?), &[])?;
     println!("{}", out.display());

@@ -34,7 +34,7 @@ pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
         let decoded = decoded.to_device(tch::Device::Cpu);
         if decoded.isfinite().all().int64_value(&[]) == 0 {
             bail!(
-                "{}: latent {index} decodes to values that are no numbers: try --dtype f32",
+                "{}: expected finite pixels of latent {index}, got NaN or Inf; try --dtype f32",
                 args.latents.display()
             );
         }

@@ -15,9 +15,9 @@ pub(crate) fn run(args: &DemoArgs, printer: Printer) -> anyhow::Result<()> {
     let out = &args.out;
     if out.exists() && std::fs::read_dir(out).with_context(|| out.display().to_string())?.next().is_some() {
         if !args.force {
-            bail!("{}: exists, and is not overwritten without --force", out.display());
+            bail!("{}: expected a new folder, got an existing one; try --force", out.display());
         }
-        // The demo's own runs alone: other files in the folder are the user's.
+        // Only the demo's own runs: other files in the folder belong to the user.
         for run in ["first-stage", "diffusion"].map(|name| out.join(name)).iter().filter(|run| run.is_dir()) {
             std::fs::remove_dir_all(run).with_context(|| run.display().to_string())?;
         }

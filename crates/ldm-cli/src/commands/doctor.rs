@@ -1,4 +1,4 @@
-//! `ldm doctor`: versions, devices, and whether they work.
+//! `ldm doctor`: versions, and a test of each device.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The path of the loaded libtorch.
+/// Returns the path of the loaded libtorch.
 fn loaded() -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     let line = maps.lines().find(|line| line.ends_with("libtorch_cpu.so"))?;
@@ -50,14 +50,14 @@ fn measure(device: Device) -> String {
 
 fn why_no_cuda() -> &'static str {
     let driver = std::path::Path::new("/proc/driver/nvidia/version").exists();
-    let set = loaded().is_some_and(|path| path.with_file_name("libtorch_cuda.so").exists());
-    match (driver, set) {
+    let cuda_build = loaded().is_some_and(|path| path.with_file_name("libtorch_cuda.so").exists());
+    match (driver, cuda_build) {
         (false, _) => "none: no NVIDIA driver on this machine",
         (true, false) => {
-            "none: a driver is here, but the CPU set of libtorch is in use; run `cargo xtask setup --cuda`"
+            "none: the driver is installed, but libtorch is the CPU build; try `cargo xtask setup --cuda`"
         }
         (true, true) => {
-            "none: driver and libtorch are here, but no device answers; is the driver new enough for CUDA 13 (`nvidia-smi`)?"
+            "none: driver and CUDA build are installed, but no device works; check that the driver supports CUDA 13 (`nvidia-smi`)"
         }
     }
 }

@@ -26,10 +26,10 @@ pub(crate) fn run(args: &EncodeArgs) -> anyhow::Result<()> {
             && first.size() != latent.size()
         {
             bail!(
-                "{}: its latent is {:?} where the first one's is {:?}; give --center-crop N for images of one size",
+                "{}: expected a latent of {:?}, as of the first image, got {:?}; try --center-crop N",
                 path.display(),
-                &latent.size()[1..],
-                &first.size()[1..]
+                &first.size()[1..],
+                &latent.size()[1..]
             );
         }
         latents.push(latent);

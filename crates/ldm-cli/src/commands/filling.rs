@@ -15,25 +15,25 @@ use crate::images::repeated;
 use crate::model;
 use crate::progress::Printer;
 
-/// The image, the mask and the condition.
+/// Inputs of inpainting: image, mask and condition.
 pub(crate) struct Filling<'a> {
     /// `[1, 3, H, W]`
     pub(crate) image: Tensor,
-    /// `[1, 1, H, W]`, 1 where to fill.
+    /// `[1, 1, H, W]`, 1 in the area to fill.
     pub(crate) mask: Tensor,
-    /// With what, for models that read text.
+    /// For text-conditional models.
     pub(crate) prompt: Option<&'a str>,
-    /// How much is made anew, for models that are not trained to fill.
+    /// Denoising strength, for models that are not trained for inpainting.
     pub(crate) strength: Option<f64>,
-    /// Where the image is from.
+    /// The path of the image.
     pub(crate) name: String,
-    /// The line of an image's parameters that says what was filled.
+    /// The line of `parameters` with the inputs.
     pub(crate) heading: String,
-    /// Likewise, in JSON.
+    /// The inputs in the JSON line.
     pub(crate) json: Map<String, Value>,
 }
 
-/// Inpaints, with a model trained for it or with any other, and pastes the rest of the image back.
+/// Inpaints, with a model trained for it or any other, and composites the result with the image.
 pub(crate) fn run(
     filling: Filling,
     args: &FillArgs,
@@ -41,25 +41,25 @@ pub(crate) fn run(
     printer: Printer,
 ) -> anyhow::Result<()> {
     let model = model::open_diffusion(&args.model, args.text.tokenizer.as_deref())?;
-    let named = args.model.model.display();
-    let fills = [
+    let name = args.model.model.display();
+    let accepted = [
         ConditioningKind::Inpainting,
         ConditioningKind::TextInpainting,
         ConditioningKind::Text,
         ConditioningKind::Unconditional,
     ];
-    model::check_conditioning(&model, &args.model, &fills)?;
+    model::check_conditioning(&model, &args.model, &accepted)?;
     let needs = ConditioningKind::of(&model.config);
     let by_text = matches!(needs, ConditioningKind::TextInpainting | ConditioningKind::Text);
     let trained = matches!(needs, ConditioningKind::Inpainting | ConditioningKind::TextInpainting);
     if !by_text && filling.prompt.is_some() {
-        bail!("{named}: this model reads no text, and was given a prompt");
+        bail!("{name}: expected a text-conditional model for the prompt, got one conditioned on {needs}");
     }
     if !by_text && !args.text.negative_prompt.is_empty() {
-        bail!("{named}: this model reads no text, and was given --negative-prompt");
+        bail!("{name}: expected a text-conditional model for --negative-prompt, got one conditioned on {needs}");
     }
     if trained && filling.strength.is_some() {
-        bail!("--strength: {named} is trained to fill, and is shown nothing of what was there");
+        bail!("--strength: expected a model not trained for inpainting, got {name}");
     }
     let size = [filling.image.size()[2], filling.image.size()[3]];
     model.check_image_size(size).with_context(|| filling.name.clone())?;
@@ -78,7 +78,7 @@ pub(crate) fn run(
 struct InpaintingTask<'a> {
     filling: Filling<'a>,
     inpainting: Inpainting,
-    /// Where a model that is not trained to fill begins.
+    /// The start of models that are not trained for inpainting.
     init: Option<InitImage>,
     text: Option<String>,
     args: &'a FillArgs,

@@ -1,4 +1,4 @@
-//! `ldm img2img`: an image drawn again, as a text says.
+//! `ldm img2img`: image and text to image.
 
 use std::ops::Range;
 
@@ -22,15 +22,15 @@ pub(crate) fn run(args: &Img2imgArgs, printer: Printer) -> anyhow::Result<()> {
     let model = model::open_diffusion(&args.model, args.text.tokenizer.as_deref())?;
     model::check_conditioning(&model, &args.model, &[ConditioningKind::Text])?;
     model.check_image_size(init.size()).with_context(|| args.image.display().to_string())?;
-    job.run(&model, &args.model, &Redrawn { init, args }, printer)
+    job.run(&model, &args.model, &Img2imgTask { init, args }, printer)
 }
 
-struct Redrawn<'a> {
+struct Img2imgTask<'a> {
     init: InitImage,
     args: &'a Img2imgArgs,
 }
 
-impl Task for Redrawn<'_> {
+impl Task for Img2imgTask<'_> {
     fn prompt(&self, images: Range<usize>) -> anyhow::Result<Prompt> {
         Ok(Prompt::text(images.map(|_| self.args.prompt.clone())))
     }

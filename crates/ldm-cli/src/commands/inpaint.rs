@@ -1,4 +1,4 @@
-//! `ldm inpaint`: fills a part of an image, and leaves the rest as it is.
+//! `ldm inpaint`: fills the masked area of an image; the rest is unchanged.
 
 use anyhow::bail;
 use image::imageops::{self, FilterType};
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &InpaintArgs, printer: Printer) -> anyhow::Result<()> {
     filling::run(filling, &args.fill, &job, printer)
 }
 
-/// The image `[1, 3, H, W]` and the mask `[1, 1, H, W]`, 0 or 1.
+/// Returns the image `[1, 3, H, W]` and the mask `[1, 1, H, W]`, 0 or 1.
 fn read(args: &InpaintArgs) -> anyhow::Result<(Tensor, Tensor)> {
     let image = images::read(&args.image)?;
     let mut mask = images::read(&args.mask)?;
@@ -39,7 +39,7 @@ fn read(args: &InpaintArgs) -> anyhow::Result<(Tensor, Tensor)> {
         let ((width, height), (w, h)) = (image.dimensions(), mask.dimensions());
         if !args.resize_mask {
             bail!(
-                "{}: the mask is {w} x {h}, and the image {width} x {height}: make it as large, or give --resize-mask",
+                "{}: expected {width}x{height}, as the image, got {w}x{h}; try --resize-mask",
                 args.mask.display()
             );
         }
@@ -48,7 +48,7 @@ fn read(args: &InpaintArgs) -> anyhow::Result<(Tensor, Tensor)> {
     let image = fitted(image, args.size, Interpolation::Bicubic, &args.image)?;
     let mask = imageops::grayscale(&fitted(mask, args.size, Interpolation::Nearest, &args.mask)?);
     if mask.iter().all(|value| *value < 128) {
-        bail!("{}: nothing of the mask is white, so there is nothing to fill", args.mask.display());
+        bail!("{}: expected white pixels in the mask, got none", args.mask.display());
     }
     let (width, height) = mask.dimensions();
     let white = Tensor::from_slice(mask.as_raw()).view([1, 1, i64::from(height), i64::from(width)]).ge(128);

@@ -1,4 +1,4 @@
-//! `ldm inspect`: the contents of a file. Runs no code from it, and reads no weight.
+//! `ldm inspect`: the contents of a file. Runs no code from it and reads no weights.
 
 use ldm_study::inspect::inspect;
 

@@ -1,4 +1,4 @@
-//! `ldm layout2img`: images of labeled boxes.
+//! `ldm layout2img`: labeled boxes to images.
 
 use std::ops::Range;
 
@@ -22,22 +22,22 @@ pub(crate) fn run(args: &Layout2imgArgs, printer: Printer) -> anyhow::Result<()>
         .into_iter()
         .map(|layout| layout.by_number(&model.box_classes, &args.layout))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    job.run(&model, &args.model, &Layouts { given: layouts, each }, printer)
+    job.run(&model, &args.model, &LayoutTask { given: layouts, each }, printer)
 }
 
-/// Layouts, each for several images in a row.
-struct Layouts {
+/// Layouts, each for several consecutive images.
+struct LayoutTask {
     given: Vec<Layout<i64>>,
     each: usize,
 }
 
-impl Layouts {
+impl LayoutTask {
     fn of(&self, image: usize) -> &Layout<i64> {
         &self.given[image / self.each]
     }
 }
 
-impl Task for Layouts {
+impl Task for LayoutTask {
     fn prompt(&self, images: Range<usize>) -> anyhow::Result<Prompt> {
         let layouts = images.map(|image| self.of(image).boxes()).collect();
         Ok(Prompt { layout: Some(layouts), ..Prompt::default() })

@@ -33,7 +33,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
     if matches!(cli.command, Command::Train(_) | Command::Demo(_) | Command::CompareF(_)) {
         ldm_libtorch::keep_freed_memory();
     } else {
-        // Training stops in order by itself; everything else may exit at once.
+        // Training handles signals itself; every other command may exit at once.
         interrupt::exit_on_signals()?;
     }
     match cli.command {

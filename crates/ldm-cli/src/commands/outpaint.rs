@@ -1,4 +1,4 @@
-//! `ldm outpaint`: goes on with an image past its borders.
+//! `ldm outpaint`: extends an image past its borders.
 
 use anyhow::bail;
 use ldm_core::image as images;
@@ -16,14 +16,14 @@ pub(crate) fn run(args: &OutpaintArgs, printer: Printer) -> anyhow::Result<()> {
     let job = GenerationJob::new(&args.fill.generate, "outpaint", args.fill.generate.num_images)?;
     let sides = [args.left, args.right, args.top, args.bottom].map(i64::from);
     if sides == [0; 4] {
-        bail!("nothing to add: give --left, --right, --top or --bottom");
+        bail!("expected --left, --right, --top or --bottom, got none");
     }
     let image = images::read(&args.image)?;
     let image = fitted(image, args.size, Interpolation::Bicubic, &args.image)?;
     let image = images::from_rgb8(&image).unsqueeze(0);
     let added = json!({"left": args.left, "right": args.right, "top": args.top, "bottom": args.bottom});
     let filling = Filling {
-        // What stands there until it is made: the nearest pixel, so that a first stage sees no border.
+        // The added area starts as the nearest pixels, so that the first stage sees no edge.
         image: image.replication_pad2d(sides),
         mask: 1. - Tensor::ones_like(&image.narrow(1, 0, 1)).constant_pad_nd(sides),
         prompt: args.prompt.as_deref(),

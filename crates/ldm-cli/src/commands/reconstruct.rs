@@ -1,4 +1,4 @@
-//! `ldm reconstruct`: there and back.
+//! `ldm reconstruct`: encodes and decodes images.
 
 use ldm::Watermark;
 use ldm_core::image;
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &ReconstructArgs) -> anyhow::Result<()> {
     if !args.json {
         println!("mean {:.2} dB over {count}", sum / count as f64);
     }
-    // A grid needs one size.
+    // A grid needs images of one size.
     if pairs.iter().all(|each| each.size() == pairs[0].size()) {
         output::grid(&folder, &Tensor::cat(&pairs, 0), Watermark::Never)?;
     }

@@ -1,8 +1,8 @@
-//! `ldm sample`: unconditional and by class.
+//! `ldm sample`: unconditional and class-conditional sampling.
 
 use std::ops::Range;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use ldm_core::Prompt;
 use ldm_pipelines::{ConditioningKind, GuidingClassifier, LatentDiffusion};
 use serde_json::{Map, Value, json};
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &SampleArgs, printer: Printer) -> anyhow::Result<()> {
     job.run(&model, &args.model, &task, printer)
 }
 
-/// Images of a class each, or of none.
+/// Images with a class each, or unconditional ones.
 struct ClassTask<'a> {
     classes: Vec<i64>,
     model: &'a LatentDiffusion,
@@ -35,7 +35,7 @@ struct ClassTask<'a> {
 }
 
 impl ClassTask<'_> {
-    /// Its name, or else its number.
+    /// Returns the name of an image's class, else its number.
     fn name(&self, image: usize) -> Option<String> {
         let class = *self.classes.get(image)?;
         let own = self.model.classes.get(class as usize);
@@ -68,7 +68,7 @@ impl Task for ClassTask<'_> {
     }
 }
 
-/// The class of each image, cycling through those requested.
+/// Returns the class of each image, cycling through those requested.
 fn classes(
     args: &SampleArgs,
     model: &LatentDiffusion,
@@ -76,10 +76,10 @@ fn classes(
 ) -> anyhow::Result<Vec<i64>> {
     let Some(count) = model.config.classes() else {
         if !args.class.is_empty() && classifier.is_none() {
-            bail!("--class: this model is unconditional");
+            bail!("--class: expected a class-conditional model or --classifier, got an unconditional model");
         }
-        if args.generate.how.guidance_scale.is_some_and(|scale| scale != 1.) {
-            bail!("--guidance-scale: this model is unconditional, and has nothing to be guided away from");
+        if args.generate.sampling.guidance_scale.is_some_and(|scale| scale != 1.) {
+            bail!("--guidance-scale: expected a conditional model, got an unconditional one");
         }
         return match classifier {
             Some(classifier) => cycled(args, |word| classifier.class(word)),
@@ -90,9 +90,9 @@ fn classes(
         let known = if model.classes.is_empty() {
             format!("a number from 0 to {}", count - 1)
         } else {
-            model.classes.join(", ")
+            format!("one of {}", model.classes.join(", "))
         };
-        bail!("this model is conditioned on a class: give --class, one of {known}");
+        bail!("--class: expected {known}, got none");
     }
     let classes = cycled(args, |word| model::class(word, &model.classes, count))?;
     for class in &classes {
@@ -101,9 +101,9 @@ fn classes(
     Ok(classes)
 }
 
-/// The classes of `--class`, in a cycle.
+/// Returns the classes of `--class`, repeated for all images.
 fn cycled(args: &SampleArgs, class: impl Fn(&str) -> anyhow::Result<i64>) -> anyhow::Result<Vec<i64>> {
     let words = args.class.iter().map(|word| class(word.trim()));
-    let classes: Vec<i64> = words.collect::<anyhow::Result<_>>().context("--class")?;
+    let classes: Vec<i64> = words.collect::<anyhow::Result<_>>()?;
     Ok(classes.iter().copied().cycle().take(args.generate.num_images).collect())
 }

@@ -1,4 +1,4 @@
-//! `ldm semantic2img`: images of a map of classes.
+//! `ldm semantic2img`: semantic map to images.
 
 use std::ops::Range;
 
@@ -22,10 +22,10 @@ pub(crate) fn run(args: &Semantic2imgArgs, printer: Printer) -> anyhow::Result<(
     let model = model::open_diffusion(&args.model, None)?;
     model::check_conditioning(&model, &args.model, &[ConditioningKind::SemanticMap])?;
     let map = one_hot(&labels, &model).with_context(|| args.map.display().to_string())?;
-    job.run(&model, &args.model, &Labeled { map, name: args.map.display().to_string() }, printer)
+    job.run(&model, &args.model, &SemanticMapTask { map, name: args.map.display().to_string() }, printer)
 }
 
-/// The label of each pixel.
+/// Reads the label of each pixel.
 fn labels(args: &Semantic2imgArgs) -> anyhow::Result<GrayImage> {
     let Some(file) = &args.palette else { return Ok(read_label_map(&args.map)?) };
     let palette = read_palette(file)?;
@@ -34,10 +34,10 @@ fn labels(args: &Semantic2imgArgs) -> anyhow::Result<GrayImage> {
     for (x, y, pixel) in image.enumerate_pixels() {
         let Some(label) = palette.get(&pixel.0) else {
             bail!(
-                "{}: the color {:?} at column {x}, row {y} is none of {}",
+                "{}: expected a color of {} at column {x}, row {y}, got {:?}",
                 args.map.display(),
-                pixel.0,
-                file.display()
+                file.display(),
+                pixel.0
             )
         };
         labels.get_pixel_mut(x, y).0 = [*label];
@@ -45,15 +45,15 @@ fn labels(args: &Semantic2imgArgs) -> anyhow::Result<GrayImage> {
     Ok(labels)
 }
 
-/// `[1, K, H, W]`
+/// Converts labels to a one-hot map, `[1, K, H, W]`.
 fn one_hot(labels: &GrayImage, model: &LatentDiffusion) -> anyhow::Result<Tensor> {
     let count = model.config.map_classes().expect("a model that needs a map");
     if let Some((x, y, pixel)) = labels.enumerate_pixels().find(|(.., pixel)| i64::from(pixel.0[0]) >= count)
     {
         bail!(
-            "the class {} at column {x}, row {y}: this model knows the classes 0 to {}",
-            pixel.0[0],
-            count - 1
+            "expected a class from 0 to {} at column {x}, row {y}, got {}",
+            count - 1,
+            pixel.0[0]
         );
     }
     let size = [i64::from(labels.height()), i64::from(labels.width())];
@@ -64,12 +64,12 @@ fn one_hot(labels: &GrayImage, model: &LatentDiffusion) -> anyhow::Result<Tensor
 }
 
 /// A one-hot map.
-struct Labeled {
+struct SemanticMapTask {
     map: Tensor,
     name: String,
 }
 
-impl Task for Labeled {
+impl Task for SemanticMapTask {
     fn prompt(&self, images: Range<usize>) -> anyhow::Result<Prompt> {
         Ok(Prompt { mask: Some(repeated(&self.map, images)), ..Prompt::default() })
     }

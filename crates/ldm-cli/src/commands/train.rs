@@ -25,8 +25,8 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<()> {
     }
     let (device, ranks, printer) = match &env {
         Some(env) => {
-            launch::end_with_the_launcher();
-            let device = device_of(env, &args.device)?;
+            launch::exit_with_launcher();
+            let device = rank_device(env, &args.device)?;
             let printer = if env.rank == 0 { printer } else { Printer::new(true, false) };
             (device, Distributed::new(Arc::new(C10d::connect(env, device, C10d::TIMEOUT)?)), printer)
         }
@@ -34,9 +34,9 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<()> {
     };
     let (is_rank_zero, world) = (ranks.is_rank_zero(), ranks.world_size());
     let mut trainer = if let Some(run) = &args.resume {
-        Trainer::resume_among(ranks, run, &[], device)?
+        Trainer::resume_distributed(ranks, run, &[], device)?
     } else {
-        let path = args.config.as_ref().context("a config, or --resume")?;
+        let path = args.config.as_ref().context("expected a config or --resume, got neither")?;
         let mut overrides = args.overrides.clone();
         if args.strict {
             overrides.push("data.params.strict=true".into());
@@ -45,7 +45,7 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<()> {
         let run = args.run.clone().unwrap_or_else(|| {
             PathBuf::from("runs").join(path.file_stem().unwrap_or(std::ffi::OsStr::new("run")))
         });
-        Trainer::create_among(ranks, config, &run, device)?
+        Trainer::create_distributed(ranks, config, &run, device)?
     };
     let millions = trainer.parameters() as f64 / 1e6;
     let several = if world > 1 { format!(", {world} ranks") } else { String::new() };
@@ -79,8 +79,8 @@ fn check_device(args: &DeviceArgs, ranks: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The device of a rank: on CUDA the GPU of its local rank.
-fn device_of(env: &RankEnv, args: &DeviceArgs) -> anyhow::Result<Device> {
+/// Returns the device of a rank: on CUDA the GPU of its local rank.
+fn rank_device(env: &RankEnv, args: &DeviceArgs) -> anyhow::Result<Device> {
     if let Some(threads) = args.threads {
         ldm_libtorch::set_threads(threads);
     }

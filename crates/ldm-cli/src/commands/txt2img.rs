@@ -21,7 +21,7 @@ pub(crate) fn run(args: &Txt2imgArgs, printer: Printer) -> anyhow::Result<()> {
     model::check_conditioning(&model, &args.model, &[ConditioningKind::Text])?;
     let negative = std::slice::from_ref(&args.text.negative_prompt);
     for warning in
-        [model.cut_prompts("the prompt", &texts), model.cut_prompts("the negative prompt", negative)].concat()
+        [model.truncation_warnings("the prompt", &texts), model.truncation_warnings("the negative prompt", negative)].concat()
     {
         Printer::warn(&warning);
     }
@@ -29,21 +29,21 @@ pub(crate) fn run(args: &Txt2imgArgs, printer: Printer) -> anyhow::Result<()> {
     job.run(&model, &args.model, &task, printer)
 }
 
-/// The prompts.
+/// Reads the prompts.
 fn prompts(args: &Txt2imgArgs) -> anyhow::Result<Vec<String>> {
     let Some(path) = &args.prompts_from else {
-        return Ok(vec![args.prompt.clone().context("a prompt, or --prompts-from")?]);
+        return Ok(vec![args.prompt.clone().context("expected a prompt or --prompts-from, got neither")?]);
     };
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
     let prompts: Vec<String> =
         text.lines().map(str::trim).filter(|line| !line.is_empty()).map(Into::into).collect();
     if prompts.is_empty() {
-        bail!("{}: expected a prompt a line, and there is none", path.display());
+        bail!("{}: expected one prompt per line, got none", path.display());
     }
     Ok(prompts)
 }
 
-/// Texts, each for several images in a row.
+/// Prompts, each for several consecutive images.
 struct TextTask<'a> {
     given: Vec<String>,
     each: usize,

@@ -1,4 +1,4 @@
-//! `ldm upscale`: an image as many times as large as the first stage makes latents small.
+//! `ldm upscale`: super-resolution by the downsampling factor of the first stage.
 
 use std::ops::Range;
 
@@ -21,16 +21,16 @@ pub(crate) fn run(args: &UpscaleArgs, printer: Printer) -> anyhow::Result<()> {
     model::check_conditioning(&model, &args.model, &[ConditioningKind::LowResolution])?;
     let [height, width] = [small.size()[2], small.size()[3]];
     model.unet.check_size([height, width]).with_context(|| args.image.display().to_string())?;
-    job.run(&model, &args.model, &Small { image: small, name: args.image.display().to_string() }, printer)
+    job.run(&model, &args.model, &UpscaleTask { image: small, name: args.image.display().to_string() }, printer)
 }
 
-/// An image as large as the latent.
-struct Small {
+/// A low-resolution image of the size of the latent.
+struct UpscaleTask {
     image: Tensor,
     name: String,
 }
 
-impl Task for Small {
+impl Task for UpscaleTask {
     fn prompt(&self, images: Range<usize>) -> anyhow::Result<Prompt> {
         Ok(Prompt { image: Some(repeated(&self.image, images)), ..Prompt::default() })
     }

@@ -66,7 +66,7 @@ fn get(args: &GetArgs, printer: Printer) -> anyhow::Result<()> {
     let manifest = Manifest::open(args.manifest.as_deref())?;
     let known = manifest.names().join(", ");
     if args.names.is_empty() {
-        wrong_usage(ErrorKind::MissingRequiredArgument, &format!("give a NAME, one of {known}"));
+        wrong_usage(ErrorKind::MissingRequiredArgument, &format!("NAME: expected one of {known}, got none"));
     }
     let mut requested: Vec<&Resource> = Vec::new();
     for name in &args.names {
@@ -75,7 +75,7 @@ fn get(args: &GetArgs, printer: Printer) -> anyhow::Result<()> {
             Some(_) => {}
             None => wrong_usage(
                 ErrorKind::InvalidValue,
-                &format!("unknown name `{name}`, expected one of {known}"),
+                &format!("NAME: expected one of {known}, got {name}"),
             ),
         }
     }
@@ -97,10 +97,11 @@ fn get(args: &GetArgs, printer: Printer) -> anyhow::Result<()> {
 /// Shows the progress of an installation, with a bar while a file is transferred.
 fn show(event: DownloadEvent, bar: &mut Option<Progress>, printer: Printer) {
     match event {
-        DownloadEvent::Waiting(folder) => printer
-            .say(&format!("{}: another `ldm weights get` is at work here: waiting for it", folder.display())),
+        DownloadEvent::Waiting(folder) => {
+            printer.say(&format!("{}: waiting for another `ldm weights get`", folder.display()));
+        }
         DownloadEvent::NoLocks(folder) => Printer::warn(&format!(
-            "{}: no locks here, so run one `ldm weights get` at a time",
+            "{}: the file system has no locks; run one `ldm weights get` at a time",
             folder.display()
         )),
         DownloadEvent::Requested { file, url } => {
@@ -116,21 +117,21 @@ fn show(event: DownloadEvent, bar: &mut Option<Progress>, printer: Printer) {
         }
         DownloadEvent::Ended => bar.take().into_iter().for_each(Progress::finish),
         DownloadEvent::Restarted(file) => {
-            printer.say(&format!("{}: the partial download does not fit; starting over", file.name));
+            printer.say(&format!("{}: the partial download does not match; starting over", file.name));
         }
         _ => {}
     }
 }
 
-/// Exits as clap does, with code 2.
+/// Exits with code 2 and a usage error, like clap.
 fn wrong_usage(kind: ErrorKind, message: &str) -> ! {
     let mut command = Cli::command();
     command.build();
     let get = command.find_subcommand_mut("weights").and_then(|weights| weights.find_subcommand_mut("get"));
-    get.expect("the command that runs").error(kind, message).exit()
+    get.expect("the running command").error(kind, message).exit()
 }
 
-/// 553433881 → 553.4 MB.
+/// Formats a size: 553433881 → 553.4 MB.
 fn megabytes(bytes: u64) -> String {
     if bytes < 100_000 {
         format!("{:.1} kB", bytes as f64 / 1e3)

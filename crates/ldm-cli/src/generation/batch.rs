@@ -103,7 +103,7 @@ impl BatchRunner<'_> {
         Ok(BatchSamples { latents: generated.latents, images: task.finish(generated.images) })
     }
 
-    /// The text `parameters` of the image at `index` of a batch.
+    /// Returns the text `parameters` of the image at `index` of a batch.
     fn parameters(&self, batch: &ImageBatch, index: usize, size: [i64; 2]) -> String {
         let args = self.job.args;
         let interval = args.sampling.guidance_interval;

@@ -1,4 +1,4 @@
-//! `ldm bench` as a person meets it, and what it counts against torch's own counter.
+//! `ldm bench`, and its FLOP counts against torch's counter.
 
 use std::path::Path;
 
@@ -62,8 +62,8 @@ fn sandbox() -> Sandbox {
 }
 
 fn bench(sandbox: &Sandbox, words: &[&str]) -> Value {
-    let said = sandbox.ok(&[&["bench", "--json", "--repeats", "2", "--device", "cpu"], words].concat());
-    serde_json::from_str(&said).unwrap()
+    let output = sandbox.ok(&[&["bench", "--json", "--repeats", "2", "--device", "cpu"], words].concat());
+    serde_json::from_str(&output).unwrap()
 }
 
 #[track_caller]
@@ -121,7 +121,7 @@ fn a_config_is_timed_stage_by_stage() {
     assert_eq!((&stage(0)["steps_per_second"], stage(3)["shape"][3].as_i64()), (&Value::Null, Some(16)));
     let steps = number(stage(3), "steps_per_second") / number(stage(3), "images_per_second");
     assert!((steps - 4.).abs() < 1e-9, "{steps} steps an image");
-    // Four forward passes and a decoding; keys and values of the context are made once for all four.
+    // Four forward passes and a decoding; keys and values of the context are computed once for all four.
     let (unet, decode) = (number(stage(2), "flop"), number(stage(1), "flop"));
     let sample = number(stage(3), "flop");
     assert!(sample > 3.9 * unet + decode && sample <= 4. * unet + decode, "{sample} {unet} {decode}");
@@ -143,7 +143,7 @@ fn a_config_is_timed_stage_by_stage() {
 }
 
 #[test]
-fn a_step_of_training_is_timed() {
+fn a_training_step_is_timed() {
     let sandbox = sandbox();
     let forward = bench(&sandbox, &["unet", "--config", "diffusion.yaml"]);
     let train = bench(&sandbox, &["train", "--config", "diffusion.yaml"]);
@@ -165,7 +165,7 @@ fn a_step_of_training_is_timed() {
 }
 
 #[test]
-fn a_person_reads_a_table() {
+fn the_table_has_machine_stages_and_operations() {
     let sandbox = sandbox();
     let words = ["bench", "autoencoder", "--config", "first.yaml", "--repeats", "1", "--operations"];
     let (table, progress) = sandbox.output(&words);
@@ -177,7 +177,7 @@ fn a_person_reads_a_table() {
 }
 
 #[test]
-fn what_cannot_be_timed_is_refused() {
+fn stages_that_a_model_lacks_are_refused() {
     let sandbox = sandbox();
     let fails = |words: &[&str], code: i32, expected: &str| {
         sandbox.err(&[&["bench"], words].concat(), code, expected);
@@ -222,15 +222,15 @@ fn parameters(vs: &VarStore, parts: &[&str]) -> usize {
     of.map(|(_, tensor)| tensor.numel()).sum()
 }
 
-/// Ours and diffusers' networks do the same work, number for number, as docs/tools/performance/flop.py counts it.
+/// The FLOP and parameter counts equal those of diffusers, counted by docs/tools/performance/flop.py.
 #[test]
-fn networks_count_as_torch_counts_diffusers() {
+fn flop_counts_equal_those_of_diffusers() {
     let golden: Value = serde_json::from_str(include_str!("../golden/flop.json")).unwrap();
     let zeros = |size: &[i64]| Tensor::zeros(size, (Kind::Float, Device::Cpu));
     let check = |name: &str, flop: i64, parameters: usize| {
         assert_eq!(golden[name], serde_json::json!({"flop": flop, "parameters": parameters}), "{name}");
     };
-    // What the weights are does not matter, and so they need not be drawn.
+    // Only shapes matter: the weights need no initialization.
     for (name, file, context) in [
         ("stable-diffusion", "stable-diffusion/v1.yaml", [1, 77, 768]),
         ("imagenet", "latent-diffusion/imagenet.yaml", [1, 1, 512]),

@@ -1,4 +1,4 @@
-//! A classifier as a person meets it: trained on a diffusion model's noisy latents, it leads that model's images.
+//! Classifier guidance: training on the noisy latents of a diffusion model, and sampling from that model.
 
 use ldm_checkpoint::Checkpoint;
 use ldm_testing::Sandbox;
@@ -43,7 +43,7 @@ data: {target: data_module, params: {batch_size: 4, train: SCENES, validation: S
 train: {steps: 30, learning_rate: 1.0e-3, log_every: 10, ema: null, validate_images: 8, samples: {count: 2}}
 ";
 
-/// The first image's.
+/// The latent of the first image.
 fn latents(sandbox: &Sandbox, name: &str) -> Vec<f32> {
     let latents = Checkpoint::open(sandbox.path(name)).unwrap().tensor("latents").unwrap();
     Vec::try_from(latents.get(0).view(-1)).unwrap()
@@ -77,7 +77,7 @@ fn from_a_diffusion_model_to_images_of_a_class() {
     assert!(about.contains("classifier of noisy latents, 10 classes, 4 latent channels"), "{about}");
     assert!(about.contains("every name and shape, both ways"), "{about}");
 
-    // It needs none of what it was trained on but the model it leads.
+    // It needs nothing it was trained with but the diffusion model.
     std::fs::rename(sandbox.path("first"), sandbox.path("elsewhere")).unwrap();
     let draw = |out: &str, model: &str, extra: &[&str]| {
         let save = format!("{out}.safetensors");
@@ -86,10 +86,10 @@ fn from_a_diffusion_model_to_images_of_a_class() {
     };
     let lead = ["--classifier", "classifier", "--class", "star"];
     draw("free", "plain", &[]);
-    let (said, warned) =
+    let (stdout, stderr) =
         draw("led", "plain", &[&lead[..], &["--classifier-scale", "300", "--json"]].concat());
-    assert_eq!(warned, "");
-    let line: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert_eq!(stderr, "");
+    let line: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
     assert_eq!((line["class"].as_str(), line["classifier"].as_str()), (Some("star"), Some("classifier")));
     assert_eq!(line["classifier_scale"].as_f64(), Some(300.));
     let (text, _) = sandbox.output(&["inspect", "led/00000.png"]);
@@ -101,13 +101,13 @@ fn from_a_diffusion_model_to_images_of_a_class() {
         let (one, other) = (latents(&sandbox, one), latents(&sandbox, other));
         one.iter().zip(&other).map(|(one, other)| (one - other).abs()).fold(0_f32, f32::max)
     };
-    assert!(far("free.safetensors", "led.safetensors") > 1e-3, "the classifier leads");
+    assert!(far("free.safetensors", "led.safetensors") > 1e-3, "the classifier guides");
     draw("unled", "plain", &[&lead[..], &["--classifier-scale", "0"]].concat());
-    assert!(far("free.safetensors", "unled.safetensors") == 0., "a scale of 0 leads nowhere");
+    assert!(far("free.safetensors", "unled.safetensors") == 0., "a scale of 0 changes nothing");
     draw("other", "plain", &["--classifier", "classifier", "--class", "5", "--classifier-scale", "300"]);
-    assert!(far("led.safetensors", "other.safetensors") > 1e-3, "another class is led to elsewhere");
+    assert!(far("led.safetensors", "other.safetensors") > 1e-3, "another class gives another image");
 
-    // Beside classifier-free guidance, of a model conditioned on the class too.
+    // Together with classifier-free guidance, of a class-conditional model.
     let both = [&lead[..], &["--guidance-scale", "2"]].concat();
     draw("both", "classes", &both);
     let (text, _) = sandbox.output(&["inspect", "both/00000.png"]);
@@ -128,7 +128,7 @@ fn from_a_diffusion_model_to_images_of_a_class() {
         1,
         "expected a finite number, got NaN",
     );
-    sandbox.err(&by("plain", &["--class", "cat"]), 1, "unknown class, expected 0 to 9, or one of");
+    sandbox.err(&by("plain", &["--class", "cat"]), 1, "--class: expected 0 to 9, or one of");
     sandbox.err(
         &by("classes", &["--class", "10"]),
         1,
@@ -137,7 +137,7 @@ fn from_a_diffusion_model_to_images_of_a_class() {
     sandbox.err(
         &by("noisier", &["--class", "1"]),
         1,
-        "classifies latents of another noise schedule than the model's",
+        "expected the noise schedule of the model, got another",
     );
     sandbox.err(
         &by("plain", &["--class", "1", "--height", "32", "--width", "32"]),
@@ -147,13 +147,13 @@ fn from_a_diffusion_model_to_images_of_a_class() {
     sandbox.err(
         &sample("plain", &["--class", "1", "--classifier", "classes"]),
         1,
-        "no classifier of noisy latents, but another model",
+        "expected a classifier of noisy latents, got another model",
     );
-    sandbox.err(&sample("plain", &["--class", "1"]), 1, "--class: this model is unconditional");
+    sandbox.err(&sample("plain", &["--class", "1"]), 1, "--class: expected a class-conditional model or --classifier");
     sandbox.err(
         &sample("classifier", &[]),
         1,
-        "a classifier of noisy latents, which guides a diffusion model",
+        "expected a diffusion model or a first stage, got a classifier",
     );
-    sandbox.err(&["convert", "classifier", "c.ckpt", "--to", "compvis"], 1, "there is nothing to convert");
+    sandbox.err(&["convert", "classifier", "c.ckpt", "--to", "compvis"], 1, "expected a diffusion model or a first stage, got a classifier");
 }

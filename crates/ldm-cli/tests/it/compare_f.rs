@@ -1,4 +1,4 @@
-//! `ldm compare-f` as a person meets it.
+//! `ldm compare-f`: results, resumption, budgets and errors.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ fn results(sandbox: &Sandbox, study: &str) -> Value {
     serde_json::from_slice(&std::fs::read(sandbox.path(&format!("{study}/results.json"))).unwrap()).unwrap()
 }
 
-/// The study without what depends on the clock and on the machine's memory.
+/// The results without the fields that depend on the clock or the memory of the machine.
 fn without_times(mut value: Value) -> Value {
     fn clear(value: &mut Value) {
         match value {
@@ -44,10 +44,10 @@ fn without_times(mut value: Value) -> Value {
 }
 
 #[test]
-fn a_study_finds_numbers_for_every_factor_and_can_be_taken_up_again() {
+fn a_study_reports_every_factor_and_can_be_resumed() {
     let sandbox = sandbox();
-    let said = sandbox.ok(&["compare-f", "f.yaml", "--out", "whole", "--threads", "1", "-q"]);
-    assert!(said.trim_end().ends_with("report.html"), "{said}");
+    let output = sandbox.ok(&["compare-f", "f.yaml", "--out", "whole", "--threads", "1", "-q"]);
+    assert!(output.trim_end().ends_with("report.html"), "{output}");
     let found = results(&sandbox, "whole");
     let factors = found["factors"].as_array().unwrap();
     assert_eq!(factors.iter().map(|factor| factor["f"].as_i64().unwrap()).collect::<Vec<_>>(), [1, 2]);
@@ -78,7 +78,7 @@ fn a_study_finds_numbers_for_every_factor_and_can_be_taken_up_again() {
     assert_eq!(page.matches("<svg").count(), 3);
     assert!(page.contains("f = 2: samples after 6 steps") && !page.contains("NaN"));
 
-    // One that is ended by a signal in the midst of it, and taken up again, finds the same.
+    // A study that is interrupted by a signal and resumed has the same results.
     let mut child = Command::new(LDM)
         .args(["compare-f", "f.yaml", "--out", "parts", "--threads", "1", "-q"])
         .current_dir(sandbox.work())
@@ -100,7 +100,7 @@ fn a_study_finds_numbers_for_every_factor_and_can_be_taken_up_again() {
     assert_eq!(without_times(results(&sandbox, "parts")), without_times(found));
     assert!(!listing(&sandbox.path("parts")).iter().any(|path| path.ends_with("first-stage.trial")));
 
-    // What is done is not done again.
+    // Finished parts do not run again.
     let before = std::fs::metadata(sandbox.path("parts/f2/sampling.json")).unwrap().modified().unwrap();
     sandbox.ok(&["compare-f", "--resume", "parts", "--threads", "1", "-q"]);
     assert_eq!(
@@ -110,7 +110,7 @@ fn a_study_finds_numbers_for_every_factor_and_can_be_taken_up_again() {
 }
 
 #[test]
-fn a_budget_of_seconds_is_kept() {
+fn a_budget_in_seconds_is_met() {
     let sandbox = sandbox();
     let overrides = [
         "study.factors=[{f: 1, diffusion: {model.params.unet_config.params.channel_mult: [1]}}]",
@@ -127,10 +127,10 @@ fn a_budget_of_seconds_is_kept() {
 }
 
 #[test]
-fn folders_that_are_no_study_are_refused() {
+fn folders_without_a_study_are_refused() {
     let sandbox = sandbox();
     sandbox.err(&["compare-f", "f.yaml", "--out", "study", "study.factors.1.f=4"], 1, "f = 4: first_stage");
-    sandbox.err(&["compare-f"], 1, "expected the file of a study, or --profile");
+    sandbox.err(&["compare-f"], 1, "expected a study file or --profile, got neither");
     sandbox.err(&["compare-f", "nothing.yaml"], 1, "nothing.yaml");
     sandbox.err(
         &["compare-f", "--resume", "."],

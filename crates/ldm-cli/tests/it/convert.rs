@@ -1,4 +1,4 @@
-//! `ldm convert` as a person meets it: forms that are the same model, and outputs that are whole or not there.
+//! `ldm convert`: equal models in every format, and outputs that are complete or absent.
 
 use std::fs::File;
 use std::io::Write;
@@ -23,7 +23,7 @@ fn sandbox() -> Sandbox {
     Sandbox::new(LDM, &[])
 }
 
-/// A model folder whose weights are zeros that take no room on the disk.
+/// A model folder whose weights are zeros in a sparse file.
 fn model(sandbox: &Sandbox, name: &str, config: &str) {
     let folder = sandbox.path(name);
     std::fs::create_dir_all(&folder).unwrap();
@@ -53,7 +53,7 @@ fn names(sandbox: &Sandbox, folder: &str) -> Vec<String> {
 }
 
 #[test]
-fn forms_are_the_same_model() {
+fn formats_contain_the_same_model() {
     let sandbox = sandbox();
     model(&sandbox, "ours", SMALL);
     assert_eq!(sandbox.ok(&["convert", "ours", "theirs", "--to", "diffusers"]), "theirs\n");
@@ -64,22 +64,22 @@ fn forms_are_the_same_model() {
     let yaml = std::fs::read_to_string(sandbox.path("one.yaml")).unwrap();
     assert!(yaml.contains("ldm.models.autoencoder.VQModel") && yaml.contains("torch.nn.Identity"), "{yaml}");
     for model in ["ours", "theirs", "one.ckpt"] {
-        let said = sandbox.ok(&["inspect", model]);
-        assert!(said.contains("VQ first stage, f = 4"), "{said}");
+        let output = sandbox.ok(&["inspect", model]);
+        assert!(output.contains("VQ first stage, f = 4"), "{output}");
     }
     let help = sandbox.ok(&["convert", "--help"]);
     assert!(help.contains("Examples:") && help.contains("--to <TO>"), "{help}");
 }
 
 #[test]
-fn what_is_there_stays() {
+fn existing_files_are_not_replaced() {
     let sandbox = sandbox();
     model(&sandbox, "ours", SMALL);
     std::fs::create_dir(sandbox.path("home")).unwrap();
     std::fs::write(sandbox.path("home/letter.txt"), "dear").unwrap();
     sandbox.err(&["convert", "ours", "home", "--to", "ldm"], 1, "--force");
-    sandbox.err(&["convert", "ours", "home", "--to", "ldm", "--force"], 1, "holds no model");
-    sandbox.err(&["convert", "home", "new", "--to", "ldm"], 1, "no model here");
+    sandbox.err(&["convert", "ours", "home", "--to", "ldm", "--force"], 1, "got a folder without one");
+    sandbox.err(&["convert", "home", "new", "--to", "ldm"], 1, "expected model_index.json, or model.safetensors");
     sandbox.err(&["convert", "ours", "new", "--to", "ldm", "--dtype", "f8"], 1, "f8");
     assert_eq!(names(&sandbox, "home"), ["letter.txt"]);
     sandbox.ok(&["convert", "ours", "ours", "--to", "ldm", "--force"]);
@@ -133,11 +133,11 @@ fn ctrl_c_leaves_nothing() {
             assert!(begun.elapsed() < Duration::from_secs(30), "{out}");
             std::thread::sleep(Duration::from_millis(1));
         }
-        let asked = Instant::now();
+        let signaled = Instant::now();
         let pid = child.id().to_string();
         assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
         assert_eq!(child.wait().unwrap().code(), Some(130), "{out}");
-        assert!(asked.elapsed() < Duration::from_secs(2), "{out}: {:?}", asked.elapsed());
+        assert!(signaled.elapsed() < Duration::from_secs(2), "{out}: {:?}", signaled.elapsed());
         assert_eq!(names(&sandbox, "."), ["ours"], "{out}");
     }
     assert!(Path::new(&sandbox.path("ours/model.safetensors")).is_file());

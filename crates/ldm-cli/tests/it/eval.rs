@@ -1,4 +1,4 @@
-//! `ldm eval` as a person meets it.
+//! `ldm eval`: metrics of reconstructions and of generated images.
 
 use ldm_testing::Sandbox;
 use ldm_testing::tiny;
@@ -23,13 +23,13 @@ fn number(document: &Value, name: &str) -> f64 {
 }
 
 #[test]
-fn reconstructions_and_made_images_are_measured() {
+fn reconstructions_and_generated_images_are_evaluated() {
     let sandbox = Sandbox::new(LDM, &[("first.yaml", &first_stage())]);
     sandbox.ok(&["train", "first.yaml", "--run", "first"]);
     let measure = |data: &str, extra: &[&str]| {
         let words = ["eval", "reconstruction", data, "--model", "first", "--json"];
-        let said = sandbox.ok(&[&words[..], extra].concat());
-        serde_json::from_str::<Value>(&said).unwrap()
+        let stdout = sandbox.ok(&[&words[..], extra].concat());
+        serde_json::from_str::<Value>(&stdout).unwrap()
     };
     // The held-out set of a config; the numbers do not depend on batches.
     let all = measure("first.yaml", &["--out", "all"]);
@@ -44,7 +44,7 @@ fn reconstructions_and_made_images_are_measured() {
     assert_eq!(all["features"], "random VGG16, mean of relu5_3");
     let written: Value =
         serde_json::from_slice(&std::fs::read(sandbox.path("all/results.json")).unwrap()).unwrap();
-    assert_eq!(written, all, "the file is what was said");
+    assert_eq!(written, all, "the file equals the output");
     // Eight images over eight.
     assert_eq!(image::image_dimensions(sandbox.path("all/worst.png")).unwrap(), (8 * 18 + 2, 2 * 18 + 2));
     assert!(sandbox.pixels("all/worst.png") != sandbox.pixels("all/best.png"));
@@ -58,7 +58,7 @@ fn reconstructions_and_made_images_are_measured() {
     fails(
         &[&first[..], &["all"]].concat(),
         1,
-        "results.json: exists, and is not overwritten without --force",
+        "results.json: expected a new path, got an existing one; try --force",
     );
     fails(&[&first[..], &["no", "-n", "25"]].concat(), 1, "expected at most the 24 images of scenes, got 25");
     fails(&[&first[..], &["no", "--size", "16"]].concat(), 1, "--size: expected images, got first.yaml");
@@ -68,7 +68,7 @@ fn reconstructions_and_made_images_are_measured() {
         "multiples of 2",
     );
 
-    // Made images: an output folder of ours, without its grid.
+    // Generated images: an output folder without its grid.
     let files: Vec<String> = (0..12)
         .map(|index| {
             let name = format!("image-{index}.png");
@@ -85,8 +85,8 @@ fn reconstructions_and_made_images_are_measured() {
     sandbox.ok(&words);
     assert!(sandbox.path("made/grid.png").is_file());
     let compare = |made: &str, real: &str| {
-        let said = sandbox.ok(&["eval", "generation", made, real, "--size", "16", "-n", "12", "--json"]);
-        serde_json::from_str::<Value>(&said).unwrap()
+        let stdout = sandbox.ok(&["eval", "generation", made, real, "--size", "16", "-n", "12", "--json"]);
+        serde_json::from_str::<Value>(&stdout).unwrap()
     };
     let apart = compare("made", "scenes");
     assert_eq!((&apart["made_images"], &apart["inception_score"]), (&Value::from(12), &Value::Null));
@@ -100,28 +100,28 @@ fn reconstructions_and_made_images_are_measured() {
     assert!(
         sandbox
             .ok(&["eval", "generation", "made", "scenes", "--size", "16", "-n", "9"])
-            .contains("9 made images")
+            .contains("9 generated images")
     );
     fails(&["generation", "none", "scenes", "--size", "16"], 1, "none");
 }
 
 #[test]
-fn images_made_on_the_fly_are_those_that_are_saved() {
+fn images_generated_on_the_fly_equal_saved_ones() {
     let sandbox = Sandbox::new(LDM, &[("first.yaml", &first_stage()), ("second.yaml", &diffusion())]);
     sandbox.ok(&["train", "first.yaml", "--run", "first"]);
     sandbox.ok(&["train", "second.yaml", "--run", "second"]);
     let measure = |words: &[&str]| {
-        let (said, warned) =
+        let (stdout, stderr) =
             sandbox.output(&[&["eval", "generation", "--json", "--size", "16"], words].concat());
-        (serde_json::from_str::<Value>(&said).unwrap(), warned)
+        (serde_json::from_str::<Value>(&stdout).unwrap(), stderr)
     };
-    // Twelve images of ten classes in turn, none of them the class that means none.
+    // Twelve images that cycle through ten classes, without the null class.
     let how = ["--steps", "2", "--seed", "3", "--eta", "1", "--guidance-scale", "2"];
     let classes = "0,1,2,3,4,5,6,7,8,9";
     let words = ["sample", "--model", "second", "-n", "12", "--class", classes, "--out", "made"];
     sandbox.ok(&[&words[..], &how].concat());
     let words = ["--model", "second", "scenes", "-n", "12", "--batch-size", "5", "--out", "fly"];
-    let (fly, warned) = measure(&[&words[..], &how].concat());
+    let (fly, stderr) = measure(&[&words[..], &how].concat());
     let (saved, _) = measure(&["made", "scenes", "-n", "12", "--out", "saved"]);
     for name in ["frechet_distance", "precision", "recall", "density", "coverage"] {
         let [one, other] = [&fly, &saved].map(|document| number(document, name));
@@ -130,7 +130,7 @@ fn images_made_on_the_fly_are_those_that_are_saved() {
     let [one, other] = [&fly, &saved].map(|document| number(&document["nearest_real"], "mean"));
     assert!((one / other - 1.).abs() < 1e-6);
     let rank = "12 images for 512 features: their covariance has not full rank";
-    assert!(warned.lines().any(|line| line.starts_with("warning: ") && line.contains(rank)), "{warned}");
+    assert!(stderr.lines().any(|line| line.starts_with("warning: ") && line.contains(rank)), "{stderr}");
     let sampling = &fly["sampling"];
     for (name, value) in [("seed", 3.), ("steps", 2.), ("eta", 1.), ("guidance_scale", 2.), ("classes", 10.)]
     {
@@ -142,14 +142,14 @@ fn images_made_on_the_fly_are_those_that_are_saved() {
     assert_eq!(fly["features"], "random VGG16, mean of relu5_3");
     let written: Value =
         serde_json::from_slice(&std::fs::read(sandbox.path("fly/results.json")).unwrap()).unwrap();
-    assert_eq!(written, fly, "the file is what was said");
+    assert_eq!(written, fly, "the file equals the output");
     assert_eq!(image::image_dimensions(sandbox.path("fly/worst.png")).unwrap(), (8 * 18 + 2, 18 + 2));
     assert!(sandbox.pixels("fly/worst.png") != sandbox.pixels("fly/best.png"));
     let places = ["best", "worst"].map(|name| fly["nearest_real"][name].as_array().unwrap().clone());
     assert!(places[0][0]["name"].as_str().unwrap().starts_with("seed "));
     assert!(number(&places[0][0], "value") < number(&places[1][0], "value"));
 
-    // Statistics in a file say the same, of what moments say.
+    // Statistics in a file give the same metrics, where mean and covariance are enough.
     let file = ["scenes", "-n", "12", "--save-statistics", "real.npz"];
     assert_eq!(sandbox.ok(&[&["eval", "generation", "--size", "16"], &file[..]].concat()), "real.npz\n");
     let (summed, _) = measure(&["made", "real.npz", "--out", "summed"]);
@@ -162,8 +162,8 @@ fn images_made_on_the_fly_are_those_that_are_saved() {
     }
     assert_eq!(summed["statistics"]["sha256"].as_str().map(str::len), Some(64));
     assert!(!sandbox.path("summed/best.png").exists());
-    let said = sandbox.ok(&["eval", "generation", "made", "real.npz", "--out", "table"]);
-    assert!(said.contains("12 made images (made)\n12 real images (scenes)\n"), "{said}");
+    let stdout = sandbox.ok(&["eval", "generation", "made", "real.npz", "--out", "table"]);
+    assert!(stdout.contains("12 generated images (made)\n12 real images (scenes)\n"), "{stdout}");
     refuses(&sandbox);
 }
 
@@ -171,8 +171,8 @@ fn refuses(sandbox: &Sandbox) {
     let fails = |words: &[&str], code: i32, expected: &str| {
         sandbox.err(&[&["eval", "generation"], words].concat(), code, expected);
     };
-    fails(&["made", "real.npz", "--out", "table"], 1, "results.json: exists, and is not overwritten without");
-    fails(&["scenes", "-n", "12", "--save-statistics", "real.npz"], 1, "real.npz: exists");
+    fails(&["made", "real.npz", "--out", "table"], 1, "results.json: expected a new path");
+    fails(&["scenes", "-n", "12", "--save-statistics", "real.npz"], 1, "real.npz: expected a new path");
     fails(
         &["made", "real.npz", "--save-statistics", "x.npz"],
         1,
@@ -186,7 +186,7 @@ fn refuses(sandbox: &Sandbox) {
     fails(&["made", "scenes", "--features", "resnet"], 2, "random-vgg16");
     fails(&["made", "scenes", "--features", "inception"], 1, "ldm weights get fid-inception");
 
-    // Statistics by another network, detected by their name or by their size.
+    // Statistics of another feature network, detected by its name or its size.
     let other = |features: i64, name: Option<&str>| {
         use ldm_metrics::{Gaussian, Origin, SetMoments};
         let options = (tch::Kind::Double, tch::Device::Cpu);
@@ -212,7 +212,7 @@ fn refuses(sandbox: &Sandbox) {
     other(512, None);
     fails(&["--model", "second", "other.npz"], 1, "--num-images: expected a number");
 
-    // Folders that cannot be measured.
+    // Folders that cannot be evaluated.
     std::fs::create_dir(sandbox.path("empty")).unwrap();
     fails(&["made", "empty", "--size", "16"], 1, "empty: expected images, got no file");
     fails(&["empty", "scenes", "--size", "16"], 1, "empty: expected images, got no file");
@@ -222,7 +222,7 @@ fn refuses(sandbox: &Sandbox) {
     }
     fails(&["made", "mixed"], 1, "b.png: expected 16x16, as a.png, got 24x24; try --size");
     fails(&["mixed", "scenes"], 1, "b.png: expected 16x16, as a.png, got 24x24; try --size");
-    // Scenes are 64 pixels a side, what was made 16.
+    // Scenes have 64 pixels a side, the generated images 16.
     fails(
         &["made", "scenes", "-n", "4"],
         1,
@@ -235,7 +235,7 @@ fn refuses(sandbox: &Sandbox) {
     );
 }
 
-/// A tiny CLIP of letters, with the weights of its own tests.
+/// A tiny CLIP with a vocabulary of letters, and the weights of the golden tests of `ldm-conditioning`.
 fn clip(sandbox: &Sandbox) -> ldm_conditioning::Clip {
     use ldm_testing::{Golden, filled};
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../ldm-conditioning/tests/golden/clip.safetensors");
@@ -256,7 +256,7 @@ fn clip(sandbox: &Sandbox) -> ldm_conditioning::Clip {
 }
 
 #[test]
-fn clip_scores_are_of_each_image_and_its_prompt() {
+fn clip_scores_compare_each_image_with_its_prompt() {
     let sandbox = Sandbox::new(LDM, &[("prompts.txt", "red\na blue\n"), ("three.txt", "a\nb\nc\n")]);
     let clip = clip(&sandbox);
     std::fs::create_dir(sandbox.path("made")).unwrap();
@@ -274,8 +274,8 @@ fn clip_scores_are_of_each_image_and_its_prompt() {
         })
         .collect();
     let measure = |words: &[&str]| {
-        let said = sandbox.ok(&[&["eval", "clip-score", "made", "--clip", "clip", "--json"], words].concat());
-        serde_json::from_str::<Value>(&said).unwrap()
+        let stdout = sandbox.ok(&[&["eval", "clip-score", "made", "--clip", "clip", "--json"], words].concat());
+        serde_json::from_str::<Value>(&stdout).unwrap()
     };
     let own = measure(&[]);
     let texts = clip.texts(&ldm_core::Prompt::text(["red", "a blue"])).unwrap();
@@ -292,7 +292,7 @@ fn clip_scores_are_of_each_image_and_its_prompt() {
     assert!(
         sandbox
             .ok(&["eval", "clip-score", "made", "--clip", "clip"])
-            .contains("2 made images (made), by clip")
+            .contains("2 generated images (made), by clip")
     );
 
     let fails = |words: &[&str], expected: &str| {

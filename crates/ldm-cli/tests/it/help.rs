@@ -1,4 +1,4 @@
-//! Snapshots of `--help`, of wrong usage and of errors. After a change on purpose: `INSTA_UPDATE=always cargo test -p
+//! Snapshots of `--help`, of usage errors and of errors. After an intended change: `INSTA_UPDATE=always cargo test -p
 //! ldm-cli --test it help`.
 
 use ldm_testing::tiny::{DIFFUSION, FIRST_STAGE};

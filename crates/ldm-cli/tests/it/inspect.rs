@@ -54,7 +54,7 @@ fn zeros(name: &str, shape: &[i64]) -> (String, Tensor) {
     (name.into(), Tensor::zeros(shape, (Kind::Float, Device::Cpu)))
 }
 
-/// Files to inspect.
+/// A sandbox with files to inspect.
 struct Inspected(Sandbox);
 
 impl Inspected {
@@ -86,7 +86,7 @@ impl Inspected {
         serde_json::from_str(&self.inspect(&[args, &["--json"]].concat())).unwrap()
     }
 
-    /// The file is detected as `architecture`, and fits.
+    /// Checks that the file is detected as `architecture`, and fits.
     #[track_caller]
     fn check(&self, path: &str, architecture: &str) -> Value {
         let document = self.document(&[path]);
@@ -110,10 +110,10 @@ fn a_first_stage_without_config_is_detected_by_its_names() {
     let document = sandbox.check("vae.safetensors", FIRST_STAGE);
     assert!(document["config"].is_null());
     assert_eq!(document["parts"]["loss"], 3073);
-    // What was derived is a config to hold the file against.
+    // The inferred config fits the file.
     sandbox.write("derived.yaml", &document["derived"]);
-    let held = sandbox.document(&["vae.safetensors", "--config", "derived.yaml"]);
-    assert_eq!((held["fits"].as_bool(), held["architecture"].as_str()), (Some(true), Some(FIRST_STAGE)));
+    let checked = sandbox.document(&["vae.safetensors", "--config", "derived.yaml"]);
+    assert_eq!((checked["fits"].as_bool(), checked["architecture"].as_str()), (Some(true), Some(FIRST_STAGE)));
 }
 
 #[test]
@@ -130,7 +130,7 @@ fn a_whole_model_without_config_is_detected_part_by_part() {
     sandbox.save("whole.safetensors", &whole);
     let document = sandbox.document(&["whole.safetensors"]);
     let detected = document["architecture"].as_str().unwrap();
-    // No published U-Net is as small, and its heads show in no shape.
+    // No published U-Net is as small, and the number of heads is in no shape.
     assert!(detected.starts_with("a U-Net (") && detected.contains("try a config"), "{detected}");
     assert!(detected.ends_with(&format!("; {FIRST_STAGE}; classes as conditioner")), "{detected}");
     assert_eq!((document["fits"].as_bool(), document["ema"].as_bool()), (Some(true), Some(true)));
@@ -140,18 +140,18 @@ fn a_whole_model_without_config_is_detected_part_by_part() {
     }
     whole.retain(|(name, _)| name != "first_stage_model.quant_conv.bias");
     sandbox.save("odd.safetensors", &whole);
-    let said = sandbox.inspect(&["odd.safetensors"]);
-    assert!(said.contains("1 missing\n  first_stage_model.quant_conv.bias\n"), "{said}");
+    let stdout = sandbox.inspect(&["odd.safetensors"]);
+    assert!(stdout.contains("1 missing\n  first_stage_model.quant_conv.bias\n"), "{stdout}");
     let ten: Vec<String> = (0..10).map(|number| format!("  first_stage_model.extra.{number:02}\n")).collect();
     let ten = ten.concat();
-    assert!(said.contains(&format!("12 fit nothing\n{ten}  … and 2 more\n")), "{said}");
+    assert!(stdout.contains(&format!("12 fit nothing\n{ten}  … and 2 more\n")), "{stdout}");
     let document = sandbox.document(&["odd.safetensors"]);
     assert_eq!(document["fits"], false);
-    assert_eq!(document["misfit"]["unexpected"].as_array().unwrap().len(), 12, "a document is whole");
+    assert_eq!(document["misfit"]["unexpected"].as_array().unwrap().len(), 12, "the document lists all of them");
 }
 
 #[test]
-fn what_is_no_model_of_ours_is_said() {
+fn unsupported_models_are_reported() {
     let sandbox = Inspected::new();
     sandbox.save("lora.safetensors", &[zeros("lora_unet_down_blocks_0.lora_down.weight", &[4, 320])]);
     let document = sandbox.document(&["lora.safetensors"]);
@@ -162,7 +162,7 @@ fn what_is_no_model_of_ours_is_said() {
 }
 
 #[test]
-fn files_in_shards_are_one() {
+fn shards_are_read_as_one_file() {
     let sandbox = Inspected::new();
     let tensors = first_stage_tensors("");
     let (a, b) = tensors.split_at(tensors.len() / 2);
@@ -192,7 +192,7 @@ fn a_diffusers_folder_is_detected_part_by_part() {
     sandbox.save("text_encoder/model.safetensors", &[zeros("text_model.x", &[1])]);
 
     let document = sandbox.document(&["."]);
-    // The whole lacks a scheduler, and the parts are looked at all the same.
+    // The scheduler is missing; the components are inspected nevertheless.
     let whole = document["architecture"].as_str().unwrap();
     assert!(whole.starts_with("no latent diffusion model as a whole: "), "{whole}");
     let parts = document["parts"].as_array().unwrap();
@@ -208,8 +208,8 @@ fn a_diffusers_folder_is_detected_part_by_part() {
     );
     assert_eq!(parts[2]["derived"]["scale_factor"], 0.5);
 
-    // One part, and one that is not what its config says.
+    // One component, whose weights do not fit its config.
     sandbox.save("vae/diffusion_pytorch_model.safetensors", &vae[1..]);
-    let said = sandbox.inspect(&["vae"]);
-    assert!(said.contains("1 missing\n"), "{said}");
+    let stdout = sandbox.inspect(&["vae"]);
+    assert!(stdout.contains("1 missing\n"), "{stdout}");
 }

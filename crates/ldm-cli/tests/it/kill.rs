@@ -1,7 +1,7 @@
-//! A run that is killed again and again ends with the bits of one that is not.
+//! A run that is killed repeatedly ends with the bits of an uninterrupted one.
 //!
-//! `LDM_KILLS` (4) says how often each stage is killed, of `20 · LDM_KILLS` steps; `LDM_KILLS=30 cargo test -p ldm-cli
-//! --test kill` is the long run.
+//! `LDM_KILLS` (default 4) is the number of kills of each stage, in `20 · LDM_KILLS` steps; the long run is
+//! `LDM_KILLS=30 cargo test -p ldm-cli --test it kill`.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -37,10 +37,10 @@ fn ldm(folder: &Path, args: &[&str]) -> Child {
         .unwrap()
 }
 
-/// Numbers as good as random, always alike.
-struct Dice(u64);
+/// Pseudorandom numbers with a fixed seed.
+struct PseudoRandom(u64);
 
-impl Dice {
+impl PseudoRandom {
     fn below(&mut self, end: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % end
@@ -53,30 +53,30 @@ fn reached(run: &Path) -> u64 {
     latest.trim().strip_prefix("step-").map_or(0, |step| step.parse().unwrap())
 }
 
-/// Kills the run at `kills` moments spread over its steps; says how often it hit a process at work.
-fn torment(folder: &Path, config: &str, run: &str, steps: u64, kills: u64) -> u64 {
-    let (mut dice, mut hits) = (Dice(kills), 0);
+/// Kills the run at `kills` random steps, and resumes it; returns how often a running process was killed.
+fn kill_repeatedly(folder: &Path, config: &str, run: &str, steps: u64, kills: u64) -> u64 {
+    let (mut random, mut hits) = (PseudoRandom(kills), 0);
     let path = folder.join(run);
     let overrides = format!("train.steps={steps}");
-    let mut moments: Vec<u64> = (0..kills).map(|_| dice.below(steps - 10)).collect();
-    moments.sort_unstable();
+    let mut targets: Vec<u64> = (0..kills).map(|_| random.below(steps - 10)).collect();
+    targets.sort_unstable();
     let start = |path: &Path| {
-        // Before its first checkpoint a run has nothing to go on from: it begins again.
+        // Without a checkpoint there is nothing to resume: the run starts over.
         if reached(path) == 0 {
             let _ = std::fs::remove_dir_all(path);
             return ldm(folder, &["train", config, &overrides, "--run", run]);
         }
         ldm(folder, &["train", "--resume", run])
     };
-    for moment in moments {
+    for target in targets {
         let mut child = start(&path);
         let deadline = Instant::now() + Duration::from_mins(2);
-        while reached(&path) < moment && child.try_wait().unwrap().is_none() {
-            assert!(Instant::now() < deadline, "{run}: no progress to step {moment}");
+        while reached(&path) < target && child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "{run}: no progress to step {target}");
             std::thread::sleep(Duration::from_millis(3));
         }
-        // Anywhere: between steps, in one, and while a checkpoint is written or an old one is removed.
-        std::thread::sleep(Duration::from_millis(dice.below(400)));
+        // At any point: in a step, between two, or while a checkpoint is written or removed.
+        std::thread::sleep(Duration::from_millis(random.below(400)));
         hits += u64::from(child.try_wait().unwrap().is_none());
         child.kill().unwrap(); // SIGKILL
         child.wait().unwrap();
@@ -90,8 +90,8 @@ fn check(folder: &Path, config: &str, whole: &str, kills: u64) {
     let overrides = format!("train.steps={steps}");
     assert!(ldm(folder, &["train", config, &overrides, "--run", whole]).wait().unwrap().success());
     let broken = format!("broken-{config}");
-    let hits = torment(folder, config, &broken, steps, kills);
-    assert!(hits * 2 > kills, "{hits} of {kills} kills hit a run at work");
+    let hits = kill_repeatedly(folder, config, &broken, steps, kills);
+    assert!(hits * 2 > kills, "{hits} of {kills} kills hit a running process");
     let last = format!("checkpoints/step-{steps:07}");
     let files = ["model", "ema", "optimizer"].map(|name| format!("{last}/{name}.safetensors"));
     for file in files.iter().map(String::as_str).chain(["model/model.safetensors"]) {
@@ -109,7 +109,7 @@ fn check(folder: &Path, config: &str, whole: &str, kills: u64) {
 }
 
 #[test]
-fn killed_runs_end_as_if_nothing_had_happened() {
+fn killed_runs_equal_an_uninterrupted_run() {
     let kills = std::env::var("LDM_KILLS").map_or(4, |kills| kills.parse().expect("LDM_KILLS: a number"));
     let sandbox = Sandbox::new(LDM, &[("first.yaml", &first_stage()), ("second.yaml", &diffusion())]);
     check(&sandbox.work(), "first.yaml", "whole-first", kills);

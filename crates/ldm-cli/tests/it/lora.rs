@@ -1,4 +1,4 @@
-//! `--lora` as a person meets it: images and converted models with a LoRA in them, and what is refused.
+//! `--lora`: images and converted models with a merged LoRA, and errors.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -30,7 +30,7 @@ data:
 train: {steps: 1, learning_rate: 1.0e-3, samples: {count: 0}}
 ";
 
-/// Latents of one sample by the model with these LoRAs.
+/// Latents of one sample of the model with these LoRAs.
 fn sampled(sandbox: &Sandbox, model: &str, loras: &[&str]) -> Tensor {
     let (out, latents) = (tempfile::tempdir_in(sandbox.work()).unwrap(), sandbox.path("latents.safetensors"));
     let folder = out.path().join("images");
@@ -43,7 +43,7 @@ fn sampled(sandbox: &Sandbox, model: &str, loras: &[&str]) -> Tensor {
     Checkpoint::open(&latents).unwrap().tensor("latents").unwrap()
 }
 
-/// A change of the network's last convolution, as kohya-ss names it.
+/// Writes a LoRA of the network's last convolution, with kohya-ss' names.
 fn lora(path: &Path, out: i64) {
     let ones = |size: &[i64]| Tensor::full(size, 0.02, (Kind::Float, Device::Cpu));
     let tensors = [("lora_down.weight", ones(&[2, 32, 3, 3])), ("lora_up.weight", ones(&[out, 2, 1, 1]))];
@@ -52,7 +52,7 @@ fn lora(path: &Path, out: i64) {
 }
 
 #[test]
-fn images_and_converted_models_have_the_lora_in_them() {
+fn images_and_converted_models_have_the_lora_merged() {
     let sandbox = Sandbox::new(LDM, &[("model.yaml", MODEL)]);
     sandbox.ok(&["train", "model.yaml", "--run", "base"]);
     std::fs::create_dir(sandbox.path("trained")).unwrap();
@@ -64,7 +64,7 @@ fn images_and_converted_models_have_the_lora_in_them() {
     let whole = sampled(&sandbox, "base", &["style.safetensors"]);
     assert_ne!(plain, whole);
     assert_eq!(plain, sampled(&sandbox, "base", &["style.safetensors=0"]));
-    // 0.5 + 0.5 of the same change; a folder stands for the file in it.
+    // Twice half of the same LoRA; a folder is read as the file in it.
     let halves = sampled(&sandbox, "base", &["style.safetensors=0.5", "trained=0.5"]);
     assert_close("two halves", &halves, &whole, 1e-5);
     sandbox.ok(&["convert", "base", "merged", "--to", "ldm", "--lora", "style.safetensors"]);
@@ -77,17 +77,17 @@ fn images_and_converted_models_have_the_lora_in_them() {
         1,
         "lora_unet_conv_out: [2, 32, 3, 3] and [4, 2, 1, 1] for [3, 32, 3, 3]",
     );
-    sandbox.err(&sample("style.safetensors=nan"), 2, "expected a strength that is a number");
+    sandbox.err(&sample("style.safetensors=nan"), 2, "expected a finite strength");
     sandbox.err(
         &["sample", "--model", "style.safetensors"],
         1,
         "give the model they were trained for, and this by --lora",
     );
-    assert!(!sandbox.path("outputs").exists(), "a refusal leaves nothing behind");
+    assert!(!sandbox.path("outputs").exists(), "an error leaves nothing behind");
     sandbox.err(
         &["convert", "base", "out", "--to", "ldm", "--lora", "wide.safetensors"],
         1,
-        "of another shape",
+        "expected updates of the weights' shapes",
     );
     assert!(!sandbox.path("out").exists());
 }

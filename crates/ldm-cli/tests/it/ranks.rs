@@ -1,4 +1,4 @@
-//! `ldm train --nproc` and torchrun's variables, as a person meets them.
+//! `ldm train --nproc`, and torchrun's environment variables.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -27,7 +27,7 @@ fn text(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The processes that `launcher` started, by the kernel's list.
+/// The child processes of `launcher`, from /proc.
 fn children(launcher: u32) -> Vec<u32> {
     let path = format!("/proc/{launcher}/task/{launcher}/children");
     let list = std::fs::read_to_string(path).unwrap_or_default();
@@ -47,7 +47,7 @@ fn kill(signal: &str, pid: u32) {
 }
 
 #[test]
-fn nproc_trains_and_one_rank_alone_speaks() {
+fn nproc_trains_and_only_rank_0_prints() {
     let sandbox = sandbox();
     let output = ldm(&sandbox, &["train", "first.yaml", "--run", "run", "--nproc", "2"]).output().unwrap();
     assert!(output.status.success(), "{}", text(&output));
@@ -72,17 +72,17 @@ fn a_killed_rank_ends_the_run_with_its_number() {
     let output = launcher.wait_with_output().unwrap();
     assert!(start.elapsed() < Duration::from_mins(1), "{:?}", start.elapsed());
     assert_eq!(output.status.code(), Some(1));
-    let said = text(&output);
-    assert!(said.contains("error: rank 2 was killed by signal 9"), "{said}");
-    assert!(said.contains("error: rank 0 of 3: another rank has ended or does not answer"), "{said}");
+    let stderr = text(&output);
+    assert!(stderr.contains("error: rank 2 was killed by signal 9"), "{stderr}");
+    assert!(stderr.contains("error: rank 0 of 3: another rank has ended or does not answer"), "{stderr}");
     assert!(
-        said.contains("[rank 1] error: rank 1 of 3: another rank has ended or does not answer"),
-        "{said}"
+        stderr.contains("[rank 1] error: rank 1 of 3: another rank has ended or does not answer"),
+        "{stderr}"
     );
 }
 
 #[test]
-fn a_signal_stops_all_ranks_with_a_checkpoint_and_they_go_on() {
+fn a_signal_stops_all_ranks_with_a_checkpoint_that_resumes() {
     let sandbox = sandbox();
     let args = ["train", "first.yaml", "train.steps=1000000", "--run", "run", "--nproc", "2"];
     let launcher = ldm(&sandbox, &args).spawn().unwrap();
@@ -99,14 +99,14 @@ fn a_signal_stops_all_ranks_with_a_checkpoint_and_they_go_on() {
     let before = log().lines().count();
     wait_for("the log to grow", || log().lines().count() > before + 1);
     let ranks = children(launcher.id());
-    // Not even the launcher's own death leaves ranks behind.
+    // The ranks end even if the launcher is killed.
     kill("-KILL", launcher.id());
     launcher.wait_with_output().unwrap();
     wait_for("the ranks to end", || ranks.iter().all(|pid| !Path::new(&format!("/proc/{pid}/exe")).exists()));
 }
 
 #[test]
-fn what_is_wrong_with_ranks_is_said_in_one_sentence() {
+fn errors_of_ranks_are_one_line() {
     #[track_caller]
     fn check(args: &[&str], env: &[(&str, &str)], expected: &str) {
         let sandbox = sandbox();
@@ -114,7 +114,7 @@ fn what_is_wrong_with_ranks_is_said_in_one_sentence() {
         command.current_dir(sandbox.work()).arg("train").args(args).envs(env.iter().copied());
         let output = command.stdin(Stdio::null()).output().unwrap();
         assert!(!output.status.success() && text(&output).contains(expected), "{}", text(&output));
-        assert!(!sandbox.path("runs").exists(), "something was written");
+        assert!(!sandbox.path("runs").exists(), "expected no output");
     }
     check(&["first.yaml", "--nproc", "0"], &[], "invalid value '0' for '--nproc <N>'");
     check(&["first.yaml", "--nproc", "2", "--device", "cuda:1"], &[], "2 ranks take a GPU each");

@@ -1,4 +1,4 @@
-//! Images from images, maps and boxes, as a person meets it: trained for two steps on synthetic scenes, then asked.
+//! Images from images, maps and boxes: models are trained for two steps on synthetic scenes, then sampled.
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use ldm_checkpoint::Checkpoint;
@@ -22,7 +22,7 @@ const TASKS: [(&str, &str, &str); 4] = [
     ),
 ];
 
-/// The first stage that all four stand on, in the words of their files.
+/// The config of the first stage that all four models share, taken from theirs.
 fn first_stage() -> String {
     let (_, text) = TASKS[0].1.split_once("    first_stage_config:\n").unwrap();
     let (text, _) = text.split_once("    cond_stage_config:").unwrap();
@@ -38,7 +38,7 @@ fn data(task: &str) -> String {
     )
 }
 
-/// The model of small images, unconditional.
+/// The super-resolution model without its condition.
 fn unconditional() -> String {
     let model = TASKS[2].1;
     let unconditional =
@@ -69,53 +69,53 @@ fn size(sandbox: &Sandbox, name: &str) -> (u32, u32) {
 }
 
 #[test]
-fn a_model_of_each_task_makes_its_images() {
+fn each_task_generates_its_images() {
     let sandbox = trained();
     let two = ["-n", "2", "--steps", "2", "--out"];
-    let ask = |words: &[&str], out: &str| {
+    let generate = |words: &[&str], out: &str| {
         sandbox.ok(&[words, &two[..], &[out, "--save-latents", &format!("{out}.safetensors")]].concat())
     };
-    upscales(&sandbox, &ask);
-    fills(&sandbox, &ask);
-    draws_boxes(&sandbox, &ask);
-    draws_maps(&sandbox, &ask);
-    goes_on(&sandbox, &ask);
-    draws_at_large(&sandbox);
-    varies(&sandbox);
-    // Each says which command it is for.
+    upscales(&sandbox, &generate);
+    inpaints(&sandbox, &generate);
+    generates_from_boxes(&sandbox, &generate);
+    generates_from_maps(&sandbox, &generate);
+    outpaints(&sandbox, &generate);
+    samples_in_tiles(&sandbox);
+    interpolates_seeds(&sandbox);
+    // The error names the right command.
     for (model, command) in
         [("boxes", "layout2img"), ("map", "semantic2img"), ("small", "upscale"), ("hole", "inpaint")]
     {
-        sandbox.err(&["sample", "--model", model, "--out", "no"], 1, &format!("use ldm {command}"));
+        sandbox.err(&["sample", "--model", model, "--out", "no"], 1, &format!("try ldm {command}"));
     }
 }
 
-fn upscales(sandbox: &Sandbox, ask: &dyn Fn(&[&str], &str) -> String) {
+fn upscales(sandbox: &Sandbox, generate: &dyn Fn(&[&str], &str) -> String) {
     image(sandbox, "small.png", 8, 12);
-    ask(&["upscale", "small.png", "--model", "small"], "large");
-    assert_eq!(size(sandbox, "large/00001.png"), (16, 24), "other sizes than it was trained at");
+    generate(&["upscale", "small.png", "--model", "small"], "large");
+    assert_eq!(size(sandbox, "large/00001.png"), (16, 24), "a size other than the training size");
     assert_ne!(sandbox.pixels("large/00000.png"), sandbox.pixels("large/00001.png"));
     image(sandbox, "odd.png", 8, 9);
     sandbox.err(&["upscale", "odd.png", "--model", "small", "--out", "no"], 1, "odd.png");
-    sandbox.err(&["upscale", "small.png", "--model", "hole", "--out", "no"], 1, "use ldm inpaint");
+    sandbox.err(&["upscale", "small.png", "--model", "hole", "--out", "no"], 1, "try ldm inpaint");
 }
 
-fn fills(sandbox: &Sandbox, ask: &dyn Fn(&[&str], &str) -> String) {
+fn inpaints(sandbox: &Sandbox, generate: &dyn Fn(&[&str], &str) -> String) {
     image(sandbox, "photo.png", 16, 16);
     let white = |x: u32, y: u32| (4..12).contains(&x) && (4..10).contains(&y);
     let mask = |side: u32| GrayImage::from_fn(side, side, |x, y| Luma([if white(x, y) { 255 } else { 100 }]));
     mask(16).save(sandbox.path("mask.png")).unwrap();
     mask(32).save(sandbox.path("large.png")).unwrap();
     mask(4).save(sandbox.path("black.png")).unwrap();
-    ask(&["inpaint", "photo.png", "mask.png", "--model", "hole"], "filled");
-    ask(&["inpaint", "photo.png", "mask.png", "--model", "hole", "--feather", "1"], "soft");
+    generate(&["inpaint", "photo.png", "mask.png", "--model", "hole"], "filled");
+    generate(&["inpaint", "photo.png", "mask.png", "--model", "hole", "--feather", "1"], "soft");
     let [before, after, soft] =
         ["photo.png", "filled/00000.png", "soft/00000.png"].map(|name| sandbox.pixels(name));
     let mut changed = 0;
     for (at, (before, (after, soft))) in before.iter().zip(after.iter().zip(&soft)).enumerate() {
         let (x, y) = (at as u32 / 3 % 16, at as u32 / 48);
         if !white(x, y) {
-            assert_eq!((before, before), (after, soft), "column {x}, row {y} is not to be filled");
+            assert_eq!((before, before), (after, soft), "column {x}, row {y} is outside the mask");
         } else if (5..11).contains(&x) && (5..9).contains(&y) {
             assert_eq!(after, soft, "column {x}, row {y} is not at the edge");
             changed += u32::from(before != after);
@@ -125,20 +125,20 @@ fn fills(sandbox: &Sandbox, ask: &dyn Fn(&[&str], &str) -> String) {
         }
     }
     assert!(changed > 40, "{changed} of 72 values inside differ");
-    // A model that was not trained for it.
-    ask(&["inpaint", "photo.png", "mask.png", "--model", "plain", "--strength", "0.5"], "blended");
+    // A model that is not trained for inpainting.
+    generate(&["inpaint", "photo.png", "mask.png", "--model", "plain", "--strength", "0.5"], "blended");
     let blended = sandbox.pixels("blended/00001.png");
     let differs = before.iter().zip(&blended).enumerate().filter(|(_, (before, after))| before != after);
     let differs: Vec<(u32, u32)> = differs.map(|(at, _)| (at as u32 / 3 % 16, at as u32 / 48)).collect();
     assert!(differs.len() > 60 && differs.iter().all(|(x, y)| white(*x, *y)), "{differs:?}");
     let soft =
         ["inpaint", "photo.png", "mask.png", "--model", "plain", "--strength", "0.5", "--feather", "1"];
-    ask(&soft, "blended-soft");
+    generate(&soft, "blended-soft");
     let soft = sandbox.pixels("blended-soft/00001.png");
     for (at, (hard, soft)) in blended.iter().zip(&soft).enumerate() {
         let (x, y) = (at as u32 / 3 % 16, at as u32 / 48);
         if (5..11).contains(&x) && (5..9).contains(&y) {
-            assert_eq!(hard, soft, "the edge alone is soft, column {x}, row {y}");
+            assert_eq!(hard, soft, "only the edge is blended, column {x}, row {y}");
         }
     }
     let plain = ["inpaint", "photo.png", "mask.png", "--model", "plain", "--out", "no", "--strength", "1.5"];
@@ -146,22 +146,22 @@ fn fills(sandbox: &Sandbox, ask: &dyn Fn(&[&str], &str) -> String) {
     let fails = |words: &[&str], expected: &str| {
         sandbox.err(&[&["inpaint"], words, &["--model", "hole", "--out", "no"]].concat(), 1, expected);
     };
-    fails(&["photo.png", "large.png"], "large.png: the mask is 32 x 32, and the image 16 x 16");
-    ask(&["inpaint", "photo.png", "large.png", "--model", "hole", "--resize-mask"], "resized");
-    fails(&["photo.png", "black.png", "--resize-mask"], "black.png: nothing of the mask is white");
-    fails(&["photo.png", "mask.png", "a cat"], "this model reads no text");
-    fails(&["photo.png", "mask.png", "--negative-prompt", "a cat"], "this model reads no text");
-    fails(&["photo.png", "mask.png", "--strength", "0.5"], "--strength: hole is trained to fill");
-    // Image and mask are made small alike.
+    fails(&["photo.png", "large.png"], "large.png: expected 16x16, as the image, got 32x32");
+    generate(&["inpaint", "photo.png", "large.png", "--model", "hole", "--resize-mask"], "resized");
+    fails(&["photo.png", "black.png", "--resize-mask"], "black.png: expected white pixels in the mask, got none");
+    fails(&["photo.png", "mask.png", "a cat"], "expected a text-conditional model for the prompt");
+    fails(&["photo.png", "mask.png", "--negative-prompt", "a cat"], "expected a text-conditional model for --neg");
+    fails(&["photo.png", "mask.png", "--strength", "0.5"], "--strength: expected a model not trained for inpainting, got hole");
+    // Image and mask are resized together.
     image(sandbox, "double.png", 32, 32);
     let double = ["inpaint", "double.png", "large.png", "--model", "hole", "--resize", "16"];
-    ask(&double, "small");
+    generate(&double, "small");
     assert_eq!(size(sandbox, "small/00000.png"), (16, 16));
     image(sandbox, "odd.png", 17, 16);
     fails(&["odd.png", "mask.png", "--resize-mask"], "odd.png");
 }
 
-fn draws_boxes(sandbox: &Sandbox, ask: &dyn Fn(&[&str], &str) -> String) {
+fn generates_from_boxes(sandbox: &Sandbox, generate: &dyn Fn(&[&str], &str) -> String) {
     let own = |label: &str, rect: &str, more: &str| {
         format!("{{{more}\"boxes\": [{{\"label\": {label}, \"box\": {rect}}}]}}")
     };
@@ -174,16 +174,16 @@ fn draws_boxes(sandbox: &Sandbox, ask: &dyn Fn(&[&str], &str) -> String) {
                    "categories": [{"id": 3, "name": "star"}]}"#;
     write("coco.json", coco.into());
     for name in ["parts", "pixels", "coco"] {
-        ask(&["layout2img", &format!("{name}.json"), "--model", "boxes"], name);
+        generate(&["layout2img", &format!("{name}.json"), "--model", "boxes"], name);
     }
     let pixels = |name: &str| sandbox.pixels(&format!("{name}/00001.png"));
     assert!(
         pixels("parts") == pixels("pixels") && pixels("parts") == pixels("coco"),
-        "one layout in three forms"
+        "one layout in three formats"
     );
     write("other.json", own("\"circle\"", "[0.25, 0.5, 0.25, 0.5]", ""));
-    ask(&["layout2img", "other.json", "--model", "boxes"], "other");
-    // So young a model hardly listens: less than an image's values show.
+    generate(&["layout2img", "other.json", "--model", "boxes"], "other");
+    // After two steps the condition has a small effect, below a pixel's resolution: compare latents.
     let latents = |name: &str| {
         Checkpoint::open(sandbox.path(&format!("{name}.safetensors"))).unwrap().tensor("latents").unwrap()
     };
@@ -192,17 +192,17 @@ fn draws_boxes(sandbox: &Sandbox, ask: &dyn Fn(&[&str], &str) -> String) {
         write("wrong.json", text);
         sandbox.err(&["layout2img", "wrong.json", "--model", "boxes", "--out", "no"], 1, expected);
     };
-    fails(own("\"dog\"", "[0, 0, 1, 1]", ""), "wrong.json: unknown label dog, expected one of circle, ");
-    fails(own("10", "[0, 0, 1, 1]", ""), "unknown label 10");
+    fails(own("\"dog\"", "[0, 0, 1, 1]", ""), "wrong.json: label: expected one of circle, ");
+    fails(own("10", "[0, 0, 1, 1]", ""), ", got 10");
     fails(own("\"star\"", "[0.5, 0, 0.6, 1]", ""), "within an image of 1 x 1, got [0.5, 0.0, 0.6, 1.0]");
     fails(own("\"star\"", "[0, 0, 1]", ""), "wrong.json");
     fails(own("\"star\"", "[0, 0, 1, 1]", "\"width\": 3, "), "both of width and height, or neither");
     fails(coco.replace("[25, 100", "[80, 100"), "within an image of 1 x 1");
     let coco = ["layout2img", "coco.json", "--model", "boxes", "--out", "no", "--image"];
-    sandbox.err(&[&coco[..], &["b.png"]].concat(), 1, "coco.json: no image with boxes is called b.png");
+    sandbox.err(&[&coco[..], &["b.png"]].concat(), 1, "coco.json: expected boxes of image b.png, got none");
 }
 
-fn draws_maps(sandbox: &Sandbox, ask: &dyn Fn(&[&str], &str) -> String) {
+fn generates_from_maps(sandbox: &Sandbox, generate: &dyn Fn(&[&str], &str) -> String) {
     let label = |x: u32, _y: u32| if x < 8 { 1 } else { 3 };
     let save = |name: &str, of: &dyn Fn(u32, u32) -> u8| {
         GrayImage::from_fn(16, 16, |x, y| Luma([of(x, y)])).save(sandbox.path(name)).unwrap();
@@ -216,21 +216,21 @@ fn draws_maps(sandbox: &Sandbox, ask: &dyn Fn(&[&str], &str) -> String) {
         (0..4).map(|id| serde_json::json!({"id": id, "name": "x", "color": colors[id]})).collect();
     std::fs::write(sandbox.path("palette.json"), serde_json::json!({"classes": classes}).to_string())
         .unwrap();
-    ask(&["semantic2img", "map.png", "--model", "map"], "drawn");
-    ask(&["semantic2img", "colored.png", "--palette", "palette.json", "--model", "map"], "colored");
+    generate(&["semantic2img", "map.png", "--model", "map"], "drawn");
+    generate(&["semantic2img", "colored.png", "--palette", "palette.json", "--model", "map"], "colored");
     assert_eq!(sandbox.pixels("drawn/00001.png"), sandbox.pixels("colored/00001.png"));
     let fails = |words: &[&str], expected: &str| {
         sandbox.err(&[&["semantic2img"], words, &["--model", "map", "--out", "no"]].concat(), 1, expected);
     };
-    fails(&["wrong.png"], "the class 11 at column 2, row 3: this model knows the classes 0 to 10");
+    fails(&["wrong.png"], "expected a class from 0 to 10 at column 2, row 3, got 11");
     fails(&["colored.png"], "colored.png: is Rgb of 8 bits");
-    fails(&["photo.png", "--palette", "palette.json"], "at column 1, row 0 is none of palette.json");
+    fails(&["photo.png", "--palette", "palette.json"], "expected a color of palette.json at column 1, row 0, got [");
 }
 
-fn goes_on(sandbox: &Sandbox, ask: &dyn Fn(&[&str], &str) -> String) {
+fn outpaints(sandbox: &Sandbox, generate: &dyn Fn(&[&str], &str) -> String) {
     for model in ["hole", "plain"] {
         let out = format!("on-{model}");
-        ask(&["outpaint", "photo.png", "--left", "4", "--bottom", "8", "--model", model], &out);
+        generate(&["outpaint", "photo.png", "--left", "4", "--bottom", "8", "--model", model], &out);
         let path = format!("{out}/00001.png");
         assert_eq!(size(sandbox, &path), (20, 24));
         let (before, after) = (sandbox.pixels("photo.png"), sandbox.pixels(&path));
@@ -238,11 +238,11 @@ fn goes_on(sandbox: &Sandbox, ask: &dyn Fn(&[&str], &str) -> String) {
             assert_eq!(before, &after[row * 60 + 12..(row + 1) * 60], "{model}: row {row} of the image");
         }
         let added: Vec<u8> = (0..16).flat_map(|row| after[row * 60..row * 60 + 12].to_vec()).collect();
-        let beside: Vec<u8> = (0..16).flat_map(|row| after[row * 60 + 12..row * 60 + 24].to_vec()).collect();
-        assert_ne!(added, beside);
+        let next_to_it: Vec<u8> = (0..16).flat_map(|row| after[row * 60 + 12..row * 60 + 24].to_vec()).collect();
+        assert_ne!(added, next_to_it);
     }
     let none = ["outpaint", "photo.png", "--model", "hole", "--out", "no"];
-    sandbox.err(&none, 1, "nothing to add: give --left, --right, --top or --bottom");
+    sandbox.err(&none, 1, "expected --left, --right, --top or --bottom, got none");
     let deep = ["--left", "4", "--feather", "4"];
     let deepest = "feather: expected at most 3 for a mask 4 pixels deep, got 4";
     sandbox.err(&[&none[..], &deep].concat(), 1, deepest);
@@ -258,7 +258,7 @@ fn sample<'a>(extra: &[&'a str], out: &'a str) -> Vec<&'a str> {
     [&["sample", "--model", "plain", "--steps", "2", "--out", out], extra].concat()
 }
 
-fn draws_at_large(sandbox: &Sandbox) {
+fn samples_in_tiles(sandbox: &Sandbox) {
     let large = ["--height", "256", "--width", "264", "--tile", "64", "--preview-every", "2"];
     sandbox.ok(&sample(&large, "large-tiles"));
     assert_eq!(size(sandbox, "large-tiles/00000.png"), (264, 256));
@@ -268,12 +268,12 @@ fn draws_at_large(sandbox: &Sandbox) {
     let mut marked = image::open(sandbox.path("large-tiles/00000.png")).unwrap().into_rgb8();
     watermark::embed(&mut marked, watermark::STABLE_DIFFUSION).unwrap();
     assert!(sandbox.pixels("marked/00000.png") == *marked.as_raw());
-    // An image that keeps its mark; others may lose it, by whatever reader.
+    // This image retains its watermark; other images may lose it.
     let mut gray = RgbImage::from_pixel(256, 256, Rgb([128, 128, 132]));
     watermark::embed(&mut gray, watermark::STABLE_DIFFUSION).unwrap();
     gray.save(sandbox.path("gray.png")).unwrap();
     assert!(sandbox.ok(&["inspect", "gray.png"]).contains("watermark: StableDiffusionV1"));
-    sandbox.err(&sample(&["--watermark"], "no"), 1, "an image of 16x16 pixels cannot carry a watermark");
+    sandbox.err(&sample(&["--watermark"], "no"), 1, "expected at least 65536 pixels and a block of 8x8 pixels");
     sandbox.err(&sample(&["--preview-every", "0"], "no"), 2, "--preview-every");
     sandbox.err(
         &sample(&["--preview-every", "3"], "no"),
@@ -293,24 +293,24 @@ fn draws_at_large(sandbox: &Sandbox) {
     sandbox.err(&boxes, 1, "tile: expected a model without a layout");
 }
 
-fn varies(sandbox: &Sandbox) {
+fn interpolates_seeds(sandbox: &Sandbox) {
     let sample = |seed: &str, extra: &[&str], out: &str| {
         sandbox.ok(&sample(&[&["--seed", seed], extra].concat(), out));
     };
     sample("3", &["-n", "1"], "from");
     sample("9", &["-n", "1"], "to");
-    sample("3", &["-n", "3", "--variation-seed", "9", "--variation-strength", "0..1"], "walk");
+    sample("3", &["-n", "3", "--variation-seed", "9", "--variation-strength", "0..1"], "between");
     let pixels = |name: &str| sandbox.pixels(name);
-    assert_eq!(pixels("from/00000.png"), pixels("walk/00000.png"));
-    assert_eq!(pixels("to/00000.png"), pixels("walk/00002.png"));
+    assert_eq!(pixels("from/00000.png"), pixels("between/00000.png"));
+    assert_eq!(pixels("to/00000.png"), pixels("between/00002.png"));
     assert!(
-        pixels("walk/00001.png") != pixels("walk/00000.png")
-            && pixels("walk/00001.png") != pixels("walk/00002.png")
+        pixels("between/00001.png") != pixels("between/00000.png")
+            && pixels("between/00001.png") != pixels("between/00002.png")
     );
-    let said = sandbox.ok(&["inspect", "walk/00001.png"]);
+    let stdout = sandbox.ok(&["inspect", "between/00001.png"]);
     assert!(
-        said.contains("Seed: 3, ") && said.contains("Variation seed: 9, Variation seed strength: 0.5"),
-        "{said}"
+        stdout.contains("Seed: 3, ") && stdout.contains("Variation seed: 9, Variation seed strength: 0.5"),
+        "{stdout}"
     );
     let alone = ["sample", "--model", "plain", "--out", "no", "--variation-seed", "9"];
     sandbox.err(&alone, 2, "--variation-strength");

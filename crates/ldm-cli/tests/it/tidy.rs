@@ -1,4 +1,4 @@
-//! The invariants of docs/architecture.md that a text can show: each violation is named with file and line.
+//! The invariants of the workspace that its text shows: each violation is reported with file and line.
 
 mod source;
 mod words;
@@ -14,9 +14,9 @@ use serde_json::Value;
 
 use source::{code, found, lenient, loose_attributes, without_tests};
 
-/// The rank of each crate: it may import crates of lower rank alone, so that siblings never import each other.
+/// The rank of each crate. A crate imports only crates of lower rank, so that siblings never import each other.
 const RANKS: [(&str, usize); 19] = [
-    ("xtask", 0), // it fetches libtorch, so nothing it needs may need libtorch
+    ("xtask", 0), // it installs libtorch, so it must not depend on it
     ("ldm-libtorch", 0),
     ("ldm-core", 1),
     ("ldm-checkpoint", 2),
@@ -34,10 +34,10 @@ const RANKS: [(&str, usize); 19] = [
     ("ldm-bench", 6),
     ("ldm-cli", 7),
     ("ldm-benches", 7),
-    ("ldm-testing", 7), // of tests alone: nothing but tests may import it
+    ("ldm-testing", 7), // only tests may import it
 ];
 
-/// Crates without benches of their own, each with its reason.
+/// Crates without benches, each with its reason.
 const NO_BENCHES: [(&str, &str); 7] = [
     ("ldm-cli", "its time is that of the libraries"),
     ("xtask", "it downloads and links"),
@@ -48,7 +48,7 @@ const NO_BENCHES: [(&str, &str); 7] = [
     ("ldm", "a facade"),
 ];
 
-/// Words that draw random numbers, reseed, or have parameters drawn.
+/// Functions that draw random numbers, set a seed, or initialize parameters at random.
 const DRAWS: [&str; 12] = [
     "randn",
     "rand",
@@ -63,7 +63,7 @@ const DRAWS: [&str; 12] = [
     "Init::Uniform",
     "Init::Kaiming",
 ];
-/// Exceptions besides ldm-core/src/noise.rs and ldm-libtorch, by the end of the path.
+/// Exceptions, by the end of the path, in addition to ldm-core/src/noise.rs and ldm-libtorch.
 const MAY_DRAW: [(&str, &[&str], &str); 10] = [
     ("/nn/conv.rs", &["Init::Uniform"], "initialization of convolutions and linear layers"),
     ("/codebook.rs", &["Init::Uniform"], "initialization of the codebook"),
@@ -81,17 +81,17 @@ const MAY_DRAW: [(&str, &[&str], &str); 10] = [
     ("/parts.rs", &["set_seed"], "initialization follows from the run's seed"),
 ];
 
-/// Structs and enums that are read, and ignore what they do not know.
+/// Deserialized types that ignore unknown fields.
 const MAY_IGNORE_FIELDS: [(&str, &str, &str); 2] = [
     (
         "ldm-pipelines/src/config.rs",
         "ModelConfig",
-        "`base_learning_rate` stands beside `target`; a second pass refuses the rest",
+        "`base_learning_rate` is next to `target`; a second pass refuses other fields",
     ),
     (
         "/shards.rs",
         "Index",
-        "other programs write it, and what they add says nothing about where a tensor lies",
+        "other programs write it, and their additions do not locate tensors",
     ),
 ];
 
@@ -103,15 +103,15 @@ fn root() -> PathBuf {
 
 /// Files under `folder` whose names end in `end`, by their paths from the root, sorted.
 fn files(folder: &str, end: &str) -> Vec<String> {
-    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+    fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
         {
             let path = entry.unwrap().path();
-            if path.is_dir() { walk(&path, found) } else { found.push(path) }
+            if path.is_dir() { collect(&path, found) } else { found.push(path) }
         }
     }
     let (root, mut found) = (root(), Vec::new());
-    walk(&root.join(folder), &mut found);
+    collect(&root.join(folder), &mut found);
     let mut names: Vec<String> = found
         .iter()
         .map(|path| path.strip_prefix(&root).unwrap().to_str().unwrap().replace('\\', "/"))
@@ -130,7 +130,7 @@ fn rust_files() -> Vec<String> {
     [files("crates", ".rs"), files("benches", ".rs")].concat()
 }
 
-/// Files that are part of a crate, not of its tests or benches; with their code, tests cut off.
+/// Source files of the crates, with their code without unit tests.
 fn sources() -> Vec<(String, String)> {
     let names = rust_files().into_iter().filter(|name| name.contains("/src/"));
     let text = |name: &str| without_tests(&code(&read(name))).to_owned();
@@ -163,14 +163,14 @@ fn rank(name: &str) -> Option<usize> {
     RANKS.iter().find(|(each, _)| *each == name).map(|(_, rank)| *rank)
 }
 
-/// Those of `imports` that `name` may not import.
+/// Returns those of `imports` that `name` may not import.
 fn refused<'a>(name: &str, imports: &[&'a str]) -> Vec<&'a str> {
     let own = rank(name).unwrap_or(0);
     imports.iter().copied().filter(|import| rank(import).is_some_and(|rank| rank >= own)).collect()
 }
 
 #[test]
-fn crates_import_lower_ranks_alone() {
+fn crates_import_only_lower_ranks() {
     let mut violations = Vec::new();
     for package in packages() {
         let name = package["name"].as_str().unwrap();
@@ -190,7 +190,7 @@ fn crates_import_lower_ranks_alone() {
 }
 
 #[test]
-fn every_crate_has_its_papers() {
+fn every_crate_has_readme_changelog_and_benches() {
     let mut violations = Vec::new();
     for package in packages() {
         let (name, version) = (package["name"].as_str().unwrap(), package["version"].as_str().unwrap());
@@ -222,10 +222,10 @@ fn has_version(changelog: &str, version: &str) -> bool {
 // ---- Sources -------------------------------------------------------------------------------------------------------
 
 #[test]
-fn no_file_is_a_drawer() {
-    let drawers = ["utils.rs", "common.rs", "helpers.rs", "types.rs"];
-    let is_drawer = |name: &String| drawers.iter().any(|drawer| name.ends_with(&format!("/{drawer}")));
-    none("a file is named after what is in it", rust_files().into_iter().filter(is_drawer).collect());
+fn files_are_named_after_their_contents() {
+    let vague = ["utils.rs", "common.rs", "helpers.rs", "types.rs"];
+    let is_vague = |name: &String| vague.iter().any(|each| name.ends_with(&format!("/{each}")));
+    none("a file is named after its contents", rust_files().into_iter().filter(is_vague).collect());
 }
 
 #[test]
@@ -258,7 +258,7 @@ fn noise_has_one_source() {
     none("noise comes from a NoiseSource", violations);
     let stale =
         MAY_DRAW.iter().filter(|(file, ..)| !used.contains(*file)).map(|(file, ..)| (*file).to_owned());
-    none("these no longer draw: take them out of MAY_DRAW", stale.collect());
+    none("no random numbers here: remove it from MAY_DRAW", stale.collect());
 }
 
 #[test]
@@ -274,17 +274,17 @@ fn configs_are_read_strictly() {
             }
         }
     }
-    none("what is read says deny_unknown_fields, and neither flatten nor untagged", violations);
-    assert_eq!(used, MAY_IGNORE_FIELDS.len(), "an exception is no longer one");
+    none("deserialized types have deny_unknown_fields, without flatten and untagged", violations);
+    assert_eq!(used, MAY_IGNORE_FIELDS.len(), "an exception is stale: remove it from MAY_IGNORE_FIELDS");
 }
 
 // ---- Configs -------------------------------------------------------------------------------------------------------
 
-/// ImageSet and first stages that a config names may be absent; reading it opens neither.
+/// Reads every config. This does not open the data and first stages that it names.
 #[test]
 fn every_config_parses() {
     let (mut violations, mut runs) = (Vec::new(), 0);
-    // Those that name a first stage by its run need that run: crates/ldm-train/tests/configs.rs reads them.
+    // Configs that name a first stage by its run need the run: the tests of ldm-train read them.
     for name in files("configs", ".yaml").into_iter().filter(|name| !read(name).contains("target: run\n")) {
         let path = root().join(&name);
         let is_run = read(&name).lines().any(|line| line.starts_with("train:"));
@@ -300,13 +300,13 @@ fn every_config_parses() {
     }
     none("every file in configs parses", violations);
     assert!(runs > 2);
-    assert_eq!(files("configs", "").len(), files("configs", ".yaml").len(), "only YAML stands in configs");
+    assert_eq!(files("configs", "").len(), files("configs", ".yaml").len(), "configs contains only YAML");
 }
 
 // ---- The checks themselves -----------------------------------------------------------------------------------------
 
 #[test]
-fn the_checks_see_ranks_and_versions() {
+fn checks_of_ranks_and_versions() {
     assert_eq!(refused("ldm-unet", &["ldm-core", "ldm-schedulers", "tch"]), ["ldm-schedulers"]);
     assert_eq!(refused("ldm-benches", &["ldm-cli", "ldm-train"]), ["ldm-cli"]);
     assert_eq!(refused("ldm-train", &["ldm-testing"]), ["ldm-testing"]);

@@ -1,4 +1,4 @@
-//! Text to images as a person meets it: training on captions, prompts, the tokenizer, what is refused.
+//! Text to image: training on captions, prompts, tokenizers, errors.
 
 use ldm_checkpoint::Checkpoint;
 use ldm_testing::tiny;
@@ -55,7 +55,7 @@ fn install(sandbox: &Sandbox) {
     std::fs::write(sandbox.weights("bert-tokenizer/vocab.txt"), WORDS.replace(' ', "\n")).unwrap();
 }
 
-/// The first image's.
+/// The latent of the first image.
 fn latents(sandbox: &Sandbox, name: &str) -> Vec<f32> {
     let latents = Checkpoint::open(sandbox.path(name)).unwrap().tensor("latents").unwrap();
     Vec::try_from(latents.get(0).view(-1)).unwrap()
@@ -69,15 +69,15 @@ fn from_captions_to_images() {
     sandbox.err(&train, 1, "try `ldm weights get bert-tokenizer`");
     install(&sandbox);
     sandbox.output(&train);
-    assert!(sandbox.path("text/model/tokenizer/vocab.txt").is_file(), "what is handed on is whole");
+    assert!(sandbox.path("text/model/tokenizer/vocab.txt").is_file(), "the exported model is complete");
     assert!(sandbox.output(&["inspect", "text"]).0.contains("conditioned on a text by crossattn"));
     std::fs::remove_dir_all(sandbox.weights("")).unwrap();
 
-    // The model's own tokenizer; the parameters as web UIs read them; a JSON line an image.
+    // The model's own tokenizer; parameters in the format of web UIs; one JSON line per image.
     let draw = |out: &str, extra: &[&str]| {
         sandbox.output(&[&["txt2img", "--model", "text", "--steps", "3", "--out", out][..], extra].concat())
     };
-    let (said, warned) = draw(
+    let (stdout, stderr) = draw(
         "a",
         &[
             "a red circle",
@@ -92,8 +92,8 @@ fn from_captions_to_images() {
             "a.safetensors",
         ],
     );
-    assert_eq!(warned, "");
-    let line: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert_eq!(stderr, "");
+    let line: Value = serde_json::from_str(stdout.lines().last().unwrap()).unwrap();
     assert_eq!(
         (line["prompt"].as_str(), line["negative_prompt"].as_str()),
         (Some("a red circle"), Some("blue star"))
@@ -104,7 +104,7 @@ fn from_captions_to_images() {
     assert!(sandbox.output(&["inspect", "a/00001.png"]).0.contains(parameters));
     assert!(sandbox.path("a/grid.png").is_file());
 
-    // Several prompts, two images each, in batches that cut across them; an image is what its seed and text say.
+    // Several prompts, two images each, in batches across prompts: an image depends on its seed and prompt alone.
     std::fs::write(sandbox.path("prompts.txt"), "the cat\n\n  a red circle \n").unwrap();
     draw(
         "b",
@@ -127,7 +127,7 @@ fn from_captions_to_images() {
         one.iter().zip(&other).map(|(one, other)| one.abs_diff(*other)).max().unwrap()
     };
     assert!(differ("a/00000.png", "b/00002.png") <= 1, "the same seed and text");
-    // A model this young says little of a prompt, less than a pixel's last bit: the latents tell.
+    // After two steps the prompt has a small effect, below a pixel's resolution: compare latents.
     draw(
         "c",
         &["the cat", "--seed", "4", "--negative-prompt", "blue star", "--save-latents", "c.safetensors"],
@@ -137,7 +137,7 @@ fn from_captions_to_images() {
     assert_ne!(first, latents(&sandbox, "c.safetensors"), "another prompt");
     assert_ne!(first, latents(&sandbox, "d.safetensors"), "another negative prompt");
 
-    // An image drawn again: all of it, a part, and none.
+    // img2img with strengths of 1, 0.5 and 0.
     let redraw = |strength: &str| {
         let out = format!("again-{strength}");
         let words = ["img2img", "d/00000.png", "the cat", "--model", "text", "--steps", "4", "--out", &out];
@@ -146,16 +146,16 @@ fn from_captions_to_images() {
     };
     let [all, half, none] = ["1", "0.5", "0"].map(redraw);
     assert!(all != half && half != none);
-    let said = sandbox.output(&["inspect", "again-0.5/00000.png"]).0;
-    assert!(said.contains("Denoising strength: 0.5"), "{said}");
+    let stdout = sandbox.output(&["inspect", "again-0.5/00000.png"]).0;
+    assert!(stdout.contains("Denoising strength: 0.5"), "{stdout}");
     let again = ["img2img", "d/00000.png", "the cat", "--model", "text", "--out", "x", "--strength", "1.1"];
     sandbox.err(&again, 2, "expected a number from 0 to 1");
 
-    // What does not fit is said.
-    let (_, warned) = draw("e", &["a red circle in the big blue star and the cat"]);
-    assert_eq!(warned, "warning: the prompt is longer than the model reads, left out: star and the cat\n");
+    // Truncation of the prompt is reported.
+    let (_, stderr) = draw("e", &["a red circle in the big blue star and the cat"]);
+    assert_eq!(stderr, "warning: the prompt was truncated to the model's maximum length; ignored: star and the cat\n");
 
-    // A tokenizer of one's own; one that is not there, or is nothing of the kind.
+    // A given tokenizer; a missing and a wrong one.
     std::fs::write(sandbox.path("words.txt"), WORDS.replace(' ', "\n")).unwrap();
     draw("f", &["a red circle", "--seed", "4", "--tokenizer", "words.txt"]);
     assert_eq!(differ("d/00000.png", "f/00000.png"), 0);
@@ -166,11 +166,11 @@ fn from_captions_to_images() {
     std::fs::remove_dir_all(sandbox.path("text/model/tokenizer")).unwrap();
     sandbox.err(&draw, 1, "try `ldm weights get bert-tokenizer` or --tokenizer PATH");
 
-    // The wrong command for a model, and the wrong words.
+    // The wrong command for a model, and wrong flags.
     sandbox.err(
         &["sample", "--model", "text"],
         1,
-        "text: this model is conditioned on a text: use ldm txt2img",
+        "text: expected a model conditioned on",
     );
     let off = [
         "cond_stage_config=__is_unconditional__",
@@ -196,13 +196,13 @@ fn from_captions_to_images() {
     sandbox.err(
         &["txt2img", "a cat", "--model", "free"],
         1,
-        "free: this model is conditioned on nothing: use ldm sample",
+        "; try ldm sample",
     );
     sandbox.output(&["sample", "--model", "free", "--steps", "2", "--out", "g"]);
     sandbox.err(
         &["sample", "--model", "free", "--guidance-scale", "2"],
         1,
-        "--guidance-scale: this model is unconditional",
+        "--guidance-scale: expected a conditional model, got an unconditional one",
     );
     sandbox.err(&["txt2img", "--model", "text"], 2, "PROMPT");
     sandbox.err(
@@ -214,7 +214,7 @@ fn from_captions_to_images() {
     sandbox.err(
         &["txt2img", "--prompts-from", "none.txt", "--model", "text"],
         1,
-        "none.txt: expected a prompt a line",
+        "none.txt: expected one prompt per line, got none",
     );
     assert!(sandbox.output(&["txt2img", "--help"]).0.contains("Example"));
 }

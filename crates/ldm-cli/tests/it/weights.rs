@@ -1,4 +1,4 @@
-//! `ldm weights`, against a server that behaves as servers do.
+//! `ldm weights`, against a local server with the faults of real ones.
 
 mod server;
 
@@ -25,11 +25,11 @@ fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().fold(String::new(), |digits, byte| digits + &format!("{byte:02x}"))
 }
 
-/// A folder with a list of its own, and a place to install into.
+/// A sandbox with a manifest and a cache folder.
 struct Cache(Sandbox);
 
 impl Cache {
-    /// `thing` has one file, `net.bin`; `pair` has it and a second, `head.bin`; all at `url`.
+    /// A manifest of `thing`, with the file `net.bin`, and `pair`, with `net.bin` and `head.bin`, at `url`.
     fn new(url: &str) -> Self {
         let sandbox = Self(Sandbox::new(LDM, &[]));
         let file = |name: &str, bytes: &[u8]| {
@@ -81,14 +81,14 @@ impl Cache {
     }
 
     #[track_caller]
-    fn ok(&self, args: &[&str]) -> Said {
+    fn ok(&self, args: &[&str]) -> CommandOutput {
         let output = self.run(args);
-        let said = Said { out: text(&output.stdout), error: text(&output.stderr) };
-        assert!(output.status.success(), "{args:?}: {}", said.error);
-        said
+        let printed = CommandOutput { out: text(&output.stdout), error: text(&output.stderr) };
+        assert!(output.status.success(), "{args:?}: {}", printed.error);
+        printed
     }
 
-    /// It fails with `code` and says all of `expected` in one line, and nothing is installed.
+    /// Checks that it fails with `code` and a line that contains all of `expected`, and installs nothing.
     #[track_caller]
     fn err(&self, args: &[&str], code: i32, expected: &[&str]) {
         let output = self.run(args);
@@ -100,15 +100,15 @@ impl Cache {
         assert!(!self.installed().exists(), "{args:?}");
     }
 
-    /// The whole file is there, and nothing else.
+    /// Checks that the complete file is installed, without a partial one.
     #[track_caller]
     fn is_whole(&self) {
         assert!(std::fs::read(self.installed()).unwrap() == bytes(), "other bytes");
-        assert!(!self.part().exists(), "a part is left");
+        assert!(!self.part().exists(), "a partial file is left");
     }
 }
 
-struct Said {
+struct CommandOutput {
     out: String,
     error: String,
 }
@@ -119,14 +119,14 @@ const GET_ONCE: [&str; 4] = ["get", "thing", "--retries", "0"];
 
 #[test]
 fn a_file_is_downloaded_once() {
-    let server = Server::start(|_, request| Reply::asked(&bytes(), request));
+    let server = Server::start(|_, request| Reply::requested(&bytes(), request));
     let sandbox = Cache::new(&server.url);
-    let said = sandbox.ok(&GET);
-    assert_eq!(said.out, format!("{}\n", sandbox.installed().display()));
-    assert!(said.error.contains("license: MIT"), "{}", said.error);
+    let printed = sandbox.ok(&GET);
+    assert_eq!(printed.out, format!("{}\n", sandbox.installed().display()));
+    assert!(printed.error.contains("license: MIT"), "{}", printed.error);
     sandbox.is_whole();
     sandbox.ok(&GET);
-    assert_eq!(server.ranges(), [(None, SIZE)], "what is there is not fetched again");
+    assert_eq!(server.ranges(), [(None, SIZE)], "an installed file is not downloaded again");
 
     let list: serde_json::Value = serde_json::from_str(&sandbox.ok(&["list", "--json"]).out).unwrap();
     let [thing, pair] = [&list["resources"][0], &list["resources"][1]];
@@ -141,28 +141,28 @@ fn a_file_is_downloaded_once() {
 }
 
 #[test]
-fn a_transfer_that_breaks_goes_on_in_the_same_run() {
+fn a_broken_transfer_resumes_in_the_same_run() {
     let server = Server::start(|number, request| {
-        let reply = Reply::asked(&bytes(), request);
+        let reply = Reply::requested(&bytes(), request);
         if number == 0 { reply.cut(HALF) } else { reply }
     });
     let sandbox = Cache::new(&server.url);
-    let said = sandbox.ok(&GET);
+    let printed = sandbox.ok(&GET);
     assert!(
-        said.error.contains(&format!("the transfer ended after {HALF} of {SIZE} bytes")),
+        printed.error.contains(&format!("the transfer ended after {HALF} of {SIZE} bytes")),
         "{}",
-        said.error
+        printed.error
     );
     sandbox.is_whole();
     assert_eq!(server.ranges(), [(None, HALF), (Some(HALF), HALF)], "no byte twice");
 }
 
 #[test]
-fn a_transfer_that_was_given_up_goes_on_in_the_next_run() {
+fn a_failed_transfer_resumes_in_the_next_run() {
     let server = Server::start(|number, request| match number {
-        0 => Reply::asked(&bytes(), request).cut(HALF),
+        0 => Reply::requested(&bytes(), request).cut(HALF),
         1 => Reply::status("503 Service Unavailable"),
-        _ => Reply::asked(&bytes(), request),
+        _ => Reply::requested(&bytes(), request),
     });
     let sandbox = Cache::new(&server.url);
     sandbox.err(&GET_ONCE, 1, &[&format!("{HALF} of {SIZE} bytes are kept")]);
@@ -173,7 +173,7 @@ fn a_transfer_that_was_given_up_goes_on_in_the_next_run() {
 }
 
 #[test]
-fn a_server_without_ranges_begins_anew() {
+fn a_server_without_ranges_restarts_the_transfer() {
     let server = Server::start(|number, _| {
         let reply = Reply::whole(&bytes());
         if number == 0 { reply.cut(HALF) } else { reply }
@@ -185,8 +185,8 @@ fn a_server_without_ranges_begins_anew() {
 }
 
 #[test]
-fn a_part_of_something_else_does_not_spoil_the_file() {
-    let server = Server::start(|_, request| Reply::asked(&bytes(), request));
+fn a_partial_file_of_other_bytes_is_discarded() {
+    let server = Server::start(|_, request| Reply::requested(&bytes(), request));
     let sandbox = Cache::new(&server.url);
     sandbox.leave_part(&[7; 1000]);
     assert!(sandbox.ok(&GET).error.contains("starting over"));
@@ -198,7 +198,7 @@ fn a_part_of_something_else_does_not_spoil_the_file() {
     sandbox.ok(&GET);
     sandbox.is_whole();
 
-    // A whole part needs no network.
+    // A complete partial file needs no network.
     let sandbox = Cache::new("http://127.0.0.1:9");
     sandbox.leave_part(&bytes());
     sandbox.ok(&GET);
@@ -212,7 +212,7 @@ fn other_bytes_are_never_installed() {
     let sandbox = Cache::new(&server.url);
     let (expected, found) = (sha256(&bytes()), sha256(&other(SIZE)));
     sandbox.err(&GET, 1, &["net.bin: expected sha256", &expected, "got", &found]);
-    assert!(!sandbox.part().exists(), "a wrong part is not gone on with");
+    assert!(!sandbox.part().exists(), "a wrong partial file is removed");
     assert_eq!(server.requests().len(), 1);
 
     let server = Server::start(move |_, _| Reply::whole(&other(17)));
@@ -225,10 +225,10 @@ fn other_bytes_are_never_installed() {
 }
 
 #[test]
-fn refusals_are_one_sentence() {
+fn errors_are_one_line() {
     let server = Server::start(|_, _| Reply::status("404 Not Found"));
     Cache::new(&server.url).err(&GET, 1, &[&server.url, "net.bin: 404 Not Found"]);
-    assert_eq!(server.requests().len(), 1, "what is not there is not asked for again");
+    assert_eq!(server.requests().len(), 1, "a missing file is requested once");
 
     let server = Server::start(|_, _| Reply::redirect("/net.bin"));
     Cache::new(&server.url).err(&GET, 1, &["net.bin", "redirects"]);
@@ -239,7 +239,7 @@ fn refusals_are_one_sentence() {
 
     let sandbox = Cache::new(&server.url);
     sandbox.err(&["get"], 2, &["one of thing, pair"]);
-    sandbox.err(&["get", "thong"], 2, &["unknown name `thong`, expected one of thing, pair"]);
+    sandbox.err(&["get", "thong"], 2, &["NAME: expected one of thing, pair, got thong"]);
     sandbox.err(&["get", "thing", "--from", "x", "--url", "y"], 2, &["cannot be used with"]);
     sandbox.err(&["get", "thing", "--from", "nowhere"], 1, &["nowhere"]);
     std::fs::write(sandbox.path("list.yaml"), "- {nome: x}").unwrap();
@@ -255,8 +255,8 @@ fn refusals_are_one_sentence() {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_is_said() {
-    let server = Server::start(|_, request| Reply::asked(&bytes(), request));
+fn a_full_disk_is_reported() {
+    let server = Server::start(|_, request| Reply::requested(&bytes(), request));
     let sandbox = Cache::new(&server.url);
     std::fs::create_dir_all(sandbox.path("cache/thing")).unwrap();
     std::os::unix::fs::symlink("/dev/full", sandbox.part()).unwrap();
@@ -265,10 +265,10 @@ fn a_full_disk_is_said() {
 }
 
 #[test]
-fn redirects_are_followed_and_ranges_with_them() {
+fn redirects_are_followed_with_ranges() {
     let server = Server::start(|_, request| match request.path.as_str() {
         "/net.bin" => Reply::redirect("/elsewhere"),
-        _ => Reply::asked(&bytes(), request),
+        _ => Reply::requested(&bytes(), request),
     });
     let sandbox = Cache::new(&server.url);
     sandbox.leave_part(&bytes()[..HALF]);
@@ -278,9 +278,9 @@ fn redirects_are_followed_and_ranges_with_them() {
 }
 
 #[test]
-fn a_mirror_has_the_folders_of_the_cache() {
+fn a_mirror_has_the_layout_of_the_cache() {
     let server = Server::start(|_, request| match request.path.as_str() {
-        "/base/thing/net.bin" => Reply::asked(&bytes(), request),
+        "/base/thing/net.bin" => Reply::requested(&bytes(), request),
         _ => Reply::status("404 Not Found"),
     });
     let sandbox = Cache::new("http://127.0.0.1:9");
@@ -294,7 +294,7 @@ fn a_mirror_has_the_folders_of_the_cache() {
 }
 
 #[test]
-fn copies_are_known_by_their_bytes() {
+fn copies_are_matched_by_their_bytes() {
     let sandbox = Cache::new("http://127.0.0.1:9");
     std::fs::create_dir(sandbox.path("mine")).unwrap();
     let write = |name: &str, bytes: &[u8]| std::fs::write(sandbox.path(name), bytes).unwrap();
@@ -302,15 +302,15 @@ fn copies_are_known_by_their_bytes() {
     write("mine/other", &vec![7; SIZE]);
     write("mine/note.txt", b"a note");
 
-    // One file, whatever its name; a wrong one says why.
+    // One file, under any name; a wrong one is reported.
     sandbox.err(&["get", "thing", "--from", "mine/other"], 1, &["mine/other: expected sha256", "got"]);
     sandbox.err(&["get", "thing", "--from", "mine/note.txt"], 1, &["expected 300000 bytes, got 6"]);
     sandbox.leave_part(&bytes()[..HALF]);
-    let said = sandbox.ok(&["get", "thing", "--from", "mine/whatever"]);
-    assert_eq!(said.out, format!("{}\n", sandbox.installed().display()));
+    let printed = sandbox.ok(&["get", "thing", "--from", "mine/whatever"]);
+    assert_eq!(printed.out, format!("{}\n", sandbox.installed().display()));
     sandbox.is_whole();
 
-    // A folder; what it lacks is said, and what it has is kept.
+    // A folder; missing files are reported, the others installed.
     let pair = ["get", "pair", "--from", "mine"];
     let output = sandbox.run(&pair);
     let error = text(&output.stderr);
@@ -322,8 +322,8 @@ fn copies_are_known_by_their_bytes() {
 }
 
 #[test]
-fn an_installed_file_of_other_bytes_is_replaced_by_force_alone() {
-    let server = Server::start(|_, request| Reply::asked(&bytes(), request));
+fn an_installed_file_of_other_bytes_is_replaced_only_with_force() {
+    let server = Server::start(|_, request| Reply::requested(&bytes(), request));
     let sandbox = Cache::new(&server.url);
     sandbox.ok(&GET);
     std::fs::write(sandbox.installed(), vec![7; SIZE]).unwrap();
@@ -344,27 +344,27 @@ fn spawn(sandbox: &Cache) -> Child {
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
+        assert!(start.elapsed() < Duration::from_secs(20), "timeout: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
 #[test]
-fn two_at_once_do_not_mix() {
-    let (release, held) = mpsc::channel::<()>();
-    let held = Arc::new(Mutex::new(held));
+fn concurrent_downloads_wait_for_each_other() {
+    let (release, blocked) = mpsc::channel::<()>();
+    let blocked = Arc::new(Mutex::new(blocked));
     let server = Server::start(move |_, request| {
-        held.lock().unwrap().recv().unwrap();
-        Reply::asked(&bytes(), request)
+        blocked.lock().unwrap().recv().unwrap();
+        Reply::requested(&bytes(), request)
     });
     let sandbox = Cache::new(&server.url);
     let first = spawn(&sandbox);
-    wait_until("the first asks", || !server.requests().is_empty());
+    wait_until("the first request", || !server.requests().is_empty());
     let mut second = spawn(&sandbox);
     let mut line = String::new();
     let mut words = BufReader::new(second.stderr.take().unwrap());
     words.read_line(&mut line).unwrap();
-    assert!(line.contains("another `ldm weights get` is at work here"), "{line}");
+    assert!(line.contains("waiting for another `ldm weights get`"), "{line}");
     release.send(()).unwrap();
     for child in [first, second] {
         let output = child.wait_with_output().unwrap();
@@ -376,28 +376,28 @@ fn two_at_once_do_not_mix() {
 }
 
 #[test]
-fn ctrl_c_keeps_what_came() {
+fn ctrl_c_leaves_a_partial_file() {
     let server = Server::start(|number, request| {
-        let reply = Reply::asked(&bytes(), request);
-        if number == 0 { reply.silent_after(HALF) } else { reply }
+        let reply = Reply::requested(&bytes(), request);
+        if number == 0 { reply.stalled_after(HALF) } else { reply }
     });
     let sandbox = Cache::new(&server.url);
     let mut child = spawn(&sandbox);
     let length = || std::fs::metadata(sandbox.part()).map_or(0, |data| data.len());
-    wait_until("half has come", || length() == HALF as u64);
-    let asked = Instant::now();
+    wait_until("half of the file", || length() == HALF as u64);
+    let signaled = Instant::now();
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert!(asked.elapsed() < Duration::from_secs(2));
+    assert!(signaled.elapsed() < Duration::from_secs(2));
     assert!(!sandbox.installed().exists());
     sandbox.ok(&GET);
     sandbox.is_whole();
     assert_eq!(server.ranges(), [(None, HALF), (Some(HALF), HALF)]);
 }
 
-/// The built-in list, against the files themselves.
+/// Checks the built-in manifest against the files.
 #[test]
-fn the_shared_files_are_what_the_list_says() {
+fn shared_files_match_the_manifest() {
     let Some(data) = ldm_testing::shared_data() else { return eprintln!("skipped: no shared data") };
     let sandbox = Cache::new("http://127.0.0.1:9");
     let from = |folder: &str| data.join(folder).to_str().unwrap().to_owned();

@@ -40,7 +40,7 @@ unsafe extern "C" {
     fn ldm_reducer_finish(reducer: *mut c_void, overlapped: *mut i64, buckets: *mut i64) -> c_int;
 }
 
-/// The new pointer, owned by the caller, that a successful call writes.
+/// Returns the new pointer, owned by the caller, that a successful call writes.
 fn owned(call: impl FnOnce(*mut *mut c_void) -> c_int) -> Result<*mut c_void, TchError> {
     let mut out = std::ptr::null_mut();
     check(call(&raw mut out))?;

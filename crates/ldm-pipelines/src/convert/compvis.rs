@@ -1,4 +1,4 @@
-//! One file as CompVis' code reads it, and the config in its words.
+//! CompVis checkpoints and configs.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use super::weights::Weights;
 use super::{Converting, tree, whole};
 use crate::{ModelConfig, ModelSource};
 
-/// Classes by the keys that hold them and our words, and our fields that their constructors do not take.
+/// CompVis' classes by key and our target, and our fields that their constructors do not take.
 const CLASSES: [(&str, &str, &str, &[&str]); 14] = [
     (
         "model",
@@ -59,39 +59,39 @@ pub(super) fn write(
     source: &ModelSource,
     weights: &Weights,
     out: &Path,
-    how: &Converting,
+    options: &Converting,
     note: &mut dyn FnMut(&str),
 ) -> Result<()> {
-    let beside = out.with_extension("yaml");
-    for path in [out, &beside] {
+    let config_file = out.with_extension("yaml");
+    for path in [out, &config_file] {
         let directory = path.is_dir();
-        if path.exists() && (!how.force || directory) {
+        if path.exists() && (!options.force || directory) {
             let kind =
                 if directory { std::io::ErrorKind::IsADirectory } else { std::io::ErrorKind::AlreadyExists };
             return Err(Error::io(path)(kind.into()));
         }
     }
-    if out == beside {
-        return Err(Error::format(out, "expected a name for weights, as NAME.ckpt or NAME.safetensors"));
+    if out == config_file {
+        return Err(Error::format(out, "expected a file name NAME.ckpt or NAME.safetensors, got one of a config"));
     }
     let mut config = whole(source);
     let mut tensors = weights.native();
     if let ModelConfig::LatentDiffusion(model) = &mut config {
-        // The averages are the weights, so the reference must not ask for both.
+        // The EMA weights are the weights, so the reference must not require both.
         model.use_ema = false;
         if model.parameterization == Parameterization::V {
-            note("CompVis' code knows eps and x0 alone, and not the parameterization v of this model");
+            note("parameterization: v is not supported by CompVis' code, which has eps and x0");
         }
         if model.zero_terminal_snr {
             note(
-                "CompVis' words have no zero_terminal_snr: this model samples well only where its schedule is rescaled",
+                "zero_terminal_snr: dropped, since CompVis has no such key; this model needs a rescaled schedule",
             );
         }
         if let ConditionerConfig::Class(class) = &model.cond_stage_config
             && class.null_class.is_some_and(|null| null != 1000)
         {
             note(
-                "CompVis' words have no null_class: to guide this model it must be given again, in the config",
+                "null_class: dropped, since CompVis has no such key; classifier-free guidance needs it in the config",
             );
         }
         if model.cond_stage_config == ConditionerConfig::FirstStage {
@@ -102,15 +102,15 @@ pub(super) fn write(
     tensors.extend(Streamed::each(&weights.buffers));
     let mut metadata = weights.metadata();
     metadata.entry("global_step".into()).or_insert_with(|| "0".into());
-    let text = to_text(&Value::Mapping(in_their_words(&config)));
+    let text = to_text(&Value::Mapping(compvis_config(&config)));
     let replaced = out.exists();
     if out.extension().is_some_and(|extension| extension == "safetensors") {
         save_streamed(out, &tensors, &metadata)?;
     } else {
         save_torch_streamed(out, &tensors, &metadata)?;
     }
-    let written = files::write_bytes(&beside, text.as_bytes());
-    // What stands in an older file's place is whole, and all there is.
+    let written = files::write_bytes(&config_file, text.as_bytes());
+    // Weights that replaced an older file stay: they are complete.
     if written.is_err() && !replaced {
         drop(std::fs::remove_file(out));
     }
@@ -118,16 +118,16 @@ pub(super) fn write(
 }
 
 /// The config as CompVis' `instantiate_from_config` takes it.
-fn in_their_words(config: &ModelConfig) -> Mapping {
-    let mut words = tree(config);
-    translate(&mut words);
+fn compvis_config(config: &ModelConfig) -> Mapping {
+    let mut tree = tree(config);
+    translate(&mut tree);
     if let ModelConfig::LatentDiffusion(model) = config
-        && let Some(unet) = words["model"]["params"]["unet_config"]["params"].as_mapping_mut()
+        && let Some(unet) = tree["model"]["params"]["unet_config"]["params"].as_mapping_mut()
     {
-        // Theirs has no default.
+        // Required in CompVis' configs.
         unet.entry("image_size".into()).or_insert_with(|| model.image_size.into());
     }
-    words
+    tree
 }
 
 fn translate(map: &mut Mapping) {
@@ -136,27 +136,27 @@ fn translate(map: &mut Mapping) {
         else {
             continue;
         };
-        let word = section.get("target").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let class = CLASSES.iter().find(|(at, ours, ..)| *at == key && *ours == word);
-        if let Some((_, _, theirs, left_out)) = class {
-            section.insert("target".into(), (*theirs).into());
-            if theirs.starts_with("torch.nn.") {
+        let target = section.get("target").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let class = CLASSES.iter().find(|(at, own, ..)| *at == key && *own == target);
+        if let Some((_, _, compvis_class, unsupported)) = class {
+            section.insert("target".into(), (*compvis_class).into());
+            if compvis_class.starts_with("torch.nn.") {
                 section.remove("params");
             }
             if let Some(params) = section.get_mut("params").and_then(Value::as_mapping_mut) {
-                let usual = match word.as_str() {
-                    // Theirs takes the sizes from the network it names, which has no other ones.
+                let default = match target.as_str() {
+                    // CompVis' class takes the sizes from the pretrained network.
                     "clip_text" => {
-                        serde_yaml::to_value(ClipTextConfig::default()).expect("words and numbers")
+                        serde_yaml::to_value(ClipTextConfig::default()).expect("a valid YAML tree")
                     }
                     _ => Value::Null,
                 };
                 params.retain(|name, value| {
-                    let ours = name.as_str().is_some_and(|name| left_out.contains(&name));
-                    !ours || usual.get(name).is_some_and(|usual| usual != value)
+                    let own = name.as_str().is_some_and(|name| unsupported.contains(&name));
+                    !own || default.get(name).is_some_and(|default| default != value)
                 });
-                if word == "kl" || word == "vq" {
-                    // Theirs has no default; a discriminator would ask for weights that are not handed on.
+                if target == "kl" || target == "vq" {
+                    // Required in CompVis' configs; a discriminator would need weights that are not exported.
                     let mut none = Mapping::new();
                     none.insert("target".into(), "torch.nn.Identity".into());
                     params.insert("lossconfig".into(), Value::Mapping(none));

@@ -1,4 +1,4 @@
-//! A diffusers folder.
+//! Diffusers folders.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,13 +19,13 @@ use crate::{LatentDiffusionConfig, ModelConfig, ModelSource, find_tokenizer};
 
 /// A component to be written.
 struct ConvertedComponent {
-    /// Its folder; none where it is all there is.
+    /// Its folder; none where it is the only component.
     folder: Option<&'static str>,
     /// Library and class.
     class: [String; 2],
     config: Value,
     layout: StateDictMapping,
-    /// Where its weights lie in ours.
+    /// The prefix of its weights in CompVis' names.
     root: &'static str,
     file: &'static str,
     metadata: BTreeMap<String, String>,
@@ -33,11 +33,11 @@ struct ConvertedComponent {
 
 const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 
-pub(super) fn write(source: &ModelSource, weights: &Weights, out: &Path, how: &Converting) -> Result<()> {
+pub(super) fn write(source: &ModelSource, weights: &Weights, out: &Path, options: &Converting) -> Result<()> {
     let ModelConfig::LatentDiffusion(config) = &source.config else {
         let config = source.config.first_stage().expect("every other model is a first stage");
         let part = ConvertedComponent { folder: None, ..first_stage(&config, "", weights.scale_factor)? };
-        return files::write_folder(out, how.force, |folder| part.write(folder, weights));
+        return files::write_folder(out, options.force, |folder| part.write(folder, weights));
     };
     let pipeline = DiffusersPipeline::of(config, weights.scale_factor)?;
     let mut first = first_stage(&config.first_stage_config, "first_stage_model.", weights.scale_factor)?;
@@ -58,7 +58,7 @@ pub(super) fn write(source: &ModelSource, weights: &Weights, out: &Path, how: &C
             file: "model.safetensors",
             metadata: pytorch(),
         });
-        tokenizer = Some((tokenizer_class, TokenizerFiles::of(source, config, how)?));
+        tokenizer = Some((tokenizer_class, TokenizerFiles::of(source, config, options)?));
     }
     let scheduler = match &source.scheduler {
         Some(scheduler) => Value::Object(scheduler.fields.clone()),
@@ -80,7 +80,7 @@ pub(super) fn write(source: &ModelSource, weights: &Weights, out: &Path, how: &C
         }
         index.insert("requires_safety_checker".into(), false.into());
     }
-    files::write_folder(out, how.force, |folder| {
+    files::write_folder(out, options.force, |folder| {
         for part in &parts {
             part.write(folder, weights)?;
         }
@@ -92,7 +92,7 @@ pub(super) fn write(source: &ModelSource, weights: &Weights, out: &Path, how: &C
     })
 }
 
-/// What transformers asks a file of weights to say.
+/// Metadata of weights that transformers requires.
 fn pytorch() -> BTreeMap<String, String> {
     BTreeMap::from([("format".to_owned(), "pt".to_owned())])
 }
@@ -112,7 +112,7 @@ fn first_stage(config: &FirstStageConfig, root: &'static str, scale_factor: f64)
 }
 
 fn unet(config: &LatentDiffusionConfig) -> Result<ConvertedComponent> {
-    // diffusers takes the size of what it makes from here.
+    // diffusers takes the size of samples from here.
     let mut unet = config.unet().clone();
     unet.image_size = Some([config.image_size; 2]);
     let json = ldm_unet::to_diffusers(&unet)?;
@@ -137,44 +137,45 @@ impl ConvertedComponent {
     }
 }
 
-/// What goes into `tokenizer/`.
+/// Contents of `tokenizer/`.
 enum TokenizerFiles {
-    /// A folder of transformers, as it is.
-    There(std::path::PathBuf),
-    Made(Vec<(&'static str, String)>),
+    /// A transformers folder, copied.
+    Existing(std::path::PathBuf),
+    /// Files converted from another format.
+    Converted(Vec<(&'static str, String)>),
 }
 
 impl TokenizerFiles {
-    fn of(source: &ModelSource, config: &LatentDiffusionConfig, how: &Converting) -> Result<Self> {
+    fn of(source: &ModelSource, config: &LatentDiffusionConfig, options: &Converting) -> Result<Self> {
         let conditioner = &config.cond_stage_config;
-        let kind = conditioner.tokenizer_kind().expect("a pipeline of texts");
-        let (given, folder) = (how.tokenizer.as_deref(), source.folder.as_deref());
+        let kind = conditioner.tokenizer_kind().expect("a text pipeline");
+        let (given, folder) = (options.tokenizer.as_deref(), source.folder.as_deref());
         let found = tokenizer_path(kind, given, folder);
-        // Opened also where it is handed on as it is: what is damaged is said now.
+        // Opened even if it is copied, to report damage now.
         let Some(tokenizer) = find_tokenizer(conditioner, given, folder)? else {
             return Err(Error::invalid(format!(
-                "a diffusers folder of texts holds a tokenizer, and none was found: type `ldm weights get {}`, or say \
+                "tokenizer: expected one for a diffusers folder of a text model, got none; try `ldm weights get {}` or \
                  --tokenizer PATH",
                 kind.download()
             )));
         };
         if let Some(path) = found.filter(|path| path.join("tokenizer_config.json").is_file()) {
-            return Ok(Self::There(path));
+            return Ok(Self::Existing(path));
         }
         let length = match conditioner {
             ldm_conditioning::ConditionerConfig::ClipText(clip) => clip.max_length,
             ldm_conditioning::ConditionerConfig::Bert(bert) => bert.max_seq_len,
-            _ => unreachable!("a pipeline of texts"),
+            _ => unreachable!("a text pipeline"),
         };
-        Ok(Self::Made(tokenizer.transformers_files(length)?))
+        Ok(Self::Converted(tokenizer.transformers_files(length)?))
     }
 
     fn write(&self, folder: &Path) -> Result<()> {
         match self {
-            Self::There(path) => copy_tokenizer(path, folder),
-            Self::Made(made) => {
+            Self::Existing(path) => copy_tokenizer(path, folder),
+            Self::Converted(files) => {
                 files::make_folder(folder)?;
-                made.iter()
+                files.iter()
                     .try_for_each(|(name, text)| files::write_bytes(folder.join(name), text.as_bytes()))
             }
         }

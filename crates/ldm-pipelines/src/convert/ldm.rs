@@ -1,4 +1,4 @@
-//! A folder of ours.
+//! Model folders.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ pub(super) fn write(
     source: &ModelSource,
     weights: &Weights,
     out: &Path,
-    how: &Converting,
+    options: &Converting,
     note: &mut dyn FnMut(&str),
 ) -> Result<()> {
     let mut config = whole(source);
@@ -29,11 +29,11 @@ pub(super) fn write(
         _ => None,
     };
     let tokenizer =
-        kind.and_then(|kind| tokenizer_path(kind, how.tokenizer.as_deref(), source.folder.as_deref()));
+        kind.and_then(|kind| tokenizer_path(kind, options.tokenizer.as_deref(), source.folder.as_deref()));
     if let (Some(kind), None) = (kind, &tokenizer) {
-        note(&format!("no tokenizer was found to go with it: type `ldm weights get {}`", kind.download()));
+        note(&format!("tokenizer: expected one to export, got none; try `ldm weights get {}`", kind.download()));
     }
-    files::write_folder(out, how.force, |folder| {
+    files::write_folder(out, options.force, |folder| {
         let text = to_text(&Value::Mapping(tree(&config)));
         files::write_bytes(folder.join("config.yaml"), text.as_bytes())?;
         if let Some(codes) = &codes {

@@ -1,5 +1,5 @@
-//! From any model that is readable to a folder of ours, a CompVis file, or a diffusers folder. No network is built:
-//! tensors go from file to file one at a time.
+//! Conversion of models to a model folder, a CompVis checkpoint or a diffusers folder, tensor by tensor, without building
+//! a network.
 
 mod compvis;
 mod diffusers;
@@ -18,15 +18,15 @@ use crate::lora::LoraFile;
 use crate::{ModelConfig, ModelSource};
 use weights::Weights;
 
-/// What to make of a model.
+/// The format to convert to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConvertTarget {
     /// A folder of `config.yaml`, `model.safetensors` and `tokenizer/`.
     Ldm,
-    /// One file as CompVis' code reads it: `.safetensors` where its name says so, else what `torch.save` writes. Beside
-    /// it lies `NAME.yaml`, the config in CompVis' words.
+    /// One file as CompVis' code reads it, `.safetensors` by its name, else of `torch.save`, and next to it `NAME.yaml`, the
+    /// config in CompVis' format.
     Compvis,
-    /// A diffusers folder; of a first stage alone that of one component.
+    /// A diffusers folder; for a first stage alone, a folder of one component.
     Diffusers,
 }
 
@@ -38,51 +38,50 @@ impl FromStr for ConvertTarget {
             "ldm" => Ok(Self::Ldm),
             "compvis" => Ok(Self::Compvis),
             "diffusers" => Ok(Self::Diffusers),
-            _ => Err(Error::invalid(format!("expected ldm, compvis or diffusers, got: {word}"))),
+            _ => Err(Error::invalid(format!("expected ldm, compvis or diffusers, got {word}"))),
         }
     }
 }
 
-/// How to convert.
+/// Options of [`convert`].
 #[derive(Debug, Clone)]
 pub struct Converting {
-    /// To what.
+    /// The format.
     pub to: ConvertTarget,
-    /// The dtype of the weights; that of the source where absent. Buffers keep theirs.
+    /// The dtype of the weights; that of the source where absent. Buffers are not cast.
     pub kind: Option<Kind>,
-    /// Running averages in place of weights, where the source holds both. What is written holds one of them.
+    /// EMA weights, where the source has them. The output holds one set of weights.
     pub ema: bool,
-    /// The tokenizer of a text model; looked for as [`find_tokenizer`](crate::find_tokenizer) does where absent.
+    /// The tokenizer of a text model; that of [`find_tokenizer`](crate::find_tokenizer) where absent.
     pub tokenizer: Option<PathBuf>,
-    /// LoRAs to be added to the weights.
+    /// LoRAs to merge into the weights.
     pub loras: Vec<LoraFile>,
-    /// Replace what is there.
+    /// Overwrite an existing output.
     pub force: bool,
 }
 
 /// Writes the model `source` to `out`, whole or not at all.
 ///
-/// Values, shapes and the order of bytes stay as they are but for `kind` and `loras`: ours to CompVis' or diffusers' and back is the
-/// same to the bit. Beside weights, ours and CompVis' hold the twelve buffers of the schedule. What follows from the
-/// config or is left over from training (discriminators, averages, copies of the first stage) is not handed on.
+/// Values and shapes are unchanged except by `kind` and `loras`: a round trip through CompVis' or diffusers' format is
+/// exact. Model folders and CompVis checkpoints also hold the twelve buffers of the schedule. Leftovers of training
+/// (discriminators, EMA copies, copies of the first stage) are dropped.
 ///
-/// `note` hears what a person may want to know.
+/// `note` is given messages for the user.
 ///
 /// # Errors
-/// Before anything is written: [`Error::Weights`] when the source is not the model its config says, those of
-/// [`Lora::read`](crate::lora::Lora::read),
-/// [`Error::Invalid`] with the key that the other side cannot express, [`Error::Io`] when `out` is there. While
-/// writing: [`Error::Io`], and nothing is left.
-pub fn convert(source: &ModelSource, out: &Path, how: &Converting, note: &mut dyn FnMut(&str)) -> Result<()> {
-    let weights = Weights::of(source, how)?;
-    match how.to {
-        ConvertTarget::Ldm => ldm::write(source, &weights, out, how, note),
-        ConvertTarget::Compvis => compvis::write(source, &weights, out, how, note),
-        ConvertTarget::Diffusers => diffusers::write(source, &weights, out, how),
+/// Before writing: [`Error::Weights`] when the weights do not match the config, those of
+/// [`Lora::read`](crate::lora::Lora::read), [`Error::Invalid`] with the key that the format cannot express,
+/// [`Error::Io`] when `out` exists. While writing: [`Error::Io`]; partial output is removed.
+pub fn convert(source: &ModelSource, out: &Path, options: &Converting, note: &mut dyn FnMut(&str)) -> Result<()> {
+    let weights = Weights::of(source, options)?;
+    match options.to {
+        ConvertTarget::Ldm => ldm::write(source, &weights, out, options, note),
+        ConvertTarget::Compvis => compvis::write(source, &weights, out, options, note),
+        ConvertTarget::Diffusers => diffusers::write(source, &weights, out, options),
     }
 }
 
-/// The config that goes with converted weights: they are all in one place, so it names no other.
+/// The config of converted weights, without `ckpt_path`s: all weights are in one file.
 fn whole(source: &ModelSource) -> ModelConfig {
     let mut config = source.config.clone();
     match &mut config {
@@ -105,16 +104,16 @@ fn whole(source: &ModelSource) -> ModelConfig {
     config
 }
 
-/// `model: {target, params}` of a config, without what is absent.
+/// `model: {target, params}` of a config, without absent fields.
 fn tree(config: &ModelConfig) -> Mapping {
-    let mut model = serde_yaml::to_value(config).expect("plain words and numbers");
+    let mut model = serde_yaml::to_value(config).expect("a valid YAML tree");
     prune(&mut model);
     let mut tree = Mapping::new();
     tree.insert("model".into(), model);
     tree
 }
 
-/// Drops nulls: they say what leaving the key out says.
+/// Drops nulls, which mean the same as absent keys.
 fn prune(value: &mut Value) {
     match value {
         Value::Mapping(map) => {
@@ -126,7 +125,7 @@ fn prune(value: &mut Value) {
     }
 }
 
-/// The list of the codes in use, a file of its own that the config names.
+/// The path of the list of used codes, a separate file.
 fn remap(config: &mut ModelConfig) -> Option<&mut PathBuf> {
     use ldm_autoencoder::FirstStageConfig;
     match config {

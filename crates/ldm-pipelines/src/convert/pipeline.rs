@@ -1,4 +1,4 @@
-//! Which of diffusers' pipelines a model is.
+//! The diffusers pipeline of a model.
 
 use ldm_autoencoder::FirstStageConfig;
 use ldm_conditioning::ConditionerConfig;
@@ -7,7 +7,7 @@ use ldm_core::{Error, Result};
 use crate::diffusers::folder::SUPER_RESOLUTION;
 use crate::{ConcatKey, ConditioningKey, LatentDiffusionConfig};
 
-/// A pipeline, and what it calls its parts.
+/// A diffusers pipeline and the names of its components.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DiffusersPipeline {
     pub(super) class: &'static str,
@@ -19,19 +19,19 @@ pub(super) struct DiffusersPipeline {
 const CLIP: (&str, [&str; 2], &str) = ("text_encoder", ["transformers", "CLIPTextModel"], "CLIPTokenizer");
 const BERT: (&str, [&str; 2], &str) = ("bert", ["latent_diffusion", "LDMBertModel"], "BertTokenizer");
 
-/// Tokens of a text, which `LDMTextToImagePipeline` does not ask for.
+/// Tokens of a text, fixed in `LDMTextToImagePipeline`.
 const TEXT: i64 = 77;
 
 impl DiffusersPipeline {
-    /// The pipeline that samples from the model as its config says.
+    /// The pipeline that samples from the model of `config`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with the key, when there is none.
+    /// [`Error::Invalid`] with the key that no pipeline supports.
     pub(super) fn of(config: &LatentDiffusionConfig, scale_factor: f64) -> Result<Self> {
         let unconditional = Self { class: "LDMPipeline", first_stage: "vqvae", text: None };
         let refuse = |key: &str, expected: &str, got: String| {
             Err(Error::invalid(format!(
-                "`{key}`: expected {expected}, as diffusers has nothing else, got: {got}"
+                "`{key}`: expected {expected}, the only one in diffusers, got {got}"
             )))
         };
         let pipeline = match (config.conditioning_key(), &config.cond_stage_config) {
@@ -79,7 +79,7 @@ impl DiffusersPipeline {
                 let word = word["target"].as_str().or_else(|| word.as_str()).unwrap_or("this").to_owned();
                 return refuse(
                     "cond_stage_config",
-                    "nothing, a text (clip_text or bert, crossattn), an image and a mask with a text (clip_text, hybrid), or a small image (identity, concat)",
+                    "none, text (clip_text or bert, crossattn), text inpainting (clip_text, hybrid) or a low-resolution image (identity, concat)",
                     format!("{word} by {}", key.name()),
                 );
             }

@@ -1,4 +1,4 @@
-//! The weights of a source, to be written under any names.
+//! Weights of a source, written under other names.
 
 use std::collections::BTreeMap;
 
@@ -11,23 +11,23 @@ use super::Converting;
 use crate::lora::Merge;
 use crate::{FirstStageModel, LatentDiffusion, ModelConfig, ModelSource};
 
-/// Weights that are a model's, every one of them and no others; none is read yet.
+/// The weights of a model, checked to be complete and not yet read.
 pub(super) struct Weights {
     checkpoint: Checkpoint,
     kind: Option<Kind>,
     merge: Merge,
     /// The buffers of the schedule, and the scale where it was measured.
     pub(super) buffers: Vec<(String, Tensor)>,
-    /// What latents are multiplied by.
+    /// The scale factor of the latents.
     pub(super) scale_factor: f64,
 }
 
 impl Weights {
-    /// Checks that the source is what its config says.
-    pub(super) fn of(source: &ModelSource, how: &Converting) -> Result<Self> {
+    /// Checks the weights of the source against its config.
+    pub(super) fn of(source: &ModelSource, options: &Converting) -> Result<Self> {
         let (checkpoint, buffers, scale_factor, merge) = match &source.config {
             ModelConfig::LatentDiffusion(config) => {
-                let (weights, schedule) = LatentDiffusion::check(config, source.checkpoint.clone(), how.ema)?;
+                let (weights, schedule) = LatentDiffusion::check(config, source.checkpoint.clone(), options.ema)?;
                 let buffers = schedule.buffers().into_iter();
                 let mut buffers: Vec<(String, Tensor)> =
                     buffers.map(|(name, values)| (name.to_owned(), Tensor::from_slice(&values))).collect();
@@ -38,16 +38,16 @@ impl Weights {
                 if config.scale_by_std || source.measured {
                     buffers.push(("scale_factor".into(), Tensor::from(scale_factor as f32)));
                 }
-                let merge = Merge::read(&how.loras, config, &weights.shapes())?;
+                let merge = Merge::read(&options.loras, config, &weights.shapes())?;
                 (weights, buffers, scale_factor, merge)
             }
             ModelConfig::Classifier(_) => {
-                let why = "a classifier of noisy latents, which is read everywhere as it is: there is nothing to convert";
+                let why = "expected a diffusion model or a first stage, got a classifier, which has only one format";
                 return Err(Error::format(source.checkpoint.path(), why));
             }
             alone => {
-                if let Some(lora) = how.loras.first() {
-                    let why = "a LoRA changes a diffusion model, and this is a first stage alone";
+                if let Some(lora) = options.loras.first() {
+                    let why = "expected a diffusion model to merge the LoRA into, got a first stage alone";
                     return Err(Error::format(&lora.path, why));
                 }
                 let config = alone.first_stage().expect("every other model is a first stage");
@@ -57,22 +57,22 @@ impl Weights {
                 (weights, Vec::new(), 1., Merge::default())
             }
         };
-        Ok(Self { checkpoint, kind: how.kind, merge, buffers, scale_factor })
+        Ok(Self { checkpoint, kind: options.kind, merge, buffers, scale_factor })
     }
 
-    /// Every weight under CompVis' name.
+    /// All weights under CompVis' names.
     pub(super) fn native(&self) -> Vec<Streamed<'_>> {
         let names = self.checkpoint.names();
         names.map(|name| self.streamed(name, name.to_owned(), self.info(name), Ok)).collect()
     }
 
-    /// The weights below `root` once more, below another.
+    /// Copies of the weights below `root`, below `other`.
     pub(super) fn copied<'a>(&'a self, root: &str, other: &str) -> Vec<Streamed<'a>> {
         let below = self.checkpoint.names().filter_map(|name| Some((name, name.strip_prefix(root)?)));
         below.map(|(name, rest)| self.streamed(name, format!("{other}{rest}"), self.info(name), Ok)).collect()
     }
 
-    /// The weights below `root` as another implementation keeps them.
+    /// The weights below `root` under the names and shapes of `layout`.
     pub(super) fn mapped<'a>(&'a self, root: &str, layout: &'a StateDictMapping) -> Vec<Streamed<'a>> {
         let mut streamed = Vec::new();
         for name in self.checkpoint.names() {
@@ -94,16 +94,16 @@ impl Weights {
         streamed
     }
 
-    /// `classes`: their names; of a first stage's file nothing else is handed on.
+    /// Metadata to export: class names, step and epoch.
     pub(super) fn metadata(&self) -> BTreeMap<String, String> {
-        let kept = ["classes", "box_classes", "label_classes", "global_step", "epoch"];
+        let exported = ["classes", "box_classes", "label_classes", "global_step", "epoch"];
         let all = self.checkpoint.metadata().iter();
-        all.filter(|(key, _)| kept.contains(&key.as_str()))
+        all.filter(|(key, _)| exported.contains(&key.as_str()))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect()
     }
 
-    /// Shape, and the dtype it is written in.
+    /// The shape, and the dtype of the output.
     fn info(&self, name: &str) -> TensorInfo {
         let TensorInfo { shape, kind } = self.checkpoint.info(name).expect("a name of the checkpoint");
         let floating = matches!(
@@ -129,7 +129,7 @@ impl Weights {
     }
 }
 
-/// The tensor in another dtype; refused where that turns numbers into none.
+/// Casts a tensor; refused where a finite value overflows.
 fn cast(name: &str, tensor: &Tensor, kind: Kind) -> Result<Tensor> {
     let cast = tensor.to_kind(kind);
     let lost = |cast: &Tensor| cast.isfinite().logical_not().logical_and(&tensor.isfinite()).any();
@@ -138,11 +138,11 @@ fn cast(name: &str, tensor: &Tensor, kind: Kind) -> Result<Tensor> {
     }
     let largest = tensor.abs().max().double_value(&[]);
     Err(Error::invalid(format!(
-        "tensor `{name}` has values up to {largest:.3e}, which are beyond {kind:?}: choose another --dtype"
+        "tensor `{name}`: expected values in the range of {kind:?}, got {largest:.3e}; try another --dtype"
     )))
 }
 
-/// How far a dtype's numbers go, in order.
+/// The order of a dtype's range.
 fn range(kind: Kind) -> u8 {
     match kind {
         Kind::Double => 2,
@@ -153,6 +153,6 @@ fn range(kind: Kind) -> u8 {
 
 fn measured(checkpoint: &Checkpoint) -> Result<f64> {
     let missing =
-        |_| Error::format(checkpoint.path(), "scale_by_std is set and the file has no tensor `scale_factor`");
+        |_| Error::format(checkpoint.path(), "scale_by_std: expected a tensor `scale_factor` in the file, got none");
     Ok(checkpoint.tensor("scale_factor").map_err(missing)?.double_value(&[]))
 }

@@ -1,4 +1,4 @@
-//! What a checkpoint is, from its names, its shapes and its schedule's buffers alone.
+//! Configs inferred from the names, shapes and schedule buffers of a checkpoint.
 
 use ldm_autoencoder::FirstStageConfig;
 use ldm_checkpoint::{Checkpoint, Shapes, unsupported_kind};
@@ -14,57 +14,59 @@ const UNET: &str = "model.diffusion_model.";
 const FIRST_STAGE: &str = "first_stage_model.";
 const CONDITIONER: &str = "cond_stage_model.";
 
-/// The width of CLIP's heads, in every one of its sizes.
+/// The width of CLIP's heads, the same in all its sizes.
 const CLIP_HEAD: i64 = 64;
-/// The published scale of KL latents of 4 channels and f = 8 that no buffer gives: Stable Diffusion's and text2img's.
+/// The scale factor of Stable Diffusion and text2img (KL, 4 channels, f = 8), which no buffer holds.
 const TEXT_SCALE: f64 = 0.18215;
-/// Words of BERT's tokenizer.
+/// The vocabulary size of BERT's tokenizer.
 const WORDS: i64 = 30522;
 
-/// The model in a checkpoint without a config: a first stage alone, or a whole.
+/// Infers the config of a checkpoint: a first stage alone, or a diffusion model.
 ///
 /// # Errors
-/// [`Error::Format`] when it is something else, or a field cannot be told; it names the field.
+/// [`Error::Format`] when it is something else, or a field cannot be inferred; it names the field.
 pub(crate) fn infer_config(checkpoint: &Checkpoint) -> Result<ModelConfig> {
     let shapes = checkpoint.shapes();
     let refuse = |why: String| Error::format(checkpoint.path(), why);
     if let Some(what) = unsupported_kind(&shapes) {
         return Err(refuse(what.to_owned()));
     }
-    let untold = |error: Error| match error {
+    let unknown = |error: Error| match error {
         Error::Invalid(why) => {
-            refuse(format!("{why}: give its config by --config, or put it beside the file"))
+            refuse(format!("{why}; try --config, or put the config next to the file"))
         }
         other => other,
     };
     let [first, unet] = [FIRST_STAGE, UNET].map(|root| below(&shapes, root));
     match (first.is_empty(), unet.is_empty()) {
         (false, false) => {
-            let whole = whole(checkpoint, &first, &unet, &below(&shapes, CONDITIONER)).map_err(untold)?;
+            let whole = whole(checkpoint, &first, &unet, &below(&shapes, CONDITIONER)).map_err(unknown)?;
             Ok(ModelConfig::LatentDiffusion(Box::new(whole)))
         }
-        (true, false) => Err(untold(Error::invalid("first_stage_config: a U-Net without its first stage"))),
+        (true, false) => Err(unknown(Error::expected("first_stage_config", "a first stage", "a U-Net alone"))),
         (no_first_stage, true) => {
             let alone = if no_first_stage { &shapes } else { &first };
             if !alone.contains_key("decoder.conv_out.weight") {
-                return Err(untold(Error::invalid(
-                    "model: its names are of no first stage and no latent diffusion model",
+                return Err(unknown(Error::expected(
+                    "model",
+                    "a first stage or a latent diffusion model",
+                    "other names",
                 )));
             }
-            let config = ldm_autoencoder::infer_config(&weights(alone)).map_err(untold)?;
+            let config = ldm_autoencoder::infer_config(&weights(alone)).map_err(unknown)?;
             Ok(ModelConfig::of_first_stage(config).expect("a first stage of weights"))
         }
     }
 }
 
-/// The names below `root`, cut off there.
+/// The shapes below `root`, with names relative to it.
 fn below(shapes: &Shapes, root: &str) -> Shapes {
     let cut =
         |(name, shape): (&String, &Vec<i64>)| Some((name.strip_prefix(root)?.to_owned(), shape.clone()));
     shapes.iter().filter_map(cut).collect()
 }
 
-/// A first stage without what training left.
+/// A first stage without leftovers of training.
 fn weights(shapes: &Shapes) -> Shapes {
     let left_over = |name: &str| name.starts_with("loss.") || name.starts_with("model_ema.");
     shapes
@@ -85,16 +87,16 @@ fn whole(
     let unet = ldm_unet::infer_config(unet).map_err(|error| field("unet_config", &error))?;
     let (conditioner, key) = condition(&first_stage, &unet, conditioner)?;
     let side = unet.image_size.map(|[height, _]| height).ok_or_else(|| {
-        Error::invalid("image_size: published models with this U-Net have latents of several sizes")
+        Error::expected("image_size", "one published size for this U-Net", "several")
     })?;
     let measured = checkpoint.contains("scale_factor");
     let text = matches!(conditioner, ConditionerConfig::ClipText(_))
         || matches!(&conditioner, ConditionerConfig::Bert(bert) if bert.use_tokenizer);
     let scale = match &first_stage {
-        _ if measured => 1., // the file's own is taken
+        _ if measured => 1., // read from the file
         FirstStageConfig::Kl(kl) if text && kl.embed_dim == 4 && kl.ddconfig.factor() == 8 => TEXT_SCALE,
         FirstStageConfig::Kl(_) => {
-            return Err(Error::invalid("scale_factor: a KL first stage needs one, and the file holds none"));
+            return Err(Error::expected("scale_factor", "one in the file for a KL first stage", "none"));
         }
         _ => 1.,
     };
@@ -120,7 +122,7 @@ fn field(key: &str, error: &Error) -> Error {
     Error::invalid(format!("{key}: {error}"))
 }
 
-/// The conditioner, by its names, and where its words go, by the U-Net's channels.
+/// The conditioner, from its names, and the conditioning key, from the U-Net's channels.
 fn condition(
     first_stage: &FirstStageConfig,
     unet: &UNetConfig,
@@ -131,18 +133,15 @@ fn condition(
         return Ok((ConditionerConfig::Identity, Some("adm")));
     }
     if unet.context_dim.is_some() {
-        let conditioner = told_by_names(found)?.ok_or_else(|| {
-            Error::invalid(
-                "cond_stage_config: the U-Net attends to tokens, and no name tells what makes them",
-            )
+        let conditioner = conditioner_by_names(found)?.ok_or_else(|| {
+            Error::expected("cond_stage_config", "a conditioner for the U-Net's cross-attention", "none")
         })?;
         let key = match joined {
             0 => "crossattn",
             _ if joined == 1 + unet.out_channels => "hybrid",
             _ => {
-                return Err(Error::invalid(format!(
-                    "conditioning_key: {joined} channels are joined to the latent"
-                )));
+                let expected = format!("0 or {} concatenated channels", 1 + unet.out_channels);
+                return Err(Error::expected("conditioning_key", expected, joined));
             }
         };
         return Ok((conditioner, Some(key)));
@@ -154,7 +153,7 @@ fn condition(
             FirstStageConfig::Identity(_) => 1,
         };
         let spatial = SpatialConfig {
-            n_stages: factor.ilog2().into(), // halved until it is as small as the latent
+            n_stages: factor.ilog2().into(), // halvings down to the latent's size
             in_channels: *classes,
             out_channels: Some(*channels),
             bias: found.contains_key("channel_mapper.bias"),
@@ -165,13 +164,16 @@ fn condition(
     match joined {
         0 => Ok((ConditionerConfig::Unconditional, None)),
         _ if joined == 1 + unet.out_channels => Ok((ConditionerConfig::FirstStage, Some("concat"))),
-        // A small image.
+        // A low-resolution image.
         3 => Ok((ConditionerConfig::Identity, Some("concat"))),
-        _ => Err(Error::invalid(format!("cond_stage_config: {joined} channels are joined to the latent"))),
+        _ => {
+            let expected = format!("0, 3 or {} concatenated channels", 1 + unet.out_channels);
+            Err(Error::expected("cond_stage_config", expected, joined))
+        }
     }
 }
 
-fn told_by_names(found: &Shapes) -> Result<Option<ConditionerConfig>> {
+fn conditioner_by_names(found: &Shapes) -> Result<Option<ConditionerConfig>> {
     let sizes = |name: &str| match found.get(name).map(Vec::as_slice) {
         Some([first, second]) => Some([*first, *second]),
         _ => None,
@@ -186,10 +188,10 @@ fn told_by_names(found: &Shapes) -> Result<Option<ConditionerConfig>> {
     if let Some([vocab_size, n_embed]) = sizes("transformer.token_emb.weight") {
         let blocks = count(&|at| format!("transformer.attn_layers.layers.{at}.0.weight"));
         let [max_seq_len, _] = sizes("transformer.pos_emb.emb.weight")
-            .ok_or_else(|| Error::invalid("cond_stage_config: a transformer without positions"))?;
+            .ok_or_else(|| Error::expected("cond_stage_config", "a transformer with position embeddings", "none"))?;
         return Ok(Some(ConditionerConfig::Bert(BertConfig {
             n_embed,
-            n_layer: (blocks / 2) as i64, // attention and feed-forward in turn
+            n_layer: (blocks / 2) as i64, // attention and feed-forward alternate
             vocab_size,
             max_seq_len,
             device: None,
@@ -202,15 +204,14 @@ fn told_by_names(found: &Shapes) -> Result<Option<ConditionerConfig>> {
         return Ok(None);
     };
     let part = |name: &str| {
-        let missing = || Error::invalid(format!("cond_stage_config: CLIP's text model without {name}"));
+        let missing = || Error::expected("cond_stage_config", format!("{name} of CLIP's text model"), "none");
         sizes(&format!("{clip}{name}")).ok_or_else(missing)
     };
     let [positions, _] = part("embeddings.position_embedding.weight")?;
     let [intermediate_size, _] = part("encoder.layers.0.mlp.fc1.weight")?;
     if hidden_size % CLIP_HEAD != 0 {
-        return Err(Error::invalid(format!(
-            "cond_stage_config: names do not tell the heads of a width of {hidden_size}"
-        )));
+        let expected = format!("a width divisible by {CLIP_HEAD}, that of CLIP's heads");
+        return Err(Error::expected("cond_stage_config", expected, hidden_size));
     }
     Ok(Some(ConditionerConfig::ClipText(ClipTextConfig {
         max_length: positions,

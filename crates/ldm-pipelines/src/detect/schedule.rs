@@ -1,19 +1,19 @@
-//! The noise schedule a checkpoint was trained with, from its own buffers.
+//! Noise schedules inferred from the buffers of a checkpoint.
 
 use ldm_checkpoint::Checkpoint;
 use ldm_core::{Error, Result};
 use ldm_schedulers::{BetaSchedule, NoiseSchedule, ScheduleConfig};
 use tch::Kind;
 
-/// What two ways to compute one f32 value may differ by.
+/// The relative rounding error of a value computed in f32.
 const ROUNDING: f64 = 3e-7;
 
 /// First and last β of every published model, all linear in √β.
 const PUBLISHED: [[f64; 2]; 5] =
     [[0.00085, 0.012], [0.0015, 0.0195], [0.0015, 0.0205], [0.0015, 0.0155], [0.0015, 0.015]];
 
-/// The schedule of `betas`, else of `alphas_cumprod`; by a formula where one gives it, else as `given_betas`. A file
-/// without either has Stable Diffusion's if it reads `text`.
+/// Infers the schedule from `betas`, else from `alphas_cumprod`: as a formula where one matches, else as `given_betas`. A
+/// text model without either has Stable Diffusion's.
 pub(crate) fn schedule(checkpoint: &Checkpoint, text: bool) -> Result<ScheduleConfig> {
     if checkpoint.contains("betas") {
         let betas = read(checkpoint, "betas")?;
@@ -30,7 +30,7 @@ pub(crate) fn schedule(checkpoint: &Checkpoint, text: bool) -> Result<ScheduleCo
                 beta
             })
             .collect();
-        // A product of f32 tells its factors to three digits only, so the known ends are tried as they are.
+        // f32 products determine β to three digits only, so the published ends are tried first.
         return Ok(PUBLISHED
             .into_iter()
             .find_map(|ends| {
@@ -44,25 +44,25 @@ pub(crate) fn schedule(checkpoint: &Checkpoint, text: bool) -> Result<ScheduleCo
     if text {
         return Ok(of_ends(PUBLISHED[0]));
     }
-    Err(Error::invalid("linear_start and linear_end: the file holds neither betas nor alphas_cumprod"))
+    Err(Error::expected("linear_start and linear_end", "betas or alphas_cumprod in the file", "neither"))
 }
 
-/// Refuses a file whose buffers are another schedule's than its config's: the weights would fit, and every image be wrong.
-/// The reference takes the file's.
+/// Checks that the buffers of a file are those of its config's schedule: otherwise the weights fit and every image is
+/// wrong. The reference uses the file's buffers.
 pub(crate) fn check(checkpoint: &Checkpoint, schedule: &NoiseSchedule) -> Result<()> {
     let Some(difference) = differs(checkpoint, schedule)? else { return Ok(()) };
-    let why = format!("its noise schedule is not its config's: {difference} by the config");
+    let why = format!("expected the noise schedule of the config, got another: {difference} in the config");
     Err(Error::format(checkpoint.path(), why))
 }
 
-/// How the buffers of a file, where it has some, are not those of `schedule`.
+/// Describes the difference of a file's buffers, where it has some, from those of `schedule`.
 pub(crate) fn differs(checkpoint: &Checkpoint, schedule: &NoiseSchedule) -> Result<Option<String>> {
     for (name, made) in schedule.buffers() {
         if !["betas", "alphas_cumprod"].contains(&name) || !checkpoint.contains(name) {
             continue;
         }
         let found = read(checkpoint, name)?;
-        // Buffers in half precision are still the same schedule.
+        // Tolerant of buffers in half precision.
         let close = |(made, found): (&f32, &f64)| {
             let made = f64::from(*made);
             (made - found).abs() <= 1e-2 * made.abs() + 1e-6
@@ -93,13 +93,13 @@ fn given(betas: Vec<f64>) -> ScheduleConfig {
     ScheduleConfig { timesteps: betas.len(), given_betas: Some(betas), ..ScheduleConfig::default() }
 }
 
-/// The ends as somebody wrote them: the shortest decimals that are these f32.
+/// The ends as written in a config: the shortest decimals of the f32 values.
 fn ends(betas: &[f64]) -> Option<[f64; 2]> {
     let written = |beta: &f64| (*beta as f32).to_string().parse().ok();
     Some([betas.first().and_then(written)?, betas.last().and_then(written)?])
 }
 
-/// The formula that gives these β as the reference's buffer holds them.
+/// The schedule whose β equal these, as stored in the reference's buffer.
 fn by_formula(betas: &[f64], ends: Option<[f64; 2]>) -> Option<ScheduleConfig> {
     let [start, end] = ends?;
     [BetaSchedule::Linear, BetaSchedule::SqrtLinear, BetaSchedule::Cosine].into_iter().find_map(

@@ -1,4 +1,4 @@
-//! A part of a diffusers folder: its `config.json` and its weights.
+//! Components of a diffusers folder: `config.json` and weights.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::diffusers::scheduler::read_json;
 
-/// How diffusers and transformers call weights, the form one prefers first.
+/// File names of weights in diffusers and transformers, by preference.
 const FORMS: [(&str, &str); 3] = [
     ("diffusion_pytorch_model", "safetensors"),
     ("model", "safetensors"),
@@ -16,13 +16,13 @@ const FORMS: [(&str, &str); 3] = [
 ];
 const OLDER: (&str, &str) = ("pytorch_model", "bin");
 
-/// The variant that diffusers' converter names weights as trained, beside the averages.
-const AS_TRAINED: &str = "non_ema";
+/// The variant of non-EMA weights.
+const NON_EMA: &str = "non_ema";
 
-/// The file of a component's weights, or its index, and its variant.
+/// Finds the file of a component's weights, or its index, and its variant.
 ///
-/// safetensors go before `.bin`, and files before an index. A variant (`….fp16.safetensors`) is taken where nothing
-/// else is there; `non_ema` is what one asks for who wants no averages.
+/// safetensors are preferred to `.bin`, and files to an index. A variant (`….fp16.safetensors`) is used where there is no
+/// other file; without `ema`, `non_ema` is preferred.
 pub(crate) fn weights_of(folder: &Path, ema: bool) -> Result<(PathBuf, Option<String>)> {
     let forms = || FORMS.into_iter().chain([OLDER]);
     let found = |variant: Option<&str>| {
@@ -31,8 +31,8 @@ pub(crate) fn weights_of(folder: &Path, ema: bool) -> Result<(PathBuf, Option<St
             .map(|name| folder.join(name))
             .find(|path| path.is_file())
     };
-    if !ema && let Some(path) = found(Some(AS_TRAINED)) {
-        return Ok((path, Some(AS_TRAINED.into())));
+    if !ema && let Some(path) = found(Some(NON_EMA)) {
+        return Ok((path, Some(NON_EMA.into())));
     }
     if let Some(path) = found(None) {
         return Ok((path, None));
@@ -42,8 +42,8 @@ pub(crate) fn weights_of(folder: &Path, ema: bool) -> Result<(PathBuf, Option<St
         let name = entry.map_err(Error::io(folder))?.file_name().to_string_lossy().into_owned();
         variants.extend(forms().filter_map(|(base, end)| variant_of(&name, base, end).map(str::to_owned)));
     }
-    // Averages before weights as trained, then by name.
-    variants.sort_by_key(|name| (name == AS_TRAINED, name.clone()));
+    // EMA weights first, then by name.
+    variants.sort_by_key(|name| (name == NON_EMA, name.clone()));
     for variant in variants {
         if let Some(path) = found(Some(&variant)) {
             return Ok((path, Some(variant)));
@@ -52,7 +52,7 @@ pub(crate) fn weights_of(folder: &Path, ema: bool) -> Result<(PathBuf, Option<St
     let (base, end) = FORMS[0];
     Err(Error::format(
         folder,
-        format!("no weights here: expected {base}.{end}, model.{end}, or these as .bin"),
+        format!("expected {base}.{end}, model.{end}, or these as .bin in the folder, got none"),
     ))
 }
 
@@ -63,7 +63,7 @@ fn names(base: &str, end: &str, variant: Option<&str>) -> [String; 2] {
     }
 }
 
-/// `fp16` of `model.fp16.safetensors` and of `model.safetensors.index.fp16.json`.
+/// The variant in a file name: `fp16` of `model.fp16.safetensors` and of `model.safetensors.index.fp16.json`.
 fn variant_of<'a>(name: &'a str, base: &str, end: &str) -> Option<&'a str> {
     let rest = name.strip_prefix(base)?.strip_prefix('.')?;
     let variant = match rest.strip_prefix(end).and_then(|rest| rest.strip_prefix(".index.")) {
@@ -74,7 +74,7 @@ fn variant_of<'a>(name: &'a str, base: &str, end: &str) -> Option<&'a str> {
     (!variant.is_empty() && variant.chars().all(word)).then_some(variant)
 }
 
-/// A component read: what it is, and its weights under our names.
+/// A component: its config, and its weights under CompVis' names.
 pub(crate) struct Component<C> {
     pub(crate) config: C,
     pub(crate) checkpoint: Checkpoint,
@@ -82,7 +82,7 @@ pub(crate) struct Component<C> {
 }
 
 impl<C> Component<C> {
-    /// Reads the component in `folder` by what `config` and `layout` make of its `config.json`.
+    /// Reads the component in `folder`; `config` and `layout` interpret its `config.json`.
     pub(crate) fn read(
         folder: &Path,
         ema: bool,
@@ -93,7 +93,7 @@ impl<C> Component<C> {
         Ok(Self { variant, ..Self::of_file(&weights, config, layout)? })
     }
 
-    /// Reads the component whose weights are `weights`, its `config.json` beside them.
+    /// Reads the component of the file `weights`, with `config.json` next to it.
     pub(crate) fn of_file(
         weights: &Path,
         config: impl Fn(&Value) -> Result<C>,

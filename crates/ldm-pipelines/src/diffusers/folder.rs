@@ -1,4 +1,4 @@
-//! A diffusers folder: `model_index.json`, and a folder for each part.
+//! Diffusers folders: `model_index.json`, and a folder for each component.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,31 +14,31 @@ use crate::diffusers::component::Component;
 use crate::diffusers::scheduler::{DiffusersScheduler, read_json};
 use crate::{LatentDiffusionConfig, ModelConfig, ModelSource};
 
-/// Parts that add nothing to an image.
-const PASSED_OVER: [&str; 3] = ["safety_checker", "feature_extractor", "image_encoder"];
+/// Components that do not affect images.
+const IGNORED: [&str; 3] = ["safety_checker", "feature_extractor", "image_encoder"];
 
-/// The pipeline that joins a small image to the latent, and neither scales latents nor says so.
+/// The pipeline that concatenates a low-resolution image to the latent, and does not scale latents.
 pub(crate) const SUPER_RESOLUTION: &str = "LDMSuperResolutionPipeline";
 
-/// Metadata of the first stage's file: the scale was measured, so our file and CompVis' hold it as a tensor.
+/// Metadata key of a first stage with a measured scale, which model folders and CompVis checkpoints hold as a tensor.
 pub(crate) const MEASURED: &str = "scale_by_std";
 
-/// Side of the latents where a U-Net's config names none: that of Stable Diffusion, and diffusers' own default.
+/// The default side of latents in diffusers, that of Stable Diffusion.
 const SIDE: i64 = 64;
 
-/// The parts of a `model_index.json`.
+/// The components of a `model_index.json`.
 struct Index<'a> {
     path: &'a Path,
     entries: &'a Map<String, Value>,
 }
 
 impl Index<'_> {
-    /// The class of the part `name`; none where it is absent or null.
+    /// The class of the component `name`; none where it is absent or null.
     fn class(&self, name: &str) -> Option<&str> {
         self.entries.get(name)?.as_array()?.get(1)?.as_str()
     }
 
-    /// The first of `names` that is there.
+    /// The first of `names` that is present.
     fn part<'b>(&self, names: [&'b str; 2]) -> Option<&'b str> {
         names.into_iter().find(|name| self.class(name).is_some())
     }
@@ -47,37 +47,37 @@ impl Index<'_> {
         Error::config(self.path, why.into())
     }
 
-    /// Refuses parts that no latent diffusion model of the first generation has, and names those passed over.
-    fn passed_over(&self) -> Result<Vec<String>> {
+    /// Returns the ignored components, and refuses those that latent diffusion models and Stable Diffusion 1 do not have.
+    fn ignored(&self) -> Result<Vec<String>> {
         let known = ["vae", "vqvae", "unet", "text_encoder", "bert", "tokenizer", "scheduler"];
-        let mut passed = Vec::new();
+        let mut ignored = Vec::new();
         for name in self.entries.keys().map(String::as_str) {
             let Some(class) = self.class(name).filter(|_| !known.contains(&name)) else { continue };
-            if !PASSED_OVER.contains(&name) {
+            if !IGNORED.contains(&name) {
                 return Err(self.refuse(format!(
-                    "`{name}`: a {class}, which no latent diffusion model of the first generation has"
+                    "`{name}`: expected no such component in a latent diffusion model, got {class}"
                 )));
             }
-            passed.push(name.to_owned());
+            ignored.push(name.to_owned());
         }
-        Ok(passed)
+        Ok(ignored)
     }
 }
 
-/// Reads the folder `root`. With `ema` false, weights as trained are taken where a part has them (`non_ema`).
+/// Reads the folder `root`. Without `ema`, `non_ema` weights are used where a component has them.
 pub(crate) fn read(root: &Path, ema: bool) -> Result<ModelSource> {
     let path = root.join("model_index.json");
     let json = read_json(&path)?;
     let entries = json.as_object().ok_or_else(|| Error::config(&path, "expected a JSON object"))?;
     let index = Index { path: &path, entries };
     let mut notes: Vec<String> = Vec::new();
-    let passed = index.passed_over()?;
-    if !passed.is_empty() {
-        notes.push(format!("{}: {} passed over", root.display(), passed.join(", ")));
+    let ignored = index.ignored()?;
+    if !ignored.is_empty() {
+        notes.push(format!("{}: ignored {}", root.display(), ignored.join(", ")));
     }
-    let first = index.part(["vae", "vqvae"]).ok_or_else(|| index.refuse("`vae` or `vqvae` is missing"))?;
+    let first = index.part(["vae", "vqvae"]).ok_or_else(|| index.refuse("expected `vae` or `vqvae`, got neither"))?;
     if index.class("unet").is_none() {
-        return Err(index.refuse("`unet` is missing"));
+        return Err(index.refuse("`unet`: expected a component, got none"));
     }
     let text = index.part(["text_encoder", "bert"]);
     let first = Component::read(&root.join(first), ema, ldm_autoencoder::from_diffusers, |(config, _)| {
@@ -98,7 +98,7 @@ pub(crate) fn read(root: &Path, ema: bool) -> Result<ModelSource> {
         [first.variant.as_deref(), unet.variant.as_deref(), text_variant].into_iter().flatten().collect();
     if !variants.is_empty() {
         let variants: Vec<&str> = variants.into_iter().collect();
-        notes.push(format!("{}: the variant {} is taken", root.display(), variants.join(", ")));
+        notes.push(format!("{}: loaded the variant {}", root.display(), variants.join(", ")));
     }
     let pipeline = entries.get("_class_name").and_then(Value::as_str).unwrap_or_default();
     let (first_stage, mut scale_factor) = first.config;
@@ -106,13 +106,13 @@ pub(crate) fn read(root: &Path, ema: bool) -> Result<ModelSource> {
         scale_factor = 1.;
     }
     let measured = first.checkpoint.metadata().get(MEASURED).is_some_and(|word| word == "true");
-    let told = told(
+    let conditioning = conditioning(
         &root.join("unet/config.json"),
         pipeline,
         &unet.config,
         conditioner.as_ref().map(|part| &part.config),
     )?;
-    let config = assemble(&unet.config, &first_stage, told, scale_factor, &scheduler)
+    let config = assemble(&unet.config, &first_stage, conditioning, scale_factor, &scheduler)
         .map_err(|error| Error::config(&path, error.to_string()))?;
     let mut parts =
         vec![("model.diffusion_model.", unet.checkpoint), ("first_stage_model.", first.checkpoint)];
@@ -127,8 +127,8 @@ pub(crate) fn read(root: &Path, ema: bool) -> Result<ModelSource> {
     })
 }
 
-/// The conditioner, and where its words go.
-fn told(
+/// The conditioner, and the conditioning key.
+fn conditioning(
     path: &Path,
     pipeline: &str,
     unet: &UNetConfig,
@@ -138,32 +138,32 @@ fn told(
     let refuse = |why: String| Err(Error::config(path, why));
     match (conditioner, unet.use_spatial_transformer) {
         (Some(conditioner), true) if joined == 0 => Ok((conditioner.clone(), Some("crossattn"))),
-        // The mask, and the image with a hole.
+        // The mask and the masked image.
         (Some(conditioner), true) if joined == 1 + unet.out_channels => {
             Ok((conditioner.clone(), Some("hybrid")))
         }
         (Some(_), true) => refuse(format!(
-            "`in_channels`: expected {} or, to fill images in, {}, got: {}",
+            "`in_channels`: expected {} or, for inpainting, {}, got {}",
             unet.out_channels,
             2 * unet.out_channels + 1,
             unet.in_channels
         )),
         (Some(_), false) => refuse(
-            "`_class_name`: expected UNet2DConditionModel beside a text encoder, got: UNet2DModel".into(),
+            "`_class_name`: expected UNet2DConditionModel with a text encoder, got UNet2DModel".into(),
         ),
-        (None, true) => refuse("the U-Net attends to tokens, and `text_encoder` or `bert` is missing".into()),
+        (None, true) => refuse("expected `text_encoder` or `bert` for the U-Net's cross-attention, got neither".into()),
         (None, false) if joined == 0 => Ok((ConditionerConfig::Unconditional, None)),
         (None, false) if pipeline == SUPER_RESOLUTION && joined > 0 => {
             Ok((ConditionerConfig::Identity, Some("concat")))
         }
         (None, false) => refuse(format!(
-            "`in_channels`: expected {} of {pipeline}, got: {}",
+            "`in_channels`: expected {} in {pipeline}, got {}",
             unet.out_channels, unet.in_channels
         )),
     }
 }
 
-/// The config of the whole.
+/// The config of the diffusion model.
 fn assemble(
     unet: &UNetConfig,
     first_stage: &FirstStageConfig,
@@ -175,7 +175,7 @@ fn assemble(
         None => SIDE,
         Some([height, width]) if height == width => height,
         Some(size) => {
-            return Err(Error::invalid(format!("`unet`: sample_size: expected a square, got: {size:?}")));
+            return Err(Error::invalid(format!("`unet`: sample_size: expected a square, got {size:?}")));
         }
     };
     let schedule = &scheduler.schedule;

@@ -1,4 +1,4 @@
-//! Which sampler and which spacing a `scheduler_config.json` asks for.
+//! Samplers and spacings of diffusers' `scheduler_config.json`.
 
 use ldm_core::Result;
 use ldm_core::diffusers::{Fields, wrong};
@@ -8,23 +8,22 @@ use ldm_schedulers::{
 };
 use serde_json::Value;
 
-/// How to sample as the file says.
+/// The sampler and spacing of the file.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SamplingPlan {
-    /// The nearest solver there is here.
+    /// The nearest available solver.
     pub(crate) sampler: SamplerConfig,
-    /// The levels it visits.
+    /// The noise levels it visits.
     pub(crate) spacing: Spacing,
-    /// In a sentence, what of the file it does not follow.
+    /// A message about settings of the file that are not followed.
     pub(crate) note: Option<String>,
 }
 
-/// Classes that space their steps from the front unless they say otherwise; the others evenly over all.
+/// Classes whose default `timestep_spacing` is `leading`; that of the others is `linspace`.
 const LEADING: [&str; 4] = ["DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LCMScheduler"];
 
-/// By class, fields and the values of them that are followed, as JSON; the first is the class's default, and what is absent
-/// or null has it.
-fn followed(class: &str) -> &'static [(&'static str, &'static str)] {
+/// The supported values of a class's fields, as JSON; the first is the default of absent and null fields.
+fn supported(class: &str) -> &'static [(&'static str, &'static str)] {
     match class {
         "DDPMScheduler" => &[("variance_type", r#"["fixed_small", "fixed_small_log"]"#)],
         "PNDMScheduler" => &[("skip_prk_steps", "[false, true]")],
@@ -61,11 +60,11 @@ fn followed(class: &str) -> &'static [(&'static str, &'static str)] {
 }
 
 impl SamplingPlan {
-    /// Reads the fields of `class` that say how one samples.
+    /// Reads the fields of `class` about sampling.
     pub(crate) fn read(class: &str, fields: &Fields, schedule: &ScheduleConfig) -> Result<Self> {
         let Some((sampler, family)) = solver(class, fields, schedule)? else {
             let sampler = SamplerConfig::Ddim { eta: 0. };
-            let note = format!("{class} is not here, {} samples in its place", sampler.name());
+            let note = format!("{class} is not supported; sampling with {}", sampler.name());
             return Ok(Self { sampler, spacing: Spacing::Uniform, note: Some(note) });
         };
         let spacings = if LEADING.contains(&class) {
@@ -95,29 +94,27 @@ impl SamplingPlan {
             sigmas: sigmas(class, fields)?,
             to_clean,
         };
-        let mut departs = departures(class, fields);
+        let mut unsupported = unsupported(class, fields);
         if family == SchedulerFamily::Ddim && times == TimestepSpacing::Linspace {
-            departs.push(format!(
-                "`timestep_spacing` linspace: the steps of {class} do not end where the next begin, here they do"
+            unsupported.push(format!(
+                "`timestep_spacing` linspace: unlike in {class}, each step ends at the next timestep"
             ));
         }
         if class == "PNDMScheduler" && !fields.flag("skip_prk_steps", false)? {
-            departs.push("`skip_prk_steps` false is not here, the first step asks twice and no more".into());
+            unsupported.push("`skip_prk_steps` false is not supported; the first step takes 2 NFE".into());
         }
         if class == "PNDMScheduler" && fields.get("prediction_type").is_some_and(|of| of == "v_prediction") {
-            departs.push(
-                "PNDMScheduler averages what the network says, v, of several steps; here the noise".into(),
-            );
+            unsupported.push("`prediction_type` v_prediction: PNDMScheduler averages v, here eps is averaged".into());
         }
         if !to_clean && fields.flag("euler_at_final", false)? {
-            departs.push("`euler_at_final` true is not here".into());
+            unsupported.push("`euler_at_final` true is not supported".into());
         }
-        let note = (!departs.is_empty()).then(|| departs.join("; "));
+        let note = (!unsupported.is_empty()).then(|| unsupported.join("; "));
         Ok(Self { sampler, spacing: Spacing::Diffusers(spacing), note })
     }
 }
 
-/// The solver of a class and how it spaces; `None` for a class that is not here.
+/// The solver of a class and its family; `None` for an unsupported class.
 fn solver(
     class: &str,
     fields: &Fields,
@@ -160,14 +157,14 @@ fn solver(
     }))
 }
 
-/// Karras' levels are told as the nearest step of training, but on a cosine schedule; exponential ones never are.
+/// Multistep schedulers round Karras' levels to the nearest timestep, except on a cosine schedule, and exponential ones never.
 fn multistep(fields: &Fields, cosine: bool) -> Result<SchedulerFamily> {
     let karras = fields.flag("use_karras_sigmas", false)?;
     let floor = if karras { cosine } else { fields.flag("use_exponential_sigmas", false)? };
     Ok(if floor { SchedulerFamily::MultistepFloor } else { SchedulerFamily::Multistep })
 }
 
-/// Classes without σ/α of their own, or without a choice of them, have none.
+/// The spacing in σ/α; none for classes without one, and by default.
 fn sigmas(class: &str, fields: &Fields) -> Result<Option<SigmaSpacing>> {
     if LEADING.contains(&class) || class == "EulerAncestralDiscreteScheduler" {
         return Ok(None);
@@ -181,19 +178,19 @@ fn sigmas(class: &str, fields: &Fields) -> Result<Option<SigmaSpacing>> {
     })
 }
 
-/// Each field that has another value than those followed.
-fn departures(class: &str, fields: &Fields) -> Vec<String> {
-    let departs = |(key, values): &(&str, &str)| {
+/// The fields with unsupported values.
+fn unsupported(class: &str, fields: &Fields) -> Vec<String> {
+    let check = |(key, values): &(&str, &str)| {
         let value = fields.get(key)?;
         let values: Vec<Value> = serde_json::from_str(values).expect("a list of JSON");
-        (!values.contains(value)).then(|| format!("`{key}` {} is not here", plain(value)))
+        (!values.contains(value)).then(|| format!("`{key}` {} is not supported", plain(value)))
     };
-    let mut found: Vec<String> = followed(class).iter().filter_map(departs).collect();
+    let mut found: Vec<String> = supported(class).iter().filter_map(check).collect();
     found.sort_unstable(); // by field
     found
 }
 
-/// A word without its quotes.
+/// A string without quotes.
 fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

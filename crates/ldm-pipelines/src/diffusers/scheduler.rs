@@ -1,4 +1,4 @@
-//! diffusers' `scheduler_config.json`: the noise schedule, what the network predicts, and how one samples.
+//! diffusers' `scheduler_config.json`: noise schedule, parameterization, sampler and spacing.
 
 use std::path::Path;
 
@@ -46,7 +46,7 @@ pub enum Thresholding {
     },
 }
 
-/// Classes whose clean sample is clamped unless they say otherwise.
+/// Classes whose default is `clip_sample: true`.
 const CLIPPING: [&str; 5] =
     ["DDIMScheduler", "DDPMScheduler", "DDIMParallelScheduler", "DDPMParallelScheduler", "TCDScheduler"];
 
@@ -54,8 +54,8 @@ impl DiffusersScheduler {
     /// Opens a `scheduler_config.json`.
     ///
     /// # Errors
-    /// Those of [`from_diffusers`](Self::from_diffusers), with the path; [`Error::Io`] and [`Error::Format`] when it cannot
-    /// be read or is no JSON.
+    /// As [`from_diffusers`](Self::from_diffusers), with the path; [`Error::Io`] and [`Error::Format`] when it cannot
+    /// be read or is not JSON.
     pub fn open(path: &Path) -> Result<Self> {
         Self::from_diffusers(&read_json(path)?).map_err(|error| Error::config(path, error.to_string()))
     }
@@ -63,14 +63,14 @@ impl DiffusersScheduler {
     /// Reads the file; fields that are absent have the defaults of diffusers' class.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with the field, when it is none of diffusers' schedulers or of a schedule ours cannot have.
+    /// [`Error::Invalid`] with the field, for another class or an unsupported schedule.
     pub fn from_diffusers(json: &Value) -> Result<Self> {
         let fields = Fields::new(json)?;
         let class = fields.class()?.to_owned();
         if class.starts_with("Flow") {
             return Err(wrong(
                 "_class_name",
-                "a scheduler of diffusion, not of flows",
+                "a diffusion scheduler",
                 json.get("_class_name"),
             ));
         }
@@ -83,7 +83,7 @@ impl DiffusersScheduler {
         let key = "rescale_betas_zero_snr";
         let zero_terminal_snr = fields.flag(key, false)?;
         if zero_terminal_snr && parameterization == Parameterization::Eps {
-            return Err(wrong(key, "false, as epsilon says nothing of pure noise", fields.get(key)));
+            return Err(wrong(key, "false with epsilon, which is undefined in pure noise", fields.get(key)));
         }
         let schedule = ScheduleConfig { zero_terminal_snr, ..schedule(&fields)? };
         Ok(Self {
@@ -96,7 +96,7 @@ impl DiffusersScheduler {
         })
     }
 
-    /// The nearest sampler available, its spacing, and the fields of the file that it does not follow, in a sentence.
+    /// The nearest available sampler, its spacing, and a message about settings of the file that are not followed.
     pub fn sampler(&self) -> (SamplerConfig, Spacing, Option<String>) {
         (self.plan.sampler, self.plan.spacing.clone(), self.plan.note.clone())
     }
@@ -126,7 +126,7 @@ fn thresholding(fields: &Fields, clips: bool) -> Result<Option<Thresholding>> {
     Ok(fields.flag("clip_sample", clips)?.then_some(Thresholding::Static { range }))
 }
 
-/// diffusers' `beta_schedule` and its kin. diffusers' `scaled_linear` is the reference's `linear`.
+/// The noise schedule. diffusers' `scaled_linear` is the reference's `linear`.
 fn schedule(fields: &Fields) -> Result<ScheduleConfig> {
     let steps = fields.integer("num_train_timesteps", 1000)?;
     let timesteps = usize::try_from(steps)
@@ -153,15 +153,15 @@ fn schedule(fields: &Fields) -> Result<ScheduleConfig> {
     Ok(schedule)
 }
 
-/// diffusers' `scheduler_config.json` of a model: its DDIM, which steps as the reference's.
+/// diffusers' `scheduler_config.json` of a model: DDIM with the reference's steps.
 ///
 /// # Errors
-/// [`Error::Invalid`] when diffusers cannot say it; it names the key.
+/// [`Error::Invalid`] with the key that diffusers cannot express.
 pub(crate) fn to_diffusers(config: &LatentDiffusionConfig) -> Result<Value> {
     if config.v_posterior != 0. {
         let got = config.v_posterior;
         return Err(Error::invalid(format!(
-            "`v_posterior`: expected 0, as diffusers has nothing else, got: {got}"
+            "`v_posterior`: expected 0, the only value in diffusers, got {got}"
         )));
     }
     let schedule = config.schedule();
@@ -175,8 +175,8 @@ pub(crate) fn to_diffusers(config: &LatentDiffusionConfig) -> Result<Value> {
         (None, other) => {
             let word = json!(other);
             return Err(Error::invalid(format!(
-                "`beta_schedule`: expected linear, sqrt_linear, cosine of cosine_s 0.008, or given_betas, as diffusers has \
-                 nothing else, got: {word}"
+                "`beta_schedule`: expected linear, sqrt_linear, cosine with cosine_s 0.008, or given_betas, those of \
+                 diffusers, got {word}"
             )));
         }
     };
@@ -201,13 +201,13 @@ pub(crate) fn to_diffusers(config: &LatentDiffusionConfig) -> Result<Value> {
     }))
 }
 
-/// A JSON file. What diffusers writes as `-Infinity`, which JSON does not have, is left out: it is the default of the one
-/// field that can be so, `lambda_min_clipped`.
+/// Reads a JSON file, without the `-Infinity` that diffusers writes for the default of `lambda_min_clipped`, which is not
+/// JSON.
 pub(crate) fn read_json(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     let text = text.replace("\"lambda_min_clipped\": -Infinity", "\"lambda_min_clipped\": null");
     let mut json: Value =
-        serde_json::from_str(&text).map_err(|error| Error::format(path, format!("not JSON: {error}")))?;
+        serde_json::from_str(&text).map_err(|error| Error::format(path, format!("expected JSON, got {error}")))?;
     if let Some(fields) = json.as_object_mut()
         && fields.get("lambda_min_clipped").is_some_and(Value::is_null)
     {

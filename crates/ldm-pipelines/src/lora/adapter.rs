@@ -1,8 +1,8 @@
-//! The change of one weight.
+//! The low-rank update of one weight.
 
 use tch::{Kind, Tensor};
 
-/// `alpha/r · B·A`, for one weight. Hu et al. 2021, eq. 3.
+/// The update `alpha/r · B·A` of one weight. Hu et al. 2021, eq. 3.
 #[derive(Debug)]
 pub struct Adapter {
     /// `A`: `[r, in]`, or `[r, in, kh, kw]`.
@@ -14,17 +14,17 @@ pub struct Adapter {
 }
 
 impl Adapter {
-    /// `r`.
+    /// The rank `r`.
     pub fn rank(&self) -> i64 {
         self.down.size()[0]
     }
 
-    /// `alpha/r`.
+    /// The scale `alpha/r`.
     pub fn scale(&self) -> f64 {
         self.alpha / self.rank() as f64
     }
 
-    /// Whether it is one for a weight of `shape`. Kernels of 1 may be left out.
+    /// Returns true for an update of a weight of `shape`. Kernels of 1 may be omitted.
     pub fn fits(&self, shape: &[i64]) -> bool {
         let (down, up) = (self.down.size(), self.up.size());
         let ([rank, rows @ ..], [out, columns @ ..]) = (down.as_slice(), up.as_slice()) else { return false };
@@ -32,13 +32,13 @@ impl Adapter {
         *rank > 0 && out == first && bare(columns) == bare(&[*rank]) && bare(rows) == bare(rest)
     }
 
-    /// `strength · alpha/r · B·A` in f32, computed where `B` lies.
+    /// Computes `strength · alpha/r · B·A` in f32, on the device of `B`.
     ///
     /// # Shapes
-    /// - `shape`: that of the weight, and of what is returned
+    /// - `shape`: that of the weight; returns the same
     ///
     /// # Panics
-    /// When it does not fit.
+    /// When it does not [fit](Self::fits) `shape`.
     pub fn change(&self, shape: &[i64], strength: f64) -> Tensor {
         let (down, up) = (self.down.to_kind(Kind::Float), self.up.to_kind(Kind::Float));
         let product = up.flatten(1, -1).mm(&down.flatten(1, -1)); // [out, in·kh·kw]
@@ -46,7 +46,7 @@ impl Adapter {
     }
 }
 
-/// A shape without the kernels of 1 at its end; its first side stays.
+/// A shape without trailing kernels of 1, with at least one dimension.
 fn bare(shape: &[i64]) -> &[i64] {
     let mut shape = shape;
     while let [rest @ .., 1] = shape

@@ -1,4 +1,4 @@
-//! Which LoRA, and how much of it.
+//! Paths of LoRAs, with their strength.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,30 +6,30 @@ use std::str::FromStr;
 
 use ldm_core::{Error, Result};
 
-/// A LoRA as a person names it: `FILE` or `FILE=STRENGTH`.
+/// A LoRA on the command line: `FILE` or `FILE=STRENGTH`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoraFile {
-    /// The file, or the folder it lies in.
+    /// The file, or its folder.
     pub path: PathBuf,
-    /// The change is multiplied by it; 1 is the change as it was trained.
+    /// Multiplier of the update; 1 is the update as trained.
     pub strength: f64,
 }
 
-/// What the file is called in a run of ours, and by diffusers.
+/// File names in runs, and of diffusers.
 const NAMES: [&str; 3] = ["model/lora.safetensors", "lora.safetensors", "pytorch_lora_weights.safetensors"];
 
 impl LoraFile {
-    /// The file itself: of a folder, that of a run of ours or of diffusers.
+    /// Finds the file; in a folder, that of a run or of diffusers.
     ///
     /// # Errors
-    /// [`Error::Io`] when nothing is there, [`Error::Format`] when a folder holds none.
+    /// [`Error::Io`] when the path does not exist, [`Error::Format`] when a folder holds no LoRA.
     pub(super) fn find(&self) -> Result<PathBuf> {
         let path = self.path.as_path();
         if !std::fs::metadata(path).map_err(Error::io(path))?.is_dir() {
             return Ok(path.to_path_buf());
         }
         let found = NAMES.iter().map(|name| path.join(name)).find(|file| file.is_file());
-        found.ok_or_else(|| Error::format(path, format!("no LoRA here: expected {}", NAMES.join(", "))))
+        found.ok_or_else(|| Error::format(path, format!("expected {} in the folder, got none", NAMES.join(" or "))))
     }
 }
 
@@ -42,21 +42,21 @@ impl From<&Path> for LoraFile {
 impl FromStr for LoraFile {
     type Err = Error;
 
-    /// What follows the last `=` is the strength, where it is a number.
+    /// Parses a strength after the last `=`, where it is a number.
     fn from_str(text: &str) -> Result<Self> {
         let given = text.rsplit_once('=').and_then(|(path, word)| Some((path, word.parse::<f64>().ok()?)));
         let (path, strength) = given.unwrap_or((text, 1.));
         if path.is_empty() {
-            return Err(Error::invalid(format!("expected FILE or FILE=STRENGTH, got: {text}")));
+            return Err(Error::invalid(format!("expected FILE or FILE=STRENGTH, got {text}")));
         }
         if !strength.is_finite() {
-            return Err(Error::invalid(format!("expected a strength that is a number, got: {text}")));
+            return Err(Error::invalid(format!("expected a finite strength, got {text}")));
         }
         Ok(Self { path: path.into(), strength })
     }
 }
 
-/// Its name without folders and end, and its strength.
+/// Writes the file stem and the strength.
 impl fmt::Display for LoraFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = self.path.file_stem().unwrap_or_default().to_string_lossy();

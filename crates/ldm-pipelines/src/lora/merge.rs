@@ -1,4 +1,4 @@
-//! Weights with what LoRAs change in them.
+//! Merging of LoRAs into weights.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ use super::lora_path::LoraFile;
 use super::read::Lora;
 use crate::{LatentDiffusion, LatentDiffusionConfig};
 
-/// The changes of several LoRAs, each with its strength; what changes one weight adds up.
+/// The updates of several LoRAs, each with its strength; updates of the same weight add up.
 #[derive(Debug, Default)]
 pub struct Merge(BTreeMap<String, Vec<(Adapter, f64)>>);
 
 impl Merge {
-    /// Reads all files, and holds them against the model of `config`, whose weights have `shapes`.
+    /// Reads all files, and checks them against the model of `config`, whose weights have `shapes`.
     ///
     /// # Errors
     /// As [`Lora::read`].
@@ -28,22 +28,22 @@ impl Merge {
         Ok(merge)
     }
 
-    /// Adds one LoRA's changes.
+    /// Adds the updates of one LoRA.
     pub fn add(&mut self, lora: Lora, strength: f64) {
         for (weight, adapter) in lora.adapters {
             self.0.entry(weight).or_default().push((adapter, strength));
         }
     }
 
-    /// The weight `name` with all changes of it, in f32; as it is where there are none.
+    /// Returns the weight `name` with its updates, in f32; unchanged where there are none.
     ///
     /// # Panics
-    /// When it is not of the shape the changes were held against.
+    /// When the weight has another shape than was checked.
     pub fn apply(&self, name: &str, weight: Tensor) -> Tensor {
         let Some(changes) = self.0.get(name) else { return weight };
         let (shape, device) = (weight.size(), weight.device());
         changes.iter().fold(weight.to_kind(Kind::Float), |sum, (adapter, strength)| {
-            // As in [`Adapter::change`], but on the device of the weight.
+            // On the device of the weight.
             let moved = Adapter {
                 down: adapter.down.to_device(device),
                 up: adapter.up.to_device(device),
@@ -55,11 +55,10 @@ impl Merge {
 }
 
 impl LatentDiffusion {
-    /// Adds LoRAs to the weights, for good: `W + Σ strength · alpha/r · B·A`, computed in f32 and kept in the dtype of
-    /// the weights. All files are held against the model before anything changes.
+    /// Merges LoRAs into the weights: `W + Σ strength · alpha/r · B·A`, computed in f32 and rounded to the dtype of the
+    /// weights. All files are checked against the model before any weight changes.
     ///
-    /// Weights that lie in their file (see [`ldm_checkpoint::Checkpoint::load_mmap`]) get memory of their own; the
-    /// file stays as it is.
+    /// Memory-mapped weights (see [`ldm_checkpoint::Checkpoint::load_mmap`]) are copied; the file does not change.
     ///
     /// # Errors
     /// As [`Lora::read`].

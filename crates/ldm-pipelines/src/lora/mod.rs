@@ -1,8 +1,8 @@
-//! LoRA: a small change of a model's weights, kept in a file of its own (Hu et al. 2021).
+//! LoRA: low-rank updates of a model's weights in a separate file (Hu et al. 2021).
 //!
-//! Of a weight `W` `[out, in]` the change is `alpha/r · B·A`, with `A` `[r, in]` ("down") and `B` `[out, r]` ("up"); of
-//! a convolution `A` has its kernel and `B` the kernel 1. [`Lora`] reads such files in the namings of kohya-ss and of
-//! diffusers, and writes kohya's; [`Merge`] adds what they hold to weights, so that sampling knows nothing of them.
+//! The update of a weight `W` `[out, in]` is `alpha/r · B·A`, with `A` `[r, in]` ("down") and `B` `[out, r]` ("up"); in a
+//! convolution `A` has its kernel and `B` the kernel 1. [`Lora`] reads files in the namings of kohya-ss and diffusers, and
+//! writes kohya's; [`Merge`] adds the updates to weights, so that sampling does not depend on them.
 
 mod adapter;
 mod lora_path;

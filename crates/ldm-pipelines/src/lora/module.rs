@@ -1,6 +1,6 @@
-//! What one tensor of a LoRA file is.
+//! Names of tensors in LoRA files.
 
-/// The part of an adapter a tensor is.
+/// The role of a tensor in an adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum AdapterTensor {
     Down,
@@ -8,7 +8,7 @@ pub(super) enum AdapterTensor {
     Alpha,
 }
 
-/// How names end: kohya's, PEFT's, and three of older diffusers.
+/// Suffixes of names: kohya's, PEFT's, and three of older diffusers.
 const LEAVES: [(&str, AdapterTensor); 11] = [
     (".lora_down.weight", AdapterTensor::Down),
     (".lora_up.weight", AdapterTensor::Up),
@@ -23,7 +23,7 @@ const LEAVES: [(&str, AdapterTensor); 11] = [
     (".alpha", AdapterTensor::Alpha),
 ];
 
-/// What is in the names of files that are no plain LoRA, and what they are then.
+/// Substrings of names in other kinds of adapters, and the kind.
 const OTHERS: [(&str, &str); 15] = [
     (".hada_", "a LoHa"),
     (".lokr_", "a LoKr"),
@@ -33,7 +33,7 @@ const OTHERS: [(&str, &str); 15] = [
     (".oft_", "an OFT"),
     (".boft_", "a BOFT"),
     (".on_input", "an IA3"),
-    (".diff", "whole differences of weights"),
+    (".diff", "full-rank weight differences"),
     (".lora_B.bias", "a LoRA with biases"),
     (".lora_embedding_", "a LoRA of an embedding"),
     ("lora_te2_", "a LoRA for Stable Diffusion XL"),
@@ -42,17 +42,17 @@ const OTHERS: [(&str, &str); 15] = [
     ("_blocks_0_img_", "a LoRA for a diffusion transformer"),
 ];
 
-/// The kind of file a tensor called `name` is of, where that is not supported.
+/// The unsupported kind of adapter that a tensor called `name` belongs to.
 pub(super) fn other(name: &str) -> Option<&'static str> {
     if name.starts_with("transformer.") {
         return Some("a LoRA for a diffusion transformer");
     }
-    OTHERS.iter().find(|(part, _)| name.contains(part)).map(|(_, what)| *what)
+    OTHERS.iter().find(|(part, _)| name.contains(part)).map(|(_, kind)| *kind)
 }
 
-/// The module a tensor changes, as the file calls it, and which part of the change it is.
+/// Parses the name of a tensor into the module's name in the file and the tensor's role.
 pub(super) fn parse(name: &str) -> Option<(String, AdapterTensor)> {
     let (module, part) = LEAVES.iter().find_map(|(end, part)| Some((name.strip_suffix(end)?, *part)))?;
-    // diffusers kept attention's adapters in its processor once.
+    // Older diffusers put adapters of attention below its processor.
     Some((module.replace(".processor", ""), part))
 }

@@ -1,4 +1,4 @@
-//! What LoRA files call the modules of a model.
+//! Names of modules in LoRA files.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,18 @@ use crate::LatentDiffusionConfig;
 const UNET: &str = "model.diffusion_model.";
 const TEXT: &str = "cond_stage_model.";
 
-/// What diffusers calls the modules of a network, where it has such a network.
+/// Names of a network's modules in LoRA files.
 #[derive(Debug)]
 struct LoraNetwork {
-    /// Before our names.
+    /// Prefix of our names.
     root: &'static str,
-    /// Before kohya's names: what is written, and what is read too.
+    /// Prefixes of kohya's names: the one written, and others that are read.
     kohya: &'static [&'static str],
-    /// Before diffusers' names.
+    /// Prefixes of diffusers' names.
     dotted: &'static [&'static str],
-    /// From ours to theirs.
-    unsupported_kind: Option<KeyMap>,
-    /// Weights that are of another shape there, and so keep our names.
+    /// Our names to diffusers', where diffusers has such a network.
+    diffusers_keys: Option<KeyMap>,
+    /// Weights of another shape in diffusers, which have our names.
     changed: Vec<String>,
 }
 
@@ -32,22 +32,22 @@ impl Names {
     pub(super) fn of(config: &LatentDiffusionConfig) -> Self {
         let unet = ldm_unet::diffusers_layout(config.unet()).ok();
         let text = ldm_conditioning::diffusers_layout(&config.cond_stage_config).ok();
-        // `lora_te1_` is what diffusers' own converter writes for a model with one text encoder.
+        // diffusers' converter writes `lora_te1_` for models with one text encoder.
         Self([
             LoraNetwork::new(UNET, &["lora_unet_"], &["unet.", ""], unet),
             LoraNetwork::new(TEXT, &["lora_te_", "lora_te1_"], &["text_encoder."], text),
         ])
     }
 
-    /// What kohya's scheme calls the module of a weight: diffusers' name of it where there is one, else ours. None
-    /// where it is in neither network.
+    /// The name of a weight's module in kohya's scheme, from diffusers' name where there is one, else ours. None for a
+    /// weight of neither network.
     pub(super) fn written(&self, weight: &str) -> Option<String> {
         let (network, module) = self.module(weight)?;
-        let name = network.theirs(module).unwrap_or_else(|| module.to_owned());
+        let name = network.diffusers_name(module).unwrap_or_else(|| module.to_owned());
         Some(format!("{}{}", network.kohya[0], name.replace('.', "_")))
     }
 
-    /// The weights of `shapes` by every name that files have for their modules.
+    /// The weights of `shapes` by all names of their modules.
     pub(super) fn known(&self, shapes: &Shapes) -> BTreeMap<String, String> {
         let mut known = BTreeMap::new();
         for (weight, _) in shapes.iter().filter(|(_, shape)| shape.len() >= 2) {
@@ -74,20 +74,20 @@ impl LoraNetwork {
     ) -> Self {
         let changed =
             layout.iter().flat_map(|layout| &layout.changes).map(|(name, _)| name.clone()).collect();
-        Self { root, kohya, dotted, unsupported_kind: layout.map(|layout| layout.keys.inverse()), changed }
+        Self { root, kohya, dotted, diffusers_keys: layout.map(|layout| layout.keys.inverse()), changed }
     }
 
-    /// diffusers' name of our module.
-    fn theirs(&self, module: &str) -> Option<String> {
+    /// The diffusers name of a module.
+    fn diffusers_name(&self, module: &str) -> Option<String> {
         let weight = format!("{module}.weight");
-        let keys = self.unsupported_kind.as_ref().filter(|_| !self.changed.contains(&weight))?;
+        let keys = self.diffusers_keys.as_ref().filter(|_| !self.changed.contains(&weight))?;
         keys.apply(&weight).strip_suffix(".weight").map(str::to_owned)
     }
 
-    /// Every name of our module; what is written is the first.
+    /// All names of a module; the first is the one written.
     fn spellings(&self, module: &str) -> Vec<String> {
-        let mut names: Vec<String> = self.theirs(module).into_iter().collect();
-        // transformers 5 has no `text_model` before CLIP's parts.
+        let mut names: Vec<String> = self.diffusers_name(module).into_iter().collect();
+        // transformers 5 has no `text_model` prefix in CLIP.
         let bare = names.first().and_then(|name| name.strip_prefix("text_model.")).map(str::to_owned);
         names.extend(bare);
         names.push(module.to_owned());
@@ -102,7 +102,7 @@ impl LoraNetwork {
     }
 }
 
-/// What older diffusers called a layer of an attention, in `…to_out_lora.down.weight`.
+/// The name of an attention layer in older diffusers, as in `…to_out_lora.down.weight`.
 fn older(name: &str) -> Option<String> {
     let ends = [
         (".to_out.0", ".to_out"),

@@ -1,4 +1,4 @@
-//! A LoRA file as kohya-ss names it, with diffusers' modules: what web UIs and diffusers read.
+//! Writing of LoRA files in kohya-ss' naming with diffusers' modules, which web UIs and diffusers read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -12,14 +12,14 @@ use super::names::Names;
 use super::read::Lora;
 use crate::LatentDiffusionConfig;
 
-/// The width of the texts of Stable Diffusion 1.
+/// The context width of Stable Diffusion 1.
 const WIDTH: i64 = 768;
 
 impl Lora {
-    /// The tensors of its file: `lora_unet_….lora_down.weight`, `….lora_up.weight` and `….alpha`.
+    /// The tensors of the file: `lora_unet_….lora_down.weight`, `….lora_up.weight` and `….alpha`.
     ///
-    /// Modules have diffusers' names; those of networks and shapes that diffusers has not (a class embedder, attention
-    /// without a context) have ours, which [`Lora::read`] knows and nobody else.
+    /// Modules have diffusers' names; those that diffusers does not have (a class embedder, attention without a context)
+    /// have ours, which only [`Lora::read`] supports.
     ///
     /// # Errors
     /// [`Error::Invalid`] when a weight is of neither the U-Net nor the conditioner.
@@ -28,9 +28,7 @@ impl Lora {
         let mut tensors = Vec::with_capacity(3 * self.adapters.len());
         for (weight, adapter) in &self.adapters {
             let module = names.written(weight).ok_or_else(|| {
-                Error::invalid(format!(
-                    "`{weight}`: of neither the U-Net nor the conditioner, which a LoRA changes"
-                ))
+                Error::expected("LoRA", "a weight of the U-Net or the conditioner", format!("`{weight}`"))
             })?;
             for (leaf, tensor) in [("lora_down.weight", &adapter.down), ("lora_up.weight", &adapter.up)] {
                 tensors.push((format!("{module}.{leaf}"), tensor.detach()));
@@ -40,20 +38,20 @@ impl Lora {
         Ok(tensors)
     }
 
-    /// What its file says beside them, in kohya's words: ranks and alphas where they are one for all, and the base
-    /// where it is Stable Diffusion 1.
+    /// The metadata of the file, with kohya's keys: rank and alpha where they are uniform, and the base model where it is
+    /// Stable Diffusion 1.
     pub fn metadata(&self, config: &LatentDiffusionConfig) -> BTreeMap<String, String> {
         let mut metadata = BTreeMap::from([
             ("format".to_owned(), "pt".to_owned()),
             ("ss_network_module".to_owned(), "networks.lora".to_owned()),
         ]);
-        let mut tell = |key: &str, all: BTreeSet<String>| {
+        let mut record = |key: &str, all: BTreeSet<String>| {
             if let [one] = all.iter().collect::<Vec<_>>().as_slice() {
                 metadata.insert(key.to_owned(), (*one).clone());
             }
         };
-        tell("ss_network_dim", self.adapters.values().map(|adapter| adapter.rank().to_string()).collect());
-        tell("ss_network_alpha", self.adapters.values().map(|adapter| adapter.alpha.to_string()).collect());
+        record("ss_network_dim", self.adapters.values().map(|adapter| adapter.rank().to_string()).collect());
+        record("ss_network_alpha", self.adapters.values().map(|adapter| adapter.alpha.to_string()).collect());
         if let ConditionerConfig::ClipText(clip) = &config.cond_stage_config
             && clip.hidden_size == WIDTH
         {

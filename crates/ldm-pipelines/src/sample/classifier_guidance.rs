@@ -13,11 +13,11 @@ pub type LogProbability<'a> = dyn Fn(&Tensor, NoiseLevel) -> Tensor + 'a;
 /// x_0 + s·σ²/α·∇ log p(y | x_t), so that x_t stays α·x_0 + σ·ε. Acting on ε and x_0 it serves networks of ε, x_0 and v
 /// alike, guided without a classifier or not.
 ///
-/// The score ∇ log p(x_t) is −ε/σ, so a term added to the score is taken from ε: the minus is ADM's. The paper of latent
-/// diffusion prints a plus in the same place, which would lead away from the class. In pure noise, where α is 0 and
-/// there is nothing to classify, the denoiser's prediction stays as it is.
+/// The score ∇ log p(x_t) is −ε/σ, so a term added to the score is subtracted from ε: the minus is ADM's. The latent
+/// diffusion paper prints a plus in the same place, which would guide away from the class. In pure noise, where α is 0,
+/// the denoiser's prediction is unchanged.
 ///
-/// CompVis has a hook for it and nothing that uses it (`ddim.py:181` `score_corrector`).
+/// CompVis has an unused hook for it (`ddim.py:181` `score_corrector`).
 ///
 /// # Panics
 /// In [`Denoiser::denoise`], when the result of `log_probability` does not depend on x_t differentiably.
@@ -26,12 +26,12 @@ pub struct ClassifierGuidance<'a> {
     pub denoiser: Box<dyn Denoiser + 'a>,
     /// The classifier.
     pub log_probability: Box<LogProbability<'a>>,
-    /// s; 0 is no guidance, and 1 samples p(x | y) where both models are exact.
+    /// The scale s; 0 is no guidance, and 1 samples p(x | y) where both models are exact.
     pub scale: f64,
 }
 
 impl ClassifierGuidance<'_> {
-    /// ∇ log p(y | x_t) with respect to x_t, also where gradients are off; no parameter is given one.
+    /// ∇ log p(y | x_t) with respect to x_t, also under `no_grad`; parameters get no gradient.
     fn gradient(&self, x: &Tensor, at: NoiseLevel) -> Tensor {
         tch::with_grad(|| {
             let x = x.detach().set_requires_grad(true);
@@ -85,7 +85,7 @@ impl GuidingClassifier {
         self.scale
     }
 
-    /// The prompt's classes as the classifier takes them, `[B]`, for latents of `[B, C, h, w]`.
+    /// The prompt's classes, `[B]`, checked for latents of `[B, C, h, w]`.
     pub(crate) fn labels(&self, prompt: &Prompt, size: [i64; 4], device: Device) -> Result<Tensor> {
         let [count, _, height, width] = size;
         self.classifier.check_size([height, width])?;

@@ -36,8 +36,8 @@ pub struct Guidance {
     /// Fraction, in `[0, 1]`, of the guided prediction rescaled to the standard deviation of the conditional one in each sample
     /// (Lin et al. 2023, arXiv:2305.08891, eq. 15 and 16): large scales otherwise overexpose.
     pub rescale: f64,
-    /// σ/α above the first and up to the second are guided; elsewhere the conditional prediction is used, and the other
-    /// not computed (Kynkäänniemi et al. 2024, arXiv:2404.07724, eq. 5).
+    /// Levels with σ/α above the first and up to the second are guided; elsewhere only the conditional prediction is
+    /// computed (Kynkäänniemi et al. 2024, arXiv:2404.07724, eq. 5).
     pub interval: [f64; 2],
 }
 
@@ -60,14 +60,14 @@ impl Guidance {
 /// `uncond + scale · (cond − uncond)`.
 ///
 /// The scale acts on the prediction, as in CompVis `ddim.py:186`; for eps, x0 and v alike that equals acting on eps,
-/// since they are affine in each other at a given x and level. A rescaled prediction depends on which it is; diffusers'
+/// since they are affine in each other at a given x and level. Rescaling depends on the parameterization; diffusers'
 /// `rescale_noise_cfg` acts on it as here.
 #[derive(Debug)]
 pub struct ClassifierFreeGuidance<'a> {
     network: Network<'a>,
     /// `[uncond; cond]`.
     both: ConditioningCache,
-    /// For levels that are not guided, where there are some.
+    /// For levels outside the interval, where there are some.
     cond: Option<ConditioningCache>,
     guidance: Guidance,
 }

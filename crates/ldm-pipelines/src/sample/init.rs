@@ -26,7 +26,7 @@ pub enum Init<'a> {
 pub struct Variation {
     /// A seed for each image.
     pub seeds: Vec<u64>,
-    /// The strength for each: 0 is the own noise, 1 that of the other seed.
+    /// The strength for each: 0 is the noise of the image's own seed, 1 that of the other.
     pub strengths: Vec<f64>,
 }
 
@@ -165,13 +165,13 @@ impl InitImage {
         let x0 = model.encode(&self.image.expand([count, -1, -1, -1], false), noise); // [B, C, h, w]
         let mask = self.fill.as_ref().map(|fill| {
             let fill = fill.to_device(x0.device()).to_kind(Kind::Float);
-            // A latent is sampled where any of its pixels is.
+            // A latent pixel is masked if any of its pixels is.
             let [height, width] = [x0.size()[2], x0.size()[3]];
             InpaintMask { x0: x0.shallow_clone(), mask: 1. - fill.adaptive_max_pool2d([height, width]).0 }
         });
         let steps = self.steps(plan.steps());
         let levels = &plan.levels()[plan.steps() - steps..];
-        // Its samplers, DDIM and PLMS, are those whose default is its `uniform`.
+        // The reference's samplers, DDIM and PLMS, are those whose default spacing is `uniform`.
         let of_reference = sampling.sampler.spacing() == Spacing::Uniform
             && matches!(sampling.spacing, Spacing::Uniform | Spacing::Quad);
         let x = match levels[0] {

@@ -1,4 +1,4 @@
-//! What a latent looks like, without the decoder.
+//! Previews of latents without the decoder.
 
 use ldm_core::noise::Seeded;
 use ldm_core::{Error, NoiseSource, Result};
@@ -6,19 +6,19 @@ use tch::{Kind, Tensor};
 
 use crate::LatentDiffusion;
 
-/// How many images the map is fitted to.
+/// The number of images for the fit.
 const IMAGES: u64 = 8;
-/// How many latents a side each has.
+/// The side of their latents.
 const SIDE: i64 = 16;
 
-/// The affine map from a latent's channels to the mean color of the pixels it stands for that errs least: a preview
-/// that costs nothing once it is fitted, for first stages whose latents are little images.
+/// An affine map from latent channels to the mean color of their pixels: a cheap preview for first stages whose latents
+/// resemble small images.
 ///
-/// Fitted by least squares to drawn color fields and what the model's first stage makes of them, so that it needs
-/// neither data nor a table for each model.
+/// Fitted by least squares to synthetic color fields and their latents, so that it needs neither data nor a table for each
+/// model.
 #[derive(Debug)]
 pub struct LatentRgb {
-    /// `[C + 1, 3]`, the last row is added.
+    /// `[C + 1, 3]`; the last row is the bias.
     map: Tensor,
 }
 
@@ -26,13 +26,13 @@ impl LatentRgb {
     /// Fits the map to `model`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the first stage encodes values that are no numbers, as some do in half precision.
+    /// [`Error::Invalid`] when the first stage encodes NaN or Inf, as some do in half precision.
     pub fn fit(model: &LatentDiffusion) -> Result<Self> {
         let factor = model.first_stage.factor();
         let device = model.vs().device();
         let options = (Kind::Float, device);
         let mut noise = Seeded::new(0..IMAGES);
-        // Soft fields of color, and patches of light on them whose borders are hard.
+        // Smooth color fields, and bright patches with sharp borders.
         let soft = noise.like(&Tensor::zeros([IMAGES as i64, 3, 4, 4], options));
         let shares = noise.like(&Tensor::zeros([IMAGES as i64, 1, 4, 4], options));
         let [soft, shares] =
@@ -44,12 +44,12 @@ impl LatentRgb {
             let colors = images.avg_pool2d([factor; 2], [factor; 2], [0, 0], false, true, None);
             let rows = |x: &Tensor| x.to_kind(Kind::Double).permute([0, 2, 3, 1]).flatten(0, 2); // [n, C]
             let (x, y) = (with_one(&rows(&latents)), rows(&colors));
-            // A channel that says nothing would leave the equations without an answer.
+            // The ridge keeps the system solvable with a constant channel.
             let ridge = Tensor::eye(x.size()[1], (Kind::Double, device)) * 1e-6 * x.size()[0] as f64;
             let map = Tensor::linalg_solve(&(x.tr().matmul(&x) + ridge), &x.tr().matmul(&y), true);
             if map.isfinite().all().int64_value(&[]) == 0 {
                 return Err(Error::invalid(format!(
-                    "the first stage encodes values that are no numbers in {:?}: take f32",
+                    "latents: expected finite values, got NaN or Inf from the first stage in {:?}; try f32",
                     model.kind()
                 )));
             }
@@ -57,6 +57,8 @@ impl LatentRgb {
         })
     }
 
+    /// Maps latents to images of one pixel per latent.
+    ///
     /// # Shapes
     /// - `latents`: `[B, C, h, w]`, scaled as the sampler has them; returns `[B, 3, h, w]` f32, clamped to `[-1, 1]`
     pub fn images(&self, latents: &Tensor) -> Tensor {

@@ -19,16 +19,16 @@ impl<'a> Network<'a> {
         Self { unet, parameterization, tiles: None }
     }
 
-    /// Evaluated tile by tile, in the memory of one; conditioning concatenated to the sample is cut the same way, and the rest
-    /// is the same for each (CompVis `ddpm.py:890`).
+    /// Evaluated tile by tile, in the memory of one tile; concatenated conditioning is cropped to each tile, other conditioning
+    /// is shared (CompVis `ddpm.py:890`).
     ///
-    /// Predictions are blended at every step, so that tiles agree before they are decoded.
+    /// Predictions are blended at every step, so that tiles agree before decoding.
     #[must_use]
     pub fn in_tiles(self, tiles: Tiles) -> Self {
         Self { tiles: Some(tiles), ..self }
     }
 
-    /// The network's output in f32, whatever its own dtype.
+    /// The network's output, cast to f32.
     pub(crate) fn predict(&self, x: &Tensor, at: NoiseLevel, cond: &ConditioningCache) -> Tensor {
         let t = Tensor::full([x.size()[0]], at.t, (Kind::Float, x.device()));
         let forward = |x: &Tensor, cond: &ConditioningCache| {

@@ -1,4 +1,4 @@
-//! Sampling options: what is left open takes the default of the model.
+//! Sampling options, with defaults from the model.
 
 use ldm_core::{Error, Prompt, Result};
 use ldm_schedulers::{SamplerConfig, Spacing};
@@ -90,10 +90,10 @@ impl SamplingOptions {
 }
 
 impl LatentDiffusion {
-    /// A warning for each of `texts` that is longer than the model reads; `name` says which text it is.
-    pub fn cut_prompts(&self, name: &str, texts: &[String]) -> Vec<String> {
+    /// A warning for each of `texts` that is truncated; `name` names the text in it.
+    pub fn truncation_warnings(&self, name: &str, texts: &[String]) -> Vec<String> {
         let cuts = self.conditioner.cut(&Prompt::text(texts.iter().cloned()));
-        let warning = |cut| format!("{name} is longer than the model reads, left out: {cut}");
+        let warning = |cut| format!("{name} was truncated to the model's maximum length; ignored: {cut}");
         cuts.into_iter().flatten().map(warning).collect()
     }
 

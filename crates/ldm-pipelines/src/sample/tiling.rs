@@ -26,8 +26,8 @@ impl Tiling {
             )));
         }
         let side = side / factor;
-        let needs = ConditioningKind::of(&model.config);
-        if needs == ConditioningKind::Layout && size.iter().any(|length| *length > side) {
+        let conditioning = ConditioningKind::of(&model.config);
+        if conditioning == ConditioningKind::Layout && size.iter().any(|length| *length > side) {
             return Err(Error::invalid(
                 "tile: expected a model without a layout, whose boxes refer to the whole image, got a layout model",
             ));

@@ -2,7 +2,7 @@
 
     LDM_REF=FOLDER python generate.py    # see docs/tools/compvis_reference.py
 
-Weights are not stored: both sides compute them by the formula of `ldm_core::testing::fill_weights`. All is f32, as
+Weights are not stored: both sides compute them by the formula of `ldm_testing::fill_weights`. All is f32, as
 the reference runs.
 """
 import copy
@@ -25,7 +25,7 @@ from ldm.models.diffusion import ddim, ddpm  # noqa: E402
 torch.set_num_threads(1)
 SEED, BATCH, STEPS, SCALE, NULL_CLASS = 5, 2, 20, 3.0, 10
 CLASSES = [3, 8]
-# Steps whose latents are kept: the reference's own count, from the noisiest.
+# Steps whose latents are stored, counted from the noisiest as in the reference.
 SEEN = [0, 1, 4, 9, 14, 18]
 
 
@@ -39,7 +39,7 @@ def build(**overrides):
 
 
 class Recorded:
-    """Takes the place of `noise_like`: draws from a generator of its own, and keeps what it drew."""
+    """Replaces `noise_like`: draws from its own generator, and records the draws."""
 
     def __init__(self, seed):
         self.generator, self.draws = torch.Generator().manual_seed(seed), []
@@ -76,7 +76,7 @@ def draw(seed, *shape):
 
 
 def stages(model):
-    """What lies between pixels and latents, and the network at three levels."""
+    """The first stage, and the network at three levels."""
     image = draw(1, BATCH, 3, 16, 16).tanh()
     posterior = model.encode_first_stage(image)
     noise = draw(2, BATCH, 4, 8, 8)
@@ -103,13 +103,13 @@ def ddim_walk(model, eta, seed):
     latents, seen = sampler.sample(
         STEPS, BATCH, (4, 8, 8), conditioning=condition(model, CLASSES), eta=eta, x_T=x_T, verbose=False, log_every_t=1,
         unconditional_guidance_scale=SCALE, unconditional_conditioning=condition(model, [NULL_CLASS] * BATCH))
-    walk = {"x_T": x_T, "latents": latents, "decoded": model.decode_first_stage(latents)}
+    run = {"x_T": x_T, "latents": latents, "decoded": model.decode_first_stage(latents)}
     if eta > 0:
-        walk["noise"] = torch.stack(noise.draws)
-    # x_inter holds where a step starts from; pred_x0 begins with x_T, too.
+        run["noise"] = torch.stack(noise.draws)
+    # x_inter holds the start of each step; pred_x0 begins with x_T, too.
     for step in SEEN:
-        walk[f"x.{step}"], walk[f"x0.{step}"] = seen["x_inter"][step], seen["pred_x0"][step + 1]
-    return walk
+        run[f"x.{step}"], run[f"x0.{step}"] = seen["x_inter"][step], seen["pred_x0"][step + 1]
+    return run
 
 
 def ddpm_walk(model, seed):
@@ -118,11 +118,11 @@ def ddpm_walk(model, seed):
     x_T = draw(seed + 1, BATCH, 4, 8, 8)
     latents, seen = model.p_sample_loop(
         condition(model, CLASSES), (BATCH, 4, 8, 8), return_intermediates=True, x_T=x_T, verbose=False, log_every_t=1)
-    walk = {"x_T": x_T, "latents": latents, "decoded": model.decode_first_stage(latents)}
-    walk["noise"] = torch.stack(noise.draws)
+    run = {"x_T": x_T, "latents": latents, "decoded": model.decode_first_stage(latents)}
+    run["noise"] = torch.stack(noise.draws)
     for step in SEEN:
-        walk[f"x.{step}"] = seen[step]
-    return walk
+        run[f"x.{step}"] = seen[step]
+    return run
 
 
 SHORT = {"timesteps": STEPS, "linear_start": 0.0015, "linear_end": 0.195}

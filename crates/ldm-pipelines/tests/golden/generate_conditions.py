@@ -1,4 +1,4 @@
-"""Makes the golden files of conditions.yaml: whole models of each way to be conditioned, five guided DDIM steps each.
+"""Makes the golden files of conditions.yaml: models of every kind of conditioning, five guided DDIM steps each.
 
     LDM_REF=FOLDER python generate_conditions.py    # see docs/tools/compvis_reference.py
 
@@ -20,7 +20,7 @@ TEXTS = ["A big red circle, left of the cat", "blue stars"]
 
 
 class BertTokens(torch.nn.Module):
-    """The reference's BERTTokenizer, which asks a hub for its vocabulary, with ours."""
+    """The reference's BERTTokenizer, which downloads its vocabulary, with ours."""
 
     def __init__(self, vq_interface, max_length):
         super().__init__()
@@ -34,7 +34,7 @@ class BertTokens(torch.nn.Module):
 
 
 class ClipText(torch.nn.Module):
-    """Stable Diffusion's FrozenCLIPEmbedder, which asks a hub for its network, with a small one; tokens are given."""
+    """Stable Diffusion's FrozenCLIPEmbedder, which downloads its network, with a small one and given tokens."""
 
     def __init__(self, device, max_length, **sizes):
         super().__init__()
@@ -72,7 +72,7 @@ def image_and_mask():
     return draw(41, BATCH, 3, 16, 16).tanh(), mask
 
 
-# What is given, the condition made of it, and what it is guided away from.
+# The prompt, its condition, and the unconditional one.
 def text(model):
     return {}, model.get_learned_conditioning(TEXTS), model.get_learned_conditioning([""] * BATCH)
 
@@ -107,13 +107,13 @@ def inpainting(model):
 
 
 def hybrid(model):
-    """Stable Diffusion's scripts/inpaint_st.py; the mode in the place of a draw from the posterior."""
+    """Stable Diffusion's scripts/inpaint_st.py; the mode in place of a sample of the posterior."""
     image, mask = image_and_mask()
     posterior = model.encode_first_stage(image * (mask < 0.5))
     posterior.sample = posterior.mode
     small = torch.nn.functional.interpolate(mask, size=(8, 8))
     concat = torch.cat((small, model.get_first_stage_encoding(posterior)), dim=1)
-    tokens, nothing = integers(46, 40, BATCH, 8), integers(47, 40, BATCH, 8)
+    tokens, negative = integers(46, 40, BATCH, 8), integers(47, 40, BATCH, 8)
     apply = model.apply_model
 
     def both(x, t, c):  # the reference's guidance stacks tensors alone
@@ -121,8 +121,8 @@ def hybrid(model):
         return apply(x, t, {"c_concat": [halves], "c_crossattn": [c]})
 
     model.apply_model = both
-    given = {"image": image, "mask": mask, "tokens": tokens, "negative_tokens": nothing, "concat": concat}
-    return given, model.get_learned_conditioning(tokens), model.get_learned_conditioning(nothing)
+    given = {"image": image, "mask": mask, "tokens": tokens, "negative_tokens": negative, "concat": concat}
+    return given, model.get_learned_conditioning(tokens), model.get_learned_conditioning(negative)
 
 
 def labels(model):
@@ -130,7 +130,7 @@ def labels(model):
     return {"class": classes, "negative_class": others}, classes, others
 
 
-def walk(model, make):
+def run(model, make):
     given, c, uc = make(model)
     channels = model.channels
     x_T = draw(48, BATCH, channels, 8, 8)
@@ -149,7 +149,7 @@ def walk(model, make):
 if __name__ == "__main__":
     with torch.no_grad():
         for name, overrides in yaml.safe_load((HERE / "conditions.yaml").read_text()).items():
-            tensors = {key: tensor.contiguous().clone() for key, tensor in walk(build(overrides), globals()[name]).items()}
+            tensors = {key: tensor.contiguous().clone() for key, tensor in run(build(overrides), globals()[name]).items()}
             assert all(tensor.isfinite().all() for tensor in tensors.values()), name
             assert tensors["latents"].std() > 0.1 and tensors["decoded"].std() > 0.01, name
             save_file(tensors, HERE / f"{name}.safetensors", {

@@ -4,12 +4,12 @@ steps of their schedulers each.
 python generate_folders.py
 Needs torch, diffusers, transformers, safetensors.
 
-Weights are not stored: of each file the names and shapes are, and both sides compute the values by the formula of
-`ldm_core::testing::fill_weights`. The metadata `cases` has for each pipeline the text of its JSON files and
-vocabularies by path, and by path the number of its names and shapes in the metadata `shapes`, since many files share them.
+Weights are not stored, only their names and shapes: both sides compute the values by the formula of
+`ldm_testing::fill_weights`. The metadata `cases` has for each pipeline the text of its JSON files and vocabularies by
+path, and by path the index into the metadata `shapes`, since many files share names and shapes.
 
-diffusers keeps its tables in f32. Where the network predicts the clean sample that alone costs 1e-4, by 1 - alpha_bar near the
-clean end, so of that case they are computed in f64.
+diffusers stores its tables in f32. With a network that predicts x0 that alone costs 1e-4, by 1 - alpha_bar near t = 0, so
+in that case they are computed in f64.
 """
 import json
 import sys
@@ -33,10 +33,10 @@ sys.path.insert(0, str(HERE.parents[3] / "docs/tools"))
 from golden_weights import fill  # noqa: E402
 
 torch.set_num_threads(1)
-# Each file of weights has the seed of its part.
+# The seed of each component's weights.
 SEEDS = {"vae": 1, "vqvae": 1, "unet": 2, "text_encoder": 3, "bert": 3}
 BATCH, STEPS, SCALE, WORDS = 2, 5, 3.0, 40
-# Of the latents; half that of the images.
+# The side of the latents; half that of the images.
 SIDE = 6
 TEXTS = ["A big red circle, left of the cat", "blue stars"]
 
@@ -172,10 +172,10 @@ def run(name, pipeline):
         if context is None:
             prediction = unet(into, t).sample
         else:
-            nothing, told = (unet(into, t, encoder_hidden_states=each).sample for each in context)
-            prediction = nothing + SCALE * (told - nothing)
+            uncond, cond = (unet(into, t, encoder_hidden_states=each).sample for each in context)
+            prediction = uncond + SCALE * (cond - uncond)
         x = scheduler.step(prediction, t, x).prev_sample
-    # LDMSuperResolutionPipeline decodes as it is.
+    # LDMSuperResolutionPipeline decodes unscaled.
     scale = 1 if name == "super_resolution" else first.config.scaling_factor
     return {**given, "noise": noise, "latents": x, "images": first.decode(x / scale).sample}
 

@@ -1,18 +1,18 @@
 """Makes lora_peft.safetensors, lora_kohya.safetensors and lora.safetensors with diffusers' and PEFT's own code.
 
 python generate_lora.py            makes the three
-python generate_lora.py check FILE has diffusers load a LoRA of ldm for the same model, and says how far its merged weights
-                                   are from the file's own formula
+python generate_lora.py check FILE loads a LoRA of ldm for the same model into diffusers, and prints how far the merged
+                                   weights are from the file's formula
 Needs torch, diffusers, transformers, peft, safetensors.
 
 The model is the case `stable_diffusion` of generate_folders.py. `lora_peft.safetensors` is a LoRA of attention, feed-forward
-and projections, of U-Net and text encoder, as `save_lora_weights` writes it; its alpha stands in the metadata alone.
+and projections, of U-Net and text encoder, as `save_lora_weights` writes it; its alpha is only in the metadata.
 `lora_kohya.safetensors` is another, of attention and of convolutions, as `convert_state_dict_to_kohya` writes it but for
 the alpha, which that function takes to be the rank, and for `lora_te1_encoder`, which is `lora_te_text_model_encoder` in
 kohya's own files (transformers 5 lost the `text_model`).
 
-`lora.safetensors` holds for three cases (`peft`, `kohya`, and `both` with strengths) of every weight that `fuse_lora`
-changed its product with a fixed vector, and the U-Net's answer with the LoRA beside the weights, not fused.
+`lora.safetensors` holds for three cases (`peft`, `kohya`, and `both` with strengths) the product of every weight that
+`fuse_lora` changes with a fixed vector, and the U-Net's output with the LoRA not fused.
 """
 import sys
 import tempfile
@@ -116,7 +116,7 @@ def main():
 
 
 def check(file):
-    """What `alpha/r · B·A` adds by the file's own tensors, against what diffusers adds."""
+    """Compares `alpha/r · B·A` of the file's tensors with the change by diffusers."""
     tensors = load_file(file)
     _, fused, before = run({"ours": file}, {"ours": 1.0})
     worst, seen = 0, 0

@@ -1,8 +1,8 @@
-"""Golden values of `scheduler_config.json`: what diffusers' schedulers ask a network, call by call, and where they end.
+"""Golden values of `scheduler_config.json`: the inputs of the network in diffusers' schedulers, call by call, and the results.
 
     python generate_schedulers.py
 
-The "network" is `toy`, a closed formula of x and t that the test writes too. Noise is recorded.
+The "network" is `toy`, a function of x and t that the test implements too. Noise is recorded.
 """
 import json
 import math
@@ -67,13 +67,13 @@ CASES = {
 
 
 def toy(x, t):
-    """Stands for a network: smooth in x and t, not linear, never zero."""
+    """In place of a network: smooth in x and t, not linear, never zero."""
     s = t / 1000
     return torch.tanh(x * (0.5 + 0.5 * s)) * (0.3 + 0.7 * s) + 0.1 * (1 - s)
 
 
 def alphas_cumprod(scheduler):
-    """diffusers' own in f64: in f32 it loses two digits on the way, and four on a cosine schedule and at a zero SNR."""
+    """diffusers' values in f64: in f32 two digits are lost, and four on a cosine schedule and with zero terminal SNR."""
     config, wide = scheduler.config, dict(dtype=torch.float64)
     if config.beta_schedule == "squaredcos_cap_v2":
         alpha_bar = lambda t: math.cos((t / 1000 + 0.008) / 1.008 * math.pi / 2) ** 2  # noqa: E731
@@ -96,15 +96,15 @@ def run(scheduler, steps, start, noise):
     sys.modules[type(scheduler).__module__].randn_tensor = lambda *a, **k: next(draws)
     scheduler.alphas_cumprod = alphas_cumprod(scheduler)
     scheduler.set_timesteps(steps)
-    x, asked, times = start * scheduler.init_noise_sigma, [], []
+    x, inputs, times = start * scheduler.init_noise_sigma, [], []
     for t in scheduler.timesteps:
         into = scheduler.scale_model_input(x, t)
-        asked.append(into)
+        inputs.append(into)
         times.append(float(t))
         x = scheduler.step(toy(into, float(t)), t, x).prev_sample
     if type(scheduler).__name__ == "EulerDiscreteScheduler":  # its samples are x/alpha
         x = x / math.sqrt(1 + float(scheduler.sigmas[-1]) ** 2)
-    return {"asked": torch.stack(asked), "times": torch.tensor(times), "end": x}
+    return {"asked": torch.stack(inputs), "times": torch.tensor(times), "end": x}
 
 
 def main():

@@ -1,12 +1,12 @@
-"""Golden values of ldm-core's watermark, made by the package invisible-watermark; and what that package reads in an image.
+"""Golden values of the watermark of ldm-pipelines, made by the package invisible-watermark.
 
     python watermark.py FOLDER          writes the files below; FOLDER has kodak/kodim20.png (shared/data/photos/sr_lossless.tar)
-    python watermark.py --check FILE    prints what is hidden in an image of any format that Pillow knows
+    python watermark.py --check FILE    prints the watermark of an image of any format that Pillow reads
 
 - watermark.webp: part of a photograph ("released by the Eastman Kodak Company for unrestricted usage") over a strip of
   saturated colors and noise, 271 x 246: no side is a multiple of 4, and the 4x4 blocks leave a margin. Lossless.
 - watermark_marked.webp: the same with "StableDiffusionV1" by `dwtDct`.
-- watermark.json: what the package reads in both, for several lengths in bytes; and
+- watermark.json: the package's readings of both, for several lengths in bytes; and
   sums over OpenCV's colors, each squared.
 
 Made with invisible-watermark 0.2.0 (its code is 0.1.5's), opencv-python-headless 5.0.0, PyWavelets 1.9.0, numpy 2.4.6,
@@ -51,7 +51,7 @@ def load(path):
 
 
 def squares():
-    """Sums over a grid of all colors: they tell a coefficient that is off by one."""
+    """Sums over a grid of all colors: they show a coefficient that is off by one."""
     levels = np.arange(0, 256, 5, dtype=np.uint8)
     colors = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1).reshape(1, -1, 3)
     ways = {"yuv": cv2.cvtColor(bgr(colors), cv2.COLOR_BGR2YUV), "rgb": bgr(cv2.cvtColor(colors, cv2.COLOR_YUV2BGR))}

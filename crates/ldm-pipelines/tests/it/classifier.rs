@@ -1,4 +1,4 @@
-//! Classifier guidance against what is known exactly, and by a tiny classifier of a tiny model's latents.
+//! Classifier guidance against closed forms, and with a tiny classifier of a tiny model's latents.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,9 +31,9 @@ model:
                         pool: attention}
 ";
 
-// ---- What is known exactly -----------------------------------------------------------------------------------------
+// ---- Closed forms --------------------------------------------------------------------------------------------------
 
-/// Two classes, as likely as each other, each a Gaussian around its own point: everything has a closed form.
+/// Two classes of equal probability, each Gaussian: everything has a closed form.
 struct Gaussians {
     means: [Tensor; 2],
     std: f64,
@@ -46,7 +46,7 @@ impl Gaussians {
         Self { means: [mean(0.), mean(2.)], std: 0.4 }
     }
 
-    /// log p(x_t | y) but for a constant, `[B]`.
+    /// log p(x_t | y) up to a constant, `[B]`.
     fn log_density(&self, x: &Tensor, class: usize, at: NoiseLevel) -> Tensor {
         let variance = at.alpha_bar() * self.std * self.std + at.sigma * at.sigma;
         let off = x - &self.means[class] * at.alpha;
@@ -60,7 +60,7 @@ impl Gaussians {
     }
 
     /// E[x_0 | x_t, y] and E[ε | x_t, y].
-    fn given(&self, x: &Tensor, class: usize, at: NoiseLevel) -> Denoised {
+    fn conditional(&self, x: &Tensor, class: usize, at: NoiseLevel) -> Denoised {
         let variance = at.alpha_bar() * self.std * self.std + at.sigma * at.sigma;
         let off = x - &self.means[class] * at.alpha;
         let x0 = &self.means[class] + &off * (at.alpha * self.std * self.std / variance);
@@ -69,7 +69,7 @@ impl Gaussians {
 
     /// E[· | x_t]: the mean over the classes.
     fn denoise(&self, x: &Tensor, at: NoiseLevel) -> Denoised {
-        let [one, other] = [0, 1].map(|class| self.given(x, class, at));
+        let [one, other] = [0, 1].map(|class| self.conditional(x, class, at));
         let share = tch::no_grad(|| self.log_probability(x, 1, at)).exp().view([-1, 1, 1, 1]);
         Denoised {
             x0: &one.x0 + (other.x0 - &one.x0) * &share,
@@ -88,15 +88,15 @@ fn noisy() -> Tensor {
 }
 
 #[test]
-fn an_exact_classifier_makes_the_conditional_denoiser_of_the_unconditional_one() {
+fn guidance_by_an_exact_classifier_gives_the_conditional_denoiser() {
     let (known, x) = (Gaussians::new(), noisy());
     let denoiser = |x: &Tensor, at: NoiseLevel| known.denoise(x, at);
     for t in [0, 100, 500, 999] {
         let at = schedule().level(t);
         for class in [0, 1] {
             let log_probability = |x: &Tensor, at: NoiseLevel| known.log_probability(x, class, at);
-            let (all, told) = (known.denoise(&x, at), known.given(&x, class, at));
-            assert!(t == 999 || relative_l2(&all.eps, &told.eps) > 1e-3, "the class matters");
+            let (all, cond) = (known.denoise(&x, at), known.conditional(&x, class, at));
+            assert!(t == 999 || relative_l2(&all.eps, &cond.eps) > 1e-3, "the class matters");
             for scale in [1., 2.5, -1.] {
                 let guided = ClassifierGuidance {
                     denoiser: Box::new(&denoiser),
@@ -105,15 +105,15 @@ fn an_exact_classifier_makes_the_conditional_denoiser_of_the_unconditional_one()
                 };
                 let got = tch::no_grad(|| guided.denoise(&x, at));
                 let toward = |from: &Tensor, to: &Tensor| from + (to - from) * scale;
-                assert_close("eps", &got.eps, &toward(&all.eps, &told.eps), 1e-9);
-                assert_close("x0", &got.x0, &toward(&all.x0, &told.x0), 1e-9);
+                assert_close("eps", &got.eps, &toward(&all.eps, &cond.eps), 1e-9);
+                assert_close("x0", &got.x0, &toward(&all.x0, &cond.x0), 1e-9);
             }
         }
     }
 }
 
 #[test]
-fn whatever_a_network_predicts_x_stays_what_it_says() {
+fn guidance_preserves_x_for_every_parameterization() {
     let known = Gaussians::new();
     let log_probability = |x: &Tensor, at: NoiseLevel| known.log_probability(x, 1, at);
     let (x, at) = (noisy(), schedule().level(600));
@@ -131,13 +131,13 @@ fn whatever_a_network_predicts_x_stays_what_it_says() {
 }
 
 #[test]
-fn nothing_is_asked_of_a_classifier_at_scale_0_or_in_pure_noise() {
+fn the_classifier_is_not_evaluated_at_scale_0_or_in_pure_noise() {
     let denoiser = |x: &Tensor, at: NoiseLevel| Parameterization::V.read(x.cos(), x, at);
-    let asked = |_: &Tensor, _: NoiseLevel| -> Tensor { panic!("asked") };
+    let never = |_: &Tensor, _: NoiseLevel| -> Tensor { panic!("evaluated") };
     let pure = NoiseLevel { t: 999., alpha: 0., sigma: 1. };
     for (scale, at) in [(0., schedule().level(300)), (2., pure)] {
         let guided =
-            ClassifierGuidance { denoiser: Box::new(&denoiser), log_probability: Box::new(asked), scale };
+            ClassifierGuidance { denoiser: Box::new(&denoiser), log_probability: Box::new(never), scale };
         let (x, plain) = (noisy(), denoiser(&noisy(), at));
         let got = guided.denoise(&x, at);
         assert_eq!((&got.x0, &got.eps), (&plain.x0, &plain.eps));
@@ -170,7 +170,7 @@ fn diffusion(overrides: &[&str]) -> LatentDiffusion {
     model
 }
 
-/// The tiny model without a condition.
+/// Overrides for an unconditional model.
 const UNCONDITIONAL: [&str; 4] = [
     "model.params.cond_stage_config=__is_unconditional__",
     "model.params.conditioning_key=null",
@@ -189,7 +189,7 @@ fn network() -> (VarStore, EncoderUNet) {
     (vs, network)
 }
 
-/// Writes a classifier of `model`'s latents as a run exports one.
+/// Writes a classifier of `model`'s latents, as exported by a run.
 fn export(folder: &Path, model: &LatentDiffusion, classes: &[&str]) -> PathBuf {
     let (vs, _) = network();
     let mut tensors: Vec<(String, Tensor)> = vs.variables().into_iter().collect();
@@ -222,7 +222,7 @@ fn sampling() -> Sampling {
 }
 
 #[test]
-fn samples_of_an_unconditional_model_are_led_to_their_classes() {
+fn samples_of_an_unconditional_model_are_guided_to_their_classes() {
     let folder = tempfile::tempdir().unwrap();
     let model = diffusion(&UNCONDITIONAL);
     let path = export(folder.path(), &model, &[]);
@@ -231,25 +231,25 @@ fn samples_of_an_unconditional_model_are_led_to_their_classes() {
         generate(&model, &GenerateRequest::new(&prompt, &[3, 4], &sampling()), &mut |_| {}).unwrap().latents;
     let guide = |scale| GuidingClassifier::new(open(&path).unwrap(), scale, &model).unwrap();
     let strong = guide(40.);
-    let led = generate(
+    let guided = generate(
         &model,
         &GenerateRequest::new(&prompt, &[3, 4], &sampling()).classifier(Some(&strong)),
         &mut |_| {},
     )
     .unwrap()
     .latents;
-    assert!(!led.requires_grad());
-    // By the network itself, as the file's weights make it.
+    assert!(!guided.requires_grad());
+    // By the network itself, with the weights of the file.
     let (_, network) = network();
     let probability = |x: &Tensor| {
         let t = Tensor::ones([2], (Kind::Float, test_device()));
         let all = tch::no_grad(|| network.forward(x, &t, false)).softmax(-1, Kind::Double);
         [(0, 2), (1, 0)].map(|(sample, class)| all.double_value(&[sample, class]))
     };
-    for (before, after) in probability(&plain).into_iter().zip(probability(&led)) {
+    for (before, after) in probability(&plain).into_iter().zip(probability(&guided)) {
         assert!(after > 1.01 * before, "from {before} to {after}");
     }
-    // Each by itself: another class beside it changes nothing.
+    // Each alone: another class in the batch changes nothing.
     let prompt = Prompt::class(&[2]);
     let alone = generate(
         &model,
@@ -258,18 +258,18 @@ fn samples_of_an_unconditional_model_are_led_to_their_classes() {
     )
     .unwrap()
     .latents;
-    assert_close("alone", &alone, &led.narrow(0, 0, 1), 1e-5);
+    assert_close("alone", &alone, &guided.narrow(0, 0, 1), 1e-5);
 
     let off = guide(0.);
     let prompt = Prompt::class(&[2, 0]);
-    let unled = generate(
+    let unguided = generate(
         &model,
         &GenerateRequest::new(&prompt, &[3, 4], &sampling()).classifier(Some(&off)),
         &mut |_| {},
     )
     .unwrap()
     .latents;
-    assert_eq!(unled, plain);
+    assert_eq!(unguided, plain);
     let trained = model.vs().variables().into_values().filter(|tensor| tensor.grad().defined()).count();
     assert_eq!(trained, 0, "no parameter of the model has a gradient");
 }
@@ -297,7 +297,7 @@ fn guidance_gives_no_parameter_a_gradient() {
 }
 
 #[test]
-fn a_classifier_of_something_else_is_refused() {
+fn classifiers_of_other_latents_or_classes_are_refused() {
     #[track_caller]
     fn check(path: &Path, model: &LatentDiffusion, expected: &str) {
         let error = open(path)
@@ -316,46 +316,46 @@ fn a_classifier_of_something_else_is_refused() {
     check(
         &path,
         &other,
-        "another noise schedule than the model's: `betas` from 1.500e-3 to 1.950e-2 over 1000",
+        "expected the noise schedule of the model, got another: `betas` from 1.500e-3 to 1.950e-2 over 1000",
     );
     let other = diffusion(&["model.params.scale_factor=0.6"]);
-    check(&path, &other, "another scale than the model's: scale_factor 0.5 in the file, 0.6 in the model");
+    check(&path, &other, "expected a classifier for the model's scale_factor 0.6, got 0.5");
     let other = diffusion(&[]);
     fill_weights(other.vs(), 2);
-    check(&path, &other, "another first stage than the model's");
+    check(&path, &other, "expected a classifier for the model's first stage, got another's");
     let mut other = diffusion(&[]);
     other.classes = ["circle", "star", "cube"].map(String::from).into();
-    check(&path, &other, "calls its classes circle, star, square, and the model circle, star, cube");
+    check(&path, &other, "expected the model's classes circle, star, cube, got circle, star, square");
     let other = diffusion(&[
         "model.params.channels=3",
         "model.params.unet_config.params.in_channels=3",
         "model.params.unet_config.params.out_channels=3",
         "model.params.first_stage_config.params.embed_dim=3",
     ]);
-    check(&path, &other, "classifies latents of 4 channels, and the model's have 3");
+    check(&path, &other, "expected a model with latents of 4 channels, got 3");
     let error = GuidingClassifier::new(open(&path).unwrap(), f64::NAN, &model).unwrap_err().to_string();
     assert_eq!(error, "classifier scale: expected a finite number, got NaN");
 
-    // What it is asked for.
-    let ask = |prompt: &Prompt, size| {
+    // Requests.
+    let error = |prompt: &Prompt, size| {
         let how = Sampling { size, ..sampling() };
         generate(&model, &GenerateRequest::new(prompt, &[1], &how).classifier(Some(&guide)), &mut |_| {})
             .unwrap_err()
             .to_string()
     };
     assert_eq!(
-        ask(&Prompt::class(&[3]), None),
+        error(&Prompt::class(&[3]), None),
         "class: expected 0 to 2, the classes of the classifier, got 3"
     );
-    let error = ask(&Prompt::class(&[1]), Some([32, 16]));
+    let error = error(&Prompt::class(&[1]), Some([32, 16]));
     assert_eq!(error, "latent: expected 8x8 (a classifier with pool attention), got 16x8");
     let unconditional = diffusion(&UNCONDITIONAL);
-    let of_its_own = export(&folder.path().join("unconditional"), &unconditional, &[]);
-    let own = GuidingClassifier::new(open(&of_its_own).unwrap(), 1., &unconditional).unwrap();
-    let nothing = Prompt::default();
+    let exported = export(&folder.path().join("unconditional"), &unconditional, &[]);
+    let own = GuidingClassifier::new(open(&exported).unwrap(), 1., &unconditional).unwrap();
+    let empty = Prompt::default();
     let error = generate(
         &unconditional,
-        &GenerateRequest::new(&nothing, &[1], &sampling()).classifier(Some(&own)),
+        &GenerateRequest::new(&empty, &[1], &sampling()).classifier(Some(&own)),
         &mut |_| {},
     )
     .unwrap_err();
@@ -364,13 +364,13 @@ fn a_classifier_of_something_else_is_refused() {
         "class: expected one in the prompt for the classifier to guide to, got none"
     );
 
-    // One in the place of the other.
+    // A classifier in place of a model, and the reverse.
     let error = Model::open(&path, &LoadOptions::new(test_device()), &mut |_| {}).unwrap_err().to_string();
-    assert!(error.contains("a classifier of noisy latents, which guides a diffusion model"), "{error}");
+    assert!(error.contains("expected a diffusion model or a first stage, got a classifier"), "{error}");
     let whole = folder.path().join("whole");
     save(&model, &whole);
     let error = open(&whole).unwrap_err().to_string();
-    assert!(error.contains("no classifier of noisy latents, but another model"), "{error}");
+    assert!(error.contains("expected a classifier of noisy latents, got another model"), "{error}");
     let checkpoint = Checkpoint::open(path.join("model.safetensors")).unwrap().without(&["model.out."]);
     let ModelConfig::Classifier(config) = ModelFile::parse(CLASSIFIER, "c.yaml", &[]).unwrap().model else {
         panic!("a classifier")
@@ -386,7 +386,7 @@ fn save(model: &LatentDiffusion, folder: &Path) {
     ldm_checkpoint::save(folder.join("model.safetensors"), &tensors, &BTreeMap::new()).unwrap();
 }
 
-// ---- Its config ----------------------------------------------------------------------------------------------------
+// ---- The config ----------------------------------------------------------------------------------------------------
 
 fn config(params: &str) -> ldm_core::Result<ClassifierConfig> {
     let target = "ldm.models.diffusion.classifier.NoisyLatentImageClassifier";
@@ -403,7 +403,7 @@ fn refused(params: &str, expected: &str) {
 }
 
 #[test]
-fn the_network_is_the_diffusion_models_with_a_pool() {
+fn the_network_is_the_encoder_of_the_diffusion_model_with_a_pool() {
     let folder = tempfile::tempdir().unwrap();
     let model = diffusion(&[
         "model.params.unet_config.params.num_head_channels=16",
@@ -424,7 +424,7 @@ fn the_network_is_the_diffusion_models_with_a_pool() {
     let pooled = format!("{params}, pool: spatial_v2, label_key: class_label, monitor: val/acc@1");
     assert_eq!(config(&pooled).unwrap().network().unwrap(), expected(ldm_unet::Pool::SpatialV2));
 
-    // A folder as CompVis' trainer leaves it: the newest of its configs, and its last checkpoint or the one named.
+    // A folder of CompVis' trainer: the newest of its configs, and its last checkpoint or the one named.
     let logs = folder.path().join("logs");
     std::fs::create_dir_all(logs.join("configs")).unwrap();
     std::fs::create_dir_all(logs.join("checkpoints")).unwrap();
@@ -449,10 +449,10 @@ fn the_network_is_the_diffusion_models_with_a_pool() {
 }
 
 #[test]
-fn what_a_config_cannot_say_is_refused_by_name() {
-    refused("num_classes: 7", "diffusion_path: a classifier needs the diffusion model");
+fn invalid_configs_are_refused_by_key() {
+    refused("num_classes: 7", "diffusion_path: expected the diffusion model");
     refused("num_classes: 7, diffusion_path: nowhere", "nowhere");
-    refused("num_classes: 7, label_key: segmentation", "label_key: maps of classes are not classified");
+    refused("num_classes: 7, label_key: segmentation", "label_key: expected class_label, got segmentation");
     refused("num_classes: 7, label_key: caption", "label_key: expected class_label, got caption");
     refused("num_classes: 1", "num_classes: expected at least 2, got 1");
     refused("num_classes: 7, weight_decay: -1", "weight_decay: expected at least 0, got -1");
@@ -467,15 +467,15 @@ fn what_a_config_cannot_say_is_refused_by_name() {
         &format!("num_classes: 8, {network}"),
         "classifier_config.out_channels: expected num_classes, 8, got 7",
     );
-    refused(&format!("num_classes: 7, pool: adaptive, {network}"), "pool: classifier_config says another");
+    refused(&format!("num_classes: 7, pool: adaptive, {network}"), "pool: expected that of classifier_config, got another");
 
     let folder = tempfile::tempdir().unwrap();
     let maps = diffusion(&[]);
     save(&maps, folder.path());
-    let told =
+    let text =
         TINY.replace("    scale_factor: 0.5\n", "    scale_factor: 0.5\n    cond_stage_key: segmentation\n");
-    std::fs::write(folder.path().join("config.yaml"), told).unwrap();
+    std::fs::write(folder.path().join("config.yaml"), text).unwrap();
     let params = format!("num_classes: 7, diffusion_path: {}", folder.path().display());
-    refused(&params, "label_key: this diffusion model is told maps of classes");
+    refused(&params, "label_key: expected class_label for a diffusion model conditioned on semantic maps");
     assert!(config(&format!("{params}, label_key: class_label")).unwrap().network().is_ok());
 }

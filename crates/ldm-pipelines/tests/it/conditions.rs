@@ -1,6 +1,6 @@
-//! Whole models of each way to be conditioned against CompVis' `LatentDiffusion` of the same weights.
+//! Models of every kind of conditioning against CompVis' `LatentDiffusion` with the same weights.
 //!
-//! `golden/generate_conditions.py` makes the files from the configs that are read here too; both sides run in f32.
+//! `golden/generate_conditions.py` makes the files from the same configs; both sides run in f32.
 
 use std::collections::BTreeMap;
 
@@ -50,17 +50,17 @@ fn sampling(guidance_scale: f64) -> Sampling {
     }
 }
 
-/// The condition, five steps, and the image.
+/// Compares the condition, the latents after five steps, and the image.
 #[track_caller]
 fn check(
     name: &str,
-    needs: ConditioningKind,
+    kind: ConditioningKind,
     guidance_scale: f64,
     condition: impl Fn(&Conditioning) -> &Option<Tensor>,
     prompts: impl Fn(&Golden) -> (Prompt, Option<Prompt>),
 ) {
     let (model, golden) = (model(name), golden(name));
-    assert_eq!(ConditioningKind::of(&model.config), needs);
+    assert_eq!(ConditioningKind::of(&model.config), kind);
     let (prompt, negative) = prompts(&golden);
     let cond = tch::no_grad(|| model.condition(&prompt, false).unwrap());
     let got = condition(&cond).as_ref().unwrap();
@@ -84,7 +84,7 @@ fn own(golden: &Golden, name: &str) -> Option<Tensor> {
     golden.has(name).then(|| golden.get(name).shallow_clone())
 }
 
-/// What the file gives, whatever it is.
+/// The prompt in the golden file.
 fn given(golden: &Golden) -> Prompt {
     Prompt {
         class: own(golden, "class"),
@@ -112,12 +112,12 @@ fn embeddings_guided_away_from_zeros() {
 }
 
 #[test]
-fn a_map_of_classes() {
+fn a_semantic_map() {
     check("semantic", ConditioningKind::SemanticMap, 1., |cond| &cond.concat, |golden| (given(golden), None));
 }
 
 #[test]
-fn a_small_image() {
+fn a_low_resolution_image() {
     check(
         "super_resolution",
         ConditioningKind::LowResolution,
@@ -153,7 +153,7 @@ fn a_masked_image_and_a_text_through_clip() {
 }
 
 #[test]
-fn classes_added_to_the_time() {
+fn classes_added_to_the_time_embedding() {
     check(
         "labels",
         ConditioningKind::Class,
@@ -164,7 +164,7 @@ fn classes_added_to_the_time() {
 }
 
 #[test]
-fn a_negative_text_takes_the_place_of_the_empty_one() {
+fn a_negative_prompt_replaces_the_empty_one() {
     let model = model("text");
     let make = |negative: Option<&str>| {
         let negative = negative.map(|text| Prompt::text([text]));
@@ -178,30 +178,30 @@ fn a_negative_text_takes_the_place_of_the_empty_one() {
     };
     assert_eq!(make(None), make(Some("")));
     assert!(relative_l2(&make(Some("dog")), &make(None)) > 1e-3);
-    // ClassifierFreeGuidance away from itself it is not guided.
+    // Guidance away from the prompt itself has no effect.
     let unguided =
         generate(&model, &GenerateRequest::new(&Prompt::text(["cat"]), &[3], &sampling(1.)), &mut |_| {});
     assert_close("latents", &make(Some("cat")), &unguided.unwrap().latents, 1e-5);
 }
 
-/// A part of an image that is to be filled has no part in what the model is told.
+/// The condition does not depend on masked pixels.
 #[test]
-fn what_is_to_be_filled_is_not_looked_at() {
+fn masked_pixels_do_not_affect_the_condition() {
     for name in ["inpainting", "hybrid"] {
         let (model, golden) = (model(name), golden(name));
         let prompt = given(&golden);
         let mask = golden.get("mask");
-        let scribbled = golden.get("image") + mask * 0.3;
-        let other = Prompt { image: Some(scribbled), ..given(&golden) };
+        let altered = golden.get("image") + mask * 0.3;
+        let other = Prompt { image: Some(altered), ..given(&golden) };
         let concat = |prompt: &Prompt| model.condition(prompt, false).unwrap().concat.unwrap();
         assert_close(name, &concat(&other), &concat(&prompt), 1e-6);
-        let kept = Prompt { mask: Some(mask.zeros_like()), ..given(&golden) };
-        assert!(relative_l2(&concat(&kept), &concat(&prompt)) > 1e-2);
+        let unmasked = Prompt { mask: Some(mask.zeros_like()), ..given(&golden) };
+        assert!(relative_l2(&concat(&unmasked), &concat(&prompt)) > 1e-2);
     }
 }
 
 #[test]
-fn prompts_that_cannot_be_are_refused_by_name() {
+fn invalid_prompts_are_refused_by_name() {
     #[track_caller]
     fn check(name: &str, guidance_scale: f64, change: impl Fn(&mut Prompt), expected: &str) {
         let mut prompt = given(&golden(name));
@@ -240,12 +240,12 @@ fn prompts_that_cannot_be_are_refused_by_name() {
     check("super_resolution", 1., |prompt| prompt.image = zeros(&[2, 3, 7, 8]), "divisible by 2, got 7x8");
     check("super_resolution", 1., |prompt| prompt.image = zeros(&[1, 3, 8, 8]), "[2, …], one for each seed");
     check("embedding", 1., |prompt| prompt.embedding = zeros(&[2, 3, 16]), "[B, L, 24]");
-    check("labels", 1., |prompt| prompt.class = Some(Tensor::from_slice(&[3_i64, 11])), "0 to 10, got 11");
-    check("labels", 3., |_| {}, "guidance: these labels have none that means no class");
+    check("labels", 1., |prompt| prompt.class = Some(Tensor::from_slice(&[3_i64, 11])), "expected 0 to 10, the classes of the model, got 11");
+    check("labels", 3., |_| {}, "guidance: expected a scale of 1 or a negative prompt");
     check("text", 1., |_| {}, "conditioned on `text`");
 }
 
-/// Without a tokenizer a text model is built and told tokens; a text alone it cannot read.
+/// Without a tokenizer a text model takes token ids, and refuses text.
 #[test]
 fn a_text_model_without_its_tokenizer_takes_tokens() {
     let with = model("text");

@@ -1,4 +1,4 @@
-//! Ours to CompVis' and to diffusers' and back: every tensor the same to the bit, or a refusal that names the key.
+//! Round trips through CompVis' and diffusers' formats: every tensor bit-exact, or an error that names the key.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use ldm_pipelines::{
 use ldm_testing::{fill_weights, shared_data};
 use tch::{Device, Kind, Tensor};
 
-/// Files of configs/experiments/tiny, with what is changed in them.
+/// Files of configs/experiments/tiny, with overrides.
 const KINDS: [(&str, &str, &[&str]); 12] = [
     ("KL first stage", "first-stage-kl-f2.yaml", &[]),
     ("VQ first stage", "first-stage-vq-f4.yaml", &[]),
@@ -47,7 +47,7 @@ const UNCONDITIONAL: [&str; 3] = [
     "model.params.unet_config.params.in_channels=3",
 ];
 
-/// The key that diffusers cannot express, where there is one.
+/// The key that diffusers cannot express, if any.
 fn refused(kind: &str) -> Option<&'static str> {
     match kind {
         "class" | "inpainting" | "semantic" => Some("`cond_stage_config`"),
@@ -67,8 +67,8 @@ fn config(name: &str, overrides: &[&str]) -> (ModelConfig, String) {
     (ModelFile::parse(&text, &path, &[]).unwrap().model, text)
 }
 
-/// A folder of ours as the trainer writes it.
-fn ours(folder: &Path, name: &str, overrides: &[&str]) {
+/// Writes a model folder, as the trainer does.
+fn write_source(folder: &Path, name: &str, overrides: &[&str]) {
     let (config, text) = config(name, overrides);
     let mut tensors: Vec<(String, Tensor)> = match &config {
         ModelConfig::LatentDiffusion(config) => {
@@ -97,7 +97,7 @@ fn ours(folder: &Path, name: &str, overrides: &[&str]) {
     save(folder.join("model.safetensors"), &tensors, &BTreeMap::new()).unwrap();
 }
 
-fn how(to: ConvertTarget) -> Converting {
+fn options(to: ConvertTarget) -> Converting {
     let tokenizer = None;
     Converting { to, kind: None, ema: true, tokenizer, loras: Vec::new(), force: false }
 }
@@ -110,9 +110,9 @@ fn tokenizer(kind: &str) -> Option<PathBuf> {
     Some(shared_data()?.join("tokenizers").join(file))
 }
 
-fn run(from: &Path, to: &Path, how: &Converting) -> ldm_core::Result<Vec<String>> {
+fn run(from: &Path, to: &Path, options: &Converting) -> ldm_core::Result<Vec<String>> {
     let mut notes = Vec::new();
-    convert(&ModelSource::find(from, None, how.ema)?, to, how, &mut |note| notes.push(note.to_owned()))?;
+    convert(&ModelSource::find(from, None, options.ema)?, to, options, &mut |note| notes.push(note.to_owned()))?;
     Ok(notes)
 }
 
@@ -122,7 +122,7 @@ fn tensors(path: &Path) -> BTreeMap<String, Tensor> {
 }
 
 #[track_caller]
-fn same(what: &str, got: &Path, want: &Path) {
+fn assert_same_weights(what: &str, got: &Path, want: &Path) {
     let (got, want) = (tensors(&got.join("model.safetensors")), tensors(&want.join("model.safetensors")));
     assert_eq!(got.keys().collect::<Vec<_>>(), want.keys().collect::<Vec<_>>(), "{what}");
     for (name, want) in want {
@@ -132,18 +132,18 @@ fn same(what: &str, got: &Path, want: &Path) {
 }
 
 #[test]
-fn ours_to_compvis_and_back_is_the_same_to_the_bit() {
+fn round_trips_through_compvis_are_exact() {
     for (kind, name, overrides) in KINDS {
         let sandbox = tempfile::tempdir().unwrap();
         let at = |name: &str| sandbox.path().join(name);
-        ours(&at("ours"), name, overrides);
+        write_source(&at("source"), name, overrides);
         for file in ["one.ckpt", "two.safetensors"] {
-            run(&at("ours"), &at(file), &how(ConvertTarget::Compvis)).unwrap();
+            run(&at("source"), &at(file), &options(ConvertTarget::Compvis)).unwrap();
             let back = at(&format!("back-{file}"));
-            run(&at(file), &back, &how(ConvertTarget::Ldm)).unwrap();
-            same(&format!("{kind} by {file}"), &back, &at("ours"));
+            run(&at(file), &back, &options(ConvertTarget::Ldm)).unwrap();
+            assert_same_weights(&format!("{kind} by {file}"), &back, &at("source"));
         }
-        // Nothing else is left.
+        // No other files remain.
         assert_eq!(sandbox.path().read_dir().unwrap().count(), 7, "{kind}");
         let copies =
             tensors(&at("one.ckpt")).keys().any(|name| name.starts_with("cond_stage_model.encoder."));
@@ -152,12 +152,12 @@ fn ours_to_compvis_and_back_is_the_same_to_the_bit() {
 }
 
 #[test]
-fn ours_to_diffusers_and_back_is_the_same_to_the_bit() {
+fn round_trips_through_diffusers_are_exact() {
     for (kind, name, overrides) in KINDS {
         let sandbox = tempfile::tempdir().unwrap();
         let at = |name: &str| sandbox.path().join(name);
-        ours(&at("ours"), name, overrides);
-        let mut forth = how(ConvertTarget::Diffusers);
+        write_source(&at("source"), name, overrides);
+        let mut forth = options(ConvertTarget::Diffusers);
         if refused(kind).is_none() && (kind.starts_with("text") || kind == "hybrid") {
             forth.tokenizer = tokenizer(kind);
             if forth.tokenizer.is_none() {
@@ -165,35 +165,35 @@ fn ours_to_diffusers_and_back_is_the_same_to_the_bit() {
                 continue;
             }
         }
-        let made = run(&at("ours"), &at("theirs"), &forth);
+        let made = run(&at("source"), &at("diffusers"), &forth);
         if let Some(key) = refused(kind) {
             let error = made.unwrap_err().to_string();
             assert!(error.contains(key), "{kind}: {error}");
-            assert_eq!(sandbox.path().read_dir().unwrap().count(), 1, "{kind}: nothing is written");
+            assert_eq!(sandbox.path().read_dir().unwrap().count(), 1, "{kind}: no output");
             continue;
         }
         assert_eq!(made.unwrap(), [""; 0], "{kind}");
-        run(&at("theirs"), &at("back"), &how(ConvertTarget::Ldm)).unwrap_or_else(|error| panic!("{kind}: {error}"));
-        same(kind, &at("back"), &at("ours"));
+        run(&at("diffusers"), &at("back"), &options(ConvertTarget::Ldm)).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        assert_same_weights(kind, &at("back"), &at("source"));
         assert_eq!(sandbox.path().read_dir().unwrap().count(), 3, "{kind}");
-        // And once more, now as diffusers wrote it: the scheduler and the tokenizer stay what they are.
-        run(&at("theirs"), &at("again"), &how(ConvertTarget::Diffusers)).unwrap();
+        // From diffusers to diffusers: the scheduler and the tokenizer are unchanged.
+        run(&at("diffusers"), &at("again"), &options(ConvertTarget::Diffusers)).unwrap();
         for file in ["scheduler/scheduler_config.json", "tokenizer/tokenizer_config.json", "model_index.json"]
         {
             let read = |folder: &str| std::fs::read(at(folder).join(file)).ok();
-            assert_eq!(read("again"), read("theirs"), "{kind}: {file}");
+            assert_eq!(read("again"), read("diffusers"), "{kind}: {file}");
         }
     }
 }
 
 #[test]
-fn a_dtype_is_of_weights_and_not_of_buffers() {
+fn dtypes_apply_to_weights_and_not_to_buffers() {
     let sandbox = tempfile::tempdir().unwrap();
     let at = |name: &str| sandbox.path().join(name);
-    ours(&at("ours"), "diffusion-class.yaml", &[]);
-    let how = Converting { kind: Some(Kind::Half), ..how(ConvertTarget::Compvis) };
-    run(&at("ours"), &at("half.ckpt"), &how).unwrap();
-    let (half, whole) = (tensors(&at("half.ckpt")), tensors(&at("ours").join("model.safetensors")));
+    write_source(&at("source"), "diffusion-class.yaml", &[]);
+    let half = Converting { kind: Some(Kind::Half), ..options(ConvertTarget::Compvis) };
+    run(&at("source"), &at("half.ckpt"), &half).unwrap();
+    let (half, whole) = (tensors(&at("half.ckpt")), tensors(&at("source").join("model.safetensors")));
     for (name, tensor) in half {
         let buffer = !name.contains('.');
         let want = if buffer { whole[&name].shallow_clone() } else { whole[&name].to_kind(Kind::Half) };
@@ -202,78 +202,78 @@ fn a_dtype_is_of_weights_and_not_of_buffers() {
 }
 
 #[test]
-fn a_dtype_that_cannot_hold_a_value_is_refused() {
+fn overflowing_dtypes_are_refused() {
     let sandbox = tempfile::tempdir().unwrap();
     let at = |name: &str| sandbox.path().join(name);
-    ours(&at("ours"), "first-stage-kl-f2.yaml", &[]);
-    let mut all = tensors(&at("ours").join("model.safetensors"));
+    write_source(&at("source"), "first-stage-kl-f2.yaml", &[]);
+    let mut all = tensors(&at("source").join("model.safetensors"));
     let name = "encoder.conv_in.bias";
     let _ = all.get_mut(name).unwrap().get(0).fill_(-7e4);
-    save(at("ours/model.safetensors"), &all.into_iter().collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
-    let as_half = |to| Converting { kind: Some(Kind::Half), ..how(to) };
+    save(at("source/model.safetensors"), &all.into_iter().collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
+    let as_half = |to| Converting { kind: Some(Kind::Half), ..options(to) };
     for to in [ConvertTarget::Ldm, ConvertTarget::Compvis, ConvertTarget::Diffusers] {
-        let error = run(&at("ours"), &at("half"), &as_half(to)).unwrap_err().to_string();
-        let expected = format!("tensor `{name}` has values up to 7.000e4, which are beyond Half");
+        let error = run(&at("source"), &at("half"), &as_half(to)).unwrap_err().to_string();
+        let expected = format!("tensor `{name}`: expected values in the range of Half, got 7.000e4");
         assert!(error.starts_with(&expected), "{to:?}: {error}");
     }
-    assert_eq!(sandbox.path().read_dir().unwrap().count(), 1, "nothing is left");
-    run(&at("ours"), &at("wide"), &Converting { kind: Some(Kind::BFloat16), ..how(ConvertTarget::Ldm) }).unwrap();
+    assert_eq!(sandbox.path().read_dir().unwrap().count(), 1, "no output");
+    run(&at("source"), &at("wide"), &Converting { kind: Some(Kind::BFloat16), ..options(ConvertTarget::Ldm) }).unwrap();
 }
 
 #[test]
-fn another_schedule_than_the_configs_is_refused() {
+fn buffers_of_another_schedule_are_refused() {
     let sandbox = tempfile::tempdir().unwrap();
     let at = |name: &str| sandbox.path().join(name);
-    ours(&at("ours"), "diffusion-class.yaml", &[]);
-    let config = std::fs::read_to_string(at("ours/config.yaml")).unwrap();
+    write_source(&at("source"), "diffusion-class.yaml", &[]);
+    let config = std::fs::read_to_string(at("source/config.yaml")).unwrap();
     let change = |from: &str, to: &str| {
         let changed = config.replace(from, to);
         assert_ne!(changed, config);
-        std::fs::write(at("ours/config.yaml"), changed).unwrap();
-        run(&at("ours"), &at("new"), &how(ConvertTarget::Ldm)).unwrap_err().to_string()
+        std::fs::write(at("source/config.yaml"), changed).unwrap();
+        run(&at("source"), &at("new"), &options(ConvertTarget::Ldm)).unwrap_err().to_string()
     };
     let error = change("linear_end: 0.0195", "linear_end: 0.0205");
-    let expected = "its noise schedule is not its config's: `betas` from 1.500e-3 to 1.950e-2 over 1000 steps in the \
-                    file, from 1.500e-3 to 2.050e-2 over 1000 steps by the config";
+    let expected = "expected the noise schedule of the config, got another: `betas` from 1.500e-3 to 1.950e-2 over 1000 \
+                    steps in the file, from 1.500e-3 to 2.050e-2 over 1000 steps in the config";
     assert!(error.ends_with(expected), "{error}");
     let error = change("timesteps: 1000", "timesteps: 500");
-    assert!(error.ends_with("over 500 steps by the config"), "{error}");
+    assert!(error.ends_with("over 500 steps in the config"), "{error}");
     let opened =
-        Model::open(&at("ours"), &LoadOptions::new(Device::Cpu), &mut |_| {}).unwrap_err().to_string();
+        Model::open(&at("source"), &LoadOptions::new(Device::Cpu), &mut |_| {}).unwrap_err().to_string();
     assert_eq!(opened, error);
 
-    // Of a file that has the products alone they are held against it; half precision is no other schedule.
-    let mut all = tensors(&at("ours").join("model.safetensors"));
+    // A file with `alphas_cumprod` alone is checked by it; half precision is tolerated.
+    let mut all = tensors(&at("source").join("model.safetensors"));
     let write = |all: &BTreeMap<String, Tensor>| {
         let list: Vec<_> = all.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect();
-        save(at("ours/model.safetensors"), &list, &BTreeMap::new()).unwrap();
+        save(at("source/model.safetensors"), &list, &BTreeMap::new()).unwrap();
     };
     all.remove("betas");
     write(&all);
     let error = change("linear_start: 0.0015", "linear_start: 0.00085");
     assert!(error.contains("`alphas_cumprod` from 9.985e-1 to "), "{error}");
-    std::fs::write(at("ours/config.yaml"), &config).unwrap();
+    std::fs::write(at("source/config.yaml"), &config).unwrap();
     for kind in [Kind::Half, Kind::BFloat16] {
         let _ = all.values_mut().map(|tensor| *tensor = tensor.to_kind(kind)).count();
         write(&all);
-        run(&at("ours"), &at(&format!("{kind:?}")), &how(ConvertTarget::Ldm)).unwrap();
+        run(&at("source"), &at(&format!("{kind:?}")), &options(ConvertTarget::Ldm)).unwrap();
     }
 }
 
 #[test]
-fn averages_become_the_weights_unless_not_wanted() {
+fn ema_weights_replace_the_weights_by_default() {
     let sandbox = tempfile::tempdir().unwrap();
     let at = |name: &str| sandbox.path().join(name);
-    ours(&at("ours"), "inpainting.yaml", &[]);
-    let mut all = tensors(&at("ours").join("model.safetensors"));
+    write_source(&at("source"), "inpainting.yaml", &[]);
+    let mut all = tensors(&at("source").join("model.safetensors"));
     let name = "model.diffusion_model.out.2.bias";
     all.insert("model_ema.diffusion_modelout2bias".into(), &all[name] + 1.);
     all.insert("model_ema.decay".into(), Tensor::from(0.9_f32));
     let all: Vec<(String, Tensor)> = all.into_iter().collect();
-    save(at("ours/model.safetensors"), &all, &BTreeMap::new()).unwrap();
+    save(at("source/model.safetensors"), &all, &BTreeMap::new()).unwrap();
     for (ema, added) in [(true, 1.), (false, 0.)] {
         let out = at(&format!("out-{ema}"));
-        run(&at("ours"), &out, &Converting { ema, ..how(ConvertTarget::Ldm) }).unwrap();
+        run(&at("source"), &out, &Converting { ema, ..options(ConvertTarget::Ldm) }).unwrap();
         let got = tensors(&out.join("model.safetensors"));
         let want = &all.iter().find(|(known, _)| known == name).unwrap().1 + added;
         assert!(got[name].equal(&want), "{ema}");
@@ -282,28 +282,28 @@ fn averages_become_the_weights_unless_not_wanted() {
 }
 
 #[test]
-fn nothing_is_overwritten_and_nothing_is_left_of_a_failure() {
+fn existing_outputs_are_preserved_and_failures_leave_no_files() {
     let sandbox = tempfile::tempdir().unwrap();
     let at = |name: &str| sandbox.path().join(name);
-    ours(&at("ours"), "first-stage-kl-f2.yaml", &[]);
+    write_source(&at("source"), "first-stage-kl-f2.yaml", &[]);
     for to in [ConvertTarget::Ldm, ConvertTarget::Compvis, ConvertTarget::Diffusers] {
         std::fs::write(at("taken"), "mine").unwrap();
-        assert!(run(&at("ours"), &at("taken"), &how(to)).is_err(), "{to:?}");
+        assert!(run(&at("source"), &at("taken"), &options(to)).is_err(), "{to:?}");
         assert_eq!(std::fs::read(at("taken")).unwrap(), b"mine", "{to:?}");
     }
-    let forced = Converting { force: true, ..how(ConvertTarget::Ldm) };
-    run(&at("ours"), &at("ours"), &forced).unwrap(); // over itself
-    run(&at("ours"), &at("copy"), &how(ConvertTarget::Ldm)).unwrap();
-    run(&at("ours"), &at("copy"), &forced).unwrap();
-    same("over another", &at("copy"), &at("ours"));
-    // A tensor too few is said before anything is written.
-    let mut fewer = tensors(&at("ours/model.safetensors"));
+    let forced = Converting { force: true, ..options(ConvertTarget::Ldm) };
+    run(&at("source"), &at("source"), &forced).unwrap(); // over itself
+    run(&at("source"), &at("copy"), &options(ConvertTarget::Ldm)).unwrap();
+    run(&at("source"), &at("copy"), &forced).unwrap();
+    assert_same_weights("over another", &at("copy"), &at("source"));
+    // A missing tensor is an error before anything is written.
+    let mut fewer = tensors(&at("source/model.safetensors"));
     fewer.pop_first();
-    save(at("ours/model.safetensors"), &fewer.into_iter().collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
-    let error = run(&at("ours"), &at("new"), &how(ConvertTarget::Diffusers)).unwrap_err().to_string();
+    save(at("source/model.safetensors"), &fewer.into_iter().collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
+    let error = run(&at("source"), &at("new"), &options(ConvertTarget::Diffusers)).unwrap_err().to_string();
     assert!(error.contains("1 missing"), "{error}");
     let mut names: Vec<_> =
         sandbox.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
-    assert_eq!(names, ["copy", "ours", "taken"]);
+    assert_eq!(names, ["copy", "source", "taken"]);
 }

@@ -1,4 +1,4 @@
-//! Files without a config: every published model by its names, shapes and buffers; what they cannot tell by its field.
+//! Files without a config: every published model is inferred from names, shapes and buffers; errors name the field.
 
 use std::fs::File;
 use std::io::Write;
@@ -13,7 +13,7 @@ use ldm_pipelines::{
 use serde_json::{Map, Value, json};
 use tch::Device;
 
-/// Files of configs, and the field that names and shapes do not tell.
+/// Config files, and the field that names and shapes do not determine.
 const WHOLE: [(&str, Option<&str>); 15] = [
     ("latent-diffusion/celebahq.yaml", None),
     ("latent-diffusion/ffhq.yaml", None),
@@ -44,7 +44,7 @@ fn diffusion(model: ModelConfig) -> LatentDiffusionConfig {
     }
 }
 
-/// Names and shapes of the weights; none is made.
+/// Names and shapes of the weights, which are not initialized.
 fn shapes(model: &ModelConfig) -> Shapes {
     let variables = match model {
         ModelConfig::LatentDiffusion(config) => {
@@ -58,7 +58,7 @@ fn shapes(model: &ModelConfig) -> Shapes {
     variables.into_iter().map(|(name, variable)| (name, variable.size())).collect()
 }
 
-/// A safetensors file of these names and shapes, f16 and as good as without content, and of the `buffers`.
+/// Writes a sparse safetensors file of f16 tensors of these names and shapes, and of the `buffers`.
 fn file(folder: &Path, shapes: &Shapes, buffers: &[(&str, Vec<f32>)]) -> PathBuf {
     let (mut header, mut bytes, mut at) = (Map::new(), Vec::new(), 0);
     for (name, values) in buffers {
@@ -93,10 +93,10 @@ fn buffers(config: &LatentDiffusionConfig) -> Vec<(&'static str, Vec<f32>)> {
     buffers
 }
 
-/// What a forward, a checkpoint or a sample depends on.
+/// The fields that a forward, a checkpoint or a sample depends on.
 fn network(config: &LatentDiffusionConfig) -> Value {
     let mut unet = config.unet().clone();
-    // `bsr_sr` names a resolution it has no level for.
+    // `bsr_sr` has a resolution without a level.
     let levels = unet.channel_mult.len();
     unet.attention_resolutions.retain(|factor| *factor < 1 << levels);
     unet.attention_resolutions.sort_unstable();
@@ -119,14 +119,14 @@ fn network(config: &LatentDiffusionConfig) -> Value {
 }
 
 #[test]
-fn every_published_model_is_recognized() {
+fn every_published_model_is_inferred() {
     let folder = tempfile::tempdir().unwrap();
-    for (name, untold) in WHOLE {
+    for (name, unknown) in WHOLE {
         let whole = config(name);
         let shapes = shapes(&whole);
         let whole = diffusion(whole);
         let path = file(folder.path(), &shapes, &buffers(&whole));
-        match (ModelSource::find(&path, None, true), untold) {
+        match (ModelSource::find(&path, None, true), unknown) {
             (Ok(found), None) => {
                 assert_eq!(network(&diffusion(found.config)), network(&whole), "{name}");
             }
@@ -140,7 +140,7 @@ fn every_published_model_is_recognized() {
 }
 
 #[test]
-fn a_first_stage_is_recognized_alone_and_below_its_root() {
+fn first_stages_are_inferred_alone_and_below_their_root() {
     let folder = tempfile::tempdir().unwrap();
     for name in
         ["autoencoder/kl-f8.yaml", "autoencoder/vq-f4.yaml", "../experiments/tiny/first-stage-kl-f2.yaml"]
@@ -154,16 +154,16 @@ fn a_first_stage_is_recognized_alone_and_below_its_root() {
             let path = file(folder.path(), shapes, &[]);
             let found = ModelSource::find(&path, None, true).unwrap();
             assert_eq!(json!(found.config)["target"], json!(whole)["target"], "{name}");
-            let mine: Vec<&str> =
+            let names: Vec<&str> =
                 found.checkpoint.names().filter(|name| !name.starts_with("loss.")).collect();
-            assert_eq!(mine, alone.keys().map(String::as_str).collect::<Vec<_>>(), "{name}");
+            assert_eq!(names, alone.keys().map(String::as_str).collect::<Vec<_>>(), "{name}");
         }
     }
 }
 
-/// The schedule by a formula where one gives the buffers, else as they are; without any as far as the rest tells.
+/// The schedule is a formula that matches the buffers, else `given_betas`, else the default of the kind of model.
 #[test]
-fn the_schedule_is_the_files_own() {
+fn schedules_are_inferred_from_buffers() {
     let folder = tempfile::tempdir().unwrap();
     let whole = config("stable-diffusion/v1.yaml");
     let shapes = shapes(&whole);
@@ -191,7 +191,7 @@ fn the_schedule_is_the_files_own() {
 }
 
 #[test]
-fn what_is_no_model_of_ours_is_said() {
+fn other_models_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let check = |names: &[(&str, &[i64])], expected: &str| {
         let shapes: Shapes = names.iter().map(|(name, shape)| ((*name).into(), shape.to_vec())).collect();
@@ -202,5 +202,5 @@ fn what_is_no_model_of_ours_is_said() {
     check(&[("lora_unet_x.lora_up.weight", &[4, 4])], "a LoRA");
     check(&[("conditioner.embedders.1.x", &[4])], "Stable Diffusion XL");
     check(&[("model.diffusion_model.out.2.bias", &[4])], "first_stage_config");
-    check(&[("layer.weight", &[4])], "model: its names are of no first stage");
+    check(&[("layer.weight", &[4])], "model: expected a first stage or a latent diffusion model, got other names");
 }

@@ -1,6 +1,6 @@
-//! diffusers' pipelines: folders as `save_pretrained` writes them, sampled as `DDIMScheduler` samples.
+//! diffusers' pipelines: folders of `save_pretrained`, with samples equal to those of diffusers.
 //!
-//! `golden/generate_folders.py` ran diffusers; weights are made on both sides by one formula.
+//! `golden/generate_folders.py` ran diffusers; both sides compute the weights by the same formula.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,7 +25,7 @@ const TEXTS: [&str; 2] = ["A big red circle, left of the cat", "blue stars"];
 #[derive(Deserialize)]
 struct Case {
     texts: BTreeMap<String, String>,
-    /// Numbers of names and shapes.
+    /// Indices into the list of names and shapes.
     weights: BTreeMap<String, usize>,
 }
 
@@ -33,7 +33,7 @@ fn golden() -> Golden {
     Golden::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/folders.safetensors"), test_device())
 }
 
-/// The case's folder with its texts; `weights` writes a file of weights.
+/// Writes the folder of a case; `weights` writes a file of weights.
 fn folder(name: &str, weights: impl Fn(&Path, &[(String, tch::Tensor)])) -> tempfile::TempDir {
     let mut cases: BTreeMap<String, Case> = serde_json::from_str(golden().metadata("cases")).unwrap();
     let all: Vec<Shapes> = serde_json::from_str(golden().metadata("shapes")).unwrap();
@@ -70,11 +70,11 @@ fn open(folder: &Path) -> (LatentDiffusion, Vec<String>) {
 }
 
 #[track_caller]
-fn check(name: &str, needs: ConditioningKind, expected: (SamplerConfig, Parameterization)) {
+fn check(name: &str, kind: ConditioningKind, expected: (SamplerConfig, Parameterization)) {
     let folder = whole(name);
     let (model, notes) = open(folder.path());
     assert_eq!(notes, [""; 0], "{name}");
-    assert_eq!(ConditioningKind::of(&model.config), needs);
+    assert_eq!(ConditioningKind::of(&model.config), kind);
     let (sampler, spacing, note) = model.scheduler.as_ref().unwrap().sampler();
     assert_eq!(((sampler, model.parameterization), note), (expected, None), "{name}");
     let golden = golden();
@@ -82,7 +82,7 @@ fn check(name: &str, needs: ConditioningKind, expected: (SamplerConfig, Paramete
         let key = format!("{name}.{key}");
         golden.has(&key).then(|| golden.get(&key).shallow_clone())
     };
-    let text = needs == ConditioningKind::Text && get("tokens").is_none();
+    let text = kind == ConditioningKind::Text && get("tokens").is_none();
     let prompt = Prompt {
         image: get("image"),
         mask: get("mask"),
@@ -92,7 +92,7 @@ fn check(name: &str, needs: ConditioningKind, expected: (SamplerConfig, Paramete
     };
     let negative = get("nothing").map(|tokens| Prompt { tokens: Some(tokens), ..Prompt::default() });
     let guidance_scale: f64 =
-        if matches!(needs, ConditioningKind::Unconditional | ConditioningKind::LowResolution) {
+        if matches!(kind, ConditioningKind::Unconditional | ConditioningKind::LowResolution) {
             1.
         } else {
             3.
@@ -120,7 +120,7 @@ fn check(name: &str, needs: ConditioningKind, expected: (SamplerConfig, Paramete
 const DDIM: SamplerConfig = SamplerConfig::Ddim { eta: 0. };
 
 #[test]
-fn stable_diffusion_is_diffusers_own() {
+fn stable_diffusion_equals_diffusers() {
     for (name, parameterization) in [
         ("stable_diffusion", Parameterization::Eps),
         ("stable_diffusion_v", Parameterization::V),
@@ -133,16 +133,16 @@ fn stable_diffusion_is_diffusers_own() {
 }
 
 #[test]
-fn the_first_generation_is_diffusers_own() {
+fn latent_diffusion_pipelines_equal_diffusers() {
     check("text_to_image", ConditioningKind::Text, (DDIM, Parameterization::Eps));
-    // From the front without an offset, to no noise at all, and clamped.
+    // Leading spacing without an offset, to α = 1, with clipping.
     check("unconditional", ConditioningKind::Unconditional, (DDIM, Parameterization::Eps));
     check("super_resolution", ConditioningKind::LowResolution, (DDIM, Parameterization::Eps));
 }
 
-/// Which file of several is taken, told by its dtype.
+/// Preference among files of weights, which differ by dtype.
 #[test]
-fn forms_and_variants_are_taken_in_order() {
+fn formats_and_variants_are_preferred_in_order() {
     let root = whole("unconditional");
     let unet = root.path().join("unet");
     let [plain, half] =
@@ -160,12 +160,12 @@ fn forms_and_variants_are_taken_in_order() {
         (found.checkpoint.info(name).unwrap().kind, found.notes)
     };
     save(&half, &tensors, &BTreeMap::new()).unwrap();
-    assert_eq!(kind(true), (Kind::Float, vec![]), "no variant before any");
+    assert_eq!(kind(true), (Kind::Float, vec![]), "no variant first");
     std::fs::remove_file(&plain).unwrap();
     let (found, notes) = kind(true);
-    assert_eq!((found, notes[0].contains("the variant fp16 is taken")), (Kind::Half, true), "{notes:?}");
+    assert_eq!((found, notes[0].contains("loaded the variant fp16")), (Kind::Half, true), "{notes:?}");
     save_torch(unet.join("diffusion_pytorch_model.bin"), &tensors, &BTreeMap::new()).unwrap();
-    assert_eq!(kind(true), (Kind::Half, vec![]), "a .bin before a variant");
+    assert_eq!(kind(true), (Kind::Half, vec![]), ".bin before a variant");
     let trained: Vec<_> =
         tensors.iter().map(|(name, tensor)| (name.clone(), tensor.to_kind(Kind::Double))).collect();
     save(unet.join("diffusion_pytorch_model.non_ema.safetensors"), &trained, &BTreeMap::new()).unwrap();
@@ -174,13 +174,13 @@ fn forms_and_variants_are_taken_in_order() {
 }
 
 #[test]
-fn a_variant_of_any_part_is_said() {
+fn variants_of_any_component_are_reported() {
     let root = whole("text_to_image");
     let [plain, half] =
         ["model", "model.fp16"].map(|name| root.path().join(format!("bert/{name}.safetensors")));
     std::fs::rename(plain, half).unwrap();
     let (_, notes) = open(root.path());
-    assert!(notes.len() == 1 && notes[0].ends_with("the variant fp16 is taken"), "{notes:?}");
+    assert!(notes.len() == 1 && notes[0].ends_with("loaded the variant fp16"), "{notes:?}");
 }
 
 #[test]
@@ -196,28 +196,28 @@ fn a_component_alone_is_a_first_stage() {
     }
 }
 
-/// What is changed in a JSON file, and what is said then.
+/// A change of a JSON file, and its error.
 #[test]
-fn what_is_not_expressible_is_refused_by_its_key() {
+fn unsupported_settings_are_refused_by_key() {
     let cases: [(&str, &str, Value, &str); 9] = [
         (
             "model_index.json",
             "text_encoder_2",
             serde_json::json!(["transformers", "CLIPTextModelWithProjection"]),
-            "`text_encoder_2`: a CLIPTextModelWithProjection, which no latent diffusion model",
+            "`text_encoder_2`: expected no such component in a latent diffusion model, got CLIPTextModelWithProjection",
         ),
         (
             "model_index.json",
             "controlnet",
             serde_json::json!(["diffusers", "ControlNetModel"]),
-            "`controlnet`: a ControlNetModel",
+            "`controlnet`: expected no such component in a latent diffusion model, got ControlNetModel",
         ),
-        ("model_index.json", "unet", serde_json::json!([null, null]), "`unet` is missing"),
+        ("model_index.json", "unet", serde_json::json!([null, null]), "`unet`: expected a component, got none"),
         (
             "scheduler/scheduler_config.json",
             "rescale_betas_zero_snr",
             true.into(),
-            "`rescale_betas_zero_snr`: expected false, as epsilon says nothing of pure noise, got true",
+            "`rescale_betas_zero_snr`: expected false with epsilon, which is undefined in pure noise, got true",
         ),
         (
             "scheduler/scheduler_config.json",
@@ -235,7 +235,7 @@ fn what_is_not_expressible_is_refused_by_its_key() {
             "unet/config.json",
             "in_channels",
             8.into(),
-            "`in_channels`: expected 4 or, to fill images in, 9, got: 8",
+            "`in_channels`: expected 4 or, for inpainting, 9, got 8",
         ),
         ("unet/config.json", "use_linear_projection", true.into(), "`use_linear_projection`"),
         (
@@ -262,7 +262,7 @@ fn what_is_not_expressible_is_refused_by_its_key() {
     json["safety_checker"] = serde_json::json!(["stable_diffusion", "StableDiffusionSafetyChecker"]);
     std::fs::write(&safe, json.to_string()).unwrap();
     let (_, notes) = open(root.path());
-    assert!(notes.len() == 1 && notes[0].ends_with("safety_checker passed over"), "{notes:?}");
+    assert!(notes.len() == 1 && notes[0].ends_with("ignored safety_checker"), "{notes:?}");
     let error = ModelSource::find(root.path(), Some(Path::new("x.yaml")), true).unwrap_err().to_string();
-    assert!(error.contains("leave out --config"), "{error}");
+    assert!(error.contains("expected no --config for a diffusers folder"), "{error}");
 }

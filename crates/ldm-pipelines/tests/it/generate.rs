@@ -1,4 +1,4 @@
-//! A tiny model: what is sampled depends on seeds and prompts, and on nothing else; what is saved loads strictly.
+//! A tiny model: samples depend on seeds and prompts only; saved models load strictly.
 
 use std::collections::BTreeMap;
 
@@ -41,14 +41,14 @@ fn sampling(sampler: SamplerConfig, steps: usize, guidance_scale: f64) -> Sampli
     }
 }
 
-fn opening(ema: bool, kind: Kind) -> LoadOptions {
+fn load_options(ema: bool, kind: Kind) -> LoadOptions {
     LoadOptions { ema, kind, ..LoadOptions::new(test_device()) }
 }
 
 const DDIM: SamplerConfig = SamplerConfig::Ddim { eta: 0. };
 
 #[test]
-fn a_image_does_not_depend_on_its_batch() {
+fn an_image_does_not_depend_on_its_batch() {
     let model = model();
     for sampler in SamplerConfig::all().chain([SamplerConfig::Ddim { eta: 1. }]) {
         let how = sampling(sampler, 5, 3.);
@@ -67,7 +67,7 @@ fn a_image_does_not_depend_on_its_batch() {
 }
 
 #[test]
-fn a_image_does_not_depend_on_how_many_threads_draw_it() {
+fn an_image_does_not_depend_on_the_number_of_threads() {
     let model = model();
     let before = ldm_libtorch::threads();
     for sampler in [DDIM, SamplerConfig::Ddim { eta: 1. }, "dpmpp_2m_sde".parse().unwrap()] {
@@ -84,7 +84,7 @@ fn a_image_does_not_depend_on_how_many_threads_draw_it() {
 }
 
 #[test]
-fn guidance_is_ho_and_salimans() {
+fn guidance_is_that_of_ho_and_salimans() {
     let model = model();
     let (x, cond) = {
         let x = Seeded::new([3, 4]).like(&Tensor::zeros([2, 4, 8, 8], (Kind::Float, test_device())));
@@ -106,7 +106,7 @@ fn guidance_is_ho_and_salimans() {
 }
 
 #[test]
-fn guidance_is_rescaled_and_kept_to_its_interval() {
+fn guidance_is_rescaled_and_limited_to_its_interval() {
     let model = model();
     let x = Seeded::new([3, 4]).like(&Tensor::zeros([2, 4, 8, 8], (Kind::Float, test_device())));
     let cond = model.conditioner.condition(&Prompt::class(&[1, 5]), false).unwrap();
@@ -120,24 +120,24 @@ fn guidance_is_rescaled_and_kept_to_its_interval() {
         );
         tch::no_grad(|| guided.denoise(&x, model.schedule.level(t)).eps)
     };
-    let (plain, told) = (eps(6.0.into(), 400), eps(1.0.into(), 400));
+    let (plain, cond_eps) = (eps(6.0.into(), 400), eps(1.0.into(), 400));
     // Lin et al. 2023, eq. 15 and 16, sample by sample.
     let rescaled = eps(Guidance { rescale: 0.7, ..6.0.into() }, 400);
     for sample in 0..2 {
-        let [plain, told, got] = [&plain, &told, &rescaled].map(|eps| eps.get(sample));
-        let whole = &plain * (told.std(true) / plain.std(true));
+        let [plain, cond_eps, got] = [&plain, &cond_eps, &rescaled].map(|eps| eps.get(sample));
+        let whole = &plain * (cond_eps.std(true) / plain.std(true));
         assert_close("rescaled", &got, &(whole * 0.7 + &plain * 0.3), 1e-5);
         assert!(relative_l2(&got, &plain) > 1e-4, "the deviations differ");
     }
     let ratio = model.schedule.level(400).noise_to_signal();
     let within = |interval| Guidance { interval, ..6.0.into() };
     assert_close("inside", &eps(within([0., ratio]), 400), &plain, 1e-5);
-    assert_close("below", &eps(within([ratio, 1e9]), 400), &told, 1e-5);
-    assert_close("above", &eps(within([0., 0.99 * ratio]), 400), &told, 1e-5);
+    assert_close("below", &eps(within([ratio, 1e9]), 400), &cond_eps, 1e-5);
+    assert_close("above", &eps(within([0., 0.99 * ratio]), 400), &cond_eps, 1e-5);
 }
 
 #[test]
-fn given_noise_is_where_sampling_starts() {
+fn sampling_starts_from_the_given_noise() {
     let model = model();
     let how = sampling(DDIM, 4, 1.);
     let noise = Seeded::new([5]).like(&Tensor::zeros([1, 4, 8, 8], (Kind::Float, test_device())));
@@ -161,7 +161,7 @@ fn given_noise_is_where_sampling_starts() {
 }
 
 #[test]
-fn every_size_that_fits_is_sampled_and_others_are_refused() {
+fn valid_sizes_are_sampled_and_others_are_refused() {
     let model = model();
     let how = |size| Sampling { size: Some(size), ..sampling(DDIM, 2, 1.) };
     let made =
@@ -180,7 +180,7 @@ fn every_size_that_fits_is_sampled_and_others_are_refused() {
 }
 
 #[test]
-fn scale_stands_between_encode_and_decode() {
+fn latents_are_scaled_after_encoding_and_before_decoding() {
     let model = model();
     let image = Seeded::new([1]).like(&Tensor::zeros([1, 3, 16, 16], (Kind::Float, test_device()))).tanh();
     let z = model.encode(&image, &mut Seeded::new([2]));
@@ -190,12 +190,12 @@ fn scale_stands_between_encode_and_decode() {
 }
 
 #[test]
-fn a_saved_model_loads_with_its_average_and_its_class_names() {
+fn a_saved_model_loads_with_ema_weights_and_class_names() {
     let model = model();
     let folder = tempfile::tempdir().unwrap();
     let mut tensors: Vec<(String, Tensor)> = model.vs().variables().into_iter().collect();
-    // As CompVis keeps the running average: the U-Net's names without their dots.
-    let averaged: Vec<(String, Tensor)> = tensors
+    // CompVis' EMA weights have the U-Net's names without dots.
+    let ema_weights: Vec<(String, Tensor)> = tensors
         .iter()
         .filter(|(name, _)| name.starts_with("model."))
         .map(|(name, tensor)| {
@@ -205,7 +205,7 @@ fn a_saved_model_loads_with_its_average_and_its_class_names() {
             )
         })
         .collect();
-    tensors.extend(averaged);
+    tensors.extend(ema_weights);
     let buffers = model.schedule.buffers().into_iter();
     tensors.extend(buffers.map(|(name, values)| (name.to_owned(), Tensor::from_slice(&values))));
     let metadata = BTreeMap::from([("classes".to_owned(), "[\"cat\",\"dog\"]".to_owned())]);
@@ -215,28 +215,28 @@ fn a_saved_model_loads_with_its_average_and_its_class_names() {
 
     for (ema, factor) in [(false, 1.), (true, 2.)] {
         let Model::Diffusion(loaded) =
-            Model::open(folder.path(), &opening(ema, Kind::Float), &mut |_| {}).unwrap()
+            Model::open(folder.path(), &load_options(ema, Kind::Float), &mut |_| {}).unwrap()
         else {
             panic!("a diffusion model")
         };
         assert_eq!(loaded.classes, ["cat", "dog"]);
         let name = "model.diffusion_model.input_blocks.0.0.weight";
-        let (was, is) = (&model.vs().variables()[name], &loaded.vs().variables()[name]);
-        assert_close(name, is, &(was * factor), 1e-7);
+        let (saved, got) = (&model.vs().variables()[name], &loaded.vs().variables()[name]);
+        assert_close(name, got, &(saved * factor), 1e-7);
     }
 
-    let half = Model::open(folder.path(), &opening(false, Kind::BFloat16), &mut |_| {}).unwrap();
+    let half = Model::open(folder.path(), &load_options(false, Kind::BFloat16), &mut |_| {}).unwrap();
     assert!(half.vs().variables().values().all(|tensor| tensor.kind() == Kind::BFloat16));
 
     let without = Checkpoint::open(&path).unwrap().without(&["model.diffusion_model.out.2.bias"]);
-    let error = LatentDiffusion::load(&config(), without, None, &opening(false, Kind::Float))
+    let error = LatentDiffusion::load(&config(), without, None, &load_options(false, Kind::Float))
         .unwrap_err()
         .to_string();
     assert!(error.contains("1 missing: model.diffusion_model.out.2.bias"), "{error}");
 }
 
 #[test]
-fn configs_that_cannot_be_are_refused_by_name() {
+fn invalid_configs_are_refused_by_key() {
     #[track_caller]
     fn check(overrides: &[&str], expected: &str) {
         let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
@@ -258,34 +258,34 @@ fn configs_that_cannot_be_are_refused_by_name() {
     check(&["model.params.clip_denoised=true"], "clip_denoised");
     check(&["model.params.scale_by_std=true"], "scale_by_std");
     check(&["model.params.scale_factor=-1"], "scale_factor: expected a positive number");
-    check(&["model.params.conditioning_key=concat"], "`concat` needs a cond_stage_config that gives a map");
+    check(&["model.params.conditioning_key=concat"], "cond_stage_config: expected one that outputs a feature map for `concat`");
     check(
         &["model.params.conditioning_key=hybrid"],
         "expected the latent's 4 channels and the 5 of cond_stage_config, 9, got 4",
     );
-    check(&["model.params.conditioning_key=adm"], "context_dim: the conditioner gives none, got 16");
+    check(&["model.params.conditioning_key=adm"], "context_dim: expected none, the width of the conditioner, got 16");
     check(
         &["model.params.unet_config.params.num_classes=3"],
-        "num_classes: labels need `conditioning_key: adm`",
+        "num_classes: expected none without `conditioning_key: adm`, got 3",
     );
-    check(&["model.params.cond_stage_config=__is_first_stage__"], "conditioning_key: `crossattn` needs");
+    check(&["model.params.cond_stage_config=__is_first_stage__"], "cond_stage_config: expected one that outputs tokens for `crossattn`");
     check(
         &["model.params.cond_stage_config={target: spatial}"],
-        "conditioning_key: `crossattn` needs a cond_stage_config that gives tokens",
+        "cond_stage_config: expected one that outputs tokens for `crossattn`",
     );
     check(
         &["model.target=ldm.models.diffusion.ddpm.Layout2ImgDiffusion"],
-        "cond_stage_key: Layout2ImgDiffusion expects",
+        "cond_stage_key: expected coordinates_bbox for Layout2ImgDiffusion, got ",
     );
     check(
         &["model.target=ldm.models.diffusion.ddpm.LatentInpaintDiffusion"],
-        "expects `hybrid`, got `crossattn`",
+        "conditioning_key: expected hybrid for LatentInpaintDiffusion, got crossattn",
     );
     check(&["model.params.concat_keys=[lr]"], "unknown variant `lr`, expected `mask` or `masked_image`");
     check(&["model.params.personalization_config={}"], "unknown field `personalization_config`");
-    check(&["model.params.channels=3"], "channels: the first stage has latents of 4 channels, got 3");
+    check(&["model.params.channels=3"], "channels: expected 4, those of the first stage's latents, got 3");
     check(&["model.params.unet_config.params.in_channels=7"], "in_channels");
-    check(&["model.params.unet_config.params.context_dim=8"], "context_dim: the conditioner gives 16, got 8");
+    check(&["model.params.unet_config.params.context_dim=8"], "context_dim: expected 16, the width of the conditioner, got 8");
     check(&["model.params.image_size=7"], "7");
     check(&["model.lr=1"], "unknown field `lr`");
     check(&["modle=1"], "unknown field `modle`");

@@ -1,4 +1,4 @@
-//! Large images in tiles, images that half precision cannot hold, and what a latent looks like.
+//! Large images in tiles, overflow in half precision, and previews of latents.
 
 use std::collections::BTreeMap;
 
@@ -42,7 +42,7 @@ fn sampling(size: [i64; 2], tile: Option<i64>) -> Sampling {
 }
 
 #[test]
-fn any_multiple_is_sampled_whole_or_in_tiles() {
+fn valid_sizes_are_sampled_whole_or_in_tiles() {
     let model = model(&[]);
     let made = |size, tile| {
         let how = sampling(size, tile);
@@ -56,7 +56,7 @@ fn any_multiple_is_sampled_whole_or_in_tiles() {
         if size == [16, 16] {
             assert_close("a single tile", &tiled.images, &whole.images, 1e-6);
         } else {
-            assert!(relative_l2(&tiled.latents, &whole.latents) > 1e-3, "tiles see less than the whole");
+            assert!(relative_l2(&tiled.latents, &whole.latents) > 1e-3, "tiles have less context than the whole");
         }
     }
     let wrong = made([32, 32], Some(18)).unwrap_err().to_string();
@@ -65,26 +65,26 @@ fn any_multiple_is_sampled_whole_or_in_tiles() {
 }
 
 #[test]
-fn a_tile_is_asked_as_if_it_were_the_image() {
+fn tiles_are_denoised_like_whole_samples() {
     let model = model(&[]);
     let cond = model.conditioner.condition(&Prompt::class(&[1]), false).unwrap();
     let x = Seeded::new([2]).like(&Tensor::zeros([1, 4, 8, 20], (Kind::Float, test_device())));
     let at = model.schedule.level(300);
     let network = || Network::new(&model.unet, model.parameterization);
     let tiles = Tiles::new([8, 20], 8, 4);
-    let ask = |network, x: &Tensor| tch::no_grad(|| Conditioned::new(network, &cond).denoise(x, at));
-    let got = ask(network().in_tiles(tiles.clone()), &x);
-    let want = tiles.blend(1, |tile| ask(network(), &tile.of(&x)).eps);
+    let denoise = |network, x: &Tensor| tch::no_grad(|| Conditioned::new(network, &cond).denoise(x, at));
+    let got = denoise(network().in_tiles(tiles.clone()), &x);
+    let want = tiles.blend(1, |tile| denoise(network(), &tile.of(&x)).eps);
     assert_close("eps", &got.eps, &want, 1e-5);
     assert_close("x", &(&got.x0 * at.alpha + &got.eps * at.sigma), &x, 1e-5);
 }
 
 #[test]
-fn what_half_precision_cannot_decode_is_decoded_in_f32_and_said() {
+fn images_that_overflow_in_half_precision_are_decoded_in_f32() {
     let model = model(&[]);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
-    // Past 65504, which f16 ends at, before a norm that brings it back.
+    // Activations beyond 65504, the maximum of f16, before a normalization.
     let tensors: Vec<(String, Tensor)> = model
         .vs()
         .variables()
@@ -117,7 +117,7 @@ fn what_half_precision_cannot_decode_is_decoded_in_f32_and_said() {
 }
 
 #[test]
-fn latents_that_are_no_numbers_are_no_image() {
+fn non_finite_latents_are_an_error() {
     let model = model(&[]);
     let _: Tensor = tch::no_grad(|| {
         model.vs().variables()["model.diffusion_model.out.2.bias"].shallow_clone().fill_(f64::NAN)
@@ -129,13 +129,13 @@ fn latents_that_are_no_numbers_are_no_image() {
     );
     let error = error.unwrap_err().to_string();
     assert!(
-        error.starts_with("the sampler ended at values that are no numbers, with weights in Float"),
+        error.starts_with("latents: expected finite values, got NaN or Inf with weights in Float"),
         "{error}"
     );
 }
 
 #[test]
-fn latents_that_are_pixels_look_like_them() {
+fn previews_show_the_colors_of_latents() {
     let pixels = model(&[
         "model.params.channels=3",
         "model.params.unet_config.params.in_channels=3",
@@ -148,7 +148,7 @@ fn latents_that_are_pixels_look_like_them() {
     let seen = LatentRgb::fit(&pixels).unwrap().images(&(&x * 0.5));
     assert_close("images", &seen, &x, 1e-4);
 
-    // Of what a first stage makes of images it has not seen it shows the colors, as far as so random a one keeps them.
+    // Latents of other images; a random first stage preserves their colors only in part.
     let model = model(&[]);
     let coarse = Seeded::new([77, 78]).like(&Tensor::zeros([2, 3, 3, 3], (Kind::Float, test_device())));
     let images = coarse.upsample_bicubic2d([32, 24], true, None, None).clamp(-1., 1.);
@@ -157,6 +157,6 @@ fn latents_that_are_pixels_look_like_them() {
     assert_eq!(seen.size(), [2, 3, 16, 12]);
     let want = images.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None);
     let [x, y] = [seen, want].map(|x| &x - x.mean(Kind::Float));
-    let alike = Tensor::cosine_similarity(&x.flatten(0, -1), &y.flatten(0, -1), 0, 1e-8).double_value(&[]);
-    assert!(alike > 0.2, "{alike}"); // 0.28; a map that says nothing has 0
+    let similarity = Tensor::cosine_similarity(&x.flatten(0, -1), &y.flatten(0, -1), 0, 1e-8).double_value(&[]);
+    assert!(similarity > 0.2, "{similarity}"); // 0.28; an uninformative map has 0
 }

@@ -1,4 +1,4 @@
-//! LoRAs: what diffusers, PEFT and kohya-ss call things, what they merge, and what is refused.
+//! LoRAs in the namings of diffusers, PEFT and kohya-ss: reading, merging, writing, errors.
 //!
 //! `golden/generate_lora.py` ran diffusers on the case `stable_diffusion` of `golden/generate_folders.py`.
 
@@ -36,7 +36,7 @@ fn file(name: &str) -> PathBuf {
     golden(&format!("lora_{name}.safetensors"))
 }
 
-/// The model the golden LoRAs are for, as a diffusers folder.
+/// The model of the golden LoRAs, as a diffusers folder.
 fn base() -> tempfile::TempDir {
     let golden = Golden::open(golden("folders.safetensors"), Device::Cpu);
     let mut cases: BTreeMap<String, Case> = serde_json::from_str(golden.metadata("cases")).unwrap();
@@ -76,7 +76,7 @@ fn read(path: &Path, model: &LatentDiffusion) -> ldm_core::Result<Lora> {
     Lora::read(path, &model.config, &shapes(model))
 }
 
-/// A copy of what is in the file, under other names.
+/// A copy of the file with other names.
 fn renamed(name: &str, rename: impl Fn(&str) -> String) -> tempfile::NamedTempFile {
     let checkpoint = Checkpoint::open(file(name)).unwrap();
     let tensors: Vec<(String, Tensor)> =
@@ -97,8 +97,8 @@ fn assert_same(got: &Lora, want: &Lora) {
     }
 }
 
-/// The answer of the network to what the golden file holds.
-fn answer(model: &LatentDiffusion, golden: &Golden, case: &str) -> Tensor {
+/// The output of the network for the inputs in the golden file.
+fn output(model: &LatentDiffusion, golden: &Golden, case: &str) -> Tensor {
     let get = |key: &str| golden.get(&format!("{case}.{key}")).shallow_clone();
     let prompt = Prompt { tokens: Some(get("tokens")), ..Prompt::default() };
     tch::no_grad(|| {
@@ -109,7 +109,7 @@ fn answer(model: &LatentDiffusion, golden: &Golden, case: &str) -> Tensor {
 }
 
 #[test]
-fn what_is_merged_is_what_diffusers_fuses() {
+fn merged_weights_equal_those_fused_by_diffusers() {
     let folder = base();
     let golden = Golden::open(golden("lora.safetensors"), test_device());
     for (case, strengths) in CASES {
@@ -123,32 +123,32 @@ fn what_is_merged_is_what_diffusers_fuses() {
             ldm_conditioning::diffusers_layout(&model.config.cond_stage_config).unwrap(),
         ];
         let mut changed = 0;
-        for (theirs, want) in golden.scope(&format!("{case}.weights.")) {
-            let ours = match theirs.split_once('.').unwrap() {
+        for (diffusers_name, want) in golden.scope(&format!("{case}.weights.")) {
+            let name = match diffusers_name.split_once('.').unwrap() {
                 ("unet", rest) => format!("model.diffusion_model.{}", unet.keys.apply(rest)),
                 (_, rest) => format!("cond_stage_model.{}", text.keys.apply(rest)),
             };
-            let rows = after[&ours].detach().to_kind(Kind::Double).flatten(1, -1);
+            let rows = after[&name].detach().to_kind(Kind::Double).flatten(1, -1);
             let columns = Tensor::arange(rows.size()[1], (Kind::Double, test_device())).cos();
-            assert_close(&format!("{case}: {ours}"), &rows.mv(&columns), &want, TOLERANCE);
+            assert_close(&format!("{case}: {name}"), &rows.mv(&columns), &want, TOLERANCE);
             changed += 1;
         }
         let differing = before.iter().filter(|(name, tensor)| after[*name] != **tensor).count();
         assert_eq!(differing, changed, "{case}: no other weight changes");
         let want = golden.get(&format!("{case}.answer"));
-        assert_close(&format!("{case}: the answer"), &answer(&model, &golden, case), want, 1e-5);
+        assert_close(&format!("{case}: output"), &output(&model, &golden, case), want, 1e-5);
     }
 }
 
 #[test]
-fn every_naming_reads_alike() {
+fn all_namings_read_the_same() {
     let folder = base();
     let model = open(folder.path(), Kind::Float);
     let [peft, kohya] = ["peft", "kohya"].map(|name| read(&file(name), &model).unwrap());
     assert_eq!((peft.adapters.len(), kohya.adapters.len()), (56, 44));
     assert!(
         peft.adapters.values().all(|adapter| adapter.alpha == 3. && adapter.rank() == 2),
-        "by the metadata"
+        "from the metadata"
     );
 
     // diffusers `state_dict_utils.py`: its older forms, and those of transformers before 5.
@@ -181,14 +181,14 @@ fn every_naming_reads_alike() {
         .keys()
         .filter_map(|weight| weight.strip_prefix("model.diffusion_model.")?.strip_suffix(".weight"))
         .map(|module| {
-            let theirs = inverse.inverse().apply(&format!("{module}.weight"));
-            (theirs.replace(".weight", "").replace('.', "_"), module.replace('.', "_"))
+            let diffusers_name = inverse.inverse().apply(&format!("{module}.weight"));
+            (diffusers_name.replace(".weight", "").replace('.', "_"), module.replace('.', "_"))
         })
         .collect();
     let compvis = renamed("kohya", |name| {
         let (module, leaf) = name.split_once('.').unwrap();
-        let ours = module.strip_prefix("lora_unet_").map(|module| format!("lora_unet_{}", native[module]));
-        format!("{}.{leaf}", ours.unwrap_or_else(|| module.to_owned()))
+        let compvis = module.strip_prefix("lora_unet_").map(|module| format!("lora_unet_{}", native[module]));
+        format!("{}.{leaf}", compvis.unwrap_or_else(|| module.to_owned()))
     });
     assert!(
         Checkpoint::open(compvis.path()).unwrap().names().any(|name| name.contains("_input_blocks_2_0_op."))
@@ -196,30 +196,30 @@ fn every_naming_reads_alike() {
     assert_same(&read(compvis.path(), &model).unwrap(), &kohya);
 }
 
-/// Names and values are those of the file diffusers' converter made, which diffusers has loaded.
+/// Names and values equal those of diffusers' converter.
 #[test]
-fn what_is_written_is_what_kohya_writes() {
+fn written_files_equal_those_of_kohya() {
     let folder = base();
     let model = open(folder.path(), Kind::Float);
     let lora = read(&file("kohya"), &model).unwrap();
     let out = tempfile::NamedTempFile::new().unwrap();
     lora.save(out.path(), &model.config).unwrap();
-    let [ours, theirs] = [out.path(), &file("kohya")].map(|path| Checkpoint::open(path).unwrap());
-    assert_eq!(ours.shapes(), theirs.shapes());
-    for name in theirs.names() {
-        assert_eq!(ours.tensor(name).unwrap(), theirs.tensor(name).unwrap(), "{name}");
+    let [written, expected] = [out.path(), &file("kohya")].map(|path| Checkpoint::open(path).unwrap());
+    assert_eq!(written.shapes(), expected.shapes());
+    for name in expected.names() {
+        assert_eq!(written.tensor(name).unwrap(), expected.tensor(name).unwrap(), "{name}");
     }
     for key in ["ss_network_dim", "ss_network_alpha"] {
-        assert_eq!(ours.metadata()[key], theirs.metadata()[key]);
+        assert_eq!(written.metadata()[key], expected.metadata()[key]);
     }
     if let Some(keep) = std::env::var_os("LDM_KEEP_LORA") {
         lora.save(Path::new(&keep), &model.config).unwrap();
     }
 }
 
-/// A model whose weights lie in their file and are half as wide: the file stays, and sums are rounded once.
+/// Memory-mapped weights in half precision: the file does not change, and sums are rounded once.
 #[test]
-fn a_lent_model_in_half_precision_is_merged_in_f32() {
+fn memory_mapped_weights_in_half_precision_are_merged_in_f32() {
     let folder = base();
     let weights = folder.path().join("unet/diffusion_pytorch_model.safetensors");
     let checkpoint = Checkpoint::open(&weights).unwrap();
@@ -242,11 +242,11 @@ fn a_lent_model_in_half_precision_is_merged_in_f32() {
         let want = (&base + adapter.change(&base.size(), 0.5)).to_kind(Kind::Half);
         assert!(after[&name].kind() == Kind::Half && after[&name].detach() == want, "{name}");
     }
-    assert!(std::fs::read(&weights).unwrap() == bytes, "the file stays as it is");
+    assert!(std::fs::read(&weights).unwrap() == bytes, "the file is unchanged");
 }
 
 #[test]
-fn a_converted_model_holds_its_loras() {
+fn loras_are_merged_in_conversion() {
     let folder = base();
     let out = tempfile::tempdir().unwrap();
     let source = ModelSource::find(folder.path(), None, true).unwrap();
@@ -268,10 +268,10 @@ fn a_converted_model_holds_its_loras() {
     }
 }
 
-/// Attention that stands alone is one tensor here and three there, and a class embedder is ours alone: such modules have
-/// our names.
+/// Plain attention is one tensor in CompVis' format and three in diffusers', and the class embedder does not exist there:
+/// such modules have our names.
 #[test]
-fn what_diffusers_has_not_has_our_names() {
+fn modules_that_diffusers_lacks_have_our_names() {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/experiments/tiny/diffusion-class.yaml");
     let overrides = [
@@ -286,8 +286,8 @@ fn what_diffusers_has_not_has_our_names() {
     let shapes = shapes(&model);
     let mut lora = Lora::default();
     for (name, shape) in &shapes {
-        let ours = [".qkv.weight", ".in_layers.2.weight"].iter().any(|end| name.ends_with(end));
-        if ours {
+        let included = [".qkv.weight", ".in_layers.2.weight"].iter().any(|end| name.ends_with(end));
+        if included {
             let (mut down, mut up) = (shape.clone(), vec![1; shape.len()]);
             (down[0], up[0], up[1]) = (2, shape[0], 2);
             let ones = |size: &[i64]| Tensor::ones(size, (Kind::Float, Device::Cpu));
@@ -303,7 +303,7 @@ fn what_diffusers_has_not_has_our_names() {
 }
 
 #[test]
-fn what_does_not_fit_is_said_and_nothing_changes() {
+fn invalid_loras_are_refused_and_change_no_weight() {
     let folder = base();
     let model = open(folder.path(), Kind::Float);
     let before: BTreeMap<String, Tensor> =
@@ -315,7 +315,7 @@ fn what_does_not_fit_is_said_and_nothing_changes() {
             .collect();
         let out = tempfile::NamedTempFile::new().unwrap();
         save(out.path(), &tensors, &BTreeMap::new()).unwrap();
-        // Behind one that fits: all are looked at before any is added.
+        // After a valid one: all are checked before any is merged.
         let files = [LoraFile::from(file("peft").as_path()), LoraFile::from(out.path())];
         let error = model.merge(&files).unwrap_err().to_string();
         assert!(error.contains(expected) && !error.contains('\n'), "{expected}: {error}");
@@ -323,11 +323,11 @@ fn what_does_not_fit_is_said_and_nothing_changes() {
     };
     let q = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q";
     let [down, up, alpha] = ["lora_down.weight", "lora_up.weight", "alpha"].map(|leaf| format!("{q}.{leaf}"));
-    check(&[(&down, &[2, 64]), (&up, &[64, 3])], "1 changes are of another shape than the model's weights");
+    check(&[(&down, &[2, 64]), (&up, &[64, 3])], "expected updates of the weights' shapes, got 1 of others");
     check(&[(&down, &[2, 32]), (&up, &[64, 2])], "[2, 32] and [64, 2] for [64, 64]");
     check(&[(&down, &[2, 64, 3, 3]), (&up, &[64, 2, 1, 1])], "[2, 64, 3, 3]");
-    check(&[(&down, &[2, 64])], "has no up (B)");
-    check(&[(&down, &[2, 64]), (&up, &[64, 2]), (&alpha, &[2])], "expected one number, got the shape [2]");
+    check(&[(&down, &[2, 64])], "got no up (B)");
+    check(&[(&down, &[2, 64]), (&up, &[64, 2]), (&alpha, &[2])], "expected one number, got shape [2]");
     check(
         &[
             (&down, &[2, 64]),
@@ -335,18 +335,18 @@ fn what_does_not_fit_is_said_and_nothing_changes() {
             ("unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight", &[2, 64]),
             ("unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_B.weight", &[64, 2]),
         ],
-        "two changes of one module",
+        "expected one update, got two under different names",
     );
     check(
         &[(&down, &[2, 64]), (&up, &[64, 2]), ("conv_in.weight", &[1])],
-        "no LoRA, or not it alone: tensor `conv_in.weight`",
+        "expected tensors of a LoRA, got `conv_in.weight`",
     );
     for (leaf, expected) in [
         ("hada_w1_a", "a LoHa, which is not supported"),
         ("lokr_w1", "a LoKr, which is not supported"),
         ("dora_scale", "a DoRA, which is not supported"),
         ("lora_mid.weight", "a LoCon with a third factor, which is not supported"),
-        ("diff", "whole differences of weights, which is not supported"),
+        ("diff", "full-rank weight differences, which is not supported"),
     ] {
         check(&[(&format!("{q}.{leaf}"), &[2, 2])], expected);
     }
@@ -356,10 +356,10 @@ fn what_does_not_fit_is_said_and_nothing_changes() {
         (0..12).map(|index| format!("lora_unet_down_blocks_7_x_{index:02}.alpha")).collect();
     let mut many: Vec<(&str, &[i64])> = many.iter().map(|name| (name.as_str(), &[][..])).collect();
     many.extend([(down.as_str(), &[2, 64][..]), (up.as_str(), &[64, 2])]);
-    check(&many, "12 of its 13 modules are not in this model (lora_unet_down_blocks_7_x_00, ");
+    check(&many, "expected modules of the model, got 12 of 13 others (lora_unet_down_blocks_7_x_00, ");
     check(&many, "lora_unet_down_blocks_7_x_09, …)");
     let after = model.vs().variables();
-    assert!(before.iter().all(|(name, tensor)| after[name] == *tensor), "something changed");
+    assert!(before.iter().all(|(name, tensor)| after[name] == *tensor), "a weight changed");
     let missing = LoraFile::from(Path::new("nowhere.safetensors"));
     assert!(model.merge(&[missing]).unwrap_err().to_string().starts_with("nowhere.safetensors: "));
 }

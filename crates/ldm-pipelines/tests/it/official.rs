@@ -1,11 +1,11 @@
-//! Every published config file, unchanged, and what it says; and that ours say the same.
+//! Every published config file parses unchanged, and our configs describe the same networks.
 //!
-//! The files are read where `LDM_REF` names the folder of the checkouts `latent-diffusion` and `stable-diffusion`.
+//! `LDM_REF` names a folder with checkouts of `latent-diffusion` and `stable-diffusion`; skipped where it is not set.
 
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
-    reason = "clippy knows tests, not the functions beside them; a skip is said aloud"
+    reason = "clippy exempts tests, not their helper functions; skips are printed"
 )]
 
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use ldm_pipelines::{
 };
 use ldm_unet::Plan;
 
-/// What a file describes: the needs of a diffusion model with the U-Net's parameters in millions, or a first stage.
+/// The model of a file: a diffusion model's kind and its U-Net's parameters in millions, or a first stage.
 #[derive(Debug, PartialEq)]
 enum Found {
     Diffusion(ConditioningKind, i64),
@@ -27,7 +27,7 @@ enum Found {
 }
 use Found::{Diffusion, FirstStage};
 
-/// Every file of both repositories, which differ in one.
+/// All files of both repositories, which differ in one.
 const FILES: [(&str, Found); 33] = [
     ("configs/autoencoder/autoencoder_kl_16x16x16.yaml", FirstStage("kl")),
     ("configs/autoencoder/autoencoder_kl_32x32x4.yaml", FirstStage("kl")),
@@ -64,7 +64,7 @@ const FILES: [(&str, Found); 33] = [
     ("models/ldm/text2img256/config.yaml", Diffusion(ConditioningKind::Text, 404)),
 ];
 
-/// Ours, and whose network each describes.
+/// Our files, and the published file of the same network.
 const OURS: [(&str, &str); 15] = [
     ("latent-diffusion/celebahq.yaml", "latent-diffusion/models/ldm/celeba256/config.yaml"),
     ("latent-diffusion/ffhq.yaml", "latent-diffusion/models/ldm/ffhq256/config.yaml"),
@@ -203,12 +203,12 @@ fn our_files_describe_the_published_networks() {
     }
 }
 
-/// Equal in everything a forward, a checkpoint or a sample depends on.
+/// Asserts equality of everything that a forward, a checkpoint or a sample depends on.
 #[track_caller]
 fn same_network(name: &str, ours: &LatentDiffusionConfig, theirs: &LatentDiffusionConfig) {
     let [mut unet, mut their_unet] = [ours, theirs].map(|config| config.unet().clone());
     for unet in [&mut unet, &mut their_unet] {
-        // Neither is looked at: the size by nothing, `legacy` where a transformer attends.
+        // Unused: the size always, `legacy` with transformers.
         (unet.image_size, unet.legacy) = (None, true);
     }
     assert_eq!(unet, their_unet, "{name}");
@@ -227,7 +227,7 @@ fn same_network(name: &str, ours: &LatentDiffusionConfig, theirs: &LatentDiffusi
     assert_eq!(rest(ours), rest(theirs), "{name}");
 }
 
-/// Without what training alone reads.
+/// The config without keys of training.
 fn bare(mut config: FirstStageConfig) -> FirstStageConfig {
     match &mut config {
         FirstStageConfig::Kl(kl) => (kl.lossconfig, kl.monitor, kl.ckpt_path) = (None, None, None),
@@ -237,7 +237,7 @@ fn bare(mut config: FirstStageConfig) -> FirstStageConfig {
     config
 }
 
-/// Without the reference's words for a device and for a batch's entry.
+/// The config without device and key of the batch.
 fn anywhere(config: &ConditionerConfig) -> ConditionerConfig {
     let mut config = config.clone();
     match &mut config {
@@ -249,10 +249,10 @@ fn anywhere(config: &ConditionerConfig) -> ConditionerConfig {
     config
 }
 
-/// The small twins of each way to be conditioned are models, and each is told what its name says.
+/// Tiny configs of every kind of conditioning are valid.
 #[test]
-fn tiny_twins_are_built() {
-    for (name, needs) in [
+fn tiny_configs_build() {
+    for (name, kind) in [
         ("diffusion-class", ConditioningKind::Class),
         ("diffusion-text-bert", ConditioningKind::Text),
         ("diffusion-text-clip", ConditioningKind::Text),
@@ -262,14 +262,14 @@ fn tiny_twins_are_built() {
         ("super-resolution", ConditioningKind::LowResolution),
     ] {
         let config = ours(&format!("../experiments/tiny/{name}.yaml"));
-        assert_eq!(ConditioningKind::of(&config), needs, "{name}");
+        assert_eq!(ConditioningKind::of(&config), kind, "{name}");
         LatentDiffusion::new(&config, None, test_device()).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }
 
-/// Files named in a config lie beside it, or where they are called from.
+/// Paths are relative to the config file, or else to the current folder.
 #[test]
-fn paths_are_looked_up_beside_the_file() {
+fn paths_are_looked_up_next_to_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let there = folder.path().join("first.ckpt");
     std::fs::write(&there, "").unwrap();
@@ -286,11 +286,11 @@ fn paths_are_looked_up_beside_the_file() {
 }
 
 #[test]
-fn sections_that_are_passed_over_are_named_in_one_note() {
+fn ignored_sections_are_named_in_one_note() {
     let tiny = include_str!("../tiny.yaml");
     let notes = |more: &str| ModelFile::parse(&format!("{tiny}\n{more}"), "x.yaml", &[]).unwrap().notes;
     assert_eq!(notes(""), [""; 0]);
     assert_eq!(notes("data: {a: 1}\ntrain: {}\n"), [""; 0]);
-    let said = notes("data: {a: 1}\nlightning: {b: 2}\n");
-    assert_eq!(said, ["x.yaml: `data` and `lightning` passed over, CompVis' trainer reads that"]);
+    let got = notes("data: {a: 1}\nlightning: {b: 2}\n");
+    assert_eq!(got, ["x.yaml: ignored `data` and `lightning`, which only CompVis' trainer reads"]);
 }

@@ -1,6 +1,6 @@
-//! A whole model against CompVis' `LatentDiffusion` of the same weights: stages, and walks down two ladders.
+//! A model against CompVis' `LatentDiffusion` with the same weights: stages, and runs of DDIM and DDPM.
 //!
-//! `golden/generate.py` makes the files from the config that is read here too; both sides run in f32.
+//! `golden/generate.py` makes the files from the same config; both sides run in f32.
 
 use ldm_core::device::test_device;
 use ldm_core::noise::Replay;
@@ -39,7 +39,7 @@ fn class(model: &LatentDiffusion) -> Conditioning {
 }
 
 #[test]
-fn pixels_become_scaled_latents_and_back() {
+fn encoding_and_decoding_equal_the_reference() {
     let (model, golden) = (model(&[]), golden("stages"));
     let image = golden.get("image");
     let sampled = model.encode(image, &mut Replay::new([golden.get("noise").shallow_clone()]));
@@ -50,7 +50,7 @@ fn pixels_become_scaled_latents_and_back() {
 }
 
 #[test]
-fn the_network_is_told_level_and_class() {
+fn the_networks_prediction_equals_the_reference() {
     let (model, golden) = (model(&[]), golden("stages"));
     let prompt = Prompt { class: Some(golden.get("class").shallow_clone()), ..Prompt::default() };
     let prediction = tch::no_grad(|| {
@@ -106,17 +106,17 @@ fn check_ddim(eta: f64, name: &str) {
 }
 
 #[test]
-fn guided_ddim_arrives_where_the_reference_does() {
+fn guided_ddim_equals_the_reference() {
     check_ddim(0., "ddim");
 }
 
 #[test]
-fn guided_ddim_with_noise_arrives_where_the_reference_does() {
+fn guided_ddim_with_noise_equals_the_reference() {
     check_ddim(1., "ddim_eta1");
 }
 
 #[test]
-fn ddpm_over_a_whole_schedule_arrives_where_the_reference_does() {
+fn ddpm_over_all_timesteps_equals_the_reference() {
     let model = model(&["model.params.timesteps=20", "model.params.linear_end=0.195"]);
     let sampler = SamplerConfig::Ddpm {}.build(&model.schedule).unwrap();
     let unguided = Conditioned::new(Network::new(&model.unet, model.parameterization), &class(&model));

@@ -1,4 +1,4 @@
-//! diffusers' `scheduler_config.json`, obeyed: the same calls of the network and the same end as its schedulers
+//! diffusers' `scheduler_config.json`: the same inputs of the network and the same result as its schedulers
 //! (`golden/generate_schedulers.py`).
 
 use std::cell::RefCell;
@@ -19,7 +19,7 @@ struct Case {
     steps: usize,
 }
 
-/// Written to a file and read from there: diffusers' JSON is not always JSON.
+/// Reads the text from a file, since diffusers' files are not always JSON.
 fn read(text: &str) -> ldm_core::Result<DiffusersScheduler> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("scheduler_config.json");
@@ -41,10 +41,10 @@ fn check(name: &str, case: &Case, golden: &Golden) {
     let schedule = NoiseSchedule::new(&scheduler.schedule).unwrap();
     let plan = sampler.plan(&schedule, &spacing, case.steps).unwrap();
     let get = |key: &str| golden.get(&format!("{name}.{key}")).to_kind(Kind::Double);
-    let [asked, times] = [get("asked"), get("times")];
+    let [inputs, times] = [get("asked"), get("times")];
     let calls = RefCell::new(0);
-    // Some of diffusers' schedulers hold x/α in f32 whatever they are given: a step that makes it r times as small makes
-    // its rounding r times as large: more than 1e-5 from r = 84 on, as at a zero SNR.
+    // Some of diffusers' schedulers store x/α in f32: a step that shrinks it by r enlarges the relative rounding error by r,
+    // to more than 1e-5 from r = 84 on, as with zero terminal SNR.
     let shrinks = plan
         .levels()
         .windows(2)
@@ -53,7 +53,7 @@ fn check(name: &str, case: &Case, golden: &Golden) {
     let bound = 1e-5_f64.max(shrinks.fold(1., f64::max) * 2f64.powi(-23));
     let network = |x: &Tensor, at: NoiseLevel| {
         let call = calls.replace_with(|count| *count + 1);
-        assert_close(&format!("{name}, what is asked in call {call}"), x, &asked.get(call), bound);
+        assert_close(&format!("{name}, input of call {call}"), x, &inputs.get(call), bound);
         let want = times.double_value(&[call]);
         assert!((at.t - want).abs() <= 2e-4, "{name}, t of call {call}: got {}, want {want}", at.t);
         scheduler.parameterization.read(toy(x, at.t), x, at)
@@ -67,11 +67,11 @@ fn check(name: &str, case: &Case, golden: &Golden) {
     let end = plan.sample(&*denoiser, golden.get("start").to_kind(Kind::Double), &mut noise);
     drop(denoiser);
     assert_close(&format!("{name}, the end"), &end, &get("end"), bound);
-    assert_eq!(calls.into_inner(), asked.size()[0], "{name}: number of calls");
+    assert_eq!(calls.into_inner(), inputs.size()[0], "{name}: number of calls");
 }
 
 #[test]
-fn every_scheduler_asks_what_diffusers_asks() {
+fn every_scheduler_equals_diffusers() {
     let golden = Golden::open(
         concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/schedulers.safetensors"),
         test_device(),
@@ -83,9 +83,9 @@ fn every_scheduler_asks_what_diffusers_asks() {
     }
 }
 
-/// What is not here is said, and the nearest taken.
+/// Unsupported settings are reported, and the nearest sampler is used.
 #[test]
-fn what_is_not_followed_is_said() {
+fn unsupported_settings_are_reported() {
     let dpm = SamplerConfig::Dpmpp2m { lower_order_final: true };
     let unipc = SamplerConfig::Unipc { order: 2, lower_order_final: true };
     let ddim = SamplerConfig::Ddim { eta: 0. };
@@ -93,52 +93,52 @@ fn what_is_not_followed_is_said() {
         (
             json!({"_class_name": "DEISMultistepScheduler"}),
             ddim,
-            "DEISMultistepScheduler is not here, ddim samples in its place",
+            "DEISMultistepScheduler is not supported; sampling with ddim",
         ),
         (
             json!({"_class_name": "PNDMScheduler"}),
             SamplerConfig::Plms {},
-            "`skip_prk_steps` false is not here, the first step asks twice and no more",
+            "`skip_prk_steps` false is not supported; the first step takes 2 NFE",
         ),
         (
             json!({"_class_name": "DPMSolverMultistepScheduler", "solver_type": "heun", "use_lu_lambdas": true}),
             dpm,
-            "`solver_type` heun is not here; `use_lu_lambdas` true is not here",
+            "`solver_type` heun is not supported; `use_lu_lambdas` true is not supported",
         ),
         (
             json!({"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3}),
             dpm,
-            "`solver_order` 3 is not here",
+            "`solver_order` 3 is not supported",
         ),
         (
             json!({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"}),
             dpm,
-            "`algorithm_type` dpmsolver is not here",
+            "`algorithm_type` dpmsolver is not supported",
         ),
         (
             json!({"_class_name": "UniPCMultistepScheduler", "disable_corrector": [0]}),
             unipc,
-            "`disable_corrector` [0] is not here",
+            "`disable_corrector` [0] is not supported",
         ),
         (
             json!({"_class_name": "UniPCMultistepScheduler", "solver_type": "bh1"}),
             unipc,
-            "`solver_type` bh1 is not here",
+            "`solver_type` bh1 is not supported",
         ),
         (
             json!({"_class_name": "EulerDiscreteScheduler", "timestep_type": "continuous"}),
             SamplerConfig::Euler {},
-            "`timestep_type` continuous is not here",
+            "`timestep_type` continuous is not supported",
         ),
         (
             json!({"_class_name": "PNDMScheduler", "skip_prk_steps": true, "prediction_type": "v_prediction"}),
             SamplerConfig::Plms {},
-            "PNDMScheduler averages what the network says, v, of several steps; here the noise",
+            "`prediction_type` v_prediction: PNDMScheduler averages v, here eps is averaged",
         ),
         (
             json!({"_class_name": "DDIMScheduler", "timestep_spacing": "linspace"}),
             ddim,
-            "`timestep_spacing` linspace: the steps of DDIMScheduler do not end where the next begin, here they do",
+            "`timestep_spacing` linspace: unlike in DDIMScheduler, each step ends at the next timestep",
         ),
     ];
     for (config, sampler, note) in cases {
@@ -148,11 +148,11 @@ fn what_is_not_followed_is_said() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_by_its_key() {
+fn invalid_settings_are_refused_by_key() {
     let cases = [
         (
             json!({"_class_name": "EulerDiscreteScheduler", "rescale_betas_zero_snr": true}),
-            "`rescale_betas_zero_snr`: expected false, as epsilon says nothing of pure noise, got true",
+            "`rescale_betas_zero_snr`: expected false with epsilon, which is undefined in pure noise, got true",
         ),
         (
             json!({"_class_name": "LCMScheduler", "original_inference_steps": 1001}),

@@ -1,6 +1,6 @@
-//! Building a model whose weights come from a file draws no random number.
+//! `skip_init` draws no random numbers.
 //!
-//! A program of its own, since it watches libtorch's global generator, from which other tests draw.
+//! The test observes libtorch's global generator.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use serde_json::json;
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};
 
-/// What the generator gives after `build` where it stood at a known place before.
+/// The generator's next numbers after `build`, from a fixed seed.
 fn next_after(build: &dyn Fn(&nn::Path)) -> Vec<f32> {
     tch::manual_seed(5);
     build(&VarStore::new(Device::Cpu).root());
@@ -27,7 +27,7 @@ fn check(what: &str, build: impl Fn(&nn::Path)) {
 }
 
 #[test]
-fn building_unfilled_draws_nothing() {
+fn skip_init_draws_no_random_numbers() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/experiments/tiny");
     let mut conditioners = 0;
     for entry in std::fs::read_dir(folder).unwrap() {

@@ -157,7 +157,7 @@ fn reconstructions(model: &LatentDiffusion, originals: &Tensor) -> ([Tensor; 2],
     ([originals.shallow_clone(), back], decibels)
 }
 
-/// The sampling of the report.
+/// Returns the sampling of the report.
 fn sampling() -> Sampling {
     Sampling {
         sampler: SamplerConfig::Ddim { eta: 1. },
@@ -182,7 +182,7 @@ fn samples(model: &LatentDiffusion, classes: &[String]) -> Result<Vec<(String, T
     Ok(rows)
 }
 
-/// The predicted image at eight steps of one sampling run.
+/// Returns the predicted image at eight steps of one sampling run.
 fn denoising_steps(model: &LatentDiffusion) -> Result<Tensor> {
     let sampling = sampling();
     let mut seen = Vec::new();
@@ -194,7 +194,7 @@ fn denoising_steps(model: &LatentDiffusion) -> Result<Tensor> {
     Ok(model.decode(&Tensor::cat(&seen, 0)).clamp(-1., 1.))
 }
 
-/// An image grid as PNG bytes.
+/// Returns an image grid as PNG bytes.
 fn png(images: &Tensor, columns: i64) -> Vec<u8> {
     image::png(&image::to_rgb8(&image::grid(&images.to_kind(Kind::Float).clamp(-1., 1.), columns, 2)), &[])
 }

@@ -29,7 +29,7 @@ pub(super) struct DemoReport<'a> {
 }
 
 impl DemoReport<'_> {
-    /// The page.
+    /// Returns the page.
     pub(super) fn html(&self) -> Result<String> {
         let stages = self.stages.into_iter().map(stage).collect::<Result<Vec<Markup>>>()?;
         let body = html! {
@@ -83,7 +83,7 @@ impl DemoReport<'_> {
     }
 }
 
-/// The metrics of a stage and its loss curve.
+/// Returns the metrics of a stage and its loss curve.
 fn stage(stage: &TrainedStage) -> Result<Markup> {
     let lines = read_metrics(stage)?;
     let (train, batch) = (&stage.config.train, stage.config.data.batch_size);
@@ -119,7 +119,7 @@ fn read_metrics(stage: &TrainedStage) -> Result<Vec<BTreeMap<String, f64>>> {
     text.lines().map(parse).collect()
 }
 
-/// A line chart as SVG, its vertical axis logarithmic.
+/// Returns a line chart as SVG, its vertical axis logarithmic.
 fn curve(points: &[(f64, f64)], label: &str) -> std::result::Result<String, Box<dyn std::error::Error>> {
     let positive = || points.iter().filter(|(_, value)| *value > 0.);
     let last = points.last().map_or(1., |(step, _)| *step);

@@ -68,7 +68,7 @@ pub fn clip_score(
     })
 }
 
-/// The lines of a file, one per image.
+/// Returns the lines of a file, one per image.
 fn read_prompts(path: &Path, images: usize) -> Result<Vec<String>> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     let prompts: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
@@ -78,12 +78,12 @@ fn read_prompts(path: &Path, images: usize) -> Result<Vec<String>> {
     Ok(prompts)
 }
 
-/// The prompts in the images.
+/// Returns the prompts in the images.
 fn own_prompts(folder: &Path, data: &dyn Dataset) -> Result<Vec<String>> {
     (0..data.len()).map(|index| own_prompt(&folder.join(data.peek(index)?.name))).collect()
 }
 
-/// The prompt in an image's `parameters`: the lines before the negative prompt and the sampling parameters.
+/// Returns the prompt in an image's `parameters`: the lines before the negative prompt and the sampling parameters.
 fn own_prompt(path: &Path) -> Result<String> {
     let missing = || format!("{}: expected a prompt in its PNG text; try --prompts-from", path.display());
     let file = File::open(path).with_context(missing)?;

@@ -59,7 +59,7 @@ pub struct NearestReal {
 }
 
 impl GenerationEvaluation {
-    /// The content of `results.json`.
+    /// Returns the content of `results.json`.
     pub fn document(&self) -> Map<String, Value> {
         let found = &self.distance;
         let parts = |sum: &Option<MeanStd>| json!(sum.as_ref().map(SpreadOfParts::from));
@@ -184,7 +184,7 @@ impl<'a> GenerationEvaluator<'a> {
         })
     }
 
-    /// The features of real images; none of statistics, which are checked.
+    /// Returns the features of real images; none of statistics, which are checked.
     fn real(&mut self, reference: &ReferenceSet, retain: Retain) -> Result<Option<SetFeatures>> {
         self.resized = reference.source.size.is_some();
         match &reference.content {

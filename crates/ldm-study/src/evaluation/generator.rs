@@ -38,19 +38,19 @@ impl ImageGenerator {
         Ok(Self { model, sampling, seed, classes, overflowed: false })
     }
 
-    /// The classes of a model, without the null class.
+    /// Returns the classes of a model, without the null class.
     pub fn classes_of(model: &LatentDiffusion) -> Vec<i64> {
         let null = model.conditioner.null_prompt(1).ok().and_then(|prompt| prompt.class);
         let null = null.map(|class| class.int64_value(&[0]));
         (0..model.config.classes().unwrap_or(0)).filter(|class| Some(*class) != null).collect()
     }
 
-    /// The classes it generates; none of an unconditional model.
+    /// Returns the classes it generates; none of an unconditional model.
     pub fn classes(&self) -> &[i64] {
         &self.classes
     }
 
-    /// The sampling.
+    /// Returns the sampling.
     pub fn sampling(&self) -> &Sampling {
         &self.sampling
     }
@@ -90,7 +90,7 @@ impl ImageGenerator {
         Ok(Tensor::stack(&saved.collect::<Vec<_>>(), 0))
     }
 
-    /// The name of an image.
+    /// Returns the name of an image.
     pub(super) fn name(&self, image: usize) -> String {
         format!("seed {}", self.seed + image as u64)
     }

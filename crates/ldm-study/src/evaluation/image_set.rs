@@ -92,7 +92,7 @@ pub(super) fn check_sizes(data: &Arc<dyn Dataset>, size: Option<u32>) -> Result<
     }
 }
 
-/// The requested network, or the best one installed.
+/// Returns the requested network, or the best one installed.
 pub(super) fn network(options: &SetOptions, device: Device) -> Result<FeatureNetwork> {
     match &options.features {
         Some(name) => FeatureNetwork::named(name, device),

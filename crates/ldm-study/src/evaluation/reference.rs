@@ -45,7 +45,7 @@ impl ReferenceSet {
         matches!(self.content, ReferenceContent::Moments(..))
     }
 
-    /// The number of images to generate for a comparison.
+    /// Returns the number of images to generate for a comparison.
     pub(super) fn count(&self, how: &SetOptions) -> Result<usize> {
         image_set::check_counts(how)?;
         let known = match &self.content {
@@ -57,7 +57,7 @@ impl ReferenceSet {
         })
     }
 
-    /// Its JSON, with `count` evaluated images.
+    /// Returns its JSON, with `count` evaluated images.
     pub(super) fn json(&self, count: Option<i64>) -> Result<Map<String, Value>> {
         let (dataset, images, fingerprint, statistics) = match &self.content {
             ReferenceContent::Images(data) => {

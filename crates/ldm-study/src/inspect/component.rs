@@ -15,7 +15,7 @@ use super::detect::infer_config;
 use super::fit::{Misfit, compare};
 use super::verdict::Verdict;
 
-/// The weights of the parts of a diffusers folder, by name.
+/// Returns the weights of the parts of a diffusers folder, by name.
 pub(super) fn parts(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in folder.read_dir().map_err(Error::io(folder))? {
@@ -28,7 +28,7 @@ pub(super) fn parts(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The verdict by the `config.json` next to the weights; none where there is none.
+/// Returns the verdict by the `config.json` next to the weights; none where there is none.
 pub(super) fn verdict(weights: &Path, checkpoint: &Checkpoint) -> Result<Option<Verdict>> {
     let path = weights.with_file_name("config.json");
     if !path.is_file() {

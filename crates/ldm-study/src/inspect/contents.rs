@@ -48,7 +48,7 @@ impl WeightsContents {
     }
 }
 
-/// The part of a name: its first component; buffers of the schedule have none.
+/// Returns the part of a name: its first component; buffers of the schedule have none.
 fn part(name: &str) -> String {
     match name.split_once('.') {
         None => "(buffers)".into(),

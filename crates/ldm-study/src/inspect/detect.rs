@@ -104,7 +104,7 @@ pub(super) fn infer_config(shapes: &Shapes) -> Verdict {
     Verdict { architecture: words.join("; "), derived, fits, notes: Vec::new() }
 }
 
-/// The names below `root`, cut off there.
+/// Returns the names below `root`, cut off there.
 fn below(shapes: &Shapes, root: &str) -> Shapes {
     let cut =
         |(name, shape): (&String, &Vec<i64>)| Some((name.strip_prefix(root)?.to_owned(), shape.clone()));

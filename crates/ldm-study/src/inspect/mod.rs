@@ -64,7 +64,7 @@ impl Inspection {
         }
     }
 
-    /// A JSON document.
+    /// Returns a JSON document.
     pub fn document(&self) -> Value {
         match self {
             Self::Image(report) => json!(report),
@@ -181,7 +181,8 @@ impl Display for WeightsReport {
     }
 }
 
-/// The verdict on a file without a config of ours: by the `config.json` next to it, else by its names and shapes.
+/// Returns the verdict on a file without a config of ours: by the `config.json` next to it, else by its names and
+/// shapes.
 fn detected(weights: &Path, checkpoint: &Checkpoint) -> Result<Verdict> {
     if let Some(verdict) = component::verdict(weights, checkpoint)? {
         return Ok(verdict);

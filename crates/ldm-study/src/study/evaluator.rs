@@ -54,7 +54,7 @@ impl Evaluator {
         &self.network
     }
 
-    /// The number of held-out images.
+    /// Returns the number of held-out images.
     pub(super) fn count(&self) -> i64 {
         self.real.count()
     }
@@ -156,7 +156,7 @@ impl EvaluatedSet {
     }
 }
 
-/// The first `count` images of a fixed shuffle, or all where there are fewer.
+/// Returns the first `count` images of a fixed shuffle, or all where there are fewer.
 pub(super) fn batches(
     data: &Arc<dyn Dataset>,
     count: usize,

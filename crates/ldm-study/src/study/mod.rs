@@ -60,7 +60,7 @@ impl<'a> Study<'a> {
         Ok(Self { file, folder, device, stop, reporter })
     }
 
-    /// Its folder.
+    /// Returns its folder.
     pub fn folder(&self) -> &StudyDir {
         &self.folder
     }

@@ -60,7 +60,7 @@ fn image_side(study: &StudyFile, path: &Path) -> Result<i64> {
     Ok(height as i64)
 }
 
-/// The images to evaluate a run on: its validation set, or its training set where there is none.
+/// Returns the images to evaluate a run on: its validation set, or its training set where there is none.
 pub(super) fn open_held_out(run: &RunConfig) -> Result<Arc<dyn Dataset>> {
     let set = run.data.validation.as_ref().unwrap_or(&run.data.train);
     set.open(Path::new("."))
@@ -72,14 +72,14 @@ fn overrides(keys: &BTreeMap<String, Value>) -> Vec<String> {
         .collect()
 }
 
-/// A run's config: the shared one with a factor's overrides.
+/// Returns a run's config: the shared one with a factor's overrides.
 fn merged(tree: &Value, keys: &[String], path: &Path) -> Result<RunConfig> {
     // Merged before it is parsed, so that an error names its key alone.
     let tree = config::merge(&config::to_text(tree), path, keys)?;
     RunConfig::parse(&config::to_text(&tree), path, &[])
 }
 
-/// The first stage of a factor; none for f = 1, diffusion in pixels.
+/// Returns the first stage of a factor; none for f = 1, diffusion in pixels.
 fn first_stage(study: &StudyFile, factor: &FactorConfig, path: &Path) -> Result<Option<RunConfig>> {
     if factor.f == 1 {
         return Ok(None);

@@ -34,7 +34,7 @@ const COLORS: [RGBColor; 6] = [
     RGBColor(230, 159, 0),
 ];
 
-/// The figures with data.
+/// Returns the figures with data.
 pub(super) fn all(results: &StudyResults) -> Result<Vec<StudyPlot>> {
     let along = |x: fn(&QualityPoint) -> f64| -> Vec<Curve> {
         let curve = |factor: &FactorResult| {
@@ -86,7 +86,7 @@ pub(super) fn all(results: &StudyResults) -> Result<Vec<StudyPlot>> {
         .collect()
 }
 
-/// The range of positive numbers, with a margin.
+/// Returns the range of positive numbers, with a margin.
 fn room(values: impl Iterator<Item = f64> + Clone) -> Range<f64> {
     let least = values.clone().fold(f64::INFINITY, f64::min);
     let greatest = values.fold(f64::MIN_POSITIVE, f64::max);
@@ -171,7 +171,7 @@ where
     Ok(())
 }
 
-/// A number with about three digits.
+/// Returns a number with about three digits.
 fn short(value: f64) -> String {
     let digits = if value == 0. { 0 } else { (2 - value.abs().log10().floor() as i64).clamp(0, 6) };
     let text = format!("{value:.*}", digits as usize);

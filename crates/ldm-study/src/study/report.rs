@@ -8,7 +8,7 @@ use super::results::{FactorResult, StudyResults};
 use super::study_dir::StudyDir;
 use crate::page::{figure, img, page, svg};
 
-/// The page.
+/// Returns the page.
 pub(super) fn html(results: &StudyResults, plots: &[StudyPlot], folder: &StudyDir) -> Result<String> {
     let path = folder.path("study.yaml");
     let study = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
@@ -61,7 +61,7 @@ fn introduction(results: &StudyResults) -> Markup {
     }
 }
 
-/// The best f in a sentence, by the distance of each at the end of its training.
+/// Returns the best f in a sentence, by the distance of each at the end of its training.
 fn verdict(mut ends: Vec<(i64, f64)>) -> String {
     ends.sort_by(|a, b| a.1.total_cmp(&b.1));
     let Some((best, _)) = ends.first().copied() else { return "Nothing is measured yet.".into() };

@@ -43,7 +43,7 @@ pub enum StudyPart {
 }
 
 impl StudyPart {
-    /// Its name: `reference`, `4/diffusion`.
+    /// Returns its name: `reference`, `4/diffusion`.
     pub fn name(self) -> String {
         match self {
             Self::Reference => "reference".into(),
@@ -76,7 +76,7 @@ impl StudyPart {
         }
     }
 
-    /// Its title in messages.
+    /// Returns its title in messages.
     pub fn title(self) -> String {
         match self {
             Self::Reference => "the real images".into(),
@@ -123,22 +123,22 @@ impl StudyDir {
         Ok(Self(absolute(root)?))
     }
 
-    /// Its path.
+    /// Returns its path.
     pub fn root(&self) -> &Path {
         &self.0
     }
 
-    /// The path of a file in it.
+    /// Returns the path of a file in it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    /// The path of a file of one factor.
+    /// Returns the path of a file of one factor.
     pub(super) fn of(&self, f: i64, name: &str) -> PathBuf {
         self.0.join(format!("f{f}")).join(name)
     }
 
-    /// The file with the result of a part.
+    /// Returns the file with the result of a part.
     pub(super) fn result(&self, part: StudyPart) -> PathBuf {
         match part {
             StudyPart::Reference => self.path("reference.json"),
@@ -161,7 +161,7 @@ pub(super) fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     files::write_bytes(path, format!("{text}\n").as_bytes())
 }
 
-/// An absolute path, for configs.
+/// Returns an absolute path, for configs.
 pub(super) fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).map_err(Error::io(path))
 }

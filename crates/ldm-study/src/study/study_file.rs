@@ -157,14 +157,14 @@ impl StudyFile {
         Ok(())
     }
 
-    /// Its text.
+    /// Returns its text.
     pub fn to_text(&self) -> String {
         config::to_text(&serde_yaml::to_value(self).expect("plain numbers and words"))
     }
 }
 
 impl TrainingBudget {
-    /// The number of steps of `batch` images, at `rate` steps per second.
+    /// Returns the number of steps of `batch` images, at `rate` steps per second.
     pub(super) fn steps(&self, batch: u64, rate: impl FnOnce() -> Result<f64>) -> Result<u64> {
         Ok(match (self.steps, self.images, self.seconds) {
             (Some(steps), ..) => steps,
@@ -190,7 +190,7 @@ pub enum StudyProfile {
 }
 
 impl StudyProfile {
-    /// Its name.
+    /// Returns its name.
     pub fn name(self) -> &'static str {
         match self {
             Self::Quick => "quick",
@@ -200,7 +200,7 @@ impl StudyProfile {
         }
     }
 
-    /// The text of its file.
+    /// Returns the text of its file.
     pub fn text(self) -> &'static str {
         match self {
             Self::Quick => include_str!("../profiles/quick.yaml"),

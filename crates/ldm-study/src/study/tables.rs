@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::results::{Quality, StudyResults};
 use crate::Spread;
 
-/// One line per measurement: during training, and by sampling steps after it.
+/// Returns one line per measurement: during training, and by sampling steps after it.
 pub(super) fn sets(results: &StudyResults) -> String {
     let mut out = String::from(
         "f,when,train_step,train_images,train_seconds,sampling_steps,images_per_second,images,frechet_distance,\
@@ -51,7 +51,7 @@ fn line(out: &mut String, head: &str, quality: &Quality) {
     out.push('\n');
 }
 
-/// One line per first stage.
+/// Returns one line per first stage.
 pub(super) fn first_stages(results: &StudyResults) -> String {
     let mut out = String::from(
         "f,parameters,train_steps,train_images,train_seconds,images,psnr,ssim,lpips,frechet_distance,encoded_per_second,\

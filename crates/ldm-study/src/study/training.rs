@@ -171,7 +171,7 @@ fn rate(study: &Study, config: &Path, scratch: &Path) -> Result<f64> {
     Ok(timed.0 as f64 / timed.1)
 }
 
-/// The last line of training in `metrics.jsonl`.
+/// Returns the last line of training in `metrics.jsonl`.
 fn last_line(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     let mut lines = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());

@@ -16,7 +16,7 @@ pub enum DataConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataModule {
-    /// Images a micro-batch, on each rank.
+    /// Images per micro-batch and rank.
     pub batch_size: usize,
     /// Loader threads; batches do not depend on it. 0 reads in the training thread.
     #[serde(default = "two")]
@@ -26,7 +26,7 @@ pub struct DataModule {
     /// The held-out set.
     #[serde(default)]
     pub validation: Option<DatasetConfig>,
-    /// Ends the run at an unreadable image; otherwise it is reported once, skipped and counted.
+    /// Fails at an unreadable image; otherwise it is reported once and skipped.
     #[serde(default)]
     pub strict: bool,
 }

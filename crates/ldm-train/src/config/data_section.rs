@@ -1,4 +1,4 @@
-//! The data sets of a config file, without its model.
+//! The datasets of a config file, without its model.
 
 use std::path::Path;
 
@@ -24,15 +24,15 @@ struct Sections {
 }
 
 impl DataModule {
-    /// Reads `data` of a config file alone, so that the first stage that its model names may be absent. Paths are looked up
-    /// as in [`RunConfig::read`](crate::RunConfig::read).
+    /// Reads only `data` of a config file, so that the first stage it names may be missing. Paths are looked up as in
+    /// [`RunConfig::read`](crate::RunConfig::read).
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Config`] with the key, the expected value, and the line.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        // First from the text as it stands: its errors have the file's own lines.
+        // Parsed as written first, so that errors have the file's line numbers.
         let _: Sections = config::parse(&text, path, &[])?;
         let mut tree = config::merge(&text, path, &[])?;
         make_absolute(&mut tree, path.parent().unwrap_or(Path::new(".")));

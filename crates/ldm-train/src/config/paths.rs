@@ -1,4 +1,4 @@
-//! Paths in a config: lookup, and removal of those that a model folder does not need.
+//! Paths in a config: lookup, and removal of those that an exported model does not need.
 
 use std::path::{Path, PathBuf};
 
@@ -19,17 +19,17 @@ const PATH_KEYS: [&str; 10] = [
     "classes_file",
 ];
 
-/// Makes the values of [`PATH_KEYS`] absolute where they name something that exists, next to the file in `beside` or in
-/// the current folder; those under `data` also in the folder of the image sets, as [`DataPaths`] says.
-pub(crate) fn make_absolute(tree: &mut Value, beside: &Path) {
-    let data = DataPaths::new(beside);
+/// Makes the values of [`PATH_KEYS`] absolute if they exist in `folder`, that of the config file, or in the current folder;
+/// those under `data` also in the folder of the datasets ([`DataPaths`]).
+pub(crate) fn make_absolute(tree: &mut Value, folder: &Path) {
+    let data = DataPaths::new(folder);
     let Value::Mapping(sections) = tree else { return };
     for (name, section) in sections.iter_mut() {
         if name.as_str() == Some("data") {
             absolute_in(section, &|path| data.find(path));
         } else {
             absolute_in(section, &|path| {
-                [beside.join(path), PathBuf::from(path)].into_iter().find(|path| path.exists())
+                [folder.join(path), PathBuf::from(path)].into_iter().find(|path| path.exists())
             });
         }
     }
@@ -56,7 +56,7 @@ fn absolute_in(tree: &mut Value, find: &dyn Fn(&str) -> Option<PathBuf>) {
 fn absolute(value: &mut Value, find: &dyn Fn(&str) -> Option<PathBuf>) {
     let Value::String(text) = value else { return };
     let Some(found) = find(text) else { return };
-    // A pattern of shards (`a-{000..003}.tar`) is no file itself; its folder is.
+    // A pattern of shards (`a-{000..003}.tar`) is not a file; its folder is resolved.
     let whole = match (text.contains('{'), found.parent(), found.file_name()) {
         (true, Some(folder), Some(name)) => folder.canonicalize().map(|folder| folder.join(name)),
         _ => found.canonicalize(),

@@ -14,12 +14,12 @@ use super::train_config::TrainConfig;
 use crate::objective::losses::LossConfig;
 use crate::optim::AdamWConfig;
 
-/// The config of a run, read strictly, and the tree it was read from, which the run directory records.
+/// The config of a run, and the tree it was read from, which is written to the run directory. Unknown keys are errors.
 #[derive(Debug, Clone)]
 pub struct RunConfig {
     /// The model to train.
     pub model: ModelConfig,
-    /// CompVis' `base_learning_rate`, where given.
+    /// CompVis' `base_learning_rate`.
     pub base_learning_rate: Option<f64>,
     /// The data.
     pub data: DataModule,
@@ -32,19 +32,22 @@ pub struct RunConfig {
 impl RunConfig {
     /// Reads a config file with `overrides` (`a.b.c=value`).
     ///
-    /// Relative paths are looked up next to the file first, then in the current directory, those of datasets then in
-    /// the folder `LDM_DATA`; the tree holds absolute ones, so that a run can be resumed from anywhere. It also holds
-    /// the whole first stage where the file names it by its run ([`resolve_first_stage`]).
+    /// Relative paths are looked up in the folder of the file, then in the current directory, and those of datasets in
+    /// the folder `LDM_DATA`; the tree has absolute paths, so that a run can be resumed from anywhere. A first stage named
+    /// by its run is replaced by its config ([`resolve_first_stage`]).
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Config`] with the key, what was expected, and the line.
+    /// [`Error::Io`] when the file cannot be read; [`Error::Config`] with the key, the expected value, and the line.
     pub fn read(path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
         Self::parse(&text, path, overrides)
     }
 
-    /// [`RunConfig::read`] from text; `path` is named in errors, and relative paths are looked up next to it.
+    /// [`RunConfig::read`] from text; `path` is used in errors, and relative paths are looked up in its folder.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the key, the expected value, and the line.
     pub fn parse(text: &str, path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
@@ -57,13 +60,12 @@ impl RunConfig {
             _lightning: IgnoredAny,
         }
         let path = path.as_ref();
-        // First from the text as it is: errors have the file's own lines.
+        // Parsed as written first, so that errors have the file's line numbers.
         let _: RunTree = config::parse(text, path, overrides)?;
         ModelFile::parse(text, path, overrides)?;
 
         let mut tree = config::merge(text, path, overrides)?;
-        let beside = path.parent().unwrap_or(Path::new("."));
-        make_absolute(&mut tree, beside);
+        make_absolute(&mut tree, path.parent().unwrap_or(Path::new(".")));
         resolve_first_stage(&mut tree, path)?;
         let resolved = config::to_text(&tree);
         let mut typed: RunTree = config::parse(&resolved, path, &[])?;
@@ -77,10 +79,12 @@ impl RunConfig {
         {
             let given =
                 tree["train"].get("optimizer").is_some_and(|given| given.get("weight_decay").is_some());
-            if given && typed.train.optimizer.weight_decay != decay {
-                let why =
-                    "model.params.weight_decay: expected none beside another train.optimizer.weight_decay";
-                return Err(Error::config(path, why));
+            let expected = typed.train.optimizer.weight_decay;
+            if given && expected != decay {
+                let message = format!(
+                    "model.params.weight_decay: expected train.optimizer.weight_decay, {expected}, got {decay}"
+                );
+                return Err(Error::config(path, message));
             }
             typed.train.optimizer.weight_decay = decay;
         }
@@ -116,20 +120,20 @@ impl RunConfig {
     /// The learning rate on `ranks` ranks, before its schedule.
     ///
     /// # Errors
-    /// [`Error::Config`] when the file gives none.
+    /// [`Error::Config`] when the config has none.
     pub fn learning_rate(&self, ranks: usize) -> Result<f64> {
         self.train.base_rate(self.base_learning_rate, ranks * self.data.batch_size).ok_or_else(|| {
-            let why = "train.learning_rate: expected a positive number, got none; try it, or model.base_learning_rate";
-            Error::config(&self.path, why)
+            let message = "train.learning_rate: expected a positive number, got none";
+            Error::config(&self.path, format!("{message}; try train.learning_rate or model.base_learning_rate"))
         })
     }
 
-    /// The resolved, complete text: what `config.yaml` of a run holds.
+    /// The resolved config as YAML, the content of a run's `config.yaml`.
     pub fn to_text(&self) -> String {
         config::to_text(&self.tree)
     }
 
-    /// Completes a classifier's config with the network that its diffusion model's config implies, so that a run can be read
+    /// Completes a classifier's config with the network that its diffusion model implies, so that the run can be read
     /// without that model.
     ///
     /// # Errors
@@ -137,7 +141,7 @@ impl RunConfig {
     pub fn complete(mut self) -> Result<Self> {
         if let ModelConfig::Classifier(classifier) = &mut self.model {
             let network = classifier.network().map_err(|error| match error {
-                Error::Invalid(why) => Error::config(&self.path, format!("model.params.{why}")),
+                Error::Invalid(message) => Error::config(&self.path, format!("model.params.{message}")),
                 other => other,
             })?;
             let tree = serde_yaml::to_value(&network).expect("numbers and strings");
@@ -147,8 +151,8 @@ impl RunConfig {
         Ok(self)
     }
 
-    /// The text of the model alone, for the exported model; without paths of weights, which are all in the file next to
-    /// it.
+    /// The config of the exported model as YAML: `model` without the paths of weights, which are all in its
+    /// `model.safetensors`.
     pub fn model_text(&self) -> String {
         let mut model = self.tree["model"].clone();
         for key in ["ckpt_path", "diffusion_path", "diffusion_ckpt_path"] {
@@ -159,7 +163,7 @@ impl RunConfig {
         config::to_text(&Value::Mapping(tree))
     }
 
-    /// The file it was read from.
+    /// The path of the config file.
     pub fn path(&self) -> &Path {
         &self.path
     }

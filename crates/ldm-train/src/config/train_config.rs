@@ -13,25 +13,25 @@ use crate::run::retention::KeepBest;
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
-    /// The model a new run starts from; fresh weights where absent. Of a config file alone.
+    /// The model that a new run starts from; absent for random weights. Only in config files.
     pub init_from: Option<InitFrom>,
-    /// Low-rank adapters of the model of `init_from`, trained in place of its weights. Of a config file alone.
+    /// Low-rank adapters of the model of `init_from`, trained in place of its weights. Only in config files.
     pub lora: Option<LoraConfig>,
     /// Optimizer steps of the run.
     pub steps: u64,
-    /// The seed of everything random.
+    /// The random seed.
     pub seed: u64,
-    /// The learning rate before its schedule. Where absent, `base_learning_rate · ranks · batch_size · accumulate` (CompVis
+    /// The learning rate before its schedule. If absent, `base_learning_rate · ranks · batch_size · accumulate` (CompVis
     /// `main.py:686`).
     pub learning_rate: Option<f64>,
     /// The learning-rate schedule.
     pub schedule: LearningRate,
-    /// AdamW; where absent PyTorch's defaults, or in a config file [`AdamWConfig::adversarial`] for a first stage with a
+    /// AdamW. The defaults are PyTorch's, or in config files [`AdamWConfig::adversarial`] for a first stage with a
     /// discriminator.
     pub optimizer: AdamWConfig,
-    /// Micro-batches a step.
+    /// Micro-batches per step.
     pub accumulate: u64,
-    /// The norm that gradients are clipped to, over all parameters; absent for none.
+    /// The maximum L2 norm of the gradients over all parameters; absent for no clipping.
     pub clip_grad: Option<f64>,
     /// The EMA of the weights; `null` for none.
     pub ema: Option<EmaConfig>,
@@ -41,25 +41,25 @@ pub struct TrainConfig {
     pub min_snr_gamma: Option<f64>,
     /// Strength of offset noise, constant over each channel of a latent (Guttenberg 2023, about 0.1).
     pub offset_noise: f64,
-    /// Encodes images once and caches their latents: in the run directory, or in a file that runs can share.
+    /// Encodes images once and caches their latents in the run directory, or in a file that runs can share.
     pub cache_latents: CacheLatents,
     /// f32, or bf16 or f16 by autocast over f32 weights.
     pub dtype: Dtype,
-    /// Steps with a NaN or Inf gradient are skipped and counted; this many in a row end the run.
+    /// The number of steps in a row with NaN or Inf gradients at which the run fails; fewer are skipped and counted.
     pub max_skipped: u64,
     /// Steps between lines of `metrics.jsonl`.
     pub log_every: u64,
     /// Steps between checkpoints; the last step always writes one.
     pub checkpoint_every: u64,
-    /// Newest checkpoints to keep.
+    /// The number of newest checkpoints to keep.
     pub keep: usize,
-    /// Checkpoints at multiples of this step are kept for good; 0 for none.
+    /// Checkpoints at multiples of this step are never removed; 0 for none.
     pub keep_every: u64,
-    /// Keeps the best checkpoints by a validation metric too; every validation then writes one.
+    /// Also keeps the best checkpoints by a validation metric; every validation then writes a checkpoint.
     pub keep_best: Option<KeepBest>,
-    /// Steps between validations; 0 validates at the end only.
+    /// Steps between validations; 0 validates only at the end.
     pub validate_every: u64,
-    /// Images of a validation; 0 takes all.
+    /// Images per validation; 0 for all.
     pub validate_images: usize,
     /// The preview images.
     pub samples: SampleConfig,
@@ -71,7 +71,7 @@ impl Default for TrainConfig {
             init_from: None,
             lora: None,
             steps: 100_000,
-            seed: 23, // main.py's
+            seed: 23, // as in CompVis `main.py`
             learning_rate: None,
             schedule: LearningRate::default(),
             optimizer: AdamWConfig::default(),
@@ -97,14 +97,14 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
-    /// The learning rate before its schedule: the config's own, or `base` for each image of a step of all ranks, with
-    /// `batch` images a micro-batch. CompVis `main.py:686`.
+    /// The learning rate before its schedule: `learning_rate`, or `base` times the images of a step, with `batch` images
+    /// per micro-batch on all ranks. CompVis `main.py:686`.
     pub(crate) fn base_rate(&self, base: Option<f64>, batch: usize) -> Option<f64> {
         let images = batch as f64 * self.accumulate as f64;
         self.learning_rate.or_else(|| base.map(|base| base * images))
     }
 
-    /// Checks the values; the message begins with the key.
+    /// Checks the values. The message of an error begins with the key.
     pub(crate) fn check(&self, has_validation: bool) -> Result<(), String> {
         let positive: [(&str, u64); 6] = [
             ("max_skipped", self.max_skipped),
@@ -174,14 +174,14 @@ impl Dtype {
 #[derive(Debug, Clone, Copy, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SampleConfig {
-    /// Steps between grids; 0 writes one at the end only.
+    /// Steps between grids; 0 writes one only at the end.
     pub every: u64,
-    /// Images a grid; 0 writes none.
+    /// Images per grid; 0 writes none.
     pub count: usize,
-    /// DDIM steps a sample (diffusion models).
+    /// DDIM steps per sample (diffusion models).
     pub steps: usize,
-    /// η of DDIM, 1 as in CompVis' own logging (`ddpm.py:1251`): early in training a model errs at the highest noise levels,
-    /// and only fresh noise lets later steps correct it.
+    /// η of DDIM, 1 as in CompVis' logging (`ddpm.py:1251`): early in training, predictions are wrong at the highest noise
+    /// levels, and only fresh noise lets later steps correct them.
     pub eta: f64,
     /// Classifier-free guidance of the samples (diffusion models trained with dropout).
     pub guidance_scale: f64,

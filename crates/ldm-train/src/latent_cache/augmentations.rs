@@ -6,15 +6,15 @@ use std::sync::Arc;
 use ldm_core::{Error, Result};
 use ldm_data::{Crop, Dataset, DatasetConfig};
 
-/// Images and seeds tried to find out whether a set is random.
+/// Number of images and of seeds tried to detect random augmentations.
 const IMAGES: usize = 4;
 const SEEDS: u64 = 4;
 
-/// The deterministic variants of a dataset: one, or with random flips the plain and the flipped one.
+/// The deterministic variants of a dataset: one, or with random flips the unflipped and the flipped one.
 #[derive(Clone)]
 pub struct Augmentations {
     pub(crate) sets: Vec<Arc<dyn Dataset>>,
-    /// Probability of the second set, the flipped one.
+    /// Probability of the second variant, the flipped one.
     pub(crate) flip: f64,
 }
 
@@ -25,11 +25,11 @@ impl std::fmt::Debug for Augmentations {
 }
 
 impl Augmentations {
-    /// The variants of the set of `config`.
+    /// Opens the variants of the dataset of `config`; relative paths are looked up in `base`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with any other random augmentation, as random crops: there are too many variants to cache, and
-    /// fewer would be another set. As [`DatasetConfig::open`] besides.
+    /// [`Error::Invalid`] for other random augmentations, such as random crops, which have too many variants to cache; the
+    /// errors of [`DatasetConfig::open`].
     pub fn open(config: &DatasetConfig, base: &Path) -> Result<Self> {
         let mut flip = 0.;
         let mut sets = vec![config.clone()];
@@ -37,8 +37,8 @@ impl Augmentations {
             if let crop @ (Crop::Random | Crop::RandomSquare) = images.transform.crop {
                 let crop = if crop == Crop::Random { "random" } else { "random_square" };
                 return Err(Error::invalid(format!(
-                    "train.cache_latents: expected deterministic crops, got crop: {crop}; try crop: center, or leave \
-                     cache_latents out"
+                    "train.cache_latents: expected deterministic crops, got crop: {crop}; try crop: center, or \
+                     cache_latents: false"
                 )));
             }
             flip = images.transform.flip;
@@ -55,15 +55,15 @@ impl Augmentations {
         Self { sets, flip }.checked()
     }
 
-    /// The only variant of a deterministic set.
+    /// The only variant of a deterministic dataset.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when examples depend on the seed.
+    /// [`Error::Invalid`] when images depend on the seed.
     pub fn none(set: Arc<dyn Dataset>) -> Result<Self> {
         Self { sets: vec![set], flip: 0. }.checked()
     }
 
-    /// Tries whether a seed changes an image.
+    /// Checks on a few images that they do not depend on the seed.
     fn checked(self) -> Result<Self> {
         for set in &self.sets {
             for index in 0..set.len().min(IMAGES) {
@@ -72,8 +72,8 @@ impl Augmentations {
                 let first = image(0);
                 if (1..SEEDS).any(|seed| image(seed) != first) {
                     return Err(Error::invalid(
-                        "train.cache_latents: expected deterministic images, got a random augmentation; leave one of \
-                         them out",
+                        "train.cache_latents: expected deterministic images, got a random augmentation; try \
+                         cache_latents: false",
                     ));
                 }
             }

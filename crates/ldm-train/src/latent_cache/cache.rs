@@ -11,13 +11,13 @@ use super::{Augmentations, CacheFingerprint};
 
 /// Bytes of a value.
 const WIDTH: usize = size_of::<f32>();
-const REMOVE: &str = "remove the file to have it written again";
+const REMOVE: &str = "try removing the file to encode the images again";
 
-/// A dataset of cached latents in place of images; everything else comes from the set itself.
+/// A dataset with cached latents in place of images; everything else comes from the original dataset.
 ///
 /// The cache holds the moments of the posterior, so that latents are still sampled in every step; for VQ, the latent
-/// before quantization. Images that are flipped at random are cached both ways. No other augmentation is random: see
-/// [`Augmentations`].
+/// before quantization. Randomly flipped images are cached both ways; other random augmentations are refused
+/// ([`Augmentations`]).
 pub struct LatentCache {
     augmentations: Augmentations,
     path: PathBuf,
@@ -43,13 +43,13 @@ impl LatentCache {
     /// Opens the cache at `path`.
     ///
     /// # Errors
-    /// [`Error::Format`] when its fingerprint differs, or it is damaged.
+    /// [`Error::Format`] when its fingerprint differs or the file is damaged; [`Error::Io`] when it cannot be read.
     pub fn open(path: &Path, augmentations: Augmentations, fingerprint: &CacheFingerprint) -> Result<Self> {
         let checkpoint = Checkpoint::open(path)?;
         if let Some([expected, got]) = fingerprint.difference(checkpoint.metadata()) {
             return Err(Error::format(path, format!("expected {expected}, got {got}; {REMOVE}")));
         }
-        let damaged = || Error::format(path, format!("damaged; {REMOVE}"));
+        let damaged = || Error::format(path, format!("expected a complete latent cache, got a damaged file; {REMOVE}"));
         let names: Vec<&str> = checkpoint.names().collect();
         let shape = names.first().and_then(|name| checkpoint.info(name)).ok_or_else(damaged)?.shape;
         let [_, c, h, w] = shape[..] else { return Err(damaged()) };
@@ -88,11 +88,12 @@ impl Dataset for LatentCache {
         let flipped = self.augmentations.sets.len() > 1
             && Rng::of(&[seed, index as u64, 2]).unit() < self.augmentations.flip;
         let view = usize::from(flipped);
-        let known = self.augmentations.sets[view].without_image(index, seed)?;
+        let example = self.augmentations.sets[view].without_image(index, seed)?;
         let latent = self.latent(view, index);
-        let latent =
-            latent.ok_or_else(|| Error::data(&known.name, "could not be read when its latent was cached"))?;
-        Ok(Example { size: self.pixels, latent: Some(latent), ..known })
+        let latent = latent.ok_or_else(|| {
+            Error::data(&example.name, "expected a cached latent, got none; the image was unreadable when cached")
+        })?;
+        Ok(Example { size: self.pixels, latent: Some(latent), ..example })
     }
 
     fn without_image(&self, index: usize, seed: u64) -> Result<Example> {

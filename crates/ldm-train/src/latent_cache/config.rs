@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Encoding of a diffusion model's images once, before the first step, into a file.
+/// Caching of latents: images are encoded once, before the first step, into a file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum CacheLatents {
     /// `false`: images are encoded in every step.

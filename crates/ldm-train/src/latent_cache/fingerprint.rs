@@ -7,20 +7,21 @@ use tch::{Device, Kind, Tensor};
 
 use super::Augmentations;
 
-/// Changes with the layout of the file.
+/// Version of the file format.
 const FORMAT: &str = "ldm latents 1";
 
-/// The images and the first stage a cache was made from. A cache with another fingerprint is refused.
+/// The images and the first stage that a cache was computed from. A cache with another fingerprint is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheFingerprint {
-    /// The fingerprints of the augmented sets.
+    /// The fingerprints of the augmented datasets.
     images: String,
     /// SHA-256 of the first stage's weights.
     first_stage: String,
 }
 
 impl CacheFingerprint {
-    /// The fingerprint of these sets and these weights, named and sorted, of which those of the first stage count.
+    /// The fingerprint of augmented datasets and of the first stage in `weights`, which are named and sorted; other weights
+    /// are ignored.
     pub fn new(augmentations: &Augmentations, weights: &[(String, Tensor)]) -> Self {
         let images: Vec<String> = augmentations.sets.iter().map(|set| set.fingerprint()).collect();
         let mut hash = Sha256::new();
@@ -34,21 +35,21 @@ impl CacheFingerprint {
         Self { images: images.join(" "), first_stage: format!("{:x}", hash.finalize()) }
     }
 
-    /// As the metadata of a cache file.
+    /// The metadata of a cache file with this fingerprint.
     pub(super) fn metadata(&self) -> BTreeMap<String, String> {
         [("format", FORMAT), ("images", &self.images), ("first_stage", &self.first_stage)]
             .map(|(key, value)| (key.to_owned(), value.to_owned()))
             .into()
     }
 
-    /// The first thing in which a cache of this metadata differs: expected, got.
+    /// The first difference from the metadata of a cache: expected, got.
     pub(super) fn difference(&self, metadata: &BTreeMap<String, String>) -> Option<[&'static str; 2]> {
         let ours = self.metadata();
         let same = |key: &str| metadata.get(key) == ours.get(key);
         match (same("format"), same("images"), same("first_stage")) {
-            (false, ..) => Some(["a latent cache of this version", "another file"]),
-            (_, false, _) => Some(["latents of the training images", "those of other images"]),
-            (_, _, false) => Some(["latents of the model's first stage", "those of another one"]),
+            (false, ..) => Some(["a latent cache in the current format", "another format"]),
+            (_, false, _) => Some(["latents of the training images", "latents of other images"]),
+            (_, _, false) => Some(["latents of this model's first stage", "latents of another first stage"]),
             _ => None,
         }
     }

@@ -13,23 +13,23 @@ use super::{Augmentations, CacheFingerprint, LatentCache};
 use crate::objective::LatentEncoder;
 use crate::run::event::Event;
 
-/// Encodes a set into a cache file.
+/// Encodes a dataset into a cache file.
 pub(crate) struct CacheWriter<'a> {
     pub(crate) augmentations: &'a Augmentations,
-    /// Images encoded together: as many as in a training step, also in the last chunk, since the last bits of an
-    /// encoder's output depend on the batch size.
+    /// Images encoded at once: as many as in a training step, also in the last chunk, since the last bits of an encoder's
+    /// output depend on the batch size.
     pub(crate) batch: usize,
-    /// Fails at an unreadable image; otherwise it is skipped, and reported when it is read.
+    /// Fails at an unreadable image; otherwise the image is skipped, and the loader reports it.
     pub(crate) strict: bool,
     pub(crate) encoder: &'a dyn LatentEncoder,
 }
 
 impl CacheWriter<'_> {
-    /// Opens the cache at `path`, written first if there is none; `None` when `stop` was set meanwhile.
+    /// Opens the cache at `path`, after writing it if it does not exist; `None` if `stop` was set.
     ///
     /// # Errors
-    /// As [`LatentCache::open`]; [`Error::Io`] when the file cannot be written; when images differ in size, or none can
-    /// be read.
+    /// As [`LatentCache::open`]; [`Error::Io`] when the file cannot be written; [`Error::Data`] when images differ in size
+    /// or none can be read.
     pub(crate) fn open_or_write(
         &self,
         path: &Path,
@@ -39,8 +39,8 @@ impl CacheWriter<'_> {
         let fingerprint = CacheFingerprint::new(self.augmentations, &self.encoder.encoder_weights());
         if !path.exists() {
             let observe = RefCell::new(observe);
-            let seen = |done, of| (observe.borrow_mut())(Event::Caching { done, of });
-            if !self.write(path, &fingerprint, stop, &seen)? {
+            let progress = |done, of| (observe.borrow_mut())(Event::Caching { done, of });
+            if !self.write(path, &fingerprint, stop, &progress)? {
                 return Ok(None);
             }
         }
@@ -58,7 +58,7 @@ impl CacheWriter<'_> {
     ) -> Result<bool> {
         let (sets, count) = (&self.augmentations.sets, self.augmentations.sets[0].len());
         let first = (0..count).find_map(|index| sets[0].get(index, 0).ok());
-        let first = first.ok_or_else(|| Error::data(sets[0].name(), "no image can be read"))?;
+        let first = first.ok_or_else(|| Error::data(sets[0].name(), "expected a readable image, got none"))?;
         let pixels = first.size;
         let shape = self.encoder.latent_moments(&collate(vec![first])?.images).size();
         let mut chunks = Vec::new();
@@ -71,11 +71,11 @@ impl CacheWriter<'_> {
                     if stop.load(Ordering::Relaxed) {
                         return Err(Error::invalid("stopped"));
                     }
-                    let made = self.chunk(&**set, start, &shape, pixels);
+                    let moments = self.chunk(&**set, start, &shape, pixels);
                     observe(view * count + start + shape[0] as usize, sets.len() * count);
-                    made
+                    moments
                 };
-                // Named so that they are sorted as they come.
+                // Zero-padded, so that names sort in file order.
                 chunks.push(Streamed { name: format!("{view}/{start:012}"), info, make: Box::new(make) });
             }
         }
@@ -85,7 +85,7 @@ impl CacheWriter<'_> {
         }
     }
 
-    /// The moments of `shape[0]` images from `start`; NaN for a skipped one.
+    /// Encodes `shape[0]` images from `start` into moments; NaN for skipped images.
     fn chunk(&self, set: &dyn Dataset, start: usize, shape: &[i64], pixels: [usize; 3]) -> Result<Tensor> {
         let (mut examples, mut places) = (Vec::new(), Vec::new());
         for place in 0..shape[0] {
@@ -96,8 +96,8 @@ impl CacheWriter<'_> {
                 }
                 Ok(Example { name, size: [_, h, w], .. }) => {
                     let [_, h0, w0] = pixels;
-                    let why = format!("expected {w0}x{h0}, the size of the first image, got {w}x{h}");
-                    return Err(Error::data(name, format!("{why}; try a size and a crop in the transform")));
+                    let sizes = format!("expected {w0}x{h0}, the size of the first image, got {w}x{h}");
+                    return Err(Error::data(name, format!("{sizes}; try a size and a crop in the transform")));
                 }
                 Err(error) if self.strict => return Err(error),
                 Err(_) => {}

@@ -18,7 +18,7 @@ pub(crate) fn latents(model: &LatentDiffusion, batch: &Batch, noise: &mut dyn No
     posterior.sample(noise) * model.scale_factor
 }
 
-/// Encodes images into moments: see [`crate::LatentEncoder::latent_moments`].
+/// Encodes images into moments, as [`crate::LatentEncoder::latent_moments`].
 pub(crate) fn latent_moments(model: &LatentDiffusion, images: &Tensor) -> Tensor {
     match model.posterior(images) {
         Posterior::Gaussian { mean, logvar } => Tensor::cat(&[mean, logvar], 1).to_kind(Kind::Float),
@@ -26,7 +26,7 @@ pub(crate) fn latent_moments(model: &LatentDiffusion, images: &Tensor) -> Tensor
     }
 }
 
-/// `[B]` evenly spaced timesteps below `steps` for the samples of `x`.
+/// `[B]` evenly spaced timesteps below `steps`, one per sample of `x`.
 pub(crate) fn evenly_spaced_timesteps(steps: usize, x: &Tensor) -> Tensor {
     let size = x.size()[0];
     let t =

@@ -12,13 +12,13 @@ const ENTRY: &str = "latent_statistics";
 /// Mean and standard deviation of a first stage's latents over a set of images: the diffusion model's scale factor is
 /// `1 / std` (Rombach et al. 2022, appendix G).
 ///
-/// For a Gaussian posterior these are the statistics of samples, computed without drawing any: Var z = Var μ + E σ².
+/// For a Gaussian posterior these are the statistics of its samples in closed form: Var z = Var μ + E σ².
 /// CompVis measures one sample of one batch (`ddpm.py:530`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LatentStatistics {
-    /// Images measured.
-    #[serde(alias = "pictures")] // first stages exported before 0.1 was out
+    /// Number of images.
+    #[serde(alias = "pictures")] // first stages exported before 0.1
     pub images: u64,
     /// The mean of each channel.
     pub mean: Vec<f64>,
@@ -29,15 +29,15 @@ pub struct LatentStatistics {
 }
 
 impl LatentStatistics {
-    /// As an entry of metadata.
+    /// Serializes the statistics into a metadata entry.
     pub(crate) fn entry(&self) -> (String, String) {
         (ENTRY.to_owned(), serde_json::to_string(self).expect("plain numbers"))
     }
 
-    /// Reads the statistics in a checkpoint's metadata, where it has any.
+    /// Reads the statistics in a checkpoint's metadata, if any.
     ///
     /// # Errors
-    /// [`Error::Format`] when the entry cannot be parsed, when it has another number of channels, and when
+    /// [`Error::Format`] when the entry cannot be parsed, when it does not have `channels` channels, or when
     /// `overall_std` is not positive.
     pub fn of(checkpoint: &Checkpoint, channels: i64) -> Result<Option<Self>> {
         let Some(text) = checkpoint.metadata().get(ENTRY) else { return Ok(None) };
@@ -56,20 +56,20 @@ impl LatentStatistics {
     }
 }
 
-/// The sums behind [`LatentStatistics`], on the device (Chan et al. 1979): batches are merged by their means, so that
-/// nothing cancels.
+/// Accumulates [`LatentStatistics`] on the device (Chan et al. 1979): batches are merged by their means, which avoids
+/// cancellation.
 #[derive(Debug, Default)]
 pub(crate) struct LatentSums {
     images: u64,
-    /// Values a channel.
+    /// Values per channel.
     count: f64,
-    /// `[C]` f64 each: mean, and squared deviations from it with the variances of the posteriors.
+    /// `[C]` f64 each: the mean, and the sum of squared deviations and of posterior variances.
     sums: Option<[Tensor; 2]>,
 }
 
 impl LatentSums {
     pub(crate) fn add(&mut self, posterior: &Posterior) {
-        let (mean, own) = match posterior {
+        let (mean, variance) = match posterior {
             Posterior::Gaussian { mean, logvar } => (mean, Some(logvar.to_kind(Kind::Double).exp())),
             Posterior::Point(point) => (point, None),
         };
@@ -77,8 +77,8 @@ impl LatentSums {
         let dims = [0, 2, 3];
         let at = z.mean_dim(dims.as_slice(), true, Kind::Double);
         let mut squares = (&z - &at).square().sum_dim_intlist(dims.as_slice(), false, Kind::Double);
-        if let Some(own) = own {
-            squares += own.detach().sum_dim_intlist(dims.as_slice(), false, Kind::Double);
+        if let Some(variance) = variance {
+            squares += variance.detach().sum_dim_intlist(dims.as_slice(), false, Kind::Double);
         }
         let (at, size) = (at.view([-1]), z.size());
         let count = (size[0] * size[2] * size[3]) as f64;
@@ -86,15 +86,15 @@ impl LatentSums {
         self.sums = Some(match self.sums.take() {
             None => [at, squares],
             Some([mean, sum]) => {
-                let (all, apart) = (self.count + count, &at - &mean);
-                let between = apart.square() * (self.count * count / all);
-                [mean + apart * (count / all), sum + squares + between]
+                let (all, delta) = (self.count + count, &at - &mean);
+                let between = delta.square() * (self.count * count / all);
+                [mean + delta * (count / all), sum + squares + between]
             }
         });
         self.count += count;
     }
 
-    /// None without images.
+    /// The statistics; `None` without images.
     pub(crate) fn finish(self) -> Option<LatentStatistics> {
         let [mean, squares] = self.sums?;
         let overall = mean.mean(Kind::Double);
@@ -119,7 +119,7 @@ mod tests {
     use tch::Device;
 
     #[test]
-    fn as_taken_at_once_whatever_the_batches() {
+    fn statistics_do_not_depend_on_the_batch_size() {
         let like = Tensor::zeros([7, 2, 3, 5], (Kind::Float, Device::Cpu));
         let offset = Tensor::from_slice(&[1000_f32, -3.]).view([1, 2, 1, 1]);
         let z = Seeded::new(0..7).like(&like) + offset;
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_posteriors_own_spread_counts() {
+    fn posterior_variances_are_included() {
         let mean = Seeded::new(0..400).like(&Tensor::zeros([400, 1, 8, 8], (Kind::Float, Device::Cpu)));
         let logvar = mean.full_like(3_f64.ln());
         let mut sums = LatentSums::default();

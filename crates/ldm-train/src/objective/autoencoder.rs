@@ -22,10 +22,10 @@ use crate::objective::{
     with_gradients,
 };
 
-/// Reconstruction plus the latent's regularization; with the published losses also LPIPS and a discriminator, which has a
-/// phase of its own.
+/// Reconstruction plus the latent's regularization; with the published losses also LPIPS and a discriminator, which has its
+/// own phase.
 ///
-/// KL first stages use sums over a sample, as CompVis (`contperceptual.py:45`): Σ|x − y| + w·KL; VQ ones use
+/// KL first stages use sums over a sample, as in CompVis (`contperceptual.py:45`): Σ|x − y| + w·KL. VQ first stages use
 /// means (`vqperceptual.py:56`): mean|x − y| + w·codebook loss.
 #[derive(Debug)]
 pub struct AutoencoderObjective {
@@ -48,21 +48,21 @@ enum FirstStageLoss {
     Adversarial(Box<LpipsWithDiscriminator>),
 }
 
-/// Prefixes of names that only training needs.
+/// Prefixes of tensors that are used only in training.
 const DISCRIMINATOR: &str = "loss.discriminator.";
 const LOSS: &str = "loss.";
 
 impl AutoencoderObjective {
-    /// A first stage with fresh weights, and the loss of its `lossconfig`. LPIPS has the published weights where they are
-    /// installed, see [`Lpips::published_or_random`] and [`Objective::notes`].
+    /// A first stage with random weights, and the loss of its `lossconfig`. LPIPS has the published weights if they are
+    /// installed ([`Lpips::published_or_random`]); otherwise [`Objective::notes`] says so.
     ///
     /// # Errors
-    /// [`ldm_core::Error::Invalid`] when the config is invalid; when the weights of LPIPS cannot be loaded.
+    /// [`ldm_core::Error::Invalid`] when the config is invalid; the errors of loading LPIPS.
     pub fn new(config: &FirstStageConfig, device: Device) -> Result<Self> {
         Self::with_lpips(config, device, Lpips::published_or_random)
     }
 
-    /// [`AutoencoderObjective::new`] with another LPIPS, which is made if the loss has a weight for it.
+    /// [`AutoencoderObjective::new`] with another LPIPS; `lpips` is called if the loss has a weight for it.
     ///
     /// # Errors
     /// As [`AutoencoderObjective::new`].
@@ -113,11 +113,11 @@ impl AutoencoderObjective {
         })
     }
 
-    /// Starts from the weights of a first stage, or of a diffusion model's. The discriminator and the EMA of a codebook are
-    /// loaded where both sides have them.
+    /// Loads the weights of a first stage, or of a diffusion model's first stage. The discriminator and the EMA of a codebook
+    /// are loaded if both models have them.
     ///
     /// # Errors
-    /// [`ldm_core::Error::Weights`] listing what does not fit.
+    /// [`ldm_core::Error::Weights`] listing every mismatch.
     pub fn start_from(&mut self, source: ModelSource, from: &InitFrom) -> Result<()> {
         let checkpoint = match source.config {
             ModelConfig::LatentDiffusion(_) => source.checkpoint.scope("first_stage_model."),
@@ -128,8 +128,8 @@ impl AutoencoderObjective {
         if !targets.iter().any(|(name, _)| name.starts_with(LOSS)) {
             skipped.push(LOSS);
         }
-        let only_training = |name: &str| name.starts_with(LOSS) || CodebookUpdate::holds(name);
-        targets.retain(|(name, _)| !only_training(name) || checkpoint.contains(name));
+        let training_only = |name: &str| name.starts_with(LOSS) || CodebookUpdate::holds(name);
+        targets.retain(|(name, _)| !training_only(name) || checkpoint.contains(name));
         from.fill(targets, checkpoint.without(&skipped))?;
         if let FirstStageLoss::Adversarial(loss) = &self.loss {
             loss.loaded();
@@ -137,7 +137,8 @@ impl AutoencoderObjective {
         Ok(())
     }
 
-    fn place(&self, images: &Tensor) -> Result<Tensor> {
+    /// Moves images to the device and memory format of the model.
+    fn to_device(&self, images: &Tensor) -> Result<Tensor> {
         let size = images.size();
         self.check_size([size[2], size[3]])?;
         let images = images.to_device(self.vs.device());
@@ -196,8 +197,8 @@ impl Objective for AutoencoderObjective {
         }
     }
 
-    /// The autoencoder, then the discriminator where there is one. Each runs the autoencoder on the batch again, as
-    /// CompVis: the discriminator sees the autoencoder after its step.
+    /// The autoencoder, then the discriminator, if any. Each phase runs the autoencoder on the batch, as in CompVis: the
+    /// discriminator sees the autoencoder after its step.
     fn phases(&self) -> Vec<Phase> {
         let [autoencoder, discriminator] = &self.trainable;
         let generator = Phase::new("generator", shallow(autoencoder));
@@ -209,7 +210,7 @@ impl Objective for AutoencoderObjective {
     }
 
     fn loss(&self, info: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
-        let image = self.place(&batch.images)?; //                                       [B, 3, H, W]
+        let image = self.to_device(&batch.images)?; //                                       [B, 3, H, W]
         if info.phase == 1 {
             let FirstStageLoss::Adversarial(loss) = &self.loss else {
                 panic!("a loss without a discriminator has one phase");
@@ -244,7 +245,7 @@ impl Objective for AutoencoderObjective {
         shallow(&self.ema_parameters)
     }
 
-    /// With the discriminator, `loss.logvar` and the codebook's EMA; without LPIPS, which never changes.
+    /// Includes the discriminator, `loss.logvar` and the codebook's EMA; without LPIPS, which is constant.
     fn weights(&self) -> NamedTensors {
         variables(&self.vs, &[""])
     }
@@ -260,7 +261,7 @@ impl Objective for AutoencoderObjective {
         match &self.loss {
             FirstStageLoss::Reconstruction(_) => checkpoint.without(&[LOSS]).load_into(&mut self.vs),
             FirstStageLoss::Adversarial(loss) => {
-                // In checkpoints of CompVis.
+                // LPIPS is part of CompVis checkpoints.
                 checkpoint.without(&["loss.perceptual_loss."]).load_into(&mut self.vs)?;
                 loss.loaded();
                 Ok(())
@@ -283,11 +284,11 @@ impl Objective for AutoencoderObjective {
 
 impl Validate for AutoencoderObjective {
     fn validate(&self, batches: &mut dyn Iterator<Item = Result<Batch>>) -> Result<Vec<(&'static str, f64)>> {
-        let (mut ratio, mut rec, mut perceptual, mut count) = (MeanStd::new(), 0., 0., 0.);
+        let (mut psnrs, mut rec, mut perceptual, mut count) = (MeanStd::new(), 0., 0., 0.);
         for batch in batches {
-            let image = self.place(&batch?.images)?;
+            let image = self.to_device(&batch?.images)?;
             let decoded = tch::no_grad(|| self.model.decode(&self.model.encode(&image).mode()));
-            ratio.add(&psnr(&decoded, &image));
+            psnrs.add(&psnr(&decoded, &image));
             let (each, lpips) = tch::no_grad(|| match &self.loss {
                 FirstStageLoss::Reconstruction(_) => ((&decoded - &image).abs().mean(Kind::Double), None),
                 FirstStageLoss::Adversarial(loss) => loss.compare(&image, &decoded),
@@ -300,20 +301,20 @@ impl Validate for AutoencoderObjective {
         if count == 0. {
             return Ok(Vec::new());
         }
-        let mut found = vec![("val/psnr", ratio.mean()), ("val/rec_loss", rec / count)];
+        let mut metrics = vec![("val/psnr", psnrs.mean()), ("val/rec_loss", rec / count)];
         if let FirstStageLoss::Adversarial(loss) = &self.loss
             && loss.has_lpips()
         {
-            found.push(("val/p_loss", perceptual / count));
+            metrics.push(("val/p_loss", perceptual / count));
         }
-        Ok(found)
+        Ok(metrics)
     }
 }
 
 impl Preview for AutoencoderObjective {
     fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
         let count = batch.images.size()[0].min(config.count as i64);
-        let image = self.place(&batch.images.narrow(0, 0, count))?;
+        let image = self.to_device(&batch.images.narrow(0, 0, count))?;
         let decoded = tch::no_grad(|| match self.model.encode(&image) {
             posterior @ Posterior::Gaussian { .. } => {
                 self.model.decode(&posterior.sample(&mut Seeded::new(0..count as u64)))
@@ -325,10 +326,10 @@ impl Preview for AutoencoderObjective {
 }
 
 impl Export for AutoencoderObjective {
-    /// Without the discriminator and the EMA of the codebook, which only training needs.
+    /// Exports the autoencoder without the discriminator and the EMA of the codebook.
     fn export(&self, _ema: &[(String, Tensor)]) -> Result<Exported> {
-        let only_training = |name: &str| name.starts_with(LOSS) || CodebookUpdate::holds(name);
-        Ok(Exported::Model(self.weights().into_iter().filter(|(name, _)| !only_training(name)).collect()))
+        let training_only = |name: &str| name.starts_with(LOSS) || CodebookUpdate::holds(name);
+        Ok(Exported::Model(self.weights().into_iter().filter(|(name, _)| !training_only(name)).collect()))
     }
 
     fn latent_statistics(
@@ -337,7 +338,7 @@ impl Export for AutoencoderObjective {
     ) -> Result<Option<LatentStatistics>> {
         let mut sums = LatentSums::default();
         for batch in batches {
-            let image = self.place(&batch?.images)?;
+            let image = self.to_device(&batch?.images)?;
             sums.add(&tch::no_grad(|| self.model.encode(&image)));
         }
         Ok(sums.finish())

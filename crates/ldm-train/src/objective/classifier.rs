@@ -24,8 +24,8 @@ const DIFFUSION: &str = "diffusion_model.";
 /// Cross-entropy of the class of z_t at uniform t, on the latents of a frozen diffusion model. CompVis
 /// `classifier.py:179` `shared_step`.
 ///
-/// Of the diffusion model, the first stage, scale and noise schedule are used. CompVis' file reads
-/// `use_continuous_noise` of it, which no published model has, and does not run.
+/// It uses the first stage, the scale and the noise schedule of the diffusion model. CompVis' own file requires
+/// `use_continuous_noise` of that model, which no published model has, and fails.
 #[derive(Debug)]
 pub struct ClassifierObjective {
     diffusion: LatentDiffusion,
@@ -35,11 +35,11 @@ pub struct ClassifierObjective {
 }
 
 impl ClassifierObjective {
-    /// A classifier with fresh weights.
+    /// A classifier with random weights.
     ///
     /// # Errors
     /// As [`ClassifierConfig::network`], [`ClassifierConfig::diffusion`] and [`LatentDiffusion::load`];
-    /// [`Error::Invalid`] when the network does not take the diffusion model's latents.
+    /// [`Error::Invalid`] when the network does not fit the diffusion model's latents.
     pub fn new(config: &ClassifierConfig, device: Device) -> Result<Self> {
         let network = config.network()?;
         let (source, diffusion) = config.diffusion()?;
@@ -66,10 +66,10 @@ impl ClassifierObjective {
         Ok(Self { diffusion, vs, network, config: config.clone() })
     }
 
-    /// Starts from the weights of another classifier.
+    /// Loads the weights of another classifier.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when it is another kind of model, and [`Error::Weights`] listing what does not fit.
+    /// [`Error::Invalid`] when it is another kind of model; [`Error::Weights`] listing every mismatch.
     pub fn start_from(&mut self, source: ModelSource, from: &InitFrom) -> Result<()> {
         if !matches!(source.config, ModelConfig::Classifier(_)) {
             return Err(Error::invalid(format!(
@@ -96,20 +96,17 @@ impl ClassifierObjective {
         if highest >= self.config.num_classes {
             return Err(Error::data(
                 name(),
-                format!(
-                    "expected classes below num_classes {} in its batch, got {highest}",
-                    self.config.num_classes
-                ),
+                format!("expected classes below num_classes, {}, got {highest}", self.config.num_classes),
             ));
         }
         Ok(class.to_device(self.vs.device()))
     }
 
-    /// `[B]` each: cross-entropy, and whether the class is the most likely one and among the five most likely.
+    /// `[B]` each: cross-entropy, top-1 and top-5 accuracy.
     fn metrics(logits: &Tensor, labels: &Tensor) -> [Tensor; 3] {
         let loss = logits.cross_entropy_loss(labels, None::<Tensor>, Reduction::None, -100, 0.);
         let among = |count: i64| {
-            // CompVis fails where there are fewer than five classes.
+            // CompVis fails with fewer than five classes.
             let (_, first) = logits.detach().topk(count.min(logits.size()[1]), 1, true, true);
             first.eq_tensor(&labels.unsqueeze(1)).any_dim(1, false).to_kind(Kind::Float)
         };
@@ -138,17 +135,17 @@ impl Objective for ClassifierObjective {
         let t = noise.integers(self.diffusion.config.timesteps as i64, z.size()[0], &z);
         let eps = noise.like(&z);
         let logits = self.logits(&z, &t, &eps, true);
-        let [total, first, five] = Self::metrics(&logits, &labels).map(|each| each.mean(Kind::Float));
-        let parts = vec![("loss", total.detach()), ("acc@1", first), ("acc@5", five)];
+        let [total, top1, top5] = Self::metrics(&logits, &labels).map(|each| each.mean(Kind::Float));
+        let parts = vec![("loss", total.detach()), ("acc@1", top1), ("acc@5", top5)];
         Ok(Loss { total, parts })
     }
 
-    /// The whole network; CompVis keeps no EMA (`ema: null`).
+    /// The whole network; CompVis has no EMA (`ema: null`).
     fn ema_parameters(&self) -> NamedTensors {
         variables(&self.vs, &[NETWORK])
     }
 
-    /// The network, and the latent space of the diffusion model: CompVis writes all of that model.
+    /// The network, and the first stage and scale of the diffusion model; CompVis writes all of that model.
     fn weights(&self) -> NamedTensors {
         let mut weights = variables(&self.vs, &[NETWORK]);
         weights.extend(self.diffusion.latent_space());
@@ -184,7 +181,7 @@ impl LatentEncoder for ClassifierObjective {
 }
 
 impl Validate for ClassifierObjective {
-    /// At the same evenly spaced timesteps and with the same noise at every call.
+    /// Computes loss and accuracy at evenly spaced timesteps, with the same noise at every call.
     fn validate(&self, batches: &mut dyn Iterator<Item = Result<Batch>>) -> Result<Vec<(&'static str, f64)>> {
         let mut all = [Vec::new(), Vec::new(), Vec::new()];
         for (index, batch) in batches.enumerate() {
@@ -201,27 +198,27 @@ impl Validate for ClassifierObjective {
             return Ok(Vec::new());
         }
         let mean = |all: &[Tensor]| Tensor::cat(all, 0).mean(Kind::Double).double_value(&[]);
-        let [loss, first, five] = all.map(|all| mean(&all));
-        Ok(vec![("val/loss", loss), ("val/acc@1", first), ("val/acc@5", five)])
+        let [loss, top1, top5] = all.map(|all| mean(&all));
+        Ok(vec![("val/loss", loss), ("val/acc@1", top1), ("val/acc@5", top5)])
     }
 }
 
 impl Preview for ClassifierObjective {
-    /// One row an image: its latent at `log_steps` noise levels, from none to most, framed in green where it is classified
-    /// correctly and in red otherwise. CompVis `classifier.py:238` `log_images`, which shows label maps.
+    /// Renders one row per image: its latent at `log_steps` increasing noise levels, framed in green if it is classified
+    /// correctly and in red otherwise. CompVis `classifier.py:238` `log_images`, for label maps.
     fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
         let count = batch.names.len().min(config.count) as i64;
         let labels = self.labels(batch)?.narrow(0, 0, count);
         let mut noise = Seeded::new(0..batch.names.len() as u64);
         let z = latents(&self.diffusion, batch, &mut noise);
         let (z, eps) = (z.narrow(0, 0, count), noise.like(&z).narrow(0, 0, count));
-        let apart = self.diffusion.config.timesteps / self.config.log_steps;
+        let stride = self.diffusion.config.timesteps / self.config.log_steps;
         let columns: Vec<Tensor> = (0..self.config.log_steps)
             .map(|step| {
-                let t = Tensor::full([count], (step * apart) as i64, (Kind::Int64, z.device()));
-                let right = self.logits(&z, &t, &eps, false).argmax(1, false).eq_tensor(&labels);
+                let t = Tensor::full([count], (step * stride) as i64, (Kind::Int64, z.device()));
+                let correct = self.logits(&z, &t, &eps, false).argmax(1, false).eq_tensor(&labels);
                 let noisy = self.diffusion.schedule.add_noise(&z, &eps, &t);
-                framed(&self.diffusion.decode(&noisy), &right)
+                framed(&self.diffusion.decode(&noisy), &correct)
             })
             .collect();
         let all = Tensor::stack(&columns, 1).flatten(0, 1); // [count · log_steps, 3, H, W]

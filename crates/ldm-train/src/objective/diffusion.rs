@@ -27,7 +27,7 @@ const UNET: &str = "model.diffusion_model.";
 const CONDITIONER: &str = "cond_stage_model.";
 const LOGVAR: &str = "logvar";
 
-/// The settings of `train` for diffusion models alone.
+/// The settings of `train` that apply only to diffusion models.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DiffusionTraining {
     /// See [`TrainConfig::conditioning_dropout`].
@@ -56,12 +56,12 @@ pub struct DiffusionObjective {
     dropout: PromptDropout,
     offset_noise: f64,
     loss: DiffusionLoss,
-    /// The standard deviation of the first stage's latents, where its checkpoint or that of `init_from` has it.
+    /// The standard deviation of the first stage's latents, from its checkpoint or from that of `init_from`.
     overall_std: Option<f64>,
 }
 
 impl DiffusionObjective {
-    /// A diffusion model with fresh weights; `first_stage` is the checkpoint of its frozen first stage.
+    /// A diffusion model with random weights; `first_stage` is the checkpoint of its frozen first stage.
     ///
     /// # Errors
     /// As [`LatentDiffusion::new`] and [`LatentDiffusion::load_first_stage`]; [`ldm_core::Error::Invalid`] when
@@ -75,13 +75,13 @@ impl DiffusionObjective {
         let tokenizer = find_tokenizer(&config.cond_stage_config, None, None)?;
         let objective = Self::with_tokenizer(config, first_stage, tokenizer, training, device)?;
         if matches!(ConditioningKind::of(config), ConditioningKind::Text | ConditioningKind::TextInpainting) {
-            // A missing tokenizer is reported now, not at the first batch.
+            // Reports a missing tokenizer now, not at the first batch.
             objective.model.conditioner.condition(&Prompt::text([""]), false)?;
         }
         Ok(objective)
     }
 
-    /// [`DiffusionObjective::new`] with a tokenizer; a text-conditional model without one takes tokens alone.
+    /// [`DiffusionObjective::new`] with a tokenizer; a text-conditional model without one accepts only tokens.
     ///
     /// # Errors
     /// As [`DiffusionObjective::new`].
@@ -120,20 +120,20 @@ impl DiffusionObjective {
         &self.model
     }
 
-    /// Starts from the weights of another diffusion model.
+    /// Loads the weights of another diffusion model, and its latent scale with `scale_by_std`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when it is another kind of model, and [`Error::Weights`] listing what does not fit.
+    /// [`Error::Invalid`] when it is another kind of model; [`Error::Weights`] listing every mismatch.
     pub fn start_from(&mut self, source: ModelSource, from: &InitFrom) -> Result<()> {
         let ModelConfig::LatentDiffusion(found) = &source.config else {
             return Err(Error::invalid(format!(
-                "train.init_from: expected a diffusion model, got another model in {}; a first stage belongs into \
-                 model.params.first_stage_config.params.ckpt_path",
+                "train.init_from: expected a diffusion model, got another model in {}; try \
+                 model.params.first_stage_config.params.ckpt_path for a first stage",
                 from.path.display()
             )));
         };
         if self.model.config.scale_by_std {
-            // Measured when that model was new.
+            // Measured when training of that model began.
             let stored = source.checkpoint.contains("scale_factor");
             let scale = if stored {
                 source.checkpoint.tensor("scale_factor")?.double_value(&[])
@@ -141,14 +141,14 @@ impl DiffusionObjective {
                 found.scale_factor
             };
             self.overall_std = Some(1. / scale);
-            // The base of a LoRA is not prepared again.
+            // The base of a LoRA is not prepared.
             self.model.scale_factor = scale;
         }
         let targets = variables(self.model.vs(), &[""]);
         from.fill(targets, self.model.weights_of(source.checkpoint, from.ema))
     }
 
-    /// Draws ε from N(0, 1), with offset noise plus a constant for each channel of each sample, so that a model learns to
+    /// Samples ε from N(0, 1), with offset noise plus a random constant per channel and sample, so that the model learns to
     /// change the mean of an image (Guttenberg 2023, "Diffusion with Offset Noise").
     fn noise(&self, z: &Tensor, noise: &mut dyn NoiseSource) -> Tensor {
         let eps = noise.like(z);
@@ -182,8 +182,8 @@ impl Objective for DiffusionObjective {
         tch::no_grad(|| self.model.condition(&prompt, false)).map(drop)
     }
 
-    /// With `scale_by_std`, takes the standard deviation of the latents from the first stage's checkpoint, or measures it on
-    /// the first batch, as CompVis (`ddpm.py:479`).
+    /// With `scale_by_std`, takes the standard deviation of the latents from the first stage's checkpoint, or computes it
+    /// from the first batch, as CompVis does (`ddpm.py:479`).
     fn prepare(&mut self, first: &Batch, noise: &mut dyn NoiseSource) -> Result<()> {
         if self.model.config.scale_by_std {
             self.model.scale_factor = 1.;
@@ -191,7 +191,7 @@ impl Objective for DiffusionObjective {
                 Some(std) => std,
                 None => latents(&self.model, first, noise).std(true).double_value(&[]),
             };
-            // Rounded as in the checkpoint.
+            // Rounded to f32 as in the checkpoint.
             self.model.scale_factor = f64::from((1. / std) as f32);
         }
         Ok(())
@@ -215,7 +215,7 @@ impl Objective for DiffusionObjective {
         vec![Phase::new("diffusion", trainable)]
     }
 
-    /// The U-Net alone, as CompVis (`ddpm.py:83`).
+    /// Only the U-Net, as in CompVis (`ddpm.py:83`).
     fn ema_parameters(&self) -> NamedTensors {
         variables(self.model.vs(), &[UNET])
     }
@@ -271,7 +271,7 @@ impl LatentEncoder for DiffusionObjective {
 }
 
 impl Validate for DiffusionObjective {
-    /// The losses at the same evenly spaced timesteps and with the same noise at every call.
+    /// Computes the losses at evenly spaced timesteps, with the same noise at every call.
     fn validate(&self, batches: &mut dyn Iterator<Item = Result<Batch>>) -> Result<Vec<(&'static str, f64)>> {
         let (mut each, mut times) = (Vec::new(), Vec::new());
         for (index, batch) in batches.enumerate() {
@@ -297,7 +297,7 @@ impl Validate for DiffusionObjective {
 }
 
 impl Preview for DiffusionObjective {
-    /// Samples of the classes in turn; with any other condition, at most one for each prompt of the batch.
+    /// Samples one image per class, cyclically; with any other condition, at most one per prompt of the batch.
     fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
         let columns = (config.count as f64).sqrt().ceil() as i64;
         let mut count = config.count;
@@ -325,12 +325,12 @@ impl Preview for DiffusionObjective {
             thresholding: None,
         };
         let seeds: Vec<u64> = (0..count as u64).collect();
-        let made = generate(&self.model, &GenerateRequest::new(&prompt, &seeds, &sampling), &mut |_| {})?;
-        Ok(ldm_core::image::grid(&made.images.clamp(-1., 1.), columns, 2))
+        let output = generate(&self.model, &GenerateRequest::new(&prompt, &seeds, &sampling), &mut |_| {})?;
+        Ok(ldm_core::image::grid(&output.images.clamp(-1., 1.), columns, 2))
     }
 }
 
-/// CompVis' name of a part in validation (`ddpm.py:1019`).
+/// CompVis' name of a loss part in validation (`ddpm.py:1019`).
 fn validation_name(part: &str) -> Option<&'static str> {
     Some(match part {
         "loss_simple" => "val/loss_simple",

@@ -9,17 +9,17 @@ use tch::Tensor;
 
 use crate::optim::copy_named;
 
-/// `train.init_from`: starts a new run from the weights of an existing model. CompVis `ddpm.py:178` `init_from_ckpt`, whose
-/// `ckpt_path` and `ignore_keys` mean the same.
+/// `train.init_from`: starts a new run from the weights of an existing model. CompVis `ddpm.py:178` `init_from_ckpt` with
+/// `ckpt_path` and `ignore_keys`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct InitFrom {
-    /// A run, a model folder, a diffusers folder or a checkpoint, as `--model` takes it.
+    /// A run, a model folder, a diffusers folder or a checkpoint, as for `--model`.
     pub path: PathBuf,
-    /// Takes the EMA where the model has both.
+    /// Loads the EMA if the model has one.
     #[serde(default = "yes")]
     pub ema: bool,
-    /// Prefixes of names that keep their fresh weights.
+    /// Prefixes of tensors that are not loaded.
     #[serde(default)]
     pub ignore: Vec<String>,
 }
@@ -29,15 +29,15 @@ fn yes() -> bool {
 }
 
 impl InitFrom {
-    /// Loads `checkpoint` into `targets`, except the ignored ones. All others must match both ways, as when a model is loaded;
-    /// CompVis skips mismatches, and trains from half a model.
+    /// Loads `checkpoint` into `targets`, except ignored tensors. All other names and shapes must match; CompVis silently
+    /// skips mismatches.
     ///
     /// # Errors
-    /// [`ldm_core::Error::Weights`] listing every mismatch; then nothing has changed.
+    /// [`ldm_core::Error::Weights`] listing every mismatch; then `targets` are unchanged.
     pub(crate) fn fill(&self, targets: Vec<(String, Tensor)>, checkpoint: Checkpoint) -> Result<()> {
         let ignored: Vec<&str> = self.ignore.iter().map(String::as_str).collect();
-        let wanted = |name: &str| !ignored.iter().any(|start| name.starts_with(start));
-        let targets = targets.into_iter().filter(|(name, _)| wanted(name)).collect();
+        let loaded = |name: &str| !ignored.iter().any(|prefix| name.starts_with(prefix));
+        let targets = targets.into_iter().filter(|(name, _)| loaded(name)).collect();
         copy_named(targets, &checkpoint.without(&ignored))
     }
 }

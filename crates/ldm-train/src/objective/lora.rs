@@ -1,13 +1,12 @@
 //! LoRA training: low-rank adapters of any layer of any model.
 //!
 //! For an adapted weight `W0` with factors `A` and `B` the layer uses `W = W0 + s·B·A` (Hu et al. 2021, eq. 3), which is
-//! written into the layer's own variable once a step. So no layer depends on it, and gradient checkpointing, autocast and
-//! memory formats stay as they are. The backward pass gives `G = dL/dW`; `W` is linear in
-//! `A` for fixed `B`, and in `B` for fixed `A`, so the chain rule ends in two products, exact as any other:
-//! `dL/dA = s·Bᵀ·G` and `dL/dB = s·G·Aᵀ`. They become gradients of `A` and `B` by the backward pass of
-//! `<A, dL/dA> + <B, dL/dB>`, in which they are constants.
+//! written into the layer's own variable once per step. The layers are unchanged, and so are gradient checkpointing, autocast
+//! and memory formats. The backward pass computes `G = dL/dW`; `W` is linear in `A` for fixed `B`, and in `B` for fixed `A`,
+//! so the chain rule reduces to two exact products: `dL/dA = s·Bᵀ·G` and `dL/dB = s·G·Aᵀ`. They become gradients of `A` and
+//! `B` by the backward pass of `<A, dL/dA> + <B, dL/dB>`, in which they are constants.
 //!
-//! The cost is the memory of `W0` and of `G` for the adapted layers. The gradients of all others are not computed.
+//! The cost is the memory of `W0` and of `G` for the adapted layers. Gradients of other layers are not computed.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -28,17 +27,17 @@ use crate::objective::{
 };
 use crate::optim::copy_named;
 
-/// A checkpoint's tensor with the SHA-256 of the base.
+/// The tensor of a checkpoint with the SHA-256 of the base.
 const BASE: &str = "lora.base";
 
-/// An objective whose model is frozen, with adapters that are trained in its place.
+/// An objective whose model is frozen, with trained adapters.
 pub struct LoraObjective {
     inner: Box<dyn Objective>,
     model: LatentDiffusionConfig,
     layers: Vec<AdaptedLayer>,
-    /// SHA-256 of the frozen model, `[32]` u8: a checkpoint holds the adapters alone.
+    /// SHA-256 of the frozen model, `[32]` u8; checkpoints hold only the adapters.
     base: Tensor,
-    /// True when the adapters have changed since the weights were composed.
+    /// True if the adapters have changed since the weights were composed.
     stale: Cell<bool>,
 }
 
@@ -59,11 +58,11 @@ impl std::fmt::Debug for LoraObjective {
 }
 
 impl LoraObjective {
-    /// Freezes the model of `inner`, which has its trained weights, and adds an adapter to every weight that `config`
+    /// Freezes the model of `inner`, whose trained weights are loaded, and adds an adapter to every weight that `config`
     /// selects: `A` from U(±1/√in), as PyTorch's linear layers, and `B` zero, so that the model starts unchanged.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when no weight is selected, or the rank exceeds a layer's dimensions; it names the layer.
+    /// [`Error::Invalid`] when no weight is selected, or with the layer whose dimensions the rank exceeds.
     pub fn new(
         inner: Box<dyn Objective>,
         model: &LatentDiffusionConfig,
@@ -85,11 +84,11 @@ impl LoraObjective {
         }
         for (name, weight) in &selected {
             let size = weight.size();
-            let most = size[0].min(size[1..].iter().product());
-            if config.rank > most {
+            let max = size[0].min(size[1..].iter().product());
+            if config.rank > max {
                 let rank = config.rank;
                 return Err(Error::invalid(format!(
-                    "train.lora.rank: expected at most {most} for `{name}` {size:?}, got {rank}"
+                    "train.lora.rank: expected at most {max} for `{name}` {size:?}, got {rank}"
                 )));
             }
         }
@@ -103,15 +102,14 @@ impl LoraObjective {
         Ok(Self { base: fingerprint(&weights), inner, model: model.clone(), layers, stale: Cell::new(false) })
     }
 
-    /// Composes the weights of base and adapters where the adapters have changed.
+    /// Composes the weights from base and adapters if the adapters have changed.
     fn compose(&self) {
         if self.stale.replace(false) {
             self.layers.iter().for_each(AdaptedLayer::compose);
         }
     }
 
-    /// Runs `body` with weights composed of the adapters as they are now, which may be their EMA; the next loss composes them
-    /// again.
+    /// Runs `body` with weights composed from the current adapters, which may be their EMA; the next loss composes them again.
     fn composed<T>(&self, body: impl FnOnce(&dyn Objective) -> T) -> T {
         self.stale.set(true);
         self.compose();
@@ -133,9 +131,9 @@ impl AdaptedLayer {
         let mut up = vec![1; size.len()];
         (up[0], up[1]) = (size[0], config.rank);
         let bound = 1. / (down[1..].iter().product::<i64>() as f64).sqrt();
-        let drawn = noise.uniform(down.iter().product(), weight).view(down.as_slice());
+        let uniform = noise.uniform(down.iter().product(), weight).view(down.as_slice());
         let adapter = Adapter {
-            down: (drawn * (2. * bound) - bound).set_requires_grad(true),
+            down: (uniform * (2. * bound) - bound).set_requires_grad(true),
             up: Tensor::zeros(&up, (Kind::Float, weight.device())).set_requires_grad(true),
             alpha: config.alpha(),
         };
@@ -146,27 +144,27 @@ impl AdaptedLayer {
 
     fn compose(&self) {
         // In f32, not in the dtype of autocast, so that merging the adapters gives the trained weights.
-        let _full = autocast(self.base.device(), Kind::Float);
+        let _f32 = autocast(self.base.device(), Kind::Float);
         tch::no_grad(|| {
             let sum = &self.base + self.adapter.change(&self.base.size(), 1.);
             self.weight.detach().copy_(&sum);
         });
     }
 
-    /// Makes a scalar whose gradient with respect to the factors is that of the loss; clears the gradient of the weight.
+    /// Returns a scalar whose gradient with respect to the factors is that of the loss; clears the gradient of the weight.
     fn surrogate(&mut self) -> Option<Tensor> {
         let gradient = self.weight.grad();
         if !gradient.defined() {
             return None;
         }
         let Adapter { down, up, .. } = &self.adapter;
-        let (to_down, to_up) = tch::no_grad(|| {
+        let (down_grad, up_grad) = tch::no_grad(|| {
             let scaled = gradient.flatten(1, -1) * self.adapter.scale(); // [out, in·kh·kw]
             (up.flatten(1, -1).tr().mm(&scaled), scaled.mm(&down.flatten(1, -1).tr()))
         });
         self.weight.zero_grad();
-        let product = |factor: &Tensor, to: Tensor| factor.flatten(0, -1).dot(&to.flatten(0, -1));
-        Some(product(down, to_down) + product(up, to_up))
+        let product = |factor: &Tensor, grad: Tensor| factor.flatten(0, -1).dot(&grad.flatten(0, -1));
+        Some(product(down, down_grad) + product(up, up_grad))
     }
 
     fn factors(&self) -> [(String, Tensor); 2] {
@@ -220,8 +218,8 @@ impl Objective for LoraObjective {
 
     fn load(&mut self, checkpoint: Checkpoint) -> Result<()> {
         if checkpoint.tensor(BASE)? != self.base {
-            let why = "expected adapters of this base model, got those of another; the model of train.init_from has changed";
-            return Err(Error::format(checkpoint.path(), why));
+            let message = "expected adapters of this base model, got adapters of another one; train.init_from has changed";
+            return Err(Error::format(checkpoint.path(), message));
         }
         copy_named(self.factors(), &checkpoint.without(&[BASE]))?;
         self.stale.set(true);
@@ -244,7 +242,7 @@ impl Objective for LoraObjective {
         Some(self)
     }
 
-    /// The base's: adapters change no first stage.
+    /// That of the base: adapters do not change the first stage.
     fn as_latent_encoder(&self) -> Option<&dyn LatentEncoder> {
         self.inner.as_latent_encoder()
     }
@@ -260,7 +258,7 @@ impl Preview for LoraObjective {
     fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
         self.composed(|inner| {
             let inner =
-                inner.as_preview().ok_or_else(|| Error::invalid("expected an objective with previews"))?;
+                inner.as_preview().ok_or_else(|| Error::invalid("expected an objective with previews, got one without"))?;
             inner.preview(batch, config)
         })
     }
@@ -272,7 +270,7 @@ impl Export for LoraObjective {
         let mut lora = Lora::default();
         for layer in &self.layers {
             let [down, up] = layer.factors().map(|(name, tensor)| {
-                ema.get(name.as_str()).map_or(tensor, |average| average.shallow_clone())
+                ema.get(name.as_str()).map_or(tensor, |value| value.shallow_clone())
             });
             lora.adapters.insert(layer.name.clone(), Adapter { down, up, alpha: layer.adapter.alpha });
         }
@@ -282,14 +280,14 @@ impl Export for LoraObjective {
 
 /// SHA-256 of names, shapes, dtypes and values, `[32]` u8.
 fn fingerprint(weights: &[(String, Tensor)]) -> Tensor {
-    const MOST: i64 = 1 << 20;
+    const CHUNK: i64 = 1 << 20;
     let mut hash = Sha256::new();
     let mut buffer = Vec::new();
     for (name, tensor) in weights {
         hash.update(format!("{name} {:?} {:?}\n", tensor.size(), tensor.kind()));
         let flat = tensor.detach().flatten(0, -1);
-        for start in (0..flat.numel() as i64).step_by(MOST as usize) {
-            let part = flat.narrow(0, start, MOST.min(flat.numel() as i64 - start)).to_device(Device::Cpu);
+        for start in (0..flat.numel() as i64).step_by(CHUNK as usize) {
+            let part = flat.narrow(0, start, CHUNK.min(flat.numel() as i64 - start)).to_device(Device::Cpu);
             buffer.resize(part.numel() * part.kind().elt_size_in_bytes(), 0);
             part.contiguous().copy_data_u8(&mut buffer, part.numel());
             hash.update(&buffer);

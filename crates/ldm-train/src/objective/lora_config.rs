@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 pub struct LoraConfig {
     /// The rank `r` of the adapters.
     pub rank: i64,
-    /// α of the scale `alpha / rank`; the rank where absent.
+    /// α of the scale `alpha / rank`; if absent, the rank.
     pub alpha: Option<f64>,
     /// The adapted layers.
     pub targets: Vec<LoraTarget>,
-    /// Adapts the text encoder too, not the U-Net alone.
+    /// Also adapts the text encoder, not only the U-Net.
     pub text_encoder: bool,
 }
 
@@ -33,12 +33,12 @@ pub enum LoraTarget {
     FeedForward,
     /// Input and output projections of transformers, and output projections of plain attention.
     Projections,
-    /// Convolutions of residual blocks, and those that resample.
+    /// Convolutions of residual blocks, downsampling and upsampling.
     Convolutions,
 }
 
 impl LoraTarget {
-    /// Suffixes of the names of its layers.
+    /// Name suffixes of its layers.
     fn suffixes(self) -> &'static [&'static str] {
         match self {
             Self::Attention => &[
@@ -71,7 +71,7 @@ impl LoraConfig {
         self.alpha.unwrap_or(self.rank as f64)
     }
 
-    /// True when the weight of this name gets an adapter.
+    /// True if the weight of this name gets an adapter.
     pub fn selects(&self, weight: &str) -> bool {
         let Some(module) = weight.strip_suffix(".weight") else { return false };
         let root = module.starts_with(UNET) || (self.text_encoder && module.starts_with(TEXT_ENCODER));

@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-/// Lays out originals above their reconstructions, in rows of at most eight pairs.
+/// Arranges originals above their reconstructions, in rows of at most eight pairs.
 ///
 /// # Shapes
 /// - `above`, `below`: `[B, 3, H, W]` in `[-1, 1]`; returns `[3, H', W']`
@@ -25,14 +25,14 @@ pub(crate) fn two_rows(above: &Tensor, below: &Tensor) -> Tensor {
     ldm_core::image::grid(&Tensor::cat(&rows, 0), columns, 2)
 }
 
-/// Frames images in green where they are `right`, and in red otherwise.
+/// Frames images in green if they are `correct`, and in red otherwise.
 ///
 /// # Shapes
-/// - `images`: `[B, 3, H, W]` in `[-1, 1]`; `right`: `[B]` bool; returns the shape of `images`
-pub(crate) fn framed(images: &Tensor, right: &Tensor) -> Tensor {
+/// - `images`: `[B, 3, H, W]` in `[-1, 1]`; `correct`: `[B]` bool; returns the shape of `images`
+pub(crate) fn framed(images: &Tensor, correct: &Tensor) -> Tensor {
     let size = images.size();
     let width = (size[2].min(size[3]) / 32).max(1);
-    let green = right.to_kind(Kind::Float).view([-1, 1, 1, 1]) * 2. - 1.; // 1 or -1
+    let green = correct.to_kind(Kind::Float).view([-1, 1, 1, 1]) * 2. - 1.; // 1 or -1
     let color = Tensor::cat(&[&(-&green), &green, &green.ones_like().neg()], 1); // [B, 3, 1, 1]
     let out = color.expand(&size, false).contiguous();
     let inner = |x: &Tensor| x.narrow(2, width, size[2] - 2 * width).narrow(3, width, size[3] - 2 * width);

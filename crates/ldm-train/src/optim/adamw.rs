@@ -12,7 +12,7 @@ use tch::{Kind, Tensor};
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdamWConfig {
-    /// Decays of the two moments.
+    /// Decay rates of the first and second moments.
     pub betas: [f64; 2],
     /// Added to the root of the second moment.
     pub eps: f64,
@@ -33,7 +33,7 @@ impl AdamWConfig {
     }
 }
 
-/// AdamW (Loshchilov & Hutter 2019) over named parameters, with its state as named tensors: tch's cannot be saved.
+/// AdamW (Loshchilov & Hutter 2019) over named parameters, with its state as named tensors; that of tch cannot be saved.
 #[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,
@@ -41,12 +41,12 @@ pub struct AdamW {
     params: Vec<Tensor>,
     exp_avgs: Vec<Tensor>,
     exp_avg_sqs: Vec<Tensor>,
-    /// One f32 scalar a parameter, as the fused kernel requires; all are equal.
+    /// One f32 scalar per parameter, as the fused kernel requires; all are equal.
     steps: Vec<Tensor>,
 }
 
 impl AdamW {
-    /// An optimizer of `params`, with moments of zero.
+    /// An optimizer of `params` with zero-initialized state.
     pub fn new(params: Vec<(String, Tensor)>, config: AdamWConfig) -> Self {
         let (names, params): (Vec<_>, Vec<_>) = params.into_iter().unzip();
         let zeros = |tensor: &Tensor| tensor.detach().zeros_like();
@@ -67,7 +67,7 @@ impl AdamW {
         }
     }
 
-    /// Computes the norm over all gradients, an f32 scalar on their device; with `clip`, scales gradients down to it, as
+    /// Computes the L2 norm of all gradients, an f32 scalar on their device; with `clip`, scales gradients down to it, as
     /// `torch.nn.utils.clip_grad_norm_` does. Never synchronizes with the host.
     pub fn clip(&self, clip: Option<f64>) -> Tensor {
         let grads: Vec<Tensor> = self.params.iter().map(Tensor::grad).filter(Tensor::defined).collect();
@@ -85,8 +85,8 @@ impl AdamW {
         scale_all(&grads, &scale.reciprocal());
     }
 
-    /// Takes a step with learning rate `lr`. Parameters without a gradient stay. Where `found_inf` ([`found_inf`]) is 1
-    /// nothing changes and the step does not count.
+    /// Takes a step with learning rate `lr`. Parameters without a gradient are unchanged. If `found_inf` ([`found_inf`]) is
+    /// 1, parameters and state are unchanged and the step is not counted.
     pub fn step(&mut self, lr: f64, found_inf: Option<&Tensor>) {
         let AdamWConfig { betas: [beta1, beta2], eps, weight_decay } = self.config;
         let with_grad: Vec<(usize, Tensor)> = self
@@ -121,7 +121,7 @@ impl AdamW {
         lists.into_iter().flat_map(named).collect()
     }
 
-    /// Loads a saved state: every name must be there with its shape.
+    /// Loads a saved state; all names and shapes must match.
     ///
     /// # Errors
     /// [`Error::Weights`] listing every mismatch.
@@ -130,8 +130,7 @@ impl AdamW {
     }
 }
 
-/// Detects NaN or Inf in gradients by their norm ([`AdamW::clip`]), which is NaN or Inf with any of them: an f32 scalar, 1 or
-/// 0, on their device.
+/// Detects NaN or Inf in gradients by their norm ([`AdamW::clip`]). Returns an f32 scalar on its device, 1 or 0.
 pub fn found_inf(norm: &Tensor) -> Tensor {
     norm.isfinite().logical_not().to_kind(Kind::Float)
 }

@@ -53,14 +53,14 @@ impl EmaConfig {
 
 /// Exponential moving averages with CompVis' warm-up. CompVis `ema.py` `LitEma`.
 ///
-/// Updated once an optimizer step; CompVis updates once a micro-batch, which differs only under gradient accumulation,
+/// Updated once per optimizer step. CompVis updates once per micro-batch, which differs only under gradient accumulation,
 /// where it averages the same weights several times.
 #[derive(Debug)]
 pub struct Ema {
     updates: u64,
     names: Vec<String>,
     params: Vec<Tensor>,
-    /// The first takes the place of the weights.
+    /// The first replaces the weights in [`Ema::swapped`].
     averages: Vec<EmaShadows>,
 }
 
@@ -71,7 +71,7 @@ struct EmaShadows {
 }
 
 impl Ema {
-    /// EMAs of every decay in `config`, starting from the current weights.
+    /// EMAs for every decay in `config`, starting from the current weights.
     pub fn new(params: Vec<(String, Tensor)>, config: &EmaConfig) -> Self {
         let (names, params): (Vec<_>, Vec<_>) = params.into_iter().unzip();
         let average = |decay: &f64| EmaShadows {
@@ -82,7 +82,7 @@ impl Ema {
         Self { updates: 0, names, params, averages }
     }
 
-    /// Moves each EMA by `1 − d` with `d = min(decay, (1 + n) / (10 + n))` for update `n` (from 1).
+    /// Updates each EMA with weight `1 − d`, `d = min(decay, (1 + n) / (10 + n))` for update `n` (from 1).
     pub fn update(&mut self) {
         self.updates += 1;
         let n = self.updates as f64;
@@ -91,7 +91,7 @@ impl Ema {
         }
     }
 
-    /// Runs `body` with the first EMA in place of the weights, and restores the weights, to the bit.
+    /// Runs `body` with the first EMA in place of the weights, and restores the weights exactly.
     pub fn swapped<T>(&self, body: impl FnOnce() -> T) -> T {
         self.swap();
         let result = body();
@@ -102,9 +102,9 @@ impl Ema {
     fn swap(&self) {
         for (param, shadow) in self.params.iter().zip(&self.averages[0].shadows) {
             let (mut param, mut shadow) = (param.detach(), shadow.shallow_clone());
-            let kept = param.copy();
+            let weight = param.copy();
             param.copy_(&shadow);
-            shadow.copy_(&kept);
+            shadow.copy_(&weight);
         }
     }
 
@@ -126,17 +126,17 @@ impl Ema {
     /// Writes every EMA into `folder`: the first as `ema.safetensors`, the others by their decays.
     ///
     /// # Errors
-    /// [`Error::Io`] with the file.
+    /// [`Error::Io`] when a file cannot be written.
     pub fn write(&self, folder: &Path, metadata: &BTreeMap<String, String>) -> Result<()> {
         self.averages.iter().enumerate().try_for_each(|(index, average)| {
             ldm_checkpoint::save(folder.join(file_name(index, average.decay)), &self.named(average), metadata)
         })
     }
 
-    /// Loads what [`Ema::write`] wrote into `folder` after `updates` updates.
+    /// Loads the files of [`Ema::write`] in `folder`, written after `updates` updates.
     ///
     /// # Errors
-    /// [`Error::Io`] with a missing file; [`Error::Weights`] listing every mismatch.
+    /// [`Error::Io`] when a file is missing; [`Error::Weights`] listing every mismatch.
     pub fn read(&mut self, folder: &Path, updates: u64) -> Result<()> {
         for (index, average) in self.averages.iter().enumerate() {
             let checkpoint = Checkpoint::open(folder.join(file_name(index, average.decay)))?;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A learning-rate schedule: a multiplier for every step.
+/// A learning-rate schedule: a multiplier of the learning rate for every step.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, Serialize)]
 #[serde(tag = "target", content = "params", rename_all = "snake_case", deny_unknown_fields)]
 pub enum LearningRate {
@@ -12,7 +12,7 @@ pub enum LearningRate {
         #[serde(default)]
         warm_up: u64,
     },
-    /// Linear warm-up, then half a cosine down to `minimum` at the last step.
+    /// Linear warm-up, then half a cosine to `minimum` at the last step.
     Cosine {
         /// Steps of warm-up.
         #[serde(default)]
@@ -21,7 +21,7 @@ pub enum LearningRate {
         #[serde(default)]
         minimum: f64,
     },
-    /// Linear warm-up, then a line down to `minimum` at the last step.
+    /// Linear warm-up, then linear decay to `minimum` at the last step.
     Linear {
         /// Steps of warm-up.
         #[serde(default)]
@@ -39,7 +39,7 @@ impl Default for LearningRate {
 }
 
 impl LearningRate {
-    /// The multiplier of step `step` (from 0) of `steps`. CompVis `lr_scheduler.py` for the shapes.
+    /// The multiplier of step `step` (from 0) of `steps`. Shapes as in CompVis `lr_scheduler.py`.
     pub fn at(self, step: u64, steps: u64) -> f64 {
         let (Self::Constant { warm_up } | Self::Cosine { warm_up, .. } | Self::Linear { warm_up, .. }) = self;
         if step < warm_up {

@@ -25,7 +25,7 @@ pub struct LossScale {
 }
 
 impl LossScale {
-    /// The scale a run starts with, 65 536.
+    /// The initial scale, 65 536.
     pub fn new(device: Device) -> Self {
         Self {
             scale: Tensor::full([], INITIAL, (Kind::Float, device)),
@@ -33,13 +33,12 @@ impl LossScale {
         }
     }
 
-    /// The factor of the loss, by which gradients are divided again: an f32 scalar.
+    /// The factor of the loss, an f32 scalar; gradients are divided by it ([`AdamW::unscale`](crate::AdamW::unscale)).
     pub fn scale(&self) -> &Tensor {
         &self.scale
     }
 
-    /// Updates the scale after a step; `found_inf` is an f32 scalar, above 0 where gradients overflowed: the sum over all
-    /// optimizers.
+    /// Updates the scale after a step; `found_inf` is an f32 scalar, the number of optimizers whose gradients overflowed.
     pub fn update(&mut self, found_inf: &Tensor) {
         let _ = tch::no_grad(|| {
             self.scale.internal_amp_update_scale_(&self.growth, found_inf, GROWTH, BACKOFF, GROWTH_INTERVAL)

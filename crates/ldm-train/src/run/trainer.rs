@@ -1,4 +1,4 @@
-//! The training loop of a run, and the ways to start or resume one.
+//! The trainer: starts, resumes and runs the training loop.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -26,20 +26,20 @@ pub use builder::TrainerBuilder;
 /// A training run: a [`TrainStep`], its data, and its [`RunDir`].
 ///
 /// [`Trainer::builder`] takes any [`Objective`](crate::Objective) and any [`Dataset`]; [`Trainer::create`] and
-/// [`Trainer::resume`] make them from a [`RunConfig`], which is what `ldm train` does.
+/// [`Trainer::resume`] build both from a [`RunConfig`], as `ldm train` does.
 pub struct Trainer {
     train_step: TrainStep,
     config: TrainConfig,
-    /// The config file, of a run that has one.
+    /// The config file; absent for runs of [`Trainer::builder`].
     run_config: Option<RunConfig>,
-    /// Before its schedule.
+    /// The learning rate before its schedule.
     learning_rate: f64,
     loading: Loading,
     run: RunDir,
     device: Device,
     data: Arc<dyn Dataset>,
     validation: Option<Arc<dyn Dataset>>,
-    /// The sets to encode, with `train.cache_latents`.
+    /// The datasets to encode, with `train.cache_latents`.
     augmentations: Option<Augmentations>,
     state: TrainState,
 }
@@ -59,24 +59,26 @@ impl std::fmt::Debug for Trainer {
 }
 
 impl Trainer {
-    /// A run of one's own objective and data.
+    /// Builds a run of any objective and dataset; see [`TrainerBuilder`].
     pub fn builder(config: TrainConfig) -> TrainerBuilder {
         TrainerBuilder::new(config)
     }
 
-    /// Starts a run in a new folder `root`. Nothing is written before everything was checked.
+    /// Creates a run in the new folder `root`; [`Trainer::run`] starts it. Nothing is written unless all checks pass.
     ///
     /// # Errors
-    /// Whatever is wrong with the config, the data, the first stage's checkpoint or the folder.
+    /// [`Error::Config`](ldm_core::Error::Config) when the config is invalid; [`Error::Data`](ldm_core::Error::Data) when
+    /// the folder is not empty; the errors of opening the datasets and of loading the checkpoints that the config names.
     pub fn create(config: RunConfig, root: &Path, device: Device) -> Result<Self> {
-        Self::create_among(Distributed::default(), config, root, device)
+        Self::create_distributed(Distributed::default(), config, root, device)
     }
 
-    /// [`Trainer::create`] on each of several ranks, all with the same config; rank 0 alone writes.
+    /// [`Trainer::create`] on several ranks, called on each with the same config. Only rank 0 writes files.
     ///
     /// # Errors
-    /// As [`Trainer::create`]; when the ranks' configs differ; when a rank has ended.
-    pub fn create_among(
+    /// As [`Trainer::create`]; [`Error::Config`](ldm_core::Error::Config) when the ranks' configs differ;
+    /// [`Error::Ranks`](ldm_core::Error::Ranks) when another rank has ended.
+    pub fn create_distributed(
         distributed: Distributed,
         config: RunConfig,
         root: &Path,
@@ -92,19 +94,22 @@ impl Trainer {
             .build()
     }
 
-    /// Resumes the run in `root` from its newest complete checkpoint.
+    /// Resumes the run in `root` from its newest complete checkpoint, with `overrides` (`train.steps=2000`) of its config.
     ///
     /// # Errors
-    /// When there is none, or it does not fit the run's config.
+    /// [`Error::Data`](ldm_core::Error::Data) when there is no complete checkpoint or the run has several ranks;
+    /// [`Error::Weights`](ldm_core::Error::Weights) when the checkpoint does not fit the config; as [`Trainer::create`].
     pub fn resume(root: &Path, overrides: &[String], device: Device) -> Result<Self> {
-        Self::resume_among(Distributed::default(), root, overrides, device)
+        Self::resume_distributed(Distributed::default(), root, overrides, device)
     }
 
-    /// [`Trainer::resume`] on each of several ranks, as many as the run was started with.
+    /// [`Trainer::resume`] on several ranks, as many as the run was started with.
     ///
     /// # Errors
-    /// As [`Trainer::resume`]; when the ranks' configs, checkpoints or number differ; when a rank has ended.
-    pub fn resume_among(
+    /// As [`Trainer::resume`]; [`Error::Data`](ldm_core::Error::Data) when the number of ranks differs;
+    /// [`Error::Config`](ldm_core::Error::Config) when the ranks' configs or checkpoints differ;
+    /// [`Error::Ranks`](ldm_core::Error::Ranks) when another rank has ended.
+    pub fn resume_distributed(
         distributed: Distributed,
         root: &Path,
         overrides: &[String],
@@ -127,7 +132,7 @@ impl Trainer {
         &self.run
     }
 
-    /// The position of the run: steps, images, epochs.
+    /// The progress of the run: steps, images, epochs.
     pub fn state(&self) -> &TrainState {
         &self.state
     }
@@ -137,7 +142,7 @@ impl Trainer {
         &self.train_step
     }
 
-    /// The number of trained parameters.
+    /// The number of trained scalar parameters.
     pub fn parameters(&self) -> usize {
         self.train_step.parameters()
     }

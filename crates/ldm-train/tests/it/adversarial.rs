@@ -347,8 +347,8 @@ fn invalid_settings_are_refused_by_key() {
     }
     let _lock = lock_generator();
     check(&kl("disc_conditional: true"), "lossconfig: `disc_conditional`");
-    check(&kl("codebook_weight: 1.0"), "`codebook_weight` belongs to vq_lpips_with_discriminator");
-    check(&vq("kl_weight: 1.0"), "`kl_weight` belongs to lpips_with_discriminator");
+    check(&kl("codebook_weight: 1.0"), "`codebook_weight`: expected a key of lpips_with_discriminator, got one of vq_");
+    check(&vq("kl_weight: 1.0"), "`kl_weight`: expected a key of vq_lpips_with_discriminator, got one of lpips_");
     check(&vq("n_classes: 7"), "`n_classes`: expected the codebook's 32 entries, got 7");
     check(&vq("perceptual_loss: dists"), "unknown variant `dists`");
     check(&kl("disc_in_channels: 4"), "`disc_in_channels`: expected the images' 3 channels, got 4");

@@ -182,7 +182,7 @@ fn a_classifier_overfits_a_few_images_and_is_exported() {
     GuidingClassifier::new(classifier, 1., &model).unwrap();
     model.scale_factor *= 1.01;
     let error = GuidingClassifier::new(open(), 1., &model).unwrap_err().to_string();
-    assert!(error.contains("another scale than the model's"), "{error}");
+    assert!(error.contains("expected a classifier for the model's scale_factor"), "{error}");
 
     // A run from its weights starts at its loss.
     let overrides =
@@ -252,18 +252,18 @@ fn invalid_configs_are_refused_before_anything_is_written() {
     check(
         &text,
         &["model.params.diffusion_path=null"],
-        "tiny.yaml: model.params.diffusion_path: a classifier needs",
+        "tiny.yaml: model.params.diffusion_path: expected the diffusion model whose noisy latents",
     );
     check(&text, &["model.params.diffusion_path=nowhere"], "nowhere: ");
     let first = format!("model.params.diffusion_path={}", folder.path().join("first-stage").display());
-    check(&text, &[&first], "no diffusion model, whose noisy latents could be classified");
-    check(&text, &["model.params.label_key=segmentation"], "label_key: maps of classes are not classified");
+    check(&text, &[&first], "first-stage: expected a diffusion model, got another model");
+    check(&text, &["model.params.label_key=segmentation"], "label_key: expected class_label, got segmentation");
     check(&text, &["model.params.scheduler_config={target: x}"], "train.schedule");
     check(&text, &["model.params.log_steps=101"], "log_steps: expected at most 100, got 101");
     check(
         &text,
         &["model.params.weight_decay=0.3", "train.optimizer.weight_decay=0.2"],
-        "model.params.weight_decay: expected none beside another train.optimizer.weight_decay",
+        "model.params.weight_decay: expected train.optimizer.weight_decay, 0.2, got 0.3",
     );
     check(
         &text,
@@ -271,7 +271,7 @@ fn invalid_configs_are_refused_before_anything_is_written() {
         "train.conditioning_dropout: expected a diffusion model, got a classifier",
     );
     check(&text, &["train.lora={rank: 2}"], "train.lora: expected a diffusion model, got a classifier");
-    check(&text, &["data.params.train.params.size=32"], "pool attention takes latents of 8x8, got 16x16");
+    check(&text, &["data.params.train.params.size=32"], "latent: expected 8x8 (a classifier with pool attention), got 16x16");
     let network = "model.params.classifier_config={in_channels: 3, out_channels: 10, model_channels: 32,
                    num_res_blocks: 1, attention_resolutions: [2]}";
     check(&text, &[network], "classifier_config.in_channels: expected the latent's 4 channels, got 3");

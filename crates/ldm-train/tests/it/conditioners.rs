@@ -320,7 +320,7 @@ fn dropout_without_a_null_condition_is_refused() {
     let identity = "cond_stage_config={target: identity}";
     check(
         &["conditioning_key=adm", "unet_config.params.num_classes=6", identity],
-        "none that means no class",
+        "as the model has no null class",
     );
     check(
         &[CONCAT[0], "unet_config.params.in_channels=6", identity],
@@ -334,10 +334,10 @@ fn dropout_without_a_null_condition_is_refused() {
     let map = "cond_stage_config={target: spatial, params: {in_channels: 5, out_channels: 2}}";
     check(
         &[CONCAT[0], "unet_config.params.in_channels=5", map],
-        "conditioned on a map, of which none means nothing",
+        "got a map, which has none",
     );
     let class = "cond_stage_config={target: class, params: {embed_dim: 16, n_classes: 6}}";
-    check(&attended(&[class]), "set null_class");
+    check(&attended(&[class]), "null_class: expected a null class for guidance or conditioning dropout, got none");
 }
 
 #[test]

@@ -165,16 +165,16 @@ fn another_fingerprint_is_refused() {
         let error = run(text).unwrap_err().to_string();
         assert_eq!(
             error,
-            format!("{}: expected {expected}; remove the file to have it written again", shared.display())
+            format!("{}: expected {expected}; try removing the file to encode the images again", shared.display())
         );
     };
-    check(&other, "latents of the model's first stage, got those of another one");
+    check(&other, "latents of this model's first stage, got latents of another first stage");
     check(
         &one.replace("{size: 16}", "{size: 32}"),
-        "latents of the training images, got those of other images",
+        "latents of the training images, got latents of other images",
     );
     images(folder.path(), 9);
-    check(&one, "latents of the training images, got those of other images");
+    check(&one, "latents of the training images, got latents of other images");
     let whole = std::fs::read(&shared).unwrap();
     std::fs::write(&shared, &whole[..whole.len() - 8]).unwrap();
     assert!(run(&one).unwrap_err().to_string().contains("shared.safetensors"));
@@ -196,7 +196,7 @@ fn random_augmentations_and_first_stages_are_refused() {
     let random = text.replace("{size: 16}", "{size: 16, crop: random}");
     check(&random, "train.cache_latents: expected deterministic crops, got crop: random");
     let stage = FIRST_STAGE.replace("KIND", "kl").replace("DOUBLE", "true").replace("SEED", "1");
-    check(&stage, "train.cache_latents: this model is trained on the images themselves");
+    check(&stage, "train.cache_latents: expected a model that trains on latents, got one that trains on images");
     let error =
         RunConfig::parse(&text, "tiny.yaml", &["train.cache_latents=3".into()]).unwrap_err().to_string();
     assert!(error.contains("true, false, or the path of a file"), "{error}");

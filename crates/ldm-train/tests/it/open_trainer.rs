@@ -157,7 +157,7 @@ fn incomplete_builders_are_refused_before_anything_is_written() {
     check(complete(train()).batch_size(0), "batch_size: expected at least 1, got 0");
     check(complete(train()).batch_size(17), "the 16 images of the set in a step, got 17");
     let cached = TrainConfig { cache_latents: CacheLatents::InRun, ..train() };
-    check(complete(cached.clone()), "train.cache_latents: this model is trained on the images");
+    check(complete(cached.clone()), "train.cache_latents: expected a model that trains on latents");
     let random = complete(cached).data(Arc::new(Waves { random: true }));
     check(random, "expected deterministic images, got a random augmentation");
 }

@@ -138,7 +138,7 @@ fn difference(a: &Checkpoint, b: &Checkpoint) -> (f64, String) {
 fn check_equal(test: &str, text: &str) {
     if let Some((ranks, folder)) = rank() {
         let config = config(text, &["data.params.batch_size=2"]);
-        return run(Trainer::create_among(ranks, config, &folder.join("two"), Device::Cpu).unwrap());
+        return run(Trainer::create_distributed(ranks, config, &folder.join("two"), Device::Cpu).unwrap());
     }
     let folder = tempfile::tempdir().unwrap();
     all_end_well(start(test, 2, folder.path()));
@@ -185,12 +185,12 @@ fn ranks_stop_together_and_resume_to_the_bit() {
     if let Some((ranks, folder)) = rank() {
         let (whole, broken) = (folder.join("whole"), folder.join("broken"));
         if broken.exists() {
-            return run(Trainer::resume_among(ranks, &broken, &[], Device::Cpu).unwrap());
+            return run(Trainer::resume_distributed(ranks, &broken, &[], Device::Cpu).unwrap());
         }
         if whole.exists() {
             let second = !ranks.is_rank_zero();
             let mut trainer =
-                Trainer::create_among(ranks, config(FIRST_STAGE, &overrides), &broken, Device::Cpu).unwrap();
+                Trainer::create_distributed(ranks, config(FIRST_STAGE, &overrides), &broken, Device::Cpu).unwrap();
             let stop = AtomicBool::new(false);
             let finished = trainer
                 .run(&stop, &mut |event| {
@@ -203,7 +203,7 @@ fn ranks_stop_together_and_resume_to_the_bit() {
             return;
         }
         return run(
-            Trainer::create_among(ranks, config(FIRST_STAGE, &overrides), &whole, Device::Cpu).unwrap()
+            Trainer::create_distributed(ranks, config(FIRST_STAGE, &overrides), &whole, Device::Cpu).unwrap()
         );
     }
     let folder = tempfile::tempdir().unwrap();
@@ -213,7 +213,7 @@ fn ranks_stop_together_and_resume_to_the_bit() {
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
     let error = Trainer::resume(&broken, &[], Device::Cpu).unwrap_err().to_string();
     assert!(
-        error.contains("expected 2 ranks, which the order of images was drawn for, got 1; try --nproc 2"),
+        error.contains("expected the 2 ranks that the run was started with, got 1; try --nproc 2"),
         "{error}"
     );
     all_end_well(start(name, 2, folder.path()));
@@ -230,7 +230,7 @@ fn ranks_with_different_configs_are_refused() {
     if let Some((ranks, folder)) = rank() {
         let seed = format!("train.seed={}", if ranks.rank() == 1 { 7 } else { 8 });
         let config = config(FIRST_STAGE, &[&seed]);
-        let error = Trainer::create_among(ranks, config, &folder.join("run"), Device::Cpu).unwrap_err();
+        let error = Trainer::create_distributed(ranks, config, &folder.join("run"), Device::Cpu).unwrap_err();
         let error = error.to_string();
         assert!(error.contains("got another one on rank 1; try the same file"), "{error}");
         return;
@@ -245,7 +245,7 @@ fn fewer_images_than_a_step_of_all_ranks_are_refused() {
     let name = "fewer_images_than_a_step_of_all_ranks_are_refused";
     if let Some((ranks, folder)) = rank() {
         let config = config(FIRST_STAGE, &["data.params.train.params.count=7"]);
-        let error = Trainer::create_among(ranks, config, &folder.join("run"), Device::Cpu).unwrap_err();
+        let error = Trainer::create_distributed(ranks, config, &folder.join("run"), Device::Cpu).unwrap_err();
         let expected =
             "data.params.batch_size: expected at most the 7 images of the set in a step, got 2 ranks of 4";
         assert!(error.to_string().contains(expected), "{error}");
@@ -262,7 +262,7 @@ fn a_killed_rank_ends_the_others_with_an_error() {
     if let Some((ranks, folder)) = rank() {
         let me = ranks.rank();
         let config = config(FIRST_STAGE, &["train.steps=100000", "train.checkpoint_every=3"]);
-        let mut trainer = Trainer::create_among(ranks, config, &folder.join("run"), Device::Cpu).unwrap();
+        let mut trainer = Trainer::create_distributed(ranks, config, &folder.join("run"), Device::Cpu).unwrap();
         let killed = &mut |event: Event<'_>| {
             if let (Event::Step { step: 7, .. }, 1) = (event, me) {
                 Command::new("kill").args(["-KILL", &std::process::id().to_string()]).status().unwrap();

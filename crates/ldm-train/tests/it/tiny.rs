@@ -261,14 +261,14 @@ fn steps_with_nan_or_inf_are_skipped_and_then_end_the_run() {
     assert!(error.contains("NaN or Inf in 4 steps in a row, the first of the run, up to step 4"), "{error}");
     assert!(error.contains("no checkpoint was written"), "{error}");
 
-    // The same, from a checkpoint on: it stays, and nothing after it was taken.
+    // The same after a checkpoint, which is unchanged.
     let root = folder.path().join("later");
     broken(&root, &["train.steps=10"]).unwrap();
     let before = bytes(&root, 10);
     let overrides = [blown, "train.steps=30", "train.max_skipped=3"].map(String::from);
     let mut trainer = Trainer::resume(&root, &overrides, test_device()).unwrap();
     let error = trainer.run(&AtomicBool::new(false), &mut |_| {}).unwrap_err().to_string();
-    assert!(error.contains("NaN or Inf in ") && error.contains("step-0000010 is kept"), "{error}");
+    assert!(error.contains("NaN or Inf in ") && error.contains("the last checkpoint is ") && error.contains("step-0000010;"), "{error}");
     assert!(before == bytes(&root, 10));
 }
 
@@ -345,7 +345,7 @@ fn invalid_configs_are_refused_before_anything_is_written() {
     check(
         &diffusion,
         &["model.params.channels=3"],
-        "channels: the first stage has latents of 4 channels, got 3",
+        "channels: expected 4, those of the first stage's latents, got 3",
     );
     check(&diffusion, &["train.min_snr_gamma=0"], "min_snr_gamma: expected a positive number, got 0");
     check(&kl(), &["train.offset_noise=-1"], "train.offset_noise: expected at least 0, got -1");
@@ -361,14 +361,14 @@ fn invalid_configs_are_refused_before_anything_is_written() {
     check(
         &diffusion,
         &["model.params.ckpt_path=x", "train.init_from={path: x}"],
-        "train.init_from: expected none beside model.params.ckpt_path",
+        "train.init_from: expected none with model.params.ckpt_path",
     );
     let run = folder.path().join("first-stage");
     let from = format!("train.init_from={{path: {}}}", run.display());
     check(&diffusion, &[&from], "expected a diffusion model, got another model in");
     check(&diffusion, &["train.lora={rank: 2}"], "expected a base model in train.init_from, got none");
     check(&kl(), &["train.lora={rank: 2}"], "train.lora: expected a diffusion model, got a first stage");
-    check(&diffusion, &["data.params.train.params.size=18"], "divisible by 2, got 9x9");
+    check(&diffusion, &["data.params.train.params.size=18"], "multiples of 2, got 9x9");
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use ldm_bench::{Roofline, StageTiming, shape_text};
 
-/// Operations below this share of a stage's time are omitted.
+/// Smallest share of a stage's time of the operations in the table.
 const SHARE: f64 = 0.01;
 
-/// One line per stage.
+/// Returns one line per stage.
 pub(super) fn stages(timed: &[StageTiming]) -> String {
     let mut rows = vec![words(&[
         "stage",
@@ -44,7 +44,7 @@ pub(super) fn stages(timed: &[StageTiming]) -> String {
     lines(&rows, 2)
 }
 
-/// Time by operation: the most expensive ones, with the machine's roofline of each.
+/// Returns the most expensive operations, with their time on the machine's roofline.
 pub(super) fn operations(stage: &StageTiming, machine: &Roofline) -> String {
     let mut rows =
         vec![words(&["operation", "calls", "s", "of all", "GFLOP", "moved GB", "roof s", "bound by"])];
@@ -74,7 +74,7 @@ fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(ToString::to_string).collect()
 }
 
-/// Aligned columns: the first `left` to the left, the others to the right.
+/// Aligns columns: the first `left` to the left, the others to the right.
 fn lines(rows: &[Vec<String>], left: usize) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
     let cell = |(column, text): (usize, &String)| {

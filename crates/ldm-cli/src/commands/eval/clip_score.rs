@@ -15,7 +15,7 @@ pub(crate) fn run(args: &ClipScoreArgs, printer: Printer) -> anyhow::Result<()> 
     let clip = Clip::open(&args.clip, device).context("--clip")?;
     let reporter = CliReporter::new(printer);
     let prompts = args.prompts_from.as_deref();
-    let found = clip_score(&clip, &args.made, prompts, args.batch_size.get(), &reporter)?;
+    let found = clip_score(&clip, &args.generated, prompts, args.batch_size.get(), &reporter)?;
     if args.json {
         let mut document = json!(found);
         document["prompts"] = json!(args.prompts_from);
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &ClipScoreArgs, printer: Printer) -> anyhow::Result<()> 
         document["ldm"] = env!("CARGO_PKG_VERSION").into();
         println!("{document:#}");
     } else {
-        println!("{} made images ({}), by {}", found.made_images, found.made, args.clip.display());
+        println!("{} generated images ({}), by {}", found.made_images, found.made, args.clip.display());
         println!("{:<24} {:.4} +- {:.4}", "clip_score", found.clip_score.mean, found.clip_score.std);
     }
     Ok(())

@@ -9,7 +9,7 @@ use ldm_study::evaluation::{
 use serde_json::{Value, json};
 
 use super::{options, source};
-use crate::args::{GenerationArgs, MakerArgs, ModelArgs};
+use crate::args::{GenerationArgs, GeneratorArgs, ModelArgs};
 use crate::progress::Printer;
 use crate::reporter::CliReporter;
 use crate::{model, output, sampling};
@@ -17,7 +17,7 @@ use crate::{model, output, sampling};
 pub(crate) fn run(args: &GenerationArgs, printer: Printer) -> anyhow::Result<()> {
     let folder = output::folder(&args.output, "eval");
     let [results, best, worst] = ["results.json", "best.png", "worst.png"].map(|name| folder.join(name));
-    let with_images = args.made.is_some() || args.maker.model.is_some();
+    let with_images = args.generated.is_some() || args.generator.model.is_some();
     let written = if with_images { vec![&results, &best, &worst] } else { Vec::new() };
     let mut written = written.into_iter().chain(&args.save_statistics);
     written.try_for_each(|path| output::ensure_new(path, args.output.force))?;
@@ -26,22 +26,22 @@ pub(crate) fn run(args: &GenerationArgs, printer: Printer) -> anyhow::Result<()>
     if reference.is_statistics() && args.save_statistics.is_some() {
         bail!("--save-statistics: expected images, got the statistics {}", args.data.dataset.display());
     }
-    let generated = match &args.made {
+    let generated = match &args.generated {
         Some(path) => Some(GeneratedImages::Set(open_generated(path, args.data.size)?)),
         None => generator(args)?.map(|generator| GeneratedImages::Model(Box::new(generator))),
     };
-    if args.made.is_some() {
-        refuse_sampling(&args.maker)?;
+    if args.generated.is_some() {
+        refuse_sampling(&args.generator)?;
     }
     let sampling = match &generated {
-        Some(GeneratedImages::Model(generator)) => sampling_document(&args.maker, generator),
+        Some(GeneratedImages::Model(generator)) => sampling_document(&args.generator, generator),
         _ => Value::Null,
     };
     let reporter = CliReporter::new(printer);
-    let mut evaluator = GenerationEvaluator::new(options(&args.how), device, &reporter)?;
+    let mut evaluator = GenerationEvaluator::new(options(&args.metrics), device, &reporter)?;
     let statistics = args.save_statistics.as_deref();
     let Some(mut generated) = generated else {
-        let path = statistics.context("expected generated images, --model or --save-statistics")?;
+        let path = statistics.context("expected generated images, --model or --save-statistics, got none")?;
         evaluator.save_statistics(&reference, path)?;
         println!("{}", path.display());
         return Ok(());
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &GenerationArgs, printer: Printer) -> anyhow::Result<()>
     }
     let document = Value::Object(document);
     files::write_bytes(&results, format!("{document:#}\n").as_bytes())?;
-    if args.how.json {
+    if args.metrics.json {
         println!("{document:#}");
     } else {
         print(&document);
@@ -64,62 +64,62 @@ pub(crate) fn run(args: &GenerationArgs, printer: Printer) -> anyhow::Result<()>
     Ok(())
 }
 
-/// The model that generates the images, if any.
+/// Opens the model of `--model`, if given.
 fn generator(args: &GenerationArgs) -> anyhow::Result<Option<ImageGenerator>> {
-    let (MakerArgs { sampling: how, seed, .. }, Some(path)) = (&args.maker, &args.maker.model) else {
-        return refuse_sampling(&args.maker).map(|()| None);
+    let (GeneratorArgs { sampling: flags, seed, .. }, Some(path)) = (&args.generator, &args.generator.model) else {
+        return refuse_sampling(&args.generator).map(|()| None);
     };
-    let named = ModelArgs {
+    let model_args = ModelArgs {
         model: path.clone(),
-        config: args.maker.config.clone(),
+        config: args.generator.config.clone(),
         ema: false,
-        no_ema: args.maker.no_ema,
-        dtype: args.maker.dtype.clone(),
+        no_ema: args.generator.no_ema,
+        dtype: args.generator.dtype.clone(),
         device: args.device.clone(),
     };
-    let model = model::open_diffusion(&named, None)?;
-    model::check_conditioning(&model, &named, &[ConditioningKind::Unconditional, ConditioningKind::Class])
-        .context("--model: generate the images first, and give their folder")?;
-    if ImageGenerator::classes_of(&model).is_empty() && how.guidance_scale.is_some_and(|scale| scale != 1.) {
+    let model = model::open_diffusion(&model_args, None)?;
+    model::check_conditioning(&model, &model_args, &[ConditioningKind::Unconditional, ConditioningKind::Class])
+        .context("--model: try generating the images first, then evaluating their folder")?;
+    if ImageGenerator::classes_of(&model).is_empty() && flags.guidance_scale.is_some_and(|scale| scale != 1.) {
         bail!("--guidance-scale: expected a conditional model, got an unconditional one");
     }
-    model.merge(&how.loras)?;
+    model.merge(&flags.loras)?;
     model.to_channels_last();
     model::keep_freed_memory(model.kind());
-    let sampling = sampling::resolve(how, &model)?;
+    let sampling = sampling::resolve(flags, &model)?;
     Ok(Some(ImageGenerator::new(model, sampling, *seed)?))
 }
 
-/// The options that generate the same images again.
-fn sampling_document(args: &MakerArgs, generator: &ImageGenerator) -> Value {
-    let (how, sampling) = (&args.sampling, generator.sampling());
+/// Returns the options that reproduce the generated images.
+fn sampling_document(args: &GeneratorArgs, generator: &ImageGenerator) -> Value {
+    let (flags, sampling) = (&args.sampling, generator.sampling());
     let guidance = &sampling.guidance;
-    let loras: Vec<String> = how.loras.iter().map(ToString::to_string).collect();
+    let loras: Vec<String> = flags.loras.iter().map(ToString::to_string).collect();
     json!({
         "model": args.model, "ema": !args.no_ema, "dtype": args.dtype, "loras": loras,
         "seed": args.seed, "classes": generator.classes().len(),
         "sampler": sampling.sampler.name(), "eta": sampling.sampler.eta(),
-        "spacing": how.spacing, "steps": sampling.steps,
+        "spacing": flags.spacing, "steps": sampling.steps,
         "guidance_scale": guidance.scale, "guidance_rescale": guidance.rescale,
-        "guidance_interval": how.guidance_interval.map(|span| [span.low, span.high]),
+        "guidance_interval": flags.guidance_interval.map(|span| [span.low, span.high]),
         "size": sampling.size, "tile": sampling.tile,
     })
 }
 
-/// Refuses options of sampling without a model.
-fn refuse_sampling(args: &MakerArgs) -> anyhow::Result<()> {
-    let how = &args.sampling;
+/// Refuses sampling flags without `--model`.
+fn refuse_sampling(args: &GeneratorArgs) -> anyhow::Result<()> {
+    let flags = &args.sampling;
     let given = [
-        ("--sampler", how.sampler.is_some()),
-        ("--spacing", how.spacing.is_some()),
-        ("--steps", how.steps.is_some()),
-        ("--eta", how.eta.is_some()),
-        ("--guidance-scale", how.guidance_scale.is_some()),
-        ("--guidance-rescale", how.guidance_rescale != 0.),
-        ("--guidance-interval", how.guidance_interval.is_some()),
-        ("--height", how.height.is_some()),
-        ("--tile", how.tile.is_some()),
-        ("--lora", !how.loras.is_empty()),
+        ("--sampler", flags.sampler.is_some()),
+        ("--spacing", flags.spacing.is_some()),
+        ("--steps", flags.steps.is_some()),
+        ("--eta", flags.eta.is_some()),
+        ("--guidance-scale", flags.guidance_scale.is_some()),
+        ("--guidance-rescale", flags.guidance_rescale != 0.),
+        ("--guidance-interval", flags.guidance_interval.is_some()),
+        ("--height", flags.height.is_some()),
+        ("--tile", flags.tile.is_some()),
+        ("--lora", !flags.loras.is_empty()),
     ];
     match given.iter().find(|(_, given)| *given) {
         Some((name, _)) => bail!("{name}: expected --model, which generates the images"),
@@ -133,7 +133,7 @@ fn print(document: &Value) {
         || format!("{}, seed {}", text(&document["sampling"]["model"]), document["sampling"]["seed"]),
         ToOwned::to_owned,
     );
-    println!("{} made images ({generated})", document["made_images"]);
+    println!("{} generated images ({generated})", document["made_images"]);
     match document["images"].as_i64() {
         Some(images) => println!("{images} real images ({})", text(&document["dataset"])),
         None => println!("real images: {}", text(&document["statistics"])),

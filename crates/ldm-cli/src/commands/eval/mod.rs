@@ -6,7 +6,7 @@ mod reconstruction;
 
 use ldm_study::evaluation::{ImageSource, SetOptions};
 
-use crate::args::{DataArgs, EvalCommand, MeasureArgs};
+use crate::args::{DataArgs, EvalCommand, MetricArgs};
 use crate::progress::Printer;
 
 pub(crate) fn run(command: &EvalCommand, printer: Printer) -> anyhow::Result<()> {
@@ -21,6 +21,6 @@ fn source(args: &DataArgs) -> ImageSource {
     ImageSource { path: args.dataset.clone(), size: args.size, strict: args.strict }
 }
 
-fn options(args: &MeasureArgs) -> SetOptions {
+fn options(args: &MetricArgs) -> SetOptions {
     SetOptions { num_images: args.num_images, batch_size: args.batch_size, features: args.features.clone() }
 }

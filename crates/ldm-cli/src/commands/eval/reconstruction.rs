@@ -18,7 +18,7 @@ pub(crate) fn run(args: &ReconstructionArgs, printer: Printer) -> anyhow::Result
     let model = model::open(&args.model)?;
     let device = model::device(&args.model.device, None)?;
     let reporter = CliReporter::new(printer);
-    let found = reconstruction(&model, device, &source(&args.data), &options(&args.how), &reporter)?;
+    let found = reconstruction(&model, device, &source(&args.data), &options(&args.metrics), &reporter)?;
     let mut document = json!(found);
     document["model"] = json!(args.model.model);
     document["dtype"] = json!(args.model.dtype);
@@ -26,7 +26,7 @@ pub(crate) fn run(args: &ReconstructionArgs, printer: Printer) -> anyhow::Result
     output::make(&folder)?;
     found.extremes.write(&best, &worst)?;
     files::write_bytes(&results, format!("{document:#}\n").as_bytes())?;
-    if args.how.json {
+    if args.metrics.json {
         println!("{document:#}");
     } else {
         print(&found);

@@ -1,4 +1,4 @@
-//! A web server of one file, with the faults of real ones.
+//! A local web server of one file, with the faults of real ones.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -18,7 +18,7 @@ pub(crate) struct Reply {
     status: &'static str,
     headers: Vec<String>,
     body: Vec<u8>,
-    /// Close, or fall silent, after so many bytes of the body.
+    /// The number of bytes of the body after which the connection closes or stalls.
     cut: Option<usize>,
     silent: bool,
 }
@@ -28,19 +28,19 @@ impl Reply {
         Self { status, headers: vec!["Content-Length: 0".into()], body: Vec::new(), cut: None, silent: false }
     }
 
-    /// All of `body`, whatever was asked.
+    /// All of `body`, without regard to ranges.
     pub(crate) fn whole(body: &[u8]) -> Self {
         let headers = vec![format!("Content-Length: {}", body.len())];
         Self { headers, body: body.into(), ..Self::status("200 OK") }
     }
 
-    /// All of `body`, its length not said.
+    /// All of `body`, without its length.
     pub(crate) fn of_no_length(body: &[u8]) -> Self {
         Self { headers: Vec::new(), ..Self::whole(body) }
     }
 
     /// The requested part of `body`.
-    pub(crate) fn asked(body: &[u8], request: &Request) -> Self {
+    pub(crate) fn requested(body: &[u8], request: &Request) -> Self {
         let Some(from) = request.from else { return Self::whole(body) };
         let range = format!("Content-Range: bytes {from}-{}/{}", body.len() - 1, body.len());
         let mut reply = Self::whole(&body[from..]);
@@ -59,20 +59,20 @@ impl Reply {
         Self { cut: Some(bytes), ..self }
     }
 
-    /// Says nothing more after `bytes` of the body.
-    pub(crate) fn silent_after(self, bytes: usize) -> Self {
+    /// Stalls after `bytes` of the body.
+    pub(crate) fn stalled_after(self, bytes: usize) -> Self {
         Self { silent: true, ..self.cut(bytes) }
     }
 }
 
-/// Runs until the test's process ends.
+/// A server that runs until the end of the test process.
 pub(crate) struct Server {
     pub(crate) url: String,
     requests: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Server {
-    /// `reply` gets the number of the request, from 0, and the request.
+    /// Starts a server; `reply` gets the number of the request, from 0, and the request.
     pub(crate) fn start(reply: impl Fn(usize, &Request) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -116,7 +116,7 @@ fn answer(mut stream: TcpStream, log: &Mutex<Vec<Request>>, reply: &impl Fn(usiz
     let end = reply.cut.unwrap_or(reply.body.len());
     let head =
         format!("HTTP/1.1 {}\r\nConnection: close\r\n{}\r\n\r\n", reply.status, reply.headers.join("\r\n"));
-    // Counted before it is sent: who has the bytes must find them counted.
+    // Counted before sending, so that a client that has the bytes sees the count.
     log.lock().unwrap()[number].sent = end;
     let head = head.replace("\r\n\r\n\r\n", "\r\n\r\n");
     let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&reply.body[..end]));

@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 
 use super::adversarial_config::DiscriminatorLoss;
 
-/// The loss of the discriminator, from its logits of real and of reconstructed images.
+/// The loss of the discriminator, from its logits for real and for reconstructed images.
 ///
 /// taming-transformers `vqperceptual.py:20` `hinge_d_loss`, `:27` `vanilla_d_loss`.
 pub(super) fn discriminator_loss(kind: DiscriminatorLoss, real: &Tensor, fake: &Tensor) -> Tensor {
@@ -17,13 +17,13 @@ pub(super) fn discriminator_loss(kind: DiscriminatorLoss, real: &Tensor, fake: &
     (mean(real) + mean(fake)) * 0.5
 }
 
-/// The weight of the adversarial term that makes its gradient as long as the reconstruction's: a scalar in `[0, 1e4]`
-/// without a gradient. Esser et al. 2021, eq. 7; taming-transformers `vqperceptual.py:64` `calculate_adaptive_weight`.
+/// The weight that scales the gradient of the adversarial term to the norm of the reconstruction's: a scalar in
+/// `[0, 1e4]` without a gradient. Esser et al. 2021, eq. 7; taming-transformers `vqperceptual.py:64` `calculate_adaptive_weight`.
 pub(super) fn adaptive_weight(reconstruction: &Tensor, adversarial: &Tensor) -> Tensor {
     (reconstruction.norm() / (adversarial.norm() + 1e-4)).clamp(0., 1e4)
 }
 
-/// The R₁ penalty without its weight γ/2: E‖∇ₓ D(x)‖² over real images `x`, D being the sum over patches. Mescheder et al.
+/// The R₁ penalty without its weight γ/2: E‖∇ₓ D(x)‖² over real images `x`, where D is the sum over patches. Mescheder et al.
 /// 2018, eq. 9.
 ///
 /// # Shapes
@@ -35,7 +35,7 @@ pub(super) fn gradient_penalty(x: &Tensor, logits: &Tensor) -> Tensor {
     gradient.square().sum(Kind::Float) / x.size()[0] as f64
 }
 
-/// The LeCam regularization: E‖D(x) − α_F‖² + E‖D(y) − α_R‖², α being the EMA of the logits of the other kind of images.
+/// The LeCam regularization: E‖D(x) − α_F‖² + E‖D(y) − α_R‖², with the EMA α of the logits for the other kind of images.
 /// Tseng et al. 2021, eq. 4.
 pub(super) fn lecam(real: &Tensor, fake: &Tensor, mean_real: &Tensor, mean_fake: &Tensor) -> Tensor {
     (real - mean_fake).square().mean(Kind::Float) + (fake - mean_real).square().mean(Kind::Float)
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn lecam_compares_with_the_other_mean() {
+    fn lecam_uses_the_mean_of_the_other_kind() {
         let of = |values: &[f32]| Tensor::from_slice(values);
         let got = lecam(&of(&[1., 3.]), &of(&[-2.]), &of(&[0.5]), &of(&[-1.]));
         // ((1+1)² + (3+1)²)/2 + (−2−0.5)²

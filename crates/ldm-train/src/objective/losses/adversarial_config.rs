@@ -7,11 +7,11 @@ use super::discriminator::DiscriminatorConfig;
 use super::loss_config::PixelLoss;
 
 /// CompVis' `LPIPSWithDiscriminator` and taming-transformers' `VQLPIPSWithDiscriminator` (with the keys of CompVis' own
-/// copy of the latter): every field of their constructors, and ours: `learn_logvar`, `disc_ramp`, `r1_weight`,
+/// copy of the latter): every field of their constructors, and our extensions `learn_logvar`, `disc_ramp`, `r1_weight`,
 /// `lecam_weight` and `lecam_decay`, which are off by default.
 ///
-/// `disc_ndf` and `pixel_loss`, in CompVis keys of the VQ loss, are keys of both here. Other keys of one are refused in the
-/// other.
+/// `disc_ndf` and `pixel_loss`, which CompVis has only in the VQ loss, are keys of both. Other keys of one loss are refused
+/// in the other.
 ///
 /// CompVis `contperceptual.py:7`, `vqperceptual.py:49`; taming-transformers `vqperceptual.py:34`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -22,8 +22,8 @@ pub struct AdversarialLoss {
     /// The initial log-variance of the reconstruction (KL; CompVis' default is 0).
     #[serde(default)]
     pub logvar_init: Option<f64>,
-    /// Ours (KL): trains `logvar`. In CompVis it is a parameter without an optimizer (`autoencoder.py:403`), so that it stays
-    /// at `logvar_init`.
+    /// Our extension (KL): trains `logvar`. In CompVis it is a parameter without an optimizer (`autoencoder.py:403`), so that
+    /// it stays at `logvar_init`.
     #[serde(default)]
     pub learn_logvar: Option<bool>,
     /// Weight of the KL term, on sums over a sample (KL; CompVis' default is 1).
@@ -32,10 +32,10 @@ pub struct AdversarialLoss {
     /// Weight of the codebook loss (VQ; CompVis' default is 1).
     #[serde(default)]
     pub codebook_weight: Option<f64>,
-    /// Entries of the codebook, from which CompVis computes the perplexity (VQ); must equal the codebook's here.
+    /// Number of codebook entries, from which CompVis computes the perplexity (VQ); must equal that of the codebook.
     #[serde(default)]
     pub n_classes: Option<i64>,
-    /// Stored by CompVis and never used; nor is it here.
+    /// Unused, as in CompVis.
     #[serde(default = "one")]
     pub pixelloss_weight: f64,
     /// The error of a pixel.
@@ -44,10 +44,10 @@ pub struct AdversarialLoss {
     /// The perceptual distance.
     #[serde(default)]
     pub perceptual_loss: PerceptualLoss,
-    /// Weight of LPIPS; with 0 no VGG16 is made.
+    /// Weight of LPIPS; with 0, no VGG16 is created.
     #[serde(default = "one")]
     pub perceptual_weight: f64,
-    /// The discriminator's strided convolutions.
+    /// Number of strided convolutions of the discriminator.
     #[serde(default = "three")]
     pub disc_num_layers: i64,
     /// Channels of an image.
@@ -59,7 +59,7 @@ pub struct AdversarialLoss {
     /// ActNorm in the discriminator in place of batch normalization.
     #[serde(default)]
     pub use_actnorm: bool,
-    /// A conditional discriminator. First stages are unconditional: only `false` is accepted.
+    /// Makes the discriminator conditional. First stages are unconditional, so only `false` is accepted.
     #[serde(default)]
     pub disc_conditional: bool,
     /// The discriminator's loss.
@@ -71,17 +71,17 @@ pub struct AdversarialLoss {
     /// Weight of the generator's adversarial term, relative to the adaptive weight.
     #[serde(default = "one")]
     pub disc_weight: f64,
-    /// Ours: steps over which the weight of the generator's adversarial term grows from 0, from `disc_start` on. The
-    /// discriminator has its full weight meanwhile.
+    /// Our extension: steps from `disc_start` over which the weight of the generator's adversarial term grows from 0. The
+    /// discriminator has its full weight from `disc_start`.
     #[serde(default)]
     pub disc_ramp: u64,
-    /// Ours: weight of the R₁ penalty (Mescheder et al. 2018).
+    /// Our extension: weight of the R₁ penalty (Mescheder et al. 2018).
     #[serde(default)]
     pub r1_weight: f64,
-    /// Ours: weight of the LeCam regularization (Tseng et al. 2021).
+    /// Our extension: weight of the LeCam regularization (Tseng et al. 2021).
     #[serde(default)]
     pub lecam_weight: f64,
-    /// Ours: decay of the EMA of the discriminator's logits for LeCam.
+    /// Our extension: decay of the EMA of the discriminator's logits for LeCam.
     #[serde(default = "lecam_decay")]
     pub lecam_decay: f64,
 }
@@ -101,7 +101,7 @@ pub enum DiscriminatorLoss {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PerceptualLoss {
-    /// LPIPS with VGG16. CompVis names two more (`clips`, `dists`) and refuses them.
+    /// LPIPS with VGG16. CompVis names two more (`clips`, `dists`) but does not implement them.
     #[default]
     Lpips,
 }
@@ -122,7 +122,7 @@ fn lecam_decay() -> f64 {
 impl AdversarialLoss {
     /// Checks the values against the model; `vq` is given for the VQ loss.
     pub(super) fn check(&self, net: &EncoderConfig, vq: Option<&VqConfig>) -> Result<(), String> {
-        let alien = if vq.is_some() {
+        let foreign = if vq.is_some() {
             [
                 ("logvar_init", self.logvar_init.is_some()),
                 ("learn_logvar", self.learn_logvar.is_some()),
@@ -135,18 +135,18 @@ impl AdversarialLoss {
                 ("", false),
             ]
         };
-        if let Some((key, _)) = alien.into_iter().find(|(_, given)| *given) {
+        if let Some((key, _)) = foreign.into_iter().find(|(_, given)| *given) {
             let (own, other) = if vq.is_some() { ("vq_lpips", "lpips") } else { ("lpips", "vq_lpips") };
             return Err(format!(
-                "`{key}` belongs to {other}_with_discriminator, not to {own}_with_discriminator"
+                "`{key}`: expected a key of {own}_with_discriminator, got one of {other}_with_discriminator"
             ));
         }
         if self.disc_conditional {
-            return Err("`disc_conditional`: a first stage has no condition to show the discriminator, expected false".into());
+            return Err("`disc_conditional`: expected false, as first stages are unconditional, got true".into());
         }
         if net.give_pre_end {
             return Err(
-                "`give_pre_end`: expected false, as the adaptive weight needs the last convolution".into()
+                "`give_pre_end`: expected false, as the adaptive weight needs the last convolution, got true".into()
             );
         }
         if let (Some(given), Some(vq)) = (self.n_classes, vq)
@@ -162,8 +162,8 @@ impl AdversarialLoss {
             ));
         }
         if self.perceptual_weight > 0. && net.out_ch != 3 {
-            let why = "expected 0, as LPIPS requires 3 channels";
-            return Err(format!("`perceptual_weight`: {why}, got {}", self.perceptual_weight));
+            let got = self.perceptual_weight;
+            return Err(format!("`perceptual_weight`: expected 0, as LPIPS requires 3 channels, got {got}"));
         }
         for (key, value) in [
             ("perceptual_weight", self.perceptual_weight),
@@ -182,7 +182,7 @@ impl AdversarialLoss {
             return Err(format!("`lecam_decay`: expected at least 0 and below 1, got {}", self.lecam_decay));
         }
         if !self.logvar_init.unwrap_or(0.).is_finite() {
-            return Err("`logvar_init`: expected a number, got NaN or Inf".into());
+            return Err("`logvar_init`: expected a finite number, got NaN or Inf".into());
         }
         self.discriminator().check()
     }

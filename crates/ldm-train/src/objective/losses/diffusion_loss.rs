@@ -18,7 +18,7 @@ pub struct DiffusionLoss {
     elbo: Tensor,
     /// Min-SNR-γ weights, `[T]`.
     min_snr: Option<Tensor>,
-    /// The log-variance of each level, `[T]`; none where it is 0 throughout.
+    /// The log-variance of each noise level, `[T]`; `None` if all are 0.
     logvar: Option<Tensor>,
     learned: bool,
 }
@@ -95,7 +95,7 @@ impl DiffusionLoss {
         Loss { total, parts }
     }
 
-    /// The learned log-variances, `[T]` f32, where the config has them.
+    /// The learned log-variances, `[T]` f32, with `learn_logvar`.
     pub fn learned_logvar(&self) -> Option<&Tensor> {
         self.logvar.as_ref().filter(|_| self.learned)
     }
@@ -119,7 +119,7 @@ pub fn min_snr_weights(
         let level = schedule.level(t);
         let snr = (level.alpha / level.sigma).powi(2);
         match parameterization {
-            // Not divided by SNR, which is 0 where nothing but noise is left.
+            // Not divided by the SNR, which is 0 at pure noise.
             Parameterization::Eps => (gamma / snr).min(1.),
             Parameterization::X0 => snr.min(gamma),
             Parameterization::V => snr.min(gamma) / (snr + 1.),

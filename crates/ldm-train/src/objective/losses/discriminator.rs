@@ -29,14 +29,14 @@ impl DiscriminatorConfig {
         if self.ndf < 1 {
             return Err(format!("`disc_ndf`: expected a positive number, got {}", self.ndf));
         }
-        // With more, images would have to be larger than 3000 pixels a side.
+        // More would require images of more than 3000 pixels per side.
         if !(1..=10).contains(&self.n_layers) {
             return Err(format!("`disc_num_layers`: expected 1 to 10, got {}", self.n_layers));
         }
         Ok(())
     }
 
-    /// The smallest side of an image: after the strides, two convolutions take one pixel each.
+    /// The smallest side of an image: after the strides, each of two convolutions removes one pixel.
     pub(super) fn smallest_side(&self) -> i64 {
         3 << self.n_layers
     }
@@ -44,14 +44,15 @@ impl DiscriminatorConfig {
 
 /// PatchGAN (Isola et al. 2017): convolutions that classify overlapping patches.
 ///
-/// Parameters are `main.N.*`, N counting activations, as in taming-transformers. Kernels are drawn from N(0, 0.02).
+/// Parameters are `main.N.*`, where N also counts activations, as in taming-transformers. Kernels are initialized from
+/// N(0, 0.02).
 ///
 /// taming-transformers `discriminator/model.py:17` `NLayerDiscriminator`.
 #[derive(Debug)]
 pub struct Discriminator {
     blocks: Vec<DiscriminatorBlock>,
     last: Conv2D,
-    /// `[1]`, the slope of the leaky ReLU; tch's own is fixed at 0.01.
+    /// `[1]`, the negative slope of the leaky ReLU; that of tch is fixed at 0.01.
     negative_slope: Tensor,
 }
 
@@ -62,7 +63,7 @@ struct DiscriminatorBlock {
 }
 
 impl Discriminator {
-    /// Below `vs`, `loss.discriminator` in a CompVis checkpoint.
+    /// Creates a discriminator below `vs`, which is `loss.discriminator` in CompVis checkpoints.
     pub fn new(vs: &Path, config: &DiscriminatorConfig) -> Self {
         let main = vs / "main";
         let width = |layer: i64| config.ndf * (1 << layer).min(8);
@@ -92,7 +93,8 @@ impl Discriminator {
         }
     }
 
-    /// Computes the logits of patches. Always in training mode: normalization is by the batch, or initialized on the first one.
+    /// Computes the logits of patches, always in training mode: normalization uses the statistics of the batch (ActNorm: of
+    /// the first batch).
     ///
     /// # Shapes
     /// - `x`: `[B, input_nc, H, W]`
@@ -109,7 +111,7 @@ impl Discriminator {
         self.last.forward(&h)
     }
 
-    /// After weights were loaded: they tell whether ActNorm is initialized.
+    /// Must be called after weights were loaded, which include ActNorm's `initialized`.
     pub(super) fn loaded(&self) {
         self.blocks.iter().filter_map(|block| block.norm.as_ref()).for_each(DiscriminatorNorm::loaded);
     }

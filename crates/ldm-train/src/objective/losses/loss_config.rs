@@ -6,11 +6,11 @@ use serde::Deserialize;
 
 use super::adversarial_config::AdversarialLoss;
 
-/// A first-stage loss and its parameters: the tree `{target, params}`, with CompVis' names and ours.
+/// A first-stage loss and its parameters: the tree `{target, params}`, by CompVis' names or ours.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(tag = "target", content = "params", deny_unknown_fields)]
 pub enum LossConfig {
-    /// Pixels and the latent's regularization; no perceptual, no adversarial term.
+    /// Pixels and the latent's regularization, without perceptual and adversarial terms.
     #[serde(rename = "reconstruction")]
     Reconstruction(ReconstructionLoss),
     /// Pixels, LPIPS, a discriminator, and the KL term: sums over an image.
@@ -27,7 +27,7 @@ pub enum LossConfig {
         alias = "ldm.modules.losses.vqperceptual.VQLPIPSWithDiscriminator"
     )]
     Vq(AdversarialLoss),
-    /// No loss is configured, as in the configs of models that are not trained: [`ReconstructionLoss::default`].
+    /// No loss, as in inference configs; training uses [`ReconstructionLoss::default`].
     #[serde(
         rename = "none",
         alias = "torch.nn.Identity",
@@ -78,10 +78,10 @@ impl PixelLoss {
 }
 
 impl LossConfig {
-    /// Reads the `lossconfig` of `config` and checks it against its model; absent is [`LossConfig::None`].
+    /// Reads the `lossconfig` of `config` and checks it against the model; [`LossConfig::None`] if absent.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with the key: an unknown or invalid one, or the loss of another kind of model.
+    /// [`Error::Invalid`] with an unknown or invalid key, or when the loss is for another kind of model.
     pub fn of(config: &FirstStageConfig) -> Result<Self> {
         let (given, net) = match config {
             FirstStageConfig::Kl(config) => (&config.lossconfig, &config.ddconfig),
@@ -99,10 +99,10 @@ impl LossConfig {
             (Self::Kl(adversarial), FirstStageConfig::Kl(_)) => adversarial.check(net, None),
             (Self::Vq(adversarial), FirstStageConfig::Vq(vq)) => adversarial.check(net, Some(vq)),
             (Self::Kl(_), _) => {
-                Err("expected the loss of a vq first stage, got lpips_with_discriminator".into())
+                Err("target: expected the loss of a vq first stage, got lpips_with_discriminator".into())
             }
             (Self::Vq(_), _) => {
-                Err("expected the loss of a kl first stage, got vq_lpips_with_discriminator".into())
+                Err("target: expected the loss of a kl first stage, got vq_lpips_with_discriminator".into())
             }
             (Self::Reconstruction(_) | Self::None, _) => Ok(()),
         };

@@ -22,9 +22,9 @@ pub(crate) struct Pair<'a> {
 /// The published losses of first stages: pixels and LPIPS, an adversarial term with adaptive weight, and the latent's
 /// regularization.
 ///
-/// KL first stages sum over an image and divide by a learnable variance, VQ ones take means. Both passes of the
-/// discriminator run at every step, before `disc_start` too, where their weight is 0: so the statistics of its
-/// normalization, the step count of its optimizer and the log are CompVis'.
+/// KL first stages sum over an image and divide by a learnable variance; VQ first stages use means. Both passes of the
+/// discriminator run at every step, also before `disc_start`, where their weight is 0, so that the statistics of its
+/// normalization, the step count of its optimizer and the log match CompVis.
 ///
 /// CompVis `contperceptual.py:7` `LPIPSWithDiscriminator`; taming-transformers `vqperceptual.py:34`
 /// `VQLPIPSWithDiscriminator`. Esser et al. 2021, eqs. 5–7; Rombach et al. 2022, appendix G.
@@ -35,12 +35,13 @@ pub(crate) struct LpipsWithDiscriminator {
     discriminator: Discriminator,
     /// The log-variance of the reconstruction, a scalar (KL).
     logvar: Option<Tensor>,
-    /// EMA of the logits of real and of reconstructed images, scalars (LeCam).
+    /// EMA of the logits for real and for reconstructed images, scalars (LeCam).
     logits: Option<[Tensor; 2]>,
 }
 
 impl LpipsWithDiscriminator {
-    /// Below `vs`, `loss` in a CompVis checkpoint, without `lpips`. The loss of a `kl` first stage, or of a VQ one.
+    /// Creates the loss of a KL first stage if `kl`, otherwise of a VQ one, below `vs`, which is `loss` in CompVis
+    /// checkpoints. `lpips` has no variables in `vs`.
     pub(crate) fn new(vs: &Path, config: AdversarialLoss, kl: bool, lpips: Option<Lpips>) -> Self {
         let logvar = kl.then(|| {
             let start = Tensor::full([], config.logvar_init.unwrap_or(0.), (Kind::Float, vs.device()));
@@ -52,10 +53,10 @@ impl LpipsWithDiscriminator {
         Self { config, lpips, discriminator, logvar, logits }
     }
 
-    /// A note for the user.
+    /// A note for the user if LPIPS has random weights.
     pub(crate) fn note(&self) -> Option<String> {
         (self.lpips.as_ref()?.trunk() == Trunk::Random).then(|| {
-            "the perceptual loss has a fixed random VGG16, as the published one is not installed; try \
+            "the perceptual loss uses a fixed random VGG16, as the published weights are not installed; try \
              `ldm weights get lpips-vgg16`"
                 .to_owned()
         })
@@ -74,17 +75,17 @@ impl LpipsWithDiscriminator {
         self.lpips.as_ref().map_or(Ok(()), |_| Lpips::check_size(size))
     }
 
-    /// True when LPIPS has a weight.
+    /// True if LPIPS has a weight.
     pub(crate) fn has_lpips(&self) -> bool {
         self.lpips.is_some()
     }
 
-    /// After weights were loaded.
+    /// Must be called after weights were loaded.
     pub(crate) fn loaded(&self) {
         self.discriminator.loaded();
     }
 
-    /// The mean reconstruction loss of an element, a scalar; and LPIPS, a scalar, where it has a weight.
+    /// The mean reconstruction loss per element, and LPIPS if it has a weight; scalars.
     pub(crate) fn compare(&self, image: &Tensor, reconstruction: &Tensor) -> (Tensor, Option<Tensor>) {
         let pixels = self.config.pixel_loss.of(&(image - reconstruction)).mean(Kind::Float);
         let perceptual =
@@ -96,8 +97,8 @@ impl LpipsWithDiscriminator {
         (both, perceptual)
     }
 
-    /// −log p(x | z) of the reconstruction's mean loss `rec`: a Laplace distribution of learnable scale, summed over the
-    /// `elements` of an image (KL); `rec` as it is (VQ).
+    /// −log p(x | z) for the mean reconstruction loss `rec`: a Laplace distribution of learnable scale, summed over the
+    /// `elements` of an image (KL); `rec` unchanged (VQ).
     fn nll(&self, rec: &Tensor, elements: f64) -> Tensor {
         match &self.logvar {
             Some(logvar) => (rec / logvar.exp() + logvar) * elements,
@@ -105,12 +106,12 @@ impl LpipsWithDiscriminator {
         }
     }
 
-    /// The autoencoder's loss. `latent` is the KL term, summed over an image, or the codebook loss; `last_layer` the weight
-    /// whose gradients give the adaptive weight.
+    /// The autoencoder's loss. `latent` is the KL term, summed over an image, or the codebook loss; the gradients of
+    /// `last_layer` determine the adaptive weight.
     ///
     /// CompVis runs the backward pass of LPIPS and of the discriminator twice, once to `last_layer` and once to all
-    /// parameters. Here each runs once, down to the reconstruction; the rest is linear in these two gradients, so the
-    /// parameters' gradients are the same.
+    /// parameters. Here each runs once, to the reconstruction; the rest is linear in these two gradients, so the gradients
+    /// of the parameters are the same.
     pub(crate) fn generator_loss(
         &self,
         step: u64,
@@ -120,20 +121,20 @@ impl LpipsWithDiscriminator {
     ) -> Loss {
         let Pair { image, reconstruction } = pair;
         let elements = (image.numel() as i64 / image.size()[0]) as f64;
-        let shown = reconstruction.detach().set_requires_grad(true);
-        let (rec, perceptual) = self.compare(image, &shown);
+        let detached = reconstruction.detach().set_requires_grad(true);
+        let (rec, perceptual) = self.compare(image, &detached);
         let nll = self.nll(&rec, elements);
-        let g_loss = -self.discriminator.forward(&shown).mean(Kind::Float);
+        let g_loss = -self.discriminator.forward(&detached).mean(Kind::Float);
         let factor = self.config.generator_factor(step);
 
         // Backward passes in f32, not in the dtype of autocast.
-        let _exact = autocast(image.device(), Kind::Float);
+        let _f32 = autocast(image.device(), Kind::Float);
         let back = |of: &Tensor, by: &Tensor| gradients(&[of], &[by]).expect("a part of the loss").remove(0);
-        let by_nll = back(&nll, &shown);
-        // Without a discriminator, the KL loss computes no adaptive weight; the VQ loss does.
+        let by_nll = back(&nll, &detached);
+        // With disc_factor 0, the KL loss does not compute the adaptive weight; the VQ loss does.
         let adaptive = self.config.disc_factor > 0. || self.logvar.is_none();
         let (d_weight, gradient) = if adaptive {
-            let by_g = back(&g_loss, &shown);
+            let by_g = back(&g_loss, &detached);
             let at_last = |by: &Tensor| back(&(*reconstruction * by).sum(Kind::Float), last_layer);
             let weight = adaptive_weight(&at_last(&by_nll), &at_last(&by_g)) * self.config.disc_weight;
             let gradient = if factor > 0. { by_nll + by_g * (&weight * factor) } else { by_nll };
@@ -149,12 +150,12 @@ impl LpipsWithDiscriminator {
         let rest = latent * weight.unwrap_or(1.);
         let adversarial = (&d_weight * factor) * g_loss.detach();
         let value = nll.detach() + adversarial;
-        // Its value is `value`, its gradient that of Σ reconstruction · gradient.
-        let carried = (*reconstruction * gradient).sum(Kind::Float);
-        let mut total = &carried - carried.detach() + value + rest;
+        // `total` has the value `value + rest`, and the gradient of Σ reconstruction · gradient.
+        let linear = (*reconstruction * gradient).sum(Kind::Float);
+        let mut total = &linear - linear.detach() + value + rest;
         if let (Some(true), Some(_)) = (self.config.learn_logvar, &self.logvar) {
-            let own = self.nll(&rec.detach(), elements);
-            total += &own - own.detach();
+            let by_logvar = self.nll(&rec.detach(), elements);
+            total += &by_logvar - by_logvar.detach();
         }
 
         let constant = |value: f64| Tensor::from(value as f32);
@@ -178,15 +179,15 @@ impl LpipsWithDiscriminator {
         let factor = config.discriminator_factor(step);
         let penalized = config.r1_weight > 0. && factor > 0.;
         let real = pair.image.detach().set_requires_grad(penalized);
-        let to_real = self.discriminator.forward(&real);
-        let to_fake = self.discriminator.forward(&pair.reconstruction.detach());
-        let mut total = discriminator_loss(config.disc_loss, &to_real, &to_fake);
+        let logits_real = self.discriminator.forward(&real);
+        let logits_fake = self.discriminator.forward(&pair.reconstruction.detach());
+        let mut total = discriminator_loss(config.disc_loss, &logits_real, &logits_fake);
         let mut parts = vec![
-            ("logits_real", to_real.detach().mean(Kind::Float)),
-            ("logits_fake", to_fake.detach().mean(Kind::Float)),
+            ("logits_real", logits_real.detach().mean(Kind::Float)),
+            ("logits_fake", logits_fake.detach().mean(Kind::Float)),
         ];
         if penalized {
-            let penalty = gradient_penalty(&real, &to_real);
+            let penalty = gradient_penalty(&real, &logits_real);
             parts.push(("r1", penalty.detach()));
             total += penalty * (config.r1_weight / 2.);
         }
@@ -194,7 +195,7 @@ impl LpipsWithDiscriminator {
             for (mean, (_, now)) in [mean_real, mean_fake].into_iter().zip(&parts) {
                 let _ = tch::no_grad(|| mean.shallow_clone().lerp_(now, 1. - config.lecam_decay));
             }
-            let distance = lecam(&to_real, &to_fake, mean_real, mean_fake);
+            let distance = lecam(&logits_real, &logits_fake, mean_real, mean_fake);
             parts.push(("lecam", distance.detach()));
             total += distance * config.lecam_weight;
         }

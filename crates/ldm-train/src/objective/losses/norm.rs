@@ -27,10 +27,10 @@ impl DiscriminatorNorm {
     }
 }
 
-/// Batch normalization in training (Ioffe & Szegedy 2015) under PyTorch's names.
+/// Batch normalization in training (Ioffe & Szegedy 2015), with PyTorch's parameter names.
 ///
-/// Always normalizes by the batch: a discriminator is used in training only. The running statistics exist because CompVis
-/// checkpoints have them, and every pass updates them: real, fake, and the generator's, as in CompVis.
+/// Always normalizes by the batch: a discriminator is used only in training. The running statistics exist because CompVis
+/// checkpoints have them; every pass updates them, real, fake, and the generator's, as in CompVis.
 #[derive(Debug)]
 pub(super) struct BatchNorm {
     weight: Tensor,
@@ -57,23 +57,23 @@ impl BatchNorm {
         let mut counter = self.num_batches_tracked.shallow_clone();
         counter += 1;
         let [weight, bias, mean, var] = [&self.weight, &self.bias, &self.running_mean, &self.running_var];
-        // Statistics in f32, also under autocast.
+        // Statistics are f32, also under autocast.
         let x = x.to_kind(Kind::Float);
         x.batch_norm(Some(weight), Some(bias), Some(mean), Some(var), true, 0.1, 1e-5, true)
     }
 }
 
-/// An affine map by channel, initialized to normalize the first batch (Kingma & Dhariwal 2018, §3.1).
+/// A per-channel affine map, initialized to normalize the first batch (Kingma & Dhariwal 2018, §3.1).
 ///
 /// taming-transformers `util.py:9` `ActNorm`.
 #[derive(Debug)]
 pub(super) struct ActNorm {
-    /// `[1, C, 1, 1]`, as `scale`.
+    /// `[1, C, 1, 1]`, like `scale`.
     loc: Tensor,
     scale: Tensor,
     /// u8: 1 after the first batch.
     initialized: Tensor,
-    /// True once `initialized` was read, so that later steps do not synchronize with the device.
+    /// True once `initialized` was read; later steps do not synchronize with the device.
     checked: Cell<bool>,
 }
 

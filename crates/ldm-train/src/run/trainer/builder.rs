@@ -1,4 +1,4 @@
-//! Construction of a trainer from its parts.
+//! The trainer's builder.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,11 +19,11 @@ use crate::run::run_dir::RunDir;
 use crate::run::state::{self, TrainState};
 use crate::train_step::TrainStep;
 
-/// Collects the parts of a [`Trainer`]: [`Trainer::builder`].
+/// Builder of a [`Trainer`], returned by [`Trainer::builder`].
 ///
-/// An objective, data and a run directory are required. [`build`](Self::build) starts a new run;
-/// [`resume`](Self::resume) continues one, with the same parts.
-#[must_use = "`build` makes the trainer"]
+/// An objective, a training set and a run directory are required. [`build`](Self::build) creates a new run;
+/// [`resume`](Self::resume) resumes one, given the same objective, data, batch size and seed.
+#[must_use = "call `build` or `resume` to get a trainer"]
 pub struct TrainerBuilder {
     config: TrainConfig,
     run_config: Option<RunConfig>,
@@ -59,7 +59,7 @@ impl TrainerBuilder {
         }
     }
 
-    /// The builder of a config file, given what it names.
+    /// The builder for a config file and the parts built from it.
     pub(super) fn from_config(config: RunConfig, parts: Parts) -> Self {
         let (objective, data, validation) = parts;
         Self {
@@ -77,71 +77,72 @@ impl TrainerBuilder {
         }
     }
 
-    /// The model to train and its loss.
+    /// Sets the model to train and its losses. Required.
     pub fn objective(mut self, objective: impl Objective + 'static) -> Self {
         self.objective = Some(Box::new(objective));
         self
     }
 
-    /// The training set.
+    /// Sets the training set. Required.
     pub fn data(mut self, data: impl Dataset + 'static) -> Self {
         self.data = Some(Arc::new(data));
         self
     }
 
-    /// The held-out set; without one, previews show the training set and nothing is validated.
+    /// Sets the held-out set; without one, previews use the training set and there is no validation.
     pub fn validation(mut self, validation: impl Dataset + 'static) -> Self {
         self.validation = Some(Arc::new(validation));
         self
     }
 
-    /// Images a micro-batch, on each rank; 1 by default.
+    /// Sets the number of images per micro-batch and rank; 1 by default.
     pub fn batch_size(mut self, batch_size: usize) -> Self {
         self.loading.batch_size = batch_size;
         self
     }
 
-    /// Loader threads, 2 by default; batches do not depend on it. 0 reads in the training thread.
+    /// Sets the number of loader threads, 2 by default; batches do not depend on it. 0 reads in the training thread.
     pub fn workers(mut self, workers: usize) -> Self {
         self.loading.workers = workers;
         self
     }
 
-    /// Ends the run at an unreadable image; by default it is reported once and skipped.
+    /// Fails at an unreadable image; by default it is reported once and skipped.
     pub fn strict(mut self, strict: bool) -> Self {
         self.loading.strict = strict;
         self
     }
 
-    /// The learning rate for each image of a step, where [`TrainConfig::learning_rate`] is absent (CompVis
-    /// `main.py:686`).
+    /// Sets the learning rate per image of a step, used if [`TrainConfig::learning_rate`] is absent: it is multiplied by
+    /// ranks, batch size and accumulated micro-batches (CompVis `main.py:686`).
     pub fn base_learning_rate(mut self, base_learning_rate: f64) -> Self {
         self.base_learning_rate = Some(base_learning_rate);
         self
     }
 
-    /// The folder of the run.
+    /// Sets the folder of the run. Required.
     pub fn run_dir(mut self, root: impl Into<PathBuf>) -> Self {
         self.run_dir = Some(root.into());
         self
     }
 
-    /// The device of the objective, the CPU by default.
+    /// Sets the device of the objective; the CPU by default.
     pub fn device(mut self, device: Device) -> Self {
         self.device = device;
         self
     }
 
-    /// The ranks that share the run; one by default.
+    /// Sets the process group; one rank by default.
     pub fn distributed(mut self, distributed: Distributed) -> Self {
         self.distributed = distributed;
         self
     }
 
-    /// Starts a new run. Nothing is written before everything was checked.
+    /// Creates a new run; [`Trainer::run`] starts it. Nothing is written unless all checks pass.
     ///
     /// # Errors
-    /// When a part is missing or does not fit the others, and [`Error::Data`] when the folder is not empty.
+    /// [`Error::Invalid`] when a part is missing, a value is out of range or the parts do not fit each other;
+    /// [`Error::Data`] when the folder is not empty; [`Error::Ranks`] when another rank has ended.
     pub fn build(self) -> Result<Trainer> {
         self.check()?;
         let root = self.root()?.to_path_buf();
@@ -169,11 +170,12 @@ impl TrainerBuilder {
         Ok(trainer)
     }
 
-    /// Continues the run in the folder from its newest complete checkpoint. Objective, data, batch size and seed are to
-    /// be those it was started with; the run's `config.yaml` is not read.
+    /// Resumes the run in the folder from its newest complete checkpoint. Objective, data, batch size and seed must be
+    /// those the run was started with; its `config.yaml` is not read.
     ///
     /// # Errors
-    /// When there is no checkpoint, or it does not fit the objective.
+    /// [`Error::Data`] when there is no complete checkpoint or the number of ranks differs; [`Error::Weights`] when the
+    /// checkpoint does not fit the objective; otherwise as [`build`](Self::build).
     pub fn resume(self) -> Result<Trainer> {
         self.check()?;
         let run = RunDir::open_to_resume(self.root()?, &self.distributed)?;
@@ -186,12 +188,12 @@ impl TrainerBuilder {
     pub(super) fn resume_from(self, run: RunDir, checkpoint: &Path) -> Result<Trainer> {
         let mut trainer = self.assemble(run)?;
         trainer.state = state::read(checkpoint, &mut trainer.train_step)?;
-        let (was, now) = (trainer.state.ranks, trainer.train_step.distributed().world_size());
-        if was != now {
+        let (expected, got) = (trainer.state.ranks, trainer.train_step.distributed().world_size());
+        if expected != got {
             return Err(Error::data(
                 trainer.run.root(),
                 format!(
-                    "expected {was} ranks, which the order of images was drawn for, got {now}; try --nproc {was}"
+                    "expected the {expected} ranks that the run was started with, got {got}; try --nproc {expected}"
                 ),
             ));
         }
@@ -202,7 +204,7 @@ impl TrainerBuilder {
         Ok(trainer)
     }
 
-    /// The text of the run's `config.yaml`: that of its config file, or `train` and `loader` alone.
+    /// The text of the run's `config.yaml`: the resolved config file, or only `train` and `loader`.
     fn config_text(&self) -> String {
         if let Some(config) = &self.run_config {
             return config.to_text();
@@ -225,12 +227,12 @@ impl TrainerBuilder {
         self.objective.as_deref().ok_or_else(|| Error::invalid("trainer: expected an objective, got none"))
     }
 
-    /// Checks the parts; values of a config file are checked already.
+    /// Checks the parts; those of a config file were checked when it was read.
     fn check(&self) -> Result<()> {
         let objective = self.objective_ref()?;
         if self.config.keep_best.is_some() && objective.as_validate().is_none() {
             return Err(Error::invalid(
-                "train.keep_best: expected an objective that validates; leave it out",
+                "train.keep_best: expected an objective with validation, got one without",
             ));
         }
         if self.run_config.is_some() {
@@ -242,7 +244,7 @@ impl TrainerBuilder {
         {
             if given {
                 return Err(Error::invalid(format!(
-                    "train.{key}: expected none beside an objective of one's own; load its weights before"
+                    "train.{key}: expected none with a custom objective, got one; try loading the weights first"
                 )));
             }
         }
@@ -253,8 +255,7 @@ impl TrainerBuilder {
         self.distributed.check_batch(self.data_ref()?.len(), self.loading.batch_size)
     }
 
-    /// Checks the objective against one example, which has the size of all; one that cannot be read is reported by the
-    /// loader.
+    /// Checks the objective against the first example; an unreadable one is left to the loader.
     fn check_data(&self) -> Result<()> {
         let (objective, data) = (self.objective_ref()?, self.data_ref()?);
         if let Ok(example) = data.get(0, self.config.seed) {
@@ -266,7 +267,7 @@ impl TrainerBuilder {
                 self.augmentations()?;
                 if objective.as_latent_encoder().is_none() {
                     return Err(Error::invalid(
-                        "train.cache_latents: this model is trained on the images themselves; leave it out",
+                        "train.cache_latents: expected a model that trains on latents, got one that trains on images",
                     ));
                 }
             }
@@ -283,7 +284,7 @@ impl TrainerBuilder {
         }
     }
 
-    /// The learning rate of all ranks, before its schedule.
+    /// The learning rate before its schedule.
     fn learning_rate(&self) -> Result<f64> {
         let batch = self.distributed.world_size() * self.loading.batch_size;
         let rate = self.config.base_rate(self.base_learning_rate, batch).unwrap_or(f64::NAN);
@@ -300,7 +301,7 @@ impl TrainerBuilder {
         let augmentations =
             (self.config.cache_latents != CacheLatents::No).then(|| self.augmentations()).transpose()?;
         let data = Arc::clone(self.data_ref()?);
-        let objective = self.objective.ok_or_else(|| Error::invalid("trainer: expected an objective"))?;
+        let objective = self.objective.ok_or_else(|| Error::invalid("trainer: expected an objective, got none"))?;
         let train_step = TrainStep::new(objective, (&self.config).into(), self.device, self.distributed)?;
         Ok(Trainer {
             train_step,

@@ -12,8 +12,8 @@ use crate::latents::LatentStatistics;
 use crate::run::retention::Retention;
 use crate::run::state;
 
-/// Images whose latents are measured at the end of a first stage's training.
-const STATISTICS_OF: usize = 1024;
+/// Number of training images for the latent statistics of a first stage.
+const STATISTICS_IMAGES: usize = 1024;
 
 impl Trainer {
     /// Writes a checkpoint, and the exported model.
@@ -25,7 +25,7 @@ impl Trainer {
         Ok(path)
     }
 
-    /// Writes the exported model; at the end with the latent statistics of a first stage.
+    /// Writes the exported model; at the end of a first stage's training with its latent statistics.
     pub(super) fn export_model(&self, at_end: bool) -> Result<()> {
         let mut metadata = BTreeMap::new();
         for (kind, names) in [
@@ -51,13 +51,13 @@ impl Trainer {
         Ok(())
     }
 
-    /// Measured on images of the training set, where the objective is a first stage.
+    /// Computes latent statistics over training images if the objective is a first stage.
     fn latent_statistics(&self) -> Result<Option<LatentStatistics>> {
-        // Most objectives read no batch: no loader is started for them.
+        // Opened on demand: most objectives read no batch.
         let mut loader: Option<Box<dyn Iterator<Item = Result<Batch>>>> = None;
         let mut batches = std::iter::from_fn(|| {
             if loader.is_none() {
-                match self.images(&self.data, STATISTICS_OF, true) {
+                match self.images(&self.data, STATISTICS_IMAGES, true) {
                     Ok(images) => loader = Some(Box::new(images)),
                     Err(error) => return Some(Err(error)),
                 }

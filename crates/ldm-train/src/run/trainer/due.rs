@@ -1,4 +1,4 @@
-//! Actions due after a step.
+//! The schedule of logs, validations, checkpoints and samples.
 
 use crate::config::TrainConfig;
 
@@ -8,9 +8,9 @@ use crate::config::TrainConfig;
 pub(super) struct Due {
     /// The last step of the run.
     pub(super) at_end: bool,
-    /// The run was asked to stop.
+    /// A stop was requested.
     pub(super) stop: bool,
-    /// The counts of skipped steps are read from the device.
+    /// Reads the counts of skipped steps from the device.
     pub(super) check_finite: bool,
     pub(super) log: bool,
     pub(super) validate: bool,
@@ -19,8 +19,8 @@ pub(super) struct Due {
 }
 
 impl Due {
-    /// After `step` steps; `has_validation` where there is a held-out set, `has_preview` where the objective makes
-    /// previews.
+    /// The actions due after `step` steps; `has_validation` if there is a held-out set, `has_preview` if the objective
+    /// renders previews.
     pub(super) fn after(
         step: u64,
         train: &TrainConfig,
@@ -73,11 +73,11 @@ mod tests {
         assert_eq!(after(4, false), Due { log: true, check_finite: true, checkpoint: true, ..none });
         assert_eq!(after(5, false), Due { check_finite: true, ..none });
         let stopped = Due { stop: true, log: true, check_finite: true, checkpoint: true, ..none };
-        assert_eq!(after(3, true), stopped, "a stop writes a checkpoint and nothing that takes long");
+        assert_eq!(after(3, true), stopped, "a stop writes a checkpoint without validation or samples");
         let end = after(10, false);
         assert!(end.at_end && end.log && end.validate && end.checkpoint && end.samples);
         let best = crate::KeepBest { metric: "val/loss".into(), mode: crate::BestMode::Min, count: 1 };
         let train = TrainConfig { keep_best: Some(best), ..train };
-        assert!(Due::after(3, &train, false, true, true).checkpoint, "a validation that ranks checkpoints");
+        assert!(Due::after(3, &train, false, true, true).checkpoint, "keep_best writes a checkpoint at every validation");
     }
 }

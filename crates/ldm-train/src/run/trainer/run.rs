@@ -18,29 +18,30 @@ use crate::run::event_file::EventFile;
 use crate::run::meter::{Meter, integers};
 use crate::run::non_finite_guard::NonFiniteGuard;
 
-/// A caller that watches the run.
+/// Callback for the events of a run.
 type Observe<'a> = &'a mut dyn FnMut(Event);
 
-/// State of the loop that no checkpoint holds.
-struct Loop {
+/// State of the loop that is not part of checkpoints.
+struct LoopState {
     loader: Loader,
     meter: Meter,
     guard: NonFiniteGuard,
-    /// Of rank 0.
+    /// On rank 0 only.
     events: Option<EventFile>,
-    /// When the last line of the log was written, later by the time spent on anything but training.
+    /// Time of the last line of the log, moved forward by the duration of validations, checkpoints and samples.
     last: Instant,
-    /// Unreadable images that were reported.
+    /// Indices of unreadable images that were reported.
     reported: BTreeSet<usize>,
 }
 
 impl Trainer {
-    /// Trains until all steps are taken, or until `stop` is set: then a checkpoint is written and the run can be
-    /// resumed.
+    /// Trains until all steps are taken, or until `stop` is set; then it finishes the current step, writes a checkpoint and
+    /// returns [`Finished::Stopped`]. `observe` is called at every [`Event`].
     ///
     /// # Errors
-    /// When a file cannot be written, when an image cannot be read and the run is strict, or when the gradients of
-    /// `train.max_skipped` steps in a row were NaN or Inf.
+    /// [`Error::Io`] when a file cannot be written; the error of an unreadable image if the run is strict;
+    /// [`Error::Data`] when `train.max_skipped` steps in a row had NaN or Inf gradients; [`Error::Ranks`] when another
+    /// rank has ended; the errors of the objective.
     pub fn run(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event)) -> Result<Finished> {
         if self.state.step > 0 && self.state.step == self.config.steps {
             return self.finalize(observe);
@@ -80,7 +81,7 @@ impl Trainer {
         Ok(Finished::Done)
     }
 
-    /// [`Trainer::run`] without a way to stop it or to watch it.
+    /// [`Trainer::run`] without a stop flag and events.
     ///
     /// # Errors
     /// As [`Trainer::run`].
@@ -88,20 +89,20 @@ impl Trainer {
         self.run(&AtomicBool::new(false), &mut |_| {}).map(drop)
     }
 
-    /// Opens the loader and the log; a new objective measures what it needs.
-    fn start(&mut self, observe: Observe) -> Result<Loop> {
+    /// Opens the loader and the log, and prepares the objective of a new run.
+    fn start(&mut self, observe: Observe) -> Result<LoopState> {
         let loader = self.loader(self.ranks().rank(), self.state.position())?;
         if self.state.step == 0 {
-            // On a batch of its own, so that the run still sees every image of the epoch; on all ranks on that of rank 0,
-            // as in CompVis (`ddpm.py:479`, whose buffer DDP takes from rank 0).
-            let first = self.loader(0, Position::default())?.next().expect("an endless loader")?;
+            // On a separate batch, so that the run still sees every image of the epoch. All ranks use that of rank 0, as
+            // in CompVis (`ddpm.py:479`, whose buffer DDP takes from rank 0).
+            let first = self.loader(0, Position::default())?.next().expect("an infinite loader")?;
             let mut noise = PerStep::new(self.config.seed, 0, u64::MAX);
             self.train_step.objective_mut().prepare(&first, &mut noise)?;
         }
         let from = (self.state.step > 0).then_some(self.state.step);
         let events = self.ranks().is_rank_zero().then(|| self.run.events(from)).transpose()?;
         self.train_step.objective().notes().iter().for_each(|note| observe(Event::Note(note)));
-        Ok(Loop {
+        Ok(LoopState {
             loader,
             meter: Meter::default(),
             guard: NonFiniteGuard::new(self.state.skipped, self.device),
@@ -112,14 +113,14 @@ impl Trainer {
     }
 
     /// Takes an optimizer step and returns its learning rate.
-    fn step(&mut self, state: &mut Loop) -> Result<f64> {
+    fn step(&mut self, state: &mut LoopState) -> Result<f64> {
         let (step, world) = (self.state.step, self.ranks().world_size() as u64);
         let lr = self.learning_rate * self.config.schedule.at(step, self.config.steps);
         let (loader, meter, images) = (&mut state.loader, &mut state.meter, &mut self.state.images);
         let report = self.train_step.step(lr, &mut || {
-            let waiting = Instant::now();
-            let batch = loader.next().expect("an endless loader")?;
-            meter.waited += waiting.elapsed().as_secs_f64();
+            let requested = Instant::now();
+            let batch = loader.next().expect("an infinite loader")?;
+            meter.waited += requested.elapsed().as_secs_f64();
             *images += batch.names.len() as u64 * world;
             meter.images += batch.names.len() as u64;
             Ok(batch)
@@ -139,8 +140,8 @@ impl Trainer {
         Ok(Due::after(self.state.step, &self.config, stop, self.validation.is_some(), has_preview))
     }
 
-    /// Ends a run whose gradients stay NaN or Inf.
-    fn check_finite(&mut self, state: &Loop) -> Result<()> {
+    /// Fails if too many steps in a row had NaN or Inf gradients.
+    fn check_finite(&mut self, state: &LoopState) -> Result<()> {
         let (in_a_row, skipped) = state.guard.read();
         self.state.skipped = skipped;
         if in_a_row >= self.config.max_skipped {
@@ -149,8 +150,8 @@ impl Trainer {
         Ok(())
     }
 
-    /// Writes a line of the log: means since the last one.
-    fn log(&mut self, state: &mut Loop, lr: f64, observe: Observe) -> Result<()> {
+    /// Writes a line of the log, with means since the last one.
+    fn log(&mut self, state: &mut LoopState, lr: f64, observe: Observe) -> Result<()> {
         let seconds = state.last.elapsed().as_secs_f64();
         self.state.seconds += seconds;
         let mut line = state.meter.take(seconds, lr, &self.state, self.device);
@@ -161,26 +162,26 @@ impl Trainer {
             events.scalars(self.state.step, &line)?;
         }
         observe(Event::Logged(&line));
-        for (index, why) in state.loader.skipped() {
+        for (index, message) in state.loader.skipped() {
             if state.reported.insert(*index) {
-                observe(Event::Skipped(why));
+                observe(Event::Skipped(message));
             }
         }
         state.last = Instant::now();
         Ok(())
     }
 
-    fn log_validation(&mut self, state: &mut Loop, observe: Observe) -> Result<()> {
-        let numbers = self.ranks().rank_zero_only(|| self.validate())?.unwrap_or_default();
+    fn log_validation(&mut self, state: &mut LoopState, observe: Observe) -> Result<()> {
+        let metrics = self.ranks().rank_zero_only(|| self.validate())?.unwrap_or_default();
         if let Some(events) = &mut state.events {
-            events.scalars(self.state.step, &numbers)?;
-            observe(Event::Validated(&numbers));
+            events.scalars(self.state.step, &metrics)?;
+            observe(Event::Validated(&metrics));
         }
-        self.state.validation = numbers;
+        self.state.validation = metrics;
         Ok(())
     }
 
-    fn log_samples(&self, state: &mut Loop, observe: Observe) -> Result<()> {
+    fn log_samples(&self, state: &mut LoopState, observe: Observe) -> Result<()> {
         if let Some(path) = self.ranks().rank_zero_only(|| self.sample())? {
             if let Some(events) = &mut state.events {
                 let image = std::fs::read(&path).map_err(Error::io(&path))?;
@@ -191,11 +192,11 @@ impl Trainer {
         Ok(())
     }
 
-    /// Writes what is missing of a run that was killed after its last checkpoint.
+    /// Writes the missing outputs of a run that was killed after its last checkpoint.
     fn finalize(&self, observe: Observe) -> Result<Finished> {
         let done = self.state.step;
         let has_preview = self.train_step.objective().as_preview().is_some();
-        let rest = || {
+        let write_outputs = || {
             self.export_model(true)?;
             if !has_preview || self.config.samples.count == 0 || self.run.sample(done).exists() {
                 return Ok(None);
@@ -205,13 +206,13 @@ impl Trainer {
             self.run.events(Some(done))?.image(done, "samples", &image)?;
             Ok(Some(path))
         };
-        if let Some(path) = self.ranks().rank_zero_only(rest)?.flatten() {
+        if let Some(path) = self.ranks().rank_zero_only(write_outputs)?.flatten() {
             observe(Event::Sample(&path));
         }
         Ok(Finished::Done)
     }
 
-    /// Replaces the images by their cached latents where the run caches them; `false` when it was stopped meanwhile.
+    /// Replaces the images by their cached latents if configured. Returns `false` if the run was stopped.
     fn cache_latents(&mut self, stop: &AtomicBool, observe: Observe) -> Result<bool> {
         let (Some(path), Some(augmentations)) =
             (self.config.cache_latents.path(self.run.root()), &self.augmentations)
@@ -220,7 +221,7 @@ impl Trainer {
         };
         let encoder = self.train_step.objective().as_latent_encoder();
         let encoder =
-            encoder.ok_or_else(|| Error::invalid("train.cache_latents: this model has no encoder"))?;
+            encoder.ok_or_else(|| Error::invalid("train.cache_latents: expected a model with a latent encoder, got one without"))?;
         let (batch, strict) = (self.loading.batch_size, self.loading.strict);
         let mut open = || {
             let writer = latent_cache::CacheWriter { augmentations, batch, strict, encoder };
@@ -231,7 +232,7 @@ impl Trainer {
             self.ranks().rank_zero_only(|| self.checkpoint(false))?;
             return Ok(false);
         }
-        // Rank 0 has it; for the others it is there by now.
+        // The file exists by now: the other ranks open it.
         if let Some(cache) = first.map_or_else(open, Ok)? {
             self.data = Arc::new(cache);
         }
@@ -240,16 +241,16 @@ impl Trainer {
 
     fn diverged(&self, steps: u64) -> Error {
         let (done, root) = (self.state.step, self.run.root());
-        let kept = match self.run.newest_checkpoint() {
-            Ok(path) => format!("{} is kept", path.display()),
+        let last = match self.run.newest_checkpoint() {
+            Ok(path) => format!("the last checkpoint is {}", path.display()),
             Err(_) => "no checkpoint was written".into(),
         };
         let since = if steps == done { ", the first of the run" } else { "" };
         Error::data(
             root,
             format!(
-                "expected finite gradients, got NaN or Inf in {steps} steps in a row{since}, up to step {done}; all were \
-                 skipped and {kept}; try a lower learning rate, train.clip_grad or train.dtype=f32"
+                "expected finite gradients, got NaN or Inf in {steps} steps in a row{since}, up to step {done}, all skipped; \
+                 {last}; try a lower learning rate, train.clip_grad or train.dtype=f32"
             ),
         )
     }

@@ -11,12 +11,12 @@ use super::Trainer;
 use crate::run::meter::integers;
 
 impl Trainer {
-    /// Held-out images in order, or those of the training set where there are none.
+    /// Batches of the held-out set, or of the training set if there is none.
     fn held_out(&self, count: usize, shuffle: bool) -> Result<impl Iterator<Item = Result<Batch>> + use<>> {
         self.images(self.validation.as_ref().unwrap_or(&self.data), count, shuffle)
     }
 
-    /// `count` images of a set, always the same; 0 for all.
+    /// Batches of `count` images of a dataset, the same at every call; 0 for all.
     pub(super) fn images(
         &self,
         data: &Arc<dyn Dataset>,
@@ -38,12 +38,12 @@ impl Trainer {
     /// Writes a preview image.
     ///
     /// # Panics
-    /// When the objective makes none.
+    /// If the objective renders none.
     pub(super) fn sample(&self) -> Result<PathBuf> {
         let config = &self.config.samples;
         // Shuffled, the same at every step: sets are often sorted by class.
         let mut batches = self.held_out(config.count, true)?;
-        let first = batches.next().ok_or_else(|| Error::data(self.run.root(), "no image to show"))??;
+        let first = batches.next().ok_or_else(|| Error::data(self.run.root(), "expected an image for the preview, got none"))??;
         let image = self.train_step.with_ema(|objective| {
             objective.as_preview().expect("checked when samples are due").preview(&first, config)
         })?;
@@ -55,12 +55,12 @@ impl Trainer {
     /// Computes and logs the validation metrics.
     pub(super) fn validate(&self) -> Result<BTreeMap<String, f64>> {
         let mut batches = self.held_out(self.config.validate_images, false)?;
-        let found = self.train_step.with_ema(|objective| match objective.as_validate() {
+        let metrics = self.train_step.with_ema(|objective| match objective.as_validate() {
             Some(objective) => objective.validate(&mut batches),
             None => Ok(Vec::new()),
         })?;
         let mut line: BTreeMap<String, f64> =
-            found.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         if let Some(best) = &self.config.keep_best
             && !line.is_empty()
             && !line.contains_key(&best.metric)
