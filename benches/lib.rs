@@ -10,8 +10,8 @@ use ldm_core::device::{bench_device, device_name};
 use ldm_core::nn::skip_init;
 use ldm_libtorch::{channels_last, prefers_channels_last};
 use ldm_pipelines::{ModelConfig, ModelFile};
-use tch::nn::VarStore;
 use tch::Tensor;
+use tch::nn::VarStore;
 
 /// Reads a config of the repository.
 ///

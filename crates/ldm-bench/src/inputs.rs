@@ -11,13 +11,13 @@ use crate::subject::BenchSubject;
 /// Neighbors of a retrieval-augmented model, as the reference's `scripts/knn2img.py`.
 const NEIGHBORS: i64 = 10;
 
-/// Noise of a shape in f32, one seed per sample.
+/// Creates noise of a shape in f32, one seed per sample.
 pub(crate) fn noise(size: &[i64], device: Device) -> Tensor {
     let zeros = Tensor::zeros(size, (Kind::Float, device));
     Seeded::new(0..size[0] as u64).like(&zeros)
 }
 
-/// Images in `[-1, 1]`.
+/// Creates images in `[-1, 1]`.
 pub(crate) fn images(subject: &BenchSubject, batch: i64, device: Device) -> Tensor {
     let [height, width] = subject.size;
     noise(&[batch, subject.image_channels(), height, width], device).tanh()

@@ -1,7 +1,7 @@
-//! Timing of latent diffusion models: seconds, throughput, peak memory and operations of each stage, against the
-//! [`Roofline`]'s roofline.
+//! Timing of latent diffusion models: seconds, throughput, peak memory and operations of each stage, relative to the
+//! [`Roofline`] of the machine.
 //!
-//! A crate of its own, since two programs need it: `ldm bench` shows a [`BenchReport`], and the workspace's criterion
+//! It is a crate because two programs use it: `ldm bench` shows a [`BenchReport`], and the workspace's criterion
 //! benches share [`wait`] and [`shape_text`].
 
 mod inputs;
@@ -23,14 +23,14 @@ pub use subject::BenchSubject;
 
 use measure::StageRun;
 
-/// A part of a model to time.
+/// Stages of a model to time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BenchStage {
-    /// The first stage: encoding, and decoding.
+    /// Encoding and decoding by the first stage.
     Autoencoder,
     /// One forward pass of the U-Net.
     Unet,
-    /// Sampling, from noise to images.
+    /// Sampling, from noise to decoded images.
     Sample,
     /// One training step: loss, gradients, optimizer, EMA.
     Train,
@@ -41,9 +41,9 @@ pub enum BenchStage {
 pub struct BenchConfig {
     /// Images per batch.
     pub batch_size: i64,
-    /// DDIM steps of a sample, without guidance.
+    /// DDIM steps per sample, without guidance.
     pub steps: usize,
-    /// Timed runs, after two to warm up.
+    /// Timed runs, after two warm-up runs.
     pub repeats: u64,
 }
 
@@ -102,8 +102,8 @@ pub fn bench(
     Ok(BenchReport { machine, stages: runs.into_iter().map(|run| run.against(&machine, device)).collect() })
 }
 
-/// After the model has its memory format: else the weights' first copies are kept too. In half precision on the CPU
-/// memory matters more than time.
+/// Keeps freed memory, except in half precision on the CPU, where memory matters more than time. Called after the
+/// conversion to channels_last, or the memory of the weights' first copies stays allocated.
 fn keep_freed_memory(kind: Kind) {
     if kind == Kind::Float {
         ldm_libtorch::keep_freed_memory();
@@ -127,7 +127,7 @@ fn stages_of(requested: Option<BenchStage>, subject: &BenchSubject) -> Result<Ve
     }
 }
 
-/// Resets the peak of memory that [`ldm_core::device::peak_memory`] reports.
+/// Resets the peak memory that [`ldm_core::device::peak_memory`] reports.
 fn reset_peak(device: Device) {
     if let Device::Cuda(index) = device {
         ldm_libtorch::reset_cuda_peak(index);

@@ -11,14 +11,14 @@ use crate::measure::wait;
 /// The ridge of the roofline (Williams, Waterman & Patterson 2009), measured rather than read off a data sheet.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Roofline {
-    /// Floating-point operations a second of a large square matrix product in the run's dtype.
+    /// Floating-point operations per second of a large square matrix product in the run's dtype.
     pub matrix_product_flop_per_second: f64,
-    /// Bytes a second, read and written, of a copy that fits no cache.
+    /// Bytes per second, read and written, of a copy larger than the caches.
     pub copy_bytes_per_second: f64,
 }
 
 impl Roofline {
-    /// Measures it.
+    /// Measures the machine.
     pub(crate) fn measure(device: Device, kind: Kind) -> Self {
         let (side, bytes) = if device.is_cuda() { (8192, 1_i64 << 30) } else { (2048, 1 << 28) };
         let a = Tensor::ones([side, side], (kind, device));
@@ -32,7 +32,7 @@ impl Roofline {
         }
     }
 
-    /// The faster of two measurements.
+    /// Combines the faster values of two measurements.
     pub(crate) fn or_faster(self, other: Self) -> Self {
         let max = |of: fn(&Self) -> f64| of(&self).max(of(&other));
         Self {
@@ -47,7 +47,7 @@ impl Roofline {
     }
 }
 
-/// Seconds of the fastest of several runs, after one to warm up: other programs only ever make it slower.
+/// Measures the fastest of several runs in seconds, after a warm-up run: other programs can only slow it down.
 fn fastest<T>(device: Device, mut run: impl FnMut() -> T) -> f64 {
     let mut once = || {
         wait(device);

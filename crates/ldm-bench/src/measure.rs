@@ -39,7 +39,7 @@ pub(crate) struct StageRun {
 }
 
 impl StageRun {
-    /// Runs it twice to warm up, the second time counting its operations, then `repeats` times for the timing.
+    /// Runs a computation twice to warm up, counting its operations the second time, then `repeats` times for timing.
     pub(crate) fn measure(
         what: StageInfo,
         repeats: u64,
@@ -76,7 +76,7 @@ impl StageRun {
         let mut operations: Vec<OperationTiming> = operations
             .into_iter()
             .map(|Operation { name, calls, flop, bytes, seconds }| {
-                // On a GPU it is the time of the launch alone.
+                // On a GPU this is only the time of the launch.
                 let seconds = (device == Device::Cpu).then_some(seconds);
                 let name = name.trim_start_matches("aten::").to_owned();
                 OperationTiming { name, calls, flop, bytes, seconds, roof_seconds: machine.roof(flop, bytes) }
@@ -119,7 +119,7 @@ pub struct StageTiming {
     pub min_seconds: f64,
     /// Throughput of the median run.
     pub images_per_second: f64,
-    /// Steps of sampling or training a second.
+    /// Steps of sampling or training per second.
     pub steps_per_second: Option<f64>,
     /// Parameters involved.
     pub parameters: usize,

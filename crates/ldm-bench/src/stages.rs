@@ -120,7 +120,7 @@ pub(crate) fn what(
     StageInfo { stage, shape, steps, parameters, weight_bytes }
 }
 
-/// `2x4x64x64`
+/// Formats a shape: `2x4x64x64`.
 pub fn shape_text(shape: &[i64]) -> String {
     shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("x")
 }

@@ -19,7 +19,7 @@ pub struct BenchSubject {
     pub config: ModelConfig,
     /// The device.
     pub device: Device,
-    /// The dtype of its weights; of autocast while training.
+    /// The dtype of the weights; for training, that of autocast.
     pub kind: Kind,
     /// Height and width of its images.
     pub size: [i64; 2],
@@ -27,7 +27,7 @@ pub struct BenchSubject {
 }
 
 impl BenchSubject {
-    /// The model at `path` with its weights; `size` replaces that of its training.
+    /// Opens the model at `path` with its weights; `size` replaces the training size.
     ///
     /// # Errors
     /// When there is no model, or it is a classifier.
@@ -44,7 +44,7 @@ impl BenchSubject {
         Self::new(path, found.config, Some(found.checkpoint), size, device, kind)
     }
 
-    /// The model of the config at `path` with random weights; `size` replaces that of its training.
+    /// Creates the model of the config at `path` with random weights; `size` replaces the training size.
     ///
     /// # Errors
     /// When there is no config, or it is a classifier's.
@@ -69,7 +69,7 @@ impl BenchSubject {
         Ok(subject)
     }
 
-    /// Builds it, with its weights or random ones. It gets tokens, never text.
+    /// Builds the model, with its weights or random ones, without a tokenizer: its prompts are tokens.
     pub(crate) fn open(&self) -> Result<Model> {
         Ok(match &self.weights {
             Some(weights) => {
@@ -103,12 +103,12 @@ impl BenchSubject {
         self.first_stage().as_ref().and_then(network).map_or(1, EncoderConfig::factor)
     }
 
-    /// Channels of the images.
+    /// Returns the channels of the images.
     pub(crate) fn image_channels(&self) -> i64 {
         self.first_stage().as_ref().and_then(network).map_or(3, |network| network.in_channels)
     }
 
-    /// Height and width of the latents.
+    /// Returns height and width of the latents.
     pub(crate) fn latent_size(&self) -> [i64; 2] {
         self.size.map(|side| side / self.factor())
     }

@@ -7,7 +7,7 @@
 //!   for weights to enter a model, [`Checkpoint::copy_into`] for other tensors. Loading is strict: every name and every
 //!   shape must match, both ways, or nothing changes and one error lists all mismatches.
 //! - [`KeyMap`] and [`StateDictMapping`] convert between the names and shapes of implementations;
-//!   [`unsupported_kind`] recognizes files of other models.
+//!   [`unsupported_kind`] detects files of other models.
 //! - [`save`] writes safetensors, [`save_torch`] the `.ckpt` that CompVis' code reads.
 //!
 //! A pickle is a program. It is read by an interpreter that cannot call anything: it knows the few names that a state

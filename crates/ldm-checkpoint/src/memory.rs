@@ -5,37 +5,37 @@
 
 const MB: usize = 1 << 20;
 
-/// Returns the total, for tests and fuzzing.
+/// Returns the total limit, for tests and fuzzing.
 pub(crate) const fn total(file: usize) -> usize {
     64 * MB + 4 * file
 }
 
-/// Values of the pickle that holds the tensors.
+/// Returns the limit of the values of the pickle with the tensors.
 pub(crate) const fn pickle(file: usize) -> usize {
     28 * MB + file / 2 * 3
 }
 
-/// Values of the small pickles before it in a legacy file.
+/// Returns the limit of the values of the small pickles of a legacy file.
 pub(crate) const fn small_pickle(file: usize) -> usize {
     2 * MB + file / 8
 }
 
-/// Names, shapes and places of the tensors of a pickle.
+/// Returns the limit of the names, shapes and offsets of the tensors of a pickle.
 pub(crate) const fn tensors(file: usize) -> usize {
     12 * MB + file / 2
 }
 
-/// Returns a torch file's scalars.
+/// Returns the limit of the scalars of a torch file.
 pub(crate) const fn metadata(file: usize) -> usize {
     4 * MB + file / 16
 }
 
-/// Returns an inflated pickle.
+/// Returns the limit of an inflated pickle.
 pub(crate) const fn inflated(file: usize) -> usize {
     8 * MB + file / 8
 }
 
-/// Returns the header of a safetensors file, which takes up to twenty times its length when parsed.
+/// Returns the limit of the header of a safetensors file, which takes up to twenty times its length when parsed.
 pub(crate) const fn header(file: usize) -> usize {
     let share = file / 8;
     if share > 2 * MB { share } else { 2 * MB }

@@ -1,10 +1,10 @@
-//! Recognition of weights of other models.
+//! Detection of weights of unsupported models.
 
 use crate::Shapes;
 
-/// Names the kind of model a file belongs to, if it is not a latent diffusion model of the first generation.
+/// Returns the kind of model that a file belongs to, if it is a known but unsupported one.
 ///
-/// It looks at names and a few shapes, below any prefix. `None` only means that the file is none of the known kinds.
+/// Detected by names and a few shapes, below any prefix. `None` means that the file is none of the known kinds.
 pub fn unsupported_kind(shapes: &Shapes) -> Option<&'static str> {
     let any = |of: &dyn Fn(&str) -> bool| shapes.keys().any(|name| of(name));
     let holds = |parts: &[&str]| any(&|name| parts.iter().any(|part| name.contains(part)));

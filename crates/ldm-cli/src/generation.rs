@@ -149,8 +149,10 @@ impl<'a> GenerationJob<'a> {
 
     /// Refuses flags of the noise if the task starts from an image.
     fn check_start(&self, task: &dyn Task) -> anyhow::Result<()> {
-        let flags =
-            [("--init-noise", self.noise.is_some()), ("--variation-seed", self.args.variation_seed.is_some())];
+        let flags = [
+            ("--init-noise", self.noise.is_some()),
+            ("--variation-seed", self.args.variation_seed.is_some()),
+        ];
         if let (Some(_), Some((flag, _))) = (task.init(), flags.iter().find(|(_, given)| *given)) {
             bail!("{flag}: expected a command that starts from noise, got an initial image");
         }

@@ -111,9 +111,8 @@ impl Layout<String> {
                     [] => "class numbers, since the model has no class names".to_owned(),
                     names => format!("one of {}", names.join(", ")),
                 };
-                let class = number(&label).with_context(|| {
-                    format!("{}: label: expected {known}, got {label}", path.display())
-                })?;
+                let class = number(&label)
+                    .with_context(|| format!("{}: label: expected {known}, got {label}", path.display()))?;
                 Ok((class, rect))
             })
             .collect::<anyhow::Result<_>>()?;

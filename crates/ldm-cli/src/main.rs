@@ -1,4 +1,4 @@
-//! The `ldm` command: parses arguments, calls the libraries and prints the results. Only this crate uses `anyhow` and prints.
+//! The `ldm` command: parses arguments, calls the libraries and prints the results.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;

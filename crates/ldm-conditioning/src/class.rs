@@ -21,7 +21,7 @@ pub struct ClassConfig {
     /// The reference's key of the class in a batch. Inert: a prompt has one class.
     #[serde(default = "key")]
     pub key: String,
-    /// Ours: the null class. The default is 1000 for a model of 1001 classes, as in the reference's `cin256-v2`, and none
+    /// Our extension: the null class. The default is 1000 for a model of 1001 classes, as in the reference's `cin256-v2`, and none
     /// for any other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub null_class: Option<i64>,

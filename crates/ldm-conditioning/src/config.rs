@@ -49,7 +49,7 @@ impl ConditionerConfig {
             Self::Identity => Box::new(Identity::new(vs.device())),
             Self::FirstStage => {
                 return Err(Error::invalid(
-                    "cond_stage_config: expected a conditioner of its own, got __is_first_stage__, which needs a whole model",
+                    "cond_stage_config: expected a separate conditioner, got __is_first_stage__, which requires a whole model",
                 ));
             }
         })

@@ -107,11 +107,11 @@ impl Tokenizer {
             })?;
             let room = max_length - 2;
             let all = encoding.get_ids();
-            let kept = &all[..all.len().min(room)];
+            let truncated = &all[..all.len().min(room)];
             ids.push(i64::from(self.start));
-            ids.extend(kept.iter().copied().map(i64::from));
+            ids.extend(truncated.iter().copied().map(i64::from));
             ids.push(i64::from(self.end));
-            ids.extend(std::iter::repeat_n(i64::from(self.pad), room - kept.len()));
+            ids.extend(std::iter::repeat_n(i64::from(self.pad), room - truncated.len()));
             cut.push(encoding.get_offsets().get(room).map(|(from, _)| from_byte(text, *from)));
         }
         let ids = Tensor::from_slice(&ids).view([texts.len() as i64, max_length as i64]);

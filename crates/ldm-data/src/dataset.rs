@@ -69,7 +69,7 @@ pub trait Dataset: Send + Sync {
         &[]
     }
 
-    /// Number of examples of each shard, in the order of the indices, where each rank reads shards of its own.
+    /// Number of examples of each shard, in the order of the indices, if each rank reads its own shards.
     fn shards_by_rank(&self) -> Option<Vec<usize>> {
         None
     }

@@ -9,7 +9,7 @@ use crate::ffi::{self, SendArc};
 
 /// A module that [`checkpoint`] may run again during `backward`.
 ///
-/// It owns the module and lends it by reference, like a `Box`. The only other owner is the autograd graph of a
+/// It owns the module and dereferences to it, like a `Box`. The only other owner is the autograd graph of a
 /// checkpointed forward, which keeps the module alive until the graph is dropped; so a model of `SharedModule`s may move
 /// between threads like one of plain modules.
 #[derive(Debug)]

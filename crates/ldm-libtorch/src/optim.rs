@@ -45,7 +45,7 @@ pub fn fused_adamw(
         .expect("lists of one length, shape and device");
 }
 
-/// `target += weight · (source − target)` for every pair: an EMA step with `weight = 1 − decay`.
+/// Computes `target += weight · (source − target)` for every pair: an EMA step with `weight = 1 − decay`.
 ///
 /// # Panics
 /// When the lists differ in length, shape, dtype or device.
@@ -73,7 +73,8 @@ pub fn total_norm(tensors: &[Tensor]) -> Tensor {
     ffi::total_norm(tensors).expect("at least one tensor, on one device")
 }
 
-/// Returns the gradients of the sum of `outputs` with respect to `inputs`; the graph is kept. `torch.autograd.grad`.
+/// Returns the gradients of the sum of `outputs` with respect to `inputs`, and retains the graph
+/// (`torch.autograd.grad`).
 ///
 /// # Errors
 /// When the outputs do not depend on an input, or gradients are disabled.

@@ -144,7 +144,7 @@ impl Lpips {
         lpips.frozen()
     }
 
-    /// Builds the network with uninitialized weights; nothing is drawn.
+    /// Builds the network with uninitialized weights; no random numbers are drawn.
     fn empty(device: Device) -> Self {
         let vs = VarStore::new(device);
         let root = vs.root();

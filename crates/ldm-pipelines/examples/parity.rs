@@ -43,7 +43,10 @@ fn main() -> Result<()> {
         spacing: sampler.spacing(),
         sampler,
         steps: steps.parse().map_err(|_| Error::invalid(format!("STEPS: expected a number, got {steps}")))?,
-        guidance: scale.parse::<f64>().map_err(|_| Error::invalid(format!("SCALE: expected a number, got {scale}")))?.into(),
+        guidance: scale
+            .parse::<f64>()
+            .map_err(|_| Error::invalid(format!("SCALE: expected a number, got {scale}")))?
+            .into(),
         size: Some([size[2] * factor, size[3] * factor]),
         tile: None,
         thresholding: None,

@@ -30,8 +30,8 @@ pub struct Classifier {
 }
 
 impl Classifier {
-    /// Opens the classifier that [`ModelSource::find`] finds at `path`, always in f32: in half precision the gradients of
-    /// guidance often underflow.
+    /// Opens the classifier that [`ModelSource::find`] finds at `path`, always in f32: in half precision the gradients
+    /// of guidance often underflow.
     ///
     /// # Errors
     /// As [`ModelSource::find`] and [`Classifier::load`]; [`Error::Format`] for another kind of model.
@@ -44,11 +44,12 @@ impl Classifier {
         Self::load(config, found.checkpoint, options.device)
     }
 
-    /// Builds the classifier of `config` and loads its weights strictly from a state dict of CompVis' class, or ours. The
-    /// diffusion model in it is not loaded.
+    /// Builds the classifier of `config` and loads its weights strictly from a state dict of CompVis' class, or ours.
+    /// The diffusion model in it is not loaded.
     ///
     /// # Errors
-    /// As [`ClassifierConfig::network`] and [`EncoderUNet::new`]; [`Error::Weights`] listing every name that does not match.
+    /// As [`ClassifierConfig::network`] and [`EncoderUNet::new`]; [`Error::Weights`] listing every name that does not
+    /// match.
     pub fn load(config: &ClassifierConfig, checkpoint: Checkpoint, device: Device) -> Result<Self> {
         let network = config.network()?;
         let mut vs = VarStore::new(device);
@@ -79,7 +80,8 @@ impl Classifier {
         self.network.check_size(size)
     }
 
-    /// Checks that the noisy latents and classes of `model` are those it was trained on, as far as its file records them.
+    /// Checks that the noisy latents and classes of `model` are those it was trained on, as far as its file records
+    /// them.
     ///
     /// # Errors
     /// [`Error::Format`] with the difference.

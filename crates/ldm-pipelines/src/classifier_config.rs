@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{LatentDiffusionConfig, ModelConfig, ModelSource};
 
-/// The fields of CompVis' `NoisyLatentImageClassifier` (`classifier.py:28`), with their defaults, and `classifier_config`.
+/// The fields of CompVis' `NoisyLatentImageClassifier` (`classifier.py:28`), with their defaults, and
+/// `classifier_config`.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassifierConfig {
@@ -43,8 +44,8 @@ pub struct ClassifierConfig {
     /// The metric by which CompVis' trainer selects its best checkpoints; `train.keep_best` here.
     #[serde(default)]
     pub monitor: Option<String>,
-    /// The network, if not the encoder of the diffusion model's U-Net with a pool; the reference has no such key. Exported
-    /// classifiers have it, and so do not depend on the diffusion model.
+    /// The network, if not the encoder of the diffusion model's U-Net with a pool; the reference has no such key.
+    /// Exported classifiers have it, and so do not depend on the diffusion model.
     #[serde(default)]
     pub classifier_config: Option<EncoderUNetConfig>,
 }
@@ -89,13 +90,16 @@ impl ClassifierConfig {
             );
         }
         if self.pool.is_some_and(|pool| pool != network.pool) {
-            return refuse("pool", "expected that of classifier_config, got another; try leaving it out".into());
+            return refuse(
+                "pool",
+                "expected that of classifier_config, got another; try leaving it out".into(),
+            );
         }
         Ok(())
     }
 
-    /// The config of the network: `classifier_config`, else the encoder of the diffusion model's U-Net and a pool. CompVis
-    /// `classifier.py:95` `load_classifier`.
+    /// The config of the network: `classifier_config`, else the encoder of the diffusion model's U-Net and a pool.
+    /// CompVis `classifier.py:95` `load_classifier`.
     ///
     /// # Errors
     /// As [`ClassifierConfig::check`] and [`ClassifierConfig::diffusion`].

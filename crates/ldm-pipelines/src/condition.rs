@@ -11,13 +11,13 @@ impl LatentDiffusion {
     /// Encodes a batch of prompts into the U-Net's conditioning: the slots of `conditioning_key`, and no others.
     ///
     /// # Shapes
-    /// - an image and its mask have the same size, which determines the latent's; a low-resolution image has the size of
+    /// - an image and its mask have the same size, which determines the latent's; a low-resolution image has that of
     ///   the latent
     /// - f32, or the dtype of the weights; on the model's device
     ///
     /// # Errors
-    /// [`Error::MissingInput`] when the prompt lacks a condition of the model; [`Error::Invalid`] and [`Error::Shape`] for
-    /// unknown classes and unsupported sizes.
+    /// [`Error::MissingInput`] when the prompt lacks a condition of the model; [`Error::Invalid`] and [`Error::Shape`]
+    /// for unknown classes and unsupported sizes.
     ///
     /// CompVis `ddpm.py:1402` `DiffusionWrapper`, `scripts/inpaint.py:74`.
     pub fn condition(&self, prompt: &Prompt, train: bool) -> Result<Conditioning> {
@@ -70,7 +70,7 @@ impl LatentDiffusion {
             (Some(ConditioningKey::Adm), _, Some(_)) => {
                 let Some(prompt) = negative else {
                     return Err(Error::invalid(
-                        "guidance: expected a scale of 1 or a negative prompt, since class labels have no unconditional one",
+                        "guidance: expected a scale of 1 or a negative prompt, since no label is unconditional",
                     ));
                 };
                 Ok(Conditioning { label: Some(self.labels(prompt, false)?), ..Conditioning::default() })

@@ -24,7 +24,8 @@ pub enum ConditioningKind {
     SemanticMap,
     /// [`Prompt::image`](ldm_core::Prompt::image) and [`Prompt::mask`](ldm_core::Prompt::mask).
     Inpainting,
-    /// [`Prompt::image`](ldm_core::Prompt::image), [`Prompt::mask`](ldm_core::Prompt::mask) and [`Prompt::text`](ldm_core::Prompt::text).
+    /// [`Prompt::image`](ldm_core::Prompt::image), [`Prompt::mask`](ldm_core::Prompt::mask) and
+    /// [`Prompt::text`](ldm_core::Prompt::text).
     TextInpainting,
     /// [`Prompt::embedding`](ldm_core::Prompt::embedding).
     Embedding,

@@ -112,8 +112,9 @@ pub struct ModelFile {
 impl ModelFile {
     /// Reads a config file, with `overrides` as `a.b.c=value`.
     ///
-    /// The paths in it (`ckpt_path`, `remap`, `diffusion_path`) are looked up next to the file first, then in the current
-    /// folder. A first stage named by its run is read from there: see [`resolve_first_stage`](crate::resolve_first_stage).
+    /// The paths in it (`ckpt_path`, `remap`, `diffusion_path`) are looked up next to the file first, then in the
+    /// current folder. A first stage named by its run is read from there: see
+    /// [`resolve_first_stage`](crate::resolve_first_stage).
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Config`] with the key, the expected value, and the line.

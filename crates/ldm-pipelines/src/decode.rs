@@ -36,7 +36,7 @@ impl LatentDiffusion {
     pub(crate) fn decode_finite(&self, z: &Tensor, tiles: Option<&Tiles>) -> Result<Decoded> {
         if !finite(z) {
             return Err(Error::invalid(format!(
-                "latents: expected finite values, got NaN or Inf with weights in {:?}; try more steps, less guidance or f32",
+                "latents: expected finite values, got NaN or Inf in {:?}; try more steps, less guidance or f32",
                 self.kind()
             )));
         }

@@ -310,7 +310,10 @@ impl LatentDiffusionConfig {
             return refuse("logvar_init", &format!("expected a finite number, got {}", self.logvar_init));
         }
         if let Some(got) = &self.cond_stage_forward {
-            return refuse("cond_stage_forward", &format!("expected none, got {got}, which is not supported"));
+            return refuse(
+                "cond_stage_forward",
+                &format!("expected none, got {got}, which is not supported"),
+            );
         }
         if self.clip_denoised == Some(true) {
             return refuse("clip_denoised", "expected false, since latents are not bounded, got true");
@@ -328,7 +331,10 @@ impl LatentDiffusionConfig {
             return refuse("scale_factor", &format!("expected a positive number, got {}", self.scale_factor));
         }
         if self.scale_by_std && self.scale_factor != 1. {
-            return refuse("scale_by_std", "expected no scale_factor with it, since the scale is measured, got one");
+            return refuse(
+                "scale_by_std",
+                "expected no scale_factor with it, since the scale is measured, got one",
+            );
         }
         if self.masked_image_key.as_deref().is_some_and(|key| key != "masked_image") {
             let got = self.masked_image_key.as_deref().unwrap_or_default();

@@ -24,8 +24,8 @@ pub(crate) fn write_out(text: &str, file: &Path, overrides: &[String]) -> Result
     Ok(resolve_first_stage(&mut tree, file)?.then(|| config::to_text(&tree)))
 }
 
-/// Replaces a first stage that is named by its run, `first_stage_config: { target: run, params: { path: runs/first } }`,
-/// by the network of that run's config, with the run as `ckpt_path`. Returns true when there was one.
+/// Replaces a first stage that is named by its run, `first_stage_config: { target: run, params: { path: runs/first }
+/// }`, by the network of that run's config, with the run as `ckpt_path`. Returns true when there was one.
 ///
 /// `path` is a run directory, a model folder or a checkpoint file with its config next to it; it is looked up next to
 /// the config `file`, then in the current folder. The loss and other training keys of the first stage are left out.

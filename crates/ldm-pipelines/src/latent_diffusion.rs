@@ -80,7 +80,8 @@ impl LatentDiffusion {
         Ok(model)
     }
 
-    /// [`LatentDiffusion::new`] in the dtype and memory format of a loaded model: see [`Model::from_config`](crate::Model::from_config).
+    /// [`LatentDiffusion::new`] in the dtype and memory format of a loaded model: see
+    /// [`Model::from_config`](crate::Model::from_config).
     pub(crate) fn from_config(config: &LatentDiffusionConfig, device: Device, kind: Kind) -> Result<Self> {
         let mut model = Self::build(config, None, device, kind)?;
         model.channels_last = Self::infers_channels_last(config, device);
@@ -133,8 +134,8 @@ impl LatentDiffusion {
         Ok(model)
     }
 
-    /// Converts the weights to channels_last, once, where that is faster. On the CPU this copies most of the memory-mapped
-    /// weights. Called by everything that runs the model.
+    /// Converts the weights to channels_last, once, where that is faster. On the CPU this copies most of the
+    /// memory-mapped weights. Called by everything that runs the model.
     pub fn to_channels_last(&self) {
         if self.channels_last && !self.is_channels_last.replace(true) {
             ldm_libtorch::channels_last(&self.vs);
@@ -150,12 +151,12 @@ impl LatentDiffusion {
 
     /// Builds the model and loads every weight from a CompVis state dict (or ours, which has the same names).
     ///
-    /// Schedule buffers and leftovers of training (`logvar`, EMA copies) are ignored; all other names must match. The file
-    /// must not change while the model exists: see [`Checkpoint::load_mmap`].
+    /// Schedule buffers and leftovers of training (`logvar`, EMA copies) are ignored; all other names must match. The
+    /// file must not change while the model exists: see [`Checkpoint::load_mmap`].
     ///
     /// # Errors
-    /// As [`LatentDiffusion::new`]; [`Error::Weights`] listing every name that does not match; [`Error::Format`] when the
-    /// file's buffers are not those of the config's schedule.
+    /// As [`LatentDiffusion::new`]; [`Error::Weights`] listing every name that does not match; [`Error::Format`] when
+    /// the file's buffers are not those of the config's schedule.
     pub fn load(
         config: &LatentDiffusionConfig,
         checkpoint: Checkpoint,
@@ -190,8 +191,8 @@ impl LatentDiffusion {
         Ok(model)
     }
 
-    /// The weights in a checkpoint: EMA weights with `ema`, where there are some, and no schedule buffers or leftovers of
-    /// training.
+    /// The weights in a checkpoint: EMA weights with `ema`, where there are some, and no schedule buffers or leftovers
+    /// of training.
     pub fn weights_of(&self, checkpoint: Checkpoint, ema: bool) -> Checkpoint {
         let names: Vec<String> = self.vs.variables().into_keys().collect();
         let checkpoint =

@@ -1,9 +1,9 @@
 //! Latent diffusion models: load, encode, decode, generate, convert.
 //!
 //! [`LatentDiffusion`] owns a first stage, a U-Net, a conditioner and a noise schedule, built from a config and loaded
-//! strictly; [`generate`] samples from it. [`Model::open`] takes a run directory, a model folder, a diffusers folder, or a
-//! checkpoint file, with or without its config; [`convert`] converts between them. A [`Classifier`] of noisy latents guides
-//! samples to a class. Nothing here depends on training.
+//! strictly; [`generate`] samples from it. [`Model::open`] takes a run directory, a model folder, a diffusers folder,
+//! or a checkpoint file, with or without its config; [`convert`] converts between them. A [`Classifier`] of noisy
+//! latents guides samples to a class. Nothing here depends on training.
 
 mod classifier;
 mod classifier_config;
@@ -29,7 +29,7 @@ pub use classifier::Classifier;
 pub use classifier_config::ClassifierConfig;
 pub use conditioning_kind::ConditioningKind;
 pub use config::{ModelConfig, ModelFile};
-pub use convert::{ConvertTarget, Converting, convert};
+pub use convert::{ConvertOptions, ConvertTarget, convert};
 pub use diffusers::{DiffusersScheduler, Thresholding};
 pub use diffusion_config::{ConcatKey, ConditioningKey, LatentDiffusionConfig, LossType, UNetSection};
 pub use first_stage_run::resolve_first_stage;

@@ -16,10 +16,10 @@ use crate::{LatentDiffusion, ModelConfig, ModelSource, find_tokenizer};
 /// A first stage with its weights.
 #[derive(Debug)]
 pub struct FirstStageModel {
-/// The variables, under CompVis' names.
+    /// The variables, under CompVis' names.
     pub vs: VarStore,
     channels_last: bool,
-/// True once the weights are channels_last.
+    /// True once the weights are channels_last.
     is_channels_last: Cell<bool>,
     kind: Kind,
     /// The network.
@@ -29,7 +29,7 @@ pub struct FirstStageModel {
 /// Options of loading a model.
 #[derive(Debug, Clone)]
 pub struct LoadOptions {
-/// The config of a checkpoint file; the one next to it where absent.
+    /// The config of a checkpoint file; the one next to it where absent.
     pub config: Option<PathBuf>,
     /// The tokenizer of a text model; that of [`find_tokenizer`] where absent.
     pub tokenizer: Option<PathBuf>,
@@ -68,9 +68,11 @@ impl Model {
         let found = ModelSource::find(path, options.config.as_deref(), options.ema)?;
         found.notes.iter().for_each(|each| note(each));
         let tokenizer = match &found.config {
-            ModelConfig::LatentDiffusion(config) => {
-                find_tokenizer(&config.cond_stage_config, options.tokenizer.as_deref(), found.folder.as_deref())?
-            }
+            ModelConfig::LatentDiffusion(config) => find_tokenizer(
+                &config.cond_stage_config,
+                options.tokenizer.as_deref(),
+                found.folder.as_deref(),
+            )?,
             _ => None,
         };
         let mut model = Self::load(&found.config, found.checkpoint, tokenizer, options)?;
@@ -83,7 +85,8 @@ impl Model {
     /// Builds the model of `config` and loads its weights strictly.
     ///
     /// # Errors
-    /// As [`LatentDiffusion::load`]; [`Error::Format`] for a classifier: see [`Classifier::load`](crate::Classifier::load).
+    /// As [`LatentDiffusion::load`]; [`Error::Format`] for a classifier: see
+    /// [`Classifier::load`](crate::Classifier::load).
     pub fn load(
         config: &ModelConfig,
         checkpoint: Checkpoint,
@@ -109,8 +112,8 @@ impl Model {
         Ok(Self::FirstStage(model))
     }
 
-    /// Builds the model of `config` with fresh weights (drawn from libtorch's global generator), in the dtype and memory
-    /// format of [`Model::load`], so that it runs as fast. It reads tokens in place of texts.
+    /// Builds the model of `config` with fresh weights (drawn from libtorch's global generator), in the dtype and
+    /// memory format of [`Model::load`], so that it runs as fast. It reads tokens in place of texts.
     ///
     /// # Errors
     /// As [`LatentDiffusion::new`]; [`Error::Invalid`] for a classifier.

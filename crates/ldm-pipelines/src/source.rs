@@ -28,14 +28,15 @@ pub struct ModelSource {
 }
 
 impl ModelSource {
-    /// Finds the model at `path`: a run directory (with `model/`), a folder with `config.yaml` and `model.safetensors`, a
-    /// diffusers folder, the folder of a first stage in one, or a checkpoint file. A file's config is `config`, else
+    /// Finds the model at `path`: a run directory (with `model/`), a folder with `config.yaml` and `model.safetensors`,
+    /// a diffusers folder, the folder of a first stage in one, or a checkpoint file. A file's config is `config`, else
     /// `NAME.yaml` or `config.yaml` next to `NAME.ckpt`, else inferred from names and shapes.
     ///
     /// `ema` matters only in diffusers folders, which have separate files of EMA and other weights (`non_ema`).
     ///
     /// # Errors
-    /// When there is no model, when a config is invalid, and when a field cannot be inferred; the message names the field.
+    /// When there is no model, when a config is invalid, and when a field cannot be inferred; the message names the
+    /// field.
     pub fn find(path: &Path, config: Option<&Path>, ema: bool) -> Result<Self> {
         if path.is_file() {
             return Self::of_file(path, config);
@@ -49,9 +50,7 @@ impl ModelSource {
             without_config(path, config)?;
             let (weights, variant) = weights_of(path, ema)?;
             let mut found = Self::of_component(&weights)?;
-            found
-                .notes
-                .extend(variant.map(|name| format!("{}: loaded the variant {name}", path.display())));
+            found.notes.extend(variant.map(|name| format!("{}: loaded the variant {name}", path.display())));
             return Ok(found);
         }
         let weights = weights_in(path)?;
@@ -60,7 +59,8 @@ impl ModelSource {
 
     fn of_file(weights: &Path, config: Option<&Path>) -> Result<Self> {
         let configs = [weights.with_extension("yaml"), weights.with_file_name("config.yaml")];
-        let config = config.map(Path::to_path_buf).or_else(|| configs.into_iter().find(|path| path.is_file()));
+        let config =
+            config.map(Path::to_path_buf).or_else(|| configs.into_iter().find(|path| path.is_file()));
         if config.is_none() && is_component(weights) {
             return Self::of_component(weights);
         }
@@ -138,7 +138,10 @@ pub fn weights_file(path: &Path) -> Result<PathBuf> {
     }
     std::fs::metadata(path).map_err(Error::io(path))?;
     if path.join("model_index.json").is_file() {
-        return Err(Error::format(path, "expected one file of weights, got a diffusers folder, which has several"));
+        return Err(Error::format(
+            path,
+            "expected one file of weights, got a diffusers folder, which has several",
+        ));
     }
     if path.join("config.json").is_file() {
         return Ok(weights_of(path, true)?.0);

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use ldm_conditioning::{ConditionerConfig, Tokenizer, TokenizerKind};
 use ldm_core::{Error, Result, files, resources};
 
-/// Finds the tokenizer of a model with this conditioner: `given`, else `tokenizer/` in `folder`, that of the weights, else
-/// the one that `ldm weights get` downloaded into the user's cache. None where the model reads no text or there is no
-/// tokenizer: the model works without one except with text prompts.
+/// Finds the tokenizer of a model with this conditioner: `given`, else `tokenizer/` in `folder`, that of the weights,
+/// else the one that `ldm weights get` downloaded into the user's cache. None where the model reads no text or there is
+/// no tokenizer: the model works without one except with text prompts.
 ///
 /// # Errors
 /// When the tokenizer is damaged or of another kind.

@@ -9,13 +9,13 @@
 //! 3. In each block set the largest value except the first, v, to (⌊v/36⌋ + ¼ + bit/2)·36.
 //! 4. Invert both transforms; all channels are rounded twice by YUV.
 //!
-//! Reading is a vote: a block votes one when the same value is over 18 mod 36, and a bit is one with half of its blocks.
-//! The watermark is weak. Lowering the largest value can make another one the largest, which then votes at random; only
-//! grayish images, with U from 126 to 130, are safe from that. Of 78 photographs that the package marks, it reads 24
-//! without an error.
+//! Reading is a vote: a block votes one when the same value is over 18 mod 36, and a bit is one with half of its
+//! blocks. The watermark is weak. Lowering the largest value can make another one the largest, which then votes at
+//! random; only grayish images, with U from 126 to 130, are safe from that. Of 78 photographs that the package marks,
+//! it reads 24 without an error.
 //!
-//! Two bugs of the package are reproduced for compatibility: between 2 and 4 it swaps the two mixed bands, which transposes
-//! every 2×2 of U; and it truncates U, so that the last bit of each sum below shows in the image.
+//! Two bugs of the package are reproduced for compatibility: between 2 and 4 it swaps the two mixed bands, which
+//! transposes every 2×2 of U; and it truncates U, so that the last bit of each sum below shows in the image.
 
 use std::f64::consts::FRAC_1_SQRT_2;
 
@@ -34,8 +34,8 @@ const STEP: f64 = 36.;
 /// Embeds `payload` in an image, repeated over all blocks.
 ///
 /// # Errors
-/// [`Error::Invalid`], without a change of the image, when it has less than 256·256 pixels or fewer blocks of 8×8 pixels
-/// than the payload has bits (the package then truncates the payload), or when the payload is empty.
+/// [`Error::Invalid`], without a change of the image, when it has less than 256·256 pixels or fewer blocks of 8×8
+/// pixels than the payload has bits (the package then truncates the payload), or when the payload is empty.
 pub fn embed(image: &mut RgbImage, payload: &[u8]) -> Result<()> {
     if payload.is_empty() || payload.len() > capacity(image) {
         let (width, height) = image.dimensions();
@@ -60,8 +60,11 @@ pub fn embed(image: &mut RgbImage, payload: &[u8]) -> Result<()> {
         let [left, top] = [2 * (index % columns) as u32, 2 * (index / columns) as u32];
         let [_, right, down, cross] = haar(square(image, left, top));
         // U is in 17..=239 and moves by 13.5 at most: no value leaves 8 bits.
-        let [upper_left, lower_left, upper_right, lower_right] = haar([low, right, down, cross]).map(|value| value as u8);
-        for (x, y, value) in [(0, 0, upper_left), (1, 0, upper_right), (0, 1, lower_left), (1, 1, lower_right)] {
+        let [upper_left, lower_left, upper_right, lower_right] =
+            haar([low, right, down, cross]).map(|value| value as u8);
+        for (x, y, value) in
+            [(0, 0, upper_left), (1, 0, upper_right), (0, 1, lower_left), (1, 1, lower_right)]
+        {
             image.get_pixel_mut(left + x, top + y).0[1] = value;
         }
     }
@@ -136,9 +139,9 @@ fn square(yuv: &RgbImage, left: u32, top: u32) -> [f64; 4] {
     [u(0, 0), u(1, 0), u(0, 1), u(1, 1)]
 }
 
-/// The Haar transform of a 2×2: twice its mean and its changes to the right, downwards and crosswise, first along columns,
-/// then along rows, in PyWavelets' order of sums. It is its own inverse; with the roles of columns and rows, as here, up
-/// to a transposition.
+/// The Haar transform of a 2×2: twice its mean and its changes to the right, downwards and crosswise, first along
+/// columns, then along rows, in PyWavelets' order of sums. It is its own inverse; with the roles of columns and rows,
+/// as here, up to a transposition.
 fn haar([upper_left, upper_right, lower_left, lower_right]: [f64; 4]) -> [f64; 4] {
     let pair = |a: f64, b: f64| {
         let (a, b) = (FRAC_1_SQRT_2 * a, FRAC_1_SQRT_2 * b);

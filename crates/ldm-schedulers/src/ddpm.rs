@@ -41,7 +41,7 @@ impl ForwardPosterior {
 /// DDPM: each step draws from the posterior of the next level, given the predicted clean sample.
 ///
 /// Over the whole schedule this is the reference's loop (CompVis `ddpm.py:249` `p_sample_loop`); over other noise levels it
-/// takes the posterior between the levels visited, as diffusers does. A step that ends without noise adds none, whatever
+/// takes the posterior between the levels visited, as diffusers does. A step that ends without noise adds none, for any
 /// `v_posterior`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Ddpm {

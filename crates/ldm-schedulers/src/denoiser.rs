@@ -31,7 +31,7 @@ impl<F: Fn(&Tensor, NoiseLevel) -> Denoised> Denoiser for F {
 
 /// Static thresholding: clamps the clean sample to `[-range, range]`. For models of pixels; latents have no such bound.
 ///
-/// The predicted noise stays as it is, as in the reference and in diffusers' default.
+/// The predicted noise is unchanged, as in the reference and by default in diffusers.
 /// CompVis `ddpm.py:235` `clip_denoised`, whose range is 1.
 pub struct StaticThresholding<'a> {
     /// The denoiser it wraps.
@@ -47,7 +47,7 @@ impl Denoiser for StaticThresholding<'_> {
     }
 }
 
-/// Dynamic thresholding: clamps each clean sample to a quantile of its own magnitudes and divides by it, where that
+/// Dynamic thresholding: clamps each clean sample to a quantile of its own magnitudes and divides by it, if that
 /// quantile is above 1. For models of pixels.
 ///
 /// Saharia et al. 2022 (arXiv:2205.11487), §2.3; the cap is diffusers' (`scheduling_ddpm.py`, `_threshold_sample`).

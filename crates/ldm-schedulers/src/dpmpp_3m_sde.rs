@@ -11,7 +11,7 @@ use crate::{Sampler, SamplerProperties, SamplerRun, SolverStep, Spacing};
 /// DPM-Solver++ 3M SDE: x_0 is extrapolated quadratically in λ from the last three steps.
 ///
 /// As in k-diffusion (and the paper's own code) the curvature has half the weight that third order needs: the measured
-/// order without noise is 2, at a third of 2M's error. It is kept, so that images are those of k-diffusion.
+/// order without noise is 2, at a third of 2M's error. The weight is the same here, so that images match k-diffusion.
 ///
 /// Its noise is an independent draw per step; k-diffusion (`sampling.py:656` `sample_dpmpp_3m_sde`) draws the increments of
 /// one Brownian path. (diffusers' third order of `sde-dpmsolver++` has the sign of one half wrong in its last

@@ -5,7 +5,7 @@ use tch::Tensor;
 
 use crate::NoiseLevel;
 
-/// A clean sample of which a part stays as it is: it is blended in at each step, with the noise of that level
+/// A clean sample and the mask of its known part, which is blended in at each step with the noise of that level
 /// ([`BlendOrder`](crate::BlendOrder)).
 ///
 /// Nothing is blended in after the last step of a sampler that blends before it: the known part goes through the model
@@ -14,7 +14,7 @@ use crate::NoiseLevel;
 pub struct InpaintMask {
     /// `[B, C, h, w]`: the clean sample.
     pub x0: Tensor,
-    /// `[B, 1, h, w]`, or any shape that broadcasts: 1 where the sample stays as it is, 0 where it is sampled.
+    /// `[B, 1, h, w]`, or any shape that broadcasts: 1 where the sample is known, 0 where it is generated.
     pub mask: Tensor,
 }
 

@@ -8,7 +8,7 @@
 //! - a **sampler** ([`Sampler`]): the solver that goes from one level to the next. It is a function of a [`Denoiser`], and
 //!   knows neither networks, nor guidance, nor the network's [`Parameterization`].
 //!
-//! [`SamplerConfig::plan`] brings the three together: [`SamplerPlan::sample`] turns noise into a sample.
+//! [`SamplerConfig::plan`] brings the three together: [`SamplerPlan::sample`] generates a sample from noise.
 //!
 //! # Notation
 //!

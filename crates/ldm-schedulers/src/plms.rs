@@ -8,7 +8,7 @@ use crate::{NoiseLevel, Sampler, SamplerProperties, SamplerRun, SolverStep, Spac
 /// PLMS: DDIM's step with the noise extrapolated from up to four steps by the Adams–Bashforth formula. The first step
 /// evaluates the denoiser twice.
 ///
-/// The formula is that of even steps, whatever the noise levels: second order where they are not even in σ/α.
+/// The formula assumes even steps in σ/α; with other noise levels the order is 2.
 ///
 /// CompVis `plms.py:113` `plms_sampling`; diffusers' `PNDMScheduler` with `skip_prk_steps`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -35,7 +35,7 @@ macro_rules! samplers {
                 match self { $(Self::$variant { .. } => $name),* }
             }
 
-            /// Default spacing and steps, NFE per step, and the like.
+            /// Default spacing and steps, NFE per step, and other properties.
             pub fn properties(&self) -> SamplerProperties {
                 match self { $(Self::$variant { .. } => $properties),* }
             }

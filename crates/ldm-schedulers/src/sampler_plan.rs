@@ -19,7 +19,7 @@ pub struct SamplerPlan {
 }
 
 impl SamplerPlan {
-    /// Plans a run of any sampler, also one from outside this crate; `name` stands in error messages.
+    /// Plans a run of any sampler, also one from outside this crate; `name` is used in error messages.
     /// [`SamplerConfig::plan`](crate::SamplerConfig::plan) does it for those of this crate.
     ///
     /// # Errors
@@ -66,8 +66,8 @@ impl SamplerPlan {
         &*self.sampler
     }
 
-    /// The sample a run starts from, made of unit noise: σ times it where the sampler comes from k-diffusion, which starts
-    /// at σ/α times the noise; else the noise itself. diffusers does the first except for a leading spacing.
+    /// The initial sample of a run from unit noise: the noise times σ for samplers from k-diffusion, which starts at σ/α
+    /// times the noise; otherwise the noise itself. diffusers does the first except for a leading spacing.
     ///
     /// # Shapes
     /// - `noise`: `[B, C, h, w]`; returns the same

@@ -1,13 +1,13 @@
-//! The facts about a sampler that a run is planned with.
+//! The properties of a sampler, from which a run is planned.
 
 use crate::{NoiseSchedule, Spacing};
 
-/// The facts about a sampler that a run is planned with. Each solver states its own, as a constant beside its code.
+/// The properties of a sampler, from which a run is planned; a constant of each solver.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplerProperties {
     /// The default spacing: that of the code the sampler comes from.
     pub spacing: Spacing,
-    /// The default number of steps; one for each training timestep where absent.
+    /// The default number of steps; one for each training timestep if absent.
     pub steps: Option<usize>,
     /// Denoiser evaluations per step (NFE); a run may save some at its ends.
     pub nfe_per_step: usize,

@@ -13,11 +13,11 @@ pub struct SamplerRun<'a> {
     pub denoiser: &'a dyn Denoiser,
     /// The noise levels visited, noisiest first, and the one the last step ends at.
     pub levels: &'a [NoiseLevel],
-    /// The part of the sample that stays as it is.
+    /// The known part of the sample, for inpainting.
     pub mask: Option<&'a InpaintMask>,
     /// The source of the solver's and the mask's noise.
     pub noise: &'a mut dyn NoiseSource,
-    /// Called once a step, also by a solver that evaluates the denoiser twice.
+    /// Called once per step, also by a solver that evaluates the denoiser twice.
     pub observe: &'a mut dyn FnMut(SamplingStep),
 }
 
@@ -90,7 +90,7 @@ impl SolverStep<'_> {
         derivative(self.x, &self.denoised.x0, self.from)
     }
 
-    /// Whether this is the last step of a run of fewer than 15, at which multistep solvers with `lower_order_final` fall
+    /// True at the last step of a run of fewer than 15, at which multistep solvers with `lower_order_final` fall
     /// back to the first order (CompVis stable-diffusion `dpm_solver.py:1094`).
     pub(crate) fn is_last_of_few(&self) -> bool {
         self.index + 1 == self.steps && self.steps < 15

@@ -14,7 +14,7 @@ use crate::DiffusersSpacing;
 pub enum Spacing {
     /// The reference's DDIM: every `T / steps`-th level (rounded down), plus one, ending at the level 0.
     ///
-    /// Where `steps` does not divide `T` there are more steps than requested (30 of 1000 gives 31). A level past the last, at
+    /// If `steps` does not divide `T`, there are more steps than requested (30 of 1000 gives 31). A level past the last, at
     /// which the reference fails (`steps` 300, or above `T/2`), is clamped to the last; each level appears once.
     #[default]
     Uniform,

@@ -6,10 +6,10 @@ use ldm_core::{Error, Result};
 
 /// Prefixes an error with a file, a key or an option.
 pub(crate) trait Context<T> {
-    /// `PLACE: ERROR`
+    /// Prefixes the error: `PLACE: ERROR`.
     fn context(self, place: impl Display) -> Result<T>;
 
-    /// [`Context::context`] with a place that is computed only for an error.
+    /// Does the same as [`Context::context`] with a place that is computed only for an error.
     fn with_context<P: Display>(self, place: impl FnOnce() -> P) -> Result<T>;
 }
 

@@ -7,16 +7,16 @@ use ldm_train::{Event, Finished, Trainer};
 
 /// Receiver of messages and progress; every method has a silent default.
 pub trait Reporter {
-    /// A message.
+    /// Receives a message.
     fn say(&self, _text: &str) {}
 
-    /// A warning.
+    /// Receives a warning.
     fn warn(&self, _text: &str) {}
 
-    /// `done` of `total` images are processed.
+    /// Receives progress: `done` of `total` images are processed.
     fn progress(&self, _done: u64, _total: u64) {}
 
-    /// All images of a set are processed.
+    /// Receives the end of the progress of a set.
     fn progress_end(&self) {}
 
     /// Runs `trainer` until its end or until `stop` is set, and calls `observe` before it shows an event itself.

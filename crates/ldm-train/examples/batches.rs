@@ -1,10 +1,10 @@
-//! Exports the inputs of a run, for training on the same inputs in another program: the images and classes of every batch,
-//! and the seed of each forward pass's noise, for `torch.manual_seed`.
+//! Exports the inputs of a run, for training on the same inputs in another program: the images and classes of every
+//! batch, and the seed of each forward pass's noise, for `torch.manual_seed`.
 //!
 //!     cargo run --release -p ldm-train --example batches -- CONFIG.yaml BATCHES.safetensors [KEY=VALUE …]
 //!
-//! `image.K` is `[B, 3, H, W]` in `[-1, 1]` and `class.K` i64 `[B]`, of step K; `seeds` is `[2·steps]`, the bits of unsigned
-//! numbers as i64, one per pass. A model with a discriminator has two passes per step, others one.
+//! `image.K` is `[B, 3, H, W]` in `[-1, 1]` and `class.K` i64 `[B]`, of step K; `seeds` is `[2·steps]`, the bits of
+//! unsigned numbers as i64, one per pass. A model with a discriminator has two passes per step, others one.
 
 use std::collections::BTreeMap;
 use std::path::Path;

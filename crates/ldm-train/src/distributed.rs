@@ -52,8 +52,8 @@ impl Distributed {
     /// Checks that all ranks have the same config; `text` is this rank's.
     ///
     /// # Errors
-    /// The same [`Error::Config`] on every rank, with the ranks that differ from rank 0; [`Error::Ranks`] when another rank
-    /// has ended.
+    /// The same [`Error::Config`] on every rank, with the ranks that differ from rank 0; [`Error::Ranks`] when another
+    /// rank has ended.
     pub fn check_same_config(&self, path: &Path, text: &str) -> Result<()> {
         let hash = Sha256::digest(text);
         let all = self.gather(i64::from_le_bytes(*hash.first_chunk().expect("32 bytes")))?;
@@ -69,7 +69,8 @@ impl Distributed {
         Err(Error::config(
             path,
             format!(
-                "expected the config of rank 0 on all ranks, got another one on rank {}; try the same file and the same KEY=VALUE",
+                "expected the config of rank 0 on all ranks, got another one on rank {}; \
+                 try the same file and the same KEY=VALUE",
                 others.join(", ")
             ),
         ))
@@ -154,7 +155,8 @@ impl Distributed {
     /// Runs `body` on rank 0 while the other ranks wait, without a timeout, and return `None`.
     ///
     /// # Errors
-    /// The error of `body` on rank 0; [`Error::Invalid`] on the others when it failed there, [`Error::Ranks`] when a rank has ended.
+    /// The error of `body` on rank 0; [`Error::Invalid`] on the others when it failed there, [`Error::Ranks`] when a
+    /// rank has ended.
     pub fn rank_zero_only<T>(&self, body: impl FnOnce() -> Result<T>) -> Result<Option<T>> {
         if self.world_size() == 1 {
             return body().map(Some);

@@ -62,8 +62,8 @@
 //! # Ok::<(), ldm_core::Error>(())
 //! ```
 //!
-//! [`Validate`], [`Preview`], [`Export`] and [`LatentEncoder`] add validation, preview images, another exported form and
-//! cached latents; an objective exposes them through its `as_…` methods.
+//! [`Validate`], [`Preview`], [`Export`] and [`LatentEncoder`] add validation, preview images, another exported form
+//! and cached latents; an objective exposes them through its `as_…` methods.
 
 mod config;
 mod distributed;

@@ -161,8 +161,8 @@ pub trait Validate {
 
 /// Preview images of a model under training.
 pub trait Preview {
-    /// Renders one image `[3, H, W]` in `[-1, 1]`: samples, or reconstructions of the held-out `batch`. The trainer calls
-    /// it with the EMA in place of the weights.
+    /// Renders one image `[3, H, W]` in `[-1, 1]`: samples, or reconstructions of the held-out `batch`. The trainer
+    /// calls it with the EMA in place of the weights.
     ///
     /// # Errors
     /// [`ldm_core::Error`] when the batch does not fit the model.

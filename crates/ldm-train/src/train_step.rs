@@ -129,8 +129,8 @@ impl TrainStep {
         })
     }
 
-    /// Takes one optimizer step of `config.accumulate` micro-batches, with learning rate `lr`, which each phase multiplies
-    /// by its [`Phase::lr_scale`].
+    /// Takes one optimizer step of `config.accumulate` micro-batches, with learning rate `lr`, which each phase
+    /// multiplies by its [`Phase::lr_scale`].
     ///
     /// In the last micro-batch, a phase's optimizer steps before the forward pass of the next phase, as in Lightning.
     ///
@@ -170,8 +170,8 @@ impl TrainStep {
         Ok(StepReport { scalars, found_inf })
     }
 
-    /// Runs the forward and backward pass of one phase on one micro-batch. Gradients accumulate over the micro-batches of
-    /// a step.
+    /// Runs the forward and backward pass of one phase on one micro-batch. Gradients accumulate over the micro-batches
+    /// of a step.
     ///
     /// # Errors
     /// The errors of [`Objective::loss`].
@@ -204,8 +204,8 @@ impl TrainStep {
         Ok(loss)
     }
 
-    /// Averages one phase's gradients over the ranks, clips them, and updates its parameters unless a gradient is NaN or
-    /// Inf. Returns the L2 norm of the gradients before clipping, and an f32 scalar, 1 if the update was skipped.
+    /// Averages one phase's gradients over the ranks, clips them, and updates its parameters unless a gradient is NaN
+    /// or Inf. Returns the L2 norm of the gradients before clipping, and an f32 scalar, 1 if the update was skipped.
     ///
     /// # Errors
     /// [`ldm_core::Error::Ranks`] when another rank has ended.

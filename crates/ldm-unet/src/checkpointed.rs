@@ -19,7 +19,12 @@ pub(crate) struct Checkpointed<T> {
 
 impl<T: 'static> Checkpointed<T> {
     /// Wraps a block built at `vs`, given the list of its parameters.
-    pub(crate) fn new(block: T, vs: &Path, list: impl FnOnce(&mut ParameterNames), use_checkpoint: bool) -> Self {
+    pub(crate) fn new(
+        block: T,
+        vs: &Path,
+        list: impl FnOnce(&mut ParameterNames),
+        use_checkpoint: bool,
+    ) -> Self {
         let params = use_checkpoint.then(|| {
             let mut names = ParameterNames::default();
             list(&mut names);

@@ -125,10 +125,8 @@ impl UNetKeys {
                 TensorChange::FusedQkv { names, native, mapped, heads },
             ));
         }
-        let change = TensorChange::Reshaped {
-            native: vec![channels, channels, 1],
-            mapped: vec![channels, channels],
-        };
+        let change =
+            TensorChange::Reshaped { native: vec![channels, channels, 1], mapped: vec![channels, channels] };
         self.changes.push((format!("{ours}.proj_out.weight"), change));
     }
 }

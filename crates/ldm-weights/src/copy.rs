@@ -53,7 +53,7 @@ pub(crate) fn install_copies(
         }
         if !installed {
             missing.push(near.unwrap_or_else(|| {
-                format!("no copy of `{}` ({} bytes) is among what was given", file.name, file.size)
+                format!("no copy of `{}` ({} bytes) in the given files", file.name, file.size)
             }));
         }
     }

@@ -9,8 +9,8 @@ use crate::part::PartialFile;
 use crate::transfer::{Client, Failure};
 use crate::{DownloadEvent, RemoteFile};
 
-/// Downloads `file` from `url` to `to`. Up to `retries` consecutive attempts may transfer nothing; the bytes received
-/// are kept for the next call.
+/// Downloads `file` from `url` to `to`. Up to `retries` consecutive attempts may make no progress; the next call
+/// resumes from the bytes received.
 ///
 /// # Errors
 /// For the network, the server, the disk, and a wrong sha256; a file with a wrong sha256 is removed.
@@ -25,7 +25,7 @@ pub(crate) fn download(
     if part.length() > file.size {
         part.clear().map_err(Error::io(to))?;
     }
-    // Bytes of one attempt are of one version of the file; those of several may be of two.
+    // The bytes of several attempts may be of two versions of the file.
     let mut resumed = part.length() > 0;
     let transfer = Transfer { client: Client::new(), file, url, retries };
     loop {
@@ -85,12 +85,12 @@ impl Transfer<'_> {
                 Failure::Transient(error) if idle <= *retries => error,
                 Failure::Transient(error) | Failure::Permanent(error) => {
                     observe(DownloadEvent::Ended);
-                    let kept = part.length();
-                    return Err(if kept == 0 {
+                    let received = part.length();
+                    return Err(if received == 0 {
                         error
                     } else {
                         Error::invalid(format!(
-                            "{}: {kept} of {} bytes are kept, and the next `get` resumes there: {error}",
+                            "{}: received {received} of {} bytes, and the next `get` resumes there: {error}",
                             file.name, file.size
                         ))
                     });

@@ -13,11 +13,11 @@ pub enum DownloadEvent<'a> {
     Waiting(&'a Path),
     /// The file system of this folder has no locks: only one process at a time may install into it.
     NoLocks(&'a Path),
-    /// A file is requested from an address.
+    /// A file is requested from a URL.
     Requested {
         /// The file.
         file: &'a RemoteFile,
-        /// Its address.
+        /// The URL.
         url: &'a str,
     },
     /// A transfer starts.

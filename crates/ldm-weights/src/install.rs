@@ -16,9 +16,9 @@ pub enum WeightsSource {
     Copies(Vec<PathBuf>),
     /// The network.
     Network {
-        /// A mirror, as `MIRROR/NAME/FILE`; each file's own address where absent.
+        /// A mirror, with files at `MIRROR/NAME/FILE`; `None` for each file's own URL.
         mirror: Option<String>,
-        /// Consecutive attempts that may transfer nothing.
+        /// Consecutive attempts without progress before giving up.
         retries: u32,
     },
 }
@@ -35,10 +35,10 @@ pub fn install(
     observe: &mut dyn FnMut(DownloadEvent),
 ) -> Result<Vec<PathBuf>> {
     let folder = resources::cache_dir()?.join(&resource.name);
-    // A shared folder that has everything may be read-only.
+    // A shared folder with all files may be read-only.
     if !missing(resource, &folder, force)?.is_empty() {
         let _lock = InstallLock::take(&folder, observe)?;
-        // Whoever held the lock may have installed them.
+        // The process that held the lock may have installed them.
         let files = missing(resource, &folder, force)?;
         match source {
             WeightsSource::Copies(given) => {
@@ -68,7 +68,7 @@ pub fn install(
     Ok(resource.files.iter().map(|file| folder.join(&file.name)).collect())
 }
 
-/// Checks for `file` in `folder` by its size alone; [`install`] checks the bytes.
+/// Returns whether `file` is in `folder`, by its size alone; [`install`] checks the bytes.
 pub fn is_installed(file: &RemoteFile, folder: &Path) -> bool {
     folder.join(&file.name).metadata().is_ok_and(|data| data.is_file() && data.len() == file.size)
 }
@@ -85,10 +85,8 @@ fn missing<'a>(resource: &'a Resource, folder: &Path, force: bool) -> Result<Vec
         let found = sha256(&path)?;
         if found != file.sha256 {
             if !force {
-                let message = format!(
-                    "expected sha256 {}, got {found}; it is not replaced without --force",
-                    file.sha256
-                );
+                let message =
+                    format!("expected sha256 {}, got {found}; try --force to replace it", file.sha256);
                 return Err(Error::format(path, message));
             }
             missing.push(file);

@@ -1,4 +1,4 @@
-//! Downloads of the files that models and metrics need: listed in a [`Manifest`], resumed, verified, [`install`]ed whole.
+//! Downloads of additional files of models and metrics: listed in a [`Manifest`], resumed, verified, [`install`]ed.
 //!
 //! A download goes into `FILE.part` next to its destination and is renamed once its sha256 is right; an interrupted one is
 //! resumed. Only [`install`] from [`WeightsSource::Network`] uses the network.

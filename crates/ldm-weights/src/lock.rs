@@ -8,7 +8,7 @@ use ldm_core::{Error, Result};
 
 use crate::DownloadEvent;
 
-/// A lock held while a resource's folder is written to; the system releases it however the process ends.
+/// A lock on a resource's folder during installation; the system releases it when the process ends.
 #[derive(Debug)]
 pub(crate) struct InstallLock {
     _file: File,
@@ -28,7 +28,7 @@ impl InstallLock {
             Ok(()) => Ok(()),
         };
         match locked {
-            // Network file systems of clusters may have no locks, and must still be usable.
+            // Network file systems may have no locks, and must still work.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 observe(DownloadEvent::NoLocks(folder));
             }

@@ -1,14 +1,14 @@
-//! The list of resources: names, addresses, licenses and hashes.
+//! The manifest of resources: names, URLs, licenses and hashes.
 
 use std::path::Path;
 
 use ldm_core::{Error, Result};
 use serde::Deserialize;
 
-/// A list of resources.
+/// A manifest of resources.
 #[derive(Debug)]
 pub struct Manifest {
-    /// In the order of the list.
+    /// The resources, in the order of the file.
     pub resources: Vec<Resource>,
 }
 
@@ -25,17 +25,17 @@ pub struct Resource {
     pub files: Vec<RemoteFile>,
 }
 
-/// A file: its address, license, size and hash.
+/// A file: its URL, license, size and hash.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RemoteFile {
     /// Its name in the folder of the resource.
     pub name: String,
-    /// Its address.
+    /// Its URL.
     pub url: String,
     /// An SPDX identifier.
     pub license: String,
-    /// In bytes.
+    /// Size in bytes.
     pub size: u64,
     /// 64 lower-case hexadecimal digits.
     pub sha256: String,
@@ -44,7 +44,7 @@ pub struct RemoteFile {
 const BUILT_IN: &str = include_str!("manifest.yaml");
 
 impl Manifest {
-    /// The built-in list, or the one in `file`.
+    /// Reads the built-in manifest, or the one in `file`.
     ///
     /// # Errors
     /// When the file cannot be read, or a name or hash is malformed.
@@ -85,7 +85,7 @@ impl Resource {
     fn check(&self, list: &str) -> Result<()> {
         let names = self.files.iter().map(|file| &file.name);
         for name in names.chain([&self.name]) {
-            // They become paths.
+            // Names become paths.
             let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
             if !name.chars().all(plain) || name.starts_with('.') || name.is_empty() {
                 let expected = "expected a name of letters, digits, `-`, `_` and `.`, without a leading `.`";
@@ -116,7 +116,7 @@ mod tests {
         assert_eq!(manifest.names(), ["bert-tokenizer", "clip-tokenizer", "lpips-vgg16", "fid-inception"]);
         for file in manifest.resources.iter().flat_map(|resource| &resource.files) {
             assert!(file.url.starts_with("https://") && file.size > 0, "{file:?}");
-            // PyTorch's own names end in the first digits of the hash.
+            // PyTorch's file names end in the first digits of the hash.
             if let Some((_, digits)) = file.name.trim_end_matches(".pth").rsplit_once('-') {
                 assert!(file.sha256.starts_with(digits), "{file:?}");
             }

@@ -20,12 +20,12 @@ const CONNECT: Duration = Duration::from_secs(20);
 const SILENCE: Duration = Duration::from_secs(30);
 const USER_AGENT: &str = concat!("ldm/", env!("CARGO_PKG_VERSION"));
 
-/// The reason a request did not transfer the rest.
+/// The failure of a request.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// Another attempt may succeed.
     Transient(Error),
-    /// It would fail again.
+    /// Another attempt would fail too.
     Permanent(Error),
 }
 
@@ -152,12 +152,12 @@ fn network_words(error: &ureq::Error) -> (bool, String) {
     use io::ErrorKind as Kind;
     match error {
         ureq::Error::HostNotFound => (false, "no such host, or no network".into()),
-        ureq::Error::Timeout(_) => (true, "no answer in time".into()),
+        ureq::Error::Timeout(_) => (true, "the server did not respond in time".into()),
         ureq::Error::Io(error) => match error.kind() {
             Kind::UnexpectedEof | Kind::ConnectionReset | Kind::ConnectionAborted | Kind::BrokenPipe => {
                 (true, "the server closed the connection".into())
             }
-            Kind::TimedOut | Kind::WouldBlock => (true, "no answer in time".into()),
+            Kind::TimedOut | Kind::WouldBlock => (true, "the server did not respond in time".into()),
             _ => (false, format!("no connection: {error}")),
         },
         ureq::Error::Rustls(_) | ureq::Error::Tls(_) => {

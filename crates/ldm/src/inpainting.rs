@@ -13,8 +13,8 @@ pub struct Inpainting {
 }
 
 impl Inpainting {
-    /// Samples `image` anew where `mask` is 1. Over `feather` pixels inside the border of the mask the sampled part fades
-    /// into the image.
+    /// Samples `image` anew where `mask` is 1. Over `feather` pixels inside the border of the mask the sampled part
+    /// fades into the image.
     ///
     /// # Shapes
     /// - `image`: `[1, 3, H, W]` in `[-1, 1]`; `mask`: `[1, 1, H, W]`, 0 or 1

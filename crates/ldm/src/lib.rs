@@ -1,7 +1,7 @@
 //! Latent diffusion models: open a model, generate images, save them.
 //!
-//! [`Pipeline::open`] loads a model, [`Pipeline::generate`] samples a [`Request`], and [`Images::save`] writes PNGs with the
-//! same `parameters` text as the command line. Everything a request leaves open is the model's own default.
+//! [`Pipeline::open`] loads a model, [`Pipeline::generate`] samples a [`Request`], and [`Images::save`] writes PNGs
+//! with the same `parameters` text as the command line. Everything a request leaves open is the model's own default.
 //!
 //! The crates below are re-exported under their names without the prefix.
 

@@ -21,8 +21,8 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// Opens a run directory, a model folder, a diffusers folder, or a checkpoint file, on CUDA where it works, else on the
-    /// CPU, in f32.
+    /// Opens a run directory, a model folder, a diffusers folder, or a checkpoint file, on CUDA where it works, else on
+    /// the CPU, in f32.
     ///
     /// # Errors
     /// As [`Model::open`]; [`Error::Format`] for a first stage alone.
@@ -110,7 +110,8 @@ impl Pipeline {
     fn truncation_warnings(&self, request: &Request) -> Vec<String> {
         let texts = [("the prompt", &request.text), ("the negative prompt", &request.negative)];
         let each = texts.into_iter().filter_map(|(name, text)| Some((name, text.as_ref()?)));
-        each.flat_map(|(name, text)| self.model.truncation_warnings(name, std::slice::from_ref(text))).collect()
+        each.flat_map(|(name, text)| self.model.truncation_warnings(name, std::slice::from_ref(text)))
+            .collect()
     }
 
     /// The `parameters` text of each image.

@@ -28,7 +28,7 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    /// `$XDG_CACHE_HOME/ldm/libtorch-2.11.0-{cpu,cuda}`.
+    /// Creates the cache at `$XDG_CACHE_HOME/ldm/libtorch-2.11.0-{cpu,cuda}`.
     pub(crate) fn of_user(set: Variant) -> Result<Self> {
         let absolute = |name: &str| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let caches = absolute("XDG_CACHE_HOME")

@@ -25,7 +25,7 @@ impl Checkout {
         &self.root
     }
 
-    /// `.libtorch`, which setup creates and the build uses.
+    /// Returns `.libtorch`, which setup creates and the build uses.
     pub(crate) fn link(&self) -> PathBuf {
         self.root.join(".libtorch")
     }
@@ -35,7 +35,7 @@ impl Checkout {
         self.link().join("torch")
     }
 
-    /// `LIBTORCH` if the user set it. Cargo also sets it, from `.cargo/config.toml`, to `.libtorch/torch`.
+    /// Returns `LIBTORCH` if the user set it. Cargo also sets it, from `.cargo/config.toml`, to `.libtorch/torch`.
     pub(crate) fn users_libtorch(&self) -> Option<PathBuf> {
         let value = PathBuf::from(env::var_os("LIBTORCH")?);
         (!value.as_os_str().is_empty() && !self.is_own(&value)).then_some(value)

@@ -36,8 +36,8 @@ pub(crate) fn to_users(checkout: &Checkout, libtorch: &Path) -> Result<()> {
     })
 }
 
-/// Creates the new one under a temporary name and renames it. A link replaces a link in one step; with a folder there is a
-/// moment without either.
+/// Creates the new link under a temporary name and renames it. A link is replaced atomically; a folder is moved away
+/// first.
 fn replace(checkout: &Checkout, make: impl FnOnce(&Path) -> std::io::Result<()>) -> Result<()> {
     let link = checkout.link();
     ensure!(

@@ -81,7 +81,7 @@ impl<'a> Arena<'a> {
     }
 }
 
-/// Upper bounds of memory, in bytes: a growing vector holds its items up to three times for a moment, a hash table a
+/// Upper bounds of memory, in bytes: a growing vector temporarily holds its items up to three times, a hash table a
 /// little more.
 pub(crate) mod cost {
     use super::{Id, Node};

@@ -31,7 +31,7 @@ impl Unpickler<'_> {
         Ok(())
     }
 
-    /// REDUCE and NEWOBJ: a known function becomes the value it stands for, any other is refused.
+    /// Executes REDUCE and NEWOBJ: a known function is replaced by its value, any other is refused.
     pub(super) fn call(&mut self, callee: Id, arguments: Id) -> Result<(), String> {
         let Node::Global(module, name) = *self.arena.get(callee) else {
             return Err(damaged("invalid call", self.file.at));

@@ -27,7 +27,7 @@ impl<'a> Cursor<'a> {
         Ok(self.take(N)?.try_into().expect("N bytes were taken"))
     }
 
-    /// Returns a length of `width` bytes, then that many bytes.
+    /// Reads a length of `width` bytes, then that many bytes.
     pub(crate) fn sized(&mut self, width: usize) -> Result<&'a [u8], String> {
         let mut length = [0; 8];
         length[..width].copy_from_slice(self.take(width)?);

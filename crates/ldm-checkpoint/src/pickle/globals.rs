@@ -1,4 +1,4 @@
-//! The functions a pickle may call, and the values they stand for.
+//! The functions a pickle may call, and their values.
 
 use tch::Kind;
 
@@ -43,7 +43,7 @@ const INERT: [(&str, &str); 22] = [
     ("torch", "device"),
 ];
 
-/// Returns the value that `module.name(*arguments)` stands for, without calling anything.
+/// Returns the value of `module.name(*arguments)`, without calling anything.
 pub(crate) fn call<'a>(
     module: &str,
     name: &str,

@@ -64,8 +64,8 @@ proptest! {
         let (from, to) = (from.index(bytes.len()), to.index(bytes.len()));
         let (from, to) = (from.min(to), from.max(to));
         let again = if doubled { &bytes[from..to] } else { &[] };
-        let kept = if doubled { &bytes[..to] } else { &bytes[..from] };
-        read(&[kept, again, &bytes[to..]].concat());
+        let head = if doubled { &bytes[..to] } else { &bytes[..from] };
+        read(&[head, again, &bytes[to..]].concat());
     }
 
     #[test]

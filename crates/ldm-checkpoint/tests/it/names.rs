@@ -37,8 +37,8 @@ fn ema_replaces_weights() {
     assert_eq!(ema.names().count(), 8);
     for name in ema.names() {
         // The generator's EMA weights are the weights plus 1.
-        let kept = plain.tensor(name).unwrap();
-        let want = if name.starts_with("model.") { kept + 1. } else { kept };
+        let value = plain.tensor(name).unwrap();
+        let want = if name.starts_with("model.") { value + 1. } else { value };
         assert_same_bits(name, &ema.tensor(name).unwrap(), &want);
     }
 }

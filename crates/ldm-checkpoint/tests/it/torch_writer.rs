@@ -16,8 +16,8 @@ use crate::writer::{metadata, tensors};
 fn the_round_trip_is_exact_for_every_dtype_and_stride() {
     let folder = tempfile::tempdir().unwrap();
     // Kept on request, with the same tensors as safetensors.
-    let kept = std::env::var_os("LDM_KEEP_TORCH_ZIP").map(std::path::PathBuf::from);
-    let folder = kept.as_deref().unwrap_or(folder.path());
+    let chosen = std::env::var_os("LDM_KEEP_TORCH_ZIP").map(std::path::PathBuf::from);
+    let folder = chosen.as_deref().unwrap_or(folder.path());
     let path = folder.join("written.ckpt");
     save_torch(&path, &tensors(), &metadata()).unwrap();
     save(folder.join("written.safetensors"), &tensors(), &metadata()).unwrap();
@@ -97,8 +97,8 @@ fn beyond_four_gigabytes() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let kept = std::env::var_os("LDM_KEEP_TORCH_ZIP").map(std::path::PathBuf::from);
-    let path = kept.as_deref().unwrap_or(folder.path()).join("large.ckpt");
+    let chosen = std::env::var_os("LDM_KEEP_TORCH_ZIP").map(std::path::PathBuf::from);
+    let path = chosen.as_deref().unwrap_or(folder.path()).join("large.ckpt");
     // Unwritten pages are zeros and take no memory.
     let large = Tensor::empty([COUNT], (Kind::Half, Device::Cpu));
     let last = Tensor::arange(5, (Kind::Float, Device::Cpu));

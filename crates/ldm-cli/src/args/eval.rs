@@ -18,8 +18,8 @@ pub(crate) enum EvalCommand {
     Reconstruction(ReconstructionArgs),
     /// Compares generated images with real ones: FID, sFID, KID, precision, recall, density, coverage, Inception score.
     ///
-    /// DATASET may be an .npz of reference statistics (by pytorch-fid, ADM or --save-statistics), for the metrics that need
-    /// statistics alone.
+    /// DATASET may be an .npz of reference statistics (by pytorch-fid, ADM or --save-statistics), for the metrics that
+    /// need only statistics.
     #[command(
         after_help = "Examples:\n  ldm eval generation outputs/sample-1 photos.tar --size 64 --json\n  ldm eval generation photos.tar --size 256 --save-statistics photos.npz\n  ldm eval generation --model runs/photos -n 5000 --steps 200 photos.npz"
     )]
@@ -65,8 +65,8 @@ pub(crate) struct GenerationArgs {
 /// Images generated on the fly, as by `ldm sample`.
 #[derive(Debug, Args)]
 pub(crate) struct GeneratorArgs {
-    /// Generate the images with this model, cycling through its classes if it has any: a run directory, a model folder, a
-    /// diffusers folder, or a checkpoint file. Generates as many images as DATASET has unless -n is given.
+    /// Generate the images with this model, cycling through its classes if it has any: a run directory, a model folder,
+    /// a diffusers folder, or a checkpoint file. Generates as many images as DATASET has unless -n is given.
     #[arg(long)]
     pub(crate) model: Option<PathBuf>,
     /// Config of a checkpoint file that has none next to it, if it cannot be inferred from the tensor names.

@@ -26,7 +26,7 @@ pub(crate) struct GenerateArgs {
     /// Interpolate the noise of each image toward that of this seed; image i uses SEED + i.
     #[arg(long, value_name = "SEED", requires = "variation_strength")]
     pub(crate) variation_seed: Option<u64>,
-    /// Interpolation strength, 0 to 1. With FROM..TO, as 0..1, the images of a prompt interpolate between two fixed seeds.
+    /// Interpolation strength, 0 to 1. With FROM..TO the images of a prompt interpolate between the two seeds.
     #[arg(long, value_name = "SHARE|FROM..TO", requires = "variation_seed", conflicts_with = "init_noise")]
     pub(crate) variation_strength: Option<VariationStrength>,
     /// Initial unit Gaussian noise: safetensors, tensor `noise` [B, C, h, w] f32.
@@ -40,8 +40,8 @@ pub(crate) struct GenerateArgs {
     /// Save a preview of the denoised image every N steps, in previews/ next to the images.
     #[arg(long, value_name = "N")]
     pub(crate) preview_every: Option<std::num::NonZeroUsize>,
-    /// Embed the watermark `StableDiffusionV1`, which the invisible-watermark tool reads; txt2img with a Stable Diffusion
-    /// model does so by default, as the reference does.
+    /// Embed the watermark `StableDiffusionV1`, which the invisible-watermark tool reads; txt2img with a Stable
+    /// Diffusion model does so by default, as the reference does.
     #[arg(long)]
     pub(crate) watermark: bool,
     /// Print one JSON line per image.

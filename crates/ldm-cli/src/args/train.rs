@@ -20,8 +20,8 @@ pub(crate) struct TrainArgs {
     /// Resume a run from its newest complete checkpoint.
     #[arg(long, value_name = "DIR")]
     pub(crate) resume: Option<PathBuf>,
-    /// Start N ranks on this machine: one per GPU on CUDA; on the CPU they share the cores. `batch_size` is per rank. Not
-    /// needed under torchrun.
+    /// Start N ranks on this machine: one per GPU on CUDA; on the CPU they share the cores. `batch_size` is per rank.
+    /// Not needed under torchrun.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) nproc: Option<u16>,
     /// Fail on the first unreadable image.

@@ -12,7 +12,7 @@ pub(crate) enum WeightsCommand {
         /// Print one JSON document, with every URL and sha256.
         #[arg(long)]
         json: bool,
-        /// Manifest to use instead of the built-in one (YAML, see docs/weights.md).
+        /// Manifest to use instead of the built-in one (YAML, see docs/guide/weights.md).
         #[arg(long, value_name = "FILE")]
         manifest: Option<PathBuf>,
     },
@@ -40,7 +40,7 @@ pub(crate) struct GetArgs {
     /// Replace installed files whose sha256 does not match.
     #[arg(long)]
     pub(crate) force: bool,
-    /// Manifest to use instead of the built-in one (YAML, see docs/weights.md).
+    /// Manifest to use instead of the built-in one (YAML, see docs/guide/weights.md).
     #[arg(long, value_name = "FILE")]
     pub(crate) manifest: Option<PathBuf>,
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, bail};
 use ldm_core::device::parse_dtype;
-use ldm_pipelines::{Converting, ModelSource, ConvertTarget, convert};
+use ldm_pipelines::{ConvertOptions, ConvertTarget, ModelSource, convert};
 
 use crate::args::{ConvertArgs, ModelFormat};
 use crate::output;
@@ -14,7 +14,7 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     if args.force && args.out.is_dir() && !looks_like_a_model(&args.out) {
         bail!("{}: expected a model to replace, got a folder without one", args.out.display());
     }
-    let options = Converting {
+    let options = ConvertOptions {
         to: match args.to {
             ModelFormat::Ldm => ConvertTarget::Ldm,
             ModelFormat::Compvis => ConvertTarget::Compvis,

@@ -56,7 +56,9 @@ pub(crate) fn run(
         bail!("{name}: expected a text-conditional model for the prompt, got one conditioned on {needs}");
     }
     if !by_text && !args.text.negative_prompt.is_empty() {
-        bail!("{name}: expected a text-conditional model for --negative-prompt, got one conditioned on {needs}");
+        bail!(
+            "{name}: expected a text-conditional model for --negative-prompt, got one conditioned on {needs}"
+        );
     }
     if trained && filling.strength.is_some() {
         bail!("--strength: expected a model not trained for inpainting, got {name}");

@@ -50,11 +50,7 @@ fn one_hot(labels: &GrayImage, model: &LatentDiffusion) -> anyhow::Result<Tensor
     let count = model.config.map_classes().expect("a model that needs a map");
     if let Some((x, y, pixel)) = labels.enumerate_pixels().find(|(.., pixel)| i64::from(pixel.0[0]) >= count)
     {
-        bail!(
-            "expected a class from 0 to {} at column {x}, row {y}, got {}",
-            count - 1,
-            pixel.0[0]
-        );
+        bail!("expected a class from 0 to {} at column {x}, row {y}, got {}", count - 1, pixel.0[0]);
     }
     let size = [i64::from(labels.height()), i64::from(labels.width())];
     model.first_stage.check_image_size(size)?;

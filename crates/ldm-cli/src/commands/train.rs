@@ -71,10 +71,7 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<()> {
 /// Checks that several ranks do not share a GPU.
 fn check_device(args: &DeviceArgs, ranks: usize) -> anyhow::Result<()> {
     if args.device.starts_with("cuda:") {
-        bail!(
-            "--device: expected cuda for {ranks} ranks, which use a GPU each from cuda:0 on, got {}",
-            args.device
-        );
+        bail!("--device: expected cuda for {ranks} ranks, which use one GPU each, got {}", args.device);
     }
     Ok(())
 }

@@ -20,8 +20,11 @@ pub(crate) fn run(args: &Txt2imgArgs, printer: Printer) -> anyhow::Result<()> {
     let model = model::open_diffusion(&args.model, args.text.tokenizer.as_deref())?;
     model::check_conditioning(&model, &args.model, &[ConditioningKind::Text])?;
     let negative = std::slice::from_ref(&args.text.negative_prompt);
-    for warning in
-        [model.truncation_warnings("the prompt", &texts), model.truncation_warnings("the negative prompt", negative)].concat()
+    for warning in [
+        model.truncation_warnings("the prompt", &texts),
+        model.truncation_warnings("the negative prompt", negative),
+    ]
+    .concat()
     {
         Printer::warn(&warning);
     }

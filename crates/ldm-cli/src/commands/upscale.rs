@@ -21,7 +21,12 @@ pub(crate) fn run(args: &UpscaleArgs, printer: Printer) -> anyhow::Result<()> {
     model::check_conditioning(&model, &args.model, &[ConditioningKind::LowResolution])?;
     let [height, width] = [small.size()[2], small.size()[3]];
     model.unet.check_size([height, width]).with_context(|| args.image.display().to_string())?;
-    job.run(&model, &args.model, &UpscaleTask { image: small, name: args.image.display().to_string() }, printer)
+    job.run(
+        &model,
+        &args.model,
+        &UpscaleTask { image: small, name: args.image.display().to_string() },
+        printer,
+    )
 }
 
 /// A low-resolution image of the size of the latent.

@@ -73,10 +73,9 @@ fn get(args: &GetArgs, printer: Printer) -> anyhow::Result<()> {
         match manifest.find(name) {
             Some(resource) if requested.iter().all(|each| each.name != *name) => requested.push(resource),
             Some(_) => {}
-            None => wrong_usage(
-                ErrorKind::InvalidValue,
-                &format!("NAME: expected one of {known}, got {name}"),
-            ),
+            None => {
+                wrong_usage(ErrorKind::InvalidValue, &format!("NAME: expected one of {known}, got {name}"))
+            }
         }
     }
     let source = if args.from.is_empty() {

@@ -75,7 +75,7 @@ fn from_a_diffusion_model_to_images_of_a_class() {
     assert!(log.contains("\"acc@1\"") && log.contains("\"val/acc@5\""), "{log}");
     let (about, _) = sandbox.output(&["inspect", "classifier"]);
     assert!(about.contains("classifier of noisy latents, 10 classes, 4 latent channels"), "{about}");
-    assert!(about.contains("every name and shape, both ways"), "{about}");
+    assert!(about.contains("fits          all names and shapes"), "{about}");
 
     // It needs nothing it was trained with but the diffusion model.
     std::fs::rename(sandbox.path("first"), sandbox.path("elsewhere")).unwrap();
@@ -149,11 +149,19 @@ fn from_a_diffusion_model_to_images_of_a_class() {
         1,
         "expected a classifier of noisy latents, got another model",
     );
-    sandbox.err(&sample("plain", &["--class", "1"]), 1, "--class: expected a class-conditional model or --classifier");
+    sandbox.err(
+        &sample("plain", &["--class", "1"]),
+        1,
+        "--class: expected a class-conditional model or --classifier",
+    );
     sandbox.err(
         &sample("classifier", &[]),
         1,
         "expected a diffusion model or a first stage, got a classifier",
     );
-    sandbox.err(&["convert", "classifier", "c.ckpt", "--to", "compvis"], 1, "expected a diffusion model or a first stage, got a classifier");
+    sandbox.err(
+        &["convert", "classifier", "c.ckpt", "--to", "compvis"],
+        1,
+        "expected a diffusion model or a first stage, got a classifier",
+    );
 }

@@ -55,15 +55,15 @@ fn names(sandbox: &Sandbox, folder: &str) -> Vec<String> {
 #[test]
 fn formats_contain_the_same_model() {
     let sandbox = sandbox();
-    model(&sandbox, "ours", SMALL);
-    assert_eq!(sandbox.ok(&["convert", "ours", "theirs", "--to", "diffusers"]), "theirs\n");
-    assert_eq!(names(&sandbox, "theirs"), ["config.json", "diffusion_pytorch_model.safetensors"]);
-    sandbox.ok(&["convert", "theirs", "one.ckpt", "--to", "compvis", "--dtype", "bf16"]);
+    model(&sandbox, "model", SMALL);
+    assert_eq!(sandbox.ok(&["convert", "model", "diffusers", "--to", "diffusers"]), "diffusers\n");
+    assert_eq!(names(&sandbox, "diffusers"), ["config.json", "diffusion_pytorch_model.safetensors"]);
+    sandbox.ok(&["convert", "diffusers", "one.ckpt", "--to", "compvis", "--dtype", "bf16"]);
     let one = Checkpoint::open(sandbox.path("one.ckpt")).unwrap();
     assert_eq!(one.info("decoder.conv_out.weight").unwrap().kind, tch::Kind::BFloat16);
     let yaml = std::fs::read_to_string(sandbox.path("one.yaml")).unwrap();
     assert!(yaml.contains("ldm.models.autoencoder.VQModel") && yaml.contains("torch.nn.Identity"), "{yaml}");
-    for model in ["ours", "theirs", "one.ckpt"] {
+    for model in ["model", "diffusers", "one.ckpt"] {
         let output = sandbox.ok(&["inspect", model]);
         assert!(output.contains("VQ first stage, f = 4"), "{output}");
     }
@@ -74,22 +74,26 @@ fn formats_contain_the_same_model() {
 #[test]
 fn existing_files_are_not_replaced() {
     let sandbox = sandbox();
-    model(&sandbox, "ours", SMALL);
+    model(&sandbox, "model", SMALL);
     std::fs::create_dir(sandbox.path("home")).unwrap();
     std::fs::write(sandbox.path("home/letter.txt"), "dear").unwrap();
-    sandbox.err(&["convert", "ours", "home", "--to", "ldm"], 1, "--force");
-    sandbox.err(&["convert", "ours", "home", "--to", "ldm", "--force"], 1, "got a folder without one");
-    sandbox.err(&["convert", "home", "new", "--to", "ldm"], 1, "expected model_index.json, or model.safetensors");
-    sandbox.err(&["convert", "ours", "new", "--to", "ldm", "--dtype", "f8"], 1, "f8");
+    sandbox.err(&["convert", "model", "home", "--to", "ldm"], 1, "--force");
+    sandbox.err(&["convert", "model", "home", "--to", "ldm", "--force"], 1, "got a folder without one");
+    sandbox.err(
+        &["convert", "home", "new", "--to", "ldm"],
+        1,
+        "expected model_index.json, or model.safetensors",
+    );
+    sandbox.err(&["convert", "model", "new", "--to", "ldm", "--dtype", "f8"], 1, "f8");
     assert_eq!(names(&sandbox, "home"), ["letter.txt"]);
-    sandbox.ok(&["convert", "ours", "ours", "--to", "ldm", "--force"]);
-    assert_eq!(names(&sandbox, "."), ["home", "ours"]);
+    sandbox.ok(&["convert", "model", "model", "--to", "ldm", "--force"]);
+    assert_eq!(names(&sandbox, "."), ["home", "model"]);
 }
 
 #[test]
 fn a_full_disk_leaves_nothing() {
     let sandbox = sandbox();
-    model(&sandbox, "ours", SMALL);
+    model(&sandbox, "model", SMALL);
     std::fs::create_dir(sandbox.path("disk")).unwrap();
     let mounted = Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"])
@@ -103,7 +107,7 @@ fn a_full_disk_leaves_nothing() {
     let outputs: Vec<(String, Output)> = [("a", "ldm"), ("b.ckpt", "compvis"), ("c", "diffusers")]
         .map(|(out, to)| {
             let out = format!("disk/{out}");
-            let output = sandbox.command(&["convert", "ours", &out, "--to", to]).output().unwrap();
+            let output = sandbox.command(&["convert", "model", &out, "--to", to]).output().unwrap();
             (out, output)
         })
         .into();
@@ -119,10 +123,10 @@ fn a_full_disk_leaves_nothing() {
 #[test]
 fn ctrl_c_leaves_nothing() {
     let sandbox = sandbox();
-    model(&sandbox, "ours", FIRST_STAGE);
+    model(&sandbox, "model", FIRST_STAGE);
     for (out, to) in [("a", "ldm"), ("b.ckpt", "compvis"), ("c", "diffusers")] {
         let mut child = sandbox
-            .command(&["convert", "ours", out, "--to", to])
+            .command(&["convert", "model", out, "--to", to])
             .stderr(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -138,7 +142,7 @@ fn ctrl_c_leaves_nothing() {
         assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
         assert_eq!(child.wait().unwrap().code(), Some(130), "{out}");
         assert!(signaled.elapsed() < Duration::from_secs(2), "{out}: {:?}", signaled.elapsed());
-        assert_eq!(names(&sandbox, "."), ["ours"], "{out}");
+        assert_eq!(names(&sandbox, "."), ["model"], "{out}");
     }
-    assert!(Path::new(&sandbox.path("ours/model.safetensors")).is_file());
+    assert!(Path::new(&sandbox.path("model/model.safetensors")).is_file());
 }

@@ -274,7 +274,8 @@ fn clip_scores_compare_each_image_with_its_prompt() {
         })
         .collect();
     let measure = |words: &[&str]| {
-        let stdout = sandbox.ok(&[&["eval", "clip-score", "made", "--clip", "clip", "--json"], words].concat());
+        let stdout =
+            sandbox.ok(&[&["eval", "clip-score", "made", "--clip", "clip", "--json"], words].concat());
         serde_json::from_str::<Value>(&stdout).unwrap()
     };
     let own = measure(&[]);

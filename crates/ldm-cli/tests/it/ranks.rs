@@ -117,7 +117,7 @@ fn errors_of_ranks_are_one_line() {
         assert!(!sandbox.path("runs").exists(), "expected no output");
     }
     check(&["first.yaml", "--nproc", "0"], &[], "invalid value '0' for '--nproc <N>'");
-    check(&["first.yaml", "--nproc", "2", "--device", "cuda:1"], &[], "2 ranks take a GPU each");
-    check(&["first.yaml"], &[("RANK", "0")], "error: WORLD_SIZE is not set");
+    check(&["first.yaml", "--nproc", "2", "--device", "cuda:1"], &[], "--device: expected cuda for 2 ranks");
+    check(&["first.yaml"], &[("RANK", "0")], "WORLD_SIZE: expected a value");
     check(&["first.yaml"], &[("RANK", "2"), ("WORLD_SIZE", "2")], "RANK: expected less than WORLD_SIZE");
 }

@@ -148,10 +148,19 @@ fn inpaints(sandbox: &Sandbox, generate: &dyn Fn(&[&str], &str) -> String) {
     };
     fails(&["photo.png", "large.png"], "large.png: expected 16x16, as the image, got 32x32");
     generate(&["inpaint", "photo.png", "large.png", "--model", "hole", "--resize-mask"], "resized");
-    fails(&["photo.png", "black.png", "--resize-mask"], "black.png: expected white pixels in the mask, got none");
+    fails(
+        &["photo.png", "black.png", "--resize-mask"],
+        "black.png: expected white pixels in the mask, got none",
+    );
     fails(&["photo.png", "mask.png", "a cat"], "expected a text-conditional model for the prompt");
-    fails(&["photo.png", "mask.png", "--negative-prompt", "a cat"], "expected a text-conditional model for --neg");
-    fails(&["photo.png", "mask.png", "--strength", "0.5"], "--strength: expected a model not trained for inpainting, got hole");
+    fails(
+        &["photo.png", "mask.png", "--negative-prompt", "a cat"],
+        "expected a text-conditional model for --neg",
+    );
+    fails(
+        &["photo.png", "mask.png", "--strength", "0.5"],
+        "--strength: expected a model not trained for inpainting, got hole",
+    );
     // Image and mask are resized together.
     image(sandbox, "double.png", 32, 32);
     let double = ["inpaint", "double.png", "large.png", "--model", "hole", "--resize", "16"];
@@ -224,7 +233,10 @@ fn generates_from_maps(sandbox: &Sandbox, generate: &dyn Fn(&[&str], &str) -> St
     };
     fails(&["wrong.png"], "expected a class from 0 to 10 at column 2, row 3, got 11");
     fails(&["colored.png"], "colored.png: is Rgb of 8 bits");
-    fails(&["photo.png", "--palette", "palette.json"], "expected a color of palette.json at column 1, row 0, got [");
+    fails(
+        &["photo.png", "--palette", "palette.json"],
+        "expected a color of palette.json at column 1, row 0, got [",
+    );
 }
 
 fn outpaints(sandbox: &Sandbox, generate: &dyn Fn(&[&str], &str) -> String) {
@@ -238,7 +250,8 @@ fn outpaints(sandbox: &Sandbox, generate: &dyn Fn(&[&str], &str) -> String) {
             assert_eq!(before, &after[row * 60 + 12..(row + 1) * 60], "{model}: row {row} of the image");
         }
         let added: Vec<u8> = (0..16).flat_map(|row| after[row * 60..row * 60 + 12].to_vec()).collect();
-        let next_to_it: Vec<u8> = (0..16).flat_map(|row| after[row * 60 + 12..row * 60 + 24].to_vec()).collect();
+        let next_to_it: Vec<u8> =
+            (0..16).flat_map(|row| after[row * 60 + 12..row * 60 + 24].to_vec()).collect();
         assert_ne!(added, next_to_it);
     }
     let none = ["outpaint", "photo.png", "--model", "hole", "--out", "no"];
@@ -273,7 +286,11 @@ fn samples_in_tiles(sandbox: &Sandbox) {
     watermark::embed(&mut gray, watermark::STABLE_DIFFUSION).unwrap();
     gray.save(sandbox.path("gray.png")).unwrap();
     assert!(sandbox.ok(&["inspect", "gray.png"]).contains("watermark: StableDiffusionV1"));
-    sandbox.err(&sample(&["--watermark"], "no"), 1, "expected at least 65536 pixels and a block of 8x8 pixels");
+    sandbox.err(
+        &sample(&["--watermark"], "no"),
+        1,
+        "expected at least 65536 pixels and a block of 8x8 pixels",
+    );
     sandbox.err(&sample(&["--preview-every", "0"], "no"), 2, "--preview-every");
     sandbox.err(
         &sample(&["--preview-every", "3"], "no"),

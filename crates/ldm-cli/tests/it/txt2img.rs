@@ -153,7 +153,10 @@ fn from_captions_to_images() {
 
     // Truncation of the prompt is reported.
     let (_, stderr) = draw("e", &["a red circle in the big blue star and the cat"]);
-    assert_eq!(stderr, "warning: the prompt was truncated to the model's maximum length; ignored: star and the cat\n");
+    assert_eq!(
+        stderr,
+        "warning: the prompt was truncated to the model's maximum length; ignored: star and the cat\n"
+    );
 
     // A given tokenizer; a missing and a wrong one.
     std::fs::write(sandbox.path("words.txt"), WORDS.replace(' ', "\n")).unwrap();
@@ -161,17 +164,13 @@ fn from_captions_to_images() {
     assert_eq!(differ("d/00000.png", "f/00000.png"), 0);
     let draw = ["txt2img", "a cat", "--model", "text", "--steps", "2", "--out", "x"];
     let with = |extra: &[&'static str]| [&draw[..], extra].concat();
-    sandbox.err(&with(&["--tokenizer", "nowhere"]), 1, "nowhere: no bert tokenizer at this place");
+    sandbox.err(&with(&["--tokenizer", "nowhere"]), 1, "nowhere: expected a bert tokenizer, got no file");
     sandbox.err(&with(&["--tokenizer", "text.yaml"]), 1, "text.yaml: not a BERT vocabulary");
     std::fs::remove_dir_all(sandbox.path("text/model/tokenizer")).unwrap();
     sandbox.err(&draw, 1, "try `ldm weights get bert-tokenizer` or --tokenizer PATH");
 
     // The wrong command for a model, and wrong flags.
-    sandbox.err(
-        &["sample", "--model", "text"],
-        1,
-        "text: expected a model conditioned on",
-    );
+    sandbox.err(&["sample", "--model", "text"], 1, "text: expected a model conditioned on");
     let off = [
         "cond_stage_config=__is_unconditional__",
         "unet_config.params.use_spatial_transformer=false",
@@ -193,11 +192,7 @@ fn from_captions_to_images() {
         ]
         .concat(),
     );
-    sandbox.err(
-        &["txt2img", "a cat", "--model", "free"],
-        1,
-        "; try ldm sample",
-    );
+    sandbox.err(&["txt2img", "a cat", "--model", "free"], 1, "; try ldm sample");
     sandbox.output(&["sample", "--model", "free", "--steps", "2", "--out", "g"]);
     sandbox.err(
         &["sample", "--model", "free", "--guidance-scale", "2"],

@@ -165,7 +165,7 @@ fn a_failed_transfer_resumes_in_the_next_run() {
         _ => Reply::requested(&bytes(), request),
     });
     let sandbox = Cache::new(&server.url);
-    sandbox.err(&GET_ONCE, 1, &[&format!("{HALF} of {SIZE} bytes are kept")]);
+    sandbox.err(&GET_ONCE, 1, &[&format!("received {HALF} of {SIZE} bytes")]);
     assert_eq!(std::fs::metadata(sandbox.part()).unwrap().len(), HALF as u64);
     sandbox.ok(&GET);
     sandbox.is_whole();
@@ -330,7 +330,7 @@ fn an_installed_file_of_other_bytes_is_replaced_only_with_force() {
     let output = sandbox.run(&GET);
     let error = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{error}");
-    assert!(error.contains("is not replaced without --force"), "{error}");
+    assert!(error.contains("try --force to replace it"), "{error}");
     sandbox.ok(&[&GET[..], &["--force"]].concat());
     sandbox.is_whole();
 }

@@ -200,6 +200,6 @@ fn conditioners_are_built() {
     assert_eq!(vs.variables()["cond_stage_model.embedding.weight"].size(), [1001, 512]);
     assert_eq!(
         ConditionerConfig::FirstStage.build(&root, None).unwrap_err().to_string(),
-        "cond_stage_config: expected a conditioner of its own, got __is_first_stage__, which needs a whole model",
+        "cond_stage_config: expected a separate conditioner, got __is_first_stage__, which requires a whole model",
     );
 }

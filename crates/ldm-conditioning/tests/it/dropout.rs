@@ -46,10 +46,10 @@ fn the_rate_is_the_probability() {
 #[test]
 fn probabilities_zero_and_one() {
     let (_vs, embedder) = embedder(Some(10));
-    // Nothing is recorded: probability 0 draws nothing.
-    let kept =
+    // The replayed noise is empty: probability 0 draws none.
+    let unchanged =
         PromptDropout::new(0.).unwrap().apply(&embedder, Prompt::class(&[1, 2]), &mut Replay::default());
-    assert_eq!(classes(kept.unwrap()), [1, 2]);
+    assert_eq!(classes(unchanged.unwrap()), [1, 2]);
     let all = PromptDropout::new(1.).unwrap();
     let dropped = all.apply(&embedder, Prompt::class(&[1, 2]), &mut PerStep::new(1, 0, 0)).unwrap();
     assert_eq!(classes(dropped), [10, 10]);
@@ -113,9 +113,9 @@ fn embeddings_become_zeros() {
     let prompt = Prompt { embedding: Some(ones.shallow_clone()), ..Prompt::default() };
     let dropout = PromptDropout::new(0.1).unwrap();
     let prompt = dropout.apply(&identity, prompt, &mut draws()).unwrap();
-    let kept: Vec<f32> =
+    let means: Vec<f32> =
         prompt.embedding.unwrap().mean_dim([1, 2].as_slice(), false, Kind::Float).try_into().unwrap();
-    assert_eq!(kept, [0., 1., 0.]);
+    assert_eq!(means, [0., 1., 0.]);
     let image = Prompt { image: Some(ones.unsqueeze(0)), ..Prompt::default() };
     assert!(identity.null_like(&image).is_err());
     assert!(dropout.apply(&identity, image, &mut Replay::default()).is_err());

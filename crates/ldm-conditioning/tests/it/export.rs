@@ -62,15 +62,15 @@ fn rows(tokenizer: &Tokenizer, texts: &[String], length: usize) -> Vec<Vec<i64>>
 fn ids_equal_transformers() {
     let golden = golden("export.json");
     let temporary = tempfile::tempdir().unwrap();
-    let kept = std::env::var_os("LDM_KEEP_EXPORT").map(PathBuf::from);
-    let folder = kept.clone().unwrap_or(temporary.path().to_path_buf());
+    let output = std::env::var_os("LDM_KEEP_EXPORT").map(PathBuf::from);
+    let folder = output.clone().unwrap_or(temporary.path().to_path_buf());
     let mut written = BTreeMap::new();
     for kind in [TokenizerKind::Clip, TokenizerKind::Bert] {
         let tokenizer = small(kind, temporary.path());
         let files = write(&tokenizer, LENGTH, &folder.join(kind.to_string()));
         written.insert(kind.to_string(), (tokenizer, files));
     }
-    if kept.is_some() {
+    if output.is_some() {
         export_published(&folder);
         return; // the golden file is regenerated from these
     }

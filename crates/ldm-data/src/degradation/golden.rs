@@ -63,8 +63,8 @@ fn kernels_and_blurs_are_the_references() {
         count += 1;
     }
     for (name, expected) in golden.scope("long.") {
-        let [side, turn, along, across] = numbers(&name)[..] else { panic!("{name}") };
-        let kernel = Blur::Long { side: side as usize, turn, spread: [along, across] }.kernel();
+        let [side, angle, along, across] = numbers(&name)[..] else { panic!("{name}") };
+        let kernel = Blur::Long { side: side as usize, angle, spread: [along, across] }.kernel();
         check_kernel(&name, &kernel, &expected);
         let blurred = golden.get(&format!("long_blurred.{name}"));
         assert_close(&name, &tensor(&kernel.convolve(&small)), blurred, 1e-6);
@@ -180,7 +180,7 @@ fn step(value: &Value) -> DegradationStep {
         }
         "long" => {
             let spread = [0, 1].map(|k| drawn["spread"][k].as_f64().unwrap());
-            DegradationStep::Blur(Blur::Long { side: number("side") as usize, turn: number("turn"), spread })
+            DegradationStep::Blur(Blur::Long { side: number("side") as usize, angle: number("turn"), spread })
         }
         "resize" => DegradationStep::Resize { by: number("by"), kind: kind(&drawn["kind"]) },
         "thin" => DegradationStep::Thin { sigma: drawn.as_f64().unwrap() },

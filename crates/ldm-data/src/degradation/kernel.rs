@@ -17,10 +17,10 @@ pub(crate) enum Blur {
         side: usize,
         sigma: f64,
     },
-    /// `spread` are the variances along and across the direction `turn`, in radians.
+    /// `spread` are the variances along and across the direction `angle`, in radians.
     Long {
         side: usize,
-        turn: f64,
+        angle: f64,
         spread: [f64; 2],
     },
 }
@@ -29,7 +29,7 @@ impl Blur {
     pub(crate) fn kernel(self) -> Kernel {
         match self {
             Self::Round { side, sigma } => Kernel::round(side, sigma),
-            Self::Long { side, turn, spread } => Kernel::long(side, turn, spread),
+            Self::Long { side, angle, spread } => Kernel::long(side, angle, spread),
         }
     }
 }
@@ -48,8 +48,8 @@ impl Kernel {
     }
 
     /// An anisotropic Gaussian. CompVis `bsrgan_light.py:76` `anisotropic_Gaussian`.
-    pub(crate) fn long(side: usize, turn: f64, spread: [f64; 2]) -> Self {
-        let (sin, cos) = turn.sin_cos();
+    pub(crate) fn long(side: usize, angle: f64, spread: [f64; 2]) -> Self {
+        let (sin, cos) = angle.sin_cos();
         let [along, across] = spread.map(|variance| variance.max(LEAST));
         Self::gaussian(side, false, |x, y| {
             (x * cos + y * sin).powi(2) / along + (x * sin - y * cos).powi(2) / across

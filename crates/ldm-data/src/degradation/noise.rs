@@ -81,7 +81,7 @@ pub(crate) fn covariance(level: f64, scales: [f64; 3], random: &Matrix) -> Matri
     })
 }
 
-/// Matrix that turns standard normals into normals of a covariance. After the absolute values above it may have a
+/// Matrix that maps standard normals to normals of a covariance. After the absolute values above it may have a
 /// negative eigenvalue; numpy's `multivariate_normal` uses singular values, so that its absolute value counts.
 pub(crate) fn factor(covariance: &Matrix) -> Matrix {
     let (values, vectors) = eigen(*covariance);

@@ -43,7 +43,7 @@ pub(crate) enum Halving {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum DegradationStep {
     Blur(Blur),
-    /// Resize to a size of its own, `by` times smaller.
+    /// Resize by the factor 1 / `by`.
     Resize {
         by: f64,
         kind: OpenCv,
@@ -81,7 +81,7 @@ impl Strength {
             let spread = [widest * rng.unit(), widest * rng.unit()];
             let side = side(2, 11, rng);
             let side = if self == Self::Light { side + 3 } else { 2 * side + 3 };
-            return Blur::Long { side, turn: rng.between(0., std::f64::consts::PI), spread };
+            return Blur::Long { side, angle: rng.between(0., std::f64::consts::PI), spread };
         }
         let side = if self == Self::Light { side(2, 4, rng) + 3 } else { 2 * side(2, 11, rng) + 3 };
         Blur::Round { side, sigma: sigma * rng.unit() }

@@ -62,7 +62,7 @@ fn is_truncated_jpeg(bytes: &[u8]) -> bool {
     if !bytes.starts_with(&[0xff, 0xd8]) {
         return false;
     }
-    // Skips the segments before the image data: a thumbnail among them has an end of its own.
+    // Skips the segments before the image data: a thumbnail among them has its own end marker.
     let mut at = 2;
     while let [0xff, marker, high, low] = *bytes.get(at..at + 4).unwrap_or(&[]) {
         match marker {

@@ -144,7 +144,7 @@ impl Annotations {
             }
         }
         let counts = config.min_objects_per_image..=config.max_objects_per_image;
-        // As the reference: images without any annotation are left out whatever the least number.
+        // As in the reference, images without any annotation are left out, also with a minimum of 0.
         let boxes = boxes.into_iter().filter(|(_, boxes)| counts.contains(&boxes.len()));
         Ok(Self {
             boxes: boxes.map(|(name, boxes)| (name.to_owned(), boxes)).collect(),

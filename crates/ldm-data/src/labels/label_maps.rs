@@ -133,7 +133,7 @@ fn palette(bytes: &[u8]) -> std::result::Result<HashMap<[u8; 3], u8>, String> {
         let color: [u8; 3] = serde_json::from_value(each["color"].clone())
             .map_err(|_| format!("class {name}: expected `color`, three values within 0 to 255"))?;
         if palette.insert(color, *label).is_some() {
-            return Err(format!("class {name}: expected a color of its own, got {color:?} of another class"));
+            return Err(format!("class {name}: expected a color that no other class has, got {color:?}"));
         }
     }
     Ok(palette)

@@ -16,7 +16,7 @@ use crate::rng::Rng;
 #[derive(Debug)]
 pub(crate) struct RankSampler {
     pub(crate) shuffle: ShuffleSampler,
-    /// The indices of this rank where it has shards of its own.
+    /// The indices of this rank if it has its own shards.
     own: Option<Vec<Range<usize>>>,
     batches: u64,
 }

@@ -121,7 +121,7 @@ impl Scenes {
     /// Scene number `index`. Classes alternate, so that any ten consecutive scenes have each of the ten once.
     pub fn scene(&self, index: usize) -> Scene {
         let config = &self.config;
-        // The split is a bit of its own and the finalizer a bijection: no seed of one split is one of the other.
+        // The split is a separate bit and the finalizer a bijection, so that the splits have different seeds.
         let split = u64::from(config.split == Split::Validation) << 63;
         let mut rng = Rng::of(&[config.seed, splitmix_finalizer(index as u64 | split)]);
         let [fewest, most] = config.objects;

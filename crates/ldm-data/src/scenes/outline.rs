@@ -107,12 +107,12 @@ fn moon() -> Option<Path> {
         let (sin, cos) = along(TAU - back, back, k).sin_cos();
         points.push([shift + inner * cos, inner * sin]);
     }
-    // To the center of its own box, and rotated a little like the moon.
+    // Centered in its bounding box, and rotated by 20 degrees.
     let middle = (x - outer) / 2.;
     let (sin, cos) = (-PI / 9.).sin_cos();
-    let turned: Vec<_> =
+    let rotated: Vec<_> =
         points.iter().map(|[x, y]| [(x - middle) * cos - y * sin, (x - middle) * sin + y * cos]).collect();
-    polygon(&turned)
+    polygon(&rotated)
 }
 
 #[cfg(test)]

@@ -75,14 +75,14 @@ mod tests {
     #[test]
     fn the_folder_of_the_config_comes_before_the_data_folder() {
         let folder = tempfile::tempdir().unwrap();
-        let [beside, data] = ["config", "data"].map(|name| folder.path().join(name));
-        let paths = DataPaths { config_folder: beside.clone(), data_folder: Some(data.clone()) };
+        let [config, data] = ["config", "data"].map(|name| folder.path().join(name));
+        let paths = DataPaths { config_folder: config.clone(), data_folder: Some(data.clone()) };
         fs::create_dir_all(data.join("set")).unwrap();
-        fs::create_dir(&beside).unwrap();
+        fs::create_dir(&config).unwrap();
         assert_eq!(paths.find("set"), Some(data.join("set")));
         assert_eq!(paths.resolve("set").unwrap(), data.join("set"));
-        fs::create_dir(beside.join("set")).unwrap();
-        assert_eq!(paths.resolve("set").unwrap(), beside.join("set"));
+        fs::create_dir(config.join("set")).unwrap();
+        assert_eq!(paths.resolve("set").unwrap(), config.join("set"));
         assert_eq!(paths.find("src"), Some("src".into()), "the current folder, the crate's");
         assert_eq!(paths.resolve("src").unwrap(), Path::new("src"));
         let absolute = folder.path().join("none");

@@ -2,7 +2,7 @@
 
 use ldm_core::{Error, Result};
 
-/// Expands every `{from..to}` of a pattern, with leading zeros; a name without one stays as it is.
+/// Expands every `{from..to}` of a pattern, with leading zeros; a name without one is unchanged.
 ///
 /// # Errors
 /// [`Error::Invalid`] when the braces do not contain two numbers in ascending order.

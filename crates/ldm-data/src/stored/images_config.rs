@@ -49,7 +49,7 @@ pub struct ImagesConfig {
     /// Condition made of each image.
     #[serde(default)]
     pub task: Option<TaskConfig>,
-    /// Gives each rank whole archives of its own. Otherwise all ranks share one order over all of them.
+    /// Assigns whole archives to ranks. Otherwise all ranks share one order over all archives.
     #[serde(default)]
     pub shards_by_rank: bool,
 }

@@ -105,8 +105,8 @@ impl Strokes {
         for number in 0..fewest + rng.below(most - fewest + 1) {
             let mut from = [width, height].map(|side| rng.below(u64::from(side)) as f64);
             for _ in 0..=rng.below(5) {
-                let turn = 0.01 + rng.below(4) as f64;
-                let angle = if number % 2 == 0 { std::f64::consts::TAU - turn } else { turn };
+                let offset = 0.01 + rng.below(4) as f64;
+                let angle = if number % 2 == 0 { std::f64::consts::TAU - offset } else { offset };
                 let length = (10 + rng.below(self.longest)) as f64 * scale;
                 let thick = (5 + rng.below(self.widest)) as f64 * scale;
                 let to = [

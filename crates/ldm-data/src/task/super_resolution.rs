@@ -57,7 +57,7 @@ pub enum Degradation {
 }
 
 impl Degradation {
-    /// The interpolation of a degradation that is one alone.
+    /// The interpolation of a degradation that consists of one.
     fn interpolation(self) -> Result<Interpolation, Strength> {
         Ok(match self {
             Self::Bsrgan => return Err(Strength::Full),

@@ -1,4 +1,4 @@
-"""Makes degradation.safetensors: BSRGAN's degradations by CompVis' own code, part by part and whole.
+"""Writes degradation.safetensors: BSRGAN's degradations by CompVis' code, step by step and complete.
 
     LDM_REF=FOLDER python generate_degradation.py    # see docs/tools/compvis_reference.py
 

@@ -33,7 +33,7 @@ fn differing(name: &str, interpolation: Interpolation) -> (usize, usize) {
 }
 
 #[test]
-fn every_interpolation_is_that_of_opencv() {
+fn every_interpolation_equals_opencv() {
     for (name, interpolation) in [
         ("nearest", Interpolation::CvNearest),
         ("bilinear", Interpolation::CvBilinear),

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use image::{ImageFormat, Rgb, RgbImage};
 use ldm_core::Result;
 use ldm_data::{
-    CaptionSource, ClassSource, Crop, Dataset, DatasetConfig, ImagesConfig, Info, Loader,
-    LoaderConfig, StoredImages, TransformConfig, open_path, unreadable,
+    CaptionSource, ClassSource, Crop, Dataset, DatasetConfig, ImagesConfig, Info, Loader, LoaderConfig,
+    StoredImages, TransformConfig, open_path, unreadable,
 };
 use tempfile::TempDir;
 
@@ -63,7 +63,7 @@ fn open(config: ImagesConfig) -> Result<StoredImages> {
     StoredImages::open(config, Path::new(""))
 }
 
-/// A set of these files in a folder of its own.
+/// A set of these files in its own folder.
 fn folder(files: &Files) -> (TempDir, ImagesConfig) {
     let root = tempfile::tempdir().unwrap();
     write_folder(root.path(), files);
@@ -189,7 +189,10 @@ fn splits_keep_the_numbers_of_classes() {
     assert_ne!(split.fingerprint(), rest.fingerprint());
     fs::write(&list, "dog/0.png\ndog/9.png\n").unwrap();
     let message = open(ImagesConfig { split: Some(list), ..config }).unwrap_err().to_string();
-    assert!(message.ends_with("val.list: expected names of images, got 1 that are not there, e.g. dog/9.png"), "{message}");
+    assert!(
+        message.ends_with("val.list: expected names of images, got 1 that are not there, e.g. dog/9.png"),
+        "{message}"
+    );
 }
 
 #[test]

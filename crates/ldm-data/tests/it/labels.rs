@@ -100,7 +100,7 @@ const TWO_BOXES: &str = r#"{
         {"image_id": 2, "category_id": 2, "bbox": [0, 0, 20, 15], "iscrowd": 0}]}"#;
 
 #[test]
-fn boxes_are_numbered_filtered_and_counted_as_the_reference_does() {
+fn boxes_are_numbered_filtered_and_counted_like_the_reference() {
     let set = ImageFolder::new(&["a", "b"]).with("train.json", TWO_BOXES);
     let one = set.open("boxes: {annotations: train.json}, transform: {size: 8, resize: exact, crop: none}");
     assert_eq!(one.box_classes(), ["ten", "two"], "ids are sorted as strings, without `other`");
@@ -140,7 +140,7 @@ fn invalid_boxes_are_refused() {
 
 /// Crops, flips and the rescale quirk against taming-transformers' own functions (`golden/generate_boxes.py`).
 #[test]
-fn boxes_follow_crop_and_flip_as_the_reference_has_them() {
+fn boxes_are_cropped_and_flipped_like_the_reference() {
     let golden =
         Golden::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/boxes.safetensors"), Device::Cpu);
     let values = |name: &str| Vec::<f64>::try_from(golden.get(name).flatten(0, -1)).unwrap();

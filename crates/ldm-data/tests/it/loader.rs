@@ -57,7 +57,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn batches_do_not_depend_on_workers_nor_on_the_start(
+    fn batches_do_not_depend_on_workers_or_start(
         len in 4usize..40, batch_size in 1usize..5, prefetch in 1usize..6, seed: u64, bad in 0usize..40,
     ) {
         let dataset = probe(len, &[bad]);
@@ -78,7 +78,7 @@ proptest! {
 }
 
 #[test]
-fn a_dataset_of_one_s_own_has_defaults() {
+fn a_custom_dataset_has_defaults() {
     let (set, other) = (probe(10, &[]), probe(11, &[]));
     let peek = Peek { name: "3.png".to_owned(), size: [1, 1], class: Some(3), caption: None };
     assert_eq!((set.name(), set.peek(3).unwrap(), set.classes().len()), ("Probe".to_owned(), peek, 0));
@@ -191,7 +191,7 @@ fn the_head_of_a_dataset_ends_in_a_smaller_batch() {
 }
 
 #[test]
-fn ranks_share_one_pass_even_where_some_get_nothing() {
+fn ranks_share_one_pass_even_if_some_get_nothing() {
     let names = |rank| {
         let config = LoaderConfig { rank, world: 3, ..config(2, 1) };
         let loader = Loader::one_pass(probe(7, &[]), config).unwrap();
@@ -219,7 +219,7 @@ fn a_panic_becomes_an_error_and_the_loader_continues() {
 }
 
 #[test]
-fn no_more_is_built_than_prefetched_and_nothing_after_the_drop() {
+fn prefetching_is_bounded_and_ends_with_the_loader() {
     let dataset = probe(1000, &[]);
     let mut loader =
         Loader::new(dataset.clone(), LoaderConfig { prefetch: 3, ..config(10, 4) }, START).unwrap();

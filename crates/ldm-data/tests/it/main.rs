@@ -1,7 +1,7 @@
-//! Tests of the crate from outside: one program of one module a subject.
+//! The tests of `ldm-data`.
 
-#![allow(clippy::unwrap_used, reason = "clippy knows tests, not the functions beside them")]
-#![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
+#![allow(clippy::unwrap_used, reason = "clippy exempts test functions only, not their helpers")]
+#![allow(clippy::print_stdout, reason = "skipped tests print a note")]
 
 mod cv_resize;
 mod image_folder;

@@ -21,7 +21,7 @@ fn image(tensor: &Tensor) -> RgbImage {
 }
 
 #[test]
-fn every_filter_is_bit_for_bit_that_of_pil() {
+fn every_filter_equals_pil_to_the_bit() {
     let golden =
         Golden::open(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/resize.safetensors"), Device::Cpu);
     let source = image(golden.get("source"));

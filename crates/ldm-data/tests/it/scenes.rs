@@ -244,7 +244,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_scene_of_any_seed_can_be_made(seed: u64, index in 0usize..1 << 40, size in 16u32..80) {
+    fn any_scene_of_any_seed_is_valid(seed: u64, index in 0usize..1 << 40, size in 16u32..80) {
         let set = scenes(SceneConfig { seed, size, objects: [1, 4], count: usize::MAX, ..SceneConfig::default() });
         let example = set.get(index, 0).unwrap();
         prop_assert_eq!(example.image.len(), 3 * (size * size) as usize);

@@ -120,7 +120,7 @@ fn block(layer: &nn::Linear, inputs: &[Tensor]) -> Tensor {
     (inputs[0].apply(layer).gelu("none").dropout(0.5, true) * &inputs[1]).tanh()
 }
 
-/// Held by tests that seed libtorch's global generators, which all threads share.
+/// Lock of tests that seed libtorch's global generators, which all threads share.
 static GLOBAL_GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 #[test]
@@ -195,9 +195,9 @@ fn memory_statistics_are_zero_without_cuda() {
     if cuda_device_count() == 0 {
         assert_eq!(cuda_memory(0), ldm_libtorch::CudaMemory::default());
     } else {
-        let kept = Tensor::ones([1 << 20], (Kind::Float, Device::Cuda(0)));
+        let held = Tensor::ones([1 << 20], (Kind::Float, Device::Cuda(0)));
         assert!(cuda_memory(0).peak >= 4 << 20);
-        drop(kept);
+        drop(held);
     }
     assert!(ldm_libtorch::peak_resident_bytes() > 1 << 20);
 }

@@ -29,7 +29,7 @@ PACKAGES = ["torch-fidelity", "prdc", "scikit-image", "pytorch-msssim", "numpy",
 
 
 def adm(real, made):
-    """What ADM's evaluator says of two sets of features."""
+    """Results of ADM's evaluator for two sets of features."""
     sys.modules["tensorflow"] = sys.modules["tensorflow.compat"] = sys.modules["tensorflow.compat.v1"] = mock.MagicMock()
     np.bool = bool  # as the NumPy of its time
     spec = importlib.util.spec_from_file_location("evaluator", pathlib.Path(sys.argv[1]) / "evaluations/evaluator.py")
@@ -80,9 +80,9 @@ def images(g):
     noise = torch.randint(-40, 41, (2, 1, 177, 182), generator=g) * torch.tensor([1.0, 0.3]).view(2, 1, 1, 1)
     b = (a + noise).clamp(0, 255).round().to(torch.uint8)
     def one(x, y):
-        kept = structural_similarity(x.numpy(), y.numpy(), channel_axis=0, gaussian_weights=True, sigma=1.5, data_range=255,
+        full = structural_similarity(x.numpy(), y.numpy(), channel_axis=0, gaussian_weights=True, sigma=1.5, data_range=255,
                                      use_sample_covariance=False, full=True)[1]
-        return kept[:, 5:-5, 5:-5].mean()
+        return full[:, 5:-5, 5:-5].mean()
     # scikit-image filters by a window cut off at 3.5 deviations, 5 pixels: the window of the paper.
     ssim = torch.tensor([one(x, y) for x, y in zip(a, b)], dtype=torch.float64)
     both = ms_ssim(a.double(), b.double(), data_range=255, size_average=False)

@@ -73,15 +73,18 @@ fn moments_are_read_and_written_as_npz() {
     let folder = tempfile::tempdir().unwrap();
     let own = folder.path().join("own.npz");
     let origin = Origin { features: Some("fünf".into()), images: Some(260), ..Origin::default() };
-    let kept = SetMoments { origin, ..read };
-    kept.write_npz(&own).unwrap();
+    let written = SetMoments { origin, ..read };
+    written.write_npz(&own).unwrap();
     let again = SetMoments::read_npz(&own).unwrap();
-    assert_eq!((&again.pooled.mean, &again.pooled.covariance), (&kept.pooled.mean, &kept.pooled.covariance));
-    assert_eq!(again.spatial.as_ref().unwrap().covariance, kept.spatial.as_ref().unwrap().covariance);
-    assert_eq!(again.origin, kept.origin);
-    let (pooled, spatial) = again.frechet(&kept).unwrap();
+    assert_eq!(
+        (&again.pooled.mean, &again.pooled.covariance),
+        (&written.pooled.mean, &written.pooled.covariance)
+    );
+    assert_eq!(again.spatial.as_ref().unwrap().covariance, written.spatial.as_ref().unwrap().covariance);
+    assert_eq!(again.origin, written.origin);
+    let (pooled, spatial) = again.frechet(&written).unwrap();
     assert!(pooled.abs() < 1e-8 && spatial.unwrap().abs() < 1e-8);
-    SetMoments { spatial: None, origin: Origin::default(), ..kept }.write_npz(&own).unwrap();
+    SetMoments { spatial: None, origin: Origin::default(), ..written }.write_npz(&own).unwrap();
     let read = SetMoments::read_npz(&own).unwrap();
     assert!(
         read.spatial.is_none() && read.origin.images.is_none() && read.frechet(&again).unwrap().1.is_none()

@@ -10,7 +10,7 @@ use ldm_schedulers::Parameterization;
 use serde_yaml::Mapping;
 
 use super::weights::Weights;
-use super::{Converting, tree, whole};
+use super::{ConvertOptions, tree, whole};
 use crate::{ModelConfig, ModelSource};
 
 /// CompVis' classes by key and our target, and our fields that their constructors do not take.
@@ -59,7 +59,7 @@ pub(super) fn write(
     source: &ModelSource,
     weights: &Weights,
     out: &Path,
-    options: &Converting,
+    options: &ConvertOptions,
     note: &mut dyn FnMut(&str),
 ) -> Result<()> {
     let config_file = out.with_extension("yaml");
@@ -72,7 +72,10 @@ pub(super) fn write(
         }
     }
     if out == config_file {
-        return Err(Error::format(out, "expected a file name NAME.ckpt or NAME.safetensors, got one of a config"));
+        return Err(Error::format(
+            out,
+            "expected a file name NAME.ckpt or NAME.safetensors, got one of a config",
+        ));
     }
     let mut config = whole(source);
     let mut tensors = weights.native();

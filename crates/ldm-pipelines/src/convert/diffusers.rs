@@ -9,7 +9,7 @@ use ldm_core::diffusers::VERSION;
 use ldm_core::{Error, Result, files};
 use serde_json::{Map, Value, json};
 
-use super::Converting;
+use super::ConvertOptions;
 use super::pipeline::DiffusersPipeline;
 use super::weights::Weights;
 use crate::diffusers::folder::MEASURED;
@@ -33,7 +33,12 @@ struct ConvertedComponent {
 
 const WEIGHTS: &str = "diffusion_pytorch_model.safetensors";
 
-pub(super) fn write(source: &ModelSource, weights: &Weights, out: &Path, options: &Converting) -> Result<()> {
+pub(super) fn write(
+    source: &ModelSource,
+    weights: &Weights,
+    out: &Path,
+    options: &ConvertOptions,
+) -> Result<()> {
     let ModelConfig::LatentDiffusion(config) = &source.config else {
         let config = source.config.first_stage().expect("every other model is a first stage");
         let part = ConvertedComponent { folder: None, ..first_stage(&config, "", weights.scale_factor)? };
@@ -97,7 +102,11 @@ fn pytorch() -> BTreeMap<String, String> {
     BTreeMap::from([("format".to_owned(), "pt".to_owned())])
 }
 
-fn first_stage(config: &FirstStageConfig, root: &'static str, scale_factor: f64) -> Result<ConvertedComponent> {
+fn first_stage(
+    config: &FirstStageConfig,
+    root: &'static str,
+    scale_factor: f64,
+) -> Result<ConvertedComponent> {
     let json = ldm_autoencoder::to_diffusers(config, scale_factor)?;
     let class = json["_class_name"].as_str().unwrap_or_default().to_owned();
     Ok(ConvertedComponent {
@@ -146,7 +155,7 @@ enum TokenizerFiles {
 }
 
 impl TokenizerFiles {
-    fn of(source: &ModelSource, config: &LatentDiffusionConfig, options: &Converting) -> Result<Self> {
+    fn of(source: &ModelSource, config: &LatentDiffusionConfig, options: &ConvertOptions) -> Result<Self> {
         let conditioner = &config.cond_stage_config;
         let kind = conditioner.tokenizer_kind().expect("a text pipeline");
         let (given, folder) = (options.tokenizer.as_deref(), source.folder.as_deref());
@@ -175,7 +184,8 @@ impl TokenizerFiles {
             Self::Existing(path) => copy_tokenizer(path, folder),
             Self::Converted(files) => {
                 files::make_folder(folder)?;
-                files.iter()
+                files
+                    .iter()
                     .try_for_each(|(name, text)| files::write_bytes(folder.join(name), text.as_bytes()))
             }
         }

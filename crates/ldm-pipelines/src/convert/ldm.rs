@@ -7,7 +7,7 @@ use ldm_core::config::{Value, to_text};
 use ldm_core::{Error, Result, files};
 
 use super::weights::Weights;
-use super::{Converting, remap, tree, whole};
+use super::{ConvertOptions, remap, tree, whole};
 use crate::tokenizer::{copy_tokenizer, tokenizer_path};
 use crate::{ModelConfig, ModelSource};
 
@@ -15,7 +15,7 @@ pub(super) fn write(
     source: &ModelSource,
     weights: &Weights,
     out: &Path,
-    options: &Converting,
+    options: &ConvertOptions,
     note: &mut dyn FnMut(&str),
 ) -> Result<()> {
     let mut config = whole(source);
@@ -31,7 +31,10 @@ pub(super) fn write(
     let tokenizer =
         kind.and_then(|kind| tokenizer_path(kind, options.tokenizer.as_deref(), source.folder.as_deref()));
     if let (Some(kind), None) = (kind, &tokenizer) {
-        note(&format!("tokenizer: expected one to export, got none; try `ldm weights get {}`", kind.download()));
+        note(&format!(
+            "tokenizer: expected one to export, got none; try `ldm weights get {}`",
+            kind.download()
+        ));
     }
     files::write_folder(out, options.force, |folder| {
         let text = to_text(&Value::Mapping(tree(&config)));

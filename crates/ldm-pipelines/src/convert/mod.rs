@@ -1,5 +1,5 @@
-//! Conversion of models to a model folder, a CompVis checkpoint or a diffusers folder, tensor by tensor, without building
-//! a network.
+//! Conversion of models to a model folder, a CompVis checkpoint or a diffusers folder, tensor by tensor, without
+//! building a network.
 
 mod compvis;
 mod diffusers;
@@ -23,8 +23,8 @@ use weights::Weights;
 pub enum ConvertTarget {
     /// A folder of `config.yaml`, `model.safetensors` and `tokenizer/`.
     Ldm,
-    /// One file as CompVis' code reads it, `.safetensors` by its name, else of `torch.save`, and next to it `NAME.yaml`, the
-    /// config in CompVis' format.
+    /// One file as CompVis' code reads it, `.safetensors` by its name, else of `torch.save`, and next to it
+    /// `NAME.yaml`, the config in CompVis' format.
     Compvis,
     /// A diffusers folder; for a first stage alone, a folder of one component.
     Diffusers,
@@ -45,7 +45,7 @@ impl FromStr for ConvertTarget {
 
 /// Options of [`convert`].
 #[derive(Debug, Clone)]
-pub struct Converting {
+pub struct ConvertOptions {
     /// The format.
     pub to: ConvertTarget,
     /// The dtype of the weights; that of the source where absent. Buffers are not cast.
@@ -72,7 +72,12 @@ pub struct Converting {
 /// Before writing: [`Error::Weights`] when the weights do not match the config, those of
 /// [`Lora::read`](crate::lora::Lora::read), [`Error::Invalid`] with the key that the format cannot express,
 /// [`Error::Io`] when `out` exists. While writing: [`Error::Io`]; partial output is removed.
-pub fn convert(source: &ModelSource, out: &Path, options: &Converting, note: &mut dyn FnMut(&str)) -> Result<()> {
+pub fn convert(
+    source: &ModelSource,
+    out: &Path,
+    options: &ConvertOptions,
+    note: &mut dyn FnMut(&str),
+) -> Result<()> {
     let weights = Weights::of(source, options)?;
     match options.to {
         ConvertTarget::Ldm => ldm::write(source, &weights, out, options, note),

@@ -30,9 +30,7 @@ impl DiffusersPipeline {
     pub(super) fn of(config: &LatentDiffusionConfig, scale_factor: f64) -> Result<Self> {
         let unconditional = Self { class: "LDMPipeline", first_stage: "vqvae", text: None };
         let refuse = |key: &str, expected: &str, got: String| {
-            Err(Error::invalid(format!(
-                "`{key}`: expected {expected}, the only one in diffusers, got {got}"
-            )))
+            Err(Error::invalid(format!("`{key}`: expected {expected}, the only one in diffusers, got {got}")))
         };
         let pipeline = match (config.conditioning_key(), &config.cond_stage_config) {
             (None, _) => unconditional,
@@ -79,7 +77,7 @@ impl DiffusersPipeline {
                 let word = word["target"].as_str().or_else(|| word.as_str()).unwrap_or("this").to_owned();
                 return refuse(
                     "cond_stage_config",
-                    "none, text (clip_text or bert, crossattn), text inpainting (clip_text, hybrid) or a low-resolution image (identity, concat)",
+                    "none, clip_text or bert by crossattn, clip_text by hybrid, or identity by concat",
                     format!("{word} by {}", key.name()),
                 );
             }

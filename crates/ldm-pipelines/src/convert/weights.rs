@@ -7,7 +7,7 @@ use ldm_core::nn::skip_init;
 use ldm_core::{Error, Result};
 use tch::{Device, Kind, Tensor};
 
-use super::Converting;
+use super::ConvertOptions;
 use crate::lora::Merge;
 use crate::{FirstStageModel, LatentDiffusion, ModelConfig, ModelSource};
 
@@ -24,10 +24,11 @@ pub(super) struct Weights {
 
 impl Weights {
     /// Checks the weights of the source against its config.
-    pub(super) fn of(source: &ModelSource, options: &Converting) -> Result<Self> {
+    pub(super) fn of(source: &ModelSource, options: &ConvertOptions) -> Result<Self> {
         let (checkpoint, buffers, scale_factor, merge) = match &source.config {
             ModelConfig::LatentDiffusion(config) => {
-                let (weights, schedule) = LatentDiffusion::check(config, source.checkpoint.clone(), options.ema)?;
+                let (weights, schedule) =
+                    LatentDiffusion::check(config, source.checkpoint.clone(), options.ema)?;
                 let buffers = schedule.buffers().into_iter();
                 let mut buffers: Vec<(String, Tensor)> =
                     buffers.map(|(name, values)| (name.to_owned(), Tensor::from_slice(&values))).collect();
@@ -152,7 +153,11 @@ fn range(kind: Kind) -> u8 {
 }
 
 fn measured(checkpoint: &Checkpoint) -> Result<f64> {
-    let missing =
-        |_| Error::format(checkpoint.path(), "scale_by_std: expected a tensor `scale_factor` in the file, got none");
+    let missing = |_| {
+        Error::format(
+            checkpoint.path(),
+            "scale_by_std: expected a tensor `scale_factor` in the file, got none",
+        )
+    };
     Ok(checkpoint.tensor("scale_factor").map_err(missing)?.double_value(&[]))
 }

@@ -32,9 +32,7 @@ pub(crate) fn infer_config(checkpoint: &Checkpoint) -> Result<ModelConfig> {
         return Err(refuse(what.to_owned()));
     }
     let unknown = |error: Error| match error {
-        Error::Invalid(why) => {
-            refuse(format!("{why}; try --config, or put the config next to the file"))
-        }
+        Error::Invalid(why) => refuse(format!("{why}; try --config, or put the config next to the file")),
         other => other,
     };
     let [first, unet] = [FIRST_STAGE, UNET].map(|root| below(&shapes, root));
@@ -43,7 +41,9 @@ pub(crate) fn infer_config(checkpoint: &Checkpoint) -> Result<ModelConfig> {
             let whole = whole(checkpoint, &first, &unet, &below(&shapes, CONDITIONER)).map_err(unknown)?;
             Ok(ModelConfig::LatentDiffusion(Box::new(whole)))
         }
-        (true, false) => Err(unknown(Error::expected("first_stage_config", "a first stage", "a U-Net alone"))),
+        (true, false) => {
+            Err(unknown(Error::expected("first_stage_config", "a first stage", "a U-Net alone")))
+        }
         (no_first_stage, true) => {
             let alone = if no_first_stage { &shapes } else { &first };
             if !alone.contains_key("decoder.conv_out.weight") {
@@ -86,9 +86,10 @@ fn whole(
         .map_err(|error| field("first_stage_config", &error))?;
     let unet = ldm_unet::infer_config(unet).map_err(|error| field("unet_config", &error))?;
     let (conditioner, key) = condition(&first_stage, &unet, conditioner)?;
-    let side = unet.image_size.map(|[height, _]| height).ok_or_else(|| {
-        Error::expected("image_size", "one published size for this U-Net", "several")
-    })?;
+    let side = unet
+        .image_size
+        .map(|[height, _]| height)
+        .ok_or_else(|| Error::expected("image_size", "one published size for this U-Net", "several"))?;
     let measured = checkpoint.contains("scale_factor");
     let text = matches!(conditioner, ConditionerConfig::ClipText(_))
         || matches!(&conditioner, ConditionerConfig::Bert(bert) if bert.use_tokenizer);
@@ -187,8 +188,9 @@ fn conditioner_by_names(found: &Shapes) -> Result<Option<ConditionerConfig>> {
     }
     if let Some([vocab_size, n_embed]) = sizes("transformer.token_emb.weight") {
         let blocks = count(&|at| format!("transformer.attn_layers.layers.{at}.0.weight"));
-        let [max_seq_len, _] = sizes("transformer.pos_emb.emb.weight")
-            .ok_or_else(|| Error::expected("cond_stage_config", "a transformer with position embeddings", "none"))?;
+        let [max_seq_len, _] = sizes("transformer.pos_emb.emb.weight").ok_or_else(|| {
+            Error::expected("cond_stage_config", "a transformer with position embeddings", "none")
+        })?;
         return Ok(Some(ConditionerConfig::Bert(BertConfig {
             n_embed,
             n_layer: (blocks / 2) as i64, // attention and feed-forward alternate

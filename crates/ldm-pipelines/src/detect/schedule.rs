@@ -12,8 +12,8 @@ const ROUNDING: f64 = 3e-7;
 const PUBLISHED: [[f64; 2]; 5] =
     [[0.00085, 0.012], [0.0015, 0.0195], [0.0015, 0.0205], [0.0015, 0.0155], [0.0015, 0.015]];
 
-/// Infers the schedule from `betas`, else from `alphas_cumprod`: as a formula where one matches, else as `given_betas`. A
-/// text model without either has Stable Diffusion's.
+/// Infers the schedule from `betas`, else from `alphas_cumprod`: as a formula where one matches, else as `given_betas`.
+/// A text model without either has Stable Diffusion's.
 pub(crate) fn schedule(checkpoint: &Checkpoint, text: bool) -> Result<ScheduleConfig> {
     if checkpoint.contains("betas") {
         let betas = read(checkpoint, "betas")?;

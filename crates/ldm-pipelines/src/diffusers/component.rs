@@ -21,8 +21,8 @@ const NON_EMA: &str = "non_ema";
 
 /// Finds the file of a component's weights, or its index, and its variant.
 ///
-/// safetensors are preferred to `.bin`, and files to an index. A variant (`….fp16.safetensors`) is used where there is no
-/// other file; without `ema`, `non_ema` is preferred.
+/// safetensors are preferred to `.bin`, and files to an index. A variant (`….fp16.safetensors`) is used where there is
+/// no other file; without `ema`, `non_ema` is preferred.
 pub(crate) fn weights_of(folder: &Path, ema: bool) -> Result<(PathBuf, Option<String>)> {
     let forms = || FORMS.into_iter().chain([OLDER]);
     let found = |variant: Option<&str>| {

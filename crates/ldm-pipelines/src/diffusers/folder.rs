@@ -47,7 +47,8 @@ impl Index<'_> {
         Error::config(self.path, why.into())
     }
 
-    /// Returns the ignored components, and refuses those that latent diffusion models and Stable Diffusion 1 do not have.
+    /// Returns the ignored components, and refuses those that latent diffusion models and Stable Diffusion 1 do not
+    /// have.
     fn ignored(&self) -> Result<Vec<String>> {
         let known = ["vae", "vqvae", "unet", "text_encoder", "bert", "tokenizer", "scheduler"];
         let mut ignored = Vec::new();
@@ -75,7 +76,8 @@ pub(crate) fn read(root: &Path, ema: bool) -> Result<ModelSource> {
     if !ignored.is_empty() {
         notes.push(format!("{}: ignored {}", root.display(), ignored.join(", ")));
     }
-    let first = index.part(["vae", "vqvae"]).ok_or_else(|| index.refuse("expected `vae` or `vqvae`, got neither"))?;
+    let first =
+        index.part(["vae", "vqvae"]).ok_or_else(|| index.refuse("expected `vae` or `vqvae`, got neither"))?;
     if index.class("unet").is_none() {
         return Err(index.refuse("`unet`: expected a component, got none"));
     }
@@ -148,10 +150,12 @@ fn conditioning(
             2 * unet.out_channels + 1,
             unet.in_channels
         )),
-        (Some(_), false) => refuse(
-            "`_class_name`: expected UNet2DConditionModel with a text encoder, got UNet2DModel".into(),
-        ),
-        (None, true) => refuse("expected `text_encoder` or `bert` for the U-Net's cross-attention, got neither".into()),
+        (Some(_), false) => {
+            refuse("`_class_name`: expected UNet2DConditionModel with a text encoder, got UNet2DModel".into())
+        }
+        (None, true) => {
+            refuse("expected `text_encoder` or `bert` for the U-Net's cross-attention, got neither".into())
+        }
         (None, false) if joined == 0 => Ok((ConditionerConfig::Unconditional, None)),
         (None, false) if pipeline == SUPER_RESOLUTION && joined > 0 => {
             Ok((ConditionerConfig::Identity, Some("concat")))

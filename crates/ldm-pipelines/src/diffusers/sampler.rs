@@ -104,7 +104,9 @@ impl SamplingPlan {
             unsupported.push("`skip_prk_steps` false is not supported; the first step takes 2 NFE".into());
         }
         if class == "PNDMScheduler" && fields.get("prediction_type").is_some_and(|of| of == "v_prediction") {
-            unsupported.push("`prediction_type` v_prediction: PNDMScheduler averages v, here eps is averaged".into());
+            unsupported.push(
+                "`prediction_type` v_prediction: PNDMScheduler averages v, here eps is averaged".into(),
+            );
         }
         if !to_clean && fields.flag("euler_at_final", false)? {
             unsupported.push("`euler_at_final` true is not supported".into());
@@ -157,7 +159,8 @@ fn solver(
     }))
 }
 
-/// Multistep schedulers round Karras' levels to the nearest timestep, except on a cosine schedule, and exponential ones never.
+/// Multistep schedulers round Karras' levels to the nearest timestep, except on a cosine schedule, and exponential ones
+/// never.
 fn multistep(fields: &Fields, cosine: bool) -> Result<SchedulerFamily> {
     let karras = fields.flag("use_karras_sigmas", false)?;
     let floor = if karras { cosine } else { fields.flag("use_exponential_sigmas", false)? };

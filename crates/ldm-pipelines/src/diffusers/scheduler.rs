@@ -68,11 +68,7 @@ impl DiffusersScheduler {
         let fields = Fields::new(json)?;
         let class = fields.class()?.to_owned();
         if class.starts_with("Flow") {
-            return Err(wrong(
-                "_class_name",
-                "a diffusion scheduler",
-                json.get("_class_name"),
-            ));
+            return Err(wrong("_class_name", "a diffusion scheduler", json.get("_class_name")));
         }
         let word = fields.word("prediction_type", &["epsilon", "sample", "v_prediction"])?;
         let parameterization = match word {
@@ -201,13 +197,13 @@ pub(crate) fn to_diffusers(config: &LatentDiffusionConfig) -> Result<Value> {
     }))
 }
 
-/// Reads a JSON file, without the `-Infinity` that diffusers writes for the default of `lambda_min_clipped`, which is not
-/// JSON.
+/// Reads a JSON file, without the `-Infinity` that diffusers writes for the default of `lambda_min_clipped`, which is
+/// not JSON.
 pub(crate) fn read_json(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     let text = text.replace("\"lambda_min_clipped\": -Infinity", "\"lambda_min_clipped\": null");
-    let mut json: Value =
-        serde_json::from_str(&text).map_err(|error| Error::format(path, format!("expected JSON, got {error}")))?;
+    let mut json: Value = serde_json::from_str(&text)
+        .map_err(|error| Error::format(path, format!("expected JSON, got {error}")))?;
     if let Some(fields) = json.as_object_mut()
         && fields.get("lambda_min_clipped").is_some_and(Value::is_null)
     {

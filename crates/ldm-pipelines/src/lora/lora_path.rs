@@ -29,7 +29,9 @@ impl LoraFile {
             return Ok(path.to_path_buf());
         }
         let found = NAMES.iter().map(|name| path.join(name)).find(|file| file.is_file());
-        found.ok_or_else(|| Error::format(path, format!("expected {} in the folder, got none", NAMES.join(" or "))))
+        found.ok_or_else(|| {
+            Error::format(path, format!("expected {} in the folder, got none", NAMES.join(" or ")))
+        })
     }
 }
 

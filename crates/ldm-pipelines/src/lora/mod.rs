@@ -1,8 +1,8 @@
 //! LoRA: low-rank updates of a model's weights in a separate file (Hu et al. 2021).
 //!
-//! The update of a weight `W` `[out, in]` is `alpha/r · B·A`, with `A` `[r, in]` ("down") and `B` `[out, r]` ("up"); in a
-//! convolution `A` has its kernel and `B` the kernel 1. [`Lora`] reads files in the namings of kohya-ss and diffusers, and
-//! writes kohya's; [`Merge`] adds the updates to weights, so that sampling does not depend on them.
+//! The update of a weight `W` `[out, in]` is `alpha/r · B·A`, with `A` `[r, in]` ("down") and `B` `[out, r]` ("up"); in
+//! a convolution `A` has its kernel and `B` the kernel 1. [`Lora`] reads files in the namings of kohya-ss and
+//! diffusers, and writes kohya's; [`Merge`] adds the updates to weights, so that sampling does not depend on them.
 
 mod adapter;
 mod lora_path;

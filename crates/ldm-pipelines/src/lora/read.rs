@@ -43,7 +43,9 @@ impl Lora {
             modules.keys().filter(|module| !known.contains_key(*module)).map(String::as_str).collect();
         if !unknown.is_empty() {
             let (count, all, list) = (unknown.len(), modules.len(), list(&unknown));
-            return Err(refuse(format!("expected modules of the model, got {count} of {all} others ({list})")));
+            return Err(refuse(format!(
+                "expected modules of the model, got {count} of {all} others ({list})"
+            )));
         }
         let mut adapters = BTreeMap::new();
         let mut wrong = Vec::new();
@@ -51,7 +53,9 @@ impl Lora {
             let weight = &known[&module];
             let tensor = |part: AdapterTensor| match parts.get(&part) {
                 Some(name) => checkpoint.tensor(name),
-                None => Err(refuse(format!("`{module}`: expected down (A) and up (B), got no {}", part.name()))),
+                None => {
+                    Err(refuse(format!("`{module}`: expected down (A) and up (B), got no {}", part.name())))
+                }
             };
             let (down, up) = (tensor(AdapterTensor::Down)?, tensor(AdapterTensor::Up)?);
             let rank = down.size().first().copied().unwrap_or_default();
@@ -67,7 +71,9 @@ impl Lora {
                 wrong.push(format!("{module}: {down:?} and {up:?} for {shape:?}"));
             }
             if adapters.insert(weight.clone(), adapter).is_some() {
-                return Err(refuse(format!("`{module}`: expected one update, got two under different names")));
+                return Err(refuse(format!(
+                    "`{module}`: expected one update, got two under different names"
+                )));
             }
         }
         if !wrong.is_empty() {

@@ -18,8 +18,8 @@ const WIDTH: i64 = 768;
 impl Lora {
     /// The tensors of the file: `lora_unet_….lora_down.weight`, `….lora_up.weight` and `….alpha`.
     ///
-    /// Modules have diffusers' names; those that diffusers does not have (a class embedder, attention without a context)
-    /// have ours, which only [`Lora::read`] supports.
+    /// Modules have diffusers' names; those that diffusers does not have (a class embedder, attention without a
+    /// context) have ours, which only [`Lora::read`] supports.
     ///
     /// # Errors
     /// [`Error::Invalid`] when a weight is of neither the U-Net nor the conditioner.
@@ -38,8 +38,8 @@ impl Lora {
         Ok(tensors)
     }
 
-    /// The metadata of the file, with kohya's keys: rank and alpha where they are uniform, and the base model where it is
-    /// Stable Diffusion 1.
+    /// The metadata of the file, with kohya's keys: rank and alpha where they are uniform, and the base model where it
+    /// is Stable Diffusion 1.
     pub fn metadata(&self, config: &LatentDiffusionConfig) -> BTreeMap<String, String> {
         let mut metadata = BTreeMap::from([
             ("format".to_owned(), "pt".to_owned()),

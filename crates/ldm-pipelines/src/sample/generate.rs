@@ -94,16 +94,16 @@ pub struct Generated {
 
 /// Samples one image for each seed.
 ///
-/// Image `i` starts from what `torch.Generator("cpu").manual_seed(seeds[i])` draws, or from `init`, and takes its further
-/// noise from the same generator: it does not depend on the batch it is in. With a guidance scale other than 1 the model is
-/// guided away from `negative`, or from the empty prompt. An initial image, or one in the prompt, determines the size where
-/// none is requested. `observe` is called at every step.
+/// Image `i` starts from what `torch.Generator("cpu").manual_seed(seeds[i])` draws, or from `init`, and takes its
+/// further noise from the same generator: it does not depend on the batch it is in. With a guidance scale other than 1
+/// the model is guided away from `negative`, or from the empty prompt. An initial image, or one in the prompt,
+/// determines the size where none is requested. `observe` is called at every step.
 ///
 /// # Errors
 /// [`Error::Invalid`] when the size does not fit the model or the prompt's image, when the sampler cannot take so many
 /// steps, when the model has no unconditional prompt to guide away from, or when the result holds NaN or Inf;
-/// [`Error::MissingInput`] when the prompt lacks what the model is conditioned on; [`Error::Shape`] for noise of a wrong
-/// shape, or prompts that are not one per seed.
+/// [`Error::MissingInput`] when the prompt lacks what the model is conditioned on; [`Error::Shape`] for noise of a
+/// wrong shape, or prompts that are not one per seed.
 pub fn generate(
     model: &LatentDiffusion,
     request: &GenerateRequest,

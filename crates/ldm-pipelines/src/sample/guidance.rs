@@ -33,8 +33,8 @@ impl Denoiser for Conditioned<'_> {
 pub struct Guidance {
     /// Guidance scale; 1 is none.
     pub scale: f64,
-    /// Fraction, in `[0, 1]`, of the guided prediction rescaled to the standard deviation of the conditional one in each sample
-    /// (Lin et al. 2023, arXiv:2305.08891, eq. 15 and 16): large scales otherwise overexpose.
+    /// Fraction, in `[0, 1]`, of the guided prediction rescaled to the standard deviation of the conditional one in
+    /// each sample (Lin et al. 2023, arXiv:2305.08891, eq. 15 and 16): large scales otherwise overexpose.
     pub rescale: f64,
     /// Levels with σ/α above the first and up to the second are guided; elsewhere only the conditional prediction is
     /// computed (Kynkäänniemi et al. 2024, arXiv:2404.07724, eq. 5).

@@ -106,8 +106,8 @@ pub struct InitImage {
 }
 
 impl InitImage {
-    /// `strength` of 1 samples everything anew, 0 returns the image. With `fill` the image is blended in where it is 0, at every
-    /// step with the noise of its level (CompVis `ddim.py:143`), so that any model inpaints the rest.
+    /// `strength` of 1 samples everything anew, 0 returns the image. With `fill` the image is blended in where it is 0,
+    /// at every step with the noise of its level (CompVis `ddim.py:143`), so that any model inpaints the rest.
     ///
     /// # Shapes
     /// - `image`: `[1, 3, H, W]` in `[-1, 1]`, the same for every seed; `fill`: `[1, 1, H, W]`, 0 or 1
@@ -152,8 +152,8 @@ impl InitImage {
 
     /// The noised latents, the remaining levels and the mask.
     ///
-    /// For the reference's own samplers and spacings the noise is that of the level before the first one visited, as in the
-    /// reference; for all others of the first one.
+    /// For the reference's own samplers and spacings the noise is that of the level before the first one visited, as in
+    /// the reference; for all others of the first one.
     fn start<'a>(
         &self,
         model: &LatentDiffusion,

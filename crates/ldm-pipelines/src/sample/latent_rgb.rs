@@ -14,8 +14,8 @@ const SIDE: i64 = 16;
 /// An affine map from latent channels to the mean color of their pixels: a cheap preview for first stages whose latents
 /// resemble small images.
 ///
-/// Fitted by least squares to synthetic color fields and their latents, so that it needs neither data nor a table for each
-/// model.
+/// Fitted by least squares to synthetic color fields and their latents, so that it needs neither data nor a table for
+/// each model.
 #[derive(Debug)]
 pub struct LatentRgb {
     /// `[C + 1, 3]`; the last row is the bias.

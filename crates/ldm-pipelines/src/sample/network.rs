@@ -19,8 +19,8 @@ impl<'a> Network<'a> {
         Self { unet, parameterization, tiles: None }
     }
 
-    /// Evaluated tile by tile, in the memory of one tile; concatenated conditioning is cropped to each tile, other conditioning
-    /// is shared (CompVis `ddpm.py:890`).
+    /// Evaluated tile by tile, in the memory of one tile; concatenated conditioning is cropped to each tile, other
+    /// conditioning is shared (CompVis `ddpm.py:890`).
     ///
     /// Predictions are blended at every step, so that tiles agree before decoding.
     #[must_use]

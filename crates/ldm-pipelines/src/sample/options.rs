@@ -40,8 +40,8 @@ pub struct SamplingOptions {
 }
 
 impl SamplingOptions {
-    /// The sampling of `model` with these options. `note` is given the fields of a diffusers `scheduler_config.json` that are
-    /// not followed, where its sampler is used.
+    /// The sampling of `model` with these options. `note` is given the fields of a diffusers `scheduler_config.json`
+    /// that are not followed, where its sampler is used.
     ///
     /// # Errors
     /// [`Error::Invalid`] when the sampler has no η, or when guidance that is off is to be rescaled or limited.

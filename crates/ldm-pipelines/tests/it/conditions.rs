@@ -240,7 +240,12 @@ fn invalid_prompts_are_refused_by_name() {
     check("super_resolution", 1., |prompt| prompt.image = zeros(&[2, 3, 7, 8]), "divisible by 2, got 7x8");
     check("super_resolution", 1., |prompt| prompt.image = zeros(&[1, 3, 8, 8]), "[2, …], one for each seed");
     check("embedding", 1., |prompt| prompt.embedding = zeros(&[2, 3, 16]), "[B, L, 24]");
-    check("labels", 1., |prompt| prompt.class = Some(Tensor::from_slice(&[3_i64, 11])), "expected 0 to 10, the classes of the model, got 11");
+    check(
+        "labels",
+        1.,
+        |prompt| prompt.class = Some(Tensor::from_slice(&[3_i64, 11])),
+        "expected 0 to 10, the classes of the model, got 11",
+    );
     check("labels", 3., |_| {}, "guidance: expected a scale of 1 or a negative prompt");
     check("text", 1., |_| {}, "conditioned on `text`");
 }

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use ldm_checkpoint::{Checkpoint, save};
 use ldm_pipelines::{
-    Converting, FirstStageModel, LatentDiffusion, LoadOptions, Model, ModelConfig, ModelFile, ModelSource,
-    ConvertTarget, convert,
+    ConvertOptions, ConvertTarget, FirstStageModel, LatentDiffusion, LoadOptions, Model, ModelConfig,
+    ModelFile, ModelSource, convert,
 };
 use ldm_testing::{fill_weights, shared_data};
 use tch::{Device, Kind, Tensor};
@@ -97,9 +97,9 @@ fn write_source(folder: &Path, name: &str, overrides: &[&str]) {
     save(folder.join("model.safetensors"), &tensors, &BTreeMap::new()).unwrap();
 }
 
-fn options(to: ConvertTarget) -> Converting {
+fn options(to: ConvertTarget) -> ConvertOptions {
     let tokenizer = None;
-    Converting { to, kind: None, ema: true, tokenizer, loras: Vec::new(), force: false }
+    ConvertOptions { to, kind: None, ema: true, tokenizer, loras: Vec::new(), force: false }
 }
 
 fn tokenizer(kind: &str) -> Option<PathBuf> {
@@ -110,9 +110,11 @@ fn tokenizer(kind: &str) -> Option<PathBuf> {
     Some(shared_data()?.join("tokenizers").join(file))
 }
 
-fn run(from: &Path, to: &Path, options: &Converting) -> ldm_core::Result<Vec<String>> {
+fn run(from: &Path, to: &Path, options: &ConvertOptions) -> ldm_core::Result<Vec<String>> {
     let mut notes = Vec::new();
-    convert(&ModelSource::find(from, None, options.ema)?, to, options, &mut |note| notes.push(note.to_owned()))?;
+    convert(&ModelSource::find(from, None, options.ema)?, to, options, &mut |note| {
+        notes.push(note.to_owned())
+    })?;
     Ok(notes)
 }
 
@@ -173,7 +175,8 @@ fn round_trips_through_diffusers_are_exact() {
             continue;
         }
         assert_eq!(made.unwrap(), [""; 0], "{kind}");
-        run(&at("diffusers"), &at("back"), &options(ConvertTarget::Ldm)).unwrap_or_else(|error| panic!("{kind}: {error}"));
+        run(&at("diffusers"), &at("back"), &options(ConvertTarget::Ldm))
+            .unwrap_or_else(|error| panic!("{kind}: {error}"));
         assert_same_weights(kind, &at("back"), &at("source"));
         assert_eq!(sandbox.path().read_dir().unwrap().count(), 3, "{kind}");
         // From diffusers to diffusers: the scheduler and the tokenizer are unchanged.
@@ -191,7 +194,7 @@ fn dtypes_apply_to_weights_and_not_to_buffers() {
     let sandbox = tempfile::tempdir().unwrap();
     let at = |name: &str| sandbox.path().join(name);
     write_source(&at("source"), "diffusion-class.yaml", &[]);
-    let half = Converting { kind: Some(Kind::Half), ..options(ConvertTarget::Compvis) };
+    let half = ConvertOptions { kind: Some(Kind::Half), ..options(ConvertTarget::Compvis) };
     run(&at("source"), &at("half.ckpt"), &half).unwrap();
     let (half, whole) = (tensors(&at("half.ckpt")), tensors(&at("source").join("model.safetensors")));
     for (name, tensor) in half {
@@ -210,14 +213,19 @@ fn overflowing_dtypes_are_refused() {
     let name = "encoder.conv_in.bias";
     let _ = all.get_mut(name).unwrap().get(0).fill_(-7e4);
     save(at("source/model.safetensors"), &all.into_iter().collect::<Vec<_>>(), &BTreeMap::new()).unwrap();
-    let as_half = |to| Converting { kind: Some(Kind::Half), ..options(to) };
+    let as_half = |to| ConvertOptions { kind: Some(Kind::Half), ..options(to) };
     for to in [ConvertTarget::Ldm, ConvertTarget::Compvis, ConvertTarget::Diffusers] {
         let error = run(&at("source"), &at("half"), &as_half(to)).unwrap_err().to_string();
         let expected = format!("tensor `{name}`: expected values in the range of Half, got 7.000e4");
         assert!(error.starts_with(&expected), "{to:?}: {error}");
     }
     assert_eq!(sandbox.path().read_dir().unwrap().count(), 1, "no output");
-    run(&at("source"), &at("wide"), &Converting { kind: Some(Kind::BFloat16), ..options(ConvertTarget::Ldm) }).unwrap();
+    run(
+        &at("source"),
+        &at("wide"),
+        &ConvertOptions { kind: Some(Kind::BFloat16), ..options(ConvertTarget::Ldm) },
+    )
+    .unwrap();
 }
 
 #[test]
@@ -273,7 +281,7 @@ fn ema_weights_replace_the_weights_by_default() {
     save(at("source/model.safetensors"), &all, &BTreeMap::new()).unwrap();
     for (ema, added) in [(true, 1.), (false, 0.)] {
         let out = at(&format!("out-{ema}"));
-        run(&at("source"), &out, &Converting { ema, ..options(ConvertTarget::Ldm) }).unwrap();
+        run(&at("source"), &out, &ConvertOptions { ema, ..options(ConvertTarget::Ldm) }).unwrap();
         let got = tensors(&out.join("model.safetensors"));
         let want = &all.iter().find(|(known, _)| known == name).unwrap().1 + added;
         assert!(got[name].equal(&want), "{ema}");
@@ -291,7 +299,7 @@ fn existing_outputs_are_preserved_and_failures_leave_no_files() {
         assert!(run(&at("source"), &at("taken"), &options(to)).is_err(), "{to:?}");
         assert_eq!(std::fs::read(at("taken")).unwrap(), b"mine", "{to:?}");
     }
-    let forced = Converting { force: true, ..options(ConvertTarget::Ldm) };
+    let forced = ConvertOptions { force: true, ..options(ConvertTarget::Ldm) };
     run(&at("source"), &at("source"), &forced).unwrap(); // over itself
     run(&at("source"), &at("copy"), &options(ConvertTarget::Ldm)).unwrap();
     run(&at("source"), &at("copy"), &forced).unwrap();

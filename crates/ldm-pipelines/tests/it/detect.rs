@@ -113,7 +113,8 @@ fn network(config: &LatentDiffusionConfig) -> Value {
     }
     json!({
         "unet": unet, "first_stage": first_stage, "conditioner": conditioner, "schedule": config.schedule(),
-        "key": config.conditioning_key().map(ldm_pipelines::ConditioningKey::name), "side": config.image_size, "channels": config.channels,
+        "key": config.conditioning_key().map(ldm_pipelines::ConditioningKey::name),
+        "side": config.image_size, "channels": config.channels,
         "scale": config.scale_factor, "measured": config.scale_by_std, "predicts": config.parameterization,
     })
 }
@@ -202,5 +203,8 @@ fn other_models_are_refused() {
     check(&[("lora_unet_x.lora_up.weight", &[4, 4])], "a LoRA");
     check(&[("conditioner.embedders.1.x", &[4])], "Stable Diffusion XL");
     check(&[("model.diffusion_model.out.2.bias", &[4])], "first_stage_config");
-    check(&[("layer.weight", &[4])], "model: expected a first stage or a latent diffusion model, got other names");
+    check(
+        &[("layer.weight", &[4])],
+        "model: expected a first stage or a latent diffusion model, got other names",
+    );
 }

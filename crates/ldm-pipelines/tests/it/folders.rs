@@ -212,7 +212,12 @@ fn unsupported_settings_are_refused_by_key() {
             serde_json::json!(["diffusers", "ControlNetModel"]),
             "`controlnet`: expected no such component in a latent diffusion model, got ControlNetModel",
         ),
-        ("model_index.json", "unet", serde_json::json!([null, null]), "`unet`: expected a component, got none"),
+        (
+            "model_index.json",
+            "unet",
+            serde_json::json!([null, null]),
+            "`unet`: expected a component, got none",
+        ),
         (
             "scheduler/scheduler_config.json",
             "rescale_betas_zero_snr",

@@ -258,17 +258,26 @@ fn invalid_configs_are_refused_by_key() {
     check(&["model.params.clip_denoised=true"], "clip_denoised");
     check(&["model.params.scale_by_std=true"], "scale_by_std");
     check(&["model.params.scale_factor=-1"], "scale_factor: expected a positive number");
-    check(&["model.params.conditioning_key=concat"], "cond_stage_config: expected one that outputs a feature map for `concat`");
+    check(
+        &["model.params.conditioning_key=concat"],
+        "cond_stage_config: expected one that outputs a feature map for `concat`",
+    );
     check(
         &["model.params.conditioning_key=hybrid"],
         "expected the latent's 4 channels and the 5 of cond_stage_config, 9, got 4",
     );
-    check(&["model.params.conditioning_key=adm"], "context_dim: expected none, the width of the conditioner, got 16");
+    check(
+        &["model.params.conditioning_key=adm"],
+        "context_dim: expected none, the width of the conditioner, got 16",
+    );
     check(
         &["model.params.unet_config.params.num_classes=3"],
         "num_classes: expected none without `conditioning_key: adm`, got 3",
     );
-    check(&["model.params.cond_stage_config=__is_first_stage__"], "cond_stage_config: expected one that outputs tokens for `crossattn`");
+    check(
+        &["model.params.cond_stage_config=__is_first_stage__"],
+        "cond_stage_config: expected one that outputs tokens for `crossattn`",
+    );
     check(
         &["model.params.cond_stage_config={target: spatial}"],
         "cond_stage_config: expected one that outputs tokens for `crossattn`",
@@ -285,7 +294,10 @@ fn invalid_configs_are_refused_by_key() {
     check(&["model.params.personalization_config={}"], "unknown field `personalization_config`");
     check(&["model.params.channels=3"], "channels: expected 4, those of the first stage's latents, got 3");
     check(&["model.params.unet_config.params.in_channels=7"], "in_channels");
-    check(&["model.params.unet_config.params.context_dim=8"], "context_dim: expected 16, the width of the conditioner, got 8");
+    check(
+        &["model.params.unet_config.params.context_dim=8"],
+        "context_dim: expected 16, the width of the conditioner, got 8",
+    );
     check(&["model.params.image_size=7"], "7");
     check(&["model.lr=1"], "unknown field `lr`");
     check(&["modle=1"], "unknown field `modle`");

@@ -56,7 +56,10 @@ fn valid_sizes_are_sampled_whole_or_in_tiles() {
         if size == [16, 16] {
             assert_close("a single tile", &tiled.images, &whole.images, 1e-6);
         } else {
-            assert!(relative_l2(&tiled.latents, &whole.latents) > 1e-3, "tiles have less context than the whole");
+            assert!(
+                relative_l2(&tiled.latents, &whole.latents) > 1e-3,
+                "tiles have less context than the whole"
+            );
         }
     }
     let wrong = made([32, 32], Some(18)).unwrap_err().to_string();
@@ -128,10 +131,7 @@ fn non_finite_latents_are_an_error() {
         &mut |_| {},
     );
     let error = error.unwrap_err().to_string();
-    assert!(
-        error.starts_with("latents: expected finite values, got NaN or Inf with weights in Float"),
-        "{error}"
-    );
+    assert!(error.starts_with("latents: expected finite values, got NaN or Inf in Float"), "{error}");
 }
 
 #[test]
@@ -157,6 +157,7 @@ fn previews_show_the_colors_of_latents() {
     assert_eq!(seen.size(), [2, 3, 16, 12]);
     let want = images.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None);
     let [x, y] = [seen, want].map(|x| &x - x.mean(Kind::Float));
-    let similarity = Tensor::cosine_similarity(&x.flatten(0, -1), &y.flatten(0, -1), 0, 1e-8).double_value(&[]);
+    let similarity =
+        Tensor::cosine_similarity(&x.flatten(0, -1), &y.flatten(0, -1), 0, 1e-8).double_value(&[]);
     assert!(similarity > 0.2, "{similarity}"); // 0.28; an uninformative map has 0
 }

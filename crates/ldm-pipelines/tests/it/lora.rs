@@ -10,7 +10,7 @@ use ldm_core::device::test_device;
 use ldm_core::{Conditioning, Prompt};
 use ldm_pipelines::lora::{Adapter, Lora, LoraFile};
 use ldm_pipelines::{
-    Converting, LatentDiffusion, LoadOptions, Model, ModelFile, ModelSource, ConvertTarget, convert,
+    ConvertOptions, ConvertTarget, LatentDiffusion, LoadOptions, Model, ModelFile, ModelSource, convert,
 };
 use ldm_testing::{Golden, assert_close, filled};
 use serde::Deserialize;
@@ -251,7 +251,7 @@ fn loras_are_merged_in_conversion() {
     let out = tempfile::tempdir().unwrap();
     let source = ModelSource::find(folder.path(), None, true).unwrap();
     let path = out.path().join("merged");
-    let how = Converting {
+    let how = ConvertOptions {
         to: ConvertTarget::Ldm,
         kind: None,
         ema: true,
@@ -268,8 +268,8 @@ fn loras_are_merged_in_conversion() {
     }
 }
 
-/// Plain attention is one tensor in CompVis' format and three in diffusers', and the class embedder does not exist there:
-/// such modules have our names.
+/// Plain attention is one tensor in CompVis' format and three in diffusers', and the class embedder does not exist
+/// there: such modules have our names.
 #[test]
 fn modules_that_diffusers_lacks_have_our_names() {
     let path =

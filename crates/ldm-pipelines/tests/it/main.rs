@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
 
 mod classifier;
+mod classifier_config;
 mod conditions;
 mod convert;
 mod detect;

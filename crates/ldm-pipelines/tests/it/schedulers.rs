@@ -43,8 +43,8 @@ fn check(name: &str, case: &Case, golden: &Golden) {
     let get = |key: &str| golden.get(&format!("{name}.{key}")).to_kind(Kind::Double);
     let [inputs, times] = [get("asked"), get("times")];
     let calls = RefCell::new(0);
-    // Some of diffusers' schedulers store x/α in f32: a step that shrinks it by r enlarges the relative rounding error by r,
-    // to more than 1e-5 from r = 84 on, as with zero terminal SNR.
+    // Some of diffusers' schedulers store x/α in f32: a step that shrinks it by r enlarges the relative rounding error
+    // by r, to more than 1e-5 from r = 84 on, as with zero terminal SNR.
     let shrinks = plan
         .levels()
         .windows(2)

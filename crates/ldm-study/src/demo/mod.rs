@@ -27,13 +27,13 @@ const GUIDANCE: f64 = 2.;
 /// Overrides of the demo's configs, as `KEY=VALUE`.
 #[derive(Debug, Clone, Default)]
 pub struct DemoOverrides {
-    /// Of the first stage.
+    /// Overrides of the first stage.
     pub first_stage: Vec<String>,
-    /// Of the diffusion model.
+    /// Overrides of the diffusion model.
     pub diffusion: Vec<String>,
 }
 
-/// Trains both stages in the folder `out` and writes a report, whose path is returned; nothing when it was stopped.
+/// Trains both stages in the folder `out`, writes a report and returns its path; `None` if it was stopped.
 ///
 /// # Errors
 /// When a config is wrong, training fails, or a file cannot be written.
@@ -153,7 +153,7 @@ fn reconstructions(model: &LatentDiffusion, originals: &Tensor) -> ([Tensor; 2],
     let on_device = originals.to_device(model.vs().device());
     let back = tch::no_grad(|| model.first_stage.decode(&model.first_stage.encode(&on_device).mode()));
     let decibels =
-        Vec::<f64>::try_from(psnr(&back, &on_device).to_kind(Kind::Double)).expect("one number an image");
+        Vec::<f64>::try_from(psnr(&back, &on_device).to_kind(Kind::Double)).expect("one value per image");
     ([originals.shallow_clone(), back], decibels)
 }
 

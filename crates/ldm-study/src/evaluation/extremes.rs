@@ -38,11 +38,11 @@ impl Extremes {
     /// Adds a batch: values `[B]`, the names of the images, and rows of images `[B, 3, H, W]`.
     pub(super) fn add(&mut self, goodness: &Tensor, names: &[String], rows: &[&Tensor]) {
         for (index, name) in (0..).zip(names) {
-            let kept = |x: &&Tensor| x.get(index).to_device(Device::Cpu).copy();
+            let copied = |x: &&Tensor| x.get(index).to_device(Device::Cpu).copy();
             self.entries.push(RankedImage {
                 goodness: goodness.double_value(&[index]),
                 name: name.clone(),
-                column: rows.iter().map(kept).collect(),
+                column: rows.iter().map(copied).collect(),
             });
         }
         self.entries.sort_by(|a, b| a.goodness.total_cmp(&b.goodness));
@@ -61,7 +61,7 @@ impl Extremes {
         self.entries.iter().rev().take(SHOWN)
     }
 
-    /// Names and values of the best and of the worst, the most extreme first.
+    /// Returns names and values of the best and of the worst images, the most extreme first.
     pub fn names(&self) -> [Vec<NamedValue>; 2] {
         let list = |entry: &RankedImage| NamedValue { name: entry.name.clone(), value: entry.goodness.abs() };
         [self.best().map(list).collect(), self.worst().map(list).collect()]

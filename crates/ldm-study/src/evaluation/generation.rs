@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ldm_core::Result;
-use ldm_metrics::{FeatureNetwork, Retain, MeanStd, Origin, SetDistance, SetFeatures};
+use ldm_metrics::{FeatureNetwork, MeanStd, Origin, Retain, SetDistance, SetFeatures};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tch::{Device, Tensor};
@@ -44,7 +44,7 @@ pub struct GenerationEvaluation {
     pub features: String,
     /// Name and fingerprint of a set of generated images; none of a model's.
     pub generated: Option<[String; 2]>,
-    /// Distance of each generated image to the nearest real one, where real images are known: mean, deviation, the
+    /// Distance of each generated image to the nearest real one, if the reference has images: mean, deviation, the
     /// nearest and the farthest images.
     pub nearest: Option<NearestReal>,
     reference: Map<String, Value>,
@@ -123,13 +123,13 @@ impl<'a> GenerationEvaluator<'a> {
     /// Writes mean and covariance of the features of `reference` to an `.npz`.
     ///
     /// # Errors
-    /// When images cannot be read or the file not be written.
+    /// When images cannot be read, or the file cannot be written.
     pub fn save_statistics(&mut self, reference: &ReferenceSet, path: &Path) -> Result<()> {
         let real = self.real(reference, Retain::Nothing)?;
         self.write_statistics(reference, real.as_ref(), path)
     }
 
-    /// Compares generated images with `reference`, and writes its statistics where a path is given.
+    /// Compares generated images with `reference`, and writes its statistics if a path is given.
     ///
     /// # Errors
     /// When images cannot be read, generated or compared.
@@ -232,7 +232,7 @@ impl<'a> GenerationEvaluator<'a> {
         Ok(features)
     }
 
-    /// All images of both sets have one size: a network that resizes them could tell them apart by it.
+    /// Checks that all images have one size: a network that resizes them could separate the sets by it.
     fn check_size(&mut self, names: &[String], batch: &Tensor) -> Result<()> {
         let [height, width] = [batch.size()[2], batch.size()[3]];
         let [h, w] = *self.size.get_or_insert([height, width]);

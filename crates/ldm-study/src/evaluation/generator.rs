@@ -18,7 +18,7 @@ pub enum GeneratedImages {
     Model(Box<ImageGenerator>),
 }
 
-/// A model and its sampling: unconditional, or of all its classes in turn.
+/// A model and its sampling settings: unconditional, or cycling through its classes.
 pub struct ImageGenerator {
     model: Box<LatentDiffusion>,
     sampling: Sampling,
@@ -28,10 +28,10 @@ pub struct ImageGenerator {
 }
 
 impl ImageGenerator {
-    /// A generator whose image `i` has the seed `seed + i`.
+    /// Creates a generator whose image `i` has the seed `seed + i`.
     ///
     /// # Errors
-    /// When the model cannot be sampled from in this way.
+    /// When the model does not support this sampling.
     pub fn new(model: Box<LatentDiffusion>, sampling: Sampling, seed: u64) -> Result<Self> {
         sampling.sampler.plan(&model.schedule, &sampling.spacing, sampling.steps)?;
         let classes = Self::classes_of(&model);
@@ -55,7 +55,7 @@ impl ImageGenerator {
         &self.sampling
     }
 
-    /// Some of `count` images, as `ldm sample` saves them: `[B, 3, H, W]` in `[-1, 1]`, quantized to 8 bits.
+    /// Generates some of `count` images, as `ldm sample` saves them: `[B, 3, H, W]` in `[-1, 1]`, quantized to 8 bits.
     ///
     /// # Errors
     /// As [`generate`].
@@ -70,7 +70,7 @@ impl ImageGenerator {
             0 => Prompt::default(),
             known => {
                 let used = known.min(count);
-                // Fewer images than classes are spread over all of these.
+                // Fewer images than classes are spread evenly over the classes.
                 let class = |image: usize| self.classes[image % used * known / used];
                 Prompt::class(&images.map(class).collect::<Vec<i64>>())
             }

@@ -19,7 +19,7 @@ const SEED: u64 = 0;
 /// A set of real images by its path.
 #[derive(Debug, Clone)]
 pub struct ImageSource {
-    /// A folder, a tar file, a synthetic set, or a config, whose held-out set it is.
+    /// A folder, a tar file, a synthetic set, or a config, for its held-out set.
     pub path: PathBuf,
     /// The size to prepare images at: smallest side resized, center cropped.
     pub size: Option<u32>,
@@ -34,16 +34,16 @@ pub struct SetOptions {
     pub num_images: Option<usize>,
     /// Images per batch.
     pub batch_size: usize,
-    /// One of [`FeatureNetwork::NAMES`]; Inception where it is installed, else a random VGG16.
+    /// One of [`FeatureNetwork::NAMES`]. Default: Inception if it is installed, else a random VGG16.
     pub features: Option<String>,
 }
 
-/// Opens a set of real images; of a config its validation set, or its training set where there is none.
+/// Opens a set of real images; of a config, the validation set, else the training set.
 pub(super) fn open(source: &ImageSource) -> Result<Arc<dyn Dataset>> {
     let path = &source.path;
     if is_config(path) {
         if source.size.is_some() {
-            bail!("--size: expected images, got {}, a config with a size of its own", path.display());
+            bail!("--size: expected images, got {}, a config that has a size", path.display());
         }
         let data = DataModule::read(path)?;
         let held_out = data.validation.as_ref().unwrap_or(&data.train);
@@ -60,14 +60,14 @@ pub(super) fn is_config(path: &Path) -> bool {
 /// Opens generated images, without the grid and the previews of an output folder of `ldm`.
 ///
 /// # Errors
-/// When there are none, or of several sizes and `size` is absent.
+/// When there are no images, or images of several sizes and `size` is absent.
 pub fn open_generated(path: &Path, size: Option<u32>) -> Result<Arc<dyn Dataset>> {
     let data = open_path(path, transform(size))?;
-    let beside = |index: &usize| {
+    let is_extra = |index: &usize| {
         data.peek(*index)
             .is_ok_and(|peek| peek.name.starts_with("grid.") || peek.name.starts_with("previews/"))
     };
-    let indices: Vec<usize> = (0..data.len()).filter(|index| !beside(index)).collect();
+    let indices: Vec<usize> = (0..data.len()).filter(|index| !is_extra(index)).collect();
     if indices.is_empty() {
         bail!("{}: expected generated images, got none", path.display());
     }
@@ -120,13 +120,13 @@ pub(super) struct ImageSet<'a> {
 }
 
 impl<'a> ImageSet<'a> {
-    /// Images of a set, see [`batches`].
+    /// Reads the images of a set, see [`batches`].
     pub(super) fn of(data: &Arc<dyn Dataset>, options: &SetOptions, strict: bool) -> Result<Self> {
         let (count, batches) = batches(data, options, strict)?;
         Ok(Self { count, batches: Box::new(batches.map(|batch| batch.map(|b| (b.names, b.images)))) })
     }
 
-    /// Images generated on the fly.
+    /// Generates the images on the fly.
     pub(super) fn generated(
         generator: &'a mut ImageGenerator,
         count: usize,
@@ -146,7 +146,7 @@ fn transform(size: Option<u32>) -> TransformConfig {
     size.map_or_else(TransformConfig::default, TransformConfig::square)
 }
 
-/// Batches of the first images of a fixed shuffle, and the number of images.
+/// Returns batches of the first images of a fixed shuffle, and the number of images.
 pub(super) fn batches(
     data: &Arc<dyn Dataset>,
     options: &SetOptions,

@@ -75,7 +75,7 @@ pub fn reconstruction(
             bail!("first stage: expected finite values, got NaN or Inf; try --dtype f32");
         }
         let decibels = measured.add(&decoded, &images)?;
-        // Of none where one is too small for it.
+        // Of no image if one is too small for it.
         scales = scales.zip(ms_ssim(&decoded, &images).ok()).map(|(mut scales, found)| {
             scales.add(&found);
             scales

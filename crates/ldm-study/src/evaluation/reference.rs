@@ -26,7 +26,7 @@ impl ReferenceSet {
     /// Opens images, or an `.npz` of statistics.
     ///
     /// # Errors
-    /// When they cannot be read, or are of several sizes and `size` is absent.
+    /// When they cannot be read, or have several sizes and `size` is absent.
     pub fn open(source: ImageSource) -> Result<Self> {
         let path = &source.path;
         if path.extension().is_some_and(|extension| extension == "npz") {
@@ -46,13 +46,13 @@ impl ReferenceSet {
     }
 
     /// Returns the number of images to generate for a comparison.
-    pub(super) fn count(&self, how: &SetOptions) -> Result<usize> {
-        image_set::check_counts(how)?;
+    pub(super) fn count(&self, options: &SetOptions) -> Result<usize> {
+        image_set::check_counts(options)?;
         let known = match &self.content {
             ReferenceContent::Images(data) => Some(data.len()),
             ReferenceContent::Moments(_, moments) => moments.origin.images.map(|images| images as usize),
         };
-        how.num_images.or(known).ok_or_else(|| {
+        options.num_images.or(known).ok_or_else(|| {
             Error::invalid("--num-images: expected a number, since the statistics do not include one")
         })
     }

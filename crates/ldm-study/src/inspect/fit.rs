@@ -27,7 +27,7 @@ impl From<Error> for Misfit {
     }
 }
 
-/// Compares names and shapes both ways.
+/// Compares names and shapes, in both directions.
 pub(super) fn compare(expected: &Shapes, found: &Shapes) -> Result<(), Misfit> {
     let mut mismatch = Mismatch::default();
     for (name, shape) in expected {
@@ -46,16 +46,16 @@ pub(super) fn compare(expected: &Shapes, found: &Shapes) -> Result<(), Misfit> {
 /// Writes the verdict, with the first names of each list.
 pub(super) fn write(f: &mut fmt::Formatter<'_>, fits: &Result<(), Misfit>) -> fmt::Result {
     let Mismatch { missing, unexpected, misshaped } = match fits {
-        Ok(()) => return writeln!(f, "fits          every name and shape, both ways"),
-        Err(Misfit::Config(why)) => return writeln!(f, "fits not      {why}"),
+        Ok(()) => return writeln!(f, "fits          all names and shapes"),
+        Err(Misfit::Config(why)) => return writeln!(f, "mismatch      {why}"),
         Err(Misfit::Names(mismatch)) => mismatch,
     };
     let shapes = |(name, model, file): &(String, Vec<i64>, Vec<i64>)| {
         format!("{name}: {file:?} where the model has {model:?}")
     };
     let misshaped: Vec<String> = misshaped.iter().map(shapes).collect();
-    let lists = [("missing", missing), ("fit nothing", unexpected), ("of another shape", &misshaped)];
-    let mut head = "fits not    ";
+    let lists = [("missing", missing), ("unexpected", unexpected), ("of another shape", &misshaped)];
+    let mut head = "mismatch    ";
     for (what, names) in lists.into_iter().filter(|(_, names)| !names.is_empty()) {
         writeln!(f, "{head}  {} {what}", names.len())?;
         head = "            ";
@@ -67,7 +67,7 @@ pub(super) fn write(f: &mut fmt::Formatter<'_>, fits: &Result<(), Misfit>) -> fm
     Ok(())
 }
 
-/// `fits`, and the complete misfit.
+/// Returns `fits` and the complete mismatch.
 pub(super) fn document(fits: Option<&Result<(), Misfit>>) -> Map<String, Value> {
     let misfit = match fits {
         Some(Err(Misfit::Config(why))) => json!({"config": why}),

@@ -39,7 +39,7 @@ pub enum Inspection {
 /// or else with a config next to them, or with the architecture that they imply.
 ///
 /// # Errors
-/// When there is no such thing, or it is damaged.
+/// When the path does not exist, is none of these, or is damaged.
 pub fn inspect(path: &Path, config: Option<&Path>) -> Result<Inspection> {
     if path.is_file() && png::is_png(path)? {
         return PngReport::of(path).map(Inspection::Image);
@@ -52,7 +52,7 @@ pub fn inspect(path: &Path, config: Option<&Path>) -> Result<Inspection> {
 }
 
 impl Inspection {
-    /// Text for people.
+    /// Returns the text for the terminal.
     ///
     /// # Errors
     /// When a PNG has no text.
@@ -126,8 +126,9 @@ pub struct WeightsReport {
 impl WeightsReport {
     fn of(weights: &Path, config: Option<&Path>) -> Result<Self> {
         let checkpoint = Checkpoint::open(weights)?;
-        let beside = [weights.with_extension("yaml"), weights.with_file_name("config.yaml")];
-        let config = config.map(Path::to_path_buf).or_else(|| beside.into_iter().find(|path| path.is_file()));
+        let candidates = [weights.with_extension("yaml"), weights.with_file_name("config.yaml")];
+        let config =
+            config.map(Path::to_path_buf).or_else(|| candidates.into_iter().find(|path| path.is_file()));
         let verdict = match &config {
             Some(config) => Verdict::of(&ModelSource::find(weights, Some(config), true)?, false),
             None => detected(weights, &checkpoint)?,
@@ -172,7 +173,7 @@ impl Display for WeightsReport {
         writeln!(
             f,
             "ema           {}",
-            if checkpoint.has_ema() { "yes, beside the weights" } else { "no copy" }
+            if checkpoint.has_ema() { "yes, next to the weights" } else { "no copy" }
         )?;
         for (key, value) in checkpoint.metadata() {
             writeln!(f, "{key:13} {value}")?;
@@ -181,7 +182,7 @@ impl Display for WeightsReport {
     }
 }
 
-/// Returns the verdict on a file without a config of ours: by the `config.json` next to it, else by its names and
+/// Returns the verdict on a file without an ldm config: by the `config.json` next to it, else by its names and
 /// shapes.
 fn detected(weights: &Path, checkpoint: &Checkpoint) -> Result<Verdict> {
     if let Some(verdict) = component::verdict(weights, checkpoint)? {
@@ -189,7 +190,7 @@ fn detected(weights: &Path, checkpoint: &Checkpoint) -> Result<Verdict> {
     }
     Ok(match ModelSource::find(weights, None, true) {
         Ok(found) => Verdict::of(&found, true),
-        // The parts may be detectable where the whole is not.
+        // Parts may be detectable even if the whole is not.
         Err(error) => {
             let mut verdict = detect::infer_config(&checkpoint.shapes());
             verdict.notes.extend(verdict.fits.is_some().then(|| error.to_string()));
@@ -198,7 +199,7 @@ fn detected(weights: &Path, checkpoint: &Checkpoint) -> Result<Verdict> {
     })
 }
 
-/// 12345678 → 12,345,678.
+/// Groups digits: 12345678 → 12,345,678.
 fn grouped(count: u64) -> String {
     let digits = count.to_string();
     let mut out = String::new();

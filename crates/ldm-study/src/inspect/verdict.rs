@@ -14,14 +14,14 @@ use super::fit::{self, Misfit};
 #[derive(Debug)]
 pub(super) struct Verdict {
     pub(super) architecture: String,
-    /// The inferred config, where there is none of ours.
+    /// The inferred config, in the absence of a config file.
     pub(super) derived: Option<Value>,
     pub(super) fits: Option<Result<(), Misfit>>,
     pub(super) notes: Vec<String>,
 }
 
 impl Verdict {
-    /// An architecture of which nothing but the name is known.
+    /// Creates the verdict on an architecture of which only the name is known.
     pub(super) fn only(architecture: impl Into<String>) -> Self {
         Self { architecture: architecture.into(), derived: None, fits: None, notes: Vec::new() }
     }

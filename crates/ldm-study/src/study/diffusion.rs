@@ -18,7 +18,7 @@ use super::study_file::MeasureConfig;
 use super::training::{EvalSchedule, train};
 use crate::context::{Context, bail};
 
-/// Trains it and evaluates the checkpoints.
+/// Trains the model and evaluates the checkpoints.
 pub(super) fn run(study: &Study, f: i64) -> Result<Finished> {
     let (folder, measure) = (&study.folder, &study.config().measure);
     let (config, root) = (folder.of(f, "diffusion.yaml"), folder.of(f, "diffusion"));
@@ -66,7 +66,7 @@ pub(super) fn sample(study: &Study, f: i64) -> Result<Finished> {
         let seconds_per_image = set.seconds / set.quality.images as f64;
         let images_per_second = 1. / seconds_per_image;
         study.reporter.say(&format!(
-            "{steps} steps: Fréchet distance {:.4}, {images_per_second:.2} images a second",
+            "{steps} steps: Fréchet distance {:.4}, {images_per_second:.2} images/s",
             set.quality.frechet_distance,
         ));
         set.write(&folder.of(f, &format!("samples-{steps}-steps.png")))?;
@@ -78,7 +78,7 @@ pub(super) fn sample(study: &Study, f: i64) -> Result<Finished> {
 }
 
 impl Evaluator {
-    /// The evaluator of a run by its config.
+    /// Creates the evaluator of a run from its config.
     fn of(config: &Path, measure: &MeasureConfig, device: Device) -> Result<Self> {
         Self::new(open_held_out(&RunConfig::read(config, &[])?)?, measure, device)
     }

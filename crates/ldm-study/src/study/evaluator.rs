@@ -1,4 +1,4 @@
-//! Evaluation of a model: images generated for the conditions of held-out images, compared with these.
+//! Evaluation of a model: images generated for the conditions of held-out images are compared with those.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ impl Evaluator {
         Ok(features)
     }
 
-    /// Quality of as many other real images as are generated.
+    /// Evaluates as many other real images as are generated: the floor of the distances.
     pub(super) fn floor(&self, others: &Arc<dyn Dataset>) -> Result<Quality> {
         self.quality(&self.features(others, self.measure.images)?)
     }
@@ -99,7 +99,7 @@ impl Evaluator {
         }
     }
 
-    /// Samples in `steps` DDIM steps, image `i` with seed `i`, and compares.
+    /// Samples in `steps` DDIM steps, image `i` with seed `i`, and compares the images with the held-out ones.
     pub(super) fn evaluate(&self, model: &LatentDiffusion, steps: usize) -> Result<EvaluatedSet> {
         let sampling = self.sampling(steps);
         let (mut features, mut seconds, mut shown) = (SetFeatures::default(), 0., Vec::new());

@@ -21,7 +21,7 @@ use super::training::{EvalSchedule, train};
 /// Pairs of images on the sheet.
 const SHOWN: i64 = 8;
 
-/// Trains and evaluates it.
+/// Trains and evaluates the first stage.
 pub(super) fn run(study: &Study, f: i64) -> Result<Finished> {
     let folder = &study.folder;
     let root = folder.of(f, "first-stage");
@@ -87,7 +87,7 @@ fn measure(
     Ok((found, sheet.expect("a checked study reconstructs two images or more")))
 }
 
-/// Waits until the device has computed it.
+/// Waits until the device has computed a tensor.
 fn wait(x: &Tensor) {
     let _ = x.sum(Kind::Float).double_value(&[]);
 }

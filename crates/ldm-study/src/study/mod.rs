@@ -1,5 +1,5 @@
-//! The study of the downsampling factor f: how much to compress before diffusion (Rombach et al. 2022, §4.1), on one's
-//! own data and budget.
+//! The study of the downsampling factor f: how much to compress before diffusion (Rombach et al. 2022, §4.1), on any
+//! data and budget.
 
 mod diffusion;
 mod evaluator;
@@ -73,8 +73,8 @@ impl<'a> Study<'a> {
         self.stop.load(Ordering::SeqCst)
     }
 
-    /// Runs every part that is not done by `run_part`, in a process of its own where its peak of memory matters, and
-    /// writes the results.
+    /// Runs every unfinished part by `run_part`, which may start a process to measure its peak memory, and writes the
+    /// results.
     ///
     /// # Errors
     /// Those of `run_part`, of the results, and when another process runs this study.
@@ -103,7 +103,7 @@ impl<'a> Study<'a> {
         Ok(Finished::Done)
     }
 
-    /// Runs every part in this process: a part's peak of memory includes that of the parts before it.
+    /// Runs every part in this process: the peak memory of a part includes that of the parts before it.
     ///
     /// # Errors
     /// As [`Study::run`] and [`Study::run_part`].

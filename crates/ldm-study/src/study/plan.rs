@@ -48,12 +48,12 @@ pub(super) fn plan(study: &StudyFile, path: &Path, root: &Path) -> Result<Vec<Fa
     factors.collect()
 }
 
-/// Side in pixels of the training images.
+/// Returns the side of the training images in pixels.
 fn image_side(study: &StudyFile, path: &Path) -> Result<i64> {
     let tree = config::to_text(&study.diffusion["data"]);
     let DataConfig::DataModule(module) = config::parse(&tree, path, &[]).context("diffusion.data")?;
-    let beside = path.parent().unwrap_or(Path::new("."));
-    let [_, height, width] = module.train.open(beside)?.get(0, 0)?.size;
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let [_, height, width] = module.train.open(folder)?.get(0, 0)?.size;
     if height != width {
         bail!("{}: diffusion.data: expected square images, got {width}x{height}", path.display());
     }
@@ -68,13 +68,13 @@ pub(super) fn open_held_out(run: &RunConfig) -> Result<Arc<dyn Dataset>> {
 
 fn overrides(keys: &BTreeMap<String, Value>) -> Vec<String> {
     keys.iter()
-        .map(|(key, value)| format!("{key}={}", serde_json::to_string(value).expect("a tree of YAML")))
+        .map(|(key, value)| format!("{key}={}", serde_json::to_string(value).expect("YAML values serialize")))
         .collect()
 }
 
 /// Returns a run's config: the shared one with a factor's overrides.
 fn merged(tree: &Value, keys: &[String], path: &Path) -> Result<RunConfig> {
-    // Merged before it is parsed, so that an error names its key alone.
+    // Merged before parsing, so that errors name only the key.
     let tree = config::merge(&config::to_text(tree), path, keys)?;
     RunConfig::parse(&config::to_text(&tree), path, &[])
 }
@@ -129,7 +129,7 @@ fn diffusion(
             (serde_json::to_value(section).context("first_stage")?, channels)
         }
     };
-    // Derived from the factor; its own overrides come after, and win.
+    // Derived from the factor; its overrides come later and take precedence.
     let latent = side / factor.f;
     let mut keys = vec![
         format!("model.params.first_stage_config={section}"),

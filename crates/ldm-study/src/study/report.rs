@@ -215,7 +215,7 @@ mod tests {
         for end in [vec![(1, 1.), (2, 1.5), (4, 2.)], vec![(1, 3.), (2, 2.5), (4, 2.)]] {
             assert!(verdict(end).contains("The best is an end of the list"));
         }
-        assert!(!verdict(vec![(2, 1.), (4, 2.)]).contains("The best"), "two say nothing of a middle");
+        assert!(!verdict(vec![(2, 1.), (4, 2.)]).contains("The best"), "two factors have no middle");
         assert_eq!(verdict(Vec::new()), "Nothing is measured yet.");
     }
 }

@@ -29,14 +29,14 @@ use crate::context::{Context, bail};
 #[derive(Debug)]
 pub struct StudyDir(PathBuf);
 
-/// A part of a study, run in a process of its own so that its peak of memory is its own.
+/// A part of a study, run in its own process to measure its peak memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StudyPart {
     /// The distance of the training set to the held-out images.
     Reference,
     /// Training and evaluation of the first stage of a factor.
     FirstStage(i64),
-    /// Training of the diffusion model of a factor, evaluated along the way.
+    /// Training of the diffusion model of a factor, with evaluations.
     Diffusion(i64),
     /// Evaluation and timing of the trained diffusion model of a factor.
     Sampling(i64),
@@ -53,10 +53,10 @@ impl StudyPart {
         }
     }
 
-    /// The part with a name.
+    /// Parses the name of a part.
     ///
     /// # Errors
-    /// When there is none.
+    /// When no part has this name.
     pub fn parse(name: &str) -> Result<Self> {
         let of_factor = |(f, part): (&str, &str)| {
             let f: i64 = f.parse().ok()?;
@@ -76,7 +76,7 @@ impl StudyPart {
         }
     }
 
-    /// Returns its title in messages.
+    /// Returns the title for messages.
     pub fn title(self) -> String {
         match self {
             Self::Reference => "the real images".into(),
@@ -97,12 +97,12 @@ impl StudyDir {
         let runs = plan::plan(file, path, &absolute(root)?)?;
         let folder = Self::new(root)?;
         runs.iter().try_for_each(|run| run.write(&folder))?;
-        // Last: a folder with it is complete.
+        // Written last: a folder with this file is complete.
         files::write_bytes(folder.path("study.yaml"), file.to_text().as_bytes())?;
         Ok(folder)
     }
 
-    /// An empty folder.
+    /// Creates an empty folder.
     fn new(root: &Path) -> Result<Self> {
         let taken = root.exists() && std::fs::read_dir(root).map_err(Error::io(root))?.next().is_some();
         if taken {
@@ -112,7 +112,7 @@ impl StudyDir {
         Ok(Self(absolute(root)?))
     }
 
-    /// The folder of an existing study.
+    /// Opens the folder of an existing study.
     ///
     /// # Errors
     /// When it has no `study.yaml`.
@@ -157,7 +157,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
 
 /// Writes a result.
 pub(super) fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).expect("plain numbers and words");
+    let text = serde_json::to_string_pretty(value).expect("plain values serialize");
     files::write_bytes(path, format!("{text}\n").as_bytes())
 }
 

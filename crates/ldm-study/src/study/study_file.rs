@@ -47,17 +47,17 @@ pub struct FactorConfig {
     pub diffusion: BTreeMap<String, Value>,
 }
 
-/// TrainingBudgets of training, the same for every factor.
+/// Training budgets, the same for every factor.
 #[derive(Debug, Clone, Copy, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainingBudgets {
-    /// Of each first stage.
+    /// The budget of each first stage.
     pub first_stage: TrainingBudget,
-    /// Of each diffusion model.
+    /// The budget of each diffusion model.
     pub diffusion: TrainingBudget,
 }
 
-/// A budget: one of steps, images and seconds.
+/// A training budget: one of steps, images and seconds.
 #[derive(Debug, Clone, Copy, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainingBudget {
@@ -157,7 +157,7 @@ impl StudyFile {
         Ok(())
     }
 
-    /// Returns its text.
+    /// Returns the study as YAML.
     pub fn to_text(&self) -> String {
         config::to_text(&serde_yaml::to_value(self).expect("plain numbers and words"))
     }
@@ -179,11 +179,11 @@ impl TrainingBudget {
 /// The built-in studies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StudyProfile {
-    /// Synthetic scenes of 32 pixels, f = 1, 2, 4, 8.
+    /// Synthetic scenes at 32 pixels, f = 1, 2, 4, 8.
     Quick,
     /// CIFAR-10, f = 1, 2, 4, 8.
     Cifar,
-    /// Photographs of 128 pixels, f = 2 to 32.
+    /// Photographs at 128 pixels, f = 2 to 32.
     Photos,
     /// `ImageNet` at 256 pixels as in the paper, f = 1 to 32.
     Paper,

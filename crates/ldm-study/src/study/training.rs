@@ -1,4 +1,4 @@
-//! One run of a study: trained for its budget, and resumed where it was stopped.
+//! One run of a study: training for its budget, and resumption.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,8 +43,8 @@ pub(super) struct DueCheckpoint<'a> {
     pub(super) model: &'a Path,
 }
 
-/// Trains the run of `config` in the folder `root` and calls `evaluate` for every checkpoint that is due; an error of
-/// it stops the run. Returns nothing when the study was stopped.
+/// Trains the run of `config` in the folder `root` and calls `evaluate` for every checkpoint that is due; its error
+/// stops the run. Returns `None` if the study was stopped.
 pub(super) fn train(
     study: &Study,
     config: &Path,
@@ -70,7 +70,7 @@ pub(super) fn train(
         let (images, seconds) = (number("images") as u64, number("seconds"));
         evaluate(&DueCheckpoint { step, images, seconds, model: &model })
     };
-    // Of a run that was killed between a checkpoint and its evaluation.
+    // Left by a run that was killed between a checkpoint and its evaluation.
     if due(trainer.state().step) {
         checkpoint(trainer.state().step)?;
     }
@@ -78,7 +78,7 @@ pub(super) fn train(
     let finished = study.reporter.train(&mut trainer, &halt, &mut |event| {
         match event {
             Event::Step { step: done, .. } => step = *done,
-            // Also when the run is asked to stop: it takes one more step before it does, and loses this checkpoint.
+            // Also when the run is about to stop: it takes one more step, and this checkpoint would be lost.
             Event::Checkpoint(_) if due(step) && failed.is_none() => failed = checkpoint(step).err(),
             _ => {}
         }
@@ -117,7 +117,7 @@ fn open(root: &Path, device: Device) -> Result<Option<Trainer>> {
     Ok(None)
 }
 
-/// Creates a run; nothing when the study was stopped during its trial.
+/// Creates a run; `None` if the study was stopped during its trial.
 fn create(study: &Study, config: &Path, root: &Path, schedule: EvalSchedule) -> Result<Option<Trainer>> {
     let shared = RunConfig::read(config, &[])?;
     let batch = shared.data.batch_size as u64 * shared.train.accumulate;
@@ -138,7 +138,7 @@ fn create(study: &Study, config: &Path, root: &Path, schedule: EvalSchedule) -> 
     Trainer::create(RunConfig::read(config, &overrides)?, root, study.device).map(Some)
 }
 
-/// Steps per second, by a short trial in the folder `scratch`.
+/// Measures the steps per second in a short trial in the folder `scratch`.
 fn rate(study: &Study, config: &Path, scratch: &Path) -> Result<f64> {
     let clear = || match std::fs::remove_dir_all(scratch) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(scratch)(error)),

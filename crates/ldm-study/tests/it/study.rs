@@ -1,4 +1,4 @@
-//! The study of the downsampling factor: plans, refusals, and a run in this process.
+//! The study of the downsampling factor: plans, errors, and a run in this process.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;

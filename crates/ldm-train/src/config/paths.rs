@@ -19,8 +19,8 @@ const PATH_KEYS: [&str; 10] = [
     "classes_file",
 ];
 
-/// Makes the values of [`PATH_KEYS`] absolute if they exist in `folder`, that of the config file, or in the current folder;
-/// those under `data` also in the folder of the datasets ([`DataPaths`]).
+/// Makes the values of [`PATH_KEYS`] absolute if they exist in `folder`, that of the config file, or in the current
+/// folder; those under `data` also in the folder of the datasets ([`DataPaths`]).
 pub(crate) fn make_absolute(tree: &mut Value, folder: &Path) {
     let data = DataPaths::new(folder);
     let Value::Mapping(sections) = tree else { return };

@@ -33,8 +33,8 @@ impl RunConfig {
     /// Reads a config file with `overrides` (`a.b.c=value`).
     ///
     /// Relative paths are looked up in the folder of the file, then in the current directory, and those of datasets in
-    /// the folder `LDM_DATA`; the tree has absolute paths, so that a run can be resumed from anywhere. A first stage named
-    /// by its run is replaced by its config ([`resolve_first_stage`]).
+    /// the folder `LDM_DATA`; the tree has absolute paths, so that a run can be resumed from anywhere. A first stage
+    /// named by its run is replaced by its config ([`resolve_first_stage`]).
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be read; [`Error::Config`] with the key, the expected value, and the line.
@@ -81,9 +81,9 @@ impl RunConfig {
                 tree["train"].get("optimizer").is_some_and(|given| given.get("weight_decay").is_some());
             let expected = typed.train.optimizer.weight_decay;
             if given && expected != decay {
-                let message = format!(
-                    "model.params.weight_decay: expected train.optimizer.weight_decay, {expected}, got {decay}"
-                );
+                let key = "model.params.weight_decay";
+                let message =
+                    format!("{key}: expected train.optimizer.weight_decay, {expected}, got {decay}");
                 return Err(Error::config(path, message));
             }
             typed.train.optimizer.weight_decay = decay;
@@ -123,8 +123,9 @@ impl RunConfig {
     /// [`Error::Config`] when the config has none.
     pub fn learning_rate(&self, ranks: usize) -> Result<f64> {
         self.train.base_rate(self.base_learning_rate, ranks * self.data.batch_size).ok_or_else(|| {
-            let message = "train.learning_rate: expected a positive number, got none";
-            Error::config(&self.path, format!("{message}; try train.learning_rate or model.base_learning_rate"))
+            let message = "train.learning_rate: expected a positive number, got none; try \
+                           train.learning_rate or model.base_learning_rate";
+            Error::config(&self.path, message)
         })
     }
 

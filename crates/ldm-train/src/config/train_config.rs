@@ -21,8 +21,8 @@ pub struct TrainConfig {
     pub steps: u64,
     /// The random seed.
     pub seed: u64,
-    /// The learning rate before its schedule. If absent, `base_learning_rate · ranks · batch_size · accumulate` (CompVis
-    /// `main.py:686`).
+    /// The learning rate before its schedule. If absent, `base_learning_rate · ranks · batch_size · accumulate`
+    /// (CompVis `main.py:686`).
     pub learning_rate: Option<f64>,
     /// The learning-rate schedule.
     pub schedule: LearningRate,
@@ -97,8 +97,8 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
-    /// The learning rate before its schedule: `learning_rate`, or `base` times the images of a step, with `batch` images
-    /// per micro-batch on all ranks. CompVis `main.py:686`.
+    /// The learning rate before its schedule: `learning_rate`, or `base` times the images of a step, with `batch`
+    /// images per micro-batch on all ranks. CompVis `main.py:686`.
     pub(crate) fn base_rate(&self, base: Option<f64>, batch: usize) -> Option<f64> {
         let images = batch as f64 * self.accumulate as f64;
         self.learning_rate.or_else(|| base.map(|base| base * images))
@@ -180,8 +180,8 @@ pub struct SampleConfig {
     pub count: usize,
     /// DDIM steps per sample (diffusion models).
     pub steps: usize,
-    /// η of DDIM, 1 as in CompVis' logging (`ddpm.py:1251`): early in training, predictions are wrong at the highest noise
-    /// levels, and only fresh noise lets later steps correct them.
+    /// η of DDIM, 1 as in CompVis' logging (`ddpm.py:1251`): early in training, predictions are wrong at the highest
+    /// noise levels, and only fresh noise lets later steps correct them.
     pub eta: f64,
     /// Classifier-free guidance of the samples (diffusion models trained with dropout).
     pub guidance_scale: f64,

@@ -28,8 +28,8 @@ impl Augmentations {
     /// Opens the variants of the dataset of `config`; relative paths are looked up in `base`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for other random augmentations, such as random crops, which have too many variants to cache; the
-    /// errors of [`DatasetConfig::open`].
+    /// [`Error::Invalid`] for other random augmentations, such as random crops, which have too many variants to cache;
+    /// the errors of [`DatasetConfig::open`].
     pub fn open(config: &DatasetConfig, base: &Path) -> Result<Self> {
         let mut flip = 0.;
         let mut sets = vec![config.clone()];
@@ -37,8 +37,8 @@ impl Augmentations {
             if let crop @ (Crop::Random | Crop::RandomSquare) = images.transform.crop {
                 let crop = if crop == Crop::Random { "random" } else { "random_square" };
                 return Err(Error::invalid(format!(
-                    "train.cache_latents: expected deterministic crops, got crop: {crop}; try crop: center, or \
-                     cache_latents: false"
+                    "train.cache_latents: expected deterministic crops, got crop: {crop}; try \
+                     crop: center or cache_latents: false"
                 )));
             }
             flip = images.transform.flip;

@@ -49,7 +49,8 @@ impl LatentCache {
         if let Some([expected, got]) = fingerprint.difference(checkpoint.metadata()) {
             return Err(Error::format(path, format!("expected {expected}, got {got}; {REMOVE}")));
         }
-        let damaged = || Error::format(path, format!("expected a complete latent cache, got a damaged file; {REMOVE}"));
+        let damaged =
+            || Error::format(path, format!("expected a complete latent cache, got a damaged file; {REMOVE}"));
         let names: Vec<&str> = checkpoint.names().collect();
         let shape = names.first().and_then(|name| checkpoint.info(name)).ok_or_else(damaged)?.shape;
         let [_, c, h, w] = shape[..] else { return Err(damaged()) };
@@ -91,7 +92,7 @@ impl Dataset for LatentCache {
         let example = self.augmentations.sets[view].without_image(index, seed)?;
         let latent = self.latent(view, index);
         let latent = latent.ok_or_else(|| {
-            Error::data(&example.name, "expected a cached latent, got none; the image was unreadable when cached")
+            Error::data(&example.name, "expected a cached latent, got none, as the image was unreadable")
         })?;
         Ok(Example { size: self.pixels, latent: Some(latent), ..example })
     }

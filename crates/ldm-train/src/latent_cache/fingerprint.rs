@@ -20,8 +20,8 @@ pub struct CacheFingerprint {
 }
 
 impl CacheFingerprint {
-    /// The fingerprint of augmented datasets and of the first stage in `weights`, which are named and sorted; other weights
-    /// are ignored.
+    /// The fingerprint of augmented datasets and of the first stage in `weights`, which are named and sorted; other
+    /// weights are ignored.
     pub fn new(augmentations: &Augmentations, weights: &[(String, Tensor)]) -> Self {
         let images: Vec<String> = augmentations.sets.iter().map(|set| set.fingerprint()).collect();
         let mut hash = Sha256::new();

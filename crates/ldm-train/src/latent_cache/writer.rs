@@ -16,8 +16,8 @@ use crate::run::event::Event;
 /// Encodes a dataset into a cache file.
 pub(crate) struct CacheWriter<'a> {
     pub(crate) augmentations: &'a Augmentations,
-    /// Images encoded at once: as many as in a training step, also in the last chunk, since the last bits of an encoder's
-    /// output depend on the batch size.
+    /// Images encoded at once: as many as in a training step, also in the last chunk, since the last bits of an
+    /// encoder's output depend on the batch size.
     pub(crate) batch: usize,
     /// Fails at an unreadable image; otherwise the image is skipped, and the loader reports it.
     pub(crate) strict: bool,
@@ -28,8 +28,8 @@ impl CacheWriter<'_> {
     /// Opens the cache at `path`, after writing it if it does not exist; `None` if `stop` was set.
     ///
     /// # Errors
-    /// As [`LatentCache::open`]; [`Error::Io`] when the file cannot be written; [`Error::Data`] when images differ in size
-    /// or none can be read.
+    /// As [`LatentCache::open`]; [`Error::Io`] when the file cannot be written; [`Error::Data`] when images differ in
+    /// size or none can be read.
     pub(crate) fn open_or_write(
         &self,
         path: &Path,
@@ -58,7 +58,8 @@ impl CacheWriter<'_> {
     ) -> Result<bool> {
         let (sets, count) = (&self.augmentations.sets, self.augmentations.sets[0].len());
         let first = (0..count).find_map(|index| sets[0].get(index, 0).ok());
-        let first = first.ok_or_else(|| Error::data(sets[0].name(), "expected a readable image, got none"))?;
+        let first =
+            first.ok_or_else(|| Error::data(sets[0].name(), "expected a readable image, got none"))?;
         let pixels = first.size;
         let shape = self.encoder.latent_moments(&collate(vec![first])?.images).size();
         let mut chunks = Vec::new();
@@ -97,7 +98,10 @@ impl CacheWriter<'_> {
                 Ok(Example { name, size: [_, h, w], .. }) => {
                     let [_, h0, w0] = pixels;
                     let sizes = format!("expected {w0}x{h0}, the size of the first image, got {w}x{h}");
-                    return Err(Error::data(name, format!("{sizes}; try a size and a crop in the transform")));
+                    return Err(Error::data(
+                        name,
+                        format!("{sizes}; try a size and a crop in the transform"),
+                    ));
                 }
                 Err(error) if self.strict => return Err(error),
                 Err(_) => {}

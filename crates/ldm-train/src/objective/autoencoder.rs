@@ -22,8 +22,8 @@ use crate::objective::{
     with_gradients,
 };
 
-/// Reconstruction plus the latent's regularization; with the published losses also LPIPS and a discriminator, which has its
-/// own phase.
+/// Reconstruction plus the latent's regularization; with the published losses also LPIPS and a discriminator, which has
+/// its own phase.
 ///
 /// KL first stages use sums over a sample, as in CompVis (`contperceptual.py:45`): Σ|x − y| + w·KL. VQ first stages use
 /// means (`vqperceptual.py:56`): mean|x − y| + w·codebook loss.
@@ -113,8 +113,8 @@ impl AutoencoderObjective {
         })
     }
 
-    /// Loads the weights of a first stage, or of a diffusion model's first stage. The discriminator and the EMA of a codebook
-    /// are loaded if both models have them.
+    /// Loads the weights of a first stage, or of a diffusion model's first stage. The discriminator and the EMA of a
+    /// codebook are loaded if both models have them.
     ///
     /// # Errors
     /// [`ldm_core::Error::Weights`] listing every mismatch.
@@ -145,8 +145,8 @@ impl AutoencoderObjective {
         Ok(if self.channels_last { ldm_libtorch::to_channels_last(&images) } else { images })
     }
 
-    /// The latent's regularization: the KL divergence, summed over an image and averaged over the batch, or the codebook
-    /// loss.
+    /// The latent's regularization: the KL divergence, summed over an image and averaged over the batch, or the
+    /// codebook loss.
     fn latent_loss(bottleneck: &Bottleneck) -> Tensor {
         match bottleneck {
             Bottleneck::Kl(posterior) => posterior.kl().to_kind(Kind::Float).mean(Kind::Float),
@@ -197,8 +197,8 @@ impl Objective for AutoencoderObjective {
         }
     }
 
-    /// The autoencoder, then the discriminator, if any. Each phase runs the autoencoder on the batch, as in CompVis: the
-    /// discriminator sees the autoencoder after its step.
+    /// The autoencoder, then the discriminator, if any. Each phase runs the autoencoder on the batch, as in CompVis:
+    /// the discriminator sees the autoencoder after its step.
     fn phases(&self) -> Vec<Phase> {
         let [autoencoder, discriminator] = &self.trainable;
         let generator = Phase::new("generator", shallow(autoencoder));

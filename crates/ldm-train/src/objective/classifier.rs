@@ -204,8 +204,8 @@ impl Validate for ClassifierObjective {
 }
 
 impl Preview for ClassifierObjective {
-    /// Renders one row per image: its latent at `log_steps` increasing noise levels, framed in green if it is classified
-    /// correctly and in red otherwise. CompVis `classifier.py:238` `log_images`, for label maps.
+    /// Renders one row per image: its latent at `log_steps` increasing noise levels, framed in green if it is
+    /// classified correctly and in red otherwise. CompVis `classifier.py:238` `log_images`, for label maps.
     fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
         let count = batch.names.len().min(config.count) as i64;
         let labels = self.labels(batch)?.narrow(0, 0, count);

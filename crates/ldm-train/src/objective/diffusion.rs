@@ -6,8 +6,8 @@ use ldm_core::noise::PerStep;
 use ldm_core::{Error, NoiseSource, Prompt, Result};
 use ldm_data::Batch;
 use ldm_pipelines::{
-    ConditioningKind, LatentDiffusion, LatentDiffusionConfig, ModelConfig, ModelSource, SCHEDULE_BUFFERS,
-    Sampling, find_tokenizer, GenerateRequest, generate,
+    ConditioningKind, GenerateRequest, LatentDiffusion, LatentDiffusionConfig, ModelConfig, ModelSource,
+    SCHEDULE_BUFFERS, Sampling, find_tokenizer, generate,
 };
 use ldm_schedulers::{SamplerConfig, Spacing};
 use tch::{Device, Tensor};
@@ -148,8 +148,8 @@ impl DiffusionObjective {
         from.fill(targets, self.model.weights_of(source.checkpoint, from.ema))
     }
 
-    /// Samples ε from N(0, 1), with offset noise plus a random constant per channel and sample, so that the model learns to
-    /// change the mean of an image (Guttenberg 2023, "Diffusion with Offset Noise").
+    /// Samples ε from N(0, 1), with offset noise plus a random constant per channel and sample, so that the model
+    /// learns to change the mean of an image (Guttenberg 2023, "Diffusion with Offset Noise").
     fn noise(&self, z: &Tensor, noise: &mut dyn NoiseSource) -> Tensor {
         let eps = noise.like(z);
         if self.offset_noise == 0. {
@@ -182,8 +182,8 @@ impl Objective for DiffusionObjective {
         tch::no_grad(|| self.model.condition(&prompt, false)).map(drop)
     }
 
-    /// With `scale_by_std`, takes the standard deviation of the latents from the first stage's checkpoint, or computes it
-    /// from the first batch, as CompVis does (`ddpm.py:479`).
+    /// With `scale_by_std`, takes the standard deviation of the latents from the first stage's checkpoint, or computes
+    /// it from the first batch, as CompVis does (`ddpm.py:479`).
     fn prepare(&mut self, first: &Batch, noise: &mut dyn NoiseSource) -> Result<()> {
         if self.model.config.scale_by_std {
             self.model.scale_factor = 1.;

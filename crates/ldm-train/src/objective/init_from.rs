@@ -9,8 +9,8 @@ use tch::Tensor;
 
 use crate::optim::copy_named;
 
-/// `train.init_from`: starts a new run from the weights of an existing model. CompVis `ddpm.py:178` `init_from_ckpt` with
-/// `ckpt_path` and `ignore_keys`.
+/// `train.init_from`: starts a new run from the weights of an existing model. CompVis `ddpm.py:178` `init_from_ckpt`
+/// with `ckpt_path` and `ignore_keys`.
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct InitFrom {
@@ -29,8 +29,8 @@ fn yes() -> bool {
 }
 
 impl InitFrom {
-    /// Loads `checkpoint` into `targets`, except ignored tensors. All other names and shapes must match; CompVis silently
-    /// skips mismatches.
+    /// Loads `checkpoint` into `targets`, except ignored tensors. All other names and shapes must match; CompVis
+    /// silently skips mismatches.
     ///
     /// # Errors
     /// [`ldm_core::Error::Weights`] listing every mismatch; then `targets` are unchanged.

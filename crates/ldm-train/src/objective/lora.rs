@@ -1,10 +1,10 @@
 //! LoRA training: low-rank adapters of any layer of any model.
 //!
-//! For an adapted weight `W0` with factors `A` and `B` the layer uses `W = W0 + s·B·A` (Hu et al. 2021, eq. 3), which is
-//! written into the layer's own variable once per step. The layers are unchanged, and so are gradient checkpointing, autocast
-//! and memory formats. The backward pass computes `G = dL/dW`; `W` is linear in `A` for fixed `B`, and in `B` for fixed `A`,
-//! so the chain rule reduces to two exact products: `dL/dA = s·Bᵀ·G` and `dL/dB = s·G·Aᵀ`. They become gradients of `A` and
-//! `B` by the backward pass of `<A, dL/dA> + <B, dL/dB>`, in which they are constants.
+//! For an adapted weight `W0` with factors `A` and `B` the layer uses `W = W0 + s·B·A` (Hu et al. 2021, eq. 3), which
+//! is written into the layer's own variable once per step. The layers are unchanged, and so are gradient checkpointing,
+//! autocast and memory formats. The backward pass computes `G = dL/dW`; `W` is linear in `A` for fixed `B`, and in `B`
+//! for fixed `A`, so the chain rule reduces to two exact products: `dL/dA = s·Bᵀ·G` and `dL/dB = s·G·Aᵀ`. They become
+//! gradients of `A` and `B` by the backward pass of `<A, dL/dA> + <B, dL/dB>`, in which they are constants.
 //!
 //! The cost is the memory of `W0` and of `G` for the adapted layers. Gradients of other layers are not computed.
 
@@ -58,8 +58,9 @@ impl std::fmt::Debug for LoraObjective {
 }
 
 impl LoraObjective {
-    /// Freezes the model of `inner`, whose trained weights are loaded, and adds an adapter to every weight that `config`
-    /// selects: `A` from U(±1/√in), as PyTorch's linear layers, and `B` zero, so that the model starts unchanged.
+    /// Freezes the model of `inner`, whose trained weights are loaded, and adds an adapter to every weight that
+    /// `config` selects: `A` from U(±1/√in), as PyTorch's linear layers, and `B` zero, so that the model starts
+    /// unchanged.
     ///
     /// # Errors
     /// [`Error::Invalid`] when no weight is selected, or with the layer whose dimensions the rank exceeds.
@@ -109,7 +110,8 @@ impl LoraObjective {
         }
     }
 
-    /// Runs `body` with weights composed from the current adapters, which may be their EMA; the next loss composes them again.
+    /// Runs `body` with weights composed from the current adapters, which may be their EMA; the next loss composes them
+    /// again.
     fn composed<T>(&self, body: impl FnOnce(&dyn Objective) -> T) -> T {
         self.stale.set(true);
         self.compose();
@@ -151,7 +153,8 @@ impl AdaptedLayer {
         });
     }
 
-    /// Returns a scalar whose gradient with respect to the factors is that of the loss; clears the gradient of the weight.
+    /// Returns a scalar whose gradient with respect to the factors is that of the loss; clears the gradient of the
+    /// weight.
     fn surrogate(&mut self) -> Option<Tensor> {
         let gradient = self.weight.grad();
         if !gradient.defined() {
@@ -218,7 +221,8 @@ impl Objective for LoraObjective {
 
     fn load(&mut self, checkpoint: Checkpoint) -> Result<()> {
         if checkpoint.tensor(BASE)? != self.base {
-            let message = "expected adapters of this base model, got adapters of another one; train.init_from has changed";
+            let message = "expected adapters of this base model, got adapters of another one; the model of \
+                           train.init_from has changed";
             return Err(Error::format(checkpoint.path(), message));
         }
         copy_named(self.factors(), &checkpoint.without(&[BASE]))?;
@@ -257,9 +261,8 @@ impl Validate for LoraObjective {
 impl Preview for LoraObjective {
     fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
         self.composed(|inner| {
-            let inner =
-                inner.as_preview().ok_or_else(|| Error::invalid("expected an objective with previews, got one without"))?;
-            inner.preview(batch, config)
+            let none = || Error::invalid("expected an objective with previews, got none");
+            inner.as_preview().ok_or_else(none)?.preview(batch, config)
         })
     }
 }
@@ -269,9 +272,9 @@ impl Export for LoraObjective {
         let ema: BTreeMap<&str, &Tensor> = ema.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         let mut lora = Lora::default();
         for layer in &self.layers {
-            let [down, up] = layer.factors().map(|(name, tensor)| {
-                ema.get(name.as_str()).map_or(tensor, |value| value.shallow_clone())
-            });
+            let [down, up] = layer
+                .factors()
+                .map(|(name, tensor)| ema.get(name.as_str()).map_or(tensor, |value| value.shallow_clone()));
             lora.adapters.insert(layer.name.clone(), Adapter { down, up, alpha: layer.adapter.alpha });
         }
         Ok(Exported::Lora { tensors: lora.tensors(&self.model)?, metadata: lora.metadata(&self.model) })

@@ -6,12 +6,12 @@ use ldm_data::Batch;
 use ldm_pipelines::{ConditioningKey, ConditioningKind, LatentDiffusion};
 use tch::{Device, Kind, Tensor};
 
-/// Selects from a batch the prompt that `model` is conditioned on. Label maps are converted to one-hot maps; for inpainting
-/// the image defaults to the batch's own.
+/// Selects from a batch the prompt that `model` is conditioned on. Label maps are converted to one-hot maps; for
+/// inpainting the image defaults to the batch's own.
 ///
 /// # Errors
-/// [`Error::Data`] with an image and its missing condition; [`Error::Invalid`] when a label map has a class that the model
-/// does not have.
+/// [`Error::Data`] with an image and its missing condition; [`Error::Invalid`] when a label map has a class that the
+/// model does not have.
 pub fn prompt_for(model: &LatentDiffusion, batch: &Batch) -> Result<Prompt> {
     let missing = |what: &str| {
         let name = batch.names.first().map_or("the data", String::as_str);
@@ -74,12 +74,11 @@ pub(crate) fn conditions_on_image(model: &LatentDiffusion) -> bool {
 /// # Errors
 /// [`Error::Invalid`] when the model has no null condition.
 pub(crate) fn check_dropout(model: &LatentDiffusion) -> Result<()> {
-    let refuse = |reason: &str| Err(Error::invalid(format!("train.conditioning_dropout: expected 0, {reason}")));
+    let refuse =
+        |reason: &str| Err(Error::invalid(format!("train.conditioning_dropout: expected 0, {reason}")));
     match (ConditioningKind::of(&model.config), model.config.conditioning_key()) {
         (ConditioningKind::Unconditional, _) => refuse("as the model is unconditional"),
-        (ConditioningKind::Class, Some(ConditioningKey::Adm)) => {
-            refuse("as the model has no null class")
-        }
+        (ConditioningKind::Class, Some(ConditioningKey::Adm)) => refuse("as the model has no null class"),
         (ConditioningKind::Inpainting | ConditioningKind::LowResolution, _) => {
             refuse("as the model is conditioned on an image and has no null image")
         }
@@ -89,7 +88,8 @@ pub(crate) fn check_dropout(model: &LatentDiffusion) -> Result<()> {
     }
 }
 
-/// Converts `[B, H, W]` classes to one-hot `[B, K, H, W]` on the model's device, after the transfer of the smaller class map.
+/// Converts `[B, H, W]` classes to one-hot `[B, K, H, W]` on the model's device, after the transfer of the smaller
+/// class map.
 fn one_hot(map: &Tensor, model: &LatentDiffusion) -> Result<Tensor> {
     let ConditionerConfig::Spatial(config) = &model.config.cond_stage_config else {
         unreachable!("a model of label maps has a spatial rescaler")

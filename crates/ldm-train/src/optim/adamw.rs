@@ -33,7 +33,8 @@ impl AdamWConfig {
     }
 }
 
-/// AdamW (Loshchilov & Hutter 2019) over named parameters, with its state as named tensors; that of tch cannot be saved.
+/// AdamW (Loshchilov & Hutter 2019) over named parameters, with its state as named tensors; that of tch cannot be
+/// saved.
 #[derive(Debug)]
 pub struct AdamW {
     config: AdamWConfig,
@@ -67,8 +68,8 @@ impl AdamW {
         }
     }
 
-    /// Computes the L2 norm of all gradients, an f32 scalar on their device; with `clip`, scales gradients down to it, as
-    /// `torch.nn.utils.clip_grad_norm_` does. Never synchronizes with the host.
+    /// Computes the L2 norm of all gradients, an f32 scalar on their device; with `clip`, scales gradients down to it,
+    /// as `torch.nn.utils.clip_grad_norm_` does. Never synchronizes with the host.
     pub fn clip(&self, clip: Option<f64>) -> Tensor {
         let grads: Vec<Tensor> = self.params.iter().map(Tensor::grad).filter(Tensor::defined).collect();
         let norm = total_norm(&grads);
@@ -85,8 +86,8 @@ impl AdamW {
         scale_all(&grads, &scale.reciprocal());
     }
 
-    /// Takes a step with learning rate `lr`. Parameters without a gradient are unchanged. If `found_inf` ([`found_inf`]) is
-    /// 1, parameters and state are unchanged and the step is not counted.
+    /// Takes a step with learning rate `lr`. Parameters without a gradient are unchanged. If `found_inf`
+    /// ([`found_inf`]) is 1, parameters and state are unchanged and the step is not counted.
     pub fn step(&mut self, lr: f64, found_inf: Option<&Tensor>) {
         let AdamWConfig { betas: [beta1, beta2], eps, weight_decay } = self.config;
         let with_grad: Vec<(usize, Tensor)> = self

@@ -53,8 +53,8 @@ impl EmaConfig {
 
 /// Exponential moving averages with CompVis' warm-up. CompVis `ema.py` `LitEma`.
 ///
-/// Updated once per optimizer step. CompVis updates once per micro-batch, which differs only under gradient accumulation,
-/// where it averages the same weights several times.
+/// Updated once per optimizer step. CompVis updates once per micro-batch, which differs only under gradient
+/// accumulation, where it averages the same weights several times.
 #[derive(Debug)]
 pub struct Ema {
     updates: u64,

@@ -12,8 +12,8 @@ const BACKOFF: f64 = 0.5;
 /// Steps without overflow after which the scale doubles.
 const GROWTH_INTERVAL: i64 = 2000;
 
-/// Dynamic loss scaling (Micikevicius et al. 2018, §3.2), with the rule and the constants of `torch.amp.GradScaler`: a step
-/// whose gradients overflow is skipped and halves the scale; 2000 steps in a row without overflow double it.
+/// Dynamic loss scaling (Micikevicius et al. 2018, §3.2), with the rule and the constants of `torch.amp.GradScaler`: a
+/// step whose gradients overflow is skipped and halves the scale; 2000 steps in a row without overflow double it.
 ///
 /// Everything stays on the device: no step synchronizes with the host.
 #[derive(Debug)]
@@ -38,7 +38,8 @@ impl LossScale {
         &self.scale
     }
 
-    /// Updates the scale after a step; `found_inf` is an f32 scalar, the number of optimizers whose gradients overflowed.
+    /// Updates the scale after a step; `found_inf` is an f32 scalar, the number of optimizers whose gradients
+    /// overflowed.
     pub fn update(&mut self, found_inf: &Tensor) {
         let _ = tch::no_grad(|| {
             self.scale.internal_amp_update_scale_(&self.growth, found_inf, GROWTH, BACKOFF, GROWTH_INTERVAL)

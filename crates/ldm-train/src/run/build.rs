@@ -113,8 +113,8 @@ fn check_first_stage(config: &RunConfig, model: &FirstStageConfig, ranks: usize)
         return Err(config_error(
             config,
             &format!(
-                "model.params.ema_decay, model.params.restart_after: expected one rank, got {ranks}; ranks do not share \
-                 codebooks that are updated without gradients"
+                "model.params.ema_decay, model.params.restart_after: expected one rank, got {ranks}; \
+                 codebooks that are updated without gradients are not shared"
             ),
         ));
     }
@@ -170,7 +170,7 @@ fn init_from(config: &RunConfig) -> Result<Option<InitFrom>> {
         (Some(_), Some(_)) => {
             return Err(config_error(
                 config,
-                "train.init_from: expected none with model.params.ckpt_path, got one; the keys have the same meaning",
+                "train.init_from: expected none with model.params.ckpt_path, got one",
             ));
         }
         // CompVis loads the weights without the EMA.

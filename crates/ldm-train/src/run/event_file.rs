@@ -1,7 +1,7 @@
 //! TensorBoard event files: the scalars and images of the log.
 //!
-//! A file is a TFRecord of protocol buffers. The four messages that a run needs have a dozen fields in total and have not
-//! changed since 2016; they are encoded by hand, as the crates for them are not maintained.
+//! A file is a TFRecord of protocol buffers. The four messages that a run needs have a dozen fields in total and have
+//! not changed since 2016; they are encoded by hand, as the crates for them are not maintained.
 
 use std::collections::BTreeMap;
 use std::fs::File;

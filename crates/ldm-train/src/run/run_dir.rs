@@ -24,9 +24,10 @@ use crate::run::state::{self, TrainState};
 ///   model/                 config.yaml + model.safetensors, the exported model
 /// ```
 ///
-/// `config.yaml` is that of the run's [`RunConfig`](crate::RunConfig). A run of [`Trainer::builder`](crate::Trainer::builder)
-/// has no model config: its `config.yaml` records `train` and `loader` and is not read again, and `model/` holds
-/// `model.safetensors` alone. Such a run is resumed by [`TrainerBuilder::resume`](crate::TrainerBuilder::resume).
+/// `config.yaml` is that of the run's [`RunConfig`](crate::RunConfig). A run of
+/// [`Trainer::builder`](crate::Trainer::builder) has no model config: its `config.yaml` records `train` and `loader`
+/// and is not read again, and `model/` holds `model.safetensors` alone. Such a run is resumed by
+/// [`TrainerBuilder::resume`](crate::TrainerBuilder::resume).
 #[derive(Debug)]
 pub struct RunDir {
     root: PathBuf,

@@ -90,8 +90,8 @@ pub(crate) fn read(folder: &Path, step: &mut TrainStep) -> Result<TrainState> {
     Ok(state)
 }
 
-/// Writes the exported model: its config, if any, and its weights with the EMA in place of its parameters; or only a LoRA
-/// file.
+/// Writes the exported model: its config, if any, and its weights with the EMA in place of its parameters; or only a
+/// LoRA file.
 pub(crate) fn write_model(
     folder: &Path,
     config: Option<&str>,

@@ -67,8 +67,9 @@ impl Trainer {
     /// Creates a run in the new folder `root`; [`Trainer::run`] starts it. Nothing is written unless all checks pass.
     ///
     /// # Errors
-    /// [`Error::Config`](ldm_core::Error::Config) when the config is invalid; [`Error::Data`](ldm_core::Error::Data) when
-    /// the folder is not empty; the errors of opening the datasets and of loading the checkpoints that the config names.
+    /// [`Error::Config`](ldm_core::Error::Config) when the config is invalid; [`Error::Data`](ldm_core::Error::Data)
+    /// when the folder is not empty; the errors of opening the datasets and of loading the checkpoints that the config
+    /// names.
     pub fn create(config: RunConfig, root: &Path, device: Device) -> Result<Self> {
         Self::create_distributed(Distributed::default(), config, root, device)
     }
@@ -94,11 +95,13 @@ impl Trainer {
             .build()
     }
 
-    /// Resumes the run in `root` from its newest complete checkpoint, with `overrides` (`train.steps=2000`) of its config.
+    /// Resumes the run in `root` from its newest complete checkpoint, with `overrides` (`train.steps=2000`) of its
+    /// config.
     ///
     /// # Errors
     /// [`Error::Data`](ldm_core::Error::Data) when there is no complete checkpoint or the run has several ranks;
-    /// [`Error::Weights`](ldm_core::Error::Weights) when the checkpoint does not fit the config; as [`Trainer::create`].
+    /// [`Error::Weights`](ldm_core::Error::Weights) when the checkpoint does not fit the config; as
+    /// [`Trainer::create`].
     pub fn resume(root: &Path, overrides: &[String], device: Device) -> Result<Self> {
         Self::resume_distributed(Distributed::default(), root, overrides, device)
     }

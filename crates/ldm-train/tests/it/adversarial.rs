@@ -1,4 +1,4 @@
-//! First stages with a discriminator: overfitting, resuming to the bit, export, refusals.
+//! First stages with a discriminator: overfitting, bit-exact resume, export, refusals.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -16,26 +16,9 @@ use ldm_train::{
 };
 use tch::{Kind, Tensor};
 
-use crate::{batch_of, config, lock_generator, run_to_end};
+use crate::{batch_of, config, configs, lock_generator, run_to_end};
 
-const RUN: &str = r"
-model:
-  target: KIND
-  params:
-    embed_dim: 4
-    EXTRA
-    ddconfig: {double_z: DOUBLE, z_channels: 4, resolution: 16, in_channels: 3, out_ch: 3, ch: 32, ch_mult: [1, 1],
-               num_res_blocks: 1, attn_resolutions: [], dropout: 0.1}
-    lossconfig:
-      target: TARGET
-      params: {disc_start: 4, disc_num_layers: 1, disc_ndf: 16, disc_weight: 0.5, LOSS}
-data:
-  target: data_module
-  params:
-    batch_size: 4
-    num_workers: 0
-    train: {target: scenes, params: {size: 16, objects: [1, 1], count: 64}}
-    validation: {target: scenes, params: {size: 16, objects: [1, 1], count: 8, split: validation}}
+const TRAIN: &str = "
 train:
   steps: 20
   learning_rate: 1.0e-3
@@ -50,21 +33,28 @@ const KL: &str = "ldm.modules.losses.LPIPSWithDiscriminator";
 const VQ: &str = "taming.modules.losses.vqperceptual.VQLPIPSWithDiscriminator";
 
 fn kl(loss: &str) -> String {
-    let text = RUN.replace("KIND", "kl").replace("DOUBLE", "true").replace("TARGET", KL);
-    text.replace("LOSS", loss).replace("    EXTRA\n", "")
+    run_config("kl", &[], KL, loss)
 }
 
 fn vq(loss: &str) -> String {
-    let extra = "n_embed: 32\n    ema_decay: 0.9\n    restart_after: 3";
-    let text = RUN.replace("KIND", "vq").replace("DOUBLE", "false").replace("TARGET", VQ);
-    text.replace("LOSS", loss).replace("EXTRA", extra)
+    run_config("vq", &["ema_decay: 0.9, restart_after: 3"], VQ, loss)
+}
+
+fn run_config(kind: &str, params: &[&str], target: &str, loss: &str) -> String {
+    let loss = format!(
+        "lossconfig: {{target: {target}, params: {{disc_start: 4, disc_num_layers: 1, disc_ndf: 16, \
+         disc_weight: 0.5, {loss}}}}}"
+    );
+    let model = configs::first_stage(kind, &[params, &[&loss]].concat(), &["dropout: 0.1"]);
+    let data = configs::data(&configs::scenes(64), Some(configs::VALIDATION));
+    format!("model: {model}\n{data}{TRAIN}")
 }
 
 fn trainer(text: &str, overrides: &[&str], root: &Path) -> Trainer {
     Trainer::create(config(text, overrides), root, test_device()).unwrap()
 }
 
-/// Ten steps, a stop, and ten more in a new trainer end with the bits of twenty steps.
+/// Ten steps, a stop, and ten more in a new trainer are bit-identical to twenty steps.
 #[track_caller]
 fn check_resume(text: &str) {
     let folder = tempfile::tempdir().unwrap();
@@ -96,15 +86,15 @@ fn check_resume(text: &str) {
 }
 
 #[test]
-fn a_kl_first_stage_with_every_option_resumes_to_the_bit() {
+fn a_kl_first_stage_with_every_option_resumes_bit_exactly() {
     let _lock = lock_generator();
-    // LPIPS has no state; its cost is not what is tested.
+    // Without LPIPS, which is slow and has no state.
     check_resume(&kl("perceptual_weight: 0.0, use_actnorm: true, learn_logvar: true, r1_weight: 0.1,
               lecam_weight: 0.1, disc_ramp: 8, disc_loss: vanilla"));
 }
 
 #[test]
-fn a_vq_first_stage_with_averages_and_restarts_resumes_to_the_bit() {
+fn a_vq_first_stage_with_ema_and_restarts_resumes_bit_exactly() {
     let _lock = lock_generator();
     check_resume(&vq("perceptual_weight: 0.0"));
 }
@@ -159,16 +149,18 @@ fn a_phase_trains_its_own_parameters() {
         let phases = objective(text).phases();
         phases.into_iter().map(|phase| phase.trainable.into_iter().map(|(name, _)| name).collect()).collect()
     };
-    let plain = names(&kl("perceptual_weight: 0.0"));
-    assert!(plain[0].is_disjoint(&plain[1]));
-    assert!(plain[1].iter().all(|name| name.starts_with("loss.discriminator.main.")) && plain[1].len() == 7);
-    assert!(!plain[0].contains("loss.logvar"), "the reference's logvar is in no optimizer");
+    let kl_names = names(&kl("perceptual_weight: 0.0"));
+    let [generator, discriminator] = &kl_names[..] else { panic!("two phases") };
+    assert!(generator.is_disjoint(discriminator));
+    assert!(discriminator.iter().all(|name| name.starts_with("loss.discriminator.main.")));
+    assert_eq!(discriminator.len(), 7);
+    assert!(!generator.contains("loss.logvar"), "CompVis has logvar in no optimizer");
     assert!(names(&kl("perceptual_weight: 0.0, learn_logvar: true"))[0].contains("loss.logvar"));
-    let averages = names(&vq("perceptual_weight: 0.0"));
-    assert!(!averages[0].contains("quantize.embedding.weight"), "an EMA has no gradient");
-    let follows = vq("perceptual_weight: 0.0").replace("ema_decay: 0.9", "lr_g_factor: 2.5");
-    assert!(names(&follows)[0].contains("quantize.embedding.weight"));
-    assert_eq!(objective(&follows).phases()[0].lr_scale, 2.5);
+    let with_ema = names(&vq("perceptual_weight: 0.0"));
+    assert!(!with_ema[0].contains("quantize.embedding.weight"), "a codebook updated by EMA has no gradient");
+    let by_gradient = vq("perceptual_weight: 0.0").replace("ema_decay: 0.9", "lr_g_factor: 2.5");
+    assert!(names(&by_gradient)[0].contains("quantize.embedding.weight"));
+    assert_eq!(objective(&by_gradient).phases()[0].lr_scale, 2.5);
 }
 
 #[test]
@@ -205,7 +197,7 @@ fn the_ramp_grows_from_disc_start() {
         loss.total.double_value(&[])
     };
     assert_eq!(discriminator(3), 0.);
-    assert!(discriminator(4) > 0., "the discriminator learns at its full weight at once");
+    assert!(discriminator(4) > 0., "the discriminator has its full weight from disc_start");
 }
 
 #[test]
@@ -245,17 +237,16 @@ fn the_exported_model_has_no_loss() {
     {
         assert!(all.contains(name), "{name}");
     }
-    let Exported::Model(kept) = objective.as_export().unwrap().export(&[]).unwrap() else {
+    let Exported::Model(exported) = objective.as_export().unwrap().export(&[]).unwrap() else {
         panic!("a model")
     };
-    let kept: BTreeSet<String> = kept.into_iter().map(|(name, _)| name).collect();
+    let exported: BTreeSet<String> = exported.into_iter().map(|(name, _)| name).collect();
     let text = vq("").replace("{disc_start: 4, disc_num_layers: 1, disc_ndf: 16, disc_weight: 0.5, }", "{}");
-    let text = text
-        .replace(VQ, "reconstruction")
-        .replace("ema_decay: 0.9\n    restart_after: 3", "lr_g_factor: 1.0");
+    let text =
+        text.replace(VQ, "reconstruction").replace("ema_decay: 0.9, restart_after: 3", "lr_g_factor: 1.0");
     let model: BTreeSet<String> =
         self::objective(&text).weights().into_iter().map(|(name, _)| name).collect();
-    assert_eq!(kept, model);
+    assert_eq!(exported, model);
 }
 
 #[test]
@@ -292,7 +283,7 @@ fn latent_statistics_are_measured() {
 }
 
 #[test]
-fn every_name_of_compvis_is_read() {
+fn all_loss_names_of_compvis_are_read() {
     let _lock = lock_generator();
     for target in [
         "reconstruction",
@@ -321,18 +312,22 @@ fn every_name_of_compvis_is_read() {
 }
 
 #[test]
-fn the_optimizer_is_that_of_compvis_by_default() {
+fn the_default_optimizer_is_that_of_compvis() {
     let line = "  optimizer: {betas: [0.5, 0.9], weight_decay: 0.0}\n";
     let [explicit, default] = [kl(""), kl("").replace(line, "")];
     assert_ne!(explicit, default);
     let reference = config(&explicit, &[]);
     assert_eq!(reference.train.optimizer, AdamWConfig::adversarial());
     assert_eq!(config(&default, &[]).train.optimizer, AdamWConfig::adversarial());
-    assert_eq!(config(&default, &[]).to_text(), reference.to_text(), "it is in the run's config");
+    assert_eq!(
+        config(&default, &[]).to_text(),
+        reference.to_text(),
+        "the default is written to the config of the run"
+    );
     let without = ["model.params.lossconfig.target=reconstruction", "model.params.lossconfig.params=null"];
     assert_eq!(config(&default, &without).train.optimizer, AdamWConfig::default());
-    let some = config(&default, &["train.optimizer.weight_decay=0.1"]).train.optimizer;
-    assert_eq!(some, AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() });
+    let decayed = config(&default, &["train.optimizer.weight_decay=0.1"]).train.optimizer;
+    assert_eq!(decayed, AdamWConfig { weight_decay: 0.1, ..AdamWConfig::default() });
 }
 
 #[test]
@@ -347,8 +342,14 @@ fn invalid_settings_are_refused_by_key() {
     }
     let _lock = lock_generator();
     check(&kl("disc_conditional: true"), "lossconfig: `disc_conditional`");
-    check(&kl("codebook_weight: 1.0"), "`codebook_weight`: expected a key of lpips_with_discriminator, got one of vq_");
-    check(&vq("kl_weight: 1.0"), "`kl_weight`: expected a key of vq_lpips_with_discriminator, got one of lpips_");
+    check(
+        &kl("codebook_weight: 1.0"),
+        "`codebook_weight`: expected a key of lpips_with_discriminator, got one of vq_",
+    );
+    check(
+        &vq("kl_weight: 1.0"),
+        "`kl_weight`: expected a key of vq_lpips_with_discriminator, got one of lpips_",
+    );
     check(&vq("n_classes: 7"), "`n_classes`: expected the codebook's 32 entries, got 7");
     check(&vq("perceptual_loss: dists"), "unknown variant `dists`");
     check(&kl("disc_in_channels: 4"), "`disc_in_channels`: expected the images' 3 channels, got 4");

@@ -1,4 +1,4 @@
-//! A classifier of noisy latents: overfitting, resuming to the bit, refusals.
+//! A classifier of noisy latents: overfitting, bit-exact resume, refusals.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,59 +10,9 @@ use ldm_pipelines::{Classifier, GuidingClassifier, LoadOptions, Model};
 use ldm_train::{Event, Finished, RunConfig, Trainer};
 use tch::{Kind, Tensor};
 
-use crate::{lock_generator, run_to_end};
+use crate::{configs, lock_generator, run_to_end};
 
-const FIRST_STAGE: &str = r"
-model:
-  target: vq
-  params:
-    embed_dim: 4
-    n_embed: 32
-    ddconfig: {double_z: false, z_channels: 4, resolution: 16, in_channels: 3, out_ch: 3, ch: 32, ch_mult: [1, 1],
-               num_res_blocks: 1, attn_resolutions: []}
-data: {target: data_module, params: {batch_size: 4, num_workers: 0, train: SCENES}}
-train: {steps: 3, learning_rate: 1.0e-3, ema: null, samples: {count: 0}}
-";
-
-/// Unconditional, with deterministic latents, and noise in which the class stays visible.
-const DIFFUSION: &str = r"
-model:
-  target: latent_diffusion
-  params:
-    image_size: 8
-    channels: 4
-    timesteps: 100
-    linear_start: 0.0015
-    linear_end: 0.0195
-    scale_by_std: true
-    unet_config:
-      target: unet
-      params: {in_channels: 4, out_channels: 4, model_channels: 32, attention_resolutions: [2], num_res_blocks: 1,
-               channel_mult: [1, 2], num_head_channels: 16, dropout: 0.1, use_checkpoint: true}
-    first_stage_config:
-      target: vq
-      params:
-        embed_dim: 4
-        n_embed: 32
-        ckpt_path: FIRST
-        ddconfig: {double_z: false, z_channels: 4, resolution: 16, in_channels: 3, out_ch: 3, ch: 32, ch_mult: [1, 1],
-                   num_res_blocks: 1, attn_resolutions: []}
-    cond_stage_config: __is_unconditional__
-data: {target: data_module, params: {batch_size: 4, num_workers: 0, train: SCENES}}
-train: {steps: 1, learning_rate: 1.0e-3, ema: null, samples: {count: 0}}
-";
-
-const CLASSIFIER: &str = r"
-model:
-  target: ldm.models.diffusion.classifier.NoisyLatentImageClassifier
-  params: {diffusion_path: DIFFUSION, num_classes: 10, label_key: class_label, log_steps: 4, monitor: val/acc@1}
-data:
-  target: data_module
-  params:
-    batch_size: 4
-    num_workers: 0
-    train: SCENES
-    validation: {target: scenes, params: {size: 16, objects: [1, 1], count: 8, split: validation}}
+const CLASSIFIER_TRAIN: &str = "
 train:
   steps: 20
   learning_rate: 1.0e-3
@@ -73,15 +23,44 @@ train:
   samples: {count: 2}
 ";
 
-const SCENES: &str = "{target: scenes, params: {size: 16, objects: [1, 1], count: 64}}";
+fn first_stage_run() -> String {
+    let model = configs::first_stage("vq", &[], &[]);
+    let data = configs::data(&configs::scenes(64), None);
+    format!(
+        "model: {model}\n{data}train: {{steps: 3, learning_rate: 1.0e-3, ema: null, samples: {{count: 0}}}}\n"
+    )
+}
 
-fn parse(text: &str, overrides: &[&str]) -> ldm_core::Result<RunConfig> {
-    let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
-    RunConfig::parse(&text.replace("SCENES", SCENES), "tiny.yaml", &overrides)
+/// Unconditional, with deterministic latents, and noise levels at which the class is visible.
+fn diffusion_run(first_stage: &Path) -> String {
+    let path = format!("ckpt_path: {}", first_stage.display());
+    let first_stage = configs::first_stage("vq", &[&path], &[]);
+    let attention = "attention_resolutions: [2], num_head_channels: 16";
+    let unet = configs::unet(4, &[attention, "channel_mult: [1, 2], dropout: 0.1, use_checkpoint: true"]);
+    let params = [
+        "timesteps: 100, linear_start: 0.0015, linear_end: 0.0195, scale_by_std: true",
+        &format!("unet_config: {unet}"),
+        &format!("first_stage_config: {first_stage}"),
+        "cond_stage_config: __is_unconditional__",
+    ];
+    let (model, data) = (configs::diffusion(8, 4, &params), configs::data(&configs::scenes(64), None));
+    format!("{model}{data}train: {{steps: 1, learning_rate: 1.0e-3, ema: null, samples: {{count: 0}}}}\n")
+}
+
+fn classifier_run(diffusion: &Path) -> String {
+    let diffusion = diffusion.display();
+    let data = configs::data(&configs::scenes(64), Some(configs::VALIDATION));
+    format!(
+        "model:
+  target: ldm.models.diffusion.classifier.NoisyLatentImageClassifier
+  params: {{diffusion_path: {diffusion}, num_classes: 10, label_key: class_label, log_steps: 4, monitor: val/acc@1}}
+{data}{CLASSIFIER_TRAIN}"
+    )
 }
 
 fn create(text: &str, overrides: &[&str], root: &Path) -> ldm_core::Result<Trainer> {
-    Trainer::create(parse(text, overrides)?, root, test_device())
+    let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+    Trainer::create(RunConfig::parse(text, "tiny.yaml", &overrides)?, root, test_device())
 }
 
 /// The last line of the log.
@@ -92,10 +71,9 @@ fn run(trainer: &mut Trainer) -> BTreeMap<String, f64> {
 /// A diffusion model in `folder`, and the config of a classifier of its latents.
 fn diffusion(folder: &Path) -> (PathBuf, String) {
     let [first, second] = ["first-stage", "diffusion"].map(|name| folder.join(name));
-    run(&mut create(FIRST_STAGE, &[], &first).unwrap());
-    let text = DIFFUSION.replace("FIRST", &first.to_string_lossy());
-    run(&mut create(&text, &[&cache(folder)], &second).unwrap());
-    let text = CLASSIFIER.replace("DIFFUSION", &second.to_string_lossy());
+    run(&mut create(&first_stage_run(), &[], &first).unwrap());
+    run(&mut create(&diffusion_run(&first), &[&cache(folder)], &second).unwrap());
+    let text = classifier_run(&second);
     (second, text)
 }
 
@@ -113,7 +91,7 @@ fn files(run: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn a_classifier_resumes_to_the_bit() {
+fn a_classifier_resumes_bit_exactly() {
     let _lock = lock_generator();
     let folder = tempfile::tempdir().unwrap();
     let (_, text) = diffusion(folder.path());
@@ -158,7 +136,7 @@ fn a_classifier_overfits_a_few_images_and_is_exported() {
     let last = run(&mut create(&text, &overrides, &root).unwrap());
     assert!(last["loss"] < 0.3 && last["acc@1"] > 0.9, "{last:?}");
 
-    // It does not need the diffusion model's files, and detects another latent space.
+    // It does not need the files of the diffusion model, and refuses another latent space.
     let Model::Diffusion(mut model) =
         Model::open(&diffusion, &LoadOptions::new(test_device()), &mut |_| {}).unwrap()
     else {
@@ -187,7 +165,7 @@ fn a_classifier_overfits_a_few_images_and_is_exported() {
     // A run from its weights starts at its loss.
     let overrides =
         [&overrides[..3], &["train.steps=1", "train.learning_rate=1e-9", "train.ema=null"]].concat();
-    let text = CLASSIFIER.replace("DIFFUSION", &moved.to_string_lossy());
+    let text = classifier_run(&moved);
     let path = format!("model.params.ckpt_path={}", root.display());
     let again = folder.path().join("again");
     let last = run(&mut create(&text, &[&overrides[..], &[&path]].concat(), &again).unwrap());
@@ -211,14 +189,14 @@ fn validation_has_the_names_of_compvis() {
     let mut trainer = create(&text, &overrides, &root).unwrap();
     let mut found = BTreeMap::new();
     let observe = &mut |event: Event| {
-        assert!(!matches!(event, Event::Caching { .. }), "the diffusion model's cache serves");
-        if let Event::Validated(numbers) = event {
-            found.clone_from(numbers);
+        assert!(!matches!(event, Event::Caching { .. }), "the cache of the diffusion model is reused");
+        if let Event::Validated(metrics) = event {
+            found.clone_from(metrics);
         }
     };
     trainer.run(&AtomicBool::new(false), observe).unwrap();
     assert_eq!(found.keys().collect::<Vec<_>>(), ["step", "val/acc@1", "val/acc@5", "val/loss"]);
-    // Two steps in, all ten classes are about as likely.
+    // After two steps, all ten classes are about equally likely.
     assert!((found["val/loss"] - 10_f64.ln()).abs() < 0.7, "{found:?}");
     assert!(found["val/acc@5"] >= found["val/acc@1"] && found["val/acc@1"] >= 0.);
     let config = std::fs::read_to_string(root.join("config.yaml")).unwrap();
@@ -227,7 +205,7 @@ fn validation_has_the_names_of_compvis() {
     let weights = Checkpoint::open(root.join("model/model.safetensors")).unwrap();
     assert!(weights.names().all(|name| name.starts_with("model.") || name.starts_with("diffusion_model.")));
     let grid = ldm_core::image::read(root.join("samples/step-0000002.png")).unwrap();
-    assert!(grid.width() > 4 * 16 && grid.height() > 2 * 16, "a row an image, a column a noise level");
+    assert!(grid.width() > 4 * 16 && grid.height() > 2 * 16, "a row per image, a column per noise level");
     let framed = grid.pixels().filter(|pixel| [[255, 0, 0], [0, 255, 0]].contains(&pixel.0)).count();
     assert!(framed >= 8 * 60, "eight frames of one pixel, found {framed}");
 }
@@ -257,7 +235,11 @@ fn invalid_configs_are_refused_before_anything_is_written() {
     check(&text, &["model.params.diffusion_path=nowhere"], "nowhere: ");
     let first = format!("model.params.diffusion_path={}", folder.path().join("first-stage").display());
     check(&text, &[&first], "first-stage: expected a diffusion model, got another model");
-    check(&text, &["model.params.label_key=segmentation"], "label_key: expected class_label, got segmentation");
+    check(
+        &text,
+        &["model.params.label_key=segmentation"],
+        "label_key: expected class_label, got segmentation",
+    );
     check(&text, &["model.params.scheduler_config={target: x}"], "train.schedule");
     check(&text, &["model.params.log_steps=101"], "log_steps: expected at most 100, got 101");
     check(
@@ -271,7 +253,11 @@ fn invalid_configs_are_refused_before_anything_is_written() {
         "train.conditioning_dropout: expected a diffusion model, got a classifier",
     );
     check(&text, &["train.lora={rank: 2}"], "train.lora: expected a diffusion model, got a classifier");
-    check(&text, &["data.params.train.params.size=32"], "latent: expected 8x8 (a classifier with pool attention), got 16x16");
+    check(
+        &text,
+        &["data.params.train.params.size=32"],
+        "latent: expected 8x8 (a classifier with pool attention), got 16x16",
+    );
     let network = "model.params.classifier_config={in_channels: 3, out_channels: 10, model_channels: 32,
                    num_res_blocks: 1, attention_resolutions: [2]}";
     check(&text, &[network], "classifier_config.in_channels: expected the latent's 4 channels, got 3");

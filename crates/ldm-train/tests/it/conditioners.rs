@@ -1,8 +1,8 @@
-//! A model of each kind of conditioning overfits a few images that only the condition tells apart; dropout, training and
-//! refusals of conditions.
+//! A model of each kind of conditioning overfits a few images that only the condition distinguishes; dropout, training
+//! and refusals of conditions.
 //!
-//! Nearly all of an image is noise at both levels of the schedule, so that an unconditional model can do no better than the
-//! mean, and its loss stays at the images' variance.
+//! Both levels of the schedule are nearly pure noise, so that an unconditional model can only predict the mean, and its
+//! loss remains at the variance of the images.
 
 use ldm_conditioning::{Tokenizer, TokenizerKind};
 use ldm_core::device::test_device;
@@ -34,7 +34,7 @@ model:
     cond_stage_config: __is_unconditional__
 ";
 const BATCH: i64 = 4;
-const NOW: StepInfo = StepInfo { phase: 0, global_step: 0 };
+const FIRST_STEP: StepInfo = StepInfo { phase: 0, global_step: 0 };
 const CLIP: &str = "{target: clip_text, params: {max_length: 6, hidden_size: 16, intermediate_size: 32, \
                     num_hidden_layers: 1, num_attention_heads: 2, vocab_size: 40, max_position_embeddings: 6}}";
 const BERT: &str = "{target: bert, params: {n_embed: 16, n_layer: 1, vocab_size: 40, max_seq_len: 8}}";
@@ -56,16 +56,16 @@ fn tokenizer() -> Tokenizer {
     Tokenizer::open(TokenizerKind::Bert, words).unwrap()
 }
 
-/// A model with fresh weights, the same at every call.
+/// A model with random weights, the same at every call.
 fn objective(overrides: &[&str], conditioning_dropout: f64) -> ldm_core::Result<DiffusionObjective> {
     let config = config(overrides);
     let bert = config.cond_stage_config.tokenizer_kind() == Some(TokenizerKind::Bert);
     let training = DiffusionTraining { conditioning_dropout, ..DiffusionTraining::default() };
-    drop(PerStep::new(1, 0, 0)); // initialization draws from the generator that this seeds
+    drop(PerStep::new(1, 0, 0)); // seeds the global generator for the initialization
     DiffusionObjective::with_tokenizer(&config, None, bert.then(tokenizer), training, test_device())
 }
 
-/// `[B, 3, 8, 8]`, each of its own pattern, of variance 0.49.
+/// `[B, 3, 8, 8]` of different patterns, with variance 0.49.
 fn images() -> Tensor {
     let seeds = 0..BATCH as u64;
     Seeded::new(seeds).like(&Tensor::zeros([BATCH, 3, 8, 8], (Kind::Float, Device::Cpu))).sign() * 0.7
@@ -91,7 +91,7 @@ fn train(objective: &DiffusionObjective, batch: &Batch, steps: u64) -> f64 {
     let mut last = 0.;
     for step in 0..steps {
         optimizer.zero_grad();
-        let loss = objective.loss(NOW, batch, &mut PerStep::new(2, 0, step)).unwrap();
+        let loss = objective.loss(FIRST_STEP, batch, &mut PerStep::new(2, 0, step)).unwrap();
         loss.total.backward();
         let _ = optimizer.clip(Some(1.));
         optimizer.step(4e-3 * (1. - step as f64 / steps as f64), None);
@@ -110,11 +110,11 @@ fn learns(overrides: &[&str], batch: &Batch) -> DiffusionObjective {
     let objective = objective(overrides, 0.).unwrap();
     objective.check_batch(batch).unwrap();
     let loss = train(&objective, batch, 150);
-    assert!(loss < 0.2 * FLOOR, "the conditional model is left with {loss}");
+    assert!(loss < 0.2 * FLOOR, "the loss of the conditional model is {loss}");
     objective
 }
 
-fn attended<'a>(more: &[&'a str]) -> Vec<&'a str> {
+fn with_attention<'a>(more: &[&'a str]) -> Vec<&'a str> {
     ATTENDED.iter().copied().chain(["conditioning_key=crossattn"]).chain(more.iter().copied()).collect()
 }
 
@@ -124,32 +124,31 @@ fn values(objective: &DiffusionObjective, prefix: &str) -> Vec<Tensor> {
 }
 
 #[test]
-fn an_unconditional_model_has_a_floor() {
+fn an_unconditional_model_stays_above_the_floor() {
     let objective = objective(&[], 0.).unwrap();
-    // More steps than the others take: it may learn to tell four images apart by what little the noise leaves.
     let loss = train(&objective, &batch_of(images(), Prompt::default()), 150);
-    assert!(loss > FLOOR, "unconditional, and yet {loss}");
+    assert!(loss > FLOOR, "the loss of the unconditional model is {loss}");
 }
 
 #[test]
 fn classes() {
     let cond = "cond_stage_config={target: class, params: {embed_dim: 16, n_classes: 6, null_class: 5}}";
     let batch = batch_of(images(), Prompt::class(&[0, 1, 2, 4]));
-    let before = values(&objective(&attended(&[cond]), 0.).unwrap(), "cond_stage_model.");
-    let after = values(&learns(&attended(&[cond]), &batch), "cond_stage_model.");
-    assert_ne!(before, after, "the table of classes is trained");
+    let before = values(&objective(&with_attention(&[cond]), 0.).unwrap(), "cond_stage_model.");
+    let after = values(&learns(&with_attention(&[cond]), &batch), "cond_stage_model.");
+    assert_ne!(before, after, "the class embeddings are trained");
 }
 
 #[test]
-fn classes_added_to_the_time() {
-    // With 32 channels each has a group norm of its own, which takes out what time and class add.
+fn classes_added_to_the_time_embedding() {
+    // With 32 channels, each is a group of the group norm, which removes the embedding of time and class.
     let overrides = [
         "conditioning_key=adm",
         "unet_config.params.num_classes=6",
         "unet_config.params.model_channels=64",
         "cond_stage_config={target: identity}",
     ];
-    // One color each: what is added to the time is the same everywhere.
+    // One color per image, as the class embedding is the same at every pixel.
     let colors =
         Tensor::from_slice(&[1f32, 1., -1., 1., -1., 1., -1., 1., 1., -1., -1., -1.]).view([BATCH, 3, 1, 1]);
     let colors = (colors * 0.7).expand([BATCH, 3, 8, 8], false).contiguous();
@@ -157,84 +156,84 @@ fn classes_added_to_the_time() {
 }
 
 #[test]
-fn texts_through_bert_which_is_trained() {
+fn texts_with_a_trained_bert() {
     let cond = format!("cond_stage_config={BERT}");
-    let before = values(&objective(&attended(&[&cond]), 0.).unwrap(), "cond_stage_model.");
-    let after = values(&learns(&attended(&[&cond]), &batch_of(images(), texts())), "cond_stage_model.");
+    let before = values(&objective(&with_attention(&[&cond]), 0.).unwrap(), "cond_stage_model.");
+    let after = values(&learns(&with_attention(&[&cond]), &batch_of(images(), texts())), "cond_stage_model.");
     assert_ne!(before, after, "the conditioner is trained");
 }
 
 #[test]
-fn texts_through_clip_which_is_not() {
+fn texts_with_a_frozen_clip() {
     let cond = format!("cond_stage_config={CLIP}");
-    let overrides = attended(&[&cond, "cond_stage_trainable=false"]);
+    let overrides = with_attention(&[&cond, "cond_stage_trainable=false"]);
     let batch = batch_of(images(), Prompt { tokens: Some(tokens(40, 6)), ..Prompt::default() });
     let before = values(&objective(&overrides, 0.).unwrap(), "cond_stage_model.");
     let model = learns(&overrides, &batch);
-    assert_eq!(before, values(&model, "cond_stage_model."), "the conditioner stays to the bit");
+    assert_eq!(before, values(&model, "cond_stage_model."), "the conditioner is unchanged");
     assert!(model.phases()[0].trainable.iter().all(|(name, _)| name.starts_with("model.diffusion_model.")));
 }
 
 #[test]
-fn layouts() {
+fn layout_tokens() {
     let cond = "cond_stage_config={target: bert, params: {n_embed: 16, n_layer: 1, vocab_size: 32, max_seq_len: 5, \
                 use_tokenizer: false}}";
     let batch = batch_of(images(), Prompt { tokens: Some(tokens(31, 5)), ..Prompt::default() });
-    learns(&attended(&[cond, "cond_stage_key=coordinates_bbox"]), &batch);
+    learns(&with_attention(&[cond, "cond_stage_key=coordinates_bbox"]), &batch);
 }
 
 #[test]
-fn boxes_as_the_data_has_them() {
+fn boxes_of_the_dataset() {
     let cond = "cond_stage_config={target: bert, params: {n_embed: 16, n_layer: 1, vocab_size: 32, max_seq_len: 5, \
                 use_tokenizer: false}}";
-    let overrides = attended(&[cond]);
-    let place = |index: i64| vec![LayoutBox { class: index, rect: [0.2 * index as f64, 0.1, 0.3, 0.5] }];
+    let overrides = with_attention(&[cond]);
+    let boxes = |index: i64| vec![LayoutBox { class: index, rect: [0.2 * index as f64, 0.1, 0.3, 0.5] }];
     let prompt = Prompt {
-        layout: Some((0..BATCH).map(place).collect()),
+        layout: Some((0..BATCH).map(boxes).collect()),
         crops: Some(vec![[0., 0., 0.5, 1.]; BATCH as usize]),
         ..Prompt::default()
     };
-    let known = batch_of(images(), prompt);
-    let objective = learns(&overrides, &known);
+    let batch = batch_of(images(), prompt);
+    let objective = learns(&overrides, &batch);
     // The crop is part of the condition.
     let loss = |prompt: Prompt| {
         let batch = batch_of(images(), prompt);
-        objective.loss(NOW, &batch, &mut PerStep::new(2, 0, 0)).unwrap().total.double_value(&[])
+        objective.loss(FIRST_STEP, &batch, &mut PerStep::new(2, 0, 0)).unwrap().total.double_value(&[])
     };
-    let whole = Prompt { crops: None, ..known.prompt.narrow(0, BATCH) };
-    assert_ne!(loss(known.prompt.narrow(0, BATCH)), loss(whole));
+    let uncropped = Prompt { crops: None, ..batch.prompt.narrow(0, BATCH) };
+    assert_ne!(loss(batch.prompt.narrow(0, BATCH)), loss(uncropped));
     let error = objective.check_batch(&batch_of(images(), Prompt::default())).unwrap_err().to_string();
     assert_eq!(error, "image.png: expected boxes, which the model is conditioned on, got none");
 }
 
 #[test]
-fn embeddings_as_they_are() {
+fn precomputed_embeddings() {
     let prompt = Prompt { embedding: Some(embeddings()), ..Prompt::default() };
-    let overrides = attended(&["cond_stage_config={target: identity}", "cond_stage_trainable=false"]);
+    let overrides = with_attention(&["cond_stage_config={target: identity}", "cond_stage_trainable=false"]);
     learns(&overrides, &batch_of(images(), prompt));
 }
 
 #[test]
-fn label_maps_as_the_data_has_them() {
+fn label_maps_of_the_dataset() {
     let overrides = [
         "conditioning_key=concat",
         "unet_config.params.in_channels=5",
         "cond_stage_config={target: spatial, params: {n_stages: 1, in_channels: 5, out_channels: 2}}",
     ];
-    // What each pixel shows decides its color.
+    // The class of a pixel determines its color.
     let map = tokens(5, 64).view([BATCH, 8, 8]); // [B, 8, 8]
     let colors = Tensor::from_slice(&[-0.8f32, 0.8, 0.1, -0.5, 0.6]);
     let image =
         colors.index_select(0, &map.flatten(0, -1)).view([BATCH, 1, 8, 8]).expand([BATCH, 3, 8, 8], false);
     let twice = map.unsqueeze(1).to_kind(Kind::Float).upsample_nearest2d([16, 16], None, None).squeeze_dim(1);
-    let known = Batch {
+    let batch = Batch {
         label_map: Some(twice.to_kind(Kind::Uint8)),
         ..batch_of(image.contiguous(), Prompt::default())
     };
     let before = values(&objective(&overrides, 0.).unwrap(), "cond_stage_model.");
-    let after = values(&learns(&overrides, &known), "cond_stage_model.");
+    let after = values(&learns(&overrides, &batch), "cond_stage_model.");
     assert_ne!(before, after, "the rescaler is trained");
-    let wrong = Batch { label_map: Some((twice + 1).to_kind(Kind::Uint8)), ..known };
+    let wrong = Batch { label_map: Some((twice + 1).to_kind(Kind::Uint8)), ..batch };
     let error = objective(&overrides, 0.).unwrap().check_batch(&wrong).unwrap_err().to_string();
     assert_eq!(error, "label map: expected classes 0 to 4, got 5");
 }
@@ -260,7 +259,7 @@ fn mask() -> Tensor {
 fn inpainting() {
     let overrides =
         [CONCAT[0], CONCAT[1], "unet_config.params.in_channels=7", "cond_stage_config=__is_first_stage__"];
-    // The image is the batch's own.
+    // The prompt has no image: that of the batch is used.
     learns(&overrides, &batch_of(images(), Prompt { mask: Some(mask()), ..Prompt::default() }));
 }
 
@@ -270,44 +269,44 @@ fn hybrid(cond: &str) -> Vec<&str> {
 }
 
 #[test]
-fn inpainting_by_text() {
+fn inpainting_with_text() {
     let cond = format!("cond_stage_config={BERT}");
     let overrides = hybrid(&cond);
-    // Everything is to be filled: only the text tells images apart.
+    // The mask covers the whole image, so that only the text distinguishes images.
     let all = Tensor::ones([BATCH, 1, 8, 8], (Kind::Float, Device::Cpu));
     learns(&overrides, &batch_of(images(), Prompt { mask: Some(all), ..texts() }));
 }
 
-/// With every condition dropped the loss is that of the prompt that says nothing, to the bit.
+/// With every condition dropped, the loss is exactly that of the null prompt.
 #[track_caller]
-fn drops(overrides: &[&str], prompt: Prompt, nothing: Prompt) {
+fn check_dropout(overrides: &[&str], prompt: Prompt, null: Prompt) {
     let loss = |dropout: f64, prompt: Prompt| {
         let objective = objective(overrides, dropout).unwrap();
         ldm_testing::fill_weights(objective.model().vs(), 3);
-        objective.loss(NOW, &batch_of(images(), prompt), &mut PerStep::new(5, 0, 0)).unwrap().total
+        objective.loss(FIRST_STEP, &batch_of(images(), prompt), &mut PerStep::new(5, 0, 0)).unwrap().total
     };
-    let kept = prompt.narrow(0, BATCH);
-    assert_eq!(loss(1., prompt), loss(0., nothing));
-    assert_ne!(loss(1., kept.narrow(0, BATCH)), loss(0., kept), "the condition matters");
+    let copy = prompt.narrow(0, BATCH);
+    assert_eq!(loss(1., prompt), loss(0., null));
+    assert_ne!(loss(1., copy.narrow(0, BATCH)), loss(0., copy), "the condition has no effect");
 }
 
 #[test]
 fn conditions_are_dropped() {
     let class = "cond_stage_config={target: class, params: {embed_dim: 16, n_classes: 6, null_class: 5}}";
-    drops(&attended(&[class]), Prompt::class(&[0, 1, 2, 4]), Prompt::class(&[5; 4]));
+    check_dropout(&with_attention(&[class]), Prompt::class(&[0, 1, 2, 4]), Prompt::class(&[5; 4]));
     let bert = format!("cond_stage_config={BERT}");
-    drops(&attended(&[&bert]), texts(), Prompt::text([""; 4]));
+    check_dropout(&with_attention(&[&bert]), texts(), Prompt::text([""; 4]));
     let layout = "cond_stage_config={target: transformer, params: {n_embed: 16, n_layer: 1, vocab_size: 32, \
                   max_seq_len: 5}}";
     let boxes = |tokens: Tensor| Prompt { tokens: Some(tokens), ..Prompt::default() };
     let none = Tensor::full([BATCH, 5], 31, (Kind::Int64, Device::Cpu));
-    drops(&attended(&[layout]), boxes(tokens(31, 5)), boxes(none));
+    check_dropout(&with_attention(&[layout]), boxes(tokens(31, 5)), boxes(none));
     let vectors = |embedding: Tensor| Prompt { embedding: Some(embedding), ..Prompt::default() };
-    let identity = attended(&["cond_stage_config={target: identity}"]);
-    drops(&identity, vectors(embeddings()), vectors(embeddings().zeros_like()));
-    // Of a hybrid the text alone: what is joined stays.
-    let filling = |prompt: Prompt| Prompt { mask: Some(mask()), ..prompt };
-    drops(&hybrid(&bert), filling(texts()), filling(Prompt::text([""; 4])));
+    let identity = with_attention(&["cond_stage_config={target: identity}"]);
+    check_dropout(&identity, vectors(embeddings()), vectors(embeddings().zeros_like()));
+    // A hybrid model drops the text but not the concatenated image and mask.
+    let masked = |prompt: Prompt| Prompt { mask: Some(mask()), ..prompt };
+    check_dropout(&hybrid(&bert), masked(texts()), masked(Prompt::text([""; 4])));
 }
 
 #[test]
@@ -332,12 +331,12 @@ fn dropout_without_a_null_condition_is_refused() {
         "conditioned on an image and has no null image",
     );
     let map = "cond_stage_config={target: spatial, params: {in_channels: 5, out_channels: 2}}";
-    check(
-        &[CONCAT[0], "unet_config.params.in_channels=5", map],
-        "got a map, which has none",
-    );
+    check(&[CONCAT[0], "unet_config.params.in_channels=5", map], "got a map, which has none");
     let class = "cond_stage_config={target: class, params: {embed_dim: 16, n_classes: 6}}";
-    check(&attended(&[class]), "null_class: expected a null class for guidance or conditioning dropout, got none");
+    check(
+        &with_attention(&[class]),
+        "null_class: expected a null class for guidance or conditioning dropout, got none",
+    );
 }
 
 #[test]
@@ -352,14 +351,14 @@ fn missing_conditions_are_named() {
     };
     let bert = format!("cond_stage_config={BERT}");
     let class = Prompt::class(&[0; 4]);
-    check(&attended(&[&bert]), class, "a caption");
+    check(&with_attention(&[&bert]), class, "a caption");
     let class = "cond_stage_config={target: class, params: {embed_dim: 16, n_classes: 6}}";
-    check(&attended(&[class]), texts(), "a class");
+    check(&with_attention(&[class]), texts(), "a class");
     let map = "cond_stage_config={target: spatial, params: {in_channels: 5, out_channels: 2}}";
     check(&[CONCAT[0], "unet_config.params.in_channels=5", map], texts(), "a label map");
     let identity = "cond_stage_config={target: identity}";
     check(&[CONCAT[0], "unet_config.params.in_channels=6", identity], texts(), "a low-resolution image");
     let first_stage = "cond_stage_config=__is_first_stage__";
     check(&[CONCAT[0], "unet_config.params.in_channels=7", first_stage], texts(), "a mask");
-    check(&attended(&[identity]), texts(), "an embedding");
+    check(&with_attention(&[identity]), texts(), "an embedding");
 }

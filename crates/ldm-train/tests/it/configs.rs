@@ -1,124 +1,57 @@
-//! The configs of the repository: their data sets open, their first stages fit, and a first stage named by its run is
-//! the one spelled out.
+//! Parts of tiny configs: first stages of 16x16 images at f = 2, U-Nets of 32 channels, synthetic scenes.
 
+/// The conditioner of a class-conditional model.
+pub(crate) const CLASSES: &str = "{target: class, params: {embed_dim: 16, n_classes: 21, null_class: 20}}";
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::atomic::AtomicBool;
+/// Entries of a U-Net with cross-attention to [`CLASSES`].
+pub(crate) const CROSS_ATTENTION: &str = "num_heads: 2, use_spatial_transformer: true, context_dim: 16";
 
-use ldm_checkpoint::Checkpoint;
-use ldm_core::device::test_device;
-use ldm_core::nn::skip_init;
-use ldm_data::DATA_FOLDER;
-use ldm_pipelines::{LatentDiffusion, ModelConfig};
-use ldm_testing::{shared_data, tiny};
-use ldm_train::{DataModule, RunConfig, Trainer};
+/// A held-out set of eight scenes.
+pub(crate) const VALIDATION: &str =
+    "{target: scenes, params: {size: 16, objects: [1, 1], count: 8, split: validation}}";
 
-/// The runs that configs name as their first stages, and the configs of these runs.
-const FIRST_STAGES: [(&str, &str); 4] = [
-    ("cifar-first-stage", "cifar/first-stage-kl-f2.yaml"),
-    ("emoji-first-stage", "emoji/first-stage.yaml"),
-    ("photos-first-stage-64", "photos/first-stage-64.yaml"),
-    ("scenes-first-stage", "scenes/first-stage.yaml"),
-];
-
-fn experiments() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/experiments")
+/// A dataset of scenes with one object.
+pub(crate) fn scenes(count: usize) -> String {
+    format!("{{target: scenes, params: {{size: 16, objects: [1, 1], count: {count}}}}}")
 }
 
-/// A folder with the runs of [`FIRST_STAGES`], without weights.
-fn runs() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    for (run, config) in FIRST_STAGES {
-        let model = folder.path().join("runs").join(run).join("model");
-        std::fs::create_dir_all(&model).unwrap();
-        let config = RunConfig::read(experiments().join(config), &[]).unwrap();
-        std::fs::write(model.join("config.yaml"), config.model_text()).unwrap();
-        std::fs::write(model.join("model.safetensors"), b"\x02\0\0\0\0\0\0\0{}").unwrap();
-    }
-    folder
+/// The section `data`, with micro-batches of four images that are read in the training thread.
+pub(crate) fn data(train: &str, validation: Option<&str>) -> String {
+    let validation = validation.map_or(String::new(), |set| format!(", validation: {set}"));
+    format!(
+        "data: {{target: data_module, params: {{batch_size: 4, num_workers: 0, train: {train}{validation}}}}}\n"
+    )
 }
 
-/// Every config of an experiment, by its path.
-fn all() -> Vec<(PathBuf, String)> {
-    let mut paths = Vec::new();
-    for folder in std::fs::read_dir(experiments()).unwrap() {
-        for file in std::fs::read_dir(folder.unwrap().path()).unwrap() {
-            let path = file.unwrap().path();
-            let text = std::fs::read_to_string(&path).unwrap();
-            paths.push((path, text));
-        }
-    }
-    paths.sort();
-    paths
+/// A `kl` or `vq` first stage with latents of 4x8x8, with additional `params` and entries of `ddconfig`.
+pub(crate) fn first_stage(kind: &str, params: &[&str], ddconfig: &[&str]) -> String {
+    let (double_z, codebook) = if kind == "kl" { (true, "") } else { (false, ", n_embed: 32") };
+    format!(
+        "{{target: {kind}, params: {{embed_dim: 4{codebook}{}, ddconfig: {{double_z: {double_z}, z_channels: 4, \
+         resolution: 16, in_channels: 3, out_ch: 3, ch: 32, ch_mult: [1, 1], num_res_blocks: 1, \
+         attn_resolutions: []{}}}}}}}",
+        entries(params),
+        entries(ddconfig)
+    )
 }
 
-#[test]
-fn second_stages_fit_the_first_stages_they_name() {
-    let (folder, mut count) = (runs(), 0);
-    for (path, text) in all().into_iter().filter(|(_, text)| text.contains("target: run\n")) {
-        let config = RunConfig::parse(&text, folder.path().join("config.yaml"), &[]);
-        let config = config.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert!(!config.to_text().contains("target: run\n"), "{}: not written out", path.display());
-        let ModelConfig::LatentDiffusion(model) = &config.model else { panic!("{}", path.display()) };
-        skip_init(|| LatentDiffusion::new(model, None, tch::Device::Cpu))
-            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        count += 1;
-    }
-    assert_eq!(count, 11);
+/// A U-Net, with additional `params`.
+pub(crate) fn unet(channels: i64, params: &[&str]) -> String {
+    format!(
+        "{{target: unet, params: {{in_channels: {channels}, out_channels: {channels}, model_channels: 32, \
+         num_res_blocks: 1{}}}}}",
+        entries(params)
+    )
 }
 
-#[test]
-fn data_sets_open() {
-    let Some(data) = shared_data() else {
-        println!("skipped: no folder of shared data (LDM_DATA)");
-        return;
-    };
-    if std::env::var_os(DATA_FOLDER).is_none() {
-        // Again in a process with the variable, which a process cannot set for itself.
-        let mut again = Command::new(std::env::current_exe().unwrap());
-        again.arg("data_sets_open").env(DATA_FOLDER, data.canonicalize().unwrap());
-        assert!(again.status().unwrap().success());
-        return;
-    }
-    for (path, _) in all().into_iter().filter(|(_, text)| text.contains("\ndata:\n")) {
-        let data = DataModule::read(&path).unwrap_or_else(|error| panic!("{error}"));
-        for set in [Some(&data.train), data.validation.as_ref()].into_iter().flatten() {
-            let set =
-                set.open(Path::new("/none")).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-            assert!(set.len() > 10, "{}: {} images", path.display(), set.len());
-        }
-    }
+/// The section `model` of a diffusion model with latents of `channels` x `size` x `size`, with additional `params`.
+pub(crate) fn diffusion(size: i64, channels: i64, params: &[&str]) -> String {
+    format!(
+        "model: {{target: latent_diffusion, params: {{image_size: {size}, channels: {channels}{}}}}}\n",
+        entries(params)
+    )
 }
 
-fn train(text: &str, folder: &Path, run: &str) -> Vec<(String, tch::Tensor)> {
-    let config = RunConfig::parse(text, folder.join("config.yaml"), &[]).unwrap();
-    let root = folder.join(run);
-    Trainer::create(config, &root, test_device()).unwrap().run(&AtomicBool::new(false), &mut |_| ()).unwrap();
-    let checkpoint = Checkpoint::open(root.join("model/model.safetensors")).unwrap();
-    checkpoint.names().map(|name| (name.to_owned(), checkpoint.tensor(name).unwrap())).collect()
-}
-
-#[test]
-fn a_first_stage_by_its_run_trains_as_one_spelled_out() {
-    let folder = tempfile::tempdir().unwrap();
-    train(tiny::FIRST_STAGE, folder.path(), "first");
-    let (before, rest) = tiny::DIFFUSION.split_once("      target: kl").unwrap();
-    let (_, after) = rest.split_once("    cond_stage_config").unwrap();
-    let by_run =
-        format!("{before}      target: run\n      params: {{ path: first }}\n    cond_stage_config{after}");
-    let spelled_out = train(tiny::DIFFUSION, folder.path(), "spelled-out");
-    let named = train(&by_run, folder.path(), "named");
-    assert_eq!(spelled_out.len(), named.len());
-    for ((name, a), (_, b)) in spelled_out.iter().zip(&named) {
-        assert!(a == b, "{name}");
-    }
-    // The run says all of it, and does not need the first stage's folder to be read.
-    let path = folder.path().join("named/config.yaml");
-    let text = std::fs::read_to_string(&path).unwrap();
-    assert!(!text.contains("target: run\n") && text.contains("ddconfig"), "{text}");
-    std::fs::remove_dir_all(folder.path().join("first")).unwrap();
-    RunConfig::read(&path, &[]).unwrap();
-    let model = ldm_pipelines::ModelFile::read(folder.path().join("named/model/config.yaml"), &[]).unwrap();
-    assert!(matches!(model.model, ModelConfig::LatentDiffusion(_)));
+fn entries(list: &[&str]) -> String {
+    list.iter().map(|entry| format!(", {entry}")).collect()
 }

@@ -1,6 +1,7 @@
-//! The losses of diffusion models and their training against CompVis' `LatentDiffusion`, and the weights' properties.
+//! The losses of diffusion models and their training against CompVis' `LatentDiffusion`, and properties of loss
+//! weights.
 //!
-//! `golden/generate_diffusion.py` makes the files; both sides run in f32 with the same weights and draws.
+//! `golden/generate_diffusion.py` writes the golden files; both sides run in f32 with the same weights and noise.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,7 @@ use tch::{Kind, Tensor};
 const CLASS: &str = include_str!("../../../ldm-pipelines/tests/golden/class.yaml");
 /// As in `generate_diffusion.py`.
 const SEED: u64 = 7;
-const NOW: StepInfo = StepInfo { phase: 0, global_step: 0 };
+const FIRST_STEP: StepInfo = StepInfo { phase: 0, global_step: 0 };
 
 fn golden(name: &str) -> Golden {
     Golden::open(format!("{}/tests/golden/{name}.safetensors", env!("CARGO_MANIFEST_DIR")), test_device())
@@ -73,27 +74,27 @@ fn losses_and_gradients_match_compvis() {
     for (case, of) in cases {
         let objective = objective(&overrides(of), DiffusionTraining::default());
         let mut noise = Replay::new([posterior, t, eps].map(Tensor::shallow_clone));
-        let loss = objective.loss(NOW, &batch, &mut noise).unwrap();
+        let loss = objective.loss(FIRST_STEP, &batch, &mut noise).unwrap();
         loss.total.backward();
         let parts = parts(&loss);
         let named: BTreeMap<String, Tensor> = objective.phases().remove(0).trainable.into_iter().collect();
         let (mut values, mut gradients) = (0, 0);
         for (name, want) in golden.scope(&format!("{case}/")) {
-            let what = format!("{case}: {name}");
+            let label = format!("{case}: {name}");
             if let Some(parameter) = name.strip_prefix("grad.") {
-                assert_close(&what, &named[parameter].grad(), &want, 1e-5);
+                assert_close(&label, &named[parameter].grad(), &want, 1e-5);
                 gradients += 1;
             } else {
-                assert_close(&what, &parts[name.as_str()], &want, 1e-5);
+                assert_close(&label, &parts[name.as_str()], &want, 1e-5);
                 values += 1;
             }
         }
-        assert_eq!(values, parts.len(), "{case}: every part is the reference's");
+        assert_eq!(values, parts.len(), "{case}: every part is compared");
         assert_eq!(gradients, if named.contains_key("logvar") { 11 } else { 10 });
     }
 }
 
-/// The size of a change and its product with a wave, as `probe` of the script.
+/// The norm of a change and its product with a sine, as `probe` of the script.
 fn probe(change: &Tensor) -> Tensor {
     let flat = change.flatten(0, -1).to_kind(Kind::Double);
     let wave = (Tensor::arange(flat.numel() as i64, (Kind::Double, flat.device())) * 0.7).sin();
@@ -114,7 +115,7 @@ fn five_steps_match_compvis() {
         let at = |key: &str| golden.get(key).get(step);
         optimizer.zero_grad();
         let mut noise = Replay::new([at("posterior_noise"), at("t"), at("eps")]);
-        let loss = objective.loss(NOW, &batch(&at("image"), &at("class")), &mut noise).unwrap();
+        let loss = objective.loss(FIRST_STEP, &batch(&at("image"), &at("class")), &mut noise).unwrap();
         assert_close(&format!("loss {step}"), &loss.total, &golden.get("losses").get(step), 1e-5);
         loss.total.backward();
         optimizer.step(settings["lr"].as_f64().unwrap(), None);
@@ -124,13 +125,13 @@ fn five_steps_match_compvis() {
     for (name, want) in golden.scope("after.") {
         assert_close(&name, &named[&name], &want, 1e-4);
     }
-    let averages: BTreeMap<String, Tensor> = ema.state().into_iter().collect();
+    let ema: BTreeMap<String, Tensor> = ema.state().into_iter().collect();
     let wanted = golden.scope("ema.");
     assert_eq!(wanted.len(), 9);
     for (name, want) in wanted {
-        assert_close(&name, &averages[&name], &want, 1e-4);
+        assert_close(&name, &ema[&name], &want, 1e-4);
     }
-    // Every other parameter by how far it moved, and where to.
+    // All parameters by norm and direction of their changes.
     let changes: Vec<Tensor> =
         named.values().zip(&before).map(|(after, before)| probe(&(after.detach() - before))).collect();
     assert_close("changes", &Tensor::stack(&changes, 0), golden.get("changes"), 1e-4);
@@ -140,7 +141,7 @@ fn schedule() -> NoiseSchedule {
     NoiseSchedule::new(&config(&[]).schedule()).unwrap()
 }
 
-/// An error of x_0 by `d` is one of ε by `d·α/σ` and one of v by `d/σ`, so that the three weights of one error agree.
+/// An error `d` of x_0 is an error `d·α/σ` of ε and `d/σ` of v, so that the three weights of one error agree.
 #[test]
 fn min_snr_weights_of_one_error_agree_for_all_parameterizations() {
     let (schedule, gamma) = (schedule(), 5.);
@@ -156,10 +157,10 @@ fn min_snr_weights_of_one_error_agree_for_all_parameterizations() {
         assert!((f64::from(v[t]) / level.sigma.powi(2) - of_x0).abs() < 1e-5 * of_x0);
         capped += usize::from(snr > gamma);
     }
-    assert!((10..990).contains(&capped), "both sides of the cap are there");
+    assert!((10..990).contains(&capped), "some SNRs are above γ, some below: {capped}");
 }
 
-/// The three losses of one wrong x_0, by their own targets.
+/// The losses of one wrong x_0 agree for the three targets.
 #[test]
 fn min_snr_losses_agree_through_the_model() {
     let z = Tensor::from_slice(&[0.3f32, -0.6, 0.9, 0.1]).view([1, 4, 1, 1]);
@@ -168,13 +169,14 @@ fn min_snr_losses_agree_through_the_model() {
     let schedule = schedule();
     let at = schedule.levels(&t, &z);
     let noisy = schedule.add_noise(&z, &eps, &t);
-    let losses = ["x0", "eps", "v"].map(|word| {
-        let config = config(&[format!("model.params.parameterization={word}")]);
+    let losses = ["x0", "eps", "v"].map(|name| {
+        let config = config(&[format!("model.params.parameterization={name}")]);
         let loss = DiffusionLoss::new(&config, &schedule, Some(5.), z.device()).unwrap();
         let p = config.parameterization;
-        // What the network would have said, had it meant the wrong x_0.
-        let said = p.target(&wrong, &((&noisy - &wrong * &at.alpha) / &at.sigma).to_kind(Kind::Float), &at);
-        loss.reduce(&loss.per_sample(&said, &p.target(&z, &eps, &at)), &t).total.double_value(&[])
+        // The prediction that corresponds to the wrong x_0.
+        let prediction =
+            p.target(&wrong, &((&noisy - &wrong * &at.alpha) / &at.sigma).to_kind(Kind::Float), &at);
+        loss.reduce(&loss.per_sample(&prediction, &p.target(&z, &eps, &at)), &t).total.double_value(&[])
     });
     assert!(
         (losses[0] - losses[1]).abs() < 1e-4 * losses[0] && (losses[0] - losses[2]).abs() < 1e-4 * losses[0],
@@ -192,7 +194,7 @@ fn offset_noise_is_constant_over_a_channel() {
     let batch = batch(&image, &Tensor::from_slice(&[0_i64, 1]));
     let total = |offset_noise: f64, draws: Vec<Tensor>| {
         let objective = objective(&[], DiffusionTraining { offset_noise, ..DiffusionTraining::default() });
-        objective.loss(NOW, &batch, &mut Replay::new(draws)).unwrap().total
+        objective.loss(FIRST_STEP, &batch, &mut Replay::new(draws)).unwrap().total
     };
     let with = total(0.1, vec![latent(0.), t.shallow_clone(), latent(0.3), each.shallow_clone()]);
     let without = total(0., vec![latent(0.), t, latent(0.3) + each * 0.1]);
@@ -206,17 +208,21 @@ fn v_has_its_own_target() {
         let objective = objective(overrides, DiffusionTraining::default());
         let mut noise =
             Replay::new(["posterior_noise", "t", "eps"].map(|key| golden.get(key).shallow_clone()));
-        parts(&objective.loss(NOW, &batch(golden.get("image"), golden.get("class")), &mut noise).unwrap())
+        parts(
+            &objective
+                .loss(FIRST_STEP, &batch(golden.get("image"), golden.get("class")), &mut noise)
+                .unwrap(),
+        )
     };
     let v = of(&["model.params.parameterization=v".into(), "model.params.original_elbo_weight=0.5".into()]);
-    // All timesteps of v have the same weight in the bound.
+    // With v, all timesteps have the same weight in the bound.
     assert_close("loss_vlb", &v["loss_vlb"], &v["loss_simple"], 1e-6);
     assert_close("loss", &v["loss"], &(&v["loss_simple"] * 1.5), 1e-6);
     assert!((&v["loss_simple"] - &of(&[])["loss_simple"]).abs().double_value(&[]) > 1e-2);
 }
 
 #[test]
-fn a_learned_log_variance_is_saved_and_comes_back() {
+fn a_learned_log_variance_is_saved_and_loaded() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     let learned = [
@@ -237,14 +243,14 @@ fn a_learned_log_variance_is_saved_and_comes_back() {
     ldm_checkpoint::save(&path, &first.weights(), &BTreeMap::new()).unwrap();
     let mut second = objective(&learned, DiffusionTraining::default());
     second.load(Checkpoint::open(&path).unwrap()).unwrap();
-    // The scale as it was measured, not measured again.
+    // The scale is loaded, not computed again.
     assert!(second.model().scale_factor == first.model().scale_factor);
     let again = second.weights().into_iter().find(|(name, _)| name == "logvar").unwrap().1;
     assert_eq!(again, *logvar);
 }
 
 #[test]
-fn the_scale_is_that_of_the_first_stages_checkpoint() {
+fn the_scale_is_read_from_the_first_stages_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.safetensors");
     let scaled = ["model.params.scale_factor=1".to_owned(), "model.params.scale_by_std=true".into()];

@@ -13,7 +13,7 @@ fn scalar(value: f64) -> Tensor {
 
 #[test]
 fn the_scale_halves_at_an_overflow_and_doubles_after_two_thousand_steps() {
-    // torch.amp.GradScaler's defaults.
+    // The defaults of torch.amp.GradScaler.
     let mut scale = LossScale::new(test_device());
     let value = |scale: &LossScale| scale.scale().double_value(&[]);
     assert_eq!(value(&scale), 65_536.);
@@ -35,9 +35,10 @@ fn the_scale_halves_at_an_overflow_and_doubles_after_two_thousand_steps() {
 #[test]
 fn an_overflow_changes_nothing_and_scaling_is_exact() {
     let param = |value: f64| Tensor::full([3], value, (Kind::Float, test_device())).set_requires_grad(true);
-    let of = |weight: &Tensor| AdamW::new(vec![("w".into(), weight.shallow_clone())], AdamWConfig::default());
+    let optimizer =
+        |weight: &Tensor| AdamW::new(vec![("w".into(), weight.shallow_clone())], AdamWConfig::default());
     let (plain, scaled) = (param(2.), param(2.));
-    let (mut one, mut other) = (of(&plain), of(&scaled));
+    let (mut one, mut other) = (optimizer(&plain), optimizer(&scaled));
     let scale = LossScale::new(test_device());
     for step in 0..3 {
         one.zero_grad();
@@ -55,7 +56,7 @@ fn an_overflow_changes_nothing_and_scaling_is_exact() {
         assert_eq!(overflow.double_value(&[]), 1.);
         other.step(0.1, Some(&overflow));
         let after: Vec<Tensor> = other.state().into_iter().map(|(_, tensor)| tensor).collect();
-        assert_eq!((scaled.detach(), after), before, "step {step} is not taken");
+        assert_eq!((scaled.detach(), after), before, "step {step} is skipped");
 
         other.zero_grad();
         (scaled.square().sum(Kind::Float) * scale.scale()).backward();
@@ -64,6 +65,6 @@ fn an_overflow_changes_nothing_and_scaling_is_exact() {
         assert_eq!(fine.double_value(&[]), 0.);
         other.step(0.1, Some(&fine));
     }
-    assert_eq!(plain, scaled, "a power of two scales without rounding");
+    assert_eq!(plain, scaled, "scaling by a power of two is exact");
     assert_ne!(plain.double_value(&[0]), 2.);
 }

@@ -1,4 +1,4 @@
-//! Runs that start from an existing model: all of it, part of it, and a LoRA of it.
+//! Runs that start from an existing model: all weights, some weights, and a LoRA.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,31 +8,26 @@ use ldm_core::device::test_device;
 use ldm_pipelines::{ModelConfig, ModelSource};
 use ldm_train::{DiffusionObjective, DiffusionTraining, Event, Finished, InitFrom, RunConfig, Trainer};
 
-const MODEL: &str = "
-model:
-  target: latent_diffusion
-  params:
-    image_size: 16
-    channels: 3
-    first_stage_config: {target: identity}
-    cond_stage_config: {target: class, params: {embed_dim: 16, n_classes: 21}}
-    cond_stage_trainable: true
-    unet_config:
-      target: unet
-      params: {in_channels: 3, out_channels: 3, model_channels: 32, attention_resolutions: [1], num_res_blocks: 1,
-               channel_mult: [1], num_heads: 2, use_spatial_transformer: true, context_dim: 16, dropout: 0.1}
-data:
-  target: data_module
-  params:
-    batch_size: 4
-    num_workers: 0
-    train: {target: scenes, params: {size: 16, objects: [1, 1], count: 64}}
+use crate::configs;
+
+const TRAIN: &str = "
 train: {steps: 6, learning_rate: 1.0e-3, log_every: 2, checkpoint_every: 3, samples: {count: 0}, ema: {decay: 0.5}}
 ";
 
+fn text() -> String {
+    let more = "attention_resolutions: [1], channel_mult: [1], dropout: 0.1";
+    let params = [
+        "first_stage_config: {target: identity}",
+        "cond_stage_config: {target: class, params: {embed_dim: 16, n_classes: 21}}",
+        "cond_stage_trainable: true",
+        &format!("unet_config: {}", configs::unet(3, &[more, configs::CROSS_ATTENTION])),
+    ];
+    format!("{}{}{TRAIN}", configs::diffusion(16, 3, &params), configs::data(&configs::scenes(64), None))
+}
+
 fn create(root: &Path, overrides: &[&str]) -> ldm_core::Result<Trainer> {
     let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
-    Trainer::create(RunConfig::parse(MODEL, "tiny.yaml", &overrides)?, root, test_device())
+    Trainer::create(RunConfig::parse(&text(), "tiny.yaml", &overrides)?, root, test_device())
 }
 
 fn run(mut trainer: Trainer, stop_at: u64) -> Finished {
@@ -57,16 +52,16 @@ fn init_from_loads_what_is_not_ignored() {
     let base = folder.path().join("base");
     run(create(&base, &[]).unwrap(), 0);
     let from = format!("train.init_from={{path: {}, ignore: [cond_stage_model.]}}", base.display());
-    // A learning rate that changes no f32.
-    let still = "train.learning_rate=1.0e-30";
+    // A learning rate too small to change any f32.
+    let frozen = "train.learning_rate=1.0e-30";
     let root = folder.path().join("tuned");
-    run(create(&root, &[&from, still, "train.seed=9", "train.optimizer={weight_decay: 0.0}"]).unwrap(), 0);
+    run(create(&root, &[&from, frozen, "train.seed=9", "train.optimizer={weight_decay: 0.0}"]).unwrap(), 0);
     let model = "model/model.safetensors";
     let (before, after) = (weights(&base.join(model)), weights(&root.join(model)));
     assert_eq!(before.len(), after.len());
     for ((name, before), (_, after)) in before.into_iter().zip(after) {
-        let fresh = name.starts_with("cond_stage_model.");
-        assert_eq!(before == after, !fresh, "{name}");
+        let ignored = name.starts_with("cond_stage_model.");
+        assert_eq!(before == after, !ignored, "{name}");
     }
 }
 
@@ -86,7 +81,7 @@ fn a_mismatch_is_refused_with_every_name() {
 }
 
 #[test]
-fn a_lora_resumes_to_the_bit() {
+fn a_lora_resumes_bit_exactly() {
     let folder = tempfile::tempdir().unwrap();
     let base = folder.path().join("base");
     run(create(&base, &["train.steps=3"]).unwrap(), 0);
@@ -116,11 +111,11 @@ fn init_from_loads_the_scale_of_the_latents() {
     let scale = Checkpoint::open(model).unwrap().tensor("scale_factor").unwrap().double_value(&[]);
     assert!((scale - 1.).abs() > 1e-3, "a scale other than 1: {scale}");
 
-    let config = RunConfig::parse(MODEL, "tiny.yaml", &[scaled.to_owned()]).unwrap();
+    let config = RunConfig::parse(&text(), "tiny.yaml", &[scaled.to_owned()]).unwrap();
     let ModelConfig::LatentDiffusion(config) = &config.model else { panic!("a diffusion model") };
     let training = DiffusionTraining::default();
     let mut objective = DiffusionObjective::new(config, None, training, test_device()).unwrap();
     let from = InitFrom { path: base.clone(), ema: true, ignore: Vec::new() };
     objective.start_from(ModelSource::find(&base, None, true).unwrap(), &from).unwrap();
-    assert_eq!(objective.model().scale_factor, scale); // what a LoRA beside it trains with
+    assert_eq!(objective.model().scale_factor, scale);
 }

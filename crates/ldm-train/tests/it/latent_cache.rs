@@ -1,4 +1,4 @@
-//! Cached latents: training is the same with and without, and a cache with another fingerprint is refused.
+//! Cached latents: training with them is bit-identical, and a cache with another fingerprint is refused.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,39 +11,18 @@ use ldm_core::{NoiseSource, Result};
 use ldm_train::{Event, Finished, RunConfig, Trainer};
 use tch::{Device, Kind, Tensor};
 
-use crate::config;
+use crate::{config, configs};
 
-const FIRST_STAGE: &str = r"
-model:
-  target: KIND
-  params:
-    embed_dim: 4
-    ddconfig: {double_z: DOUBLE, z_channels: 4, resolution: 16, in_channels: 3, out_ch: 3, ch: 32, ch_mult: [1, 1],
-               num_res_blocks: 1, attn_resolutions: []}
-data: {target: data_module, params: {batch_size: 4, num_workers: 0, train: {target: scenes, params: {size: 16, count: 8}}}}
-train: {steps: 1, learning_rate: 1.0e-3, seed: SEED, ema: null, samples: {count: 0}}
-";
+/// A run of one step of a first stage.
+fn first_stage_run(kind: &str, seed: u64) -> String {
+    let model = configs::first_stage(kind, &[], &[]);
+    let data = configs::data("{target: scenes, params: {size: 16, count: 8}}", None);
+    let train =
+        format!("train: {{steps: 1, learning_rate: 1.0e-3, seed: {seed}, ema: null, samples: {{count: 0}}}}");
+    format!("model: {model}\n{data}{train}\n")
+}
 
-const DIFFUSION: &str = r"
-model:
-  target: latent_diffusion
-  params:
-    image_size: 8
-    channels: 4
-    scale_by_std: true
-    cond_stage_trainable: true
-    unet_config:
-      target: unet
-      params: {in_channels: 4, out_channels: 4, model_channels: 32, attention_resolutions: [], num_res_blocks: 1,
-               channel_mult: [1], num_heads: 2, use_spatial_transformer: true, context_dim: 16}
-    first_stage_config: FIRST
-    cond_stage_config: {target: class, params: {embed_dim: 16, n_classes: 3, null_class: 2}}
-data:
-  target: data_module
-  params:
-    batch_size: 4
-    num_workers: 0
-    train: {target: images, params: {path: IMAGES, transform: {size: 16}}}
+const DIFFUSION_TRAIN: &str = "
 train: {steps: 6, learning_rate: 1.0e-3, conditioning_dropout: 0.3, ema: null, log_every: 1, checkpoint_every: 2,
         samples: {count: 2, steps: 2}}
 ";
@@ -65,24 +44,29 @@ fn images(folder: &Path, count: u64) -> PathBuf {
     root
 }
 
-/// A first stage's `{target, params}` for the config, trained a step so that it has a file.
+/// A first stage that was trained for one step.
 fn first_stage(folder: &Path, kind: &str, seed: u64) -> String {
-    let double = if kind == "kl" { "true" } else { "false" };
-    let text = FIRST_STAGE.replace("KIND", kind).replace("DOUBLE", double).replace("SEED", &seed.to_string());
-    let text =
-        if kind == "vq" { text.replace("embed_dim: 4", "n_embed: 32\n    embed_dim: 4") } else { text };
     let root = folder.join(format!("{kind}-{seed}"));
-    done(&mut Trainer::create(config(&text, &[]), &root, test_device()).unwrap()).unwrap();
-    let codes = if kind == "vq" { "n_embed: 32, " } else { "" };
-    format!(
-        "{{target: {kind}, params: {{{codes}embed_dim: 4, ckpt_path: {}, ddconfig: {{double_z: {double}, z_channels: 4, \
-         resolution: 16, in_channels: 3, out_ch: 3, ch: 32, ch_mult: [1, 1], num_res_blocks: 1, attn_resolutions: []}}}}}}",
-        root.display()
-    )
+    let config = config(&first_stage_run(kind, seed), &[]);
+    done(&mut Trainer::create(config, &root, test_device()).unwrap()).unwrap();
+    configs::first_stage(kind, &[&format!("ckpt_path: {}", root.display())], &[])
 }
 
-fn text(first_stage: &str, images: &Path) -> String {
-    DIFFUSION.replace("FIRST", first_stage).replace("IMAGES", &images.to_string_lossy())
+/// A run of a class-conditional diffusion model on images of two classes.
+fn diffusion_run(first_stage: &str, images: &Path) -> String {
+    let unet = configs::unet(4, &["attention_resolutions: [], channel_mult: [1]", configs::CROSS_ATTENTION]);
+    let params = [
+        "scale_by_std: true, cond_stage_trainable: true",
+        &format!("unet_config: {unet}"),
+        &format!("first_stage_config: {first_stage}"),
+        "cond_stage_config: {target: class, params: {embed_dim: 16, n_classes: 3, null_class: 2}}",
+    ];
+    let images = images.display();
+    let data = configs::data(
+        &format!("{{target: images, params: {{path: {images}, transform: {{size: 16}}}}}}"),
+        None,
+    );
+    format!("{}{data}{DIFFUSION_TRAIN}", configs::diffusion(8, 4, &params))
 }
 
 fn weights(run: &Path) -> Vec<u8> {
@@ -95,20 +79,21 @@ fn training_is_the_same_with_cached_latents() {
     let root = |name: &str| folder.path().join(name);
     let set = images(folder.path(), 19);
     for kind in ["kl", "vq"] {
-        let text = text(&first_stage(folder.path(), kind, 1), &set);
-        let [plain, kept, broken] = ["plain", "kept", "broken"].map(|name| root(&format!("{name}-{kind}")));
-        done(&mut Trainer::create(config(&text, &[]), &plain, test_device()).unwrap()).unwrap();
+        let text = diffusion_run(&first_stage(folder.path(), kind, 1), &set);
+        let [uncached, cached, resumed] =
+            ["uncached", "cached", "resumed"].map(|name| root(&format!("{name}-{kind}")));
+        done(&mut Trainer::create(config(&text, &[]), &uncached, test_device()).unwrap()).unwrap();
         let on = "train.cache_latents=true";
-        done(&mut Trainer::create(config(&text, &[on]), &kept, test_device()).unwrap()).unwrap();
-        assert!(weights(&plain) == weights(&kept), "{kind}: to the bit");
-        let file = Checkpoint::open(kept.join("latents.safetensors")).unwrap();
-        // The last chunk has what is left of 19.
+        done(&mut Trainer::create(config(&text, &[on]), &cached, test_device()).unwrap()).unwrap();
+        assert!(weights(&uncached) == weights(&cached), "{kind}: bit-identical");
+        let file = Checkpoint::open(cached.join("latents.safetensors")).unwrap();
+        // The last chunk has the remaining 3 of 19 images.
         let channels = if kind == "kl" { 8 } else { 4 };
         assert_eq!(file.info("0/000000000016").unwrap().shape, [3, channels, 8, 8]);
 
-        // Stopped while encoding, and resumed: as if it had not been.
+        // Stopped while encoding, then resumed.
         let stop = AtomicBool::new(false);
-        let mut first = Trainer::create(config(&text, &[on]), &broken, test_device()).unwrap();
+        let mut first = Trainer::create(config(&text, &[on]), &resumed, test_device()).unwrap();
         let finished = first.run(&stop, &mut |event| {
             if let Event::Caching { done, of } = event {
                 assert_eq!((done, of), (4, 19));
@@ -116,10 +101,10 @@ fn training_is_the_same_with_cached_latents() {
             }
         });
         assert_eq!(finished.unwrap(), Finished::Stopped);
-        drop(first); // the folder is its own while it lives
-        assert!(!broken.join("latents.safetensors").exists());
-        done(&mut Trainer::resume(&broken, &[], test_device()).unwrap()).unwrap();
-        assert!(weights(&plain) == weights(&broken), "{kind}: to the bit after a stop");
+        drop(first); // releases the lock of the folder
+        assert!(!resumed.join("latents.safetensors").exists());
+        done(&mut Trainer::resume(&resumed, &[], test_device()).unwrap()).unwrap();
+        assert!(weights(&uncached) == weights(&resumed), "{kind}: bit-identical after a stop");
     }
 }
 
@@ -127,8 +112,8 @@ fn training_is_the_same_with_cached_latents() {
 fn flipped_images_are_cached_both_ways() {
     let folder = tempfile::tempdir().unwrap();
     let set = images(folder.path(), 8);
-    let text =
-        text(&first_stage(folder.path(), "kl", 1), &set).replace("{size: 16}", "{size: 16, flip: 0.5}");
+    let text = diffusion_run(&first_stage(folder.path(), "kl", 1), &set)
+        .replace("{size: 16}", "{size: 16, flip: 0.5}");
     let root = folder.path().join("run");
     let config = config(&text, &["train.cache_latents=true"]);
     done(&mut Trainer::create(config, &root, test_device()).unwrap()).unwrap();
@@ -137,11 +122,11 @@ fn flipped_images_are_cached_both_ways() {
         file.names().collect::<Vec<_>>(),
         ["0/000000000000", "0/000000000004", "1/000000000000", "1/000000000004"]
     );
-    let [as_is, mirrored] = ["0", "1"].map(|view| file.tensor(&format!("{view}/000000000000")).unwrap());
-    assert_ne!(as_is, mirrored);
-    // An encoder of convolutions sees a mirrored image much as a mirrored image's latent.
-    let away = |a: &Tensor| (a - &as_is).abs().mean(Kind::Float).double_value(&[]);
-    assert!(away(&mirrored.flip([3])) < away(&mirrored));
+    let [original, flipped] = ["0", "1"].map(|view| file.tensor(&format!("{view}/000000000000")).unwrap());
+    assert_ne!(original, flipped);
+    // A convolutional encoder is roughly equivariant to flips.
+    let distance = |a: &Tensor| (a - &original).abs().mean(Kind::Float).double_value(&[]);
+    assert!(distance(&flipped.flip([3])) < distance(&flipped));
 }
 
 #[test]
@@ -149,8 +134,8 @@ fn another_fingerprint_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let (set, shared) = (images(folder.path(), 8), folder.path().join("shared.safetensors"));
     let on = format!("train.cache_latents={}", shared.display());
-    let one = text(&first_stage(folder.path(), "kl", 1), &set);
-    let other = text(&first_stage(folder.path(), "kl", 2), &set);
+    let one = diffusion_run(&first_stage(folder.path(), "kl", 1), &set);
+    let other = diffusion_run(&first_stage(folder.path(), "kl", 2), &set);
     let mut runs = 0;
     let mut run = |text: &str| {
         runs += 1;
@@ -158,14 +143,17 @@ fn another_fingerprint_is_refused() {
         done(&mut Trainer::create(config(text, &[&on]), &root, test_device())?)
     };
     run(&one).unwrap();
-    let made = std::fs::metadata(&shared).unwrap().modified().unwrap();
+    let written = std::fs::metadata(&shared).unwrap().modified().unwrap();
     run(&one).unwrap();
-    assert_eq!(std::fs::metadata(&shared).unwrap().modified().unwrap(), made, "used, not made again");
+    assert_eq!(std::fs::metadata(&shared).unwrap().modified().unwrap(), written, "used, not written again");
     let mut check = |text: &str, expected: &str| {
         let error = run(text).unwrap_err().to_string();
         assert_eq!(
             error,
-            format!("{}: expected {expected}; try removing the file to encode the images again", shared.display())
+            format!(
+                "{}: expected {expected}; try removing the file to encode the images again",
+                shared.display()
+            )
         );
     };
     check(&other, "latents of this model's first stage, got latents of another first stage");
@@ -186,7 +174,7 @@ fn another_fingerprint_is_refused() {
 fn random_augmentations_and_first_stages_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let set = images(folder.path(), 8);
-    let text = text(&first_stage(folder.path(), "kl", 1), &set);
+    let text = diffusion_run(&first_stage(folder.path(), "kl", 1), &set);
     let root = folder.path().join("run");
     let check = |text: &str, expected: &str| {
         let config = config(text, &["train.cache_latents=true"]);
@@ -195,8 +183,10 @@ fn random_augmentations_and_first_stages_are_refused() {
     };
     let random = text.replace("{size: 16}", "{size: 16, crop: random}");
     check(&random, "train.cache_latents: expected deterministic crops, got crop: random");
-    let stage = FIRST_STAGE.replace("KIND", "kl").replace("DOUBLE", "true").replace("SEED", "1");
-    check(&stage, "train.cache_latents: expected a model that trains on latents, got one that trains on images");
+    check(
+        &first_stage_run("kl", 1),
+        "train.cache_latents: expected a model that trains on latents, got one of images",
+    );
     let error =
         RunConfig::parse(&text, "tiny.yaml", &["train.cache_latents=3".into()]).unwrap_err().to_string();
     assert!(error.contains("true, false, or the path of a file"), "{error}");
@@ -207,11 +197,11 @@ fn an_unreadable_image_is_skipped() {
     let folder = tempfile::tempdir().unwrap();
     let set = images(folder.path(), 12);
     std::fs::write(set.join("cat/02.png"), "no image").unwrap();
-    let text = text(&first_stage(folder.path(), "kl", 1), &set);
-    let [plain, kept] = ["plain", "kept"].map(|name| folder.path().join(name));
-    done(&mut Trainer::create(config(&text, &[]), &plain, test_device()).unwrap()).unwrap();
+    let text = diffusion_run(&first_stage(folder.path(), "kl", 1), &set);
+    let [uncached, cached] = ["uncached", "cached"].map(|name| folder.path().join(name));
+    done(&mut Trainer::create(config(&text, &[]), &uncached, test_device()).unwrap()).unwrap();
     let mut trainer =
-        Trainer::create(config(&text, &["train.cache_latents=true"]), &kept, test_device()).unwrap();
+        Trainer::create(config(&text, &["train.cache_latents=true"]), &cached, test_device()).unwrap();
     let mut skipped = Vec::new();
     let finished = trainer.run(&AtomicBool::new(false), &mut |event| {
         if let Event::Skipped(why) = event {
@@ -219,7 +209,7 @@ fn an_unreadable_image_is_skipped() {
         }
     });
     assert_eq!(finished.unwrap(), Finished::Done);
-    assert!(weights(&plain) == weights(&kept), "the same images took its place");
+    assert!(weights(&uncached) == weights(&cached), "the same image replaces it");
     assert!(skipped.len() == 1 && skipped[0].contains("02.png"), "{skipped:?}");
     let strict = config(&text, &["train.cache_latents=true", "data.params.strict=true"]);
     let error = done(&mut Trainer::create(strict, &folder.path().join("strict"), test_device()).unwrap());

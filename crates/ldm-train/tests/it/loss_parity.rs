@@ -18,11 +18,11 @@ use tch::{Device, Kind, Tensor};
 
 use crate::batch_of;
 
-/// A single number, relative; an exact 0 must be 0 within it.
+/// Compares scalars with a relative tolerance; 0 has the absolute tolerance of 1e-3.
 #[track_caller]
-fn near(what: &str, got: &Tensor, want: &Tensor, tolerance: f64) {
+fn near(name: &str, got: &Tensor, want: &Tensor, tolerance: f64) {
     let (got, want) = (got.double_value(&[]), want.double_value(&[]));
-    assert!((got - want).abs() <= tolerance * want.abs().max(1e-3), "{what}: got {got}, want {want}");
+    assert!((got - want).abs() <= tolerance * want.abs().max(1e-3), "{name}: got {got}, want {want}");
 }
 
 /// The weights of `generate_lpips.py`: those of `fill_weights`, kernels doubled, heads positive.
@@ -69,7 +69,7 @@ impl Parity {
         let golden = Golden::open(path, test_device());
         let config: FirstStageConfig = serde_json::from_str(golden.metadata("config")).unwrap();
         let mut objective = AutoencoderObjective::with_lpips(&config, test_device(), lpips).unwrap();
-        // Loaded as in a resume: by name, from a file. The weights of the formula, as in CompVis.
+        // Loaded by name from a file, as in a resume; `fill_weights` has the same formula in CompVis' run.
         let shapes: Shapes =
             objective.weights().into_iter().map(|(name, tensor)| (name, tensor.size())).collect();
         let folder = tempfile::tempdir().unwrap();
@@ -84,12 +84,12 @@ impl Parity {
         Self { step, golden, run }
     }
 
-    fn backward(&mut self, info: StepInfo, image: &Tensor, draw: &str) -> Loss {
-        let draw = format!("noise.{draw}.{}", info.phase);
-        let draws = self.golden.has(&draw).then(|| self.golden.get(&draw).shallow_clone());
+    fn backward(&mut self, info: StepInfo, image: &Tensor, noise: &str) -> Loss {
+        let noise = format!("noise.{noise}.{}", info.phase);
+        let noise = self.golden.has(&noise).then(|| self.golden.get(&noise).shallow_clone());
         let batch = batch_of(image.shallow_clone(), Prompt::default());
         self.step.set_global_step(info.global_step);
-        self.step.forward_backward(info.phase, &batch, &mut Replay::new(draws)).unwrap()
+        self.step.forward_backward(info.phase, &batch, &mut Replay::new(noise)).unwrap()
     }
 
     fn parameter(&self, name: &str) -> Tensor {
@@ -112,15 +112,15 @@ impl Parity {
             near(&format!("{prefix}.{name}"), got, &want, tolerance);
             count += 1;
         }
-        assert!(count >= 3, "CompVis logs at least three scalars a phase");
+        assert!(count >= 3, "CompVis logs at least three scalars per phase");
         let total = if phase == 0 { "total_loss" } else { "disc_loss" };
         near(total, &loss.total, parts[total], 1e-6);
     }
 }
 
 fn check(name: &str) {
-    // The side of a kink (ReLU, the nearest code) that a value falls on decides whole gradients. The batches are chosen so that
-    // rounding does not decide it with the kernels of AVX-512; those of older CPUs round otherwise.
+    // At a kink (ReLU, nearest code) rounding can change whole gradients. The batches are chosen so that it does not
+    // with AVX-512 kernels; those of older CPUs round differently.
     #[cfg(target_arch = "x86_64")]
     if !std::is_x86_feature_detected!("avx512f") {
         eprintln!("skipped: these golden values depend on the kernels of a CPU with AVX-512");
@@ -139,17 +139,20 @@ fn check(name: &str) {
             let mut count = 0;
             for (name, want) in parity.golden.scope(&format!("{when}.gradient.")) {
                 if name.starts_with("loss.discriminator.") == (phase == 1) {
-                    let what = format!("{when}: gradient of {name}");
-                    assert_close(&what, &parity.parameter(&name).grad(), &want, 1e-5);
+                    let label = format!("{when}: gradient of {name}");
+                    assert_close(&label, &parity.parameter(&name).grad(), &want, 1e-5);
                     count += 1;
                 }
             }
             assert!(count >= if phase == 0 { 10 } else { 2 }, "{count} gradients");
-            // The discriminator has no gradient before `disc_start`, and never one of the autoencoder's phase.
+            // The discriminator has no gradient before `disc_start`, and none in the autoencoder's phase.
             for (name, tensor) in &parity.step.optimizers()[1].phase.trainable {
                 let grad = tensor.grad();
                 let any = grad.defined() && grad.abs().max().double_value(&[]) > 0.;
-                assert!(!any || (phase == 1 && when == "after"), "{name} learned {when}, phase {phase}");
+                assert!(
+                    !any || (phase == 1 && when == "after"),
+                    "{name} has a gradient {when}, phase {phase}"
+                );
             }
         }
     }
@@ -179,9 +182,9 @@ fn check(name: &str) {
             want_all.push(moved.shallow_clone());
         }
     }
-    // Finer than the weights: the change of each.
+    // The change of the weights, a finer test than their values.
     assert!(want_all.len() > 40);
-    assert_close("what the parameters moved by", &Tensor::cat(&got_all, 0), &Tensor::cat(&want_all, 0), 1e-2);
+    assert_close("change of the parameters", &Tensor::cat(&got_all, 0), &Tensor::cat(&want_all, 0), 1e-2);
 }
 
 #[test]
@@ -200,6 +203,6 @@ fn vq_with_hinge_loss() {
 }
 
 #[test]
-fn vq_with_cross_entropy_actnorm_and_squares() {
+fn vq_with_cross_entropy_actnorm_and_l2() {
     check("vq_vanilla_actnorm");
 }

@@ -1,6 +1,6 @@
-//! Training: losses against CompVis, runs that resume to the bit, and refusals.
+//! Training: losses against CompVis, bit-exact resume, and refusals.
 
-#![allow(clippy::unwrap_used, reason = "outside `#[test]` functions too a panic is a failed test")]
+#![allow(clippy::unwrap_used, reason = "a panic is a failed test, also outside `#[test]` functions")]
 #![allow(clippy::print_stderr, reason = "a test that skips reports it")]
 
 mod adversarial;
@@ -8,6 +8,7 @@ mod classifier;
 mod conditioners;
 mod configs;
 mod diffusion_loss;
+mod experiments;
 mod half;
 mod init_from;
 mod latent_cache;

@@ -1,4 +1,4 @@
-//! An objective and a dataset from outside the workspace: a linear model, trained and resumed by the builder.
+//! A custom objective and dataset: a linear model, trained and resumed by the builder.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -102,7 +102,7 @@ fn builder(config: TrainConfig, root: &Path) -> TrainerBuilder {
 }
 
 #[test]
-fn an_own_objective_learns_and_resumes_to_the_bit() {
+fn a_custom_objective_trains_and_resumes_bit_exactly() {
     let folder = tempfile::tempdir().unwrap();
     let [whole, broken] = ["whole", "broken"].map(|name| folder.path().join(name));
     let lines = run_to_end(&mut builder(train(), &whole).build().unwrap());
@@ -126,7 +126,7 @@ fn an_own_objective_learns_and_resumes_to_the_bit() {
 }
 
 #[test]
-fn the_run_directory_of_an_own_objective() {
+fn the_run_directory_of_a_custom_objective() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("run");
     let validation = Arc::new(Waves { random: false });

@@ -1,4 +1,4 @@
-//! The EMA's and the optimizer's own properties.
+//! Properties of the EMA and the optimizer.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,8 @@ fn param(value: f64) -> Tensor {
 }
 
 #[test]
-fn the_average_follows_the_references_warm_up() {
-    // LitEma: n is counted up first, so the first decay is 2/11.
+fn the_ema_has_the_warm_up_of_compvis() {
+    // LitEma increments n first, so the first decay is 2/11.
     let mut weight = param(1.);
     let mut ema = Ema::new(vec![("w".into(), weight.shallow_clone())], &EmaConfig::default());
     let _ = tch::no_grad(|| weight.fill_(12.));
@@ -25,12 +25,12 @@ fn the_average_follows_the_references_warm_up() {
     assert!((ema.state()[0].1.double_value(&[1, 1]) - second).abs() < 1e-5);
     let inside = ema.swapped(|| weight.double_value(&[0, 0]));
     assert!((inside - second).abs() < 1e-5);
-    assert_eq!(weight.double_value(&[0, 0]), 12., "the weights are back");
-    assert!((ema.state()[0].1.double_value(&[0, 0]) - second).abs() < 1e-5, "and so are the averages");
+    assert_eq!(weight.double_value(&[0, 0]), 12., "the weights are restored");
+    assert!((ema.state()[0].1.double_value(&[0, 0]) - second).abs() < 1e-5, "and so is the EMA");
 }
 
 #[test]
-fn a_saved_optimizer_steps_as_the_one_it_was() {
+fn a_loaded_optimizer_steps_as_the_saved_one() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("optimizer.safetensors");
     let step = |optimizer: &mut AdamW, weight: &Tensor| {
@@ -68,7 +68,7 @@ fn gradients_are_clipped_to_the_norm() {
 }
 
 #[test]
-fn each_decay_has_its_average() {
+fn each_decay_has_its_ema() {
     let weight = Tensor::full([2], 1., (Kind::Float, test_device()));
     let decays = EmaConfig { decay: 0.5, also: vec![0.999, 0.1] };
     let mut ema = Ema::new(vec![("w".into(), weight.shallow_clone())], &decays);
@@ -88,7 +88,7 @@ fn each_decay_has_its_average() {
     }
     assert!(
         (ema.swapped(|| weight.double_value(&[0])) - expected(0.5)).abs() < 1e-6,
-        "the first takes the weights' place"
+        "the first replaces the weights"
     );
     let mut again = Ema::new(vec![("w".into(), weight.zeros_like())], &decays);
     again.read(folder.path(), 20).unwrap();

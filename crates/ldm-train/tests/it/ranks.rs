@@ -1,5 +1,5 @@
-//! Training on several ranks: the same numbers as on one, and a common end. Each test starts its ranks by running itself
-//! again.
+//! Training on several ranks: the same results as on one, and a common stop. Each test starts its ranks by running its
+//! own executable again.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -13,24 +13,9 @@ use ldm_libtorch::{C10d, RankEnv};
 use ldm_train::{Distributed, Event, Finished, Trainer};
 use tch::Device;
 
-use crate::config;
+use crate::{config, configs};
 
-/// AdamW divides by the root of what it has seen: without an `eps` of the gradients' size a gradient of nothing but
-/// rounding, which is another one in another batch size, becomes a whole step. L2, since the derivative of L1 jumps.
-const FIRST_STAGE: &str = r"
-model:
-  target: kl
-  params:
-    embed_dim: 4
-    ddconfig: {double_z: true, z_channels: 4, resolution: 16, in_channels: 3, out_ch: 3, ch: 32, ch_mult: [1, 1],
-               num_res_blocks: 1, attn_resolutions: [], dropout: 0.0}
-    lossconfig: {target: reconstruction, params: {pixel_loss: l2}}
-data:
-  target: data_module
-  params:
-    batch_size: 4
-    num_workers: 0
-    train: {target: scenes, params: {size: 16, objects: [1, 1], count: 40}}
+const FIRST_STAGE_TRAIN: &str = "
 train:
   steps: 20
   learning_rate: 1.0e-3
@@ -42,28 +27,7 @@ train:
   samples: {count: 4}
 ";
 
-const DIFFUSION: &str = r"
-model:
-  target: latent_diffusion
-  params:
-    image_size: 16
-    channels: 3
-    cond_stage_trainable: true
-    linear_start: 0.0015
-    linear_end: 0.0195
-    unet_config:
-      target: unet
-      params: {in_channels: 3, out_channels: 3, model_channels: 32, attention_resolutions: [2], num_res_blocks: 1,
-               channel_mult: [1, 2], num_heads: 2, use_spatial_transformer: true, context_dim: 16,
-               use_checkpoint: true}
-    first_stage_config: {target: identity}
-    cond_stage_config: {target: class, params: {embed_dim: 16, n_classes: 21, null_class: 20}}
-data:
-  target: data_module
-  params:
-    batch_size: 4
-    num_workers: 0
-    train: {target: scenes, params: {size: 16, objects: [1, 1], count: 40}}
+const DIFFUSION_TRAIN: &str = "
 train:
   steps: 20
   learning_rate: 1.0e-3
@@ -76,10 +40,30 @@ train:
   samples: {count: 2, steps: 2}
 ";
 
+/// With an `eps` of the gradients' size: AdamW otherwise amplifies gradients that are only rounding errors, which
+/// depend on the batch size, to full steps. With L2, as the derivative of L1 is discontinuous.
+fn first_stage() -> String {
+    let loss = "lossconfig: {target: reconstruction, params: {pixel_loss: l2}}";
+    let model = configs::first_stage("kl", &[loss], &["dropout: 0.0"]);
+    format!("model: {model}\n{}{FIRST_STAGE_TRAIN}", configs::data(&configs::scenes(40), None))
+}
+
+fn diffusion() -> String {
+    let more = "attention_resolutions: [2], channel_mult: [1, 2], use_checkpoint: true";
+    let params = [
+        "cond_stage_trainable: true, linear_start: 0.0015, linear_end: 0.0195",
+        &format!("unet_config: {}", configs::unet(3, &[more, configs::CROSS_ATTENTION])),
+        "first_stage_config: {target: identity}",
+        &format!("cond_stage_config: {}", configs::CLASSES),
+    ];
+    let model = configs::diffusion(16, 3, &params);
+    format!("{model}{}{DIFFUSION_TRAIN}", configs::data(&configs::scenes(40), None))
+}
+
 /// The environment variable of a test's folder, for its ranks.
 const FOLDER: &str = "LDM_TEST_FOLDER";
 
-/// This process as a rank, where it was started as one.
+/// This process as a rank, if it was started as one.
 fn rank() -> Option<(Distributed, PathBuf)> {
     let env = RankEnv::read().unwrap()?;
     let group = C10d::connect(&env, Device::Cpu, C10d::TIMEOUT).unwrap();
@@ -105,7 +89,7 @@ fn start(test: &str, world: usize, folder: &Path) -> Vec<Child> {
 }
 
 #[track_caller]
-fn all_end_well(children: Vec<Child>) {
+fn assert_all_pass(children: Vec<Child>) {
     for (rank, child) in children.into_iter().enumerate() {
         let output = child.wait_with_output().unwrap();
         let text =
@@ -133,7 +117,7 @@ fn difference(a: &Checkpoint, b: &Checkpoint) -> (f64, String) {
         .unwrap()
 }
 
-/// Two ranks with half the batch each end with the weights of one rank with the whole.
+/// Two ranks with half the batch each end with the weights of one rank with the whole batch.
 #[track_caller]
 fn check_equal(test: &str, text: &str) {
     if let Some((ranks, folder)) = rank() {
@@ -141,24 +125,24 @@ fn check_equal(test: &str, text: &str) {
         return run(Trainer::create_distributed(ranks, config, &folder.join("two"), Device::Cpu).unwrap());
     }
     let folder = tempfile::tempdir().unwrap();
-    all_end_well(start(test, 2, folder.path()));
+    assert_all_pass(start(test, 2, folder.path()));
     let (one, half) = (folder.path().join("one"), folder.path().join("half"));
     run(Trainer::create(config(text, &[]), &one, Device::Cpu).unwrap());
     run(Trainer::create(config(text, &["data.params.batch_size=2"]), &half, Device::Cpu).unwrap());
     let two = folder.path().join("two");
     for name in ["model", "ema"] {
         let [one, two, half] = [&one, &two, &half].map(|run| weights(run, 20, name));
-        let (apart, at) = difference(&one, &two);
-        assert!(apart <= 1e-6, "{name}: {at} differs by {apart}");
-        let (other, at) = difference(&one, &half);
-        assert!(other > 1e-4, "{name}: half of the batch makes no difference: {at} differs by {other}");
+        let (distance, at) = difference(&one, &two);
+        assert!(distance <= 1e-6, "{name}: {at} differs by {distance}");
+        let (distance, at) = difference(&one, &half);
+        assert!(distance > 1e-4, "{name}: insensitive to half of the batch: {at} differs by {distance}");
     }
     let lines = |run: &Path| -> Vec<serde_json::Value> {
         let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     };
     let (one, two) = (lines(&one), lines(&two));
-    assert_eq!((one.len(), two.len()), (4, 4), "one rank alone writes the log");
+    assert_eq!((one.len(), two.len()), (4, 4), "only one rank writes the log");
     for (one, two) in one.iter().zip(&two) {
         assert_eq!((&one["step"], &one["images"], &one["lr"]), (&two["step"], &two["images"], &two["lr"]));
         let [one, two] = [one, two].map(|line| line["loss"].as_f64().unwrap());
@@ -168,19 +152,20 @@ fn check_equal(test: &str, text: &str) {
 
 #[test]
 fn a_first_stage_is_the_same_on_two_ranks() {
-    check_equal("a_first_stage_is_the_same_on_two_ranks", FIRST_STAGE);
+    check_equal("a_first_stage_is_the_same_on_two_ranks", &first_stage());
 }
 
 #[test]
 fn a_diffusion_model_is_the_same_on_two_ranks() {
-    check_equal("a_diffusion_model_is_the_same_on_two_ranks", DIFFUSION);
+    check_equal("a_diffusion_model_is_the_same_on_two_ranks", &diffusion());
 }
 
-/// Rank 1 alone hears the signal; both stop at the same step, and two more go on to the bits of an unbroken run.
+/// Only rank 1 receives the signal; both stop at the same step, and the resumed run is bit-identical to an
+/// uninterrupted one.
 #[test]
-fn ranks_stop_together_and_resume_to_the_bit() {
-    let name = "ranks_stop_together_and_resume_to_the_bit";
-    // Dropout too, which draws from a generator of each rank's own.
+fn ranks_stop_together_and_resume_bit_exactly() {
+    let name = "ranks_stop_together_and_resume_bit_exactly";
+    // With dropout, which uses a separate generator on each rank.
     let overrides = ["data.params.batch_size=2", "model.params.ddconfig.dropout=0.1"];
     if let Some((ranks, folder)) = rank() {
         let (whole, broken) = (folder.join("whole"), folder.join("broken"));
@@ -190,7 +175,8 @@ fn ranks_stop_together_and_resume_to_the_bit() {
         if whole.exists() {
             let second = !ranks.is_rank_zero();
             let mut trainer =
-                Trainer::create_distributed(ranks, config(FIRST_STAGE, &overrides), &broken, Device::Cpu).unwrap();
+                Trainer::create_distributed(ranks, config(&first_stage(), &overrides), &broken, Device::Cpu)
+                    .unwrap();
             let stop = AtomicBool::new(false);
             let finished = trainer
                 .run(&stop, &mut |event| {
@@ -202,13 +188,17 @@ fn ranks_stop_together_and_resume_to_the_bit() {
             assert_eq!((finished, trainer.state().step), (Finished::Stopped, 6));
             return;
         }
-        return run(
-            Trainer::create_distributed(ranks, config(FIRST_STAGE, &overrides), &whole, Device::Cpu).unwrap()
-        );
+        return run(Trainer::create_distributed(
+            ranks,
+            config(&first_stage(), &overrides),
+            &whole,
+            Device::Cpu,
+        )
+        .unwrap());
     }
     let folder = tempfile::tempdir().unwrap();
     for _ in 0..2 {
-        all_end_well(start(name, 2, folder.path()));
+        assert_all_pass(start(name, 2, folder.path()));
     }
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
     let error = Trainer::resume(&broken, &[], Device::Cpu).unwrap_err().to_string();
@@ -216,7 +206,7 @@ fn ranks_stop_together_and_resume_to_the_bit() {
         error.contains("expected the 2 ranks that the run was started with, got 1; try --nproc 2"),
         "{error}"
     );
-    all_end_well(start(name, 2, folder.path()));
+    assert_all_pass(start(name, 2, folder.path()));
     for name in ["model", "ema", "optimizer"] {
         let file = format!("checkpoints/step-0000020/{name}.safetensors");
         let [whole, broken] = [&whole, &broken].map(|run| std::fs::read(run.join(&file)).unwrap());
@@ -229,14 +219,14 @@ fn ranks_with_different_configs_are_refused() {
     let name = "ranks_with_different_configs_are_refused";
     if let Some((ranks, folder)) = rank() {
         let seed = format!("train.seed={}", if ranks.rank() == 1 { 7 } else { 8 });
-        let config = config(FIRST_STAGE, &[&seed]);
+        let config = config(&first_stage(), &[&seed]);
         let error = Trainer::create_distributed(ranks, config, &folder.join("run"), Device::Cpu).unwrap_err();
         let error = error.to_string();
         assert!(error.contains("got another one on rank 1; try the same file"), "{error}");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    all_end_well(start(name, 3, folder.path()));
+    assert_all_pass(start(name, 3, folder.path()));
     assert!(!folder.path().join("run").exists(), "something was written");
 }
 
@@ -244,7 +234,7 @@ fn ranks_with_different_configs_are_refused() {
 fn fewer_images_than_a_step_of_all_ranks_are_refused() {
     let name = "fewer_images_than_a_step_of_all_ranks_are_refused";
     if let Some((ranks, folder)) = rank() {
-        let config = config(FIRST_STAGE, &["data.params.train.params.count=7"]);
+        let config = config(&first_stage(), &["data.params.train.params.count=7"]);
         let error = Trainer::create_distributed(ranks, config, &folder.join("run"), Device::Cpu).unwrap_err();
         let expected =
             "data.params.batch_size: expected at most the 7 images of the set in a step, got 2 ranks of 4";
@@ -252,7 +242,7 @@ fn fewer_images_than_a_step_of_all_ranks_are_refused() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    all_end_well(start(name, 2, folder.path()));
+    assert_all_pass(start(name, 2, folder.path()));
     assert!(!folder.path().join("run").exists(), "something was written");
 }
 
@@ -261,8 +251,9 @@ fn a_killed_rank_ends_the_others_with_an_error() {
     let name = "a_killed_rank_ends_the_others_with_an_error";
     if let Some((ranks, folder)) = rank() {
         let me = ranks.rank();
-        let config = config(FIRST_STAGE, &["train.steps=100000", "train.checkpoint_every=3"]);
-        let mut trainer = Trainer::create_distributed(ranks, config, &folder.join("run"), Device::Cpu).unwrap();
+        let config = config(&first_stage(), &["train.steps=100000", "train.checkpoint_every=3"]);
+        let mut trainer =
+            Trainer::create_distributed(ranks, config, &folder.join("run"), Device::Cpu).unwrap();
         let killed = &mut |event: Event<'_>| {
             if let (Event::Step { step: 7, .. }, 1) = (event, me) {
                 Command::new("kill").args(["-KILL", &std::process::id().to_string()]).status().unwrap();
@@ -277,9 +268,9 @@ fn a_killed_rank_ends_the_others_with_an_error() {
     let started = Instant::now();
     let mut children = start(name, 3, folder.path());
     let lost = children.remove(1).wait_with_output().unwrap();
-    assert!(!lost.status.success(), "rank 1 was to be killed");
-    all_end_well(children);
+    assert!(!lost.status.success(), "rank 1 was not killed");
+    assert_all_pass(children);
     assert!(started.elapsed() < Duration::from_mins(1), "{:?}", started.elapsed());
-    // What was whole before is whole still.
+    // The last complete checkpoint remains.
     assert!(folder.path().join("run/checkpoints/step-0000006/state.json").is_file());
 }

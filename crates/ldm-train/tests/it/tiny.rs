@@ -1,4 +1,4 @@
-//! Both stages with tiny models: overfitting, resuming to the bit, refusals.
+//! Both stages with tiny models: overfitting, bit-exact resume, refusals.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,22 +8,9 @@ use ldm_checkpoint::Checkpoint;
 use ldm_core::device::test_device;
 use ldm_train::{Event, Finished, RunConfig, Trainer};
 
-use crate::{config, lock_generator, run_to_end};
+use crate::{config, configs, lock_generator, run_to_end};
 
-const FIRST_STAGE: &str = r"
-model:
-  target: KIND
-  params:
-    embed_dim: 4
-    ddconfig: {double_z: DOUBLE, z_channels: 4, resolution: 16, in_channels: 3, out_ch: 3, ch: 32, ch_mult: [1, 1],
-               num_res_blocks: 1, attn_resolutions: [], dropout: 0.1}
-data:
-  target: data_module
-  params:
-    batch_size: 4
-    num_workers: 0
-    train: {target: scenes, params: {size: 16, objects: [1, 1], count: 64}}
-    validation: {target: scenes, params: {size: 16, objects: [1, 1], count: 8, split: validation}}
+const FIRST_STAGE_TRAIN: &str = "
 train:
   steps: 20
   learning_rate: 1.0e-3
@@ -35,35 +22,7 @@ train:
   samples: {count: 4}
 ";
 
-const DIFFUSION: &str = r"
-model:
-  target: latent_diffusion
-  params:
-    image_size: 8
-    channels: 4
-    scale_by_std: true
-    cond_stage_trainable: true
-    linear_start: 0.0015
-    linear_end: 0.0195
-    unet_config:
-      target: unet
-      params: {in_channels: 4, out_channels: 4, model_channels: 32, attention_resolutions: [2], num_res_blocks: 1,
-               channel_mult: [1, 2], num_heads: 2, use_spatial_transformer: true, context_dim: 16, dropout: 0.1,
-               use_checkpoint: true}
-    first_stage_config:
-      target: kl
-      params:
-        embed_dim: 4
-        ckpt_path: FIRST
-        ddconfig: {double_z: true, z_channels: 4, resolution: 16, in_channels: 3, out_ch: 3, ch: 32, ch_mult: [1, 1],
-                   num_res_blocks: 1, attn_resolutions: [], dropout: 0.1}
-    cond_stage_config: {target: class, params: {embed_dim: 16, n_classes: 21, null_class: 20}}
-data:
-  target: data_module
-  params:
-    batch_size: 4
-    num_workers: 0
-    train: {target: scenes, params: {size: 16, objects: [1, 1], count: 64}}
+const DIFFUSION_TRAIN: &str = "
 train:
   steps: 20
   learning_rate: 1.0e-3
@@ -76,14 +35,33 @@ train:
 ";
 
 fn kl() -> String {
-    FIRST_STAGE.replace("KIND", "kl").replace("DOUBLE", "true")
+    first_stage_of("kl")
 }
 
 fn vq() -> String {
-    FIRST_STAGE
-        .replace("KIND", "vq")
-        .replace("DOUBLE", "false")
-        .replace("embed_dim: 4", "embed_dim: 4\n    n_embed: 32")
+    first_stage_of("vq")
+}
+
+fn first_stage_of(kind: &str) -> String {
+    let model = configs::first_stage(kind, &[], &["dropout: 0.1"]);
+    let data = configs::data(&configs::scenes(64), Some(configs::VALIDATION));
+    format!("model: {model}\n{data}{FIRST_STAGE_TRAIN}")
+}
+
+/// A class-conditional diffusion model on the first stage in `first_stage`.
+fn diffusion(first_stage: &Path) -> String {
+    let path = format!("ckpt_path: {}", first_stage.display());
+    let first_stage = configs::first_stage("kl", &[&path], &["dropout: 0.1"]);
+    let more = "attention_resolutions: [2], channel_mult: [1, 2], dropout: 0.1, use_checkpoint: true";
+    let unet = configs::unet(4, &[more, configs::CROSS_ATTENTION]);
+    let params = [
+        "scale_by_std: true, cond_stage_trainable: true, linear_start: 0.0015, linear_end: 0.0195",
+        &format!("unet_config: {unet}"),
+        &format!("first_stage_config: {first_stage}"),
+        &format!("cond_stage_config: {}", configs::CLASSES),
+    ];
+    let model = configs::diffusion(8, 4, &params);
+    format!("{model}{}{DIFFUSION_TRAIN}", configs::data(&configs::scenes(64), None))
 }
 
 /// The last line of the log.
@@ -100,7 +78,8 @@ fn bytes(run: &Path, step: u64) -> Vec<(String, Vec<u8>)> {
         .into()
 }
 
-/// Ten steps, a stop, and ten more in a new trainer end with the bits of twenty steps, and with their log.
+/// A run stopped after 9 of 20 steps and resumed by a new trainer is bit-identical to an uninterrupted run, as is its
+/// log.
 #[track_caller]
 fn check_resume(text: &str, workers: usize) {
     let folder = tempfile::tempdir().unwrap();
@@ -119,7 +98,7 @@ fn check_resume(text: &str, workers: usize) {
         .unwrap();
     assert_eq!(finished, Finished::Stopped);
     drop(first);
-    // A run that was killed while it wrote a checkpoint leaves this; it must not be taken for one.
+    // A run killed while it wrote a checkpoint leaves a partial one, which must be ignored.
     std::fs::create_dir_all(broken.join("checkpoints/.part-step-0000019")).unwrap();
     let mut second = Trainer::resume(&broken, &[], test_device()).unwrap();
     assert_eq!(second.state().step, 9);
@@ -139,7 +118,7 @@ fn check_resume(text: &str, workers: usize) {
     };
     assert!(steps(&broken).is_sorted() && steps(&broken).contains(&20));
 
-    // Killed between the last checkpoint and what follows it.
+    // Killed between the last checkpoint and the export.
     let after = ["model/config.yaml", "model/model.safetensors", "samples/step-0000020.png"];
     for file in after {
         std::fs::remove_file(broken.join(file)).unwrap();
@@ -147,7 +126,7 @@ fn check_resume(text: &str, workers: usize) {
     run(&mut Trainer::resume(&broken, &[], test_device()).unwrap());
     for file in after {
         let [whole, broken] = [&whole, &broken].map(|run| std::fs::read(run.join(file)).unwrap());
-        assert!(whole == broken, "{file} differs after an end that was cut off, with {workers}");
+        assert!(whole == broken, "{file} differs after a kill at the end, with {workers}");
     }
     let model = Checkpoint::open(whole.join("model/model.safetensors")).unwrap();
     let ema = Checkpoint::open(whole.join("checkpoints/step-0000020/ema.safetensors")).unwrap();
@@ -162,23 +141,23 @@ fn first_stage(folder: &Path) -> PathBuf {
 }
 
 #[test]
-fn a_kl_first_stage_resumes_to_the_bit() {
+fn a_kl_first_stage_resumes_bit_exactly() {
     let _lock = lock_generator();
     check_resume(&kl(), 2);
 }
 
 #[test]
-fn a_vq_first_stage_resumes_to_the_bit() {
+fn a_vq_first_stage_resumes_bit_exactly() {
     let _lock = lock_generator();
     check_resume(&vq(), 0);
 }
 
 #[test]
-fn a_diffusion_model_resumes_to_the_bit() {
+fn a_diffusion_model_resumes_bit_exactly() {
     let _lock = lock_generator();
     let folder = tempfile::tempdir().unwrap();
     let first = first_stage(folder.path());
-    check_resume(&DIFFUSION.replace("FIRST", &first.to_string_lossy()), 2);
+    check_resume(&diffusion(&first), 2);
 }
 
 #[test]
@@ -226,11 +205,11 @@ fn a_diffusion_model_overfits_a_few_images() {
         "model.params.unet_config.params.dropout=0.0",
         "train.checkpoint_every=1000",
     ];
-    let text = DIFFUSION.replace("FIRST", &first.to_string_lossy());
+    let text = diffusion(&first);
     let last =
         run(&mut Trainer::create(config(&text, &overrides), &folder.path().join("run"), test_device())
             .unwrap());
-    // A model that learned nothing has a loss of 1.
+    // The loss of an untrained model is 1.
     assert!(last["loss_simple"] < 0.35, "{last:?}");
 }
 
@@ -246,18 +225,18 @@ fn bf16_autocast_trains() {
 }
 
 #[test]
-fn steps_with_nan_or_inf_are_skipped_and_then_end_the_run() {
+fn steps_with_nan_or_inf_are_skipped_until_the_run_fails() {
     let _lock = lock_generator();
     let folder = tempfile::tempdir().unwrap();
     let broken = |root: &Path, overrides: &[&str]| {
         let mut trainer = Trainer::create(config(&kl(), overrides), root, test_device()).unwrap();
         trainer.run(&AtomicBool::new(false), &mut |_| {}).map_err(|error| error.to_string())
     };
-    // A loss of 1e39 is more than f32 has.
-    let blown =
+    // A loss of 1e39 overflows f32.
+    let overflowing =
         "model.params.lossconfig={target: reconstruction, params: {pixel_loss: l2, kl_weight: 1.0e39}}";
     let root = folder.path().join("at-once");
-    let error = broken(&root, &[blown, "train.max_skipped=4"]).unwrap_err();
+    let error = broken(&root, &[overflowing, "train.max_skipped=4"]).unwrap_err();
     assert!(error.contains("NaN or Inf in 4 steps in a row, the first of the run, up to step 4"), "{error}");
     assert!(error.contains("no checkpoint was written"), "{error}");
 
@@ -265,20 +244,21 @@ fn steps_with_nan_or_inf_are_skipped_and_then_end_the_run() {
     let root = folder.path().join("later");
     broken(&root, &["train.steps=10"]).unwrap();
     let before = bytes(&root, 10);
-    let overrides = [blown, "train.steps=30", "train.max_skipped=3"].map(String::from);
+    let overrides = [overflowing, "train.steps=30", "train.max_skipped=3"].map(String::from);
     let mut trainer = Trainer::resume(&root, &overrides, test_device()).unwrap();
     let error = trainer.run(&AtomicBool::new(false), &mut |_| {}).unwrap_err().to_string();
-    assert!(error.contains("NaN or Inf in ") && error.contains("the last checkpoint is ") && error.contains("step-0000010;"), "{error}");
+    for part in ["NaN or Inf in ", "the last checkpoint is ", "step-0000010;"] {
+        assert!(error.contains(part), "{error}");
+    }
     assert!(before == bytes(&root, 10));
 }
 
 #[test]
-fn f16_with_a_loss_scale_resumes_to_the_bit() {
+fn f16_with_a_loss_scale_resumes_bit_exactly() {
     let _lock = lock_generator();
     let folder = tempfile::tempdir().unwrap();
     let first = first_stage(folder.path());
-    let text = DIFFUSION
-        .replace("FIRST", &first.to_string_lossy())
+    let text = diffusion(&first)
         .replace("ema: {decay: 0.99}", "dtype: f16\n  ema: {decay: 0.99, also: [0.9]}")
         .replace("batch_size: 4", "batch_size: 1") // f16 is slow on a CPU
         .replace("accumulate: 2", "accumulate: 1");
@@ -286,11 +266,11 @@ fn f16_with_a_loss_scale_resumes_to_the_bit() {
 }
 
 #[test]
-fn bf16_with_gradient_checkpointing_resumes_to_the_bit() {
+fn bf16_with_gradient_checkpointing_resumes_bit_exactly() {
     let _lock = lock_generator();
     let folder = tempfile::tempdir().unwrap();
     let first = first_stage(folder.path());
-    let text = DIFFUSION.replace("FIRST", &first.to_string_lossy());
+    let text = diffusion(&first);
     check_resume(
         &text.replace("ema: {", "dtype: bf16\n  ema: {").replace("batch_size: 4", "batch_size: 2"),
         0,
@@ -332,15 +312,11 @@ fn invalid_configs_are_refused_before_anything_is_written() {
         "lossconfig: unknown field `disc_begin`",
     );
     check(&kl(), &["model.base_lr=1"], "unknown field `base_lr`");
-    let missing = DIFFUSION.replace("FIRST", "nowhere");
+    let missing = diffusion(Path::new("nowhere"));
     check(&missing, &[], "nowhere");
-    check(
-        &DIFFUSION.replace("        ckpt_path: FIRST\n", ""),
-        &[],
-        "expected a trained first stage, got none",
-    );
+    check(&missing.replace(", ckpt_path: nowhere", ""), &[], "expected a trained first stage, got none");
     let folder = tempfile::tempdir().unwrap();
-    let diffusion = DIFFUSION.replace("FIRST", &first_stage(folder.path()).to_string_lossy());
+    let diffusion = diffusion(&first_stage(folder.path()));
     check(&diffusion, &["model.params.unet_config.params.context_dim=8"], "context_dim");
     check(
         &diffusion,
@@ -372,7 +348,7 @@ fn invalid_configs_are_refused_before_anything_is_written() {
 }
 
 #[test]
-fn a_size_the_factor_does_not_divide_is_refused() {
+fn an_image_size_not_divisible_by_the_factor_is_refused() {
     let _lock = lock_generator();
     let folder = tempfile::tempdir().unwrap();
     let config = config(&kl(), &["data.params.train.params.size=17"]);
@@ -385,7 +361,7 @@ fn a_size_the_factor_does_not_divide_is_refused() {
 fn an_existing_folder_is_not_touched() {
     let _lock = lock_generator();
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("thesis.txt"), "years of work").unwrap();
+    std::fs::write(folder.path().join("thesis.txt"), "text").unwrap();
     let error = Trainer::create(config(&kl(), &[]), folder.path(), test_device()).unwrap_err().to_string();
     assert!(error.contains("expected a new folder"), "{error}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);

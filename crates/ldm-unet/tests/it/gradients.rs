@@ -104,25 +104,25 @@ fn checkpointing_does_not_change_gradients() {
     let _guard = GENERATOR.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let (golden, cases) = open();
     for (name, mut case) in cases {
-        let kept = run(&golden, &name, &case, true);
+        let plain = run(&golden, &name, &case, true);
         case.config.use_checkpoint = true;
         let again = run(&golden, &name, &case, true);
-        assert_close(&name, &again.y, &kept.y, 1e-6);
-        assert_eq!(kept.params.len(), again.params.len());
-        for (param, want) in &kept.params {
+        assert_close(&name, &again.y, &plain.y, 1e-6);
+        assert_eq!(plain.params.len(), again.params.len());
+        for (param, want) in &plain.params {
             assert!(
                 want.defined() && want.abs().max().double_value(&[]) > 0.,
                 "{name}: no gradient of {param}"
             );
             assert_close(&format!("{name}: {param}"), &again.params[param], want, 1e-6);
         }
-        for (input, want) in &kept.inputs {
+        for (input, want) in &plain.inputs {
             assert_close(&format!("{name}: {input}"), &again.inputs[input], want, 1e-6);
         }
         // Dropout is on: another seed must give another output.
         case.seed += 1;
         let reseeded = run(&golden, &name, &case, true);
-        assert!(relative_l2(&reseeded.y, &kept.y) > 1e-2);
+        assert!(relative_l2(&reseeded.y, &plain.y) > 1e-2);
     }
 }
 
@@ -135,22 +135,22 @@ fn autocast_applies_to_checkpointed_blocks() {
         let full = run(&golden, &name, &case, false);
         let wide = run(&golden, &name, &case, true);
         let _autocast = ldm_libtorch::autocast(test_device(), Kind::BFloat16);
-        let kept = run(&golden, &name, &case, true);
+        let plain = run(&golden, &name, &case, true);
         case.config.use_checkpoint = true;
         let again = run(&golden, &name, &case, true);
-        assert_close(&name, &again.y, &kept.y, 1e-6);
-        for (param, want) in &kept.params {
+        assert_close(&name, &again.y, &plain.y, 1e-6);
+        for (param, want) in &plain.params {
             assert_eq!(want.kind(), Kind::Float);
             // A checkpointed block returns one bf16 gradient of its input, another one returns that of each branch: the sums
             // round differently, depending on the CPU. Both are equally close to the gradient in f32.
             let far = |run: &Run| relative_l2(&run.params[param], &wide.params[param]);
             assert!(
-                far(&again) <= 1.5 * far(&kept) + 1e-3,
+                far(&again) <= 1.5 * far(&plain) + 1e-3,
                 "{name}: {param}: {} {}",
                 far(&again),
-                far(&kept)
+                far(&plain)
             );
-            assert!(far(&kept) < 5e-2, "{name}: {param}: {}", far(&kept));
+            assert!(far(&plain) < 5e-2, "{name}: {param}: {}", far(&plain));
         }
         let half = run(&golden, &name, &case, false);
         assert_close(&name, &half.y, &full.y, 3e-2);

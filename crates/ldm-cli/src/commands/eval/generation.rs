@@ -66,7 +66,8 @@ pub(crate) fn run(args: &GenerationArgs, printer: Printer) -> anyhow::Result<()>
 
 /// Opens the model of `--model`, if given.
 fn generator(args: &GenerationArgs) -> anyhow::Result<Option<ImageGenerator>> {
-    let (GeneratorArgs { sampling: flags, seed, .. }, Some(path)) = (&args.generator, &args.generator.model) else {
+    let (GeneratorArgs { sampling: flags, seed, .. }, Some(path)) = (&args.generator, &args.generator.model)
+    else {
         return refuse_sampling(&args.generator).map(|()| None);
     };
     let model_args = ModelArgs {
@@ -78,9 +79,14 @@ fn generator(args: &GenerationArgs) -> anyhow::Result<Option<ImageGenerator>> {
         device: args.device.clone(),
     };
     let model = model::open_diffusion(&model_args, None)?;
-    model::check_conditioning(&model, &model_args, &[ConditioningKind::Unconditional, ConditioningKind::Class])
-        .context("--model: try generating the images first, then evaluating their folder")?;
-    if ImageGenerator::classes_of(&model).is_empty() && flags.guidance_scale.is_some_and(|scale| scale != 1.) {
+    model::check_conditioning(
+        &model,
+        &model_args,
+        &[ConditioningKind::Unconditional, ConditioningKind::Class],
+    )
+    .context("--model: try generating the images first, then evaluating their folder")?;
+    if ImageGenerator::classes_of(&model).is_empty() && flags.guidance_scale.is_some_and(|scale| scale != 1.)
+    {
         bail!("--guidance-scale: expected a conditional model, got an unconditional one");
     }
     model.merge(&flags.loras)?;

@@ -18,13 +18,14 @@ pub(super) fn discriminator_loss(kind: DiscriminatorLoss, real: &Tensor, fake: &
 }
 
 /// The weight that scales the gradient of the adversarial term to the norm of the reconstruction's: a scalar in
-/// `[0, 1e4]` without a gradient. Esser et al. 2021, eq. 7; taming-transformers `vqperceptual.py:64` `calculate_adaptive_weight`.
+/// `[0, 1e4]` without a gradient. Esser et al. 2021, eq. 7; taming-transformers `vqperceptual.py:64`
+/// `calculate_adaptive_weight`.
 pub(super) fn adaptive_weight(reconstruction: &Tensor, adversarial: &Tensor) -> Tensor {
     (reconstruction.norm() / (adversarial.norm() + 1e-4)).clamp(0., 1e4)
 }
 
-/// The R₁ penalty without its weight γ/2: E‖∇ₓ D(x)‖² over real images `x`, where D is the sum over patches. Mescheder et al.
-/// 2018, eq. 9.
+/// The R₁ penalty without its weight γ/2: E‖∇ₓ D(x)‖² over real images `x`, where D is the sum over patches. Mescheder
+/// et al. 2018, eq. 9.
 ///
 /// # Shapes
 /// - `x`: `[B, C, H, W]`, which requires a gradient; `logits` are those of `x`
@@ -35,8 +36,8 @@ pub(super) fn gradient_penalty(x: &Tensor, logits: &Tensor) -> Tensor {
     gradient.square().sum(Kind::Float) / x.size()[0] as f64
 }
 
-/// The LeCam regularization: E‖D(x) − α_F‖² + E‖D(y) − α_R‖², with the EMA α of the logits for the other kind of images.
-/// Tseng et al. 2021, eq. 4.
+/// The LeCam regularization: E‖D(x) − α_F‖² + E‖D(y) − α_R‖², with the EMA α of the logits for the other kind of
+/// images. Tseng et al. 2021, eq. 4.
 pub(super) fn lecam(real: &Tensor, fake: &Tensor, mean_real: &Tensor, mean_fake: &Tensor) -> Tensor {
     (real - mean_fake).square().mean(Kind::Float) + (fake - mean_real).square().mean(Kind::Float)
 }

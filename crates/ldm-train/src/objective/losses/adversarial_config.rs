@@ -10,8 +10,8 @@ use super::loss_config::PixelLoss;
 /// copy of the latter): every field of their constructors, and our extensions `learn_logvar`, `disc_ramp`, `r1_weight`,
 /// `lecam_weight` and `lecam_decay`, which are off by default.
 ///
-/// `disc_ndf` and `pixel_loss`, which CompVis has only in the VQ loss, are keys of both. Other keys of one loss are refused
-/// in the other.
+/// `disc_ndf` and `pixel_loss`, which CompVis has only in the VQ loss, are keys of both. Other keys of one loss are
+/// refused in the other.
 ///
 /// CompVis `contperceptual.py:7`, `vqperceptual.py:49`; taming-transformers `vqperceptual.py:34`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -22,8 +22,8 @@ pub struct AdversarialLoss {
     /// The initial log-variance of the reconstruction (KL; CompVis' default is 0).
     #[serde(default)]
     pub logvar_init: Option<f64>,
-    /// Our extension (KL): trains `logvar`. In CompVis it is a parameter without an optimizer (`autoencoder.py:403`), so that
-    /// it stays at `logvar_init`.
+    /// Our extension (KL): trains `logvar`. In CompVis it is a parameter without an optimizer (`autoencoder.py:403`),
+    /// so that it stays at `logvar_init`.
     #[serde(default)]
     pub learn_logvar: Option<bool>,
     /// Weight of the KL term, on sums over a sample (KL; CompVis' default is 1).
@@ -71,8 +71,8 @@ pub struct AdversarialLoss {
     /// Weight of the generator's adversarial term, relative to the adaptive weight.
     #[serde(default = "one")]
     pub disc_weight: f64,
-    /// Our extension: steps from `disc_start` over which the weight of the generator's adversarial term grows from 0. The
-    /// discriminator has its full weight from `disc_start`.
+    /// Our extension: steps from `disc_start` over which the weight of the generator's adversarial term grows from 0.
+    /// The discriminator has its full weight from `disc_start`.
     #[serde(default)]
     pub disc_ramp: u64,
     /// Our extension: weight of the R₁ penalty (Mescheder et al. 2018).
@@ -142,11 +142,13 @@ impl AdversarialLoss {
             ));
         }
         if self.disc_conditional {
-            return Err("`disc_conditional`: expected false, as first stages are unconditional, got true".into());
+            let message = "`disc_conditional`: expected false, as first stages are unconditional, got true";
+            return Err(message.into());
         }
         if net.give_pre_end {
             return Err(
-                "`give_pre_end`: expected false, as the adaptive weight needs the last convolution, got true".into()
+                "`give_pre_end`: expected false, as the adaptive weight needs the last layer, got true"
+                    .into(),
             );
         }
         if let (Some(given), Some(vq)) = (self.n_classes, vq)

@@ -7,8 +7,8 @@ use tch::{Device, Kind, Tensor};
 
 use crate::objective::Loss;
 
-/// The loss of a denoiser: per-sample errors, weighted by noise level. The weights are tables on the device, so that no step
-/// synchronizes with the host. CompVis `ddpm.py:1014` `p_losses`.
+/// The loss of a denoiser: per-sample errors, weighted by noise level. The weights are tables on the device, so that no
+/// step synchronizes with the host. CompVis `ddpm.py:1014` `p_losses`.
 #[derive(Debug)]
 pub struct DiffusionLoss {
     loss_type: LossType,
@@ -101,7 +101,8 @@ impl DiffusionLoss {
     }
 }
 
-/// Min-SNR-γ weights of L_simple: `min(SNR, γ)` for errors of x_0, and so `min(SNR, γ) / SNR` of ε and `min(SNR, γ) / (SNR + 1)` of v.
+/// Min-SNR-γ weights of L_simple: `min(SNR, γ)` for errors of x_0, and so `min(SNR, γ) / SNR` of ε and
+/// `min(SNR, γ) / (SNR + 1)` of v.
 ///
 /// Hang et al. 2023, §3.4, with SNR = ᾱ / (1 − ᾱ).
 ///

@@ -93,8 +93,8 @@ impl Discriminator {
         }
     }
 
-    /// Computes the logits of patches, always in training mode: normalization uses the statistics of the batch (ActNorm: of
-    /// the first batch).
+    /// Computes the logits of patches, always in training mode: normalization uses the statistics of the batch
+    /// (ActNorm: of the first batch).
     ///
     /// # Shapes
     /// - `x`: `[B, input_nc, H, W]`

@@ -110,8 +110,8 @@ impl LpipsWithDiscriminator {
     /// `last_layer` determine the adaptive weight.
     ///
     /// CompVis runs the backward pass of LPIPS and of the discriminator twice, once to `last_layer` and once to all
-    /// parameters. Here each runs once, to the reconstruction; the rest is linear in these two gradients, so the gradients
-    /// of the parameters are the same.
+    /// parameters. Here each runs once, to the reconstruction; the rest is linear in these two gradients, so the
+    /// gradients of the parameters are the same.
     pub(crate) fn generator_loss(
         &self,
         step: u64,

@@ -29,8 +29,8 @@ impl DiscriminatorNorm {
 
 /// Batch normalization in training (Ioffe & Szegedy 2015), with PyTorch's parameter names.
 ///
-/// Always normalizes by the batch: a discriminator is used only in training. The running statistics exist because CompVis
-/// checkpoints have them; every pass updates them, real, fake, and the generator's, as in CompVis.
+/// Always normalizes by the batch: a discriminator is used only in training. The running statistics exist because
+/// CompVis checkpoints have them; every pass updates them, real, fake, and the generator's, as in CompVis.
 #[derive(Debug)]
 pub(super) struct BatchNorm {
     weight: Tensor,

@@ -113,8 +113,8 @@ impl TrainerBuilder {
         self
     }
 
-    /// Sets the learning rate per image of a step, used if [`TrainConfig::learning_rate`] is absent: it is multiplied by
-    /// ranks, batch size and accumulated micro-batches (CompVis `main.py:686`).
+    /// Sets the learning rate per image of a step, used if [`TrainConfig::learning_rate`] is absent: it is multiplied
+    /// by ranks, batch size and accumulated micro-batches (CompVis `main.py:686`).
     pub fn base_learning_rate(mut self, base_learning_rate: f64) -> Self {
         self.base_learning_rate = Some(base_learning_rate);
         self
@@ -244,7 +244,7 @@ impl TrainerBuilder {
         {
             if given {
                 return Err(Error::invalid(format!(
-                    "train.{key}: expected none with a custom objective, got one; try loading the weights first"
+                    "train.{key}: expected none with a custom objective, got one; try loading its weights"
                 )));
             }
         }
@@ -267,7 +267,7 @@ impl TrainerBuilder {
                 self.augmentations()?;
                 if objective.as_latent_encoder().is_none() {
                     return Err(Error::invalid(
-                        "train.cache_latents: expected a model that trains on latents, got one that trains on images",
+                        "train.cache_latents: expected a model that trains on latents, got one of images",
                     ));
                 }
             }
@@ -301,7 +301,8 @@ impl TrainerBuilder {
         let augmentations =
             (self.config.cache_latents != CacheLatents::No).then(|| self.augmentations()).transpose()?;
         let data = Arc::clone(self.data_ref()?);
-        let objective = self.objective.ok_or_else(|| Error::invalid("trainer: expected an objective, got none"))?;
+        let none = || Error::invalid("trainer: expected an objective, got none");
+        let objective = self.objective.ok_or_else(none)?;
         let train_step = TrainStep::new(objective, (&self.config).into(), self.device, self.distributed)?;
         Ok(Trainer {
             train_step,

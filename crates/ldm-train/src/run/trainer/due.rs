@@ -78,6 +78,6 @@ mod tests {
         assert!(end.at_end && end.log && end.validate && end.checkpoint && end.samples);
         let best = crate::KeepBest { metric: "val/loss".into(), mode: crate::BestMode::Min, count: 1 };
         let train = TrainConfig { keep_best: Some(best), ..train };
-        assert!(Due::after(3, &train, false, true, true).checkpoint, "keep_best writes a checkpoint at every validation");
+        assert!(Due::after(3, &train, false, true, true).checkpoint, "for keep_best");
     }
 }

@@ -35,8 +35,8 @@ struct LoopState {
 }
 
 impl Trainer {
-    /// Trains until all steps are taken, or until `stop` is set; then it finishes the current step, writes a checkpoint and
-    /// returns [`Finished::Stopped`]. `observe` is called at every [`Event`].
+    /// Trains until all steps are taken, or until `stop` is set; then it finishes the current step, writes a checkpoint
+    /// and returns [`Finished::Stopped`]. `observe` is called at every [`Event`].
     ///
     /// # Errors
     /// [`Error::Io`] when a file cannot be written; the error of an unreadable image if the run is strict;
@@ -93,8 +93,8 @@ impl Trainer {
     fn start(&mut self, observe: Observe) -> Result<LoopState> {
         let loader = self.loader(self.ranks().rank(), self.state.position())?;
         if self.state.step == 0 {
-            // On a separate batch, so that the run still sees every image of the epoch. All ranks use that of rank 0, as
-            // in CompVis (`ddpm.py:479`, whose buffer DDP takes from rank 0).
+            // On a separate batch, so that the run still sees every image of the epoch. All ranks use that of rank 0,
+            // as in CompVis (`ddpm.py:479`, whose buffer DDP takes from rank 0).
             let first = self.loader(0, Position::default())?.next().expect("an infinite loader")?;
             let mut noise = PerStep::new(self.config.seed, 0, u64::MAX);
             self.train_step.objective_mut().prepare(&first, &mut noise)?;
@@ -220,8 +220,8 @@ impl Trainer {
             return Ok(true);
         };
         let encoder = self.train_step.objective().as_latent_encoder();
-        let encoder =
-            encoder.ok_or_else(|| Error::invalid("train.cache_latents: expected a model with a latent encoder, got one without"))?;
+        let encoder = encoder
+            .ok_or_else(|| Error::invalid("train.cache_latents: expected a latent encoder, got none"))?;
         let (batch, strict) = (self.loading.batch_size, self.loading.strict);
         let mut open = || {
             let writer = latent_cache::CacheWriter { augmentations, batch, strict, encoder };
@@ -249,8 +249,8 @@ impl Trainer {
         Error::data(
             root,
             format!(
-                "expected finite gradients, got NaN or Inf in {steps} steps in a row{since}, up to step {done}, all skipped; \
-                 {last}; try a lower learning rate, train.clip_grad or train.dtype=f32"
+                "expected finite gradients, got NaN or Inf in {steps} steps in a row{since}, up to step {done}, \
+                 all skipped; {last}; try a lower learning rate, train.clip_grad or train.dtype=f32"
             ),
         )
     }

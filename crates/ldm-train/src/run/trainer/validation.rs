@@ -43,7 +43,8 @@ impl Trainer {
         let config = &self.config.samples;
         // Shuffled, the same at every step: sets are often sorted by class.
         let mut batches = self.held_out(config.count, true)?;
-        let first = batches.next().ok_or_else(|| Error::data(self.run.root(), "expected an image for the preview, got none"))??;
+        let none = || Error::data(self.run.root(), "expected an image for the preview, got none");
+        let first = batches.next().ok_or_else(none)??;
         let image = self.train_step.with_ema(|objective| {
             objective.as_preview().expect("checked when samples are due").preview(&first, config)
         })?;

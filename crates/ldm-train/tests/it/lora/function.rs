@@ -1,4 +1,4 @@
-//! An objective of a few weights, to compare adapters with.
+//! An objective made of a few weights and a closure.
 
 use ldm_checkpoint::Checkpoint;
 use ldm_core::{NoiseSource, Result};
@@ -17,19 +17,19 @@ impl Objective for Function {
         panic!("the base is not prepared")
     }
     fn phases(&self) -> Vec<Phase> {
-        panic!("nothing of the base is trained")
+        panic!("the base is not trained")
     }
     fn loss(&self, _info: StepInfo, _batch: &Batch, _noise: &mut dyn NoiseSource) -> Result<Loss> {
         Ok(Loss { total: (self.loss)(), parts: Vec::new() })
     }
     fn ema_parameters(&self) -> Vec<(String, Tensor)> {
-        panic!("nothing of the base has an EMA")
+        panic!("the base has no EMA")
     }
     fn weights(&self) -> Vec<(String, Tensor)> {
         self.weights.iter().map(|(name, tensor)| (name.clone(), tensor.shallow_clone())).collect()
     }
     fn load(&mut self, _checkpoint: Checkpoint) -> Result<()> {
-        panic!("a checkpoint of adapters holds no base")
+        panic!("checkpoints of adapters do not include the base")
     }
 
     fn as_validate(&self) -> Option<&dyn Validate> {

@@ -1,4 +1,4 @@
-//! Gradients of adapters beside those of autograd.
+//! Gradients of adapters against autograd.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use ldm_train::{LoraConfig, LoraObjective, LoraTarget, Objective, StepInfo};
 use tch::{Kind, Tensor};
 
 use super::function::Function;
-use super::{model_config, nothing};
+use super::{empty_batch, model_config};
 use crate::lock_generator;
 
-/// A convolution, a linear layer, and one that is not adapted, in a chain that is linear in none of them.
+/// A nonlinear function of a convolution, a linear layer, and a linear layer that is not adapted.
 fn chain([conv, linear, fixed, input]: [&Tensor; 4]) -> Tensor {
     let hidden = input.conv2d(conv, None::<&Tensor>, 1, 1, 1, 1).tanh().flatten(1, -1); // [2, 4·3·3]
     (hidden.linear(linear, None::<&Tensor>).sigmoid().linear(fixed, None::<&Tensor>))
@@ -49,19 +49,19 @@ fn gradients_are_those_of_autograd() {
         let factors: BTreeMap<String, Tensor> = objective.phases().remove(0).trainable.into_iter().collect();
         assert_eq!(factors.len(), 4);
         for (name, factor) in &factors {
-            // B begins as zero; A in U(±1/√in).
+            // B is initialized to zero, A from U(±1/√in).
             let zero = factor.abs().max().double_value(&[]) == 0.;
             assert_eq!(zero, name.rsplit('.').next() == Some("up"), "{name}");
             tch::no_grad(|| factor.shallow_clone().copy_(&draw(&factor.size())));
         }
         objective.after_step(&mut PerStep::new(0, 0, 0));
 
-        // The same by autograd: W0 + s·B·A in the graph.
+        // The reference: W0 + s·B·A in the graph.
         let copies: BTreeMap<&String, Tensor> = factors
             .iter()
             .map(|(name, tensor)| (name, tensor.detach().copy().set_requires_grad(true)))
             .collect();
-        let of = |index: usize| {
+        let adapted = |index: usize| {
             let module = names[index].trim_end_matches(".weight");
             let [down, up] = ["down", "up"].map(|part| &copies[&format!("lora.{module}.{part}")]);
             let product = up.flatten(1, -1).mm(&down.flatten(1, -1)) * (alpha / rank as f64);
@@ -70,9 +70,9 @@ fn gradients_are_those_of_autograd() {
         let passes = 3;
         for _ in 0..passes {
             let loss = objective
-                .loss(StepInfo { phase: 0, global_step: 0 }, &nothing(), &mut PerStep::new(0, 0, 0))
+                .loss(StepInfo { phase: 0, global_step: 0 }, &empty_batch(), &mut PerStep::new(0, 0, 0))
                 .unwrap();
-            let direct = chain([&of(0), &of(1), &weights[2], &input]);
+            let direct = chain([&adapted(0), &adapted(1), &weights[2], &input]);
             assert_close("the loss", &loss.total, &direct, 1e-6);
             loss.total.backward();
             objective.after_backward(0);
@@ -80,7 +80,7 @@ fn gradients_are_those_of_autograd() {
         }
         for (name, factor) in &factors {
             let want = copies[name].grad();
-            assert!(want.abs().max().double_value(&[]) > 1e-3, "{name}: a gradient to compare with");
+            assert!(want.abs().max().double_value(&[]) > 1e-3, "{name}: the reference gradient is zero");
             assert_close(name, &factor.grad(), &want, 1e-5);
         }
     }

@@ -1,5 +1,5 @@
-//! LoRA training: gradients match autograd, the base is unchanged, runs resume to the bit, and the merged export is the
-//! trained model.
+//! LoRA training: gradients match autograd, the base is unchanged, resume is bit-exact, and the merged export equals
+//! the trained model.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -19,38 +19,29 @@ use ldm_train::{
 };
 use tch::{Kind, Tensor};
 
-use crate::lock_generator;
+use crate::{configs, lock_generator};
 
 mod function;
 mod gradients;
 
 use function::Function;
 
-const TEXT: &str = r"
-model:
-  target: latent_diffusion
-  params:
-    image_size: 16
-    channels: 3
-    cond_stage_trainable: true
-    unet_config:
-      target: unet
-      params: {in_channels: 3, out_channels: 3, model_channels: 32, attention_resolutions: [2], num_res_blocks: 1,
-               channel_mult: [1, 2], num_heads: 2, use_spatial_transformer: true, context_dim: 16, use_checkpoint: true}
-    first_stage_config: {target: identity}
-    cond_stage_config: {target: class, params: {embed_dim: 16, n_classes: 21, null_class: 20}}
-data:
-  target: data_module
-  params:
-    batch_size: 4
-    num_workers: 0
-    train: {target: scenes, params: {size: 16, objects: [1, 1], count: 4}}
-train: {steps: 20, learning_rate: 1.0e-3}
-";
+fn text() -> String {
+    let more = "attention_resolutions: [2], channel_mult: [1, 2], use_checkpoint: true";
+    let params = [
+        "cond_stage_trainable: true",
+        &format!("unet_config: {}", configs::unet(3, &[more, configs::CROSS_ATTENTION])),
+        "first_stage_config: {target: identity}",
+        &format!("cond_stage_config: {}", configs::CLASSES),
+    ];
+    let (model, data) = (configs::diffusion(16, 3, &params), configs::data(&configs::scenes(4), None));
+    format!("{model}{data}train: {{steps: 20, learning_rate: 1.0e-3}}\n")
+}
 
 fn model_config(overrides: &[&str]) -> Box<LatentDiffusionConfig> {
     let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
-    let ModelConfig::LatentDiffusion(config) = RunConfig::parse(TEXT, "tiny.yaml", &overrides).unwrap().model
+    let ModelConfig::LatentDiffusion(config) =
+        RunConfig::parse(&text(), "tiny.yaml", &overrides).unwrap().model
     else {
         panic!("a diffusion model")
     };
@@ -58,12 +49,12 @@ fn model_config(overrides: &[&str]) -> Box<LatentDiffusionConfig> {
 }
 
 fn batches() -> Loader {
-    let config = RunConfig::parse(TEXT, "tiny.yaml", &[]).unwrap();
+    let config = RunConfig::parse(&text(), "tiny.yaml", &[]).unwrap();
     let data = config.data.train.open(Path::new(".")).unwrap();
     Loader::new(data, LoaderConfig { workers: 0, ..LoaderConfig::new(4, 1) }, Position::default()).unwrap()
 }
 
-fn nothing() -> Batch {
+fn empty_batch() -> Batch {
     let images = Tensor::zeros([1, 3, 1, 1], (Kind::Float, test_device()));
     Batch {
         images,
@@ -75,7 +66,7 @@ fn nothing() -> Batch {
     }
 }
 
-/// The base, trained as far as a formula goes: nothing is zero.
+/// The base model, with nonzero weights.
 fn base() -> DiffusionObjective {
     let objective =
         DiffusionObjective::new(&model_config(&[]), None, DiffusionTraining::default(), test_device())
@@ -88,7 +79,7 @@ fn lora(config: &LoraConfig) -> LoraObjective {
     LoraObjective::new(Box::new(base()), &model_config(&[]), config, &mut PerStep::new(5, 0, 0)).unwrap()
 }
 
-fn everything() -> LoraConfig {
+fn all_targets() -> LoraConfig {
     use LoraTarget::{Attention, Convolutions, FeedForward, Projections};
     LoraConfig {
         rank: 4,
@@ -98,7 +89,7 @@ fn everything() -> LoraConfig {
     }
 }
 
-/// The trainer's loop, as far as it matters here.
+/// A minimal training loop.
 struct Run {
     objective: LoraObjective,
     optimizer: AdamW,
@@ -113,7 +104,7 @@ impl Run {
         Self { objective, optimizer, ema, step: 0 }
     }
 
-    /// One step of two passes.
+    /// One step of two micro-batches.
     fn step(&mut self, batch: &Batch, lr: f64) -> f64 {
         self.optimizer.zero_grad();
         let mut last = 0.;
@@ -157,7 +148,7 @@ impl ConcatNames for [Vec<(String, Tensor)>; 3] {
     }
 }
 
-/// Previews and validation use the EMA, the next step does not.
+/// Validation uses the EMA; the next step does not.
 #[test]
 fn the_ema_is_validated_and_not_trained_on() {
     let _lock = lock_generator();
@@ -177,17 +168,17 @@ fn the_ema_is_validated_and_not_trained_on() {
             let _ = tch::no_grad(|| factor.shallow_clone().fill_(value));
         }
     };
-    let look = || {
+    let validate = || {
         let found = objective.as_validate().unwrap().validate(&mut std::iter::empty()).unwrap()[0].1;
         seen.borrow_mut().push(found);
     };
     set(1.);
-    look(); // 4·(1 + 1)
+    validate(); // 4·(1 + 1)
     set(2.);
-    look(); // 4·(1 + 4)
+    validate(); // 4·(1 + 4)
     set(1.);
     let loss = objective
-        .loss(StepInfo { phase: 0, global_step: 0 }, &nothing(), &mut PerStep::new(0, 0, 0))
+        .loss(StepInfo { phase: 0, global_step: 0 }, &empty_batch(), &mut PerStep::new(0, 0, 0))
         .unwrap();
     assert_eq!((seen.into_inner(), loss.total.double_value(&[])), (vec![8., 20.], 8.));
 }
@@ -199,7 +190,7 @@ fn adapters_learn_and_the_base_is_unchanged() {
     let variables: Vec<(String, Tensor)> = inner.model().vs().variables().into_iter().collect();
     let before: BTreeMap<String, Tensor> =
         variables.iter().map(|(name, tensor)| (name.clone(), tensor.detach().copy())).collect();
-    let config = everything();
+    let config = all_targets();
     let objective =
         LoraObjective::new(Box::new(inner), &model_config(&[]), &config, &mut PerStep::new(5, 0, 0)).unwrap();
     let mut run = Run::new(objective);
@@ -209,7 +200,7 @@ fn adapters_learn_and_the_base_is_unchanged() {
         assert_eq!(
             tensor.grad().defined(),
             config.selects(name),
-            "{name}: gradients where there is an adapter"
+            "{name}: exactly the adapted weights have gradients"
         );
     }
     let mut last = f64::NAN;
@@ -221,7 +212,7 @@ fn adapters_learn_and_the_base_is_unchanged() {
         assert_eq!(*tensor == before[name], !config.selects(name), "{name}");
     }
 
-    // The export, merged into the base, is the trained model.
+    // The export merged into the base equals the trained model.
     let Exported::Lora { tensors, metadata } = run.objective.as_export().unwrap().export(&[]).unwrap() else {
         panic!("a LoRA")
     };
@@ -231,11 +222,11 @@ fn adapters_learn_and_the_base_is_unchanged() {
     let merged = base();
     merged.model().merge(&[LoraFile::from(file.path())]).unwrap();
     let merged = merged.model().vs().variables();
-    run.objective.as_validate().unwrap().validate(&mut std::iter::empty()).unwrap(); // the weights as the adapters are now
+    run.objective.as_validate().unwrap().validate(&mut std::iter::empty()).unwrap(); // composes the weights
     for (name, tensor) in &variables {
         assert!(merged[name] == *tensor, "{name}");
     }
-    let Exported::Lora { tensors: averages, .. } =
+    let Exported::Lora { tensors: ema, .. } =
         run.objective.as_export().unwrap().export(&run.ema.state()).unwrap()
     else {
         panic!("a LoRA")
@@ -244,12 +235,12 @@ fn adapters_learn_and_the_base_is_unchanged() {
         let found = tensors.iter().find(|(name, _)| name.ends_with(".lora_up.weight")).unwrap();
         found.1.shallow_clone()
     };
-    assert_ne!(up(&averages), up(&tensors), "averages stand in their places");
+    assert_ne!(up(&ema), up(&tensors), "the EMA is exported");
 }
 
-/// Three steps, a checkpoint, and three more in a new run end with the bits of six.
+/// Three steps, a checkpoint, and three more in a new run are bit-identical to six steps.
 #[test]
-fn a_run_resumes_to_the_bit() {
+fn a_run_resumes_bit_exactly() {
     let _lock = lock_generator();
     let batches: Vec<Batch> = batches().take(6).collect::<Result<_>>().unwrap();
     let config = LoraConfig { rank: 2, ..LoraConfig::default() };
@@ -267,7 +258,7 @@ fn a_run_resumes_to_the_bit() {
     save(path("optimizer"), &first.optimizer.state(), &BTreeMap::new()).unwrap();
     first.ema.write(folder.path(), &BTreeMap::new()).unwrap();
     drop(first);
-    // Its base comes again from where it came from; other adapters were drawn for it.
+    // The base is loaded again; the initial adapters differ.
     let other = LoraObjective::new(Box::new(base()), &model_config(&[]), &config, &mut PerStep::new(6, 0, 0));
     let mut second = Run::new(other.unwrap());
     second.objective.load(Checkpoint::open(path("model")).unwrap()).unwrap();
@@ -292,9 +283,9 @@ fn a_run_resumes_to_the_bit() {
     assert!(error.contains("model.safetensors: expected adapters of this base model"), "{error}");
 }
 
-/// CLIP is frozen, and its adapters learn all the same, through a U-Net that runs twice.
+/// Adapters of the frozen CLIP text encoder are trained, with two passes of the U-Net per step.
 #[test]
-fn a_text_encoder_takes_adapters() {
+fn adapters_of_a_text_encoder_are_trained() {
     let _lock = lock_generator();
     let clip = "model.params.cond_stage_config={target: clip_text, params: {hidden_size: 16, intermediate_size: 32, \
                 num_hidden_layers: 2, num_attention_heads: 2, vocab_size: 40, max_position_embeddings: 8, max_length: 8}}";
@@ -317,11 +308,11 @@ fn a_text_encoder_takes_adapters() {
     let inner = Function { weights: all, loss: Box::new(loss) };
     let objective = LoraObjective::new(Box::new(inner), &config, &lora, &mut PerStep::new(5, 0, 0)).unwrap();
     let mut run = Run::new(objective);
-    let first = run.step(&nothing(), 1e-2);
+    let first = run.step(&empty_batch(), 1e-2);
     for _ in 0..3 {
-        run.step(&nothing(), 1e-2);
+        run.step(&empty_batch(), 1e-2);
     }
-    assert!(run.step(&nothing(), 1e-2) < first);
+    assert!(run.step(&empty_batch(), 1e-2) < first);
     let trained = run.objective.phases().remove(0).trainable;
     let text: Vec<&(String, Tensor)> =
         trained.iter().filter(|(name, _)| name.starts_with("lora.cond_stage_model.")).collect();
@@ -342,9 +333,9 @@ fn invalid_settings_are_refused_by_key() {
     fn check(change: impl FnOnce(&mut LoraConfig), expected: &str) {
         let mut config = LoraConfig::default();
         change(&mut config);
-        let made =
+        let result =
             LoraObjective::new(Box::new(base()), &model_config(&[]), &config, &mut PerStep::new(5, 0, 0));
-        let error = made.unwrap_err().to_string();
+        let error = result.unwrap_err().to_string();
         assert!(error.starts_with("train.lora.") && error.contains(expected), "{error}");
     }
     let _lock = lock_generator();
