@@ -52,10 +52,10 @@ impl Info {
                 }
             };
             *sizes.entry(size).or_default() += 1;
-            if let Some(class) = class {
-                if let Some((_, count)) = classes.get_mut(class as usize) {
-                    *count += 1;
-                }
+            if let Some(class) = class
+                && let Some((_, count)) = classes.get_mut(class as usize)
+            {
+                *count += 1;
             }
             captioned += usize::from(caption.is_some());
             captions.extend(caption.filter(|_| captions.len() < 8));

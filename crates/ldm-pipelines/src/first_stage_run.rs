@@ -94,7 +94,8 @@ fn without_nulls(mut value: Value) -> Value {
     if let Some(params) = value.get_mut("params").and_then(Value::as_mapping_mut) {
         params.retain(|key, value| {
             let empty = value.as_sequence().is_some_and(Vec::is_empty);
-            !value.is_null() && !(empty && key.as_str() == Some("ignore_keys"))
+            let unset = value.is_null() || empty && key.as_str() == Some("ignore_keys");
+            !unset
         });
     }
     value

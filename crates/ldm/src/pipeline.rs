@@ -124,11 +124,11 @@ impl Pipeline {
     ) -> Vec<String> {
         let mut heading = request.text.as_ref().map_or(String::new(), |text| format!("{text}\n"));
         if let Some(negative) = request.negative.as_ref().filter(|text| !text.is_empty()) {
-            heading += &format!("Negative prompt: {negative}\n");
+            heading.extend(["Negative prompt: ", negative, "\n"]);
         }
         if let Some(class) = request.class {
             let name = self.model.classes.get(class as usize).cloned().unwrap_or_else(|| class.to_string());
-            heading += &format!("class: {name}\n");
+            heading.extend(["class: ", &name, "\n"]);
         }
         let spacing = request.options.spacing.as_ref().map(ToString::to_string);
         let size = images.size();

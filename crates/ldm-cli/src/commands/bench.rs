@@ -60,11 +60,10 @@ fn subject(
     show: &mut dyn FnMut(BenchEvent),
 ) -> anyhow::Result<BenchSubject> {
     let size = args.height.zip(args.width).map(Into::into);
-    Ok(match &args.model {
-        Some(path) => BenchSubject::from_model(path, args.config.as_deref(), size, device, kind, show)?,
-        None => {
-            let path = args.config.as_ref().context("expected --model or --config")?;
-            BenchSubject::from_config(path, size, device, kind)?
-        }
+    Ok(if let Some(path) = &args.model {
+        BenchSubject::from_model(path, args.config.as_deref(), size, device, kind, show)?
+    } else {
+        let path = args.config.as_ref().context("expected --model or --config")?;
+        BenchSubject::from_config(path, size, device, kind)?
     })
 }

@@ -112,7 +112,9 @@ fn show(event: DownloadEvent, bar: &mut Option<Progress>, printer: Printer) {
         DownloadEvent::Progress { length } => bar.iter_mut().for_each(|bar| bar.at(length)),
         DownloadEvent::Retry { error, pause } => {
             let text = format!("{error}; another attempt in {:.1} s", pause.as_secs_f64());
-            bar.iter().for_each(|bar| bar.line(&text));
+            if let Some(bar) = bar {
+                bar.line(&text);
+            }
         }
         DownloadEvent::Ended => bar.take().into_iter().for_each(Progress::finish),
         DownloadEvent::Restarted(file) => {

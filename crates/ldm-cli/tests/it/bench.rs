@@ -202,7 +202,7 @@ fn stages_that_a_model_lacks_are_refused() {
         fails(&odd, 1, "expected height and width in multiples of 2");
     }
     let odd = ["unet", "--config", "diffusion.yaml", "--height", "18", "--width", "18"];
-    fails(&odd, 1, "must be divisible by 2, got 9x9");
+    fails(&odd, 1, "expected height and width in multiples of 2, got 9x9");
 }
 
 /// A config of the repository.

@@ -142,7 +142,7 @@ fn from_a_diffusion_model_to_images_of_a_class() {
     sandbox.err(
         &by("plain", &["--class", "1", "--height", "32", "--width", "32"]),
         1,
-        "takes latents of 8x8, got 16x16",
+        "latent: expected 8x8 (a classifier with pool attention), got 16x16",
     );
     sandbox.err(
         &sample("plain", &["--class", "1", "--classifier", "classes"]),

@@ -182,7 +182,11 @@ fn refuses(sandbox: &Sandbox) {
     fails(&["made", "scenes", "--model", "second"], 2, "cannot be used with");
     fails(&["made", "scenes", "--steps", "2"], 1, "--steps: expected --model");
     fails(&["--model", "first", "scenes"], 1, "a first stage alone");
-    fails(&["--model", "second", "scenes", "--steps", "2000"], 1, "expected 1 to 1000 steps, got 2000");
+    fails(
+        &["--model", "second", "scenes", "--steps", "2000"],
+        1,
+        "steps: expected 1 to 1000, the timesteps of this model, got 2000",
+    );
     fails(&["made", "scenes", "--features", "resnet"], 2, "random-vgg16");
     fails(&["made", "scenes", "--features", "inception"], 1, "ldm weights get fid-inception");
 

@@ -78,11 +78,7 @@ fn images_and_converted_models_have_the_lora_merged() {
         "lora_unet_conv_out: [2, 32, 3, 3] and [4, 2, 1, 1] for [3, 32, 3, 3]",
     );
     sandbox.err(&sample("style.safetensors=nan"), 2, "expected a finite strength");
-    sandbox.err(
-        &["sample", "--model", "style.safetensors"],
-        1,
-        "give the model they were trained for, and this by --lora",
-    );
+    sandbox.err(&["sample", "--model", "style.safetensors"], 1, "try --model BASE --lora FILE");
     assert!(!sandbox.path("outputs").exists(), "an error leaves nothing behind");
     sandbox.err(
         &["convert", "base", "out", "--to", "ldm", "--lora", "wide.safetensors"],

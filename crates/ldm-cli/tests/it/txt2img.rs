@@ -165,7 +165,7 @@ fn from_captions_to_images() {
     let draw = ["txt2img", "a cat", "--model", "text", "--steps", "2", "--out", "x"];
     let with = |extra: &[&'static str]| [&draw[..], extra].concat();
     sandbox.err(&with(&["--tokenizer", "nowhere"]), 1, "nowhere: expected a bert tokenizer, got no file");
-    sandbox.err(&with(&["--tokenizer", "text.yaml"]), 1, "text.yaml: not a BERT vocabulary");
+    sandbox.err(&with(&["--tokenizer", "text.yaml"]), 1, "text.yaml: expected a BERT vocabulary");
     std::fs::remove_dir_all(sandbox.path("text/model/tokenizer")).unwrap();
     sandbox.err(&draw, 1, "try `ldm weights get bert-tokenizer` or --tokenizer PATH");
 

@@ -113,7 +113,7 @@ fn tokenizer(kind: &str) -> Option<PathBuf> {
 fn run(from: &Path, to: &Path, options: &ConvertOptions) -> ldm_core::Result<Vec<String>> {
     let mut notes = Vec::new();
     convert(&ModelSource::find(from, None, options.ema)?, to, options, &mut |note| {
-        notes.push(note.to_owned())
+        notes.push(note.to_owned());
     })?;
     Ok(notes)
 }

@@ -42,7 +42,9 @@ fn absolute_in(tree: &mut Value, find: &dyn Fn(&str) -> Option<PathBuf>) {
                 if !key.as_str().is_some_and(|key| PATH_KEYS.contains(&key)) {
                     absolute_in(value, find);
                 } else if let Value::Sequence(paths) = value {
-                    paths.iter_mut().for_each(|path| absolute(path, find));
+                    for path in paths {
+                        absolute(path, find);
+                    }
                 } else {
                     absolute(value, find);
                 }

@@ -53,5 +53,5 @@ pub(crate) fn diffusion(size: i64, channels: i64, params: &[&str]) -> String {
 }
 
 fn entries(list: &[&str]) -> String {
-    list.iter().map(|entry| format!(", {entry}")).collect()
+    list.iter().flat_map(|entry| [", ", *entry]).collect()
 }

@@ -1,6 +1,7 @@
 //! The language of the workspace, its names, and the lengths of files and functions.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::{files, none, read, rust_files};
 use crate::tidy::source::{code, without_tests};
@@ -73,16 +74,17 @@ fn docs_and_headings_begin_with_a_noun_or_a_verb() {
     let relative = |text: &str| ["What ", "Whose ", "Which "].iter().any(|word| text.starts_with(word));
     let mut violations = Vec::new();
     for name in texts() {
+        let page = Path::new(&name).extension().is_some_and(|extension| extension == "md");
         let (mut in_docs, mut in_code) = (false, false);
         for (number, line) in read(&name).lines().enumerate() {
             let text = line.trim_start();
             // Code blocks of a page hold examples, also bad ones.
-            in_code ^= name.ends_with(".md") && text.starts_with("```");
+            in_code ^= page && text.starts_with("```");
             if in_code {
                 continue;
             }
             let docs = text.strip_prefix("/// ").or_else(|| text.strip_prefix("//! "));
-            let heading = name.ends_with(".md") && text.starts_with('#');
+            let heading = page && text.starts_with('#');
             let first =
                 docs.filter(|_| !in_docs).or(heading.then(|| text.trim_start_matches('#').trim_start()));
             if first.is_some_and(relative) {
