@@ -232,7 +232,10 @@ fn generates_from_maps(sandbox: &Sandbox, generate: &dyn Fn(&[&str], &str) -> St
         sandbox.err(&[&["semantic2img"], words, &["--model", "map", "--out", "no"]].concat(), 1, expected);
     };
     fails(&["wrong.png"], "expected a class from 0 to 10 at column 2, row 3, got 11");
-    fails(&["colored.png"], "colored.png: expected a gray or palette PNG of at most 8 bits, got Rgb of 8 bits");
+    fails(
+        &["colored.png"],
+        "colored.png: expected a gray or palette PNG of at most 8 bits, got Rgb of 8 bits",
+    );
     fails(
         &["photo.png", "--palette", "palette.json"],
         "expected a color of palette.json at column 1, row 0, got [",
