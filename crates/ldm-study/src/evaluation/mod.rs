@@ -1,4 +1,4 @@
-//! Evaluation of image sets: [`reconstruction`]s of a first stage, [`generation`] against real images, [`clip_score`].
+//! Evaluation of image sets: [`reconstruction`]s of a first stage, generated images against real ones, [`clip_score`].
 
 mod clip_score;
 mod extremes;
