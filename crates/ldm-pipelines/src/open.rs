@@ -113,7 +113,7 @@ impl Model {
     }
 
     /// Builds the model of `config` with fresh weights (drawn from libtorch's global generator), in the dtype and
-    /// memory format of [`Model::load`], so that it runs as fast. It reads tokens in place of texts.
+    /// memory format of [`Model::load`]: for benchmarks. It takes token ids, since it has no tokenizer.
     ///
     /// # Errors
     /// As [`LatentDiffusion::new`]; [`Error::Invalid`] for a classifier.

@@ -28,10 +28,10 @@ pub enum SchedulerFamily {
     /// `DDIMScheduler`, `DDPMScheduler`, `PNDMScheduler`: whole timesteps.
     Ddim,
     /// `EulerDiscreteScheduler`, `EulerAncestralDiscreteScheduler`, `HeunDiscreteScheduler`, `LMSDiscreteScheduler`: fractional
-    /// timesteps. Karras' ends are the first and last of the levels without it.
+    /// timesteps. The σ range of a Karras spacing is that of the unspaced levels.
     Euler,
-    /// `DPMSolverMultistepScheduler`, `UniPCMultistepScheduler`: spaced for one step more, of which the last is left out.
-    /// Karras' ends are those of the schedule, and its timesteps are rounded.
+    /// `DPMSolverMultistepScheduler`, `UniPCMultistepScheduler`: steps + 1 points, of which the last is dropped.
+    /// The σ range of a Karras spacing is that of the schedule, and its timesteps are rounded.
     Multistep,
     /// `Multistep` with timesteps rounded down: `DPMSolverMultistepScheduler` on a cosine schedule, and exponential sigmas.
     MultistepFloor,

@@ -24,8 +24,7 @@ impl Sampler for Euler {
     }
 }
 
-/// x/α moved by (σ′/α′ − σ/α) along its derivative, at the scale of `to`. It does not divide by
-/// α, so that it may start at pure noise.
+/// x/α moved by (σ′/α′ − σ/α) along its derivative, at the scale of `to`. The sum does not divide by α.
 pub(crate) fn euler(x: &Tensor, x0: &Tensor, from: NoiseLevel, to: NoiseLevel) -> Tensor {
     let left = to.sigma / from.sigma;
     linear_combination(&[(left, x), (to.alpha - from.alpha * left, x0)])

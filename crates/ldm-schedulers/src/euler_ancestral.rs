@@ -7,7 +7,7 @@ use crate::sampler_config::check_eta;
 use crate::sampler_run::linear_combination;
 use crate::{Sampler, SamplerProperties, SamplerRun, SolverStep, Spacing};
 
-/// Euler ancestral: a step of Euler past the end of the step, to less noise, and the rest as fresh noise.
+/// Euler ancestral: an Euler step down to σ_down, below the next level, then σ_up of new noise.
 ///
 /// k-diffusion `sampling.py:139` `sample_euler_ancestral`; diffusers' `EulerAncestralDiscreteScheduler`.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -56,7 +56,7 @@ impl SamplerPlan {
         &self.levels
     }
 
-    /// The number of steps; may be one more than planned for ([`Spacing::Uniform`]).
+    /// The number of steps; may be more than planned for ([`Spacing::Uniform`]: 400 of 1000 timesteps give 500).
     pub fn steps(&self) -> usize {
         self.levels.len() - 1
     }
@@ -66,8 +66,9 @@ impl SamplerPlan {
         &*self.sampler
     }
 
-    /// The initial sample of a run from unit noise: the noise times σ for samplers from k-diffusion, which starts at σ/α
-    /// times the noise; otherwise the noise itself. diffusers does the first except for a leading spacing.
+    /// The initial sample of a run from standard normal noise: the noise times σ for Euler, Heun, DPM2 and LMS, which
+    /// start at σ/α times the noise in k-diffusion; otherwise the noise itself. diffusers' schedulers of the same names
+    /// scale except with a leading spacing.
     ///
     /// # Shapes
     /// - `noise`: `[B, C, h, w]`; returns the same

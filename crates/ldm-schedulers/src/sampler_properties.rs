@@ -11,10 +11,11 @@ pub struct SamplerProperties {
     pub steps: Option<usize>,
     /// Denoiser evaluations per step (NFE); a run may save some at its ends.
     pub nfe_per_step: usize,
-    /// Uses the predictions of earlier steps, and divides by the distance to them: each level must have less noise than
-    /// the one before.
+    /// Divides by the distance to the levels of earlier steps, so that noise levels must be strictly decreasing. False for
+    /// PLMS, which is multistep but divides by no distance.
     pub multistep: bool,
-    /// Starts at σ times unit noise, the sample of k-diffusion's σ/α times unit noise; the others start at unit noise.
+    /// Starts at σ times standard normal noise (σ/α times in k-diffusion's scale); the others start at standard normal
+    /// noise.
     pub starts_at_sigma: bool,
     /// Steps from pure noise, where σ/α is not finite; the others start at σ/α = 4096.
     pub from_pure_noise: bool,

@@ -6,11 +6,11 @@ use tch::Tensor;
 use crate::sampler_run::linear_combination;
 use crate::{NoiseLevel, Sampler, SamplerProperties, SamplerRun, SolverStep, Spacing};
 
-/// UniPC of an order, for x_0 and with B(h) = e^h − 1: a step is predicted from the last predictions of x_0, and corrected
-/// once there is one at its end. Order p of the predictor gives p + 1 with the corrector.
+/// UniPC of order p for x_0, with B(h) = e^h − 1: a step is predicted from the last p predictions of x_0, and corrected
+/// with the prediction of the next step, which raises the order to p + 1.
 ///
 /// diffusers' `UniPCMultistepScheduler` (`solver_type: bh2`, `lower_order_final`): the last steps are of lower order,
-/// the very last of the first, and it is not corrected.
+/// and the last one is first-order and uncorrected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UniPc {
     order: usize,

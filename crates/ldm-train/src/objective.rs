@@ -195,7 +195,8 @@ pub trait LatentEncoder {
     /// `[B, 2C, h, w]`, or `[B, C, h, w]` if the latent is deterministic.
     fn latent_moments(&self, images: &Tensor) -> Tensor;
 
-    /// The weights of the encoder, by their names in a diffusion model (`first_stage_model.…`), sorted.
+    /// Weights that include those of the encoder, by their names in a diffusion model (`first_stage_model.…`), sorted;
+    /// the cache fingerprints these names alone.
     fn encoder_weights(&self) -> NamedTensors;
 }
 

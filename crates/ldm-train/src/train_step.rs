@@ -60,7 +60,7 @@ pub struct StepReport {
     /// Scalars to log by name, in order of computation: the loss parts of each micro-batch and phase, `grad_norm`,
     /// `loss_scale`.
     pub scalars: Vec<(String, Tensor)>,
-    /// An f32 scalar, above 0 where a gradient was NaN or Inf and the step was skipped.
+    /// An f32 scalar, above 0 where a gradient of a phase was NaN or Inf and that phase was skipped.
     pub found_inf: Tensor,
 }
 
@@ -293,7 +293,7 @@ impl TrainStep {
         self.scaler.as_ref()
     }
 
-    /// The ranks.
+    /// The process group.
     pub fn distributed(&self) -> &Distributed {
         &self.distributed
     }

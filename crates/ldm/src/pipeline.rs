@@ -63,7 +63,7 @@ impl Pipeline {
         &self.notes
     }
 
-    /// Generates an image for each seed of `request`, in batches. An image does not depend on the batch it is in.
+    /// Generates an image for each seed of `request`, in batches. The noise of an image does not depend on its batch.
     ///
     /// # Errors
     /// As [`generate`]; [`Error::Invalid`] without seeds; [`Error::MissingInput`] for a mask without an image.

@@ -95,7 +95,7 @@ pub struct Generated {
 /// Samples one image for each seed.
 ///
 /// Image `i` starts from what `torch.Generator("cpu").manual_seed(seeds[i])` draws, or from `init`, and takes its
-/// further noise from the same generator: it does not depend on the batch it is in. With a guidance scale other than 1
+/// further noise from the same generator: its noise does not depend on the batch it is in. With a guidance scale other than 1
 /// the model is guided away from `negative`, or from the empty prompt. An initial image, or one in the prompt,
 /// determines the size where none is requested. `observe` is called at every step.
 ///

@@ -106,7 +106,7 @@ pub struct InitImage {
 }
 
 impl InitImage {
-    /// `strength` of 1 samples everything anew, 0 returns the image. With `fill` the image is blended in where it is 0,
+    /// `strength` of 1 runs all steps and keeps next to nothing of the image, 0 returns the image. With `fill` the image is blended in where it is 0,
     /// at every step with the noise of its level (CompVis `ddim.py:143`), so that any model inpaints the rest.
     ///
     /// # Shapes
