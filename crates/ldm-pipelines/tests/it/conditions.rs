@@ -237,7 +237,7 @@ fn invalid_prompts_are_refused_by_name() {
     check("hybrid", 1., |prompt| prompt.image = None, "conditioned on `image`");
     check("hybrid", 3., |_| {}, "ldm weights get clip-tokenizer");
     check("super_resolution", 1., |prompt| prompt.image = zeros(&[2, 4, 8, 8]), "[B, 3, h, w]");
-    check("super_resolution", 1., |prompt| prompt.image = zeros(&[2, 3, 7, 8]), "divisible by 2, got 7x8");
+    check("super_resolution", 1., |prompt| prompt.image = zeros(&[2, 3, 7, 8]), "multiples of 2, got 7x8");
     check("super_resolution", 1., |prompt| prompt.image = zeros(&[1, 3, 8, 8]), "[2, …], one for each seed");
     check("embedding", 1., |prompt| prompt.embedding = zeros(&[2, 3, 16]), "[B, L, 24]");
     check(
