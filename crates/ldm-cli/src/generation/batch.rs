@@ -45,7 +45,7 @@ pub(super) struct BatchRunner<'a> {
     pub(super) previews: Option<Previews>,
     pub(super) bar: Progress,
     pub(super) started: Instant,
-    /// Whether the overflow of the first stage was reported.
+    /// True once the overflow of the first stage was reported.
     pub(super) warned: bool,
 }
 

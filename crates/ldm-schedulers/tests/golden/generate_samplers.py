@@ -190,17 +190,17 @@ def k_diffusion():
     def uniform(count):
         return sampling.append_zero(denoiser.t_to_sigma(torch.linspace(999.0, 0.0, count + 1)[:-1]))
 
-    ladders = {
+    spacings = {
         "karras": lambda count: sampling.get_sigmas_karras(count, low, high),
         "exponential": lambda count: sampling.get_sigmas_exponential(count, low, high),
         "sgm_uniform": uniform,
     }
-    for name, ladder in ladders.items():
+    for name, spacing in spacings.items():
         for count in (1, 2, 10, 37, 300):
-            sigmas = ladder(count)
+            sigmas = spacing(count)
             tensors[f"noise_levels.{name}.{count}"] = torch.stack([sigmas[:-1], denoiser.sigma_to_t(sigmas[:-1]).double()])
     start = recorded(1, 18)[0].double()
-    sigmas = ladders["karras"](10)
+    sigmas = spacings["karras"](10)
     for name, run in {
         "euler": sampling.sample_euler,
         "euler_a": sampling.sample_euler_ancestral,
