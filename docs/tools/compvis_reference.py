@@ -95,7 +95,7 @@ def unet(path, seed=0):
 
 
 def local_bert(vocabulary):
-    """Replaces the reference's BERTTokenizer, which downloads bert-base-uncased, by one with a local vocabulary."""
+    """Replaces CompVis' BERTTokenizer, which downloads bert-base-uncased, by one with a local vocabulary."""
     from ldm.modules.encoders import modules
     from transformers import BertTokenizerFast
 
@@ -141,7 +141,7 @@ def diffusion(path, seed=0):
 
 
 def ddim(model):
-    """The reference's DDIM and PLMS samplers of a model, on the CPU."""
+    """CompVis' DDIM and PLMS samplers of a model, on the CPU."""
     from ldm.models.diffusion.ddim import DDIMSampler
     from ldm.models.diffusion.plms import PLMSSampler
 

@@ -69,7 +69,7 @@ impl AttnBlock {
 }
 
 /// to_out(q·(softmax(k)ᵀ v)), the softmax over pixels, one head. Neither norm nor residual: its output replaces x, as
-/// in the reference. CompVis `attention.py:80`, `model.py:144`.
+/// in CompVis (`attention.py:80`, `model.py:144`).
 #[derive(Debug)]
 pub(crate) struct LinearAttention {
     to_qkv: Conv2D,

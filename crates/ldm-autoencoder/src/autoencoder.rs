@@ -91,7 +91,7 @@ impl Autoencoder {
         })
     }
 
-    /// Encodes and decodes an image. `kl` samples its latent, in validation too, as the reference.
+    /// Encodes and decodes an image. `kl` samples its latent, in validation too, as CompVis.
     ///
     /// # Shapes
     /// - `image`: `[B, C, H, W]` in `[-1, 1]`, sides divisible by the factor

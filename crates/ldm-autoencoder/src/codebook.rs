@@ -19,7 +19,7 @@ pub struct CodebookConfig {
     pub n_embed: i64,
     /// Channels of an entry, C.
     pub embed_dim: i64,
-    /// Weight of one of the two loss terms; see `legacy`. 0.25 in the reference.
+    /// Weight of one of the two loss terms; see `legacy`. 0.25 in CompVis.
     pub beta: f64,
     /// If true, `beta` weights the codebook term instead of the commitment term, as in every official model.
     pub legacy: bool,
@@ -37,7 +37,7 @@ pub struct CodebookConfig {
 }
 
 impl CodebookConfig {
-    /// The reference's quantizer with `n_embed` entries of `embed_dim` channels.
+    /// CompVis' quantizer with `n_embed` entries of `embed_dim` channels.
     pub fn new(n_embed: i64, embed_dim: i64) -> Self {
         Self {
             n_embed,
@@ -92,7 +92,7 @@ pub struct Quantized {
     pub z: Tensor,
     /// Codebook and commitment terms, a scalar.
     pub loss: Tensor,
-    /// i64: `[B, h, w]` with `sane_index_shape`, else `[B·h·w]`, and `[B·h·w, 1]` with `remap`, as the reference.
+    /// i64: `[B, h, w]` with `sane_index_shape`, else `[B·h·w]`, and `[B·h·w, 1]` with `remap`, as CompVis.
     pub indices: Tensor,
     /// `[B·h·w, C]`: the latent before quantization, one row per position.
     pub rows: Tensor,
@@ -174,7 +174,7 @@ impl Codebook {
             let across = table.transpose(0, 1); //                               [C, K]
             let nearest_of = |rows: &Tensor| {
                 let square = rows.square().sum_dim_intlist(1, true, kind); //    [n, 1]
-                // |z|² + |e|² − 2 z·e, in this order: it rounds and breaks ties as the reference.
+                // |z|² + |e|² − 2 z·e, in this order: it rounds and breaks ties as CompVis.
                 (square + &table_square - rows.matmul(&across) * 2.).argmin(1, false)
             };
             let chunk = (DISTANCES / table.size()[0]).max(1);

@@ -60,7 +60,7 @@ pub struct KlConfig {
 }
 
 /// CompVis' `VQModel` and `VQModelInterface`: every field of their constructor, and three of the quantizer's
-/// (`beta`, `legacy`, `unknown_index`), which the reference fixes in code and are the defaults here; and two of ours.
+/// (`beta`, `legacy`, `unknown_index`), which CompVis fixes in code and are the defaults here; and two of ours.
 ///
 /// The model is built from `embed_dim`, `n_embed`, `ddconfig`, `remap`, `sane_index_shape`, `colorize_nlabels` and
 /// those five. Weight loading uses `ckpt_path` and `ignore_keys`; the trainer uses the rest.
@@ -126,11 +126,11 @@ pub struct VqConfig {
     pub restart_after: Option<i64>,
 }
 
-/// CompVis' `IdentityFirstStage`. The reference ignores every argument but `vq_interface`; here other keys are errors.
+/// CompVis' `IdentityFirstStage`, which ignores every argument but `vq_interface`; here other keys are errors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IdentityConfig {
-    /// If true, the reference's `quantize` has the interface of a VQ model. Without effect: there is nothing to quantize.
+    /// If true, CompVis' `quantize` has the interface of a VQ model. Without effect: there is nothing to quantize.
     #[serde(default)]
     pub vq_interface: bool,
     /// Channels of an image.

@@ -7,7 +7,7 @@ use crate::checks::{positive, refuse};
 
 /// CompVis' `ddconfig`: the encoder and its mirror, the decoder.
 ///
-/// The reference ignores unknown keys; here they are errors.
+/// CompVis ignores unknown keys; here they are errors.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EncoderConfig {
@@ -92,7 +92,7 @@ impl EncoderConfig {
     }
 
     /// The kind of attention after the decoder's blocks at `level`. It differs from the encoder's if the factor does not
-    /// divide the resolution: the reference counts up from the smallest (`model.py:481`).
+    /// divide the resolution: CompVis counts up from the smallest (`model.py:481`).
     pub(crate) fn decoder_attention(&self, level: usize) -> AttentionType {
         let last = self.levels() - 1;
         self.attention_at((self.resolution >> last) << (last - level))

@@ -47,7 +47,7 @@ impl Posterior {
         }
     }
 
-    /// KL(self ‖ N(0, 1)), summed over channels and pixels; 0 for a point, as in the reference.
+    /// KL(self ‖ N(0, 1)), summed over channels and pixels; 0 for a point, as in CompVis.
     ///
     /// # Shapes
     /// - returns `[B]`, f32 or wider
@@ -80,7 +80,7 @@ impl Posterior {
         }
     }
 
-    /// −log p(z), summed over channels and pixels; 0 for a point, as in the reference.
+    /// −log p(z), summed over channels and pixels; 0 for a point, as in CompVis.
     ///
     /// # Shapes
     /// - `z`: `[B, C, h, w]`

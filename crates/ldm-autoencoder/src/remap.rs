@@ -59,7 +59,7 @@ impl Remap {
 
     /// Maps indices to positions among those in use. `[B, L]` → `[B, L]`.
     pub(crate) fn to_used(&self, indices: &Tensor, noise: &mut dyn NoiseSource) -> Tensor {
-        // Binary search; a stable sort keeps the first of equals, as the reference.
+        // Binary search; a stable sort keeps the first of equals, as CompVis.
         let (sorted, order) = self.used().sort_stable(true, 0, false);
         let last = sorted.size()[0] - 1;
         let at = indices.searchsorted(&sorted, false, false, "left", None::<Tensor>).clamp_max(last);

@@ -17,7 +17,7 @@ impl Downsample {
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
         match &self.0 {
-            // The reference pads right and bottom only; symmetric padding would shift the image.
+            // CompVis pads right and bottom only; symmetric padding would shift the image.
             Some(conv) => conv.forward(&x.constant_pad_nd([0, 1, 0, 1])),
             None => x.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None::<i64>),
         }

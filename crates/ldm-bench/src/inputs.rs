@@ -8,7 +8,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::subject::BenchSubject;
 
-/// Neighbors of a retrieval-augmented model, as the reference's `scripts/knn2img.py`.
+/// Neighbors of a retrieval-augmented model, as CompVis' `scripts/knn2img.py`.
 const NEIGHBORS: i64 = 10;
 
 /// Creates noise of a shape in f32, one seed per sample.

@@ -12,7 +12,7 @@ fn class(criterion: &mut Criterion) {
     let device = bench_device();
     let vs = VarStore::new(device);
     let config = ClassConfig { embed_dim: 512, n_classes: 1001, key: "class".into(), null_class: None };
-    let embedder = ClassEmbedder::new(&vs.root(), &config).expect("a config of the reference");
+    let embedder = ClassEmbedder::new(&vs.root(), &config).expect("a config of CompVis");
     let prompt = Prompt::class(&(0..64).collect::<Vec<i64>>());
     let label = format!("class/64x1x512/f32/{}", device_name(device));
     criterion.bench_function(&label, |bencher| {

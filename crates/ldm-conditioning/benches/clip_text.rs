@@ -13,7 +13,7 @@ fn clip_text(criterion: &mut Criterion) {
     let device = bench_device();
     let vs = VarStore::new(device);
     let config = ClipTextConfig::default();
-    let embedder = ClipTextEmbedder::new(&vs.root(), &config, None).expect("a config of the reference");
+    let embedder = ClipTextEmbedder::new(&vs.root(), &config, None).expect("a config of CompVis");
     let tokens = Tensor::randint(config.vocab_size, [2, config.max_length], (Kind::Int64, device));
     let prompt = Prompt { tokens: Some(tokens), ..Prompt::default() };
     let label = format!("clip_text/vit-l-14/2x77/f32/{}", device_name(device));

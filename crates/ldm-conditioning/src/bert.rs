@@ -12,7 +12,7 @@ use crate::checks::at_least_one;
 use crate::tokens::Tokens;
 use crate::{Conditioner, Tokenizer, TokenizerKind};
 
-/// Configuration of a [`BertEmbedder`], under the reference's names.
+/// Configuration of a [`BertEmbedder`], under CompVis' names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BertConfig {
@@ -26,7 +26,7 @@ pub struct BertConfig {
     /// `L`, the number of tokens that texts are truncated and padded to.
     #[serde(default = "max_seq_len")]
     pub max_seq_len: i64,
-    /// The reference's device. Inert: the weights decide the device.
+    /// CompVis' device. Inert: the weights decide the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     /// If true, prompts are text, else tokens.

@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 use crate::Conditioner;
 use crate::checks::at_least_one;
 
-/// Configuration of a [`ClassEmbedder`], under the reference's names.
+/// Configuration of a [`ClassEmbedder`], under CompVis' names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassConfig {
@@ -18,10 +18,10 @@ pub struct ClassConfig {
     /// `K`, the number of classes, the null class among them.
     #[serde(default = "n_classes")]
     pub n_classes: i64,
-    /// The reference's key of the class in a batch. Inert: a prompt has one class.
+    /// CompVis' key of the class in a batch. Inert: a prompt has one class.
     #[serde(default = "key")]
     pub key: String,
-    /// Our extension: the null class. The default is 1000 for a model of 1001 classes, as in the reference's `cin256-v2`, and none
+    /// Our extension: the null class. The default is 1000 for a model of 1001 classes, as in CompVis' `cin256-v2`, and none
     /// for any other.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub null_class: Option<i64>,

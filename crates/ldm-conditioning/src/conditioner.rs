@@ -52,7 +52,7 @@ pub trait Conditioner: Debug + Send {
     }
 }
 
-/// No condition: the reference's `__is_unconditional__`.
+/// No condition: CompVis' `__is_unconditional__`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Unconditional;
 

@@ -1,4 +1,4 @@
-//! The reference's `cond_stage_config`.
+//! CompVis' `cond_stage_config`.
 
 use ldm_core::{Error, Result};
 use tch::nn;
@@ -9,7 +9,7 @@ use crate::{
     TransformerEmbedder, Unconditional,
 };
 
-/// Configuration of a conditioner: one of the reference's two words, or `{target, params}` with its long or our short
+/// Configuration of a conditioner: one of CompVis' two words, or `{target, params}` with its long or our short
 /// names.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub enum ConditionerConfig {

@@ -12,7 +12,7 @@ use crate::{BertConfig, ClassConfig, ClipTextConfig, ConditionerConfig, SpatialC
 const UNCONDITIONAL: &str = "__is_unconditional__";
 const FIRST_STAGE: &str = "__is_first_stage__";
 
-/// The map. `params` may be absent if nothing in it is required, as in the reference's files.
+/// The map. `params` may be absent if nothing in it is required, as in CompVis' files.
 #[derive(Deserialize, Serialize)]
 #[serde(tag = "target", content = "params", rename_all = "snake_case", deny_unknown_fields)]
 enum ConditionerTarget {

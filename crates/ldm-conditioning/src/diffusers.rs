@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use crate::bert::token_encoder::{FEED_FORWARD, HEAD_WIDTH, HEADS};
 use crate::{Activation, BertConfig, ClipTextConfig, ConditionerConfig};
 
-/// `model_type` and class of a CLIP text model in transformers, and of the reference's BERT embedder in diffusers.
+/// `model_type` and class of a CLIP text model in transformers, and of CompVis' BERT embedder in diffusers.
 const CLIP: [&str; 2] = ["clip_text_model", "CLIPTextModel"];
 const BERT: [&str; 2] = ["ldmbert", "LDMBertModel"];
 
 /// Converts the `config.json` of transformers' `CLIPTextModel` or diffusers' `LDMBertModel` to a config. Other fields are
-/// ignored, as are dropout probabilities: they act only in training, where those of the reference apply.
+/// ignored, as are dropout probabilities: they act only in training, where those of CompVis apply.
 ///
 /// # Errors
 /// [`Error::Invalid`] with the field, if it is of another model or has an unsupported value.

@@ -6,7 +6,7 @@ use tch::{Device, Kind, Tensor};
 use crate::Conditioner;
 
 /// Replaces the prompt of a sample by the null prompt with some probability, so that one network learns both halves of
-/// classifier-free guidance (Ho & Salimans 2022, algorithm 1). The reference has none.
+/// classifier-free guidance (Ho & Salimans 2022, algorithm 1). CompVis has none.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PromptDropout {
     probability: f64,

@@ -48,7 +48,7 @@ impl Conditioner for Identity {
         ))
     }
 
-    /// Returns embeddings of zeros, as the reference's `scripts/knn2img.py:363`.
+    /// Returns embeddings of zeros, as CompVis' `scripts/knn2img.py:363`.
     fn null_like(&self, prompt: &Prompt) -> Result<Prompt> {
         match (&prompt.embedding, &prompt.image) {
             (Some(embedding), None) => {

@@ -29,7 +29,7 @@ fn clip() -> KeyMap {
     KeyMap::new(pairs(&[("", "transformer")]), pairs(&[("text_model", "text_model")])).with_older(bare.into())
 }
 
-/// One layer of diffusers is two of the reference: attention, then feed-forward. diffusers `convert_from_ckpt.py:750`
+/// One layer of diffusers is two of CompVis: attention, then feed-forward. diffusers `convert_from_ckpt.py:750`
 /// `convert_ldm_bert_checkpoint`.
 fn bert(layers: i64) -> KeyMap {
     let mut modules = pairs(&[

@@ -1,7 +1,7 @@
 //! Conditioners: from a [`Prompt`](ldm_core::Prompt) to a [`Conditioning`](ldm_core::Conditioning), the input of the
 //! U-Net.
 //!
-//! - [`Conditioner`] is the trait; [`ConditionerConfig`] reads the reference's `cond_stage_config` and builds one.
+//! - [`Conditioner`] is the trait; [`ConditionerConfig`] reads CompVis' `cond_stage_config` and builds one.
 //! - [`Unconditional`] has no condition; [`ClassEmbedder`] embeds a class as one token.
 //! - [`BertEmbedder`], [`TransformerEmbedder`] and [`ClipTextEmbedder`] take texts or tokens; [`Tokenizer`]
 //!   converts texts to tokens.

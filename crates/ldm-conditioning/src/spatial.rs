@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 use crate::Conditioner;
 use crate::checks::at_least_one;
 
-/// Configuration of a [`SpatialRescaler`], under the reference's names.
+/// Configuration of a [`SpatialRescaler`], under CompVis' names.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SpatialConfig {
@@ -41,7 +41,7 @@ impl Default for SpatialConfig {
     }
 }
 
-/// Modes of `torch.nn.functional.interpolate` that the reference names.
+/// Modes of `torch.nn.functional.interpolate` that CompVis names.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RescaleMethod {

@@ -14,12 +14,12 @@ use tch::Tensor;
 use crate::TokenizerKind;
 use crate::tokenizer::files::open;
 
-/// A tokenizer equal to those of the reference.
+/// A tokenizer equal to those of CompVis.
 ///
 /// Its ids are those of transformers' `BertTokenizer` (`bert-base-uncased`) and `CLIPTokenizer`
 /// (`openai/clip-vit-large-patch14`) in transformers 5, the "fast" ones of earlier releases.
 ///
-/// The `CLIPTokenizer` at the time of the reference's Stable Diffusion differed in rare characters. With `ftfy`, as in the
+/// The `CLIPTokenizer` at the time of CompVis' Stable Diffusion differed in rare characters. With `ftfy`, as in the
 /// reference's environment, it repaired text first: mojibake, HTML entities, curly quotes, ligatures, full-width letters.
 /// Without, it removed control characters and separated CJK characters. Neither is done here, as in transformers today.
 #[derive(Debug, Clone)]

@@ -176,7 +176,7 @@ impl NoiseSource for PerStep {
     }
 }
 
-/// Recorded draws, replayed in order: tests use the reference's noise.
+/// Recorded draws, replayed in order: tests use CompVis' noise.
 #[derive(Debug, Default)]
 pub struct Replay(VecDeque<Tensor>);
 

@@ -98,7 +98,7 @@ impl Gaussian {
     /// Returns the squared Fréchet distance to another Gaussian, which is FID for Inception's features (Heusel et al.
     /// 2017, eq. 6): |μ₁ − μ₂|² + tr(Σ₁ + Σ₂ − 2(Σ₁Σ₂)^½).
     ///
-    /// The root's trace is the sum of the roots of the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, which is symmetric; the reference takes
+    /// The root's trace is the sum of the roots of the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, which is symmetric; pytorch-fid takes
     /// the root of Σ₁Σ₂ by Schur's method, and adds to its diagonal if that fails.
     ///
     /// # Errors

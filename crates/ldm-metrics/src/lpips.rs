@@ -34,7 +34,7 @@ impl Trunk {
 /// features, normalized at each position, weighted by channel, and averaged over positions.
 ///
 /// In f32 even under autocast: distances of good reconstructions are differences of nearly equal numbers. No parameter
-/// takes a gradient. The reference's heads begin with dropout of 0.5, which is active in taming-transformers' training, as
+/// takes a gradient. Its heads begin with dropout of 0.5, which is active in taming-transformers' training, as
 /// Lightning puts every module in training mode; here there is none. The expectation is the same, without the noise in
 /// the gradient.
 ///
@@ -227,7 +227,7 @@ impl Lpips {
 
 /// Scales feature vectors to unit length.
 fn normalized(features: &Tensor) -> Tensor {
-    // The gradient of the reference's root of a sum of squares is NaN if all channels are zero; that of this norm is 0.
+    // The gradient of CompVis' root of a sum of squares is NaN if all channels are zero; that of this norm is 0.
     let length = features.linalg_norm(2., [1].as_slice(), true, None);
     features / (length + EPS)
 }

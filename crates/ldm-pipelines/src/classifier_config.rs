@@ -44,7 +44,7 @@ pub struct ClassifierConfig {
     /// The metric by which CompVis' trainer selects its best checkpoints; `train.keep_best` here.
     #[serde(default)]
     pub monitor: Option<String>,
-    /// The network, if not the encoder of the diffusion model's U-Net with a pool; the reference has no such key.
+    /// The network, if not the encoder of the diffusion model's U-Net with a pool; CompVis has no such key.
     /// Exported classifiers have it, and so do not depend on the diffusion model.
     #[serde(default)]
     pub classifier_config: Option<EncoderUNetConfig>,
@@ -55,7 +55,7 @@ fn ten() -> usize {
 }
 
 impl ClassifierConfig {
-    /// Checks the fields, and refuses by name those of the reference that are not supported.
+    /// Checks the fields, and refuses by name those of CompVis that are not supported.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the field and its value.
@@ -111,7 +111,7 @@ impl ClassifierConfig {
         let (_, diffusion) = self.diffusion()?;
         let pool = self.pool.unwrap_or(Pool::Attention);
         let mut network = EncoderUNetConfig::for_classifier(diffusion.unet(), self.num_classes, pool);
-        // Required in the reference's configs, optional in ours.
+        // Required in CompVis' configs, optional in ours.
         network.image_size.get_or_insert([diffusion.image_size; 2]);
         Ok(network)
     }
@@ -119,7 +119,7 @@ impl ClassifierConfig {
     /// The diffusion model whose noisy latents are classified, not built.
     ///
     /// # Errors
-    /// [`Error::Invalid`] where the config names none, or one with semantic maps, which the reference would classify;
+    /// [`Error::Invalid`] where the config names none, or one with semantic maps, which CompVis would classify;
     /// [`Error::Format`] for a first stage; else as [`ModelSource::find`].
     pub fn diffusion(&self) -> Result<(ModelSource, LatentDiffusionConfig)> {
         let Some(path) = &self.diffusion_path else {

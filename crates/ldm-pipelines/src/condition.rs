@@ -41,7 +41,7 @@ impl LatentDiffusion {
     }
 
     /// The unconditional half of classifier-free guidance. Tokens and labels are those of `negative`, or of the empty
-    /// prompt; what is concatenated to x_t stays as it is, as in every script of the reference (`scripts/knn2img.py`:
+    /// prompt; what is concatenated to x_t stays as it is, as in every script of CompVis (`scripts/knn2img.py`:
     /// zeros for embeddings).
     ///
     /// # Errors
@@ -134,7 +134,7 @@ impl LatentDiffusion {
 
     /// The condition concatenated to x_t in hybrid models. Stable Diffusion's `scripts/inpaint_st.py`.
     ///
-    /// The reference samples the posterior of the masked image; here its mode is taken, so that the conditioning is
+    /// CompVis samples the posterior of the masked image; here its mode is taken, so that the conditioning is
     /// deterministic.
     fn keyed_concat(&self, prompt: &Prompt) -> Result<Tensor> {
         let (image, mask) = self.image_and_mask(prompt)?;

@@ -68,7 +68,7 @@ pub enum LossType {
 /// of Stable Diffusion's `LatentInpaintDiffusion`.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs)] // the reference's names; reference/diffusion.md §3 is restated in docs/configs.md
+#[allow(missing_docs)] // CompVis' names, described in docs/guide/configs.md
 pub struct LatentDiffusionConfig {
     pub unet_config: UNetSection,
     pub first_stage_config: FirstStageConfig,
@@ -87,7 +87,7 @@ pub struct LatentDiffusionConfig {
     pub given_betas: Option<Vec<f64>>,
     #[serde(default)]
     pub v_posterior: f64,
-    /// Rescales the noise schedule to end in pure noise (Lin et al. 2023); the reference has no such key.
+    /// Rescales the noise schedule to end in pure noise (Lin et al. 2023); CompVis has no such key.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub zero_terminal_snr: bool,
     #[serde(default = "eps")]
@@ -116,7 +116,7 @@ pub struct LatentDiffusionConfig {
     pub concat_mode: Option<bool>,
     #[serde(default = "one_usize")]
     pub num_timesteps_cond: usize,
-    /// Side of the latent square the model was trained at (the reference's 256 is its default).
+    /// Side of the latent square the model was trained at (CompVis' 256 is its default).
     #[serde(default = "side")]
     pub image_size: i64,
     /// Channels of the latent.
@@ -198,7 +198,7 @@ fn hundred() -> usize {
 }
 
 impl LatentDiffusionConfig {
-    /// The config of these fields, with the reference's defaults for the others.
+    /// The config of these fields, with CompVis' defaults for the others.
     ///
     /// # Errors
     /// [`Error::Invalid`] when a field is unknown, missing, or not of its type.
@@ -255,7 +255,7 @@ impl LatentDiffusionConfig {
         matches!(self.cond_stage_config, ConditionerConfig::ClipText(_))
     }
 
-    /// The conditioning key: as given, else by `concat_mode`, whose default is the reference's `true` (`ddpm.py:443`)
+    /// The conditioning key: as given, else by `concat_mode`, whose default is CompVis' `true` (`ddpm.py:443`)
     /// where the conditioner's output has height and width, and false for tokens.
     pub fn conditioning_key(&self) -> Option<ConditioningKey> {
         let conditioner = &self.cond_stage_config;
@@ -293,7 +293,7 @@ impl LatentDiffusionConfig {
         Ok(())
     }
 
-    /// Checks the fields, and refuses by name those of the reference that are not supported.
+    /// Checks the fields, and refuses by name those of CompVis that are not supported.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the field and its value.

@@ -201,7 +201,7 @@ impl LatentDiffusion {
         let mut left_out = SCHEDULE_BUFFERS.to_vec();
         left_out.extend(["scale_factor", "logvar", "model_ema.", "first_stage_model.loss."]);
         if *conditioner == ConditionerConfig::FirstStage {
-            left_out.push("cond_stage_model."); // the reference writes the first stage twice
+            left_out.push("cond_stage_model."); // CompVis writes the first stage twice
         }
         let ignored = conditioner.ignored_names().iter();
         let ignored: Vec<String> = ignored.map(|name| format!("cond_stage_model.{name}")).collect();

@@ -29,8 +29,8 @@ impl NoiseSchedule {
     /// The weights of the variational bound by timestep, `[T]`; the first is that of the second, since its own is not
     /// finite.
     ///
-    /// For x_0 the reference divides by `2 * 1 - ᾱ`, that is 2 − ᾱ, where 2·(1 − ᾱ) was meant; the same is done here, as
-    /// models were trained with it. The reference has no v; its successor weighs all timesteps of v equally.
+    /// For x_0 CompVis divides by `2 * 1 - ᾱ`, that is 2 − ᾱ, where 2·(1 − ᾱ) was meant; the same is done here, as
+    /// models were trained with it. CompVis has no v; Stability AI's successor weighs all timesteps of v equally.
     ///
     /// Ho et al. 2020, eq. 12. CompVis `ddpm.py:158`.
     pub fn lvlb_weights(&self, parameterization: Parameterization) -> Vec<f32> {

@@ -33,8 +33,8 @@ impl Sampler for Ddim {
     fn sample(&self, x: Tensor, run: SamplerRun) -> Tensor {
         run.each_step(x, |SolverStep { from, to, denoised, noise, .. }| {
             // Song et al. 2020, eq. 16 (σ_τ, the noise put back), then eq. 12.
-            let lost = (1. - from.alpha_bar() / to.alpha_bar()).max(0.);
-            let up = self.eta * to.sigma / from.sigma * lost.sqrt();
+            let beta = (1. - from.alpha_bar() / to.alpha_bar()).max(0.);
+            let up = self.eta * to.sigma / from.sigma * beta.sqrt();
             let down = (to.sigma.powi(2) - up.powi(2)).max(0.).sqrt();
             let mut x = linear_combination(&[(to.alpha, &denoised.x0), (down, &denoised.eps)]);
             if up > 0. {

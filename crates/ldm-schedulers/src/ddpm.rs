@@ -40,7 +40,7 @@ impl ForwardPosterior {
 
 /// DDPM: each step draws from the posterior of the next level, given the predicted clean sample.
 ///
-/// Over the whole schedule this is the reference's loop (CompVis `ddpm.py:249` `p_sample_loop`); over other noise levels it
+/// Over the whole schedule this is CompVis' loop (`ddpm.py:249` `p_sample_loop`); over other noise levels it
 /// takes the posterior between the levels visited, as diffusers does. A step that ends without noise adds none, for any
 /// `v_posterior`.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -50,7 +50,7 @@ pub struct Ddpm {
 }
 
 impl Ddpm {
-    /// Every timestep, as the reference's loop.
+    /// Every timestep, as CompVis' loop.
     pub(crate) const PROPERTIES: SamplerProperties =
         SamplerProperties::new(Spacing::Leading).with_steps(None).from_pure_noise();
 }

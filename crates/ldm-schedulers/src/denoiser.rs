@@ -31,7 +31,7 @@ impl<F: Fn(&Tensor, NoiseLevel) -> Denoised> Denoiser for F {
 
 /// Static thresholding: clamps the clean sample to `[-range, range]`. For models of pixels; latents have no such bound.
 ///
-/// The predicted noise is unchanged, as in the reference and by default in diffusers.
+/// The predicted noise is unchanged, as in CompVis and by default in diffusers.
 /// CompVis `ddpm.py:235` `clip_denoised`, whose range is 1.
 pub struct StaticThresholding<'a> {
     /// The denoiser it wraps.

@@ -17,7 +17,7 @@ pub struct DiffusersSpacing {
     pub steps_offset: usize,
     /// `use_karras_sigmas` and `use_exponential_sigmas`.
     pub sigmas: Option<SigmaSpacing>,
-    /// Ends without noise (`set_alpha_to_one`, `final_sigmas_type: zero`) in place of the level 0.
+    /// Ends without noise (`set_alpha_to_one`, `final_sigmas_type: zero`) in place of timestep 0.
     pub to_clean: bool,
 }
 

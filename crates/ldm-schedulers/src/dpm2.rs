@@ -35,13 +35,13 @@ impl Sampler for Dpm2 {
             }
             // d at the geometric mean of σ/α; then x/α moves by d·(σ'/α' − σ/α).
             let middle = self.sigmas.level((from.noise_to_signal() * to.noise_to_signal()).sqrt());
-            let halfway = euler(x, &denoised.x0, from, middle);
-            let there = denoiser.denoise(&halfway, middle).x0;
+            let x_middle = euler(x, &denoised.x0, from, middle);
+            let x0_middle = denoiser.denoise(&x_middle, middle).x0;
             let distance = (to.sigma - to.alpha * from.noise_to_signal()) / middle.sigma;
             linear_combination(&[
                 (to.alpha / from.alpha, x),
-                (distance, &halfway),
-                (-distance * middle.alpha, &there),
+                (distance, &x_middle),
+                (-distance * middle.alpha, &x0_middle),
             ])
         })
     }

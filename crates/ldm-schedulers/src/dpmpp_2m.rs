@@ -19,7 +19,8 @@ pub struct Dpmpp2m {
 
 impl Dpmpp2m {
     /// As k-diffusion's examples.
-    pub(crate) const PROPERTIES: SamplerProperties = SamplerProperties::new(Spacing::Karras).multistep();
+    pub(crate) const PROPERTIES: SamplerProperties =
+        SamplerProperties::new(Spacing::Karras).needs_decreasing_levels();
 }
 
 impl Sampler for Dpmpp2m {
@@ -48,11 +49,11 @@ impl PreviousStep {
         let decay = if to.sigma == 0. { 0. } else { to.sigma / from.sigma * (-eta * h).exp() };
         let x = match &self.0 {
             Some((before, last)) if !first_order => {
-                let ahead = h / (2. * last);
+                let weight = h / (2. * last);
                 linear_combination(&[
                     (decay, x),
-                    (gain * (1. + ahead), &denoised.x0),
-                    (-gain * ahead, before),
+                    (gain * (1. + weight), &denoised.x0),
+                    (-gain * weight, before),
                 ])
             }
             _ => linear_combination(&[(decay, x), (gain, &denoised.x0)]),

@@ -20,7 +20,8 @@ pub struct Dpmpp2mSde {
 
 impl Dpmpp2mSde {
     /// As k-diffusion's examples.
-    pub(crate) const PROPERTIES: SamplerProperties = SamplerProperties::new(Spacing::Karras).multistep();
+    pub(crate) const PROPERTIES: SamplerProperties =
+        SamplerProperties::new(Spacing::Karras).needs_decreasing_levels();
 
     /// The solver with `eta` of the reverse diffusion's noise: 0 is 2M. With `lower_order_final` the last of fewer
     /// than 15 steps is of first order.

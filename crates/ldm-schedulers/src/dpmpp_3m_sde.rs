@@ -23,7 +23,8 @@ pub struct Dpmpp3mSde {
 
 impl Dpmpp3mSde {
     /// As k-diffusion's examples.
-    pub(crate) const PROPERTIES: SamplerProperties = SamplerProperties::new(Spacing::Exponential).multistep();
+    pub(crate) const PROPERTIES: SamplerProperties =
+        SamplerProperties::new(Spacing::Exponential).needs_decreasing_levels();
 
     /// The solver with `eta` of the reverse diffusion's noise: 0 is deterministic.
     ///

@@ -26,6 +26,6 @@ impl Sampler for Euler {
 
 /// x/α moved by (σ′/α′ − σ/α) along its derivative, at the scale of `to`. The sum does not divide by α.
 pub(crate) fn euler(x: &Tensor, x0: &Tensor, from: NoiseLevel, to: NoiseLevel) -> Tensor {
-    let left = to.sigma / from.sigma;
-    linear_combination(&[(left, x), (to.alpha - from.alpha * left, x0)])
+    let scale = to.sigma / from.sigma;
+    linear_combination(&[(scale, x), (to.alpha - from.alpha * scale, x0)])
 }

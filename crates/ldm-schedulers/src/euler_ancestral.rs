@@ -34,11 +34,11 @@ impl Sampler for EulerAncestral {
         run.each_step(x, |SolverStep { from, to, x, denoised, noise, .. }| {
             let end = to.noise_to_signal();
             // Song et al. 2020, eq. 16, in σ/α.
-            let lost = 1. - (end / from.noise_to_signal()).powi(2);
-            let up = (self.eta * end * lost.max(0.).sqrt()).min(end);
+            let variance = 1. - (end / from.noise_to_signal()).powi(2);
+            let up = (self.eta * end * variance.max(0.).sqrt()).min(end);
             let down = (end.powi(2) - up.powi(2)).sqrt();
-            let left = to.alpha * down / from.sigma;
-            let mut x = linear_combination(&[(left, x), (to.alpha - from.alpha * left, &denoised.x0)]);
+            let scale = to.alpha * down / from.sigma;
+            let mut x = linear_combination(&[(scale, x), (to.alpha - from.alpha * scale, &denoised.x0)]);
             if up > 0. {
                 x += noise.like(&x) * (to.alpha * up);
             }

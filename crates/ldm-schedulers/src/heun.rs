@@ -23,11 +23,11 @@ impl Sampler for Heun {
     fn sample(&self, x: Tensor, run: SamplerRun) -> Tensor {
         let denoiser = run.denoiser;
         run.each_step(x, |SolverStep { from, to, x, denoised, .. }| {
-            let ahead = euler(x, &denoised.x0, from, to);
+            let x_euler = euler(x, &denoised.x0, from, to);
             if to.sigma == 0. {
-                return ahead;
+                return x_euler;
             }
-            let there = denoiser.denoise(&ahead, to).x0;
+            let x0_next = denoiser.denoise(&x_euler, to).x0;
             // Karras et al. 2022, algorithm 1, lines 5, 7 and 8, in x/α and σ/α:
             //   d = (x − α·x_0)/σ, d' = (x' − α'·x_0')/σ', x ← x + (σ' − σ)·(d + d')/2.
             // The sum below collects the factors.
@@ -36,8 +36,8 @@ impl Sampler for Heun {
             linear_combination(&[
                 (to.alpha / from.alpha + here, x),
                 (-here * from.alpha, &denoised.x0),
-                (end, &ahead),
-                (-end * to.alpha, &there),
+                (end, &x_euler),
+                (-end * to.alpha, &x0_next),
             ])
         })
     }

@@ -9,7 +9,7 @@ use crate::NoiseLevel;
 /// ([`BlendOrder`](crate::BlendOrder)).
 ///
 /// Nothing is blended in after the last step of a sampler that blends before it: the known part goes through the model
-/// once, as in the reference. CompVis `ddim.py:143`.
+/// once, as in CompVis (`ddim.py:143`).
 #[derive(Debug)]
 pub struct InpaintMask {
     /// `[B, C, h, w]`: the clean sample.
@@ -33,10 +33,10 @@ impl InpaintMask {
 }
 
 /// Noises a clean sample for the last `steps` steps of a run, and returns it with the levels of these steps: sampling
-/// over them is the reference's `decode`.
+/// over them is CompVis' `decode`.
 ///
-/// The reference uses the level before the one the run starts at: the model is given a timestep of a little less noise than
-/// there is. With all steps, where the reference fails, there is no level before and the first is used.
+/// CompVis uses the level before the one the run starts at: the model is given a timestep of a little less noise than
+/// there is. With all steps, where CompVis fails, there is no level before and the first is used.
 ///
 /// # Shapes
 /// - `x0`: `[B, C, h, w]`; returns the same

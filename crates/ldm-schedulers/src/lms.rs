@@ -15,7 +15,7 @@ pub struct Lms;
 impl Lms {
     /// As diffusers.
     pub(crate) const PROPERTIES: SamplerProperties =
-        SamplerProperties::new(Spacing::Linspace).starts_at_sigma().multistep();
+        SamplerProperties::new(Spacing::Linspace).starts_at_sigma().needs_decreasing_levels();
 }
 
 const ORDER: usize = 4;

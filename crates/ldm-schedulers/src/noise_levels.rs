@@ -70,7 +70,7 @@ impl NoiseSchedule {
             }
         };
         let ends_at_level_0 = match spacing {
-            // The reference's `alphas_prev` starts with ᾱ_0, not with 1 (`diffusionmodules/util.py:66`).
+            // CompVis' `alphas_prev` starts with ᾱ_0, not with 1 (`diffusionmodules/util.py:66`).
             Spacing::Uniform | Spacing::Quad | Spacing::TimeUniform => true,
             Spacing::Diffusers(spacing) => !spacing.to_clean,
             _ => false,

@@ -28,7 +28,7 @@ impl Parameterization {
     /// - `output`, `x`: `[B, …]`; returns two of `[B, …]`
     ///
     /// Ho et al. 2020, eq. 15. CompVis `ddpm.py:214` `predict_start_from_noise`.
-    pub fn read(self, output: Tensor, x: &Tensor, at: NoiseLevel) -> Denoised {
+    pub fn to_denoised(self, output: Tensor, x: &Tensor, at: NoiseLevel) -> Denoised {
         let NoiseLevel { alpha, sigma, .. } = at;
         match self {
             Self::Eps => Denoised { x0: (x - &output * sigma) / alpha, eps: output },
@@ -42,7 +42,7 @@ impl Parameterization {
     /// # Shapes
     /// - `x0`, `eps`: `[B, …]`; returns `[B, …]`
     ///
-    /// CompVis `ddpm.py:294` for ε and x_0 (the reference has no v).
+    /// CompVis `ddpm.py:294` for ε and x_0 (CompVis has no v).
     pub fn target(self, x0: &Tensor, eps: &Tensor, at: &BatchLevel) -> Tensor {
         match self {
             Self::Eps => eps.shallow_clone(),

@@ -39,18 +39,18 @@ impl Sampler for Plms {
             terms.extend(
                 factors.iter().zip(&derivatives).map(|(factor, derivative)| (distance * factor, derivative)),
             );
-            let ahead = linear_combination(&terms);
+            let x_next = linear_combination(&terms);
             if derivatives.len() > 1 || to.sigma == 0. {
-                return ahead;
+                return x_next;
             }
             // The first step: the mean of the derivatives at both ends, as Heun. A run of one step has no next timestep,
-            // and the reference gives the network the same one again.
+            // and CompVis gives the network the same one again.
             let at = if steps == 1 { NoiseLevel { t: from.t, ..to } } else { to };
-            let there = derivative(&ahead, &denoiser.denoise(&ahead, at).x0, at);
+            let derivative_next = derivative(&x_next, &denoiser.denoise(&x_next, at).x0, at);
             linear_combination(&[
                 (to.alpha / from.alpha, x),
                 (distance / 2., &derivatives[0]),
-                (distance / 2., &there),
+                (distance / 2., &derivative_next),
             ])
         })
     }

@@ -159,7 +159,7 @@ impl SamplerConfig {
         self.properties().spacing
     }
 
-    /// The default number of steps: every timestep for DDPM, 4 for LCM, else 50, as the reference's scripts; at most as
+    /// The default number of steps: every timestep for DDPM, 4 for LCM, else 50, as CompVis' scripts; at most as
     /// many as there are timesteps.
     pub fn steps(&self, schedule: &NoiseSchedule) -> usize {
         self.properties().default_steps(schedule)

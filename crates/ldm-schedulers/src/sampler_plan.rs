@@ -34,7 +34,7 @@ impl SamplerPlan {
     ) -> Result<Self> {
         let mut levels = schedule.noise_levels(spacing, steps)?;
         let repeated = |pair: &[NoiseLevel]| pair[0].noise_to_signal() <= pair[1].noise_to_signal();
-        if properties.multistep
+        if properties.needs_decreasing_levels
             && let Some(pair) = levels.windows(2).find(|pair| repeated(pair))
         {
             let t = pair[0].t;

@@ -13,7 +13,7 @@ pub struct SamplerProperties {
     pub nfe_per_step: usize,
     /// Divides by the distance to the levels of earlier steps, so that noise levels must be strictly decreasing. False for
     /// PLMS, which is multistep but divides by no distance.
-    pub multistep: bool,
+    pub needs_decreasing_levels: bool,
     /// Starts at σ times standard normal noise (σ/α times in k-diffusion's scale); the others start at standard normal
     /// noise.
     pub starts_at_sigma: bool,
@@ -28,7 +28,7 @@ impl SamplerProperties {
             spacing,
             steps: Some(50),
             nfe_per_step: 1,
-            multistep: false,
+            needs_decreasing_levels: false,
             starts_at_sigma: false,
             from_pure_noise: false,
         }
@@ -48,10 +48,10 @@ impl SamplerProperties {
         self
     }
 
-    /// With `multistep`.
+    /// With `needs_decreasing_levels`.
     #[must_use]
-    pub const fn multistep(mut self) -> Self {
-        self.multistep = true;
+    pub const fn needs_decreasing_levels(mut self) -> Self {
+        self.needs_decreasing_levels = true;
         self
     }
 

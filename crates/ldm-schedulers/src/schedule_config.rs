@@ -1,4 +1,4 @@
-//! Noise schedule configs: the four β schedules of the reference.
+//! Noise schedule configs: the four β schedules of CompVis.
 
 use std::f64::consts::FRAC_PI_2;
 
@@ -22,7 +22,7 @@ pub enum BetaSchedule {
     Sqrt,
 }
 
-/// The config of a noise schedule, under the reference's names (CompVis `ddpm.py:43`).
+/// The config of a noise schedule, under CompVis' names (`ddpm.py:43`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ScheduleConfig {

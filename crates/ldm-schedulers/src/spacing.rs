@@ -12,27 +12,27 @@ use crate::DiffusersSpacing;
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Spacing {
-    /// The reference's DDIM: every `T / steps`-th level (rounded down), plus one, ending at the level 0.
+    /// CompVis' DDIM: every `T / steps`-th level (rounded down), plus one, ending at timestep 0.
     ///
     /// If `steps` does not divide `T`, there are more steps than requested (30 of 1000 gives 31). A level past the last, at
-    /// which the reference fails (`steps` 300, or above `T/2`), is clamped to the last; each level appears once.
+    /// which CompVis fails (`steps` 300, or above `T/2`), is clamped to the last; each level appears once.
     #[default]
     Uniform,
-    /// The reference's `quad`: dense near the clean end, from 0.8·T down, ending at the level 0. Its lowest
-    /// levels repeat, as in the reference.
+    /// CompVis' `quad`: dense near the clean end, from 0.8·T down, ending at timestep 0. Its lowest
+    /// levels repeat, as in CompVis.
     Quad,
-    /// The grid of Stable Diffusion's DPM-Solver: even in t from the last level to the level 0, at which it ends. ln α is
+    /// The grid of Stable Diffusion's DPM-Solver: even in t from the last level to timestep 0, at which it ends. ln α is
     /// interpolated linearly between timesteps.
     ///
     /// CompVis stable-diffusion `dpm_solver.py:410` `get_time_steps`.
     TimeUniform,
     /// Every `T / steps`-th level (rounded down) from 0, ending without noise, as diffusers' `leading`; with
-    /// `steps` = `T` every level, the reference's DDPM.
+    /// `steps` = `T` every level, CompVis' DDPM.
     Leading,
     /// Every `T / steps`-th level from the last down, rounded; ends without noise. diffusers' `trailing` (Lin et al.
     /// 2023, arXiv:2305.08891, §3.3).
     Trailing,
-    /// Even in t from the last level to the level 0, both visited, then without noise. σ/α is interpolated linearly between
+    /// Even in t from the last level to timestep 0, both visited, then without noise. σ/α is interpolated linearly between
     /// timesteps. diffusers' `linspace` as in its Euler.
     Linspace,
     /// Even in the seventh root of σ/α over the whole schedule, then without noise (Karras et al. 2022,
@@ -40,7 +40,7 @@ pub enum Spacing {
     Karras,
     /// Even in ln(σ/α) over the whole schedule, then without noise. k-diffusion `sampling.py:26`.
     Exponential,
-    /// Even in t from the last level to the level 0, which is left out, then without noise: the common web UIs'
+    /// Even in t from the last level to timestep 0, which is left out, then without noise: the common web UIs'
     /// `sgm_uniform`. ln(σ/α) is interpolated linearly between timesteps.
     SgmUniform,
     /// The levels a latent consistency model is trained at: even among 50 levels that end in the last; then without noise.

@@ -19,7 +19,8 @@ pub struct UniPc {
 
 impl UniPc {
     /// As the common web UIs.
-    pub(crate) const PROPERTIES: SamplerProperties = SamplerProperties::new(Spacing::SgmUniform).multistep();
+    pub(crate) const PROPERTIES: SamplerProperties =
+        SamplerProperties::new(Spacing::SgmUniform).needs_decreasing_levels();
 
     /// The solver of an order. With `lower_order_final` the order falls to 1 over the last steps.
     ///

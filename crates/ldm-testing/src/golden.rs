@@ -6,7 +6,7 @@ use std::path::Path;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
-/// A golden file: inputs, weights and outputs made by the reference implementation, and what it was made with.
+/// A golden file: inputs, weights and outputs made by CompVis' or another implementation, and what it was made with.
 #[derive(Debug)]
 pub struct Golden {
     tensors: BTreeMap<String, Tensor>,

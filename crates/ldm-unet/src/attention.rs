@@ -36,7 +36,7 @@ impl AttentionPlan {
 
 /// Self-attention with a residual connection, initialized as the identity.
 ///
-/// The reference's 1×1 convolutions over `[B, C, h·w]` are linear layers over `[B, h·w, C]`, the memory order of a
+/// CompVis' 1×1 convolutions over `[B, C, h·w]` are linear layers over `[B, h·w, C]`, the memory order of a
 /// channels_last map. CompVis `openaimodel.py:278` `AttentionBlock`.
 #[derive(Debug)]
 pub(crate) struct AttentionBlock {

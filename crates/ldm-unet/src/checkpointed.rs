@@ -8,7 +8,7 @@ use crate::parameters::ParameterNames;
 
 /// A block whose activations may be discarded in training and recomputed in backward.
 ///
-/// Chen et al. 2016. CompVis `diffusionmodules/util.py:99`, which the reference always enables for attention and
+/// Chen et al. 2016. CompVis `diffusionmodules/util.py:99`, which is always enabled there for attention and
 /// transformers; here `use_checkpoint` controls all three kinds of block. Outputs and gradients are the same.
 #[derive(Debug)]
 pub(crate) struct Checkpointed<T> {

@@ -1,4 +1,4 @@
-//! U-Net configuration, under the reference's field names and defaults.
+//! U-Net configuration, under CompVis' field names and defaults.
 
 use ldm_core::{Error, Result};
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,7 @@ pub struct UNetConfig {
     pub num_res_blocks: i64,
     /// Downsampling factors (1, 2, 4, …) of the levels with attention. Factors beyond the last level are allowed.
     pub attention_resolutions: Vec<i64>,
-    /// Dropout probability of the residual blocks. The transformers have none, as in the reference.
+    /// Dropout probability of the residual blocks. The transformers have none, as in CompVis.
     #[serde(default)]
     pub dropout: f64,
     /// Channels of each level in units of `model_channels`; the first is 1.
@@ -42,10 +42,10 @@ pub struct UNetConfig {
     pub num_classes: Option<i64>,
     /// Gradient checkpointing: training keeps only the inputs of blocks and recomputes the rest in backward.
     ///
-    /// The reference does so for its attention layers even if false; gradients are the same.
+    /// CompVis does so for its attention layers even if false; gradients are the same.
     #[serde(default)]
     pub use_checkpoint: bool,
-    /// Inert: the reference's conversion is a stub. The `VarStore` decides the dtype of the weights.
+    /// Inert: CompVis' conversion is a stub. The `VarStore` decides the dtype of the weights.
     #[serde(default)]
     pub use_fp16: bool,
     /// Heads of every attention layer, or -1. `num_head_channels` takes precedence.
@@ -79,13 +79,13 @@ pub struct UNetConfig {
     /// Entries of a codebook whose ids are predicted instead of the output.
     #[serde(default)]
     pub n_embed: Option<i64>,
-    /// The reference's older choice of heads; it affects only `num_heads_upsample`.
+    /// CompVis' older choice of heads; it affects only `num_heads_upsample`.
     #[serde(default = "serde_helpers::yes")]
     pub legacy: bool,
 }
 
 impl UNetConfig {
-    /// Creates a config with the defaults of the reference for everything else. Heads must still be set.
+    /// Creates a config with the defaults of CompVis for everything else. Heads must still be set.
     pub fn new(
         [in_channels, out_channels]: [i64; 2],
         model_channels: i64,
@@ -153,7 +153,7 @@ impl UNetConfig {
 
     /// Heads of an attention layer of `channels`, in the down or the `up` path.
     ///
-    /// The reference overwrites its `num_heads` on the way, and its branches of `legacy` reduce to this if heads divide
+    /// CompVis overwrites its `num_heads` on the way, and its branches of `legacy` reduce to this if heads divide
     /// channels (`openaimodel.py:543`, `:638`).
     pub(crate) fn heads(&self, channels: i64, up: bool) -> Result<i64> {
         let upsample = up && self.legacy && !self.use_spatial_transformer && self.num_heads_upsample != -1;

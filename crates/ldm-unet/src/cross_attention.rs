@@ -37,7 +37,7 @@ impl KeyValue {
     }
 }
 
-/// Attention from one sequence to another, or to itself. No token is masked: the reference attends to text padding
+/// Attention from one sequence to another, or to itself. No token is masked: CompVis attends to text padding
 /// too.
 ///
 /// CompVis `attention.py:152` `CrossAttention`.

@@ -5,7 +5,7 @@ use std::fmt::Display;
 use tch::Tensor;
 use tch::nn::Path;
 
-/// A list of names and shapes in the order in which the reference registers its parameters.
+/// A list of names and shapes in the order in which CompVis registers its parameters.
 #[derive(Debug, Default)]
 pub(crate) struct ParameterNames {
     prefix: String,

@@ -89,7 +89,7 @@ impl Plan {
         })
     }
 
-    /// Lists names and shapes of every parameter, in the order of the reference's `state_dict`.
+    /// Lists names and shapes of every parameter, in the order of CompVis' `state_dict`.
     pub fn parameters(&self) -> Vec<(String, Vec<i64>)> {
         let mut list = ParameterNames::default();
         TimeEmbedding::parameters(self.model_channels, &mut list);

@@ -8,7 +8,7 @@ use crate::resample::{Direction, ResamplePlan};
 use crate::resblock::ResPlan;
 use crate::time::time_channels;
 
-/// Builds the blocks of both networks, in the order of the constructors of the reference.
+/// Builds the blocks of both networks, in the order of the constructors of CompVis.
 pub(crate) struct PlanBuilder<'a> {
     pub(crate) backbone: BackboneConfig<'a>,
     /// The attention layer for a number of channels, in the up path or not.
@@ -39,7 +39,7 @@ impl PlanBuilder<'_> {
     fn res_with_attention(&self, level: usize, channels_in: i64, up: bool) -> Result<BlockPlan> {
         let channels = self.backbone.channel_mult[level] * self.backbone.model_channels;
         let mut layers = vec![self.res(channels_in, channels, None)];
-        // The reference calls these resolutions; they are downsampling factors.
+        // CompVis calls these resolutions; they are downsampling factors.
         if self.backbone.attention_resolutions.contains(&(1 << level)) {
             layers.push((self.attention)(channels, up)?);
         }

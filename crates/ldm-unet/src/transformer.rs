@@ -95,7 +95,7 @@ impl TransformerBlock {
 
 /// Transformer blocks over the positions of a feature map, with a residual connection; initialized as the identity.
 ///
-/// Without dropout, also if the config has it: the reference ignores it here. CompVis `attention.py:218`.
+/// Without dropout, also if the config has it: CompVis ignores it here (`attention.py:218`).
 #[derive(Debug)]
 pub(crate) struct SpatialTransformer {
     norm: GroupNorm,

@@ -18,5 +18,5 @@ fn main() -> Result<()> {
 /// E[x_0 | x_t].
 fn gaussian(x: &Tensor, at: NoiseLevel) -> ldm::schedulers::Denoised {
     let variance = (at.alpha * 0.4).powi(2) + at.sigma.powi(2);
-    Parameterization::X0.read((x - at.alpha * 0.7) * (at.alpha * 0.16 / variance) + 0.7, x, at)
+    Parameterization::X0.to_denoised((x - at.alpha * 0.7) * (at.alpha * 0.16 / variance) + 0.7, x, at)
 }

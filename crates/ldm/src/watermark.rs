@@ -17,7 +17,7 @@ pub enum Watermark {
 }
 
 impl Watermark {
-    /// The watermark of text-to-image by default: as in the reference's script, for Stable Diffusion alone.
+    /// The watermark of text-to-image by default: as in CompVis' script, for Stable Diffusion alone.
     pub fn of_txt2img(model: &LatentDiffusion) -> Self {
         let text = ConditioningKind::of(&model.config) == ConditioningKind::Text;
         if text && model.config.clip() { Self::WherePossible } else { Self::Never }

@@ -1,4 +1,4 @@
-"""Conditioning: as the reference's scripts make it, and the same inputs for `ldm`."""
+"""Conditioning: as CompVis' scripts make it, and the same inputs for `ldm`."""
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +10,7 @@ CLASSES = [7, 421]
 
 @dataclass
 class Condition:
-    """A condition: its name in the table; the reference's tensors; then a command with its arguments, or with texts and
+    """A condition: its name in the table; CompVis' tensors; then a command with its arguments, or with texts and
     the file of their tokenizer, or tensors for the example `parity`."""
 
     name: str
@@ -105,7 +105,7 @@ def image_and_tokens(model, size):
     concat = torch.cat((small, model.get_first_stage_encoding(posterior)), dim=1)
     apply = model.apply_model
 
-    def both(x, t, context):  # the reference's guidance can only stack tensors
+    def both(x, t, context):  # CompVis' guidance can only stack tensors
         return apply(x, t, {"c_concat": [concat.repeat(len(x) // BATCH, 1, 1, 1)], "c_crossattn": [context]})
 
     model.apply_model = both

@@ -31,9 +31,9 @@ class Case:
     condition: object
     scale: float = 1.0
     size: tuple = (16, 24)
-    # Overrides of the config for the reference.
+    # Overrides of the config for CompVis.
     changes: list = field(default_factory=list)
-    # The config for `ldm`, where that is not the reference's file.
+    # The config for `ldm`, where that is not CompVis' file.
     ours: Path = None
 
     def seed(self):
@@ -70,7 +70,7 @@ def cases():
 
 
 def build(case, folder):
-    """The reference's model. Its EMA differs from its raw weights and is what must be sampled."""
+    """CompVis' model. Its EMA differs from its raw weights and is what must be sampled."""
     config = OmegaConf.merge(OmegaConf.load(case.config), OmegaConf.from_dotlist(case.changes))
     path = folder / "reference.yaml"
     OmegaConf.save(config, path)
@@ -97,7 +97,7 @@ def effect(model, x, condition):
 def compare(case, folder, ours):
     compvis_text.install(ours.tokenizers)
     weights, (height, width) = folder / "model.ckpt", case.size
-    # The reference prints much; errors are raised.
+    # CompVis prints much; errors are raised.
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         model = build(case, folder)
         reference.save_lightning(model, weights)

@@ -30,7 +30,7 @@ class Row:
 def relative_l2(ours, theirs):
     """‖ours − theirs‖ / ‖theirs‖; fails on values that prove nothing."""
     assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
-    assert theirs.isfinite().all() and theirs.std() > 1e-3, "the reference's values are constant, NaN or Inf"
+    assert theirs.isfinite().all() and theirs.std() > 1e-3, "CompVis' values are constant, NaN or Inf"
     ours, theirs = ours.double(), theirs.double()
     return ((ours - theirs).norm() / theirs.norm()).item()
 

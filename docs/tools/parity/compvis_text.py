@@ -1,4 +1,4 @@
-"""Tokenizers from files and CLIP's text encoder from its sizes, instead of the reference's downloads."""
+"""Tokenizers from files and CLIP's text encoder from its sizes, instead of CompVis' downloads."""
 import gzip
 import os
 from pathlib import Path
@@ -44,7 +44,7 @@ def as_published(_module, state, prefix, _metadata):
 
 
 def install(tokenizers):
-    """Makes the reference's embedders use these, including FrozenCLIPEmbedder, which only stable-diffusion has."""
+    """Makes CompVis' embedders use these, including FrozenCLIPEmbedder, which only stable-diffusion has."""
     bert, clip = tokenizers / "bert-base-uncased-vocab.txt", tokenizers / "bpe_simple_vocab_16e6.txt.gz"
     transformers.BertTokenizerFast.from_pretrained = lambda *_: bert_tokenizer(bert)
     file = Path(os.environ["LDM_REF"]) / "stable-diffusion/ldm/modules/encoders/modules.py"
@@ -56,7 +56,7 @@ def install(tokenizers):
 
 
 def to_cpu(embedder):
-    """The reference's embedders assume a GPU, wherever their weights are."""
+    """CompVis' embedders assume a GPU, wherever their weights are."""
     for part in (embedder, getattr(embedder, "tknz_fn", None)):
         if isinstance(getattr(part, "device", None), str):
             part.device = "cpu"

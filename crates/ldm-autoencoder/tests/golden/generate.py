@@ -144,7 +144,7 @@ def codebook(name, indices_in_use=None, **options):
     z, cotangent = randn(4, 2, 3, 4, 6).double().requires_grad_(), randn(5, 2, 3, 4, 6)
     margin(quantizer, z)
     quant, loss, (_, _, indices) = quantizer(z)
-    # The reference's unmap_to_all writes into what it is given.
+    # CompVis' unmap_to_all writes into what it is given.
     entries = quantizer.get_codebook_entry(indices.clone(), (2, 4, 6, 3))
     (loss + (quant * cotangent).sum()).backward()
     options = {**options, **({"remap": "used.npy"} if "remap" in options else {})}

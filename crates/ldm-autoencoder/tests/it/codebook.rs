@@ -1,4 +1,4 @@
-//! The quantizer against the reference, and against its own definition.
+//! The quantizer against CompVis, and against its own definition.
 
 use ldm_autoencoder::{Codebook, CodebookConfig, UnknownIndex};
 use ldm_core::device::test_device;

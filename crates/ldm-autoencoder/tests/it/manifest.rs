@@ -1,4 +1,4 @@
-//! Names and shapes of every parameter of every official first stage; `golden/generate.py` listed the reference's.
+//! Names and shapes of every parameter of every official first stage; `golden/generate.py` listed CompVis'.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,7 +24,7 @@ const OFFICIAL: [(&str, [i64; 3], [usize; 2], i64); 9] = [
     ("vq-f16", [8, 16, 16], [144, 194], 69_593_371),
 ];
 
-/// The reference's parameters by model.
+/// CompVis' parameters by model.
 fn manifest() -> BTreeMap<String, Shapes> {
     let text = include_str!("../golden/manifest.txt");
     let mut models = BTreeMap::new();
@@ -53,7 +53,7 @@ fn official_models_have_the_reference_parameters() {
             assert_eq!(got.get(key), want.get(key), "{name}: {key}");
         }
         let extra: Vec<_> = got.keys().filter(|key| !want.contains_key(*key)).collect();
-        assert!(extra.is_empty(), "{name} has parameters the reference lacks: {extra:?}");
+        assert!(extra.is_empty(), "{name} has parameters CompVis lacks: {extra:?}");
 
         let tensors = |prefix: &str| got.keys().filter(|key| key.starts_with(prefix)).count();
         assert_eq!([tensors("encoder."), tensors("decoder.")], [encoder, decoder], "{name}: tensors");

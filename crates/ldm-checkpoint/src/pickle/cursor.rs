@@ -11,7 +11,7 @@ pub(crate) struct Cursor<'a> {
 
 impl<'a> Cursor<'a> {
     pub(crate) fn take(&mut self, count: usize) -> Result<&'a [u8], String> {
-        let bytes = self.bytes; // a copy of the reference, so that the result outlives `self`
+        let bytes = self.bytes; // a copied reference, so that the result outlives `self`
         let end = self.at.checked_add(count).filter(|end| *end <= bytes.len());
         let end = end.ok_or_else(|| format!("truncated pickle: it ends at byte {}", bytes.len()))?;
         let taken = &bytes[self.at..end];

@@ -41,7 +41,7 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "N")]
     pub(crate) preview_every: Option<std::num::NonZeroUsize>,
     /// Embed the watermark `StableDiffusionV1`, which the invisible-watermark tool reads; txt2img with a Stable
-    /// Diffusion model does so by default, as the reference does.
+    /// Diffusion model does so by default, as CompVis does.
     #[arg(long)]
     pub(crate) watermark: bool,
     /// Print one JSON line per image.

@@ -6,7 +6,7 @@ use ldm_core::{Error, Result};
 use tch::nn::{Embedding, Init, LayerNorm, Linear, Path};
 use tch::{Device, Tensor};
 
-/// The reference's `DEFAULT_DIM_HEAD` and `heads`, fixed for every config (CompVis `x_transformer.py:12`, `:374`).
+/// CompVis' `DEFAULT_DIM_HEAD` and `heads`, fixed for every config (`x_transformer.py:12`, `:374`).
 pub(crate) const HEADS: i64 = 8;
 pub(crate) const HEAD_WIDTH: i64 = 64;
 /// Expansion factor of the feed-forward layers.
@@ -23,7 +23,7 @@ pub(crate) struct TokenEncoderConfig {
 }
 
 /// A pre-norm transformer encoder of tokens with learned positions (Xiong et al. 2020): x-transformers with the options
-/// of the reference. No token is masked.
+/// of CompVis. No token is masked.
 ///
 /// CompVis `x_transformer.py:548` `TransformerWrapper` around `:541` `Encoder`.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(crate) struct TokenEncoder {
     pos_emb: Embedding,   // [L, D]
     layers: Vec<(SelfAttention, EncoderFeedForward)>,
     norm: LayerNorm,
-    /// Unused, but in every state dict of the reference.
+    /// Unused, but in every state dict of CompVis.
     _to_logits: Linear,
     dropout: f64,
 }

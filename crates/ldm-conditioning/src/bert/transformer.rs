@@ -10,7 +10,7 @@ use crate::bert::token_encoder::{TokenEncoder, TokenEncoderConfig};
 use crate::checks::at_least_one;
 use crate::tokens::Tokens;
 
-/// Configuration of a [`TransformerEmbedder`], under the reference's names.
+/// Configuration of a [`TransformerEmbedder`], under CompVis' names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TransformerConfig {
@@ -23,7 +23,7 @@ pub struct TransformerConfig {
     /// Maximal number of tokens of a prompt.
     #[serde(default = "max_seq_len")]
     pub max_seq_len: i64,
-    /// The reference's device. Inert: the weights decide the device.
+    /// CompVis' device. Inert: the weights decide the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
 }

@@ -5,14 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::checks::at_least_one;
 
-/// CLIP's text model: the reference's three fields, and under transformers' names the sizes that the reference downloads
+/// CLIP's text model: CompVis' three fields, and under transformers' names the sizes that it downloads
 /// by `version`. The defaults are those of ViT-L/14.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ClipTextConfig {
-    /// Weights that the reference downloads. Inert: weights come with the model, sizes are the fields below.
+    /// Weights that CompVis downloads. Inert: weights come with the model, sizes are the fields below.
     pub version: String,
-    /// The reference's device. Inert: the weights decide the device.
+    /// CompVis' device. Inert: the weights decide the device.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     /// `L`, the number of tokens that texts are truncated and padded to.

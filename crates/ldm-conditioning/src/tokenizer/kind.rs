@@ -1,4 +1,4 @@
-//! The two kinds of tokenizers of the reference.
+//! The two kinds of tokenizers of CompVis.
 
 use std::fmt;
 

@@ -115,7 +115,7 @@ def bert_vocab():
 
 
 def bert_tokenizer(*_, **__):
-    """The reference asks a hub for bert-base-uncased; this is the same vocabulary from a file."""
+    """CompVis asks a hub for bert-base-uncased; this is the same vocabulary from a file."""
     return BertTokenizer(vocab=bert_vocab())
 
 

@@ -1,4 +1,4 @@
-//! `cond_stage_config` in the notation of the reference, and invalid ones.
+//! `cond_stage_config` in the notation of CompVis, and invalid ones.
 
 use ldm_conditioning::{
     Activation, BertConfig, ClassConfig, ClipTextConfig, ConditionerConfig, RescaleMethod, SpatialConfig,
@@ -72,7 +72,7 @@ fn transformer() -> TransformerConfig {
     }
 }
 
-/// Checks the reference's target and ours.
+/// Checks CompVis' target and ours.
 #[track_caller]
 fn check(module: &str, short: &str, params: &str, want: &ConditionerConfig) {
     for target in [module, short] {

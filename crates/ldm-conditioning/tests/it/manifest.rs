@@ -177,7 +177,7 @@ fn configs_convert_both_ways() {
         let written = to_diffusers(&config).unwrap();
         assert_eq!(from_diffusers(&written).unwrap(), config);
         for (key, value) in written.as_object().unwrap() {
-            // Acts only in training, where the value of the reference applies.
+            // Acts only in training, where the value of CompVis applies.
             if key != "dropout" {
                 assert_eq!(theirs.get(key), Some(value), "{key}");
             }

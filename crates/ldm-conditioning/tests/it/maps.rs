@@ -1,4 +1,4 @@
-//! The spatial rescaler against the reference's, and the identity.
+//! The spatial rescaler against CompVis', and the identity.
 
 use std::collections::BTreeMap;
 

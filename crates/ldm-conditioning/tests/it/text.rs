@@ -1,4 +1,4 @@
-//! Token and text embedders against the reference, and their errors.
+//! Token and text embedders against CompVis, and their errors.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -15,7 +15,7 @@ fn golden() -> Golden {
 fn timestep_embedding_equals_compvis() {
     let golden = golden();
     for (name, dim) in [("embedding.64", 64), ("embedding.33", 33)] {
-        // The reference's own f32 exponential, times t = 999, moves by 3e-6 from an AMD to an Intel CPU.
+        // CompVis' own f32 exponential, times t = 999, moves by 3e-6 from an AMD to an Intel CPU.
         assert_close(name, &timestep_embedding(golden.get("t"), dim), golden.get(name), 1e-5);
     }
     let fractional = Tensor::from_slice(&[0.5_f32, 12.25]).to_device(test_device());

@@ -222,7 +222,7 @@ fn whole_degradations_are_the_references() {
     assert!(halvings > 1 && kinds > 1, "{halvings} {kinds}");
 }
 
-/// Zhang et al. 2021 by the reference's numbers; each share to five standard deviations of 4000 draws.
+/// Zhang et al. 2021 by CompVis' numbers; each share to five standard deviations of 4000 draws.
 #[test]
 fn plans_are_drawn_as_the_reference_draws_them() {
     for strength in [Strength::Light, Strength::Full] {

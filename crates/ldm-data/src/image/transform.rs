@@ -17,14 +17,14 @@ pub struct TransformConfig {
     pub size: Option<u32>,
     /// Resize.
     pub resize: Resize,
-    /// Interpolation; by default PIL's bicubic, as in the reference's LSUN datasets.
+    /// Interpolation; by default PIL's bicubic, as in CompVis' LSUN datasets.
     pub interpolation: Interpolation,
     /// Crop.
     pub crop: Crop,
     /// Probability of a horizontal flip.
     pub flip: f64,
     /// Least side of a square crop, relative to the smaller side, in (0, 1]; with
-    /// `resize: square_crop_first` and `max_crop_f` (the reference's `ImageNetSR`).
+    /// `resize: square_crop_first` and `max_crop_f` (CompVis' `ImageNetSR`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_crop_f: Option<f64>,
     /// Largest such side, in (0, 1]; uniform between the two.
@@ -38,7 +38,7 @@ pub struct TransformConfig {
 pub enum Resize {
     /// Resizes the smaller side to `size`, the other in proportion (taming-transformers' `SmallestMaxSize`).
     SmallestSide,
-    /// Crops a square first and resizes it to `size` (the reference's LSUN datasets).
+    /// Crops a square first and resizes it to `size` (CompVis' LSUN datasets).
     SquareCropFirst,
     /// Resizes both sides to `size`, regardless of the aspect ratio.
     Exact,

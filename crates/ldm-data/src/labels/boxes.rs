@@ -54,7 +54,7 @@ fn max_objects() -> usize {
 }
 
 impl BoxesConfig {
-    /// Creates the config of one file with the reference's thresholds.
+    /// Creates the config of one file with CompVis' thresholds.
     pub fn new(annotations: impl Into<String>) -> Self {
         Self {
             annotations: vec![annotations.into()],
@@ -144,7 +144,7 @@ impl Annotations {
             }
         }
         let counts = config.min_objects_per_image..=config.max_objects_per_image;
-        // As in the reference, images without any annotation are left out, also with a minimum of 0.
+        // As in CompVis, images without any annotation are left out, also with a minimum of 0.
         let boxes = boxes.into_iter().filter(|(_, boxes)| counts.contains(&boxes.len()));
         Ok(Self {
             boxes: boxes.map(|(name, boxes)| (name.to_owned(), boxes)).collect(),

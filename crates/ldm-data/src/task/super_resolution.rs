@@ -24,7 +24,7 @@ fn four() -> u32 {
     4
 }
 
-/// Degradation of an image, by the reference's names.
+/// Degradation of an image, by CompVis' names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Degradation {

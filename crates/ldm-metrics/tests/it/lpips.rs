@@ -57,7 +57,7 @@ fn golden() -> Golden {
 fn equals_taming_transformers() {
     let folder = tempfile::tempdir().unwrap();
     let mut all = tensors();
-    // The reference's file has it too.
+    // CompVis' file has it too.
     all.push(("scaling_layer.shift".into(), Tensor::zeros([1, 3, 1, 1], (Kind::Float, tch::Device::Cpu))));
     let path = save(folder.path(), "all.safetensors", &all);
     let lpips = Lpips::from_checkpoint(Checkpoint::open(path).unwrap(), test_device()).unwrap();
@@ -142,7 +142,7 @@ fn the_random_trunk_gives_a_reproducible_distance() {
 
 #[test]
 fn flat_images_have_gradients() {
-    // All channels may be zero at a position; the reference's gradient is NaN there.
+    // All channels may be zero at a position; CompVis' gradient is NaN there.
     let folder = tempfile::tempdir().unwrap();
     let mut all = tensors();
     for (name, value) in &mut all {

@@ -80,7 +80,7 @@ pub(super) fn write(
     let mut config = whole(source);
     let mut tensors = weights.native();
     if let ModelConfig::LatentDiffusion(model) = &mut config {
-        // The EMA weights are the weights, so the reference must not require both.
+        // The EMA weights are the weights, so CompVis must not require both.
         model.use_ema = false;
         if model.parameterization == Parameterization::V {
             note("parameterization: v is not supported by CompVis' code, which has eps and x0");
@@ -98,7 +98,7 @@ pub(super) fn write(
             );
         }
         if model.cond_stage_config == ConditionerConfig::FirstStage {
-            // The reference's state dict holds the first stage twice.
+            // CompVis' state dict holds the first stage twice.
             tensors.extend(weights.copied("first_stage_model.", "cond_stage_model."));
         }
     }

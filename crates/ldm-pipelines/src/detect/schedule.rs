@@ -48,7 +48,7 @@ pub(crate) fn schedule(checkpoint: &Checkpoint, text: bool) -> Result<ScheduleCo
 }
 
 /// Checks that the buffers of a file are those of its config's schedule: otherwise the weights fit and every image is
-/// wrong. The reference uses the file's buffers.
+/// wrong. CompVis uses the file's buffers.
 pub(crate) fn check(checkpoint: &Checkpoint, schedule: &NoiseSchedule) -> Result<()> {
     let Some(difference) = differs(checkpoint, schedule)? else { return Ok(()) };
     let why = format!("expected the noise schedule of the config, got another: {difference} in the config");
@@ -99,7 +99,7 @@ fn ends(betas: &[f64]) -> Option<[f64; 2]> {
     Some([betas.first().and_then(written)?, betas.last().and_then(written)?])
 }
 
-/// The schedule whose β equal these, as stored in the reference's buffer.
+/// The schedule whose β equal these, as stored in CompVis' buffer.
 fn by_formula(betas: &[f64], ends: Option<[f64; 2]>) -> Option<ScheduleConfig> {
     let [start, end] = ends?;
     [BetaSchedule::Linear, BetaSchedule::SqrtLinear, BetaSchedule::Cosine].into_iter().find_map(

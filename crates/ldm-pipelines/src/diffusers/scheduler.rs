@@ -122,7 +122,7 @@ fn thresholding(fields: &Fields, clips: bool) -> Result<Option<Thresholding>> {
     Ok(fields.flag("clip_sample", clips)?.then_some(Thresholding::Static { range }))
 }
 
-/// The noise schedule. diffusers' `scaled_linear` is the reference's `linear`.
+/// The noise schedule. diffusers' `scaled_linear` is CompVis' `linear`.
 fn schedule(fields: &Fields) -> Result<ScheduleConfig> {
     let steps = fields.integer("num_train_timesteps", 1000)?;
     let timesteps = usize::try_from(steps)
@@ -149,7 +149,7 @@ fn schedule(fields: &Fields) -> Result<ScheduleConfig> {
     Ok(schedule)
 }
 
-/// diffusers' `scheduler_config.json` of a model: DDIM with the reference's steps.
+/// diffusers' `scheduler_config.json` of a model: DDIM with CompVis' steps.
 ///
 /// # Errors
 /// [`Error::Invalid`] with the key that diffusers cannot express.

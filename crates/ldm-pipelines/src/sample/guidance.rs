@@ -24,7 +24,7 @@ impl<'a> Conditioned<'a> {
 
 impl Denoiser for Conditioned<'_> {
     fn denoise(&self, x: &Tensor, at: NoiseLevel) -> Denoised {
-        self.network.parameterization.read(self.network.predict(x, at, &self.cond), x, at)
+        self.network.parameterization.to_denoised(self.network.predict(x, at, &self.cond), x, at)
     }
 }
 
@@ -103,7 +103,7 @@ impl Denoiser for ClassifierFreeGuidance<'_> {
                 }
             }
         };
-        self.network.parameterization.read(prediction, x, at)
+        self.network.parameterization.to_denoised(prediction, x, at)
     }
 }
 

@@ -152,8 +152,8 @@ impl InitImage {
 
     /// The noised latents, the remaining levels and the mask.
     ///
-    /// For the reference's own samplers and spacings the noise is that of the level before the first one visited, as in
-    /// the reference; for all others of the first one.
+    /// For CompVis' own samplers and spacings the noise is that of the level before the first one visited, as in
+    /// CompVis; for all others of the first one.
     fn start<'a>(
         &self,
         model: &LatentDiffusion,
@@ -171,7 +171,7 @@ impl InitImage {
         });
         let steps = self.steps(plan.steps());
         let levels = &plan.levels()[plan.steps() - steps..];
-        // The reference's samplers, DDIM and PLMS, are those whose default spacing is `uniform`.
+        // CompVis' samplers, DDIM and PLMS, are those whose default spacing is `uniform`.
         let of_reference = sampling.sampler.spacing() == Spacing::Uniform
             && matches!(sampling.spacing, Spacing::Uniform | Spacing::Quad);
         let x = match levels[0] {

@@ -103,7 +103,7 @@ impl LatentDiffusion {
         SamplingOptions::default().resolve(self, &mut |_| {}).expect("defaults fit each other")
     }
 
-    /// The guidance scale of the reference's scripts: 7.5 for text read by CLIP, 5 for other text, else 1.
+    /// The guidance scale of CompVis' scripts: 7.5 for text read by CLIP, 5 for other text, else 1.
     pub fn default_guidance_scale(&self) -> f64 {
         match ConditioningKind::of(&self.config) {
             ConditioningKind::Text | ConditioningKind::TextInpainting if self.config.clip() => 7.5,

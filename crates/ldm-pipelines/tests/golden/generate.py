@@ -3,7 +3,7 @@
     LDM_REF=FOLDER python generate.py    # see docs/tools/compvis_reference.py
 
 Weights are not stored: both sides compute them by the formula of `ldm_testing::fill_weights`. All is f32, as
-the reference runs.
+CompVis runs.
 """
 import copy
 import json
@@ -25,7 +25,7 @@ from ldm.models.diffusion import ddim, ddpm  # noqa: E402
 torch.set_num_threads(1)
 SEED, BATCH, STEPS, SCALE, NULL_CLASS = 5, 2, 20, 3.0, 10
 CLASSES = [3, 8]
-# Steps whose latents are stored, counted from the noisiest as in the reference.
+# Steps whose latents are stored, counted from the noisiest as in CompVis.
 SEEN = [0, 1, 4, 9, 14, 18]
 
 

@@ -20,7 +20,7 @@ TEXTS = ["A big red circle, left of the cat", "blue stars"]
 
 
 class BertTokens(torch.nn.Module):
-    """The reference's BERTTokenizer, which downloads its vocabulary, with ours."""
+    """CompVis' BERTTokenizer, which downloads its vocabulary, with ours."""
 
     def __init__(self, vq_interface, max_length):
         super().__init__()
@@ -116,7 +116,7 @@ def hybrid(model):
     tokens, negative = integers(46, 40, BATCH, 8), integers(47, 40, BATCH, 8)
     apply = model.apply_model
 
-    def both(x, t, c):  # the reference's guidance stacks tensors alone
+    def both(x, t, c):  # CompVis' guidance stacks tensors alone
         halves = concat.repeat(len(x) // BATCH, 1, 1, 1)
         return apply(x, t, {"c_concat": [halves], "c_crossattn": [c]})
 

@@ -118,7 +118,7 @@ fn guidance_preserves_x_for_every_parameterization() {
     let log_probability = |x: &Tensor, at: NoiseLevel| known.log_probability(x, 1, at);
     let (x, at) = (noisy(), schedule().level(600));
     for parameterization in [Parameterization::Eps, Parameterization::X0, Parameterization::V] {
-        let denoiser = |x: &Tensor, at: NoiseLevel| parameterization.read(x.cos(), x, at);
+        let denoiser = |x: &Tensor, at: NoiseLevel| parameterization.to_denoised(x.cos(), x, at);
         let guided = ClassifierGuidance {
             denoiser: Box::new(&denoiser),
             log_probability: Box::new(log_probability),
@@ -132,7 +132,7 @@ fn guidance_preserves_x_for_every_parameterization() {
 
 #[test]
 fn the_classifier_is_not_evaluated_at_scale_0_or_in_pure_noise() {
-    let denoiser = |x: &Tensor, at: NoiseLevel| Parameterization::V.read(x.cos(), x, at);
+    let denoiser = |x: &Tensor, at: NoiseLevel| Parameterization::V.to_denoised(x.cos(), x, at);
     let never = |_: &Tensor, _: NoiseLevel| -> Tensor { panic!("evaluated") };
     let pure = NoiseLevel { t: 999., alpha: 0., sigma: 1. };
     for (scale, at) in [(0., schedule().level(300)), (2., pure)] {
@@ -147,7 +147,7 @@ fn the_classifier_is_not_evaluated_at_scale_0_or_in_pure_noise() {
 #[test]
 #[should_panic(expected = "must be differentiable")]
 fn a_classifier_without_gradients_is_a_bug() {
-    let denoiser = |x: &Tensor, at: NoiseLevel| Parameterization::V.read(x.cos(), x, at);
+    let denoiser = |x: &Tensor, at: NoiseLevel| Parameterization::V.to_denoised(x.cos(), x, at);
     let log_probability = |x: &Tensor, _: NoiseLevel| x.detach().sum(Kind::Double);
     let guided = ClassifierGuidance {
         denoiser: Box::new(&denoiser),
@@ -282,7 +282,7 @@ fn guidance_gives_no_parameter_a_gradient() {
         let t = Tensor::full([x.size()[0]], at.t, (Kind::Float, x.device()));
         network.forward(x, &t, false).log_softmax(-1, Kind::Float).select(1, 1)
     };
-    let denoiser = |x: &Tensor, at: NoiseLevel| Parameterization::Eps.read(x.cos(), x, at);
+    let denoiser = |x: &Tensor, at: NoiseLevel| Parameterization::Eps.to_denoised(x.cos(), x, at);
     let guided = ClassifierGuidance {
         denoiser: Box::new(&denoiser),
         log_probability: Box::new(log_probability),

@@ -149,7 +149,7 @@ fn round_trips_through_compvis_are_exact() {
         assert_eq!(sandbox.path().read_dir().unwrap().count(), 7, "{kind}");
         let copies =
             tensors(&at("one.ckpt")).keys().any(|name| name.starts_with("cond_stage_model.encoder."));
-        assert_eq!(copies, kind == "inpainting", "{kind}: the reference holds the first stage twice");
+        assert_eq!(copies, kind == "inpainting", "{kind}: CompVis holds the first stage twice");
     }
 }
 

@@ -70,7 +70,7 @@ fn strength_selects_steps_as_in_the_reference() {
     let (visited, samples, _) = run(&model, &InitImage::new(image(), 0.79, None).unwrap(), &how);
     assert_eq!(visited, [601., 501., 401., 301., 201., 101., 1.]);
     assert_close("x", &samples[0], &noised(&model, 701), 1e-6);
-    // Here the reference's index is out of range.
+    // Here CompVis' index is out of range.
     let (visited, samples, _) = run(&model, &InitImage::new(image(), 1., None).unwrap(), &how);
     assert_eq!((visited.len(), visited[0]), (10, 901.));
     assert_close("x", &samples[0], &noised(&model, 901), 1e-6);

@@ -89,7 +89,7 @@ const OURS: [(&str, &str); 15] = [
 fn reference() -> Option<PathBuf> {
     let folder = std::env::var_os("LDM_REF").map(PathBuf::from);
     if folder.is_none() {
-        eprintln!("skipped: LDM_REF does not name a folder with the reference's checkouts");
+        eprintln!("skipped: LDM_REF does not name a folder with CompVis' checkouts");
     }
     folder
 }

@@ -56,7 +56,7 @@ fn check(name: &str, case: &Case, golden: &Golden) {
         assert_close(&format!("{name}, input of call {call}"), x, &inputs.get(call), bound);
         let want = times.double_value(&[call]);
         assert!((at.t - want).abs() <= 2e-4, "{name}, t of call {call}: got {}, want {want}", at.t);
-        scheduler.parameterization.read(toy(x, at.t), x, at)
+        scheduler.parameterization.to_denoised(toy(x, at.t), x, at)
     };
     let noise = golden.get("noise").to_kind(Kind::Double);
     let mut noise = Replay::new((0..noise.size()[0]).map(|index| noise.get(index)));

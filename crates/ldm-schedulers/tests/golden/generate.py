@@ -38,7 +38,7 @@ def toy(x, t, total):
 
 
 def model(config):
-    """The reference's DDPM without a network."""
+    """CompVis' DDPM without a network."""
     m = ddpm_module.DDPM.__new__(ddpm_module.DDPM)
     torch.nn.Module.__init__(m)
     m.parameterization = config.get("parameterization", "eps")

@@ -47,7 +47,7 @@ def load(name, path, package=False):
 
 
 def keep_buffers(cls):
-    """The reference moves every buffer to CUDA."""
+    """CompVis moves every buffer to CUDA."""
     cls.register_buffer = lambda self, name, value: setattr(self, name, value)
 
 
@@ -97,7 +97,7 @@ def masks():
     ):
         m, noise = model(CONFIG), draws()
         q_sample(m, noise)
-        # Without eta the reference draws noise and multiplies it by 0.
+        # Without eta CompVis draws noise and multiplies it by 0.
         module.noise_like = silent if eta == 0 else lambda shape, device, repeat=False: next(noise)
         sampler = cls(m)
         sampler.make_schedule(20, ddim_eta=eta, verbose=False)

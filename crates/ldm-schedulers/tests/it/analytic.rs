@@ -28,7 +28,7 @@ fn variance(at: NoiseLevel) -> f64 {
 /// E[x_0 | x_t] of Gaussian data.
 fn gaussian(x: &Tensor, at: NoiseLevel) -> Denoised {
     let x0 = (x - at.alpha * MEAN) * (at.alpha * DEVIATION.powi(2) / variance(at)) + MEAN;
-    Parameterization::X0.read(x0, x, at)
+    Parameterization::X0.to_denoised(x0, x, at)
 }
 
 /// The probability flow of `x`: it keeps the standardized value (Song et al. 2021, eq. 13, solved).
@@ -107,7 +107,7 @@ fn equal_without_noise() {
 #[test]
 fn ddim_reaches_a_point_in_one_step() {
     let x0 = Tensor::linspace(-1., 1., 5, options());
-    let point = |x: &Tensor, at: NoiseLevel| Parameterization::X0.read(x0.copy(), x, at);
+    let point = |x: &Tensor, at: NoiseLevel| Parameterization::X0.to_denoised(x0.copy(), x, at);
     let schedule = NoiseSchedule::new(&ScheduleConfig::default()).unwrap();
     let levels = [schedule.level(999), NoiseLevel::CLEAN];
     let x = x0.ones_like();
@@ -168,7 +168,7 @@ fn distribution_error(sampler: &dyn Sampler, spacing: &Spacing, steps: usize) ->
         let marginal = &covariance * at.alpha.powi(2) + &eye * at.sigma.powi(2);
         let gain = covariance.matmul(&marginal.inverse()) * at.alpha; // symmetric: the two commute
         let x0 = (x - &mean * at.alpha).matmul(&gain) + &mean;
-        Parameterization::X0.read(x0, x, at)
+        Parameterization::X0.to_denoised(x0, x, at)
     };
     let levels = schedule.noise_levels(spacing, steps).unwrap();
     let end = levels[levels.len() - 1];
@@ -252,7 +252,7 @@ fn mixture(x: &Tensor, at: NoiseLevel) -> Denoised {
         let x0 = (x - at.alpha * centers[k]) * (at.alpha * deviation.powi(2) / variance) + centers[k];
         x0 * share.get(k as i64)
     };
-    Parameterization::X0.read(part(0) + part(1), x, at)
+    Parameterization::X0.to_denoised(part(0) + part(1), x, at)
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Noise schedules, noise levels and samplers: exact solutions, properties, the reference's own values, errors.
+//! Noise schedules, noise levels and samplers: exact solutions, properties, CompVis' own values, errors.
 
 #![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
 

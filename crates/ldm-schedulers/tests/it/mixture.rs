@@ -29,7 +29,7 @@ fn mixture(x: &Tensor, at: NoiseLevel) -> Denoised {
     let share = (squares * (-0.5 / variance) + weights.log()).softmax(-1, Kind::Double).unsqueeze(-1);
     let gain = at.alpha * DEVIATION.powi(2) / variance;
     let x0 = ((apart * gain + centers) * share).sum_dim_intlist([1_i64].as_slice(), false, Kind::Double);
-    Parameterization::X0.read(x0, x, at)
+    Parameterization::X0.to_denoised(x0, x, at)
 }
 
 /// Mean `[2]` and covariance `[2, 2]` of the mixture.

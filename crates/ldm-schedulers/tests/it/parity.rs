@@ -1,5 +1,5 @@
 //! Parity with CompVis' schedules and samplers (`golden/generate.py`): every buffer, every spacing, and the sample before
-//! every step, with the reference's noise replayed.
+//! every step, with CompVis' noise replayed.
 
 use ldm_core::device::test_device;
 use ldm_core::noise::Replay;
@@ -18,7 +18,7 @@ fn schedule(json: &str) -> NoiseSchedule {
     NoiseSchedule::new(&serde_json::from_str(json).unwrap()).unwrap()
 }
 
-/// `toy` of `golden/generate.py`: the network of the reference's runs.
+/// `toy` of `golden/generate.py`: the network of CompVis' runs.
 fn toy(x: &Tensor, at: NoiseLevel, total: usize) -> Tensor {
     let s = at.t / total as f64;
     (x * (0.5 + 0.5 * s)).tanh() * (0.3 + 0.7 * s) + 0.1 * (1. - s)
@@ -39,7 +39,7 @@ fn check_schedule(name: &str) {
     }
     for (form, parameterization) in [("eps", Parameterization::Eps), ("x0", Parameterization::X0)] {
         let got = Tensor::from_slice(&schedule.lvlb_weights(parameterization)).to_device(test_device());
-        // The reference computes these in f32 from f32 tables, and loses digits where 1 - ᾱ is small.
+        // CompVis computes these in f32 from f32 tables, and loses digits where 1 - ᾱ is small.
         assert_close(&format!("{name}, lvlb {form}"), &got, golden.get(&format!("lvlb.{form}")), TOLERANCE);
     }
 }
@@ -72,10 +72,10 @@ fn add_noise() {
     assert_close("x_t", &got, golden.get("xt"), 1e-6);
 }
 
-/// The timesteps a spacing visits, lowest first, as the reference lists them.
+/// The timesteps a spacing visits, lowest first, as CompVis lists them.
 fn visited(schedule: &NoiseSchedule, spacing: &Spacing, steps: usize) -> Vec<i64> {
     let levels = schedule.noise_levels(spacing, steps).unwrap();
-    assert_eq!(levels.last(), Some(&schedule.level(0)), "the reference's DDIM ends at ᾱ_0");
+    assert_eq!(levels.last(), Some(&schedule.level(0)), "CompVis' DDIM ends at ᾱ_0");
     levels[..levels.len() - 1].iter().rev().map(|level| level.t as i64).collect()
 }
 
@@ -87,7 +87,7 @@ fn spacings() {
     for (spacing, name) in [(Spacing::Uniform, "uniform."), (Spacing::Quad, "quad.")] {
         for (steps, want) in golden.scope(name) {
             let mut want: Vec<i64> = Vec::try_from(want).unwrap();
-            // Where the reference's list exceeds the table and it fails, ours stops at the last level.
+            // Where CompVis' list exceeds the table and it fails, ours stops at the last level.
             if want.last() == Some(&1000) {
                 want.pop();
                 if want.last() != Some(&999) {
@@ -143,8 +143,9 @@ fn check_run(
 fn check_ddim(name: &str, steps: usize, spacing: Spacing, eta: f64) {
     let golden = golden("ddim");
     let schedule = schedule(golden.metadata("config"));
-    let denoiser =
-        |x: &Tensor, at: NoiseLevel| Parameterization::Eps.read(toy(x, at, schedule.timesteps()), x, at);
+    let denoiser = |x: &Tensor, at: NoiseLevel| {
+        Parameterization::Eps.to_denoised(toy(x, at, schedule.timesteps()), x, at)
+    };
     let levels = schedule.noise_levels(&spacing, steps).unwrap();
     check_run(name, &golden, &Ddim::new(eta).unwrap(), &denoiser, &levels, golden.get("noise"));
 }
@@ -175,7 +176,7 @@ fn ddpm() {
     let golden = golden("ddpm");
     let cases: serde_json::Value = serde_json::from_str(golden.metadata("config")).unwrap();
     for (name, case) in cases.as_object().unwrap() {
-        // The reference has all fields of a model in one map; these two are not the schedule's.
+        // CompVis has all fields of a model in one map; these two are not the schedule's.
         let mut case = case.clone();
         let clipped = case.as_object_mut().unwrap().remove("clip_denoised").is_some();
         let parameterization = case.as_object_mut().unwrap().remove("parameterization");
@@ -183,7 +184,8 @@ fn ddpm() {
             parameterization.map_or(Parameterization::Eps, |it| serde_json::from_value(it).unwrap());
         let schedule = schedule(&case.to_string());
         let total = schedule.timesteps();
-        let denoiser = move |x: &Tensor, at: NoiseLevel| parameterization.read(toy(x, at, total), x, at);
+        let denoiser =
+            move |x: &Tensor, at: NoiseLevel| parameterization.to_denoised(toy(x, at, total), x, at);
         let levels = schedule.noise_levels(&Spacing::Leading, total).unwrap();
         let sampler = Ddpm { v_posterior: schedule.v_posterior() };
         let mut denoiser: Box<dyn Denoiser> = Box::new(denoiser);

@@ -31,7 +31,7 @@ fn toy(total: usize) -> impl Fn(&Tensor, NoiseLevel) -> Denoised {
     move |x, at| {
         let s = at.t / total as f64;
         let eps = (x * (0.5 + 0.5 * s)).tanh() * (0.3 + 0.7 * s) + 0.1 * (1. - s);
-        Parameterization::Eps.read(eps, x, at)
+        Parameterization::Eps.to_denoised(eps, x, at)
     }
 }
 
@@ -113,7 +113,7 @@ fn masks() {
     let samplers: [(&str, &dyn Sampler); 3] =
         [("ddim", &Ddim::new(0.).unwrap()), ("ddim_eta1", &Ddim::new(1.).unwrap()), ("plms", &Plms)];
     for (name, sampler) in samplers {
-        // The reference reports the sample before it blends in the mask, but x_0 after. PLMS' x_0 is of the extrapolated
+        // CompVis reports the sample before it blends in the mask, but x_0 after. PLMS' x_0 is of the extrapolated
         // noise, which no observer sees here.
         let clean = golden.get(&format!("{name}.x0"));
         let end = masked(sampler, 1000, &levels, &mut |step| {
@@ -149,7 +149,7 @@ fn encode_and_decode_from_the_middle() {
         let decoded = run(&Ddim::new(0.).unwrap(), &toy(1000), z, rest, &mut Replay::default());
         assert_close("decoded", &decoded, golden.get(&format!("{steps}.decoded")), SINGLE);
     }
-    // All steps, with which the reference fails: noise of the first level.
+    // All steps, with which CompVis fails: noise of the first level.
     let mut noise = Replay::new([golden.get("noise").shallow_clone()]);
     let (z, rest) = stochastic_encode(x0, &levels, 20, &mut noise);
     assert_eq!(rest, levels);

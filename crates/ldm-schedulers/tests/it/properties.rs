@@ -52,7 +52,7 @@ proptest! {
         let levels = at.batch(&x0);
         let x = levels.mix(&x0, &eps);
         for parameterization in [Parameterization::Eps, Parameterization::X0, Parameterization::V] {
-            let read = parameterization.read(parameterization.target(&x0, &eps, &levels), &x, at);
+            let read = parameterization.to_denoised(parameterization.target(&x0, &eps, &levels), &x, at);
             prop_assert!(relative_l2(&read.x0, &x0) < 1e-12, "{parameterization:?}");
             prop_assert!(relative_l2(&read.eps, &eps) < 1e-12, "{parameterization:?}");
         }

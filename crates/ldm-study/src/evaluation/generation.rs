@@ -44,7 +44,7 @@ pub struct GenerationEvaluation {
     pub features: String,
     /// Name and fingerprint of a set of generated images; none of a model's.
     pub generated: Option<[String; 2]>,
-    /// Distance of each generated image to the nearest real one, if the reference has images: mean, deviation, the
+    /// Distance of each generated image to the nearest real one, if the real set is given as images: mean, deviation, the
     /// nearest and the farthest images.
     pub nearest: Option<NearestReal>,
     reference: Map<String, Value>,

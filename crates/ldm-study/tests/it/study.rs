@@ -113,7 +113,7 @@ fn profiles_compare_networks_of_one_size() {
         let (least, most) = (*counts.iter().min().unwrap() as f64, *counts.iter().max().unwrap() as f64);
         assert!(most / least < 1.1, "{name}: {counts:?}");
         if name == "paper" {
-            // As counted by the reference's own code; the table's 396, 391, 391, 395, 395 and 395 million.
+            // As counted by CompVis' own code; the table's 396, 391, 391, 395, 395 and 395 million.
             let millions: Vec<i64> =
                 counts.iter().map(|count| (*count as f64 / 1e6).round() as i64).collect();
             assert_eq!(millions, [397, 391, 401, 395, 395, 395]);

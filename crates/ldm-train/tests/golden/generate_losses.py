@@ -1,5 +1,5 @@
-"""Golden values of the first stages' losses from the reference's own code: CompVis' `LPIPSWithDiscriminator`,
-taming-transformers' `VQLPIPSWithDiscriminator` and CompVis' copy of it, with the reference's autoencoders, optimizers and
+"""Golden values of the first stages' losses from CompVis' own code: CompVis' `LPIPSWithDiscriminator`,
+taming-transformers' `VQLPIPSWithDiscriminator` and CompVis' copy of it, with CompVis' autoencoders, optimizers and
 step order.
 
     LDM_REF=FOLDER python generate_losses.py [NAME…]    # see docs/tools/compvis_reference.py

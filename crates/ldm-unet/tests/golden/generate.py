@@ -154,7 +154,7 @@ def forward():
 def gradients():
     """Of sum(y * w). In training mode dropout draws from the global generator, seeded with `seed`.
 
-    A mask is drawn in the order of memory, and the reference's transformers leave their map in another order than
+    A mask is drawn in the order of memory, and CompVis' transformers leave their map in another order than
     they found it: only the case without them can be compared in training mode.
     """
     tensors, configs = {}, {}

@@ -91,7 +91,7 @@ fn gradients_equal_compvis() {
     check_against_reference(false);
 }
 
-/// The reference's dropout comes from the CPU generator; on another device the same seed drops other values.
+/// CompVis' dropout comes from the CPU generator; on another device the same seed drops other values.
 #[test]
 fn gradients_with_dropout_equal_compvis() {
     if !test_device().is_cuda() {
@@ -158,7 +158,7 @@ fn autocast_applies_to_checkpointed_blocks() {
     }
 }
 
-/// The reference's checkpoint function fails here: it detaches every input, None too.
+/// CompVis' checkpoint function fails here: it detaches every input, None too.
 #[test]
 fn a_transformer_without_context_can_be_checkpointed() {
     let _guard = GENERATOR.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -1,4 +1,4 @@
-//! Names and shapes of every official network against the reference's, without tensors; and of built networks against
+//! Names and shapes of every official network against CompVis', without tensors; and of built networks against
 //! their plans.
 
 use std::collections::BTreeMap;

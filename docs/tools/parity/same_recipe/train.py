@@ -4,7 +4,7 @@
     LDM_REF=… LDM_DATA=… python3 docs/tools/parity/same_recipe/train.py [--steps 300] [--threads 2] [--plots docs/images]
 
 `compvis_reference.py` describes LDM_REF; LDM_DATA holds `cifar10/train.tar.gz`. PyTorch's batches are in memory before
-its clock starts; `ldm` reads, decodes and flips its own while it trains. The reference's hard-coded checkpointing in
+its clock starts; `ldm` reads, decodes and flips its own while it trains. CompVis' hard-coded checkpointing in
 transformers is off, because it would only slow PyTorch down. Speeds are medians over windows of ten steps.
 """
 import argparse
@@ -39,7 +39,7 @@ def arguments():
 
 
 def built(config):
-    """Builds the reference's model with its own initial weights."""
+    """Builds CompVis' model with its own initial weights."""
     import compvis_reference as reference
     from taming.modules.losses import lpips
 

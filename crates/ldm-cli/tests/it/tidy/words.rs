@@ -7,7 +7,7 @@ use super::{files, none, read, rust_files};
 use crate::tidy::source::{code, without_tests};
 
 /// Words that the workspace does not use, each with the one it uses.
-const BANNED: [(&str, &str); 13] = [
+const BANNED: [(&str, &str); 14] = [
     ("picture", "image"),
     ("pictures", "images"),
     ("ladder", "noise levels"),
@@ -21,6 +21,7 @@ const BANNED: [(&str, &str); 13] = [
     ("learned by heart", "overfit"),
     ("running average", "EMA"),
     ("running averages", "EMA"),
+    ("the reference", "CompVis, or the name of the code"),
 ];
 
 /// The end of a path, a word in it, and the reason.

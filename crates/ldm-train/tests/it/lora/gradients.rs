@@ -56,7 +56,7 @@ fn gradients_are_those_of_autograd() {
         }
         objective.after_step(&mut PerStep::new(0, 0, 0));
 
-        // The reference: W0 + s·B·A in the graph.
+        // Expected: W0 + s·B·A in the graph.
         let copies: BTreeMap<&String, Tensor> = factors
             .iter()
             .map(|(name, tensor)| (name, tensor.detach().copy().set_requires_grad(true)))
@@ -80,7 +80,7 @@ fn gradients_are_those_of_autograd() {
         }
         for (name, factor) in &factors {
             let want = copies[name].grad();
-            assert!(want.abs().max().double_value(&[]) > 1e-3, "{name}: the reference gradient is zero");
+            assert!(want.abs().max().double_value(&[]) > 1e-3, "{name}: the expected gradient is zero");
             assert_close(name, &factor.grad(), &want, 1e-5);
         }
     }
