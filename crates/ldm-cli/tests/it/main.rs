@@ -8,6 +8,7 @@ mod cli;
 mod compare_f;
 mod convert;
 mod eval;
+mod features;
 mod help;
 mod inspect;
 mod kill;

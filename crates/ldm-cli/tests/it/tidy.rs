@@ -109,12 +109,12 @@ const MAY_IGNORE_FIELDS: [(&str, &str, &str); 2] = [
 
 // ---- Sources as text -----------------------------------------------------------------------------------------------
 
-fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// Files under `folder` whose names end in `end`, by their paths from the root, sorted.
-fn files(folder: &str, end: &str) -> Vec<String> {
+pub(crate) fn files(folder: &str, end: &str) -> Vec<String> {
     fn collect(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
         {
@@ -133,7 +133,7 @@ fn files(folder: &str, end: &str) -> Vec<String> {
     names
 }
 
-fn read(name: &str) -> String {
+pub(crate) fn read(name: &str) -> String {
     std::fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
@@ -150,7 +150,7 @@ fn sources() -> Vec<(String, String)> {
 }
 
 #[track_caller]
-fn none(rule: &str, violations: Vec<String>) {
+pub(crate) fn none(rule: &str, violations: Vec<String>) {
     let list = violations.iter().fold(String::new(), |mut list, each| {
         let _ = write!(list, "\n  {each}");
         list

@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use ldm_checkpoint::Checkpoint;
 use ldm_core::device::test_device;
-use ldm_train::{AdamW, AdamWConfig, Ema, EmaConfig};
+use ldm_train::{AdamW, AdamWConfig, Ema, EmaConfig, RunConfig};
 use tch::{Kind, Tensor};
+
+use crate::configs;
 
 fn param(value: f64) -> Tensor {
     Tensor::full([2, 2], value, (Kind::Float, test_device())).set_requires_grad(true)
@@ -96,4 +98,21 @@ fn each_decay_has_its_ema() {
     std::fs::remove_file(folder.path().join("ema-0.1.safetensors")).unwrap();
     let error = again.read(folder.path(), 20).unwrap_err().to_string();
     assert!(error.contains("ema-0.1.safetensors"), "{error}");
+}
+
+/// CompVis' `--scale_lr`: the number of ranks times the batch size times the accumulated batches.
+#[test]
+fn base_learning_rate_is_multiplied_by_the_batch() {
+    let data = configs::data(&configs::scenes(64), None); // micro-batches of 4
+    let text =
+        format!("model: {}\n{data}train: {{steps: 1, accumulate: 3}}", configs::first_stage("kl", &[], &[]));
+    let rate = |overrides: &[&str], ranks| {
+        let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+        RunConfig::parse(&text, "tiny.yaml", &overrides).unwrap().learning_rate(ranks).unwrap()
+    };
+    let base = "model.base_learning_rate=4.5e-6";
+    for (ranks, factor) in [(1, 12.), (2, 24.)] {
+        assert!((rate(&[base], ranks) / (4.5e-6 * factor) - 1.).abs() < 1e-12);
+        assert_eq!(rate(&[base, "train.learning_rate=1.0e-3"], ranks), 1e-3);
+    }
 }
