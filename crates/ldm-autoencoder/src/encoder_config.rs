@@ -1,6 +1,6 @@
 //! Encoder and decoder configuration, in CompVis' YAML.
 
-use ldm_core::Result;
+use ldm_core::{MAX_LAYERS, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::checks::{positive, refuse};
@@ -118,6 +118,9 @@ impl EncoderConfig {
         ];
         for (key, size) in sizes {
             positive(&format!("ddconfig.{key}"), size)?;
+        }
+        if self.num_res_blocks > MAX_LAYERS {
+            return refuse("ddconfig.num_res_blocks", &format!("at most {MAX_LAYERS}"), self.num_res_blocks);
         }
         if self.double_z != gaussian {
             let why = if gaussian {

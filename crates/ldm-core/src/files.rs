@@ -1,11 +1,12 @@
 //! Atomic writes of files and folders.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::temporary_file::TemporaryFile;
 use crate::{Error, Result};
 
 /// Held as a reader by every write in progress.
@@ -69,23 +70,81 @@ pub fn write_whole(
 }
 
 fn write_renamed(path: &Path, write: impl FnOnce(&mut BufWriter<&File>) -> Result<()>) -> Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let temporary = tempfile::Builder::new().prefix(".part-").tempfile_in(folder).map_err(Error::io(path))?;
+    let pending = PendingFile::new(path)?;
     {
-        let mut writer = BufWriter::new(temporary.as_file());
+        let mut writer = BufWriter::new(pending.temporary.file());
         write(&mut writer)?;
         writer.flush().map_err(Error::io(path))?;
     }
-    temporary.as_file().sync_all().map_err(Error::io(path))?;
-    // A temporary file is private to its owner; the final one has the usual permissions.
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        let readable = std::fs::Permissions::from_mode(0o644);
-        temporary.as_file().set_permissions(readable).map_err(Error::io(path))?;
+    pending.place()
+}
+
+/// A file that is written in parts over some time, and gets its name when it is complete. Dropped before that, it leaves
+/// nothing.
+#[derive(Debug)]
+pub struct PendingFile {
+    path: PathBuf,
+    temporary: TemporaryFile,
+}
+
+impl PendingFile {
+    /// An empty file in the folder of `path`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with `path`.
+    pub fn new(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref().to_path_buf();
+        let temporary = TemporaryFile::new(parent(&path)).map_err(Error::io(&path))?;
+        Ok(Self { path, temporary })
     }
-    temporary.persist(path).map_err(|error| Error::Io { path: path.to_path_buf(), source: error.error })?;
-    Ok(())
+
+    /// Makes the file durable and gives it its name; an existing file is replaced.
+    ///
+    /// # Errors
+    /// [`Error::Io`] with the path.
+    pub fn finish(self) -> Result<()> {
+        let _writing = writing();
+        self.place()
+    }
+
+    fn place(self) -> Result<()> {
+        let Self { path, temporary } = self;
+        // A replaced file keeps its mode. Some file systems (vfat, CIFS) have none: no error.
+        if let Ok(old) = std::fs::metadata(&path) {
+            drop(temporary.file().set_permissions(old.permissions()));
+        }
+        temporary.file().sync_all().map_err(Error::io(&path))?;
+        temporary.rename(&path).map_err(Error::io(&path))?;
+        sync_folder(parent(&path));
+        Ok(())
+    }
+}
+
+impl Write for PendingFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.temporary.file().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.temporary.file().flush()
+    }
+}
+
+impl Seek for PendingFile {
+    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
+        self.temporary.file().seek(to)
+    }
+}
+
+pub(crate) fn parent(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Makes the entries of a folder durable, where its file system can: some (FUSE, SMB) know no such operation.
+pub fn sync_folder(folder: impl AsRef<Path>) {
+    if let Ok(folder) = File::open(folder) {
+        drop(folder.sync_all());
+    }
 }
 
 /// Creates a folder and its missing parents, but never while [`when_idle`] removes unfinished folders.
@@ -103,8 +162,8 @@ fn make_all(path: &Path) -> std::io::Result<()> {
 }
 
 /// Writes a folder atomically: `write` fills a temporary folder next to it, which is then renamed, or removed on an error.
-/// An existing `path` is an error, or with `replace` replaced at the end. `write` must create everything through this
-/// module, so that a program that stops can remove it.
+/// An existing `path` is an error, or with `replace` replaced at the end, with everything in it. `write` must create
+/// everything through this module, so that a program that stops can remove it.
 ///
 /// # Errors
 /// [`Error::Io`] when `path` exists without `replace`, or cannot be written.
@@ -118,7 +177,7 @@ pub fn write_folder(
     if path.exists() && !replace {
         return Err(taken());
     }
-    let parent = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = parent(path);
     make_folder(parent)?;
     let temporary = {
         let _writing = writing();
@@ -127,28 +186,53 @@ pub fn write_folder(
         unfinished().push(temporary.path().to_path_buf());
         temporary
     };
-    let [filled, old] = ["new", "old"].map(|name| temporary.path().join(name));
+    let filled = temporary.path().join("new");
     let written = make_all(&filled).map_err(Error::io(path)).and_then(|()| write(&filled));
     let placed = written.and_then(|()| {
         let _writing = writing();
         if !unfinished().iter().any(|folder| folder == temporary.path()) {
             return Err(Error::invalid("stopped")); // and the folder is removed
         }
-        if path.exists() {
-            if !replace {
-                return Err(taken());
-            }
-            std::fs::rename(path, &old).map_err(Error::io(path))?;
+        sync_folder(&filled);
+        if !path.exists() {
+            return std::fs::rename(&filled, path).map_err(Error::io(path));
         }
-        std::fs::rename(&filled, path).map_err(|error| {
-            drop(std::fs::rename(&old, path)); // fails harmlessly if there was no old folder
-            Error::io(path)(error)
-        })
+        if replace { exchange(&filled, path) } else { Err(taken()) }
     });
     let folder = temporary.path().to_path_buf();
-    drop(temporary);
+    if folder.join(OLD).exists() {
+        let _ = temporary.keep(); // the only copy of the old folder
+    } else {
+        drop(temporary);
+    }
+    sync_folder(parent);
     unfinished().retain(|other| *other != folder);
     placed
+}
+
+/// Name of a replaced folder beside its successor, until the successor is in place.
+const OLD: &str = "old";
+
+/// Puts the folder `filled` in the place of `path`, and the other way round. On Linux there is always one of them at `path`.
+///
+/// # Errors
+/// [`Error::Io`] with `path`, which is unchanged; or, after two failures, with the place where the old folder is now.
+fn exchange(filled: &Path, path: &Path) -> Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        if renameat_with(CWD, filled, CWD, path, RenameFlags::EXCHANGE).is_ok() {
+            return Ok(());
+        }
+    }
+    // Other systems, and file systems that cannot exchange.
+    let old = filled.with_file_name(OLD);
+    std::fs::rename(path, &old).map_err(Error::io(path))?;
+    let Err(error) = std::fs::rename(filled, path) else {
+        return std::fs::remove_dir_all(&old).map_err(Error::io(old));
+    };
+    let back = std::fs::rename(&old, path);
+    Err(if back.is_ok() { Error::io(path)(error) } else { Error::io(old)(error) })
 }
 
 /// [`write_whole`] for bytes in memory.

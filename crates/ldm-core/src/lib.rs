@@ -18,11 +18,13 @@ mod error;
 pub mod files;
 pub mod image;
 mod lock;
+pub mod memory;
 pub mod nn;
 pub mod noise;
 mod prompt;
 pub mod resources;
 mod size;
+mod temporary_file;
 mod tiles;
 
 pub use conditioning::Conditioning;
@@ -30,7 +32,7 @@ pub use error::{Error, Mismatch, Result};
 pub use lock::FolderLock;
 pub use noise::NoiseSource;
 pub use prompt::{LayoutBox, Prompt};
-pub use size::check_multiple;
+pub use size::{MAX_LAYERS, MAX_SIZE, check_multiple};
 pub use tiles::{Tile, Tiles};
 
 #[cfg(doctest)]

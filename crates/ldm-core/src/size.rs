@@ -2,6 +2,12 @@
 
 use crate::{Error, Result};
 
+/// The most channels, tokens, classes or codes of a layer.
+pub const MAX_SIZE: i64 = 1 << 24;
+
+/// The most layers or blocks in a row.
+pub const MAX_LAYERS: i64 = 1 << 10;
+
 /// Checks that height and width of `what` are positive multiples of `factor`.
 ///
 /// # Errors

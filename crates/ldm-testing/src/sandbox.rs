@@ -39,7 +39,11 @@ impl Sandbox {
     /// The program with these arguments, not started yet.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
-        command.args(args).current_dir(self.work()).env("LDM_WEIGHTS", self.weights(""));
+        command
+            .args(args)
+            .current_dir(self.work())
+            .env("LDM_WEIGHTS", self.weights(""))
+            .env_remove("LDM_DATA");
         command.stdin(Stdio::null());
         command
     }

@@ -1,6 +1,6 @@
 //! The part of the configuration that both networks share, the downsampling half.
 
-use ldm_core::{Error, Result};
+use ldm_core::{Error, MAX_LAYERS, MAX_SIZE, Result};
 
 /// The fields shared by [`UNetConfig`](crate::UNetConfig) and [`EncoderUNetConfig`](crate::EncoderUNetConfig).
 pub(crate) struct BackboneConfig<'a> {
@@ -41,6 +41,9 @@ macro_rules! backbone {
 }
 pub(crate) use backbone;
 
+/// The most levels; a factor of 2^30 exceeds any image.
+const MAX_LEVELS: usize = 31;
+
 impl BackboneConfig<'_> {
     /// Checks that a network can be built.
     pub(crate) fn check(&self) -> Result<()> {
@@ -49,8 +52,12 @@ impl BackboneConfig<'_> {
         }
         positive("in_channels", self.in_channels)?;
         positive("out_channels", self.out_channels)?;
-        positive("num_res_blocks", self.num_res_blocks)?;
+        layers("num_res_blocks", self.num_res_blocks)?;
         positive("model_channels", self.model_channels)?;
+        if self.channel_mult.len() > MAX_LEVELS {
+            let levels = self.channel_mult.len();
+            return Err(Error::expected("channel_mult", format!("at most {MAX_LEVELS} levels"), levels));
+        }
         if self.channel_mult.is_empty() || self.channel_mult.iter().any(|each| *each < 1) {
             return Err(Error::invalid(format!(
                 "channel_mult: expected one factor of at least 1 per level, got {:?}",
@@ -83,9 +90,21 @@ impl BackboneConfig<'_> {
     }
 }
 
-/// Checks that `value` is positive.
+/// Checks that `value` is positive and not absurd.
 pub(crate) fn positive(key: &str, value: i64) -> Result<()> {
-    if value > 0 { Ok(()) } else { Err(Error::invalid(format!("{key}: expected at least 1, got {value}"))) }
+    match value {
+        1..=MAX_SIZE => Ok(()),
+        ..1 => Err(Error::expected(key, "at least 1", value)),
+        _ => Err(Error::expected(key, format!("at most {MAX_SIZE}"), value)),
+    }
+}
+
+/// Checks a number of layers.
+pub(crate) fn layers(key: &str, value: i64) -> Result<()> {
+    if value > MAX_LAYERS {
+        return Err(Error::expected(key, format!("at most {MAX_LAYERS}"), value));
+    }
+    positive(key, value)
 }
 
 /// Checks a number of heads.

@@ -3,7 +3,7 @@
 use ldm_core::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::backbone_config::{BackboneConfig, backbone, divide_by_heads, divide_by_width, positive};
+use crate::backbone_config::{BackboneConfig, backbone, divide_by_heads, divide_by_width, layers, positive};
 use crate::serde_helpers;
 
 /// The arguments of CompVis' `UNetModel`, one field each, with its defaults.
@@ -147,7 +147,7 @@ impl UNetConfig {
             (false, Some(width)) => Err(Error::invalid(format!(
                 "context_dim: expected none without use_spatial_transformer, got {width}"
             ))),
-            _ => positive("transformer_depth", self.transformer_depth),
+            _ => layers("transformer_depth", self.transformer_depth),
         }
     }
 

@@ -76,11 +76,88 @@ fn invalid_overrides_are_refused() {
     check_error(TEXT, &["inner.levels.7=1"], &["expected an index below 2, got 7"]);
     check_error(TEXT, &["inner.levels.x=1"], &["expected an index, got `x`"]);
     check_error(TEXT, &["name.x=1"], &["expected a mapping or list above `x`"]);
-    check_error(TEXT, &["inner.widht=1"], &["with overrides inner.widht=1", "widht"]);
+    check_error(TEXT, &["inner.widht=1"], &["override `inner.widht=1`: inner: unknown field `widht`"]);
+    check_error(TEXT, &["inner.width=wide"], &["override `inner.width=wide`: inner.width: ", "expected i64"]);
 }
 
 #[test]
 fn a_missing_file_is_named() {
     let error = config::read::<Outer>("no/such.yaml", &[]).unwrap_err();
     assert!(matches!(&error, Error::Io { path, .. } if path.ends_with("such.yaml")), "{error}");
+}
+
+#[test]
+fn lines_of_errors_are_those_of_the_file_with_overrides_too() {
+    let text = "# a comment\nname: a\n\ninner:\n  levels: [1]\n  width: wide\n";
+    check_error(text, &["name=b"], &["inner.width: ", "expected i64", "at line 6 column 10"]);
+    check_error(
+        "name: a\n\ninner:\n  widht: 32\n",
+        &["name=b"],
+        &["inner: unknown field `widht`", "at line 4"],
+    );
+}
+
+#[test]
+fn merge_keys_are_resolved() {
+    let text = "base: &base {width: 1, levels: [3]}\nmore: &more {<<: *base, rate: 0.5}\n\
+        name: a\ninner: {<<: [*more, *base], width: 2}\n";
+    #[derive(Debug, Deserialize)]
+    struct Anchored {
+        inner: Inner,
+    }
+    let inner = config::parse::<Anchored>(text, "merge.yaml", &[]).unwrap().inner;
+    assert_eq!(inner, Inner { width: 2, levels: vec![3], rate: Some(0.5) });
+    check_error("name: a\ninner: {<<: 3}\n", &[], &["merge key `<<`: expected a mapping", "got 3"]);
+    check_error("x: &x 1\ninner: {<<: [*x]}\n", &[], &["expected a mapping", "got 1"]);
+}
+
+#[test]
+fn references_are_resolved() {
+    let text = "name: run-${inner.width}-${.inner.levels[1]}\ninner: {width: \"${inner.levels.0}\", levels: [4, 5]}\n";
+    let resolved = parse(text, &["inner.levels=[7, 8]"]).unwrap();
+    assert_eq!((resolved.name.as_str(), resolved.inner.width), ("run-7-8", 7));
+    let copied = parse("name: '\\${x}'\ninner: {width: 1, levels: '${..inner.more}', more: [1]}\n", &[]);
+    assert!(copied.unwrap_err().to_string().contains("unknown field `more`"));
+    for (name, parts) in [
+        ("${inner.depth}", "name: ${inner.depth}: expected a key of this config, got none"),
+        ("${name}", "expected another value, got a reference to itself"),
+        ("${oc.env:HOME}", "expected the path of a key, got a resolver"),
+        ("${inner", "expected a closing brace"),
+        ("a${inner}", "expected a scalar within a text"),
+        ("${...x}", "expected a key of this config"),
+    ] {
+        check_error(&format!("name: '{name}'\ninner: {{width: 1}}\n"), &[], &[parts]);
+    }
+    let circle = "name: ${inner.width}\ninner: {width: '${name}'}\n";
+    check_error(circle, &[], &["a reference to itself"]);
+}
+
+#[test]
+fn later_files_are_merged_into_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let more = folder.path().join("more.yaml");
+    std::fs::write(&more, "inner: {width: 64, rate: 2}\n").unwrap();
+    let more = more.to_str().unwrap();
+    let merged = parse(TEXT, &[more, "inner.rate=3"]).unwrap();
+    assert_eq!(merged.inner, Inner { width: 64, levels: vec![1, 2], rate: Some(3.) });
+    check_error(TEXT, &["more"], &["override `more`: expected key.path=value or a .yaml file"]);
+    assert!(matches!(parse(TEXT, &["none.yaml"]), Err(Error::Io { .. })));
+}
+
+#[test]
+fn small_files_take_little_memory_and_time() {
+    let start = std::time::Instant::now();
+    check_error(&"[".repeat(200_000), &[], &["expected at most 128 nested brackets"]);
+    let scalar = format!("a: &a {}\n", "x".repeat(100_000));
+    let aliases: String = (0..3000).map(|index| format!("k{index}: *a\n")).collect();
+    check_error(&(scalar + &aliases), &["name=x"], &["expected fewer aliases", "got 3000 in"]);
+    let doubling: String =
+        (1..60).map(|index| format!("a{index}: '${{a{}}}${{a{}}}'\n", index - 1, index - 1)).collect();
+    check_error(&format!("a0: xxxxxxxx\n{doubling}"), &[], &["expected at most"]);
+    assert!(start.elapsed().as_secs() < 5);
+    let folder = tempfile::tempdir().unwrap();
+    let long = folder.path().join("long.yaml");
+    std::fs::write(&long, "# ".repeat(1 << 20)).unwrap();
+    let error = config::read::<Outer>(&long, &[]).unwrap_err().to_string();
+    assert!(error.contains("expected a config of at most 1048576 bytes, got 2097152"), "{error}");
 }

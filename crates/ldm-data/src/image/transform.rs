@@ -3,7 +3,7 @@
 use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
-use ldm_core::{Error, Result};
+use ldm_core::{Error, Result, memory};
 
 use crate::image::interpolation::Interpolation;
 use crate::image::placement::{PixelRect, Placement};
@@ -99,7 +99,9 @@ impl Transform {
         if !(0. ..=1.).contains(&config.flip) {
             return wrong(&format!("flip: expected a probability within 0 to 1, got {}", config.flip));
         }
-        if config.size.is_some() {
+        if let Some(size) = config.size {
+            // As bytes and as an f32 tensor.
+            memory::check("transform: size", format!("{size}x{size}"), f64::from(size).powi(2) * 15.)?;
             let square_first = config.resize == Resize::SquareCropFirst;
             if square_first && config.crop == Crop::None {
                 return wrong(
@@ -148,7 +150,7 @@ impl Transform {
     /// Draws the placement of an image of a width and height; random choices come from `rng`.
     ///
     /// # Errors
-    /// A message when the image is smaller than the crop and nothing resizes it.
+    /// A message when the image is smaller than the crop and nothing resizes it, or would be resized to 2^30 pixels.
     pub fn place(&self, stored: [u32; 2], rng: &mut Rng) -> std::result::Result<Placement, String> {
         let config = &self.0;
         let mut placement = match config.size {
@@ -174,6 +176,11 @@ impl Transform {
                 let resized = stored.map(|side| {
                     (f64::from(side) * f64::from(size) / f64::from(smaller)).round_ties_even() as u32
                 });
+                if resized.map(u64::from).iter().product::<u64>() > 1 << 30 {
+                    return Err(format!(
+                        "expected fewer pixels after resizing, got {width}x{height} to {size}"
+                    ));
+                }
                 let after = self.cut(resized, size, rng);
                 Placement { resized: Some(resized), after, crop: self.shown(resized, after), ..whole }
             }

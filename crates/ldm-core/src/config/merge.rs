@@ -1,0 +1,56 @@
+//! Merge keys within a tree, and merging of trees.
+
+use serde_yaml::{Mapping, Value};
+
+/// Replaces each `<<` by the fields of the mappings it names; fields beside it and of earlier mappings take precedence.
+///
+/// YAML 1.1, "Merge Key Language-Independent Type". The values of a `<<` are resolved first, so that a merged mapping may
+/// have a `<<` itself.
+///
+/// # Errors
+/// A sentence, when a `<<` is neither a mapping nor a list of mappings.
+pub(super) fn resolve_keys(tree: &mut Value) -> Result<(), String> {
+    match tree {
+        Value::Sequence(items) => items.iter_mut().try_for_each(resolve_keys),
+        Value::Mapping(fields) => {
+            fields.values_mut().try_for_each(resolve_keys)?;
+            match fields.remove("<<") {
+                None => {}
+                Some(Value::Mapping(merged)) => add(fields, merged),
+                Some(Value::Sequence(all)) => {
+                    for each in all {
+                        let Value::Mapping(merged) = each else { return Err(wrong(&each)) };
+                        add(fields, merged);
+                    }
+                }
+                Some(other) => return Err(wrong(&other)),
+            }
+            Ok(())
+        }
+        Value::Tagged(tagged) => resolve_keys(&mut tagged.value),
+        _ => Ok(()),
+    }
+}
+
+fn add(fields: &mut Mapping, merged: Mapping) {
+    for (key, value) in merged {
+        fields.entry(key).or_insert(value);
+    }
+}
+
+fn wrong(value: &Value) -> String {
+    let got = serde_yaml::to_string(value).unwrap_or_default();
+    format!("merge key `<<`: expected a mapping or a list of mappings, got {}", got.trim())
+}
+
+/// Merges `more` into `tree`: mappings field by field, everything else is replaced, as by `OmegaConf.merge`.
+pub(super) fn into(tree: &mut Value, more: Value) {
+    match (tree, more) {
+        (Value::Mapping(fields), Value::Mapping(more)) => {
+            for (key, value) in more {
+                into(fields.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (tree, more) => *tree = more,
+    }
+}
