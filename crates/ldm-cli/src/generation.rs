@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::bail;
-use ldm::Watermark;
+use ldm::{ImageGrid, InputImages, NpzImages, Watermark};
 use ldm_checkpoint::Checkpoint;
 use ldm_core::Prompt;
 use ldm_pipelines::{GuidingClassifier, InitImage, LatentDiffusion, Variation};
@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use tch::Tensor;
 
 use crate::args::{GenerateArgs, ModelArgs, VariationStrength};
+use crate::output::OutputFolder;
 use crate::previews::{self, Previews};
 use crate::progress::Printer;
 use crate::{model, output, sampling};
@@ -64,24 +65,45 @@ pub(crate) trait Task {
     fn json(&self, image: usize) -> Map<String, Value>;
 }
 
-/// A number of images to generate, with checked output paths.
+/// Images to generate, with checked output paths.
 pub(crate) struct GenerationJob<'a> {
     args: &'a GenerateArgs,
+    /// The names of the input images, without extension, where they are the files of a folder: one task each.
+    inputs: Vec<String>,
+    /// Images per task.
     count: usize,
-    folder: PathBuf,
+    folder: OutputFolder,
     noise: Option<Tensor>,
 }
 
 impl<'a> GenerationJob<'a> {
-    /// Checks the flags, before a model is opened.
+    /// Checks the flags of one task of `count` images, before a model is opened.
     ///
     /// # Errors
-    /// When there are no images, when output files exist, and when the noise has another number of images.
+    /// When output files exist, and when the noise has another number of images.
     pub(crate) fn new(args: &'a GenerateArgs, command: &str, count: usize) -> anyhow::Result<Self> {
-        if count == 0 || args.batch_size == 0 {
-            bail!("--num-images and --batch-size: expected at least 1, got 0");
-        }
-        if let Some(path) = &args.save_latents {
+        Self::with_inputs(args, command, Vec::new(), count)
+    }
+
+    /// [`new`](Self::new) of a task for each input image. The files of a folder give their names to the output.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and when two inputs differ only in the extension.
+    pub(crate) fn of_inputs(
+        args: &'a GenerateArgs,
+        command: &str,
+        inputs: &InputImages,
+    ) -> anyhow::Result<Self> {
+        Self::with_inputs(args, command, inputs.names()?, args.num_images)
+    }
+
+    fn with_inputs(
+        args: &'a GenerateArgs,
+        command: &str,
+        inputs: Vec<String>,
+        count: usize,
+    ) -> anyhow::Result<Self> {
+        for path in [&args.save_latents, &args.save_npz].into_iter().flatten() {
             output::ensure_new(path, args.output.force)?;
         }
         let noise =
@@ -94,53 +116,95 @@ impl<'a> GenerationJob<'a> {
                 noise.size().first().unwrap_or(&0)
             );
         }
-        let folder = output::folder(&args.output, command);
-        output::ensure_all_new(&folder, count, args.output.force)?;
+        let folder = OutputFolder::new(&args.output, command)?;
+        let job = Self { args, inputs, count, folder, noise };
+        let paths = (0..job.tasks()).flat_map(|task| (0..count).map(move |image| (task, image)));
+        let mut paths = paths.map(|(task, image)| job.path(task, image)).chain([output::grid(&job.folder)]);
+        paths.try_for_each(|path| output::ensure_new(&path, args.output.force))?;
         if args.preview_every.is_some() {
-            output::ensure_new(&previews::folder(&folder), args.output.force)?;
+            output::ensure_new(&previews::folder(&job.folder), args.output.force)?;
         }
-        Ok(Self { args, count, folder, noise })
+        drop(paths);
+        Ok(job)
     }
 
-    /// Generates and writes the images, and prints their paths.
-    pub(crate) fn run(
+    fn tasks(&self) -> usize {
+        self.inputs.len().max(1)
+    }
+
+    /// Returns the path of an image of a task: `00000.png`, or by the name of the input, `NAME.png` or `NAME-00000.png`.
+    fn path(&self, task: usize, image: usize) -> PathBuf {
+        match self.inputs.get(task) {
+            None => output::image(&self.folder, image),
+            Some(name) if self.count == 1 => self.folder.join(format!("{name}.png")),
+            Some(name) => self.folder.join(format!("{name}-{image:05}.png")),
+        }
+    }
+
+    /// Generates and writes the images of a task, and prints their paths.
+    pub(crate) fn run<'t>(
         &self,
         model: &LatentDiffusion,
         model_args: &ModelArgs,
-        task: &dyn Task,
+        task: impl Task + 't,
+        printer: Printer,
+    ) -> anyhow::Result<()> {
+        self.run_each(model, model_args, std::iter::once(Ok(Box::new(task) as Box<dyn Task + 't>)), printer)
+    }
+
+    /// [`run`](Self::run) for the task of each input, of which one is in memory at a time.
+    pub(crate) fn run_each<'t>(
+        &self,
+        model: &LatentDiffusion,
+        model_args: &ModelArgs,
+        tasks: impl Iterator<Item = anyhow::Result<Box<dyn Task + 't>>>,
         printer: Printer,
     ) -> anyhow::Result<()> {
         let args = self.args;
-        self.check_start(task)?;
+        let mut tasks = tasks.peekable();
+        let Some(Ok(first)) = tasks.peek() else {
+            return tasks.next().map_or(Ok(()), |error| error.map(drop));
+        };
+        self.check_start(&**first)?;
         model.merge(&args.sampling.loras)?;
         model.to_channels_last();
         model::keep_freed_memory(model.kind());
         let sampling = sampling::resolve(&args.sampling, model)?;
-        let steps = task.init().map_or(sampling.steps, |init| init.steps(sampling.steps));
-        let previews = self.previews(model, steps)?;
-        let watermark = if args.watermark { Watermark::Always } else { task.watermark(model) };
-        let bar = printer.bar((self.count.div_ceil(args.batch_size) * steps) as u64, 0);
+        let steps = first.init().map_or(sampling.steps, |init| init.steps(sampling.steps));
+        let batches = self.tasks() * self.count.div_ceil(args.batch_size);
         let mut runner = BatchRunner {
             job: self,
             model,
             model_args,
-            task,
             sampling,
             steps,
-            watermark,
-            previews,
-            bar,
+            watermark: if args.watermark { Watermark::Always } else { first.watermark(model) },
+            previews: self.previews(model, steps)?,
+            bar: printer.bar((batches * steps) as u64, 0),
+            grid: (!args.skip_grid).then(|| ImageGrid::new(args.n_rows)),
+            npz: args
+                .save_npz
+                .as_ref()
+                .map(|path| NpzImages::new(path, self.tasks() * self.count))
+                .transpose()?,
             started: Instant::now(),
             warned: false,
         };
-        let (mut latents, mut images) = (Vec::new(), Vec::new());
-        for start in (0..self.count).step_by(args.batch_size) {
-            let samples = runner.run(&self.batch(start))?;
-            latents.push(samples.latents);
-            images.push(samples.images);
+        let mut latents = Vec::new();
+        for (index, task) in tasks.enumerate() {
+            let task = task?;
+            for start in (0..self.count).step_by(args.batch_size) {
+                let sampled = runner.run(&*task, &self.batch(index, start))?;
+                if args.save_latents.is_some() {
+                    let first: &Tensor = latents.first().unwrap_or(&sampled);
+                    if first.size()[1..] != sampled.size()[1..] {
+                        bail!("--save-latents: expected images of one size, got several");
+                    }
+                    latents.push(sampled);
+                }
+            }
         }
-        runner.bar.finish();
-        output::grid(&self.folder, &Tensor::cat(&images, 0), watermark)?;
+        runner.finish()?;
         if let Some(path) = &args.save_latents {
             ldm_checkpoint::save(path, &[("latents".into(), Tensor::cat(&latents, 0))], &BTreeMap::new())?;
         }
@@ -168,15 +232,15 @@ impl<'a> GenerationJob<'a> {
         Ok(Some(Previews::new(every, &self.folder, model)?))
     }
 
-    /// Returns the batch whose first image is `start`.
-    fn batch(&self, start: usize) -> ImageBatch {
+    /// Returns the batch of a task whose first image is `start`.
+    fn batch(&self, task: usize, start: usize) -> ImageBatch {
         let args = self.args;
         let count = args.batch_size.min(self.count - start);
         let images = start..start + count;
         // Along an interpolation all images have the same two seeds.
         let fixed = matches!(args.variation_strength, Some(VariationStrength::Along(..)));
         let seeds = |first: u64| -> Vec<u64> {
-            images.clone().map(|index| first + if fixed { 0 } else { index as u64 }).collect()
+            images.clone().map(|index| first.wrapping_add(if fixed { 0 } else { index as u64 })).collect()
         };
         let variation = args.variation_seed.zip(args.variation_strength).map(|(seed, strength)| Variation {
             seeds: seeds(seed),
@@ -186,6 +250,7 @@ impl<'a> GenerationJob<'a> {
                 .collect(),
         });
         ImageBatch {
+            task,
             seeds: seeds(args.seed),
             variation,
             noise: self.noise.as_ref().map(|noise| noise.narrow(0, start as i64, count as i64)),

@@ -12,7 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::interrupt::Stop;
 use crate::progress::Printer;
-use crate::report::{Interrupted, say};
+use crate::report::Interrupted;
+use crate::terminal::say;
 
 /// Time for the other ranks to report a lost connection and to finish writing.
 const GRACE: Duration = Duration::from_secs(50);

@@ -16,12 +16,15 @@ mod progress;
 mod report;
 mod reporter;
 mod sampling;
+mod terminal;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let cli = args::Cli::parse();
-    report::run(|| commands::run(cli))
+    report::run(|| match args::Cli::from_args() {
+        Ok(cli) => commands::run(cli),
+        // The text of --help or --version.
+        Err(request) if !request.use_stderr() => Ok(request.print().map_err(terminal::StdoutError::from)?),
+        Err(usage) => usage.exit(),
+    })
 }

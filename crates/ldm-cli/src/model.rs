@@ -13,7 +13,7 @@ use crate::progress::Printer;
 /// Returns the requested device, and sets the number of threads.
 pub(crate) fn device(args: &DeviceArgs, printer: Option<Printer>) -> anyhow::Result<Device> {
     if let Some(threads) = args.threads {
-        ldm_libtorch::set_threads(threads);
+        ldm_libtorch::set_threads(usize::from(threads));
     }
     let device = parse_device(&args.device)?;
     if let (Some(printer), "auto") = (printer, args.device.as_str()) {

@@ -1,23 +1,62 @@
 //! Output paths: existing files are not overwritten.
 
+use std::io::ErrorKind;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use ldm::Watermark;
-use ldm_core::{files, image};
-use tch::Tensor;
 
 use crate::args::OutputArgs;
 
-/// Returns the output folder of `command`: the requested one, or the next free `outputs/COMMAND-N`. [`make`] creates it
-/// when there is something to write.
-pub(crate) fn folder(args: &OutputArgs, command: &str) -> PathBuf {
-    args.out.clone().unwrap_or_else(|| {
-        (1..=u32::MAX)
-            .map(|number| PathBuf::from(format!("outputs/{command}-{number}")))
-            .find(|folder| !folder.exists())
-            .expect("a free number")
-    })
+/// Parent of the default output folders.
+const OUTPUTS: &str = "outputs";
+
+/// Output folder of a command. [`make`] creates a requested one when there is something to write.
+#[derive(Debug)]
+pub(crate) struct OutputFolder {
+    path: PathBuf,
+    /// True if this command created it, to be alone in it.
+    claimed: bool,
+}
+
+impl OutputFolder {
+    /// Returns the requested folder, or creates the next `outputs/COMMAND-N`: commands that start together get different
+    /// ones.
+    pub(crate) fn new(args: &OutputArgs, command: &str) -> anyhow::Result<Self> {
+        if let Some(path) = args.out.clone() {
+            return Ok(Self { path, claimed: false });
+        }
+        let mut number = 1_u64;
+        loop {
+            make(Path::new(OUTPUTS))?;
+            let path = Path::new(OUTPUTS).join(format!("{command}-{number}"));
+            match std::fs::create_dir(&path) {
+                Ok(()) => return Ok(Self { path, claimed: true }),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
+                // Another command that wrote nothing has removed the parent.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error).with_context(|| path.display().to_string()),
+            }
+        }
+    }
+}
+
+impl Deref for OutputFolder {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for OutputFolder {
+    /// Removes a created folder if nothing was written to it.
+    fn drop(&mut self) {
+        if self.claimed {
+            // Folders that are not empty stay.
+            drop(std::fs::remove_dir(&self.path).and_then(|()| std::fs::remove_dir(OUTPUTS)));
+        }
+    }
 }
 
 /// Creates a folder if it does not exist.
@@ -35,10 +74,8 @@ pub(crate) fn ensure_new(path: &Path, force: bool) -> anyhow::Result<()> {
 
 /// Refuses existing files among `count` images and their grid, unless `force`.
 pub(crate) fn ensure_all_new(folder: &Path, count: usize, force: bool) -> anyhow::Result<()> {
-    (0..count)
-        .map(|index| image(folder, index))
-        .chain([folder.join("grid.png")])
-        .try_for_each(|path| ensure_new(&path, force))
+    let images = (0..count).map(|index| image(folder, index));
+    images.chain([grid(folder)]).try_for_each(|path| ensure_new(&path, force))
 }
 
 /// Returns the path of an image: `00000.png`.
@@ -46,9 +83,7 @@ pub(crate) fn image(folder: &Path, index: usize) -> PathBuf {
     folder.join(format!("{index:05}.png"))
 }
 
-/// Writes `grid.png`, a grid of images of one size.
-pub(crate) fn grid(folder: &Path, images: &Tensor, watermark: Watermark) -> anyhow::Result<()> {
-    let columns = (images.size()[0] as f64).sqrt().ceil() as i64;
-    let grid = watermark.apply(&image::grid(&images.clamp(-1., 1.), columns, 2))?;
-    Ok(files::write_bytes(folder.join("grid.png"), &image::png(&grid, &[]))?)
+/// Returns the path of the grid.
+pub(crate) fn grid(folder: &Path) -> PathBuf {
+    folder.join("grid.png")
 }

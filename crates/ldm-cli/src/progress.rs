@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::report::say;
+use crate::terminal::{escaped, say};
 
 /// Printer of messages on stderr.
 #[derive(Debug, Clone, Copy)]
@@ -109,7 +109,7 @@ impl Progress {
     /// Sets the message next to the bar.
     pub(crate) fn message(&mut self, message: String) {
         if let Some(bar) = &self.bar {
-            bar.set_message(message);
+            bar.set_message(escaped(&message).into_owned());
         } else {
             self.message = message;
         }
@@ -118,7 +118,7 @@ impl Progress {
     /// Prints a line above the bar.
     pub(crate) fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.println(text),
+            Some(bar) => bar.println(escaped(text)),
             None => self.printer.say(text),
         }
     }

@@ -1,14 +1,14 @@
 //! Exit codes and error messages.
 
-use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-/// Writes a line to stderr in one call, since child processes share it.
-pub(crate) fn say(line: &str) {
-    // A closed stderr is not an error.
-    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
-}
+use ldm_core::memory;
+
+use crate::terminal::{StdoutError, say};
+
+/// Exit code of a program whose stdout is a closed pipe: that of a shell for SIGPIPE.
+const CLOSED_PIPE: u8 = 141;
 
 /// Error of a graceful stop by a signal, with the exit code.
 #[derive(Debug)]
@@ -22,38 +22,68 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-/// Runs the program. Exit codes: 0 success, 1 error, 2 usage error (by clap), 130 or 143 stopped by a signal.
+/// Runs the program. Exit codes: 0 success, 1 error, 2 usage error (by clap), 130 or 143 stopped by a signal, 141 stdout is
+/// a closed pipe.
 ///
-/// CUDA's "out of memory" is a panic in tch; it is reported as an error.
+/// A failed allocation of libtorch is a panic in tch; it is reported as an error.
 pub(crate) fn run(body: impl FnOnce() -> anyhow::Result<()>) -> ExitCode {
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if !info.payload_as_str().is_some_and(is_out_of_memory) {
+        if info.payload_as_str().and_then(memory::failed_allocation).is_none() {
             hook(info);
         }
     }));
     match catch_unwind(AssertUnwindSafe(body)) {
         Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(error)) => {
-            if let Some(Interrupted(code)) = error.downcast_ref() {
-                return ExitCode::from(*code);
-            }
-            let causes: Vec<String> =
-                error.chain().skip(1).map(|cause| format!("\n  caused by: {cause}")).collect();
-            say(&format!("error: {error}{}", causes.concat()));
-            ExitCode::from(1)
-        }
+        Ok(Err(error)) => end(&error),
         Err(panic) => {
             let text =
                 panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
-            if text.is_some_and(is_out_of_memory) {
-                say("error: the GPU is out of memory; try a smaller --batch-size or --dtype bf16");
+            if let Some(error) = text.and_then(memory::failed_allocation) {
+                say(&format!("error: {error}"));
             }
             ExitCode::from(1)
         }
     }
 }
 
-fn is_out_of_memory(text: &str) -> bool {
-    text.contains("CUDA out of memory")
+/// Prints an error, unless there is none to print, and returns the exit code.
+fn end(error: &anyhow::Error) -> ExitCode {
+    if let Some(Interrupted(code)) = error.downcast_ref() {
+        return ExitCode::from(*code);
+    }
+    if error.downcast_ref().is_some_and(StdoutError::is_closed_pipe) {
+        return ExitCode::from(CLOSED_PIPE);
+    }
+    say(&format!("error: {}", text(error)));
+    ExitCode::from(1)
+}
+
+/// Returns the message of an error and of the causes that it does not repeat.
+fn text(error: &anyhow::Error) -> String {
+    let messages: Vec<String> = error.chain().map(ToString::to_string).collect();
+    if let Some(out_of_memory) = messages.iter().find_map(|message| memory::failed_allocation(message)) {
+        return out_of_memory.to_string();
+    }
+    let mut text = messages[0].clone();
+    for pair in messages.windows(2).filter(|pair| !pair[0].contains(&pair[1])) {
+        text += &format!("\n  caused by: {}", pair[1]);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn causes_that_a_message_contains_are_not_repeated() {
+        let denied = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let io = ldm_core::Error::io("a.yaml")(denied());
+        assert_eq!(text(&io.into()), "a.yaml: permission denied");
+        let two = Err::<(), _>(denied()).context("b.yaml").context("--config").unwrap_err();
+        assert_eq!(text(&two), "--config\n  caused by: b.yaml\n  caused by: permission denied");
+    }
 }

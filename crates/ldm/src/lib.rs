@@ -5,8 +5,11 @@
 //!
 //! The crates below are re-exported under their names without the prefix.
 
+mod image_grid;
 mod images;
 mod inpainting;
+mod input_images;
+mod npz_images;
 mod parameters;
 mod pipeline;
 mod request;
@@ -25,9 +28,12 @@ pub use ldm_train as train;
 pub use ldm_unet as unet;
 pub use tch;
 
+pub use image_grid::ImageGrid;
 pub use images::{Images, read_image};
 pub use inpainting::Inpainting;
+pub use input_images::InputImages;
 pub use ldm_core::{Error, Result};
+pub use npz_images::NpzImages;
 pub use parameters::Parameters;
 pub use pipeline::Pipeline;
 pub use request::Request;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use super::DeviceArgs;
+use super::numbers::side;
 
 /// Benchmark stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -31,13 +32,13 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     pub(crate) config: Option<PathBuf>,
     /// Images per batch.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(i64).range(1..=65536))]
     pub(crate) batch_size: i64,
     /// Height in pixels. Default: the training size.
-    #[arg(long, requires = "width", value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(long, requires = "width", value_parser = side)]
     pub(crate) height: Option<i64>,
     /// Width in pixels.
-    #[arg(long, requires = "height", value_parser = clap::value_parser!(i64).range(1..))]
+    #[arg(long, requires = "height", value_parser = side)]
     pub(crate) width: Option<i64>,
     /// DDIM steps per sample, without guidance.
     #[arg(long, default_value_t = 10)]

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::numbers::finite;
+
 #[derive(Debug, Args)]
 pub(crate) struct ClassifierArgs {
     /// Guide the samples toward --class by a classifier of noisy latents, trained by `ldm train`; the model may be
@@ -11,6 +13,6 @@ pub(crate) struct ClassifierArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) classifier: Option<PathBuf>,
     /// Scale of classifier guidance. Default: 1.
-    #[arg(long, value_name = "S")]
+    #[arg(long, value_name = "S", value_parser = finite)]
     pub(crate) classifier_scale: Option<f64>,
 }

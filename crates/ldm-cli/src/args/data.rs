@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::numbers::{image_count, input_side};
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum DataCommand {
     /// Reports counts, sizes, classes, captions, and unreadable files.
@@ -24,7 +26,7 @@ pub(crate) enum DataCommand {
         #[arg(long)]
         out: PathBuf,
         /// Number of images.
-        #[arg(short = 'n', long, default_value_t = 32)]
+        #[arg(short = 'n', long, default_value_t = 32, value_parser = image_count)]
         num_images: usize,
         /// Replace an existing file.
         #[arg(long)]
@@ -37,7 +39,7 @@ pub(crate) struct DataArgs {
     /// A folder, a .tar or .tar.gz, `scenes`, or a config with a `data` section.
     pub(crate) dataset: PathBuf,
     /// Resize the smallest side to this size, and crop the center.
-    #[arg(long)]
+    #[arg(long, value_parser = input_side)]
     pub(crate) size: Option<u32>,
     /// Fail on the first unreadable image.
     #[arg(long)]

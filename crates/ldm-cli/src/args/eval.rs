@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 
 use ldm_metrics::FeatureNetwork;
 
+use super::numbers::image_count;
 use super::{DataArgs, DeviceArgs, ModelArgs, OutputArgs, SamplingArgs};
 
 #[derive(Debug, Subcommand)]
@@ -109,10 +110,10 @@ pub(crate) struct ClipScoreArgs {
 #[derive(Debug, Args)]
 pub(crate) struct MetricArgs {
     /// Images per set, the first of a fixed shuffle. Default: all.
-    #[arg(short = 'n', long)]
+    #[arg(short = 'n', long, value_parser = image_count)]
     pub(crate) num_images: Option<usize>,
     /// Images per batch.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = image_count)]
     pub(crate) batch_size: usize,
     /// Feature network: FID's Inception, VGG16, or a random VGG16, which needs no file. Default: Inception if
     /// `ldm weights get fid-inception` installed it, else random-vgg16.

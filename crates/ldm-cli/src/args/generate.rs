@@ -8,15 +8,16 @@ use ldm_pipelines::TileSize;
 use ldm_pipelines::lora::LoraFile;
 use ldm_schedulers::SamplerConfig;
 
-use super::{Interval, OutputArgs, VariationStrength, tile_size, unit_interval};
+use super::numbers::{finite, image_count, side, tile_size, unit_interval};
+use super::{Interval, OutputArgs, VariationStrength};
 
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
     /// Number of images; with several prompts, per prompt.
-    #[arg(short = 'n', long, default_value_t = 1)]
+    #[arg(short = 'n', long, default_value_t = 1, value_parser = image_count)]
     pub(crate) num_images: usize,
     /// Images per batch.
-    #[arg(long, default_value_t = 8)]
+    #[arg(long, default_value_t = 8, value_parser = image_count)]
     pub(crate) batch_size: usize,
     /// Seed; image i uses SEED + i.
     #[arg(long, default_value_t = 0)]
@@ -27,7 +28,13 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "SEED", requires = "variation_strength")]
     pub(crate) variation_seed: Option<u64>,
     /// Interpolation strength, 0 to 1. With FROM..TO the images of a prompt interpolate between the two seeds.
-    #[arg(long, value_name = "SHARE|FROM..TO", requires = "variation_seed", conflicts_with = "init_noise")]
+    #[arg(
+        long,
+        value_name = "SHARE|FROM..TO",
+        allow_hyphen_values = true,
+        requires = "variation_seed",
+        conflicts_with = "init_noise"
+    )]
     pub(crate) variation_strength: Option<VariationStrength>,
     /// Initial unit Gaussian noise: safetensors, tensor `noise` [B, C, h, w] f32.
     #[arg(long)]
@@ -35,8 +42,20 @@ pub(crate) struct GenerateArgs {
     /// Also save the sampled latents: safetensors, tensor `latents` [B, C, h, w] f32.
     #[arg(long)]
     pub(crate) save_latents: Option<PathBuf>,
+    /// Also save the images in one NumPy archive: `arr_0`, u8 [B, H, W, 3], as CompVis' sample_diffusion.py.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save_npz: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+    /// Write no separate image files.
+    #[arg(long, alias = "skip_save")]
+    pub(crate) skip_save: bool,
+    /// Write no grid.png. It shows the first images: at most 256, and 64 megapixels.
+    #[arg(long, alias = "skip_grid")]
+    pub(crate) skip_grid: bool,
+    /// Images per row of grid.png. Default: as many as rows.
+    #[arg(long, alias = "n_rows", value_name = "N", value_parser = image_count)]
+    pub(crate) n_rows: Option<usize>,
     /// Save a preview of the denoised image every N steps, in previews/ next to the images.
     #[arg(long, value_name = "N")]
     pub(crate) preview_every: Option<std::num::NonZeroUsize>,
@@ -63,23 +82,23 @@ pub(crate) struct SamplingArgs {
     #[arg(long)]
     pub(crate) steps: Option<usize>,
     /// Stochasticity, 0 to 1, of ddim, euler_a, dpmpp_2m_sde and dpmpp_3m_sde.
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     pub(crate) eta: Option<f64>,
     /// Classifier-free guidance scale; 1 disables guidance. Default: 7.5 for CLIP text, 5 for other text, else 1.
-    #[arg(long)]
+    #[arg(long, value_parser = finite)]
     pub(crate) guidance_scale: Option<f64>,
     /// Guidance rescale, 0 to 1: rescales the guided prediction toward the contrast of the unguided one; try 0.7 if
     /// large guidance scales overexpose.
     #[arg(long, value_name = "SHARE", default_value_t = 0., value_parser = unit_interval)]
     pub(crate) guidance_rescale: f64,
     /// Guide only at noise-to-signal ratios in this range, e.g. 0.3..5.
-    #[arg(long, value_name = "LOW..HIGH")]
+    #[arg(long, value_name = "LOW..HIGH", allow_hyphen_values = true)]
     pub(crate) guidance_interval: Option<Interval>,
     /// Height in pixels.
-    #[arg(long, requires = "width")]
+    #[arg(long, requires = "width", value_parser = side)]
     pub(crate) height: Option<i64>,
     /// Width in pixels.
-    #[arg(long, requires = "height")]
+    #[arg(long, requires = "height", value_parser = side)]
     pub(crate) width: Option<i64>,
     /// Sample and decode a large image in overlapping square tiles of this side in pixels; auto is the training size.
     #[arg(long, value_name = "PIXELS|auto", value_parser = tile_size)]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::ModelArgs;
+use super::numbers::{input_side, side};
 
 /// Output flags.
 #[derive(Debug, Args)]
@@ -31,10 +32,10 @@ pub(crate) struct ImageArgs {
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct SizeArgs {
     /// Resize the smallest side to N pixels first.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = input_side)]
     pub(crate) resize: Option<u32>,
     /// Crop the central square of N x N pixels.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = input_side)]
     pub(crate) center_crop: Option<u32>,
 }
 
@@ -67,7 +68,7 @@ pub(crate) struct DecodeArgs {
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     /// Decode large latents in overlapping square tiles of this side in pixels, in the memory of one tile.
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", value_parser = side)]
     pub(crate) tile: Option<i64>,
     /// Also save the pixels: safetensors, tensor `pixels` [B, 3, H, W] in [-1, 1], not clamped.
     #[arg(long)]

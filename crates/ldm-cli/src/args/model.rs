@@ -11,8 +11,8 @@ pub(crate) struct DeviceArgs {
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
     /// CPU threads per operation.
-    #[arg(long)]
-    pub(crate) threads: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub(crate) threads: Option<u16>,
 }
 
 /// Model flags.

@@ -8,7 +8,7 @@ use super::{GenerateArgs, ModelArgs, SizeArgs, TextArgs, unit_interval};
 
 #[derive(Debug, Args)]
 pub(crate) struct Img2imgArgs {
-    /// Input image.
+    /// Input image, or a folder of images, each of which is sampled alike.
     pub(crate) image: PathBuf,
     /// Text prompt.
     pub(crate) prompt: String,
@@ -27,9 +27,10 @@ pub(crate) struct Img2imgArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InpaintArgs {
-    /// Input image.
+    /// Input image, or a folder of images, each of which is sampled alike.
     pub(crate) image: PathBuf,
-    /// Mask as large as the image: the area that is white (at least 50 % gray) is filled.
+    /// Mask as large as the image: the area that is white (at least 50 % gray) is filled. Of a folder the mask NAME.png or
+    /// NAME_mask.png of each image.
     pub(crate) mask: PathBuf,
     /// Text prompt, for text-conditional models.
     pub(crate) prompt: Option<String>,
@@ -47,7 +48,7 @@ pub(crate) struct InpaintArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct OutpaintArgs {
-    /// Input image.
+    /// Input image, or a folder of images, each of which is sampled alike.
     pub(crate) image: PathBuf,
     /// Text prompt, for text-conditional models.
     pub(crate) prompt: Option<String>,
@@ -85,7 +86,7 @@ pub(crate) struct FillArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct UpscaleArgs {
-    /// Low-resolution image.
+    /// Low-resolution image, or a folder of them.
     pub(crate) image: PathBuf,
     #[command(flatten)]
     pub(crate) model: ModelArgs,

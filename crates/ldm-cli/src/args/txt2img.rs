@@ -12,7 +12,7 @@ pub(crate) struct Txt2imgArgs {
     /// Text prompt.
     #[arg(required_unless_present = "prompts_from", conflicts_with = "prompts_from")]
     pub(crate) prompt: Option<String>,
-    /// File of prompts, one per line; empty lines are skipped.
+    /// File of prompts, one per line; - is stdin. Empty lines are skipped.
     #[arg(long, value_name = "FILE")]
     pub(crate) prompts_from: Option<PathBuf>,
     #[command(flatten)]

@@ -11,6 +11,7 @@ use tch::{Device, Kind};
 use crate::args::{BenchArgs, StageArg};
 use crate::model;
 use crate::progress::Printer;
+use crate::terminal::{self, out, outln};
 
 pub(crate) fn run(args: &BenchArgs, printer: Printer) -> anyhow::Result<()> {
     let (device, kind) = (model::device(&args.device, Some(printer))?, parse_dtype(&args.dtype)?);
@@ -39,15 +40,15 @@ pub(crate) fn run(args: &BenchArgs, printer: Printer) -> anyhow::Result<()> {
             "machine": report.machine,
             "stages": report.stages,
         });
-        println!("{document:#}");
+        terminal::write_json(&document, false)?;
         return Ok(());
     }
     let at = format!("{}, {} threads, {}", device_name(device), ldm_libtorch::threads(), args.dtype);
-    println!("{}: {at}; {}", subject.name.display(), report.machine);
-    print!("{}", table::stages(&report.stages));
+    outln!("{}: {at}; {}", subject.name.display(), report.machine)?;
+    out!("{}", table::stages(&report.stages))?;
     if args.operations {
         for stage in &report.stages {
-            print!("\n{}", table::operations(stage, &report.machine));
+            out!("\n{}", table::operations(stage, &report.machine))?;
         }
     }
     Ok(())

@@ -14,6 +14,7 @@ use crate::model;
 use crate::progress::Printer;
 use crate::report::Interrupted;
 use crate::reporter::CliReporter;
+use crate::terminal::outln;
 
 pub(crate) fn run(args: &CompareFArgs, printer: Printer) -> anyhow::Result<()> {
     let device = model::device(&args.device, Some(printer))?;
@@ -34,7 +35,7 @@ pub(crate) fn run(args: &CompareFArgs, printer: Printer) -> anyhow::Result<()> {
     let root = study.folder().root().to_path_buf();
     let resume = format!("ldm compare-f --resume {}", root.display());
     match study.run(|part| spawn(&root, part, args, &stop, printer, &resume))? {
-        Finished::Done => println!("{}", study.folder().path("report.html").display()),
+        Finished::Done => outln!("{}", study.folder().path("report.html").display())?,
         Finished::Stopped => {
             printer.say(&format!("stopped; resume with: {resume}"));
             return Err(Interrupted(stop.code()).into());

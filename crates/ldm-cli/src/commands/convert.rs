@@ -1,18 +1,19 @@
 //! `ldm convert`: a model from one format to another. Values are unchanged, except by LoRAs.
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use ldm_core::device::parse_dtype;
-use ldm_pipelines::{ConvertOptions, ConvertTarget, ModelSource, convert};
+use ldm_pipelines::{ConvertOptions, ConvertTarget, ModelSource, check_replaceable, convert};
 
 use crate::args::{ConvertArgs, ModelFormat};
 use crate::output;
 use crate::progress::Printer;
+use crate::terminal::outln;
 
 pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     // First, since reading the model may take long.
     output::ensure_new(&args.out, args.force)?;
-    if args.force && args.out.is_dir() && !looks_like_a_model(&args.out) {
-        bail!("{}: expected a model to replace, got a folder without one", args.out.display());
+    if args.out.is_dir() {
+        check_replaceable(&args.out)?;
     }
     let options = ConvertOptions {
         to: match args.to {
@@ -30,15 +31,6 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     source.notes.iter().for_each(|note| Printer::warn(note));
     convert(&source, &args.out, &options, &mut Printer::warn)
         .with_context(|| format!("{} as {}", args.source.display(), args.out.display()))?;
-    println!("{}", args.out.display());
+    outln!("{}", args.out.display())?;
     Ok(())
-}
-
-/// Returns whether a folder is empty or contains a model: --force with a wrong path must not remove a home folder.
-fn looks_like_a_model(folder: &std::path::Path) -> bool {
-    let empty = folder.read_dir().is_ok_and(|mut entries| entries.next().is_none());
-    empty
-        || ["model_index.json", "config.json", "model.safetensors"]
-            .iter()
-            .any(|name| folder.join(name).is_file())
 }

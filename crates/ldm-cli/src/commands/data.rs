@@ -11,6 +11,7 @@ use serde_json::json;
 
 use crate::args::{DataArgs, DataCommand};
 use crate::output;
+use crate::terminal::{self, outln};
 
 pub(crate) fn run(command: &DataCommand) -> anyhow::Result<()> {
     match command {
@@ -47,24 +48,24 @@ fn info(args: &DataArgs, as_json: bool) -> anyhow::Result<()> {
             "captioned": info.captioned, "captions": info.captions, "fingerprint": info.fingerprint,
             "unreadable": bad.iter().map(ToString::to_string).collect::<Vec<_>>(),
         });
-        println!("{document:#}");
+        terminal::write_json(&document, false)?;
     } else {
-        println!("{}: {} images", info.name, info.count);
-        println!("fingerprint  {}", info.fingerprint);
+        outln!("{}: {} images", info.name, info.count)?;
+        outln!("fingerprint  {}", info.fingerprint)?;
         for ([width, height], count) in info.sizes.iter().take(8) {
-            println!("size         {width}x{height}: {count}");
+            outln!("size         {width}x{height}: {count}")?;
         }
         for (name, count) in &info.classes {
-            println!("class        {name}: {count}");
+            outln!("class        {name}: {count}")?;
         }
         if info.captioned > 0 {
-            println!("captions     {}", info.captioned);
+            outln!("captions     {}", info.captioned)?;
         }
         for caption in info.captions.iter().take(5) {
-            println!("             {caption}");
+            outln!("             {caption}")?;
         }
         for error in &bad {
-            println!("unreadable   {error}");
+            outln!("unreadable   {error}")?;
         }
     }
     if args.strict && !bad.is_empty() {
@@ -83,6 +84,6 @@ fn preview(args: &DataArgs, out: &Path, count: usize, force: bool) -> anyhow::Re
         bail!("{}: expected readable images, got none", args.dataset.display())
     };
     image::write_png(out, &contact_sheet(&batch?), &[])?;
-    println!("{}", out.display());
+    outln!("{}", out.display())?;
     Ok(())
 }

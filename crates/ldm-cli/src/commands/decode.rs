@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
-use ldm::Watermark;
+use ldm::{ImageGrid, Watermark};
 use ldm_checkpoint::Checkpoint;
 use ldm_core::image;
 use tch::Tensor;
 
 use crate::args::DecodeArgs;
+use crate::output::OutputFolder;
+use crate::terminal::outln;
 use crate::{model, output};
 
 pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
@@ -22,9 +24,9 @@ pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
     if size.len() != 4 || size[1] != channels {
         bail!("{}: latents: expected shape [B, {channels}, h, w], got {size:?}", args.latents.display());
     }
-    let folder = output::folder(&args.output, "decode");
+    let folder = OutputFolder::new(&args.output, "decode")?;
     output::ensure_all_new(&folder, size[0] as usize, args.output.force)?;
-    let mut pixels = Vec::new();
+    let (mut pixels, mut grid) = (Vec::new(), ImageGrid::new(None));
     for index in 0..size[0] {
         let latent = latents.narrow(0, index, 1);
         let decoded = match args.tile {
@@ -41,14 +43,17 @@ pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
         output::make(&folder)?;
         let path = output::image(&folder, index as usize);
         image::write_png(&path, &decoded.get(0), &[])?;
-        println!("{}", path.display());
-        pixels.push(decoded);
+        outln!("{}", path.display())?;
+        grid.push(&decoded.get(0));
+        if args.save_pixels.is_some() {
+            pixels.push(decoded);
+        }
     }
-    let pixels = Tensor::cat(&pixels, 0);
-    output::grid(&folder, &pixels, Watermark::Never)?;
+    grid.save(output::grid(&folder), Watermark::Never)?;
     if let Some(path) = &args.save_pixels {
-        ldm_checkpoint::save(path, &[("pixels".into(), pixels.contiguous())], &BTreeMap::new())?;
-        println!("{}", path.display());
+        let pixels = Tensor::cat(&pixels, 0).contiguous();
+        ldm_checkpoint::save(path, &[("pixels".into(), pixels)], &BTreeMap::new())?;
+        outln!("{}", path.display())?;
     }
     Ok(())
 }

@@ -9,6 +9,7 @@ use crate::model;
 use crate::progress::Printer;
 use crate::report::Interrupted;
 use crate::reporter::CliReporter;
+use crate::terminal::outln;
 
 pub(crate) fn run(args: &DemoArgs, printer: Printer) -> anyhow::Result<()> {
     let device = model::device(&args.device, Some(printer))?;
@@ -26,7 +27,7 @@ pub(crate) fn run(args: &DemoArgs, printer: Printer) -> anyhow::Result<()> {
     let overrides =
         DemoOverrides { first_stage: args.first_stage.clone(), diffusion: args.diffusion.clone() };
     match demo(out, &overrides, device, stop.flag(), &CliReporter::new(printer))? {
-        Some(report) => println!("{}", report.display()),
+        Some(report) => outln!("{}", report.display())?,
         None => return Err(Interrupted(stop.code()).into()),
     }
     Ok(())

@@ -7,21 +7,22 @@ use ldm_core::device::{device_name, parse_device};
 use tch::{Device, Kind, Tensor};
 
 use crate::args::DoctorArgs;
+use crate::terminal::outln;
 
 pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     if let Some(threads) = args.device.threads {
-        ldm_libtorch::set_threads(threads);
+        ldm_libtorch::set_threads(usize::from(threads));
     }
-    println!("ldm       {}", env!("CARGO_PKG_VERSION"));
-    println!("tch       0.24.0");
-    println!("libtorch  {} ({})", ldm_libtorch::TORCH_VERSION, loaded().unwrap_or_default().display());
-    println!("threads   {}", ldm_libtorch::threads());
+    outln!("ldm       {}", env!("CARGO_PKG_VERSION"))?;
+    outln!("tch       0.24.0")?;
+    outln!("libtorch  {} ({})", ldm_libtorch::TORCH_VERSION, loaded().unwrap_or_default().display())?;
+    outln!("threads   {}", ldm_libtorch::threads())?;
     let gpus = ldm_libtorch::cuda_device_count();
     for device in std::iter::once(Device::Cpu).chain((0..gpus).map(Device::Cuda)) {
-        println!("{:9} {}", device_name(device), measure(device));
+        outln!("{:9} {}", device_name(device), measure(device))?;
     }
     if gpus == 0 {
-        println!("cuda      {}", why_no_cuda());
+        outln!("cuda      {}", why_no_cuda())?;
     }
     parse_device(&args.device.device)?;
     Ok(())

@@ -7,6 +7,7 @@ use ldm_core::noise::Seeded;
 use tch::{Kind, Tensor};
 
 use crate::args::EncodeArgs;
+use crate::terminal::outln;
 use crate::{images, model, output};
 
 pub(crate) fn run(args: &EncodeArgs) -> anyhow::Result<()> {
@@ -35,6 +36,6 @@ pub(crate) fn run(args: &EncodeArgs) -> anyhow::Result<()> {
         latents.push(latent);
     }
     ldm_checkpoint::save(&args.out, &[("latents".into(), Tensor::cat(&latents, 0))], &BTreeMap::new())?;
-    println!("{}", args.out.display());
+    outln!("{}", args.out.display())?;
     Ok(())
 }

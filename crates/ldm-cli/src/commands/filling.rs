@@ -5,7 +5,7 @@ use std::ops::Range;
 use anyhow::{Context, bail};
 use ldm::Inpainting;
 use ldm_core::Prompt;
-use ldm_pipelines::{ConditioningKind, InitImage};
+use ldm_pipelines::{ConditioningKind, InitImage, LatentDiffusion};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
@@ -33,13 +33,15 @@ pub(crate) struct Filling<'a> {
     pub(crate) json: Map<String, Value>,
 }
 
-/// Inpaints, with a model trained for it or any other, and composites the result with the image.
-pub(crate) fn run(
-    filling: Filling,
-    args: &FillArgs,
+/// Inpaints, with a model trained for it or any other, and composites each result with its image.
+pub(crate) fn run<'a>(
+    mut fillings: impl Iterator<Item = anyhow::Result<Filling<'a>>>,
+    args: &'a FillArgs,
     job: &GenerationJob,
     printer: Printer,
 ) -> anyhow::Result<()> {
+    // The first before the model, since opening that may take long.
+    let filling = fillings.next().context("expected an image, got none")??;
     let model = model::open_diffusion(&args.model, args.text.tokenizer.as_deref())?;
     let name = args.model.model.display();
     let accepted = [
@@ -63,18 +65,10 @@ pub(crate) fn run(
     if trained && filling.strength.is_some() {
         bail!("--strength: expected a model not trained for inpainting, got {name}");
     }
-    let size = [filling.image.size()[2], filling.image.size()[3]];
-    model.check_image_size(size).with_context(|| filling.name.clone())?;
-    let text = by_text.then(|| filling.prompt.unwrap_or_default().to_owned());
-    let init = (!trained)
-        .then(|| {
-            let (image, mask) = (filling.image.shallow_clone(), filling.mask.shallow_clone());
-            InitImage::new(image, filling.strength.unwrap_or(1.), Some(mask))
-        })
-        .transpose()?;
-    let inpainting =
-        Inpainting::new(filling.image.shallow_clone(), filling.mask.shallow_clone(), args.feather)?;
-    job.run(&model, &args.model, &InpaintingTask { filling, inpainting, init, text, args }, printer)
+    let tasks = std::iter::once(Ok(filling)).chain(fillings).map(|filling| {
+        Ok(Box::new(InpaintingTask::new(filling?, &model, by_text, trained, args)?) as Box<dyn Task>)
+    });
+    job.run_each(&model, &args.model, tasks, printer)
 }
 
 struct InpaintingTask<'a> {
@@ -84,6 +78,30 @@ struct InpaintingTask<'a> {
     init: Option<InitImage>,
     text: Option<String>,
     args: &'a FillArgs,
+}
+
+impl<'a> InpaintingTask<'a> {
+    fn new(
+        filling: Filling<'a>,
+        model: &LatentDiffusion,
+        by_text: bool,
+        trained: bool,
+        args: &'a FillArgs,
+    ) -> anyhow::Result<Self> {
+        let size = [filling.image.size()[2], filling.image.size()[3]];
+        model.check_image_size(size).with_context(|| filling.name.clone())?;
+        let copies = || (filling.image.shallow_clone(), filling.mask.shallow_clone());
+        let init = (!trained)
+            .then(|| {
+                let (image, mask) = copies();
+                InitImage::new(image, filling.strength.unwrap_or(1.), Some(mask))
+            })
+            .transpose()?;
+        let (image, mask) = copies();
+        let inpainting = Inpainting::new(image, mask, args.feather)?;
+        let text = by_text.then(|| filling.prompt.unwrap_or_default().to_owned());
+        Ok(Self { filling, inpainting, init, text, args })
+    }
 }
 
 impl Task for InpaintingTask<'_> {

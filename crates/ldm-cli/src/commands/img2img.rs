@@ -1,8 +1,10 @@
 //! `ldm img2img`: image and text to image.
 
 use std::ops::Range;
+use std::path::Path;
 
 use anyhow::Context;
+use ldm::InputImages;
 use ldm_core::{Prompt, image};
 use ldm_data::Interpolation;
 use ldm_pipelines::{ConditioningKind, InitImage};
@@ -15,19 +17,33 @@ use crate::model;
 use crate::progress::Printer;
 
 pub(crate) fn run(args: &Img2imgArgs, printer: Printer) -> anyhow::Result<()> {
-    let job = GenerationJob::new(&args.generate, "img2img", args.generate.num_images)?;
-    let image = fitted(image::read(&args.image)?, args.size, Interpolation::Bicubic, &args.image)?;
-    let image = image::from_rgb8(&image).unsqueeze(0);
-    let init = InitImage::new(image, args.strength, None)?;
+    let inputs = InputImages::find(&args.image)?;
+    let job = GenerationJob::of_inputs(&args.generate, "img2img", &inputs)?;
+    let mut tasks = inputs.paths.iter().map(|path| Img2imgTask::read(args, path));
+    // The first before the model, since opening that may take long.
+    let first = Ok(tasks.next().expect("at least one image")?);
     let model = model::open_diffusion(&args.model, args.text.tokenizer.as_deref())?;
     model::check_conditioning(&model, &args.model, &[ConditioningKind::Text])?;
-    model.check_image_size(init.size()).with_context(|| args.image.display().to_string())?;
-    job.run(&model, &args.model, &Img2imgTask { init, args }, printer)
+    let tasks = std::iter::once(first).chain(tasks).map(|task| {
+        let task = task?;
+        model.check_image_size(task.init.size()).with_context(|| task.path.display().to_string())?;
+        Ok(Box::new(task) as Box<dyn Task>)
+    });
+    job.run_each(&model, &args.model, tasks, printer)
 }
 
 struct Img2imgTask<'a> {
+    path: &'a Path,
     init: InitImage,
     args: &'a Img2imgArgs,
+}
+
+impl<'a> Img2imgTask<'a> {
+    fn read(args: &'a Img2imgArgs, path: &'a Path) -> anyhow::Result<Self> {
+        let image = fitted(image::read(path)?, args.size, Interpolation::Bicubic, path)?;
+        let image = image::from_rgb8(&image).unsqueeze(0);
+        Ok(Self { path, init: InitImage::new(image, args.strength, None)?, args })
+    }
 }
 
 impl Task for Img2imgTask<'_> {
@@ -51,7 +67,7 @@ impl Task for Img2imgTask<'_> {
         Map::from_iter([
             ("prompt".to_owned(), json!(self.args.prompt)),
             ("negative_prompt".to_owned(), json!(self.args.text.negative_prompt)),
-            ("image".to_owned(), json!(self.args.image)),
+            ("image".to_owned(), json!(self.path)),
             ("strength".to_owned(), json!(self.args.strength)),
         ])
     }

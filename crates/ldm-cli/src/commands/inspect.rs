@@ -3,13 +3,14 @@
 use ldm_study::inspect::inspect;
 
 use crate::args::InspectArgs;
+use crate::terminal::{self, out};
 
 pub(crate) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let found = inspect(&args.path, args.config.as_deref())?;
     if args.json {
-        println!("{:#}", found.document());
+        terminal::write_json(&found.document(), false)?;
     } else {
-        print!("{}", found.text()?);
+        out!("{}", found.text()?)?;
     }
     Ok(())
 }

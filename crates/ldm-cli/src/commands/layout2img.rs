@@ -22,7 +22,7 @@ pub(crate) fn run(args: &Layout2imgArgs, printer: Printer) -> anyhow::Result<()>
         .into_iter()
         .map(|layout| layout.by_number(&model.box_classes, &args.layout))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    job.run(&model, &args.model, &LayoutTask { given: layouts, each }, printer)
+    job.run(&model, &args.model, LayoutTask { given: layouts, each }, printer)
 }
 
 /// Layouts, each for several consecutive images.

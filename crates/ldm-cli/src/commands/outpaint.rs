@@ -1,6 +1,7 @@
 //! `ldm outpaint`: extends an image past its borders.
 
 use anyhow::bail;
+use ldm::InputImages;
 use ldm_core::image as images;
 use ldm_data::Interpolation;
 use serde_json::{Map, json};
@@ -13,31 +14,33 @@ use crate::images::fitted;
 use crate::progress::Printer;
 
 pub(crate) fn run(args: &OutpaintArgs, printer: Printer) -> anyhow::Result<()> {
-    let job = GenerationJob::new(&args.fill.generate, "outpaint", args.fill.generate.num_images)?;
+    let inputs = InputImages::find(&args.image)?;
+    let job = GenerationJob::of_inputs(&args.fill.generate, "outpaint", &inputs)?;
     let sides = [args.left, args.right, args.top, args.bottom].map(i64::from);
     if sides == [0; 4] {
         bail!("expected --left, --right, --top or --bottom, got none");
     }
-    let image = images::read(&args.image)?;
-    let image = fitted(image, args.size, Interpolation::Bicubic, &args.image)?;
-    let image = images::from_rgb8(&image).unsqueeze(0);
     let added = json!({"left": args.left, "right": args.right, "top": args.top, "bottom": args.bottom});
-    let filling = Filling {
-        // The added area starts as the nearest pixels, so that the first stage sees no edge.
-        image: image.replication_pad2d(sides),
-        mask: 1. - Tensor::ones_like(&image.narrow(1, 0, 1)).constant_pad_nd(sides),
-        prompt: args.prompt.as_deref(),
-        strength: None,
-        name: args.image.display().to_string(),
-        heading: format!(
-            "outpaint: {}, left {}, right {}, top {}, bottom {}",
-            args.image.display(),
-            args.left,
-            args.right,
-            args.top,
-            args.bottom
-        ),
-        json: Map::from_iter([("image".to_owned(), json!(args.image)), ("added".to_owned(), added)]),
-    };
-    filling::run(filling, &args.fill, &job, printer)
+    let fillings = inputs.paths.iter().map(|path| {
+        let image = fitted(images::read(path)?, args.size, Interpolation::Bicubic, path)?;
+        let image = images::from_rgb8(&image).unsqueeze(0);
+        Ok(Filling {
+            // The added area starts as the nearest pixels, so that the first stage sees no edge.
+            image: image.replication_pad2d(sides),
+            mask: 1. - Tensor::ones_like(&image.narrow(1, 0, 1)).constant_pad_nd(sides),
+            prompt: args.prompt.as_deref(),
+            strength: None,
+            name: path.display().to_string(),
+            heading: format!(
+                "outpaint: {}, left {}, right {}, top {}, bottom {}",
+                path.display(),
+                args.left,
+                args.right,
+                args.top,
+                args.bottom
+            ),
+            json: Map::from_iter([("image".to_owned(), json!(path)), ("added".to_owned(), added.clone())]),
+        })
+    });
+    filling::run(fillings, &args.fill, &job, printer)
 }

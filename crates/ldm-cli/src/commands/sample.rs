@@ -24,7 +24,7 @@ pub(crate) fn run(args: &SampleArgs, printer: Printer) -> anyhow::Result<()> {
     )?;
     let classifier = NamedClassifier::open(&args.classifier, &model)?;
     let task = ClassTask { classes: classes(args, &model, classifier.as_ref())?, model: &model, classifier };
-    job.run(&model, &args.model, &task, printer)
+    job.run(&model, &args.model, task, printer)
 }
 
 /// Images with a class each, or unconditional ones.

@@ -22,7 +22,7 @@ pub(crate) fn run(args: &Semantic2imgArgs, printer: Printer) -> anyhow::Result<(
     let model = model::open_diffusion(&args.model, None)?;
     model::check_conditioning(&model, &args.model, &[ConditioningKind::SemanticMap])?;
     let map = one_hot(&labels, &model).with_context(|| args.map.display().to_string())?;
-    job.run(&model, &args.model, &SemanticMapTask { map, name: args.map.display().to_string() }, printer)
+    job.run(&model, &args.model, SemanticMapTask { map, name: args.map.display().to_string() }, printer)
 }
 
 /// Reads the label of each pixel.

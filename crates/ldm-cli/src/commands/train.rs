@@ -14,6 +14,7 @@ use crate::args::{DeviceArgs, TrainArgs};
 use crate::interrupt::Stop;
 use crate::progress::{Printer, Progress};
 use crate::report::Interrupted;
+use crate::terminal::outln;
 use crate::{launch, model};
 
 pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<()> {
@@ -63,7 +64,7 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<()> {
         return Err(Interrupted(stop.code()).into());
     }
     if is_rank_zero {
-        println!("{}", trainer.run_dir().model().display());
+        outln!("{}", trainer.run_dir().model().display())?;
     }
     Ok(())
 }
@@ -79,7 +80,7 @@ fn check_device(args: &DeviceArgs, ranks: usize) -> anyhow::Result<()> {
 /// Returns the device of a rank: on CUDA the GPU of its local rank.
 fn rank_device(env: &RankEnv, args: &DeviceArgs) -> anyhow::Result<Device> {
     if let Some(threads) = args.threads {
-        ldm_libtorch::set_threads(threads);
+        ldm_libtorch::set_threads(usize::from(threads));
     }
     if env.world > 1 {
         check_device(args, env.world)?;

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Txt2imgArgs, printer: Printer) -> anyhow::Result<()> {
         Printer::warn(&warning);
     }
     let task = TextTask { given: texts, each, args: &args.text, no_watermark: args.no_watermark };
-    job.run(&model, &args.model, &task, printer)
+    job.run(&model, &args.model, task, printer)
 }
 
 /// Reads the prompts.
@@ -37,7 +37,11 @@ fn prompts(args: &Txt2imgArgs) -> anyhow::Result<Vec<String>> {
     let Some(path) = &args.prompts_from else {
         return Ok(vec![args.prompt.clone().context("expected a prompt or --prompts-from, got neither")?]);
     };
-    let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let text = if path.as_os_str() == "-" {
+        std::io::read_to_string(std::io::stdin()).context("stdin")?
+    } else {
+        std::fs::read_to_string(path).with_context(|| path.display().to_string())?
+    };
     let prompts: Vec<String> =
         text.lines().map(str::trim).filter(|line| !line.is_empty()).map(Into::into).collect();
     if prompts.is_empty() {

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::args::{Cli, GetArgs, WeightsCommand};
 use crate::progress::{Printer, Progress};
+use crate::terminal::{self, outln};
 
 const MIRROR: &str = "LDM_WEIGHTS_URL";
 
@@ -24,7 +25,7 @@ fn list(manifest: &Manifest, as_json: bool) -> anyhow::Result<()> {
     let cache = resources::cache_dir()?;
     if as_json {
         let resources: Vec<_> = manifest.resources.iter().map(|each| described(each, &cache)).collect();
-        println!("{:#}", json!({"folder": cache, "resources": resources}));
+        terminal::write_json(&json!({"folder": cache, "resources": resources}), false)?;
         return Ok(());
     }
     let width = |text: &dyn Fn(&Resource) -> usize| manifest.resources.iter().map(text).max().unwrap_or(0);
@@ -36,13 +37,13 @@ fn list(manifest: &Manifest, as_json: bool) -> anyhow::Result<()> {
             all if all == each.files.len() => folder.display().to_string(),
             some => format!("{some} of {} files in {}", each.files.len(), folder.display()),
         };
-        println!(
+        outln!(
             "{:names$}  {:>8}  {:licenses$}  {place}",
             each.name,
             megabytes(each.size()),
             each.licenses()
-        );
-        println!("{:names$}  for {}", "", each.purpose);
+        )?;
+        outln!("{:names$}  for {}", "", each.purpose)?;
     }
     Ok(())
 }
@@ -87,7 +88,7 @@ fn get(args: &GetArgs, printer: Printer) -> anyhow::Result<()> {
     for resource in requested {
         let mut bar = None;
         for path in install(resource, &source, args.force, &mut |event| show(event, &mut bar, printer))? {
-            println!("{}", path.display());
+            outln!("{}", path.display())?;
         }
     }
     Ok(())

@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
-use ldm::{Parameters, Watermark};
+use ldm::{ImageGrid, NpzImages, Parameters, Watermark};
 use ldm_core::{files, image};
 use ldm_pipelines::{GenerateRequest, Init, InitImage, LatentDiffusion, Sampling, Variation, generate};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tch::Tensor;
 
 use super::{GenerationJob, Task};
@@ -15,10 +15,13 @@ use crate::args::ModelArgs;
 use crate::output;
 use crate::previews::Previews;
 use crate::progress::{Printer, Progress};
+use crate::terminal::{self, StdoutError, outln};
 
 /// Consecutive images of a job that are sampled together, and the origin of their noise.
 pub(super) struct ImageBatch {
-    /// Their numbers in the job.
+    /// The number of their task.
+    pub(super) task: usize,
+    /// Their numbers in the task.
     pub(super) images: Range<usize>,
     pub(super) seeds: Vec<u64>,
     pub(super) variation: Option<Variation>,
@@ -27,9 +30,9 @@ pub(super) struct ImageBatch {
 }
 
 /// Latents `[B, C, h, w]` and post-processed images `[B, 3, H, W]` of a batch.
-pub(super) struct BatchSamples {
-    pub(super) latents: Tensor,
-    pub(super) images: Tensor,
+struct BatchSamples {
+    latents: Tensor,
+    images: Tensor,
 }
 
 /// Samples the batches of a job one by one, and writes their images.
@@ -37,42 +40,69 @@ pub(super) struct BatchRunner<'a> {
     pub(super) job: &'a GenerationJob<'a>,
     pub(super) model: &'a LatentDiffusion,
     pub(super) model_args: &'a ModelArgs,
-    pub(super) task: &'a dyn Task,
     pub(super) sampling: Sampling,
     /// Steps per batch.
     pub(super) steps: usize,
     pub(super) watermark: Watermark,
     pub(super) previews: Option<Previews>,
     pub(super) bar: Progress,
+    /// The images of `grid.png`, if it is requested.
+    pub(super) grid: Option<ImageGrid>,
+    pub(super) npz: Option<NpzImages>,
     pub(super) started: Instant,
     /// True once the overflow of the first stage was reported.
     pub(super) warned: bool,
 }
 
 impl BatchRunner<'_> {
-    /// Samples a batch, writes its images and prints their paths.
-    pub(super) fn run(&mut self, batch: &ImageBatch) -> anyhow::Result<BatchSamples> {
+    /// Samples a batch, writes its images and prints their paths. Returns the latents.
+    pub(super) fn run(&mut self, task: &dyn Task, batch: &ImageBatch) -> anyhow::Result<Tensor> {
         let begun = Instant::now();
-        let samples = self.sample(batch)?;
+        let samples = self.sample(task, batch)?;
         let marked = (0..samples.images.size()[0])
             .map(|index| self.watermark.apply(&samples.images.get(index)))
             .collect::<ldm_core::Result<Vec<_>>>()?;
-        output::make(&self.job.folder)?;
+        if !(self.job.args.skip_save && self.job.args.skip_grid) {
+            output::make(&self.job.folder)?;
+        }
         let seconds = begun.elapsed().as_secs_f64() / batch.seeds.len() as f64;
         let size = [samples.images.size()[2], samples.images.size()[3]];
         for (index, pixels) in marked.iter().enumerate() {
             let number = batch.images.start + index;
-            let path = output::image(&self.job.folder, number);
-            let text = self.parameters(batch, index, size);
-            files::write_bytes(&path, &image::png(pixels, &[("parameters", &text)]))?;
-            self.print(&path, number, batch.seeds[index], seconds);
+            let path = (!self.job.args.skip_save).then(|| self.job.path(batch.task, number));
+            if let Some(path) = &path {
+                let text = self.parameters(task, batch, index, size);
+                files::write_bytes(path, &image::png(pixels, &[("parameters", &text)]))?;
+            }
+            if let Some(npz) = &mut self.npz {
+                npz.push(pixels)?;
+            }
+            if let Some(grid) = &mut self.grid {
+                grid.push(&samples.images.get(index as i64));
+            }
+            self.print(task.json(number), path.as_deref(), batch.seeds[index], seconds)?;
         }
-        Ok(samples)
+        Ok(samples.latents)
+    }
+
+    /// Writes the files of the whole job.
+    pub(super) fn finish(self) -> anyhow::Result<()> {
+        self.bar.finish();
+        if let Some(grid) = &self.grid {
+            let path = output::grid(&self.job.folder);
+            grid.save(&path, self.watermark)?;
+            if self.job.args.skip_save && !self.job.args.json {
+                outln!("{}", path.display())?;
+            }
+        }
+        if let Some(npz) = self.npz {
+            npz.finish()?;
+        }
+        Ok(())
     }
 
     /// Samples a batch, and shows the progress.
-    fn sample(&mut self, batch: &ImageBatch) -> anyhow::Result<BatchSamples> {
-        let task = self.task;
+    fn sample(&mut self, task: &dyn Task, batch: &ImageBatch) -> anyhow::Result<BatchSamples> {
         let prompt = task.prompt(batch.images.clone())?;
         let negative = task.negative(batch.seeds.len());
         let init = match (task.init(), &batch.variation) {
@@ -84,8 +114,10 @@ impl BatchRunner<'_> {
             .negative(negative.as_ref())
             .init(init)
             .classifier(task.classifier());
-        let start = batch.images.start;
-        let before = (start / self.job.args.batch_size * self.steps) as u64;
+        let (count, size) = (self.job.count, self.job.args.batch_size);
+        let start = batch.task * count + batch.images.start;
+        let batches = batch.task * count.div_ceil(size) + batch.images.start / size;
+        let before = (batches * self.steps) as u64;
         let (bar, previews, started) = (&mut self.bar, &mut self.previews, self.started);
         let generated = generate(self.model, &request, &mut |step| {
             let done = before + step.index as u64 + 1;
@@ -104,7 +136,7 @@ impl BatchRunner<'_> {
     }
 
     /// Returns the text `parameters` of the image at `index` of a batch.
-    fn parameters(&self, batch: &ImageBatch, index: usize, size: [i64; 2]) -> String {
+    fn parameters(&self, task: &dyn Task, batch: &ImageBatch, index: usize, size: [i64; 2]) -> String {
         let args = self.job.args;
         let interval = args.sampling.guidance_interval;
         let parameters = Parameters {
@@ -114,26 +146,30 @@ impl BatchRunner<'_> {
             model: &self.model_args.model.file_name().unwrap_or_default().to_string_lossy(),
             loras: &args.sampling.loras,
             variation: batch.variation.as_ref().map(|to| (to.seeds[index], to.strengths[index])),
-            strength: self.task.init().map(InitImage::strength),
+            strength: task.init().map(InitImage::strength),
             guidance_interval: interval.map(|interval| [interval.low, interval.high]),
             spacing: args.sampling.spacing.as_deref(),
             init_noise: args.init_noise.as_deref(),
         };
-        let heading = self.task.heading(batch.images.start + index);
-        format!("{heading}{parameters}{}", self.task.parameters())
+        let heading = task.heading(batch.images.start + index);
+        format!("{heading}{parameters}{}", task.parameters())
     }
 
-    /// Prints the path of an image, or its JSON line.
-    fn print(&self, path: &Path, number: usize, seed: u64, seconds: f64) {
+    /// Prints the path of an image, if it was written, or its JSON line.
+    fn print(
+        &self,
+        mut line: Map<String, Value>,
+        path: Option<&Path>,
+        seed: u64,
+        seconds: f64,
+    ) -> Result<(), StdoutError> {
         if !self.job.args.json {
-            println!("{}", path.display());
-            return;
+            return path.map_or(Ok(()), |path| outln!("{}", path.display()));
         }
-        let mut line = self.task.json(number);
         line.insert("path".into(), json!(path));
         line.insert("seed".into(), json!(seed));
         line.insert("sampler".into(), json!(self.sampling.sampler.name()));
         line.insert("seconds".into(), json!(seconds));
-        println!("{}", Value::Object(line));
+        terminal::write_json(&Value::Object(line), true)
     }
 }

@@ -78,7 +78,15 @@ fn existing_files_are_not_replaced() {
     std::fs::create_dir(sandbox.path("home")).unwrap();
     std::fs::write(sandbox.path("home/letter.txt"), "dear").unwrap();
     sandbox.err(&["convert", "model", "home", "--to", "ldm"], 1, "--force");
-    sandbox.err(&["convert", "model", "home", "--to", "ldm", "--force"], 1, "got a folder without one");
+    let foreign =
+        "home: expected only files of a converted model in a folder that is replaced, got home/letter.txt";
+    sandbox.err(&["convert", "model", "home", "--to", "ldm", "--force"], 1, foreign);
+    // The same for files beside and below those of a model.
+    std::fs::create_dir_all(sandbox.path("checkout/vae/.git")).unwrap();
+    std::fs::write(sandbox.path("checkout/config.json"), "{}").unwrap();
+    let args = ["convert", "model", "checkout", "--to", "diffusers", "--force"];
+    sandbox.err(&args, 1, "got checkout/vae/.git");
+    std::fs::remove_dir_all(sandbox.path("checkout")).unwrap();
     sandbox.err(
         &["convert", "home", "new", "--to", "ldm"],
         1,
@@ -120,6 +128,16 @@ fn a_full_disk_leaves_nothing() {
     assert_eq!(left, [""; 0]);
 }
 
+/// Returns whether a process has an unfinished file or folder: a name beginning with `.part-`, or an unnamed open file.
+fn is_writing(sandbox: &Sandbox, process: u32) -> bool {
+    let named = names(sandbox, ".").iter().any(|name| name.starts_with(".part-"));
+    let files = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+    let open: Vec<_> = files.filter_map(|file| std::fs::read_link(file.path()).ok()).collect();
+    let unnamed =
+        |file: &Path| file.starts_with(sandbox.work()) && file.to_string_lossy().ends_with(" (deleted)");
+    named || open.iter().any(|file| unnamed(file))
+}
+
 #[test]
 fn ctrl_c_leaves_nothing() {
     let sandbox = sandbox();
@@ -132,7 +150,7 @@ fn ctrl_c_leaves_nothing() {
             .spawn()
             .unwrap();
         let begun = Instant::now();
-        while !names(&sandbox, ".").iter().any(|name| name.starts_with(".part-")) {
+        while !is_writing(&sandbox, child.id()) {
             assert!(child.try_wait().unwrap().is_none(), "{out}: ended before it could be stopped");
             assert!(begun.elapsed() < Duration::from_secs(30), "{out}");
             std::thread::sleep(Duration::from_millis(1));

@@ -60,6 +60,53 @@ pub struct ConvertOptions {
     pub force: bool,
 }
 
+/// Files and folders of converted models.
+const WRITTEN: [&str; 20] = [
+    "bert",
+    "config.json",
+    "config.yaml",
+    "diffusion_pytorch_model.safetensors",
+    "merges.txt",
+    "model.safetensors",
+    "model_index.json",
+    "remap.npy",
+    "scheduler",
+    "scheduler_config.json",
+    "special_tokens_map.json",
+    "text_encoder",
+    "tokenizer",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "unet",
+    "vae",
+    "vocab.json",
+    "vocab.txt",
+    "vqvae",
+];
+
+/// Checks that a folder, which is to be replaced, holds nothing but a converted model.
+///
+/// # Errors
+/// [`Error::Invalid`] with the first other entry; [`Error::Io`].
+pub fn check_replaceable(folder: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        let entry = entry.map_err(Error::io(folder))?;
+        let path = entry.path();
+        if !entry.file_name().to_str().is_some_and(|name| WRITTEN.contains(&name)) {
+            return Err(Error::expected(
+                folder.display(),
+                "only files of a converted model in a folder that is replaced",
+                format!("{}; try another path", path.display()),
+            ));
+        }
+        // A link counts as a file: what it points to is not removed.
+        if entry.file_type().map_err(Error::io(&path))?.is_dir() {
+            check_replaceable(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes the model `source` to `out`, whole or not at all.
 ///
 /// Values and shapes are unchanged except by `kind` and `loras`: a round trip through CompVis' or diffusers' format is
@@ -71,13 +118,16 @@ pub struct ConvertOptions {
 /// # Errors
 /// Before writing: [`Error::Weights`] when the weights do not match the config, those of
 /// [`Lora::read`](crate::lora::Lora::read), [`Error::Invalid`] with the key that the format cannot express,
-/// [`Error::Io`] when `out` exists. While writing: [`Error::Io`]; partial output is removed.
+/// [`Error::Io`] when `out` exists, [`Error::Invalid`] when it is a folder with other files. While writing: [`Error::Io`]; partial output is removed.
 pub fn convert(
     source: &ModelSource,
     out: &Path,
     options: &ConvertOptions,
     note: &mut dyn FnMut(&str),
 ) -> Result<()> {
+    if options.force && out.is_dir() {
+        check_replaceable(out)?;
+    }
     let weights = Weights::of(source, options)?;
     match options.to {
         ConvertTarget::Ldm => ldm::write(source, &weights, out, options, note),

@@ -1,9 +1,10 @@
 //! Generation of images from prompts and seeds.
 
+use ldm_autoencoder::FirstStageConfig;
 use ldm_core::noise::Seeded;
-use ldm_core::{Conditioning, Error, Prompt, Result};
+use ldm_core::{Conditioning, Error, Prompt, Result, memory};
 use ldm_schedulers::{Denoiser, SamplerConfig, SamplerRun, SamplingStep, Spacing};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use super::classifier_guidance::GuidingClassifier;
 use super::guidance::{ClassifierFreeGuidance, Conditioned, Guidance};
@@ -100,7 +101,7 @@ pub struct Generated {
 /// determines the size where none is requested. `observe` is called at every step.
 ///
 /// # Errors
-/// [`Error::Invalid`] when the size does not fit the model or the prompt's image, when the sampler cannot take so many
+/// [`Error::Invalid`] when the size does not fit the model, the prompt's image or the memory, when the sampler cannot take so many
 /// steps, when the model has no unconditional prompt to guide away from, or when the result holds NaN or Inf;
 /// [`Error::MissingInput`] when the prompt lacks what the model is conditioned on; [`Error::Shape`] for noise of a
 /// wrong shape, or prompts that are not one per seed.
@@ -119,6 +120,7 @@ pub fn generate(
     })?;
     check_count(&cond, count)?;
     let shape = latent_shape(model, init.size(sampling.size)?, cond.concat.as_ref())?;
+    check_memory(model, count, &shape, sampling.tile.is_some())?;
     let tiling = sampling.tile.map(|side| Tiling::new(model, [shape[1], shape[2]], side)).transpose()?;
     let plan = sampling.sampler.plan(&model.schedule, &sampling.spacing, sampling.steps)?;
     let size = [count, shape[0], shape[1], shape[2]];
@@ -199,6 +201,24 @@ fn latent_shape(
         ))),
         _ => Ok(shape),
     }
+}
+
+/// Refuses images that cannot fit in the memory of the CPU: counted are the images twice, and the input and output of one
+/// convolution of the decoder at full resolution, unless it works in tiles.
+fn check_memory(model: &LatentDiffusion, count: i64, latent: &[i64; 3], tiled: bool) -> Result<()> {
+    if model.vs().device() != Device::Cpu {
+        return Ok(()); // CUDA fails at the allocation, with its own message
+    }
+    let channels = match &model.config.first_stage_config {
+        FirstStageConfig::Kl(config) if !tiled => config.ddconfig.ch,
+        FirstStageConfig::Vq(config) if !tiled => config.ddconfig.ch,
+        _ => 0,
+    };
+    let [height, width] = [latent[1], latent[2]].map(|side| side * model.first_stage.factor());
+    let element = model.kind().elt_size_in_bytes() as f64;
+    let pixel = 2. * (3. * 4. * count as f64 + channels as f64 * element);
+    let got = format!("{count} of {height}x{width}");
+    memory::check("images", got, height as f64 * width as f64 * pixel)
 }
 
 fn cast(cond: Conditioning, kind: Kind) -> Conditioning {

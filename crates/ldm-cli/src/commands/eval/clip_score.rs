@@ -9,6 +9,7 @@ use crate::args::ClipScoreArgs;
 use crate::model;
 use crate::progress::Printer;
 use crate::reporter::CliReporter;
+use crate::terminal::{self, outln};
 
 pub(crate) fn run(args: &ClipScoreArgs, printer: Printer) -> anyhow::Result<()> {
     let device = model::device(&args.device, Some(printer))?;
@@ -21,10 +22,10 @@ pub(crate) fn run(args: &ClipScoreArgs, printer: Printer) -> anyhow::Result<()> 
         document["prompts"] = json!(args.prompts_from);
         document["clip"] = json!(args.clip);
         document["ldm"] = env!("CARGO_PKG_VERSION").into();
-        println!("{document:#}");
+        terminal::write_json(&document, false)?;
     } else {
-        println!("{} generated images ({}), by {}", found.made_images, found.made, args.clip.display());
-        println!("{:<24} {:.4} +- {:.4}", "clip_score", found.clip_score.mean, found.clip_score.std);
+        outln!("{} generated images ({}), by {}", found.made_images, found.made, args.clip.display())?;
+        outln!("{:<24} {:.4} +- {:.4}", "clip_score", found.clip_score.mean, found.clip_score.std)?;
     }
     Ok(())
 }

@@ -10,12 +10,14 @@ use serde_json::{Value, json};
 
 use super::{options, source};
 use crate::args::{GenerationArgs, GeneratorArgs, ModelArgs};
+use crate::output::OutputFolder;
 use crate::progress::Printer;
 use crate::reporter::CliReporter;
+use crate::terminal::{self, StdoutError, outln};
 use crate::{model, output, sampling};
 
 pub(crate) fn run(args: &GenerationArgs, printer: Printer) -> anyhow::Result<()> {
-    let folder = output::folder(&args.output, "eval");
+    let folder = OutputFolder::new(&args.output, "eval")?;
     let [results, best, worst] = ["results.json", "best.png", "worst.png"].map(|name| folder.join(name));
     let with_images = args.generated.is_some() || args.generator.model.is_some();
     let written = if with_images { vec![&results, &best, &worst] } else { Vec::new() };
@@ -43,7 +45,7 @@ pub(crate) fn run(args: &GenerationArgs, printer: Printer) -> anyhow::Result<()>
     let Some(mut generated) = generated else {
         let path = statistics.context("expected generated images, --model or --save-statistics, got none")?;
         evaluator.save_statistics(&reference, path)?;
-        println!("{}", path.display());
+        outln!("{}", path.display())?;
         return Ok(());
     };
     let found = evaluator.evaluate(&reference, &mut generated, statistics)?;
@@ -57,9 +59,9 @@ pub(crate) fn run(args: &GenerationArgs, printer: Printer) -> anyhow::Result<()>
     let document = Value::Object(document);
     files::write_bytes(&results, format!("{document:#}\n").as_bytes())?;
     if args.metrics.json {
-        println!("{document:#}");
+        terminal::write_json(&document, false)?;
     } else {
-        print(&document);
+        print(&document)?;
     }
     Ok(())
 }
@@ -133,27 +135,28 @@ fn refuse_sampling(args: &GeneratorArgs) -> anyhow::Result<()> {
     }
 }
 
-fn print(document: &Value) {
+fn print(document: &Value) -> Result<(), StdoutError> {
     let text = |value: &Value| value.as_str().unwrap_or("an unnamed set").to_owned();
     let generated = document["made"].as_str().map_or_else(
         || format!("{}, seed {}", text(&document["sampling"]["model"]), document["sampling"]["seed"]),
         ToOwned::to_owned,
     );
-    println!("{} generated images ({generated})", document["made_images"]);
+    outln!("{} generated images ({generated})", document["made_images"])?;
     match document["images"].as_i64() {
-        Some(images) => println!("{images} real images ({})", text(&document["dataset"])),
-        None => println!("real images: {}", text(&document["statistics"])),
+        Some(images) => outln!("{images} real images ({})", text(&document["dataset"]))?,
+        None => outln!("real images: {}", text(&document["statistics"]))?,
     }
-    println!("{:<24} {}", "features", text(&document["features"]));
+    outln!("{:<24} {}", "features", text(&document["features"]))?;
     for name in ["frechet_distance", "spatial_frechet_distance", "precision", "recall", "density", "coverage"]
     {
         if let Some(value) = document[name].as_f64() {
-            println!("{name:<24} {value:.4}");
+            outln!("{name:<24} {value:.4}")?;
         }
     }
     for name in ["kernel_distance", "inception_score", "nearest_real"] {
         if let (Some(mean), Some(std)) = (document[name]["mean"].as_f64(), document[name]["std"].as_f64()) {
-            println!("{name:<24} {mean:.6} +- {std:.6}");
+            outln!("{name:<24} {mean:.6} +- {std:.6}")?;
         }
     }
+    Ok(())
 }

@@ -7,12 +7,14 @@ use serde_json::json;
 
 use super::{options, source};
 use crate::args::ReconstructionArgs;
+use crate::output::OutputFolder;
 use crate::progress::Printer;
 use crate::reporter::CliReporter;
+use crate::terminal::{self, StdoutError, outln};
 use crate::{model, output};
 
 pub(crate) fn run(args: &ReconstructionArgs, printer: Printer) -> anyhow::Result<()> {
-    let folder = output::folder(&args.output, "eval");
+    let folder = OutputFolder::new(&args.output, "eval")?;
     let [results, best, worst] = ["results.json", "best.png", "worst.png"].map(|name| folder.join(name));
     [&results, &best, &worst].into_iter().try_for_each(|path| output::ensure_new(path, args.output.force))?;
     let model = model::open(&args.model)?;
@@ -27,24 +29,22 @@ pub(crate) fn run(args: &ReconstructionArgs, printer: Printer) -> anyhow::Result
     found.extremes.write(&best, &worst)?;
     files::write_bytes(&results, format!("{document:#}\n").as_bytes())?;
     if args.metrics.json {
-        println!("{document:#}");
+        terminal::write_json(&document, false)?;
     } else {
-        print(&found);
+        print(&found)?;
     }
     Ok(())
 }
 
-fn print(found: &ReconstructionEvaluation) {
+fn print(found: &ReconstructionEvaluation) -> Result<(), StdoutError> {
     let line = |name: &str, Spread { mean, std }: Spread, unit: &str| {
-        if !mean.is_nan() {
-            println!("{name:<17} {mean:.4} +- {std:.4}{unit}");
-        }
+        if mean.is_nan() { Ok(()) } else { outln!("{name:<17} {mean:.4} +- {std:.4}{unit}") }
     };
-    println!("{} images of {}", found.images, found.dataset);
-    line("PSNR", found.psnr, " dB");
-    line("SSIM", found.ssim, "");
-    found.ms_ssim.into_iter().for_each(|ms_ssim| line("MS-SSIM", ms_ssim, ""));
-    line("LPIPS", found.lpips, &format!(" ({})", found.lpips_trunk));
+    outln!("{} images of {}", found.images, found.dataset)?;
+    line("PSNR", found.psnr, " dB")?;
+    line("SSIM", found.ssim, "")?;
+    found.ms_ssim.into_iter().try_for_each(|ms_ssim| line("MS-SSIM", ms_ssim, ""))?;
+    line("LPIPS", found.lpips, &format!(" ({})", found.lpips_trunk))?;
     let distance = found.frechet_distance.unwrap_or(f64::NAN);
-    println!("{:<17} {distance:.4} ({})", "Frechet distance", found.features);
+    outln!("{:<17} {distance:.4} ({})", "Frechet distance", found.features)
 }
