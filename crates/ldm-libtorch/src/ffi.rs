@@ -8,12 +8,14 @@
 mod operations;
 mod process;
 mod ranks;
+mod signals;
 
 pub(crate) use operations::Observer;
 #[cfg(target_env = "gnu")]
 pub(crate) use process::keep_freed_memory;
 pub(crate) use process::open_cuda_library;
 pub(crate) use ranks::{RawGroup, RawReducer, RawWork};
+pub(crate) use signals::explain_bus_errors;
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -327,8 +329,10 @@ struct MappedRange {
 impl Drop for MappedRange {
     /// Releases the pages that lie entirely in this part: nothing else reads them, and the mapping may live on.
     fn drop(&mut self) {
-        const PAGE: usize = 4096; // with larger pages the call fails, and nothing is released early
-        let (start, end) = (self.start.next_multiple_of(PAGE), (self.start + self.length) / PAGE * PAGE);
+        // A smaller constant would be wrong where pages are larger (64 KiB on some aarch64): the call widens its range to
+        // whole pages, and would discard what was written to the tensors beside this one.
+        let page = rustix::param::page_size();
+        let (start, end) = whole_pages(self.start..self.start + self.length, page);
         if start < end {
             let advice = memmap2::UncheckedAdvice::DontNeed;
             // SAFETY: the range lies in the mapping, whose start is aligned to a page. The tensor that owned these
@@ -336,6 +340,11 @@ impl Drop for MappedRange {
             let _ = unsafe { self.map.unchecked_advise_range(advice, start, end - start) };
         }
     }
+}
+
+/// Returns start and end of the pages that lie entirely in `range`; not in order if there are none.
+fn whole_pages(range: std::ops::Range<usize>, page: usize) -> (usize, usize) {
+    (range.start.next_multiple_of(page), range.end / page * page)
 }
 
 extern "C" fn drop_range(owner: *mut c_void) {
@@ -359,4 +368,19 @@ pub(crate) fn map_tensor(
         let data = map.as_mut_ptr().add(start).cast::<c_void>();
         ldm_from_blob(data, size.as_ptr(), size.len(), dtype(kind), drop_range, owner, out)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::whole_pages;
+
+    #[test]
+    fn only_pages_without_neighbors_are_released() {
+        assert_eq!(whole_pages(0..8192, 4096), (0, 8192));
+        assert_eq!(whole_pages(1..8192, 4096), (4096, 8192));
+        assert_eq!(whole_pages(4096..12287, 4096), (4096, 8192));
+        // On a host with large pages a tensor of 16 KiB has none for itself.
+        let (start, end) = whole_pages(4096..20480, 65536);
+        assert!(start >= end);
+    }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use tch::{Kind, Tensor};
 
@@ -16,6 +17,15 @@ pub struct MappedFile {
     map: ffi::Map,
     /// The opened file, whatever its path refers to by now.
     file: File,
+    /// Its length and time of modification when it was mapped. Not the time of its last change (`ctime`): that is also
+    /// new when the file is renamed or removed, which leaves the bytes alone.
+    stamp: (u64, Option<SystemTime>),
+}
+
+/// Returns the length and the time of modification, if the file system has one.
+fn stamp(file: &File) -> io::Result<(u64, Option<SystemTime>)> {
+    let found = file.metadata()?;
+    Ok((found.len(), found.modified().ok()))
 }
 
 impl MappedFile {
@@ -26,6 +36,14 @@ impl MappedFile {
     pub fn pages(&self) -> io::Result<MappedPages> {
         let map = Arc::new(ffi::map_private(&self.file, self.map.len())?);
         Ok(MappedPages { map, taken: Mutex::default() })
+    }
+
+    /// Returns whether another program wrote to the file since it was mapped, by its length and time of modification.
+    ///
+    /// # Errors
+    /// When the system does not tell.
+    pub fn changed(&self) -> io::Result<bool> {
+        Ok(stamp(&self.file)? != self.stamp)
     }
 }
 
@@ -41,13 +59,21 @@ impl Deref for MappedFile {
 ///
 /// Soundness relies on a promise: nobody writes to the file or truncates it while it is mapped. Files of this workspace
 /// are replaced by renaming and never changed in place, so a reader keeps the old file. A file truncated by another
-/// program ends the process with a signal (SIGBUS); it cannot lead to a wrong length here.
+/// program ends the process with a signal (SIGBUS, which [`explain_bus_errors`](crate::explain_bus_errors) puts into
+/// words); it cannot lead to a wrong length here. [`MappedFile::changed`] tells of a write.
 ///
 /// # Errors
 /// When the file cannot be opened or mapped, such as a folder.
 pub fn map_file(path: impl AsRef<Path>) -> io::Result<MappedFile> {
     let file = File::open(path)?;
-    Ok(MappedFile { map: ffi::map(&file)?, file })
+    let stamp = stamp(&file)?;
+    Ok(MappedFile { map: ffi::map(&file)?, file, stamp })
+}
+
+/// Makes the process end with a sentence on stderr and exit code 1 where a file of [`map_file`] turns out to be truncated
+/// (SIGBUS), instead of a silent signal. For the `main` of a program: it sets a process-wide signal handler.
+pub fn explain_bus_errors() {
+    ffi::explain_bus_errors();
 }
 
 /// A file's pages, for tensors: a tensor over them needs no copy, and memory of its own only for the pages it writes to.
