@@ -15,6 +15,8 @@ def put(target, name, data):
 
 for path in sorted(GOLDEN.glob("*.safetensors")):
     put("safetensors", path.name, path.read_bytes())
+for path in sorted(GOLDEN.glob("*.npz")):
+    put("npz", path.name, path.read_bytes())
 for path in sorted(GOLDEN.glob("*.ckpt")):
     data = path.read_bytes()
     put("torch_zip", path.name, data)

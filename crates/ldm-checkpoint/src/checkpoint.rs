@@ -6,15 +6,17 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ldm_libtorch::{MappedFile, MappedPages, map_file};
+use ldm_libtorch::{MappedPages, map_file};
 use tch::Tensor;
 
 use crate::contents::FileContents;
 use crate::entry::TensorInfo;
 use crate::format::{Format, expected_checkpoint, is_json};
+use crate::prefixes::without_wrappers;
 use crate::reader::read_bytes;
 use crate::shards;
 use crate::source::Source;
+use crate::source_file::{FileWatch, SourceFile};
 use crate::{KeyMap, Shapes, StateDictMapping};
 use ldm_core::{Error, Result};
 
@@ -36,7 +38,7 @@ pub struct Checkpoint {
     pub(crate) format: Format,
     pub(crate) metadata: BTreeMap<String, String>,
     /// One file, the shards of an index, or those of joined checkpoints.
-    pub(crate) files: Vec<Arc<MappedFile>>,
+    pub(crate) files: Vec<Arc<SourceFile>>,
     pub(crate) entries: BTreeMap<String, Source>,
 }
 
@@ -46,8 +48,12 @@ impl Checkpoint {
     ///
     /// An index (`….index.json`) opens its shards, which lie next to it, as one checkpoint.
     ///
-    /// The tensors of a torch file are those of its top-level `state_dict`, else of its `model`, else its own. The
-    /// file must not change in place while the checkpoint lives (see [`ldm_libtorch::map_file`]).
+    /// The tensors of a torch file are those of its top-level `state_dict`, else of its `model_state_dict`, `model` or
+    /// `module`, else its own, else of its `ema`. Names lack the modules that wrappers add: `module.` before every name
+    /// (`DistributedDataParallel`), `_orig_mod.` anywhere (`torch.compile`). Quantized tensors are dequantized, sparse ones
+    /// made dense.
+    ///
+    /// The file must not change in place while the checkpoint lives: see [`Checkpoint::watch`].
     ///
     /// # Errors
     /// [`Error::Io`] when the file cannot be read; [`Error::Format`] when it is a folder, empty, truncated, damaged or
@@ -68,9 +74,10 @@ impl Checkpoint {
             shards::read(path, &bytes)?
         } else {
             let (format, contents) = read_bytes(&bytes).map_err(refuse)?;
-            (format, contents, vec![bytes])
+            (format, contents, vec![SourceFile::new(path, bytes)])
         };
         let FileContents { metadata, entries } = contents;
+        let entries = without_wrappers(entries);
         let entries = entries.into_iter().map(|(name, entry)| (name, entry.into())).collect();
         let files = files.into_iter().map(Arc::new).collect();
         Ok(Self { path: path.to_path_buf(), format, metadata, files, entries })
@@ -118,8 +125,9 @@ impl Checkpoint {
     /// [`Error::Format`] when there is no such tensor, or when its bytes are damaged.
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
         let refuse = |message: String| Error::format(&self.path, message);
-        let entry = self.entries.get(name).ok_or_else(|| refuse(format!("no tensor `{name}`")))?;
-        entry.read(&self.files).map_err(|why| refuse(format!("tensor `{name}`: {why}")))
+        let shown = name.escape_debug();
+        let entry = self.entries.get(name).ok_or_else(|| refuse(format!("no tensor `{shown}`")))?;
+        entry.read(&self.files).map_err(|why| refuse(format!("tensor `{shown}`: {why}")))
     }
 
     /// Keeps the names that start with `prefix`, and strips it.
@@ -178,7 +186,12 @@ impl Checkpoint {
 
     /// New mappings of the files, whose pages may become tensors.
     pub(crate) fn pages(&self) -> Result<Vec<MappedPages>> {
-        self.files.iter().map(|file| file.pages().map_err(Error::io(&self.path))).collect()
+        self.files.iter().map(|file| file.map().pages().map_err(Error::io(&self.path))).collect()
+    }
+
+    /// Returns a watch over the files, which outlives the checkpoint.
+    pub fn watch(&self) -> FileWatch {
+        FileWatch { files: self.files.clone() }
     }
 
     /// Returns the source of the tensor `name`.

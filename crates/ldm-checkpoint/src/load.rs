@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 
 use tch::nn::VarStore;
-use tch::{Device, Tensor};
+use tch::{Device, Kind, Tensor};
 
 use crate::Checkpoint;
+use crate::file_dtype::is_complex;
+use crate::source::Source;
 use ldm_core::{Error, Mismatch, Result};
 
 /// The way tensors are loaded.
@@ -43,7 +45,7 @@ impl Checkpoint {
     /// [`Checkpoint::load_into`] for inference: a contiguous variable on the CPU whose dtype is the file's takes the
     /// file's own pages as its memory, without a copy, and reads them on first use.
     ///
-    /// The file must not change while the variables live (see [`ldm_libtorch::map_file`]); it may be renamed, replaced
+    /// The file must not change while the variables live (see [`Checkpoint::watch`]); it may be renamed, replaced
     /// by renaming, or removed, which frees its disk space only when they are dropped. Writes to such a variable stay
     /// in memory.
     ///
@@ -75,10 +77,13 @@ impl Checkpoint {
         prefix: &str,
         placement: LoadMode,
     ) -> Result<()> {
-        let tensors = sorted(tensors);
+        let mut tensors = sorted(tensors);
         self.compare(&tensors, prefix)?;
+        self.check_real(&tensors, prefix)?;
         let pages = self.pages()?;
-        tch::no_grad(|| {
+        // In the file's order: read ahead by the system, and each deflated storage inflated once.
+        tensors.sort_by_key(|(name, _)| self.source(name).map(Source::place));
+        let loaded: Result<()> = tch::no_grad(|| {
             // One tensor at a time, whose pages are released at once: no second copy of the whole model.
             for (name, mut tensor) in tensors {
                 match self.source(&name).and_then(|source| source.map_tensor(&pages)) {
@@ -90,7 +95,22 @@ impl Checkpoint {
                 }
             }
             Ok(())
-        })
+        });
+        self.files.iter().for_each(|file| file.drop_inflated());
+        loaded?;
+        self.watch().check()
+    }
+
+    /// Refuses complex tensors for real variables, which libtorch would cut to their real parts.
+    fn check_real(&self, tensors: &[(String, Tensor)], prefix: &str) -> Result<()> {
+        for (name, tensor) in tensors {
+            let kind = self.info(name).map_or(Kind::Float, |info| info.kind);
+            if is_complex(kind) && !is_complex(tensor.kind()) {
+                let why = format!("tensor `{prefix}{name}`: expected real numbers, got {kind:?}");
+                return Err(Error::format(self.path(), why));
+            }
+        }
+        Ok(())
     }
 
     /// Lists every difference between `tensors` and the file, in one error.

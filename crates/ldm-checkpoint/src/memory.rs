@@ -35,6 +35,12 @@ pub(crate) const fn inflated(file: usize) -> usize {
     8 * MB + file / 8
 }
 
+/// Returns the limit of all deflated tensors together, by their bytes in the file. Weights shrink by a tenth or so; zeros
+/// shrink by a thousand.
+pub(crate) const fn inflated_tensors(packed: usize) -> usize {
+    (64 * MB).saturating_add(packed.saturating_mul(64))
+}
+
 /// Returns the limit of the header of a safetensors file, which takes up to twenty times its length when parsed.
 pub(crate) const fn header(file: usize) -> usize {
     let share = file / 8;

@@ -6,7 +6,7 @@ use crate::contents::FileContents;
 use crate::entry::{Storage, TensorInfo};
 use crate::reader::read_bytes;
 use crate::torch::state_dict;
-use crate::{memory, pickle};
+use crate::{memory, npz, pickle};
 
 /// A tensor listed by a file.
 #[derive(Debug)]
@@ -17,8 +17,8 @@ pub struct Parsed {
     pub info: TensorInfo,
     /// Its bytes in the file, deflated or not.
     pub place: Range<usize>,
-    /// The bytes are deflated.
-    pub deflated: bool,
+    /// The bytes are deflated, or the tensor is computed from several in the file.
+    pub converted: bool,
 }
 
 /// Reads the names and places of a file of these bytes, as [`Checkpoint::open`](crate::Checkpoint::open) does.
@@ -39,6 +39,25 @@ pub fn parse_pickle(bytes: &[u8]) -> Result<Vec<Parsed>, String> {
     state_dict::read(&pickle.arena, pickle.root, bytes.len(), whole).map(parsed)
 }
 
+/// Reads the names and places of the arrays of an `.npz` of these bytes, as [`Npz`](crate::Npz) does.
+///
+/// # Errors
+/// As [`parse_bytes`].
+pub fn parse_npz(bytes: &[u8]) -> Result<Vec<Parsed>, String> {
+    let places = npz::places(bytes)?.into_iter();
+    places
+        .map(|(name, storage)| {
+            let header = npz::head(bytes, &storage)?;
+            npz::check(&storage, &header)?;
+            let (place, converted) = match storage {
+                Storage::Plain(place) => (place, false),
+                Storage::Deflated(deflated) => (deflated.place, true),
+            };
+            Ok(Parsed { name, info: header.info(), place, converted })
+        })
+        .collect()
+}
+
 /// Returns the most memory, in bytes, that reading a file of this length may take.
 pub fn memory_limit(file: usize) -> usize {
     memory::total(file)
@@ -49,8 +68,8 @@ fn parsed(contents: FileContents) -> Vec<Parsed> {
     entries
         .map(|(name, entry)| Parsed {
             name,
-            place: entry.place(),
-            deflated: entry.is_deflated(),
+            place: entry.place().1,
+            converted: entry.is_converted(),
             info: entry.info,
         })
         .collect()

@@ -8,6 +8,8 @@ pub(crate) mod arena;
 mod containers;
 pub(crate) mod cursor;
 pub(crate) mod globals;
+mod inert;
+mod tensors;
 pub(crate) mod writer;
 
 use std::collections::HashMap;
@@ -96,8 +98,8 @@ impl<'a> Unpickler<'a> {
                 self.call(items[0], items[1])?;
             }
             b'b' => {
-                self.pop()?;
-                self.build()?;
+                let state = self.pop()?;
+                self.build(state)?;
             }
             b'i' | b'o' => return Err(self.refuse_instance(opcode)),
             _ => return Err(format!("unsupported pickle opcode {opcode:#04x} at byte {place}")),
@@ -256,17 +258,15 @@ impl<'a> Unpickler<'a> {
         self.push(node)
     }
 
+    /// Text; Python also writes text with surrogates (names of files that are no UTF-8), which stays bytes.
     fn text(&mut self, width: usize) -> Result<(), String> {
-        let place = self.file.at;
-        let text =
-            std::str::from_utf8(self.file.sized(width)?).map_err(|_| damaged("invalid text", place))?;
-        self.push(Node::Text(text))
+        self.raw(width, true)
     }
 
-    /// Bytes; Python 2's strings become text if they are UTF-8.
-    fn raw(&mut self, width: usize, python2: bool) -> Result<(), String> {
+    /// Bytes; text, and strings of Python 2, become text if they are UTF-8.
+    fn raw(&mut self, width: usize, is_text: bool) -> Result<(), String> {
         let bytes = self.file.sized(width)?;
-        let text = std::str::from_utf8(bytes).ok().filter(|_| python2);
+        let text = std::str::from_utf8(bytes).ok().filter(|_| is_text);
         self.push(text.map_or(Node::Bytes(bytes), Node::Text))
     }
 

@@ -12,6 +12,7 @@ use tch::{Kind, Tensor};
 
 use crate::contents::FileContents;
 use crate::entry::{Storage, TensorEntry};
+use crate::file_dtype::FileDtype;
 use crate::memory;
 use crate::streamed::Streamed;
 use ldm_core::{Error, Result, files};
@@ -47,9 +48,16 @@ pub(crate) fn read(bytes: &[u8]) -> std::result::Result<FileContents, String> {
     let start = LENGTH + header;
     let mut contents = FileContents { metadata: text(&found), ..FileContents::default() };
     for (name, info) in found.tensors() {
-        let named = |why: String| format!("tensor `{name}`: {why}");
-        let kind = KINDS.iter().find(|(_, dtype, _)| *dtype == info.dtype).map(|(kind, ..)| *kind);
-        let kind = kind.ok_or_else(|| named(format!("unsupported dtype {:?}", info.dtype)))?;
+        let named = |why: String| format!("tensor `{}`: {why}", name.escape_debug());
+        let kind = KINDS.iter().find(|(_, dtype, _)| *dtype == info.dtype);
+        let unsigned = match info.dtype {
+            Dtype::U16 => Some(FileDtype::U16),
+            Dtype::U32 => Some(FileDtype::U32),
+            Dtype::U64 => Some(FileDtype::U64),
+            _ => None,
+        };
+        let dtype = kind.map(|(kind, ..)| FileDtype::Native(*kind)).or(unsigned);
+        let dtype = dtype.ok_or_else(|| named(format!("unsupported dtype {:?}", info.dtype)))?;
         let (from, to) = info.data_offsets;
         let size = |each: &usize| i64::try_from(*each).map_err(|_| named("too large a shape".into()));
         let shape: Vec<i64> = info.shape.iter().map(size).collect::<std::result::Result<_, _>>()?;
@@ -58,7 +66,7 @@ pub(crate) fn read(bytes: &[u8]) -> std::result::Result<FileContents, String> {
             strides[axis - 1] = i64::saturating_mul(strides[axis], shape[axis]);
         }
         let storage = Storage::Plain(start + from..start + to);
-        let entry = TensorEntry::new(storage, kind, 0, shape, strides).map_err(named)?;
+        let entry = TensorEntry::new(storage, dtype, 0, shape, strides).map_err(named)?;
         contents.entries.insert(name, entry);
     }
     Ok(contents)

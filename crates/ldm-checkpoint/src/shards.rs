@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use ldm_libtorch::{MappedFile, map_file};
+use ldm_libtorch::map_file;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::contents::FileContents;
 use crate::format::Format;
 use crate::reader::read_bytes;
+use crate::source_file::SourceFile;
 use ldm_core::{Error, Result};
 
 /// Limit of an index; one of a hundred thousand tensors has a tenth of this.
@@ -28,7 +29,7 @@ struct ShardIndex {
 }
 
 /// Reads every shard of the index at `path`, in the order of their names; they lie next to it.
-pub(crate) fn read(path: &Path, index: &[u8]) -> Result<(Format, FileContents, Vec<MappedFile>)> {
+pub(crate) fn read(path: &Path, index: &[u8]) -> Result<(Format, FileContents, Vec<SourceFile>)> {
     if index.len() > LARGEST {
         return Err(Error::format(
             path,
@@ -74,7 +75,7 @@ pub(crate) fn read(path: &Path, index: &[u8]) -> Result<(Format, FileContents, V
             whole.metadata.entry(key).or_insert(value);
         }
         format = found;
-        files.push(bytes);
+        files.push(SourceFile::new(&place, bytes));
     }
     Ok((format, whole, files))
 }

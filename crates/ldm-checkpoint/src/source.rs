@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use ldm_libtorch::{MappedFile, MappedPages};
+use ldm_libtorch::MappedPages;
 use tch::Tensor;
 
 use crate::entry::{TensorEntry, TensorInfo};
+use crate::source_file::SourceFile;
 
 /// The entries of a tensor, and its shape.
 #[derive(Debug, Clone)]
@@ -36,6 +37,14 @@ impl Source {
         Self { parts, ..self }
     }
 
+    /// Returns the index of its first part's file and its place there, for reading in the file's order.
+    pub(crate) fn place(&self) -> (usize, usize) {
+        self.parts.first().map_or((0, 0), |part| {
+            let (file, place) = part.place();
+            (file, place.start)
+        })
+    }
+
     /// Returns the tensor over its file's own pages, if possible; see [`TensorEntry::map_tensor`].
     pub(crate) fn map_tensor(&self, pages: &[MappedPages]) -> Option<Tensor> {
         let [whole] = self.parts.as_slice() else { return None };
@@ -43,7 +52,7 @@ impl Source {
     }
 
     /// Returns the tensor, copied from its files.
-    pub(crate) fn read(&self, files: &[Arc<MappedFile>]) -> Result<Tensor, String> {
+    pub(crate) fn read(&self, files: &[Arc<SourceFile>]) -> Result<Tensor, String> {
         let read = |entry: &TensorEntry| entry.read(files);
         if let [whole] = self.parts.as_slice() {
             return Ok(read(whole)?.view(self.info.shape.as_slice()));

@@ -4,4 +4,4 @@ pub(crate) mod legacy;
 pub(crate) mod state_dict;
 pub(crate) mod writer;
 pub(crate) mod zip;
-mod zip_directory;
+pub(crate) mod zip_directory;

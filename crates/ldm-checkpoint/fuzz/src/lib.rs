@@ -21,12 +21,15 @@ pub fn check(bytes: &[u8], read: impl FnOnce(&[u8]) -> Result<Vec<Parsed>, Strin
     }
 }
 
-fn check_tensor(bytes: &[u8], Parsed { name, info, place, deflated }: &Parsed) {
+fn check_tensor(bytes: &[u8], Parsed { name, info, place, converted }: &Parsed) {
     assert!(place.start <= place.end && place.end <= bytes.len(), "{name}: {place:?} of {}", bytes.len());
     let count = info.shape.iter().try_fold(1_i64, |all, each| all.checked_mul(*each));
     let count = count.expect("a checked shape");
     assert!(count >= 0 && info.shape.iter().all(|each| *each >= 0), "{name}: {:?}", info.shape);
-    // Elements share bytes only in an expanded tensor, which has its own limit.
+    // Elements share bytes only in an expanded tensor, which has its own limit. All deflated tensors together have at
+    // most 64 times their bytes in the file and 64 MB, a sparse one at most four times its values, and unsigned integers
+    // become twice as wide.
     let size = count as usize * info.kind.elt_size_in_bytes();
-    assert!(*deflated || size <= place.len().max(16 << 20), "{name}: {size} bytes at {place:?}");
+    let most = if *converted { 256 * (bytes.len() + (1 << 20)) } else { (2 * place.len()).max(32 << 20) };
+    assert!(size <= most, "{name}: {size} bytes at {place:?}");
 }

@@ -3,6 +3,8 @@
 //! They are stored in one list and refer to each other by index, so a value that contains itself is harmless and
 //! nothing recurses.
 
+use crate::file_dtype::FileDtype;
+
 /// A value's index in the arena.
 pub(crate) type Id = u32;
 
@@ -23,6 +25,12 @@ pub(crate) enum Node<'a> {
     /// A storage, by the tuple that names it.
     Storage(Id),
     Tensor(Box<TensorParts>),
+    /// A sparse tensor.
+    Sparse(Box<SparseParts>),
+    /// A tensor of a kind that is not supported, and that kind.
+    OtherTensor(Box<str>),
+    /// A tensor before its BUILD, as Python 2 wrote it.
+    BlankTensor,
     /// An ignored value: an integer too long, a set, a numpy scalar.
     Inert,
 }
@@ -35,7 +43,52 @@ pub(crate) struct TensorParts {
     pub(crate) shape: Vec<i64>,
     pub(crate) strides: Vec<i64>,
     /// The dtype, if it is not the storage's.
-    pub(crate) dtype: Option<tch::Kind>,
+    pub(crate) dtype: Option<FileDtype>,
+    pub(crate) change: TensorChangeParts,
+}
+
+/// A change of the values in the storage.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum TensorChangeParts {
+    None,
+    /// Lazy conjugate or negative.
+    Signed {
+        conjugate: bool,
+        negative: bool,
+    },
+    Quantized {
+        scale: f64,
+        zero_point: f64,
+    },
+    /// The tensors of the scales and the zero points.
+    QuantizedByChannel {
+        scales: Id,
+        zero_points: Id,
+        axis: usize,
+    },
+}
+
+/// A pickled sparse tensor.
+#[derive(Debug, Clone)]
+pub(crate) struct SparseParts {
+    pub(crate) layout: SparseLayout,
+    pub(crate) shape: Vec<i64>,
+}
+
+/// The tensors of a sparse tensor, by layout.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum SparseLayout {
+    Coo {
+        indices: Id,
+        values: Id,
+    },
+    /// CSR by rows, CSC by columns.
+    Compressed {
+        bounds: Id,
+        across: Id,
+        values: Id,
+        by_rows: bool,
+    },
 }
 
 /// All values of one pickle.
@@ -55,6 +108,15 @@ impl<'a> Arena<'a> {
 
     pub(crate) fn int(&self, id: Id) -> Option<i64> {
         if let Node::Int(value) = self.get(id) { Some(*value) } else { None }
+    }
+
+    /// Returns an integer or a floating-point number.
+    pub(crate) fn number(&self, id: Id) -> Option<f64> {
+        match self.get(id) {
+            Node::Int(value) => Some(*value as f64),
+            Node::Float(value) => Some(*value),
+            _ => None,
+        }
     }
 
     /// Returns the items of a tuple or a list.
@@ -79,6 +141,11 @@ impl<'a> Arena<'a> {
             .find(|(name, _)| self.text(*name) == Some(key))
             .map(|(_, value)| *value)
     }
+
+    /// Returns whether the value is a tensor of any kind.
+    pub(crate) fn is_tensor(&self, id: Id) -> bool {
+        matches!(self.get(id), Node::Tensor(_) | Node::Sparse(_) | Node::OtherTensor(_) | Node::BlankTensor)
+    }
 }
 
 /// Upper bounds of memory, in bytes: a growing vector temporarily holds its items up to three times, a hash table a
@@ -94,7 +161,7 @@ pub(crate) mod cost {
     /// A storage, which is in two tables.
     const STORAGE: usize = 256;
     /// A tensor without its axes.
-    const TENSOR: usize = 128;
+    const TENSOR: usize = 160;
     const AXIS: usize = 3 * size_of::<i64>();
 
     /// A value with its contents.
@@ -105,6 +172,8 @@ pub(crate) mod cost {
             Node::Dict(pairs) => pairs.len() * PAIR,
             Node::Storage(_) => STORAGE,
             Node::Tensor(parts) => TENSOR + (parts.shape.len() + parts.strides.len()) * AXIS,
+            Node::Sparse(parts) => TENSOR + parts.shape.len() * AXIS,
+            Node::OtherTensor(kind) => kind.len(),
             _ => 0,
         }
     }

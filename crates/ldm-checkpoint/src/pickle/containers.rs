@@ -4,6 +4,7 @@ use super::Unpickler;
 use super::arena::{Id, Node, cost};
 use super::cursor::damaged;
 use super::globals::{self, CallValue};
+use super::tensors;
 
 impl Unpickler<'_> {
     pub(super) fn append(&mut self, items: Vec<Id>) -> Result<(), String> {
@@ -56,9 +57,19 @@ impl Unpickler<'_> {
     }
 
     /// BUILD sets attributes of a value. Those of a dict (`_metadata`) and of a tensor are not weights.
-    pub(super) fn build(&self) -> Result<(), String> {
-        match self.arena.get(self.top()?) {
-            Node::Dict(_) | Node::Tensor(_) | Node::Inert => Ok(()),
+    pub(super) fn build(&mut self, state: Id) -> Result<(), String> {
+        let top = self.top()?;
+        match self.arena.get(top) {
+            Node::Dict(_) | Node::Tensor(_) | Node::Sparse(_) | Node::OtherTensor(_) | Node::Inert => Ok(()),
+            Node::BlankTensor => {
+                let arguments = self.arena.items(state).unwrap_or_default();
+                let parts = tensors::dense(arguments, None, &self.arena);
+                let node =
+                    Node::Tensor(Box::new(parts.ok_or_else(|| damaged("invalid tensor", self.file.at))?));
+                self.memory.spend(cost::of(&node))?;
+                self.arena.nodes[top as usize] = node;
+                Ok(())
+            }
             Node::Global(module, name) => Err(globals::refusal("change", module, name)),
             _ => Err(damaged("invalid object", self.file.at)),
         }

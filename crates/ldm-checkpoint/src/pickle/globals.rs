@@ -1,8 +1,9 @@
 //! The functions a pickle may call, and their values.
 
-use tch::Kind;
-
-use super::arena::{Arena, Id, Node, TensorParts};
+use super::arena::{Arena, Id, Node};
+use super::inert::is_inert;
+use super::tensors;
+use crate::file_dtype::FileDtype;
 
 /// The result of a call.
 pub(crate) enum CallValue<'a> {
@@ -12,36 +13,6 @@ pub(crate) enum CallValue<'a> {
     /// A dict of the pairs in a list.
     OrderedDict(Id),
 }
-
-/// The most axes of a tensor, more than any weight has; sizes are copied for each tensor.
-const AXES: usize = 32;
-
-/// Values that trainers save next to the weights (callbacks, schedules, hyper-parameters). They are ignored: no weight
-/// depends on them.
-const INERT: [(&str, &str); 22] = [
-    ("_codecs", "encode"),
-    ("argparse", "Namespace"),
-    ("builtins", "bytearray"),
-    ("builtins", "complex"),
-    ("builtins", "frozenset"),
-    ("builtins", "set"),
-    ("builtins", "slice"),
-    ("__builtin__", "set"),
-    ("collections", "Counter"),
-    ("collections", "defaultdict"),
-    ("collections", "deque"),
-    ("lightning.fabric.utilities.data", "AttributeDict"),
-    ("lightning_fabric.utilities.data", "AttributeDict"),
-    ("numpy", "dtype"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "scalar"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"),
-    ("pathlib", "PosixPath"),
-    ("pathlib", "WindowsPath"),
-    ("pytorch_lightning.utilities.parsing", "AttributeDict"),
-    ("torch", "device"),
-];
 
 /// Returns the value of `module.name(*arguments)`, without calling anything.
 pub(crate) fn call<'a>(
@@ -56,23 +27,31 @@ pub(crate) fn call<'a>(
         ("collections", "OrderedDict") => {
             Ok(first.map_or_else(|| CallValue::New(Node::Dict(Vec::new())), CallValue::OrderedDict))
         }
+        // Its argument is the function of missing values, which is never called.
+        ("collections", "defaultdict") => Ok(CallValue::New(Node::Dict(Vec::new()))),
         ("torch", "Size") => {
             first.filter(|id| arena.items(*id).is_some()).map(CallValue::Same).ok_or_else(wrong)
         }
-        ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
-            let tensor = first.filter(|id| matches!(arena.get(*id), Node::Tensor(_)));
-            tensor.map(CallValue::Same).ok_or_else(wrong)
+        ("torch.serialization", "_get_layout") => {
+            first.filter(|id| arena.text(*id).is_some()).map(CallValue::Same).ok_or_else(wrong)
         }
-        ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => {
-            let parts = tensor(arguments, None, arena).ok_or_else(wrong)?;
-            Ok(CallValue::New(Node::Tensor(Box::new(parts))))
+        // The class of None, among the types of a config's fields.
+        ("builtins" | "__builtin__", "type") if arguments.len() == 1 => {
+            let none = first.filter(|id| matches!(arena.get(*id), Node::None));
+            none.map(CallValue::Same).ok_or_else(|| refusal("call", module, name))
         }
-        ("torch._utils", "_rebuild_tensor_v3") => {
-            let dtype = arguments.get(6).and_then(|id| dtype(arena.get(*id))).ok_or_else(wrong)?;
-            let parts = tensor(arguments, Some(dtype), arena).ok_or_else(wrong)?;
-            Ok(CallValue::New(Node::Tensor(Box::new(parts))))
+        ("torch._tensor", "_rebuild_from_type_v2") => with_type(arguments, arena).ok_or_else(wrong)?,
+        ("torch._utils", name) if name.starts_with("_rebuild_") => {
+            rebuild(name, arguments, arena).ok_or_else(wrong)?
         }
-        _ if INERT.contains(&(module, name)) => Ok(CallValue::New(Node::Inert)),
+        ("torch.nn.parameter", "Parameter") => {
+            first.filter(|id| arena.is_tensor(*id)).map(CallValue::Same).ok_or_else(wrong)
+        }
+        ("torch" | "torch.cuda", class) if class.ends_with("Tensor") => Ok(CallValue::New(Node::BlankTensor)),
+        ("torch.sparse" | "torch.cuda.sparse", class) if class.ends_with("Tensor") => {
+            Ok(CallValue::New(Node::OtherTensor("a sparse tensor of an early version of PyTorch".into())))
+        }
+        _ if is_inert(module, name) => Ok(CallValue::New(Node::Inert)),
         _ => Err(refusal("call", module, name)),
     }
 }
@@ -83,59 +62,61 @@ pub(crate) fn refusal(verb: &str, module: &str, name: &str) -> String {
     format!("refused: this file wants to {verb} `{module}.{name}`, which no checkpoint needs")
 }
 
-/// Storage, offset, size and stride; later arguments are ignored.
-fn tensor(arguments: &[Id], dtype: Option<Kind>, arena: &Arena) -> Option<TensorParts> {
-    let [storage, offset, shape, strides, ..] = *arguments else { return None };
-    let Node::Storage(storage) = *arena.get(storage) else { return None };
-    let sizes = |id: Id| -> Option<Vec<i64>> {
-        let items = arena.items(id).filter(|items| items.len() <= AXES)?;
-        items.iter().map(|item| arena.int(*item)).collect()
-    };
-    let (shape, strides) = (sizes(shape)?, sizes(strides)?);
-    Some(TensorParts { storage, offset: arena.int(offset)?, shape, strides, dtype })
+/// The value of a function of `torch._utils`; `None` for invalid arguments.
+fn rebuild<'a>(name: &str, arguments: &[Id], arena: &Arena<'a>) -> Option<Result<CallValue<'a>, String>> {
+    let new = |node: Node<'a>| Ok(CallValue::New(node));
+    let other = |kind: &str| Some(new(Node::OtherTensor(kind.into())));
+    match name {
+        "_rebuild_parameter" | "_rebuild_parameter_with_state" | "_rebuild_device_tensor_from_cpu_tensor" => {
+            let tensor = arguments.first().copied().filter(|id| arena.is_tensor(*id))?;
+            Some(Ok(CallValue::Same(tensor)))
+        }
+        "_rebuild_tensor" | "_rebuild_tensor_v2" => tensors::with_flags(arguments, None, 6, arena).map(new),
+        "_rebuild_tensor_v3" => {
+            let Node::Global("torch", dtype) = *arena.get(*arguments.get(6)?) else { return None };
+            let Some(known) = FileDtype::by_name(dtype) else {
+                return other(&format!("a tensor of torch.{}", dtype.escape_debug()));
+            };
+            tensors::with_flags(arguments, Some(known), 7, arena).map(new)
+        }
+        "_rebuild_qtensor" => tensors::quantized(arguments, arena).map(new),
+        "_rebuild_sparse_tensor" => tensors::sparse(arguments, arena).map(new),
+        "_rebuild_nested_tensor" => other("a nested tensor"),
+        "_rebuild_meta_tensor_no_storage" => other("a tensor without values (device meta)"),
+        "_rebuild_wrapper_subclass" => other("a tensor subclass without storage"),
+        "_rebuild_device_tensor_from_numpy" | "_rebuild_xla_tensor" => {
+            other("a tensor of another device's array")
+        }
+        _ => Some(Err(refusal("call", "torch._utils", name))),
+    }
 }
 
-/// Returns the dtype of `torch.float32` and similar names.
-fn dtype(node: &Node) -> Option<Kind> {
-    let Node::Global("torch", name) = node else { return None };
-    Some(match *name {
-        "float64" => Kind::Double,
-        "float32" => Kind::Float,
-        "float16" => Kind::Half,
-        "bfloat16" => Kind::BFloat16,
-        "float8_e4m3fn" => Kind::Float8e4m3fn,
-        "float8_e5m2" => Kind::Float8e5m2,
-        "int64" => Kind::Int64,
-        "int32" => Kind::Int,
-        "int16" => Kind::Int16,
-        "int8" => Kind::Int8,
-        "uint8" => Kind::Uint8,
-        "bool" => Kind::Bool,
-        _ => return None,
-    })
+/// The value of `_rebuild_from_type_v2(function, class, arguments, attributes)`: a tensor with attributes, or a subclass.
+fn with_type<'a>(arguments: &[Id], arena: &Arena<'a>) -> Option<Result<CallValue<'a>, String>> {
+    let [function, class, inner, _] = *arguments else { return None };
+    let (Node::Global("torch._utils", name), Node::Global(module, class)) =
+        (arena.get(function), arena.get(class))
+    else {
+        return None;
+    };
+    let inner = arena.items(inner)?;
+    match (*module, *class) {
+        ("torch", "Tensor") | ("torch.nn.parameter", "Parameter") => rebuild(name, inner, arena),
+        (module, class) => {
+            let kind = format!("a tensor of the class {}.{}", module.escape_debug(), class.escape_debug());
+            Some(Ok(CallValue::New(Node::OtherTensor(kind.into()))))
+        }
+    }
 }
 
 /// Returns the dtype of a storage's class: `torch.FloatStorage`, `torch.cuda.FloatStorage`.
-pub(crate) fn storage_kind(class: &Node) -> Result<Kind, String> {
+pub(crate) fn storage_dtype(class: &Node) -> Result<FileDtype, String> {
     let Node::Global(module, name) = class else {
         return Err("damaged pickle: a storage without a class".into());
     };
-    let kind = match (*module, *name) {
-        ("torch.storage", "UntypedStorage") => Some(Kind::Uint8),
-        ("torch" | "torch.cuda", name) => match name {
-            "DoubleStorage" => Some(Kind::Double),
-            "FloatStorage" => Some(Kind::Float),
-            "HalfStorage" => Some(Kind::Half),
-            "BFloat16Storage" => Some(Kind::BFloat16),
-            "LongStorage" => Some(Kind::Int64),
-            "IntStorage" => Some(Kind::Int),
-            "ShortStorage" => Some(Kind::Int16),
-            "CharStorage" => Some(Kind::Int8),
-            "ByteStorage" | "UntypedStorage" => Some(Kind::Uint8),
-            "BoolStorage" => Some(Kind::Bool),
-            _ => None,
-        },
+    let dtype = match *module {
+        "torch" | "torch.cuda" | "torch.storage" => FileDtype::by_storage(name),
         _ => None,
     };
-    kind.ok_or_else(|| format!("unsupported storage `{}.{}`", module.escape_debug(), name.escape_debug()))
+    dtype.ok_or_else(|| format!("unsupported storage `{}.{}`", module.escape_debug(), name.escape_debug()))
 }

@@ -6,11 +6,10 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use tch::Kind;
-
 use super::state_dict::{self, StorageName};
 use crate::contents::FileContents;
 use crate::entry::Storage;
+use crate::file_dtype::FileDtype;
 use crate::pickle::arena::{Arena, Node};
 use crate::{memory, pickle};
 
@@ -42,7 +41,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<FileContents, String> {
             .get(name.key)
             .ok_or_else(|| format!("no storage {} in the file", name.key.escape_debug()))?;
         let Some((offset, length)) = name.part else { return Ok(Storage::Plain(whole.clone())) };
-        let bytes = |count: i64| usize::try_from(count).ok()?.checked_mul(name.kind.elt_size_in_bytes());
+        let bytes = |count: i64| usize::try_from(count).ok()?.checked_mul(name.dtype.width());
         let start = bytes(offset).and_then(|offset| whole.start.checked_add(offset));
         let end = start.zip(bytes(length)).and_then(|(start, length)| start.checked_add(length));
         let part = start.zip(end).filter(|(_, end)| *end <= whole.end);
@@ -58,11 +57,11 @@ fn places<'a>(
     saved: &Arena<'a>,
     keys: &pickle::Pickle<'a>,
 ) -> Result<HashMap<&'a str, Range<usize>>, String> {
-    let mut kinds: HashMap<&str, Kind> = HashMap::new();
+    let mut dtypes: HashMap<&str, FileDtype> = HashMap::new();
     for node in &saved.nodes {
         if let Node::Storage(tuple) = node {
             let name = StorageName::read(saved, *tuple)?;
-            kinds.insert(name.key, name.kind);
+            dtypes.insert(name.key, name.dtype);
         }
     }
     let list = keys.arena.items(keys.root).ok_or("damaged list of storages")?;
@@ -71,7 +70,7 @@ fn places<'a>(
     for (index, id) in list.iter().enumerate() {
         let damaged = || format!("damaged storage {index} of {}", list.len());
         let key = keys.arena.text(*id).ok_or_else(damaged)?;
-        let width = kinds.get(key).ok_or_else(damaged)?.elt_size_in_bytes();
+        let width = dtypes.get(key).ok_or_else(damaged)?.width();
         let cut = || {
             format!(
                 "truncated: storage {index} of {} ends after the file's {} bytes",

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{state_dict, zip_directory};
 use crate::contents::FileContents;
-use crate::entry::{Storage, inflate};
+use crate::entry::{Deflated, Storage, inflate};
 use crate::{memory, pickle};
 
 /// Reads names and places. `torch.save` stores entries uncompressed, and they are read in place; one that another
@@ -44,10 +44,10 @@ pub(crate) fn read(bytes: &[u8]) -> Result<FileContents, String> {
 fn contents<'a>(bytes: &'a [u8], entry: &Storage) -> Result<Cow<'a, [u8]>, String> {
     match entry {
         Storage::Plain(range) => Ok(Cow::Borrowed(&bytes[range.clone()])),
-        Storage::Deflated(range, length) if *length <= memory::inflated(bytes.len()) => {
-            Ok(Cow::Owned(inflate(&bytes[range.clone()], *length, *length)?))
+        Storage::Deflated(Deflated { place, length, .. }) if *length <= memory::inflated(bytes.len()) => {
+            Ok(Cow::Owned(inflate(&bytes[place.clone()], *length, *length)?))
         }
-        Storage::Deflated(_, length) => {
+        Storage::Deflated(Deflated { length, .. }) => {
             Err(format!("its pickle claims {length} bytes, more than any state dict has"))
         }
     }

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use crate::entry::Storage;
+use crate::entry::{Deflated, Storage};
 
 const END: &[u8] = b"PK\x05\x06";
 const END_64: &[u8] = b"PK\x06\x06";
@@ -28,6 +28,10 @@ pub(crate) struct Directory<'a>(Vec<(&'a str, Storage)>);
 impl<'a> Directory<'a> {
     pub(crate) fn names(&self) -> impl Iterator<Item = &'a str> {
         self.0.iter().map(|(name, _)| *name)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'a str, &Storage)> {
+        self.0.iter().map(|(name, storage)| (*name, storage))
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&Storage> {
@@ -104,7 +108,7 @@ fn entry<'a>(bytes: &'a [u8], rest: &'a [u8]) -> Result<(&'a str, Storage, usize
     let size = usize::try_from(size).map_err(|_| outside())?;
     match method {
         0 if size == place.len() => Ok((name, Storage::Plain(place), length)),
-        8 => Ok((name, Storage::Deflated(place, size), length)),
+        8 => Ok((name, Storage::Deflated(Deflated { place, length: size, shared: false }), length)),
         _ => Err(refuse("unsupported compression method")),
     }
 }

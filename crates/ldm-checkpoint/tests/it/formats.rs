@@ -141,3 +141,17 @@ fn a_header_length_that_looks_like_a_pickle() {
     }
     assert!(heads.contains(&vec![0x80, 0x02]), "one of the lengths is 640");
 }
+
+/// libtorch's bindings have no unsigned integers of more than 8 bits.
+#[test]
+fn unsigned_integers_of_safetensors() {
+    let header = r#"{"a":{"dtype":"U16","shape":[2],"data_offsets":[0,4]},"b":{"dtype":"U32","shape":[1],"data_offsets":[4,8]},"c":{"dtype":"U64","shape":[1],"data_offsets":[8,16]}}"#;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let bytes = [[0xff; 8], 7_u64.to_le_bytes()].concat();
+    std::fs::write(file.path(), [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &bytes].concat())
+        .unwrap();
+    let checkpoint = Checkpoint::open(file.path()).unwrap();
+    assert_eq!(checkpoint.tensor("a").unwrap(), Tensor::from_slice(&[65535_i32, 65535]));
+    assert_eq!(checkpoint.tensor("b").unwrap(), Tensor::from_slice(&[0xffff_ffff_i64]));
+    assert_eq!(checkpoint.tensor("c").unwrap(), Tensor::from_slice(&[7_i64]));
+}

@@ -2,13 +2,17 @@
 
 #![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
 
+mod archives;
+mod changed_files;
 mod formats;
 mod load_mmap;
 mod loader;
 mod mutations;
 mod names;
 mod peak;
+mod pickles;
 mod refusals;
+mod requirements;
 mod shards;
 mod state_dict_mapping;
 mod torch_writer;

@@ -1,6 +1,6 @@
 //! Any bytes are read or refused: no panic, no access out of bounds, no long time.
 
-use ldm_checkpoint::Checkpoint;
+use ldm_checkpoint::{Checkpoint, Npz};
 use proptest::prelude::*;
 
 use crate::golden;
@@ -19,7 +19,11 @@ fn read(bytes: &[u8]) {
     }
 }
 
-const FILES: [&str; 7] = [
+const FILES: [&str; 11] = [
+    "kinds.ckpt",
+    "kinds_legacy.ckpt",
+    "inert_2.ckpt",
+    "inert_4.ckpt",
     "lightning.ckpt",
     "lightning_legacy.ckpt",
     "windows.ckpt",
@@ -69,10 +73,34 @@ proptest! {
     }
 
     #[test]
-    fn pickles_of_known_opcodes(opcodes in prop::collection::vec(0..24_usize, 1..60)) {
-        const PARTS: [&[u8]; 24] = [
+    fn arrays_with_changed_bytes(
+        file in prop::sample::select(vec!["arrays.npz", "arrays_compressed.npz"]),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
+    ) {
+        let mut bytes = std::fs::read(golden(file)).unwrap();
+        for (place, value) in changes {
+            let place = place.index(bytes.len());
+            bytes[place] = value;
+        }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        if let Ok(npz) = Npz::open(file.path()) {
+            for name in npz.names() {
+                if let Ok(array) = npz.array(name) {
+                    assert_eq!(array.size(), npz.info(name).unwrap().shape);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn pickles_of_known_opcodes(opcodes in prop::collection::vec(0..33_usize, 1..60)) {
+        const PARTS: [&[u8]; 33] = [
             b"(", b")", b"]", b"}", b"N", b"K\x05", b"J\xff\xff\xff\xff", b"X\x01\0\0\0w", b"t", b"l", b"d", b"a", b"e",
             b"s", b"u", b"\x86", b"q\x00", b"h\x00", b"ccollections\nOrderedDict\n", b"ctorch._utils\n_rebuild_tensor_v2\n",
+            b"ctorch._utils\n_rebuild_qtensor\n", b"ctorch._utils\n_rebuild_sparse_tensor\n",
+            b"ctorch._tensor\n_rebuild_from_type_v2\n", b"ctorch\nper_tensor_affine\n", b"ctorch\nFloatTensor\n",
+            b"X\x10\0\0\0torch.sparse_coo", b"ctorch\nTensor\n", b"G\x3f\xf0\0\0\0\0\0\0", b"K\x00\x85K\x01\x85",
             b"R", b"b", b"2", b"((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQ",
         ];
         let pickle: Vec<u8> = opcodes.iter().flat_map(|index| PARTS[*index].iter().copied()).collect();
