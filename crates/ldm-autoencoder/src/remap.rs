@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
+use ldm_checkpoint::read_npy;
 use ldm_core::{Error, NoiseSource, Result};
-use ndarray::Array1;
-use ndarray_npy::{ReadNpyError, ReadNpyExt, ReadableElement};
 use serde::de::{Deserializer, Error as _, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use tch::{Kind, Tensor, nn};
@@ -104,19 +103,19 @@ impl Remap {
 
 /// Reads a one-dimensional array of integers from a `.npy` file.
 fn read_indices(path: &Path) -> Result<Vec<i64>> {
-    fn read<T: ReadableElement + Into<i64>>(bytes: &[u8]) -> std::result::Result<Vec<i64>, ReadNpyError> {
-        Ok(Array1::<T>::read_npy(bytes)?.into_iter().map(Into::into).collect())
+    let array = read_npy(path).map_err(|error| match error {
+        Error::Format { path, message } => Error::format(path, format!("`remap`: {message}")),
+        other => other,
+    })?;
+    let integers = [Kind::Int64, Kind::Int, Kind::Int16, Kind::Int8, Kind::Uint8];
+    if array.dim() != 1 || !integers.contains(&array.kind()) {
+        let (shape, kind) = (array.size(), array.kind());
+        return Err(Error::format(
+            path,
+            format!("`remap`: expected a one-dimensional .npy array of integers, got {shape:?} of {kind:?}"),
+        ));
     }
-    let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    let mut indices = read::<i64>(&bytes);
-    for other in [read::<i32>, read::<i16>, read::<i8>, read::<u32>, read::<u16>, read::<u8>] {
-        if matches!(indices, Err(ReadNpyError::WrongDescriptor(_))) {
-            indices = other(&bytes);
-        }
-    }
-    indices.map_err(|error| {
-        Error::format(path, format!("`remap`: expected a one-dimensional .npy array of integers: {error}"))
-    })
+    Ok(Vec::try_from(&array.to_kind(Kind::Int64))?)
 }
 
 impl Serialize for UnknownIndex {

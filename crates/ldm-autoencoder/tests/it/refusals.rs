@@ -103,7 +103,7 @@ fn invalid_configs_are_refused() {
         ("batch_resize_range", "[64]", "batch_resize_range: invalid length 1"),
         ("unknown_index", "none", "expected `random`, `extra` or an index"),
         ("remap", missing, "absent.npy: "),
-        ("remap", text, "manifest.txt: `remap`: expected a one-dimensional .npy array of integers: "),
+        ("remap", text, "manifest.txt: `remap`: expected a .npy array, got another file"),
         ("remap", used, "used.npy: `remap`: expected indices in 0..8, got 11"),
     ] {
         check(VQ, key, value, want);
