@@ -10,7 +10,7 @@ use crate::transfer::{Client, Failure};
 use crate::{DownloadEvent, RemoteFile};
 
 /// Downloads `file` from `url` to `to`. Up to `retries` consecutive attempts may make no progress; the next call
-/// resumes from the bytes received.
+/// resumes from the bytes received, unless `exclusive` is false: then other processes may download it too.
 ///
 /// # Errors
 /// For the network, the server, the disk, and a wrong sha256; a file with a wrong sha256 is removed.
@@ -18,10 +18,11 @@ pub(crate) fn download(
     file: &RemoteFile,
     url: &str,
     to: &Path,
+    exclusive: bool,
     retries: u32,
     observe: &mut dyn FnMut(DownloadEvent),
 ) -> Result<()> {
-    let mut part = PartialFile::open(to).map_err(Error::io(to))?;
+    let mut part = PartialFile::open(to, exclusive).map_err(Error::io(to))?;
     if part.length() > file.size {
         part.clear().map_err(Error::io(to))?;
     }
@@ -32,7 +33,7 @@ pub(crate) fn download(
         if part.length() < file.size {
             transfer.run(&mut part, &mut resumed, observe)?;
         }
-        let found = part.sha256();
+        let found = part.sha256()?;
         if found == file.sha256 {
             return part.finish(to).map_err(Error::io(to));
         }

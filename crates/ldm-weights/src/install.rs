@@ -37,7 +37,7 @@ pub fn install(
     let folder = resources::cache_dir()?.join(&resource.name);
     // A shared folder with all files may be read-only.
     if !missing(resource, &folder, force)?.is_empty() {
-        let _lock = InstallLock::take(&folder, observe)?;
+        let lock = InstallLock::take(&folder, observe)?;
         // The process that held the lock may have installed them.
         let files = missing(resource, &folder, force)?;
         match source {
@@ -60,7 +60,7 @@ pub fn install(
                         None => file.url.clone(),
                     };
                     observe(DownloadEvent::Requested { file, url: &url });
-                    download(file, &url, &folder.join(&file.name), *retries, observe)?;
+                    download(file, &url, &folder.join(&file.name), lock.is_exclusive(), *retries, observe)?;
                 }
             }
         }

@@ -12,13 +12,16 @@ use crate::DownloadEvent;
 #[derive(Debug)]
 pub(crate) struct InstallLock {
     _file: File,
+    exclusive: bool,
 }
 
 impl InstallLock {
     /// Creates `folder` and waits for other installations into it.
     pub(crate) fn take(folder: &Path, observe: &mut dyn FnMut(DownloadEvent)) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let file = File::create(folder.join(".lock")).map_err(Error::io(folder))?;
+        // Appended to, since a truncation would follow a link.
+        let file = File::options().create(true).append(true).open(folder.join(".lock"));
+        let file = file.map_err(Error::io(folder))?;
         let locked = match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
                 observe(DownloadEvent::Waiting(folder));
@@ -31,9 +34,15 @@ impl InstallLock {
             // Network file systems may have no locks, and must still work.
             Err(error) if error.kind() == io::ErrorKind::Unsupported => {
                 observe(DownloadEvent::NoLocks(folder));
+                return Ok(Self { _file: file, exclusive: false });
             }
             other => other.map_err(Error::io(folder))?,
         }
-        Ok(Self { _file: file })
+        Ok(Self { _file: file, exclusive: true })
+    }
+
+    /// Returns whether no other process installs into the folder; false on file systems without locks.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.exclusive
     }
 }

@@ -1,4 +1,4 @@
-//! Partial downloads: `FILE.part`, with its length and hash so far.
+//! Partial downloads: `FILE.part`.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -32,18 +32,28 @@ fn digits(hash: Sha256) -> String {
 pub(crate) struct PartialFile {
     path: PathBuf,
     file: File,
-    hash: Sha256,
     length: u64,
 }
 
 impl PartialFile {
-    /// Opens the partial download of `file`, with the bytes of an earlier transfer.
-    pub(crate) fn open(file: &Path) -> io::Result<Self> {
-        let path = part_of(file);
-        let mut file = OpenOptions::new().create(true).read(true).append(true).open(&path)?;
-        let mut hash = Sha256::new();
-        let length = if file.metadata()?.is_file() { io::copy(&mut file, &mut hash)? } else { 0 };
-        Ok(Self { path, file, hash, length })
+    /// Opens the partial download of `file`, with the bytes of an earlier transfer. If no lock keeps others away
+    /// (`exclusive` is false) it is one of this process alone.
+    ///
+    /// # Errors
+    /// Also for a link to a file: in a folder of several users it could lead to another file of theirs.
+    pub(crate) fn open(file: &Path, exclusive: bool) -> io::Result<Self> {
+        let mut path = part_of(file);
+        if !exclusive {
+            path.as_mut_os_string().push(format!("-{}", std::process::id()));
+        }
+        let is_link = path.symlink_metadata().is_ok_and(|data| data.is_symlink());
+        if is_link && path.metadata().map_or(true, |data| data.is_file()) {
+            return Err(io::Error::other("expected a partial download, got a link to a file"));
+        }
+        let file = OpenOptions::new().create(true).append(true).open(&path)?;
+        let data = file.metadata()?;
+        let length = if data.is_file() { data.len() } else { 0 };
+        Ok(Self { path, file, length })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -59,7 +69,6 @@ impl PartialFile {
     pub(crate) fn clear(&mut self) -> io::Result<()> {
         if self.length > 0 {
             self.file.set_len(0)?;
-            self.hash = Sha256::new();
             self.length = 0;
         }
         Ok(())
@@ -67,19 +76,19 @@ impl PartialFile {
 
     pub(crate) fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.file.write_all(bytes)?;
-        self.hash.update(bytes);
         self.length += bytes.len() as u64;
         Ok(())
     }
 
-    /// Returns the sha256 in hexadecimal digits.
-    pub(crate) fn sha256(&self) -> String {
-        digits(self.hash.clone())
+    /// Returns the sha256 in hexadecimal digits, of the file as it is on the disk: other processes or a broken disk may
+    /// have changed it.
+    pub(crate) fn sha256(&self) -> Result<String> {
+        self.file.sync_all().map_err(Error::io(&self.path))?;
+        sha256(&self.path)
     }
 
     /// Renames the complete file to `to`.
     pub(crate) fn finish(self, to: &Path) -> io::Result<()> {
-        self.file.sync_all()?;
         std::fs::rename(&self.path, to)
     }
 
@@ -101,5 +110,45 @@ pub(crate) fn copy_hashed(from: &mut impl Read, to: &mut impl Write) -> io::Resu
                 to.write_all(&buffer[..count])?;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PartialFile, part_of, sha256};
+
+    #[test]
+    fn the_hash_is_of_the_file_and_not_of_the_stream() {
+        let folder = tempfile::tempdir().unwrap();
+        let to = folder.path().join("net.bin");
+        let mut part = PartialFile::open(&to, true).unwrap();
+        part.append(b"half").unwrap();
+        // Another process appends to the same file.
+        let mut other = PartialFile::open(&to, true).unwrap();
+        assert_eq!(other.length(), 4);
+        other.append(b"other").unwrap();
+        part.append(b"half").unwrap();
+        let right = folder.path().join("right");
+        std::fs::write(&right, b"halfhalf").unwrap();
+        assert_ne!(part.sha256().unwrap(), sha256(&right).unwrap());
+        assert_eq!(part.sha256().unwrap(), sha256(&part_of(&to)).unwrap());
+    }
+
+    #[test]
+    fn without_locks_each_process_has_its_own_part() {
+        let folder = tempfile::tempdir().unwrap();
+        let to = folder.path().join("net.bin");
+        let part = PartialFile::open(&to, false).unwrap();
+        assert_eq!(part.path(), folder.path().join(format!("net.bin.part-{}", std::process::id())));
+    }
+
+    #[test]
+    fn a_part_that_is_a_link_to_a_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (to, private) = (folder.path().join("net.bin"), folder.path().join("private"));
+        std::fs::write(&private, b"something").unwrap();
+        std::os::unix::fs::symlink(&private, part_of(&to)).unwrap();
+        assert!(PartialFile::open(&to, true).is_err());
+        assert_eq!(std::fs::read(&private).unwrap(), b"something");
     }
 }

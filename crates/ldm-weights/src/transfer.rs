@@ -58,7 +58,15 @@ impl Client {
         size: u64,
         mut at: impl FnMut(u64),
     ) -> Result<(), Failure> {
-        let mut request = self.agent.get(url).header(header::ACCEPT_ENCODING, "identity");
+        // No redirection from https to http.
+        let https = url.starts_with("https:");
+        let mut request = self
+            .agent
+            .get(url)
+            .config()
+            .https_only(https)
+            .build()
+            .header(header::ACCEPT_ENCODING, "identity");
         if part.length() > 0 {
             request = request.header(header::RANGE, format!("bytes={}-", part.length()));
         }
