@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::bail;
 use ldm::{ImageGrid, InputImages, NpzImages, Watermark};
-use ldm_checkpoint::Checkpoint;
+use ldm_checkpoint::{Axis, Checkpoint};
 use ldm_core::Prompt;
 use ldm_pipelines::{GuidingClassifier, InitImage, LatentDiffusion, Variation};
 use serde_json::{Map, Value};
@@ -106,8 +106,9 @@ impl<'a> GenerationJob<'a> {
         for path in [&args.save_latents, &args.save_npz].into_iter().flatten() {
             output::ensure_new(path, args.output.force)?;
         }
-        let noise =
-            args.init_noise.as_ref().map(|path| Checkpoint::open(path)?.tensor("noise")).transpose()?;
+        let axes = ["B", "C", "h", "w"].map(Axis::Any);
+        let read = |path| Checkpoint::open(path)?.floats("noise", &axes);
+        let noise = args.init_noise.as_ref().map(read).transpose()?;
         if let Some(noise) = &noise
             && noise.size().first() != Some(&(count as i64))
         {

@@ -21,6 +21,7 @@ mod terminal;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    ldm_libtorch::explain_bus_errors();
     report::run(|| match args::Cli::from_args() {
         Ok(cli) => commands::run(cli),
         // The text of --help or --version.

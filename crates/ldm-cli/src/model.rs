@@ -43,11 +43,24 @@ fn open_with(args: &ModelArgs, tokenizer: Option<&Path>) -> anyhow::Result<Model
     let options = LoadOptions {
         config: args.config.clone(),
         tokenizer: tokenizer.map(Path::to_path_buf),
+        ignore: args.ignore.clone(),
         ema: args.ema || !args.no_ema,
         device: device(&args.device, None)?,
         kind: parse_dtype(&args.dtype)?,
     };
-    Ok(Model::open(&args.model, &options, &mut Printer::warn)?)
+    Model::open(&args.model, &options, &mut Printer::warn).map_err(with_hint)
+}
+
+/// Adds `--ignore` to the error of a file that has all weights, and other tensors.
+pub(crate) fn with_hint(error: ldm_core::Error) -> anyhow::Error {
+    match &error {
+        ldm_core::Error::Weights { mismatch, .. }
+            if mismatch.missing.is_empty() && mismatch.misshaped.is_empty() =>
+        {
+            anyhow::anyhow!("{error}; try --ignore NAME")
+        }
+        _ => error.into(),
+    }
 }
 
 /// Opens a diffusion model with its first stage.

@@ -86,7 +86,14 @@ impl ConditionerConfig {
     /// Names in a checkpoint that are no weights of the conditioner, to be skipped on loading.
     pub fn ignored_names(&self) -> &'static [&'static str] {
         match self {
-            Self::ClipText(_) => &["transformer.text_model.embeddings.position_ids"],
+            // Of the whole CLIP and of its text model with projection, which have no effect on the hidden states.
+            Self::ClipText(_) => &[
+                "transformer.text_model.embeddings.position_ids",
+                "transformer.text_projection",
+                "transformer.logit_scale",
+                "text_projection",
+                "logit_scale",
+            ],
             _ => &[],
         }
     }

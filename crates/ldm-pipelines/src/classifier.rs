@@ -36,7 +36,7 @@ impl Classifier {
     /// # Errors
     /// As [`ModelSource::find`] and [`Classifier::load`]; [`Error::Format`] for another kind of model.
     pub fn open(path: &Path, options: &LoadOptions, note: &mut dyn FnMut(&str)) -> Result<Self> {
-        let found = ModelSource::find(path, options.config.as_deref(), options.ema)?;
+        let found = ModelSource::find_without(path, options.config.as_deref(), options.ema, &options.ignore)?;
         found.notes.iter().for_each(|each| note(each));
         let ModelConfig::Classifier(config) = &found.config else {
             return Err(Error::format(path, "expected a classifier of noisy latents, got another model"));
@@ -98,7 +98,7 @@ impl Classifier {
             ));
         }
         if trained_on.contains("scale_factor") {
-            let (own, scale) = (trained_on.tensor("scale_factor")?.double_value(&[]), model.scale_factor);
+            let (own, scale) = (trained_on.number("scale_factor")?, model.scale_factor);
             if (own - scale).abs() > 1e-3 * scale {
                 return differs(format!(
                     "expected a classifier for the model's scale_factor {scale}, got {own}"

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use ldm_autoencoder::{FirstStage, Posterior};
-use ldm_checkpoint::Checkpoint;
+use ldm_checkpoint::{Checkpoint, FileWatch};
 use ldm_conditioning::{Conditioner, ConditionerConfig, Tokenizer, Unconditional};
 use ldm_core::nn::skip_init;
 use ldm_core::{Error, NoiseSource, Result};
@@ -12,6 +12,7 @@ use ldm_unet::UNet;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
+use crate::convert::measured;
 use crate::detect::schedule as detect_schedule;
 use crate::{DiffusersScheduler, LatentDiffusionConfig, LoadOptions, compatibility};
 
@@ -43,6 +44,8 @@ pub struct LatentDiffusion {
     /// True once the weights are channels_last.
     is_channels_last: Cell<bool>,
     kind: Kind,
+    /// The files of the weights, none of a model with fresh ones.
+    files: FileWatch,
     /// Pixels ↔ latents.
     pub first_stage: Box<dyn FirstStage>,
     /// The denoising network.
@@ -117,6 +120,7 @@ impl LatentDiffusion {
             channels_last: false,
             is_channels_last: Cell::new(false),
             kind,
+            files: FileWatch::default(),
             first_stage,
             unet,
             conditioner,
@@ -178,15 +182,10 @@ impl LatentDiffusion {
         }
         detect_schedule::check(&checkpoint, &model.schedule)?;
         model.weights_of(checkpoint.clone(), ema).load_mmap(&mut model.vs)?;
+        model.files = checkpoint.watch();
         model.channels_last = Self::infers_channels_last(config, device);
         if config.scale_by_std {
-            let scale = checkpoint.tensor("scale_factor").map_err(|_| {
-                Error::format(
-                    checkpoint.path(),
-                    "scale_by_std: expected a tensor `scale_factor` in the file, got none",
-                )
-            })?;
-            model.scale_factor = scale.double_value(&[]);
+            model.scale_factor = measured(&checkpoint)?;
         }
         Ok(model)
     }
@@ -231,6 +230,15 @@ impl LatentDiffusion {
     /// [`Error::Weights`] listing every name that does not match.
     pub fn load_first_stage(&mut self, checkpoint: Checkpoint) -> Result<()> {
         checkpoint.without(&["loss.", "model_ema."]).load_scope(&self.vs, "first_stage_model.")
+    }
+
+    /// Checks that no program wrote to the files of the weights since the model was loaded: its tensors lie over their
+    /// pages. [`generate`](crate::generate) calls it.
+    ///
+    /// # Errors
+    /// [`Error::Format`] with the file.
+    pub fn check_files(&self) -> Result<()> {
+        self.files.check()
     }
 
     /// All variables of all parts.

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
 use ldm_autoencoder::{FirstStage, FirstStageConfig, Posterior};
-use ldm_checkpoint::Checkpoint;
+use ldm_checkpoint::{Checkpoint, FileWatch};
 use ldm_conditioning::Tokenizer;
 use ldm_core::nn::skip_init;
 use ldm_core::{Error, Result, Tiles};
@@ -22,6 +22,8 @@ pub struct FirstStageModel {
     /// True once the weights are channels_last.
     is_channels_last: Cell<bool>,
     kind: Kind,
+    /// The files of the weights, none of a model with fresh ones.
+    files: FileWatch,
     /// The network.
     pub first_stage: Box<dyn FirstStage>,
 }
@@ -33,6 +35,8 @@ pub struct LoadOptions {
     pub config: Option<PathBuf>,
     /// The tokenizer of a text model; that of [`find_tokenizer`] where absent.
     pub tokenizer: Option<PathBuf>,
+    /// Beginnings of the names of tensors that are passed over, as CompVis' `ignore_keys`.
+    pub ignore: Vec<String>,
     /// EMA weights, where the file has them.
     pub ema: bool,
     /// The device of the model.
@@ -44,7 +48,7 @@ pub struct LoadOptions {
 impl LoadOptions {
     /// EMA weights where there are some, f32, the default config and tokenizer.
     pub fn new(device: Device) -> Self {
-        Self { config: None, tokenizer: None, ema: true, device, kind: Kind::Float }
+        Self { config: None, tokenizer: None, ignore: Vec::new(), ema: true, device, kind: Kind::Float }
     }
 }
 
@@ -65,7 +69,7 @@ impl Model {
     /// # Errors
     /// As [`ModelSource::find`], [`find_tokenizer`] and [`Model::load`].
     pub fn open(path: &Path, options: &LoadOptions, note: &mut dyn FnMut(&str)) -> Result<Self> {
-        let found = ModelSource::find(path, options.config.as_deref(), options.ema)?;
+        let found = ModelSource::find_without(path, options.config.as_deref(), options.ema, &options.ignore)?;
         found.notes.iter().for_each(|each| note(each));
         let tokenizer = match &found.config {
             ModelConfig::LatentDiffusion(config) => find_tokenizer(
@@ -107,6 +111,7 @@ impl Model {
         let config = config.first_stage().expect("every other model is a first stage");
         let mut model = skip_init(|| FirstStageModel::build(&config, device, kind))?;
         // CompVis' first stages hold the discriminator and the perceptual network under `loss.`.
+        model.files = checkpoint.watch();
         checkpoint.without(&["loss.", "model_ema."]).load_mmap(&mut model.vs)?;
         model.channels_last = ldm_libtorch::prefers_channels_last(device, config.narrowest(), false);
         Ok(Self::FirstStage(model))
@@ -186,6 +191,18 @@ impl Model {
         }
     }
 
+    /// Checks that no program wrote to the files of the weights since the model was loaded; call it before results are
+    /// kept.
+    ///
+    /// # Errors
+    /// [`Error::Format`] with the file.
+    pub fn check_files(&self) -> Result<()> {
+        match self {
+            Self::FirstStage(model) => model.files.check(),
+            Self::Diffusion(model) => model.check_files(),
+        }
+    }
+
     /// Every variable.
     pub fn vs(&self) -> &VarStore {
         match self {
@@ -208,6 +225,13 @@ impl FirstStageModel {
         let mut vs = VarStore::new(device);
         vs.set_kind(kind);
         let first_stage = ldm_autoencoder::build(&vs.root(), config)?;
-        Ok(Self { vs, channels_last: false, is_channels_last: Cell::new(false), kind, first_stage })
+        Ok(Self {
+            vs,
+            channels_last: false,
+            is_channels_last: Cell::new(false),
+            kind,
+            files: FileWatch::default(),
+            first_stage,
+        })
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use ldm_checkpoint::Checkpoint;
 use ldm_core::{Error, Result};
 
+use crate::detect::names::normalized;
 use crate::diffusers::component::{Component, weights_of};
 use crate::diffusers::folder;
 use crate::diffusers::scheduler::{DiffusersScheduler, read_json};
@@ -38,41 +39,55 @@ impl ModelSource {
     /// When there is no model, when a config is invalid, and when a field cannot be inferred; the message names the
     /// field.
     pub fn find(path: &Path, config: Option<&Path>, ema: bool) -> Result<Self> {
+        Self::find_without(path, config, ema, &[])
+    }
+
+    /// [`ModelSource::find`] without the tensors whose names start with one of `ignore`, as CompVis' `ignore_keys`.
+    ///
+    /// # Errors
+    /// As [`ModelSource::find`]; [`Error::Format`] when no name starts with one of `ignore`.
+    pub fn find_without(path: &Path, config: Option<&Path>, ema: bool, ignore: &[String]) -> Result<Self> {
         if path.is_file() {
-            return Self::of_file(path, config);
+            return Self::of_file(path, config, ignore);
         }
         std::fs::metadata(path).map_err(Error::io(path))?;
         if path.join("model_index.json").is_file() {
             without_config(path, config)?;
-            return folder::read(path, ema);
+            return folder::read(path, ema)?.ignoring(ignore);
         }
         if path.join("config.json").is_file() {
             without_config(path, config)?;
             let (weights, variant) = weights_of(path, ema)?;
-            let mut found = Self::of_component(&weights)?;
+            let mut found = Self::of_component(&weights)?.ignoring(ignore)?;
             found.notes.extend(variant.map(|name| format!("{}: loaded the variant {name}", path.display())));
             return Ok(found);
         }
         let weights = weights_in(path)?;
-        Self::of_file(&weights, config)
+        Self::of_file(&weights, config, ignore)
     }
 
-    fn of_file(weights: &Path, config: Option<&Path>) -> Result<Self> {
+    fn ignoring(mut self, ignore: &[String]) -> Result<Self> {
+        self.checkpoint = without(self.checkpoint, ignore)?;
+        Ok(self)
+    }
+
+    fn of_file(weights: &Path, config: Option<&Path>, ignore: &[String]) -> Result<Self> {
         let configs = [weights.with_extension("yaml"), weights.with_file_name("config.yaml")];
         let config =
             config.map(Path::to_path_buf).or_else(|| configs.into_iter().find(|path| path.is_file()));
         if config.is_none() && is_component(weights) {
-            return Self::of_component(weights);
+            return Self::of_component(weights)?.ignoring(ignore);
         }
-        let checkpoint = Checkpoint::open(weights)?;
-        let (config, notes) = match &config {
+        let (checkpoint, markers) = normalized(without(Checkpoint::open(weights)?, ignore)?);
+        let (mut config, mut notes) = match &config {
             Some(config) => {
                 let file = ModelFile::read(config, &[])?;
                 (file.model, file.notes)
             }
             None => (detect::infer_config(&checkpoint)?, Vec::new()),
         };
-        let checkpoint = match &config {
+        let checkpoint = match &mut config {
+            ModelConfig::LatentDiffusion(config) => markers.obey(config, checkpoint, &mut notes)?,
             // The first stage of a diffusion model.
             ModelConfig::Kl(_) | ModelConfig::Vq(_) if !checkpoint.contains("decoder.conv_out.weight") => {
                 checkpoint.scope("first_stage_model.")
@@ -92,6 +107,17 @@ impl ModelSource {
         let checkpoint = found.checkpoint;
         Ok(Self { config, checkpoint, folder: None, scheduler: None, notes: Vec::new(), measured: false })
     }
+}
+
+/// Drops the tensors whose names start with one of `ignore`.
+fn without(checkpoint: Checkpoint, ignore: &[String]) -> Result<Checkpoint> {
+    if let Some(unused) = ignore.iter().find(|name| !checkpoint.names().any(|each| each.starts_with(*name))) {
+        let why =
+            format!("ignore: expected the beginning of a tensor's name, got `{}`", unused.escape_debug());
+        return Err(Error::format(checkpoint.path(), why));
+    }
+    let ignore: Vec<&str> = ignore.iter().map(String::as_str).collect();
+    Ok(checkpoint.without(&ignore))
 }
 
 /// Returns true when the weights are a first stage of a diffusers folder.

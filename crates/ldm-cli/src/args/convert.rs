@@ -29,6 +29,9 @@ pub(crate) struct ConvertArgs {
     /// Dtype of the weights: f32, bf16 or f16. Default: that of IN.
     #[arg(long)]
     pub(crate) dtype: Option<String>,
+    /// Pass over the tensors whose names start with NAME; repeatable.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) ignore: Vec<String>,
     /// Use the EMA weights if IN has both (the default).
     #[arg(long, overrides_with = "no_ema")]
     pub(crate) ema: bool,

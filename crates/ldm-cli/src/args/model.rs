@@ -24,6 +24,9 @@ pub(crate) struct ModelArgs {
     /// Config of a checkpoint file that has none next to it, if it cannot be inferred from the tensor names.
     #[arg(long)]
     pub(crate) config: Option<PathBuf>,
+    /// Pass over the tensors whose names start with NAME; repeatable.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) ignore: Vec<String>,
     /// Use the EMA weights if the file has both (the default).
     #[arg(long, overrides_with = "no_ema")]
     pub(crate) ema: bool,

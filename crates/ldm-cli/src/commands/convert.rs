@@ -5,6 +5,7 @@ use ldm_core::device::parse_dtype;
 use ldm_pipelines::{ConvertOptions, ConvertTarget, ModelSource, check_replaceable, convert};
 
 use crate::args::{ConvertArgs, ModelFormat};
+use crate::model::with_hint;
 use crate::output;
 use crate::progress::Printer;
 use crate::terminal::outln;
@@ -27,9 +28,10 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
         loras: args.loras.clone(),
         force: args.force,
     };
-    let source = ModelSource::find(&args.source, args.config.as_deref(), options.ema)?;
+    let source = ModelSource::find_without(&args.source, args.config.as_deref(), options.ema, &args.ignore)?;
     source.notes.iter().for_each(|note| Printer::warn(note));
     convert(&source, &args.out, &options, &mut Printer::warn)
+        .map_err(with_hint)
         .with_context(|| format!("{} as {}", args.source.display(), args.out.display()))?;
     outln!("{}", args.out.display())?;
     Ok(())

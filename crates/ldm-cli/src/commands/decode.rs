@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
 use ldm::{ImageGrid, Watermark};
-use ldm_checkpoint::Checkpoint;
+use ldm_checkpoint::{Axis, Checkpoint};
 use ldm_core::image;
 use tch::Tensor;
 
@@ -18,12 +18,10 @@ pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
         output::ensure_new(path, args.output.force)?;
     }
     let model = model::open(&args.model)?;
-    let latents = Checkpoint::open(&args.latents)?.tensor("latents")?;
-    let size = latents.size();
     let channels = model.first_stage().latent_channels();
-    if size.len() != 4 || size[1] != channels {
-        bail!("{}: latents: expected shape [B, {channels}, h, w], got {size:?}", args.latents.display());
-    }
+    let axes = [Axis::Any("B"), Axis::Exactly(channels), Axis::Any("h"), Axis::Any("w")];
+    let latents = Checkpoint::open(&args.latents)?.floats("latents", &axes)?;
+    let size = latents.size();
     let folder = OutputFolder::new(&args.output, "decode")?;
     output::ensure_all_new(&folder, size[0] as usize, args.output.force)?;
     let (mut pixels, mut grid) = (Vec::new(), ImageGrid::new(None));
@@ -40,6 +38,7 @@ pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
                 args.latents.display()
             );
         }
+        model.check_files()?;
         output::make(&folder)?;
         let path = output::image(&folder, index as usize);
         image::write_png(&path, &decoded.get(0), &[])?;

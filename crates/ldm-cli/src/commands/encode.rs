@@ -35,6 +35,7 @@ pub(crate) fn run(args: &EncodeArgs) -> anyhow::Result<()> {
         }
         latents.push(latent);
     }
+    model.check_files()?;
     ldm_checkpoint::save(&args.out, &[("latents".into(), Tensor::cat(&latents, 0))], &BTreeMap::new())?;
     outln!("{}", args.out.display())?;
     Ok(())

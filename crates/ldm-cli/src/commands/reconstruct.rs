@@ -20,6 +20,7 @@ pub(crate) fn run(args: &ReconstructArgs) -> anyhow::Result<()> {
         let back = model.decode(&model.encode(&image).mode()).to_device(tch::Device::Cpu);
         let decibels = psnr(&back, &image).double_value(&[0]);
         sum += decibels;
+        model.check_files()?;
         output::make(&folder)?;
         let out = output::image(&folder, index);
         image::write_png(&out, &back.get(0), &[])?;

@@ -20,6 +20,7 @@ mod tasks;
 mod terminal;
 mod tidy;
 mod txt2img;
+mod unusable_files;
 mod weights;
 
 /// The program under test.

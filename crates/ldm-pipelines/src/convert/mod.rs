@@ -17,6 +17,7 @@ use tch::Kind;
 use crate::lora::LoraFile;
 use crate::{ModelConfig, ModelSource};
 use weights::Weights;
+pub(crate) use weights::measured;
 
 /// The format to convert to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -152,12 +152,19 @@ fn range(kind: Kind) -> u8 {
     }
 }
 
-fn measured(checkpoint: &Checkpoint) -> Result<f64> {
-    let missing = |_| {
-        Error::format(
+/// Reads the measured scale factor of the latents.
+pub(crate) fn measured(checkpoint: &Checkpoint) -> Result<f64> {
+    if !checkpoint.contains("scale_factor") {
+        let why = "scale_by_std: expected a tensor `scale_factor` in the file, got none";
+        return Err(Error::format(checkpoint.path(), why));
+    }
+    let factor = checkpoint.number("scale_factor")?;
+    if factor > 0. {
+        Ok(factor)
+    } else {
+        Err(Error::format(
             checkpoint.path(),
-            "scale_by_std: expected a tensor `scale_factor` in the file, got none",
-        )
-    };
-    Ok(checkpoint.tensor("scale_factor").map_err(missing)?.double_value(&[]))
+            format!("scale_factor: expected a positive number, got {factor}"),
+        ))
+    }
 }

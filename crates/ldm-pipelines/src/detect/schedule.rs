@@ -1,9 +1,12 @@
 //! Noise schedules inferred from the buffers of a checkpoint.
 
-use ldm_checkpoint::Checkpoint;
+use ldm_checkpoint::{Axis, Checkpoint};
 use ldm_core::{Error, Result};
 use ldm_schedulers::{BetaSchedule, NoiseSchedule, ScheduleConfig};
 use tch::Kind;
+
+/// The most timesteps of a schedule in a file; published models have a thousand.
+const TIMESTEPS: i64 = 100_000;
 
 /// The relative rounding error of a value computed in f32.
 const ROUNDING: f64 = 3e-7;
@@ -81,7 +84,12 @@ fn shown(values: &[f64]) -> String {
 }
 
 fn read(checkpoint: &Checkpoint, name: &str) -> Result<Vec<f64>> {
-    let tensor = checkpoint.tensor(name)?.to_kind(Kind::Double).flatten(0, -1);
+    let count = checkpoint.info(name).map_or(0, |info| info.shape.iter().product());
+    if count > TIMESTEPS {
+        let why = format!("tensor `{name}`: expected at most {TIMESTEPS} timesteps, got {count}");
+        return Err(Error::format(checkpoint.path(), why));
+    }
+    let tensor = checkpoint.floats(name, &[Axis::Any("T")])?.to_kind(Kind::Double);
     Ok(Vec::try_from(&tensor)?)
 }
 

@@ -6,7 +6,6 @@ use std::result::Result as Or;
 
 use ldm_checkpoint::{Checkpoint, Shapes};
 use ldm_core::{Error, Result};
-use tch::Tensor;
 
 use super::adapter::Adapter;
 use super::module::{AdapterTensor, other, parse};
@@ -52,7 +51,7 @@ impl Lora {
         for (module, parts) in modules {
             let weight = &known[&module];
             let tensor = |part: AdapterTensor| match parts.get(&part) {
-                Some(name) => checkpoint.tensor(name),
+                Some(name) => checkpoint.finite(name),
                 None => {
                     Err(refuse(format!("`{module}`: expected down (A) and up (B), got no {}", part.name())))
                 }
@@ -60,9 +59,7 @@ impl Lora {
             let (down, up) = (tensor(AdapterTensor::Down)?, tensor(AdapterTensor::Up)?);
             let rank = down.size().first().copied().unwrap_or_default();
             let alpha = match parts.get(&AdapterTensor::Alpha) {
-                Some(name) => {
-                    number(&checkpoint.tensor(name)?).map_err(|why| refuse(format!("`{name}`: {why}")))?
-                }
+                Some(name) => checkpoint.number(name)?,
                 None => metadata.alpha(&module, rank).unwrap_or(rank as f64),
             };
             let adapter = Adapter { down, up, alpha };
@@ -111,14 +108,6 @@ fn modules(checkpoint: &Checkpoint) -> Or<BTreeMap<String, BTreeMap<AdapterTenso
         }
     }
     if modules.is_empty() { Err("expected tensors of a LoRA, got none".into()) } else { Ok(modules) }
-}
-
-fn number(tensor: &Tensor) -> Or<f64, String> {
-    if tensor.numel() != 1 {
-        return Err(format!("expected one number, got shape {:?}", tensor.size()));
-    }
-    let value = tensor.reshape([1]).double_value(&[0]);
-    if value.is_finite() { Ok(value) } else { Err(format!("expected a finite number, got {value}")) }
 }
 
 fn list(names: &[impl AsRef<str>]) -> String {

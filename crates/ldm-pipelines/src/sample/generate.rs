@@ -103,6 +103,7 @@ pub struct Generated {
 /// # Errors
 /// [`Error::Invalid`] when the size does not fit the model, the prompt's image or the memory, when the sampler cannot take so many
 /// steps, when the model has no unconditional prompt to guide away from, or when the result holds NaN or Inf;
+/// [`Error::Format`] when a program wrote to the file of the weights meanwhile;
 /// [`Error::MissingInput`] when the prompt lacks what the model is conditioned on; [`Error::Shape`] for noise of a
 /// wrong shape, or prompts that are not one per seed.
 pub fn generate(
@@ -151,6 +152,7 @@ pub fn generate(
         let run = SamplerRun { denoiser: &*denoiser, levels, mask, noise: &mut noise, observe };
         let latents = plan.sampler().sample(start.x, run);
         let decoded = model.decode_finite(&latents, tiling.as_ref().map(|tiling| &tiling.decode))?;
+        model.check_files()?;
         Ok(Generated { latents, images: decoded.images, decoded_in_f32: decoded.in_f32 })
     })
 }

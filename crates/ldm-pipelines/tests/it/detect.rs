@@ -10,6 +10,7 @@ use ldm_core::nn::skip_init;
 use ldm_pipelines::{
     FirstStageModel, LatentDiffusion, LatentDiffusionConfig, ModelConfig, ModelFile, ModelSource,
 };
+use ldm_schedulers::Parameterization;
 use serde_json::{Map, Value, json};
 use tch::Device;
 
@@ -189,6 +190,99 @@ fn schedules_are_inferred_from_buffers() {
     let found = check(&[("betas", odd.clone())]);
     assert_eq!(found.given_betas, Some(odd.into_iter().map(f64::from).collect()));
     assert_eq!(found.timesteps, 50);
+}
+
+/// transformers 5 saves CLIP without `text_model`, and programs save its projection too.
+#[test]
+fn names_of_clip_from_other_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = config("stable-diffusion/v1.yaml");
+    let ours = shapes(&whole);
+    let mut theirs: Shapes =
+        ours.iter().map(|(name, shape)| (name.replace(".text_model.", "."), shape.clone())).collect();
+    assert_ne!(ours, theirs);
+    theirs.insert("cond_stage_model.transformer.text_projection.weight".into(), vec![768, 768]);
+    theirs.insert("cond_stage_model.logit_scale".into(), vec![]);
+    let found = ModelSource::find(&file(folder.path(), &theirs, &[]), None, true).unwrap();
+    let model =
+        skip_init(|| LatentDiffusion::new(&diffusion(found.config.clone()), None, Device::Cpu)).unwrap();
+    let weights = model.weights_of(found.checkpoint, true);
+    assert_eq!(weights.shapes(), ours);
+    weights.check(model.vs()).unwrap();
+}
+
+/// `v_pred` and `ztsnr`, as A1111 and ComfyUI obey them.
+#[test]
+fn marker_tensors_set_parameterization_and_schedule() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = config("stable-diffusion/v1.yaml");
+    let shapes = shapes(&whole);
+    let schedule = buffers(&diffusion(whole));
+    let find = |markers: &[&'static str], buffers: &[(&'static str, Vec<f32>)]| {
+        let markers: Vec<_> = markers.iter().map(|name| (*name, Vec::new())).collect();
+        let path = file(folder.path(), &shapes, &[markers, buffers.to_vec()].concat());
+        ModelSource::find(&path, None, true).unwrap()
+    };
+    for buffers in [&[] as &[_], &schedule] {
+        for (markers, parameterization, zero_terminal_snr, notes) in [
+            (&[] as &[_], Parameterization::Eps, false, 0),
+            (&["v_pred"], Parameterization::V, false, 1),
+            (&["v_pred", "ztsnr"], Parameterization::V, true, 2),
+            // Undefined for eps, and ComfyUI passes over it.
+            (&["ztsnr"], Parameterization::Eps, false, 0),
+        ] {
+            let found = find(markers, buffers);
+            let config = diffusion(found.config);
+            assert_eq!(
+                (config.parameterization, config.zero_terminal_snr),
+                (parameterization, zero_terminal_snr)
+            );
+            assert_eq!(found.notes.len(), notes, "{:?}", found.notes);
+            let model = skip_init(|| LatentDiffusion::new(&config, None, Device::Cpu)).unwrap();
+            assert_eq!(
+                model.weights_of(found.checkpoint, true).shapes(),
+                shapes,
+                "the markers are no weights"
+            );
+        }
+    }
+    let mut other = schedule;
+    other.iter_mut().for_each(|(_, values)| values.iter_mut().for_each(|value| *value *= 0.9));
+    other.retain(|(name, _)| *name == "betas");
+    assert!(!diffusion(find(&["v_pred", "ztsnr"], &other).config).schedule().given_betas.unwrap().is_empty());
+}
+
+#[test]
+fn tensors_to_ignore_are_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = config("../experiments/tiny/first-stage-kl-f2.yaml");
+    let ours = shapes(&whole);
+    let mut more = ours.clone();
+    more.insert("another.module.weight".into(), vec![2]);
+    let path = file(folder.path(), &more, &[]);
+    let ignore = |names: &[&str]| {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        ModelSource::find_without(&path, None, true, &names)
+    };
+    assert_eq!(ignore(&[]).unwrap().checkpoint.shapes(), more);
+    assert_eq!(ignore(&["another."]).unwrap().checkpoint.shapes(), ours);
+    let error = ignore(&["another.", "other."]).unwrap_err().to_string();
+    assert!(error.ends_with("ignore: expected the beginning of a tensor's name, got `other.`"), "{error}");
+}
+
+#[test]
+fn damaged_buffers_are_refused_with_a_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let shapes = shapes(&config("stable-diffusion/v1.yaml"));
+    for (values, message) in [
+        (vec![], "tensor `betas`: expected shape [T] without empty axes, got [0]"),
+        (vec![f32::NAN; 1000], "tensor `betas`: expected finite numbers, got NaN or Inf at [0]"),
+        (vec![0.5; 100_001], "tensor `betas`: expected at most 100000 timesteps, got 100001"),
+    ] {
+        let path = file(folder.path(), &shapes, &[("betas", values)]);
+        let error = ModelSource::find(&path, None, true).unwrap_err().to_string();
+        assert!(error.ends_with(message), "{error}");
+    }
 }
 
 #[test]

@@ -84,6 +84,7 @@ pub fn reconstruction(
         reporter.progress(measured.count() as u64, count as u64);
     }
     reporter.progress_end();
+    model.check_files()?;
     let images = measured.count();
     let sets = (images > 1).then(|| measured.frechet()).transpose()?;
     image_set::warn_of_rank(measured.network(), images, reporter);

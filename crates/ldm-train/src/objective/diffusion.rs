@@ -135,11 +135,7 @@ impl DiffusionObjective {
         if self.model.config.scale_by_std {
             // Measured when training of that model began.
             let stored = source.checkpoint.contains("scale_factor");
-            let scale = if stored {
-                source.checkpoint.tensor("scale_factor")?.double_value(&[])
-            } else {
-                found.scale_factor
-            };
+            let scale = if stored { source.checkpoint.number("scale_factor")? } else { found.scale_factor };
             self.overall_std = Some(1. / scale);
             // The base of a LoRA is not prepared.
             self.model.scale_factor = scale;
@@ -236,7 +232,7 @@ impl Objective for DiffusionObjective {
 
     fn load(&mut self, checkpoint: Checkpoint) -> Result<()> {
         if self.model.config.scale_by_std {
-            self.model.scale_factor = checkpoint.tensor("scale_factor")?.double_value(&[]);
+            self.model.scale_factor = checkpoint.number("scale_factor")?;
         }
         if let Some(logvar) = self.loss.learned_logvar() {
             let value = checkpoint.tensor(LOGVAR)?;
