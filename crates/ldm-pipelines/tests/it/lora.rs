@@ -328,6 +328,19 @@ fn invalid_loras_are_refused_and_change_no_weight() {
     check(&[(&down, &[2, 64, 3, 3]), (&up, &[64, 2, 1, 1])], "[2, 64, 3, 3]");
     check(&[(&down, &[2, 64])], "got no up (B)");
     check(&[(&down, &[2, 64]), (&up, &[64, 2]), (&alpha, &[2])], "expected one number, got shape [2]");
+    for (other, expected) in [
+        (
+            Tensor::full([2, 64], f64::NAN, (Kind::Float, Device::Cpu)),
+            "expected finite numbers, got NaN or Inf at [0, 0]",
+        ),
+        (Tensor::ones([2, 64], (Kind::Int64, Device::Cpu)), "expected floating-point numbers, got Int64"),
+    ] {
+        let out = tempfile::NamedTempFile::new().unwrap();
+        let up = (up.clone(), Tensor::ones([64, 2], (Kind::Float, Device::Cpu)));
+        save(out.path(), &[(down.clone(), other), up], &BTreeMap::new()).unwrap();
+        let error = model.merge(&[LoraFile::from(out.path())]).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("tensor `{down}`: {expected}")), "{error}");
+    }
     check(
         &[
             (&down, &[2, 64]),
