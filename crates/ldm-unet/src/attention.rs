@@ -59,9 +59,9 @@ impl AttentionBlock {
         })
     }
 
-    /// Maps `[B, C, h, w]` to the same shape.
+    /// Maps `[B, C, h, w]`, or any other axes of positions, to the same shape.
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        let tokens = x.apply(&self.norm).flatten(2, 3).transpose(1, 2); // [B, h·w, C]
+        let tokens = x.apply(&self.norm).flatten(2, -1).transpose(1, 2); // [B, h·w, C]
         let h = attend(&per_position(&tokens, &self.qkv), self.heads, self.order);
         let h = per_position(&h, &self.proj_out); //                       [B, h·w, C]
         x + h.transpose(1, 2).view_as(x)

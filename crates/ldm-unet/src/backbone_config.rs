@@ -47,8 +47,11 @@ const MAX_LEVELS: usize = 31;
 impl BackboneConfig<'_> {
     /// Checks that a network can be built.
     pub(crate) fn check(&self) -> Result<()> {
-        if self.dims != 2 {
-            return Err(Error::invalid(format!("dims: expected 2 (images), got {}", self.dims)));
+        if !(1..=3).contains(&self.dims) {
+            let got = self.dims;
+            return Err(Error::invalid(format!(
+                "dims: expected 1 (sequences), 2 (images) or 3 (volumes), got {got}"
+            )));
         }
         positive("in_channels", self.in_channels)?;
         positive("out_channels", self.out_channels)?;

@@ -3,12 +3,12 @@
 use std::{fmt, slice};
 
 use ldm_core::Result;
-use ldm_core::nn::conv2d;
 use tch::Tensor;
-use tch::nn::{Conv2D, Path};
+use tch::nn::Path;
 
 use crate::attention::{AttentionBlock, AttentionPlan};
 use crate::checkpointed::Checkpointed;
+use crate::conv::{Conv, ConvSizes};
 use crate::cross_attention::KeyValue;
 use crate::parameters::ParameterNames;
 use crate::resample::{Direction, Resample, ResamplePlan};
@@ -20,6 +20,7 @@ use crate::transformer::{SpatialTransformer, TransformerPlan};
 pub(crate) enum LayerPlan {
     /// The first convolution.
     Conv {
+        dims: i64,
         channels_in: i64,
         channels_out: i64,
     },
@@ -32,8 +33,10 @@ pub(crate) enum LayerPlan {
 impl LayerPlan {
     fn parameters(&self, list: &mut ParameterNames) {
         match self {
-            Self::Conv { channels_in, channels_out } => {
-                list.add("weight", &[*channels_out, *channels_in, 3, 3]);
+            Self::Conv { dims, channels_in, channels_out } => {
+                let mut shape = vec![*channels_out, *channels_in];
+                shape.resize(2 + *dims as usize, 3);
+                list.add("weight", &shape);
                 list.add("bias", &[*channels_out]);
             }
             Self::Res(plan) => plan.parameters(list),
@@ -73,7 +76,7 @@ impl fmt::Display for BlockPlan {
 impl fmt::Display for LayerPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Conv { channels_in, channels_out } => write!(f, "conv {channels_in} -> {channels_out}"),
+            Self::Conv { channels_in, channels_out, .. } => write!(f, "conv {channels_in} -> {channels_out}"),
             Self::Res(plan) => {
                 write!(f, "res {} -> {}", plan.channels_in, plan.channels_out)?;
                 match plan.resample {
@@ -125,7 +128,7 @@ pub(crate) struct ForwardContext<'a> {
 
 #[derive(Debug)]
 enum BlockLayer {
-    Conv(Conv2D),
+    Conv(Conv),
     Res(Checkpointed<ResBlock>),
     Attention(Checkpointed<AttentionBlock>),
     Transformer(SpatialTransformer),
@@ -135,8 +138,8 @@ enum BlockLayer {
 impl BlockLayer {
     fn new(vs: &Path, plan: &LayerPlan, use_checkpoint: bool) -> Result<Self> {
         Ok(match plan {
-            LayerPlan::Conv { channels_in, channels_out } => {
-                Self::Conv(conv2d(vs, *channels_in, *channels_out, 3, 1, 1))
+            &LayerPlan::Conv { dims, channels_in, channels_out } => {
+                Self::Conv(Conv::new(vs, ConvSizes { dims, channels_in, channels_out, kernel: 3 }))
             }
             LayerPlan::Res(plan) => Self::Res(Checkpointed::new(
                 ResBlock::new(vs, plan)?,

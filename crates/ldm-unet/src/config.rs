@@ -34,7 +34,8 @@ pub struct UNetConfig {
     /// Use a convolution for down- and upsampling.
     #[serde(default = "serde_helpers::yes")]
     pub conv_resample: bool,
-    /// Dimensions of the signal; only 2 is supported.
+    /// Axes of the signal: 1 (sequences), 2 (images) or 3 (volumes, downsampled along the last two axes). Pipelines are
+    /// of images, and transformers are for 2 only, as in CompVis.
     #[serde(default = "serde_helpers::two")]
     pub dims: i64,
     /// Number of classes of a label embedding added to the time embedding.
@@ -139,6 +140,12 @@ impl UNetConfig {
             [("num_classes", self.num_classes), ("context_dim", self.context_dim), ("n_embed", self.n_embed)]
         {
             positive(key, value.unwrap_or(1))?;
+        }
+        if self.use_spatial_transformer && self.dims != 2 {
+            let got = self.dims;
+            return Err(Error::invalid(format!(
+                "dims: expected 2 (images) with use_spatial_transformer, got {got}"
+            )));
         }
         match (self.use_spatial_transformer, self.context_dim) {
             (true, None) => {

@@ -5,6 +5,8 @@ use std::fmt::Display;
 use tch::Tensor;
 use tch::nn::Path;
 
+use crate::conv::ConvSizes;
+
 /// A list of names and shapes in the order in which CompVis registers its parameters.
 #[derive(Debug, Default)]
 pub(crate) struct ParameterNames {
@@ -50,7 +52,13 @@ impl ParameterNames {
     }
 
     pub(crate) fn conv2d(&mut self, name: impl Display, channels_in: i64, channels_out: i64, kernel: i64) {
-        self.weight_and_bias(name, &[channels_out, channels_in, kernel, kernel]);
+        self.conv(name, ConvSizes { dims: 2, channels_in, channels_out, kernel });
+    }
+
+    pub(crate) fn conv(&mut self, name: impl Display, sizes: ConvSizes) {
+        let mut shape = vec![sizes.channels_out, sizes.channels_in];
+        shape.resize(2 + sizes.dims as usize, sizes.kernel);
+        self.weight_and_bias(name, &shape);
     }
 
     /// Looks up the listed parameters among the layers already built at `vs`.

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use ldm_core::Result;
+use ldm_core::{Error, Result};
 
 use crate::attention::{AttentionPlan, Order};
 use crate::block::{BlockPlan, LayerPlan};
 use crate::config::UNetConfig;
+use crate::conv::ConvSizes;
 use crate::encoder_config::EncoderUNetConfig;
 use crate::parameters::ParameterNames;
 use crate::plan_builder::PlanBuilder;
@@ -32,7 +33,7 @@ pub struct Plan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OutputHead {
     /// A norm and a convolution; with `ids`, the predictor of codebook ids is used instead.
-    Map { channels_out: i64, ids: Option<i64> },
+    Map { dims: i64, channels_out: i64, ids: Option<i64> },
     /// A pool.
     Pool(pool::PoolPlan),
 }
@@ -63,7 +64,11 @@ impl Plan {
             input,
             middle,
             classes: config.num_classes,
-            head: OutputHead::Map { channels_out: config.out_channels, ids: config.n_embed },
+            head: OutputHead::Map {
+                dims: config.dims,
+                channels_out: config.out_channels,
+                ids: config.n_embed,
+            },
         })
     }
 
@@ -73,6 +78,9 @@ impl Plan {
     /// As [`Plan::new`].
     pub fn encoder(config: &EncoderUNetConfig) -> Result<Self> {
         config.backbone().check()?;
+        if config.dims != 2 {
+            return Err(Error::invalid(format!("dims: expected 2 (images), got {}", config.dims)));
+        }
         let order = config.use_new_attention_order;
         let attention = |channels, _up| Ok(self_attention(channels, config.heads(channels)?, order));
         let builder = PlanBuilder { backbone: config.backbone(), attention: &attention };
@@ -101,16 +109,18 @@ impl Plan {
         list.within("middle_block", |list| self.middle.parameters(list));
         list_blocks("output_blocks", &self.output, &mut list);
         match self.head {
-            OutputHead::Map { channels_out, ids } => {
+            OutputHead::Map { dims, channels_out, ids } => {
                 let channels = self.model_channels;
+                let conv =
+                    |channels_out, kernel| ConvSizes { dims, channels_in: channels, channels_out, kernel };
                 list.within("out", |list| {
                     list.norm(0, channels);
-                    list.conv2d(2, channels, channels_out, 3);
+                    list.conv(2, conv(channels_out, 3));
                 });
                 if let Some(ids) = ids {
                     list.within("id_predictor", |list| {
                         list.norm(0, channels);
-                        list.conv2d(1, channels, ids, 1);
+                        list.conv(1, conv(ids, 1));
                     });
                 }
             }
@@ -148,7 +158,7 @@ impl fmt::Display for Plan {
             writeln!(f, "output_blocks.{index}  {block}")?;
         }
         match self.head {
-            OutputHead::Map { channels_out, ids } => {
+            OutputHead::Map { channels_out, ids, .. } => {
                 writeln!(f, "out  {channels} -> {channels_out}")?;
                 ids.map_or(Ok(()), |ids| writeln!(f, "id_predictor  {channels} -> {ids}"))?;
             }

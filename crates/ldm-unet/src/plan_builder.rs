@@ -18,6 +18,7 @@ pub(crate) struct PlanBuilder<'a> {
 impl PlanBuilder<'_> {
     fn res(&self, channels_in: i64, channels_out: i64, resample: Option<Direction>) -> LayerPlan {
         LayerPlan::Res(ResPlan {
+            dims: self.backbone.dims,
             channels_in,
             channels_out,
             time_channels: time_channels(self.backbone.model_channels),
@@ -31,7 +32,8 @@ impl PlanBuilder<'_> {
         if self.backbone.resblock_updown {
             self.res(channels, channels, Some(direction))
         } else {
-            LayerPlan::Resample(ResamplePlan { direction, channels, conv: self.backbone.conv_resample })
+            let conv = self.backbone.conv_resample;
+            LayerPlan::Resample(ResamplePlan { dims: self.backbone.dims, direction, channels, conv })
         }
     }
 
@@ -48,7 +50,8 @@ impl PlanBuilder<'_> {
 
     pub(crate) fn down(&self) -> Result<Vec<BlockPlan>> {
         let mut channels = self.backbone.model_channels;
-        let first = LayerPlan::Conv { channels_in: self.backbone.in_channels, channels_out: channels };
+        let BackboneConfig { dims, in_channels, .. } = self.backbone;
+        let first = LayerPlan::Conv { dims, channels_in: in_channels, channels_out: channels };
         let mut blocks = vec![BlockPlan { layers: vec![first], channels }];
         for level in 0..self.backbone.channel_mult.len() {
             for _ in 0..self.backbone.num_res_blocks {

@@ -1,9 +1,9 @@
 //! Down- and upsampling by two.
 
-use ldm_core::nn::conv2d;
 use tch::Tensor;
-use tch::nn::{Conv2D, Path};
+use tch::nn::Path;
 
+use crate::conv::{Conv, ConvSizes, halves};
 use crate::parameters::ParameterNames;
 
 /// Direction of resampling.
@@ -22,14 +22,19 @@ impl Direction {
         }
     }
 
-    /// 2×2 average pooling, or nearest-neighbor upsampling.
+    /// Average pooling by two, or nearest-neighbor upsampling by two; of volumes, the last two axes alone.
     pub(crate) fn plain(self, x: &Tensor) -> Tensor {
-        match self {
-            Self::Down => x.avg_pool2d([2, 2], [2, 2], [0, 0], false, true, None),
-            Self::Up => {
-                let (_, _, height, width) = x.size4().expect("[B, C, h, w]");
-                x.upsample_nearest2d([2 * height, 2 * width], None, None)
-            }
+        let size = x.size();
+        let by = halves(x.dim() as i64 - 2);
+        let none = vec![0; by.len()];
+        let doubled: Vec<i64> = size[2..].iter().zip(&by).map(|(side, by)| side * by).collect();
+        match (self, by.len()) {
+            (Self::Down, 1) => x.avg_pool1d(&by, &by, none, false, true),
+            (Self::Down, 2) => x.avg_pool2d(&by, &by, none, false, true, None),
+            (Self::Down, _) => x.avg_pool3d(&by, &by, none, false, true, None),
+            (Self::Up, 1) => x.upsample_nearest1d(doubled, None),
+            (Self::Up, 2) => x.upsample_nearest2d(doubled, None, None),
+            (Self::Up, _) => x.upsample_nearest3d(doubled, None, None, None),
         }
     }
 }
@@ -37,6 +42,7 @@ impl Direction {
 /// A resampling layer, with a convolution if `conv`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ResamplePlan {
+    pub(crate) dims: i64,
     pub(crate) direction: Direction,
     pub(crate) channels: i64,
     pub(crate) conv: bool,
@@ -50,9 +56,13 @@ impl ResamplePlan {
         }
     }
 
+    fn conv(self) -> ConvSizes {
+        ConvSizes { dims: self.dims, channels_in: self.channels, channels_out: self.channels, kernel: 3 }
+    }
+
     pub(crate) fn parameters(self, list: &mut ParameterNames) {
         if self.conv {
-            list.conv2d(self.name(), self.channels, self.channels, 3);
+            list.conv(self.name(), self.conv());
         }
     }
 }
@@ -64,13 +74,16 @@ impl ResamplePlan {
 #[derive(Debug)]
 pub(crate) struct Resample {
     direction: Direction,
-    conv: Option<Conv2D>,
+    conv: Option<Conv>,
 }
 
 impl Resample {
     pub(crate) fn new(vs: &Path, plan: ResamplePlan) -> Self {
-        let stride = if plan.direction == Direction::Down { 2 } else { 1 };
-        let conv = plan.conv.then(|| conv2d(&(vs / plan.name()), plan.channels, plan.channels, 3, stride, 1));
+        let vs = vs / plan.name();
+        let conv = plan.conv.then(|| match plan.direction {
+            Direction::Down => Conv::halving(&vs, plan.dims, plan.channels),
+            Direction::Up => Conv::new(&vs, plan.conv()),
+        });
         Self { direction: plan.direction, conv }
     }
 

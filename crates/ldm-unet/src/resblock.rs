@@ -1,10 +1,11 @@
 //! The residual block.
 
 use ldm_core::Result;
-use ldm_core::nn::{GroupNorm, add, conv2d, linear, silu, zero_conv2d};
+use ldm_core::nn::{GroupNorm, add, linear, silu};
 use tch::Tensor;
-use tch::nn::{Conv2D, Linear, Path};
+use tch::nn::{Linear, Path};
 
+use crate::conv::{Conv, ConvSizes};
 use crate::parameters::ParameterNames;
 use crate::resample::Direction;
 
@@ -14,6 +15,7 @@ pub(crate) const EPS: f64 = 1e-5;
 /// Sizes of a [`ResBlock`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct ResPlan {
+    pub(crate) dims: i64,
     pub(crate) channels_in: i64,
     pub(crate) channels_out: i64,
     pub(crate) time_channels: i64,
@@ -27,18 +29,22 @@ impl ResPlan {
         if self.scale_shift { 2 * self.channels_out } else { self.channels_out }
     }
 
+    fn conv(&self, channels_in: i64, kernel: i64) -> ConvSizes {
+        ConvSizes { dims: self.dims, channels_in, channels_out: self.channels_out, kernel }
+    }
+
     pub(crate) fn parameters(&self, list: &mut ParameterNames) {
         list.within("in_layers", |list| {
             list.norm(0, self.channels_in);
-            list.conv2d(2, self.channels_in, self.channels_out, 3);
+            list.conv(2, self.conv(self.channels_in, 3));
         });
         list.within("emb_layers", |list| list.linear(1, self.time_channels, self.emb_channels()));
         list.within("out_layers", |list| {
             list.norm(0, self.channels_out);
-            list.conv2d(3, self.channels_out, self.channels_out, 3);
+            list.conv(3, self.conv(self.channels_out, 3));
         });
         if self.channels_in != self.channels_out {
-            list.conv2d("skip_connection", self.channels_in, self.channels_out, 1);
+            list.conv("skip_connection", self.conv(self.channels_in, 1));
         }
     }
 }
@@ -49,11 +55,11 @@ impl ResPlan {
 #[derive(Debug)]
 pub(crate) struct ResBlock {
     in_norm: GroupNorm,
-    in_conv: Conv2D,
+    in_conv: Conv,
     emb: Linear,
     out_norm: GroupNorm,
-    out_conv: Conv2D,
-    skip: Option<Conv2D>,
+    out_conv: Conv,
+    skip: Option<Conv>,
     scale_shift: bool,
     resample: Option<Direction>,
     dropout: f64,
@@ -65,12 +71,12 @@ impl ResBlock {
         let (in_layers, out_layers) = (vs / "in_layers", vs / "out_layers");
         Ok(Self {
             in_norm: GroupNorm::new(&(&in_layers / 0), channels_in, EPS)?,
-            in_conv: conv2d(&(&in_layers / 2), channels_in, channels_out, 3, 1, 1),
+            in_conv: Conv::new(&(&in_layers / 2), plan.conv(channels_in, 3)),
             emb: linear(&(vs / "emb_layers" / 1), plan.time_channels, plan.emb_channels(), true),
             out_norm: GroupNorm::new(&(&out_layers / 0), channels_out, EPS)?,
-            out_conv: zero_conv2d(&(&out_layers / 3), channels_out, channels_out, 3),
+            out_conv: Conv::zero(&(&out_layers / 3), plan.conv(channels_out, 3)),
             skip: (channels_in != channels_out)
-                .then(|| conv2d(&(vs / "skip_connection"), channels_in, channels_out, 1, 1, 0)),
+                .then(|| Conv::new(&(vs / "skip_connection"), plan.conv(channels_in, 1))),
             scale_shift: plan.scale_shift,
             resample: plan.resample,
             dropout: plan.dropout,
@@ -80,7 +86,8 @@ impl ResBlock {
     /// Applies the block.
     ///
     /// # Shapes
-    /// - `x`: `[B, C, h, w]`; `emb`: `[B, 4·model_channels]`, after the SiLU that begins `emb_layers`
+    /// - `x`: `[B, C, h, w]`, or with 1 or 3 axes for its positions
+    /// - `emb`: `[B, 4·model_channels]`, after the SiLU that begins `emb_layers`
     /// - returns `[B, C', h', w']`
     pub(crate) fn forward(&self, x: &Tensor, emb: &Tensor, train: bool) -> Tensor {
         let mut h = silu(x.apply(&self.in_norm));
@@ -90,7 +97,10 @@ impl ResBlock {
             x = direction.plain(&x);
         }
         h = h.apply(&self.in_conv);
-        let emb = emb.apply(&self.emb).unsqueeze(-1).unsqueeze(-1); // [B, C' or 2C', 1, 1]
+        let mut emb = emb.apply(&self.emb);
+        while emb.dim() < h.dim() {
+            emb = emb.unsqueeze(-1); // [B, C' or 2C', 1, 1]
+        }
         h = if self.scale_shift {
             let halves = emb.chunk(2, 1); // scale, then shift
             h.apply(&self.out_norm) * (&halves[0] + 1.) + &halves[1]

@@ -1,13 +1,14 @@
 //! The denoising U-Net.
 
-use ldm_core::nn::{GroupNorm, conv2d, embedding, silu, zero_conv2d};
+use ldm_core::nn::{GroupNorm, embedding, silu};
 use ldm_core::{Conditioning, Result, Tile, check_multiple};
 use ldm_libtorch::{is_channels_last, to_channels_last};
-use tch::nn::{Conv2D, Embedding, Init, Path};
+use tch::nn::{Embedding, Init, Path};
 use tch::{Kind, Tensor};
 
 use crate::block::{ForwardContext, LayerPlan, UNetBlock};
 use crate::config::UNetConfig;
+use crate::conv::{Conv, ConvSizes};
 use crate::cross_attention::KeyValue;
 use crate::plan::Plan;
 use crate::resblock::EPS;
@@ -61,7 +62,7 @@ impl ConditioningCache {
 #[derive(Debug)]
 struct OutputConv {
     norm: GroupNorm,
-    conv: Conv2D,
+    conv: Conv,
     silu: bool,
 }
 
@@ -85,12 +86,18 @@ impl UNet {
             let init = Init::Randn { mean: 0., stdev: 1. }; // torch.nn.Embedding's own
             embedding(&(vs / "label_emb"), count, time_channels(channels), init)
         });
+        let conv = |channels_out, kernel| ConvSizes {
+            dims: config.dims,
+            channels_in: channels,
+            channels_out,
+            kernel,
+        };
         let ids = match config.n_embed {
             None => None,
             Some(count) => {
                 let vs = vs / "id_predictor";
                 let norm = GroupNorm::new(&(&vs / 0), channels, EPS)?;
-                Some(OutputConv { norm, conv: conv2d(&(&vs / 1), channels, count, 1, 1, 0), silu: false })
+                Some(OutputConv { norm, conv: Conv::new(&(&vs / 1), conv(count, 1)), silu: false })
             }
         };
         let out = vs / "out";
@@ -103,7 +110,7 @@ impl UNet {
             output: UNetBlock::all(&(vs / "output_blocks"), &plan.output, use_checkpoint)?,
             out: OutputConv {
                 norm: GroupNorm::new(&(&out / 0), channels, EPS)?,
-                conv: zero_conv2d(&(&out / 2), channels, config.out_channels, 3),
+                conv: Conv::zero(&(&out / 2), conv(config.out_channels, 3)),
                 silu: true,
             },
             ids,
@@ -134,7 +141,8 @@ impl UNet {
     /// Predicts from noisy latents: the noise, or what the model was trained to predict.
     ///
     /// # Shapes
-    /// - `x`: `[B, C, h, w]`, `in_channels` together with `cond.concat`; h and w as checked by [`UNet::check_size`]
+    /// - `x`: `[B, C, h, w]`, `in_channels` together with `cond.concat`; h and w as checked by [`UNet::check_size`];
+    ///   with `dims: 1` `[B, C, l]`, with `dims: 3` `[B, C, d, h, w]`, whose d is not downsampled
     /// - `t`: `[B]`, integer or fractional training timesteps
     /// - returns `[B, out_channels, h, w]`, dtype of `x`; with `n_embed`, `[B, n_embed, h, w]`
     ///

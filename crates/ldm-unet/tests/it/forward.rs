@@ -55,6 +55,24 @@ fn unet_equals_compvis() {
     }
 }
 
+/// `golden/generate_dims.py` makes the file.
+#[test]
+fn unets_of_sequences_and_volumes_equal_compvis() {
+    let golden = golden("dims");
+    let all = cases::<UNetConfig>(&golden);
+    assert_eq!(all.len(), 6, "the cases of generate_dims.py");
+    for (name, case) in &all {
+        let (vs, unet) = build(case);
+        let plan = ldm_unet::Plan::new(&case.config).unwrap();
+        for (parameter, shape) in plan.parameters() {
+            assert_eq!(vs.variables()[&parameter].size(), shape, "{name}: {parameter}");
+        }
+        let (x, t) = (golden.get(&format!("{name}.x")), golden.get(&format!("{name}.t")));
+        let y = tch::no_grad(|| unet.forward(x, t, &conditioning(&golden, name), false));
+        assert_close(name, &y, golden.get(&format!("{name}.y")), 1e-5);
+    }
+}
+
 #[test]
 fn unet_is_the_same_in_channels_last() {
     let golden = golden("forward");

@@ -29,8 +29,12 @@ fn unet(changes: Value) -> UNetConfig {
 #[test]
 fn inconsistent_configs_are_refused() {
     for (changes, message) in [
-        (json!({"dims": 1}), "dims: expected 2 (images), got 1"),
-        (json!({"dims": 3}), "dims: expected 2 (images), got 3"),
+        (json!({"dims": 0}), "dims: expected 1 (sequences), 2 (images) or 3 (volumes), got 0"),
+        (json!({"dims": 4}), "dims: expected 1 (sequences), 2 (images) or 3 (volumes), got 4"),
+        (
+            json!({"dims": 1, "use_spatial_transformer": true, "context_dim": 8}),
+            "dims: expected 2 (images) with use_spatial_transformer, got 1",
+        ),
         (json!({"in_channels": 0}), "in_channels: expected at least 1, got 0"),
         (json!({"out_channels": -4}), "out_channels: expected at least 1, got -4"),
         (json!({"num_res_blocks": 0}), "num_res_blocks: expected at least 1, got 0"),
