@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use image::{DynamicImage, RgbImage};
+use image::{DynamicImage, GrayAlphaImage, GrayImage, RgbImage, RgbaImage};
 use tch::{Device, Kind, Tensor};
 
-use crate::{Error, Result, files};
+use crate::{Error, Result, channels, files};
 
 /// Converts 8-bit RGB to a `[3, H, W]` tensor in `[-1, 1]`: x / 127.5 − 1.
 pub fn from_rgb8(image: &RgbImage) -> Tensor {
@@ -15,24 +15,42 @@ pub fn from_rgb8(image: &RgbImage) -> Tensor {
     bytes.permute([2, 0, 1]).to_kind(Kind::Float).contiguous() / 127.5 - 1.
 }
 
-/// Converts one image in `[-1, 1]` to 8-bit RGB, clamped and rounded to the nearest.
+/// Converts one image in `[-1, 1]` to 8 bits, clamped and rounded to the nearest.
 ///
 /// CompVis' scripts truncate; rounding, as in diffusers, makes a round trip exact.
 ///
 /// # Shapes
-/// - `image`: `[3, H, W]`
+/// - `image`: `[C, H, W]` of 1 (gray), 2 (gray and alpha), 3 (RGB) or 4 (RGBA) channels
+///
+/// # Panics
+/// When the shape differs.
+pub fn to_8bit(image: &Tensor) -> DynamicImage {
+    let (channels, height, width) = image.size3().expect("[C, H, W]");
+    let scaled = ((image.detach().to_device(Device::Cpu).to_kind(Kind::Float) + 1.) * 127.5).clamp(0., 255.);
+    let bytes = scaled.round().to_kind(Kind::Uint8).permute([1, 2, 0]).contiguous();
+    let mut raw = vec![0; (channels * height * width) as usize];
+    let count = raw.len();
+    bytes.copy_data(&mut raw, count);
+    let (width, height) = (width as u32, height as u32);
+    match channels {
+        1 => GrayImage::from_raw(width, height, raw).map(Into::into),
+        2 => GrayAlphaImage::from_raw(width, height, raw).map(Into::into),
+        3 => RgbImage::from_raw(width, height, raw).map(Into::into),
+        4 => RgbaImage::from_raw(width, height, raw).map(Into::into),
+        _ => panic!("an image has 1 to 4 channels, got {channels}"),
+    }
+    .expect("C·H·W bytes")
+}
+
+/// Converts one image in `[-1, 1]` to 8-bit RGB, as [`to_8bit`] and [`channels::shown`].
+///
+/// # Shapes
+/// - `image`: `[C, H, W]` of 1 to 4 channels
 ///
 /// # Panics
 /// When the shape differs.
 pub fn to_rgb8(image: &Tensor) -> RgbImage {
-    let (channels, height, width) = image.size3().expect("[3, H, W]");
-    assert_eq!(channels, 3, "[3, H, W]");
-    let scaled = ((image.detach().to_device(Device::Cpu).to_kind(Kind::Float) + 1.) * 127.5).clamp(0., 255.);
-    let bytes = scaled.round().to_kind(Kind::Uint8).permute([1, 2, 0]).contiguous();
-    let mut raw = vec![0; (3 * height * width) as usize];
-    let count = raw.len();
-    bytes.copy_data(&mut raw, count);
-    RgbImage::from_raw(width as u32, height as u32, raw).expect("3·H·W bytes")
+    to_8bit(&channels::shown(&image.unsqueeze(0)).squeeze_dim(0)).into_rgb8()
 }
 
 /// Reads an image of any supported format as RGB; alpha is dropped and EXIF orientation ignored, as in PIL's
@@ -51,15 +69,33 @@ pub fn decode(bytes: &[u8]) -> std::result::Result<RgbImage, image::ImageError> 
     image::load_from_memory(bytes).map(DynamicImage::into_rgb8)
 }
 
+/// Reads the alpha channel of an image as three equal channels, opaque where the file has none.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_alpha(path: impl AsRef<Path>) -> Result<RgbImage> {
+    let path = path.as_ref();
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let image = image::load_from_memory(&bytes)
+        .map_err(|error| Error::format(path, format!("expected a readable image: {error}")))?;
+    Ok(alpha_of(&image))
+}
+
+/// The alpha channel of an image as three equal channels.
+pub fn alpha_of(image: &DynamicImage) -> RgbImage {
+    let rgba = image.to_rgba8();
+    RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| image::Rgb([rgba.get_pixel(x, y).0[3]; 3]))
+}
+
 /// Arranges images in a grid of `columns` with `padding` black pixels around each, as torchvision's `make_grid`.
 ///
 /// # Shapes
-/// - `images`: `[B, 3, H, W]` in `[-1, 1]`; returns `[3, H', W']`
+/// - `images`: `[B, C, H, W]` in `[-1, 1]`; returns `[C, H', W']`
 ///
 /// # Panics
 /// When the shape differs.
 pub fn grid(images: &Tensor, columns: i64, padding: i64) -> Tensor {
-    let (count, channels, height, width) = images.size4().expect("[B, 3, H, W]");
+    let (count, channels, height, width) = images.size4().expect("[B, C, H, W]");
     let columns = columns.clamp(1, count.max(1));
     let rows = (count + columns - 1) / columns;
     let size = [channels, rows * (height + padding) + padding, columns * (width + padding) + padding];
@@ -72,22 +108,27 @@ pub fn grid(images: &Tensor, columns: i64, padding: i64) -> Tensor {
     canvas
 }
 
-/// Encodes an image as PNG with text chunks (`keyword`, `text`).
+/// Encodes an image of 8 bits as PNG with text chunks (`keyword`, `text`).
 ///
 /// # Panics
-/// When a keyword is longer than PNG's 79 characters.
-pub fn png(image: &RgbImage, texts: &[(&str, &str)]) -> Vec<u8> {
+/// When a keyword is longer than PNG's 79 characters, or the image has not 8 bits.
+pub fn png(image: &DynamicImage, texts: &[(&str, &str)]) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let (width, height) = image.dimensions();
-    let mut encoder = png::Encoder::new(&mut bytes, width, height);
-    encoder.set_color(png::ColorType::Rgb);
+    let mut encoder = png::Encoder::new(&mut bytes, image.width(), image.height());
+    encoder.set_color(match image {
+        DynamicImage::ImageLuma8(_) => png::ColorType::Grayscale,
+        DynamicImage::ImageLumaA8(_) => png::ColorType::GrayscaleAlpha,
+        DynamicImage::ImageRgb8(_) => png::ColorType::Rgb,
+        DynamicImage::ImageRgba8(_) => png::ColorType::Rgba,
+        _ => panic!("an image of 8 bits"),
+    });
     encoder.set_depth(png::BitDepth::Eight);
     for (keyword, text) in texts {
         // iTXt, which carries UTF-8, unlike tEXt.
         encoder.add_itxt_chunk((*keyword).to_owned(), (*text).to_owned()).expect("a short keyword");
     }
     let mut writer = encoder.write_header().expect("a vector takes all bytes");
-    writer.write_image_data(image.as_raw()).expect("3·H·W bytes");
+    writer.write_image_data(image.as_bytes()).expect("C·H·W bytes");
     writer.finish().expect("a vector takes all bytes");
     bytes
 }
@@ -95,12 +136,12 @@ pub fn png(image: &RgbImage, texts: &[(&str, &str)]) -> Vec<u8> {
 /// Writes one image in `[-1, 1]` as PNG, atomically.
 ///
 /// # Shapes
-/// - `image`: `[3, H, W]`
+/// - `image`: `[C, H, W]` of 1 to 4 channels
 ///
 /// # Errors
 /// [`Error::Io`] when the file cannot be written.
 pub fn write_png(path: impl AsRef<Path>, image: &Tensor, texts: &[(&str, &str)]) -> Result<()> {
-    files::write_bytes(path, &png(&to_rgb8(image), texts))
+    files::write_bytes(path, &png(&to_8bit(image), texts))
 }
 
 #[cfg(test)]
@@ -112,7 +153,26 @@ mod tests {
         let image =
             RgbImage::from_fn(256, 3, |x, y| image::Rgb([x as u8, (255 - x) as u8, (x * (y + 1)) as u8]));
         assert_eq!(to_rgb8(&from_rgb8(&image)), image);
-        assert_eq!(decode(&png(&image, &[("parameters", "a prompt, 图")])).unwrap(), image);
+        let bytes = png(&image.clone().into(), &[("parameters", "a prompt, 图")]);
+        assert_eq!(decode(&bytes).unwrap(), image);
+    }
+
+    #[test]
+    fn images_of_one_to_four_channels_are_written_as_they_are() {
+        for channels in 1..=4 {
+            let image =
+                Tensor::arange(channels * 6, (Kind::Float, Device::Cpu)).view([channels, 2, 3]) / 12. - 1.;
+            let file = image::load_from_memory(&png(&to_8bit(&image), &[])).unwrap();
+            assert_eq!(i64::from(file.color().channel_count()), channels);
+            assert_eq!(file, to_8bit(&image));
+        }
+    }
+
+    #[test]
+    fn the_alpha_channel_is_opaque_where_there_is_none() {
+        let rgba = DynamicImage::from(RgbaImage::from_pixel(2, 1, image::Rgba([1, 2, 3, 9])));
+        assert_eq!(alpha_of(&rgba).into_raw(), [9; 6]);
+        assert_eq!(alpha_of(&rgba.to_rgb8().into()).into_raw(), [255; 6]);
     }
 
     #[test]

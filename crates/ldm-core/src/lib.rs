@@ -4,12 +4,14 @@
 //! - [`config`]: strict YAML; [`device`]: devices and dtypes by name.
 //! - [`Prompt`]: the inputs of a generation; [`Conditioning`]: the tensors the U-Net is conditioned on.
 //! - [`NoiseSource`]: the source of all randomness.
-//! - [`image`]: conversion between tensors and images; [`files`]: atomic writes; [`FolderLock`]: exclusive folders.
+//! - [`image`]: conversion between tensors and images; [`channels`]: gray, alpha, RGB.
+//! - [`files`]: atomic writes; [`FolderLock`]: exclusive folders.
 //! - [`diffusers`]: fields of the `config.json` of diffusers.
 //! - [`Tiles`]: overlapping tiles of large feature maps.
 //! - [`resources`]: additional files of models and metrics.
 //! - [`nn`]: layers shared by the networks.
 
+pub mod channels;
 mod conditioning;
 pub mod config;
 pub mod device;

@@ -9,12 +9,14 @@ const WEIGHTS: [f64; 2] = [0.01, 0.5];
 ///
 /// CompVis `ddpm.py:633` `get_fold_unfold` places tiles a stride apart from the left and top, and divides 0 by 0 in the
 /// rest at the right and bottom; here the last tiles end where the map ends, and the others are evenly spaced between.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Tiles {
     size: [i64; 2],
     tile: [i64; 2],
     /// First rows, and first columns.
     starts: [Vec<i64>; 2],
+    /// The smallest and largest weight of a whole tile.
+    tie: Option<[f64; 2]>,
 }
 
 /// A tile of a map.
@@ -35,6 +37,17 @@ impl Tile {
     pub fn of(&self, x: &Tensor) -> Tensor {
         x.narrow(-2, self.top, self.height).narrow(-1, self.left, self.width)
     }
+
+    /// Returns the same part of a map `factor` times as large.
+    #[must_use]
+    pub fn scaled(&self, factor: i64) -> Self {
+        Self {
+            top: self.top * factor,
+            left: self.left * factor,
+            height: self.height * factor,
+            width: self.width * factor,
+        }
+    }
 }
 
 impl Tiles {
@@ -51,7 +64,28 @@ impl Tiles {
             let gaps = (last + side - overlap - 1) / (side - overlap);
             (0..=gaps).map(|index| if gaps == 0 { 0 } else { last * index / gaps }).collect()
         });
-        Self { size, tile: size.map(|length| length.min(side)), starts }
+        Self { size, tile: size.map(|length| length.min(side)), starts, tie: None }
+    }
+
+    /// Weights each tile as a whole too, by its distance to the nearest border of the grid of tiles as a fraction of the
+    /// grid's side, clamped to `tie`: tiles at the center count more where they overlap those at the border.
+    ///
+    /// CompVis `ddpm.py:624` `tie_braker`, with `clip_min_tie_weight` and `clip_max_tie_weight`.
+    #[must_use]
+    pub fn with_tie_breaker(self, tie: Option<[f64; 2]>) -> Self {
+        Self { tie, ..self }
+    }
+
+    /// The factor of each tile's weights, row by row.
+    fn tie_weights(&self) -> Vec<f64> {
+        let [rows, columns] = [&self.starts[0], &self.starts[1]].map(|starts| starts.len() as i64);
+        match self.tie {
+            None => vec![1.; self.len()],
+            Some(clip) => {
+                let weights = weight([rows, columns], clip, Device::Cpu).to_kind(Kind::Double);
+                Vec::try_from(weights.view([-1])).expect("a vector of f64")
+            }
+        }
     }
 
     /// The number of tiles.
@@ -81,19 +115,16 @@ impl Tiles {
         if self.len() == 1 {
             return tensor;
         }
-        let weight = weight(self.tile.map(|side| side * factor), tensor.device());
+        let weight = weight(self.tile.map(|side| side * factor), WEIGHTS, tensor.device());
+        let mut ties = self.tie_weights().into_iter();
         let [height, width] = self.size.map(|side| side * factor);
         let options = (Kind::Float, tensor.device());
         let mut sum = Tensor::zeros([tensor.size()[0], tensor.size()[1], height, width], options);
         let weights = Tensor::zeros([height, width], options);
         let kind = tensor.kind();
-        let add = |tile: Tile, tensor: Tensor| {
-            let place = Tile {
-                top: tile.top * factor,
-                left: tile.left * factor,
-                height: tile.height * factor,
-                width: tile.width * factor,
-            };
+        let mut add = |tile: Tile, tensor: Tensor| {
+            let place = tile.scaled(factor);
+            let weight = &weight * ties.next().expect("one for each tile");
             let _ = place.of(&sum).g_add_(&(tensor.to_kind(Kind::Float) * &weight));
             let _ = place.of(&weights).g_add_(&weight);
         };
@@ -106,12 +137,12 @@ impl Tiles {
 
 /// The weights of a tile, `[h, w]`: the distance to the nearest border as a fraction of the side, clamped. CompVis
 /// `ddpm.py:601` `delta_border`.
-fn weight(size: [i64; 2], device: Device) -> Tensor {
+fn weight(size: [i64; 2], clip: [f64; 2], device: Device) -> Tensor {
     let [down, across] = size.map(|length| {
         let from = Tensor::arange(length, (Kind::Float, device)) / (length - 1).max(1) as f64;
         from.minimum(&(1. - &from))
     });
-    down.unsqueeze(1).minimum(&across.unsqueeze(0)).clamp(WEIGHTS[0], WEIGHTS[1])
+    down.unsqueeze(1).minimum(&across.unsqueeze(0)).clamp(clip[0], clip[1])
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Contact sheets: the images of a batch, each next to its conditions.
 
 use image::{Rgb, RgbImage};
-use ldm_core::{LayoutBox, image as images};
+use ldm_core::{LayoutBox, channels, image as images};
 use tch::Tensor;
 
 use crate::loader::batch::Batch;
@@ -34,7 +34,7 @@ pub fn contact_sheet(batch: &Batch) -> Tensor {
 
 /// An image and its conditions, each as large as the image.
 fn row(batch: &Batch, index: i64) -> Vec<Tensor> {
-    let image = batch.images.get(index);
+    let image = channels::shown(&batch.images.narrow(0, index, 1)).squeeze_dim(0);
     let size = [image.size()[1], image.size()[2]];
     let mut row = vec![image.shallow_clone()];
     if let Some(condition) = &batch.prompt.image {

@@ -33,7 +33,7 @@ pub use kernel_distance::KernelDistance;
 pub use lpips::{Lpips, Trunk};
 pub use manifold::Manifold;
 pub use mean_std::MeanStd;
-pub use pixel::psnr;
+pub use pixel::{label_accuracy, psnr};
 pub use reconstructions::Reconstructions;
 pub use set_features::{Retain, SetDistance, SetFeatures};
 pub use set_moments::{Origin, SetMoments};

@@ -22,6 +22,20 @@ pub fn psnr(a: &Tensor, b: &Tensor) -> Tensor {
     (error.reciprocal() * 255_f64.powi(2)).log10() * 10.
 }
 
+/// Percentage of the pixels of each label map whose label, the highest channel, is that of the other.
+///
+/// # Shapes
+/// - `a`, `b`: `[B, K, H, W]` scores or one-hot labels
+/// - returns `[B]` f64, on their device
+///
+/// # Panics
+/// If the shapes differ.
+pub fn label_accuracy(a: &Tensor, b: &Tensor) -> Tensor {
+    assert_eq!(a.size(), b.size(), "expected maps of equal shape");
+    let same = a.argmax(1, false).eq_tensor(&b.argmax(1, false)).to_kind(Kind::Double);
+    same.mean_dim([1, 2].as_slice(), false, Kind::Double) * 100.
+}
+
 /// Gray levels 0…255 in f64, rounded as by `ldm_core::image`.
 pub(crate) fn eight_bit(image: &Tensor) -> Tensor {
     // Scaled in f32 for any dtype, as on saving: halves round the same way.

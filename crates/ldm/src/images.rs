@@ -19,7 +19,7 @@ pub struct Images {
 }
 
 impl Images {
-    /// The images, `[B, 3, H, W]` f32 in `[-1, 1]`, not clamped.
+    /// The images, `[B, C, H, W]` f32 in `[-1, 1]`, not clamped.
     pub fn tensor(&self) -> &Tensor {
         &self.tensor
     }
@@ -39,7 +39,7 @@ impl Images {
         self.parameters.is_empty()
     }
 
-    /// Each image, `[3, H, W]`.
+    /// Each image, `[C, H, W]`.
     pub fn iter(&self) -> impl Iterator<Item = Tensor> {
         (0..self.len() as i64).map(|index| self.tensor.get(index))
     }
@@ -67,8 +67,8 @@ impl Images {
         let mut written = Vec::new();
         for (index, (each, text)) in self.iter().zip(&self.parameters).enumerate() {
             let path = if self.len() == 1 { path.to_path_buf() } else { numbered(path, index) };
-            let rgb = self.watermark.apply(&each)?;
-            files::write_bytes(&path, &image::png(&rgb, &[("parameters", text)]))?;
+            let pixels = self.watermark.apply(&each)?;
+            files::write_bytes(&path, &image::png(&pixels, &[("parameters", text)]))?;
             written.push(path);
         }
         Ok(written)

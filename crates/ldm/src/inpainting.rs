@@ -1,6 +1,6 @@
 //! Compositing of inpainted images.
 
-use ldm_core::{Error, Result};
+use ldm_core::{Error, Result, channels};
 use tch::Tensor;
 
 /// An image of which a part is sampled anew, and the composite of both.
@@ -52,9 +52,10 @@ impl Inpainting {
     /// writing them is the identity.
     ///
     /// # Shapes
-    /// - `sampled`: `[B, 3, H, W]`; returns the same
+    /// - `sampled`: `[B, C, H, W]` of 1 to 4 channels, to which the image is converted; returns the same
     pub fn composite(&self, sampled: &Tensor) -> Tensor {
-        let (share, image) = (self.share.to_device(sampled.device()), self.image.to_device(sampled.device()));
+        let image = channels::convert(&self.image, sampled.size()[1]);
+        let (share, image) = (self.share.to_device(sampled.device()), image.to_device(sampled.device()));
         let mixed: Tensor = sampled.clamp(-1., 1.) * &share + &image * (1. - &share);
         mixed.where_self(&share.gt(0.), &image)
     }

@@ -1,6 +1,6 @@
 //! Watermarks of saved images.
 
-use image::RgbImage;
+use image::DynamicImage;
 use ldm_core::{Error, Result, image as images};
 use ldm_pipelines::{ConditioningKind, LatentDiffusion, watermark};
 use tch::Tensor;
@@ -23,21 +23,24 @@ impl Watermark {
         if text && model.config.clip() { Self::WherePossible } else { Self::Never }
     }
 
-    /// The 8-bit image of one in `[-1, 1]`, with the watermark.
+    /// The 8-bit image of one in `[-1, 1]`, with the watermark. The watermark is in the colors, so an image with it is
+    /// RGB; gray images and images with alpha have none [where possible](Self::WherePossible).
     ///
     /// # Shapes
-    /// - `image`: `[3, H, W]`
+    /// - `image`: `[C, H, W]` of 1 to 4 channels
     ///
     /// # Errors
     /// [`Error::Invalid`] for an image that is too small, if [`Always`](Self::Always).
-    pub fn apply(self, image: &Tensor) -> Result<RgbImage> {
-        let mut image = images::to_rgb8(image);
-        if self != Self::Never {
-            let done = watermark::embed(&mut image, watermark::STABLE_DIFFUSION);
-            if self == Self::Always {
-                done.map_err(|error| Error::invalid(format!("watermark: {error}")))?;
-            }
+    pub fn apply(self, image: &Tensor) -> Result<DynamicImage> {
+        let plain = image.size()[0] != 3 && self != Self::Always;
+        if plain || self == Self::Never {
+            return Ok(images::to_8bit(image));
         }
-        Ok(image)
+        let mut image = images::to_rgb8(image);
+        let done = watermark::embed(&mut image, watermark::STABLE_DIFFUSION);
+        if self == Self::Always {
+            done.map_err(|error| Error::invalid(format!("watermark: {error}")))?;
+        }
+        Ok(image.into())
     }
 }

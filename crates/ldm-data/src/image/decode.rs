@@ -36,6 +36,12 @@ pub(crate) fn dimensions(bytes: &[u8]) -> Result<[u32; 2], String> {
     Ok([width, height])
 }
 
+/// Decodes the alpha channel of an image as three equal channels, opaque where it has none.
+pub(crate) fn decode_alpha(bytes: &[u8]) -> Result<RgbImage, String> {
+    let image = reader(bytes)?.decode().map_err(|error| format!("expected a readable image, got {error}"))?;
+    Ok(ldm_core::image::alpha_of(&image))
+}
+
 fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, String> {
     if bytes.is_empty() {
         return Err("expected an image, got an empty file".to_owned());

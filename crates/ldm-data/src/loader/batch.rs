@@ -10,7 +10,8 @@ use crate::example::{Condition, Example};
 /// Examples stacked into tensors.
 #[derive(Debug)]
 pub struct Batch {
-    /// `[B, 3, H, W]` f32 in `[-1, 1]`, on the CPU; `[B, 3, 0, 0]` where latents replace the images.
+    /// `[B, 3, H, W]` f32 in `[-1, 1]`, on the CPU, or `[B, 4, H, W]` with [alpha](crate::ImagesConfig::alpha), 1 where
+    /// opaque; H and W are 0 where latents replace the images.
     pub images: Tensor,
     /// `[B, C, h, w]` or `[B, 2C, h, w]` f32 latents of the images: see [`Latent`](crate::Latent).
     pub latents: Option<Tensor>,

@@ -7,7 +7,7 @@ use ldm_core::{Error, Result};
 
 use crate::dataset::{Dataset, Peek, fingerprint};
 use crate::example::{Example, to_chw};
-use crate::image::decode::{decode, dimensions};
+use crate::image::decode::{decode, decode_alpha, dimensions};
 use crate::image::placement::Placement;
 use crate::image::transform::Transform;
 use crate::labels::boxes::placed;
@@ -49,6 +49,11 @@ impl StoredImages {
         }
         let task =
             config.task.clone().map(|task| CheckedTask::new(task, config.transform.size)).transpose()?;
+        if config.alpha && task.is_some() {
+            return Err(Error::invalid(
+                "alpha: expected false with a task, whose conditions are RGB, got true",
+            ));
+        }
         let listing = Listing::open(&config, &paths)?;
         let name = config.path.join(", ");
         Ok(Self { config, transform, labels, task, listing, name })
@@ -66,6 +71,11 @@ impl StoredImages {
             return Err(Error::data(store.path(file), "expected a caption, got none; try captions: none"));
         }
         Ok(captions)
+    }
+
+    /// Channels of an image.
+    fn channels(&self) -> usize {
+        if self.config.alpha { 4 } else { 3 }
     }
 
     fn bytes(&self, item: &Item) -> Result<Vec<u8>> {
@@ -105,10 +115,17 @@ impl Dataset for StoredImages {
     fn get(&self, index: usize, seed: u64) -> Result<Example> {
         let item = &self.listing.items[index];
         let mut rng = Rng::of(&[seed, index as u64]);
-        let image = decode(&self.bytes(item)?).map_err(self.bad(item))?;
+        let bytes = self.bytes(item)?;
+        let image = decode(&bytes).map_err(self.bad(item))?;
         let size = image.dimensions();
         let placement = self.transform.place([size.0, size.1], &mut rng).map_err(self.bad(item))?;
         let image = placement.image(image);
+        let mut planes = to_chw(image.as_raw());
+        if self.config.alpha {
+            let alpha = placement.image(decode_alpha(&bytes).map_err(self.bad(item))?);
+            let pixels = planes.len() / 3;
+            planes.extend(to_chw(alpha.as_raw()).into_iter().take(pixels));
+        }
         let captions = self.captions(item)?;
         let caption = (!captions.is_empty()).then(|| rng.pick(&captions).clone());
         let encode_crop = self.config.boxes.as_ref().is_some_and(|boxes| boxes.encode_crop);
@@ -123,8 +140,8 @@ impl Dataset for StoredImages {
         let label_count = self.labels.as_ref().map_or(0, |labels| labels.count);
         let condition = self.task.as_ref().map(|task| task.make(&image, mask, label_count, &mut rng));
         Ok(Example {
-            image: to_chw(image.as_raw()),
-            size: [3, image.height() as usize, image.width() as usize],
+            image: planes,
+            size: [self.channels(), image.height() as usize, image.width() as usize],
             class: item.class,
             caption,
             boxes,
@@ -149,7 +166,7 @@ impl Dataset for StoredImages {
         let captions = self.captions(item)?;
         Ok(Example {
             image: Vec::new(),
-            size: [3, 0, 0],
+            size: [self.channels(), 0, 0],
             class: item.class,
             caption: (!captions.is_empty()).then(|| rng.pick(&captions).clone()),
             boxes: Vec::new(),
@@ -189,14 +206,16 @@ impl Dataset for StoredImages {
             (image.name.as_str(), image.size)
         });
         if config.boxes.is_none() && config.label_maps.is_none() && config.task.is_none() {
-            return fingerprint("images 1", &old, entries);
+            let version = if config.alpha { "images 1 with alpha" } else { "images 1" };
+            return fingerprint(version, &old, entries);
         }
         let boxes = config.boxes.as_ref().map(|boxes| {
             let all = self.listing.items.iter().map(|item| item.boxes.len()).sum::<usize>();
             (boxes.min_object_area, boxes.encode_crop, all)
         });
         let labels = config.label_maps.as_ref().map(|maps| (maps.n_labels, maps.shift));
-        fingerprint("images 2", &(old, boxes, labels, &config.task), entries)
+        let version = if config.alpha { "images 2 with alpha" } else { "images 2" };
+        fingerprint(version, &(old, boxes, labels, &config.task), entries)
     }
 
     fn box_classes(&self) -> &[String] {

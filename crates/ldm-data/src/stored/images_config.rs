@@ -46,6 +46,10 @@ pub struct ImagesConfig {
     /// Preparation of the images.
     #[serde(default)]
     pub transform: TransformConfig,
+    /// Reads the alpha channel of the images as their fourth channel, for models of 2 or 4 image channels; opaque where
+    /// a file has none. Left out, images are RGB.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alpha: bool,
     /// Condition made of each image.
     #[serde(default)]
     pub task: Option<TaskConfig>,
@@ -81,6 +85,7 @@ impl ImagesConfig {
             boxes: None,
             label_maps: None,
             transform,
+            alpha: false,
             task: None,
             shards_by_rank: false,
         }

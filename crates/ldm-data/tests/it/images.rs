@@ -332,3 +332,29 @@ fn an_image_too_small_to_crop_is_named() {
     let message = set.get(0, 0).unwrap_err().to_string();
     assert!(message.ends_with("cat/1.png: expected at least 16x16 for the crop, got 12x10"), "{message}");
 }
+
+#[test]
+fn the_alpha_channel_is_read_and_placed_as_the_image() {
+    let folder = tempfile::tempdir().unwrap();
+    let rgba = image::RgbaImage::from_fn(16, 16, |x, y| image::Rgba([(x * 16) as u8, 7, 9, (y * 16) as u8]));
+    rgba.save(folder.path().join("a.png")).unwrap();
+    fs::write(folder.path().join("b.png"), image(1)).unwrap();
+    let with = ImagesConfig { alpha: true, ..config(folder.path()) };
+    let set = StoredImages::open(with, Path::new("")).unwrap();
+    let plain = StoredImages::open(config(folder.path()), Path::new("")).unwrap();
+    assert_ne!(set.fingerprint(), plain.fingerprint());
+    let (example, rgb) = (set.get(0, 0).unwrap(), plain.get(0, 0).unwrap());
+    assert_eq!((example.size, rgb.size), ([4, 8, 8], [3, 8, 8]));
+    let (color, alpha) = example.image.split_at(3 * 64);
+    assert_eq!(color, rgb.image);
+    // The red of the image runs along columns as the alpha channel along rows.
+    let red = |row: usize, column: usize| rgb.image[8 * row + column];
+    assert!((0..64).all(|at| alpha[at] == red(at % 8, at / 8)), "{alpha:?}");
+    assert!(set.get(1, 0).unwrap().image[3 * 64..].iter().all(|value| *value == 1.), "opaque");
+    let task = "{path: x, alpha: true, transform: {size: 8}, task: {target: super_resolution, params: {degradation: pil_bicubic}}}";
+    let text = format!("{{target: images, params: {task}}}")
+        .replace("path: x", &format!("path: {}", folder.path().display()));
+    let config: DatasetConfig = ldm_core::config::parse(&text, "data.yaml", &[]).unwrap();
+    let error = config.open(Path::new("")).err().unwrap().to_string();
+    assert!(error.contains("alpha: expected false with a task"), "{error}");
+}
