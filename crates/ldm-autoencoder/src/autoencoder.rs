@@ -1,15 +1,17 @@
 //! The autoencoder: encoder → quant_conv → regularizer → post_quant_conv → decoder.
 
 use ldm_core::nn::{NormStats, conv2d};
-use ldm_core::{Error, NoiseSource, Result, Tiles};
+use ldm_core::{Error, NoiseSource, Result, Tiles, channels};
 use tch::Tensor;
 use tch::nn::{Conv2D, Module, Path};
 
+use crate::checks::refuse;
 use crate::codebook::{Codebook, Quantized};
 use crate::config::FirstStageConfig;
 use crate::decoder::Decoder;
 use crate::encoder::Encoder;
 use crate::first_stage::FirstStage;
+use crate::image_kind::ImageKind;
 use crate::layer_context::LayerContext;
 use crate::posterior::Posterior;
 
@@ -25,6 +27,8 @@ pub struct Autoencoder {
     decoder: Decoder,
     /// `[3, K, 1, 1]`: colors for showing the classes of a segmentation map.
     colorize: Option<Tensor>,
+    input: ImageKind,
+    output_channels: i64,
     factor: i64,
     latent_channels: i64,
 }
@@ -76,6 +80,12 @@ impl Autoencoder {
                 return Err(Error::invalid("`target`: expected an autoencoder, `kl` or `vq`, got identity"));
             }
         };
+        if let (ImageKind::LabelMap(_), Some(labels)) = (config.input(), labels)
+            && labels != net.output_channels()
+        {
+            let expected = format!("the {} decoded channels", net.output_channels());
+            return refuse("colorize_nlabels", &expected, labels);
+        }
         let moments = if net.double_z { 2 } else { 1 };
         Ok(Self {
             encoder: Encoder::new(&(vs / "encoder"), net)?,
@@ -86,6 +96,8 @@ impl Autoencoder {
             colorize: labels.map(|labels| {
                 tch::no_grad(|| vs.zeros_no_train("colorize", &[3, labels, 1, 1]).normal_(0., 1.))
             }),
+            input: config.input(),
+            output_channels: net.output_channels(),
             factor: net.factor(),
             latent_channels: embed_dim,
         })
@@ -115,10 +127,14 @@ impl Autoencoder {
 
     /// [`FirstStage::encode`], with dropout if `train`.
     pub fn encode_train(&self, image: &Tensor, train: bool) -> Posterior {
-        let h = self.features(image, train);
+        self.posterior(self.features(image, train))
+    }
+
+    /// The posterior of the encoder's moments.
+    fn posterior(&self, moments: Tensor) -> Posterior {
         match self.regularizer {
-            Regularizer::Kl => Posterior::from_moments(&h),
-            Regularizer::Vq(_) => Posterior::Point(h),
+            Regularizer::Kl => Posterior::from_moments(&moments),
+            Regularizer::Vq(_) => Posterior::Point(moments),
         }
     }
 
@@ -160,11 +176,26 @@ impl Autoencoder {
         let colorize = self.colorize.as_ref()?;
         let x = map.conv2d(colorize, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1);
         let (low, high) = (x.min(), x.max());
-        Some((x - &low) / (high - &low) * 2. - 1.)
+        // Maps of a single label have one value.
+        Some((x - &low) / (high - &low).clamp_min(f64::from(f32::MIN_POSITIVE)) * 2. - 1.)
     }
 
     fn features(&self, image: &Tensor, train: bool) -> Tensor {
         self.quant_conv.forward(&self.encoder.forward(image, train))
+    }
+
+    /// Decodes latents drawn from N(0, 1): samples of the prior that a KL first stage is pulled to. `None` for VQ, whose
+    /// codes have no such prior.
+    ///
+    /// # Shapes
+    /// - `like`: `[B, latent_channels, h, w]`, of the shape drawn; returns `[B, C, h·f, w·f]`
+    ///
+    /// CompVis `autoencoder.py:408` `log_images`.
+    pub fn prior_samples(&self, like: &Tensor, noise: &mut dyn NoiseSource) -> Option<Tensor> {
+        match self.regularizer {
+            Regularizer::Kl => Some(self.decode(&noise.like(like))),
+            Regularizer::Vq(_) => None,
+        }
     }
 }
 
@@ -184,6 +215,11 @@ fn subsample(z: &Tensor, tiles: &Tiles) -> Tensor {
 impl FirstStage for Autoencoder {
     fn encode(&self, image: &Tensor) -> Posterior {
         self.encode_train(image, false)
+    }
+
+    fn encode_tiled(&self, image: &Tensor, tiles: &Tiles) -> Posterior {
+        let moments = tiles.blend(1, |tile| self.features(&tile.scaled(self.factor).of(image), false));
+        self.posterior(moments)
     }
 
     fn decode(&self, z: &Tensor) -> Tensor {
@@ -207,6 +243,34 @@ impl FirstStage for Autoencoder {
         let mut recorded = Vec::new();
         let _: Tensor = decode(&subsample(z, tiles), NormStats::Record(&mut recorded));
         tiles.blend(self.factor, |tile| decode(&tile.of(z), NormStats::Replay(recorded.iter())))
+    }
+
+    fn codebook(&self) -> Option<&Codebook> {
+        Autoencoder::codebook(self)
+    }
+
+    fn decode_unquantized(&self, z: &Tensor) -> Tensor {
+        Autoencoder::decode_unquantized(self, z, false)
+    }
+
+    fn input(&self) -> ImageKind {
+        self.input
+    }
+
+    fn output_channels(&self) -> i64 {
+        self.output_channels
+    }
+
+    fn shown(&self, images: &Tensor) -> Tensor {
+        match self.input {
+            ImageKind::Pixels(_) => images.shallow_clone(),
+            ImageKind::LabelMap(_) => {
+                // Reconstructions may have been moved to the CPU.
+                let on = |colors: &Tensor| images.to_device(colors.device()).to_kind(colors.kind());
+                let colored = self.colorize.as_ref().and_then(|colors| self.to_rgb(&on(colors)));
+                colored.unwrap_or_else(|| channels::label_colors(images))
+            }
+        }
     }
 
     fn factor(&self) -> i64 {

@@ -9,6 +9,7 @@ use serde_yaml::Value;
 use crate::checks::{positive, refuse};
 use crate::codebook::CodebookConfig;
 use crate::encoder_config::EncoderConfig;
+use crate::image_kind::ImageKind;
 use crate::remap::UnknownIndex;
 
 /// Configuration of a first stage: the tree `{target, params}`.
@@ -48,7 +49,7 @@ pub struct KlConfig {
     /// Name prefixes to skip in `ckpt_path`.
     #[serde(default)]
     pub ignore_keys: Vec<String>,
-    /// Key of the image in a batch.
+    /// Images that are encoded: `image`, or `segmentation` for one-hot label maps. The trainer refuses other keys.
     #[serde(default = "image")]
     pub image_key: String,
     /// Classes of a segmentation map, which [`Autoencoder::to_rgb`](crate::Autoencoder::to_rgb) shows in color.
@@ -82,7 +83,7 @@ pub struct VqConfig {
     /// Name prefixes to skip in `ckpt_path`.
     #[serde(default)]
     pub ignore_keys: Vec<String>,
-    /// Key of the image in a batch.
+    /// Images that are encoded: `image`, or `segmentation` for one-hot label maps. The trainer refuses other keys.
     #[serde(default = "image")]
     pub image_key: String,
     /// Classes of a segmentation map, which [`Autoencoder::to_rgb`](crate::Autoencoder::to_rgb) shows in color.
@@ -161,13 +162,39 @@ impl Default for IdentityConfig {
 }
 
 impl FirstStageConfig {
+    /// The encoder and decoder of an autoencoder; none of the identity.
+    pub fn network(&self) -> Option<&EncoderConfig> {
+        match self {
+            Self::Kl(config) => Some(&config.ddconfig),
+            Self::Vq(config) => Some(&config.ddconfig),
+            Self::Identity(_) => None,
+        }
+    }
+
+    /// CompVis' `image_key`; none of the identity.
+    pub fn image_key(&self) -> Option<&str> {
+        match self {
+            Self::Kl(config) => Some(&config.image_key),
+            Self::Vq(config) => Some(&config.image_key),
+            Self::Identity(_) => None,
+        }
+    }
+
+    /// Images that the model encodes: label maps with `image_key: segmentation`, else pixels.
+    pub fn input(&self) -> ImageKind {
+        let pixels = |config: &Option<IdentityConfig>| config.clone().unwrap_or_default().channels;
+        match (self, self.network()) {
+            (Self::Identity(config), _) => ImageKind::Pixels(pixels(config)),
+            (_, Some(net)) if self.image_key() == Some(ImageKind::SEGMENTATION) => {
+                ImageKind::LabelMap(net.in_channels)
+            }
+            (_, net) => ImageKind::Pixels(net.map_or(3, |net| net.in_channels)),
+        }
+    }
+
     /// Channels of the narrowest convolution, 0 without any.
     pub fn narrowest(&self) -> i64 {
-        let net = match self {
-            Self::Kl(config) => &config.ddconfig,
-            Self::Vq(config) => &config.ddconfig,
-            Self::Identity(_) => return 0,
-        };
+        let Some(net) = self.network() else { return 0 };
         net.ch * net.ch_mult.iter().min().copied().unwrap_or(1)
     }
 

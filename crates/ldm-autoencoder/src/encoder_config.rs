@@ -77,6 +77,11 @@ impl EncoderConfig {
         1 << (self.levels() - 1)
     }
 
+    /// Channels of the decoder's output: `out_ch`, or those of the features before it with `give_pre_end`.
+    pub(crate) fn output_channels(&self) -> i64 {
+        if self.give_pre_end { self.channels(0) } else { self.out_ch }
+    }
+
     pub(crate) fn levels(&self) -> usize {
         self.ch_mult.len()
     }

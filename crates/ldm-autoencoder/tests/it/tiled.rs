@@ -4,7 +4,7 @@ use ldm_autoencoder::{Autoencoder, FirstStage, FirstStageConfig};
 use ldm_core::device::test_device;
 use ldm_core::noise::Seeded;
 use ldm_core::{NoiseSource, Tiles};
-use ldm_testing::fill_weights;
+use ldm_testing::{Golden, assert_close, fill_weights};
 use serde_json::json;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
@@ -64,6 +64,35 @@ fn tiles_of_smooth_latents_have_no_seams() {
         let alone = Tiles::new([96, 72], 32, 8).blend(2, |tile| tch::no_grad(|| model.decode(&tile.of(&z))));
         assert!(apart(&alone, &want) > 3. * gap, "{} {gap}", apart(&alone, &want));
     }
+}
+
+/// Encoding in tiles of 16 x 16 pixels that share half, as CompVis' `encode_first_stage` with `split_input_params`;
+/// `golden/generate_tiles.py` makes the file.
+#[test]
+fn encoding_in_tiles_equals_compvis() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/tiles.safetensors");
+    let golden = Golden::open(path, test_device());
+    let config = json!({
+        "target": "vq",
+        "params": {
+            "embed_dim": 3, "n_embed": 16,
+            "ddconfig": {
+                "double_z": false, "z_channels": 3, "resolution": 16, "in_channels": 3, "out_ch": 3, "ch": 32,
+                "ch_mult": [1, 2], "num_res_blocks": 1, "attn_resolutions": [8],
+            },
+        },
+    });
+    let config: FirstStageConfig = serde_json::from_value(config).unwrap();
+    let vs = VarStore::new(test_device());
+    let model = Autoencoder::new(&vs.root(), &config).unwrap();
+    fill_weights(&vs, 3);
+    let image = golden.get("image");
+    let tiles = Tiles::new([20, 16], 8, 4);
+    let tie = tiles.clone().with_tie_breaker(Some([0.1, 0.4]));
+    let encoded = |tiles: &Tiles| tch::no_grad(|| model.encode_tiled(image, tiles)).mode();
+    assert_close("whole", &tch::no_grad(|| model.encode(image)).mode(), golden.get("whole"), 1e-5);
+    assert_close("tiles", &encoded(&tiles), golden.get("tiles"), 1e-5);
+    assert_close("tie breaker", &encoded(&tie), golden.get("tie"), 1e-5);
 }
 
 #[test]
