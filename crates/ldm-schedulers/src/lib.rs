@@ -49,6 +49,7 @@
 //! A new sampler is one file, with a type that implements [`Sampler`] and states its [`SamplerProperties`], and one line in
 //! the table of `sampler_config.rs`.
 
+mod ancestral_noise;
 mod buffers;
 mod ddim;
 mod ddpm;
@@ -79,6 +80,7 @@ mod sigma_table;
 mod spacing;
 mod unipc;
 
+pub use ancestral_noise::AncestralNoise;
 pub use ddim::Ddim;
 pub use ddpm::{Ddpm, ForwardPosterior};
 pub use denoiser::{Denoised, Denoiser, DynamicThresholding, StaticThresholding};

@@ -139,6 +139,11 @@ impl SamplerConfig {
         own.setting("eta").copied()
     }
 
+    /// True if it adds noise in its steps: η is above 0, or it is one of the samplers that always do.
+    pub fn adds_noise(&self) -> bool {
+        self.eta().map_or(matches!(self, Self::Ddpm {} | Self::Lcm {}), |eta| eta > 0.)
+    }
+
     /// The same sampler with η.
     ///
     /// # Errors

@@ -5,8 +5,8 @@ use tch::Tensor;
 
 use crate::sigma_table::SigmaTable;
 use crate::{
-    Denoiser, NoiseLevel, NoiseSchedule, Sampler, SamplerProperties, SamplerRun, SamplingStep,
-    SchedulerFamily, Spacing, TimestepSpacing,
+    AncestralNoise, Denoiser, NoiseLevel, NoiseSchedule, Sampler, SamplerProperties, SamplerRun,
+    SamplingStep, SchedulerFamily, Spacing, TimestepSpacing,
 };
 
 /// A sampler, the noise levels it visits and the scale of its first sample, checked once to fit one another.
@@ -95,7 +95,14 @@ impl SamplerPlan {
         noise: &mut dyn NoiseSource,
         observe: &mut dyn FnMut(SamplingStep),
     ) -> Tensor {
-        let run = SamplerRun { denoiser, levels: &self.levels, mask: None, noise, observe };
+        let run = SamplerRun {
+            denoiser,
+            levels: &self.levels,
+            mask: None,
+            noise,
+            ancestral: AncestralNoise::default(),
+            observe,
+        };
         self.sampler.sample(self.initial(unit_noise), run)
     }
 }

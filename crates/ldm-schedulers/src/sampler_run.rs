@@ -5,7 +5,8 @@ use std::fmt;
 use ldm_core::NoiseSource;
 use tch::Tensor;
 
-use crate::{Denoised, Denoiser, InpaintMask, NoiseLevel, SamplingStep};
+use crate::ancestral_noise::ShapedNoise;
+use crate::{AncestralNoise, Denoised, Denoiser, InpaintMask, NoiseLevel, SamplingStep};
 
 /// The inputs of one sampling run.
 pub struct SamplerRun<'a> {
@@ -17,6 +18,8 @@ pub struct SamplerRun<'a> {
     pub mask: Option<&'a InpaintMask>,
     /// The source of the solver's and the mask's noise.
     pub noise: &'a mut dyn NoiseSource,
+    /// Temperature and dropout of the solver's noise.
+    pub ancestral: AncestralNoise,
     /// Called once per step, also by a solver that evaluates the denoiser twice.
     pub observe: &'a mut dyn FnMut(SamplingStep),
 }
@@ -62,7 +65,7 @@ impl SamplerRun<'_> {
         mut x: Tensor,
         mut step: impl FnMut(SolverStep) -> Tensor,
     ) -> Tensor {
-        let Self { denoiser, levels, mask, noise, observe } = self;
+        let Self { denoiser, levels, mask, noise, ancestral, observe } = self;
         let [before, after] =
             [BlendOrder::Before, BlendOrder::After].map(|when| mask.filter(|_| when == order));
         let steps = levels.len().saturating_sub(1);
@@ -73,7 +76,8 @@ impl SamplerRun<'_> {
             }
             let denoised = denoiser.denoise(&x, from);
             observe(SamplingStep { index, level: from, x: &x, denoised: &denoised });
-            x = step(SolverStep { index, steps, from, to, x: &x, denoised, noise: &mut *noise });
+            let mut shaped = ShapedNoise { source: &mut *noise, ancestral };
+            x = step(SolverStep { index, steps, from, to, x: &x, denoised, noise: &mut shaped });
             if let Some(mask) = after {
                 x = mask.blend(&x, from, noise);
             }

@@ -12,7 +12,7 @@ mod values;
 
 use ldm_core::NoiseSource;
 use ldm_core::device::test_device;
-use ldm_schedulers::{Denoiser, NoiseLevel, Sampler, SamplerRun};
+use ldm_schedulers::{AncestralNoise, Denoiser, NoiseLevel, Sampler, SamplerRun};
 use ldm_testing::Golden;
 use tch::Tensor;
 
@@ -29,5 +29,15 @@ fn run(
     levels: &[NoiseLevel],
     noise: &mut dyn NoiseSource,
 ) -> Tensor {
-    sampler.sample(x, SamplerRun { denoiser, levels, mask: None, noise, observe: &mut |_| {} })
+    sampler.sample(
+        x,
+        SamplerRun {
+            denoiser,
+            levels,
+            mask: None,
+            noise,
+            ancestral: AncestralNoise::default(),
+            observe: &mut |_| {},
+        },
+    )
 }

@@ -4,8 +4,8 @@
 use ldm_core::device::test_device;
 use ldm_core::noise::Replay;
 use ldm_schedulers::{
-    Ddim, Ddpm, Denoiser, NoiseLevel, NoiseSchedule, Parameterization, Sampler, SamplerRun, SamplingStep,
-    ScheduleConfig, Spacing, StaticThresholding,
+    AncestralNoise, Ddim, Ddpm, Denoiser, NoiseLevel, NoiseSchedule, Parameterization, Sampler, SamplerRun,
+    SamplingStep, ScheduleConfig, Spacing, StaticThresholding,
 };
 use ldm_testing::{Golden, assert_close};
 use tch::Tensor;
@@ -134,7 +134,14 @@ fn check_run(
             );
         }
     };
-    let run = SamplerRun { denoiser, levels, mask: None, noise: &mut noise, observe: &mut observe };
+    let run = SamplerRun {
+        denoiser,
+        levels,
+        mask: None,
+        noise: &mut noise,
+        ancestral: AncestralNoise::default(),
+        observe: &mut observe,
+    };
     let x = sampler.sample(want.get(0), run);
     assert_close(&format!("{name}, the end"), &x, &want.get(-1), TOLERANCE);
 }

@@ -4,9 +4,9 @@
 use ldm_core::device::test_device;
 use ldm_core::noise::Replay;
 use ldm_schedulers::{
-    Ddim, Ddpm, Denoised, Denoiser, Dpmpp2m, DynamicThresholding, InpaintMask, Lcm, NoiseLevel,
-    NoiseSchedule, Parameterization, Plms, Sampler, SamplerConfig, SamplerRun, SamplingStep, SigmaTable,
-    Spacing, UniPc, stochastic_encode, zero_terminal_snr,
+    AncestralNoise, Ddim, Ddpm, Denoised, Denoiser, Dpmpp2m, DynamicThresholding, InpaintMask, Lcm,
+    NoiseLevel, NoiseSchedule, Parameterization, Plms, Sampler, SamplerConfig, SamplerRun, SamplingStep,
+    SigmaTable, Spacing, UniPc, stochastic_encode, zero_terminal_snr,
 };
 use ldm_testing::{Golden, assert_close};
 use tch::Tensor;
@@ -64,7 +64,14 @@ fn check(
     let denoiser = &toy(1000);
     let x = sampler.sample(
         want.get(0),
-        SamplerRun { denoiser, levels, mask: None, noise: &mut noise, observe: &mut observe },
+        SamplerRun {
+            denoiser,
+            levels,
+            mask: None,
+            noise: &mut noise,
+            ancestral: AncestralNoise::default(),
+            observe: &mut observe,
+        },
     );
     assert_close(&format!("{name}, the end"), &x, &want.get(-1), tolerance);
 }
@@ -106,7 +113,14 @@ fn masks() {
                   observe: &mut dyn FnMut(SamplingStep)| {
         let denoiser = toy(total);
         let noise = &mut draws(golden.get("noise"));
-        let run = SamplerRun { denoiser: &denoiser, levels, mask: Some(&mask), noise, observe };
+        let run = SamplerRun {
+            denoiser: &denoiser,
+            levels,
+            mask: Some(&mask),
+            noise,
+            ancestral: AncestralNoise::default(),
+            observe,
+        };
         sampler.sample(golden.get("start").shallow_clone(), run)
     };
     let levels = schedule(&configs["ddim"]).noise_levels(&Spacing::Uniform, 20).unwrap();
