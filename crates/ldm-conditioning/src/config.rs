@@ -5,8 +5,8 @@ use tch::nn;
 
 use crate::{
     BertConfig, BertEmbedder, ClassConfig, ClassEmbedder, ClipTextConfig, ClipTextEmbedder, Conditioner,
-    Identity, SpatialConfig, SpatialRescaler, Tokenizer, TokenizerKind, TransformerConfig,
-    TransformerEmbedder, Unconditional,
+    HybridConditioner, HybridConfig, Identity, SpatialConfig, SpatialRescaler, Tokenizer, TokenizerKind,
+    TransformerConfig, TransformerEmbedder, Unconditional,
 };
 
 /// Configuration of a conditioner: one of CompVis' two words, or `{target, params}` with its long or our short
@@ -30,6 +30,8 @@ pub enum ConditionerConfig {
     Spatial(SpatialConfig),
     /// `identity`: [`Identity`].
     Identity,
+    /// `hybrid`: [`HybridConditioner`].
+    Hybrid(HybridConfig),
 }
 
 impl ConditionerConfig {
@@ -47,6 +49,7 @@ impl ConditionerConfig {
             Self::ClipText(config) => Box::new(ClipTextEmbedder::new(vs, config, tokenizer)?),
             Self::Spatial(config) => Box::new(SpatialRescaler::new(vs, config)?),
             Self::Identity => Box::new(Identity::new(vs.device())),
+            Self::Hybrid(config) => Box::new(HybridConditioner::new(vs, config, tokenizer)?),
             Self::FirstStage => {
                 return Err(Error::invalid(
                     "cond_stage_config: expected a separate conditioner, got __is_first_stage__, which requires a whole model",
@@ -60,6 +63,7 @@ impl ConditionerConfig {
         match self {
             Self::Bert(config) => config.use_tokenizer.then_some(TokenizerKind::Bert),
             Self::ClipText(_) => Some(TokenizerKind::Clip),
+            Self::Hybrid(config) => config.c_crossattn_config.tokenizer_kind(),
             _ => None,
         }
     }
@@ -71,6 +75,7 @@ impl ConditionerConfig {
             Self::Bert(config) => Some(config.n_embed),
             Self::Transformer(config) => Some(config.n_embed),
             Self::ClipText(config) => Some(config.hidden_size),
+            Self::Hybrid(config) => config.c_crossattn_config.context_dim(),
             Self::Unconditional | Self::FirstStage | Self::Spatial(_) | Self::Identity => None,
         }
     }
@@ -79,6 +84,7 @@ impl ConditionerConfig {
     pub fn concat_channels(&self) -> Option<i64> {
         match self {
             Self::Spatial(config) => Some(config.out_channels.unwrap_or(config.in_channels)),
+            Self::Hybrid(config) => config.c_concat_config.concat_channels(),
             _ => None,
         }
     }

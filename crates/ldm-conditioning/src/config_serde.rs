@@ -7,7 +7,10 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
-use crate::{BertConfig, ClassConfig, ClipTextConfig, ConditionerConfig, SpatialConfig, TransformerConfig};
+use crate::{
+    BertConfig, ClassConfig, ClipTextConfig, ConditionerConfig, HybridConfig, SpatialConfig,
+    TransformerConfig,
+};
 
 const UNCONDITIONAL: &str = "__is_unconditional__";
 const FIRST_STAGE: &str = "__is_first_stage__";
@@ -28,6 +31,8 @@ enum ConditionerTarget {
     Spatial(Option<SpatialConfig>),
     #[serde(alias = "torch.nn.Identity")]
     Identity(Option<NoParams>),
+    #[serde(alias = "ldm.modules.diffusionmodules.util.HybridConditioner")]
+    Hybrid(HybridConfig),
 }
 
 /// `params: {}`.
@@ -44,6 +49,7 @@ impl From<ConditionerTarget> for ConditionerConfig {
             ConditionerTarget::ClipText(config) => Self::ClipText(config.unwrap_or_default()),
             ConditionerTarget::Spatial(config) => Self::Spatial(config.unwrap_or_default()),
             ConditionerTarget::Identity(_) => Self::Identity,
+            ConditionerTarget::Hybrid(config) => Self::Hybrid(config),
         }
     }
 }
@@ -65,6 +71,7 @@ impl Serialize for ConditionerConfig {
             Self::ClipText(config) => ConditionerTarget::ClipText(Some(config)),
             Self::Spatial(config) => ConditionerTarget::Spatial(Some(config)),
             Self::Identity => ConditionerTarget::Identity(Some(NoParams {})),
+            Self::Hybrid(config) => ConditionerTarget::Hybrid(config),
         };
         target.serialize(serializer)
     }

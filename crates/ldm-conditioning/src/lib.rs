@@ -8,6 +8,7 @@
 //! - [`LayoutTokens`] converts boxes to tokens, for an embedder without a tokenizer.
 //! - [`SpatialRescaler`] resizes a map to concatenate with the latent; [`Identity`] passes on an image or embeddings.
 //! - [`Clip`] embeds texts and images in one space, to score how well they match.
+//! - [`HybridConditioner`] concatenates what one conditioner makes of a prompt and attends to what another makes of it.
 //! - [`PromptDropout`] replaces prompts by the null prompt, to train for classifier-free guidance.
 
 mod bert;
@@ -19,6 +20,7 @@ mod config;
 mod config_serde;
 mod diffusers;
 mod dropout;
+mod hybrid;
 mod identity;
 mod keys;
 mod layout;
@@ -36,6 +38,7 @@ pub use conditioner::{Conditioner, Unconditional};
 pub use config::ConditionerConfig;
 pub use diffusers::{from_diffusers, to_diffusers};
 pub use dropout::PromptDropout;
+pub use hybrid::{HybridConditioner, HybridConfig};
 pub use identity::Identity;
 pub use keys::diffusers_layout;
 pub use layout::LayoutTokens;
