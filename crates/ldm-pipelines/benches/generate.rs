@@ -6,7 +6,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use ldm_core::Prompt;
 use ldm_core::device::{bench_device, device_name};
 use ldm_pipelines::{GenerateRequest, LatentDiffusion, ModelConfig, ModelFile, Sampling, generate};
-use ldm_schedulers::{SamplerConfig, Spacing};
+use ldm_schedulers::{AncestralNoise, SamplerConfig, Spacing};
 
 const TINY: &str = include_str!("../tests/tiny.yaml");
 
@@ -27,6 +27,9 @@ fn sample(criterion: &mut Criterion) {
             size: None,
             tile: None,
             thresholding: None,
+            tile_tie: None,
+            ancestral: AncestralNoise::default(),
+            quantize_denoised: false,
         };
         let name = format!("ddim10/tiny/batch4/guidance{guidance_scale}/f32/{}", device_name(device));
         criterion.bench_function(&name, |bencher| {

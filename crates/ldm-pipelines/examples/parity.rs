@@ -11,7 +11,7 @@ use std::path::Path;
 use ldm_checkpoint::Checkpoint;
 use ldm_core::{Error, Prompt, Result};
 use ldm_pipelines::{GenerateRequest, LoadOptions, Model, Sampling, generate};
-use ldm_schedulers::SamplerConfig;
+use ldm_schedulers::{AncestralNoise, SamplerConfig};
 use tch::{Device, Tensor};
 
 fn main() -> Result<()> {
@@ -50,6 +50,9 @@ fn main() -> Result<()> {
         size: Some([size[2] * factor, size[3] * factor]),
         tile: None,
         thresholding: None,
+        tile_tie: None,
+        ancestral: AncestralNoise::default(),
+        quantize_denoised: false,
     };
     let seeds: Vec<u64> = (0..size[0] as u64).collect();
     let made = generate(

@@ -26,6 +26,13 @@ pub(crate) fn check(config: &LatentDiffusionConfig, latent: i64) -> Result<()> {
             "unet_config.params.n_embed: expected none in a diffusion model, got {got}"
         )));
     }
+    if matches!(config.cond_stage_config, ConditionerConfig::Hybrid(_))
+        && config.conditioning_key() != Some(ConditioningKey::Hybrid)
+    {
+        let got = config.conditioning_key().map_or("none", ConditioningKey::name);
+        let message = format!("conditioning_key: expected hybrid with a hybrid conditioner, got {got}");
+        return Err(Error::invalid(message));
+    }
     check_concat(config, latent)?;
     check_context(config)?;
     check_label(config)
@@ -36,6 +43,10 @@ fn check_concat(config: &LatentDiffusionConfig, latent: i64) -> Result<()> {
     let got = config.unet().in_channels;
     let joined = match config.conditioning_key() {
         None | Some(ConditioningKey::Crossattn | ConditioningKey::Adm) => 0,
+        Some(ConditioningKey::Hybrid) if matches!(config.cond_stage_config, ConditionerConfig::Hybrid(_)) => {
+            // An image is used as it is, so only the U-Net determines it.
+            config.cond_stage_config.concat_channels().unwrap_or((got - latent).max(1))
+        }
         Some(ConditioningKey::Hybrid) => {
             (config.concat_keys().iter()).map(|key| if *key == ConcatKey::Mask { 1 } else { latent }).sum()
         }
@@ -64,6 +75,11 @@ fn check_context(config: &LatentDiffusionConfig) -> Result<()> {
     let expected = match config.conditioning_key() {
         Some(ConditioningKey::Crossattn | ConditioningKey::Hybrid) => match &config.cond_stage_config {
             ConditionerConfig::Identity if got.is_some() => return Ok(()),
+            ConditionerConfig::Hybrid(hybrid)
+                if *hybrid.c_crossattn_config == ConditionerConfig::Identity && got.is_some() =>
+            {
+                return Ok(());
+            }
             ConditionerConfig::Identity => {
                 return Err(Error::invalid(
                     "unet_config.params.context_dim: expected the width of the embeddings, got none",

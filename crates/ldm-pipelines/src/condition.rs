@@ -33,7 +33,10 @@ impl LatentDiffusion {
                 Conditioning { context: Some(self.context(prompt, train)?), ..Conditioning::default() }
             }
             ConditioningKey::Hybrid => Conditioning {
-                concat: Some(self.keyed_concat(prompt)?),
+                concat: Some(match self.config.cond_stage_config {
+                    ConditionerConfig::Hybrid(_) => self.concat(prompt, train)?,
+                    _ => self.keyed_concat(prompt)?,
+                }),
                 context: Some(self.context(prompt, train)?),
                 label: None,
             },
@@ -152,9 +155,12 @@ impl LatentDiffusion {
     /// The image and its mask, 0 or 1.
     fn image_and_mask(&self, prompt: &Prompt) -> Result<(Tensor, Tensor)> {
         let to_f32 = |tensor: &Tensor| tensor.to_device(self.vs().device()).to_kind(Kind::Float);
+        let channels = self.input().pixels()?;
         let image = to_f32(prompt.image.as_ref().ok_or(Error::MissingInput("image"))?);
+        let image = self.input().convert(&image);
         let mask = to_f32(prompt.mask.as_ref().ok_or(Error::MissingInput("mask"))?);
-        let [batch, _, height, width] = four(&image, "the image", "[B, 3, H, W]", 3)?;
+        let [batch, _, height, width] =
+            four(&image, "the image", &format!("[B, {channels}, H, W]"), channels)?;
         let expected = [batch, 1, height, width];
         if mask.size() != expected {
             return Err(Error::Shape {

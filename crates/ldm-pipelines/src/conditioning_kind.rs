@@ -29,6 +29,8 @@ pub enum ConditioningKind {
     TextInpainting,
     /// [`Prompt::embedding`](ldm_core::Prompt::embedding).
     Embedding,
+    /// Both [`hybrid_parts`](Self::hybrid_parts) of a `hybrid` conditioner.
+    Hybrid,
 }
 
 impl ConditioningKind {
@@ -38,14 +40,36 @@ impl ConditioningKind {
             (None, _) => Self::Unconditional,
             (Some(ConditioningKey::Adm), _)
             | (Some(ConditioningKey::Crossattn), ConditionerConfig::Class(_)) => Self::Class,
+            (Some(ConditioningKey::Hybrid), ConditionerConfig::Hybrid(_)) => Self::Hybrid,
             (Some(ConditioningKey::Hybrid), _) => Self::TextInpainting,
             (Some(ConditioningKey::Concat), ConditionerConfig::FirstStage) => Self::Inpainting,
-            (Some(ConditioningKey::Concat), ConditionerConfig::Spatial(_)) => Self::SemanticMap,
-            (Some(ConditioningKey::Concat), _) => Self::LowResolution,
-            (Some(ConditioningKey::Crossattn), ConditionerConfig::Identity) => Self::Embedding,
-            (Some(ConditioningKey::Crossattn), other) if other.tokenizer_kind().is_some() => Self::Text,
-            (Some(ConditioningKey::Crossattn), _) => Self::Layout,
+            (Some(ConditioningKey::Concat), other) => Self::concatenated(other),
+            (Some(ConditioningKey::Crossattn), other) => Self::attended(other),
         }
+    }
+
+    /// The kind of a condition that is concatenated.
+    fn concatenated(conditioner: &ConditionerConfig) -> Self {
+        match conditioner {
+            ConditionerConfig::Spatial(_) => Self::SemanticMap,
+            _ => Self::LowResolution,
+        }
+    }
+
+    /// The kind of a condition that is attended to.
+    fn attended(conditioner: &ConditionerConfig) -> Self {
+        match conditioner {
+            ConditionerConfig::Class(_) => Self::Class,
+            ConditionerConfig::Identity => Self::Embedding,
+            other if other.tokenizer_kind().is_some() => Self::Text,
+            _ => Self::Layout,
+        }
+    }
+
+    /// The kinds of the concatenated and of the attended part of a `hybrid` conditioner.
+    pub fn hybrid_parts(config: &LatentDiffusionConfig) -> Option<[Self; 2]> {
+        let ConditionerConfig::Hybrid(hybrid) = &config.cond_stage_config else { return None };
+        Some([Self::concatenated(&hybrid.c_concat_config), Self::attended(&hybrid.c_crossattn_config)])
     }
 }
 
@@ -61,6 +85,7 @@ impl fmt::Display for ConditioningKind {
             Self::Inpainting => "an image and a mask",
             Self::TextInpainting => "an image, a mask and a text",
             Self::Embedding => "embeddings",
+            Self::Hybrid => "an image or a map, and another condition",
         })
     }
 }

@@ -11,7 +11,7 @@ use crate::LatentDiffusion;
 /// Decoded images.
 #[derive(Debug)]
 pub(crate) struct Decoded {
-    /// `[B, 3, H, W]` f32 in `[-1, 1]`, not clamped.
+    /// `[B, C', H, W]` f32 in `[-1, 1]`, not clamped.
     pub(crate) images: Tensor,
     /// Half precision overflowed, and the first stage was run in f32.
     pub(crate) in_f32: bool,
@@ -23,7 +23,7 @@ impl LatentDiffusion {
     /// Decodes in the dtype of the weights; half precision may overflow, which the caller must check.
     ///
     /// # Shapes
-    /// - `z`: `[B, C, h, w]`; returns `[B, 3, f·h, f·w]` f32
+    /// - `z`: `[B, C, h, w]`; returns `[B, C', f·h, f·w]` f32
     pub fn decode(&self, z: &Tensor) -> Tensor {
         decode(&*self.first_stage, &self.to_model(&self.unscaled(z)), None)
     }

@@ -8,6 +8,8 @@ use ldm_schedulers::{BetaSchedule, Parameterization, ScheduleConfig};
 use ldm_unet::UNetConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::condition_schedule;
+
 /// `unet_config`.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(tag = "target", content = "params", deny_unknown_fields)]
@@ -230,6 +232,10 @@ impl LatentDiffusionConfig {
     pub fn class(&self) -> Option<&ClassConfig> {
         match &self.cond_stage_config {
             ConditionerConfig::Class(config) => Some(config),
+            ConditionerConfig::Hybrid(hybrid) => match &*hybrid.c_crossattn_config {
+                ConditionerConfig::Class(config) => Some(config),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -246,6 +252,10 @@ impl LatentDiffusionConfig {
     pub fn map_classes(&self) -> Option<i64> {
         match &self.cond_stage_config {
             ConditionerConfig::Spatial(config) => Some(config.in_channels),
+            ConditionerConfig::Hybrid(hybrid) => match &*hybrid.c_concat_config {
+                ConditionerConfig::Spatial(config) => Some(config.in_channels),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -263,6 +273,9 @@ impl LatentDiffusionConfig {
             return None;
         }
         let by_mode = |concat| if concat { ConditioningKey::Concat } else { ConditioningKey::Crossattn };
+        if matches!(conditioner, ConditionerConfig::Hybrid(_)) {
+            return self.conditioning_key.or(Some(ConditioningKey::Hybrid));
+        }
         Some(
             self.conditioning_key
                 .unwrap_or_else(|| by_mode(self.concat_mode.unwrap_or(spatial(conditioner)))),
@@ -299,24 +312,33 @@ impl LatentDiffusionConfig {
     /// [`Error::Invalid`] with the field and its value.
     pub fn check(&self) -> Result<()> {
         let refuse = |field: &str, why: &str| Err(Error::invalid(format!("{field}: {why}")));
-        if self.num_timesteps_cond != 1 {
-            let got = self.num_timesteps_cond;
-            return refuse("num_timesteps_cond", &format!("expected 1, got {got}, which is not supported"));
-        }
+        condition_schedule::check(self)?;
         if self.use_positional_encodings {
             return refuse("use_positional_encodings", "expected false, got true, which was never published");
         }
         if !self.logvar_init.is_finite() {
             return refuse("logvar_init", &format!("expected a finite number, got {}", self.logvar_init));
         }
-        if let Some(got) = &self.cond_stage_forward {
+        if let Some(got) = &self.cond_stage_forward
+            && !methods(&self.cond_stage_config).contains(&got.as_str())
+        {
+            let known = methods(&self.cond_stage_config).join(" or ");
             return refuse(
                 "cond_stage_forward",
-                &format!("expected none, got {got}, which is not supported"),
+                &format!("expected {known}, the methods of the conditioner, got {got}"),
             );
         }
-        if self.clip_denoised == Some(true) {
+        if self.clip_denoised == Some(true)
+            && !matches!(self.first_stage_config, FirstStageConfig::Identity(_))
+        {
             return refuse("clip_denoised", "expected false, since latents are not bounded, got true");
+        }
+        if self.unet().dims != 2 {
+            let got = self.unet().dims;
+            return refuse(
+                "unet_config.params.dims",
+                &format!("expected 2, since models are of images, got {got}"),
+            );
         }
         if self.zero_terminal_snr && self.parameterization == Parameterization::Eps {
             return refuse(
@@ -350,4 +372,16 @@ fn spatial(conditioner: &ConditionerConfig) -> bool {
         conditioner,
         ConditionerConfig::FirstStage | ConditionerConfig::Spatial(_) | ConditionerConfig::Identity
     )
+}
+
+/// The methods of CompVis' conditioners that `cond_stage_forward` may name (`ddpm.py:561`). Each encodes a condition, and
+/// `encode` is `forward` where a conditioner has both (`encoders/modules.py`), so the name changes nothing.
+fn methods(conditioner: &ConditionerConfig) -> &'static [&'static str] {
+    match conditioner {
+        ConditionerConfig::Class(_) | ConditionerConfig::Identity | ConditionerConfig::Unconditional => {
+            &["forward"]
+        }
+        ConditionerConfig::FirstStage => &["encode"],
+        _ => &["encode", "forward"],
+    }
 }

@@ -7,6 +7,7 @@ use ldm_core::config::{self, Value};
 use ldm_core::{Error, Result};
 use serde::Deserialize;
 
+use crate::pixel_diffusion::resolve_pixel_diffusion;
 use crate::{ModelConfig, ModelSource};
 
 /// `params` of `first_stage_config: { target: run, … }`.
@@ -17,11 +18,13 @@ struct RunParams {
     path: PathBuf,
 }
 
-/// Text of a config with its [first stage written out](resolve_first_stage); none where no run is named.
+/// Text of a config with its [first stage](resolve_first_stage) or its
+/// [pixel diffusion](resolve_pixel_diffusion) written out; none where there is nothing to write out.
 pub(crate) fn write_out(text: &str, file: &Path, overrides: &[String]) -> Result<Option<String>> {
     // Parsing the text into its type reports invalid YAML, with the line.
     let Ok(mut tree) = config::merge(text, file, overrides) else { return Ok(None) };
-    Ok(resolve_first_stage(&mut tree, file)?.then(|| config::to_text(&tree)))
+    let changed = resolve_first_stage(&mut tree, file)? | resolve_pixel_diffusion(&mut tree, file)?;
+    Ok(changed.then(|| config::to_text(&tree)))
 }
 
 /// Replaces a first stage that is named by its run, `first_stage_config: { target: run, params: { path: runs/first }
@@ -69,11 +72,13 @@ pub fn resolve_first_stage(tree: &mut Value, file: &Path) -> Result<bool> {
     let config = match found.config {
         ModelConfig::Kl(config) => FirstStageConfig::Kl(KlConfig {
             colorize_nlabels: config.colorize_nlabels,
+            image_key: config.image_key,
             ckpt_path: Some(path),
             ..KlConfig::new(config.embed_dim, config.ddconfig)
         }),
         ModelConfig::Vq(config) => FirstStageConfig::Vq(VqConfig {
             colorize_nlabels: config.colorize_nlabels,
+            image_key: config.image_key,
             remap: config.remap,
             sane_index_shape: config.sane_index_shape,
             beta: config.beta,

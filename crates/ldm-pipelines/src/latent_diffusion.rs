@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use ldm_autoencoder::{FirstStage, Posterior};
+use ldm_autoencoder::{FirstStage, ImageKind, Posterior};
 use ldm_checkpoint::{Checkpoint, FileWatch};
 use ldm_conditioning::{Conditioner, ConditionerConfig, Tokenizer, Unconditional};
 use ldm_core::nn::skip_init;
@@ -259,7 +259,7 @@ impl LatentDiffusion {
     /// Encodes images into scaled latents; KL posteriors are sampled. CompVis `ddpm.py:545`.
     ///
     /// # Shapes
-    /// - `image`: `[B, 3, H, W]` in `[-1, 1]`; returns `[B, C, H/f, W/f]` f32
+    /// - `image`: `[B, C', H, W]` in `[-1, 1]`, as [`LatentDiffusion::posterior`]; returns `[B, C, H/f, W/f]` f32
     pub fn encode(&self, image: &Tensor, noise: &mut dyn NoiseSource) -> Tensor {
         let posterior = self.posterior(image);
         tch::no_grad(|| posterior.sample(noise).to_kind(Kind::Float) * self.scale_factor)
@@ -275,12 +275,24 @@ impl LatentDiffusion {
         self.unet.check_size([height, width])
     }
 
-    /// Encodes images into the posterior of their latents, unscaled, without gradients.
+    /// Images that the first stage encodes. `first_stage_key: segmentation` makes label maps of a first stage's images,
+    /// for configs in which the first stage has no `image_key` of its own.
+    pub fn input(&self) -> ImageKind {
+        match self.first_stage.input() {
+            ImageKind::Pixels(channels) if self.config.first_stage_key == "segmentation" => {
+                ImageKind::LabelMap(channels)
+            }
+            kind => kind,
+        }
+    }
+
+    /// Encodes images into the posterior of their latents, unscaled, without gradients. Images of 1 to 4 channels are
+    /// converted to those of the first stage ([`ldm_core::channels::convert`]).
     ///
     /// # Shapes
-    /// - `image`: `[B, 3, H, W]` in `[-1, 1]`
+    /// - `image`: `[B, C', H, W]` in `[-1, 1]`; for a first stage of label maps one-hot, 0 or 1
     pub fn posterior(&self, image: &Tensor) -> Posterior {
-        let image = self.to_model(image);
+        let image = self.to_model(&self.input().convert(image));
         tch::no_grad(|| self.first_stage.encode(&image))
     }
 }

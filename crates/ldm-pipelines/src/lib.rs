@@ -7,8 +7,10 @@
 
 mod classifier;
 mod classifier_config;
+mod codebook_ids;
 mod compatibility;
 mod condition;
+mod condition_schedule;
 mod conditioning_kind;
 mod config;
 mod convert;
@@ -20,6 +22,7 @@ mod first_stage_run;
 mod latent_diffusion;
 pub mod lora;
 mod open;
+mod pixel_diffusion;
 mod sample;
 mod source;
 mod tokenizer;
@@ -37,8 +40,8 @@ pub use latent_diffusion::{LatentDiffusion, SCHEDULE_BUFFERS};
 pub use open::{FirstStageModel, LoadOptions, Model};
 pub use sample::{
     ClassifierFreeGuidance, ClassifierGuidance, Conditioned, GenerateRequest, Generated, Guidance,
-    GuidingClassifier, Init, InitImage, LatentRgb, LogProbability, Network, Sampling, SamplingOptions,
-    TileSize, Variation, generate,
+    GuidingClassifier, Init, InitImage, LatentRgb, LogProbability, Network, QuantizedDenoiser, Sampling,
+    SamplingOptions, TileSize, Variation, generate,
 };
 pub use source::{ModelSource, weights_file};
 pub use tokenizer::{export_tokenizer, find_tokenizer};

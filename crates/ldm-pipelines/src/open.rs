@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 
-use ldm_autoencoder::{FirstStage, FirstStageConfig, Posterior};
+use ldm_autoencoder::{FirstStage, FirstStageConfig, ImageKind, Posterior};
 use ldm_checkpoint::{Checkpoint, FileWatch};
 use ldm_conditioning::Tokenizer;
 use ldm_core::nn::skip_init;
@@ -144,18 +144,58 @@ impl Model {
         }
     }
 
-    /// Encodes images, unscaled. See [`FirstStage::encode`].
+    /// Images that the first stage encodes.
+    pub fn input(&self) -> ImageKind {
+        match self {
+            Self::FirstStage(model) => model.first_stage.input(),
+            Self::Diffusion(model) => model.input(),
+        }
+    }
+
+    /// Encodes images, unscaled. See [`FirstStage::encode`] and [`LatentDiffusion::posterior`].
     ///
     /// # Shapes
-    /// - `image`: `[B, 3, H, W]` in `[-1, 1]`, any dtype and device
+    /// - `image`: `[B, C', H, W]` in `[-1, 1]`, any dtype and device
     pub fn encode(&self, image: &Tensor) -> Posterior {
-        tch::no_grad(|| self.first_stage().encode(&self.to_model(image)))
+        let image = self.to_model(&self.input().convert(image));
+        tch::no_grad(|| self.first_stage().encode(&image))
+    }
+
+    /// [`Model::encode`] in tiles of `side` pixels, in the memory of one tile and the latent.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when the factor of the first stage does not divide `side`.
+    pub fn encode_tiled(&self, image: &Tensor, side: i64) -> Result<Posterior> {
+        let size = image.size();
+        let factor = self.first_stage().factor();
+        let tiles = self.tiles([size[2] / factor, size[3] / factor], side)?;
+        let image = self.input().convert(image);
+        Ok(tch::no_grad(|| self.first_stage().encode_tiled(&self.to_model(&image), &tiles)))
+    }
+
+    /// Tiles of `side` pixels of a latent `[h, w]`; neighbors share a quarter.
+    fn tiles(&self, latent: [i64; 2], side: i64) -> Result<Tiles> {
+        let first_stage = self.first_stage();
+        if side < first_stage.factor() {
+            let (least, got) = (first_stage.factor(), side);
+            return Err(Error::invalid(format!("tile: expected at least {least} pixels, got {got}")));
+        }
+        first_stage
+            .check_image_size([side, side])
+            .map_err(|error| Error::invalid(format!("tile: {error}")))?;
+        let side = side / first_stage.factor();
+        Ok(Tiles::new(latent, side, side / 4))
+    }
+
+    /// [`Model::decode`] without quantization, see [`FirstStage::decode_unquantized`].
+    pub fn decode_unquantized(&self, z: &Tensor) -> Tensor {
+        tch::no_grad(|| self.first_stage().decode_unquantized(&self.to_model(z)).to_kind(Kind::Float))
     }
 
     /// Decodes unscaled latents, not clamped. See [`FirstStage::decode`].
     ///
     /// # Shapes
-    /// - `z`: `[B, C, h, w]`, any dtype and device; returns `[B, 3, f·h, f·w]` f32
+    /// - `z`: `[B, C, h, w]`, any dtype and device; returns `[B, C', f·h, f·w]` f32
     pub fn decode(&self, z: &Tensor) -> Tensor {
         tch::no_grad(|| self.first_stage().decode(&self.to_model(z)).to_kind(Kind::Float))
     }
@@ -165,13 +205,9 @@ impl Model {
     /// # Errors
     /// [`Error::Invalid`] when the factor of the first stage does not divide `side`.
     pub fn decode_tiled(&self, z: &Tensor, side: i64) -> Result<Tensor> {
-        let first_stage = self.first_stage();
-        first_stage
-            .check_image_size([side, side])
-            .map_err(|error| Error::invalid(format!("tile: {error}")))?;
-        let (side, size) = (side / first_stage.factor(), z.size());
-        let tiles = Tiles::new([size[2], size[3]], side, side / 4);
-        Ok(tch::no_grad(|| first_stage.decode_tiled(&self.to_model(z), &tiles).to_kind(Kind::Float)))
+        let size = z.size();
+        let tiles = self.tiles([size[2], size[3]], side)?;
+        Ok(tch::no_grad(|| self.first_stage().decode_tiled(&self.to_model(z), &tiles).to_kind(Kind::Float)))
     }
 
     fn to_model(&self, x: &Tensor) -> Tensor {

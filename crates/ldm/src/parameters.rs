@@ -34,7 +34,7 @@ pub struct Parameters<'a> {
 
 impl fmt::Display for Parameters<'_> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Sampling { sampler, steps, guidance, tile, .. } = self.sampling;
+        let Sampling { sampler, steps, guidance, tile, ancestral, .. } = self.sampling;
         let [height, width] = self.size;
         write!(f, "Steps: {steps}, Sampler: {}, CFG scale: {}", sampler.name(), guidance.scale)?;
         write!(f, ", Seed: {}, Size: {width}x{height}, Model: {}", self.seed, self.model)?;
@@ -63,6 +63,18 @@ impl fmt::Display for Parameters<'_> {
         }
         if let Some(tile) = tile {
             write!(f, ", Tile: {tile}")?;
+        }
+        if let Some([low, high]) = self.sampling.tile_tie {
+            write!(f, ", Tile tie: {low}..{high}")?;
+        }
+        if ancestral.temperature != 1. {
+            write!(f, ", Temperature: {}", ancestral.temperature)?;
+        }
+        if ancestral.dropout != 0. {
+            write!(f, ", Noise dropout: {}", ancestral.dropout)?;
+        }
+        if self.sampling.quantize_denoised {
+            write!(f, ", Quantize denoised: true")?;
         }
         if let Some(path) = self.init_noise {
             write!(f, ", Init noise: {}", path.display())?;

@@ -161,9 +161,9 @@ struct Start {
 
 impl Start {
     fn new(request: &Request, kind: ConditioningKind) -> Result<Self> {
-        use ConditioningKind::{Inpainting as Completes, LowResolution, SemanticMap, TextInpainting};
-        let on_image = matches!(kind, Completes | TextInpainting | LowResolution | SemanticMap);
-        let pastes = !matches!(kind, LowResolution | SemanticMap);
+        use ConditioningKind::{Hybrid, Inpainting as Completes, LowResolution, SemanticMap, TextInpainting};
+        let on_image = matches!(kind, Completes | TextInpainting | LowResolution | SemanticMap | Hybrid);
+        let pastes = !matches!(kind, LowResolution | SemanticMap | Hybrid);
         let shallow = |tensor: &Option<Tensor>| tensor.as_ref().map(Tensor::shallow_clone);
         let (image, mask) = (shallow(&request.image), shallow(&request.mask).filter(|_| pastes));
         let inpainting = match (&image, &mask) {

@@ -3,14 +3,16 @@
 use ldm_autoencoder::FirstStageConfig;
 use ldm_core::noise::Seeded;
 use ldm_core::{Conditioning, Error, Prompt, Result, memory};
-use ldm_schedulers::{Denoiser, SamplerConfig, SamplerRun, SamplingStep, Spacing};
+use ldm_schedulers::{AncestralNoise, Denoiser, SamplerConfig, SamplerRun, SamplingStep, Spacing};
 use tch::{Device, Kind, Tensor};
 
 use super::classifier_guidance::GuidingClassifier;
 use super::guidance::{ClassifierFreeGuidance, Conditioned, Guidance};
 use super::init::Init;
 use super::network::Network;
+use super::quantized_denoiser::QuantizedDenoiser;
 use super::tiling::Tiling;
+use crate::condition_schedule::NoisyConditioned;
 use crate::{LatentDiffusion, Thresholding};
 
 /// Settings of sampling. [`LatentDiffusion::default_sampling`] has those of a model.
@@ -28,15 +30,35 @@ pub struct Sampling {
     pub size: Option<[i64; 2]>,
     /// Side in pixels of the tiles a larger image is sampled and decoded in; all at once where absent.
     pub tile: Option<i64>,
+    /// Smallest and largest weight of a whole tile, by its place in the image ([`Tiles::with_tie_breaker`]).
+    ///
+    /// [`Tiles::with_tie_breaker`]: ldm_core::Tiles::with_tie_breaker
+    pub tile_tie: Option<[f64; 2]>,
     /// Thresholding of predicted clean samples.
     pub thresholding: Option<Thresholding>,
+    /// Temperature and dropout of the noise that the solver adds.
+    pub ancestral: AncestralNoise,
+    /// Quantizes predicted clean samples to the codebook of a VQ first stage.
+    pub quantize_denoised: bool,
 }
 
 impl Sampling {
     /// A sampler over its own spacing, without guidance, at the size of the model.
     pub fn new(sampler: SamplerConfig, steps: usize) -> Self {
         let (spacing, guidance) = (sampler.spacing(), 1_f64.into());
-        Self { sampler, spacing, steps, guidance, size: None, tile: None, thresholding: None }
+        let ancestral = AncestralNoise::default();
+        Self {
+            sampler,
+            spacing,
+            steps,
+            guidance,
+            size: None,
+            tile: None,
+            tile_tie: None,
+            thresholding: None,
+            ancestral,
+            quantize_denoised: false,
+        }
     }
 }
 
@@ -87,7 +109,8 @@ impl<'a> GenerateRequest<'a> {
 pub struct Generated {
     /// `[B, C, h, w]` f32: the sampler's result, before it is divided by the scale factor.
     pub latents: Tensor,
-    /// `[B, 3, H, W]` f32 in `[-1, 1]`, not clamped.
+    /// `[B, C', H, W]` f32 in `[-1, 1]`, not clamped, of 1 to 4 channels; label maps in colors
+    /// ([`FirstStage::shown`](ldm_autoencoder::FirstStage::shown)).
     pub images: Tensor,
     /// The first stage was run in f32, since it overflowed in the weights' own dtype.
     pub decoded_in_f32: bool,
@@ -113,6 +136,8 @@ pub fn generate(
 ) -> Result<Generated> {
     let &GenerateRequest { prompt, negative, seeds, sampling, init, classifier } = request;
     let count = seeds.len() as i64;
+    model.first_stage.check_shown()?;
+    sampling.ancestral.check()?;
     let guided = sampling.guidance.scale != 1. && model.config.conditioning_key().is_some();
     let (cond, uncond) = tch::no_grad(|| {
         let cond = model.condition(prompt, false)?;
@@ -122,7 +147,8 @@ pub fn generate(
     check_count(&cond, count)?;
     let shape = latent_shape(model, init.size(sampling.size)?, cond.concat.as_ref())?;
     check_memory(model, count, &shape, sampling.tile.is_some())?;
-    let tiling = sampling.tile.map(|side| Tiling::new(model, [shape[1], shape[2]], side)).transpose()?;
+    let tiling = sampling.tile.map(|side| Tiling::new(model, [shape[1], shape[2]], side, sampling.tile_tie));
+    let tiling = tiling.transpose()?;
     let plan = sampling.sampler.plan(&model.schedule, &sampling.spacing, sampling.steps)?;
     let size = [count, shape[0], shape[1], shape[2]];
     let classifier = match classifier {
@@ -138,7 +164,12 @@ pub fn generate(
             network = network.in_tiles(tiling.denoise.clone());
         }
         let cond = cast(cond, model.kind());
-        let mut denoiser: Box<dyn Denoiser + '_> = match uncond.map(|uncond| cast(uncond, model.kind())) {
+        let uncond = uncond.map(|uncond| cast(uncond, model.kind()));
+        let mut denoiser: Box<dyn Denoiser + '_> = match uncond {
+            uncond if model.noises_condition() => {
+                let (guidance, noise) = (sampling.guidance, NoisyConditioned::noise(seeds));
+                Box::new(NoisyConditioned { model, network, cond, uncond, guidance, noise })
+            }
             None => Box::new(Conditioned::new(network, &cond)),
             Some(uncond) => Box::new(ClassifierFreeGuidance::new(network, &uncond, &cond, sampling.guidance)),
         };
@@ -148,12 +179,16 @@ pub fn generate(
         if let Some(thresholding) = sampling.thresholding {
             denoiser = thresholding.apply(denoiser);
         }
-        let (levels, mask) = (start.levels, start.mask.as_ref());
-        let run = SamplerRun { denoiser: &*denoiser, levels, mask, noise: &mut noise, observe };
+        if sampling.quantize_denoised {
+            denoiser = Box::new(QuantizedDenoiser::new(denoiser, model)?);
+        }
+        let (levels, mask, ancestral) = (start.levels, start.mask.as_ref(), sampling.ancestral);
+        let run = SamplerRun { denoiser: &*denoiser, levels, mask, noise: &mut noise, ancestral, observe };
         let latents = plan.sampler().sample(start.x, run);
         let decoded = model.decode_finite(&latents, tiling.as_ref().map(|tiling| &tiling.decode))?;
         model.check_files()?;
-        Ok(Generated { latents, images: decoded.images, decoded_in_f32: decoded.in_f32 })
+        let images = model.first_stage.shown(&decoded.images);
+        Ok(Generated { latents, images, decoded_in_f32: decoded.in_f32 })
     })
 }
 

@@ -71,7 +71,7 @@ impl Init<'_> {
     ) -> Result<RunStart<'a>> {
         let device = model.vs().device();
         let x = match self {
-            Self::Image(init) => return Ok(init.start(model, size[0], sampling, plan, noise)),
+            Self::Image(init) => return init.start(model, size[0], sampling, plan, noise),
             Self::Noise(given) if given.size() == size => given.to_device(device).to_kind(Kind::Float),
             Self::Noise(given) => {
                 let expected = format!("{size:?}");
@@ -110,7 +110,7 @@ impl InitImage {
     /// at every step with the noise of its level (CompVis `ddim.py:143`), so that any model inpaints the rest.
     ///
     /// # Shapes
-    /// - `image`: `[1, 3, H, W]` in `[-1, 1]`, the same for every seed; `fill`: `[1, 1, H, W]`, 0 or 1
+    /// - `image`: `[1, C', H, W]` in `[-1, 1]` of 1 to 4 channels, the same for every seed; `fill`: `[1, 1, H, W]`, 0 or 1
     ///
     /// # Errors
     /// [`Error::Invalid`] when `strength` is not in `[0, 1]`; [`Error::Shape`] for other shapes.
@@ -119,10 +119,10 @@ impl InitImage {
             return Err(Error::invalid(format!("strength: expected a number in [0, 1], got {strength}")));
         }
         let size = image.size();
-        let [1, 3, height, width] = size[..] else {
+        let [1, 1..=4, height, width] = size[..] else {
             return Err(Error::Shape {
                 what: "the image".into(),
-                expected: "[1, 3, H, W]".into(),
+                expected: "[1, C, H, W] of 1 to 4 channels".into(),
                 got: size,
             });
         };
@@ -161,7 +161,8 @@ impl InitImage {
         sampling: &Sampling,
         plan: &'a SamplerPlan,
         noise: &mut dyn NoiseSource,
-    ) -> RunStart<'a> {
+    ) -> Result<RunStart<'a>> {
+        model.input().pixels()?;
         let x0 = model.encode(&self.image.expand([count, -1, -1, -1], false), noise); // [B, C, h, w]
         let mask = self.fill.as_ref().map(|fill| {
             let fill = fill.to_device(x0.device()).to_kind(Kind::Float);
@@ -179,6 +180,6 @@ impl InitImage {
             _ if of_reference => stochastic_encode(&x0, plan.levels(), steps, noise).0,
             at => &x0 * at.alpha + noise.like(&x0) * at.sigma,
         };
-        RunStart { x, levels, mask }
+        Ok(RunStart { x, levels, mask })
     }
 }

@@ -26,8 +26,10 @@ impl LatentRgb {
     /// Fits the map to `model`.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when the first stage encodes NaN or Inf, as some do in half precision.
+    /// [`Error::Invalid`] for a first stage of label maps, or when the first stage encodes NaN or Inf, as some do in half
+    /// precision.
     pub fn fit(model: &LatentDiffusion) -> Result<Self> {
+        model.input().pixels()?;
         let factor = model.first_stage.factor();
         let device = model.vs().device();
         let options = (Kind::Float, device);

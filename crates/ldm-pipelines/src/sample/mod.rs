@@ -7,6 +7,7 @@ mod init;
 mod latent_rgb;
 mod network;
 mod options;
+mod quantized_denoiser;
 mod tiling;
 
 pub use classifier_guidance::{ClassifierGuidance, GuidingClassifier, LogProbability};
@@ -16,3 +17,4 @@ pub use init::{Init, InitImage, Variation};
 pub use latent_rgb::LatentRgb;
 pub use network::Network;
 pub use options::{SamplingOptions, TileSize};
+pub use quantized_denoiser::QuantizedDenoiser;

@@ -1,11 +1,12 @@
 //! Sampling options, with defaults from the model.
 
 use ldm_core::{Error, Prompt, Result};
-use ldm_schedulers::{SamplerConfig, Spacing};
+use ldm_schedulers::{AncestralNoise, SamplerConfig, Spacing};
 
 use super::generate::Sampling;
 use super::guidance::Guidance;
-use crate::{ConditioningKind, DiffusersScheduler, LatentDiffusion};
+use super::quantized_denoiser::QuantizedDenoiser;
+use crate::{ConditioningKind, DiffusersScheduler, LatentDiffusion, Thresholding};
 
 /// The side of a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,14 @@ pub struct SamplingOptions {
     pub size: Option<[i64; 2]>,
     /// Sampling and decoding in tiles.
     pub tile: Option<TileSize>,
+    /// [`Sampling::tile_tie`].
+    pub tile_tie: Option<[f64; 2]>,
+    /// [`AncestralNoise::temperature`]; 1 where absent.
+    pub temperature: Option<f64>,
+    /// [`AncestralNoise::dropout`].
+    pub noise_dropout: f64,
+    /// [`Sampling::quantize_denoised`].
+    pub quantize_denoised: bool,
 }
 
 impl SamplingOptions {
@@ -69,6 +78,18 @@ impl SamplingOptions {
                 "guidance rescale and interval: expected a guidance scale other than 1 on a conditional model",
             ));
         }
+        let ancestral =
+            AncestralNoise { temperature: self.temperature.unwrap_or(1.), dropout: self.noise_dropout };
+        ancestral.check()?;
+        if ancestral != AncestralNoise::default() && !sampler.adds_noise() {
+            return Err(Error::invalid(format!(
+                "temperature and noise dropout: expected a sampler that adds noise, got {}; try --eta 1",
+                sampler.name()
+            )));
+        }
+        if self.quantize_denoised {
+            QuantizedDenoiser::check(model)?;
+        }
         let trained = model.config.image_size * model.first_stage.factor();
         Ok(Sampling {
             sampler,
@@ -84,7 +105,10 @@ impl SamplingOptions {
                 TileSize::Auto => trained,
                 TileSize::Pixels(side) => side,
             }),
-            thresholding: scheduler.and_then(|scheduler| scheduler.thresholding),
+            tile_tie: self.tile_tie,
+            thresholding: model.thresholding(),
+            ancestral,
+            quantize_denoised: self.quantize_denoised,
         })
     }
 }
@@ -95,6 +119,14 @@ impl LatentDiffusion {
         let cuts = self.conditioner.cut(&Prompt::text(texts.iter().cloned()));
         let warning = |cut| format!("{name} was truncated to the model's maximum length; ignored: {cut}");
         cuts.into_iter().flatten().map(warning).collect()
+    }
+
+    /// The thresholding of predicted clean samples: that of a diffusers folder, or with `clip_denoised` the clamp of pixels
+    /// to `[-1, 1]` (CompVis `ddpm.py:237`), for every sampler.
+    pub fn thresholding(&self) -> Option<Thresholding> {
+        let clips = self.config.clip_denoised == Some(true);
+        let own = self.scheduler.as_ref().and_then(|scheduler| scheduler.thresholding);
+        own.or(clips.then_some(Thresholding::Static { range: 1. }))
     }
 
     /// The model's own sampling: sampler and spacing of a diffusers folder, else DDIM; the sampler's default number of

@@ -14,8 +14,13 @@ pub(crate) struct Tiling {
 }
 
 impl Tiling {
-    /// Tiles of `side` pixels for latents of `[h, w]`.
-    pub(crate) fn new(model: &LatentDiffusion, size: [i64; 2], side: i64) -> Result<Self> {
+    /// Tiles of `side` pixels for latents of `[h, w]`, with the weights of [`Tiles::with_tie_breaker`].
+    pub(crate) fn new(
+        model: &LatentDiffusion,
+        size: [i64; 2],
+        side: i64,
+        tie: Option<[f64; 2]>,
+    ) -> Result<Self> {
         let factor = model.first_stage.factor();
         let multiple = factor * model.unet.factor();
         if side < multiple || side % multiple != 0 {
@@ -32,6 +37,7 @@ impl Tiling {
                 "tile: expected a model without a layout, whose boxes refer to the whole image, got a layout model",
             ));
         }
-        Ok(Self { denoise: Tiles::new(size, side, side / 2), decode: Tiles::new(size, side, side / 4) })
+        let [denoise, decode] = [2, 4].map(|part| Tiles::new(size, side, side / part).with_tie_breaker(tie));
+        Ok(Self { denoise, decode })
     }
 }

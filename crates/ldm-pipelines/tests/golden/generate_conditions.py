@@ -1,11 +1,12 @@
 """Makes the golden files of conditions.yaml: models of every kind of conditioning, five guided DDIM steps each.
 
-    LDM_REF=FOLDER python generate_conditions.py    # see docs/tools/compvis_reference.py
+    LDM_REF=FOLDER python generate_conditions.py [NAME…]    # see docs/tools/compvis_reference.py
 
 Uses the model and vocabulary of generate.py.
 """
 import copy
 import json
+import sys
 
 import torch
 import yaml
@@ -125,6 +126,23 @@ def hybrid(model):
     return given, model.get_learned_conditioning(tokens), model.get_learned_conditioning(negative)
 
 
+def pair(model):
+    """CompVis' HybridConditioner, which its LatentDiffusion cannot call: a map and a class."""
+    one_hot = torch.nn.functional.one_hot(integers(49, 5, BATCH, 16, 16), 5).permute(0, 3, 1, 2).float()
+    classes, others = torch.tensor([3, 8]), torch.tensor([0, 10])
+    c = model.cond_stage_model(one_hot, {"class": classes})
+    uc = model.cond_stage_model(one_hot, {"class": others})
+    concat, apply = c["c_concat"][0], model.apply_model
+
+    def both(x, t, c):  # CompVis' guidance stacks tensors alone
+        halves = concat.repeat(len(x) // BATCH, 1, 1, 1)
+        return apply(x, t, {"c_concat": [halves], "c_crossattn": [c]})
+
+    model.apply_model = both
+    given = {"mask": one_hot, "class": classes, "negative_class": others, "concat": concat}
+    return given, c["c_crossattn"][0], uc["c_crossattn"][0]
+
+
 def labels(model):
     classes, others = torch.tensor([3, 8]), torch.tensor([0, 10])
     return {"class": classes, "negative_class": others}, classes, others
@@ -149,6 +167,8 @@ def run(model, make):
 if __name__ == "__main__":
     with torch.no_grad():
         for name, overrides in yaml.safe_load((HERE / "conditions.yaml").read_text()).items():
+            if sys.argv[1:] and name not in sys.argv[1:]:
+                continue
             tensors = {key: tensor.contiguous().clone() for key, tensor in run(build(overrides), globals()[name]).items()}
             assert all(tensor.isfinite().all() for tensor in tensors.values()), name
             assert tensors["latents"].std() > 0.1 and tensors["decoded"].std() > 0.01, name

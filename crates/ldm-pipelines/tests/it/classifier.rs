@@ -11,7 +11,8 @@ use ldm_pipelines::{
     ModelConfig, ModelFile, Sampling, generate,
 };
 use ldm_schedulers::{
-    Denoised, Denoiser, NoiseLevel, NoiseSchedule, Parameterization, SamplerConfig, ScheduleConfig,
+    AncestralNoise, Denoised, Denoiser, NoiseLevel, NoiseSchedule, Parameterization, SamplerConfig,
+    ScheduleConfig,
 };
 use ldm_testing::{assert_close, fill_weights, relative_l2};
 use ldm_unet::EncoderUNet;
@@ -218,6 +219,9 @@ fn sampling() -> Sampling {
         size: None,
         tile: None,
         thresholding: None,
+        tile_tie: None,
+        ancestral: AncestralNoise::default(),
+        quantize_denoised: false,
     }
 }
 

@@ -10,7 +10,7 @@ use ldm_core::{Conditioning, Prompt};
 use ldm_pipelines::{
     ConditioningKind, GenerateRequest, LatentDiffusion, ModelConfig, ModelFile, Sampling, generate,
 };
-use ldm_schedulers::{SamplerConfig, Spacing};
+use ldm_schedulers::{AncestralNoise, SamplerConfig, Spacing};
 use ldm_testing::{Golden, assert_close, fill_weights, relative_l2};
 use tch::{Kind, Tensor};
 
@@ -47,6 +47,9 @@ fn sampling(guidance_scale: f64) -> Sampling {
         size: None,
         tile: None,
         thresholding: None,
+        tile_tie: None,
+        ancestral: AncestralNoise::default(),
+        quantize_denoised: false,
     }
 }
 
@@ -153,6 +156,24 @@ fn a_masked_image_and_a_text_through_clip() {
 }
 
 #[test]
+fn a_semantic_map_and_a_class() {
+    check(
+        "pair",
+        ConditioningKind::Hybrid,
+        3.,
+        |cond| &cond.context,
+        |golden| {
+            let negative = Prompt { class: own(golden, "negative_class"), ..Prompt::default() };
+            (given(golden), Some(negative))
+        },
+    );
+    assert_eq!(
+        ConditioningKind::hybrid_parts(&model("pair").config),
+        Some([ConditioningKind::SemanticMap, ConditioningKind::Class])
+    );
+}
+
+#[test]
 fn classes_added_to_the_time_embedding() {
     check(
         "labels",
@@ -225,7 +246,7 @@ fn invalid_prompts_are_refused_by_name() {
     check(
         "inpainting",
         1.,
-        |prompt| prompt.image = zeros(&[2, 1, 16, 16]),
+        |prompt| prompt.image = zeros(&[2, 5, 16, 16]),
         "the image: expected shape [B, 3, H, W]",
     );
     check(

@@ -11,7 +11,7 @@ use ldm_core::device::test_device;
 use ldm_pipelines::{
     ConditioningKind, GenerateRequest, LatentDiffusion, LoadOptions, Model, ModelSource, Sampling, generate,
 };
-use ldm_schedulers::{Parameterization, SamplerConfig};
+use ldm_schedulers::{AncestralNoise, Parameterization, SamplerConfig};
 use ldm_testing::{Golden, assert_close, filled};
 use serde::Deserialize;
 use serde_json::Value;
@@ -105,6 +105,9 @@ fn check(name: &str, kind: ConditioningKind, expected: (SamplerConfig, Parameter
         size: None,
         tile: None,
         thresholding: model.scheduler.as_ref().unwrap().thresholding,
+        tile_tie: None,
+        ancestral: AncestralNoise::default(),
+        quantize_denoised: false,
     };
     let noise = get("noise");
     let made = generate(

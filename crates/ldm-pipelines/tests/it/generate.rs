@@ -10,7 +10,7 @@ use ldm_pipelines::{
     ClassifierFreeGuidance, GenerateRequest, Guidance, LatentDiffusion, LatentDiffusionConfig, LoadOptions,
     Model, ModelConfig, ModelFile, Network, Sampling, generate,
 };
-use ldm_schedulers::{Denoised, Denoiser, NoiseLevel, SamplerConfig};
+use ldm_schedulers::{AncestralNoise, Denoised, Denoiser, NoiseLevel, SamplerConfig};
 use ldm_testing::{assert_close, fill_weights, relative_l2};
 use tch::{Kind, Tensor};
 
@@ -38,6 +38,9 @@ fn sampling(sampler: SamplerConfig, steps: usize, guidance_scale: f64) -> Sampli
         size: None,
         tile: None,
         thresholding: None,
+        tile_tie: None,
+        ancestral: AncestralNoise::default(),
+        quantize_denoised: false,
     }
 }
 
@@ -252,7 +255,7 @@ fn invalid_configs_are_refused_by_key() {
         assert!(error.contains(expected) && !error.contains('\n'), "{error}");
     }
     check(&["model.params.unet_config.params.num_res_blockz=1"], "unknown field `num_res_blockz`");
-    check(&["model.params.num_timesteps_cond=2"], "num_timesteps_cond");
+    check(&["model.params.num_timesteps_cond=0"], "num_timesteps_cond");
     check(&["model.params.use_positional_encodings=true"], "use_positional_encodings");
     check(&["model.params.logvar_init=.inf"], "logvar_init");
     check(&["model.params.clip_denoised=true"], "clip_denoised");

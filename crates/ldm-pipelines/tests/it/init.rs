@@ -6,7 +6,7 @@ use ldm_core::{NoiseSource, Prompt};
 use ldm_pipelines::{
     GenerateRequest, Init, InitImage, LatentDiffusion, ModelConfig, ModelFile, Sampling, Variation, generate,
 };
-use ldm_schedulers::{SamplerConfig, Spacing};
+use ldm_schedulers::{AncestralNoise, SamplerConfig, Spacing};
 use ldm_testing::{assert_close, fill_weights};
 use tch::{Kind, Tensor};
 
@@ -32,6 +32,9 @@ fn sampling(sampler: SamplerConfig, spacing: Spacing) -> Sampling {
         size: None,
         tile: None,
         thresholding: None,
+        tile_tie: None,
+        ancestral: AncestralNoise::default(),
+        quantize_denoised: false,
     }
 }
 

@@ -10,7 +10,7 @@ use ldm_pipelines::{
     Conditioned, GenerateRequest, LatentDiffusion, LatentDiffusionConfig, LatentRgb, LoadOptions,
     ModelConfig, ModelFile, Network, Sampling, generate,
 };
-use ldm_schedulers::{Denoiser, SamplerConfig, Spacing};
+use ldm_schedulers::{AncestralNoise, Denoiser, SamplerConfig, Spacing};
 use ldm_testing::{assert_close, fill_weights, relative_l2};
 use tch::{Kind, Tensor};
 
@@ -38,6 +38,9 @@ fn sampling(size: [i64; 2], tile: Option<i64>) -> Sampling {
         size: Some(size),
         tile,
         thresholding: None,
+        tile_tie: None,
+        ancestral: AncestralNoise::default(),
+        quantize_denoised: false,
     }
 }
 
