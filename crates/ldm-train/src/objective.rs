@@ -3,6 +3,7 @@
 pub(crate) mod autoencoder;
 pub(crate) mod classifier;
 pub(crate) mod diffusion;
+pub(crate) mod first_stage_images;
 pub(crate) mod init_from;
 pub(crate) mod lora;
 pub(crate) mod lora_config;
@@ -161,7 +162,7 @@ pub trait Validate {
 
 /// Preview images of a model under training.
 pub trait Preview {
-    /// Renders one image `[3, H, W]` in `[-1, 1]`: samples, or reconstructions of the held-out `batch`. The trainer
+    /// Renders one image `[C, H, W]` in `[-1, 1]`: samples, or reconstructions of the held-out `batch`. The trainer
     /// calls it with the EMA in place of the weights.
     ///
     /// # Errors
@@ -191,9 +192,12 @@ pub trait Export {
 
 /// An encoder whose output can be cached in place of the images.
 pub trait LatentEncoder {
-    /// Computes the moments of the latents of images `[B, 3, H, W]`: mean and log-variance along the channels,
+    /// Computes the moments of the latents of a batch's images: mean and log-variance along the channels,
     /// `[B, 2C, h, w]`, or `[B, C, h, w]` if the latent is deterministic.
-    fn latent_moments(&self, images: &Tensor) -> Tensor;
+    ///
+    /// # Errors
+    /// [`ldm_core::Error`] when the images do not fit the first stage.
+    fn latent_moments(&self, batch: &Batch) -> Result<Tensor>;
 
     /// Weights that include those of the encoder, by their names in a diffusion model (`first_stage_model.…`), sorted;
     /// the cache fingerprints these names alone.

@@ -61,7 +61,7 @@ impl CacheWriter<'_> {
         let first =
             first.ok_or_else(|| Error::data(sets[0].name(), "expected a readable image, got none"))?;
         let pixels = first.size;
-        let shape = self.encoder.latent_moments(&collate(vec![first])?.images).size();
+        let shape = self.encoder.latent_moments(&collate(vec![first])?)?.size();
         let mut chunks = Vec::new();
         for (view, set) in sets.iter().enumerate() {
             for start in (0..count).step_by(self.batch) {
@@ -110,8 +110,8 @@ impl CacheWriter<'_> {
         let moments = Tensor::full(shape, f64::NAN, (Kind::Float, Device::Cpu));
         if let Some(last) = examples.last().cloned() {
             examples.resize(self.batch, last);
-            let images = collate(examples)?.images;
-            let found = self.encoder.latent_moments(&images).narrow(0, 0, places.len() as i64);
+            let batch = collate(examples)?;
+            let found = self.encoder.latent_moments(&batch)?.narrow(0, 0, places.len() as i64);
             let found = found.to_device(Device::Cpu).to_kind(Kind::Float);
             let _ = moments.shallow_clone().index_copy_(0, &Tensor::from_slice(&places), &found);
         }

@@ -1,29 +1,36 @@
 //! Latents of a batch, and the timesteps of validation.
 
 use ldm_autoencoder::Posterior;
-use ldm_core::NoiseSource;
+use ldm_core::{NoiseSource, Result};
 use ldm_data::Batch;
 use ldm_pipelines::LatentDiffusion;
 use tch::{Kind, Tensor};
 
+use super::input::input_images;
+
 /// Samples scaled latents of a batch, `[B, C, h, w]`, from its images or from their cached moments.
-pub(crate) fn latents(model: &LatentDiffusion, batch: &Batch, noise: &mut dyn NoiseSource) -> Tensor {
-    let Some(moments) = &batch.latents else { return model.encode(&batch.images, noise) };
+///
+/// # Errors
+/// As [`input_images`].
+pub(crate) fn latents(model: &LatentDiffusion, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Tensor> {
+    let Some(moments) = &batch.latents else {
+        return Ok(model.encode(&input_images(model.input(), batch)?, noise));
+    };
     let moments = moments.to_device(model.vs().device());
     let posterior = if moments.size()[1] == model.config.channels {
         Posterior::Point(moments)
     } else {
         Posterior::from_moments(&moments)
     };
-    posterior.sample(noise) * model.scale_factor
+    Ok(posterior.sample(noise) * model.scale_factor)
 }
 
-/// Encodes images into moments, as [`crate::LatentEncoder::latent_moments`].
-pub(crate) fn latent_moments(model: &LatentDiffusion, images: &Tensor) -> Tensor {
-    match model.posterior(images) {
+/// Encodes the images of a batch into moments, as [`crate::LatentEncoder::latent_moments`].
+pub(crate) fn latent_moments(model: &LatentDiffusion, batch: &Batch) -> Result<Tensor> {
+    Ok(match model.posterior(&input_images(model.input(), batch)?) {
         Posterior::Gaussian { mean, logvar } => Tensor::cat(&[mean, logvar], 1).to_kind(Kind::Float),
         Posterior::Point(point) => point.to_kind(Kind::Float),
-    }
+    })
 }
 
 /// `[B]` evenly spaced timesteps below `steps`, one per sample of `x`.

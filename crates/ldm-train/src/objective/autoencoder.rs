@@ -1,22 +1,25 @@
 //! First-stage training: reconstruction through a latent.
 
-use ldm_autoencoder::{Autoencoder, Bottleneck, CodebookUpdate, FirstStage, FirstStageConfig, Posterior};
+use ldm_autoencoder::{
+    Autoencoder, Bottleneck, CodebookUpdate, FirstStage, FirstStageConfig, ImageKind, Posterior,
+};
 use ldm_checkpoint::Checkpoint;
 use ldm_core::noise::Seeded;
 use ldm_core::{NoiseSource, Result};
 use ldm_data::Batch;
-use ldm_metrics::{Lpips, MeanStd, psnr};
+use ldm_metrics::{Lpips, MeanStd, label_accuracy, psnr};
 use ldm_pipelines::{ModelConfig, ModelSource};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
 use crate::config::SampleConfig;
-use crate::latents::{LatentStatistics, LatentSums};
+use crate::latents::{LatentStatistics, LatentSums, input_images};
+use crate::objective::first_stage_images::{check_images, discriminator_condition};
 use crate::objective::init_from::InitFrom;
 use crate::objective::losses::{
     AdversarialLoss, LossConfig, LpipsWithDiscriminator, Pair, ReconstructionLoss,
 };
-use crate::objective::preview_grid::two_rows;
+use crate::objective::preview_grid::{in_rows, shown_rgb};
 use crate::objective::{
     Export, Exported, Loss, NamedTensors, Objective, Phase, Preview, StepInfo, Validate, shallow, variables,
     with_gradients,
@@ -72,6 +75,7 @@ impl AutoencoderObjective {
         lpips: impl FnOnce(Device) -> Result<Lpips>,
     ) -> Result<Self> {
         let loss = LossConfig::of(config)?;
+        check_images(config)?;
         let vs = VarStore::new(device);
         let model = Autoencoder::new(&vs.root(), config)?;
         let ema_parameters = with_gradients(variables(&vs, &[""]));
@@ -137,12 +141,20 @@ impl AutoencoderObjective {
         Ok(())
     }
 
-    /// Moves images to the device and memory format of the model.
-    fn to_device(&self, images: &Tensor) -> Result<Tensor> {
+    /// The images of a batch as the model takes them, on its device and in its memory format.
+    fn images(&self, batch: &Batch) -> Result<Tensor> {
+        let images = input_images(self.model.input(), batch)?;
         let size = images.size();
         self.check_size([size[2], size[3]])?;
         let images = images.to_device(self.vs.device());
         Ok(if self.channels_last { ldm_libtorch::to_channels_last(&images) } else { images })
+    }
+
+    /// The discriminator's condition, with `disc_conditional`.
+    fn condition(&self, batch: &Batch, image: &Tensor) -> Result<Option<Tensor>> {
+        let FirstStageLoss::Adversarial(loss) = &self.loss else { return Ok(None) };
+        let channels = loss.condition_channels(self.model.output_channels());
+        channels.map(|channels| discriminator_condition(batch, channels, image)).transpose()
     }
 
     /// The latent's regularization: the KL divergence, summed over an image and averaged over the batch, or the
@@ -189,6 +201,11 @@ fn reconstruction_loss(
 }
 
 impl Objective for AutoencoderObjective {
+    fn check_batch(&self, batch: &Batch) -> Result<()> {
+        let images = input_images(self.model.input(), batch)?;
+        self.condition(batch, &images).map(drop)
+    }
+
     fn check_size(&self, size: [i64; 2]) -> Result<()> {
         self.model.check_image_size(size)?;
         match &self.loss {
@@ -210,13 +227,15 @@ impl Objective for AutoencoderObjective {
     }
 
     fn loss(&self, info: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
-        let image = self.to_device(&batch.images)?; //                                       [B, 3, H, W]
+        let image = self.images(batch)?; //                                                [B, C, H, W]
         if info.phase == 1 {
             let FirstStageLoss::Adversarial(loss) = &self.loss else {
                 panic!("a loss without a discriminator has one phase");
             };
             let pass = tch::no_grad(|| self.model.forward(&image, noise, true));
-            let pair = Pair { image: &image, reconstruction: &pass.image.to_kind(Kind::Float) };
+            let condition = self.condition(batch, &image)?;
+            let reconstruction = &pass.image.to_kind(Kind::Float);
+            let pair = Pair { image: &image, reconstruction, condition: condition.as_ref() };
             return Ok(loss.discriminator_loss(info.global_step, &pair));
         }
         let pass = self.model.forward(&image, noise, true);
@@ -227,7 +246,9 @@ impl Objective for AutoencoderObjective {
             }
             FirstStageLoss::Adversarial(loss) => {
                 let latent = Self::latent_loss(&pass.bottleneck);
-                let pair = Pair { image: &image, reconstruction: &reconstruction };
+                let condition = self.condition(batch, &image)?;
+                let pair =
+                    Pair { image: &image, reconstruction: &reconstruction, condition: condition.as_ref() };
                 loss.generator_loss(info.global_step, &pair, &latent, self.model.last_layer())
             }
         };
@@ -284,11 +305,16 @@ impl Objective for AutoencoderObjective {
 
 impl Validate for AutoencoderObjective {
     fn validate(&self, batches: &mut dyn Iterator<Item = Result<Batch>>) -> Result<Vec<(&'static str, f64)>> {
-        let (mut psnrs, mut rec, mut perceptual, mut count) = (MeanStd::new(), 0., 0., 0.);
+        // Label maps have labels to compare, and no signal in [-1, 1].
+        let (name, fidelity): (_, fn(&Tensor, &Tensor) -> Tensor) = match self.model.input() {
+            ImageKind::Pixels(_) => ("val/psnr", psnr),
+            ImageKind::LabelMap(_) => ("val/accuracy", label_accuracy),
+        };
+        let (mut fidelities, mut rec, mut perceptual, mut count) = (MeanStd::new(), 0., 0., 0.);
         for batch in batches {
-            let image = self.to_device(&batch?.images)?;
+            let image = self.images(&batch?)?;
             let decoded = tch::no_grad(|| self.model.decode(&self.model.encode(&image).mode()));
-            psnrs.add(&psnr(&decoded, &image));
+            fidelities.add(&fidelity(&decoded, &image));
             let (each, lpips) = tch::no_grad(|| match &self.loss {
                 FirstStageLoss::Reconstruction(_) => ((&decoded - &image).abs().mean(Kind::Double), None),
                 FirstStageLoss::Adversarial(loss) => loss.compare(&image, &decoded),
@@ -301,7 +327,7 @@ impl Validate for AutoencoderObjective {
         if count == 0. {
             return Ok(Vec::new());
         }
-        let mut metrics = vec![("val/psnr", psnrs.mean()), ("val/rec_loss", rec / count)];
+        let mut metrics = vec![(name, fidelities.mean()), ("val/rec_loss", rec / count)];
         if let FirstStageLoss::Adversarial(loss) = &self.loss
             && loss.has_lpips()
         {
@@ -312,16 +338,23 @@ impl Validate for AutoencoderObjective {
 }
 
 impl Preview for AutoencoderObjective {
+    /// Renders images, their reconstructions, and for KL as many decoded samples of the prior N(0, 1), as CompVis'
+    /// `log_images` (`autoencoder.py:401`). Label maps are in colors.
     fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
-        let count = batch.images.size()[0].min(config.count as i64);
-        let image = self.to_device(&batch.images.narrow(0, 0, count))?;
-        let decoded = tch::no_grad(|| match self.model.encode(&image) {
-            posterior @ Posterior::Gaussian { .. } => {
-                self.model.decode(&posterior.sample(&mut Seeded::new(0..count as u64)))
-            }
-            Posterior::Point(z) => self.model.decode(&z),
+        let image = self.images(batch)?;
+        let count = image.size()[0].min(config.count as i64);
+        let image = image.narrow(0, 0, count);
+        let mut noise = Seeded::new(0..count as u64);
+        let rows = tch::no_grad(|| {
+            let z = match self.model.encode(&image) {
+                posterior @ Posterior::Gaussian { .. } => posterior.sample(&mut noise),
+                Posterior::Point(z) => z,
+            };
+            let decoded = self.model.decode(&z);
+            [Some(image), Some(decoded), self.model.prior_samples(&z, &mut noise)]
         });
-        Ok(two_rows(&image, &decoded))
+        let rows: Vec<Tensor> = rows.iter().flatten().map(|row| shown_rgb(&self.model, row)).collect();
+        Ok(in_rows(&rows))
     }
 }
 
@@ -338,7 +371,7 @@ impl Export for AutoencoderObjective {
     ) -> Result<Option<LatentStatistics>> {
         let mut sums = LatentSums::default();
         for batch in batches {
-            let image = self.to_device(&batch?.images)?;
+            let image = self.images(&batch?)?;
             sums.add(&tch::no_grad(|| self.model.encode(&image)));
         }
         Ok(sums.finish())

@@ -10,9 +10,9 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::config::SampleConfig;
-use crate::latents::{evenly_spaced_timesteps, latent_moments, latents};
+use crate::latents::{evenly_spaced_timesteps, input_images, latent_moments, latents};
 use crate::objective::init_from::InitFrom;
-use crate::objective::preview_grid::framed;
+use crate::objective::preview_grid::{framed, shown_rgb};
 use crate::objective::{
     LatentEncoder, Loss, NamedTensors, Objective, Phase, Preview, StepInfo, Validate, variables,
 };
@@ -122,6 +122,9 @@ impl Objective for ClassifierObjective {
     }
 
     fn check_batch(&self, batch: &Batch) -> Result<()> {
+        if batch.latents.is_none() {
+            let _ = input_images(self.diffusion.input(), batch)?;
+        }
         self.labels(batch).map(drop)
     }
 
@@ -131,7 +134,7 @@ impl Objective for ClassifierObjective {
 
     fn loss(&self, _info: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
         let labels = self.labels(batch)?;
-        let z = latents(&self.diffusion, batch, noise); // [B, C, h, w]
+        let z = latents(&self.diffusion, batch, noise)?; // [B, C, h, w]
         let t = noise.integers(self.diffusion.config.timesteps as i64, z.size()[0], &z);
         let eps = noise.like(&z);
         let logits = self.logits(&z, &t, &eps, true);
@@ -171,8 +174,8 @@ impl Objective for ClassifierObjective {
 }
 
 impl LatentEncoder for ClassifierObjective {
-    fn latent_moments(&self, images: &Tensor) -> Tensor {
-        latent_moments(&self.diffusion, images)
+    fn latent_moments(&self, batch: &Batch) -> Result<Tensor> {
+        latent_moments(&self.diffusion, batch)
     }
 
     fn encoder_weights(&self) -> NamedTensors {
@@ -188,7 +191,7 @@ impl Validate for ClassifierObjective {
             let batch = batch?;
             let labels = self.labels(&batch)?;
             let mut noise = PerStep::new(0, 0, index as u64);
-            let z = latents(&self.diffusion, &batch, &mut noise);
+            let z = latents(&self.diffusion, &batch, &mut noise)?;
             let t = evenly_spaced_timesteps(self.diffusion.config.timesteps, &z);
             let eps = noise.like(&z);
             let each = tch::no_grad(|| Self::metrics(&self.logits(&z, &t, &eps, false), &labels));
@@ -210,7 +213,7 @@ impl Preview for ClassifierObjective {
         let count = batch.names.len().min(config.count) as i64;
         let labels = self.labels(batch)?.narrow(0, 0, count);
         let mut noise = Seeded::new(0..batch.names.len() as u64);
-        let z = latents(&self.diffusion, batch, &mut noise);
+        let z = latents(&self.diffusion, batch, &mut noise)?;
         let (z, eps) = (z.narrow(0, 0, count), noise.like(&z).narrow(0, 0, count));
         let stride = self.diffusion.config.timesteps / self.config.log_steps;
         let columns: Vec<Tensor> = (0..self.config.log_steps)
@@ -218,7 +221,7 @@ impl Preview for ClassifierObjective {
                 let t = Tensor::full([count], (step * stride) as i64, (Kind::Int64, z.device()));
                 let correct = self.logits(&z, &t, &eps, false).argmax(1, false).eq_tensor(&labels);
                 let noisy = self.diffusion.schedule.add_noise(&z, &eps, &t);
-                framed(&self.diffusion.decode(&noisy), &correct)
+                framed(&shown_rgb(&*self.diffusion.first_stage, &self.diffusion.decode(&noisy)), &correct)
             })
             .collect();
         let all = Tensor::stack(&columns, 1).flatten(0, 1); // [count · log_steps, 3, H, W]

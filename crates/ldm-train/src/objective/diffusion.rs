@@ -3,18 +3,18 @@
 use ldm_checkpoint::Checkpoint;
 use ldm_conditioning::{PromptDropout, Tokenizer};
 use ldm_core::noise::PerStep;
-use ldm_core::{Error, NoiseSource, Prompt, Result};
+use ldm_core::{Error, NoiseSource, Prompt, Result, channels};
 use ldm_data::Batch;
 use ldm_pipelines::{
     ConditioningKind, GenerateRequest, LatentDiffusion, LatentDiffusionConfig, ModelConfig, ModelSource,
     SCHEDULE_BUFFERS, Sampling, find_tokenizer, generate,
 };
-use ldm_schedulers::{SamplerConfig, Spacing};
+use ldm_schedulers::{AncestralNoise, SamplerConfig, Spacing};
 use tch::{Device, Tensor};
 
 use crate::config::{SampleConfig, TrainConfig};
 use crate::latents::LatentStatistics;
-use crate::latents::{evenly_spaced_timesteps, latent_moments, latents};
+use crate::latents::{evenly_spaced_timesteps, input_images, latent_moments, latents};
 use crate::objective::init_from::InitFrom;
 use crate::objective::losses::DiffusionLoss;
 use crate::objective::prompt_for::{check_dropout, conditions_on_image, prompt_for};
@@ -156,9 +156,17 @@ impl DiffusionObjective {
     }
 
     /// Per-sample errors at given noise and timesteps, `[B]`.
-    fn errors(&self, z: &Tensor, prompt: &Prompt, t: &Tensor, eps: &Tensor, train: bool) -> Result<Tensor> {
+    fn errors(
+        &self,
+        z: &Tensor,
+        prompt: &Prompt,
+        t: &Tensor,
+        eps: &Tensor,
+        noise: &mut dyn NoiseSource,
+        train: bool,
+    ) -> Result<Tensor> {
         let model = &self.model;
-        let cond = model.condition(prompt, train)?;
+        let cond = model.noise_condition(model.condition(prompt, train)?, t, noise);
         let noisy = model.schedule.add_noise(z, eps, t);
         let target = model.parameterization.target(z, eps, &model.schedule.levels(t, z));
         let prediction = model.unet.forward(&noisy, t, &cond, train);
@@ -174,6 +182,9 @@ impl Objective for DiffusionObjective {
     }
 
     fn check_batch(&self, batch: &Batch) -> Result<()> {
+        if batch.latents.is_none() {
+            let _ = input_images(self.model.input(), batch)?;
+        }
         let prompt = prompt_for(&self.model, batch)?;
         tch::no_grad(|| self.model.condition(&prompt, false)).map(drop)
     }
@@ -185,7 +196,7 @@ impl Objective for DiffusionObjective {
             self.model.scale_factor = 1.;
             let std = match self.overall_std {
                 Some(std) => std,
-                None => latents(&self.model, first, noise).std(true).double_value(&[]),
+                None => latents(&self.model, first, noise)?.std(true).double_value(&[]),
             };
             // Rounded to f32 as in the checkpoint.
             self.model.scale_factor = f64::from((1. / std) as f32);
@@ -194,11 +205,11 @@ impl Objective for DiffusionObjective {
     }
 
     fn loss(&self, _info: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
-        let z = latents(&self.model, batch, noise); // [B, C, h, w]
+        let z = latents(&self.model, batch, noise)?; // [B, C, h, w]
         let t = noise.integers(self.model.config.timesteps as i64, z.size()[0], &z);
         let eps = self.noise(&z, noise);
         let prompt = self.dropout.apply(&*self.model.conditioner, prompt_for(&self.model, batch)?, noise)?;
-        let each = self.errors(&z, &prompt, &t, &eps, true)?;
+        let each = self.errors(&z, &prompt, &t, &eps, noise, true)?;
         Ok(self.loss.reduce(&each, &t))
     }
 
@@ -257,8 +268,8 @@ impl Objective for DiffusionObjective {
 }
 
 impl LatentEncoder for DiffusionObjective {
-    fn latent_moments(&self, images: &Tensor) -> Tensor {
-        latent_moments(&self.model, images)
+    fn latent_moments(&self, batch: &Batch) -> Result<Tensor> {
+        latent_moments(&self.model, batch)
     }
 
     fn encoder_weights(&self) -> NamedTensors {
@@ -273,11 +284,11 @@ impl Validate for DiffusionObjective {
         for (index, batch) in batches.enumerate() {
             let batch = batch?;
             let mut noise = PerStep::new(0, 0, index as u64);
-            let z = latents(&self.model, &batch, &mut noise);
+            let z = latents(&self.model, &batch, &mut noise)?;
             let t = evenly_spaced_timesteps(self.model.config.timesteps, &z);
             let eps = noise.like(&z);
             let prompt = prompt_for(&self.model, &batch)?;
-            each.push(tch::no_grad(|| self.errors(&z, &prompt, &t, &eps, false))?);
+            each.push(tch::no_grad(|| self.errors(&z, &prompt, &t, &eps, &mut noise, false))?);
             times.push(t);
         }
         if each.is_empty() {
@@ -318,11 +329,14 @@ impl Preview for DiffusionObjective {
             guidance: config.guidance_scale.into(),
             size: None,
             tile: None,
-            thresholding: None,
+            thresholding: self.model.thresholding(),
+            tile_tie: None,
+            ancestral: AncestralNoise::default(),
+            quantize_denoised: false,
         };
         let seeds: Vec<u64> = (0..count as u64).collect();
         let output = generate(&self.model, &GenerateRequest::new(&prompt, &seeds, &sampling), &mut |_| {})?;
-        Ok(ldm_core::image::grid(&output.images.clamp(-1., 1.), columns, 2))
+        Ok(ldm_core::image::grid(&channels::shown(&output.images.clamp(-1., 1.)), columns, 2))
     }
 }
 

@@ -1,28 +1,37 @@
 //! Image grids of previews.
 
+use ldm_autoencoder::FirstStage;
+use ldm_core::channels;
 use tch::{Kind, Tensor};
 
-/// Arranges originals above their reconstructions, in rows of at most eight pairs.
+/// Shows decoded images as RGB: label maps in colors, alpha over white.
 ///
 /// # Shapes
-/// - `above`, `below`: `[B, 3, H, W]` in `[-1, 1]`; returns `[3, H', W']`
-pub(crate) fn two_rows(above: &Tensor, below: &Tensor) -> Tensor {
-    let count = above.size()[0];
+/// - `images`: `[B, C, H, W]`; returns `[B, 3, H, W]` in `[-1, 1]`
+pub(crate) fn shown_rgb(first_stage: &dyn FirstStage, images: &Tensor) -> Tensor {
+    channels::shown(&first_stage.shown(&images.to_kind(Kind::Float)).clamp(-1., 1.))
+}
+
+/// Arranges rows of images below each other, in groups of at most eight columns.
+///
+/// # Shapes
+/// - `rows`: `[B, 3, H, W]` each, in `[-1, 1]`; returns `[3, H', W']`
+pub(crate) fn in_rows(rows: &[Tensor]) -> Tensor {
+    let count = rows[0].size()[0];
     let columns = count.min(8);
-    let rows: Vec<Tensor> = (0..count)
+    let parts: Vec<Tensor> = (0..count)
         .step_by(columns as usize)
         .flat_map(|start| {
             let width = columns.min(count - start);
-            let pad = |rows: &Tensor| {
-                let rows = rows.narrow(0, start, width).to_kind(Kind::Float).clamp(-1., 1.);
-                let mut size = rows.size();
+            rows.iter().map(move |row| {
+                let row = row.narrow(0, start, width);
+                let mut size = row.size();
                 size[0] = columns - width;
-                Tensor::cat(&[&rows, &Tensor::full(size, -1., (Kind::Float, rows.device()))], 0)
-            };
-            [pad(above), pad(below)]
+                Tensor::cat(&[&row, &Tensor::full(size, -1., (Kind::Float, row.device()))], 0)
+            })
         })
         .collect();
-    ldm_core::image::grid(&Tensor::cat(&rows, 0), columns, 2)
+    ldm_core::image::grid(&Tensor::cat(&parts, 0), columns, 2)
 }
 
 /// Frames images in green if they are `correct`, and in red otherwise.

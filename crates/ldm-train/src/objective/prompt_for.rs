@@ -1,10 +1,11 @@
 //! Prompts of training batches. CompVis `ddpm.py` `get_input`.
 
-use ldm_conditioning::ConditionerConfig;
 use ldm_core::{Error, Prompt, Result};
 use ldm_data::Batch;
 use ldm_pipelines::{ConditioningKey, ConditioningKind, LatentDiffusion};
-use tch::{Device, Kind, Tensor};
+use tch::Tensor;
+
+use crate::latents::one_hot;
 
 /// Selects from a batch the prompt that `model` is conditioned on. Label maps are converted to one-hot maps; for
 /// inpainting the image defaults to the batch's own.
@@ -31,34 +32,48 @@ pub fn prompt_for(model: &LatentDiffusion, batch: &Batch) -> Result<Prompt> {
         let image = Some(image.ok_or_else(|| missing("an image"))?.shallow_clone());
         Ok(Prompt { image, mask: required(&prompt.mask, "a mask")?, ..Prompt::default() })
     };
-    Ok(match ConditioningKind::of(&model.config) {
-        ConditioningKind::Unconditional => Prompt::default(),
-        ConditioningKind::Class => Prompt { class: required(&prompt.class, "a class")?, ..Prompt::default() },
-        ConditioningKind::Text => text()?,
-        ConditioningKind::Layout => match (&prompt.layout, tokens()) {
-            (None, None) => return Err(missing("boxes")),
-            (layout, tokens) => {
-                let (layout, crops) = (layout.clone(), prompt.crops.clone());
-                Prompt { layout, crops, tokens, ..Prompt::default() }
+    let of = |kind: ConditioningKind| -> Result<Prompt> {
+        Ok(match kind {
+            ConditioningKind::Unconditional => Prompt::default(),
+            ConditioningKind::Class => {
+                Prompt { class: required(&prompt.class, "a class")?, ..Prompt::default() }
             }
-        },
-        ConditioningKind::LowResolution => {
-            Prompt { image: required(&prompt.image, "a low-resolution image")?, ..Prompt::default() }
+            ConditioningKind::Text => text()?,
+            ConditioningKind::Layout => match (&prompt.layout, tokens()) {
+                (None, None) => return Err(missing("boxes")),
+                (layout, tokens) => {
+                    let (layout, crops) = (layout.clone(), prompt.crops.clone());
+                    Prompt { layout, crops, tokens, ..Prompt::default() }
+                }
+            },
+            ConditioningKind::LowResolution => {
+                Prompt { image: required(&prompt.image, "a low-resolution image")?, ..Prompt::default() }
+            }
+            ConditioningKind::SemanticMap => match (&prompt.mask, &batch.label_map, &prompt.image) {
+                (None, Some(map), _) => Prompt { mask: Some(one_hot_of(map, model)?), ..Prompt::default() },
+                (None, None, Some(image)) => {
+                    Prompt { image: Some(image.shallow_clone()), ..Prompt::default() }
+                }
+                _ => Prompt { mask: required(&prompt.mask, "a label map")?, ..Prompt::default() },
+            },
+            ConditioningKind::Inpainting => inpainting()?,
+            ConditioningKind::TextInpainting => {
+                let Prompt { text, tokens, .. } = text()?;
+                Prompt { text, tokens, ..inpainting()? }
+            }
+            ConditioningKind::Embedding => {
+                Prompt { embedding: required(&prompt.embedding, "an embedding")?, ..Prompt::default() }
+            }
+            ConditioningKind::Hybrid => unreachable!("its parts are of other kinds"),
+        })
+    };
+    match ConditioningKind::hybrid_parts(&model.config) {
+        None => of(ConditioningKind::of(&model.config)),
+        Some([concatenated, attended]) => {
+            let Prompt { image, mask, .. } = of(concatenated)?;
+            Ok(Prompt { image, mask, ..of(attended)? })
         }
-        ConditioningKind::SemanticMap => match (&prompt.mask, &batch.label_map, &prompt.image) {
-            (None, Some(map), _) => Prompt { mask: Some(one_hot(map, model)?), ..Prompt::default() },
-            (None, None, Some(image)) => Prompt { image: Some(image.shallow_clone()), ..Prompt::default() },
-            _ => Prompt { mask: required(&prompt.mask, "a label map")?, ..Prompt::default() },
-        },
-        ConditioningKind::Inpainting => inpainting()?,
-        ConditioningKind::TextInpainting => {
-            let Prompt { text, tokens, .. } = text()?;
-            Prompt { text, tokens, ..inpainting()? }
-        }
-        ConditioningKind::Embedding => {
-            Prompt { embedding: required(&prompt.embedding, "an embedding")?, ..Prompt::default() }
-        }
-    })
+    }
 }
 
 /// True if the condition of `model` is computed from the image, so that cached latents are not enough.
@@ -88,24 +103,8 @@ pub(crate) fn check_dropout(model: &LatentDiffusion) -> Result<()> {
     }
 }
 
-/// Converts `[B, H, W]` classes to one-hot `[B, K, H, W]` on the model's device, after the transfer of the smaller
-/// class map.
-fn one_hot(map: &Tensor, model: &LatentDiffusion) -> Result<Tensor> {
-    let ConditionerConfig::Spatial(config) = &model.config.cond_stage_config else {
-        unreachable!("a model of label maps has a spatial rescaler")
-    };
-    let count = config.in_channels;
-    if map.device() == Device::Cpu && map.numel() > 0 {
-        let highest = map.max().int64_value(&[]);
-        if highest >= count {
-            return Err(Error::invalid(format!(
-                "label map: expected classes 0 to {}, got {highest}",
-                count - 1
-            )));
-        }
-    }
-    let index = map.to_device(model.vs().device()).to_kind(Kind::Int64).unsqueeze(1); // [B, 1, H, W]
-    let mut size = index.size();
-    size[1] = count;
-    Ok(Tensor::zeros(size, (Kind::Float, index.device())).scatter_value(1, &index, 1.))
+/// Converts `[B, H, W]` classes to one-hot `[B, K, H, W]` on the model's device.
+fn one_hot_of(map: &Tensor, model: &LatentDiffusion) -> Result<Tensor> {
+    let labels = model.config.map_classes().expect("a model of label maps has a spatial rescaler");
+    one_hot("label map", map, labels, model.vs().device())
 }

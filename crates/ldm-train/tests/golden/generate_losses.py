@@ -9,7 +9,7 @@ Weights are not stored: both sides compute them by the formula of `ldm_core::tes
 pooling, the nearest code) have gradients that jump, so batches are searched in which rounding decides nothing: the same
 run from weights disturbed by what float32 rounds must come out the same. A file holds, for one loss:
 
-- `image.K`, `noise.K.T`: the batch of step K, and the posterior's draw in turn T (KL)
+- `image.K`, `map.K`, `noise.K.T`: the batch of step K, its label maps (conditional discriminator), and the posterior's draw in turn T (KL)
 - `before.*`, `after.*`: all that is logged at a step before `disc_start` and at it, from the initial weights; and the
   gradients of named parameters
 - `step.K.*`: what is logged in five steps of stage one, and `end.NAME`: evenly spaced elements of each parameter after
@@ -62,15 +62,16 @@ def fill(model):
     return model.double()
 
 
-def turn(model, image, index, step, noise):
-    """One of Lightning's calls of `training_step`: a fresh pass and the loss of optimizer `index`."""
+def turn(model, image, index, step, noise, cond=None):
+    """One of Lightning's calls of `training_step`: a fresh pass and the loss of optimizer `index`. `cond` is what a
+    conditional discriminator sees, which CompVis' models never pass."""
     last = model.get_last_layer()
     if isinstance(model, AutoencoderKL):
         torch.manual_seed(noise)
         reconstruction, posterior = model(image)
         torch.manual_seed(noise)
         drawn = torch.randn(posterior.mean.shape)
-        loss, log = model.loss(image, reconstruction, posterior, index, step, last_layer=last, split="t")
+        loss, log = model.loss(image, reconstruction, posterior, index, step, last_layer=last, cond=cond, split="t")
         return loss, log, drawn
     reconstruction, latent, indices = model(image, return_pred_indices=True)
     margin(model, image)
@@ -121,6 +122,13 @@ def run(kind, config, size, seed, disturb):
     critic = [f"loss.discriminator.{each}" for each in CRITIC if f"loss.discriminator.{each}" in parameters]
     tensors = {f"image.{k}": randn(seed + 20 + k, 2, 3, size, size).tanh() for k in range(STEPS)}
     images = [tensors[f"image.{k}"].double() for k in range(STEPS)]
+    maps = [None] * STEPS
+    if config["lossconfig"]["params"].get("disc_conditional"):
+        labels = config["lossconfig"]["params"]["disc_in_channels"] - 3
+        tensors |= {f"map.{k}": randn(seed + 40 + k, 2, size, size).abs().mul(2).long().clamp(max=labels - 1)
+                    for k in range(STEPS)}
+        maps = [torch.nn.functional.one_hot(tensors[f"map.{k}"], labels).permute(0, 3, 1, 2).double()
+                for k in range(STEPS)]
 
     def keep(prefix, log):
         for key, value in log.items():
@@ -131,7 +139,7 @@ def run(kind, config, size, seed, disturb):
         for index, names in ((0, GRADIENTS), (1, critic)):
             toggle(model, optimizers, index)
             draws += 1
-            loss, log, drawn = turn(model, images[0], index, step, noise=seed + 100 + draws)
+            loss, log, drawn = turn(model, images[0], index, step, seed + 100 + draws, maps[0])
             keep(moment, log)
             found = torch.autograd.grad(loss, [parameters[each] for each in names])
             tensors |= {f"{moment}.gradient.{each}": grad for each, grad in zip(names, found)}
@@ -143,7 +151,7 @@ def run(kind, config, size, seed, disturb):
             toggle(model, optimizers, index)
             optimizer.zero_grad()
             draws += 1
-            loss, log, drawn = turn(model, images[step], index, step, noise=seed + 100 + draws)
+            loss, log, drawn = turn(model, images[step], index, step, seed + 100 + draws, maps[step])
             keep(f"step.{step}", log)
             loss.backward()
             optimizer.step()
@@ -164,7 +172,7 @@ def differ(a, b):
     """By what share of its tolerance the worst tensor differs."""
     worst = 0
     for key, x in a.items():
-        if key.startswith(("image.", "noise.", "moved.")):
+        if key.startswith(("image.", "map.", "noise.", "moved.")):
             continue
         scale = x.double().norm().clamp(min=1e-3) if x.dim() == 0 else x.double().norm().clamp(min=1e-30)
         away = ((x.double() - b[key].double()).norm() / scale).item()
@@ -211,3 +219,5 @@ generate("vq_hinge", "vq", VQ, {"disc_start": START, "disc_weight": 0.75, "codeb
 generate("vq_vanilla_actnorm", "vq", COPY, {"disc_start": START, "disc_ndf": 8, "disc_num_layers": 2, "use_actnorm": True,
                                             "disc_loss": "vanilla", "pixel_loss": "l2", "n_classes": 11},
          n_embed=11, sane_index_shape=True)
+generate("kl_conditional", "kl", KL, {"disc_start": START, "kl_weight": 1e-3, "disc_num_layers": 1,
+                                      "disc_in_channels": 6, "disc_conditional": True})

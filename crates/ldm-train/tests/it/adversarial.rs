@@ -341,7 +341,10 @@ fn invalid_settings_are_refused_by_key() {
         assert!(!root.exists(), "something was written");
     }
     let _lock = lock_generator();
-    check(&kl("disc_conditional: true"), "lossconfig: `disc_conditional`");
+    check(
+        &kl("disc_conditional: true"),
+        "lossconfig: `disc_in_channels`: expected the images' 3 channels and those of",
+    );
     check(
         &kl("codebook_weight: 1.0"),
         "`codebook_weight`: expected a key of lpips_with_discriminator, got one of vq_",

@@ -33,12 +33,12 @@ model:
     first_stage_config: {target: identity}
     cond_stage_config: __is_unconditional__
 ";
-const BATCH: i64 = 4;
+pub(crate) const BATCH: i64 = 4;
 const FIRST_STEP: StepInfo = StepInfo { phase: 0, global_step: 0 };
 const CLIP: &str = "{target: clip_text, params: {max_length: 6, hidden_size: 16, intermediate_size: 32, \
                     num_hidden_layers: 1, num_attention_heads: 2, vocab_size: 40, max_position_embeddings: 6}}";
 const BERT: &str = "{target: bert, params: {n_embed: 16, n_layer: 1, vocab_size: 40, max_seq_len: 8}}";
-const ATTENDED: [&str; 2] =
+pub(crate) const ATTENDED: [&str; 2] =
     ["unet_config.params.use_spatial_transformer=true", "unet_config.params.context_dim=16"];
 
 fn config(overrides: &[&str]) -> LatentDiffusionConfig {
@@ -57,7 +57,10 @@ fn tokenizer() -> Tokenizer {
 }
 
 /// A model with random weights, the same at every call.
-fn objective(overrides: &[&str], conditioning_dropout: f64) -> ldm_core::Result<DiffusionObjective> {
+pub(crate) fn objective(
+    overrides: &[&str],
+    conditioning_dropout: f64,
+) -> ldm_core::Result<DiffusionObjective> {
     let config = config(overrides);
     let bert = config.cond_stage_config.tokenizer_kind() == Some(TokenizerKind::Bert);
     let training = DiffusionTraining { conditioning_dropout, ..DiffusionTraining::default() };
@@ -66,7 +69,7 @@ fn objective(overrides: &[&str], conditioning_dropout: f64) -> ldm_core::Result<
 }
 
 /// `[B, 3, 8, 8]` of different patterns, with variance 0.49.
-fn images() -> Tensor {
+pub(crate) fn images() -> Tensor {
     let seeds = 0..BATCH as u64;
     Seeded::new(seeds).like(&Tensor::zeros([BATCH, 3, 8, 8], (Kind::Float, Device::Cpu))).sign() * 0.7
 }
@@ -106,7 +109,7 @@ fn train(objective: &DiffusionObjective, batch: &Batch, steps: u64) -> f64 {
 const FLOOR: f64 = 0.35;
 
 #[track_caller]
-fn learns(overrides: &[&str], batch: &Batch) -> DiffusionObjective {
+pub(crate) fn learns(overrides: &[&str], batch: &Batch) -> DiffusionObjective {
     let objective = objective(overrides, 0.).unwrap();
     objective.check_batch(batch).unwrap();
     let loss = train(&objective, batch, 150);
@@ -279,7 +282,7 @@ fn inpainting_with_text() {
 
 /// With every condition dropped, the loss is exactly that of the null prompt.
 #[track_caller]
-fn check_dropout(overrides: &[&str], prompt: Prompt, null: Prompt) {
+pub(crate) fn check_dropout(overrides: &[&str], prompt: Prompt, null: Prompt) {
     let loss = |dropout: f64, prompt: Prompt| {
         let objective = objective(overrides, dropout).unwrap();
         ldm_testing::fill_weights(objective.model().vs(), 3);

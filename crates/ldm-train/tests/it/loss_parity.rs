@@ -8,6 +8,7 @@ use ldm_checkpoint::{Checkpoint, Shapes};
 use ldm_core::Prompt;
 use ldm_core::device::test_device;
 use ldm_core::noise::Replay;
+use ldm_data::Batch;
 use ldm_metrics::Lpips;
 use ldm_testing::{Golden, assert_close, filled};
 use ldm_train::{
@@ -85,9 +86,12 @@ impl Parity {
     }
 
     fn backward(&mut self, info: StepInfo, image: &Tensor, noise: &str) -> Loss {
+        // The label maps of a conditional discriminator, of the same step as the noise.
+        let map = format!("map.{}", noise.parse::<u64>().unwrap_or(0));
+        let map = self.golden.has(&map).then(|| self.golden.get(&map).to_kind(Kind::Uint8));
         let noise = format!("noise.{noise}.{}", info.phase);
         let noise = self.golden.has(&noise).then(|| self.golden.get(&noise).shallow_clone());
-        let batch = batch_of(image.shallow_clone(), Prompt::default());
+        let batch = Batch { label_map: map, ..batch_of(image.shallow_clone(), Prompt::default()) };
         self.step.set_global_step(info.global_step);
         self.step.forward_backward(info.phase, &batch, &mut Replay::new(noise)).unwrap()
     }
@@ -205,4 +209,9 @@ fn vq_with_hinge_loss() {
 #[test]
 fn vq_with_cross_entropy_actnorm_and_l2() {
     check("vq_vanilla_actnorm");
+}
+
+#[test]
+fn kl_with_a_conditional_discriminator() {
+    check("kl_conditional");
 }

@@ -5,11 +5,14 @@
 
 mod adversarial;
 mod classifier;
+mod condition_pairs;
+mod condition_schedule;
 mod conditioners;
 mod configs;
 mod diffusion_loss;
 mod experiments;
 mod half;
+mod image_channels;
 mod init_from;
 mod latent_cache;
 mod lora;

@@ -50,7 +50,7 @@ pub struct AdversarialLoss {
     /// Number of strided convolutions of the discriminator.
     #[serde(default = "three")]
     pub disc_num_layers: i64,
-    /// Channels of an image.
+    /// Channels that the discriminator sees: those of an image, and with `disc_conditional` those of its condition.
     #[serde(default = "three")]
     pub disc_in_channels: i64,
     /// Channels of the discriminator's first convolution.
@@ -59,7 +59,9 @@ pub struct AdversarialLoss {
     /// ActNorm in the discriminator in place of batch normalization.
     #[serde(default)]
     pub use_actnorm: bool,
-    /// Makes the discriminator conditional. First stages are unconditional, so only `false` is accepted.
+    /// Shows the discriminator the condition of each image along the channels (CompVis' `cond`, which its first stages
+    /// never pass): the one-hot label map of the data, or without one planes of the one-hot class, of the
+    /// `disc_in_channels` that exceed those of an image.
     #[serde(default)]
     pub disc_conditional: bool,
     /// The discriminator's loss.
@@ -141,10 +143,6 @@ impl AdversarialLoss {
                 "`{key}`: expected a key of {own}_with_discriminator, got one of {other}_with_discriminator"
             ));
         }
-        if self.disc_conditional {
-            let message = "`disc_conditional`: expected false, as first stages are unconditional, got true";
-            return Err(message.into());
-        }
         if net.give_pre_end {
             return Err(
                 "`give_pre_end`: expected false, as the adaptive weight needs the last layer, got true"
@@ -156,7 +154,13 @@ impl AdversarialLoss {
         {
             return Err(format!("`n_classes`: expected the codebook's {} entries, got {given}", vq.n_embed));
         }
-        if self.disc_in_channels != net.out_ch {
+        if self.disc_conditional && self.disc_in_channels <= net.out_ch {
+            return Err(format!(
+                "`disc_in_channels`: expected the images' {} channels and those of the condition, got {}",
+                net.out_ch, self.disc_in_channels
+            ));
+        }
+        if !self.disc_conditional && self.disc_in_channels != net.out_ch {
             let channels = net.out_ch;
             return Err(format!(
                 "`disc_in_channels`: expected the images' {channels} channels, got {}",
@@ -187,6 +191,11 @@ impl AdversarialLoss {
             return Err("`logvar_init`: expected a finite number, got NaN or Inf".into());
         }
         self.discriminator().check()
+    }
+
+    /// Channels of the discriminator's condition, if it has one, for images of `channels`.
+    pub(super) fn condition_channels(&self, channels: i64) -> Option<i64> {
+        self.disc_conditional.then(|| self.disc_in_channels - channels)
     }
 
     pub(super) fn discriminator(&self) -> DiscriminatorConfig {

@@ -11,12 +11,24 @@ use super::adversarial_config::AdversarialLoss;
 use super::discriminator::Discriminator;
 use crate::objective::Loss;
 
-/// Images and their reconstructions.
+/// Images, their reconstructions, and the condition of the discriminator.
 pub(crate) struct Pair<'a> {
     /// `[B, C, H, W]`
     pub(crate) image: &'a Tensor,
     /// The same shape, f32, attached to the graph.
     pub(crate) reconstruction: &'a Tensor,
+    /// `[B, K, H, W]` with `disc_conditional`.
+    pub(crate) condition: Option<&'a Tensor>,
+}
+
+impl Pair<'_> {
+    /// Images as the discriminator sees them, `[B, C + K, H, W]`. CompVis `contperceptual.py:68`.
+    fn with_condition(&self, images: &Tensor) -> Tensor {
+        match self.condition {
+            None => images.shallow_clone(),
+            Some(condition) => Tensor::cat(&[images, condition], 1),
+        }
+    }
 }
 
 /// The published losses of first stages: pixels and LPIPS, an adversarial term with adaptive weight, and the latent's
@@ -75,6 +87,11 @@ impl LpipsWithDiscriminator {
         self.lpips.as_ref().map_or(Ok(()), |_| Lpips::check_size(size))
     }
 
+    /// Channels of the discriminator's condition, if it has one, for images of `channels`.
+    pub(crate) fn condition_channels(&self, channels: i64) -> Option<i64> {
+        self.config.condition_channels(channels)
+    }
+
     /// True if LPIPS has a weight.
     pub(crate) fn has_lpips(&self) -> bool {
         self.lpips.is_some()
@@ -119,12 +136,12 @@ impl LpipsWithDiscriminator {
         latent: &Tensor,
         last_layer: &Tensor,
     ) -> Loss {
-        let Pair { image, reconstruction } = pair;
+        let Pair { image, reconstruction, .. } = pair;
         let elements = (image.numel() as i64 / image.size()[0]) as f64;
         let detached = reconstruction.detach().set_requires_grad(true);
         let (rec, perceptual) = self.compare(image, &detached);
         let nll = self.nll(&rec, elements);
-        let g_loss = -self.discriminator.forward(&detached).mean(Kind::Float);
+        let g_loss = -self.discriminator.forward(&pair.with_condition(&detached)).mean(Kind::Float);
         let factor = self.config.generator_factor(step);
 
         // Backward passes in f32, not in the dtype of autocast.
@@ -179,8 +196,8 @@ impl LpipsWithDiscriminator {
         let factor = config.discriminator_factor(step);
         let penalized = config.r1_weight > 0. && factor > 0.;
         let real = pair.image.detach().set_requires_grad(penalized);
-        let logits_real = self.discriminator.forward(&real);
-        let logits_fake = self.discriminator.forward(&pair.reconstruction.detach());
+        let logits_real = self.discriminator.forward(&pair.with_condition(&real));
+        let logits_fake = self.discriminator.forward(&pair.with_condition(&pair.reconstruction.detach()));
         let mut total = discriminator_loss(config.disc_loss, &logits_real, &logits_fake);
         let mut parts = vec![
             ("logits_real", logits_real.detach().mean(Kind::Float)),
