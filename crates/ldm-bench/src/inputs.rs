@@ -33,7 +33,7 @@ pub(crate) fn prompt(subject: &BenchSubject, config: &LatentDiffusionConfig, bat
         mask: Some(zeros(&[batch, 1, height, width])),
         ..Prompt::default()
     };
-    match ConditioningKind::of(config) {
+    let of = |kind: ConditioningKind| match kind {
         ConditioningKind::Unconditional => Prompt::default(),
         ConditioningKind::Class => Prompt::class(&vec![0; batch as usize]),
         ConditioningKind::Text | ConditioningKind::Layout => Prompt { tokens: tokens(), ..Prompt::default() },
@@ -50,12 +50,24 @@ pub(crate) fn prompt(subject: &BenchSubject, config: &LatentDiffusionConfig, bat
             let width = config.unet().context_dim.unwrap_or(1);
             Prompt { embedding: Some(zeros(&[batch, NEIGHBORS, width])), ..Prompt::default() }
         }
+        ConditioningKind::Hybrid => unreachable!("its parts are of other kinds"),
+    };
+    match ConditioningKind::hybrid_parts(config) {
+        None => of(ConditioningKind::of(config)),
+        Some([concatenated, attended]) => {
+            let Prompt { image, mask, .. } = of(concatenated);
+            Prompt { image, mask, ..of(attended) }
+        }
     }
 }
 
 /// Returns the maximum number of tokens of the conditioner.
 fn tokens(config: &LatentDiffusionConfig) -> i64 {
-    match &config.cond_stage_config {
+    let conditioner = match &config.cond_stage_config {
+        ConditionerConfig::Hybrid(hybrid) => &*hybrid.c_crossattn_config,
+        other => other,
+    };
+    match conditioner {
         ConditionerConfig::Bert(bert) => bert.max_seq_len,
         ConditionerConfig::Transformer(transformer) => transformer.max_seq_len,
         ConditionerConfig::ClipText(clip) => clip.max_length,
@@ -65,7 +77,11 @@ fn tokens(config: &LatentDiffusionConfig) -> i64 {
 
 /// Returns a map of one class, at the size that the conditioner reduces to the latent's.
 fn map(config: &LatentDiffusionConfig, batch: i64, latent: [i64; 2]) -> Tensor {
-    let (classes, shrinks) = match &config.cond_stage_config {
+    let conditioner = match &config.cond_stage_config {
+        ConditionerConfig::Hybrid(hybrid) => &*hybrid.c_concat_config,
+        other => other,
+    };
+    let (classes, shrinks) = match conditioner {
         ConditionerConfig::Spatial(spatial) => {
             (spatial.in_channels, spatial.multiplier.powi(spatial.n_stages as i32))
         }

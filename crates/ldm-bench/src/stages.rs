@@ -2,7 +2,7 @@
 
 use ldm_core::{Error, Result};
 use ldm_pipelines::{GenerateRequest, LatentDiffusion, Model, Sampling, generate};
-use ldm_schedulers::{SamplerConfig, Spacing};
+use ldm_schedulers::{AncestralNoise, SamplerConfig, Spacing};
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
@@ -90,6 +90,9 @@ impl Clock<'_> {
             size: Some(self.subject.size),
             tile: None,
             thresholding: model.default_sampling().thresholding,
+            tile_tie: None,
+            ancestral: AncestralNoise::default(),
+            quantize_denoised: false,
         };
         let prompt = inputs::prompt(self.subject, &model.config, self.config.batch_size);
         let seeds: Vec<u64> = (0..self.config.batch_size as u64).collect();

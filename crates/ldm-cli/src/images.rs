@@ -3,26 +3,57 @@
 use std::ops::Range;
 use std::path::Path;
 
-use ::image::RgbImage;
+use ::image::{DynamicImage, RgbImage};
 use anyhow::{Context, bail};
-use ldm_autoencoder::FirstStage;
-use ldm_core::image;
-use ldm_data::{Crop, Interpolation, Resize, Rng, Transform, TransformConfig};
-use tch::Tensor;
+use ldm_autoencoder::ImageKind;
+use ldm_core::{channels, image};
+use ldm_data::{Crop, Interpolation, Resize, Rng, Transform, TransformConfig, read_label_map};
+use ldm_pipelines::Model;
+use tch::{Device, Kind, Tensor};
 
 use crate::args::SizeArgs;
 
-/// Reads one image as `[1, 3, H, W]` in `[-1, 1]`, resized and cropped if requested.
+/// Reads one image as the first stage of `model` takes it, `[1, C, H, W]`, resized and cropped if requested: pixels in
+/// `[-1, 1]`, or a one-hot label map.
 ///
 /// # Errors
-/// When the downsampling factor of the first stage does not divide its size.
-pub(crate) fn read(path: &Path, args: SizeArgs, first_stage: &dyn FirstStage) -> anyhow::Result<Tensor> {
-    let image = fitted(image::read(path)?, args, Interpolation::Bicubic, path)?;
-    let (width, height) = image.dimensions();
-    if let Err(error) = first_stage.check_image_size([i64::from(height), i64::from(width)]) {
+/// When the downsampling factor of the first stage does not divide its size, or the first stage takes no images.
+pub(crate) fn read(path: &Path, args: SizeArgs, model: &Model) -> anyhow::Result<Tensor> {
+    let pixels = |image: RgbImage| -> anyhow::Result<Tensor> {
+        let image = fitted(image, args, Interpolation::Bicubic, path)?;
+        Ok(image::from_rgb8(&image).unsqueeze(0))
+    };
+    let tensor = match model.input() {
+        ImageKind::LabelMap(labels) => label_map(path, args, labels)?,
+        kind @ ImageKind::Pixels(_) => {
+            let count = kind.pixels()?;
+            let mut image = pixels(image::read(path)?)?;
+            if channels::has_alpha(count) {
+                let alpha = pixels(image::read_alpha(path)?)?;
+                image = Tensor::cat(&[image, alpha.narrow(1, 0, 1)], 1);
+            }
+            channels::convert(&image, count)
+        }
+    };
+    let size = tensor.size();
+    if let Err(error) = model.first_stage().check_image_size([size[2], size[3]]) {
         bail!("{}: {error}, with --resize N or --center-crop N", path.display());
     }
-    Ok(image::from_rgb8(&image).unsqueeze(0))
+    Ok(tensor)
+}
+
+/// Reads a label map as one-hot, `[1, labels, H, W]`, resized to the nearest pixel.
+fn label_map(path: &Path, args: SizeArgs, labels: i64) -> anyhow::Result<Tensor> {
+    let map = DynamicImage::from(read_label_map(path)?).into_rgb8();
+    let map = fitted(map, args, Interpolation::Nearest, path)?;
+    let (width, height) = map.dimensions();
+    let values: Vec<i64> = map.pixels().map(|pixel| i64::from(pixel.0[0])).collect();
+    if let Some(wrong) = values.iter().find(|value| **value >= labels) {
+        bail!("{}: expected labels from 0 to {}, got {wrong}", path.display(), labels - 1);
+    }
+    let size = [1, 1, i64::from(height), i64::from(width)];
+    let zeros = Tensor::zeros([1, labels, size[2], size[3]], (Kind::Float, Device::Cpu));
+    Ok(zeros.scatter_value(1, &Tensor::from_slice(&values).view(size), 1.))
 }
 
 /// Resizes and crops the image of `path` if requested.

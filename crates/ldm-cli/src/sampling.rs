@@ -21,5 +21,9 @@ fn options(args: &SamplingArgs) -> anyhow::Result<SamplingOptions> {
         guidance_interval: args.guidance_interval.map(|interval| [interval.low, interval.high]),
         size: args.height.zip(args.width).map(|(height, width)| [height, width]),
         tile: args.tile,
+        tile_tie: args.tile_tie.map(|tie| [tie.low, tie.high]),
+        temperature: args.temperature,
+        noise_dropout: args.noise_dropout,
+        quantize_denoised: args.quantize_denoised,
     })
 }

@@ -29,7 +29,7 @@ impl ImageGrid {
     /// Adds an image if there is room for it and it has the size of the first.
     ///
     /// # Shapes
-    /// - `image`: `[3, H, W]` in `[-1, 1]`
+    /// - `image`: `[C, H, W]` of 1 to 4 channels in `[-1, 1]`, shown as RGB
     pub fn push(&mut self, image: &Tensor) {
         let image = image::to_rgb8(image);
         let pixels = u64::from(image.width()) * u64::from(image.height());

@@ -103,6 +103,19 @@ pub(crate) struct SamplingArgs {
     /// Sample and decode a large image in overlapping square tiles of this side in pixels; auto is the training size.
     #[arg(long, value_name = "PIXELS|auto", value_parser = tile_size)]
     pub(crate) tile: Option<TileSize>,
+    /// Weight tiles by their distance from the border of the image, within LOW to HIGH (CompVis' tie breaker; its
+    /// clip_min_tie_weight and clip_max_tie_weight).
+    #[arg(long, value_name = "LOW..HIGH", requires = "tile")]
+    pub(crate) tile_tie: Option<Interval>,
+    /// Factor of the noise that stochastic samplers add in their steps. Default: 1.
+    #[arg(long)]
+    pub(crate) temperature: Option<f64>,
+    /// Probability that an element of this noise is dropped, from 0 to below 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0., value_parser = unit_interval)]
+    pub(crate) noise_dropout: f64,
+    /// Quantize predicted clean samples to the codebook of a VQ first stage in every step.
+    #[arg(long)]
+    pub(crate) quantize_denoised: bool,
     /// Merge a LoRA into the weights, with strength 1 by default; may be repeated.
     #[arg(long = "lora", value_name = "FILE[=STRENGTH]")]
     pub(crate) loras: Vec<LoraFile>,

@@ -48,6 +48,12 @@ pub(crate) struct EncodeArgs {
     /// Output file: safetensors, tensor `latents` [B, C, h, w] f32, unscaled.
     #[arg(long)]
     pub(crate) out: PathBuf,
+    /// Write the ids of the codebook entries of a VQ first stage instead: tensor `ids` [B, h, w] i64.
+    #[arg(long, conflicts_with = "sample")]
+    pub(crate) ids: bool,
+    /// Encode large images in overlapping square tiles of this side in pixels, in the memory of one tile.
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) tile: Option<i64>,
     /// Sample from the posterior instead of taking its mode.
     #[arg(long)]
     pub(crate) sample: bool,
@@ -61,7 +67,8 @@ pub(crate) struct EncodeArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DecodeArgs {
-    /// Latents written by `ldm encode`.
+    /// Latents written by `ldm encode`: tensor `latents`, or `ids` for codebook entries of a VQ first stage, [B, h, w]
+    /// or the scores of each entry [B, K, h, w].
     pub(crate) latents: PathBuf,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
@@ -70,7 +77,10 @@ pub(crate) struct DecodeArgs {
     /// Decode large latents in overlapping square tiles of this side in pixels, in the memory of one tile.
     #[arg(long, value_name = "PIXELS", value_parser = side)]
     pub(crate) tile: Option<i64>,
-    /// Also save the pixels: safetensors, tensor `pixels` [B, 3, H, W] in [-1, 1], not clamped.
+    /// Decode the latents of a VQ first stage as they are, not quantized.
+    #[arg(long, conflicts_with = "tile")]
+    pub(crate) no_quantize: bool,
+    /// Also save the pixels: safetensors, tensor `pixels` [B, C, H, W] in [-1, 1], not clamped.
     #[arg(long)]
     pub(crate) save_pixels: Option<PathBuf>,
 }
@@ -83,6 +93,9 @@ pub(crate) struct ReconstructArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+    /// Encode and decode large images in overlapping square tiles of this side in pixels.
+    #[arg(long, value_name = "PIXELS")]
+    pub(crate) tile: Option<i64>,
     /// Print one JSON line per image.
     #[arg(long)]
     pub(crate) json: bool,

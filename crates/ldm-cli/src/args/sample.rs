@@ -1,5 +1,7 @@
 //! `ldm sample`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use super::{ClassifierArgs, GenerateArgs, ModelArgs};
@@ -11,6 +13,9 @@ pub(crate) struct SampleArgs {
     /// Class, by number or name; the images cycle through a comma-separated list.
     #[arg(long, value_delimiter = ',')]
     pub(crate) class: Vec<String>,
+    /// Low-resolution image or label map of a model conditioned on one and on a class.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) classifier: ClassifierArgs,
     #[command(flatten)]

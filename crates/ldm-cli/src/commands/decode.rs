@@ -18,9 +18,15 @@ pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
         output::ensure_new(path, args.output.force)?;
     }
     let model = model::open(&args.model)?;
+    model.first_stage().check_shown()?;
     let channels = model.first_stage().latent_channels();
     let axes = [Axis::Any("B"), Axis::Exactly(channels), Axis::Any("h"), Axis::Any("w")];
-    let latents = Checkpoint::open(&args.latents)?.floats("latents", &axes)?;
+    let file = Checkpoint::open(&args.latents)?;
+    let latents = if file.contains("ids") && !file.contains("latents") {
+        model.codebook_entries(&file.tensor("ids")?).with_context(|| args.latents.display().to_string())?
+    } else {
+        file.floats("latents", &axes)?
+    };
     let size = latents.size();
     let folder = OutputFolder::new(&args.output, "decode")?;
     output::ensure_all_new(&folder, size[0] as usize, args.output.force)?;
@@ -28,6 +34,7 @@ pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
     for index in 0..size[0] {
         let latent = latents.narrow(0, index, 1);
         let decoded = match args.tile {
+            None if args.no_quantize => model.decode_unquantized(&latent),
             None => model.decode(&latent),
             Some(side) => model.decode_tiled(&latent, side).context("--tile")?,
         };
@@ -41,9 +48,10 @@ pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
         model.check_files()?;
         output::make(&folder)?;
         let path = output::image(&folder, index as usize);
-        image::write_png(&path, &decoded.get(0), &[])?;
+        let shown = model.first_stage().shown(&decoded).get(0);
+        image::write_png(&path, &shown, &[])?;
         outln!("{}", path.display())?;
-        grid.push(&decoded.get(0));
+        grid.push(&shown);
         if args.save_pixels.is_some() {
             pixels.push(decoded);
         }

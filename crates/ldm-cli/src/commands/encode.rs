@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use ldm_core::noise::Seeded;
 use tch::{Kind, Tensor};
 
@@ -15,14 +15,20 @@ pub(crate) fn run(args: &EncodeArgs) -> anyhow::Result<()> {
     let model = model::open(&args.model)?;
     let mut latents: Vec<Tensor> = Vec::new();
     for (index, path) in args.images.images.iter().enumerate() {
-        let image = images::read(path, args.images.size, model.first_stage())?;
-        let posterior = model.encode(&image);
-        let latent = if args.sample {
+        let image = images::read(path, args.images.size, &model)?;
+        let posterior = match args.tile {
+            None => model.encode(&image),
+            Some(side) => model.encode_tiled(&image, side).context("--tile")?,
+        };
+        let latent = if args.ids {
+            model.codebook_ids(&posterior.mode()).context("--ids")?
+        } else if args.sample {
             posterior.sample(&mut Seeded::new([args.seed + index as u64]))
         } else {
             posterior.mode()
         };
-        let latent = latent.to_device(tch::Device::Cpu).to_kind(Kind::Float).contiguous();
+        let kind = if args.ids { Kind::Int64 } else { Kind::Float };
+        let latent = latent.to_device(tch::Device::Cpu).to_kind(kind).contiguous();
         if let Some(first) = latents.first()
             && first.size() != latent.size()
         {
@@ -36,7 +42,8 @@ pub(crate) fn run(args: &EncodeArgs) -> anyhow::Result<()> {
         latents.push(latent);
     }
     model.check_files()?;
-    ldm_checkpoint::save(&args.out, &[("latents".into(), Tensor::cat(&latents, 0))], &BTreeMap::new())?;
+    let name = if args.ids { "ids" } else { "latents" };
+    ldm_checkpoint::save(&args.out, &[(name.into(), Tensor::cat(&latents, 0))], &BTreeMap::new())?;
     outln!("{}", args.out.display())?;
     Ok(())
 }

@@ -17,7 +17,7 @@ mod layout2img;
 mod outpaint;
 mod reconstruct;
 mod sample;
-mod semantic2img;
+pub(crate) mod semantic2img;
 pub(crate) mod train;
 mod txt2img;
 mod upscale;

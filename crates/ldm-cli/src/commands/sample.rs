@@ -1,15 +1,20 @@
 //! `ldm sample`: unconditional and class-conditional sampling.
 
 use std::ops::Range;
+use std::path::Path;
 
-use anyhow::bail;
-use ldm_core::Prompt;
+use anyhow::{Context, bail};
+use ldm_core::{Prompt, image};
+use ldm_data::read_label_map;
 use ldm_pipelines::{ConditioningKind, GuidingClassifier, LatentDiffusion};
 use serde_json::{Map, Value, json};
+use tch::Tensor;
 
 use crate::args::SampleArgs;
 use crate::classifier::{self, NamedClassifier};
+use crate::commands::semantic2img::one_hot;
 use crate::generation::{GenerationJob, Task};
+use crate::images::repeated;
 use crate::model;
 use crate::progress::Printer;
 
@@ -17,19 +22,36 @@ pub(crate) fn run(args: &SampleArgs, printer: Printer) -> anyhow::Result<()> {
     classifier::check(&args.classifier, &args.class)?;
     let job = GenerationJob::new(&args.generate, "sample", args.generate.num_images)?;
     let model = model::open_diffusion(&args.model, None)?;
-    model::check_conditioning(
-        &model,
-        &args.model,
-        &[ConditioningKind::Unconditional, ConditioningKind::Class],
-    )?;
+    let pair = ConditioningKind::hybrid_parts(&model.config);
+    match pair {
+        Some([_, ConditioningKind::Class]) => {}
+        _ => model::check_conditioning(
+            &model,
+            &args.model,
+            &[ConditioningKind::Unconditional, ConditioningKind::Class],
+        )?,
+    }
+    let image = match (pair, &args.image) {
+        (Some([kind, _]), Some(path)) => Some(concatenated(kind, path, &model)?),
+        (Some([kind, _]), None) => {
+            bail!("--image: expected {kind}, which the model is conditioned on, got none")
+        }
+        (None, Some(_)) => {
+            bail!("--image: expected a model conditioned on an image and a class, got another")
+        }
+        (None, None) => None,
+    };
     let classifier = NamedClassifier::open(&args.classifier, &model)?;
-    let task = ClassTask { classes: classes(args, &model, classifier.as_ref())?, model: &model, classifier };
+    let classes = classes(args, &model, classifier.as_ref())?;
+    let task = ClassTask { classes, image, model: &model, classifier };
     job.run(&model, &args.model, task, printer)
 }
 
 /// Images with a class each, or unconditional ones.
 struct ClassTask<'a> {
     classes: Vec<i64>,
+    /// The image or the map of a hybrid model, of one image.
+    image: Option<Prompt>,
     model: &'a LatentDiffusion,
     classifier: Option<NamedClassifier>,
 }
@@ -47,7 +69,11 @@ impl ClassTask<'_> {
 
 impl Task for ClassTask<'_> {
     fn prompt(&self, images: Range<usize>) -> anyhow::Result<Prompt> {
-        Ok(self.classes.get(images).map_or_else(Prompt::default, Prompt::class))
+        let part = |tensor: &Option<Tensor>| tensor.as_ref().map(|one| repeated(one, images.clone()));
+        let (image, mask) =
+            self.image.as_ref().map_or((None, None), |one| (part(&one.image), part(&one.mask)));
+        let classes = self.classes.get(images.clone()).map_or_else(Prompt::default, Prompt::class);
+        Ok(Prompt { image, mask, ..classes })
     }
 
     fn classifier(&self) -> Option<&GuidingClassifier> {
@@ -66,6 +92,18 @@ impl Task for ClassTask<'_> {
         let class = [("class".to_owned(), json!(self.name(image)))];
         class.into_iter().chain(self.classifier.iter().flat_map(NamedClassifier::json)).collect()
     }
+}
+
+/// Reads the image or the label map of a hybrid model.
+fn concatenated(kind: ConditioningKind, path: &Path, model: &LatentDiffusion) -> anyhow::Result<Prompt> {
+    if kind == ConditioningKind::SemanticMap {
+        let map = one_hot(&read_label_map(path)?, model).with_context(|| path.display().to_string())?;
+        return Ok(Prompt { mask: Some(map), ..Prompt::default() });
+    }
+    let image = image::from_rgb8(&image::read(path)?).unsqueeze(0);
+    let [height, width] = [image.size()[2], image.size()[3]];
+    model.unet.check_size([height, width]).with_context(|| path.display().to_string())?;
+    Ok(Prompt { image: Some(image), ..Prompt::default() })
 }
 
 /// Returns the class of each image, cycling through those requested.

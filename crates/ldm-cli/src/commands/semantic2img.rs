@@ -46,7 +46,7 @@ fn labels(args: &Semantic2imgArgs) -> anyhow::Result<GrayImage> {
 }
 
 /// Converts labels to a one-hot map, `[1, K, H, W]`.
-fn one_hot(labels: &GrayImage, model: &LatentDiffusion) -> anyhow::Result<Tensor> {
+pub(crate) fn one_hot(labels: &GrayImage, model: &LatentDiffusion) -> anyhow::Result<Tensor> {
     let count = model.config.map_classes().expect("a model that needs a map");
     if let Some((x, y, pixel)) = labels.enumerate_pixels().find(|(.., pixel)| i64::from(pixel.0[0]) >= count)
     {

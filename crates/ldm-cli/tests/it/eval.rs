@@ -272,7 +272,7 @@ fn clip_scores_compare_each_image_with_its_prompt() {
                 image::Rgb([color[0], color[1] + x as u8, color[2] - y as u8])
             });
             let text = format!("{prompt}\nNegative prompt: gray\nSteps: 2, Sampler: ddim");
-            let bytes = ldm_core::image::png(&image, &[("parameters", &text)]);
+            let bytes = ldm_core::image::png(&image.clone().into(), &[("parameters", &text)]);
             std::fs::write(sandbox.path(&format!("made/0000{number}.png")), bytes).unwrap();
             ldm_core::image::from_rgb8(&image)
         })

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy exempts test functions only, not their helpers")]
 
 mod bench;
+mod channels;
 mod classifier;
 mod cli;
 mod compare_f;

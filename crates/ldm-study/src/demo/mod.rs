@@ -10,7 +10,7 @@ use ldm_core::{Error, Prompt, Result, image};
 use ldm_data::{Batch, Loader, LoaderConfig};
 use ldm_metrics::psnr;
 use ldm_pipelines::{GenerateRequest, LatentDiffusion, LoadOptions, Model, Sampling, generate};
-use ldm_schedulers::{SamplerConfig, Spacing};
+use ldm_schedulers::{AncestralNoise, SamplerConfig, Spacing};
 use ldm_train::{Finished, RunConfig, Trainer};
 use tch::{Device, Kind, Tensor};
 
@@ -167,6 +167,9 @@ fn sampling() -> Sampling {
         size: None,
         tile: None,
         thresholding: None,
+        tile_tie: None,
+        ancestral: AncestralNoise::default(),
+        quantize_denoised: false,
     }
 }
 
@@ -196,5 +199,5 @@ fn denoising_steps(model: &LatentDiffusion) -> Result<Tensor> {
 
 /// Returns an image grid as PNG bytes.
 fn png(images: &Tensor, columns: i64) -> Vec<u8> {
-    image::png(&image::to_rgb8(&image::grid(&images.to_kind(Kind::Float).clamp(-1., 1.), columns, 2)), &[])
+    image::png(&image::to_8bit(&image::grid(&images.to_kind(Kind::Float).clamp(-1., 1.), columns, 2)), &[])
 }

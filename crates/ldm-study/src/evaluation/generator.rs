@@ -55,7 +55,8 @@ impl ImageGenerator {
         &self.sampling
     }
 
-    /// Generates some of `count` images, as `ldm sample` saves them: `[B, 3, H, W]` in `[-1, 1]`, quantized to 8 bits.
+    /// Generates some of `count` images, as `ldm sample` saves them: `[B, 3, H, W]` in `[-1, 1]`, quantized to 8 bits;
+    /// gray in three equal channels.
     ///
     /// # Errors
     /// As [`generate`].

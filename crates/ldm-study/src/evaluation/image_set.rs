@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ldm_core::Result;
+use ldm_core::{Result, channels};
 use ldm_data::{Batch, Dataset, Example, Loader, LoaderConfig, Peek, TransformConfig, open_path};
 use ldm_metrics::FeatureNetwork;
 use ldm_train::DataModule;
@@ -123,7 +123,10 @@ impl<'a> ImageSet<'a> {
     /// Reads the images of a set, see [`batches`].
     pub(super) fn of(data: &Arc<dyn Dataset>, options: &SetOptions, strict: bool) -> Result<Self> {
         let (count, batches) = batches(data, options, strict)?;
-        Ok(Self { count, batches: Box::new(batches.map(|batch| batch.map(|b| (b.names, b.images)))) })
+        Ok(Self {
+            count,
+            batches: Box::new(batches.map(|batch| batch.map(|b| (b.names, channels::shown(&b.images))))),
+        })
     }
 
     /// Generates the images on the fly.

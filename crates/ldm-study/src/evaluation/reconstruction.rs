@@ -1,6 +1,6 @@
 //! Reconstructions of a first stage.
 
-use ldm_core::Result;
+use ldm_core::{Result, channels};
 use ldm_metrics::{Lpips, MeanStd, Reconstructions, ms_ssim};
 use ldm_pipelines::Model;
 use serde::Serialize;
@@ -58,6 +58,13 @@ pub fn reconstruction(
     options: &SetOptions,
     reporter: &dyn Reporter,
 ) -> Result<ReconstructionEvaluation> {
+    let channels = model.input().pixels()?;
+    if channels::has_alpha(channels) {
+        bail!(
+            "first stage: expected gray or RGB images, since LPIPS and FID have no alpha channel, got {channels} channels"
+        );
+    }
+    model.first_stage().check_reconstructs()?;
     let data = image_set::open(source)?;
     let (count, batches) = image_set::batches(&data, options, source.strict)?;
     let lpips = Lpips::published_or_random(device)?;
@@ -68,9 +75,10 @@ pub fn reconstruction(
     reporter.progress(0, count as u64);
     for batch in batches {
         let batch = batch?;
-        let images = batch.images.to_device(device);
+        // Gray as the first stage takes it, in three equal channels.
+        let images = channels::shown(&channels::convert(&batch.images, channels)).to_device(device);
         model.first_stage().check_image_size([images.size()[2], images.size()[3]])?;
-        let decoded = model.decode(&model.encode(&images).mode());
+        let decoded = channels::shown(&model.decode(&model.encode(&images).mode()));
         if decoded.isfinite().all().int64_value(&[]) == 0 {
             bail!("first stage: expected finite values, got NaN or Inf; try --dtype f32");
         }

@@ -8,7 +8,7 @@ use ldm_core::{Result, image};
 use ldm_data::{Batch, Dataset, Loader, LoaderConfig};
 use ldm_metrics::{FeatureNetwork, SetDistance, SetFeatures};
 use ldm_pipelines::{GenerateRequest, LatentDiffusion, Sampling, generate};
-use ldm_schedulers::{SamplerConfig, Spacing};
+use ldm_schedulers::{AncestralNoise, SamplerConfig, Spacing};
 use ldm_train::prompt_for;
 use tch::{Device, Tensor};
 
@@ -96,6 +96,9 @@ impl Evaluator {
             size: None,
             tile: None,
             thresholding: None,
+            tile_tie: None,
+            ancestral: AncestralNoise::default(),
+            quantize_denoised: false,
         }
     }
 

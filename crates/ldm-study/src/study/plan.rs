@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use ldm_autoencoder::FirstStageConfig;
+use ldm_autoencoder::{FirstStageConfig, ImageKind};
 use ldm_core::config::{self, Value};
 use ldm_core::{Error, Result, files};
 use ldm_data::Dataset;
@@ -90,6 +90,15 @@ fn first_stage(study: &StudyFile, factor: &FactorConfig, path: &Path) -> Result<
         Some(FirstStageConfig::Vq(config)) => config.ddconfig.factor(),
         _ => bail!("first_stage.model: expected a first stage, `kl` or `vq`"),
     };
+    if let Some(stage) = run.model.first_stage()
+        && stage.input() != ImageKind::Pixels(3)
+    {
+        bail!(
+            "first_stage.model: expected a first stage of RGB images, since LPIPS and FID compare those, got one of {} \
+             channels",
+            stage.input().channels()
+        );
+    }
     if found != factor.f {
         bail!(
             "first_stage: expected a `ch_mult` for f = {}, got one for f = {found}; each level after the first halves the sides",
