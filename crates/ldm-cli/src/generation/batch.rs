@@ -75,7 +75,7 @@ impl BatchRunner<'_> {
                 files::write_bytes(path, &image::png(pixels, &[("parameters", &text)]))?;
             }
             if let Some(npz) = &mut self.npz {
-                npz.push(pixels)?;
+                npz.push(&pixels.to_rgb8())?;
             }
             if let Some(grid) = &mut self.grid {
                 grid.push(&samples.images.get(index as i64));
