@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ldm_core::{Result, image};
+use ldm_core::{Result, channels, image};
 use ldm_data::{Batch, Dataset, Loader, LoaderConfig};
 use ldm_metrics::{FeatureNetwork, SetDistance, SetFeatures};
 use ldm_pipelines::{GenerateRequest, LatentDiffusion, Sampling, generate};
@@ -62,7 +62,7 @@ impl Evaluator {
     fn features(&self, data: &Arc<dyn Dataset>, count: usize) -> Result<SetFeatures> {
         let mut features = SetFeatures::default();
         for batch in batches(data, count, self.measure.batch_size)? {
-            let _ = features.add(&self.network, &batch?.images.to_device(self.device))?;
+            let _ = features.add(&self.network, &channels::shown(&batch?.images).to_device(self.device))?;
         }
         Ok(features)
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use ldm_core::{Result, image};
+use ldm_core::{Result, channels, image};
 use ldm_data::Dataset;
 use ldm_metrics::{FeatureNetwork, Lpips, Reconstructions};
 use ldm_pipelines::{LoadOptions, Model};
@@ -52,7 +52,7 @@ fn measure(
     let mut measured = Reconstructions::new(lpips, network);
     let (mut times, mut sheet) = (Vec::new(), None);
     for batch in batches(data, measure.reconstructions, measure.batch_size)? {
-        let images = batch?.images.to_device(device);
+        let images = channels::shown(&batch?.images).to_device(device);
         let begun = Instant::now();
         let z = model.encode(&images).mode();
         wait(&z);
