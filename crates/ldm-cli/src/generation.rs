@@ -7,8 +7,8 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::bail;
-use ldm::{ImageGrid, InputImages, NpzImages, Watermark};
+use anyhow::{Context, bail};
+use ldm::{ImageGrid, InputImages, NpzImages, Previews, Watermark};
 use ldm_checkpoint::{Axis, Checkpoint};
 use ldm_core::Prompt;
 use ldm_pipelines::{GuidingClassifier, InitImage, LatentDiffusion, Variation};
@@ -17,7 +17,6 @@ use tch::Tensor;
 
 use crate::args::{GenerateArgs, ModelArgs, VariationStrength};
 use crate::output::OutputFolder;
-use crate::previews::{self, Previews};
 use crate::progress::Printer;
 use crate::{model, output, sampling};
 
@@ -123,7 +122,7 @@ impl<'a> GenerationJob<'a> {
         let mut paths = paths.map(|(task, image)| job.path(task, image)).chain([output::grid(&job.folder)]);
         paths.try_for_each(|path| output::ensure_new(&path, args.output.force))?;
         if args.preview_every.is_some() {
-            output::ensure_new(&previews::folder(&job.folder), args.output.force)?;
+            output::ensure_new(&Previews::folder(&job.folder), args.output.force)?;
         }
         drop(paths);
         Ok(job)
@@ -230,7 +229,7 @@ impl<'a> GenerationJob<'a> {
         if every.get() > steps {
             bail!("--preview-every: expected at most {steps}, the number of steps, got {every}");
         }
-        Ok(Some(Previews::new(every, &self.folder, model)?))
+        Ok(Some(Previews::new(every, &self.folder, model).context("--preview-every")?))
     }
 
     /// Returns the batch of a task whose first image is `start`.

@@ -9,9 +9,11 @@ mod image_grid;
 mod images;
 mod inpainting;
 mod input_images;
+mod layout_file;
 mod npz_images;
 mod parameters;
 mod pipeline;
+mod previews;
 mod request;
 mod watermark;
 
@@ -32,10 +34,12 @@ pub use image_grid::ImageGrid;
 pub use images::{Images, read_image};
 pub use inpainting::Inpainting;
 pub use input_images::InputImages;
+pub use layout_file::{Layout, read_layouts};
 pub use ldm_core::{Error, Result};
 pub use npz_images::NpzImages;
 pub use parameters::Parameters;
 pub use pipeline::Pipeline;
+pub use previews::Previews;
 pub use request::Request;
 pub use watermark::Watermark;
 

@@ -2,18 +2,18 @@
 
 use std::ops::Range;
 
+use ldm::{Layout, read_layouts};
 use ldm_core::Prompt;
 use ldm_pipelines::ConditioningKind;
 use serde_json::{Map, Value, json};
 
 use crate::args::Layout2imgArgs;
 use crate::generation::{GenerationJob, Task};
-use crate::layout_file::{self, Layout};
 use crate::model;
 use crate::progress::Printer;
 
 pub(crate) fn run(args: &Layout2imgArgs, printer: Printer) -> anyhow::Result<()> {
-    let layouts = layout_file::read(&args.layout, args.image.as_deref())?;
+    let layouts = read_layouts(&args.layout, args.image.as_deref())?;
     let each = args.generate.num_images;
     let job = GenerationJob::new(&args.generate, "layout2img", layouts.len() * each)?;
     let model = model::open_diffusion(&args.model, None)?;
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &Layout2imgArgs, printer: Printer) -> anyhow::Result<()>
     let layouts = layouts
         .into_iter()
         .map(|layout| layout.by_number(&model.box_classes, &args.layout))
-        .collect::<anyhow::Result<Vec<_>>>()?;
+        .collect::<ldm_core::Result<Vec<_>>>()?;
     job.run(&model, &args.model, LayoutTask { given: layouts, each }, printer)
 }
 

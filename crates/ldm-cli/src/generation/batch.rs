@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
-use ldm::{ImageGrid, NpzImages, Parameters, Watermark};
+use ldm::{ImageGrid, NpzImages, Parameters, Previews, Watermark};
 use ldm_core::{files, image};
 use ldm_pipelines::{GenerateRequest, Init, InitImage, LatentDiffusion, Sampling, Variation, generate};
 use serde_json::{Map, Value, json};
@@ -13,7 +13,6 @@ use tch::Tensor;
 use super::{GenerationJob, Task};
 use crate::args::ModelArgs;
 use crate::output;
-use crate::previews::Previews;
 use crate::progress::{Printer, Progress};
 use crate::terminal::{self, StdoutError, outln};
 
