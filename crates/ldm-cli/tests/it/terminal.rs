@@ -79,7 +79,7 @@ fn control_characters_of_files_are_escaped() {
     let folder = sandbox.path("set").join(format!("cat{escapes}"));
     std::fs::create_dir_all(&folder).unwrap();
     image::RgbImage::new(8, 8).save(folder.join("0.png")).unwrap();
-    let pixels = image::RgbImage::new(8, 8);
+    let pixels = image::RgbImage::new(8, 8).into();
     let png = ldm_core::image::png(&pixels, &[("parameters", &format!("a {escapes} b\nSteps: 1"))]);
     std::fs::write(sandbox.path("text.png"), png).unwrap();
     let tensor = tch::Tensor::zeros([1], (tch::Kind::Float, tch::Device::Cpu));
