@@ -8,7 +8,7 @@ use tch::nn::Path;
 
 use crate::attention::{AttentionBlock, AttentionPlan};
 use crate::checkpointed::Checkpointed;
-use crate::conv::{Conv, ConvSizes};
+use crate::conv_nd::{ConvNd, ConvSizes};
 use crate::cross_attention::KeyValue;
 use crate::parameters::ParameterNames;
 use crate::resample::{Direction, Resample, ResamplePlan};
@@ -128,7 +128,7 @@ pub(crate) struct ForwardContext<'a> {
 
 #[derive(Debug)]
 enum BlockLayer {
-    Conv(Conv),
+    Conv(ConvNd),
     Res(Checkpointed<ResBlock>),
     Attention(Checkpointed<AttentionBlock>),
     Transformer(SpatialTransformer),
@@ -139,7 +139,7 @@ impl BlockLayer {
     fn new(vs: &Path, plan: &LayerPlan, use_checkpoint: bool) -> Result<Self> {
         Ok(match plan {
             &LayerPlan::Conv { dims, channels_in, channels_out } => {
-                Self::Conv(Conv::new(vs, ConvSizes { dims, channels_in, channels_out, kernel: 3 }))
+                Self::Conv(ConvNd::new(vs, ConvSizes { dims, channels_in, channels_out, kernel: 3 }))
             }
             LayerPlan::Res(plan) => Self::Res(Checkpointed::new(
                 ResBlock::new(vs, plan)?,

@@ -30,7 +30,7 @@ mod backbone_config;
 mod block;
 mod checkpointed;
 mod config;
-mod conv;
+mod conv_nd;
 mod cross_attention;
 mod detect;
 mod encoder;

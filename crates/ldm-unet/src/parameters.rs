@@ -5,7 +5,7 @@ use std::fmt::Display;
 use tch::Tensor;
 use tch::nn::Path;
 
-use crate::conv::ConvSizes;
+use crate::conv_nd::ConvSizes;
 
 /// A list of names and shapes in the order in which CompVis registers its parameters.
 #[derive(Debug, Default)]

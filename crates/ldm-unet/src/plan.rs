@@ -7,7 +7,7 @@ use ldm_core::{Error, Result};
 use crate::attention::{AttentionPlan, Order};
 use crate::block::{BlockPlan, LayerPlan};
 use crate::config::UNetConfig;
-use crate::conv::ConvSizes;
+use crate::conv_nd::ConvSizes;
 use crate::encoder_config::EncoderUNetConfig;
 use crate::parameters::ParameterNames;
 use crate::plan_builder::PlanBuilder;

@@ -3,7 +3,7 @@
 use tch::Tensor;
 use tch::nn::Path;
 
-use crate::conv::{Conv, ConvSizes, halves};
+use crate::conv_nd::{ConvNd, ConvSizes, halves};
 use crate::parameters::ParameterNames;
 
 /// Direction of resampling.
@@ -74,15 +74,15 @@ impl ResamplePlan {
 #[derive(Debug)]
 pub(crate) struct Resample {
     direction: Direction,
-    conv: Option<Conv>,
+    conv: Option<ConvNd>,
 }
 
 impl Resample {
     pub(crate) fn new(vs: &Path, plan: ResamplePlan) -> Self {
         let vs = vs / plan.name();
         let conv = plan.conv.then(|| match plan.direction {
-            Direction::Down => Conv::halving(&vs, plan.dims, plan.channels),
-            Direction::Up => Conv::new(&vs, plan.conv()),
+            Direction::Down => ConvNd::halving(&vs, plan.dims, plan.channels),
+            Direction::Up => ConvNd::new(&vs, plan.conv()),
         });
         Self { direction: plan.direction, conv }
     }

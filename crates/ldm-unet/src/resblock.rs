@@ -5,7 +5,7 @@ use ldm_core::nn::{GroupNorm, add, linear, silu};
 use tch::Tensor;
 use tch::nn::{Linear, Path};
 
-use crate::conv::{Conv, ConvSizes};
+use crate::conv_nd::{ConvNd, ConvSizes};
 use crate::parameters::ParameterNames;
 use crate::resample::Direction;
 
@@ -55,11 +55,11 @@ impl ResPlan {
 #[derive(Debug)]
 pub(crate) struct ResBlock {
     in_norm: GroupNorm,
-    in_conv: Conv,
+    in_conv: ConvNd,
     emb: Linear,
     out_norm: GroupNorm,
-    out_conv: Conv,
-    skip: Option<Conv>,
+    out_conv: ConvNd,
+    skip: Option<ConvNd>,
     scale_shift: bool,
     resample: Option<Direction>,
     dropout: f64,
@@ -71,12 +71,12 @@ impl ResBlock {
         let (in_layers, out_layers) = (vs / "in_layers", vs / "out_layers");
         Ok(Self {
             in_norm: GroupNorm::new(&(&in_layers / 0), channels_in, EPS)?,
-            in_conv: Conv::new(&(&in_layers / 2), plan.conv(channels_in, 3)),
+            in_conv: ConvNd::new(&(&in_layers / 2), plan.conv(channels_in, 3)),
             emb: linear(&(vs / "emb_layers" / 1), plan.time_channels, plan.emb_channels(), true),
             out_norm: GroupNorm::new(&(&out_layers / 0), channels_out, EPS)?,
-            out_conv: Conv::zero(&(&out_layers / 3), plan.conv(channels_out, 3)),
+            out_conv: ConvNd::zero(&(&out_layers / 3), plan.conv(channels_out, 3)),
             skip: (channels_in != channels_out)
-                .then(|| Conv::new(&(vs / "skip_connection"), plan.conv(channels_in, 1))),
+                .then(|| ConvNd::new(&(vs / "skip_connection"), plan.conv(channels_in, 1))),
             scale_shift: plan.scale_shift,
             resample: plan.resample,
             dropout: plan.dropout,

@@ -8,7 +8,7 @@ use tch::{Kind, Tensor};
 
 use crate::block::{ForwardContext, LayerPlan, UNetBlock};
 use crate::config::UNetConfig;
-use crate::conv::{Conv, ConvSizes};
+use crate::conv_nd::{ConvNd, ConvSizes};
 use crate::cross_attention::KeyValue;
 use crate::plan::Plan;
 use crate::resblock::EPS;
@@ -62,7 +62,7 @@ impl ConditioningCache {
 #[derive(Debug)]
 struct OutputConv {
     norm: GroupNorm,
-    conv: Conv,
+    conv: ConvNd,
     silu: bool,
 }
 
@@ -97,7 +97,7 @@ impl UNet {
             Some(count) => {
                 let vs = vs / "id_predictor";
                 let norm = GroupNorm::new(&(&vs / 0), channels, EPS)?;
-                Some(OutputConv { norm, conv: Conv::new(&(&vs / 1), conv(count, 1)), silu: false })
+                Some(OutputConv { norm, conv: ConvNd::new(&(&vs / 1), conv(count, 1)), silu: false })
             }
         };
         let out = vs / "out";
@@ -110,7 +110,7 @@ impl UNet {
             output: UNetBlock::all(&(vs / "output_blocks"), &plan.output, use_checkpoint)?,
             out: OutputConv {
                 norm: GroupNorm::new(&(&out / 0), channels, EPS)?,
-                conv: Conv::zero(&(&out / 2), conv(config.out_channels, 3)),
+                conv: ConvNd::zero(&(&out / 2), conv(config.out_channels, 3)),
                 silu: true,
             },
             ids,

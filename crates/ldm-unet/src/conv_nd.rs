@@ -6,14 +6,14 @@ use tch::nn::{Conv2D, Init, Module, Path};
 
 /// A convolution over 1, 2 or 3 axes. CompVis `diffusionmodules/util.py:207` `conv_nd`.
 #[derive(Debug)]
-pub(crate) enum Conv {
+pub(crate) enum ConvNd {
     /// Over images.
     Image(Conv2D),
     /// Over sequences and volumes.
     Other { weight: Tensor, bias: Tensor, stride: Vec<i64>, padding: i64 },
 }
 
-/// Sizes of a [`Conv`] of stride 1 that keeps the size of its input.
+/// Sizes of a [`ConvNd`] of stride 1 that keeps the size of its input.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ConvSizes {
     pub(crate) dims: i64,
@@ -22,7 +22,7 @@ pub(crate) struct ConvSizes {
     pub(crate) kernel: i64,
 }
 
-impl Conv {
+impl ConvNd {
     /// With PyTorch's initialization.
     pub(crate) fn new(vs: &Path, sizes: ConvSizes) -> Self {
         let ConvSizes { dims, channels_in, channels_out, kernel } = sizes;
@@ -72,7 +72,7 @@ pub(crate) fn halves(dims: i64) -> Vec<i64> {
     if dims == 3 { vec![1, 2, 2] } else { vec![2; dims as usize] }
 }
 
-impl Module for Conv {
+impl Module for ConvNd {
     fn forward(&self, x: &Tensor) -> Tensor {
         match self {
             Self::Image(conv) => x.apply(conv),
