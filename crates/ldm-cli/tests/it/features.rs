@@ -216,30 +216,37 @@ fn every_row_is_there_once() {
     assert!(peers >= 39, "the features of other programs");
 }
 
-/// A row with one changed name has this one violation, for each kind of name.
+/// A row whose names exist.
+const ROW: &str = "| 1 | an example | `ldm sample --init-noise --sampler plms`, or `--no-ema`; `ldm bench sample`; in Rust \
+                   `Pipeline::open`; `configs/models` | `disc_start`, `train.keep_best.count`, `attn_type: linear` | \
+                   `crates/ldm-cli/tests/it/features.rs: everything_named_exists, every_row_is_there_once` |";
+
+/// One changed name is one violation, for each kind of name.
 #[test]
 fn a_name_that_does_not_exist_is_reported() {
-    let (helps, sources, page) = (Helps::new(), Sources::new(), read(PAGE));
+    let (helps, sources) = (Helps::new(), Sources::new());
+    let of = |row: &str| violations(row, &helps, &sources);
+    assert_eq!(of(ROW), [""; 0]);
     let check = |from: &str, to: &str, expected: &str| {
-        let row =
-            page.lines().find(|line| line.contains(from)).unwrap_or_else(|| panic!("no row with {from}"));
-        let found = violations(&row.replacen(from, to, 1), &helps, &sources);
+        assert!(ROW.contains(from), "{from}");
+        let found = of(&ROW.replacen(from, to, 1));
         assert!(matches!(&found[..], [one] if one.contains(expected)), "{from} to {to}: {found:?}");
     };
-    check("`ldm upscale`", "`ldm enlarge`", "unrecognized subcommand 'enlarge'");
     check("--init-noise", "--first-noise", "the help of ldm sample has no --first-noise");
     check("--sampler plms", "--sampler plmz", "the help of ldm sample has no plmz");
-    check("`ldm bench sample`", "`ldm bench sampling`", "invalid value 'sampling'");
-    check("`disc_start`", "`disc_begin`", "no config has the key disc_begin");
-    check(
-        "`train.keep_best.count`",
-        "`train.keep_best.number`",
-        "no config has the key train.keep_best.number",
-    );
-    check("`attn_type: linear`", "`attn_type: linea`", "no config takes linea");
-    check("`Autoencoder::to_rgb`", "`Autoencoder::to_gbr`", "no crate defines to_gbr");
-    check("loss_parity.rs: kl_", "loss_parity.rs: vae_", "loss_parity.rs has no test vae_with_hinge_loss");
-    check("it/loss_parity.rs", "it/loss_equality.rs", "loss_equality.rs has no test kl_with_hinge_loss");
-    check("**no**: ", "**no**", "expected a reason");
-    check("| `ldm train` |", "|", "expected 5 cells, got 4");
+    check("`--no-ema`", "`--no-emu`", "the help of ldm sample has no --no-emu");
+    check("bench sample", "branch sample", "unrecognized subcommand 'branch'");
+    check("bench sample", "bench sampling", "invalid value 'sampling'");
+    check("Pipeline::open", "Pipeline::reopen", "no crate defines reopen");
+    check("configs/models", "configs/modals", "there is no configs/modals");
+    check("disc_start", "disc_begin", "no config has the key disc_begin");
+    check("keep_best.count", "keep_best.number", "no config has the key train.keep_best.number");
+    check("attn_type: linear", "attn_type: linea", "no config takes linea");
+    check("every_row_is", "every_line_is", "features.rs has no test every_line_is_there_once");
+    let tests = "`crates/ldm-cli/tests/it/features.rs: everything_named_exists, every_row_is_there_once`";
+    check(tests, "–", "expected a test, got none");
+    check("| an example |", "|", "expected 5 cells, got 4");
+    let absent = |reason: &str| of(&format!("| 1 | an example | **no**{reason} | – | – |"));
+    assert_eq!(absent(": not built"), [""; 0]);
+    assert!(matches!(&absent("")[..], [one] if one.contains("expected a reason")));
 }

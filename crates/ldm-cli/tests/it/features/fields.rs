@@ -17,7 +17,7 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// Reads the types of a source file: `pub` fields, fields with a serde attribute, variants and serde names.
+    /// Reads the types of a source file: `pub` fields, fields with a serde attribute, variants and strings.
     pub(super) fn add(&mut self, text: &str) {
         let (mut item, mut attribute) = (None, false);
         for line in text.lines() {
@@ -30,13 +30,12 @@ impl Fields {
             }
             if let Some(item) = &item {
                 self.add_member(item, declared, attribute || trimmed.starts_with("pub"));
-                for word in ["rename = ", "alias = "] {
-                    self.values.extend(line.split(word).skip(1).filter_map(first_quoted));
-                }
             }
-            self.tags.extend(line.split("(tag = ").skip(1).filter_map(first_quoted));
-            // Strings in place of a section, which are compared as text.
-            self.values.extend(quoted(line).filter(|value| value.starts_with("__")).map(str::to_owned));
+            self.tags.extend(
+                line.split("(tag = ").skip(1).filter_map(|rest| quoted(rest).next()).map(str::to_owned),
+            );
+            // Values that are compared as text, such as `__is_unconditional__`.
+            self.values.extend(quoted(line).filter(|value| is_name(value)).map(str::to_owned));
             attribute = trimmed.starts_with("#[serde(");
         }
     }
@@ -75,7 +74,7 @@ impl Fields {
         true
     }
 
-    /// Checks for a variant or a serde name.
+    /// Checks for a variant, a serde name, or a string of the code.
     pub(super) fn has_value(&self, value: &str) -> bool {
         ["true", "false"].contains(&value) || value.parse::<f64>().is_ok() || self.values.contains(value)
     }
@@ -88,10 +87,6 @@ fn is_name(text: &str) -> bool {
 /// The parts of a text between pairs of quotes.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('"').skip(1).step_by(2)
-}
-
-fn first_quoted(text: &str) -> Option<String> {
-    quoted(text).next().map(str::to_owned)
 }
 
 fn identifiers(text: &str) -> impl Iterator<Item = &str> {
