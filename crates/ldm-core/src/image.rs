@@ -1,8 +1,13 @@
 //! Conversion between tensors and images.
 
+use std::io::Cursor;
 use std::path::Path;
 
-use image::{DynamicImage, GrayAlphaImage, GrayImage, RgbImage, RgbaImage};
+use image::metadata::Orientation;
+use image::{
+    DynamicImage, GrayAlphaImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, ImageResult, Limits, RgbImage,
+    RgbaImage,
+};
 use tch::{Device, Kind, Tensor};
 
 use crate::{Error, Result, channels, files};
@@ -53,8 +58,11 @@ pub fn to_rgb8(image: &Tensor) -> RgbImage {
     to_8bit(&channels::shown(&image.unsqueeze(0)).squeeze_dim(0)).into_rgb8()
 }
 
-/// Reads an image of any supported format as RGB; alpha is dropped and EXIF orientation ignored, as in PIL's
-/// `convert("RGB")`.
+/// Limit of the memory that a decoded image takes, in bytes; that of the crate `image`. The size that a file claims must
+/// not decide it.
+pub const LARGEST: u64 = 512 << 20;
+
+/// Reads an image of any supported format as RGB, as [`decode`].
 ///
 /// # Errors
 /// [`Error::Io`] when it cannot be read, [`Error::Format`] when it is not a complete image.
@@ -64,9 +72,61 @@ pub fn read(path: impl AsRef<Path>) -> Result<RgbImage> {
     decode(&bytes).map_err(|error| Error::format(path, format!("expected a readable image: {error}")))
 }
 
-/// [`read`] from bytes; the format is detected from their head.
-pub fn decode(bytes: &[u8]) -> std::result::Result<RgbImage, image::ImageError> {
-    image::load_from_memory(bytes).map(DynamicImage::into_rgb8)
+/// Decodes an image as RGB: turned upright by its EXIF orientation, and without alpha, which is dropped as in PIL's
+/// `convert("RGB")`. The format is detected from the first bytes.
+pub fn decode(bytes: &[u8]) -> ImageResult<RgbImage> {
+    decode_upright(bytes).map(DynamicImage::into_rgb8)
+}
+
+/// Decodes an image and turns it by its EXIF orientation: PIL's `ImageOps.exif_transpose`, as in
+/// `diffusers.utils.load_image`. The format is detected from the first bytes.
+///
+/// # Errors
+/// [`image::ImageError`] when it is not a complete image, or takes more than [`LARGEST`] bytes.
+pub fn decode_upright(bytes: &[u8]) -> ImageResult<DynamicImage> {
+    let mut decoder = reader(bytes)?.into_decoder()?;
+    let orientation = orientation_of(&mut decoder, bytes);
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(LARGEST);
+    limits.reserve(decoder.total_bytes())?;
+    decoder.set_limits(limits)?;
+    let mut image = DynamicImage::from_decoder(decoder)?;
+    image.apply_orientation(orientation);
+    Ok(image)
+}
+
+/// Reads width and height of an image as [`decode`] returns it, from its first bytes.
+pub fn dimensions(bytes: &[u8]) -> ImageResult<[u32; 2]> {
+    let mut decoder = reader(bytes)?.into_decoder()?;
+    let (width, height) = decoder.dimensions();
+    let on_its_side = matches!(
+        orientation_of(&mut decoder, bytes),
+        Orientation::Rotate90
+            | Orientation::Rotate270
+            | Orientation::Rotate90FlipH
+            | Orientation::Rotate270FlipH
+    );
+    Ok(if on_its_side { [height, width] } else { [width, height] })
+}
+
+/// Reads the orientation in EXIF data, with or without its `Exif` mark; upright where there is none.
+pub fn orientation(exif: &[u8]) -> Orientation {
+    let exif = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
+    Orientation::from_exif_chunk(exif).unwrap_or(Orientation::NoTransforms)
+}
+
+fn reader(bytes: &[u8]) -> ImageResult<ImageReader<Cursor<&[u8]>>> {
+    Ok(ImageReader::new(Cursor::new(bytes)).with_guessed_format()?)
+}
+
+/// The orientation of an image. Damaged EXIF data is no reason to refuse one.
+fn orientation_of(decoder: &mut impl ImageDecoder, bytes: &[u8]) -> Orientation {
+    if image::guess_format(bytes).is_ok_and(|format| format == ImageFormat::Tiff) {
+        // EXIF data is a TIFF without an image; the decoder of TIFF does not read the tag.
+        return orientation(bytes);
+    }
+    let exif = decoder.exif_metadata().ok().flatten();
+    exif.map_or(Orientation::NoTransforms, |exif| orientation(&exif))
 }
 
 /// Reads the alpha channel of an image as three equal channels, opaque where the file has none.
@@ -76,7 +136,7 @@ pub fn decode(bytes: &[u8]) -> std::result::Result<RgbImage, image::ImageError> 
 pub fn read_alpha(path: impl AsRef<Path>) -> Result<RgbImage> {
     let path = path.as_ref();
     let bytes = std::fs::read(path).map_err(Error::io(path))?;
-    let image = image::load_from_memory(&bytes)
+    let image = decode_upright(&bytes)
         .map_err(|error| Error::format(path, format!("expected a readable image: {error}")))?;
     Ok(alpha_of(&image))
 }
@@ -173,6 +233,47 @@ mod tests {
         let rgba = DynamicImage::from(RgbaImage::from_pixel(2, 1, image::Rgba([1, 2, 3, 9])));
         assert_eq!(alpha_of(&rgba).into_raw(), [9; 6]);
         assert_eq!(alpha_of(&rgba.to_rgb8().into()).into_raw(), [255; 6]);
+    }
+
+    /// EXIF data with nothing but an orientation.
+    fn exif(orientation: u8) -> Vec<u8> {
+        [b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0".as_slice(), &[orientation, 0, 0, 0, 0, 0, 0]]
+            .concat()
+    }
+
+    #[test]
+    fn images_are_turned_upright() {
+        // PIL 11, `ImageOps.exif_transpose`: width, and the pixels in rows.
+        for (orientation, width, expected) in [
+            (1, 3, [1, 2, 3, 4, 5, 6]),
+            (2, 3, [3, 2, 1, 6, 5, 4]),
+            (3, 3, [6, 5, 4, 3, 2, 1]),
+            (4, 3, [4, 5, 6, 1, 2, 3]),
+            (5, 2, [1, 4, 2, 5, 3, 6]),
+            (6, 2, [4, 1, 5, 2, 6, 3]),
+            (7, 2, [6, 3, 5, 2, 4, 1]),
+            (8, 2, [3, 6, 2, 5, 1, 4]),
+            (9, 3, [1, 2, 3, 4, 5, 6]),
+        ] {
+            let mut file = Vec::new();
+            let mut encoder = image::codecs::png::PngEncoder::new(&mut file);
+            image::ImageEncoder::set_exif_metadata(&mut encoder, exif(orientation)).unwrap();
+            let gray = image::GrayImage::from_raw(3, 2, vec![1, 2, 3, 4, 5, 6]).unwrap();
+            gray.write_with_encoder(encoder).unwrap();
+            let found = decode(&file).unwrap();
+            assert_eq!(found.width(), width, "{orientation}");
+            assert_eq!(found.pixels().map(|pixel| pixel.0[0]).collect::<Vec<_>>(), expected, "{orientation}");
+            assert_eq!(dimensions(&file).unwrap(), [width, 6 / width], "{orientation}");
+        }
+    }
+
+    #[test]
+    fn the_claim_of_a_file_does_not_decide_the_memory() {
+        let mut file = Vec::new();
+        let mut writer = png::Encoder::new(&mut file, 200_000, 200_000).write_header().unwrap();
+        writer.write_chunk(png::chunk::IDAT, &[0x78, 1]).unwrap();
+        drop(writer);
+        assert!(matches!(decode(&file).unwrap_err(), image::ImageError::Limits(_)));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! - [`Prompt`]: the inputs of a generation; [`Conditioning`]: the tensors the U-Net is conditioned on.
 //! - [`NoiseSource`]: the source of all randomness.
 //! - [`image`]: conversion between tensors and images; [`channels`]: gray, alpha, RGB.
-//! - [`files`]: atomic writes; [`FolderLock`]: exclusive folders.
+//! - [`text`]: text files; [`files`]: atomic writes; [`FolderLock`]: exclusive folders.
 //! - [`diffusers`]: fields of the `config.json` of diffusers.
 //! - [`Tiles`]: overlapping tiles of large feature maps.
 //! - [`resources`]: additional files of models and metrics.
@@ -27,6 +27,7 @@ mod prompt;
 pub mod resources;
 mod size;
 mod temporary_file;
+pub mod text;
 mod tiles;
 
 pub use conditioning::Conditioning;

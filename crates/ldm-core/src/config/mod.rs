@@ -28,7 +28,7 @@ use location::{Segment, location};
 pub fn read<T: DeserializeOwned>(path: impl AsRef<Path>, overrides: &[String]) -> Result<T> {
     let path = path.as_ref();
     limits::check_length(path)?;
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let text = crate::text::read(path)?;
     parse(&text, path, overrides)
 }
 
@@ -85,7 +85,7 @@ pub fn merge(text: &str, path: impl AsRef<Path>, overrides: &[String]) -> Result
     for each in overrides {
         if is_file(each) {
             limits::check_length(each)?;
-            let more = std::fs::read_to_string(each).map_err(Error::io(each))?;
+            let more = crate::text::read(each)?;
             match self::tree(&more, Path::new(each))? {
                 Value::Null => {} // an empty file
                 more => merge::into(&mut tree, more),
