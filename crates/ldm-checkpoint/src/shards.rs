@@ -36,7 +36,8 @@ pub(crate) fn read(path: &Path, index: &[u8]) -> Result<(Format, FileContents, V
             format!("expected an index of at most {LARGEST} bytes, got {}", index.len()),
         ));
     }
-    let index: ShardIndex = serde_json::from_slice(index).map_err(|error| {
+    let index = ldm_core::text::decode(index).map_err(|message| Error::format(path, message))?;
+    let index: ShardIndex = serde_json::from_str(&index).map_err(|error| {
         Error::format(path, format!("expected an index of shards, got other JSON: {error}"))
     })?;
     let names: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();

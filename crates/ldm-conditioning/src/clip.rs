@@ -49,7 +49,7 @@ impl Clip {
     pub fn open(folder: impl AsRef<Path>, device: Device) -> Result<Self> {
         let folder = folder.as_ref();
         let path = folder.join("config.json");
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+        let text = ldm_core::text::read(&path)?;
         let json: Value = serde_json::from_str(&text)
             .map_err(|error| Error::format(&path, format!("expected JSON: {error}")))?;
         let has_tokenizer = TOKENIZERS.iter().any(|name| folder.join(name).is_file());

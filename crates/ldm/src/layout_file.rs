@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ldm_core::{Error, LayoutBox, Result};
+use ldm_core::{Error, LayoutBox, Result, text};
 use ldm_data::read_boxes;
 use serde::Deserialize;
 use serde_json::Value;
@@ -40,8 +40,7 @@ struct LabeledBox {
 /// [`Error::Io`]; [`Error::Format`] when it is neither, when a box is outside of its image, and when there are no boxes.
 pub fn read_layouts(path: &Path, wanted: Option<&str>) -> Result<Vec<Layout<String>>> {
     let wrong = |message: String| Error::format(path, message);
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    let value: Value = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+    let value: Value = text::read_json(path)?;
     if value.get("annotations").is_some() {
         return read_coco(path, wanted);
     }

@@ -52,7 +52,7 @@ fn create(args: &CompareFArgs) -> anyhow::Result<StudyDir> {
         ([file], None) => {
             let path = PathBuf::from(file);
             let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            (std::fs::read_to_string(&path).with_context(|| file.clone())?, path, name)
+            (ldm_core::text::read(&path)?, path, name)
         }
         ([], Some(profile)) => {
             let profile = profile.profile();

@@ -1,10 +1,11 @@
 //! `ldm txt2img`: text to image.
 
+use std::io::Read as _;
 use std::ops::Range;
 
 use anyhow::{Context, bail};
 use ldm::Watermark;
-use ldm_core::Prompt;
+use ldm_core::{Prompt, text};
 use ldm_pipelines::{ConditioningKind, LatentDiffusion};
 use serde_json::{Map, Value, json};
 
@@ -38,9 +39,11 @@ fn prompts(args: &Txt2imgArgs) -> anyhow::Result<Vec<String>> {
         return Ok(vec![args.prompt.clone().context("expected a prompt or --prompts-from, got neither")?]);
     };
     let text = if path.as_os_str() == "-" {
-        std::io::read_to_string(std::io::stdin()).context("stdin")?
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes).context("stdin")?;
+        text::decode(&bytes).map_err(anyhow::Error::msg).context("stdin")?
     } else {
-        std::fs::read_to_string(path).with_context(|| path.display().to_string())?
+        text::read(path)?
     };
     let prompts: Vec<String> =
         text.lines().map(str::trim).filter(|line| !line.is_empty()).map(Into::into).collect();

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use flate2::read::GzDecoder;
-use ldm_core::{Error, Result};
+use ldm_core::{Error, Result, text};
 use serde_json::Value;
 use tokenizers::Tokenizer;
 use tokenizers::models::bpe::Vocab;
@@ -93,11 +93,11 @@ fn read_text(kind: TokenizerKind, path: &Path) -> Result<String> {
     } else {
         bytes
     };
-    String::from_utf8(bytes).map_err(|error| damaged(format!("expected UTF-8 text: {error}")))
+    text::decode(&bytes).map_err(damaged)
 }
 
 fn read_vocab(path: &Path) -> Result<Vocab> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let text = text::read(path)?;
     let vocab: std::collections::HashMap<String, u32> = serde_json::from_str(&text)
         .map_err(|error| Error::format(path, format!("expected a map of tokens to ids: {error}")))?;
     Ok(vocab.into_iter().collect())
@@ -110,7 +110,7 @@ fn padding(folder: &Path) -> Result<Option<String>> {
         if !path.is_file() {
             continue;
         }
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+        let text = text::read(&path)?;
         let value: Value = serde_json::from_str(&text)
             .map_err(|error| Error::format(&path, format!("expected JSON: {error}")))?;
         let token = &value["pad_token"];

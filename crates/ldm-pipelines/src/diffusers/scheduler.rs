@@ -200,7 +200,7 @@ pub(crate) fn to_diffusers(config: &LatentDiffusionConfig) -> Result<Value> {
 /// Reads a JSON file, without the `-Infinity` that diffusers writes for the default of `lambda_min_clipped`, which is
 /// not JSON.
 pub(crate) fn read_json(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let text = ldm_core::text::read(path)?;
     let text = text.replace("\"lambda_min_clipped\": -Infinity", "\"lambda_min_clipped\": null");
     let mut json: Value = serde_json::from_str(&text)
         .map_err(|error| Error::format(path, format!("expected JSON, got {error}")))?;

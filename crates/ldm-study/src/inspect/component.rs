@@ -34,9 +34,7 @@ pub(super) fn verdict(weights: &Path, checkpoint: &Checkpoint) -> Result<Option<
     if !path.is_file() {
         return Ok(None);
     }
-    let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-    let config: Value =
-        serde_json::from_slice(&bytes).map_err(|error| Error::config(&path, error.to_string()))?;
+    let config: Value = ldm_core::text::read_json(&path)?;
     let class =
         config.get("_class_name").or_else(|| config.pointer("/architectures/0")).and_then(Value::as_str);
     let read = match class {

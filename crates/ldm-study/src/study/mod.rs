@@ -55,7 +55,7 @@ impl<'a> Study<'a> {
         reporter: &'a dyn Reporter,
     ) -> Result<Self> {
         let path = folder.path("study.yaml");
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+        let text = ldm_core::text::read(&path)?;
         let file = StudyFile::parse(&text, &path, &[])?;
         Ok(Self { file, folder, device, stop, reporter })
     }

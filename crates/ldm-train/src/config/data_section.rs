@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-use ldm_core::config;
-use ldm_core::{Error, Result};
+use ldm_core::{Result, config, text};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -31,7 +30,7 @@ impl DataModule {
     /// [`Error::Io`], or [`Error::Config`] with the key, the expected value, and the line.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let text = text::read(path)?;
         // Parsed as written first, so that errors have the file's line numbers.
         let _: Sections = config::parse(&text, path, &[])?;
         let mut tree = config::merge(&text, path, &[])?;

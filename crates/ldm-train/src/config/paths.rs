@@ -6,7 +6,7 @@ use ldm_core::config::Value;
 use ldm_data::DataPaths;
 
 /// Keys whose values are files or folders.
-const PATH_KEYS: [&str; 10] = [
+const PATH_KEYS: [&str; 13] = [
     "path",
     "ckpt_path",
     "diffusion_path",
@@ -17,6 +17,9 @@ const PATH_KEYS: [&str; 10] = [
     "annotations",
     "file",
     "classes_file",
+    "class_descriptions",
+    "synsets",
+    "human_labels",
 ];
 
 /// Makes the values of [`PATH_KEYS`] absolute if they exist in `folder`, that of the config file, or in the current

@@ -40,7 +40,7 @@ impl RunConfig {
     /// [`Error::Io`] when the file cannot be read; [`Error::Config`] with the key, the expected value, and the line.
     pub fn read(path: impl AsRef<Path>, overrides: &[String]) -> Result<Self> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let text = ldm_core::text::read(path)?;
         Self::parse(&text, path, overrides)
     }
 
