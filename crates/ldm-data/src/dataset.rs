@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use ldm_core::Result;
+use ldm_core::{Error, Result};
 
 use crate::example::Example;
 
@@ -69,6 +69,12 @@ pub trait Dataset: Send + Sync {
         &[]
     }
 
+    /// Entries of the dataset's folders and archives that are no readable files (a dangling link, a FIFO, a name in
+    /// another encoding), each with its path and reason. They hold no example; a strict loader refuses them.
+    fn passed_over(&self) -> &[String] {
+        &[]
+    }
+
     /// Number of examples of each shard, in the order of the indices, if each rank reads its own shards.
     fn shards_by_rank(&self) -> Option<Vec<usize>> {
         None
@@ -118,6 +124,10 @@ impl<D: Dataset + ?Sized> Dataset for Arc<D> {
         (**self).label_classes()
     }
 
+    fn passed_over(&self) -> &[String] {
+        (**self).passed_over()
+    }
+
     fn shards_by_rank(&self) -> Option<Vec<usize>> {
         (**self).shards_by_rank()
     }
@@ -129,6 +139,41 @@ impl<D: Dataset + ?Sized> Dataset for Arc<D> {
     fn fingerprint(&self) -> String {
         (**self).fingerprint()
     }
+}
+
+/// Refuses a dataset with entries that were [passed over](Dataset::passed_over).
+///
+/// # Errors
+/// [`Error::Data`] with their number and the first of them.
+pub fn refuse_passed_over(dataset: &dyn Dataset) -> Result<()> {
+    let passed_over = dataset.passed_over();
+    let Some(first) = passed_over.first() else { return Ok(()) };
+    let count = passed_over.len();
+    Err(Error::data(
+        dataset.name(),
+        format!("expected files and folders, got {count} other entries, e.g. {first}"),
+    ))
+}
+
+/// Refuses a dataset none of whose examples can be made; reads until the first that can.
+///
+/// # Errors
+/// [`Error::Data`] with their number and the error of the first.
+pub fn refuse_unreadable(dataset: &dyn Dataset) -> Result<()> {
+    let mut first = None;
+    for index in 0..dataset.len() {
+        match dataset.get(index, 0) {
+            Ok(_) => return Ok(()),
+            Err(error) => _ = first.get_or_insert(error),
+        }
+    }
+    Err(none_readable(dataset, first.as_ref().map(ToString::to_string).as_deref()))
+}
+
+/// The error of a dataset none of whose examples can be made, with the error of one of them.
+pub fn none_readable(dataset: &dyn Dataset, first: Option<&str>) -> Error {
+    let also = first.map_or_else(String::new, |first| format!(", e.g. {first}"));
+    Error::data(dataset.name(), format!("expected readable images, got none of {}{also}", dataset.len()))
 }
 
 /// Name, size, class and caption of an example.

@@ -89,17 +89,8 @@ impl Loader {
     }
 
     /// Takes the first `count` examples, in batches of which the last may be smaller.
-    pub fn head(mut self, count: usize) -> impl Iterator<Item = Result<Batch>> {
-        let mut left = count;
-        std::iter::from_fn(move || {
-            // Does not wait for a batch that is not needed.
-            let batch = if left > 0 { self.next()? } else { return None };
-            Some(batch.map(|batch| {
-                let batch = batch.head(left);
-                left -= batch.names.len();
-                batch
-            }))
-        })
+    pub fn head(self, count: usize) -> LoaderHead {
+        LoaderHead { loader: self, left: count }
     }
 
     /// The position after the batches given so far, at which a resumed loader starts.
@@ -139,6 +130,34 @@ impl Iterator for Loader {
             }
         }
         None
+    }
+}
+
+/// The first examples of a [`Loader`], in batches: see [`Loader::head`].
+#[derive(Debug)]
+pub struct LoaderHead {
+    loader: Loader,
+    left: usize,
+}
+
+impl LoaderHead {
+    /// Errors of the images so far that could not be read, in the order of the dataset.
+    pub fn skipped(&self) -> impl Iterator<Item = &str> {
+        self.loader.skipped().values().map(String::as_str)
+    }
+}
+
+impl Iterator for LoaderHead {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // Does not wait for a batch that is not needed.
+        let batch = if self.left > 0 { self.loader.next()? } else { return None };
+        Some(batch.map(|batch| {
+            let batch = batch.head(self.left);
+            self.left -= batch.names.len();
+            batch
+        }))
     }
 }
 

@@ -1,8 +1,8 @@
 //! Decoding into 8-bit RGB, as PIL's `convert("RGB")`.
 
-use std::io::Cursor;
+use image::{DynamicImage, RgbImage};
 
-use image::{DynamicImage, ImageReader, RgbImage};
+use crate::image::npy;
 
 /// File extensions of images. The format itself is detected from the first bytes of a file.
 pub(crate) const IMAGE_EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"];
@@ -10,14 +10,18 @@ pub(crate) const IMAGE_EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "b
 /// Decodes an image; the error is a message without the name of the file.
 ///
 /// Gray becomes three equal channels, a palette its colors, alpha is dropped (not composited), and 16 bits are reduced
-/// to the upper 8. The EXIF orientation is ignored. All as PIL, except that PIL clips 16-bit gray at 255, which would
+/// to the upper 8. The EXIF orientation is applied. All as PIL, except that PIL clips 16-bit gray at 255, which would
 /// make most such images white.
 pub(crate) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
-    let reader = reader(bytes)?;
+    if bytes.starts_with(npy::MAGIC) {
+        return npy::decode(bytes);
+    }
+    check_format(bytes)?;
     if is_truncated_jpeg(bytes) {
         return Err("expected the end of a JPEG, got a truncated file".to_owned());
     }
-    let image = reader.decode().map_err(|error| format!("expected a readable image, got {error}"))?;
+    let image = ldm_core::image::decode_upright(bytes)
+        .map_err(|error| format!("expected a readable image, got {error}"))?;
     Ok(match image {
         DynamicImage::ImageRgb8(image) => image,
         DynamicImage::ImageLuma16(_)
@@ -28,33 +32,38 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     })
 }
 
-/// Reads width and height from the first bytes alone.
+/// Reads width and height, upright, from the first bytes alone.
 pub(crate) fn dimensions(bytes: &[u8]) -> Result<[u32; 2], String> {
-    let (width, height) = reader(bytes)?
-        .into_dimensions()
-        .map_err(|error| format!("expected a readable image, got {error}"))?;
-    Ok([width, height])
+    if bytes.starts_with(npy::MAGIC) {
+        return npy::dimensions(bytes);
+    }
+    check_format(bytes)?;
+    ldm_core::image::dimensions(bytes).map_err(|error| format!("expected a readable image, got {error}"))
 }
 
 /// Decodes the alpha channel of an image as three equal channels, opaque where it has none.
 pub(crate) fn decode_alpha(bytes: &[u8]) -> Result<RgbImage, String> {
-    let image = reader(bytes)?.decode().map_err(|error| format!("expected a readable image, got {error}"))?;
+    if bytes.starts_with(npy::MAGIC) {
+        return Ok(ldm_core::image::alpha_of(&npy::decode(bytes)?.into()));
+    }
+    check_format(bytes)?;
+    let image = ldm_core::image::decode_upright(bytes)
+        .map_err(|error| format!("expected a readable image, got {error}"))?;
     Ok(ldm_core::image::alpha_of(&image))
 }
 
-fn reader(bytes: &[u8]) -> Result<ImageReader<Cursor<&[u8]>>, String> {
+/// Refuses bytes that are no image of a known format.
+fn check_format(bytes: &[u8]) -> Result<(), String> {
     if bytes.is_empty() {
         return Err("expected an image, got an empty file".to_owned());
     }
-    let reader =
-        ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|error| error.to_string())?;
-    if reader.format().is_none() {
+    if image::guess_format(bytes).is_err() {
         return Err(format!(
             "expected an image, got first bytes that are none of {}",
             IMAGE_EXTENSIONS.join(", ")
         ));
     }
-    Ok(reader)
+    Ok(())
 }
 
 fn upper_bytes(image: &DynamicImage) -> RgbImage {
@@ -82,6 +91,8 @@ fn is_truncated_jpeg(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Cursor;
+
     use image::{ImageBuffer, ImageFormat, Luma, LumaA, Rgb, Rgba};
 
     use super::*;

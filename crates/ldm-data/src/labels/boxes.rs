@@ -1,18 +1,19 @@
-//! Labeled boxes: COCO annotations.
+//! Labeled boxes: annotations of COCO and OpenImages.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use ldm_core::{Error, LayoutBox, Result};
+use ldm_core::{Error, LayoutBox, Result, text};
 
 use crate::image::placement::{Placement, flipped};
+use crate::labels::open_images;
 use crate::rng::Rng;
 use crate::source::data_paths::DataPaths;
 
-/// Boxes from COCO's JSON. Images with too few or too many of them are left out of the dataset.
+/// Boxes from COCO's JSON or OpenImages' CSV. Images with too few or too many of them are left out of the dataset.
 ///
 /// taming-transformers `data/annotated_objects_coco.py`. Its `crop_method` is the transform here: `none` is
 /// `resize: exact`, `center` and `random-1d` are `crop: center` and `crop: random`, `random-2d` is
@@ -23,7 +24,8 @@ use crate::source::data_paths::DataPaths;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BoxesConfig {
-    /// A COCO JSON, or a list of them with the same images (things and stuff). Every image they name must exist.
+    /// A COCO JSON, or a list of them with the same images (things and stuff). Every image they name must exist. Or CSV
+    /// files of OpenImages (`oidv6-train-annotations-bbox.csv`), of whose images some may be missing.
     #[serde(deserialize_with = "crate::source::one_or_many::one_or_many")]
     pub annotations: Vec<String>,
     /// Boxes of at most this share of the image are ignored.
@@ -39,6 +41,15 @@ pub struct BoxesConfig {
     /// tokens). Otherwise boxes are relative to the crop.
     #[serde(default)]
     pub encode_crop: bool,
+    /// Names of OpenImages' classes: `class-descriptions-boxable.csv`.
+    #[serde(default)]
+    pub class_descriptions: Option<PathBuf>,
+    /// Names of OpenImages' classes to use; all where there are none. taming-transformers `category_allow_list_target`.
+    #[serde(default)]
+    pub category_allow_list: Vec<String>,
+    /// Ids of OpenImages' classes that count as another. taming-transformers `category_mapping_target`.
+    #[serde(default)]
+    pub category_mapping: BTreeMap<String, String>,
 }
 
 fn min_object_area() -> f64 {
@@ -62,6 +73,9 @@ impl BoxesConfig {
             min_objects_per_image: min_objects(),
             max_objects_per_image: max_objects(),
             encode_crop: false,
+            class_descriptions: None,
+            category_allow_list: Vec::new(),
+            category_mapping: BTreeMap::new(),
         }
     }
 }
@@ -80,7 +94,7 @@ pub fn read_boxes(path: impl AsRef<Path>) -> Result<(Vec<String>, BoxesByImage)>
         max_objects_per_image: usize::MAX,
         ..BoxesConfig::new(path.as_ref().to_string_lossy())
     };
-    let Annotations { classes, boxes } = Annotations::read(&config, &DataPaths::new(Path::new("")))?;
+    let Annotations { classes, boxes, .. } = Annotations::read(&config, &DataPaths::new(Path::new("")))?;
     Ok((classes, boxes))
 }
 
@@ -90,6 +104,8 @@ pub(crate) struct Annotations {
     pub(crate) classes: Vec<String>,
     /// Boxes of each image with neither too few nor too many.
     pub(crate) boxes: BoxesByImage,
+    /// Set where some images may be missing.
+    pub(crate) is_part: bool,
 }
 
 impl Annotations {
@@ -100,12 +116,13 @@ impl Annotations {
                 config.min_objects_per_image, config.max_objects_per_image
             )));
         }
+        if is_open_images(config)? {
+            return open_images::read(config, paths);
+        }
         let mut documents = Vec::new();
         for name in &config.annotations {
             let path = paths.resolve(name)?;
-            let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
-            let value: Value = serde_json::from_slice(&bytes)
-                .map_err(|error| Error::format(&path, format!("expected JSON, got {error}")))?;
+            let value: Value = text::read_json(&path)?;
             documents.push((path, value));
         }
         // As strings: "10" comes before "2".
@@ -149,8 +166,33 @@ impl Annotations {
         Ok(Self {
             boxes: boxes.map(|(name, boxes)| (name.to_owned(), boxes)).collect(),
             classes: categories.into_values().collect(),
+            is_part: false,
         })
     }
+}
+
+/// Returns true for annotations of OpenImages; refuses keys of theirs for others.
+fn is_open_images(config: &BoxesConfig) -> Result<bool> {
+    let is_csv = |name: &&String| name.to_ascii_lowercase().ends_with(".csv");
+    let csv_files = config.annotations.iter().filter(is_csv).count();
+    if csv_files > 0 {
+        if csv_files < config.annotations.len() {
+            let got = config.annotations.join(", ");
+            return Err(Error::expected("boxes.annotations", "files of one format", got));
+        }
+        return Ok(true);
+    }
+    for (key, given) in [
+        ("class_descriptions", config.class_descriptions.is_some()),
+        ("category_allow_list", !config.category_allow_list.is_empty()),
+        ("category_mapping", !config.category_mapping.is_empty()),
+    ] {
+        if given {
+            let got = config.annotations.join(", ");
+            return Err(Error::expected(format!("boxes.{key}"), "annotations in OpenImages' .csv", got));
+        }
+    }
+    Ok(false)
 }
 
 /// File name and size in pixels of each image, by id.

@@ -1,4 +1,4 @@
-//! Caption files: a table, lines of JSON, or COCO's JSON.
+//! Caption files: a table (`.tsv`, `.csv`), lines of JSON, or COCO's JSON.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,16 +10,17 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use ldm_core::{Error, Result};
+use ldm_core::{Error, Result, text};
 
-use crate::labels::sidecar::CAPTION_KEYS;
+use crate::labels::caption_table::CaptionColumns;
 use crate::source::data_paths::DataPaths;
 use crate::source::missing::Missing;
 
 /// Source of captions: a word, or the keys of a [`CaptionFile`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum CaptionSource {
-    /// `auto`: from `.txt` or `.json` files next to the images if there are any.
+    /// `auto`: from `.txt` or `.json` files next to the images if there are any, else from the `metadata.jsonl` or
+    /// `metadata.csv` of a Hugging Face image folder.
     #[default]
     Auto,
     /// `none`: no captions.
@@ -35,7 +36,8 @@ pub enum CaptionSource {
 /// captions: { file: captions.tsv, name: key, caption: caption }
 /// ```
 ///
-/// - `.tsv`: a table. Columns are named by the first line, or numbered from 0 where the file has no such line.
+/// - `.tsv`, `.csv`: a table. Columns are named by the first line, or numbered from 0 where the file has no such line; a
+///   line with `file_name` is one.
 /// - `.jsonl`: an object per line.
 /// - `.json`: COCO captions (`images`, `annotations`), or an object of a caption or a list of captions by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,77 +72,20 @@ impl CaptionFile {
     /// Reads the file.
     pub(crate) fn read(&self, paths: &DataPaths) -> Result<Captions> {
         let path = paths.resolve(&self.file)?;
-        let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-        let read = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("tsv") => self.table(&text),
-            Some("jsonl") => self.lines(&text),
-            Some("json") => document(&text),
-            _ => Err("expected a .tsv, .jsonl or .json".to_owned()),
+        let text = text::read(&path)?;
+        let (name, caption) = (self.name.as_ref(), self.caption.as_ref());
+        let columns = CaptionColumns { name, caption, may_lack: false };
+        let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        let read = match extension.as_str() {
+            "tsv" => columns.tabs(&text),
+            "csv" => columns.commas(&text),
+            "jsonl" => columns.json_lines(&text),
+            "json" => document(&text),
+            _ => Err("expected a .tsv, .csv, .jsonl or .json".to_owned()),
         };
         let captions = read.map_err(|message| Error::data(&path, message))?;
         if captions.is_empty() {
             return Err(Error::data(&path, "expected captions, got none"));
-        }
-        Ok(captions)
-    }
-
-    fn table(&self, text: &str) -> std::result::Result<Captions, String> {
-        let name = self.name.clone().unwrap_or(Column::Index(0));
-        let caption = self.caption.clone().unwrap_or(Column::Index(1));
-        let mut lines = text.lines().enumerate();
-        let is_named = [&name, &caption].iter().any(|column| matches!(column, Column::Name(_)));
-        let head: Vec<&str> = if is_named {
-            lines.next().map(|(_, line)| line.trim_start_matches('\u{feff}').split('\t').collect())
-        } else {
-            None
-        }
-        .unwrap_or_default();
-        let place = |column: &Column| match column {
-            Column::Index(index) => Ok(*index),
-            Column::Name(name) => head
-                .iter()
-                .position(|each| each == name)
-                .ok_or_else(|| format!("expected a column `{name}`, got {}", head.join(", "))),
-        };
-        let (name, caption) = (place(&name)?, place(&caption)?);
-        let mut captions = Captions::new();
-        for (number, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
-            let fields: Vec<&str> = line.split('\t').collect();
-            let field = |index: usize| {
-                fields.get(index).map(|field| field.trim()).ok_or_else(|| {
-                    format!("line {}: expected {} columns, got {}", number + 1, index + 1, fields.len())
-                })
-            };
-            captions.entry(field(name)?.to_owned()).or_default().push(field(caption)?.to_owned());
-        }
-        Ok(captions)
-    }
-
-    fn lines(&self, text: &str) -> std::result::Result<Captions, String> {
-        let key = |column: &Option<Column>| match column {
-            None => Ok(None),
-            Some(Column::Name(name)) => Ok(Some(name.clone())),
-            Some(Column::Index(index)) => {
-                Err(format!("expected the name of a key in a .jsonl, got the column {index}"))
-            }
-        };
-        let (name, caption) = (key(&self.name)?, key(&self.caption)?);
-        let name = name.as_deref().unwrap_or("file_name");
-        let mut captions = Captions::new();
-        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let in_line = |what: String| format!("line {}: {what}", number + 1);
-            let value: Value =
-                serde_json::from_str(line).map_err(|error| in_line(format!("expected JSON, got {error}")))?;
-            let image =
-                value[name].as_str().ok_or_else(|| in_line(format!("expected `{name}`, got none")))?;
-            let found = match &caption {
-                Some(key) => value.get(key),
-                None => CAPTION_KEYS.iter().find_map(|key| value.get(key)),
-            };
-            let found = found.and_then(texts);
-            let wanted = caption.as_deref().unwrap_or("caption");
-            let found = found.ok_or_else(|| in_line(format!("expected `{wanted}`, got none")))?;
-            captions.entry(image.to_owned()).or_default().extend(found);
         }
         Ok(captions)
     }
@@ -180,7 +125,7 @@ fn document(text: &str) -> std::result::Result<Captions, String> {
 }
 
 /// A string, or a list of at least one.
-fn texts(value: &Value) -> Option<Vec<String>> {
+pub(crate) fn texts(value: &Value) -> Option<Vec<String>> {
     match value {
         Value::String(text) => Some(vec![text.trim().to_owned()]),
         Value::Array(texts) if !texts.is_empty() => {

@@ -8,7 +8,7 @@ use image::GrayImage;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use ldm_core::{Error, Result};
+use ldm_core::{Error, Result, image as images, text};
 
 use crate::source::data_paths::DataPaths;
 use crate::source::paired_files::PairedFilesConfig;
@@ -123,8 +123,7 @@ pub fn read_palette(path: impl AsRef<Path>) -> Result<HashMap<[u8; 3], u8>> {
 
 fn palette(bytes: &[u8]) -> std::result::Result<HashMap<[u8; 3], u8>, String> {
     let labels = classes(bytes)?;
-    let value: Value =
-        serde_json::from_slice(bytes).map_err(|error| format!("expected JSON, got {error}"))?;
+    let value: Value = text::decode_json(bytes)?;
     let mut palette = HashMap::new();
     for each in value["classes"].as_array().into_iter().flatten() {
         let id = each["id"].as_u64().and_then(|id| u8::try_from(id).ok());
@@ -141,8 +140,7 @@ fn palette(bytes: &[u8]) -> std::result::Result<HashMap<[u8; 3], u8>, String> {
 
 /// Label and name of each value, from a classes file.
 fn classes(bytes: &[u8]) -> std::result::Result<HashMap<u8, (u8, String)>, String> {
-    let value: Value =
-        serde_json::from_slice(bytes).map_err(|error| format!("expected JSON, got {error}"))?;
+    let value: Value = text::decode_json(bytes)?;
     let list = value["classes"].as_array().ok_or("expected a list `classes`, got none")?;
     let byte = |each: &Value, key: &str| {
         each[key]
@@ -169,17 +167,33 @@ fn values(bytes: &[u8]) -> std::result::Result<GrayImage, String> {
             "expected a gray or palette PNG of at most 8 bits, got {color:?} of {bits} bits"
         ));
     }
-    let size = reader.output_buffer_size().ok_or("expected an image that fits in memory")?;
-    let mut buffer = vec![0; size];
+    let size = reader.output_buffer_size().filter(|&size| size as u64 <= images::LARGEST);
+    let orientation = reader.info().exif_metadata.as_ref().map(|exif| images::orientation(exif));
+    let mut buffer = vec![
+        0;
+        size.ok_or_else(|| {
+            let info = reader.info();
+            format!(
+                "expected an image of at most {} bytes, got {}x{}",
+                images::LARGEST,
+                info.width,
+                info.height
+            )
+        })?
+    ];
     let frame = reader.next_frame(&mut buffer).map_err(broken)?;
     let (width, height) = (frame.width, frame.height);
-    let mut values = Vec::with_capacity((width * height) as usize);
+    let mut values = Vec::with_capacity(width as usize * height as usize);
     for row in buffer.chunks_exact(frame.line_size).take(height as usize) {
         // The first pixel is in the highest bits of a byte.
         let value = |x: usize| (row[x * bits / 8] >> (8 - bits - x * bits % 8)) & (0xff >> (8 - bits)) as u8;
         values.extend((0..width as usize).map(value));
     }
-    Ok(GrayImage::from_raw(width, height, values).expect("a value a pixel"))
+    let map = GrayImage::from_raw(width, height, values).expect("a value a pixel");
+    let Some(orientation) = orientation else { return Ok(map) };
+    let mut map = image::DynamicImage::ImageLuma8(map);
+    map.apply_orientation(orientation);
+    Ok(map.into_luma8())
 }
 
 /// Reads a mask: 1, to be filled, for values of at least 128. CompVis `scripts/inpaint.py:25`.
@@ -224,6 +238,29 @@ mod tests {
             "expected a gray or palette PNG of at most 8 bits, got Rgb of 8 bits"
         );
         assert!(values(b"no").unwrap_err().starts_with("expected a PNG, got "));
+    }
+
+    #[test]
+    fn the_claim_of_a_file_does_not_decide_the_memory() {
+        let mut file = Vec::new();
+        let mut writer = png::Encoder::new(&mut file, 200_000, 200_000).write_header().unwrap();
+        writer.write_chunk(png::chunk::IDAT, &[0x78, 1]).unwrap();
+        drop(writer);
+        let message = values(&file).unwrap_err();
+        assert_eq!(message, "expected an image of at most 536870912 bytes, got 200000x200000");
+    }
+
+    #[test]
+    fn maps_are_turned_upright_as_their_images() {
+        // Orientation 6: the camera was turned to the right.
+        let exif = b"MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+        let mut info = png::Info::with_size(3, 2);
+        info.exif_metadata = Some(exif.as_slice().into());
+        let mut file = Vec::new();
+        let encoder = png::Encoder::with_info(&mut file, info).unwrap();
+        encoder.write_header().unwrap().write_image_data(&[1, 2, 3, 4, 5, 6]).unwrap();
+        let map = values(&file).unwrap();
+        assert_eq!((map.dimensions(), map.into_raw()), ((2, 3), vec![4, 1, 5, 2, 6, 3]));
     }
 
     fn labels(n_labels: Option<usize>, shift: bool, classes: Option<&str>) -> Result<Labels> {

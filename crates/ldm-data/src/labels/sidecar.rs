@@ -1,5 +1,6 @@
 //! Captions and classes in the sidecar files of an image, `key.txt`, `key.cls` and `key.json`, as in WebDataset.
 
+use ldm_core::text;
 use serde_json::Value;
 
 /// Keys of the caption in a `.json`.
@@ -16,7 +17,7 @@ pub(crate) enum Label {
 
 /// Reads the captions of a `.txt`: one per line.
 pub(crate) fn captions_of_text(bytes: &[u8]) -> Result<Vec<String>, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "expected a caption in UTF-8".to_owned())?;
+    let text = text::decode(bytes)?;
     let lines: Vec<_> =
         text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
     // An empty file is the empty caption, which means no condition to a text model.
@@ -25,7 +26,7 @@ pub(crate) fn captions_of_text(bytes: &[u8]) -> Result<Vec<String>, String> {
 
 /// Reads the captions of a `.json`: a string or a list of strings; none where no key has one.
 pub(crate) fn captions_of_json(bytes: &[u8]) -> Result<Vec<String>, String> {
-    let value = json(bytes)?;
+    let value: Value = text::decode_json(bytes)?;
     Ok(match CAPTION_KEYS.iter().find_map(|key| value.get(key)) {
         Some(Value::String(caption)) => vec![caption.clone()],
         Some(Value::Array(captions)) => {
@@ -37,7 +38,8 @@ pub(crate) fn captions_of_json(bytes: &[u8]) -> Result<Vec<String>, String> {
 
 /// Reads the class of a `.cls`: a number or a name.
 pub(crate) fn label_of_text(bytes: &[u8]) -> Result<Label, String> {
-    let text = std::str::from_utf8(bytes).map_err(|_| "expected a class in UTF-8".to_owned())?.trim();
+    let text = text::decode(bytes)?;
+    let text = text.trim();
     if text.is_empty() {
         return Err("expected a class, got an empty file".to_owned());
     }
@@ -46,7 +48,7 @@ pub(crate) fn label_of_text(bytes: &[u8]) -> Result<Label, String> {
 
 /// Reads the class of a `.json`; none where no key has one.
 pub(crate) fn label_of_json(bytes: &[u8]) -> Result<Option<Label>, String> {
-    let value = json(bytes)?;
+    let value: Value = text::decode_json(bytes)?;
     match CLASS_KEYS.iter().find_map(|key| value.get(key)) {
         Some(Value::Number(number)) => {
             let number =
@@ -68,10 +70,6 @@ fn label(label: Label) -> Result<Label, String> {
         }
         label => Ok(label),
     }
-}
-
-fn json(bytes: &[u8]) -> Result<Value, String> {
-    serde_json::from_slice(bytes).map_err(|error| format!("expected JSON, got {error}"))
 }
 
 #[cfg(test)]

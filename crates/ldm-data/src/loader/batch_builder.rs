@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ldm_core::{Error, Result};
 
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, refuse_passed_over};
 use crate::example::Example;
 use crate::loader::batch::{Batch, collate};
 use crate::loader::config::LoaderConfig;
@@ -31,6 +31,9 @@ pub(crate) struct BuiltBatch {
 
 impl BatchBuilder {
     pub(crate) fn new(dataset: Arc<dyn Dataset>, config: &LoaderConfig, substitute: bool) -> Result<Self> {
+        if config.strict {
+            refuse_passed_over(&*dataset)?;
+        }
         let sampler = config.sampler(dataset.len())?;
         let sampler = RankSampler::new(sampler, dataset.shards_by_rank().as_deref(), config, substitute)?;
         Ok(Self { dataset, sampler, strict: config.strict, substitute })

@@ -26,9 +26,31 @@ impl DataPaths {
 
     /// Finds a file, a folder, or a pattern of shards (`a-{000..003}.tar`) by its first shard.
     pub fn find(&self, path: &str) -> Option<PathBuf> {
+        if let Some(place) = self.places(path.as_ref()).into_iter().find(|place| place.exists()) {
+            return Some(place);
+        }
         let first = expand(path).ok()?.into_iter().next()?;
         let exists = self.places(first.as_ref()).iter().position(|place| place.exists())?;
         Some(self.places(path.as_ref()).swap_remove(exists))
+    }
+
+    /// Finds the paths of a pattern of shards; one path where it names a file or a folder as it is.
+    ///
+    /// # Errors
+    /// [`Error::Data`] as of [`DataPaths::resolve`], and for what only a shell or a browser reads;
+    /// [`Error::Invalid`] for braces that are no pattern.
+    pub(crate) fn expand(&self, pattern: &str) -> Result<Vec<PathBuf>> {
+        if self.places(pattern.as_ref()).iter().any(|place| place.exists()) {
+            return Ok(vec![self.resolve(pattern)?]);
+        }
+        if pattern.split_once("://").is_some_and(|(scheme, _)| scheme.chars().all(char::is_alphanumeric)) {
+            return Err(Error::data(pattern, "expected a path, got a URL; try downloading it first"));
+        }
+        if pattern.starts_with('~') {
+            let message = "expected a path, got `~`, which only a shell replaces; try the whole path of the home folder";
+            return Err(Error::data(pattern, message));
+        }
+        expand(pattern)?.into_iter().map(|path| self.resolve(path)).collect()
     }
 
     /// Finds a file or a folder. An absolute path is returned unchanged.

@@ -8,8 +8,7 @@ use ldm_core::{Error, Result};
 
 use crate::source::data_paths::DataPaths;
 use crate::source::missing::Missing;
-use crate::source::names::stem;
-use crate::source::shards::expand;
+use crate::source::names::{composed, stem};
 use crate::source::store::Store;
 
 /// Files that belong to the images of a dataset: to `NAME.jpg` the PNG of the same name, where its folder or suffix
@@ -56,8 +55,8 @@ impl PairedFiles {
     ) -> Result<Self> {
         let own = stores.len();
         for pattern in &config.path {
-            for path in expand(pattern)? {
-                stores.push(Store::open(&paths.resolve(path)?)?);
+            for path in paths.expand(pattern)? {
+                stores.push(Store::open(&path)?);
             }
         }
         let searched = if config.path.is_empty() { 0..own } else { own..stores.len() };
@@ -70,9 +69,10 @@ impl PairedFiles {
         for store in searched {
             for (number, file) in stores[store].files.iter().enumerate() {
                 let Some(name) = config.image_of(&file.name) else { continue };
+                let name = composed(name).into_owned();
                 let last = name.rsplit('/').next().expect("a split has a first part").to_owned();
                 found.places.insert((store, number));
-                found.by_name.insert(name.to_owned(), (store, number));
+                found.by_name.insert(name.clone(), (store, number));
                 found.by_last.entry(last).and_modify(|only| *only = None).or_insert(Some((store, number)));
             }
         }
@@ -84,9 +84,9 @@ impl PairedFiles {
 
     /// Finds the file of an image: by the whole name, else by the last part where that is unique.
     pub(crate) fn find(&self, image: &str) -> Option<FileIndex> {
-        let name = stem(image);
+        let name = composed(stem(image));
         let last = name.rsplit('/').next().expect("a split has a first part");
-        self.by_name.get(name).copied().or_else(|| self.by_last.get(last).copied().flatten())
+        self.by_name.get(&*name).copied().or_else(|| self.by_last.get(last).copied().flatten())
     }
 
     /// Returns true when a file is one of these, and so no image.

@@ -2,10 +2,13 @@
 
 use ldm_core::{Error, Result};
 
+/// Limit of the shards of a pattern.
+const MOST: usize = 1 << 20;
+
 /// Expands every `{from..to}` of a pattern, with leading zeros; a name without one is unchanged.
 ///
 /// # Errors
-/// [`Error::Invalid`] when the braces do not contain two numbers in ascending order.
+/// [`Error::Invalid`] when the braces do not contain two numbers in ascending order, or too many of them.
 pub(crate) fn expand(pattern: &str) -> Result<Vec<String>> {
     let Some((before, rest)) = pattern.split_once('{') else {
         return Ok(vec![pattern.to_owned()]);
@@ -23,6 +26,9 @@ pub(crate) fn expand(pattern: &str) -> Result<Vec<String>> {
         return Err(wrong());
     }
     let tails = expand(after)?;
+    if (to - from) as usize >= MOST / tails.len() {
+        return Err(Error::invalid(format!("path: expected at most {MOST} shards, got more in {pattern}")));
+    }
     Ok((from..=to).flat_map(|n| tails.iter().map(move |tail| format!("{before}{n:0width$}{tail}"))).collect())
 }
 
@@ -35,6 +41,14 @@ mod tests {
         assert_eq!(expand("a.tar").unwrap(), ["a.tar"]);
         assert_eq!(expand("a-{08..10}.tar").unwrap(), ["a-08.tar", "a-09.tar", "a-10.tar"]);
         assert_eq!(expand("{1..2}/{0..1}").unwrap(), ["1/0", "1/1", "2/0", "2/1"]);
+    }
+
+    #[test]
+    fn too_many_shards_are_refused() {
+        for pattern in ["a-{0..4294967295}.tar", "{0..99999}/{0..99999}"] {
+            let message = expand(pattern).unwrap_err().to_string();
+            assert!(message.starts_with("path: expected at most 1048576 shards"), "{message}");
+        }
     }
 
     #[test]

@@ -1,15 +1,19 @@
-//! Files by name, in a folder, a tar or a gzipped tar.
+//! Files by name, in a folder, a tar, a gzipped tar or a zip.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use flate2::read::MultiGzDecoder;
+use flate2::read::{DeflateDecoder, MultiGzDecoder};
 
+use ldm_core::image::LARGEST;
 use ldm_core::{Error, Result};
 
-/// The files of a folder, a `.tar` or a `.tar.gz`, sorted by name; the same names in each of the three.
+use crate::source::archive::ArchiveIndex;
+use crate::source::{folder, tar_index, zip_index};
+
+/// The files of a folder, a `.tar`, a `.tar.gz` or a `.zip`, sorted by name; the same names in each of the four.
 ///
 /// Reading needs no lock: archives are read at offsets, from any number of threads.
 #[derive(Debug)]
@@ -17,6 +21,8 @@ pub(crate) struct Store {
     root: PathBuf,
     archive: Option<File>,
     pub(crate) files: Vec<Stored>,
+    /// Entries that are no readable file or folder, each with its reason.
+    pub(crate) passed_over: Vec<String>,
 }
 
 /// One file of a [`Store`].
@@ -26,14 +32,39 @@ pub(crate) struct Stored {
     pub(crate) name: String,
     /// Size in bytes.
     pub(crate) size: u64,
-    /// Offset in the archive.
-    offset: u64,
+    pub(super) content: Content,
+}
+
+/// Place of the bytes of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Content {
+    /// A file of its own.
+    Separate,
+    /// Bytes of an archive from `offset`.
+    Plain { offset: u64 },
+    /// Pieces of a sparse file, with zeros between them.
+    Sparse(Vec<Piece>),
+    /// `length` deflated bytes of an archive from `offset`.
+    Deflated { offset: u64, length: u64 },
+}
+
+/// Bytes of a sparse file: `length` of them, `at` in the file and `offset` in the archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub(super) at: u64,
+    pub(super) offset: u64,
+    pub(super) length: u64,
 }
 
 impl Stored {
     /// File extension; empty where there is none.
     pub(crate) fn extension(&self) -> &str {
         self.split().1
+    }
+
+    /// Returns true for an extension in upper or lower case.
+    pub(crate) fn has_extension(&self, extension: &str) -> bool {
+        self.extension().eq_ignore_ascii_case(extension)
     }
 
     /// Name without the extension.
@@ -48,23 +79,48 @@ impl Stored {
 }
 
 impl Store {
-    /// Lists the files. Folders and archives are distinguished by their kind, not by name.
+    /// Lists the files. Folders and archives are distinguished by their content, not by name.
     pub(crate) fn open(root: &Path) -> Result<Self> {
-        let (archive, mut files) = if fs::metadata(root).map_err(Error::io(root))?.is_dir() {
-            let mut files = Vec::new();
-            list_folder(root, "", &mut files)?;
-            (None, files)
-        } else {
-            let archive = plain(root)?;
-            let files = index(&archive, root)?;
-            (Some(archive), files)
-        };
-        files.retain(|file| is_visible(&file.name));
+        let kind = fs::metadata(root).map_err(Error::io(root))?.file_type();
+        if kind.is_dir() {
+            let folder::Listed { files, passed_over } = folder::list(root)?;
+            return Ok(Self::sorted(root, None, files, passed_over));
+        }
+        if !kind.is_file() {
+            let found = folder::kind_of(kind);
+            return Err(Error::data(root, format!("expected a folder or an archive of images, got {found}")));
+        }
+        let mut archive = File::open(root).map_err(Error::io(root))?;
+        let head = head(&mut archive, root)?;
+        let ArchiveIndex { files, passed_over } =
+            if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
+                zip_index::read(&archive, root)?
+            } else {
+                if let Some(found) = no_archive(&head) {
+                    let message =
+                        format!("expected a folder, a .tar, a .tar.gz or a .zip of images, got {found}");
+                    return Err(Error::data(root, message));
+                }
+                if head.starts_with(&[0x1f, 0x8b]) {
+                    archive = unpacked(archive, root)?;
+                }
+                tar_index::read(&archive, root)?
+            };
+        Ok(Self::sorted(root, Some(archive), files, passed_over))
+    }
+
+    fn sorted(
+        root: &Path,
+        archive: Option<File>,
+        mut files: Vec<Stored>,
+        mut passed_over: Vec<String>,
+    ) -> Self {
         // The later of two files of one name in an archive counts, as when it is unpacked.
         files.reverse();
         files.sort_by(|a, b| a.name.cmp(&b.name));
         files.dedup_by(|a, b| a.name == b.name);
-        Ok(Self { root: root.to_owned(), archive, files })
+        passed_over.sort();
+        Self { root: root.to_owned(), archive, files, passed_over }
     }
 
     /// Reads the bytes of a file.
@@ -73,9 +129,39 @@ impl Store {
         let Some(archive) = &self.archive else {
             return fs::read(&path).map_err(Error::io(&path));
         };
-        let mut bytes = vec![0; file.size as usize];
-        archive.read_exact_at(&mut bytes, file.offset).map_err(Error::io(&path))?;
-        Ok(bytes)
+        // The claim of an archive must not decide how much memory is taken.
+        let large = || Error::data(&path, format!("expected at most {LARGEST} bytes, got {}", file.size));
+        match &file.content {
+            Content::Separate => unreachable!("a file of a folder"),
+            Content::Plain { offset } => {
+                let mut bytes = vec![0; file.size as usize];
+                archive.read_exact_at(&mut bytes, *offset).map_err(Error::io(&path))?;
+                Ok(bytes)
+            }
+            Content::Sparse(_) | Content::Deflated { .. } if file.size > LARGEST => Err(large()),
+            Content::Sparse(pieces) => {
+                let mut bytes = vec![0; file.size as usize];
+                for piece in pieces {
+                    let part = &mut bytes[piece.at as usize..][..piece.length as usize];
+                    archive.read_exact_at(part, piece.offset).map_err(Error::io(&path))?;
+                }
+                Ok(bytes)
+            }
+            Content::Deflated { offset, length } => {
+                let mut deflated = vec![0; *length as usize];
+                archive.read_exact_at(&mut deflated, *offset).map_err(Error::io(&path))?;
+                let mut bytes = Vec::new();
+                let found = DeflateDecoder::new(&deflated[..]).take(LARGEST + 1).read_to_end(&mut bytes);
+                found.map_err(|error| {
+                    Error::data(&path, format!("expected whole deflated data, got {error}"))
+                })?;
+                if bytes.len() as u64 != file.size {
+                    let message = format!("expected {} bytes as the zip lists, got others", file.size);
+                    return Err(Error::data(&path, message));
+                }
+                Ok(bytes)
+            }
+        }
     }
 
     /// Path of a file in errors.
@@ -85,48 +171,42 @@ impl Store {
 }
 
 /// Returns false for hidden files and those that macOS adds to archives.
-fn is_visible(name: &str) -> bool {
+pub(super) fn is_visible(name: &str) -> bool {
     !name.split('/').any(|part| part.starts_with('.') || part == "__MACOSX")
 }
 
-fn list_folder(folder: &Path, prefix: &str, files: &mut Vec<Stored>) -> Result<()> {
-    for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
-        let path = entry.map_err(Error::io(folder))?.path();
-        let name = path.file_name().unwrap_or_default();
-        let Some(name) = name.to_str() else {
-            return Err(Error::data(&path, "expected a name in UTF-8"));
-        };
-        let name = format!("{prefix}{name}");
-        if !is_visible(&name) {
-            continue;
-        }
-        // Follows links, which datasets often consist of.
-        let metadata = fs::metadata(&path).map_err(Error::io(&path))?;
-        if metadata.is_dir() {
-            list_folder(&path, &format!("{name}/"), files)?;
-        } else {
-            files.push(Stored { name, size: metadata.len(), offset: 0 });
-        }
-    }
-    Ok(())
+/// Reads the first bytes of a file, and goes back to its start.
+fn head(mut file: &mut File, path: &Path) -> Result<Vec<u8>> {
+    let mut head = Vec::new();
+    (&mut file).take(512).read_to_end(&mut head).map_err(Error::io(path))?;
+    file.rewind().map_err(Error::io(path))?;
+    Ok(head)
 }
 
-/// Opens an archive for reads at any offset.
-///
-/// A gzipped archive is unpacked once, into an unnamed temporary file: the system frees it when the process ends in any
-/// way, and its pages can leave memory, so that a dataset may be larger than memory.
-fn plain(path: &Path) -> Result<File> {
-    let mut file = File::open(path).map_err(Error::io(path))?;
-    let mut magic = Vec::new();
-    (&file).take(2).read_to_end(&mut magic).map_err(Error::io(path))?;
-    file.rewind().map_err(Error::io(path))?;
-    if magic != [0x1f, 0x8b] {
-        return Ok(file);
+/// Names the kind of a file whose first bytes are those of no archive; none where they may be.
+fn no_archive(head: &[u8]) -> Option<&'static str> {
+    if image::guess_format(head).is_ok() {
+        return Some("one image; try the folder that holds it");
     }
+    if head.starts_with(b"PAR1") {
+        return Some("a Parquet table; try saving its images as files");
+    }
+    // A tar's header has zeros after the name and at its end.
+    (!head.is_empty() && !head.contains(&0) && !head.starts_with(&[0x1f, 0x8b])).then_some("a file of text")
+}
+
+/// Unpacks a gzipped archive for reads at any offset.
+///
+/// It goes into an unnamed temporary file: the system frees it when the process ends in any way, and its pages can leave
+/// memory, so that a dataset may be larger than memory.
+fn unpacked(file: File, path: &Path) -> Result<File> {
     let folder = std::env::temp_dir();
     let mut unpacked = tempfile::tempfile().map_err(Error::io(&folder))?;
+    // Images hardly shrink; the room is for label maps.
+    let most = (1 << 30) + 200 * file.metadata().map_err(Error::io(path))?.len();
     let mut reader = MultiGzDecoder::new(file);
     let mut buffer = vec![0; 1 << 20];
+    let mut length = 0;
     loop {
         let count = reader
             .read(&mut buffer)
@@ -134,43 +214,13 @@ fn plain(path: &Path) -> Result<File> {
         if count == 0 {
             return Ok(unpacked);
         }
+        length += count as u64;
+        if length > most {
+            let message = format!(
+                "expected at most {most} bytes, 200 times the packed size, got more; try unpacking it"
+            );
+            return Err(Error::format(path, message));
+        }
         unpacked.write_all(&buffer[..count]).map_err(Error::io(&folder))?;
     }
 }
-
-fn index(file: &File, path: &Path) -> Result<Vec<Stored>> {
-    let broken = |error: std::io::Error| Error::format(path, format!("expected a tar archive, got {error}"));
-    let length = file.metadata().map_err(Error::io(path))?.len();
-    (&mut &*file).rewind().map_err(Error::io(path))?;
-    let mut archive = tar::Archive::new(file);
-    let mut files = Vec::new();
-    let mut end = 0;
-    for entry in archive.entries_with_seek().map_err(broken)? {
-        let entry = entry.map_err(broken)?;
-        let name = String::from_utf8_lossy(&entry.path_bytes()).trim_start_matches("./").to_owned();
-        let (offset, size) = (entry.raw_file_position(), entry.size());
-        end = offset + size;
-        if end > length {
-            return Err(Error::format(
-                path,
-                format!(
-                    "expected a whole archive, got {length} bytes of at least {end}, the end of `{name}`"
-                ),
-            ));
-        }
-        if entry.header().entry_type().is_file() {
-            files.push(Stored { name, size, offset });
-        }
-    }
-    // An archive ends in blocks of zeros. One truncated between two files would only seem smaller.
-    if length < end.next_multiple_of(BLOCK) + BLOCK {
-        return Err(Error::format(
-            path,
-            format!("expected a whole archive, got no end-of-archive mark at byte {length}"),
-        ));
-    }
-    Ok(files)
-}
-
-/// Alignment of the headers and files of a tar, in bytes.
-const BLOCK: u64 = 512;

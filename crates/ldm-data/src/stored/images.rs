@@ -30,6 +30,7 @@ pub struct StoredImages {
     task: Option<CheckedTask>,
     listing: Listing,
     name: String,
+    passed_over: Vec<String>,
 }
 
 impl StoredImages {
@@ -56,7 +57,8 @@ impl StoredImages {
         }
         let listing = Listing::open(&config, &paths)?;
         let name = config.path.join(", ");
-        Ok(Self { config, transform, labels, task, listing, name })
+        let passed_over = listing.stores.iter().flat_map(|store| store.passed_over.clone()).collect();
+        Ok(Self { config, transform, labels, task, listing, name, passed_over })
     }
 
     /// Reads the captions of an image; empty for a dataset without captions.
@@ -65,7 +67,7 @@ impl StoredImages {
         let store = &self.listing.stores[item.store];
         let file = &store.files[caption];
         let bytes = store.read(file)?;
-        let read = if file.extension() == "json" { captions_of_json } else { captions_of_text };
+        let read = if file.has_extension("json") { captions_of_json } else { captions_of_text };
         let captions = read(&bytes).map_err(|message| Error::data(store.path(file), message))?;
         if captions.is_empty() {
             return Err(Error::data(store.path(file), "expected a caption, got none; try captions: none"));
@@ -224,6 +226,10 @@ impl Dataset for StoredImages {
 
     fn label_classes(&self) -> &[String] {
         self.labels.as_ref().map_or(&[], |labels| &labels.names)
+    }
+
+    fn passed_over(&self) -> &[String] {
+        &self.passed_over
     }
 
     fn shards_by_rank(&self) -> Option<Vec<usize>> {

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::image::transform::TransformConfig;
 use crate::labels::boxes::BoxesConfig;
 use crate::labels::caption_file::CaptionSource;
+use crate::labels::imagenet::ImageNetConfig;
 use crate::labels::label_maps::LabelMapsConfig;
 use crate::source::paired_files::PairedFilesConfig;
 use crate::task::TaskConfig;
@@ -14,9 +15,10 @@ use crate::task::inpainting::{InpaintingConfig, Masks};
 
 /// Stored images: paths, selection, labels and preparation.
 ///
-/// `path` is a folder, a `.tar`, a `.tar.gz` (all three of one layout), a pattern of shards `a-{000..003}.tar`, or a
-/// list of these. An image is a file that ends in `.png`, `.jpg`, `.jpeg`, `.webp`, `.bmp`, `.gif`, `.tif` or
-/// `.tiff`; the format is detected by content. Next to `key.png` there may be `key.txt` (a caption per line),
+/// `path` is a folder, a `.tar`, a `.tar.gz`, a `.zip` (all four of one layout), a pattern of shards `a-{000..003}.tar`,
+/// or a list of these. An image is a file that ends in `.png`, `.jpg`, `.jpeg`, `.webp`, `.bmp`, `.gif`, `.tif` or
+/// `.tiff`; the format is detected by content. Where there is none of them, `.npy` files are images, of u8 values
+/// `[3, H, W]` or `[H, W, 3]`. Next to `key.png` there may be `key.txt` (a caption per line),
 /// `key.cls` (a class by number or name) and `key.json` (`caption`, `class`). Relative paths are
 /// looked up by [`DataPaths`](crate::DataPaths).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +36,9 @@ pub struct ImagesConfig {
     /// Source of classes. They are numbered before `split` and `exclude`, so that all splits agree.
     #[serde(default)]
     pub classes: ClassSource,
+    /// Classes of ImageNet: some of the folders, with other numbers and names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imagenet: Option<ImageNetConfig>,
     /// Source of captions.
     #[serde(default)]
     pub captions: CaptionSource,
@@ -81,6 +86,7 @@ impl ImagesConfig {
             split: None,
             exclude: None,
             classes: ClassSource::default(),
+            imagenet: None,
             captions: CaptionSource::default(),
             boxes: None,
             label_maps: None,

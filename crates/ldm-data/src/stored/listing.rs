@@ -1,18 +1,19 @@
 //! Listing of stored images and the files next to them.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use ldm_core::{Error, LayoutBox, Result};
+use ldm_core::{Error, LayoutBox, Result, text};
 
 use crate::image::decode::IMAGE_EXTENSIONS;
 use crate::labels::caption_file::CaptionSource;
 use crate::labels::classes::{self, Classes};
+use crate::labels::imagenet::LEFT_OUT;
 use crate::labels::sidecar::{Label, captions_of_json, label_of_json, label_of_text};
 use crate::source::data_paths::DataPaths;
-use crate::source::names::ImageNames;
+use crate::source::names::{ImageNames, composed};
 use crate::source::paired_files::FileIndex;
-use crate::source::shards::expand;
 use crate::source::store::{Store, Stored};
 use crate::stored::images_config::{ClassSource, ImagesConfig};
 
@@ -25,7 +26,7 @@ pub(crate) struct Listing {
     /// Names of the classes of boxes.
     pub(crate) box_classes: Vec<String>,
     /// Number of stores with images, which come first.
-    shards: usize,
+    pub(crate) shards: usize,
 }
 
 /// One image and its labels; files are indices in its store.
@@ -48,8 +49,8 @@ impl Listing {
         let what = config.path.join(", ");
         let mut stores = Vec::new();
         for pattern in &config.path {
-            for path in expand(pattern)? {
-                stores.push(Store::open(&paths.resolve(path)?)?);
+            for path in paths.expand(pattern)? {
+                stores.push(Store::open(&path)?);
             }
         }
         let items = stores.iter().enumerate().flat_map(|(number, store)| items(number, store)).collect();
@@ -57,16 +58,28 @@ impl Listing {
         let mut listing = Self { stores, items, classes: Vec::new(), box_classes: Vec::new(), shards };
         listing.find_paired_files(config, paths)?;
         if listing.items.is_empty() {
+            let passed_over = listing.stores.iter().find_map(|store| store.passed_over.first());
+            let also = passed_over.map_or_else(String::new, |first| format!(", and passed over {first}"));
+            let endings = IMAGE_EXTENSIONS.join(", ");
             return Err(Error::data(
                 what,
-                format!("expected images, got no file that ends in {}", IMAGE_EXTENSIONS.join(", ")),
+                format!("expected images, got no file that ends in {endings}{also}"),
             ));
         }
-        let Classes { names, of } = listing.classify(config.classes, &what)?;
+        let Classes { names, of } = match &config.imagenet {
+            Some(imagenet) => imagenet.apply(listing.classify(ClassSource::Folders, &what)?, paths)?,
+            None => listing.classify(config.classes, &what)?,
+        };
         listing.classes = names;
         listing.items.iter_mut().zip(of).for_each(|(item, class)| item.class = class);
         listing.read_boxes(config, paths)?;
         listing.select(config, paths)?;
+        if config.imagenet.is_some() {
+            // After the lists, which name images of all classes.
+            let Self { stores, items, .. } = &mut listing;
+            let is_left_out = |item: &Item| stores[item.store].files[item.image].name.ends_with(LEFT_OUT);
+            items.retain(|item| item.class.is_some() && !is_left_out(item));
+        }
         if listing.items.is_empty() {
             return Err(Error::data(what, "expected images, got none after `split` and `exclude`"));
         }
@@ -145,7 +158,7 @@ impl Listing {
         let file = &store.files[label];
         let bytes = store.read(file)?;
         let label =
-            if file.extension() == "json" { label_of_json(&bytes) } else { label_of_text(&bytes).map(Some) };
+            if file.has_extension("json") { label_of_json(&bytes) } else { label_of_text(&bytes).map(Some) };
         label.map_err(|message| Error::data(store.path(file), message))
     }
 
@@ -165,7 +178,7 @@ impl Listing {
 
     /// Reads the indices of the images in a list; each of its lines must name one.
     fn named(&self, list: &Path) -> Result<HashSet<usize>> {
-        let text = std::fs::read_to_string(list).map_err(Error::io(list))?;
+        let text = text::read(list)?;
         let names = self.names();
         let mut named = HashSet::new();
         let mut unknown = Vec::new();
@@ -193,7 +206,7 @@ impl Listing {
     fn require_captions(&mut self, source: &CaptionSource, what: &str) -> Result<()> {
         if *source == CaptionSource::None || !self.has_captions()? {
             self.items.iter_mut().for_each(|item| item.caption = None);
-            return Ok(());
+            return if *source == CaptionSource::None { Ok(()) } else { self.read_metadata(what) };
         }
         let without: Vec<_> = self.items.iter().filter(|item| item.caption.is_none()).collect();
         let Some(first) = without.first() else { return Ok(()) };
@@ -218,7 +231,7 @@ impl Listing {
                 .filter_map(file)
                 .map(|(store, file)| (&self.stores[store], &self.stores[store].files[file]))
         };
-        if files().any(|(_, file)| file.extension() == "txt") {
+        if files().any(|(_, file)| file.has_extension("txt")) {
             return Ok(true);
         }
         let Some((store, file)) = files().next() else { return Ok(false) };
@@ -227,21 +240,27 @@ impl Listing {
     }
 }
 
+/// Extensions of sidecar files.
+const SIDECARS: [&str; 3] = ["txt", "cls", "json"];
+
 /// The images of a store, with the sidecar files of each.
 fn items(number: usize, store: &Store) -> Vec<Item> {
-    let mut sidecars: HashMap<(&str, &str), usize> = HashMap::new();
+    let mut sidecars: HashMap<(Cow<str>, &str), usize> = HashMap::new();
     for (index, file) in store.files.iter().enumerate() {
-        if ["txt", "cls", "json"].contains(&file.extension()) {
-            sidecars.insert((file.stem(), file.extension()), index);
+        // Of `a.TXT` and `a.txt` the latter, which sorts last.
+        if let Some(&known) = SIDECARS.iter().find(|known| file.has_extension(known)) {
+            sidecars.insert((composed(file.stem()), known), index);
         }
     }
-    let is_image =
-        |file: &Stored| IMAGE_EXTENSIONS.iter().any(|known| file.extension().eq_ignore_ascii_case(known));
+    let has_ending = |file: &Stored| IMAGE_EXTENSIONS.iter().any(|known| file.has_extension(known));
+    // Arrays beside images are features or latents of them.
+    let only_arrays = !store.files.iter().any(has_ending);
+    let is_image = |file: &Stored| has_ending(file) || only_arrays && file.has_extension("npy");
     let images = store.files.iter().enumerate().filter(|(_, file)| is_image(file));
     images
         .map(|(image, file)| {
-            let key = file.stem();
-            let find = |extension| sidecars.get(&(key, extension)).copied();
+            let key = composed(file.stem());
+            let find = |extension| sidecars.get(&(key.clone(), extension)).copied();
             let json = find("json");
             Item {
                 store: number,

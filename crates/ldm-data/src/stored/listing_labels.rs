@@ -1,9 +1,10 @@
 //! Labels of listed images: boxes, captions, label maps, masks.
 
-use ldm_core::{Error, Result};
+use ldm_core::{Error, Result, text};
 
 use crate::labels::boxes::Annotations;
 use crate::labels::caption_file::CaptionFile;
+use crate::labels::caption_table::{CaptionColumns, METADATA_FILES};
 use crate::source::data_paths::DataPaths;
 use crate::source::missing::Missing;
 use crate::source::paired_files::{FileIndex, PairedFiles, PairedFilesConfig};
@@ -37,7 +38,7 @@ impl Listing {
     /// Assigns boxes, and keeps the images that have a valid number of them.
     pub(crate) fn read_boxes(&mut self, config: &ImagesConfig, paths: &DataPaths) -> Result<()> {
         let Some(config) = &config.boxes else { return Ok(()) };
-        let Annotations { classes, boxes } = Annotations::read(config, paths)?;
+        let Annotations { classes, boxes, is_part } = Annotations::read(config, paths)?;
         let mut of = vec![None; self.items.len()];
         let mut unknown = Vec::new();
         {
@@ -50,7 +51,7 @@ impl Listing {
             }
         }
         let file = paths.resolve(&config.annotations[0])?;
-        if let Some(first) = unknown.first() {
+        if let Some(first) = unknown.first().filter(|_| !is_part) {
             let message = format!(
                 "expected boxes of images of the dataset, got {} names that are not there, e.g. {first}",
                 unknown.len()
@@ -88,6 +89,46 @@ impl Listing {
         self.items.iter_mut().zip(of).for_each(|(item, texts)| item.texts = texts);
         let what_is = format!("a caption in {}", file.file.display());
         self.require(file.missing, what, &what_is, |item| !item.texts.is_empty())
+    }
+
+    /// Assigns the captions of Hugging Face's metadata files, whose names are relative to their folder: for every image,
+    /// or for none.
+    pub(crate) fn read_metadata(&mut self, what: &str) -> Result<()> {
+        let mut of = vec![Vec::new(); self.items.len()];
+        let mut names = None;
+        for (number, store) in self.stores[..self.shards].iter().enumerate() {
+            for file in &store.files {
+                let (folder, last) = file.name.rsplit_once('/').map_or(("", &*file.name), |parts| parts);
+                if !METADATA_FILES.contains(&last) {
+                    continue;
+                }
+                let bad = |message: String| Error::data(store.path(file), message);
+                let text = text::decode(&store.read(file)?).map_err(bad)?;
+                let columns = CaptionColumns { may_lack: true, ..CaptionColumns::default() };
+                let is_csv = file.has_extension("csv");
+                let captions = if is_csv { columns.commas(&text) } else { columns.json_lines(&text) };
+                let names = names.get_or_insert_with(|| self.names());
+                for (name, captions) in captions.map_err(bad)? {
+                    let whole = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+                    let found = names.find(&whole).iter().filter(|&&image| self.items[image].store == number);
+                    found.for_each(|&image| of[image].extend(captions.iter().cloned()));
+                }
+            }
+        }
+        drop(names);
+        let count = of.iter().filter(|texts: &&Vec<String>| texts.is_empty()).count();
+        if let Some(first) = of.iter().position(Vec::is_empty)
+            && count < of.len()
+        {
+            let (all, name) = (of.len(), &self.image(&self.items[first]).name);
+            let message = format!(
+                "expected a caption of every image in {}, got none for {count} of {all}, e.g. {name}; try captions: none",
+                METADATA_FILES.join(" or ")
+            );
+            return Err(Error::data(what, message));
+        }
+        self.items.iter_mut().zip(of).for_each(|(item, texts)| item.texts = texts);
+        Ok(())
     }
 
     /// Requires a label map and a mask of every image, where the dataset has them.

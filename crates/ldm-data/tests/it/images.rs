@@ -273,7 +273,7 @@ fn damaged_archives_are_refused() {
     check(
         "text.tar",
         &b"not an archive at all, only words. ".repeat(40),
-        "/text.tar: expected a tar archive, got ",
+        "/text.tar: expected a folder, a .tar, a .tar.gz or a .zip of images, got a file of text",
     );
     check("empty.tar", b"", "/empty.tar: expected a whole archive, got no end-of-archive mark at byte 0");
     check("bare.tar", &tar(&Vec::new()), "/bare.tar: expected images, got no file");

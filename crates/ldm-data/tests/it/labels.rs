@@ -138,6 +138,75 @@ fn invalid_boxes_are_refused() {
     );
 }
 
+const CLASSES: &str = "/m/02,Dog\n/m/01s55n,Suitcase\n/m/09,Cat\n/m/08,Kitten\n";
+const OPEN_IMAGES: &str = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded
+0a,xclick,/m/02,1,0.1,0.3,0.2,0.8,0
+0a,xclick,/m/08,1,0.5,0.75,0.5,1,0
+0a,xclick,/m/unknown,1,0,1,0,1,0
+0b,xclick,/m/01s55n,1,0,1,0,1,0
+0b,xclick,/m/02,1,0,0.001,0,0.001,0
+0c,xclick,/m/02,1,0,1,0,1,0
+";
+
+#[test]
+fn boxes_come_from_open_images() {
+    let set = ImageFolder::new(&["000000000000000a", "000000000000000b", "other"])
+        .with("train-bbox.csv", OPEN_IMAGES)
+        .with("classes.csv", CLASSES);
+    let keys = "annotations: train-bbox.csv, class_descriptions: classes.csv, min_objects_per_image: 1";
+    let exact = "transform: {size: 8, resize: exact, crop: none}";
+    let all = set.open(&format!("boxes: {{{keys}}}, {exact}"));
+    assert_eq!(all.box_classes(), ["Dog", "Kitten", "Cat", "Suitcase"], "by id, and one last");
+    assert_eq!(all.len(), 2, "0c has no file");
+    let found = |set: &dyn Dataset, index: usize| {
+        let mut boxes = set.get(index, 0).unwrap().boxes;
+        boxes.sort_by_key(|each| each.class);
+        boxes.iter().map(|each| (each.class, each.rect.map(|side| (side * 100.).round()))).collect::<Vec<_>>()
+    };
+    assert_eq!(found(&*all, 0), [(0, [10., 20., 20., 60.]), (1, [50., 50., 25., 50.])]);
+    assert_eq!(found(&*all, 1), [(3, [0., 0., 100., 100.])], "a box of too small an area is ignored");
+    let fewer = format!(
+        "boxes: {{{keys}, category_allow_list: [Dog, Cat], category_mapping: {{/m/08: /m/09}}}}, {exact}"
+    );
+    let fewer = set.open(&fewer);
+    assert_eq!(fewer.box_classes(), ["Dog", "Cat"]);
+    assert_eq!(found(&*fewer, 0), [(0, [10., 20., 20., 60.]), (1, [50., 50., 25., 50.])]);
+    assert_eq!(fewer.len(), 1);
+}
+
+#[test]
+fn invalid_annotations_of_open_images_are_refused() {
+    let set = ImageFolder::new(&["a"])
+        .with("a.csv", "ImageID,LabelName\n")
+        .with("b.csv", "ImageID,LabelName,XMin,XMax,YMin,YMax\na,/m/02,0,NaN,0,1\n")
+        .with("classes.csv", CLASSES)
+        .with("coco.json", "{}");
+    set.check_refused(
+        "boxes: {annotations: a.csv}",
+        "boxes.class_descriptions: expected OpenImages' class-descriptions-boxable.csv with annotations in .csv, got none",
+    );
+    set.check_refused(
+        "boxes: {annotations: a.csv, class_descriptions: classes.csv}",
+        "ROOT/a.csv: expected OpenImages' column XMin, got ImageID, LabelName",
+    );
+    set.check_refused(
+        "boxes: {annotations: b.csv, class_descriptions: classes.csv}",
+        "ROOT/b.csv: line 2: expected a number as XMax, got NaN",
+    );
+    set.check_refused(
+        "boxes: {annotations: coco.json, class_descriptions: classes.csv}",
+        "boxes.class_descriptions: expected annotations in OpenImages' .csv, got coco.json",
+    );
+    set.check_refused(
+        "boxes: {annotations: [coco.json, a.csv]}",
+        "boxes.annotations: expected files of one format, got coco.json, a.csv",
+    );
+    set.check_refused(
+        "boxes: {annotations: b.csv, class_descriptions: classes.csv, category_allow_list: [Cow]}",
+        "boxes.category_allow_list: expected names of ROOT/classes.csv, got Cow",
+    );
+}
+
 /// Crops, flips and the rescale quirk against taming-transformers' own functions (`golden/generate_boxes.py`).
 #[test]
 fn boxes_are_cropped_and_flipped_like_the_reference() {
@@ -252,4 +321,72 @@ fn invalid_label_maps_are_refused() {
         &format!("{files} 12}}"),
         "images: expected a label map of every image, got none for 1 of 2, e.g. b.png; try missing: skip",
     );
+}
+
+// ---- ImageNet ------------------------------------------------------------------------------------------------------
+
+fn imagenet() -> ImageFolder {
+    ImageFolder::new(&["n03/a", "n01/b", "n02/c"])
+        .with("synsets.yaml", "0: n00\n1: n03\n2: n01\n3: n02\n")
+        .with("human.txt", "n01 tench, Tinca tinca\nn02 goldfish\nn03 \"great white shark\"\n")
+        .with("numbers.txt", "{0: 'none',\n 1: 'shark',\n 2: 'tench',\n 3: \"fish\"}\n")
+        .with("images/n02/n06596364_9591.JPEG", "a damaged image")
+}
+
+#[test]
+fn classes_of_imagenet_are_selected_and_named() {
+    let check = |keys: &str, names: &[&str], of: &[(&str, i64)]| {
+        let folder = imagenet();
+        let set = folder.open(&format!("imagenet: {{{keys}}}"));
+        assert_eq!(set.classes(), names, "{keys}");
+        let found: Vec<_> = (0..set.len())
+            .map(|index| set.get(index, 0).unwrap())
+            .map(|example| (example.name, example.class.unwrap()))
+            .collect();
+        let expected: Vec<_> = of.iter().map(|&(name, class)| (name.to_owned(), class)).collect();
+        assert_eq!(found, expected, "{keys}");
+    };
+    check("", &["n01", "n02", "n03"], &[("n01/b.png", 0), ("n02/c.png", 1), ("n03/a.png", 2)]);
+    check("sub_indices: '0, 2'", &["n01", "n03"], &[("n01/b.png", 0), ("n03/a.png", 1)]);
+    check(
+        "sub_indices: '1-3', synsets: synsets.yaml, human_labels: human.txt",
+        &["tench, Tinca tinca", "great white shark"],
+        &[("n01/b.png", 0), ("n03/a.png", 1)],
+    );
+    check(
+        "sub_indices: '1-3', synsets: synsets.yaml, keep_orig_class_label: true, human_labels: numbers.txt",
+        &["none", "shark", "tench", "fish"],
+        &[("n01/b.png", 2), ("n03/a.png", 1)],
+    );
+}
+
+#[test]
+fn wrong_keys_of_imagenet_are_refused() {
+    imagenet().check_refused(
+        "imagenet: {sub_indices: '3'}",
+        "imagenet.sub_indices: expected numbers below 3, the number of classes, got 3",
+    );
+    imagenet().with("images/n09/d.png", png(GrayImage::new(4, 4))).check_refused(
+        "imagenet: {synsets: synsets.yaml}",
+        "imagenet.synsets: expected the folder n09, got none of this name",
+    );
+    let flat = ImageFolder::new(&["a"]);
+    let message = flat.try_open("imagenet: {}").err().unwrap();
+    assert!(message.ends_with(": expected folders as classes, got none"), "{message}");
+}
+
+// ---- CelebA-HQ -----------------------------------------------------------------------------------------------------
+
+#[test]
+fn arrays_are_images_where_there_are_no_others() {
+    let header = "{'descr': '|u1', 'fortran_order': False, 'shape': (1, 3, 2, 4), }\n";
+    let array = [b"\x93NUMPY\x01\0", &[header.len() as u8, 0][..], header.as_bytes(), &[255; 24]].concat();
+    let set =
+        ImageFolder::new(&[]).with("images/imgHQ00000.npy", &array).with("images/a.txt", "no caption of it");
+    let opened = set.open("");
+    assert_eq!(opened.get(0, 0).unwrap().size, [3, 2, 4]);
+    assert_eq!(opened.peek(0).unwrap().size, [4, 2]);
+    assert_eq!(opened.get(0, 0).unwrap().image, [1.; 24]);
+    let beside = ImageFolder::new(&["a"]).with("images/features.npy", &array);
+    assert_eq!(beside.open("").len(), 1);
 }

@@ -11,4 +11,6 @@ mod loader;
 mod real;
 mod resize;
 mod scenes;
+mod sources;
+mod spellings;
 mod tasks;
