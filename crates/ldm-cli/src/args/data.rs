@@ -36,7 +36,7 @@ pub(crate) enum DataCommand {
 
 #[derive(Debug, Args)]
 pub(crate) struct DataArgs {
-    /// A folder, a .tar or .tar.gz, `scenes`, or a config with a `data` section.
+    /// A folder, a .tar, .tar.gz or .zip, `scenes`, or a config with a `data` section.
     pub(crate) dataset: PathBuf,
     /// Resize the smallest side to this size, and crop the center.
     #[arg(long, value_parser = input_side)]

@@ -5,12 +5,16 @@ use std::sync::Arc;
 
 use anyhow::bail;
 use ldm_core::image;
-use ldm_data::{Dataset, Info, Loader, LoaderConfig, TransformConfig, contact_sheet, open_path, unreadable};
+use ldm_data::{
+    Dataset, Info, Loader, LoaderConfig, TransformConfig, contact_sheet, none_readable, open_path,
+    refuse_passed_over, unreadable,
+};
 use ldm_train::DataModule;
 use serde_json::json;
 
 use crate::args::{DataArgs, DataCommand};
 use crate::output;
+use crate::progress::Printer;
 use crate::terminal::{self, outln};
 
 pub(crate) fn run(command: &DataCommand) -> anyhow::Result<()> {
@@ -46,6 +50,7 @@ fn info(args: &DataArgs, as_json: bool) -> anyhow::Result<()> {
         let document = json!({
             "name": info.name, "count": info.count, "classes": classes, "sizes": sizes,
             "captioned": info.captioned, "captions": info.captions, "fingerprint": info.fingerprint,
+            "passed_over": data.passed_over(),
             "unreadable": bad.iter().map(ToString::to_string).collect::<Vec<_>>(),
         });
         terminal::write_json(&document, false)?;
@@ -67,9 +72,15 @@ fn info(args: &DataArgs, as_json: bool) -> anyhow::Result<()> {
         for error in &bad {
             outln!("unreadable   {error}")?;
         }
+        for entry in data.passed_over() {
+            outln!("passed over  {entry}")?;
+        }
     }
     if args.strict && !bad.is_empty() {
         bail!("{}: expected readable images, got {} of {} unreadable", info.name, bad.len(), info.count);
+    }
+    if args.strict {
+        refuse_passed_over(&*data)?;
     }
     Ok(())
 }
@@ -80,9 +91,12 @@ fn preview(args: &DataArgs, out: &Path, count: usize, force: bool) -> anyhow::Re
     let count = count.clamp(1, data.len());
     let config =
         LoaderConfig { workers: 0, strict: args.strict, drop_last: false, ..LoaderConfig::new(count, 0) };
-    let Some(batch) = Loader::one_pass(data, config)?.next() else {
-        bail!("{}: expected readable images, got none", args.dataset.display())
-    };
+    let mut loader = Loader::one_pass(Arc::clone(&data), config)?;
+    let batch = loader.next();
+    let unreadable: Vec<&str> = loader.skipped().values().map(String::as_str).collect();
+    let Some(batch) = batch else { return Err(none_readable(&*data, unreadable.first().copied()).into()) };
+    unreadable.iter().for_each(|error| Printer::warn(&format!("unreadable: {error}")));
+    data.passed_over().iter().for_each(|entry| Printer::warn(&format!("passed over: {entry}")));
     image::write_png(out, &contact_sheet(&batch?), &[])?;
     outln!("{}", out.display())?;
     Ok(())

@@ -12,6 +12,7 @@ mod eval;
 mod features;
 mod help;
 mod hostile;
+mod inputs;
 mod inspect;
 mod kill;
 mod lora;

@@ -5,13 +5,13 @@ use std::io::BufReader;
 use std::path::Path;
 
 use ldm_conditioning::Clip;
-use ldm_core::{Error, Prompt, Result};
-use ldm_data::{Dataset, collate};
+use ldm_core::{Error, Prompt, Result, text};
+use ldm_data::{collate, none_readable};
 use ldm_metrics::MeanStd;
 use serde::Serialize;
 use tch::Kind;
 
-use super::image_set::open_generated;
+use super::image_set::{open_generated, warn_of_left_out};
 use crate::context::{Context, bail};
 use crate::{Reporter, Spread};
 
@@ -22,6 +22,8 @@ pub struct ClipScoreEvaluation {
     pub made: String,
     /// The number of images.
     pub made_images: usize,
+    /// Errors of the images that could not be read and are left out.
+    pub made_unreadable: Vec<String>,
     /// The fingerprint of the set.
     pub made_fingerprint: String,
     /// The score.
@@ -42,27 +44,47 @@ pub fn clip_score(
 ) -> Result<ClipScoreEvaluation> {
     // As CLIP's own preparation: the smaller side resized by PIL's bicubic, the center cropped.
     let data = open_generated(path, Some(clip.side() as u32))?;
-    let prompts = match prompts {
-        Some(file) => read_prompts(file, data.len())?,
-        None => own_prompts(path, &*data)?,
+    let prompts = prompts.map(|file| read_prompts(file, data.len())).transpose()?;
+    let prompt = |index: usize| match &prompts {
+        Some(prompts) => Ok(prompts[index].clone()),
+        None => own_prompt(&path.join(data.peek(index)?.name)),
     };
-    for cut in clip.cut(&Prompt::text(prompts.iter().cloned())).into_iter().flatten() {
-        reporter.warn(&format!("a prompt is longer than CLIP reads, left out: {cut}"));
-    }
+    let mut unreadable = Vec::new();
     let mut score = MeanStd::new();
     reporter.progress(0, data.len() as u64);
     let indices: Vec<usize> = (0..data.len()).collect();
     for some in indices.chunks(batch_size) {
-        let batch = collate(some.iter().map(|index| data.get(*index, 0)).collect::<Result<_>>()?)?;
-        let images = clip.images(&batch.images)?;
-        let texts = clip.texts(&Prompt::text(some.iter().map(|index| prompts[*index].clone())))?;
+        let (mut examples, mut given) = (Vec::new(), Vec::new());
+        for &index in some {
+            match data.get(index, 0) {
+                Ok(example) => {
+                    examples.push(example);
+                    given.push(prompt(index)?);
+                }
+                Err(error) => unreadable.push(error.to_string()),
+            }
+        }
+        if examples.is_empty() {
+            continue;
+        }
+        let given = Prompt::text(given);
+        for cut in clip.cut(&given).into_iter().flatten() {
+            reporter.warn(&format!("a prompt is longer than CLIP reads, left out: {cut}"));
+        }
+        let images = clip.images(&collate(examples)?.images)?;
+        let texts = clip.texts(&given)?;
         score.add(&((texts * images).sum_dim_intlist([1_i64].as_slice(), false, Kind::Float) * 100.));
         reporter.progress(score.count() as u64, data.len() as u64);
     }
     reporter.progress_end();
+    if score.count() == 0 {
+        return Err(none_readable(&*data, unreadable.first().map(String::as_str)));
+    }
+    warn_of_left_out(&*data, &unreadable, reporter);
     Ok(ClipScoreEvaluation {
         made: data.name(),
         made_images: score.count(),
+        made_unreadable: unreadable,
         made_fingerprint: data.fingerprint(),
         clip_score: (&score).into(),
     })
@@ -70,17 +92,12 @@ pub fn clip_score(
 
 /// Returns the lines of a file, one per image.
 fn read_prompts(path: &Path, images: usize) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let text = text::read(path)?;
     let prompts: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
     if prompts.len() != images {
         bail!("{}: expected {images} lines, one per image, got {}", path.display(), prompts.len());
     }
     Ok(prompts)
-}
-
-/// Returns the prompts in the images.
-fn own_prompts(folder: &Path, data: &dyn Dataset) -> Result<Vec<String>> {
-    (0..data.len()).map(|index| own_prompt(&folder.join(data.peek(index)?.name))).collect()
 }
 
 /// Returns the prompt in an image's `parameters`: the lines before the negative prompt and the sampling parameters.

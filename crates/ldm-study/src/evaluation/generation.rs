@@ -36,6 +36,8 @@ impl From<&MeanStd> for SpreadOfParts {
 pub struct GenerationEvaluation {
     /// The number of generated images.
     pub images: i64,
+    /// Errors of real and of generated images that could not be read and are left out.
+    pub unreadable: [Vec<String>; 2],
     /// Height and width of all images; none if there are none.
     pub size: Option<[i64; 2]>,
     /// The distances.
@@ -81,6 +83,8 @@ impl GenerationEvaluation {
                 ("made", json!(name)),
                 ("made_images", json!(self.images)),
                 ("made_fingerprint", json!(fingerprint)),
+                ("made_unreadable", json!(self.unreadable[1])),
+                ("unreadable", json!(self.unreadable[0])),
                 ("size", json!(self.size)),
             ]
             .map(|(name, value)| (name.to_owned(), value)),
@@ -125,7 +129,7 @@ impl<'a> GenerationEvaluator<'a> {
     /// # Errors
     /// When images cannot be read, or the file cannot be written.
     pub fn save_statistics(&mut self, reference: &ReferenceSet, path: &Path) -> Result<()> {
-        let real = self.real(reference, Retain::Nothing)?;
+        let (real, _) = self.real(reference, Retain::Nothing)?;
         self.write_statistics(reference, real.as_ref(), path)
     }
 
@@ -139,7 +143,7 @@ impl<'a> GenerationEvaluator<'a> {
         generated: &mut GeneratedImages,
         statistics: Option<&Path>,
     ) -> Result<GenerationEvaluation> {
-        let mut real = self.real(reference, Retain::All)?;
+        let (mut real, unreadable) = self.real(reference, Retain::All)?;
         if let Some(path) = statistics {
             self.write_statistics(reference, real.as_ref(), path)?;
         }
@@ -154,7 +158,7 @@ impl<'a> GenerationEvaluator<'a> {
         let mut extremes = Extremes::default();
         let mut apart = MeanStd::new();
         let retain = if real.is_some() { Retain::All } else { Retain::Logits };
-        let drawn = self.gather(retain, images, &mut |names, images, features| {
+        let (drawn, unreadable_drawn) = self.gather(retain, images, &mut |names, images, features| {
             if let Some(real) = &mut real {
                 let nearest = real.nearest(features)?;
                 apart.add(&nearest);
@@ -172,6 +176,7 @@ impl<'a> GenerationEvaluator<'a> {
         image_set::warn_of_rank(&self.network, least, reporter);
         Ok(GenerationEvaluation {
             images: drawn.count(),
+            unreadable: [unreadable, unreadable_drawn],
             size: self.size,
             distance,
             features: self.network.name().into(),
@@ -184,17 +189,23 @@ impl<'a> GenerationEvaluator<'a> {
         })
     }
 
-    /// Returns the features of real images; none of statistics, which are checked.
-    fn real(&mut self, reference: &ReferenceSet, retain: Retain) -> Result<Option<SetFeatures>> {
+    /// Returns the features of real images, and the errors of those that were left out; none of statistics, which are
+    /// checked.
+    fn real(
+        &mut self,
+        reference: &ReferenceSet,
+        retain: Retain,
+    ) -> Result<(Option<SetFeatures>, Vec<String>)> {
         self.resized = reference.source.size.is_some();
         match &reference.content {
             ReferenceContent::Moments(path, moments) => {
                 moments.check(&self.network).with_context(|| path.display().to_string())?;
-                Ok(None)
+                Ok((None, Vec::new()))
             }
             ReferenceContent::Images(data) => {
                 let images = ImageSet::of(data, &self.options, reference.source.strict)?;
-                Ok(Some(self.gather(retain, images, &mut |_, _, _| Ok(()))?))
+                let (features, unreadable) = self.gather(retain, images, &mut |_, _, _| Ok(()))?;
+                Ok((Some(features), unreadable))
             }
         }
     }
@@ -218,18 +229,26 @@ impl<'a> GenerationEvaluator<'a> {
         moments.write_npz(path)
     }
 
-    fn gather(&mut self, retain: Retain, images: ImageSet, observe: ObserveBatch) -> Result<SetFeatures> {
+    /// Returns the features of the images, and the errors of those that were left out.
+    fn gather(
+        &mut self,
+        retain: Retain,
+        mut images: ImageSet,
+        observe: ObserveBatch,
+    ) -> Result<(SetFeatures, Vec<String>)> {
         let mut features = SetFeatures::retaining(retain);
-        self.reporter.progress(0, images.count as u64);
-        for batch in images.batches {
+        let count = images.count as u64;
+        self.reporter.progress(0, count);
+        for batch in &mut images {
             let (names, batch) = batch?;
             self.check_size(&names, &batch)?;
             let seen = features.add(&self.network, &batch)?;
             observe(&names, &batch, &seen)?;
-            self.reporter.progress(features.count() as u64, images.count as u64);
+            self.reporter.progress(features.count() as u64, count);
         }
         self.reporter.progress_end();
-        Ok(features)
+        let unreadable = images.left_out(features.count(), self.reporter)?;
+        Ok((features, unreadable))
     }
 
     /// Checks that all images have one size: a network that resizes them could separate the sets by it.

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ldm_core::{Result, channels};
-use ldm_data::{Batch, Dataset, Example, Loader, LoaderConfig, Peek, TransformConfig, open_path};
+use ldm_data::{
+    Batch, Dataset, Example, Loader, LoaderConfig, LoaderHead, Peek, TransformConfig, none_readable,
+    open_path,
+};
 use ldm_metrics::FeatureNetwork;
 use ldm_train::DataModule;
 use tch::{Device, Tensor};
@@ -15,6 +18,9 @@ use crate::context::bail;
 
 /// Seed of the order of images.
 const SEED: u64 = 0;
+
+/// Limit of warnings of one kind about a set; its document has all.
+const SHOWN: usize = 16;
 
 /// A set of real images by its path.
 #[derive(Debug, Clone)]
@@ -111,22 +117,44 @@ pub(super) fn warn_of_rank(network: &FeatureNetwork, count: i64, reporter: &dyn 
     }
 }
 
-/// Batches of images to evaluate.
+/// Batches of images to evaluate: the names of the images, and `[B, 3, H, W]`.
 pub(super) struct ImageSet<'a> {
     /// The number of images.
     pub(super) count: usize,
-    /// The names of the images, and `[B, 3, H, W]`.
-    pub(super) batches: Box<dyn Iterator<Item = Result<(Vec<String>, Tensor)>> + 'a>,
+    batches: Batches<'a>,
+}
+
+enum Batches<'a> {
+    Stored(Arc<dyn Dataset>, LoaderHead),
+    Generated(Box<dyn Iterator<Item = Result<(Vec<String>, Tensor)>> + 'a>),
+}
+
+impl Iterator for ImageSet<'_> {
+    type Item = Result<(Vec<String>, Tensor)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match &mut self.batches {
+            Batches::Stored(_, batches) => {
+                Some(batches.next()?.map(|Batch { names, images, .. }| (names, channels::shown(&images))))
+            }
+            Batches::Generated(batches) => batches.next(),
+        }
+    }
 }
 
 impl<'a> ImageSet<'a> {
     /// Reads the images of a set, see [`batches`].
     pub(super) fn of(data: &Arc<dyn Dataset>, options: &SetOptions, strict: bool) -> Result<Self> {
         let (count, batches) = batches(data, options, strict)?;
-        Ok(Self {
-            count,
-            batches: Box::new(batches.map(|batch| batch.map(|b| (b.names, channels::shown(&b.images))))),
-        })
+        Ok(Self { count, batches: Batches::Stored(Arc::clone(data), batches) })
+    }
+
+    /// Returns the images that were left out, see [`left_out`], after `read` of them were read.
+    pub(super) fn left_out(&self, read: i64, reporter: &dyn Reporter) -> Result<Vec<String>> {
+        match &self.batches {
+            Batches::Stored(data, batches) => left_out(&**data, batches, read, reporter),
+            Batches::Generated(_) => Ok(Vec::new()),
+        }
     }
 
     /// Generates the images on the fly.
@@ -141,7 +169,7 @@ impl<'a> ImageSet<'a> {
             let names = images.clone().map(|image| generator.name(image)).collect();
             Ok((names, generator.images(images, count, reporter)?))
         });
-        Self { count, batches: Box::new(batches) }
+        Self { count, batches: Batches::Generated(Box::new(batches)) }
     }
 }
 
@@ -154,7 +182,7 @@ pub(super) fn batches(
     data: &Arc<dyn Dataset>,
     options: &SetOptions,
     strict: bool,
-) -> Result<(usize, impl Iterator<Item = Result<Batch>> + use<>)> {
+) -> Result<(usize, LoaderHead)> {
     check_counts(options)?;
     let count = options.num_images.unwrap_or(data.len());
     if count > data.len() {
@@ -163,6 +191,35 @@ pub(super) fn batches(
     let config =
         LoaderConfig { workers: 1, strict, drop_last: false, ..LoaderConfig::new(options.batch_size, SEED) };
     Ok((count, Loader::one_pass(Arc::clone(data), config)?.head(count)))
+}
+
+/// Returns the errors of images that could not be read and are left out of the numbers, after warnings of the first of
+/// them and of entries that hold no image.
+///
+/// # Errors
+/// When `read`, the number of images that were read, is 0.
+pub(super) fn left_out(
+    data: &dyn Dataset,
+    batches: &LoaderHead,
+    read: i64,
+    reporter: &dyn Reporter,
+) -> Result<Vec<String>> {
+    let unreadable: Vec<String> = batches.skipped().map(str::to_owned).collect();
+    if read == 0 {
+        return Err(none_readable(data, unreadable.first().map(String::as_str)));
+    }
+    warn_of_left_out(data, &unreadable, reporter);
+    Ok(unreadable)
+}
+
+/// Warns of images that are left out of the numbers, and of entries that hold no image.
+pub(super) fn warn_of_left_out(data: &dyn Dataset, unreadable: &[String], reporter: &dyn Reporter) {
+    for (what, entries) in [("unreadable, left out", unreadable), ("passed over", data.passed_over())] {
+        entries.iter().take(SHOWN).for_each(|entry| reporter.warn(&format!("{what}: {entry}")));
+        if let Some(more) = entries.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+            reporter.warn(&format!("{what}: {more} more of {}", data.name()));
+        }
+    }
 }
 
 /// Refuses to evaluate no images.
@@ -194,6 +251,10 @@ impl Dataset for ImageSubset {
 
     fn classes(&self) -> &[String] {
         self.data.classes()
+    }
+
+    fn passed_over(&self) -> &[String] {
+        self.data.passed_over()
     }
 
     fn name(&self) -> String {

@@ -20,6 +20,8 @@ pub struct ReconstructionEvaluation {
     pub fingerprint: String,
     /// The number of images.
     pub images: i64,
+    /// Errors of the images that could not be read and are left out.
+    pub unreadable: Vec<String>,
     /// PSNR in dB.
     pub psnr: Spread,
     /// SSIM.
@@ -66,14 +68,14 @@ pub fn reconstruction(
     }
     model.first_stage().check_reconstructs()?;
     let data = image_set::open(source)?;
-    let (count, batches) = image_set::batches(&data, options, source.strict)?;
+    let (count, mut batches) = image_set::batches(&data, options, source.strict)?;
     let lpips = Lpips::published_or_random(device)?;
     let network = image_set::network(options, device)?;
     let mut measured = Reconstructions::new(lpips, network);
     let mut scales = Some(MeanStd::new());
     let mut extremes = Extremes::default();
     reporter.progress(0, count as u64);
-    for batch in batches {
+    for batch in &mut batches {
         let batch = batch?;
         // Gray as the first stage takes it, in three equal channels.
         let images = channels::shown(&channels::convert(&batch.images, channels)).to_device(device);
@@ -94,6 +96,7 @@ pub fn reconstruction(
     reporter.progress_end();
     model.check_files()?;
     let images = measured.count();
+    let unreadable = image_set::left_out(&*data, &batches, images, reporter)?;
     let sets = (images > 1).then(|| measured.frechet()).transpose()?;
     image_set::warn_of_rank(measured.network(), images, reporter);
     let [best, worst] = extremes.names();
@@ -101,6 +104,7 @@ pub fn reconstruction(
         dataset: data.name(),
         fingerprint: data.fingerprint(),
         images,
+        unreadable,
         psnr: (&measured.psnr).into(),
         ssim: (&measured.ssim).into(),
         ms_ssim: scales.as_ref().map(Into::into),

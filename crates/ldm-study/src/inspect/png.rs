@@ -36,10 +36,16 @@ impl PngReport {
         let context = || path.display().to_string();
         let file = File::open(path).map_err(Error::io(path))?;
         let mut reader = png::Decoder::new(BufReader::new(file)).read_info().with_context(context)?;
-        let size = reader.output_buffer_size();
-        let mut row =
-            vec![0; size.ok_or_else(|| Error::format(path, "expected an image that fits in memory"))?];
-        reader.next_frame(&mut row).with_context(context)?;
+        // Texts may come after the image data, which is read in rows: its size is a claim of the file.
+        let (width, height) = (reader.info().width, reader.info().height);
+        if reader.output_buffer_size().is_none_or(|size| size as u64 > image::LARGEST) {
+            let most = image::LARGEST;
+            return Err(Error::format(
+                path,
+                format!("expected an image of at most {most} bytes, got {width}x{height}"),
+            ));
+        }
+        while reader.next_row().with_context(context)?.is_some() {}
         reader.finish().with_context(context)?;
         let info = reader.info();
         let mut texts: BTreeMap<String, String> = BTreeMap::new();
@@ -49,11 +55,14 @@ impl PngReport {
         for chunk in &info.uncompressed_latin1_text {
             texts.insert(chunk.keyword.clone(), chunk.text.clone());
         }
-        let hidden = watermark::read(&image::read(path)?, watermark::STABLE_DIFFUSION.len());
-        if hidden == watermark::STABLE_DIFFUSION {
-            texts.insert("watermark".into(), String::from_utf8_lossy(&hidden).into_owned());
+        // Beyond this no model makes an image, and the search would take ten times the memory of it.
+        if u64::from(width) * u64::from(height) <= 1 << 26 {
+            let hidden = watermark::read(&image::read(path)?, watermark::STABLE_DIFFUSION.len());
+            if hidden == watermark::STABLE_DIFFUSION {
+                texts.insert("watermark".into(), String::from_utf8_lossy(&hidden).into_owned());
+            }
         }
-        Ok(Self { path: path.to_path_buf(), width: info.width, height: info.height, texts })
+        Ok(Self { path: path.to_path_buf(), width, height, texts })
     }
 
     pub(super) fn text(&self) -> Result<String> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ldm_core::{Result, channels, image};
-use ldm_data::{Batch, Dataset, Loader, LoaderConfig};
+use ldm_data::{Batch, Dataset, Loader, LoaderConfig, none_readable};
 use ldm_metrics::{FeatureNetwork, SetDistance, SetFeatures};
 use ldm_pipelines::{GenerateRequest, LatentDiffusion, Sampling, generate};
 use ldm_schedulers::{AncestralNoise, SamplerConfig, Spacing};
@@ -47,6 +47,9 @@ impl Evaluator {
         let mut evaluator =
             Self { network, data, real: SetFeatures::default(), measure: measure.clone(), device };
         evaluator.real = evaluator.features(&evaluator.data, measure.reference)?;
+        if evaluator.real.count() == 0 {
+            return Err(none_readable(&*evaluator.data, None));
+        }
         Ok(evaluator)
     }
 

@@ -97,6 +97,10 @@ impl Dataset for LatentCache {
         Ok(Example { size: self.pixels, latent: Some(latent), ..example })
     }
 
+    fn passed_over(&self) -> &[String] {
+        self.augmentations.sets[0].passed_over()
+    }
+
     fn without_image(&self, index: usize, seed: u64) -> Result<Example> {
         self.get(index, seed)
     }

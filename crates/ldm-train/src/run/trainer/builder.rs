@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ldm_core::device::device_name;
 use ldm_core::{Error, Result};
-use ldm_data::{Dataset, collate};
+use ldm_data::{Dataset, collate, refuse_passed_over, refuse_unreadable};
 use serde_json::json;
 use tch::Device;
 
@@ -255,9 +255,16 @@ impl TrainerBuilder {
         self.distributed.check_batch(self.data_ref()?.len(), self.loading.batch_size)
     }
 
-    /// Checks the objective against the first example; an unreadable one is left to the loader.
+    /// Checks the objective against the first example; an unreadable one is left to the loader. Of the held-out images
+    /// one must be readable, so that no run ends at its first validation.
     fn check_data(&self) -> Result<()> {
         let (objective, data) = (self.objective_ref()?, self.data_ref()?);
+        if self.loading.strict {
+            std::iter::once(data).chain(&self.validation).try_for_each(|set| refuse_passed_over(&**set))?;
+        }
+        if let Some(held_out) = &self.validation {
+            refuse_unreadable(&**held_out)?;
+        }
         if let Ok(example) = data.get(0, self.config.seed) {
             let [_, height, width] = example.size;
             objective.check_size([height as i64, width as i64])?;

@@ -32,6 +32,8 @@ struct LoopState {
     last: Instant,
     /// Indices of unreadable images that were reported.
     reported: BTreeSet<usize>,
+    /// Errors of unreadable held-out images that were reported.
+    left_out: BTreeSet<String>,
 }
 
 impl Trainer {
@@ -102,6 +104,8 @@ impl Trainer {
         let from = (self.state.step > 0).then_some(self.state.step);
         let events = self.ranks().is_rank_zero().then(|| self.run.events(from)).transpose()?;
         self.train_step.objective().notes().iter().for_each(|note| observe(Event::Note(note)));
+        let sets = std::iter::once(&self.data).chain(&self.validation);
+        sets.flat_map(|set| set.passed_over()).for_each(|entry| observe(Event::Skipped(entry)));
         Ok(LoopState {
             loader,
             meter: Meter::default(),
@@ -109,6 +113,7 @@ impl Trainer {
             events,
             last: Instant::now(),
             reported: BTreeSet::new(),
+            left_out: BTreeSet::new(),
         })
     }
 
@@ -172,7 +177,12 @@ impl Trainer {
     }
 
     fn log_validation(&mut self, state: &mut LoopState, observe: Observe) -> Result<()> {
-        let metrics = self.ranks().rank_zero_only(|| self.validate())?.unwrap_or_default();
+        let (metrics, skipped) = self.ranks().rank_zero_only(|| self.validate())?.unwrap_or_default();
+        for message in skipped {
+            if state.left_out.insert(message.clone()) {
+                observe(Event::Skipped(&message));
+            }
+        }
         if let Some(events) = &mut state.events {
             events.scalars(self.state.step, &metrics)?;
             observe(Event::Validated(&metrics));

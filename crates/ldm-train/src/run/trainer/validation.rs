@@ -1,19 +1,23 @@
 //! Validation and previews.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use ldm_core::{Error, Result};
-use ldm_data::{Batch, Dataset, Loader, LoaderConfig};
+use ldm_data::{Batch, Dataset, Loader, LoaderConfig, none_readable};
 
 use super::Trainer;
 use crate::run::meter::integers;
 
 impl Trainer {
     /// Batches of the held-out set, or of the training set if there is none.
-    fn held_out(&self, count: usize, shuffle: bool) -> Result<impl Iterator<Item = Result<Batch>> + use<>> {
-        self.images(self.validation.as_ref().unwrap_or(&self.data), count, shuffle)
+    fn held_out(&self, count: usize, shuffle: bool) -> Result<FirstBatches> {
+        self.images(self.held_out_set(), count, shuffle)
+    }
+
+    fn held_out_set(&self) -> &Arc<dyn Dataset> {
+        self.validation.as_ref().unwrap_or(&self.data)
     }
 
     /// Batches of `count` images of a dataset, the same at every call; 0 for all.
@@ -22,7 +26,7 @@ impl Trainer {
         data: &Arc<dyn Dataset>,
         count: usize,
         shuffle: bool,
-    ) -> Result<impl Iterator<Item = Result<Batch>> + use<>> {
+    ) -> Result<FirstBatches> {
         let batch_size = self.loading.batch_size;
         let config = LoaderConfig {
             workers: self.loading.workers,
@@ -32,7 +36,11 @@ impl Trainer {
             ..LoaderConfig::new(batch_size, 0)
         };
         let batches = if count == 0 { usize::MAX } else { count.div_ceil(batch_size) };
-        Ok(Loader::one_pass(Arc::clone(data), config)?.take(batches))
+        Ok(FirstBatches {
+            loader: Loader::one_pass(Arc::clone(data), config)?,
+            left: batches,
+            is_empty: true,
+        })
     }
 
     /// Writes a preview image.
@@ -43,8 +51,10 @@ impl Trainer {
         let config = &self.config.samples;
         // Shuffled, the same at every step: sets are often sorted by class.
         let mut batches = self.held_out(config.count, true)?;
-        let none = || Error::data(self.run.root(), "expected an image for the preview, got none");
-        let first = batches.next().ok_or_else(none)??;
+        let Some(first) = batches.next() else {
+            return Err(none_readable(&**self.held_out_set(), batches.skipped().next()));
+        };
+        let first = first?;
         let image = self.train_step.with_ema(|objective| {
             objective.as_preview().expect("checked when samples are due").preview(&first, config)
         })?;
@@ -53,8 +63,8 @@ impl Trainer {
         Ok(path)
     }
 
-    /// Computes and logs the validation metrics.
-    pub(super) fn validate(&self) -> Result<BTreeMap<String, f64>> {
+    /// Computes and logs the validation metrics; returns them, and the errors of images that could not be read.
+    pub(super) fn validate(&self) -> Result<(BTreeMap<String, f64>, BTreeSet<String>)> {
         let mut batches = self.held_out(self.config.validate_images, false)?;
         let metrics = self.train_step.with_ema(|objective| match objective.as_validate() {
             Some(objective) => objective.validate(&mut batches),
@@ -62,6 +72,13 @@ impl Trainer {
         })?;
         let mut line: BTreeMap<String, f64> =
             metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let skipped: BTreeSet<String> = batches.skipped().map(str::to_owned).collect();
+        if batches.is_empty && !skipped.is_empty() {
+            return Err(none_readable(&**self.held_out_set(), batches.skipped().next()));
+        }
+        if !skipped.is_empty() && !line.is_empty() {
+            line.insert("val/unreadable".into(), skipped.len() as f64);
+        }
         if let Some(best) = &self.config.keep_best
             && !line.is_empty()
             && !line.contains_key(&best.metric)
@@ -75,6 +92,32 @@ impl Trainer {
             line.insert("step".into(), self.state.step as f64);
             self.run.log(&integers(&line))?;
         }
-        Ok(line)
+        Ok((line, skipped))
+    }
+}
+
+/// The first batches of a dataset.
+pub(super) struct FirstBatches {
+    loader: Loader,
+    left: usize,
+    /// Set until the first batch.
+    is_empty: bool,
+}
+
+impl FirstBatches {
+    /// Errors of the images so far that could not be read.
+    fn skipped(&self) -> impl Iterator<Item = &str> {
+        self.loader.skipped().values().map(String::as_str)
+    }
+}
+
+impl Iterator for FirstBatches {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let batch = self.loader.next();
+        self.is_empty &= batch.is_none();
+        batch
     }
 }
