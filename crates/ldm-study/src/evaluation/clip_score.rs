@@ -5,7 +5,7 @@ use std::io::BufReader;
 use std::path::Path;
 
 use ldm_conditioning::Clip;
-use ldm_core::{Error, Prompt, Result, text};
+use ldm_core::{Prompt, Result, text};
 use ldm_data::{collate, none_readable};
 use ldm_metrics::MeanStd;
 use serde::Serialize;
@@ -45,10 +45,11 @@ pub fn clip_score(
     // As CLIP's own preparation: the smaller side resized by PIL's bicubic, the center cropped.
     let data = open_generated(path, Some(clip.side() as u32))?;
     let prompts = prompts.map(|file| read_prompts(file, data.len())).transpose()?;
-    let prompt = |index: usize| match &prompts {
+    let prompt = |index: usize| -> Result<String> {
+        match &prompts {
         Some(prompts) => Ok(prompts[index].clone()),
         None => own_prompt(&path.join(data.peek(index)?.name)),
-    };
+    }};
     let mut unreadable = Vec::new();
     let mut score = MeanStd::new();
     reporter.progress(0, data.len() as u64);
