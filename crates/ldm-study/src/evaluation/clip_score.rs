@@ -47,9 +47,10 @@ pub fn clip_score(
     let prompts = prompts.map(|file| read_prompts(file, data.len())).transpose()?;
     let prompt = |index: usize| -> Result<String> {
         match &prompts {
-        Some(prompts) => Ok(prompts[index].clone()),
-        None => own_prompt(&path.join(data.peek(index)?.name)),
-    }};
+            Some(prompts) => Ok(prompts[index].clone()),
+            None => own_prompt(&path.join(data.peek(index)?.name)),
+        }
+    };
     let mut unreadable = Vec::new();
     let mut score = MeanStd::new();
     reporter.progress(0, data.len() as u64);

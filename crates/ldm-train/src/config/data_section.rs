@@ -27,7 +27,8 @@ impl DataModule {
     /// [`RunConfig::read`](crate::RunConfig::read).
     ///
     /// # Errors
-    /// [`Error::Io`](ldm_core::Error::Io), or [`Error::Config`](ldm_core::Error::Config) with the key, the expected value, and the line.
+    /// [`Error::Io`](ldm_core::Error::Io), or [`Error::Config`](ldm_core::Error::Config) with the key, the expected
+    /// value, and the line.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = text::read(path)?;
