@@ -58,8 +58,8 @@ pub fn to_rgb8(image: &Tensor) -> RgbImage {
     to_8bit(&channels::shown(&image.unsqueeze(0)).squeeze_dim(0)).into_rgb8()
 }
 
-/// Limit of the memory that a decoded image takes, in bytes; that of the crate `image`. The size that a file claims must
-/// not decide it.
+/// Limit of the memory that a decoded image takes, in bytes; that of the crate `image`. The size that a file claims
+/// must not decide it.
 pub const LARGEST: u64 = 512 << 20;
 
 /// Reads an image of any supported format as RGB, as [`decode`].

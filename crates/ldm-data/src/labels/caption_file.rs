@@ -36,8 +36,8 @@ pub enum CaptionSource {
 /// captions: { file: captions.tsv, name: key, caption: caption }
 /// ```
 ///
-/// - `.tsv`, `.csv`: a table. Columns are named by the first line, or numbered from 0 where the file has no such line; a
-///   line with `file_name` is one.
+/// - `.tsv`, `.csv`: a table. Columns are named by the first line, or numbered from 0 where the file has no such line;
+///   a line with `file_name` is one.
 /// - `.jsonl`: an object per line.
 /// - `.json`: COCO captions (`images`, `annotations`), or an object of a caption or a list of captions by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

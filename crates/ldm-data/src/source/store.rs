@@ -197,8 +197,8 @@ fn no_archive(head: &[u8]) -> Option<&'static str> {
 
 /// Unpacks a gzipped archive for reads at any offset.
 ///
-/// It goes into an unnamed temporary file: the system frees it when the process ends in any way, and its pages can leave
-/// memory, so that a dataset may be larger than memory.
+/// It goes into an unnamed temporary file: the system frees it when the process ends in any way, and its pages can
+/// leave memory, so that a dataset may be larger than memory.
 fn unpacked(file: File, path: &Path) -> Result<File> {
     let folder = std::env::temp_dir();
     let mut unpacked = tempfile::tempfile().map_err(Error::io(&folder))?;

@@ -15,8 +15,8 @@ use crate::task::inpainting::{InpaintingConfig, Masks};
 
 /// Stored images: paths, selection, labels and preparation.
 ///
-/// `path` is a folder, a `.tar`, a `.tar.gz`, a `.zip` (all four of one layout), a pattern of shards `a-{000..003}.tar`,
-/// or a list of these. An image is a file that ends in `.png`, `.jpg`, `.jpeg`, `.webp`, `.bmp`, `.gif`, `.tif` or
+/// `path` is a folder, a `.tar`, a `.tar.gz`, a `.zip` (all four of one layout), a pattern of shards
+/// `a-{000..003}.tar`, or a list of these. An image is a file that ends in `.png`, `.jpg`, `.jpeg`, `.webp`, `.bmp`, `.gif`, `.tif` or
 /// `.tiff`; the format is detected by content. Where there is none of them, `.npy` files are images, of u8 values
 /// `[3, H, W]` or `[H, W, 3]`. Next to `key.png` there may be `key.txt` (a caption per line),
 /// `key.cls` (a class by number or name) and `key.json` (`caption`, `class`). Relative paths are

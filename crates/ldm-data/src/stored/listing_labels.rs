@@ -91,8 +91,8 @@ impl Listing {
         self.require(file.missing, what, &what_is, |item| !item.texts.is_empty())
     }
 
-    /// Assigns the captions of Hugging Face's metadata files, whose names are relative to their folder: for every image,
-    /// or for none.
+    /// Assigns the captions of Hugging Face's metadata files, whose names are relative to their folder: for every
+    /// image, or for none.
     pub(crate) fn read_metadata(&mut self, what: &str) -> Result<()> {
         let mut of = vec![Vec::new(); self.items.len()];
         let mut names = None;
