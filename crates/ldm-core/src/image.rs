@@ -5,8 +5,8 @@ use std::path::Path;
 
 use image::metadata::Orientation;
 use image::{
-    DynamicImage, GrayAlphaImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, ImageResult, Limits, RgbImage,
-    RgbaImage,
+    DynamicImage, GrayAlphaImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, ImageResult, Limits,
+    RgbImage, RgbaImage,
 };
 use tch::{Device, Kind, Tensor};
 
