@@ -5,7 +5,8 @@
 //! - [`Prompt`]: the inputs of a generation; [`Conditioning`]: the tensors the U-Net is conditioned on.
 //! - [`NoiseSource`]: the source of all randomness.
 //! - [`image`]: conversion between tensors and images; [`channels`]: gray, alpha, RGB.
-//! - [`text`]: text files; [`files`]: atomic writes; [`FolderLock`]: exclusive folders.
+//! - [`text`]: text files; [`json`]: numbers of JSON files, NaN and Inf among them; [`files`]: atomic writes;
+//!   [`FolderLock`]: exclusive folders.
 //! - [`diffusers`]: fields of the `config.json` of diffusers.
 //! - [`Tiles`]: overlapping tiles of large feature maps.
 //! - [`resources`]: additional files of models and metrics.
@@ -19,6 +20,7 @@ pub mod diffusers;
 mod error;
 pub mod files;
 pub mod image;
+pub mod json;
 mod lock;
 pub mod memory;
 pub mod nn;

@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Spread {
     /// The mean.
+    #[serde(with = "ldm_core::json::float")]
     pub mean: f64,
     /// The standard deviation.
+    #[serde(with = "ldm_core::json::float")]
     pub std: f64,
 }
 

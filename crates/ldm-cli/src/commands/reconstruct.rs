@@ -3,6 +3,7 @@
 use ldm::{ImageGrid, Watermark};
 use ldm_autoencoder::ImageKind;
 use ldm_core::image;
+use ldm_core::json::number;
 use ldm_metrics::{label_accuracy, psnr};
 use serde_json::json;
 use tch::Tensor;
@@ -38,7 +39,7 @@ pub(crate) fn run(args: &ReconstructArgs) -> anyhow::Result<()> {
         let [image, back] = [image, back].map(|each| model.first_stage().shown(&each));
         image::write_png(&out, &back.get(0), &[])?;
         if args.json {
-            terminal::write_json(&json!({"path": out, "image": path, key: fidelity}), true)?;
+            terminal::write_json(&json!({"path": out, "image": path, key: number(fidelity)}), true)?;
         } else {
             outln!("{}  {fidelity:.2} {unit}  {}", out.display(), path.display())?;
         }

@@ -24,6 +24,7 @@ pub struct NamedValue {
     /// The name.
     pub name: String,
     /// The value.
+    #[serde(serialize_with = "ldm_core::json::float::serialize")]
     pub value: f64,
 }
 

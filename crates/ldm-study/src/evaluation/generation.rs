@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use ldm_core::Result;
+use ldm_core::json::number;
 use ldm_metrics::{FeatureNetwork, MeanStd, Origin, Retain, SetDistance, SetFeatures};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -19,8 +20,10 @@ use crate::context::{Context, bail};
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct SpreadOfParts {
     /// The mean.
+    #[serde(serialize_with = "ldm_core::json::float::serialize")]
     pub mean: f64,
     /// The standard deviation.
+    #[serde(serialize_with = "ldm_core::json::float::serialize")]
     pub std: f64,
     /// The number of parts.
     pub parts: usize,
@@ -65,14 +68,16 @@ impl GenerationEvaluation {
     pub fn document(&self) -> Map<String, Value> {
         let found = &self.distance;
         let parts = |sum: &Option<MeanStd>| json!(sum.as_ref().map(SpreadOfParts::from));
-        let manifold = |of: fn(&ldm_metrics::Manifold) -> f64| json!(found.manifold.as_ref().map(of));
+        let manifold = |of: fn(&ldm_metrics::Manifold) -> f64| {
+            found.manifold.as_ref().map_or(Value::Null, |found| number(of(found)))
+        };
         let [name, fingerprint] = self.generated.clone().map_or([None, None], |both| both.map(Some));
         let mut document = self.reference.clone();
         document.extend(
             [
                 ("features", json!(self.features)),
-                ("frechet_distance", json!(found.frechet)),
-                ("spatial_frechet_distance", json!(found.spatial)),
+                ("frechet_distance", number(found.frechet)),
+                ("spatial_frechet_distance", found.spatial.map_or(Value::Null, number)),
                 ("kernel_distance", parts(&found.kernel)),
                 ("precision", manifold(|of| of.precision)),
                 ("recall", manifold(|of| of.recall)),
@@ -91,7 +96,7 @@ impl GenerationEvaluation {
         );
         if let Some(nearest) = &self.nearest {
             let [best, worst]: [Vec<NamedValue>; 2] = nearest.extremes.names();
-            let (mean, std) = (nearest.distance.mean(), nearest.distance.std());
+            let (mean, std) = (number(nearest.distance.mean()), number(nearest.distance.std()));
             document.insert(
                 "nearest_real".into(),
                 json!({"mean": mean, "std": std, "best": best, "worst": worst}),

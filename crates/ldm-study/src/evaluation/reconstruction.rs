@@ -33,8 +33,10 @@ pub struct ReconstructionEvaluation {
     /// The network of LPIPS.
     pub lpips_trunk: String,
     /// Fréchet distance of reconstructions and originals (rFID by Inception); of two images or more.
+    #[serde(serialize_with = "ldm_core::json::floats::serialize")]
     pub frechet_distance: Option<f64>,
     /// The same of spatial features.
+    #[serde(serialize_with = "ldm_core::json::floats::serialize")]
     pub spatial_frechet_distance: Option<f64>,
     /// Inception score of the reconstructions.
     pub inception_score: Option<Spread>,

@@ -66,8 +66,10 @@ pub struct TrainingCost {
     /// Number of images.
     pub images: u64,
     /// Seconds of training, without measurements.
+    #[serde(with = "ldm_core::json::float")]
     pub seconds: f64,
     /// Throughput.
+    #[serde(with = "ldm_core::json::float")]
     pub images_per_second: f64,
     /// Peak memory in bytes: of the process on the CPU, of the allocator on CUDA.
     pub peak_memory: u64,
@@ -90,10 +92,13 @@ pub struct FirstStageResult {
     /// The network of LPIPS.
     pub lpips_trunk: String,
     /// Fréchet distance of reconstructions and originals (rFID by Inception).
+    #[serde(with = "ldm_core::json::float")]
     pub frechet_distance: f64,
     /// Images encoded per second.
+    #[serde(with = "ldm_core::json::float")]
     pub encoded_per_second: f64,
     /// Images decoded per second.
+    #[serde(with = "ldm_core::json::float")]
     pub decoded_per_second: f64,
 }
 
@@ -118,6 +123,7 @@ pub struct QualityPoint {
     /// Number of images.
     pub images: u64,
     /// Seconds of training.
+    #[serde(with = "ldm_core::json::float")]
     pub seconds: f64,
     /// Distances to real images.
     pub quality: Quality,
@@ -140,8 +146,10 @@ pub struct BySteps {
     /// Steps.
     pub steps: usize,
     /// Throughput, including decoding.
+    #[serde(with = "ldm_core::json::float")]
     pub images_per_second: f64,
     /// Seconds per image.
+    #[serde(with = "ldm_core::json::float")]
     pub seconds_per_image: f64,
     /// Distances to real images.
     pub quality: Quality,
@@ -154,18 +162,24 @@ pub struct Quality {
     /// Number of images.
     pub images: i64,
     /// Fréchet distance.
+    #[serde(with = "ldm_core::json::float")]
     pub frechet_distance: f64,
     /// sFID; of Inception alone.
+    #[serde(with = "ldm_core::json::floats", default)]
     pub spatial_frechet_distance: Option<f64>,
     /// Kernel distance.
     pub kernel_distance: Option<Spread>,
     /// Precision.
+    #[serde(with = "ldm_core::json::floats", default)]
     pub precision: Option<f64>,
     /// Recall.
+    #[serde(with = "ldm_core::json::floats", default)]
     pub recall: Option<f64>,
     /// Density.
+    #[serde(with = "ldm_core::json::floats", default)]
     pub density: Option<f64>,
     /// Coverage.
+    #[serde(with = "ldm_core::json::floats", default)]
     pub coverage: Option<f64>,
     /// Inception score.
     pub inception_score: Option<Spread>,
