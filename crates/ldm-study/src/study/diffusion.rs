@@ -1,10 +1,10 @@
 //! The diffusion model of one factor: training with evaluations, and timing.
 
-use std::io::Write;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use ldm_core::device::peak_memory;
-use ldm_core::{Error, Result};
+use ldm_core::{Error, Result, files};
 use ldm_pipelines::{LatentDiffusion, LoadOptions, Model};
 use ldm_train::{Finished, RunConfig};
 use tch::Device;
@@ -16,7 +16,7 @@ use super::results::{BySteps, DiffusionResult, QualityPoint, SamplingResult};
 use super::study_dir::{StudyPart, write};
 use super::study_file::MeasureConfig;
 use super::training::{EvalSchedule, train};
-use crate::context::{Context, bail};
+use crate::context::bail;
 
 /// Trains the model and evaluates the checkpoints.
 pub(super) fn run(study: &Study, f: i64) -> Result<Finished> {
@@ -40,8 +40,8 @@ pub(super) fn run(study: &Study, f: i64) -> Result<Finished> {
         set.write(&folder.of(f, &format!("samples-{:07}.png", due.step)))?;
         let (step, images, seconds) = (due.step, due.images, due.seconds);
         let point = QualityPoint { step, images, seconds, quality: set.quality };
-        append(&path, &point)?;
         points.push(point);
+        write_points(&path, &points)?;
         Ok(())
     })?;
     let Some(trained) = trained else { return Ok(Finished::Stopped) };
@@ -92,15 +92,63 @@ fn open(study: &Study, path: &Path) -> Result<Box<LatentDiffusion>> {
     }
 }
 
+/// Reads the points so far. A last line that cannot be read was torn by a power cut or a full disk: it is left out, and
+/// its checkpoint is measured again.
 fn read_points(path: &Path) -> Result<Vec<QualityPoint>> {
-    let Ok(text) = std::fs::read_to_string(path) else { return Ok(Vec::new()) };
-    text.lines().map(|line| serde_json::from_str(line).with_context(|| path.display().to_string())).collect()
+    let bytes = match std::fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        read => read.map_err(Error::io(path))?,
+    };
+    let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
+    let mut points = Vec::new();
+    for (index, line) in lines.iter().enumerate() {
+        match serde_json::from_slice(line) {
+            Ok(point) => points.push(point),
+            Err(_) if index + 1 == lines.len() => {}
+            Err(error) => return Err(Error::format(path, format!("line {}: {error}", index + 1))),
+        }
+    }
+    Ok(points)
 }
 
-fn append(path: &Path, point: &QualityPoint) -> Result<()> {
-    let mut file =
-        std::fs::OpenOptions::new().create(true).append(true).open(path).map_err(Error::io(path))?;
-    // One write, so that a line is complete or absent.
-    let line = serde_json::to_string(point).expect("numbers and strings serialize");
-    file.write_all(format!("{line}\n").as_bytes()).map_err(Error::io(path))
+/// Writes all points, a line each, in place of the file.
+fn write_points(path: &Path, points: &[QualityPoint]) -> Result<()> {
+    let line = |point| serde_json::to_string(point).expect("numbers and strings serialize") + "\n";
+    files::write_bytes(path, points.iter().map(line).collect::<String>().as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(step: u64, distance: f64) -> QualityPoint {
+        let quality = format!(r#"{{"images": 4, "frechet_distance": {distance}}}"#);
+        let quality = serde_json::from_str(&quality).unwrap();
+        QualityPoint { step, images: 4 * step, seconds: 1., quality }
+    }
+
+    #[test]
+    fn a_torn_last_line_is_left_out_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("points.jsonl");
+        assert!(read_points(&path).unwrap().is_empty());
+        let mut points = vec![point(10, 1.5), point(20, 0.5)];
+        points[1].quality.frechet_distance = f64::NAN;
+        write_points(&path, &points).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        let steps =
+            || read_points(&path).map(|points| points.iter().map(|point| point.step).collect::<Vec<_>>());
+        assert_eq!(steps().unwrap(), [10, 20]);
+        assert!(read_points(&path).unwrap()[1].quality.frechet_distance.is_nan());
+        let second = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        for cut in second + 1..whole.len() - 1 {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            assert_eq!(steps().unwrap(), [10], "cut at {cut}");
+        }
+        std::fs::write(&path, [&whole[..30], b"\xff\n", &whole[second..]].concat()).unwrap();
+        let error = steps().unwrap_err().to_string();
+        assert!(error.contains("points.jsonl: line 1: "), "{error}");
+        std::fs::create_dir(folder.path().join("folder")).unwrap();
+        assert!(read_points(&folder.path().join("folder")).is_err(), "an error that is not an absence");
+    }
 }

@@ -1,5 +1,6 @@
 //! One run of a study: training for its budget, and resumption.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -105,15 +106,22 @@ pub(super) fn train(
     Ok(Some(TrainedRun { config, cost }))
 }
 
-/// Resumes a run; one without a checkpoint is removed and starts over.
+/// Resumes a run. One that ended before its first checkpoint is renamed and starts over; no other run is touched.
 fn open(root: &Path, device: Device) -> Result<Option<Trainer>> {
-    if !root.exists() {
-        return Ok(None);
-    }
-    if RunDir::open(root).is_ok_and(|run| run.newest_checkpoint().is_ok()) {
+    match std::fs::symlink_metadata(root) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        found => found.map_err(Error::io(root))?,
+    };
+    if !RunDir::is_unstarted(root)? {
         return Trainer::resume(root, &[], device).map(Some);
     }
-    std::fs::remove_dir_all(root).map_err(Error::io(root))?;
+    let aside = |count: u32| {
+        let mut name = root.file_name().unwrap_or_default().to_os_string();
+        name.push(format!(".unstarted-{count}"));
+        root.with_file_name(name)
+    };
+    let free = (1..).map(aside).find(|path| !path.exists()).expect("an endless list");
+    std::fs::rename(root, free).map_err(Error::io(root))?;
     Ok(None)
 }
 
@@ -173,9 +181,42 @@ fn rate(study: &Study, config: &Path, scratch: &Path) -> Result<f64> {
 
 /// Returns the last line of training in `metrics.jsonl`.
 fn last_line(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    let mut lines = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let lines = bytes.rsplit(|byte| *byte == b'\n');
+    let mut lines = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
     lines
         .find(|line| line.get("seconds").is_some())
         .ok_or_else(|| Error::format(path, "expected a line of training, got none"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_run_without_checkpoints_starts_over_and_none_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("diffusion");
+        assert!(open(&root, Device::Cpu).unwrap().is_none());
+        for count in 1..=2 {
+            std::fs::create_dir_all(root.join("checkpoints")).unwrap();
+            std::fs::write(root.join("metrics.jsonl"), "{}\n").unwrap();
+            assert!(open(&root, Device::Cpu).unwrap().is_none());
+            let aside = folder.path().join(format!("diffusion.unstarted-{count}/metrics.jsonl"));
+            assert!(!root.exists() && aside.exists());
+        }
+        // Without its config, or with a damaged checkpoint, a run of days is an error.
+        let state = root.join("checkpoints/step-0000010/state.json");
+        std::fs::create_dir_all(state.parent().unwrap()).unwrap();
+        std::fs::write(&state, "").unwrap();
+        let error = open(&root, Device::Cpu).unwrap_err().to_string();
+        assert!(error.contains("expected a run directory"), "{error}");
+        std::fs::write(root.join("config.yaml"), "model: 1\n").unwrap();
+        open(&root, Device::Cpu).unwrap_err();
+        std::fs::remove_dir_all(root.join("checkpoints")).unwrap();
+        std::fs::write(root.join("checkpoints"), "no folder").unwrap();
+        let error = open(&root, Device::Cpu).unwrap_err();
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+        assert!(root.join("config.yaml").exists(), "nothing is renamed");
+    }
 }
