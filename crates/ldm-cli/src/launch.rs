@@ -2,12 +2,16 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::AsRawFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use ldm_libtorch::RankEnv;
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::interrupt::Stop;
@@ -22,14 +26,16 @@ const LAUNCHED: &str = "LDM_LAUNCHED";
 
 /// Starts `count` ranks and waits for their exit. A failed rank ends all; a signal is forwarded to all.
 pub(crate) fn launch(count: usize, stop: &Stop, printer: Printer) -> anyhow::Result<()> {
-    let port = free_port().context("no free port for the rendezvous of the ranks")?;
+    let store = Rendezvous::bind().context("no free port for the rendezvous of the ranks")?;
+    let port = store.port;
     let (mut ranks, mut forwarders) = (RunningRanks(Vec::new()), Vec::new());
     for rank in 0..count {
         let (child, stderr) =
-            start(rank, count, port).with_context(|| format!("cannot start rank {rank}"))?;
+            start(rank, count, &store).with_context(|| format!("cannot start rank {rank}"))?;
         ranks.0.push(Some(child));
         forwarders.extend(stderr);
     }
+    drop(store);
     printer.detail(&format!("rendezvous of {count} ranks at 127.0.0.1:{port}"));
     let (mut failed, mut signaled) = (None::<(usize, ExitStatus, Instant)>, false);
     while ranks.0.iter().any(Option::is_some) {
@@ -45,6 +51,12 @@ pub(crate) fn launch(count: usize, stop: &Stop, printer: Printer) -> anyhow::Res
         if let (Some(signal), false) = (stop.signal(), signaled) {
             signaled = true;
             ranks.signal(Signal::from_named_raw(signal).unwrap_or(Signal::TERM));
+        }
+        // Rank 0 alone, which shares it with the others.
+        if let Some(Some(first)) = ranks.0.first()
+            && stop.checkpoint().swap(false, Ordering::SeqCst)
+        {
+            let _ = kill_process(Pid::from_child(first), Signal::USR1); // it may have just ended
         }
         if failed.is_some_and(|(.., since)| since.elapsed() > GRACE) {
             ranks.signal(Signal::KILL);
@@ -84,6 +96,9 @@ impl ChildProcess {
                 // The process may have just ended.
                 let _ = kill_process(Pid::from_child(&self.0), signal);
             }
+            if stop.checkpoint().swap(false, Ordering::SeqCst) {
+                let _ = kill_process(Pid::from_child(&self.0), Signal::USR1);
+            }
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -119,7 +134,7 @@ impl Drop for RunningRanks {
 }
 
 /// Starts a rank, and a thread that forwards its stderr.
-fn start(rank: usize, count: usize, port: u16) -> anyhow::Result<(Child, Option<JoinHandle<()>>)> {
+fn start(rank: usize, count: usize, store: &Rendezvous) -> anyhow::Result<(Child, Option<JoinHandle<()>>)> {
     let mut command = Command::new(std::env::current_exe()?);
     command
         .args(std::env::args_os().skip(1))
@@ -128,7 +143,7 @@ fn start(rank: usize, count: usize, port: u16) -> anyhow::Result<(Child, Option<
                 .map(|(name, value)| (name, value.to_string())),
         )
         .env("MASTER_ADDR", "127.0.0.1")
-        .env("MASTER_PORT", port.to_string())
+        .env("MASTER_PORT", store.port.to_string())
         .env(LAUNCHED, "1")
         .stdin(Stdio::piped())
         // The launcher forwards the terminal's Ctrl-C once.
@@ -142,7 +157,12 @@ fn start(rank: usize, count: usize, port: u16) -> anyhow::Result<(Child, Option<
         command.env("OMP_NUM_THREADS", (cores / count).max(1).to_string());
     }
     if rank == 0 {
-        return Ok((command.spawn()?, None));
+        command.env(RankEnv::LISTEN_FD, store.listener.as_raw_fd().to_string());
+        // Inherited by rank 0 alone, which is started first.
+        fcntl_setfd(&store.listener, FdFlags::empty())?;
+        let child = command.spawn();
+        fcntl_setfd(&store.listener, FdFlags::CLOEXEC)?;
+        return Ok((child?, None));
     }
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
     let stderr = child.stderr.take().expect("stderr is piped");
@@ -154,16 +174,22 @@ fn start(rank: usize, count: usize, port: u16) -> anyhow::Result<(Child, Option<
     Ok((child, Some(forwarder)))
 }
 
+/// True for a child process of [`launch`] or [`ChildProcess`].
+pub(crate) fn is_launched() -> bool {
+    std::env::var_os(LAUNCHED).is_some()
+}
+
 /// Exits when the launcher ends, even if it was killed.
 pub(crate) fn exit_with_launcher() {
-    if std::env::var_os(LAUNCHED).is_none() {
+    if !is_launched() {
         return;
     }
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new());
         say("error: the launcher has ended");
         let _idle = ldm_core::files::when_idle();
-        std::process::exit(1);
+        // Without destructors: those of libtorch would run while its worker threads do.
+        signal_hook::low_level::exit(1);
     });
 }
 
@@ -176,6 +202,17 @@ pub(crate) fn exit_text(status: ExitStatus) -> String {
     }
 }
 
-fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+/// The socket of the ranks' rendezvous: bound to this machine's loopback before a rank starts, so that no other process
+/// can take its port and no other machine can reach it.
+struct Rendezvous {
+    listener: TcpListener,
+    port: u16,
+}
+
+impl Rendezvous {
+    fn bind() -> std::io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = listener.local_addr()?.port();
+        Ok(Self { listener, port })
+    }
 }

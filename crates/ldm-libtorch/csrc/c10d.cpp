@@ -18,14 +18,15 @@ ldm::Work *to_heap(ldm::Work work) { return new ldm::Work(std::move(work)); }
 } // namespace
 
 extern "C" {
-int ldm_group_connect(const char *host, int port, int serve, int rank, int world, int with_nccl, double seconds,
-                      void **out) {
+int ldm_group_connect(const char *host, int port, int serve, int listen_fd, int rank, int world, int with_nccl,
+                      double seconds, void **out) {
   return ldm::guarded_brief([&] {
     auto timeout = std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
     c10d::TCPStoreOptions options;
     options.port = static_cast<uint16_t>(port);
     options.isServer = serve != 0;
     options.waitWorkers = false;
+    if (serve && listen_fd >= 0) options.masterListenFd = listen_fd;
     options.timeout = timeout;
     auto store = c10::make_intrusive<c10d::PrefixStore>("ldm", c10::make_intrusive<c10d::TCPStore>(host, options));
     auto group = std::make_unique<ldm::Group>();

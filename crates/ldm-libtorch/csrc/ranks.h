@@ -35,9 +35,10 @@ template <typename F> int guarded_brief(F body) {
 
 extern "C" {
 #endif
-// Connects `world` processes at host:port; with `serve` this one runs the rendezvous store.
-int ldm_group_connect(const char *host, int port, int serve, int rank, int world, int with_nccl, double seconds,
-                      void **out);
+// Connects `world` processes at host:port; with `serve` this one runs the rendezvous store, on the listening socket
+// `listen_fd`, which it takes over, or with -1 on all interfaces.
+int ldm_group_connect(const char *host, int port, int serve, int listen_fd, int rank, int world, int with_nccl,
+                      double seconds, void **out);
 void ldm_group_free(void *group);
 // In place and asynchronous; operation 0 is the sum, 1 the maximum. The work keeps the tensor alive.
 int ldm_group_all_reduce(void *group, tensor value, int operation, void **work);

@@ -35,7 +35,7 @@ impl C10d {
         let raw = RawGroup::connect(
             &env.host,
             port,
-            serves,
+            serves.then_some(env.listen_fd),
             [rank, world],
             device.is_cuda(),
             timeout.as_secs_f64(),

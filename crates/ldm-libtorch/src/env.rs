@@ -21,9 +21,15 @@ pub struct RankEnv {
     pub port: u16,
     /// The launcher serves the rendezvous store itself (as torchrun does), so rank 0 connects as a client.
     pub launcher_serves: bool,
+    /// A listening socket for rank 0's rendezvous store, inherited from the launcher; without one the store listens on
+    /// all interfaces, for ranks of other machines.
+    pub listen_fd: Option<i32>,
 }
 
 impl RankEnv {
+    /// The variable of [`RankEnv::listen_fd`].
+    pub const LISTEN_FD: &str = "LDM_LISTEN_FD";
+
     /// Reads the environment; `None` without `RANK` and `WORLD_SIZE`.
     ///
     /// # Errors
@@ -74,7 +80,11 @@ impl RankEnv {
             return Err(GroupError("MASTER_PORT: expected a port from 1 to 65535, got 0".into()));
         }
         let launcher_serves = variable("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|value| value == "True");
-        Ok(Some(Self { rank, world, local_rank, host, port, launcher_serves }))
+        let listen_fd = variable(Self::LISTEN_FD)
+            .map(|fd| number(Self::LISTEN_FD, &fd, "an open file's number"))
+            .transpose()?
+            .filter(|_| rank == 0);
+        Ok(Some(Self { rank, world, local_rank, host, port, launcher_serves, listen_fd }))
     }
 }
 
@@ -109,6 +119,14 @@ mod tests {
         assert_eq!(env.host.to_str().unwrap(), "10.0.0.1");
         assert!(!env.launcher_serves);
         assert!(read(&[("TORCHELASTIC_USE_AGENT_STORE", Some("True"))]).unwrap().unwrap().launcher_serves);
+        assert_eq!(env.listen_fd, None);
+        assert_eq!(
+            read(&[("LDM_LISTEN_FD", Some("5"))]).unwrap().unwrap().listen_fd,
+            None,
+            "of rank 0 alone"
+        );
+        let first = read(&[("RANK", Some("0")), ("LOCAL_RANK", None), ("LDM_LISTEN_FD", Some("5"))]);
+        assert_eq!(first.unwrap().unwrap().listen_fd, Some(5));
         assert_eq!(read(&[("LOCAL_RANK", None)]).unwrap().unwrap().local_rank, 3);
         assert_eq!(read(&[("RANK", None), ("WORLD_SIZE", None)]).unwrap(), None);
     }

@@ -11,6 +11,7 @@ unsafe extern "C" {
         host: *const c_char,
         port: c_int,
         serve: c_int,
+        listen_fd: c_int,
         rank: c_int,
         world: c_int,
         with_nccl: c_int,
@@ -65,10 +66,11 @@ impl Drop for RawGroup {
 }
 
 impl RawGroup {
+    /// Connects; with `serve` this process runs the store, on the given listening socket if there is one.
     pub(crate) fn connect(
         host: &CString,
         port: u16,
-        serve: bool,
+        serve: Option<Option<c_int>>,
         [rank, world]: [usize; 2],
         with_nccl: bool,
         seconds: f64,
@@ -78,7 +80,8 @@ impl RawGroup {
             ldm_group_connect(
                 host.as_ptr(),
                 c_int::from(port),
-                c_int::from(serve),
+                c_int::from(serve.is_some()),
+                serve.flatten().unwrap_or(-1),
                 rank as c_int,
                 world as c_int,
                 c_int::from(with_nccl),

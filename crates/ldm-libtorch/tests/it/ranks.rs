@@ -203,8 +203,15 @@ fn a_rank_that_does_not_answer_times_out() {
 #[test]
 fn connecting_without_other_ranks_times_out() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let env =
-        RankEnv { rank: 0, world: 2, local_rank: 0, host: c"127.0.0.1".into(), port, launcher_serves: false };
+    let env = RankEnv {
+        rank: 0,
+        world: 2,
+        local_rank: 0,
+        host: c"127.0.0.1".into(),
+        port,
+        launcher_serves: false,
+        listen_fd: None,
+    };
     let start = Instant::now();
     let error = C10d::connect(&env, Device::Cpu, Duration::from_secs(2)).unwrap_err().to_string();
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
