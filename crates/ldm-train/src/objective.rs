@@ -1,6 +1,7 @@
 //! Training objectives: the loss of a model and the parameters it trains.
 
 pub(crate) mod autoencoder;
+pub(crate) mod batch_resize;
 pub(crate) mod classifier;
 pub(crate) mod diffusion;
 pub(crate) mod first_stage_images;
@@ -8,6 +9,7 @@ pub(crate) mod init_from;
 pub(crate) mod lora;
 pub(crate) mod lora_config;
 pub(crate) mod losses;
+pub(crate) mod model_checks;
 pub(crate) mod preview_grid;
 pub(crate) mod prompt_for;
 
@@ -158,10 +160,24 @@ pub trait Validate {
     /// # Errors
     /// [`ldm_core::Error`] when an image cannot be read or a batch does not fit the model.
     fn validate(&self, batches: &mut dyn Iterator<Item = Result<Batch>>) -> Result<Vec<(&'static str, f64)>>;
+
+    /// The names of the metrics, by which `train.keep_best.metric` is checked before the first step; by default none,
+    /// and the first validation checks it.
+    fn metrics(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
 }
 
 /// Preview images of a model under training.
 pub trait Preview {
+    /// Checks that the model can render images with these settings; called before the first step.
+    ///
+    /// # Errors
+    /// [`ldm_core::Error::Invalid`] with the key below `train.samples`.
+    fn check(&self, _config: &SampleConfig) -> Result<()> {
+        Ok(())
+    }
+
     /// Renders one image `[C, H, W]` in `[-1, 1]`: samples, or reconstructions of the held-out `batch`. The trainer
     /// calls it with the EMA in place of the weights.
     ///

@@ -129,9 +129,18 @@ impl TrainConfig {
         if !(self.offset_noise.is_finite() && self.offset_noise >= 0.) {
             return Err(format!("train.offset_noise: expected at least 0, got {}", self.offset_noise));
         }
-        if let Some(clip) = self.clip_grad.filter(|clip| *clip <= 0.) {
-            return Err(format!("train.clip_grad: expected a positive number, got {clip}"));
+        for (key, value) in [("clip_grad", self.clip_grad), ("min_snr_gamma", self.min_snr_gamma)] {
+            if let Some(value) = value.filter(|value| !(value.is_finite() && *value > 0.)) {
+                return Err(format!("train.{key}: expected a positive number, got {value}"));
+            }
         }
+        if let Err(error) = self.optimizer.check() {
+            return Err(format!("train.optimizer.{error}"));
+        }
+        if let Err(error) = self.schedule.check(self.steps) {
+            return Err(format!("train.schedule.{error}"));
+        }
+        self.samples.check()?;
         if let Some(best) = &self.keep_best {
             if !has_validation {
                 return Err(
@@ -185,6 +194,32 @@ pub struct SampleConfig {
     pub eta: f64,
     /// Classifier-free guidance of the samples (diffusion models trained with dropout).
     pub guidance_scale: f64,
+}
+
+/// The largest `train.samples.count`.
+const MAX_SAMPLES: usize = 1024;
+
+impl SampleConfig {
+    /// Checks the values alone; a model checks them against its schedule and its condition
+    /// ([`Preview::check`](crate::Preview::check)). The message of an error begins with the key.
+    fn check(&self) -> Result<(), String> {
+        let Self { count, steps, eta, guidance_scale, .. } = *self;
+        if count > MAX_SAMPLES {
+            return Err(format!("train.samples.count: expected at most {MAX_SAMPLES}, got {count}"));
+        }
+        if steps == 0 {
+            return Err("train.samples.steps: expected at least 1, got 0".into());
+        }
+        if !(0. ..=1.).contains(&eta) {
+            return Err(format!("train.samples.eta: expected a number in [0, 1], got {eta}"));
+        }
+        if !guidance_scale.is_finite() {
+            return Err(format!(
+                "train.samples.guidance_scale: expected a finite number, got {guidance_scale}"
+            ));
+        }
+        Ok(())
+    }
 }
 
 impl Default for SampleConfig {

@@ -14,6 +14,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::config::SampleConfig;
 use crate::latents::{LatentStatistics, LatentSums, input_images};
+use crate::objective::batch_resize::BatchResize;
 use crate::objective::first_stage_images::{check_images, discriminator_condition};
 use crate::objective::init_from::InitFrom;
 use crate::objective::losses::{
@@ -43,6 +44,7 @@ pub struct AutoencoderObjective {
     /// The autoencoder's learning rate as a multiple of the discriminator's.
     lr_scale: f64,
     codebook: Option<CodebookUpdate>,
+    resize: Option<BatchResize>,
 }
 
 #[derive(Debug)]
@@ -105,7 +107,7 @@ impl AutoencoderObjective {
         if channels_last {
             ldm_libtorch::channels_last(&vs);
         }
-        Ok(Self {
+        let objective = Self {
             vs,
             channels_last,
             model,
@@ -114,7 +116,10 @@ impl AutoencoderObjective {
             trainable: [autoencoder, discriminator],
             lr_scale,
             codebook,
-        })
+            resize: None,
+        };
+        let resize = BatchResize::of(config, &|size| objective.check_size(size))?;
+        Ok(Self { resize, ..objective })
     }
 
     /// Loads the weights of a first stage, or of a diffusion model's first stage. The discriminator and the EMA of a
@@ -227,7 +232,10 @@ impl Objective for AutoencoderObjective {
     }
 
     fn loss(&self, info: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
-        let image = self.images(batch)?; //                                                [B, C, H, W]
+        let mut image = self.images(batch)?; //                                            [B, C, H, W]
+        if let Some(resize) = &self.resize {
+            image = resize.apply(&image, info.global_step, noise);
+        }
         if info.phase == 1 {
             let FirstStageLoss::Adversarial(loss) = &self.loss else {
                 panic!("a loss without a discriminator has one phase");
@@ -334,6 +342,13 @@ impl Validate for AutoencoderObjective {
             metrics.push(("val/p_loss", perceptual / count));
         }
         Ok(metrics)
+    }
+
+    fn metrics(&self) -> Vec<&'static str> {
+        let is_pixels = matches!(self.model.input(), ImageKind::Pixels(_));
+        let lpips = matches!(&self.loss, FirstStageLoss::Adversarial(loss) if loss.has_lpips());
+        let fidelity = if is_pixels { "val/psnr" } else { "val/accuracy" };
+        [fidelity, "val/rec_loss"].into_iter().chain(lpips.then_some("val/p_loss")).collect()
     }
 }
 

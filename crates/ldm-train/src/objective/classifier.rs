@@ -204,6 +204,10 @@ impl Validate for ClassifierObjective {
         let [loss, top1, top5] = all.map(|all| mean(&all));
         Ok(vec![("val/loss", loss), ("val/acc@1", top1), ("val/acc@5", top5)])
     }
+
+    fn metrics(&self) -> Vec<&'static str> {
+        vec!["val/loss", "val/acc@1", "val/acc@5"]
+    }
 }
 
 impl Preview for ClassifierObjective {

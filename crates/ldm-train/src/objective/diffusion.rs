@@ -17,6 +17,7 @@ use crate::latents::LatentStatistics;
 use crate::latents::{evenly_spaced_timesteps, input_images, latent_moments, latents};
 use crate::objective::init_from::InitFrom;
 use crate::objective::losses::DiffusionLoss;
+use crate::objective::model_checks::check_guidance;
 use crate::objective::prompt_for::{check_dropout, conditions_on_image, prompt_for};
 use crate::objective::{
     LatentEncoder, Loss, NamedTensors, Objective, Phase, Preview, StepInfo, Validate, variables,
@@ -120,7 +121,8 @@ impl DiffusionObjective {
         &self.model
     }
 
-    /// Loads the weights of another diffusion model, and its latent scale with `scale_by_std`.
+    /// Loads the weights of another diffusion model, and its latent scale with `scale_by_std`; with `load_only_unet` of
+    /// this model only the U-Net.
     ///
     /// # Errors
     /// [`Error::Invalid`] when it is another kind of model; [`Error::Weights`] listing every mismatch.
@@ -132,7 +134,8 @@ impl DiffusionObjective {
                 from.path.display()
             )));
         };
-        if self.model.config.scale_by_std {
+        let only_unet = self.model.config.load_only_unet;
+        if self.model.config.scale_by_std && !only_unet {
             // Measured when training of that model began.
             let stored = source.checkpoint.contains("scale_factor");
             let scale = if stored { source.checkpoint.number("scale_factor")? } else { found.scale_factor };
@@ -140,8 +143,9 @@ impl DiffusionObjective {
             // The base of a LoRA is not prepared.
             self.model.scale_factor = scale;
         }
-        let targets = variables(self.model.vs(), &[""]);
-        from.fill(targets, self.model.weights_of(source.checkpoint, from.ema))
+        let roots: &[&str] = if only_unet { &[UNET] } else { &[""] };
+        let checkpoint = self.model.weights_of(source.checkpoint, from.ema).only(roots);
+        from.fill(variables(self.model.vs(), roots), checkpoint)
     }
 
     /// Samples ε from N(0, 1), with offset noise plus a random constant per channel and sample, so that the model
@@ -301,9 +305,27 @@ impl Validate for DiffusionObjective {
             .filter_map(|(name, value)| Some((validation_name(name)?, value.double_value(&[]))))
             .collect())
     }
+
+    fn metrics(&self) -> Vec<&'static str> {
+        let learned = self.loss.learned_logvar().map(|_| "val/loss_gamma");
+        ["val/loss_simple", "val/loss_vlb", "val/loss"].into_iter().chain(learned).collect()
+    }
 }
 
 impl Preview for DiffusionObjective {
+    fn check(&self, config: &SampleConfig) -> Result<()> {
+        let below = |error| match error {
+            Error::Invalid(message) => Error::Invalid(format!("train.samples.{message}")),
+            other => other,
+        };
+        let sampler = SamplerConfig::Ddim { eta: config.eta };
+        sampler.plan(&self.model.schedule, &Spacing::default(), config.steps).map_err(below)?;
+        if config.guidance_scale != 1. && self.model.config.conditioning_key().is_some() {
+            check_guidance(&self.model, config.guidance_scale)?;
+        }
+        Ok(())
+    }
+
     /// Samples one image per class, cyclically; with any other condition, at most one per prompt of the batch.
     fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
         let columns = (config.count as f64).sqrt().ceil() as i64;

@@ -256,9 +256,17 @@ impl Validate for LoraObjective {
     fn validate(&self, batches: &mut dyn Iterator<Item = Result<Batch>>) -> Result<Vec<(&'static str, f64)>> {
         self.composed(|inner| inner.as_validate().map_or(Ok(Vec::new()), |inner| inner.validate(batches)))
     }
+
+    fn metrics(&self) -> Vec<&'static str> {
+        self.inner.as_validate().map(Validate::metrics).unwrap_or_default()
+    }
 }
 
 impl Preview for LoraObjective {
+    fn check(&self, config: &SampleConfig) -> Result<()> {
+        self.inner.as_preview().map_or(Ok(()), |inner| inner.check(config))
+    }
+
     fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
         self.composed(|inner| {
             let none = || Error::invalid("expected an objective with previews, got none");

@@ -31,6 +31,19 @@ impl AdamWConfig {
     pub fn adversarial() -> Self {
         Self { betas: [0.5, 0.9], weight_decay: 0., ..Self::default() }
     }
+
+    /// Checks the values, within the ranges of PyTorch's AdamW. The message of an error begins with the key.
+    pub(crate) fn check(&self) -> std::result::Result<(), String> {
+        if let Some(beta) = self.betas.iter().find(|beta| !(0. ..1.).contains(*beta)) {
+            return Err(format!("betas: expected numbers of at least 0 and below 1, got {beta}"));
+        }
+        for (key, value) in [("eps", self.eps), ("weight_decay", self.weight_decay)] {
+            if !(value.is_finite() && value >= 0.) {
+                return Err(format!("{key}: expected at least 0, got {value}"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// AdamW (Loshchilov & Hutter 2019) over named parameters, with its state as named tensors; that of tch cannot be

@@ -49,6 +49,12 @@ impl EmaConfig {
         }
         Ok(())
     }
+
+    /// The files of [`Ema::write`].
+    pub(crate) fn files(&self) -> Vec<String> {
+        let decays = [self.decay].into_iter().chain(self.also.iter().copied());
+        decays.enumerate().map(|(index, decay)| file_name(index, decay)).collect()
+    }
 }
 
 /// Exponential moving averages with CompVis' warm-up. CompVis `ema.py` `LitEma`.

@@ -8,5 +8,5 @@ mod loss_scale;
 pub(crate) use adamw::copy_named;
 pub use adamw::{AdamW, AdamWConfig, found_inf};
 pub use ema::{Ema, EmaConfig};
-pub use learning_rate::LearningRate;
+pub use learning_rate::{LearningRate, LearningRateCycles};
 pub use loss_scale::LossScale;

@@ -27,13 +27,21 @@ impl DiffusionLoss {
     /// The loss of `config`; with `min_snr_gamma`, L_simple is weighted by [`min_snr_weights`].
     ///
     /// # Errors
-    /// [`Error::Invalid`] when γ is not positive.
+    /// [`Error::Invalid`] when γ is not positive, or a weight is negative, NaN or Inf.
     pub fn new(
         config: &LatentDiffusionConfig,
         schedule: &NoiseSchedule,
         min_snr_gamma: Option<f64>,
         device: Device,
     ) -> Result<Self> {
+        for (key, value) in [
+            ("original_elbo_weight", config.original_elbo_weight),
+            ("l_simple_weight", config.l_simple_weight),
+        ] {
+            if !(value.is_finite() && value >= 0.) {
+                return Err(Error::invalid(format!("model.params.{key}: expected at least 0, got {value}")));
+            }
+        }
         let table = |values: &[f32]| Tensor::from_slice(values).to_device(device);
         let min_snr = min_snr_gamma
             .map(|gamma| min_snr_weights(schedule, config.parameterization, gamma))

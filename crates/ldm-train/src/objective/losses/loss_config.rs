@@ -56,6 +56,18 @@ impl Default for ReconstructionLoss {
     }
 }
 
+impl ReconstructionLoss {
+    /// Checks the values. The message of an error begins with the key.
+    fn check(&self) -> std::result::Result<(), String> {
+        for (key, value) in [("kl_weight", self.kl_weight), ("codebook_weight", self.codebook_weight)] {
+            if !(value.is_finite() && value >= 0.) {
+                return Err(format!("`{key}`: expected at least 0, got {value}"));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The error of a pixel.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -104,7 +116,8 @@ impl LossConfig {
             (Self::Vq(_), _) => {
                 Err("target: expected the loss of a kl first stage, got vq_lpips_with_discriminator".into())
             }
-            (Self::Reconstruction(_) | Self::None, _) => Ok(()),
+            (Self::Reconstruction(loss), _) => loss.check(),
+            (Self::None, _) => Ok(()),
         };
         checked.map_err(refuse)?;
         Ok(loss)
