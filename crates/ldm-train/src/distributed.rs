@@ -96,12 +96,20 @@ impl Distributed {
     /// # Errors
     /// [`Error::Ranks`] when another rank has ended.
     pub fn any(&self, flag: bool) -> Result<bool> {
+        self.any_of([flag]).map(|[flag]| flag)
+    }
+
+    /// [`Distributed::any`] of each of several flags, in one operation.
+    ///
+    /// # Errors
+    /// As [`Distributed::any`].
+    pub fn any_of<const N: usize>(&self, flags: [bool; N]) -> Result<[bool; N]> {
         if self.world_size() == 1 {
-            return Ok(flag);
+            return Ok(flags);
         }
-        let value = Tensor::from_slice(&[i64::from(flag)]);
-        self.group.all_reduce(&[value.shallow_clone()], Reduce::Max)?.wait()?;
-        Ok(value.int64_value(&[0]) != 0)
+        let values = Tensor::from_slice(&flags.map(i64::from));
+        self.group.all_reduce(&[values.shallow_clone()], Reduce::Max)?.wait()?;
+        Ok(std::array::from_fn(|index| values.int64_value(&[index as i64]) != 0))
     }
 
     /// Copies the `tensors` of rank 0 to every rank, in place.

@@ -92,7 +92,7 @@ pub use objective::prompt_for::prompt_for;
 pub use objective::{
     Export, Exported, LatentEncoder, Loss, NamedTensors, Objective, Phase, Preview, StepInfo, Validate,
 };
-pub use optim::{AdamW, AdamWConfig, Ema, EmaConfig, LearningRate, LossScale, found_inf};
+pub use optim::{AdamW, AdamWConfig, Ema, EmaConfig, LearningRate, LearningRateCycles, LossScale, found_inf};
 pub use run::event::{Event, Finished};
 pub use run::retention::{BestMode, KeepBest, Retention};
 pub use run::run_dir::RunDir;

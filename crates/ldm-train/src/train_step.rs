@@ -80,6 +80,8 @@ pub struct TrainStep {
     device: Device,
     global_step: u64,
     micro_batch: u64,
+    /// True from the first batch of a step to its end.
+    is_within_step: bool,
 }
 
 impl std::fmt::Debug for TrainStep {
@@ -126,6 +128,7 @@ impl TrainStep {
             device,
             global_step: 0,
             micro_batch: 0,
+            is_within_step: false,
         })
     }
 
@@ -141,6 +144,7 @@ impl TrainStep {
         for micro in 0..self.config.accumulate {
             self.micro_batch = micro;
             let batch = next_batch()?;
+            self.is_within_step = true;
             for phase in 0..self.optimizers.len() {
                 let mut noise = self.noise(phase);
                 let loss = self.forward_backward(phase, &batch, &mut noise)?;
@@ -167,6 +171,7 @@ impl TrainStep {
             ema.update();
         }
         self.global_step += 1;
+        self.is_within_step = false;
         Ok(StepReport { scalars, found_inf })
     }
 
@@ -296,6 +301,11 @@ impl TrainStep {
     /// The process group.
     pub fn distributed(&self) -> &Distributed {
         &self.distributed
+    }
+
+    /// True if a step has begun and failed, so that weights may have changed.
+    pub(crate) fn is_within_step(&self) -> bool {
+        self.is_within_step
     }
 
     /// The number of optimizer steps taken.

@@ -14,6 +14,26 @@ use super::train_config::TrainConfig;
 use crate::objective::losses::LossConfig;
 use crate::optim::AdamWConfig;
 
+/// The keys that may change in a resumed run, and all below them: none changes the model, or the images and the noise of
+/// a step.
+const RESUMABLE: [&str; 15] = [
+    "train.steps",
+    "train.learning_rate",
+    "model.base_learning_rate",
+    "train.schedule",
+    "train.max_skipped",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.keep",
+    "train.keep_every",
+    "train.keep_best",
+    "train.validate_every",
+    "train.validate_images",
+    "train.samples",
+    "data.params.num_workers",
+    "data.params.strict",
+];
+
 /// The config of a run, and the tree it was read from, which is written to the run directory. Unknown keys are errors.
 #[derive(Debug, Clone)]
 pub struct RunConfig {
@@ -42,6 +62,28 @@ impl RunConfig {
         let path = path.as_ref();
         let text = ldm_core::text::read(path)?;
         Self::parse(&text, path, overrides)
+    }
+
+    /// [`RunConfig::read`] for a run that goes on: `overrides` of keys that may change alone.
+    ///
+    /// # Errors
+    /// As [`RunConfig::read`]; [`Error::Config`] with the first key that may not change.
+    pub(crate) fn read_to_resume(path: PathBuf, overrides: &[String]) -> Result<Self> {
+        for each in overrides {
+            let key = each.split_once('=').map_or(each.as_str(), |(key, _)| key);
+            let below = |allowed: &&str| {
+                key.strip_prefix(*allowed).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            if !RESUMABLE.iter().any(below) {
+                let allowed = RESUMABLE.join(", ");
+                let message = format!(
+                    "{key}: expected a key that may change in a resumed run ({allowed}), got another one; try a new run \
+                     with train.init_from"
+                );
+                return Err(Error::config(path, message));
+            }
+        }
+        Self::read(path, overrides)
     }
 
     /// [`RunConfig::read`] from text; `path` is used in errors, and relative paths are looked up in its folder.
@@ -88,6 +130,8 @@ impl RunConfig {
             }
             typed.train.optimizer.weight_decay = decay;
         }
+        move_scheduler(&mut tree, &mut typed.train, path)?;
+        obey_use_ema(&tree, &mut typed.train, path)?;
         let DataConfig::DataModule(data) = typed.data;
         tree["train"] = serde_yaml::to_value(&typed.train).expect("numbers and strings");
         let config = Self {
@@ -168,6 +212,41 @@ impl RunConfig {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+const SCHEDULER: &str = "model.params.scheduler_config";
+
+/// Makes CompVis' `scheduler_config` of the model the run's `train.schedule`, in which CompVis' three schedules are
+/// known by their class names.
+fn move_scheduler(tree: &mut Value, train: &mut TrainConfig, path: &Path) -> Result<()> {
+    let given = tree["train"].get("schedule").is_some();
+    let Some(params) = tree["model"].get_mut("params").and_then(Value::as_mapping_mut) else { return Ok(()) };
+    let Some(scheduler) = params.remove("scheduler_config").filter(|scheduler| !scheduler.is_null()) else {
+        return Ok(());
+    };
+    if given {
+        return Err(Error::config(path, format!("{SCHEDULER}: expected none with train.schedule, got one")));
+    }
+    train.schedule = serde_yaml::from_value(scheduler)
+        .map_err(|error| Error::config(path, format!("{SCHEDULER}: {error}")))?;
+    train.schedule.check(train.steps).map_err(|error| Error::config(path, format!("{SCHEDULER}.{error}")))
+}
+
+/// Obeys CompVis' `use_ema` of the model where the config has no `train.ema`, and refuses a contradiction.
+fn obey_use_ema(tree: &Value, train: &mut TrainConfig, path: &Path) -> Result<()> {
+    let model = tree["model"].get("params").and_then(|params| params.get("use_ema"));
+    let Some(use_ema) = model.and_then(Value::as_bool) else { return Ok(()) };
+    let given = tree["train"].get("ema").is_some();
+    if given && use_ema != train.ema.is_some() {
+        let (expected, got) = if use_ema { ("an EMA", "none") } else { ("none", "one") };
+        let message =
+            format!("train.ema: expected {expected}, as model.params.use_ema is {use_ema}, got {got}");
+        return Err(Error::config(path, message));
+    }
+    if !use_ema {
+        train.ema = None;
+    }
+    Ok(())
 }
 
 /// True for a first stage that is trained with a discriminator.

@@ -21,10 +21,13 @@ pub struct LatentStatistics {
     #[serde(alias = "pictures")] // first stages exported before 0.1
     pub images: u64,
     /// The mean of each channel.
+    #[serde(with = "ldm_core::json::floats")]
     pub mean: Vec<f64>,
     /// The standard deviation of each channel.
+    #[serde(with = "ldm_core::json::floats")]
     pub std: Vec<f64>,
     /// The standard deviation over all channels, about their common mean.
+    #[serde(with = "ldm_core::json::float")]
     pub overall_std: f64,
 }
 

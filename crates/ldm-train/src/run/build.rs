@@ -19,9 +19,7 @@ use crate::objective::classifier::ClassifierObjective;
 use crate::objective::diffusion::DiffusionObjective;
 use crate::objective::init_from::InitFrom;
 use crate::objective::lora::LoraObjective;
-
-const SCHEDULER: &str =
-    "model.params.scheduler_config: expected none, got a learning-rate schedule; try train.schedule";
+use crate::objective::model_checks::check_classes;
 
 /// Objective, training set, held-out set.
 pub(crate) type Parts = (Box<dyn Objective>, Arc<dyn Dataset>, Option<Arc<dyn Dataset>>);
@@ -33,6 +31,15 @@ pub(crate) fn build(config: &RunConfig, device: Device, ranks: &Distributed, new
     let data = config.data.train.open(base)?;
     ranks.check_batch(data.len(), config.data.batch_size).map_err(|error| in_config(config, error))?;
     let validation = config.data.validation.as_ref().map(|set| set.open(base)).transpose()?;
+    for set in [Some(&data), validation.as_ref()].into_iter().flatten() {
+        match &config.model {
+            ModelConfig::LatentDiffusion(model) => {
+                check_classes(model, &**set).map_err(|error| in_config(config, error))?;
+            }
+            ModelConfig::Classifier(model) => check_classifier(config, model, set.classes().len())?,
+            _ => {}
+        }
+    }
     // Initialization draws from libtorch's global generator.
     ldm_libtorch::set_seed(mix(config.train.seed, &[]));
     let init_from = init_from(config)?;
@@ -42,7 +49,8 @@ pub(crate) fn build(config: &RunConfig, device: Device, ranks: &Distributed, new
         .map(|from| (from, || ModelSource::find(&from.path, None, from.ema)));
     let objective: Box<dyn Objective> = match &config.model {
         ModelConfig::LatentDiffusion(model) => {
-            let first_stage = first_stage(config, model, init_from.is_some())?;
+            let has_base = init_from.is_some() && !model.load_only_unet;
+            let first_stage = first_stage(config, model, has_base)?;
             let mut objective = DiffusionObjective::new(model, first_stage, (&config.train).into(), device)?;
             if let Some((from, open)) = source {
                 objective.start_from(open()?, from)?;
@@ -59,7 +67,6 @@ pub(crate) fn build(config: &RunConfig, device: Device, ranks: &Distributed, new
             Box::new(objective)
         }
         ModelConfig::Classifier(model) => {
-            check_classifier(config, model, data.classes().len())?;
             let mut objective = ClassifierObjective::new(model, device)?;
             if let Some((from, open)) = source {
                 objective.start_from(open()?, from)?;
@@ -89,9 +96,6 @@ fn first_stage(
     model: &LatentDiffusionConfig,
     has_base: bool,
 ) -> Result<Option<Checkpoint>> {
-    if model.scheduler_config.is_some() {
-        return Err(config_error(config, SCHEDULER));
-    }
     let first_stage = ckpt_path(&model.first_stage_config);
     let first_stage = first_stage.map(|path| Checkpoint::open(weights_file(path)?)).transpose()?;
     let pixels = matches!(model.first_stage_config, FirstStageConfig::Identity(_));
@@ -141,9 +145,6 @@ fn check_classifier(config: &RunConfig, model: &ClassifierConfig, classes: usize
                 &format!("{key}: expected a diffusion model, got a classifier; try without the key"),
             ));
         }
-    }
-    if model.scheduler_config.is_some() {
-        return Err(config_error(config, SCHEDULER));
     }
     Ok(())
 }

@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 
 use ldm_core::device::peak_memory;
+use ldm_core::json::number;
 use serde_json::json;
 use tch::{Device, Kind, Tensor};
 
 use crate::run::state::TrainState;
 
-/// A line as JSON; steps and counts are written as integers.
-pub(crate) fn integers(line: &BTreeMap<String, f64>) -> serde_json::Value {
-    let number = |(name, value): (&String, &f64)| {
+/// A line as JSON; steps and counts are written as integers, NaN and Inf by their names ([`number`]).
+pub(crate) fn to_json(line: &BTreeMap<String, f64>) -> serde_json::Value {
+    let entry = |(name, value): (&String, &f64)| {
         let whole = matches!(name.as_str(), "step" | "images" | "peak_memory" | "skipped");
-        (name.clone(), if whole { json!(*value as u64) } else { json!(value) })
+        (name.clone(), if whole { json!(*value as u64) } else { number(*value) })
     };
-    serde_json::Value::Object(line.iter().map(number).collect())
+    serde_json::Value::Object(line.iter().map(entry).collect())
 }
 
 /// Sums since the last line of the log, on the device.

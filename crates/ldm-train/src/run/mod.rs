@@ -1,6 +1,7 @@
 //! Training runs: the trainer, its events, and the run directory.
 
 pub(crate) mod build;
+pub(crate) mod checkpoints;
 pub(crate) mod event;
 pub(crate) mod event_file;
 pub(crate) mod meter;

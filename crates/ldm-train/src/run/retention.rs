@@ -53,7 +53,7 @@ impl From<&TrainConfig> for Retention {
 
 impl Retention {
     /// The steps whose checkpoints are retained, of `states`, oldest first.
-    pub(crate) fn retained(&self, states: &[TrainState]) -> BTreeSet<u64> {
+    pub(crate) fn retained(&self, states: &[&TrainState]) -> BTreeSet<u64> {
         let newest = states.iter().rev().take(self.newest).map(|state| state.step);
         let periodic =
             states.iter().map(|state| state.step).filter(|step| self.every > 0 && step % self.every == 0);
@@ -94,7 +94,11 @@ mod tests {
             state(400, Some(25.)),
             state(450, Some(f64::NAN)),
         ];
-        assert_eq!(retention.retained(&states).into_iter().collect::<Vec<_>>(), expected, "{retention:?}");
+        assert_eq!(
+            retention.retained(&states.each_ref()).into_iter().collect::<Vec<_>>(),
+            expected,
+            "{retention:?}"
+        );
     }
 
     #[test]

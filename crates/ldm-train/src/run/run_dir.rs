@@ -1,14 +1,15 @@
 //! The run directory and its layout.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use ldm_core::{Error, FolderLock, Result, files};
 
 use crate::distributed::Distributed;
+use crate::run::checkpoints::{CheckpointDir, name, step_of};
 use crate::run::event_file::EventFile;
 use crate::run::retention::Retention;
-use crate::run::state::{self, TrainState};
 
 /// The directory of a run.
 ///
@@ -35,21 +36,22 @@ pub struct RunDir {
     _lock: Option<FolderLock>,
 }
 
-/// Prefix of incomplete checkpoints, which are never loaded.
-const PARTIAL: &str = ".part-";
-
 impl RunDir {
     /// Creates the folder of a new run, locked for this process until the `RunDir` is dropped.
     ///
     /// # Errors
     /// [`Error::Data`] when the folder is not empty, [`Error::Io`] when it cannot be created.
     pub fn create(root: &Path) -> Result<Self> {
+        if root.exists() && !root.is_dir() {
+            return Err(Error::data(root, "expected a new folder, got a file; try another --run"));
+        }
         let taken = root.exists() && std::fs::read_dir(root).map_err(Error::io(root))?.next().is_some();
         if taken {
-            return Err(Error::data(
-                root,
-                "expected a new folder, got one with files; try --resume to continue that run, or another --run",
-            ));
+            let message = match Self::open(root) {
+                Ok(_) => "got a run; try --resume to continue it, or another --run",
+                Err(_) => "got one with files that is no run; try another --run",
+            };
+            return Err(Error::data(root, format!("expected a new folder, {message}")));
         }
         for folder in ["samples", "checkpoints", "model"] {
             let folder = root.join(folder);
@@ -74,13 +76,17 @@ impl RunDir {
         Self { root: root.to_path_buf(), _lock: None }
     }
 
-    /// Opens the folder of a run to resume it; rank 0 locks it.
+    /// Opens the folder of a run to resume it; rank 0 locks it and completes a checkpoint that a killed run had written.
     ///
     /// # Errors
     /// As [`RunDir::open`] and [`FolderLock::take`]; [`Error::Ranks`] when another rank has ended.
     pub(crate) fn open_to_resume(root: &Path, distributed: &Distributed) -> Result<Self> {
         let run = Self::open(root)?;
-        let lock = distributed.rank_zero_only(|| FolderLock::take(root))?;
+        let lock = distributed.rank_zero_only(|| {
+            let lock = FolderLock::take(root)?;
+            run.checkpoints().recover()?;
+            Ok(lock)
+        })?;
         Ok(Self { _lock: lock, ..run })
     }
 
@@ -114,9 +120,21 @@ impl RunDir {
     /// # Errors
     /// [`Error::Io`] when a file cannot be written.
     pub fn write_head(&self, config: &str, environment: &serde_json::Value) -> Result<()> {
-        files::write_bytes(self.config(), config.as_bytes())?;
+        self.write_config(config)?;
         let text = format!("{environment:#}\n");
         files::write_bytes(self.root.join("environment.json"), text.as_bytes())
+    }
+
+    /// Writes `config.yaml`.
+    pub(crate) fn write_config(&self, config: &str) -> Result<()> {
+        files::write_bytes(self.config(), config.as_bytes())
+    }
+
+    /// The fingerprint of the training set in `environment.json`, if it can be read.
+    pub(crate) fn data_fingerprint(&self) -> Option<String> {
+        let bytes = std::fs::read(self.root.join("environment.json")).ok()?;
+        let environment: serde_json::Value = serde_json::from_slice(&bytes).ok()?;
+        environment["data"].as_str().map(str::to_owned)
     }
 
     /// Appends a line to `metrics.jsonl`.
@@ -131,22 +149,33 @@ impl RunDir {
         file.write_all(format!("{line}\n").as_bytes()).map_err(Error::io(&path))
     }
 
-    /// Removes the lines after step `step`, which a resumed run writes again.
+    /// Removes the lines after step `step`, which a resumed run writes again, and torn lines.
     ///
     /// # Errors
-    /// [`Error::Io`] when the file cannot be written.
+    /// [`Error::Io`] when the file cannot be read or written.
     pub fn truncate_metrics(&self, step: u64) -> Result<()> {
         let path = self.metrics();
-        let Ok(text) = std::fs::read_to_string(&path) else { return Ok(()) };
-        let mut remaining = String::new();
-        for line in text.lines() {
-            let parsed: Option<serde_json::Value> = serde_json::from_str(line).ok();
-            if parsed.and_then(|line| line["step"].as_u64()).is_some_and(|at| at <= step) {
-                remaining.push_str(line);
-                remaining.push('\n');
-            }
+        let bytes = match std::fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            read => read.map_err(Error::io(&path))?,
+        };
+        let retained = |line: &&[u8]| {
+            let parsed: Option<serde_json::Value> = serde_json::from_slice(line).ok();
+            parsed.and_then(|line| line["step"].as_u64()).is_some_and(|at| at <= step)
+        };
+        let lines = bytes.split(|byte| *byte == b'\n').filter(retained);
+        let text: Vec<u8> = lines.flat_map(|line| [line, b"\n"].concat()).collect();
+        files::write_bytes(path, &text)
+    }
+
+    /// Makes `metrics.jsonl` and the entries of the run's folder durable.
+    fn sync(&self) -> Result<()> {
+        let path = self.metrics();
+        match File::open(&path).and_then(|file| file.sync_data()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::io(&path)(error)),
+            _ => {}
         }
-        files::write_bytes(path, remaining.as_bytes())
+        files::sync_folder(&self.root)
     }
 
     /// Creates a TensorBoard event file; `from` is the step of a resumed run.
@@ -158,7 +187,8 @@ impl RunDir {
     }
 
     /// Writes the checkpoint of step `step`: `write` fills a temporary folder, which is renamed once it is complete and
-    /// durable. Then removes the checkpoints that `retention` does not retain.
+    /// durable, and so are the lines of `metrics.jsonl` up to it. Then removes the checkpoints that `retention` does not
+    /// retain; one that cannot be read is left alone.
     ///
     /// # Errors
     /// The errors of `write`, and [`Error::Io`]; then no partial checkpoint is left and older ones are unchanged.
@@ -168,73 +198,47 @@ impl RunDir {
         retention: &Retention,
         write: impl FnOnce(&Path) -> Result<()>,
     ) -> Result<PathBuf> {
-        let folder = self.root.join("checkpoints");
-        let whole = folder.join(name(step));
-        let partial = folder.join(format!("{PARTIAL}{}", name(step)));
-        // Partial checkpoints of a killed run.
-        for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))?.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(PARTIAL) {
-                let _ = std::fs::remove_dir_all(entry.path());
-            }
-        }
-        std::fs::create_dir(&partial).map_err(Error::io(&partial))?;
-        let written = write(&partial).and_then(|()| {
-            if whole.exists() {
-                std::fs::remove_dir_all(&whole).map_err(Error::io(&whole))?;
-            }
-            std::fs::rename(&partial, &whole).map_err(Error::io(&whole))?;
-            // A rename is durable once its folder is synchronized.
-            std::fs::File::open(&folder).and_then(|folder| folder.sync_all()).map_err(Error::io(&folder))
-        });
-        if let Err(error) = written {
-            let _ = std::fs::remove_dir_all(&partial);
-            return Err(error);
-        }
-        files::write_bytes(folder.join("latest"), format!("{}\n", name(step)).as_bytes())?;
-        let complete = self.checkpoints()?;
-        let states: Vec<TrainState> =
-            complete.iter().map(|(_, path)| state::read_state(path)).collect::<Result<_>>()?;
-        let retained = retention.retained(&states);
-        for ((step, path), state) in complete.iter().zip(&states) {
-            if !retained.contains(&state.step) {
-                // Renamed first, so that a partially removed folder is not taken for a checkpoint.
-                let removed = folder.join(format!("{PARTIAL}{}", name(*step)));
-                std::fs::rename(path, &removed).map_err(Error::io(path))?;
-                std::fs::remove_dir_all(&removed).map_err(Error::io(&removed))?;
-            }
-        }
-        Ok(whole)
+        self.checkpoints().write(step, retention, |folder| {
+            write(folder)?;
+            self.sync()
+        })
     }
 
-    /// Complete checkpoints, oldest first.
-    fn checkpoints(&self) -> Result<Vec<(u64, PathBuf)>> {
-        let folder = self.root.join("checkpoints");
-        let mut found = Vec::new();
-        for entry in std::fs::read_dir(&folder).map_err(Error::io(&folder))? {
-            let path = entry.map_err(Error::io(&folder))?.path();
-            let step = path.file_name().and_then(|name| name.to_str()?.strip_prefix("step-")?.parse().ok());
-            if let Some(step) = step
-                && path.join("state.json").is_file()
-            {
-                found.push((step, path));
-            }
-        }
-        found.sort();
-        Ok(found)
+    pub(crate) fn checkpoints(&self) -> CheckpointDir {
+        CheckpointDir::new(self.root.join("checkpoints"))
     }
 
-    /// The newest complete checkpoint.
+    /// Returns true if the folder `root` can be read and holds no checkpoint, whole or damaged: a run that ended before
+    /// its first one.
     ///
     /// # Errors
-    /// [`Error::Data`] when there is none.
+    /// [`Error::Io`] when the folder cannot be read.
+    pub fn is_unstarted(root: &Path) -> Result<bool> {
+        CheckpointDir::new(root.join("checkpoints")).is_unstarted()
+    }
+
+    /// The newest checkpoint that opens whole: all its files are there, with headers of their lengths.
+    ///
+    /// # Errors
+    /// [`Error::Data`] when there is none, with the reason for each that is damaged.
     pub fn newest_checkpoint(&self) -> Result<PathBuf> {
-        self.checkpoints()?
-            .pop()
-            .map(|(_, path)| path)
-            .ok_or_else(|| Error::data(&self.root, "expected a complete checkpoint to resume from, got none"))
+        self.checkpoints().find(None, &[]).map(|found| found.path)
     }
 }
 
-fn name(step: u64) -> String {
-    format!("step-{step:07}")
+/// Splits the path of a checkpoint, `RUN/checkpoints/step-0000600`, into the run and the step; any other path is a run.
+pub(crate) fn run_and_step(path: &Path) -> (PathBuf, Option<u64>) {
+    let split = |path: &Path| {
+        let step = step_of(path.file_name()?.to_str()?)?;
+        let folder = path.parent()?;
+        (folder.file_name()? == "checkpoints").then(|| (folder.parent().map(Path::to_path_buf), step))
+    };
+    let found = split(path).or_else(|| split(&path.canonicalize().ok()?));
+    match found {
+        Some((root, step)) => {
+            let root = root.filter(|root| !root.as_os_str().is_empty());
+            (root.unwrap_or_else(|| PathBuf::from(".")), Some(step))
+        }
+        None => (path.to_path_buf(), None),
+    }
 }

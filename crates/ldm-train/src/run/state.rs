@@ -33,7 +33,7 @@ pub struct TrainState {
     #[serde(default)]
     pub skipped: u64,
     /// Validation metrics of this step; empty if it was not validated.
-    #[serde(default)]
+    #[serde(default, with = "ldm_core::json::floats")]
     pub validation: BTreeMap<String, f64>,
     /// Number of ranks.
     #[serde(default = "one")]
@@ -75,8 +75,27 @@ fn optimizer_state(step: &TrainStep) -> Vec<(String, Tensor)> {
 /// Reads `state.json` of the checkpoint in `folder`.
 pub(crate) fn read_state(folder: &Path) -> Result<TrainState> {
     let path = folder.join("state.json");
-    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-    serde_json::from_str(&text).map_err(|error| Error::format(&path, error.to_string()))
+    let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
+    serde_json::from_slice(&bytes).map_err(|error| Error::format(&path, error.to_string()))
+}
+
+/// Reads the state of the checkpoint of step `step` in `folder`, and checks that its files are whole: `state.json`, and
+/// every file of tensors, with a header of its length; the files `required` besides those that every checkpoint has.
+///
+/// # Errors
+/// [`Error::Io`] when a file is missing, [`Error::Format`] when one is damaged.
+pub(crate) fn check(folder: &Path, step: u64, required: &[String]) -> Result<TrainState> {
+    let state = read_state(folder)?;
+    if state.step != step {
+        let message = format!("step: expected {step}, as in the folder's name, got {}", state.step);
+        return Err(Error::format(folder.join("state.json"), message));
+    }
+    let ema = (state.ema_updates > 0).then_some("ema.safetensors");
+    let names = ["model.safetensors", "optimizer.safetensors"].into_iter().chain(ema);
+    for name in names.chain(required.iter().map(String::as_str)) {
+        Checkpoint::open(folder.join(name))?;
+    }
+    Ok(state)
 }
 
 /// Loads a checkpoint into `step`.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use ldm_core::Result;
 use ldm_data::Dataset;
@@ -10,14 +11,16 @@ use tch::Device;
 use crate::config::{RunConfig, TrainConfig};
 use crate::distributed::Distributed;
 use crate::latent_cache::Augmentations;
+use crate::optim::EmaConfig;
 use crate::run::build::build;
-use crate::run::run_dir::RunDir;
+use crate::run::run_dir::{RunDir, run_and_step};
 use crate::run::state::TrainState;
 use crate::train_step::TrainStep;
 
 mod builder;
 mod checkpoint;
 mod due;
+mod resumption;
 mod run;
 mod validation;
 
@@ -42,6 +45,10 @@ pub struct Trainer {
     /// The datasets to encode, with `train.cache_latents`.
     augmentations: Option<Augmentations>,
     state: TrainState,
+    /// Notes on the checkpoint and the data of a resumed run, for the first [`Event`](crate::Event)s.
+    notes: Vec<String>,
+    /// Asks for a checkpoint after the current step.
+    request: Option<Arc<AtomicBool>>,
 }
 
 /// Batching of a run's data.
@@ -95,15 +102,21 @@ impl Trainer {
             .build()
     }
 
-    /// Resumes the run in `root` from its newest complete checkpoint, with `overrides` (`train.steps=2000`) of its
-    /// config.
+    /// Resumes a run, with `overrides` (`train.steps=2000`) of its config, which become part of it. `path` is the run,
+    /// which goes on from its newest complete checkpoint, or one of its checkpoints (`RUN/checkpoints/step-0000600`);
+    /// then the later ones are renamed. A checkpoint that is damaged is passed over, which [`Event::Note`] says.
+    ///
+    /// Keys that change the model, the data or the sequence of random numbers cannot be overridden.
     ///
     /// # Errors
     /// [`Error::Data`](ldm_core::Error::Data) when there is no complete checkpoint or the run has several ranks;
-    /// [`Error::Weights`](ldm_core::Error::Weights) when the checkpoint does not fit the config; as
+    /// [`Error::Config`](ldm_core::Error::Config) when a key cannot be overridden, or when more steps are taken than
+    /// the config has; [`Error::Weights`](ldm_core::Error::Weights) when the checkpoint does not fit the config; as
     /// [`Trainer::create`].
-    pub fn resume(root: &Path, overrides: &[String], device: Device) -> Result<Self> {
-        Self::resume_distributed(Distributed::default(), root, overrides, device)
+    ///
+    /// [`Event::Note`]: crate::Event::Note
+    pub fn resume(path: &Path, overrides: &[String], device: Device) -> Result<Self> {
+        Self::resume_distributed(Distributed::default(), path, overrides, device)
     }
 
     /// [`Trainer::resume`] on several ranks, as many as the run was started with.
@@ -114,20 +127,29 @@ impl Trainer {
     /// [`Error::Ranks`](ldm_core::Error::Ranks) when another rank has ended.
     pub fn resume_distributed(
         distributed: Distributed,
-        root: &Path,
+        path: &Path,
         overrides: &[String],
         device: Device,
     ) -> Result<Self> {
-        let run = RunDir::open_to_resume(root, &distributed)?;
-        let config = RunConfig::read(run.config(), overrides)?;
-        let checkpoint = run.newest_checkpoint()?;
+        let (root, step) = run_and_step(path);
+        let run = RunDir::open_to_resume(&root, &distributed)?;
+        let config = RunConfig::read_to_resume(run.config(), overrides)?;
+        let required = config.train.ema.as_ref().map(EmaConfig::files).unwrap_or_default();
+        let from = run.checkpoints().find(step, &required)?;
         distributed
-            .check_same_config(config.path(), &format!("{}{}", config.to_text(), checkpoint.display()))?;
+            .check_same_config(config.path(), &format!("{}{}", config.to_text(), from.path.display()))?;
         let parts = build(&config, device, &distributed, false)?;
+        let changed = !overrides.is_empty();
         TrainerBuilder::from_config(config, parts)
             .device(device)
             .distributed(distributed)
-            .resume_from(run, &checkpoint)
+            .resume_from(run, from, changed)
+    }
+
+    /// Sets a flag that asks for a checkpoint: when another thread sets it, [`Trainer::run`] clears it, writes a
+    /// checkpoint after the current step, and goes on.
+    pub fn checkpoint_on(&mut self, request: Arc<AtomicBool>) {
+        self.request = Some(request);
     }
 
     /// The run directory.

@@ -5,11 +5,13 @@
 
 mod adversarial;
 mod classifier;
+mod compvis_keys;
 mod condition_pairs;
 mod condition_schedule;
 mod conditioners;
 mod configs;
 mod diffusion_loss;
+mod durability;
 mod experiments;
 mod half;
 mod image_channels;
@@ -20,6 +22,8 @@ mod loss_parity;
 mod open_trainer;
 mod optimizer;
 mod ranks;
+mod resume;
+mod stopping;
 mod tiny;
 
 use std::collections::BTreeMap;

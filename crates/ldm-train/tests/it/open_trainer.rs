@@ -18,13 +18,13 @@ use tch::{Kind, Tensor};
 use crate::run_to_end;
 
 /// Denoises images by one linear layer.
-struct Linear {
+pub(crate) struct Linear {
     vs: VarStore,
     weight: Tensor,
 }
 
 impl Linear {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let vs = VarStore::new(test_device());
         let weight = vs.root().zeros("weight", &[12, 12]);
         Self { vs, weight }
@@ -53,8 +53,8 @@ impl Objective for Linear {
 }
 
 /// 16 images of 2x2 pixels; with `random` they depend on the seed.
-struct Waves {
-    random: bool,
+pub(crate) struct Waves {
+    pub(crate) random: bool,
 }
 
 impl Dataset for Waves {
@@ -85,7 +85,7 @@ impl Dataset for Waves {
     }
 }
 
-fn train() -> TrainConfig {
+pub(crate) fn train() -> TrainConfig {
     TrainConfig {
         steps: 40,
         learning_rate: Some(0.01),
@@ -96,7 +96,7 @@ fn train() -> TrainConfig {
     }
 }
 
-fn builder(config: TrainConfig, root: &Path) -> TrainerBuilder {
+pub(crate) fn builder(config: TrainConfig, root: &Path) -> TrainerBuilder {
     let builder = Trainer::builder(config).objective(Linear::new()).data(Arc::new(Waves { random: false }));
     builder.device(test_device()).batch_size(4).run_dir(root)
 }

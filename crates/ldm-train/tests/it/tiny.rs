@@ -34,11 +34,11 @@ train:
   samples: {count: 2, steps: 3}
 ";
 
-fn kl() -> String {
+pub(crate) fn kl() -> String {
     first_stage_of("kl")
 }
 
-fn vq() -> String {
+pub(crate) fn vq() -> String {
     first_stage_of("vq")
 }
 
@@ -49,7 +49,7 @@ fn first_stage_of(kind: &str) -> String {
 }
 
 /// A class-conditional diffusion model on the first stage in `first_stage`.
-fn diffusion(first_stage: &Path) -> String {
+pub(crate) fn diffusion(first_stage: &Path) -> String {
     let path = format!("ckpt_path: {}", first_stage.display());
     let first_stage = configs::first_stage("kl", &[&path], &["dropout: 0.1"]);
     let more = "attention_resolutions: [2], channel_mult: [1, 2], dropout: 0.1, use_checkpoint: true";
@@ -134,7 +134,7 @@ fn check_resume(text: &str, workers: usize) {
     assert_eq!(model.tensor(name).unwrap(), ema.tensor(name).unwrap(), "the EMA is exported");
 }
 
-fn first_stage(folder: &Path) -> PathBuf {
+pub(crate) fn first_stage(folder: &Path) -> PathBuf {
     let root = folder.join("first-stage");
     run(&mut Trainer::create(config(&kl(), &["train.steps=3"]), &root, test_device()).unwrap());
     root
@@ -244,8 +244,12 @@ fn steps_with_nan_or_inf_are_skipped_until_the_run_fails() {
     let root = folder.path().join("later");
     broken(&root, &["train.steps=10"]).unwrap();
     let before = bytes(&root, 10);
+    // Another loss is another run: no override, but an edited config.
+    let path = root.join("config.yaml");
     let overrides = [overflowing, "train.steps=30", "train.max_skipped=3"].map(String::from);
-    let mut trainer = Trainer::resume(&root, &overrides, test_device()).unwrap();
+    let edited = RunConfig::read(&path, &overrides).unwrap().to_text();
+    std::fs::write(path, edited).unwrap();
+    let mut trainer = Trainer::resume(&root, &[], test_device()).unwrap();
     let error = trainer.run(&AtomicBool::new(false), &mut |_| {}).unwrap_err().to_string();
     for part in ["NaN or Inf in ", "the last checkpoint is ", "step-0000010;"] {
         assert!(error.contains(part), "{error}");
@@ -332,7 +336,11 @@ fn invalid_configs_are_refused_before_anything_is_written() {
         &["data.params.train.params.size=16", "model.params.cond_stage_config.params.null_class=null"],
         "null_class",
     );
-    check(&diffusion, &["model.params.scheduler_config={target: x}"], "train.schedule");
+    check(
+        &diffusion,
+        &["model.params.scheduler_config={target: x}"],
+        "scheduler_config: unknown variant `x`",
+    );
     check(&diffusion, &["model.params.ckpt_path=x"], "x");
     check(
         &diffusion,
@@ -363,8 +371,14 @@ fn an_existing_folder_is_not_touched() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("thesis.txt"), "text").unwrap();
     let error = Trainer::create(config(&kl(), &[]), folder.path(), test_device()).unwrap_err().to_string();
-    assert!(error.contains("expected a new folder"), "{error}");
+    assert!(
+        error.contains("expected a new folder, got one with files that is no run; try another --run"),
+        "{error}"
+    );
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    let file = folder.path().join("thesis.txt");
+    let error = Trainer::create(config(&kl(), &[]), &file, test_device()).unwrap_err().to_string();
+    assert!(error.contains("expected a new folder, got a file; try another --run"), "{error}");
     let error = Trainer::resume(folder.path(), &[], test_device()).unwrap_err().to_string();
     assert!(error.contains("expected a run directory"), "{error}");
 }

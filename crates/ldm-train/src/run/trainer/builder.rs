@@ -14,9 +14,10 @@ use crate::config::{RunConfig, TrainConfig};
 use crate::distributed::Distributed;
 use crate::latent_cache::{Augmentations, CacheLatents};
 use crate::objective::Objective;
+use crate::optim::EmaConfig;
 use crate::run::build::Parts;
-use crate::run::run_dir::RunDir;
-use crate::run::state::{self, TrainState};
+use crate::run::run_dir::{RunDir, run_and_step};
+use crate::run::state::TrainState;
 use crate::train_step::TrainStep;
 
 /// Builder of a [`Trainer`], returned by [`Trainer::builder`].
@@ -25,7 +26,7 @@ use crate::train_step::TrainStep;
 /// [`resume`](Self::resume) resumes one, given the same objective, data, batch size and seed.
 #[must_use = "call `build` or `resume` to get a trainer"]
 pub struct TrainerBuilder {
-    config: TrainConfig,
+    pub(super) config: TrainConfig,
     run_config: Option<RunConfig>,
     base_learning_rate: Option<f64>,
     objective: Option<Box<dyn Objective>>,
@@ -151,6 +152,7 @@ impl TrainerBuilder {
             self.distributed.check_same_config(&root, &text)?;
         }
         self.check_data()?;
+        self.check_preview()?;
         let environment = json!({
             "ldm": env!("CARGO_PKG_VERSION"),
             "torch": ldm_libtorch::TORCH_VERSION,
@@ -170,38 +172,22 @@ impl TrainerBuilder {
         Ok(trainer)
     }
 
-    /// Resumes the run in the folder from its newest complete checkpoint. Objective, data, batch size and seed must be
-    /// those the run was started with; its `config.yaml` is not read.
+    /// Resumes the run in the folder from its newest complete checkpoint, or from the one that the path names
+    /// (`RUN/checkpoints/step-0000600`). Objective, data, batch size and seed must be those the run was started with;
+    /// its `config.yaml` is not read.
     ///
     /// # Errors
     /// [`Error::Data`] when there is no complete checkpoint or the number of ranks differs; [`Error::Weights`] when the
     /// checkpoint does not fit the objective; otherwise as [`build`](Self::build).
     pub fn resume(self) -> Result<Trainer> {
         self.check()?;
-        let run = RunDir::open_to_resume(self.root()?, &self.distributed)?;
-        let checkpoint = run.newest_checkpoint()?;
-        let text = format!("{}{}", self.config_text(), checkpoint.display());
+        let (root, step) = run_and_step(self.root()?);
+        let run = RunDir::open_to_resume(&root, &self.distributed)?;
+        let required = self.config.ema.as_ref().map(EmaConfig::files).unwrap_or_default();
+        let from = run.checkpoints().find(step, &required)?;
+        let text = format!("{}{}", self.config_text(), from.path.display());
         self.distributed.check_same_config(run.root(), &text)?;
-        self.resume_from(run, &checkpoint)
-    }
-
-    pub(super) fn resume_from(self, run: RunDir, checkpoint: &Path) -> Result<Trainer> {
-        let mut trainer = self.assemble(run)?;
-        trainer.state = state::read(checkpoint, &mut trainer.train_step)?;
-        let (expected, got) = (trainer.state.ranks, trainer.train_step.distributed().world_size());
-        if expected != got {
-            return Err(Error::data(
-                trainer.run.root(),
-                format!(
-                    "expected the {expected} ranks that the run was started with, got {got}; try --nproc {expected}"
-                ),
-            ));
-        }
-        let step = trainer.state.step;
-        trainer.train_step.set_global_step(step);
-        trainer.train_step.distributed().rank_zero_only(|| trainer.run.truncate_metrics(step))?;
-        trainer.train_step.sync_weights()?;
-        Ok(trainer)
+        self.resume_from(run, from, false)
     }
 
     /// The text of the run's `config.yaml`: the resolved config file, or only `train` and `loader`.
@@ -282,6 +268,33 @@ impl TrainerBuilder {
         Ok(())
     }
 
+    /// Checks `train.samples` and the names of metrics against the objective.
+    pub(super) fn check_preview(&self) -> Result<()> {
+        let objective = self.objective_ref()?;
+        if let Some(preview) = objective.as_preview()
+            && self.config.samples.count > 0
+        {
+            preview.check(&self.config.samples).map_err(|error| self.in_config(error))?;
+        }
+        if let (Some(best), Some(validate)) = (&self.config.keep_best, objective.as_validate()) {
+            let known = validate.metrics();
+            if !known.is_empty() && !known.contains(&best.metric.as_str()) {
+                let (known, got) = (known.join(", "), &best.metric);
+                let message = format!("train.keep_best.metric: expected one of {known}, got {got}");
+                return Err(self.in_config(Error::invalid(message)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the config file, if any, to an [`Error::Invalid`].
+    fn in_config(&self, error: Error) -> Error {
+        match (error, &self.run_config) {
+            (Error::Invalid(message), Some(config)) => Error::config(config.path(), message),
+            (other, _) => other,
+        }
+    }
+
     fn augmentations(&self) -> Result<Augmentations> {
         match &self.run_config {
             Some(config) => {
@@ -302,7 +315,7 @@ impl TrainerBuilder {
         Err(Error::invalid(format!("train.learning_rate: expected a positive number, got {got}")))
     }
 
-    fn assemble(self, run: RunDir) -> Result<Trainer> {
+    pub(super) fn assemble(self, run: RunDir) -> Result<Trainer> {
         let world = self.distributed.world_size();
         let learning_rate = self.learning_rate()?;
         let augmentations =
@@ -323,6 +336,8 @@ impl TrainerBuilder {
             validation: self.validation,
             augmentations,
             state: TrainState { ranks: world, ..TrainState::default() },
+            notes: Vec::new(),
+            request: None,
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ldm_core::Result;
 use ldm_data::Batch;
@@ -16,17 +17,23 @@ use crate::run::state;
 const STATISTICS_IMAGES: usize = 1024;
 
 impl Trainer {
-    /// Writes a checkpoint, and the exported model.
-    pub(super) fn checkpoint(&self, at_end: bool) -> Result<PathBuf> {
-        let path = self.run.checkpoint(self.state.step, &Retention::from(&self.config), |folder| {
-            state::write(folder, &self.state, &self.train_step)
-        })?;
+    /// Writes a checkpoint, and the exported model ([`Trainer::export_model`]).
+    pub(super) fn checkpoint(&self, at_end: Option<&AtomicBool>) -> Result<PathBuf> {
+        let path = self.write_checkpoint()?;
         self.export_model(at_end)?;
         Ok(path)
     }
 
-    /// Writes the exported model; at the end of a first stage's training with its latent statistics.
-    pub(super) fn export_model(&self, at_end: bool) -> Result<()> {
+    /// Writes a checkpoint.
+    pub(super) fn write_checkpoint(&self) -> Result<PathBuf> {
+        self.run.checkpoint(self.state.step, &Retention::from(&self.config), |folder| {
+            state::write(folder, &self.state, &self.train_step)
+        })
+    }
+
+    /// Writes the exported model; at the end of a first stage's training, given the flag that stops it, with its latent
+    /// statistics.
+    pub(super) fn export_model(&self, at_end: Option<&AtomicBool>) -> Result<()> {
         let mut metadata = BTreeMap::new();
         for (kind, names) in [
             ("classes", self.data.classes()),
@@ -37,7 +44,9 @@ impl Trainer {
                 metadata.insert(kind.to_owned(), serde_json::to_string(names).expect("a list of strings"));
             }
         }
-        if at_end && let Some(found) = self.latent_statistics()? {
+        if let Some(stop) = at_end
+            && let Some(found) = self.latent_statistics(stop)?
+        {
             metadata.extend([found.entry()]);
         }
         let config = self.run_config.as_ref();
@@ -51,11 +60,15 @@ impl Trainer {
         Ok(())
     }
 
-    /// Computes latent statistics over training images if the objective is a first stage.
-    fn latent_statistics(&self) -> Result<Option<LatentStatistics>> {
+    /// Computes latent statistics over training images if the objective is a first stage and `stop` is not set
+    /// meanwhile.
+    fn latent_statistics(&self, stop: &AtomicBool) -> Result<Option<LatentStatistics>> {
         // Opened on demand: most objectives read no batch.
         let mut loader: Option<Box<dyn Iterator<Item = Result<Batch>>>> = None;
         let mut batches = std::iter::from_fn(|| {
+            if stop.load(Ordering::Relaxed) {
+                return None;
+            }
             if loader.is_none() {
                 match self.images(&self.data, STATISTICS_IMAGES, true) {
                     Ok(images) => loader = Some(Box::new(images)),
@@ -67,9 +80,10 @@ impl Trainer {
         if self.train_step.objective().as_export().is_none() {
             return Ok(None);
         }
-        self.train_step.with_ema(|objective| match objective.as_export() {
+        let found = self.train_step.with_ema(|objective| match objective.as_export() {
             Some(export) => export.latent_statistics(&mut batches),
             None => Ok(None),
-        })
+        })?;
+        Ok(found.filter(|_| !stop.load(Ordering::Relaxed)))
     }
 }

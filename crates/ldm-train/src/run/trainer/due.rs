@@ -19,6 +19,16 @@ pub(super) struct Due {
 }
 
 impl Due {
+    /// The actions of a step whose validation was stopped.
+    pub(super) fn stopped(self) -> Self {
+        Self { stop: true, checkpoint: true, samples: false, ..self }
+    }
+
+    /// These actions, and a checkpoint that was asked for, with a line of the log.
+    pub(super) fn with_checkpoint(self) -> Self {
+        Self { check_finite: true, log: true, checkpoint: true, ..self }
+    }
+
     /// The actions due after `step` steps; `has_validation` if there is a held-out set, `has_preview` if the objective
     /// renders previews.
     pub(super) fn after(

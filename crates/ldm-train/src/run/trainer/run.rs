@@ -15,8 +15,9 @@ use crate::latent_cache;
 use crate::optim::Ema;
 use crate::run::event::{Event, Finished};
 use crate::run::event_file::EventFile;
-use crate::run::meter::{Meter, integers};
+use crate::run::meter::{Meter, to_json};
 use crate::run::non_finite_guard::NonFiniteGuard;
+use crate::run::state::TrainState;
 
 /// Callback for the events of a run.
 type Observe<'a> = &'a mut dyn FnMut(Event);
@@ -38,24 +39,30 @@ struct LoopState {
 
 impl Trainer {
     /// Trains until all steps are taken, or until `stop` is set; then it finishes the current step, writes a checkpoint
-    /// and returns [`Finished::Stopped`]. `observe` is called at every [`Event`].
+    /// and returns [`Finished::Stopped`]. Validations and the statistics of the end are stopped between two batches, and
+    /// a resumed run computes them. `observe` is called at every [`Event`].
     ///
     /// # Errors
-    /// [`Error::Io`] when a file cannot be written; the error of an unreadable image if the run is strict;
-    /// [`Error::Data`] when `train.max_skipped` steps in a row had NaN or Inf gradients; [`Error::Ranks`] when another
-    /// rank has ended; the errors of the objective.
+    /// [`Error::Io`] when a file cannot be written; the error of an unreadable image if the run is strict, after writing
+    /// a checkpoint on one rank; [`Error::Data`] when `train.max_skipped` steps in a row had NaN or Inf gradients; [`Error::Ranks`]
+    /// when another rank has ended; the errors of the objective.
     pub fn run(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event)) -> Result<Finished> {
+        self.notes.drain(..).for_each(|note| observe(Event::Note(&note)));
         if self.state.step > 0 && self.state.step == self.config.steps {
-            return self.finalize(observe);
+            return self.finalize(stop, observe);
         }
         if !self.cache_latents(stop, observe)? {
             return Ok(Finished::Stopped);
         }
         let mut state = self.start(observe)?;
         while self.state.step < self.config.steps {
-            let lr = self.step(&mut state)?;
+            let before = self.state.clone();
+            let lr = match self.step(&mut state) {
+                Ok(lr) => lr,
+                Err(error) => return Err(self.rescued(before, error, observe)),
+            };
             observe(Event::Step { step: self.state.step, steps: self.config.steps });
-            let due = self.due(stop)?;
+            let mut due = self.due(stop)?;
             if due.check_finite {
                 self.check_finite(&state)?;
             }
@@ -64,18 +71,21 @@ impl Trainer {
             }
             let pause = Instant::now();
             self.state.validation.clear();
-            if due.validate {
-                self.log_validation(&mut state, observe)?;
+            if due.validate && !self.log_validation(&mut state.events, &mut state.left_out, stop, observe)? {
+                due = due.stopped();
             }
+            let complete = due.at_end && !due.stop;
             if due.checkpoint
-                && let Some(path) = self.ranks().rank_zero_only(|| self.checkpoint(due.at_end))?
+                && let Some(path) =
+                    self.ranks().rank_zero_only(|| self.checkpoint(complete.then_some(stop)))?
             {
                 observe(Event::Checkpoint(&path));
             }
             if due.samples {
-                self.log_samples(&mut state, observe)?;
+                self.log_samples(&mut state, due.at_end.then_some(stop), observe)?;
             }
-            if due.stop && !due.at_end {
+            // At the end, a signal since the step has left out what a resumed run will complete.
+            if due.stop || (due.at_end && self.ranks().any(stop.load(Ordering::Relaxed))?) {
                 return Ok(Finished::Stopped);
             }
             state.last += pause.elapsed();
@@ -139,10 +149,24 @@ impl Trainer {
         Ok(lr)
     }
 
+    /// Writes a checkpoint of the state `before` a step whose first batch could not be read, as CompVis does
+    /// (`main.py:725`), and returns the error. Ranks fail together and write none.
+    fn rescued(&mut self, before: TrainState, error: Error, observe: Observe) -> Error {
+        if before.step > 0 && self.ranks().world_size() == 1 && !self.train_step.is_within_step() {
+            self.state = before;
+            if let Ok(path) = self.write_checkpoint() {
+                observe(Event::Checkpoint(&path));
+            }
+        }
+        error
+    }
+
     fn due(&self, stop: &AtomicBool) -> Result<Due> {
-        let stop = self.ranks().any(stop.load(Ordering::Relaxed))?;
+        let asked = self.request.as_ref().is_some_and(|request| request.swap(false, Ordering::Relaxed));
+        let [stop, asked] = self.ranks().any_of([stop.load(Ordering::Relaxed), asked])?;
         let has_preview = self.train_step.objective().as_preview().is_some();
-        Ok(Due::after(self.state.step, &self.config, stop, self.validation.is_some(), has_preview))
+        let due = Due::after(self.state.step, &self.config, stop, self.validation.is_some(), has_preview);
+        Ok(if asked { due.with_checkpoint() } else { due })
     }
 
     /// Fails if too many steps in a row had NaN or Inf gradients.
@@ -163,7 +187,7 @@ impl Trainer {
         self.ranks().reduce_metrics(&mut line)?;
         line.retain(|_, value| value.is_finite());
         if let Some(events) = &mut state.events {
-            self.run.log(&integers(&line))?;
+            self.run.log(&to_json(&line))?;
             events.scalars(self.state.step, &line)?;
         }
         observe(Event::Logged(&line));
@@ -176,23 +200,39 @@ impl Trainer {
         Ok(())
     }
 
-    fn log_validation(&mut self, state: &mut LoopState, observe: Observe) -> Result<()> {
-        let (metrics, skipped) = self.ranks().rank_zero_only(|| self.validate())?.unwrap_or_default();
+    /// Validates and logs the metrics; `left_out` has the images already reported. Returns `false` if `stop` was set meanwhile.
+    fn log_validation(
+        &mut self,
+        events: &mut Option<EventFile>,
+        left_out: &mut BTreeSet<String>,
+        stop: &AtomicBool,
+        observe: Observe,
+    ) -> Result<bool> {
+        let found = self.ranks().rank_zero_only(|| self.validate(stop))?;
+        if self.ranks().any(matches!(found, Some(None)))? {
+            return Ok(false);
+        }
+        let (metrics, skipped) = found.flatten().unwrap_or_default();
         for message in skipped {
-            if state.left_out.insert(message.clone()) {
+            if left_out.insert(message.clone()) {
                 observe(Event::Skipped(&message));
             }
         }
-        if let Some(events) = &mut state.events {
+        if let Some(events) = events {
             events.scalars(self.state.step, &metrics)?;
             observe(Event::Validated(&metrics));
         }
         self.state.validation = metrics;
-        Ok(())
+        Ok(true)
     }
 
-    fn log_samples(&self, state: &mut LoopState, observe: Observe) -> Result<()> {
-        if let Some(path) = self.ranks().rank_zero_only(|| self.sample())? {
+    /// Writes and logs a preview image; at the end, given the flag, unless `stop` is set.
+    fn log_samples(&self, state: &mut LoopState, stop: Option<&AtomicBool>, observe: Observe) -> Result<()> {
+        let sample = || {
+            let stopped = stop.is_some_and(|stop| stop.load(Ordering::Relaxed));
+            if stopped { Ok(None) } else { self.sample().map(Some) }
+        };
+        if let Some(path) = self.ranks().rank_zero_only(sample)?.flatten() {
             if let Some(events) = &mut state.events {
                 let image = std::fs::read(&path).map_err(Error::io(&path))?;
                 events.image(self.state.step, "samples", &image)?;
@@ -202,13 +242,23 @@ impl Trainer {
         Ok(())
     }
 
-    /// Writes the missing outputs of a run that was killed after its last checkpoint.
-    fn finalize(&self, observe: Observe) -> Result<Finished> {
+    /// Writes the missing outputs of a run that was killed or stopped after its last step.
+    fn finalize(&mut self, stop: &AtomicBool, observe: Observe) -> Result<Finished> {
         let done = self.state.step;
+        let validates = self.validation.is_some() && self.train_step.objective().as_validate().is_some();
+        if validates && self.state.validation.is_empty() {
+            let mut events = self.ranks().is_rank_zero().then(|| self.run.events(Some(done))).transpose()?;
+            if !self.log_validation(&mut events, &mut BTreeSet::new(), stop, observe)? {
+                return Ok(Finished::Stopped);
+            }
+            // With the metrics, for `keep_best`.
+            self.ranks().rank_zero_only(|| self.write_checkpoint())?;
+        }
         let has_preview = self.train_step.objective().as_preview().is_some();
         let write_outputs = || {
-            self.export_model(true)?;
-            if !has_preview || self.config.samples.count == 0 || self.run.sample(done).exists() {
+            self.export_model(Some(stop))?;
+            let has_sample = !has_preview || self.config.samples.count == 0 || self.run.sample(done).exists();
+            if has_sample || stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
             let path = self.sample()?;
@@ -219,7 +269,8 @@ impl Trainer {
         if let Some(path) = self.ranks().rank_zero_only(write_outputs)?.flatten() {
             observe(Event::Sample(&path));
         }
-        Ok(Finished::Done)
+        let stopped = self.ranks().any(stop.load(Ordering::Relaxed))?;
+        Ok(if stopped { Finished::Stopped } else { Finished::Done })
     }
 
     /// Replaces the images by their cached latents if configured. Returns `false` if the run was stopped.
@@ -239,7 +290,7 @@ impl Trainer {
         };
         let first = self.ranks().rank_zero_only(&mut open)?;
         if self.ranks().any(matches!(first, Some(None)))? {
-            self.ranks().rank_zero_only(|| self.checkpoint(false))?;
+            self.ranks().rank_zero_only(|| self.checkpoint(None))?;
             return Ok(false);
         }
         // The file exists by now: the other ranks open it.

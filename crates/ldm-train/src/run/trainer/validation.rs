@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ldm_core::{Error, Result};
 use ldm_data::{Batch, Dataset, Loader, LoaderConfig, none_readable};
 
 use super::Trainer;
-use crate::run::meter::integers;
+use crate::run::meter::to_json;
 
 impl Trainer {
     /// Batches of the held-out set, or of the training set if there is none.
@@ -63,13 +64,22 @@ impl Trainer {
         Ok(path)
     }
 
-    /// Computes and logs the validation metrics; returns them, and the errors of images that could not be read.
-    pub(super) fn validate(&self) -> Result<(BTreeMap<String, f64>, BTreeSet<String>)> {
+    /// Computes and logs the validation metrics; returns them, and the errors of images that could not be read. `None` if
+    /// `stop` was set meanwhile.
+    pub(super) fn validate(
+        &self,
+        stop: &AtomicBool,
+    ) -> Result<Option<(BTreeMap<String, f64>, BTreeSet<String>)>> {
+        let stopped = || stop.load(Ordering::Relaxed);
         let mut batches = self.held_out(self.config.validate_images, false)?;
+        let mut until_stop = batches.by_ref().take_while(|_| !stopped());
         let metrics = self.train_step.with_ema(|objective| match objective.as_validate() {
-            Some(objective) => objective.validate(&mut batches),
+            Some(objective) => objective.validate(&mut until_stop),
             None => Ok(Vec::new()),
         })?;
+        if stopped() {
+            return Ok(None);
+        }
         let mut line: BTreeMap<String, f64> =
             metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let skipped: BTreeSet<String> = batches.skipped().map(str::to_owned).collect();
@@ -90,9 +100,9 @@ impl Trainer {
         }
         if !line.is_empty() {
             line.insert("step".into(), self.state.step as f64);
-            self.run.log(&integers(&line))?;
+            self.run.log(&to_json(&line))?;
         }
-        Ok((line, skipped))
+        Ok(Some((line, skipped)))
     }
 }
 
