@@ -1,16 +1,35 @@
-//! Handlers of Ctrl-C and SIGTERM.
+//! Handlers of signals.
 
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Duration;
 
 use anyhow::Context;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-/// Makes signals end the program with exit code 130 or 143, at once unless a file is being written.
+use crate::launch;
+use crate::report::say;
+
+/// The signals that end the program. SIGHUP, of a closed terminal, only if it was not ignored from the start, as under
+/// `nohup`.
+fn ending() -> Vec<i32> {
+    let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
+    [SIGINT, SIGTERM].into_iter().chain(hangup).collect()
+}
+
+/// True if this process ignores `signal`; on Linux by `/proc`, elsewhere never.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+    mask & (1 << (signal - 1)) != 0
+}
+
+/// Makes signals end the program with exit code 129, 130 or 143, at once unless a file is being written.
 pub(crate) fn exit_on_signals() -> anyhow::Result<()> {
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals")?;
+    let mut signals = Signals::new(ending()).context("signals")?;
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
             end(signal);
@@ -26,23 +45,34 @@ fn end(signal: i32) -> ! {
     signal_hook::low_level::exit(128 + signal)
 }
 
-/// A flag set by the first signal, for graceful stops; the second signal exits at once.
+/// A flag set by the first signal, for graceful stops; the second signal exits at once. And a flag set by SIGUSR1, which
+/// asks for a checkpoint.
 #[derive(Debug)]
 pub(crate) struct Stop {
     flag: Arc<AtomicBool>,
     code: Arc<AtomicU8>,
+    checkpoint: Arc<AtomicBool>,
 }
 
 impl Stop {
     pub(crate) fn on_signals() -> anyhow::Result<Self> {
-        let stop = Self { flag: Arc::default(), code: Arc::default() };
-        let mut signals = Signals::new([SIGINT, SIGTERM]).context("signals")?;
+        let stop = Self { flag: Arc::default(), code: Arc::default(), checkpoint: Arc::default() };
+        let mut signals = Signals::new(ending()).context("signals")?;
+        signals.add_signal(SIGUSR1).context("signals")?;
         let (flag, code) = (Arc::clone(&stop.flag), Arc::clone(&stop.code));
+        let checkpoint = Arc::clone(&stop.checkpoint);
         std::thread::spawn(move || {
             for signal in signals.forever() {
+                if signal == SIGUSR1 {
+                    checkpoint.store(true, Ordering::SeqCst);
+                    continue;
+                }
                 code.store(128 + signal as u8, Ordering::SeqCst);
                 if flag.swap(true, Ordering::SeqCst) {
                     end(signal);
+                }
+                if !launch::is_launched() {
+                    std::thread::spawn(say_if_late);
                 }
             }
         });
@@ -53,6 +83,11 @@ impl Stop {
         &self.flag
     }
 
+    /// Returns the flag that asks for a checkpoint.
+    pub(crate) fn checkpoint(&self) -> &Arc<AtomicBool> {
+        &self.checkpoint
+    }
+
     /// Returns the signal received.
     pub(crate) fn signal(&self) -> Option<i32> {
         self.code().checked_sub(128).map(i32::from)
@@ -61,5 +96,23 @@ impl Stop {
     /// Returns the exit code of the signal received.
     pub(crate) fn code(&self) -> u8 {
         self.code.load(Ordering::SeqCst)
+    }
+}
+
+/// Says that the program is about to stop if it takes longer than a second.
+fn say_if_late() {
+    std::thread::sleep(Duration::from_secs(1));
+    say("stopping after the current step; a second signal stops at once, at the last checkpoint");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ignored_signals_are_known() {
+        assert!(!is_ignored(SIGTERM));
+        // Rust ignores SIGPIPE before `main`, and so does its test harness.
+        assert!(!cfg!(target_os = "linux") || is_ignored(signal_hook::consts::SIGPIPE));
     }
 }

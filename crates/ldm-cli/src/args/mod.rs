@@ -86,7 +86,7 @@ pub(crate) enum Command {
     Data(DataCommand),
     /// Trains the model of a config: a first stage, a diffusion model in its latent space, or a guiding classifier.
     #[command(
-        after_help = "Examples:\n  ldm train configs/experiments/cifar/first-stage-kl-f2.yaml --run runs/cifar-f2\n  ldm train configs/experiments/cifar/diffusion-kl-f2.yaml train.steps=2000\n  ldm train --resume runs/cifar-f2\n  ldm train configs/experiments/cifar/diffusion-kl-f2.yaml --nproc 2"
+        after_help = "Examples:\n  ldm train configs/experiments/cifar/first-stage-kl-f2.yaml --run runs/cifar-f2\n  ldm train configs/experiments/cifar/diffusion-kl-f2.yaml train.steps=2000\n  ldm train --resume runs/cifar-f2\n  ldm train --resume runs/cifar-f2/checkpoints/step-0001000 train.learning_rate=1e-5\n  ldm train configs/experiments/cifar/diffusion-kl-f2.yaml --nproc 2"
     )]
     Train(TrainArgs),
     /// Samples images, unconditionally or by class.

@@ -9,16 +9,18 @@ use super::DeviceArgs;
 #[derive(Debug, Args)]
 pub(crate) struct TrainArgs {
     /// Config of the run.
-    #[arg(required_unless_present = "resume", conflicts_with = "resume")]
+    #[arg(required_unless_present = "resume")]
     pub(crate) config: Option<PathBuf>,
-    /// Overrides of config values.
-    #[arg(value_name = "KEY=VALUE", conflicts_with = "resume")]
+    /// Overrides of config values. With --resume only of steps, learning rate, intervals, checkpoints to keep, samples
+    /// and loader threads; they become part of the run's config.
+    #[arg(value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
     /// Run directory. Default: runs/CONFIG.
     #[arg(long, conflicts_with = "resume")]
     pub(crate) run: Option<PathBuf>,
-    /// Resume a run from its newest complete checkpoint.
-    #[arg(long, value_name = "DIR")]
+    /// Resume a run from its newest complete checkpoint, or from RUN/checkpoints/step-N; later checkpoints are then
+    /// renamed.
+    #[arg(long, value_name = "RUN")]
     pub(crate) resume: Option<PathBuf>,
     /// Start N ranks on this machine: one per GPU on CUDA; on the CPU they share the cores. `batch_size` is per rank.
     /// Not needed under torchrun.

@@ -23,7 +23,7 @@ pub(crate) fn run(args: &CompareFArgs, printer: Printer) -> anyhow::Result<()> {
         Some(root) => StudyDir::open(root)?,
         None => create(args)?,
     };
-    let reporter = CliReporter::new(printer);
+    let reporter = CliReporter::on_signals(printer, &stop);
     let study = Study::open(folder, device, stop.flag(), &reporter)?;
     if let Some(name) = &args.part {
         launch::exit_with_launcher();

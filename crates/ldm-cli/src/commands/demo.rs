@@ -26,7 +26,7 @@ pub(crate) fn run(args: &DemoArgs, printer: Printer) -> anyhow::Result<()> {
     let stop = Stop::on_signals()?;
     let overrides =
         DemoOverrides { first_stage: args.first_stage.clone(), diffusion: args.diffusion.clone() };
-    match demo(out, &overrides, device, stop.flag(), &CliReporter::new(printer))? {
+    match demo(out, &overrides, device, stop.flag(), &CliReporter::on_signals(printer, &stop))? {
         Some(report) => outln!("{}", report.display())?,
         None => return Err(Interrupted(stop.code()).into()),
     }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, bail};
+use clap::CommandFactory;
+use clap::error::ErrorKind;
 use ldm_core::device::{device_name, parse_device};
 use ldm_libtorch::{C10d, RankEnv};
 use ldm_train::{Distributed, Event, Finished, RunConfig, Trainer};
 use tch::Device;
 
-use crate::args::{DeviceArgs, TrainArgs};
+use crate::args::{Cli, DeviceArgs, TrainArgs};
 use crate::interrupt::Stop;
 use crate::progress::{Printer, Progress};
 use crate::report::Interrupted;
@@ -35,7 +37,9 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<()> {
     };
     let (is_rank_zero, world) = (ranks.is_rank_zero(), ranks.world_size());
     let mut trainer = if let Some(run) = &args.resume {
-        Trainer::resume_distributed(ranks, run, &[], device)?
+        let mut overrides = resume_overrides(args);
+        overrides.extend(args.strict.then(|| "data.params.strict=true".to_owned()));
+        Trainer::resume_distributed(ranks, run, &overrides, device)?
     } else {
         let path = args.config.as_ref().context("expected a config or --resume, got neither")?;
         let mut overrides = args.overrides.clone();
@@ -48,6 +52,7 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<()> {
         });
         Trainer::create_distributed(ranks, config, &run, device)?
     };
+    trainer.checkpoint_on(Arc::clone(stop.checkpoint()));
     let millions = trainer.parameters() as f64 / 1e6;
     let several = if world > 1 { format!(", {world} ranks") } else { String::new() };
     printer.say(&format!(
@@ -67,6 +72,20 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<()> {
         outln!("{}", trainer.run_dir().model().display())?;
     }
     Ok(())
+}
+
+/// The overrides of a resumed run: every word, since it takes no config.
+fn resume_overrides(args: &TrainArgs) -> Vec<String> {
+    let config = args.config.iter().map(|word| word.to_string_lossy().into_owned());
+    let words: Vec<String> = config.chain(args.overrides.iter().cloned()).collect();
+    if let Some(word) = words.iter().find(|word| !word.contains('=')) {
+        let message = format!("--resume: expected KEY=VALUE beside it, got {word}");
+        let mut command = Cli::command();
+        command.build();
+        let train = command.find_subcommand_mut("train").expect("the running command");
+        train.error(ErrorKind::ArgumentConflict, message).exit()
+    }
+    words
 }
 
 /// Checks that several ranks do not share a GPU.
