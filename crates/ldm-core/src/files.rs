@@ -115,8 +115,7 @@ impl PendingFile {
         }
         temporary.file().sync_all().map_err(Error::io(&path))?;
         temporary.rename(&path).map_err(Error::io(&path))?;
-        sync_folder(parent(&path));
-        Ok(())
+        sync_folder(parent(&path))
     }
 }
 
@@ -140,11 +139,24 @@ pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Makes the entries of a folder durable, where its file system can: some (FUSE, SMB) know no such operation.
-pub fn sync_folder(folder: impl AsRef<Path>) {
-    if let Ok(folder) = File::open(folder) {
-        drop(folder.sync_all());
+/// Makes the entries of a folder durable: files that were created, renamed or removed in it. A file system that cannot
+/// synchronize a folder (some FUSE and SMB mounts) is no error, as in SQLite.
+///
+/// # Errors
+/// [`Error::Io`] with `folder`.
+pub fn sync_folder(folder: impl AsRef<Path>) -> Result<()> {
+    let folder = folder.as_ref();
+    match File::open(folder).and_then(|open| open.sync_all()) {
+        Err(error) if !cannot_synchronize(&error) => Err(Error::io(folder)(error)),
+        _ => Ok(()),
     }
+}
+
+/// True for the errors of a file system without this operation: EINVAL, ENOSYS, EOPNOTSUPP; EACCES for a folder that may
+/// be written but not read.
+fn cannot_synchronize(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    matches!(error.kind(), InvalidInput | Unsupported | PermissionDenied)
 }
 
 /// Creates a folder and its missing parents, but never while [`when_idle`] removes unfinished folders.
@@ -193,7 +205,7 @@ pub fn write_folder(
         if !unfinished().iter().any(|folder| folder == temporary.path()) {
             return Err(Error::invalid("stopped")); // and the folder is removed
         }
-        sync_folder(&filled);
+        sync_folder(&filled)?;
         if !path.exists() {
             return std::fs::rename(&filled, path).map_err(Error::io(path));
         }
@@ -205,9 +217,8 @@ pub fn write_folder(
     } else {
         drop(temporary);
     }
-    sync_folder(parent);
     unfinished().retain(|other| *other != folder);
-    placed
+    placed.and_then(|()| sync_folder(parent))
 }
 
 /// Name of a replaced folder beside its successor, until the successor is in place.
@@ -239,4 +250,21 @@ fn exchange(filled: &Path, path: &Path) -> Result<()> {
 pub fn write_bytes(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     let path = path.as_ref();
     write_whole(path, |writer| writer.write_all(bytes).map_err(Error::io(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_of_file_systems_without_synchronization_are_no_error() {
+        for (errno, ignored) in [(22, true), (38, true), (95, true), (13, true), (5, false), (28, false)] {
+            let error = std::io::Error::from_raw_os_error(errno);
+            assert_eq!(cannot_synchronize(&error), ignored, "{error}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        sync_folder(folder.path()).unwrap();
+        let error = sync_folder(folder.path().join("absent")).unwrap_err().to_string();
+        assert!(error.contains("absent: No such file"), "{error}");
+    }
 }

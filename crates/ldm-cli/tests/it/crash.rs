@@ -139,13 +139,15 @@ fn a_checkpoint_is_durable_before_it_has_its_name_and_before_another_is_removed(
         is_rename(name) && paths.first().is_some_and(|from| from == "checkpoints/step-0000004")
     });
     assert_eq!(files.len(), 4, "model, optimizer, EMA, state: {events:?}");
-    for index in &files {
-        let from = &events[*index].1[0];
-        assert!(
-            events[..*index].iter().any(|(name, paths)| name == "fsync" && paths.first() == Some(from)),
-            "{from} is synchronized before it is renamed"
-        );
-    }
+    // A file without a name shows as `/#INODE (deleted)` in the folder of its run.
+    let synchronized = |index: &usize| {
+        let (from, last) = (&events[*index].1[0], files.iter().filter(|other| *other < index).max());
+        let since = last.map_or(0, |last| last + 1);
+        events[since..*index].iter().any(|(name, paths)| {
+            name == "fsync" && paths.iter().any(|path| path == from || path.contains("#"))
+        })
+    };
+    assert!(files.iter().all(synchronized), "each file is synchronized before it is renamed: {events:?}");
     assert!(files.iter().all(|file| *file < entries), "the files, then the folder's entries");
     assert!(entries < named && log < named, "the entries and the log, then the name");
     assert!(named < old, "the old one is removed last");
