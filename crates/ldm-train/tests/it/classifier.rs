@@ -240,7 +240,8 @@ fn invalid_configs_are_refused_before_anything_is_written() {
         &["model.params.label_key=segmentation"],
         "label_key: expected class_label, got segmentation",
     );
-    check(&text, &["model.params.scheduler_config={target: x}"], "train.schedule");
+    let unknown = "model.params.scheduler_config: unknown variant `x`";
+    check(&text, &["model.params.scheduler_config={target: x}"], unknown);
     check(&text, &["model.params.log_steps=101"], "log_steps: expected at most 100, got 101");
     check(
         &text,
