@@ -1,4 +1,4 @@
-//! Signals to `ldm train`: SIGHUP ends it like SIGTERM, SIGUSR1 writes a checkpoint and goes on, one at the end is heeded.
+//! Signals to `ldm train`: SIGHUP ends it like SIGTERM, SIGUSR1 writes a checkpoint and goes on, one at the end stops it too.
 
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
