@@ -1,5 +1,6 @@
 //! Timing of encoding, decoding, denoising, sampling.
 
+use ldm_conditioning::TextOptions;
 use ldm_core::{Error, Result};
 use ldm_pipelines::{GenerateRequest, LatentDiffusion, Model, Sampling, generate};
 use ldm_schedulers::{AncestralNoise, SamplerConfig, Spacing};
@@ -93,6 +94,7 @@ impl Clock<'_> {
             tile_tie: None,
             ancestral: AncestralNoise::default(),
             quantize_denoised: false,
+            text: TextOptions::default(),
         };
         let prompt = inputs::prompt(self.subject, &model.config, self.config.batch_size);
         let seeds: Vec<u64> = (0..self.config.batch_size as u64).collect();

@@ -49,7 +49,8 @@ impl Checkpoint {
     /// An index (`….index.json`) opens its shards, which lie next to it, as one checkpoint.
     ///
     /// The tensors of a torch file are those of its top-level `state_dict`, else of its `model_state_dict`, `model` or
-    /// `module`, else its own, else of its `ema`. Names lack the modules that wrappers add: `module.` before every name
+    /// `module`, else of its `string_to_param` (a textual inversion), else its own, else of its
+    /// `ema`. Names lack the modules that wrappers add: `module.` before every name
     /// (`DistributedDataParallel`), `_orig_mod.` anywhere (`torch.compile`). Quantized tensors are dequantized, sparse ones
     /// made dense.
     ///

@@ -15,7 +15,7 @@ use ldm_pipelines::{GuidingClassifier, InitImage, LatentDiffusion, Variation};
 use serde_json::{Map, Value};
 use tch::Tensor;
 
-use crate::args::{GenerateArgs, ModelArgs, VariationStrength};
+use crate::args::{GenerateArgs, ModelArgs, TextArgs, VariationStrength};
 use crate::output::OutputFolder;
 use crate::progress::Printer;
 use crate::{model, output, sampling};
@@ -29,6 +29,11 @@ pub(crate) trait Task {
 
     /// Returns the negative prompt of `count` images; `None` is the empty prompt.
     fn negative(&self, _count: usize) -> Option<Prompt> {
+        None
+    }
+
+    /// Returns the flags of text, for commands that have them.
+    fn text(&self) -> Option<&TextArgs> {
         None
     }
 
@@ -169,7 +174,10 @@ impl<'a> GenerationJob<'a> {
         model.merge(&args.sampling.loras)?;
         model.to_channels_last();
         model::keep_freed_memory(model.kind());
-        let sampling = sampling::resolve(&args.sampling, model)?;
+        let mut sampling = sampling::resolve(&args.sampling, model)?;
+        if let Some(text) = first.text() {
+            sampling.text = text.options()?;
+        }
         let steps = first.init().map_or(sampling.steps, |init| init.steps(sampling.steps));
         let batches = self.tasks() * self.count.div_ceil(args.batch_size);
         let mut runner = BatchRunner {

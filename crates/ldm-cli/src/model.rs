@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use ldm_conditioning::EmbeddingFile;
 use ldm_core::device::{device_name, parse_device, parse_dtype};
 use ldm_pipelines::{ConditioningKind, LatentDiffusion, LoadOptions, Model};
 use tch::{Device, Kind};
 
-use crate::args::{DeviceArgs, ModelArgs};
+use crate::args::{DeviceArgs, ModelArgs, TextArgs};
 use crate::progress::Printer;
 
 /// Returns the requested device, and sets the number of threads.
@@ -74,6 +75,16 @@ pub(crate) fn open_diffusion(
             bail!("{}: expected a diffusion model, got a first stage alone", args.model.display())
         }
     }
+}
+
+/// Opens a diffusion model with the tokenizer and the learned words of the flags.
+pub(crate) fn open_text(args: &ModelArgs, text: &TextArgs) -> anyhow::Result<Box<LatentDiffusion>> {
+    let embeddings = text.embeddings.iter().map(EmbeddingFile::read).collect::<ldm_core::Result<Vec<_>>>()?;
+    let mut model = open_diffusion(args, text.tokenizer.as_deref())?;
+    for (embedding, file) in embeddings.into_iter().zip(&text.embeddings) {
+        model.conditioner.add_embedding(embedding).with_context(|| file.path.display().to_string())?;
+    }
+    Ok(model)
 }
 
 /// Refuses a model whose conditioning is not among `accepted`, the kinds that the command provides.

@@ -1,5 +1,6 @@
 //! The sampling settings of the flags.
 
+use ldm_conditioning::TextOptions;
 use ldm_pipelines::{LatentDiffusion, Sampling, SamplingOptions};
 
 use crate::args::SamplingArgs;
@@ -25,5 +26,6 @@ fn options(args: &SamplingArgs) -> anyhow::Result<SamplingOptions> {
         temperature: args.temperature,
         noise_dropout: args.noise_dropout,
         quantize_denoised: args.quantize_denoised,
+        text: TextOptions::default(), // of the commands that read text
     })
 }

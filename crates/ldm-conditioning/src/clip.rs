@@ -5,7 +5,7 @@ pub(crate) mod text;
 pub(crate) mod text_config;
 pub(crate) mod vision;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ldm_checkpoint::Checkpoint;
 use ldm_core::diffusers::{Fields, wrong};
@@ -48,19 +48,14 @@ impl Clip {
     /// [`Error::Weights`] with every mismatch.
     pub fn open(folder: impl AsRef<Path>, device: Device) -> Result<Self> {
         let folder = folder.as_ref();
-        let path = folder.join("config.json");
-        let text = ldm_core::text::read(&path)?;
-        let json: Value = serde_json::from_str(&text)
-            .map_err(|error| Error::format(&path, format!("expected JSON: {error}")))?;
+        let (path, json) = read_config(folder)?;
         let has_tokenizer = TOKENIZERS.iter().any(|name| folder.join(name).is_file());
         let tokenizer = has_tokenizer.then(|| Tokenizer::open(TokenizerKind::Clip, folder)).transpose()?;
         let clip = skip_init(|| Self::new(&json, tokenizer, device))
             .map_err(|error| Error::format(&path, error.to_string()))?;
-        let file = WEIGHTS.iter().map(|name| folder.join(name)).find(|path| path.is_file());
-        let file = file.unwrap_or_else(|| folder.join(WEIGHTS[0]));
         let buffers =
             ["logit_scale", "text_model.embeddings.position_ids", "vision_model.embeddings.position_ids"];
-        Checkpoint::open(file)?.without(&buffers).load_scope(&clip.vs, "")?;
+        Checkpoint::open(weights_in(folder))?.without(&buffers).load_scope(&clip.vs, "")?;
         Ok(clip)
     }
 
@@ -114,19 +109,38 @@ impl Clip {
     /// # Errors
     /// [`Error::Shape`] for another shape.
     pub fn images(&self, images: &Tensor) -> Result<Tensor> {
-        let size = images.size();
-        if size.len() != 4 || size[1..] != [3, self.side, self.side] {
-            let expected = format!("[B, 3, {0}, {0}]", self.side);
-            return Err(Error::Shape { what: "images".into(), expected, got: size });
-        }
-        let device = self.vs.device();
-        let per_channel = |values: [f64; 3]| {
-            Tensor::from_slice(&values).to_kind(Kind::Float).to_device(device).view([1, 3, 1, 1])
-        };
-        let unit = (images.to_device(device).to_kind(Kind::Float) + 1.) / 2.;
-        let normed = (unit - per_channel(MEAN)) / per_channel(DEVIATION);
+        let normed = prepare(images, self.side, self.vs.device())?;
         tch::no_grad(|| Ok(normalize(&self.vision.forward(&normed).matmul(&self.visual_projection.tr()))))
     }
+}
+
+/// Normalizes images `[B, 3, S, S]` in `[-1, 1]` as CLIP's training images.
+fn prepare(images: &Tensor, side: i64, device: Device) -> Result<Tensor> {
+    let size = images.size();
+    if size.len() != 4 || size[1..] != [3, side, side] {
+        let expected = format!("[B, 3, {side}, {side}]");
+        return Err(Error::Shape { what: "images".into(), expected, got: size });
+    }
+    let per_channel = |values: [f64; 3]| {
+        Tensor::from_slice(&values).to_kind(Kind::Float).to_device(device).view([1, 3, 1, 1])
+    };
+    let unit = (images.to_device(device).to_kind(Kind::Float) + 1.) / 2.;
+    Ok((unit - per_channel(MEAN)) / per_channel(DEVIATION))
+}
+
+/// Reads `config.json` in a folder; returns its path too.
+fn read_config(folder: &Path) -> Result<(PathBuf, Value)> {
+    let path = folder.join("config.json");
+    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    let json = serde_json::from_str(&text)
+        .map_err(|error| Error::format(&path, format!("expected JSON: {error}")))?;
+    Ok((path, json))
+}
+
+/// The file of weights in a folder of transformers.
+fn weights_in(folder: &Path) -> PathBuf {
+    let file = WEIGHTS.iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    file.unwrap_or_else(|| folder.join(WEIGHTS[0]))
 }
 
 /// Scales vectors to unit length.

@@ -3,6 +3,9 @@
 use std::fmt::Debug;
 
 use ldm_core::{Conditioning, Error, Prompt, Result};
+use tch::Tensor;
+
+use crate::{TextOptions, TextualInversion};
 
 /// Converts a prompt to the conditioning of the U-Net.
 pub trait Conditioner: Debug + Send {
@@ -44,6 +47,50 @@ pub trait Conditioner: Debug + Send {
     /// As [`null_like`](Self::null_like).
     fn unconditional_like(&self, prompt: &Prompt) -> Result<Conditioning> {
         self.condition(&self.null_like(prompt)?, false)
+    }
+
+    /// Computes the conditioning of a batch of texts read with `options`, to sample from.
+    ///
+    /// # Errors
+    /// As [`condition`](Self::condition); [`Error::Invalid`] for options that the model does not have, and for a weight
+    /// that is no number.
+    fn condition_text(&self, prompt: &Prompt, options: &TextOptions) -> Result<Conditioning> {
+        options.refuse()?;
+        self.condition(prompt, false)
+    }
+
+    /// Returns the number of chunks of the longest text of a batch, to pad others to ([`TextOptions::chunks`]).
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a weight that is no number.
+    fn chunks(&self, _prompt: &Prompt, _options: &TextOptions) -> Result<usize> {
+        Ok(1)
+    }
+
+    /// Adds a learned word: where a text has it, its vectors take the place of the vocabulary's.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for vectors of another width than the model's, and for a model without CLIP's text model.
+    fn add_embedding(&mut self, embedding: TextualInversion) -> Result<()> {
+        let name = format!("embedding `{}`", embedding.token);
+        Err(Error::expected(name, "a model with CLIP's text model", "another one"))
+    }
+
+    /// Returns the learned words that were added.
+    fn learned_words(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Returns the vectors of a text's tokens in the vocabulary, `[n, D]`, from which a learned word can start.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a model without CLIP's text model, and one without a tokenizer.
+    fn token_vectors(&self, text: &str) -> Result<Tensor> {
+        Err(Error::expected(
+            format!("embedding of `{text}`"),
+            "a model with CLIP's text model",
+            "another one",
+        ))
     }
 
     /// Returns the part of each text that is truncated, so that a caller can warn; empty for models that read no text.

@@ -7,6 +7,7 @@
 //!   converts texts to tokens.
 //! - [`LayoutTokens`] converts boxes to tokens, for an embedder without a tokenizer.
 //! - [`SpatialRescaler`] resizes a map to concatenate with the latent; [`Identity`] passes on an image or embeddings.
+//! - [`TextOptions`]: weighted prompts, long prompts and CLIP skip; [`TextualInversion`]: learned words.
 //! - [`Clip`] embeds texts and images in one space, to score how well they match.
 //! - [`HybridConditioner`] concatenates what one conditioner makes of a prompt and attends to what another makes of it.
 //! - [`PromptDropout`] replaces prompts by the null prompt, to train for classifier-free guidance.
@@ -25,6 +26,7 @@ mod identity;
 mod keys;
 mod layout;
 mod spatial;
+mod text_prompt;
 mod tokenizer;
 mod tokens;
 
@@ -43,6 +45,9 @@ pub use identity::Identity;
 pub use keys::diffusers_layout;
 pub use layout::LayoutTokens;
 pub use spatial::{RescaleMethod, SpatialConfig, SpatialRescaler};
+pub use text_prompt::embedding::{EmbeddingFile, TextualInversion};
+pub use text_prompt::options::{PromptSyntax, TextOptions};
+pub use text_prompt::weights::{has_syntax, has_weights};
 pub use tokenizer::kind::TokenizerKind;
 pub use tokenizer::{Encoding, Tokenizer};
 

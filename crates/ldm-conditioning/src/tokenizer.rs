@@ -89,6 +89,20 @@ impl Tokenizer {
         self.inner.get_vocab(true).into_values().max().map_or(0, |id| i64::from(id) + 1)
     }
 
+    /// Encodes a text without marks: each token, and its place in bytes.
+    pub(crate) fn tokens(&self, text: &str) -> Result<Vec<(i64, usize)>> {
+        let encoding = self.inner.encode(text, false).map_err(|error| {
+            Error::invalid(format!("text `{text}`: expected text for the tokenizer: {error}"))
+        })?;
+        let places = encoding.get_offsets().iter().map(|(from, _)| *from);
+        Ok(encoding.get_ids().iter().copied().map(i64::from).zip(places).collect())
+    }
+
+    /// The number of a token.
+    pub(crate) fn id(&self, token: &str) -> Option<i64> {
+        self.inner.token_to_id(token).map(i64::from)
+    }
+
     /// Encodes each text as `max_length` tokens: start token, text, truncated if too long, end token, padding.
     ///
     /// # Errors
@@ -102,17 +116,14 @@ impl Tokenizer {
         let mut cut = Vec::with_capacity(texts.len());
         for text in texts {
             let text = text.as_ref();
-            let encoding = self.inner.encode(text, false).map_err(|error| {
-                Error::invalid(format!("text `{text}`: expected text for the tokenizer: {error}"))
-            })?;
+            let all = self.tokens(text)?;
             let room = max_length - 2;
-            let all = encoding.get_ids();
             let truncated = &all[..all.len().min(room)];
             ids.push(i64::from(self.start));
-            ids.extend(truncated.iter().copied().map(i64::from));
+            ids.extend(truncated.iter().map(|(id, _)| *id));
             ids.push(i64::from(self.end));
             ids.extend(std::iter::repeat_n(i64::from(self.pad), room - truncated.len()));
-            cut.push(encoding.get_offsets().get(room).map(|(from, _)| from_byte(text, *from)));
+            cut.push(all.get(room).map(|(_, from)| from_byte(text, *from)));
         }
         let ids = Tensor::from_slice(&ids).view([texts.len() as i64, max_length as i64]);
         Ok(Encoding { ids, cut })
@@ -120,6 +131,6 @@ impl Tokenizer {
 }
 
 /// The text from the character that contains byte `from`: a token may begin within one.
-fn from_byte(text: &str, from: usize) -> String {
+pub(crate) fn from_byte(text: &str, from: usize) -> String {
     text[text.floor_char_boundary(from)..].trim().to_owned()
 }

@@ -50,6 +50,16 @@ impl Tokens {
         Ok(Self { kind, tokenizer, layout, vocab_size, max_length })
     }
 
+    /// The tokenizer.
+    pub(crate) fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.tokenizer.as_ref()
+    }
+
+    /// The model's length.
+    pub(crate) fn max_length(&self) -> i64 {
+        self.max_length
+    }
+
     /// Returns `[B, L]` i64: `prompt.tokens` if given, else the tokens of `prompt.text`, or of `prompt.layout` if the model
     /// reads no text, padded to the maximal length.
     pub(crate) fn read(&self, prompt: &Prompt, train: bool) -> Result<Tensor> {

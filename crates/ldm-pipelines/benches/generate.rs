@@ -3,6 +3,7 @@
 #![allow(missing_docs, reason = "criterion's macro makes a function without any")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
+use ldm_conditioning::TextOptions;
 use ldm_core::Prompt;
 use ldm_core::device::{bench_device, device_name};
 use ldm_pipelines::{GenerateRequest, LatentDiffusion, ModelConfig, ModelFile, Sampling, generate};
@@ -30,6 +31,7 @@ fn sample(criterion: &mut Criterion) {
             tile_tie: None,
             ancestral: AncestralNoise::default(),
             quantize_denoised: false,
+            text: TextOptions::default(),
         };
         let name = format!("ddim10/tiny/batch4/guidance{guidance_scale}/f32/{}", device_name(device));
         criterion.bench_function(&name, |bencher| {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ldm_checkpoint::Checkpoint;
+use ldm_conditioning::TextOptions;
 use ldm_core::{Error, Prompt, Result};
 use ldm_pipelines::{GenerateRequest, LoadOptions, Model, Sampling, generate};
 use ldm_schedulers::{AncestralNoise, SamplerConfig};
@@ -53,6 +54,7 @@ fn main() -> Result<()> {
         tile_tie: None,
         ancestral: AncestralNoise::default(),
         quantize_denoised: false,
+        text: TextOptions::default(),
     };
     let seeds: Vec<u64> = (0..size[0] as u64).collect();
     let made = generate(

@@ -1,6 +1,6 @@
 //! Conditioning of the U-Net from prompts, by the conditioner and, for masked images, the first stage.
 
-use ldm_conditioning::ConditionerConfig;
+use ldm_conditioning::{ConditionerConfig, TextOptions};
 use ldm_core::{Conditioning, Error, Prompt, Result};
 use tch::{Device, Kind, Tensor};
 
@@ -21,6 +21,39 @@ impl LatentDiffusion {
     ///
     /// CompVis `ddpm.py:1402` `DiffusionWrapper`, `scripts/inpaint.py:74`.
     pub fn condition(&self, prompt: &Prompt, train: bool) -> Result<Conditioning> {
+        self.conditioned(prompt, train, &TextOptions::default())
+    }
+
+    /// Encodes both halves of classifier-free guidance, with texts read by `options` and padded to the same number of
+    /// chunks; the second is there if `guided`.
+    ///
+    /// # Errors
+    /// As [`LatentDiffusion::condition`] and [`LatentDiffusion::unconditional`]; [`Error::Invalid`] for options that the
+    /// model does not have.
+    pub fn condition_text(
+        &self,
+        prompt: &Prompt,
+        negative: Option<&Prompt>,
+        guided: bool,
+        options: &TextOptions,
+    ) -> Result<(Conditioning, Option<Conditioning>)> {
+        let reads_text = matches!(
+            self.config.conditioning_key(),
+            Some(ConditioningKey::Crossattn | ConditioningKey::Hybrid)
+        );
+        if !reads_text {
+            options.refuse()?;
+        }
+        let mut options = *options;
+        for text in std::iter::once(prompt).chain(negative.filter(|_| guided)) {
+            options.chunks = options.chunks.max(self.conditioner.chunks(text, &options)?);
+        }
+        let cond = self.conditioned(prompt, false, &options)?;
+        let uncond = guided.then(|| self.unconditioned(&cond, negative, &options)).transpose()?;
+        Ok((cond, uncond))
+    }
+
+    fn conditioned(&self, prompt: &Prompt, train: bool, options: &TextOptions) -> Result<Conditioning> {
         let Some(key) = self.config.conditioning_key() else { return Ok(Conditioning::default()) };
         Ok(match key {
             ConditioningKey::Adm => {
@@ -30,14 +63,15 @@ impl LatentDiffusion {
                 Conditioning { concat: Some(self.concat(prompt, train)?), ..Conditioning::default() }
             }
             ConditioningKey::Crossattn => {
-                Conditioning { context: Some(self.context(prompt, train)?), ..Conditioning::default() }
+                let context = Some(self.context(prompt, train, options)?);
+                Conditioning { context, ..Conditioning::default() }
             }
             ConditioningKey::Hybrid => Conditioning {
                 concat: Some(match self.config.cond_stage_config {
                     ConditionerConfig::Hybrid(_) => self.concat(prompt, train)?,
                     _ => self.keyed_concat(prompt)?,
                 }),
-                context: Some(self.context(prompt, train)?),
+                context: Some(self.context(prompt, train, options)?),
                 label: None,
             },
         })
@@ -51,15 +85,27 @@ impl LatentDiffusion {
     /// [`Error::Invalid`] where the model has no unconditional form, or is conditioned on images alone; else as
     /// [`LatentDiffusion::condition`].
     pub fn unconditional(&self, cond: &Conditioning, negative: Option<&Prompt>) -> Result<Conditioning> {
+        self.unconditioned(cond, negative, &TextOptions::default())
+    }
+
+    fn unconditioned(
+        &self,
+        cond: &Conditioning,
+        negative: Option<&Prompt>,
+        options: &TextOptions,
+    ) -> Result<Conditioning> {
         let concat = cond.concat.as_ref().map(Tensor::shallow_clone);
         match (self.config.conditioning_key(), &cond.context, &cond.label) {
             (Some(ConditioningKey::Crossattn | ConditioningKey::Hybrid), Some(context), _) => {
                 let uncond = match negative {
-                    Some(prompt) => self.context(prompt, false)?,
+                    Some(prompt) => self.context(prompt, false, options)?,
                     None if self.config.cond_stage_config == ConditionerConfig::Identity => {
                         context.zeros_like()
                     }
-                    None => tokens(self.conditioner.unconditional(context.size()[0])?)?,
+                    None => {
+                        let null = self.conditioner.null_prompt(context.size()[0])?;
+                        tokens(self.conditioner.condition_text(&null, options)?)?
+                    }
                 };
                 if uncond.size() != context.size() {
                     return Err(Error::Shape {
@@ -85,8 +131,12 @@ impl LatentDiffusion {
     }
 
     /// Tokens of the conditioner, `[B, L, D]`.
-    fn context(&self, prompt: &Prompt, train: bool) -> Result<Tensor> {
-        let context = tokens(self.conditioner.condition(prompt, train)?)?;
+    fn context(&self, prompt: &Prompt, train: bool, options: &TextOptions) -> Result<Tensor> {
+        let context = tokens(if train {
+            self.conditioner.condition(prompt, true)?
+        } else {
+            self.conditioner.condition_text(prompt, options)?
+        })?;
         match self.config.unet().context_dim {
             Some(width) if context.size().last() != Some(&width) => Err(Error::Shape {
                 what: "the context".into(),

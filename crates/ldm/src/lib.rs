@@ -46,6 +46,7 @@ pub use watermark::Watermark;
 /// The names that most programs use.
 pub mod prelude {
     pub use crate::{Images, Pipeline, Request, Watermark, read_image};
+    pub use ldm_conditioning::{EmbeddingFile, PromptSyntax};
     pub use ldm_core::{LayoutBox, Prompt, Result};
     pub use ldm_data::{Dataset, Example};
     pub use ldm_pipelines::{LoadOptions, TileSize};

@@ -30,6 +30,10 @@ pub struct Parameters<'a> {
     pub spacing: Option<&'a str>,
     /// The file of the initial noise.
     pub init_noise: Option<&'a Path>,
+    /// True if the prompts have brackets that are text, which web UIs would read as weights.
+    pub literal_brackets: bool,
+    /// The learned words that were added.
+    pub embeddings: &'a [String],
 }
 
 impl fmt::Display for Parameters<'_> {
@@ -75,6 +79,15 @@ impl fmt::Display for Parameters<'_> {
         }
         if self.sampling.quantize_denoised {
             write!(f, ", Quantize denoised: true")?;
+        }
+        if self.sampling.text.clip_skip != 1 {
+            write!(f, ", Clip skip: {}", self.sampling.text.clip_skip)?;
+        }
+        if self.literal_brackets {
+            f.write_str(", Emphasis: None")?;
+        }
+        for (index, embedding) in self.embeddings.iter().enumerate() {
+            write!(f, "{}{embedding}", if index == 0 { ", Embeddings: " } else { " " })?;
         }
         if let Some(path) = self.init_noise {
             write!(f, ", Init noise: {}", path.display())?;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ldm_conditioning::EmbeddingFile;
 use ldm_core::device::parse_device;
 use ldm_core::{Error, Prompt, Result};
 use ldm_pipelines::{
@@ -58,6 +59,18 @@ impl Pipeline {
         &self.model
     }
 
+    /// Adds a learned word (textual inversion), which prompts may then use; returns it.
+    ///
+    /// # Errors
+    /// As [`EmbeddingFile::read`]; [`Error::Invalid`] for vectors of another width than the model's, a word that exists,
+    /// and a model without CLIP's text model.
+    pub fn add_embedding(&mut self, file: &EmbeddingFile) -> Result<String> {
+        let embedding = file.read()?;
+        let token = embedding.token.clone();
+        self.model.conditioner.add_embedding(embedding)?;
+        Ok(token)
+    }
+
     /// Warnings of loading.
     pub fn notes(&self) -> &[String] {
         &self.notes
@@ -71,7 +84,7 @@ impl Pipeline {
         if request.seeds.is_empty() {
             return Err(Error::invalid("seeds: expected at least 1, got 0"));
         }
-        let mut notes = self.truncation_warnings(request);
+        let mut notes = self.text_warnings(request);
         let sampling = request.options.resolve(&self.model, &mut |note| notes.push(note.to_owned()))?;
         let start = Start::new(request, ConditioningKind::of(&self.model.config))?;
         let (mut latents, mut images, mut in_f32) = (Vec::new(), Vec::new(), false);
@@ -107,10 +120,11 @@ impl Pipeline {
         Ok(Images { tensor, latents, parameters, watermark, notes })
     }
 
-    fn truncation_warnings(&self, request: &Request) -> Vec<String> {
+    fn text_warnings(&self, request: &Request) -> Vec<String> {
         let texts = [("the prompt", &request.text), ("the negative prompt", &request.negative)];
         let each = texts.into_iter().filter_map(|(name, text)| Some((name, text.as_ref()?)));
-        each.flat_map(|(name, text)| self.model.truncation_warnings(name, std::slice::from_ref(text)))
+        let options = &request.options.text;
+        each.flat_map(|(name, text)| self.model.text_warnings(name, std::slice::from_ref(text), options))
             .collect()
     }
 
@@ -131,7 +145,7 @@ impl Pipeline {
             heading.extend(["class: ", &name, "\n"]);
         }
         let spacing = request.options.spacing.as_ref().map(ToString::to_string);
-        let size = images.size();
+        let (size, embeddings) = (images.size(), self.model.conditioner.learned_words());
         let each = request.seeds.iter().map(|seed| {
             let parameters = Parameters {
                 sampling,
@@ -144,6 +158,8 @@ impl Pipeline {
                 guidance_interval: request.options.guidance_interval,
                 spacing: spacing.as_deref(),
                 init_noise: None,
+                literal_brackets: self.model.reads_brackets_as_text(&heading, &sampling.text),
+                embeddings: &embeddings,
             };
             format!("{heading}{parameters}")
         });

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ldm_conditioning::PromptSyntax;
 use ldm_core::{LayoutBox, Prompt};
 use ldm_pipelines::{GuidingClassifier, SamplingOptions, TileSize};
 use ldm_schedulers::{SamplerConfig, SamplingStep, Spacing};
@@ -149,6 +150,21 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn tile(mut self, side: TileSize) -> Self {
         self.options.tile = Some(side);
+        self
+    }
+
+    /// The syntax of texts; plain where absent.
+    #[must_use]
+    pub fn prompt_syntax(mut self, syntax: PromptSyntax) -> Self {
+        self.options.text.syntax = syntax;
+        self
+    }
+
+    /// The layer of CLIP's text model that is taken, counted from the last, which is 1; AUTOMATIC1111's "Clip skip", and
+    /// diffusers' `clip_skip` + 1.
+    #[must_use]
+    pub fn clip_skip(mut self, layer: u32) -> Self {
+        self.options.text.clip_skip = layer;
         self
     }
 

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::PossibleValuesParser;
+use ldm_conditioning::{EmbeddingFile, PromptSyntax, TextOptions};
 use ldm_core::Prompt;
 
 use super::{GenerateArgs, ModelArgs};
@@ -33,6 +35,12 @@ impl TextArgs {
         (!text.is_empty()).then(|| Prompt::text(std::iter::repeat_n(text, count)))
     }
 
+    /// Returns the options of reading texts.
+    pub(crate) fn options(&self) -> ldm_core::Result<TextOptions> {
+        let syntax = self.prompt_syntax.parse()?;
+        Ok(TextOptions { syntax, clip_skip: self.clip_skip, ..TextOptions::default() })
+    }
+
     /// Returns the line of the negative prompt in `parameters`.
     pub(crate) fn heading(&self) -> String {
         match self.negative_prompt.as_str() {
@@ -51,4 +59,16 @@ pub(crate) struct TextArgs {
     /// Tokenizer: a folder or a vocabulary file. Default: the one next to the model, else that of `ldm weights`.
     #[arg(long, value_name = "PATH")]
     pub(crate) tokenizer: Option<PathBuf>,
+    /// Syntax of prompts: plain text, truncated to the model's length, or weights as in AUTOMATIC1111: (a:1.2), (a), [a],
+    /// \( and BREAK, of any length.
+    #[arg(long, default_value = "plain", value_parser = PossibleValuesParser::new(PromptSyntax::NAMES))]
+    pub(crate) prompt_syntax: String,
+    /// Layer of CLIP's text model, counted from the last, which is 1 (AUTOMATIC1111's Clip skip; diffusers' clip_skip is
+    /// one less).
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) clip_skip: u32,
+    /// Add a learned word (textual inversion) for prompts to use; may be repeated. TOKEN is that of the file by default, or
+    /// the file's name.
+    #[arg(long = "embedding", value_name = "FILE[:TOKEN]")]
+    pub(crate) embeddings: Vec<EmbeddingFile>,
 }

@@ -9,7 +9,7 @@ use ldm_pipelines::{ConditioningKind, InitImage, LatentDiffusion};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
-use crate::args::FillArgs;
+use crate::args::{FillArgs, TextArgs};
 use crate::generation::{GenerationJob, Task};
 use crate::images::repeated;
 use crate::model;
@@ -42,7 +42,7 @@ pub(crate) fn run<'a>(
 ) -> anyhow::Result<()> {
     // The first before the model, since opening that may take long.
     let filling = fillings.next().context("expected an image, got none")??;
-    let model = model::open_diffusion(&args.model, args.text.tokenizer.as_deref())?;
+    let model = model::open_text(&args.model, &args.text)?;
     let name = args.model.model.display();
     let accepted = [
         ConditioningKind::Inpainting,
@@ -117,6 +117,10 @@ impl Task for InpaintingTask<'_> {
 
     fn negative(&self, count: usize) -> Option<Prompt> {
         self.args.text.negative(count)
+    }
+
+    fn text(&self) -> Option<&TextArgs> {
+        Some(&self.args.text)
     }
 
     fn init(&self) -> Option<&InitImage> {

@@ -10,7 +10,7 @@ use ldm_data::Interpolation;
 use ldm_pipelines::{ConditioningKind, InitImage};
 use serde_json::{Map, Value, json};
 
-use crate::args::Img2imgArgs;
+use crate::args::{Img2imgArgs, TextArgs};
 use crate::generation::{GenerationJob, Task};
 use crate::images::fitted;
 use crate::model;
@@ -22,7 +22,7 @@ pub(crate) fn run(args: &Img2imgArgs, printer: Printer) -> anyhow::Result<()> {
     let mut tasks = inputs.paths.iter().map(|path| Img2imgTask::read(args, path));
     // The first before the model, since opening that may take long.
     let first = Ok(tasks.next().expect("at least one image")?);
-    let model = model::open_diffusion(&args.model, args.text.tokenizer.as_deref())?;
+    let model = model::open_text(&args.model, &args.text)?;
     model::check_conditioning(&model, &args.model, &[ConditioningKind::Text])?;
     let tasks = std::iter::once(first).chain(tasks).map(|task| {
         let task = task?;
@@ -53,6 +53,10 @@ impl Task for Img2imgTask<'_> {
 
     fn negative(&self, count: usize) -> Option<Prompt> {
         self.args.text.negative(count)
+    }
+
+    fn text(&self) -> Option<&TextArgs> {
+        Some(&self.args.text)
     }
 
     fn init(&self) -> Option<&InitImage> {

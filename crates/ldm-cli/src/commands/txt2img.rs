@@ -18,12 +18,13 @@ pub(crate) fn run(args: &Txt2imgArgs, printer: Printer) -> anyhow::Result<()> {
     let texts = prompts(args)?;
     let each = args.generate.num_images;
     let job = GenerationJob::new(&args.generate, "txt2img", texts.len() * each)?;
-    let model = model::open_diffusion(&args.model, args.text.tokenizer.as_deref())?;
+    let model = model::open_text(&args.model, &args.text)?;
     model::check_conditioning(&model, &args.model, &[ConditioningKind::Text])?;
     let negative = std::slice::from_ref(&args.text.negative_prompt);
+    let options = args.text.options()?;
     for warning in [
-        model.truncation_warnings("the prompt", &texts),
-        model.truncation_warnings("the negative prompt", negative),
+        model.text_warnings("the prompt", &texts, &options),
+        model.text_warnings("the negative prompt", negative, &options),
     ]
     .concat()
     {
@@ -74,6 +75,10 @@ impl Task for TextTask<'_> {
 
     fn negative(&self, count: usize) -> Option<Prompt> {
         self.args.negative(count)
+    }
+
+    fn text(&self) -> Option<&TextArgs> {
+        Some(self.args)
     }
 
     fn watermark(&self, model: &LatentDiffusion) -> Watermark {

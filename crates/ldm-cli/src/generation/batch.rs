@@ -138,6 +138,7 @@ impl BatchRunner<'_> {
     fn parameters(&self, task: &dyn Task, batch: &ImageBatch, index: usize, size: [i64; 2]) -> String {
         let args = self.job.args;
         let interval = args.sampling.guidance_interval;
+        let heading = task.heading(batch.images.start + index);
         let parameters = Parameters {
             sampling: &self.sampling,
             seed: batch.seeds[index],
@@ -149,8 +150,9 @@ impl BatchRunner<'_> {
             guidance_interval: interval.map(|interval| [interval.low, interval.high]),
             spacing: args.sampling.spacing.as_deref(),
             init_noise: args.init_noise.as_deref(),
+            literal_brackets: self.model.reads_brackets_as_text(&heading, &self.sampling.text),
+            embeddings: &self.model.conditioner.learned_words(),
         };
-        let heading = task.heading(batch.images.start + index);
         format!("{heading}{parameters}{}", task.parameters())
     }
 

@@ -16,6 +16,7 @@ mod manifest;
 mod maps;
 mod text;
 mod tokenizer;
+mod weighted;
 
 use std::path::{Path, PathBuf};
 

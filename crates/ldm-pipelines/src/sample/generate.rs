@@ -1,6 +1,7 @@
 //! Generation of images from prompts and seeds.
 
 use ldm_autoencoder::FirstStageConfig;
+use ldm_conditioning::TextOptions;
 use ldm_core::noise::Seeded;
 use ldm_core::{Conditioning, Error, Prompt, Result, memory};
 use ldm_schedulers::{AncestralNoise, Denoiser, SamplerConfig, SamplerRun, SamplingStep, Spacing};
@@ -40,6 +41,8 @@ pub struct Sampling {
     pub ancestral: AncestralNoise,
     /// Quantizes predicted clean samples to the codebook of a VQ first stage.
     pub quantize_denoised: bool,
+    /// Syntax of texts, and CLIP skip.
+    pub text: TextOptions,
 }
 
 impl Sampling {
@@ -58,6 +61,7 @@ impl Sampling {
             thresholding: None,
             ancestral,
             quantize_denoised: false,
+            text: TextOptions::default(),
         }
     }
 }
@@ -139,11 +143,7 @@ pub fn generate(
     model.first_stage.check_shown()?;
     sampling.ancestral.check()?;
     let guided = sampling.guidance.scale != 1. && model.config.conditioning_key().is_some();
-    let (cond, uncond) = tch::no_grad(|| {
-        let cond = model.condition(prompt, false)?;
-        let uncond = if guided { Some(model.unconditional(&cond, negative)?) } else { None };
-        Ok::<_, Error>((cond, uncond))
-    })?;
+    let (cond, uncond) = tch::no_grad(|| model.condition_text(prompt, negative, guided, &sampling.text))?;
     check_count(&cond, count)?;
     let shape = latent_shape(model, init.size(sampling.size)?, cond.concat.as_ref())?;
     check_memory(model, count, &shape, sampling.tile.is_some())?;

@@ -1,5 +1,6 @@
 //! Sampling options, with defaults from the model.
 
+use ldm_conditioning::{PromptSyntax, TextOptions, TokenizerKind, has_syntax, has_weights};
 use ldm_core::{Error, Prompt, Result};
 use ldm_schedulers::{AncestralNoise, SamplerConfig, Spacing};
 
@@ -46,6 +47,8 @@ pub struct SamplingOptions {
     pub noise_dropout: f64,
     /// [`Sampling::quantize_denoised`].
     pub quantize_denoised: bool,
+    /// Syntax of texts, and CLIP skip.
+    pub text: TextOptions,
 }
 
 impl SamplingOptions {
@@ -109,13 +112,35 @@ impl SamplingOptions {
             thresholding: model.thresholding(),
             ancestral,
             quantize_denoised: self.quantize_denoised,
+            text: self.text,
         })
     }
 }
 
 impl LatentDiffusion {
-    /// A warning for each of `texts` that is truncated; `name` names the text in it.
-    pub fn truncation_warnings(&self, name: &str, texts: &[String]) -> Vec<String> {
+    /// Warnings about `texts` that are not read as they were meant, it seems: truncated ones, and weights in plain
+    /// syntax; `name` names the text in them.
+    pub fn text_warnings(&self, name: &str, texts: &[String], options: &TextOptions) -> Vec<String> {
+        if options.syntax != PromptSyntax::Plain {
+            return Vec::new();
+        }
+        let mut warnings = self.truncation_warnings(name, texts);
+        let through_clip = self.config.cond_stage_config.tokenizer_kind() == Some(TokenizerKind::Clip);
+        if through_clip && texts.iter().any(|text| has_weights(text)) {
+            warnings.push(format!(
+                "the weights and breaks in {name} were read as text; try --prompt-syntax weights"
+            ));
+        }
+        warnings
+    }
+
+    /// Returns true if the brackets in `texts` are text, although web UIs would read them as weights.
+    pub fn reads_brackets_as_text(&self, texts: &str, options: &TextOptions) -> bool {
+        let through_clip = self.config.cond_stage_config.tokenizer_kind() == Some(TokenizerKind::Clip);
+        through_clip && options.syntax == PromptSyntax::Plain && has_syntax(texts)
+    }
+
+    fn truncation_warnings(&self, name: &str, texts: &[String]) -> Vec<String> {
         let cuts = self.conditioner.cut(&Prompt::text(texts.iter().cloned()));
         let warning = |cut| format!("{name} was truncated to the model's maximum length; ignored: {cut}");
         cuts.into_iter().flatten().map(warning).collect()

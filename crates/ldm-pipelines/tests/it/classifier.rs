@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ldm_checkpoint::Checkpoint;
+use ldm_conditioning::TextOptions;
 use ldm_core::Prompt;
 use ldm_core::device::test_device;
 use ldm_pipelines::{
@@ -222,6 +223,7 @@ fn sampling() -> Sampling {
         tile_tie: None,
         ancestral: AncestralNoise::default(),
         quantize_denoised: false,
+        text: TextOptions::default(),
     }
 }
 

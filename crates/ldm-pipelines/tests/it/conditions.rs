@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use ldm_conditioning::{Tokenizer, TokenizerKind};
+use ldm_conditioning::{TextOptions, Tokenizer, TokenizerKind};
 use ldm_core::device::test_device;
 use ldm_core::{Conditioning, Prompt};
 use ldm_pipelines::{
@@ -50,6 +50,7 @@ fn sampling(guidance_scale: f64) -> Sampling {
         tile_tie: None,
         ancestral: AncestralNoise::default(),
         quantize_denoised: false,
+        text: TextOptions::default(),
     }
 }
 

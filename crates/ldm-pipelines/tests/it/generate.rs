@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ldm_checkpoint::Checkpoint;
+use ldm_conditioning::TextOptions;
 use ldm_core::device::test_device;
 use ldm_core::noise::Seeded;
 use ldm_core::{NoiseSource, Prompt};
@@ -41,6 +42,7 @@ fn sampling(sampler: SamplerConfig, steps: usize, guidance_scale: f64) -> Sampli
         tile_tie: None,
         ancestral: AncestralNoise::default(),
         quantize_denoised: false,
+        text: TextOptions::default(),
     }
 }
 

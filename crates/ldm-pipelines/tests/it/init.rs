@@ -1,5 +1,6 @@
 //! Initial images, masks and variations.
 
+use ldm_conditioning::TextOptions;
 use ldm_core::device::test_device;
 use ldm_core::noise::Seeded;
 use ldm_core::{NoiseSource, Prompt};
@@ -35,6 +36,7 @@ fn sampling(sampler: SamplerConfig, spacing: Spacing) -> Sampling {
         tile_tie: None,
         ancestral: AncestralNoise::default(),
         quantize_denoised: false,
+        text: TextOptions::default(),
     }
 }
 

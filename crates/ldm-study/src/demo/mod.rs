@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use ldm_conditioning::TextOptions;
 use ldm_core::{Error, Prompt, Result, image};
 use ldm_data::{Batch, Loader, LoaderConfig};
 use ldm_metrics::psnr;
@@ -170,6 +171,7 @@ fn sampling() -> Sampling {
         tile_tie: None,
         ancestral: AncestralNoise::default(),
         quantize_denoised: false,
+        text: TextOptions::default(),
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use ldm_conditioning::TextOptions;
 use ldm_core::{Result, channels, image};
 use ldm_data::{Batch, Dataset, Loader, LoaderConfig, none_readable};
 use ldm_metrics::{FeatureNetwork, SetDistance, SetFeatures};
@@ -102,6 +103,7 @@ impl Evaluator {
             tile_tie: None,
             ancestral: AncestralNoise::default(),
             quantize_denoised: false,
+            text: TextOptions::default(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Diffusion training: denoising the latents of a frozen first stage.
 
 use ldm_checkpoint::Checkpoint;
-use ldm_conditioning::{PromptDropout, Tokenizer};
+use ldm_conditioning::{PromptDropout, TextOptions, Tokenizer};
 use ldm_core::noise::PerStep;
 use ldm_core::{Error, NoiseSource, Prompt, Result, channels};
 use ldm_data::Batch;
@@ -355,6 +355,7 @@ impl Preview for DiffusionObjective {
             tile_tie: None,
             ancestral: AncestralNoise::default(),
             quantize_denoised: false,
+            text: TextOptions::default(),
         };
         let seeds: Vec<u64> = (0..count as u64).collect();
         let output = generate(&self.model, &GenerateRequest::new(&prompt, &seeds, &sampling), &mut |_| {})?;
