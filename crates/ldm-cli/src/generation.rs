@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use ldm::{ImageGrid, InputImages, NpzImages, Previews, Watermark};
+use ldm::{ImageGrid, InputImages, NpzImages, Previews, SafetyFilter, Watermark};
 use ldm_checkpoint::{Axis, Checkpoint};
 use ldm_core::Prompt;
 use ldm_pipelines::{GuidingClassifier, InitImage, LatentDiffusion, Variation};
@@ -197,6 +197,13 @@ impl<'a> GenerationJob<'a> {
                 .transpose()?,
             started: Instant::now(),
             warned: false,
+            safety: SafetyFilter::find(
+                &model_args.model,
+                args.safety_checker.as_deref(),
+                args.safety.parse()?,
+                model.vs().device(),
+            )?,
+            flags: Vec::new(),
         };
         let mut latents = Vec::new();
         for (index, task) in tasks.enumerate() {

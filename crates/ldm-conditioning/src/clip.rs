@@ -1,6 +1,7 @@
 //! CLIP: similarity of texts and images.
 
 pub(crate) mod layer;
+pub(crate) mod safety;
 pub(crate) mod text;
 pub(crate) mod text_config;
 pub(crate) mod vision;
@@ -131,7 +132,7 @@ fn prepare(images: &Tensor, side: i64, device: Device) -> Result<Tensor> {
 /// Reads `config.json` in a folder; returns its path too.
 fn read_config(folder: &Path) -> Result<(PathBuf, Value)> {
     let path = folder.join("config.json");
-    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    let text = ldm_core::text::read(&path)?;
     let json = serde_json::from_str(&text)
         .map_err(|error| Error::format(&path, format!("expected JSON: {error}")))?;
     Ok((path, json))

@@ -10,6 +10,7 @@
 //! - [`TextOptions`]: weighted prompts, long prompts and CLIP skip; [`TextualInversion`]: learned words.
 //! - [`Clip`] embeds texts and images in one space, to score how well they match.
 //! - [`HybridConditioner`] concatenates what one conditioner makes of a prompt and attends to what another makes of it.
+//! - [`SafetyChecker`] compares images with concepts, as that of Stable Diffusion.
 //! - [`PromptDropout`] replaces prompts by the null prompt, to train for classifier-free guidance.
 
 mod bert;
@@ -34,6 +35,7 @@ pub use bert::transformer::{TransformerConfig, TransformerEmbedder};
 pub use bert::{BertConfig, BertEmbedder};
 pub use class::{ClassConfig, ClassEmbedder};
 pub use clip::Clip;
+pub use clip::safety::{SafetyChecker, SafetyScores};
 pub use clip::text::ClipTextEmbedder;
 pub use clip::text_config::{Activation, ClipTextConfig};
 pub use conditioner::{Conditioner, Unconditional};

@@ -16,6 +16,8 @@ pub struct Images {
     pub(crate) parameters: Vec<String>,
     pub(crate) watermark: Watermark,
     pub(crate) notes: Vec<String>,
+    /// True for each unsafe one; empty without a safety checker.
+    pub(crate) flags: Vec<bool>,
 }
 
 impl Images {
@@ -55,6 +57,11 @@ impl Images {
     /// Warnings: prompts that were cut, settings of a diffusers folder that are not followed, decoding in f32.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// True for each image that the safety checker found unsafe; empty without a safety checker.
+    pub fn flagged(&self) -> &[bool] {
+        &self.flags
     }
 
     /// Writes PNGs with their `parameters`: a single image to `path`, several to `path` with their number before the

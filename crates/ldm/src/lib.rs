@@ -15,6 +15,7 @@ mod parameters;
 mod pipeline;
 mod previews;
 mod request;
+mod safety;
 mod watermark;
 
 pub use ldm_autoencoder as autoencoder;
@@ -41,6 +42,7 @@ pub use parameters::Parameters;
 pub use pipeline::Pipeline;
 pub use previews::Previews;
 pub use request::Request;
+pub use safety::{SafetyFilter, SafetyMode};
 pub use watermark::Watermark;
 
 /// The names that most programs use.

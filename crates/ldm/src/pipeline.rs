@@ -11,7 +11,7 @@ use ldm_pipelines::{
 };
 use tch::Tensor;
 
-use crate::{Images, Inpainting, Parameters, Request, Watermark};
+use crate::{Images, Inpainting, Parameters, Request, SafetyFilter, SafetyMode, Watermark};
 
 /// A diffusion model, ready to generate.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub struct Pipeline {
     model: Box<LatentDiffusion>,
     name: String,
     notes: Vec<String>,
+    safety: Option<SafetyFilter>,
 }
 
 impl Pipeline {
@@ -41,7 +42,8 @@ impl Pipeline {
         match Model::open(path, options, &mut |note| notes.push(note.to_owned()))? {
             Model::Diffusion(model) => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                Ok(Self { model, name, notes })
+                let safety = SafetyFilter::find(path, None, SafetyMode::Block, options.device)?;
+                Ok(Self { model, name, notes, safety })
             }
             Model::FirstStage(_) => {
                 Err(Error::format(path, "expected a diffusion model, got a first stage alone"))
@@ -51,7 +53,7 @@ impl Pipeline {
 
     /// A pipeline of a loaded model; `name` is the model's in the `parameters` of images.
     pub fn new(model: LatentDiffusion, name: impl Into<String>) -> Self {
-        Self { model: Box::new(model), name: name.into(), notes: Vec::new() }
+        Self { model: Box::new(model), name: name.into(), notes: Vec::new(), safety: None }
     }
 
     /// The model.
@@ -71,6 +73,12 @@ impl Pipeline {
         Ok(token)
     }
 
+    /// Replaces the safety checker: by default that of the model's folder, which blocks, where there is one.
+    #[must_use]
+    pub fn safety(self, safety: Option<SafetyFilter>) -> Self {
+        Self { safety, ..self }
+    }
+
     /// Warnings of loading.
     pub fn notes(&self) -> &[String] {
         &self.notes
@@ -88,6 +96,7 @@ impl Pipeline {
         let sampling = request.options.resolve(&self.model, &mut |note| notes.push(note.to_owned()))?;
         let start = Start::new(request, ConditioningKind::of(&self.model.config))?;
         let (mut latents, mut images, mut in_f32) = (Vec::new(), Vec::new(), false);
+        let mut flags = Vec::new();
         for seeds in request.seeds.chunks(request.batch_size) {
             let prompt = request.prompt(seeds.len(), start.on_image);
             let negative = request.negative.as_deref().filter(|text| !text.is_empty());
@@ -103,21 +112,27 @@ impl Pipeline {
             })?;
             in_f32 |= made.decoded_in_f32;
             latents.push(made.latents);
-            images.push(match &start.inpainting {
+            let made = match &start.inpainting {
                 Some(inpainting) => inpainting.composite(&made.images),
                 None => made.images,
+            };
+            images.push(match &self.safety {
+                Some(safety) => safety.check(made, &mut flags)?,
+                None => made,
             });
         }
         if in_f32 {
             notes.push(format!("the first stage overflowed in {:?}, and was run in f32", self.model.kind()));
         }
+        let flagged = flags.iter().filter(|flag| **flag).count();
+        notes.extend(self.safety.as_ref().and_then(|safety| safety.report(flagged, flags.len())));
         let (tensor, latents) = (Tensor::cat(&images, 0), Tensor::cat(&latents, 0));
         let watermark = request.watermark.unwrap_or_else(|| match request.image {
             None => Watermark::of_txt2img(&self.model),
             Some(_) => Watermark::Never,
         });
         let parameters = self.parameters(request, &sampling, &start, &tensor);
-        Ok(Images { tensor, latents, parameters, watermark, notes })
+        Ok(Images { tensor, latents, parameters, watermark, notes, flags })
     }
 
     fn text_warnings(&self, request: &Request) -> Vec<String> {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
+use ldm::SafetyMode;
 use ldm_pipelines::TileSize;
 use ldm_pipelines::lora::LoraFile;
 use ldm_schedulers::SamplerConfig;
@@ -63,6 +64,12 @@ pub(crate) struct GenerateArgs {
     /// Diffusion model does so by default, as CompVis does.
     #[arg(long)]
     pub(crate) watermark: bool,
+    /// Use of the safety checker: block replaces unsafe images by black ones, warn reports them.
+    #[arg(long, default_value = "block", value_parser = PossibleValuesParser::new(SafetyMode::NAMES))]
+    pub(crate) safety: String,
+    /// Safety checker: a folder of diffusers, or its safety_checker. Default: that of the model's folder, if it has one.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) safety_checker: Option<PathBuf>,
     /// Print one JSON line per image.
     #[arg(long)]
     pub(crate) json: bool,

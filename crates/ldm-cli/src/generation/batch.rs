@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
-use ldm::{ImageGrid, NpzImages, Parameters, Previews, Watermark};
+use ldm::{ImageGrid, NpzImages, Parameters, Previews, SafetyFilter, Watermark};
 use ldm_core::{files, image};
 use ldm_pipelines::{GenerateRequest, Init, InitImage, LatentDiffusion, Sampling, Variation, generate};
 use serde_json::{Map, Value, json};
@@ -51,6 +51,9 @@ pub(super) struct BatchRunner<'a> {
     pub(super) started: Instant,
     /// True once the overflow of the first stage was reported.
     pub(super) warned: bool,
+    pub(super) safety: Option<SafetyFilter>,
+    /// True for each image so far that the safety checker found unsafe.
+    pub(super) flags: Vec<bool>,
 }
 
 impl BatchRunner<'_> {
@@ -79,13 +82,18 @@ impl BatchRunner<'_> {
             if let Some(grid) = &mut self.grid {
                 grid.push(&samples.images.get(index as i64));
             }
-            self.print(task.json(number), path.as_deref(), batch.seeds[index], seconds)?;
+            let mut line = task.json(number);
+            if let Some(flag) = self.flags.get(batch.task * self.job.count + number) {
+                line.insert("nsfw_content_detected".into(), json!(flag));
+            }
+            self.print(line, path.as_deref(), batch.seeds[index], seconds)?;
         }
         Ok(samples.latents)
     }
 
     /// Writes the files of the whole job.
     pub(super) fn finish(self) -> anyhow::Result<()> {
+        self.report_safety();
         self.bar.finish();
         if let Some(grid) = &self.grid {
             let path = output::grid(&self.job.folder);
@@ -131,7 +139,20 @@ impl BatchRunner<'_> {
             let dtype = &self.model_args.dtype;
             Printer::warn(&format!("the first stage overflowed in {dtype}, and was run in f32"));
         }
-        Ok(BatchSamples { latents: generated.latents, images: task.finish(generated.images) })
+        let images = task.finish(generated.images);
+        let images = match &self.safety {
+            Some(safety) => safety.check(images, &mut self.flags)?,
+            None => images,
+        };
+        Ok(BatchSamples { latents: generated.latents, images })
+    }
+
+    /// Says how many images the safety checker found unsafe.
+    fn report_safety(&self) {
+        let flagged = self.flags.iter().filter(|flag| **flag).count();
+        if let Some(line) = self.safety.as_ref().and_then(|safety| safety.report(flagged, self.flags.len())) {
+            Printer::warn(&line);
+        }
     }
 
     /// Returns the text `parameters` of the image at `index` of a batch.

@@ -25,6 +25,7 @@ mod terminal;
 mod tidy;
 mod txt2img;
 mod unusable_files;
+mod weighted;
 mod weights;
 
 /// The program under test.

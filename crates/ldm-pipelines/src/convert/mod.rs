@@ -130,6 +130,11 @@ pub fn convert(
         check_replaceable(out)?;
     }
     let weights = Weights::of(source, options)?;
+    if let Some(checker) = source.folder.as_ref().map(|folder| folder.join("safety_checker"))
+        && checker.is_dir()
+    {
+        note(&format!("{}: left out; try it as --safety-checker", checker.display()));
+    }
     match options.to {
         ConvertTarget::Ldm => ldm::write(source, &weights, out, options, note),
         ConvertTarget::Compvis => compvis::write(source, &weights, out, options, note),

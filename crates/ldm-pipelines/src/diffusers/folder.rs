@@ -15,7 +15,9 @@ use crate::diffusers::scheduler::{DiffusersScheduler, read_json};
 use crate::{LatentDiffusionConfig, ModelConfig, ModelSource};
 
 /// Components that do not affect images.
-const IGNORED: [&str; 3] = ["safety_checker", "feature_extractor", "image_encoder"];
+const IGNORED: [&str; 1] = ["image_encoder"];
+/// Components of the safety checker, which does not belong to the model: `ldm` opens it next to it.
+const SAFETY: [&str; 2] = ["safety_checker", "feature_extractor"];
 
 /// The pipeline that concatenates a low-resolution image to the latent, and does not scale latents.
 pub(crate) const SUPER_RESOLUTION: &str = "LDMSuperResolutionPipeline";
@@ -53,7 +55,10 @@ impl Index<'_> {
         let known = ["vae", "vqvae", "unet", "text_encoder", "bert", "tokenizer", "scheduler"];
         let mut ignored = Vec::new();
         for name in self.entries.keys().map(String::as_str) {
-            let Some(class) = self.class(name).filter(|_| !known.contains(&name)) else { continue };
+            let Some(class) = self.class(name).filter(|_| !known.contains(&name) && !SAFETY.contains(&name))
+            else {
+                continue;
+            };
             if !IGNORED.contains(&name) {
                 return Err(self.refuse(format!(
                     "`{name}`: expected no such component in a latent diffusion model, got {class}"

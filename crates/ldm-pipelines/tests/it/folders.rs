@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ldm_checkpoint::{Shapes, save, save_torch};
+use ldm_conditioning::TextOptions;
 use ldm_core::Prompt;
 use ldm_core::device::test_device;
 use ldm_pipelines::{
@@ -108,6 +109,7 @@ fn check(name: &str, kind: ConditioningKind, expected: (SamplerConfig, Parameter
         tile_tie: None,
         ancestral: AncestralNoise::default(),
         quantize_denoised: false,
+        text: TextOptions::default(),
     };
     let noise = get("noise");
     let made = generate(
@@ -270,7 +272,11 @@ fn unsupported_settings_are_refused_by_key() {
     json["safety_checker"] = serde_json::json!(["stable_diffusion", "StableDiffusionSafetyChecker"]);
     std::fs::write(&safe, json.to_string()).unwrap();
     let (_, notes) = open(root.path());
-    assert!(notes.len() == 1 && notes[0].ends_with("ignored safety_checker"), "{notes:?}");
+    assert!(notes.is_empty(), "the safety checker is opened next to the model: {notes:?}");
+    json["image_encoder"] = serde_json::json!(["transformers", "CLIPVisionModelWithProjection"]);
+    std::fs::write(&safe, json.to_string()).unwrap();
+    let (_, notes) = open(root.path());
+    assert!(notes.len() == 1 && notes[0].ends_with("ignored image_encoder"), "{notes:?}");
     let error = ModelSource::find(root.path(), Some(Path::new("x.yaml")), true).unwrap_err().to_string();
     assert!(error.contains("expected no --config for a diffusers folder"), "{error}");
 }

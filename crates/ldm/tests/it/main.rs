@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
 
+mod text;
+
 use std::cell::Cell;
 
 use ldm::pipelines::{GenerateRequest, LatentDiffusion, ModelConfig, ModelFile, generate};
