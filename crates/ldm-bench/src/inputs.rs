@@ -45,6 +45,9 @@ pub(crate) fn prompt(subject: &BenchSubject, config: &LatentDiffusionConfig, bat
             Prompt { mask: Some(map(config, batch, [h, w])), ..Prompt::default() }
         }
         ConditioningKind::Inpainting => filling(),
+        ConditioningKind::ClipImage => {
+            Prompt { image: Some(zeros(&[batch, 3, height, width])), ..Prompt::default() }
+        }
         ConditioningKind::TextInpainting => Prompt { tokens: tokens(), ..filling() },
         ConditioningKind::Embedding => {
             let width = config.unet().context_dim.unwrap_or(1);
@@ -71,6 +74,7 @@ fn tokens(config: &LatentDiffusionConfig) -> i64 {
         ConditionerConfig::Bert(bert) => bert.max_seq_len,
         ConditionerConfig::Transformer(transformer) => transformer.max_seq_len,
         ConditionerConfig::ClipText(clip) => clip.max_length,
+        ConditionerConfig::ClipTextPooled(clip) => clip.sizes().map_or(1, |sizes| sizes.context_length),
         _ => 1,
     }
 }

@@ -104,7 +104,7 @@ pub(crate) fn check_conditioning(
         ConditioningKind::LowResolution => "try ldm upscale",
         ConditioningKind::SemanticMap => "try ldm semantic2img",
         ConditioningKind::Inpainting | ConditioningKind::TextInpainting => "try ldm inpaint",
-        ConditioningKind::Embedding => "no command supports it",
+        ConditioningKind::ClipImage | ConditioningKind::Embedding => "no command supports it",
         ConditioningKind::Hybrid => "try ldm sample with --image, where the other condition is a class",
     };
     let accepted: Vec<String> = accepted.iter().map(ToString::to_string).collect();

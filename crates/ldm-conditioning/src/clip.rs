@@ -1,6 +1,9 @@
 //! CLIP: similarity of texts and images.
 
 pub(crate) mod layer;
+pub(crate) mod openai;
+pub(crate) mod openai_config;
+pub(crate) mod pooled;
 pub(crate) mod safety;
 pub(crate) mod text;
 pub(crate) mod text_config;

@@ -4,9 +4,10 @@ use ldm_core::{Error, Result};
 use tch::nn;
 
 use crate::{
-    BertConfig, BertEmbedder, ClassConfig, ClassEmbedder, ClipTextConfig, ClipTextEmbedder, Conditioner,
-    HybridConditioner, HybridConfig, Identity, SpatialConfig, SpatialRescaler, Tokenizer, TokenizerKind,
-    TransformerConfig, TransformerEmbedder, Unconditional,
+    BertConfig, BertEmbedder, ClassConfig, ClassEmbedder, ClipImageConfig, ClipImageEmbedder, ClipTextConfig,
+    ClipTextEmbedder, ClipTextPooled, ClipTextPooledConfig, Conditioner, HybridConditioner, HybridConfig,
+    Identity, SpatialConfig, SpatialRescaler, Tokenizer, TokenizerKind, TransformerConfig,
+    TransformerEmbedder, Unconditional,
 };
 
 /// Configuration of a conditioner: one of CompVis' two words, or `{target, params}` with its long or our short
@@ -26,6 +27,10 @@ pub enum ConditionerConfig {
     Transformer(TransformerConfig),
     /// `clip_text`: [`ClipTextEmbedder`].
     ClipText(ClipTextConfig),
+    /// `clip_text_pooled`: [`ClipTextPooled`].
+    ClipTextPooled(ClipTextPooledConfig),
+    /// `clip_image`: [`ClipImageEmbedder`].
+    ClipImage(ClipImageConfig),
     /// `spatial`: [`SpatialRescaler`].
     Spatial(SpatialConfig),
     /// `identity`: [`Identity`].
@@ -47,6 +52,8 @@ impl ConditionerConfig {
             Self::Bert(config) => Box::new(BertEmbedder::new(vs, config, tokenizer)?),
             Self::Transformer(config) => Box::new(TransformerEmbedder::new(vs, config)?),
             Self::ClipText(config) => Box::new(ClipTextEmbedder::new(vs, config, tokenizer)?),
+            Self::ClipTextPooled(config) => Box::new(ClipTextPooled::new(vs, config, tokenizer)?),
+            Self::ClipImage(config) => Box::new(ClipImageEmbedder::new(vs, config)?),
             Self::Spatial(config) => Box::new(SpatialRescaler::new(vs, config)?),
             Self::Identity => Box::new(Identity::new(vs.device())),
             Self::Hybrid(config) => Box::new(HybridConditioner::new(vs, config, tokenizer)?),
@@ -62,7 +69,7 @@ impl ConditionerConfig {
     pub fn tokenizer_kind(&self) -> Option<TokenizerKind> {
         match self {
             Self::Bert(config) => config.use_tokenizer.then_some(TokenizerKind::Bert),
-            Self::ClipText(_) => Some(TokenizerKind::Clip),
+            Self::ClipText(_) | Self::ClipTextPooled(_) => Some(TokenizerKind::Clip),
             Self::Hybrid(config) => config.c_crossattn_config.tokenizer_kind(),
             _ => None,
         }
@@ -76,6 +83,8 @@ impl ConditionerConfig {
             Self::Transformer(config) => Some(config.n_embed),
             Self::ClipText(config) => Some(config.hidden_size),
             Self::Hybrid(config) => config.c_crossattn_config.context_dim(),
+            Self::ClipTextPooled(config) => config.sizes().ok().map(|sizes| sizes.embed_dim),
+            Self::ClipImage(config) => config.sizes().ok().map(|sizes| sizes.embed_dim),
             Self::Unconditional | Self::FirstStage | Self::Spatial(_) | Self::Identity => None,
         }
     }
@@ -100,6 +109,7 @@ impl ConditionerConfig {
                 "text_projection",
                 "logit_scale",
             ],
+            Self::ClipTextPooled(_) | Self::ClipImage(_) => &["model.logit_scale"],
             _ => &[],
         }
     }

@@ -8,8 +8,8 @@ use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    BertConfig, ClassConfig, ClipTextConfig, ConditionerConfig, HybridConfig, SpatialConfig,
-    TransformerConfig,
+    BertConfig, ClassConfig, ClipImageConfig, ClipTextConfig, ClipTextPooledConfig, ConditionerConfig,
+    HybridConfig, SpatialConfig, TransformerConfig,
 };
 
 const UNCONDITIONAL: &str = "__is_unconditional__";
@@ -27,6 +27,10 @@ enum ConditionerTarget {
     Transformer(TransformerConfig),
     #[serde(alias = "ldm.modules.encoders.modules.FrozenCLIPEmbedder")]
     ClipText(Option<ClipTextConfig>),
+    #[serde(alias = "ldm.modules.encoders.modules.FrozenCLIPTextEmbedder")]
+    ClipTextPooled(Option<ClipTextPooledConfig>),
+    #[serde(alias = "ldm.modules.encoders.modules.FrozenClipImageEmbedder")]
+    ClipImage(ClipImageConfig),
     #[serde(alias = "ldm.modules.encoders.modules.SpatialRescaler")]
     Spatial(Option<SpatialConfig>),
     #[serde(alias = "torch.nn.Identity")]
@@ -47,6 +51,8 @@ impl From<ConditionerTarget> for ConditionerConfig {
             ConditionerTarget::Bert(config) => Self::Bert(config),
             ConditionerTarget::Transformer(config) => Self::Transformer(config),
             ConditionerTarget::ClipText(config) => Self::ClipText(config.unwrap_or_default()),
+            ConditionerTarget::ClipTextPooled(config) => Self::ClipTextPooled(config.unwrap_or_default()),
+            ConditionerTarget::ClipImage(config) => Self::ClipImage(config),
             ConditionerTarget::Spatial(config) => Self::Spatial(config.unwrap_or_default()),
             ConditionerTarget::Identity(_) => Self::Identity,
             ConditionerTarget::Hybrid(config) => Self::Hybrid(config),
@@ -69,6 +75,8 @@ impl Serialize for ConditionerConfig {
             Self::Bert(config) => ConditionerTarget::Bert(config),
             Self::Transformer(config) => ConditionerTarget::Transformer(config),
             Self::ClipText(config) => ConditionerTarget::ClipText(Some(config)),
+            Self::ClipTextPooled(config) => ConditionerTarget::ClipTextPooled(Some(config)),
+            Self::ClipImage(config) => ConditionerTarget::ClipImage(config),
             Self::Spatial(config) => ConditionerTarget::Spatial(Some(config)),
             Self::Identity => ConditionerTarget::Identity(Some(NoParams {})),
             Self::Hybrid(config) => ConditionerTarget::Hybrid(config),

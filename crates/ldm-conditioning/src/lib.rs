@@ -5,6 +5,7 @@
 //! - [`Unconditional`] has no condition; [`ClassEmbedder`] embeds a class as one token.
 //! - [`BertEmbedder`], [`TransformerEmbedder`] and [`ClipTextEmbedder`] take texts or tokens; [`Tokenizer`]
 //!   converts texts to tokens.
+//! - [`ClipTextPooled`] and [`ClipImageEmbedder`] embed a text or an image as one vector.
 //! - [`LayoutTokens`] converts boxes to tokens, for an embedder without a tokenizer.
 //! - [`SpatialRescaler`] resizes a map to concatenate with the latent; [`Identity`] passes on an image or embeddings.
 //! - [`TextOptions`]: weighted prompts, long prompts and CLIP skip; [`TextualInversion`]: learned words.
@@ -35,6 +36,8 @@ pub use bert::transformer::{TransformerConfig, TransformerEmbedder};
 pub use bert::{BertConfig, BertEmbedder};
 pub use class::{ClassConfig, ClassEmbedder};
 pub use clip::Clip;
+pub use clip::openai_config::{ClipImageConfig, ClipTextPooledConfig, OpenAiSizes};
+pub use clip::pooled::{ClipImageEmbedder, ClipTextPooled};
 pub use clip::safety::{SafetyChecker, SafetyScores};
 pub use clip::text::ClipTextEmbedder;
 pub use clip::text_config::{Activation, ClipTextConfig};

@@ -99,7 +99,11 @@ impl LatentDiffusion {
             (Some(ConditioningKey::Crossattn | ConditioningKey::Hybrid), Some(context), _) => {
                 let uncond = match negative {
                     Some(prompt) => self.context(prompt, false, options)?,
-                    None if self.config.cond_stage_config == ConditionerConfig::Identity => {
+                    None if matches!(
+                        self.config.cond_stage_config,
+                        ConditionerConfig::Identity | ConditionerConfig::ClipImage(_)
+                    ) =>
+                    {
                         context.zeros_like()
                     }
                     None => {

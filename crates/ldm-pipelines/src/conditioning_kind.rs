@@ -27,6 +27,8 @@ pub enum ConditioningKind {
     /// [`Prompt::image`](ldm_core::Prompt::image), [`Prompt::mask`](ldm_core::Prompt::mask) and
     /// [`Prompt::text`](ldm_core::Prompt::text).
     TextInpainting,
+    /// [`Prompt::image`](ldm_core::Prompt::image), through CLIP.
+    ClipImage,
     /// [`Prompt::embedding`](ldm_core::Prompt::embedding).
     Embedding,
     /// Both [`hybrid_parts`](Self::hybrid_parts) of a `hybrid` conditioner.
@@ -61,6 +63,7 @@ impl ConditioningKind {
         match conditioner {
             ConditionerConfig::Class(_) => Self::Class,
             ConditionerConfig::Identity => Self::Embedding,
+            ConditionerConfig::ClipImage(_) => Self::ClipImage,
             other if other.tokenizer_kind().is_some() => Self::Text,
             _ => Self::Layout,
         }
@@ -84,6 +87,7 @@ impl fmt::Display for ConditioningKind {
             Self::SemanticMap => "a semantic map",
             Self::Inpainting => "an image and a mask",
             Self::TextInpainting => "an image, a mask and a text",
+            Self::ClipImage => "an image through CLIP",
             Self::Embedding => "embeddings",
             Self::Hybrid => "an image or a map, and another condition",
         })

@@ -1,8 +1,8 @@
 //! `cond_stage_config` in the notation of CompVis, and invalid ones.
 
 use ldm_conditioning::{
-    Activation, BertConfig, ClassConfig, ClipTextConfig, ConditionerConfig, RescaleMethod, SpatialConfig,
-    TransformerConfig,
+    Activation, BertConfig, ClassConfig, ClipImageConfig, ClipTextConfig, ClipTextPooledConfig,
+    ConditionerConfig, OpenAiSizes, RescaleMethod, SpatialConfig, TransformerConfig,
 };
 use ldm_core::device::test_device;
 use ldm_core::{Prompt, config};
@@ -138,6 +138,18 @@ fn configs_round_trip() {
             hidden_act: Activation::Gelu,
             ..ClipTextConfig::default()
         }),
+        ConditionerConfig::ClipTextPooled(ClipTextPooledConfig {
+            n_repeat: 2,
+            sizes: OpenAiSizes::of_version("ViT-B/16"),
+            ..ClipTextPooledConfig::default()
+        }),
+        ConditionerConfig::ClipImage(ClipImageConfig {
+            model: "ViT-L/14".into(),
+            jit: Some(false),
+            device: None,
+            antialias: false,
+            sizes: None,
+        }),
         ConditionerConfig::Spatial(spatial),
         ConditionerConfig::Identity,
     ] {
@@ -161,11 +173,11 @@ fn invalid_configs_are_refused() {
         "cond_stage_config: 7\n",
         ": invalid type: integer `7`, expected __is_unconditional__, __is_first_stage__, or a map of target and params at line 1 column 20",
     );
-    let error = parse("cond_stage_config:\n  target: ldm.modules.encoders.modules.FrozenCLIPTextEmbedder\n")
+    let error = parse("cond_stage_config:\n  target: ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder\n")
         .unwrap_err()
         .to_string();
     let known =
-        "unknown variant `ldm.modules.encoders.modules.FrozenCLIPTextEmbedder`, expected one of `class`,";
+        "unknown variant `ldm.modules.encoders.modules.FrozenOpenCLIPEmbedder`, expected one of `class`,";
     assert!(error.contains(known) && error.contains("`torch.nn.Identity`"), "{error}");
     check_refusal(
         "cond_stage_config:\n  target: identity\n  params: {n: 1}\n",

@@ -14,6 +14,7 @@ mod export;
 mod layout;
 mod manifest;
 mod maps;
+mod openai;
 mod safety;
 mod text;
 mod tokenizer;

@@ -27,10 +27,12 @@ pub fn prompt_for(model: &LatentDiffusion, batch: &Batch) -> Result<Prompt> {
         (None, None) => Err(missing("a caption")),
         (text, tokens) => Ok(Prompt { text: text.clone(), tokens, ..Prompt::default() }),
     };
-    let inpainting = || -> Result<Prompt> {
+    let image = || -> Result<Option<Tensor>> {
         let image = prompt.image.as_ref().or((batch.images.numel() > 0).then_some(&batch.images));
-        let image = Some(image.ok_or_else(|| missing("an image"))?.shallow_clone());
-        Ok(Prompt { image, mask: required(&prompt.mask, "a mask")?, ..Prompt::default() })
+        image.ok_or_else(|| missing("an image")).map(|image| Some(image.shallow_clone()))
+    };
+    let inpainting = || -> Result<Prompt> {
+        Ok(Prompt { image: image()?, mask: required(&prompt.mask, "a mask")?, ..Prompt::default() })
     };
     let of = |kind: ConditioningKind| -> Result<Prompt> {
         Ok(match kind {
@@ -61,6 +63,7 @@ pub fn prompt_for(model: &LatentDiffusion, batch: &Batch) -> Result<Prompt> {
                 let Prompt { text, tokens, .. } = text()?;
                 Prompt { text, tokens, ..inpainting()? }
             }
+            ConditioningKind::ClipImage => Prompt { image: image()?, ..Prompt::default() },
             ConditioningKind::Embedding => {
                 Prompt { embedding: required(&prompt.embedding, "an embedding")?, ..Prompt::default() }
             }
@@ -80,7 +83,7 @@ pub fn prompt_for(model: &LatentDiffusion, batch: &Batch) -> Result<Prompt> {
 pub(crate) fn conditions_on_image(model: &LatentDiffusion) -> bool {
     matches!(
         ConditioningKind::of(&model.config),
-        ConditioningKind::Inpainting | ConditioningKind::TextInpainting
+        ConditioningKind::Inpainting | ConditioningKind::TextInpainting | ConditioningKind::ClipImage
     )
 }
 
@@ -94,7 +97,7 @@ pub(crate) fn check_dropout(model: &LatentDiffusion) -> Result<()> {
     match (ConditioningKind::of(&model.config), model.config.conditioning_key()) {
         (ConditioningKind::Unconditional, _) => refuse("as the model is unconditional"),
         (ConditioningKind::Class, Some(ConditioningKey::Adm)) => refuse("as the model has no null class"),
-        (ConditioningKind::Inpainting | ConditioningKind::LowResolution, _) => {
+        (ConditioningKind::Inpainting | ConditioningKind::LowResolution | ConditioningKind::ClipImage, _) => {
             refuse("as the model is conditioned on an image and has no null image")
         }
         // The null embedding is zero.
