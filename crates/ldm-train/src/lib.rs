@@ -81,6 +81,8 @@ pub use latents::LatentStatistics;
 pub use objective::autoencoder::AutoencoderObjective;
 pub use objective::classifier::ClassifierObjective;
 pub use objective::diffusion::{DiffusionObjective, DiffusionTraining};
+pub use objective::embedding::EmbeddingObjective;
+pub use objective::embedding_config::EmbeddingConfig;
 pub use objective::init_from::InitFrom;
 pub use objective::lora::LoraObjective;
 pub use objective::lora_config::{LoraConfig, LoraTarget};

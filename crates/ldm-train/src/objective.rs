@@ -4,6 +4,8 @@ pub(crate) mod autoencoder;
 pub(crate) mod batch_resize;
 pub(crate) mod classifier;
 pub(crate) mod diffusion;
+pub(crate) mod embedding;
+pub(crate) mod embedding_config;
 pub(crate) mod first_stage_images;
 pub(crate) mod init_from;
 pub(crate) mod lora;
@@ -16,6 +18,7 @@ pub(crate) mod prompt_for;
 use std::collections::BTreeMap;
 
 use ldm_checkpoint::Checkpoint;
+use ldm_conditioning::TextualInversion;
 use ldm_core::{NoiseSource, Result};
 use ldm_data::Batch;
 use tch::Tensor;
@@ -232,6 +235,8 @@ pub enum Exported {
         /// Metadata of the file.
         metadata: BTreeMap<String, String>,
     },
+    /// A learned word, without its base model.
+    Embedding(TextualInversion),
 }
 
 /// The variables that require gradients.

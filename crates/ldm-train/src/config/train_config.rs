@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use tch::Kind;
 
 use crate::latent_cache::CacheLatents;
+use crate::objective::embedding_config::EmbeddingConfig;
 use crate::objective::init_from::InitFrom;
 use crate::objective::lora_config::LoraConfig;
 use crate::optim::{AdamWConfig, EmaConfig, LearningRate};
@@ -17,6 +18,8 @@ pub struct TrainConfig {
     pub init_from: Option<InitFrom>,
     /// Low-rank adapters of the model of `init_from`, trained in place of its weights. Only in config files.
     pub lora: Option<LoraConfig>,
+    /// A new word of the model of `init_from`, whose vectors are trained in place of its weights. Only in config files.
+    pub embedding: Option<EmbeddingConfig>,
     /// Optimizer steps of the run.
     pub steps: u64,
     /// The random seed.
@@ -70,6 +73,7 @@ impl Default for TrainConfig {
         Self {
             init_from: None,
             lora: None,
+            embedding: None,
             steps: 100_000,
             seed: 23, // as in CompVis `main.py`
             learning_rate: None,
@@ -118,6 +122,9 @@ impl TrainConfig {
             if value == 0 {
                 return Err(format!("train.{key}: expected at least 1, got 0"));
             }
+        }
+        if self.lora.is_some() && self.embedding.is_some() {
+            return Err("train.embedding: expected none with train.lora, got one".into());
         }
         if !(0. ..=1.).contains(&self.conditioning_dropout) {
             let got = self.conditioning_dropout;

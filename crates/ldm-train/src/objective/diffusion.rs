@@ -1,7 +1,7 @@
 //! Diffusion training: denoising the latents of a frozen first stage.
 
 use ldm_checkpoint::Checkpoint;
-use ldm_conditioning::{PromptDropout, TextOptions, Tokenizer};
+use ldm_conditioning::{Conditioner, PromptDropout, TextOptions, Tokenizer};
 use ldm_core::noise::PerStep;
 use ldm_core::{Error, NoiseSource, Prompt, Result, channels};
 use ldm_data::Batch;
@@ -119,6 +119,16 @@ impl DiffusionObjective {
     /// The model under training.
     pub fn model(&self) -> &LatentDiffusion {
         &self.model
+    }
+
+    /// Converts prompts to the model's conditioning.
+    pub(crate) fn conditioner(&self) -> &dyn Conditioner {
+        &*self.model.conditioner
+    }
+
+    /// The conditioner, to add a learned word.
+    pub(crate) fn conditioner_mut(&mut self) -> &mut dyn Conditioner {
+        &mut *self.model.conditioner
     }
 
     /// Loads the weights of another diffusion model, and its latent scale with `scale_by_std`; with `load_only_unet` of

@@ -290,7 +290,7 @@ impl Export for LoraObjective {
 }
 
 /// SHA-256 of names, shapes, dtypes and values, `[32]` u8.
-fn fingerprint(weights: &[(String, Tensor)]) -> Tensor {
+pub(super) fn fingerprint(weights: &[(String, Tensor)]) -> Tensor {
     const CHUNK: i64 = 1 << 20;
     let mut hash = Sha256::new();
     let mut buffer = Vec::new();

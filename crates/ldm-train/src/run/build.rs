@@ -17,6 +17,7 @@ use crate::objective::Objective;
 use crate::objective::autoencoder::AutoencoderObjective;
 use crate::objective::classifier::ClassifierObjective;
 use crate::objective::diffusion::DiffusionObjective;
+use crate::objective::embedding::EmbeddingObjective;
 use crate::objective::init_from::InitFrom;
 use crate::objective::lora::LoraObjective;
 use crate::objective::model_checks::check_classes;
@@ -45,7 +46,7 @@ pub(crate) fn build(config: &RunConfig, device: Device, ranks: &Distributed, new
     let init_from = init_from(config)?;
     let source = init_from
         .as_ref()
-        .filter(|_| new_run || config.train.lora.is_some())
+        .filter(|_| new_run || frozen_base(config).is_some())
         .map(|from| (from, || ModelSource::find(&from.path, None, from.ema)));
     let objective: Box<dyn Objective> = match &config.model {
         ModelConfig::LatentDiffusion(model) => {
@@ -55,11 +56,18 @@ pub(crate) fn build(config: &RunConfig, device: Device, ranks: &Distributed, new
             if let Some((from, open)) = source {
                 objective.start_from(open()?, from)?;
             }
+            if let Some(key) = frozen_base(config)
+                && init_from.is_none()
+            {
+                let message = format!("train.{key}: expected a base model in train.init_from, got none");
+                return Err(config_error(config, &message));
+            }
+            if let Some(embedding) = &config.train.embedding {
+                let objective = EmbeddingObjective::new(objective, embedding)
+                    .map_err(|error| in_config(config, error))?;
+                return Ok((Box::new(objective), data, validation));
+            }
             if let Some(lora) = &config.train.lora {
-                if init_from.is_none() {
-                    let message = "train.lora: expected a base model in train.init_from, got none";
-                    return Err(config_error(config, message));
-                }
                 let mut noise = PerStep::new(config.train.seed, 0, u64::MAX - 1);
                 let lora = LoraObjective::new(Box::new(objective), model, lora, &mut noise)?;
                 return Ok((Box::new(lora), data, validation));
@@ -83,11 +91,17 @@ pub(crate) fn build(config: &RunConfig, device: Device, ranks: &Distributed, new
             Box::new(objective)
         }
     };
-    if config.train.lora.is_some() {
+    if let Some(key) = frozen_base(config) {
         let got = if config.model.first_stage().is_some() { "first stage" } else { "classifier" };
-        return Err(config_error(config, &format!("train.lora: expected a diffusion model, got a {got}")));
+        return Err(config_error(config, &format!("train.{key}: expected a diffusion model, got a {got}")));
     }
     Ok((objective, data, validation))
+}
+
+/// The key by which a part is trained in place of the weights of `init_from`.
+fn frozen_base(config: &RunConfig) -> Option<&'static str> {
+    let train = &config.train;
+    train.lora.as_ref().map(|_| "lora").or(train.embedding.as_ref().map(|_| "embedding"))
 }
 
 /// Opens the checkpoint of a diffusion model's first stage, required unless `train.init_from` has one.

@@ -110,7 +110,7 @@ pub(crate) fn read(folder: &Path, step: &mut TrainStep) -> Result<TrainState> {
 }
 
 /// Writes the exported model: its config, if any, and its weights with the EMA in place of its parameters; or only a
-/// LoRA file.
+/// LoRA file, or the file of a learned word.
 pub(crate) fn write_model(
     folder: &Path,
     config: Option<&str>,
@@ -127,6 +127,7 @@ pub(crate) fn write_model(
         Exported::Lora { tensors, metadata } => {
             return ldm_checkpoint::save(folder.join("lora.safetensors"), &tensors, &metadata);
         }
+        Exported::Embedding(embedding) => return embedding.save(folder.join("learned_embeds.safetensors")),
         Exported::Model(tensors) => tensors,
     };
     let mut tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();

@@ -12,6 +12,7 @@ mod conditioners;
 mod configs;
 mod diffusion_loss;
 mod durability;
+mod embedding;
 mod experiments;
 mod half;
 mod image_channels;

@@ -225,9 +225,11 @@ impl TrainerBuilder {
             return Ok(());
         }
         self.config.check(self.validation.is_some()).map_err(Error::invalid)?;
-        for (key, given) in
-            [("init_from", self.config.init_from.is_some()), ("lora", self.config.lora.is_some())]
-        {
+        for (key, given) in [
+            ("init_from", self.config.init_from.is_some()),
+            ("lora", self.config.lora.is_some()),
+            ("embedding", self.config.embedding.is_some()),
+        ] {
             if given {
                 return Err(Error::invalid(format!(
                     "train.{key}: expected none with a custom objective, got one; try loading its weights"

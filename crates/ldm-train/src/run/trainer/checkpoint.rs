@@ -54,6 +54,7 @@ impl Trainer {
         state::write_model(&self.run.model(), text.as_deref(), metadata, &self.train_step)?;
         if let Some(ModelConfig::LatentDiffusion(model)) = config.map(|config| &config.model)
             && self.config.lora.is_none()
+            && self.config.embedding.is_none()
         {
             export_tokenizer(&model.cond_stage_config, &self.run.model())?;
         }
