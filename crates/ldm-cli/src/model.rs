@@ -87,6 +87,20 @@ pub(crate) fn open_text(args: &ModelArgs, text: &TextArgs) -> anyhow::Result<Box
     Ok(model)
 }
 
+/// Warns about prompts, and the negative one, that are not read as they were meant, it seems.
+pub(crate) fn warn_about_texts(
+    model: &LatentDiffusion,
+    prompts: &[String],
+    text: &TextArgs,
+) -> anyhow::Result<()> {
+    let options = text.options()?;
+    let negative = std::slice::from_ref(&text.negative_prompt);
+    for (name, texts) in [("the prompt", prompts), ("the negative prompt", negative)] {
+        model.text_warnings(name, texts, &options).iter().for_each(|warning| Printer::warn(warning));
+    }
+    Ok(())
+}
+
 /// Refuses a model whose conditioning is not among `accepted`, the kinds that the command provides.
 pub(crate) fn check_conditioning(
     model: &LatentDiffusion,

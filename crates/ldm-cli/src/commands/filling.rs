@@ -65,6 +65,7 @@ pub(crate) fn run<'a>(
     if trained && filling.strength.is_some() {
         bail!("--strength: expected a model not trained for inpainting, got {name}");
     }
+    model::warn_about_texts(&model, filling.prompt.map(str::to_owned).as_slice(), &args.text)?;
     let tasks = std::iter::once(Ok(filling)).chain(fillings).map(|filling| {
         Ok(Box::new(InpaintingTask::new(filling?, &model, by_text, trained, args)?) as Box<dyn Task>)
     });

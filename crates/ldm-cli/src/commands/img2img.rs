@@ -24,6 +24,7 @@ pub(crate) fn run(args: &Img2imgArgs, printer: Printer) -> anyhow::Result<()> {
     let first = Ok(tasks.next().expect("at least one image")?);
     let model = model::open_text(&args.model, &args.text)?;
     model::check_conditioning(&model, &args.model, &[ConditioningKind::Text])?;
+    model::warn_about_texts(&model, std::slice::from_ref(&args.prompt), &args.text)?;
     let tasks = std::iter::once(first).chain(tasks).map(|task| {
         let task = task?;
         model.check_image_size(task.init.size()).with_context(|| task.path.display().to_string())?;

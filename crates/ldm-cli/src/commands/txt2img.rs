@@ -20,16 +20,7 @@ pub(crate) fn run(args: &Txt2imgArgs, printer: Printer) -> anyhow::Result<()> {
     let job = GenerationJob::new(&args.generate, "txt2img", texts.len() * each)?;
     let model = model::open_text(&args.model, &args.text)?;
     model::check_conditioning(&model, &args.model, &[ConditioningKind::Text])?;
-    let negative = std::slice::from_ref(&args.text.negative_prompt);
-    let options = args.text.options()?;
-    for warning in [
-        model.text_warnings("the prompt", &texts, &options),
-        model.text_warnings("the negative prompt", negative, &options),
-    ]
-    .concat()
-    {
-        Printer::warn(&warning);
-    }
+    model::warn_about_texts(&model, &texts, &args.text)?;
     let task = TextTask { given: texts, each, args: &args.text, no_watermark: args.no_watermark };
     job.run(&model, &args.model, task, printer)
 }
