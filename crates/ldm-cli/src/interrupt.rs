@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
 use crate::launch;
-use crate::report::say;
+use crate::terminal::say;
 
 /// The signals that end the program. SIGHUP, of a closed terminal, only if it was not ignored from the start, as under
 /// `nohup`.
