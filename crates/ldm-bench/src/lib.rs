@@ -9,6 +9,7 @@ mod machine;
 mod measure;
 mod stages;
 mod subject;
+mod table;
 mod training;
 
 use ldm_core::{Error, Result};
@@ -20,6 +21,7 @@ pub use machine::Roofline;
 pub use measure::{OperationTiming, StageTiming, wait};
 pub use stages::shape_text;
 pub use subject::BenchSubject;
+pub use table::{operation_table, stage_table};
 
 use measure::StageRun;
 

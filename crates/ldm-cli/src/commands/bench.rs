@@ -1,9 +1,9 @@
 //! `ldm bench`: the speed of a model on this machine.
 
-mod table;
-
 use anyhow::Context;
-use ldm_bench::{BenchConfig, BenchEvent, BenchStage, BenchSubject, bench, shape_text};
+use ldm_bench::{
+    BenchConfig, BenchEvent, BenchStage, BenchSubject, bench, operation_table, shape_text, stage_table,
+};
 use ldm_core::device::{device_name, parse_dtype};
 use serde_json::json;
 use tch::{Device, Kind};
@@ -45,10 +45,10 @@ pub(crate) fn run(args: &BenchArgs, printer: Printer) -> anyhow::Result<()> {
     }
     let at = format!("{}, {} threads, {}", device_name(device), ldm_libtorch::threads(), args.dtype);
     outln!("{}: {at}; {}", subject.name.display(), report.machine)?;
-    out!("{}", table::stages(&report.stages))?;
+    out!("{}", stage_table(&report.stages))?;
     if args.operations {
         for stage in &report.stages {
-            out!("\n{}", table::operations(stage, &report.machine))?;
+            out!("\n{}", operation_table(stage, &report.machine))?;
         }
     }
     Ok(())

@@ -10,7 +10,10 @@ use crate::LDM;
 
 /// Folders `a`, six images; `b`, five and one of junk; `bad`, six of junk.
 fn sets() -> Sandbox {
-    let first = tiny::first_stage("batch_size: 4, num_workers: 0", "steps: 2, samples: {count: 0}");
+    let first = tiny::first_stage(
+        "batch_size: 4, num_workers: 0",
+        "steps: 2, learning_rate: 1.0e-3, samples: {count: 0}",
+    );
     let sandbox = Sandbox::new(LDM, &[("first.yaml", &first)]);
     for name in ["a", "b", "bad"] {
         std::fs::create_dir(sandbox.path(name)).unwrap();

@@ -64,7 +64,7 @@ const DRAWS: [&str; 12] = [
     "Init::Kaiming",
 ];
 /// Exceptions, by path, in addition to ldm-core/src/noise.rs and ldm-libtorch.
-const MAY_DRAW: [(&str, &[&str], &str); 10] = [
+const MAY_DRAW: [(&str, &[&str], &str); 11] = [
     (
         "crates/ldm-core/src/nn/conv.rs",
         &["Init::Uniform"],
@@ -77,6 +77,11 @@ const MAY_DRAW: [(&str, &[&str], &str); 10] = [
         "crates/ldm-conditioning/src/bert/token_encoder.rs",
         &["Init::Randn"],
         "initialization of tokens and positions",
+    ),
+    (
+        "crates/ldm-unet/src/conv_nd.rs",
+        &["Init::Uniform"],
+        "initialization of convolutions of other dimensions",
     ),
     ("crates/ldm-unet/src/pool.rs", &["Init::Randn"], "initialization of the positional embedding"),
     ("crates/ldm-unet/src/unet.rs", &["Init::Randn"], "initialization of the table of labels"),

@@ -112,6 +112,12 @@ fn only_the_vectors_learn() {
     let inner = base();
     let start = inner.model().conditioner.token_vectors("a cat").unwrap();
     let variables: Vec<(String, Tensor)> = inner.model().vs().variables().into_iter().collect();
+    // A U-Net of random weights hardly reacts to its context: the attention to it is amplified.
+    tch::no_grad(|| {
+        for (_, weight) in variables.iter().filter(|(name, _)| name.ends_with("attn2.to_out.0.weight")) {
+            let _ = weight.shallow_clone().g_mul_scalar_(30.);
+        }
+    });
     let before: BTreeMap<&str, Tensor> =
         variables.iter().map(|(name, tensor)| (name.as_str(), tensor.detach().copy())).collect();
     let mut run = Run::new(EmbeddingObjective::new(inner, &config()).unwrap());
@@ -128,8 +134,8 @@ fn only_the_vectors_learn() {
     for _ in 0..60 {
         last = run.step(&batch, 3e-2, Some(0));
     }
-    // A random U-Net hardly reacts to its context; all noise is the same.
-    assert!(last < 0.997 * begun, "from {begun} to {last}");
+    // All noise is the same.
+    assert!(last < 0.9 * begun, "from {begun} to {last}");
     for (name, tensor) in &variables {
         assert!(!tensor.grad().defined() && *tensor == before[name.as_str()], "{name}");
     }

@@ -1,12 +1,12 @@
 //! Tables of timings.
 
-use ldm_bench::{Roofline, StageTiming, shape_text};
+use crate::{Roofline, StageTiming, shape_text};
 
 /// Smallest share of a stage's time of the operations in the table.
 const SHARE: f64 = 0.01;
 
-/// Returns one line per stage.
-pub(super) fn stages(timed: &[StageTiming]) -> String {
+/// One line per stage, as text.
+pub fn stage_table(timed: &[StageTiming]) -> String {
     let mut rows = vec![words(&[
         "stage",
         "shape",
@@ -44,8 +44,8 @@ pub(super) fn stages(timed: &[StageTiming]) -> String {
     lines(&rows, 2)
 }
 
-/// Returns the most expensive operations, with their time on the machine's roofline.
-pub(super) fn operations(stage: &StageTiming, machine: &Roofline) -> String {
+/// The most expensive operations of a stage, with their time on the machine's roofline, as text.
+pub fn operation_table(stage: &StageTiming, machine: &Roofline) -> String {
     let mut rows =
         vec![words(&["operation", "calls", "s", "of all", "GFLOP", "moved GB", "roof s", "bound by"])];
     let cost = |at: usize| stage.operations[at].seconds.unwrap_or(stage.operations[at].roof_seconds);
