@@ -251,7 +251,11 @@ fn invalid_files_are_refused() {
     fs::write(at("merges"), "#version\nc a\nzz q\n").unwrap();
     check_refusal(Clip, &at("merges"), "expected a CLIP vocabulary: Token `zz` out of vocabulary");
     fs::write(at("bytes"), [0xff, b'a']).unwrap();
-    check_refusal(Clip, &at("bytes"), "expected UTF-8 text, got the byte 0xff at line 1, byte 1");
+    check_refusal(
+        Clip,
+        &at("bytes"),
+        "expected UTF-8 text, got the byte 0xff at line 1, byte 1; try saving it as UTF-8",
+    );
     fs::write(at("gzip"), [0x1f, 0x8b, 8, 0]).unwrap();
     check_refusal(Clip, &at("gzip"), "expected gzip: unexpected end of file");
     fs::write(at("x.json"), "{").unwrap();
