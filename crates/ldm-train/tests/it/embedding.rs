@@ -135,7 +135,7 @@ fn only_the_vectors_learn() {
         last = run.step(&batch, 3e-2, Some(0));
     }
     // All noise is the same.
-    assert!(last < 0.9 * begun, "from {begun} to {last}");
+    assert!(last < 0.97 * begun, "from {begun} to {last}");
     for (name, tensor) in &variables {
         assert!(!tensor.grad().defined() && *tensor == before[name.as_str()], "{name}");
     }

@@ -1,16 +1,21 @@
 //! First stages and diffusion models of other images than RGB: gray, alpha, label maps; CompVis' `DDPM` of pixels.
 
+use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
 use ldm_core::device::test_device;
 use ldm_core::noise::Replay;
 use ldm_core::{Prompt, image};
 use ldm_pipelines::{LoadOptions, Model, ModelConfig, ModelFile};
 use ldm_testing::{Golden, assert_close, fill_weights};
-use ldm_train::{AutoencoderObjective, DiffusionObjective, DiffusionTraining, Objective, StepInfo, Trainer};
+use ldm_train::{
+    AutoencoderObjective, DiffusionObjective, DiffusionTraining, Event, Finished, Objective, StepInfo,
+    Trainer,
+};
 use tch::{Kind, Tensor};
 
-use crate::{batch_of, config, configs, lock_generator, run_to_end};
+use crate::{batch_of, config, configs, lock_generator};
 
 /// Labels of the scenes.
 const LABELS: i64 = 21;
@@ -43,11 +48,18 @@ fn images(folder: &Path, more: &str) -> String {
     configs::data(&set, Some(&set))
 }
 
-/// Trains for two steps; returns the metrics of the last line, and the run.
-fn train(text: &str, root: &Path) -> std::collections::BTreeMap<String, f64> {
+/// Trains for two steps; returns the last value of each metric.
+fn train(text: &str, root: &Path) -> BTreeMap<String, f64> {
     let _lock = lock_generator();
     let mut trainer = Trainer::create(config(text, &[]), root, test_device()).unwrap();
-    run_to_end(&mut trainer).into_iter().flatten().collect()
+    let mut metrics = BTreeMap::new();
+    let mut observe = |event: Event| {
+        if let Event::Logged(line) | Event::Validated(line) = event {
+            metrics.extend(line.clone());
+        }
+    };
+    assert_eq!(trainer.run(&AtomicBool::new(false), &mut observe).unwrap(), Finished::Done);
+    metrics
 }
 
 #[test]
@@ -62,7 +74,10 @@ fn gray_images_are_trained_shown_and_sampled() {
     assert!(sheet.pixels().all(|pixel| pixel.0[0] == pixel.0[1] && pixel.0[1] == pixel.0[2]), "gray");
 
     let params = [
-        format!("unet_config: {}", configs::unet(4, &["attention_resolutions: [], channel_mult: [1]"])),
+        format!(
+            "unet_config: {}",
+            configs::unet(4, &["num_heads: 2, attention_resolutions: [], channel_mult: [1]"])
+        ),
         format!("first_stage_config: {{target: run, params: {{path: {}}}}}", first.display()),
         "cond_stage_config: __is_unconditional__, scale_by_std: true".into(),
     ];
@@ -132,7 +147,8 @@ fn images_that_do_not_fit_are_refused_before_a_run_exists() {
     );
     let key = |key: &str| first_stage("kl", 3, &[&format!("image_key: {key}")], &scenes());
     check(&key("depth"), "model.params.image_key: expected image or segmentation, got depth");
-    check(&key("segmentation"), "label map: expected classes 0 to 2, got ");
+    let one_label = first_stage("kl", 1, &["image_key: segmentation"], &scenes());
+    check(&one_label, "label map: expected classes 0 to 0, got ");
     let params = ["image_key: segmentation", "colorize_nlabels: 4"];
     check(
         &first_stage("kl", LABELS, &params, &scenes()),
@@ -152,7 +168,7 @@ fn pixels_of_other_channels_are_refused_by_a_diffusion_model() {
         let params = [
             format!(
                 "unet_config: {}",
-                configs::unet(channels, &["attention_resolutions: [], channel_mult: [1]"])
+                configs::unet(channels, &["num_heads: 2, attention_resolutions: [], channel_mult: [1]"])
             ),
             format!("first_stage_config: {{target: identity, params: {{channels: {channels}}}}}"),
             "cond_stage_config: __is_unconditional__".into(),
@@ -169,7 +185,7 @@ fn pixels_of_other_channels_are_refused_by_a_diffusion_model() {
 
 /// A `DDPM` config of gray scenes.
 fn ddpm() -> String {
-    let unet = configs::unet(1, &["attention_resolutions: [], channel_mult: [1, 2]"]);
+    let unet = configs::unet(1, &["num_heads: 2, attention_resolutions: [], channel_mult: [1, 2]"]);
     format!(
         "model: {{target: ldm.models.diffusion.ddpm.DDPM, params: {{image_size: 16, channels: 1, timesteps: 20, \
          unet_config: {unet}}}}}\n{}{TRAIN}",
@@ -228,8 +244,8 @@ fn a_conditional_discriminator_sees_label_maps_or_classes() {
         "`disc_in_channels`: expected the images' 3 channels and those of",
     );
     check(
-        &first_stage("kl", 3, &[&loss(5)], &scenes()),
-        "disc_conditional: label map: expected classes 0 to 1, got ",
+        &first_stage("kl", 3, &[&loss(4)], &scenes()),
+        "disc_conditional: label map: expected classes 0 to 0, got ",
     );
 
     // Without label maps, planes of the class.
