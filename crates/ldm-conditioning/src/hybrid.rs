@@ -2,9 +2,9 @@
 
 use ldm_core::{Conditioning, Error, Prompt, Result};
 use serde::{Deserialize, Serialize};
-use tch::nn;
+use tch::{Tensor, nn};
 
-use crate::{Conditioner, ConditionerConfig, Tokenizer};
+use crate::{Conditioner, ConditionerConfig, TextOptions, TextualInversion, Tokenizer};
 
 /// Configuration of a [`HybridConditioner`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -59,13 +59,42 @@ impl HybridConditioner {
     }
 }
 
+impl HybridConditioner {
+    /// The concatenated part, where the prompt has an image or a map.
+    fn concat(&self, prompt: &Prompt, train: bool) -> Result<Option<Tensor>> {
+        if prompt.image.is_none() && prompt.mask.is_none() {
+            return Ok(None);
+        }
+        Ok(self.concat.condition(prompt, train)?.concat)
+    }
+}
+
 impl Conditioner for HybridConditioner {
     /// Computes both parts; no concat for a prompt without an image and a map, such as the null prompt.
     fn condition(&self, prompt: &Prompt, train: bool) -> Result<Conditioning> {
-        let spatial = prompt.image.is_some() || prompt.mask.is_some();
-        let concat = if spatial { self.concat.condition(prompt, train)?.concat } else { None };
         let context = self.crossattn.condition(prompt, train)?.context;
-        Ok(Conditioning { concat, context, label: None })
+        Ok(Conditioning { concat: self.concat(prompt, train)?, context, label: None })
+    }
+
+    fn condition_text(&self, prompt: &Prompt, options: &TextOptions) -> Result<Conditioning> {
+        let context = self.crossattn.condition_text(prompt, options)?.context;
+        Ok(Conditioning { concat: self.concat(prompt, false)?, context, label: None })
+    }
+
+    fn chunks(&self, prompt: &Prompt, options: &TextOptions) -> Result<usize> {
+        self.crossattn.chunks(prompt, options)
+    }
+
+    fn add_embedding(&mut self, embedding: TextualInversion) -> Result<()> {
+        self.crossattn.add_embedding(embedding)
+    }
+
+    fn learned_words(&self) -> Vec<String> {
+        self.crossattn.learned_words()
+    }
+
+    fn token_vectors(&self, text: &str) -> Result<Tensor> {
+        self.crossattn.token_vectors(text)
     }
 
     /// Returns the null prompt of the attended part; there is no null map.
