@@ -67,6 +67,10 @@ impl Drop for RawGroup {
 
 impl RawGroup {
     /// Connects; with `serve` this process runs the store, on the given listening socket if there is one.
+    #[allow(
+        clippy::option_option,
+        reason = "the store may be elsewhere, here, or here on a socket of the launcher"
+    )]
     pub(crate) fn connect(
         host: &CString,
         port: u16,

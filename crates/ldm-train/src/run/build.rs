@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ldm_autoencoder::FirstStageConfig;
+use ldm_autoencoder::{FirstStageConfig, ImageKind};
 use ldm_checkpoint::Checkpoint;
 use ldm_core::noise::{PerStep, mix};
 use ldm_core::{Error, Result};
@@ -20,6 +20,7 @@ use crate::objective::diffusion::DiffusionObjective;
 use crate::objective::embedding::EmbeddingObjective;
 use crate::objective::init_from::InitFrom;
 use crate::objective::lora::LoraObjective;
+use crate::objective::losses::LossConfig;
 use crate::objective::model_checks::check_classes;
 
 /// Objective, training set, held-out set.
@@ -38,7 +39,10 @@ pub(crate) fn build(config: &RunConfig, device: Device, ranks: &Distributed, new
                 check_classes(model, &**set).map_err(|error| in_config(config, error))?;
             }
             ModelConfig::Classifier(model) => check_classifier(config, model, set.classes().len())?,
-            _ => {}
+            other => {
+                let model = other.first_stage().expect("every other model is a first stage");
+                check_labels(config, &model, set.label_classes().len() as i64)?;
+            }
         }
     }
     // Initialization draws from libtorch's global generator.
@@ -135,6 +139,28 @@ fn check_first_stage(config: &RunConfig, model: &FirstStageConfig, ranks: usize)
                  codebooks that are updated without gradients are not shared"
             ),
         ));
+    }
+    Ok(())
+}
+
+/// Refuses data of more `labels` than a first stage of label maps, or its discriminator, has.
+fn check_labels(config: &RunConfig, model: &FirstStageConfig, labels: i64) -> Result<()> {
+    let own = model.input().channels();
+    let condition = LossConfig::of(model).map_err(|error| in_config(config, error))?.condition_channels(own);
+    let limits = [
+        ("ddconfig.in_channels", matches!(model.input(), ImageKind::LabelMap(_)).then_some((own, own))),
+        ("lossconfig.params.disc_in_channels", condition.map(|count| (count, own + count))),
+    ];
+    for (key, limit) in limits {
+        if let Some((count, got)) = limit
+            && labels > count
+        {
+            let expected = labels + got - count;
+            let message = format!(
+                "model.params.{key}: expected at least {expected} for the data's {labels} labels, got {got}"
+            );
+            return Err(config_error(config, &message));
+        }
     }
     Ok(())
 }

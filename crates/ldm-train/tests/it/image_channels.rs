@@ -147,8 +147,8 @@ fn images_that_do_not_fit_are_refused_before_a_run_exists() {
     );
     let key = |key: &str| first_stage("kl", 3, &[&format!("image_key: {key}")], &scenes());
     check(&key("depth"), "model.params.image_key: expected image or segmentation, got depth");
-    let one_label = first_stage("kl", 1, &["image_key: segmentation"], &scenes());
-    check(&one_label, "label map: expected classes 0 to 0, got ");
+    let labels = "model.params.ddconfig.in_channels: expected at least 21 for the data's 21 labels, got 3";
+    check(&key("segmentation"), labels);
     let params = ["image_key: segmentation", "colorize_nlabels: 4"];
     check(
         &first_stage("kl", LABELS, &params, &scenes()),
@@ -244,8 +244,8 @@ fn a_conditional_discriminator_sees_label_maps_or_classes() {
         "`disc_in_channels`: expected the images' 3 channels and those of",
     );
     check(
-        &first_stage("kl", 3, &[&loss(4)], &scenes()),
-        "disc_conditional: label map: expected classes 0 to 0, got ",
+        &first_stage("kl", 3, &[&loss(5)], &scenes()),
+        "disc_in_channels: expected at least 24 for the data's 21 labels, got 5",
     );
 
     // Without label maps, planes of the class.

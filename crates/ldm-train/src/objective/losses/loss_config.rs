@@ -90,6 +90,14 @@ impl PixelLoss {
 }
 
 impl LossConfig {
+    /// Channels of the discriminator's condition, if it has one, for images of `channels`.
+    pub(crate) fn condition_channels(&self, channels: i64) -> Option<i64> {
+        match self {
+            Self::Kl(loss) | Self::Vq(loss) => loss.condition_channels(channels),
+            Self::Reconstruction(_) | Self::None => None,
+        }
+    }
+
     /// Reads the `lossconfig` of `config` and checks it against the model; [`LossConfig::None`] if absent.
     ///
     /// # Errors
