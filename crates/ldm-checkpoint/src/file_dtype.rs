@@ -94,13 +94,12 @@ impl FileDtype {
     /// Converts a tensor of [`FileDtype::raw`] to [`FileDtype::kind`].
     pub(crate) fn widen(self, raw: Tensor) -> Result<Tensor, String> {
         match self {
-            Self::Native(_) => Ok(raw),
             Self::U16 => Ok(raw.to_kind(Kind::Int).bitwise_and(0xffff)),
             Self::U32 => Ok(raw.to_kind(Kind::Int64).bitwise_and(0xffff_ffff)),
             Self::U64 if raw.numel() > 0 && raw.min().int64_value(&[]) < 0 => {
                 Err("expected unsigned integers below 2^63, got a larger one".into())
             }
-            Self::U64 => Ok(raw),
+            Self::Native(_) | Self::U64 => Ok(raw),
         }
     }
 }

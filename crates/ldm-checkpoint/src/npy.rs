@@ -178,7 +178,8 @@ impl HeaderDict {
                                 return Err(format!("expected at most {AXES} axes, got more"));
                             }
                             size => {
-                                sizes.push(size.parse().ok().filter(|size| *size >= 0).ok_or_else(damaged)?)
+                                let size = size.parse().ok().filter(|size| *size >= 0);
+                                sizes.push(size.ok_or_else(damaged)?);
                             }
                         }
                     }
@@ -231,7 +232,9 @@ pub(crate) fn header(kind: Kind, shape: &[i64]) -> Option<Vec<u8>> {
         Kind::Bool => "|b1",
         _ => return None,
     };
-    let sizes: String = shape.iter().map(|size| format!("{size},")).collect();
+    // A comma after a single size makes a tuple of it.
+    let sizes = shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        + if shape.is_empty() { "" } else { "," };
     let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({sizes}), }}");
     let unpadded = MAGIC.len() + 4 + text.len() + 1;
     text.extend(std::iter::repeat_n(' ', unpadded.next_multiple_of(64) - unpadded));

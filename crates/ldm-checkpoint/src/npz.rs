@@ -138,7 +138,10 @@ pub(crate) fn check(storage: &Storage, header: &NpyHeader) -> std::result::Resul
 
 impl fmt::Debug for Npz {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Npz").field("path", &self.path).field("names", &self.entries.keys()).finish()
+        f.debug_struct("Npz")
+            .field("path", &self.path)
+            .field("names", &self.entries.keys())
+            .finish_non_exhaustive()
     }
 }
 

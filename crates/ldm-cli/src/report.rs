@@ -67,7 +67,7 @@ fn text(error: &anyhow::Error) -> String {
     }
     let mut text = messages[0].clone();
     for pair in messages.windows(2).filter(|pair| !pair[0].contains(&pair[1])) {
-        text += &format!("\n  caused by: {}", pair[1]);
+        text.extend(["\n  caused by: ", &pair[1]]);
     }
     text
 }

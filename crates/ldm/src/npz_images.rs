@@ -35,16 +35,13 @@ impl NpzImages {
     /// [`Error::Invalid`] for another size; [`Error::Io`].
     pub fn push(&mut self, image: &RgbImage) -> Result<()> {
         let (width, height) = image.dimensions();
-        let (first_width, first_height) = match self.size {
-            Some(size) => size,
-            None => {
-                let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
-                let started = self.archive.start_file("arr_0.npy", stored.large_file(true));
-                started.map_err(|error| Error::io(&self.path)(error.into()))?;
-                self.write(&header([self.count, height as usize, width as usize, 3]))?;
-                *self.size.insert((width, height))
-            }
-        };
+        if self.size.is_none() {
+            let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+            let started = self.archive.start_file("arr_0.npy", stored.large_file(true));
+            started.map_err(|error| Error::io(&self.path)(error.into()))?;
+            self.write(&header([self.count, height as usize, width as usize, 3]))?;
+        }
+        let (first_width, first_height) = *self.size.get_or_insert((width, height));
         if (width, height) != (first_width, first_height) {
             let sizes = format!("{first_width}x{first_height} and {width}x{height}");
             return Err(Error::expected(self.path.display(), "images of one size", sizes));

@@ -95,7 +95,9 @@ fn preview(args: &DataArgs, out: &Path, count: usize, force: bool) -> anyhow::Re
     let batch = loader.next();
     let unreadable: Vec<&str> = loader.skipped().values().map(String::as_str).collect();
     let Some(batch) = batch else { return Err(none_readable(&*data, unreadable.first().copied()).into()) };
-    unreadable.iter().for_each(|error| Printer::warn(&format!("unreadable: {error}")));
+    for error in &unreadable {
+        Printer::warn(&format!("unreadable: {error}"));
+    }
     data.passed_over().iter().for_each(|entry| Printer::warn(&format!("passed over: {entry}")));
     image::write_png(out, &contact_sheet(&batch?), &[])?;
     outln!("{}", out.display())?;

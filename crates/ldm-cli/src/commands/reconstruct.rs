@@ -43,7 +43,9 @@ pub(crate) fn run(args: &ReconstructArgs) -> anyhow::Result<()> {
         } else {
             outln!("{}  {fidelity:.2} {unit}  {}", out.display(), path.display())?;
         }
-        [image, back].iter().for_each(|each| grid.push(&each.get(0)));
+        for each in [image, back] {
+            grid.push(&each.get(0));
+        }
     }
     let count = args.images.images.len();
     if !args.json {

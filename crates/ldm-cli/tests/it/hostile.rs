@@ -185,7 +185,7 @@ fn checkpoints() {
 fn configs() {
     let sandbox = sandbox();
     let scalar = format!("a: &a {}\n", "x".repeat(900_000));
-    let aliases: String = (0..3000).map(|index| format!("k{index}: *a\n")).collect();
+    let aliases = (0..3000).fold(String::new(), |text, index| text + &format!("k{index}: *a\n"));
     let laughs: String = (1..40).fold("a0: &a0 [x, x]\n".to_owned(), |text, level| {
         text + &format!("a{level}: &a{level} [*a{}, *a{}]\n", level - 1, level - 1)
     });

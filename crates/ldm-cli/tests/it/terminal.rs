@@ -57,7 +57,9 @@ fn a_closed_pipe_stops_sampling_after_whole_files() {
     sandbox.ok(&["train", "first.yaml", "--run", "first", "train.steps=1"]);
     let image = image::RgbImage::from_pixel(16, 16, image::Rgb([90; 3]));
     let names: Vec<String> = (0..6).map(|index| format!("{index}.png")).collect();
-    names.iter().for_each(|name| image.save(sandbox.path(name)).unwrap());
+    for name in &names {
+        image.save(sandbox.path(name)).unwrap();
+    }
     let mut args = vec!["reconstruct", "--model", "first", "--out", "out"];
     args.extend(names.iter().map(String::as_str));
     let mut child = sandbox.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -49,7 +49,6 @@ pub(super) fn read(file: &File, path: &Path) -> Result<ArchiveIndex> {
             MemberKind::Link(Some(target)) if target != member.name => {
                 links.insert(member.name, target);
             }
-            MemberKind::Link(Some(_)) => {}
             MemberKind::Link(None) => {
                 let reason = "expected a link inside the archive, got one that leaves it";
                 index.passed_over.push(format!("{place}: {reason}"));
@@ -57,7 +56,7 @@ pub(super) fn read(file: &File, path: &Path) -> Result<ArchiveIndex> {
             MemberKind::Special(what) => {
                 index.passed_over.push(format!("{place}: expected a file or a folder, got {what}"));
             }
-            MemberKind::Other => {}
+            MemberKind::Link(Some(_)) | MemberKind::Other => {}
         }
     }
     // An archive ends in blocks of zeros. One truncated between two files would only seem smaller.
@@ -108,7 +107,7 @@ impl Member {
             return Ok(Self { name: stored.name, kind, end: plain });
         }
         let kind = entry.header().entry_type();
-        let target = |entry: &Entry<'_, &File>| entry.link_name_bytes().map(|target| target.into_owned());
+        let target = |entry: &Entry<'_, &File>| entry.link_name_bytes().map(std::borrow::Cow::into_owned);
         let (kind, end) = match kind {
             EntryType::GNUSparse => {
                 let (pieces, end) = gnu_pieces(entry, file)?;

@@ -120,7 +120,7 @@ fn open(root: &Path, device: Device) -> Result<Option<Trainer>> {
         name.push(format!(".unstarted-{count}"));
         root.with_file_name(name)
     };
-    let free = (1..).map(aside).find(|path| !path.exists()).expect("an endless list");
+    let free = (1..=u32::MAX).map(aside).find(|path| !path.exists()).expect("more names than files");
     std::fs::rename(root, free).map_err(Error::io(root))?;
     Ok(None)
 }

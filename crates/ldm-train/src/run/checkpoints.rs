@@ -217,8 +217,8 @@ impl CheckpointDir {
                 let suffix = if *count == 1 { String::new() } else { format!("-{count}") };
                 self.folder.join(format!("{}.{ASIDE}{suffix}", name(later)))
             };
-            let target = (1..).map(|count| free(&count)).find(|target| !target.exists());
-            let target = target.expect("an endless list");
+            let target = (1..=u64::MAX).map(|count| free(&count)).find(|target| !target.exists());
+            let target = target.expect("more names than files");
             std::fs::rename(&path, &target).map_err(Error::io(&path))?;
             renamed.push(target);
         }

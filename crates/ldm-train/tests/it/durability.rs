@@ -114,6 +114,7 @@ fn resume(root: &Path) -> (u64, Vec<String>) {
 
 #[test]
 fn resume_falls_back_to_the_newest_whole_checkpoint_and_says_so() {
+    #[allow(clippy::type_complexity, reason = "a table")]
     let damages: [(&str, fn(&Path)); 4] = [
         ("removed", |path| std::fs::remove_file(path).unwrap()),
         ("emptied", |path| std::fs::write(path, "").unwrap()),

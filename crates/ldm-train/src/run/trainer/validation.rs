@@ -11,6 +11,9 @@ use ldm_data::{Batch, Dataset, Loader, LoaderConfig, none_readable};
 use super::Trainer;
 use crate::run::meter::to_json;
 
+/// The metrics of a validation, and the errors of images that could not be read.
+type ValidationLine = (BTreeMap<String, f64>, BTreeSet<String>);
+
 impl Trainer {
     /// Batches of the held-out set, or of the training set if there is none.
     fn held_out(&self, count: usize, shuffle: bool) -> Result<FirstBatches> {
@@ -66,10 +69,7 @@ impl Trainer {
 
     /// Computes and logs the validation metrics; returns them, and the errors of images that could not be read. `None` if
     /// `stop` was set meanwhile.
-    pub(super) fn validate(
-        &self,
-        stop: &AtomicBool,
-    ) -> Result<Option<(BTreeMap<String, f64>, BTreeSet<String>)>> {
+    pub(super) fn validate(&self, stop: &AtomicBool) -> Result<Option<ValidationLine>> {
         let stopped = || stop.load(Ordering::Relaxed);
         let mut batches = self.held_out(self.config.validate_images, false)?;
         let mut until_stop = batches.by_ref().take_while(|_| !stopped());
