@@ -248,7 +248,7 @@ fn marker_tensors_set_parameterization_and_schedule() {
     }
     let mut other = schedule;
     for (_, values) in &mut other {
-        values.iter_mut().for_each(|value| *value = value.powf(0.9));
+        *values = values.iter().map(|value| value.powf(0.9)).collect();
     }
     other.retain(|(name, _)| *name == "betas");
     assert!(!diffusion(find(&["v_pred", "ztsnr"], &other).config).schedule().given_betas.unwrap().is_empty());
