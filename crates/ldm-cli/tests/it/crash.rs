@@ -20,6 +20,7 @@ fn config() -> String {
 }
 
 /// A sandbox with the run `base` of 4 steps and the run `whole` of 8; `None` without a working `strace`.
+#[allow(clippy::print_stdout, reason = "a test says that it skips")]
 fn sandbox() -> Option<Sandbox> {
     let works = Command::new("strace").args(["-f", "-o", "/dev/null", "true"]).output();
     if !works.is_ok_and(|output| output.status.success()) {
