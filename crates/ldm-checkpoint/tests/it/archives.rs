@@ -193,7 +193,7 @@ fn arrays_that_demand_too_much() {
     refused(b"no array", "expected a .npy array, got another file");
     // Compressed to a thousandth.
     let zeros = 1 << 28;
-    let head = npy(&header("'|u1'", &format!("{},", zeros)), &[]);
+    let head = npy(&header("'|u1'", &format!("{zeros},")), &[]);
     let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(&[head.as_slice(), &vec![0; 1 << 20]].concat()).unwrap();
     let bytes = encoder.finish().unwrap();
