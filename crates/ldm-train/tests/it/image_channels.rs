@@ -17,7 +17,7 @@ use tch::{Kind, Tensor};
 
 use crate::{batch_of, config, configs, lock_generator};
 
-/// Labels of the scenes.
+/// Labels of the first stages; the scenes have 11.
 const LABELS: i64 = 21;
 const TRAIN: &str = "train: {steps: 2, learning_rate: 1.0e-3, log_every: 1, samples: {count: 3, steps: 2}}\n";
 
@@ -147,7 +147,7 @@ fn images_that_do_not_fit_are_refused_before_a_run_exists() {
     );
     let key = |key: &str| first_stage("kl", 3, &[&format!("image_key: {key}")], &scenes());
     check(&key("depth"), "model.params.image_key: expected image or segmentation, got depth");
-    let labels = "model.params.ddconfig.in_channels: expected at least 21 for the data's 21 labels, got 3";
+    let labels = "model.params.ddconfig.in_channels: expected at least 11 for the data's 11 labels, got 3";
     check(&key("segmentation"), labels);
     let params = ["image_key: segmentation", "colorize_nlabels: 4"];
     check(
@@ -245,7 +245,7 @@ fn a_conditional_discriminator_sees_label_maps_or_classes() {
     );
     check(
         &first_stage("kl", 3, &[&loss(5)], &scenes()),
-        "disc_in_channels: expected at least 24 for the data's 21 labels, got 5",
+        "disc_in_channels: expected at least 14 for the data's 11 labels, got 5",
     );
 
     // Without label maps, planes of the class.
