@@ -48,7 +48,7 @@ pub use checkpoint::Checkpoint;
 pub use entry::TensorInfo;
 pub use format::Format;
 pub use key_map::KeyMap;
-pub use npy::read_npy;
+pub use npy::{NPY_MAGIC, decode_npy, npy_header, npy_shape, read_npy};
 pub use npz::{Npz, save_npz};
 #[doc(hidden)]
 pub use parse::{Parsed, memory_limit, parse_bytes, parse_npz, parse_pickle};

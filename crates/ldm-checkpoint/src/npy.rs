@@ -9,7 +9,8 @@ use crate::file_dtype::FileDtype;
 use ldm_core::{Error, Result};
 use ldm_libtorch::map_file;
 
-const MAGIC: &[u8] = b"\x93NUMPY";
+/// First bytes of a `.npy` file.
+pub const NPY_MAGIC: &[u8] = b"\x93NUMPY";
 /// The most bytes of a header; a plain array's has about a hundred.
 pub(crate) const HEADER: usize = 64 << 10;
 /// The most axes of an array, as in NumPy 1.
@@ -27,9 +28,19 @@ pub fn read_npy(path: impl AsRef<Path>) -> Result<Tensor> {
         return Err(refuse("expected a .npy array, got an empty file".into()));
     }
     let bytes = map_file(path).map_err(Error::io(path))?;
-    let header = NpyHeader::read(&bytes).map_err(refuse)?;
-    header.check_length(bytes.len()).map_err(refuse)?;
-    header.tensor(&bytes).map_err(refuse)
+    decode_npy(&bytes).map_err(refuse)
+}
+
+/// [`read_npy`] from bytes; the error is a message without the name of the file.
+pub fn decode_npy(bytes: &[u8]) -> std::result::Result<Tensor, String> {
+    let header = NpyHeader::read(bytes)?;
+    header.check_length(bytes.len())?;
+    header.tensor(bytes)
+}
+
+/// The shape of a `.npy` array, from its first bytes alone; the error is a message without the name of the file.
+pub fn npy_shape(bytes: &[u8]) -> std::result::Result<Vec<i64>, String> {
+    NpyHeader::read(bytes).map(|header| header.shape)
 }
 
 /// Shape and dtype of an array.
@@ -49,7 +60,7 @@ impl NpyHeader {
     /// Reads the header of an array of which at least the first bytes are present.
     pub(crate) fn read(bytes: &[u8]) -> std::result::Result<Self, String> {
         let cut = || "truncated .npy header".to_owned();
-        if !bytes.starts_with(MAGIC) {
+        if !bytes.starts_with(NPY_MAGIC) {
             return Err("expected a .npy array, got another file".into());
         }
         let width = match bytes.get(6).ok_or_else(cut)? {
@@ -218,8 +229,9 @@ fn quoted(token: &str) -> Option<&str> {
     inner('\'').or_else(|| inner('"'))
 }
 
-/// Returns the header of an array, padded so that the elements are aligned to 64 bytes.
-pub(crate) fn header(kind: Kind, shape: &[i64]) -> Option<Vec<u8>> {
+/// Returns the header of a `.npy` array, padded so that the elements are aligned to 64 bytes; none for a dtype that NumPy
+/// does not have.
+pub fn npy_header(kind: Kind, shape: &[i64]) -> Option<Vec<u8>> {
     let descr = match kind {
         Kind::Double => "<f8",
         Kind::Float => "<f4",
@@ -236,9 +248,9 @@ pub(crate) fn header(kind: Kind, shape: &[i64]) -> Option<Vec<u8>> {
     let sizes = shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
         + if shape.is_empty() { "" } else { "," };
     let mut text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({sizes}), }}");
-    let unpadded = MAGIC.len() + 4 + text.len() + 1;
+    let unpadded = NPY_MAGIC.len() + 4 + text.len() + 1;
     text.extend(std::iter::repeat_n(' ', unpadded.next_multiple_of(64) - unpadded));
     text.push('\n');
     let length = u16::try_from(text.len()).ok()?;
-    Some([MAGIC, &[1, 0], &length.to_le_bytes(), text.as_bytes()].concat())
+    Some([NPY_MAGIC, &[1, 0], &length.to_le_bytes(), text.as_bytes()].concat())
 }

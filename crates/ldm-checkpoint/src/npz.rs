@@ -12,7 +12,7 @@ use zip::{CompressionMethod, ZipWriter};
 use crate::chunks::each_chunk;
 use crate::entry::{Deflated, Storage, TensorInfo, inflate};
 use crate::memory;
-use crate::npy::{HEADER, NpyHeader, header};
+use crate::npy::{HEADER, NpyHeader, npy_header};
 use crate::torch::zip_directory;
 use ldm_core::{Error, Result, files};
 use ldm_libtorch::{MappedFile, map_file};
@@ -155,7 +155,7 @@ pub fn save_npz(path: impl AsRef<Path>, arrays: &[(String, Tensor)]) -> Result<(
     let mut archive = ZipWriter::new(Cursor::new(Vec::new()));
     let mut buffer = Vec::new();
     for (name, tensor) in arrays {
-        let head = header(tensor.kind(), &tensor.size()).ok_or_else(|| {
+        let head = npy_header(tensor.kind(), &tensor.size()).ok_or_else(|| {
             Error::format(path, format!("`{name}`: {:?} is no dtype of NumPy", tensor.kind()))
         })?;
         let large = tensor.numel() * tensor.kind().elt_size_in_bytes() >= u32::MAX as usize;

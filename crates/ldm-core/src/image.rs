@@ -269,10 +269,7 @@ mod tests {
 
     #[test]
     fn the_claim_of_a_file_does_not_decide_the_memory() {
-        let mut file = Vec::new();
-        let mut writer = png::Encoder::new(&mut file, 200_000, 200_000).write_header().unwrap();
-        writer.write_chunk(png::chunk::IDAT, &[0x78, 1]).unwrap();
-        drop(writer);
+        let file = ldm_testing::claiming_png(200_000);
         assert!(matches!(decode(&file).unwrap_err(), image::ImageError::Limits(_)));
     }
 

@@ -60,6 +60,7 @@ mod source;
 mod stored;
 mod task;
 
+pub use crate::image::decode::IMAGE_EXTENSIONS;
 pub use crate::image::interpolation::Interpolation;
 pub use crate::image::placement::Placement;
 pub use crate::image::resize::resize;

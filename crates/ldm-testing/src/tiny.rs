@@ -59,6 +59,15 @@ pub fn diffusion(data: &str, train: &str) -> String {
     on_scenes(DIFFUSION, data, train)
 }
 
+/// The diffusion model of [`diffusion`] with another conditioner that attends to 16 channels.
+pub fn conditioned(conditioner: &str, data: &str, train: &str) -> String {
+    let classes =
+        "cond_stage_config: {target: class, params: {embed_dim: 16, n_classes: 11, null_class: 10}}";
+    let text = diffusion(data, train);
+    assert!(text.contains(classes), "{text}");
+    text.replace(classes, &format!("cond_stage_config: {conditioner}"))
+}
+
 fn on_scenes(config: &str, data: &str, train: &str) -> String {
     let (model, _) = config.split_once("data:").unwrap();
     format!("{model}data: {{target: data_module, params: {{{data}, train: {SCENES}}}}}\ntrain: {{{train}}}\n")

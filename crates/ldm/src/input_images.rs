@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ldm_core::{Error, Result};
-
-/// Endings of image files.
-const EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"];
+use ldm_data::IMAGE_EXTENSIONS;
 
 /// The input images of a task: one file, or those of a folder.
 #[derive(Debug)]
@@ -34,7 +32,7 @@ impl InputImages {
             }
         }
         if paths.is_empty() {
-            let expected = format!("image files ({})", EXTENSIONS.join(", "));
+            let expected = format!("image files ({})", IMAGE_EXTENSIONS.join(", "));
             return Err(Error::expected(path.display(), expected, "none"));
         }
         paths.sort();
@@ -68,5 +66,5 @@ impl InputImages {
 
 fn is_image(path: &Path) -> bool {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    EXTENSIONS.contains(&extension.as_str())
+    IMAGE_EXTENSIONS.contains(&extension.as_str())
 }

@@ -4,8 +4,10 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
+use ldm_checkpoint::npy_header;
 use ldm_core::files::PendingFile;
 use ldm_core::{Error, Result};
+use tch::Kind;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
@@ -39,7 +41,8 @@ impl NpzImages {
             let stored = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
             let started = self.archive.start_file("arr_0.npy", stored.large_file(true));
             started.map_err(|error| Error::io(&self.path)(error.into()))?;
-            self.write(&header([self.count, height as usize, width as usize, 3]))?;
+            let shape = [self.count as i64, i64::from(height), i64::from(width), 3];
+            self.write(&npy_header(Kind::Uint8, &shape).expect("a dtype of NumPy"))?;
         }
         let (first_width, first_height) = *self.size.get_or_insert((width, height));
         if (width, height) != (first_width, first_height) {
@@ -62,18 +65,4 @@ impl NpzImages {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.archive.write_all(bytes).map_err(Error::io(&self.path))
     }
-}
-
-/// Returns the header of an array of bytes. NumPy's format 1.0: magic, version, length, a Python literal padded to 64 bytes.
-fn header(shape: [usize; 4]) -> Vec<u8> {
-    let [images, height, width, channels] = shape;
-    let shape = format!("({images}, {height}, {width}, {channels})");
-    let mut literal = format!("{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}");
-    let length = (10 + literal.len() + 1).next_multiple_of(64) - 10;
-    literal += &" ".repeat(length - literal.len() - 1);
-    literal.push('\n');
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    bytes.extend((length as u16).to_le_bytes());
-    bytes.extend(literal.as_bytes());
-    bytes
 }

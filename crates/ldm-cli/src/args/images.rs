@@ -52,7 +52,7 @@ pub(crate) struct EncodeArgs {
     #[arg(long, conflicts_with = "sample")]
     pub(crate) ids: bool,
     /// Encode large images in overlapping square tiles of this side in pixels, in the memory of one tile.
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", value_parser = side)]
     pub(crate) tile: Option<i64>,
     /// Sample from the posterior instead of taking its mode.
     #[arg(long)]
@@ -94,7 +94,7 @@ pub(crate) struct ReconstructArgs {
     #[command(flatten)]
     pub(crate) output: OutputArgs,
     /// Encode and decode large images in overlapping square tiles of this side in pixels.
-    #[arg(long, value_name = "PIXELS")]
+    #[arg(long, value_name = "PIXELS", value_parser = side)]
     pub(crate) tile: Option<i64>,
     /// Print one JSON line per image.
     #[arg(long)]

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use ldm_testing::tiny::{DIFFUSION, FIRST_STAGE};
-use ldm_testing::{Sandbox, text};
+use ldm_testing::{Sandbox, claiming_png, text};
 use zip::write::SimpleFileOptions;
 
 use crate::LDM;
@@ -83,17 +83,6 @@ fn npy(header: &str) -> Vec<u8> {
     bytes
 }
 
-/// A gray PNG of this size with hardly any data.
-fn png(side: u32) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, side, side);
-    encoder.set_color(png::ColorType::Grayscale);
-    let mut writer = encoder.write_header().unwrap();
-    writer.write_chunk(png::chunk::IDAT, &[0x78, 0x9c, 0x63, 0, 0]).unwrap();
-    drop(writer);
-    bytes
-}
-
 #[test]
 fn numpy_archives() {
     let sandbox = sandbox();
@@ -125,7 +114,7 @@ fn images_of_absurd_sizes() {
     let sandbox = sandbox();
     std::fs::create_dir(sandbox.path("set")).unwrap();
     for side in [200_000, 40_000] {
-        std::fs::write(sandbox.path("set/big.png"), png(side)).unwrap();
+        std::fs::write(sandbox.path("set/big.png"), claiming_png(side)).unwrap();
         check(
             &sandbox,
             "set/big.png",

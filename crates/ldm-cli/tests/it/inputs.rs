@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 
 use image::{ImageEncoder, Rgb, RgbImage};
-use ldm_testing::{Sandbox, listing, tiny};
+use ldm_testing::{Sandbox, claiming_png, listing, tiny};
 use serde_json::Value;
 
 use crate::LDM;
@@ -149,15 +149,11 @@ fn images_are_turned_by_their_orientation_in_every_command() {
 #[test]
 fn the_size_that_a_png_claims_does_not_decide_the_memory() {
     let sandbox = sets();
-    let mut file = Vec::new();
-    let mut writer = png::Encoder::new(&mut file, 200_000, 200_000).write_header().unwrap();
-    writer.write_chunk(png::chunk::IDAT, &[0x78, 1]).unwrap();
-    drop(writer);
-    std::fs::write(sandbox.path("bomb.png"), &file).unwrap();
+    std::fs::write(sandbox.path("bomb.png"), claiming_png(200_000)).unwrap();
     let expected = "bomb.png: expected an image of at most 536870912 bytes, got 200000x200000";
     sandbox.err(&["inspect", "bomb.png"], 1, expected);
     std::fs::create_dir(sandbox.path("set")).unwrap();
-    std::fs::write(sandbox.path("set/bomb.png"), &file).unwrap();
+    std::fs::write(sandbox.path("set/bomb.png"), claiming_png(200_000)).unwrap();
     assert!(
         sandbox.ok(&["data", "info", "set"]).contains("unreadable   set/bomb.png: expected a readable image")
     );

@@ -96,7 +96,7 @@ fn images_grids_and_archives_are_written_as_requested() {
     let length = 10 + usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
     let header = text(&bytes[10..length]);
     assert!(
-        header.contains("'|u1'") && header.contains("(5, 16, 16, 3)") && length.is_multiple_of(64),
+        header.contains("'|u1'") && header.contains("(5,16,16,3,)") && length.is_multiple_of(64),
         "{header}"
     );
     let files: Vec<u8> = (0..5).flat_map(|index| sandbox.pixels(&format!("all/{index:05}.png"))).collect();

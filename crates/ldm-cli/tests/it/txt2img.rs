@@ -14,39 +14,21 @@ fn first_stage() -> String {
     )
 }
 
-const TEXT: &str = "
-model:
-  target: latent_diffusion
-  params:
-    image_size: 8
-    channels: 4
-    cond_stage_trainable: true
-    unet_config:
-      target: unet
-      params: {in_channels: 4, out_channels: 4, model_channels: 32, attention_resolutions: [1], num_res_blocks: 1,
-               channel_mult: [1, 1], num_heads: 2, use_spatial_transformer: true, context_dim: 16}
-    first_stage_config:
-      target: kl
-      params:
-        embed_dim: 4
-        ckpt_path: first
-        ddconfig: {double_z: true, z_channels: 4, resolution: 16, in_channels: 3, out_ch: 3, ch: 32, ch_mult: [1, 1],
-                   num_res_blocks: 1, attn_resolutions: [], attn_type: none}
-    cond_stage_config: {target: bert, params: {n_embed: 16, n_layer: 1, vocab_size: 40, max_seq_len: 9}}
-data:
-  target: data_module
-  params:
-    batch_size: 4
-    train: {target: scenes, params: {size: 16, objects: [1, 1], count: 64}}
-train: {steps: 2, learning_rate: 1.0e-3, checkpoint_every: 2, samples: {count: 8, steps: 2, guidance_scale: 2},
-        conditioning_dropout: 0.5}
-";
+/// A model conditioned on text through BERT.
+fn text_model() -> String {
+    tiny::conditioned(
+        "{target: bert, params: {n_embed: 16, n_layer: 1, vocab_size: 40, max_seq_len: 9}}",
+        "batch_size: 4",
+        "steps: 2, learning_rate: 1.0e-3, checkpoint_every: 2, conditioning_dropout: 0.5, samples: {count: 8, steps: 2, \
+         guidance_scale: 2}",
+    )
+}
 
 const WORDS: &str =
     "[PAD] [UNK] [CLS] [SEP] [MASK] a the of in on and red green blue yellow small big circle star cat";
 
 fn sandbox() -> Sandbox {
-    Sandbox::new(LDM, &[("first.yaml", &first_stage()), ("text.yaml", TEXT)])
+    Sandbox::new(LDM, &[("first.yaml", &first_stage()), ("text.yaml", &text_model())])
 }
 
 /// Installs a vocabulary as `ldm weights get bert-tokenizer` does.

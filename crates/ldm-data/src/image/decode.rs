@@ -1,11 +1,12 @@
 //! Decoding into 8-bit RGB, as PIL's `convert("RGB")`.
 
 use image::{DynamicImage, RgbImage};
+use ldm_checkpoint::NPY_MAGIC;
 
 use crate::image::npy;
 
 /// File extensions of images. The format itself is detected from the first bytes of a file.
-pub(crate) const IMAGE_EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"];
+pub const IMAGE_EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "bmp", "gif", "tif", "tiff"];
 
 /// Decodes an image; the error is a message without the name of the file.
 ///
@@ -13,7 +14,7 @@ pub(crate) const IMAGE_EXTENSIONS: [&str; 8] = ["png", "jpg", "jpeg", "webp", "b
 /// to the upper 8. The EXIF orientation is applied. All as PIL, except that PIL clips 16-bit gray at 255, which would
 /// make most such images white.
 pub(crate) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
-    if bytes.starts_with(npy::MAGIC) {
+    if bytes.starts_with(NPY_MAGIC) {
         return npy::decode(bytes);
     }
     check_format(bytes)?;
@@ -34,7 +35,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
 
 /// Reads width and height, upright, from the first bytes alone.
 pub(crate) fn dimensions(bytes: &[u8]) -> Result<[u32; 2], String> {
-    if bytes.starts_with(npy::MAGIC) {
+    if bytes.starts_with(NPY_MAGIC) {
         return npy::dimensions(bytes);
     }
     check_format(bytes)?;
@@ -43,7 +44,7 @@ pub(crate) fn dimensions(bytes: &[u8]) -> Result<[u32; 2], String> {
 
 /// Decodes the alpha channel of an image as three equal channels, opaque where it has none.
 pub(crate) fn decode_alpha(bytes: &[u8]) -> Result<RgbImage, String> {
-    if bytes.starts_with(npy::MAGIC) {
+    if bytes.starts_with(NPY_MAGIC) {
         return Ok(ldm_core::image::alpha_of(&npy::decode(bytes)?.into()));
     }
     check_format(bytes)?;

@@ -1,11 +1,34 @@
 //! Images in NumPy's `.npy`, as those of CelebA-HQ in taming-transformers (`data/base.py`, `NumpyPaths`).
 
-use image::{DynamicImage, GrayImage, RgbImage};
+use image::RgbImage;
+use ldm_checkpoint::{decode_npy, npy_shape};
+use tch::Kind;
 
-/// First bytes of the format.
-pub(crate) const MAGIC: &[u8] = b"\x93NUMPY";
+/// Decodes an array of u8: `[3, H, W]`, `[H, W, 3]` or `[H, W]`, with or without a first axis of 1.
+pub(crate) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
+    let array = decode_npy(bytes)?;
+    if array.kind() != Kind::Uint8 {
+        return Err(format!("expected an image of u8 values, got {:?}", array.kind()));
+    }
+    let (axes, [width, height]) = layout(&array.size())?;
+    let (w, h) = (i64::from(width), i64::from(height));
+    let pixels = match axes {
+        Axes::ChannelsFirst => array.view([3, h, w]).permute([1, 2, 0]),
+        Axes::ChannelsLast => array.view([h, w, 3]),
+        Axes::Gray => array.view([h, w, 1]).expand([h, w, 3], false),
+    };
+    let mut values = vec![0; (3 * h * w) as usize];
+    let count = values.len();
+    pixels.contiguous().copy_data(&mut values, count);
+    Ok(RgbImage::from_raw(width, height, values).expect("3·H·W bytes"))
+}
 
-/// Layout of the bytes of an image.
+/// Reads width and height.
+pub(crate) fn dimensions(bytes: &[u8]) -> Result<[u32; 2], String> {
+    layout(&npy_shape(bytes)?).map(|(_, size)| size)
+}
+
+/// Layout of the values of an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Axes {
     /// `[3, H, W]`, also `[1, 3, H, W]`.
@@ -16,81 +39,31 @@ enum Axes {
     Gray,
 }
 
-/// Decodes an array of u8 in C order: `[3, H, W]`, `[H, W, 3]` or `[H, W]`, with or without a first axis of 1.
-pub(crate) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
-    let (axes, [width, height], values) = read(bytes)?;
-    let (w, h) = (width as usize, height as usize);
-    Ok(match axes {
-        Axes::ChannelsLast => RgbImage::from_raw(width, height, values.to_vec()).expect("3·H·W bytes"),
-        Axes::Gray => {
-            let gray = GrayImage::from_raw(width, height, values.to_vec()).expect("H·W bytes");
-            DynamicImage::ImageLuma8(gray).into_rgb8()
-        }
-        Axes::ChannelsFirst => RgbImage::from_fn(width, height, |x, y| {
-            let at = y as usize * w + x as usize;
-            image::Rgb([values[at], values[w * h + at], values[2 * w * h + at]])
-        }),
-    })
-}
-
-/// Reads width and height.
-pub(crate) fn dimensions(bytes: &[u8]) -> Result<[u32; 2], String> {
-    read(bytes).map(|(_, size, _)| size)
-}
-
-/// Reads the layout, width and height, and the values.
-fn read(bytes: &[u8]) -> Result<(Axes, [u32; 2], &[u8]), String> {
-    let short = || "expected a whole .npy, got a truncated one".to_owned();
-    let version = *bytes.get(MAGIC.len()).ok_or_else(short)?;
-    let at = MAGIC.len() + 2;
-    let (length, start) = if version == 1 {
-        let length = bytes.get(at..).and_then(<[u8]>::first_chunk).ok_or_else(short)?;
-        (usize::from(u16::from_le_bytes(*length)), at + 2)
-    } else {
-        let length = bytes.get(at..).and_then(<[u8]>::first_chunk).ok_or_else(short)?;
-        (u32::from_le_bytes(*length) as usize, at + 4)
-    };
-    let (header, values) = bytes[start..].split_at_checked(length).ok_or_else(short)?;
-    let header = String::from_utf8_lossy(header);
-    let field = |key: &str, end: char| {
-        let (_, rest) = header.split_once(key)?;
-        rest.trim_start().split_once(end).map(|(value, _)| value.trim().to_owned())
-    };
-    let kind = field("'descr':", ',').unwrap_or_default();
-    if !["'|u1'", "'<u1'", "'>u1'", "'u1'"].contains(&kind.as_str()) {
-        return Err(format!("expected an image of u8 values, got {kind}"));
-    }
-    if field("'fortran_order':", ',').as_deref() != Some("False") {
-        return Err("expected an image in C order, got Fortran order".to_owned());
-    }
-    let shape = field("'shape': (", ')').unwrap_or_default();
-    let sides: Result<Vec<u32>, _> =
-        shape.split(',').map(str::trim).filter(|side| !side.is_empty()).map(str::parse).collect();
-    let sides = sides.unwrap_or_default();
-    let (axes, width, height) = match sides[..] {
+/// Returns the layout, width and height of an array of `shape`.
+fn layout(shape: &[i64]) -> Result<(Axes, [u32; 2]), String> {
+    let (axes, width, height) = match *shape {
         [3, h, w] | [1, 3, h, w] => (Axes::ChannelsFirst, w, h),
         [h, w, 3] | [1, h, w, 3] => (Axes::ChannelsLast, w, h),
         [h, w] | [1, h, w] | [h, w, 1] | [1, 1, h, w] | [1, h, w, 1] => (Axes::Gray, w, h),
-        _ => {
-            return Err(format!("expected an image of [3, H, W], [H, W, 3] or [H, W], got ({shape})"));
-        }
+        _ => return Err(format!("expected an image of [3, H, W], [H, W, 3] or [H, W], got {shape:?}")),
     };
-    let count = sides.iter().try_fold(1usize, |count, &side| count.checked_mul(side as usize));
-    if width == 0 || height == 0 || count != Some(values.len()) {
-        return Err(format!("expected the values of ({shape}), got {} bytes", values.len()));
+    match [width, height].map(u32::try_from) {
+        [Ok(width @ 1..), Ok(height @ 1..)] => Ok((axes, [width, height])),
+        _ => Err(format!("expected an image of at least one pixel, got {shape:?}")),
     }
-    Ok((axes, [width, height], values))
 }
 
 #[cfg(test)]
 mod tests {
+    use ldm_checkpoint::NPY_MAGIC;
+
     use super::*;
 
     /// An array as `numpy.save` writes it.
     fn npy(kind: &str, order: &str, shape: &str, values: &[u8]) -> Vec<u8> {
         let header = format!("{{'descr': '{kind}', 'fortran_order': {order}, 'shape': ({shape}), }}\n");
         let length = (header.len() as u16).to_le_bytes();
-        [MAGIC, &[1, 0], &length, header.as_bytes(), values].concat()
+        [NPY_MAGIC, &[1, 0], &length, header.as_bytes(), values].concat()
     }
 
     #[test]
@@ -108,20 +81,23 @@ mod tests {
             assert_eq!(dimensions(&file).unwrap(), [2, 1]);
         }
         assert_eq!(decode(&npy("|u1", "False", "1, 2", &[7, 9])).unwrap().into_raw(), [7, 7, 7, 9, 9, 9]);
+        let fortran = npy("|u1", "True", "1, 2, 3", &[0, 3, 1, 4, 2, 5]);
+        assert_eq!(decode(&fortran).unwrap().into_raw(), [0, 1, 2, 3, 4, 5]);
     }
 
     #[test]
     fn other_arrays_are_refused() {
         for (file, expected) in [
-            (npy("<f4", "False", "3, 1, 2", &[0; 24]), "expected an image of u8 values, got '<f4'"),
-            (npy("|u1", "True", "3, 1, 2", &[0; 6]), "expected an image in C order, got Fortran order"),
+            (npy("<f4", "False", "3, 1, 2", &[0; 24]), "expected an image of u8 values, got Float"),
             (
                 npy("|u1", "False", "6,", &[0; 6]),
-                "expected an image of [3, H, W], [H, W, 3] or [H, W], got (6,)",
+                "expected an image of [3, H, W], [H, W, 3] or [H, W], got [6]",
             ),
-            (npy("|u1", "False", "3, 4000000000, 4000000000", &[0]), "expected the values of ("),
-            (npy("|u1", "False", "3, 1, 2", &[0; 6])[..20].to_vec(), "expected a whole .npy"),
-            (MAGIC.to_vec(), "expected a whole .npy"),
+            (npy("|u1", "False", "3, 0, 2", &[]), "expected an image of at least one pixel, got [3, 0, 2]"),
+            (npy("|u1", "False", "3, 4000000000, 4000000000", &[0]), "expected the shape of an array"),
+            (npy("|u1", "False", "3, 1, 2", &[0; 6])[..20].to_vec(), "truncated .npy header"),
+            (npy("|u1", "False", "3, 1, 2", &[0; 5]), "expected "),
+            (NPY_MAGIC.to_vec(), "truncated .npy header"),
         ] {
             let message = decode(&file).unwrap_err();
             assert!(message.starts_with(expected), "{message}");

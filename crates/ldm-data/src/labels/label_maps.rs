@@ -242,10 +242,7 @@ mod tests {
 
     #[test]
     fn the_claim_of_a_file_does_not_decide_the_memory() {
-        let mut file = Vec::new();
-        let mut writer = png::Encoder::new(&mut file, 200_000, 200_000).write_header().unwrap();
-        writer.write_chunk(png::chunk::IDAT, &[0x78, 1]).unwrap();
-        drop(writer);
+        let file = ldm_testing::claiming_png(200_000);
         let message = values(&file).unwrap_err();
         assert_eq!(message, "expected an image of at most 536870912 bytes, got 200000x200000");
     }

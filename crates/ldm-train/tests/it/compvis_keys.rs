@@ -7,21 +7,7 @@ use ldm_train::{LearningRate, RunConfig, Trainer};
 use serde_json::Value;
 
 use crate::tiny::{diffusion, first_stage, kl, vq};
-use crate::{config, lock_generator, run_to_end};
-
-/// Refused before anything is written, in one line.
-#[track_caller]
-fn check(text: &str, overrides: &[&str], expected: &str) {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().join("run");
-    let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
-    let error = RunConfig::parse(text, "tiny.yaml", &overrides)
-        .and_then(|config| Trainer::create(config, &root, test_device()))
-        .expect_err(&format!("{overrides:?}"))
-        .to_string();
-    assert!(error.contains(expected) && !error.contains('\n'), "{error}");
-    assert!(!root.exists(), "something was written");
-}
+use crate::{check_refused, config, lock_generator, run_to_end};
 
 #[test]
 fn multipliers_are_those_of_compvis() {
@@ -55,19 +41,19 @@ fn scheduler_config_is_the_schedule_of_the_run() {
     assert!(matches!(read.train.schedule, LearningRate::LinearCycles(_)));
 
     let given = "train.schedule={target: constant, params: {}}";
-    check(
+    check_refused(
         &text,
         &[scheduler, given],
         "model.params.scheduler_config: expected none with train.schedule, got one",
     );
     let unknown = "model.params.scheduler_config={target: torch.optim.lr_scheduler.StepLR}";
-    check(
+    check_refused(
         &text,
         &[unknown],
         "model.params.scheduler_config: unknown variant `torch.optim.lr_scheduler.StepLR`",
     );
     let with = |change: (&str, &str), expected: &str| {
-        check(&text, &[&scheduler.replace(change.0, change.1)], expected);
+        check_refused(&text, &[&scheduler.replace(change.0, change.1)], expected);
     };
     with(
         ("[100]", "[10]"),
@@ -78,12 +64,12 @@ fn scheduler_config_is_the_schedule_of_the_run() {
     with(("f_min: [1.0]", "f_min: [1.0], verbosity_interval: 5"), "params.verbosity_interval: expected 0");
     let cosine = "train.schedule={target: warm_up_cosine, params: {warm_up_steps: 9, lr_min: 0, lr_max: 1, \
                   lr_start: 0, max_decay_steps: 9}}";
-    check(
+    check_refused(
         &text,
         &[cosine],
         "train.schedule.params.max_decay_steps: expected more than warm_up_steps, 9, got 9",
     );
-    check(
+    check_refused(
         &text,
         &["train.schedule={target: linear, params: {minimum: -1}}"],
         "train.schedule.params.minimum",
@@ -99,9 +85,9 @@ fn use_ema_is_obeyed_or_contradicted_by_name() {
     assert_eq!(read(&without, "true").unwrap().decay, 0.9999, "CompVis' decay");
     assert_eq!(read(&vq(), "true").unwrap().decay, 0.99);
     let refused = "train.ema: expected none, as model.params.use_ema is false, got one";
-    check(&vq(), &["model.params.use_ema=false"], refused);
+    check_refused(&vq(), &["model.params.use_ema=false"], refused);
     let refused = "train.ema: expected an EMA, as model.params.use_ema is true, got none";
-    check(&vq(), &["model.params.use_ema=true", "train.ema=null"], refused);
+    check_refused(&vq(), &["model.params.use_ema=true", "train.ema=null"], refused);
 }
 
 #[test]
@@ -120,8 +106,8 @@ fn batch_resize_range_trains_and_bad_sizes_are_refused() {
     assert!(plain[0] != resized[0], "the first steps are of 32x32");
     assert_eq!(resized, losses("again", range), "reproducible");
     assert_eq!(plain, losses("same", "model.params.batch_resize_range=[16, 16]"), "the size of the images");
-    check(&vq(), &["model.params.batch_resize_range=[17, 33]"], "model.params.batch_resize_range: ");
-    check(
+    check_refused(&vq(), &["model.params.batch_resize_range=[17, 33]"], "model.params.batch_resize_range: ");
+    check_refused(
         &vq(),
         &["model.params.batch_resize_range=[32, 16]"],
         "`batch_resize_range`: expected [least, largest]",
@@ -153,13 +139,17 @@ fn load_only_unet_leaves_everything_else() {
         }
     }
     let bare = text.replace(", ckpt_path: ", ", ignore_keys: [x], monitor: ");
-    check(&bare, &[&from, "model.params.load_only_unet=true"], "expected a trained first stage, got none");
+    check_refused(
+        &bare,
+        &[&from, "model.params.load_only_unet=true"],
+        "expected a trained first stage, got none",
+    );
 }
 
 #[test]
 fn every_value_is_checked_before_the_first_step() {
     let _lock = lock_generator();
-    check(
+    check_refused(
         &kl(),
         &["model.params.image_key=jpg"],
         "model.params.image_key: expected image or segmentation, got jpg",
@@ -185,30 +175,34 @@ fn every_value_is_checked_before_the_first_step() {
         ("samples.guidance_scale", ".nan", "samples.guidance_scale: expected a finite number, got NaN"),
         ("samples.count", "100000000", "samples.count: expected at most 1024, got 100000000"),
     ] {
-        check(
+        check_refused(
             &kl(),
             &[&format!("train.{key}={value}")],
             &format!("train.{}", key.split('.').next().unwrap()),
         );
-        check(&kl(), &[&format!("train.{key}={value}")], expected);
+        check_refused(&kl(), &[&format!("train.{key}={value}")], expected);
     }
     for value in ["-1", ".nan", ".inf"] {
         for key in ["kl_weight", "codebook_weight"] {
             let loss =
                 format!("model.params.lossconfig={{target: reconstruction, params: {{{key}: {value}}}}}");
-            check(&kl(), &[&loss], &format!("lossconfig: `{key}`: expected at least 0"));
+            check_refused(&kl(), &[&loss], &format!("lossconfig: `{key}`: expected at least 0"));
         }
     }
     let best = "train.keep_best={metric: val/snr, mode: max}";
-    check(&kl(), &[best], "train.keep_best.metric: expected one of val/psnr, val/rec_loss, got val/snr");
+    check_refused(
+        &kl(),
+        &[best],
+        "train.keep_best.metric: expected one of val/psnr, val/rec_loss, got val/snr",
+    );
     let folder = tempfile::tempdir().unwrap();
     let text = diffusion(&first_stage(folder.path()));
-    check(&text, &["train.samples.steps=100000"], "train.samples.steps: expected 1 to 1000");
+    check_refused(&text, &["train.samples.steps=100000"], "train.samples.steps: expected 1 to 1000");
     let no_null = ["model.params.cond_stage_config.params.null_class=null", "train.conditioning_dropout=0"];
     let guided = [no_null[0], no_null[1], "train.samples.guidance_scale=2"];
-    check(&text, &guided, "train.samples.guidance_scale: expected 1, as null_class");
+    check_refused(&text, &guided, "train.samples.guidance_scale: expected 1, as null_class");
     for key in ["original_elbo_weight", "l_simple_weight"] {
-        check(
+        check_refused(
             &text,
             &[&format!("model.params.{key}=.nan")],
             &format!("model.params.{key}: expected at least 0"),
@@ -228,9 +222,9 @@ fn classes_of_the_data_beyond_the_models_or_its_null_class_are_refused() {
     // Scenes have ten classes.
     let few =
         "model.params.cond_stage_config.params.n_classes: expected at least the data's 10 classes, got 8";
-    check(&text, &[&with(8, "7")], few);
+    check_refused(&text, &[&with(8, "7")], few);
     let null = "cond_stage_config.params.null_class: expected a class beside the data's, 0 to 9, got 9";
-    check(&text, &[&with(10, "9")], null);
+    check_refused(&text, &[&with(10, "9")], null);
     let validation = format!("data.params.validation={}", crate::configs::VALIDATION);
-    check(&text, &[&validation, &with(8, "7")], few);
+    check_refused(&text, &[&validation, &with(8, "7")], few);
 }

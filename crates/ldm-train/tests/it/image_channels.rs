@@ -15,7 +15,7 @@ use ldm_train::{
 };
 use tch::{Kind, Tensor};
 
-use crate::{batch_of, config, configs, lock_generator};
+use crate::{batch_of, check_refused, config, configs, lock_generator};
 
 /// Labels of the first stages; the scenes have 11.
 const LABELS: i64 = 21;
@@ -126,15 +126,11 @@ fn label_maps_are_trained_and_shown_in_colors() {
     }
 }
 
-/// Nothing is written for a refused config.
+/// [`check_refused`] alone with the generator, without overrides.
 #[track_caller]
 fn check(text: &str, expected: &str) {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().join("run");
     let _lock = lock_generator();
-    let error = Trainer::create(config(text, &[]), &root, test_device()).unwrap_err().to_string();
-    assert!(error.contains(expected), "{error}");
-    assert!(!root.exists(), "a refused config leaves no run");
+    check_refused(text, &[], expected);
 }
 
 #[test]

@@ -32,6 +32,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ldm_core::Prompt;
+use ldm_core::device::test_device;
 use ldm_data::Batch;
 use ldm_train::{Event, Finished, RunConfig, Trainer};
 use tch::Tensor;
@@ -45,6 +46,20 @@ fn lock_generator() -> MutexGuard<'static, ()> {
 fn config(text: &str, overrides: &[&str]) -> RunConfig {
     let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
     RunConfig::parse(text, "tiny.yaml", &overrides).unwrap()
+}
+
+/// Checks that a config is refused in one line, before anything is written.
+#[track_caller]
+fn check_refused(text: &str, overrides: &[&str], expected: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("run");
+    let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+    let error = RunConfig::parse(text, "tiny.yaml", &overrides)
+        .and_then(|config| Trainer::create(config, &root, test_device()))
+        .expect_err(&format!("{overrides:?}"))
+        .to_string();
+    assert!(error.contains(expected) && !error.contains('\n'), "{error}");
+    assert!(!root.exists(), "something was written");
 }
 
 /// Runs to the end and returns every logged line.

@@ -8,7 +8,7 @@ use ldm_checkpoint::Checkpoint;
 use ldm_core::device::test_device;
 use ldm_train::{Event, Finished, RunConfig, Trainer};
 
-use crate::{config, configs, lock_generator, run_to_end};
+use crate::{check_refused, config, configs, lock_generator, run_to_end};
 
 const FIRST_STAGE_TRAIN: &str = "
 train:
@@ -283,76 +283,87 @@ fn bf16_with_gradient_checkpointing_resumes_bit_exactly() {
 
 #[test]
 fn invalid_configs_are_refused_before_anything_is_written() {
-    #[track_caller]
-    fn check(text: &str, overrides: &[&str], expected: &str) {
-        let folder = tempfile::tempdir().unwrap();
-        let root = folder.path().join("run");
-        let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
-        let error = RunConfig::parse(text, "tiny.yaml", &overrides)
-            .and_then(|config| Trainer::create(config, &root, test_device()))
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains(expected), "{error}");
-        assert!(!error.contains('\n'), "{error}");
-        assert!(!root.exists(), "something was written");
-    }
     let _lock = lock_generator();
-    check(&kl().replace("steps: 20", "stepz: 20"), &[], "unknown field `stepz`, expected one of");
-    check(&kl().replace("steps: 20", "stepz: 20"), &[], "at line");
-    check(&kl(), &["model.params.ddconfig.ch=48"], "32");
-    check(
+    check_refused(&kl().replace("steps: 20", "stepz: 20"), &[], "unknown field `stepz`, expected one of");
+    check_refused(&kl().replace("steps: 20", "stepz: 20"), &[], "at line");
+    check_refused(&kl(), &["model.params.ddconfig.ch=48"], "32");
+    check_refused(
         &kl(),
         &["data.params.batch_size=100"],
         "expected at most the 64 images of the set in a step, got 100",
     );
-    check(&kl(), &["data.params.batch_size=0"], "expected at least 1");
-    check(&kl(), &["train.learning_rate=null"], "train.learning_rate: expected a positive number, got none");
-    check(&kl(), &["train.conditioning_dropout=2"], "expected a probability");
-    check(
+    check_refused(&kl(), &["data.params.batch_size=0"], "expected at least 1");
+    check_refused(
+        &kl(),
+        &["train.learning_rate=null"],
+        "train.learning_rate: expected a positive number, got none",
+    );
+    check_refused(&kl(), &["train.conditioning_dropout=2"], "expected a probability");
+    check_refused(
         &kl(),
         &[
             "model.params.lossconfig={target: ldm.modules.losses.LPIPSWithDiscriminator, params: {disc_begin: 1}}",
         ],
         "lossconfig: unknown field `disc_begin`",
     );
-    check(&kl(), &["model.base_lr=1"], "unknown field `base_lr`");
+    check_refused(&kl(), &["model.base_lr=1"], "unknown field `base_lr`");
     let missing = diffusion(Path::new("nowhere"));
-    check(&missing, &[], "nowhere");
-    check(&missing.replace(", ckpt_path: nowhere", ""), &[], "expected a trained first stage, got none");
+    check_refused(&missing, &[], "nowhere");
+    check_refused(
+        &missing.replace(", ckpt_path: nowhere", ""),
+        &[],
+        "expected a trained first stage, got none",
+    );
     let folder = tempfile::tempdir().unwrap();
     let diffusion = diffusion(&first_stage(folder.path()));
-    check(&diffusion, &["model.params.unet_config.params.context_dim=8"], "context_dim");
-    check(
+    check_refused(&diffusion, &["model.params.unet_config.params.context_dim=8"], "context_dim");
+    check_refused(
         &diffusion,
         &["model.params.channels=3"],
         "channels: expected 4, those of the first stage's latents, got 3",
     );
-    check(&diffusion, &["train.min_snr_gamma=0"], "min_snr_gamma: expected a positive number, got 0");
-    check(&kl(), &["train.offset_noise=-1"], "train.offset_noise: expected at least 0, got -1");
-    check(&kl(), &["train.ema.also=[0.5, 1.0]"], "train.ema.also: expected at least 0 and below 1, got 1");
-    check(&kl(), &["train.ema.also=[0.99]"], "train.ema.also: expected different decays, got 0.99 twice");
-    check(
+    check_refused(&diffusion, &["train.min_snr_gamma=0"], "min_snr_gamma: expected a positive number, got 0");
+    check_refused(&kl(), &["train.offset_noise=-1"], "train.offset_noise: expected at least 0, got -1");
+    check_refused(
+        &kl(),
+        &["train.ema.also=[0.5, 1.0]"],
+        "train.ema.also: expected at least 0 and below 1, got 1",
+    );
+    check_refused(
+        &kl(),
+        &["train.ema.also=[0.99]"],
+        "train.ema.also: expected different decays, got 0.99 twice",
+    );
+    check_refused(
         &diffusion,
         &["data.params.train.params.size=16", "model.params.cond_stage_config.params.null_class=null"],
         "null_class",
     );
-    check(
+    check_refused(
         &diffusion,
         &["model.params.scheduler_config={target: x}"],
         "scheduler_config: unknown variant `x`",
     );
-    check(&diffusion, &["model.params.ckpt_path=x"], "x");
-    check(
+    check_refused(&diffusion, &["model.params.ckpt_path=x"], "x");
+    check_refused(
         &diffusion,
         &["model.params.ckpt_path=x", "train.init_from={path: x}"],
         "train.init_from: expected none with model.params.ckpt_path",
     );
     let run = folder.path().join("first-stage");
     let from = format!("train.init_from={{path: {}}}", run.display());
-    check(&diffusion, &[&from], "expected a diffusion model, got another model in");
-    check(&diffusion, &["train.lora={rank: 2}"], "expected a base model in train.init_from, got none");
-    check(&kl(), &["train.lora={rank: 2}"], "train.lora: expected a diffusion model, got a first stage");
-    check(&diffusion, &["data.params.train.params.size=18"], "multiples of 2, got 9x9");
+    check_refused(&diffusion, &[&from], "expected a diffusion model, got another model in");
+    check_refused(
+        &diffusion,
+        &["train.lora={rank: 2}"],
+        "expected a base model in train.init_from, got none",
+    );
+    check_refused(
+        &kl(),
+        &["train.lora={rank: 2}"],
+        "train.lora: expected a diffusion model, got a first stage",
+    );
+    check_refused(&diffusion, &["data.params.train.params.size=18"], "multiples of 2, got 9x9");
 }
 
 #[test]
