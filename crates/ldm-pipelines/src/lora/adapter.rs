@@ -47,7 +47,7 @@ impl Adapter {
 }
 
 /// A shape without trailing kernels of 1, with at least one dimension.
-fn bare(shape: &[i64]) -> &[i64] {
+pub(super) fn bare(shape: &[i64]) -> &[i64] {
     let mut shape = shape;
     while let [rest @ .., 1] = shape
         && !rest.is_empty()

@@ -6,14 +6,15 @@ use ldm_checkpoint::Shapes;
 use ldm_core::Result;
 use tch::{Kind, Tensor};
 
-use super::adapter::Adapter;
 use super::lora_path::LoraFile;
 use super::read::Lora;
+use super::update::Update;
 use crate::{LatentDiffusion, LatentDiffusionConfig};
 
-/// The updates of several LoRAs, each with its strength; updates of the same weight add up.
+/// The updates of several LoRAs, each with its strength. Updates of the same weight, each computed for the weight
+/// without the others, add up.
 #[derive(Debug, Default)]
-pub struct Merge(BTreeMap<String, Vec<(Adapter, f64)>>);
+pub struct Merge(BTreeMap<String, Vec<(Update, f64)>>);
 
 impl Merge {
     /// Reads all files, and checks them against the model of `config`, whose weights have `shapes`.
@@ -30,8 +31,8 @@ impl Merge {
 
     /// Adds the updates of one LoRA.
     pub fn add(&mut self, lora: Lora, strength: f64) {
-        for (weight, adapter) in lora.adapters {
-            self.0.entry(weight).or_default().push((adapter, strength));
+        for (weight, update) in lora.updates {
+            self.0.entry(weight).or_default().push((update, strength));
         }
     }
 
@@ -41,16 +42,10 @@ impl Merge {
     /// When the weight has another shape than was checked.
     pub fn apply(&self, name: &str, weight: Tensor) -> Tensor {
         let Some(changes) = self.0.get(name) else { return weight };
-        let (shape, device) = (weight.size(), weight.device());
-        changes.iter().fold(weight.to_kind(Kind::Float), |sum, (adapter, strength)| {
-            // On the device of the weight.
-            let moved = Adapter {
-                down: adapter.down.to_device(device),
-                up: adapter.up.to_device(device),
-                alpha: adapter.alpha,
-            };
-            sum + moved.change(&shape, *strength)
-        })
+        let weight = weight.to_kind(Kind::Float);
+        changes
+            .iter()
+            .fold(weight.shallow_clone(), |sum, (update, strength)| sum + update.change(&weight, *strength))
     }
 }
 

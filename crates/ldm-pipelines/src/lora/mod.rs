@@ -1,4 +1,5 @@
-//! LoRA: low-rank updates of a model's weights in a separate file (Hu et al. 2021).
+//! LoRA: low-rank updates of a model's weights in a separate file (Hu et al. 2021), and its relatives LoHa, LoKr and
+//! DoRA, which are read and merged.
 //!
 //! The update of a weight `W` `[out, in]` is `alpha/r · B·A`, with `A` `[r, in]` ("down") and `B` `[out, r]` ("up"); in
 //! a convolution `A` has its kernel and `B` the kernel 1. [`Lora`] reads files in the namings of kohya-ss and
@@ -6,14 +7,19 @@
 
 mod adapter;
 mod lora_path;
+mod matrix;
 mod merge;
 mod module;
+mod module_file;
 mod names;
 mod peft_metadata;
 mod read;
+mod update;
 mod write;
 
 pub use adapter::Adapter;
 pub use lora_path::LoraFile;
+pub use matrix::Matrix;
 pub use merge::Merge;
 pub use read::Lora;
+pub use update::{Factors, Magnitude, Update};

@@ -33,8 +33,9 @@ impl Names {
         let unet = ldm_unet::diffusers_layout(config.unet()).ok();
         let text = ldm_conditioning::diffusers_layout(&config.cond_stage_config).ok();
         // diffusers' converter writes `lora_te1_` for models with one text encoder.
+        // `lycoris_` is of LyCORIS without kohya's trainer.
         Self([
-            LoraNetwork::new(UNET, &["lora_unet_"], &["unet.", ""], unet),
+            LoraNetwork::new(UNET, &["lora_unet_", "lycoris_"], &["unet.", ""], unet),
             LoraNetwork::new(TEXT, &["lora_te_", "lora_te1_"], &["text_encoder."], text),
         ])
     }

@@ -7,18 +7,22 @@ use std::result::Result as Or;
 use ldm_checkpoint::{Checkpoint, Shapes};
 use ldm_core::{Error, Result};
 
-use super::adapter::Adapter;
-use super::module::{AdapterTensor, other, parse};
+use super::module::{other, parse};
+use super::module_file::ModuleFile;
 use super::names::Names;
 use super::peft_metadata::PeftMetadata;
+use super::update::Update;
 use crate::LatentDiffusionConfig;
 
 /// Updates of a model's weights, by the names of the weights.
 #[derive(Debug, Default)]
 pub struct Lora {
     /// The update of each weight.
-    pub adapters: BTreeMap<String, Adapter>,
+    pub updates: BTreeMap<String, Update>,
 }
+
+/// The names of a module's tensors, by their roles.
+pub(super) type Parts = BTreeMap<&'static str, String>;
 
 /// Names listed in an error.
 const LISTED: usize = 10;
@@ -27,7 +31,8 @@ impl Lora {
     /// Reads a file for the model of `config`, whose weights have `shapes`.
     ///
     /// Names are kohya's, with diffusers' or CompVis' modules in them (`lora_unet_…`, `lora_te_…`), or
-    /// diffusers' (`unet.….lora_A.weight`, and three older forms). Alpha defaults to the rank.
+    /// diffusers' (`unet.….lora_A.weight`, and three older forms). Alpha defaults to the rank. LoHa, LoKr and DoRA have
+    /// LyCORIS' names; DoRA also PEFT's.
     ///
     /// # Errors
     /// As [`Checkpoint::open`]; [`Error::Format`] for another kind of adapter, and for modules that the model lacks or
@@ -46,28 +51,21 @@ impl Lora {
                 "expected modules of the model, got {count} of {all} others ({list})"
             )));
         }
-        let mut adapters = BTreeMap::new();
+        let mut updates = BTreeMap::new();
         let mut wrong = Vec::new();
         for (module, parts) in modules {
             let weight = &known[&module];
-            let tensor = |part: AdapterTensor| match parts.get(&part) {
-                Some(name) => checkpoint.finite(name),
-                None => {
-                    Err(refuse(format!("`{module}`: expected down (A) and up (B), got no {}", part.name())))
-                }
+            let module_file = ModuleFile { checkpoint: &checkpoint, module: &module, parts: &parts };
+            let factors = module_file.factors(&metadata)?;
+            let (magnitude, fits) = match module_file.magnitude(&shapes[weight])? {
+                Some(found) => (found, true),
+                None => (None, false),
             };
-            let (down, up) = (tensor(AdapterTensor::Down)?, tensor(AdapterTensor::Up)?);
-            let rank = down.size().first().copied().unwrap_or_default();
-            let alpha = match parts.get(&AdapterTensor::Alpha) {
-                Some(name) => checkpoint.number(name)?,
-                None => metadata.alpha(&module, rank).unwrap_or(rank as f64),
-            };
-            let adapter = Adapter { down, up, alpha };
-            if !adapter.fits(&shapes[weight]) {
-                let (down, up, shape) = (adapter.down.size(), adapter.up.size(), &shapes[weight]);
-                wrong.push(format!("{module}: {down:?} and {up:?} for {shape:?}"));
+            let update = Update { factors, magnitude };
+            if !fits || !update.fits(&shapes[weight]) {
+                wrong.push(format!("{module}: {} for {:?}", module_file.sizes(), &shapes[weight]));
             }
-            if adapters.insert(weight.clone(), adapter).is_some() {
+            if updates.insert(weight.clone(), update).is_some() {
                 return Err(refuse(format!(
                     "`{module}`: expected one update, got two under different names"
                 )));
@@ -79,23 +77,13 @@ impl Lora {
                 "expected updates of the weights' shapes, got {count} of others ({list})"
             )));
         }
-        Ok(Self { adapters })
-    }
-}
-
-impl AdapterTensor {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Down => "down (A)",
-            Self::Up => "up (B)",
-            Self::Alpha => "alpha",
-        }
+        Ok(Self { updates })
     }
 }
 
 /// The names of each module's tensors, by the module's name in the file.
-fn modules(checkpoint: &Checkpoint) -> Or<BTreeMap<String, BTreeMap<AdapterTensor, String>>, String> {
-    let mut modules: BTreeMap<String, BTreeMap<AdapterTensor, String>> = BTreeMap::new();
+fn modules(checkpoint: &Checkpoint) -> Or<BTreeMap<String, Parts>, String> {
+    let mut modules: BTreeMap<String, Parts> = BTreeMap::new();
     if let Some((name, kind)) = checkpoint.names().find_map(|name| Some((name, other(name)?))) {
         return Err(format!("expected a LoRA, got {kind}, which is not supported (tensor `{name}`)"));
     }

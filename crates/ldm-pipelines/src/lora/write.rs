@@ -10,6 +10,7 @@ use tch::Tensor;
 
 use super::names::Names;
 use super::read::Lora;
+use super::update::{Factors, Update};
 use crate::LatentDiffusionConfig;
 
 /// The context width of Stable Diffusion 1.
@@ -22,11 +23,18 @@ impl Lora {
     /// context) have ours, which only [`Lora::read`] supports.
     ///
     /// # Errors
-    /// [`Error::Invalid`] when a weight is of neither the U-Net nor the conditioner.
+    /// [`Error::Invalid`] when a weight is of neither the U-Net nor the conditioner, and for other updates than LoRAs.
     pub fn tensors(&self, config: &LatentDiffusionConfig) -> Result<Vec<(String, Tensor)>> {
         let names = Names::of(config);
-        let mut tensors = Vec::with_capacity(3 * self.adapters.len());
-        for (weight, adapter) in &self.adapters {
+        let mut tensors = Vec::with_capacity(3 * self.updates.len());
+        for (weight, update) in &self.updates {
+            let Update { factors: Factors::LowRank(adapter), magnitude: None } = update else {
+                return Err(Error::expected(
+                    "LoRA",
+                    "low-rank updates to write",
+                    format!("others (`{weight}`)"),
+                ));
+            };
             let module = names.written(weight).ok_or_else(|| {
                 Error::expected("LoRA", "a weight of the U-Net or the conditioner", format!("`{weight}`"))
             })?;
@@ -50,8 +58,14 @@ impl Lora {
                 metadata.insert(key.to_owned(), (*one).clone());
             }
         };
-        record("ss_network_dim", self.adapters.values().map(|adapter| adapter.rank().to_string()).collect());
-        record("ss_network_alpha", self.adapters.values().map(|adapter| adapter.alpha.to_string()).collect());
+        let adapters = || {
+            self.updates.values().filter_map(|update| match &update.factors {
+                Factors::LowRank(adapter) => Some(adapter),
+                _ => None,
+            })
+        };
+        record("ss_network_dim", adapters().map(|adapter| adapter.rank().to_string()).collect());
+        record("ss_network_alpha", adapters().map(|adapter| adapter.alpha.to_string()).collect());
         if let ConditionerConfig::ClipText(clip) = &config.cond_stage_config
             && clip.hidden_size == WIDTH
         {

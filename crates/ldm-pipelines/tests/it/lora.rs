@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use ldm_checkpoint::{Checkpoint, Shapes, save};
 use ldm_core::device::test_device;
 use ldm_core::{Conditioning, Prompt};
-use ldm_pipelines::lora::{Adapter, Lora, LoraFile};
+use ldm_pipelines::lora::{Adapter, Factors, Lora, LoraFile, Update};
 use ldm_pipelines::{
     ConvertOptions, ConvertTarget, LatentDiffusion, LoadOptions, Model, ModelFile, ModelSource, convert,
 };
@@ -28,7 +28,7 @@ struct Case {
     weights: BTreeMap<String, usize>,
 }
 
-fn golden(name: &str) -> PathBuf {
+pub(crate) fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
@@ -37,7 +37,7 @@ fn file(name: &str) -> PathBuf {
 }
 
 /// The model of the golden LoRAs, as a diffusers folder.
-fn base() -> tempfile::TempDir {
+pub(crate) fn base() -> tempfile::TempDir {
     let golden = Golden::open(golden("folders.safetensors"), Device::Cpu);
     let mut cases: BTreeMap<String, Case> = serde_json::from_str(golden.metadata("cases")).unwrap();
     let all: Vec<Shapes> = serde_json::from_str(golden.metadata("shapes")).unwrap();
@@ -56,7 +56,7 @@ fn base() -> tempfile::TempDir {
     root
 }
 
-fn open(path: &Path, kind: Kind) -> LatentDiffusion {
+pub(crate) fn open(path: &Path, kind: Kind) -> LatentDiffusion {
     let how = LoadOptions { kind, ..LoadOptions::new(test_device()) };
     let Model::Diffusion(model) = Model::open(path, &how, &mut |_| {}).unwrap() else {
         panic!("a whole model")
@@ -68,7 +68,7 @@ fn given(strengths: &[(&str, f64)]) -> Vec<LoraFile> {
     strengths.iter().map(|(name, strength)| LoraFile { path: file(name), strength: *strength }).collect()
 }
 
-fn shapes(model: &LatentDiffusion) -> Shapes {
+pub(crate) fn shapes(model: &LatentDiffusion) -> Shapes {
     model.vs().variables().into_iter().map(|(name, tensor)| (name, tensor.size())).collect()
 }
 
@@ -86,12 +86,17 @@ fn renamed(name: &str, rename: impl Fn(&str) -> String) -> tempfile::NamedTempFi
     out
 }
 
+fn adapter(update: &Update) -> &Adapter {
+    let Factors::LowRank(adapter) = &update.factors else { panic!("a LoRA, not {update:?}") };
+    adapter
+}
+
 #[track_caller]
 fn assert_same(got: &Lora, want: &Lora) {
-    let names = |lora: &Lora| lora.adapters.keys().cloned().collect::<Vec<_>>();
+    let names = |lora: &Lora| lora.updates.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(got), names(want));
-    for (name, adapter) in &got.adapters {
-        let other = &want.adapters[name];
+    for (name, update) in &got.updates {
+        let (adapter, other) = (adapter(update), adapter(&want.updates[name]));
         let same = adapter.down == other.down && adapter.up == other.up && adapter.alpha == other.alpha;
         assert!(same, "{name}");
     }
@@ -108,6 +113,26 @@ fn output(model: &LatentDiffusion, golden: &Golden, case: &str) -> Tensor {
     })
 }
 
+/// Compares the merged weights with those of the golden file, and returns their number.
+pub(crate) fn assert_weights(model: &LatentDiffusion, golden: &Golden, case: &str) -> usize {
+    let merged = model.vs().variables();
+    let [unet, text] = [
+        ldm_unet::diffusers_layout(model.config.unet()).unwrap(),
+        ldm_conditioning::diffusers_layout(&model.config.cond_stage_config).unwrap(),
+    ];
+    let weights = golden.scope(&format!("{case}.weights."));
+    for (diffusers_name, want) in &weights {
+        let name = match diffusers_name.split_once('.').unwrap() {
+            ("unet", rest) => format!("model.diffusion_model.{}", unet.keys.apply(rest)),
+            (_, rest) => format!("cond_stage_model.{}", text.keys.apply(rest)),
+        };
+        let rows = merged[&name].detach().to_kind(Kind::Double).flatten(1, -1);
+        let columns = Tensor::arange(rows.size()[1], (Kind::Double, test_device())).cos();
+        assert_close(&format!("{case}: {name}"), &rows.mv(&columns), want, TOLERANCE);
+    }
+    weights.len()
+}
+
 #[test]
 fn merged_weights_equal_those_fused_by_diffusers() {
     let folder = base();
@@ -118,21 +143,7 @@ fn merged_weights_equal_those_fused_by_diffusers() {
             model.vs().variables().into_iter().map(|(name, tensor)| (name, tensor.detach().copy())).collect();
         model.merge(&given(strengths)).unwrap();
         let after = model.vs().variables();
-        let [unet, text] = [
-            ldm_unet::diffusers_layout(model.config.unet()).unwrap(),
-            ldm_conditioning::diffusers_layout(&model.config.cond_stage_config).unwrap(),
-        ];
-        let mut changed = 0;
-        for (diffusers_name, want) in golden.scope(&format!("{case}.weights.")) {
-            let name = match diffusers_name.split_once('.').unwrap() {
-                ("unet", rest) => format!("model.diffusion_model.{}", unet.keys.apply(rest)),
-                (_, rest) => format!("cond_stage_model.{}", text.keys.apply(rest)),
-            };
-            let rows = after[&name].detach().to_kind(Kind::Double).flatten(1, -1);
-            let columns = Tensor::arange(rows.size()[1], (Kind::Double, test_device())).cos();
-            assert_close(&format!("{case}: {name}"), &rows.mv(&columns), &want, TOLERANCE);
-            changed += 1;
-        }
+        let changed = assert_weights(&model, &golden, case);
         let differing = before.iter().filter(|(name, tensor)| after[*name] != **tensor).count();
         assert_eq!(differing, changed, "{case}: no other weight changes");
         let want = golden.get(&format!("{case}.answer"));
@@ -145,9 +156,9 @@ fn all_namings_read_the_same() {
     let folder = base();
     let model = open(folder.path(), Kind::Float);
     let [peft, kohya] = ["peft", "kohya"].map(|name| read(&file(name), &model).unwrap());
-    assert_eq!((peft.adapters.len(), kohya.adapters.len()), (56, 44));
+    assert_eq!((peft.updates.len(), kohya.updates.len()), (56, 44));
     assert!(
-        peft.adapters.values().all(|adapter| adapter.alpha == 3. && adapter.rank() == 2),
+        peft.updates.values().map(adapter).all(|adapter| adapter.alpha == 3. && adapter.rank() == 2),
         "from the metadata"
     );
 
@@ -174,10 +185,14 @@ fn all_namings_read_the_same() {
     let converted = renamed("kohya", |name| name.replace("lora_te_text_model_", "lora_te1_"));
     assert_same(&read(converted.path(), &model).unwrap(), &kohya);
 
+    // LyCORIS without kohya's trainer.
+    let alone = renamed("kohya", |name| name.replace("lora_unet_", "lycoris_"));
+    assert_same(&read(alone.path(), &model).unwrap(), &kohya);
+
     // CompVis' modules in kohya's scheme.
     let inverse = ldm_unet::diffusers_layout(model.config.unet()).unwrap().keys;
     let native: BTreeMap<String, String> = kohya
-        .adapters
+        .updates
         .keys()
         .filter_map(|weight| weight.strip_prefix("model.diffusion_model.")?.strip_suffix(".weight"))
         .map(|module| {
@@ -232,14 +247,9 @@ fn memory_mapped_weights_in_half_precision_are_merged_in_f32() {
     let [plain, merged] = [(); 2].map(|()| open(folder.path(), Kind::Half));
     merged.merge(&given(&[("kohya", 0.5)])).unwrap();
     let [before, after] = [plain.vs().variables(), merged.vs().variables()];
-    for (name, adapter) in read(&file("kohya"), &plain).unwrap().adapters {
-        let adapter = Adapter {
-            down: adapter.down.to_device(test_device()),
-            up: adapter.up.to_device(test_device()),
-            ..adapter
-        };
+    for (name, update) in read(&file("kohya"), &plain).unwrap().updates {
         let base = before[&name].detach().to_kind(Kind::Float);
-        let want = (&base + adapter.change(&base.size(), 0.5)).to_kind(Kind::Half);
+        let want = (&base + update.change(&base, 0.5)).to_kind(Kind::Half);
         assert!(after[&name].kind() == Kind::Half && after[&name].detach() == want, "{name}");
     }
     assert!(std::fs::read(&weights).unwrap() == bytes, "the file is unchanged");
@@ -291,7 +301,8 @@ fn modules_that_diffusers_lacks_have_our_names() {
             let (mut down, mut up) = (shape.clone(), vec![1; shape.len()]);
             (down[0], up[0], up[1]) = (2, shape[0], 2);
             let ones = |size: &[i64]| Tensor::ones(size, (Kind::Float, Device::Cpu));
-            lora.adapters.insert(name.clone(), Adapter { down: ones(&down), up: ones(&up), alpha: 1. });
+            let adapter = Adapter { down: ones(&down), up: ones(&up), alpha: 1. };
+            lora.updates.insert(name.clone(), adapter.into());
         }
     }
     let names: Vec<String> = lora.tensors(&config).unwrap().into_iter().map(|(name, _)| name).collect();
@@ -355,10 +366,7 @@ fn invalid_loras_are_refused_and_change_no_weight() {
         "expected tensors of a LoRA, got `conv_in.weight`",
     );
     for (leaf, expected) in [
-        ("hada_w1_a", "a LoHa, which is not supported"),
-        ("lokr_w1", "a LoKr, which is not supported"),
-        ("dora_scale", "a DoRA, which is not supported"),
-        ("lora_mid.weight", "a LoCon with a third factor, which is not supported"),
+        ("oft_blocks", "an OFT, which is not supported"),
         ("diff", "full-rank weight differences, which is not supported"),
     ] {
         check(&[(&format!("{q}.{leaf}"), &[2, 2])], expected);

@@ -12,6 +12,7 @@ mod generate;
 mod init;
 mod large;
 mod lora;
+mod lycoris;
 mod official;
 mod parity;
 mod schedulers;

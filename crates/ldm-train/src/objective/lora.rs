@@ -283,7 +283,8 @@ impl Export for LoraObjective {
             let [down, up] = layer
                 .factors()
                 .map(|(name, tensor)| ema.get(name.as_str()).map_or(tensor, |value| value.shallow_clone()));
-            lora.adapters.insert(layer.name.clone(), Adapter { down, up, alpha: layer.adapter.alpha });
+            let adapter = Adapter { down, up, alpha: layer.adapter.alpha };
+            lora.updates.insert(layer.name.clone(), adapter.into());
         }
         Ok(Exported::Lora { tensors: lora.tensors(&self.model)?, metadata: lora.metadata(&self.model) })
     }
