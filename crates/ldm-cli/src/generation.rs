@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use ldm::{ImageGrid, InputImages, NpzImages, Previews, SafetyFilter, Watermark};
+use ldm::{Hires, ImageGrid, InputImages, NpzImages, Previews, SafetyFilter, Watermark};
 use ldm_checkpoint::{Axis, Checkpoint};
 use ldm_core::Prompt;
 use ldm_pipelines::{GuidingClassifier, InitImage, LatentDiffusion, Variation};
@@ -39,6 +39,11 @@ pub(crate) trait Task {
 
     /// Returns the initial image.
     fn init(&self) -> Option<&InitImage> {
+        None
+    }
+
+    /// Returns the second pass.
+    fn hires(&self) -> Option<Hires> {
         None
     }
 
@@ -123,7 +128,8 @@ impl<'a> GenerationJob<'a> {
         }
         let folder = OutputFolder::new(&args.output, command)?;
         let job = Self { args, inputs, count, folder, noise };
-        let paths = (0..job.tasks()).flat_map(|task| (0..count).map(move |image| (task, image)));
+        let written = (0..count).filter(|image| args.only.is_none_or(|only| only == *image));
+        let paths = (0..job.tasks()).flat_map(|task| written.clone().map(move |image| (task, image)));
         let mut paths = paths.map(|(task, image)| job.path(task, image)).chain([output::grid(&job.folder)]);
         paths.try_for_each(|path| output::ensure_new(&path, args.output.force))?;
         if args.preview_every.is_some() {
@@ -178,7 +184,14 @@ impl<'a> GenerationJob<'a> {
         if let Some(text) = first.text() {
             sampling.text = text.options()?;
         }
-        let steps = first.init().map_or(sampling.steps, |init| init.steps(sampling.steps));
+        let steps = match (first.init(), first.hires()) {
+            (Some(init), _) => init.steps(sampling.steps),
+            (None, Some(hires)) => {
+                hires.check(model, &sampling, false)?;
+                sampling.steps + hires.steps(sampling.steps)
+            }
+            (None, None) => sampling.steps,
+        };
         let batches = self.tasks() * self.count.div_ceil(args.batch_size);
         let mut runner = BatchRunner {
             job: self,
@@ -193,7 +206,7 @@ impl<'a> GenerationJob<'a> {
             npz: args
                 .save_npz
                 .as_ref()
-                .map(|path| NpzImages::new(path, self.tasks() * self.count))
+                .map(|path| NpzImages::new(path, self.tasks() * args.only.map_or(self.count, |_| 1)))
                 .transpose()?,
             started: Instant::now(),
             warned: false,
@@ -272,4 +285,9 @@ impl<'a> GenerationJob<'a> {
             images,
         }
     }
+}
+
+/// Repeats an image or map, `[1, C, H, W]`, for each of `images`.
+pub(crate) fn repeated(tensor: &Tensor, images: Range<usize>) -> Tensor {
+    tensor.expand([images.len() as i64, -1, -1, -1], false)
 }

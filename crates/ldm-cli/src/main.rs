@@ -5,7 +5,6 @@ mod args;
 mod classifier;
 mod commands;
 mod generation;
-mod images;
 mod interrupt;
 mod launch;
 mod model;

@@ -44,6 +44,7 @@ fn open_with(args: &ModelArgs, tokenizer: Option<&Path>) -> anyhow::Result<Model
     let options = LoadOptions {
         config: args.config.clone(),
         tokenizer: tokenizer.map(Path::to_path_buf),
+        overrides: args.overrides.clone(),
         ignore: args.ignore.clone(),
         ema: args.ema || !args.no_ema,
         device: device(&args.device, None)?,

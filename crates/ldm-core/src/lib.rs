@@ -4,7 +4,7 @@
 //! - [`config`]: strict YAML; [`device`]: devices and dtypes by name.
 //! - [`Prompt`]: the inputs of a generation; [`Conditioning`]: the tensors the U-Net is conditioned on.
 //! - [`NoiseSource`]: the source of all randomness.
-//! - [`image`]: conversion between tensors and images; [`channels`]: gray, alpha, RGB.
+//! - [`image`]: conversion between tensors and images; [`channels`]: gray, alpha, RGB; [`PngTexts`]: text chunks.
 //! - [`text`]: text files; [`json`]: numbers of JSON files, NaN and Inf among them; [`files`]: atomic writes;
 //!   [`FolderLock`]: exclusive folders.
 //! - [`diffusers`]: fields of the `config.json` of diffusers.
@@ -25,6 +25,7 @@ mod lock;
 pub mod memory;
 pub mod nn;
 pub mod noise;
+mod png_texts;
 mod prompt;
 pub mod resources;
 mod size;
@@ -36,6 +37,7 @@ pub use conditioning::Conditioning;
 pub use error::{Error, Mismatch, Result};
 pub use lock::FolderLock;
 pub use noise::NoiseSource;
+pub use png_texts::PngTexts;
 pub use prompt::{LayoutBox, Prompt};
 pub use size::{MAX_LAYERS, MAX_SIZE, check_multiple};
 pub use tiles::{Tile, Tiles};

@@ -8,6 +8,7 @@ use ldm_core::{Error, Result};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use crate::convert::tree;
 use crate::first_stage_run::write_out;
 use crate::{ClassifierConfig, LatentDiffusionConfig};
 
@@ -59,6 +60,15 @@ impl ModelConfig {
             FirstStageConfig::Vq(config) => Some(Self::Vq(config)),
             FirstStageConfig::Identity(_) => None,
         }
+    }
+
+    /// The config with `overrides` as `a.b.c=value`; errors name `path`.
+    pub(crate) fn with_overrides(self, path: &Path, overrides: &[String]) -> Result<Self> {
+        if overrides.is_empty() {
+            return Ok(self);
+        }
+        let text = config::to_text(&tree(&self).into());
+        Ok(ModelFile::parse(&text, path, overrides)?.model)
     }
 
     /// All paths in the config.

@@ -32,7 +32,7 @@ pub use classifier::Classifier;
 pub use classifier_config::ClassifierConfig;
 pub use conditioning_kind::ConditioningKind;
 pub use config::{ModelConfig, ModelFile};
-pub use convert::{ConvertOptions, ConvertTarget, check_replaceable, convert};
+pub use convert::{CheckpointMerge, ConvertOptions, ConvertTarget, check_replaceable, convert};
 pub use diffusers::{DiffusersScheduler, Thresholding};
 pub use diffusion_config::{ConcatKey, ConditioningKey, LatentDiffusionConfig, LossType, UNetSection};
 pub use first_stage_run::resolve_first_stage;

@@ -11,6 +11,7 @@ use ldm_core::{Error, Result, Tiles};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
+use crate::source::FindOptions;
 use crate::{LatentDiffusion, ModelConfig, ModelSource, find_tokenizer};
 
 /// A first stage with its weights.
@@ -35,6 +36,8 @@ pub struct LoadOptions {
     pub config: Option<PathBuf>,
     /// The tokenizer of a text model; that of [`find_tokenizer`] where absent.
     pub tokenizer: Option<PathBuf>,
+    /// Changes of the config, `a.b.c=value`, as CompVis' `sample_diffusion.py` takes them.
+    pub overrides: Vec<String>,
     /// Beginnings of the names of tensors that are passed over, as CompVis' `ignore_keys`.
     pub ignore: Vec<String>,
     /// EMA weights, where the file has them.
@@ -48,7 +51,8 @@ pub struct LoadOptions {
 impl LoadOptions {
     /// EMA weights where there are some, f32, the default config and tokenizer.
     pub fn new(device: Device) -> Self {
-        Self { config: None, tokenizer: None, ignore: Vec::new(), ema: true, device, kind: Kind::Float }
+        let (overrides, ignore) = (Vec::new(), Vec::new());
+        Self { config: None, tokenizer: None, overrides, ignore, ema: true, device, kind: Kind::Float }
     }
 }
 
@@ -69,7 +73,10 @@ impl Model {
     /// # Errors
     /// As [`ModelSource::find`], [`find_tokenizer`] and [`Model::load`].
     pub fn open(path: &Path, options: &LoadOptions, note: &mut dyn FnMut(&str)) -> Result<Self> {
-        let found = ModelSource::find_without(path, options.config.as_deref(), options.ema, &options.ignore)?;
+        let LoadOptions { config, ema, ignore, overrides, .. } = options;
+        let config = config.as_deref();
+        let how = FindOptions { config, ema: *ema, ignore, overrides, like: None };
+        let found = ModelSource::locate(path, how)?;
         found.notes.iter().for_each(|each| note(each));
         let tokenizer = match &found.config {
             ModelConfig::LatentDiffusion(config) => find_tokenizer(

@@ -28,6 +28,21 @@ pub struct ModelSource {
     pub(crate) measured: bool,
 }
 
+/// Options of finding a model.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct FindOptions<'a> {
+    /// The config of a file.
+    pub(crate) config: Option<&'a Path>,
+    /// See [`ModelSource::find`].
+    pub(crate) ema: bool,
+    /// Beginnings of names that are passed over.
+    pub(crate) ignore: &'a [String],
+    /// Changes of the config, `a.b.c=value`.
+    pub(crate) overrides: &'a [String],
+    /// The config of a file that has none; inferred where absent.
+    pub(crate) like: Option<&'a ModelConfig>,
+}
+
 impl ModelSource {
     /// Finds the model at `path`: a run directory (with `model/`), a folder with `config.yaml` and `model.safetensors`,
     /// a diffusers folder, the folder of a first stage in one, or a checkpoint file. A file's config is `config`, else
@@ -47,23 +62,28 @@ impl ModelSource {
     /// # Errors
     /// As [`ModelSource::find`]; [`Error::Format`] when no name starts with one of `ignore`.
     pub fn find_without(path: &Path, config: Option<&Path>, ema: bool, ignore: &[String]) -> Result<Self> {
+        Self::locate(path, FindOptions { config, ema, ignore, ..FindOptions::default() })
+    }
+
+    pub(crate) fn locate(path: &Path, options: FindOptions) -> Result<Self> {
+        let FindOptions { config, ema, ignore, overrides, .. } = options;
         if path.is_file() {
-            return Self::of_file(path, config, ignore);
+            return Self::of_file(path, options);
         }
         std::fs::metadata(path).map_err(Error::io(path))?;
         if path.join("model_index.json").is_file() {
-            without_config(path, config)?;
+            without_config(path, config, overrides)?;
             return folder::read(path, ema)?.ignoring(ignore);
         }
         if path.join("config.json").is_file() {
-            without_config(path, config)?;
+            without_config(path, config, overrides)?;
             let (weights, variant) = weights_of(path, ema)?;
             let mut found = Self::of_component(&weights)?.ignoring(ignore)?;
             found.notes.extend(variant.map(|name| format!("{}: loaded the variant {name}", path.display())));
             return Ok(found);
         }
         let weights = weights_in(path)?;
-        Self::of_file(&weights, config, ignore)
+        Self::of_file(&weights, options)
     }
 
     fn ignoring(mut self, ignore: &[String]) -> Result<Self> {
@@ -71,20 +91,23 @@ impl ModelSource {
         Ok(self)
     }
 
-    fn of_file(weights: &Path, config: Option<&Path>, ignore: &[String]) -> Result<Self> {
+    fn of_file(weights: &Path, options: FindOptions) -> Result<Self> {
+        let FindOptions { config, ignore, overrides, like, .. } = options;
         let configs = [weights.with_extension("yaml"), weights.with_file_name("config.yaml")];
         let config =
             config.map(Path::to_path_buf).or_else(|| configs.into_iter().find(|path| path.is_file()));
         if config.is_none() && is_component(weights) {
+            without_config(weights, None, overrides)?;
             return Self::of_component(weights)?.ignoring(ignore);
         }
         let (checkpoint, markers) = normalized(without(Checkpoint::open(weights)?, ignore)?);
-        let (mut config, mut notes) = match &config {
-            Some(config) => {
-                let file = ModelFile::read(config, &[])?;
-                (file.model, file.notes)
-            }
-            None => (detect::infer_config(&checkpoint)?, Vec::new()),
+        let (mut config, mut notes) = if let Some(config) = &config {
+            let file = ModelFile::read(config, overrides)?;
+            (file.model, file.notes)
+        } else {
+            let inferred =
+                like.map_or_else(|| detect::infer_config(&checkpoint), |config| Ok(config.clone()))?;
+            (inferred.with_overrides(weights, overrides)?, Vec::new())
         };
         let checkpoint = match &mut config {
             ModelConfig::LatentDiffusion(config) => markers.obey(config, checkpoint, &mut notes)?,
@@ -126,10 +149,14 @@ fn is_component(weights: &Path) -> bool {
     json.is_ok_and(|json| matches!(json["_class_name"].as_str(), Some("AutoencoderKL" | "VQModel")))
 }
 
-fn without_config(path: &Path, config: Option<&Path>) -> Result<()> {
-    match config {
-        None => Ok(()),
-        Some(_) => Err(Error::format(path, "expected no --config for a diffusers folder, got one")),
+fn without_config(path: &Path, config: Option<&Path>, overrides: &[String]) -> Result<()> {
+    match (config, overrides) {
+        (None, []) => Ok(()),
+        (Some(_), _) => Err(Error::format(path, "expected no --config for a diffusers folder, got one")),
+        (None, [first, ..]) => {
+            let first = first.escape_debug();
+            Err(Error::format(path, format!("expected no KEY=VALUE for a diffusers folder, got {first}")))
+        }
     }
 }
 

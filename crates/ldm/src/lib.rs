@@ -5,18 +5,25 @@
 //!
 //! The crates below are re-exported under their names without the prefix.
 
+mod hires;
 mod image_grid;
 mod images;
+mod init_image_file;
 mod inpainting;
 mod input_images;
+mod input_size;
 mod layout_file;
 mod npz_images;
 mod parameters;
 mod pipeline;
+mod png_parameters;
 mod previews;
+mod prompts_file;
+mod redo;
 mod request;
 mod safety;
 mod watermark;
+mod web_ui;
 
 pub use ldm_autoencoder as autoencoder;
 pub use ldm_checkpoint as checkpoint;
@@ -31,23 +38,29 @@ pub use ldm_train as train;
 pub use ldm_unet as unet;
 pub use tch;
 
+pub use hires::Hires;
 pub use image_grid::ImageGrid;
 pub use images::{Images, read_image};
+pub use init_image_file::init_image_fields;
 pub use inpainting::Inpainting;
 pub use input_images::InputImages;
+pub use input_size::InputSize;
 pub use layout_file::{Layout, read_layouts};
 pub use ldm_core::{Error, Result};
 pub use npz_images::NpzImages;
 pub use parameters::Parameters;
 pub use pipeline::Pipeline;
+pub use png_parameters::PngParameters;
 pub use previews::Previews;
+pub use prompts_file::read_prompts;
+pub use redo::Redo;
 pub use request::Request;
 pub use safety::{SafetyFilter, SafetyMode};
 pub use watermark::Watermark;
 
 /// The names that most programs use.
 pub mod prelude {
-    pub use crate::{Images, Pipeline, Request, Watermark, read_image};
+    pub use crate::{Hires, Images, Pipeline, Request, Watermark, read_image};
     pub use ldm_conditioning::{EmbeddingFile, PromptSyntax};
     pub use ldm_core::{LayoutBox, Prompt, Result};
     pub use ldm_data::{Dataset, Example};

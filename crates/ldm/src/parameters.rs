@@ -3,9 +3,12 @@
 use std::fmt;
 use std::path::Path;
 
+use ldm_conditioning::PromptSyntax;
 use ldm_pipelines::Sampling;
 use ldm_pipelines::lora::LoraFile;
 use ldm_schedulers::SamplerConfig;
+
+use crate::Hires;
 
 /// The settings of an image, which [`Display`](fmt::Display) writes as the common web UIs read them.
 #[derive(Debug, Clone, Copy)]
@@ -14,8 +17,10 @@ pub struct Parameters<'a> {
     pub sampling: &'a Sampling,
     /// The seed.
     pub seed: u64,
-    /// Height and width.
+    /// Height and width, of the first pass where there are two.
     pub size: [i64; 2],
+    /// The place of the image in its batch, and the number of images there: the last bits depend on it.
+    pub batch: [usize; 2],
     /// The name of the model.
     pub model: &'a str,
     /// The LoRAs that were merged.
@@ -24,6 +29,8 @@ pub struct Parameters<'a> {
     pub variation: Option<(u64, f64)>,
     /// The denoising strength, with an initial image.
     pub strength: Option<f64>,
+    /// The second pass over the enlarged image.
+    pub hires: Option<&'a Hires>,
     /// The guidance interval, where one was requested.
     pub guidance_interval: Option<[f64; 2]>,
     /// The spacing, where one was requested.
@@ -50,6 +57,9 @@ impl fmt::Display for Parameters<'_> {
         }
         if let Some(strength) = self.strength {
             write!(f, ", Denoising strength: {strength}")?;
+        }
+        if let Some(hires) = self.hires {
+            write!(f, "{hires}")?;
         }
         if guidance.rescale != 0. {
             write!(f, ", CFG rescale: {}", guidance.rescale)?;
@@ -83,6 +93,9 @@ impl fmt::Display for Parameters<'_> {
         if self.sampling.text.clip_skip != 1 {
             write!(f, ", Clip skip: {}", self.sampling.text.clip_skip)?;
         }
+        if self.sampling.text.syntax == PromptSyntax::Weights {
+            f.write_str(", Prompt syntax: weights")?;
+        }
         if self.literal_brackets {
             f.write_str(", Emphasis: None")?;
         }
@@ -91,6 +104,10 @@ impl fmt::Display for Parameters<'_> {
         }
         if let Some(path) = self.init_noise {
             write!(f, ", Init noise: {}", path.display())?;
+        }
+        let [position, images] = self.batch;
+        if images > 1 {
+            write!(f, ", Batch size: {images}, Batch pos: {position}")?;
         }
         write!(f, ", Version: ldm {}", env!("CARGO_PKG_VERSION"))
     }

@@ -9,9 +9,10 @@ use ldm_pipelines::{
     ConditioningKind, GenerateRequest, Init, InitImage, LatentDiffusion, LoadOptions, Model, Sampling,
     generate,
 };
+use ldm_schedulers::SamplingStep;
 use tch::Tensor;
 
-use crate::{Images, Inpainting, Parameters, Request, SafetyFilter, SafetyMode, Watermark};
+use crate::{Hires, Images, Inpainting, Parameters, Request, SafetyFilter, SafetyMode, Watermark};
 
 /// A diffusion model, ready to generate.
 #[derive(Debug)]
@@ -87,7 +88,8 @@ impl Pipeline {
     /// Generates an image for each seed of `request`, in batches. The noise of an image does not depend on its batch.
     ///
     /// # Errors
-    /// As [`generate`]; [`Error::Invalid`] without seeds; [`Error::MissingInput`] for a mask without an image.
+    /// As [`generate`]; [`Error::Invalid`] without seeds, and for [`Hires`](crate::Hires) with an image;
+    /// [`Error::MissingInput`] for a mask without an image.
     pub fn generate(&self, request: &Request) -> Result<Images> {
         if request.seeds.is_empty() {
             return Err(Error::invalid("seeds: expected at least 1, got 0"));
@@ -95,6 +97,9 @@ impl Pipeline {
         let mut notes = self.text_warnings(request);
         let sampling = request.options.resolve(&self.model, &mut |note| notes.push(note.to_owned()))?;
         let start = Start::new(request, ConditioningKind::of(&self.model.config))?;
+        if let Some(hires) = &request.hires {
+            hires.check(&self.model, &sampling, request.image.is_some())?;
+        }
         let (mut latents, mut images, mut in_f32) = (Vec::new(), Vec::new(), false);
         let mut flags = Vec::new();
         for seeds in request.seeds.chunks(request.batch_size) {
@@ -105,11 +110,15 @@ impl Pipeline {
                 .negative(negative.as_ref())
                 .init(start.init.as_ref().map_or(Init::Seeds, Init::Image))
                 .classifier(request.classifier);
-            let made = generate(&self.model, &batch, &mut |step| {
+            let mut observe = |step: SamplingStep| {
                 if let Some(on_step) = &request.on_step {
                     on_step(&step);
                 }
-            })?;
+            };
+            let made = match &request.hires {
+                Some(hires) => hires.generate(&self.model, &batch, &mut observe)?,
+                None => generate(&self.model, &batch, &mut observe)?,
+            };
             in_f32 |= made.decoded_in_f32;
             latents.push(made.latents);
             let made = match &start.inpainting {
@@ -131,7 +140,11 @@ impl Pipeline {
             None => Watermark::of_txt2img(&self.model),
             Some(_) => Watermark::Never,
         });
-        let parameters = self.parameters(request, &sampling, &start, &tensor);
+        let size = match &request.hires {
+            Some(_) => Hires::first_size(&self.model, &sampling),
+            None => [tensor.size()[2], tensor.size()[3]],
+        };
+        let parameters = self.parameters(request, &sampling, &start, size);
         Ok(Images { tensor, latents, parameters, watermark, notes, flags })
     }
 
@@ -149,7 +162,7 @@ impl Pipeline {
         request: &Request,
         sampling: &Sampling,
         start: &Start,
-        images: &Tensor,
+        size: [i64; 2],
     ) -> Vec<String> {
         let mut heading = request.text.as_ref().map_or(String::new(), |text| format!("{text}\n"));
         if let Some(negative) = request.negative.as_ref().filter(|text| !text.is_empty()) {
@@ -160,16 +173,20 @@ impl Pipeline {
             heading.extend(["class: ", &name, "\n"]);
         }
         let spacing = request.options.spacing.as_ref().map(ToString::to_string);
-        let (size, embeddings) = (images.size(), self.model.conditioner.learned_words());
-        let each = request.seeds.iter().map(|seed| {
+        let embeddings = self.model.conditioner.learned_words();
+        let each = request.seeds.iter().enumerate().map(|(index, seed)| {
+            let start_of_batch = index / request.batch_size * request.batch_size;
+            let batch = request.batch_size.min(request.seeds.len() - start_of_batch);
             let parameters = Parameters {
                 sampling,
                 seed: *seed,
-                size: [size[2], size[3]],
+                size,
+                batch: [index - start_of_batch, batch],
                 model: &self.name,
                 loras: &[],
                 variation: None,
                 strength: start.init.as_ref().map(InitImage::strength),
+                hires: request.hires.as_ref(),
                 guidance_interval: request.options.guidance_interval,
                 spacing: spacing.as_deref(),
                 init_noise: None,

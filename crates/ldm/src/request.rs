@@ -8,7 +8,7 @@ use ldm_pipelines::{GuidingClassifier, SamplingOptions, TileSize};
 use ldm_schedulers::{SamplerConfig, SamplingStep, Spacing};
 use tch::Tensor;
 
-use crate::Watermark;
+use crate::{Hires, Watermark};
 
 /// A request for images: the condition, the seeds, and whatever is not to be the model's default.
 pub struct Request<'a> {
@@ -19,6 +19,7 @@ pub struct Request<'a> {
     pub(crate) image: Option<Tensor>,
     pub(crate) mask: Option<Tensor>,
     pub(crate) strength: Option<f64>,
+    pub(crate) hires: Option<Hires>,
     pub(crate) seeds: Vec<u64>,
     pub(crate) batch_size: usize,
     pub(crate) options: SamplingOptions,
@@ -39,6 +40,7 @@ impl<'a> Request<'a> {
             image: None,
             mask: None,
             strength: None,
+            hires: None,
             seeds: vec![0],
             batch_size: 8,
             options: SamplingOptions::default(),
@@ -85,6 +87,12 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn strength(self, strength: f64) -> Self {
         Self { strength: Some(strength), ..self }
+    }
+
+    /// A second pass over the enlarged image.
+    #[must_use]
+    pub fn hires(self, hires: Hires) -> Self {
+        Self { hires: Some(hires), ..self }
     }
 
     /// One image, of this seed.

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 use ldm_pipelines::lora::LoraFile;
 
+use super::numbers::finite;
+
 /// Model formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ModelFormat {
@@ -47,6 +49,15 @@ pub(crate) struct ConvertArgs {
     /// Merge a LoRA into the weights, with strength 1 by default; may be repeated.
     #[arg(long = "lora", value_name = "FILE[=STRENGTH]")]
     pub(crate) loras: Vec<LoraFile>,
+    /// Merge the model B of the same architecture into IN: IN · (1 − W) + B · W.
+    #[arg(long, value_name = "B", requires = "weight")]
+    pub(crate) merge: Option<PathBuf>,
+    /// Weight W of the merged model, commonly 0 to 1.
+    #[arg(long, value_name = "W", value_parser = finite, requires = "merge")]
+    pub(crate) weight: Option<f64>,
+    /// Add the difference to the model C instead: IN + W · (B − C).
+    #[arg(long, value_name = "C", requires = "merge")]
+    pub(crate) minus: Option<PathBuf>,
     /// Replace existing files.
     #[arg(long)]
     pub(crate) force: bool,

@@ -70,6 +70,9 @@ pub(crate) struct GenerateArgs {
     /// Safety checker: a folder of diffusers, or its safety_checker. Default: that of the model's folder, if it has one.
     #[arg(long, value_name = "FOLDER")]
     pub(crate) safety_checker: Option<PathBuf>,
+    /// Write one image of the batch, by its place: of `ldm redo`.
+    #[arg(long, hide = true)]
+    pub(crate) only: Option<usize>,
     /// Print one JSON line per image.
     #[arg(long)]
     pub(crate) json: bool,

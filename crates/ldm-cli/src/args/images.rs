@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use ldm::InputSize;
 
 use super::ModelArgs;
 use super::numbers::{input_side, side};
@@ -37,6 +38,12 @@ pub(crate) struct SizeArgs {
     /// Crop the central square of N x N pixels.
     #[arg(long, value_name = "N", value_parser = input_side)]
     pub(crate) center_crop: Option<u32>,
+}
+
+impl SizeArgs {
+    pub(crate) fn size(self) -> InputSize {
+        InputSize { resize: self.resize, center_crop: self.center_crop }
+    }
 }
 
 #[derive(Debug, Args)]

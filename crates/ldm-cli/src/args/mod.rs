@@ -11,11 +11,14 @@ mod generate;
 mod images;
 mod model;
 mod numbers;
+mod redo;
 mod sample;
 mod tasks;
 mod train;
 mod txt2img;
 mod weights;
+
+use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -32,6 +35,7 @@ pub(crate) use generate::{GenerateArgs, SamplingArgs};
 pub(crate) use images::{DecodeArgs, EncodeArgs, OutputArgs, ReconstructArgs, SizeArgs};
 pub(crate) use model::{DeviceArgs, DoctorArgs, InspectArgs, ModelArgs};
 pub(crate) use numbers::{Interval, VariationStrength, unit_interval};
+pub(crate) use redo::RedoArgs;
 pub(crate) use sample::SampleArgs;
 pub(crate) use tasks::{
     FillArgs, Img2imgArgs, InpaintArgs, Layout2imgArgs, OutpaintArgs, Semantic2imgArgs, UpscaleArgs,
@@ -59,8 +63,15 @@ pub(crate) struct Cli {
 impl Cli {
     /// Parses the arguments of this program.
     pub(crate) fn from_args() -> Result<Self, clap::Error> {
+        Self::from_words(std::env::args_os())
+    }
+
+    /// Parses the name of the program and its arguments.
+    pub(crate) fn from_words(
+        words: impl Iterator<Item: Into<OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
         let command = with_negative_numbers(Self::command());
-        Self::from_arg_matches(&command.try_get_matches()?)
+        Self::from_arg_matches(&command.try_get_matches_from(words)?)
     }
 }
 
@@ -96,7 +107,7 @@ pub(crate) enum Command {
     Sample(SampleArgs),
     /// Generates images from text.
     #[command(
-        after_help = "Examples:\n  ldm txt2img \"a red circle\" --model runs/text -n 4\n  ldm txt2img --prompts-from prompts.txt --model sd-v1-4.ckpt --config configs/models/stable-diffusion/v1.yaml"
+        after_help = "Examples:\n  ldm txt2img \"a red circle\" --model runs/text -n 4\n  ldm txt2img \"a red circle\" --model sd-v1-4 --hires 2 --hires-strength 0.6\n  ldm txt2img --prompts-from prompts.txt --model sd-v1-4.ckpt --config configs/models/stable-diffusion/v1.yaml"
     )]
     Txt2img(Txt2imgArgs),
     /// Generates images from an image and text.
@@ -125,6 +136,9 @@ pub(crate) enum Command {
     /// Generates images from a semantic map.
     #[command(after_help = "Example:\n  ldm semantic2img map.png --model runs/camvid-semantic -n 4")]
     Semantic2img(Semantic2imgArgs),
+    /// Makes an image again from the parameters in its PNG.
+    #[command(after_help = "Example:\n  ldm redo outputs/txt2img-1/00000.png --steps 100")]
+    Redo(RedoArgs),
     /// Encodes images into latents.
     #[command(
         after_help = "Example:\n  ldm encode photo.jpg --model runs/kl-f4 --center-crop 128 --out latents.safetensors"
@@ -155,9 +169,9 @@ pub(crate) enum Command {
     /// Shows the contents of a checkpoint, a model folder, a run, or a generated PNG. Runs no code from it.
     #[command(after_help = "Example:\n  ldm inspect model.ckpt --config config.yaml")]
     Inspect(InspectArgs),
-    /// Converts a model between a folder of ldm, a CompVis checkpoint and a diffusers folder. Values stay the same.
+    /// Converts a model between a folder of ldm, a CompVis checkpoint and a diffusers folder, or merges two.
     #[command(
-        after_help = "Examples:\n  ldm convert runs/text text-diffusers --to diffusers\n  ldm convert sd-v1-4.ckpt sd-v1-4 --to ldm --dtype f16\n  ldm convert stable-diffusion-v1-5 v1-5.ckpt --to compvis"
+        after_help = "Examples:\n  ldm convert runs/text text-diffusers --to diffusers\n  ldm convert sd-v1-4.ckpt sd-v1-4 --to ldm --dtype f16\n  ldm convert stable-diffusion-v1-5 v1-5.ckpt --to compvis\n  ldm convert a.ckpt merged --to ldm --merge b.ckpt --weight 0.3"
     )]
     Convert(ConvertArgs),
     /// Installs additional files of models and metrics: tokenizers, the networks of LPIPS and FID.

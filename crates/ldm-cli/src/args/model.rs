@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::Value;
 
 /// Device flags.
 #[derive(Debug, Clone, Args)]
@@ -24,6 +25,9 @@ pub(crate) struct ModelArgs {
     /// Config of a checkpoint file that has none next to it, if it cannot be inferred from the tensor names.
     #[arg(long)]
     pub(crate) config: Option<PathBuf>,
+    /// Changes of the config, of the commands that take them.
+    #[arg(skip)]
+    pub(crate) overrides: Vec<String>,
     /// Pass over the tensors whose names start with NAME; repeatable.
     #[arg(long, value_name = "NAME")]
     pub(crate) ignore: Vec<String>,
@@ -38,6 +42,18 @@ pub(crate) struct ModelArgs {
     pub(crate) dtype: String,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
+}
+
+impl ModelArgs {
+    /// Returns additions to the last line of `parameters`: what is not the default.
+    pub(crate) fn parameters(&self) -> String {
+        let dtype =
+            Some(&self.dtype).filter(|dtype| *dtype != "f32").map(|dtype| format!(", Dtype: {dtype}"));
+        let ema = if self.no_ema { ", EMA: false" } else { "" };
+        let overrides =
+            self.overrides.iter().map(|each| format!(", Override: {}", Value::from(each.as_str())));
+        dtype.into_iter().chain([ema.into()]).chain(overrides).collect()
+    }
 }
 
 #[derive(Debug, Args)]

@@ -8,6 +8,9 @@ use super::{ClassifierArgs, GenerateArgs, ModelArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct SampleArgs {
+    /// Keys of the model's config to change, as model.params.parameterization=v.
+    #[arg(value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
     #[command(flatten)]
     pub(crate) model: ModelArgs,
     /// Class, by number or name; the images cycle through a comma-separated list.

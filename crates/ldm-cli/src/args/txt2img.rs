@@ -4,9 +4,11 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
+use ldm::Hires;
 use ldm_conditioning::{EmbeddingFile, PromptSyntax, TextOptions};
 use ldm_core::Prompt;
 
+use super::numbers::{finite, unit_interval};
 use super::{GenerateArgs, ModelArgs};
 
 #[derive(Debug, Args)]
@@ -23,6 +25,15 @@ pub(crate) struct Txt2imgArgs {
     pub(crate) model: ModelArgs,
     #[command(flatten)]
     pub(crate) generate: GenerateArgs,
+    /// Enlarge each image by SCALE and denoise it again: a large image with the composition of a small one.
+    #[arg(long, value_name = "SCALE", value_parser = finite)]
+    pub(crate) hires: Option<f64>,
+    /// Denoising strength of the second pass.
+    #[arg(long, value_name = "SHARE", default_value_t = Hires::STRENGTH, value_parser = unit_interval)]
+    pub(crate) hires_strength: f64,
+    /// Steps of the second pass, of which the share of its strength is run. Default: those of the first.
+    #[arg(long, value_name = "N", requires = "hires")]
+    pub(crate) hires_steps: Option<usize>,
     /// Embed no watermark.
     #[arg(long, conflicts_with = "watermark")]
     pub(crate) no_watermark: bool,

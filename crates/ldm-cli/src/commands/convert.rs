@@ -1,8 +1,10 @@
-//! `ldm convert`: a model from one format to another. Values are unchanged, except by LoRAs.
+//! `ldm convert`: a model from one format to another. Values are unchanged, except by LoRAs and merged models.
 
 use anyhow::Context;
 use ldm_core::device::parse_dtype;
-use ldm_pipelines::{ConvertOptions, ConvertTarget, ModelSource, check_replaceable, convert};
+use ldm_pipelines::{
+    CheckpointMerge, ConvertOptions, ConvertTarget, ModelSource, check_replaceable, convert,
+};
 
 use crate::args::{ConvertArgs, ModelFormat};
 use crate::model::with_hint;
@@ -25,6 +27,11 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
         kind: args.dtype.as_deref().map(parse_dtype).transpose()?,
         ema: args.ema || !args.no_ema,
         tokenizer: args.tokenizer.clone(),
+        merge: args.merge.clone().zip(args.weight).map(|(with, weight)| CheckpointMerge {
+            with,
+            weight,
+            minus: args.minus.clone(),
+        }),
         loras: args.loras.clone(),
         force: args.force,
     };

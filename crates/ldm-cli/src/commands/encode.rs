@@ -8,14 +8,14 @@ use tch::{Kind, Tensor};
 
 use crate::args::EncodeArgs;
 use crate::terminal::outln;
-use crate::{images, model, output};
+use crate::{model, output};
 
 pub(crate) fn run(args: &EncodeArgs) -> anyhow::Result<()> {
     output::ensure_new(&args.out, args.force)?;
     let model = model::open(&args.model)?;
     let mut latents: Vec<Tensor> = Vec::new();
     for (index, path) in args.images.images.iter().enumerate() {
-        let image = images::read(path, args.images.size, &model)?;
+        let image = args.images.size.size().read(path, &model)?;
         let posterior = match args.tile {
             None => model.encode(&image),
             Some(side) => model.encode_tiled(&image, side).context("--tile")?,

@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use tch::Tensor;
 
 use crate::args::{FillArgs, TextArgs};
+use crate::generation::repeated;
 use crate::generation::{GenerationJob, Task};
-use crate::images::repeated;
 use crate::model;
 use crate::progress::Printer;
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::Context;
-use ldm::InputImages;
+use ldm::{InputImages, init_image_fields};
 use ldm_core::{Prompt, image};
 use ldm_data::Interpolation;
 use ldm_pipelines::{ConditioningKind, InitImage};
@@ -12,7 +12,6 @@ use serde_json::{Map, Value, json};
 
 use crate::args::{Img2imgArgs, TextArgs};
 use crate::generation::{GenerationJob, Task};
-use crate::images::fitted;
 use crate::model;
 use crate::progress::Printer;
 
@@ -36,14 +35,18 @@ pub(crate) fn run(args: &Img2imgArgs, printer: Printer) -> anyhow::Result<()> {
 struct Img2imgTask<'a> {
     path: &'a Path,
     init: InitImage,
+    /// The image and its size in `parameters`.
+    fields: String,
     args: &'a Img2imgArgs,
 }
 
 impl<'a> Img2imgTask<'a> {
     fn read(args: &'a Img2imgArgs, path: &'a Path) -> anyhow::Result<Self> {
-        let image = fitted(image::read(path)?, args.size, Interpolation::Bicubic, path)?;
+        let size = args.size.size();
+        let image = size.fit(image::read(path)?, Interpolation::Bicubic, path)?;
         let image = image::from_rgb8(&image).unsqueeze(0);
-        Ok(Self { path, init: InitImage::new(image, args.strength, None)?, args })
+        let fields = format!("{}{size}", init_image_fields(path)?);
+        Ok(Self { path, init: InitImage::new(image, args.strength, None)?, fields, args })
     }
 }
 
@@ -66,6 +69,10 @@ impl Task for Img2imgTask<'_> {
 
     fn heading(&self, _image: usize) -> String {
         format!("{}\n{}", self.args.prompt, self.args.text.heading())
+    }
+
+    fn parameters(&self) -> String {
+        self.fields.clone()
     }
 
     fn json(&self, _image: usize) -> Map<String, Value> {

@@ -13,7 +13,6 @@ use tch::{Kind, Tensor};
 use super::filling::{self, Filling};
 use crate::args::InpaintArgs;
 use crate::generation::GenerationJob;
-use crate::images::fitted;
 use crate::progress::Printer;
 
 pub(crate) fn run(args: &InpaintArgs, printer: Printer) -> anyhow::Result<()> {
@@ -73,8 +72,8 @@ fn read(args: &InpaintArgs, image_path: &Path, mask_path: &Path) -> anyhow::Resu
         }
         mask = imageops::resize(&mask, width, height, FilterType::Nearest);
     }
-    let image = fitted(image, args.size, Interpolation::Bicubic, image_path)?;
-    let mask = imageops::grayscale(&fitted(mask, args.size, Interpolation::Nearest, mask_path)?);
+    let image = args.size.size().fit(image, Interpolation::Bicubic, image_path)?;
+    let mask = imageops::grayscale(&args.size.size().fit(mask, Interpolation::Nearest, mask_path)?);
     if mask.iter().all(|value| *value < 128) {
         bail!("{}: expected white pixels in the mask, got none", mask_path.display());
     }

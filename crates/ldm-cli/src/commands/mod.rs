@@ -16,6 +16,7 @@ mod inspect;
 mod layout2img;
 mod outpaint;
 mod reconstruct;
+mod redo;
 mod sample;
 pub(crate) mod semantic2img;
 pub(crate) mod train;
@@ -29,6 +30,7 @@ use crate::progress::Printer;
 
 /// Runs a command.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
+    let cli = redo::resolve(cli)?;
     let printer = Printer::new(cli.quiet, cli.verbose);
     if matches!(cli.command, Command::Train(_) | Command::Demo(_) | Command::CompareF(_)) {
         ldm_libtorch::keep_freed_memory();
@@ -49,6 +51,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Upscale(args) => upscale::run(&args, printer),
         Command::Layout2img(args) => layout2img::run(&args, printer),
         Command::Semantic2img(args) => semantic2img::run(&args, printer),
+        Command::Redo(_) => unreachable!("replaced by `resolve`"),
         Command::Encode(args) => encode::run(&args),
         Command::Decode(args) => decode::run(&args),
         Command::Reconstruct(args) => reconstruct::run(&args),

@@ -10,7 +10,6 @@ use tch::Tensor;
 use super::filling::{self, Filling};
 use crate::args::OutpaintArgs;
 use crate::generation::GenerationJob;
-use crate::images::fitted;
 use crate::progress::Printer;
 
 pub(crate) fn run(args: &OutpaintArgs, printer: Printer) -> anyhow::Result<()> {
@@ -22,7 +21,7 @@ pub(crate) fn run(args: &OutpaintArgs, printer: Printer) -> anyhow::Result<()> {
     }
     let added = json!({"left": args.left, "right": args.right, "top": args.top, "bottom": args.bottom});
     let fillings = inputs.paths.iter().map(|path| {
-        let image = fitted(images::read(path)?, args.size, Interpolation::Bicubic, path)?;
+        let image = args.size.size().fit(images::read(path)?, Interpolation::Bicubic, path)?;
         let image = images::from_rgb8(&image).unsqueeze(0);
         Ok(Filling {
             // The added area starts as the nearest pixels, so that the first stage sees no edge.

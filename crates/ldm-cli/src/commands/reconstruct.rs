@@ -11,7 +11,7 @@ use tch::Tensor;
 use crate::args::ReconstructArgs;
 use crate::output::OutputFolder;
 use crate::terminal::{self, outln};
-use crate::{images, model, output};
+use crate::{model, output};
 
 pub(crate) fn run(args: &ReconstructArgs) -> anyhow::Result<()> {
     let model = model::open(&args.model)?;
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &ReconstructArgs) -> anyhow::Result<()> {
     output::ensure_all_new(&folder, args.images.images.len(), args.output.force)?;
     let (mut sum, mut grid) = (0., ImageGrid::new(None));
     for (index, path) in args.images.images.iter().enumerate() {
-        let image = images::read(path, args.images.size, &model)?;
+        let image = args.images.size.size().read(path, &model)?;
         let back = match args.tile {
             None => model.decode(&model.encode(&image).mode()),
             Some(side) => model.decode_tiled(&model.encode_tiled(&image, side)?.mode(), side)?,

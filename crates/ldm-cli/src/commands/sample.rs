@@ -10,18 +10,19 @@ use ldm_pipelines::{ConditioningKind, GuidingClassifier, LatentDiffusion};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
-use crate::args::SampleArgs;
+use crate::args::{ModelArgs, SampleArgs};
 use crate::classifier::{self, NamedClassifier};
 use crate::commands::semantic2img::one_hot;
+use crate::generation::repeated;
 use crate::generation::{GenerationJob, Task};
-use crate::images::repeated;
 use crate::model;
 use crate::progress::Printer;
 
 pub(crate) fn run(args: &SampleArgs, printer: Printer) -> anyhow::Result<()> {
     classifier::check(&args.classifier, &args.class)?;
     let job = GenerationJob::new(&args.generate, "sample", args.generate.num_images)?;
-    let model = model::open_diffusion(&args.model, None)?;
+    let model_args = ModelArgs { overrides: args.overrides.clone(), ..args.model.clone() };
+    let model = model::open_diffusion(&model_args, None)?;
     let pair = ConditioningKind::hybrid_parts(&model.config);
     match pair {
         Some([_, ConditioningKind::Class]) => {}
@@ -44,7 +45,7 @@ pub(crate) fn run(args: &SampleArgs, printer: Printer) -> anyhow::Result<()> {
     let classifier = NamedClassifier::open(&args.classifier, &model)?;
     let classes = classes(args, &model, classifier.as_ref())?;
     let task = ClassTask { classes, image, model: &model, classifier };
-    job.run(&model, &args.model, task, printer)
+    job.run(&model, &model_args, task, printer)
 }
 
 /// Images with a class each, or unconditional ones.

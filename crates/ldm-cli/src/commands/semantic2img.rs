@@ -11,8 +11,8 @@ use serde_json::{Map, Value, json};
 use tch::{Device, Kind, Tensor};
 
 use crate::args::Semantic2imgArgs;
+use crate::generation::repeated;
 use crate::generation::{GenerationJob, Task};
-use crate::images::repeated;
 use crate::model;
 use crate::progress::Printer;
 

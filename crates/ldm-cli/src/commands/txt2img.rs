@@ -1,11 +1,10 @@
 //! `ldm txt2img`: text to image.
 
-use std::io::Read as _;
 use std::ops::Range;
 
-use anyhow::{Context, bail};
-use ldm::Watermark;
-use ldm_core::{Prompt, text};
+use anyhow::Context;
+use ldm::{Hires, Watermark, read_prompts};
+use ldm_core::Prompt;
 use ldm_pipelines::{ConditioningKind, LatentDiffusion};
 use serde_json::{Map, Value, json};
 
@@ -15,40 +14,26 @@ use crate::model;
 use crate::progress::Printer;
 
 pub(crate) fn run(args: &Txt2imgArgs, printer: Printer) -> anyhow::Result<()> {
-    let texts = prompts(args)?;
+    let texts = match (&args.prompts_from, &args.prompt) {
+        (Some(path), _) => read_prompts(path)?,
+        (None, prompt) => vec![prompt.clone().context("expected a prompt or --prompts-from, got neither")?],
+    };
+    let hires =
+        args.hires.map(|scale| Hires::new(scale, args.hires_strength, args.hires_steps)).transpose()?;
     let each = args.generate.num_images;
     let job = GenerationJob::new(&args.generate, "txt2img", texts.len() * each)?;
     let model = model::open_text(&args.model, &args.text)?;
     model::check_conditioning(&model, &args.model, &[ConditioningKind::Text])?;
     model::warn_about_texts(&model, &texts, &args.text)?;
-    let task = TextTask { given: texts, each, args: &args.text, no_watermark: args.no_watermark };
+    let task = TextTask { given: texts, each, hires, args: &args.text, no_watermark: args.no_watermark };
     job.run(&model, &args.model, task, printer)
-}
-
-/// Reads the prompts.
-fn prompts(args: &Txt2imgArgs) -> anyhow::Result<Vec<String>> {
-    let Some(path) = &args.prompts_from else {
-        return Ok(vec![args.prompt.clone().context("expected a prompt or --prompts-from, got neither")?]);
-    };
-    let text = if path.as_os_str() == "-" {
-        let mut bytes = Vec::new();
-        std::io::stdin().read_to_end(&mut bytes).context("stdin")?;
-        text::decode(&bytes).map_err(anyhow::Error::msg).context("stdin")?
-    } else {
-        text::read(path)?
-    };
-    let prompts: Vec<String> =
-        text.lines().map(str::trim).filter(|line| !line.is_empty()).map(Into::into).collect();
-    if prompts.is_empty() {
-        bail!("{}: expected one prompt per line, got none", path.display());
-    }
-    Ok(prompts)
 }
 
 /// Prompts, each for several consecutive images.
 struct TextTask<'a> {
     given: Vec<String>,
     each: usize,
+    hires: Option<Hires>,
     args: &'a TextArgs,
     no_watermark: bool,
 }
@@ -74,6 +59,14 @@ impl Task for TextTask<'_> {
 
     fn watermark(&self, model: &LatentDiffusion) -> Watermark {
         if self.no_watermark { Watermark::Never } else { Watermark::of_txt2img(model) }
+    }
+
+    fn hires(&self) -> Option<Hires> {
+        self.hires
+    }
+
+    fn parameters(&self) -> String {
+        if self.no_watermark { ", Watermark: false".into() } else { String::new() }
     }
 
     fn heading(&self, image: usize) -> String {

@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::time::Instant;
 
-use ldm::{ImageGrid, NpzImages, Parameters, Previews, SafetyFilter, Watermark};
+use ldm::{Hires, ImageGrid, NpzImages, Parameters, Previews, SafetyFilter, Watermark};
 use ldm_core::{files, image};
 use ldm_pipelines::{GenerateRequest, Init, InitImage, LatentDiffusion, Sampling, Variation, generate};
+use ldm_schedulers::SamplingStep;
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
@@ -71,6 +72,9 @@ impl BatchRunner<'_> {
         let size = [samples.images.size()[2], samples.images.size()[3]];
         for (index, pixels) in marked.iter().enumerate() {
             let number = batch.images.start + index;
+            if self.job.args.only.is_some_and(|only| only != number) {
+                continue;
+            }
             let path = (!self.job.args.skip_save).then(|| self.job.path(batch.task, number));
             if let Some(path) = &path {
                 let text = self.parameters(task, batch, index, size);
@@ -126,14 +130,18 @@ impl BatchRunner<'_> {
         let batches = batch.task * count.div_ceil(size) + batch.images.start / size;
         let before = (batches * self.steps) as u64;
         let (bar, previews, started) = (&mut self.bar, &mut self.previews, self.started);
-        let generated = generate(self.model, &request, &mut |step| {
+        let mut observe = |step: SamplingStep| {
             let done = before + step.index as u64 + 1;
             bar.at(done);
             bar.message(format!("{:.1} steps/s", done as f64 / started.elapsed().as_secs_f64()));
             if let Some(previews) = previews.as_mut() {
                 previews.observe(start, &step);
             }
-        })?;
+        };
+        let generated = match task.hires() {
+            Some(hires) => hires.generate(self.model, &request, &mut observe)?,
+            None => generate(self.model, &request, &mut observe)?,
+        };
         self.previews.as_mut().map_or(Ok(()), Previews::result)?;
         if generated.decoded_in_f32 && !std::mem::replace(&mut self.warned, true) {
             let dtype = &self.model_args.dtype;
@@ -158,23 +166,26 @@ impl BatchRunner<'_> {
     /// Returns the text `parameters` of the image at `index` of a batch.
     fn parameters(&self, task: &dyn Task, batch: &ImageBatch, index: usize, size: [i64; 2]) -> String {
         let args = self.job.args;
-        let interval = args.sampling.guidance_interval;
+        let (interval, hires) = (args.sampling.guidance_interval, task.hires());
         let heading = task.heading(batch.images.start + index);
         let parameters = Parameters {
             sampling: &self.sampling,
             seed: batch.seeds[index],
-            size,
+            size: hires.map_or(size, |_| Hires::first_size(self.model, &self.sampling)),
+            batch: [index, batch.seeds.len()],
             model: &self.model_args.model.file_name().unwrap_or_default().to_string_lossy(),
             loras: &args.sampling.loras,
             variation: batch.variation.as_ref().map(|to| (to.seeds[index], to.strengths[index])),
             strength: task.init().map(InitImage::strength),
+            hires: hires.as_ref(),
             guidance_interval: interval.map(|interval| [interval.low, interval.high]),
             spacing: args.sampling.spacing.as_deref(),
             init_noise: args.init_noise.as_deref(),
             literal_brackets: self.model.reads_brackets_as_text(&heading, &self.sampling.text),
             embeddings: &self.model.conditioner.learned_words(),
         };
-        format!("{heading}{parameters}{}", task.parameters())
+        let watermark = if args.watermark { ", Watermark: true" } else { "" };
+        format!("{heading}{parameters}{watermark}{}{}", self.model_args.parameters(), task.parameters())
     }
 
     /// Prints the path of an image, if it was written, or its JSON line.

@@ -6,7 +6,7 @@ use ldm_testing::{Sandbox, text};
 
 use crate::LDM;
 
-const COMMANDS: [&[&str]; 30] = [
+const COMMANDS: [&[&str]; 31] = [
     &[],
     &["doctor"],
     &["demo"],
@@ -22,6 +22,7 @@ const COMMANDS: [&[&str]; 30] = [
     &["upscale"],
     &["layout2img"],
     &["semantic2img"],
+    &["redo"],
     &["encode"],
     &["decode"],
     &["reconstruct"],

@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::LDM;
 
-const MODEL: &str = "
+pub(crate) const MODEL: &str = "
 model:
   target: latent_diffusion
   params:

@@ -19,6 +19,7 @@ mod kill;
 mod lora;
 mod outputs;
 mod ranks;
+mod redo;
 mod signals;
 mod tasks;
 mod terminal;

@@ -37,6 +37,15 @@ fn install(sandbox: &Sandbox) {
     std::fs::write(sandbox.weights("bert-tokenizer/vocab.txt"), WORDS.replace(' ', "\n")).unwrap();
 }
 
+/// A sandbox with the trained model `text`.
+pub(crate) fn trained() -> Sandbox {
+    let sandbox = sandbox();
+    install(&sandbox);
+    sandbox.output(&["train", "first.yaml", "--run", "first"]);
+    sandbox.output(&["train", "text.yaml", "--run", "text"]);
+    sandbox
+}
+
 /// The latent of the first image.
 fn latents(sandbox: &Sandbox, name: &str) -> Vec<f32> {
     let latents = Checkpoint::open(sandbox.path(name)).unwrap().tensor("latents").unwrap();
@@ -82,7 +91,7 @@ fn from_captions_to_images() {
     );
     assert_eq!((line["seed"].as_u64(), line["path"].as_str()), (Some(5), Some("a/00001.png")));
     let parameters = "a red circle\nNegative prompt: blue star\nSteps: 3, Sampler: ddim, CFG scale: 5, Seed: 5, \
-                      Size: 16x16, Model: text, Version: ldm ";
+                      Size: 16x16, Model: text, Batch size: 2, Batch pos: 1, Version: ldm ";
     assert!(sandbox.output(&["inspect", "a/00001.png"]).0.contains(parameters));
     assert!(sandbox.path("a/grid.png").is_file());
 

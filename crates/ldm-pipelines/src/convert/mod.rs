@@ -1,6 +1,7 @@
 //! Conversion of models to a model folder, a CompVis checkpoint or a diffusers folder, tensor by tensor, without
 //! building a network.
 
+mod blend;
 mod compvis;
 mod diffusers;
 mod ldm;
@@ -16,6 +17,7 @@ use tch::Kind;
 
 use crate::lora::LoraFile;
 use crate::{ModelConfig, ModelSource};
+pub use blend::CheckpointMerge;
 use weights::Weights;
 pub(crate) use weights::measured;
 
@@ -55,6 +57,8 @@ pub struct ConvertOptions {
     pub ema: bool,
     /// The tokenizer of a text model; that of [`find_tokenizer`](crate::find_tokenizer) where absent.
     pub tokenizer: Option<PathBuf>,
+    /// Other models to merge with the source, before the LoRAs.
+    pub merge: Option<CheckpointMerge>,
     /// LoRAs to merge into the weights.
     pub loras: Vec<LoraFile>,
     /// Overwrite an existing output.
@@ -110,15 +114,15 @@ pub fn check_replaceable(folder: &Path) -> Result<()> {
 
 /// Writes the model `source` to `out`, whole or not at all.
 ///
-/// Values and shapes are unchanged except by `kind` and `loras`: a round trip through CompVis' or diffusers' format is
+/// Values and shapes are unchanged except by `kind`, `merge` and `loras`: a round trip through CompVis' or diffusers' format is
 /// exact. Model folders and CompVis checkpoints also hold the twelve buffers of the schedule. Leftovers of training
 /// (discriminators, EMA copies, copies of the first stage) are dropped.
 ///
 /// `note` is given messages for the user.
 ///
 /// # Errors
-/// Before writing: [`Error::Weights`] when the weights do not match the config, those of
-/// [`Lora::read`](crate::lora::Lora::read), [`Error::Invalid`] with the key that the format cannot express,
+/// Before writing: [`Error::Weights`] when the weights do not match the config, [`Error::Format`] when a model to merge is
+/// another, those of [`Lora::read`](crate::lora::Lora::read), [`Error::Invalid`] with the key that the format cannot express,
 /// [`Error::Io`] when `out` exists, [`Error::Invalid`] when it is a folder with other files. While writing: [`Error::Io`]; partial output is removed.
 pub fn convert(
     source: &ModelSource,
@@ -166,7 +170,7 @@ fn whole(source: &ModelSource) -> ModelConfig {
 }
 
 /// `model: {target, params}` of a config, without absent fields.
-fn tree(config: &ModelConfig) -> Mapping {
+pub(crate) fn tree(config: &ModelConfig) -> Mapping {
     let mut model = serde_yaml::to_value(config).expect("a valid YAML tree");
     prune(&mut model);
     let mut tree = Mapping::new();

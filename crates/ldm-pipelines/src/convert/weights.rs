@@ -8,6 +8,7 @@ use ldm_core::{Error, Result};
 use tch::{Device, Kind, Tensor};
 
 use super::ConvertOptions;
+use super::blend::Blend;
 use crate::lora::Merge;
 use crate::{FirstStageModel, LatentDiffusion, ModelConfig, ModelSource};
 
@@ -15,6 +16,7 @@ use crate::{FirstStageModel, LatentDiffusion, ModelConfig, ModelSource};
 pub(super) struct Weights {
     checkpoint: Checkpoint,
     kind: Option<Kind>,
+    blend: Option<Blend>,
     merge: Merge,
     /// The buffers of the schedule, and the scale where it was measured.
     pub(super) buffers: Vec<(String, Tensor)>,
@@ -51,14 +53,12 @@ impl Weights {
                     let why = "expected a diffusion model to merge the LoRA into, got a first stage alone";
                     return Err(Error::format(&lora.path, why));
                 }
-                let config = alone.first_stage().expect("every other model is a first stage");
-                let model = skip_init(|| FirstStageModel::new(&config, Device::Cpu))?;
-                let weights = source.checkpoint.clone().without(&["loss.", "model_ema."]);
-                weights.check(&model.vs)?;
-                (weights, Vec::new(), 1., Merge::default())
+                (first_stage_weights(alone, source.checkpoint.clone())?, Vec::new(), 1., Merge::default())
             }
         };
-        Ok(Self { checkpoint, kind: options.kind, merge, buffers, scale_factor })
+        let blend = options.merge.as_ref();
+        let blend = blend.map(|merge| Blend::of(merge, source, options.ema, scale_factor)).transpose()?;
+        Ok(Self { checkpoint, kind: options.kind, blend, merge, buffers, scale_factor })
     }
 
     /// All weights under CompVis' names.
@@ -107,11 +107,7 @@ impl Weights {
     /// The shape, and the dtype of the output.
     fn info(&self, name: &str) -> TensorInfo {
         let TensorInfo { shape, kind } = self.checkpoint.info(name).expect("a name of the checkpoint");
-        let floating = matches!(
-            kind,
-            Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Float8e4m3fn | Kind::Float8e5m2
-        );
-        TensorInfo { shape, kind: self.kind.filter(|_| floating).unwrap_or(kind) }
+        TensorInfo { shape, kind: self.kind.filter(|_| is_floating(kind)).unwrap_or(kind) }
     }
 
     fn streamed<'a>(
@@ -123,11 +119,32 @@ impl Weights {
     ) -> Streamed<'a> {
         let kind = info.kind;
         let make = move || {
-            let merged = self.merge.apply(source, self.checkpoint.tensor(source)?);
-            change(cast(source, &merged, kind)?)
+            let tensor = self.checkpoint.tensor(source)?;
+            let blended = self
+                .blend
+                .as_ref()
+                .map_or(Ok(tensor.shallow_clone()), |blend| blend.apply(source, &tensor))?;
+            change(cast(source, &self.merge.apply(source, blended), kind)?)
         };
         Streamed { name, info, make: Box::new(make) }
     }
+}
+
+/// The weights of a first stage alone, checked against its config.
+pub(super) fn first_stage_weights(config: &ModelConfig, checkpoint: Checkpoint) -> Result<Checkpoint> {
+    let config = config.first_stage().expect("every other model is a first stage");
+    let model = skip_init(|| FirstStageModel::new(&config, Device::Cpu))?;
+    let weights = checkpoint.without(&["loss.", "model_ema."]);
+    weights.check(&model.vs)?;
+    Ok(weights)
+}
+
+/// Returns true for weights: integers are counters and flags.
+pub(super) fn is_floating(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Double | Kind::Float | Kind::Half | Kind::BFloat16 | Kind::Float8e4m3fn | Kind::Float8e5m2
+    )
 }
 
 /// Casts a tensor; refused where a finite value overflows.

@@ -6,8 +6,8 @@
 //! diffusers, and writes kohya's; [`Merge`] adds the updates to weights, so that sampling does not depend on them.
 
 mod adapter;
+mod factor_matrix;
 mod lora_path;
-mod matrix;
 mod merge;
 mod module;
 mod module_file;
@@ -18,8 +18,8 @@ mod update;
 mod write;
 
 pub use adapter::Adapter;
+pub use factor_matrix::FactorMatrix;
 pub use lora_path::LoraFile;
-pub use matrix::Matrix;
 pub use merge::Merge;
 pub use read::Lora;
 pub use update::{Factors, Magnitude, Update};

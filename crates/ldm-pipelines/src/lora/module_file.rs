@@ -5,10 +5,10 @@ use ldm_core::{Error, Result};
 use tch::Tensor;
 
 use super::adapter::Adapter;
-use super::matrix::Matrix;
+use super::factor_matrix::FactorMatrix;
 use super::module::role;
 use super::peft_metadata::PeftMetadata;
-use super::read::Parts;
+use super::read::ModuleTensors;
 use super::update::{Factors, Magnitude};
 
 /// The tensors of one module in a file.
@@ -17,7 +17,7 @@ pub(super) struct ModuleFile<'a> {
     /// The module's name in the file.
     pub(super) module: &'a str,
     /// The names of its tensors by their roles.
-    pub(super) parts: &'a Parts,
+    pub(super) parts: &'a ModuleTensors,
 }
 
 impl ModuleFile<'_> {
@@ -53,27 +53,27 @@ impl ModuleFile<'_> {
         // Kernels of 1 around the core's.
         let matrix = |tensor: Tensor| if tensor.dim() > 2 { tensor.flatten(1, -1) } else { tensor };
         let core = self.tensor(role::MID, "a third factor")?;
-        let tucker = Matrix::Tucker { left: matrix(up), right: matrix(down), core };
+        let tucker = FactorMatrix::Tucker { left: matrix(up), right: matrix(down), core };
         Ok(Factors::Tucker(tucker, alpha / rank as f64))
     }
 
     /// Reads `NAME`, or `NAME_a` and `NAME_b` with the core where there is one.
-    fn matrix(&self, name: &str, core: &str) -> Result<Matrix> {
+    fn matrix(&self, name: &str, core: &str) -> Result<FactorMatrix> {
         let (a, b) = (format!("{name}_a"), format!("{name}_b"));
         if self.parts.contains_key(name) {
             if let Some(more) = [&a, &b].into_iter().find(|part| self.parts.contains_key(part.as_str())) {
                 return Err(self.refuse(&format!("expected {name} or its factors, got {more} too")));
             }
-            return Ok(Matrix::Whole(self.tensor(name, name)?));
+            return Ok(FactorMatrix::Whole(self.tensor(name, name)?));
         }
         let needed = format!("{a} and {b}");
         let (left, right) = (self.tensor(&a, &needed)?, self.tensor(&b, &needed)?);
         if !self.parts.contains_key(core) {
-            return Ok(Matrix::Product { left, right });
+            return Ok(FactorMatrix::Product { left, right });
         }
         // Beside a core LyCORIS stores `[r, out]`.
         let left = if left.dim() == 2 { left.tr() } else { left };
-        Ok(Matrix::Tucker { left, right, core: self.tensor(core, core)? })
+        Ok(FactorMatrix::Tucker { left, right, core: self.tensor(core, core)? })
     }
 
     /// The scale `alpha/r`; 1 for whole matrices, which have no rank (LyCORIS `LokrModule`).
@@ -91,16 +91,20 @@ impl ModuleFile<'_> {
         }
     }
 
-    /// Reads the magnitudes of a DoRA for a weight of `shape`: none where the shape is wrong, none within where there
-    /// are no magnitudes.
-    pub(super) fn magnitude(&self, shape: &[i64]) -> Result<Option<Option<Magnitude>>> {
+    /// Returns true for a DoRA.
+    pub(super) fn has_magnitude(&self) -> bool {
+        [role::MAGNITUDE, role::DORA_SCALE].iter().any(|part| self.parts.contains_key(part))
+    }
+
+    /// Reads the magnitudes of a DoRA for a weight of `shape`; none where there are none, or of another shape.
+    pub(super) fn magnitude(&self, shape: &[i64]) -> Result<Option<Magnitude>> {
         for part in [role::MAGNITUDE, role::DORA_SCALE] {
             if let Some(name) = self.parts.get(part) {
                 let values = self.checkpoint.finite(name)?;
-                return Ok(Magnitude::new(&values, shape, part == role::MAGNITUDE).map(Some));
+                return Ok(Magnitude::new(&values, shape, part == role::MAGNITUDE));
             }
         }
-        Ok(Some(None))
+        Ok(None)
     }
 
     /// The shapes of the tensors, for messages.

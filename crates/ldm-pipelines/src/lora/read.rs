@@ -22,7 +22,7 @@ pub struct Lora {
 }
 
 /// The names of a module's tensors, by their roles.
-pub(super) type Parts = BTreeMap<&'static str, String>;
+pub(super) type ModuleTensors = BTreeMap<&'static str, String>;
 
 /// Names listed in an error.
 const LISTED: usize = 10;
@@ -57,12 +57,10 @@ impl Lora {
             let weight = &known[&module];
             let module_file = ModuleFile { checkpoint: &checkpoint, module: &module, parts: &parts };
             let factors = module_file.factors(&metadata)?;
-            let (magnitude, fits) = match module_file.magnitude(&shapes[weight])? {
-                Some(found) => (found, true),
-                None => (None, false),
-            };
+            let magnitude = module_file.magnitude(&shapes[weight])?;
+            let misshaped = module_file.has_magnitude() && magnitude.is_none();
             let update = Update { factors, magnitude };
-            if !fits || !update.fits(&shapes[weight]) {
+            if misshaped || !update.fits(&shapes[weight]) {
                 wrong.push(format!("{module}: {} for {:?}", module_file.sizes(), &shapes[weight]));
             }
             if updates.insert(weight.clone(), update).is_some() {
@@ -82,8 +80,8 @@ impl Lora {
 }
 
 /// The names of each module's tensors, by the module's name in the file.
-fn modules(checkpoint: &Checkpoint) -> Or<BTreeMap<String, Parts>, String> {
-    let mut modules: BTreeMap<String, Parts> = BTreeMap::new();
+fn modules(checkpoint: &Checkpoint) -> Or<BTreeMap<String, ModuleTensors>, String> {
+    let mut modules: BTreeMap<String, ModuleTensors> = BTreeMap::new();
     if let Some((name, kind)) = checkpoint.names().find_map(|name| Some((name, other(name)?))) {
         return Err(format!("expected a LoRA, got {kind}, which is not supported (tensor `{name}`)"));
     }

@@ -3,7 +3,7 @@
 use tch::{Kind, Tensor};
 
 use super::adapter::{Adapter, bare};
-use super::matrix::Matrix;
+use super::factor_matrix::FactorMatrix;
 
 /// The change of one weight: that of its factors, and with DoRA new magnitudes.
 #[derive(Debug)]
@@ -20,11 +20,11 @@ pub enum Factors {
     /// LoRA, and LoCon of convolutions: `scale · B·A`.
     LowRank(Adapter),
     /// LoCon with a core: `scale · W`.
-    Tucker(Matrix, f64),
+    Tucker(FactorMatrix, f64),
     /// LoHa (Hyeon-Woo et al. 2021, FedPara): `scale · W_1 ⊙ W_2`.
-    Hadamard([Matrix; 2], f64),
+    Hadamard([FactorMatrix; 2], f64),
     /// LoKr (Yeh et al. 2023, LyCORIS): `scale · W_1 ⊗ W_2`, where the first has no kernel.
-    Kronecker([Matrix; 2], f64),
+    Kronecker([FactorMatrix; 2], f64),
 }
 
 /// Magnitudes `m` of a DoRA (Liu et al. 2024, eq. 5): the weight becomes `m · (W + ΔW) / ‖W + ΔW‖`.
@@ -101,7 +101,7 @@ impl Factors {
             }
             Self::Tucker(matrix, scale) => (matrix.value(weight) * (strength * scale)).view(&*shape),
             Self::Hadamard([first, second], scale) => {
-                let flat = |matrix: &Matrix| matrix.value(weight).flatten(1, -1);
+                let flat = |matrix: &FactorMatrix| matrix.value(weight).flatten(1, -1);
                 (flat(first) * flat(second) * (strength * scale)).view(&*shape)
             }
             Self::Kronecker([first, second], scale) => {
@@ -131,11 +131,10 @@ impl Magnitude {
         let size = values.size();
         let count = values.numel() as i64;
         let along = size.iter().position(|side| *side == count).filter(|_| count > 0)?;
-        let axis = match (along, by_output) {
-            (0, _) | (1, true) if count == *out => 0,
-            (1, false) if count == *inputs => 1,
-            // PEFT's convolutions under kohya's names.
-            (1, false) if count == *out => 0,
+        let axis = match along {
+            1 if !by_output && count == *inputs => 1,
+            // The second axis has outputs in PEFT's convolutions, under kohya's names too.
+            0 | 1 if count == *out => 0,
             _ => return None,
         };
         Some(Self { values: values.flatten(0, -1), axis })

@@ -110,7 +110,8 @@ impl InitImage {
     /// at every step with the noise of its level (CompVis `ddim.py:143`), so that any model inpaints the rest.
     ///
     /// # Shapes
-    /// - `image`: `[1, C', H, W]` in `[-1, 1]` of 1 to 4 channels, the same for every seed; `fill`: `[1, 1, H, W]`, 0 or 1
+    /// - `image`: `[1, C', H, W]` in `[-1, 1]` of 1 to 4 channels, the same for every seed, or `[B, C', H, W]`, one for each;
+    ///   `fill`: `[1, 1, H, W]`, 0 or 1
     ///
     /// # Errors
     /// [`Error::Invalid`] when `strength` is not in `[0, 1]`; [`Error::Shape`] for other shapes.
@@ -119,10 +120,10 @@ impl InitImage {
             return Err(Error::invalid(format!("strength: expected a number in [0, 1], got {strength}")));
         }
         let size = image.size();
-        let [1, 1..=4, height, width] = size[..] else {
+        let [1..=i64::MAX, 1..=4, height, width] = size[..] else {
             return Err(Error::Shape {
                 what: "the image".into(),
-                expected: "[1, C, H, W] of 1 to 4 channels".into(),
+                expected: "[1, C, H, W] or one for each seed, of 1 to 4 channels".into(),
                 got: size,
             });
         };
@@ -163,6 +164,11 @@ impl InitImage {
         noise: &mut dyn NoiseSource,
     ) -> Result<RunStart<'a>> {
         model.input().pixels()?;
+        let given = self.image.size();
+        if given[0] != 1 && given[0] != count {
+            let expected = format!("[1, …] or [{count}, …], one for each seed");
+            return Err(Error::Shape { what: "the image".into(), expected, got: given });
+        }
         let x0 = model.encode(&self.image.expand([count, -1, -1, -1], false), noise); // [B, C, h, w]
         let mask = self.fill.as_ref().map(|fill| {
             let fill = fill.to_device(x0.device()).to_kind(Kind::Float);

@@ -56,7 +56,7 @@ fn refused(kind: &str) -> Option<&'static str> {
     }
 }
 
-fn config(name: &str, overrides: &[&str]) -> (ModelConfig, String) {
+pub(crate) fn config(name: &str, overrides: &[&str]) -> (ModelConfig, String) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../configs/experiments/tiny").join(name);
     let text = std::fs::read_to_string(&path).unwrap();
     let overrides: Vec<String> = overrides.iter().map(|each| (*each).to_owned()).collect();
@@ -69,11 +69,16 @@ fn config(name: &str, overrides: &[&str]) -> (ModelConfig, String) {
 
 /// Writes a model folder, as the trainer does.
 fn write_source(folder: &Path, name: &str, overrides: &[&str]) {
+    write_filled(folder, name, overrides, 3);
+}
+
+/// [`write_source`] with weights of a seed.
+pub(crate) fn write_filled(folder: &Path, name: &str, overrides: &[&str], seed: u64) {
     let (config, text) = config(name, overrides);
     let mut tensors: Vec<(String, Tensor)> = match &config {
         ModelConfig::LatentDiffusion(config) => {
             let model = LatentDiffusion::new(config, None, Device::Cpu).unwrap();
-            fill_weights(model.vs(), 3);
+            fill_weights(model.vs(), seed);
             let buffers = model.schedule.buffers().into_iter();
             let mut all: Vec<(String, Tensor)> =
                 buffers.map(|(name, values)| (name.to_owned(), Tensor::from_slice(&values))).collect();
@@ -85,7 +90,7 @@ fn write_source(folder: &Path, name: &str, overrides: &[&str]) {
         }
         alone => {
             let model = FirstStageModel::new(&alone.first_stage().unwrap(), Device::Cpu).unwrap();
-            fill_weights(&model.vs, 3);
+            fill_weights(&model.vs, seed);
             model.vs.variables().into_iter().collect()
         }
     };
@@ -97,9 +102,9 @@ fn write_source(folder: &Path, name: &str, overrides: &[&str]) {
     save(folder.join("model.safetensors"), &tensors, &BTreeMap::new()).unwrap();
 }
 
-fn options(to: ConvertTarget) -> ConvertOptions {
+pub(crate) fn options(to: ConvertTarget) -> ConvertOptions {
     let tokenizer = None;
-    ConvertOptions { to, kind: None, ema: true, tokenizer, loras: Vec::new(), force: false }
+    ConvertOptions { to, kind: None, ema: true, tokenizer, merge: None, loras: Vec::new(), force: false }
 }
 
 fn tokenizer(kind: &str) -> Option<PathBuf> {
@@ -110,7 +115,7 @@ fn tokenizer(kind: &str) -> Option<PathBuf> {
     Some(shared_data()?.join("tokenizers").join(file))
 }
 
-fn run(from: &Path, to: &Path, options: &ConvertOptions) -> ldm_core::Result<Vec<String>> {
+pub(crate) fn run(from: &Path, to: &Path, options: &ConvertOptions) -> ldm_core::Result<Vec<String>> {
     let mut notes = Vec::new();
     convert(&ModelSource::find(from, None, options.ema)?, to, options, &mut |note| {
         notes.push(note.to_owned());
@@ -118,7 +123,7 @@ fn run(from: &Path, to: &Path, options: &ConvertOptions) -> ldm_core::Result<Vec
     Ok(notes)
 }
 
-fn tensors(path: &Path) -> BTreeMap<String, Tensor> {
+pub(crate) fn tensors(path: &Path) -> BTreeMap<String, Tensor> {
     let checkpoint = Checkpoint::open(path).unwrap();
     checkpoint.names().map(|name| (name.to_owned(), checkpoint.tensor(name).unwrap())).collect()
 }

@@ -266,6 +266,7 @@ fn loras_are_merged_in_conversion() {
         kind: None,
         ema: true,
         tokenizer: None,
+        merge: None,
         loras: given(&[("peft", 0.7), ("kohya", -0.4)]),
         force: false,
     };

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
 
+mod blend;
 mod classifier;
 mod classifier_config;
 mod conditions;
@@ -14,6 +15,7 @@ mod large;
 mod lora;
 mod lycoris;
 mod official;
+mod overrides;
 mod parity;
 mod schedulers;
 mod skip_init;

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use ldm_core::{Error, Result, image};
+use ldm_core::{Error, PngTexts, Result, image};
 use ldm_pipelines::watermark;
 use serde::Serialize;
 
-use crate::context::{Context, bail};
+use crate::context::bail;
 
 /// The text chunks of a PNG, and Stable Diffusion's watermark where it is found.
 #[derive(Debug, Serialize)]
@@ -33,28 +33,7 @@ pub(super) fn is_png(path: &Path) -> Result<bool> {
 
 impl PngReport {
     pub(super) fn of(path: &Path) -> Result<Self> {
-        let context = || path.display().to_string();
-        let file = File::open(path).map_err(Error::io(path))?;
-        let mut reader = png::Decoder::new(BufReader::new(file)).read_info().with_context(context)?;
-        // Texts may come after the image data, which is read in rows: its size is a claim of the file.
-        let (width, height) = (reader.info().width, reader.info().height);
-        if reader.output_buffer_size().is_none_or(|size| size as u64 > image::LARGEST) {
-            let most = image::LARGEST;
-            return Err(Error::format(
-                path,
-                format!("expected an image of at most {most} bytes, got {width}x{height}"),
-            ));
-        }
-        while reader.next_row().with_context(context)?.is_some() {}
-        reader.finish().with_context(context)?;
-        let info = reader.info();
-        let mut texts: BTreeMap<String, String> = BTreeMap::new();
-        for chunk in &info.utf8_text {
-            texts.insert(chunk.keyword.clone(), chunk.get_text().with_context(context)?);
-        }
-        for chunk in &info.uncompressed_latin1_text {
-            texts.insert(chunk.keyword.clone(), chunk.text.clone());
-        }
+        let PngTexts { width, height, mut texts } = PngTexts::read(path)?;
         // Beyond this no model makes an image, and the search would take ten times the memory of it.
         if u64::from(width) * u64::from(height) <= 1 << 26 {
             let hidden = watermark::read(&image::read(path)?, watermark::STABLE_DIFFUSION.len());

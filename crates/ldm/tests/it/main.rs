@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
 
+mod hires;
+mod redo;
 mod text;
 
 use std::cell::Cell;
@@ -11,7 +13,7 @@ use ldm::prelude::*;
 use ldm_core::device::test_device;
 use ldm_testing::{assert_close, fill_weights};
 
-fn pipeline() -> Pipeline {
+pub(crate) fn pipeline() -> Pipeline {
     let text = include_str!("../../../ldm-pipelines/tests/tiny.yaml");
     let ModelConfig::LatentDiffusion(config) = ModelFile::parse(text, "tiny.yaml", &[]).unwrap().model else {
         panic!("a diffusion model")

@@ -76,6 +76,7 @@ fn generator(args: &GenerationArgs) -> anyhow::Result<Option<ImageGenerator>> {
         model: path.clone(),
         config: args.generator.config.clone(),
         ema: false,
+        overrides: Vec::new(),
         ignore: Vec::new(),
         no_ema: args.generator.no_ema,
         dtype: args.generator.dtype.clone(),

@@ -4,7 +4,7 @@ use tch::{Kind, Tensor};
 
 /// A matrix `[m, n]`, or a kernel `[m, n, kh, kw]`.
 #[derive(Debug)]
-pub enum Matrix {
+pub enum FactorMatrix {
     /// The tensor itself.
     Whole(Tensor),
     /// `left · right`, `[m, r]` and `[r, n, …]`.
@@ -25,7 +25,7 @@ pub enum Matrix {
     },
 }
 
-impl Matrix {
+impl FactorMatrix {
     /// The shape of the value; none where the factors do not fit each other, and where an axis is empty.
     pub(super) fn shape(&self) -> Option<Vec<i64>> {
         let shape = match self {
@@ -57,7 +57,7 @@ impl Matrix {
     /// Computes the value in f32 on the device of `like`, `[m, n, …]`.
     ///
     /// # Panics
-    /// Where [`Matrix::shape`] is none.
+    /// Where [`FactorMatrix::shape`] is none.
     pub(super) fn value(&self, like: &Tensor) -> Tensor {
         let wide = |tensor: &Tensor| tensor.to_device(like.device()).to_kind(Kind::Float);
         let shape = self.shape().expect("checked by Update::fits");

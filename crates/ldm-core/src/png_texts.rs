@@ -1,0 +1,54 @@
+//! Text chunks of PNG files.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+
+use crate::{Error, Result, image};
+
+/// The size of a PNG and its text chunks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PngTexts {
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Texts by keyword.
+    pub texts: BTreeMap<String, String>,
+}
+
+impl PngTexts {
+    /// Reads the chunks of the file at `path`, before and after its image.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; [`Error::Format`] when it is not a PNG, is damaged, or claims an image of more than
+    /// [`image::LARGEST`] bytes.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let damaged = |error: png::DecodingError| match error {
+            png::DecodingError::IoError(source) => Error::io(path)(source),
+            other => Error::format(path, other.to_string()),
+        };
+        let file = File::open(path).map_err(Error::io(path))?;
+        let mut reader = png::Decoder::new(BufReader::new(file)).read_info().map_err(damaged)?;
+        // Texts may come after the image data, which is read in rows: its size is a claim of the file.
+        let (width, height) = (reader.info().width, reader.info().height);
+        if reader.output_buffer_size().is_none_or(|size| size as u64 > image::LARGEST) {
+            let most = image::LARGEST;
+            let why = format!("expected an image of at most {most} bytes, got {width}x{height}");
+            return Err(Error::format(path, why));
+        }
+        while reader.next_row().map_err(damaged)?.is_some() {}
+        reader.finish().map_err(damaged)?;
+        let info = reader.info();
+        let mut texts: BTreeMap<String, String> = BTreeMap::new();
+        for chunk in &info.utf8_text {
+            texts.insert(chunk.keyword.clone(), chunk.get_text().map_err(damaged)?);
+        }
+        for chunk in &info.uncompressed_latin1_text {
+            texts.insert(chunk.keyword.clone(), chunk.text.clone());
+        }
+        Ok(Self { width, height, texts })
+    }
+}
