@@ -4,6 +4,7 @@
 //! It is a crate because two programs use it: `ldm bench` shows a [`BenchReport`], and the workspace's criterion
 //! benches share [`wait`] and [`shape_text`].
 
+mod device_check;
 mod inputs;
 mod machine;
 mod measure;
@@ -17,6 +18,7 @@ use ldm_pipelines::Model;
 use serde::Serialize;
 use tch::{Device, Kind};
 
+pub use device_check::{check_device, loaded_libtorch, why_no_cuda};
 pub use machine::Roofline;
 pub use measure::{OperationTiming, StageTiming, wait};
 pub use stages::shape_text;

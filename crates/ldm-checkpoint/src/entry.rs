@@ -171,18 +171,22 @@ impl TensorEntry {
         matches!(self.form, TensorForm::Converted(_)) || matches!(self.window().storage, Storage::Deflated(_))
     }
 
-    /// Returns the tensor over the file's own pages, if its elements lie there in order and no other tensor has these
-    /// pages.
-    pub(crate) fn map_tensor(&self, pages: &[MappedPages]) -> Option<Tensor> {
+    /// Returns its file and place as [`place`](Self::place), and its dtype, if its elements lie there in order as they
+    /// are.
+    pub(crate) fn plain(&self) -> Option<(usize, Range<usize>, Kind)> {
         let TensorForm::Dense(Window { dtype: FileDtype::Native(kind), strides: None, .. }) = &self.form
         else {
             return None;
         };
-        if self.is_converted() || !can_map(*kind) {
-            return None;
-        }
         let (file, place) = self.place();
-        pages[file].tensor(place.start, &self.info.shape, *kind)
+        (!self.is_converted()).then_some((file, place, *kind))
+    }
+
+    /// Returns the tensor over the file's own pages, if its elements lie there in order and no other tensor has these
+    /// pages.
+    pub(crate) fn map_tensor(&self, pages: &[MappedPages]) -> Option<Tensor> {
+        let (file, place, kind) = self.plain().filter(|(.., kind)| can_map(*kind))?;
+        pages[file].tensor(place.start, &self.info.shape, kind)
     }
 
     /// Returns the tensor, copied from its file.

@@ -59,25 +59,7 @@ pub(crate) struct NpyHeader {
 impl NpyHeader {
     /// Reads the header of an array of which at least the first bytes are present.
     pub(crate) fn read(bytes: &[u8]) -> std::result::Result<Self, String> {
-        let cut = || "truncated .npy header".to_owned();
-        if !bytes.starts_with(NPY_MAGIC) {
-            return Err("expected a .npy array, got another file".into());
-        }
-        let width = match bytes.get(6).ok_or_else(cut)? {
-            1 => 2,
-            2 | 3 => 4,
-            version => return Err(format!("expected a .npy array of version 1 to 3, got {version}")),
-        };
-        let mut length = [0; 4];
-        length[..width].copy_from_slice(bytes.get(8..8 + width).ok_or_else(cut)?);
-        let length = u32::from_le_bytes(length) as usize;
-        if length > HEADER {
-            return Err(format!("expected a .npy header of at most {HEADER} bytes, got {length}"));
-        }
-        let start = 8 + width + length;
-        let text = bytes.get(8 + width..start).ok_or_else(cut)?;
-        let text = std::str::from_utf8(text).map_err(|_| "damaged .npy header".to_owned())?;
-        let HeaderDict { descr, fortran, shape } = HeaderDict::parse(text)?;
+        let (HeaderDict { descr, fortran, shape }, start) = HeaderDict::read(bytes)?;
         let dtype = dtype(&descr)?;
         let sized = shape.iter().try_fold(1_i64, |all, size| all.checked_mul(*size));
         let sized = sized.and_then(|count| usize::try_from(count).ok()?.checked_mul(dtype.width()));
@@ -149,13 +131,37 @@ fn dtype(descr: &str) -> std::result::Result<FileDtype, String> {
 
 /// The Python dict of a header. Its values are a text, a boolean and a tuple of integers; structured dtypes, which nest,
 /// are refused at their first bracket.
-struct HeaderDict {
-    descr: String,
+pub(crate) struct HeaderDict {
+    pub(crate) descr: String,
     fortran: bool,
-    shape: Vec<i64>,
+    pub(crate) shape: Vec<i64>,
 }
 
 impl HeaderDict {
+    /// Reads the header of an array of which at least the first bytes are present; returns the place of the first element
+    /// too.
+    pub(crate) fn read(bytes: &[u8]) -> std::result::Result<(Self, usize), String> {
+        let cut = || "truncated .npy header".to_owned();
+        if !bytes.starts_with(NPY_MAGIC) {
+            return Err("expected a .npy array, got another file".into());
+        }
+        let width = match bytes.get(6).ok_or_else(cut)? {
+            1 => 2,
+            2 | 3 => 4,
+            version => return Err(format!("expected a .npy array of version 1 to 3, got {version}")),
+        };
+        let mut length = [0; 4];
+        length[..width].copy_from_slice(bytes.get(8..8 + width).ok_or_else(cut)?);
+        let length = u32::from_le_bytes(length) as usize;
+        if length > HEADER {
+            return Err(format!("expected a .npy header of at most {HEADER} bytes, got {length}"));
+        }
+        let start = 8 + width + length;
+        let text = bytes.get(8 + width..start).ok_or_else(cut)?;
+        let text = std::str::from_utf8(text).map_err(|_| "damaged .npy header".to_owned())?;
+        Ok((Self::parse(text)?, start))
+    }
+
     fn parse(text: &str) -> std::result::Result<Self, String> {
         let damaged = || "damaged .npy header".to_owned();
         let mut tokens = HeaderTokens(text);

@@ -1,5 +1,6 @@
 //! NumPy's `.npz` archives: a zip archive of `.npy` arrays.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{Cursor, Write};
@@ -13,6 +14,7 @@ use crate::chunks::each_chunk;
 use crate::entry::{Deflated, Storage, TensorInfo, inflate};
 use crate::memory;
 use crate::npy::{HEADER, NpyHeader, npy_header};
+use crate::npy_texts::npy_texts;
 use crate::torch::zip_directory;
 use ldm_core::{Error, Result, files};
 use ldm_libtorch::{MappedFile, map_file};
@@ -82,16 +84,36 @@ impl Npz {
         .map_err(refuse)
     }
 
-    /// Finds an array and reads its header.
-    fn header(&self, name: &str) -> Result<(&Storage, NpyHeader)> {
+    /// Reads the array `name` of one axis, of texts or of integers, as texts.
+    ///
+    /// # Errors
+    /// As [`Npz::array`], and [`Error::Format`] for more axes and other dtypes.
+    pub fn texts(&self, name: &str) -> Result<Vec<String>> {
         let refuse = |why: String| self.refuse(name, &why);
-        let storage = self.entries.get(name).ok_or_else(|| {
+        let storage = self.storage(name)?;
+        check_ratio(storage).map_err(refuse)?;
+        let bytes = match storage {
+            Storage::Plain(range) => Cow::Borrowed(&self.file[range.clone()]),
+            Storage::Deflated(Deflated { place, length, .. }) => {
+                Cow::Owned(inflate(&self.file[place.clone()], *length, 0).map_err(refuse)?)
+            }
+        };
+        npy_texts(&bytes).map_err(refuse)
+    }
+
+    fn storage(&self, name: &str) -> Result<&Storage> {
+        self.entries.get(name).ok_or_else(|| {
             let names: Vec<String> =
                 self.names().take(8).map(|name| name.escape_debug().to_string()).collect();
             let found = if names.is_empty() { "none".into() } else { names.join(", ") };
-            refuse(format!("expected an array of this name, got {found}"))
-        })?;
-        let header = head(&self.file, storage).map_err(refuse)?;
+            self.refuse(name, &format!("expected an array of this name, got {found}"))
+        })
+    }
+
+    /// Finds an array and reads its header.
+    fn header(&self, name: &str) -> Result<(&Storage, NpyHeader)> {
+        let storage = self.storage(name)?;
+        let header = head(&self.file, storage).map_err(|why| self.refuse(name, &why))?;
         Ok((storage, header))
     }
 
@@ -124,6 +146,11 @@ pub(crate) fn head(bytes: &[u8], storage: &Storage) -> std::result::Result<NpyHe
 /// Checks that an array fills its entry, which is not compressed out of proportion.
 pub(crate) fn check(storage: &Storage, header: &NpyHeader) -> std::result::Result<(), String> {
     header.check_length(storage.len())?;
+    check_ratio(storage)
+}
+
+/// Checks that an entry is not compressed out of proportion.
+fn check_ratio(storage: &Storage) -> std::result::Result<(), String> {
     if let Storage::Deflated(Deflated { place, length, .. }) = storage {
         let most = memory::inflated_tensors(place.len());
         if *length > most {

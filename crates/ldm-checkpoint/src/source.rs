@@ -51,6 +51,13 @@ impl Source {
         Some(whole.map_tensor(pages)?.view(self.info.shape.as_slice()))
     }
 
+    /// Returns the bytes of its elements, if they lie in its file in order as they are.
+    pub(crate) fn bytes<'a>(&self, files: &'a [Arc<SourceFile>]) -> Option<&'a [u8]> {
+        let [whole] = self.parts.as_slice() else { return None };
+        let (file, place, _) = whole.plain()?;
+        files[file].get(place)
+    }
+
     /// Returns the tensor, copied from its files.
     pub(crate) fn read(&self, files: &[Arc<SourceFile>]) -> Result<Tensor, String> {
         let read = |entry: &TensorEntry| entry.read(files);

@@ -11,11 +11,11 @@ use anyhow::{Context, bail};
 use ldm::{Hires, ImageGrid, InputImages, NpzImages, Previews, SafetyFilter, Watermark};
 use ldm_checkpoint::{Axis, Checkpoint};
 use ldm_core::Prompt;
-use ldm_pipelines::{GuidingClassifier, InitImage, LatentDiffusion, Variation};
+use ldm_pipelines::{GuidingClassifier, InitImage, LatentDiffusion, Variation, VariationStrength};
 use serde_json::{Map, Value};
 use tch::Tensor;
 
-use crate::args::{GenerateArgs, ModelArgs, TextArgs, VariationStrength};
+use crate::args::{GenerateArgs, ModelArgs, TextArgs};
 use crate::output::OutputFolder;
 use crate::progress::Printer;
 use crate::{model, output, sampling};
@@ -287,7 +287,9 @@ impl<'a> GenerationJob<'a> {
     }
 }
 
-/// Repeats an image or map, `[1, C, H, W]`, for each of `images`.
+/// Repeats an image, a map or a context, `[1, …]`, for each of `images`.
 pub(crate) fn repeated(tensor: &Tensor, images: Range<usize>) -> Tensor {
-    tensor.expand([images.len() as i64, -1, -1, -1], false)
+    let mut size = vec![-1; tensor.dim()];
+    size[0] = images.len() as i64;
+    tensor.expand(size, false)
 }

@@ -119,7 +119,7 @@ pub(crate) fn check_conditioning(
         ConditioningKind::LowResolution => "try ldm upscale",
         ConditioningKind::SemanticMap => "try ldm semantic2img",
         ConditioningKind::Inpainting | ConditioningKind::TextInpainting => "try ldm inpaint",
-        ConditioningKind::ClipImage | ConditioningKind::Embedding => "no command supports it",
+        ConditioningKind::ClipImage | ConditioningKind::Embedding => "try ldm knn2img",
         ConditioningKind::Hybrid => "try ldm sample with --image, where the other condition is a class",
     };
     let accepted: Vec<String> = accepted.iter().map(ToString::to_string).collect();
@@ -128,17 +128,4 @@ pub(crate) fn check_conditioning(
         args.model.display(),
         accepted.join(" or ")
     )
-}
-
-/// Parses a class: one of `names`, or a number below `count`.
-pub(crate) fn class(word: &str, names: &[String], count: i64) -> anyhow::Result<i64> {
-    if let Some(index) = names.iter().position(|name| name == word) {
-        return Ok(index as i64);
-    }
-    let number: Option<i64> = word.parse().ok();
-    number.filter(|number| (0..count).contains(number)).with_context(|| {
-        let known =
-            if names.is_empty() { String::new() } else { format!(", or one of {}", names.join(", ")) };
-        format!("--class: expected 0 to {}{known}, got {word}", count - 1)
-    })
 }

@@ -16,6 +16,7 @@ use ldm_core::diffusers::{Fields, wrong};
 use ldm_core::nn::skip_init;
 use ldm_core::{Error, Prompt, Result};
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use tch::nn::{Init, VarStore};
 use tch::{Device, Kind, Tensor};
 
@@ -86,6 +87,21 @@ impl Clip {
     /// Side of the input images, in pixels.
     pub fn side(&self) -> i64 {
         self.side
+    }
+
+    /// Components of an embedding, `P`.
+    pub fn width(&self) -> i64 {
+        self.text_projection.size()[0]
+    }
+
+    /// SHA-256 of the two projections: 64 hex digits that identify the model's embeddings.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        for projection in [&self.text_projection, &self.visual_projection] {
+            let flat = projection.to_device(Device::Cpu).contiguous().flatten(0, -1);
+            hash.update(Vec::<u8>::try_from(flat.view_dtype(Kind::Uint8)).expect("bytes on the CPU"));
+        }
+        format!("{:x}", hash.finalize())
     }
 
     /// Returns the truncated part of each text.

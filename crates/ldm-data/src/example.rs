@@ -25,6 +25,8 @@ pub struct Example {
     pub latent: Option<Latent>,
     /// Condition made of the image.
     pub condition: Option<Condition>,
+    /// Embeddings of the image's nearest neighbors, nearest first: `[k, D]`, all of one `D`.
+    pub neighbors: Option<Vec<Vec<f32>>>,
     /// Name: a relative file name, or a number.
     pub name: String,
 }
@@ -46,6 +48,7 @@ impl Example {
             label_map: None,
             latent: None,
             condition: None,
+            neighbors: None,
             name: String::new(),
         }
     }

@@ -84,6 +84,7 @@ pub use source::missing::Missing;
 pub use source::paired_files::PairedFilesConfig;
 pub use stored::images::StoredImages;
 pub use stored::images_config::{ClassSource, ImagesConfig};
+pub use stored::neighbors_config::NeighborsConfig;
 pub use task::TaskConfig;
 pub use task::inpainting::{InpaintingConfig, Masks};
 pub use task::super_resolution::{Degradation, SuperResolutionConfig};

@@ -29,7 +29,7 @@ pub use checkpoint::{SharedModule, checkpoint};
 pub use env::RankEnv;
 pub use format::{channels_last, is_channels_last, prefers_channels_last, to_channels_last};
 pub use generator::Generator;
-pub use mapped::{MappedFile, MappedPages, explain_bus_errors, map_file};
+pub use mapped::{MappedFile, MappedPages, explain_bus_errors, map_file, map_open_file};
 pub use memory::{
     CudaMemory, cuda_memory, empty_cuda_cache, keep_freed_memory, peak_resident_bytes, reset_cuda_peak,
 };

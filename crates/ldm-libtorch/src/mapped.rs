@@ -65,7 +65,14 @@ impl Deref for MappedFile {
 /// # Errors
 /// When the file cannot be opened or mapped, such as a folder.
 pub fn map_file(path: impl AsRef<Path>) -> io::Result<MappedFile> {
-    let file = File::open(path)?;
+    map_open_file(File::open(path)?)
+}
+
+/// [`map_file`] of a file that is open already, such as a temporary one without a name.
+///
+/// # Errors
+/// When the file cannot be mapped.
+pub fn map_open_file(file: File) -> io::Result<MappedFile> {
     let stamp = stamp(&file)?;
     Ok(MappedFile { map: ffi::map(&file)?, file, stamp })
 }

@@ -40,8 +40,8 @@ pub use latent_diffusion::{LatentDiffusion, SCHEDULE_BUFFERS};
 pub use open::{FirstStageModel, LoadOptions, Model};
 pub use sample::{
     ClassifierFreeGuidance, ClassifierGuidance, Conditioned, GenerateRequest, Generated, Guidance,
-    GuidingClassifier, Init, InitImage, LatentRgb, LogProbability, Network, QuantizedDenoiser, Sampling,
-    SamplingOptions, TileSize, Variation, generate,
+    GuidingClassifier, Init, InitImage, Interval, LatentRgb, LogProbability, Network, QuantizedDenoiser,
+    Sampling, SamplingOptions, TileSize, Variation, VariationStrength, generate,
 };
 pub use source::{ModelSource, weights_file};
 pub use tokenizer::{export_tokenizer, find_tokenizer};

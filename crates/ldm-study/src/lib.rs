@@ -1,5 +1,5 @@
 //! Studies of latent diffusion models: [`evaluation`] of image sets, the [`study`] of downsampling factors,
-//! [`inspect`]ion of files, and a [`demo`].
+//! [`retrieval`] from databases of embeddings, [`inspect`]ion of files, and a [`demo`].
 //!
 //! Nothing here prints: messages and progress go to a [`Reporter`], results are values.
 
@@ -9,6 +9,7 @@ pub mod evaluation;
 pub mod inspect;
 mod page;
 mod reporter;
+pub mod retrieval;
 mod spread;
 pub mod study;
 

@@ -14,7 +14,7 @@ mod transfer;
 
 pub use event::DownloadEvent;
 pub use install::{WeightsSource, install, is_installed};
-pub use manifest::{Manifest, RemoteFile, Resource};
+pub use manifest::{Manifest, RemoteFile, Resource, megabytes};
 pub use part::sha256;
 
 #[cfg(doctest)]

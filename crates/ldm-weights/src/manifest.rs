@@ -106,6 +106,15 @@ impl Resource {
     }
 }
 
+/// Formats a size: 553433881 → 553.4 MB.
+pub fn megabytes(bytes: u64) -> String {
+    if bytes < 100_000 {
+        format!("{:.1} kB", bytes as f64 / 1e3)
+    } else {
+        format!("{:.1} MB", bytes as f64 / 1e6)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,9 +10,11 @@ mod image_grid;
 mod images;
 mod init_image_file;
 mod inpainting;
+mod inpainting_input;
 mod input_images;
 mod input_size;
 mod layout_file;
+mod named_classifier;
 mod npz_images;
 mod parameters;
 mod pipeline;
@@ -22,6 +24,7 @@ mod prompts_file;
 mod redo;
 mod request;
 mod safety;
+mod semantic_map;
 mod watermark;
 mod web_ui;
 
@@ -33,6 +36,7 @@ pub use ldm_data as data;
 pub use ldm_libtorch as libtorch;
 pub use ldm_metrics as metrics;
 pub use ldm_pipelines as pipelines;
+pub use ldm_retrieval as retrieval;
 pub use ldm_schedulers as schedulers;
 pub use ldm_train as train;
 pub use ldm_unet as unet;
@@ -43,10 +47,12 @@ pub use image_grid::ImageGrid;
 pub use images::{Images, read_image};
 pub use init_image_file::init_image_fields;
 pub use inpainting::Inpainting;
+pub use inpainting_input::{mask_of, read_masked};
 pub use input_images::InputImages;
 pub use input_size::InputSize;
 pub use layout_file::{Layout, read_layouts};
 pub use ldm_core::{Error, Result};
+pub use named_classifier::{NamedClassifier, parse_class};
 pub use npz_images::NpzImages;
 pub use parameters::Parameters;
 pub use pipeline::Pipeline;
@@ -56,6 +62,7 @@ pub use prompts_file::read_prompts;
 pub use redo::Redo;
 pub use request::Request;
 pub use safety::{SafetyFilter, SafetyMode};
+pub use semantic_map::{one_hot_labels, read_labels};
 pub use watermark::Watermark;
 
 /// The names that most programs use.
@@ -89,6 +96,8 @@ mod doctests {
     struct MetricsGuide;
     #[doc = include_str!("../../../docs/guide/performance.md")]
     struct PerformanceGuide;
+    #[doc = include_str!("../../../docs/guide/retrieval.md")]
+    struct RetrievalGuide;
     #[doc = include_str!("../../../docs/guide/rust.md")]
     struct RustGuide;
     #[doc = include_str!("../../../docs/guide/samplers.md")]

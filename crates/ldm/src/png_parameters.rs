@@ -19,7 +19,7 @@ pub struct PngParameters {
 }
 
 /// Headings of tasks other than text to image.
-const HEADINGS: [&str; 6] = ["class", "inpaint", "outpaint", "upscale", "layout", "map"];
+const HEADINGS: [&str; 7] = ["class", "inpaint", "outpaint", "upscale", "layout", "map", "knn2img"];
 const NEGATIVE: &str = "Negative prompt: ";
 
 impl PngParameters {

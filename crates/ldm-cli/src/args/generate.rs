@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use ldm::SafetyMode;
-use ldm_pipelines::TileSize;
 use ldm_pipelines::lora::LoraFile;
+use ldm_pipelines::{Interval, TileSize, VariationStrength};
 use ldm_schedulers::SamplerConfig;
 
+use super::OutputArgs;
 use super::numbers::{finite, image_count, side, tile_size, unit_interval};
-use super::{Interval, OutputArgs, VariationStrength};
 
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
@@ -94,7 +94,8 @@ pub(crate) struct SamplingArgs {
     /// Stochasticity, 0 to 1, of ddim, euler_a, dpmpp_2m_sde and dpmpp_3m_sde.
     #[arg(long, value_parser = finite)]
     pub(crate) eta: Option<f64>,
-    /// Classifier-free guidance scale; 1 disables guidance. Default: 7.5 for CLIP text, 5 for other text, else 1.
+    /// Classifier-free guidance scale; 1 disables guidance. Default: 7.5 for CLIP text, 5 for other text and
+    /// embeddings, else 1.
     #[arg(long, value_parser = finite)]
     pub(crate) guidance_scale: Option<f64>,
     /// Guidance rescale, 0 to 1: rescales the guided prediction toward the contrast of the unguided one; try 0.7 if

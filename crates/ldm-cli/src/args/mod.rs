@@ -12,6 +12,7 @@ mod images;
 mod model;
 mod numbers;
 mod redo;
+mod retrieve;
 mod sample;
 mod tasks;
 mod train;
@@ -34,8 +35,9 @@ pub(crate) use eval::{
 pub(crate) use generate::{GenerateArgs, SamplingArgs};
 pub(crate) use images::{DecodeArgs, EncodeArgs, OutputArgs, ReconstructArgs, SizeArgs};
 pub(crate) use model::{DeviceArgs, DoctorArgs, InspectArgs, ModelArgs};
-pub(crate) use numbers::{Interval, VariationStrength, unit_interval};
+pub(crate) use numbers::unit_interval;
 pub(crate) use redo::RedoArgs;
+pub(crate) use retrieve::{IndexArgs, Knn2imgArgs, QueryArgs, RetrieveCommand};
 pub(crate) use sample::SampleArgs;
 pub(crate) use tasks::{
     FillArgs, Img2imgArgs, InpaintArgs, Layout2imgArgs, OutpaintArgs, Semantic2imgArgs, UpscaleArgs,
@@ -110,6 +112,14 @@ pub(crate) enum Command {
         after_help = "Examples:\n  ldm txt2img \"a red circle\" --model runs/text -n 4\n  ldm txt2img \"a red circle\" --model sd-v1-4 --hires 2 --hires-strength 0.6\n  ldm txt2img --prompts-from prompts.txt --model sd-v1-4.ckpt --config configs/models/stable-diffusion/v1.yaml"
     )]
     Txt2img(Txt2imgArgs),
+    /// Generates images from a text or an image and its neighbors in a database, with a retrieval-augmented model.
+    #[command(
+        after_help = "Example:\n  ldm knn2img \"a red car\" --model rdm768x768.ckpt --config configs/models/latent-diffusion/retrieval-768.yaml --clip clip-vit-large-patch14 --index photos.safetensors"
+    )]
+    Knn2img(Knn2imgArgs),
+    /// Makes and searches databases of image embeddings.
+    #[command(subcommand)]
+    Retrieve(RetrieveCommand),
     /// Generates images from an image and text.
     #[command(
         after_help = "Example:\n  ldm img2img sketch.png \"a red circle\" --model runs/text --strength 0.6"

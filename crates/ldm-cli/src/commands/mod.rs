@@ -13,12 +13,14 @@ mod filling;
 mod img2img;
 mod inpaint;
 mod inspect;
+mod knn2img;
 mod layout2img;
 mod outpaint;
 mod reconstruct;
 mod redo;
+mod retrieve;
 mod sample;
-pub(crate) mod semantic2img;
+mod semantic2img;
 pub(crate) mod train;
 mod txt2img;
 mod upscale;
@@ -45,6 +47,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Train(args) => train::run(&args, printer),
         Command::Sample(args) => sample::run(&args, printer),
         Command::Txt2img(args) => txt2img::run(&args, printer),
+        Command::Knn2img(args) => knn2img::run(&args, printer),
+        Command::Retrieve(command) => retrieve::run(&command, printer),
         Command::Img2img(args) => img2img::run(&args, printer),
         Command::Inpaint(args) => inpaint::run(&args, printer),
         Command::Outpaint(args) => outpaint::run(&args, printer),

@@ -4,15 +4,14 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, bail};
+use ldm::{NamedClassifier, one_hot_labels, parse_class, read_labels};
 use ldm_core::{Prompt, image};
-use ldm_data::read_label_map;
 use ldm_pipelines::{ConditioningKind, GuidingClassifier, LatentDiffusion};
 use serde_json::{Map, Value, json};
 use tch::Tensor;
 
 use crate::args::{ModelArgs, SampleArgs};
-use crate::classifier::{self, NamedClassifier};
-use crate::commands::semantic2img::one_hot;
+use crate::classifier;
 use crate::generation::repeated;
 use crate::generation::{GenerationJob, Task};
 use crate::model;
@@ -42,7 +41,7 @@ pub(crate) fn run(args: &SampleArgs, printer: Printer) -> anyhow::Result<()> {
         }
         (None, None) => None,
     };
-    let classifier = NamedClassifier::open(&args.classifier, &model)?;
+    let classifier = classifier::open(&args.classifier, &model)?;
     let classes = classes(args, &model, classifier.as_ref())?;
     let task = ClassTask { classes, image, model: &model, classifier };
     job.run(&model, &model_args, task, printer)
@@ -98,7 +97,8 @@ impl Task for ClassTask<'_> {
 /// Reads the image or the label map of a hybrid model.
 fn concatenated(kind: ConditioningKind, path: &Path, model: &LatentDiffusion) -> anyhow::Result<Prompt> {
     if kind == ConditioningKind::SemanticMap {
-        let map = one_hot(&read_label_map(path)?, model).with_context(|| path.display().to_string())?;
+        let map =
+            one_hot_labels(&read_labels(path, None)?, model).with_context(|| path.display().to_string())?;
         return Ok(Prompt { mask: Some(map), ..Prompt::default() });
     }
     let image = image::from_rgb8(&image::read(path)?).unsqueeze(0);
@@ -133,7 +133,7 @@ fn classes(
         };
         bail!("--class: expected {known}, got none");
     }
-    let classes = cycled(args, |word| model::class(word, &model.classes, count))?;
+    let classes = cycled(args, |word| parse_class(word, &model.classes, count))?;
     for class in &classes {
         classifier.map_or(Ok(()), |classifier| classifier.check_class(*class))?;
     }
@@ -141,8 +141,8 @@ fn classes(
 }
 
 /// Returns the classes of `--class`, repeated for all images.
-fn cycled(args: &SampleArgs, class: impl Fn(&str) -> anyhow::Result<i64>) -> anyhow::Result<Vec<i64>> {
+fn cycled(args: &SampleArgs, class: impl Fn(&str) -> ldm::Result<i64>) -> anyhow::Result<Vec<i64>> {
     let words = args.class.iter().map(|word| class(word.trim()));
-    let classes: Vec<i64> = words.collect::<anyhow::Result<_>>()?;
+    let classes: Vec<i64> = words.collect::<ldm::Result<_>>()?;
     Ok(classes.iter().copied().cycle().take(args.generate.num_images).collect())
 }

@@ -5,7 +5,9 @@ use std::path::Path;
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use ldm_core::resources;
-use ldm_weights::{DownloadEvent, Manifest, RemoteFile, Resource, WeightsSource, install, is_installed};
+use ldm_weights::{
+    DownloadEvent, Manifest, RemoteFile, Resource, WeightsSource, install, is_installed, megabytes,
+};
 use serde_json::json;
 
 use crate::args::{Cli, GetArgs, WeightsCommand};
@@ -131,13 +133,4 @@ fn wrong_usage(kind: ErrorKind, message: &str) -> ! {
     command.build();
     let get = command.find_subcommand_mut("weights").and_then(|weights| weights.find_subcommand_mut("get"));
     get.expect("the running command").error(kind, message).exit()
-}
-
-/// Formats a size: 553433881 → 553.4 MB.
-fn megabytes(bytes: u64) -> String {
-    if bytes < 100_000 {
-        format!("{:.1} kB", bytes as f64 / 1e3)
-    } else {
-        format!("{:.1} MB", bytes as f64 / 1e6)
-    }
 }

@@ -240,7 +240,7 @@ fn refuses(sandbox: &Sandbox) {
 }
 
 /// A tiny CLIP with a vocabulary of letters, and the weights of the golden tests of `ldm-conditioning`.
-fn clip(sandbox: &Sandbox) -> ldm_conditioning::Clip {
+pub(crate) fn clip(sandbox: &Sandbox) -> ldm_conditioning::Clip {
     use ldm_testing::{Golden, filled};
     let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../ldm-conditioning/tests/golden/clip.safetensors");
     let golden = Golden::open(golden, tch::Device::Cpu);

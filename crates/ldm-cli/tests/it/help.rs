@@ -6,7 +6,7 @@ use ldm_testing::{Sandbox, text};
 
 use crate::LDM;
 
-const COMMANDS: [&[&str]; 31] = [
+const COMMANDS: [&[&str]; 36] = [
     &[],
     &["doctor"],
     &["demo"],
@@ -16,6 +16,11 @@ const COMMANDS: [&[&str]; 31] = [
     &["train"],
     &["sample"],
     &["txt2img"],
+    &["knn2img"],
+    &["retrieve"],
+    &["retrieve", "index"],
+    &["retrieve", "search"],
+    &["retrieve", "neighbors"],
     &["img2img"],
     &["inpaint"],
     &["outpaint"],
@@ -60,7 +65,7 @@ fn help_of_every_command() {
 #[test]
 fn every_command_has_an_example() {
     let sandbox = Sandbox::new(LDM, &[]);
-    let groups: [&[&str]; 5] = [&[], &["data"], &["eval"], &["weights"], &["help"]];
+    let groups: [&[&str]; 6] = [&[], &["data"], &["retrieve"], &["eval"], &["weights"], &["help"]];
     for command in COMMANDS.iter().filter(|command| !groups.contains(command)) {
         assert!(sandbox.ok(&[command, &["--help"][..]].concat()).contains("Example"), "{command:?}");
     }

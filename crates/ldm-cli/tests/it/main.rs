@@ -20,6 +20,7 @@ mod lora;
 mod outputs;
 mod ranks;
 mod redo;
+mod retrieve;
 mod signals;
 mod tasks;
 mod terminal;

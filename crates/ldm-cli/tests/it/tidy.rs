@@ -15,7 +15,7 @@ use serde_json::Value;
 use source::{code, found, lenient, loose_attributes, without_tests};
 
 /// The rank of each crate. A crate imports only crates of lower rank, so that siblings never import each other.
-const RANKS: [(&str, usize); 19] = [
+const RANKS: [(&str, usize); 20] = [
     ("xtask", 0), // it installs libtorch, so it must not depend on it
     ("ldm-libtorch", 0),
     ("ldm-core", 1),
@@ -25,8 +25,9 @@ const RANKS: [(&str, usize); 19] = [
     ("ldm-unet", 3),
     ("ldm-schedulers", 3),
     ("ldm-conditioning", 3),
-    ("ldm-data", 3),
     ("ldm-metrics", 3),
+    ("ldm-retrieval", 3),
+    ("ldm-data", 4),
     ("ldm-pipelines", 4),
     ("ldm-train", 5),
     ("ldm", 6),

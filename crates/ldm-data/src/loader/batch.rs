@@ -16,7 +16,8 @@ pub struct Batch {
     /// `[B, C, h, w]` or `[B, 2C, h, w]` f32 latents of the images: see [`Latent`](crate::Latent).
     pub latents: Option<Tensor>,
     /// The condition: `text`, `class`, `layout` and `crops` where the dataset has them, and `image` and `mask` by its
-    /// task: a low-resolution image; a masked image (-1 in the mask) and its mask; a one-hot map, `[B, K, H, W]` u8.
+    /// task: a low-resolution image; a masked image (-1 in the mask) and its mask; a one-hot map, `[B, K, H, W]` u8;
+    /// `embedding` `[B, k, D]` where it has neighbors.
     pub prompt: Prompt,
     /// `B` crops `[x0, y0, width, height]`, relative to the whole images.
     pub crops: Vec<[f64; 4]>,
@@ -68,6 +69,8 @@ pub fn collate(examples: Vec<Example>) -> Result<Batch> {
         same(first, example, "caption", |each| each.caption.is_some())?;
         same(first, example, "label map", |each| each.label_map.is_some())?;
         same(first, example, "latent", |each| each.latent.is_some())?;
+        same(first, example, "neighbor", |each| each.neighbors.is_some())?;
+        same_neighbors(first, example)?;
         if let (Some(one), Some(other)) = (&first.condition, &example.condition) {
             same_condition(first, one, example, other)?;
         }
@@ -78,6 +81,7 @@ pub fn collate(examples: Vec<Example>) -> Result<Batch> {
         }
     }
     let (image, mask) = condition(&examples);
+    let embedding = neighbors(&examples);
     let encode_crop = first.encode_crop;
     let count = examples.len();
     let mut pixels = Vec::with_capacity(count * first.image.len());
@@ -107,6 +111,7 @@ pub fn collate(examples: Vec<Example>) -> Result<Batch> {
             crops: encode_crop.then(|| crops.clone()),
             image,
             mask,
+            embedding,
             ..Prompt::default()
         },
         latents: latent.map(|[c, h, w]| tensor(&latents, [b, c, h, w])),
@@ -156,6 +161,25 @@ fn condition(examples: &[Example]) -> (Option<Tensor>, Option<Tensor>) {
             (None, Some(tensor(&ones, [b, *labels as i64, h, w])))
         }
     }
+}
+
+/// `Prompt.embedding`, `[B, k, D]`, of examples with equally many neighbors.
+fn neighbors(examples: &[Example]) -> Option<Tensor> {
+    let first = examples[0].neighbors.as_ref()?;
+    let shape = [examples.len(), first.len(), first.first().map_or(0, Vec::len)].map(|size| size as i64);
+    let values: Vec<f32> =
+        examples.iter().flat_map(|each| each.neighbors.iter().flatten().flatten()).copied().collect();
+    Some(tensor(&values, shape))
+}
+
+/// Refuses neighbors of two numbers or sizes.
+fn same_neighbors(first: &Example, example: &Example) -> Result<()> {
+    let sizes = |each: &Example| -> Vec<usize> { each.neighbors.iter().flatten().map(Vec::len).collect() };
+    if sizes(first) != sizes(example) {
+        let expected = format!("expected as many and as long neighbors as those of {}", first.name);
+        return Err(Error::data(&example.name, format!("{expected}, got others")));
+    }
+    Ok(())
 }
 
 /// Refuses low-resolution images of two sizes and maps of two numbers of labels.
@@ -219,6 +243,7 @@ mod tests {
             label_map: Some(vec![1; 8]),
             latent: None,
             condition: None,
+            neighbors: None,
             name: name.to_owned(),
         }
     }

@@ -166,6 +166,7 @@ impl Dataset for Scenes {
             condition,
             label_map: Some(drawing.labels),
             latent: None,
+            neighbors: None,
             name: Self::example_name(index),
         })
     }

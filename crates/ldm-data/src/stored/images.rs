@@ -4,6 +4,7 @@ use std::path::Path;
 
 use image::GrayImage;
 use ldm_core::{Error, Result};
+use ldm_retrieval::NeighborTable;
 
 use crate::dataset::{Dataset, Peek, fingerprint};
 use crate::example::{Example, to_chw};
@@ -29,6 +30,7 @@ pub struct StoredImages {
     labels: Option<Labels>,
     task: Option<CheckedTask>,
     listing: Listing,
+    neighbors: Option<NeighborTable>,
     name: String,
     passed_over: Vec<String>,
 }
@@ -56,9 +58,13 @@ impl StoredImages {
             ));
         }
         let listing = Listing::open(&config, &paths)?;
+        let neighbors = match &config.neighbors {
+            Some(neighbors) => Some(neighbors.open(&paths, &listing)?),
+            None => None,
+        };
         let name = config.path.join(", ");
         let passed_over = listing.stores.iter().flat_map(|store| store.passed_over.clone()).collect();
-        Ok(Self { config, transform, labels, task, listing, name, passed_over })
+        Ok(Self { config, transform, labels, task, listing, neighbors, name, passed_over })
     }
 
     /// Reads the captions of an image; empty for a dataset without captions.
@@ -78,6 +84,34 @@ impl StoredImages {
     /// Channels of an image.
     fn channels(&self) -> usize {
         if self.config.alpha { 4 } else { 3 }
+    }
+
+    /// The embeddings of an image's neighbors.
+    fn neighbors(&self, item: &Item) -> Option<Vec<Vec<f32>>> {
+        let table = self.neighbors.as_ref()?;
+        let found = table.neighbors(&self.listing.image(item).name)?;
+        Some(found.map(|index| table.database().embedding(index).collect()).collect())
+    }
+
+    /// The fingerprint without neighbors. It has no paths: a dataset keeps it when it is moved.
+    fn fingerprint_of_images(&self) -> String {
+        let Self { config, .. } = self;
+        let old = (&config.transform, config.classes, captions_key(config), &self.listing.classes);
+        let entries = self.listing.items.iter().map(|item| {
+            let image = self.listing.image(item);
+            (image.name.as_str(), image.size)
+        });
+        if config.boxes.is_none() && config.label_maps.is_none() && config.task.is_none() {
+            let version = if config.alpha { "images 1 with alpha" } else { "images 1" };
+            return fingerprint(version, &old, entries);
+        }
+        let boxes = config.boxes.as_ref().map(|boxes| {
+            let all = self.listing.items.iter().map(|item| item.boxes.len()).sum::<usize>();
+            (boxes.min_object_area, boxes.encode_crop, all)
+        });
+        let labels = config.label_maps.as_ref().map(|maps| (maps.n_labels, maps.shift));
+        let version = if config.alpha { "images 2 with alpha" } else { "images 2" };
+        fingerprint(version, &(old, boxes, labels, &config.task), entries)
     }
 
     fn bytes(&self, item: &Item) -> Result<Vec<u8>> {
@@ -152,6 +186,7 @@ impl Dataset for StoredImages {
             label_map,
             condition: condition.transpose().map_err(self.bad(item))?,
             latent: None,
+            neighbors: self.neighbors(item),
             name: self.listing.image(item).name.clone(),
         })
     }
@@ -177,6 +212,7 @@ impl Dataset for StoredImages {
             label_map: None,
             condition: None,
             latent: None,
+            neighbors: self.neighbors(item),
             name: self.listing.image(item).name.clone(),
         })
     }
@@ -200,24 +236,14 @@ impl Dataset for StoredImages {
     }
 
     fn fingerprint(&self) -> String {
-        // Without paths: a dataset keeps its fingerprint when it is moved.
-        let Self { config, .. } = self;
-        let old = (&config.transform, config.classes, captions_key(config), &self.listing.classes);
-        let entries = self.listing.items.iter().map(|item| {
-            let image = self.listing.image(item);
-            (image.name.as_str(), image.size)
-        });
-        if config.boxes.is_none() && config.label_maps.is_none() && config.task.is_none() {
-            let version = if config.alpha { "images 1 with alpha" } else { "images 1" };
-            return fingerprint(version, &old, entries);
+        let images = self.fingerprint_of_images();
+        match &self.neighbors {
+            Some(table) => {
+                let database = (table.database().fingerprint(), table.k());
+                fingerprint("images 1 with neighbors", &database, [(images.as_str(), 0)])
+            }
+            None => images,
         }
-        let boxes = config.boxes.as_ref().map(|boxes| {
-            let all = self.listing.items.iter().map(|item| item.boxes.len()).sum::<usize>();
-            (boxes.min_object_area, boxes.encode_crop, all)
-        });
-        let labels = config.label_maps.as_ref().map(|maps| (maps.n_labels, maps.shift));
-        let version = if config.alpha { "images 2 with alpha" } else { "images 2" };
-        fingerprint(version, &(old, boxes, labels, &config.task), entries)
     }
 
     fn box_classes(&self) -> &[String] {

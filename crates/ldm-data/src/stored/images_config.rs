@@ -10,6 +10,7 @@ use crate::labels::caption_file::CaptionSource;
 use crate::labels::imagenet::ImageNetConfig;
 use crate::labels::label_maps::LabelMapsConfig;
 use crate::source::paired_files::PairedFilesConfig;
+use crate::stored::neighbors_config::NeighborsConfig;
 use crate::task::TaskConfig;
 use crate::task::inpainting::{InpaintingConfig, Masks};
 
@@ -58,6 +59,9 @@ pub struct ImagesConfig {
     /// Condition made of each image.
     #[serde(default)]
     pub task: Option<TaskConfig>,
+    /// Precomputed nearest neighbors of each image, for retrieval-augmented models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub neighbors: Option<NeighborsConfig>,
     /// Assigns whole archives to ranks. Otherwise all ranks share one order over all archives.
     #[serde(default)]
     pub shards_by_rank: bool,
@@ -93,6 +97,7 @@ impl ImagesConfig {
             transform,
             alpha: false,
             task: None,
+            neighbors: None,
             shards_by_rank: false,
         }
     }

@@ -8,6 +8,7 @@ mod image_folder;
 mod images;
 mod labels;
 mod loader;
+mod neighbors;
 mod real;
 mod resize;
 mod scenes;

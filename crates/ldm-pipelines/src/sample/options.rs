@@ -160,11 +160,12 @@ impl LatentDiffusion {
         SamplingOptions::default().resolve(self, &mut |_| {}).expect("defaults fit each other")
     }
 
-    /// The guidance scale of CompVis' scripts: 7.5 for text read by CLIP, 5 for other text, else 1.
+    /// The guidance scale of CompVis' scripts: 7.5 for text read by CLIP, 5 for other text and for embeddings
+    /// (`scripts/knn2img.py:248`), else 1.
     pub fn default_guidance_scale(&self) -> f64 {
         match ConditioningKind::of(&self.config) {
             ConditioningKind::Text | ConditioningKind::TextInpainting if self.config.clip() => 7.5,
-            ConditioningKind::Text | ConditioningKind::TextInpainting => 5.,
+            ConditioningKind::Text | ConditioningKind::TextInpainting | ConditioningKind::Embedding => 5.,
             _ => 1.,
         }
     }

@@ -59,7 +59,7 @@ pub(super) fn open(source: &ImageSource) -> Result<Arc<dyn Dataset>> {
 }
 
 /// Returns true for the path of a config.
-pub(super) fn is_config(path: &Path) -> bool {
+pub(crate) fn is_config(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml")
 }
 
@@ -213,7 +213,7 @@ pub(super) fn left_out(
 }
 
 /// Warns of images that are left out of the numbers, and of entries that hold no image.
-pub(super) fn warn_of_left_out(data: &dyn Dataset, unreadable: &[String], reporter: &dyn Reporter) {
+pub(crate) fn warn_of_left_out(data: &dyn Dataset, unreadable: &[String], reporter: &dyn Reporter) {
     for (what, entries) in [("unreadable, left out", unreadable), ("passed over", data.passed_over())] {
         entries.iter().take(SHOWN).for_each(|entry| reporter.warn(&format!("{what}: {entry}")));
         if let Some(more) = entries.len().checked_sub(SHOWN).filter(|more| *more > 0) {

@@ -3,4 +3,5 @@
 #![allow(clippy::unwrap_used, reason = "clippy exempts test functions only, not their helpers")]
 
 mod evaluation;
+mod retrieval;
 mod study;

@@ -6,7 +6,7 @@ use ldm_core::config::Value;
 use ldm_data::DataPaths;
 
 /// Keys whose values are files or folders.
-const PATH_KEYS: [&str; 13] = [
+const PATH_KEYS: [&str; 15] = [
     "path",
     "ckpt_path",
     "diffusion_path",
@@ -20,6 +20,8 @@ const PATH_KEYS: [&str; 13] = [
     "class_descriptions",
     "synsets",
     "human_labels",
+    "database",
+    "table",
 ];
 
 /// Makes the values of [`PATH_KEYS`] absolute if they exist in `folder`, that of the config file, or in the current

@@ -24,6 +24,7 @@ mod open_trainer;
 mod optimizer;
 mod ranks;
 mod resume;
+mod retrieval;
 mod stopping;
 mod tiny;
 

@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use ldm_core::files;
 use ldm_pipelines::ConditioningKind;
 use ldm_study::evaluation::{
-    GeneratedImages, GenerationEvaluator, ImageGenerator, ReferenceSet, open_generated,
+    GeneratedImages, GenerationEvaluator, ImageGenerator, ReferenceSet, generation_table, open_generated,
 };
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ use crate::args::{GenerationArgs, GeneratorArgs, ModelArgs};
 use crate::output::OutputFolder;
 use crate::progress::Printer;
 use crate::reporter::CliReporter;
-use crate::terminal::{self, StdoutError, outln};
+use crate::terminal::{self, out, outln};
 use crate::{model, output, sampling};
 
 pub(crate) fn run(args: &GenerationArgs, printer: Printer) -> anyhow::Result<()> {
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &GenerationArgs, printer: Printer) -> anyhow::Result<()>
     if args.metrics.json {
         terminal::write_json(&document, false)?;
     } else {
-        print(&document)?;
+        out!("{}", generation_table(&document))?;
     }
     Ok(())
 }
@@ -135,30 +135,4 @@ fn refuse_sampling(args: &GeneratorArgs) -> anyhow::Result<()> {
         Some((name, _)) => bail!("{name}: expected --model, which generates the images"),
         None => Ok(()),
     }
-}
-
-fn print(document: &Value) -> Result<(), StdoutError> {
-    let text = |value: &Value| value.as_str().unwrap_or("an unnamed set").to_owned();
-    let generated = document["made"].as_str().map_or_else(
-        || format!("{}, seed {}", text(&document["sampling"]["model"]), document["sampling"]["seed"]),
-        ToOwned::to_owned,
-    );
-    outln!("{} generated images ({generated})", document["made_images"])?;
-    match document["images"].as_i64() {
-        Some(images) => outln!("{images} real images ({})", text(&document["dataset"]))?,
-        None => outln!("real images: {}", text(&document["statistics"]))?,
-    }
-    outln!("{:<24} {}", "features", text(&document["features"]))?;
-    for name in ["frechet_distance", "spatial_frechet_distance", "precision", "recall", "density", "coverage"]
-    {
-        if let Some(value) = document[name].as_f64() {
-            outln!("{name:<24} {value:.4}")?;
-        }
-    }
-    for name in ["kernel_distance", "inception_score", "nearest_real"] {
-        if let (Some(mean), Some(std)) = (document[name]["mean"].as_f64(), document[name]["std"].as_f64()) {
-            outln!("{name:<24} {mean:.6} +- {std:.6}")?;
-        }
-    }
-    Ok(())
 }
