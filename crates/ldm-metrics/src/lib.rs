@@ -1,6 +1,7 @@
 //! Image quality metrics.
 //!
-//! - Pairs of images: [`psnr`], [`ssim`], [`ms_ssim`] and the perceptual distance [`Lpips`]; [`MeanStd`] averages a metric.
+//! - Pairs of images: [`psnr`] and [`psnr_within`] a mask, [`ssim`], [`ms_ssim`] and the perceptual distance [`Lpips`];
+//!   [`MeanStd`] averages a metric.
 //! - Sets of images, by features of [`Inception`] or another network: [`FeatureStatistics`] and [`Gaussian::distance`]
 //!   (FID), [`KernelDistance`] (KID), [`Manifold`] (precision, recall, density, coverage), [`inception_score`].
 //!   [`SetFeatures`] collects the features of a [`FeatureNetwork`] for all of them; [`SetMoments`] is a file of reference
@@ -33,7 +34,7 @@ pub use kernel_distance::KernelDistance;
 pub use lpips::{Lpips, Trunk};
 pub use manifold::Manifold;
 pub use mean_std::MeanStd;
-pub use pixel::{label_accuracy, psnr};
+pub use pixel::{label_accuracy, psnr, psnr_within};
 pub use reconstructions::Reconstructions;
 pub use set_features::{Retain, SetDistance, SetFeatures};
 pub use set_moments::{Origin, SetMoments};

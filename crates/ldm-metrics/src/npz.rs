@@ -23,10 +23,15 @@ pub(crate) fn read(path: &Path) -> Result<SetMoments> {
         let bytes = Vec::<u8>::try_from(&bytes).expect("a flat list of u8");
         Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
     };
-    let images = list(&npz, "images", Kind::Int64, 1)?;
+    let numbers = |name: &str, most: i64| -> Result<Option<Vec<i64>>> {
+        let list = list(&npz, name, Kind::Int64, most)?;
+        Ok(list.map(|list| Vec::<i64>::try_from(&list).expect("a flat list of i64")))
+    };
     let origin = Origin {
         features: text("features")?,
-        images: images.filter(|images| images.numel() == 1).map(|images| images.int64_value(&[0])),
+        images: numbers("images", 1)?.and_then(|images| images.first().copied()),
+        size: numbers("size", 2)?.and_then(|size| size.try_into().ok()),
+        resizer: text("resizer")?,
         dataset: text("dataset")?,
         fingerprint: text("fingerprint")?,
     };
@@ -91,8 +96,15 @@ pub(crate) fn write(path: &Path, moments: &SetMoments) -> Result<()> {
     if let Some(images) = origin.images {
         arrays.push(("images".into(), Tensor::from_slice(&[images])));
     }
-    let texts =
-        [("features", &origin.features), ("dataset", &origin.dataset), ("fingerprint", &origin.fingerprint)];
+    if let Some(size) = origin.size {
+        arrays.push(("size".into(), Tensor::from_slice(&size)));
+    }
+    let texts = [
+        ("features", &origin.features),
+        ("dataset", &origin.dataset),
+        ("fingerprint", &origin.fingerprint),
+        ("resizer", &origin.resizer),
+    ];
     for (name, text) in texts {
         if let Some(text) = text {
             arrays.push((name.into(), Tensor::from_slice(text.as_bytes())));

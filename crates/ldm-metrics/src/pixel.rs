@@ -22,6 +22,22 @@ pub fn psnr(a: &Tensor, b: &Tensor) -> Tensor {
     (error.reciprocal() * 255_f64.powi(2)).log10() * 10.
 }
 
+/// [`psnr`] of a part of each image: the mean of the squared errors is taken over the pixels of `mask`. Inf where it has none.
+///
+/// # Shapes
+/// - `a`, `b`: `[B, C, H, W]` in `[-1, 1]`; `mask`: `[B, 1, H, W]`, 0 or 1
+/// - returns `[B]` f64, on their device
+///
+/// # Panics
+/// If the shapes differ.
+pub fn psnr_within(a: &Tensor, b: &Tensor, mask: &Tensor) -> Tensor {
+    assert_eq!(a.size(), b.size(), "expected images of equal shape");
+    let mask = mask.to_kind(Kind::Double).expand_as(a);
+    let sum = |x: &Tensor| x.flatten(1, -1).sum_dim_intlist([1_i64].as_slice(), false, Kind::Double); // [B]
+    let error = sum(&((eight_bit(a) - eight_bit(b)).square() * &mask)) / sum(&mask).clamp_min(1.);
+    (error.reciprocal() * 255_f64.powi(2)).log10() * 10.
+}
+
 /// Percentage of the pixels of each label map whose label, the highest channel, is that of the other.
 ///
 /// # Shapes

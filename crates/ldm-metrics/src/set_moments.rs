@@ -28,6 +28,10 @@ pub struct Origin {
     pub dataset: Option<String>,
     /// Fingerprint of the set.
     pub fingerprint: Option<String>,
+    /// Height and width of the images.
+    pub size: Option<[i64; 2]>,
+    /// Method by which they were resized to it.
+    pub resizer: Option<String>,
 }
 
 impl SetMoments {
@@ -99,8 +103,8 @@ impl SetMoments {
     }
 
     /// Writes the arrays of ADM's reference batches (`mu`, `sigma`; `mu_s`, `sigma_s` with spatial features), which pytorch-fid
-    /// reads too, and in addition `images` (i64) and the UTF-8 bytes of `features`, `dataset` and `fingerprint`. The write is
-    /// atomic.
+    /// reads too, and in addition `images` (i64), `size` (i64, height and width) and the UTF-8 bytes of `features`, `dataset`,
+    /// `fingerprint` and `resizer`. The write is atomic.
     ///
     /// # Errors
     /// [`Error::Io`] with the file.

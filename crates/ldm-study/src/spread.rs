@@ -14,6 +14,15 @@ pub struct Spread {
     pub std: f64,
 }
 
+impl Spread {
+    /// Returns a line of a table: the name, mean and deviation, or the mean of a single image; none without images.
+    pub(crate) fn line(self, name: &str, unit: &str) -> Option<String> {
+        let Self { mean, std } = self;
+        let deviation = if std.is_nan() { String::new() } else { format!(" +- {std:.4}") };
+        (!mean.is_nan()).then(|| format!("{name:<17} {mean:.4}{deviation}{unit}"))
+    }
+}
+
 impl From<&ldm_metrics::MeanStd> for Spread {
     fn from(sum: &ldm_metrics::MeanStd) -> Self {
         Self { mean: sum.mean(), std: sum.std() }

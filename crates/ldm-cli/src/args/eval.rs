@@ -25,9 +25,24 @@ pub(crate) enum EvalCommand {
         after_help = "Examples:\n  ldm eval generation outputs/sample-1 photos.tar --size 64 --json\n  ldm eval generation photos.tar --size 256 --save-statistics photos.npz\n  ldm eval generation --model runs/photos -n 5000 --steps 200 photos.npz"
     )]
     Generation(Box<GenerationArgs>),
+    /// Compares generated images with the originals of the same names: PSNR, SSIM, MS-SSIM, LPIPS.
+    ///
+    /// For super-resolution and inpainting. Names are compared without their extensions; images without a counterpart are
+    /// counted and left out.
+    #[command(
+        after_help = "Examples:\n  ldm eval paired upscaled originals\n  ldm eval paired filled originals --mask masks --json"
+    )]
+    Paired(PairedArgs),
     /// Computes the CLIP score of generated images and their prompts.
     #[command(after_help = "Example:\n  ldm eval clip-score outputs/txt2img-1 --clip clip-vit-base-patch16")]
     ClipScore(ClipScoreArgs),
+    /// Computes the rate-distortion curve of a diffusion model: bits per dimension against the error of the predicted image.
+    ///
+    /// Writes results.json, curve.csv and curve.svg. The images and their conditions are DATASET's.
+    #[command(
+        after_help = "Example:\n  ldm eval rate-distortion config.yaml --model runs/photos -n 64 --steps 50 --out curve"
+    )]
+    RateDistortion(RateDistortionArgs),
 }
 
 #[derive(Debug, Args)]
@@ -87,6 +102,47 @@ pub(crate) struct GeneratorArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct PairedArgs {
+    /// Generated images: a folder (its grid.png is skipped) or any dataset.
+    pub(crate) generated: PathBuf,
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    /// Measure only the filled region: masks NAME.png or NAME_mask.png, at least 50 % gray where NAME was filled.
+    #[arg(long, value_name = "FOLDER")]
+    pub(crate) mask: Option<PathBuf>,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RateDistortionArgs {
+    #[command(flatten)]
+    pub(crate) data: DataArgs,
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+    /// Images, the first of a fixed shuffle. Default: all.
+    #[arg(short = 'n', long, value_parser = image_count)]
+    pub(crate) num_images: Option<usize>,
+    /// Images per batch.
+    #[arg(long, default_value_t = 16, value_parser = image_count)]
+    pub(crate) batch_size: usize,
+    /// Noise levels of the code, each a pass of the network and of the decoder; all timesteps of the model give its bound.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) steps: usize,
+    /// Seed; image i of the shuffle uses SEED + i.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+    /// Print one JSON document.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct ClipScoreArgs {
     /// Folder of generated images with their prompts in them; its grid.png is skipped.
     pub(crate) generated: PathBuf,
@@ -96,6 +152,9 @@ pub(crate) struct ClipScoreArgs {
     /// Read the prompts from this file, one line per image in the order of the file names.
     #[arg(long, value_name = "FILE")]
     pub(crate) prompts_from: Option<PathBuf>,
+    /// Fail on the first unreadable image.
+    #[arg(long)]
+    pub(crate) strict: bool,
     /// Images per batch.
     #[arg(long, default_value = "16")]
     pub(crate) batch_size: std::num::NonZeroUsize,

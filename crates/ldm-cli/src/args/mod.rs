@@ -30,7 +30,8 @@ pub(crate) use convert::{ConvertArgs, ModelFormat};
 pub(crate) use data::{DataArgs, DataCommand};
 pub(crate) use demo::DemoArgs;
 pub(crate) use eval::{
-    ClipScoreArgs, EvalCommand, GenerationArgs, GeneratorArgs, MetricArgs, ReconstructionArgs,
+    ClipScoreArgs, EvalCommand, GenerationArgs, GeneratorArgs, MetricArgs, PairedArgs, RateDistortionArgs,
+    ReconstructionArgs,
 };
 pub(crate) use generate::{GenerateArgs, SamplingArgs};
 pub(crate) use images::{DecodeArgs, EncodeArgs, OutputArgs, ReconstructArgs, SizeArgs};
@@ -162,7 +163,7 @@ pub(crate) enum Command {
         after_help = "Example:\n  ldm reconstruct *.jpg --model runs/kl-f4 --center-crop 128 --out rec"
     )]
     Reconstruct(ReconstructArgs),
-    /// Evaluates a first stage or generated images.
+    /// Evaluates a first stage, a diffusion model or generated images.
     #[command(subcommand)]
     Eval(EvalCommand),
     /// Compares downsampling factors f on the same data and budget, and writes tables, plots and a report.

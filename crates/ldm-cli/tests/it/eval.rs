@@ -239,6 +239,49 @@ fn refuses(sandbox: &Sandbox) {
     );
 }
 
+#[test]
+fn pairs_and_the_rate_distortion_curve_are_evaluated() {
+    let sandbox = Sandbox::new(LDM, &[("first.yaml", &first_stage()), ("second.yaml", &diffusion())]);
+    for (folder, files) in [("made", ["a.png", "c.png"]), ("real", ["a.png", "b.png"])] {
+        std::fs::create_dir(sandbox.path(folder)).unwrap();
+        for name in files {
+            let image = image::RgbImage::from_fn(16, 16, |x, y| {
+                image::Rgb([(x * 16) as u8, (y * 16) as u8, if folder == "made" { 90 } else { 100 }])
+            });
+            image.save(sandbox.path(&format!("{folder}/{name}"))).unwrap();
+        }
+    }
+    let (stdout, stderr) = sandbox.output(&["eval", "paired", "made", "real", "--json"]);
+    let found: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&found["images"], &found["made_unmatched"][0], &found["unmatched"][0]), (
+        &Value::from(1),
+        &Value::from("c.png"),
+        &Value::from("b.png")
+    ));
+    // Blue differs by ten gray levels, a third of the values.
+    let want = 10. * (255_f64.powi(2) / (100. / 3.)).log10();
+    assert!((number(&found["psnr"], "mean") - want).abs() < 1e-6, "{found}");
+    assert!(stderr.contains("warning: no original of this name, left out: c.png"), "{stderr}");
+    assert!(sandbox.ok(&["eval", "paired", "made", "real"]).starts_with("1 pairs of made and real\nPSNR  "));
+    sandbox.err(&["eval", "paired", "made", "real", "--strict"], 1, "expected images in pairs, got 1 without");
+
+    sandbox.ok(&["train", "first.yaml", "--run", "first"]);
+    sandbox.ok(&["train", "second.yaml", "--run", "second"]);
+    let words = ["eval", "rate-distortion", "second.yaml", "--model", "second", "-n", "3", "--steps", "4"];
+    let stdout = sandbox.ok(&[&words[..], &["--out", "curve", "--json"]].concat());
+    let found: Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!((&found["images"], found["points"].as_array().map(Vec::len)), (&Value::from(3), Some(4)));
+    assert!(number(&found["points"][3], "rate") > number(&found["points"][0], "rate"), "{found}");
+    let written: Value =
+        serde_json::from_slice(&std::fs::read(sandbox.path("curve/results.json")).unwrap()).unwrap();
+    assert_eq!(written, found, "the file equals the output");
+    assert!(std::fs::read_to_string(sandbox.path("curve/curve.svg")).unwrap().starts_with("<svg"));
+    assert_eq!(std::fs::read_to_string(sandbox.path("curve/curve.csv")).unwrap().lines().count(), 5);
+    sandbox.err(&[&words[..], &["--out", "curve"]].concat(), 1, "expected a new path");
+    let first = ["eval", "rate-distortion", "second.yaml", "--model", "first", "--out", "no"];
+    sandbox.err(&first, 1, "expected a diffusion model, got a first stage alone");
+}
+
 /// A tiny CLIP with a vocabulary of letters, and the weights of the golden tests of `ldm-conditioning`.
 pub(crate) fn clip(sandbox: &Sandbox) -> ldm_conditioning::Clip {
     use ldm_testing::{Golden, filled};
@@ -310,4 +353,8 @@ fn clip_scores_compare_each_image_with_its_prompt() {
     fails(&["--clip", "none"], "config.json");
     image::RgbImage::new(20, 20).save(sandbox.path("made/00002.png")).unwrap();
     fails(&["--clip", "clip"], "00002.png: expected a prompt in its PNG text; try --prompts-from");
+    std::fs::write(sandbox.path("made/00002.png"), b"no image").unwrap();
+    let found = measure(&[]);
+    assert_eq!((&found["made_images"], found["made_unreadable"].as_array().map(Vec::len)), (&Value::from(2), Some(1)));
+    fails(&["--clip", "clip", "--strict"], "00002.png: expected an image");
 }

@@ -6,7 +6,7 @@ use ldm_testing::{Sandbox, text};
 
 use crate::LDM;
 
-const COMMANDS: [&[&str]; 36] = [
+const COMMANDS: [&[&str]; 38] = [
     &[],
     &["doctor"],
     &["demo"],
@@ -34,7 +34,9 @@ const COMMANDS: [&[&str]; 36] = [
     &["eval"],
     &["eval", "reconstruction"],
     &["eval", "generation"],
+    &["eval", "paired"],
     &["eval", "clip-score"],
+    &["eval", "rate-distortion"],
     &["compare-f"],
     &["bench"],
     &["inspect"],

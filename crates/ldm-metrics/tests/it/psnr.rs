@@ -2,7 +2,7 @@
 
 use ldm_core::device::test_device;
 use ldm_core::image::{from_rgb8, to_rgb8};
-use ldm_metrics::{MeanStd, psnr};
+use ldm_metrics::{MeanStd, psnr, psnr_within};
 use ldm_testing::{Golden, assert_close};
 use tch::{Kind, Tensor};
 
@@ -62,4 +62,20 @@ fn small_sets() {
     assert!(sum.std().is_nan());
     sum.add(&Tensor::from_slice(&[f64::INFINITY]));
     assert_eq!(sum.mean(), f64::INFINITY);
+}
+
+#[test]
+fn a_mask_selects_the_pixels_that_count() {
+    let golden = golden();
+    let (a, b) = (golden.get("a"), golden.get("b"));
+    let all = a.narrow(1, 0, 1).ones_like();
+    assert_close("all", &psnr_within(a, b, &all), &psnr(a, b), 1e-12);
+    // The left half alone, whatever is in the right one.
+    let half = a.size()[3] / 2;
+    let left = all.copy();
+    let _ = left.narrow(3, half, a.size()[3] - half).fill_(0.);
+    let want = psnr(&a.narrow(3, 0, half), &b.narrow(3, 0, half));
+    assert_close("left", &psnr_within(a, b, &left), &want, 1e-12);
+    let none = psnr_within(a, b, &all.zeros_like());
+    assert_eq!(none.double_value(&[0]), f64::INFINITY);
 }

@@ -72,7 +72,13 @@ fn moments_are_read_and_written_as_npz() {
 
     let folder = tempfile::tempdir().unwrap();
     let own = folder.path().join("own.npz");
-    let origin = Origin { features: Some("fünf".into()), images: Some(260), ..Origin::default() };
+    let origin = Origin {
+        features: Some("fünf".into()),
+        images: Some(260),
+        size: Some([48, 64]),
+        resizer: Some("bicubic".into()),
+        ..Origin::default()
+    };
     let written = SetMoments { origin, ..read };
     written.write_npz(&own).unwrap();
     let again = SetMoments::read_npz(&own).unwrap();

@@ -6,6 +6,7 @@ mod analytic;
 mod mixture;
 mod parity;
 mod parity_samplers;
+mod progressive;
 mod properties;
 mod refusals;
 mod values;

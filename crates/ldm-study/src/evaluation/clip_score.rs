@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ldm_conditioning::Clip;
 use ldm_core::{Prompt, Result, text};
-use ldm_data::{collate, none_readable};
+use ldm_data::{collate, none_readable, refuse_passed_over};
 use ldm_metrics::MeanStd;
 use serde::Serialize;
 use tch::Kind;
@@ -34,16 +34,20 @@ pub struct ClipScoreEvaluation {
 /// names, or else the `parameters` in each PNG.
 ///
 /// # Errors
-/// When images or prompts cannot be read, or their numbers differ.
+/// When prompts cannot be read, or are not one per image; when no image can be read, or with `strict` any cannot.
 pub fn clip_score(
     clip: &Clip,
     path: &Path,
     prompts: Option<&Path>,
     batch_size: usize,
+    strict: bool,
     reporter: &dyn Reporter,
 ) -> Result<ClipScoreEvaluation> {
     // As CLIP's own preparation: the smaller side resized by PIL's bicubic, the center cropped.
     let data = open_generated(path, Some(clip.side() as u32))?;
+    if strict {
+        refuse_passed_over(&*data)?;
+    }
     let prompts = prompts.map(|file| read_prompts(file, data.len())).transpose()?;
     let prompt = |index: usize| -> Result<String> {
         match &prompts {
@@ -63,6 +67,7 @@ pub fn clip_score(
                     examples.push(example);
                     given.push(prompt(index)?);
                 }
+                Err(error) if strict => return Err(error),
                 Err(error) => unreadable.push(error.to_string()),
             }
         }
@@ -90,6 +95,16 @@ pub fn clip_score(
         made_fingerprint: data.fingerprint(),
         clip_score: (&score).into(),
     })
+}
+
+impl ClipScoreEvaluation {
+    /// Returns the lines of the table; `clip` names the model.
+    pub fn table(&self, clip: &str) -> Vec<String> {
+        let heading = format!("{} generated images ({}), by {clip}", self.made_images, self.made);
+        let Spread { mean, std } = self.clip_score;
+        let deviation = if std.is_nan() { String::new() } else { format!(" +- {std:.4}") };
+        vec![heading, format!("{:<24} {mean:.4}{deviation}", "clip_score")]
+    }
 }
 
 /// Returns the lines of a file, one per image.

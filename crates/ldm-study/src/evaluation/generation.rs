@@ -4,7 +4,7 @@ use std::path::Path;
 
 use ldm_core::Result;
 use ldm_core::json::number;
-use ldm_metrics::{FeatureNetwork, MeanStd, Origin, Retain, SetDistance, SetFeatures};
+use ldm_metrics::{FeatureNetwork, MeanStd, Origin, Retain, SetDistance, SetFeatures, SetMoments};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use tch::{Device, Tensor};
@@ -12,7 +12,7 @@ use tch::{Device, Tensor};
 use super::extremes::{Extremes, NamedValue};
 use super::generator::GeneratedImages;
 use super::image_set::{self, ImageSet, SetOptions};
-use super::reference::{ReferenceContent, ReferenceSet};
+use super::reference::{ReferenceContent, ReferenceSet, UNCHANGED};
 use crate::Reporter;
 use crate::context::{Context, bail};
 
@@ -106,13 +106,42 @@ impl GenerationEvaluation {
     }
 }
 
+/// Returns the lines of the table of a [document](GenerationEvaluation::document), to which the caller has added
+/// `sampling`.
+pub fn generation_table(document: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap_or("an unnamed set").to_owned();
+    let generated = document["made"].as_str().map_or_else(
+        || format!("{}, seed {}", text(&document["sampling"]["model"]), document["sampling"]["seed"]),
+        ToOwned::to_owned,
+    );
+    let real = match document["images"].as_i64() {
+        Some(images) => format!("{images} real images ({})", text(&document["dataset"])),
+        None => format!("real images: {}", text(&document["statistics"])),
+    };
+    let mut lines = vec![
+        format!("{} generated images ({generated})", document["made_images"]),
+        real,
+        format!("{:<24} {}", "features", text(&document["features"])),
+    ];
+    for name in ["frechet_distance", "spatial_frechet_distance", "precision", "recall", "density", "coverage"]
+    {
+        lines.extend(document[name].as_f64().map(|value| format!("{name:<24} {value:.4}")));
+    }
+    for name in ["kernel_distance", "inception_score", "nearest_real"] {
+        if let (Some(mean), Some(std)) = (document[name]["mean"].as_f64(), document[name]["std"].as_f64()) {
+            lines.push(format!("{name:<24} {mean:.6} +- {std:.6}"));
+        }
+    }
+    lines
+}
+
 /// Comparison of sets by the features of a network.
 pub struct GenerationEvaluator<'a> {
     network: FeatureNetwork,
     options: SetOptions,
     reporter: &'a dyn Reporter,
-    /// The size of all images so far.
-    size: Option<[i64; 2]>,
+    /// The size of all images so far, and the set that has it.
+    size: Option<([i64; 2], String)>,
     resized: bool,
 }
 
@@ -182,7 +211,7 @@ impl<'a> GenerationEvaluator<'a> {
         Ok(GenerationEvaluation {
             images: drawn.count(),
             unreadable: [unreadable, unreadable_drawn],
-            size: self.size,
+            size: self.size.as_ref().map(|(size, _)| *size),
             distance,
             features: self.network.name().into(),
             generated: match generated {
@@ -204,7 +233,7 @@ impl<'a> GenerationEvaluator<'a> {
         self.resized = reference.source.size.is_some();
         match &reference.content {
             ReferenceContent::Moments(path, moments) => {
-                moments.check(&self.network).with_context(|| path.display().to_string())?;
+                self.check_statistics(moments, reference).with_context(|| path.display().to_string())?;
                 Ok((None, Vec::new()))
             }
             ReferenceContent::Images(data) => {
@@ -213,6 +242,29 @@ impl<'a> GenerationEvaluator<'a> {
                 Ok((Some(features), unreadable))
             }
         }
+    }
+
+    /// Checks that statistics are of this network, and of the requested size and method of resizing, as far as they tell.
+    fn check_statistics(&mut self, moments: &SetMoments, reference: &ReferenceSet) -> Result<()> {
+        moments.check(&self.network)?;
+        let source = &reference.source;
+        if let Some([h, w]) = moments.origin.size {
+            if let Some(size) = source.size.filter(|size| [h, w] != [i64::from(*size); 2]) {
+                bail!("statistics: expected images of {size}x{size}, as --size, got {w}x{h}; try --size {w}");
+            }
+            self.size = Some(([h, w], "the statistics".into()));
+        }
+        let (stored, own) = (moments.origin.resizer.as_deref(), reference.resizer());
+        if let (Some(stored), Some(own)) = (stored, own)
+            && stored != own
+            && stored != UNCHANGED
+            && own != UNCHANGED
+        {
+            bail!(
+                "statistics: expected images resized by {own}, as --size does, got {stored}; try without --size"
+            );
+        }
+        Ok(())
     }
 
     fn write_statistics(
@@ -229,6 +281,8 @@ impl<'a> GenerationEvaluator<'a> {
             features: Some(self.network.name().into()),
             dataset: Some(data.name()),
             fingerprint: Some(data.fingerprint()),
+            size: self.size.as_ref().map(|(size, _)| *size),
+            resizer: reference.resizer(),
             ..moments.origin
         };
         moments.write_npz(path)
@@ -253,19 +307,20 @@ impl<'a> GenerationEvaluator<'a> {
         }
         self.reporter.progress_end();
         let unreadable = images.left_out(features.count(), self.reporter)?;
+        if features.count() < 2 {
+            bail!("{}: expected at least 2 images, whose features have a covariance, got 1", images.name());
+        }
         Ok((features, unreadable))
     }
 
     /// Checks that all images have one size: a network that resizes them could separate the sets by it.
     fn check_size(&mut self, names: &[String], batch: &Tensor) -> Result<()> {
         let [height, width] = [batch.size()[2], batch.size()[3]];
-        let [h, w] = *self.size.get_or_insert([height, width]);
-        if [height, width] != [h, w] {
+        let seen = || ([height, width], "the images before it".to_owned());
+        let ([h, w], origin) = self.size.get_or_insert_with(seen);
+        if [height, width] != [*h, *w] {
             let option = if self.resized { "another --size" } else { "--size" };
-            bail!(
-                "{}: expected {w}x{h}, as the images before it, got {width}x{height}; try {option}",
-                names[0]
-            );
+            bail!("{}: expected {w}x{h}, as {origin}, got {width}x{height}; try {option}", names[0]);
         }
         Ok(())
     }

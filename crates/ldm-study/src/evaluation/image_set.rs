@@ -68,6 +68,13 @@ pub(crate) fn is_config(path: &Path) -> bool {
 /// # Errors
 /// When there are no images, or images of several sizes and `size` is absent.
 pub fn open_generated(path: &Path, size: Option<u32>) -> Result<Arc<dyn Dataset>> {
+    let generated = open_made(path, size)?;
+    check_sizes(&generated, size)?;
+    Ok(generated)
+}
+
+/// [`open_generated`], of any sizes.
+pub(super) fn open_made(path: &Path, size: Option<u32>) -> Result<Arc<dyn Dataset>> {
     let data = open_path(path, transform(size))?;
     let is_extra = |index: &usize| {
         data.peek(*index)
@@ -77,9 +84,7 @@ pub fn open_generated(path: &Path, size: Option<u32>) -> Result<Arc<dyn Dataset>
     if indices.is_empty() {
         bail!("{}: expected generated images, got none", path.display());
     }
-    let generated: Arc<dyn Dataset> = Arc::new(ImageSubset { data, indices });
-    check_sizes(&generated, size)?;
-    Ok(generated)
+    Ok(Arc::new(ImageSubset { data, indices }))
 }
 
 /// Refuses images of different sizes, unless they are prepared at one.
@@ -157,6 +162,14 @@ impl<'a> ImageSet<'a> {
         }
     }
 
+    /// Returns the name of the set.
+    pub(super) fn name(&self) -> String {
+        match &self.batches {
+            Batches::Stored(data, _) => data.name(),
+            Batches::Generated(_) => "--num-images".into(),
+        }
+    }
+
     /// Generates the images on the fly.
     pub(super) fn generated(
         generator: &'a mut ImageGenerator,
@@ -215,10 +228,15 @@ pub(super) fn left_out(
 /// Warns of images that are left out of the numbers, and of entries that hold no image.
 pub(crate) fn warn_of_left_out(data: &dyn Dataset, unreadable: &[String], reporter: &dyn Reporter) {
     for (what, entries) in [("unreadable, left out", unreadable), ("passed over", data.passed_over())] {
-        entries.iter().take(SHOWN).for_each(|entry| reporter.warn(&format!("{what}: {entry}")));
-        if let Some(more) = entries.len().checked_sub(SHOWN).filter(|more| *more > 0) {
-            reporter.warn(&format!("{what}: {more} more of {}", data.name()));
-        }
+        warn_of(what, entries, &data.name(), reporter);
+    }
+}
+
+/// Warns of the first entries of a list, and of the number of the others.
+pub(super) fn warn_of(what: &str, entries: &[String], set: &str, reporter: &dyn Reporter) {
+    entries.iter().take(SHOWN).for_each(|entry| reporter.warn(&format!("{what}: {entry}")));
+    if let Some(more) = entries.len().checked_sub(SHOWN).filter(|more| *more > 0) {
+        reporter.warn(&format!("{what}: {more} more of {set}"));
     }
 }
 

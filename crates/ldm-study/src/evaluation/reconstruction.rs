@@ -51,6 +51,23 @@ pub struct ReconstructionEvaluation {
     pub extremes: Extremes,
 }
 
+impl ReconstructionEvaluation {
+    /// Returns the lines of the table.
+    pub fn table(&self) -> Vec<String> {
+        let mut lines = vec![format!("{} images of {}", self.images, self.dataset)];
+        lines.extend(self.psnr.line("PSNR", " dB"));
+        lines.extend(self.ssim.line("SSIM", ""));
+        lines.extend(self.ms_ssim.and_then(|ms_ssim| ms_ssim.line("MS-SSIM", "")));
+        lines.extend(self.lpips.line("LPIPS", &format!(" ({})", self.lpips_trunk)));
+        let distance = match self.frechet_distance {
+            Some(distance) => format!("{distance:.4} ({})", self.features),
+            None => "not defined for one image".into(),
+        };
+        lines.push(format!("{:<17} {distance}", "Frechet distance"));
+        lines
+    }
+}
+
 /// Encodes and decodes the images of `source` and compares them with their originals.
 ///
 /// # Errors

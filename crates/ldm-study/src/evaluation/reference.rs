@@ -4,12 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use ldm_core::{Error, Result};
-use ldm_data::Dataset;
+use ldm_data::{Dataset, DatasetConfig, Resize, TransformConfig};
 use ldm_metrics::SetMoments;
+use ldm_train::DataModule;
 use ldm_weights::sha256;
 use serde_json::{Map, Value, json};
 
 use super::image_set::{self, ImageSource, SetOptions};
+
+/// The resizer of images that keep their size.
+pub(super) const UNCHANGED: &str = "none";
 
 /// Real images, or the statistics of their features.
 pub struct ReferenceSet {
@@ -43,6 +47,24 @@ impl ReferenceSet {
     /// Returns true for statistics.
     pub fn is_statistics(&self) -> bool {
         matches!(self.content, ReferenceContent::Moments(..))
+    }
+
+    /// Returns the interpolation by which the images are resized, or [`UNCHANGED`]; none of a config that cannot be read.
+    pub(super) fn resizer(&self) -> Option<String> {
+        let ImageSource { path, size, .. } = &self.source;
+        let transform = if image_set::is_config(path) {
+            let data = DataModule::read(path).ok()?;
+            match data.validation.unwrap_or(data.train) {
+                DatasetConfig::Images(images) => images.transform,
+                DatasetConfig::Scenes(_) => TransformConfig::default(),
+            }
+        } else {
+            size.map_or_else(TransformConfig::default, TransformConfig::square)
+        };
+        if transform.size.is_none() || transform.resize == Resize::None {
+            return Some(UNCHANGED.into());
+        }
+        Some(json!(transform.interpolation).as_str()?.to_owned())
     }
 
     /// Returns the number of images to generate for a comparison.

@@ -4,4 +4,6 @@
 
 mod evaluation;
 mod retrieval;
+mod paired;
+mod rate_distortion;
 mod study;

@@ -13,7 +13,7 @@ use crate::args::{GenerationArgs, GeneratorArgs, ModelArgs};
 use crate::output::OutputFolder;
 use crate::progress::Printer;
 use crate::reporter::CliReporter;
-use crate::terminal::{self, out, outln};
+use crate::terminal::outln;
 use crate::{model, output, sampling};
 
 pub(crate) fn run(args: &GenerationArgs, printer: Printer) -> anyhow::Result<()> {
@@ -58,12 +58,7 @@ pub(crate) fn run(args: &GenerationArgs, printer: Printer) -> anyhow::Result<()>
     }
     let document = Value::Object(document);
     files::write_bytes(&results, format!("{document:#}\n").as_bytes())?;
-    if args.metrics.json {
-        terminal::write_json(&document, false)?;
-    } else {
-        out!("{}", generation_table(&document))?;
-    }
-    Ok(())
+    Ok(super::print(&document, &generation_table(&document), args.metrics.json)?)
 }
 
 /// Opens the model of `--model`, if given.
