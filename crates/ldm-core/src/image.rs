@@ -147,6 +147,26 @@ pub fn alpha_of(image: &DynamicImage) -> RgbImage {
     RgbImage::from_fn(rgba.width(), rgba.height(), |x, y| image::Rgb([rgba.get_pixel(x, y).0[3]; 3]))
 }
 
+/// Reads a mask, see [`mask_of`].
+///
+/// # Errors
+/// As [`read`].
+pub fn read_mask(path: impl AsRef<Path>) -> Result<(RgbImage, bool)> {
+    let path = path.as_ref();
+    let bytes = std::fs::read(path).map_err(Error::io(path))?;
+    let image = decode_upright(&bytes)
+        .map_err(|error| Error::format(path, format!("expected a readable image: {error}")))?;
+    Ok(mask_of(image))
+}
+
+/// The pixels of a mask, white where it fills: its alpha channel where any pixel is transparent, as in AUTOMATIC1111's web
+/// UI, else its color; and true if it is the alpha channel.
+pub fn mask_of(image: DynamicImage) -> (RgbImage, bool) {
+    let alpha = alpha_of(&image);
+    let by_alpha = alpha.iter().any(|value| *value < 255);
+    (if by_alpha { alpha } else { image.into_rgb8() }, by_alpha)
+}
+
 /// Arranges images in a grid of `columns` with `padding` black pixels around each, as torchvision's `make_grid`.
 ///
 /// # Shapes
@@ -226,6 +246,18 @@ mod tests {
             assert_eq!(i64::from(file.color().channel_count()), channels);
             assert_eq!(file, to_8bit(&image));
         }
+    }
+
+    #[test]
+    fn a_mask_with_transparent_pixels_is_its_alpha_channel() {
+        // White, black and white, of which the last is transparent.
+        let pixels = [[255, 255, 255, 255], [0, 0, 0, 255], [255, 255, 255, 0]];
+        let rgba = image::RgbaImage::from_raw(3, 1, pixels.concat()).unwrap();
+        let (mask, by_alpha) = mask_of(rgba.clone().into());
+        assert_eq!((mask.into_raw(), by_alpha), ([[255; 3], [255; 3], [0; 3]].concat(), true));
+        let opaque = DynamicImage::from(rgba).into_rgb8();
+        let (mask, by_alpha) = mask_of(image::DynamicImage::from(opaque.clone()).into_rgba8().into());
+        assert_eq!((mask, by_alpha), (opaque, false));
     }
 
     #[test]

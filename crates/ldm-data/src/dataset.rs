@@ -44,6 +44,18 @@ pub trait Dataset: Send + Sync {
         Ok(Example { image: Vec::new(), ..self.get(index, seed)? })
     }
 
+    /// Makes an example that follows that of `index` in its batch, drawn by the seed; by default none. See
+    /// [`PriorPreservation`](crate::PriorPreservation).
+    ///
+    /// # Errors
+    /// As [`Dataset::get`].
+    ///
+    /// # Panics
+    /// As [`Dataset::get`].
+    fn companion(&self, _index: usize, _seed: u64) -> Result<Option<Example>> {
+        Ok(None)
+    }
+
     /// Name, size, class and caption of an example. By default by [`Dataset::get`]; a dataset that can do it without
     /// decoding the image overrides it.
     ///
@@ -106,6 +118,10 @@ impl<D: Dataset + ?Sized> Dataset for Arc<D> {
 
     fn without_image(&self, index: usize, seed: u64) -> Result<Example> {
         (**self).without_image(index, seed)
+    }
+
+    fn companion(&self, index: usize, seed: u64) -> Result<Option<Example>> {
+        (**self).companion(index, seed)
     }
 
     fn peek(&self, index: usize) -> Result<Peek> {

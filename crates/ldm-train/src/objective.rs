@@ -4,6 +4,7 @@ pub(crate) mod autoencoder;
 pub(crate) mod batch_resize;
 pub(crate) mod classifier;
 pub(crate) mod diffusion;
+mod diffusion_preview;
 pub(crate) mod embedding;
 pub(crate) mod embedding_config;
 pub(crate) mod first_stage_images;

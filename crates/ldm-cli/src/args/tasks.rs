@@ -29,7 +29,8 @@ pub(crate) struct Img2imgArgs {
 pub(crate) struct InpaintArgs {
     /// Input image, or a folder of images, each of which is sampled alike.
     pub(crate) image: PathBuf,
-    /// Mask as large as the image: the area that is white (at least 50 % gray) is filled. Of a folder the mask NAME.png or
+    /// Mask as large as the image: the area that is white (at least 50 % gray) is filled, or of a mask
+    /// with transparent pixels the area that is opaque. Of a folder the mask NAME.png or
     /// NAME_mask.png of each image.
     pub(crate) mask: PathBuf,
     /// Text prompt, for text-conditional models.

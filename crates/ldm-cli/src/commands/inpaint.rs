@@ -1,6 +1,6 @@
 //! `ldm inpaint`: fills the masked area of an image; the rest is unchanged.
 
-use ldm::{InputImages, mask_of, read_masked};
+use ldm::{InputImages, MaskFile};
 use serde_json::{Map, json};
 
 use super::filling::{self, Filling};
@@ -14,8 +14,13 @@ pub(crate) fn run(args: &InpaintArgs, printer: Printer) -> anyhow::Result<()> {
     inputs.retain(|path| !path.file_stem().unwrap_or_default().to_string_lossy().ends_with("_mask"));
     let job = GenerationJob::of_inputs(&args.fill.generate, "inpaint", &inputs)?;
     let fillings = inputs.paths.iter().map(|path| {
-        let mask_path = mask_of(path, &args.mask)?;
-        let (image, mask) = read_masked([path, &mask_path], args.size.size(), args.resize_mask)?;
+        let mask_path = MaskFile::find(path, &args.mask)?;
+        let (image, mask, by_alpha) =
+            MaskFile::read_with_image(path, &mask_path, args.size.size(), args.resize_mask)?;
+        if by_alpha {
+            let name = mask_path.display();
+            Printer::warn(&format!("{name}: the mask is the alpha channel: what is opaque is filled"));
+        }
         Ok(Filling {
             image,
             mask,

@@ -253,17 +253,20 @@ fn pairs_and_the_rate_distortion_curve_are_evaluated() {
     }
     let (stdout, stderr) = sandbox.output(&["eval", "paired", "made", "real", "--json"]);
     let found: Value = serde_json::from_str(&stdout).unwrap();
-    assert_eq!((&found["images"], &found["made_unmatched"][0], &found["unmatched"][0]), (
-        &Value::from(1),
-        &Value::from("c.png"),
-        &Value::from("b.png")
-    ));
+    assert_eq!(
+        (&found["images"], &found["made_unmatched"][0], &found["unmatched"][0]),
+        (&Value::from(1), &Value::from("c.png"), &Value::from("b.png"))
+    );
     // Blue differs by ten gray levels, a third of the values.
     let want = 10. * (255_f64.powi(2) / (100. / 3.)).log10();
     assert!((number(&found["psnr"], "mean") - want).abs() < 1e-6, "{found}");
     assert!(stderr.contains("warning: no original of this name, left out: c.png"), "{stderr}");
     assert!(sandbox.ok(&["eval", "paired", "made", "real"]).starts_with("1 pairs of made and real\nPSNR  "));
-    sandbox.err(&["eval", "paired", "made", "real", "--strict"], 1, "expected images in pairs, got 1 without");
+    sandbox.err(
+        &["eval", "paired", "made", "real", "--strict"],
+        1,
+        "expected images in pairs, got 1 without",
+    );
 
     sandbox.ok(&["train", "first.yaml", "--run", "first"]);
     sandbox.ok(&["train", "second.yaml", "--run", "second"]);
@@ -355,6 +358,9 @@ fn clip_scores_compare_each_image_with_its_prompt() {
     fails(&["--clip", "clip"], "00002.png: expected a prompt in its PNG text; try --prompts-from");
     std::fs::write(sandbox.path("made/00002.png"), b"no image").unwrap();
     let found = measure(&[]);
-    assert_eq!((&found["made_images"], found["made_unreadable"].as_array().map(Vec::len)), (&Value::from(2), Some(1)));
+    assert_eq!(
+        (&found["made_images"], found["made_unreadable"].as_array().map(Vec::len)),
+        (&Value::from(2), Some(1))
+    );
     fails(&["--clip", "clip", "--strict"], "00002.png: expected an image");
 }

@@ -191,6 +191,19 @@ fn folders_of_images_are_inpainted_one_by_one() {
     assert_eq!(printed, "out/a.png\nout/b.png\nout/c.png\n");
     // As one by one.
     sandbox.ok(&[&["inpaint", "images/b.png", "masks/b.png"], &flags as &[&str], &["one"]].concat());
+    // The same mask as an alpha channel of white pixels.
+    let gray = image::open(sandbox.path("masks/b.png")).unwrap().into_luma8();
+    let alpha = image::RgbaImage::from_fn(gray.width(), gray.height(), |x, y| {
+        image::Rgba([255, 255, 255, gray.get_pixel(x, y).0[0]])
+    });
+    alpha.save(sandbox.path("alpha.png")).unwrap();
+    let words = [&["inpaint", "images/b.png", "alpha.png"], &flags as &[&str], &["by-alpha"]].concat();
+    let (_, stderr) = sandbox.output(&words);
+    assert!(
+        stderr.contains("alpha.png: the mask is the alpha channel: what is opaque is filled"),
+        "{stderr}"
+    );
+    assert!(sandbox.pixels("by-alpha/00000.png") == sandbox.pixels("one/00000.png"));
     assert_eq!(sandbox.pixels("out/b.png"), sandbox.pixels("one/00000.png"));
     std::fs::remove_file(sandbox.path("masks/c.jpg")).unwrap();
     let error =

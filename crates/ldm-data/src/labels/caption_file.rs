@@ -16,7 +16,7 @@ use crate::labels::caption_table::CaptionColumns;
 use crate::source::data_paths::DataPaths;
 use crate::source::missing::Missing;
 
-/// Source of captions: a word, or the keys of a [`CaptionFile`].
+/// Source of captions: a word, `text` for one caption of all images, or the keys of a [`CaptionFile`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum CaptionSource {
     /// `auto`: from `.txt` or `.json` files next to the images if there are any, else from the `metadata.jsonl` or
@@ -25,6 +25,8 @@ pub enum CaptionSource {
     Auto,
     /// `none`: no captions.
     None,
+    /// `{text: a photo of a dog}`: the same for every image.
+    Text(String),
     /// From one file.
     File(CaptionFile),
 }
@@ -149,6 +151,7 @@ impl Serialize for CaptionSource {
         match self {
             Self::Auto => serializer.serialize_str("auto"),
             Self::None => serializer.serialize_str("none"),
+            Self::Text(text) => serializer.collect_map([("text", text)]),
             Self::File(file) => file.serialize(serializer),
         }
     }
@@ -156,11 +159,22 @@ impl Serialize for CaptionSource {
 
 struct WordOrFile;
 
+/// The keys of a map.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CaptionKeys {
+    text: Option<String>,
+    file: Option<PathBuf>,
+    name: Option<Column>,
+    caption: Option<Column>,
+    missing: Option<Missing>,
+}
+
 impl<'de> Visitor<'de> for WordOrFile {
     type Value = CaptionSource;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("auto, none, or a map with a file")
+        f.write_str("auto, none, or a map with a text or a file")
     }
 
     fn visit_str<E: de::Error>(self, word: &str) -> std::result::Result<Self::Value, E> {
@@ -172,7 +186,19 @@ impl<'de> Visitor<'de> for WordOrFile {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<Self::Value, A::Error> {
-        CaptionFile::deserialize(MapAccessDeserializer::new(map)).map(CaptionSource::File)
+        let CaptionKeys { text, file, name, caption, missing } =
+            CaptionKeys::deserialize(MapAccessDeserializer::new(map))?;
+        match (text, file) {
+            (Some(text), None) if name.is_none() && caption.is_none() && missing.is_none() => {
+                Ok(CaptionSource::Text(text))
+            }
+            (Some(_), _) => Err(de::Error::custom("`text`: expected no other key next to it")),
+            (None, None) => Err(de::Error::missing_field("file")),
+            (None, Some(file)) => {
+                let missing = missing.unwrap_or_default();
+                Ok(CaptionSource::File(CaptionFile { file, name, caption, missing }))
+            }
+        }
     }
 }
 

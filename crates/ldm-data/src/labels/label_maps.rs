@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
-use image::GrayImage;
+use image::{DynamicImage, GrayImage};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use ldm_core::{Error, Result, image as images, text};
 
+use crate::image::decode::{decode, decode_alpha};
 use crate::source::data_paths::DataPaths;
 use crate::source::paired_files::PairedFilesConfig;
 
@@ -191,14 +192,17 @@ fn values(bytes: &[u8]) -> std::result::Result<GrayImage, String> {
     }
     let map = GrayImage::from_raw(width, height, values).expect("a value a pixel");
     let Some(orientation) = orientation else { return Ok(map) };
-    let mut map = image::DynamicImage::ImageLuma8(map);
+    let mut map = DynamicImage::ImageLuma8(map);
     map.apply_orientation(orientation);
     Ok(map.into_luma8())
 }
 
-/// Reads a mask: 1, to be filled, for values of at least 128. CompVis `scripts/inpaint.py:25`.
+/// Reads a mask: 1, to be filled, for values of at least 128 (CompVis `scripts/inpaint.py:25`); of a file with transparent
+/// pixels where it is opaque ([`ldm_core::image::mask_of`]).
 pub(crate) fn mask(bytes: &[u8]) -> std::result::Result<GrayImage, String> {
-    let mut mask = image::DynamicImage::ImageRgb8(crate::image::decode::decode(bytes)?).into_luma8();
+    let alpha = decode_alpha(bytes)?;
+    let by_alpha = alpha.iter().any(|value| *value < 255);
+    let mut mask = DynamicImage::from(if by_alpha { alpha } else { decode(bytes)? }).into_luma8();
     mask.pixels_mut().for_each(|pixel| pixel.0[0] = u8::from(pixel.0[0] >= 128));
     Ok(mask)
 }
@@ -219,6 +223,20 @@ mod tests {
         }
         encoder.write_header().unwrap().write_image_data(rows).unwrap();
         bytes
+    }
+
+    #[test]
+    fn a_mask_with_transparent_pixels_is_opaque_where_it_fills() {
+        // White and transparent, black and opaque.
+        let rows = [255, 255, 255, 0, 0, 0, 0, 255];
+        let mut bytes = Vec::new();
+        let mut encoder = png::Encoder::new(&mut bytes, 2, 1);
+        encoder.set_color(png::ColorType::Rgba);
+        encoder.set_depth(png::BitDepth::Eight);
+        encoder.write_header().unwrap().write_image_data(&rows).unwrap();
+        assert_eq!(mask(&bytes).unwrap().as_raw(), &[0, 1]);
+        let gray = png_of(png::ColorType::Grayscale, png::BitDepth::Eight, 3, &[127, 128, 255]);
+        assert_eq!(mask(&gray).unwrap().as_raw(), &[0, 1, 1]);
     }
 
     #[test]

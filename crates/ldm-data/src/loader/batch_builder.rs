@@ -58,25 +58,30 @@ impl BatchBuilder {
             if stop() {
                 return Ok(BuiltBatch { batch: None, skipped });
             }
-            examples.extend(self.example(epoch, index, &mut skipped)?);
+            if let Some((example, companion)) = self.example(epoch, index, &mut skipped)? {
+                examples.push(example);
+                examples.extend(companion);
+            }
         }
         let batch = if examples.is_empty() { None } else { Some(collate(examples)?) };
         Ok(BuiltBatch { batch, skipped })
     }
 
+    /// Makes an example and its companion, where it has one.
     fn example(
         &self,
         epoch: u64,
         index: usize,
         skipped: &mut Vec<(usize, String)>,
-    ) -> Result<Option<Example>> {
+    ) -> Result<Option<(Example, Option<Example>)>> {
         let tries = if self.substitute { TRIES } else { 1 };
         let mut chance = Rng::of(&[self.sampler.shuffle.seed, epoch, index as u64, 1]);
         let mut candidate = index;
         for _ in 0..tries {
             let seed = Rng::of(&[self.sampler.shuffle.seed, epoch, candidate as u64]).bits();
-            match self.dataset.get(candidate, seed) {
-                Ok(example) => return Ok(Some(example)),
+            let made = self.dataset.get(candidate, seed);
+            match made.and_then(|example| Ok((example, self.dataset.companion(candidate, seed)?))) {
+                Ok(both) => return Ok(Some(both)),
                 Err(error) if self.strict => return Err(error),
                 Err(error) => skipped.push((candidate, error.to_string())),
             }

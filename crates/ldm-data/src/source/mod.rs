@@ -5,6 +5,7 @@ pub(crate) mod data_paths;
 mod folder;
 pub(crate) mod missing;
 pub(crate) mod names;
+mod nested_tar;
 pub(crate) mod one_or_many;
 pub(crate) mod paired_files;
 pub(crate) mod shards;

@@ -9,6 +9,7 @@ use ldm_core::{Error, Result};
 use tar::{Archive, Entry, EntryType, GnuExtSparseHeader};
 
 use crate::source::archive::{ArchiveIndex, Links, joined, member_name};
+use crate::source::nested_tar;
 use crate::source::store::{Content, Piece, Stored};
 
 /// Alignment of the headers and files of a tar, in bytes.
@@ -17,7 +18,7 @@ const BLOCK: u64 = 512;
 /// Limit of the pieces of a sparse file.
 const PIECES: usize = 1 << 16;
 
-/// Lists the files of a tar. Hard and symbolic links are followed inside the archive.
+/// Lists the files of a tar, and those of the tars in it. Hard and symbolic links are followed inside the archive.
 pub(super) fn read(file: &File, path: &Path) -> Result<ArchiveIndex> {
     let broken = |error: io::Error| Error::format(path, format!("expected a tar archive, got {error}"));
     let length = file.metadata().map_err(Error::io(path))?.len();
@@ -44,7 +45,14 @@ pub(super) fn read(file: &File, path: &Path) -> Result<ArchiveIndex> {
             MemberKind::File { size, content } => {
                 // A file takes the place of a link of its name, as when it is unpacked.
                 links.remove(&member.name);
-                index.files.push(Stored { name: member.name, size, content });
+                match content {
+                    Content::Plain { offset } if nested_tar::is_tar(&member.name) && size > 0 => {
+                        index
+                            .files
+                            .extend(nested_tar::read(file, &member.name, offset, size).map_err(broken)?);
+                    }
+                    content => index.files.push(Stored { name: member.name, size, content }),
+                }
             }
             MemberKind::Link(Some(target)) if target != member.name => {
                 links.insert(member.name, target);

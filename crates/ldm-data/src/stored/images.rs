@@ -264,10 +264,11 @@ impl Dataset for StoredImages {
 }
 
 /// Key of the captions in a fingerprint, without the path of a file.
-fn captions_key(config: &ImagesConfig) -> &'static str {
-    match config.captions {
+fn captions_key(config: &ImagesConfig) -> &str {
+    match &config.captions {
         CaptionSource::Auto => "auto",
         CaptionSource::None => "none",
+        CaptionSource::Text(text) => text,
         CaptionSource::File(_) => "file",
     }
 }

@@ -83,11 +83,15 @@ impl Listing {
         if listing.items.is_empty() {
             return Err(Error::data(what, "expected images, got none after `split` and `exclude`"));
         }
-        if let CaptionSource::File(file) = &config.captions {
-            listing.items.iter_mut().for_each(|item| item.caption = None);
-            listing.read_captions(file, &what, paths)?;
-        } else {
-            listing.require_captions(&config.captions, &what)?;
+        match &config.captions {
+            CaptionSource::Text(text) => listing.items.iter_mut().for_each(|item| {
+                (item.caption, item.texts) = (None, vec![text.clone()]);
+            }),
+            CaptionSource::File(file) => {
+                listing.items.iter_mut().for_each(|item| item.caption = None);
+                listing.read_captions(file, &what, paths)?;
+            }
+            source => listing.require_captions(source, &what)?,
         }
         listing.require_paired_files(config, &what)?;
         if listing.items.is_empty() {

@@ -31,7 +31,8 @@ pub enum Masks {
     /// One of the four above, all equally likely.
     #[default]
     Mixed,
-    /// Mask files: PNGs next to the images, white (at least 128 of 255) in the region to fill.
+    /// Mask files: PNGs next to the images, white (at least 128 of 255) in the region to fill, or, where a file has
+    /// transparent pixels, opaque there.
     Files(PairedFilesConfig),
 }
 

@@ -107,6 +107,40 @@ fn a_folder_a_tar_and_a_gzipped_tar_are_one_set() {
 }
 
 #[test]
+fn tars_in_a_tar_are_folders_of_classes() {
+    // As ILSVRC2012_img_train.tar, which has a tar for each synset.
+    let root = tempfile::tempdir().unwrap();
+    let files = cats_and_dogs();
+    write_folder(&root.path().join("set"), &files);
+    let inner = |class: &str| {
+        let folder = format!("{class}/");
+        let files: Vec<_> = files
+            .iter()
+            .filter_map(|(name, bytes)| Some((name.strip_prefix(&folder)?.to_owned(), bytes.clone())))
+            .collect();
+        (format!("{class}.tar"), tar(&files))
+    };
+    let [cats, dogs] = ["cat", "dog"].map(inner);
+    fs::write(root.path().join("set.tar"), tar(&vec![cats.clone(), dogs.clone()])).unwrap();
+    fs::write(root.path().join("set.tgz"), gzip(&tar(&vec![dogs.clone(), cats.clone()]))).unwrap();
+    let open = |name: &str| open_path(&root.path().join(name), TransformConfig::square(8));
+    let folder = open("set").unwrap();
+    for name in ["set.tar", "set.tgz"] {
+        let set = open(name).unwrap();
+        assert_eq!((set.classes(), set.fingerprint()), (folder.classes(), folder.fingerprint()));
+        for index in 0..6 {
+            assert_eq!(set.get(index, 9).unwrap(), folder.get(index, 9).unwrap());
+        }
+    }
+    // A damaged one is named.
+    let (name, mut bytes) = cats;
+    bytes[148..156].fill(b'7'); // the checksum of the first header
+    fs::write(root.path().join("bad.tar"), tar(&vec![(name, bytes), dogs])).unwrap();
+    let error = open("bad.tar").err().unwrap().to_string();
+    assert!(error.contains("bad.tar: expected a tar archive, got `cat.tar`: "), "{error}");
+}
+
+#[test]
 fn get_is_pure_and_the_seed_decides() {
     let (_root, config) = folder(&cats_and_dogs());
     let transform =

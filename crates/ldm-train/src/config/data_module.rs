@@ -23,6 +23,9 @@ pub struct DataModule {
     pub num_workers: usize,
     /// The training set.
     pub train: DatasetConfig,
+    /// Class images of prior preservation, with `train.with_prior_preservation`.
+    #[serde(default)]
+    pub class_images: Option<DatasetConfig>,
     /// The held-out set.
     #[serde(default)]
     pub validation: Option<DatasetConfig>,

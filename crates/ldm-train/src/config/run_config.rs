@@ -151,6 +151,19 @@ impl RunConfig {
         if self.data.batch_size == 0 {
             return refuse("data.params.batch_size: expected at least 1, got 0".into());
         }
+        match (self.train.with_prior_preservation, &self.data.class_images) {
+            (true, None) => {
+                return refuse(
+                    "data.params.class_images: expected class images for train.with_prior_preservation, got none".into(),
+                );
+            }
+            (false, Some(_)) => {
+                return refuse(
+                    "data.params.class_images: expected train.with_prior_preservation: true with it, got false".into(),
+                );
+            }
+            _ => {}
+        }
         if let Err(message) = self.train.check(self.data.validation.is_some()) {
             return refuse(message);
         }

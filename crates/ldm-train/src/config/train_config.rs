@@ -44,6 +44,11 @@ pub struct TrainConfig {
     pub min_snr_gamma: Option<f64>,
     /// Strength of offset noise, constant over each channel of a latent (Guttenberg 2023, about 0.1).
     pub offset_noise: f64,
+    /// Trains on a class image next to each instance image (DreamBooth, Ruiz et al. 2023, eq. 3; diffusers'
+    /// `with_prior_preservation`), from `data.params.class_images`. Only in config files.
+    pub with_prior_preservation: bool,
+    /// Weight of the loss of class images, in addition to that of instance images (diffusers' `prior_loss_weight`).
+    pub prior_loss_weight: f64,
     /// Encodes images once and caches their latents in the run directory, or in a file that runs can share.
     pub cache_latents: CacheLatents,
     /// f32, or bf16 or f16 by autocast over f32 weights.
@@ -85,6 +90,8 @@ impl Default for TrainConfig {
             conditioning_dropout: 0.,
             min_snr_gamma: None,
             offset_noise: 0.,
+            with_prior_preservation: false,
+            prior_loss_weight: 1.,
             cache_latents: CacheLatents::No,
             dtype: Dtype::F32,
             max_skipped: 20, // the f16 loss scale can halve 16 times before it is 1
@@ -136,6 +143,7 @@ impl TrainConfig {
         if !(self.offset_noise.is_finite() && self.offset_noise >= 0.) {
             return Err(format!("train.offset_noise: expected at least 0, got {}", self.offset_noise));
         }
+        self.check_prior_preservation()?;
         for (key, value) in [("clip_grad", self.clip_grad), ("min_snr_gamma", self.min_snr_gamma)] {
             if let Some(value) = value.filter(|value| !(value.is_finite() && *value > 0.)) {
                 return Err(format!("train.{key}: expected a positive number, got {value}"));
@@ -157,6 +165,31 @@ impl TrainConfig {
             if best.count == 0 {
                 return Err("train.keep_best.count: expected at least 1, got 0".into());
             }
+        }
+        Ok(())
+    }
+
+    fn check_prior_preservation(&self) -> Result<(), String> {
+        let weight = self.prior_loss_weight;
+        if !(weight.is_finite() && weight >= 0.) {
+            return Err(format!("train.prior_loss_weight: expected at least 0, got {weight}"));
+        }
+        if !self.with_prior_preservation {
+            // The default may be written out, as in the config of a run.
+            return if weight == 1. {
+                Ok(())
+            } else {
+                Err("train.prior_loss_weight: expected with_prior_preservation: true with it, got false"
+                    .into())
+            };
+        }
+        if self.embedding.is_some() {
+            return Err("train.with_prior_preservation: expected false with train.embedding, got true".into());
+        }
+        if self.cache_latents != CacheLatents::No {
+            return Err(
+                "train.cache_latents: expected false with with_prior_preservation, got another value".into(),
+            );
         }
         Ok(())
     }
@@ -201,6 +234,8 @@ pub struct SampleConfig {
     pub eta: f64,
     /// Classifier-free guidance of the samples (diffusion models trained with dropout).
     pub guidance_scale: f64,
+    /// Shows next to each sample its condition, and the image that this belongs to (diffusion models).
+    pub conditions: bool,
 }
 
 /// The largest `train.samples.count`.
@@ -231,6 +266,6 @@ impl SampleConfig {
 
 impl Default for SampleConfig {
     fn default() -> Self {
-        Self { every: 0, count: 16, steps: 50, eta: 1., guidance_scale: 1. }
+        Self { every: 0, count: 16, steps: 50, eta: 1., guidance_scale: 1., conditions: true }
     }
 }

@@ -1,23 +1,21 @@
 //! Diffusion training: denoising the latents of a frozen first stage.
 
 use ldm_checkpoint::Checkpoint;
-use ldm_conditioning::{Conditioner, PromptDropout, TextOptions, Tokenizer};
+use ldm_conditioning::{Conditioner, PromptDropout, Tokenizer};
 use ldm_core::noise::PerStep;
-use ldm_core::{Error, NoiseSource, Prompt, Result, channels};
-use ldm_data::Batch;
+use ldm_core::{Error, NoiseSource, Prompt, Result};
+use ldm_data::{Batch, Dataset};
 use ldm_pipelines::{
-    ConditioningKind, GenerateRequest, LatentDiffusion, LatentDiffusionConfig, ModelConfig, ModelSource,
-    SCHEDULE_BUFFERS, Sampling, find_tokenizer, generate,
+    ConditioningKind, LatentDiffusion, LatentDiffusionConfig, ModelConfig, ModelSource, SCHEDULE_BUFFERS,
+    find_tokenizer,
 };
-use ldm_schedulers::{AncestralNoise, SamplerConfig, Spacing};
 use tch::{Device, Tensor};
 
-use crate::config::{SampleConfig, TrainConfig};
+use crate::config::TrainConfig;
 use crate::latents::LatentStatistics;
 use crate::latents::{evenly_spaced_timesteps, input_images, latent_moments, latents};
 use crate::objective::init_from::InitFrom;
 use crate::objective::losses::DiffusionLoss;
-use crate::objective::model_checks::check_guidance;
 use crate::objective::prompt_for::{check_dropout, conditions_on_image, prompt_for};
 use crate::objective::{
     LatentEncoder, Loss, NamedTensors, Objective, Phase, Preview, StepInfo, Validate, variables,
@@ -37,6 +35,9 @@ pub struct DiffusionTraining {
     pub min_snr_gamma: Option<f64>,
     /// See [`TrainConfig::offset_noise`].
     pub offset_noise: f64,
+    /// The weight of the class images that alternate with instance images in batches
+    /// ([`PriorPreservation`](ldm_data::PriorPreservation)); see [`TrainConfig::prior_loss_weight`].
+    pub prior_loss_weight: Option<f64>,
 }
 
 impl From<&TrainConfig> for DiffusionTraining {
@@ -45,6 +46,7 @@ impl From<&TrainConfig> for DiffusionTraining {
             conditioning_dropout: config.conditioning_dropout,
             min_snr_gamma: config.min_snr_gamma,
             offset_noise: config.offset_noise,
+            prior_loss_weight: config.with_prior_preservation.then_some(config.prior_loss_weight),
         }
     }
 }
@@ -56,6 +58,9 @@ pub struct DiffusionObjective {
     /// Drops conditions at random, for classifier-free guidance.
     dropout: PromptDropout,
     offset_noise: f64,
+    prior_loss_weight: Option<f64>,
+    /// Names of classes and of classes of boxes, for previews.
+    names: [Vec<String>; 2],
     loss: DiffusionLoss,
     /// The standard deviation of the first stage's latents, from its checkpoint or from that of `init_from`.
     overall_std: Option<f64>,
@@ -113,12 +118,24 @@ impl DiffusionObjective {
         if training.conditioning_dropout > 0. {
             check_dropout(&model)?;
         }
-        Ok(Self { model, dropout, offset_noise: training.offset_noise, loss, overall_std })
+        let DiffusionTraining { offset_noise, prior_loss_weight, .. } = training;
+        let names = [Vec::new(), Vec::new()];
+        Ok(Self { model, dropout, offset_noise, prior_loss_weight, names, loss, overall_std })
     }
 
     /// The model under training.
     pub fn model(&self) -> &LatentDiffusion {
         &self.model
+    }
+
+    /// Takes the names of classes in previews from `data`.
+    pub(crate) fn take_names(&mut self, data: &dyn Dataset) {
+        self.names = [data.classes(), data.box_classes()].map(<[String]>::to_vec);
+    }
+
+    /// Names of classes and of classes of boxes.
+    pub(crate) fn names(&self) -> &[Vec<String>; 2] {
+        &self.names
     }
 
     /// Converts prompts to the model's conditioning.
@@ -224,7 +241,10 @@ impl Objective for DiffusionObjective {
         let eps = self.noise(&z, noise);
         let prompt = self.dropout.apply(&*self.model.conditioner, prompt_for(&self.model, batch)?, noise)?;
         let each = self.errors(&z, &prompt, &t, &eps, noise, true)?;
-        Ok(self.loss.reduce(&each, &t))
+        Ok(match self.prior_loss_weight {
+            None => self.loss.reduce(&each, &t),
+            Some(weight) => self.loss.reduce_with_prior(&each, &t, weight),
+        })
     }
 
     fn phases(&self) -> Vec<Phase> {
@@ -319,57 +339,6 @@ impl Validate for DiffusionObjective {
     fn metrics(&self) -> Vec<&'static str> {
         let learned = self.loss.learned_logvar().map(|_| "val/loss_gamma");
         ["val/loss_simple", "val/loss_vlb", "val/loss"].into_iter().chain(learned).collect()
-    }
-}
-
-impl Preview for DiffusionObjective {
-    fn check(&self, config: &SampleConfig) -> Result<()> {
-        let below = |error| match error {
-            Error::Invalid(message) => Error::Invalid(format!("train.samples.{message}")),
-            other => other,
-        };
-        let sampler = SamplerConfig::Ddim { eta: config.eta };
-        sampler.plan(&self.model.schedule, &Spacing::default(), config.steps).map_err(below)?;
-        if config.guidance_scale != 1. && self.model.config.conditioning_key().is_some() {
-            check_guidance(&self.model, config.guidance_scale)?;
-        }
-        Ok(())
-    }
-
-    /// Samples one image per class, cyclically; with any other condition, at most one per prompt of the batch.
-    fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
-        let columns = (config.count as f64).sqrt().ceil() as i64;
-        let mut count = config.count;
-        let model = &self.model.config;
-        let prompt = match ConditioningKind::of(model) {
-            ConditioningKind::Unconditional => Prompt::default(),
-            ConditioningKind::Class => {
-                let null =
-                    model.class().is_some_and(|class| class.null_class.is_some() || class.n_classes == 1001);
-                let classes = model.classes().unwrap_or(1) - i64::from(null);
-                Prompt::class(&(0..count as i64).map(|i| i % classes).collect::<Vec<_>>())
-            }
-            _ => {
-                count = count.min(batch.images.size()[0] as usize);
-                prompt_for(&self.model, batch)?.narrow(0, count as i64)
-            }
-        };
-        let sampling = Sampling {
-            sampler: SamplerConfig::Ddim { eta: config.eta },
-            spacing: Spacing::default(),
-            steps: config.steps,
-            guidance: config.guidance_scale.into(),
-            size: None,
-            tile: None,
-            thresholding: self.model.thresholding(),
-            tile_tie: None,
-            ancestral: AncestralNoise::default(),
-            quantize_denoised: false,
-            text: TextOptions::default(),
-        };
-        let seeds: Vec<u64> = (0..count as u64).collect();
-        let output = generate(&self.model, &GenerateRequest::new(&prompt, &seeds, &sampling), &mut |_| {})?;
-        Ok(ldm_core::image::grid(&channels::shown(&output.images.clamp(-1., 1.)), columns, 2))
     }
 }
 

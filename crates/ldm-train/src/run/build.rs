@@ -7,7 +7,7 @@ use ldm_autoencoder::{FirstStageConfig, ImageKind};
 use ldm_checkpoint::Checkpoint;
 use ldm_core::noise::{PerStep, mix};
 use ldm_core::{Error, Result};
-use ldm_data::Dataset;
+use ldm_data::{Dataset, PriorPreservation};
 use ldm_pipelines::{ClassifierConfig, LatentDiffusionConfig, ModelConfig, ModelSource, weights_file};
 use tch::Device;
 
@@ -30,7 +30,16 @@ pub(crate) type Parts = (Box<dyn Objective>, Arc<dyn Dataset>, Option<Arc<dyn Da
 /// names; a resumed one only loads the base of a LoRA, as the checkpoint has everything else.
 pub(crate) fn build(config: &RunConfig, device: Device, ranks: &Distributed, new_run: bool) -> Result<Parts> {
     let base = config.path().parent().unwrap_or(Path::new("."));
-    let data = config.data.train.open(base)?;
+    let mut data = config.data.train.open(base)?;
+    if let Some(set) = &config.data.class_images {
+        let class_images = set.open(base)?;
+        let ModelConfig::LatentDiffusion(model) = &config.model else {
+            let message = "train.with_prior_preservation: expected a diffusion model, got another one";
+            return Err(config_error(config, message));
+        };
+        check_classes(model, &*class_images).map_err(|error| in_config(config, error))?;
+        data = Arc::new(PriorPreservation::new(data, class_images)?);
+    }
     ranks.check_batch(data.len(), config.data.batch_size).map_err(|error| in_config(config, error))?;
     let validation = config.data.validation.as_ref().map(|set| set.open(base)).transpose()?;
     for set in [Some(&data), validation.as_ref()].into_iter().flatten() {
@@ -57,6 +66,7 @@ pub(crate) fn build(config: &RunConfig, device: Device, ranks: &Distributed, new
             let has_base = init_from.is_some() && !model.load_only_unet;
             let first_stage = first_stage(config, model, has_base)?;
             let mut objective = DiffusionObjective::new(model, first_stage, (&config.train).into(), device)?;
+            objective.take_names(&*data);
             if let Some((from, open)) = source {
                 objective.start_from(open()?, from)?;
             }

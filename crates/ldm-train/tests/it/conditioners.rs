@@ -61,9 +61,20 @@ pub(crate) fn objective(
     overrides: &[&str],
     conditioning_dropout: f64,
 ) -> ldm_core::Result<DiffusionObjective> {
+    objective_of(overrides, DiffusionTraining { conditioning_dropout, ..DiffusionTraining::default() })
+}
+
+/// [`objective`] with a weight of class images.
+pub(crate) fn objective_with(
+    overrides: &[&str],
+    prior_loss_weight: Option<f64>,
+) -> ldm_core::Result<DiffusionObjective> {
+    objective_of(overrides, DiffusionTraining { prior_loss_weight, ..DiffusionTraining::default() })
+}
+
+fn objective_of(overrides: &[&str], training: DiffusionTraining) -> ldm_core::Result<DiffusionObjective> {
     let config = config(overrides);
     let bert = config.cond_stage_config.tokenizer_kind() == Some(TokenizerKind::Bert);
-    let training = DiffusionTraining { conditioning_dropout, ..DiffusionTraining::default() };
     drop(PerStep::new(1, 0, 0)); // seeds the global generator for the initialization
     DiffusionObjective::with_tokenizer(&config, None, bert.then(tokenizer), training, test_device())
 }

@@ -22,6 +22,8 @@ mod lora;
 mod loss_parity;
 mod open_trainer;
 mod optimizer;
+mod previews;
+mod prior_preservation;
 mod ranks;
 mod resume;
 mod retrieval;

@@ -81,7 +81,7 @@ fn bytes(run: &Path, step: u64) -> Vec<(String, Vec<u8>)> {
 /// A run stopped after 9 of 20 steps and resumed by a new trainer is bit-identical to an uninterrupted run, as is its
 /// log.
 #[track_caller]
-fn check_resume(text: &str, workers: usize) {
+pub(crate) fn check_resume(text: &str, workers: usize) {
     let folder = tempfile::tempdir().unwrap();
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
     let workers = format!("data.params.num_workers={workers}");

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
 
 mod hires;
+mod mask_file;
 mod redo;
 mod text;
 

@@ -103,6 +103,26 @@ impl DiffusionLoss {
         Loss { total, parts }
     }
 
+    /// [`reduce`](Self::reduce) with prior preservation: samples of instance images alternate with samples of class images,
+    /// whose loss is added with `weight`. `loss` is the sum, `loss_prior` the loss of class images; the other parts are those
+    /// of instance images.
+    ///
+    /// Ruiz et al. 2023, eq. 3. diffusers `train_dreambooth.py`, `--with_prior_preservation`.
+    ///
+    /// # Shapes
+    /// - `each`, `t`: `[2B]`, as of [`reduce`](Self::reduce)
+    pub fn reduce_with_prior(&self, each: &Tensor, t: &Tensor, weight: f64) -> Loss {
+        let [instances, class_images] = [0, 1].map(|first| {
+            let half = |x: &Tensor| x.slice(0, first, None, 2); // [B]
+            self.reduce(&half(each), &half(t))
+        });
+        let total = instances.total + &class_images.total * weight;
+        let mut parts = instances.parts;
+        parts.retain(|(name, _)| *name != "loss");
+        parts.extend([("loss_prior", class_images.total.detach()), ("loss", total.detach())]);
+        Loss { total, parts }
+    }
+
     /// The learned log-variances, `[T]` f32, with `learn_logvar`.
     pub fn learned_logvar(&self) -> Option<&Tensor> {
         self.logvar.as_ref().filter(|_| self.learned)

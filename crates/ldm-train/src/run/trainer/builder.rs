@@ -229,6 +229,7 @@ impl TrainerBuilder {
             ("init_from", self.config.init_from.is_some()),
             ("lora", self.config.lora.is_some()),
             ("embedding", self.config.embedding.is_some()),
+            ("with_prior_preservation", self.config.with_prior_preservation),
         ] {
             if given {
                 return Err(Error::invalid(format!(
@@ -256,7 +257,8 @@ impl TrainerBuilder {
         if let Ok(example) = data.get(0, self.config.seed) {
             let [_, height, width] = example.size;
             objective.check_size([height as i64, width as i64])?;
-            let batch = collate(vec![example])?;
+            let companion = data.companion(0, self.config.seed).ok().flatten();
+            let batch = collate(std::iter::once(example).chain(companion).collect())?;
             objective.check_batch(&batch)?;
             if self.config.cache_latents != CacheLatents::No {
                 self.augmentations()?;
