@@ -192,10 +192,11 @@ impl UNetBlock {
         rest.iter().fold(first.forward(x, context), |h, layer| layer.forward(&h, context))
     }
 
-    pub(crate) fn transformers(&self) -> impl Iterator<Item = &SpatialTransformer> {
-        self.0.iter().filter_map(|layer| match layer {
-            BlockLayer::Transformer(transformer) => Some(transformer),
-            _ => None,
+    /// Projects the context to the keys and values of the transformers, in the order of [`UNetBlock::forward`].
+    pub(crate) fn project(&self, context: &Tensor) -> impl Iterator<Item = KeyValue> {
+        self.0.iter().flat_map(move |layer| match layer {
+            BlockLayer::Transformer(transformer) => transformer.project(context).collect(),
+            _ => Vec::new(),
         })
     }
 }

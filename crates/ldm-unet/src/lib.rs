@@ -1,4 +1,4 @@
-//! The denoising U-Net of latent diffusion, and its encoder half, the noisy classifier.
+//! The denoising U-Net of latent diffusion, and networks of its encoder half: the noisy classifier and the ControlNet.
 //!
 //! A [`UNetConfig`] (CompVis' own fields) becomes a [`Plan`] (every block, no tensors), and the plan a [`UNet`].
 //! The network is independent of noise schedules and samplers: it takes a latent, a time and a
@@ -30,12 +30,16 @@ mod backbone_config;
 mod block;
 mod checkpointed;
 mod config;
+mod control_keys;
+mod control_net;
+mod control_net_config;
 mod conv_nd;
 mod cross_attention;
 mod detect;
 mod encoder;
 mod encoder_config;
 mod from_diffusers;
+mod hint_encoder;
 mod keys;
 mod parameters;
 mod plan;
@@ -51,6 +55,9 @@ mod transformer;
 mod unet;
 
 pub use config::UNetConfig;
+pub use control_keys::control_net_diffusers_layout;
+pub use control_net::{ControlNet, ControlResiduals};
+pub use control_net_config::ControlNetConfig;
 pub use detect::infer_config;
 pub use encoder::EncoderUNet;
 pub use encoder_config::{EncoderUNetConfig, Pool};

@@ -7,8 +7,10 @@ use ldm_core::{Error, Result};
 use crate::attention::{AttentionPlan, Order};
 use crate::block::{BlockPlan, LayerPlan};
 use crate::config::UNetConfig;
+use crate::control_net_config::ControlNetConfig;
 use crate::conv_nd::ConvSizes;
 use crate::encoder_config::EncoderUNetConfig;
+use crate::hint_encoder::HintPlan;
 use crate::parameters::ParameterNames;
 use crate::plan_builder::PlanBuilder;
 use crate::pool;
@@ -30,12 +32,14 @@ pub struct Plan {
 }
 
 /// The layers after the last block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum OutputHead {
     /// A norm and a convolution; with `ids`, the predictor of codebook ids is used instead.
     Map { dims: i64, channels_out: i64, ids: Option<i64> },
     /// A pool.
     Pool(pool::PoolPlan),
+    /// A convolution of kernel 1 after each block, and the encoder of the hint.
+    Residuals(HintPlan),
 }
 
 impl Plan {
@@ -97,6 +101,21 @@ impl Plan {
         })
     }
 
+    /// Plans a ControlNet.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn control_net(config: &ControlNetConfig) -> Result<Self> {
+        config.check()?;
+        let plan = Self::new(&config.unet)?;
+        let hint = HintPlan {
+            channels: config.hint_channels,
+            widths: config.hint_widths.clone(),
+            channels_out: plan.model_channels,
+        };
+        Ok(Self { output: Vec::new(), head: OutputHead::Residuals(hint), ..plan })
+    }
+
     /// Lists names and shapes of every parameter, in the order of CompVis' `state_dict`.
     pub fn parameters(&self) -> Vec<(String, Vec<i64>)> {
         let mut list = ParameterNames::default();
@@ -108,8 +127,8 @@ impl Plan {
         list_blocks("input_blocks", &self.input, &mut list);
         list.within("middle_block", |list| self.middle.parameters(list));
         list_blocks("output_blocks", &self.output, &mut list);
-        match self.head {
-            OutputHead::Map { dims, channels_out, ids } => {
+        match &self.head {
+            &OutputHead::Map { dims, channels_out, ids } => {
                 let channels = self.model_channels;
                 let conv =
                     |channels_out, kernel| ConvSizes { dims, channels_in: channels, channels_out, kernel };
@@ -125,6 +144,15 @@ impl Plan {
                 }
             }
             OutputHead::Pool(plan) => list.within("out", |list| plan.parameters(list)),
+            OutputHead::Residuals(hint) => {
+                list.within("zero_convs", |list| {
+                    for (index, block) in self.input.iter().enumerate() {
+                        list.conv2d(format!("{index}.0"), block.channels, block.channels, 1);
+                    }
+                });
+                list.within("input_hint_block", |list| hint.parameters(list));
+                list.conv2d("middle_block_out.0", self.middle.channels, self.middle.channels, 1);
+            }
         }
         list.into_list()
     }
@@ -157,12 +185,13 @@ impl fmt::Display for Plan {
         for (index, block) in self.output.iter().enumerate() {
             writeln!(f, "output_blocks.{index}  {block}")?;
         }
-        match self.head {
+        match &self.head {
             OutputHead::Map { channels_out, ids, .. } => {
                 writeln!(f, "out  {channels} -> {channels_out}")?;
                 ids.map_or(Ok(()), |ids| writeln!(f, "id_predictor  {channels} -> {ids}"))?;
             }
             OutputHead::Pool(plan) => writeln!(f, "out  {plan}")?,
+            OutputHead::Residuals(hint) => writeln!(f, "input_hint_block  {hint}")?,
         }
         let parameters = self.parameters();
         let total: i64 = parameters.iter().map(|(_, shape)| shape.iter().product::<i64>()).sum();

@@ -8,6 +8,7 @@ use tch::{Kind, Tensor};
 
 use crate::block::{ForwardContext, LayerPlan, UNetBlock};
 use crate::config::UNetConfig;
+use crate::control_net::ControlResiduals;
 use crate::conv_nd::{ConvNd, ConvSizes};
 use crate::cross_attention::KeyValue;
 use crate::plan::Plan;
@@ -39,9 +40,9 @@ pub struct UNet {
 /// A conditioning with everything that is constant over the steps, by [`UNet::precompute`].
 #[derive(Debug)]
 pub struct ConditioningCache {
-    concat: Option<Tensor>,
-    label: Option<Tensor>,
-    context: Option<Vec<KeyValue>>,
+    pub(crate) concat: Option<Tensor>,
+    pub(crate) label: Option<Tensor>,
+    pub(crate) context: Option<Vec<KeyValue>>,
 }
 
 impl ConditioningCache {
@@ -179,10 +180,7 @@ impl UNet {
         });
         let context = cond.context.as_ref().map(|context| {
             let context = context.to_kind(self.kind());
-            self.blocks()
-                .flat_map(UNetBlock::transformers)
-                .flat_map(|layer| layer.project(&context))
-                .collect()
+            self.blocks().flat_map(|block| block.project(&context)).collect()
         });
         ConditioningCache {
             concat: cond.concat.as_ref().map(|concat| concat.to_kind(self.kind())),
@@ -193,6 +191,24 @@ impl UNet {
 
     /// [`UNet::forward`] with a conditioning from [`UNet::precompute`].
     pub fn forward_cached(&self, x: &Tensor, t: &Tensor, cond: &ConditioningCache, train: bool) -> Tensor {
+        self.forward_controlled(x, t, cond, None, train)
+    }
+
+    /// [`UNet::forward_cached`] with the residuals of ControlNets, which are added to the skip connections and to the
+    /// output of the middle block.
+    ///
+    /// lllyasviel/ControlNet `cldm/cldm.py:21` `ControlledUnetModel`.
+    ///
+    /// # Panics
+    /// If the residuals have other shapes than those of this network.
+    pub fn forward_controlled(
+        &self,
+        x: &Tensor,
+        t: &Tensor,
+        cond: &ConditioningCache,
+        control: Option<&ControlResiduals>,
+        train: bool,
+    ) -> Tensor {
         let kind = x.kind();
         let mut h = x.to_kind(self.kind());
         if let Some(concat) = &cond.concat {
@@ -222,6 +238,11 @@ impl UNet {
             skips.push(h.shallow_clone());
         }
         h = self.middle.forward(&h, &mut context);
+        if let Some(control) = control {
+            assert_eq!(control.down.len(), skips.len(), "expected one residual per skip connection");
+            skips.iter_mut().zip(&control.down).for_each(|(skip, residual)| *skip = &*skip + residual);
+            h += &control.middle;
+        }
         for block in &self.output {
             let skip = skips.pop().expect("as many up blocks as down blocks");
             h = block.forward(&Tensor::cat(&[h, skip], 1), &mut context);

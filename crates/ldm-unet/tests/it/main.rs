@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
 
+mod control_net;
 mod detect;
 mod diffusers;
 mod diffusers_configs;
