@@ -23,10 +23,17 @@ pub fn unsupported_kind(shapes: &Shapes) -> Option<&'static str> {
     if holds(&["lora_up.", "lora_down.", "lora_A.", "lora_B."]) || starts(&["lora_unet_", "lora_te"]) {
         return Some("a LoRA: low-rank changes to a model's weights; try --model BASE --lora FILE");
     }
+    if shapes.contains_key("lora_controlnet") {
+        return Some("a Control-LoRA: low-rank changes that make a U-Net a ControlNet, not supported");
+    }
     if starts(&["control_model.", "controlnet_"])
         || holds(&["controlnet_cond_embedding.", "input_hint_block."])
     {
-        return Some("a ControlNet: an addition to a U-Net, not supported");
+        return Some(if shapes.contains_key("difference") {
+            "the difference of a ControlNet and its base model, not supported; try the file of the whole ControlNet"
+        } else {
+            "a ControlNet: an addition to a U-Net; try --model BASE --controlnet FILE --control-image IMAGE"
+        });
     }
     if any(&|name| ["emb_params", "string_to_param", "<"].iter().any(|part| name.starts_with(part)))
         || (shapes.len() <= 2 && shapes.keys().any(|name| name == "clip_l" || name == "clip_g"))

@@ -159,6 +159,9 @@ fn files_of_other_models_are_recognized() {
     check(&[("lora_te_text_model_encoder_layers_0_mlp_fc1.alpha", &[])], Some("a LoRA: "));
     check(&[("control_model.input_blocks.0.0.weight", &[320, 4, 3, 3])], Some("a ControlNet: "));
     check(&[("controlnet_cond_embedding.conv_in.weight", &[16, 3, 3, 3])], Some("a ControlNet: "));
+    let hint: (&str, &[i64]) = ("control_model.input_hint_block.0.weight", &[16, 3, 3, 3]);
+    check(&[hint, ("difference", &[0])], Some("the difference of a ControlNet and its base model"));
+    check(&[hint, ("lora_controlnet", &[0])], Some("a Control-LoRA: "));
     check(&[("emb_params", &[2, 768])], Some("a textual inversion: "));
     check(&[("string_to_param.*", &[2, 768])], Some("a textual inversion: "));
     check(&[("<cat-toy>", &[768])], Some("a textual inversion: "));

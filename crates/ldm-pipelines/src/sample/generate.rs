@@ -8,6 +8,7 @@ use ldm_schedulers::{AncestralNoise, Denoiser, SamplerConfig, SamplerRun, Sampli
 use tch::{Device, Kind, Tensor};
 
 use super::classifier_guidance::GuidingClassifier;
+use super::control::{Control, PreparedControl, check_files};
 use super::guidance::{ClassifierFreeGuidance, Conditioned, Guidance};
 use super::init::Init;
 use super::network::Network;
@@ -81,12 +82,14 @@ pub struct GenerateRequest<'a> {
     pub init: Init<'a>,
     /// A classifier that guides the images to the class of the prompt.
     pub classifier: Option<&'a GuidingClassifier>,
+    /// ControlNets that steer the images.
+    pub controls: &'a [Control<'a>],
 }
 
 impl<'a> GenerateRequest<'a> {
     /// Images of `prompt`, one for each seed, from noise.
     pub fn new(prompt: &'a Prompt, seeds: &'a [u64], sampling: &'a Sampling) -> Self {
-        Self { prompt, negative: None, seeds, sampling, init: Init::Seeds, classifier: None }
+        Self { prompt, negative: None, seeds, sampling, init: Init::Seeds, classifier: None, controls: &[] }
     }
 
     /// With a negative prompt.
@@ -105,6 +108,12 @@ impl<'a> GenerateRequest<'a> {
     #[must_use]
     pub fn classifier(self, classifier: Option<&'a GuidingClassifier>) -> Self {
         Self { classifier, ..self }
+    }
+
+    /// With ControlNets.
+    #[must_use]
+    pub fn controls(self, controls: &'a [Control<'a>]) -> Self {
+        Self { controls, ..self }
     }
 }
 
@@ -129,7 +138,8 @@ pub struct Generated {
 ///
 /// # Errors
 /// [`Error::Invalid`] when the size does not fit the model, the prompt's image or the memory, when the sampler cannot take so many
-/// steps, when the model has no unconditional prompt to guide away from, or when the result holds NaN or Inf;
+/// steps, when the model has no unconditional prompt to guide away from, when a control has no step of the run or no
+/// finite scale, or when the result holds NaN or Inf;
 /// [`Error::Format`] when a program wrote to the file of the weights meanwhile;
 /// [`Error::MissingInput`] when the prompt lacks what the model is conditioned on; [`Error::Shape`] for noise of a
 /// wrong shape, or prompts that are not one per seed.
@@ -138,7 +148,7 @@ pub fn generate(
     request: &GenerateRequest,
     observe: &mut dyn FnMut(SamplingStep),
 ) -> Result<Generated> {
-    let &GenerateRequest { prompt, negative, seeds, sampling, init, classifier } = request;
+    let &GenerateRequest { prompt, negative, seeds, sampling, init, classifier, controls } = request;
     let count = seeds.len() as i64;
     model.first_stage.check_shown()?;
     sampling.ancestral.check()?;
@@ -158,8 +168,9 @@ pub fn generate(
     let mut noise = Seeded::new(seeds.iter().copied());
     let start = init.start(model, size, sampling, &plan, &mut noise)?;
     model.to_channels_last();
+    let steering = PreparedControl::all(controls, model, [shape[1], shape[2]], start.levels)?;
     tch::no_grad(|| {
-        let mut network = Network::new(&model.unet, model.parameterization);
+        let mut network = Network::new(&model.unet, model.parameterization).steered_by(&steering);
         if let Some(tiling) = &tiling {
             network = network.in_tiles(tiling.denoise.clone());
         }
@@ -187,6 +198,7 @@ pub fn generate(
         let latents = plan.sampler().sample(start.x, run);
         let decoded = model.decode_finite(&latents, tiling.as_ref().map(|tiling| &tiling.decode))?;
         model.check_files()?;
+        check_files(controls)?;
         let images = model.first_stage.shown(&decoded.images);
         Ok(Generated { latents, images, decoded_in_f32: decoded.in_f32 })
     })

@@ -2,22 +2,22 @@
 
 use ldm_core::Conditioning;
 use ldm_schedulers::{Denoised, Denoiser, NoiseLevel};
-use ldm_unet::ConditioningCache;
 use tch::Tensor;
 
+use super::network::NetworkConditioning;
 use crate::Network;
 
 /// A network with its conditioning, whose keys and values are computed once.
 #[derive(Debug)]
 pub struct Conditioned<'a> {
     network: Network<'a>,
-    cond: ConditioningCache,
+    cond: NetworkConditioning,
 }
 
 impl<'a> Conditioned<'a> {
     /// The network conditioned on `cond`.
     pub fn new(network: Network<'a>, cond: &Conditioning) -> Self {
-        let cond = network.unet.precompute(cond);
+        let cond = network.precompute(cond);
         Self { network, cond }
     }
 }
@@ -66,9 +66,9 @@ impl Guidance {
 pub struct ClassifierFreeGuidance<'a> {
     network: Network<'a>,
     /// `[uncond; cond]`.
-    both: ConditioningCache,
+    both: NetworkConditioning,
     /// For levels outside the interval, where there are some.
-    cond: Option<ConditioningCache>,
+    cond: Option<NetworkConditioning>,
     guidance: Guidance,
 }
 
@@ -82,8 +82,8 @@ impl<'a> ClassifierFreeGuidance<'a> {
     ) -> Self {
         let guidance = guidance.into();
         let everywhere = guidance.interval == Guidance::from(1.).interval;
-        let both = network.unet.precompute(&uncond.stack(cond));
-        let cond = (!everywhere).then(|| network.unet.precompute(cond));
+        let both = network.precompute(&uncond.stack(cond));
+        let cond = (!everywhere).then(|| network.precompute(cond));
         Self { network, both, cond, guidance }
     }
 }

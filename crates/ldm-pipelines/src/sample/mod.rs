@@ -1,6 +1,7 @@
 //! Sampling: from prompts and seeds to images.
 
 mod classifier_guidance;
+mod control;
 mod generate;
 mod guidance;
 mod init;
@@ -13,6 +14,7 @@ mod tiling;
 mod variation_strength;
 
 pub use classifier_guidance::{ClassifierGuidance, GuidingClassifier, LogProbability};
+pub use control::Control;
 pub use generate::{GenerateRequest, Generated, Sampling, generate};
 pub use guidance::{ClassifierFreeGuidance, Conditioned, Guidance};
 pub use init::{Init, InitImage, Variation};

@@ -1,26 +1,36 @@
 //! The network as denoisers evaluate it.
 
-use ldm_core::Tiles;
+use ldm_core::{Conditioning, Tile, Tiles};
 use ldm_schedulers::{NoiseLevel, Parameterization};
 use ldm_unet::{ConditioningCache, UNet};
 use tch::{Kind, Tensor};
+
+use super::control::PreparedControl;
 
 /// A network with its parameterization, evaluated on the whole sample or in tiles.
 #[derive(Debug, Clone)]
 pub struct Network<'a> {
     pub(crate) unet: &'a UNet,
     pub(crate) parameterization: Parameterization,
+    controls: &'a [PreparedControl<'a>],
     tiles: Option<Tiles>,
+}
+
+/// A conditioning with everything that is constant over the steps: that of the U-Net, and of each ControlNet.
+#[derive(Debug)]
+pub(crate) struct NetworkConditioning {
+    unet: ConditioningCache,
+    controls: Vec<ConditioningCache>,
 }
 
 impl<'a> Network<'a> {
     /// Evaluated on the whole sample.
     pub fn new(unet: &'a UNet, parameterization: Parameterization) -> Self {
-        Self { unet, parameterization, tiles: None }
+        Self { unet, parameterization, controls: &[], tiles: None }
     }
 
-    /// Evaluated tile by tile, in the memory of one tile; concatenated conditioning is cropped to each tile, other
-    /// conditioning is shared (CompVis `ddpm.py:890`).
+    /// Evaluated tile by tile, in the memory of one tile; concatenated conditioning and hints are cropped to each tile,
+    /// other conditioning is shared (CompVis `ddpm.py:890`).
     ///
     /// Predictions are blended at every step, so that tiles agree before decoding.
     #[must_use]
@@ -28,15 +38,41 @@ impl<'a> Network<'a> {
         Self { tiles: Some(tiles), ..self }
     }
 
+    /// Steered by ControlNets.
+    #[must_use]
+    pub(crate) fn steered_by(self, controls: &'a [PreparedControl<'a>]) -> Self {
+        Self { controls, ..self }
+    }
+
+    /// [`UNet::precompute`] for all networks.
+    pub(crate) fn precompute(&self, cond: &Conditioning) -> NetworkConditioning {
+        let controls = self.controls.iter().map(|control| control.precompute(cond)).collect();
+        NetworkConditioning { unet: self.unet.precompute(cond), controls }
+    }
+
     /// The network's output, cast to f32.
-    pub(crate) fn predict(&self, x: &Tensor, at: NoiseLevel, cond: &ConditioningCache) -> Tensor {
-        let t = Tensor::full([x.size()[0]], at.t, (Kind::Float, x.device()));
-        let forward = |x: &Tensor, cond: &ConditioningCache| {
-            self.unet.forward_cached(x, &t, cond, false).to_kind(Kind::Float)
-        };
+    pub(crate) fn predict(&self, x: &Tensor, at: NoiseLevel, cond: &NetworkConditioning) -> Tensor {
         match &self.tiles {
-            None => forward(x, cond),
-            Some(tiles) => tiles.blend(1, |tile| forward(&tile.of(x), &cond.part(tile))),
+            None => self.forward(x, at, &cond.unet, cond, None),
+            Some(tiles) => {
+                tiles.blend(1, |tile| self.forward(&tile.of(x), at, &cond.unet.part(tile), cond, Some(tile)))
+            }
         }
+    }
+
+    /// The output for `x`, the sample or a `tile` of it.
+    fn forward(
+        &self,
+        x: &Tensor,
+        at: NoiseLevel,
+        unet: &ConditioningCache,
+        cond: &NetworkConditioning,
+        tile: Option<Tile>,
+    ) -> Tensor {
+        let t = Tensor::full([x.size()[0]], at.t, (Kind::Float, x.device()));
+        let controls = self.controls.iter().zip(&cond.controls);
+        let residuals = controls.filter_map(|(control, cond)| control.residuals(x, at, cond, tile));
+        let control = residuals.reduce(|sum, each| sum + each);
+        self.unet.forward_controlled(x, &t, unet, control.as_ref(), false).to_kind(Kind::Float)
     }
 }

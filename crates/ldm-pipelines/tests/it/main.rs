@@ -6,6 +6,7 @@ mod blend;
 mod classifier;
 mod classifier_config;
 mod conditions;
+mod control;
 mod convert;
 mod detect;
 mod folders;
