@@ -91,7 +91,7 @@ impl Dataset for PriorPreservation {
     }
 
     fn fingerprint(&self) -> String {
-        let parts = [&self.instances, &self.class_images].map(|set| set.fingerprint());
+        let parts = [&self.instances, &self.class_images].map(Dataset::fingerprint);
         fingerprint("prior preservation 1", &parts, [])
     }
 }

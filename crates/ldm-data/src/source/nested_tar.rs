@@ -17,7 +17,7 @@ use crate::source::store::{Content, Stored};
 pub(super) fn read(file: &File, name: &str, start: u64, length: u64) -> io::Result<Vec<Stored>> {
     let broken = |error: io::Error| io::Error::other(format!("`{}`: {error}", name.escape_debug()));
     let folder = &name[..name.len() - ENDING.len()];
-    let mut archive = Archive::new(Window { file, start, length, at: 0 });
+    let mut archive = Archive::new(InnerTar { file, start, length, at: 0 });
     let mut files = Vec::new();
     for entry in archive.entries_with_seek().map_err(broken)? {
         let entry = entry.map_err(broken)?;
@@ -43,14 +43,14 @@ pub(super) fn is_tar(name: &str) -> bool {
 }
 
 /// A part of a file as a file.
-struct Window<'a> {
+struct InnerTar<'a> {
     file: &'a File,
     start: u64,
     length: u64,
     at: u64,
 }
 
-impl Read for Window<'_> {
+impl Read for InnerTar<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.length.saturating_sub(self.at);
         let count = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -60,7 +60,7 @@ impl Read for Window<'_> {
     }
 }
 
-impl Seek for Window<'_> {
+impl Seek for InnerTar<'_> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let place = match to {
             SeekFrom::Start(place) => Some(place),

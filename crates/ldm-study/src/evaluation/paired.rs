@@ -151,7 +151,7 @@ impl PairedEvaluation {
 struct Pairs {
     made: Arc<dyn Dataset>,
     originals: Arc<dyn Dataset>,
-    masks: Option<Masks>,
+    masks: Option<MaskSet>,
     /// Indices of a generated image and its original.
     indices: Vec<[usize; 2]>,
     /// Names without counterpart, of either set.
@@ -184,7 +184,7 @@ impl Pairs {
                 originals.name()
             );
         }
-        let masks = masks.map(Masks::open).transpose()?;
+        let masks = masks.map(MaskSet::open).transpose()?;
         Ok(Self { made, originals, masks, indices, unmatched: [alone, missing], unreadable })
     }
 
@@ -201,12 +201,12 @@ impl Pairs {
 }
 
 /// Masks by the names of their images.
-struct Masks {
+struct MaskSet {
     data: Arc<dyn Dataset>,
     by_name: BTreeMap<String, usize>,
 }
 
-impl Masks {
+impl MaskSet {
     fn open(path: &Path) -> Result<Self> {
         // With their alpha channel, which is the mask where it is not opaque.
         let config = ImagesConfig {

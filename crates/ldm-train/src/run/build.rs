@@ -30,16 +30,7 @@ pub(crate) type Parts = (Box<dyn Objective>, Arc<dyn Dataset>, Option<Arc<dyn Da
 /// names; a resumed one only loads the base of a LoRA, as the checkpoint has everything else.
 pub(crate) fn build(config: &RunConfig, device: Device, ranks: &Distributed, new_run: bool) -> Result<Parts> {
     let base = config.path().parent().unwrap_or(Path::new("."));
-    let mut data = config.data.train.open(base)?;
-    if let Some(set) = &config.data.class_images {
-        let class_images = set.open(base)?;
-        let ModelConfig::LatentDiffusion(model) = &config.model else {
-            let message = "train.with_prior_preservation: expected a diffusion model, got another one";
-            return Err(config_error(config, message));
-        };
-        check_classes(model, &*class_images).map_err(|error| in_config(config, error))?;
-        data = Arc::new(PriorPreservation::new(data, class_images)?);
-    }
+    let data = training_set(config, base)?;
     ranks.check_batch(data.len(), config.data.batch_size).map_err(|error| in_config(config, error))?;
     let validation = config.data.validation.as_ref().map(|set| set.open(base)).transpose()?;
     for set in [Some(&data), validation.as_ref()].into_iter().flatten() {
@@ -110,6 +101,19 @@ pub(crate) fn build(config: &RunConfig, device: Device, ranks: &Distributed, new
         return Err(config_error(config, &format!("train.{key}: expected a diffusion model, got a {got}")));
     }
     Ok((objective, data, validation))
+}
+
+/// Opens the training set, with the class images of prior preservation.
+fn training_set(config: &RunConfig, base: &Path) -> Result<Arc<dyn Dataset>> {
+    let data = config.data.train.open(base)?;
+    let Some(set) = &config.data.class_images else { return Ok(data) };
+    let ModelConfig::LatentDiffusion(model) = &config.model else {
+        let message = "train.with_prior_preservation: expected a diffusion model, got another one";
+        return Err(config_error(config, message));
+    };
+    let class_images = set.open(base)?;
+    check_classes(model, &*class_images).map_err(|error| in_config(config, error))?;
+    Ok(Arc::new(PriorPreservation::new(data, class_images)?))
 }
 
 /// The key by which a part is trained in place of the weights of `init_from`.
