@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
-use ldm::{Hires, ImageGrid, InputImages, NpzImages, Previews, SafetyFilter, Watermark};
+use ldm::{Hires, ImageGrid, InputImages, NpzImages, OpenControls, Previews, SafetyFilter, Watermark};
 use ldm_checkpoint::{Axis, Checkpoint};
 use ldm_core::Prompt;
 use ldm_pipelines::{GuidingClassifier, InitImage, LatentDiffusion, Variation, VariationStrength};
@@ -184,6 +184,8 @@ impl<'a> GenerationJob<'a> {
         if let Some(text) = first.text() {
             sampling.text = text.options()?;
         }
+        let opened = first.text().map(|text| text.control.files().open(model)).transpose()?;
+        let controls = opened.as_ref().map(OpenControls::controls).unwrap_or_default();
         let steps = match (first.init(), first.hires()) {
             (Some(init), _) => init.steps(sampling.steps),
             (None, Some(hires)) => {
@@ -198,6 +200,7 @@ impl<'a> GenerationJob<'a> {
             model,
             model_args,
             sampling,
+            controls: &controls,
             steps,
             watermark: if args.watermark { Watermark::Always } else { first.watermark(model) },
             previews: self.previews(model, steps)?,

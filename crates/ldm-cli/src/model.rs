@@ -80,6 +80,7 @@ pub(crate) fn open_diffusion(
 
 /// Opens a diffusion model with the tokenizer and the learned words of the flags.
 pub(crate) fn open_text(args: &ModelArgs, text: &TextArgs) -> anyhow::Result<Box<LatentDiffusion>> {
+    text.control.files().check()?;
     let embeddings = text.embeddings.iter().map(EmbeddingFile::read).collect::<ldm_core::Result<Vec<_>>>()?;
     let mut model = open_diffusion(args, text.tokenizer.as_deref())?;
     for (embedding, file) in embeddings.into_iter().zip(&text.embeddings) {

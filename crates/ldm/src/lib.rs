@@ -5,6 +5,7 @@
 //!
 //! The crates below are re-exported under their names without the prefix.
 
+mod controls;
 mod hires;
 mod image_grid;
 mod images;
@@ -42,6 +43,7 @@ pub use ldm_train as train;
 pub use ldm_unet as unet;
 pub use tch;
 
+pub use controls::{ControlFiles, OpenControls, read_hint};
 pub use hires::Hires;
 pub use image_grid::ImageGrid;
 pub use images::{Images, read_image};
@@ -67,11 +69,11 @@ pub use watermark::Watermark;
 
 /// The names that most programs use.
 pub mod prelude {
-    pub use crate::{Hires, Images, Pipeline, Request, Watermark, read_image};
+    pub use crate::{Hires, Images, Pipeline, Request, Watermark, read_hint, read_image};
     pub use ldm_conditioning::{EmbeddingFile, PromptSyntax};
     pub use ldm_core::{LayoutBox, Prompt, Result};
     pub use ldm_data::{Dataset, Example};
-    pub use ldm_pipelines::{LoadOptions, TileSize};
+    pub use ldm_pipelines::{Control, ControlNetModel, LoadOptions, TileSize};
     pub use ldm_schedulers::{SamplerConfig, Spacing};
     pub use ldm_train::{TrainConfig, Trainer};
     pub use tch::{Device, Kind, Tensor};
@@ -86,6 +88,8 @@ mod doctests {
     struct WorkspaceReadme;
     #[doc = include_str!("../../../docs/guide/configs.md")]
     struct ConfigsGuide;
+    #[doc = include_str!("../../../docs/guide/controlnet.md")]
+    struct ControlNetGuide;
     #[doc = include_str!("../../../docs/guide/data.md")]
     struct DataGuide;
     #[doc = include_str!("../../../docs/guide/install.md")]

@@ -4,11 +4,11 @@ use std::fmt;
 use std::path::Path;
 
 use ldm_conditioning::PromptSyntax;
-use ldm_pipelines::Sampling;
 use ldm_pipelines::lora::LoraFile;
+use ldm_pipelines::{Control, Sampling};
 use ldm_schedulers::SamplerConfig;
 
-use crate::Hires;
+use crate::{Hires, controls};
 
 /// The settings of an image, which [`Display`](fmt::Display) writes as the common web UIs read them.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +41,8 @@ pub struct Parameters<'a> {
     pub literal_brackets: bool,
     /// The learned words that were added.
     pub embeddings: &'a [String],
+    /// The ControlNets that steered the image.
+    pub controls: &'a [Control<'a>],
 }
 
 impl fmt::Display for Parameters<'_> {
@@ -101,6 +103,9 @@ impl fmt::Display for Parameters<'_> {
         }
         for (index, embedding) in self.embeddings.iter().enumerate() {
             write!(f, "{}{embedding}", if index == 0 { ", Embeddings: " } else { " " })?;
+        }
+        for (index, control) in self.controls.iter().enumerate() {
+            f.write_str(&controls::entry(index, control))?;
         }
         if let Some(path) = self.init_noise {
             write!(f, ", Init noise: {}", path.display())?;

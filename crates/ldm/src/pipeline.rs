@@ -109,7 +109,8 @@ impl Pipeline {
             let batch = GenerateRequest::new(&prompt, seeds, &sampling)
                 .negative(negative.as_ref())
                 .init(start.init.as_ref().map_or(Init::Seeds, Init::Image))
-                .classifier(request.classifier);
+                .classifier(request.classifier)
+                .controls(&request.controls);
             let mut observe = |step: SamplingStep| {
                 if let Some(on_step) = &request.on_step {
                     on_step(&step);
@@ -192,6 +193,7 @@ impl Pipeline {
                 init_noise: None,
                 literal_brackets: self.model.reads_brackets_as_text(&heading, &sampling.text),
                 embeddings: &embeddings,
+                controls: &request.controls,
             };
             format!("{heading}{parameters}")
         });

@@ -4,7 +4,7 @@ use std::fmt;
 
 use ldm_conditioning::PromptSyntax;
 use ldm_core::{LayoutBox, Prompt};
-use ldm_pipelines::{GuidingClassifier, SamplingOptions, TileSize};
+use ldm_pipelines::{Control, GuidingClassifier, SamplingOptions, TileSize};
 use ldm_schedulers::{SamplerConfig, SamplingStep, Spacing};
 use tch::Tensor;
 
@@ -24,6 +24,7 @@ pub struct Request<'a> {
     pub(crate) batch_size: usize,
     pub(crate) options: SamplingOptions,
     pub(crate) classifier: Option<&'a GuidingClassifier>,
+    pub(crate) controls: Vec<Control<'a>>,
     pub(crate) watermark: Option<Watermark>,
     #[allow(clippy::type_complexity, reason = "a callback")]
     pub(crate) on_step: Option<Box<dyn Fn(&SamplingStep) + 'a>>,
@@ -45,6 +46,7 @@ impl<'a> Request<'a> {
             batch_size: 8,
             options: SamplingOptions::default(),
             classifier: None,
+            controls: Vec::new(),
             watermark: None,
             on_step: None,
         }
@@ -186,6 +188,13 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn classifier(self, classifier: &'a GuidingClassifier) -> Self {
         Self { classifier: Some(classifier), ..self }
+    }
+
+    /// Steering by a ControlNet with a hint image; several add up.
+    #[must_use]
+    pub fn control(mut self, control: Control<'a>) -> Self {
+        self.controls.push(control);
+        self
     }
 
     /// The watermark of saved images; [`Watermark::of_txt2img`] for a text alone, else none, where absent.

@@ -3,6 +3,7 @@
 mod bench;
 mod classifier;
 mod compare_f;
+mod control;
 mod convert;
 mod data;
 mod demo;
@@ -26,6 +27,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 pub(crate) use bench::{BenchArgs, StageArg};
 pub(crate) use classifier::ClassifierArgs;
 pub(crate) use compare_f::CompareFArgs;
+pub(crate) use control::ControlArgs;
 pub(crate) use convert::{ConvertArgs, ModelFormat};
 pub(crate) use data::{DataArgs, DataCommand};
 pub(crate) use demo::DemoArgs;

@@ -9,7 +9,7 @@ use ldm_conditioning::{EmbeddingFile, PromptSyntax, TextOptions};
 use ldm_core::Prompt;
 
 use super::numbers::{finite, unit_interval};
-use super::{GenerateArgs, ModelArgs};
+use super::{ControlArgs, GenerateArgs, ModelArgs};
 
 #[derive(Debug, Args)]
 pub(crate) struct Txt2imgArgs {
@@ -82,4 +82,6 @@ pub(crate) struct TextArgs {
     /// the file's name.
     #[arg(long = "embedding", value_name = "FILE[:TOKEN]")]
     pub(crate) embeddings: Vec<EmbeddingFile>,
+    #[command(flatten)]
+    pub(crate) control: ControlArgs,
 }

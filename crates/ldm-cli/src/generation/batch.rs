@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use ldm::{Hires, ImageGrid, NpzImages, Parameters, Previews, SafetyFilter, Watermark};
 use ldm_core::{files, image};
-use ldm_pipelines::{GenerateRequest, Init, InitImage, LatentDiffusion, Sampling, Variation, generate};
+use ldm_pipelines::{
+    Control, GenerateRequest, Init, InitImage, LatentDiffusion, Sampling, Variation, generate,
+};
 use ldm_schedulers::SamplingStep;
 use serde_json::{Map, Value, json};
 use tch::Tensor;
@@ -41,6 +43,7 @@ pub(super) struct BatchRunner<'a> {
     pub(super) model: &'a LatentDiffusion,
     pub(super) model_args: &'a ModelArgs,
     pub(super) sampling: Sampling,
+    pub(super) controls: &'a [Control<'a>],
     /// Steps per batch.
     pub(super) steps: usize,
     pub(super) watermark: Watermark,
@@ -124,7 +127,8 @@ impl BatchRunner<'_> {
         let request = GenerateRequest::new(&prompt, &batch.seeds, &self.sampling)
             .negative(negative.as_ref())
             .init(init)
-            .classifier(task.classifier());
+            .classifier(task.classifier())
+            .controls(self.controls);
         let (count, size) = (self.job.count, self.job.args.batch_size);
         let start = batch.task * count + batch.images.start;
         let batches = batch.task * count.div_ceil(size) + batch.images.start / size;
@@ -183,6 +187,7 @@ impl BatchRunner<'_> {
             init_noise: args.init_noise.as_deref(),
             literal_brackets: self.model.reads_brackets_as_text(&heading, &self.sampling.text),
             embeddings: &self.model.conditioner.learned_words(),
+            controls: self.controls,
         };
         let watermark = if args.watermark { ", Watermark: true" } else { "" };
         format!("{heading}{parameters}{watermark}{}{}", self.model_args.parameters(), task.parameters())

@@ -1,11 +1,13 @@
-//! Weighted prompts, CLIP skip, textual inversion and the safety checker on the command line.
+//! Weighted prompts, CLIP skip, textual inversion, ControlNets and the safety checker on the command line.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use image::{Rgb, RgbImage};
 use ldm_checkpoint::{Checkpoint, Shapes};
 use ldm_core::device::test_device;
 use ldm_testing::{Golden, Sandbox, filled, tiny};
+use ldm_unet::{ControlNetConfig, Plan};
 use serde_json::Value;
 use tch::{Device, Kind, Tensor};
 
@@ -104,6 +106,87 @@ fn prompts_with_weights_skipped_layers_and_learned_words() {
         1,
         "embedding `dog`: expected a new word, got one that was added before",
     );
+}
+
+/// Writes a ControlNet of the tiny model under lllyasviel's names, and its hint image.
+fn control_net(sandbox: &Sandbox, name: &str, seed: u64) {
+    let unet = serde_json::json!({
+        "in_channels": 4, "out_channels": 4, "model_channels": 32, "attention_resolutions": [1], "num_res_blocks": 1,
+        "channel_mult": [1, 1], "num_heads": 2, "use_spatial_transformer": true, "context_dim": 16,
+    });
+    let config = ControlNetConfig::of(&serde_json::from_value(unet).unwrap(), 4);
+    let config = ControlNetConfig { hint_widths: vec![16, 32], ..config };
+    let shapes: Shapes = Plan::control_net(&config).unwrap().parameters().into_iter().collect();
+    let tensors: Vec<_> =
+        filled(&shapes, seed).into_iter().map(|(name, x)| (format!("control_model.{name}"), x)).collect();
+    ldm_checkpoint::save(sandbox.path(&format!("{name}.safetensors")), &tensors, &BTreeMap::new()).unwrap();
+    let hint = RgbImage::from_fn(40, 24, |x, y| Rgb([x as u8 * 6, y as u8 * 10, seed as u8 * 20]));
+    hint.save(sandbox.path(&format!("{name}.png"))).unwrap();
+}
+
+#[test]
+fn images_are_steered_by_control_nets() {
+    let sandbox = sandbox();
+    control_net(&sandbox, "edges", 1);
+    control_net(&sandbox, "depth", 2);
+    let edges = ["a cat", "--controlnet", "edges.safetensors", "--control-image", "edges.png"];
+    let depth = ["--controlnet", "depth.safetensors", "--control-image", "depth.png"];
+    let both = [&edges[..], &depth].concat();
+    let (plain, _, text) = draw(&sandbox, &["a cat"]);
+    assert!(!text.contains("ControlNet"), "{text}");
+    let (one, _, text) = draw(&sandbox, &edges);
+    let entry = "ControlNet 0: \"Module: none, Model: edges, Weight: 1, Guidance Start: 0, Guidance End: 1, Image: edges.png\"";
+    assert!(text.contains(entry), "{text}");
+    assert_ne!(one, plain);
+    let (off, _, _) = draw(&sandbox, &[&edges[..], &["--control-scale", "0"]].concat());
+    assert_eq!(off, plain);
+    let values = ["--control-scale", "1", "--control-scale", "-0.5", "--control-start", "0.3"];
+    let values =
+        [&values[..], &["--control-start", "0", "--control-end", "1", "--control-end", "0.7"]].concat();
+    let (two, _, text) = draw(&sandbox, &[&both[..], &values].concat());
+    assert!(text.contains("Model: depth, Weight: -0.5, Guidance Start: 0, Guidance End: 0.7"), "{text}");
+    assert!(two != one && two != plain);
+
+    sandbox
+        .ok(&[&["img2img", "edges.png"][..], &edges, &["--model", "text", "--steps", "3", "--out", "i"]]
+            .concat());
+    let refused = |words: &[&str], text: &str| {
+        let command = [&["txt2img", "--model", "text", "--steps", "3", "--out", "x"][..], words].concat();
+        sandbox.err(&command, 1, text);
+    };
+    refused(&both[..7], "control images: expected 2, one for each ControlNet, got 1");
+    refused(
+        &[&both[..], &["--control-scale", "1"]].concat(),
+        "control scales: expected 2, one for each ControlNet, got 1",
+    );
+    refused(&["a cat", "--control-end", "0.5"], "control ends: expected 0, one for each ControlNet, got 1");
+    refused(
+        &[&edges[..], &["--control-start", "0.5", "--control-end", "0.6"]].concat(),
+        "expected an interval that contains a whole step of 4, got 0.5 to 0.6",
+    );
+    refused(
+        &["a cat", "--controlnet", "edges.png", "--control-image", "edges.png"],
+        "edges.png: expected safetensors",
+    );
+    let (inspected, _) = sandbox.output(&["inspect", "edges.safetensors"]);
+    assert!(inspected.contains("a ControlNet: an addition to a U-Net"), "{inspected}");
+    // A folder of diffusers.
+    let golden =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../ldm-pipelines/tests/golden/control.safetensors");
+    let net: Value = serde_json::from_str(Golden::open(golden, test_device()).metadata("net")).unwrap();
+    let shapes: Shapes = serde_json::from_value(net["shapes"].clone()).unwrap();
+    std::fs::create_dir(sandbox.path("net")).unwrap();
+    let weights = sandbox.path("net/diffusion_pytorch_model.safetensors");
+    ldm_checkpoint::save(weights, &filled(&shapes, 1), &BTreeMap::new()).unwrap();
+    std::fs::write(sandbox.path("net/config.json"), net["config"].to_string()).unwrap();
+    let (inspected, _) = sandbox.output(&["inspect", "net"]);
+    let architecture = "ControlNet of a U-Net 4 -> 4, levels of 32, 64 channels, attends to tokens of 16, hints of 3 channels";
+    assert!(
+        inspected.contains(architecture) && inspected.contains("fits          all names and shapes"),
+        "{inspected}"
+    );
+    let command = ["txt2img", "a", "--model", "edges.safetensors", "--out", "x"];
+    sandbox.err(&command, 1, "a ControlNet: an addition to a U-Net; try --model BASE --controlnet FILE");
 }
 
 /// Writes a safety checker all of whose thresholds are `threshold`.

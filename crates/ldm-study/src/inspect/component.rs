@@ -6,7 +6,7 @@ use ldm_checkpoint::{Checkpoint, Shapes, StateDictMapping};
 use ldm_core::nn::skip_init;
 use ldm_core::{Error, Result};
 use ldm_pipelines::{FirstStageModel, weights_file};
-use ldm_unet::Plan;
+use ldm_unet::{ControlNetConfig, Plan, control_net_diffusers_layout};
 use serde_json::{Value, json};
 use tch::Device;
 
@@ -40,6 +40,7 @@ pub(super) fn verdict(weights: &Path, checkpoint: &Checkpoint) -> Result<Option<
     let read = match class {
         Some("AutoencoderKL" | "VQModel") => first_stage(&config),
         Some("UNet2DModel" | "UNet2DConditionModel") => unet(&config),
+        Some("ControlNetModel") => control_net(&config),
         other => {
             // A transformers model, or a file next to an unrelated config.json.
             let inferred = infer_config(&checkpoint.shapes());
@@ -80,4 +81,15 @@ fn unet(json: &Value) -> Result<ComponentConfig> {
     let shapes = Plan::new(&config)?.parameters().into_iter().collect();
     let derived = json!({"unet_config": {"target": "unet", "params": config}});
     Ok((describe::unet(&config), derived, layout, shapes))
+}
+
+fn control_net(json: &Value) -> Result<ComponentConfig> {
+    let config = ControlNetConfig::from_diffusers(json)?;
+    let layout = control_net_diffusers_layout(&config)?;
+    let shapes = Plan::control_net(&config)?.parameters().into_iter().collect();
+    let derived = json!({
+        "unet_config": {"target": "unet", "params": config.unet},
+        "hint_channels": config.hint_channels, "hint_widths": config.hint_widths, "bgr": config.bgr,
+    });
+    Ok((describe::control_net(&config), derived, layout, shapes))
 }

@@ -2,7 +2,7 @@
 
 use ldm_autoencoder::FirstStageConfig;
 use ldm_pipelines::{ClassifierConfig, ConditioningKind, LatentDiffusionConfig, ModelConfig};
-use ldm_unet::UNetConfig;
+use ldm_unet::{ControlNetConfig, UNetConfig};
 
 pub(super) fn model(model: &ModelConfig) -> String {
     match model {
@@ -58,4 +58,9 @@ pub(super) fn unet(config: &UNetConfig) -> String {
         config.out_channels,
         channels.join(", ")
     )
+}
+
+pub(super) fn control_net(config: &ControlNetConfig) -> String {
+    let ControlNetConfig { unet: net, hint_channels, .. } = config;
+    format!("ControlNet of a {}, hints of {hint_channels} channels", unet(net))
 }

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy exempts test functions only, not their helpers")]
 
 mod evaluation;
-mod retrieval;
 mod paired;
 mod rate_distortion;
+mod retrieval;
 mod study;
