@@ -96,6 +96,7 @@ pub use objective::{
 };
 pub use optim::{AdamW, AdamWConfig, Ema, EmaConfig, LearningRate, LearningRateCycles, LossScale, found_inf};
 pub use run::event::{Event, Finished};
+pub use run::launch::{Launcher, exit_text};
 pub use run::retention::{BestMode, KeepBest, Retention};
 pub use run::run_dir::RunDir;
 pub use run::state::TrainState;

@@ -5,11 +5,11 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 use ldm_study::study::{Study, StudyDir, StudyFile, StudyPart};
-use ldm_train::Finished;
+use ldm_train::{Finished, exit_text};
 
 use crate::args::CompareFArgs;
 use crate::interrupt::Stop;
-use crate::launch::{self, ChildProcess, exit_text};
+use crate::launch;
 use crate::model;
 use crate::progress::Printer;
 use crate::report::Interrupted;
@@ -82,7 +82,7 @@ fn spawn(
         command.args(["--threads", &threads.to_string()]);
     }
     command.args(printer.flags());
-    let status = ChildProcess::start(command)?.wait(stop).with_context(|| part.title())?;
+    let status = launch::run(command, stop).with_context(|| part.title())?;
     if stop.signal().is_some() {
         return Ok(Finished::Stopped);
     }
