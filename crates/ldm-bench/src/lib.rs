@@ -91,6 +91,9 @@ pub fn bench(
         vec![training::time(config, subject, observe)?]
     } else {
         let model = subject.open()?;
+        if stages != [BenchStage::Unet] {
+            model.check_memory(subject.size)?;
+        }
         if let Model::Diffusion(model) = &model {
             model.to_channels_last();
         }

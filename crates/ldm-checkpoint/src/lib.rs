@@ -14,7 +14,7 @@
 //!
 //! A pickle is a program. It is read by an interpreter that cannot call anything: it knows the few names that a state
 //! dict is built of, and refuses a file that calls any other. The readers are fuzzed (targets `unpickler`,
-//! `safetensors` and `torch_zip` in `fuzz/`): any bytes give a checkpoint or one error, within a memory limit.
+//! `safetensors`, `npz` and `torch_zip` in `fuzz/`): any bytes give a checkpoint or one error, within a memory limit.
 
 mod checkpoint;
 mod chunks;

@@ -38,8 +38,15 @@ pub(crate) fn exit_on_signals() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Longest wait for a file that is being written: a disk that does not answer must not keep the program.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// Exits without destructors: those of libtorch would run while its worker threads do.
 fn end(signal: i32) -> ! {
+    std::thread::spawn(move || {
+        std::thread::sleep(PATIENCE);
+        signal_hook::low_level::exit(128 + signal)
+    });
     let _idle = ldm_core::files::when_idle();
     let _ = std::io::stdout().flush();
     signal_hook::low_level::exit(128 + signal)

@@ -17,6 +17,9 @@ mod terminal;
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static ALLOCATOR: ldm_libtorch::ExitingAllocator = ldm_libtorch::ExitingAllocator;
+
 fn main() -> ExitCode {
     ldm_libtorch::explain_bus_errors();
     report::run(|| match args::Cli::from_args() {

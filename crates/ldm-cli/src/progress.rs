@@ -4,8 +4,9 @@ use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use ldm_core::terminal::{escaped, one_line};
 
-use crate::terminal::{escaped, say};
+use crate::terminal::say;
 
 /// Printer of messages on stderr.
 #[derive(Debug, Clone, Copy)]
@@ -44,7 +45,7 @@ impl Printer {
 
     /// Prints a warning, even with --quiet.
     pub(crate) fn warn(text: &str) {
-        say(&format!("warning: {text}"));
+        say(&format!("warning: {}", one_line(text)));
     }
 
     /// Creates a bar of `length` steps on a terminal; elsewhere it prints a line every 15 seconds.

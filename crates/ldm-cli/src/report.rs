@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use ldm_core::memory;
+use ldm_core::terminal::one_line;
 
 use crate::terminal::{StdoutError, say};
 
@@ -65,6 +66,7 @@ fn text(error: &anyhow::Error) -> String {
     if let Some(out_of_memory) = messages.iter().find_map(|message| memory::failed_allocation(message)) {
         return out_of_memory.to_string();
     }
+    let messages: Vec<String> = messages.iter().map(|message| one_line(message)).collect();
     let mut text = messages[0].clone();
     for pair in messages.windows(2).filter(|pair| !pair[0].contains(&pair[1])) {
         text.extend(["\n  caused by: ", &pair[1]]);
@@ -83,6 +85,8 @@ mod tests {
         let denied = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
         let io = ldm_core::Error::io("a.yaml")(denied());
         assert_eq!(text(&io.into()), "a.yaml: permission denied");
+        let named = anyhow::anyhow!("a\nerror: b");
+        assert_eq!(text(&named), "a\\nerror: b");
         let two = Err::<(), _>(denied()).context("b.yaml").context("--config").unwrap_err();
         assert_eq!(text(&two), "--config\n  caused by: b.yaml\n  caused by: permission denied");
     }

@@ -1,9 +1,9 @@
 //! Output on stdout and stderr: a closed pipe or a full disk is an error, and control characters are escaped.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};
 
+use ldm_core::terminal::{escaped, is_unsafe, shortened};
 use serde_json::Value;
 
 /// A failed write to stdout.
@@ -66,34 +66,5 @@ pub(crate) fn write_json(document: &Value, line: bool) -> Result<(), StdoutError
 /// Writes a line to stderr in one call, since child processes share it.
 pub(crate) fn say(line: &str) {
     // A closed stderr is not an error.
-    let _ = io::stderr().write_all(format!("{}\n", escaped(line)).as_bytes());
-}
-
-/// Returns text with characters escaped that act on a terminal: names in archives, file names and the texts of images may
-/// have any.
-pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
-    let acts = |c: char| is_unsafe(c) && !matches!(c, '\n' | '\t');
-    if !text.contains(acts) {
-        return Cow::Borrowed(text);
-    }
-    let escape = |c: char| if acts(c) { c.escape_unicode().to_string() } else { c.to_string() };
-    Cow::Owned(text.chars().map(escape).collect())
-}
-
-/// Returns whether a character is a control character, or changes the direction of the text after it.
-fn is_unsafe(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn control_characters_are_escaped_but_not_line_breaks() {
-        assert_eq!(escaped("a\tb\nü — 文"), "a\tb\nü — 文");
-        assert!(matches!(escaped("plain"), Cow::Borrowed(_)));
-        assert_eq!(escaped("\u{1b}]0;t\u{7}\r\u{9b}31m\u{7f}"), "\\u{1b}]0;t\\u{7}\\u{d}\\u{9b}31m\\u{7f}");
-        assert_eq!(escaped("\u{202e}gnp"), "\\u{202e}gnp");
-    }
+    let _ = io::stderr().write_all(format!("{}\n", escaped(&shortened(line))).as_bytes());
 }

@@ -51,6 +51,8 @@ pub fn stopping() -> Result<()> {
 /// Writes a file atomically: to a temporary file next to it, which is synced and renamed. A reader sees the old file or the
 /// new one, never a partial file, even after an interruption.
 ///
+/// `write` must not write another file by this module: with a thread in [`when_idle`], each would wait for the other.
+///
 /// # Errors
 /// [`Error::Io`] with `path`; the temporary file is removed.
 pub fn write_whole(

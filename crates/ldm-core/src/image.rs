@@ -1,5 +1,6 @@
 //! Conversion between tensors and images.
 
+use std::borrow::Cow;
 use std::io::Cursor;
 use std::path::Path;
 
@@ -115,8 +116,34 @@ pub fn orientation(exif: &[u8]) -> Orientation {
     Orientation::from_exif_chunk(exif).unwrap_or(Orientation::NoTransforms)
 }
 
-fn reader(bytes: &[u8]) -> ImageResult<ImageReader<Cursor<&[u8]>>> {
-    Ok(ImageReader::new(Cursor::new(bytes)).with_guessed_format()?)
+fn reader(bytes: &[u8]) -> ImageResult<ImageReader<Cursor<Cow<'_, [u8]>>>> {
+    Ok(ImageReader::new(Cursor::new(without_profile(bytes))).with_guessed_format()?)
+}
+
+/// Removes the color profiles of a PNG, which nothing here reads: they are compressed, and may expand to as much memory
+/// as the largest image.
+fn without_profile(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let (mut kept, mut start, mut at) = (None, 0, 8);
+    if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        while let Some(&[a, b, c, d, ref kind @ ..]) = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>)
+            && kind != b"IDAT"
+        {
+            // Length, kind and checksum are twelve bytes.
+            let end = (u32::from_be_bytes([a, b, c, d]) as usize).saturating_add(at + 12).min(bytes.len());
+            if kind == b"iCCP" {
+                kept.get_or_insert_with(Vec::new).extend_from_slice(&bytes[start..at]);
+                start = end;
+            }
+            at = end;
+        }
+    }
+    match kept {
+        None => Cow::Borrowed(bytes),
+        Some(mut kept) => {
+            kept.extend_from_slice(&bytes[start..]);
+            Cow::Owned(kept)
+        }
+    }
 }
 
 /// The orientation of an image. Damaged EXIF data is no reason to refuse one.
@@ -235,6 +262,23 @@ mod tests {
         assert_eq!(to_rgb8(&from_rgb8(&image)), image);
         let bytes = png(&image.clone().into(), &[("parameters", "a prompt, 图")]);
         assert_eq!(decode(&bytes).unwrap(), image);
+    }
+
+    #[test]
+    fn a_color_profile_is_not_read() {
+        let image = RgbImage::from_pixel(3, 2, image::Rgb([1, 2, 3]));
+        let bytes = png(&image.clone().into(), &[("parameters", "a prompt")]);
+        assert!(matches!(without_profile(&bytes), Cow::Borrowed(same) if same == bytes));
+        let header = 8 + 12 + 13;
+        for profiles in [1, 3] {
+            let profile = [&[0, 0, 0, 5][..], b"iCCPx\0\0??", &[0; 4]].concat().repeat(profiles);
+            let whole = [&bytes[..header], &profile, &bytes[header..]].concat();
+            assert_eq!(*without_profile(&whole), *bytes);
+            assert_eq!(decode(&whole).unwrap(), image);
+        }
+        // The length is a claim.
+        let cut = [&bytes[..header], b"\xff\xff\xff\xffiCCP"].concat();
+        assert_eq!(*without_profile(&cut), bytes[..header]);
     }
 
     #[test]

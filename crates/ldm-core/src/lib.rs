@@ -5,7 +5,7 @@
 //! - [`Prompt`]: the inputs of a generation; [`Conditioning`]: the tensors the U-Net is conditioned on.
 //! - [`NoiseSource`]: the source of all randomness.
 //! - [`image`]: conversion between tensors and images; [`channels`]: gray, alpha, RGB; [`PngTexts`]: text chunks.
-//! - [`text`]: text files; [`json`]: numbers of JSON files, NaN and Inf among them; [`files`]: atomic writes;
+//! - [`text`]: text files; [`terminal`]: their text on a terminal; [`json`]: numbers of JSON files, NaN and Inf among them; [`files`]: atomic writes;
 //!   [`FolderLock`]: exclusive folders.
 //! - [`diffusers`]: fields of the `config.json` of diffusers.
 //! - [`Tiles`]: overlapping tiles of large feature maps.
@@ -30,6 +30,7 @@ mod prompt;
 pub mod resources;
 mod size;
 mod temporary_file;
+pub mod terminal;
 pub mod text;
 mod tiles;
 

@@ -7,6 +7,9 @@ use std::path::Path;
 
 use crate::{Error, Result, image};
 
+/// Limit of a compressed text in bytes; that of libpng is 8 MB.
+const LARGEST_TEXT: usize = 1 << 20;
+
 /// The size of a PNG and its text chunks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PngTexts {
@@ -22,8 +25,8 @@ impl PngTexts {
     /// Reads the chunks of the file at `path`, before and after its image.
     ///
     /// # Errors
-    /// [`Error::Io`]; [`Error::Format`] when it is not a PNG, is damaged, or claims an image of more than
-    /// [`image::LARGEST`] bytes.
+    /// [`Error::Io`]; [`Error::Format`] when it is not a PNG, is damaged, claims an image of more than
+    /// [`image::LARGEST`] bytes, or has a compressed text of more than a megabyte.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let damaged = |error: png::DecodingError| match error {
@@ -31,7 +34,10 @@ impl PngTexts {
             other => Error::format(path, other.to_string()),
         };
         let file = File::open(path).map_err(Error::io(path))?;
-        let mut reader = png::Decoder::new(BufReader::new(file)).read_info().map_err(damaged)?;
+        let mut decoder = png::Decoder::new(BufReader::new(file));
+        // As a compressed text, a profile may expand to any size.
+        decoder.set_ignore_iccp_chunk(true);
+        let mut reader = decoder.read_info().map_err(damaged)?;
         // Texts may come after the image data, which is read in rows: its size is a claim of the file.
         let (width, height) = (reader.info().width, reader.info().height);
         if reader.output_buffer_size().is_none_or(|size| size as u64 > image::LARGEST) {
@@ -44,6 +50,13 @@ impl PngTexts {
         let info = reader.info();
         let mut texts: BTreeMap<String, String> = BTreeMap::new();
         for chunk in &info.utf8_text {
+            let mut chunk = chunk.clone();
+            chunk.decompress_text_with_limit(LARGEST_TEXT).map_err(damaged)?;
+            texts.insert(chunk.keyword.clone(), chunk.get_text().map_err(damaged)?);
+        }
+        for chunk in &info.compressed_latin1_text {
+            let mut chunk = chunk.clone();
+            chunk.decompress_text_with_limit(LARGEST_TEXT).map_err(damaged)?;
             texts.insert(chunk.keyword.clone(), chunk.get_text().map_err(damaged)?);
         }
         for chunk in &info.uncompressed_latin1_text {

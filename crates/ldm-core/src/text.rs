@@ -79,6 +79,9 @@ fn utf16(bytes: &[u8], unit: fn([u8; 2]) -> u16) -> std::result::Result<String, 
     for character in char::decode_utf16(pairs.iter().map(|&pair| unit(pair))) {
         let line = || text.matches('\n').count() + 1;
         match character {
+            Ok('\0') => {
+                return Err(format!("expected UTF-16 text, got a zero at line {}; {REMEDY}", line()));
+            }
             Ok(character) => text.push(character),
             Err(_) => {
                 return Err(format!("expected UTF-16 text, got half a pair at line {}; {REMEDY}", line()));
@@ -98,6 +101,13 @@ mod tests {
 
     fn utf16_of(text: &str, bytes: fn(u16) -> [u8; 2]) -> Vec<u8> {
         std::iter::once(0xfeff).chain(text.encode_utf16()).flat_map(bytes).collect()
+    }
+
+    #[test]
+    fn a_zero_is_no_text_in_any_encoding() {
+        assert!(decode(b"a\0b").unwrap_err().starts_with("expected UTF-8 text, got the byte 0x00 at line 1"));
+        let error = decode(&utf16_of("a\n\0", u16::to_le_bytes)).unwrap_err();
+        assert!(error.starts_with("expected UTF-16 text, got a zero at line 2"), "{error}");
     }
 
     #[test]

@@ -1,5 +1,10 @@
 // Process groups of libtorch's c10d, with the headers and symbols of the installed libtorch; gloo/names.h explains why
 // gloo's headers are not needed.
+#include <torch/version.h>
+// Another libtorch may declare other functions of gloo's classes, which would link and then crash.
+#if TORCH_VERSION_MAJOR != 2 || TORCH_VERSION_MINOR != 11
+#error "gloo/names.h is for libtorch 2.11"
+#endif
 #define USE_C10D_GLOO
 #include "ranks.h"
 #include <memory>

@@ -28,10 +28,9 @@ struct Body : torch::CustomClassHolder {
     for (auto &input : inputs) pointers.push_back(&input);
     tensor out = nullptr;
     if (run(state, pointers.data(), pointers.size(), &out))
-      throw std::runtime_error("a checkpointed block panicked");
-    at::Tensor result = *out;
-    delete out;
-    return result;
+      throw std::runtime_error("a checkpointed block failed");
+    std::unique_ptr<at::Tensor> owned(out);
+    return *owned;
   }
 };
 
@@ -134,8 +133,10 @@ struct Checkpoint : torch::autograd::Function<Checkpoint> {
 
 extern "C" int ldm_checkpoint(ldm_checkpoint_run run, ldm_checkpoint_drop drop, void *state, const tensor *inputs,
                               size_t input_count, const tensor *params, size_t param_count, tensor *out) {
-  auto body = c10::make_intrusive<Body>(run, drop, state); // owns `state` from here on, also when this throws
   return ldm::guarded([&] {
+    std::unique_ptr<void, ldm_checkpoint_drop> owned(state, drop);
+    auto body = c10::make_intrusive<Body>(run, drop, state);
+    owned.release();
     auto call = std::make_shared<Call>();
     call->body = body;
     call->input_count = input_count;

@@ -3,6 +3,12 @@
 
 static thread_local std::string last_error;
 
-void ldm::set_error(const char *message) { last_error = message; }
+void ldm::set_error(const char *message) noexcept {
+  try {
+    last_error = message;
+  } catch (...) {
+    last_error.clear();
+  }
+}
 
 extern "C" const char *ldm_last_error() { return last_error.c_str(); }

@@ -11,8 +11,8 @@ static at::TensorOptions options_of(int dtype) {
 }
 
 extern "C" {
-void *ldm_generator_new(uint64_t seed) {
-  return new at::Generator(at::make_generator<at::CPUGeneratorImpl>(seed));
+int ldm_generator_new(uint64_t seed, void **out) {
+  return ldm::guarded([&] { *out = new at::Generator(at::make_generator<at::CPUGeneratorImpl>(seed)); });
 }
 
 void ldm_generator_free(void *generator) { delete static_cast<at::Generator *>(generator); }

@@ -13,7 +13,7 @@
 using tensor = at::Tensor *;
 
 namespace ldm {
-void set_error(const char *message);
+void set_error(const char *message) noexcept;
 inline std::vector<at::Tensor> list(const tensor *items, size_t count) {
   std::vector<at::Tensor> out;
   out.reserve(count);
@@ -26,8 +26,10 @@ template <typename F> int guarded(F body) {
     return 0;
   } catch (const std::exception &error) {
     set_error(error.what());
-    return 1;
+  } catch (...) { // an exception that left an `extern "C"` function would end the process
+    set_error("an exception that is no std::exception");
   }
+  return 1;
 }
 } // namespace ldm
 
@@ -35,7 +37,7 @@ extern "C" {
 const char *ldm_last_error();
 
 // generator.cpp: torch.Generator("cpu")
-void *ldm_generator_new(uint64_t seed);
+int ldm_generator_new(uint64_t seed, void **out);
 void ldm_generator_free(void *generator);
 int ldm_generator_randn(void *generator, const int64_t *size, size_t dims, int dtype, tensor *out);
 int ldm_generator_rand(void *generator, const int64_t *size, size_t dims, int dtype, tensor *out);
@@ -43,7 +45,7 @@ int ldm_generator_randint(void *generator, int64_t high, const int64_t *size, si
 
 // format.cpp: memory formats
 int ldm_to_channels_last(tensor in, tensor *out);
-int ldm_is_channels_last(tensor in);
+int ldm_is_channels_last(tensor in, int *out);
 
 // autocast.cpp
 int ldm_autocast_enter(int cuda, int enabled, int dtype, int *before_enabled, int *before_dtype);
@@ -69,13 +71,15 @@ int ldm_total_norm(const tensor *tensors, size_t count, tensor *out);
 // `tensors` holds the outputs, then the inputs.
 int ldm_grad(const tensor *tensors, size_t outputs, size_t inputs, int create_graph, tensor *grads);
 
-// checkpoint.cpp: gradient checkpointing. `run` may be called again, from an autograd thread, until `drop`.
+// checkpoint.cpp: gradient checkpointing. `run` may be called again, from any thread and from two at once, until `drop`,
+// which is called once, also after a failure.
 typedef int (*ldm_checkpoint_run)(void *state, const tensor *inputs, size_t count, tensor *out);
 typedef void (*ldm_checkpoint_drop)(void *state);
 int ldm_checkpoint(ldm_checkpoint_run run, ldm_checkpoint_drop drop, void *state, const tensor *inputs,
                    size_t input_count, const tensor *params, size_t param_count, tensor *out);
 
-// blob.cpp: a contiguous CPU tensor over foreign memory; `drop` is called when its last view is gone
+// blob.cpp: a contiguous CPU tensor over foreign memory; `drop` is called once, when its last view is gone or after a
+// failure
 typedef void (*ldm_blob_drop)(void *owner);
 int ldm_from_blob(void *data, const int64_t *size, size_t dims, int dtype, ldm_blob_drop drop, void *owner,
                   tensor *out);

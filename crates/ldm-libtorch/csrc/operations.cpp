@@ -79,7 +79,7 @@ int64_t matrix_product(const c10::IValue &a, const c10::IValue &b) {
 // Two products of queries, keys and values, `[…, L, d]`, `[…, S, d]`, `[…, S, e]`.
 int64_t attention(const c10::IValue &query, const c10::IValue &key, const c10::IValue &value) {
   auto q = query.toTensor().sizes(), k = key.toTensor().sizes(), v = value.toTensor().sizes();
-  return 2 * product(q) / q.back() * k[k.size() - 2] * (q.back() + v.back());
+  return 2 * product(q.slice(0, q.size() - 1)) * k[k.size() - 2] * (q.back() + v.back());
 }
 
 // Multiplications and additions of convolutions, matrix products and attention, as torch.utils.flop_counter counts them
@@ -111,7 +111,7 @@ std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction &function) {
   // A node of the backward pass is not an operation, but calls some.
   if (starts_with(function.name(), "autograd::")) return nullptr;
   auto call = std::make_unique<Call>();
-  call->outermost = depth++ == 0;
+  call->outermost = depth == 0;
   auto inputs = function.inputs();
   count_flop(function.name(), inputs, *call);
   if (call->outermost) {
@@ -129,6 +129,7 @@ std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction &function) {
     }
     call->start = Clock::now();
   }
+  depth++; // last: `end` does not undo it if anything before throws
   return call;
 }
 

@@ -52,7 +52,7 @@ int ldm_reducer_new(void *group, const tensor *params, size_t count, int world, 
 void ldm_reducer_free(void *reducer);
 // arm: the next backward pass is the step's last. finish: waits for the mean gradients; `overlapped` of `buckets` buckets
 // were started before this call.
-void ldm_reducer_arm(void *reducer);
+int ldm_reducer_arm(void *reducer);
 int ldm_reducer_finish(void *reducer, int64_t *overlapped, int64_t *buckets);
 #ifdef __cplusplus
 }

@@ -238,10 +238,12 @@ int ldm_reducer_new(void *group, const tensor *params, size_t count, int world, 
 
 void ldm_reducer_free(void *reducer) {
   std::unique_ptr<std::shared_ptr<Reducer>> owned(static_cast<std::shared_ptr<Reducer> *>(reducer));
-  (*owned)->unhook();
+  ldm::guarded([&] { (*owned)->unhook(); });
 }
 
-void ldm_reducer_arm(void *reducer) { (*static_cast<std::shared_ptr<Reducer> *>(reducer))->arm(); }
+int ldm_reducer_arm(void *reducer) {
+  return ldm::guarded_brief([&] { (*static_cast<std::shared_ptr<Reducer> *>(reducer))->arm(); });
+}
 
 int ldm_reducer_finish(void *reducer, int64_t *overlapped, int64_t *buckets) {
   return ldm::guarded_brief([&] {

@@ -109,7 +109,7 @@ struct Reducer {
 
 impl GradientReducer for Reducer {
     fn arm(&self) {
-        self.raw.arm();
+        self.raw.arm().expect("a lock that works");
     }
 
     fn finish(&self) -> Result<Overlap, GroupError> {

@@ -5,11 +5,13 @@
 //! owned by the caller.
 #![allow(unsafe_code)]
 
+mod allocator;
 mod operations;
 mod process;
 mod ranks;
 mod signals;
 
+pub use allocator::ExitingAllocator;
 pub(crate) use operations::Observer;
 #[cfg(target_env = "gnu")]
 pub(crate) use process::keep_freed_memory;
@@ -31,7 +33,7 @@ type Out = *mut C_tensor;
 
 unsafe extern "C" {
     fn ldm_last_error() -> *const c_char;
-    fn ldm_generator_new(seed: u64) -> *mut c_void;
+    fn ldm_generator_new(seed: u64, out: *mut *mut c_void) -> c_int;
     fn ldm_generator_free(generator: *mut c_void);
     fn ldm_generator_randn(
         g: *mut c_void,
@@ -55,7 +57,7 @@ unsafe extern "C" {
         out: *mut Out,
     ) -> c_int;
     fn ldm_to_channels_last(input: Ptr, out: *mut Out) -> c_int;
-    fn ldm_is_channels_last(input: Ptr) -> c_int;
+    fn ldm_is_channels_last(input: Ptr, out: *mut c_int) -> c_int;
     fn ldm_autocast_enter(
         cuda: c_int,
         on: c_int,
@@ -118,6 +120,13 @@ fn new_tensor(call: impl FnOnce(*mut Out) -> c_int) -> Result<Tensor, TchError> 
     Ok(unsafe { Tensor::from_ptr(out) })
 }
 
+/// Returns the new pointer, owned by the caller, that a successful call writes.
+fn owned(call: impl FnOnce(*mut *mut c_void) -> c_int) -> Result<*mut c_void, TchError> {
+    let mut out = std::ptr::null_mut();
+    check(call(&raw mut out))?;
+    Ok(out)
+}
+
 /// Owns an `at::Generator`.
 #[derive(Debug)]
 pub(crate) struct RawGenerator(*mut c_void);
@@ -133,9 +142,9 @@ impl Drop for RawGenerator {
 }
 
 impl RawGenerator {
-    pub(crate) fn new(seed: u64) -> Self {
-        // SAFETY: a plain value.
-        Self(unsafe { ldm_generator_new(seed) })
+    pub(crate) fn new(seed: u64) -> Result<Self, TchError> {
+        // SAFETY: a plain value; the out parameter is `owned`'s.
+        owned(|out| unsafe { ldm_generator_new(seed, out) }).map(Self)
     }
 
     pub(crate) fn randn(&mut self, size: &[i64], kind: Kind) -> Result<Tensor, TchError> {
@@ -159,9 +168,11 @@ pub(crate) fn to_channels_last(input: &Tensor) -> Result<Tensor, TchError> {
     new_tensor(|out| unsafe { ldm_to_channels_last(input.as_ptr(), out) })
 }
 
-pub(crate) fn is_channels_last(input: &Tensor) -> bool {
-    // SAFETY: live handle.
-    unsafe { ldm_is_channels_last(input.as_ptr()) != 0 }
+pub(crate) fn is_channels_last(input: &Tensor) -> Result<bool, TchError> {
+    let mut found = 0;
+    // SAFETY: live handle; the out parameter lives on this frame.
+    check(unsafe { ldm_is_channels_last(input.as_ptr(), &raw mut found) })?;
+    Ok(found != 0)
 }
 
 pub(crate) fn autocast_enter(cuda: bool, on: bool, kind: Kind) -> Result<(c_int, c_int), TchError> {
@@ -251,8 +262,9 @@ pub(crate) fn gradients([of, by]: [&[&Tensor]; 2], graph: bool) -> Result<Vec<Te
     Ok(grads.into_iter().map(|grad| unsafe { Tensor::from_ptr(grad) }).collect())
 }
 
-/// A block's forward, boxed twice so that it passes through C as one thin pointer.
-pub(crate) type Body = Box<dyn Fn(&[Tensor]) -> Tensor>;
+/// A block's forward, boxed twice so that it passes through C as one thin pointer. The graph that owns it may be on any
+/// thread, and two graphs of one forward on two.
+pub(crate) type Body = Box<dyn Fn(&[Tensor]) -> Tensor + Send + Sync>;
 
 extern "C" fn run_body(state: *mut c_void, inputs: *const Out, count: usize, out: *mut Out) -> c_int {
     // SAFETY: `state` is the Box<Body> of `checkpoint`, alive until `drop_body`; `inputs` are `count` live handles.
@@ -263,10 +275,13 @@ extern "C" fn run_body(state: *mut c_void, inputs: *const Out, count: usize, out
         let inputs: Vec<Tensor> =
             inputs.iter().map(|input| unsafe { Tensor::clone_from_ptr(*input) }).collect();
         let mut result = body(&inputs);
-        // SAFETY: a second handle to the result, which the C side frees.
-        unsafe { *out = torch_sys::at_shallow_clone(result.as_mut_ptr()) };
+        // SAFETY: a second handle to the result, which the C side frees; null after a failure.
+        unsafe {
+            *out = torch_sys::at_shallow_clone(result.as_mut_ptr());
+            c_int::from((*out).is_null())
+        }
     }))
-    .map_or(1, |()| 0)
+    .unwrap_or(1)
 }
 
 extern "C" fn drop_body(state: *mut c_void) {
@@ -291,15 +306,6 @@ pub(crate) fn checkpoint(body: Body, inputs: &[&Tensor], params: &[Tensor]) -> R
         )
     })
 }
-
-/// An `Arc` that moves between threads with its owner; [`crate::SharedModule`] explains why that is sound.
-#[derive(Debug)]
-pub(crate) struct SendArc<T>(pub(crate) Arc<T>);
-
-// SAFETY: a second reference exists only inside an autograd graph that `checkpoint` made. It reads tensors (never
-// writes a Rust field: `T` is reached by `&T` alone, and its tensors' handles are only cloned, an atomic count),
-// and it does so inside `backward`, which blocks the thread that owns the graph.
-unsafe impl<T: Send> Send for SendArc<T> {}
 
 /// The mapping behind [`crate::MappedFile`].
 pub(crate) type Map = memmap2::Mmap;

@@ -12,9 +12,9 @@ pub fn to_channels_last(tensor: &Tensor) -> Tensor {
     ffi::to_channels_last(tensor).expect("a tensor of four dimensions")
 }
 
-/// Returns whether the tensor is contiguous in channels_last order.
+/// Returns whether the tensor is contiguous in channels_last order; false for one without strides (sparse).
 pub fn is_channels_last(tensor: &Tensor) -> bool {
-    ffi::is_channels_last(tensor)
+    ffi::is_channels_last(tensor).unwrap_or(false)
 }
 
 /// Returns whether a network should run in channels_last: on CUDA always; on the CPU for inference (`training` false) if

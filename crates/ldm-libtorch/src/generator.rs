@@ -11,7 +11,7 @@ pub struct Generator(RawGenerator);
 impl Generator {
     /// Creates a generator with `seed`.
     pub fn new(seed: u64) -> Self {
-        Self(RawGenerator::new(seed))
+        Self(RawGenerator::new(seed).expect("memory for a generator"))
     }
 
     /// Draws from N(0, 1), on the CPU. `torch.randn(size, generator=...)`.

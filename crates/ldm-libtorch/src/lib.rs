@@ -27,6 +27,7 @@ pub use autocast::{Autocast, autocast};
 pub use c10d::C10d;
 pub use checkpoint::{SharedModule, checkpoint};
 pub use env::RankEnv;
+pub use ffi::ExitingAllocator;
 pub use format::{channels_last, is_channels_last, prefers_channels_last, to_channels_last};
 pub use generator::Generator;
 pub use mapped::{MappedFile, MappedPages, explain_bus_errors, map_file, map_open_file};

@@ -14,6 +14,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::convert::measured;
 use crate::detect::schedule as detect_schedule;
+use crate::memory::Footprint;
 use crate::{DiffusersScheduler, LatentDiffusionConfig, LoadOptions, compatibility};
 
 /// The buffers at the root of a CompVis checkpoint, which follow from the config.
@@ -254,6 +255,12 @@ impl LatentDiffusion {
     /// The dtype of the weights.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// The first stage in the memory of the device.
+    pub(crate) fn footprint(&self) -> Footprint {
+        let channels = self.config.first_stage_config.network().map_or(0, |network| network.ch);
+        Footprint { device: self.vs.device(), kind: self.kind, channels }
     }
 
     /// Encodes images into scaled latents; KL posteriors are sampled. CompVis `ddpm.py:545`.

@@ -22,6 +22,7 @@ mod diffusion_config;
 mod first_stage_run;
 mod latent_diffusion;
 pub mod lora;
+mod memory;
 mod open;
 mod pixel_diffusion;
 mod sample;

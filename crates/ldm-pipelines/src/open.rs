@@ -11,6 +11,7 @@ use ldm_core::{Error, Result, Tiles};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
+use crate::memory::Footprint;
 use crate::source::FindOptions;
 use crate::{LatentDiffusion, ModelConfig, ModelSource, find_tokenizer};
 
@@ -23,6 +24,8 @@ pub struct FirstStageModel {
     /// True once the weights are channels_last.
     is_channels_last: Cell<bool>,
     kind: Kind,
+    /// Channels of a convolution at full resolution.
+    channels: i64,
     /// The files of the weights, none of a model with fresh ones.
     files: FileWatch,
     /// The network.
@@ -234,6 +237,29 @@ impl Model {
         }
     }
 
+    /// Refuses an image of `[height, width]` that cannot be encoded or decoded in the memory of the CPU, except in tiles.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with the memory that is available and that is needed at least.
+    pub fn check_memory(&self, size: [i64; 2]) -> Result<()> {
+        let network = match self {
+            Self::FirstStage(FirstStageModel { vs, kind, channels, .. }) => {
+                Footprint { device: vs.device(), kind: *kind, channels: *channels }
+            }
+            Self::Diffusion(model) => model.footprint(),
+        };
+        network.check(1, size)
+    }
+
+    /// Returns the model for an image `[1, C, H, W]` that may fit in memory: [`Model::check_memory`].
+    ///
+    /// # Errors
+    /// As [`Model::check_memory`].
+    pub fn checked_for(&self, image: &Tensor) -> Result<&Self> {
+        let size = image.size();
+        self.check_memory([size[2], size[3]]).map(|()| self)
+    }
+
     /// Checks that no program wrote to the files of the weights since the model was loaded; call it before results are
     /// kept.
     ///
@@ -273,6 +299,7 @@ impl FirstStageModel {
             channels_last: false,
             is_channels_last: Cell::new(false),
             kind,
+            channels: config.network().map_or(0, |network| network.ch),
             files: FileWatch::default(),
             first_stage,
         })

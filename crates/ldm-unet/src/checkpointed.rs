@@ -17,7 +17,7 @@ pub(crate) struct Checkpointed<T> {
     params: Option<Vec<Tensor>>,
 }
 
-impl<T: 'static> Checkpointed<T> {
+impl<T: Send + 'static> Checkpointed<T> {
     /// Wraps a block built at `vs`, given the list of its parameters.
     pub(crate) fn new(
         block: T,
@@ -33,9 +33,9 @@ impl<T: 'static> Checkpointed<T> {
         Self { block: SharedModule::new(block), params }
     }
 
-    /// The wrapped block.
-    pub(crate) fn block(&self) -> &T {
-        &self.block
+    /// Calls `read` with the wrapped block.
+    pub(crate) fn with<R>(&self, read: impl FnOnce(&T) -> R) -> R {
+        self.block.with(read)
     }
 
     /// Runs `forward(block, inputs)`; with checkpointing, training keeps only `inputs`.
@@ -43,13 +43,13 @@ impl<T: 'static> Checkpointed<T> {
         &self,
         train: bool,
         inputs: &[&Tensor],
-        forward: impl Fn(&T, &[Tensor]) -> Tensor + 'static,
+        forward: impl Fn(&T, &[Tensor]) -> Tensor + Send + Sync + 'static,
     ) -> Tensor {
         match &self.params {
             Some(params) if train => checkpoint(&self.block, params, inputs, forward),
             _ => {
                 let inputs: Vec<Tensor> = inputs.iter().map(|input| input.shallow_clone()).collect();
-                forward(&self.block, &inputs)
+                self.block.with(|block| forward(block, &inputs))
             }
         }
     }

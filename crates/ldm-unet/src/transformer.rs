@@ -126,7 +126,7 @@ impl SpatialTransformer {
 
     /// Projects the context to the keys and values of each block.
     pub(crate) fn project(&self, context: &Tensor) -> impl Iterator<Item = KeyValue> {
-        self.blocks.iter().map(|block| block.block().attn2.project(context))
+        self.blocks.iter().map(|block| block.with(|block| block.attn2.project(context)))
     }
 
     /// Maps `[B, C, h, w]` to the same shape. Takes one [`KeyValue`] per block from `context`, if any.

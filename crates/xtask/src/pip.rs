@@ -19,8 +19,12 @@ pub(crate) fn install(
     log: &Path,
     stop: &StopSignal,
 ) -> Result<()> {
+    let required = scratch.join("libtorch.txt");
+    fs::write(&required, wheels(set)).with_context(|| format!("cannot write {}", required.display()))?;
     let mut pip = Command::new("python3");
+    // -I: a `pip.py` in the current folder must not run.
     pip.args([
+        "-I",
         "-m",
         "pip",
         "install",
@@ -32,7 +36,9 @@ pub(crate) fn install(
     ])
     .args(["--disable-pip-version-check", "--only-binary", ":all:", "--target"])
     .arg(target)
-    .args(wheels(set))
+    // libtorch is code: another index may not replace a wheel.
+    .args(["--no-deps", "--require-hashes", "-r"])
+    .arg(&required)
     .env("TMPDIR", scratch)
     // User settings that conflict with --target.
     .env("PIP_USER", "0")
@@ -56,18 +62,11 @@ pub(crate) fn install(
     status.map(|_| ())
 }
 
-/// Returns the wheels of a variant. Torch's wheel links to CUDA's runtime and to CUPTI even if only its CPU part is
-/// kept. With its CUDA part it depends on NCCL and most of CUDA's headers, but not on two packages that these include:
-/// distributed training on GPUs is compiled with them.
-fn wheels(set: Variant) -> Vec<String> {
-    let torch = format!("torch=={VERSION}");
+/// Returns the wheels of a variant, as a requirements file of pip with the hash of each.
+fn wheels(set: Variant) -> &'static str {
     match set {
-        Variant::Cuda => {
-            [&torch, "nvidia-cuda-crt==13.0.*", "nvidia-cuda-cccl==13.0.*"].map(String::from).into()
-        }
-        Variant::Cpu => ["--no-deps", &torch, "nvidia-cuda-runtime==13.0.*", "nvidia-cuda-cupti==13.0.*"]
-            .map(String::from)
-            .into(),
+        Variant::Cpu => include_str!("../libtorch-cpu.txt"),
+        Variant::Cuda => include_str!("../libtorch-cuda.txt"),
     }
 }
 
@@ -106,6 +105,12 @@ fn explain(output: &str, set: Variant, log: &Path) -> String {
         return format!(
             "pip: cannot reach the package index; try again after checking the network and the proxy (pip's output: \
              {log})"
+        );
+    }
+    if reports(&["DO NOT MATCH THE HASHES"]) {
+        return format!(
+            "pip: expected the wheels of libtorch {VERSION} with known hashes, got others; try again without \
+             PIP_INDEX_URL and PIP_EXTRA_INDEX_URL (pip's output: {log})"
         );
     }
     if reports(&["No matching distribution found", "Could not find a version that satisfies"]) {
@@ -172,6 +177,23 @@ mod tests {
     }
 
     #[test]
+    fn every_wheel_has_a_version_and_a_hash() {
+        for set in [Variant::Cpu, Variant::Cuda] {
+            let text = wheels(set);
+            let lines = text.lines().filter(|line| !line.starts_with('#'));
+            let (hashes, names): (Vec<&str>, Vec<&str>) = lines.partition(|line| line.starts_with(' '));
+            assert_eq!(names[0], format!("torch=={VERSION} \\"));
+            assert!(
+                names.iter().all(|name| name.split("==").count() == 2 && name.ends_with(" \\")),
+                "{names:?}"
+            );
+            let digits = |line: &&str| line.trim_end_matches(" \\").len() == "    --hash=sha256:".len() + 64;
+            assert!(hashes.len() >= names.len() && hashes.iter().all(digits), "{hashes:?}");
+            assert!(names.iter().all(|name| name.starts_with("torch") || name.starts_with("nvidia-")));
+        }
+    }
+
+    #[test]
     fn each_failure_of_pip_is_explained() {
         check(
             "WARNING: Retrying (Retry(total=0, ...)) after connection broken by 'NewConnectionError('<...>: Failed \
@@ -184,6 +206,10 @@ mod tests {
             "ERROR: Could not find a version that satisfies the requirement torch==2.11.0 (from versions: 2.4.1)\n\
              ERROR: No matching distribution found for torch==2.11.0",
             "pip: no wheel",
+        );
+        check(
+            "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE. If you have updated",
+            "pip: expected the wheels of libtorch 2.11.0 with known hashes, got others",
         );
         check(
             "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",

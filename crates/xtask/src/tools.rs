@@ -20,7 +20,7 @@ pub(crate) fn check() -> Result<()> {
         crate::libtorch::VERSION
     );
     ensure!(
-        works("python3", &["-m", "pip", "--version"]),
+        works("python3", &["-I", "-m", "pip", "--version"]),
         "python3: expected pip to install libtorch, got none; try `sudo apt install python3-pip` (Debian, Ubuntu) or \
          `python3 -m ensurepip`"
     );

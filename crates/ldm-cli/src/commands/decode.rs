@@ -28,6 +28,9 @@ pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
         file.floats("latents", &axes)?
     };
     let size = latents.size();
+    if args.tile.is_none() {
+        model.check_memory([size[2], size[3]].map(|side| side * model.first_stage().factor()))?;
+    }
     let folder = OutputFolder::new(&args.output, "decode")?;
     output::ensure_all_new(&folder, size[0] as usize, args.output.force)?;
     let (mut pixels, mut grid) = (Vec::new(), ImageGrid::new(None));

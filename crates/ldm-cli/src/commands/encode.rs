@@ -17,7 +17,7 @@ pub(crate) fn run(args: &EncodeArgs) -> anyhow::Result<()> {
     for (index, path) in args.images.images.iter().enumerate() {
         let image = args.images.size.size().read(path, &model)?;
         let posterior = match args.tile {
-            None => model.encode(&image),
+            None => model.checked_for(&image)?.encode(&image),
             Some(side) => model.encode_tiled(&image, side).context("--tile")?,
         };
         let latent = if args.ids {

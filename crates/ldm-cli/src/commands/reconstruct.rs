@@ -27,7 +27,7 @@ pub(crate) fn run(args: &ReconstructArgs) -> anyhow::Result<()> {
     for (index, path) in args.images.images.iter().enumerate() {
         let image = args.images.size.size().read(path, &model)?;
         let back = match args.tile {
-            None => model.decode(&model.encode(&image).mode()),
+            None => model.decode(&model.checked_for(&image)?.encode(&image).mode()),
             Some(side) => model.decode_tiled(&model.encode_tiled(&image, side)?.mode(), side)?,
         };
         let back = back.to_device(tch::Device::Cpu);

@@ -8,18 +8,18 @@ use serde_json::Value;
 
 use crate::LDM;
 
-const STUDY: &str = include_str!("../../../ldm-study/tests/it/study.yaml");
+pub(crate) const STUDY: &str = include_str!("../../../ldm-study/tests/it/study.yaml");
 
 fn sandbox() -> Sandbox {
     Sandbox::new(LDM, &[("f.yaml", STUDY)])
 }
 
-fn results(sandbox: &Sandbox, study: &str) -> Value {
+pub(crate) fn results(sandbox: &Sandbox, study: &str) -> Value {
     serde_json::from_slice(&std::fs::read(sandbox.path(&format!("{study}/results.json"))).unwrap()).unwrap()
 }
 
 /// The results without the fields that depend on the clock or the memory of the machine.
-fn without_times(mut value: Value) -> Value {
+pub(crate) fn without_times(mut value: Value) -> Value {
     fn clear(value: &mut Value) {
         match value {
             Value::Object(map) => {

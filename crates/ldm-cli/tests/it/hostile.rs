@@ -3,54 +3,80 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use ldm_testing::tiny::{DIFFUSION, FIRST_STAGE};
 use ldm_testing::{Sandbox, claiming_png, text};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use zip::write::SimpleFileOptions;
 
 use crate::LDM;
 
-/// Of the whole command; the slow build of a busy machine needs most of it to start.
-const SECONDS: u64 = 20;
-/// Beyond a command that reads nothing, and four times the file.
+/// CPU time (user and system, all threads) beyond that of `ldm doctor`, which starts and reads nothing.
+const SECONDS: f64 = 2.;
+/// Peak of resident memory beyond that of `ldm doctor`, and four times the file.
 const MEGABYTES: u64 = 64;
+/// Of the whole command, for one that waits for something: a machine may be busy.
+const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs a command, and returns its output, its exit code and its peak memory in bytes.
-fn limited(sandbox: &Sandbox, args: &[&str]) -> (String, Option<i32>, u64) {
-    let mut child = sandbox.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let status = format!("/proc/{}/status", child.id());
+/// An ended command.
+struct Ended {
+    printed: String,
+    code: Option<i32>,
+    /// Peak of its resident memory, in bytes.
+    peak: u64,
+    /// CPU time in seconds.
+    cpu: f64,
+}
+
+fn limited(sandbox: &Sandbox, args: &[&str]) -> Ended {
+    let output = sandbox.path("output");
+    let file = std::fs::File::create(&output).unwrap();
+    let mut command = sandbox.command(args);
+    let mut child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+    let proc =
+        |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", child.id())).unwrap_or_default();
+    let ended = || {
+        // Leaves the process as a zombie, whose times can be read.
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(Pid::from_child(&child)), options).unwrap().is_some()
+    };
     let (start, mut peak) = (Instant::now(), 0);
-    // Output of a test is short: no pipe fills.
-    while child.try_wait().unwrap().is_none() {
-        let status = std::fs::read_to_string(&status).unwrap_or_default();
+    while !ended() {
+        let status = proc("status");
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kilobytes = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
         peak = peak.max(kilobytes.unwrap_or(0) * 1024);
-        if start.elapsed() > Duration::from_secs(SECONDS) || peak > 4 << 30 {
-            child.kill().unwrap();
+        if start.elapsed() > PATIENCE || peak > 4 << 30 {
+            kill_process(Pid::from_child(&child), Signal::KILL).unwrap();
             panic!("{args:?}: {:?}, {peak} bytes", start.elapsed());
         }
         std::thread::sleep(Duration::from_millis(2));
     }
-    let output = child.wait_with_output().unwrap();
-    (text(&output.stdout) + &text(&output.stderr), output.status.code(), peak)
+    // After the name in parentheses: the state, and as the 12th and 13th value the times in clock ticks.
+    let stat = proc("stat");
+    let values = stat.rsplit_once(") ").unwrap().1.split(' ');
+    let ticks: u64 = values.skip(11).take(2).map(|value| value.parse::<u64>().unwrap()).sum();
+    let code = child.wait().unwrap().code();
+    let printed = text(&std::fs::read(&output).unwrap());
+    std::fs::remove_file(&output).unwrap();
+    Ended { printed, code, peak, cpu: ticks as f64 / rustix::param::clock_ticks_per_second() as f64 }
 }
 
 /// Checks that each command ends with one sentence about the file.
 #[track_caller]
 fn check(sandbox: &Sandbox, file: &str, commands: &[&[&str]]) {
-    let (_, _, base) = limited(sandbox, &["doctor", "--device", "cpu"]);
+    let base = limited(sandbox, &["doctor", "--device", "cpu"]);
     let length = std::fs::metadata(sandbox.path(file)).map_or(0, |file| file.len());
     for args in commands {
-        let (printed, code, peak) = limited(sandbox, args);
+        let Ended { printed, code, peak, cpu } = limited(sandbox, args);
         let errors: Vec<&str> = printed.lines().filter(|line| line.starts_with("error: ")).collect();
         assert_eq!((errors.len(), code), (1, Some(1)), "{args:?}: {printed}");
         assert!(!printed.contains("panicked") && !printed.contains("RUST_BACKTRACE"), "{args:?}: {printed}");
         assert!(errors[0].len() < 2000, "{args:?}: {printed}");
-        let limit = base + 4 * length + (MEGABYTES << 20);
+        let limit = base.peak + 4 * length + (MEGABYTES << 20);
         assert!(peak < limit, "{args:?}: {peak} bytes, of a file of {length}; at most {limit}");
+        assert!(cpu < base.cpu + SECONDS, "{args:?}: {cpu} s of CPU, {} of them to start", base.cpu);
     }
 }
 
@@ -241,5 +267,120 @@ fn folders_of_other_programs() {
             "diffusers/model_index.json",
             &[&["sample", "--model", "diffusers", "--out", "new"], &["inspect", "diffusers"]],
         );
+    }
+}
+
+/// A chunk of a PNG.
+fn chunk(kind: &[u8], data: &[u8]) -> Vec<u8> {
+    let named = [kind, data].concat();
+    let mut sum = flate2::Crc::new();
+    sum.update(&named);
+    [&(data.len() as u32).to_be_bytes()[..], &named, &sum.sum().to_be_bytes()].concat()
+}
+
+#[test]
+fn compressed_chunks_of_images() {
+    let sandbox = sandbox();
+    let image = std::fs::read(sandbox.path("images/0.png")).unwrap();
+    let (head, rest) = image.split_at(8 + 12 + 13);
+    let mut bomb = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    (0..300).for_each(|_| bomb.write_all(&[b'a'; 1 << 20]).unwrap());
+    let bomb = bomb.finish().unwrap();
+    std::fs::create_dir(sandbox.path("set")).unwrap();
+    for (kind, start) in
+        [(b"zTXt", &b"parameters\0\0"[..]), (b"iTXt", b"parameters\0\x01\0\0\0"), (b"iCCP", b"profile\0\0")]
+    {
+        let chunk = chunk(kind, &[start, &bomb].concat());
+        std::fs::write(sandbox.path("bomb.png"), [head, &chunk, rest].concat()).unwrap();
+        check(&sandbox, "bomb.png", &[&["inspect", "bomb.png"]]);
+        // Cut within the pixels, since the whole image would be read.
+        let half = [head, &chunk, &rest[..20]].concat();
+        std::fs::write(sandbox.path("set/half.png"), half).unwrap();
+        check(
+            &sandbox,
+            "set/half.png",
+            &[
+                &["encode", "set/half.png", "--model", "first", "--out", "z.safetensors"],
+                &["data", "preview", "set", "--out", "grid.png", "--strict"],
+                &["eval", "reconstruction", "--model", "first", "set", "--out", "new"],
+            ],
+        );
+    }
+}
+
+#[test]
+fn words_beside_images() {
+    let sandbox = sandbox();
+    std::fs::create_dir(sandbox.path("set")).unwrap();
+    std::fs::copy(sandbox.path("images/0.png"), sandbox.path("set/0.png")).unwrap();
+    for (name, content) in [
+        ("metadata.jsonl", "{\"file_name\":".repeat(100_000)),
+        ("metadata.csv", format!("file_name,text\n\"{}", "a".repeat(5_000_000))),
+        ("0.json", "[".repeat(1_000_000)),
+        ("0.txt", "a cat\n".repeat(1_000_000)),
+        ("0.cls", "9".repeat(2_000_000)),
+    ] {
+        let name = format!("set/{name}");
+        std::fs::write(sandbox.path(&name), content).unwrap();
+        check(&sandbox, &name, &[&["data", "preview", "set", "--out", "grid.png", "--strict"]]);
+        std::fs::remove_file(sandbox.path(&name)).unwrap();
+    }
+    for (name, content) in [
+        ("c.tsv", "a\t".repeat(1_000_000)),
+        ("c.csv", "\"".repeat(1_000_001)),
+        ("c.json", "[".repeat(1_000_000)),
+        ("c.jsonl", "{\"a\":".repeat(100_000)),
+    ] {
+        std::fs::write(sandbox.path(name), content).unwrap();
+        let set = format!(
+            "data.params.train={{target: images, params: {{path: set, captions: {{file: {name}}}, transform: {{size: 16}}}}}}"
+        );
+        check(&sandbox, name, &[&["train", "second.yaml", &set, "--run", "new"]]);
+    }
+    let path = sandbox.path("words.zip");
+    archive(
+        &path,
+        &[("0.txt", &vec![b'a'; 200 << 20]), ("0.png", &std::fs::read(sandbox.path("set/0.png")).unwrap())],
+        zip::CompressionMethod::Deflated,
+    );
+    check(&sandbox, "words.zip", &[&["data", "preview", "words.zip", "--out", "grid.png", "--strict"]]);
+    archive(&path, &[("0.png", &vec![0; 200 << 20])], zip::CompressionMethod::Deflated);
+    check(&sandbox, "words.zip", &[&["data", "preview", "words.zip", "--out", "grid.png"]]);
+}
+
+#[test]
+fn adapters() {
+    let sandbox = sandbox();
+    let safetensors = |header: &str, data: usize| {
+        [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; data]].concat()
+    };
+    let tensor = |shape: &str, start: usize, end: usize| {
+        format!("{{\"dtype\": \"F32\", \"shape\": {shape}, \"data_offsets\": [{start}, {end}]}}")
+    };
+    let module = "lora_unet_input_blocks_1_1_transformer_blocks_0_attn1_to_q";
+    for (header, data) in [
+        (
+            format!(
+                "{{\"lora_unet_{}.lora_down.weight\": {}}}",
+                "x".repeat(1_000_000),
+                tensor("[0, 4]", 0, 0)
+            ),
+            0,
+        ),
+        (format!("{{\"__metadata__\": {{\"lora_adapter_metadata\": \"{}\"}}}}", "[".repeat(200_000)), 0),
+        (
+            format!(
+                "{{\"{module}.lora_down.weight\": {}, \"{module}.lora_up.weight\": {}}}",
+                tensor("[100000, 1]", 0, 400_000),
+                tensor("[1, 100000]", 400_000, 800_000)
+            ),
+            800_000,
+        ),
+        ("{}".into(), 0),
+    ] {
+        std::fs::write(sandbox.path("bad.safetensors"), safetensors(&header, data)).unwrap();
+        let lora =
+            ["sample", "--model", "second", "--class", "1", "--out", "new", "--lora", "bad.safetensors"];
+        check(&sandbox, "bad.safetensors", &[&lora]);
     }
 }

@@ -8,7 +8,7 @@ use serde_yaml::{Mapping, Value};
 /// have a `<<` itself.
 ///
 /// # Errors
-/// A sentence, when a `<<` is neither a mapping nor a list of mappings.
+/// A sentence, when a `<<` is neither a mapping nor a list of mappings, or when the tree has a tag (`!name`).
 pub(super) fn resolve_keys(tree: &mut Value) -> Result<(), String> {
     match tree {
         Value::Sequence(items) => items.iter_mut().try_for_each(resolve_keys),
@@ -27,7 +27,8 @@ pub(super) fn resolve_keys(tree: &mut Value) -> Result<(), String> {
             }
             Ok(())
         }
-        Value::Tagged(tagged) => resolve_keys(&mut tagged.value),
+        // OmegaConf knows none either, and some cannot be written again.
+        Value::Tagged(tagged) => Err(format!("expected YAML without tags, got `{}`", tagged.tag)),
         _ => Ok(()),
     }
 }

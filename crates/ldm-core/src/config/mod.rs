@@ -125,7 +125,8 @@ fn apply(tree: &mut Value, assignment: &str, path: &Path) -> Result<()> {
     let wrong = |why: &str| Error::config(path, format!("override `{assignment}`: {why}"));
     let (keys, value) =
         assignment.split_once('=').ok_or_else(|| wrong("expected key.path=value or a .yaml file"))?;
-    let value: Value = serde_yaml::from_str(value).map_err(|error| wrong(&error.to_string()))?;
+    let mut value: Value = serde_yaml::from_str(value).map_err(|error| wrong(&error.to_string()))?;
+    merge::resolve_keys(&mut value).map_err(|message| wrong(&message))?;
     let mut at = tree;
     for key in keys.split('.') {
         if key.is_empty() {

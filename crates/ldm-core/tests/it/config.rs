@@ -112,6 +112,14 @@ fn merge_keys_are_resolved() {
 }
 
 #[test]
+fn tags_are_refused() {
+    let text = "name: a\ninner: {width: 1}\n";
+    check_error(text, &["name=!b c"], &["override `name=!b c`: expected YAML without tags, got `!b`"]);
+    // Found by fuzzing: such a tree cannot be written.
+    check_error("! a: b\n", &["name=a"], &["expected YAML without tags, got `!`"]);
+}
+
+#[test]
 fn references_are_resolved() {
     let text = "name: run-${inner.width}-${.inner.levels[1]}\ninner: {width: \"${inner.levels.0}\", levels: [4, 5]}\n";
     let resolved = parse(text, &["inner.levels=[7, 8]"]).unwrap();

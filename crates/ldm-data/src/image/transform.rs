@@ -86,6 +86,9 @@ impl TransformConfig {
 #[derive(Debug, Clone)]
 pub struct Transform(TransformConfig);
 
+/// Bytes of a pixel that is read: three f32, in the image and in its batch.
+const PIXEL: f64 = 24.;
+
 impl Transform {
     /// Checks a config.
     ///
@@ -100,8 +103,7 @@ impl Transform {
             return wrong(&format!("flip: expected a probability within 0 to 1, got {}", config.flip));
         }
         if let Some(size) = config.size {
-            // As bytes and as an f32 tensor.
-            memory::check("transform: size", format!("{size}x{size}"), f64::from(size).powi(2) * 15.)?;
+            memory::check("transform: size", format!("{size}x{size}"), f64::from(size).powi(2) * PIXEL)?;
             let square_first = config.resize == Resize::SquareCropFirst;
             if square_first && config.crop == Crop::None {
                 return wrong(

@@ -129,8 +129,18 @@ impl Store {
         let Some(archive) = &self.archive else {
             return fs::read(&path).map_err(Error::io(&path));
         };
-        // The claim of an archive must not decide how much memory is taken.
-        let large = || Error::data(&path, format!("expected at most {LARGEST} bytes, got {}", file.size));
+        // The claim of an archive must not decide how much memory is taken, and images hardly shrink.
+        let most = |stored: u64| stored.saturating_mul(4).saturating_add(64 << 20).min(LARGEST);
+        let check = |stored: u64| {
+            if file.size <= most(stored) {
+                return Ok(());
+            }
+            let (most, size) = (most(stored), file.size);
+            let message = format!(
+                "expected at most {most} bytes of a file that takes {stored} in the archive, got {size}; try unpacking it"
+            );
+            Err(Error::data(&path, message))
+        };
         match &file.content {
             Content::Separate => unreachable!("a file of a folder"),
             Content::Plain { offset } => {
@@ -138,8 +148,8 @@ impl Store {
                 archive.read_exact_at(&mut bytes, *offset).map_err(Error::io(&path))?;
                 Ok(bytes)
             }
-            Content::Sparse(_) | Content::Deflated { .. } if file.size > LARGEST => Err(large()),
             Content::Sparse(pieces) => {
+                check(pieces.iter().map(|piece| piece.length).sum())?;
                 let mut bytes = vec![0; file.size as usize];
                 for piece in pieces {
                     let part = &mut bytes[piece.at as usize..][..piece.length as usize];
@@ -148,10 +158,11 @@ impl Store {
                 Ok(bytes)
             }
             Content::Deflated { offset, length } => {
+                check(*length)?;
                 let mut deflated = vec![0; *length as usize];
                 archive.read_exact_at(&mut deflated, *offset).map_err(Error::io(&path))?;
                 let mut bytes = Vec::new();
-                let found = DeflateDecoder::new(&deflated[..]).take(LARGEST + 1).read_to_end(&mut bytes);
+                let found = DeflateDecoder::new(&deflated[..]).take(file.size + 1).read_to_end(&mut bytes);
                 found.map_err(|error| {
                     Error::data(&path, format!("expected whole deflated data, got {error}"))
                 })?;
@@ -162,6 +173,16 @@ impl Store {
                 Ok(bytes)
             }
         }
+    }
+
+    /// Reads the bytes of a file next to an image, which has some words in it.
+    pub(crate) fn read_sidecar(&self, file: &Stored) -> Result<Vec<u8>> {
+        if file.size > LARGEST_SIDECAR {
+            let message =
+                format!("expected at most {LARGEST_SIDECAR} bytes next to an image, got {}", file.size);
+            return Err(Error::data(self.path(file), message));
+        }
+        self.read(file)
     }
 
     /// Path of a file in errors.
@@ -195,11 +216,26 @@ fn no_archive(head: &[u8]) -> Option<&'static str> {
     (!head.is_empty() && !head.contains(&0) && !head.starts_with(&[0x1f, 0x8b])).then_some("a file of text")
 }
 
+/// Limit of a file next to an image in bytes.
+const LARGEST_SIDECAR: u64 = 1 << 20;
+
+/// Bytes that an unpacked archive leaves free on its disk, and between two looks at it.
+const RESERVED: u64 = 1_000_000_000;
+const CHECKED: u64 = 64 << 20;
+
 /// Unpacks a gzipped archive for reads at any offset.
 ///
 /// It goes into an unnamed temporary file: the system frees it when the process ends in any way, and its pages can
 /// leave memory, so that a dataset may be larger than memory.
 fn unpacked(file: File, path: &Path) -> Result<File> {
+    unpack(file, path, &|unpacked| {
+        let disk = rustix::fs::fstatvfs(unpacked).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    })
+}
+
+/// [`unpacked`]; `free` returns the bytes that are free on the disk of the temporary file, if they are known.
+fn unpack(file: File, path: &Path, free: &dyn Fn(&File) -> Option<u64>) -> Result<File> {
     let folder = std::env::temp_dir();
     let mut unpacked = tempfile::tempfile().map_err(Error::io(&folder))?;
     // Images hardly shrink; the room is for label maps.
@@ -221,6 +257,39 @@ fn unpacked(file: File, path: &Path) -> Result<File> {
             );
             return Err(Error::format(path, message));
         }
+        // Other programs need the disk too, and often the folder is memory. Small archives need no look at it.
+        if length / CHECKED > (length - count as u64) / CHECKED
+            && let Some(free) = free(&unpacked)
+            && free < RESERVED
+        {
+            let message = format!(
+                "expected an archive that can be unpacked in {} with 1 GB left, got less after {length} bytes; try \
+                 unpacking it, or setting TMPDIR to a folder on a larger disk",
+                folder.display()
+            );
+            return Err(Error::data(path, message));
+        }
         unpacked.write_all(&buffer[..count]).map_err(Error::io(&folder))?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_archive_leaves_room_on_its_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("zeros.tar.gz");
+        let mut packed =
+            flate2::write::GzEncoder::new(File::create(&path).unwrap(), flate2::Compression::fast());
+        (0..65).for_each(|_| packed.write_all(&[0; 1 << 20]).unwrap());
+        packed.finish().unwrap();
+        let open = || File::open(&path).unwrap();
+        for free in [None, Some(RESERVED)] {
+            assert_eq!(unpack(open(), &path, &|_| free).unwrap().metadata().unwrap().len(), 65 << 20);
+        }
+        let error = unpack(open(), &path, &|_| Some(RESERVED - 1)).unwrap_err().to_string();
+        assert!(error.contains("with 1 GB left, got less after 67108864 bytes; try unpacking it"), "{error}");
     }
 }

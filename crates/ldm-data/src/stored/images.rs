@@ -72,7 +72,7 @@ impl StoredImages {
         let Some(caption) = item.caption else { return Ok(item.texts.clone()) };
         let store = &self.listing.stores[item.store];
         let file = &store.files[caption];
-        let bytes = store.read(file)?;
+        let bytes = store.read_sidecar(file)?;
         let read = if file.has_extension("json") { captions_of_json } else { captions_of_text };
         let captions = read(&bytes).map_err(|message| Error::data(store.path(file), message))?;
         if captions.is_empty() {

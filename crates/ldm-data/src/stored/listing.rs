@@ -160,7 +160,7 @@ impl Listing {
         let Some(label) = item.label else { return Ok(None) };
         let store = &self.stores[item.store];
         let file = &store.files[label];
-        let bytes = store.read(file)?;
+        let bytes = store.read_sidecar(file)?;
         let label =
             if file.has_extension("json") { label_of_json(&bytes) } else { label_of_text(&bytes).map(Some) };
         label.map_err(|message| Error::data(store.path(file), message))
@@ -239,7 +239,7 @@ impl Listing {
             return Ok(true);
         }
         let Some((store, file)) = files().next() else { return Ok(false) };
-        let captions = captions_of_json(&store.read(file)?);
+        let captions = captions_of_json(&store.read_sidecar(file)?);
         Ok(!captions.map_err(|message| Error::data(store.path(file), message))?.is_empty())
     }
 }

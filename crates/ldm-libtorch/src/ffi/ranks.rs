@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char, c_int, c_void};
 
 use tch::{TchError, Tensor};
 
-use super::{Ptr, check, pointers};
+use super::{Ptr, check, owned, pointers};
 
 unsafe extern "C" {
     fn ldm_group_connect(
@@ -37,15 +37,8 @@ unsafe extern "C" {
         out: *mut *mut c_void,
     ) -> c_int;
     fn ldm_reducer_free(reducer: *mut c_void);
-    fn ldm_reducer_arm(reducer: *mut c_void);
+    fn ldm_reducer_arm(reducer: *mut c_void) -> c_int;
     fn ldm_reducer_finish(reducer: *mut c_void, overlapped: *mut i64, buckets: *mut i64) -> c_int;
-}
-
-/// Returns the new pointer, owned by the caller, that a successful call writes.
-fn owned(call: impl FnOnce(*mut *mut c_void) -> c_int) -> Result<*mut c_void, TchError> {
-    let mut out = std::ptr::null_mut();
-    check(call(&raw mut out))?;
-    Ok(out)
 }
 
 /// Owns a group of processes.
@@ -160,9 +153,9 @@ impl RawReducer {
         .map(Self)
     }
 
-    pub(crate) fn arm(&self) {
+    pub(crate) fn arm(&self) -> Result<(), TchError> {
         // SAFETY: a live reducer.
-        unsafe { ldm_reducer_arm(self.0) }
+        check(unsafe { ldm_reducer_arm(self.0) })
     }
 
     pub(crate) fn finish(&self) -> Result<[i64; 2], TchError> {

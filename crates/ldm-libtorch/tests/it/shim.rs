@@ -62,6 +62,12 @@ fn channels_last_keeps_values_and_convolutions_return_it() {
 }
 
 #[test]
+fn a_tensor_without_strides_is_not_channels_last() {
+    let sparse = Tensor::ones([2, 3, 4, 4], (Kind::Float, device())).to_sparse_sparse_dim(4);
+    assert!(!is_channels_last(&sparse));
+}
+
+#[test]
 fn autocast_lowers_products_inside_its_scope_only() {
     let a = Tensor::ones([4, 4], (Kind::Float, device()));
     {
@@ -126,7 +132,9 @@ static GLOBAL_GENERATOR: std::sync::Mutex<()> = std::sync::Mutex::new(());
 #[test]
 fn a_checkpointed_block_has_the_gradients_of_the_plain_one() {
     let vs = nn::VarStore::new(device());
-    let layer = SharedModule::new(nn::linear(vs.root(), 6, 6, nn::LinearConfig::default()));
+    let layer = nn::linear(vs.root(), 6, 6, nn::LinearConfig::default());
+    let params = [layer.ws.shallow_clone(), layer.bs.as_ref().unwrap().shallow_clone()];
+    let layer = SharedModule::new(layer);
     let input = |seed, grad: bool| {
         Generator::new(seed).randn(&[9, 6], Kind::Float).to_device(device()).set_requires_grad(grad)
     };
@@ -135,14 +143,13 @@ fn a_checkpointed_block_has_the_gradients_of_the_plain_one() {
         let (x, y) = (input(1, true), input(2, false));
         set_seed(11);
         let out = if checkpointed {
-            let params = [layer.ws.shallow_clone(), layer.bs.as_ref().unwrap().shallow_clone()];
             checkpoint(&layer, &params, &[&x, &y], block)
         } else {
-            block(&layer, &[x.shallow_clone(), y.shallow_clone()])
+            layer.with(|layer| block(layer, &[x.shallow_clone(), y.shallow_clone()]))
         };
         let after = Tensor::rand([3], (Kind::Float, device()));
         let loss = out.square().sum(Kind::Float);
-        let found = gradients(&[&loss], &[&x, &layer.ws, layer.bs.as_ref().unwrap()]).unwrap();
+        let found = gradients(&[&loss], &[&x, &params[0], &params[1]]).unwrap();
         (out.detach(), after, found)
     };
     let (plain, checkpointed) = (run(false), run(true));

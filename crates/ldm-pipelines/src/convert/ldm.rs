@@ -21,6 +21,10 @@ pub(super) fn write(
     let mut config = whole(source);
     let mut codes = None;
     if let Some(path) = remap(&mut config) {
+        // A config of others may name any list of integers on this machine.
+        if !is_in_folder(path, source.folder.as_deref()) {
+            note(&format!("remap: copied from {}", path.display()));
+        }
         codes = Some(std::fs::read(&path).map_err(Error::io(&path))?);
         *path = "remap.npy".into();
     }
@@ -49,4 +53,28 @@ pub(super) fn write(
         tensors.extend(Streamed::each(&weights.buffers));
         save_streamed(folder.join("model.safetensors"), &tensors, &weights.metadata())
     })
+}
+
+fn is_in_folder(path: &Path, folder: Option<&Path>) -> bool {
+    let folder = folder.and_then(|folder| folder.canonicalize().ok());
+    let path = path.canonicalize().ok();
+    path.zip(folder).is_some_and(|(path, folder)| path.starts_with(folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_through_the_folder_to_another_is_not_in_it() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("model");
+        std::fs::create_dir(&folder).unwrap();
+        for file in ["model/remap.npy", "remap.npy"] {
+            std::fs::write(root.path().join(file), b"").unwrap();
+        }
+        assert!(is_in_folder(&folder.join("remap.npy"), Some(&folder)));
+        assert!(!is_in_folder(&folder.join("../remap.npy"), Some(&folder)));
+        assert!(!is_in_folder(&folder.join("remap.npy"), None));
+    }
 }

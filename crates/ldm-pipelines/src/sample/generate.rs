@@ -1,11 +1,10 @@
 //! Generation of images from prompts and seeds.
 
-use ldm_autoencoder::FirstStageConfig;
 use ldm_conditioning::TextOptions;
 use ldm_core::noise::Seeded;
-use ldm_core::{Conditioning, Error, Prompt, Result, memory};
+use ldm_core::{Conditioning, Error, Prompt, Result};
 use ldm_schedulers::{AncestralNoise, Denoiser, SamplerConfig, SamplerRun, SamplingStep, Spacing};
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use super::classifier_guidance::GuidingClassifier;
 use super::control::{Control, PreparedControl, check_files};
@@ -15,6 +14,7 @@ use super::network::Network;
 use super::quantized_denoiser::QuantizedDenoiser;
 use super::tiling::Tiling;
 use crate::condition_schedule::NoisyConditioned;
+use crate::memory::Footprint;
 use crate::{LatentDiffusion, Thresholding};
 
 /// Settings of sampling. [`LatentDiffusion::default_sampling`] has those of a model.
@@ -252,22 +252,11 @@ fn latent_shape(
     }
 }
 
-/// Refuses images that cannot fit in the memory of the CPU: counted are the images twice, and the input and output of one
-/// convolution of the decoder at full resolution, unless it works in tiles.
+/// Refuses images that cannot fit in the memory of the CPU.
 fn check_memory(model: &LatentDiffusion, count: i64, latent: &[i64; 3], tiled: bool) -> Result<()> {
-    if model.vs().device() != Device::Cpu {
-        return Ok(()); // CUDA fails at the allocation, with its own message
-    }
-    let channels = match &model.config.first_stage_config {
-        FirstStageConfig::Kl(config) if !tiled => config.ddconfig.ch,
-        FirstStageConfig::Vq(config) if !tiled => config.ddconfig.ch,
-        _ => 0,
-    };
-    let [height, width] = [latent[1], latent[2]].map(|side| side * model.first_stage.factor());
-    let element = model.kind().elt_size_in_bytes() as f64;
-    let pixel = 2. * (3. * 4. * count as f64 + channels as f64 * element);
-    let got = format!("{count} of {height}x{width}");
-    memory::check("images", got, height as f64 * width as f64 * pixel)
+    let size = [latent[1], latent[2]].map(|side| side * model.first_stage.factor());
+    let network = model.footprint();
+    Footprint { channels: if tiled { 0 } else { network.channels }, ..network }.check(count, size)
 }
 
 fn cast(cond: Conditioning, kind: Kind) -> Conditioning {

@@ -1,18 +1,16 @@
 //! The CLIP score: similarity of generated images and their prompts (Hessel et al. 2021).
 
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 
 use ldm_conditioning::Clip;
-use ldm_core::{Prompt, Result, text};
+use ldm_core::{Error, PngTexts, Prompt, Result, text};
 use ldm_data::{collate, none_readable, refuse_passed_over};
 use ldm_metrics::MeanStd;
 use serde::Serialize;
 use tch::Kind;
 
 use super::image_set::{open_generated, warn_of_left_out};
-use crate::context::{Context, bail};
+use crate::context::bail;
 use crate::{Reporter, Spread};
 
 /// The CLIP score of a set of images.
@@ -120,15 +118,8 @@ fn read_prompts(path: &Path, images: usize) -> Result<Vec<String>> {
 /// Returns the prompt in an image's `parameters`: the lines before the negative prompt and the sampling parameters.
 fn own_prompt(path: &Path) -> Result<String> {
     let missing = || format!("{}: expected a prompt in its PNG text; try --prompts-from", path.display());
-    let file = File::open(path).with_context(missing)?;
-    let reader = png::Decoder::new(BufReader::new(file)).read_info().with_context(missing)?;
-    let info = reader.info();
-    let latin = info.uncompressed_latin1_text.iter().find(|chunk| chunk.keyword == "parameters");
-    let text = match info.utf8_text.iter().find(|chunk| chunk.keyword == "parameters") {
-        Some(chunk) => Some(chunk.get_text().with_context(missing)?),
-        None => latin.map(|chunk| chunk.text.clone()),
-    };
-    let lines = text.unwrap_or_default();
+    let texts = PngTexts::read(path).map_err(|_| Error::invalid(missing()))?.texts;
+    let lines = texts.get("parameters").map_or("", String::as_str);
     let lines = lines
         .lines()
         .take_while(|line| !["Negative prompt: ", "Steps: "].iter().any(|word| line.starts_with(word)));

@@ -82,7 +82,8 @@ impl<'a> Study<'a> {
         &self,
         mut run_part: impl FnMut(StudyPart) -> std::result::Result<Finished, E>,
     ) -> std::result::Result<Finished, E> {
-        let _lock = FolderLock::take(self.folder.root())?;
+        let lock = FolderLock::take(self.folder.root())?;
+        lock.note().iter().for_each(|note| self.reporter.warn(note));
         let parts = self.parts();
         for (index, part) in parts.iter().enumerate() {
             if self.folder.result(*part).exists() {

@@ -60,9 +60,10 @@ impl LatentCache {
         let pixels = pixels.map_or([3, 0, 0], |example| example.size);
         let bytes = map_file(path).map_err(Error::io(path))?;
         let head = bytes.first_chunk().ok_or_else(damaged)?;
-        let start = size_of::<u64>() + u64::from_le_bytes(*head) as usize;
-        let records = augmentations.sets.len() * augmentations.sets[0].len();
-        if bytes.len() != start + records * size.iter().product::<usize>() * WIDTH {
+        let start = size_of::<u64>().saturating_add(u64::from_le_bytes(*head) as usize);
+        let records = [augmentations.sets.len(), augmentations.sets[0].len(), WIDTH];
+        let length = records.iter().chain(&size).try_fold(1_usize, |all, each| all.checked_mul(*each));
+        if size.contains(&0) || length.and_then(|length| length.checked_add(start)) != Some(bytes.len()) {
             return Err(damaged());
         }
         Ok(Self { augmentations, path: path.to_path_buf(), bytes, start, size, pixels })

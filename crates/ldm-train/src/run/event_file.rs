@@ -11,6 +11,9 @@ use std::time::SystemTime;
 
 use ldm_core::{Error, Result};
 
+/// Beginning of the name, before its time in seconds.
+const PREFIX: &str = "events.out.tfevents.";
+
 /// An event file under construction.
 #[derive(Debug)]
 pub(crate) struct EventFile {
@@ -23,9 +26,10 @@ impl EventFile {
     pub(crate) fn create(folder: &Path, from: Option<u64>) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let now = wall_time();
-        // TensorBoard reads files in the order of their names; nanoseconds distinguish the files of one process.
-        let name =
-            format!("events.out.tfevents.{:010}.{:09}.{}.ldm", now as u64, nanoseconds(), std::process::id());
+        // TensorBoard reads files in the order of their names, and a clock may have been set back. Nanoseconds distinguish
+        // the files of one process.
+        let time = (now as u64).max(newest(folder)?.map_or(0, |newest| newest + 1));
+        let name = format!("{PREFIX}{time:010}.{:09}.{}.ldm", nanoseconds(), std::process::id());
         let path = folder.join(name);
         let file = File::create_new(&path).map_err(Error::io(&path))?;
         let mut events = Self { file, path };
@@ -138,6 +142,13 @@ fn wall_time() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0., |since| since.as_secs_f64())
 }
 
+/// The time in the name of the newest file of `folder`.
+fn newest(folder: &Path) -> Result<Option<u64>> {
+    let entries = std::fs::read_dir(folder).map_err(Error::io(folder))?;
+    let time = |name: &str| name.strip_prefix(PREFIX)?.split('.').next()?.parse::<u32>().ok();
+    Ok(entries.flatten().filter_map(|entry| time(entry.file_name().to_str()?)).max().map(u64::from))
+}
+
 fn nanoseconds() -> u32 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.subsec_nanos())
 }
@@ -166,6 +177,16 @@ mod tests {
         ]
         .concat();
         assert_eq!(ours, golden);
+    }
+
+    #[test]
+    fn a_later_file_sorts_behind_earlier_ones_also_after_a_change_of_the_clock() {
+        let folder = tempfile::tempdir().unwrap();
+        let future = folder.path().join("events.out.tfevents.4000000000.999999999.7.ldm");
+        std::fs::write(&future, b"").unwrap();
+        let events = EventFile::create(folder.path(), None).unwrap();
+        assert!(events.path > future, "{}", events.path.display());
+        assert!(EventFile::create(folder.path(), None).unwrap().path > events.path);
     }
 
     #[test]

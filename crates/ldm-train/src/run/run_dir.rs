@@ -33,7 +33,7 @@ use crate::run::retention::Retention;
 pub struct RunDir {
     root: PathBuf,
     /// Held by the process that writes.
-    _lock: Option<FolderLock>,
+    lock: Option<FolderLock>,
 }
 
 impl RunDir {
@@ -45,19 +45,15 @@ impl RunDir {
         if root.exists() && !root.is_dir() {
             return Err(Error::data(root, "expected a new folder, got a file; try another --run"));
         }
-        let taken = root.exists() && std::fs::read_dir(root).map_err(Error::io(root))?.next().is_some();
-        if taken {
-            let message = match Self::open(root) {
-                Ok(_) => "got a run; try --resume to continue it, or another --run",
-                Err(_) => "got one with files that is no run; try another --run",
-            };
-            return Err(Error::data(root, format!("expected a new folder, {message}")));
-        }
+        check_new(root)?; // before a lock's file is left in a folder of others
+        files::make_folder(root)?;
+        let lock = FolderLock::take(root)?;
+        check_new(root)?; // another process may have been here meanwhile
         for folder in ["samples", "checkpoints", "model"] {
             let folder = root.join(folder);
             std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
         }
-        Ok(Self { root: root.to_path_buf(), _lock: Some(FolderLock::take(root)?) })
+        Ok(Self { root: root.to_path_buf(), lock: Some(lock) })
     }
 
     /// Opens the folder of a run to read it.
@@ -66,14 +62,14 @@ impl RunDir {
     /// [`Error::Data`] when it is not a run directory.
     pub fn open(root: &Path) -> Result<Self> {
         if root.join("config.yaml").is_file() && root.join("checkpoints").is_dir() {
-            return Ok(Self { root: root.to_path_buf(), _lock: None });
+            return Ok(Self { root: root.to_path_buf(), lock: None });
         }
         Err(Error::data(root, "expected a run directory with config.yaml and checkpoints/, got another path"))
     }
 
     /// The folder of a run that rank 0 has created and writes to.
     pub(crate) fn of_rank_zero(root: &Path) -> Self {
-        Self { root: root.to_path_buf(), _lock: None }
+        Self { root: root.to_path_buf(), lock: None }
     }
 
     /// Opens the folder of a run to resume it; rank 0 locks it and completes a checkpoint that a killed run had written.
@@ -87,7 +83,12 @@ impl RunDir {
             run.checkpoints().recover()?;
             Ok(lock)
         })?;
-        Ok(Self { _lock: lock, ..run })
+        Ok(Self { lock, ..run })
+    }
+
+    /// The note of the lock.
+    pub(crate) fn note(&self) -> Option<String> {
+        self.lock.as_ref().and_then(FolderLock::note)
     }
 
     /// The folder.
@@ -241,4 +242,20 @@ pub(crate) fn run_and_step(path: &Path) -> (PathBuf, Option<u64>) {
         }
         None => (path.to_path_buf(), None),
     }
+}
+
+/// Checks that `root` is no folder yet, or empty but for a lock.
+fn check_new(root: &Path) -> Result<()> {
+    let entries = match std::fs::read_dir(root) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(Error::io(root))?,
+    };
+    if entries.flatten().all(|entry| entry.file_name() == FolderLock::NAME) {
+        return Ok(());
+    }
+    let message = match RunDir::open(root) {
+        Ok(_) => "got a run; try --resume to continue it, or another --run",
+        Err(_) => "got one with files that is no run; try another --run",
+    };
+    Err(Error::data(root, format!("expected a new folder, {message}")))
 }

@@ -10,7 +10,11 @@ use tempfile::TempDir;
 /// A `python3` whose pip installs a tiny torch: empty libraries for CPU and CUDA.
 pub(crate) const PIP_THAT_WORKS: &str = r#"
 echo "$@" >> "$FAKE/pip-calls"
-while [ $# -gt 0 ]; do [ "$1" = --target ] && target=$2; shift; done
+while [ $# -gt 0 ]; do
+    [ "$1" = --target ] && target=$2
+    [ "$1" = -r ] && cp "$2" "$FAKE/required"
+    shift
+done
 mkdir -p "$target/torch/lib" "$target/torch/include"
 echo "__version__ = '2.11.0+cu130'" > "$target/torch/version.py"
 cd "$target/torch/lib"
@@ -45,7 +49,7 @@ impl FakeMachine {
     }
 
     pub(crate) fn python(&self, pip: &str) {
-        let answers = "[ \"$1\" = -c ] && exit 0\n[ \"$3\" = --version ] && exit 0\n";
+        let answers = "[ \"$1\" = -c ] && exit 0\n[ \"$4\" = --version ] && exit 0\n";
         self.tool("python3", &format!("{answers}{pip}"));
     }
 

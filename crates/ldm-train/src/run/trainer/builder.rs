@@ -334,13 +334,13 @@ impl TrainerBuilder {
             run_config: self.run_config,
             learning_rate,
             loading: self.loading,
+            notes: run.note().into_iter().collect(),
             run,
             device: self.device,
             data,
             validation: self.validation,
             augmentations,
             state: TrainState { ranks: world, ..TrainState::default() },
-            notes: Vec::new(),
             request: None,
         })
     }

@@ -1,6 +1,6 @@
 #![no_main]
 
 use ldm_checkpoint::parse_bytes;
-use ldm_checkpoint_fuzz::check;
+use ldm_fuzz::check;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| check(bytes, parse_bytes));
