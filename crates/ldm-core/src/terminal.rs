@@ -2,19 +2,29 @@
 
 use std::borrow::Cow;
 
-/// Longest line in characters.
-const LONGEST: usize = 2000;
+/// Longest word in characters: a path may have more than a name.
+const LONGEST_WORD: usize = 1000;
+/// Longest line in characters: the names of a whole model's parameters.
+const LONGEST_LINE: usize = 200_000;
 
-/// Returns text with its long lines cut: a name or a value in a file may have any length.
+/// Returns text with its long words and lines cut: a name or a value in a file may have any length.
 pub fn shortened(text: &str) -> Cow<'_, str> {
-    if text.len() <= LONGEST {
+    if text.len() <= LONGEST_WORD {
         return Cow::Borrowed(text);
     }
-    let cut = |line: &str| match line.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line.to_owned(),
+    let line = |line: &str| {
+        let words: Vec<_> = line.split(' ').map(|word| cut(word, LONGEST_WORD)).collect();
+        cut(&words.join(" "), LONGEST_LINE).into_owned()
     };
-    Cow::Owned(text.split('\n').map(cut).collect::<Vec<_>>().join("\n"))
+    Cow::Owned(text.split('\n').map(line).collect::<Vec<_>>().join("\n"))
+}
+
+/// The first `longest` characters, and a mark where there are more.
+fn cut(text: &str, longest: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(longest) {
+        Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
+        None => Cow::Borrowed(text),
+    }
 }
 
 /// Returns text with characters escaped that act on a terminal: names in archives, file names and the texts of images may
@@ -51,9 +61,11 @@ mod tests {
     }
 
     #[test]
-    fn long_lines_are_cut() {
-        let (whole, long) = ("ü".repeat(LONGEST), "ü".repeat(LONGEST + 1));
+    fn long_words_and_lines_are_cut() {
+        let (whole, long) = ("ü".repeat(LONGEST_WORD), "ü".repeat(LONGEST_WORD + 1));
         assert_eq!(shortened(&whole), whole);
-        assert_eq!(shortened(&format!("a\n{long}\nb")), format!("a\n{whole}…\nb"));
+        assert_eq!(shortened(&format!("a\n{long} c\nb")), format!("a\n{whole}… c\nb"));
+        let line = "ab ".repeat(LONGEST_LINE);
+        assert_eq!(shortened(&line), format!("{}…", &line[..LONGEST_LINE]));
     }
 }

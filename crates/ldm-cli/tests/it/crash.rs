@@ -49,7 +49,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// Resumes `run` to 8 steps under strace with `options`; returns the trace too.
 fn traced(sandbox: &Sandbox, run: &str, options: &[&str]) -> (Output, String) {
-    traced_command(sandbox, &["train", "--resume", run, "train.steps=8"], options)
+    traced_command(sandbox, &["train", "--resume", run, "train.steps=8", "--threads", "1"], options)
 }
 
 /// Runs a command under strace with `options`; returns the trace too.
@@ -62,7 +62,6 @@ fn traced_command(sandbox: &Sandbox, args: &[&str], options: &[&str]) -> (Output
         .arg(&trace)
         .args([LDM, "-q"])
         .args(args)
-        .args(["--threads", "1"])
         .current_dir(sandbox.work())
         .env("LDM_WEIGHTS", sandbox.weights(""))
         .stdin(Stdio::null())
@@ -158,7 +157,7 @@ fn convert(folder: &str) -> [&str; 6] {
 fn a_conversion_cut_at_any_system_call_leaves_the_old_folder_or_the_new_one() {
     let Some(sandbox) = sandbox() else { return };
     for (run, folder) in [("base", "old"), ("whole", "new")] {
-        sandbox.ok(&["-q", "convert", run, folder, "--to", "ldm", "--threads", "1"]);
+        sandbox.ok(&["-q", "convert", run, folder, "--to", "ldm"]);
     }
     let (old, new) = (model(&sandbox, "old"), model(&sandbox, "new"));
     assert!(old != new, "two models");
@@ -195,13 +194,15 @@ fn a_conversion_cut_at_any_system_call_leaves_the_old_folder_or_the_new_one() {
 }
 
 /// A study of one factor in the file `f.yaml`.
-fn study(folder: &str) -> [&str; 7] {
+fn study(folder: &str) -> [&str; 9] {
     [
         "compare-f",
         "f.yaml",
         "study.factors=[{f: 1, diffusion: {model.params.unet_config.params.channel_mult: [1]}}]",
         "study.measure.points=1",
         "study.measure.sampling_steps=[1]",
+        "--threads",
+        "1",
         "--out",
         folder,
     ]

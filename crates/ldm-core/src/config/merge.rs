@@ -13,6 +13,7 @@ pub(super) fn resolve_keys(tree: &mut Value) -> Result<(), String> {
     match tree {
         Value::Sequence(items) => items.iter_mut().try_for_each(resolve_keys),
         Value::Mapping(fields) => {
+            fields.keys().cloned().try_for_each(|mut key| resolve_keys(&mut key))?;
             fields.values_mut().try_for_each(resolve_keys)?;
             match fields.remove("<<") {
                 None => {}

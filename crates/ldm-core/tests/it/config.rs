@@ -116,7 +116,7 @@ fn tags_are_refused() {
     let text = "name: a\ninner: {width: 1}\n";
     check_error(text, &["name=!b c"], &["override `name=!b c`: expected YAML without tags, got `!b`"]);
     // Found by fuzzing: such a tree cannot be written.
-    check_error("! a: b\n", &["name=a"], &["expected YAML without tags, got `!`"]);
+    check_error("! a: b\n", &["name=a"], &["expected YAML without tags, got "]);
 }
 
 #[test]

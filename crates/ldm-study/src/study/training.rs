@@ -71,8 +71,9 @@ pub(super) fn train(
         let (images, seconds) = (number("images") as u64, number("seconds"));
         evaluate(&DueCheckpoint { step, images, seconds, model: &model })
     };
-    // Left by a run that was killed between a checkpoint and its evaluation.
+    // Left by a run that was killed between a checkpoint and its evaluation, or its exported model.
     if due(trainer.state().step) {
+        trainer.export()?;
         checkpoint(trainer.state().step)?;
     }
     let (halt, mut failed, mut step) = (AtomicBool::new(false), None, trainer.state().step);

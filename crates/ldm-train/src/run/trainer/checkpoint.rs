@@ -31,6 +31,15 @@ impl Trainer {
         })
     }
 
+    /// Writes the exported model as it is after the last step: a run that was killed after a checkpoint may have an older
+    /// one, or none.
+    ///
+    /// # Errors
+    /// [`ldm_core::Error::Io`] when it cannot be written.
+    pub fn export(&self) -> Result<()> {
+        self.export_model(None)
+    }
+
     /// Writes the exported model; at the end of a first stage's training, given the flag that stops it, with its latent
     /// statistics.
     pub(super) fn export_model(&self, at_end: Option<&AtomicBool>) -> Result<()> {
