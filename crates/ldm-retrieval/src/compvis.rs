@@ -59,7 +59,7 @@ pub fn add_compvis_file(writer: &mut IndexWriter, path: &Path) -> Result<()> {
         for (row, name) in (0..).zip(&mut names) {
             let place = Vec::<f64>::try_from(places.get(row)).expect("a flat row of f64");
             let place: Vec<String> = place.iter().map(ToString::to_string).collect();
-            name.push_str(&format!(" [{}]", place.join(", ")));
+            name.extend([" [", &place.join(", "), "]"]);
         }
     }
     let all = npz.array("embedding")?;

@@ -68,7 +68,9 @@ impl IndexWriter {
             return Err(Error::data(name, "expected an embedding other than zero, got zero, NaN or Inf"));
         };
         write(&mut self.rows, &rows, &self.path)?;
-        names.iter().for_each(|name| self.names.push(name.as_ref()));
+        for name in names {
+            self.names.push(name.as_ref());
+        }
         Ok(())
     }
 

@@ -17,7 +17,7 @@ const SECONDS: f64 = 2.;
 /// Peak of resident memory beyond that of `ldm doctor`, and four times the file.
 const MEGABYTES: u64 = 64;
 /// Of the whole command, for one that waits for something: a machine may be busy.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// An ended command.
 struct Ended {
@@ -284,7 +284,7 @@ fn compressed_chunks_of_images() {
     let image = std::fs::read(sandbox.path("images/0.png")).unwrap();
     let (head, rest) = image.split_at(8 + 12 + 13);
     let mut bomb = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
-    (0..300).for_each(|_| bomb.write_all(&[b'a'; 1 << 20]).unwrap());
+    (0..300).for_each(|_| bomb.write_all(&vec![b'a'; 1 << 20]).unwrap());
     let bomb = bomb.finish().unwrap();
     std::fs::create_dir(sandbox.path("set")).unwrap();
     for (kind, start) in

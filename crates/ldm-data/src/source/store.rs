@@ -283,7 +283,8 @@ mod tests {
         let path = folder.path().join("zeros.tar.gz");
         let mut packed =
             flate2::write::GzEncoder::new(File::create(&path).unwrap(), flate2::Compression::fast());
-        (0..65).for_each(|_| packed.write_all(&[0; 1 << 20]).unwrap());
+        let zeros = vec![0; 1 << 20];
+        (0..65).for_each(|_| packed.write_all(&zeros).unwrap());
         packed.finish().unwrap();
         let open = || File::open(&path).unwrap();
         for free in [None, Some(RESERVED)] {

@@ -19,7 +19,9 @@ fn database(folder_of_copy: &Path, partition: bool) -> EmbeddingIndex {
     let files = compvis_files(&folder().join("database")).unwrap();
     assert_eq!(files.len(), 2);
     let mut writer = IndexWriter::new(folder_of_copy.join("database.safetensors")).unwrap();
-    files.iter().for_each(|file| add_compvis_file(&mut writer, file).unwrap());
+    for file in files {
+        add_compvis_file(&mut writer, &file).unwrap();
+    }
     writer.finish(None, partition).unwrap()
 }
 
@@ -30,7 +32,8 @@ fn names_are_ids_and_coordinates() {
     assert_eq!((database.len(), database.width()), (40, 12));
     let name = database.name(0).into_owned();
     let place = name.strip_prefix("image-00 [").and_then(|rest| rest.strip_suffix(']')).unwrap();
-    assert_eq!(place.split(", ").map(|each| each.parse::<i64>().unwrap()).count(), 4, "{name}");
+    let place: Vec<i64> = place.split(", ").map(|each| each.parse().unwrap()).collect();
+    assert_eq!(place.len(), 4, "{name}");
     assert!(database.name(39).starts_with("image-39 ["));
     assert!(compvis_files(folder.path()).is_none(), "a folder of other files");
     assert_eq!(compvis_files(Path::new("one.npz")).unwrap(), [Path::new("one.npz")]);
