@@ -8,7 +8,7 @@ use crate::{Error, Result};
 const MAX_LENGTH: u64 = 1 << 20;
 /// The most bytes after aliases are expanded, if each stands for the whole file.
 const MAX_EXPANDED: usize = 64 << 20;
-/// The deepest nesting of brackets; the YAML parser takes a time that is quadratic in it.
+/// The deepest nesting of brackets, and of lists in one line; the YAML parser takes a time that is quadratic in it.
 const MAX_DEPTH: usize = 128;
 
 /// Checks the length of a file before it is read.
@@ -50,6 +50,15 @@ pub(super) fn check_text(text: &str, path: &Path) -> Result<()> {
                 format!("expected at most {MAX_DEPTH} nested brackets, got more"),
             ));
         }
+    }
+    let lists = |line: &str| {
+        line.split_ascii_whitespace().take_while(|word| matches!(*word, "-" | "?" | ":")).count()
+    };
+    if text.lines().any(|line| lists(line) > MAX_DEPTH) {
+        return Err(Error::config(
+            path,
+            format!("expected at most {MAX_DEPTH} nested lists in a line, got more"),
+        ));
     }
     // An anchor has a `&`; without one, a `*` is no alias.
     let aliases = if text.contains('&') { text.matches('*').count() } else { 0 };

@@ -156,6 +156,7 @@ fn later_files_are_merged_into_the_first() {
 fn small_files_take_little_memory_and_time() {
     let start = std::time::Instant::now();
     check_error(&"[".repeat(200_000), &[], &["expected at most 128 nested brackets"]);
+    check_error(&"- ".repeat(1000), &[], &["expected at most 128 nested lists in a line"]);
     let scalar = format!("a: &a {}\n", "x".repeat(100_000));
     let aliases = (0..3000).fold(String::new(), |text, index| text + &format!("k{index}: *a\n"));
     check_error(&(scalar + &aliases), &["name=x"], &["expected fewer aliases", "got 3000 in"]);
