@@ -76,8 +76,8 @@ impl Redo {
     /// Reads the PNG `image`; `options` are further options, each in place of the one that the image was made with.
     ///
     /// # Errors
-    /// As [`PngParameters::read`]; [`Error::Format`] for images of commands that need more inputs than the text names, and
-    /// for a file that is not found.
+    /// As [`PngParameters::read`]; [`Error::Format`] for images of commands that need more inputs than the text names, for
+    /// a ControlNet that is not given, and for a file that is not found.
     pub fn read(image: &Path, options: &[String]) -> Result<Self> {
         RedoCommand::new(image, PngParameters::read(image)?, options)?.finish(options)
     }
@@ -100,7 +100,7 @@ impl<'a> RedoCommand<'a> {
             "-n" => Some("num-images".to_owned()),
             word => Some(word.strip_prefix("--")?.split('=').next().unwrap_or_default().to_owned()),
         });
-        let given = names.collect();
+        let given: BTreeSet<String> = names.collect();
         let two_passes = parameters.get("Hires upscale").is_some();
         let from_image = parameters.get("Denoising strength").is_some() && !two_passes;
         let name = match (&parameters.heading, &parameters.prompt) {
@@ -119,6 +119,14 @@ impl<'a> RedoCommand<'a> {
             (None, Some(_)) if from_image => "img2img",
             (None, Some(_)) => "txt2img",
         };
+        let control = parameters.fields.iter().map(|(key, _)| key).find(|key| is_control(key));
+        if let (Some(field), false) = (control, given.contains("controlnet")) {
+            let why = format!(
+                "expected an image made without a ControlNet, whose file the text does not name, got {field}; try \
+                 ldm redo with --controlnet and --control-image"
+            );
+            return Err(Error::format(image, why));
+        }
         Ok(Self { image, parameters, given, name, options: Vec::new(), positionals: Vec::new() })
     }
 
@@ -315,6 +323,7 @@ impl<'a> RedoCommand<'a> {
             SAME.iter().any(|(field, _)| *field == key)
                 || FLAGS.iter().any(|(field, ..)| *field == key)
                 || OTHERS.contains(&key)
+                || is_control(key)
         };
         let fields = self.parameters.fields.iter();
         let mut ignored: Vec<String> = fields
@@ -340,6 +349,11 @@ impl<'a> RedoCommand<'a> {
         }
         notes
     }
+}
+
+/// Whether a field describes a ControlNet.
+fn is_control(key: &str) -> bool {
+    key.starts_with("ControlNet")
 }
 
 /// Makes the seeds that are given those of the first image of the batch.

@@ -134,6 +134,21 @@ fn classes_and_initial_images_are_inputs() {
     );
 }
 
+/// The text names neither the file of a ControlNet nor the folder of its hint.
+#[test]
+fn control_nets_are_given_again() {
+    let field = "ControlNet 0: \"Module: none, Model: edges, Weight: 1, Image: edges.png\"";
+    let (_folder, path) = folder(&format!("{OURS}, {field}, Version: ldm 0.1.0"));
+    let error = redo(&path, &[]).unwrap_err().to_string();
+    let expected = "expected an image made without a ControlNet, whose file the text does not name, got ControlNet 0; try \
+                    ldm redo with --controlnet and --control-image";
+    assert_eq!(error, format!("{}: {expected}", path.display()));
+    let given = ["--controlnet", "edges", "--control-image", "edges.png"];
+    let found = redo(&path, &given).unwrap();
+    assert!(found.arguments.join(" ").ends_with(" --controlnet edges --control-image edges.png -- a cat"));
+    assert!(found.notes.is_empty());
+}
+
 /// Fields that cannot be followed are named.
 #[test]
 fn parameters_of_web_uis_are_followed_as_far_as_they_go() {
