@@ -55,6 +55,8 @@ pub struct FailedAllocation {
     cuda: bool,
     /// The size of the allocation, as libtorch writes it.
     requested: Option<String>,
+    /// The same, of the CPU.
+    bytes: Option<u64>,
 }
 
 impl fmt::Display for FailedAllocation {
@@ -62,8 +64,10 @@ impl fmt::Display for FailedAllocation {
         f.write_str(if self.cuda { "the GPU is out of memory" } else { "out of memory" })?;
         if let Some(requested) = &self.requested {
             write!(f, ": {requested} requested")?;
-            if !self.cuda {
-                write!(f, ", {} available", gigabytes(available() as f64))?;
+            // What the failed program held may be free again by now.
+            let left = available();
+            if self.bytes.is_some_and(|bytes| left < bytes) {
+                write!(f, ", {} available", gigabytes(left as f64))?;
             }
         }
         f.write_str(
@@ -82,16 +86,17 @@ pub fn failed_allocation(message: &str) -> Option<FailedAllocation> {
     if message.contains("CUDA out of memory") {
         let requested =
             after("Tried to allocate ").and_then(|rest| rest.split_once(". ")).map(|(size, _)| size.into());
-        return Some(FailedAllocation { cuda: true, requested });
+        return Some(FailedAllocation { cuda: true, requested, bytes: None });
     }
     if message.contains("DefaultCPUAllocator: ") && message.contains("allocate memory") {
         let bytes =
-            after("you tried to allocate ").and_then(|rest| rest.split(' ').next()?.parse::<f64>().ok());
-        return Some(FailedAllocation { cuda: false, requested: bytes.map(gigabytes) });
+            after("you tried to allocate ").and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
+        let requested = bytes.map(|bytes| gigabytes(bytes as f64));
+        return Some(FailedAllocation { cuda: false, requested, bytes });
     }
     let beyond = ["calculation overflowed", "integer multiplication overflow", "std::bad_alloc"];
     let beyond = beyond.iter().any(|text| message.contains(text));
-    beyond.then_some(FailedAllocation { cuda: false, requested: None })
+    beyond.then_some(FailedAllocation { cuda: false, requested: None, bytes: None })
 }
 
 /// Formats bytes: 34359738368 → 34.4 GB.
@@ -120,6 +125,18 @@ mod tests {
             let found = failed_allocation(&error).unwrap_or_else(|| panic!("{error}"));
             assert!(found.to_string().starts_with("out of memory"), "{found}");
         }
+        let cpu = |bytes: u64| {
+            let message =
+                format!("DefaultCPUAllocator: can't allocate memory: you tried to allocate {bytes} bytes.");
+            failed_allocation(&message).unwrap().to_string()
+        };
+        assert!(cpu(1 << 50).starts_with("out of memory: 1125899.9 GB requested, "));
+        assert!(cpu(1 << 50).contains(" available; try a smaller size"));
+        assert!(
+            cpu(1000).starts_with("out of memory: 0.0 GB requested; try a smaller size"),
+            "{}",
+            cpu(1000)
+        );
         let cuda = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 8 GiB";
         let expected = "the GPU is out of memory: 2.50 GiB requested; try";
         assert!(failed_allocation(cuda).unwrap().to_string().starts_with(expected));
