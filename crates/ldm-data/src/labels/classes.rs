@@ -37,24 +37,34 @@ pub(crate) fn by_folder(names: &[&str]) -> Result<Option<Classes>, String> {
     Ok(Some(numbered(folders.into_iter().flatten().map(str::to_owned).collect())))
 }
 
-/// Classifies images by their labels: numbers as they are, or names in sorted order. Every image has one.
-pub(crate) fn by_label(labels: Vec<Label>) -> Classes {
-    let numbers: Option<Vec<i64>> = labels
-        .iter()
-        .map(|label| if let Label::Number(number) = label { Some(*number) } else { None })
-        .collect();
-    if let Some(numbers) = numbers {
-        let count = numbers.iter().max().map_or(0, |most| most + 1);
-        return Classes {
-            names: (0..count).map(|number| number.to_string()).collect(),
-            of: numbers.into_iter().map(Some).collect(),
-        };
+/// A number and a name among the labels, by the indices of their images.
+#[derive(Debug, PartialEq)]
+pub(crate) struct MixedLabels {
+    pub(crate) number: usize,
+    pub(crate) name: usize,
+    pub(crate) class: String,
+}
+
+/// Classifies images by their labels: all numbers, as they are, or all names, in sorted order. Every image has one.
+pub(crate) fn by_label(labels: Vec<Label>) -> Result<Classes, MixedLabels> {
+    let (mut numbers, mut names) = (Vec::new(), Vec::new());
+    for (index, label) in labels.into_iter().enumerate() {
+        match label {
+            Label::Number(number) => numbers.push((index, number)),
+            Label::Name(name) => names.push((index, name)),
+        }
     }
-    let name = |label| match label {
-        Label::Number(number) => number.to_string(),
-        Label::Name(name) => name,
-    };
-    numbered(labels.into_iter().map(name).collect())
+    if let (Some(&(number, _)), Some((name, class))) = (numbers.first(), names.first()) {
+        return Err(MixedLabels { number, name: *name, class: class.clone() });
+    }
+    if numbers.is_empty() {
+        return Ok(numbered(names.into_iter().map(|(_, name)| name).collect()));
+    }
+    let count = numbers.iter().map(|(_, number)| number + 1).max().unwrap_or(0);
+    Ok(Classes {
+        names: (0..count).map(|number| number.to_string()).collect(),
+        of: numbers.into_iter().map(|(_, number)| Some(number)).collect(),
+    })
 }
 
 fn numbered(of: Vec<String>) -> Classes {
@@ -110,12 +120,14 @@ mod tests {
 
     #[test]
     fn labels_are_numbers_or_names() {
-        let numbers = by_label(vec![Label::Number(2), Label::Number(0)]);
+        let numbers = by_label(vec![Label::Number(2), Label::Number(0)]).unwrap();
         assert_eq!((numbers.names.len(), numbers.of), (3, vec![Some(2), Some(0)]));
-        let names = by_label(vec![Label::Name("dog".into()), Label::Name("cat".into())]);
+        let names = by_label(vec![Label::Name("dog".into()), Label::Name("cat".into())]).unwrap();
         assert_eq!(
             (names.names, names.of),
             (vec!["cat".to_owned(), "dog".to_owned()], vec![Some(1), Some(0)])
         );
+        let mixed = by_label(vec![Label::Number(2), Label::Name("cat".into())]).unwrap_err();
+        assert_eq!(mixed, MixedLabels { number: 0, name: 1, class: "cat".into() });
     }
 }

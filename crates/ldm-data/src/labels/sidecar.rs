@@ -1,5 +1,7 @@
 //! Captions and classes in the sidecar files of an image, `key.txt`, `key.cls` and `key.json`, as in WebDataset.
 
+use std::fmt::Display;
+
 use ldm_core::text;
 use serde_json::Value;
 
@@ -43,7 +45,21 @@ pub(crate) fn label_of_text(bytes: &[u8]) -> Result<Label, String> {
     if text.is_empty() {
         return Err("expected a class, got an empty file".to_owned());
     }
-    label(text.parse().map_or_else(|_| Label::Name(text.to_owned()), Label::Number))
+    label_of_word(text)
+}
+
+/// Reads a class in text: digits are a number, also where it is too large, everything else a name.
+fn label_of_word(word: &str) -> Result<Label, String> {
+    match word.parse() {
+        Ok(number) => numbered(number),
+        Err(_) if is_integer(word) => Err(outside(word)),
+        Err(_) => Ok(Label::Name(word.to_owned())),
+    }
+}
+
+fn is_integer(word: &str) -> bool {
+    let digits = word.strip_prefix(['-', '+']).unwrap_or(word);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Reads the class of a `.json`; none where no key has one.
@@ -53,9 +69,9 @@ pub(crate) fn label_of_json(bytes: &[u8]) -> Result<Option<Label>, String> {
         Some(Value::Number(number)) => {
             let number =
                 number.as_i64().ok_or_else(|| format!("expected an integer as class, got {number}"))?;
-            label(Label::Number(number)).map(Some)
+            numbered(number).map(Some)
         }
-        Some(Value::String(name)) => Ok(Some(Label::Name(name.clone()))),
+        Some(Value::String(name)) => label_of_word(name.trim()).map(Some),
         _ => Ok(None),
     }
 }
@@ -63,13 +79,12 @@ pub(crate) fn label_of_json(bytes: &[u8]) -> Result<Option<Label>, String> {
 /// Upper limit of classes: every class has a name and a count in memory.
 const MOST_CLASSES: i64 = 1 << 20;
 
-fn label(label: Label) -> Result<Label, String> {
-    match label {
-        Label::Number(number) if !(0..MOST_CLASSES).contains(&number) => {
-            Err(format!("expected a class within 0 to {}, got {number}", MOST_CLASSES - 1))
-        }
-        label => Ok(label),
-    }
+fn numbered(number: i64) -> Result<Label, String> {
+    if (0..MOST_CLASSES).contains(&number) { Ok(Label::Number(number)) } else { Err(outside(number)) }
+}
+
+fn outside(got: impl Display) -> String {
+    format!("expected a class within 0 to {}, got {got}", MOST_CLASSES - 1)
 }
 
 #[cfg(test)]
@@ -92,8 +107,11 @@ mod tests {
         assert_eq!(label_of_text(b"cat").unwrap(), Label::Name("cat".into()));
         assert_eq!(label_of_json(br#"{"label": 7}"#).unwrap(), Some(Label::Number(7)));
         assert_eq!(label_of_json(br#"{"class": "cat"}"#).unwrap(), Some(Label::Name("cat".into())));
+        assert_eq!(label_of_json(br#"{"class": "11"}"#).unwrap(), Some(Label::Number(11)));
         assert_eq!(label_of_json(b"{}").unwrap(), None);
         assert_eq!(label_of_text(b"-1").unwrap_err(), "expected a class within 0 to 1048575, got -1");
+        let large = "expected a class within 0 to 1048575, got 99999999999999999999";
+        assert_eq!(label_of_text(b"99999999999999999999").unwrap_err(), large);
         assert_eq!(label_of_json(br#"{"cls": 1.5}"#).unwrap_err(), "expected an integer as class, got 1.5");
     }
 }

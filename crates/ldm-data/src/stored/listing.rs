@@ -113,7 +113,7 @@ impl Listing {
 
     fn classify(&self, source: ClassSource, what: &str) -> Result<Classes> {
         let count = self.items.len();
-        let by_files = || self.labels(what).map(|labels| labels.map(classes::by_label));
+        let by_files = || self.labels(what)?.map(|labels| self.by_label(labels)).transpose();
         let names: Vec<&str> = self.items.iter().map(|item| self.image(item).name.as_str()).collect();
         let by_folder = || classes::by_folder(&names).map_err(|message| Error::data(what, message));
         Ok(match source {
@@ -128,6 +128,19 @@ impl Listing {
                 Some(classes) => classes,
                 None => by_folder()?.unwrap_or_else(|| classes::none(count)),
             },
+        })
+    }
+
+    /// Classifies every image by the label next to it.
+    fn by_label(&self, labels: Vec<Label>) -> Result<Classes> {
+        classes::by_label(labels).map_err(|mixed| {
+            let [number, name] = [mixed.number, mixed.name].map(|index| {
+                let item = &self.items[index];
+                let store = &self.stores[item.store];
+                store.path(&store.files[item.label.expect("every image has one")])
+            });
+            let (number, class) = (number.display(), mixed.class.escape_debug());
+            Error::data(name, format!("expected a number as class, as in {number}, got `{class}`"))
         })
     }
 

@@ -277,6 +277,17 @@ fn missing_labels_are_refused() {
         "SET: expected a class next to every image, got none for 1 of 3, e.g. 2.png; try classes: folders or none",
     );
     check_refused(&with(&[one("0.cls", " ")]), |_| (), "SET/0.cls: expected a class, got an empty file");
+    for (class, expected) in [
+        ("cat", "SET/2.cls: expected a number as class, as in SET/0.cls, got `cat`"),
+        ("3.5", "SET/2.cls: expected a number as class, as in SET/0.cls, got `3.5`"),
+        ("99999999999999999999", "SET/2.cls: expected a class within 0 to 1048575, got 99999999999999999999"),
+    ] {
+        check_refused(
+            &with(&[one("0.cls", "0"), one("1.json", r#"{"class": "11"}"#), one("2.cls", class)]),
+            |_| (),
+            expected,
+        );
+    }
     let names = with(&[one("list", "0\n1\n2\n")]);
     check_refused(
         &names,
