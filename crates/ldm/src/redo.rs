@@ -351,7 +351,7 @@ impl<'a> RedoCommand<'a> {
     }
 }
 
-/// Whether a field describes a ControlNet.
+/// Returns true for the field of a ControlNet.
 fn is_control(key: &str) -> bool {
     key.starts_with("ControlNet")
 }
