@@ -13,17 +13,16 @@ use crate::progress::Printer;
 use crate::terminal::outln;
 
 pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
+    let to = match args.to {
+        ModelFormat::Ldm => ConvertTarget::Ldm,
+        ModelFormat::Compvis => ConvertTarget::Compvis,
+        ModelFormat::Diffusers => ConvertTarget::Diffusers,
+    };
     // First, since reading the model may take long.
     output::ensure_new(&args.out, args.force)?;
-    if args.out.is_dir() {
-        check_replaceable(&args.out)?;
-    }
+    check_replaceable(&args.out, to)?;
     let options = ConvertOptions {
-        to: match args.to {
-            ModelFormat::Ldm => ConvertTarget::Ldm,
-            ModelFormat::Compvis => ConvertTarget::Compvis,
-            ModelFormat::Diffusers => ConvertTarget::Diffusers,
-        },
+        to,
         kind: args.dtype.as_deref().map(parse_dtype).transpose()?,
         ema: args.ema || !args.no_ema,
         tokenizer: args.tokenizer.clone(),

@@ -89,11 +89,24 @@ const WRITTEN: [&str; 20] = [
     "vqvae",
 ];
 
-/// Checks that a folder, which is to be replaced, holds nothing but a converted model.
+/// Checks that `out`, where it exists, may be replaced by a model of the format `to`: a folder that holds nothing but a
+/// converted model by a folder, a file by a file.
 ///
 /// # Errors
-/// [`Error::Invalid`] with the first other entry; [`Error::Io`].
-pub fn check_replaceable(folder: &Path) -> Result<()> {
+/// [`Error::Invalid`] with the file or the first other entry; [`Error::Io`].
+pub fn check_replaceable(out: &Path, to: ConvertTarget) -> Result<()> {
+    if out.is_file() && to != ConvertTarget::Compvis {
+        return Err(Error::expected(
+            out.display(),
+            "the folder of a converted model to replace by a folder",
+            "a file; try another path",
+        ));
+    }
+    if out.is_dir() { check_folder(out) } else { Ok(()) }
+}
+
+/// Checks that a folder holds nothing but a converted model.
+fn check_folder(folder: &Path) -> Result<()> {
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
         let entry = entry.map_err(Error::io(folder))?;
         let path = entry.path();
@@ -106,7 +119,7 @@ pub fn check_replaceable(folder: &Path) -> Result<()> {
         }
         // A link counts as a file: what it points to is not removed.
         if entry.file_type().map_err(Error::io(&path))?.is_dir() {
-            check_replaceable(&path)?;
+            check_folder(&path)?;
         }
     }
     Ok(())
@@ -123,15 +136,16 @@ pub fn check_replaceable(folder: &Path) -> Result<()> {
 /// # Errors
 /// Before writing: [`Error::Weights`] when the weights do not match the config, [`Error::Format`] when a model to merge is
 /// another, those of [`Lora::read`](crate::lora::Lora::read), [`Error::Invalid`] with the key that the format cannot express,
-/// [`Error::Io`] when `out` exists, [`Error::Invalid`] when it is a folder with other files. While writing: [`Error::Io`]; partial output is removed.
+/// [`Error::Io`] when `out` exists, [`Error::Invalid`] when it is a folder with other files, or a file
+/// where a folder is written. While writing: [`Error::Io`]; partial output is removed.
 pub fn convert(
     source: &ModelSource,
     out: &Path,
     options: &ConvertOptions,
     note: &mut dyn FnMut(&str),
 ) -> Result<()> {
-    if options.force && out.is_dir() {
-        check_replaceable(out)?;
+    if options.force {
+        check_replaceable(out, options.to)?;
     }
     let weights = Weights::of(source, options)?;
     if let Some(checker) = source.folder.as_ref().map(|folder| folder.join("safety_checker"))

@@ -308,6 +308,13 @@ fn existing_outputs_are_preserved_and_failures_leave_no_files() {
     run(&at("source"), &at("source"), &forced).unwrap(); // over itself
     run(&at("source"), &at("copy"), &options(ConvertTarget::Ldm)).unwrap();
     run(&at("source"), &at("copy"), &forced).unwrap();
+    for to in [ConvertTarget::Ldm, ConvertTarget::Diffusers] {
+        let error = run(&at("source"), &at("taken"), &ConvertOptions { to, ..forced.clone() }).unwrap_err();
+        let expected =
+            "expected the folder of a converted model to replace by a folder, got a file; try another path";
+        assert_eq!(error.to_string(), format!("{}: {expected}", at("taken").display()));
+        assert_eq!(std::fs::read(at("taken")).unwrap(), b"mine", "{to:?}");
+    }
     assert_same_weights("over another", &at("copy"), &at("source"));
     // A missing tensor is an error before anything is written.
     let mut fewer = tensors(&at("source/model.safetensors"));
