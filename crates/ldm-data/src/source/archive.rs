@@ -21,12 +21,17 @@ const HOPS: usize = 40;
 const LINKED: usize = 1 << 20;
 
 impl ArchiveIndex {
-    /// Adds the files that links lead to, under the names of the links, and keeps the visible files.
+    /// Adds the files that links lead to, under the names of the links, and keeps the visible files; those
+    /// with `..` in their names are passed over.
     pub(super) fn follow(&mut self, links: &Links, path: &str) {
         let by_name: HashMap<&str, usize> =
             self.files.iter().enumerate().map(|(number, file)| (file.name.as_str(), number)).collect();
         let mut linked = Vec::new();
         let mut passed_over = Vec::new();
+        let names = self.files.iter().map(|file| &file.name).chain(links.keys());
+        for name in names.filter(|name| name.split('/').any(|part| part == "..")) {
+            passed_over.push(format!("{path}/{name}: expected a name inside the archive, got one with `..`"));
+        }
         for (name, target) in links.iter().filter(|(name, _)| is_visible(name)) {
             let Some(target) = resolved(target, links) else {
                 passed_over

@@ -187,6 +187,8 @@ fn links_are_followed_inside_a_tar() {
     append(&mut archive, EntryType::Symlink, b"out.png", "/etc/passwd", b"");
     append(&mut archive, EntryType::Symlink, b"up.png", "../a.png", b"");
     append(&mut archive, EntryType::Symlink, b"gone.png", "nowhere.png", b"");
+    append(&mut archive, EntryType::Regular, b"../evil.png", "", &numbered(2));
+    append(&mut archive, EntryType::Symlink, b"d/../evil.png", "d/a.png", b"");
     append(&mut archive, EntryType::Symlink, b"x.png", "y.png", b"");
     append(&mut archive, EntryType::Symlink, b"y.png", "x.png", b"");
     append(&mut archive, EntryType::Fifo, b"fifo.png", "", b"");
@@ -199,6 +201,8 @@ fn links_are_followed_inside_a_tar() {
     assert_eq!(
         found,
         [
+            "../evil.png: expected a name inside the archive, got one with `..`",
+            "d/../evil.png: expected a name inside the archive, got one with `..`",
             "fifo.png: expected a file or a folder, got a FIFO",
             "gone.png: expected a link to a member, got nowhere.png, that the archive lacks",
             "out.png: expected a link inside the archive, got one that leaves it",
@@ -309,6 +313,7 @@ fn a_zip_is_a_set() {
         ("deflated.png", 1, zip::CompressionMethod::Deflated),
         ("stored.png", 2, zip::CompressionMethod::Stored),
         ("__MACOSX/._stored.png", 3, zip::CompressionMethod::Stored),
+        ("../evil.png", 4, zip::CompressionMethod::Stored),
     ] {
         archive.start_file(name, SimpleFileOptions::default().compression_method(method)).unwrap();
         archive.write_all(&numbered(number)).unwrap();
@@ -318,7 +323,11 @@ fn a_zip_is_a_set() {
     let whole = archive.finish().unwrap().into_inner();
     fs::write(&path, &whole).unwrap();
     check_images(&path, &[("deflated.png", 1), ("link.png", 2), ("stored.png", 2)]);
-    assert_eq!(passed_over(&path), ["out.png: expected a link inside the archive, got one that leaves it"]);
+    let expected = [
+        "../evil.png: expected a name inside the archive, got one with `..`",
+        "out.png: expected a link inside the archive, got one that leaves it",
+    ];
+    assert_eq!(passed_over(&path), expected);
     fs::write(&path, &whole[..whole.len() - 30]).unwrap();
     let message = open(&path).unwrap_err().to_string();
     assert!(message.contains("set.zip: expected a zip, got "), "{message}");
