@@ -252,6 +252,16 @@ fn latent_shape(
     }
 }
 
+impl LatentDiffusion {
+    /// Checks that `count` images of the model's own size can be generated, not in tiles, in the memory of the CPU.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with the memory that is available and that is needed at least.
+    pub fn check_generated(&self, count: usize) -> Result<()> {
+        check_memory(self, count as i64, &latent_shape(self, None, None)?, false)
+    }
+}
+
 /// Refuses images that cannot fit in the memory of the CPU.
 fn check_memory(model: &LatentDiffusion, count: i64, latent: &[i64; 3], tiled: bool) -> Result<()> {
     let size = [latent[1], latent[2]].map(|side| side * model.first_stage.factor());

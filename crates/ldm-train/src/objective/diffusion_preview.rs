@@ -24,7 +24,9 @@ impl Preview for DiffusionObjective {
         if config.guidance_scale != 1. && self.model().config.conditioning_key().is_some() {
             check_guidance(self.model(), config.guidance_scale)?;
         }
-        Ok(())
+        // With conditions of a batch there may be fewer.
+        let count = if takes_batch(ConditioningKind::of(&self.model().config)) { 1 } else { config.count };
+        self.model().check_generated(count).map_err(below)
     }
 
     /// Samples one image per class, cyclically; with any other condition, at most one per prompt of the batch, whose image
@@ -34,7 +36,7 @@ impl Preview for DiffusionObjective {
         let mut count = config.count;
         let model = &self.model().config;
         let kind = ConditioningKind::of(model);
-        let of_batch = !matches!(kind, ConditioningKind::Unconditional | ConditioningKind::Class);
+        let of_batch = takes_batch(kind);
         let prompt = match kind {
             ConditioningKind::Unconditional => Prompt::default(),
             ConditioningKind::Class => {
@@ -73,4 +75,9 @@ impl Preview for DiffusionObjective {
             .then(|| channels::shown(&batch.images.narrow(0, 0, count as i64)));
         Ok(condition_sheet(&samples, &prompt, originals.as_ref(), SheetNames { classes, box_classes }))
     }
+}
+
+/// Returns true for samples whose conditions are those of a batch.
+fn takes_batch(kind: ConditioningKind) -> bool {
+    !matches!(kind, ConditioningKind::Unconditional | ConditioningKind::Class)
 }

@@ -160,6 +160,10 @@ impl Validate for EmbeddingObjective {
 }
 
 impl Preview for EmbeddingObjective {
+    fn check(&self, config: &SampleConfig) -> Result<()> {
+        self.inner.check(config)
+    }
+
     fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
         self.inner.preview(&self.with_captions(batch, None)?, config)
     }
