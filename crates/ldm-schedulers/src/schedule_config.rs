@@ -59,16 +59,23 @@ impl Default for ScheduleConfig {
     }
 }
 
+/// The largest number of timesteps, a thousand times that of published models.
+const MAX_TIMESTEPS: usize = 1_000_000;
+
 impl ScheduleConfig {
     /// β_0 … β_{T−1}, each in `(0, 1)`; with `zero_terminal_snr` the last is 1.
     ///
     /// # Errors
-    /// When there are fewer than two timesteps, when `given_betas` has another length, when a β is not in `(0, 1)`,
+    /// When the timesteps are not 2 to a million or `cosine_s` is not finite, when `given_betas` has another length, when a β is not in `(0, 1)`,
     /// and when `v_posterior` is not in `[0, 1]`.
     pub(crate) fn betas(&self) -> Result<Vec<f64>> {
         let (count, start, end) = (self.timesteps, self.linear_start, self.linear_end);
-        if count < 2 {
-            return Err(Error::invalid(format!("timesteps: expected at least 2, got {count}")));
+        if !(2..=MAX_TIMESTEPS).contains(&count) {
+            return Err(Error::invalid(format!("timesteps: expected 2 to {MAX_TIMESTEPS}, got {count}")));
+        }
+        if !self.cosine_s.is_finite() {
+            let got = self.cosine_s;
+            return Err(Error::invalid(format!("cosine_s: expected a finite number, got {got}")));
         }
         if !(0. ..=1.).contains(&self.v_posterior) {
             let got = self.v_posterior;

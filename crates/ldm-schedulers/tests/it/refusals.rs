@@ -10,8 +10,9 @@ fn check_config(json: &str, message: &str) {
 
 #[test]
 fn schedules() {
-    check_config(r#"{"timesteps": 0}"#, "timesteps: expected at least 2, got 0");
-    check_config(r#"{"timesteps": 1}"#, "timesteps: expected at least 2, got 1");
+    check_config(r#"{"timesteps": 0}"#, "timesteps: expected 2 to 1000000, got 0");
+    check_config(r#"{"timesteps": 1000000000}"#, "timesteps: expected 2 to 1000000, got 1000000000");
+    check_config(r#"{"timesteps": 1}"#, "timesteps: expected 2 to 1000000, got 1");
     check_config(
         r#"{"linear_start": 0.0}"#,
         "linear: expected every beta between 0 and 1, got 0 at timestep 0",
@@ -32,6 +33,9 @@ fn schedules() {
         r#"{"timesteps": 2, "given_betas": [0.1, 1.0]}"#,
         "given_betas: expected every beta between 0 and 1, got 1 at timestep 1",
     );
+    let config = ScheduleConfig { cosine_s: f64::NAN, ..ScheduleConfig::default() };
+    let error = NoiseSchedule::new(&config).unwrap_err().to_string();
+    assert_eq!(error, "cosine_s: expected a finite number, got NaN");
     check_config(r#"{"v_posterior": 1.5}"#, "v_posterior: expected a number in [0, 1], got 1.5");
 }
 

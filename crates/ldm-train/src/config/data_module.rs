@@ -18,7 +18,7 @@ pub enum DataConfig {
 pub struct DataModule {
     /// Images per micro-batch and rank.
     pub batch_size: usize,
-    /// Loader threads; batches do not depend on it. 0 reads in the training thread.
+    /// Loader threads; batches do not depend on it. 0 reads in the training thread; at most 1024.
     #[serde(default = "two")]
     pub num_workers: usize,
     /// The training set.
@@ -33,6 +33,9 @@ pub struct DataModule {
     #[serde(default)]
     pub strict: bool,
 }
+
+/// The largest `data.params.num_workers`.
+pub(crate) const MAX_WORKERS: usize = 1024;
 
 fn two() -> usize {
     2

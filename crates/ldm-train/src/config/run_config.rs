@@ -8,7 +8,7 @@ use ldm_pipelines::{ModelConfig, ModelFile, resolve_first_stage};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::data_module::{DataConfig, DataModule};
+use super::data_module::{DataConfig, DataModule, MAX_WORKERS};
 use super::paths::{drop_key, make_absolute};
 use super::train_config::TrainConfig;
 use crate::objective::losses::LossConfig;
@@ -150,6 +150,10 @@ impl RunConfig {
         let refuse = |message: String| Err(Error::config(&self.path, message));
         if self.data.batch_size == 0 {
             return refuse("data.params.batch_size: expected at least 1, got 0".into());
+        }
+        let workers = self.data.num_workers;
+        if workers > MAX_WORKERS {
+            return refuse(format!("data.params.num_workers: expected at most {MAX_WORKERS}, got {workers}"));
         }
         match (self.train.with_prior_preservation, &self.data.class_images) {
             (true, None) => {

@@ -5,6 +5,7 @@ use std::path::Path;
 use ldm_core::device::test_device;
 use ldm_train::{LearningRate, RunConfig, Trainer};
 use serde_json::Value;
+use tch::Device;
 
 use crate::tiny::{diffusion, first_stage, kl, vq};
 use crate::{check_refused, config, lock_generator, run_to_end};
@@ -198,6 +199,17 @@ fn every_value_is_checked_before_the_first_step() {
     let folder = tempfile::tempdir().unwrap();
     let text = diffusion(&first_stage(folder.path()));
     check_refused(&text, &["train.samples.steps=100000"], "train.samples.steps: expected 1 to 1000");
+    check_refused(
+        &text,
+        &["data.params.num_workers=100000000"],
+        "data.params.num_workers: expected at most 1024, got 100000000",
+    );
+    let timesteps = "timesteps: expected 2 to 1000000, got 1000000000";
+    check_refused(&text, &["model.params.timesteps=1000000000"], timesteps);
+    if test_device() == Device::Cpu {
+        let large = "train.samples.images: expected at most the ";
+        check_refused(&text, &["model.params.image_size=100000000", "train.samples.count=2"], large);
+    }
     let no_null = ["model.params.cond_stage_config.params.null_class=null", "train.conditioning_dropout=0"];
     let guided = [no_null[0], no_null[1], "train.samples.guidance_scale=2"];
     check_refused(&text, &guided, "train.samples.guidance_scale: expected 1, as null_class");
