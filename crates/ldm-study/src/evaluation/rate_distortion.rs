@@ -7,7 +7,7 @@ use ldm_core::{Conditioning, Error, Result, channels};
 use ldm_data::Batch;
 use ldm_pipelines::{Conditioned, LatentDiffusion, Network};
 use ldm_schedulers::{Denoiser, NoiseLevel, NoiseSchedule, progressive_code};
-use ldm_train::prompt_for;
+use ldm_train::{check_classes, prompt_for};
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
@@ -65,7 +65,7 @@ pub struct RateDistortion {
 /// distortion of the decoded prediction. The condition of an image costs nothing.
 ///
 /// # Errors
-/// When images or their conditions cannot be read or do not fit the model; when images have several sizes, or the model no
+/// When images or their conditions cannot be read or do not fit the model, or are of its null class; when images have several sizes, or the model no
 /// such number of timesteps.
 pub fn rate_distortion(
     model: &LatentDiffusion,
@@ -81,6 +81,7 @@ pub fn rate_distortion(
         );
     }
     let data = image_set::open(source)?;
+    check_classes(&model.config, &*data)?;
     let set = SetOptions { num_images: options.num_images, batch_size: options.batch_size, features: None };
     let (count, mut batches) = image_set::batches(&data, &set, source.strict)?;
     let mut sums = CurveSums::new(levels.len());

@@ -27,8 +27,11 @@ model:
 ";
 
 fn model() -> LatentDiffusion {
-    let ModelConfig::LatentDiffusion(config) = ModelFile::parse(MODEL, "tiny.yaml", &[]).unwrap().model
-    else {
+    model_of(MODEL)
+}
+
+fn model_of(text: &str) -> LatentDiffusion {
+    let ModelConfig::LatentDiffusion(config) = ModelFile::parse(text, "tiny.yaml", &[]).unwrap().model else {
         panic!("a diffusion model")
     };
     let model = LatentDiffusion::new(&config, None, Device::Cpu).unwrap();
@@ -97,4 +100,23 @@ fn invalid_numbers_of_levels_are_refused() {
     let options = RateOptions { num_images: None, batch_size: 1, steps: 1001, seed: 0 };
     let error = rate_distortion(&model(), &source, &options, &Silent).err().unwrap().to_string();
     assert_eq!(error, "--steps: expected 2 to 1000, the timesteps of this model, got 1001");
+}
+
+#[test]
+fn images_of_the_null_class_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, class) in [("0", "0"), ("1", "2")] {
+        image::write_png(folder.path().join(format!("{name}.png")), &pattern(0), &[]).unwrap();
+        std::fs::write(folder.path().join(format!("{name}.cls")), class).unwrap();
+    }
+    let classes = "cond_stage_config: {target: class, params: {embed_dim: 32, n_classes: 3, null_class: 2}}";
+    let text = MODEL
+        .replace("cond_stage_config: __is_unconditional__", classes)
+        .replace("num_heads: 2}", "num_heads: 2, use_spatial_transformer: true, context_dim: 32}");
+    let source = ImageSource { path: folder.path().to_path_buf(), size: None, strict: true };
+    let options = RateOptions { num_images: None, batch_size: 1, steps: 2, seed: 0 };
+    let error = rate_distortion(&model_of(&text), &source, &options, &Silent).err().unwrap().to_string();
+    let expected =
+        "model.params.cond_stage_config.params.null_class: expected a class beside the data's, 0 to 2, got 2";
+    assert_eq!(error, expected);
 }

@@ -29,7 +29,7 @@ pub(crate) fn check_guidance(model: &LatentDiffusion, scale: f64) -> Result<()> 
 ///
 /// # Errors
 /// [`Error::Invalid`] with the model's key.
-pub(crate) fn check_classes(config: &LatentDiffusionConfig, data: &dyn Dataset) -> Result<()> {
+pub fn check_classes(config: &LatentDiffusionConfig, data: &dyn Dataset) -> Result<()> {
     let [classes, boxes, labels] =
         [data.classes(), data.box_classes(), data.label_classes()].map(|names| names.len() as i64);
     let below = |key: &str, count: i64, of: i64| {
