@@ -72,6 +72,7 @@ impl Stop {
             for signal in signals.forever() {
                 if signal == SIGUSR1 {
                     checkpoint.store(true, Ordering::SeqCst);
+                    say_if_late("writing a checkpoint after the current step", Arc::clone(&checkpoint));
                     continue;
                 }
                 code.store(128 + signal as u8, Ordering::SeqCst);
@@ -79,7 +80,7 @@ impl Stop {
                     end(signal);
                 }
                 if !launch::is_launched() {
-                    std::thread::spawn(say_if_late);
+                    say_if_late(STOPPING, Arc::clone(&flag));
                 }
             }
         });
@@ -106,10 +107,18 @@ impl Stop {
     }
 }
 
-/// Says that the program is about to stop if it takes longer than a second.
-fn say_if_late() {
-    std::thread::sleep(Duration::from_secs(1));
-    say("stopping after the current step; a second signal stops at once, at the last checkpoint");
+const STOPPING: &str =
+    "stopping after the current step; a second signal stops at once, at the last checkpoint";
+
+/// Says what is about to happen if `flag` still asks for it after a second. A launcher clears that of a checkpoint when it
+/// forwards the signal.
+fn say_if_late(text: &'static str, flag: Arc<AtomicBool>) {
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(1));
+        if flag.load(Ordering::SeqCst) {
+            say(text);
+        }
+    });
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Signals to `ldm train`: SIGHUP ends it like SIGTERM, SIGUSR1 writes a checkpoint and goes on, one at the end stops it too.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -13,6 +14,12 @@ fn sandbox() -> Sandbox {
 }
 
 fn start(sandbox: &Sandbox, args: &[&str]) -> Child {
+    let child = spawn(sandbox, args);
+    wait_for("a line of the log", || sandbox.path("run/metrics.jsonl").is_file());
+    child
+}
+
+fn spawn(sandbox: &Sandbox, args: &[&str]) -> Child {
     let mut command = sandbox.command(&["-q", "train"]);
     command
         .args(args)
@@ -20,9 +27,7 @@ fn start(sandbox: &Sandbox, args: &[&str]) -> Child {
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
-    let child = command.spawn().unwrap();
-    wait_for("a line of the log", || sandbox.path("run/metrics.jsonl").is_file());
-    child
+    command.spawn().unwrap()
 }
 
 fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
@@ -57,6 +62,19 @@ fn usr1_writes_checkpoints_and_hangup_ends_with_one() {
     assert!(before.elapsed() < Duration::from_secs(10), "{:?}", before.elapsed());
     assert_eq!(output.status.code(), Some(129));
     assert_eq!(checkpoints(&sandbox), 3);
+}
+
+#[test]
+fn usr1_in_a_long_step_is_answered() {
+    let sandbox = sandbox();
+    let mut child = spawn(&sandbox, &["first.yaml", "--run", "run", "train.accumulate=100000"]);
+    wait_for("the run", || sandbox.path("run/config.yaml").is_file());
+    send("-USR1", &child);
+    let mut line = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(line, "writing a checkpoint after the current step\n");
 }
 
 #[test]
