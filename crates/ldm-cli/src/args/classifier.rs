@@ -13,6 +13,6 @@ pub(crate) struct ClassifierArgs {
     #[arg(long, value_name = "PATH")]
     pub(crate) classifier: Option<PathBuf>,
     /// Scale of classifier guidance. Default: 1.
-    #[arg(long, value_name = "S", value_parser = finite)]
+    #[arg(long, value_name = "S", value_parser = finite, allow_hyphen_values = true)]
     pub(crate) classifier_scale: Option<f64>,
 }

@@ -17,13 +17,13 @@ pub(crate) struct ControlArgs {
     #[arg(long, value_name = "FILE")]
     control_image: Vec<PathBuf>,
     /// Scale of a ControlNet. Default: 1.
-    #[arg(long, value_name = "S", value_parser = finite)]
+    #[arg(long, value_name = "S", value_parser = finite, allow_hyphen_values = true)]
     control_scale: Vec<f64>,
     /// Fraction of the steps at which a ControlNet starts. Default: 0.
-    #[arg(long, value_name = "F", value_parser = unit_interval)]
+    #[arg(long, value_name = "F", value_parser = unit_interval, allow_hyphen_values = true)]
     control_start: Vec<f64>,
     /// Fraction of the steps at which a ControlNet ends. Default: 1.
-    #[arg(long, value_name = "F", value_parser = unit_interval)]
+    #[arg(long, value_name = "F", value_parser = unit_interval, allow_hyphen_values = true)]
     control_end: Vec<f64>,
 }
 

@@ -53,7 +53,7 @@ pub(crate) struct ConvertArgs {
     #[arg(long, value_name = "B", requires = "weight")]
     pub(crate) merge: Option<PathBuf>,
     /// Weight W of the merged model, commonly 0 to 1.
-    #[arg(long, value_name = "W", value_parser = finite, requires = "merge")]
+    #[arg(long, value_name = "W", value_parser = finite, allow_hyphen_values = true, requires = "merge")]
     pub(crate) weight: Option<f64>,
     /// Add the difference to the model C instead: IN + W · (B − C).
     #[arg(long, value_name = "C", requires = "merge")]

@@ -92,15 +92,15 @@ pub(crate) struct SamplingArgs {
     #[arg(long)]
     pub(crate) steps: Option<usize>,
     /// Stochasticity, 0 to 1, of ddim, euler_a, dpmpp_2m_sde and dpmpp_3m_sde.
-    #[arg(long, value_parser = finite)]
+    #[arg(long, value_parser = finite, allow_hyphen_values = true)]
     pub(crate) eta: Option<f64>,
     /// Classifier-free guidance scale; 1 disables guidance. Default: 7.5 for CLIP text, 5 for other text and
     /// embeddings, else 1.
-    #[arg(long, value_parser = finite)]
+    #[arg(long, value_parser = finite, allow_hyphen_values = true)]
     pub(crate) guidance_scale: Option<f64>,
     /// Guidance rescale, 0 to 1: rescales the guided prediction toward the contrast of the unguided one; try 0.7 if
     /// large guidance scales overexpose.
-    #[arg(long, value_name = "SHARE", default_value_t = 0., value_parser = unit_interval)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0., value_parser = unit_interval, allow_hyphen_values = true)]
     pub(crate) guidance_rescale: f64,
     /// Guide only at noise-to-signal ratios in this range, e.g. 0.3..5.
     #[arg(long, value_name = "LOW..HIGH", allow_hyphen_values = true)]
@@ -122,7 +122,7 @@ pub(crate) struct SamplingArgs {
     #[arg(long)]
     pub(crate) temperature: Option<f64>,
     /// Probability that an element of this noise is dropped, from 0 to below 1.
-    #[arg(long, value_name = "SHARE", default_value_t = 0., value_parser = unit_interval)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0., value_parser = unit_interval, allow_hyphen_values = true)]
     pub(crate) noise_dropout: f64,
     /// Quantize predicted clean samples to the codebook of a VQ first stage in every step.
     #[arg(long)]

@@ -13,7 +13,7 @@ pub(crate) struct Img2imgArgs {
     /// Text prompt.
     pub(crate) prompt: String,
     /// Denoising strength: at 0.75, 37 of 50 steps run; at 1 nothing of the image is left.
-    #[arg(long, default_value_t = 0.75, value_parser = unit_interval)]
+    #[arg(long, default_value_t = 0.75, value_parser = unit_interval, allow_hyphen_values = true)]
     pub(crate) strength: f64,
     #[command(flatten)]
     pub(crate) size: SizeArgs,
@@ -41,7 +41,7 @@ pub(crate) struct InpaintArgs {
     #[command(flatten)]
     pub(crate) size: SizeArgs,
     /// Denoising strength inside the mask, for models that are not trained for inpainting.
-    #[arg(long, value_parser = unit_interval)]
+    #[arg(long, value_parser = unit_interval, allow_hyphen_values = true)]
     pub(crate) strength: Option<f64>,
     #[command(flatten)]
     pub(crate) fill: FillArgs,

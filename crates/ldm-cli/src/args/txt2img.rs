@@ -26,10 +26,10 @@ pub(crate) struct Txt2imgArgs {
     #[command(flatten)]
     pub(crate) generate: GenerateArgs,
     /// Enlarge each image by SCALE and denoise it again: a large image with the composition of a small one.
-    #[arg(long, value_name = "SCALE", value_parser = finite)]
+    #[arg(long, value_name = "SCALE", value_parser = finite, allow_hyphen_values = true)]
     pub(crate) hires: Option<f64>,
     /// Denoising strength of the second pass.
-    #[arg(long, value_name = "SHARE", default_value_t = Hires::STRENGTH, value_parser = unit_interval)]
+    #[arg(long, value_name = "SHARE", default_value_t = Hires::STRENGTH, value_parser = unit_interval, allow_hyphen_values = true)]
     pub(crate) hires_strength: f64,
     /// Steps of the second pass, of which the share of its strength is run. Default: those of the first.
     #[arg(long, value_name = "N", requires = "hires")]

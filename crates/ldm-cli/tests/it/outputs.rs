@@ -109,7 +109,9 @@ fn options_out_of_range_are_refused_at_once() {
     for (args, expected) in [
         (["--guidance-scale", "NaN"], "expected a finite number"),
         (["--guidance-scale", "inf"], "expected a finite number"),
+        (["--guidance-scale", "-inf"], "expected a finite number"),
         (["--eta", "NaN"], "expected a finite number"),
+        (["--eta", "-inf"], "expected a finite number"),
         (["--guidance-rescale", "-0.5"], "expected a number from 0 to 1"),
         (["--guidance-interval", "-1..2"], "expected LOW..HIGH"),
         (["--width", "100000000"], "expected 1 to 65536 pixels"),
