@@ -8,7 +8,7 @@ use ldm_core::device::test_device;
 use ldm_pipelines::{ModelConfig, ModelSource};
 use ldm_train::{DiffusionObjective, DiffusionTraining, Event, Finished, InitFrom, RunConfig, Trainer};
 
-use crate::configs;
+use crate::{configs, lock_generator};
 
 const TRAIN: &str = "
 train: {steps: 6, learning_rate: 1.0e-3, log_every: 2, checkpoint_every: 3, samples: {count: 0}, ema: {decay: 0.5}}
@@ -82,6 +82,7 @@ fn a_mismatch_is_refused_with_every_name() {
 
 #[test]
 fn a_lora_resumes_bit_exactly() {
+    let _lock = lock_generator();
     let folder = tempfile::tempdir().unwrap();
     let base = folder.path().join("base");
     run(create(&base, &["train.steps=3"]).unwrap(), 0);
