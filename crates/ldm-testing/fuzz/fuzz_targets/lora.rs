@@ -29,8 +29,8 @@ thread_local! {
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| TARGET.with(|Target { folder, config, shapes }| {
     let path = folder.write("lora.safetensors", bytes);
     if let Some(lora) = bounded(bytes.len(), || Lora::read(&path, config, shapes)) {
-        for (name, adapter) in &lora.adapters {
-            assert!(adapter.fits(&shapes[name]), "{name}");
+        for (name, update) in &lora.updates {
+            assert!(update.fits(&shapes[name]), "{name}");
         }
     }
 }));
