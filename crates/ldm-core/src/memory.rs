@@ -44,8 +44,8 @@ pub fn check(what: &str, got: impl fmt::Display, bytes: f64) -> Result<()> {
     Err(Error::invalid(format!(
         "{what}: expected at most the {} of memory that are available, got {got}, which takes at least {}; try a smaller \
          size",
-        gigabytes(available),
-        gigabytes(bytes)
+        size_text(available),
+        size_text(bytes)
     )))
 }
 
@@ -67,7 +67,7 @@ impl fmt::Display for FailedAllocation {
             // What the failed program held may be free again by now.
             let left = available();
             if self.bytes.is_some_and(|bytes| left < bytes) {
-                write!(f, ", {} available", gigabytes(left as f64))?;
+                write!(f, ", {} available", size_text(left as f64))?;
             }
         }
         f.write_str(
@@ -91,7 +91,7 @@ pub fn failed_allocation(message: &str) -> Option<FailedAllocation> {
     if message.contains("DefaultCPUAllocator: ") && message.contains("allocate memory") {
         let bytes =
             after("you tried to allocate ").and_then(|rest| rest.split(' ').next()?.parse::<u64>().ok());
-        let requested = bytes.map(|bytes| gigabytes(bytes as f64));
+        let requested = bytes.map(|bytes| size_text(bytes as f64));
         return Some(FailedAllocation { cuda: false, requested, bytes });
     }
     let beyond = ["calculation overflowed", "integer multiplication overflow", "std::bad_alloc"];
@@ -99,9 +99,9 @@ pub fn failed_allocation(message: &str) -> Option<FailedAllocation> {
     beyond.then_some(FailedAllocation { cuda: false, requested: None, bytes: None })
 }
 
-/// Formats bytes: 34359738368 → 34.4 GB.
-fn gigabytes(bytes: f64) -> String {
-    format!("{:.1} GB", bytes / 1e9)
+/// Formats bytes: 34359738368 → 34.4 GB, 12582912 → 12.6 MB.
+fn size_text(bytes: f64) -> String {
+    if bytes < 1e8 { format!("{:.1} MB", bytes / 1e6) } else { format!("{:.1} GB", bytes / 1e9) }
 }
 
 #[cfg(test)]
@@ -132,11 +132,8 @@ mod tests {
         };
         assert!(cpu(1 << 50).starts_with("out of memory: 1125899.9 GB requested, "));
         assert!(cpu(1 << 50).contains(" available; try a smaller size"));
-        assert!(
-            cpu(1000).starts_with("out of memory: 0.0 GB requested; try a smaller size"),
-            "{}",
-            cpu(1000)
-        );
+        let small = cpu(12_582_912);
+        assert!(small.starts_with("out of memory: 12.6 MB requested; try a smaller size"), "{small}");
         let cuda = "CUDA out of memory. Tried to allocate 2.50 GiB. GPU 0 has a total capacity of 8 GiB";
         let expected = "the GPU is out of memory: 2.50 GiB requested; try";
         assert!(failed_allocation(cuda).unwrap().to_string().starts_with(expected));

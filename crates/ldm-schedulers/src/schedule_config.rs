@@ -66,8 +66,8 @@ impl ScheduleConfig {
     /// β_0 … β_{T−1}, each in `(0, 1)`; with `zero_terminal_snr` the last is 1.
     ///
     /// # Errors
-    /// When the timesteps are not 2 to a million or `cosine_s` is not finite, when `given_betas` has another length, when a β is not in `(0, 1)`,
-    /// and when `v_posterior` is not in `[0, 1]`.
+    /// When the timesteps are not 2 to a million, when `cosine_s` is not finite, when `given_betas` has another length, when
+    /// a β is not in `(0, 1)`, and when `v_posterior` is not in `[0, 1]`.
     pub(crate) fn betas(&self) -> Result<Vec<f64>> {
         let (count, start, end) = (self.timesteps, self.linear_start, self.linear_end);
         if !(2..=MAX_TIMESTEPS).contains(&count) {

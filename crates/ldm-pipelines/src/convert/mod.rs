@@ -136,8 +136,8 @@ fn check_folder(folder: &Path) -> Result<()> {
 /// # Errors
 /// Before writing: [`Error::Weights`] when the weights do not match the config, [`Error::Format`] when a model to merge is
 /// another, those of [`Lora::read`](crate::lora::Lora::read), [`Error::Invalid`] with the key that the format cannot express,
-/// [`Error::Io`] when `out` exists, [`Error::Invalid`] when it is a folder with other files, or a file
-/// where a folder is written. While writing: [`Error::Io`]; partial output is removed.
+/// [`Error::Io`] when `out` exists, [`Error::Invalid`] when it is a folder with other files, or a file where a folder is
+/// written. While writing: [`Error::Io`]; partial output is removed.
 pub fn convert(
     source: &ModelSource,
     out: &Path,

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a panic is a failed test, also outside `#[test]` functions")]
 
 mod compvis;
-mod measure;
 mod refusals;
 mod search;
 mod table;

@@ -65,8 +65,8 @@ pub struct RateDistortion {
 /// distortion of the decoded prediction. The condition of an image costs nothing.
 ///
 /// # Errors
-/// When images or their conditions cannot be read or do not fit the model, or are of its null class; when images have several sizes, or the model no
-/// such number of timesteps.
+/// When images or their conditions cannot be read or do not fit the model, or are of its null class; when images have
+/// several sizes, or the model no such number of timesteps.
 pub fn rate_distortion(
     model: &LatentDiffusion,
     source: &ImageSource,
