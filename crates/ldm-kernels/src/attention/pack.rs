@@ -1,0 +1,122 @@
+//! Keys and values in the order in which the products read them.
+
+use super::AttentionSize;
+use crate::Level;
+use crate::buffer::Buffer;
+
+/// Lanes of a vector of `level`.
+fn lanes(level: Level) -> usize {
+    match level {
+        Level::Scalar => 1,
+        Level::Avx2 => 8,
+        Level::Avx512 => 16,
+    }
+}
+
+/// Keys, transposed: `[B·heads, S / width, d, width]` with a width of two vectors; keys beyond S are zero.
+pub(super) struct KeyPanels {
+    pub(super) buffer: Buffer,
+    pub(super) width: usize,
+    /// Values of a head.
+    pub(super) head: usize,
+    head_size: usize,
+}
+
+impl KeyPanels {
+    pub(super) fn new(level: Level, size: AttentionSize) -> Self {
+        let width = 2 * lanes(level);
+        let head = size.keys.next_multiple_of(width) * size.head_size;
+        Self { buffer: Buffer::zeros(size.batch * size.heads * head), width, head, head_size: size.head_size }
+    }
+
+    /// The panel of a head that starts with `key`.
+    #[inline(always)]
+    pub(super) fn panel(&self, head: usize, key: usize) -> *const f32 {
+        self.buffer.as_ptr().wrapping_add(head * self.head + key * self.head_size)
+    }
+}
+
+/// Values: `[B·heads, panels, S, panel]`, panels of one to three vectors, see [`value_vectors`]; columns beyond d are
+/// zero.
+pub(super) struct ValuePanels {
+    pub(super) buffer: Buffer,
+    pub(super) lanes: usize,
+    /// d, padded to whole vectors.
+    pub(super) width: usize,
+    /// Values of a head.
+    pub(super) head: usize,
+    keys: usize,
+}
+
+impl ValuePanels {
+    pub(super) fn new(level: Level, size: AttentionSize) -> Self {
+        let lanes = lanes(level);
+        let width = size.head_size.next_multiple_of(lanes);
+        let head = size.keys * width;
+        let buffer = Buffer::zeros(size.batch * size.heads * head);
+        Self { buffer, lanes, width, head, keys: size.keys }
+    }
+
+    /// Row `key` of the panel of `vectors` that starts with `vector`.
+    #[inline(always)]
+    pub(super) fn panel(&self, head: usize, vector: usize, vectors: usize, key: usize) -> *const f32 {
+        let panel = vector * self.lanes * self.keys + key * vectors * self.lanes;
+        self.buffer.as_ptr().wrapping_add(head * self.head + panel)
+    }
+}
+
+/// Splits `vectors` into panels of 3, 2 or 1; none of 1 next to another panel, since it would use half of the registers.
+#[inline(always)]
+pub(super) fn value_vectors(vectors: usize) -> impl Iterator<Item = usize> {
+    let mut left = vectors;
+    std::iter::from_fn(move || {
+        let next = match left {
+            0 => return None,
+            4 => 2,
+            1..=3 => left,
+            _ => 3,
+        };
+        left -= next;
+        Some(next)
+    })
+}
+
+/// Writes the keys of one head.
+///
+/// # Safety
+/// `to` has room for the head's panels.
+pub(super) unsafe fn pack_keys(size: AttentionSize, k: &[f32], head: usize, to: *mut f32, width: usize) {
+    let row_size = size.heads * size.head_size;
+    let start = head / size.heads * size.keys * row_size + head % size.heads * size.head_size;
+    for key in 0..size.keys {
+        let row = &k[start + key * row_size..][..size.head_size];
+        let panel = key / width * width * size.head_size + key % width;
+        for (column, value) in row.iter().enumerate() {
+            // SAFETY: a place of this key inside the head.
+            unsafe { to.add(panel + column * width).write(*value) };
+        }
+    }
+}
+
+/// Writes the values of one head.
+///
+/// # Safety
+/// As [`pack_keys`].
+pub(super) unsafe fn pack_values(size: AttentionSize, v: &[f32], head: usize, to: *mut f32, lanes: usize) {
+    let row_size = size.heads * size.head_size;
+    let start = head / size.heads * size.keys * row_size + head % size.heads * size.head_size;
+    let mut vector = 0;
+    for vectors in value_vectors(size.head_size.div_ceil(lanes)) {
+        let (first, width) = (vector * lanes, vectors * lanes);
+        let count = width.min(size.head_size - first);
+        for key in 0..size.keys {
+            let row = &v[start + key * row_size + first..][..count];
+            let at = first * size.keys + key * width;
+            for (column, value) in row.iter().enumerate() {
+                // SAFETY: a place of this key inside the head.
+                unsafe { to.add(at + column).write(*value) };
+            }
+        }
+        vector += vectors;
+    }
+}

@@ -1,0 +1,7 @@
+//! Each kernel at each level against f64.
+#![allow(clippy::unwrap_used, clippy::cast_lossless)]
+
+mod attention;
+mod conv3x3;
+mod norms;
+mod reference;
