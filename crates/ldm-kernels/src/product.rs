@@ -92,19 +92,7 @@ unsafe fn tile<S: Simd, const R: usize, const N: usize>(panel: Panel, row: usize
                 }
             }
         }
-        for k in 0..panel.depth {
-            let from = panel.b.add(k * N * S::LANES);
-            let mut b = [S::splat(0.); N];
-            for (n, b) in b.iter_mut().enumerate() {
-                *b = S::load(from.add(n * S::LANES));
-            }
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let value = S::splat(*a.add(r * panel.a_stride + k));
-                for (sum, &b) in sums.iter_mut().zip(&b) {
-                    *sum = S::mul_add(value, b, *sum);
-                }
-            }
-        }
+        S::tile(a, panel.a_stride, panel.b, panel.depth, &mut sums);
         for (r, sums) in sums.iter().enumerate() {
             for (n, &sum) in sums.iter().enumerate() {
                 S::store(c.add(r * panel.c_stride + n * S::LANES), sum);

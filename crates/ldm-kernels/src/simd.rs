@@ -52,6 +52,15 @@ pub(crate) trait Simd: 'static {
     unsafe fn abs(a: Self::V) -> Self::V;
     /// |a| with the sign of `sign`.
     unsafe fn copy_sign(a: Self::V, sign: Self::V) -> Self::V;
+    /// The sums of a register tile: `sums[r][n] += Σ_k a[r·a_stride + k] · b[k][n]` for `depth` values of k; `b` has rows of N
+    /// vectors.
+    unsafe fn tile<const R: usize, const N: usize>(
+        a: *const f32,
+        a_stride: usize,
+        b: *const f32,
+        depth: usize,
+        sums: &mut [[Self::V; N]; R],
+    );
     /// a·2ⁿ for the integer n in the low bits of `n`, as f32 bits.
     unsafe fn scale(a: Self::V, n: Self::V) -> Self::V;
 

@@ -74,6 +74,22 @@ impl Simd for Scalar {
         a.copysign(sign)
     }
     #[inline(always)]
+    unsafe fn tile<const R: usize, const N: usize>(
+        a: *const f32,
+        a_stride: usize,
+        b: *const f32,
+        depth: usize,
+        sums: &mut [[f32; N]; R],
+    ) {
+        for k in 0..depth {
+            for (r, sums) in sums.iter_mut().enumerate() {
+                for (n, sum) in sums.iter_mut().enumerate() {
+                    *sum += unsafe { *a.add(r * a_stride + k) * *b.add(k * N + n) };
+                }
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn scale(a: f32, n: f32) -> f32 {
         f32::from_bits(a.to_bits().wrapping_add(n.to_bits() << 23))
     }
