@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 13] = [
+const SOURCES: [&str; 14] = [
     "error",
     "generator",
     "format",
@@ -10,6 +10,7 @@ const SOURCES: [&str; 13] = [
     "settings",
     "memory",
     "operations",
+    "kernels",
     "optim",
     "checkpoint",
     "blob",

@@ -1,10 +1,10 @@
 //! Attention over all pixels.
 
 use ldm_core::Result;
-use ldm_core::nn::attention::attention;
-use ldm_core::nn::{GroupNorm, NormStats, add, conv2d, conv2d_1x1};
+use ldm_core::nn::attention::token_attention;
+use ldm_core::nn::{Added, Conv2d, GroupNorm, NormStats, conv2d, conv2d_1x1};
 use tch::Tensor;
-use tch::nn::{Conv2D, Module, Path};
+use tch::nn::{Module, Path};
 
 use crate::encoder_config::AttentionType;
 use crate::layer_context::LayerContext;
@@ -40,10 +40,10 @@ impl Attention {
 #[derive(Debug)]
 pub(crate) struct AttnBlock {
     norm: GroupNorm,
-    q: Conv2D,
-    k: Conv2D,
-    v: Conv2D,
-    proj_out: Conv2D,
+    q: Conv2d,
+    k: Conv2d,
+    v: Conv2d,
+    proj_out: Conv2d,
 }
 
 impl AttnBlock {
@@ -61,10 +61,10 @@ impl AttnBlock {
     fn forward(&self, x: &Tensor, context: &mut LayerContext) -> Tensor {
         let (_, _, height, width) = x.size4().expect("[B, C, h, w]");
         let h = self.norm.forward_by(x, &mut context.norm_stats);
-        let [q, k, v] = [&self.q, &self.k, &self.v].map(|conv| tokens(&conv.forward(&h)).unsqueeze(1));
+        let [q, k, v] = [&self.q, &self.k, &self.v].map(|conv| tokens(&conv.forward(&h)));
         let [k, v] = record_or_replay([k, v], &mut context.norm_stats);
-        let h = attention(&q, &k, &v).squeeze_dim(1); // [B, L, C]
-        add(self.proj_out.forward(&pixels(&h, height, width)), x)
+        let h = token_attention(&q, &k, &v, 1); // [B, L, C]
+        self.proj_out.plus(&pixels(&h, height, width), Added { to_image: None, residual: Some(x) })
     }
 }
 
@@ -72,8 +72,8 @@ impl AttnBlock {
 /// in CompVis (`attention.py:80`, `model.py:144`).
 #[derive(Debug)]
 pub(crate) struct LinearAttention {
-    to_qkv: Conv2D,
-    to_out: Conv2D,
+    to_qkv: Conv2d,
+    to_out: Conv2d,
 }
 
 impl LinearAttention {

@@ -1,9 +1,9 @@
 //! The autoencoder: encoder → quant_conv → regularizer → post_quant_conv → decoder.
 
-use ldm_core::nn::{NormStats, conv2d};
+use ldm_core::nn::{Conv2d, NormStats, conv2d};
 use ldm_core::{Error, NoiseSource, Result, Tiles, channels};
 use tch::Tensor;
-use tch::nn::{Conv2D, Module, Path};
+use tch::nn::{Module, Path};
 
 use crate::checks::refuse;
 use crate::codebook::{Codebook, Quantized};
@@ -21,9 +21,9 @@ use crate::posterior::Posterior;
 #[derive(Debug)]
 pub struct Autoencoder {
     encoder: Encoder,
-    quant_conv: Conv2D,
+    quant_conv: Conv2d,
     regularizer: Regularizer,
-    post_quant_conv: Conv2D,
+    post_quant_conv: Conv2d,
     decoder: Decoder,
     /// `[3, K, 1, 1]`: colors for showing the classes of a segmentation map.
     colorize: Option<Tensor>,

@@ -1,28 +1,28 @@
 //! The decoder.
 
 use ldm_core::Result;
-use ldm_core::nn::{GroupNorm, conv2d, silu};
+use ldm_core::nn::{Added, Conv2d, GroupNorm, conv2d};
 use tch::Tensor;
-use tch::nn::{Conv2D, Module, Path};
+use tch::nn::{Module, Path};
 
 use crate::attention::Attention;
 use crate::encoder_config::EncoderConfig;
 use crate::layer_context::LayerContext;
 use crate::mid_block::MidBlock;
 use crate::resample::Upsample;
-use crate::resnet::{NORM_EPS, ResnetBlock};
+use crate::resnet::{NORM_EPS, ResnetBlock, normed};
 
 /// The convolutional decoder: mirrors the encoder, with one more residual block per level.
 ///
 /// CompVis `model.py:462` `Decoder`.
 #[derive(Debug)]
 pub struct Decoder {
-    conv_in: Conv2D,
+    conv_in: Conv2d,
     mid: MidBlock,
     /// In order of execution, smallest first. Names count from full resolution.
     levels: Vec<DecoderLevel>,
     norm_out: GroupNorm,
-    conv_out: Conv2D,
+    conv_out: Conv2d,
     give_pre_end: bool,
     tanh_out: bool,
 }
@@ -88,12 +88,12 @@ impl Decoder {
         if self.give_pre_end {
             return h;
         }
-        let image = self.conv_out.forward(&silu(self.norm_out.forward_by(&h, &mut context.norm_stats)));
+        let image = normed(&self.conv_out, &self.norm_out, &h, Added::default(), &mut context.norm_stats);
         if self.tanh_out { image.tanh() } else { image }
     }
 
     /// The weight of the last convolution, for the adaptive weight of the adversarial loss.
     pub fn last_layer(&self) -> &Tensor {
-        &self.conv_out.ws
+        self.conv_out.weight()
     }
 }

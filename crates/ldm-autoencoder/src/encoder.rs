@@ -1,27 +1,27 @@
 //! The encoder.
 
 use ldm_core::Result;
-use ldm_core::nn::{GroupNorm, conv2d, silu};
+use ldm_core::nn::{Added, Conv2d, GroupNorm, conv2d};
 use tch::Tensor;
-use tch::nn::{Conv2D, Module, Path};
+use tch::nn::{Module, Path};
 
 use crate::attention::Attention;
 use crate::encoder_config::EncoderConfig;
 use crate::layer_context::LayerContext;
 use crate::mid_block::MidBlock;
 use crate::resample::Downsample;
-use crate::resnet::{NORM_EPS, ResnetBlock};
+use crate::resnet::{NORM_EPS, ResnetBlock, normed};
 
 /// The convolutional encoder: levels of residual blocks, each at half the resolution of the previous one.
 ///
 /// CompVis `model.py:368` `Encoder`.
 #[derive(Debug)]
 pub struct Encoder {
-    conv_in: Conv2D,
+    conv_in: Conv2d,
     levels: Vec<EncoderLevel>,
     mid: MidBlock,
     norm_out: GroupNorm,
-    conv_out: Conv2D,
+    conv_out: Conv2d,
 }
 
 #[derive(Debug)]
@@ -77,6 +77,6 @@ impl Encoder {
             }
         }
         let h = self.mid.forward(&h, context);
-        self.conv_out.forward(&silu(self.norm_out.forward_by(&h, &mut context.norm_stats)))
+        normed(&self.conv_out, &self.norm_out, &h, Added::default(), &mut context.norm_stats)
     }
 }

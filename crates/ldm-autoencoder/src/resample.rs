@@ -1,14 +1,14 @@
 //! Downsampling and upsampling by two.
 
-use ldm_core::nn::conv2d;
+use ldm_core::nn::{Conv2d, conv2d};
 use tch::Tensor;
-use tch::nn::{Conv2D, Module, Path};
+use tch::nn::{Module, Path};
 
 /// Halves the resolution: a 3×3 convolution of stride 2, or 2×2 average pooling.
 ///
 /// CompVis `model.py:60`.
 #[derive(Debug)]
-pub(crate) struct Downsample(Option<Conv2D>);
+pub(crate) struct Downsample(Option<Conv2d>);
 
 impl Downsample {
     pub(crate) fn new(vs: &Path, channels: i64, learned: bool) -> Self {
@@ -28,7 +28,7 @@ impl Downsample {
 ///
 /// CompVis `model.py:42`.
 #[derive(Debug)]
-pub(crate) struct Upsample(Option<Conv2D>);
+pub(crate) struct Upsample(Option<Conv2d>);
 
 impl Upsample {
     pub(crate) fn new(vs: &Path, channels: i64, learned: bool) -> Self {

@@ -1,9 +1,9 @@
 //! The residual block.
 
 use ldm_core::Result;
-use ldm_core::nn::{GroupNorm, add, conv2d, silu};
+use ldm_core::nn::{Added, Conv2d, GroupNorm, NormStats, conv2d, silu};
 use tch::Tensor;
-use tch::nn::{Conv2D, Module, Path};
+use tch::nn::{Module, Path};
 
 use crate::layer_context::LayerContext;
 
@@ -16,11 +16,11 @@ pub(crate) const NORM_EPS: f64 = 1e-6;
 #[derive(Debug)]
 pub(crate) struct ResnetBlock {
     norm1: GroupNorm,
-    conv1: Conv2D,
+    conv1: Conv2d,
     norm2: GroupNorm,
     dropout: f64,
-    conv2: Conv2D,
-    shortcut: Option<Conv2D>,
+    conv2: Conv2d,
+    shortcut: Option<Conv2d>,
 }
 
 impl ResnetBlock {
@@ -37,13 +37,28 @@ impl ResnetBlock {
     }
 
     pub(crate) fn forward(&self, x: &Tensor, context: &mut LayerContext) -> Tensor {
-        let h = self.conv1.forward(&silu(self.norm1.forward_by(x, &mut context.norm_stats)));
-        let h = silu(self.norm2.forward_by(&h, &mut context.norm_stats));
-        let h = if context.train && self.dropout > 0. { h.dropout(self.dropout, true) } else { h };
-        let h = self.conv2.forward(&h);
-        match &self.shortcut {
-            Some(shortcut) => add(h, &shortcut.forward(x)),
-            None => add(h, x),
+        let stats = &mut context.norm_stats;
+        let h = normed(&self.conv1, &self.norm1, x, Added::default(), stats);
+        let shortcut = self.shortcut.as_ref().map(|shortcut| shortcut.forward(x));
+        let added = Added { to_image: None, residual: Some(shortcut.as_ref().unwrap_or(x)) };
+        if context.train && self.dropout > 0. {
+            let h = silu(self.norm2.forward_by(&h, stats)).dropout(self.dropout, true);
+            return self.conv2.plus(&h, added);
         }
+        normed(&self.conv2, &self.norm2, &h, added, stats)
+    }
+}
+
+/// The convolution of silu(norm(x)) with the given statistics, plus what is added.
+pub(crate) fn normed(
+    conv: &Conv2d,
+    norm: &GroupNorm,
+    x: &Tensor,
+    added: Added<'_>,
+    stats: &mut NormStats,
+) -> Tensor {
+    match stats {
+        NormStats::Local => conv.normed(norm, x, added),
+        stats => conv.plus(&silu(norm.forward_by(x, stats)), added),
     }
 }

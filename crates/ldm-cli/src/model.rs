@@ -5,17 +5,25 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use ldm_conditioning::EmbeddingFile;
 use ldm_core::device::{device_name, parse_device, parse_dtype};
+use ldm_libtorch::kernels;
 use ldm_pipelines::{ConditioningKind, LatentDiffusion, LoadOptions, Model};
 use tch::{Device, Kind};
 
-use crate::args::{DeviceArgs, ModelArgs, TextArgs};
+use crate::args::{DeviceArgs, KernelsArg, ModelArgs, TextArgs};
 use crate::progress::Printer;
 
-/// Returns the requested device, and sets the number of threads.
+/// Returns the requested device, and sets the number of threads and the kernels.
 pub(crate) fn device(args: &DeviceArgs, printer: Option<Printer>) -> anyhow::Result<Device> {
     if let Some(threads) = args.threads {
         ldm_libtorch::set_threads(usize::from(threads));
     }
+    let level = kernels::kernel_level_of_environment().map_err(anyhow::Error::msg)?;
+    match (args.kernels, level) {
+        (KernelsArg::Libtorch, _) => kernels::set_kernels(None),
+        (KernelsArg::Ldm, Some(level)) => kernels::set_kernels(Some(level)),
+        (KernelsArg::Ldm, None) => {} // the processor's best
+    }
+    kernels::set_prepared_weight_memory((args.speed_memory * 1e9) as usize);
     let device = parse_device(&args.device)?;
     if let (Some(printer), "auto") = (printer, args.device.as_str()) {
         printer.detail(&format!("device: {}", device_name(device)));

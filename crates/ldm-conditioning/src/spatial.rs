@@ -1,9 +1,9 @@
 //! Rescaled maps, concatenated with the latent.
 
-use ldm_core::nn::conv2d_1x1;
+use ldm_core::nn::{Conv2d, conv2d_1x1};
 use ldm_core::{Conditioning, Error, Prompt, Result};
 use serde::{Deserialize, Serialize};
-use tch::nn::{self, Conv2D};
+use tch::nn;
 use tch::{Device, Kind, Tensor};
 
 use crate::Conditioner;
@@ -70,7 +70,7 @@ pub struct SpatialRescaler {
     method: RescaleMethod,
     multiplier: f64,
     in_channels: i64,
-    channel_mapper: Option<Conv2D>, // `channel_mapper.weight` [out, in, 1, 1]
+    channel_mapper: Option<Conv2d>, // `channel_mapper.weight` [out, in, 1, 1]
     device: Device,
 }
 
@@ -145,7 +145,7 @@ impl Conditioner for SpatialRescaler {
             (None, None) => return Err(Error::MissingInput("mask")),
         };
         self.check(what, map)?;
-        let kind = self.channel_mapper.as_ref().map_or(Kind::Float, |conv| conv.ws.kind());
+        let kind = self.channel_mapper.as_ref().map_or(Kind::Float, |conv| conv.weight().kind());
         let map = map.to_device(self.device).to_kind(kind);
         let map = (0..self.n_stages).fold(map, |map, _| self.rescale(&map));
         let map = self.channel_mapper.iter().fold(map, |map, conv| map.apply(conv));

@@ -5,7 +5,7 @@
 
 mod pack;
 
-use crate::buffer::{Buffer, Output, workspace};
+use crate::buffer::{Output, workspace};
 use crate::product::{Panel, panel};
 use crate::simd::{Kernel, Simd, run};
 use crate::threads::Threads;
@@ -29,8 +29,8 @@ pub struct AttentionSize {
 
 /// Query rows of a task.
 const QUERIES: usize = 56;
-/// Keys of a block: its scores, `[QUERIES, KEYS]`, have 56 KB.
-const KEYS: usize = 256;
+/// Keys of a block: its scores, `[QUERIES, KEYS]`, have 28 KB.
+const KEYS: usize = 128;
 
 /// softmax(q kᵀ / √d) v over heads (Vaswani et al. 2017, eq. 1).
 ///

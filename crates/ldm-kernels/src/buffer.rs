@@ -1,45 +1,95 @@
 //! Aligned and reused memory.
 
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::RefCell;
+use std::ptr::NonNull;
 
-/// One cache line, so that vector loads from the start of a buffer never cross one.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([f32; Self::VALUES]);
+/// A cache line.
+const LINE: usize = 64;
+/// A huge page. With pages of 4 KB, transformed weights cost more time in address translation than in reading.
+const HUGE_PAGE: usize = 2 << 20;
 
-impl Line {
-    const VALUES: usize = 16;
-    const ZERO: Self = Self([0.; Self::VALUES]);
+/// f32 values that start at a cache line, and at a huge page if they fill one.
+pub(crate) struct Buffer {
+    start: NonNull<f32>,
+    len: usize,
 }
 
-/// f32 values that start at a cache line.
-#[derive(Clone, Default)]
-pub(crate) struct Buffer(Vec<Line>);
+// SAFETY: the memory is owned, as a Vec's.
+unsafe impl Send for Buffer {}
+// SAFETY: as above.
+unsafe impl Sync for Buffer {}
 
 impl Buffer {
-    /// Creates a buffer of at least `len` zeros.
+    /// Creates a buffer of `len` zeros.
     pub(crate) fn zeros(len: usize) -> Self {
-        Self(vec![Line::ZERO; len.div_ceil(Line::VALUES)])
+        if len == 0 {
+            return Self { start: NonNull::dangling(), len };
+        }
+        let layout = Self::layout(len);
+        // SAFETY: the size is not zero.
+        let start = NonNull::new(unsafe { alloc(layout) }.cast::<f32>());
+        let start = start.unwrap_or_else(|| handle_alloc_error(layout));
+        if layout.align() == HUGE_PAGE {
+            use_huge_pages(start.as_ptr().cast(), layout.size());
+        }
+        // SAFETY: `len` values were allocated.
+        unsafe { start.as_ptr().write_bytes(0, len) };
+        Self { start, len }
+    }
+
+    fn layout(len: usize) -> Layout {
+        let bytes = len * size_of::<f32>();
+        let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { LINE };
+        Layout::from_size_align(bytes, align).expect("a size below 2^63")
     }
 
     pub(crate) fn as_ptr(&self) -> *const f32 {
-        self.0.as_ptr().cast()
+        self.start.as_ptr()
     }
 
     pub(crate) fn as_mut_ptr(&mut self) -> *mut f32 {
-        self.0.as_mut_ptr().cast()
+        self.start.as_ptr()
     }
 
     pub(crate) fn as_mut_slice(&mut self) -> &mut [f32] {
-        // SAFETY: lines are arrays of f32 without padding.
-        unsafe { std::slice::from_raw_parts_mut(self.as_mut_ptr(), self.len()) }
+        // SAFETY: `len` initialized values.
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 
     /// Number of values.
     pub(crate) fn len(&self) -> usize {
-        self.0.len() * Line::VALUES
+        self.len
     }
 }
+
+impl Default for Buffer {
+    fn default() -> Self {
+        Self::zeros(0)
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if self.len > 0 {
+            // SAFETY: allocated by `zeros` with the same layout.
+            unsafe { dealloc(self.start.as_ptr().cast(), Self::layout(self.len)) };
+        }
+    }
+}
+
+/// Asks for huge pages; without them the memory is the same, only slower.
+#[cfg(target_os = "linux")]
+fn use_huge_pages(start: *mut u8, bytes: usize) {
+    unsafe extern "C" {
+        safe fn madvise(start: *mut u8, bytes: usize, advice: i32) -> i32;
+    }
+    const MADV_HUGEPAGE: i32 = 14;
+    madvise(start, bytes, MADV_HUGEPAGE);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn use_huge_pages(_: *mut u8, _: usize) {}
 
 thread_local! {
     /// This thread's workspace. New memory would cost a page fault every 4 KB in each call.

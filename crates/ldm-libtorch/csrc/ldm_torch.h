@@ -90,5 +90,16 @@ typedef void (*ldm_operations_report)(void *state, const char *name, int64_t cal
                                       double seconds);
 int ldm_operations_start();
 int ldm_operations_stop(ldm_operations_report report, void *state);
+// Whether this thread's operations are counted; if so, adds one that libtorch does not know.
+int ldm_operations_counting();
+int ldm_operations_add(const char *name, int64_t flop, int64_t bytes, double seconds);
+
+// kernels.cpp
+// Runs `task(state, i)` for i below `tasks` on libtorch's threads; `task` must not throw.
+typedef void (*ldm_parallel_task)(void *state, size_t i);
+int ldm_parallel(size_t tasks, ldm_parallel_task task, void *state);
+int ldm_grad_enabled();
+// The number of in-place changes of a tensor; -1 if it does not count them.
+int ldm_version(tensor of, int64_t *version);
 }
 #endif

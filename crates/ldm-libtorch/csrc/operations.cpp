@@ -32,6 +32,7 @@ std::optional<at::CallbackHandle> observer;
 // Operations call operations: the depth of this thread, and the operations counted inside the outermost one.
 thread_local int depth = 0;
 thread_local int64_t computed = 0;
+thread_local bool counting = false;
 
 struct Call : at::ObserverContext {
   bool outermost = false, mutates = false;
@@ -172,6 +173,7 @@ int ldm_operations_start() {
                                               .needsInputs(true)
                                               .needsOutputs(true)
                                               .scopes({at::RecordScope::FUNCTION}));
+    counting = true;
   });
 }
 
@@ -179,9 +181,23 @@ int ldm_operations_stop(ldm_operations_report report, void *state) {
   return ldm::guarded([&] {
     if (observer) at::removeCallback(*observer);
     observer.reset();
+    counting = false;
     std::lock_guard<std::mutex> guard(lock);
     for (const auto &[name, sum] : sums) report(state, name.c_str(), sum.calls, sum.flop, sum.bytes, sum.seconds);
     sums.clear();
+  });
+}
+
+int ldm_operations_counting() { return counting; }
+
+int ldm_operations_add(const char *name, int64_t flop, int64_t bytes, double seconds) {
+  return ldm::guarded([&] {
+    std::lock_guard<std::mutex> guard(lock);
+    auto &sum = sums[name];
+    sum.calls++;
+    sum.flop += flop;
+    sum.bytes += bytes;
+    sum.seconds += seconds;
   });
 }
 }

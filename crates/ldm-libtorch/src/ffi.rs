@@ -6,13 +6,15 @@
 #![allow(unsafe_code)]
 
 mod allocator;
+mod kernels;
 mod operations;
 mod process;
 mod ranks;
 mod signals;
 
 pub use allocator::ExitingAllocator;
-pub(crate) use operations::Observer;
+pub(crate) use kernels::{TorchThreads, grad_enabled, values, values_mut, version};
+pub(crate) use operations::{Observer, count_operation, is_counting};
 #[cfg(target_env = "gnu")]
 pub(crate) use process::keep_freed_memory;
 pub(crate) use process::open_cuda_library;

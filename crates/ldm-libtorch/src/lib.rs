@@ -3,8 +3,8 @@
 //! tch 0.24 has no generators with their own state, no memory formats, no choice of autocast's dtype, no switches for
 //! determinism and TF32, no memory statistics, no fused optimizer steps, no gradient checkpointing, no process groups
 //! and no tensors over memory-mapped files. This crate adds them through a small C interface (`csrc/`), compiled against
-//! the libtorch that torch-sys found. It is the only crate of the workspace with `unsafe` code, all of it in `ffi.rs` and
-//! `ffi/`.
+//! the libtorch that torch-sys found. Its `unsafe` code is in `ffi.rs` and `ffi/`; no other crate of the
+//! workspace but `ldm-kernels`, whose kernels [`kernels`] runs on tensors, has any.
 //!
 //! [`ProcessGroup`] is libtorch's c10d: distributed training, with gloo on the CPU and NCCL on CUDA.
 
@@ -16,6 +16,7 @@ mod env;
 mod ffi;
 mod format;
 mod generator;
+pub mod kernels;
 mod mapped;
 mod memory;
 mod operations;

@@ -1,8 +1,8 @@
 //! The convolutions of VGG16.
 
-use ldm_core::nn::conv2d;
+use ldm_core::nn::{Conv2d, conv2d};
 use tch::Tensor;
-use tch::nn::{Conv2D, Module, Path};
+use tch::nn::{Module, Path};
 
 /// A convolution: its index in torchvision's `features`, channels in, channels out.
 type VggConv = (usize, i64, i64);
@@ -25,7 +25,7 @@ pub(crate) const CHANNELS: [i64; 5] = [64, 128, 256, 512, 512];
 /// torchvision's VGG16, below the slice. taming-transformers `lpips.py:67` `vgg16`.
 #[derive(Debug)]
 pub(crate) struct Vgg16 {
-    slices: Vec<Vec<Conv2D>>,
+    slices: Vec<Vec<Conv2d>>,
 }
 
 impl Vgg16 {

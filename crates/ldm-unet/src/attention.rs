@@ -1,7 +1,7 @@
 //! Self-attention over the positions of a feature map.
 
 use ldm_core::Result;
-use ldm_core::nn::attention::{attention, merge_heads};
+use ldm_core::nn::attention::token_attention;
 use ldm_core::nn::{GroupNorm, conv1d_1x1, zero_conv1d_1x1};
 use tch::Tensor;
 use tch::nn::{Conv1D, Path};
@@ -81,9 +81,9 @@ pub(crate) fn attend(qkv: &Tensor, heads: i64, order: Order) -> Tensor {
     let (batch, length, width) = qkv.size3().expect("[B, L, 3C]");
     let head = width / (3 * heads);
     let parts = match order {
-        Order::HeadsFirst => qkv.view([batch, length, heads, 3, head]).permute([3, 0, 2, 1, 4]),
-        Order::QkvFirst => qkv.view([batch, length, 3, heads, head]).permute([2, 0, 3, 1, 4]),
-    }
-    .unbind(0); // q, k, v: [B, heads, L, d]
-    merge_heads(&attention(&parts[0], &parts[1], &parts[2]))
+        Order::HeadsFirst => qkv.view([batch, length, heads, 3, head]).unbind(3),
+        Order::QkvFirst => qkv.view([batch, length, 3, heads, head]).unbind(2),
+    }; // q, k, v: [B, L, heads, d]
+    let [q, k, v] = [0, 1, 2].map(|part| parts[part].reshape([batch, length, heads * head]));
+    token_attention(&q, &k, &v, heads)
 }

@@ -1,9 +1,9 @@
 //! The ControlNet: a copy of the U-Net's encoder half that reads a hint image and steers the U-Net by residuals.
 
-use ldm_core::nn::zero_conv2d;
+use ldm_core::nn::{Conv2d, zero_conv2d};
 use ldm_core::{Conditioning, Result};
 use ldm_libtorch::{is_channels_last, to_channels_last};
-use tch::nn::{Conv2D, Path};
+use tch::nn::Path;
 use tch::{Kind, Tensor};
 
 use crate::block::{ForwardContext, UNetBlock};
@@ -25,9 +25,9 @@ pub struct ControlNet {
     time: TimeEmbedding,
     hint: HintEncoder,
     input: Vec<UNetBlock>,
-    zero_convs: Vec<Conv2D>,
+    zero_convs: Vec<Conv2d>,
     middle: UNetBlock,
-    middle_out: Conv2D,
+    middle_out: Conv2d,
     first_weight: Tensor,
 }
 

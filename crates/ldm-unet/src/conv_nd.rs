@@ -1,14 +1,14 @@
 //! Convolutions over the positions of sequences, images and volumes.
 
-use ldm_core::nn::{conv2d, variable, zero_conv2d};
+use ldm_core::nn::{Added, Conv2d, GroupNorm, add, conv2d, variable, zero_conv2d};
 use tch::Tensor;
-use tch::nn::{Conv2D, Init, Module, Path};
+use tch::nn::{Init, Module, Path};
 
 /// A convolution over 1, 2 or 3 axes. CompVis `diffusionmodules/util.py:207` `conv_nd`.
 #[derive(Debug)]
 pub(crate) enum ConvNd {
     /// Over images.
-    Image(Conv2D),
+    Image(Conv2d),
     /// Over sequences and volumes.
     Other { weight: Tensor, bias: Tensor, stride: Vec<i64>, padding: i64 },
 }
@@ -54,6 +54,31 @@ impl ConvNd {
                 Self::Other { weight, bias, stride: halves(dims), padding }
             }
             Self::Image(_) => unreachable!("images are handled above"),
+        }
+    }
+
+    /// The convolution of silu(norm(x)), plus what is added, as [`Conv2d::normed`].
+    pub(crate) fn normed(&self, norm: &GroupNorm, x: &Tensor, added: Added<'_>) -> Tensor {
+        match self {
+            Self::Image(conv) => conv.normed(norm, x, added),
+            Self::Other { .. } => self.plus(&norm.forward_silu(x), added),
+        }
+    }
+
+    /// The convolution of `x`, plus what is added.
+    pub(crate) fn plus(&self, x: &Tensor, added: Added<'_>) -> Tensor {
+        if let Self::Image(conv) = self {
+            return conv.plus(x, added);
+        }
+        let mut y = self.forward(x);
+        if let Some(bias) = added.to_image {
+            let mut size = bias.size();
+            size.resize(y.dim(), 1); // [B, K, 1, …]
+            y = y + bias.view(size.as_slice());
+        }
+        match added.residual {
+            Some(residual) => add(y, residual),
+            None => y,
         }
     }
 

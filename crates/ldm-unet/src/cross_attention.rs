@@ -1,7 +1,7 @@
 //! Cross-attention, and the feed-forward layer after it.
 
-use ldm_core::nn::attention::{attention, merge_heads, split_heads};
-use ldm_core::nn::linear;
+use ldm_core::nn::attention::token_attention;
+use ldm_core::nn::{geglu, linear};
 use tch::Tensor;
 use tch::nn::{Linear, Path};
 
@@ -24,11 +24,11 @@ impl CrossAttentionPlan {
     }
 }
 
-/// Keys and values, projected and split into heads.
+/// Projected keys and values.
 #[derive(Debug)]
 pub(crate) struct KeyValue {
-    pub(crate) key: Tensor,   // [B, heads, L, d]
-    pub(crate) value: Tensor, // [B, heads, L, d]
+    pub(crate) key: Tensor,   // [B, L, heads·d]
+    pub(crate) value: Tensor, // [B, L, heads·d]
 }
 
 impl KeyValue {
@@ -63,16 +63,12 @@ impl CrossAttention {
 
     /// Projects `[B, L, context]` to the keys and values of [`CrossAttention::attend`].
     pub(crate) fn project(&self, tokens: &Tensor) -> KeyValue {
-        KeyValue {
-            key: split_heads(&tokens.apply(&self.to_k), self.heads),
-            value: split_heads(&tokens.apply(&self.to_v), self.heads),
-        }
+        KeyValue { key: tokens.apply(&self.to_k), value: tokens.apply(&self.to_v) }
     }
 
     /// Attends to `key` and `value`: `[B, N, C]` to the same shape.
     pub(crate) fn attend(&self, x: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
-        let query = split_heads(&x.apply(&self.to_q), self.heads); // [B, heads, N, d]
-        merge_heads(&attention(&query, key, value)).apply(&self.to_out)
+        token_attention(&x.apply(&self.to_q), key, value, self.heads).apply(&self.to_out)
     }
 
     /// Attends to `x` itself.
@@ -110,7 +106,6 @@ impl GatedFeedForward {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        let halves = x.apply(&self.proj).chunk(2, -1); // value, gate
-        (&halves[0] * halves[1].gelu("none")).apply(&self.out)
+        geglu(&x.apply(&self.proj)).apply(&self.out)
     }
 }

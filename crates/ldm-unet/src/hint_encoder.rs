@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use ldm_core::nn::{conv2d, zero_conv2d};
+use ldm_core::nn::{Conv2d, conv2d, zero_conv2d};
 use tch::Tensor;
-use tch::nn::{Conv2D, Path};
+use tch::nn::Path;
 
 use crate::parameters::ParameterNames;
 
@@ -54,7 +54,7 @@ impl fmt::Display for HintPlan {
 ///
 /// lllyasviel/ControlNet `cldm/cldm.py:147` `input_hint_block`.
 #[derive(Debug)]
-pub(crate) struct HintEncoder(Vec<Conv2D>);
+pub(crate) struct HintEncoder(Vec<Conv2d>);
 
 impl HintEncoder {
     pub(crate) fn new(vs: &Path, plan: &HintPlan) -> Self {

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use ldm_core::nn::{GroupNorm, conv1d_1x1, linear, variable, zero_conv2d};
+use ldm_core::nn::{Conv2d, GroupNorm, conv1d_1x1, linear, variable, zero_conv2d};
 use ldm_core::{Error, Result};
-use tch::nn::{Conv1D, Conv2D, Init, Linear, Path};
+use tch::nn::{Conv1D, Init, Linear, Path};
 use tch::{Kind, Tensor};
 
 use crate::attention::{Order, attend, per_position};
@@ -108,7 +108,7 @@ impl fmt::Display for PoolPlan {
 /// CompVis `openaimodel.py:893`.
 #[derive(Debug)]
 pub(crate) enum PoolLayer {
-    Adaptive { norm: GroupNorm, conv: Conv2D },
+    Adaptive { norm: GroupNorm, conv: Conv2d },
     Attention { norm: GroupNorm, position: Tensor, qkv: Conv1D, out: Conv1D, heads: i64 },
     Spatial { first: Linear, norm: Option<GroupNorm>, second: Linear },
 }

@@ -1,7 +1,7 @@
 //! The residual block.
 
 use ldm_core::Result;
-use ldm_core::nn::{GroupNorm, add, linear, silu};
+use ldm_core::nn::{Added, GroupNorm, linear, silu};
 use tch::Tensor;
 use tch::nn::{Linear, Path};
 
@@ -90,27 +90,34 @@ impl ResBlock {
     /// - `emb`: `[B, 4·model_channels]`, after the SiLU that begins `emb_layers`
     /// - returns `[B, C', h', w']`
     pub(crate) fn forward(&self, x: &Tensor, emb: &Tensor, train: bool) -> Tensor {
-        let mut h = silu(x.apply(&self.in_norm));
+        let emb = emb.apply(&self.emb); // [B, C' or 2C']
         let mut x = x.shallow_clone();
-        if let Some(direction) = self.resample {
-            h = direction.plain(&h);
-            x = direction.plain(&x);
-        }
-        h = h.apply(&self.in_conv);
-        let mut emb = emb.apply(&self.emb);
-        while emb.dim() < h.dim() {
-            emb = emb.unsqueeze(-1); // [B, C' or 2C', 1, 1]
-        }
-        h = if self.scale_shift {
-            let halves = emb.chunk(2, 1); // scale, then shift
-            h.apply(&self.out_norm) * (&halves[0] + 1.) + &halves[1]
-        } else {
-            (h + emb).apply(&self.out_norm)
+        let to_image = (!self.scale_shift).then_some(&emb);
+        let added = Added { to_image, residual: None };
+        let h = match self.resample {
+            None => self.in_conv.normed(&self.in_norm, &x, added),
+            Some(direction) => {
+                let h = direction.plain(&self.in_norm.forward_silu(&x));
+                x = direction.plain(&x);
+                self.in_conv.plus(&h, added)
+            }
         };
-        h = silu(h).dropout(self.dropout, train).apply(&self.out_conv);
-        match &self.skip {
-            Some(conv) => add(h, &x.apply(conv)),
-            None => add(h, &x),
+        let x = match &self.skip {
+            Some(conv) => x.apply(conv),
+            None => x,
+        };
+        let added = Added { to_image: None, residual: Some(&x) };
+        if !self.scale_shift && !(train && self.dropout > 0.) {
+            return self.out_conv.normed(&self.out_norm, &h, added);
         }
+        let h = if self.scale_shift {
+            let mut size = emb.size();
+            size.resize(h.dim(), 1); // [B, 2C', 1, 1]
+            let halves = emb.view(size.as_slice()).chunk(2, 1); // scale, then shift
+            silu(h.apply(&self.out_norm) * (&halves[0] + 1.) + &halves[1])
+        } else {
+            self.out_norm.forward_silu(&h)
+        };
+        self.out_conv.plus(&h.dropout(self.dropout, train), added)
     }
 }

@@ -3,9 +3,9 @@
 use std::slice;
 
 use ldm_core::Result;
-use ldm_core::nn::{GroupNorm, add, conv2d, layer_norm, zero_conv2d};
+use ldm_core::nn::{Added, Conv2d, GroupNorm, add, conv2d, layer_norm, zero_conv2d};
 use tch::Tensor;
-use tch::nn::{Conv2D, LayerNorm, Path};
+use tch::nn::{LayerNorm, Path};
 
 use crate::checkpointed::Checkpointed;
 use crate::cross_attention::{CrossAttention, CrossAttentionPlan, GatedFeedForward, KeyValue};
@@ -99,9 +99,9 @@ impl TransformerBlock {
 #[derive(Debug)]
 pub(crate) struct SpatialTransformer {
     norm: GroupNorm,
-    proj_in: Conv2D,
+    proj_in: Conv2d,
     blocks: Vec<Checkpointed<TransformerBlock>>,
-    proj_out: Conv2D,
+    proj_out: Conv2d,
 }
 
 impl SpatialTransformer {
@@ -150,6 +150,6 @@ impl SpatialTransformer {
             tokens = block.run(train, &inputs, TransformerBlock::forward);
         }
         let h = tokens.transpose(1, 2).view([batch, channels, height, width]);
-        add(h.apply(&self.proj_out), x)
+        self.proj_out.plus(&h, Added { to_image: None, residual: Some(x) })
     }
 }

@@ -1,6 +1,6 @@
 //! The denoising U-Net.
 
-use ldm_core::nn::{GroupNorm, embedding, silu};
+use ldm_core::nn::{Added, GroupNorm, embedding};
 use ldm_core::{Conditioning, Result, Tile, check_multiple};
 use ldm_libtorch::{is_channels_last, to_channels_last};
 use tch::nn::{Embedding, Init, Path};
@@ -69,8 +69,11 @@ struct OutputConv {
 
 impl OutputConv {
     fn forward(&self, x: &Tensor) -> Tensor {
-        let h = x.apply(&self.norm);
-        if self.silu { silu(h).apply(&self.conv) } else { h.apply(&self.conv) }
+        if self.silu {
+            self.conv.normed(&self.norm, x, Added::default())
+        } else {
+            x.apply(&self.norm).apply(&self.conv)
+        }
     }
 }
 

@@ -15,27 +15,28 @@ use serde_json::Value;
 use source::{code, found, lenient, loose_attributes, without_tests};
 
 /// The rank of each crate. A crate imports only crates of lower rank, so that siblings never import each other.
-const RANKS: [(&str, usize); 20] = [
+const RANKS: [(&str, usize); 21] = [
     ("xtask", 0), // it installs libtorch, so it must not depend on it
-    ("ldm-libtorch", 0),
-    ("ldm-core", 1),
-    ("ldm-checkpoint", 2),
-    ("ldm-weights", 2),
-    ("ldm-autoencoder", 3),
-    ("ldm-unet", 3),
-    ("ldm-schedulers", 3),
-    ("ldm-conditioning", 3),
-    ("ldm-metrics", 3),
-    ("ldm-retrieval", 3),
-    ("ldm-data", 4),
-    ("ldm-pipelines", 4),
-    ("ldm-train", 5),
-    ("ldm", 6),
-    ("ldm-study", 6),
-    ("ldm-bench", 6),
-    ("ldm-cli", 7),
-    ("ldm-benches", 7),
-    ("ldm-testing", 7), // only tests may import it
+    ("ldm-kernels", 0),
+    ("ldm-libtorch", 1),
+    ("ldm-core", 2),
+    ("ldm-checkpoint", 3),
+    ("ldm-weights", 3),
+    ("ldm-autoencoder", 4),
+    ("ldm-unet", 4),
+    ("ldm-schedulers", 4),
+    ("ldm-conditioning", 4),
+    ("ldm-metrics", 4),
+    ("ldm-retrieval", 4),
+    ("ldm-data", 5),
+    ("ldm-pipelines", 5),
+    ("ldm-train", 6),
+    ("ldm", 7),
+    ("ldm-study", 7),
+    ("ldm-bench", 7),
+    ("ldm-cli", 8),
+    ("ldm-benches", 8),
+    ("ldm-testing", 8), // only tests may import it
 ];
 
 /// Crates without benches, each with its reason.

@@ -1,5 +1,6 @@
 //! Scaled dot-product attention.
 
+use ldm_libtorch::kernels;
 use tch::Tensor;
 
 /// Scaled dot-product attention over heads: softmax(q kᵀ / √d) v.
@@ -12,6 +13,18 @@ use tch::Tensor;
 /// - returns `[B, heads, L, d]`
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
     Tensor::scaled_dot_product_attention(q, k, v, None::<Tensor>, 0., false, None, false)
+}
+
+/// [`attention`] over the heads of tokens, in the layout of linear layers.
+///
+/// # Shapes
+/// - `q`: `[B, L, heads·d]`; `k`, `v`: `[B, S, heads·d]`
+/// - returns `[B, L, heads·d]`
+pub fn token_attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: i64) -> Tensor {
+    kernels::attention([q, k, v], heads).unwrap_or_else(|| {
+        let [q, k, v] = [q, k, v].map(|tokens| split_heads(tokens, heads));
+        merge_heads(&attention(&q, &k, &v))
+    })
 }
 
 /// Causal [`attention`], in which token `i` attends to tokens up to `i`, as in CLIP's text model.

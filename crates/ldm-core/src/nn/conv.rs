@@ -1,8 +1,9 @@
 //! Convolutions, linear layers and embeddings under PyTorch's names and initialization.
 
 use tch::Device;
-use tch::nn::{self, Conv1D, Conv2D, ConvConfig, Embedding, EmbeddingConfig, Init, Linear, Path, VarStore};
+use tch::nn::{self, Conv1D, ConvConfig, Embedding, EmbeddingConfig, Init, Linear, Path, VarStore};
 
+use super::Conv2d;
 use super::variable::{skips_init, variable};
 
 /// PyTorch's initialization of weights and biases of these layers, U(±1/√fan_in) (`kaiming_uniform_(a=√5)`); tch's default
@@ -25,12 +26,12 @@ pub fn conv2d(
     kernel: i64,
     stride: i64,
     padding: i64,
-) -> Conv2D {
+) -> Conv2d {
     conv(vs, channels_in, channels_out, kernel, config(kernel, stride, padding, channels_in))
 }
 
 /// Creates a convolution of kernel 1; parameters `weight` `[out, in, 1, 1]` and, with `bias`, `bias` `[out]`.
-pub fn conv2d_1x1(vs: &Path, channels_in: i64, channels_out: i64, bias: bool) -> Conv2D {
+pub fn conv2d_1x1(vs: &Path, channels_in: i64, channels_out: i64, bias: bool) -> Conv2d {
     conv(vs, channels_in, channels_out, 1, ConvConfig { bias, ..config(1, 1, 0, channels_in) })
 }
 
@@ -40,20 +41,16 @@ fn zero_init(config: ConvConfig) -> ConvConfig {
     ConvConfig { ws_init: zero, bs_init: zero, ..config }
 }
 
-/// [`nn::conv2d`], without initialization inside [`skip_init`](super::skip_init).
-fn conv(vs: &Path, channels_in: i64, channels_out: i64, kernel: i64, config: ConvConfig) -> Conv2D {
-    if !skips_init() {
-        return nn::conv2d(vs, channels_in, channels_out, kernel, config);
-    }
-    // tch's layer has private settings: tch creates it with one channel, and then its parameters are replaced.
-    let mut layer = nn::conv2d(VarStore::new(Device::Cpu).root(), 1, 1, kernel, zero_init(config));
-    layer.bs = config.bias.then(|| variable(vs, "bias", &[channels_out], config.bs_init));
-    layer.ws = variable(vs, "weight", &[channels_out, channels_in, kernel, kernel], config.ws_init);
-    layer
+/// A convolution with its parameters, without initialization inside [`skip_init`](super::skip_init).
+fn conv(vs: &Path, channels_in: i64, channels_out: i64, kernel: i64, config: ConvConfig) -> Conv2d {
+    // The bias first, in tch's order of random numbers.
+    let bias = config.bias.then(|| variable(vs, "bias", &[channels_out], config.bs_init));
+    let weight = variable(vs, "weight", &[channels_out, channels_in, kernel, kernel], config.ws_init);
+    Conv2d::new(weight, bias, config.stride, config.padding)
 }
 
 /// Creates a "same" convolution of stride 1 initialized to zero, so that its residual branch initially has no effect.
-pub fn zero_conv2d(vs: &Path, channels_in: i64, channels_out: i64, kernel: i64) -> Conv2D {
+pub fn zero_conv2d(vs: &Path, channels_in: i64, channels_out: i64, kernel: i64) -> Conv2d {
     conv(
         vs,
         channels_in,

@@ -2,14 +2,18 @@
 
 pub mod attention;
 mod conv;
+mod conv2d;
 mod embedding;
+mod geglu;
 mod norm;
 mod norm_stats;
 mod reuse;
 mod variable;
 
 pub use conv::{conv1d_1x1, conv2d, conv2d_1x1, embedding, linear, zero_conv1d_1x1, zero_conv2d};
+pub use conv2d::{Added, Conv2d};
 pub use embedding::timestep_embedding;
+pub use geglu::geglu;
 pub use norm::{GroupNorm, layer_norm};
 pub use norm_stats::NormStats;
 pub use reuse::{add, silu};

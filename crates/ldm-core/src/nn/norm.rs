@@ -1,9 +1,10 @@
 //! Normalization layers.
 
+use ldm_libtorch::kernels::{self, GroupNormTensors};
 use tch::nn::{self, Init, Module, Path};
 use tch::{Kind, Tensor};
 
-use super::NormStats;
+use super::{NormStats, silu};
 use crate::{Error, Result};
 
 const GROUPS: i64 = 32;
@@ -37,6 +38,30 @@ impl GroupNorm {
 }
 
 impl GroupNorm {
+    /// x·sigmoid(x) of the normalized `x`.
+    pub fn forward_silu(&self, x: &Tensor) -> Tensor {
+        kernels::group_norm(x, self.tensors(), true).unwrap_or_else(|| silu(self.libtorch(x)))
+    }
+
+    /// The normalization of a given `x` as a scale and a shift of each channel; none where our kernels cannot compute it.
+    pub(super) fn scale_shift(&self, x: &Tensor) -> Option<kernels::ScaleShift> {
+        kernels::group_norm_scale_shift(x, self.tensors())
+    }
+
+    fn tensors(&self) -> GroupNormTensors<'_> {
+        GroupNormTensors { groups: GROUPS, weight: &self.weight, bias: &self.bias, eps: self.eps }
+    }
+
+    fn libtorch(&self, x: &Tensor) -> Tensor {
+        // Autocast keeps f32 weights with bf16 activations; on the CPU the weights must have the input's dtype or f32.
+        let (weight, bias) = (&self.weight, &self.bias);
+        if x.kind() == weight.kind() || weight.kind() == Kind::Float {
+            x.group_norm(GROUPS, Some(weight), Some(bias), self.eps, true)
+        } else {
+            x.to_kind(weight.kind()).group_norm(GROUPS, Some(weight), Some(bias), self.eps, true)
+        }
+    }
+
     /// Normalizes with local, recorded or replayed statistics: the mean and 1/deviation, `[B, groups]`, in the weights'
     /// dtype.
     ///
@@ -74,13 +99,7 @@ impl GroupNorm {
 
 impl Module for GroupNorm {
     fn forward(&self, x: &Tensor) -> Tensor {
-        // Autocast keeps f32 weights with bf16 activations; on the CPU the weights must have the input's dtype or f32.
-        let (weight, bias) = (&self.weight, &self.bias);
-        if x.kind() == weight.kind() || weight.kind() == Kind::Float {
-            x.group_norm(GROUPS, Some(weight), Some(bias), self.eps, true)
-        } else {
-            x.to_kind(weight.kind()).group_norm(GROUPS, Some(weight), Some(bias), self.eps, true)
-        }
+        kernels::group_norm(x, self.tensors(), false).unwrap_or_else(|| self.libtorch(x))
     }
 }
 

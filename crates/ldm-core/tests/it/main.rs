@@ -5,5 +5,6 @@
 mod config;
 mod device;
 mod files;
+mod kernels;
 mod nn;
 mod reuse;

@@ -7,7 +7,6 @@ use crate::threads::Threads;
 use super::transform::{POINTS, SIDE, WEIGHT_TRANSFORM};
 
 /// The weights of a 3x3 convolution, transformed once: four times the memory of the original.
-#[derive(Clone)]
 pub struct Conv3x3Weights {
     level: Level,
     channels_in: usize,

@@ -12,6 +12,8 @@ type ReportOperation = extern "C" fn(*mut c_void, *const c_char, i64, i64, i64, 
 unsafe extern "C" {
     fn ldm_operations_start() -> c_int;
     fn ldm_operations_stop(report: ReportOperation, state: *mut c_void) -> c_int;
+    safe fn ldm_operations_counting() -> c_int;
+    fn ldm_operations_add(name: *const c_char, flop: i64, bytes: i64, seconds: f64) -> c_int;
 }
 
 /// An observer of this thread's operations until it is dropped. Only one may exist at a time.
@@ -36,6 +38,18 @@ impl Drop for Observer {
     fn drop(&mut self) {
         stop(); // after a panic of the observed code
     }
+}
+
+/// Returns whether this thread's operations are counted.
+pub(crate) fn is_counting() -> bool {
+    ldm_operations_counting() != 0
+}
+
+/// Counts an operation that is not libtorch's.
+pub(crate) fn count_operation(name: &CStr, flop: i64, bytes: i64, seconds: f64) {
+    // SAFETY: the name lives during the call.
+    let status = unsafe { ldm_operations_add(name.as_ptr(), flop, bytes, seconds) };
+    check(status).expect("a sum in memory");
 }
 
 fn stop() -> Vec<Operation> {

@@ -1,0 +1,123 @@
+//! Layers with the kernels of `ldm-kernels` and with libtorch's.
+
+use ldm_core::nn::attention::token_attention;
+use ldm_core::nn::{Added, Conv2d, GroupNorm, conv2d, geglu};
+use ldm_libtorch::kernels::{self, Level};
+use ldm_libtorch::{count_operations, to_channels_last};
+use tch::nn::VarStore;
+use tch::{Device, Kind, Tensor};
+
+const F32: (Kind, Device) = (Kind::Float, Device::Cpu);
+
+/// Runs `body` with our kernels at each level with vectors, then with libtorch's.
+fn with_both(body: impl Fn(Option<Level>) -> Tensor) {
+    tch::no_grad(|| {
+        let libtorch = {
+            kernels::set_kernels(None);
+            body(None)
+        };
+        for level in [Level::Avx2, Level::Avx512].into_iter().filter(|level| level.is_available()) {
+            kernels::set_kernels(Some(level));
+            let ours = body(Some(level));
+            let error = (&ours - &libtorch).norm().double_value(&[]) / libtorch.norm().double_value(&[]);
+            assert!(error < 1e-5, "{level}: {error:e}");
+            assert_eq!(ours.stride(), libtorch.stride(), "{level}: the memory format of libtorch's");
+        }
+    });
+    kernels::set_kernels(Some(Level::detect()));
+}
+
+/// The names of the operations of `body`.
+fn names(body: impl FnOnce() -> Tensor) -> Vec<String> {
+    count_operations(body).1.into_iter().map(|each| each.name).collect()
+}
+
+fn block() -> (Conv2d, GroupNorm, Tensor) {
+    let vs = VarStore::new(Device::Cpu);
+    let conv = conv2d(&vs.root(), 64, 96, 3, 1, 1);
+    let norm = GroupNorm::new(&(vs.root() / "norm"), 64, 1e-5).unwrap();
+    let x = to_channels_last(&(Tensor::randn([2, 64, 33, 40], F32) * 2. + 0.5));
+    (conv, norm, x)
+}
+
+#[test]
+fn a_normed_convolution_with_its_sums_is_that_of_libtorch() {
+    let (conv, norm, x) = block();
+    let residual = to_channels_last(&Tensor::randn([2, 96, 33, 40], F32));
+    let to_image = Tensor::randn([2, 96], F32);
+    with_both(|_| conv.normed(&norm, &x, Added::default()));
+    with_both(|_| conv.normed(&norm, &x, Added { to_image: Some(&to_image), residual: Some(&residual) }));
+    with_both(|_| conv.plus(&x, Added { to_image: Some(&to_image), residual: Some(&residual) }));
+}
+
+#[test]
+fn norms_attention_and_geglu_are_those_of_libtorch() {
+    let (_, norm, x) = block();
+    with_both(|_| norm.forward_silu(&x));
+    with_both(|_| x.apply(&norm));
+    let [q, k] = [60, 77].map(|length| Tensor::randn([2, length, 8 * 40], F32));
+    with_both(|_| token_attention(&q, &k, &k, 8));
+    with_both(|_| geglu(&q));
+}
+
+#[test]
+fn our_kernels_run_and_are_counted_as_the_direct_sum() {
+    let (conv, _, x) = block();
+    kernels::set_kernels(Some(Level::detect()));
+    if kernels::kernels() == Some(Level::Scalar) {
+        return; // libtorch's are faster
+    }
+    let (_, seen) = tch::no_grad(|| count_operations(|| x.apply(&conv)));
+    let ours = seen.iter().find(|each| each.name == "ldm::conv3x3").expect("our kernel");
+    assert_eq!(ours.flop, 2 * 9 * 64 * 96 * 2 * 33 * 40);
+    assert!(!seen.iter().any(|each| each.name.contains("conv2d")), "{seen:?}");
+}
+
+#[test]
+fn gradients_half_precision_and_other_formats_are_libtorchs() {
+    let (conv, norm, x) = block();
+    let ours = |names: &[String]| names.iter().any(|name| name.starts_with("ldm::"));
+    assert!(!ours(&names(|| conv.normed(&norm, &x, Added::default()))), "gradients");
+    tch::no_grad(|| {
+        let small = to_channels_last(&x.narrow(2, 0, 8).narrow(3, 0, 8));
+        assert!(!names(|| small.apply(&conv)).contains(&"ldm::conv3x3".into()), "a small map");
+        assert!(!ours(&names(|| x.contiguous().apply(&conv))), "NCHW");
+        let halves = Tensor::ones([2, 8], (Kind::BFloat16, Device::Cpu));
+        assert!(!ours(&names(|| geglu(&halves))), "bf16");
+        kernels::set_kernels(None);
+        assert!(!ours(&names(|| x.apply(&conv))), "off");
+        kernels::set_kernels(Some(Level::detect()));
+    });
+}
+
+#[test]
+fn changed_weights_are_prepared_again() {
+    let (conv, _, x) = block();
+    tch::no_grad(|| {
+        let before = x.apply(&conv);
+        let _ = conv.weight().shallow_clone().g_mul_scalar_(2.);
+        let bias = conv.bias().unwrap().view([1, 96, 1, 1]);
+        let (twice, after) = ((before - &bias) * 2., x.apply(&conv) - &bias);
+        assert!((&after - &twice).norm().double_value(&[]) < 1e-4 * twice.norm().double_value(&[]));
+    });
+}
+
+#[test]
+fn without_memory_for_weights_the_convolution_is_libtorchs() {
+    let (conv, _, x) = block();
+    kernels::set_prepared_weight_memory(0);
+    let names = tch::no_grad(|| names(|| x.apply(&conv)));
+    kernels::set_prepared_weight_memory(kernels::DEFAULT_WEIGHT_MEMORY);
+    assert!(!names.contains(&"ldm::conv3x3".into()), "{names:?}");
+}
+
+#[test]
+fn nan_passes_through() {
+    let (conv, norm, mut x) = block();
+    let _ = x.narrow(0, 1, 1).fill_(f64::NAN);
+    tch::no_grad(|| {
+        let y = conv.normed(&norm, &x, Added::default()).isnan();
+        assert!(bool::try_from(y.narrow(0, 1, 1).all()).unwrap());
+        assert!(!bool::try_from(y.narrow(0, 0, 1).any()).unwrap());
+    });
+}

@@ -1,0 +1,100 @@
+//! libtorch's threads and the memory of its tensors, for the kernels of `ldm-kernels`.
+
+use std::any::Any;
+use std::ffi::{c_int, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Mutex, PoisonError};
+
+use ldm_kernels::Threads;
+use tch::{Device, Kind, Tensor};
+
+use super::{Ptr, check};
+
+unsafe extern "C" {
+    fn ldm_parallel(tasks: usize, task: extern "C" fn(*mut c_void, usize), state: *mut c_void) -> c_int;
+    safe fn ldm_grad_enabled() -> c_int;
+    fn ldm_version(of: Ptr, version: *mut i64) -> c_int;
+}
+
+/// libtorch's own threads.
+pub(crate) struct TorchThreads;
+
+/// The task of one run, and the panic of a task.
+struct Run<'a> {
+    task: &'a (dyn Fn(usize) + Sync),
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+extern "C" fn run_task(state: *mut c_void, index: usize) {
+    // SAFETY: `state` is the `Run` of `TorchThreads::run`, which outlives the call and may be shared by threads.
+    let run = unsafe { &*state.cast::<Run>() };
+    // A panic must not cross C++.
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| (run.task)(index))) {
+        *run.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+    }
+}
+
+impl Threads for TorchThreads {
+    fn count(&self) -> usize {
+        tch::get_num_threads().max(1) as usize
+    }
+
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        let mut run = Run { task, panic: Mutex::new(None) };
+        // SAFETY: `run_task` is called before this returns, with `run` alone, which is `Sync`.
+        let status = unsafe { ldm_parallel(tasks, run_task, (&raw mut run).cast()) };
+        if let Some(panic) = run.panic.into_inner().unwrap_or_else(PoisonError::into_inner) {
+            resume_unwind(panic);
+        }
+        check(status).expect("libtorch runs tasks");
+    }
+}
+
+/// Returns whether operations of this thread are recorded for a backward pass.
+pub(crate) fn grad_enabled() -> bool {
+    ldm_grad_enabled() != 0
+}
+
+/// Returns the number of in-place changes of a tensor, if it counts them.
+pub(crate) fn version(of: &Tensor) -> Option<i64> {
+    let mut version = -1;
+    // SAFETY: live handle; the out parameter lives on this frame.
+    check(unsafe { ldm_version(of.as_ptr(), &raw mut version) }).ok()?;
+    (version >= 0).then_some(version)
+}
+
+/// Returns the values of a dense f32 tensor on the CPU in the order of memory. Nothing may change it meanwhile; as for any
+/// operation of libtorch, that is the caller's care.
+///
+/// # Panics
+/// When the tensor has another dtype or device, or does not fill its memory without gaps.
+pub(crate) fn values(of: &Tensor) -> &[f32] {
+    let count = dense_values(of);
+    if count == 0 {
+        return &[]; // its pointer may be null
+    }
+    // SAFETY: a live CPU tensor of `count` f32 values without gaps, which lives as long as the borrow.
+    unsafe { std::slice::from_raw_parts(of.data_ptr().cast::<f32>(), count) }
+}
+
+/// [`values`] to write to: of a tensor that nothing else refers to.
+pub(crate) fn values_mut(of: &mut Tensor) -> &mut [f32] {
+    let count = dense_values(of);
+    if count == 0 {
+        return &mut [];
+    }
+    // SAFETY: as `values`, and exclusively borrowed.
+    unsafe { std::slice::from_raw_parts_mut(of.data_ptr().cast::<f32>(), count) }
+}
+
+fn dense_values(of: &Tensor) -> usize {
+    assert!(of.kind() == Kind::Float && of.device() == Device::Cpu, "an f32 tensor on the CPU");
+    let mut axes: Vec<(i64, i64)> = of.stride().into_iter().zip(of.size()).filter(|(_, size)| *size != 1).collect();
+    axes.sort_unstable();
+    let mut next = 1;
+    for (stride, size) in axes {
+        assert!(stride == next || of.numel() == 0, "a tensor without gaps");
+        next *= size;
+    }
+    of.numel()
+}
