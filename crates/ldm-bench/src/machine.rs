@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Instant;
 
+use ldm_libtorch::{Generator, to_channels_last};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
@@ -11,8 +12,12 @@ use crate::measure::wait;
 /// The ridge of the roofline (Williams, Waterman & Patterson 2009), measured rather than read off a data sheet.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Roofline {
-    /// Floating-point operations per second of a large square matrix product in the run's dtype.
+    /// Floating-point operations per second of a large square matrix product of random numbers in the run's dtype, by the
+    /// faster of [`Roofline::product_kernel`]'s two.
     pub matrix_product_flop_per_second: f64,
+    /// libtorch's operation of the product: `matmul` or, on the CPU, a 1x1 `conv2d`. They are different libraries (MKL and
+    /// oneDNN), of which MKL runs at half speed on some processors.
+    pub product_kernel: &'static str,
     /// Bytes per second, read and written, of a copy larger than the caches.
     pub copy_bytes_per_second: f64,
 }
@@ -21,24 +26,34 @@ impl Roofline {
     /// Measures the machine.
     pub(crate) fn measure(device: Device, kind: Kind) -> Self {
         let (side, bytes) = if device.is_cuda() { (8192, 1_i64 << 30) } else { (2048, 1 << 28) };
-        let a = Tensor::ones([side, side], (kind, device));
+        // Random numbers: processors clock higher on ones, whose bits do not change.
+        let a = Generator::new(0).randn(&[side, side], Kind::Float).to_kind(kind).to_device(device);
         let product = fastest(device, || a.matmul(&a));
+        let mut kernels = vec![(product, "matmul")];
+        if device == Device::Cpu {
+            let image = to_channels_last(&a.view([1, side, side / 32, 32]));
+            let weight = a.view([side, side, 1, 1]);
+            let conv = || image.conv2d(&weight, None::<Tensor>, [1, 1], [0, 0], [1, 1], 1);
+            kernels.push((fastest(device, conv), "conv2d"));
+        }
+        let (product, product_kernel) =
+            kernels.into_iter().min_by(|a, b| a.0.total_cmp(&b.0)).expect("one or two");
         let from = Tensor::ones([bytes / 4], (Kind::Float, device));
         let mut to = from.zeros_like();
         let copy = fastest(device, || to.copy_(&from));
         Self {
             matrix_product_flop_per_second: 2. * (side as f64).powi(3) / product,
+            product_kernel,
             copy_bytes_per_second: 2. * bytes as f64 / copy,
         }
     }
 
     /// Combines the faster values of two measurements.
     pub(crate) fn or_faster(self, other: Self) -> Self {
-        let max = |of: fn(&Self) -> f64| of(&self).max(of(&other));
-        Self {
-            matrix_product_flop_per_second: max(|each| each.matrix_product_flop_per_second),
-            copy_bytes_per_second: max(|each| each.copy_bytes_per_second),
-        }
+        let speed = |of: &Self| of.matrix_product_flop_per_second;
+        let faster = if speed(&self) < speed(&other) { other } else { self };
+        let copy_bytes_per_second = self.copy_bytes_per_second.max(other.copy_bytes_per_second);
+        Self { copy_bytes_per_second, ..faster }
     }
 
     /// Returns the least seconds for an amount of arithmetic and of memory traffic that overlap.
@@ -63,6 +78,6 @@ fn fastest<T>(device: Device, mut run: impl FnMut() -> T) -> f64 {
 impl fmt::Display for Roofline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (product, copy) = (self.matrix_product_flop_per_second / 1e9, self.copy_bytes_per_second / 1e9);
-        write!(f, "matrix product {product:.0} GFLOP/s, copy {copy:.1} GB/s")
+        write!(f, "matrix product {product:.0} GFLOP/s ({}), copy {copy:.1} GB/s", self.product_kernel)
     }
 }

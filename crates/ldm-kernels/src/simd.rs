@@ -78,33 +78,10 @@ pub(crate) trait Simd: 'static {
         unsafe { if count >= Self::LANES { Self::store(to, v) } else { Self::store_first(to, v, count) } }
     }
 
-    /// The sum over the lanes, in the order of the lanes.
-    #[inline(always)]
-    unsafe fn sum(v: Self::V) -> f32 {
-        let mut lanes = [0.; MAX_LANES];
-        // SAFETY: there is room for every level's lanes.
-        unsafe { Self::store(lanes.as_mut_ptr(), v) };
-        let mut sum = 0.;
-        for lane in &lanes[..Self::LANES] {
-            sum += lane;
-        }
-        sum
-    }
-
-    /// The greatest lane.
-    #[inline(always)]
-    unsafe fn greatest(v: Self::V) -> f32 {
-        let mut lanes = [0.; MAX_LANES];
-        // SAFETY: as `sum`.
-        unsafe { Self::store(lanes.as_mut_ptr(), v) };
-        let mut greatest = lanes[0];
-        for &lane in &lanes[1..Self::LANES] {
-            if lane > greatest {
-                greatest = lane;
-            }
-        }
-        greatest
-    }
+    /// The sum over the lanes.
+    unsafe fn sum(v: Self::V) -> f32;
+    /// The greatest lane; any value if one is NaN.
+    unsafe fn greatest(v: Self::V) -> f32;
 
     /// eˣ with a relative error below 2e-7 on [−87, 88]; beyond, its value at the bound. NaN stays NaN.
     ///

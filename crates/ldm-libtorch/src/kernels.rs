@@ -279,6 +279,12 @@ fn norm_level(x: &Tensor, parameters: GroupNormTensors<'_>) -> Option<Level> {
     (x.dim() == 4 && x.numel() > 0 && is_channels_last(x)).then_some(level)
 }
 
+/// Returns whether a 1x1 convolution of `x` `[B, C, H, W]` is faster as a linear layer over its pixels: a channels_last map
+/// in f32 on the CPU, without gradients.
+pub fn reads_tokens(x: &Tensor) -> bool {
+    level_for([x]).is_some() && x.dim() == 4 && is_channels_last(x)
+}
+
 /// softmax(q kᵀ / √d) v over `heads`, for contiguous `q` `[B, L, heads·d]`, `k` and `v` `[B, S, heads·d]`. None where
 /// libtorch's is the one to use.
 pub fn attention([q, k, v]: [&Tensor; 3], heads: i64) -> Option<Tensor> {

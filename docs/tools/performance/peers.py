@@ -48,6 +48,27 @@ def decoder(batch, model=None, dtype=torch.float32, side=64):
 MODELS = {"stable-diffusion": stable_diffusion, "imagenet": imagenet, "decoder": decoder}
 
 
+class Traced(torch.nn.Module):
+    """A network whose call returns a tensor, for programs that read its graph."""
+
+    def __init__(self, model, method):
+        super().__init__()
+        self.model, self.method = model, method
+
+    def forward(self, *inputs):
+        return getattr(self.model, self.method)(*inputs, return_dict=False)[0]
+
+
+def traced(name, batch):
+    """A network as a module of positional inputs, and the inputs of the call of `MODELS`."""
+    model, _ = MODELS[name](batch)
+    if name == "decoder":
+        return Traced(model, "decode"), (torch.randn(batch, 4, 64, 64),)
+    channels, tokens, width = (4, 77, 768) if name == "stable-diffusion" else (3, 1, 512)
+    inputs = torch.randn(batch, channels, 64, 64), torch.full((batch,), 500), torch.randn(batch, tokens, width)
+    return Traced(model, "forward"), inputs
+
+
 def parameters(name, model):
     """Parameters of the part that runs: of an autoencoder, the decoder."""
     parts = [model.decoder, model.post_quant_conv] if name == "decoder" else [model]

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Times `ldm`'s networks and diffusers' of the same shapes alternately, and prints the ratios.
+"""Times `ldm`'s networks, diffusers' of the same shapes, and optionally those as OpenVINO compiles them, alternately, and
+prints the ratios.
 
     cargo build --release -p ldm-cli
     python3 docs/tools/performance/ratios.py target/release/ldm --threads 2
+    python3 docs/tools/performance/ratios.py target/release/ldm --threads 2 --openvino f32 --openvino default
 
-A round is a run of `ldm bench --json` followed by as many calls of diffusers' network, each after a warm-up, so that the
-two are measured minutes apart at most; the last column is the median of the rounds' ratios. Parameters and
-floating-point operations of both must be equal. Needs torch 2.11 and diffusers.
+A round is a run of `ldm bench --json` followed by as many calls of each peer's network, each after a warm-up, so that they
+are measured minutes apart at most; a ratio is the median of the rounds' ratios. Parameters and floating-point operations of
+ldm and diffusers must be equal. Needs torch 2.11 and diffusers; openvino for `--openvino`, whose networks are converted from
+diffusers' and compiled for latency, with its own choice of precision (`default`) or without half precision (`f32`).
 """
 import argparse
 import json
@@ -58,6 +61,20 @@ def theirs(name, args):
     return call
 
 
+def with_openvino(name, precision, args):
+    """A call of diffusers' network compiled by OpenVINO."""
+    import openvino
+
+    module, inputs = peers.traced(name, OURS[name][2])
+    with torch.no_grad():
+        converted = openvino.convert_model(module.eval(), example_input=inputs, input=[each.shape for each in inputs])
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": args.threads}
+    if precision != "default":
+        settings["INFERENCE_PRECISION_HINT"] = precision
+    compiled, arrays = openvino.Core().compile_model(converted, "CPU", settings), [each.numpy() for each in inputs]
+    return lambda: compiled(arrays)
+
+
 def timed(call, repeats):
     call()
     seconds = []
@@ -78,20 +95,22 @@ def main():
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--channels-last", action="store_true", help="diffusers' networks in channels_last too")
+    parser.add_argument("--openvino", choices=("f32", "default"), action="append", default=[], help="repeatable")
     parser.add_argument("--out", help="a JSON file for all measurements")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     kept, lines = [], []
     for name in args.only or OURS:
         counted = flop.count(name, OURS[name][2])
-        call, rounds = theirs(name, args), []
+        calls, rounds = {"diffusers": theirs(name, args)}, []
+        calls |= {f"OpenVINO {precision}": with_openvino(name, precision, args) for precision in args.openvino}
         for number in range(args.rounds):
             document, stage = ours(name, args)
             same = {"flop": stage["flop"], "parameters": stage["parameters"]}
             assert same == counted, f"{name}: ldm has {same}, diffusers {counted}"
-            rounds.append((stage, document["machine"], timed(call, args.repeats)))
-            stage, _, other = rounds[-1]
-            print(f"{name} round {number + 1}: ldm {stage['median_seconds']:.3f} s, diffusers {other:.3f} s", flush=True)
+            rounds.append((stage, document["machine"], {peer: timed(call, args.repeats) for peer, call in calls.items()}))
+            peers_seconds = ", ".join(f"{peer} {seconds:.3f} s" for peer, seconds in rounds[-1][2].items())
+            print(f"{name} round {number + 1}: ldm {stage['median_seconds']:.3f} s, {peers_seconds}", flush=True)
         kept.append({"name": name, "rounds": rounds})
         median = lambda of: statistics.median(of(*each) for each in rounds)
         product = max(machine["matrix_product_flop_per_second"] for _, machine, _ in rounds)
@@ -100,13 +119,16 @@ def main():
         lines.append((
             f"{name} {shape}", f"{counted['flop'] / 1e9:.0f}", f"{stage['bytes'] / 1e9:.1f}",
             f"{median(lambda stage, _, __: stage['roof_seconds']):.2f}", f"{seconds:.2f}",
-            f"{median(lambda _, __, other: other):.2f}", f"{100 * counted['flop'] / seconds / product:.0f} %",
-            f"{median(lambda stage, _, other: stage['median_seconds'] / other):.3f}",
+            f"{100 * counted['flop'] / seconds / product:.0f} %",
+            *(f"{median(lambda _, __, other: other[peer]):.2f}" for peer in calls),
+            *(f"{median(lambda stage, _, other: stage['median_seconds'] / other[peer]):.3f}" for peer in calls),
         ))
     machine = f"torch {torch.__version__}, diffusers {diffusers.__version__}, {args.device}, {args.threads} threads, {args.dtype}"
     print(f"\n{time.strftime('%Y-%m-%d')}, {machine}, diffusers' channels_last: {args.channels_last}\n")
-    print("| network | GFLOP | GB moved | roofline s | ldm s | diffusers s | ldm of matrix product | ldm / diffusers |")
-    print("|---|---|---|---|---|---|---|---|")
+    columns = ["network", "GFLOP", "GB moved", "roofline s", "ldm s", "ldm of matrix product"]
+    columns += [f"{peer} s" for peer in calls] + [f"ldm / {peer}" for peer in calls]
+    print(f"| {' | '.join(columns)} |")
+    print("|---" * len(columns) + "|")
     for line in lines:
         print(f"| {' | '.join(line)} |")
     if args.out:

@@ -35,6 +35,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
     let cli = redo::resolve(cli)?;
     let printer = Printer::new(cli.quiet, cli.verbose);
     if matches!(cli.command, Command::Train(_) | Command::Demo(_) | Command::CompareF(_)) {
+        ldm_libtorch::limit_spinning();
         ldm_libtorch::keep_freed_memory();
     } else {
         // Training handles signals itself; every other command may exit at once.

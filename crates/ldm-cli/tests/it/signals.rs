@@ -65,6 +65,18 @@ fn usr1_writes_checkpoints_and_hangup_ends_with_one() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn training_limits_how_long_threads_spin() {
+    let sandbox = sandbox();
+    let mut child = start(&sandbox, &["first.yaml", "--run", "run"]);
+    let environment = std::fs::read(format!("/proc/{}/environ", child.id())).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let mut variables = environment.split(|&byte| byte == 0).map(String::from_utf8_lossy);
+    assert!(variables.any(|variable| variable == "GOMP_SPINCOUNT=1000"));
+}
+
+#[test]
 fn usr1_in_a_long_step_is_answered() {
     let sandbox = sandbox();
     let mut child = spawn(&sandbox, &["first.yaml", "--run", "run", "train.accumulate=100000"]);

@@ -96,6 +96,22 @@ impl Simd for Avx2 {
         unsafe { tile(a, a_stride, b, depth, sums) }
     }
     #[inline(always)]
+    unsafe fn sum(v: __m256) -> f32 {
+        unsafe {
+            let four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn greatest(v: __m256) -> f32 {
+        unsafe {
+            let four = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+    #[inline(always)]
     unsafe fn scale(a: __m256, n: __m256) -> __m256 {
         unsafe {
             let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(n));

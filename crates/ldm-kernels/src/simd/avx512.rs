@@ -93,6 +93,14 @@ impl Simd for Avx512 {
         unsafe { tile(a, a_stride, b, depth, sums) }
     }
     #[inline(always)]
+    unsafe fn sum(v: __m512) -> f32 {
+        unsafe { _mm512_reduce_add_ps(v) }
+    }
+    #[inline(always)]
+    unsafe fn greatest(v: __m512) -> f32 {
+        unsafe { _mm512_reduce_max_ps(v) }
+    }
+    #[inline(always)]
     unsafe fn scale(a: __m512, n: __m512) -> __m512 {
         unsafe {
             let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(n));

@@ -90,6 +90,14 @@ impl Simd for Scalar {
         }
     }
     #[inline(always)]
+    unsafe fn sum(v: f32) -> f32 {
+        v
+    }
+    #[inline(always)]
+    unsafe fn greatest(v: f32) -> f32 {
+        v
+    }
+    #[inline(always)]
     unsafe fn scale(a: f32, n: f32) -> f32 {
         f32::from_bits(a.to_bits().wrapping_add(n.to_bits() << 23))
     }
