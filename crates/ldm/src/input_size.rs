@@ -10,6 +10,8 @@ use ldm_data::{Crop, Interpolation, Resize, Rng, Transform, TransformConfig, rea
 use ldm_pipelines::Model;
 use tch::{Device, Kind, Tensor};
 
+use crate::semantic_map::check_one_hot;
+
 /// Resizing and cropping of input images; [`Display`](fmt::Display) writes the fields of `parameters`.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct InputSize {
@@ -62,6 +64,7 @@ impl InputSize {
             ));
         }
         let size = [1, 1, i64::from(height), i64::from(width)];
+        check_one_hot(labels, [size[2], size[3]]).map_err(|error| Error::format(path, error.to_string()))?;
         let zeros = Tensor::zeros([1, labels, size[2], size[3]], (Kind::Float, Device::Cpu));
         Ok(zeros.scatter_value(1, &Tensor::from_slice(&values).view(size), 1.))
     }
