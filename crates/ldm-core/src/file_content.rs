@@ -1,4 +1,4 @@
-//! Contents of written files, by which those that may be replaced are told from others.
+//! Contents of written files: one is replaced only by another of the same content.
 
 use std::fmt;
 use std::fs::File;

@@ -56,6 +56,8 @@ impl InputSize {
         let map = DynamicImage::from(read_label_map(path)?).into_rgb8();
         let map = self.fit(map, Interpolation::Nearest, path)?;
         let (width, height) = map.dimensions();
+        check_one_hot(labels, [height.into(), width.into()])
+            .map_err(|error| Error::format(path, error.to_string()))?;
         let values: Vec<i64> = map.pixels().map(|pixel| i64::from(pixel.0[0])).collect();
         if let Some(wrong) = values.iter().find(|value| **value >= labels) {
             return Err(Error::format(
@@ -64,7 +66,6 @@ impl InputSize {
             ));
         }
         let size = [1, 1, i64::from(height), i64::from(width)];
-        check_one_hot(labels, [size[2], size[3]]).map_err(|error| Error::format(path, error.to_string()))?;
         let zeros = Tensor::zeros([1, labels, size[2], size[3]], (Kind::Float, Device::Cpu));
         Ok(zeros.scatter_value(1, &Tensor::from_slice(&values).view(size), 1.))
     }

@@ -239,7 +239,7 @@ fn force_replaces_no_file_of_other_content() {
         ("encode|images/a.png|--model|first|--force|--out|thesis".to_owned(), "thesis: expected safetensors"),
         ("data|preview|images|--force|--out|thesis".to_owned(), "thesis: expected a PNG"),
         (
-            "eval|generation|--force|--save-statistics|thesis|--data|images".to_owned(),
+            "eval|generation|images|images|--force|--save-statistics|thesis".to_owned(),
             "thesis: expected a NumPy archive",
         ),
         (with(&["--save-latents", "thesis"]), "thesis: expected safetensors"),
