@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use ldm::{Hires, ImageGrid, InputImages, NpzImages, OpenControls, Previews, SafetyFilter, Watermark};
 use ldm_checkpoint::{Axis, Checkpoint};
-use ldm_core::Prompt;
+use ldm_core::{FileContent, Prompt};
 use ldm_pipelines::{GuidingClassifier, InitImage, LatentDiffusion, Variation, VariationStrength};
 use serde_json::{Map, Value};
 use tch::Tensor;
@@ -112,8 +112,11 @@ impl<'a> GenerationJob<'a> {
         inputs: Vec<String>,
         count: usize,
     ) -> anyhow::Result<Self> {
-        for path in [&args.save_latents, &args.save_npz].into_iter().flatten() {
-            output::ensure_new(path, args.output.force)?;
+        let force = args.output.force;
+        for (path, content) in
+            [(&args.save_latents, FileContent::Safetensors), (&args.save_npz, FileContent::Npz)]
+        {
+            path.iter().try_for_each(|path| output::ensure_writable(path, content, force))?;
         }
         let axes = ["B", "C", "h", "w"].map(Axis::Any);
         let read = |path| Checkpoint::open(path)?.floats("noise", &axes);
@@ -131,9 +134,9 @@ impl<'a> GenerationJob<'a> {
         let written = (0..count).filter(|image| args.only.is_none_or(|only| only == *image));
         let paths = (0..job.tasks()).flat_map(|task| written.clone().map(move |image| (task, image)));
         let mut paths = paths.map(|(task, image)| job.path(task, image)).chain([output::grid(&job.folder)]);
-        paths.try_for_each(|path| output::ensure_new(&path, args.output.force))?;
+        paths.try_for_each(|path| output::ensure_replaceable(&path, FileContent::Png, force))?;
         if args.preview_every.is_some() {
-            output::ensure_new(&Previews::folder(&job.folder), args.output.force)?;
+            output::ensure_new(&Previews::folder(&job.folder), force)?;
         }
         drop(paths);
         Ok(job)
@@ -189,7 +192,7 @@ impl<'a> GenerationJob<'a> {
         let steps = match (first.init(), first.hires()) {
             (Some(init), _) => init.steps(sampling.steps),
             (None, Some(hires)) => {
-                hires.check(model, &sampling, false)?;
+                hires.check(model, &sampling, args.batch_size.min(self.count), false)?;
                 sampling.steps + hires.steps(sampling.steps)
             }
             (None, None) => sampling.steps,

@@ -5,6 +5,7 @@ use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use ldm_core::{FileContent, files};
 
 use crate::args::OutputArgs;
 
@@ -24,6 +25,9 @@ impl OutputFolder {
     /// ones.
     pub(crate) fn new(args: &OutputArgs, command: &str) -> anyhow::Result<Self> {
         if let Some(path) = args.out.clone() {
+            if path.exists() && !path.is_dir() {
+                bail!("--out: expected a folder, got the file {}", path.display());
+            }
             return Ok(Self { path, claimed: false });
         }
         let mut number = 1_u64;
@@ -72,10 +76,22 @@ pub(crate) fn ensure_new(path: &Path, force: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// [`ensure_new`] for a file of `content`: with `force` one of the same content is replaced, and no other.
+pub(crate) fn ensure_replaceable(path: &Path, content: FileContent, force: bool) -> anyhow::Result<()> {
+    ensure_new(path, force)?;
+    Ok(content.check_replaceable(path)?)
+}
+
+/// [`ensure_replaceable`] for a file that the user names: its folder must exist, as it is written at the end.
+pub(crate) fn ensure_writable(path: &Path, content: FileContent, force: bool) -> anyhow::Result<()> {
+    files::check_folder_of(path)?;
+    ensure_replaceable(path, content, force)
+}
+
 /// Refuses existing files among `count` images and their grid, unless `force`.
 pub(crate) fn ensure_all_new(folder: &Path, count: usize, force: bool) -> anyhow::Result<()> {
     let images = (0..count).map(|index| image(folder, index));
-    images.chain([grid(folder)]).try_for_each(|path| ensure_new(&path, force))
+    images.chain([grid(folder)]).try_for_each(|path| ensure_replaceable(&path, FileContent::Png, force))
 }
 
 /// Returns the path of an image: `00000.png`.

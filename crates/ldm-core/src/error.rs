@@ -72,6 +72,9 @@ pub enum Error {
         /// The problem.
         message: String,
     },
+    /// Work that was given up, since it was asked to stop.
+    #[error("stopped")]
+    Stopped,
     /// A failed or lost connection between ranks.
     #[error(transparent)]
     Ranks(#[from] ldm_libtorch::GroupError),

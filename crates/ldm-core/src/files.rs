@@ -43,9 +43,9 @@ pub fn when_idle() -> RwLockWriteGuard<'static, ()> {
 /// Fails if the program is about to stop; writers of long files call it regularly.
 ///
 /// # Errors
-/// [`Error::Invalid`], and only then.
+/// [`Error::Stopped`], and only then.
 pub fn stopping() -> Result<()> {
-    if STOPPING.load(Ordering::SeqCst) { Err(Error::invalid("stopped")) } else { Ok(()) }
+    if STOPPING.load(Ordering::SeqCst) { Err(Error::Stopped) } else { Ok(()) }
 }
 
 /// Writes a file atomically: to a temporary file next to it, which is synced and renamed. A reader sees the old file or the
@@ -93,9 +93,13 @@ impl PendingFile {
     /// An empty file in the folder of `path`.
     ///
     /// # Errors
-    /// [`Error::Io`] with `path`.
+    /// [`Error::Io`] with `path`, also where it is a device, a pipe or a socket, which a file must not replace.
     pub fn new(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref().to_path_buf();
+        if std::fs::symlink_metadata(&path).is_ok_and(|found| is_special(found.file_type())) {
+            let message = "expected a file to replace, got a device, a pipe or a socket; try another path";
+            return Err(Error::io(&path)(std::io::Error::new(std::io::ErrorKind::InvalidInput, message)));
+        }
         let temporary = TemporaryFile::new(parent(&path)).map_err(Error::io(&path))?;
         Ok(Self { path, temporary })
     }
@@ -135,6 +139,22 @@ impl Seek for PendingFile {
     fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
         self.temporary.file().seek(to)
     }
+}
+
+/// Checks that the folder of a file that is written later exists.
+///
+/// # Errors
+/// [`Error::Invalid`] with the file and its folder.
+pub fn check_folder_of(path: impl AsRef<Path>) -> Result<()> {
+    let (path, folder) = (path.as_ref(), parent(path.as_ref()));
+    if folder.is_dir() {
+        return Ok(());
+    }
+    Err(Error::expected(path.display(), format!("an existing folder {}", folder.display()), "none"))
+}
+
+fn is_special(kind: std::fs::FileType) -> bool {
+    !(kind.is_file() || kind.is_dir() || kind.is_symlink())
 }
 
 pub(crate) fn parent(path: &Path) -> &Path {
@@ -205,7 +225,7 @@ pub fn write_folder(
     let placed = written.and_then(|()| {
         let _writing = writing();
         if !unfinished().iter().any(|folder| folder == temporary.path()) {
-            return Err(Error::invalid("stopped")); // and the folder is removed
+            return Err(Error::Stopped); // and the folder is removed
         }
         sync_folder(&filled)?;
         if !path.exists() {

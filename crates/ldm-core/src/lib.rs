@@ -6,7 +6,7 @@
 //! - [`NoiseSource`]: the source of all randomness.
 //! - [`image`]: conversion between tensors and images; [`channels`]: gray, alpha, RGB; [`PngTexts`]: text chunks.
 //! - [`text`]: text files; [`terminal`]: their text on a terminal; [`json`]: numbers of JSON files, NaN and Inf among them; [`files`]: atomic writes;
-//!   [`FolderLock`]: exclusive folders.
+//!   [`FileContent`]: files that may be replaced; [`FolderLock`]: exclusive folders.
 //! - [`diffusers`]: fields of the `config.json` of diffusers.
 //! - [`Tiles`]: overlapping tiles of large feature maps.
 //! - [`resources`]: additional files of models and metrics.
@@ -18,6 +18,7 @@ pub mod config;
 pub mod device;
 pub mod diffusers;
 mod error;
+mod file_content;
 pub mod files;
 pub mod image;
 pub mod json;
@@ -36,6 +37,7 @@ mod tiles;
 
 pub use conditioning::Conditioning;
 pub use error::{Error, Mismatch, Result};
+pub use file_content::FileContent;
 pub use lock::FolderLock;
 pub use noise::NoiseSource;
 pub use png_texts::PngTexts;

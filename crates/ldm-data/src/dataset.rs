@@ -81,6 +81,15 @@ pub trait Dataset: Send + Sync {
         &[]
     }
 
+    /// Reads all label maps and checks that their labels are below `count`; returns the number of maps. A map that cannot be
+    /// read is left to [`Dataset::get`]. By default there are none.
+    ///
+    /// # Errors
+    /// [`ldm_core::Error::Data`] with the file of a map, the label and its pixel.
+    fn check_labels(&self, _count: i64) -> Result<usize> {
+        Ok(0)
+    }
+
     /// Entries of the dataset's folders and archives that are no readable files (a dangling link, a FIFO, a name in
     /// another encoding), each with its path and reason. They hold no example; a strict loader refuses them.
     fn passed_over(&self) -> &[String] {
@@ -140,6 +149,10 @@ impl<D: Dataset + ?Sized> Dataset for Arc<D> {
         (**self).label_classes()
     }
 
+    fn check_labels(&self, count: i64) -> Result<usize> {
+        (**self).check_labels(count)
+    }
+
     fn passed_over(&self) -> &[String] {
         (**self).passed_over()
     }
@@ -171,15 +184,15 @@ pub fn refuse_passed_over(dataset: &dyn Dataset) -> Result<()> {
     ))
 }
 
-/// Refuses a dataset none of whose examples can be made; reads until the first that can.
+/// Makes the first example that can be made.
 ///
 /// # Errors
-/// [`Error::Data`] with their number and the error of the first.
-pub fn refuse_unreadable(dataset: &dyn Dataset) -> Result<()> {
+/// [`Error::Data`] with their number and the error of the first, when none can.
+pub fn first_readable(dataset: &dyn Dataset, seed: u64) -> Result<Example> {
     let mut first = None;
     for index in 0..dataset.len() {
-        match dataset.get(index, 0) {
-            Ok(_) => return Ok(()),
+        match dataset.get(index, seed) {
+            Ok(example) => return Ok(example),
             Err(error) => _ = first.get_or_insert(error),
         }
     }

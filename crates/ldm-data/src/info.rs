@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ldm_core::Error;
 use rayon::prelude::*;
+use serde_json::{Map, Value, json};
 
 use crate::dataset::{Dataset, Peek};
 
@@ -73,6 +74,21 @@ impl Info {
             unreadable,
             fingerprint: dataset.fingerprint(),
         }
+    }
+
+    /// Writes the summary as a JSON object, without the unreadable images.
+    pub fn to_json(&self) -> Map<String, Value> {
+        let classes = self.classes.iter().map(|(name, count)| json!({"name": name, "count": count}));
+        let size = |&([width, height], count): &([u32; 2], usize)| json!({"width": width, "height": height, "count": count});
+        Map::from_iter([
+            ("name".to_owned(), json!(self.name)),
+            ("count".to_owned(), json!(self.count)),
+            ("classes".to_owned(), classes.collect()),
+            ("sizes".to_owned(), self.sizes.iter().map(size).collect()),
+            ("captioned".to_owned(), json!(self.captioned)),
+            ("captions".to_owned(), json!(self.captions)),
+            ("fingerprint".to_owned(), json!(self.fingerprint)),
+        ])
     }
 }
 

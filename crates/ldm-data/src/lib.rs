@@ -68,7 +68,7 @@ pub use crate::image::placement::Placement;
 pub use crate::image::resize::resize;
 pub use crate::image::transform::{Crop, Resize, Transform, TransformConfig};
 pub use contact_sheet::{SheetNames, condition_sheet, contact_sheet};
-pub use dataset::{Dataset, Peek, none_readable, refuse_passed_over, refuse_unreadable};
+pub use dataset::{Dataset, Peek, first_readable, none_readable, refuse_passed_over};
 pub use dataset_config::{DatasetConfig, open_path};
 pub use example::{Condition, Example, Latent};
 pub use info::{Info, unreadable};

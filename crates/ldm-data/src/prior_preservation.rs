@@ -78,6 +78,10 @@ impl Dataset for PriorPreservation {
         self.instances.label_classes()
     }
 
+    fn check_labels(&self, count: i64) -> Result<usize> {
+        Ok(self.instances.check_labels(count)? + self.class_images.check_labels(count)?)
+    }
+
     fn passed_over(&self) -> &[String] {
         &self.passed_over
     }

@@ -1,6 +1,6 @@
 //! The config of a diffusion model: CompVis' fields and their defaults.
 
-use ldm_autoencoder::FirstStageConfig;
+use ldm_autoencoder::{FirstStageConfig, ImageKind};
 use ldm_conditioning::{ClassConfig, ConditionerConfig};
 use ldm_core::config::Value;
 use ldm_core::{Error, Result};
@@ -245,6 +245,17 @@ impl LatentDiffusionConfig {
         match self.conditioning_key() {
             Some(ConditioningKey::Adm) => self.unet().num_classes,
             _ => self.class().map(|class| class.n_classes),
+        }
+    }
+
+    /// Images that the first stage encodes. `first_stage_key: segmentation` makes label maps of its images, for configs in
+    /// which the first stage has no `image_key` of its own.
+    pub fn input(&self) -> ImageKind {
+        match self.first_stage_config.input() {
+            ImageKind::Pixels(channels) if self.first_stage_key == "segmentation" => {
+                ImageKind::LabelMap(channels)
+            }
+            kind => kind,
         }
     }
 

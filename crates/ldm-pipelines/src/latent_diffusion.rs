@@ -282,15 +282,9 @@ impl LatentDiffusion {
         self.unet.check_size([height, width])
     }
 
-    /// Images that the first stage encodes. `first_stage_key: segmentation` makes label maps of a first stage's images,
-    /// for configs in which the first stage has no `image_key` of its own.
+    /// Images that the first stage encodes: [`LatentDiffusionConfig::input`].
     pub fn input(&self) -> ImageKind {
-        match self.first_stage.input() {
-            ImageKind::Pixels(channels) if self.config.first_stage_key == "segmentation" => {
-                ImageKind::LabelMap(channels)
-            }
-            kind => kind,
-        }
+        self.config.input()
     }
 
     /// Encodes images into the posterior of their latents, unscaled, without gradients. Images of 1 to 4 channels are

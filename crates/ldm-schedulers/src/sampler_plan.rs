@@ -102,6 +102,7 @@ impl SamplerPlan {
             noise,
             ancestral: AncestralNoise::default(),
             observe,
+            stop: None,
         };
         self.sampler.sample(self.initial(unit_noise), run)
     }

@@ -1,6 +1,7 @@
 //! The loop that solvers share, and the arithmetic of a step.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ldm_core::NoiseSource;
 use tch::Tensor;
@@ -22,6 +23,8 @@ pub struct SamplerRun<'a> {
     pub ancestral: AncestralNoise,
     /// Called once per step, also by a solver that evaluates the denoiser twice.
     pub observe: &'a mut dyn FnMut(SamplingStep),
+    /// Ends the run before its next step once it is set; the sample is then of no use.
+    pub stop: Option<&'a AtomicBool>,
 }
 
 /// One step of a [`SamplerRun`], after the denoiser was evaluated at its start.
@@ -65,11 +68,14 @@ impl SamplerRun<'_> {
         mut x: Tensor,
         mut step: impl FnMut(SolverStep) -> Tensor,
     ) -> Tensor {
-        let Self { denoiser, levels, mask, noise, ancestral, observe } = self;
+        let Self { denoiser, levels, mask, noise, ancestral, observe, stop } = self;
         let [before, after] =
             [BlendOrder::Before, BlendOrder::After].map(|when| mask.filter(|_| when == order));
         let steps = levels.len().saturating_sub(1);
         for (index, pair) in levels.windows(2).enumerate() {
+            if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+                break;
+            }
             let [from, to] = [pair[0], pair[1]];
             if let Some(mask) = before {
                 x = mask.blend(&x, from, noise);

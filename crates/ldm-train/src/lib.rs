@@ -90,7 +90,7 @@ pub use objective::losses::{
     AdversarialLoss, DiffusionLoss, Discriminator, DiscriminatorConfig, DiscriminatorLoss, LossConfig,
     PerceptualLoss, PixelLoss, ReconstructionLoss, min_snr_weights,
 };
-pub use objective::model_checks::check_classes;
+pub use objective::model_checks::{check_classes, check_label_maps};
 pub use objective::prompt_for::prompt_for;
 pub use objective::{
     Export, Exported, LatentEncoder, Loss, NamedTensors, Objective, Phase, Preview, StepInfo, Validate,

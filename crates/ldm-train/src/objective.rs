@@ -17,6 +17,7 @@ pub(crate) mod preview_grid;
 pub(crate) mod prompt_for;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 
 use ldm_checkpoint::Checkpoint;
 use ldm_conditioning::TextualInversion;
@@ -107,6 +108,12 @@ pub trait Objective {
         Ok(())
     }
 
+    /// The least number of values of a step that are in memory at once for each image of `[H, W]` pixels, besides the image
+    /// itself, by which batches that cannot fit are refused. With `cached` latents no image is encoded. 0 by default: it is not known.
+    fn activations(&self, _size: [i64; 2], _cached: bool) -> i64 {
+        0
+    }
+
     /// Checks that a batch holds everything the model is conditioned on.
     ///
     /// # Errors
@@ -183,11 +190,11 @@ pub trait Preview {
     }
 
     /// Renders one image `[C, H, W]` in `[-1, 1]`: samples, or reconstructions of the held-out `batch`. The trainer
-    /// calls it with the EMA in place of the weights.
+    /// calls it with the EMA in place of the weights. Once `stop` is set, sampling ends before its next step.
     ///
     /// # Errors
-    /// [`ldm_core::Error`] when the batch does not fit the model.
-    fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor>;
+    /// [`ldm_core::Error`] when the batch does not fit the model; [`ldm_core::Error::Stopped`] if `stop` was set meanwhile.
+    fn preview(&self, batch: &Batch, config: &SampleConfig, stop: &AtomicBool) -> Result<Tensor>;
 }
 
 /// Export of a trained model.

@@ -55,16 +55,27 @@ impl Hires {
         first.map(|side| ((side as f64 * self.scale / multiple).round() * multiple) as i64)
     }
 
-    /// Checks a request before its first pass.
+    /// Checks a request of `count` images before its first pass.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with an initial image, and for sizes that do not fit the model.
-    pub fn check(&self, model: &LatentDiffusion, sampling: &Sampling, with_image: bool) -> Result<()> {
+    /// [`Error::Invalid`] with an initial image, and for sizes that do not fit the model, or the memory.
+    pub fn check(
+        &self,
+        model: &LatentDiffusion,
+        sampling: &Sampling,
+        count: usize,
+        with_image: bool,
+    ) -> Result<()> {
         if with_image {
             return Err(Error::invalid("hires: expected a request without an image, got one"));
         }
         model.input().pixels()?;
-        model.check_image_size(self.size(model, Self::first_size(model, sampling)))
+        let size = self.size(model, Self::first_size(model, sampling));
+        model.check_image_size(size)?;
+        model.check_generated(count, Some(size), sampling.tile.is_some()).map_err(|error| match error {
+            Error::Invalid(message) => Error::Invalid(format!("hires: {message}")),
+            other => other,
+        })
     }
 
     /// The number of steps that the second pass runs after a first one of `steps`.

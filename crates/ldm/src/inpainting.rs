@@ -1,6 +1,7 @@
 //! Compositing of inpainted images.
 
-use ldm_core::{Error, Result, channels};
+use image::RgbImage;
+use ldm_core::{Error, Result, channels, image as images, memory};
 use tch::Tensor;
 
 /// An image of which a part is sampled anew, and the composite of both.
@@ -10,6 +11,25 @@ pub struct Inpainting {
     mask: Tensor,
     /// The fraction of the sampled image in the composite, `[1, 1, H, W]`.
     share: Tensor,
+}
+
+/// Extends an image by `[left, right, top, bottom]` pixels; returns it and the mask of the added area. The area starts as
+/// the nearest pixels, so that the first stage sees no edge.
+///
+/// # Shapes
+/// - returns `[1, 3, H, W]` in `[-1, 1]` and `[1, 1, H, W]`, 0 or 1
+///
+/// # Errors
+/// [`Error::Invalid`] for a size that does not fit in memory.
+pub fn extended(image: &RgbImage, sides: [i64; 4]) -> Result<[Tensor; 2]> {
+    let [left, right, top, bottom] = sides;
+    let size = [i64::from(image.height()) + top + bottom, i64::from(image.width()) + left + right];
+    // The image and its mask.
+    let bytes = 4. * 4. * size[0] as f64 * size[1] as f64;
+    memory::check("outpainted image", format!("{}x{}", size[0], size[1]), bytes)?;
+    let image = images::from_rgb8(image).unsqueeze(0);
+    let mask = 1. - Tensor::ones_like(&image.narrow(1, 0, 1)).constant_pad_nd(sides);
+    Ok([image.replication_pad2d(sides), mask])
 }
 
 impl Inpainting {

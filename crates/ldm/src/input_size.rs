@@ -10,6 +10,8 @@ use ldm_data::{Crop, Interpolation, Resize, Rng, Transform, TransformConfig, rea
 use ldm_pipelines::Model;
 use tch::{Device, Kind, Tensor};
 
+use crate::semantic_map::check_one_hot;
+
 /// Resizing and cropping of input images; [`Display`](fmt::Display) writes the fields of `parameters`.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct InputSize {
@@ -54,6 +56,8 @@ impl InputSize {
         let map = DynamicImage::from(read_label_map(path)?).into_rgb8();
         let map = self.fit(map, Interpolation::Nearest, path)?;
         let (width, height) = map.dimensions();
+        check_one_hot(labels, [height.into(), width.into()])
+            .map_err(|error| Error::format(path, error.to_string()))?;
         let values: Vec<i64> = map.pixels().map(|pixel| i64::from(pixel.0[0])).collect();
         if let Some(wrong) = values.iter().find(|value| **value >= labels) {
             return Err(Error::format(

@@ -98,7 +98,8 @@ impl Pipeline {
         let sampling = request.options.resolve(&self.model, &mut |note| notes.push(note.to_owned()))?;
         let start = Start::new(request, ConditioningKind::of(&self.model.config))?;
         if let Some(hires) = &request.hires {
-            hires.check(&self.model, &sampling, request.image.is_some())?;
+            let count = request.batch_size.min(request.seeds.len());
+            hires.check(&self.model, &sampling, count, request.image.is_some())?;
         }
         let (mut latents, mut images, mut in_f32) = (Vec::new(), Vec::new(), false);
         let mut flags = Vec::new();

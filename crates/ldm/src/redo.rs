@@ -1,5 +1,7 @@
 //! The command that makes an image again.
 
+mod fields;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -7,12 +9,13 @@ use ldm_core::{Error, Result};
 use ldm_pipelines::ModelSource;
 
 use crate::PngParameters;
-use crate::init_image_file::hash_of;
+use crate::input_file::hash_of;
 use crate::web_ui::{loras, sampler_of};
+use fields::{FLAGS, OTHERS, SAME};
 
 /// The command line of `ldm` that makes the image of a PNG again, from its text `parameters`.
 ///
-/// Files that the text names (the model, LoRAs, learned words, the initial image) are looked up in the current folder, in
+/// Files that the text names (the model, LoRAs, learned words, images, masks, maps, layouts) are looked up in the current folder, in
 /// `runs/` and next to the image.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Redo {
@@ -22,62 +25,12 @@ pub struct Redo {
     pub notes: Vec<String>,
 }
 
-/// Fields that are options, with the same values.
-const SAME: [(&str, &str); 20] = [
-    ("Steps", "steps"),
-    ("CFG scale", "guidance-scale"),
-    ("CFG rescale", "guidance-rescale"),
-    ("CFG interval", "guidance-interval"),
-    ("Eta", "eta"),
-    ("Spacing", "spacing"),
-    ("Tile", "tile"),
-    ("Tile tie", "tile-tie"),
-    ("Temperature", "temperature"),
-    ("Noise dropout", "noise-dropout"),
-    ("Clip skip", "clip-skip"),
-    ("Prompt syntax", "prompt-syntax"),
-    ("Init noise", "init-noise"),
-    ("Variation seed strength", "variation-strength"),
-    ("Classifier scale", "classifier-scale"),
-    ("Hires upscale", "hires"),
-    ("Hires steps", "hires-steps"),
-    ("Resize", "resize"),
-    ("Center crop", "center-crop"),
-    ("Dtype", "dtype"),
-];
-/// Fields that are flags, by their values.
-const FLAGS: [(&str, &str, &str); 4] = [
-    ("Quantize denoised", "true", "quantize-denoised"),
-    ("EMA", "false", "no-ema"),
-    ("Watermark", "true", "watermark"),
-    ("Watermark", "false", "no-watermark"),
-];
-/// Fields that are followed in other ways, or have no effect.
-const OTHERS: [&str; 16] = [
-    "Sampler",
-    "Schedule type",
-    "Seed",
-    "Variation seed",
-    "Size",
-    "Model",
-    "Lora",
-    "Embeddings",
-    "Classifier",
-    "Denoising strength",
-    "Init image",
-    "Init image hash",
-    "Emphasis",
-    "Override",
-    "Batch size",
-    "Batch pos",
-];
-
 impl Redo {
     /// Reads the PNG `image`; `options` are further options, each in place of the one that the image was made with.
     ///
     /// # Errors
-    /// As [`PngParameters::read`]; [`Error::Format`] for images of commands that need more inputs than the text names, for
-    /// a ControlNet that is not given, and for a file that is not found.
+    /// As [`PngParameters::read`]; [`Error::Format`] for images of `ldm knn2img`, whose neighbors the text does not name, for a
+    /// ControlNet that is not given, and for a file that is not found or has changed.
     pub fn read(image: &Path, options: &[String]) -> Result<Self> {
         RedoCommand::new(image, PngParameters::read(image)?, options)?.finish(options)
     }
@@ -103,19 +56,20 @@ impl<'a> RedoCommand<'a> {
         let given: BTreeSet<String> = names.collect();
         let two_passes = parameters.get("Hires upscale").is_some();
         let from_image = parameters.get("Denoising strength").is_some() && !two_passes;
-        let name = match (&parameters.heading, &parameters.prompt) {
-            (Some((task, _)), _) if task != "class" => {
-                let command = match task.as_str() {
-                    "layout" => "layout2img",
-                    "map" => "semantic2img",
-                    other => other,
-                };
+        let name = match (parameters.heading.as_ref().map(|(task, _)| task.as_str()), &parameters.prompt) {
+            (Some("class"), _) | (None, None) => "sample",
+            (Some("inpaint"), _) => "inpaint",
+            (Some("outpaint"), _) => "outpaint",
+            (Some("upscale"), _) => "upscale",
+            (Some("layout"), _) => "layout2img",
+            (Some("map"), _) => "semantic2img",
+            (Some(other), _) => {
                 let why = format!(
-                    "expected an image of txt2img, img2img or sample, got one of {command}; try ldm {command}"
+                    "expected an image of another command, got one of {other}, whose neighbors the text does not \
+                     name; try ldm {other}"
                 );
                 return Err(Error::format(image, why));
             }
-            (Some(_), _) | (None, None) => "sample",
             (None, Some(_)) if from_image => "img2img",
             (None, Some(_)) => "txt2img",
         };
@@ -145,7 +99,8 @@ impl<'a> RedoCommand<'a> {
                 self.options.push(format!("--{flag}"));
             }
         }
-        self.size_and_strength()?;
+        self.size_and_strength();
+        self.inputs()?;
         self.files()?;
         let first = self.batch();
         let options = options.to_vec();
@@ -186,7 +141,7 @@ impl<'a> RedoCommand<'a> {
     }
 
     fn texts(&mut self, ours: bool) {
-        if let Some((_, class)) = self.parameters.heading.clone() {
+        if let Some((_, class)) = self.parameters.heading.clone().filter(|(task, _)| task == "class") {
             self.push("class", &class);
         }
         let Some(prompt) = self.parameters.prompt.clone() else { return };
@@ -218,32 +173,67 @@ impl<'a> RedoCommand<'a> {
         }
     }
 
-    fn size_and_strength(&mut self) -> Result<()> {
+    /// Adds the size, where it is not that of an image, and the strength.
+    fn size_and_strength(&mut self) {
         let size = self.field("Size").unwrap_or_default();
         if let Some((width, height)) = size.split_once('x')
-            && self.name != "img2img"
+            && ["sample", "txt2img", "layout2img"].contains(&self.name)
         {
             self.push("width", width);
             self.push("height", height);
         }
-        if let Some(strength) = self.field("Denoising strength") {
-            let option = if self.name == "img2img" { "strength" } else { "hires-strength" };
-            self.push(option, &strength);
+        match (self.field("Denoising strength"), self.name) {
+            (None, _) | (Some(_), "outpaint") => {}
+            (Some(strength), "img2img" | "inpaint") => self.push("strength", &strength),
+            (Some(strength), _) => self.push("hires-strength", &strength),
         }
-        if self.name != "img2img" {
-            return Ok(());
+    }
+
+    /// Adds the input files, and the sides of an outpainted image.
+    fn inputs(&mut self) -> Result<()> {
+        let (_, heading) = self.parameters.heading.clone().unwrap_or_default();
+        let files: &[(&str, &str)] = match self.name {
+            "img2img" | "outpaint" | "upscale" => &[("Init image", "initial image")],
+            "semantic2img" => &[("Init image", "map")],
+            "inpaint" => &[("Init image", "initial image"), ("Mask", "mask")],
+            "layout2img" => &[("Layout", "layout")],
+            _ => &[],
+        };
+        for (place, (field, what)) in files.iter().enumerate() {
+            let path = self.input(field, what)?;
+            self.positionals.insert(place, path);
         }
-        let Some(name) = self.field("Init image") else {
-            let why = "expected the name of the initial image in the text, got none; try ldm img2img";
+        if self.field("Palette").is_some() && !self.given.contains("palette") {
+            let path = self.input("Palette", "palette")?;
+            self.push("palette", &path);
+        }
+        // Of a file of several layouts, the name is that of an image.
+        if self.name == "layout2img" && self.field("Layout").is_some_and(|file| file != heading) {
+            self.push("image", &heading);
+        }
+        if self.name == "outpaint" {
+            // The last four words: the path may hold anything.
+            for (side, word) in ["bottom", "top", "right", "left"].iter().zip(heading.rsplit(", ")) {
+                self.push(side, word.strip_prefix(side).unwrap_or_default().trim());
+            }
+        }
+        Ok(())
+    }
+
+    /// The path of an input file whose name and hash the text has.
+    fn input(&self, field: &str, what: &str) -> Result<String> {
+        let Some(name) = self.field(field) else {
+            let command = self.name;
+            let why = format!("expected the name of the {what} in the text, got none; try ldm {command}");
             return Err(Error::format(self.image, why));
         };
-        let path = self.found("initial image", &name)?;
-        if self.field("Init image hash").is_some_and(|hash| hash_of(&path).is_ok_and(|found| found != hash)) {
+        let path = self.found(what, &name)?;
+        let hash = self.field(&format!("{field} hash"));
+        if hash.is_some_and(|hash| hash_of(&path).is_ok_and(|found| found != hash)) {
             let why = format!("expected the file that {} was made from, got another", self.image.display());
             return Err(Error::format(path, why));
         }
-        self.positionals.insert(0, path.display().to_string());
-        Ok(())
+        Ok(path.display().to_string())
     }
 
     /// Adds LoRAs, learned words and the classifier.
@@ -307,7 +297,7 @@ impl<'a> RedoCommand<'a> {
         let safe = !name.is_empty() && name != ".." && !name.contains(['/', '\\']);
         paths.find(|path| safe && path.exists()).ok_or_else(|| {
             let option = match what {
-                "initial image" => "ldm img2img".to_owned(),
+                "initial image" | "map" | "mask" | "layout" => format!("ldm {}", self.name),
                 what => format!("--{}", what.to_lowercase()),
             };
             let name = name.escape_debug();

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use image::GrayImage;
-use ldm_core::{Error, Result, image as images};
+use ldm_core::{Error, Result, image as images, memory};
 use ldm_data::{read_label_map, read_palette};
 use ldm_pipelines::LatentDiffusion;
 use tch::{Device, Kind, Tensor};
@@ -35,7 +35,8 @@ pub fn read_labels(map: &Path, palette: Option<&Path>) -> Result<GrayImage> {
 /// - returns `[1, K, H, W]` f32
 ///
 /// # Errors
-/// [`Error::Invalid`] for a label that the model does not have, and for a size that it does not take.
+/// [`Error::Invalid`] for a label that the model does not have, and for a size that it does not take, or that does not fit in
+/// memory.
 ///
 /// # Panics
 /// When the model is not conditioned on a map.
@@ -50,7 +51,14 @@ pub fn one_hot_labels(labels: &GrayImage, model: &LatentDiffusion) -> Result<Ten
     }
     let size = [i64::from(labels.height()), i64::from(labels.width())];
     model.first_stage.check_image_size(size)?;
+    check_one_hot(count, size)?;
     let map = Tensor::from_slice(labels.as_raw()).view([1, 1, size[0], size[1]]).to_kind(Kind::Int64);
     let zeros = Tensor::zeros([1, count, size[0], size[1]], (Kind::Float, Device::Cpu));
     Ok(zeros.scatter_value(1, &map, 1.))
+}
+
+/// Refuses a one-hot map that cannot fit in memory.
+pub(crate) fn check_one_hot(labels: i64, [height, width]: [i64; 2]) -> Result<()> {
+    let bytes = 4. * labels as f64 * height as f64 * width as f64;
+    memory::check("map", format!("{labels} classes of {height}x{width}"), bytes)
 }

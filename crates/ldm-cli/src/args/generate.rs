@@ -10,7 +10,7 @@ use ldm_pipelines::{Interval, TileSize, VariationStrength};
 use ldm_schedulers::SamplerConfig;
 
 use super::OutputArgs;
-use super::numbers::{finite, image_count, side, tile_size, unit_interval};
+use super::numbers::{finite, image_count, side, unit_interval};
 
 #[derive(Debug, Args)]
 pub(crate) struct GenerateArgs {
@@ -112,7 +112,7 @@ pub(crate) struct SamplingArgs {
     #[arg(long, requires = "height", value_parser = side)]
     pub(crate) width: Option<i64>,
     /// Sample and decode a large image in overlapping square tiles of this side in pixels; auto is the training size.
-    #[arg(long, value_name = "PIXELS|auto", value_parser = tile_size)]
+    #[arg(long, value_name = "PIXELS|auto", allow_hyphen_values = true)]
     pub(crate) tile: Option<TileSize>,
     /// Weight tiles by their distance from the border of the image, within LOW to HIGH (CompVis' tie breaker; its
     /// clip_min_tie_weight and clip_max_tie_weight).

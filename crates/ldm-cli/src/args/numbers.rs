@@ -1,6 +1,4 @@
-//! Parsers of bounded numbers and tile sizes.
-
-use ldm_pipelines::TileSize;
+//! Parsers of bounded numbers.
 
 /// Parses a number in `[0, 1]`.
 pub(crate) fn unit_interval(text: &str) -> Result<f64, String> {
@@ -42,25 +40,3 @@ pub(crate) fn input_side(text: &str) -> Result<u32, String> {
 
 /// The longest side of an image.
 const MAX_SIDE: i64 = 65_536;
-
-/// Parses a tile size: a number of pixels, or auto.
-pub(crate) fn tile_size(text: &str) -> Result<TileSize, String> {
-    match text.parse() {
-        Ok(side) if side > 0 => Ok(TileSize::Pixels(side)),
-        _ if text == "auto" => Ok(TileSize::Auto),
-        _ => Err("expected a number of pixels, or auto".into()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tile_sizes() {
-        assert_eq!(["auto", "64"].map(tile_size), [Ok(TileSize::Auto), Ok(TileSize::Pixels(64))]);
-        for wrong in ["", "0", "-8", "64px"] {
-            assert!(tile_size(wrong).is_err(), "{wrong}");
-        }
-    }
-}

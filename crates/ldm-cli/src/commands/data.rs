@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::bail;
-use ldm_core::image;
+use ldm_core::{FileContent, image};
 use ldm_data::{
     Dataset, Info, Loader, LoaderConfig, TransformConfig, contact_sheet, none_readable, open_path,
     refuse_passed_over, unreadable,
@@ -40,20 +40,10 @@ fn info(args: &DataArgs, as_json: bool) -> anyhow::Result<()> {
     let info = Info::of(&*data, data.len());
     let bad = unreadable(&*data);
     if as_json {
-        let classes: Vec<_> =
-            info.classes.iter().map(|(name, count)| json!({"name": name, "count": count})).collect();
-        let sizes: Vec<_> = info
-            .sizes
-            .iter()
-            .map(|([width, height], count)| json!({"width": width, "height": height, "count": count}))
-            .collect();
-        let document = json!({
-            "name": info.name, "count": info.count, "classes": classes, "sizes": sizes,
-            "captioned": info.captioned, "captions": info.captions, "fingerprint": info.fingerprint,
-            "passed_over": data.passed_over(),
-            "unreadable": bad.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        });
-        terminal::write_json(&document, false)?;
+        let mut document = info.to_json();
+        document.insert("passed_over".into(), json!(data.passed_over()));
+        document.insert("unreadable".into(), bad.iter().map(ToString::to_string).collect());
+        terminal::write_json(&document.into(), false)?;
     } else {
         outln!("{}: {} images", info.name, info.count)?;
         outln!("fingerprint  {}", info.fingerprint)?;
@@ -86,7 +76,7 @@ fn info(args: &DataArgs, as_json: bool) -> anyhow::Result<()> {
 }
 
 fn preview(args: &DataArgs, out: &Path, count: usize, force: bool) -> anyhow::Result<()> {
-    output::ensure_new(out, force)?;
+    output::ensure_writable(out, FileContent::Png, force)?;
     let data = open(args)?;
     let count = count.clamp(1, data.len());
     let config =

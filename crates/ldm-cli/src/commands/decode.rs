@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, bail};
 use ldm::{ImageGrid, Watermark};
 use ldm_checkpoint::{Axis, Checkpoint};
-use ldm_core::image;
+use ldm_core::{FileContent, image};
 use tch::Tensor;
 
 use crate::args::DecodeArgs;
@@ -15,7 +15,7 @@ use crate::{model, output};
 
 pub(crate) fn run(args: &DecodeArgs) -> anyhow::Result<()> {
     if let Some(path) = &args.save_pixels {
-        output::ensure_new(path, args.output.force)?;
+        output::ensure_writable(path, FileContent::Safetensors, args.output.force)?;
     }
     let model = model::open(&args.model)?;
     model.first_stage().check_shown()?;

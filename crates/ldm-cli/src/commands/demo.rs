@@ -2,6 +2,7 @@
 
 use anyhow::{Context, bail};
 use ldm_study::demo::{DemoOverrides, demo};
+use ldm_train::RunDir;
 
 use crate::args::DemoArgs;
 use crate::interrupt::Stop;
@@ -19,7 +20,10 @@ pub(crate) fn run(args: &DemoArgs, printer: Printer) -> anyhow::Result<()> {
             bail!("{}: expected a new folder, got an existing one; try --force", out.display());
         }
         // Only the demo's own runs: other files in the folder belong to the user.
-        for run in ["first-stage", "diffusion"].map(|name| out.join(name)).iter().filter(|run| run.is_dir()) {
+        let mut runs = ["first-stage", "diffusion"].map(|name| out.join(name)).to_vec();
+        runs.retain(|run| run.is_dir());
+        runs.iter().try_for_each(|run| RunDir::check_removable(run))?;
+        for run in &runs {
             std::fs::remove_dir_all(run).with_context(|| run.display().to_string())?;
         }
     }

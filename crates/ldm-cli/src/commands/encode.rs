@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, bail};
+use ldm_core::FileContent;
 use ldm_core::noise::Seeded;
 use tch::{Kind, Tensor};
 
@@ -11,7 +12,7 @@ use crate::terminal::outln;
 use crate::{model, output};
 
 pub(crate) fn run(args: &EncodeArgs) -> anyhow::Result<()> {
-    output::ensure_new(&args.out, args.force)?;
+    output::ensure_writable(&args.out, FileContent::Safetensors, args.force)?;
     let model = model::open(&args.model)?;
     let mut latents: Vec<Tensor> = Vec::new();
     for (index, path) in args.images.images.iter().enumerate() {

@@ -29,6 +29,8 @@ pub(crate) struct Filling<'a> {
     pub(crate) name: String,
     /// The line of `parameters` with the inputs.
     pub(crate) heading: String,
+    /// Their fields.
+    pub(crate) fields: String,
     /// The inputs in the JSON line.
     pub(crate) json: Map<String, Value>,
 }
@@ -136,6 +138,12 @@ impl Task for InpaintingTask<'_> {
         let prompt = self.text.as_deref().map_or(String::new(), |text| format!("{text}\n"));
         let negative = self.args.text.heading();
         format!("{prompt}{negative}{}\n", self.filling.heading)
+    }
+
+    fn parameters(&self) -> String {
+        let feather = self.args.feather;
+        let feather = if feather == 0 { String::new() } else { format!(", Feather: {feather}") };
+        format!("{}{feather}", self.filling.fields)
     }
 
     fn json(&self, _image: usize) -> Map<String, Value> {

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::Context;
-use ldm::{InputImages, init_image_fields};
+use ldm::{InputImages, input_fields};
 use ldm_core::{Prompt, image};
 use ldm_data::Interpolation;
 use ldm_pipelines::{ConditioningKind, InitImage};
@@ -45,7 +45,7 @@ impl<'a> Img2imgTask<'a> {
         let size = args.size.size();
         let image = size.fit(image::read(path)?, Interpolation::Bicubic, path)?;
         let image = image::from_rgb8(&image).unsqueeze(0);
-        let fields = format!("{}{size}", init_image_fields(path)?);
+        let fields = format!("{}{size}", input_fields("Init image", path)?);
         Ok(Self { path, init: InitImage::new(image, args.strength, None)?, fields, args })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ldm::{Layout, read_layouts};
+use ldm::{Layout, input_fields, read_layouts};
 use ldm_core::Prompt;
 use ldm_pipelines::ConditioningKind;
 use serde_json::{Map, Value, json};
@@ -22,13 +22,15 @@ pub(crate) fn run(args: &Layout2imgArgs, printer: Printer) -> anyhow::Result<()>
         .into_iter()
         .map(|layout| layout.by_number(&model.box_classes, &args.layout))
         .collect::<ldm_core::Result<Vec<_>>>()?;
-    job.run(&model, &args.model, LayoutTask { given: layouts, each }, printer)
+    let fields = input_fields("Layout", &args.layout)?;
+    job.run(&model, &args.model, LayoutTask { given: layouts, each, fields }, printer)
 }
 
 /// Layouts, each for several consecutive images.
 struct LayoutTask {
     given: Vec<Layout<i64>>,
     each: usize,
+    fields: String,
 }
 
 impl LayoutTask {
@@ -45,6 +47,10 @@ impl Task for LayoutTask {
 
     fn heading(&self, image: usize) -> String {
         format!("layout: {}\n", self.of(image).name)
+    }
+
+    fn parameters(&self) -> String {
+        self.fields.clone()
     }
 
     fn json(&self, image: usize) -> Map<String, Value> {

@@ -1,11 +1,10 @@
 //! `ldm outpaint`: extends an image past its borders.
 
-use anyhow::bail;
-use ldm::InputImages;
+use anyhow::{Context, bail};
+use ldm::{InputImages, extended, input_fields};
 use ldm_core::image as images;
 use ldm_data::Interpolation;
 use serde_json::{Map, json};
-use tch::Tensor;
 
 use super::filling::{self, Filling};
 use crate::args::OutpaintArgs;
@@ -22,11 +21,10 @@ pub(crate) fn run(args: &OutpaintArgs, printer: Printer) -> anyhow::Result<()> {
     let added = json!({"left": args.left, "right": args.right, "top": args.top, "bottom": args.bottom});
     let fillings = inputs.paths.iter().map(|path| {
         let image = args.size.size().fit(images::read(path)?, Interpolation::Bicubic, path)?;
-        let image = images::from_rgb8(&image).unsqueeze(0);
+        let [image, mask] = extended(&image, sides).with_context(|| path.display().to_string())?;
         Ok(Filling {
-            // The added area starts as the nearest pixels, so that the first stage sees no edge.
-            image: image.replication_pad2d(sides),
-            mask: 1. - Tensor::ones_like(&image.narrow(1, 0, 1)).constant_pad_nd(sides),
+            image,
+            mask,
             prompt: args.prompt.as_deref(),
             strength: None,
             name: path.display().to_string(),
@@ -38,6 +36,7 @@ pub(crate) fn run(args: &OutpaintArgs, printer: Printer) -> anyhow::Result<()> {
                 args.top,
                 args.bottom
             ),
+            fields: format!("{}{}", input_fields("Init image", path)?, args.size.size()),
             json: Map::from_iter([("image".to_owned(), json!(path)), ("added".to_owned(), added.clone())]),
         })
     });

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use ldm_conditioning::Clip;
+use ldm_core::FileContent;
 use ldm_retrieval::Search;
 use ldm_study::retrieval::{
     IndexOptions, NamedNeighbor, RetrievalQuery, Retriever, find_neighbors, index_images,
@@ -30,7 +31,7 @@ pub(crate) fn run(command: &RetrieveCommand, printer: Printer) -> anyhow::Result
             Ok(())
         }
         RetrieveCommand::Neighbors { images, index, k, exact, out } => {
-            output::ensure_new(&out.out, out.force)?;
+            output::ensure_writable(&out.out, FileContent::Safetensors, out.force)?;
             let database = index.as_ref().unwrap_or(images);
             find_neighbors(images, database, k.get(), search(*exact), &out.out, &reporter)?;
             Ok(outln!("{}", out.out.display())?)
@@ -39,7 +40,7 @@ pub(crate) fn run(command: &RetrieveCommand, printer: Printer) -> anyhow::Result
 }
 
 fn index(args: &IndexArgs, printer: Printer, reporter: &CliReporter) -> anyhow::Result<()> {
-    output::ensure_new(&args.out.out, args.out.force)?;
+    output::ensure_writable(&args.out.out, FileContent::Safetensors, args.out.force)?;
     let device = model::device(&args.device, Some(printer))?;
     let clip = args.clip.as_ref().map(|path| Clip::open(path, device).context("--clip")).transpose()?;
     let options =

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use anyhow::Context;
-use ldm::{one_hot_labels, read_labels};
+use ldm::{input_fields, one_hot_labels, read_labels};
 use ldm_core::Prompt;
 use ldm_pipelines::ConditioningKind;
 use serde_json::{Map, Value, json};
@@ -21,13 +21,19 @@ pub(crate) fn run(args: &Semantic2imgArgs, printer: Printer) -> anyhow::Result<(
     let model = model::open_diffusion(&args.model, None)?;
     model::check_conditioning(&model, &args.model, &[ConditioningKind::SemanticMap])?;
     let map = one_hot_labels(&labels, &model).with_context(|| args.map.display().to_string())?;
-    job.run(&model, &args.model, SemanticMapTask { map, name: args.map.display().to_string() }, printer)
+    let mut fields = input_fields("Init image", &args.map)?;
+    if let Some(palette) = &args.palette {
+        fields += &input_fields("Palette", palette)?;
+    }
+    let name = args.map.display().to_string();
+    job.run(&model, &args.model, SemanticMapTask { map, name, fields }, printer)
 }
 
 /// A one-hot map.
 struct SemanticMapTask {
     map: Tensor,
     name: String,
+    fields: String,
 }
 
 impl Task for SemanticMapTask {
@@ -37,6 +43,10 @@ impl Task for SemanticMapTask {
 
     fn heading(&self, _image: usize) -> String {
         format!("map: {}\n", self.name)
+    }
+
+    fn parameters(&self) -> String {
+        self.fields.clone()
     }
 
     fn json(&self, _image: usize) -> Map<String, Value> {

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::Context;
-use ldm::InputImages;
+use ldm::{InputImages, input_fields};
 use ldm_core::{Prompt, image};
 use ldm_pipelines::ConditioningKind;
 use serde_json::{Map, Value, json};
@@ -37,11 +37,13 @@ pub(crate) fn run(args: &UpscaleArgs, printer: Printer) -> anyhow::Result<()> {
 struct UpscaleTask<'a> {
     path: &'a Path,
     image: Tensor,
+    fields: String,
 }
 
 impl<'a> UpscaleTask<'a> {
     fn read(path: &'a Path) -> anyhow::Result<Self> {
-        Ok(Self { path, image: image::from_rgb8(&image::read(path)?).unsqueeze(0) })
+        let image = image::from_rgb8(&image::read(path)?).unsqueeze(0);
+        Ok(Self { path, image, fields: input_fields("Init image", path)? })
     }
 }
 
@@ -52,6 +54,10 @@ impl Task for UpscaleTask<'_> {
 
     fn heading(&self, _image: usize) -> String {
         format!("upscale: {}\n", self.path.display())
+    }
+
+    fn parameters(&self) -> String {
+        self.fields.clone()
     }
 
     fn json(&self, _image: usize) -> Map<String, Value> {

@@ -96,6 +96,21 @@ fn existing_files_are_not_replaced() {
     assert_eq!(names(&sandbox, "home"), ["letter.txt"]);
     sandbox.ok(&["convert", "model", "model", "--to", "ldm", "--force"]);
     assert_eq!(names(&sandbox, "."), ["home", "model"]);
+    // A checkpoint and its config replace a checkpoint and its config.
+    let compvis = |out: &str| ["convert", "model", out, "--to", "compvis", "--force"].map(str::to_owned);
+    let refused = |out: &str, expected: &str| {
+        let args = compvis(out);
+        sandbox.err(&args.each_ref().map(String::as_str), 1, expected);
+    };
+    for out in ["one.ckpt", "one.ckpt", "two.safetensors", "two.safetensors"] {
+        sandbox.ok(&compvis(out).each_ref().map(String::as_str));
+    }
+    let other = "in a file that is replaced, got other content; try another path";
+    refused("home/letter.txt", &format!("home/letter.txt: expected a checkpoint {other}"));
+    std::fs::write(sandbox.path("letter.docx"), b"PK\x03\x04 dear").unwrap();
+    refused("letter.docx", &format!("letter.docx: expected a checkpoint {other}"));
+    std::fs::write(sandbox.path("one.yaml"), "model: {target: kl}\ndata: {target: mine}\n").unwrap();
+    refused("one.ckpt", &format!("one.yaml: expected a config of `model` alone {other}"));
 }
 
 #[test]

@@ -155,6 +155,11 @@ fn sizes_beyond_the_memory_are_refused() {
         1,
         "expected at most the ",
     );
+    let batch = ["data.params.batch_size=1000000000", "data.params.train.params.count=1000000000"];
+    for config in ["first.yaml", "second.yaml"] {
+        let expected = format!("{config}: data.params.batch_size: expected at most the ");
+        sandbox.err(&[&["train", config, "--run", "new"], &batch[..]].concat(), 1, &expected);
+    }
     sandbox.err(&["train", "first.yaml", "--run", "new", "model.params.ddconfig.ch=32000000"], 1, "ch");
     for key in
         ["ddconfig.ch=1000000000", "ddconfig.num_res_blocks=2000000000", "embed_dim=9000000000000000000"]
@@ -220,4 +225,57 @@ fn folders_of_images_are_inpainted_one_by_one() {
         1,
         "none: expected image files",
     );
+}
+
+#[test]
+fn force_replaces_no_file_of_other_content() {
+    let sandbox = trained();
+    std::fs::write(sandbox.path("thesis"), "three years").unwrap();
+    std::fs::create_dir_all(sandbox.path("out")).unwrap();
+    std::fs::write(sandbox.path("out/00000.png"), "three years").unwrap();
+    let sample = ["sample", "--model", "second", "--class", "1", "--steps", "1", "--force", "--out"];
+    let with = |words: &[&str]| [&sample[..], &["new"], words].concat().join("|");
+    for (command, expected) in [
+        ("encode|images/a.png|--model|first|--force|--out|thesis".to_owned(), "thesis: expected safetensors"),
+        ("data|preview|images|--force|--out|thesis".to_owned(), "thesis: expected a PNG"),
+        (
+            "eval|generation|images|images|--force|--save-statistics|thesis".to_owned(),
+            "thesis: expected a NumPy archive",
+        ),
+        (with(&["--save-latents", "thesis"]), "thesis: expected safetensors"),
+        (with(&["--save-npz", "thesis"]), "thesis: expected a NumPy archive"),
+        ([&sample[..], &["out"]].concat().join("|"), "out/00000.png: expected a PNG"),
+    ] {
+        let words: Vec<&str> = command.split('|').collect();
+        sandbox.err(
+            &words,
+            1,
+            &format!("{expected} in a file that is replaced, got other content; try another path"),
+        );
+    }
+    sandbox.err(
+        &["encode", "images/a.png", "--model", "first", "--force", "--out", "images"],
+        1,
+        "got a folder",
+    );
+    // Runs of the demo, not folders of their names.
+    std::fs::create_dir_all(sandbox.path("project/diffusion/src")).unwrap();
+    sandbox.err(
+        &["demo", "--force", "--out", "project"],
+        1,
+        "project/diffusion: expected only files of a run in a folder that is replaced, got project/diffusion/src",
+    );
+}
+
+#[test]
+fn outputs_that_cannot_be_written_are_refused_before_the_work() {
+    let sandbox = trained();
+    std::fs::write(sandbox.path("file"), "").unwrap();
+    let sample = ["sample", "--model", "second", "--class", "1", "--steps", "100000", "--out"];
+    let with = |words: &[&str], expected: &str| sandbox.err(&[&sample[..], words].concat(), 1, expected);
+    with(&["file"], "--out: expected a folder, got the file file");
+    with(&["new", "--save-latents", "none/z"], "none/z: expected an existing folder none, got none");
+    with(&["new", "--save-npz", "none/z"], "none/z: expected an existing folder none, got none");
+    let encode = ["encode", "images/a.png", "--model", "first", "--out", "none/z"];
+    sandbox.err(&encode, 1, "none/z: expected an existing folder none, got none");
 }

@@ -150,3 +150,24 @@ fn the_ranks_meet_on_loopback_alone() {
         "only 127.0.0.1: {listening:?}"
     );
 }
+
+#[test]
+fn a_signal_while_the_last_samples_are_drawn_is_heeded() {
+    let sandbox = Sandbox::new(LDM, &[("first.yaml", tiny::FIRST_STAGE), ("second.yaml", tiny::DIFFUSION)]);
+    sandbox.ok(&["train", "first.yaml", "--run", "first", "train.steps=1"]);
+    let mut child = spawn(
+        &sandbox,
+        &["second.yaml", "--run", "run", "train.samples.steps=1000", "train.samples.count=64"],
+    );
+    wait_for("the last checkpoint", || sandbox.path("run/model/model.safetensors").is_file());
+    assert!(child.try_wait().unwrap().is_none(), "it draws samples");
+    let before = Instant::now();
+    send("-TERM", &child);
+    let output = child.wait_with_output().unwrap();
+    assert!(before.elapsed() < Duration::from_secs(5), "{:?}", before.elapsed());
+    assert_eq!(output.status.code(), Some(143));
+    let sample = sandbox.path("run/samples/step-0000004.png");
+    assert!(!sample.exists());
+    sandbox.ok(&["train", "--resume", "run", "train.samples.steps=1"]);
+    assert!(sample.is_file());
+}

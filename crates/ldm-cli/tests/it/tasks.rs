@@ -82,6 +82,7 @@ fn each_task_generates_its_images() {
     outpaints(&sandbox, &generate);
     samples_in_tiles(&sandbox);
     interpolates_seeds(&sandbox);
+    makes_again(&sandbox);
     // The error names the right command.
     for (model, command) in
         [("boxes", "layout2img"), ("map", "semantic2img"), ("small", "upscale"), ("hole", "inpaint")]
@@ -334,4 +335,17 @@ fn interpolates_seeds(sandbox: &Sandbox) {
     );
     let alone = ["sample", "--model", "plain", "--out", "no", "--variation-seed", "9"];
     sandbox.err(&alone, 2, "--variation-strength");
+}
+
+/// Each task is made again from the parameters of its second image, byte for byte.
+fn makes_again(sandbox: &Sandbox) {
+    let images = ["large", "filled", "soft", "blended", "resized", "small", "on-hole", "on-plain"];
+    for name in images.iter().chain(&["parts", "coco", "drawn", "colored"]) {
+        let image = format!("{name}/00001.png");
+        let again = format!("{name}-again");
+        let (_, stderr) = sandbox.output(&["redo", &image, "--out", &again, "--skip-grid"]);
+        assert_eq!(stderr, "", "{name}");
+        let read = |path: &str| std::fs::read(sandbox.path(path)).unwrap();
+        assert!(read(&image) == read(&format!("{again}/00001.png")), "{name}");
+    }
 }

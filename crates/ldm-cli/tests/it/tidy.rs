@@ -3,7 +3,7 @@
 mod source;
 mod words;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -294,6 +294,31 @@ fn configs_are_read_strictly() {
     }
     none("deserialized types have deny_unknown_fields, without flatten and untagged", violations);
     assert_eq!(used, MAY_IGNORE_FIELDS.len(), "an exception is stale: remove it from MAY_IGNORE_FIELDS");
+}
+
+/// The versions of the packages of a lock file, by name.
+fn locked(name: &str) -> BTreeMap<String, BTreeSet<String>> {
+    let text = read(name);
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for package in text.split("[[package]]").skip(1) {
+        let value = |key: &str| {
+            let line = package.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+            line.trim_matches('"').to_owned()
+        };
+        found.entry(value("name = ")).or_default().insert(value("version = "));
+    }
+    found
+}
+
+#[test]
+fn fuzz_targets_have_the_versions_of_the_workspace() {
+    let [ours, fuzzed] = ["Cargo.lock", "crates/ldm-testing/fuzz/Cargo.lock"].map(locked);
+    let differs = |(name, versions): (&String, &BTreeSet<String>)| {
+        let known = ours.get(name)?;
+        (!versions.is_subset(known)).then(|| format!("{name}: {versions:?}, expected {known:?}"))
+    };
+    none("a package of both lock files has one version", fuzzed.iter().filter_map(differs).collect());
+    assert!(fuzzed.contains_key("libfuzzer-sys") && fuzzed.contains_key("tch"));
 }
 
 // ---- Configs -------------------------------------------------------------------------------------------------------

@@ -93,12 +93,31 @@ impl Labels {
     pub(crate) fn read(&self, bytes: &[u8]) -> std::result::Result<GrayImage, String> {
         let mut map = values(bytes)?;
         for (x, y, pixel) in map.enumerate_pixels_mut() {
-            let value = pixel.0[0];
-            pixel.0[0] = self.of[usize::from(value)].ok_or_else(|| {
-                format!("expected values of {} labels, got {value} at column {x}, row {y}", self.count)
-            })?;
+            pixel.0[0] = self.label(pixel.0[0], [x, y])?;
         }
         Ok(map)
+    }
+
+    /// Checks that the values of a map have labels below `count`. A file that cannot be read passes.
+    pub(crate) fn check(&self, bytes: &[u8], count: i64) -> std::result::Result<(), String> {
+        let Ok(map) = values(bytes) else { return Ok(()) };
+        for (x, y, pixel) in map.enumerate_pixels() {
+            let label = self.label(pixel.0[0], [x, y])?;
+            if i64::from(label) >= count {
+                let last = count - 1;
+                return Err(format!(
+                    "expected the model's labels 0 to {last}, got {label} at column {x}, row {y}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The label of a value; the error names its pixel.
+    fn label(&self, value: u8, [x, y]: [u32; 2]) -> std::result::Result<u8, String> {
+        self.of[usize::from(value)].ok_or_else(|| {
+            format!("expected values of {} labels, got {value} at column {x}, row {y}", self.count)
+        })
     }
 }
 
@@ -304,6 +323,11 @@ mod tests {
         assert_eq!(read(&plain, &[0, 2]).unwrap(), [0, 2]);
         let message = read(&plain, &[0, 3]).unwrap_err();
         assert_eq!(message, "expected values of 3 labels, got 3 at column 1, row 0");
+        let map = png_of(png::ColorType::Grayscale, png::BitDepth::Eight, 2, &[0, 2]);
+        plain.check(&map, 3).unwrap();
+        let message = plain.check(&map, 2).unwrap_err();
+        assert_eq!(message, "expected the model's labels 0 to 1, got 2 at column 1, row 0");
+        plain.check(b"unreadable", 2).unwrap();
         // COCO's 182 labels and unlabeled: taming's n_labels is 183.
         let coco = labels(Some(183), true, None).unwrap();
         assert_eq!(read(&coco, &[255, 0, 181]).unwrap(), [0, 1, 182]);

@@ -5,6 +5,7 @@ use std::path::Path;
 use image::GrayImage;
 use ldm_core::{Error, Result};
 use ldm_retrieval::NeighborTable;
+use rayon::prelude::*;
 
 use crate::dataset::{Dataset, Peek, fingerprint};
 use crate::example::{Example, to_chw};
@@ -252,6 +253,18 @@ impl Dataset for StoredImages {
 
     fn label_classes(&self) -> &[String] {
         self.labels.as_ref().map_or(&[], |labels| &labels.names)
+    }
+
+    fn check_labels(&self, count: i64) -> Result<usize> {
+        let Some(labels) = &self.labels else { return Ok(0) };
+        let places: Vec<FileIndex> = self.listing.items.iter().filter_map(|item| item.label_map).collect();
+        let wrong = places.par_iter().find_map_first(|place| {
+            let store = &self.listing.stores[place.0];
+            let file = &store.files[place.1];
+            let message = labels.check(&store.read(file).ok()?, count).err()?;
+            Some(Error::data(store.path(file), message))
+        });
+        wrong.map_or(Ok(places.len()), Err)
     }
 
     fn passed_over(&self) -> &[String] {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use image::{Rgb, RgbImage};
 use ldm_data::{
-    ClassSource, Dataset, ImagesConfig, Loader, LoaderConfig, StoredImages, TransformConfig, none_readable,
-    open_path, refuse_passed_over, refuse_unreadable,
+    ClassSource, Dataset, ImagesConfig, Loader, LoaderConfig, StoredImages, TransformConfig, first_readable,
+    none_readable, open_path, refuse_passed_over,
 };
 use tar::{EntryType, Header};
 use zip::write::SimpleFileOptions;
@@ -114,7 +114,7 @@ fn no_readable_image_is_an_error_with_the_reason() {
         fs::write(root.path().join(name), "junk").unwrap();
     }
     let set = open(root.path()).unwrap();
-    let message = refuse_unreadable(&set).unwrap_err().to_string();
+    let message = first_readable(&set, 0).unwrap_err().to_string();
     let expected = format!(
         "{0}: expected readable images, got none of 2, e.g. {0}/a.png: expected an image, got first bytes that",
         root.path().display()
@@ -122,7 +122,7 @@ fn no_readable_image_is_an_error_with_the_reason() {
     assert!(message.starts_with(&expected), "{message}");
     assert!(none_readable(&set, None).to_string().ends_with("got none of 2"));
     fs::write(root.path().join("b.png"), numbered(1)).unwrap();
-    refuse_unreadable(&set).unwrap();
+    first_readable(&set, 0).unwrap();
 }
 
 #[test]

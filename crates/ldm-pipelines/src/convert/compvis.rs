@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use ldm_checkpoint::{Streamed, save_streamed, save_torch_streamed};
+use ldm_checkpoint::{Checkpoint, Streamed, save_streamed, save_torch_streamed};
 use ldm_conditioning::{ClipTextConfig, ConditionerConfig};
 use ldm_core::config::{Value, to_text};
-use ldm_core::{Error, Result, files};
+use ldm_core::{Error, Result, files, text};
 use ldm_schedulers::Parameterization;
 use serde_yaml::Mapping;
 
@@ -118,6 +118,26 @@ pub(super) fn write(
         drop(std::fs::remove_file(out));
     }
     written
+}
+
+/// Checks that the files of a checkpoint, where they exist, are a checkpoint and the config of a model: other content of
+/// the same names is not replaced.
+pub(super) fn check_replaceable(out: &Path) -> Result<()> {
+    let config_file = out.with_extension("yaml");
+    let is_config = |text: String| {
+        let tree: Option<Mapping> = serde_yaml::from_str(&text).ok();
+        tree.is_some_and(|tree| tree.keys().eq(["model"]) && tree["model"].get("target").is_some())
+    };
+    for (path, expected, is_own) in [
+        (out, "a checkpoint", Checkpoint::open(out).is_ok_and(|found| found.path() == out)),
+        (&config_file, "a config of `model` alone", text::read(&config_file).is_ok_and(is_config)),
+    ] {
+        if path.exists() && !is_own {
+            let expected = format!("{expected} in a file that is replaced");
+            return Err(Error::expected(path.display(), expected, "other content; try another path"));
+        }
+    }
+    Ok(())
 }
 
 /// The config as CompVis' `instantiate_from_config` takes it.

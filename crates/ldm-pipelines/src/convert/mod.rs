@@ -90,7 +90,7 @@ const WRITTEN: [&str; 20] = [
 ];
 
 /// Checks that `out`, where it exists, may be replaced by a model of the format `to`: a folder that holds nothing but a
-/// converted model by a folder, a file by a file.
+/// converted model by a folder, a checkpoint by a checkpoint, and the config of a model next to it by another one.
 ///
 /// # Errors
 /// [`Error::Invalid`] with the file or the first other entry; [`Error::Io`].
@@ -102,7 +102,13 @@ pub fn check_replaceable(out: &Path, to: ConvertTarget) -> Result<()> {
             "a file; try another path",
         ));
     }
-    if out.is_dir() { check_folder(out) } else { Ok(()) }
+    if out.is_dir() {
+        return check_folder(out);
+    }
+    if to == ConvertTarget::Compvis {
+        compvis::check_replaceable(out)?;
+    }
+    Ok(())
 }
 
 /// Checks that a folder holds nothing but a converted model.

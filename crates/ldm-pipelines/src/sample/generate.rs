@@ -1,5 +1,7 @@
 //! Generation of images from prompts and seeds.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use ldm_conditioning::TextOptions;
 use ldm_core::noise::Seeded;
 use ldm_core::{Conditioning, Error, Prompt, Result};
@@ -84,12 +86,23 @@ pub struct GenerateRequest<'a> {
     pub classifier: Option<&'a GuidingClassifier>,
     /// ControlNets that steer the images.
     pub controls: &'a [Control<'a>],
+    /// Stops the sampling before its next step once it is set.
+    pub stop: Option<&'a AtomicBool>,
 }
 
 impl<'a> GenerateRequest<'a> {
     /// Images of `prompt`, one for each seed, from noise.
     pub fn new(prompt: &'a Prompt, seeds: &'a [u64], sampling: &'a Sampling) -> Self {
-        Self { prompt, negative: None, seeds, sampling, init: Init::Seeds, classifier: None, controls: &[] }
+        Self {
+            prompt,
+            negative: None,
+            seeds,
+            sampling,
+            init: Init::Seeds,
+            classifier: None,
+            controls: &[],
+            stop: None,
+        }
     }
 
     /// With a negative prompt.
@@ -114,6 +127,12 @@ impl<'a> GenerateRequest<'a> {
     #[must_use]
     pub fn controls(self, controls: &'a [Control<'a>]) -> Self {
         Self { controls, ..self }
+    }
+
+    /// With a flag that stops it.
+    #[must_use]
+    pub fn stopped_by(self, stop: &'a AtomicBool) -> Self {
+        Self { stop: Some(stop), ..self }
     }
 }
 
@@ -142,16 +161,22 @@ pub struct Generated {
 /// finite scale, or when the result holds NaN or Inf;
 /// [`Error::Format`] when a program wrote to the file of the weights meanwhile;
 /// [`Error::MissingInput`] when the prompt lacks what the model is conditioned on; [`Error::Shape`] for noise of a
-/// wrong shape, or prompts that are not one per seed.
+/// wrong shape, or prompts that are not one per seed; [`Error::Stopped`] once the request's flag is set.
 pub fn generate(
     model: &LatentDiffusion,
     request: &GenerateRequest,
     observe: &mut dyn FnMut(SamplingStep),
 ) -> Result<Generated> {
-    let &GenerateRequest { prompt, negative, seeds, sampling, init, classifier, controls } = request;
+    let &GenerateRequest { prompt, negative, seeds, sampling, init, classifier, controls, stop } = request;
     let count = seeds.len() as i64;
     model.first_stage.check_shown()?;
     sampling.ancestral.check()?;
+    if let (Some(_), Some([_, _, height, width])) =
+        (&prompt.image, prompt.mask.as_ref().map(Tensor::size).as_deref())
+    {
+        // The condition is encoded as a whole, also where the image is sampled in tiles.
+        model.footprint().check(count, [*height, *width])?;
+    }
     let guided = sampling.guidance.scale != 1. && model.config.conditioning_key().is_some();
     let (cond, uncond) = tch::no_grad(|| model.condition_text(prompt, negative, guided, &sampling.text))?;
     check_count(&cond, count)?;
@@ -194,8 +219,12 @@ pub fn generate(
             denoiser = Box::new(QuantizedDenoiser::new(denoiser, model)?);
         }
         let (levels, mask, ancestral) = (start.levels, start.mask.as_ref(), sampling.ancestral);
-        let run = SamplerRun { denoiser: &*denoiser, levels, mask, noise: &mut noise, ancestral, observe };
+        let run =
+            SamplerRun { denoiser: &*denoiser, levels, mask, noise: &mut noise, ancestral, observe, stop };
         let latents = plan.sampler().sample(start.x, run);
+        if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            return Err(Error::Stopped);
+        }
         let decoded = model.decode_finite(&latents, tiling.as_ref().map(|tiling| &tiling.decode))?;
         model.check_files()?;
         check_files(controls)?;
@@ -253,12 +282,13 @@ fn latent_shape(
 }
 
 impl LatentDiffusion {
-    /// Checks that `count` images of the model's own size can be generated, not in tiles, in the memory of the CPU.
+    /// Checks that `count` images of `[height, width]`, by default the model's own size, can be generated in the memory of the
+    /// CPU, as a whole or in tiles.
     ///
     /// # Errors
     /// [`Error::Invalid`] with the memory that is available and that is needed at least.
-    pub fn check_generated(&self, count: usize) -> Result<()> {
-        check_memory(self, count as i64, &latent_shape(self, None, None)?, false)
+    pub fn check_generated(&self, count: usize, size: Option<[i64; 2]>, tiled: bool) -> Result<()> {
+        check_memory(self, count as i64, &latent_shape(self, size, None)?, tiled)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Sampling options, with defaults from the model.
 
+use std::str::FromStr;
+
 use ldm_conditioning::{PromptSyntax, TextOptions, TokenizerKind, has_syntax, has_weights};
 use ldm_core::{Error, Prompt, Result};
 use ldm_schedulers::{AncestralNoise, SamplerConfig, Spacing};
@@ -16,6 +18,21 @@ pub enum TileSize {
     Auto,
     /// In pixels.
     Pixels(i64),
+}
+
+/// The longest side of a tile.
+const LARGEST_TILE: i64 = 65_536;
+
+impl FromStr for TileSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text.parse() {
+            Ok(side) if (1..=LARGEST_TILE).contains(&side) => Ok(Self::Pixels(side)),
+            _ if text == "auto" => Ok(Self::Auto),
+            _ => Err(format!("expected 1 to {LARGEST_TILE} pixels, or auto")),
+        }
+    }
 }
 
 /// Options of sampling, each with the model's default where absent.
@@ -167,6 +184,19 @@ impl LatentDiffusion {
             ConditioningKind::Text | ConditioningKind::TextInpainting if self.config.clip() => 7.5,
             ConditioningKind::Text | ConditioningKind::TextInpainting | ConditioningKind::Embedding => 5.,
             _ => 1.,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tile_sizes() {
+        assert_eq!(["auto", "64"].map(str::parse), [Ok(TileSize::Auto), Ok(TileSize::Pixels(64))]);
+        for wrong in ["", "0", "-8", "64px", "65537", "9223372036854775807"] {
+            assert!(wrong.parse::<TileSize>().is_err(), "{wrong}");
         }
     }
 }

@@ -99,7 +99,15 @@ fn check_noisy_run(
     let latents = tch::no_grad(|| {
         let observe: &mut dyn FnMut(SamplingStep) =
             &mut |step| seen.push((step.x.shallow_clone(), step.denoised.x0.shallow_clone()));
-        let run = SamplerRun { denoiser, levels: &levels, mask: None, noise: &mut noise, ancestral, observe };
+        let run = SamplerRun {
+            denoiser,
+            levels: &levels,
+            mask: None,
+            noise: &mut noise,
+            ancestral,
+            observe,
+            stop: None,
+        };
         sampler.sample(golden.get("x_T").shallow_clone(), run)
     });
     for step in SEEN {

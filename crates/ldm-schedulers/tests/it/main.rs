@@ -39,6 +39,7 @@ fn run(
             noise,
             ancestral: AncestralNoise::default(),
             observe: &mut |_| {},
+            stop: None,
         },
     )
 }

@@ -141,6 +141,7 @@ fn check_run(
         noise: &mut noise,
         ancestral: AncestralNoise::default(),
         observe: &mut observe,
+        stop: None,
     };
     let x = sampler.sample(want.get(0), run);
     assert_close(&format!("{name}, the end"), &x, &want.get(-1), TOLERANCE);

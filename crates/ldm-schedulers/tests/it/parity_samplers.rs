@@ -71,6 +71,7 @@ fn check(
             noise: &mut noise,
             ancestral: AncestralNoise::default(),
             observe: &mut observe,
+            stop: None,
         },
     );
     assert_close(&format!("{name}, the end"), &x, &want.get(-1), tolerance);
@@ -120,6 +121,7 @@ fn masks() {
             noise,
             ancestral: AncestralNoise::default(),
             observe,
+            stop: None,
         };
         sampler.sample(golden.get("start").shallow_clone(), run)
     };

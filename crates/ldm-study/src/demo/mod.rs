@@ -64,6 +64,22 @@ pub fn demo(
     };
 
     reporter.say("sampling and writing the report");
+    match write_report(out, [&first, &second], &classes, &training, started) {
+        Err(Error::Stopped) => Ok(None),
+        written => written.map(Some),
+    }
+}
+
+/// Samples both stages and writes the report; returns its path.
+fn write_report(
+    out: &Path,
+    stages: [&TrainedStage; 2],
+    classes: &[String],
+    training: &StageTraining,
+    started: Instant,
+) -> Result<PathBuf> {
+    let [first, second] = stages;
+    let &StageTraining { device, stop, reporter, .. } = training;
     let mut warn = |note: &str| reporter.warn(note);
     let Model::Diffusion(model) = Model::open(&second.model, &LoadOptions::new(device), &mut warn)? else {
         bail!("{}: expected a diffusion model, got a first stage", second.model.display());
@@ -71,15 +87,15 @@ pub fn demo(
     let originals = held_out(&first.config)?.images;
     let (pairs, decibels) = reconstructions(&model, &originals.narrow(0, 0, originals.size()[0].min(8)));
     let begun = Instant::now();
-    let rows = samples(&model, &classes)?;
+    let rows = samples(&model, classes, stop)?;
     let sampling_seconds = begun.elapsed().as_secs_f64();
-    let denoising = denoising_steps(&model)?;
+    let denoising = denoising_steps(&model, stop)?;
     let sheet = rows.iter().map(|(_, images)| images.shallow_clone()).collect::<Vec<_>>();
     let grid = image::grid(&Tensor::cat(&sheet, 0), PER_CLASS as i64, 2);
     image::write_png(out.join("samples.png"), &grid, &[])?;
 
     let report = report::DemoReport {
-        stages: [&first, &second],
+        stages,
         pairs,
         decibels,
         rows,
@@ -90,7 +106,7 @@ pub fn demo(
     };
     let path = out.join("report.html");
     ldm_core::files::write_bytes(&path, report.html()?.as_bytes())?;
-    Ok(Some(path))
+    Ok(path)
 }
 
 /// A trained stage.
@@ -176,22 +192,26 @@ fn sampling() -> Sampling {
 }
 
 /// Samples of each class.
-fn samples(model: &LatentDiffusion, classes: &[String]) -> Result<Vec<(String, Tensor)>> {
+fn samples(model: &LatentDiffusion, classes: &[String], stop: &AtomicBool) -> Result<Vec<(String, Tensor)>> {
     let mut rows = Vec::new();
     for (index, name) in classes.iter().enumerate() {
         let seeds: Vec<u64> = (0..PER_CLASS).map(|i| (index * PER_CLASS + i) as u64).collect();
         let prompt = Prompt::class(&[index as i64; PER_CLASS]);
-        let made = generate(model, &GenerateRequest::new(&prompt, &seeds, &sampling()), &mut |_| {})?;
+        let sampling = sampling();
+        let request = GenerateRequest::new(&prompt, &seeds, &sampling).stopped_by(stop);
+        let made = generate(model, &request, &mut |_| {})?;
         rows.push((name.clone(), made.images.clamp(-1., 1.)));
     }
     Ok(rows)
 }
 
 /// Returns the predicted image at eight steps of one sampling run.
-fn denoising_steps(model: &LatentDiffusion) -> Result<Tensor> {
+fn denoising_steps(model: &LatentDiffusion, stop: &AtomicBool) -> Result<Tensor> {
     let sampling = sampling();
     let mut seen = Vec::new();
-    generate(model, &GenerateRequest::new(&Prompt::class(&[0]), &[1], &sampling), &mut |step| {
+    let prompt = Prompt::class(&[0]);
+    let request = GenerateRequest::new(&prompt, &[1], &sampling).stopped_by(stop);
+    generate(model, &request, &mut |step| {
         if step.index % (sampling.steps / 7) == 0 || step.index + 1 == sampling.steps {
             seen.push(step.denoised.x0.shallow_clone());
         }

@@ -7,7 +7,7 @@ use ldm_core::{Conditioning, Error, Result, channels};
 use ldm_data::Batch;
 use ldm_pipelines::{Conditioned, LatentDiffusion, Network};
 use ldm_schedulers::{Denoiser, NoiseLevel, NoiseSchedule, progressive_code};
-use ldm_train::{check_classes, prompt_for};
+use ldm_train::{check_classes, check_label_maps, prompt_for};
 use serde::Serialize;
 use tch::{Kind, Tensor};
 
@@ -82,6 +82,7 @@ pub fn rate_distortion(
     }
     let data = image_set::open(source)?;
     check_classes(&model.config, &*data)?;
+    check_label_maps(&model.config, &*data)?;
     let set = SetOptions { num_images: options.num_images, batch_size: options.batch_size, features: None };
     let (count, mut batches) = image_set::batches(&data, &set, source.strict)?;
     let mut sums = CurveSums::new(levels.len());

@@ -70,7 +70,7 @@ impl CacheWriter<'_> {
                 let info = TensorInfo { shape: shape.clone(), kind: Kind::Float };
                 let make = move || {
                     if stop.load(Ordering::Relaxed) {
-                        return Err(Error::invalid("stopped"));
+                        return Err(Error::Stopped);
                     }
                     let moments = self.chunk(&**set, start, &shape, pixels);
                     observe(view * count + start + shape[0] as usize, sets.len() * count);

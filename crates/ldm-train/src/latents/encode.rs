@@ -1,6 +1,6 @@
 //! Latents of a batch, and the timesteps of validation.
 
-use ldm_autoencoder::Posterior;
+use ldm_autoencoder::{FirstStageConfig, Posterior};
 use ldm_core::{NoiseSource, Result};
 use ldm_data::Batch;
 use ldm_pipelines::LatentDiffusion;
@@ -39,4 +39,10 @@ pub(crate) fn evenly_spaced_timesteps(steps: usize, x: &Tensor) -> Tensor {
     let t =
         (Tensor::arange(size, (Kind::Int64, x.device())) * steps as i64).divide_scalar_mode(size, "floor");
     t.to_kind(Kind::Int64)
+}
+
+/// The number of values that the input and the output of a convolution have while an image of `size` is encoded.
+pub(crate) fn encoded(first_stage: &FirstStageConfig, [height, width]: [i64; 2]) -> i64 {
+    let channels = first_stage.network().map_or(0, |network| 2 * network.ch);
+    channels * height * width
 }

@@ -1,5 +1,7 @@
 //! First-stage training: reconstruction through a latent.
 
+use std::sync::atomic::AtomicBool;
+
 use ldm_autoencoder::{
     Autoencoder, Bottleneck, CodebookUpdate, FirstStage, FirstStageConfig, ImageKind, Posterior,
 };
@@ -15,10 +17,11 @@ use tch::{Device, Kind, Tensor};
 use crate::config::SampleConfig;
 use crate::latents::{LatentStatistics, LatentSums, input_images};
 use crate::objective::batch_resize::BatchResize;
-use crate::objective::first_stage_images::{check_images, discriminator_condition};
+use crate::objective::first_stage_images::{activations, check_images, discriminator_condition};
 use crate::objective::init_from::InitFrom;
 use crate::objective::losses::{
-    AdversarialLoss, LossConfig, LpipsWithDiscriminator, Pair, ReconstructionLoss,
+    AdversarialLoss, LossConfig, LpipsWithDiscriminator, Pair, ReconstructionLoss, latent_loss,
+    reconstruction_loss,
 };
 use crate::objective::preview_grid::{in_rows, shown_rgb};
 use crate::objective::{
@@ -45,6 +48,8 @@ pub struct AutoencoderObjective {
     lr_scale: f64,
     codebook: Option<CodebookUpdate>,
     resize: Option<BatchResize>,
+    /// Activations of a pixel: see [`Objective::activations`].
+    activations: i64,
 }
 
 #[derive(Debug)]
@@ -117,6 +122,7 @@ impl AutoencoderObjective {
             lr_scale,
             codebook,
             resize: None,
+            activations: activations(config),
         };
         let resize = BatchResize::of(config, &|size| objective.check_size(size))?;
         Ok(Self { resize, ..objective })
@@ -162,15 +168,6 @@ impl AutoencoderObjective {
         channels.map(|channels| discriminator_condition(batch, channels, image)).transpose()
     }
 
-    /// The latent's regularization: the KL divergence, summed over an image and averaged over the batch, or the
-    /// codebook loss.
-    fn latent_loss(bottleneck: &Bottleneck) -> Tensor {
-        match bottleneck {
-            Bottleneck::Kl(posterior) => posterior.kl().to_kind(Kind::Float).mean(Kind::Float),
-            Bottleneck::Vq(quantized) => quantized.loss.to_kind(Kind::Float),
-        }
-    }
-
     /// Logs codebook usage, and collects the batch for codebook updates without gradients.
     fn log_codebook(&self, bottleneck: &Bottleneck, loss: &mut Loss) {
         if let (Bottleneck::Vq(quantized), Some(codebook)) = (bottleneck, self.model.codebook()) {
@@ -184,31 +181,15 @@ impl AutoencoderObjective {
     }
 }
 
-/// The loss of pixels and the latent's regularization.
-fn reconstruction_loss(
-    config: &ReconstructionLoss,
-    image: &Tensor,
-    reconstruction: &Tensor,
-    bottleneck: &Bottleneck,
-) -> Loss {
-    let difference = config.pixel_loss.of(&(reconstruction - image));
-    let per_pixel = difference.mean(Kind::Float);
-    let latent = AutoencoderObjective::latent_loss(bottleneck);
-    let (name, total) = match bottleneck {
-        Bottleneck::Vq(_) => ("quant_loss", &per_pixel + &latent * config.codebook_weight),
-        Bottleneck::Kl(_) => {
-            let sum = difference.sum(Kind::Float) / image.size()[0] as f64;
-            ("kl_loss", sum + &latent * config.kl_weight)
-        }
-    };
-    let parts = vec![("rec_loss", per_pixel.detach()), (name, latent.detach()), ("loss", total.detach())];
-    Loss { total, parts }
-}
-
 impl Objective for AutoencoderObjective {
     fn check_batch(&self, batch: &Batch) -> Result<()> {
         let images = input_images(self.model.input(), batch)?;
         self.condition(batch, &images).map(drop)
+    }
+
+    fn activations(&self, size: [i64; 2], _cached: bool) -> i64 {
+        let [height, width] = self.resize.as_ref().map_or(size, BatchResize::largest);
+        self.activations * height * width
     }
 
     fn check_size(&self, size: [i64; 2]) -> Result<()> {
@@ -253,7 +234,7 @@ impl Objective for AutoencoderObjective {
                 reconstruction_loss(config, &image, &reconstruction, &pass.bottleneck)
             }
             FirstStageLoss::Adversarial(loss) => {
-                let latent = Self::latent_loss(&pass.bottleneck);
+                let latent = latent_loss(&pass.bottleneck);
                 let condition = self.condition(batch, &image)?;
                 let pair =
                     Pair { image: &image, reconstruction: &reconstruction, condition: condition.as_ref() };
@@ -355,7 +336,7 @@ impl Validate for AutoencoderObjective {
 impl Preview for AutoencoderObjective {
     /// Renders images, their reconstructions, and for KL as many decoded samples of the prior N(0, 1), as CompVis'
     /// `log_images` (`autoencoder.py:401`). Label maps are in colors.
-    fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
+    fn preview(&self, batch: &Batch, config: &SampleConfig, _stop: &AtomicBool) -> Result<Tensor> {
         let image = self.images(batch)?;
         let count = image.size()[0].min(config.count as i64);
         let image = image.narrow(0, 0, count);

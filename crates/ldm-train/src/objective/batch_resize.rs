@@ -51,6 +51,11 @@ impl BatchResize {
         Self { least, largest }
     }
 
+    /// The size of the first steps.
+    pub(crate) fn largest(&self) -> [i64; 2] {
+        [self.largest; 2]
+    }
+
     /// All sides, and `largest`, that of the first steps.
     fn sides(&self) -> impl Iterator<Item = i64> + use<> {
         let random = (self.least..self.largest + STRIDE).step_by(STRIDE as usize);

@@ -1,5 +1,7 @@
 //! Training of classifiers of noisy latents, for classifier guidance.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use ldm_checkpoint::Checkpoint;
 use ldm_core::noise::{PerStep, Seeded};
 use ldm_core::{Error, NoiseSource, Result};
@@ -10,7 +12,7 @@ use tch::nn::VarStore;
 use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::config::SampleConfig;
-use crate::latents::{evenly_spaced_timesteps, input_images, latent_moments, latents};
+use crate::latents::{encoded, evenly_spaced_timesteps, input_images, latent_moments, latents};
 use crate::objective::init_from::InitFrom;
 use crate::objective::preview_grid::{framed, shown_rgb};
 use crate::objective::{
@@ -31,6 +33,8 @@ pub struct ClassifierObjective {
     diffusion: LatentDiffusion,
     vs: VarStore,
     network: EncoderUNet,
+    /// Channels of the first level.
+    network_channels: i64,
     config: ClassifierConfig,
 }
 
@@ -59,11 +63,12 @@ impl ClassifierObjective {
             return Err(Error::invalid(format!("log_steps: expected at most {timesteps}, got {steps}")));
         }
         let vs = VarStore::new(device);
+        let network_channels = network.model_channels;
         let network = EncoderUNet::new(&(vs.root() / "model"), &network)?;
         if ldm_libtorch::prefers_channels_last(device, 0, true) {
             ldm_libtorch::channels_last(&vs);
         }
-        Ok(Self { diffusion, vs, network, config: config.clone() })
+        Ok(Self { diffusion, vs, network, network_channels, config: config.clone() })
     }
 
     /// Loads the weights of another classifier.
@@ -119,6 +124,12 @@ impl Objective for ClassifierObjective {
         self.diffusion.first_stage.check_image_size(size)?;
         let [_, height, width] = self.diffusion.first_stage.latent_size(size);
         self.network.check_size([height, width])
+    }
+
+    fn activations(&self, size: [i64; 2], cached: bool) -> i64 {
+        let [_, height, width] = self.diffusion.first_stage.latent_size(size);
+        let convolution = 2 * self.network_channels * height * width;
+        convolution.max(if cached { 0 } else { encoded(&self.diffusion.config.first_stage_config, size) })
     }
 
     fn check_batch(&self, batch: &Batch) -> Result<()> {
@@ -213,7 +224,7 @@ impl Validate for ClassifierObjective {
 impl Preview for ClassifierObjective {
     /// Renders one row per image: its latent at `log_steps` increasing noise levels, framed in green if it is
     /// classified correctly and in red otherwise. CompVis `classifier.py:238` `log_images`, for label maps.
-    fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
+    fn preview(&self, batch: &Batch, config: &SampleConfig, stop: &AtomicBool) -> Result<Tensor> {
         let count = batch.names.len().min(config.count) as i64;
         let labels = self.labels(batch)?.narrow(0, 0, count);
         let mut noise = Seeded::new(0..batch.names.len() as u64);
@@ -222,12 +233,16 @@ impl Preview for ClassifierObjective {
         let stride = self.diffusion.config.timesteps / self.config.log_steps;
         let columns: Vec<Tensor> = (0..self.config.log_steps)
             .map(|step| {
+                if stop.load(Ordering::Relaxed) {
+                    return Err(Error::Stopped);
+                }
                 let t = Tensor::full([count], (step * stride) as i64, (Kind::Int64, z.device()));
                 let correct = self.logits(&z, &t, &eps, false).argmax(1, false).eq_tensor(&labels);
                 let noisy = self.diffusion.schedule.add_noise(&z, &eps, &t);
-                framed(&shown_rgb(&*self.diffusion.first_stage, &self.diffusion.decode(&noisy)), &correct)
+                let shown = shown_rgb(&*self.diffusion.first_stage, &self.diffusion.decode(&noisy));
+                Ok(framed(&shown, &correct))
             })
-            .collect();
+            .collect::<Result<_>>()?;
         let all = Tensor::stack(&columns, 1).flatten(0, 1); // [count · log_steps, 3, H, W]
         Ok(ldm_core::image::grid(&all.clamp(-1., 1.), self.config.log_steps as i64, 2))
     }

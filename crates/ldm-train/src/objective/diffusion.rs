@@ -13,7 +13,7 @@ use tch::{Device, Tensor};
 
 use crate::config::TrainConfig;
 use crate::latents::LatentStatistics;
-use crate::latents::{evenly_spaced_timesteps, input_images, latent_moments, latents};
+use crate::latents::{encoded, evenly_spaced_timesteps, input_images, latent_moments, latents};
 use crate::objective::init_from::InitFrom;
 use crate::objective::losses::DiffusionLoss;
 use crate::objective::prompt_for::{check_dropout, conditions_on_image, prompt_for};
@@ -210,6 +210,14 @@ impl Objective for DiffusionObjective {
         self.model.first_stage.check_image_size(size)?;
         let [_, height, width] = self.model.first_stage.latent_size(size);
         self.model.unet.check_size([height, width])
+    }
+
+    /// The skip connections of the first level, or a convolution of the first stage.
+    fn activations(&self, size: [i64; 2], cached: bool) -> i64 {
+        let [_, height, width] = self.model.first_stage.latent_size(size);
+        let unet = self.model.config.unet();
+        let skipped = (unet.num_res_blocks + 1) * unet.model_channels * height * width;
+        skipped.max(if cached { 0 } else { encoded(&self.model.config.first_stage_config, size) })
     }
 
     fn check_batch(&self, batch: &Batch) -> Result<()> {

@@ -1,5 +1,7 @@
 //! Previews of a diffusion model: samples next to their conditions.
 
+use std::sync::atomic::AtomicBool;
+
 use ldm_conditioning::TextOptions;
 use ldm_core::{Error, Prompt, Result, channels};
 use ldm_data::{Batch, SheetNames, condition_sheet};
@@ -26,12 +28,12 @@ impl Preview for DiffusionObjective {
         }
         // With conditions of a batch there may be fewer.
         let count = if takes_batch(ConditioningKind::of(&self.model().config)) { 1 } else { config.count };
-        self.model().check_generated(count).map_err(below)
+        self.model().check_generated(count, None, false).map_err(below)
     }
 
     /// Samples one image per class, cyclically; with any other condition, at most one per prompt of the batch, whose image
     /// is shown too. CompVis `ddpm.py:1251` `log_images`.
-    fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
+    fn preview(&self, batch: &Batch, config: &SampleConfig, stop: &AtomicBool) -> Result<Tensor> {
         let columns = (config.count as f64).sqrt().ceil() as i64;
         let mut count = config.count;
         let model = &self.model().config;
@@ -64,7 +66,8 @@ impl Preview for DiffusionObjective {
             text: TextOptions::default(),
         };
         let seeds: Vec<u64> = (0..count as u64).collect();
-        let output = generate(self.model(), &GenerateRequest::new(&prompt, &seeds, &sampling), &mut |_| {})?;
+        let request = GenerateRequest::new(&prompt, &seeds, &sampling).stopped_by(stop);
+        let output = generate(self.model(), &request, &mut |_| {})?;
         let samples = channels::shown(&output.images.clamp(-1., 1.));
         let drawn = prompt.batch().is_some() && config.conditions;
         if !drawn {

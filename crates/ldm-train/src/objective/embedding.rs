@@ -3,6 +3,8 @@
 //! The vectors are an input of the frozen text model, so the whole graph from the loss to them is kept, and no other tensor
 //! takes a gradient.
 
+use std::sync::atomic::AtomicBool;
+
 use ldm_checkpoint::Checkpoint;
 use ldm_conditioning::TextualInversion;
 use ldm_core::{Error, NoiseSource, Prompt, Result};
@@ -92,6 +94,10 @@ impl Objective for EmbeddingObjective {
         self.inner.check_size(size)
     }
 
+    fn activations(&self, size: [i64; 2], cached: bool) -> i64 {
+        self.inner.activations(size, cached)
+    }
+
     fn check_batch(&self, batch: &Batch) -> Result<()> {
         let batch = self.with_captions(batch, None)?;
         self.inner.check_batch(&batch)?;
@@ -164,8 +170,8 @@ impl Preview for EmbeddingObjective {
         self.inner.check(config)
     }
 
-    fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
-        self.inner.preview(&self.with_captions(batch, None)?, config)
+    fn preview(&self, batch: &Batch, config: &SampleConfig, stop: &AtomicBool) -> Result<Tensor> {
+        self.inner.preview(&self.with_captions(batch, None)?, config, stop)
     }
 }
 

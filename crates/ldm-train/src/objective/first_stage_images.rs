@@ -33,6 +33,13 @@ pub(crate) fn check_images(config: &FirstStageConfig) -> Result<()> {
     }
 }
 
+/// The least number of activations of a pixel that are kept for the backward pass: the inputs of the two convolutions of
+/// each residual block at full resolution.
+pub(crate) fn activations(config: &FirstStageConfig) -> i64 {
+    // The decoder has one block more than the encoder.
+    config.network().map_or(0, |net| 2 * (2 * net.num_res_blocks + 1) * net.ch + net.in_channels)
+}
+
 /// The condition of a discriminator with `disc_conditional`, of `channels`: the one-hot label map of each image, or
 /// without one planes of its one-hot class.
 ///

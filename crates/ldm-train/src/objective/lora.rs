@@ -10,6 +10,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 
 use ldm_checkpoint::Checkpoint;
 use ldm_core::{Error, NoiseSource, Result};
@@ -182,6 +183,10 @@ impl Objective for LoraObjective {
         self.inner.check_size(size)
     }
 
+    fn activations(&self, size: [i64; 2], cached: bool) -> i64 {
+        self.inner.activations(size, cached)
+    }
+
     fn check_batch(&self, batch: &Batch) -> Result<()> {
         self.inner.check_batch(batch)
     }
@@ -267,10 +272,10 @@ impl Preview for LoraObjective {
         self.inner.as_preview().map_or(Ok(()), |inner| inner.check(config))
     }
 
-    fn preview(&self, batch: &Batch, config: &SampleConfig) -> Result<Tensor> {
+    fn preview(&self, batch: &Batch, config: &SampleConfig, stop: &AtomicBool) -> Result<Tensor> {
         self.composed(|inner| {
             let none = || Error::invalid("expected an objective with previews, got none");
-            inner.as_preview().ok_or_else(none)?.preview(batch, config)
+            inner.as_preview().ok_or_else(none)?.preview(batch, config, stop)
         })
     }
 }

@@ -21,7 +21,7 @@ use crate::objective::embedding::EmbeddingObjective;
 use crate::objective::init_from::InitFrom;
 use crate::objective::lora::LoraObjective;
 use crate::objective::losses::LossConfig;
-use crate::objective::model_checks::check_classes;
+use crate::objective::model_checks::{check_classes, check_label_maps};
 
 /// Objective, training set, held-out set.
 pub(crate) type Parts = (Box<dyn Objective>, Arc<dyn Dataset>, Option<Arc<dyn Dataset>>);
@@ -37,11 +37,14 @@ pub(crate) fn build(config: &RunConfig, device: Device, ranks: &Distributed, new
         match &config.model {
             ModelConfig::LatentDiffusion(model) => {
                 check_classes(model, &**set).map_err(|error| in_config(config, error))?;
+                if new_run {
+                    ranks.rank_zero_only(|| check_label_maps(model, &**set))?;
+                }
             }
             ModelConfig::Classifier(model) => check_classifier(config, model, set.classes().len())?,
             other => {
                 let model = other.first_stage().expect("every other model is a first stage");
-                check_labels(config, &model, set.label_classes().len() as i64)?;
+                check_labels(config, &model, &**set, new_run.then_some(ranks))?;
             }
         }
     }
@@ -157,24 +160,39 @@ fn check_first_stage(config: &RunConfig, model: &FirstStageConfig, ranks: usize)
     Ok(())
 }
 
-/// Refuses data of more `labels` than a first stage of label maps, or its discriminator, has.
-fn check_labels(config: &RunConfig, model: &FirstStageConfig, labels: i64) -> Result<()> {
+/// Refuses data of more labels than a first stage of label maps, or its discriminator, has; in place of label maps a
+/// discriminator sees classes. For a new run, given its `ranks`, the maps are read too.
+fn check_labels(
+    config: &RunConfig,
+    model: &FirstStageConfig,
+    data: &dyn Dataset,
+    ranks: Option<&Distributed>,
+) -> Result<()> {
     let own = model.input().channels();
     let condition = LossConfig::of(model).map_err(|error| in_config(config, error))?.condition_channels(own);
-    let limits = [
-        ("ddconfig.in_channels", matches!(model.input(), ImageKind::LabelMap(_)).then_some((own, own))),
-        ("lossconfig.params.disc_in_channels", condition.map(|count| (count, own + count))),
-    ];
-    for (key, limit) in limits {
-        if let Some((count, got)) = limit
-            && labels > count
-        {
-            let expected = labels + got - count;
-            let message = format!(
-                "model.params.{key}: expected at least {expected} for the data's {labels} labels, got {got}"
-            );
-            return Err(config_error(config, &message));
+    let refuse = |key: &str, expected: i64, given: i64, of: &str, got: i64| {
+        let message = format!(
+            "model.params.{key}: expected at least {expected} for the data's {given} {of}, got {got}"
+        );
+        Err(config_error(config, &message))
+    };
+    let discriminator = |given: i64, of: &str| match condition {
+        Some(count) if given > count => {
+            refuse("lossconfig.params.disc_in_channels", own + given, given, of, own + count)
         }
+        _ => Ok(()),
+    };
+    let names = data.label_classes().len() as i64;
+    let encoded = matches!(model.input(), ImageKind::LabelMap(_)).then_some(own);
+    if encoded.is_some_and(|own| names > own) {
+        return refuse("ddconfig.in_channels", names, names, "labels", own);
+    }
+    discriminator(names, "labels")?;
+    if let (Some(ranks), Some(least)) = (ranks, encoded.into_iter().chain(condition).min()) {
+        ranks.rank_zero_only(|| match data.check_labels(least)? {
+            0 if names == 0 => discriminator(data.classes().len() as i64, "classes"),
+            _ => Ok(()),
+        })?;
     }
     Ok(())
 }

@@ -36,6 +36,19 @@ pub struct RunDir {
     lock: Option<FolderLock>,
 }
 
+/// Files and folders of a run.
+const WRITTEN: [&str; 9] = [
+    ".lock",
+    "checkpoints",
+    "config.yaml",
+    "environment.json",
+    "latents.safetensors",
+    "metrics.jsonl",
+    "model",
+    "samples",
+    "tensorboard",
+];
+
 impl RunDir {
     /// Creates the folder of a new run, locked for this process until the `RunDir` is dropped.
     ///
@@ -65,6 +78,25 @@ impl RunDir {
             return Ok(Self { root: root.to_path_buf(), lock: None });
         }
         Err(Error::data(root, "expected a run directory with config.yaml and checkpoints/, got another path"))
+    }
+
+    /// Checks that the folder `root` holds nothing but a run, so that it may be removed with all its files.
+    ///
+    /// # Errors
+    /// [`Error::Data`] with the first other entry.
+    pub fn check_removable(root: &Path) -> Result<()> {
+        for entry in std::fs::read_dir(root).map_err(Error::io(root))? {
+            let name = entry.map_err(Error::io(root))?.file_name();
+            if !name.to_str().is_some_and(|name| WRITTEN.contains(&name)) {
+                let got = root.join(name);
+                let message = format!(
+                    "expected only files of a run in a folder that is replaced, got {}",
+                    got.display()
+                );
+                return Err(Error::data(root, message));
+            }
+        }
+        Ok(())
     }
 
     /// The folder of a run that rank 0 has created and writes to.

@@ -239,4 +239,91 @@ fn classes_of_the_data_beyond_the_models_or_its_null_class_are_refused() {
     check_refused(&text, &[&with(10, "9")], null);
     let validation = format!("data.params.validation={}", crate::configs::VALIDATION);
     check_refused(&text, &[&validation, &with(8, "7")], few);
+    // Both parts of a hybrid conditioner.
+    let hybrid = |labels: i64, classes: i64| {
+        format!(
+            "model.params.cond_stage_config={{target: hybrid, params: {{c_concat_config: {{target: spatial, params: \
+             {{in_channels: {labels}, out_channels: 2}}}}, c_crossattn_config: {{target: class, params: \
+             {{embed_dim: 16, n_classes: {classes}}}}}}}}}"
+        )
+    };
+    let params = ["model.params.conditioning_key=hybrid", "model.params.unet_config.params.in_channels=6"];
+    for (part, expected) in [
+        (
+            hybrid(11, 8),
+            "c_crossattn_config.params.n_classes: expected at least the data's 10 classes, got 8",
+        ),
+        (hybrid(5, 10), "c_concat_config.params.in_channels: expected at least the data's 11 classes, got 5"),
+    ] {
+        check_refused(&text, &[params[0], params[1], "train.conditioning_dropout=0", &part], expected);
+    }
+}
+
+#[test]
+fn batches_that_cannot_fit_in_memory_are_refused_before_a_run_exists() {
+    if test_device() != Device::Cpu {
+        return;
+    }
+    let _lock = lock_generator();
+    let folder = tempfile::tempdir().unwrap();
+    let many = "{target: scenes, params: {size: 16, objects: [1, 1], count: 1000000000}}";
+    let data = format!("data.params.train={many}");
+    let of = |count: u64| format!("data.params.batch_size={count}");
+    let expected = |count: u64| {
+        format!("tiny.yaml: data.params.batch_size: expected at most the @, got {count} images of 16x16")
+    };
+    let check = |text: &str, overrides: &[&str], count: u64| {
+        let expected = expected(count);
+        let (before, after) = expected.split_once('@').unwrap();
+        for part in [before, after] {
+            check_refused(text, &[&[&data[..], &of(1_000_000_000)], overrides].concat(), part);
+        }
+    };
+    let diffusion = diffusion(&first_stage(folder.path()));
+    for text in [&kl(), &vq(), &diffusion] {
+        check(text, &[], 1_000_000_000);
+    }
+    // Class images double a batch; cached latents of another run need no images.
+    let prior = [&format!("data.params.class_images={many}"), "train.with_prior_preservation=true"];
+    check(&diffusion, &prior, 2_000_000_000);
+    std::fs::write(folder.path().join("latents"), "").unwrap();
+    let cached = format!("train.cache_latents={}", folder.path().join("latents").display());
+    check(&diffusion, &[&cached], 1_000_000_000);
+}
+
+#[test]
+fn conditions_and_sizes_of_held_out_images_are_checked_before_the_first_step() {
+    let _lock = lock_generator();
+    let folder = tempfile::tempdir().unwrap();
+    let text = diffusion(&first_stage(folder.path()));
+    let images = tempfile::tempdir().unwrap();
+    let write = |name: &str| {
+        let gray = tch::Tensor::zeros([3, 18, 18], (tch::Kind::Float, Device::Cpu));
+        ldm_core::image::write_png(images.path().join(name), &gray, &[]).unwrap();
+    };
+    let validation = |transform: &str| {
+        let path = images.path().display();
+        format!(
+            "data.params.validation={{target: images, params: {{path: {path}, transform: {{{transform}}}}}}}"
+        )
+    };
+    write("1.png");
+    check_refused(
+        &text,
+        &[&validation("size: 16")],
+        "1.png: expected a class, which the model is conditioned on, got none",
+    );
+    check_refused(
+        &text,
+        &[&validation("")],
+        "tiny.yaml: data.params.validation: latent: expected height and width in multiples of 2, got 9x9",
+    );
+    // An unreadable image in front hides nothing, also in the training set.
+    std::fs::write(images.path().join("0.png"), "unreadable").unwrap();
+    let train = validation("size: 16").replace("validation", "train");
+    check_refused(
+        &text,
+        &[&train, "data.params.batch_size=1"],
+        "1.png: expected a class, which the model is",
+    );
 }

@@ -264,3 +264,52 @@ fn a_conditional_discriminator_sees_label_maps_or_classes() {
         assert!(error.contains(expected), "{error}");
     }
 }
+
+#[test]
+fn labels_of_maps_beyond_the_models_are_refused_with_their_file() {
+    let (files, maps) = (folder_of(3), tempfile::tempdir().unwrap());
+    let write = |index: i64, label: i64| {
+        let map = Tensor::zeros([1, 16, 16], (Kind::Float, tch::Device::Cpu));
+        let _ = map.narrow(1, 2, 1).narrow(2, 5, 1).fill_(label);
+        image::write_png(maps.path().join(format!("{index}.png")), &(map * 2. / 255. - 1.), &[]).unwrap();
+    };
+    (0..4).for_each(|index| write(index, index));
+    let data = |n_labels: i64| {
+        let set =
+            format!(", label_maps: {{files: {{path: {}}}, n_labels: {n_labels}}}", maps.path().display());
+        images(files.path(), &set)
+    };
+    let encoder = |data: &str| first_stage("kl", LABELS, &["image_key: segmentation"], data);
+    let discriminator = |channels: i64, data: &str| {
+        let loss = format!(
+            "lossconfig: {{target: lpips_with_discriminator, params: {{disc_start: 0, perceptual_weight: 0, \
+             disc_num_layers: 1, disc_ndf: 8, disc_conditional: true, disc_in_channels: {channels}}}}}"
+        );
+        first_stage("kl", 3, &[&loss], data)
+    };
+    let diffusion = |data: &str| {
+        let unet = configs::unet(3, &["num_heads: 2, attention_resolutions: [], channel_mult: [1]"]);
+        let map = "{target: spatial, params: {n_stages: 0, in_channels: 21, out_channels: 2}}";
+        let params = [
+            &format!("unet_config: {}", unet.replace("in_channels: 3", "in_channels: 5")),
+            "first_stage_config: {target: identity, params: {channels: 3}}",
+            &format!("cond_stage_config: {map}, conditioning_key: concat"),
+        ];
+        format!("{}{data}{TRAIN}", configs::diffusion(16, 3, &params))
+    };
+    let folder = tempfile::tempdir().unwrap();
+    train(&encoder(&data(256)), &folder.path().join("first"));
+    train(&diffusion(&data(256)), &folder.path().join("second"));
+    // A label that the data have and the model has not, and one that neither has.
+    write(2, LABELS);
+    for text in [encoder(&data(256)), discriminator(3 + LABELS, &data(256)), diffusion(&data(256))] {
+        check(&text, "/2.png: expected the model's labels 0 to 20, got 21 at column 5, row 2");
+    }
+    check(&diffusion(&data(21)), "/2.png: expected values of 21 labels, got 21 at column 5, row 2");
+    // Classes in place of maps.
+    for index in 0..4 {
+        std::fs::write(files.path().join(format!("{index}.cls")), index.to_string()).unwrap();
+    }
+    let few = "disc_in_channels: expected at least 7 for the data's 4 classes, got 5";
+    check(&discriminator(5, &images(files.path(), "")), few);
+}

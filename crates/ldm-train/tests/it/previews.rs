@@ -1,5 +1,7 @@
 //! Preview images: samples next to their conditions.
 
+use std::sync::atomic::AtomicBool;
+
 use ldm_core::{Prompt, channels};
 use ldm_data::Batch;
 use ldm_train::{Objective, SampleConfig};
@@ -14,7 +16,8 @@ fn previews(overrides: &[&str], batch: &Batch) -> [Tensor; 2] {
     let objective = objective(overrides, 0.).unwrap();
     [true, false].map(|conditions| {
         let config = SampleConfig { count: 4, steps: 1, conditions, ..SampleConfig::default() };
-        tch::no_grad(|| objective.as_preview().unwrap().preview(batch, &config)).unwrap()
+        tch::no_grad(|| objective.as_preview().unwrap().preview(batch, &config, &AtomicBool::new(false)))
+            .unwrap()
     })
 }
 

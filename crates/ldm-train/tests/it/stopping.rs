@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ldm_checkpoint::Checkpoint;
-use ldm_core::{NoiseSource, Result};
+use ldm_core::device::test_device;
+use ldm_core::{Error, NoiseSource, Result};
 use ldm_data::{Batch, Dataset, Example};
 use ldm_train::{
-    Event, Export, Exported, Finished, LatentStatistics, Loss, NamedTensors, Objective, Phase, StepInfo,
-    TrainConfig, TrainerBuilder, Validate,
+    Event, Export, Exported, Finished, LatentStatistics, Loss, NamedTensors, Objective, Phase, Preview,
+    SampleConfig, StepInfo, TrainConfig, Trainer, TrainerBuilder, Validate,
 };
+use tch::{Kind, Tensor};
 
 use crate::open_trainer::{Linear, Waves, builder, train};
 
@@ -193,4 +195,91 @@ fn an_unreadable_image_of_a_strict_run_loses_no_step() {
     let mut trainer = strict(&Arc::default()).resume().unwrap();
     assert_eq!((trainer.state().step, trainer.state().images), (step, 4 * step));
     assert_eq!(trainer.run(&AtomicBool::new(false), &mut |_| {}).unwrap(), Finished::Done);
+}
+
+/// A linear model that asks to stop while it draws its samples.
+struct Drawing {
+    linear: Linear,
+    stop: Arc<AtomicBool>,
+    seen: Arc<AtomicUsize>,
+}
+
+impl Objective for Drawing {
+    fn phases(&self) -> Vec<Phase> {
+        self.linear.phases()
+    }
+    fn loss(&self, info: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
+        self.linear.loss(info, batch, noise)
+    }
+    fn weights(&self) -> NamedTensors {
+        self.linear.weights()
+    }
+    fn load(&mut self, checkpoint: Checkpoint) -> Result<()> {
+        self.linear.load(checkpoint)
+    }
+    fn as_preview(&self) -> Option<&dyn Preview> {
+        Some(self)
+    }
+}
+
+impl Preview for Drawing {
+    fn preview(&self, _batch: &Batch, _config: &SampleConfig, stop: &AtomicBool) -> Result<Tensor> {
+        self.seen.fetch_add(1, Ordering::SeqCst);
+        self.stop.store(true, Ordering::SeqCst);
+        if stop.load(Ordering::SeqCst) {
+            return Err(Error::Stopped);
+        }
+        Ok(Tensor::zeros([3, 2, 2], (Kind::Float, test_device())))
+    }
+}
+
+#[test]
+fn a_stop_while_samples_are_drawn_is_heeded_and_the_resumed_run_draws_those_of_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("run");
+    let (stop, seen): (Arc<AtomicBool>, Arc<AtomicUsize>) = Default::default();
+    let samples = SampleConfig { every: 10, ..SampleConfig::default() };
+    let of = |stop: &Arc<AtomicBool>| {
+        let objective = Drawing { linear: Linear::new(), stop: Arc::clone(stop), seen: Arc::clone(&seen) };
+        builder(TrainConfig { samples, ..train() }, &root).objective(objective)
+    };
+    let mut trainer = of(&stop).build().unwrap();
+    // In the middle of the run the next step ends it, with a checkpoint; at the end the checkpoint is there already.
+    for (step, drawn) in [(11, 1), (21, 2), (31, 3), (40, 4)] {
+        assert_eq!(trainer.run(&stop, &mut |_| {}).unwrap(), Finished::Stopped);
+        assert_eq!((trainer.state().step, seen.load(Ordering::SeqCst)), (step, drawn));
+        stop.store(false, Ordering::SeqCst);
+        drop(trainer);
+        trainer = of(&stop).resume().unwrap();
+        assert_eq!(trainer.state().step, step);
+    }
+    let path = root.join("samples/step-0000040.png");
+    assert!(!path.exists());
+    drop(trainer);
+    let mut trainer = of(&Arc::default()).resume().unwrap();
+    assert_eq!(trainer.run(&AtomicBool::new(false), &mut |_| {}).unwrap(), Finished::Done);
+    assert!(path.exists());
+}
+
+#[test]
+fn samples_of_a_diffusion_model_stop_between_two_steps() {
+    let _lock = crate::lock_generator();
+    let folder = tempfile::tempdir().unwrap();
+    let first = crate::tiny::first_stage(folder.path());
+    let config = crate::config(&crate::tiny::diffusion(&first), &["train.samples.steps=1000"]);
+    let root = folder.path().join("run");
+    let mut trainer = Trainer::create(config, &root, test_device()).unwrap();
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (done, stop) = (root.join("checkpoints/step-0000020/state.json"), &stop);
+        scope.spawn(move || {
+            while !done.exists() {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            stop.store(true, Ordering::SeqCst);
+        });
+        assert_eq!(trainer.run(stop, &mut |_| {}).unwrap(), Finished::Stopped);
+    });
+    assert_eq!(trainer.state().step, 20);
+    assert!(!root.join("samples/step-0000020.png").exists());
 }

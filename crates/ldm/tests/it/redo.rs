@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ldm::{Redo, Result, init_image_fields};
+use ldm::{Redo, Result, input_fields};
 use ldm_core::image;
 use tch::{Device, Kind, Tensor};
 
@@ -109,7 +109,7 @@ fn classes_and_initial_images_are_inputs() {
     let (folder, path) = folder("x");
     let sketch = folder.path().join("my, sketch.png");
     std::fs::write(&sketch, b"first").unwrap();
-    let fields = init_image_fields(&sketch).unwrap();
+    let fields = input_fields("Init image", &sketch).unwrap();
     assert_eq!(fields, ", Init image: \"my, sketch.png\", Init image hash: a7937b64b8");
     let text = format!("a cat\n{line}, Denoising strength: 0.6{fields}, Resize: 32, Version: ldm 0.1.0");
     let pixels = Tensor::zeros([3, 4, 4], (Kind::Float, Device::Cpu));
@@ -132,6 +132,50 @@ fn classes_and_initial_images_are_inputs() {
         error.contains("expected the initial image `my, sketch.png` here, in runs/ or next to the image"),
         "{error}"
     );
+}
+
+#[test]
+fn images_masks_maps_and_layouts_are_inputs() {
+    let line = "Steps: 3, Sampler: ddim, CFG scale: 1, Seed: 7, Size: 16x16, Model: tiny";
+    let (folder, path) = folder("x");
+    for name in ["photo.png", "mask.png", "boxes.json", "colors.json"] {
+        std::fs::write(folder.path().join(name), name).unwrap();
+    }
+    let fields = |inputs: &[(&str, &str)]| -> String {
+        inputs.iter().map(|(field, name)| input_fields(field, &folder.path().join(name)).unwrap()).collect()
+    };
+    let check = |heading: &str, fields: String, expected: &str| {
+        let pixels = Tensor::zeros([3, 4, 4], (Kind::Float, Device::Cpu));
+        let text = format!("{heading}\n{line}{fields}, Version: ldm 0.1.0");
+        image::write_png(&path, &pixels, &[("parameters", &text)]).unwrap();
+        assert_eq!(words(&path, &[]), expected.replace('@', "--sampler=ddim --steps=3 --guidance-scale=1"));
+    };
+    let photo = ("Init image", "photo.png");
+    check(
+        "a cat\nNegative prompt: dog\ninpaint: photo.png, mask.png",
+        format!(
+            ", Denoising strength: 0.5{}, Resize: 32, Resize mask: true, Feather: 3",
+            fields(&[photo, ("Mask", "mask.png")])
+        ),
+        "inpaint --model=tiny --negative-prompt=dog @ --resize=32 --feather=3 --resize-mask --strength=0.5 --seed=7 -- \
+         photo.png mask.png a cat",
+    );
+    // A path cannot add options.
+    check(
+        "outpaint: a, out /, left 1, left 4, right 0, top 0, bottom 8",
+        format!(", Denoising strength: 1{}", fields(&[photo])),
+        "outpaint --model=tiny @ --bottom=8 --top=0 --right=0 --left=4 --seed=7 -- photo.png",
+    );
+    check("upscale: photo.png", fields(&[photo]), "upscale --model=tiny @ --seed=7 -- photo.png");
+    check(
+        "map: photo.png",
+        fields(&[photo, ("Palette", "colors.json")]),
+        "semantic2img --model=tiny @ --palette=colors.json --seed=7 -- photo.png",
+    );
+    let boxes = fields(&[("Layout", "boxes.json")]);
+    let layout = "layout2img --model=tiny @ --width=16 --height=16 ! --seed=7 -- boxes.json";
+    check("layout: boxes.json", boxes.clone(), &layout.replace("! ", ""));
+    check("layout: a.png", boxes, &layout.replace('!', "--image=a.png"));
 }
 
 /// The text names neither the file of a ControlNet nor the folder of its hint.
@@ -197,11 +241,20 @@ fn what_is_missing_is_named() {
         &[],
         "expected the LoRA `my style` here, in runs/ or next to the image, got none; try --lora",
     );
-    let inpainted = format!("inpaint: a.png, m.png\n{line}, Model: tiny, Version: ldm 0.1.0");
+    let neighbors = format!("a cat\nknn2img: db\n{line}, Model: tiny, Version: ldm 0.1.0");
     check(
-        &inpainted,
+        &neighbors,
         &[],
-        "expected an image of txt2img, img2img or sample, got one of inpaint; try ldm inpaint",
+        "expected an image of another command, got one of knn2img, whose neighbors the text",
+    );
+    let inpainted = format!("inpaint: a.png, m.png\n{line}, Model: tiny, Version: ldm 0.1.0");
+    check(&inpainted, &[], "expected the name of the initial image in the text, got none; try ldm inpaint");
+    let gone =
+        inpainted.replace("Model: tiny", "Model: tiny, Init image: gone.png, Init image hash: a7937b64b8");
+    check(
+        &gone,
+        &[],
+        "expected the initial image `gone.png` here, in runs/ or next to the image, got none; try ldm inpaint",
     );
     let img2img = format!("a cat\n{line}, Denoising strength: 0.5, Model: tiny");
     check(&img2img, &[], "expected the name of the initial image in the text, got none; try ldm img2img");

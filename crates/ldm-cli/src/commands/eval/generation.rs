@@ -1,7 +1,7 @@
 //! `ldm eval generation`.
 
 use anyhow::{Context, bail};
-use ldm_core::files;
+use ldm_core::{FileContent, files};
 use ldm_pipelines::ConditioningKind;
 use ldm_study::evaluation::{
     GeneratedImages, GenerationEvaluator, ImageGenerator, ReferenceSet, generation_table, open_generated,
@@ -20,9 +20,13 @@ pub(crate) fn run(args: &GenerationArgs, printer: Printer) -> anyhow::Result<()>
     let folder = OutputFolder::new(&args.output, "eval")?;
     let [results, best, worst] = ["results.json", "best.png", "worst.png"].map(|name| folder.join(name));
     let with_images = args.generated.is_some() || args.generator.model.is_some();
-    let written = if with_images { vec![&results, &best, &worst] } else { Vec::new() };
-    let mut written = written.into_iter().chain(&args.save_statistics);
-    written.try_for_each(|path| output::ensure_new(path, args.output.force))?;
+    let force = args.output.force;
+    if with_images {
+        [&results, &best, &worst].into_iter().try_for_each(|path| output::ensure_new(path, force))?;
+    }
+    if let Some(path) = &args.save_statistics {
+        output::ensure_writable(path, FileContent::Npz, force)?;
+    }
     let device = model::device(&args.device, Some(printer))?;
     let reference = ReferenceSet::open(source(&args.data))?;
     if reference.is_statistics() && args.save_statistics.is_some() {

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ldm_core::device::device_name;
-use ldm_core::{Error, Result};
-use ldm_data::{Dataset, collate, refuse_passed_over, refuse_unreadable};
+use ldm_core::{Error, Result, memory};
+use ldm_data::{Dataset, Example, collate, first_readable, refuse_passed_over};
 use serde_json::json;
 use tch::Device;
 
@@ -244,32 +244,54 @@ impl TrainerBuilder {
         self.distributed.check_batch(self.data_ref()?.len(), self.loading.batch_size)
     }
 
-    /// Checks the objective against the first example; an unreadable one is left to the loader. Of the held-out images
-    /// one must be readable, so that no run ends at its first validation.
+    /// Checks the objective against the first readable example of each set, so that no run ends at its first step or at its
+    /// first validation, and the batches of training against the memory.
     fn check_data(&self) -> Result<()> {
         let (objective, data) = (self.objective_ref()?, self.data_ref()?);
         if self.loading.strict {
             std::iter::once(data).chain(&self.validation).try_for_each(|set| refuse_passed_over(&**set))?;
         }
         if let Some(held_out) = &self.validation {
-            refuse_unreadable(&**held_out)?;
-        }
-        if let Ok(example) = data.get(0, self.config.seed) {
-            let [_, height, width] = example.size;
-            objective.check_size([height as i64, width as i64])?;
-            let companion = data.companion(0, self.config.seed).ok().flatten();
-            let batch = collate(std::iter::once(example).chain(companion).collect())?;
-            objective.check_batch(&batch)?;
-            if self.config.cache_latents != CacheLatents::No {
-                self.augmentations()?;
-                if objective.as_latent_encoder().is_none() {
-                    return Err(Error::invalid(
-                        "train.cache_latents: expected a model that trains on latents, got one of images",
-                    ));
+            let example = first_readable(&**held_out, 0)?;
+            objective.check_size(size_of(&example)).map_err(|error| match error {
+                Error::Invalid(message) => {
+                    self.in_config(Error::Invalid(format!("data.params.validation: {message}")))
                 }
+                other => other,
+            })?;
+            objective.check_batch(&collate(vec![example])?)?;
+        }
+        let example = first_readable(&**data, self.config.seed)?;
+        objective.check_size(size_of(&example))?;
+        let companion = data.companion(0, self.config.seed).ok().flatten();
+        self.check_memory(&example, companion.is_some()).map_err(|error| self.in_config(error))?;
+        let batch = collate(std::iter::once(example).chain(companion).collect())?;
+        objective.check_batch(&batch)?;
+        if self.config.cache_latents != CacheLatents::No {
+            self.augmentations()?;
+            if objective.as_latent_encoder().is_none() {
+                return Err(Error::invalid(
+                    "train.cache_latents: expected a model that trains on latents, got one of images",
+                ));
             }
         }
         Ok(())
+    }
+
+    /// Refuses batches of images like `example`, `with_companions` twice as many, that cannot fit in memory.
+    fn check_memory(&self, example: &Example, with_companions: bool) -> Result<()> {
+        let [height, width] = size_of(example);
+        let cached = self.config.cache_latents.path(self.root()?).is_some_and(|file| file.exists());
+        let pixels = if cached { 0 } else { 4 * example.image.len() };
+        let activations = match self.device {
+            Device::Cpu => self.objective_ref()?.activations([height, width], cached),
+            _ => 0, // CUDA fails at the allocation, with its own message
+        };
+        let activations = activations as f64 * self.config.dtype.kind().elt_size_in_bytes() as f64;
+        let count = self.loading.batch_size * (1 + usize::from(with_companions));
+        let key = if self.run_config.is_some() { "data.params.batch_size" } else { "batch_size" };
+        let got = format!("{count} images of {height}x{width}");
+        memory::check(key, got, count as f64 * (pixels as f64 + activations))
     }
 
     /// Checks `train.samples` and the names of metrics against the objective.
@@ -344,4 +366,10 @@ impl TrainerBuilder {
             request: None,
         })
     }
+}
+
+/// Height and width of an example.
+fn size_of(example: &Example) -> [i64; 2] {
+    let [_, height, width] = example.size;
+    [height as i64, width as i64]
 }

@@ -39,8 +39,8 @@ struct LoopState {
 
 impl Trainer {
     /// Trains until all steps are taken, or until `stop` is set; then it finishes the current step, writes a checkpoint
-    /// and returns [`Finished::Stopped`]. Validations and the statistics of the end are stopped between two batches, and
-    /// a resumed run computes them. `observe` is called at every [`Event`].
+    /// and returns [`Finished::Stopped`]. Validations and the statistics of the end are stopped between two batches, samples
+    /// between two steps of their sampler; a resumed run makes those of the end. `observe` is called at every [`Event`].
     ///
     /// # Errors
     /// [`Error::Io`] when a file cannot be written; the error of an unreadable image if the run is strict, after writing
@@ -82,7 +82,7 @@ impl Trainer {
                 observe(Event::Checkpoint(&path));
             }
             if due.samples {
-                self.log_samples(&mut state, due.at_end.then_some(stop), observe)?;
+                self.log_samples(&mut state, stop, observe)?;
             }
             // At the end, a signal since the step has left out what a resumed run will complete.
             if due.stop || (due.at_end && self.ranks().any(stop.load(Ordering::Relaxed))?) {
@@ -226,13 +226,9 @@ impl Trainer {
         Ok(true)
     }
 
-    /// Writes and logs a preview image; at the end, given the flag, unless `stop` is set.
-    fn log_samples(&self, state: &mut LoopState, stop: Option<&AtomicBool>, observe: Observe) -> Result<()> {
-        let sample = || {
-            let stopped = stop.is_some_and(|stop| stop.load(Ordering::Relaxed));
-            if stopped { Ok(None) } else { self.sample().map(Some) }
-        };
-        if let Some(path) = self.ranks().rank_zero_only(sample)?.flatten() {
+    /// Writes and logs a preview image, unless `stop` is set meanwhile.
+    fn log_samples(&self, state: &mut LoopState, stop: &AtomicBool, observe: Observe) -> Result<()> {
+        if let Some(path) = self.ranks().rank_zero_only(|| self.sample(stop))?.flatten() {
             if let Some(events) = &mut state.events {
                 let image = std::fs::read(&path).map_err(Error::io(&path))?;
                 events.image(self.state.step, "samples", &image)?;
@@ -258,10 +254,10 @@ impl Trainer {
         let write_outputs = || {
             self.export_model(Some(stop))?;
             let has_sample = !has_preview || self.config.samples.count == 0 || self.run.sample(done).exists();
-            if has_sample || stop.load(Ordering::Relaxed) {
+            if has_sample {
                 return Ok(None);
             }
-            let path = self.sample()?;
+            let Some(path) = self.sample(stop)? else { return Ok(None) };
             let image = std::fs::read(&path).map_err(Error::io(&path))?;
             self.run.events(Some(done))?.image(done, "samples", &image)?;
             Ok(Some(path))

@@ -47,11 +47,14 @@ impl Trainer {
         })
     }
 
-    /// Writes a preview image.
+    /// Writes a preview image; `None` if `stop` was set before it was there.
     ///
     /// # Panics
     /// If the objective renders none.
-    pub(super) fn sample(&self) -> Result<PathBuf> {
+    pub(super) fn sample(&self, stop: &AtomicBool) -> Result<Option<PathBuf>> {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
         let config = &self.config.samples;
         // Shuffled, the same at every step: sets are often sorted by class.
         let mut batches = self.held_out(config.count, true)?;
@@ -60,11 +63,15 @@ impl Trainer {
         };
         let first = first?;
         let image = self.train_step.with_ema(|objective| {
-            objective.as_preview().expect("checked when samples are due").preview(&first, config)
-        })?;
+            objective.as_preview().expect("checked when samples are due").preview(&first, config, stop)
+        });
+        let image = match image {
+            Err(Error::Stopped) => return Ok(None),
+            image => image?,
+        };
         let path = self.run.sample(self.state.step);
         ldm_core::image::write_png(&path, &image, &[])?;
-        Ok(path)
+        Ok(Some(path))
     }
 
     /// Computes and logs the validation metrics; returns them, and the errors of images that could not be read. `None` if

@@ -1,4 +1,4 @@
-//! Initial images in `parameters`.
+//! Input files in `parameters`.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -16,14 +16,14 @@ pub(crate) fn hash_of(path: &Path) -> Result<String> {
     Ok(hash)
 }
 
-/// The fields of `parameters` for an initial image: its name, quoted where it has to be, and its hash.
+/// The fields of `parameters` for an input file, such as `Init image`: its name, quoted where it has to be, and its hash.
 ///
 /// # Errors
 /// [`Error::Io`].
-pub fn init_image_fields(path: &Path) -> Result<String> {
+pub fn input_fields(field: &str, path: &Path) -> Result<String> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let quoted = serde_json::to_string(&name).expect("a text");
     let plain = !name.contains([',', ':', '"', '\\']) && quoted.len() == name.len() + 2;
     let name = if plain { name.into_owned() } else { quoted };
-    Ok(format!(", Init image: {name}, Init image hash: {}", hash_of(path)?))
+    Ok(format!(", {field}: {name}, {field} hash: {}", hash_of(path)?))
 }
