@@ -9,7 +9,7 @@ use ldm_libtorch::kernels;
 use ldm_pipelines::{ConditioningKind, LatentDiffusion, LoadOptions, Model};
 use tch::{Device, Kind};
 
-use crate::args::{DeviceArgs, KernelsArg, ModelArgs, TextArgs};
+use crate::args::{DeviceArgs, ModelArgs, TextArgs};
 use crate::progress::Printer;
 
 /// Returns the requested device, and sets the number of threads and the kernels.
@@ -17,13 +17,8 @@ pub(crate) fn device(args: &DeviceArgs, printer: Option<Printer>) -> anyhow::Res
     if let Some(threads) = args.threads {
         ldm_libtorch::set_threads(usize::from(threads));
     }
-    let level = kernels::kernel_level_of_environment().map_err(anyhow::Error::msg)?;
-    match (args.kernels, level) {
-        (KernelsArg::Libtorch, _) => kernels::set_kernels(None),
-        (KernelsArg::Ldm, Some(level)) => kernels::set_kernels(Some(level)),
-        (KernelsArg::Ldm, None) => {} // the processor's best
-    }
-    kernels::set_prepared_weight_memory((args.speed_memory * 1e9) as usize);
+    kernels::configure(args.kernels == "ldm", usize::from(args.speed_memory) * 1_000_000_000)
+        .map_err(anyhow::Error::msg)?;
     let device = parse_device(&args.device)?;
     if let (Some(printer), "auto") = (printer, args.device.as_str()) {
         printer.detail(&format!("device: {}", device_name(device)));

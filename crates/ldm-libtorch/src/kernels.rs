@@ -61,6 +61,22 @@ pub fn kernel_level_of_environment() -> Result<Option<Level>, String> {
     Ok(Some(level))
 }
 
+/// Sets the kernels of a program: `ours` at the level of the environment, or else the processor's best, with
+/// `weight_memory` bytes for prepared weights; or libtorch's.
+///
+/// # Errors
+/// As [`kernel_level_of_environment`].
+pub fn configure(ours: bool, weight_memory: usize) -> Result<(), String> {
+    let level = kernel_level_of_environment()?;
+    if !ours {
+        set_kernels(None);
+    } else if level.is_some() {
+        set_kernels(level);
+    }
+    set_prepared_weight_memory(weight_memory);
+    Ok(())
+}
+
 /// The level at which our kernels compute with `inputs`, if they can: f32 on the CPU, no gradient recorded.
 fn level_for<const N: usize>(inputs: [&Tensor; N]) -> Option<Level> {
     let level = kernels()?;

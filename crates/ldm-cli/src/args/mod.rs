@@ -37,7 +37,7 @@ pub(crate) use eval::{
 };
 pub(crate) use generate::{GenerateArgs, SamplingArgs};
 pub(crate) use images::{DecodeArgs, EncodeArgs, OutputArgs, ReconstructArgs, SizeArgs};
-pub(crate) use model::{DeviceArgs, DoctorArgs, InspectArgs, KernelsArg, ModelArgs};
+pub(crate) use model::{DeviceArgs, DoctorArgs, InspectArgs, ModelArgs};
 pub(crate) use numbers::unit_interval;
 pub(crate) use redo::RedoArgs;
 pub(crate) use retrieve::{IndexArgs, Knn2imgArgs, QueryArgs, RetrieveCommand};

@@ -2,11 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
-use ldm_libtorch::kernels::DEFAULT_WEIGHT_MEMORY;
+use clap::Args;
 use serde_json::Value;
-
-use super::numbers::gigabytes;
 
 /// Device flags.
 #[derive(Debug, Clone, Args)]
@@ -17,21 +14,12 @@ pub(crate) struct DeviceArgs {
     /// CPU threads per operation.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
-    /// Kernels on the CPU in f32: ldm's own where they are faster, or libtorch's alone.
-    #[arg(long, value_enum, default_value_t = KernelsArg::Ldm)]
-    pub(crate) kernels: KernelsArg,
+    /// Kernels on the CPU in f32: ldm (its own where they are faster) or libtorch.
+    #[arg(long, default_value = "ldm", value_parser = ["ldm", "libtorch"])]
+    pub(crate) kernels: String,
     /// Memory for convolution weights prepared for ldm's kernels, in GB.
-    #[arg(long, value_name = "GB", default_value_t = DEFAULT_WEIGHT_MEMORY as f64 / 1e9, value_parser = gigabytes)]
-    pub(crate) speed_memory: f64,
-}
-
-/// Whose kernels run on the CPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum KernelsArg {
-    /// ldm's own where they are faster.
-    Ldm,
-    /// libtorch's.
-    Libtorch,
+    #[arg(long, value_name = "GB", default_value_t = 3)]
+    pub(crate) speed_memory: u16,
 }
 
 /// Model flags.

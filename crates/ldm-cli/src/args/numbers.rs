@@ -12,12 +12,6 @@ pub(crate) fn finite(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| "expected a finite number".into())
 }
 
-/// Parses an amount of memory in GB.
-pub(crate) fn gigabytes(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|number| (0. ..=100_000.).contains(number));
-    number.ok_or_else(|| "expected a number of GB from 0".into())
-}
-
 /// Parses a number of images, at least 1.
 pub(crate) fn image_count(text: &str) -> Result<usize, String> {
     let count = text.parse().ok().filter(|count| (1..=MAX_IMAGES).contains(count));
