@@ -5,11 +5,11 @@
 
 mod pack;
 
+use crate::Level;
 use crate::buffer::{Output, workspace};
 use crate::product::{Panel, panel};
 use crate::simd::{Kernel, Simd, run};
 use crate::threads::Threads;
-use crate::Level;
 use pack::{KeyPanels, ValuePanels, pack_keys, pack_values, value_vectors};
 
 /// Sizes of an attention.
@@ -113,13 +113,8 @@ impl Kernel for Attention<'_> {
         let queries = sums.wrapping_add(QUERIES * width);
         let row_size = size.heads * size.head_size;
         let at = ((head / size.heads) * size.queries + first) * row_size + head % size.heads * size.head_size;
-        let mut rows = Rows {
-            scores,
-            sums,
-            width,
-            greatest: [f32::NEG_INFINITY; QUERIES],
-            total: [0.; QUERIES],
-        };
+        let mut rows =
+            Rows { scores, sums, width, greatest: [f32::NEG_INFINITY; QUERIES], total: [0.; QUERIES] };
         // SAFETY: the workspace has room for the three blocks; the rest is each function's promise.
         unsafe {
             // The factor of the scores is applied to the queries, which are fewer.
@@ -186,7 +181,14 @@ impl Attention<'_> {
 
     /// Adds the values of the keys from `key` on, weighted, to the sums.
     #[inline(always)]
-    unsafe fn weighted_values<S: Simd>(&self, head: usize, key: usize, keys: usize, count: usize, rows: &Rows) {
+    unsafe fn weighted_values<S: Simd>(
+        &self,
+        head: usize,
+        key: usize,
+        keys: usize,
+        count: usize,
+        rows: &Rows,
+    ) {
         let mut vector = 0;
         for vectors in value_vectors(self.values.width / S::LANES) {
             let block = Panel {

@@ -27,7 +27,8 @@ impl Buffer {
             return Self { start: NonNull::dangling(), len };
         }
         let layout = Self::layout(len);
-        // SAFETY: the size is not zero.
+        // SAFETY: the size is not zero. The alignment is a cache line at least.
+        #[allow(clippy::cast_ptr_alignment)]
         let start = NonNull::new(unsafe { alloc(layout) }.cast::<f32>());
         let start = start.unwrap_or_else(|| handle_alloc_error(layout));
         if layout.align() == HUGE_PAGE {

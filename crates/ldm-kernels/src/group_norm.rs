@@ -138,13 +138,13 @@ unsafe fn moments<S: Simd>(from: *const f32, pixels: usize, channels: usize, sum
                 sum = S::add(sum, value);
                 squares = S::mul_add(value, value, squares);
             }
-            let mut lists = [[0.; crate::simd::MAX_LANES]; 3];
-            S::store(lists[0].as_mut_ptr(), first);
-            S::store(lists[1].as_mut_ptr(), sum);
-            S::store(lists[2].as_mut_ptr(), squares);
-            for lane in 0..lanes {
-                let [first, sum, squares] =
-                    [f64::from(lists[0][lane]), f64::from(lists[1][lane]), f64::from(lists[2][lane])];
+            let [mut firsts, mut totals, mut powers] = [[0_f32; crate::simd::MAX_LANES]; 3];
+            S::store(firsts.as_mut_ptr(), first);
+            S::store(totals.as_mut_ptr(), sum);
+            S::store(powers.as_mut_ptr(), squares);
+            let lists = firsts.iter().zip(&totals).zip(&powers).take(lanes);
+            for (lane, ((&first, &sum), &squares)) in lists.enumerate() {
+                let [first, sum, squares] = [f64::from(first), f64::from(sum), f64::from(squares)];
                 let count = pixels as f64;
                 let to = &mut *sums.add(channel + lane);
                 to[0] += sum + count * first;

@@ -36,7 +36,8 @@ pub fn kernels() -> Option<Level> {
         0 => {
             let level = kernel_level_of_environment().unwrap_or_default().unwrap_or_else(Level::detect);
             // Scalar kernels are for tests: libtorch's are faster.
-            let level = (level > Level::Scalar || std::env::var_os(KERNEL_LEVEL_VARIABLE).is_some()).then_some(level);
+            let level =
+                (level > Level::Scalar || std::env::var_os(KERNEL_LEVEL_VARIABLE).is_some()).then_some(level);
             set_kernels(level);
             level
         }
@@ -51,10 +52,8 @@ pub fn kernels() -> Option<Level> {
 /// A sentence about a value that is no level, or one that this processor does not have.
 pub fn kernel_level_of_environment() -> Result<Option<Level>, String> {
     let Some(value) = std::env::var_os(KERNEL_LEVEL_VARIABLE) else { return Ok(None) };
-    let level: Level = value
-        .to_string_lossy()
-        .parse()
-        .map_err(|error| format!("{KERNEL_LEVEL_VARIABLE}: {error}"))?;
+    let level: Level =
+        value.to_string_lossy().parse().map_err(|error| format!("{KERNEL_LEVEL_VARIABLE}: {error}"))?;
     if !level.is_available() {
         return Err(format!("{KERNEL_LEVEL_VARIABLE}: this processor does not have {level}"));
     }
@@ -178,8 +177,7 @@ impl PreparedConv3x3 {
             [2 * 9 * pixels * channels * out, 4 * (pixels * (channels + out + residual) + 9 * channels * out)]
         };
         counted(c"ldm::conv3x3", cost, || {
-            let prologue =
-                fused.norm.map(|norm| Conv3x3Prologue { scale: &norm.scale, shift: &norm.shift });
+            let prologue = fused.norm.map(|norm| Conv3x3Prologue { scale: &norm.scale, shift: &norm.shift });
             let epilogue = Conv3x3Epilogue {
                 bias: bias.map(values),
                 image_bias: fused.image_bias.map(values),
@@ -219,7 +217,8 @@ impl PreparedConv3x3 {
     fn prepared(&self, weight: &Tensor, level: Level) -> Option<std::sync::Arc<Conv3x3Weights>> {
         let of = (weight.data_ptr() as usize, ffi::version(weight)?);
         let mut slot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(prepared) = slot.as_ref().filter(|prepared| prepared.of == of && prepared.weights.level() == level)
+        if let Some(prepared) =
+            slot.as_ref().filter(|prepared| prepared.of == of && prepared.weights.level() == level)
         {
             return Some(prepared.weights.clone());
         }
@@ -234,7 +233,8 @@ impl PreparedConv3x3 {
             return None;
         }
         let dense = weight.contiguous();
-        let weights = std::sync::Arc::new(Conv3x3Weights::new(&TorchThreads, level, channels, values(&dense)));
+        let weights =
+            std::sync::Arc::new(Conv3x3Weights::new(&TorchThreads, level, channels, values(&dense)));
         *slot = Some(Prepared { weights: weights.clone(), of, bytes });
         Some(weights)
     }
@@ -246,18 +246,22 @@ pub fn group_norm(x: &Tensor, parameters: GroupNormTensors<'_>, silu: bool) -> O
     let level = norm_level(x, parameters)?;
     let (batch, channels, height, width) = x.size4().ok()?;
     let mut y = empty_image([batch, channels, height, width]);
-    counted(c"ldm::group_norm", || [0, 8 * x.numel()], || {
-        let output = values_mut(&mut y);
-        ldm_kernels::group_norm(
-            &TorchThreads,
-            level,
-            batch as usize,
-            values(x),
-            parameters.values(),
-            silu,
-            output,
-        );
-    });
+    counted(
+        c"ldm::group_norm",
+        || [0, 8 * x.numel()],
+        || {
+            let output = values_mut(&mut y);
+            ldm_kernels::group_norm(
+                &TorchThreads,
+                level,
+                batch as usize,
+                values(x),
+                parameters.values(),
+                silu,
+                output,
+            );
+        },
+    );
     Some(y)
 }
 
@@ -265,9 +269,11 @@ pub fn group_norm(x: &Tensor, parameters: GroupNormTensors<'_>, silu: bool) -> O
 pub fn group_norm_scale_shift(x: &Tensor, parameters: GroupNormTensors<'_>) -> Option<ScaleShift> {
     let level = norm_level(x, parameters)?;
     let batch = x.size()[0] as usize;
-    Some(counted(c"ldm::group_norm", || [0, 4 * x.numel()], || {
-        ldm_kernels::group_norm_scale_shift(&TorchThreads, level, batch, values(x), parameters.values())
-    }))
+    Some(counted(
+        c"ldm::group_norm",
+        || [0, 4 * x.numel()],
+        || ldm_kernels::group_norm_scale_shift(&TorchThreads, level, batch, values(x), parameters.values()),
+    ))
 }
 
 /// The parameters of a group normalization.
@@ -293,12 +299,6 @@ impl<'a> GroupNormTensors<'a> {
 fn norm_level(x: &Tensor, parameters: GroupNormTensors<'_>) -> Option<Level> {
     let level = level_for([x, parameters.weight, parameters.bias])?;
     (x.dim() == 4 && x.numel() > 0 && is_channels_last(x)).then_some(level)
-}
-
-/// Returns whether a 1x1 convolution of `x` `[B, C, H, W]` is faster as a linear layer over its pixels: a channels_last map
-/// in f32 on the CPU, without gradients.
-pub fn reads_tokens(x: &Tensor) -> bool {
-    level_for([x]).is_some() && x.dim() == 4 && is_channels_last(x)
 }
 
 /// softmax(q kᵀ / √d) v over `heads`, for contiguous `q` `[B, L, heads·d]`, `k` and `v` `[B, S, heads·d]`. None where
@@ -335,8 +335,12 @@ pub fn geglu(x: &Tensor) -> Option<Tensor> {
     }
     *size.last_mut()? = width;
     let mut y = Tensor::empty(&size, (Kind::Float, Device::Cpu));
-    counted(c"ldm::geglu", || [0, 6 * x.numel()], || {
-        ldm_kernels::geglu(&TorchThreads, level, width as usize, values(x), values_mut(&mut y));
-    });
+    counted(
+        c"ldm::geglu",
+        || [0, 6 * x.numel()],
+        || {
+            ldm_kernels::geglu(&TorchThreads, level, width as usize, values(x), values_mut(&mut y));
+        },
+    );
     Some(y)
 }

@@ -41,8 +41,8 @@ pub use optim::{
 };
 pub use process_group::{CollectiveWork, GradientReducer, GroupError, Overlap, ProcessGroup, Reduce, Single};
 pub use settings::{
-    TORCH_VERSION, cuda_device_count, limit_spinning, set_cudnn_benchmark, set_deterministic, set_seed, set_tf32,
-    set_threads, threads,
+    TORCH_VERSION, cuda_device_count, limit_spinning, set_cudnn_benchmark, set_deterministic, set_seed,
+    set_tf32, set_threads, threads,
 };
 
 #[cfg(doctest)]

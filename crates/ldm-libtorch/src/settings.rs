@@ -64,7 +64,8 @@ pub fn limit_spinning() {
     #[cfg(target_os = "linux")]
     {
         use std::os::unix::process::CommandExt;
-        let decided = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"].iter().any(|name| std::env::var_os(name).is_some());
+        let decided =
+            ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"].iter().any(|name| std::env::var_os(name).is_some());
         if let (false, Ok(program)) = (decided, std::env::current_exe()) {
             let mut arguments = std::env::args_os();
             let mut command = std::process::Command::new(program);

@@ -1,6 +1,6 @@
 //! A 2-D convolution, and its fusion with the norm before it and the sums after it.
 
-use ldm_libtorch::kernels::{self, FusedConv, PreparedConv3x3};
+use ldm_libtorch::kernels::{FusedConv, PreparedConv3x3};
 use tch::Tensor;
 use tch::nn::Module;
 
@@ -72,7 +72,8 @@ impl Conv2d {
                 return y;
             }
         }
-        let mut y = self.sums(x);
+        let bias = self.bias.as_ref();
+        let mut y = x.conv2d(&self.weight, bias, [self.stride; 2], [self.padding; 2], [1, 1], 1);
         if let Some(bias) = to_image {
             y = y + bias.unsqueeze(-1).unsqueeze(-1);
         }
@@ -80,17 +81,6 @@ impl Conv2d {
             Some(residual) => add(y, residual),
             None => y,
         }
-    }
-
-    /// The convolution alone, by libtorch.
-    fn sums(&self, x: &Tensor) -> Tensor {
-        let bias = self.bias.as_ref();
-        if self.weight.size()[2..] == [1, 1] && (self.stride, self.padding) == (1, 0) && kernels::reads_tokens(x) {
-            // A product of tokens, without the conversion of weights that oneDNN's convolution does in each call.
-            let weight = self.weight.flatten(1, -1); // [K, C]
-            return x.permute([0, 2, 3, 1]).linear(&weight, bias).permute([0, 3, 1, 2]);
-        }
-        x.conv2d(&self.weight, bias, [self.stride; 2], [self.padding; 2], [1, 1], 1)
     }
 
     /// Whether this is a 3x3 convolution that keeps the size of its input.

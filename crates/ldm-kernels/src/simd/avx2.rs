@@ -1,5 +1,6 @@
 //! AVX2 and FMA.
 
+#[allow(clippy::wildcard_imports, reason = "the names are Intel's")]
 use std::arch::x86_64::*;
 
 use super::Simd;

@@ -1,5 +1,6 @@
 //! AVX-512F.
 
+#[allow(clippy::wildcard_imports, reason = "the names are Intel's")]
 use std::arch::x86_64::*;
 
 use super::Simd;

@@ -55,7 +55,13 @@ fn group_norms_agree_with_f64() {
                 let error = relative_error(&out, &expected);
                 // A mean of 1000 leaves 1000·2⁻²⁴ of the input's own values; of one value, its own mean is subtracted after a
                 // multiplication by 1/√eps.
-                let bound = if mean > 100. { 2e-4 } else if pixels == 1 { 2e-5 } else { 2e-6 };
+                let bound = if mean > 100. {
+                    2e-4
+                } else if pixels == 1 {
+                    2e-5
+                } else {
+                    2e-6
+                };
                 assert!(error < bound, "{level} {sizes:?}, mean {mean}: {error:e}");
                 let mut again = vec![f32::NAN; x.len()];
                 group_norm(&Reversed, level, batch, &x, parameters, silu, &mut again);

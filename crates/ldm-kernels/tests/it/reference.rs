@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use ldm_kernels::{Level, Threads};
 
 /// Values in [−1, 1) from a linear congruential generator.
-pub fn random(count: usize, seed: u64) -> Vec<f32> {
+pub(crate) fn random(count: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(1);
     let mut next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -15,13 +15,13 @@ pub fn random(count: usize, seed: u64) -> Vec<f32> {
 }
 
 /// The levels of this processor.
-pub fn levels() -> impl Iterator<Item = Level> {
+pub(crate) fn levels() -> impl Iterator<Item = Level> {
     Level::ALL.into_iter().filter(|level| level.is_available())
 }
 
 /// |a − b| / |b| in the Euclidean norm.
 #[track_caller]
-pub fn relative_error(ours: &[f32], theirs: &[f64]) -> f64 {
+pub(crate) fn relative_error(ours: &[f32], theirs: &[f64]) -> f64 {
     assert_eq!(ours.len(), theirs.len());
     let (mut difference, mut norm) = (0., 0.);
     for (&a, &b) in ours.iter().zip(theirs) {
@@ -32,7 +32,7 @@ pub fn relative_error(ours: &[f32], theirs: &[f64]) -> f64 {
 }
 
 /// Three threads that take the tasks in reverse.
-pub struct Reversed;
+pub(crate) struct Reversed;
 
 impl Threads for Reversed {
     fn count(&self) -> usize {
@@ -58,7 +58,7 @@ impl Threads for Reversed {
 }
 
 /// A 3x3 convolution, NHWC.
-pub fn conv3x3([b, h, w, c]: [usize; 4], k: usize, x: &[f32], weight: &[f32]) -> Vec<f64> {
+pub(crate) fn conv3x3([b, h, w, c]: [usize; 4], k: usize, x: &[f32], weight: &[f32]) -> Vec<f64> {
     let mut out = vec![0.; b * h * w * k];
     for (index, sum) in out.iter_mut().enumerate() {
         let (pixel, channel_out) = (index / k, index % k);
@@ -80,7 +80,7 @@ pub fn conv3x3([b, h, w, c]: [usize; 4], k: usize, x: &[f32], weight: &[f32]) ->
 }
 
 /// softmax(q kᵀ / √d) v of `[B, L, heads·d]`.
-pub fn attention(size: ldm_kernels::AttentionSize, [q, k, v]: [&[f32]; 3]) -> Vec<f64> {
+pub(crate) fn attention(size: ldm_kernels::AttentionSize, [q, k, v]: [&[f32]; 3]) -> Vec<f64> {
     let ldm_kernels::AttentionSize { batch, heads, queries, keys, head_size: d } = size;
     let mut out = vec![0.; q.len()];
     for image in 0..batch {

@@ -89,7 +89,8 @@ pub(crate) fn values_mut(of: &mut Tensor) -> &mut [f32] {
 
 fn dense_values(of: &Tensor) -> usize {
     assert!(of.kind() == Kind::Float && of.device() == Device::Cpu, "an f32 tensor on the CPU");
-    let mut axes: Vec<(i64, i64)> = of.stride().into_iter().zip(of.size()).filter(|(_, size)| *size != 1).collect();
+    let mut axes: Vec<(i64, i64)> =
+        of.stride().into_iter().zip(of.size()).filter(|(_, size)| *size != 1).collect();
     axes.sort_unstable();
     let mut next = 1;
     for (stride, size) in axes {
