@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use ldm_core::device::resolve_dtype;
 
 use super::DeviceArgs;
 use super::numbers::side;
@@ -46,8 +47,8 @@ pub(crate) struct BenchArgs {
     /// Timed runs, after two warm-up runs.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) repeats: u64,
-    /// Dtype of the weights: f32, bf16 or f16; for train the autocast dtype, with f32 weights.
-    #[arg(long, default_value = "f32")]
+    /// Dtype of the weights: f32, bf16, f16 or auto; for train the autocast dtype, with f32 weights.
+    #[arg(long, default_value = "f32", value_parser = resolve_dtype)]
     pub(crate) dtype: String,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use ldm_core::device::resolve_dtype;
 use serde_json::Value;
 
 /// Device flags.
@@ -43,8 +44,8 @@ pub(crate) struct ModelArgs {
     /// Use the weights without EMA.
     #[arg(long)]
     pub(crate) no_ema: bool,
-    /// Dtype of the weights: f32, bf16 or f16.
-    #[arg(long, default_value = "f32")]
+    /// Dtype of the weights: f32, bf16, f16, or auto: bf16 on CPUs with AMX, else f32.
+    #[arg(long, default_value = "f32", value_parser = resolve_dtype)]
     pub(crate) dtype: String,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,

@@ -1,7 +1,7 @@
 //! Devices and dtypes by name.
 
 use ldm_core::Error;
-use ldm_core::device::{device_name, parse_device, parse_dtype};
+use ldm_core::device::{device_name, parse_device, parse_dtype, resolve_dtype};
 use tch::{Device, Kind};
 
 #[test]
@@ -30,6 +30,13 @@ fn a_missing_gpu_is_an_error() {
         assert_eq!(parse_device("auto").unwrap(), Device::Cuda(0));
     }
     assert!(parse_device("cuda:99999999999999999999").is_err());
+}
+
+#[test]
+fn auto_is_a_dtype_and_other_names_stay() {
+    let auto = resolve_dtype("auto").unwrap();
+    assert!(auto == "bf16" || auto == "f32", "{auto}");
+    assert_eq!(resolve_dtype("fp16").unwrap(), "fp16"); // `parse_dtype` refuses it
 }
 
 #[test]
