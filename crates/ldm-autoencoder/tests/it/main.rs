@@ -6,6 +6,7 @@ mod codebook;
 mod codebook_update;
 mod detect;
 mod diffusers;
+mod kernels;
 mod manifest;
 mod parity;
 mod refusals;

@@ -8,6 +8,7 @@ mod diffusers;
 mod diffusers_configs;
 mod forward;
 mod gradients;
+mod kernels;
 mod plan;
 mod refusals;
 
