@@ -113,7 +113,7 @@ fn without_memory_for_weights_the_convolution_is_libtorchs() {
 
 #[test]
 fn nan_passes_through() {
-    let (conv, norm, mut x) = block();
+    let (conv, norm, x) = block();
     let _ = x.narrow(0, 1, 1).fill_(f64::NAN);
     tch::no_grad(|| {
         let y = conv.normed(&norm, &x, Added::default()).isnan();

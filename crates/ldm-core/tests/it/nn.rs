@@ -57,8 +57,8 @@ fn layers_are_initialized_as_in_pytorch() {
     let root = vs.root();
     let conv = conv2d(&(&root / "conv"), 16, 128, 3, 1, 1);
     let bound = 1. / (16. * 9_f64).sqrt();
-    assert_uniform("conv2d weight", &conv.ws, bound);
-    assert_uniform("conv2d bias", conv.bs.as_ref().unwrap(), bound);
+    assert_uniform("conv2d weight", conv.weight(), bound);
+    assert_uniform("conv2d bias", conv.bias().unwrap(), bound);
     let conv = conv1d_1x1(&(&root / "conv1d"), 64, 128);
     assert_eq!(conv.ws.size(), [128, 64, 1]);
     assert_uniform("conv1d weight", &conv.ws, 0.125);
