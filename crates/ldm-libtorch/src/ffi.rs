@@ -276,7 +276,7 @@ extern "C" fn run_body(state: *mut c_void, inputs: *const Out, count: usize, out
         // SAFETY: clone_from_ptr takes a reference of its own.
         let inputs: Vec<Tensor> =
             inputs.iter().map(|input| unsafe { Tensor::clone_from_ptr(*input) }).collect();
-        let mut result = body(&inputs);
+        let mut result = crate::kernels::with_libtorchs(|| body(&inputs));
         // SAFETY: a second handle to the result, which the C side frees; null after a failure.
         unsafe {
             *out = torch_sys::at_shallow_clone(result.as_mut_ptr());

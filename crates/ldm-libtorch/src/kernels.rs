@@ -1,5 +1,6 @@
 //! The kernels of `ldm-kernels` on tensors: CPU, f32, without gradients.
 
+use std::cell::Cell;
 use std::ffi::CStr;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -76,11 +77,34 @@ pub fn configure(ours: bool, weight_memory: usize) -> Result<(), String> {
     Ok(())
 }
 
+thread_local! {
+    /// Whether this thread computes a forward pass that will be computed again with gradients.
+    static REPEATED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `body` with libtorch's kernels on this thread: a checkpointed block first runs without gradients, and must have the
+/// same values when it runs again with them.
+pub(crate) fn with_libtorchs<T>(body: impl FnOnce() -> T) -> T {
+    struct Reset(bool);
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            REPEATED.set(self.0);
+        }
+    }
+    let _reset = Reset(REPEATED.replace(true));
+    body()
+}
+
 /// The level at which our kernels compute with `inputs`, if they can: f32 on the CPU, no gradient recorded.
 fn level_for<const N: usize>(inputs: [&Tensor; N]) -> Option<Level> {
     let level = kernels()?;
     let fits = |x: &&Tensor| x.kind() == Kind::Float && x.device() == Device::Cpu;
-    (inputs.iter().all(fits) && !ffi::grad_enabled()).then_some(level)
+    (inputs.iter().all(fits) && !is_training()).then_some(level)
+}
+
+/// Whether gradients are recorded, now or when the same values are computed again.
+fn is_training() -> bool {
+    ffi::grad_enabled() || REPEATED.get()
 }
 
 /// Counts `body` as an operation if this thread's operations are counted; `cost` returns its multiplications and additions
@@ -192,7 +216,7 @@ impl PreparedConv3x3 {
     /// The level at which [`PreparedConv3x3::forward`] would compute; a gradient releases the prepared weights, since
     /// they change with each step.
     fn level(&self, x: &Tensor, weight: &Tensor) -> Option<Level> {
-        if ffi::grad_enabled() {
+        if is_training() {
             self.release();
             return None;
         }

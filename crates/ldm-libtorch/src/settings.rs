@@ -67,11 +67,9 @@ pub fn limit_spinning() {
         let decided =
             ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"].iter().any(|name| std::env::var_os(name).is_some());
         if let (false, Ok(program)) = (decided, std::env::current_exe()) {
-            let mut arguments = std::env::args_os();
             let mut command = std::process::Command::new(program);
-            arguments.next().into_iter().for_each(|name| drop(command.arg0(name)));
             // It returns only if the program cannot be started; this one then goes on.
-            let _ = command.args(arguments).env("GOMP_SPINCOUNT", "1000").exec();
+            let _ = command.args(std::env::args_os().skip(1)).env("GOMP_SPINCOUNT", "1000").exec();
         }
     }
 }

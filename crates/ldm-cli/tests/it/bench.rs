@@ -170,7 +170,12 @@ fn the_table_has_machine_stages_and_operations() {
     let words = ["bench", "autoencoder", "--config", "first.yaml", "--repeats", "1", "--operations"];
     let (table, progress) = sandbox.output(&words);
     let lines: Vec<&str> = table.lines().collect();
-    assert!(lines[0].starts_with("first.yaml: ") && lines[0].contains("GFLOP/s, copy "), "{table}");
+    assert!(
+        lines[0].starts_with("first.yaml: ")
+            && lines[0].contains(" GFLOP/s (")
+            && lines[0].contains("), copy "),
+        "{table}"
+    );
     assert!(lines[1].starts_with("stage ") && lines[2].starts_with("encode  1x3x16x16 "), "{table}");
     assert!(lines.iter().any(|line| line.starts_with("conv2d ") && line.ends_with("arithmetic")), "{table}");
     assert_eq!(progress, "encode 1x3x16x16\ndecode 1x4x8x8\n");

@@ -38,7 +38,7 @@ fn model(golden: &Golden) -> Box<dyn Conditioner> {
     let config: ClipTextConfig = serde_json::from_value(config).unwrap();
     let vs = VarStore::new(test_device());
     let conditioner = ConditionerConfig::ClipText(config).build(&vs.root(), Some(tokenizer)).unwrap();
-    fill_weights(&vs, 4);
+    fill_weights(&vs, 22);
     conditioner
 }
 

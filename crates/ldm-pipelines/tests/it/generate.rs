@@ -66,7 +66,9 @@ fn an_image_does_not_depend_on_its_batch() {
         let one =
             generate(&model, &GenerateRequest::new(&Prompt::class(&[2]), &[8], &how), &mut |_| {}).unwrap();
         assert_close("latents", &one.latents, &all.latents.narrow(0, 1, 1), 1e-5);
-        assert_close("images", &one.images, &all.images.narrow(0, 1, 1), 1e-5);
+        // From the same latents: a decoder with random weights amplifies the rounding of different ones.
+        let decoded = model.decode(&all.latents.narrow(0, 1, 1));
+        assert_close("images", &decoded, &all.images.narrow(0, 1, 1), 1e-5);
         assert!(relative_l2(&all.latents.get(0), &all.latents.get(1)) > 0.1);
     }
 }

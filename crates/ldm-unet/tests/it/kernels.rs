@@ -37,11 +37,12 @@ fn a_network_has_the_values_of_libtorch() {
                 let name = format!("ldm::{kernel}");
                 assert!(seen.iter().any(|each| each.name == name), "{name} in {seen:?}");
             }
-            // The second image alone: its bytes do not depend on the batch.
+            // The second image alone: our kernels do not depend on the batch, libtorch's products do by their rounding.
             let context = cond.context.as_ref().map(|context| context.narrow(0, 1, 1));
             let alone = Conditioning { context, ..Conditioning::default() };
             let one = tch::no_grad(|| unet.forward(&x.narrow(0, 1, 1), &t.narrow(0, 1, 1), &alone, false));
-            assert!(relative_l2(&one, &ours.narrow(0, 1, 1)) < 1e-6, "{level}");
+            let error = relative_l2(&one, &ours.narrow(0, 1, 1));
+            assert!(error < 1e-5, "{level}: {error:e}");
         }
         set_kernels(Some(Level::detect()));
     }
