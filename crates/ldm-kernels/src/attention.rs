@@ -8,7 +8,7 @@ mod pack;
 use crate::Level;
 use crate::buffer::{Output, workspace};
 use crate::product::{Panel, panel};
-use crate::simd::{Kernel, Simd, run};
+use crate::simd::{Simd, SimdKernel, run};
 use crate::threads::Threads;
 use pack::{KeyPanels, ValuePanels, pack_keys, pack_values, value_vectors};
 
@@ -70,14 +70,14 @@ pub fn attention(
         }
     });
     let blocks = size.queries.div_ceil(QUERIES);
-    let kernel = Attention { size, q, keys: &keys, values: &values, output: Output::new(output), blocks };
+    let kernel = Blocks { size, q, keys: &keys, values: &values, output: Output::new(output), blocks };
     threads.run(heads * blocks, &|task| {
         // SAFETY: the level is available (above), and the task runs once.
         unsafe { run(level, &kernel, task) }
     });
 }
 
-struct Attention<'a> {
+struct Blocks<'a> {
     size: AttentionSize,
     q: &'a [f32],
     keys: &'a KeyPanels,
@@ -99,7 +99,7 @@ struct Rows {
     total: [f32; QUERIES],
 }
 
-impl Kernel for Attention<'_> {
+impl SimdKernel for Blocks<'_> {
     #[inline(always)]
     unsafe fn task<S: Simd>(&self, task: usize) {
         let size = self.size;
@@ -147,7 +147,7 @@ impl Kernel for Attention<'_> {
     }
 }
 
-impl Attention<'_> {
+impl Blocks<'_> {
     /// `scores[count, keys] = queries kᵀ` for the keys from `key` on.
     #[inline(always)]
     unsafe fn scores<S: Simd>(

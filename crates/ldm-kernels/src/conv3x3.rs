@@ -11,11 +11,11 @@ pub use weights::Conv3x3Weights;
 
 use crate::buffer::{Output, workspace};
 use crate::product::{Panel, panel};
-use crate::simd::{Kernel, Simd, run};
+use crate::simd::{Simd, SimdKernel, run};
 use crate::threads::Threads;
 use transform::{POINTS, TILE, input_tile, output_tile};
 
-/// What is added to the sums of a convolution.
+/// Additions to the sums of a convolution.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Conv3x3Epilogue<'a> {
     /// `[K]`.
@@ -96,7 +96,7 @@ pub fn conv3x3(
     let groups = channels_out.div_ceil(CHANNELS);
     let parts = (2 * threads.count()).div_ceil(chunks.max(1)).min(groups).max(1);
     let part_groups = groups.div_ceil(parts);
-    let kernel = Conv {
+    let kernel = Winograd {
         weights,
         size,
         input,
@@ -112,7 +112,7 @@ pub fn conv3x3(
     });
 }
 
-struct Conv<'a> {
+struct Winograd<'a> {
     weights: &'a Conv3x3Weights,
     size: ImageSize,
     input: &'a [f32],
@@ -127,22 +127,22 @@ struct Conv<'a> {
 
 /// A 4x4 output tile.
 #[derive(Clone, Copy)]
-struct Tile {
+struct OutputTile {
     image: usize,
     row: usize,
     column: usize,
 }
 
-impl Conv<'_> {
+impl Winograd<'_> {
     #[inline(always)]
-    fn tile(&self, index: usize) -> Tile {
+    fn tile(&self, index: usize) -> OutputTile {
         let (rows, columns) = (self.size.height.div_ceil(TILE), self.size.width.div_ceil(TILE));
         let (image, within) = (index / (rows * columns), index % (rows * columns));
-        Tile { image, row: within / columns * TILE, column: within % columns * TILE }
+        OutputTile { image, row: within / columns * TILE, column: within % columns * TILE }
     }
 }
 
-impl Kernel for Conv<'_> {
+impl SimdKernel for Winograd<'_> {
     #[inline(always)]
     unsafe fn task<S: Simd>(&self, task: usize) {
         let (chunk, part) = (task / self.parts, task % self.parts);

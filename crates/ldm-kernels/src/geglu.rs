@@ -2,7 +2,7 @@
 
 use crate::Level;
 use crate::buffer::Output;
-use crate::simd::{Kernel, Simd, run};
+use crate::simd::{Simd, SimdKernel, run};
 use crate::threads::Threads;
 
 /// Rows of a task.
@@ -33,7 +33,7 @@ struct Geglu<'a> {
     output: Output,
 }
 
-impl Kernel for Geglu<'_> {
+impl SimdKernel for Geglu<'_> {
     #[inline(always)]
     unsafe fn task<S: Simd>(&self, task: usize) {
         for row in task * ROWS..self.rows.min((task + 1) * ROWS) {

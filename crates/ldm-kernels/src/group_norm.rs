@@ -2,7 +2,7 @@
 
 use crate::Level;
 use crate::buffer::Output;
-use crate::simd::{Kernel, Simd, run};
+use crate::simd::{Simd, SimdKernel, run};
 use crate::threads::Threads;
 
 /// The parameters of a group normalization.
@@ -103,7 +103,7 @@ struct Moments<'a> {
     sums: SharedSums,
 }
 
-impl Kernel for Moments<'_> {
+impl SimdKernel for Moments<'_> {
     #[inline(always)]
     unsafe fn task<S: Simd>(&self, task: usize) {
         let (image, part) = (task / self.parts, task % self.parts);
@@ -194,7 +194,7 @@ struct Apply<'a> {
     output: Output,
 }
 
-impl Kernel for Apply<'_> {
+impl SimdKernel for Apply<'_> {
     #[inline(always)]
     unsafe fn task<S: Simd>(&self, task: usize) {
         let (image, part) = (task / self.parts, task % self.parts);

@@ -124,7 +124,7 @@ pub(crate) trait Simd: 'static {
 pub(crate) const MAX_LANES: usize = 16;
 
 /// A kernel: its tasks run independently of each other.
-pub(crate) trait Kernel: Sync {
+pub(crate) trait SimdKernel: Sync {
     /// Runs one task. Implementations are `#[inline(always)]`.
     ///
     /// # Safety
@@ -135,8 +135,8 @@ pub(crate) trait Kernel: Sync {
 /// Runs a task of `kernel` at `level`.
 ///
 /// # Safety
-/// As [`Kernel::task`].
-pub(crate) unsafe fn run<K: Kernel>(level: Level, kernel: &K, task: usize) {
+/// As [`SimdKernel::task`].
+pub(crate) unsafe fn run<K: SimdKernel>(level: Level, kernel: &K, task: usize) {
     // SAFETY: the caller's promise.
     unsafe {
         match level {
@@ -153,14 +153,14 @@ pub(crate) unsafe fn run<K: Kernel>(level: Level, kernel: &K, task: usize) {
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn with_avx2<K: Kernel>(kernel: &K, task: usize) {
+unsafe fn with_avx2<K: SimdKernel>(kernel: &K, task: usize) {
     // SAFETY: the caller's promise.
     unsafe { kernel.task::<Avx2>(task) }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx2,fma")]
-unsafe fn with_avx512<K: Kernel>(kernel: &K, task: usize) {
+unsafe fn with_avx512<K: SimdKernel>(kernel: &K, task: usize) {
     // SAFETY: the caller's promise.
     unsafe { kernel.task::<Avx512>(task) }
 }

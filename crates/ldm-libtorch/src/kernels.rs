@@ -78,20 +78,20 @@ pub fn configure(ours: bool, weight_memory: usize) -> Result<(), String> {
 }
 
 thread_local! {
-    /// Whether this thread computes a forward pass that will be computed again with gradients.
+    /// True while this thread computes a forward pass that will be computed again with gradients.
     static REPEATED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Runs `body` with libtorch's kernels on this thread: a checkpointed block first runs without gradients, and must have the
 /// same values when it runs again with them.
 pub(crate) fn with_libtorchs<T>(body: impl FnOnce() -> T) -> T {
-    struct Reset(bool);
-    impl Drop for Reset {
+    struct Before(bool);
+    impl Drop for Before {
         fn drop(&mut self) {
             REPEATED.set(self.0);
         }
     }
-    let _reset = Reset(REPEATED.replace(true));
+    let _before = Before(REPEATED.replace(true));
     body()
 }
 
@@ -102,7 +102,7 @@ fn level_for<const N: usize>(inputs: [&Tensor; N]) -> Option<Level> {
     (inputs.iter().all(fits) && !is_training()).then_some(level)
 }
 
-/// Whether gradients are recorded, now or when the same values are computed again.
+/// Returns whether gradients are recorded, now or when the same values are computed again.
 fn is_training() -> bool {
     ffi::grad_enabled() || REPEATED.get()
 }
@@ -156,7 +156,7 @@ impl Drop for Prepared {
     }
 }
 
-/// What a fused convolution computes around its sum.
+/// The operations before and after the sums of a fused convolution.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FusedConv<'a> {
     /// Scale and shift `[B, C]` of a norm, which is followed by SiLU, before the convolution.

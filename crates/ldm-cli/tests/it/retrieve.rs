@@ -72,7 +72,7 @@ fn a_retrieval_augmented_model_is_trained_and_sampled() {
     assert!(lines.iter().all(|line| line["neighbors"] == found && line["prompt"] == "red"), "{stdout}");
     let shown = sandbox.ok(&["inspect", "with/00000.png"]);
     assert!(shown.contains("Neighbors: 3") && shown.contains("CFG scale: 5"), "{shown}");
-    sandbox.err(&["redo", "with/00000.png"], 1, "got one of knn2img; try ldm knn2img");
+    sandbox.err(&["redo", "with/00000.png"], 1, "got one of knn2img, whose neighbors the text does not name");
     sandbox.ok(&[&knn[..], &["--out", "alone"]].concat());
     let image = |name: &str| std::fs::read(sandbox.path(name)).unwrap();
     assert_ne!(image("with/00000.png"), image("alone/00000.png"), "the neighbors are part of the condition");

@@ -19,7 +19,7 @@ pub struct Conv2d {
     prepared: PreparedConv3x3,
 }
 
-/// What is added to a convolution.
+/// Additions to a convolution.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Added<'a> {
     /// `[B, K]`, to each image: a time embedding.
@@ -83,7 +83,7 @@ impl Conv2d {
         }
     }
 
-    /// Whether this is a 3x3 convolution that keeps the size of its input.
+    /// Returns whether this is a 3x3 convolution that keeps the size of its input.
     fn is_same_3x3(&self) -> bool {
         self.weight.size()[2..] == [3, 3] && (self.stride, self.padding) == (1, 1)
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{Conv, Tile};
+use super::{OutputTile, Winograd};
 use crate::simd::Simd;
 
 /// Output values of a tile in each direction.
@@ -66,7 +66,7 @@ unsafe fn output_transform<S: Simd>(m: [S::V; SIDE]) -> [S::V; TILE] {
 /// # Safety
 /// As [`Simd`]; the tile lies in the image, and `to` has room for 36 rows of C values.
 #[inline(always)]
-pub(super) unsafe fn input_tile<S: Simd>(conv: &Conv<'_>, tile: Tile, to: *mut f32, stride: usize) {
+pub(super) unsafe fn input_tile<S: Simd>(conv: &Winograd<'_>, tile: OutputTile, to: *mut f32, stride: usize) {
     let (channels, _) = conv.weights.channels();
     let (height, width) = (conv.size.height, conv.size.width);
     let image = conv.input.as_ptr().wrapping_add(tile.image * height * width * channels);
@@ -120,8 +120,8 @@ pub(super) unsafe fn input_tile<S: Simd>(conv: &Conv<'_>, tile: Tile, to: *mut f
 /// As [`Simd`]; the tile lies in the image, and `from` has 36 rows of whole vectors.
 #[inline(always)]
 pub(super) unsafe fn output_tile<S: Simd>(
-    conv: &Conv<'_>,
-    tile: Tile,
+    conv: &Winograd<'_>,
+    tile: OutputTile,
     from: *const f32,
     stride: usize,
     channels: Range<usize>,
