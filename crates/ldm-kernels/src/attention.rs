@@ -70,14 +70,14 @@ pub fn attention(
         }
     });
     let blocks = size.queries.div_ceil(QUERIES);
-    let kernel = Blocks { size, q, keys: &keys, values: &values, output: Output::new(output), blocks };
+    let kernel = QueryBlocks { size, q, keys: &keys, values: &values, output: Output::new(output), blocks };
     threads.run(heads * blocks, &|task| {
         // SAFETY: the level is available (above), and the task runs once.
         unsafe { run(level, &kernel, task) }
     });
 }
 
-struct Blocks<'a> {
+struct QueryBlocks<'a> {
     size: AttentionSize,
     q: &'a [f32],
     keys: &'a KeyPanels,
@@ -99,7 +99,7 @@ struct Rows {
     total: [f32; QUERIES],
 }
 
-impl SimdKernel for Blocks<'_> {
+impl SimdKernel for QueryBlocks<'_> {
     #[inline(always)]
     unsafe fn task<S: Simd>(&self, task: usize) {
         let size = self.size;
@@ -147,7 +147,7 @@ impl SimdKernel for Blocks<'_> {
     }
 }
 
-impl Blocks<'_> {
+impl QueryBlocks<'_> {
     /// `scores[count, keys] = queries kᵀ` for the keys from `key` on.
     #[inline(always)]
     unsafe fn scores<S: Simd>(
