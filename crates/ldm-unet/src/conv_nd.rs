@@ -74,7 +74,7 @@ impl ConvNd {
         if let Some(bias) = added.to_image {
             let mut size = bias.size();
             size.resize(y.dim(), 1); // [B, K, 1, …]
-            y = y + bias.view(size.as_slice());
+            y = &y + bias.view(size.as_slice());
         }
         match added.residual {
             Some(residual) => add(y, residual),

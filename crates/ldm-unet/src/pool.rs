@@ -109,7 +109,7 @@ impl fmt::Display for PoolPlan {
 #[derive(Debug)]
 pub(crate) enum PoolLayer {
     Adaptive { norm: GroupNorm, conv: Conv2d },
-    Attention { norm: GroupNorm, position: Tensor, qkv: Conv1D, out: Conv1D, heads: i64 },
+    Attention { norm: GroupNorm, position: Tensor, qkv: Box<Conv1D>, out: Box<Conv1D>, heads: i64 },
     Spatial { first: Linear, norm: Option<GroupNorm>, second: Linear },
 }
 
@@ -126,8 +126,8 @@ impl PoolLayer {
                 Self::Attention {
                     norm: GroupNorm::new(&(vs / 0), channels, EPS)?,
                     position: variable(&pool, "positional_embedding", &[channels, positions + 1], init),
-                    qkv: conv1d_1x1(&(&pool / "qkv_proj"), channels, 3 * channels),
-                    out: conv1d_1x1(&(&pool / "c_proj"), channels, channels_out),
+                    qkv: Box::new(conv1d_1x1(&(&pool / "qkv_proj"), channels, 3 * channels)),
+                    out: Box::new(conv1d_1x1(&(&pool / "c_proj"), channels, channels_out)),
                     heads,
                 }
             }

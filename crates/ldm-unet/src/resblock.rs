@@ -107,7 +107,8 @@ impl ResBlock {
             None => x,
         };
         let added = Added { to_image: None, residual: Some(&x) };
-        if !self.scale_shift && !(train && self.dropout > 0.) {
+        let drops = train && self.dropout > 0.;
+        if !(self.scale_shift || drops) {
             return self.out_conv.normed(&self.out_norm, &h, added);
         }
         let h = if self.scale_shift {

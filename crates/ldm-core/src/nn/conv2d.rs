@@ -75,7 +75,7 @@ impl Conv2d {
         let bias = self.bias.as_ref();
         let mut y = x.conv2d(&self.weight, bias, [self.stride; 2], [self.padding; 2], [1, 1], 1);
         if let Some(bias) = to_image {
-            y = y + bias.unsqueeze(-1).unsqueeze(-1);
+            y = &y + bias.unsqueeze(-1).unsqueeze(-1); // under autocast the dtypes may differ
         }
         match residual {
             Some(residual) => add(y, residual),
