@@ -74,8 +74,8 @@ pub fn group_norm_scale_shift(
         }
         let count = (pixels * group_size) as f64;
         let mean = all[0] / count;
-        let variance = (all[1] / count - mean * mean).max(0.);
-        let variance = if all[1].is_nan() { f64::NAN } else { variance };
+        let variance = all[1] / count - mean * mean;
+        let variance = if variance < 0. { 0. } else { variance }; // by rounding; NaN stays
         for channel in first..first + group_size {
             let scale = f64::from(weight[channel]) / (variance + eps).sqrt();
             result.scale[image * channels + channel] = scale as f32;

@@ -23,6 +23,16 @@ impl Level {
         Self::ALL.into_iter().rev().find(|level| level.is_available()).unwrap_or(Self::Scalar)
     }
 
+    /// f32 values of a vector.
+    #[inline(always)]
+    pub(crate) fn lanes(self) -> usize {
+        match self {
+            Self::Scalar => 1,
+            Self::Avx2 => 8,
+            Self::Avx512 => 16,
+        }
+    }
+
     /// Returns whether this processor (and the operating system) has the instructions of this level.
     pub fn is_available(self) -> bool {
         match self {

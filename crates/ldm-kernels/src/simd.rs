@@ -8,6 +8,8 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod register_tile;
 mod scalar;
 
 #[cfg(target_arch = "x86_64")]

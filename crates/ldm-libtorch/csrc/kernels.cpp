@@ -4,6 +4,7 @@
 #include <ATen/TensorIterator.h>
 #include <ATen/ops/empty.h>
 #include <c10/core/GradMode.h>
+#include <algorithm>
 #include <atomic>
 
 extern "C" {

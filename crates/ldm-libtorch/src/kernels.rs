@@ -185,14 +185,21 @@ impl PreparedConv3x3 {
         fused: FusedConv<'_>,
     ) -> Option<Tensor> {
         let level = self.level(x, weight)?;
-        let fits = |other: Option<&Tensor>| other.is_none_or(|other| level_for([other]).is_some());
-        if !(fits(bias) && fits(fused.image_bias) && fits(fused.residual)) {
-            return None;
-        }
-        let residual = fused.residual.map(crate::to_channels_last);
-        let weights = self.prepared(weight, level)?;
         let (batch, channels, height, width) = x.size4().ok()?;
         let out = weight.size()[0];
+        // Other sizes are broadcast by libtorch.
+        let fits = |other: Option<&Tensor>, size: &[i64]| {
+            other.is_none_or(|other| level_for([other]).is_some() && other.size() == size)
+        };
+        if !(fits(bias, &[out])
+            && fits(fused.image_bias, &[batch, out])
+            && fits(fused.residual, &[batch, out, height, width]))
+        {
+            return None;
+        }
+        let weights = self.prepared(weight, level)?;
+        let residual = fused.residual.map(crate::to_channels_last);
+        let image_bias = fused.image_bias.map(Tensor::contiguous);
         let mut y = empty_image([batch, out, height, width]);
         let size = ImageSize { batch: batch as usize, height: height as usize, width: width as usize };
         let cost = || {
@@ -204,7 +211,7 @@ impl PreparedConv3x3 {
             let prologue = fused.norm.map(|norm| Conv3x3Prologue { scale: &norm.scale, shift: &norm.shift });
             let epilogue = Conv3x3Epilogue {
                 bias: bias.map(values),
-                image_bias: fused.image_bias.map(values),
+                image_bias: image_bias.as_ref().map(values),
                 residual: residual.as_ref().map(values),
             };
             let output = values_mut(&mut y);
@@ -329,10 +336,12 @@ fn norm_level(x: &Tensor, parameters: GroupNormTensors<'_>) -> Option<Level> {
 /// libtorch's is the one to use.
 pub fn attention([q, k, v]: [&Tensor; 3], heads: i64) -> Option<Tensor> {
     let level = level_for([q, k, v])?;
-    if ![q, k, v].iter().all(|tokens| tokens.is_contiguous()) {
+    let (batch, queries, width) = q.size3().ok()?;
+    let contiguous = [q, k, v].iter().all(|tokens| tokens.is_contiguous());
+    // Other batches are broadcast by libtorch.
+    if !contiguous || k.size() != v.size() || k.size3().ok()?.0 != batch {
         return None;
     }
-    let (batch, queries, width) = q.size3().ok()?;
     let size = AttentionSize {
         batch: batch as usize,
         heads: heads as usize,

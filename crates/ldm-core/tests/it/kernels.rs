@@ -51,6 +51,17 @@ fn a_normed_convolution_with_its_sums_is_that_of_libtorch() {
 }
 
 #[test]
+fn inputs_of_other_sizes_and_orders_are_broadcast_as_by_libtorch() {
+    let (conv, norm, x) = block();
+    let one = to_channels_last(&Tensor::randn([1, 96, 33, 40], F32));
+    let columns = Tensor::randn([96, 2], F32).transpose(0, 1); // dense, but not in the order [B, K]
+    with_both(|_| conv.normed(&norm, &x, Added { to_image: Some(&columns), residual: None }));
+    with_both(|_| conv.plus(&x, Added { to_image: None, residual: Some(&one) }));
+    let [q, k] = [2, 1].map(|batch| Tensor::randn([batch, 30, 64], F32));
+    with_both(|_| token_attention(&q, &k, &k, 4));
+}
+
+#[test]
 fn norms_attention_and_geglu_are_those_of_libtorch() {
     let (_, norm, x) = block();
     with_both(|_| norm.forward_silu(&x));

@@ -4,15 +4,6 @@ use super::AttentionSize;
 use crate::Level;
 use crate::buffer::Buffer;
 
-/// Lanes of a vector of `level`.
-fn lanes(level: Level) -> usize {
-    match level {
-        Level::Scalar => 1,
-        Level::Avx2 => 8,
-        Level::Avx512 => 16,
-    }
-}
-
 /// Keys, transposed: `[B·heads, S / width, d, width]` with a width of two vectors; keys beyond S are zero.
 pub(super) struct KeyPanels {
     pub(super) buffer: Buffer,
@@ -24,7 +15,7 @@ pub(super) struct KeyPanels {
 
 impl KeyPanels {
     pub(super) fn new(level: Level, size: AttentionSize) -> Self {
-        let width = 2 * lanes(level);
+        let width = 2 * level.lanes();
         let head = size.keys.next_multiple_of(width) * size.head_size;
         Self { buffer: Buffer::zeros(size.batch * size.heads * head), width, head, head_size: size.head_size }
     }
@@ -50,7 +41,7 @@ pub(super) struct ValuePanels {
 
 impl ValuePanels {
     pub(super) fn new(level: Level, size: AttentionSize) -> Self {
-        let lanes = lanes(level);
+        let lanes = level.lanes();
         let width = size.head_size.next_multiple_of(lanes);
         let head = size.keys * width;
         let buffer = Buffer::zeros(size.batch * size.heads * head);

@@ -82,11 +82,7 @@ impl Conv3x3Weights {
 /// Output channels of a panel: two vectors.
 #[inline(always)]
 fn panel_width(level: Level) -> usize {
-    match level {
-        Level::Scalar => 2,
-        Level::Avx2 => 16,
-        Level::Avx512 => 32,
-    }
+    2 * level.lanes()
 }
 
 /// G g Gᵀ of a 3x3 kernel g.

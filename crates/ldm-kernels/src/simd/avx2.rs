@@ -4,6 +4,7 @@
 use std::arch::x86_64::*;
 
 use super::Simd;
+use super::register_tile::register_tile;
 
 pub(crate) struct Avx2;
 
@@ -121,64 +122,4 @@ impl Simd for Avx2 {
     }
 }
 
-/// [`Simd::tile`], a function of its own for the assembly, which needs to know its instructions.
-#[target_feature(enable = "avx2,fma")]
-unsafe fn tile<const R: usize, const N: usize>(
-    a: *const f32,
-    a_stride: usize,
-    b: *const f32,
-    depth: usize,
-    result: &mut [[__m256; N]; R],
-) {
-    let mut sums = *result;
-    for k in 0..depth {
-        let mut row = [_mm256_setzero_ps(); N];
-        for (n, row) in row.iter_mut().enumerate() {
-            // SAFETY: the caller's promise, here and below.
-            *row = unsafe { _mm256_loadu_ps(b.add((k * N + n) * 8)) };
-        }
-        for (r, sums) in sums.iter_mut().enumerate() {
-            unsafe { accumulate(a.add(r * a_stride + k), &row, sums) };
-        }
-    }
-    *result = sums;
-}
-
-/// `sums += a·b` for one value `a` and N vectors: a row of a register tile. In assembly, since LLVM would load the values
-/// of all rows first, and spill the sums.
-#[target_feature(enable = "avx2,fma")]
-#[inline]
-#[rustfmt::skip]
-unsafe fn accumulate<const N: usize>(a: *const f32, b: &[__m256; N], sums: &mut [__m256; N]) {
-    // SAFETY: reads one value.
-    unsafe { match (&mut sums[..], &b[..]) {
-        ([s0], [b0]) => std::arch::asm!(
-            "vbroadcastss {a}, dword ptr [{at}]",
-            "vfmadd231ps {s0}, {a}, {b0}",
-            s0 = inout(ymm_reg) *s0, b0 = in(ymm_reg) *b0,
-            a = out(ymm_reg) _, at = in(reg) a,
-            options(pure, readonly, nostack, preserves_flags),
-        ),
-        ([s0, s1], [b0, b1]) => std::arch::asm!(
-            "vbroadcastss {a}, dword ptr [{at}]",
-            "vfmadd231ps {s0}, {a}, {b0}",
-            "vfmadd231ps {s1}, {a}, {b1}",
-            s0 = inout(ymm_reg) *s0, b0 = in(ymm_reg) *b0,
-            s1 = inout(ymm_reg) *s1, b1 = in(ymm_reg) *b1,
-            a = out(ymm_reg) _, at = in(reg) a,
-            options(pure, readonly, nostack, preserves_flags),
-        ),
-        ([s0, s1, s2], [b0, b1, b2]) => std::arch::asm!(
-            "vbroadcastss {a}, dword ptr [{at}]",
-            "vfmadd231ps {s0}, {a}, {b0}",
-            "vfmadd231ps {s1}, {a}, {b1}",
-            "vfmadd231ps {s2}, {a}, {b2}",
-            s0 = inout(ymm_reg) *s0, b0 = in(ymm_reg) *b0,
-            s1 = inout(ymm_reg) *s1, b1 = in(ymm_reg) *b1,
-            s2 = inout(ymm_reg) *s2, b2 = in(ymm_reg) *b2,
-            a = out(ymm_reg) _, at = in(reg) a,
-            options(pure, readonly, nostack, preserves_flags),
-        ),
-        _ => unreachable!("tiles have one to three vectors"),
-    } }
-}
+register_tile!("avx2,fma", __m256, 8, ymm_reg, _mm256_loadu_ps, _mm256_setzero_ps);

@@ -72,16 +72,18 @@ fn group_norms_agree_with_f64() {
 }
 
 #[test]
-fn a_norm_of_nan_is_nan_in_its_group() {
-    let mut x = random(2 * 10 * 64, 1);
-    x[5] = f32::NAN; // group 2 of image 0
+fn a_norm_of_nan_or_inf_is_nan_in_its_group() {
     let ones = [1.; 64];
     let parameters = GroupNormParameters { groups: 32, weight: &ones, bias: &ones, eps: 1e-5 };
-    for level in levels() {
-        let mut out = vec![0.; x.len()];
-        group_norm(&OneThread, level, 2, &x, parameters, false, &mut out);
-        for (at, value) in out.iter().enumerate() {
-            assert_eq!(value.is_nan(), at < 640 && at % 64 / 2 == 2, "{level}: value {at}");
+    for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut x = random(2 * 10 * 64, 1);
+        x[64 + 5] = wrong; // group 2 of image 0
+        for level in levels() {
+            let mut out = vec![0.; x.len()];
+            group_norm(&OneThread, level, 2, &x, parameters, false, &mut out);
+            for (at, value) in out.iter().enumerate() {
+                assert_eq!(value.is_nan(), at < 640 && at % 64 / 2 == 2, "{level}, {wrong}: value {at}");
+            }
         }
     }
 }
