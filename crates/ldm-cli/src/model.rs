@@ -17,8 +17,7 @@ pub(crate) fn device(args: &DeviceArgs, printer: Option<Printer>) -> anyhow::Res
     if let Some(threads) = args.threads {
         ldm_libtorch::set_threads(usize::from(threads));
     }
-    kernels::configure(args.kernels == "ldm", usize::from(args.speed_memory) * 1_000_000_000)
-        .map_err(anyhow::Error::msg)?;
+    kernels::configure(args.kernels == "ldm").map_err(anyhow::Error::msg)?;
     let device = parse_device(&args.device)?;
     if let (Some(printer), "auto") = (printer, args.device.as_str()) {
         printer.detail(&format!("device: {}", device_name(device)));

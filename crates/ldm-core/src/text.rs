@@ -26,7 +26,7 @@ pub fn read_json<T: DeserializeOwned>(path: impl AsRef<Path>) -> Result<T> {
     decode_json(&bytes).map_err(|message| Error::format(path, message))
 }
 
-/// Decodes a text file: drops a byte order mark, and turns CRLF into LF.
+/// Decodes a text file: drops a byte order mark, and turns CR LF and CR into LF, as Python's `open`.
 ///
 /// Without a byte order mark the encoding is UTF-8, which almost no text in another encoding is by chance. A zero byte,
 /// which UTF-8 allows, marks UTF-16 without a byte order mark or a file that is no text.
@@ -43,7 +43,7 @@ pub fn decode(bytes: &[u8]) -> std::result::Result<String, String> {
         [0xef, 0xbb, 0xbf, rest @ ..] => utf8(rest, 3)?,
         _ => utf8(bytes, 0)?,
     };
-    Ok(if text.contains("\r\n") { text.replace("\r\n", "\n") } else { text })
+    Ok(if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n") } else { text })
 }
 
 /// Decodes a JSON file.
@@ -108,6 +108,11 @@ mod tests {
         assert!(decode(b"a\0b").unwrap_err().starts_with("expected UTF-8 text, got the byte 0x00 at line 1"));
         let error = decode(&utf16_of("a\n\0", u16::to_le_bytes)).unwrap_err();
         assert!(error.starts_with("expected UTF-16 text, got a zero at line 2"), "{error}");
+    }
+
+    #[test]
+    fn all_newlines_are_pythons() {
+        assert_eq!(decode(b"a\r\r\nb\rc\n\r").unwrap(), "a\n\nb\nc\n\n");
     }
 
     #[test]

@@ -4,8 +4,8 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ldm_kernels::{
-    AttentionSize, Conv3x3Epilogue, Conv3x3Weights, GroupNormParameters, ImageSize, Level, OneThread,
-    attention, conv3x3, geglu, group_norm,
+    AttentionSize, Conv3x3, Conv3x3Epilogue, GroupNormParameters, ImageSize, Level, LinearParameters,
+    OneThread, attention, conv3x3, group_norm, linear,
 };
 
 /// Values in [−0.5, 0.5).
@@ -21,18 +21,17 @@ fn levels() -> impl Iterator<Item = Level> {
 fn convolutions(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("conv3x3");
     group.sample_size(10);
-    for (channels, side) in [(320, 64), (640, 32), (512, 128), (256, 256)] {
+    for (channels, side) in [(320, 64), (640, 32), (1280, 16), (1280, 8), (512, 128), (256, 256), (128, 512)]
+    {
         let size = ImageSize { batch: 1, height: side, width: side };
         let (weight, input) = (values(channels * channels * 9), values(size.pixels() * channels));
         let mut output = vec![0.; input.len()];
         group.throughput(Throughput::Elements((2 * 9 * input.len() * channels) as u64));
+        let epilogue = Conv3x3Epilogue::default();
+        let conv = Conv3x3 { size, channels, input: &input, weight: &weight, prologue: None, epilogue };
         for level in levels() {
-            let weights = Conv3x3Weights::new(&OneThread, level, [channels, channels], &weight);
             group.bench_function(format!("{channels}x{side}x{side}/f32/cpu/{level}"), |bencher| {
-                bencher.iter(|| {
-                    let epilogue = Conv3x3Epilogue::default();
-                    conv3x3(&OneThread, &weights, size, &input, None, epilogue, &mut output);
-                });
+                bencher.iter(|| conv3x3(&OneThread, level, conv, &mut output));
             });
         }
     }
@@ -54,6 +53,24 @@ fn attentions(criterion: &mut Criterion) {
     }
 }
 
+fn products(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("linear");
+    group.sample_size(10);
+    for (rows, features, features_out) in
+        [(4096, 320, 320), (4096, 320, 2560), (1024, 2560, 640), (256, 1280, 1280)]
+    {
+        let (x, weight) = (values(rows * features), values(features_out * features));
+        let parameters = LinearParameters { features, weight: &weight, bias: None };
+        let mut output = vec![0.; rows * features_out];
+        group.throughput(Throughput::Elements((2 * x.len() * features_out) as u64));
+        for level in levels() {
+            group.bench_function(format!("{rows}x{features}x{features_out}/f32/cpu/{level}"), |bencher| {
+                bencher.iter(|| linear(&OneThread, level, &x, parameters, None, &mut output));
+            });
+        }
+    }
+}
+
 /// Throughput in bytes read and written once.
 fn norms(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("norms");
@@ -67,11 +84,8 @@ fn norms(criterion: &mut Criterion) {
         group.bench_function(format!("group_norm_silu/{pixels}x{channels}/f32/cpu/{level}"), |bencher| {
             bencher.iter(|| group_norm(&OneThread, level, 1, &x, parameters, true, &mut output));
         });
-        group.bench_function(format!("geglu/{pixels}x{}/f32/cpu/{level}", channels / 2), |bencher| {
-            bencher.iter(|| geglu(&OneThread, level, channels / 2, &x, &mut output[..x.len() / 2]));
-        });
     }
 }
 
-criterion_group!(benches, convolutions, attentions, norms);
+criterion_group!(benches, convolutions, attentions, products, norms);
 criterion_main!(benches);

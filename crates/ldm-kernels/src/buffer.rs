@@ -3,6 +3,7 @@
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::RefCell;
 use std::ptr::NonNull;
+use std::thread::LocalKey;
 
 /// A cache line.
 const LINE: usize = 64;
@@ -95,32 +96,50 @@ fn use_huge_pages(_: *mut u8, _: usize) {}
 thread_local! {
     /// This thread's workspace. New memory would cost a page fault every 4 KB in each call.
     static WORKSPACE: RefCell<Buffer> = RefCell::new(Buffer::default());
+    /// What this thread shares with the threads that it starts a kernel on.
+    static SHARED: RefCell<Buffer> = RefCell::new(Buffer::default());
+}
+
+/// Workspace that all tasks of a kernel share, as [`workspace`].
+pub(crate) fn shared_workspace(len: usize) -> Workspace {
+    Workspace::of(&SHARED, len)
 }
 
 /// Calls `body` with this thread's workspace of at least `len` values, whatever they are. It lives until the thread ends;
 /// kernels bound `len` to what fits the cache, a few megabytes.
 #[inline(always)]
 pub(crate) fn workspace(len: usize) -> Workspace {
-    let mut buffer = WORKSPACE.take();
-    if buffer.len() < len {
-        buffer = Buffer::zeros(len);
-    }
-    Workspace(buffer)
+    Workspace::of(&WORKSPACE, len)
 }
 
+type OfThread = LocalKey<RefCell<Buffer>>;
+
 /// This thread's workspace while a task has it.
-pub(crate) struct Workspace(Buffer);
+pub(crate) struct Workspace {
+    buffer: Buffer,
+    owner: &'static OfThread,
+}
 
 impl Workspace {
     #[inline(always)]
+    fn of(owner: &'static OfThread, len: usize) -> Self {
+        let mut buffer = owner.take();
+        if buffer.len() < len {
+            drop(buffer); // before the new one is allocated
+            buffer = Buffer::zeros(len);
+        }
+        Self { buffer, owner }
+    }
+
+    #[inline(always)]
     pub(crate) fn as_mut_ptr(&mut self) -> *mut f32 {
-        self.0.as_mut_ptr()
+        self.buffer.as_mut_ptr()
     }
 }
 
 impl Drop for Workspace {
     fn drop(&mut self) {
-        WORKSPACE.set(std::mem::take(&mut self.0));
+        self.owner.set(std::mem::take(&mut self.buffer));
     }
 }
 
@@ -135,6 +154,11 @@ unsafe impl Send for Output {}
 impl Output {
     pub(crate) fn new(values: &mut [f32]) -> Self {
         Self(values.as_mut_ptr())
+    }
+
+    /// A workspace of which each task writes its own part.
+    pub(crate) fn from_pointer(values: *mut f32) -> Self {
+        Self(values)
     }
 
     #[inline(always)]

@@ -2,19 +2,39 @@
 //!
 //! An output tile of 4x4 values needs an input tile of 6x6. Both, and the 3x3 weights, are transformed to 36 values, in
 //! which the convolution is a product: 36 multiplications instead of 144 (Lavin & Gray 2016, §4.3, with the interpolation
-//! points 0, ±1, ±2, ∞). Rounding is several times that of a
-//! direct sum in f32; the tests bound the relative error by 1e-5.
+//! points 0, ±1, ±2, ∞). Rounding is several times that of a direct sum in f32; the tests bound the relative error by 1e-5.
+//!
+//! Tiles are computed in groups whose transformed inputs stay in the L3 cache. First each task transforms a tile; then each
+//! computes a panel of output channels of all tiles, and transforms the weights it needs in its L2 cache. Weights that are
+//! transformed once would take four times the memory of the original ones, and reading them takes longer than this
+//! transform.
 
 mod transform;
-mod weights;
 
-pub use weights::Conv3x3Weights;
-
-use crate::buffer::{Output, workspace};
+use crate::Level;
+use crate::buffer::{Output, shared_workspace, workspace};
+use crate::pack::{Weights, pack_panel};
 use crate::product::{Panel, panel};
 use crate::simd::{Simd, SimdKernel, run};
 use crate::threads::Threads;
-use transform::{POINTS, TILE, input_tile, output_tile};
+use transform::{OutputChannels, POINTS, TILE, TransformedInput, input_tile, output_tile, weight_tile};
+
+/// A convolution of `[B, H, W, C]` to `[B, H, W, K]` (channels_last).
+#[derive(Debug, Clone, Copy)]
+pub struct Conv3x3<'a> {
+    /// The size of the maps.
+    pub size: ImageSize,
+    /// Channels of the input, C.
+    pub channels: usize,
+    /// `[B, H, W, C]`.
+    pub input: &'a [f32],
+    /// `[K, 3, 3, C]` (channels_last).
+    pub weight: &'a [f32],
+    /// What is done to the input before.
+    pub prologue: Option<Conv3x3Prologue<'a>>,
+    /// What is added to the sums.
+    pub epilogue: Conv3x3Epilogue<'a>,
+}
 
 /// Additions to the sums of a convolution.
 #[derive(Debug, Clone, Copy, Default)]
@@ -59,71 +79,38 @@ impl ImageSize {
     }
 }
 
-/// Tiles of a task: four rows of register tiles: the the weights are read from memory once for 56 tiles.
-const TASK_TILES: usize = 56;
-/// Output channels between two output transforms. Their products, `[36, TASK_TILES, CHANNELS]`, stay in the L2 cache.
-const CHANNELS: usize = 128;
-
-/// Convolves `input` `[B, H, W, C]` (channels_last) into `output` `[B, H, W, K]`.
-///
-/// # Panics
-/// When a slice does not have the size that `size` and `weights` require.
-pub fn conv3x3(
-    threads: &dyn Threads,
-    weights: &Conv3x3Weights,
-    size: ImageSize,
-    input: &[f32],
-    prologue: Option<Conv3x3Prologue<'_>>,
-    epilogue: Conv3x3Epilogue<'_>,
-    output: &mut [f32],
-) {
-    let (channels_in, channels_out) = weights.channels();
-    assert_eq!(input.len(), size.pixels() * channels_in, "input [B, H, W, C]");
-    assert_eq!(output.len(), size.pixels() * channels_out, "output [B, H, W, K]");
-    if let Some(prologue) = prologue {
-        assert_eq!(prologue.scale.len(), size.batch * channels_in, "scale [B, C]");
-        assert_eq!(prologue.shift.len(), size.batch * channels_in, "shift [B, C]");
+impl Conv3x3<'_> {
+    /// Output channels, K.
+    fn channels_out(&self) -> usize {
+        self.weight.len().checked_div(9 * self.channels).unwrap_or_default()
     }
-    let lengths = [
-        (epilogue.bias, channels_out),
-        (epilogue.image_bias, size.batch * channels_out),
-        (epilogue.residual, output.len()),
-    ];
-    for (values, length) in lengths {
-        assert!(values.is_none_or(|values| values.len() == length), "an epilogue of {length} values");
-    }
-    let chunks = size.tiles().div_ceil(TASK_TILES);
-    // Few tiles: the threads share the output channels instead, and each weight is still read once.
-    let groups = channels_out.div_ceil(CHANNELS);
-    let parts = (2 * threads.count()).div_ceil(chunks.max(1)).min(groups).max(1);
-    let part_groups = groups.div_ceil(parts);
-    let kernel = Winograd {
-        weights,
-        size,
-        input,
-        prologue,
-        epilogue,
-        output: Output::new(output),
-        parts,
-        part_channels: part_groups * CHANNELS,
-    };
-    threads.run(chunks * parts, &|task| {
-        // SAFETY: a weight's level is available, and the task runs once.
-        unsafe { run(weights.level(), &kernel, task) }
-    });
-}
 
-struct Winograd<'a> {
-    weights: &'a Conv3x3Weights,
-    size: ImageSize,
-    input: &'a [f32],
-    prologue: Option<Conv3x3Prologue<'a>>,
-    epilogue: Conv3x3Epilogue<'a>,
-    /// A task writes the pixels of its tiles and the channels of its part.
-    output: Output,
-    /// Parts of the output channels.
-    parts: usize,
-    part_channels: usize,
+    fn check(&self, output: &[f32]) {
+        let Self { size, channels, input, weight, prologue, epilogue } = self;
+        assert!(*channels > 0 && weight.len().is_multiple_of(9 * channels), "weight [K, 3, 3, C]");
+        let channels_out = self.channels_out();
+        assert_eq!(input.len(), size.pixels() * channels, "input [B, H, W, C]");
+        assert_eq!(output.len(), size.pixels() * channels_out, "output [B, H, W, K]");
+        if let Some(prologue) = prologue {
+            assert_eq!(prologue.scale.len(), size.batch * channels, "scale [B, C]");
+            assert_eq!(prologue.shift.len(), size.batch * channels, "shift [B, C]");
+        }
+        let lengths = [
+            (epilogue.bias, channels_out),
+            (epilogue.image_bias, size.batch * channels_out),
+            (epilogue.residual, output.len()),
+        ];
+        for (values, length) in lengths {
+            assert!(values.is_none_or(|values| values.len() == length), "an epilogue of {length} values");
+        }
+    }
+
+    #[inline(always)]
+    fn tile(&self, index: usize) -> OutputTile {
+        let (rows, columns) = (self.size.height.div_ceil(TILE), self.size.width.div_ceil(TILE));
+        let (image, within) = (index / (rows * columns), index % (rows * columns));
+        OutputTile { image, row: within / columns * TILE, column: within % columns * TILE }
+    }
 }
 
 /// A 4x4 output tile.
@@ -134,60 +121,142 @@ struct OutputTile {
     column: usize,
 }
 
-impl Winograd<'_> {
-    #[inline(always)]
-    fn tile(&self, index: usize) -> OutputTile {
-        let (rows, columns) = (self.size.height.div_ceil(TILE), self.size.width.div_ceil(TILE));
-        let (image, within) = (index / (rows * columns), index % (rows * columns));
-        OutputTile { image, row: within / columns * TILE, column: within % columns * TILE }
+/// Tiles between two transforms of the weights: four rows of register tiles.
+const TILES: usize = 112;
+/// Input channels whose weights are transformed at a time, for a panel: `[36, DEPTH, 32]` stay in the L2 cache.
+const DEPTH: usize = 64;
+
+/// Transformed inputs of a group of tiles, in values: 8 MB, which stay in the L3 cache.
+const INPUTS: usize = 1 << 20;
+
+/// The distance of two points in a workspace of `[36, values]`. The 36 points of a tile are accessed one after the other; at a
+/// distance of 4096 bytes they would share one set of the L1 cache.
+#[inline(always)]
+fn point_stride(values: usize) -> usize {
+    values + 32
+}
+
+/// Computes `conv` into `output` `[B, H, W, K]`.
+///
+/// # Panics
+/// When a slice does not have the size that the others require, or `level` is not available.
+pub fn conv3x3(threads: &dyn Threads, level: Level, conv: Conv3x3<'_>, output: &mut [f32]) {
+    assert!(level.is_available(), "{level} is not available on this processor");
+    conv.check(output);
+    let (tiles, channels_out) = (conv.size.tiles(), conv.channels_out());
+    if tiles == 0 || channels_out == 0 {
+        return;
+    }
+    let blocks = conv.channels.div_ceil(DEPTH);
+    let group = (INPUTS / (POINTS * DEPTH * blocks)).next_multiple_of(TILES).min(tiles);
+    let mut workspace = shared_workspace(POINTS * point_stride(group * DEPTH) * blocks);
+    let inputs = Output::from_pointer(workspace.as_mut_ptr());
+    let output = Output::new(output);
+    let mut first = 0;
+    while first < tiles {
+        let count = group.min(tiles - first);
+        let tiles = Tiles { conv: &conv, inputs, first, count };
+        threads.run(count, &|task| {
+            // SAFETY: the level is available (above), and the task runs once.
+            unsafe { run(level, &tiles, task) }
+        });
+        let kernel = Channels { tiles: &tiles, channels_out, output };
+        threads.run(channels_out.div_ceil(2 * level.lanes()), &|task| {
+            // SAFETY: as above.
+            unsafe { run(level, &kernel, task) }
+        });
+        first += count;
     }
 }
 
-impl SimdKernel for Winograd<'_> {
+/// Tiles whose transformed inputs stay in the L3 cache. A task transforms one.
+struct Tiles<'a> {
+    conv: &'a Conv3x3<'a>,
+    /// `[C / DEPTH, 36, count, DEPTH]`, the points at [`point_stride`]; a task writes its tile.
+    inputs: Output,
+    first: usize,
+    count: usize,
+}
+
+impl SimdKernel for Tiles<'_> {
     #[inline(always)]
     unsafe fn task<S: Simd>(&self, task: usize) {
-        let (chunk, part) = (task / self.parts, task % self.parts);
-        let first = chunk * TASK_TILES;
-        let tiles = TASK_TILES.min(self.size.tiles() - first);
-        let (channels_in, channels_out) = self.weights.channels();
-        let channels = part * self.part_channels..channels_out.min((part + 1) * self.part_channels);
-        let mut workspace = workspace(POINTS * TASK_TILES * (channels_in + CHANNELS));
-        let inputs = workspace.as_mut_ptr(); // [36, tiles, C]
-        let products = inputs.wrapping_add(POINTS * TASK_TILES * channels_in); // [36, tiles, CHANNELS]
-        // SAFETY: the workspace has room for both; the rest is each function's promise.
-        unsafe {
-            for tile in 0..tiles {
-                let to = inputs.add(tile * channels_in);
-                input_tile::<S>(self, self.tile(first + tile), to, tiles * channels_in);
-            }
-            let mut start = channels.start;
-            while start < channels.end {
-                let count = CHANNELS.min(channels.end - start);
-                for point in 0..POINTS {
-                    let block = Panel {
-                        a: inputs.add(point * tiles * channels_in),
-                        a_stride: channels_in,
-                        rows: tiles,
-                        b: std::ptr::null(),
-                        depth: channels_in,
-                        c: products.add(point * tiles * CHANNELS),
-                        c_stride: CHANNELS,
-                        accumulate: false,
-                    };
-                    let mut done = 0;
-                    while done < count {
-                        let b = self.weights.panel(point, start + done);
-                        panel::<S, 2>(Panel { b, c: block.c.add(done), ..block });
-                        done += 2 * S::LANES;
+        let point = point_stride(self.count * DEPTH);
+        let to =
+            TransformedInput { to: self.inputs.at(task * DEPTH), depth: DEPTH, point, block: POINTS * point };
+        // SAFETY: the tile exists, and the buffer has room for it.
+        unsafe { input_tile::<S>(self.conv, self.conv.tile(self.first + task), to) };
+    }
+}
+
+/// Computes a panel of output channels.
+struct Channels<'a> {
+    tiles: &'a Tiles<'a>,
+    channels_out: usize,
+    /// A task writes its channels of the tiles.
+    output: Output,
+}
+
+impl SimdKernel for Channels<'_> {
+    #[inline(always)]
+    unsafe fn task<S: Simd>(&self, task: usize) {
+        let Tiles { conv, inputs, first: first_tile, count: all_tiles } = *self.tiles;
+        let width = 2 * S::LANES;
+        let first = task * width;
+        let count = width.min(self.channels_out - first);
+        let channels = conv.channels;
+        let [weight_stride, product_stride, input_stride] =
+            [DEPTH * width, TILES * width, all_tiles * DEPTH].map(point_stride);
+        let mut workspace = workspace((POINTS + 9) * weight_stride + POINTS * product_stride);
+        let weights = workspace.as_mut_ptr(); // [36, DEPTH, width]
+        let products = weights.wrapping_add(POINTS * weight_stride); // [36, TILES, width]
+        let packed = products.wrapping_add(POINTS * product_stride); // [9, DEPTH, width]
+        let mut start = 0;
+        while start < all_tiles {
+            let tiles = TILES.min(all_tiles - start);
+            let mut channel = 0;
+            while channel < channels {
+                let depth = DEPTH.min(channels - channel);
+                // SAFETY: the workspace has room for all of them; tiles and channels exist.
+                unsafe {
+                    for position in 0..9 {
+                        let from = conv.weight.as_ptr().add((first * 9 + position) * channels + channel);
+                        let rows = Weights { from, stride: 9 * channels, rows: count, depth };
+                        pack_panel::<S>(rows, packed.add(position * weight_stride));
+                    }
+                    for c in 0..depth {
+                        for vector in [0, S::LANES] {
+                            let (from, to) =
+                                (packed.add(c * width + vector), weights.add(c * width + vector));
+                            weight_tile::<S>(from, to, weight_stride);
+                        }
+                    }
+                    for point in 0..POINTS {
+                        let at = (channel / DEPTH * POINTS + point) * input_stride + start * DEPTH;
+                        panel::<S, 2>(Panel {
+                            a: inputs.at(at),
+                            a_stride: DEPTH,
+                            rows: tiles,
+                            b: weights.add(point * weight_stride),
+                            depth,
+                            c: products.add(point * product_stride),
+                            c_stride: width,
+                            accumulate: channel > 0,
+                        });
                     }
                 }
-                for tile in 0..tiles {
-                    let from = products.add(tile * CHANNELS);
-                    let range = start..start + count;
-                    output_tile::<S>(self, self.tile(first + tile), from, tiles * CHANNELS, range);
-                }
-                start += count;
+                channel += depth;
             }
+            for tile in 0..tiles {
+                let from = products.wrapping_add(tile * width);
+                // SAFETY: the tile exists, and its products were computed.
+                unsafe {
+                    let tile = conv.tile(first_tile + start + tile);
+                    let to = OutputChannels { output: self.output, all: self.channels_out, first, count };
+                    output_tile::<S>(conv, tile, from, product_stride, to);
+                }
+            }
+            start += tiles;
         }
     }
 }

@@ -5,16 +5,18 @@
 mod attention;
 mod buffer;
 mod conv3x3;
-mod geglu;
+mod gelu;
 mod group_norm;
 mod level;
+mod linear;
+mod pack;
 mod product;
 mod simd;
 mod threads;
 
 pub use attention::{AttentionSize, attention};
-pub use conv3x3::{Conv3x3Epilogue, Conv3x3Prologue, Conv3x3Weights, ImageSize, conv3x3};
-pub use geglu::geglu;
+pub use conv3x3::{Conv3x3, Conv3x3Epilogue, Conv3x3Prologue, ImageSize, conv3x3};
 pub use group_norm::{GroupNormParameters, ScaleShift, group_norm, group_norm_scale_shift};
 pub use level::Level;
+pub use linear::{LinearParameters, linear, linear_geglu};
 pub use threads::{OneThread, Threads};

@@ -63,6 +63,8 @@ pub(crate) trait Simd: 'static {
         depth: usize,
         sums: &mut [[Self::V; N]; R],
     );
+    /// Transposes a square of [`Simd::LANES`] rows: `to[j][i] = from[i][j]`.
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize);
     /// a·2ⁿ for the integer n in the low bits of `n`, as f32 bits.
     unsafe fn scale(a: Self::V, n: Self::V) -> Self::V;
 

@@ -1,4 +1,4 @@
-// What the kernels of ldm-kernels need from libtorch: its threads, the gradient mode, versions of tensors.
+// What the kernels of ldm-kernels need from libtorch: its threads and the gradient mode.
 #include "ldm_torch.h"
 #include <ATen/Parallel.h>
 #include <ATen/TensorIterator.h>
@@ -25,8 +25,4 @@ int ldm_parallel(size_t tasks, ldm_parallel_task task, void *state) {
 }
 
 int ldm_grad_enabled() { return c10::GradMode::is_enabled(); }
-
-int ldm_version(tensor of, int64_t *version) {
-  return ldm::guarded([&] { *version = of->is_inference() ? -1 : of->_version(); });
-}
 }

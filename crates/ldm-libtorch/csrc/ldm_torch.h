@@ -99,7 +99,5 @@ int ldm_operations_add(const char *name, int64_t flop, int64_t bytes, double sec
 typedef void (*ldm_parallel_task)(void *state, size_t i);
 int ldm_parallel(size_t tasks, ldm_parallel_task task, void *state);
 int ldm_grad_enabled();
-// The number of in-place changes of a tensor; -1 if it does not count them.
-int ldm_version(tensor of, int64_t *version);
 }
 #endif

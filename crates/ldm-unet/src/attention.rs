@@ -2,7 +2,7 @@
 
 use ldm_core::Result;
 use ldm_core::nn::attention::token_attention;
-use ldm_core::nn::{GroupNorm, conv1d_1x1, zero_conv1d_1x1};
+use ldm_core::nn::{GroupNorm, conv1d_1x1, project, zero_conv1d_1x1};
 use tch::Tensor;
 use tch::nn::{Conv1D, Path};
 
@@ -70,7 +70,7 @@ impl AttentionBlock {
 
 /// Applies a convolution of kernel 1 over `[B, C, L]` to `[B, L, C]`.
 pub(crate) fn per_position(tokens: &Tensor, conv: &Conv1D) -> Tensor {
-    tokens.linear(&conv.ws.squeeze_dim(-1), conv.bs.as_ref())
+    project(tokens, &conv.ws, conv.bs.as_ref())
 }
 
 /// Multi-head attention of packed q, k, v: `[B, L, 3C]` → `[B, L, C]`.

@@ -1,9 +1,9 @@
 //! Cross-attention, and the feed-forward layer after it.
 
 use ldm_core::nn::attention::token_attention;
-use ldm_core::nn::{geglu, linear};
+use ldm_core::nn::{Linear, linear};
 use tch::Tensor;
-use tch::nn::{Linear, Path};
+use tch::nn::Path;
 
 use crate::parameters::ParameterNames;
 
@@ -66,15 +66,15 @@ impl CrossAttention {
         KeyValue { key: tokens.apply(&self.to_k), value: tokens.apply(&self.to_v) }
     }
 
-    /// Attends to `key` and `value`: `[B, N, C]` to the same shape.
-    pub(crate) fn attend(&self, x: &Tensor, key: &Tensor, value: &Tensor) -> Tensor {
-        token_attention(&x.apply(&self.to_q), key, value, self.heads).apply(&self.to_out)
+    /// Attends to `key` and `value`, and adds `residual`: `[B, N, C]` to the same shape.
+    pub(crate) fn attend(&self, x: &Tensor, key: &Tensor, value: &Tensor, residual: &Tensor) -> Tensor {
+        self.to_out.plus(&token_attention(&x.apply(&self.to_q), key, value, self.heads), residual)
     }
 
-    /// Attends to `x` itself.
-    pub(crate) fn attend_self(&self, x: &Tensor) -> Tensor {
+    /// Attends to `x` itself, and adds `residual`.
+    pub(crate) fn attend_self(&self, x: &Tensor, residual: &Tensor) -> Tensor {
         let KeyValue { key, value } = self.project(x);
-        self.attend(x, &key, &value)
+        self.attend(x, &key, &value, residual)
     }
 }
 
@@ -105,7 +105,8 @@ impl GatedFeedForward {
         }
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
-        geglu(&x.apply(&self.proj)).apply(&self.out)
+    /// The layer of `x`, plus `residual`: `[B, N, C]` to the same shape.
+    pub(crate) fn forward(&self, x: &Tensor, residual: &Tensor) -> Tensor {
+        self.out.plus(&self.proj.geglu(x), residual)
     }
 }

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use ldm_core::nn::{Conv2d, GroupNorm, conv1d_1x1, linear, variable, zero_conv2d};
+use ldm_core::nn::{Conv2d, GroupNorm, Linear, conv1d_1x1, linear, variable, zero_conv2d};
 use ldm_core::{Error, Result};
-use tch::nn::{Conv1D, Init, Linear, Path};
+use tch::nn::{Conv1D, Init, Path};
 use tch::{Kind, Tensor};
 
 use crate::attention::{Order, attend, per_position};

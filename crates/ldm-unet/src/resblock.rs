@@ -1,9 +1,9 @@
 //! The residual block.
 
 use ldm_core::Result;
-use ldm_core::nn::{Added, GroupNorm, linear, silu};
+use ldm_core::nn::{Added, GroupNorm, Linear, linear, silu};
 use tch::Tensor;
-use tch::nn::{Linear, Path};
+use tch::nn::Path;
 
 use crate::conv_nd::{ConvNd, ConvSizes};
 use crate::parameters::ParameterNames;

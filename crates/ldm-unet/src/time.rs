@@ -1,8 +1,8 @@
 //! Time embedding.
 
-use ldm_core::nn::{linear, timestep_embedding};
+use ldm_core::nn::{Linear, linear, timestep_embedding};
 use tch::Tensor;
-use tch::nn::{Linear, Path};
+use tch::nn::Path;
 
 use crate::parameters::ParameterNames;
 
@@ -41,7 +41,7 @@ impl TimeEmbedding {
     /// Embeds `[B]`, integer or fractional, as `[B, 4·channels]` in the dtype of the weights; the sines are f32.
     pub(crate) fn forward(&self, t: &Tensor) -> Tensor {
         timestep_embedding(t, self.channels)
-            .to_kind(self.first.ws.kind())
+            .to_kind(self.first.kind())
             .apply(&self.first)
             .silu()
             .apply(&self.second)

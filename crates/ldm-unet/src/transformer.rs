@@ -3,7 +3,7 @@
 use std::slice;
 
 use ldm_core::Result;
-use ldm_core::nn::{Added, Conv2d, GroupNorm, add, conv2d, layer_norm, zero_conv2d};
+use ldm_core::nn::{Added, Conv2d, GroupNorm, conv2d, layer_norm, zero_conv2d};
 use tch::Tensor;
 use tch::nn::{LayerNorm, Path};
 
@@ -82,14 +82,13 @@ impl TransformerBlock {
     /// self-attention too (`attention.py:177`).
     fn forward(&self, inputs: &[Tensor]) -> Tensor {
         let x = &inputs[0];
-        let x = add(self.attn1.attend_self(&x.apply(&self.norm1)), x);
+        let x = self.attn1.attend_self(&x.apply(&self.norm1), x);
         let normed = x.apply(&self.norm2);
-        let attended = match inputs {
-            [_, key, value] => self.attn2.attend(&normed, key, value),
-            _ => self.attn2.attend_self(&normed),
+        let x = match inputs {
+            [_, key, value] => self.attn2.attend(&normed, key, value, &x),
+            _ => self.attn2.attend_self(&normed, &x),
         };
-        let x = add(attended, &x);
-        add(self.ff.forward(&x.apply(&self.norm3)), &x)
+        self.ff.forward(&x.apply(&self.norm3), &x)
     }
 }
 

@@ -18,9 +18,6 @@ pub(crate) struct DeviceArgs {
     /// Kernels on the CPU in f32: ldm (its own where they are faster) or libtorch.
     #[arg(long, default_value = "ldm", value_parser = ["ldm", "libtorch"])]
     pub(crate) kernels: String,
-    /// Memory for convolution weights prepared for ldm's kernels, in GB.
-    #[arg(long, value_name = "GB", default_value_t = 3)]
-    pub(crate) speed_memory: u16,
 }
 
 /// Model flags.

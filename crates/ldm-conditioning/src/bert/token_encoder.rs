@@ -1,9 +1,9 @@
 //! The transformer of the token embedders.
 
 use ldm_core::nn::attention::{attention, merge_heads, split_heads};
-use ldm_core::nn::{embedding, layer_norm, linear};
+use ldm_core::nn::{Linear, embedding, layer_norm, linear};
 use ldm_core::{Error, Result};
-use tch::nn::{Embedding, Init, LayerNorm, Linear, Path};
+use tch::nn::{Embedding, Init, LayerNorm, Path};
 use tch::{Device, Tensor};
 
 /// CompVis' `DEFAULT_DIM_HEAD` and `heads`, fixed for every config (`x_transformer.py:12`, `:374`).

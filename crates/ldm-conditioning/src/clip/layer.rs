@@ -1,9 +1,9 @@
 //! Layers of CLIP's transformers.
 
 use ldm_core::nn::attention::{merge_heads, split_heads};
-use ldm_core::nn::linear;
+use ldm_core::nn::{Linear, linear};
 use tch::Tensor;
-use tch::nn::{self, LayerNorm, LayerNormConfig, Linear, Path};
+use tch::nn::{self, LayerNorm, LayerNormConfig, Path};
 
 use crate::Activation;
 
@@ -62,7 +62,7 @@ impl ClipLayer {
 
     pub(crate) fn parameters(&self) -> impl Iterator<Item = &Tensor> {
         let linear = [&self.q_proj, &self.k_proj, &self.v_proj, &self.out_proj, &self.fc1, &self.fc2];
-        let linear = linear.into_iter().flat_map(|layer| std::iter::once(&layer.ws).chain(&layer.bs));
+        let linear = linear.into_iter().flat_map(Linear::parameters);
         linear.chain(of_norm(&self.norm1)).chain(of_norm(&self.norm2))
     }
 
@@ -75,12 +75,12 @@ impl ClipLayer {
         let normed = x.apply(&self.norm1);
         let heads = |layer: &Linear| split_heads(&normed.apply(layer), self.heads); // [B, heads, L, d]
         let attended = attention(&heads(&self.q_proj), &heads(&self.k_proj), &heads(&self.v_proj));
-        let x = x + merge_heads(&attended).apply(&self.out_proj);
+        let x = self.out_proj.plus(&merge_heads(&attended), x);
         let inside = x.apply(&self.norm2).apply(&self.fc1);
         let inside = match self.activation {
             Activation::QuickGelu => &inside * (&inside * 1.702).sigmoid(),
             Activation::Gelu => inside.gelu("none"),
         };
-        x + inside.apply(&self.fc2)
+        self.fc2.plus(&inside, &x)
     }
 }

@@ -1,9 +1,9 @@
 //! CLIP under OpenAI's names, in which CompVis stores it.
 
 use ldm_core::nn::attention::{attention, causal_attention, merge_heads, split_heads};
-use ldm_core::nn::{embedding, linear, variable};
+use ldm_core::nn::{Linear, embedding, linear, project, variable};
 use tch::Tensor;
-use tch::nn::{self, Init, LayerNorm, LayerNormConfig, Linear, Path};
+use tch::nn::{self, Init, LayerNorm, LayerNormConfig, Path};
 
 use crate::clip::openai_config::OpenAiSizes;
 
@@ -140,18 +140,18 @@ impl ResidualBlock {
 
     fn parameters(&self) -> impl Iterator<Item = &Tensor> {
         let linear = [&self.out_proj, &self.c_fc, &self.c_proj];
-        let linear = linear.into_iter().flat_map(|layer| std::iter::once(&layer.ws).chain(&layer.bs));
+        let linear = linear.into_iter().flat_map(Linear::parameters);
         let norms = [&self.ln_1, &self.ln_2].into_iter().flat_map(|norm| norm.ws.iter().chain(&norm.bs));
         linear.chain(norms).chain([&self.in_proj_weight, &self.in_proj_bias])
     }
 
     /// Maps `[B, L, D]` to the same shape.
     fn forward(&self, x: &Tensor, attention: impl Fn(&Tensor, &Tensor, &Tensor) -> Tensor) -> Tensor {
-        let packed = x.apply(&self.ln_1).linear(&self.in_proj_weight, Some(&self.in_proj_bias)); // [B, L, 3·D]
+        let packed = project(&x.apply(&self.ln_1), &self.in_proj_weight, Some(&self.in_proj_bias)); // [B, L, 3·D]
         let parts: Vec<Tensor> = packed.chunk(3, -1).iter().map(|part| self.split(part)).collect();
-        let x = x + merge_heads(&attention(&parts[0], &parts[1], &parts[2])).apply(&self.out_proj);
+        let x = self.out_proj.plus(&merge_heads(&attention(&parts[0], &parts[1], &parts[2])), x);
         let inside = x.apply(&self.ln_2).apply(&self.c_fc);
-        &x + (&inside * (&inside * 1.702).sigmoid()).apply(&self.c_proj)
+        self.c_proj.plus(&(&inside * (&inside * 1.702).sigmoid()), &x)
     }
 
     fn split(&self, part: &Tensor) -> Tensor {

@@ -1,5 +1,6 @@
 //! Merge keys within a tree, and merging of trees.
 
+use serde_yaml::value::TaggedValue;
 use serde_yaml::{Mapping, Value};
 
 /// Replaces each `<<` by the fields of the mappings it names; fields beside it and of earlier mappings take precedence.
@@ -8,12 +9,13 @@ use serde_yaml::{Mapping, Value};
 /// have a `<<` itself.
 ///
 /// # Errors
-/// A sentence, when a `<<` is neither a mapping nor a list of mappings, or when the tree has a tag (`!name`).
+/// A sentence, when a `<<` is neither a mapping nor a list of mappings, when the tree has a tag (`!name`), or when a key is
+/// neither text nor a number nor a Boolean.
 pub(super) fn resolve_keys(tree: &mut Value) -> Result<(), String> {
     match tree {
         Value::Sequence(items) => items.iter_mut().try_for_each(resolve_keys),
         Value::Mapping(fields) => {
-            fields.keys().cloned().try_for_each(|mut key| resolve_keys(&mut key))?;
+            fields.keys().try_for_each(check_key)?;
             fields.values_mut().try_for_each(resolve_keys)?;
             match fields.remove("<<") {
                 None => {}
@@ -28,10 +30,26 @@ pub(super) fn resolve_keys(tree: &mut Value) -> Result<(), String> {
             }
             Ok(())
         }
-        // OmegaConf knows none either, and some cannot be written again.
-        Value::Tagged(tagged) => Err(format!("expected YAML without tags, got `{}`", tagged.tag)),
+        Value::Tagged(tagged) => Err(tag(tagged)),
         _ => Ok(()),
     }
+}
+
+/// The error of a tag. OmegaConf knows none either, and some cannot be written again.
+fn tag(tagged: &TaggedValue) -> String {
+    format!("expected YAML without tags, got `{}`", tagged.tag)
+}
+
+/// OmegaConf's keys. YAML also has lists and mappings as keys, which cannot always be written again.
+fn check_key(key: &Value) -> Result<(), String> {
+    let got = match key {
+        Value::String(_) | Value::Number(_) | Value::Bool(_) => return Ok(()),
+        Value::Tagged(tagged) => return Err(tag(tagged)),
+        Value::Null => "null",
+        Value::Sequence(_) => "a list",
+        Value::Mapping(_) => "a mapping",
+    };
+    Err(format!("expected a key of text, got {got}"))
 }
 
 fn add(fields: &mut Mapping, merged: Mapping) {

@@ -1,14 +1,14 @@
 //! Convolutions, linear layers and embeddings under PyTorch's names and initialization.
 
 use tch::Device;
-use tch::nn::{self, Conv1D, ConvConfig, Embedding, EmbeddingConfig, Init, Linear, Path, VarStore};
+use tch::nn::{self, Conv1D, ConvConfig, Embedding, EmbeddingConfig, Init, Path, VarStore};
 
 use super::Conv2d;
 use super::variable::{skips_init, variable};
 
 /// PyTorch's initialization of weights and biases of these layers, U(±1/√fan_in) (`kaiming_uniform_(a=√5)`); tch's default
 /// is √6 times as wide.
-fn uniform(fan_in: i64) -> Init {
+pub(super) fn uniform(fan_in: i64) -> Init {
     let bound = 1. / (fan_in as f64).sqrt();
     Init::Uniform { lo: -bound, up: bound }
 }
@@ -79,14 +79,6 @@ fn conv1d(vs: &Path, channels_in: i64, channels_out: i64, config: ConvConfig) ->
     layer.bs = Some(variable(vs, "bias", &[channels_out], config.bs_init));
     layer.ws = variable(vs, "weight", &[channels_out, channels_in, 1], config.ws_init);
     layer
-}
-
-/// Creates a linear layer; parameters `weight` `[out, in]` and, with `bias`, `bias` `[out]`.
-pub fn linear(vs: &Path, features_in: i64, features_out: i64, bias: bool) -> Linear {
-    let init = uniform(features_in);
-    // The bias first, in tch's order of random numbers.
-    let bs = bias.then(|| variable(vs, "bias", &[features_out], init));
-    Linear { ws: variable(vs, "weight", &[features_out, features_in], init), bs }
 }
 
 /// Creates an embedding table; parameter `weight` `[count, width]` with `init` (PyTorch: N(0, 1)).

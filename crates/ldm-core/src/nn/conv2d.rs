@@ -1,6 +1,6 @@
 //! A 2-D convolution, and its fusion with the norm before it and the sums after it.
 
-use ldm_libtorch::kernels::{FusedConv, PreparedConv3x3};
+use ldm_libtorch::kernels::{self, FusedConv, LinearTensors};
 use tch::Tensor;
 use tch::nn::Module;
 
@@ -8,15 +8,14 @@ use super::{GroupNorm, add};
 
 /// A 2-D convolution; parameters `weight` `[K, C, k, k]` and, optionally, `bias` `[K]`.
 ///
-/// On the CPU in f32 without gradients, large 3x3 convolutions of channels_last maps are those of `ldm-kernels`; all
-/// others are libtorch's.
+/// On the CPU in f32 without gradients, 3x3 convolutions of stride 1 and 1x1 convolutions of channels_last maps are those of
+/// `ldm-kernels`; all others are libtorch's.
 #[derive(Debug)]
 pub struct Conv2d {
     weight: Tensor,
     bias: Option<Tensor>,
     stride: i64,
     padding: i64,
-    prepared: PreparedConv3x3,
 }
 
 /// Additions to a convolution.
@@ -31,7 +30,7 @@ pub struct Added<'a> {
 impl Conv2d {
     /// A convolution of given parameters.
     pub fn new(weight: Tensor, bias: Option<Tensor>, stride: i64, padding: i64) -> Self {
-        Self { weight, bias, stride, padding, prepared: PreparedConv3x3::default() }
+        Self { weight, bias, stride, padding }
     }
 
     /// `[K, C, k, k]`.
@@ -51,12 +50,12 @@ impl Conv2d {
     /// - returns `[B, K, h', w']`
     pub fn normed(&self, norm: &GroupNorm, x: &Tensor, added: Added<'_>) -> Tensor {
         if self.is_same_3x3()
-            && self.prepared.takes(x, &self.weight)
+            && kernels::takes_conv3x3(x, &self.weight)
             && let Some(scale_shift) = norm.scale_shift(x)
         {
             let Added { to_image, residual } = added;
             let fused = FusedConv { norm: Some(&scale_shift), image_bias: to_image, residual };
-            if let Some(y) = self.prepared.forward(x, &self.weight, self.bias.as_ref(), fused) {
+            if let Some(y) = kernels::conv3x3(x, &self.weight, self.bias.as_ref(), fused) {
                 return y;
             }
         }
@@ -68,11 +67,17 @@ impl Conv2d {
         let Added { to_image, residual } = added;
         if self.is_same_3x3() {
             let fused = FusedConv { norm: None, image_bias: to_image, residual };
-            if let Some(y) = self.prepared.forward(x, &self.weight, self.bias.as_ref(), fused) {
+            if let Some(y) = kernels::conv3x3(x, &self.weight, self.bias.as_ref(), fused) {
                 return y;
             }
         }
         let bias = self.bias.as_ref();
+        if self.is_1x1()
+            && to_image.is_none()
+            && let Some(y) = kernels::conv1x1(x, LinearTensors { weight: &self.weight, bias }, residual)
+        {
+            return y;
+        }
         let mut y = x.conv2d(&self.weight, bias, [self.stride; 2], [self.padding; 2], [1, 1], 1);
         if let Some(bias) = to_image {
             y = &y + bias.unsqueeze(-1).unsqueeze(-1); // under autocast the dtypes may differ
@@ -86,6 +91,10 @@ impl Conv2d {
     /// Returns whether this is a 3x3 convolution that keeps the size of its input.
     fn is_same_3x3(&self) -> bool {
         self.weight.size()[2..] == [3, 3] && (self.stride, self.padding) == (1, 1)
+    }
+
+    fn is_1x1(&self) -> bool {
+        self.weight.size()[2..] == [1, 1] && (self.stride, self.padding) == (1, 0)
     }
 }
 

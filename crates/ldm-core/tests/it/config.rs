@@ -120,6 +120,17 @@ fn tags_are_refused() {
 }
 
 #[test]
+fn keys_that_omegaconf_does_not_have_are_refused() {
+    for (text, got) in [
+        ("? a: 1\n: 2\n", "a mapping"), // found by a fuzzer: could not be written again
+        ("? [a]\n: 2\n", "a list"),
+        ("deep: [{~: 2}]\n", "null"),
+    ] {
+        check_error(text, &["name=a"], &[&format!("expected a key of text, got {got}")]);
+    }
+}
+
+#[test]
 fn references_are_resolved() {
     let text = "name: run-${inner.width}-${.inner.levels[1]}\ninner: {width: \"${inner.levels.0}\", levels: [4, 5]}\n";
     let resolved = parse(text, &["inner.levels=[7, 8]"]).unwrap();

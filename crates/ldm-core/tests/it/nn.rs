@@ -63,9 +63,9 @@ fn layers_are_initialized_as_in_pytorch() {
     assert_eq!(conv.ws.size(), [128, 64, 1]);
     assert_uniform("conv1d weight", &conv.ws, 0.125);
     let layer = linear(&(&root / "linear"), 100, 200, true);
-    assert_uniform("linear weight", &layer.ws, 0.1);
-    assert_uniform("linear bias", layer.bs.as_ref().unwrap(), 0.1);
-    assert!(linear(&(&root / "plain"), 4, 4, false).bs.is_none());
+    assert_uniform("linear weight", layer.parameters().next().unwrap(), 0.1);
+    assert_uniform("linear bias", layer.parameters().nth(1).unwrap(), 0.1);
+    assert!(linear(&(&root / "plain"), 4, 4, false).parameters().nth(1).is_none());
 }
 
 #[test]

@@ -1,8 +1,7 @@
 //! The transforms of input and output tiles.
 
-use std::ops::Range;
-
-use super::{OutputTile, Winograd};
+use super::{Conv3x3, OutputTile};
+use crate::buffer::Output;
 use crate::simd::Simd;
 
 /// Output values of a tile in each direction.
@@ -12,15 +11,52 @@ pub(super) const SIDE: usize = 6;
 /// Products of a tile.
 pub(super) const POINTS: usize = SIDE * SIDE;
 
-/// G, `[6, 3]`.
-pub(super) const WEIGHT_TRANSFORM: [[f64; 3]; SIDE] = [
-    [1. / 4., 0., 0.],
-    [-1. / 6., -1. / 6., -1. / 6.],
-    [-1. / 6., 1. / 6., -1. / 6.],
-    [1. / 24., 1. / 12., 1. / 6.],
-    [1. / 24., -1. / 12., 1. / 6.],
-    [0., 0., 1.],
-];
+/// G g.
+#[inline(always)]
+unsafe fn weight_transform<S: Simd>(g: [S::V; 3]) -> [S::V; SIDE] {
+    // SAFETY: arithmetic alone.
+    unsafe {
+        let (sixth, twelfth) = (S::splat(1. / 6.), S::splat(1. / 12.));
+        let outer = S::mul(S::add(g[0], g[2]), S::splat(-1. / 6.));
+        let inner = S::mul(g[1], sixth);
+        let far = S::mul_add(g[2], sixth, S::mul(g[0], S::splat(1. / 24.)));
+        let middle = S::mul(g[1], twelfth);
+        [
+            S::mul(g[0], S::splat(0.25)),
+            S::sub(outer, inner),
+            S::add(outer, inner),
+            S::add(far, middle),
+            S::sub(far, middle),
+            g[2],
+        ]
+    }
+}
+
+/// Transforms the weights of a vector of output channels for one input channel: 9 vectors at the distance `stride` to 36.
+///
+/// # Safety
+/// As [`Simd`]; 9 vectors are read and 36 written.
+#[inline(always)]
+pub(super) unsafe fn weight_tile<S: Simd>(from: *const f32, to: *mut f32, stride: usize) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let zero = S::splat(0.);
+        let mut columns = [[zero; SIDE]; 3]; // [column][point of the rows]
+        for (j, column) in columns.iter_mut().enumerate() {
+            let mut weights = [zero; 3];
+            for (i, weight) in weights.iter_mut().enumerate() {
+                *weight = S::load(from.add((3 * i + j) * stride));
+            }
+            *column = weight_transform::<S>(weights);
+        }
+        for i in 0..SIDE {
+            let row = weight_transform::<S>([columns[0][i], columns[1][i], columns[2][i]]);
+            for (j, &value) in row.iter().enumerate() {
+                S::store(to.add((i * SIDE + j) * stride), value);
+            }
+        }
+    }
+}
 
 /// Bᵀ d.
 #[inline(always)]
@@ -60,14 +96,26 @@ unsafe fn output_transform<S: Simd>(m: [S::V; SIDE]) -> [S::V; TILE] {
     }
 }
 
-/// Transforms the input of a tile, all channels, to `to[point·stride + channel]`. Pixels outside of the image are zero,
-/// also after the prologue.
+/// Where an input tile is written, in blocks of channels: `[C / depth, 36, tiles, depth]`.
+#[derive(Clone, Copy)]
+pub(super) struct TransformedInput {
+    /// The tile, at its first channel and point.
+    pub(super) to: *mut f32,
+    /// Channels of a block, a multiple of the lanes or all.
+    pub(super) depth: usize,
+    /// Distance of the points.
+    pub(super) point: usize,
+    /// Distance of the blocks.
+    pub(super) block: usize,
+}
+
+/// Transforms the input of a tile, all channels. Pixels outside of the image are zero, also after the prologue.
 ///
 /// # Safety
-/// As [`Simd`]; the tile lies in the image, and `to` has room for 36 rows of C values.
+/// As [`Simd`]; the tile lies in the image, and `to` has room for the tile.
 #[inline(always)]
-pub(super) unsafe fn input_tile<S: Simd>(conv: &Winograd<'_>, tile: OutputTile, to: *mut f32, stride: usize) {
-    let (channels, _) = conv.weights.channels();
+pub(super) unsafe fn input_tile<S: Simd>(conv: &Conv3x3<'_>, tile: OutputTile, to: TransformedInput) {
+    let channels = conv.channels;
     let (height, width) = (conv.size.height, conv.size.width);
     let image = conv.input.as_ptr().wrapping_add(tile.image * height * width * channels);
     let mut channel = 0;
@@ -98,6 +146,7 @@ pub(super) unsafe fn input_tile<S: Simd>(conv: &Winograd<'_>, tile: OutputTile, 
                 }
                 *transformed = input_transform::<S>(pixels);
             }
+            let at = channel / to.depth * to.block + channel % to.depth;
             for i in 0..SIDE {
                 let mut row = [zero; SIDE];
                 for (value, column) in row.iter_mut().zip(&columns) {
@@ -105,7 +154,7 @@ pub(super) unsafe fn input_tile<S: Simd>(conv: &Winograd<'_>, tile: OutputTile, 
                 }
                 let row = input_transform::<S>(row);
                 for (j, &value) in row.iter().enumerate() {
-                    S::store_up_to(to.add((i * SIDE + j) * stride + channel), value, lanes);
+                    S::store_up_to(to.to.add((i * SIDE + j) * to.point + at), value, lanes);
                 }
             }
         }
@@ -113,25 +162,36 @@ pub(super) unsafe fn input_tile<S: Simd>(conv: &Winograd<'_>, tile: OutputTile, 
     }
 }
 
-/// Transforms the products of a tile, `from[point·stride + channel − channels.start]`, adds the epilogue, and writes the
+/// Channels of the output.
+#[derive(Clone, Copy)]
+pub(super) struct OutputChannels {
+    /// `[B, H, W, all]`.
+    pub(super) output: Output,
+    /// Channels of a pixel.
+    pub(super) all: usize,
+    pub(super) first: usize,
+    pub(super) count: usize,
+}
+
+/// Transforms the products of a tile, `from[point·stride + channel − first]`, adds the epilogue, and writes the
 /// pixels inside of the image.
 ///
 /// # Safety
 /// As [`Simd`]; the tile lies in the image, and `from` has 36 rows of whole vectors.
 #[inline(always)]
 pub(super) unsafe fn output_tile<S: Simd>(
-    conv: &Winograd<'_>,
+    conv: &Conv3x3<'_>,
     tile: OutputTile,
     from: *const f32,
     stride: usize,
-    channels: Range<usize>,
+    to: OutputChannels,
 ) {
-    let (_, all) = conv.weights.channels();
+    let OutputChannels { output, all, first, count } = to;
     let (height, width) = (conv.size.height, conv.size.width);
     let epilogue = conv.epilogue;
-    let mut channel = channels.start;
-    while channel < channels.end {
-        let lanes = channels.end - channel;
+    let mut channel = first;
+    while channel < first + count {
+        let lanes = first + count - channel;
         // SAFETY: `lanes` channels of pixels inside of the image.
         unsafe {
             let zero = S::splat(0.);
@@ -143,7 +203,7 @@ pub(super) unsafe fn output_tile<S: Simd>(
                 let of_image = of_image.as_ptr().add(tile.image * all + channel);
                 bias = S::add(bias, S::load_up_to(of_image, lanes));
             }
-            let from = from.add(channel - channels.start);
+            let from = from.add(channel - first);
             let mut columns = [[zero; TILE]; SIDE]; // [point of the columns][row]
             for (j, transformed) in columns.iter_mut().enumerate() {
                 let mut points = [zero; SIDE];
@@ -172,7 +232,7 @@ pub(super) unsafe fn output_tile<S: Simd>(
                     if let Some(residual) = epilogue.residual {
                         value = S::add(value, S::load_up_to(residual.as_ptr().add(at), lanes));
                     }
-                    S::store_up_to(conv.output.at(at), value, lanes);
+                    S::store_up_to(output.at(at), value, lanes);
                 }
             }
         }

@@ -114,6 +114,29 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        for column in [0, 4] {
+            unsafe {
+                let at = from.add(column);
+                // Four values of the rows r and r + 4: a transposition inside the 128-bit lanes is all it takes.
+                let mut rows = [_mm256_setzero_ps(); 4];
+                for (r, row) in rows.iter_mut().enumerate() {
+                    let at = at.add(r * from_stride);
+                    let first = _mm256_castps128_ps256(_mm_loadu_ps(at));
+                    *row = _mm256_insertf128_ps::<1>(first, _mm_loadu_ps(at.add(4 * from_stride)));
+                }
+                let low = [_mm256_unpacklo_ps(rows[0], rows[1]), _mm256_unpacklo_ps(rows[2], rows[3])];
+                let high = [_mm256_unpackhi_ps(rows[0], rows[1]), _mm256_unpackhi_ps(rows[2], rows[3])];
+                for (half, [first, second]) in [low, high].into_iter().enumerate() {
+                    let (first, second) = (_mm256_castps_pd(first), _mm256_castps_pd(second));
+                    let to = to.add((column + 2 * half) * to_stride);
+                    _mm256_storeu_ps(to, _mm256_castpd_ps(_mm256_unpacklo_pd(first, second)));
+                    _mm256_storeu_ps(to.add(to_stride), _mm256_castpd_ps(_mm256_unpackhi_pd(first, second)));
+                }
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn scale(a: __m256, n: __m256) -> __m256 {
         unsafe {
             let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(n));

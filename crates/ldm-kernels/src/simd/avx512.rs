@@ -103,6 +103,31 @@ impl Simd for Avx512 {
         unsafe { _mm512_reduce_max_ps(v) }
     }
     #[inline(always)]
+    unsafe fn transpose(from: *const f32, from_stride: usize, to: *mut f32, to_stride: usize) {
+        for column in (0..16).step_by(4) {
+            unsafe {
+                let at = from.add(column);
+                // Four values of the rows r, r + 4, r + 8 and r + 12: a transposition inside the 128-bit lanes is all it takes.
+                let mut rows = [_mm512_setzero_ps(); 4];
+                for (r, row) in rows.iter_mut().enumerate() {
+                    let at = at.add(r * from_stride);
+                    let first = _mm512_castps128_ps512(_mm_loadu_ps(at));
+                    let two = _mm512_insertf32x4::<1>(first, _mm_loadu_ps(at.add(4 * from_stride)));
+                    let three = _mm512_insertf32x4::<2>(two, _mm_loadu_ps(at.add(8 * from_stride)));
+                    *row = _mm512_insertf32x4::<3>(three, _mm_loadu_ps(at.add(12 * from_stride)));
+                }
+                let low = [_mm512_unpacklo_ps(rows[0], rows[1]), _mm512_unpacklo_ps(rows[2], rows[3])];
+                let high = [_mm512_unpackhi_ps(rows[0], rows[1]), _mm512_unpackhi_ps(rows[2], rows[3])];
+                for (half, [first, second]) in [low, high].into_iter().enumerate() {
+                    let (first, second) = (_mm512_castps_pd(first), _mm512_castps_pd(second));
+                    let to = to.add((column + 2 * half) * to_stride);
+                    _mm512_storeu_ps(to, _mm512_castpd_ps(_mm512_unpacklo_pd(first, second)));
+                    _mm512_storeu_ps(to.add(to_stride), _mm512_castpd_ps(_mm512_unpackhi_pd(first, second)));
+                }
+            }
+        }
+    }
+    #[inline(always)]
     unsafe fn scale(a: __m512, n: __m512) -> __m512 {
         unsafe {
             let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(n));

@@ -98,6 +98,10 @@ impl Simd for Scalar {
         v
     }
     #[inline(always)]
+    unsafe fn transpose(from: *const f32, _: usize, to: *mut f32, _: usize) {
+        unsafe { to.write(*from) }
+    }
+    #[inline(always)]
     unsafe fn scale(a: f32, n: f32) -> f32 {
         f32::from_bits(a.to_bits().wrapping_add(n.to_bits() << 23))
     }

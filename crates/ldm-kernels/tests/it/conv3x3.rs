@@ -1,8 +1,6 @@
 //! Winograd convolutions.
 
-use ldm_kernels::{
-    Conv3x3Epilogue, Conv3x3Prologue, Conv3x3Weights, ImageSize, Level, OneThread, Threads, conv3x3,
-};
+use ldm_kernels::{Conv3x3, Conv3x3Epilogue, Conv3x3Prologue, ImageSize, Level, OneThread, Threads, conv3x3};
 use proptest::prelude::*;
 
 use crate::reference::{self, Reversed, levels, random, relative_error};
@@ -12,15 +10,15 @@ const BOUND: f64 = 1e-5;
 fn run(
     threads: &dyn Threads,
     level: Level,
-    [b, h, w, c]: [usize; 4],
-    k: usize,
+    [batch, height, width, channels]: [usize; 4],
     x: &[f32],
     weight: &[f32],
+    prologue: Option<Conv3x3Prologue<'_>>,
     epilogue: Conv3x3Epilogue<'_>,
 ) -> Vec<f32> {
-    let weights = Conv3x3Weights::new(threads, level, [k, c], weight);
-    let mut out = vec![f32::NAN; b * h * w * k];
-    conv3x3(threads, &weights, ImageSize { batch: b, height: h, width: w }, x, None, epilogue, &mut out);
+    let size = ImageSize { batch, height, width };
+    let mut out = vec![f32::NAN; size.pixels() * weight.len() / (9 * channels)];
+    conv3x3(threads, level, Conv3x3 { size, channels, input: x, weight, prologue, epilogue }, &mut out);
     out
 }
 
@@ -28,7 +26,7 @@ fn check(size: [usize; 4], k: usize) {
     let (x, weight) = (random(size.iter().product(), 1), random(k * size[3] * 9, 2));
     let expected = reference::conv3x3(size, k, &x, &weight);
     for level in levels() {
-        let ours = run(&OneThread, level, size, k, &x, &weight, Conv3x3Epilogue::default());
+        let ours = run(&OneThread, level, size, &x, &weight, None, Conv3x3Epilogue::default());
         let error = relative_error(&ours, &expected);
         assert!(error < BOUND, "{level} {size:?} -> {k}: {error:e}");
     }
@@ -44,7 +42,9 @@ fn odd_sizes_and_channels_agree_with_f64() {
         ([3, 7, 9, 40], 70),
         ([1, 2, 31, 3], 5),
         ([1, 33, 2, 64], 130),
-        ([2, 16, 16, 300], 31),
+        ([2, 16, 16, 300], 31), // 5 blocks of input channels
+        ([1, 49, 60, 33], 40),  // more tiles than weights are transformed for at once
+        ([3, 80, 80, 96], 33),  // several groups of tiles
     ] {
         check(size, k);
     }
@@ -71,7 +71,8 @@ fn the_epilogue_is_added() {
     let epilogue =
         Conv3x3Epilogue { bias: Some(&bias), image_bias: Some(&image_bias), residual: Some(&residual) };
     for level in levels() {
-        let error = relative_error(&run(&OneThread, level, size, k, &x, &weight, epilogue), &expected);
+        let ours = run(&OneThread, level, size, &x, &weight, None, epilogue);
+        let error = relative_error(&ours, &expected);
         assert!(error < BOUND, "{level}: {error:e}");
     }
 }
@@ -92,12 +93,9 @@ fn the_prologue_is_applied_inside_of_the_image_alone() {
         .collect();
     let expected = reference::conv3x3(size, k, &normed, &weight);
     for level in levels() {
-        let weights = Conv3x3Weights::new(&OneThread, level, [k, 20], &weight);
-        let mut out = vec![f32::NAN; 2 * 30 * k];
-        let image = ImageSize { batch: 2, height: 5, width: 6 };
         let prologue = Some(Conv3x3Prologue { scale: &scale, shift: &shift });
-        conv3x3(&OneThread, &weights, image, &x, prologue, Conv3x3Epilogue::default(), &mut out);
-        let error = relative_error(&out, &expected);
+        let ours = run(&OneThread, level, size, &x, &weight, prologue, Conv3x3Epilogue::default());
+        let error = relative_error(&ours, &expected);
         assert!(error < BOUND, "{level}: {error:e}");
     }
 }
@@ -108,8 +106,8 @@ fn any_number_of_threads_gives_the_same_bytes() {
     let (size, k) = ([2, 16, 16, 64], 160);
     let (x, weight) = (random(size.iter().product(), 1), random(k * 64 * 9, 2));
     for level in levels() {
-        let one = run(&OneThread, level, size, k, &x, &weight, Conv3x3Epilogue::default());
-        let three = run(&Reversed, level, size, k, &x, &weight, Conv3x3Epilogue::default());
+        let one = run(&OneThread, level, size, &x, &weight, None, Conv3x3Epilogue::default());
+        let three = run(&Reversed, level, size, &x, &weight, None, Conv3x3Epilogue::default());
         assert_eq!(one, three, "{level}");
     }
 }
@@ -122,7 +120,7 @@ fn nan_and_inf_stay_where_they_are_read() {
         let mut x = random(size.iter().product(), 1);
         x[0] = value; // pixel (0, 0) of image 0
         for level in levels() {
-            let out = run(&OneThread, level, size, k, &x, &weight, Conv3x3Epilogue::default());
+            let out = run(&OneThread, level, size, &x, &weight, None, Conv3x3Epilogue::default());
             assert!(out[..k].iter().all(|value| !value.is_finite()), "{level}");
             assert!(out[12 * 12 * k..].iter().all(|value| value.is_finite()), "{level}: the other image");
             let far = (11 * 12 + 11) * k;

@@ -3,5 +3,6 @@
 
 mod attention;
 mod conv3x3;
+mod linear;
 mod norms;
 mod reference;

@@ -57,7 +57,7 @@ impl Threads for Reversed {
     }
 }
 
-/// A 3x3 convolution, NHWC.
+/// A 3x3 convolution, NHWC; `weight` `[K, 3, 3, C]`.
 pub(crate) fn conv3x3([b, h, w, c]: [usize; 4], k: usize, x: &[f32], weight: &[f32]) -> Vec<f64> {
     let mut out = vec![0.; b * h * w * k];
     for (index, sum) in out.iter_mut().enumerate() {
@@ -71,7 +71,7 @@ pub(crate) fn conv3x3([b, h, w, c]: [usize; 4], k: usize, x: &[f32], weight: &[f
                 }
                 for channel in 0..c {
                     let value = x[((image * h + y) * w + x_) * c + channel];
-                    *sum += value as f64 * weight[((channel_out * c + channel) * 3 + dy) * 3 + dx] as f64;
+                    *sum += value as f64 * weight[((channel_out * 3 + dy) * 3 + dx) * c + channel] as f64;
                 }
             }
         }

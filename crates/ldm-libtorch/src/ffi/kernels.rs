@@ -8,12 +8,11 @@ use std::sync::{Mutex, PoisonError};
 use ldm_kernels::Threads;
 use tch::{Device, Kind, Tensor};
 
-use super::{Ptr, check};
+use super::check;
 
 unsafe extern "C" {
     fn ldm_parallel(tasks: usize, task: extern "C" fn(*mut c_void, usize), state: *mut c_void) -> c_int;
     safe fn ldm_grad_enabled() -> c_int;
-    fn ldm_version(of: Ptr, version: *mut i64) -> c_int;
 }
 
 /// libtorch's own threads.
@@ -53,14 +52,6 @@ impl Threads for TorchThreads {
 /// Returns whether operations of this thread are recorded for a backward pass.
 pub(crate) fn grad_enabled() -> bool {
     ldm_grad_enabled() != 0
-}
-
-/// Returns the number of in-place changes of a tensor, if it counts them.
-pub(crate) fn version(of: &Tensor) -> Option<i64> {
-    let mut version = -1;
-    // SAFETY: live handle; the out parameter lives on this frame.
-    check(unsafe { ldm_version(of.as_ptr(), &raw mut version) }).ok()?;
-    (version >= 0).then_some(version)
 }
 
 /// Returns the values of a dense f32 tensor on the CPU in the order of memory. Nothing may change it meanwhile; as for any

@@ -33,7 +33,7 @@ fn a_network_has_the_values_of_libtorch() {
             let (ours, seen) = count_operations(forward);
             let error = relative_l2(&ours, &libtorch);
             assert!(error < 1e-5, "{level}, scale_shift {scale_shift}: {error:e}");
-            for kernel in ["conv3x3", "attention", "group_norm", "geglu"] {
+            for kernel in ["conv3x3", "conv1x1", "attention", "group_norm", "linear", "linear_geglu"] {
                 let name = format!("ldm::{kernel}");
                 assert!(seen.iter().any(|each| each.name == name), "{name} in {seen:?}");
             }

@@ -1,0 +1,69 @@
+//! Group normalization.
+
+use ldm_kernels::{GroupNormParameters, Level, ScaleShift};
+use tch::Tensor;
+
+use super::{counted, empty_image, level_for};
+use crate::ffi::{TorchThreads, values, values_mut};
+use crate::format::is_channels_last;
+
+/// Group normalization of a channels_last `x` `[B, C, H, W]` by `weight` and `bias` `[C]`, with SiLU if `silu`. None where
+/// libtorch's is the one to use.
+pub fn group_norm(x: &Tensor, parameters: GroupNormTensors<'_>, silu: bool) -> Option<Tensor> {
+    let level = norm_level(x, parameters)?;
+    let (batch, channels, height, width) = x.size4().ok()?;
+    let mut y = empty_image([batch, channels, height, width]);
+    counted(
+        c"ldm::group_norm",
+        || [0, 8 * x.numel()],
+        || {
+            let output = values_mut(&mut y);
+            ldm_kernels::group_norm(
+                &TorchThreads,
+                level,
+                batch as usize,
+                values(x),
+                parameters.values(),
+                silu,
+                output,
+            );
+        },
+    );
+    Some(y)
+}
+
+/// Scale and shift of [`group_norm`], for [`FusedConv::norm`].
+pub fn group_norm_scale_shift(x: &Tensor, parameters: GroupNormTensors<'_>) -> Option<ScaleShift> {
+    let level = norm_level(x, parameters)?;
+    let batch = x.size()[0] as usize;
+    Some(counted(
+        c"ldm::group_norm",
+        || [0, 4 * x.numel()],
+        || ldm_kernels::group_norm_scale_shift(&TorchThreads, level, batch, values(x), parameters.values()),
+    ))
+}
+
+/// The parameters of a group normalization.
+#[derive(Debug, Clone, Copy)]
+pub struct GroupNormTensors<'a> {
+    /// Groups, which divide the channels.
+    pub groups: i64,
+    /// `[C]`.
+    pub weight: &'a Tensor,
+    /// `[C]`.
+    pub bias: &'a Tensor,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+impl<'a> GroupNormTensors<'a> {
+    fn values(self) -> GroupNormParameters<'a> {
+        let (weight, bias) = (values(self.weight), values(self.bias));
+        GroupNormParameters { groups: self.groups as usize, weight, bias, eps: self.eps }
+    }
+}
+
+fn norm_level(x: &Tensor, parameters: GroupNormTensors<'_>) -> Option<Level> {
+    let level = level_for([x, parameters.weight, parameters.bias])?;
+    (x.dim() == 4 && x.numel() > 0 && is_channels_last(x)).then_some(level)
+}
