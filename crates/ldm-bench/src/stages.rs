@@ -94,6 +94,7 @@ impl Clock<'_> {
             tile_tie: None,
             ancestral: AncestralNoise::default(),
             quantize_denoised: false,
+            deep_cache: None,
             text: TextOptions::default(),
         };
         let prompt = inputs::prompt(self.subject, &model.config, self.config.batch_size);

@@ -26,6 +26,7 @@ fn options(args: &SamplingArgs) -> anyhow::Result<SamplingOptions> {
         temperature: args.temperature,
         noise_dropout: args.noise_dropout,
         quantize_denoised: args.quantize_denoised,
+        deep_cache: args.deep_cache,
         text: TextOptions::default(), // of the commands that read text
     })
 }

@@ -31,6 +31,7 @@ fn sample(criterion: &mut Criterion) {
             tile_tie: None,
             ancestral: AncestralNoise::default(),
             quantize_denoised: false,
+            deep_cache: None,
             text: TextOptions::default(),
         };
         let name = format!("ddim10/tiny/batch4/guidance{guidance_scale}/f32/{}", device_name(device));

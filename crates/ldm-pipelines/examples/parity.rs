@@ -54,6 +54,7 @@ fn main() -> Result<()> {
         tile_tie: None,
         ancestral: AncestralNoise::default(),
         quantize_denoised: false,
+        deep_cache: None,
         text: TextOptions::default(),
     };
     let seeds: Vec<u64> = (0..size[0] as u64).collect();

@@ -42,9 +42,9 @@ pub use first_stage_run::resolve_first_stage;
 pub use latent_diffusion::{LatentDiffusion, SCHEDULE_BUFFERS};
 pub use open::{FirstStageModel, LoadOptions, Model};
 pub use sample::{
-    ClassifierFreeGuidance, ClassifierGuidance, Conditioned, Control, GenerateRequest, Generated, Guidance,
-    GuidingClassifier, Init, InitImage, Interval, LatentRgb, LogProbability, Network, QuantizedDenoiser,
-    Sampling, SamplingOptions, TileSize, Variation, VariationStrength, generate,
+    ClassifierFreeGuidance, ClassifierGuidance, Conditioned, Control, DeepCache, GenerateRequest, Generated,
+    Guidance, GuidingClassifier, Init, InitImage, Interval, LatentRgb, LogProbability, Network,
+    QuantizedDenoiser, Sampling, SamplingOptions, TileSize, Variation, VariationStrength, generate,
 };
 pub use source::{ModelSource, weights_file};
 pub use tokenizer::{export_tokenizer, find_tokenizer};

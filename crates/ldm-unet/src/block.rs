@@ -126,6 +126,15 @@ pub(crate) struct ForwardContext<'a> {
     pub(crate) train: bool,
 }
 
+impl ForwardContext<'_> {
+    /// Leaves out the keys and values of `count` transformer blocks.
+    pub(crate) fn skip(&mut self, count: usize) {
+        if let (Some(pairs), Some(last)) = (&mut self.keys_values, count.checked_sub(1)) {
+            pairs.nth(last);
+        }
+    }
+}
+
 #[derive(Debug)]
 enum BlockLayer {
     Conv(ConvNd),
@@ -190,6 +199,15 @@ impl UNetBlock {
     pub(crate) fn forward(&self, x: &Tensor, context: &mut ForwardContext) -> Tensor {
         let (first, rest) = self.0.split_first().expect("a block has a layer");
         rest.iter().fold(first.forward(x, context), |h, layer| layer.forward(&h, context))
+    }
+
+    /// Transformer blocks, each with keys and values of its own.
+    pub(crate) fn keys_values(&self) -> usize {
+        let transformers = self.0.iter().map(|layer| match layer {
+            BlockLayer::Transformer(transformer) => transformer.depth(),
+            _ => 0,
+        });
+        transformers.sum()
     }
 
     /// Projects the context to the keys and values of the transformers, in the order of [`UNetBlock::forward`].

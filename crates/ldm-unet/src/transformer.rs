@@ -123,6 +123,11 @@ impl SpatialTransformer {
         })
     }
 
+    /// Transformer blocks.
+    pub(crate) fn depth(&self) -> usize {
+        self.blocks.len()
+    }
+
     /// Projects the context to the keys and values of each block.
     pub(crate) fn project(&self, context: &Tensor) -> impl Iterator<Item = KeyValue> {
         self.blocks.iter().map(|block| block.with(|block| block.attn2.project(context)))

@@ -212,6 +212,43 @@ impl UNet {
         control: Option<&ControlResiduals>,
         train: bool,
     ) -> Tensor {
+        self.run(x, t, cond, control, None, train)
+    }
+
+    /// Up blocks, and as many down blocks.
+    pub fn depth(&self) -> usize {
+        self.output.len()
+    }
+
+    /// [`UNet::forward_controlled`] with `deep`, the input of the last `depth` up blocks: none is filled, and any other one is taken
+    /// as it is, so that all but the first `depth` down blocks and the last `depth` up blocks are left out.
+    ///
+    /// DeepCache (Ma, Fang & Wang 2023, arXiv:2312.00858, §3.2).
+    ///
+    /// # Panics
+    /// If `depth` is not below [`UNet::depth`], or `deep` is that of another size.
+    pub fn forward_shallow(
+        &self,
+        x: &Tensor,
+        t: &Tensor,
+        cond: &ConditioningCache,
+        control: Option<&ControlResiduals>,
+        depth: usize,
+        deep: &mut Option<Tensor>,
+    ) -> Tensor {
+        assert!((1..self.depth()).contains(&depth), "expected a depth of 1 to {}", self.depth() - 1);
+        self.run(x, t, cond, control, Some((depth, deep)), false)
+    }
+
+    fn run(
+        &self,
+        x: &Tensor,
+        t: &Tensor,
+        cond: &ConditioningCache,
+        control: Option<&ControlResiduals>,
+        reuse: Option<(usize, &mut Option<Tensor>)>,
+        train: bool,
+    ) -> Tensor {
         let kind = x.kind();
         let mut h = x.to_kind(self.kind());
         if let Some(concat) = &cond.concat {
@@ -235,18 +272,35 @@ impl UNet {
             keys_values: cond.context.as_ref().map(|pairs| pairs.iter()),
             train,
         };
+        let (depth, mut slot) = reuse.map_or((0, None), |(depth, deep)| (depth, Some(deep)));
+        let deep = slot.as_ref().and_then(|deep| deep.as_ref().map(Tensor::shallow_clone));
+        // The up block that begins with the deep features.
+        let first = self.output.len() - depth;
         let mut skips = Vec::with_capacity(self.input.len());
-        for block in &self.input {
+        for block in &self.input[..if deep.is_some() { depth } else { self.input.len() }] {
             h = block.forward(&h, &mut context);
             skips.push(h.shallow_clone());
         }
-        h = self.middle.forward(&h, &mut context);
         if let Some(control) = control {
-            assert_eq!(control.down.len(), skips.len(), "expected one residual per skip connection");
+            assert_eq!(control.down.len(), self.input.len(), "expected one residual per skip connection");
             skips.iter_mut().zip(&control.down).for_each(|(skip, residual)| *skip = &*skip + residual);
-            h += &control.middle;
         }
-        for block in &self.output {
+        if let Some(deep) = &deep {
+            let left_out = self.input[depth..].iter().chain([&self.middle]).chain(&self.output[..first]);
+            context.skip(left_out.map(UNetBlock::keys_values).sum());
+            h = deep.shallow_clone();
+        } else {
+            h = self.middle.forward(&h, &mut context);
+            if let Some(control) = control {
+                h += &control.middle;
+            }
+        }
+        for (index, block) in self.output.iter().enumerate().skip(if deep.is_some() { first } else { 0 }) {
+            if index == first
+                && let Some(slot) = &mut slot
+            {
+                **slot = Some(h.shallow_clone());
+            }
             let skip = skips.pop().expect("as many up blocks as down blocks");
             h = block.forward(&Tensor::cat(&[h, skip], 1), &mut context);
         }

@@ -92,6 +92,9 @@ impl fmt::Display for Parameters<'_> {
         if self.sampling.quantize_denoised {
             write!(f, ", Quantize denoised: true")?;
         }
+        if let Some(cache) = self.sampling.deep_cache {
+            write!(f, ", Deep cache: {cache}")?;
+        }
         if self.sampling.text.clip_skip != 1 {
             write!(f, ", Clip skip: {}", self.sampling.text.clip_skip)?;
         }

@@ -10,6 +10,7 @@ use tch::{Kind, Tensor};
 
 use super::classifier_guidance::GuidingClassifier;
 use super::control::{Control, PreparedControl, check_files};
+use super::deep_cache::{DeepCache, DeepFeatures};
 use super::guidance::{ClassifierFreeGuidance, Conditioned, Guidance};
 use super::init::Init;
 use super::network::Network;
@@ -44,6 +45,8 @@ pub struct Sampling {
     pub ancestral: AncestralNoise,
     /// Quantizes predicted clean samples to the codebook of a VQ first stage.
     pub quantize_denoised: bool,
+    /// Reuse of deep features.
+    pub deep_cache: Option<DeepCache>,
     /// Syntax of texts, and CLIP skip.
     pub text: TextOptions,
 }
@@ -64,6 +67,7 @@ impl Sampling {
             thresholding: None,
             ancestral,
             quantize_denoised: false,
+            deep_cache: None,
             text: TextOptions::default(),
         }
     }
@@ -171,6 +175,14 @@ pub fn generate(
     let count = seeds.len() as i64;
     model.first_stage.check_shown()?;
     sampling.ancestral.check()?;
+    if let Some(cache) = sampling.deep_cache {
+        cache.check(&model.unet)?;
+        if sampling.tile.is_some() {
+            return Err(Error::invalid(
+                "deep cache: expected no tiles, since each tile has features of its own",
+            ));
+        }
+    }
     if let (Some(_), Some([_, _, height, width])) =
         (&prompt.image, prompt.mask.as_ref().map(Tensor::size).as_deref())
     {
@@ -194,8 +206,10 @@ pub fn generate(
     let start = init.start(model, size, sampling, &plan, &mut noise)?;
     model.to_channels_last();
     let steering = PreparedControl::all(controls, model, [shape[1], shape[2]], start.levels)?;
+    let deep = sampling.deep_cache.map(DeepFeatures::new);
     tch::no_grad(|| {
-        let mut network = Network::new(&model.unet, model.parameterization).steered_by(&steering);
+        let network = Network::new(&model.unet, model.parameterization);
+        let mut network = network.steered_by(&steering).reusing(deep.as_ref());
         if let Some(tiling) = &tiling {
             network = network.in_tiles(tiling.denoise.clone());
         }

@@ -2,6 +2,7 @@
 
 mod classifier_guidance;
 mod control;
+mod deep_cache;
 mod generate;
 mod guidance;
 mod init;
@@ -15,6 +16,7 @@ mod variation_strength;
 
 pub use classifier_guidance::{ClassifierGuidance, GuidingClassifier, LogProbability};
 pub use control::Control;
+pub use deep_cache::DeepCache;
 pub use generate::{GenerateRequest, Generated, Sampling, generate};
 pub use guidance::{ClassifierFreeGuidance, Conditioned, Guidance};
 pub use init::{Init, InitImage, Variation};

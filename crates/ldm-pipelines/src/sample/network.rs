@@ -6,6 +6,7 @@ use ldm_unet::{ConditioningCache, UNet};
 use tch::{Kind, Tensor};
 
 use super::control::PreparedControl;
+use super::deep_cache::DeepFeatures;
 
 /// A network with its parameterization, evaluated on the whole sample or in tiles.
 #[derive(Debug, Clone)]
@@ -14,6 +15,7 @@ pub struct Network<'a> {
     pub(crate) parameterization: Parameterization,
     controls: &'a [PreparedControl<'a>],
     tiles: Option<Tiles>,
+    deep: Option<&'a DeepFeatures>,
 }
 
 /// A conditioning with everything that is constant over the steps: that of the U-Net, and of each ControlNet.
@@ -26,7 +28,7 @@ pub(crate) struct NetworkConditioning {
 impl<'a> Network<'a> {
     /// Evaluated on the whole sample.
     pub fn new(unet: &'a UNet, parameterization: Parameterization) -> Self {
-        Self { unet, parameterization, controls: &[], tiles: None }
+        Self { unet, parameterization, controls: &[], tiles: None, deep: None }
     }
 
     /// Evaluated tile by tile, in the memory of one tile; concatenated conditioning and hints are cropped to each tile,
@@ -42,6 +44,12 @@ impl<'a> Network<'a> {
     #[must_use]
     pub(crate) fn steered_by(self, controls: &'a [PreparedControl<'a>]) -> Self {
         Self { controls, ..self }
+    }
+
+    /// With deep features that several evaluations share.
+    #[must_use]
+    pub(super) fn reusing(self, deep: Option<&'a DeepFeatures>) -> Self {
+        Self { deep, ..self }
     }
 
     /// [`UNet::precompute`] for all networks.
@@ -73,6 +81,12 @@ impl<'a> Network<'a> {
         let controls = self.controls.iter().zip(&cond.controls);
         let residuals = controls.filter_map(|(control, cond)| control.residuals(x, at, cond, tile));
         let control = residuals.reduce(|sum, each| sum + each);
-        self.unet.forward_controlled(x, &t, unet, control.as_ref(), false).to_kind(Kind::Float)
+        let y = match self.deep {
+            None => self.unet.forward_controlled(x, &t, unet, control.as_ref(), false),
+            Some(deep) => deep.evaluate(x.size()[0], |depth, features| {
+                self.unet.forward_shallow(x, &t, unet, control.as_ref(), depth, features)
+            }),
+        };
+        y.to_kind(Kind::Float)
     }
 }

@@ -6,6 +6,7 @@ use ldm_conditioning::{PromptSyntax, TextOptions, TokenizerKind, has_syntax, has
 use ldm_core::{Error, Prompt, Result};
 use ldm_schedulers::{AncestralNoise, SamplerConfig, Spacing};
 
+use super::deep_cache::DeepCache;
 use super::generate::Sampling;
 use super::guidance::Guidance;
 use super::quantized_denoiser::QuantizedDenoiser;
@@ -64,6 +65,8 @@ pub struct SamplingOptions {
     pub noise_dropout: f64,
     /// [`Sampling::quantize_denoised`].
     pub quantize_denoised: bool,
+    /// [`Sampling::deep_cache`].
+    pub deep_cache: Option<DeepCache>,
     /// Syntax of texts, and CLIP skip.
     pub text: TextOptions,
 }
@@ -129,6 +132,7 @@ impl SamplingOptions {
             thresholding: model.thresholding(),
             ancestral,
             quantize_denoised: self.quantize_denoised,
+            deep_cache: self.deep_cache,
             text: self.text,
         })
     }

@@ -223,6 +223,7 @@ fn sampling() -> Sampling {
         tile_tie: None,
         ancestral: AncestralNoise::default(),
         quantize_denoised: false,
+        deep_cache: None,
         text: TextOptions::default(),
     }
 }

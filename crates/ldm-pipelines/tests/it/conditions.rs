@@ -50,6 +50,7 @@ fn sampling(guidance_scale: f64) -> Sampling {
         tile_tie: None,
         ancestral: AncestralNoise::default(),
         quantize_denoised: false,
+        deep_cache: None,
         text: TextOptions::default(),
     }
 }

@@ -109,6 +109,7 @@ fn check(name: &str, kind: ConditioningKind, expected: (SamplerConfig, Parameter
         tile_tie: None,
         ancestral: AncestralNoise::default(),
         quantize_denoised: false,
+        deep_cache: None,
         text: TextOptions::default(),
     };
     let noise = get("noise");

@@ -42,6 +42,7 @@ fn sampling(sampler: SamplerConfig, steps: usize, guidance_scale: f64) -> Sampli
         tile_tie: None,
         ancestral: AncestralNoise::default(),
         quantize_denoised: false,
+        deep_cache: None,
         text: TextOptions::default(),
     }
 }
@@ -71,6 +72,27 @@ fn an_image_does_not_depend_on_its_batch() {
         assert_close("images", &decoded, &all.images.narrow(0, 1, 1), 1e-5);
         assert!(relative_l2(&all.latents.get(0), &all.latents.get(1)) > 0.1);
     }
+}
+
+#[test]
+fn deep_features_are_reused_between_steps() {
+    let model = model();
+    let (prompt, seeds) = (Prompt::class(&[1, 2]), [7, 8]);
+    let run = |how: &Sampling| generate(&model, &GenerateRequest::new(&prompt, &seeds, how), &mut |_| {});
+    let full = sampling(DDIM, 6, 3.);
+    let reusing = |cache: &str| Sampling { deep_cache: Some(cache.parse().unwrap()), ..full.clone() };
+    let want = run(&full).unwrap().latents;
+    let distances = ["2:1", "6:1"].map(|cache| relative_l2(&run(&reusing(cache)).unwrap().latents, &want));
+    assert!(0. < distances[0] && distances[0] < distances[1], "{distances:?}");
+    // One step evaluates the network once.
+    let one = Sampling { steps: 1, ..reusing("2:1") };
+    let want = run(&Sampling { steps: 1, ..full.clone() }).unwrap().latents;
+    assert_eq!(run(&one).unwrap().latents, want);
+
+    let error = run(&reusing("2:99")).unwrap_err().to_string();
+    assert!(error.starts_with("deep cache: expected a depth of 1 to "), "{error}");
+    let error = run(&Sampling { tile: Some(16), ..reusing("2") }).unwrap_err().to_string();
+    assert!(error.starts_with("deep cache: expected no tiles"), "{error}");
 }
 
 #[test]

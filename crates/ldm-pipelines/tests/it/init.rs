@@ -36,6 +36,7 @@ fn sampling(sampler: SamplerConfig, spacing: Spacing) -> Sampling {
         tile_tie: None,
         ancestral: AncestralNoise::default(),
         quantize_denoised: false,
+        deep_cache: None,
         text: TextOptions::default(),
     }
 }

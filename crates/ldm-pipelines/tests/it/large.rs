@@ -42,6 +42,7 @@ fn sampling(size: [i64; 2], tile: Option<i64>) -> Sampling {
         tile_tie: None,
         ancestral: AncestralNoise::default(),
         quantize_denoised: false,
+        deep_cache: None,
         text: TextOptions::default(),
     }
 }

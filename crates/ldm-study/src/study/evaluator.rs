@@ -103,6 +103,7 @@ impl Evaluator {
             tile_tie: None,
             ancestral: AncestralNoise::default(),
             quantize_denoised: false,
+            deep_cache: None,
             text: TextOptions::default(),
         }
     }

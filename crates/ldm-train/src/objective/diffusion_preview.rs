@@ -63,6 +63,7 @@ impl Preview for DiffusionObjective {
             tile_tie: None,
             ancestral: AncestralNoise::default(),
             quantize_denoised: false,
+            deep_cache: None,
             text: TextOptions::default(),
         };
         let seeds: Vec<u64> = (0..count as u64).collect();

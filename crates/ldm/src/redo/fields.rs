@@ -1,7 +1,7 @@
 //! Fields of `parameters`, and the options of `ldm` that they become.
 
 /// Fields that are options, with the same values.
-pub(super) const SAME: [(&str, &str); 21] = [
+pub(super) const SAME: [(&str, &str); 22] = [
     ("Steps", "steps"),
     ("CFG scale", "guidance-scale"),
     ("CFG rescale", "guidance-rescale"),
@@ -12,6 +12,7 @@ pub(super) const SAME: [(&str, &str); 21] = [
     ("Tile tie", "tile-tie"),
     ("Temperature", "temperature"),
     ("Noise dropout", "noise-dropout"),
+    ("Deep cache", "deep-cache"),
     ("Clip skip", "clip-skip"),
     ("Prompt syntax", "prompt-syntax"),
     ("Init noise", "init-noise"),

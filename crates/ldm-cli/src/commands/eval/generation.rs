@@ -112,6 +112,7 @@ fn sampling_document(args: &GeneratorArgs, generator: &ImageGenerator) -> Value 
         "guidance_scale": guidance.scale, "guidance_rescale": guidance.rescale,
         "guidance_interval": flags.guidance_interval.map(|span| [span.low, span.high]),
         "size": sampling.size, "tile": sampling.tile,
+        "deep_cache": sampling.deep_cache.map(|cache| cache.to_string()),
     })
 }
 
@@ -128,6 +129,7 @@ fn refuse_sampling(args: &GeneratorArgs) -> anyhow::Result<()> {
         ("--guidance-interval", flags.guidance_interval.is_some()),
         ("--height", flags.height.is_some()),
         ("--tile", flags.tile.is_some()),
+        ("--deep-cache", flags.deep_cache.is_some()),
         ("--lora", !flags.loras.is_empty()),
     ];
     match given.iter().find(|(_, given)| *given) {
