@@ -96,7 +96,7 @@ fn use_huge_pages(_: *mut u8, _: usize) {}
 thread_local! {
     /// This thread's workspace. New memory would cost a page fault every 4 KB in each call.
     static WORKSPACE: RefCell<Buffer> = RefCell::new(Buffer::default());
-    /// What this thread shares with the threads that it starts a kernel on.
+    /// Workspace that this thread shares with those that it starts a kernel on.
     static SHARED: RefCell<Buffer> = RefCell::new(Buffer::default());
 }
 

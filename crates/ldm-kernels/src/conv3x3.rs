@@ -30,9 +30,9 @@ pub struct Conv3x3<'a> {
     pub input: &'a [f32],
     /// `[K, 3, 3, C]` (channels_last).
     pub weight: &'a [f32],
-    /// What is done to the input before.
+    /// A norm of the input.
     pub prologue: Option<Conv3x3Prologue<'a>>,
-    /// What is added to the sums.
+    /// Additions to the sums.
     pub epilogue: Conv3x3Epilogue<'a>,
 }
 

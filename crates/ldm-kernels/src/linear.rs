@@ -47,8 +47,8 @@ pub fn linear(
     assert_eq!(output.len(), rows * features_out, "output [rows, K]");
     assert!(residual.is_none_or(|residual| residual.len() == output.len()), "residual [rows, K]");
     let depth = parameters.features.min(DEPTH);
-    let plan = Plan::new(threads, level, rows, features_out, depth);
-    let kernel = Linear { x, parameters, residual, rows, depth, plan, output: Output::new(output) };
+    let plan = TaskPlan::new(threads, level, rows, features_out, depth);
+    let kernel = Products { x, parameters, residual, rows, depth, plan, output: Output::new(output) };
     threads.run(plan.tasks(), &|task| {
         // SAFETY: the level is available (`rows`), and the task runs once.
         unsafe { run(level, &kernel, task) }
@@ -71,8 +71,8 @@ pub fn linear_geglu(
     assert!(parameters.features_out().is_multiple_of(2), "a weight [2·width, C]");
     let width = parameters.features_out() / 2;
     assert_eq!(output.len(), rows * width, "output [rows, K / 2]");
-    let plan = Plan::new(threads, level, rows, width, 2 * parameters.features);
-    let kernel = LinearGeglu { x, parameters, width, rows, plan, output: Output::new(output) };
+    let plan = TaskPlan::new(threads, level, rows, width, 2 * parameters.features);
+    let kernel = GatedProducts { x, parameters, width, rows, plan, output: Output::new(output) };
     threads.run(plan.tasks(), &|task| {
         // SAFETY: the level is available (`rows`), and the task runs once.
         unsafe { run(level, &kernel, task) }
@@ -118,7 +118,7 @@ impl LinearParameters<'_> {
 
 /// How the output is divided into tasks.
 #[derive(Clone, Copy)]
-struct Plan {
+struct TaskPlan {
     /// Output features of a panel.
     width: usize,
     /// Output features of a task.
@@ -131,7 +131,7 @@ struct Plan {
     parts: usize,
 }
 
-impl Plan {
+impl TaskPlan {
     /// `depth`: values that are packed for an output feature.
     fn new(threads: &dyn Threads, level: Level, rows: usize, features: usize, depth: usize) -> Self {
         let width = 2 * level.lanes();
@@ -156,19 +156,19 @@ impl Plan {
     }
 }
 
-struct Linear<'a> {
+struct Products<'a> {
     x: &'a [f32],
     parameters: LinearParameters<'a>,
     residual: Option<&'a [f32]>,
     rows: usize,
     /// Input features that are packed at a time.
     depth: usize,
-    plan: Plan,
+    plan: TaskPlan,
     /// A task writes its features of its rows.
     output: Output,
 }
 
-impl SimdKernel for Linear<'_> {
+impl SimdKernel for Products<'_> {
     #[inline(always)]
     unsafe fn task<S: Simd>(&self, task: usize) {
         let (first, row) = self.plan.start(task);
@@ -215,7 +215,7 @@ struct Block {
     depth: usize,
 }
 
-impl Linear<'_> {
+impl Products<'_> {
     /// Adds the products of a block to the output; a panel that is not full goes through `sums`.
     #[inline(always)]
     unsafe fn block<S: Simd>(&self, block: Block, packed: *const f32, sums: *mut f32) {
@@ -282,18 +282,18 @@ unsafe fn copy<S: Simd>([rows, count]: [usize; 2], from: (*const f32, usize), to
     }
 }
 
-struct LinearGeglu<'a> {
+struct GatedProducts<'a> {
     x: &'a [f32],
     parameters: LinearParameters<'a>,
     /// Features of x, and of the gate.
     width: usize,
     rows: usize,
-    plan: Plan,
+    plan: TaskPlan,
     /// A task writes its features of its rows.
     output: Output,
 }
 
-impl SimdKernel for LinearGeglu<'_> {
+impl SimdKernel for GatedProducts<'_> {
     #[inline(always)]
     unsafe fn task<S: Simd>(&self, task: usize) {
         let (first, row) = self.plan.start(task);
@@ -328,7 +328,7 @@ impl SimdKernel for LinearGeglu<'_> {
     }
 }
 
-impl LinearGeglu<'_> {
+impl GatedProducts<'_> {
     /// `features` features from `feature` on, of `rows` rows from `row` on.
     #[inline(always)]
     unsafe fn block<S: Simd>(

@@ -127,8 +127,7 @@ pub(crate) struct SamplingArgs {
     /// Quantize predicted clean samples to the codebook of a VQ first stage in every step.
     #[arg(long)]
     pub(crate) quantize_denoised: bool,
-    /// Reuse the features of the deep blocks: compute them at every INTERVAL-th evaluation only, and DEPTH blocks always
-    /// (DeepCache; DEPTH is 2 by default). Faster, and another image.
+    /// Compute the deep blocks at every INTERVAL-th evaluation only (DeepCache): faster, less exact. Default DEPTH: 2.
     #[arg(long, value_name = "INTERVAL[:DEPTH]")]
     pub(crate) deep_cache: Option<DeepCache>,
     /// Merge a LoRA into the weights, with strength 1 by default; may be repeated.

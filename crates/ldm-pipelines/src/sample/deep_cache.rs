@@ -59,11 +59,11 @@ impl fmt::Display for DeepCache {
 #[derive(Debug)]
 pub(super) struct DeepFeatures {
     cache: DeepCache,
-    state: RefCell<State>,
+    state: RefCell<Reused>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Reused {
     features: Option<Tensor>,
     /// Evaluations since they were computed.
     age: usize,
@@ -85,7 +85,7 @@ impl DeepFeatures {
         let mut state = self.state.borrow_mut();
         state.age += 1;
         if state.age >= self.cache.interval || state.images != images {
-            *state = State { features: None, age: 0, images };
+            *state = Reused { features: None, age: 0, images };
         }
         evaluate(self.cache.depth, &mut state.features)
     }

@@ -111,8 +111,7 @@ fn sampling_document(args: &GeneratorArgs, generator: &ImageGenerator) -> Value 
         "spacing": flags.spacing, "steps": sampling.steps,
         "guidance_scale": guidance.scale, "guidance_rescale": guidance.rescale,
         "guidance_interval": flags.guidance_interval.map(|span| [span.low, span.high]),
-        "size": sampling.size, "tile": sampling.tile,
-        "deep_cache": sampling.deep_cache.map(|cache| cache.to_string()),
+        "size": sampling.size, "tile": sampling.tile, "deep_cache": flags.deep_cache.map(|cache| cache.to_string()),
     })
 }
 
