@@ -13,7 +13,7 @@ mod transform;
 
 use crate::Level;
 use crate::buffer::{Output, shared_workspace, workspace};
-use crate::pack::{Weights, pack_panel};
+use crate::pack::{PanelRows, pack_panel};
 use crate::product::{Panel, panel};
 use crate::simd::{Simd, SimdKernel, run};
 use crate::threads::Threads;
@@ -121,12 +121,12 @@ struct OutputTile {
     column: usize,
 }
 
-/// Tiles between two transforms of the weights: four rows of register tiles.
+/// Tiles between two transforms of the weights, at most: eight rows of register tiles.
 const TILES: usize = 112;
 /// Input channels whose weights are transformed at a time, for a panel: `[36, DEPTH, 32]` stay in the L2 cache.
 const DEPTH: usize = 64;
-
-/// Transformed inputs of a group of tiles, in values: 8 MB, which stay in the L3 cache.
+/// Transformed inputs of a group of tiles, in values: about 4 MB, which stay in the L3 cache. With many channels [`TILES`] tiles take
+/// more.
 const INPUTS: usize = 1 << 20;
 
 /// The distance of two points in a workspace of `[36, values]`. The 36 points of a tile are accessed one after the other; at a
@@ -148,14 +148,15 @@ pub fn conv3x3(threads: &dyn Threads, level: Level, conv: Conv3x3<'_>, output: &
         return;
     }
     let blocks = conv.channels.div_ceil(DEPTH);
-    let group = (INPUTS / (POINTS * DEPTH * blocks)).next_multiple_of(TILES).min(tiles);
+    let group = (INPUTS / (POINTS * DEPTH * blocks)).next_multiple_of(TILES);
+    let group = tiles.div_ceil(tiles.div_ceil(group)); // groups of equal size
     let mut workspace = shared_workspace(POINTS * point_stride(group * DEPTH) * blocks);
     let inputs = Output::from_pointer(workspace.as_mut_ptr());
     let output = Output::new(output);
     let mut first = 0;
     while first < tiles {
         let count = group.min(tiles - first);
-        let tiles = Tiles { conv: &conv, inputs, first, count };
+        let tiles = TileGroup { conv: &conv, inputs, first, count };
         threads.run(count, &|task| {
             // SAFETY: the level is available (above), and the task runs once.
             unsafe { run(level, &tiles, task) }
@@ -170,7 +171,7 @@ pub fn conv3x3(threads: &dyn Threads, level: Level, conv: Conv3x3<'_>, output: &
 }
 
 /// Tiles whose transformed inputs stay in the L3 cache. A task transforms one.
-struct Tiles<'a> {
+struct TileGroup<'a> {
     conv: &'a Conv3x3<'a>,
     /// `[C / DEPTH, 36, count, DEPTH]`, the points at [`point_stride`]; a task writes its tile.
     inputs: Output,
@@ -178,7 +179,7 @@ struct Tiles<'a> {
     count: usize,
 }
 
-impl SimdKernel for Tiles<'_> {
+impl SimdKernel for TileGroup<'_> {
     #[inline(always)]
     unsafe fn task<S: Simd>(&self, task: usize) {
         let point = point_stride(self.count * DEPTH);
@@ -191,7 +192,7 @@ impl SimdKernel for Tiles<'_> {
 
 /// Computes a panel of output channels.
 struct Channels<'a> {
-    tiles: &'a Tiles<'a>,
+    tiles: &'a TileGroup<'a>,
     channels_out: usize,
     /// A task writes its channels of the tiles.
     output: Output,
@@ -200,7 +201,7 @@ struct Channels<'a> {
 impl SimdKernel for Channels<'_> {
     #[inline(always)]
     unsafe fn task<S: Simd>(&self, task: usize) {
-        let Tiles { conv, inputs, first: first_tile, count: all_tiles } = *self.tiles;
+        let TileGroup { conv, inputs, first: first_tile, count: all_tiles } = *self.tiles;
         let width = 2 * S::LANES;
         let first = task * width;
         let count = width.min(self.channels_out - first);
@@ -221,7 +222,7 @@ impl SimdKernel for Channels<'_> {
                 unsafe {
                     for position in 0..9 {
                         let from = conv.weight.as_ptr().add((first * 9 + position) * channels + channel);
-                        let rows = Weights { from, stride: 9 * channels, rows: count, depth };
+                        let rows = PanelRows { from, stride: 9 * channels, rows: count, depth };
                         pack_panel::<S>(rows, packed.add(position * weight_stride));
                     }
                     for c in 0..depth {

@@ -7,7 +7,7 @@
 use crate::Level;
 use crate::buffer::{Output, workspace};
 use crate::gelu::gelu;
-use crate::pack::{Weights, pack_panel};
+use crate::pack::{PanelRows, pack_panel};
 use crate::product::{Panel, panel};
 use crate::simd::{Simd, SimdKernel, run};
 use crate::threads::Threads;
@@ -100,7 +100,7 @@ impl LinearParameters<'_> {
     unsafe fn pack<S: Simd>(&self, [first, count]: [usize; 2], [column, depth]: [usize; 2], to: *mut f32) {
         let from = self.weight.as_ptr().wrapping_add(first * self.features + column);
         // SAFETY: the caller's promise, that the rows and columns exist.
-        unsafe { pack_panel::<S>(Weights { from, stride: self.features, rows: count, depth }, to) };
+        unsafe { pack_panel::<S>(PanelRows { from, stride: self.features, rows: count, depth }, to) };
     }
 
     /// `count` values of the bias from `first` on, or zeros.
@@ -116,7 +116,7 @@ impl LinearParameters<'_> {
     }
 }
 
-/// How the output is divided into tasks.
+/// The division of the output into tasks.
 #[derive(Clone, Copy)]
 struct TaskPlan {
     /// Output features of a panel.

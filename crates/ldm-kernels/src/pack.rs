@@ -4,7 +4,7 @@ use crate::simd::Simd;
 
 /// Rows of weights `[K, C]` to pack.
 #[derive(Clone, Copy)]
-pub(crate) struct Weights {
+pub(crate) struct PanelRows {
     /// The first row, at the first column to pack.
     pub(crate) from: *const f32,
     /// Distance of the rows.
@@ -20,8 +20,8 @@ pub(crate) struct Weights {
 /// # Safety
 /// As [`Simd`]; `to` has room for `depth` rows of two vectors.
 #[inline(always)]
-pub(crate) unsafe fn pack_panel<S: Simd>(weights: Weights, to: *mut f32) {
-    let Weights { from, stride, rows, depth } = weights;
+pub(crate) unsafe fn pack_panel<S: Simd>(weights: PanelRows, to: *mut f32) {
+    let PanelRows { from, stride, rows, depth } = weights;
     let width = 2 * S::LANES;
     for vector in 0..2 {
         let first = vector * S::LANES;

@@ -96,7 +96,7 @@ unsafe fn output_transform<S: Simd>(m: [S::V; SIDE]) -> [S::V; TILE] {
     }
 }
 
-/// Where an input tile is written, in blocks of channels: `[C / depth, 36, tiles, depth]`.
+/// The place of a transformed input tile, in blocks of channels: `[C / depth, 36, tiles, depth]`.
 #[derive(Clone, Copy)]
 pub(super) struct TransformedInput {
     /// The tile, at its first channel and point.
