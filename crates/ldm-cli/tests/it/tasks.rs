@@ -322,8 +322,14 @@ fn interpolates_seeds(sandbox: &Sandbox) {
     sample("9", &["-n", "1"], "to");
     sample("3", &["-n", "3", "--variation-seed", "9", "--variation-strength", "0..1"], "between");
     let pixels = |name: &str| sandbox.pixels(name);
-    assert_eq!(pixels("from/00000.png"), pixels("between/00000.png"));
-    assert_eq!(pixels("to/00000.png"), pixels("between/00002.png"));
+    // Alone and in a batch the last bits differ, which may round to another gray value.
+    for (alone, in_batch) in [("from/00000.png", "between/00000.png"), ("to/00000.png", "between/00002.png")]
+    {
+        let (alone, in_batch) = (pixels(alone), pixels(in_batch));
+        assert!(
+            alone.iter().zip(&in_batch).all(|(a, b)| a.abs_diff(*b) <= 1) && alone.len() == in_batch.len()
+        );
+    }
     assert!(
         pixels("between/00001.png") != pixels("between/00000.png")
             && pixels("between/00001.png") != pixels("between/00002.png")
