@@ -161,7 +161,7 @@ pub fn conv3x3(threads: &dyn Threads, level: Level, conv: Conv3x3<'_>, output: &
             // SAFETY: the level is available (above), and the task runs once.
             unsafe { run(level, &tiles, task) }
         });
-        let kernel = Channels { tiles: &tiles, channels_out, output };
+        let kernel = OutputPanels { tiles: &tiles, channels_out, output };
         threads.run(channels_out.div_ceil(2 * level.lanes()), &|task| {
             // SAFETY: as above.
             unsafe { run(level, &kernel, task) }
@@ -191,14 +191,14 @@ impl SimdKernel for TileGroup<'_> {
 }
 
 /// Computes a panel of output channels.
-struct Channels<'a> {
+struct OutputPanels<'a> {
     tiles: &'a TileGroup<'a>,
     channels_out: usize,
     /// A task writes its channels of the tiles.
     output: Output,
 }
 
-impl SimdKernel for Channels<'_> {
+impl SimdKernel for OutputPanels<'_> {
     #[inline(always)]
     unsafe fn task<S: Simd>(&self, task: usize) {
         let TileGroup { conv, inputs, first: first_tile, count: all_tiles } = *self.tiles;

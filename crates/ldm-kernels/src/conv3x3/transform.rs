@@ -49,8 +49,9 @@ pub(super) unsafe fn weight_tile<S: Simd>(from: *const f32, to: *mut f32, stride
             }
             *column = weight_transform::<S>(weights);
         }
-        for i in 0..SIDE {
-            let row = weight_transform::<S>([columns[0][i], columns[1][i], columns[2][i]]);
+        let [first, second, third] = columns;
+        for (i, ((&a, &b), &c)) in first.iter().zip(&second).zip(&third).enumerate() {
+            let row = weight_transform::<S>([a, b, c]);
             for (j, &value) in row.iter().enumerate() {
                 S::store(to.add((i * SIDE + j) * stride), value);
             }
