@@ -32,7 +32,7 @@ pub fn group_norm(x: &Tensor, parameters: GroupNormTensors<'_>, silu: bool) -> O
     Some(y)
 }
 
-/// Scale and shift of [`group_norm`], for [`FusedConv::norm`].
+/// Scale and shift of [`group_norm`], for [`FusedConv::norm`](super::FusedConv::norm).
 pub fn group_norm_scale_shift(x: &Tensor, parameters: GroupNormTensors<'_>) -> Option<ScaleShift> {
     let level = norm_level(x, parameters)?;
     let batch = x.size()[0] as usize;
