@@ -128,3 +128,18 @@ fn nan_and_inf_stay_where_they_are_read() {
         }
     }
 }
+
+/// An image's values do not depend on its neighbors in a batch.
+#[test]
+fn an_image_is_the_same_alone_and_in_a_batch() {
+    let (size, k) = ([19, 8, 8, 64], 64);
+    let (x, weight) = (random(size.iter().product(), 1), random(k * 64 * 9, 2));
+    for level in levels() {
+        let all = run(&OneThread, level, size, &x, &weight, None, Conv3x3Epilogue::default());
+        for image in [0, 7, 18] {
+            let from = &x[image * 64 * 64..][..64 * 64];
+            let one = run(&OneThread, level, [1, 8, 8, 64], from, &weight, None, Conv3x3Epilogue::default());
+            assert!(one == all[image * 64 * k..][..64 * k], "{level}: image {image}");
+        }
+    }
+}
