@@ -1,7 +1,7 @@
 //! Resizing against PIL's own results (`golden/generate.py`).
 
 use image::RgbImage;
-use ldm_data::{Interpolation, resize};
+use ldm_data::{Interpolation, Resize, Rng, Transform, TransformConfig, resize};
 use ldm_testing::Golden;
 use tch::{Device, Tensor};
 
@@ -34,5 +34,16 @@ fn every_filter_equals_pil_to_the_bit() {
             let differing = resized.as_raw().iter().zip(expected.as_raw()).filter(|(a, b)| a != b).count();
             assert_eq!(differing, 0, "{name} to {size}: values that differ, of {}", expected.as_raw().len());
         }
+    }
+}
+
+#[test]
+fn an_image_without_pixels_is_refused() {
+    // A GIF of width 0, as a fuzzer made one.
+    for resize in [Resize::SmallestSide, Resize::SquareCropFirst, Resize::Exact, Resize::None] {
+        let config = TransformConfig { resize, ..TransformConfig::square(8) };
+        let error = Transform::new(config).unwrap().place([0, 20], &mut Rng::of(&[1])).unwrap_err();
+        let least = if resize == Resize::None { 8 } else { 1 };
+        assert_eq!(error, format!("expected at least {least}x{least} for the crop, got 0x20"));
     }
 }

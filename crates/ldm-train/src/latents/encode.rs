@@ -14,7 +14,8 @@ use super::input::input_images;
 /// As [`input_images`].
 pub(crate) fn latents(model: &LatentDiffusion, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Tensor> {
     let Some(moments) = &batch.latents else {
-        return Ok(model.encode(&input_images(model.input(), batch)?, noise));
+        // In the memory format of cached latents, since the rounding of the U-Net depends on it.
+        return Ok(model.encode(&input_images(model.input(), batch)?, noise).contiguous());
     };
     let moments = moments.to_device(model.vs().device());
     let posterior = if moments.size()[1] == model.config.channels {
