@@ -105,8 +105,8 @@ pub(crate) fn shared_workspace(len: usize) -> Workspace {
     Workspace::of(&SHARED, len)
 }
 
-/// Calls `body` with this thread's workspace of at least `len` values, whatever they are. It lives until the thread ends;
-/// kernels bound `len` to what fits the cache, a few megabytes.
+/// This thread's workspace of at least `len` values, whatever they are. Its memory is kept until the thread ends; kernels bound
+/// `len` to what fits the cache.
 #[inline(always)]
 pub(crate) fn workspace(len: usize) -> Workspace {
     Workspace::of(&WORKSPACE, len)

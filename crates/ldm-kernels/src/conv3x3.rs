@@ -123,7 +123,8 @@ struct OutputTile {
 
 /// Tiles between two transforms of the weights, at most: eight rows of register tiles.
 const TILES: usize = 112;
-/// Input channels whose weights are transformed at a time, for a panel: `[36, DEPTH, 32]` stay in the L2 cache.
+/// Input channels whose weights are transformed at a time, for a panel: `[36, DEPTH, 32]` stay in the L2 cache. A multiple of the
+/// lanes of every level.
 const DEPTH: usize = 64;
 /// Transformed inputs of a group of tiles, in values: about 4 MB, which stay in the L3 cache. With many channels [`TILES`] tiles take
 /// more.
@@ -183,8 +184,7 @@ impl SimdKernel for TileGroup<'_> {
     #[inline(always)]
     unsafe fn task<S: Simd>(&self, task: usize) {
         let point = point_stride(self.count * DEPTH);
-        let to =
-            TransformedInput { to: self.inputs.at(task * DEPTH), depth: DEPTH, point, block: POINTS * point };
+        let to = TransformedInput { to: self.inputs.at(task * DEPTH), point, block: POINTS * point };
         // SAFETY: the tile exists, and the buffer has room for it.
         unsafe { input_tile::<S>(self.conv, self.conv.tile(self.first + task), to) };
     }

@@ -35,11 +35,17 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
 
 /// Reads width and height, upright, from the first bytes alone.
 pub(crate) fn dimensions(bytes: &[u8]) -> Result<[u32; 2], String> {
-    if bytes.starts_with(NPY_MAGIC) {
-        return npy::dimensions(bytes);
+    let [width, height] = if bytes.starts_with(NPY_MAGIC) {
+        npy::dimensions(bytes)?
+    } else {
+        check_format(bytes)?;
+        ldm_core::image::dimensions(bytes)
+            .map_err(|error| format!("expected a readable image, got {error}"))?
+    };
+    if width == 0 || height == 0 {
+        return Err(format!("expected an image with pixels, got {width}x{height}"));
     }
-    check_format(bytes)?;
-    ldm_core::image::dimensions(bytes).map_err(|error| format!("expected a readable image, got {error}"))
+    Ok([width, height])
 }
 
 /// Decodes the alpha channel of an image as three equal channels, opaque where it has none.
@@ -102,6 +108,13 @@ mod tests {
         let mut bytes = Cursor::new(Vec::new());
         image.into().write_to(&mut bytes, format).unwrap();
         bytes.into_inner()
+    }
+
+    #[test]
+    fn an_image_without_pixels_is_refused() {
+        // A GIF, as a fuzzer made one.
+        let error = dimensions(&[&b"GIF87a"[..], &[0; 512]].concat()).unwrap_err();
+        assert_eq!(error, "expected an image with pixels, got 0x0");
     }
 
     fn noise(side: u32) -> RgbImage {

@@ -151,7 +151,7 @@ impl Transform {
     /// Draws the placement of an image of a width and height; random choices come from `rng`.
     ///
     /// # Errors
-    /// A message when the image has no pixels, is smaller than the crop and nothing resizes it, or would be resized to 2^30 pixels.
+    /// A message when the image is smaller than the crop and nothing resizes it, or would be resized to 2^30 pixels.
     pub fn place(&self, stored: [u32; 2], rng: &mut Rng) -> std::result::Result<Placement, String> {
         let config = &self.0;
         let mut placement = match config.size {

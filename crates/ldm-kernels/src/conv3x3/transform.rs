@@ -1,6 +1,6 @@
 //! The transforms of input and output tiles.
 
-use super::{Conv3x3, OutputTile};
+use super::{Conv3x3, DEPTH, OutputTile};
 use crate::buffer::Output;
 use crate::simd::Simd;
 
@@ -97,13 +97,11 @@ unsafe fn output_transform<S: Simd>(m: [S::V; SIDE]) -> [S::V; TILE] {
     }
 }
 
-/// The place of a transformed input tile, in blocks of channels: `[C / depth, 36, tiles, depth]`.
+/// The place of a transformed input tile, in blocks of channels: `[C / DEPTH, 36, tiles, DEPTH]`.
 #[derive(Clone, Copy)]
 pub(super) struct TransformedInput {
     /// The tile, at its first channel and point.
     pub(super) to: *mut f32,
-    /// Channels of a block, a multiple of the lanes or all.
-    pub(super) depth: usize,
     /// Distance of the points.
     pub(super) point: usize,
     /// Distance of the blocks.
@@ -147,7 +145,7 @@ pub(super) unsafe fn input_tile<S: Simd>(conv: &Conv3x3<'_>, tile: OutputTile, t
                 }
                 *transformed = input_transform::<S>(pixels);
             }
-            let at = channel / to.depth * to.block + channel % to.depth;
+            let at = channel / DEPTH * to.block + channel % DEPTH;
             for i in 0..SIDE {
                 let mut row = [zero; SIDE];
                 for (value, column) in row.iter_mut().zip(&columns) {
