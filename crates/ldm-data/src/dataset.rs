@@ -101,6 +101,12 @@ pub trait Dataset: Send + Sync {
         None
     }
 
+    /// How often each example is drawn in training, relative to the others; by default equally often. An epoch keeps its
+    /// length: of `n` examples, one of weight `w` comes `n w / Σw` times on average. One pass has each example once.
+    fn weights(&self) -> Option<&[f64]> {
+        None
+    }
+
     /// Name of the dataset; by default that of its type.
     fn name(&self) -> String {
         let path = std::any::type_name::<Self>();
@@ -159,6 +165,10 @@ impl<D: Dataset + ?Sized> Dataset for Arc<D> {
 
     fn shards_by_rank(&self) -> Option<Vec<usize>> {
         (**self).shards_by_rank()
+    }
+
+    fn weights(&self) -> Option<&[f64]> {
+        (**self).weights()
     }
 
     fn name(&self) -> String {

@@ -85,6 +85,7 @@ pub use rng::Rng;
 pub use source::data_paths::{DATA_FOLDER, DataPaths};
 pub use source::missing::Missing;
 pub use source::paired_files::PairedFilesConfig;
+pub use stored::balance::BalanceConfig;
 pub use stored::images::StoredImages;
 pub use stored::images_config::{ClassSource, ImagesConfig};
 pub use stored::neighbors_config::NeighborsConfig;

@@ -5,6 +5,7 @@ pub(crate) mod batch_builder;
 pub(crate) mod config;
 pub(crate) mod rank_sampler;
 pub(crate) mod shuffle_sampler;
+pub(crate) mod weighted_draws;
 pub(crate) mod workers;
 
 use std::collections::BTreeMap;

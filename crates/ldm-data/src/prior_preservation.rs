@@ -90,6 +90,10 @@ impl Dataset for PriorPreservation {
         self.instances.shards_by_rank()
     }
 
+    fn weights(&self) -> Option<&[f64]> {
+        self.instances.weights()
+    }
+
     fn name(&self) -> String {
         self.instances.name()
     }

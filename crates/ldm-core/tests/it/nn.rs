@@ -1,6 +1,7 @@
 //! Layers compared with PyTorch's initialization and values of CompVis' code.
 
 use ldm_core::device::test_device;
+use ldm_core::nn::attention::attention;
 use ldm_core::nn::{GroupNorm, conv1d_1x1, conv2d, linear, timestep_embedding, zero_conv1d_1x1, zero_conv2d};
 use ldm_testing::{Golden, assert_close, fill_weights};
 use tch::nn::{Module, VarStore};
@@ -106,4 +107,32 @@ fn group_norm_normalizes_each_group() {
     let x = x.to_kind(Kind::BFloat16);
     let want = normalized(&x.to_kind(Kind::Float));
     assert_close("group norm in bf16", &norm.forward(&x), &want, 1e-2);
+}
+
+#[test]
+fn bf16_attention_over_few_and_many_keys_equals_f32() {
+    let generator = |seed: i64, shape: &[i64]| {
+        tch::manual_seed(seed);
+        Tensor::randn(shape, (Kind::Float, test_device()))
+    };
+    for keys in [1, 24, 128, 129, 300] {
+        let shapes = [[2, 3, 40, 16], [2, 3, keys, 16], [2, 3, keys, 16]];
+        let exact: Vec<_> = shapes.iter().zip(1..).map(|(shape, seed)| generator(seed, shape)).collect();
+        let outcome = |kind: Kind| {
+            let qkv: Vec<_> = exact.iter().map(|x| x.to_kind(kind).set_requires_grad(true)).collect();
+            let out = attention(&qkv[0], &qkv[1], &qkv[2]);
+            let weight = generator(9, &out.size());
+            (&out * weight.to_kind(kind)).sum(Kind::Float).backward();
+            let gradients = qkv.iter().map(Tensor::grad);
+            std::iter::once(out.shallow_clone())
+                .chain(gradients)
+                .map(|x| x.to_kind(Kind::Float))
+                .collect::<Vec<_>>()
+        };
+        let (rounded, wanted) = (outcome(Kind::BFloat16), outcome(Kind::Float));
+        for (name, (got, want)) in ["out", "dq", "dk", "dv"].iter().zip(rounded.iter().zip(&wanted)) {
+            let distance = ((got - want).norm() / want.norm().clamp_min(1e-2)).double_value(&[]);
+            assert!(distance < 0.02, "{name} of {keys} keys: relative distance {distance}");
+        }
+    }
 }

@@ -36,6 +36,10 @@ impl BatchBuilder {
         }
         let sampler = config.sampler(dataset.len())?;
         let sampler = RankSampler::new(sampler, dataset.shards_by_rank().as_deref(), config, substitute)?;
+        let sampler = match dataset.weights().filter(|_| substitute) {
+            Some(weights) => sampler.with_weights(weights)?,
+            None => sampler,
+        };
         Ok(Self { dataset, sampler, strict: config.strict, substitute })
     }
 
@@ -85,7 +89,7 @@ impl BatchBuilder {
                 Err(error) if self.strict => return Err(error),
                 Err(error) => skipped.push((candidate, error.to_string())),
             }
-            candidate = self.sampler.any(&mut chance);
+            candidate = self.sampler.any(epoch, &mut chance);
         }
         if !self.substitute {
             return Ok(None);

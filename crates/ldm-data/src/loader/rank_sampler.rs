@@ -6,6 +6,7 @@ use ldm_core::{Error, Result};
 
 use crate::loader::config::LoaderConfig;
 use crate::loader::shuffle_sampler::ShuffleSampler;
+use crate::loader::weighted_draws::WeightedDraws;
 use crate::rng::Rng;
 
 /// Sampler of the batches of one rank.
@@ -18,6 +19,7 @@ pub(crate) struct RankSampler {
     pub(crate) shuffle: ShuffleSampler,
     /// The indices of this rank if it has its own shards.
     own: Option<Vec<Range<usize>>>,
+    weighted: Option<WeightedDraws>,
     batches: u64,
 }
 
@@ -25,7 +27,15 @@ impl RankSampler {
     /// Creates the sampler over an order that all ranks share.
     fn shared(shuffle: ShuffleSampler) -> Self {
         let batches = shuffle.batches();
-        Self { shuffle, own: None, batches }
+        Self { shuffle, own: None, weighted: None, batches }
+    }
+
+    /// Draws examples by their weights, in place of each once an epoch.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] when a weight is not a number of at least 0, or all are 0.
+    pub(crate) fn with_weights(self, weights: &[f64]) -> Result<Self> {
+        Ok(Self { weighted: Some(WeightedDraws::new(weights)?), ..self })
     }
 
     /// Creates the sampler of a config; `shards` are the sizes of the shards where each rank reads its own. An epoch of
@@ -76,7 +86,7 @@ impl RankSampler {
         // Ranks must not shuffle alike.
         let seed = Rng::of(&[config.seed, config.rank as u64, 2]).bits();
         let shuffle = ShuffleSampler { len, seed, drop_last: endless, rank: 0, world: 1, ..shuffle };
-        Ok(Self { shuffle, own: Some(own), batches: batches as u64 })
+        Ok(Self { shuffle, own: Some(own), weighted: None, batches: batches as u64 })
     }
 
     /// Batches of an epoch; the same on every rank of an endless loader.
@@ -86,15 +96,18 @@ impl RankSampler {
 
     /// Indices of this rank's batch `batch` of `epoch`.
     pub(crate) fn indices(&self, epoch: u64, batch: u64) -> Vec<usize> {
-        self.shuffle.indices(epoch, batch).into_iter().map(|position| self.locate(position)).collect()
+        self.shuffle.indices(epoch, batch).into_iter().map(|position| self.locate(epoch, position)).collect()
     }
 
-    /// Draws one of this rank's indices.
-    pub(crate) fn any(&self, rng: &mut Rng) -> usize {
-        self.locate(rng.below(self.shuffle.len as u64) as usize)
+    /// Draws one of this rank's indices of `epoch`.
+    pub(crate) fn any(&self, epoch: u64, rng: &mut Rng) -> usize {
+        self.locate(epoch, rng.below(self.shuffle.len as u64) as usize)
     }
 
-    fn locate(&self, mut position: usize) -> usize {
+    fn locate(&self, epoch: u64, mut position: usize) -> usize {
+        if let Some(weighted) = &self.weighted {
+            return weighted.index(position, Rng::of(&[self.shuffle.seed, epoch, 3]).unit());
+        }
         let Some(own) = &self.own else { return position };
         for range in own {
             if position < range.len() {
@@ -156,6 +169,27 @@ mod tests {
                 seen.sort_unstable();
                 seen.dedup();
                 prop_assert_eq!(seen.len() as u64, 4 * sampler.batches(), "an example came twice");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn weighted_examples_come_as_often_as_their_weights_say(
+            weights in proptest::collection::vec(0.1f64..3., 4..40), seed: u64, epoch in 0u64..5,
+        ) {
+            let len = weights.len();
+            let config = LoaderConfig { drop_last: false, seed, ..LoaderConfig::new(4, 7) };
+            let all = RankSampler::new(config.sampler(len).unwrap(), None, &config, true).unwrap();
+            let sampler = all.with_weights(&weights).unwrap();
+            let mut counts = vec![0.; len];
+            for batch in 0..sampler.batches() {
+                sampler.indices(epoch, batch).into_iter().for_each(|index| counts[index] += 1.);
+            }
+            let total: f64 = weights.iter().sum();
+            for (count, weight) in counts.iter().zip(&weights) {
+                let expected = len as f64 * weight / total;
+                prop_assert!((count - expected).abs() < 1., "{count} times, expected {expected}");
             }
         }
     }

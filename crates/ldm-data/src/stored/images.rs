@@ -32,6 +32,7 @@ pub struct StoredImages {
     task: Option<CheckedTask>,
     listing: Listing,
     neighbors: Option<NeighborTable>,
+    weights: Option<Vec<f64>>,
     name: String,
     passed_over: Vec<String>,
 }
@@ -53,6 +54,9 @@ impl StoredImages {
         }
         let task =
             config.task.clone().map(|task| CheckedTask::new(task, config.transform.size)).transpose()?;
+        if config.balance.is_some() && config.shards_by_rank {
+            return Err(Error::invalid("balance: expected shards_by_rank: false, got true"));
+        }
         if config.alpha && task.is_some() {
             return Err(Error::invalid(
                 "alpha: expected false with a task, whose conditions are RGB, got true",
@@ -63,9 +67,10 @@ impl StoredImages {
             Some(neighbors) => Some(neighbors.open(&paths, &listing)?),
             None => None,
         };
+        let weights = config.balance.as_ref().map(|balance| balance.weights(&paths, &listing)).transpose()?;
         let name = config.path.join(", ");
         let passed_over = listing.stores.iter().flat_map(|store| store.passed_over.clone()).collect();
-        Ok(Self { config, transform, labels, task, listing, neighbors, name, passed_over })
+        Ok(Self { config, transform, labels, task, listing, neighbors, weights, name, passed_over })
     }
 
     /// Reads the captions of an image; empty for a dataset without captions.
@@ -273,6 +278,10 @@ impl Dataset for StoredImages {
 
     fn shards_by_rank(&self) -> Option<Vec<usize>> {
         self.config.shards_by_rank.then(|| self.listing.shards())
+    }
+
+    fn weights(&self) -> Option<&[f64]> {
+        self.weights.as_deref()
     }
 }
 

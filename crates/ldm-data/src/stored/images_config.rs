@@ -10,6 +10,7 @@ use crate::labels::caption_file::CaptionSource;
 use crate::labels::imagenet::ImageNetConfig;
 use crate::labels::label_maps::LabelMapsConfig;
 use crate::source::paired_files::PairedFilesConfig;
+use crate::stored::balance::BalanceConfig;
 use crate::stored::neighbors_config::NeighborsConfig;
 use crate::task::TaskConfig;
 use crate::task::inpainting::{InpaintingConfig, Masks};
@@ -62,6 +63,9 @@ pub struct ImagesConfig {
     /// Precomputed nearest neighbors of each image, for retrieval-augmented models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub neighbors: Option<NeighborsConfig>,
+    /// Draws groups of images equally often in training, whatever their number of images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub balance: Option<BalanceConfig>,
     /// Assigns whole archives to ranks. Otherwise all ranks share one order over all archives.
     #[serde(default)]
     pub shards_by_rank: bool,
@@ -98,6 +102,7 @@ impl ImagesConfig {
             alpha: false,
             task: None,
             neighbors: None,
+            balance: None,
             shards_by_rank: false,
         }
     }

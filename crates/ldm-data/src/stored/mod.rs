@@ -1,5 +1,6 @@
 //! The dataset of stored images.
 
+pub(crate) mod balance;
 pub(crate) mod images;
 pub(crate) mod images_config;
 pub(crate) mod listing;

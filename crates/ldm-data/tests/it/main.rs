@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy exempts test functions only, not their helpers")]
 #![allow(clippy::print_stdout, reason = "skipped tests print a note")]
 
+mod balance;
 mod cv_resize;
 mod image_folder;
 mod images;

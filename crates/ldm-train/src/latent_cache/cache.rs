@@ -126,6 +126,10 @@ impl Dataset for LatentCache {
         self.augmentations.sets[0].shards_by_rank()
     }
 
+    fn weights(&self) -> Option<&[f64]> {
+        self.augmentations.sets[0].weights()
+    }
+
     fn name(&self) -> String {
         self.augmentations.sets[0].name()
     }
