@@ -1,5 +1,6 @@
 //! Devices and dtypes by name.
 
+use ldm_libtorch::kernels;
 use tch::{Device, Kind};
 
 use crate::{Error, Result};
@@ -68,11 +69,25 @@ pub fn parse_dtype(text: &str) -> Result<Kind> {
     }
 }
 
-/// Replaces `auto` by the name of the dtype that is fast on this machine: bf16 on processors with AMX, which multiply it
-/// several times as fast as f32 (`docs/guide/performance.md`), else f32. Other texts stay as they are.
+/// The name of a dtype, for f32, bf16 and f16 as [`parse_dtype`] reads it.
+pub fn dtype_name(kind: Kind) -> String {
+    match kind {
+        Kind::Float => "f32".into(),
+        Kind::BFloat16 => "bf16".into(),
+        Kind::Half => "f16".into(),
+        Kind::Double => "f64".into(),
+        Kind::Int64 => "i64".into(),
+        Kind::Int => "i32".into(),
+        Kind::Uint8 => "u8".into(),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}
+
+/// Replaces `auto` by the name of the dtype that is fast on this machine: bf16 on processors that multiply it, with AMX or
+/// AVX-512-BF16 (`docs/guide/performance.md`), else f32. Other texts stay as they are.
 pub fn resolve_dtype(text: &str) -> std::result::Result<String, std::convert::Infallible> {
     Ok(match text {
-        "auto" => if has_amx() { "bf16" } else { "f32" }.into(),
+        "auto" => if has_amx() || kernels::has_bf16_products() { "bf16" } else { "f32" }.into(),
         _ => text.into(),
     })
 }

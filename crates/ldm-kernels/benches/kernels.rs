@@ -5,7 +5,7 @@
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use ldm_kernels::{
     AttentionSize, Conv3x3, Conv3x3Epilogue, GroupNormParameters, ImageSize, Level, LinearParameters,
-    OneThread, attention, conv3x3, group_norm, linear,
+    OneThread, attention, attention_bf16, conv3x3, group_norm, has_bf16_products, linear,
 };
 
 /// Values in [−0.5, 0.5).
@@ -48,6 +48,13 @@ fn attentions(criterion: &mut Criterion) {
         for level in levels() {
             group.bench_function(format!("{heads}x{tokens}x{head_size}/f32/cpu/{level}"), |bencher| {
                 bencher.iter(|| attention(&OneThread, level, size, [&q, &q, &q], &mut output));
+            });
+        }
+        if has_bf16_products() {
+            let bits: Vec<u16> = q.iter().map(|x| (x.to_bits() >> 16) as u16).collect();
+            let mut output = vec![0; q.len()];
+            group.bench_function(format!("{heads}x{tokens}x{head_size}/bf16/cpu/avx512"), |bencher| {
+                bencher.iter(|| attention_bf16(&OneThread, size, [&bits, &bits, &bits], &mut output));
             });
         }
     }

@@ -3,13 +3,15 @@
 //! A task takes [`QUERIES`] rows of one head, goes through the keys in blocks, and keeps a running maximum and sum for
 //! each row, so that scores never leave the cache (Milakov & Gimelshein 2018; Dao et al. 2022, algorithm 1).
 
+mod bf16;
 mod pack;
 
 use crate::Level;
 use crate::buffer::{Output, workspace};
-use crate::product::{Panel, panel};
+use crate::product::{F32, Panel, Tile, panel};
 use crate::simd::{Simd, SimdKernel, run};
 use crate::threads::Threads;
+pub use bf16::{attention_bf16, has_bf16_products};
 use pack::{KeyPanels, ValuePanels, pack_keys, pack_values, value_vectors};
 
 /// Sizes of an attention.
@@ -25,6 +27,24 @@ pub struct AttentionSize {
     pub keys: usize,
     /// Values of a token in one head, d.
     pub head_size: usize,
+}
+
+impl AttentionSize {
+    /// Checks the lengths of q, k, v and the output.
+    fn check(&self, [q, k, v, output]: [usize; 4]) {
+        let width = self.heads * self.head_size;
+        assert_eq!(q, self.batch * self.queries * width, "q [B, L, heads·d]");
+        assert_eq!(k, self.batch * self.keys * width, "k [B, S, heads·d]");
+        assert_eq!(v, k, "v [B, S, heads·d]");
+        assert_eq!(output, q, "output [B, L, heads·d]");
+    }
+
+    /// The place of a row of a head in q.
+    #[inline(always)]
+    fn query(&self, head: usize, row: usize) -> usize {
+        ((head / self.heads) * self.queries + row) * self.heads * self.head_size
+            + head % self.heads * self.head_size
+    }
 }
 
 /// Query rows of a task.
@@ -47,11 +67,7 @@ pub fn attention(
     output: &mut [f32],
 ) {
     assert!(level.is_available(), "{level} is not available on this processor");
-    let width = size.heads * size.head_size;
-    assert_eq!(q.len(), size.batch * size.queries * width, "q [B, L, heads·d]");
-    assert_eq!(k.len(), size.batch * size.keys * width, "k [B, S, heads·d]");
-    assert_eq!(v.len(), k.len(), "v [B, S, heads·d]");
-    assert_eq!(output.len(), q.len(), "output [B, L, heads·d]");
+    size.check([q.len(), k.len(), v.len(), output.len()]);
     if output.is_empty() {
         return;
     }
@@ -65,8 +81,8 @@ pub fn attention(
     threads.run(heads, &|head| {
         // SAFETY: each head has its own panels.
         unsafe {
-            pack_keys(size, k, head, packed[0].at(head * keys.head), keys.width);
-            pack_values(size, v, head, packed[1].at(head * values.head), values.lanes);
+            pack_keys::<_, 1>(size, k, head, packed[0].at(head * keys.head), keys.width);
+            pack_values::<_, 1>(size, v, head, packed[1].at(head * values.head), values.lanes);
         }
     });
     let blocks = size.queries.div_ceil(QUERIES);
@@ -95,6 +111,8 @@ struct Rows {
     /// `[QUERIES, padded d]`: the weighted sum of values.
     sums: *mut f32,
     width: usize,
+    /// Factor of the scores, 1 where the queries have it already.
+    factor: f32,
     greatest: [f32; QUERIES],
     total: [f32; QUERIES],
 }
@@ -112,9 +130,8 @@ impl SimdKernel for QueryBlocks<'_> {
         let sums = scores.wrapping_add(QUERIES * KEYS);
         let queries = sums.wrapping_add(QUERIES * width);
         let row_size = size.heads * size.head_size;
-        let at = ((head / size.heads) * size.queries + first) * row_size + head % size.heads * size.head_size;
-        let mut rows =
-            Rows { scores, sums, width, greatest: [f32::NEG_INFINITY; QUERIES], total: [0.; QUERIES] };
+        let at = size.query(head, first);
+        let mut rows = Rows::new(scores, sums, width, 1.);
         // SAFETY: the workspace has room for the three blocks; the rest is each function's promise.
         unsafe {
             // The factor of the scores is applied to the queries, which are fewer.
@@ -128,9 +145,11 @@ impl SimdKernel for QueryBlocks<'_> {
             let mut key = 0;
             while key < size.keys {
                 let keys = KEYS.min(size.keys - key);
-                self.scores::<S>(head, key, keys, queries, count, scores);
+                let of_queries = Operand { at: queries, stride: size.head_size, rows: count };
+                score_block::<S, F32>(self.keys, head, key, keys, of_queries, scores);
                 rows.exponentials::<S>(count, keys, key == 0);
-                self.weighted_values::<S>(head, key, keys, count, &rows);
+                let weights = Operand { at: scores.cast_const(), stride: KEYS, rows: count };
+                add_values::<S, F32>(self.values, head, [key, keys], weights, &rows);
                 key += keys;
             }
             for row in 0..count {
@@ -147,77 +166,86 @@ impl SimdKernel for QueryBlocks<'_> {
     }
 }
 
-impl QueryBlocks<'_> {
-    /// `scores[count, keys] = queries kᵀ` for the keys from `key` on.
-    #[inline(always)]
-    unsafe fn scores<S: Simd>(
-        &self,
-        head: usize,
-        key: usize,
-        keys: usize,
-        queries: *const f32,
-        count: usize,
-        scores: *mut f32,
-    ) {
-        let size = self.size;
-        let mut done = 0;
-        while done < keys {
-            // SAFETY: panels are padded to whole vectors, and so is the row of scores.
-            unsafe {
-                panel::<S, 2>(Panel {
-                    a: queries,
-                    a_stride: size.head_size,
-                    rows: count,
-                    b: self.keys.panel(head, key + done),
-                    depth: size.head_size,
-                    c: scores.add(done),
-                    c_stride: KEYS,
-                    accumulate: false,
-                });
-            }
-            done += 2 * S::LANES;
-        }
-    }
+/// The left operand of a product: rows of f32 values, or of pairs of bf16.
+#[derive(Clone, Copy)]
+struct Operand {
+    at: *const f32,
+    stride: usize,
+    rows: usize,
+}
 
-    /// Adds the values of the keys from `key` on, weighted, to the sums.
-    #[inline(always)]
-    unsafe fn weighted_values<S: Simd>(
-        &self,
-        head: usize,
-        key: usize,
-        keys: usize,
-        count: usize,
-        rows: &Rows,
-    ) {
-        let mut vector = 0;
-        for vectors in value_vectors(self.values.width / S::LANES) {
-            let block = Panel {
-                a: rows.scores,
-                a_stride: KEYS,
-                rows: count,
-                b: self.values.panel(head, vector, vectors, key),
-                depth: keys,
-                c: rows.sums.wrapping_add(vector * S::LANES),
-                c_stride: rows.width,
-                accumulate: key > 0,
-            };
-            // SAFETY: panels are padded to whole vectors, and so is a row of the sums.
-            unsafe {
-                match vectors {
-                    1 => panel::<S, 1>(block),
-                    2 => panel::<S, 2>(block),
-                    _ => panel::<S, 3>(block),
-                }
-            }
-            vector += vectors;
+/// `scores[rows, count] = queries kᵀ` for `count` keys from `key` on.
+#[inline(always)]
+unsafe fn score_block<S: Simd, T: Tile<S>>(
+    keys: &KeyPanels,
+    head: usize,
+    key: usize,
+    count: usize,
+    queries: Operand,
+    scores: *mut f32,
+) {
+    let mut done = 0;
+    while done < count {
+        // SAFETY: panels are padded to whole vectors, and so is the row of scores.
+        unsafe {
+            panel::<S, T, 2>(Panel {
+                a: queries.at,
+                a_stride: queries.stride,
+                rows: queries.rows,
+                b: keys.panel(head, key + done),
+                depth: keys.head_size,
+                c: scores.add(done),
+                c_stride: KEYS,
+                accumulate: false,
+            });
         }
+        done += 2 * S::LANES;
+    }
+}
+
+/// Adds the values of `depth` keys from `first` on, or of as many pairs of keys, weighted, to the sums.
+#[inline(always)]
+unsafe fn add_values<S: Simd, T: Tile<S>>(
+    values: &ValuePanels,
+    head: usize,
+    [first, depth]: [usize; 2],
+    weights: Operand,
+    rows: &Rows,
+) {
+    let mut vector = 0;
+    for vectors in value_vectors(values.width / S::LANES) {
+        let block = Panel {
+            a: weights.at,
+            a_stride: weights.stride,
+            rows: weights.rows,
+            b: values.panel(head, vector, vectors, first),
+            depth,
+            c: rows.sums.wrapping_add(vector * S::LANES),
+            c_stride: rows.width,
+            accumulate: first > 0,
+        };
+        // SAFETY: panels are padded to whole vectors, and so is a row of the sums.
+        unsafe {
+            match vectors {
+                1 => panel::<S, T, 1>(block),
+                2 => panel::<S, T, 2>(block),
+                _ => panel::<S, T, 3>(block),
+            }
+        }
+        vector += vectors;
     }
 }
 
 impl Rows {
+    fn new(scores: *mut f32, sums: *mut f32, width: usize, factor: f32) -> Self {
+        Self { scores, sums, width, factor, greatest: [f32::NEG_INFINITY; QUERIES], total: [0.; QUERIES] }
+    }
+
     /// Turns scores into exponentials relative to the running maximum, and rescales what was summed by an older one.
     #[inline(always)]
     unsafe fn exponentials<S: Simd>(&mut self, count: usize, keys: usize, first: bool) {
+        // SAFETY: arithmetic alone.
+        let factor = unsafe { S::splat(self.factor) };
         for row in 0..count {
             let scores = self.scores.wrapping_add(row * KEYS);
             // SAFETY: `keys` scores of a row, padded to whole vectors, and a row of sums.
@@ -237,14 +265,14 @@ impl Rows {
                 let mut total = S::splat(0.);
                 let mut key = 0;
                 while key + S::LANES <= keys {
-                    let value = S::exp(S::sub(S::load(scores.add(key)), shift));
+                    let value = S::exp(S::mul(S::sub(S::load(scores.add(key)), shift), factor));
                     S::store(scores.add(key), value);
                     total = S::add(total, value);
                     key += S::LANES;
                 }
                 let mut total = S::sum(total);
                 if key < keys {
-                    let value = S::exp(S::sub(S::load(scores.add(key)), shift));
+                    let value = S::exp(S::mul(S::sub(S::load(scores.add(key)), shift), factor));
                     S::store(scores.add(key), value);
                     while key < keys {
                         total += *scores.add(key);
@@ -254,7 +282,7 @@ impl Rows {
                 if first {
                     self.total[row] = total;
                 } else {
-                    let rescale = S::exp(S::splat(self.greatest[row] - greatest));
+                    let rescale = S::exp(S::mul(S::splat(self.greatest[row] - greatest), factor));
                     self.total[row] = self.total[row] * S::greatest(rescale) + total;
                     if greatest != self.greatest[row] {
                         let mut column = 0;

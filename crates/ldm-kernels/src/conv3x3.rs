@@ -14,7 +14,7 @@ mod transform;
 use crate::Level;
 use crate::buffer::{Output, shared_workspace, workspace};
 use crate::pack::{PanelRows, pack_panel};
-use crate::product::{Panel, panel};
+use crate::product::{F32, Panel, panel};
 use crate::simd::{Simd, SimdKernel, run};
 use crate::threads::Threads;
 use transform::{OutputChannels, POINTS, TILE, TransformedInput, input_tile, output_tile, weight_tile};
@@ -234,7 +234,7 @@ impl SimdKernel for OutputPanels<'_> {
                     }
                     for point in 0..POINTS {
                         let at = (channel / DEPTH * POINTS + point) * input_stride + start * DEPTH;
-                        panel::<S, 2>(Panel {
+                        panel::<S, F32, 2>(Panel {
                             a: inputs.at(at),
                             a_stride: DEPTH,
                             rows: tiles,

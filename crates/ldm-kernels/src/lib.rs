@@ -14,7 +14,7 @@ mod product;
 mod simd;
 mod threads;
 
-pub use attention::{AttentionSize, attention};
+pub use attention::{AttentionSize, attention, attention_bf16, has_bf16_products};
 pub use conv3x3::{Conv3x3, Conv3x3Epilogue, Conv3x3Prologue, ImageSize, conv3x3};
 pub use group_norm::{GroupNormParameters, ScaleShift, group_norm, group_norm_scale_shift};
 pub use level::Level;

@@ -8,7 +8,7 @@ use crate::Level;
 use crate::buffer::{Output, workspace};
 use crate::gelu::gelu;
 use crate::pack::{PanelRows, pack_panel};
-use crate::product::{Panel, panel};
+use crate::product::{F32, Panel, panel};
 use crate::simd::{Simd, SimdKernel, run};
 use crate::threads::Threads;
 
@@ -234,7 +234,16 @@ impl Products<'_> {
             }
             let a = self.x.as_ptr().add(row * features + column);
             let accumulate = true;
-            panel::<S, 2>(Panel { a, a_stride: features, rows, b: packed, depth, c, c_stride, accumulate });
+            panel::<S, F32, 2>(Panel {
+                a,
+                a_stride: features,
+                rows,
+                b: packed,
+                depth,
+                c,
+                c_stride,
+                accumulate,
+            });
             if !is_full {
                 copy::<S>([rows, count], (c.cast_const(), c_stride), (output, features_out));
             }
@@ -353,8 +362,8 @@ impl GatedProducts<'_> {
                 c_stride: width,
                 accumulate: false,
             };
-            panel::<S, 2>(of_x);
-            panel::<S, 2>(Panel { b: packed.add(depth * width), c: gates, ..of_x });
+            panel::<S, F32, 2>(of_x);
+            panel::<S, F32, 2>(Panel { b: packed.add(depth * width), c: gates, ..of_x });
             let mut column = 0;
             while column < features {
                 let lanes = features - column;

@@ -5,6 +5,38 @@ use crate::simd::Simd;
 /// Rows of the inner dimension that are multiplied at a time: a panel of 2 vectors has 32 KB, the size of the L1 cache.
 const DEPTH: usize = 256;
 
+/// How the numbers of a product are stored, and the register tile that multiplies them.
+pub(crate) trait Tile<S: Simd> {
+    /// As [`Simd::tile`], where a "value" of `a` and `b` is 4 bytes of numbers that are multiplied and summed.
+    ///
+    /// # Safety
+    /// As [`Simd`].
+    unsafe fn tile<const R: usize, const N: usize>(
+        a: *const f32,
+        a_stride: usize,
+        b: *const f32,
+        depth: usize,
+        sums: &mut [[S::V; N]; R],
+    );
+}
+
+/// One f32 value after the other.
+pub(crate) struct F32;
+
+impl<S: Simd> Tile<S> for F32 {
+    #[inline(always)]
+    unsafe fn tile<const R: usize, const N: usize>(
+        a: *const f32,
+        a_stride: usize,
+        b: *const f32,
+        depth: usize,
+        sums: &mut [[S::V; N]; R],
+    ) {
+        // SAFETY: the caller's promise.
+        unsafe { S::tile(a, a_stride, b, depth, sums) }
+    }
+}
+
 /// A block of rows times a packed panel: `c[rows, N·LANES] (+)= a[rows, depth] · b[depth, N·LANES]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Panel {
@@ -27,7 +59,7 @@ pub(crate) struct Panel {
 /// # Safety
 /// As [`Simd`]; the matrices of `panel` are valid.
 #[inline(always)]
-pub(crate) unsafe fn panel<S: Simd, const N: usize>(panel: Panel) {
+pub(crate) unsafe fn panel<S: Simd, T: Tile<S>, const N: usize>(panel: Panel) {
     let mut start = 0;
     loop {
         let depth = DEPTH.min(panel.depth - start);
@@ -39,7 +71,7 @@ pub(crate) unsafe fn panel<S: Simd, const N: usize>(panel: Panel) {
             ..panel
         };
         // SAFETY: the caller's promise.
-        unsafe { rows::<S, N>(part) };
+        unsafe { rows::<S, T, N>(part) };
         start += depth;
         if start >= panel.depth {
             break;
@@ -49,29 +81,29 @@ pub(crate) unsafe fn panel<S: Simd, const N: usize>(panel: Panel) {
 
 /// Splits the rows into register tiles.
 #[inline(always)]
-unsafe fn rows<S: Simd, const N: usize>(panel: Panel) {
+unsafe fn rows<S: Simd, T: Tile<S>, const N: usize>(panel: Panel) {
     let mut row = 0;
     // The branches are on constants of the level.
     // SAFETY: the caller's promise.
     unsafe {
         match S::TILE_ROWS[N - 1] {
-            14 => row = tiles::<S, 14, N>(panel, row),
-            8 => row = tiles::<S, 8, N>(panel, row),
-            6 => row = tiles::<S, 6, N>(panel, row),
+            14 => row = tiles::<S, T, 14, N>(panel, row),
+            8 => row = tiles::<S, T, 8, N>(panel, row),
+            6 => row = tiles::<S, T, 6, N>(panel, row),
             _ => {}
         }
-        row = tiles::<S, 4, N>(panel, row);
-        row = tiles::<S, 2, N>(panel, row);
-        tiles::<S, 1, N>(panel, row);
+        row = tiles::<S, T, 4, N>(panel, row);
+        row = tiles::<S, T, 2, N>(panel, row);
+        tiles::<S, T, 1, N>(panel, row);
     }
 }
 
 /// Computes as many tiles of R rows as there are, from `row` on; returns the next row.
 #[inline(always)]
-unsafe fn tiles<S: Simd, const R: usize, const N: usize>(panel: Panel, mut row: usize) -> usize {
+unsafe fn tiles<S: Simd, T: Tile<S>, const R: usize, const N: usize>(panel: Panel, mut row: usize) -> usize {
     while row + R <= panel.rows {
         // SAFETY: the caller's promise.
-        unsafe { tile::<S, R, N>(panel, row) };
+        unsafe { tile::<S, T, R, N>(panel, row) };
         row += R;
     }
     row
@@ -79,7 +111,7 @@ unsafe fn tiles<S: Simd, const R: usize, const N: usize>(panel: Panel, mut row: 
 
 /// The register tile: R·N sums of products.
 #[inline(always)]
-unsafe fn tile<S: Simd, const R: usize, const N: usize>(panel: Panel, row: usize) {
+unsafe fn tile<S: Simd, T: Tile<S>, const R: usize, const N: usize>(panel: Panel, row: usize) {
     let a = panel.a.wrapping_add(row * panel.a_stride);
     let c = panel.c.wrapping_add(row * panel.c_stride);
     // SAFETY: the caller's promise.
@@ -92,7 +124,7 @@ unsafe fn tile<S: Simd, const R: usize, const N: usize>(panel: Panel, row: usize
                 }
             }
         }
-        S::tile(a, panel.a_stride, panel.b, panel.depth, &mut sums);
+        T::tile(a, panel.a_stride, panel.b, panel.depth, &mut sums);
         for (r, sums) in sums.iter().enumerate() {
             for (n, &sum) in sums.iter().enumerate() {
                 S::store(c.add(r * panel.c_stride + n * S::LANES), sum);

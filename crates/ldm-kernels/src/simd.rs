@@ -9,6 +9,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod avx512_bf16;
+#[cfg(target_arch = "x86_64")]
 mod register_tile;
 mod scalar;
 
@@ -16,6 +18,8 @@ mod scalar;
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512_bf16::{Bf16Pairs, store_bf16};
 pub(crate) use scalar::Scalar;
 
 use crate::Level;
@@ -167,4 +171,25 @@ unsafe fn with_avx2<K: SimdKernel>(kernel: &K, task: usize) {
 unsafe fn with_avx512<K: SimdKernel>(kernel: &K, task: usize) {
     // SAFETY: the caller's promise.
     unsafe { kernel.task::<Avx512>(task) }
+}
+
+/// A kernel of AVX-512-BF16.
+#[cfg(target_arch = "x86_64")]
+pub(crate) trait Bf16Kernel: Sync {
+    /// As [`SimdKernel::task`].
+    ///
+    /// # Safety
+    /// As [`SimdKernel::task`].
+    unsafe fn task(&self, task: usize);
+}
+
+/// Runs a task of `kernel`.
+///
+/// # Safety
+/// The processor has AVX-512-BF16; else as [`SimdKernel::task`].
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16,avx2,fma")]
+pub(crate) unsafe fn run_bf16<K: Bf16Kernel>(kernel: &K, task: usize) {
+    // SAFETY: the caller's promise.
+    unsafe { kernel.task(task) }
 }

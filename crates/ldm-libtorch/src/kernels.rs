@@ -1,4 +1,4 @@
-//! The kernels of `ldm-kernels` on tensors: CPU, f32, without gradients.
+//! The kernels of `ldm-kernels` on tensors: CPU, f32 (attention also in bf16), without gradients.
 
 mod attention;
 mod conv3x3;
@@ -10,7 +10,7 @@ use std::ffi::CStr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
-pub use ldm_kernels::{Level, ScaleShift};
+pub use ldm_kernels::{Level, ScaleShift, has_bf16_products};
 use tch::{Device, Kind, Tensor};
 
 use crate::ffi;
@@ -101,8 +101,13 @@ pub(crate) fn with_libtorchs<T>(body: impl FnOnce() -> T) -> T {
 /// The level at which our kernels compute with `inputs`, if they can: f32 on the CPU, no gradient recorded, now or when the
 /// same values are computed again.
 fn level_for<const N: usize>(inputs: [&Tensor; N]) -> Option<Level> {
+    level_of_dtype(Kind::Float, inputs)
+}
+
+/// [`level_for`] inputs of another dtype.
+fn level_of_dtype<const N: usize>(kind: Kind, inputs: [&Tensor; N]) -> Option<Level> {
     let level = kernels()?;
-    let fits = |x: &&Tensor| x.kind() == Kind::Float && x.device() == Device::Cpu;
+    let fits = |x: &&Tensor| x.kind() == kind && x.device() == Device::Cpu;
     (inputs.iter().all(fits) && !ffi::grad_enabled() && !REPEATED.get()).then_some(level)
 }
 

@@ -71,6 +71,30 @@ fn norms_and_attention_are_those_of_libtorch() {
 }
 
 #[test]
+fn bf16_attention_is_that_of_f32_and_ours_where_the_processor_multiplies_bf16() {
+    let [q, k] = [60, 300].map(|length| Tensor::randn([2, length, 8 * 40], F32).to_kind(Kind::BFloat16));
+    let [q32, k32] = [&q, &k].map(|x| x.to_kind(Kind::Float));
+    tch::no_grad(|| {
+        let exact = token_attention(&q32, &k32, &k32, 8);
+        for level in Level::ALL.into_iter().filter(|level| level.is_available()) {
+            kernels::set_kernels(Some(level));
+            let mut ours = Tensor::new();
+            let used = names(|| {
+                ours = token_attention(&q, &k, &k, 8);
+                ours.shallow_clone()
+            });
+            let is_ours = used.iter().any(|name| name == "ldm::attention");
+            assert_eq!(is_ours, level == Level::Avx512 && kernels::has_bf16_products(), "{level}: {used:?}");
+            assert_eq!(ours.kind(), Kind::BFloat16);
+            let distance = (ours.to_kind(Kind::Float) - &exact).norm() / exact.norm();
+            let distance = distance.double_value(&[]);
+            assert!(distance < 4e-3, "{level}: {distance:e}");
+        }
+    });
+    kernels::set_kernels(Some(Level::detect()));
+}
+
+#[test]
 fn products_are_those_of_libtorch() {
     let vs = VarStore::new(Device::Cpu);
     let (layer, plain) = (linear(&vs.root(), 80, 70, true), linear(&(vs.root() / "plain"), 80, 70, false));

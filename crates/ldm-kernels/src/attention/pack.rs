@@ -8,9 +8,9 @@ use crate::buffer::Buffer;
 pub(super) struct KeyPanels {
     pub(super) buffer: Buffer,
     pub(super) width: usize,
-    /// Values of a head.
+    /// Places of a head.
     pub(super) head: usize,
-    head_size: usize,
+    pub(super) head_size: usize,
 }
 
 impl KeyPanels {
@@ -34,7 +34,7 @@ pub(super) struct ValuePanels {
     pub(super) lanes: usize,
     /// d, padded to whole vectors.
     pub(super) width: usize,
-    /// Values of a head.
+    /// Places of a head.
     pub(super) head: usize,
     keys: usize,
 }
@@ -72,42 +72,59 @@ pub(super) fn value_vectors(vectors: usize) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Writes the keys of one head.
+/// Writes the keys of one head, `P` numbers of a key in one place of a panel: 1 for f32, 2 for bf16.
 ///
 /// # Safety
-/// `to` has room for the head's panels.
-pub(super) unsafe fn pack_keys(size: AttentionSize, k: &[f32], head: usize, to: *mut f32, width: usize) {
-    let row_size = size.heads * size.head_size;
-    let start = head / size.heads * size.keys * row_size + head % size.heads * size.head_size;
+/// `to` has room for the head's panels, of `P` numbers a place.
+pub(super) unsafe fn pack_keys<T: Copy, const P: usize>(
+    size: AttentionSize,
+    k: &[T],
+    head: usize,
+    to: *mut T,
+    width: usize,
+) {
+    let places = size.head_size.div_ceil(P);
     for key in 0..size.keys {
-        let row = &k[start + key * row_size..][..size.head_size];
-        let panel = key / width * width * size.head_size + key % width;
-        for (column, value) in row.iter().enumerate() {
+        let panel = key / width * width * places + key % width;
+        for (column, value) in size.key(k, head, key).iter().enumerate() {
             // SAFETY: a place of this key inside the head.
-            unsafe { to.add(panel + column * width).write(*value) };
+            unsafe { to.add((panel + column / P * width) * P + column % P).write(*value) };
         }
     }
 }
 
-/// Writes the values of one head.
+/// Writes the values of one head, those of `P` keys in one place of a panel.
 ///
 /// # Safety
 /// As [`pack_keys`].
-pub(super) unsafe fn pack_values(size: AttentionSize, v: &[f32], head: usize, to: *mut f32, lanes: usize) {
-    let row_size = size.heads * size.head_size;
-    let start = head / size.heads * size.keys * row_size + head % size.heads * size.head_size;
+pub(super) unsafe fn pack_values<T: Copy, const P: usize>(
+    size: AttentionSize,
+    v: &[T],
+    head: usize,
+    to: *mut T,
+    lanes: usize,
+) {
+    let rows = size.keys.div_ceil(P);
     let mut vector = 0;
     for vectors in value_vectors(size.head_size.div_ceil(lanes)) {
         let (first, width) = (vector * lanes, vectors * lanes);
         let count = width.min(size.head_size - first);
         for key in 0..size.keys {
-            let row = &v[start + key * row_size + first..][..count];
-            let at = first * size.keys + key * width;
-            for (column, value) in row.iter().enumerate() {
+            let at = first * rows + key / P * width;
+            for (column, value) in size.key(v, head, key)[first..][..count].iter().enumerate() {
                 // SAFETY: a place of this key inside the head.
-                unsafe { to.add(at + column).write(*value) };
+                unsafe { to.add((at + column) * P + key % P).write(*value) };
             }
         }
         vector += vectors;
+    }
+}
+
+impl AttentionSize {
+    /// The row of one key in k, or of its value in v.
+    #[inline(always)]
+    fn key<'a, T>(&self, tokens: &'a [T], head: usize, key: usize) -> &'a [T] {
+        let token = (head / self.heads) * self.keys + key;
+        &tokens[(token * self.heads + head % self.heads) * self.head_size..][..self.head_size]
     }
 }

@@ -145,4 +145,4 @@ impl Simd for Avx2 {
     }
 }
 
-register_tile!("avx2,fma", __m256, 8, ymm_reg, _mm256_loadu_ps, _mm256_setzero_ps);
+register_tile!("avx2,fma", __m256, 8, ymm_reg, _mm256_loadu_ps, _mm256_setzero_ps, "vfmadd231ps");

@@ -136,4 +136,4 @@ impl Simd for Avx512 {
     }
 }
 
-register_tile!("avx512f", __m512, 16, zmm_reg, _mm512_loadu_ps, _mm512_setzero_ps);
+register_tile!("avx512f", __m512, 16, zmm_reg, _mm512_loadu_ps, _mm512_setzero_ps, "vfmadd231ps");

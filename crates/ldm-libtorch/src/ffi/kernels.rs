@@ -54,32 +54,47 @@ pub(crate) fn grad_enabled() -> bool {
     ldm_grad_enabled() != 0
 }
 
-/// Returns the values of a dense f32 tensor on the CPU in the order of memory. Nothing may change it meanwhile; as for any
+/// Numbers of a tensor as the kernels read them.
+pub(crate) trait Number: Copy {
+    /// The dtype of the tensor.
+    const KIND: Kind;
+}
+
+impl Number for f32 {
+    const KIND: Kind = Kind::Float;
+}
+
+/// The bits of bf16.
+impl Number for u16 {
+    const KIND: Kind = Kind::BFloat16;
+}
+
+/// Returns the numbers of a dense tensor on the CPU in the order of memory. Nothing may change it meanwhile; as for any
 /// operation of libtorch, that is the caller's care.
 ///
 /// # Panics
 /// When the tensor has another dtype or device, or does not fill its memory without gaps.
-pub(crate) fn values(of: &Tensor) -> &[f32] {
-    let count = dense_values(of);
+pub(crate) fn values<T: Number>(of: &Tensor) -> &[T] {
+    let count = dense_values::<T>(of);
     if count == 0 {
         return &[]; // its pointer may be null
     }
-    // SAFETY: a live CPU tensor of `count` f32 values without gaps, which lives as long as the borrow.
-    unsafe { std::slice::from_raw_parts(of.data_ptr().cast::<f32>(), count) }
+    // SAFETY: a live CPU tensor of `count` such numbers without gaps, which lives as long as the borrow.
+    unsafe { std::slice::from_raw_parts(of.data_ptr().cast::<T>(), count) }
 }
 
 /// [`values`] to write to: of a tensor that nothing else refers to.
-pub(crate) fn values_mut(of: &mut Tensor) -> &mut [f32] {
-    let count = dense_values(of);
+pub(crate) fn values_mut<T: Number>(of: &mut Tensor) -> &mut [T] {
+    let count = dense_values::<T>(of);
     if count == 0 {
         return &mut [];
     }
     // SAFETY: as `values`, and exclusively borrowed.
-    unsafe { std::slice::from_raw_parts_mut(of.data_ptr().cast::<f32>(), count) }
+    unsafe { std::slice::from_raw_parts_mut(of.data_ptr().cast::<T>(), count) }
 }
 
-fn dense_values(of: &Tensor) -> usize {
-    assert!(of.kind() == Kind::Float && of.device() == Device::Cpu, "an f32 tensor on the CPU");
+fn dense_values<T: Number>(of: &Tensor) -> usize {
+    assert!(of.kind() == T::KIND && of.device() == Device::Cpu, "a tensor of {:?} on the CPU", T::KIND);
     let mut axes: Vec<(i64, i64)> =
         of.stride().into_iter().zip(of.size()).filter(|(_, size)| *size != 1).collect();
     axes.sort_unstable();
