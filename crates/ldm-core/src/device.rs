@@ -87,20 +87,9 @@ pub fn dtype_name(kind: Kind) -> String {
 /// AVX-512-BF16 (`docs/guide/performance.md`), else f32. Other texts stay as they are.
 pub fn resolve_dtype(text: &str) -> std::result::Result<String, std::convert::Infallible> {
     Ok(match text {
-        "auto" => if has_amx() || kernels::has_bf16_products() { "bf16" } else { "f32" }.into(),
+        "auto" => if kernels::has_amx() || kernels::has_bf16_products() { "bf16" } else { "f32" }.into(),
         _ => text.into(),
     })
-}
-
-/// Returns whether the processor multiplies tiles of bf16.
-fn has_amx() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        // Intel's manual, CPUID leaf 7: bit 22 of EDX is AMX-BF16. oneDNN, which computes with it, asks the system.
-        std::arch::x86_64::__cpuid(0).eax >= 7 && std::arch::x86_64::__cpuid_count(7, 0).edx >> 22 & 1 == 1
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    false
 }
 
 /// The name of a device, as [`parse_device`] reads it.

@@ -145,24 +145,24 @@ impl Drop for Workspace {
 
 /// A pointer to an output of which each task writes its own part.
 #[derive(Clone, Copy)]
-pub(crate) struct Output(*mut f32);
+pub(crate) struct Output<T = f32>(*mut T);
 
 // SAFETY: the tasks that share it write disjoint parts, as each kernel says.
-unsafe impl Sync for Output {}
-unsafe impl Send for Output {}
+unsafe impl<T> Sync for Output<T> {}
+unsafe impl<T> Send for Output<T> {}
 
-impl Output {
-    pub(crate) fn new(values: &mut [f32]) -> Self {
+impl<T> Output<T> {
+    pub(crate) fn new(values: &mut [T]) -> Self {
         Self(values.as_mut_ptr())
     }
 
     /// A workspace of which each task writes its own part.
-    pub(crate) fn from_pointer(values: *mut f32) -> Self {
+    pub(crate) fn from_pointer(values: *mut T) -> Self {
         Self(values)
     }
 
     #[inline(always)]
-    pub(crate) fn at(self, offset: usize) -> *mut f32 {
+    pub(crate) fn at(&self, offset: usize) -> *mut T {
         // An offset beyond the end is a bug of the kernel and never accessed; `wrapping_add` makes computing it harmless.
         self.0.wrapping_add(offset)
     }

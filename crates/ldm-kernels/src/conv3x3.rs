@@ -13,38 +13,45 @@ mod transform;
 
 use crate::Level;
 use crate::buffer::{Output, shared_workspace, workspace};
+use crate::element::Element;
 use crate::pack::{PanelRows, pack_panel};
 use crate::product::{F32, Panel, panel};
 use crate::simd::{Simd, SimdKernel, run};
 use crate::threads::Threads;
 use transform::{OutputChannels, POINTS, TILE, TransformedInput, input_tile, output_tile, weight_tile};
 
-/// A convolution of `[B, H, W, C]` to `[B, H, W, K]` (channels_last).
+/// A convolution of `[B, H, W, C]` to `[B, H, W, K]` (channels_last), of f32 values or of bf16 numbers by their bits.
 #[derive(Debug, Clone, Copy)]
-pub struct Conv3x3<'a> {
+pub struct Conv3x3<'a, T = f32> {
     /// The size of the maps.
     pub size: ImageSize,
     /// Channels of the input, C.
     pub channels: usize,
     /// `[B, H, W, C]`.
-    pub input: &'a [f32],
+    pub input: &'a [T],
     /// `[K, 3, 3, C]` (channels_last).
-    pub weight: &'a [f32],
+    pub weight: &'a [T],
     /// A norm of the input.
     pub prologue: Option<Conv3x3Prologue<'a>>,
     /// Additions to the sums.
-    pub epilogue: Conv3x3Epilogue<'a>,
+    pub epilogue: Conv3x3Epilogue<'a, T>,
 }
 
 /// Additions to the sums of a convolution.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Conv3x3Epilogue<'a> {
+#[derive(Debug, Clone, Copy)]
+pub struct Conv3x3Epilogue<'a, T = f32> {
     /// `[K]`.
     pub bias: Option<&'a [f32]>,
     /// `[B, K]`, such as a time embedding.
     pub image_bias: Option<&'a [f32]>,
     /// `[B, H, W, K]`, such as the input of a residual block.
-    pub residual: Option<&'a [f32]>,
+    pub residual: Option<&'a [T]>,
+}
+
+impl<T> Default for Conv3x3Epilogue<'_, T> {
+    fn default() -> Self {
+        Self { bias: None, image_bias: None, residual: None }
+    }
 }
 
 /// A normalization of the input before the convolution: `x·scale + shift`, then SiLU.
@@ -79,13 +86,13 @@ impl ImageSize {
     }
 }
 
-impl Conv3x3<'_> {
+impl<T> Conv3x3<'_, T> {
     /// Output channels, K.
     fn channels_out(&self) -> usize {
         self.weight.len().checked_div(9 * self.channels).unwrap_or_default()
     }
 
-    fn check(&self, output: &[f32]) {
+    fn check(&self, output: &[T]) {
         let Self { size, channels, input, weight, prologue, epilogue } = self;
         assert!(*channels > 0 && weight.len().is_multiple_of(9 * channels), "weight [K, 3, 3, C]");
         let channels_out = self.channels_out();
@@ -96,12 +103,12 @@ impl Conv3x3<'_> {
             assert_eq!(prologue.shift.len(), size.batch * channels, "shift [B, C]");
         }
         let lengths = [
-            (epilogue.bias, channels_out),
-            (epilogue.image_bias, size.batch * channels_out),
-            (epilogue.residual, output.len()),
+            (epilogue.bias.map(<[f32]>::len), channels_out),
+            (epilogue.image_bias.map(<[f32]>::len), size.batch * channels_out),
+            (epilogue.residual.map(<[T]>::len), output.len()),
         ];
-        for (values, length) in lengths {
-            assert!(values.is_none_or(|values| values.len() == length), "an epilogue of {length} values");
+        for (found, length) in lengths {
+            assert!(found.is_none_or(|found| found == length), "an epilogue of {length} values");
         }
     }
 
@@ -142,6 +149,18 @@ fn point_stride(values: usize) -> usize {
 /// # Panics
 /// When a slice does not have the size that the others require, or `level` is not available.
 pub fn conv3x3(threads: &dyn Threads, level: Level, conv: Conv3x3<'_>, output: &mut [f32]) {
+    compute(threads, level, conv, output);
+}
+
+/// [`conv3x3`] of bf16 numbers, given by their bits. The arithmetic is that of f32; the result is rounded.
+///
+/// # Panics
+/// As [`conv3x3`].
+pub fn conv3x3_bf16(threads: &dyn Threads, level: Level, conv: Conv3x3<'_, u16>, output: &mut [u16]) {
+    compute(threads, level, conv, output);
+}
+
+fn compute<T: Element>(threads: &dyn Threads, level: Level, conv: Conv3x3<'_, T>, output: &mut [T]) {
     assert!(level.is_available(), "{level} is not available on this processor");
     conv.check(output);
     let (tiles, channels_out) = (conv.size.tiles(), conv.channels_out());
@@ -172,33 +191,33 @@ pub fn conv3x3(threads: &dyn Threads, level: Level, conv: Conv3x3<'_>, output: &
 }
 
 /// Tiles whose transformed inputs stay in the L3 cache. A task transforms one.
-struct TileGroup<'a> {
-    conv: &'a Conv3x3<'a>,
+struct TileGroup<'a, T> {
+    conv: &'a Conv3x3<'a, T>,
     /// `[C / DEPTH, 36, count, DEPTH]`, the points at [`point_stride`]; a task writes its tile.
     inputs: Output,
     first: usize,
     count: usize,
 }
 
-impl SimdKernel for TileGroup<'_> {
+impl<T: Element> SimdKernel for TileGroup<'_, T> {
     #[inline(always)]
     unsafe fn task<S: Simd>(&self, task: usize) {
         let point = point_stride(self.count * DEPTH);
         let to = TransformedInput { to: self.inputs.at(task * DEPTH), point, block: POINTS * point };
         // SAFETY: the tile exists, and the buffer has room for it.
-        unsafe { input_tile::<S>(self.conv, self.conv.tile(self.first + task), to) };
+        unsafe { input_tile::<S, T>(self.conv, self.conv.tile(self.first + task), to) };
     }
 }
 
 /// Computes a panel of output channels.
-struct OutputPanels<'a> {
-    tiles: &'a TileGroup<'a>,
+struct OutputPanels<'a, T> {
+    tiles: &'a TileGroup<'a, T>,
     channels_out: usize,
     /// A task writes its channels of the tiles.
-    output: Output,
+    output: Output<T>,
 }
 
-impl SimdKernel for OutputPanels<'_> {
+impl<T: Element> SimdKernel for OutputPanels<'_, T> {
     #[inline(always)]
     unsafe fn task<S: Simd>(&self, task: usize) {
         let TileGroup { conv, inputs, first: first_tile, count: all_tiles } = *self.tiles;
@@ -223,7 +242,7 @@ impl SimdKernel for OutputPanels<'_> {
                     for position in 0..9 {
                         let from = conv.weight.as_ptr().add((first * 9 + position) * channels + channel);
                         let rows = PanelRows { from, stride: 9 * channels, rows: count, depth };
-                        pack_panel::<S>(rows, packed.add(position * weight_stride));
+                        pack_panel::<S, T>(rows, packed.add(position * weight_stride));
                     }
                     for c in 0..depth {
                         for vector in [0, S::LANES] {
@@ -254,7 +273,7 @@ impl SimdKernel for OutputPanels<'_> {
                 unsafe {
                     let tile = conv.tile(first_tile + start + tile);
                     let to = OutputChannels { output: self.output, all: self.channels_out, first, count };
-                    output_tile::<S>(conv, tile, from, product_stride, to);
+                    output_tile::<S, T>(conv, tile, from, product_stride, to);
                 }
             }
             start += tiles;

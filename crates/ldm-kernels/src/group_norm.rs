@@ -2,6 +2,7 @@
 
 use crate::Level;
 use crate::buffer::Output;
+use crate::element::Element;
 use crate::simd::{Simd, SimdKernel, run};
 use crate::threads::Threads;
 
@@ -41,6 +42,30 @@ pub fn group_norm_scale_shift(
     level: Level,
     batch: usize,
     input: &[f32],
+    parameters: GroupNormParameters<'_>,
+) -> ScaleShift {
+    scale_shift(threads, level, batch, input, parameters)
+}
+
+/// [`group_norm_scale_shift`] of bf16 numbers, given by their bits.
+///
+/// # Panics
+/// As [`group_norm_scale_shift`].
+pub fn group_norm_scale_shift_bf16(
+    threads: &dyn Threads,
+    level: Level,
+    batch: usize,
+    input: &[u16],
+    parameters: GroupNormParameters<'_>,
+) -> ScaleShift {
+    scale_shift(threads, level, batch, input, parameters)
+}
+
+fn scale_shift<T: Element>(
+    threads: &dyn Threads,
+    level: Level,
+    batch: usize,
+    input: &[T],
     parameters: GroupNormParameters<'_>,
 ) -> ScaleShift {
     assert!(level.is_available(), "{level} is not available on this processor");
@@ -94,8 +119,8 @@ struct SharedSums(*mut [f64; 2]);
 unsafe impl Sync for SharedSums {}
 
 /// Σx and Σx² of each channel in parts of the images, in f64.
-struct Moments<'a> {
-    input: &'a [f32],
+struct Moments<'a, T> {
+    input: &'a [T],
     channels: usize,
     pixels: usize,
     parts: usize,
@@ -103,7 +128,7 @@ struct Moments<'a> {
     sums: SharedSums,
 }
 
-impl SimdKernel for Moments<'_> {
+impl<T: Element> SimdKernel for Moments<'_, T> {
     #[inline(always)]
     unsafe fn task<S: Simd>(&self, task: usize) {
         let (image, part) = (task / self.parts, task % self.parts);
@@ -115,7 +140,7 @@ impl SimdKernel for Moments<'_> {
             // SAFETY: `count` pixels from `start` on; the sums of this task.
             unsafe {
                 let sums = self.sums.0.add(task * self.channels);
-                moments::<S>(from, count, self.channels, sums);
+                moments::<S, T>(from, count, self.channels, sums);
             }
             start += count;
         }
@@ -124,17 +149,17 @@ impl SimdKernel for Moments<'_> {
 
 /// Adds the moments of `pixels` pixels to `sums`.
 #[inline(always)]
-unsafe fn moments<S: Simd>(from: *const f32, pixels: usize, channels: usize, sums: *mut [f64; 2]) {
+unsafe fn moments<S: Simd, T: Element>(from: *const T, pixels: usize, channels: usize, sums: *mut [f64; 2]) {
     let mut channel = 0;
     while channel < channels {
         let lanes = S::LANES.min(channels - channel);
         // SAFETY: `lanes` channels of each pixel.
         unsafe {
             let from = from.add(channel);
-            let first = S::load_up_to(from, lanes);
+            let first = T::load_up_to::<S>(from, lanes);
             let (mut sum, mut squares) = (S::splat(0.), S::splat(0.));
             for pixel in 1..pixels {
-                let value = S::sub(S::load_up_to(from.add(pixel * channels), lanes), first);
+                let value = S::sub(T::load_up_to::<S>(from.add(pixel * channels), lanes), first);
                 sum = S::add(sum, value);
                 squares = S::mul_add(value, value, squares);
             }
@@ -168,8 +193,36 @@ pub fn group_norm(
     silu: bool,
     output: &mut [f32],
 ) {
+    normalize(threads, level, batch, input, parameters, silu, output);
+}
+
+/// [`group_norm`] of bf16 numbers, given by their bits; the result is rounded.
+///
+/// # Panics
+/// As [`group_norm_scale_shift`].
+pub fn group_norm_bf16(
+    threads: &dyn Threads,
+    level: Level,
+    batch: usize,
+    input: &[u16],
+    parameters: GroupNormParameters<'_>,
+    silu: bool,
+    output: &mut [u16],
+) {
+    normalize(threads, level, batch, input, parameters, silu, output);
+}
+
+fn normalize<T: Element>(
+    threads: &dyn Threads,
+    level: Level,
+    batch: usize,
+    input: &[T],
+    parameters: GroupNormParameters<'_>,
+    silu: bool,
+    output: &mut [T],
+) {
     assert_eq!(output.len(), input.len(), "output [B, pixels, C]");
-    let norm = group_norm_scale_shift(threads, level, batch, input, parameters);
+    let norm = scale_shift(threads, level, batch, input, parameters);
     let channels = parameters.weight.len();
     if input.is_empty() {
         return;
@@ -183,18 +236,18 @@ pub fn group_norm(
     });
 }
 
-struct Apply<'a> {
-    input: &'a [f32],
+struct Apply<'a, T> {
+    input: &'a [T],
     norm: &'a ScaleShift,
     channels: usize,
     pixels: usize,
     parts: usize,
     silu: bool,
     /// A task writes its pixels.
-    output: Output,
+    output: Output<T>,
 }
 
-impl SimdKernel for Apply<'_> {
+impl<T: Element> SimdKernel for Apply<'_, T> {
     #[inline(always)]
     unsafe fn task<S: Simd>(&self, task: usize) {
         let (image, part) = (task / self.parts, task % self.parts);
@@ -210,12 +263,12 @@ impl SimdKernel for Apply<'_> {
                     let norm = image * self.channels + channel;
                     let (scale, shift) =
                         (S::load_up_to(scale.add(norm), lanes), S::load_up_to(shift.add(norm), lanes));
-                    let x = S::load_up_to(self.input.as_ptr().add(at + channel), lanes);
+                    let x = T::load_up_to::<S>(self.input.as_ptr().add(at + channel), lanes);
                     let mut y = S::mul_add(x, scale, shift);
                     if self.silu {
                         y = S::silu(y);
                     }
-                    S::store_up_to(self.output.at(at + channel), y, lanes);
+                    T::store_up_to::<S>(self.output.at(at + channel), y, lanes);
                 }
                 channel += S::LANES;
             }

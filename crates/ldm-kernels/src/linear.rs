@@ -100,7 +100,7 @@ impl LinearParameters<'_> {
     unsafe fn pack<S: Simd>(&self, [first, count]: [usize; 2], [column, depth]: [usize; 2], to: *mut f32) {
         let from = self.weight.as_ptr().wrapping_add(first * self.features + column);
         // SAFETY: the caller's promise, that the rows and columns exist.
-        unsafe { pack_panel::<S>(PanelRows { from, stride: self.features, rows: count, depth }, to) };
+        unsafe { pack_panel::<S, _>(PanelRows { from, stride: self.features, rows: count, depth }, to) };
     }
 
     /// `count` values of the bias from `first` on, or zeros.

@@ -1,12 +1,13 @@
 //! Weights in the order in which the products read them.
 
+use crate::element::Element;
 use crate::simd::Simd;
 
 /// Rows of weights `[K, C]` to pack.
 #[derive(Clone, Copy)]
-pub(crate) struct PanelRows {
+pub(crate) struct PanelRows<T> {
     /// The first row, at the first column to pack.
-    pub(crate) from: *const f32,
+    pub(crate) from: *const T,
     /// Distance of the rows.
     pub(crate) stride: usize,
     /// Rows; those beyond, up to the width of a panel, are zero.
@@ -20,7 +21,7 @@ pub(crate) struct PanelRows {
 /// # Safety
 /// As [`Simd`]; `to` has room for `depth` rows of two vectors.
 #[inline(always)]
-pub(crate) unsafe fn pack_panel<S: Simd>(weights: PanelRows, to: *mut f32) {
+pub(crate) unsafe fn pack_panel<S: Simd, T: Element>(weights: PanelRows<T>, to: *mut f32) {
     let PanelRows { from, stride, rows, depth } = weights;
     let width = 2 * S::LANES;
     for vector in 0..2 {
@@ -32,13 +33,13 @@ pub(crate) unsafe fn pack_panel<S: Simd>(weights: PanelRows, to: *mut f32) {
             let mut k = 0;
             if count == S::LANES {
                 while k + S::LANES <= depth {
-                    S::transpose(from.add(k), stride, to.add(k * width), width);
+                    T::transpose::<S>(from.add(k), stride, to.add(k * width), width);
                     k += S::LANES;
                 }
             }
             while k < depth {
                 for row in 0..S::LANES {
-                    let value = if row < count { *from.add(row * stride + k) } else { 0. };
+                    let value = if row < count { (*from.add(row * stride + k)).widen() } else { 0. };
                     *to.add(k * width + row) = value;
                 }
                 k += 1;

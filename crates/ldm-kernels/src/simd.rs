@@ -19,7 +19,7 @@ pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx512_bf16::{Bf16Pairs, store_bf16};
+pub(crate) use avx512_bf16::{Bf16Pairs, convert_to_bf16};
 pub(crate) use scalar::Scalar;
 
 use crate::Level;
@@ -42,6 +42,10 @@ pub(crate) trait Simd: 'static {
     unsafe fn store(to: *mut f32, v: Self::V);
     /// Stores the first `count` values.
     unsafe fn store_first(to: *mut f32, v: Self::V, count: usize);
+    /// Loads bf16 numbers.
+    unsafe fn load_bf16(from: *const u16) -> Self::V;
+    /// Stores bf16 numbers, rounded to nearest even; NaN stays NaN.
+    unsafe fn store_bf16(to: *mut u16, v: Self::V);
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;

@@ -13,7 +13,7 @@ mod ranks;
 mod signals;
 
 pub use allocator::ExitingAllocator;
-pub(crate) use kernels::{TorchThreads, grad_enabled, values, values_mut};
+pub(crate) use kernels::{Number, TorchThreads, grad_enabled, values, values_mut};
 pub(crate) use operations::{Observer, count_operation, is_counting};
 #[cfg(target_env = "gnu")]
 pub(crate) use process::keep_freed_memory;

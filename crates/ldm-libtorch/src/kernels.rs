@@ -1,4 +1,4 @@
-//! The kernels of `ldm-kernels` on tensors: CPU, f32 (attention also in bf16), without gradients.
+//! The kernels of `ldm-kernels` on tensors: CPU, f32 and in part bf16, without gradients.
 
 mod attention;
 mod conv3x3;
@@ -111,6 +111,22 @@ fn level_of_dtype<const N: usize>(kind: Kind, inputs: [&Tensor; N]) -> Option<Le
     (inputs.iter().all(fits) && !ffi::grad_enabled() && !REPEATED.get()).then_some(level)
 }
 
+/// [`level_for`] maps in f32, and in bf16 where our f32 arithmetic is faster than libtorch's of bf16: without AMX.
+fn level_for_maps<const N: usize>(inputs: [&Tensor; N]) -> Option<Level> {
+    level_for(inputs).or_else(|| level_of_dtype(Kind::BFloat16, inputs).filter(|_| !has_amx()))
+}
+
+/// Returns whether the processor multiplies tiles of bf16.
+pub fn has_amx() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        // Intel's manual, CPUID leaf 7: bit 22 of EDX is AMX-BF16. oneDNN, which computes with it, asks the system.
+        std::arch::x86_64::__cpuid(0).eax >= 7 && std::arch::x86_64::__cpuid_count(7, 0).edx >> 22 & 1 == 1
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// Counts `body` as an operation if this thread's operations are counted; `cost` returns its multiplications and additions
 /// and its bytes.
 fn counted<T>(name: &'static CStr, cost: impl FnOnce() -> [usize; 2], body: impl FnOnce() -> T) -> T {
@@ -126,6 +142,6 @@ fn counted<T>(name: &'static CStr, cost: impl FnOnce() -> [usize; 2], body: impl
 }
 
 /// A new channels_last tensor `[B, C, H, W]`.
-fn empty_image([batch, channels, height, width]: [i64; 4]) -> Tensor {
-    Tensor::empty([batch, height, width, channels], (Kind::Float, Device::Cpu)).permute([0, 3, 1, 2])
+fn empty_image([batch, channels, height, width]: [i64; 4], kind: Kind) -> Tensor {
+    Tensor::empty([batch, height, width, channels], (kind, Device::Cpu)).permute([0, 3, 1, 2])
 }

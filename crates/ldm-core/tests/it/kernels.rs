@@ -95,6 +95,43 @@ fn bf16_attention_is_that_of_f32_and_ours_where_the_processor_multiplies_bf16() 
 }
 
 #[test]
+fn bf16_convolutions_and_norms_are_those_of_f32() {
+    let vs = VarStore::new(Device::Cpu);
+    let conv = conv2d(&vs.root(), 64, 96, 3, 1, 1);
+    let norm = GroupNorm::new(&(vs.root() / "norm"), 64, 1e-5).unwrap();
+    let x = to_channels_last(&(Tensor::randn([2, 64, 33, 40], F32) * 2. + 0.5));
+    let (to_image, residual) =
+        (Tensor::randn([2, 96], F32), to_channels_last(&Tensor::randn([2, 96, 33, 40], F32)));
+    let mut half = VarStore::new(Device::Cpu);
+    let (conv16, norm16) =
+        (conv2d(&half.root(), 64, 96, 3, 1, 1), GroupNorm::new(&(half.root() / "norm"), 64, 1e-5).unwrap());
+    half.copy(&vs).unwrap();
+    half.bfloat16();
+    let [x16, to_image16, residual16] = [&x, &to_image, &residual].map(|x| x.to_kind(Kind::BFloat16));
+    tch::no_grad(|| {
+        let exact = conv.normed(&norm, &x, Added { to_image: Some(&to_image), residual: Some(&residual) });
+        for level in Level::ALL.into_iter().filter(|level| level.is_available()) {
+            kernels::set_kernels(Some(level));
+            let added = Added { to_image: Some(&to_image16), residual: Some(&residual16) };
+            let mut ours = Tensor::new();
+            let used = names(|| {
+                ours = conv16.normed(&norm16, &x16, added);
+                ours.shallow_clone()
+            });
+            let is_ours = used.iter().any(|name| name == "ldm::conv3x3");
+            assert_eq!(is_ours, level > Level::Scalar && !kernels::has_amx(), "{level}: {used:?}");
+            assert_eq!((ours.kind(), ours.stride()), (Kind::BFloat16, exact.stride()));
+            let distance = (ours.to_kind(Kind::Float) - &exact).norm() / exact.norm();
+            assert!(distance.double_value(&[]) < 5e-3, "{level}: {distance:?}");
+            let normed = norm16.forward_silu(&x16).to_kind(Kind::Float);
+            let distance = (&normed - norm.forward_silu(&x)).norm() / normed.norm();
+            assert!(distance.double_value(&[]) < 5e-3, "{level}: {distance:?}");
+        }
+    });
+    kernels::set_kernels(Some(Level::detect()));
+}
+
+#[test]
 fn products_are_those_of_libtorch() {
     let vs = VarStore::new(Device::Cpu);
     let (layer, plain) = (linear(&vs.root(), 80, 70, true), linear(&(vs.root() / "plain"), 80, 70, false));

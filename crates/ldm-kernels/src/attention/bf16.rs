@@ -10,7 +10,7 @@ use crate::attention::pack::{KeyPanels, ValuePanels, pack_keys, pack_values};
 #[cfg(target_arch = "x86_64")]
 use crate::buffer::{Output, workspace};
 #[cfg(target_arch = "x86_64")]
-use crate::simd::{Avx512, Bf16Kernel, Bf16Pairs, Simd, run_bf16, store_bf16};
+use crate::simd::{Avx512, Bf16Kernel, Bf16Pairs, Simd, convert_to_bf16, run_bf16};
 use crate::threads::Threads;
 
 /// Returns whether this processor multiplies bf16: AVX-512-BF16.
@@ -64,7 +64,7 @@ fn compute(threads: &dyn Threads, size: AttentionSize, [q, k, v]: [&[u16]; 3], o
         }
     });
     let blocks = size.queries.div_ceil(QUERIES);
-    let output = Output::from_pointer(output.as_mut_ptr().cast());
+    let output = Output::new(output);
     let kernel = QueryBlocks { size, q, pairs, keys: &keys, values: &values, output, blocks };
     threads.run(heads * blocks, &|task| {
         // SAFETY: the processor has the instructions (above), and the task runs once.
@@ -80,8 +80,8 @@ struct QueryBlocks<'a> {
     pairs: usize,
     keys: &'a KeyPanels,
     values: &'a ValuePanels,
-    /// A task writes its query rows of its head, as u16.
-    output: Output,
+    /// A task writes its query rows of its head.
+    output: Output<u16>,
     /// Query blocks of a head.
     blocks: usize,
 }
@@ -126,7 +126,7 @@ impl Bf16Kernel for QueryBlocks<'_> {
                     let mut column = 0;
                     while column < keys {
                         let to = weights.add(row * KEYS / 2).cast::<u16>().add(column);
-                        store_bf16(to, Avx512::load(from.add(column)));
+                        convert_to_bf16(to, Avx512::load(from.add(column)));
                         column += Avx512::LANES;
                     }
                 }
@@ -141,12 +141,12 @@ impl Bf16Kernel for QueryBlocks<'_> {
             }
             for row in 0..count {
                 let factor = Avx512::splat(1. / rows.total[row]);
-                let to = self.output.at(0).cast::<u16>().wrapping_add(at + row * row_size);
+                let to = self.output.at(at + row * row_size);
                 let mut column = 0;
                 while column < size.head_size {
                     let value = Avx512::mul(Avx512::load(sums.add(row * width + column)), factor);
                     let mut rounded = [0; Avx512::LANES];
-                    store_bf16(rounded.as_mut_ptr(), value);
+                    convert_to_bf16(rounded.as_mut_ptr(), value);
                     let left = Avx512::LANES.min(size.head_size - column);
                     to.add(column).copy_from_nonoverlapping(rounded.as_ptr(), left);
                     column += Avx512::LANES;

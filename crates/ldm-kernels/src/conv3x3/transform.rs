@@ -2,6 +2,7 @@
 
 use super::{Conv3x3, DEPTH, OutputTile};
 use crate::buffer::Output;
+use crate::element::Element;
 use crate::simd::Simd;
 
 /// Output values of a tile in each direction.
@@ -113,7 +114,11 @@ pub(super) struct TransformedInput {
 /// # Safety
 /// As [`Simd`]; the tile lies in the image, and `to` has room for the tile.
 #[inline(always)]
-pub(super) unsafe fn input_tile<S: Simd>(conv: &Conv3x3<'_>, tile: OutputTile, to: TransformedInput) {
+pub(super) unsafe fn input_tile<S: Simd, T: Element>(
+    conv: &Conv3x3<'_, T>,
+    tile: OutputTile,
+    to: TransformedInput,
+) {
     let channels = conv.channels;
     let (height, width) = (conv.size.height, conv.size.width);
     let image = conv.input.as_ptr().wrapping_add(tile.image * height * width * channels);
@@ -137,7 +142,7 @@ pub(super) unsafe fn input_tile<S: Simd>(conv: &Conv3x3<'_>, tile: OutputTile, t
                     let row = (tile.row + i).wrapping_sub(1);
                     if row < height && column < width {
                         let from = image.add((row * width + column) * channels + channel);
-                        *pixel = S::load_up_to(from, lanes);
+                        *pixel = T::load_up_to::<S>(from, lanes);
                         if let Some((scale, shift)) = norm {
                             *pixel = S::silu(S::mul_add(*pixel, scale, shift));
                         }
@@ -163,9 +168,9 @@ pub(super) unsafe fn input_tile<S: Simd>(conv: &Conv3x3<'_>, tile: OutputTile, t
 
 /// Channels of the output.
 #[derive(Clone, Copy)]
-pub(super) struct OutputChannels {
+pub(super) struct OutputChannels<T> {
     /// `[B, H, W, all]`.
-    pub(super) output: Output,
+    pub(super) output: Output<T>,
     /// Channels of a pixel.
     pub(super) all: usize,
     pub(super) first: usize,
@@ -178,12 +183,12 @@ pub(super) struct OutputChannels {
 /// # Safety
 /// As [`Simd`]; the tile lies in the image, and `from` has 36 rows of whole vectors.
 #[inline(always)]
-pub(super) unsafe fn output_tile<S: Simd>(
-    conv: &Conv3x3<'_>,
+pub(super) unsafe fn output_tile<S: Simd, T: Element>(
+    conv: &Conv3x3<'_, T>,
     tile: OutputTile,
     from: *const f32,
     stride: usize,
-    to: OutputChannels,
+    to: OutputChannels<T>,
 ) {
     let OutputChannels { output, all, first, count } = to;
     let (height, width) = (conv.size.height, conv.size.width);
@@ -229,9 +234,9 @@ pub(super) unsafe fn output_tile<S: Simd>(
                     let at = ((tile.image * height + y) * width + x) * all + channel;
                     let mut value = S::add(value, bias);
                     if let Some(residual) = epilogue.residual {
-                        value = S::add(value, S::load_up_to(residual.as_ptr().add(at), lanes));
+                        value = S::add(value, T::load_up_to::<S>(residual.as_ptr().add(at), lanes));
                     }
-                    S::store_up_to(output.at(at), value, lanes);
+                    T::store_up_to::<S>(output.at(at), value, lanes);
                 }
             }
         }

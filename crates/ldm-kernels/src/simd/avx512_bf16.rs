@@ -24,12 +24,12 @@ impl Tile<Avx512> for Bf16Pairs {
     }
 }
 
-/// Stores a vector as bf16, rounded to nearest even.
+/// [`Simd::store_bf16`](super::Simd::store_bf16) in one instruction.
 ///
 /// # Safety
 /// The processor has AVX-512-BF16, and 16 numbers may be written.
 #[inline(always)]
-pub(crate) unsafe fn store_bf16(to: *mut u16, v: __m512) {
+pub(crate) unsafe fn convert_to_bf16(to: *mut u16, v: __m512) {
     // SAFETY: the caller's promise.
     unsafe { round(to, v) }
 }

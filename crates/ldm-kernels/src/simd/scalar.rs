@@ -33,6 +33,17 @@ impl Simd for Scalar {
         }
     }
     #[inline(always)]
+    unsafe fn load_bf16(from: *const u16) -> f32 {
+        unsafe { f32::from_bits(u32::from(from.read()) << 16) }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(to: *mut u16, v: f32) {
+        let bits = v.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+        let rounded = if v.is_nan() { bits | 1 << 22 } else { rounded };
+        unsafe { to.write((rounded >> 16) as u16) }
+    }
+    #[inline(always)]
     unsafe fn add(a: f32, b: f32) -> f32 {
         a + b
     }

@@ -3,7 +3,7 @@
 use ldm_kernels::{AttentionSize, OneThread, attention, attention_bf16, has_bf16_products};
 use proptest::prelude::*;
 
-use crate::reference::{self, Reversed, levels, random, relative_error};
+use crate::reference::{self, Reversed, bf16, levels, random, relative_error, widened};
 
 /// With queries in [−spread, spread); scores of hundreds are themselves rounded, and so have a larger `bound`.
 fn check(size: AttentionSize, spread: f32, bound: f64) {
@@ -78,21 +78,6 @@ proptest! {
     ) {
         check(size([batch, heads, queries, keys, head_size]), 3., 3e-6);
     }
-}
-
-/// The bits of the nearest bf16 numbers, and these.
-fn bf16(values: &[f32]) -> (Vec<u16>, Vec<f32>) {
-    let bits = |x: &f32| {
-        let bits = x.to_bits();
-        ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
-    };
-    let bits: Vec<u16> = values.iter().map(bits).collect();
-    let rounded = widened(&bits);
-    (bits, rounded)
-}
-
-fn widened(bits: &[u16]) -> Vec<f32> {
-    bits.iter().map(|&bits| f32::from_bits(u32::from(bits) << 16)).collect()
 }
 
 /// Against f64 on the same bf16 numbers: the weights and the output are rounded to 8 bits.

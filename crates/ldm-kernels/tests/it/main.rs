@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::cast_lossless)]
 
 mod attention;
+mod bf16;
 mod conv3x3;
 mod linear;
 mod norms;

@@ -19,6 +19,26 @@ pub(crate) fn levels() -> impl Iterator<Item = Level> {
     Level::ALL.into_iter().filter(|level| level.is_available())
 }
 
+/// The bits of the nearest bf16 numbers, and these.
+pub(crate) fn bf16(values: &[f32]) -> (Vec<u16>, Vec<f32>) {
+    let bits = |x: &f32| {
+        let bits = x.to_bits();
+        if x.is_nan() {
+            (bits >> 16 | 1 << 6) as u16
+        } else {
+            ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
+        }
+    };
+    let bits: Vec<u16> = values.iter().map(bits).collect();
+    let rounded = widened(&bits);
+    (bits, rounded)
+}
+
+/// The values of bf16 numbers.
+pub(crate) fn widened(bits: &[u16]) -> Vec<f32> {
+    bits.iter().map(|&bits| f32::from_bits(u32::from(bits) << 16)).collect()
+}
+
 /// |a − b| / |b| in the Euclidean norm.
 #[track_caller]
 pub(crate) fn relative_error(ours: &[f32], theirs: &[f64]) -> f64 {

@@ -1,9 +1,9 @@
 //! Group normalization.
 
 use ldm_kernels::{GroupNormParameters, Level, ScaleShift};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
-use super::{counted, empty_image, level_for};
+use super::{counted, empty_image, level_for_maps};
 use crate::ffi::{TorchThreads, values, values_mut};
 use crate::format::is_channels_last;
 
@@ -12,21 +12,22 @@ use crate::format::is_channels_last;
 pub fn group_norm(x: &Tensor, parameters: GroupNormTensors<'_>, silu: bool) -> Option<Tensor> {
     let level = norm_level(x, parameters)?;
     let (batch, channels, height, width) = x.size4().ok()?;
-    let mut y = empty_image([batch, channels, height, width]);
+    let mut y = empty_image([batch, channels, height, width], x.kind());
+    let batch = batch as usize;
+    let [weight, bias] = parameters.in_f32();
+    let parameters = parameters.values(&weight, &bias);
     counted(
         c"ldm::group_norm",
-        || [0, 8 * x.numel()],
-        || {
-            let output = values_mut(&mut y);
-            ldm_kernels::group_norm(
-                &TorchThreads,
-                level,
-                batch as usize,
-                values(x),
-                parameters.values(),
-                silu,
-                output,
-            );
+        || [0, 2 * x.kind().elt_size_in_bytes() * x.numel()],
+        || match x.kind() {
+            Kind::BFloat16 => {
+                let (x, y) = (values(x), values_mut(&mut y));
+                ldm_kernels::group_norm_bf16(&TorchThreads, level, batch, x, parameters, silu, y);
+            }
+            _ => {
+                let (x, y) = (values(x), values_mut(&mut y));
+                ldm_kernels::group_norm(&TorchThreads, level, batch, x, parameters, silu, y);
+            }
         },
     );
     Some(y)
@@ -36,10 +37,17 @@ pub fn group_norm(x: &Tensor, parameters: GroupNormTensors<'_>, silu: bool) -> O
 pub fn group_norm_scale_shift(x: &Tensor, parameters: GroupNormTensors<'_>) -> Option<ScaleShift> {
     let level = norm_level(x, parameters)?;
     let batch = x.size()[0] as usize;
+    let [weight, bias] = parameters.in_f32();
+    let parameters = parameters.values(&weight, &bias);
     Some(counted(
         c"ldm::group_norm",
-        || [0, 4 * x.numel()],
-        || ldm_kernels::group_norm_scale_shift(&TorchThreads, level, batch, values(x), parameters.values()),
+        || [0, x.kind().elt_size_in_bytes() * x.numel()],
+        || match x.kind() {
+            Kind::BFloat16 => {
+                ldm_kernels::group_norm_scale_shift_bf16(&TorchThreads, level, batch, values(x), parameters)
+            }
+            _ => ldm_kernels::group_norm_scale_shift(&TorchThreads, level, batch, values(x), parameters),
+        },
     ))
 }
 
@@ -56,14 +64,18 @@ pub struct GroupNormTensors<'a> {
     pub eps: f64,
 }
 
-impl<'a> GroupNormTensors<'a> {
-    fn values(self) -> GroupNormParameters<'a> {
-        let (weight, bias) = (values(self.weight), values(self.bias));
+impl GroupNormTensors<'_> {
+    fn in_f32(self) -> [Tensor; 2] {
+        [self.weight, self.bias].map(|tensor| tensor.to_kind(Kind::Float))
+    }
+
+    fn values<'a>(self, weight: &'a Tensor, bias: &'a Tensor) -> GroupNormParameters<'a> {
+        let (weight, bias) = (values(weight), values(bias));
         GroupNormParameters { groups: self.groups as usize, weight, bias, eps: self.eps }
     }
 }
 
 fn norm_level(x: &Tensor, parameters: GroupNormTensors<'_>) -> Option<Level> {
-    let level = level_for([x, parameters.weight, parameters.bias])?;
+    let level = level_for_maps([x, parameters.weight, parameters.bias])?;
     (x.dim() == 4 && x.numel() > 0 && is_channels_last(x)).then_some(level)
 }

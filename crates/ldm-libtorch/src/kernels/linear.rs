@@ -83,7 +83,7 @@ pub fn conv1x1(x: &Tensor, parameters: LinearTensors<'_>, residual: Option<&Tens
         return None;
     }
     let residual = residual.map(to_channels_last);
-    let mut y = empty_image(size);
+    let mut y = empty_image(size, Kind::Float);
     let cost = parameters.cost(x, &y, residual.is_some());
     counted(
         c"ldm::conv1x1",
