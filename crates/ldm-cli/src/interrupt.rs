@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
 use anyhow::Context;
+use ldm_train::Launcher;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::Signals;
 
-use crate::launch;
 use crate::terminal::say;
 
 /// The signals that end the program. SIGHUP, of a closed terminal, only if it was not ignored from the start, as under
@@ -79,7 +79,7 @@ impl Stop {
                 if flag.swap(true, Ordering::SeqCst) {
                     end(signal);
                 }
-                if !launch::is_launched() {
+                if !Launcher::is_launched() {
                     say_if_late(STOPPING, Arc::clone(&flag));
                 }
             }

@@ -27,14 +27,9 @@ pub(crate) fn run(command: Command, stop: &Stop) -> anyhow::Result<ExitStatus> {
     Ok(Launcher { signal: &|| stop.signal(), checkpoint: stop.checkpoint(), say }.run(command)?)
 }
 
-/// True for a child process of this program.
-pub(crate) fn is_launched() -> bool {
-    std::env::var_os(Launcher::LAUNCHED).is_some()
-}
-
 /// Exits when the launcher ends, even if it was killed.
 pub(crate) fn exit_with_launcher() {
-    if !is_launched() {
+    if !Launcher::is_launched() {
         return;
     }
     std::thread::spawn(|| {

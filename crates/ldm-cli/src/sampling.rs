@@ -8,11 +8,7 @@ use crate::progress::Printer;
 
 /// Resolves the sampling settings of the flags, with the defaults of `model`.
 pub(crate) fn resolve(args: &SamplingArgs, model: &LatentDiffusion) -> anyhow::Result<Sampling> {
-    Ok(options(args)?.resolve(model, &mut Printer::warn)?)
-}
-
-fn options(args: &SamplingArgs) -> anyhow::Result<SamplingOptions> {
-    Ok(SamplingOptions {
+    let options = SamplingOptions {
         sampler: args.sampler.as_deref().map(str::parse).transpose()?,
         eta: args.eta,
         spacing: args.spacing.as_deref().map(str::parse).transpose()?,
@@ -28,5 +24,6 @@ fn options(args: &SamplingArgs) -> anyhow::Result<SamplingOptions> {
         quantize_denoised: args.quantize_denoised,
         deep_cache: args.deep_cache,
         text: TextOptions::default(), // of the commands that read text
-    })
+    };
+    Ok(options.resolve(model, &mut Printer::warn)?)
 }

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tch::Tensor;
 
+use crate::noise_level::compute_kind;
 use crate::{BatchLevel, Denoised, NoiseLevel};
 
 /// The quantity the network predicts (Salimans & Ho 2022, §4 and appendix D).
@@ -34,6 +35,18 @@ impl Parameterization {
             Self::Eps => Denoised { x0: (x - &output * sigma) / alpha, eps: output },
             Self::X0 => Denoised { eps: (x - &output * alpha) / sigma, x0: output },
             Self::V => Denoised { x0: x * alpha - &output * sigma, eps: x * sigma + &output * alpha },
+        }
+    }
+
+    /// Converts the network's output for a batch of several noise levels to x_0, in f32.
+    ///
+    /// # Shapes
+    /// - `output`, `x`: `[B, …]`; returns `[B, …]`
+    pub fn to_x0(self, output: &Tensor, x: &Tensor, at: &BatchLevel) -> Tensor {
+        match self {
+            Self::Eps => (x - output * &at.sigma) / &at.alpha,
+            Self::X0 => output.to_kind(compute_kind(x)),
+            Self::V => x * &at.alpha - output * &at.sigma,
         }
     }
 

@@ -80,6 +80,7 @@ pub use latent_cache::{Augmentations, CacheFingerprint, CacheLatents, LatentCach
 pub use latents::LatentStatistics;
 pub use objective::autoencoder::AutoencoderObjective;
 pub use objective::classifier::ClassifierObjective;
+pub use objective::consistency::ConsistencyConfig;
 pub use objective::diffusion::{DiffusionObjective, DiffusionTraining};
 pub use objective::embedding::EmbeddingObjective;
 pub use objective::embedding_config::EmbeddingConfig;

@@ -3,6 +3,7 @@
 pub(crate) mod autoencoder;
 pub(crate) mod batch_resize;
 pub(crate) mod classifier;
+pub(crate) mod consistency;
 pub(crate) mod diffusion;
 mod diffusion_preview;
 pub(crate) mod embedding;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use tch::Kind;
 
 use crate::latent_cache::CacheLatents;
+use crate::objective::consistency::ConsistencyConfig;
 use crate::objective::embedding_config::EmbeddingConfig;
 use crate::objective::init_from::InitFrom;
 use crate::objective::lora_config::LoraConfig;
@@ -42,6 +43,8 @@ pub struct TrainConfig {
     pub conditioning_dropout: f64,
     /// γ of Min-SNR-γ loss weighting (Hang et al. 2023; they take 5).
     pub min_snr_gamma: Option<f64>,
+    /// Tunes the model of `init_from` into a consistency model. Only in config files.
+    pub consistency: Option<ConsistencyConfig>,
     /// Strength of offset noise, constant over each channel of a latent (Guttenberg 2023, about 0.1).
     pub offset_noise: f64,
     /// Trains on a class image next to each instance image (DreamBooth, Ruiz et al. 2023, eq. 3; diffusers'
@@ -89,6 +92,7 @@ impl Default for TrainConfig {
             ema: Some(EmaConfig::default()),
             conditioning_dropout: 0.,
             min_snr_gamma: None,
+            consistency: None,
             offset_noise: 0.,
             with_prior_preservation: false,
             prior_loss_weight: 1.,
@@ -144,6 +148,7 @@ impl TrainConfig {
             return Err(format!("train.offset_noise: expected at least 0, got {}", self.offset_noise));
         }
         self.check_prior_preservation()?;
+        self.check_consistency()?;
         for (key, value) in [("clip_grad", self.clip_grad), ("min_snr_gamma", self.min_snr_gamma)] {
             if let Some(value) = value.filter(|value| !(value.is_finite() && *value > 0.)) {
                 return Err(format!("train.{key}: expected a positive number, got {value}"));
@@ -167,6 +172,23 @@ impl TrainConfig {
             }
         }
         Ok(())
+    }
+
+    fn check_consistency(&self) -> Result<(), String> {
+        let Some(consistency) = &self.consistency else { return Ok(()) };
+        consistency.check().map_err(|message| format!("train.consistency.{message}"))?;
+        if self.init_from.is_none() {
+            return Err("train.consistency: expected a model to tune in train.init_from, got none".into());
+        }
+        let others = [
+            ("min_snr_gamma", self.min_snr_gamma.is_some()),
+            ("with_prior_preservation", self.with_prior_preservation),
+            ("embedding", self.embedding.is_some()),
+        ];
+        match others.iter().find(|(_, given)| *given) {
+            Some((key, _)) => Err(format!("train.consistency: expected none with train.{key}, got one")),
+            None => Ok(()),
+        }
     }
 
     fn check_prior_preservation(&self) -> Result<(), String> {

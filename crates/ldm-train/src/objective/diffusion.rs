@@ -14,6 +14,7 @@ use tch::{Device, Tensor};
 use crate::config::TrainConfig;
 use crate::latents::LatentStatistics;
 use crate::latents::{encoded, evenly_spaced_timesteps, input_images, latent_moments, latents};
+use crate::objective::consistency::{Consistency, ConsistencyConfig};
 use crate::objective::init_from::InitFrom;
 use crate::objective::losses::DiffusionLoss;
 use crate::objective::prompt_for::{check_dropout, conditions_on_image, prompt_for};
@@ -38,6 +39,8 @@ pub struct DiffusionTraining {
     /// The weight of the class images that alternate with instance images in batches
     /// ([`PriorPreservation`](ldm_data::PriorPreservation)); see [`TrainConfig::prior_loss_weight`].
     pub prior_loss_weight: Option<f64>,
+    /// See [`TrainConfig::consistency`], and the steps of the run.
+    pub consistency: Option<(ConsistencyConfig, u64)>,
 }
 
 impl From<&TrainConfig> for DiffusionTraining {
@@ -47,6 +50,7 @@ impl From<&TrainConfig> for DiffusionTraining {
             min_snr_gamma: config.min_snr_gamma,
             offset_noise: config.offset_noise,
             prior_loss_weight: config.with_prior_preservation.then_some(config.prior_loss_weight),
+            consistency: config.consistency.map(|consistency| (consistency, config.steps)),
         }
     }
 }
@@ -56,12 +60,14 @@ impl From<&TrainConfig> for DiffusionTraining {
 pub struct DiffusionObjective {
     model: LatentDiffusion,
     /// Drops conditions at random, for classifier-free guidance.
-    dropout: PromptDropout,
+    pub(super) dropout: PromptDropout,
     offset_noise: f64,
     prior_loss_weight: Option<f64>,
     /// Names of classes and of classes of boxes, for previews.
     names: [Vec<String>; 2],
     loss: DiffusionLoss,
+    /// In place of `loss` in training.
+    consistency: Option<Consistency>,
     /// The standard deviation of the first stage's latents, from its checkpoint or from that of `init_from`.
     overall_std: Option<f64>,
 }
@@ -119,8 +125,12 @@ impl DiffusionObjective {
             check_dropout(&model)?;
         }
         let DiffusionTraining { offset_noise, prior_loss_weight, .. } = training;
+        let consistency = training
+            .consistency
+            .map(|(consistency, steps)| Consistency::new(consistency, steps, config, &model.schedule, device))
+            .transpose()?;
         let names = [Vec::new(), Vec::new()];
-        Ok(Self { model, dropout, offset_noise, prior_loss_weight, names, loss, overall_std })
+        Ok(Self { model, dropout, offset_noise, prior_loss_weight, names, loss, consistency, overall_std })
     }
 
     /// The model under training.
@@ -131,6 +141,11 @@ impl DiffusionObjective {
     /// Takes the names of classes in previews from `data`.
     pub(crate) fn take_names(&mut self, data: &dyn Dataset) {
         self.names = [data.classes(), data.box_classes()].map(<[String]>::to_vec);
+    }
+
+    /// Returns true for consistency tuning, after which few steps of the sampler `lcm` suffice.
+    pub(crate) fn is_consistency(&self) -> bool {
+        self.consistency.is_some()
     }
 
     /// Names of classes and of classes of boxes.
@@ -177,7 +192,7 @@ impl DiffusionObjective {
 
     /// Samples ε from N(0, 1), with offset noise plus a random constant per channel and sample, so that the model
     /// learns to change the mean of an image (Guttenberg 2023, "Diffusion with Offset Noise").
-    fn noise(&self, z: &Tensor, noise: &mut dyn NoiseSource) -> Tensor {
+    pub(super) fn noise(&self, z: &Tensor, noise: &mut dyn NoiseSource) -> Tensor {
         let eps = noise.like(z);
         if self.offset_noise == 0. {
             return eps;
@@ -243,8 +258,11 @@ impl Objective for DiffusionObjective {
         Ok(())
     }
 
-    fn loss(&self, _info: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
+    fn loss(&self, info: StepInfo, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Loss> {
         let z = latents(&self.model, batch, noise)?; // [B, C, h, w]
+        if let Some(consistency) = &self.consistency {
+            return self.consistency_loss(consistency, info.global_step, &z, batch, noise);
+        }
         let t = noise.integers(self.model.config.timesteps as i64, z.size()[0], &z);
         let eps = self.noise(&z, noise);
         let prompt = self.dropout.apply(&*self.model.conditioner, prompt_for(&self.model, batch)?, noise)?;

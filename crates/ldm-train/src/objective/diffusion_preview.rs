@@ -21,8 +21,8 @@ impl Preview for DiffusionObjective {
             Error::Invalid(message) => Error::Invalid(format!("train.samples.{message}")),
             other => other,
         };
-        let sampler = SamplerConfig::Ddim { eta: config.eta };
-        sampler.plan(&self.model().schedule, &Spacing::default(), config.steps).map_err(below)?;
+        let (sampler, spacing) = self.preview_sampler(config);
+        sampler.plan(&self.model().schedule, &spacing, config.steps).map_err(below)?;
         if config.guidance_scale != 1. && self.model().config.conditioning_key().is_some() {
             check_guidance(self.model(), config.guidance_scale)?;
         }
@@ -52,9 +52,10 @@ impl Preview for DiffusionObjective {
                 prompt_for(self.model(), batch)?.narrow(0, count as i64)
             }
         };
+        let (sampler, spacing) = self.preview_sampler(config);
         let sampling = Sampling {
-            sampler: SamplerConfig::Ddim { eta: config.eta },
-            spacing: Spacing::default(),
+            sampler,
+            spacing,
             steps: config.steps,
             guidance: config.guidance_scale.into(),
             size: None,
@@ -78,6 +79,17 @@ impl Preview for DiffusionObjective {
         let originals = (of_batch && batch.images.numel() > 0)
             .then(|| channels::shown(&batch.images.narrow(0, 0, count as i64)));
         Ok(condition_sheet(&samples, &prompt, originals.as_ref(), SheetNames { classes, box_classes }))
+    }
+}
+
+impl DiffusionObjective {
+    /// LCM for a consistency model, else DDIM.
+    fn preview_sampler(&self, config: &SampleConfig) -> (SamplerConfig, Spacing) {
+        if self.is_consistency() {
+            (SamplerConfig::Lcm {}, Spacing::Lcm)
+        } else {
+            (SamplerConfig::Ddim { eta: config.eta }, Spacing::default())
+        }
     }
 }
 

@@ -31,7 +31,12 @@ pub struct Launcher<'a> {
 
 impl Launcher<'_> {
     /// The variable set for child processes, whose standard input closes when their launcher ends.
-    pub const LAUNCHED: &'static str = "LDM_LAUNCHED";
+    const LAUNCHED: &'static str = "LDM_LAUNCHED";
+
+    /// Returns true in a child process of a launcher.
+    pub fn is_launched() -> bool {
+        std::env::var_os(Self::LAUNCHED).is_some()
+    }
 
     /// Starts `count` ranks of this program with its own arguments, and waits for their exit. A failed rank ends all.
     /// `started` is called with the port of their rendezvous. Returns the first rank that failed.

@@ -10,6 +10,7 @@ mod condition_pairs;
 mod condition_schedule;
 mod conditioners;
 mod configs;
+mod consistency;
 mod diffusion_loss;
 mod durability;
 mod embedding;

@@ -229,6 +229,7 @@ impl TrainerBuilder {
             ("init_from", self.config.init_from.is_some()),
             ("lora", self.config.lora.is_some()),
             ("embedding", self.config.embedding.is_some()),
+            ("consistency", self.config.consistency.is_some()),
             ("with_prior_preservation", self.config.with_prior_preservation),
         ] {
             if given {
