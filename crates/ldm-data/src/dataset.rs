@@ -101,7 +101,7 @@ pub trait Dataset: Send + Sync {
         None
     }
 
-    /// How often each example is drawn in training, relative to the others; by default equally often. An epoch keeps its
+    /// Relative frequencies at which examples are drawn in training; by default they are equal. An epoch keeps its
     /// length: of `n` examples, one of weight `w` comes `n w / Σw` times on average. One pass has each example once.
     fn weights(&self) -> Option<&[f64]> {
         None

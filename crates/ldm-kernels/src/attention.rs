@@ -8,7 +8,7 @@ mod pack;
 
 use crate::Level;
 use crate::buffer::{Output, workspace};
-use crate::product::{F32, Panel, Tile, panel};
+use crate::product::{F32, Multiply, Panel, panel};
 use crate::simd::{Simd, SimdKernel, run};
 use crate::threads::Threads;
 pub use bf16::{attention_bf16, has_bf16_products};
@@ -176,7 +176,7 @@ struct Operand {
 
 /// `scores[rows, count] = queries kᵀ` for `count` keys from `key` on.
 #[inline(always)]
-unsafe fn score_block<S: Simd, T: Tile<S>>(
+unsafe fn score_block<S: Simd, T: Multiply<S>>(
     keys: &KeyPanels,
     head: usize,
     key: usize,
@@ -205,7 +205,7 @@ unsafe fn score_block<S: Simd, T: Tile<S>>(
 
 /// Adds the values of `depth` keys from `first` on, or of as many pairs of keys, weighted, to the sums.
 #[inline(always)]
-unsafe fn add_values<S: Simd, T: Tile<S>>(
+unsafe fn add_values<S: Simd, T: Multiply<S>>(
     values: &ValuePanels,
     head: usize,
     [first, depth]: [usize; 2],

@@ -5,8 +5,8 @@ use crate::simd::Simd;
 /// Rows of the inner dimension that are multiplied at a time: a panel of 2 vectors has 32 KB, the size of the L1 cache.
 const DEPTH: usize = 256;
 
-/// How the numbers of a product are stored, and the register tile that multiplies them.
-pub(crate) trait Tile<S: Simd> {
+/// The register tile of a product, for one way of storing its numbers.
+pub(crate) trait Multiply<S: Simd> {
     /// As [`Simd::tile`], where a "value" of `a` and `b` is 4 bytes of numbers that are multiplied and summed.
     ///
     /// # Safety
@@ -23,7 +23,7 @@ pub(crate) trait Tile<S: Simd> {
 /// One f32 value after the other.
 pub(crate) struct F32;
 
-impl<S: Simd> Tile<S> for F32 {
+impl<S: Simd> Multiply<S> for F32 {
     #[inline(always)]
     unsafe fn tile<const R: usize, const N: usize>(
         a: *const f32,
@@ -59,7 +59,7 @@ pub(crate) struct Panel {
 /// # Safety
 /// As [`Simd`]; the matrices of `panel` are valid.
 #[inline(always)]
-pub(crate) unsafe fn panel<S: Simd, T: Tile<S>, const N: usize>(panel: Panel) {
+pub(crate) unsafe fn panel<S: Simd, T: Multiply<S>, const N: usize>(panel: Panel) {
     let mut start = 0;
     loop {
         let depth = DEPTH.min(panel.depth - start);
@@ -81,7 +81,7 @@ pub(crate) unsafe fn panel<S: Simd, T: Tile<S>, const N: usize>(panel: Panel) {
 
 /// Splits the rows into register tiles.
 #[inline(always)]
-unsafe fn rows<S: Simd, T: Tile<S>, const N: usize>(panel: Panel) {
+unsafe fn rows<S: Simd, T: Multiply<S>, const N: usize>(panel: Panel) {
     let mut row = 0;
     // The branches are on constants of the level.
     // SAFETY: the caller's promise.
@@ -100,7 +100,10 @@ unsafe fn rows<S: Simd, T: Tile<S>, const N: usize>(panel: Panel) {
 
 /// Computes as many tiles of R rows as there are, from `row` on; returns the next row.
 #[inline(always)]
-unsafe fn tiles<S: Simd, T: Tile<S>, const R: usize, const N: usize>(panel: Panel, mut row: usize) -> usize {
+unsafe fn tiles<S: Simd, T: Multiply<S>, const R: usize, const N: usize>(
+    panel: Panel,
+    mut row: usize,
+) -> usize {
     while row + R <= panel.rows {
         // SAFETY: the caller's promise.
         unsafe { tile::<S, T, R, N>(panel, row) };
@@ -111,7 +114,7 @@ unsafe fn tiles<S: Simd, T: Tile<S>, const R: usize, const N: usize>(panel: Pane
 
 /// The register tile: R·N sums of products.
 #[inline(always)]
-unsafe fn tile<S: Simd, T: Tile<S>, const R: usize, const N: usize>(panel: Panel, row: usize) {
+unsafe fn tile<S: Simd, T: Multiply<S>, const R: usize, const N: usize>(panel: Panel, row: usize) {
     let a = panel.a.wrapping_add(row * panel.a_stride);
     let c = panel.c.wrapping_add(row * panel.c_stride);
     // SAFETY: the caller's promise.

@@ -8,8 +8,8 @@ use super::{GroupNorm, add};
 
 /// A 2-D convolution; parameters `weight` `[K, C, k, k]` and, optionally, `bias` `[K]`.
 ///
-/// On the CPU in f32 without gradients, 3x3 convolutions of stride 1 and 1x1 convolutions of channels_last maps are those of
-/// `ldm-kernels`; all others are libtorch's.
+/// On the CPU without gradients, 3x3 convolutions of stride 1 of channels_last maps in f32 and (without AMX) bf16, and 1x1
+/// convolutions in f32, are those of `ldm-kernels`; all others are libtorch's.
 #[derive(Debug)]
 pub struct Conv2d {
     weight: Tensor,

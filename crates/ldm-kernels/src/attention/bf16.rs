@@ -65,7 +65,7 @@ fn compute(threads: &dyn Threads, size: AttentionSize, [q, k, v]: [&[u16]; 3], o
     });
     let blocks = size.queries.div_ceil(QUERIES);
     let output = Output::new(output);
-    let kernel = QueryBlocks { size, q, pairs, keys: &keys, values: &values, output, blocks };
+    let kernel = Bf16QueryBlocks { size, q, pairs, keys: &keys, values: &values, output, blocks };
     threads.run(heads * blocks, &|task| {
         // SAFETY: the processor has the instructions (above), and the task runs once.
         unsafe { run_bf16(&kernel, task) }
@@ -73,7 +73,7 @@ fn compute(threads: &dyn Threads, size: AttentionSize, [q, k, v]: [&[u16]; 3], o
 }
 
 #[cfg(target_arch = "x86_64")]
-struct QueryBlocks<'a> {
+struct Bf16QueryBlocks<'a> {
     size: AttentionSize,
     q: &'a [u16],
     /// Pairs of a query.
@@ -87,7 +87,7 @@ struct QueryBlocks<'a> {
 }
 
 #[cfg(target_arch = "x86_64")]
-impl Bf16Kernel for QueryBlocks<'_> {
+impl Bf16Kernel for Bf16QueryBlocks<'_> {
     #[inline(always)]
     unsafe fn task(&self, task: usize) {
         let Self { size, pairs, .. } = *self;

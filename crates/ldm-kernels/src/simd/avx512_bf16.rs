@@ -5,12 +5,12 @@ use std::arch::x86_64::*;
 
 use super::Avx512;
 use super::register_tile::register_tile;
-use crate::product::Tile;
+use crate::product::Multiply;
 
 /// Pairs of bf16 numbers, each in the place of an f32 value: a product of pairs is a₀·b₀ + a₁·b₁, summed in f32.
 pub(crate) struct Bf16Pairs;
 
-impl Tile<Avx512> for Bf16Pairs {
+impl Multiply<Avx512> for Bf16Pairs {
     #[inline(always)]
     unsafe fn tile<const R: usize, const N: usize>(
         a: *const f32,
