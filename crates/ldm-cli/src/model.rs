@@ -32,11 +32,11 @@ pub(crate) fn open(args: &ModelArgs) -> anyhow::Result<Model> {
     Ok(model)
 }
 
-/// Keeps freed memory if the model is in f32, which makes decoding faster but needs more memory
-/// (`docs/guide/performance.md`); half precision on the CPU is for saving memory. Call it after the conversion of the
-/// weights to channels_last, or the memory of their first copies stays allocated.
+/// Keeps freed memory, which is faster and may need more of it (`docs/guide/performance.md`), except in f16, which a CPU
+/// computes for its size alone. Call it after the conversion of the weights to channels_last, or the memory of their first
+/// copies stays allocated.
 pub(crate) fn keep_freed_memory(kind: Kind) {
-    if kind == Kind::Float {
+    if kind != Kind::Half {
         ldm_libtorch::keep_freed_memory();
     }
 }

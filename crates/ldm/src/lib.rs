@@ -6,6 +6,7 @@
 //! The crates below are re-exported under their names without the prefix.
 
 mod controls;
+mod embedded;
 mod hires;
 mod image_grid;
 mod images;
@@ -44,6 +45,7 @@ pub use ldm_unet as unet;
 pub use tch;
 
 pub use controls::{ControlFiles, OpenControls, read_hint};
+pub use embedded::{EMBEDDED_MODEL, model_path};
 pub use hires::Hires;
 pub use image_grid::ImageGrid;
 pub use images::{Images, read_image};

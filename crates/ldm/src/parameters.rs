@@ -4,9 +4,12 @@ use std::fmt;
 use std::path::Path;
 
 use ldm_conditioning::PromptSyntax;
+use ldm_core::device::dtype_name;
 use ldm_pipelines::lora::LoraFile;
 use ldm_pipelines::{Control, Sampling};
 use ldm_schedulers::SamplerConfig;
+use serde_json::Value;
+use tch::Kind;
 
 use crate::{Hires, controls};
 
@@ -43,6 +46,12 @@ pub struct Parameters<'a> {
     pub embeddings: &'a [String],
     /// The ControlNets that steered the image.
     pub controls: &'a [Control<'a>],
+    /// The dtype of the weights.
+    pub dtype: Kind,
+    /// False for the weights without EMA, where one chose them.
+    pub ema: bool,
+    /// The changes of the model's config.
+    pub overrides: &'a [String],
 }
 
 impl fmt::Display for Parameters<'_> {
@@ -117,6 +126,13 @@ impl fmt::Display for Parameters<'_> {
         if images > 1 {
             write!(f, ", Batch size: {images}, Batch pos: {position}")?;
         }
-        write!(f, ", Version: ldm {}", env!("CARGO_PKG_VERSION"))
+        write!(f, ", Version: ldm {}", env!("CARGO_PKG_VERSION"))?;
+        if self.dtype != Kind::Float {
+            write!(f, ", Dtype: {}", dtype_name(self.dtype))?;
+        }
+        if !self.ema {
+            f.write_str(", EMA: false")?;
+        }
+        self.overrides.iter().try_for_each(|each| write!(f, ", Override: {}", Value::from(each.as_str())))
     }
 }

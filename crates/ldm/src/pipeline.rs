@@ -19,12 +19,16 @@ use crate::{Hires, Images, Inpainting, Parameters, Request, SafetyFilter, Safety
 pub struct Pipeline {
     model: Box<LatentDiffusion>,
     name: String,
+    /// Of the weights, for the `parameters` of images.
+    ema: bool,
+    overrides: Vec<String>,
     notes: Vec<String>,
     safety: Option<SafetyFilter>,
 }
 
 impl Pipeline {
-    /// Opens a run directory, a model folder, a diffusers folder, or a checkpoint file, on CUDA where it works, else on
+    /// Opens a run directory, a model folder, a diffusers folder, or a checkpoint file (that of the model inside the program:
+    /// [`model_path`](crate::model_path)), on CUDA where it works, else on
     /// the CPU, in f32.
     ///
     /// # Errors
@@ -44,7 +48,8 @@ impl Pipeline {
             Model::Diffusion(model) => {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 let safety = SafetyFilter::find(path, None, SafetyMode::Block, options.device)?;
-                Ok(Self { model, name, notes, safety })
+                let (ema, overrides) = (options.ema, options.overrides.clone());
+                Ok(Self { model, name, ema, overrides, notes, safety })
             }
             Model::FirstStage(_) => {
                 Err(Error::format(path, "expected a diffusion model, got a first stage alone"))
@@ -54,7 +59,8 @@ impl Pipeline {
 
     /// A pipeline of a loaded model; `name` is the model's in the `parameters` of images.
     pub fn new(model: LatentDiffusion, name: impl Into<String>) -> Self {
-        Self { model: Box::new(model), name: name.into(), notes: Vec::new(), safety: None }
+        let (overrides, notes) = (Vec::new(), Vec::new());
+        Self { model: Box::new(model), name: name.into(), ema: true, overrides, notes, safety: None }
     }
 
     /// The model.
@@ -195,6 +201,9 @@ impl Pipeline {
                 literal_brackets: self.model.reads_brackets_as_text(&heading, &sampling.text),
                 embeddings: &embeddings,
                 controls: &request.controls,
+                dtype: self.model.kind(),
+                ema: self.ema,
+                overrides: &self.overrides,
             };
             format!("{heading}{parameters}")
         });

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use ldm_core::{Error, Result};
 use ldm_pipelines::ModelSource;
 
-use crate::PngParameters;
 use crate::input_file::hash_of;
 use crate::web_ui::{loras, sampler_of};
+use crate::{EMBEDDED_MODEL, PngParameters, model_path};
 use fields::{FLAGS, OTHERS, SAME};
 
 /// The command line of `ldm` that makes the image of a PNG again, from its text `parameters`.
@@ -135,7 +135,10 @@ impl<'a> RedoCommand<'a> {
             return Ok(path.into());
         }
         let name = self.field("Model").unwrap_or_default();
-        let path = self.found("model", &name)?;
+        let path = match self.found("model", &name) {
+            Err(_) if EMBEDDED_MODEL == Some(&name) => model_path(name.into())?,
+            found => found?,
+        };
         self.push("model", &path.display().to_string());
         Ok(path)
     }

@@ -1,13 +1,12 @@
 """Generates from held-out images with the small task models, and measures the results.
 
     cargo build --release
-    python3 docs/tools/gallery/measure.py DATA OUT [upscale] [inpaint] [semantic] [layout] [text] [img2img] [first_stages]
+    python3 docs/tools/gallery/measure.py DATA OUT [upscale] [inpaint] [semantic] [layout] [img2img] [first_stages]
 
-Run it from the root of a checkout whose runs/ hold the models of photos, camvid, aquarium and emoji in
+Run it from the root of a checkout whose runs/ hold the models of photos, camvid and aquarium in
 configs/experiments. DATA is the folder of data sets; OUT gets a contact sheet per task. The environment variable LDM
 names the binary (default target/release/ldm). Needs numpy and Pillow.
 """
-import csv
 import io
 import json
 import os
@@ -206,39 +205,15 @@ def emoji(data, keys):
     return found
 
 
-def text(data, out, work):
-    with open(data / "emoji/captions.tsv") as file:
-        lines = list(csv.DictReader(file, delimiter="\t"))
-    rows = []
-    for name, split in ("seen in training", "train"), ("held-out", "val"):
-        of_split = [line for line in lines if line["split"] == split]
-        chosen = of_split[:: len(of_split) // 24][:24]
-        captions = [line["caption"] for line in chosen]
-        (work / "prompts.txt").write_text("\n".join(captions))
-        generate("txt2img", "--prompts-from", work / "prompts.txt", "--model", "runs/emoji-text", "--out", work / "emoji",
-                 "--guidance-scale", 3)
-        made = [Image.open(work / f"emoji/{k:05}.png").copy() for k in range(len(chosen))]
-        real = emoji(data, [line["key"] for line in chosen])
-        # RMS difference at 8 x 8 pixels: colors and their places, no detail.
-        coarse = [[np.asarray(each.resize((8, 8), Image.BOX), float) for each in images] for images in (made, real)]
-        gap = np.array([[((a - b) ** 2).mean() ** 0.5 for b in coarse[1]] for a in coarse[0]])
-        own, count = np.diag(gap).mean(), len(gap)
-        print(f"txt2img: {count} captions {name}: at 8 x 8 pixels {own:.1f} from the emoji of the caption, "
-              f"{(gap.sum() - np.trace(gap)) / count / (count - 1):.1f} from others")
-        print("  shown:", "; ".join(captions[:7]))
-        rows += [real[:7], made[:7]]
-    sheet(out / "txt2img.jpg", rows)
-
-
 def img2img(data, out, work):
-    """img2img: emoji with another caption, by strength."""
+    """img2img: emoji with another caption, by strength, with the model inside the program."""
     held = (data / "emoji/val.txt").read_text().split()[::31][:5]
     rows, strengths, figures = [], (0.2, 0.4, 0.6, 0.8, 1), []
     for index, given in enumerate(emoji(data, held)):
         given.save(work / "given.png")
         row = [given]
         for strength in strengths:
-            generate("img2img", work / "given.png", "red heart", "--model", "runs/emoji-text", "--strength", strength, "--out",
+            generate("img2img", work / "given.png", "red heart", "--strength", strength, "--out",
                      work / "img2img", "--guidance-scale", 3, "--seed", index)
             row.append(Image.open(work / "img2img/00000.png").copy())
         rows.append(row)
@@ -268,7 +243,7 @@ def main():
     data, out, *tasks = sys.argv[1:]
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    for task in (upscale, inpaint, semantic, layout, text, img2img, first_stages):
+    for task in (upscale, inpaint, semantic, layout, img2img, first_stages):
         if not tasks or task.__name__ in tasks:
             with tempfile.TemporaryDirectory() as work:
                 task(Path(data), out, Path(work))

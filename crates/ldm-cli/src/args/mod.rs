@@ -23,6 +23,7 @@ mod weights;
 use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use ldm::EMBEDDED_MODEL;
 
 pub(crate) use bench::{BenchArgs, StageArg};
 pub(crate) use classifier::ClassifierArgs;
@@ -75,7 +76,11 @@ impl Cli {
     pub(crate) fn from_words(
         words: impl Iterator<Item: Into<OsString> + Clone>,
     ) -> Result<Self, clap::Error> {
-        let command = with_negative_numbers(Self::command());
+        let mut command = with_negative_numbers(Self::command());
+        for name in ["txt2img", "img2img", "inpaint"].iter().filter(|_| EMBEDDED_MODEL.is_some()) {
+            let by_default = |model: clap::Arg| model.required(false).default_value(EMBEDDED_MODEL);
+            command = command.mut_subcommand(name, |command| command.mut_arg("model", by_default));
+        }
         Self::from_arg_matches(&command.try_get_matches_from(words)?)
     }
 }

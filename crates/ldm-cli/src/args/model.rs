@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use ldm_core::device::resolve_dtype;
-use serde_json::Value;
 
 /// Device flags.
 #[derive(Debug, Clone, Args)]
@@ -23,8 +23,8 @@ pub(crate) struct DeviceArgs {
 /// Model flags.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ModelArgs {
-    /// A run directory, a model folder, a diffusers folder, or a checkpoint file.
-    #[arg(long)]
+    /// A run directory, a model folder, a diffusers folder, a checkpoint file, or emoji, the model inside the program.
+    #[arg(long, value_parser = PathBufValueParser::new().try_map(ldm::model_path))]
     pub(crate) model: PathBuf,
     /// Config of a checkpoint file that has none next to it, if it cannot be inferred from the tensor names.
     #[arg(long)]
@@ -41,23 +41,11 @@ pub(crate) struct ModelArgs {
     /// Use the weights without EMA.
     #[arg(long)]
     pub(crate) no_ema: bool,
-    /// Dtype of the weights: f32, bf16, f16, or auto: bf16 on CPUs with AMX, else f32.
+    /// Dtype of the weights: f32, bf16, f16, or auto: bf16 on CPUs that multiply it, else f32.
     #[arg(long, default_value = "f32", value_parser = resolve_dtype)]
     pub(crate) dtype: String,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
-}
-
-impl ModelArgs {
-    /// Returns additions to the last line of `parameters`: what is not the default.
-    pub(crate) fn parameters(&self) -> String {
-        let dtype =
-            Some(&self.dtype).filter(|dtype| *dtype != "f32").map(|dtype| format!(", Dtype: {dtype}"));
-        let ema = if self.no_ema { ", EMA: false" } else { "" };
-        let overrides =
-            self.overrides.iter().map(|each| format!(", Override: {}", Value::from(each.as_str())));
-        dtype.into_iter().chain([ema.into()]).chain(overrides).collect()
-    }
 }
 
 #[derive(Debug, Args)]
@@ -68,7 +56,8 @@ pub(crate) struct DoctorArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// A checkpoint, a model folder, a run, or a PNG written by ldm.
+    /// A checkpoint, a model folder, a run, a PNG written by ldm, or emoji, the model inside the program.
+    #[arg(value_parser = PathBufValueParser::new().try_map(ldm::model_path))]
     pub(crate) path: PathBuf,
     /// Config to check the names and shapes against.
     #[arg(long)]

@@ -1,6 +1,7 @@
 //! `ldm demo`: both stages on synthetic scenes, and a report.
 
 use anyhow::{Context, bail};
+use ldm::EMBEDDED_MODEL;
 use ldm_study::demo::{DemoOverrides, demo};
 use ldm_train::RunDir;
 
@@ -30,7 +31,15 @@ pub(crate) fn run(args: &DemoArgs, printer: Printer) -> anyhow::Result<()> {
     let stop = Stop::on_signals()?;
     let overrides =
         DemoOverrides { first_stage: args.first_stage.clone(), diffusion: args.diffusion.clone() };
-    match demo(out, &overrides, device, stop.flag(), &CliReporter::on_signals(printer, &stop))? {
+    let text_model = EMBEDDED_MODEL.map(|name| ldm::model_path(name.into())).transpose()?;
+    match demo(
+        out,
+        &overrides,
+        text_model.as_deref(),
+        device,
+        stop.flag(),
+        &CliReporter::on_signals(printer, &stop),
+    )? {
         Some(report) => outln!("{}", report.display())?,
         None => return Err(Interrupted(stop.code()).into()),
     }

@@ -188,9 +188,12 @@ impl BatchRunner<'_> {
             literal_brackets: self.model.reads_brackets_as_text(&heading, &self.sampling.text),
             embeddings: &self.model.conditioner.learned_words(),
             controls: self.controls,
+            dtype: self.model.kind(),
+            ema: !self.model_args.no_ema,
+            overrides: &self.model_args.overrides,
         };
         let watermark = if args.watermark { ", Watermark: true" } else { "" };
-        format!("{heading}{parameters}{watermark}{}{}", self.model_args.parameters(), task.parameters())
+        format!("{heading}{parameters}{watermark}{}", task.parameters())
     }
 
     /// Prints the path of an image, if it was written, or its JSON line.

@@ -9,6 +9,7 @@ mod cli;
 mod compare_f;
 mod convert;
 mod crash;
+mod embedded;
 mod eval;
 mod features;
 mod help;

@@ -1,5 +1,6 @@
 //! The demo: both stages trained on synthetic scenes, samples, and a report.
 
+mod embedded;
 mod report;
 
 use std::path::{Path, PathBuf};
@@ -34,13 +35,15 @@ pub struct DemoOverrides {
     pub diffusion: Vec<String>,
 }
 
-/// Trains both stages in the folder `out`, writes a report and returns its path; `None` if it was stopped.
+/// Trains both stages in the folder `out`, writes a report and returns its path; `None` if it was stopped. The report also
+/// shows images of the text model at `text_model`.
 ///
 /// # Errors
 /// When a config is wrong, training fails, or a file cannot be written.
 pub fn demo(
     out: &Path,
     overrides: &DemoOverrides,
+    text_model: Option<&Path>,
     device: Device,
     stop: &AtomicBool,
     reporter: &dyn Reporter,
@@ -64,7 +67,7 @@ pub fn demo(
     };
 
     reporter.say("sampling and writing the report");
-    match write_report(out, [&first, &second], &classes, &training, started) {
+    match write_report(text_model, [&first, &second], &classes, &training, started) {
         Err(Error::Stopped) => Ok(None),
         written => written.map(Some),
     }
@@ -72,14 +75,14 @@ pub fn demo(
 
 /// Samples both stages and writes the report; returns its path.
 fn write_report(
-    out: &Path,
+    text_model: Option<&Path>,
     stages: [&TrainedStage; 2],
     classes: &[String],
     training: &StageTraining,
     started: Instant,
 ) -> Result<PathBuf> {
     let [first, second] = stages;
-    let &StageTraining { device, stop, reporter, .. } = training;
+    let &StageTraining { out, device, stop, reporter } = training;
     let mut warn = |note: &str| reporter.warn(note);
     let Model::Diffusion(model) = Model::open(&second.model, &LoadOptions::new(device), &mut warn)? else {
         bail!("{}: expected a diffusion model, got a first stage", second.model.display());
@@ -90,6 +93,7 @@ fn write_report(
     let rows = samples(&model, classes, stop)?;
     let sampling_seconds = begun.elapsed().as_secs_f64();
     let denoising = denoising_steps(&model, stop)?;
+    let emoji = text_model.map(|path| embedded::draw(path, device, stop)).transpose()?;
     let sheet = rows.iter().map(|(_, images)| images.shallow_clone()).collect::<Vec<_>>();
     let grid = image::grid(&Tensor::cat(&sheet, 0), PER_CLASS as i64, 2);
     image::write_png(out.join("samples.png"), &grid, &[])?;
@@ -100,6 +104,7 @@ fn write_report(
         decibels,
         rows,
         denoising,
+        emoji,
         sampling_seconds,
         total_seconds: started.elapsed().as_secs_f64(),
         device,

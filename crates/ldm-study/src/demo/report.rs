@@ -8,6 +8,7 @@ use maud::{Markup, html};
 use plotters::prelude::*;
 use tch::{Device, Tensor};
 
+use super::embedded::{self, CAPTIONS};
 use super::{PER_CLASS, TrainedStage, png};
 use crate::context::Context;
 use crate::page::{figure, img, page, svg};
@@ -23,6 +24,8 @@ pub(super) struct DemoReport<'a> {
     pub(super) rows: Vec<(String, Tensor)>,
     /// The predicted image during one sampling run.
     pub(super) denoising: Tensor,
+    /// Images of the text model inside the program, and their seconds.
+    pub(super) emoji: Option<(Tensor, f64)>,
     pub(super) sampling_seconds: f64,
     pub(super) total_seconds: f64,
     pub(super) device: Device,
@@ -41,6 +44,7 @@ impl DemoReport<'_> {
             }
             @for stage in stages { (stage) }
             (self.images())
+            @if let Some((images, seconds)) = &self.emoji { (emoji(images, *seconds)) }
             @for stage in self.stages {
                 h2 { "Config: " (stage.title) }
                 pre { (stage.config.to_text()) }
@@ -80,6 +84,23 @@ impl DemoReport<'_> {
                 "The predicted image, from the first step to the last.",
             ))
         }
+    }
+}
+
+/// Returns the images of the text model inside the program.
+fn emoji(images: &Tensor, seconds: f64) -> Markup {
+    let columns = CAPTIONS.len() as i64 / 2;
+    html! {
+        h2 { "The model inside the program" }
+        (figure(
+            &img(&png(images, columns), "emoji of twelve captions"),
+            &format!(
+                "{}. {} DDIM steps, guidance {}, {seconds:.1} s with loading. Another one: ldm txt2img \"red heart\"",
+                CAPTIONS.join(", "),
+                embedded::STEPS,
+                embedded::GUIDANCE
+            ),
+        ))
     }
 }
 

@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use ldm_core::device::dtype_name;
 use ldm_core::{Prompt, Result, image};
 use ldm_data::Dataset;
 use ldm_pipelines::{GenerateRequest, LatentDiffusion, Sampling, generate};
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use crate::Reporter;
 
@@ -79,11 +80,7 @@ impl ImageGenerator {
         let request = GenerateRequest::new(&prompt, &seeds, &self.sampling);
         let generated = generate(&self.model, &request, &mut |_| {})?;
         if generated.decoded_in_f32 && !std::mem::replace(&mut self.overflowed, true) {
-            let dtype = match self.model.kind() {
-                Kind::BFloat16 => "bf16",
-                Kind::Half => "f16",
-                _ => "f32",
-            };
+            let dtype = dtype_name(self.model.kind());
             reporter.warn(&format!("the first stage overflowed in {dtype}, and was run in f32"));
         }
         let saved = (0..seeds.len() as i64)

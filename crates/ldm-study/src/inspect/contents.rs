@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ldm_checkpoint::Checkpoint;
+use ldm_core::device::dtype_name;
 use tch::Kind;
 
 /// Tensors and values of a checkpoint, by part and dtype.
@@ -36,7 +37,7 @@ impl WeightsContents {
             contents.tensors += 1;
             contents.parameters += count;
             *contents.parts.entry(part(name)).or_default() += count;
-            *contents.dtypes.entry(dtype(info.kind)).or_default() += 1;
+            *contents.dtypes.entry(dtype_name(info.kind)).or_default() += 1;
             if let Some((_, all)) = by_kind.iter_mut().find(|(kind, _)| *kind == info.kind) {
                 *all += count;
             }
@@ -54,18 +55,5 @@ fn part(name: &str) -> String {
         None => "(buffers)".into(),
         Some(("model", rest)) if rest.starts_with("diffusion_model.") => "model.diffusion_model".into(),
         Some((first, _)) => first.into(),
-    }
-}
-
-fn dtype(kind: Kind) -> String {
-    match kind {
-        Kind::Float => "f32".into(),
-        Kind::Double => "f64".into(),
-        Kind::Half => "f16".into(),
-        Kind::BFloat16 => "bf16".into(),
-        Kind::Int64 => "i64".into(),
-        Kind::Int => "i32".into(),
-        Kind::Uint8 => "u8".into(),
-        other => format!("{other:?}").to_lowercase(),
     }
 }
