@@ -42,7 +42,9 @@ fn programs_that_unpack_at_once_all_succeed() {
     std::thread::scope(|scope| {
         let unpack = || SMALL.unpack_into(folder.path()).unwrap();
         let threads: Vec<_> = (0..8).map(|_| scope.spawn(unpack)).collect();
-        threads.into_iter().for_each(|thread| assert!(thread.join().unwrap().join("a.txt").is_file()));
+        for thread in threads {
+            assert!(thread.join().unwrap().join("a.txt").is_file());
+        }
     });
     let left: Vec<_> = fs::read_dir(folder.path().join("small-7"))
         .unwrap()

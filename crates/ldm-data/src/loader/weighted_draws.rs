@@ -17,7 +17,8 @@ impl WeightedDraws {
     /// [`Error::Invalid`] when a weight is not a number of at least 0, or all are 0.
     pub(crate) fn new(weights: &[f64]) -> Result<Self> {
         let total: f64 = weights.iter().sum();
-        if weights.iter().any(|weight| !(*weight >= 0.)) || !(total.is_finite() && total > 0.) {
+        if weights.iter().any(|weight| weight.is_nan() || *weight < 0.) || !(total.is_finite() && total > 0.)
+        {
             return Err(Error::invalid(format!(
                 "weights: expected numbers of at least 0 with a positive sum, got a sum of {total}"
             )));

@@ -28,12 +28,11 @@ pub fn attention([q, k, v]: [&Tensor; 3], heads: i64) -> Option<Tensor> {
     };
     let mut y = Tensor::empty([batch, queries, width], (q.kind(), Device::Cpu));
     let cost = || [4 * q.numel() * size.keys, 2 * q.kind().elt_size_in_bytes() * (q.numel() + k.numel())];
-    counted(c"ldm::attention", cost, || match q.kind() {
-        Kind::BFloat16 => {
+    counted(c"ldm::attention", cost, || {
+        if q.kind() == Kind::BFloat16 {
             let inputs = [values(q), values(k), values(v)];
             ldm_kernels::attention_bf16(&TorchThreads, size, inputs, values_mut(&mut y));
-        }
-        _ => {
+        } else {
             let inputs = [values(q), values(k), values(v)];
             ldm_kernels::attention(&TorchThreads, level, size, inputs, values_mut(&mut y));
         }

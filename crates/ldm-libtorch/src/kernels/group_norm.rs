@@ -19,12 +19,11 @@ pub fn group_norm(x: &Tensor, parameters: GroupNormTensors<'_>, silu: bool) -> O
     counted(
         c"ldm::group_norm",
         || [0, 2 * x.kind().elt_size_in_bytes() * x.numel()],
-        || match x.kind() {
-            Kind::BFloat16 => {
+        || {
+            if x.kind() == Kind::BFloat16 {
                 let (x, y) = (values(x), values_mut(&mut y));
                 ldm_kernels::group_norm_bf16(&TorchThreads, level, batch, x, parameters, silu, y);
-            }
-            _ => {
+            } else {
                 let (x, y) = (values(x), values_mut(&mut y));
                 ldm_kernels::group_norm(&TorchThreads, level, batch, x, parameters, silu, y);
             }

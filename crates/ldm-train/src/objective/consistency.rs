@@ -157,19 +157,19 @@ impl Consistency {
         let level = BatchLevel { alpha: norm.reciprocal(), sigma: &ratio / norm };
         Between { ratio, t, level }
     }
-
-    /// The loss of predictions at t against those at r, `[B]`: the root of the mean square difference, weighted by 1/t² + 1, for
-    /// latents of deviation 1 (ECT's 1/t² + 1/σ_data²).
-    pub(crate) fn per_sample(&self, at_t: &Tensor, at_r: &Tensor, level: &Between) -> Tensor {
-        let square = (at_t - at_r).square().mean_dim([1, 2, 3].as_slice(), false, Kind::Float);
-        // A root of zero has no gradient.
-        let root = (square + 1e-12).sqrt();
-        let weight = level.ratio.flatten(0, -1).square().reciprocal() + 1.;
-        root * weight
-    }
 }
 
 impl Between {
+    /// The loss of predictions at this level t against those at r, `[B]`: the root of the mean square difference, weighted
+    /// by 1/t² + 1, for latents of deviation 1 (ECT's 1/t² + 1/σ_data²).
+    fn errors(&self, at_t: &Tensor, at_r: &Tensor) -> Tensor {
+        let square = (at_t - at_r).square().mean_dim([1, 2, 3].as_slice(), false, Kind::Float);
+        // A root of zero has no gradient.
+        let root = (square + 1e-12).sqrt();
+        let weight = self.ratio.flatten(0, -1).square().reciprocal() + 1.;
+        root * weight
+    }
+
     /// `[B]` whole timesteps, for conditions that are noised too.
     pub(crate) fn timesteps(&self) -> Tensor {
         self.t.round().to_kind(Kind::Int64)
@@ -202,7 +202,7 @@ impl DiffusionObjective {
             model.parameterization.to_x0(&output.to_kind(Kind::Float), &noisy, &at.level)
         };
         let target = tch::no_grad(|| early.or_clean(&predict(&early, false), z));
-        let each = consistency.per_sample(&predict(&late, true), &target, &late);
+        let each = late.errors(&predict(&late, true), &target);
         let total = each.mean(Kind::Float);
         let parts = vec![("loss_consistency", total.detach()), ("loss", total.detach())];
         Ok(Loss { total, parts })
@@ -277,12 +277,12 @@ mod tests {
         let z = Tensor::ones([2, 4, 2, 2], (Kind::Float, Device::Cpu));
         let at = tuning().between(Tensor::from_slice(&[0.5_f32, 1.]).view([2, 1, 1, 1]));
         let prediction = z.copy().set_requires_grad(true);
-        let loss = tuning().per_sample(&prediction, &z, &at);
+        let loss = at.errors(&prediction, &z);
         assert!(loss.abs().max().double_value(&[]) < 1e-5);
         loss.sum(Kind::Float).backward();
         assert_eq!(prediction.grad().abs().max().double_value(&[]), 0.);
         // A difference of d everywhere: d (1/t² + 1).
-        let loss = Vec::<f32>::try_from(tuning().per_sample(&(&z + 0.5), &z, &at)).unwrap();
+        let loss = Vec::<f32>::try_from(at.errors(&(&z + 0.5), &z)).unwrap();
         assert!((loss[0] - 2.5).abs() < 1e-5 && (loss[1] - 1.).abs() < 1e-5, "{loss:?}");
     }
 }
