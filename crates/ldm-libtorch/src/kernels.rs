@@ -7,6 +7,7 @@ mod linear;
 
 use std::cell::Cell;
 use std::ffi::CStr;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Instant;
 
@@ -118,13 +119,15 @@ fn level_for_maps<const N: usize>(inputs: [&Tensor; N]) -> Option<Level> {
 
 /// Returns whether the processor multiplies tiles of bf16.
 pub fn has_amx() -> bool {
+    // Asked once: under a hypervisor CPUID takes microseconds.
     #[cfg(target_arch = "x86_64")]
-    {
+    static HAS_AMX: LazyLock<bool> = LazyLock::new(|| {
         // Intel's manual, CPUID leaf 7: bit 22 of EDX is AMX-BF16. oneDNN, which computes with it, asks the system.
         std::arch::x86_64::__cpuid(0).eax >= 7 && std::arch::x86_64::__cpuid_count(7, 0).edx >> 22 & 1 == 1
-    }
+    });
     #[cfg(not(target_arch = "x86_64"))]
-    false
+    static HAS_AMX: LazyLock<bool> = LazyLock::new(|| false);
+    *HAS_AMX
 }
 
 /// Counts `body` as an operation if this thread's operations are counted; `cost` returns its multiplications and additions

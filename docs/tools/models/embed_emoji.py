@@ -3,7 +3,7 @@
     cargo build --release
     python3 docs/tools/models/embed_emoji.py RUN DATA crates/ldm-models/emoji
 
-The weights are the EMA in f16. The vocabulary keeps the word pieces of the training captions: the network has learned no
+The weights are those of the export, with the U-Net's EMA, in f16. The vocabulary keeps the word pieces of the training captions: the network has learned no
 others, and they are two thirds of the text model's size. A word of others becomes [UNK], whose vector is zero. The
 environment variable LDM names the binary (default target/release/ldm). Needs safetensors, transformers, torch, PyYAML.
 """

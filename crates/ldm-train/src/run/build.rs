@@ -29,6 +29,10 @@ pub(crate) type Parts = (Box<dyn Objective>, Arc<dyn Dataset>, Option<Arc<dyn Da
 /// Opens the data of a config and builds its objective; writes nothing. A `new_run` loads the weights that its config
 /// names; a resumed one only loads the base of a LoRA, as the checkpoint has everything else.
 pub(crate) fn build(config: &RunConfig, device: Device, ranks: &Distributed, new_run: bool) -> Result<Parts> {
+    if config.train.consistency.is_some() && !matches!(config.model, ModelConfig::LatentDiffusion(_)) {
+        let message = "train.consistency: expected a diffusion model, got another model";
+        return Err(config_error(config, message));
+    }
     let base = config.path().parent().unwrap_or(Path::new("."));
     let data = training_set(config, base)?;
     ranks.check_batch(data.len(), config.data.batch_size).map_err(|error| in_config(config, error))?;
