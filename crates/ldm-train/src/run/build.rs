@@ -29,10 +29,6 @@ pub(crate) type Parts = (Box<dyn Objective>, Arc<dyn Dataset>, Option<Arc<dyn Da
 /// Opens the data of a config and builds its objective; writes nothing. A `new_run` loads the weights that its config
 /// names; a resumed one only loads the base of a LoRA, as the checkpoint has everything else.
 pub(crate) fn build(config: &RunConfig, device: Device, ranks: &Distributed, new_run: bool) -> Result<Parts> {
-    if config.train.consistency.is_some() && !matches!(config.model, ModelConfig::LatentDiffusion(_)) {
-        let message = "train.consistency: expected a diffusion model, got another model";
-        return Err(config_error(config, message));
-    }
     let base = config.path().parent().unwrap_or(Path::new("."));
     let data = training_set(config, base)?;
     ranks.check_batch(data.len(), config.data.batch_size).map_err(|error| in_config(config, error))?;
@@ -110,8 +106,12 @@ pub(crate) fn build(config: &RunConfig, device: Device, ranks: &Distributed, new
     Ok((objective, data, validation))
 }
 
-/// Opens the training set, with the class images of prior preservation.
+/// Opens the training set, with the class images of prior preservation; refuses consistency tuning of other models.
 fn training_set(config: &RunConfig, base: &Path) -> Result<Arc<dyn Dataset>> {
+    if config.train.consistency.is_some() && !matches!(config.model, ModelConfig::LatentDiffusion(_)) {
+        let message = "train.consistency: expected a diffusion model, got another model";
+        return Err(config_error(config, message));
+    }
     let data = config.data.train.open(base)?;
     let Some(set) = &config.data.class_images else { return Ok(data) };
     let ModelConfig::LatentDiffusion(model) = &config.model else {
