@@ -1,9 +1,8 @@
 //! Timing of encoding, decoding, denoising, sampling.
 
-use ldm_conditioning::TextOptions;
 use ldm_core::{Error, Result};
 use ldm_pipelines::{GenerateRequest, LatentDiffusion, Model, Sampling, generate};
-use ldm_schedulers::{AncestralNoise, SamplerConfig, Spacing};
+use ldm_schedulers::SamplerConfig;
 use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
@@ -84,18 +83,9 @@ impl Clock<'_> {
 
     fn sample(&mut self, model: &LatentDiffusion) -> Result<StageRun> {
         let sampling = Sampling {
-            sampler: SamplerConfig::Ddim { eta: 0. },
-            spacing: Spacing::default(),
-            steps: self.config.steps,
-            guidance: 1_f64.into(),
             size: Some(self.subject.size),
-            tile: None,
             thresholding: model.default_sampling().thresholding,
-            tile_tie: None,
-            ancestral: AncestralNoise::default(),
-            quantize_denoised: false,
-            deep_cache: None,
-            text: TextOptions::default(),
+            ..Sampling::new(SamplerConfig::Ddim { eta: 0. }, self.config.steps)
         };
         let prompt = inputs::prompt(self.subject, &model.config, self.config.batch_size);
         let seeds: Vec<u64> = (0..self.config.batch_size as u64).collect();

@@ -15,16 +15,8 @@ use crate::terminal::say;
 /// The signals that end the program. SIGHUP, of a closed terminal, only if it was not ignored from the start, as under
 /// `nohup`.
 fn ending() -> Vec<i32> {
-    let hangup = (!is_ignored(SIGHUP)).then_some(SIGHUP);
+    let hangup = (!ldm_core::signals::is_ignored(SIGHUP)).then_some(SIGHUP);
     [SIGINT, SIGTERM].into_iter().chain(hangup).collect()
-}
-
-/// True if this process ignores `signal`; on Linux by `/proc`, elsewhere never.
-fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask & (1 << (signal - 1)) != 0
 }
 
 /// Makes signals end the program with exit code 129, 130 or 143, at once unless a file is being written.
@@ -119,16 +111,4 @@ fn say_if_late(text: &'static str, flag: Arc<AtomicBool>) {
             say(text);
         }
     });
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ignored_signals_are_known() {
-        assert!(!is_ignored(SIGTERM));
-        // Rust ignores SIGPIPE before `main`, and so does its test harness.
-        assert!(!cfg!(target_os = "linux") || is_ignored(signal_hook::consts::SIGPIPE));
-    }
 }

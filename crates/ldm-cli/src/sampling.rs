@@ -23,7 +23,9 @@ pub(crate) fn resolve(args: &SamplingArgs, model: &LatentDiffusion) -> anyhow::R
         noise_dropout: args.noise_dropout,
         quantize_denoised: args.quantize_denoised,
         deep_cache: args.deep_cache,
+        token_merging: args.token_merging,
         text: TextOptions::default(), // of the commands that read text
     };
+    let options = if args.fast { options.fast() } else { options };
     Ok(options.resolve(model, &mut Printer::warn)?)
 }

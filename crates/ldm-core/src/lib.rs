@@ -29,6 +29,7 @@ pub mod noise;
 mod png_texts;
 mod prompt;
 pub mod resources;
+pub mod signals;
 mod size;
 mod temporary_file;
 pub mod terminal;

@@ -3,11 +3,10 @@
 #![allow(missing_docs, reason = "criterion's macro makes a function without any")]
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use ldm_conditioning::TextOptions;
 use ldm_core::Prompt;
 use ldm_core::device::{bench_device, device_name};
 use ldm_pipelines::{GenerateRequest, LatentDiffusion, ModelConfig, ModelFile, Sampling, generate};
-use ldm_schedulers::{AncestralNoise, SamplerConfig, Spacing};
+use ldm_schedulers::SamplerConfig;
 
 const TINY: &str = include_str!("../tests/tiny.yaml");
 
@@ -21,18 +20,8 @@ fn sample(criterion: &mut Criterion) {
     let model = LatentDiffusion::new(&config, None, device).expect("a model");
     for guidance_scale in [1_f64, 2.] {
         let sampling = Sampling {
-            sampler: SamplerConfig::Ddim { eta: 0. },
-            spacing: Spacing::Uniform,
-            steps: 10,
             guidance: guidance_scale.into(),
-            size: None,
-            tile: None,
-            thresholding: None,
-            tile_tie: None,
-            ancestral: AncestralNoise::default(),
-            quantize_denoised: false,
-            deep_cache: None,
-            text: TextOptions::default(),
+            ..Sampling::new(SamplerConfig::Ddim { eta: 0. }, 10)
         };
         let name = format!("ddim10/tiny/batch4/guidance{guidance_scale}/f32/{}", device_name(device));
         criterion.bench_function(&name, |bencher| {

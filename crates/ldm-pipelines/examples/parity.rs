@@ -9,10 +9,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ldm_checkpoint::Checkpoint;
-use ldm_conditioning::TextOptions;
 use ldm_core::{Error, Prompt, Result};
 use ldm_pipelines::{GenerateRequest, LoadOptions, Model, Sampling, generate};
-use ldm_schedulers::{AncestralNoise, SamplerConfig};
+use ldm_schedulers::SamplerConfig;
 use tch::{Device, Tensor};
 
 fn main() -> Result<()> {
@@ -41,21 +40,15 @@ fn main() -> Result<()> {
     let factor = model.first_stage.factor();
     let sampler = SamplerConfig::Ddim { eta: 0. };
     let sampling = Sampling {
-        spacing: sampler.spacing(),
-        sampler,
-        steps: steps.parse().map_err(|_| Error::invalid(format!("STEPS: expected a number, got {steps}")))?,
         guidance: scale
             .parse::<f64>()
             .map_err(|_| Error::invalid(format!("SCALE: expected a number, got {scale}")))?
             .into(),
         size: Some([size[2] * factor, size[3] * factor]),
-        tile: None,
-        thresholding: None,
-        tile_tie: None,
-        ancestral: AncestralNoise::default(),
-        quantize_denoised: false,
-        deep_cache: None,
-        text: TextOptions::default(),
+        ..Sampling::new(
+            sampler,
+            steps.parse().map_err(|_| Error::invalid(format!("STEPS: expected a number, got {steps}")))?,
+        )
     };
     let seeds: Vec<u64> = (0..size[0] as u64).collect();
     let made = generate(

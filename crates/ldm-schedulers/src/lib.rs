@@ -49,6 +49,7 @@
 //! A new sampler is one file, with a type that implements [`Sampler`] and states its [`SamplerProperties`], and one line in
 //! the table of `sampler_config.rs`.
 
+mod align_your_steps;
 mod ancestral_noise;
 mod buffers;
 mod ddim;

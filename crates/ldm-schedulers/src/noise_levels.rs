@@ -2,6 +2,7 @@
 
 use ldm_core::{Error, Result};
 
+use crate::align_your_steps;
 use crate::diffusers_spacing::lcm;
 use crate::sigma_table::{Interpolate, SigmaTable};
 use crate::{
@@ -53,6 +54,10 @@ impl NoiseSchedule {
             Spacing::SgmUniform => even(Interpolate::LogSigma, steps),
             Spacing::Karras => sigmas(SigmaSpacing::Karras),
             Spacing::Exponential => sigmas(SigmaSpacing::Exponential),
+            Spacing::AlignYourSteps => {
+                let ratios = align_your_steps::ratios(table.ends()[0], steps)?;
+                ratios.map(|ratio| table.level(ratio)).collect()
+            }
             Spacing::Lcm => {
                 let origin = LCM_LEVELS.min(total);
                 check_lcm(origin, steps)?;

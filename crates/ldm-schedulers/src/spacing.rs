@@ -43,6 +43,9 @@ pub enum Spacing {
     /// Even in t from the last level to timestep 0, which is left out, then without noise: the common web UIs'
     /// `sgm_uniform`. ln(σ/α) is interpolated linearly between timesteps.
     SgmUniform,
+    /// Align Your Steps for Stable Diffusion v1 (Sabour, Fidler & Kreis 2024, arXiv:2404.14507): ten optimized levels,
+    /// interpolated for other numbers of steps; then without noise. Only on its noise schedule.
+    AlignYourSteps,
     /// The levels a latent consistency model is trained at: even among 50 levels that end in the last; then without noise.
     /// diffusers' `LCMScheduler`.
     Lcm,
@@ -54,7 +57,7 @@ pub enum Spacing {
 
 impl Spacing {
     /// Every name that [`FromStr`] reads.
-    pub const NAMES: [&'static str; 10] = [
+    pub const NAMES: [&'static str; 11] = [
         "uniform",
         "quad",
         "time_uniform",
@@ -64,6 +67,7 @@ impl Spacing {
         "karras",
         "exponential",
         "sgm_uniform",
+        "align_your_steps",
         "lcm",
     ];
 
@@ -91,6 +95,7 @@ impl FromStr for Spacing {
             "karras" => Self::Karras,
             "exponential" => Self::Exponential,
             "sgm_uniform" => Self::SgmUniform,
+            "align_your_steps" => Self::AlignYourSteps,
             "lcm" => Self::Lcm,
             _ => {
                 let list: std::result::Result<_, _> = name.split(',').map(|t| t.trim().parse()).collect();
@@ -119,6 +124,7 @@ impl fmt::Display for Spacing {
             Self::Karras => f.write_str("karras"),
             Self::Exponential => f.write_str("exponential"),
             Self::SgmUniform => f.write_str("sgm_uniform"),
+            Self::AlignYourSteps => f.write_str("align_your_steps"),
             Self::Lcm => f.write_str("lcm"),
             Self::Explicit(levels) => f.write_str(&list(levels)),
             Self::Diffusers(_) => f.write_str("diffusers"),

@@ -123,7 +123,18 @@ pub(crate) struct ForwardContext<'a> {
     pub(crate) emb: Tensor,
     /// Keys and values of the context, in the order of the transformers.
     pub(crate) keys_values: Option<slice::Iter<'a, KeyValue>>,
+    /// Merges the tokens of transformers over maps of this size.
+    pub(crate) merging: Option<MergedMap>,
     pub(crate) train: bool,
+}
+
+/// Maps whose tokens are merged around self-attention.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct MergedMap {
+    /// Height and width.
+    pub(crate) size: [i64; 2],
+    /// Share of the tokens.
+    pub(crate) share: f64,
 }
 
 impl ForwardContext<'_> {
@@ -175,7 +186,9 @@ impl BlockLayer {
                 block.forward(&inputs[0], &inputs[1], train)
             }),
             Self::Attention(block) => block.run(train, &[x], |block, inputs| block.forward(&inputs[0])),
-            Self::Transformer(transformer) => transformer.forward(x, &mut context.keys_values, train),
+            Self::Transformer(transformer) => {
+                transformer.forward(x, &mut context.keys_values, context.merging, train)
+            }
             Self::Resample(layer) => layer.forward(x),
         }
     }

@@ -128,6 +128,7 @@ impl ControlNet {
         let mut context = ForwardContext {
             emb: self.time.forward(t).silu(), // [B, 4·model_channels]
             keys_values: cond.context.as_ref().map(|pairs| pairs.iter()),
+            merging: None,
             train: false,
         };
         let mut h = self.to_format(x);

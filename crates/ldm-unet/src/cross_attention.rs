@@ -67,12 +67,22 @@ impl CrossAttention {
     }
 
     /// Attends to `key` and `value`, and adds `residual`: `[B, N, C]` to the same shape.
-    pub(crate) fn attend(&self, x: &Tensor, key: &Tensor, value: &Tensor, residual: &Tensor) -> Tensor {
-        self.to_out.plus(&token_attention(&x.apply(&self.to_q), key, value, self.heads), residual)
+    pub(crate) fn attend(
+        &self,
+        x: &Tensor,
+        key: &Tensor,
+        value: &Tensor,
+        residual: Option<&Tensor>,
+    ) -> Tensor {
+        let attended = token_attention(&x.apply(&self.to_q), key, value, self.heads);
+        match residual {
+            Some(residual) => self.to_out.plus(&attended, residual),
+            None => attended.apply(&self.to_out),
+        }
     }
 
     /// Attends to `x` itself, and adds `residual`.
-    pub(crate) fn attend_self(&self, x: &Tensor, residual: &Tensor) -> Tensor {
+    pub(crate) fn attend_self(&self, x: &Tensor, residual: Option<&Tensor>) -> Tensor {
         let KeyValue { key, value } = self.project(x);
         self.attend(x, &key, &value, residual)
     }

@@ -77,7 +77,8 @@ impl EncoderUNet {
         if is_channels_last(&self.first_weight) {
             h = to_channels_last(&h);
         }
-        let mut context = ForwardContext { emb: self.time.forward(t).silu(), keys_values: None, train };
+        let mut context =
+            ForwardContext { emb: self.time.forward(t).silu(), keys_values: None, merging: None, train };
         let mut means = Vec::new();
         for block in self.input.iter().chain([&self.middle]) {
             h = block.forward(&h, &mut context);

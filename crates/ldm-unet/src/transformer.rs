@@ -7,9 +7,11 @@ use ldm_core::nn::{Added, Conv2d, GroupNorm, conv2d, layer_norm, zero_conv2d};
 use tch::Tensor;
 use tch::nn::{LayerNorm, Path};
 
+use crate::block::MergedMap;
 use crate::checkpointed::Checkpointed;
 use crate::cross_attention::{CrossAttention, CrossAttentionPlan, GatedFeedForward, KeyValue};
 use crate::parameters::ParameterNames;
+use crate::token_merging::MergedTokens;
 
 /// Eps of the norm before the transformer (`attention.py:77`).
 const EPS: f64 = 1e-6;
@@ -80,13 +82,20 @@ impl TransformerBlock {
 
     /// `inputs` are `x` `[B, N, C]` and, with a context, its keys and values; without one, the second attention is
     /// self-attention too (`attention.py:177`).
-    fn forward(&self, inputs: &[Tensor]) -> Tensor {
+    fn forward(&self, inputs: &[Tensor], merging: Option<MergedMap>) -> Tensor {
         let x = &inputs[0];
-        let x = self.attn1.attend_self(&x.apply(&self.norm1), x);
+        let x = match merging {
+            None => self.attn1.attend_self(&x.apply(&self.norm1), Some(x)),
+            Some(map) => {
+                let merged = MergedTokens::new(x, map.size, map.share);
+                let attended = self.attn1.attend_self(&merged.merge(&x.apply(&self.norm1)), None);
+                merged.unmerge(&attended) + x
+            }
+        };
         let normed = x.apply(&self.norm2);
         let x = match inputs {
-            [_, key, value] => self.attn2.attend(&normed, key, value, &x),
-            _ => self.attn2.attend_self(&normed, &x),
+            [_, key, value] => self.attn2.attend(&normed, key, value, Some(&x)),
+            _ => self.attn2.attend_self(&normed, Some(&x)),
         };
         self.ff.forward(&x.apply(&self.norm3), &x)
     }
@@ -134,13 +143,16 @@ impl SpatialTransformer {
     }
 
     /// Maps `[B, C, h, w]` to the same shape. Takes one [`KeyValue`] per block from `context`, if any.
+    /// `merging` merges the tokens of maps of its size.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
         context: &mut Option<slice::Iter<KeyValue>>,
+        merging: Option<MergedMap>,
         train: bool,
     ) -> Tensor {
         let (batch, channels, height, width) = x.size4().expect("[B, C, h, w]");
+        let merging = merging.filter(|map| map.size == [height, width]);
         // No copy of a channels_last map: its positions are already contiguous.
         let mut tokens = x.apply(&self.norm).apply(&self.proj_in).flatten(2, 3).transpose(1, 2).contiguous();
         for block in &self.blocks {
@@ -151,7 +163,7 @@ impl SpatialTransformer {
                 Some(pair) => vec![&tokens, &pair.key, &pair.value],
                 None => vec![&tokens],
             };
-            tokens = block.run(train, &inputs, TransformerBlock::forward);
+            tokens = block.run(train, &inputs, move |block, inputs| block.forward(inputs, merging));
         }
         let h = tokens.transpose(1, 2).view([batch, channels, height, width]);
         self.proj_out.plus(&h, Added { to_image: None, residual: Some(x) })

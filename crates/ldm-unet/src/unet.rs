@@ -6,11 +6,12 @@ use ldm_libtorch::{is_channels_last, to_channels_last};
 use tch::nn::{Embedding, Init, Path};
 use tch::{Kind, Tensor};
 
-use crate::block::{ForwardContext, LayerPlan, UNetBlock};
+use crate::block::{ForwardContext, LayerPlan, MergedMap, UNetBlock};
 use crate::config::UNetConfig;
 use crate::control_net::ControlResiduals;
 use crate::conv_nd::{ConvNd, ConvSizes};
 use crate::cross_attention::KeyValue;
+use crate::evaluation::{DeepFeatures, Evaluation};
 use crate::plan::Plan;
 use crate::resblock::EPS;
 use crate::time::{TimeEmbedding, time_channels};
@@ -212,7 +213,7 @@ impl UNet {
         control: Option<&ControlResiduals>,
         train: bool,
     ) -> Tensor {
-        self.run(x, t, cond, control, None, train)
+        self.run(x, t, cond, Evaluation { control, ..Evaluation::default() }, train)
     }
 
     /// Up blocks, and as many down blocks.
@@ -220,24 +221,28 @@ impl UNet {
         self.output.len()
     }
 
-    /// [`UNet::forward_controlled`] with `deep`, the input of the last `depth` up blocks: none is filled, and any other one is taken
-    /// as it is, so that all but the first `depth` down blocks and the last `depth` up blocks are left out.
-    ///
-    /// DeepCache (Ma, Fang & Wang 2023, arXiv:2312.00858, §3.2).
+    /// The downsampling factor of the largest maps with transformers, if there are any: those whose tokens are merged.
+    pub fn transformer_factor(&self) -> Option<i64> {
+        let factors = (0..).map(|level| 1 << level).take_while(|factor| *factor < self.factor());
+        let first = factors.clone().find(|factor| self.config.attention_resolutions.contains(factor));
+        self.config.context_dim.is_some().then(|| first.unwrap_or(self.factor()))
+    }
+
+    /// [`UNet::forward_cached`] without training, with options.
     ///
     /// # Panics
-    /// If `depth` is not below [`UNet::depth`], or `deep` is that of another size.
-    pub fn forward_shallow(
+    /// If residuals or features have other shapes than those of this network, or the depth of the features is out of range.
+    pub fn evaluate(
         &self,
         x: &Tensor,
         t: &Tensor,
         cond: &ConditioningCache,
-        control: Option<&ControlResiduals>,
-        depth: usize,
-        deep: &mut Option<Tensor>,
+        options: Evaluation<'_>,
     ) -> Tensor {
-        assert!((1..self.depth()).contains(&depth), "expected a depth of 1 to {}", self.depth() - 1);
-        self.run(x, t, cond, control, Some((depth, deep)), false)
+        if let Some(DeepFeatures { depth, .. }) = options.deep {
+            assert!((1..self.depth()).contains(&depth), "expected a depth of 1 to {}", self.depth() - 1);
+        }
+        self.run(x, t, cond, options, false)
     }
 
     fn run(
@@ -245,8 +250,7 @@ impl UNet {
         x: &Tensor,
         t: &Tensor,
         cond: &ConditioningCache,
-        control: Option<&ControlResiduals>,
-        reuse: Option<(usize, &mut Option<Tensor>)>,
+        options: Evaluation<'_>,
         train: bool,
     ) -> Tensor {
         let kind = x.kind();
@@ -270,9 +274,11 @@ impl UNet {
         let mut context = ForwardContext {
             emb: emb.silu(),
             keys_values: cond.context.as_ref().map(|pairs| pairs.iter()),
+            merging: self.merging(&h, options.merged_tokens),
             train,
         };
-        let (depth, mut slot) = reuse.map_or((0, None), |(depth, deep)| (depth, Some(deep)));
+        let control = options.control;
+        let (depth, mut slot) = options.deep.map_or((0, None), |deep| (deep.depth, Some(deep.features)));
         let deep = slot.as_ref().and_then(|deep| deep.as_ref().map(Tensor::shallow_clone));
         // The up block that begins with the deep features.
         let first = self.output.len() - depth;
@@ -305,6 +311,13 @@ impl UNet {
             h = block.forward(&Tensor::cat(&[h, skip], 1), &mut context);
         }
         self.ids.as_ref().unwrap_or(&self.out).forward(&h).to_kind(kind)
+    }
+
+    /// The merging of `share` of the tokens for a latent `x`, if there is something to merge.
+    fn merging(&self, x: &Tensor, share: f64) -> Option<MergedMap> {
+        let factor = self.transformer_factor().filter(|_| share > 0.)?;
+        let (_, _, height, width) = x.size4().expect("[B, C, h, w]");
+        Some(MergedMap { size: [height / factor, width / factor], share })
     }
 
     /// All blocks in order of execution.

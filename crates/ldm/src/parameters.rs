@@ -104,6 +104,9 @@ impl fmt::Display for Parameters<'_> {
         if let Some(cache) = self.sampling.deep_cache {
             write!(f, ", Deep cache: {cache}")?;
         }
+        if self.sampling.token_merging != 0. {
+            write!(f, ", Token merging ratio: {}", self.sampling.token_merging)?;
+        }
         if self.sampling.text.clip_skip != 1 {
             write!(f, ", Clip skip: {}", self.sampling.text.clip_skip)?;
         }

@@ -4,8 +4,12 @@ use ldm_schedulers::SamplerConfig;
 
 /// Our name of a sampler, and the spacing that the web UI names with it or next to it.
 pub(crate) fn sampler_of(name: &str, schedule: Option<&str>) -> (Option<&'static str>, Option<&'static str>) {
-    const SPACINGS: [(&str, &str); 3] =
-        [("Karras", "karras"), ("Exponential", "exponential"), ("SGM Uniform", "sgm_uniform")];
+    const SPACINGS: [(&str, &str); 4] = [
+        ("Karras", "karras"),
+        ("Exponential", "exponential"),
+        ("SGM Uniform", "sgm_uniform"),
+        ("Align Your Steps", "align_your_steps"),
+    ];
     let joined =
         SPACINGS.iter().find_map(|(theirs, ours)| Some((name.strip_suffix(theirs)?.trim_end(), *ours)));
     let next_to = SPACINGS.iter().find(|(theirs, _)| schedule == Some(*theirs)).map(|(_, ours)| *ours);

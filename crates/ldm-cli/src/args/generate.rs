@@ -85,7 +85,7 @@ pub(crate) struct SamplingArgs {
     #[arg(long, value_parser = PossibleValuesParser::new(SamplerConfig::NAMES))]
     pub(crate) sampler: Option<String>,
     /// Spacing of the timesteps: uniform, quad, time_uniform, leading, trailing, linspace, karras, exponential,
-    /// sgm_uniform, lcm, or a list such as 999,500,1. Default: that of the diffusers folder, else the sampler's own.
+    /// sgm_uniform, align_your_steps, lcm, or a list such as 999,500,1. Default: that of the diffusers folder, else the sampler's own.
     #[arg(long)]
     pub(crate) spacing: Option<String>,
     /// Number of steps. Default: all timesteps for ddpm, 4 for lcm, else 50.
@@ -130,6 +130,12 @@ pub(crate) struct SamplingArgs {
     /// Compute the deep blocks at every INTERVAL-th evaluation only (DeepCache): faster, less exact. Default DEPTH: 2.
     #[arg(long, value_name = "INTERVAL[:DEPTH]")]
     pub(crate) deep_cache: Option<DeepCache>,
+    /// Merge this share of similar tokens around self-attention in the largest transformers: faster, less exact; try 0.5.
+    #[arg(long, value_name = "SHARE", default_value_t = 0., value_parser = unit_interval)]
+    pub(crate) token_merging: f64,
+    /// Defaults for speed: dpmpp_2m in 20 steps with --deep-cache 2; other flags override them.
+    #[arg(long)]
+    pub(crate) fast: bool,
     /// Merge a LoRA into the weights, with strength 1 by default; may be repeated.
     #[arg(long = "lora", value_name = "FILE[=STRENGTH]")]
     pub(crate) loras: Vec<LoraFile>,

@@ -24,6 +24,7 @@ fn spawn(sandbox: &Sandbox, args: &[&str]) -> Child {
     command
         .args(args)
         .args(["--threads", "1"])
+        .env_remove("GOMP_SPINCOUNT") // of cargo
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped());

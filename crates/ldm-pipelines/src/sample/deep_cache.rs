@@ -22,6 +22,9 @@ pub struct DeepCache {
 impl DeepCache {
     const DEPTH: usize = 2;
 
+    /// That of [`SamplingOptions::fast`](super::SamplingOptions::fast).
+    pub(super) const FAST: Self = Self { interval: 2, depth: Self::DEPTH };
+
     /// Checks that `unet` has more blocks.
     ///
     /// # Errors
@@ -76,18 +79,18 @@ impl DeepFeatures {
         Self { cache, state: RefCell::default() }
     }
 
-    /// Calls `evaluate` with the depth and the features, none where they are to be computed anew.
+    /// Calls `evaluate` with the features, none where they are to be computed anew.
     pub(super) fn evaluate(
         &self,
         images: i64,
-        evaluate: impl FnOnce(usize, &mut Option<Tensor>) -> Tensor,
+        evaluate: impl FnOnce(ldm_unet::DeepFeatures<'_>) -> Tensor,
     ) -> Tensor {
         let mut state = self.state.borrow_mut();
         state.age += 1;
         if state.age >= self.cache.interval || state.images != images {
             *state = Reused { features: None, age: 0, images };
         }
-        evaluate(self.cache.depth, &mut state.features)
+        evaluate(ldm_unet::DeepFeatures { depth: self.cache.depth, features: &mut state.features })
     }
 }
 
@@ -109,9 +112,9 @@ mod tests {
         let features = DeepFeatures::new(DeepCache { interval: 3, depth: 1 });
         let anew = |images| {
             let mut anew = false;
-            let _ = features.evaluate(images, |_, features| {
-                anew = features.is_none();
-                *features = Some(Tensor::from(1.));
+            let _ = features.evaluate(images, |deep| {
+                anew = deep.features.is_none();
+                *deep.features = Some(Tensor::from(1.));
                 Tensor::from(0.)
             });
             anew

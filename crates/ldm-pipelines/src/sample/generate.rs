@@ -6,6 +6,7 @@ use ldm_conditioning::TextOptions;
 use ldm_core::noise::Seeded;
 use ldm_core::{Conditioning, Error, Prompt, Result};
 use ldm_schedulers::{AncestralNoise, Denoiser, SamplerConfig, SamplerRun, SamplingStep, Spacing};
+use ldm_unet::UNet;
 use tch::{Kind, Tensor};
 
 use super::classifier_guidance::GuidingClassifier;
@@ -47,6 +48,11 @@ pub struct Sampling {
     pub quantize_denoised: bool,
     /// Reuse of deep features.
     pub deep_cache: Option<DeepCache>,
+    /// Share of the tokens, 0 to below 1, that are merged around the self-attention of the largest maps with transformers
+    /// ([`Evaluation::merged_tokens`]).
+    ///
+    /// [`Evaluation::merged_tokens`]: ldm_unet::Evaluation::merged_tokens
+    pub token_merging: f64,
     /// Syntax of texts, and CLIP skip.
     pub text: TextOptions,
 }
@@ -68,6 +74,7 @@ impl Sampling {
             ancestral,
             quantize_denoised: false,
             deep_cache: None,
+            token_merging: 0.,
             text: TextOptions::default(),
         }
     }
@@ -206,10 +213,12 @@ pub fn generate(
     let start = init.start(model, size, sampling, &plan, &mut noise)?;
     model.to_channels_last();
     let steering = PreparedControl::all(controls, model, [shape[1], shape[2]], start.levels)?;
+    check_token_merging(&model.unet, sampling.token_merging)?;
     let deep = sampling.deep_cache.map(DeepFeatures::new);
     tch::no_grad(|| {
         let network = Network::new(&model.unet, model.parameterization);
-        let mut network = network.steered_by(&steering).reusing(deep.as_ref());
+        let mut network =
+            network.steered_by(&steering).reusing(deep.as_ref()).merging_tokens(sampling.token_merging);
         if let Some(tiling) = &tiling {
             network = network.in_tiles(tiling.denoise.clone());
         }
@@ -257,6 +266,19 @@ fn check_count(cond: &Conditioning, count: i64) -> Result<()> {
                 got: slot.size(),
             });
         }
+    }
+    Ok(())
+}
+
+/// Checks the share of merged tokens, and that there are tokens.
+fn check_token_merging(unet: &UNet, share: f64) -> Result<()> {
+    if !(0. ..1.).contains(&share) {
+        return Err(Error::invalid(format!(
+            "token merging: expected a share from 0 to below 1, got {share}"
+        )));
+    }
+    if share > 0. && unet.transformer_factor().is_none() {
+        return Err(Error::invalid("token merging: expected a model with transformers, such as one of text"));
     }
     Ok(())
 }

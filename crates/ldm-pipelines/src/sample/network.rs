@@ -2,7 +2,7 @@
 
 use ldm_core::{Conditioning, Tile, Tiles};
 use ldm_schedulers::{NoiseLevel, Parameterization};
-use ldm_unet::{ConditioningCache, UNet};
+use ldm_unet::{ConditioningCache, Evaluation, UNet};
 use tch::{Kind, Tensor};
 
 use super::control::PreparedControl;
@@ -16,6 +16,7 @@ pub struct Network<'a> {
     controls: &'a [PreparedControl<'a>],
     tiles: Option<Tiles>,
     deep: Option<&'a DeepFeatures>,
+    merged_tokens: f64,
 }
 
 /// A conditioning with everything that is constant over the steps: that of the U-Net, and of each ControlNet.
@@ -28,7 +29,7 @@ pub(crate) struct NetworkConditioning {
 impl<'a> Network<'a> {
     /// Evaluated on the whole sample.
     pub fn new(unet: &'a UNet, parameterization: Parameterization) -> Self {
-        Self { unet, parameterization, controls: &[], tiles: None, deep: None }
+        Self { unet, parameterization, controls: &[], tiles: None, deep: None, merged_tokens: 0. }
     }
 
     /// Evaluated tile by tile, in the memory of one tile; concatenated conditioning and hints are cropped to each tile,
@@ -50,6 +51,12 @@ impl<'a> Network<'a> {
     #[must_use]
     pub(super) fn reusing(self, deep: Option<&'a DeepFeatures>) -> Self {
         Self { deep, ..self }
+    }
+
+    /// With this share of the tokens merged around self-attention ([`Evaluation::merged_tokens`]).
+    #[must_use]
+    pub(super) fn merging_tokens(self, merged_tokens: f64) -> Self {
+        Self { merged_tokens, ..self }
     }
 
     /// [`UNet::precompute`] for all networks.
@@ -81,11 +88,13 @@ impl<'a> Network<'a> {
         let controls = self.controls.iter().zip(&cond.controls);
         let residuals = controls.filter_map(|(control, cond)| control.residuals(x, at, cond, tile));
         let control = residuals.reduce(|sum, each| sum + each);
+        let evaluate = |deep: Option<ldm_unet::DeepFeatures<'_>>| {
+            let options = Evaluation { control: control.as_ref(), deep, merged_tokens: self.merged_tokens };
+            self.unet.evaluate(x, &t, unet, options)
+        };
         let y = match self.deep {
-            None => self.unet.forward_controlled(x, &t, unet, control.as_ref(), false),
-            Some(deep) => deep.evaluate(x.size()[0], |depth, features| {
-                self.unet.forward_shallow(x, &t, unet, control.as_ref(), depth, features)
-            }),
+            None => evaluate(None),
+            Some(deep) => deep.evaluate(x.size()[0], |features| evaluate(Some(features))),
         };
         y.to_kind(Kind::Float)
     }

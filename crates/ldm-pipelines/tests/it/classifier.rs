@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ldm_checkpoint::Checkpoint;
-use ldm_conditioning::TextOptions;
 use ldm_core::Prompt;
 use ldm_core::device::test_device;
 use ldm_pipelines::{
@@ -12,8 +11,7 @@ use ldm_pipelines::{
     ModelConfig, ModelFile, Sampling, generate,
 };
 use ldm_schedulers::{
-    AncestralNoise, Denoised, Denoiser, NoiseLevel, NoiseSchedule, Parameterization, SamplerConfig,
-    ScheduleConfig,
+    Denoised, Denoiser, NoiseLevel, NoiseSchedule, Parameterization, SamplerConfig, ScheduleConfig,
 };
 use ldm_testing::{assert_close, fill_weights, relative_l2};
 use ldm_unet::EncoderUNet;
@@ -212,20 +210,7 @@ fn open(path: &Path) -> ldm_core::Result<Classifier> {
 
 fn sampling() -> Sampling {
     let sampler = SamplerConfig::Ddim { eta: 0. };
-    Sampling {
-        sampler,
-        spacing: sampler.spacing(),
-        steps: 8,
-        guidance: 1_f64.into(),
-        size: None,
-        tile: None,
-        thresholding: None,
-        tile_tie: None,
-        ancestral: AncestralNoise::default(),
-        quantize_denoised: false,
-        deep_cache: None,
-        text: TextOptions::default(),
-    }
+    Sampling::new(sampler, 8)
 }
 
 #[test]

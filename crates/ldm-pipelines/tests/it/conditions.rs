@@ -4,13 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use ldm_conditioning::{TextOptions, Tokenizer, TokenizerKind};
+use ldm_conditioning::{Tokenizer, TokenizerKind};
 use ldm_core::device::test_device;
 use ldm_core::{Conditioning, Prompt};
 use ldm_pipelines::{
     ConditioningKind, GenerateRequest, LatentDiffusion, ModelConfig, ModelFile, Sampling, generate,
 };
-use ldm_schedulers::{AncestralNoise, SamplerConfig, Spacing};
+use ldm_schedulers::SamplerConfig;
 use ldm_testing::{Golden, assert_close, fill_weights, relative_l2};
 use tch::{Kind, Tensor};
 
@@ -39,20 +39,7 @@ fn golden(name: &str) -> Golden {
 
 fn sampling(guidance_scale: f64) -> Sampling {
     let sampler = SamplerConfig::Ddim { eta: 0. };
-    Sampling {
-        sampler,
-        spacing: Spacing::Uniform,
-        steps: 5,
-        guidance: guidance_scale.into(),
-        size: None,
-        tile: None,
-        thresholding: None,
-        tile_tie: None,
-        ancestral: AncestralNoise::default(),
-        quantize_denoised: false,
-        deep_cache: None,
-        text: TextOptions::default(),
-    }
+    Sampling { guidance: guidance_scale.into(), ..Sampling::new(sampler, 5) }
 }
 
 /// Compares the condition, the latents after five steps, and the image.

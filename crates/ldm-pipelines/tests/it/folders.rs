@@ -6,13 +6,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use ldm_checkpoint::{Shapes, save, save_torch};
-use ldm_conditioning::TextOptions;
 use ldm_core::Prompt;
 use ldm_core::device::test_device;
 use ldm_pipelines::{
     ConditioningKind, GenerateRequest, LatentDiffusion, LoadOptions, Model, ModelSource, Sampling, generate,
 };
-use ldm_schedulers::{AncestralNoise, Parameterization, SamplerConfig};
+use ldm_schedulers::{Parameterization, SamplerConfig};
 use ldm_testing::{Golden, assert_close, filled};
 use serde::Deserialize;
 use serde_json::Value;
@@ -99,18 +98,10 @@ fn check(name: &str, kind: ConditioningKind, expected: (SamplerConfig, Parameter
             3.
         };
     let sampling = Sampling {
-        sampler,
         spacing,
-        steps: 5,
         guidance: guidance_scale.into(),
-        size: None,
-        tile: None,
         thresholding: model.scheduler.as_ref().unwrap().thresholding,
-        tile_tie: None,
-        ancestral: AncestralNoise::default(),
-        quantize_denoised: false,
-        deep_cache: None,
-        text: TextOptions::default(),
+        ..Sampling::new(sampler, 5)
     };
     let noise = get("noise");
     let made = generate(

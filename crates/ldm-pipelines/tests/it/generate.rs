@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 
 use ldm_checkpoint::Checkpoint;
-use ldm_conditioning::TextOptions;
 use ldm_core::device::test_device;
 use ldm_core::noise::Seeded;
 use ldm_core::{NoiseSource, Prompt};
 use ldm_pipelines::{
     ClassifierFreeGuidance, GenerateRequest, Guidance, LatentDiffusion, LatentDiffusionConfig, LoadOptions,
-    Model, ModelConfig, ModelFile, Network, Sampling, generate,
+    Model, ModelConfig, ModelFile, Network, Sampling, SamplingOptions, generate,
 };
-use ldm_schedulers::{AncestralNoise, Denoised, Denoiser, NoiseLevel, SamplerConfig};
+use ldm_schedulers::{Denoised, Denoiser, NoiseLevel, SamplerConfig};
 use ldm_testing::{assert_close, fill_weights, relative_l2};
 use tch::{Kind, Tensor};
 
@@ -31,20 +30,7 @@ fn model() -> LatentDiffusion {
 }
 
 fn sampling(sampler: SamplerConfig, steps: usize, guidance_scale: f64) -> Sampling {
-    Sampling {
-        sampler,
-        spacing: sampler.spacing(),
-        steps,
-        guidance: guidance_scale.into(),
-        size: None,
-        tile: None,
-        thresholding: None,
-        tile_tie: None,
-        ancestral: AncestralNoise::default(),
-        quantize_denoised: false,
-        deep_cache: None,
-        text: TextOptions::default(),
-    }
+    Sampling { guidance: guidance_scale.into(), ..Sampling::new(sampler, steps) }
 }
 
 fn load_options(ema: bool, kind: Kind) -> LoadOptions {
@@ -93,6 +79,40 @@ fn deep_features_are_reused_between_steps() {
     assert!(error.starts_with("deep cache: expected a depth of 1 to "), "{error}");
     let error = run(&Sampling { tile: Some(16), ..reusing("2") }).unwrap_err().to_string();
     assert!(error.starts_with("deep cache: expected no tiles"), "{error}");
+}
+
+#[test]
+fn more_merged_tokens_are_further_from_the_full_run() {
+    let model = model();
+    let (prompt, seeds) = (Prompt::class(&[1, 2]), [7, 8]);
+    let run = |token_merging| {
+        let how = Sampling { token_merging, ..sampling(DDIM, 6, 3.) };
+        generate(&model, &GenerateRequest::new(&prompt, &seeds, &how), &mut |_| {})
+    };
+    let want = run(0.).unwrap().latents;
+    let distances = [0.1, 0.7].map(|share| relative_l2(&run(share).unwrap().latents, &want));
+    assert!(0. < distances[0] && distances[0] < distances[1], "{distances:?}");
+    for share in [1., -0.5, f64::NAN] {
+        let error = run(share).unwrap_err().to_string();
+        assert!(error.starts_with("token merging: expected a share from 0 to below 1"), "{error}");
+    }
+}
+
+#[test]
+fn fast_sampling_changes_defaults_only() {
+    let model = model();
+    let resolve = |options: SamplingOptions| options.fast().resolve(&model, &mut |_| {}).unwrap();
+    let fast = resolve(SamplingOptions::default());
+    assert_eq!((fast.sampler.name(), fast.steps), ("dpmpp_2m", 20));
+    assert_eq!(fast.deep_cache, Some("2".parse().unwrap()));
+    let own = SamplingOptions {
+        sampler: Some(DDIM),
+        spacing: Some("999,500,1".parse().unwrap()),
+        deep_cache: Some("3:1".parse().unwrap()),
+        ..SamplingOptions::default()
+    };
+    let own = resolve(own);
+    assert_eq!((own.sampler, own.steps, own.deep_cache), (DDIM, 3, Some("3:1".parse().unwrap())));
 }
 
 #[test]

@@ -1,13 +1,12 @@
 //! Initial images, masks and variations.
 
-use ldm_conditioning::TextOptions;
 use ldm_core::device::test_device;
 use ldm_core::noise::Seeded;
 use ldm_core::{NoiseSource, Prompt};
 use ldm_pipelines::{
     GenerateRequest, Init, InitImage, LatentDiffusion, ModelConfig, ModelFile, Sampling, Variation, generate,
 };
-use ldm_schedulers::{AncestralNoise, SamplerConfig, Spacing};
+use ldm_schedulers::{SamplerConfig, Spacing};
 use ldm_testing::{assert_close, fill_weights};
 use tch::{Kind, Tensor};
 
@@ -25,20 +24,7 @@ fn model() -> LatentDiffusion {
 }
 
 fn sampling(sampler: SamplerConfig, spacing: Spacing) -> Sampling {
-    Sampling {
-        sampler,
-        spacing,
-        steps: 10,
-        guidance: 1_f64.into(),
-        size: None,
-        tile: None,
-        thresholding: None,
-        tile_tie: None,
-        ancestral: AncestralNoise::default(),
-        quantize_denoised: false,
-        deep_cache: None,
-        text: TextOptions::default(),
-    }
+    Sampling { spacing, ..Sampling::new(sampler, 10) }
 }
 
 fn image() -> Tensor {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use ldm_checkpoint::Checkpoint;
-use ldm_conditioning::TextOptions;
 use ldm_core::device::test_device;
 use ldm_core::noise::Seeded;
 use ldm_core::{NoiseSource, Prompt, Tiles};
@@ -11,7 +10,7 @@ use ldm_pipelines::{
     Conditioned, GenerateRequest, LatentDiffusion, LatentDiffusionConfig, LatentRgb, LoadOptions,
     ModelConfig, ModelFile, Network, Sampling, generate,
 };
-use ldm_schedulers::{AncestralNoise, Denoiser, SamplerConfig, Spacing};
+use ldm_schedulers::{Denoiser, SamplerConfig};
 use ldm_testing::{assert_close, fill_weights, relative_l2};
 use tch::{Kind, Tensor};
 
@@ -31,20 +30,7 @@ fn model(overrides: &[&str]) -> LatentDiffusion {
 
 fn sampling(size: [i64; 2], tile: Option<i64>) -> Sampling {
     let sampler = SamplerConfig::Ddim { eta: 0. };
-    Sampling {
-        sampler,
-        spacing: Spacing::Uniform,
-        steps: 4,
-        guidance: 2_f64.into(),
-        size: Some(size),
-        tile,
-        thresholding: None,
-        tile_tie: None,
-        ancestral: AncestralNoise::default(),
-        quantize_denoised: false,
-        deep_cache: None,
-        text: TextOptions::default(),
-    }
+    Sampling { guidance: 2_f64.into(), size: Some(size), tile, ..Sampling::new(sampler, 4) }
 }
 
 #[test]

@@ -56,7 +56,7 @@ fn fields_and_names() {
     assert_eq!(
         error,
         "spacing: expected one of uniform, quad, time_uniform, leading, trailing, linspace, karras, exponential, \
-         sgm_uniform, lcm or levels as 999,500,1, got karas"
+         sgm_uniform, align_your_steps, lcm or levels as 999,500,1, got karas"
     );
     let error =
         serde_json::from_str::<SamplerConfig>(r#"{"name": "ddim", "etta": 1}"#).unwrap_err().to_string();

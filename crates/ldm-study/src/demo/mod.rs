@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use ldm_conditioning::TextOptions;
 use ldm_core::{Error, Prompt, Result, image};
 use ldm_data::{Batch, Loader, LoaderConfig};
 use ldm_metrics::psnr;
 use ldm_pipelines::{GenerateRequest, LatentDiffusion, LoadOptions, Model, Sampling, generate};
-use ldm_schedulers::{AncestralNoise, SamplerConfig, Spacing};
+use ldm_schedulers::SamplerConfig;
 use ldm_train::{Finished, RunConfig, Trainer};
 use tch::{Device, Kind, Tensor};
 
@@ -181,20 +180,7 @@ fn reconstructions(model: &LatentDiffusion, originals: &Tensor) -> ([Tensor; 2],
 
 /// Returns the sampling of the report.
 fn sampling() -> Sampling {
-    Sampling {
-        sampler: SamplerConfig::Ddim { eta: 1. },
-        spacing: Spacing::Uniform,
-        steps: 50,
-        guidance: GUIDANCE.into(),
-        size: None,
-        tile: None,
-        thresholding: None,
-        tile_tie: None,
-        ancestral: AncestralNoise::default(),
-        quantize_denoised: false,
-        deep_cache: None,
-        text: TextOptions::default(),
-    }
+    Sampling { guidance: GUIDANCE.into(), ..Sampling::new(SamplerConfig::Ddim { eta: 1. }, 50) }
 }
 
 /// Samples of each class.

@@ -4,12 +4,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use ldm_conditioning::TextOptions;
 use ldm_core::{Result, channels, image};
 use ldm_data::{Batch, Dataset, Loader, LoaderConfig, none_readable};
 use ldm_metrics::{FeatureNetwork, SetDistance, SetFeatures};
 use ldm_pipelines::{GenerateRequest, LatentDiffusion, Sampling, generate};
-use ldm_schedulers::{AncestralNoise, SamplerConfig, Spacing};
+use ldm_schedulers::SamplerConfig;
 use ldm_train::prompt_for;
 use tch::{Device, Tensor};
 
@@ -93,18 +92,8 @@ impl Evaluator {
 
     fn sampling(&self, steps: usize) -> Sampling {
         Sampling {
-            sampler: SamplerConfig::Ddim { eta: self.measure.eta },
-            spacing: Spacing::Uniform,
-            steps,
             guidance: self.measure.guidance_scale.into(),
-            size: None,
-            tile: None,
-            thresholding: None,
-            tile_tie: None,
-            ancestral: AncestralNoise::default(),
-            quantize_denoised: false,
-            deep_cache: None,
-            text: TextOptions::default(),
+            ..Sampling::new(SamplerConfig::Ddim { eta: self.measure.eta }, steps)
         }
     }
 

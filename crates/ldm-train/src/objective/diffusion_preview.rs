@@ -2,11 +2,10 @@
 
 use std::sync::atomic::AtomicBool;
 
-use ldm_conditioning::TextOptions;
 use ldm_core::{Error, Prompt, Result, channels};
 use ldm_data::{Batch, SheetNames, condition_sheet};
 use ldm_pipelines::{ConditioningKind, GenerateRequest, Sampling, generate};
-use ldm_schedulers::{AncestralNoise, SamplerConfig, Spacing};
+use ldm_schedulers::{SamplerConfig, Spacing};
 use tch::Tensor;
 
 use crate::config::SampleConfig;
@@ -54,18 +53,10 @@ impl Preview for DiffusionObjective {
         };
         let (sampler, spacing) = self.preview_sampler(config);
         let sampling = Sampling {
-            sampler,
             spacing,
-            steps: config.steps,
             guidance: config.guidance_scale.into(),
-            size: None,
-            tile: None,
             thresholding: self.model().thresholding(),
-            tile_tie: None,
-            ancestral: AncestralNoise::default(),
-            quantize_denoised: false,
-            deep_cache: None,
-            text: TextOptions::default(),
+            ..Sampling::new(sampler, config.steps)
         };
         let seeds: Vec<u64> = (0..count as u64).collect();
         let request = GenerateRequest::new(&prompt, &seeds, &sampling).stopped_by(stop);

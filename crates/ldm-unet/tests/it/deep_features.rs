@@ -2,7 +2,7 @@
 
 use ldm_core::Conditioning;
 use ldm_testing::{fill_weights, relative_l2};
-use ldm_unet::{UNet, UNetConfig};
+use ldm_unet::{DeepFeatures, Evaluation, UNet, UNetConfig};
 use serde_json::json;
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
@@ -33,13 +33,17 @@ fn features_of_the_same_input_give_the_same_output() {
         let full = unet.forward_cached(&x, &t, &cond, false);
         assert_eq!(unet.depth(), 6);
         for depth in 1..unet.depth() {
+            let evaluate = |x: &Tensor, features: &mut Option<Tensor>| {
+                let deep = Some(DeepFeatures { depth, features });
+                unet.evaluate(x, &t, &cond, Evaluation { deep, ..Evaluation::default() })
+            };
             let mut deep = None;
-            let filled = unet.forward_shallow(&x, &t, &cond, None, depth, &mut deep);
+            let filled = evaluate(&x, &mut deep);
             assert_eq!(filled, full, "depth {depth}: all blocks");
-            let shallow = unet.forward_shallow(&x, &t, &cond, None, depth, &mut deep);
+            let shallow = evaluate(&x, &mut deep);
             assert_eq!(shallow, full, "depth {depth}: the features are all that was left out");
             // Of another input: neither its output nor that of the features' input.
-            let shallow = unet.forward_shallow(&other, &t, &cond, None, depth, &mut deep);
+            let shallow = evaluate(&other, &mut deep);
             assert!(
                 relative_l2(&shallow, &unet.forward_cached(&other, &t, &cond, false)) > 1e-3,
                 "depth {depth}"

@@ -12,6 +12,7 @@ mod gradients;
 mod kernels;
 mod plan;
 mod refusals;
+mod token_merging;
 
 use std::path::{Path, PathBuf};
 

@@ -1,7 +1,7 @@
 //! Fields of `parameters`, and the options of `ldm` that they become.
 
 /// Fields that are options, with the same values.
-pub(super) const SAME: [(&str, &str); 22] = [
+pub(super) const SAME: [(&str, &str); 23] = [
     ("Steps", "steps"),
     ("CFG scale", "guidance-scale"),
     ("CFG rescale", "guidance-rescale"),
@@ -13,6 +13,7 @@ pub(super) const SAME: [(&str, &str); 22] = [
     ("Temperature", "temperature"),
     ("Noise dropout", "noise-dropout"),
     ("Deep cache", "deep-cache"),
+    ("Token merging ratio", "token-merging"),
     ("Clip skip", "clip-skip"),
     ("Prompt syntax", "prompt-syntax"),
     ("Init noise", "init-noise"),

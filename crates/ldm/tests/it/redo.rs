@@ -49,7 +49,7 @@ fn our_parameters_become_the_command() {
 fn every_field_is_followed() {
     let more = "Variation seed: 9, Variation seed strength: 0.5, CFG rescale: 0.7, CFG interval: 0.3..5, Eta: 1, Spacing: \
                 999,500,1, Tile: 32, Tile tie: 0.1..1, Temperature: 0.9, Noise dropout: 0.1, Quantize denoised: true, Deep \
-                cache: 3:2, Clip skip: 2, Prompt syntax: weights, Denoising strength: 0.6, Hires upscale: 2, Hires steps: 4, Hires \
+                cache: 3:2, Token merging ratio: 0.5, Clip skip: 2, Prompt syntax: weights, Denoising strength: 0.6, Hires upscale: 2, Hires steps: 4, Hires \
                 upscaler: Lanczos, Dtype: bf16, EMA: false, Watermark: false";
     let (_folder, path) = folder(&format!("{OURS}, {more}, Version: ldm 0.1.0"));
     let got = words(&path, &[]);
@@ -59,6 +59,7 @@ fn every_field_is_followed() {
         "--guidance-rescale=0.7",
         "--guidance-interval=0.3..5",
         "--deep-cache=3:2",
+        "--token-merging=0.5",
         "--eta=1",
         "--spacing=999,500,1",
         "--tile=32",

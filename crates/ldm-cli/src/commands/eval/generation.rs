@@ -111,7 +111,8 @@ fn sampling_document(args: &GeneratorArgs, generator: &ImageGenerator) -> Value 
         "spacing": flags.spacing, "steps": sampling.steps,
         "guidance_scale": guidance.scale, "guidance_rescale": guidance.rescale,
         "guidance_interval": flags.guidance_interval.map(|span| [span.low, span.high]),
-        "size": sampling.size, "tile": sampling.tile, "deep_cache": flags.deep_cache.map(|cache| cache.to_string()),
+        "size": sampling.size, "tile": sampling.tile, "deep_cache": sampling.deep_cache.map(|cache| cache.to_string()),
+        "token_merging": sampling.token_merging,
     })
 }
 
@@ -129,6 +130,8 @@ fn refuse_sampling(args: &GeneratorArgs) -> anyhow::Result<()> {
         ("--height", flags.height.is_some()),
         ("--tile", flags.tile.is_some()),
         ("--deep-cache", flags.deep_cache.is_some()),
+        ("--token-merging", flags.token_merging != 0.),
+        ("--fast", flags.fast),
         ("--lora", !flags.loras.is_empty()),
     ];
     match given.iter().find(|(_, given)| *given) {
