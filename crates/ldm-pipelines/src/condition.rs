@@ -177,9 +177,10 @@ impl LatentDiffusion {
     fn concat(&self, prompt: &Prompt, train: bool) -> Result<Tensor> {
         if self.config.cond_stage_config == ConditionerConfig::FirstStage {
             let (image, mask) = self.image_and_mask(prompt)?;
-            // Masked pixels are black: 0 in `[0, 1]`. The latent is not scaled (`scripts/inpaint.py:74`).
+            // Masked pixels are black: 0 in `[0, 1]`. CompVis does not scale the latent (`scripts/inpaint.py:74`).
             let masked = (image + 1.) * (1. - &mask) - 1.;
-            let latent = self.mode(&masked);
+            let scale = if self.config.scale_concat { self.scale_factor } else { 1. };
+            let latent = self.mode(&masked) * scale;
             let mask = shrink(&mask, &latent) * 2. - 1.;
             return Ok(Tensor::cat(&[latent, mask], 1));
         }

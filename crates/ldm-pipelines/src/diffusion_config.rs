@@ -128,6 +128,9 @@ pub struct LatentDiffusionConfig {
     pub scale_factor: f64,
     #[serde(default)]
     pub scale_by_std: bool,
+    /// Scales the concatenated latent of the masked image by the scale factor, as x_t; CompVis has no such key.
+    #[serde(default)]
+    pub scale_concat: bool,
     #[serde(default = "yes")]
     pub use_ema: bool,
     #[serde(default = "hundred")]
@@ -367,6 +370,12 @@ impl LatentDiffusionConfig {
             return refuse(
                 "scale_by_std",
                 "expected no scale_factor with it, since the scale is measured, got one",
+            );
+        }
+        if self.scale_concat && self.cond_stage_config != ConditionerConfig::FirstStage {
+            return refuse(
+                "scale_concat",
+                "expected false, since no latent of the first stage is concatenated, got true",
             );
         }
         if self.masked_image_key.as_deref().is_some_and(|key| key != "masked_image") {

@@ -19,7 +19,7 @@ const CLASSES: [(&str, &str, &str, &[&str]); 14] = [
         "model",
         "latent_diffusion",
         "ldm.models.diffusion.ddpm.LatentDiffusion",
-        &["concat_keys", "zero_terminal_snr"],
+        &["concat_keys", "scale_concat", "zero_terminal_snr"],
     ),
     ("model", "kl", "ldm.models.autoencoder.AutoencoderKL", &[]),
     ("model", "vq", "ldm.models.autoencoder.VQModel", &["beta", "legacy", "unknown_index"]),
@@ -88,6 +88,11 @@ pub(super) fn write(
         if model.zero_terminal_snr {
             note(
                 "zero_terminal_snr: dropped, since CompVis has no such key; this model needs a rescaled schedule",
+            );
+        }
+        if model.scale_concat {
+            note(
+                "scale_concat: dropped, since CompVis has no such key; this model needs a scaled masked image",
             );
         }
         if let ConditionerConfig::Class(class) = &model.cond_stage_config

@@ -211,6 +211,25 @@ fn masked_pixels_do_not_affect_the_condition() {
 }
 
 #[test]
+fn the_masked_image_is_scaled_only_where_asked() {
+    let (mut model, golden) = (model("inpainting"), golden("inpainting"));
+    let prompt = given(&golden);
+    model.scale_factor = 0.25;
+    let unscaled = model.condition(&prompt, false).unwrap().concat.unwrap();
+    assert_close("as CompVis", &unscaled, golden.get("condition"), TOLERANCE);
+    model.config.scale_concat = true;
+    let scaled = model.condition(&prompt, false).unwrap().concat.unwrap();
+    let latent = scaled.size()[1] - 1;
+    assert_close(
+        "the latent",
+        &scaled.narrow(1, 0, latent),
+        &(unscaled.narrow(1, 0, latent) * 0.25),
+        TOLERANCE,
+    );
+    assert_eq!(scaled.narrow(1, latent, 1), unscaled.narrow(1, latent, 1), "the mask");
+}
+
+#[test]
 fn invalid_prompts_are_refused_by_name() {
     #[track_caller]
     fn check(name: &str, guidance_scale: f64, change: impl Fn(&mut Prompt), expected: &str) {

@@ -341,6 +341,10 @@ fn invalid_configs_are_refused_by_key() {
     );
     check(&["model.params.concat_keys=[lr]"], "unknown variant `lr`, expected `mask` or `masked_image`");
     check(&["model.params.personalization_config={}"], "unknown field `personalization_config`");
+    check(
+        &["model.params.scale_concat=true"],
+        "scale_concat: expected false, since no latent of the first stage is concatenated, got true",
+    );
     check(&["model.params.channels=3"], "channels: expected 4, those of the first stage's latents, got 3");
     check(&["model.params.unet_config.params.in_channels=7"], "in_channels");
     check(
