@@ -4,8 +4,7 @@ use ldm_core::resources;
 use ldm_core::{Error, Result};
 use tch::{Device, Tensor};
 
-use crate::inception::{FILE, RESOURCE};
-use crate::{Inception, Lpips, Trunk};
+use crate::{EfficientNet, Inception, Lpips, Trunk, efficientnet, inception};
 
 /// A network whose features represent images in comparisons of sets.
 #[derive(Debug)]
@@ -15,6 +14,8 @@ pub enum FeatureNetwork {
     /// The last features of VGG16, trained on ImageNet or random ([`Lpips::random`]): an untrained VGG16 distinguishes sets
     /// too (Naeem et al. 2020, §4.3), but its values are not comparable with others.
     Vgg(Box<Lpips>),
+    /// A small trained network: its values distinguish models better than those of a random one, and are not FID.
+    EfficientNet(Box<EfficientNet>),
 }
 
 /// Features of images.
@@ -30,7 +31,7 @@ pub struct Features {
 
 impl FeatureNetwork {
     /// The names accepted by [`FeatureNetwork::named`].
-    pub const NAMES: [&str; 3] = ["inception", "vgg16", "random-vgg16"];
+    pub const NAMES: [&str; 4] = ["inception", "efficientnet-lite0", "vgg16", "random-vgg16"];
 
     /// Loads a network by name, with the weights installed by `ldm weights get`.
     ///
@@ -39,6 +40,7 @@ impl FeatureNetwork {
     pub fn named(name: &str, device: Device) -> Result<Self> {
         match name {
             "inception" => Ok(Self::Inception(Box::new(Inception::published(device)?))),
+            "efficientnet-lite0" => Ok(Self::EfficientNet(Box::new(EfficientNet::published(device)?))),
             "vgg16" => Ok(Self::Vgg(Box::new(Lpips::published(device)?))),
             "random-vgg16" => Ok(Self::Vgg(Box::new(Lpips::random(device)))),
             _ => {
@@ -48,19 +50,25 @@ impl FeatureNetwork {
         }
     }
 
-    /// Loads Inception if `ldm weights get fid-inception` installed it, else the random VGG16; see [`FeatureNetwork::name`].
+    /// Loads Inception if `ldm weights get fid-inception` installed it, else EfficientNet-lite0 if it is installed, else the
+    /// random VGG16; see [`FeatureNetwork::name`].
     ///
     /// # Errors
     /// As [`Inception::load`], if the installed file is damaged.
     pub fn published_or_random(device: Device) -> Result<Self> {
-        let installed = resources::find(RESOURCE, FILE).is_some();
-        Self::named(if installed { "inception" } else { "random-vgg16" }, device)
+        let trained = [
+            ("inception", inception::RESOURCE, inception::FILE),
+            ("efficientnet-lite0", efficientnet::RESOURCE, efficientnet::FILE),
+        ];
+        let installed = trained.iter().find(|(_, name, file)| resources::find(name, file).is_some());
+        Self::named(installed.map_or("random-vgg16", |(name, _, _)| name), device)
     }
 
     /// Returns the name to report next to every value.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Inception(_) => "Inception-v3 2015-12-05, pool 3",
+            Self::EfficientNet(_) => "EfficientNet-lite0, mean of the last features",
             Self::Vgg(net) => match net.trunk() {
                 Trunk::Published => "VGG16, mean of relu5_3",
                 Trunk::Random => "random VGG16, mean of relu5_3",
@@ -72,6 +80,7 @@ impl FeatureNetwork {
     pub fn size(&self) -> i64 {
         match self {
             Self::Inception(_) => 2048,
+            Self::EfficientNet(_) => 1280,
             Self::Vgg(_) => 512,
         }
     }
@@ -89,6 +98,9 @@ impl FeatureNetwork {
                 let features = net.features(images)?;
                 let (spatial, logits) = (Some(features.spatial), Some(features.logits));
                 Ok(Features { pooled: features.pooled, spatial, logits })
+            }
+            Self::EfficientNet(net) => {
+                Ok(Features { pooled: net.features(images)?, spatial: None, logits: None })
             }
             Self::Vgg(net) => {
                 let saved = crate::pixel::eight_bit(images) / 127.5 - 1.;

@@ -8,6 +8,7 @@
 //!   statistics.
 //! - [`Reconstructions`]: both for the reconstructions of a first stage.
 
+mod efficientnet;
 mod feature_network;
 mod feature_sets;
 mod feature_statistics;
@@ -26,6 +27,7 @@ mod set_moments;
 mod ssim;
 mod vgg;
 
+pub use efficientnet::EfficientNet;
 pub use feature_network::{FeatureNetwork, Features};
 pub use feature_statistics::{FeatureStatistics, Gaussian};
 pub use inception::{Inception, InceptionFeatures};

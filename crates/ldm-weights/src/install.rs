@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use ldm_core::{Error, Result, resources};
 
+use crate::archive::{archive_of, extract};
 use crate::copy::install_copies;
 use crate::download::download;
 use crate::lock::InstallLock;
@@ -53,14 +54,23 @@ pub fn install(
             }
             WeightsSource::Network { mirror, retries } => {
                 for file in files {
-                    let url = match mirror {
-                        Some(base) => {
-                            format!("{}/{}/{}", base.trim_end_matches('/'), resource.name, file.name)
-                        }
-                        None => file.url.clone(),
+                    let to = folder.join(&file.name);
+                    let mut fetch = |file: &RemoteFile, url: &str, to: &Path| {
+                        observe(DownloadEvent::Requested { file, url });
+                        download(file, url, to, lock.is_exclusive(), *retries, observe)
                     };
-                    observe(DownloadEvent::Requested { file, url: &url });
-                    download(file, &url, &folder.join(&file.name), lock.is_exclusive(), *retries, observe)?;
+                    match (mirror, archive_of(file)) {
+                        (Some(base), _) => {
+                            let base = base.trim_end_matches('/');
+                            fetch(file, &format!("{base}/{}/{}", resource.name, file.name), &to)?;
+                        }
+                        (None, None) => fetch(file, &file.url, &to)?,
+                        (None, Some(archive)) => {
+                            let path = folder.join(&archive.name);
+                            fetch(&archive, &archive.url, &path)?;
+                            extract(file, &path, &to)?;
+                        }
+                    }
                 }
             }
         }

@@ -3,6 +3,7 @@
 //! A download goes into `FILE.part` next to its destination and is renamed once its sha256 is right; an interrupted one is
 //! resumed. Only [`install`] from [`WeightsSource::Network`] uses the network.
 
+mod archive;
 mod copy;
 mod download;
 mod event;
@@ -12,6 +13,7 @@ mod manifest;
 mod part;
 mod transfer;
 
+pub use archive::RemoteArchive;
 pub use event::DownloadEvent;
 pub use install::{WeightsSource, install, is_installed};
 pub use manifest::{Manifest, RemoteFile, Resource, megabytes};

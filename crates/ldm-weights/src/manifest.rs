@@ -5,6 +5,8 @@ use std::path::Path;
 use ldm_core::{Error, Result};
 use serde::Deserialize;
 
+use crate::RemoteArchive;
+
 /// A manifest of resources.
 #[derive(Debug)]
 pub struct Manifest {
@@ -39,6 +41,8 @@ pub struct RemoteFile {
     pub size: u64,
     /// 64 lower-case hexadecimal digits.
     pub sha256: String,
+    /// The archive at the URL that holds the file; a mirror and copies have the file itself.
+    pub archive: Option<RemoteArchive>,
 }
 
 const BUILT_IN: &str = include_str!("manifest.yaml");
@@ -94,12 +98,15 @@ impl Resource {
         }
         for file in &self.files {
             let hex = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
-            if file.sha256.len() != 64 || !file.sha256.chars().all(hex) {
-                let expected = "expected 64 lower-case hexadecimal digits";
-                return Err(Error::config(
-                    list,
-                    format!("{}: sha256: {expected}, got {}", file.name, file.sha256),
-                ));
+            let hashes = file.archive.iter().map(|archive| &archive.sha256).chain([&file.sha256]);
+            for hash in hashes {
+                if hash.len() != 64 || !hash.chars().all(hex) {
+                    let expected = "expected 64 lower-case hexadecimal digits";
+                    return Err(Error::config(
+                        list,
+                        format!("{}: sha256: {expected}, got {hash}", file.name),
+                    ));
+                }
             }
         }
         Ok(())
@@ -122,7 +129,10 @@ mod tests {
     #[test]
     fn built_in_list_is_valid() {
         let manifest = Manifest::open(None).unwrap();
-        assert_eq!(manifest.names(), ["bert-tokenizer", "clip-tokenizer", "lpips-vgg16", "fid-inception"]);
+        assert_eq!(
+            manifest.names(),
+            ["bert-tokenizer", "clip-tokenizer", "lpips-vgg16", "fid-inception", "efficientnet-lite0"]
+        );
         for file in manifest.resources.iter().flat_map(|resource| &resource.files) {
             assert!(file.url.starts_with("https://") && file.size > 0, "{file:?}");
             // PyTorch's file names end in the first digits of the hash.

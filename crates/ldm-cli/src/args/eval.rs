@@ -174,8 +174,8 @@ pub(crate) struct MetricArgs {
     /// Images per batch.
     #[arg(long, default_value_t = 16, value_parser = image_count)]
     pub(crate) batch_size: usize,
-    /// Feature network: FID's Inception, VGG16, or a random VGG16, which needs no file. Default: Inception if
-    /// `ldm weights get fid-inception` installed it, else random-vgg16.
+    /// Feature network: FID's Inception, the smaller EfficientNet-lite0, VGG16, or a random VGG16, which needs no file.
+    /// Default: the first of them that `ldm weights get` installed (fid-inception, efficientnet-lite0), else random-vgg16.
     #[arg(long, value_parser = PossibleValuesParser::new(FeatureNetwork::NAMES))]
     pub(crate) features: Option<String>,
     /// Print one JSON document.

@@ -293,6 +293,40 @@ fn a_mirror_has_the_layout_of_the_cache() {
     sandbox.is_whole();
 }
 
+/// A manifest of `thing` whose `net.bin` is `member` of a zip at `url`, and the zip.
+fn archived(url: &str, member: &str) -> (Cache, Vec<u8>) {
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    zip.start_file("package/net.bin", zip::write::SimpleFileOptions::default()).unwrap();
+    std::io::Write::write_all(&mut zip, &bytes()).unwrap();
+    let zip = zip.finish().unwrap().into_inner();
+    let sandbox = Cache::new(url);
+    let list = format!(
+        "- name: thing\n  for: tests\n  files:\n    - {{name: net.bin, url: \"{url}/package.whl\", license: MIT, size: {SIZE}, \
+         sha256: {}, archive: {{member: {member}, size: {}, sha256: {}}}}}\n",
+        sha256(&bytes()),
+        zip.len(),
+        sha256(&zip)
+    );
+    std::fs::write(sandbox.path("list.yaml"), list).unwrap();
+    (sandbox, zip)
+}
+
+#[test]
+fn a_file_of_an_archive_is_extracted() {
+    let (_, zip) = archived("http://127.0.0.1:9", "package/net.bin");
+    let server = Server::start(move |_, request| match request.path.as_str() {
+        "/package.whl" => Reply::requested(&zip, request),
+        _ => Reply::status("404 Not Found"),
+    });
+    let (sandbox, _) = archived(&server.url, "package/net.bin");
+    sandbox.ok(&GET);
+    sandbox.is_whole();
+    assert!(!sandbox.path("cache/thing/net.bin.zip").exists(), "the archive is removed");
+
+    let (sandbox, _) = archived(&server.url, "package/other.bin");
+    sandbox.err(&GET, 1, &["net.bin.zip: `package/other.bin`: "]);
+}
+
 #[test]
 fn copies_are_matched_by_their_bytes() {
     let sandbox = Cache::new("http://127.0.0.1:9");

@@ -143,7 +143,10 @@ fn metrics_need_retained_features() {
     assert!(near.iter().all(|apart| *apart > 0.) && own == [0., 0.], "{near:?} {own:?}");
     assert!(gathered(&real, Retain::Nothing).nearest(&features).is_err());
     let error = FeatureNetwork::named("resnet", test_device()).unwrap_err().to_string();
-    assert_eq!(error, "features: expected one of inception, vgg16, random-vgg16, got resnet");
+    assert_eq!(
+        error,
+        "features: expected one of inception, efficientnet-lite0, vgg16, random-vgg16, got resnet"
+    );
 }
 
 #[test]
