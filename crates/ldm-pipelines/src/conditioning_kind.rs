@@ -93,3 +93,15 @@ impl fmt::Display for ConditioningKind {
         })
     }
 }
+
+/// The methods of CompVis' conditioners that `cond_stage_forward` may name (`ddpm.py:561`). Each encodes a condition, and
+/// `encode` is `forward` where a conditioner has both (`encoders/modules.py`), so the name changes nothing.
+pub(crate) fn methods(conditioner: &ConditionerConfig) -> &'static [&'static str] {
+    match conditioner {
+        ConditionerConfig::Class(_) | ConditionerConfig::Identity | ConditionerConfig::Unconditional => {
+            &["forward"]
+        }
+        ConditionerConfig::FirstStage => &["encode"],
+        _ => &["encode", "forward"],
+    }
+}

@@ -9,6 +9,7 @@ use ldm_unet::UNetConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::condition_schedule;
+use crate::conditioning_kind::methods;
 
 /// `unet_config`.
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -392,16 +393,4 @@ fn spatial(conditioner: &ConditionerConfig) -> bool {
         conditioner,
         ConditionerConfig::FirstStage | ConditionerConfig::Spatial(_) | ConditionerConfig::Identity
     )
-}
-
-/// The methods of CompVis' conditioners that `cond_stage_forward` may name (`ddpm.py:561`). Each encodes a condition, and
-/// `encode` is `forward` where a conditioner has both (`encoders/modules.py`), so the name changes nothing.
-fn methods(conditioner: &ConditionerConfig) -> &'static [&'static str] {
-    match conditioner {
-        ConditionerConfig::Class(_) | ConditionerConfig::Identity | ConditionerConfig::Unconditional => {
-            &["forward"]
-        }
-        ConditionerConfig::FirstStage => &["encode"],
-        _ => &["encode", "forward"],
-    }
 }

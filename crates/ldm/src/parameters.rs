@@ -54,9 +54,32 @@ pub struct Parameters<'a> {
     pub overrides: &'a [String],
 }
 
+impl Parameters<'_> {
+    /// Writes the options that change the evaluations and the noise of the steps.
+    fn write_steps(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Sampling { ancestral, quantize_denoised, deep_cache, token_merging, .. } = self.sampling;
+        if ancestral.temperature != 1. {
+            write!(f, ", Temperature: {}", ancestral.temperature)?;
+        }
+        if ancestral.dropout != 0. {
+            write!(f, ", Noise dropout: {}", ancestral.dropout)?;
+        }
+        if *quantize_denoised {
+            write!(f, ", Quantize denoised: true")?;
+        }
+        if let Some(cache) = deep_cache {
+            write!(f, ", Deep cache: {cache}")?;
+        }
+        if *token_merging != 0. {
+            write!(f, ", Token merging ratio: {token_merging}")?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Parameters<'_> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Sampling { sampler, steps, guidance, tile, ancestral, .. } = self.sampling;
+        let Sampling { sampler, steps, guidance, tile, .. } = self.sampling;
         let [height, width] = self.size;
         write!(f, "Steps: {steps}, Sampler: {}, CFG scale: {}", sampler.name(), guidance.scale)?;
         write!(f, ", Seed: {}, Size: {width}x{height}, Model: {}", self.seed, self.model)?;
@@ -92,21 +115,7 @@ impl fmt::Display for Parameters<'_> {
         if let Some([low, high]) = self.sampling.tile_tie {
             write!(f, ", Tile tie: {low}..{high}")?;
         }
-        if ancestral.temperature != 1. {
-            write!(f, ", Temperature: {}", ancestral.temperature)?;
-        }
-        if ancestral.dropout != 0. {
-            write!(f, ", Noise dropout: {}", ancestral.dropout)?;
-        }
-        if self.sampling.quantize_denoised {
-            write!(f, ", Quantize denoised: true")?;
-        }
-        if let Some(cache) = self.sampling.deep_cache {
-            write!(f, ", Deep cache: {cache}")?;
-        }
-        if self.sampling.token_merging != 0. {
-            write!(f, ", Token merging ratio: {}", self.sampling.token_merging)?;
-        }
+        self.write_steps(f)?;
         if self.sampling.text.clip_skip != 1 {
             write!(f, ", Clip skip: {}", self.sampling.text.clip_skip)?;
         }

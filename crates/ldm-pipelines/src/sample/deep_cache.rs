@@ -60,7 +60,7 @@ impl fmt::Display for DeepCache {
 
 /// The features of one run.
 #[derive(Debug)]
-pub(super) struct DeepFeatures {
+pub(super) struct ReusedFeatures {
     cache: DeepCache,
     state: RefCell<Reused>,
 }
@@ -74,7 +74,7 @@ struct Reused {
     images: i64,
 }
 
-impl DeepFeatures {
+impl ReusedFeatures {
     pub(super) fn new(cache: DeepCache) -> Self {
         Self { cache, state: RefCell::default() }
     }
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn features_are_computed_anew_at_the_interval_and_for_other_images() {
-        let features = DeepFeatures::new(DeepCache { interval: 3, depth: 1 });
+        let features = ReusedFeatures::new(DeepCache { interval: 3, depth: 1 });
         let anew = |images| {
             let mut anew = false;
             let _ = features.evaluate(images, |deep| {

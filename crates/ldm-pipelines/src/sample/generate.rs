@@ -11,7 +11,7 @@ use tch::{Kind, Tensor};
 
 use super::classifier_guidance::GuidingClassifier;
 use super::control::{Control, PreparedControl, check_files};
-use super::deep_cache::{DeepCache, DeepFeatures};
+use super::deep_cache::{DeepCache, ReusedFeatures};
 use super::guidance::{ClassifierFreeGuidance, Conditioned, Guidance};
 use super::init::Init;
 use super::network::Network;
@@ -182,14 +182,7 @@ pub fn generate(
     let count = seeds.len() as i64;
     model.first_stage.check_shown()?;
     sampling.ancestral.check()?;
-    if let Some(cache) = sampling.deep_cache {
-        cache.check(&model.unet)?;
-        if sampling.tile.is_some() {
-            return Err(Error::invalid(
-                "deep cache: expected no tiles, since each tile has features of its own",
-            ));
-        }
-    }
+    check_shortcuts(&model.unet, sampling)?;
     if let (Some(_), Some([_, _, height, width])) =
         (&prompt.image, prompt.mask.as_ref().map(Tensor::size).as_deref())
     {
@@ -213,8 +206,7 @@ pub fn generate(
     let start = init.start(model, size, sampling, &plan, &mut noise)?;
     model.to_channels_last();
     let steering = PreparedControl::all(controls, model, [shape[1], shape[2]], start.levels)?;
-    check_token_merging(&model.unet, sampling.token_merging)?;
-    let deep = sampling.deep_cache.map(DeepFeatures::new);
+    let deep = sampling.deep_cache.map(ReusedFeatures::new);
     tch::no_grad(|| {
         let network = Network::new(&model.unet, model.parameterization);
         let mut network =
@@ -270,8 +262,17 @@ fn check_count(cond: &Conditioning, count: i64) -> Result<()> {
     Ok(())
 }
 
-/// Checks the share of merged tokens, and that there are tokens.
-fn check_token_merging(unet: &UNet, share: f64) -> Result<()> {
+/// Checks that the features that are to be reused, and the tokens that are to be merged, exist.
+fn check_shortcuts(unet: &UNet, sampling: &Sampling) -> Result<()> {
+    if let Some(cache) = sampling.deep_cache {
+        cache.check(unet)?;
+        if sampling.tile.is_some() {
+            return Err(Error::invalid(
+                "deep cache: expected no tiles, since each tile has features of its own",
+            ));
+        }
+    }
+    let share = sampling.token_merging;
     if !(0. ..1.).contains(&share) {
         return Err(Error::invalid(format!(
             "token merging: expected a share from 0 to below 1, got {share}"

@@ -6,7 +6,7 @@ use ldm_unet::{ConditioningCache, Evaluation, UNet};
 use tch::{Kind, Tensor};
 
 use super::control::PreparedControl;
-use super::deep_cache::DeepFeatures;
+use super::deep_cache::ReusedFeatures;
 
 /// A network with its parameterization, evaluated on the whole sample or in tiles.
 #[derive(Debug, Clone)]
@@ -15,7 +15,7 @@ pub struct Network<'a> {
     pub(crate) parameterization: Parameterization,
     controls: &'a [PreparedControl<'a>],
     tiles: Option<Tiles>,
-    deep: Option<&'a DeepFeatures>,
+    deep: Option<&'a ReusedFeatures>,
     merged_tokens: f64,
 }
 
@@ -49,7 +49,7 @@ impl<'a> Network<'a> {
 
     /// With deep features that several evaluations share.
     #[must_use]
-    pub(super) fn reusing(self, deep: Option<&'a DeepFeatures>) -> Self {
+    pub(super) fn reusing(self, deep: Option<&'a ReusedFeatures>) -> Self {
         Self { deep, ..self }
     }
 
