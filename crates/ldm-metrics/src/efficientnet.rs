@@ -1,11 +1,13 @@
 //! EfficientNet-lite0, a small network trained on ImageNet.
 
 use ldm_checkpoint::Checkpoint;
+use ldm_core::Result;
 use ldm_core::nn::skip_init;
 use ldm_core::resources;
-use ldm_core::{Error, Result};
 use tch::nn::{Init, Path, VarStore};
 use tch::{Device, Kind, Tensor};
+
+use crate::batch_norm::{BatchNorm, check_images, load_frozen};
 
 /// Name and file of the weights in `ldm weights get`.
 pub(crate) const RESOURCE: &str = "efficientnet-lite0";
@@ -26,8 +28,6 @@ const STAGES: [(i64, i64, i64, i64, i64); 7] = [
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 ];
-/// Eps of the batch norms.
-const EPS: f64 = 0.001;
 
 /// EfficientNet-lite0 (Tan & Le 2019, arXiv:1905.11946, in TensorFlow's version for small devices), up to the mean of its
 /// last features. In f32; no parameter takes a gradient.
@@ -45,8 +45,7 @@ pub struct EfficientNet {
 #[derive(Debug)]
 struct ConvNorm {
     kernel: Tensor,
-    /// Weight, bias, mean, variance.
-    norm: [Tensor; 4],
+    norm: BatchNorm,
     stride: i64,
     groups: i64,
 }
@@ -63,20 +62,9 @@ struct InvertedBottleneck {
 impl ConvNorm {
     /// `names` are those of the convolution and the norm; `shape` is that of the kernel.
     fn new(vs: &Path, names: [&str; 2], shape: [i64; 4], stride: i64, groups: i64) -> Self {
-        let norm = vs / names[1];
-        let buffer = |name: &str, value: f64| {
-            let mut tensor = norm.zeros_no_train(name, &[shape[0]]);
-            let _ = tensor.fill_(value);
-            tensor
-        };
         Self {
             kernel: (vs / names[0]).var("weight", &shape, Init::Const(0.)),
-            norm: [
-                norm.var("weight", &[shape[0]], Init::Const(1.)),
-                norm.var("bias", &[shape[0]], Init::Const(0.)),
-                buffer("running_mean", 0.),
-                buffer("running_var", 1.),
-            ],
+            norm: BatchNorm::new(&(vs / names[1]), shape[0]),
             stride,
             groups,
         }
@@ -88,9 +76,8 @@ impl ConvNorm {
         let (low, high) = (total / 2, total - total / 2);
         let x = if low == high { x.shallow_clone() } else { x.zero_pad2d(low, high, low, high) };
         let padding = if low == high { low } else { 0 };
-        let [weight, bias, mean, variance] = &self.norm;
-        x.conv2d(&self.kernel, None::<Tensor>, [self.stride; 2], [padding; 2], [1, 1], self.groups)
-            .batch_norm(Some(weight), Some(bias), Some(mean), Some(variance), false, 0.1, EPS, false)
+        let x = x.conv2d(&self.kernel, None::<Tensor>, [self.stride; 2], [padding; 2], [1, 1], self.groups);
+        self.norm.forward(&x)
     }
 }
 
@@ -126,7 +113,7 @@ impl EfficientNet {
     /// Loads the weights installed by `ldm weights get efficientnet-lite0`.
     ///
     /// # Errors
-    /// [`Error::Io`] with the command that installs it, if it is not installed; else as [`EfficientNet::load`].
+    /// [`Error::Io`](ldm_core::Error::Io) with the command that installs it, if it is not installed; else as [`EfficientNet::load`].
     pub fn published(device: Device) -> Result<Self> {
         Self::load(Checkpoint::open(resources::need(RESOURCE, FILE)?)?, device)
     }
@@ -134,15 +121,10 @@ impl EfficientNet {
     /// Loads the file of the Python package.
     ///
     /// # Errors
-    /// [`Error::Weights`] with every mismatch.
+    /// [`Error::Weights`](ldm_core::Error::Weights) with every mismatch.
     pub fn load(checkpoint: Checkpoint, device: Device) -> Result<Self> {
         let mut net = skip_init(|| Self::empty(device));
-        let counters: Vec<String> =
-            checkpoint.names().filter(|name| name.ends_with("num_batches_tracked")).map(Into::into).collect();
-        let classifier = ["_fc.weight", "_fc.bias"];
-        let left_out: Vec<&str> = counters.iter().map(String::as_str).chain(classifier).collect();
-        checkpoint.without(&left_out).load_scope(&net.vs, "")?;
-        net.vs.freeze();
+        load_frozen(&mut net.vs, checkpoint, &["_fc.weight", "_fc.bias"])?; // the classifier
         Ok(net)
     }
 
@@ -171,13 +153,9 @@ impl EfficientNet {
     /// - returns `[B, 1280]` f32
     ///
     /// # Errors
-    /// [`Error::Shape`] for another shape.
+    /// [`Error::Shape`](ldm_core::Error::Shape) for another shape.
     pub fn features(&self, images: &Tensor) -> Result<Tensor> {
-        let size = images.size();
-        if size.len() != 4 || size[1] != 3 {
-            let expected = "[B, 3, H, W]".into();
-            return Err(Error::Shape { what: "images".into(), expected, got: size });
-        }
+        check_images(images)?;
         let x = crate::pixel::eight_bit(&images.to_device(self.vs.device())).to_kind(Kind::Float);
         tch::no_grad(|| {
             let x = x.internal_upsample_bilinear2d_aa([SIDE, SIDE], false, None, None);

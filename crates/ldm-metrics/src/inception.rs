@@ -1,12 +1,13 @@
 //! Inception-v3, the network of FID.
 
 use ldm_checkpoint::Checkpoint;
+use ldm_core::Result;
 use ldm_core::nn::skip_init;
 use ldm_core::resources;
-use ldm_core::{Error, Result};
 use tch::nn::{Init, Path, VarStore};
 use tch::{Device, Kind, Tensor};
 
+use crate::batch_norm::{BatchNorm, check_images, load_frozen};
 use crate::inception_plan::{Branch, BranchPool, Unit, blocks};
 
 /// Name and file of the weights in `ldm weights get`.
@@ -15,8 +16,6 @@ pub(crate) const FILE: &str = "pt_inception-2015-12-05-6726825d.pth";
 /// Side of the input of the network.
 const SIDE: i64 = 299;
 const CLASSES: i64 = 1008;
-/// Eps of the batch norms.
-const EPS: f64 = 0.001;
 /// The block whose first branch is the TensorFlow graph's `mixed_6/conv`, and how many of its channels sFID takes.
 const SPATIAL_BLOCK: &str = "Mixed_6d";
 const SPATIAL_CHANNELS: i64 = 7;
@@ -50,8 +49,7 @@ pub struct InceptionFeatures {
 #[derive(Debug)]
 struct Conv {
     kernel: Tensor,
-    /// Weight, bias, mean, variance.
-    norm: [Tensor; 4],
+    norm: BatchNorm,
     stride: i64,
     padding: [i64; 2],
 }
@@ -67,26 +65,18 @@ struct BranchLayers {
 impl Conv {
     fn new(vs: &Path, channels: i64, unit: Unit, padding: [i64; 2]) -> Self {
         let (name, out, [height, width], stride) = unit;
-        let (conv, norm) = (vs / name / "conv", vs / name / "bn");
-        let one = |name: &str, value| norm.var(name, &[out], Init::Const(value));
-        let fixed = |name: &str, value: f64| {
-            let mut tensor = norm.zeros_no_train(name, &[out]);
-            let _ = tensor.fill_(value);
-            tensor
-        };
+        let layer = vs / name;
         Self {
-            kernel: conv.var("weight", &[out, channels, height, width], Init::Const(0.)),
-            norm: [one("weight", 1.), one("bias", 0.), fixed("running_mean", 0.), fixed("running_var", 1.)],
+            kernel: (&layer / "conv").var("weight", &[out, channels, height, width], Init::Const(0.)),
+            norm: BatchNorm::new(&(&layer / "bn"), out),
             stride,
             padding,
         }
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
-        let [weight, bias, mean, variance] = &self.norm;
-        x.conv2d(&self.kernel, None::<Tensor>, [self.stride; 2], self.padding, [1, 1], 1)
-            .batch_norm(Some(weight), Some(bias), Some(mean), Some(variance), false, 0.1, EPS, false)
-            .relu_()
+        let x = x.conv2d(&self.kernel, None::<Tensor>, [self.stride; 2], self.padding, [1, 1], 1);
+        self.norm.forward(&x).relu_()
     }
 }
 
@@ -121,7 +111,7 @@ impl Inception {
     /// Loads the weights installed by `ldm weights get fid-inception`.
     ///
     /// # Errors
-    /// [`Error::Io`] with the command that installs it, if it is not installed; else as [`Inception::load`].
+    /// [`Error::Io`](ldm_core::Error::Io) with the command that installs it, if it is not installed; else as [`Inception::load`].
     pub fn published(device: Device) -> Result<Self> {
         Self::load(Checkpoint::open(resources::need(RESOURCE, FILE)?)?, device)
     }
@@ -129,14 +119,10 @@ impl Inception {
     /// Loads pytorch-fid's file, or torch-fidelity's, which has the same names.
     ///
     /// # Errors
-    /// [`Error::Weights`] with every mismatch.
+    /// [`Error::Weights`](ldm_core::Error::Weights) with every mismatch.
     pub fn load(checkpoint: Checkpoint, device: Device) -> Result<Self> {
         let mut inception = skip_init(|| Self::empty(device));
-        let counters: Vec<String> =
-            checkpoint.names().filter(|name| name.ends_with("num_batches_tracked")).map(Into::into).collect();
-        let left_out: Vec<&str> = counters.iter().map(String::as_str).chain(["fc.bias"]).collect();
-        checkpoint.without(&left_out).load_scope(&inception.vs, "")?;
-        inception.vs.freeze();
+        load_frozen(&mut inception.vs, checkpoint, &["fc.bias"])?;
         Ok(inception)
     }
 
@@ -172,13 +158,9 @@ impl Inception {
     /// - `images`: `[B, 3, H, W]` in `[-1, 1]`, of any size
     ///
     /// # Errors
-    /// [`Error::Shape`] for another shape.
+    /// [`Error::Shape`](ldm_core::Error::Shape) for another shape.
     pub fn features(&self, images: &Tensor) -> Result<InceptionFeatures> {
-        let size = images.size();
-        if size.len() != 4 || size[1] != 3 {
-            let expected = "[B, 3, H, W]".into();
-            return Err(Error::Shape { what: "images".into(), expected, got: size });
-        }
+        check_images(images)?;
         let x = crate::pixel::eight_bit(&images.to_device(self.vs.device())).to_kind(Kind::Float);
         tch::no_grad(|| {
             let mut x = (resized(&x) - 128.) / 128.;

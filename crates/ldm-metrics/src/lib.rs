@@ -8,6 +8,7 @@
 //!   statistics.
 //! - [`Reconstructions`]: both for the reconstructions of a first stage.
 
+mod batch_norm;
 mod efficientnet;
 mod feature_network;
 mod feature_sets;

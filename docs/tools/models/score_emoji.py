@@ -4,10 +4,11 @@
     python3 docs/tools/models/score_emoji.py DATA OUT [--model MODEL] [options of ldm txt2img]
 
 DATA is the folder of data sets, with `emoji/`. OUT gets the images, `scores.json`, and `sheet.png`: the first image of
-64 of the captions. An answer is right when the nearest of all emoji, by L2 at 16x16 RGB on white, has the caption. The
-200 captions are of distinct emoji without regard to skin tone (`base`), drawn with a fixed seed. For held-out captions
-that name skin tones it counts the answers whose nearest emoji has the same tones; the emoji themselves were never seen.
-The environment variable LDM names the binary (default target/release/ldm). Needs numpy and Pillow.
+64 of the captions; `emoji/` has the emoji of the captions, for `ldm eval generation OUT/train/images OUT/emoji`. An
+answer is right when the nearest of all emoji, by L2 at 16x16 RGB on white, has the caption. The 200 captions are of
+distinct emoji without regard to skin tone (`base`), drawn with a fixed seed. For held-out captions that name skin tones
+it counts the answers whose nearest emoji has the same tones; the emoji themselves were never seen. The environment
+variable LDM names the binary (default target/release/ldm). Needs numpy and Pillow.
 """
 import csv
 import io
@@ -41,6 +42,18 @@ def emoji(data, rows):
     """Every emoji at 16x16, in the order of the rows."""
     with tarfile.open(data / "emoji/emoji128.tar") as tar:
         return np.stack([small(Image.open(io.BytesIO(tar.extractfile(row["key"] + ".png").read()))) for row in rows])
+
+
+def save_emoji(data, captions, rows, out):
+    """Saves the emoji of the captions at 64x64 on white."""
+    out.mkdir(parents=True, exist_ok=True)
+    keys = {}
+    for row in rows:
+        keys.setdefault(row["caption"], row["key"])
+    with tarfile.open(data / "emoji/emoji128.tar") as tar:
+        for number, caption in enumerate(captions):
+            image = Image.open(io.BytesIO(tar.extractfile(keys[caption] + ".png").read()))
+            image.convert("RGB").resize((64, 64), Image.BICUBIC).save(out / f"{number:05}.png")
 
 
 def training_captions(rows, count=200):
@@ -95,6 +108,7 @@ def main():
     held_out = [row["caption"] for row in rows if row["split"] == "val"]
     scores = {"options": options}
 
+    save_emoji(data, train, rows, out / "emoji")
     images, seconds = generate(train, out / "train", options)
     places = [place for _, place in ranks(images, train, rows, known)]
     scores["training"] = {
