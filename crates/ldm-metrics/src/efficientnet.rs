@@ -7,7 +7,7 @@ use ldm_core::resources;
 use tch::nn::{Init, Path, VarStore};
 use tch::{Device, Kind, Tensor};
 
-use crate::batch_norm::{BatchNorm, check_images, load_frozen};
+use crate::frozen_batch_norm::{FrozenBatchNorm, check_images, load_frozen};
 
 /// Name and file of the weights in `ldm weights get`.
 pub(crate) const RESOURCE: &str = "efficientnet-lite0";
@@ -45,7 +45,7 @@ pub struct EfficientNet {
 #[derive(Debug)]
 struct ConvNorm {
     kernel: Tensor,
-    norm: BatchNorm,
+    norm: FrozenBatchNorm,
     stride: i64,
     groups: i64,
 }
@@ -64,7 +64,7 @@ impl ConvNorm {
     fn new(vs: &Path, names: [&str; 2], shape: [i64; 4], stride: i64, groups: i64) -> Self {
         Self {
             kernel: (vs / names[0]).var("weight", &shape, Init::Const(0.)),
-            norm: BatchNorm::new(&(vs / names[1]), shape[0]),
+            norm: FrozenBatchNorm::new(&(vs / names[1]), shape[0]),
             stride,
             groups,
         }

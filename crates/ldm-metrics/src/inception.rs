@@ -7,7 +7,7 @@ use ldm_core::resources;
 use tch::nn::{Init, Path, VarStore};
 use tch::{Device, Kind, Tensor};
 
-use crate::batch_norm::{BatchNorm, check_images, load_frozen};
+use crate::frozen_batch_norm::{FrozenBatchNorm, check_images, load_frozen};
 use crate::inception_plan::{Branch, BranchPool, Unit, blocks};
 
 /// Name and file of the weights in `ldm weights get`.
@@ -49,7 +49,7 @@ pub struct InceptionFeatures {
 #[derive(Debug)]
 struct Conv {
     kernel: Tensor,
-    norm: BatchNorm,
+    norm: FrozenBatchNorm,
     stride: i64,
     padding: [i64; 2],
 }
@@ -68,7 +68,7 @@ impl Conv {
         let layer = vs / name;
         Self {
             kernel: (&layer / "conv").var("weight", &[out, channels, height, width], Init::Const(0.)),
-            norm: BatchNorm::new(&(&layer / "bn"), out),
+            norm: FrozenBatchNorm::new(&(&layer / "bn"), out),
             stride,
             padding,
         }

@@ -8,11 +8,11 @@
 //!   statistics.
 //! - [`Reconstructions`]: both for the reconstructions of a first stage.
 
-mod batch_norm;
 mod efficientnet;
 mod feature_network;
 mod feature_sets;
 mod feature_statistics;
+mod frozen_batch_norm;
 mod inception;
 mod inception_plan;
 mod inception_score;

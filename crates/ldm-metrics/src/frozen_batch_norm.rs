@@ -10,14 +10,14 @@ const EPS: f64 = 0.001;
 
 /// Batch norm by the statistics of training.
 #[derive(Debug)]
-pub(crate) struct BatchNorm {
+pub(crate) struct FrozenBatchNorm {
     weight: Tensor,
     bias: Tensor,
     mean: Tensor,
     variance: Tensor,
 }
 
-impl BatchNorm {
+impl FrozenBatchNorm {
     pub(crate) fn new(vs: &Path, channels: i64) -> Self {
         let learned = |name: &str, value| vs.var(name, &[channels], Init::Const(value));
         let fixed = |name: &str, value: f64| {
