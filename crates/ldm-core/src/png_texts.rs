@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
 use crate::{Error, Result, image};
@@ -29,12 +29,24 @@ impl PngTexts {
     /// [`image::LARGEST`] bytes, or has a compressed text of more than a megabyte.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        let file = File::open(path).map_err(Error::io(path))?;
+        Self::read_from(BufReader::new(file), path)
+    }
+
+    /// Reads the chunks of a PNG in memory; errors name it `name`.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn parse(bytes: &[u8], name: impl AsRef<Path>) -> Result<Self> {
+        Self::read_from(Cursor::new(bytes), name.as_ref())
+    }
+
+    fn read_from(source: impl BufRead + Seek, path: &Path) -> Result<Self> {
         let damaged = |error: png::DecodingError| match error {
             png::DecodingError::IoError(source) => Error::io(path)(source),
             other => Error::format(path, other.to_string()),
         };
-        let file = File::open(path).map_err(Error::io(path))?;
-        let mut decoder = png::Decoder::new(BufReader::new(file));
+        let mut decoder = png::Decoder::new(source);
         // As a compressed text, a profile may expand to any size.
         decoder.set_ignore_iccp_chunk(true);
         let mut reader = decoder.read_info().map_err(damaged)?;

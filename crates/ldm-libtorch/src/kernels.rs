@@ -117,6 +117,17 @@ fn level_for_maps<const N: usize>(inputs: [&Tensor; N]) -> Option<Level> {
     level_for(inputs).or_else(|| level_of_dtype(Kind::BFloat16, inputs).filter(|_| !has_amx()))
 }
 
+/// Applies `layer` to each image of `x` `[B, …]` alone where our kernels serve its dtype, so that an image has the same bytes
+/// alone and in a batch: libtorch's choice of an algorithm depends on the batch. Elsewhere to all at once.
+pub fn each_image(x: &Tensor, layer: impl Fn(&Tensor) -> Tensor) -> Tensor {
+    let batch = x.size().first().copied().unwrap_or(1);
+    if batch < 2 || level_for_maps([x]).is_none_or(|level| level == Level::Scalar) {
+        return layer(x);
+    }
+    let images: Vec<_> = (0..batch).map(|index| layer(&x.narrow(0, index, 1))).collect();
+    Tensor::cat(&images, 0)
+}
+
 /// Returns whether the processor multiplies tiles of bf16.
 pub fn has_amx() -> bool {
     // Asked once: under a hypervisor CPUID takes microseconds.

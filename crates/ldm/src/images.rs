@@ -64,6 +64,18 @@ impl Images {
         &self.flags
     }
 
+    /// Image `index` with its watermark as a PNG with its `parameters`, the bytes that [`save`](Self::save) writes.
+    ///
+    /// # Errors
+    /// As [`Watermark::apply`].
+    ///
+    /// # Panics
+    /// When there is no such image.
+    pub fn png(&self, index: usize) -> Result<Vec<u8>> {
+        let pixels = self.watermark.apply(&self.tensor.get(index as i64))?;
+        Ok(image::png(&pixels, &[("parameters", &self.parameters[index])]))
+    }
+
     /// Writes PNGs with their `parameters`: a single image to `path`, several to `path` with their number before the
     /// extension (`out-00000.png`). Returns the paths.
     ///
@@ -72,10 +84,9 @@ impl Images {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<Vec<PathBuf>> {
         let path = path.as_ref();
         let mut written = Vec::new();
-        for (index, (each, text)) in self.iter().zip(&self.parameters).enumerate() {
+        for index in 0..self.len() {
             let path = if self.len() == 1 { path.to_path_buf() } else { numbered(path, index) };
-            let pixels = self.watermark.apply(&each)?;
-            files::write_bytes(&path, &image::png(&pixels, &[("parameters", text)]))?;
+            files::write_bytes(&path, &self.png(index)?)?;
             written.push(path);
         }
         Ok(written)

@@ -4,10 +4,10 @@ use std::path::Path;
 
 use ldm_conditioning::EmbeddingFile;
 use ldm_core::device::parse_device;
-use ldm_core::{Error, Prompt, Result};
+use ldm_core::{Error, Result};
 use ldm_pipelines::{
     ConditioningKind, GenerateRequest, Init, InitImage, LatentDiffusion, LoadOptions, Model, Sampling,
-    generate,
+    Variation, generate, lora::LoraFile,
 };
 use ldm_schedulers::SamplingStep;
 use tch::Tensor;
@@ -22,6 +22,7 @@ pub struct Pipeline {
     /// Of the weights, for the `parameters` of images.
     ema: bool,
     overrides: Vec<String>,
+    loras: Vec<LoraFile>,
     notes: Vec<String>,
     safety: Option<SafetyFilter>,
 }
@@ -49,7 +50,7 @@ impl Pipeline {
                 let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 let safety = SafetyFilter::find(path, None, SafetyMode::Block, options.device)?;
                 let (ema, overrides) = (options.ema, options.overrides.clone());
-                Ok(Self { model, name, ema, overrides, notes, safety })
+                Ok(Self { model, name, ema, overrides, loras: Vec::new(), notes, safety })
             }
             Model::FirstStage(_) => {
                 Err(Error::format(path, "expected a diffusion model, got a first stage alone"))
@@ -59,8 +60,15 @@ impl Pipeline {
 
     /// A pipeline of a loaded model; `name` is the model's in the `parameters` of images.
     pub fn new(model: LatentDiffusion, name: impl Into<String>) -> Self {
-        let (overrides, notes) = (Vec::new(), Vec::new());
-        Self { model: Box::new(model), name: name.into(), ema: true, overrides, notes, safety: None }
+        Self {
+            model: Box::new(model),
+            name: name.into(),
+            ema: true,
+            overrides: Vec::new(),
+            loras: Vec::new(),
+            notes: Vec::new(),
+            safety: None,
+        }
     }
 
     /// The model.
@@ -80,6 +88,22 @@ impl Pipeline {
         Ok(token)
     }
 
+    /// Names the model in the `parameters` of images; by default that is the last part of its path.
+    #[must_use]
+    pub fn named(self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
+    /// Merges LoRAs into the weights.
+    ///
+    /// # Errors
+    /// As [`LatentDiffusion::merge`].
+    pub fn merge(&mut self, loras: &[LoraFile]) -> Result<()> {
+        self.model.merge(loras)?;
+        self.loras.extend_from_slice(loras);
+        Ok(())
+    }
+
     /// Replaces the safety checker: by default that of the model's folder, which blocks, where there is one.
     #[must_use]
     pub fn safety(self, safety: Option<SafetyFilter>) -> Self {
@@ -94,12 +118,10 @@ impl Pipeline {
     /// Generates an image for each seed of `request`, in batches. The noise of an image does not depend on its batch.
     ///
     /// # Errors
-    /// As [`generate`]; [`Error::Invalid`] without seeds, and for [`Hires`](crate::Hires) with an image;
+    /// As [`generate`]; [`Error::Invalid`] without seeds, for lists of another length, and for [`Hires`](crate::Hires) with an image;
     /// [`Error::MissingInput`] for a mask without an image.
     pub fn generate(&self, request: &Request) -> Result<Images> {
-        if request.seeds.is_empty() {
-            return Err(Error::invalid("seeds: expected at least 1, got 0"));
-        }
+        request.check_counts()?;
         let mut notes = self.text_warnings(request);
         let sampling = request.options.resolve(&self.model, &mut |note| notes.push(note.to_owned()))?;
         let start = Start::new(request, ConditioningKind::of(&self.model.config))?;
@@ -109,15 +131,28 @@ impl Pipeline {
         }
         let (mut latents, mut images, mut in_f32) = (Vec::new(), Vec::new(), false);
         let mut flags = Vec::new();
-        for seeds in request.seeds.chunks(request.batch_size) {
-            let prompt = request.prompt(seeds.len(), start.on_image);
-            let negative = request.negative.as_deref().filter(|text| !text.is_empty());
-            let negative = negative.map(|text| Prompt::text(std::iter::repeat_n(text, seeds.len())));
-            let batch = GenerateRequest::new(&prompt, seeds, &sampling)
-                .negative(negative.as_ref())
-                .init(start.init.as_ref().map_or(Init::Seeds, Init::Image))
-                .classifier(request.classifier)
-                .controls(&request.controls);
+        for (batch, seeds) in request.seeds.chunks(request.batch_size).enumerate() {
+            let first = batch * request.batch_size;
+            let range = first..first + seeds.len();
+            let prompt = request.prompt(range.clone(), start.on_image);
+            let negative = request.negative_prompt(range.clone());
+            let variation = request.variation.as_ref().map(|to| Variation {
+                seeds: to.seeds[range.clone()].to_vec(),
+                strengths: to.strengths[range.clone()].to_vec(),
+            });
+            let init = match (&start.init, &variation) {
+                (Some(image), _) => Init::Image(image),
+                (None, Some(variation)) => Init::Between(variation),
+                (None, None) => Init::Seeds,
+            };
+            let batch = GenerateRequest {
+                negative: negative.as_ref(),
+                init,
+                classifier: request.classifier,
+                controls: &request.controls,
+                stop: request.stop,
+                ..GenerateRequest::new(&prompt, seeds, &sampling)
+            };
             let mut observe = |step: SamplingStep| {
                 if let Some(on_step) = &request.on_step {
                     on_step(&step);
@@ -157,11 +192,10 @@ impl Pipeline {
     }
 
     fn text_warnings(&self, request: &Request) -> Vec<String> {
-        let texts = [("the prompt", &request.text), ("the negative prompt", &request.negative)];
-        let each = texts.into_iter().filter_map(|(name, text)| Some((name, text.as_ref()?)));
+        let texts = request.texts.as_deref().unwrap_or_default();
+        let each = [("the prompt", texts), ("the negative prompt", &request.negatives)];
         let options = &request.options.text;
-        each.flat_map(|(name, text)| self.model.text_warnings(name, std::slice::from_ref(text), options))
-            .collect()
+        each.into_iter().flat_map(|(name, texts)| self.model.text_warnings(name, texts, options)).collect()
     }
 
     /// The `parameters` text of each image.
@@ -172,27 +206,30 @@ impl Pipeline {
         start: &Start,
         size: [i64; 2],
     ) -> Vec<String> {
-        let mut heading = request.text.as_ref().map_or(String::new(), |text| format!("{text}\n"));
-        if let Some(negative) = request.negative.as_ref().filter(|text| !text.is_empty()) {
-            heading.extend(["Negative prompt: ", negative, "\n"]);
-        }
-        if let Some(class) = request.class {
-            let name = self.model.classes.get(class as usize).cloned().unwrap_or_else(|| class.to_string());
-            heading.extend(["class: ", &name, "\n"]);
-        }
+        let class = request.class.map_or(String::new(), |class| {
+            let name = self.model.classes.get(class as usize).cloned();
+            format!("class: {}\n", name.unwrap_or_else(|| class.to_string()))
+        });
         let spacing = request.options.spacing.as_ref().map(ToString::to_string);
         let embeddings = self.model.conditioner.learned_words();
         let each = request.seeds.iter().enumerate().map(|(index, seed)| {
+            let mut heading = request.text_of(index).map_or(String::new(), |text| format!("{text}\n"));
+            if let Some(negative) = request.negative_of(index) {
+                heading.extend(["Negative prompt: ", negative, "\n"]);
+            }
+            heading.push_str(&class);
             let start_of_batch = index / request.batch_size * request.batch_size;
             let batch = request.batch_size.min(request.seeds.len() - start_of_batch);
+            let batch = if request.alone { [0, 1] } else { [index - start_of_batch, batch] };
+            let variation = request.variation.as_ref().map(|to| (to.seeds[index], to.strengths[index]));
             let parameters = Parameters {
                 sampling,
                 seed: *seed,
                 size,
-                batch: [index - start_of_batch, batch],
+                batch,
                 model: &self.name,
-                loras: &[],
-                variation: None,
+                loras: &self.loras,
+                variation,
                 strength: start.init.as_ref().map(InitImage::strength),
                 hires: request.hires.as_ref(),
                 guidance_interval: request.options.guidance_interval,
@@ -228,7 +265,7 @@ impl Start {
         let (image, mask) = (shallow(&request.image), shallow(&request.mask).filter(|_| pastes));
         let inpainting = match (&image, &mask) {
             (Some(image), Some(mask)) => {
-                Some(Inpainting::new(image.shallow_clone(), mask.shallow_clone(), 0)?)
+                Some(Inpainting::new(image.shallow_clone(), mask.shallow_clone(), request.feather)?)
             }
             (None, Some(_)) => return Err(Error::MissingInput("image")),
             _ => None,

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use ldm_core::{Error, PngTexts, Result};
 
+use crate::web_ui::sampler_of;
+
 /// The settings in the text `parameters` of a PNG, as [`Parameters`](crate::Parameters) or AUTOMATIC1111's web UI write
 /// them: the prompt, `Negative prompt: …`, and a line of `KEY: VALUE`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +61,12 @@ impl PngParameters {
         let prompt = (!lines.is_empty()).then(|| prompt.join("\n"));
         let negative = negative.join("\n").strip_prefix(NEGATIVE).unwrap_or_default().to_owned();
         Some(Self { prompt, negative, heading, fields })
+    }
+
+    /// Our name of the sampler, and the spacing that a web UI names with it or next to it; none where we have no such
+    /// sampler.
+    pub fn sampler(&self) -> (Option<&'static str>, Option<&'static str>) {
+        self.get("Sampler").map_or((None, None), |name| sampler_of(name, self.get("Schedule type")))
     }
 
     /// The value of a field.

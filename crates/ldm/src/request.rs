@@ -1,10 +1,12 @@
 //! Requests for images.
 
 use std::fmt;
+use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 
 use ldm_conditioning::PromptSyntax;
-use ldm_core::{LayoutBox, Prompt};
-use ldm_pipelines::{Control, GuidingClassifier, SamplingOptions, TileSize};
+use ldm_core::{Error, LayoutBox, Prompt, Result};
+use ldm_pipelines::{Control, GuidingClassifier, SamplingOptions, TileSize, Variation};
 use ldm_schedulers::{SamplerConfig, SamplingStep, Spacing};
 use tch::Tensor;
 
@@ -12,13 +14,17 @@ use crate::{Hires, Watermark};
 
 /// A request for images: the condition, the seeds, and whatever is not to be the model's default.
 pub struct Request<'a> {
-    pub(crate) text: Option<String>,
-    pub(crate) negative: Option<String>,
+    /// One for all images, or one for each.
+    pub(crate) texts: Option<Vec<String>>,
+    /// As `texts`; empty is none.
+    pub(crate) negatives: Vec<String>,
     pub(crate) class: Option<i64>,
     pub(crate) layout: Option<Vec<LayoutBox>>,
     pub(crate) image: Option<Tensor>,
     pub(crate) mask: Option<Tensor>,
     pub(crate) strength: Option<f64>,
+    pub(crate) feather: u32,
+    pub(crate) variation: Option<Variation>,
     pub(crate) hires: Option<Hires>,
     pub(crate) seeds: Vec<u64>,
     pub(crate) batch_size: usize,
@@ -26,6 +32,8 @@ pub struct Request<'a> {
     pub(crate) classifier: Option<&'a GuidingClassifier>,
     pub(crate) controls: Vec<Control<'a>>,
     pub(crate) watermark: Option<Watermark>,
+    pub(crate) alone: bool,
+    pub(crate) stop: Option<&'a AtomicBool>,
     #[allow(clippy::type_complexity, reason = "a callback")]
     pub(crate) on_step: Option<Box<dyn Fn(&SamplingStep) + 'a>>,
 }
@@ -34,13 +42,15 @@ impl<'a> Request<'a> {
     /// An image from an unconditional model, of seed 0.
     pub fn unconditional() -> Self {
         Self {
-            text: None,
-            negative: None,
+            texts: None,
+            negatives: Vec::new(),
             class: None,
             layout: None,
             image: None,
             mask: None,
             strength: None,
+            feather: 0,
+            variation: None,
             hires: None,
             seeds: vec![0],
             batch_size: 8,
@@ -48,13 +58,20 @@ impl<'a> Request<'a> {
             classifier: None,
             controls: Vec::new(),
             watermark: None,
+            alone: false,
+            stop: None,
             on_step: None,
         }
     }
 
     /// An image of a text.
     pub fn text(text: impl Into<String>) -> Self {
-        Self { text: Some(text.into()), ..Self::unconditional() }
+        Self::texts([text])
+    }
+
+    /// Images of several texts, one for each seed.
+    pub fn texts<S: Into<String>>(texts: impl IntoIterator<Item = S>) -> Self {
+        Self { texts: Some(texts.into_iter().map(Into::into).collect()), ..Self::unconditional() }
     }
 
     /// An image of a class.
@@ -91,6 +108,12 @@ impl<'a> Request<'a> {
         Self { strength: Some(strength), ..self }
     }
 
+    /// The pixels over which the part sampled anew fades into the image, inside the border of the mask; 0 where absent.
+    #[must_use]
+    pub fn feather(self, pixels: u32) -> Self {
+        Self { feather: pixels, ..self }
+    }
+
     /// A second pass over the enlarged image.
     #[must_use]
     pub fn hires(self, hires: Hires) -> Self {
@@ -118,7 +141,19 @@ impl<'a> Request<'a> {
     /// The text to guide away from.
     #[must_use]
     pub fn negative(self, text: impl Into<String>) -> Self {
-        Self { negative: Some(text.into()), ..self }
+        self.negatives([text])
+    }
+
+    /// The texts to guide away from, one for each seed; an empty one is none.
+    #[must_use]
+    pub fn negatives<S: Into<String>>(self, texts: impl IntoIterator<Item = S>) -> Self {
+        Self { negatives: texts.into_iter().map(Into::into).collect(), ..self }
+    }
+
+    /// Interpolation of the noise of each image toward that of another seed.
+    #[must_use]
+    pub fn variation(self, variation: Variation) -> Self {
+        Self { variation: Some(variation), ..self }
     }
 
     /// The number of steps.
@@ -203,18 +238,44 @@ impl<'a> Request<'a> {
         Self { watermark: Some(watermark), ..self }
     }
 
+    /// `parameters` texts that do not name the batch of an image, as if each were generated alone.
+    #[must_use]
+    pub fn alone(self) -> Self {
+        Self { alone: true, ..self }
+    }
+
+    /// A flag that stops the generation before its next step, once it is set.
+    #[must_use]
+    pub fn stopped_by(self, stop: &'a AtomicBool) -> Self {
+        Self { stop: Some(stop), ..self }
+    }
+
     /// A callback for each step of each batch.
     #[must_use]
     pub fn on_step(self, on_step: impl Fn(&SamplingStep) + 'a) -> Self {
         Self { on_step: Some(Box::new(on_step)), ..self }
     }
 
-    /// The condition of `count` images, without image and mask where the model is not conditioned on them.
-    pub(crate) fn prompt(&self, count: usize, on_image: bool) -> Prompt {
+    /// The text of image `index`.
+    pub(crate) fn text_of(&self, index: usize) -> Option<&String> {
+        one_or_each(self.texts.as_deref()?, index)
+    }
+
+    /// The text that image `index` is guided away from.
+    pub(crate) fn negative_of(&self, index: usize) -> Option<&String> {
+        one_or_each(&self.negatives, index).filter(|text| !text.is_empty())
+    }
+
+    /// The condition of a range of images, without image and mask where the model is not conditioned on them.
+    pub(crate) fn prompt(&self, images: Range<usize>, on_image: bool) -> Prompt {
+        let count = images.len();
         let repeated = |tensor: &Tensor| tensor.expand([count as i64, -1, -1, -1], false);
         let given = |tensor: &Option<Tensor>| tensor.as_ref().filter(|_| on_image).map(repeated);
         Prompt {
-            text: self.text.as_ref().map(|text| vec![text.clone(); count]),
+            text: self
+                .texts
+                .as_deref()
+                .map(|texts| images.filter_map(|index| one_or_each(texts, index)).cloned().collect()),
             class: self.class.map(|class| Tensor::from_slice(&vec![class; count])),
             layout: self.layout.as_ref().map(|boxes| vec![boxes.clone(); count]),
             image: given(&self.image),
@@ -222,12 +283,46 @@ impl<'a> Request<'a> {
             ..Prompt::default()
         }
     }
+
+    /// The texts that a range of images is guided away from; none where all are empty.
+    pub(crate) fn negative_prompt(&self, images: Range<usize>) -> Option<Prompt> {
+        let texts: Vec<_> = images.map(|index| self.negative_of(index).cloned().unwrap_or_default()).collect();
+        texts.iter().any(|text| !text.is_empty()).then(|| Prompt::text(texts))
+    }
+
+    /// Checks that each list has an entry for each seed; texts may have one for all.
+    pub(crate) fn check_counts(&self) -> Result<()> {
+        let seeds = self.seeds.len();
+        if seeds == 0 {
+            return Err(Error::invalid("seeds: expected at least 1, got 0"));
+        }
+        let lists = [
+            ("texts", self.texts.as_ref().map(Vec::len), true),
+            ("negative texts", Some(self.negatives.len()).filter(|count| *count > 0), true),
+            ("variation seeds", self.variation.as_ref().map(|to| to.seeds.len()), false),
+            ("variation strengths", self.variation.as_ref().map(|to| to.strengths.len()), false),
+        ];
+        for (name, count, one_serves) in lists {
+            if let Some(count) = count
+                && count != seeds
+                && !(one_serves && count == 1)
+            {
+                return Err(Error::expected(name, format!("{seeds}, one for each seed"), count));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The text of a list that has one for all images, or one for each.
+fn one_or_each(texts: &[String], index: usize) -> Option<&String> {
+    texts.get(if texts.len() == 1 { 0 } else { index })
 }
 
 impl fmt::Debug for Request<'_> {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.debug_struct("Request")
-            .field("text", &self.text)
+            .field("texts", &self.texts)
             .field("class", &self.class)
             .field("seeds", &self.seeds)
             .field("options", &self.options)

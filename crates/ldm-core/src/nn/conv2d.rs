@@ -78,7 +78,9 @@ impl Conv2d {
         {
             return y;
         }
-        let mut y = x.conv2d(&self.weight, bias, [self.stride; 2], [self.padding; 2], [1, 1], 1);
+        let mut y = kernels::each_image(x, |x| {
+            x.conv2d(&self.weight, bias, [self.stride; 2], [self.padding; 2], [1, 1], 1)
+        });
         if let Some(bias) = to_image {
             y = &y + bias.unsqueeze(-1).unsqueeze(-1); // under autocast the dtypes may differ
         }

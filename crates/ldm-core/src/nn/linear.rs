@@ -9,8 +9,7 @@ use super::{add, variable};
 
 /// A linear layer; parameters `weight` `[K, C]` and, optionally, `bias` `[K]`.
 ///
-/// On the CPU in f32 without gradients, products of some dozens of tokens and more are those of `ldm-kernels`; all others are
-/// libtorch's.
+/// On the CPU in f32 without gradients, products are those of `ldm-kernels`; all others are libtorch's.
 #[derive(Debug)]
 pub struct Linear {
     weight: Tensor,

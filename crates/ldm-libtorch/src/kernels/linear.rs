@@ -17,19 +17,15 @@ pub struct LinearTensors<'a> {
     pub bias: Option<&'a Tensor>,
 }
 
-/// Tokens or pixels of an image from which on our products are the faster ones. The limit is that of one image, so that an
-/// image has the same bytes alone and in a batch.
-const ROWS: i64 = 32;
-
 impl<'a> LinearTensors<'a> {
-    /// The level at which our kernels apply these parameters to `rows` rows of `channels` values per image.
-    fn level(self, x: &Tensor, [rows, channels]: [i64; 2]) -> Option<Level> {
+    /// The level at which our kernels apply these parameters to rows of `channels` values. They also serve a few rows, where
+    /// libtorch's products are as fast: its sums depend on the number of rows, and so on the batch.
+    fn level(self, x: &Tensor, channels: i64) -> Option<Level> {
         let level = level_for([x, self.weight])?;
         let size = self.weight.size();
         let fits = size.len() >= 2 && size[1] == channels && size[2..].iter().all(|&size| size == 1);
         let bias = self.bias.is_none_or(|bias| level_for([bias]).is_some() && bias.size() == size[..1]);
-        (fits && bias && rows >= ROWS && level > Level::Scalar && self.weight.is_contiguous())
-            .then_some(level)
+        (fits && bias && level > Level::Scalar && self.weight.is_contiguous()).then_some(level)
     }
 
     /// Output features.
@@ -50,17 +46,18 @@ impl<'a> LinearTensors<'a> {
     }
 }
 
-/// `x·weightᵀ + bias + residual` for contiguous tokens `x` `[B, L, C]`; returns `[B, L, K]`. None where libtorch's is the one to
-/// use: another dtype or device, few tokens, or gradients.
+/// `x·weightᵀ + bias + residual` for contiguous rows `x` `[B, L, C]` or `[B, C]`; returns `[B, L, K]` or `[B, K]`. None where
+/// libtorch's is the one to use: another dtype or device, or gradients.
 pub fn linear(x: &Tensor, parameters: LinearTensors<'_>, residual: Option<&Tensor>) -> Option<Tensor> {
-    let (batch, length, channels) = x.size3().ok()?;
-    let level = parameters.level(x, [length, channels])?;
-    let size = [batch, length, parameters.features_out()];
+    let mut size = x.size();
+    let channels = *size.last().filter(|_| matches!(x.dim(), 2 | 3))?;
+    let level = parameters.level(x, channels)?;
+    *size.last_mut()? = parameters.features_out();
     let fits = |other: &Tensor| level_for([other]).is_some() && other.is_contiguous() && other.size() == size;
     if !x.is_contiguous() || !residual.is_none_or(fits) {
         return None;
     }
-    let mut y = Tensor::empty(size, (Kind::Float, Device::Cpu));
+    let mut y = Tensor::empty(&size, (Kind::Float, Device::Cpu));
     let cost = parameters.cost(x, &y, residual.is_some());
     counted(
         c"ldm::linear",
@@ -76,7 +73,7 @@ pub fn linear(x: &Tensor, parameters: LinearTensors<'_>, residual: Option<&Tenso
 /// [`linear`] of a channels_last `x` `[B, C, H, W]`; returns `[B, K, H, W]`, as `residual`.
 pub fn conv1x1(x: &Tensor, parameters: LinearTensors<'_>, residual: Option<&Tensor>) -> Option<Tensor> {
     let (batch, channels, height, width) = x.size4().ok()?;
-    let level = parameters.level(x, [height * width, channels])?;
+    let level = parameters.level(x, channels)?;
     let size = [batch, parameters.features_out(), height, width];
     let fits = |other: &Tensor| level_for([other]).is_some() && other.size() == size;
     if !is_channels_last(x) || !residual.is_none_or(fits) {
@@ -100,7 +97,7 @@ pub fn conv1x1(x: &Tensor, parameters: LinearTensors<'_>, residual: Option<&Tens
 /// where [`linear`] returns none.
 pub fn linear_geglu(x: &Tensor, parameters: LinearTensors<'_>) -> Option<Tensor> {
     let (batch, length, channels) = x.size3().ok()?;
-    let level = parameters.level(x, [length, channels])?;
+    let level = parameters.level(x, channels)?;
     if !x.is_contiguous() || parameters.features_out() % 2 != 0 {
         return None;
     }

@@ -1,0 +1,482 @@
+//! The queue: jobs that wait, run, and have ended.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use ldm_core::files;
+use tokio::sync::watch;
+
+use crate::job::{Job, JobState, JobView, Status, now};
+use crate::journal::Journal;
+use crate::options::{Limits, Retention};
+use crate::request::GenerationRequest;
+use crate::{ErrorKind, ServeError, job};
+
+/// A server that died this often while a job ran does not run it again.
+const ATTEMPTS: u32 = 3;
+
+/// All jobs. Those that have not ended are in memory; all are in the journal, and their files in folders of their own.
+#[derive(Debug)]
+pub(crate) struct Jobs {
+    active: Mutex<Active>,
+    /// Wakes the worker.
+    wake: Condvar,
+    journal: Journal,
+    folder: PathBuf,
+    queue_limit: usize,
+    /// Counts changes of the queue, for those who watch it.
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Active {
+    waiting: VecDeque<Waiting>,
+    by_id: HashMap<String, Arc<Job>>,
+    stopping: bool,
+}
+
+/// A job with images that no batch has taken.
+#[derive(Debug)]
+struct Waiting {
+    job: Arc<Job>,
+    /// The first of them.
+    next: usize,
+}
+
+/// Images that are sampled together, of one or several jobs with the same key.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) parts: Vec<BatchPart>,
+}
+
+/// The images of a job in a batch.
+#[derive(Debug, Clone)]
+pub(crate) struct BatchPart {
+    pub(crate) job: Arc<Job>,
+    pub(crate) images: Range<usize>,
+}
+
+/// The files of a request.
+#[derive(Debug, Default)]
+pub(crate) struct InputFiles {
+    pub(crate) image: Option<Vec<u8>>,
+    pub(crate) mask: Option<Vec<u8>>,
+    pub(crate) label_map: Option<Vec<u8>>,
+}
+
+/// How a job ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    Done,
+    Failed(ServeError),
+    Canceled,
+}
+
+impl Jobs {
+    /// The jobs of the folder `data`, which is created where absent. Those that had not ended wait again.
+    ///
+    /// # Errors
+    /// As [`Journal::open`]; when the folder cannot be read or written.
+    pub(crate) fn open(data: &Path, limits: &Limits) -> Result<Self, ServeError> {
+        let folder = data.join("jobs");
+        files::make_folder(&folder)?;
+        let journal = Journal::open(&data.join("journal.sqlite"))?;
+        let changes = watch::Sender::new(0);
+        let jobs = Self {
+            active: Mutex::default(),
+            wake: Condvar::new(),
+            journal,
+            folder,
+            queue_limit: limits.queue,
+            changes,
+        };
+        jobs.recover()?;
+        Ok(jobs)
+    }
+
+    fn recover(&self) -> Result<(), ServeError> {
+        for (view, attempts) in self.journal.unfinished()? {
+            let mut job = Job::new(view.id, view.origin, view.request, view.created);
+            job.attempts = attempts;
+            let job = Arc::new(job);
+            let mut active = self.active();
+            active.by_id.insert(job.id.clone(), Arc::clone(&job));
+            if attempts >= ATTEMPTS {
+                drop(active);
+                let message = format!("the server ended {attempts} times while this job ran");
+                self.finish(&job, End::Failed(ServeError::new(ErrorKind::Internal, message)));
+            } else {
+                active.waiting.push_back(Waiting { job, next: 0 });
+            }
+        }
+        self.remove_unknown_folders()
+    }
+
+    /// Removes the folders of requests that were not accepted, and of jobs whose removal was interrupted.
+    fn remove_unknown_folders(&self) -> Result<(), ServeError> {
+        for entry in std::fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if self.journal.find(&name.to_string_lossy())?.is_none() {
+                std::fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing that is done under the lock panics halfway.
+    fn active(&self) -> MutexGuard<'_, Active> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// A counter that grows with every change of the queue.
+    pub(crate) fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Accepts a checked request: once it returns, the job is in the journal. `tag` is the name that the client gave it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Busy`] when too many wait, [`ErrorKind::Stopping`], [`ErrorKind::Conflict`] for the tag of a job that
+    /// has not ended, and when it cannot be written.
+    pub(crate) fn submit(
+        &self,
+        mut request: GenerationRequest,
+        origin: &str,
+        tag: Option<String>,
+        inputs: InputFiles,
+    ) -> Result<Arc<Job>, ServeError> {
+        let id = job::new_id()?;
+        if request.seed.is_none() {
+            let random = u64::from_str_radix(&job::new_id()?[..8], 16).expect("hexadecimal");
+            request.seed = Some(random);
+        }
+        self.check_room()?;
+        let folder = self.folder.join(&id);
+        files::make_folder(&folder)?;
+        let accepted = self.accept(id, request, origin, tag, inputs);
+        if accepted.is_err() {
+            let _ = std::fs::remove_dir_all(&folder);
+        }
+        accepted
+    }
+
+    fn accept(
+        &self,
+        id: String,
+        mut request: GenerationRequest,
+        origin: &str,
+        tag: Option<String>,
+        inputs: InputFiles,
+    ) -> Result<Arc<Job>, ServeError> {
+        let InputFiles { image, mask, label_map } = inputs;
+        for (name, bytes, field) in [
+            ("image", image, &mut request.image),
+            ("mask", mask, &mut request.mask),
+            ("label-map", label_map, &mut request.label_map),
+        ] {
+            *field = bytes.is_some().then(|| format!("{id}/{name}"));
+            if let Some(bytes) = bytes {
+                files::write_bytes(self.folder.join(&id).join(name), &bytes)?;
+            }
+        }
+        let mut job = Job::new(id, origin.to_owned(), request, now());
+        job.tag = tag;
+        let job = Arc::new(job);
+        let mut active = self.active();
+        // Again, now that others had time to come before.
+        self.check_room_of(&active)?;
+        if let Some(tag) = &job.tag
+            && active.by_id.values().any(|other| other.tag.as_ref() == Some(tag))
+        {
+            let message = format!("expected a new name of the job, got {tag}, which has not ended");
+            return Err(ServeError::new(ErrorKind::Conflict, message));
+        }
+        self.journal.accept(&job.view(None))?;
+        active.by_id.insert(job.id.clone(), Arc::clone(&job));
+        active.waiting.push_back(Waiting { job: Arc::clone(&job), next: 0 });
+        drop(active);
+        self.wake.notify_all();
+        self.changed();
+        Ok(job)
+    }
+
+    fn check_room(&self) -> Result<(), ServeError> {
+        self.check_room_of(&self.active())
+    }
+
+    fn check_room_of(&self, active: &Active) -> Result<(), ServeError> {
+        if active.stopping {
+            return Err(ServeError::new(ErrorKind::Stopping, "the server is stopping"));
+        }
+        let waiting = active.waiting.len();
+        if waiting >= self.queue_limit {
+            let message = format!("the queue is full: {waiting} jobs wait");
+            return Err(ServeError::new(ErrorKind::Busy, message));
+        }
+        Ok(())
+    }
+
+    /// Waits for jobs, and takes up to `count` images of the oldest and of all that can be sampled with them. None once the
+    /// server stops.
+    pub(crate) fn next_batch(&self, count: usize) -> Option<Batch> {
+        let mut active = self.active();
+        loop {
+            if active.stopping {
+                return None;
+            }
+            if let Some(batch) = active.take(count) {
+                drop(active);
+                self.changed();
+                return Some(batch);
+            }
+            active = self.wake.wait(active).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Marks the jobs of a batch as running.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub(crate) fn start(&self, batch: &Batch) -> Result<(), ServeError> {
+        let time = now();
+        let new: Vec<_> = batch.parts.iter().filter(|part| part.images.start == 0).collect();
+        let ids: Vec<_> = new.iter().map(|part| part.job.id.as_str()).collect();
+        if !ids.is_empty() {
+            self.journal.start(&ids, time)?;
+        }
+        for part in new {
+            part.job.status.send_modify(|status| {
+                status.state = JobState::Running;
+                status.started = Some(time);
+            });
+        }
+        self.changed();
+        Ok(())
+    }
+
+    /// Writes the end of a job, once. Images that were complete are kept.
+    pub(crate) fn finish(&self, job: &Job, end: End) {
+        let mut active = self.active();
+        if active.by_id.remove(&job.id).is_none() {
+            return;
+        }
+        active.waiting.retain(|waiting| waiting.job.id != job.id);
+        drop(active);
+        let (state, error) = match end {
+            End::Done => (JobState::Done, None),
+            End::Failed(error) => (JobState::Failed, Some(error)),
+            End::Canceled => {
+                (JobState::Canceled, Some(ServeError::new(ErrorKind::Canceled, "the job was canceled")))
+            }
+        };
+        let mut last: Status = job.status.borrow().clone();
+        last = Status { state, error, finished: Some(now()), preview: None, seconds_left: None, ..last };
+        // Written before it is seen: who sees the end finds it.
+        let view = JobView {
+            state,
+            finished: last.finished,
+            error: last.error.clone(),
+            ..job.view(None)
+        };
+        let bytes = folder_size(&self.folder.join(&job.id));
+        if let Err(error) = self.journal.finish(&view, bytes) {
+            tracing::error!(job = job.id, %error, "the end of a job could not be written");
+            last.error.get_or_insert(error);
+            last.state = JobState::Failed;
+        }
+        job.status.send_replace(last);
+        self.changed();
+    }
+
+    /// Cancels a job: at once where it waits, at its next step where it runs.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], and [`ErrorKind::Conflict`] for a job that has ended.
+    pub(crate) fn cancel(&self, id: &str) -> Result<(), ServeError> {
+        let active = self.active();
+        let Some(job) = active.by_id.get(id).cloned() else {
+            drop(active);
+            let view = self.find(id)?;
+            let message = format!("expected a job that has not ended, got one that is {}", view.state.name());
+            return Err(ServeError::new(ErrorKind::Conflict, message));
+        };
+        job.cancel.store(true, Ordering::Relaxed);
+        let untouched = active.waiting.iter().any(|waiting| waiting.job.id == id && waiting.next == 0);
+        drop(active);
+        if untouched {
+            self.finish(&job, End::Canceled);
+        }
+        Ok(())
+    }
+
+    /// What a client sees of a job.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; when the journal cannot be read.
+    pub(crate) fn find(&self, id: &str) -> Result<JobView, ServeError> {
+        let active = self.active();
+        if let Some(job) = active.by_id.get(id) {
+            return Ok(job.view(active.position(id)));
+        }
+        drop(active);
+        self.journal.find(id)?.ok_or_else(|| {
+            ServeError::new(ErrorKind::NotFound, format!("no such job: {}", shown(id)))
+        })
+    }
+
+    /// The place of a job in the queue, from 1; none once it runs.
+    pub(crate) fn position(&self, id: &str) -> Option<usize> {
+        self.active().position(id)
+    }
+
+    /// A job that has not ended.
+    pub(crate) fn active_job(&self, id: &str) -> Option<Arc<Job>> {
+        self.active().by_id.get(id).cloned()
+    }
+
+    /// A job that has not ended, by the name that its client gave it.
+    pub(crate) fn tagged(&self, tag: &str) -> Option<Arc<Job>> {
+        self.active().by_id.values().find(|job| job.tag.as_deref() == Some(tag)).cloned()
+    }
+
+    /// Jobs that run, then those that wait, each in their order.
+    pub(crate) fn active_jobs(&self) -> Vec<Arc<Job>> {
+        let active = self.active();
+        let is_waiting = |job: &Arc<Job>| active.position(&job.id).is_some();
+        let mut running: Vec<_> = active.by_id.values().filter(|job| !is_waiting(job)).cloned().collect();
+        running.sort_by_key(|job| job.created);
+        let waiting = active.waiting.iter().filter(|waiting| is_waiting(&waiting.job));
+        running.into_iter().chain(waiting.map(|waiting| Arc::clone(&waiting.job))).collect()
+    }
+
+    /// Views of the [active](Self::active_jobs) jobs, then of those that ended, the newest first; `count` after `skip`.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    pub(crate) fn list(&self, skip: usize, count: usize) -> Result<Vec<JobView>, ServeError> {
+        let jobs = self.active_jobs();
+        let active = self.active();
+        let mut views: Vec<_> = jobs.iter().map(|job| job.view(active.position(&job.id))).collect();
+        drop(active);
+        let passed = skip.min(views.len());
+        views.drain(..passed);
+        views.truncate(count);
+        let rest = count - views.len();
+        if rest > 0 {
+            views.extend(self.journal.ended(skip - passed, rest)?);
+        }
+        Ok(views)
+    }
+
+    /// The number of jobs that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.active().waiting.len()
+    }
+
+    /// Removes a job that has ended, with its files.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`] for a job that has not ended, and when it cannot be written.
+    pub(crate) fn remove(&self, id: &str) -> Result<(), ServeError> {
+        if !self.find(id)?.state.is_final() {
+            return Err(ServeError::new(ErrorKind::Conflict, "expected a job that has ended; try to cancel it"));
+        }
+        self.journal.remove(id)?;
+        let folder = self.folder.join(id);
+        if folder.exists() {
+            std::fs::remove_dir_all(folder)?;
+        }
+        self.changed();
+        Ok(())
+    }
+
+    /// Removes jobs beyond the retention.
+    ///
+    /// # Errors
+    /// When the journal or the files cannot be written.
+    pub(crate) fn expire(&self, retention: Retention) -> Result<(), ServeError> {
+        let age = u64::try_from(retention.age.as_millis()).unwrap_or(u64::MAX);
+        let expired = self.journal.expired(now().saturating_sub(age), retention.bytes)?;
+        for id in &expired {
+            self.remove(id)?;
+        }
+        if expired.is_empty() { Ok(()) } else { self.journal.shrink() }
+    }
+
+    /// The file of an input, by its name in the stored request.
+    pub(crate) fn input(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// The PNG of image `index` of job `id`. Only IDs of the journal are asked for.
+    pub(crate) fn image(&self, id: &str, index: usize) -> PathBuf {
+        self.folder.join(id).join(format!("{index:05}.png"))
+    }
+
+    /// The latents of image `index` of job `id`.
+    pub(crate) fn latents(&self, id: &str, index: usize) -> PathBuf {
+        self.folder.join(id).join(format!("{index:05}.safetensors"))
+    }
+
+    /// Refuses new jobs, and lets the worker end. Jobs that wait do so in the journal.
+    pub(crate) fn stop(&self) {
+        self.active().stopping = true;
+        self.wake.notify_all();
+        self.changed();
+    }
+
+    /// True once [`stop`](Self::stop) was called.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.active().stopping
+    }
+
+    /// Puts running jobs back for the next start, without blame.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    pub(crate) fn put_back(&self) -> Result<(), ServeError> {
+        self.journal.put_back()
+    }
+}
+
+impl Active {
+    /// The place of a job that no batch has taken images of, from 1.
+    fn position(&self, id: &str) -> Option<usize> {
+        let mut untouched = self.waiting.iter().filter(|waiting| waiting.next == 0);
+        untouched.position(|waiting| waiting.job.id == id).map(|index| index + 1)
+    }
+
+    fn take(&mut self, count: usize) -> Option<Batch> {
+        let key = self.waiting.front()?.job.batch_key.clone();
+        let (mut parts, mut left) = (Vec::new(), count.max(1));
+        for waiting in &mut self.waiting {
+            if left == 0 || waiting.job.batch_key != key {
+                continue;
+            }
+            let end = waiting.job.request.images().min(waiting.next + left);
+            parts.push(BatchPart { job: Arc::clone(&waiting.job), images: waiting.next..end });
+            left -= end - waiting.next;
+            waiting.next = end;
+        }
+        self.waiting.retain(|waiting| waiting.next < waiting.job.request.images());
+        Some(Batch { parts })
+    }
+}
+
+/// The start of a text from a request, for messages.
+fn shown(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+fn folder_size(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.metadata().ok()).map(|data| data.len()).sum()
+}

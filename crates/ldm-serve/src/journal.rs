@@ -1,0 +1,245 @@
+//! The journal: every accepted job in an SQLite file, so that none is lost.
+
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::job::{JobImage, JobState, JobView, Progress};
+use crate::{ErrorKind, ServeError};
+
+/// Every accepted job that was not removed.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    connection: Mutex<Connection>,
+}
+
+/// Version of the table, in SQLite's `user_version`.
+const VERSION: i64 = 1;
+
+const TABLE: &str = "
+    CREATE TABLE jobs (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        origin TEXT NOT NULL,
+        state TEXT NOT NULL,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        created INTEGER NOT NULL,
+        started INTEGER,
+        finished INTEGER,
+        bytes INTEGER NOT NULL DEFAULT 0,
+        steps INTEGER NOT NULL DEFAULT 0,
+        request TEXT NOT NULL,
+        images TEXT NOT NULL DEFAULT '[]',
+        notes TEXT NOT NULL DEFAULT '[]',
+        error TEXT
+    ) STRICT;
+    CREATE INDEX by_state ON jobs (state, number);
+    CREATE INDEX by_end ON jobs (finished) WHERE finished IS NOT NULL;
+    PRAGMA user_version = 1;
+";
+
+const COLUMNS: &str = "id, origin, state, created, started, finished, steps, request, images, notes, error";
+
+impl Journal {
+    /// Opens the journal `path`, or creates it, for this server alone.
+    ///
+    /// # Errors
+    /// When it is not a journal of this version, another server has it open, or it cannot be written.
+    pub(crate) fn open(path: &Path) -> Result<Self, ServeError> {
+        let at = |error: rusqlite::Error| {
+            let busy = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy);
+            let reason = if busy { "another server has it open".to_owned() } else { error.to_string() };
+            ServeError::new(ErrorKind::Storage, format!("{}: {reason}", path.display()))
+        };
+        let connection = Connection::open(path).map_err(at)?;
+        // FULL: an accepted job is on the disk. EXCLUSIVE: one server for one journal.
+        let settings = "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+                        PRAGMA auto_vacuum = INCREMENTAL;";
+        connection.execute_batch(settings).map_err(at)?;
+        let version: i64 =
+            connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(at)?;
+        match version {
+            0 => connection.execute_batch(&format!("BEGIN;{TABLE}COMMIT;")).map_err(at)?,
+            VERSION => {}
+            other => {
+                let message =
+                    format!("{}: expected a journal of version {VERSION}, got {other}", path.display());
+                return Err(ServeError::new(ErrorKind::Storage, message));
+            }
+        }
+        Ok(Self { connection: Mutex::new(connection) })
+    }
+
+    /// Every use of the connection is one statement or transaction, so that a panic leaves it usable.
+    fn connection(&self) -> std::sync::MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a job that was accepted.
+    ///
+    /// # Errors
+    /// When it cannot be written, and for an ID that exists.
+    pub(crate) fn accept(&self, job: &JobView) -> Result<(), ServeError> {
+        self.connection().execute(
+            "INSERT INTO jobs (id, origin, state, created, request) VALUES (?1, ?2, 'queued', ?3, ?4)",
+            params![job.id, job.origin, job.created, json(&job.request)],
+        )?;
+        Ok(())
+    }
+
+    /// Notes that jobs run, before they do: a server that dies of a job does not try forever.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn start(&self, ids: &[&str], started: u64) -> Result<(), ServeError> {
+        let mut connection = self.connection();
+        let transaction = connection.transaction()?;
+        for id in ids {
+            let update = "UPDATE jobs SET state = 'running', started = coalesce(started, ?2), \
+                          attempts = attempts + 1 WHERE id = ?1";
+            transaction.execute(update, params![id, started])?;
+        }
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// Notes that running jobs wait again, since the server stops in order.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn put_back(&self) -> Result<(), ServeError> {
+        let update = "UPDATE jobs SET state = 'queued', started = NULL, attempts = attempts - 1 WHERE state = 'running'";
+        self.connection().execute(update, [])?;
+        Ok(())
+    }
+
+    /// Writes the end of a job; `bytes` is the size of its files.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn finish(&self, job: &JobView, bytes: u64) -> Result<(), ServeError> {
+        self.connection().execute(
+            "UPDATE jobs SET state = ?2, finished = ?3, bytes = ?4, steps = ?5, images = ?6, notes = ?7, \
+             error = ?8, request = ?9 WHERE id = ?1",
+            params![
+                job.id,
+                job.state.name(),
+                job.finished,
+                bytes,
+                job.progress.steps,
+                json(&job.images),
+                json(&job.notes),
+                job.error.as_ref().map(json),
+                json(&job.request),
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// The job `id`, as it was last written.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn find(&self, id: &str) -> Result<Option<JobView>, ServeError> {
+        let query = format!("SELECT {COLUMNS} FROM jobs WHERE id = ?1");
+        Ok(self.connection().query_row(&query, [id], read).optional()?)
+    }
+
+    /// Jobs that ended, the newest first, `count` of them after the first `skip`.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn ended(&self, skip: usize, count: usize) -> Result<Vec<JobView>, ServeError> {
+        let query = format!(
+            "SELECT {COLUMNS} FROM jobs WHERE finished IS NOT NULL ORDER BY finished DESC, number DESC LIMIT ?1 OFFSET ?2"
+        );
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached(&query)?;
+        let rows = statement.query_map(params![count, skip], read)?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The jobs that have not ended, the oldest first, each with the number of times that a server died while it ran.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn unfinished(&self) -> Result<Vec<(JobView, u32)>, ServeError> {
+        let query =
+            format!("SELECT {COLUMNS}, attempts FROM jobs WHERE finished IS NULL ORDER BY number");
+        let connection = self.connection();
+        let mut statement = connection.prepare(&query)?;
+        let rows = statement.query_map([], |row| Ok((read(row)?, row.get("attempts")?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// The oldest jobs that ended before `time`, or beyond `bytes` of results.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn expired(&self, time: u64, bytes: u64) -> Result<Vec<String>, ServeError> {
+        let query = "SELECT id FROM (SELECT id, finished, number, sum(bytes) OVER (ORDER BY finished DESC, number DESC) \
+                     AS total FROM jobs WHERE finished IS NOT NULL) WHERE finished < ?1 OR total > ?2";
+        let connection = self.connection();
+        let mut statement = connection.prepare_cached(query)?;
+        // SQLite's integers are signed.
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        let rows = statement.query_map(params![time, bytes], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Removes a job.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn remove(&self, id: &str) -> Result<(), ServeError> {
+        let connection = self.connection();
+        connection.execute("DELETE FROM jobs WHERE id = ?1", [id])?;
+        Ok(())
+    }
+
+    /// Returns the pages of removed jobs to the file system.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn shrink(&self) -> Result<(), ServeError> {
+        Ok(self.connection().execute_batch("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE);")?)
+    }
+}
+
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("strings and numbers")
+}
+
+/// Reads the columns `COLUMNS`.
+fn read(row: &Row) -> rusqlite::Result<JobView> {
+    fn parsed<T: serde::de::DeserializeOwned>(row: &Row, column: &'static str) -> rusqlite::Result<T> {
+        let text: String = row.get(column)?;
+        serde_json::from_str(&text).map_err(|error| {
+            let index = row.as_ref().column_index(column).unwrap_or_default();
+            rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, Box::new(error))
+        })
+    }
+    let (state, images): (String, Vec<JobImage>) = (row.get("state")?, parsed(row, "images")?);
+    let state = JobState::parse(&state).unwrap_or(JobState::Queued);
+    let steps: usize = row.get("steps")?;
+    let error: Option<String> = row.get("error")?;
+    Ok(JobView {
+        id: row.get("id")?,
+        origin: row.get("origin")?,
+        state,
+        position: None,
+        created: row.get("created")?,
+        started: row.get("started")?,
+        finished: row.get("finished")?,
+        progress: Progress {
+            step: if state == JobState::Done { steps } else { 0 },
+            steps,
+            ..Progress::default()
+        },
+        request: parsed(row, "request")?,
+        images,
+        notes: parsed(row, "notes")?,
+        error: error.and_then(|text| serde_json::from_str(&text).ok()),
+    })
+}

@@ -1,0 +1,37 @@
+//! An HTTP server of latent diffusion models.
+//!
+//! [`Server::start`] opens models, and [`Server::run`] answers a page, AUTOMATIC1111's API (`/sdapi/v1`), OpenAI's images
+//! API (`/v1/images`), and an API of its own (`/v1/jobs`), which can say what the others cannot. Every request is a job in
+//! one queue, which is on the disk: it outlives its connection, and the server.
+
+mod answers;
+mod base64_image;
+mod check;
+mod connection;
+mod encoding;
+mod error;
+mod job;
+mod jobs;
+mod journal;
+mod metrics;
+mod models;
+mod openai;
+mod options;
+mod page;
+mod parameters;
+mod render;
+mod request;
+mod router;
+mod sdapi;
+mod security;
+mod server;
+mod submit;
+mod v1;
+mod worker;
+
+pub use error::{ErrorKind, ServeError};
+pub use job::{JobImage, JobState, JobView, Progress};
+pub use models::{Conditioning, ModelInfo};
+pub use options::{Access, Limits, Retention, ServeOptions};
+pub use request::{GenerationRequest, HiresRequest, LabeledBox, LoraRequest, VariationRequest};
+pub use server::Server;

@@ -1,0 +1,121 @@
+//! The server: its state, start and stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::jobs::Jobs;
+use crate::metrics::Metrics;
+use crate::models::Models;
+use crate::options::ServeOptions;
+use crate::worker::Worker;
+use crate::{ErrorKind, ServeError, connection, router};
+
+/// The time that a running batch has to end when the server stops; later it is sampled anew at the next start.
+const GRACE: Duration = Duration::from_secs(20);
+/// The time between two looks for expired results.
+const EXPIRY: Duration = Duration::from_secs(60);
+
+/// What every handler knows.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub(crate) options: ServeOptions,
+    pub(crate) models: Arc<Models>,
+    pub(crate) jobs: Arc<Jobs>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// The address that it listens on.
+    pub(crate) address: SocketAddr,
+    /// True once the server stops.
+    pub(crate) stopping: watch::Sender<bool>,
+    /// Options that clients of AUTOMATIC1111's API have set.
+    pub(crate) sdapi: crate::sdapi::State,
+}
+
+/// A server with its models loaded, which listens.
+#[derive(Debug)]
+pub struct Server {
+    app: Arc<App>,
+    listener: TcpListener,
+    worker: JoinHandle<()>,
+    abort: Arc<AtomicBool>,
+}
+
+impl Server {
+    /// Opens the models and the journal, and listens.
+    ///
+    /// # Errors
+    /// As opening of models ([`ldm::Pipeline::open`]); when the journal belongs to another server or cannot be written, or
+    /// the address is in use.
+    pub async fn start(options: ServeOptions) -> Result<Self, ServeError> {
+        let listener = TcpListener::bind(options.address).await.map_err(|error| {
+            ServeError::new(ErrorKind::Invalid, format!("{}: {error}; try another --port", options.address))
+        })?;
+        let address = listener.local_addr()?;
+        let jobs = Arc::new(Jobs::open(&options.data, &options.limits)?);
+        let (models, cache) = Models::open(&options)?;
+        let (models, metrics) = (Arc::new(models), Arc::new(Metrics::default()));
+        let abort = Arc::new(AtomicBool::new(false));
+        let worker = Worker {
+            jobs: Arc::clone(&jobs),
+            models: Arc::clone(&models),
+            cache,
+            metrics: Arc::clone(&metrics),
+            batch_size: options.batch_size.max(1),
+            limit: options.limits.job,
+            abort: Arc::clone(&abort),
+        };
+        let worker = std::thread::Builder::new().name("worker".into()).spawn(move || worker.run())?;
+        let (stopping, sdapi) = (watch::Sender::new(false), crate::sdapi::State::default());
+        let app = App { options, models, jobs, metrics, address, stopping, sdapi };
+        Ok(Self { app: Arc::new(app), listener, worker, abort })
+    }
+
+    /// The address that it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.app.address
+    }
+
+    /// Serves until `stop` resolves, then refuses new jobs, lets the running batch end, and closes the connections. Jobs that
+    /// wait run at the next start.
+    ///
+    /// # Errors
+    /// When the journal cannot be written at the end.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
+        let Self { app, listener, worker, abort } = self;
+        let expiry = tokio::spawn(expire(Arc::clone(&app)));
+        let connections = connection::serve(listener, router::router(&app), Arc::clone(&app));
+        let connections = tokio::spawn(connections);
+        stop.await;
+        tracing::info!("stopping");
+        app.jobs.stop();
+        expiry.abort();
+        let worker = tokio::task::spawn_blocking(move || worker.join());
+        tokio::pin!(worker);
+        if tokio::time::timeout(GRACE, &mut worker).await.is_err() {
+            abort.store(true, Ordering::Relaxed);
+            let _ = worker.await;
+        }
+        app.jobs.put_back()?;
+        // After the worker: answers of jobs that have ended are still sent.
+        app.stopping.send_replace(true);
+        let _ = connections.await;
+        Ok(())
+    }
+}
+
+/// Removes results beyond the retention, again and again.
+async fn expire(app: Arc<App>) {
+    loop {
+        let (jobs, retention) = (Arc::clone(&app.jobs), app.options.retention);
+        let result = tokio::task::spawn_blocking(move || jobs.expire(retention)).await;
+        if let Ok(Err(error)) = result {
+            tracing::error!(%error, "results could not be removed");
+        }
+        tokio::time::sleep(EXPIRY).await;
+    }
+}

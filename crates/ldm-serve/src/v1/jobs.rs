@@ -1,0 +1,260 @@
+//! Jobs: submission, state, events, files.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, LOCATION};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, stream};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::answers::JsonBody;
+use crate::encoding::Format;
+use crate::job::{Job, JobView, Status};
+use crate::request::GenerationRequest;
+use crate::server::App;
+use crate::submit::blocking;
+use crate::{ErrorKind, ServeError};
+
+/// The longest wait of one request.
+const LONGEST_WAIT: f64 = 60.;
+
+/// `POST /v1/jobs`: accepts a job and answers at once.
+pub(crate) async fn submit(
+    State(app): State<Arc<App>>,
+    JsonBody(request): JsonBody<GenerationRequest>,
+) -> Result<Response, ServeError> {
+    let job = app.submit(request, "v1", None).await?;
+    let view = app.find(job.id.clone()).await?;
+    let location = [(LOCATION, format!("/v1/jobs/{}", job.id))];
+    Ok((StatusCode::ACCEPTED, location, Json(view)).into_response())
+}
+
+/// Which part of a list.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct Page {
+    /// Jobs before the first.
+    #[serde(default)]
+    offset: usize,
+    /// The number of jobs, at most 500.
+    #[serde(default = "page_limit")]
+    limit: usize,
+}
+
+fn page_limit() -> usize {
+    50
+}
+
+/// Jobs: those that run, those that wait, those that have ended, the newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct JobList {
+    jobs: Vec<JobView>,
+    /// Jobs that wait, also beyond this part of the list.
+    waiting: usize,
+}
+
+/// `GET /v1/jobs`.
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Query(page): Query<Page>,
+) -> Result<Json<JobList>, ServeError> {
+    blocking(move || {
+        let jobs = app.jobs.list(page.offset, page.limit.min(500))?;
+        Ok(Json(JobList { jobs, waiting: app.jobs.waiting() }))
+    })
+    .await
+}
+
+/// How long to wait for the end.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct Wait {
+    /// Seconds, at most 60: the answer comes at the end of the job, or after them.
+    #[serde(default)]
+    wait: f64,
+}
+
+/// `GET /v1/jobs/{id}`.
+pub(crate) async fn find(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+    Query(Wait { wait }): Query<Wait>,
+) -> Result<Json<JobView>, ServeError> {
+    if wait > 0.
+        && let Some(job) = app.jobs.active_job(&id)
+    {
+        let longest = Duration::from_secs_f64(wait.min(LONGEST_WAIT));
+        let _ = tokio::time::timeout(longest, app.wait(&job)).await;
+    }
+    Ok(Json(app.find(id).await?))
+}
+
+/// `POST /v1/jobs/{id}/cancel`.
+pub(crate) async fn cancel(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<Json<JobView>, ServeError> {
+    blocking(move || {
+        app.jobs.cancel(&id)?;
+        app.jobs.find(&id).map(Json)
+    })
+    .await
+}
+
+/// `DELETE /v1/jobs/{id}`: removes a job that has ended, with its images.
+pub(crate) async fn remove(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<StatusCode, ServeError> {
+    blocking(move || app.jobs.remove(&id).map(|()| StatusCode::NO_CONTENT)).await
+}
+
+/// `GET /v1/jobs/{id}/events`: the job, whenever it changes, until it has ended.
+pub(crate) async fn events(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ServeError> {
+    let job = app.jobs.active_job(&id);
+    let ended = if job.is_some() { None } else { Some(app.find(id).await?) };
+    let changes = app.jobs.changes();
+    let start = match (job, ended) {
+        (Some(job), _) => EventState::Following { status: job.status.subscribe(), job, changes, first: true },
+        (None, view) => EventState::Ended(view),
+    };
+    let events = stream::unfold((app, start), |(app, state)| async {
+        let (view, state) = next_event(&app, state).await?;
+        let name = view.state.name();
+        let event = Event::default().event(name).json_data(&view).unwrap_or_default();
+        Some((Ok(event), (app, state)))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
+}
+
+enum EventState {
+    Following { job: Arc<Job>, status: watch::Receiver<Status>, changes: watch::Receiver<u64>, first: bool },
+    Ended(Option<JobView>),
+}
+
+async fn next_event(app: &Arc<App>, state: EventState) -> Option<(JobView, EventState)> {
+    let EventState::Following { job, mut status, mut changes, first } = state else {
+        let EventState::Ended(view) = state else { return None };
+        return Some((view?, EventState::Ended(None)));
+    };
+    if !first {
+        let mut stopping = app.stopping.subscribe();
+        tokio::select! {
+            _ = status.changed() => {}
+            // Its place in the queue.
+            _ = changes.changed(), if !status.borrow().state.is_final() => {}
+            _ = stopping.wait_for(|stopping| *stopping) => return None,
+        }
+    }
+    status.borrow_and_update();
+    changes.borrow_and_update();
+    let position = app.jobs.position(&job.id);
+    let view = job.view(position);
+    let next = if view.state.is_final() {
+        EventState::Ended(None)
+    } else {
+        EventState::Following { job, status, changes, first: false }
+    };
+    Some((view, next))
+}
+
+/// The queue at a moment.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct QueueView {
+    /// IDs of jobs that run.
+    running: Vec<String>,
+    /// IDs of jobs that wait, in their order.
+    waiting: Vec<String>,
+}
+
+/// `GET /v1/events`: the queue, whenever it changes.
+pub(crate) async fn queue_events(
+    State(app): State<Arc<App>>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let changes = app.jobs.changes();
+    let events = stream::unfold((app, changes, true), |(app, mut changes, first)| async move {
+        if !first {
+            let mut stopping = app.stopping.subscribe();
+            tokio::select! {
+                _ = changes.changed() => {}
+                _ = stopping.wait_for(|stopping| *stopping) => return None,
+            }
+            // Changes come in bursts.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        changes.borrow_and_update();
+        let (mut running, mut waiting) = (Vec::new(), Vec::new());
+        for job in app.jobs.active_jobs() {
+            let queued = app.jobs.position(&job.id).is_some();
+            if queued { &mut waiting } else { &mut running }.push(job.id.clone());
+        }
+        let event = Event::default().event("queue").json_data(QueueView { running, waiting });
+        Some((Ok(event.unwrap_or_default()), (app, changes, false)))
+    });
+    Sse::new(events).keep_alive(KeepAlive::default())
+}
+
+/// `GET /v1/jobs/{id}/preview`: the newest preview, a small PNG.
+pub(crate) async fn preview(
+    State(app): State<Arc<App>>,
+    Path(id): Path<String>,
+) -> Result<Response, ServeError> {
+    let job = app.jobs.active_job(&id);
+    let preview = job.and_then(|job| job.status.borrow().preview.clone());
+    let preview = preview.ok_or_else(|| ServeError::new(ErrorKind::NotFound, "no preview"))?;
+    Ok(([(CONTENT_TYPE, "image/png"), (CACHE_CONTROL, "no-store")], preview.png.clone()).into_response())
+}
+
+/// The form of an image.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(crate) struct ImageForm {
+    /// `png`, with its parameters; `jpeg` or `webp`.
+    #[serde(default)]
+    format: Format,
+    /// True for a file to save rather than an image to show.
+    #[serde(default)]
+    download: bool,
+}
+
+/// `GET /v1/jobs/{id}/images/{index}`.
+pub(crate) async fn image(
+    State(app): State<Arc<App>>,
+    Path((id, index)): Path<(String, usize)>,
+    Query(form): Query<ImageForm>,
+) -> Result<Response, ServeError> {
+    let id = app.find(id).await?.id;
+    let png = app.png(&id, index).await?;
+    let bytes = blocking(move || form.format.encode(png, 90)).await?;
+    let kind = if form.download { "attachment" } else { "inline" };
+    let name = format!("{kind}; filename=\"{}-{index}.{}\"", &id[..8], form.format.extension());
+    let headers = [
+        (CONTENT_TYPE, form.format.mime().to_owned()),
+        // The bytes of an image never change.
+        (CACHE_CONTROL, "private, max-age=86400, immutable".to_owned()),
+        (CONTENT_DISPOSITION, name),
+    ];
+    Ok((headers, bytes).into_response())
+}
+
+/// `GET /v1/jobs/{id}/latents/{index}`: safetensors, tensor `latents` [1, C, h, w] f32, of a job that keeps them.
+pub(crate) async fn latents(
+    State(app): State<Arc<App>>,
+    Path((id, index)): Path<(String, usize)>,
+) -> Result<Response, ServeError> {
+    let id = app.find(id).await?.id;
+    let bytes = tokio::fs::read(app.jobs.latents(&id, index)).await.map_err(|_| {
+        ServeError::new(ErrorKind::NotFound, "no latents; they are kept of requests with `latents`")
+    })?;
+    let name = format!("attachment; filename=\"{}-{index}.safetensors\"", &id[..8]);
+    let headers = [(CONTENT_TYPE, "application/octet-stream".to_owned()), (CONTENT_DISPOSITION, name)];
+    Ok((headers, bytes).into_response())
+}

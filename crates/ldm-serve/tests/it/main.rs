@@ -1,0 +1,4 @@
+//! Tests of the server over HTTP, with the emoji model.
+
+mod jobs;
+mod server;
