@@ -29,6 +29,15 @@ impl Printer {
         }
     }
 
+    /// Returns the level of a log.
+    pub(crate) fn level(self) -> &'static str {
+        match (self.quiet, self.verbose) {
+            (true, _) => "warn",
+            (_, true) => "debug",
+            _ => "info",
+        }
+    }
+
     /// Prints a message.
     pub(crate) fn say(self, text: &str) {
         if !self.quiet {

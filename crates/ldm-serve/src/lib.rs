@@ -13,6 +13,7 @@ mod error;
 mod job;
 mod jobs;
 mod journal;
+mod logging;
 mod metrics;
 mod models;
 mod openai;
@@ -31,6 +32,7 @@ mod worker;
 
 pub use error::{ErrorKind, ServeError};
 pub use job::{JobImage, JobState, JobView, Progress};
+pub use logging::log_to_stderr;
 pub use models::{Conditioning, ModelInfo};
 pub use options::{Access, Limits, Retention, ServeOptions};
 pub use request::{GenerationRequest, HiresRequest, LabeledBox, LoraRequest, VariationRequest};

@@ -107,6 +107,13 @@ pub struct Access {
     pub origins: Vec<String>,
 }
 
+impl Access {
+    /// True where everyone may send requests.
+    pub fn is_open(&self) -> bool {
+        self.keys.is_empty() && self.users.is_empty()
+    }
+}
+
 /// Without the secrets.
 impl std::fmt::Debug for Access {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {

@@ -15,6 +15,7 @@ mod numbers;
 mod redo;
 mod retrieve;
 mod sample;
+mod serve;
 mod tasks;
 mod train;
 mod txt2img;
@@ -43,6 +44,7 @@ pub(crate) use numbers::unit_interval;
 pub(crate) use redo::RedoArgs;
 pub(crate) use retrieve::{IndexArgs, Knn2imgArgs, QueryArgs, RetrieveCommand};
 pub(crate) use sample::SampleArgs;
+pub(crate) use serve::ServeArgs;
 pub(crate) use tasks::{
     FillArgs, Img2imgArgs, InpaintArgs, Layout2imgArgs, OutpaintArgs, Semantic2imgArgs, UpscaleArgs,
 };
@@ -80,6 +82,10 @@ impl Cli {
         for name in ["txt2img", "img2img", "inpaint"].iter().filter(|_| EMBEDDED_MODEL.is_some()) {
             let by_default = |model: clap::Arg| model.required(false).default_value(EMBEDDED_MODEL);
             command = command.mut_subcommand(name, |command| command.mut_arg("model", by_default));
+        }
+        if EMBEDDED_MODEL.is_some() {
+            let by_default = |models: clap::Arg| models.required(false).default_value(EMBEDDED_MODEL);
+            command = command.mut_subcommand("serve", |command| command.mut_arg("models", by_default));
         }
         Self::from_arg_matches(&command.try_get_matches_from(words)?)
     }
@@ -192,6 +198,11 @@ pub(crate) enum Command {
         after_help = "Examples:\n  ldm convert runs/text text-diffusers --to diffusers\n  ldm convert sd-v1-4.ckpt sd-v1-4 --to ldm --dtype f16\n  ldm convert stable-diffusion-v1-5 v1-5.ckpt --to compvis\n  ldm convert a.ckpt merged --to ldm --merge b.ckpt --weight 0.3"
     )]
     Convert(ConvertArgs),
+    /// Serves models over HTTP: a page, AUTOMATIC1111's API, OpenAI's images API, and an own one.
+    #[command(
+        after_help = "Examples:\n  ldm serve\n  ldm serve sd-v1-4 inpainting=runs/photos-inpainting --loaded-models 2\n  ldm serve sd-v1-4 --host 0.0.0.0 --api-key SECRET --runs runs"
+    )]
+    Serve(ServeArgs),
     /// Installs additional files of models and metrics: tokenizers, the networks of LPIPS and FID.
     #[command(subcommand)]
     Weights(WeightsCommand),

@@ -21,6 +21,7 @@ mod redo;
 mod retrieve;
 mod sample;
 mod semantic2img;
+mod serve;
 pub(crate) mod train;
 mod txt2img;
 mod upscale;
@@ -37,8 +38,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
     if matches!(cli.command, Command::Train(_) | Command::Demo(_) | Command::CompareF(_)) {
         ldm_libtorch::limit_spinning();
         ldm_libtorch::keep_freed_memory();
-    } else {
-        // Training handles signals itself; every other command may exit at once.
+    } else if !matches!(cli.command, Command::Serve(_)) {
+        // Training and the server handle signals themselves; every other command may exit at once.
         interrupt::exit_on_signals()?;
     }
     match cli.command {
@@ -65,6 +66,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::CompareF(args) => compare_f::run(&args, printer),
         Command::Inspect(args) => inspect::run(&args),
         Command::Convert(args) => convert::run(&args),
+        Command::Serve(args) => serve::run(&args, printer),
         Command::Weights(command) => weights::run(&command, printer),
     }
 }
