@@ -17,6 +17,7 @@ mod logging;
 mod metrics;
 mod models;
 mod openai;
+mod openapi;
 mod options;
 mod page;
 mod parameters;

@@ -17,6 +17,14 @@ use crate::{ErrorKind, ServeError};
 /// A model as a client sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ModelInfo {
+    /// The name, under the key of OpenAI's API.
+    pub id: String,
+    /// `model`, as there.
+    pub object: String,
+    /// Seconds since 1970, as there; 0, since it is not known.
+    pub created: u64,
+    /// `ldm`, as there.
+    pub owned_by: String,
     /// The name in requests.
     pub name: String,
     /// The file or folder.
@@ -286,6 +294,10 @@ impl Models {
         let sampling = model.default_sampling();
         let side = config.image_size * model.first_stage.factor();
         Ok(ModelInfo {
+            id: loaded.name.clone(),
+            object: "model".to_owned(),
+            created: 0,
+            owned_by: "ldm".to_owned(),
             name: loaded.name.clone(),
             path: path.display().to_string(),
             conditioning,

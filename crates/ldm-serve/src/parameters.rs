@@ -9,6 +9,8 @@ use crate::request::{GenerationRequest, HiresRequest, LoraRequest, VariationRequ
 /// The settings of a `parameters` text.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub(crate) struct Found {
+    /// The text, as it is.
+    pub(crate) text: String,
     /// The request that they make. Images of the original request are not in it.
     pub(crate) request: GenerationRequest,
     /// The name of the model, which this server may not have.
@@ -45,7 +47,7 @@ pub(crate) fn request_of(text: &str) -> Option<Found> {
     if request.variation.is_some_and(|to| to.strength == 0.) {
         request.variation = None;
     }
-    Some(Found { request, model: parsed.get("Model").map(str::to_owned), ignored })
+    Some(Found { text: text.to_owned(), request, model: parsed.get("Model").map(str::to_owned), ignored })
 }
 
 /// Takes a field over; false where it is unknown or wrong.
@@ -131,7 +133,7 @@ mod tests {
         let text = "a (red:1.2) circle,\nwide\nNegative prompt: blurry\nSteps: 20, Sampler: DPM++ 2M Karras, CFG scale: 7, \
                     Seed: 5, Size: 512x768, Model hash: 1f, Model: sd, Face restoration: GFPGAN, Variation seed: 3, \
                     Variation seed strength: 0.5, Version: v1.9.4";
-        let Found { request, model, ignored } = request_of(text).unwrap();
+        let Found { request, model, ignored, .. } = request_of(text).unwrap();
         assert_eq!(request.prompt, "a (red:1.2) circle,\nwide");
         assert_eq!((request.negative_prompt.as_str(), request.seed), ("blurry", Some(5)));
         assert_eq!((request.sampler.as_deref(), request.spacing.as_deref()), (Some("dpmpp_2m"), Some("karras")));

@@ -14,7 +14,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::server::App;
-use crate::{ErrorKind, ServeError, answers, openai, page, sdapi, security, v1};
+use crate::{ErrorKind, ServeError, answers, openai, openapi, page, sdapi, security, v1};
 
 /// The routes of a server.
 pub(crate) fn router(app: &Arc<App>) -> Router {
@@ -24,6 +24,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .merge(v1::routes())
         .merge(openai::routes())
         .merge(sdapi::routes())
+        .merge(openapi::routes())
         .route("/health", get(health))
         .route("/metrics", get(metrics))
         .fallback(unknown)

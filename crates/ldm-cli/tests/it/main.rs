@@ -22,6 +22,7 @@ mod outputs;
 mod ranks;
 mod redo;
 mod retrieve;
+mod serve;
 mod signals;
 mod tasks;
 mod terminal;

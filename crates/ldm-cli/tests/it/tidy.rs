@@ -15,7 +15,7 @@ use serde_json::Value;
 use source::{code, found, lenient, loose_attributes, without_tests};
 
 /// The rank of each crate. A crate imports only crates of lower rank, so that siblings never import each other.
-const RANKS: [(&str, usize); 22] = [
+const RANKS: [(&str, usize); 23] = [
     ("xtask", 0), // it installs libtorch, so it must not depend on it
     ("ldm-kernels", 0),
     ("ldm-libtorch", 1),
@@ -35,13 +35,14 @@ const RANKS: [(&str, usize); 22] = [
     ("ldm", 7),
     ("ldm-study", 7),
     ("ldm-bench", 7),
-    ("ldm-cli", 8),
-    ("ldm-benches", 8),
-    ("ldm-testing", 8), // only tests may import it
+    ("ldm-serve", 8),
+    ("ldm-cli", 9),
+    ("ldm-benches", 9),
+    ("ldm-testing", 9), // only tests may import it
 ];
 
 /// Crates without benches, each with its reason.
-const NO_BENCHES: [(&str, &str); 8] = [
+const NO_BENCHES: [(&str, &str); 9] = [
     ("ldm-models", "its time is reading a file"),
     ("ldm-cli", "its time is that of the libraries"),
     ("xtask", "it downloads and links"),
@@ -50,6 +51,7 @@ const NO_BENCHES: [(&str, &str); 8] = [
     ("ldm-weights", "its time is the network's"),
     ("ldm-testing", "it is not published"),
     ("ldm", "a facade"),
+    ("ldm-serve", "its time is sampling; its load test measures the rest"),
 ];
 
 /// Functions that draw random numbers, set a seed, or initialize parameters at random.

@@ -2,6 +2,7 @@
 
 mod jobs;
 mod parameters;
+mod runs;
 mod server;
 
 use std::sync::Arc;
@@ -25,5 +26,9 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/v1/jobs/{id}/images/{index}", get(jobs::image))
         .route("/v1/jobs/{id}/latents/{index}", get(jobs::latents))
         .route("/v1/events", get(jobs::queue_events))
+        .route("/v1/runs", get(runs::list))
+        .route("/v1/runs/{name}", get(runs::find))
+        .route("/v1/runs/{name}/metrics", get(runs::metrics))
+        .route("/v1/runs/{name}/samples/{file}", get(runs::sample))
         .route("/v1/parameters", post(parameters::read))
 }

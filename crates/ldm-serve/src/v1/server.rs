@@ -74,35 +74,15 @@ pub(crate) async fn server(State(app): State<Arc<App>>) -> Json<ServerInfo> {
 pub(crate) struct ModelList {
     /// `list`.
     object: &'static str,
-    data: Vec<Model>,
-}
-
-/// A model, with the keys of OpenAI's API.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Model {
-    /// The name.
-    id: String,
-    /// `model`.
-    object: &'static str,
-    /// Seconds since 1970; 0, since it is not known.
-    created: u64,
-    owned_by: &'static str,
-    #[serde(flatten)]
-    info: ModelInfo,
-}
-
-impl Model {
-    fn new(info: &ModelInfo) -> Self {
-        Self { id: info.name.clone(), object: "model", created: 0, owned_by: "ldm", info: info.clone() }
-    }
+    data: Vec<ModelInfo>,
 }
 
 /// `GET /v1/models`.
 pub(crate) async fn models(State(app): State<Arc<App>>) -> Json<ModelList> {
-    Json(ModelList { object: "list", data: app.models.infos().iter().map(Model::new).collect() })
+    Json(ModelList { object: "list", data: app.models.infos().to_vec() })
 }
 
 /// `GET /v1/models/{name}`.
-pub(crate) async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Json<Model>, ServeError> {
-    Ok(Json(Model::new(app.models.find(Some(&name))?)))
+pub(crate) async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Json<ModelInfo>, ServeError> {
+    Ok(Json(app.models.find(Some(&name))?.clone()))
 }

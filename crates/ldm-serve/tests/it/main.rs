@@ -1,4 +1,10 @@
 //! Tests of the server over HTTP, with the emoji model.
 
+#![allow(clippy::unwrap_used, reason = "clippy exempts test functions only, not their helpers")]
+
+mod faults;
 mod jobs;
+mod openai;
+mod openapi;
+mod sdapi;
 mod server;

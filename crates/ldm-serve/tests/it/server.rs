@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ldm_serve::{Limits, Retention, ServeOptions, Server};
 use serde_json::Value;
+use tempfile::TempDir;
 use tch::{Device, Kind};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -16,8 +17,8 @@ pub(crate) struct TestServer {
     stop: Option<oneshot::Sender<()>>,
     run: Option<JoinHandle<()>>,
     runtime: Runtime,
-    /// The data, unless a test keeps them.
-    _data: Option<tempfile::TempDir>,
+    /// Of a server with new data.
+    folder: Option<TempDir>,
 }
 
 /// Options of a server of the emoji model, with its data in a folder.
@@ -51,7 +52,7 @@ impl TestServer {
         let mut options = options(data.path());
         change(&mut options);
         let mut server = Self::start(options);
-        server._data = Some(data);
+        server.folder = Some(data);
         server
     }
 
@@ -65,7 +66,7 @@ impl TestServer {
             let stopped = async { stopped.await.unwrap_or_default() };
             server.run(stopped).await.unwrap();
         });
-        Self { url, stop: Some(stop), run: Some(run), runtime, _data: None }
+        Self { url, stop: Some(stop), run: Some(run), runtime, folder: None }
     }
 
     /// Sends a body, or none; returns the status and the JSON of the answer.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
 
+mod batches;
 mod hires;
 mod mask_file;
 mod redo;

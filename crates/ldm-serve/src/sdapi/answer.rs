@@ -1,0 +1,236 @@
+//! `txt2img` and `img2img`: jobs that a client waits for.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
+
+use super::body::{JsonObject, WebUiError};
+use super::form::{ImageForm, TextForm};
+use super::images::{init_image, prepare};
+use super::mask::Paste;
+use super::names::{SCHEDULERS, theirs};
+use super::options::{Settings, title};
+use super::progress::timestamp;
+use super::text::{Converted, converted};
+use crate::base64_image::encode;
+use crate::job::{Job, JobImage, JobState};
+use crate::models::Conditioning;
+use crate::server::App;
+use crate::submit::blocking;
+use crate::{ErrorKind, ServeError};
+
+/// The images of a request.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct GeneratedImages {
+    /// Base64.
+    images: Vec<String>,
+    /// The request.
+    #[schema(value_type = Object)]
+    parameters: Value,
+    /// JSON: what each image was made by.
+    info: String,
+}
+
+/// A request, ready to be a job.
+struct Task {
+    form: TextForm,
+    image_form: Option<ImageForm>,
+    settings: Settings,
+    converted: Converted,
+    paste: Option<Paste>,
+}
+
+/// `POST /sdapi/v1/txt2img`.
+pub(crate) async fn text_to_image(
+    State(app): State<Arc<App>>,
+    body: JsonObject,
+) -> Result<Json<GeneratedImages>, WebUiError> {
+    let form: TextForm = body.parse()?;
+    let settings = app.sdapi.settings(&app.models, &form.override_settings)?;
+    let converted = converted(&form, &settings, &app.models)?;
+    let parameters = json!(form);
+    Task { form, image_form: None, settings, converted, paste: None }.run(&app, parameters).await
+}
+
+/// `POST /sdapi/v1/img2img`.
+pub(crate) async fn image_to_image(
+    State(app): State<Arc<App>>,
+    body: JsonObject,
+) -> Result<Json<GeneratedImages>, WebUiError> {
+    let mut form: TextForm = body.parse()?;
+    let image_form: ImageForm = body.parse()?;
+    init_image(&image_form)?;
+    form.enable_hr = false;
+    let settings = app.sdapi.settings(&app.models, &form.override_settings)?;
+    let mut converted = converted(&form, &settings, &app.models)?;
+    let parameters = echoed(&form, &image_form, &body);
+    let request = &mut converted.request;
+    request.hires = None;
+    let conditioning = app.models.find(request.model.as_deref())?.conditioning;
+    let mut paste = None;
+    if conditioning == Conditioning::LowResolution {
+        request.image = Some(init_image(&image_form)?.to_owned());
+        (request.width, request.height) = (None, None);
+    } else {
+        let size = [request.width.unwrap_or_default(), request.height.unwrap_or_default()];
+        // A model that completes images has noise under the mask.
+        let strength = if conditioning.starts_from_image() { form.denoising_strength } else { 1. };
+        let (app, image_form) = (Arc::clone(&app), image_form.clone());
+        let prepared =
+            tokio::task::spawn_blocking(move || prepare(&image_form, size, strength, &app.options.limits));
+        let prepared = prepared
+            .await
+            .map_err(|_| ServeError::new(ErrorKind::Internal, "an image could not be prepared"))??;
+        request.image = Some(prepared.image);
+        request.mask = prepared.mask;
+        request.strength = conditioning.starts_from_image().then_some(strength);
+        paste = prepared.paste;
+    }
+    Task { form, image_form: Some(image_form), settings, converted, paste }.run(&app, parameters).await
+}
+
+/// The fields of a request; its images only where it asks for them.
+fn echoed(form: &TextForm, image_form: &ImageForm, body: &JsonObject) -> Value {
+    let mut all = Map::new();
+    for fields in [json!(form), json!(image_form)] {
+        if let Value::Object(fields) = fields {
+            all.extend(fields);
+        }
+    }
+    for key in ["init_images", "mask"] {
+        let value = body.0.get(key).filter(|_| image_form.include_init_images);
+        all.insert(key.to_owned(), value.cloned().unwrap_or(Value::Null));
+    }
+    Value::Object(all)
+}
+
+/// Remembers a task as ended, also when its client goes.
+struct Ended<'a>(&'a App, Option<String>);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        if let Some(task) = &self.1 {
+            self.0.sdapi.end(task);
+        }
+    }
+}
+
+impl Task {
+    /// Runs the job. One that was interrupted has the images that were complete.
+    async fn run(mut self, app: &Arc<App>, parameters: Value) -> Result<Json<GeneratedImages>, WebUiError> {
+        let tag = self.form.force_task_id.clone().filter(|tag| !tag.is_empty());
+        let request = std::mem::take(&mut self.converted.request);
+        let job = app.submit(request, "sdapi", tag.clone()).await?;
+        let _ended = Ended(app, tag);
+        let mut status = app.wait(&job).await?;
+        if status.state == JobState::Failed {
+            let unknown = || ServeError::new(ErrorKind::Internal, "the job failed");
+            return Err(status.error.unwrap_or_else(unknown).into());
+        }
+        self.converted.notes.extend(status.notes);
+        status.images.sort_by_key(|image| image.index);
+        let mut images = Vec::new();
+        for image in status.images.iter().filter(|_| self.form.send_images) {
+            images.push(self.image(app, &job, image).await?);
+        }
+        let info = self.info(app, &job, &status.images)?.to_string();
+        Ok(Json(GeneratedImages { images, parameters, info }))
+    }
+
+    async fn image(&self, app: &Arc<App>, job: &Job, image: &JobImage) -> Result<String, ServeError> {
+        let png = app.png(&job.id, image.index).await?;
+        let (paste, text) = (self.paste.clone(), image.parameters.clone());
+        let (format, quality) = (self.settings.format, self.settings.quality);
+        blocking(move || {
+            let png = match paste {
+                Some(paste) => paste.paste(&png, &text)?,
+                None => png,
+            };
+            Ok(encode(&format.encode(png, quality)?))
+        })
+        .await
+    }
+
+    /// What clients read as `info`.
+    fn info(&self, app: &App, job: &Job, images: &[JobImage]) -> Result<Value, ServeError> {
+        let (form, request) = (&self.form, &job.request);
+        let model = app.models.find(request.model.as_deref())?;
+        let count = images.len();
+        let seeds: Vec<_> = images.iter().map(|image| image.seed).collect();
+        let first = request.variation.map_or(form.subseed, |to| to.seed as i64);
+        let subseeds = images.iter().map(|image| match request.variation {
+            Some(to) => to.seed.wrapping_add(image.index as u64) as i64,
+            None => form.subseed,
+        });
+        let strength = request.hires.map(|hires| hires.strength).or(request.strength);
+        let prompt = request.class.as_ref().unwrap_or(&request.prompt);
+        Ok(json!({
+            "prompt": prompt,
+            "all_prompts": vec![prompt; count],
+            "negative_prompt": request.negative_prompt,
+            "all_negative_prompts": vec![&request.negative_prompt; count],
+            "seed": job.seed(0),
+            "all_seeds": seeds,
+            "subseed": first,
+            "all_subseeds": subseeds.collect::<Vec<_>>(),
+            "subseed_strength": request.variation.map_or(0., |to| to.strength),
+            "width": request.width.or(images.first().map(|image| i64::from(image.width))).unwrap_or(model.width),
+            "height": request.height.or(images.first().map(|image| i64::from(image.height))).unwrap_or(model.height),
+            "sampler_name": theirs(request.sampler.as_deref().unwrap_or(&model.sampler)),
+            "cfg_scale": request.guidance_scale.unwrap_or(1.),
+            "steps": request.steps,
+            "batch_size": form.batch_size,
+            "restore_faces": false,
+            "face_restoration_model": null,
+            "sd_model_name": model.name,
+            "sd_model_hash": "",
+            "sd_vae_name": null,
+            "sd_vae_hash": null,
+            "seed_resize_from_w": form.seed_resize_from_w,
+            "seed_resize_from_h": form.seed_resize_from_h,
+            "denoising_strength": strength,
+            "extra_generation_params": self.extra(job),
+            "index_of_first_image": 0,
+            "infotexts": images.iter().map(|image| &image.parameters).collect::<Vec<_>>(),
+            "styles": [],
+            "job_timestamp": timestamp(job.created),
+            "clip_skip": request.clip_skip.unwrap_or(1),
+            "is_using_inpainting_conditioning":
+                matches!(model.conditioning, Conditioning::Inpainting | Conditioning::TextInpainting),
+            "version": concat!("ldm ", env!("CARGO_PKG_VERSION")),
+            "sd_model_checkpoint": title(model),
+            "task": job.id,
+            "notes": self.converted.notes,
+        }))
+    }
+
+    /// Settings that not every image has, under the names of infotexts.
+    fn extra(&self, job: &Job) -> Value {
+        let mut extra = Map::new();
+        let request = &job.request;
+        let spacing = request.spacing.as_deref();
+        if let Some(known) = SCHEDULERS.iter().find(|known| spacing.is_some() && known.spacing == spacing) {
+            extra.insert("Schedule type".to_owned(), json!(known.label));
+        }
+        if let Some(hires) = request.hires {
+            extra.insert("Hires upscale".to_owned(), json!(hires.scale));
+            extra.insert("Hires upscaler".to_owned(), json!("Lanczos"));
+            if let Some(steps) = hires.steps {
+                extra.insert("Hires steps".to_owned(), json!(steps));
+            }
+        }
+        if let Some(form) = self.image_form.as_ref().filter(|_| request.mask.is_some()) {
+            let [x, y] = form.blur();
+            extra.insert("Mask blur".to_owned(), json!(x.max(y)));
+            extra.insert(
+                "Inpaint area".to_owned(),
+                json!(if form.inpaint_full_res { "Only masked" } else { "Whole picture" }),
+            );
+        }
+        Value::Object(extra)
+    }
+}
