@@ -7,16 +7,10 @@ use axum::http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::{ErrorKind, ServeError};
-
-/// The body of an error of the server's own API, with the keys of OpenAI's.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct ErrorBody {
-    error: ServeError,
-}
 
 /// An error of the API that a path belongs to.
 pub(crate) fn of_path(path: &str, error: &ServeError) -> Response {
@@ -40,13 +34,36 @@ pub(crate) fn with_status(error: &ServeError, body: Value) -> Response {
     response
 }
 
-/// The form of OpenAI's API, with our `kind` and `field` under its names.
+/// The body of an error, as OpenAI's API has it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ErrorBody {
+    error: ErrorFields,
+}
+
+/// The fields of an error.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ErrorFields {
+    /// One sentence: `FIELD: expected X, got Y`.
+    message: String,
+    /// `server_error` or `invalid_request_error`.
+    r#type: &'static str,
+    /// The field of the request.
+    param: Option<String>,
+    /// What it is about.
+    code: ErrorKind,
+}
+
+impl From<ServeError> for ErrorBody {
+    fn from(error: ServeError) -> Self {
+        let ours = error.status().is_server_error();
+        let r#type = if ours { "server_error" } else { "invalid_request_error" };
+        Self { error: ErrorFields { message: error.message, r#type, param: error.field, code: error.kind } }
+    }
+}
+
 impl IntoResponse for ServeError {
     fn into_response(self) -> Response {
-        let kind = if self.status().is_server_error() { "server_error" } else { "invalid_request_error" };
-        let body = json!({"error": {
-            "message": self.message, "type": kind, "param": self.field, "code": self.kind,
-        }});
+        let body = serde_json::to_value(ErrorBody::from(self.clone())).expect("texts");
         with_status(&self, body)
     }
 }
@@ -78,6 +95,10 @@ pub(crate) fn parse<T: DeserializeOwned>(value: Value) -> Result<T, ServeError> 
 
 fn rejected(rejection: JsonRejection) -> ServeError {
     let status = rejection.status();
-    let kind = if status == axum::http::StatusCode::PAYLOAD_TOO_LARGE { ErrorKind::TooLarge } else { ErrorKind::Invalid };
+    let kind = if status == axum::http::StatusCode::PAYLOAD_TOO_LARGE {
+        ErrorKind::TooLarge
+    } else {
+        ErrorKind::Invalid
+    };
     ServeError::new(kind, rejection.body_text())
 }

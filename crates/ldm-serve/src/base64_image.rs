@@ -2,8 +2,8 @@
 
 use base64::Engine;
 use base64::alphabet::STANDARD;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 
 use crate::ServeError;
 
@@ -22,7 +22,10 @@ pub(crate) fn decode(field: &str, text: &str) -> Result<Vec<u8>, ServeError> {
     let data = match text.split_once(',') {
         Some((head, data)) if head.starts_with("data:") && head.ends_with(";base64") => data,
         _ if text.starts_with("http://") || text.starts_with("https://") || text.starts_with("file:") => {
-            return Err(ServeError::invalid(field, "expected base64, got a URL, which this server does not fetch"));
+            return Err(ServeError::invalid(
+                field,
+                "expected base64, got a URL, which this server does not fetch",
+            ));
         }
         _ => text,
     };

@@ -1,7 +1,7 @@
 //! Checks of requests, before they are jobs.
 
-use ldm_core::image::dimensions;
 use ldm_conditioning::PromptSyntax;
+use ldm_core::image::dimensions;
 use ldm_pipelines::{DeepCache, TileSize};
 use ldm_schedulers::{SamplerConfig, Spacing};
 
@@ -86,16 +86,18 @@ fn check_condition(request: &GenerationRequest, model: &ModelInfo) -> Result<(),
             return Err(ServeError::invalid(field, format!("not of use for {}, {kind}", model.name)));
         }
         if required && !given {
-            return Err(ServeError::invalid(field, format!("expected one, since {} is {}", model.name, needs.shown())));
+            return Err(ServeError::invalid(
+                field,
+                format!("expected one, since {} is {}", model.name, needs.shown()),
+            ));
         }
     }
     if request.mask.is_some() && request.image.is_none() {
         return Err(ServeError::invalid("image", "expected one with a mask"));
     }
-    for (field, given, other) in [
-        ("strength", request.strength.is_some(), "an initial image"),
-        ("hires", false, ""),
-    ] {
+    for (field, given, other) in
+        [("strength", request.strength.is_some(), "an initial image"), ("hires", false, "")]
+    {
         if given && request.image.is_none() {
             return Err(ServeError::invalid(field, format!("expected {other} with it, got none")));
         }
@@ -135,7 +137,8 @@ fn check_size(request: &GenerationRequest, model: &ModelInfo, limits: &Limits) -
         let multiple = model.multiple;
         if side <= 0 || side % multiple != 0 {
             let below = (side.max(0) / multiple * multiple).max(multiple);
-            let expected = format!("a multiple of {multiple} (nearest: {below} and {})", below.saturating_add(multiple));
+            let expected =
+                format!("a multiple of {multiple} (nearest: {below} and {})", below.saturating_add(multiple));
             return Err(ServeError::expected(field, expected, side));
         }
     }
@@ -167,7 +170,8 @@ fn check_sampling(request: &GenerationRequest, model: &ModelInfo) -> Result<(), 
         cache.parse::<DeepCache>().map_err(|error| ServeError::invalid("deep_cache", error))?;
     }
     let weights = request.loras.iter().map(|lora| ("loras", Some(lora.weight)));
-    let numbers = [("guidance_scale", request.guidance_scale), ("guidance_rescale", Some(request.guidance_rescale))];
+    let numbers =
+        [("guidance_scale", request.guidance_scale), ("guidance_rescale", Some(request.guidance_rescale))];
     for (field, value) in numbers.into_iter().chain(weights) {
         if let Some(value) = value
             && !(value.is_finite() && value.abs() <= 1e4)

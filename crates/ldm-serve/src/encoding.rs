@@ -77,6 +77,9 @@ pub(crate) fn parameters(png: &[u8]) -> Option<String> {
     ldm_core::PngTexts::parse(png, "image").ok()?.texts.remove("parameters")
 }
 
+/// Bytes of an image file directory of one entry: 2 + 12 + 4.
+const IFD: u32 = 18;
+
 /// EXIF data with the tag UserComment (Exif 2.3, 4.6.5: tag 0x9286 of the Exif IFD, after the character code `UNICODE`),
 /// big-endian, as AUTOMATIC1111 writes it through piexif.
 fn user_comment(text: &str) -> Vec<u8> {
@@ -90,7 +93,6 @@ fn user_comment(text: &str) -> Vec<u8> {
         bytes.extend([count.to_be_bytes(), value.to_be_bytes(), [0; 4]].concat());
         bytes
     };
-    const IFD: u32 = 18; // 2 + 12 + 4 bytes
     exif.extend(entry(0x8769, 4, 1, 8 + IFD));
     exif.extend(entry(0x9286, 7, comment.len() as u32, 8 + 2 * IFD));
     exif.extend(comment);

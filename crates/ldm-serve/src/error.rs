@@ -56,7 +56,11 @@ impl ServeError {
     }
 
     /// A field with an invalid value: `FIELD: expected EXPECTED, got GOT`.
-    pub(crate) fn expected(field: &str, expected: impl std::fmt::Display, got: impl std::fmt::Display) -> Self {
+    pub(crate) fn expected(
+        field: &str,
+        expected: impl std::fmt::Display,
+        got: impl std::fmt::Display,
+    ) -> Self {
         Self::invalid(field, format!("expected {expected}, got {got}"))
     }
 

@@ -280,12 +280,7 @@ impl Jobs {
         let mut last: Status = job.status.borrow().clone();
         last = Status { state, error, finished: Some(now()), preview: None, seconds_left: None, ..last };
         // Written before it is seen: who sees the end finds it.
-        let view = JobView {
-            state,
-            finished: last.finished,
-            error: last.error.clone(),
-            ..job.view(None)
-        };
+        let view = JobView { state, finished: last.finished, error: last.error.clone(), ..job.view(None) };
         let bytes = folder_size(&self.folder.join(&job.id));
         if let Err(error) = self.journal.finish(&view, bytes) {
             tracing::error!(job = job.id, %error, "the end of a job could not be written");
@@ -327,9 +322,9 @@ impl Jobs {
             return Ok(job.view(active.position(id)));
         }
         drop(active);
-        self.journal.find(id)?.ok_or_else(|| {
-            ServeError::new(ErrorKind::NotFound, format!("no such job: {}", shown(id)))
-        })
+        self.journal
+            .find(id)?
+            .ok_or_else(|| ServeError::new(ErrorKind::NotFound, format!("no such job: {}", shown(id))))
     }
 
     /// The place of a job in the queue, from 1; none once it runs.
@@ -387,7 +382,10 @@ impl Jobs {
     /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`] for a job that has not ended, and when it cannot be written.
     pub(crate) fn remove(&self, id: &str) -> Result<(), ServeError> {
         if !self.find(id)?.state.is_final() {
-            return Err(ServeError::new(ErrorKind::Conflict, "expected a job that has ended; try to cancel it"));
+            return Err(ServeError::new(
+                ErrorKind::Conflict,
+                "expected a job that has ended; try to cancel it",
+            ));
         }
         self.journal.remove(id)?;
         let folder = self.folder.join(id);

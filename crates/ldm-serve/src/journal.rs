@@ -57,8 +57,7 @@ impl Journal {
         let settings = "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
                         PRAGMA auto_vacuum = INCREMENTAL;";
         connection.execute_batch(settings).map_err(at)?;
-        let version: i64 =
-            connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(at)?;
+        let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(at)?;
         match version {
             0 => connection.execute_batch(&format!("BEGIN;{TABLE}COMMIT;")).map_err(at)?,
             VERSION => {}
@@ -165,8 +164,7 @@ impl Journal {
     /// # Errors
     /// When it cannot be read.
     pub(crate) fn unfinished(&self) -> Result<Vec<(JobView, u32)>, ServeError> {
-        let query =
-            format!("SELECT {COLUMNS}, attempts FROM jobs WHERE finished IS NULL ORDER BY number");
+        let query = format!("SELECT {COLUMNS}, attempts FROM jobs WHERE finished IS NULL ORDER BY number");
         let connection = self.connection();
         let mut statement = connection.prepare(&query)?;
         let rows = statement.query_map([], |row| Ok((read(row)?, row.get("attempts")?)))?;

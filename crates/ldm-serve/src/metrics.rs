@@ -63,7 +63,11 @@ impl Default for Metrics {
         registry.register("requests", "Answers by status", metrics.requests.clone());
         registry.register("images", "Images generated", metrics.images.clone());
         registry.register("steps", "Sampling steps of images", metrics.steps.clone());
-        registry.register("sampling_seconds", "Time spent on sampling and decoding", metrics.sampling.clone());
+        registry.register(
+            "sampling_seconds",
+            "Time spent on sampling and decoding",
+            metrics.sampling.clone(),
+        );
         registry.register("jobs_done", "Jobs that ended with images", metrics.done.clone());
         registry.register("jobs_failed", "Jobs that ended with an error", metrics.failed.clone());
         registry.register("jobs_waiting", "Jobs in the queue", metrics.waiting.clone());

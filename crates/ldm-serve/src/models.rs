@@ -132,7 +132,8 @@ impl Models {
     /// # Errors
     /// As [`Pipeline::open_with`]; [`ErrorKind::Invalid`] without models, and for two of one name.
     pub(crate) fn open(options: &ServeOptions) -> Result<(Self, Cache), ServeError> {
-        let sources = options.models.iter().map(|given| Source::parse(given)).collect::<Result<Vec<_>, _>>()?;
+        let sources =
+            options.models.iter().map(|given| Source::parse(given)).collect::<Result<Vec<_>, _>>()?;
         let Some(first) = sources.first() else {
             return Err(ServeError::new(ErrorKind::Invalid, "expected at least one model, got none"));
         };
@@ -144,19 +145,19 @@ impl Models {
         }
         let default = Mutex::new(first.name.clone());
         let load = LoadOptions { kind: options.kind, ..LoadOptions::new(options.device) };
-        let loras = options.loras.as_deref().map(|folder| weight_files(folder)).transpose()?.unwrap_or_default();
-        let embeddings =
-            options.embeddings.as_deref().map(|folder| weight_files(folder)).transpose()?.unwrap_or_default();
+        let loras = options.loras.as_deref().map(weight_files).transpose()?.unwrap_or_default();
+        let embeddings = options.embeddings.as_deref().map(weight_files).transpose()?.unwrap_or_default();
         let embeddings: Vec<_> =
             embeddings.iter().map(|(_, path)| EmbeddingFile::from(path.as_path())).collect();
-        let words = embeddings.iter().map(|file| Ok(file.read()?.token)).collect::<Result<_, ServeError>>()?;
+        let words =
+            embeddings.iter().map(|file| Ok(file.read()?.token)).collect::<Result<_, ServeError>>()?;
         let kept = options.loaded_models.max(1);
         let mut models = Self { sources, infos: Vec::new(), loras, embeddings, words, default, load, kept };
         let mut cache = Cache::default();
         for index in (0..models.sources.len()).rev() {
             let name = models.sources[index].name.clone();
             let loaded = models.load(&name, &[])?;
-            models.infos.insert(0, models.describe(&loaded, &models.sources[index].path)?);
+            models.infos.insert(0, describe(&loaded, &models.sources[index].path)?);
             cache.insert(loaded, kept);
         }
         Ok((models, cache))
@@ -221,13 +222,12 @@ impl Models {
     ) -> Result<&'a mut Loaded, ServeError> {
         let name = self.find(name)?.name.clone();
         let found = cache.0.iter().position(|loaded| loaded.name == name && loaded.loras == loras);
-        let loaded = match found {
-            Some(index) => cache.0.remove(index),
-            None => {
-                // Room first: two models may not fit.
-                cache.shrink(self.kept - 1);
-                self.load(&name, loras)?
-            }
+        let loaded = if let Some(index) = found {
+            cache.0.remove(index)
+        } else {
+            // Room first: two models may not fit.
+            cache.shrink(self.kept - 1);
+            self.load(&name, loras)?
         };
         Ok(cache.insert(loaded, self.kept))
     }
@@ -256,7 +256,10 @@ impl Models {
         let path = found.map(|(_, path)| path.clone()).ok_or_else(|| {
             let known: Vec<_> = self.loras.iter().map(|(name, _)| name.as_str()).collect();
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
-            ServeError::invalid("loras", format!("expected names of the server's ({known}), got {}", lora.name))
+            ServeError::invalid(
+                "loras",
+                format!("expected names of the server's ({known}), got {}", lora.name),
+            )
         })?;
         Ok(LoraFile { path, strength: lora.weight })
     }
@@ -268,52 +271,53 @@ impl Models {
     pub(crate) fn check_lora(&self, lora: &LoraRequest) -> Result<(), ServeError> {
         self.lora(lora).map(|_| ())
     }
+}
 
-    fn describe(&self, loaded: &Loaded, path: &Path) -> Result<ModelInfo, ServeError> {
-        let model = loaded.pipeline.model();
-        let config = &model.config;
-        let conditioning = match ConditioningKind::of(config) {
-            ConditioningKind::Unconditional => Conditioning::None,
-            ConditioningKind::Class => Conditioning::Class,
-            ConditioningKind::Text => Conditioning::Text,
-            ConditioningKind::Layout => Conditioning::Layout,
-            ConditioningKind::LowResolution => Conditioning::LowResolution,
-            ConditioningKind::SemanticMap => Conditioning::LabelMap,
-            ConditioningKind::Inpainting => Conditioning::Inpainting,
-            ConditioningKind::TextInpainting => Conditioning::TextInpainting,
-            other => {
-                let message = format!("{}: models conditioned on {other} are not served", path.display());
-                return Err(ServeError::new(ErrorKind::Invalid, message));
-            }
-        };
-        let (classes, class_names) = match conditioning {
-            Conditioning::LabelMap => (config.map_classes(), &model.label_classes),
-            Conditioning::Layout => (None, &model.box_classes),
-            _ => (config.classes(), &model.classes),
-        };
-        let sampling = model.default_sampling();
-        let side = config.image_size * model.first_stage.factor();
-        Ok(ModelInfo {
-            id: loaded.name.clone(),
-            object: "model".to_owned(),
-            created: 0,
-            owned_by: "ldm".to_owned(),
-            name: loaded.name.clone(),
-            path: path.display().to_string(),
-            conditioning,
-            height: side,
-            width: side,
-            multiple: model.first_stage.factor() * model.unet.factor(),
-            steps: sampling.steps,
-            guidance_scale: sampling.guidance.scale,
-            sampler: sampling.sampler.name().to_owned(),
-            classes,
-            class_names: class_names.clone(),
-            parameters: model.vs().variables().values().map(|tensor| tensor.numel() as u64).sum(),
-            dtype: ldm_core::device::dtype_name(model.kind()).to_owned(),
-            clip: config.clip(),
-        })
-    }
+/// What a client may know of a model.
+fn describe(loaded: &Loaded, path: &Path) -> Result<ModelInfo, ServeError> {
+    let model = loaded.pipeline.model();
+    let config = &model.config;
+    let conditioning = match ConditioningKind::of(config) {
+        ConditioningKind::Unconditional => Conditioning::None,
+        ConditioningKind::Class => Conditioning::Class,
+        ConditioningKind::Text => Conditioning::Text,
+        ConditioningKind::Layout => Conditioning::Layout,
+        ConditioningKind::LowResolution => Conditioning::LowResolution,
+        ConditioningKind::SemanticMap => Conditioning::LabelMap,
+        ConditioningKind::Inpainting => Conditioning::Inpainting,
+        ConditioningKind::TextInpainting => Conditioning::TextInpainting,
+        other => {
+            let message = format!("{}: models conditioned on {other} are not served", path.display());
+            return Err(ServeError::new(ErrorKind::Invalid, message));
+        }
+    };
+    let (classes, class_names) = match conditioning {
+        Conditioning::LabelMap => (config.map_classes(), &model.label_classes),
+        Conditioning::Layout => (None, &model.box_classes),
+        _ => (config.classes(), &model.classes),
+    };
+    let sampling = model.default_sampling();
+    let side = config.image_size * model.first_stage.factor();
+    Ok(ModelInfo {
+        id: loaded.name.clone(),
+        object: "model".to_owned(),
+        created: 0,
+        owned_by: "ldm".to_owned(),
+        name: loaded.name.clone(),
+        path: path.display().to_string(),
+        conditioning,
+        height: side,
+        width: side,
+        multiple: model.first_stage.factor() * model.unet.factor(),
+        steps: sampling.steps,
+        guidance_scale: sampling.guidance.scale,
+        sampler: sampling.sampler.name().to_owned(),
+        classes,
+        class_names: class_names.clone(),
+        parameters: model.vs().variables().values().map(|tensor| tensor.numel() as u64).sum(),
+        dtype: ldm_core::device::dtype_name(model.kind()),
+        clip: config.clip(),
+    })
 }
 
 impl Source {

@@ -91,7 +91,7 @@ pub struct Retention {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { age: Duration::from_secs(24 * 3600), bytes: 4 << 30 }
+        Self { age: Duration::from_hours(24), bytes: 4 << 30 }
     }
 }
 

@@ -20,8 +20,17 @@ pub(crate) struct Found {
 }
 
 /// Fields that say nothing about a new image.
-const SILENT: [&str; 9] =
-    ["Model", "Model hash", "Version", "Batch size", "Batch pos", "Watermark", "Dtype", "Schedule type", "RNG"];
+const SILENT: [&str; 9] = [
+    "Model",
+    "Model hash",
+    "Version",
+    "Batch size",
+    "Batch pos",
+    "Watermark",
+    "Dtype",
+    "Schedule type",
+    "RNG",
+];
 
 /// The request of a text of this program or of AUTOMATIC1111's web UI; none where it is no such text.
 pub(crate) fn request_of(text: &str) -> Option<Found> {
@@ -78,9 +87,8 @@ fn follow(request: &mut GenerationRequest, key: &str, value: &str, sampler: bool
             true
         }),
         "CFG interval" => {
-            request.guidance_interval = value
-                .split_once("..")
-                .and_then(|(low, high)| Some([low.parse().ok()?, high.parse().ok()?]));
+            request.guidance_interval =
+                value.split_once("..").and_then(|(low, high)| Some([low.parse().ok()?, high.parse().ok()?]));
             request.guidance_interval.is_some()
         }
         "Size" => {
@@ -136,7 +144,10 @@ mod tests {
         let Found { request, model, ignored, .. } = request_of(text).unwrap();
         assert_eq!(request.prompt, "a (red:1.2) circle,\nwide");
         assert_eq!((request.negative_prompt.as_str(), request.seed), ("blurry", Some(5)));
-        assert_eq!((request.sampler.as_deref(), request.spacing.as_deref()), (Some("dpmpp_2m"), Some("karras")));
+        assert_eq!(
+            (request.sampler.as_deref(), request.spacing.as_deref()),
+            (Some("dpmpp_2m"), Some("karras"))
+        );
         assert_eq!((request.width, request.height, request.steps), (Some(512), Some(768), Some(20)));
         assert_eq!(request.variation, Some(VariationRequest { seed: 3, strength: 0.5 }));
         assert_eq!((model.as_deref(), ignored), (Some("sd"), vec!["Face restoration: GFPGAN".to_owned()]));

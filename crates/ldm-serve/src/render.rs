@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use image::RgbImage;
-use image::imageops::{self, FilterType};
+use image::imageops;
 use ldm::{Hires, MaskFile, Request, one_hot_labels, parse_class, read_labels};
 use ldm_core::{LayoutBox, image as images};
 use ldm_data::{Interpolation, resize};
@@ -29,7 +29,8 @@ pub(crate) fn request<'a>(
     let each: Vec<(&Job, usize)> =
         parts.iter().flat_map(|part| part.images.clone().map(|index| (&*part.job, index))).collect();
     let shared = &parts[0].job.request;
-    let texts = |of: fn(&GenerationRequest) -> &String| each.iter().map(move |(job, _)| of(&job.request).clone());
+    let texts =
+        |of: fn(&GenerationRequest) -> &String| each.iter().map(move |(job, _)| of(&job.request).clone());
     let mut request = if info.conditioning.has_text() {
         Request::texts(texts(|request| &request.prompt)).negatives(texts(|request| &request.negative_prompt))
     } else if info.conditioning == Conditioning::Layout {
@@ -45,7 +46,8 @@ pub(crate) fn request<'a>(
     request = request.seeds(each.iter().map(|(job, index)| job.seed(*index))).batch_size(each.len()).alone();
     let options = options(shared)?;
     let size = options.size;
-    request = request.options(SamplingOptions { size: if shared.image.is_some() { None } else { size }, ..options });
+    request = request
+        .options(SamplingOptions { size: if shared.image.is_some() { None } else { size }, ..options });
     request = inputs(request, shared, model, info, size, jobs)?;
     if let Some(strength) = shared.strength {
         request = request.strength(strength);
@@ -101,7 +103,9 @@ fn inputs<'a>(
 fn named(field: &str, error: ldm_core::Error) -> ServeError {
     use ldm_core::Error::{Data, Format, Invalid};
     match error {
-        Format { message, .. } | Data { message, .. } | Invalid(message) => ServeError::invalid(field, message),
+        Format { message, .. } | Data { message, .. } | Invalid(message) => {
+            ServeError::invalid(field, message)
+        }
         other => other.into(),
     }
 }
@@ -110,26 +114,26 @@ fn named(field: &str, error: ldm_core::Error) -> ServeError {
 fn mask(path: &Path, size: (u32, u32)) -> Result<Tensor, ServeError> {
     let read = MaskFile::read(path, size, true).and_then(|file| file.area());
     read.map_err(|error| match error {
-        ldm_core::Error::Invalid(_) => ServeError::invalid("mask", "expected an area to sample anew, got none"),
+        ldm_core::Error::Invalid(_) => {
+            ServeError::invalid("mask", "expected an area to sample anew, got none")
+        }
         other => named("mask", other),
     })
 }
 
-/// An image resized to cover `width` x `height`, and cropped at its center.
+/// The largest central part of an image with the proportions of `width` x `height`, resized to it.
 pub(crate) fn covering(image: RgbImage, width: u32, height: u32) -> RgbImage {
     if image.dimensions() == (width, height) {
         return image;
     }
-    let scale = (f64::from(width) / f64::from(image.width())).max(f64::from(height) / f64::from(image.height()));
-    let side = |side: u32, least: u32| ((f64::from(side) * scale).round() as u32).max(least);
-    let (wide, high) = (side(image.width(), width), side(image.height(), height));
-    let large = resize(&image, wide, high, Interpolation::Bicubic);
-    imageops::crop_imm(&large, (wide - width) / 2, (high - height) / 2, width, height).to_image()
-}
-
-/// An image of any channels stretched to a size.
-pub(crate) fn stretched(image: &RgbImage, width: u32, height: u32) -> RgbImage {
-    imageops::resize(image, width, height, FilterType::Lanczos3)
+    // Cropped first: the whole of a long narrow image would be resized to a huge one.
+    let (wide, high) = (f64::from(image.width()), f64::from(image.height()));
+    let scale = (f64::from(width) / wide).max(f64::from(height) / high);
+    let part = |side: u32, most: u32| ((f64::from(side) / scale).round() as u32).clamp(1, most);
+    let (across, down) = (part(width, image.width()), part(height, image.height()));
+    let (left, top) = ((image.width() - across) / 2, (image.height() - down) / 2);
+    let part = imageops::crop_imm(&image, left, top, across, down).to_image();
+    resize(&part, width, height, Interpolation::Bicubic)
 }
 
 fn layout(shared: &GenerationRequest, info: &ModelInfo) -> Result<Vec<LayoutBox>, ServeError> {
@@ -192,7 +196,11 @@ fn parsed<T: std::str::FromStr<Err: std::fmt::Display>>(
 ///
 /// # Errors
 /// As [`SamplingOptions::resolve`].
-pub(crate) fn steps(request: &GenerationRequest, model: &LatentDiffusion, info: &ModelInfo) -> Result<usize, ServeError> {
+pub(crate) fn steps(
+    request: &GenerationRequest,
+    model: &LatentDiffusion,
+    info: &ModelInfo,
+) -> Result<usize, ServeError> {
     let steps = options(request)?.resolve(model, &mut |_| {})?.steps;
     let starts = request.image.is_some() && info.conditioning.starts_from_image();
     let default = if request.mask.is_some() { 1. } else { 0.75 };
@@ -201,4 +209,16 @@ pub(crate) fn steps(request: &GenerationRequest, model: &LatentDiffusion, info: 
         (None, true) => (request.strength.unwrap_or(default) * steps as f64) as usize,
         (None, false) => steps,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_images_are_cropped_before_they_are_resized() {
+        let long = RgbImage::from_fn(2, 1_000_000, |_, y| image::Rgb([(y / 5000) as u8; 3]));
+        let cut = covering(long, 64, 64);
+        assert_eq!((cut.dimensions(), cut.get_pixel(0, 0).0), ((64, 64), [99; 3]));
+    }
 }

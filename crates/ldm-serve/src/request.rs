@@ -203,8 +203,12 @@ mod tests {
     fn images_of_other_prompts_and_seeds_share_a_batch() {
         let of = |text: &str| serde_json::from_str::<GenerationRequest>(text).unwrap().batch_key();
         let key = of(r#"{"prompt":"a","seed":1,"steps":4}"#);
-        assert_eq!(key, of(r#"{"prompt":"b","negative_prompt":"c","seed":2,"n":3,"steps":4,"latents":true}"#));
-        for other in [r#"{"steps":5}"#, r#"{"steps":4,"width":64,"height":64}"#, r#"{"steps":4,"model":"x"}"#] {
+        assert_eq!(
+            key,
+            of(r#"{"prompt":"b","negative_prompt":"c","seed":2,"n":3,"steps":4,"latents":true}"#)
+        );
+        for other in [r#"{"steps":5}"#, r#"{"steps":4,"width":64,"height":64}"#, r#"{"steps":4,"model":"x"}"#]
+        {
             assert_ne!(key, of(other), "{other}");
         }
     }

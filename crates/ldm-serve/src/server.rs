@@ -19,7 +19,7 @@ use crate::{ErrorKind, ServeError, connection, router};
 /// The time that a running batch has to end when the server stops; later it is sampled anew at the next start.
 const GRACE: Duration = Duration::from_secs(20);
 /// The time between two looks for expired results.
-const EXPIRY: Duration = Duration::from_secs(60);
+const EXPIRY: Duration = Duration::from_mins(1);
 
 /// What every handler knows.
 #[derive(Debug)]

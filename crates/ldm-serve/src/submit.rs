@@ -79,5 +79,7 @@ pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ServeError> + Send + 'static,
 ) -> Result<T, ServeError> {
     let result = tokio::task::spawn_blocking(work).await;
-    result.unwrap_or_else(|_| Err(ServeError::new(ErrorKind::Internal, "the server failed to answer this request")))
+    result.unwrap_or_else(|_| {
+        Err(ServeError::new(ErrorKind::Internal, "the server failed to answer this request"))
+    })
 }

@@ -111,7 +111,12 @@ impl Worker {
 }
 
 /// The number of images of `count` that fit in memory together.
-fn fitting(loaded: &Loaded, info: &ModelInfo, parts: &[BatchPart], count: usize) -> Result<usize, ServeError> {
+fn fitting(
+    loaded: &Loaded,
+    info: &ModelInfo,
+    parts: &[BatchPart],
+    count: usize,
+) -> Result<usize, ServeError> {
     let request = &parts[0].job.request;
     let size = [request.height.unwrap_or(info.height), request.width.unwrap_or(info.width)];
     let scale = request.hires.map_or(1., |hires| hires.scale);
@@ -190,7 +195,8 @@ impl BatchRun<'_> {
         let images = match images {
             Err(ldm_core::Error::Stopped) if timed_out.get() => {
                 let seconds = self.limit.unwrap_or_default().as_secs();
-                let message = format!("the job took longer than {seconds} s, the server's limit; try fewer steps");
+                let message =
+                    format!("the job took longer than {seconds} s, the server's limit; try fewer steps");
                 return Err(ServeError::new(ErrorKind::TimedOut, message));
             }
             result => result?,
@@ -254,7 +260,13 @@ impl BatchRun<'_> {
         Ok(())
     }
 
-    fn save_image(&self, images: &Images, at: usize, job: &Job, index: usize) -> Result<JobImage, ServeError> {
+    fn save_image(
+        &self,
+        images: &Images,
+        at: usize,
+        job: &Job,
+        index: usize,
+    ) -> Result<JobImage, ServeError> {
         files::write_bytes(self.jobs.image(&job.id, index), &images.png(at)?)?;
         if job.request.latents {
             let latents = images.latents().narrow(0, at as i64, 1).contiguous();

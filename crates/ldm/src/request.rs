@@ -286,7 +286,8 @@ impl<'a> Request<'a> {
 
     /// The texts that a range of images is guided away from; none where all are empty.
     pub(crate) fn negative_prompt(&self, images: Range<usize>) -> Option<Prompt> {
-        let texts: Vec<_> = images.map(|index| self.negative_of(index).cloned().unwrap_or_default()).collect();
+        let texts: Vec<_> =
+            images.map(|index| self.negative_of(index).cloned().unwrap_or_default()).collect();
         texts.iter().any(|text| !text.is_empty()).then(|| Prompt::text(texts))
     }
 

@@ -48,7 +48,9 @@ fn options(args: &ServeArgs, printer: Printer) -> anyhow::Result<ServeOptions> {
     if keys.iter().any(|key| key.trim().is_empty()) {
         bail!("--api-key: expected a key, got an empty one");
     }
-    if let Some(user) = args.user.iter().find(|user| user.split_once(':').is_none_or(|(name, _)| name.is_empty())) {
+    if let Some(user) =
+        args.user.iter().find(|user| user.split_once(':').is_none_or(|(name, _)| name.is_empty()))
+    {
         let name = user.split(':').next().unwrap_or_default();
         bail!("--user: expected NAME:PASSWORD, got a text without one of both: {name}");
     }

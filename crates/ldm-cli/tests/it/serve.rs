@@ -38,7 +38,8 @@ impl Process {
     /// Submits a job; none where the server was killed meanwhile.
     fn submit(url: &str, seed: usize) -> Option<String> {
         let body = json!({"prompt": "fire", "steps": 2, "seed": seed}).to_string();
-        let answer = ureq::post(format!("{url}/v1/jobs")).header("content-type", "application/json").send(body);
+        let answer =
+            ureq::post(format!("{url}/v1/jobs")).header("content-type", "application/json").send(body);
         let job: Value = serde_json::from_str(&answer.ok()?.body_mut().read_to_string().ok()?).ok()?;
         job["id"].as_str().map(str::to_owned)
     }
@@ -93,7 +94,12 @@ fn every_accepted_job_is_done_once_after_kills_under_load() {
             };
             assert_eq!((&job["state"], &job["request"]["seed"]), (&json!("done"), &json!(seed)), "{job}");
             assert_eq!(job["images"].as_array().unwrap().len(), 1, "{job}");
-            ureq::get(format!("{}/v1/jobs/{id}/images/0", server.url)).call().unwrap().body_mut().read_to_vec().unwrap()
+            ureq::get(format!("{}/v1/jobs/{id}/images/0", server.url))
+                .call()
+                .unwrap()
+                .body_mut()
+                .read_to_vec()
+                .unwrap()
         })
         .collect();
     // A job whose answer the kill cut off is there too, and nothing else.
@@ -102,7 +108,11 @@ fn every_accepted_job_is_done_once_after_kills_under_load() {
         page = server.get(&format!("/v1/jobs?limit=500&offset={all}"))["jobs"].as_array().unwrap().clone();
         all += page.len();
     }
-    assert!((accepted.len()..=accepted.len() + kills()).contains(&all), "{} accepted, {all} kept", accepted.len());
+    assert!(
+        (accepted.len()..=accepted.len() + kills()).contains(&all),
+        "{} accepted, {all} kept",
+        accepted.len()
+    );
     // The bytes are those of a server that nobody killed.
     let other = tempfile::tempdir().unwrap();
     let fresh = Process::start(other.path());
@@ -116,7 +126,8 @@ fn every_accepted_job_is_done_once_after_kills_under_load() {
 fn sigterm_stops_in_order_and_a_folder_belongs_to_one_server() {
     let data = tempfile::tempdir().unwrap();
     let mut server = Process::start(data.path());
-    let second = Command::new(LDM).args(["serve", "--port", "0", "--data"]).arg(data.path()).output().unwrap();
+    let second =
+        Command::new(LDM).args(["serve", "--port", "0", "--data"]).arg(data.path()).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     let error = String::from_utf8(second.stderr).unwrap();
     assert!(error.contains("journal.sqlite: another server has it open"), "{error}");
@@ -136,7 +147,8 @@ fn the_bytes_are_those_of_the_command() {
     let path = format!("{}/v1/jobs/{id}/images/0", server.url);
     let served = ureq::get(path).call().unwrap().body_mut().read_to_vec().unwrap();
     let out = folder.path().join("out");
-    let args = ["txt2img", "fire", "--steps", "2", "--seed", "5", "--threads", "1", "-q", "--skip-grid", "--out"];
+    let args =
+        ["txt2img", "fire", "--steps", "2", "--seed", "5", "--threads", "1", "-q", "--skip-grid", "--out"];
     assert!(Command::new(LDM).args(args).arg(&out).status().unwrap().success());
     assert!(std::fs::read(out.join("00000.png")).unwrap() == served);
 }
@@ -151,7 +163,12 @@ fn wrong_flags_are_refused() {
         (vec!["--api-key", ""], "--api-key: expected a key, got an empty one"),
         (vec!["--loras", "nowhere"], "nowhere: No such file or directory"),
     ] {
-        let output = Command::new(LDM).arg("serve").args(&args).args(["--port", "0"]).current_dir(folder.path()).output();
+        let output = Command::new(LDM)
+            .arg("serve")
+            .args(&args)
+            .args(["--port", "0"])
+            .current_dir(folder.path())
+            .output();
         let output = output.unwrap();
         let error = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && error.contains(message), "{args:?}: {error}");

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::answer::{self, TokenUsage};
 use super::fields::AnswerForm;
+use crate::answers::ErrorBody;
 use crate::job::{Job, Preview, Status};
 use crate::server::App;
 use crate::submit::blocking;
@@ -130,10 +131,7 @@ impl Follower {
 
     /// Ends with an error, which has the keys of an answer's.
     fn fail(&mut self, error: &ServeError) {
-        let kind = if error.status().is_server_error() { "server_error" } else { "invalid_request_error" };
-        let data = json!({"type": "error", "error": {
-            "message": error.message, "type": kind, "param": error.field, "code": error.kind,
-        }});
+        let data = ErrorBody::from(error.clone());
         self.pending.push_back(Event::default().event("error").json_data(data).unwrap_or_default());
         self.end();
     }

@@ -125,7 +125,7 @@ pub(crate) async fn events(
     let changes = app.jobs.changes();
     let start = match (job, ended) {
         (Some(job), _) => EventState::Following { status: job.status.subscribe(), job, changes, first: true },
-        (None, view) => EventState::Ended(view),
+        (None, view) => EventState::Ended(view.map(Box::new)),
     };
     let events = stream::unfold((app, start), |(app, state)| async {
         let (view, state) = next_event(&app, state).await?;
@@ -138,13 +138,13 @@ pub(crate) async fn events(
 
 enum EventState {
     Following { job: Arc<Job>, status: watch::Receiver<Status>, changes: watch::Receiver<u64>, first: bool },
-    Ended(Option<JobView>),
+    Ended(Option<Box<JobView>>),
 }
 
 async fn next_event(app: &Arc<App>, state: EventState) -> Option<(JobView, EventState)> {
     let EventState::Following { job, mut status, mut changes, first } = state else {
         let EventState::Ended(view) = state else { return None };
-        return Some((view?, EventState::Ended(None)));
+        return Some((*view?, EventState::Ended(None)));
     };
     if !first {
         let mut stopping = app.stopping.subscribe();

@@ -125,7 +125,10 @@ pub(crate) async fn find(
         let keys = series(&folder, None)?.into_keys().collect();
         let mut samples: Vec<_> = sample_files(&folder)
             .into_iter()
-            .map(|(step, file)| RunSample { step, url: format!("/v1/runs/{}/samples/{file}", escaped(&name)) })
+            .map(|(step, file)| RunSample {
+                step,
+                url: format!("/v1/runs/{}/samples/{file}", escaped(&name)),
+            })
             .collect();
         samples.sort_by_key(|sample| sample.step);
         Ok(Json(RunView { name, step, steps, state, updated, config, keys, samples }))
@@ -142,7 +145,9 @@ pub(crate) async fn metrics(
     blocking(move || {
         let mut series = series(&run_folder(&app, &name)?, query.since)?;
         let points = query.points.unwrap_or(POINTS).clamp(2, POINTS);
-        series.values_mut().for_each(|values| thin(values, points));
+        for values in series.values_mut() {
+            thin(values, points);
+        }
         Ok(Json(RunMetrics { series }))
     })
     .await
@@ -186,7 +191,9 @@ fn name_of(root: &Path, folder: &Path) -> String {
 /// A name as one part of a path.
 fn escaped(name: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    let each = name.bytes().map(|byte| if plain(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") });
+    let each = name
+        .bytes()
+        .map(|byte| if plain(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") });
     each.collect()
 }
 

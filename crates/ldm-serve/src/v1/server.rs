@@ -83,6 +83,9 @@ pub(crate) async fn models(State(app): State<Arc<App>>) -> Json<ModelList> {
 }
 
 /// `GET /v1/models/{name}`.
-pub(crate) async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Json<ModelInfo>, ServeError> {
+pub(crate) async fn model(
+    State(app): State<Arc<App>>,
+    Path(name): Path<String>,
+) -> Result<Json<ModelInfo>, ServeError> {
     Ok(Json(app.models.find(Some(&name))?.clone()))
 }

@@ -13,21 +13,39 @@ use crate::server::{TestServer, agent};
 fn good() -> Vec<(&'static str, Value)> {
     let png = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg==";
     vec![
-        ("/v1/jobs", json!({"prompt": "fire", "steps": 1, "seed": 3, "n": 1, "width": 64, "height": 64,
-            "sampler": "ddim", "guidance_scale": 2.5, "negative_prompt": "cat"})),
-        ("/v1/jobs", json!({"prompt": "fire", "steps": 1, "image": png, "strength": 0.5,
+        (
+            "/v1/jobs",
+            json!({"prompt": "fire", "steps": 1, "seed": 3, "n": 1, "width": 64, "height": 64,
+            "sampler": "ddim", "guidance_scale": 2.5, "negative_prompt": "cat"}),
+        ),
+        (
+            "/v1/jobs",
+            json!({"prompt": "fire", "steps": 1, "image": png, "strength": 0.5,
             "variation": {"seed": 1, "strength": 0.5}, "loras": [{"name": "x", "weight": 1}],
-            "layout": [{"label": "a", "box": [0, 0, 1, 1]}], "hires": {"scale": 2}})),
-        ("/sdapi/v1/txt2img", json!({"prompt": "fire", "steps": 1, "width": 64, "height": 64, "cfg_scale": 7,
+            "layout": [{"label": "a", "box": [0, 0, 1, 1]}], "hires": {"scale": 2}}),
+        ),
+        (
+            "/sdapi/v1/txt2img",
+            json!({"prompt": "fire", "steps": 1, "width": 64, "height": 64, "cfg_scale": 7,
             "sampler_name": "Euler a", "scheduler": "automatic", "seed": -1, "n_iter": 1, "batch_size": 1,
-            "override_settings": {"sd_model_checkpoint": "emoji"}})),
-        ("/sdapi/v1/img2img", json!({"prompt": "fire", "steps": 1, "width": 64, "height": 64, "init_images": [png],
-            "mask": png, "denoising_strength": 0.5, "resize_mode": 1, "mask_blur": 0})),
+            "override_settings": {"sd_model_checkpoint": "emoji"}}),
+        ),
+        (
+            "/sdapi/v1/img2img",
+            json!({"prompt": "fire", "steps": 1, "width": 64, "height": 64, "init_images": [png],
+            "mask": png, "denoising_strength": 0.5, "resize_mode": 1, "mask_blur": 0}),
+        ),
         ("/sdapi/v1/png-info", json!({"image": png})),
-        ("/sdapi/v1/extra-single-image", json!({"image": png, "upscaling_resize": 2, "upscaler_1": "Lanczos"})),
+        (
+            "/sdapi/v1/extra-single-image",
+            json!({"image": png, "upscaling_resize": 2, "upscaler_1": "Lanczos"}),
+        ),
         ("/sdapi/v1/options", json!({"sd_model_checkpoint": "emoji", "samples_format": "png"})),
-        ("/v1/images/generations", json!({"prompt": "fire", "n": 1, "size": "64x64", "steps": 1, "model": "emoji",
-            "response_format": "b64_json", "output_format": "png"})),
+        (
+            "/v1/images/generations",
+            json!({"prompt": "fire", "n": 1, "size": "64x64", "steps": 1, "model": "emoji",
+            "response_format": "b64_json", "output_format": "png"}),
+        ),
     ]
 }
 
@@ -35,9 +53,25 @@ fn good() -> Vec<(&'static str, Value)> {
 fn mutate(value: &mut Value, rng: &mut Rng) {
     let wild = || {
         [
-            json!(null), json!(-1), json!(0), json!(1e308), json!(u64::MAX), json!(0.1), json!(true), json!(""),
-            json!("x".repeat(30_000)), json!("\u{0}"), json!("../../etc/passwd"), json!("http://127.0.0.1/"), json!([]),
-            json!([[[[]]]]), json!({}), json!({"a": {"b": 1}}), json!("NaN"), json!("<script>"), json!("💥"),
+            json!(null),
+            json!(-1),
+            json!(0),
+            json!(1e308),
+            json!(u64::MAX),
+            json!(0.1),
+            json!(true),
+            json!(""),
+            json!("x".repeat(30_000)),
+            json!("\u{0}"),
+            json!("../../etc/passwd"),
+            json!("http://127.0.0.1/"),
+            json!([]),
+            json!([[[[]]]]),
+            json!({}),
+            json!({"a": {"b": 1}}),
+            json!("NaN"),
+            json!("<script>"),
+            json!("💥"),
         ]
     };
     match value {
@@ -92,7 +126,10 @@ fn malformed(count: usize) {
         }
         let status = send(&server, path, &body);
         let text = String::from_utf8_lossy(&body);
-        assert!(status < 500 && status != 404 || status == 404 && text.contains('"'), "{number}: {path} {status}: {text}");
+        assert!(
+            status < 500 && status != 404 || status == 404 && text.contains('"'),
+            "{number}: {path} {status}: {text}"
+        );
         refused += usize::from(status >= 400);
     }
     assert!(refused > count / 3, "{refused} of {count} were refused");
@@ -116,7 +153,10 @@ fn ten_thousand_malformed_requests_are_refused() {
 fn bodies_and_images_beyond_the_limits_are_refused() {
     let server = TestServer::with(|options| options.limits.body = 1 << 20);
     let body = json!({"prompt": "x".repeat(64 << 20)}).to_string();
-    let sent = agent().post(format!("{}/v1/jobs", server.url)).header("content-type", "application/json").send(&body);
+    let sent = agent()
+        .post(format!("{}/v1/jobs", server.url))
+        .header("content-type", "application/json")
+        .send(&body);
     // The server closes the connection while the client still sends.
     assert!(sent.is_err() || sent.is_ok_and(|answer| answer.status() == 413));
     assert_eq!(server.get("/v1/jobs")["jobs"], json!([]));

@@ -97,10 +97,8 @@ fn events_and_previews_are_sent_while_a_job_runs() {
     let (_, job) = server.post("/v1/jobs", &request);
     let id = job["id"].as_str().unwrap();
     let text = String::from_utf8(server.bytes(&format!("/v1/jobs/{id}/events"))).unwrap();
-    let events: Vec<serde_json::Value> = text
-        .lines()
-        .filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok())
-        .collect();
+    let events: Vec<serde_json::Value> =
+        text.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect();
     let steps: Vec<_> = events.iter().map(|event| event["progress"]["step"].as_u64().unwrap()).collect();
     assert!(steps.is_sorted() && steps.len() > 5, "{steps:?}");
     assert!(events.iter().any(|event| event["progress"]["preview"].is_u64()), "a preview is announced");
@@ -115,7 +113,8 @@ fn parameters_are_read_from_an_image() {
     let job = server.job(&json!({"prompt": "red heart", "seed": 7, "steps": 3, "width": 48, "height": 64}));
     let png = server.bytes(&format!("/v1/jobs/{}/images/0", job["id"].as_str().unwrap()));
     let mut answer = crate::server::agent().post(format!("{}/v1/parameters", server.url)).send(&png).unwrap();
-    let found: serde_json::Value = serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
+    let found: serde_json::Value =
+        serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
     let again = server.job(&found["request"]);
     let path = format!("/v1/jobs/{}/images/0", again["id"].as_str().unwrap());
     assert!(server.bytes(&path) == png, "{found}");

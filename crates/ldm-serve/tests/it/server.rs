@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use ldm_serve::{Limits, Retention, ServeOptions, Server};
 use serde_json::Value;
-use tempfile::TempDir;
 use tch::{Device, Kind};
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -126,7 +126,8 @@ impl Drop for TestServer {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(run) = self.run.take() {
-            let end = self.runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), run).await });
+            let end =
+                self.runtime.block_on(async { tokio::time::timeout(Duration::from_mins(1), run).await });
             if !std::thread::panicking() {
                 end.expect("the server stops").expect("it does not panic");
             }
@@ -138,7 +139,7 @@ impl Drop for TestServer {
 pub(crate) fn agent() -> ureq::Agent {
     ureq::Agent::config_builder()
         .http_status_as_error(false)
-        .timeout_global(Some(Duration::from_secs(120)))
+        .timeout_global(Some(Duration::from_mins(2)))
         .build()
         .into()
 }
