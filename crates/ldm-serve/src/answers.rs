@@ -49,7 +49,7 @@ pub(crate) struct ErrorFields {
     r#type: &'static str,
     /// The field of the request.
     param: Option<String>,
-    /// What it is about.
+    /// The kind of the error.
     code: ErrorKind,
 }
 

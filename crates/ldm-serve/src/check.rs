@@ -7,7 +7,7 @@ use ldm_schedulers::{SamplerConfig, Spacing};
 
 use crate::base64_image::decode;
 use crate::jobs::InputFiles;
-use crate::models::{Conditioning, ModelInfo, Models};
+use crate::models::{ConditionedOn, ModelInfo, Models};
 use crate::options::Limits;
 use crate::request::GenerationRequest;
 use crate::{ErrorKind, ServeError};
@@ -67,7 +67,7 @@ fn check_texts(request: &GenerationRequest, model: &ModelInfo, limits: &Limits) 
 }
 
 fn check_condition(request: &GenerationRequest, model: &ModelInfo) -> Result<(), ServeError> {
-    use Conditioning::{Class, Inpainting, LabelMap, Layout, LowResolution, TextInpainting};
+    use ConditionedOn::{Class, Inpainting, LabelMap, Layout, LowResolution, TextInpainting};
     let needs = model.conditioning;
     let completes = matches!(needs, Inpainting | TextInpainting);
     let image = matches!(needs, LowResolution) || completes;
@@ -224,7 +224,7 @@ pub(crate) fn check_image(field: &str, bytes: Vec<u8>, limits: &Limits) -> Resul
     Ok(bytes)
 }
 
-impl Conditioning {
+impl ConditionedOn {
     /// In messages.
     pub(crate) fn shown(self) -> &'static str {
         match self {

@@ -13,7 +13,7 @@ use crate::{ErrorKind, ServeError};
 /// The format of an image in an answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Format {
+pub(crate) enum AnswerFormat {
     /// As it is kept, with its parameters.
     #[default]
     Png,
@@ -24,7 +24,7 @@ pub(crate) enum Format {
     Webp,
 }
 
-impl Format {
+impl AnswerFormat {
     /// The MIME type.
     pub(crate) fn mime(self) -> &'static str {
         match self {

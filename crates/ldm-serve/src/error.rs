@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// What an error is about, and so its status.
+/// The kind of an error, which determines its status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
@@ -39,8 +39,9 @@ pub enum ErrorKind {
 /// An error of a request or a job, as every API answers it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema, thiserror::Error)]
 #[error("{message}")]
+#[serde(deny_unknown_fields)]
 pub struct ServeError {
-    /// What it is about.
+    /// The kind.
     pub kind: ErrorKind,
     /// One sentence: `FIELD: expected X, got Y`.
     pub message: String,

@@ -53,6 +53,7 @@ impl JobState {
 
 /// An image of a job, whose PNG is in the job's folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct JobImage {
     /// The place in the job, from 0.
     pub index: usize,
@@ -69,7 +70,7 @@ pub struct JobImage {
     pub nsfw: bool,
 }
 
-/// What changes while a job runs.
+/// The part of a job that changes while it runs.
 #[derive(Debug, Clone)]
 pub(crate) struct Status {
     pub(crate) state: JobState,
@@ -78,7 +79,7 @@ pub(crate) struct Status {
     pub(crate) steps: usize,
     /// Complete images, in the order of their places.
     pub(crate) images: Vec<JobImage>,
-    pub(crate) preview: Option<Arc<Preview>>,
+    pub(crate) preview: Option<Arc<JobPreview>>,
     pub(crate) error: Option<ServeError>,
     /// Warnings.
     pub(crate) notes: Vec<String>,
@@ -91,8 +92,8 @@ pub(crate) struct Status {
 
 /// The denoised image of a step, in small.
 #[derive(Debug)]
-pub(crate) struct Preview {
-    /// Which preview of the job it is, from 1.
+pub(crate) struct JobPreview {
+    /// Number among the previews of the job, from 1.
     pub(crate) number: usize,
     /// A PNG.
     pub(crate) png: Vec<u8>,
@@ -112,8 +113,6 @@ pub(crate) struct Job {
     pub(crate) request: GenerationRequest,
     pub(crate) batch_key: String,
     pub(crate) created: u64,
-    /// How often a server died while it ran.
-    pub(crate) attempts: u32,
     pub(crate) cancel: AtomicBool,
     pub(crate) status: watch::Sender<Status>,
 }
@@ -140,7 +139,6 @@ impl Job {
             origin,
             request,
             created,
-            attempts: 0,
             cancel: AtomicBool::new(false),
             status: watch::Sender::new(status),
         }
@@ -155,7 +153,7 @@ impl Job {
         self.cancel.load(Ordering::Relaxed)
     }
 
-    /// What a client sees of it; `position` is that in the queue, from 1.
+    /// The view of a client; `position` is that in the queue, from 1.
     pub(crate) fn view(&self, position: Option<usize>) -> JobView {
         let status = self.status.borrow();
         JobView {
@@ -166,7 +164,7 @@ impl Job {
             created: self.created,
             started: status.started,
             finished: status.finished,
-            progress: Progress {
+            progress: JobProgress {
                 step: status.step,
                 steps: status.steps,
                 seconds_left: status.seconds_left,
@@ -182,6 +180,7 @@ impl Job {
 
 /// A job as a client sees it.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct JobView {
     /// The name of the job, which nobody can guess.
     pub id: String,
@@ -201,7 +200,7 @@ pub struct JobView {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<u64>,
     /// The progress.
-    pub progress: Progress,
+    pub progress: JobProgress,
     /// The request, with its seed; images, masks and maps are left out.
     pub request: GenerationRequest,
     /// The complete images.
@@ -216,7 +215,8 @@ pub struct JobView {
 
 /// The progress of a job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Progress {
+#[serde(deny_unknown_fields)]
+pub struct JobProgress {
     /// Steps done.
     pub step: usize,
     /// Steps in all; 0 while they are unknown.
@@ -229,7 +229,7 @@ pub struct Progress {
     pub preview: Option<usize>,
 }
 
-impl Progress {
+impl JobProgress {
     /// The share that is done.
     pub(crate) fn share(self) -> f64 {
         if self.steps == 0 { 0. } else { self.step as f64 / self.steps as f64 }

@@ -1,7 +1,6 @@
 //! The queue: jobs that wait, run, and have ended.
 
-use std::collections::{HashMap, VecDeque};
-use std::ops::Range;
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -9,14 +8,18 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use ldm_core::files;
 use tokio::sync::watch;
 
+use crate::active::{Active, JobBatch, Waiting};
+use crate::files::folder_size;
 use crate::job::{Job, JobState, JobView, Status, now};
 use crate::journal::Journal;
-use crate::options::{Limits, Retention};
+use crate::options::Limits;
 use crate::request::GenerationRequest;
 use crate::{ErrorKind, ServeError, job};
 
-/// A server that died this often while a job ran does not run it again.
-const ATTEMPTS: u32 = 3;
+/// A job during which a server died this often is suspect: it runs last, and alone.
+const SUSPECT: u32 = 3;
+/// A job during which a server died this often does not run again.
+const ATTEMPTS: u32 = 20;
 
 /// All jobs. Those that have not ended are in memory; all are in the journal, and their files in folders of their own.
 #[derive(Debug)]
@@ -24,39 +27,11 @@ pub(crate) struct Jobs {
     active: Mutex<Active>,
     /// Wakes the worker.
     wake: Condvar,
-    journal: Journal,
-    folder: PathBuf,
+    pub(crate) journal: Journal,
+    pub(crate) folder: PathBuf,
     queue_limit: usize,
     /// Counts changes of the queue, for those who watch it.
     changes: watch::Sender<u64>,
-}
-
-#[derive(Debug, Default)]
-struct Active {
-    waiting: VecDeque<Waiting>,
-    by_id: HashMap<String, Arc<Job>>,
-    stopping: bool,
-}
-
-/// A job with images that no batch has taken.
-#[derive(Debug)]
-struct Waiting {
-    job: Arc<Job>,
-    /// The first of them.
-    next: usize,
-}
-
-/// Images that are sampled together, of one or several jobs with the same key.
-#[derive(Debug)]
-pub(crate) struct Batch {
-    pub(crate) parts: Vec<BatchPart>,
-}
-
-/// The images of a job in a batch.
-#[derive(Debug, Clone)]
-pub(crate) struct BatchPart {
-    pub(crate) job: Arc<Job>,
-    pub(crate) images: Range<usize>,
 }
 
 /// The files of a request.
@@ -67,7 +42,7 @@ pub(crate) struct InputFiles {
     pub(crate) label_map: Option<Vec<u8>>,
 }
 
-/// How a job ended.
+/// The end of a job.
 #[derive(Debug)]
 pub(crate) enum End {
     Done,
@@ -98,33 +73,26 @@ impl Jobs {
     }
 
     fn recover(&self) -> Result<(), ServeError> {
+        let mut suspects = VecDeque::new();
         for (view, attempts) in self.journal.unfinished()? {
             let mut job = Job::new(view.id, view.origin, view.request, view.created);
-            job.attempts = attempts;
+            if attempts >= SUSPECT {
+                job.batch_key.clone_from(&job.id);
+            }
             let job = Arc::new(job);
             let mut active = self.active();
             active.by_id.insert(job.id.clone(), Arc::clone(&job));
             if attempts >= ATTEMPTS {
                 drop(active);
-                let message = format!("the server ended {attempts} times while this job ran");
+                let message = format!("the server died {attempts} times while this job ran");
                 self.finish(&job, End::Failed(ServeError::new(ErrorKind::Internal, message)));
             } else {
-                active.waiting.push_back(Waiting { job, next: 0 });
+                let waiting = if attempts >= SUSPECT { &mut suspects } else { &mut active.waiting };
+                waiting.push_back(Waiting { job, next: 0 });
             }
         }
+        self.active().waiting.append(&mut suspects);
         self.remove_unknown_folders()
-    }
-
-    /// Removes the folders of requests that were not accepted, and of jobs whose removal was interrupted.
-    fn remove_unknown_folders(&self) -> Result<(), ServeError> {
-        for entry in std::fs::read_dir(&self.folder)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if self.journal.find(&name.to_string_lossy())?.is_none() {
-                std::fs::remove_dir_all(entry.path())?;
-            }
-        }
-        Ok(())
     }
 
     /// Nothing that is done under the lock panics halfway.
@@ -132,7 +100,7 @@ impl Jobs {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn changed(&self) {
+    pub(crate) fn changed(&self) {
         self.changes.send_modify(|count| *count += 1);
     }
 
@@ -226,7 +194,7 @@ impl Jobs {
 
     /// Waits for jobs, and takes up to `count` images of the oldest and of all that can be sampled with them. None once the
     /// server stops.
-    pub(crate) fn next_batch(&self, count: usize) -> Option<Batch> {
+    pub(crate) fn next_batch(&self, count: usize) -> Option<JobBatch> {
         let mut active = self.active();
         loop {
             if active.stopping {
@@ -245,7 +213,7 @@ impl Jobs {
     ///
     /// # Errors
     /// When the journal cannot be written.
-    pub(crate) fn start(&self, batch: &Batch) -> Result<(), ServeError> {
+    pub(crate) fn start(&self, batch: &JobBatch) -> Result<(), ServeError> {
         let time = now();
         let new: Vec<_> = batch.parts.iter().filter(|part| part.images.start == 0).collect();
         let ids: Vec<_> = new.iter().map(|part| part.job.id.as_str()).collect();
@@ -312,7 +280,7 @@ impl Jobs {
         Ok(())
     }
 
-    /// What a client sees of a job.
+    /// The view of a client of a job.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`]; when the journal cannot be read.
@@ -376,54 +344,6 @@ impl Jobs {
         self.active().waiting.len()
     }
 
-    /// Removes a job that has ended, with its files.
-    ///
-    /// # Errors
-    /// [`ErrorKind::NotFound`], [`ErrorKind::Conflict`] for a job that has not ended, and when it cannot be written.
-    pub(crate) fn remove(&self, id: &str) -> Result<(), ServeError> {
-        if !self.find(id)?.state.is_final() {
-            return Err(ServeError::new(
-                ErrorKind::Conflict,
-                "expected a job that has ended; try to cancel it",
-            ));
-        }
-        self.journal.remove(id)?;
-        let folder = self.folder.join(id);
-        if folder.exists() {
-            std::fs::remove_dir_all(folder)?;
-        }
-        self.changed();
-        Ok(())
-    }
-
-    /// Removes jobs beyond the retention.
-    ///
-    /// # Errors
-    /// When the journal or the files cannot be written.
-    pub(crate) fn expire(&self, retention: Retention) -> Result<(), ServeError> {
-        let age = u64::try_from(retention.age.as_millis()).unwrap_or(u64::MAX);
-        let expired = self.journal.expired(now().saturating_sub(age), retention.bytes)?;
-        for id in &expired {
-            self.remove(id)?;
-        }
-        if expired.is_empty() { Ok(()) } else { self.journal.shrink() }
-    }
-
-    /// The file of an input, by its name in the stored request.
-    pub(crate) fn input(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
-    }
-
-    /// The PNG of image `index` of job `id`. Only IDs of the journal are asked for.
-    pub(crate) fn image(&self, id: &str, index: usize) -> PathBuf {
-        self.folder.join(id).join(format!("{index:05}.png"))
-    }
-
-    /// The latents of image `index` of job `id`.
-    pub(crate) fn latents(&self, id: &str, index: usize) -> PathBuf {
-        self.folder.join(id).join(format!("{index:05}.safetensors"))
-    }
-
     /// Refuses new jobs, and lets the worker end. Jobs that wait do so in the journal.
     pub(crate) fn stop(&self) {
         self.active().stopping = true;
@@ -445,36 +365,7 @@ impl Jobs {
     }
 }
 
-impl Active {
-    /// The place of a job that no batch has taken images of, from 1.
-    fn position(&self, id: &str) -> Option<usize> {
-        let mut untouched = self.waiting.iter().filter(|waiting| waiting.next == 0);
-        untouched.position(|waiting| waiting.job.id == id).map(|index| index + 1)
-    }
-
-    fn take(&mut self, count: usize) -> Option<Batch> {
-        let key = self.waiting.front()?.job.batch_key.clone();
-        let (mut parts, mut left) = (Vec::new(), count.max(1));
-        for waiting in &mut self.waiting {
-            if left == 0 || waiting.job.batch_key != key {
-                continue;
-            }
-            let end = waiting.job.request.images().min(waiting.next + left);
-            parts.push(BatchPart { job: Arc::clone(&waiting.job), images: waiting.next..end });
-            left -= end - waiting.next;
-            waiting.next = end;
-        }
-        self.waiting.retain(|waiting| waiting.next < waiting.job.request.images());
-        Some(Batch { parts })
-    }
-}
-
 /// The start of a text from a request, for messages.
 fn shown(text: &str) -> String {
     text.chars().take(64).collect()
-}
-
-fn folder_size(folder: &Path) -> u64 {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.metadata().ok()).map(|data| data.len()).sum()
 }

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::job::{JobImage, JobState, JobView, Progress};
+use crate::job::{JobImage, JobProgress, JobState, JobView};
 use crate::{ErrorKind, ServeError};
 
 /// Every accepted job that was not removed.
@@ -230,10 +230,10 @@ fn read(row: &Row) -> rusqlite::Result<JobView> {
         created: row.get("created")?,
         started: row.get("started")?,
         finished: row.get("finished")?,
-        progress: Progress {
+        progress: JobProgress {
             step: if state == JobState::Done { steps } else { 0 },
             steps,
-            ..Progress::default()
+            ..JobProgress::default()
         },
         request: parsed(row, "request")?,
         images,

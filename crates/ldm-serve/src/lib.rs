@@ -4,12 +4,14 @@
 //! API (`/v1/images`), and an API of its own (`/v1/jobs`), which can say what the others cannot. Every request is a job in
 //! one queue, which is on the disk: it outlives its connection, and the server.
 
+mod active;
 mod answers;
 mod base64_image;
 mod check;
 mod connection;
 mod encoding;
 mod error;
+mod files;
 mod job;
 mod jobs;
 mod journal;
@@ -32,9 +34,9 @@ mod v1;
 mod worker;
 
 pub use error::{ErrorKind, ServeError};
-pub use job::{JobImage, JobState, JobView, Progress};
+pub use job::{JobImage, JobProgress, JobState, JobView};
 pub use logging::log_to_stderr;
-pub use models::{Conditioning, ModelInfo};
-pub use options::{Access, Limits, Retention, ServeOptions};
-pub use request::{GenerationRequest, HiresRequest, LabeledBox, LoraRequest, VariationRequest};
+pub use models::{ConditionedOn, ModelInfo};
+pub use options::{Access, Limits, ResultRetention, ServeOptions};
+pub use request::{BoxRequest, GenerationRequest, HiresRequest, LoraRequest, VariationRequest};
 pub use server::Server;

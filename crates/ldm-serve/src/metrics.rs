@@ -13,7 +13,7 @@ use crate::ErrorKind;
 
 type Seconds = Counter<f64, AtomicU64>;
 
-/// What `/metrics` shows.
+/// The figures of `/metrics`.
 #[derive(Debug)]
 pub(crate) struct Metrics {
     registry: Registry,

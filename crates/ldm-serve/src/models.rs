@@ -16,6 +16,7 @@ use crate::{ErrorKind, ServeError};
 
 /// A model as a client sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct ModelInfo {
     /// The name, under the key of OpenAI's API.
     pub id: String,
@@ -29,8 +30,8 @@ pub struct ModelInfo {
     pub name: String,
     /// The file or folder.
     pub path: String,
-    /// What the model is conditioned on.
-    pub conditioning: Conditioning,
+    /// The kind of its condition.
+    pub conditioning: ConditionedOn,
     /// Height of its images where a request names none.
     pub height: i64,
     /// Width likewise.
@@ -55,10 +56,10 @@ pub struct ModelInfo {
     pub clip: bool,
 }
 
-/// What a model is conditioned on.
+/// The kind of a model's condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Conditioning {
+pub enum ConditionedOn {
     /// Nothing.
     None,
     /// A class.
@@ -77,7 +78,7 @@ pub enum Conditioning {
     TextInpainting,
 }
 
-impl Conditioning {
+impl ConditionedOn {
     /// True for models that read a prompt.
     pub(crate) fn has_text(self) -> bool {
         matches!(self, Self::Text | Self::TextInpainting)
@@ -92,7 +93,7 @@ impl Conditioning {
 /// The models that a server may open.
 #[derive(Debug)]
 pub(crate) struct Models {
-    sources: Vec<Source>,
+    sources: Vec<NamedModel>,
     infos: Vec<ModelInfo>,
     loras: Vec<(String, PathBuf)>,
     embeddings: Vec<EmbeddingFile>,
@@ -105,7 +106,7 @@ pub(crate) struct Models {
 }
 
 #[derive(Debug)]
-struct Source {
+struct NamedModel {
     name: String,
     path: PathBuf,
 }
@@ -124,16 +125,16 @@ pub(crate) struct Loaded {
 
 /// The models in memory, of which the worker alone has any; the one used last is the last.
 #[derive(Debug, Default)]
-pub(crate) struct Cache(Vec<Loaded>);
+pub(crate) struct ModelCache(Vec<Loaded>);
 
 impl Models {
     /// Opens each model once, so that a wrong file is known at the start.
     ///
     /// # Errors
     /// As [`Pipeline::open_with`]; [`ErrorKind::Invalid`] without models, and for two of one name.
-    pub(crate) fn open(options: &ServeOptions) -> Result<(Self, Cache), ServeError> {
+    pub(crate) fn open(options: &ServeOptions) -> Result<(Self, ModelCache), ServeError> {
         let sources =
-            options.models.iter().map(|given| Source::parse(given)).collect::<Result<Vec<_>, _>>()?;
+            options.models.iter().map(|given| NamedModel::parse(given)).collect::<Result<Vec<_>, _>>()?;
         let Some(first) = sources.first() else {
             return Err(ServeError::new(ErrorKind::Invalid, "expected at least one model, got none"));
         };
@@ -153,7 +154,7 @@ impl Models {
             embeddings.iter().map(|file| Ok(file.read()?.token)).collect::<Result<_, ServeError>>()?;
         let kept = options.loaded_models.max(1);
         let mut models = Self { sources, infos: Vec::new(), loras, embeddings, words, default, load, kept };
-        let mut cache = Cache::default();
+        let mut cache = ModelCache::default();
         for index in (0..models.sources.len()).rev() {
             let name = models.sources[index].name.clone();
             let loaded = models.load(&name, &[])?;
@@ -216,7 +217,7 @@ impl Models {
     /// As [`Pipeline::open_with`] and [`Pipeline::merge`].
     pub(crate) fn get<'a>(
         &self,
-        cache: &'a mut Cache,
+        cache: &'a mut ModelCache,
         name: Option<&str>,
         loras: &[LoraRequest],
     ) -> Result<&'a mut Loaded, ServeError> {
@@ -273,27 +274,27 @@ impl Models {
     }
 }
 
-/// What a client may know of a model.
+/// Returns the description of a model for clients.
 fn describe(loaded: &Loaded, path: &Path) -> Result<ModelInfo, ServeError> {
     let model = loaded.pipeline.model();
     let config = &model.config;
     let conditioning = match ConditioningKind::of(config) {
-        ConditioningKind::Unconditional => Conditioning::None,
-        ConditioningKind::Class => Conditioning::Class,
-        ConditioningKind::Text => Conditioning::Text,
-        ConditioningKind::Layout => Conditioning::Layout,
-        ConditioningKind::LowResolution => Conditioning::LowResolution,
-        ConditioningKind::SemanticMap => Conditioning::LabelMap,
-        ConditioningKind::Inpainting => Conditioning::Inpainting,
-        ConditioningKind::TextInpainting => Conditioning::TextInpainting,
+        ConditioningKind::Unconditional => ConditionedOn::None,
+        ConditioningKind::Class => ConditionedOn::Class,
+        ConditioningKind::Text => ConditionedOn::Text,
+        ConditioningKind::Layout => ConditionedOn::Layout,
+        ConditioningKind::LowResolution => ConditionedOn::LowResolution,
+        ConditioningKind::SemanticMap => ConditionedOn::LabelMap,
+        ConditioningKind::Inpainting => ConditionedOn::Inpainting,
+        ConditioningKind::TextInpainting => ConditionedOn::TextInpainting,
         other => {
             let message = format!("{}: models conditioned on {other} are not served", path.display());
             return Err(ServeError::new(ErrorKind::Invalid, message));
         }
     };
     let (classes, class_names) = match conditioning {
-        Conditioning::LabelMap => (config.map_classes(), &model.label_classes),
-        Conditioning::Layout => (None, &model.box_classes),
+        ConditionedOn::LabelMap => (config.map_classes(), &model.label_classes),
+        ConditionedOn::Layout => (None, &model.box_classes),
         _ => (config.classes(), &model.classes),
     };
     let sampling = model.default_sampling();
@@ -320,7 +321,7 @@ fn describe(loaded: &Loaded, path: &Path) -> Result<ModelInfo, ServeError> {
     })
 }
 
-impl Source {
+impl NamedModel {
     /// `PATH` or `NAME=PATH`; the name of a path is its last part.
     fn parse(given: &str) -> Result<Self, ServeError> {
         let named = given.split_once('=').filter(|(name, _)| !name.is_empty() && !name.contains('/'));
@@ -334,7 +335,7 @@ impl Source {
     }
 }
 
-impl Cache {
+impl ModelCache {
     fn insert(&mut self, loaded: Loaded, kept: usize) -> &mut Loaded {
         self.shrink(kept - 1);
         self.0.push(loaded);

@@ -33,7 +33,7 @@ pub struct ServeOptions {
     /// Bounds of requests.
     pub limits: Limits,
     /// Results that are kept.
-    pub retention: Retention,
+    pub retention: ResultRetention,
     /// Who may send requests.
     pub access: Access,
 }
@@ -80,16 +80,16 @@ impl Default for Limits {
     }
 }
 
-/// Retention of results: the oldest finished jobs are removed beyond either bound.
+/// ResultRetention of results: the oldest finished jobs are removed beyond either bound.
 #[derive(Debug, Clone, Copy)]
-pub struct Retention {
+pub struct ResultRetention {
     /// The age from the end of the job on.
     pub age: Duration,
     /// Bytes of all results.
     pub bytes: u64,
 }
 
-impl Default for Retention {
+impl Default for ResultRetention {
     fn default() -> Self {
         Self { age: Duration::from_hours(24), bytes: 4 << 30 }
     }

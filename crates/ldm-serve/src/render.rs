@@ -11,9 +11,10 @@ use ldm_pipelines::{LatentDiffusion, SamplingOptions, Variation};
 use tch::Tensor;
 
 use crate::ServeError;
+use crate::active::BatchPart;
 use crate::job::Job;
-use crate::jobs::{BatchPart, Jobs};
-use crate::models::{Conditioning, ModelInfo};
+use crate::jobs::Jobs;
+use crate::models::{ConditionedOn, ModelInfo};
 use crate::request::GenerationRequest;
 
 /// The request for images of jobs with one batch key, in the order of the parts.
@@ -33,7 +34,7 @@ pub(crate) fn request<'a>(
         |of: fn(&GenerationRequest) -> &String| each.iter().map(move |(job, _)| of(&job.request).clone());
     let mut request = if info.conditioning.has_text() {
         Request::texts(texts(|request| &request.prompt)).negatives(texts(|request| &request.negative_prompt))
-    } else if info.conditioning == Conditioning::Layout {
+    } else if info.conditioning == ConditionedOn::Layout {
         Request::layout(layout(shared, info)?)
     } else if let (Some(word), Some(count)) = (&shared.class, info.classes) {
         let class = parse_class(word, &info.class_names, count);
@@ -84,12 +85,12 @@ fn inputs<'a>(
     }
     let Some(name) = &shared.image else { return Ok(request) };
     let mut pixels = images::read(jobs.input(name)).map_err(|error| named("image", error))?;
-    if let (Some([height, width]), false) = (size, info.conditioning == Conditioning::LowResolution) {
+    if let (Some([height, width]), false) = (size, info.conditioning == ConditionedOn::LowResolution) {
         pixels = covering(pixels, width as u32, height as u32);
     }
     let sides = [i64::from(pixels.height()), i64::from(pixels.width())];
     match info.conditioning {
-        Conditioning::LowResolution => model.unet.check_size(sides),
+        ConditionedOn::LowResolution => model.unet.check_size(sides),
         _ => model.check_image_size(sides),
     }
     .map_err(|error| named("image", error))?;

@@ -23,7 +23,7 @@ pub struct GenerationRequest {
     pub class: Option<String>,
     /// Labeled boxes, for models conditioned on a layout.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub layout: Vec<LabeledBox>,
+    pub layout: Vec<BoxRequest>,
     /// The image that a super-resolution model enlarges, an inpainting model completes, and every other model starts from.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
@@ -104,7 +104,7 @@ pub struct GenerationRequest {
 /// A labeled box.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct LabeledBox {
+pub struct BoxRequest {
     /// The class, by name or number.
     pub label: String,
     /// `[x, y, width, height]` as fractions of the image.

@@ -146,7 +146,7 @@ fn check_credentials(access: &Access, headers: &HeaderMap) -> Result<(), ServeEr
     Err(ServeError::new(ErrorKind::Unauthorized, message))
 }
 
-/// Hashes have one length, so that none is told by the time.
+/// Hashes have one length, so that the time does not depend on it.
 fn any_equal(known: &[String], given: &str) -> Choice {
     let given = Sha256::digest(given.as_bytes());
     let each = known.iter().map(|known| Sha256::digest(known.as_bytes()).ct_eq(&given));

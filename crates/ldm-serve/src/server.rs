@@ -21,7 +21,7 @@ const GRACE: Duration = Duration::from_secs(20);
 /// The time between two looks for expired results.
 const EXPIRY: Duration = Duration::from_mins(1);
 
-/// What every handler knows.
+/// The state that every handler has.
 #[derive(Debug)]
 pub(crate) struct App {
     pub(crate) options: ServeOptions,
@@ -33,7 +33,7 @@ pub(crate) struct App {
     /// True once the server stops.
     pub(crate) stopping: watch::Sender<bool>,
     /// Options that clients of AUTOMATIC1111's API have set.
-    pub(crate) sdapi: crate::sdapi::State,
+    pub(crate) sdapi: crate::sdapi::SdapiState,
 }
 
 /// A server with its models loaded, which listens.
@@ -70,7 +70,7 @@ impl Server {
             abort: Arc::clone(&abort),
         };
         let worker = std::thread::Builder::new().name("worker".into()).spawn(move || worker.run())?;
-        let (stopping, sdapi) = (watch::Sender::new(false), crate::sdapi::State::default());
+        let (stopping, sdapi) = (watch::Sender::new(false), crate::sdapi::SdapiState::default());
         let app = App { options, models, jobs, metrics, address, stopping, sdapi };
         Ok(Self { app: Arc::new(app), listener, worker, abort })
     }

@@ -42,7 +42,7 @@ impl App {
         }
     }
 
-    /// What a client sees of a job.
+    /// The view of a client of a job.
     ///
     /// # Errors
     /// As [`Jobs::find`](crate::jobs::Jobs::find).

@@ -11,10 +11,11 @@ use ldm::Images;
 use ldm_core::{files, image as images};
 use ldm_schedulers::SamplingStep;
 
-use crate::job::{Job, JobImage, Preview};
-use crate::jobs::{BatchPart, End, Jobs};
+use crate::active::BatchPart;
+use crate::job::{Job, JobImage, JobPreview};
+use crate::jobs::{End, Jobs};
 use crate::metrics::Metrics;
-use crate::models::{Cache, Loaded, ModelInfo, Models};
+use crate::models::{Loaded, ModelCache, ModelInfo, Models};
 use crate::render;
 use crate::{ErrorKind, ServeError};
 
@@ -25,7 +26,7 @@ const PREVIEW: Duration = Duration::from_millis(150);
 pub(crate) struct Worker {
     pub(crate) jobs: Arc<Jobs>,
     pub(crate) models: Arc<Models>,
-    pub(crate) cache: Cache,
+    pub(crate) cache: ModelCache,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) batch_size: usize,
     pub(crate) limit: Option<Duration>,
@@ -226,7 +227,7 @@ impl BatchRun<'_> {
                 status.seconds_left = Some(left * seconds_per_step);
                 if let Some((png, size)) = png {
                     let number = status.preview.as_ref().map_or(0, |last| last.number) + 1;
-                    status.preview = Some(Arc::new(Preview { number, png, size }));
+                    status.preview = Some(Arc::new(JobPreview { number, png, size }));
                 }
             });
         }
@@ -291,7 +292,7 @@ fn fail(jobs: &Jobs, parts: &[BatchPart], error: &ServeError) {
     }
 }
 
-/// What a panic said; libtorch's messages are long, of which the first line says it.
+/// The message of a panic; of libtorch's long ones the first line.
 fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic
         .downcast_ref::<String>()

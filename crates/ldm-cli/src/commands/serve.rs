@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ldm_core::device::parse_dtype;
-use ldm_serve::{Access, Limits, Retention, ServeOptions, Server};
+use ldm_serve::{Access, Limits, ResultRetention, ServeOptions, Server};
 use signal_hook::low_level::exit;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -75,7 +75,7 @@ fn options(args: &ServeArgs, printer: Printer) -> anyhow::Result<ServeOptions> {
             job: args.max_seconds.map(Duration::from_secs),
             ..Limits::default()
         },
-        retention: Retention {
+        retention: ResultRetention {
             age: Duration::from_secs(args.keep_hours.saturating_mul(3600)),
             bytes: args.keep_size.saturating_mul(1 << 30),
         },

@@ -105,7 +105,7 @@ const MAY_DRAW: [(&str, &[&str], &str); 11] = [
 ];
 
 /// Deserialized types that ignore unknown fields.
-const MAY_IGNORE_FIELDS: [(&str, &str, &str); 2] = [
+const MAY_IGNORE_FIELDS: [(&str, &str, &str); 10] = [
     (
         "crates/ldm-pipelines/src/config.rs",
         "ModelConfig",
@@ -116,6 +116,14 @@ const MAY_IGNORE_FIELDS: [(&str, &str, &str); 2] = [
         "ShardIndex",
         "other programs write it, and their additions do not locate tensors",
     ),
+    ("crates/ldm-serve/src/openai/fields.rs", "ImageFields", "clients of other servers send more"),
+    ("crates/ldm-serve/src/sdapi/extras.rs", "ExtrasForm", "clients of other servers send more"),
+    ("crates/ldm-serve/src/sdapi/extras.rs", "NamedImage", "clients of other servers send more"),
+    ("crates/ldm-serve/src/sdapi/form.rs", "TextForm", "clients of other servers send more"),
+    ("crates/ldm-serve/src/sdapi/form.rs", "ImageForm", "clients of other servers send more"),
+    ("crates/ldm-serve/src/sdapi/png_info.rs", "PngInfoForm", "clients of other servers send more"),
+    ("crates/ldm-serve/src/sdapi/progress.rs", "TaskQuery", "clients of other servers send more"),
+    ("crates/ldm-serve/src/sdapi/progress.rs", "TaskQuestion", "clients of other servers send more"),
 ];
 
 // ---- Sources as text -----------------------------------------------------------------------------------------------

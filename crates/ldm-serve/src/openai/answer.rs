@@ -6,7 +6,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::fields::{AnswerForm, ResponseFormat, renamed};
-use crate::encoding::Format;
+use crate::encoding::AnswerFormat;
 use crate::job::{Job, JobImage, JobState, Status, now};
 use crate::server::App;
 use crate::submit::blocking;
@@ -36,7 +36,7 @@ pub(crate) struct ImagesAnswer {
     data: Vec<AnsweredImage>,
     /// `opaque`.
     background: &'static str,
-    output_format: Format,
+    output_format: AnswerFormat,
     #[serde(skip_serializing_if = "Option::is_none")]
     quality: Option<String>,
     /// `WIDTHxHEIGHT`.
@@ -112,7 +112,7 @@ pub(super) async fn wait(
         match form.response_format {
             ResponseFormat::B64Json => b64_json = Some(encoded(app, &job.id, image.index, &form).await?),
             ResponseFormat::Url => {
-                let query = if form.format == Format::Png { "" } else { "?format=" };
+                let query = if form.format == AnswerFormat::Png { "" } else { "?format=" };
                 let format = if query.is_empty() { "" } else { form.format.extension() };
                 url = Some(format!("{base}/v1/jobs/{}/images/{}{query}{format}", job.id, image.index));
             }

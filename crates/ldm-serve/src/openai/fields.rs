@@ -5,7 +5,7 @@ use serde_json::{Map, Number, Value};
 use utoipa::ToSchema;
 
 use crate::answers::parse;
-use crate::encoding::Format;
+use crate::encoding::AnswerFormat;
 use crate::request::GenerationRequest;
 use crate::{ErrorKind, ServeError};
 
@@ -14,7 +14,7 @@ const IMAGES: usize = 10;
 /// The most partial images of a stream.
 const PARTIAL_IMAGES: usize = 3;
 
-/// Where an image of an answer is.
+/// The place of an image of an answer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ResponseFormat {
@@ -40,7 +40,7 @@ pub(crate) struct ImageFields {
     /// `b64_json` where absent.
     response_format: Option<ResponseFormat>,
     /// `png` where absent.
-    output_format: Option<Format>,
+    output_format: Option<AnswerFormat>,
     /// The quality of JPEG, 0 to 100. WebP is lossless.
     output_compression: Option<u32>,
     /// True for server-sent events.
@@ -49,7 +49,7 @@ pub(crate) struct ImageFields {
     partial_images: Option<usize>,
     /// Repeated in the answer; `steps` says what it would.
     quality: Option<String>,
-    /// How much of an edited image without a mask stays: `high` is a strength of 0.5, `low` the default.
+    /// The share of an edited image without a mask that stays: `high` is a strength of 0.5, `low` the default.
     input_fidelity: Option<String>,
     /// The text to guide away from.
     negative_prompt: Option<String>,
@@ -75,7 +75,7 @@ pub(crate) struct ImageFields {
 #[derive(Debug, Clone)]
 pub(crate) struct AnswerForm {
     pub(super) response_format: ResponseFormat,
-    pub(super) format: Format,
+    pub(super) format: AnswerFormat,
     /// The quality of JPEG.
     pub(super) compression: u8,
     pub(super) stream: bool,

@@ -6,7 +6,7 @@ use ldm_core::image as images;
 use crate::ServeError;
 use crate::render::covering;
 
-/// Where less opaque, a pixel of the mask is of the area to change.
+/// The opacity below which a pixel of the mask is in the area to change.
 const OPAQUE: u8 = 128;
 
 /// A PNG, white where the mask is transparent, which is the area to change; fitted to `size` as the image is.

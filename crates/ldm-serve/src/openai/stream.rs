@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use super::answer::{self, TokenUsage};
 use super::fields::AnswerForm;
 use crate::answers::ErrorBody;
-use crate::job::{Job, Preview, Status};
+use crate::job::{Job, JobPreview, Status};
 use crate::server::App;
 use crate::submit::blocking;
 use crate::{ErrorKind, ServeError, base64_image};
@@ -143,7 +143,7 @@ impl Follower {
 }
 
 /// Base64 of a preview in the size of the image that it shows.
-fn enlarged(preview: &Preview, form: &AnswerForm) -> Result<String, ServeError> {
+fn enlarged(preview: &JobPreview, form: &AnswerForm) -> Result<String, ServeError> {
     let small = ImageReader::with_format(Cursor::new(&preview.png), ImageFormat::Png).decode();
     let small = small.map_err(|error| ServeError::new(ErrorKind::Internal, error.to_string()))?.into_rgb8();
     let [width, height] = preview.size;

@@ -18,14 +18,14 @@ use super::progress::timestamp;
 use super::text::{Converted, converted};
 use crate::base64_image::encode;
 use crate::job::{Job, JobImage, JobState};
-use crate::models::Conditioning;
+use crate::models::ConditionedOn;
 use crate::server::App;
 use crate::submit::blocking;
 use crate::{ErrorKind, ServeError};
 
 /// The images of a request.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct GeneratedImages {
+pub(crate) struct AnswerImages {
     /// Base64.
     images: Vec<String>,
     /// The request.
@@ -36,7 +36,7 @@ pub(crate) struct GeneratedImages {
 }
 
 /// A request, ready to be a job.
-struct Task {
+struct ImageTask {
     form: TextForm,
     image_form: Option<ImageForm>,
     settings: Settings,
@@ -48,19 +48,19 @@ struct Task {
 pub(crate) async fn text_to_image(
     State(app): State<Arc<App>>,
     body: JsonObject,
-) -> Result<Json<GeneratedImages>, WebUiError> {
+) -> Result<Json<AnswerImages>, WebUiError> {
     let form: TextForm = body.parse()?;
     let settings = app.sdapi.settings(&app.models, &form.override_settings)?;
     let converted = converted(&form, &settings, &app.models)?;
     let parameters = json!(form);
-    Task { form, image_form: None, settings, converted, paste: None }.run(&app, parameters).await
+    ImageTask { form, image_form: None, settings, converted, paste: None }.run(&app, parameters).await
 }
 
 /// `POST /sdapi/v1/img2img`.
 pub(crate) async fn image_to_image(
     State(app): State<Arc<App>>,
     body: JsonObject,
-) -> Result<Json<GeneratedImages>, WebUiError> {
+) -> Result<Json<AnswerImages>, WebUiError> {
     let mut form: TextForm = body.parse()?;
     let image_form: ImageForm = body.parse()?;
     init_image(&image_form)?;
@@ -72,7 +72,7 @@ pub(crate) async fn image_to_image(
     request.hires = None;
     let conditioning = app.models.find(request.model.as_deref())?.conditioning;
     let mut paste = None;
-    if conditioning == Conditioning::LowResolution {
+    if conditioning == ConditionedOn::LowResolution {
         request.image = Some(init_image(&image_form)?.to_owned());
         (request.width, request.height) = (None, None);
     } else {
@@ -90,7 +90,7 @@ pub(crate) async fn image_to_image(
         request.strength = conditioning.starts_from_image().then_some(strength);
         paste = prepared.paste;
     }
-    Task { form, image_form: Some(image_form), settings, converted, paste }.run(&app, parameters).await
+    ImageTask { form, image_form: Some(image_form), settings, converted, paste }.run(&app, parameters).await
 }
 
 /// The fields of a request; its images only where it asks for them.
@@ -119,9 +119,9 @@ impl Drop for Ended<'_> {
     }
 }
 
-impl Task {
+impl ImageTask {
     /// Runs the job. One that was interrupted has the images that were complete.
-    async fn run(mut self, app: &Arc<App>, parameters: Value) -> Result<Json<GeneratedImages>, WebUiError> {
+    async fn run(mut self, app: &Arc<App>, parameters: Value) -> Result<Json<AnswerImages>, WebUiError> {
         let tag = self.form.force_task_id.clone().filter(|tag| !tag.is_empty());
         let request = std::mem::take(&mut self.converted.request);
         let job = app.submit(request, "sdapi", tag.clone()).await?;
@@ -138,7 +138,7 @@ impl Task {
             images.push(self.image(app, &job, image).await?);
         }
         let info = self.info(app, &job, &status.images)?.to_string();
-        Ok(Json(GeneratedImages { images, parameters, info }))
+        Ok(Json(AnswerImages { images, parameters, info }))
     }
 
     async fn image(&self, app: &Arc<App>, job: &Job, image: &JobImage) -> Result<String, ServeError> {
@@ -155,7 +155,7 @@ impl Task {
         .await
     }
 
-    /// What clients read as `info`.
+    /// The JSON that clients read as `info`.
     fn info(&self, app: &App, job: &Job, images: &[JobImage]) -> Result<Value, ServeError> {
         let (form, request) = (&self.form, &job.request);
         let model = app.models.find(request.model.as_deref())?;
@@ -200,7 +200,7 @@ impl Task {
             "job_timestamp": timestamp(job.created),
             "clip_skip": request.clip_skip.unwrap_or(1),
             "is_using_inpainting_conditioning":
-                matches!(model.conditioning, Conditioning::Inpainting | Conditioning::TextInpainting),
+                matches!(model.conditioning, ConditionedOn::Inpainting | ConditionedOn::TextInpainting),
             "version": concat!("ldm ", env!("CARGO_PKG_VERSION")),
             "sd_model_checkpoint": title(model),
             "task": job.id,

@@ -21,7 +21,7 @@ pub(crate) enum WebUiError {
     Validation {
         /// The field.
         field: Option<String>,
-        /// What is wrong.
+        /// The problem.
         message: String,
     },
     /// A script that the server does not have: 422.
@@ -31,7 +31,7 @@ pub(crate) enum WebUiError {
 /// The body of an error.
 #[derive(Debug, Serialize, ToSchema)]
 struct WebUiErrorBody<'a> {
-    /// What it is about.
+    /// The kind of the error.
     error: String,
     /// One sentence.
     detail: &'a str,

@@ -15,14 +15,14 @@ use super::png_info::texts;
 use crate::base64_image::{decode, encode};
 use crate::check::check_image;
 use crate::job::JobState;
-use crate::models::Conditioning;
+use crate::models::ConditionedOn;
 use crate::options::Limits;
 use crate::request::GenerationRequest;
 use crate::server::App;
 use crate::submit::blocking;
 use crate::{ErrorKind, ServeError};
 
-/// How images are enlarged.
+/// Settings of enlarging images.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub(crate) struct ExtrasForm {
@@ -121,7 +121,7 @@ pub(crate) async fn batch(
     Ok(Json(EnlargedImages { html_info: String::new(), images }))
 }
 
-/// What enlarges an image.
+/// The filter or model that enlarges an image.
 #[derive(Debug, Clone, PartialEq)]
 enum Upscaler {
     Filter(Interpolation),
@@ -138,7 +138,7 @@ impl Upscaler {
             "Nearest" => Self::Filter(Interpolation::Nearest),
             _ => {
                 let models = app.models.infos().iter();
-                let models = models.filter(|info| info.conditioning == Conditioning::LowResolution);
+                let models = models.filter(|info| info.conditioning == ConditionedOn::LowResolution);
                 let names: Vec<_> = models.map(|info| info.name.as_str()).collect();
                 if !names.contains(&name) {
                     let known = [&["None", "Lanczos", "Nearest"], &names[..]].concat();

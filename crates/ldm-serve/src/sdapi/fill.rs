@@ -3,7 +3,7 @@
 use image::{GrayImage, Rgb, RgbImage};
 
 /// A level of a pyramid: sums of colors, and of the share that is known.
-struct Level {
+struct PyramidLevel {
     width: u32,
     height: u32,
     pixels: Vec<[f32; 4]>,
@@ -16,11 +16,12 @@ pub(crate) fn filled(image: &RgbImage, mask: &GrayImage) -> RgbImage {
         let [r, g, b] = color.0.map(f32::from);
         if mask.0[0] > 0 { [0.; 4] } else { [r, g, b, 1.] }
     });
-    let mut levels = vec![Level { width: image.width(), height: image.height(), pixels: known.collect() }];
+    let mut levels =
+        vec![PyramidLevel { width: image.width(), height: image.height(), pixels: known.collect() }];
     while let Some(last) = levels.last().filter(|level| level.width > 1 || level.height > 1) {
         levels.push(last.halved());
     }
-    let mut above: Option<Level> = None;
+    let mut above: Option<PyramidLevel> = None;
     for mut level in levels.into_iter().rev() {
         for y in 0..level.height {
             for x in 0..level.width {
@@ -47,7 +48,7 @@ pub(crate) fn filled(image: &RgbImage, mask: &GrayImage) -> RgbImage {
     result
 }
 
-impl Level {
+impl PyramidLevel {
     fn halved(&self) -> Self {
         let (width, height) = (self.width.div_ceil(2), self.height.div_ceil(2));
         let mut pixels = vec![[0.; 4]; (width * height) as usize];

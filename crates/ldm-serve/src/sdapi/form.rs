@@ -127,7 +127,7 @@ impl Default for TextForm {
     }
 }
 
-/// What `img2img` adds.
+/// The fields that `img2img` adds.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub(crate) struct ImageForm {
@@ -143,7 +143,7 @@ pub(crate) struct ImageForm {
     pub(crate) mask_blur: Option<i64>,
     pub(crate) mask_blur_x: Option<i64>,
     pub(crate) mask_blur_y: Option<i64>,
-    /// What is under the mask at first: 0 the colors around it, 1 the image.
+    /// The content under the mask at first: 0 the colors around it, 1 the image.
     pub(crate) inpainting_fill: i64,
     /// Only the part of the image around the mask is sampled, at the width and height, and put back.
     pub(crate) inpaint_full_res: bool,
@@ -152,7 +152,7 @@ pub(crate) struct ImageForm {
     /// 1 samples black anew.
     pub(crate) inpainting_mask_invert: i64,
     pub(crate) initial_noise_multiplier: f64,
-    /// Whether the answer's `parameters` have the images.
+    /// True for an answer whose `parameters` have the images.
     pub(crate) include_init_images: bool,
 }
 

@@ -1,4 +1,4 @@
-//! What clients may choose from.
+//! Lists of what clients may choose from.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use super::body::WebUiError;
 use super::names::{SAMPLERS, SCHEDULERS};
 use super::options::title;
-use crate::models::Conditioning;
+use crate::models::ConditionedOn;
 use crate::server::App;
 use crate::{ErrorKind, ServeError};
 
@@ -80,7 +80,7 @@ pub(crate) async fn upscalers(State(app): State<Arc<App>>) -> Json<Vec<UpscalerI
         model_url: None,
         scale: 4.,
     });
-    let models = app.models.infos().iter().filter(|info| info.conditioning == Conditioning::LowResolution);
+    let models = app.models.infos().iter().filter(|info| info.conditioning == ConditionedOn::LowResolution);
     let models = models.map(|info| UpscalerItem {
         name: info.name.clone(),
         model_name: Some(info.name.clone()),
@@ -99,7 +99,7 @@ pub(crate) async fn latent_upscale_modes() -> Json<Value> {
 /// A model.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct CheckpointItem {
-    /// What option `sd_model_checkpoint` takes.
+    /// The value that option `sd_model_checkpoint` takes.
     title: String,
     model_name: String,
     /// None: it would take long to compute.

@@ -24,7 +24,7 @@ use axum::routing::{any, get, post};
 use crate::ServeError;
 use crate::server::App;
 
-pub(crate) use options::State;
+pub(crate) use options::SdapiState;
 
 /// Its routes.
 pub(crate) fn routes() -> Router<Arc<App>> {

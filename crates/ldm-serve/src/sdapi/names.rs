@@ -86,7 +86,7 @@ pub(crate) const SCHEDULERS: [SchedulerName; 10] = [
 pub(crate) struct Chosen {
     pub(crate) sampler: &'static SamplerName,
     pub(crate) spacing: Option<&'static str>,
-    /// What was not followed.
+    /// Settings that were not followed.
     pub(crate) note: Option<String>,
 }
 

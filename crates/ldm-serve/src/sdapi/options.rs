@@ -5,17 +5,17 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Json;
-use axum::extract;
+use axum::extract::State;
 use serde_json::{Map, Value, json};
 
 use super::body::{JsonObject, WebUiError};
-use crate::encoding::Format;
+use crate::encoding::AnswerFormat;
 use crate::models::{ModelInfo, Models};
 use crate::server::App;
 
-/// What clients have set, until the server stops.
+/// The options that clients have set, until the server stops.
 #[derive(Debug, Default)]
-pub(crate) struct State {
+pub(crate) struct SdapiState {
     set: Mutex<Map<String, Value>>,
     /// Tasks that have ended, the newest last.
     ended: Mutex<VecDeque<String>>,
@@ -30,14 +30,14 @@ pub(crate) struct Settings {
     /// The model; that of the server where none.
     pub(crate) model: Option<String>,
     pub(crate) clip_skip: u32,
-    pub(crate) format: Format,
+    pub(crate) format: AnswerFormat,
     /// Of JPEG.
     pub(crate) quality: u8,
     /// True where previews are wanted.
     pub(crate) previews: bool,
 }
 
-impl State {
+impl SdapiState {
     fn set(&self) -> MutexGuard<'_, Map<String, Value>> {
         self.set.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -107,7 +107,7 @@ fn defaults() -> Map<String, Value> {
 }
 
 /// `GET /sdapi/v1/options`.
-pub(crate) async fn get(extract::State(app): extract::State<Arc<App>>) -> Json<Value> {
+pub(crate) async fn get(State(app): State<Arc<App>>) -> Json<Value> {
     let mut all = defaults();
     all.extend(app.sdapi.set().clone());
     let title = app.models.find(None).map(title).unwrap_or_default();
@@ -117,7 +117,7 @@ pub(crate) async fn get(extract::State(app): extract::State<Arc<App>>) -> Json<V
 
 /// `POST /sdapi/v1/options`: any of them; others are ignored, as all that `GET` gives and that cannot be set.
 pub(crate) async fn set(
-    extract::State(app): extract::State<Arc<App>>,
+    State(app): State<Arc<App>>,
     JsonObject(body): JsonObject,
 ) -> Result<Json<Value>, WebUiError> {
     let mut changed = Map::new();
@@ -170,11 +170,11 @@ fn checked(models: &Models, key: &str, value: &Value) -> Result<Option<Value>, W
     }
 }
 
-fn format(name: &str) -> Option<Format> {
+fn format(name: &str) -> Option<AnswerFormat> {
     Some(match name.to_lowercase().as_str() {
-        "png" => Format::Png,
-        "jpg" | "jpeg" => Format::Jpeg,
-        "webp" => Format::Webp,
+        "png" => AnswerFormat::Png,
+        "jpg" | "jpeg" => AnswerFormat::Jpeg,
+        "webp" => AnswerFormat::Webp,
         _ => return None,
     })
 }

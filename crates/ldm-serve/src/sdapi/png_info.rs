@@ -28,7 +28,7 @@ pub(crate) struct PngInfoForm {
     image: String,
 }
 
-/// What an image says of itself.
+/// The texts of an image.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub(crate) struct PngInfo {
     /// The text `parameters`.

@@ -1,4 +1,4 @@
-//! Progress and its end before time. A job is named by the client's `force_task_id`, or by its own id; without a name it is
+//! JobProgress and its end before time. A job is named by the client's `force_task_id`, or by its own id; without a name it is
 //! the oldest of this API that has not ended, so that no one ends a job of the page or of another API unawares.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::server::App;
 use crate::submit::blocking;
 use crate::{ErrorKind, ServeError};
 
-/// Which job.
+/// The job of a question.
 #[derive(Debug, Deserialize, IntoParams)]
 pub(crate) struct TaskQuery {
     /// The `force_task_id` of its request, or its id.

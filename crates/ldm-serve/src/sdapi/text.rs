@@ -5,7 +5,7 @@ use super::form::TextForm;
 use super::names::{self, Chosen};
 use super::options::{Settings, model};
 use super::prompt::loras;
-use crate::models::{Conditioning, ModelInfo, Models};
+use crate::models::{ConditionedOn, ModelInfo, Models};
 use crate::parameters::request_of;
 use crate::request::{GenerationRequest, HiresRequest, VariationRequest};
 use crate::{ErrorKind, ServeError, job};
@@ -33,7 +33,7 @@ pub(crate) fn converted(
     refuse(form, &chosen)?;
     let (prompt, loras) = loras(&form.prompt)?;
     let (width, height, hires) = sizes(form, info)?;
-    let class = (info.conditioning == Conditioning::Class).then(|| prompt.trim().to_owned());
+    let class = (info.conditioning == ConditionedOn::Class).then(|| prompt.trim().to_owned());
     let random = |seed: i64| if seed < 0 { None } else { Some(seed as u64) };
     let subseed = random(form.subseed);
     let variation = (form.subseed_strength != 0.).then_some(form.subseed_strength);
@@ -44,7 +44,7 @@ pub(crate) fn converted(
     });
     let guided = matches!(
         info.conditioning,
-        Conditioning::Class | Conditioning::Text | Conditioning::Layout | Conditioning::TextInpainting
+        ConditionedOn::Class | ConditionedOn::Text | ConditionedOn::Layout | ConditionedOn::TextInpainting
     );
     let has_eta = chosen.sampler.config().eta().is_some();
     let mut notes: Vec<_> = chosen.note.into_iter().collect();

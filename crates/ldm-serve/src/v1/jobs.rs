@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::answers::JsonBody;
-use crate::encoding::Format;
+use crate::encoding::AnswerFormat;
 use crate::job::{Job, JobView, Status};
 use crate::request::GenerationRequest;
 use crate::server::App;
@@ -37,8 +37,9 @@ pub(crate) async fn submit(
     Ok((StatusCode::ACCEPTED, location, Json(view)).into_response())
 }
 
-/// Which part of a list.
+/// A part of a list.
 #[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Page {
     /// Jobs before the first.
     #[serde(default)]
@@ -72,8 +73,9 @@ pub(crate) async fn list(
     .await
 }
 
-/// How long to wait for the end.
+/// The time to wait for the end.
 #[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Wait {
     /// Seconds, at most 60: the answer comes at the end of the job, or after them.
     #[serde(default)]
@@ -216,10 +218,11 @@ pub(crate) async fn preview(
 
 /// The form of an image.
 #[derive(Debug, Deserialize, IntoParams)]
-pub(crate) struct ImageForm {
+#[serde(deny_unknown_fields)]
+pub(crate) struct ImageQuery {
     /// `png`, with its parameters; `jpeg` or `webp`.
     #[serde(default)]
-    format: Format,
+    format: AnswerFormat,
     /// True for a file to save rather than an image to show.
     #[serde(default)]
     download: bool,
@@ -229,7 +232,7 @@ pub(crate) struct ImageForm {
 pub(crate) async fn image(
     State(app): State<Arc<App>>,
     Path((id, index)): Path<(String, usize)>,
-    Query(form): Query<ImageForm>,
+    Query(form): Query<ImageQuery>,
 ) -> Result<Response, ServeError> {
     let id = app.find(id).await?.id;
     let png = app.png(&id, index).await?;

@@ -46,7 +46,7 @@ pub(crate) struct RunSummary {
     updated: u64,
 }
 
-/// Whether a run goes on.
+/// The state of a run.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 enum RunState {
@@ -90,8 +90,9 @@ pub(crate) struct RunMetrics {
     series: BTreeMap<String, Vec<(u64, f64)>>,
 }
 
-/// Which part of the metrics.
+/// A part of the metrics.
 #[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct MetricsQuery {
     /// Steps above this one.
     since: Option<u64>,

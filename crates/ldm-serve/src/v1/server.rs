@@ -12,7 +12,7 @@ use crate::ServeError;
 use crate::models::ModelInfo;
 use crate::server::App;
 
-/// What a client may choose from.
+/// The choices of a client.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ServerInfo {
     /// The version of the program.

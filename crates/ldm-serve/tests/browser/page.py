@@ -187,7 +187,7 @@ def generates(site):
     expect(page.locator("#featured")).to_contain_text("seed 7")
     natural = page.locator("#featured .images img").first.evaluate("(image) => image.decode().then(() => image.naturalWidth)")
     assert natural == 64, natural
-    # The same picture large, with keys.
+    # The same image large, with keys.
     page.locator("#featured .open").first.click()
     expect(page.locator("#viewer")).to_be_visible()
     expect(page.locator("#viewer-text")).to_contain_text("Seed: 7")

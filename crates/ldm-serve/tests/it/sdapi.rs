@@ -28,7 +28,7 @@ fn url(image: &RgbImage) -> String {
     format!("data:image/png;base64,{}", STANDARD.encode(png.into_inner()))
 }
 
-fn picture(width: u32, height: u32) -> RgbImage {
+fn photo(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| Rgb([(x * 255 / width) as u8, (y * 255 / height) as u8, 90]))
 }
 

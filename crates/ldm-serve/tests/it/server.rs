@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use ldm_serve::{Limits, Retention, ServeOptions, Server};
+use ldm_serve::{Limits, ResultRetention, ServeOptions, Server};
 use serde_json::Value;
 use tch::{Device, Kind};
 use tempfile::TempDir;
@@ -35,7 +35,7 @@ pub(crate) fn options(data: &Path) -> ServeOptions {
         kind: Kind::Float,
         batch_size: 4,
         limits: Limits::default(),
-        retention: Retention::default(),
+        retention: ResultRetention::default(),
         access: ldm_serve::Access::default(),
     }
 }

@@ -3,13 +3,13 @@
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 
-use super::{decoded, mask, picture, pixels, url};
+use super::{decoded, mask, photo, pixels, url};
 use crate::server::TestServer;
 
 #[test]
 fn an_initial_image_is_used() {
     let server = TestServer::new();
-    let image = url(&picture(64, 64));
+    let image = url(&photo(64, 64));
     let body = json!({"init_images": [image], "prompt": "cat", "seed": 4, "steps": 6, "denoising_strength": 0.5, "include_init_images": true});
     let answer = server.sdapi("img2img", &body);
     let own = json!({
@@ -26,7 +26,7 @@ fn an_initial_image_is_used() {
     assert_eq!(again["images"], answer["images"]);
     assert_eq!(again["parameters"]["init_images"], Value::Null);
     for mode in 0..3 {
-        let body = json!({"init_images": [url(&picture(100, 40))], "resize_mode": mode, "width": 48, "height": 64, "steps": 2});
+        let body = json!({"init_images": [url(&photo(100, 40))], "resize_mode": mode, "width": 48, "height": 64, "steps": 2});
         let (images, _) = server.images("img2img", &body);
         assert_eq!(pixels(&images[0]).dimensions(), (48, 64), "{mode}");
     }
@@ -44,7 +44,7 @@ fn pixels_outside_the_mask_keep_their_bytes() {
         (150, true, 3, 0),
         (150, true, 0, 1),
     ] {
-        let image = picture(side, side);
+        let image = photo(side, side);
         let area = [side / 4, side / 2, side / 3, side / 2];
         let mask = mask(side, side, area);
         let body = json!({
@@ -103,7 +103,7 @@ fn what_is_under_the_mask_counts_at_lower_strength() {
 #[test]
 fn images_are_enlarged() {
     let server = TestServer::new();
-    let image = url(&picture(40, 20));
+    let image = url(&photo(40, 20));
     for (body, size) in [
         (json!({"upscaler_1": "Lanczos"}), (80, 40)),
         (json!({"upscaler_1": "Nearest", "upscaling_resize": "3"}), (120, 60)),

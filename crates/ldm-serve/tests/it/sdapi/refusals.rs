@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{picture, url};
+use super::{photo, url};
 use crate::server::TestServer;
 
 #[test]
@@ -75,7 +75,7 @@ fn wrong_requests_are_refused_with_a_sentence() {
     assert_eq!(server.send("POST", "/sdapi/v1/txt2img", None).0, 422);
     assert_eq!(server.send("GET", "/sdapi/v1/txt2img", None).0, 405);
     assert_eq!(server.send("GET", "/sdapi/v1/nothing", None).0, 404);
-    let image = url(&picture(64, 64));
+    let image = url(&photo(64, 64));
     for (body, status, sentence) in [
         (json!({}), 404, "Init image not found"),
         (json!({"init_images": null}), 404, "Init image not found"),

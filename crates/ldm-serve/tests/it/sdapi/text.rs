@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{decoded, picture, pixels, url};
+use super::{decoded, photo, pixels, url};
 use crate::server::TestServer;
 
 #[test]
@@ -73,7 +73,7 @@ fn infotexts_are_read_as_the_web_ui_reads_them() {
         assert_ne!(&decoded(&other[0])[..4], b"\x89PNG", "{format}");
         assert_eq!(server.sdapi("png-info", &json!({"image": other[0]}))["info"], text, "{format}");
     }
-    assert_eq!(server.sdapi("png-info", &json!({"image": url(&picture(8, 8))}))["info"], "");
+    assert_eq!(server.sdapi("png-info", &json!({"image": url(&photo(8, 8))}))["info"], "");
     assert_eq!(server.sdapi("png-info", &json!({"image": ""}))["info"], "");
 }
 
