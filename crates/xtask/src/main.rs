@@ -1,4 +1,4 @@
-//! Setup of a working build on a fresh machine: `cargo xtask setup | demo | test`.
+//! Setup of a working build on a fresh machine: `cargo xtask setup | demo | test | test-clients`.
 //!
 //! Every command first ensures that libtorch is at `.libtorch/torch` in the checkout, where `.cargo/config.toml` points
 //! both the build (`LIBTORCH`) and the programs (rpath).
@@ -11,6 +11,7 @@
 
 mod cache;
 mod checkout;
+mod clients;
 mod driver;
 mod libtorch;
 mod link;
@@ -36,6 +37,9 @@ Usage: cargo xtask COMMAND
   setup [--cpu|--cuda]  ensures libtorch 2.11.0, by default for CUDA if there is an NVIDIA driver
   demo [ARGS…]          runs setup, then builds and runs `ldm demo ARGS`
   test [ARGS…]          runs setup, then all tests: `cargo test --workspace ARGS`
+  test-clients [--browser]
+                        runs setup, then the clients of OpenAI's and AUTOMATIC1111's API against `ldm serve`;
+                        with --browser also its page in Chromium, which must be installed
 
 If LIBTORCH is set, that libtorch is used; otherwise pip installs it once into the user's cache folder.";
 
@@ -64,6 +68,8 @@ enum XtaskCommand {
     Setup(Option<Variant>),
     Demo(Vec<OsString>),
     Test(Vec<OsString>),
+    /// True with the browser.
+    TestClients(bool),
 }
 
 impl XtaskCommand {
@@ -81,6 +87,11 @@ impl XtaskCommand {
             },
             "demo" => Some(Self::Demo(rest)),
             "test" => Some(Self::Test(rest)),
+            "test-clients" => match rest.as_slice() {
+                [] => Some(Self::TestClients(false)),
+                [flag] if flag == "--browser" => Some(Self::TestClients(true)),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -102,6 +113,11 @@ fn run(command: XtaskCommand) -> Result<()> {
             let checkout = Checkout::find()?;
             setup::ensure(&checkout)?;
             exec_cargo(&checkout, &["test", "--workspace"], &args)
+        }
+        XtaskCommand::TestClients(browser) => {
+            let checkout = Checkout::find()?;
+            setup::ensure(&checkout)?;
+            clients::test(&checkout, browser)
         }
     }
 }
@@ -147,6 +163,8 @@ mod tests {
         assert_eq!(parse("setup --cpu"), Some(XtaskCommand::Setup(Some(Variant::Cpu))));
         assert_eq!(parse("setup --cuda"), Some(XtaskCommand::Setup(Some(Variant::Cuda))));
         assert_eq!(parse("test"), Some(XtaskCommand::Test(vec![])));
+        assert_eq!(parse("test-clients --browser"), Some(XtaskCommand::TestClients(true)));
+        assert_eq!(parse("test-clients --firefox"), None);
         assert_eq!(parse("--help"), Some(XtaskCommand::Help));
     }
 

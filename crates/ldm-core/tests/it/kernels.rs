@@ -191,7 +191,10 @@ fn gradients_half_precision_and_other_formats_are_libtorchs() {
         assert!(!ours(&names(|| x.contiguous().apply(&conv))), "NCHW");
         let vs = VarStore::new(Device::Cpu);
         let layer = linear(&vs.root(), 16, 8, true);
-        assert!(!ours(&names(|| Tensor::ones([2, 31, 16], F32).apply(&layer))), "few tokens");
+        // Few rows are ours too: the sums of libtorch's products depend on their number.
+        for size in [vec![2, 31, 16], vec![1, 16]] {
+            assert!(ours(&names(|| Tensor::ones(&size, F32).apply(&layer))), "{size:?}");
+        }
         let weight = Tensor::ones([8, 16], (Kind::BFloat16, Device::Cpu));
         assert!(
             !ours(&names(|| project(

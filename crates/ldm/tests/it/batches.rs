@@ -9,11 +9,11 @@ const CONFIGS: [(&str, &str); 2] = [
     ("class", include_str!("../../../../configs/experiments/tiny/diffusion-class.yaml")),
 ];
 
-/// Overrides that make a model small: maps of 8 x 8 down to 2 x 2, and widths that no vector length divides.
+/// Overrides that make a model of maps of 8 x 8 down to 2 x 2, with heads that no vector length divides.
 const SMALL: [&str; 4] = [
     "model.params.first_stage_config.params.ckpt_path=null",
-    "model.params.unet_config.params.model_channels=40",
-    "model.params.unet_config.params.num_head_channels=20",
+    "model.params.unet_config.params.model_channels=96",
+    "model.params.unet_config.params.num_head_channels=24",
     "model.params.unet_config.params.channel_mult=[1, 2, 2]",
 ];
 
