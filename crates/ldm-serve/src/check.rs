@@ -95,12 +95,8 @@ fn check_condition(request: &GenerationRequest, model: &ModelInfo) -> Result<(),
     if request.mask.is_some() && request.image.is_none() {
         return Err(ServeError::invalid("image", "expected one with a mask"));
     }
-    for (field, given, other) in
-        [("strength", request.strength.is_some(), "an initial image"), ("hires", false, "")]
-    {
-        if given && request.image.is_none() {
-            return Err(ServeError::invalid(field, format!("expected {other} with it, got none")));
-        }
+    if request.strength.is_some() && request.image.is_none() {
+        return Err(ServeError::invalid("strength", "expected an initial image with it, got none"));
     }
     if request.image.is_some() && (request.hires.is_some() || request.variation.is_some()) {
         let field = if request.hires.is_some() { "hires" } else { "variation" };

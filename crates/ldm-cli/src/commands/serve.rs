@@ -25,11 +25,12 @@ pub(crate) fn run(args: &ServeArgs, printer: Printer) -> anyhow::Result<()> {
     if !args.host.is_loopback() && options.access.is_open() {
         Printer::warn("everyone who can reach this address may use the server; see --api-key");
     }
-    model::keep_freed_memory(options.kind);
+    let kind = options.kind;
     tokio::runtime::Runtime::new().context("threads")?.block_on(async {
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let server = Server::start(options).await?;
+        model::keep_freed_memory(kind);
         outln!("http://{}", server.address())?;
         let run = server.run(async move {
             tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }

@@ -144,7 +144,7 @@ fn malformed_requests_are_refused() {
 }
 
 #[test]
-#[ignore = "minutes; the figure of docs/guide/serving.md"]
+#[ignore = "minutes: the long form of the test above"]
 fn ten_thousand_malformed_requests_are_refused() {
     malformed(10_000);
 }
