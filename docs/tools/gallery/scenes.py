@@ -2,7 +2,7 @@
 often it is what the condition requested.
 
     cargo build --release
-    python3 docs/tools/gallery/scenes.py OUT [instrument] [text] [layout] [semantic] [inpaint]
+    python3 docs/tools/gallery/scenes.py OUT [instrument] [text] [layout] [semantic] [inpaint] [upscale] [classes]
 
 Run it from the root of a checkout whose runs/ hold these models. OUT gets a contact sheet per task. The environment
 variables LDM, RUNS and COUNT name the binary (default target/release/ldm), the folder of runs (runs) and the number of
@@ -12,7 +12,7 @@ The detector: the border gives the background (the nearest of six colors); a pix
 to a color that occurs on that background than to the background, patterns included on both sides; an object's color is
 the one nearest to its pixels on average; its shape is the one whose outline, cropped and scaled to the same box, has the
 largest IoU. The outlines are label maps of training scenes. `instrument` runs the detector on true scenes and on their
-reconstructions, which measures the detector's own errors.
+reconstructions, which measures the detector's own errors. `upscale` needs `ldm weights get efficientnet-lite0`.
 """
 import json
 import os
@@ -398,6 +398,45 @@ def inpaint(out, work, outlines):
     sheet(out / "scenes-inpaint-by-text.png", [*zip(*rows[:12]), *zip(*rows[12:24])])
 
 
+def upscale(out, work, outlines):
+    """Super-resolution by 4 against bicubic interpolation."""
+    folders = {name: work / name for name in ("small", "bicubic", "model", "true")}
+    for name in ("small", "bicubic", "true"):
+        folders[name].mkdir()
+    found, _ = scenes(work, COUNT, objects=[1, 3], smallest="small", split="validation")
+    for k, (scene, _) in enumerate(found):
+        small = scene.resize((SIDE // 4, SIDE // 4), Image.BICUBIC)
+        for name, image in ("small", small), ("bicubic", small.resize((SIDE, SIDE), Image.BICUBIC)), ("true", scene):
+            image.convert("RGB").save(folders[name] / f"{k:05}.png")
+    ldm("upscale", folders["small"], "--model", RUNS / "scenes-super-resolution", "--out", folders["model"], "--force",
+        "--eta", 1, "--threads", 1)
+    print(f"upscale: {COUNT} scenes by 4")
+    for name in ("bicubic", "model"):
+        pairs = json.loads(ldm("eval", "paired", folders[name], folders["true"], "--json"))
+        sets = json.loads(ldm("eval", "generation", folders[name], folders["true"], "--features", "efficientnet-lite0", "--json"))
+        print(f"    {name}: PSNR {pairs['psnr']['mean']:.2f} dB, SSIM {pairs['ssim']['mean']:.3f}, LPIPS "
+              f"({pairs['lpips_trunk']}) {pairs['lpips']['mean']:.3f}, Fréchet distance (EfficientNet-lite0) "
+              f"{sets['frechet_distance']:.1f}")
+    columns = [[Image.open(folders[name] / f"{k:05}.png").resize((SIDE, SIDE), Image.NEAREST) for k in range(28)]
+               for name in folders]
+    sheet(out / "scenes-upscale.png", [column[half : half + 14] for half in (0, 14) for column in columns])
+
+
+def classes(out, work, outlines):
+    """Samples of the ten shapes as classes."""
+    numbers = ",".join(str(k) for k in range(len(SHAPES)))
+    for scale in (1, 3):
+        ldm("sample", "--model", RUNS / "scenes-class", "--class", numbers, "-n", COUNT, "--out", work / "classes",
+            "--force", "--guidance-scale", scale, "--eta", 1, "--batch-size", 25, "--threads", 1)
+        made = [Image.open(work / f"classes/{k:05}.png").copy() for k in range(COUNT)]
+        objects = [detect(image, outlines)[2] for image in made]
+        right = np.array([bool(seen) and seen[0]["shape"] == SHAPES[k % len(SHAPES)] for k, seen in enumerate(objects)])
+        print(f"classes: {COUNT} samples, guidance {scale}: shape right {right.mean():.0%}; "
+              + ", ".join(f"{shape} {right[k :: len(SHAPES)].mean():.0%}" for k, shape in enumerate(SHAPES)))
+        if scale == 3:
+            sheet(out / "scenes-class.png", [made[k :: len(SHAPES)] for k in range(len(SHAPES))])
+
+
 def main():
     out, *tasks = sys.argv[1:]
     out = Path(out)
@@ -405,7 +444,7 @@ def main():
     with tempfile.TemporaryDirectory() as work:
         work = Path(work)
         outlines = known_outlines(work)
-        for task in (instrument, text, layout, semantic, inpaint):
+        for task in (instrument, text, layout, semantic, inpaint, upscale, classes):
             if not tasks or task.__name__ in tasks:
                 task(out, work, outlines)
 

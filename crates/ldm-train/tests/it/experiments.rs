@@ -68,7 +68,7 @@ fn second_stages_fit_the_first_stages_they_name() {
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         count += 1;
     }
-    assert_eq!(count, 11);
+    assert!(count >= 11, "{count} configs of second stages");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The published first-stage losses against CompVis' own code: each term, the gradients, and five steps of both
+//! The published first-stage losses against CompVis' own code: each term, the gradients, and several steps of both
 //! optimizers, through the training step of the trainer.
 
 use std::collections::BTreeMap;
