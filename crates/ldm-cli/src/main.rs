@@ -9,6 +9,9 @@ mod interrupt;
 mod launch;
 mod model;
 mod output;
+#[cfg(test)]
+#[path = "../tests/unit/pages.rs"]
+mod pages;
 mod progress;
 mod report;
 mod reporter;

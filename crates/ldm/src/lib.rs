@@ -106,6 +106,8 @@ mod doctests {
     struct RetrievalGuide;
     #[doc = include_str!("../../../docs/guide/rust.md")]
     struct RustGuide;
+    #[doc = include_str!("../../../docs/start/rust.md")]
+    struct RustStart;
     #[doc = include_str!("../../../docs/guide/samplers.md")]
     struct SamplersGuide;
     #[doc = include_str!("../../../docs/guide/sampling.md")]

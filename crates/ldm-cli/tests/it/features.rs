@@ -39,7 +39,7 @@ fn rows<'a>(page: &'a str, violations: &mut Vec<String>) -> Vec<Row<'a>> {
 }
 
 /// The code spans of a cell.
-fn spans(cell: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn spans(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
 
@@ -49,13 +49,13 @@ fn words(help: &str) -> BTreeSet<&str> {
 }
 
 /// The program's help, by the words after `ldm`.
-struct Helps {
+pub(crate) struct Helps {
     sandbox: Sandbox,
     known: RefCell<BTreeMap<String, Result<String, String>>>,
 }
 
 impl Helps {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { sandbox: Sandbox::new(LDM, &[]), known: RefCell::default() }
     }
 
@@ -89,16 +89,16 @@ impl Helps {
 }
 
 /// The sources of the crates, as far as the page refers to them.
-struct Sources {
+pub(crate) struct Sources {
     /// `(path, text)` of every file.
     texts: BTreeMap<String, String>,
     /// Names of functions, types and modules.
     items: BTreeSet<String>,
-    fields: Fields,
+    pub(crate) fields: Fields,
 }
 
 impl Sources {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let names = files("crates", ".rs");
         let texts: BTreeMap<String, String> =
             names.into_iter().map(|name| (name.clone(), read(&name))).collect();
@@ -166,7 +166,7 @@ fn violations(page: &str, helps: &Helps, sources: &Sources) -> Vec<String> {
 }
 
 /// Checks the column `use`: commands, options of the command before, items of the crates, and folders of configs.
-fn check_use(used: &str, helps: &Helps, sources: &Sources) -> Vec<String> {
+pub(crate) fn check_use(used: &str, helps: &Helps, sources: &Sources) -> Vec<String> {
     let (mut found, mut command) = (Vec::new(), None);
     for span in spans(used) {
         if span.starts_with("ldm ") {

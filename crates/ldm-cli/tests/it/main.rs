@@ -19,6 +19,8 @@ mod inspect;
 mod kill;
 mod lora;
 mod outputs;
+mod pages;
+mod publishing;
 mod ranks;
 mod redo;
 mod retrieve;

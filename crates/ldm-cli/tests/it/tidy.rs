@@ -179,7 +179,7 @@ pub(crate) fn none(rule: &str, violations: Vec<String>) {
 
 // ---- Crates --------------------------------------------------------------------------------------------------------
 
-fn packages() -> Vec<Value> {
+pub(crate) fn packages() -> Vec<Value> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
         .current_dir(root())

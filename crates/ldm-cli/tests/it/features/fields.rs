@@ -7,7 +7,7 @@ type Members = BTreeMap<String, BTreeSet<String>>;
 
 /// Fields by type, and the values of enums.
 #[derive(Default)]
-pub(super) struct Fields {
+pub(crate) struct Fields {
     of: BTreeMap<String, Members>,
     /// Names in the variants of enums, which a path goes through.
     through: BTreeMap<String, BTreeSet<String>>,
@@ -18,7 +18,7 @@ pub(super) struct Fields {
 
 impl Fields {
     /// Reads the types of a source file: `pub` fields, fields with a serde attribute, variants and strings.
-    pub(super) fn add(&mut self, text: &str) {
+    pub(crate) fn add(&mut self, text: &str) {
         let (mut item, mut attribute) = (None, false);
         for line in text.lines() {
             let trimmed = line.trim_start();
@@ -55,7 +55,7 @@ impl Fields {
     }
 
     /// Checks for a field, and for each further part of a dotted path that the type of the part before has it.
-    pub(super) fn has_path(&self, path: &str) -> bool {
+    pub(crate) fn has_path(&self, path: &str) -> bool {
         if self.tags.contains(path) {
             return true;
         }
@@ -75,7 +75,7 @@ impl Fields {
     }
 
     /// Checks for a variant, a serde name, or a string of the code.
-    pub(super) fn has_value(&self, value: &str) -> bool {
+    pub(crate) fn has_value(&self, value: &str) -> bool {
         ["true", "false"].contains(&value) || value.parse::<f64>().is_ok() || self.values.contains(value)
     }
 }
