@@ -28,6 +28,15 @@ fn without_values(span: &str) -> String {
     span.split(' ').filter(free).collect::<Vec<_>>().join(" ")
 }
 
+/// A key of a config, or `KEY: VALUE`.
+fn is_key(span: &str) -> bool {
+    let name = |text: &str| {
+        !text.is_empty()
+            && text.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || ['_', '.'].contains(&c))
+    };
+    name(span) || span.split_once(": ").is_some_and(|(key, value)| name(key) && name(value))
+}
+
 /// The names in the last cell of a row that `ldm` does not have. The command of the header is that of an option without
 /// one; a header that names keys makes every other name a key of the config.
 fn unknown(header: &str, cell: &str, helps: &Helps, sources: &Sources) -> Vec<String> {
@@ -39,23 +48,15 @@ fn unknown(header: &str, cell: &str, helps: &Helps, sources: &Sources) -> Vec<St
         .map(|span| format!("`{}`", without_values(span)))
         .collect();
     let mut found = check_use(&named.join(" "), helps, sources);
-    if header.starts_with("key of") {
-        let keys = spans(cell)
-            .filter(|span| !span.starts_with("ldm ") && !span.starts_with('-') && !span.contains('/'))
-            .filter(|span| {
-                span.contains(|c: char| c.is_ascii_lowercase()) && !span.contains(' ') || span.contains(": ")
-            });
-        for span in keys {
-            let (key, value) = span.split_once(": ").map_or((span, None), |(key, value)| (key, Some(value)));
-            if !sources.fields.has_path(key) {
-                found.push(format!("no config has the key {key}"));
-            }
-            found.extend(
-                value
-                    .filter(|value| !sources.fields.has_value(value))
-                    .map(|value| format!("no config takes {value}")),
-            );
+    for span in spans(cell)
+        .filter(|span| is_key(span) && (header.starts_with("key of") || span.starts_with("train.")))
+    {
+        let (key, value) = span.split_once(": ").map_or((span, None), |(key, value)| (key, Some(value)));
+        if !sources.fields.has_path(&key.replace(".params", "")) {
+            found.push(format!("no config has the key {key}"));
         }
+        let value = value.filter(|value| !sources.fields.has_value(value));
+        found.extend(value.map(|value| format!("no config takes {value}")));
     }
     found
 }
