@@ -726,6 +726,7 @@ def fits_phones_and_dark_rooms(site):
     for name, width, scheme in (("light", 1280, "light"), ("dark", 1280, "dark"), ("phone", 375, "light")):
         page = site.open("/", width, 812 if width < 600 else 900, scheme)
         done(page)
+        page.fill("#prompt", "pizza")
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= width, f"{name}: {wide} pixels wide"
         if width < 600:
@@ -769,6 +770,7 @@ def main():
     options = parser.parse_args()
     failed = []
     begin = time.monotonic()
+    expect.set_options(timeout=20_000)
     with sync_playwright() as playwright:
         path = os.environ.get("CHROMIUM", "/usr/bin/chromium")
         browser = playwright.chromium.launch(executable_path=shutil.which(path) or path, args=["--no-sandbox"])
