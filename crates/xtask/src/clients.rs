@@ -93,7 +93,7 @@ impl ClientTest {
         }
         let mut pip = Command::new(&self.python);
         pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
-        for set in ["clients", "browser"].into_iter().take(if browser { 2 } else { 1 }) {
+        for set in ["clients", "browser"].into_iter().take(1 + usize::from(browser)) {
             pip.arg("-r").arg(self.tests.join(set).join("requirements.txt"));
         }
         succeed(&mut pip).context("pip cannot install the clients, which needs a network")
