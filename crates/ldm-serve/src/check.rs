@@ -9,6 +9,7 @@ use crate::base64_image::decode;
 use crate::jobs::InputFiles;
 use crate::models::{ConditionedOn, ModelInfo, Models};
 use crate::options::Limits;
+use crate::render::{class, layout};
 use crate::request::GenerationRequest;
 use crate::{ErrorKind, ServeError};
 
@@ -102,6 +103,8 @@ fn check_condition(request: &GenerationRequest, model: &ModelInfo) -> Result<(),
         let field = if request.hires.is_some() { "hires" } else { "variation" };
         return Err(ServeError::invalid(field, "expected a request without an image"));
     }
+    class(request, model)?;
+    layout(request, model)?;
     share("strength", request.strength)
 }
 
@@ -179,7 +182,7 @@ fn check_sampling(request: &GenerationRequest, model: &ModelInfo) -> Result<(), 
     share("token_merging", Some(request.token_merging))?;
     share("hires.strength", request.hires.map(|hires| hires.strength))?;
     share("variation.strength", request.variation.map(|to| to.strength))?;
-    if let Some([low, high]) = request.guidance_interval
+    if let Some([low, high]) = request.guided_levels()
         && !(low >= 0. && low < high)
     {
         let message = format!("expected [low, high] with 0 <= low < high, got [{low}, {high}]");

@@ -17,7 +17,7 @@ const FILES: [(&str, &str, &str); 3] = [
 ];
 
 /// The modules, each at its own name.
-const MODULES: [(&str, &str); 20] = [
+const MODULES: [(&str, &str); 21] = [
     ("/actions.js", include_str!("../web/actions.js")),
     ("/api.js", include_str!("../web/api.js")),
     ("/app.js", include_str!("../web/app.js")),
@@ -38,6 +38,7 @@ const MODULES: [(&str, &str); 20] = [
     ("/runs.js", include_str!("../web/runs.js")),
     ("/size.js", include_str!("../web/size.js")),
     ("/viewer.js", include_str!("../web/viewer.js")),
+    ("/weights.js", include_str!("../web/weights.js")),
 ];
 
 /// The routes of the page.

@@ -87,8 +87,10 @@ fn follow(request: &mut GenerationRequest, key: &str, value: &str, sampler: bool
             true
         }),
         "CFG interval" => {
+            let bound =
+                |text: &str| text.parse::<f64>().ok().map(|ratio| Some(ratio).filter(|it| it.is_finite()));
             request.guidance_interval =
-                value.split_once("..").and_then(|(low, high)| Some([low.parse().ok()?, high.parse().ok()?]));
+                value.split_once("..").and_then(|(low, high)| Some([bound(low)?, bound(high)?]));
             request.guidance_interval.is_some()
         }
         "Size" => {

@@ -36,11 +36,8 @@ pub(crate) fn request<'a>(
         Request::texts(texts(|request| &request.prompt)).negatives(texts(|request| &request.negative_prompt))
     } else if info.conditioning == ConditionedOn::Layout {
         Request::layout(layout(shared, info)?)
-    } else if let (Some(word), Some(count)) = (&shared.class, info.classes) {
-        let class = parse_class(word, &info.class_names, count);
-        Request::class(class.map_err(|error| {
-            ServeError::invalid("class", error.to_string().trim_start_matches("--class: "))
-        })?)
+    } else if let Some(class) = class(shared, info)? {
+        Request::class(class)
     } else {
         Request::unconditional()
     };
@@ -137,7 +134,23 @@ pub(crate) fn covering(image: RgbImage, width: u32, height: u32) -> RgbImage {
     resize(&part, width, height, Interpolation::Bicubic)
 }
 
-fn layout(shared: &GenerationRequest, info: &ModelInfo) -> Result<Vec<LayoutBox>, ServeError> {
+/// The class of a request for a model of classes.
+///
+/// # Errors
+/// For one that the model does not know.
+pub(crate) fn class(shared: &GenerationRequest, info: &ModelInfo) -> Result<Option<i64>, ServeError> {
+    let (Some(word), Some(count)) = (&shared.class, info.classes) else { return Ok(None) };
+    let class = parse_class(word, &info.class_names, count);
+    class
+        .map(Some)
+        .map_err(|error| ServeError::invalid("class", error.to_string().trim_start_matches("--class: ")))
+}
+
+/// The boxes of a request.
+///
+/// # Errors
+/// For a label that the model does not know, and for boxes beyond the image.
+pub(crate) fn layout(shared: &GenerationRequest, info: &ModelInfo) -> Result<Vec<LayoutBox>, ServeError> {
     let names = &info.class_names;
     let each = shared.layout.iter().map(|labeled| {
         let rect = labeled.rect;
@@ -172,7 +185,7 @@ fn options(request: &GenerationRequest) -> Result<SamplingOptions, ServeError> {
         steps: request.steps,
         guidance_scale: request.guidance_scale,
         guidance_rescale: request.guidance_rescale,
-        guidance_interval: request.guidance_interval,
+        guidance_interval: request.guided_levels(),
         size: request.height.zip(request.width).map(|(height, width)| [height, width]),
         tile: parsed("tile", request.tile.as_deref())?,
         deep_cache: parsed("deep_cache", request.deep_cache.as_deref())?,

@@ -69,9 +69,9 @@ pub struct GenerationRequest {
     /// Rescaling of the guided prediction, 0 to 1.
     #[serde(skip_serializing_if = "is_default")]
     pub guidance_rescale: f64,
-    /// The noise-to-signal ratios `[low, high]` that are guided.
+    /// The noise-to-signal ratios `[low, high]` that are guided; `null` is no bound.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub guidance_interval: Option<[f64; 2]>,
+    pub guidance_interval: Option<[Option<f64>; 2]>,
     /// The layer of CLIP's text model, counted from the last, which is 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_skip: Option<u32>,
@@ -168,6 +168,11 @@ impl GenerationRequest {
     /// The number of images.
     pub(crate) fn images(&self) -> usize {
         self.n.max(1)
+    }
+
+    /// The noise-to-signal ratios that are guided.
+    pub(crate) fn guided_levels(&self) -> Option<[f64; 2]> {
+        self.guidance_interval.map(|[low, high]| [low.unwrap_or(0.), high.unwrap_or(f64::INFINITY)])
     }
 
     /// The request without what may differ between the images of a batch: requests with equal keys are sampled together.

@@ -16,8 +16,7 @@ use crate::job::{Job, JobImage, JobPreview};
 use crate::jobs::{End, Jobs};
 use crate::metrics::Metrics;
 use crate::models::{Loaded, ModelCache, ModelInfo, Models};
-use crate::render;
-use crate::{ErrorKind, ServeError};
+use crate::{ErrorKind, ServeError, render, sdapi};
 
 /// The shortest time between two previews of a job.
 const PREVIEW: Duration = Duration::from_millis(150);
@@ -268,7 +267,11 @@ impl BatchRun<'_> {
         job: &Job,
         index: usize,
     ) -> Result<JobImage, ServeError> {
-        files::write_bytes(self.jobs.image(&job.id, index), &images.png(at)?)?;
+        let parameters = match images.parameters(at) {
+            text if job.origin == sdapi::ORIGIN => sdapi::renamed(text),
+            text => text.to_owned(),
+        };
+        files::write_bytes(self.jobs.image(&job.id, index), &images.png_with(at, &parameters)?)?;
         if job.request.latents {
             let latents = images.latents().narrow(0, at as i64, 1).contiguous();
             let path = self.jobs.latents(&job.id, index);
@@ -280,7 +283,7 @@ impl BatchRun<'_> {
             seed: job.seed(index),
             width: size[3] as u32,
             height: size[2] as u32,
-            parameters: images.parameters(at).to_owned(),
+            parameters,
             nsfw: images.flagged().get(at).copied().unwrap_or_default(),
         })
     }

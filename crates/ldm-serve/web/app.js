@@ -41,6 +41,18 @@ function startPages(runs) {
   show();
 }
 
+function startKeys() {
+  const keys = byId("keys");
+  byId("keys-open").addEventListener("click", () => keys.showModal());
+  byId("keys-close").addEventListener("click", () => keys.close());
+  // On the page behind.
+  keys.addEventListener("click", (event) => event.target === keys && keys.close());
+  document.addEventListener("keydown", (event) => {
+    const writes = event.target.closest("input:not([type=range], [type=checkbox]), textarea, select");
+    if (event.key === "?" && !writes && !document.querySelector("dialog[open]")) keys.showModal();
+  });
+}
+
 async function start() {
   const [server, models] = await untilAnswered(() => Promise.all([api.server(), api.models()]));
   const app = {};
@@ -61,6 +73,7 @@ async function start() {
   app.viewer = new Viewer(app);
   app.gallery = new Gallery(app);
   byId("model").addEventListener("change", show);
+  startKeys();
   startPages(server.runs ? new Runs(app.form.sliders.smoothing) : null);
   app.jobs.start();
   document.documentElement.dataset.ready = "";

@@ -9,6 +9,11 @@ function element(name, text, ...children) {
   return made;
 }
 
+/** A text with its `code`. */
+function prose(text) {
+  return text.split("`").map((part, index) => (index % 2 ? element("code", part) : part));
+}
+
 function link(name) {
   const made = element("a", name);
   made.href = `#${name}`;
@@ -34,7 +39,7 @@ function table(rows) {
   const head = element("thead", "", element("tr", "", element("th", "Name"), element("th", "Type"), element("th", "Meaning")));
   const body = element("tbody");
   for (const [name, type, meaning] of rows) {
-    body.append(element("tr", "", element("td", "", element("code", name)), element("td", "", ...type), element("td", meaning)));
+    body.append(element("tr", "", element("td", "", element("code", name)), element("td", "", ...type), element("td", "", ...prose(meaning))));
   }
   return element("table", "", head, body);
 }
@@ -52,7 +57,7 @@ function contents(content) {
 
 function operation(method, path, about) {
   const name = element("span", method);
-  name.className = "method";
+  name.className = `method ${method}`;
   const body = element("div");
   body.className = "body";
   if (about.parameters) {
@@ -61,16 +66,18 @@ function operation(method, path, about) {
   const list = element("dl");
   if (about.requestBody) list.append(element("dt", "Body"), element("dd", "", ...contents(about.requestBody.content)));
   for (const [status, answer] of Object.entries(about.responses)) {
-    list.append(element("dt", status === "default" ? "Error" : status), element("dd", "", `${answer.description} `, ...contents(answer.content)));
+    list.append(element("dt", status === "default" ? "Error" : status), element("dd", "", answer.content ? `${answer.description} as ` : answer.description, ...contents(answer.content)));
   }
   body.append(list);
-  return element("details", "", element("summary", "", name, element("code", path), ` ${about.summary}`), body);
+  const what = element("span", about.summary);
+  what.className = "what";
+  return element("details", "", element("summary", "", name, element("code", path), what), body);
 }
 
 function schemaOf(name, schema) {
   const body = element("div");
   body.className = "body";
-  if (schema.description) body.append(element("p", schema.description));
+  if (schema.description) body.append(element("p", "", ...prose(schema.description)));
   const rows = properties(schema);
   for (const part of schema.allOf ?? []) rows.push(...properties(part));
   body.append(rows.length ? table(rows) : element("p", "", ...kind(schema)));
@@ -82,31 +89,40 @@ function schemaOf(name, schema) {
 
 function show(api) {
   document.getElementById("about").textContent = `${api.info.description} Version ${api.info.version}.`;
-  const main = document.getElementById("main");
+  const list = document.getElementById("list");
+  const section = (title, parts) => list.append(element("section", "", element("h2", title), ...parts));
   for (const tag of api.tags) {
-    main.append(element("h2", tag.description));
-    for (const [path, item] of Object.entries(api.paths)) {
-      for (const method of METHODS) {
-        if (item[method]?.tags.includes(tag.name)) main.append(operation(method, path, item[method]));
-      }
-    }
+    const operations = Object.entries(api.paths).flatMap(([path, item]) =>
+      METHODS.filter((method) => item[method]?.tags.includes(tag.name)).map((method) => operation(method, path, item[method])));
+    section(tag.description, operations);
   }
-  main.append(element("h2", "Schemas"));
   const schemas = Object.entries(api.components.schemas).sort(([one], [other]) => one.localeCompare(other));
-  for (const [name, schema] of schemas) main.append(schemaOf(name, schema));
+  section("Schemas", schemas.map(([name, schema]) => schemaOf(name, schema)));
+  const filter = document.getElementById("filter");
+  filter.addEventListener("input", () => {
+    const words = filter.value.toLowerCase().split(/\s+/);
+    for (const part of list.querySelectorAll("details")) {
+      const text = part.textContent.toLowerCase();
+      part.hidden = !words.every((word) => text.includes(word));
+    }
+    for (const each of list.children) each.hidden = !each.querySelector("details:not([hidden])");
+  });
   const open = () => {
     const target = document.getElementById(location.hash.slice(1));
-    if (target) {
+    if (target?.matches("details")) {
+      filter.value = "";
+      filter.dispatchEvent(new Event("input"));
       target.open = true;
       target.scrollIntoView();
     }
   };
   addEventListener("hashchange", open);
   open();
+  document.documentElement.dataset.ready = "";
 }
 
 try {
-  const answer = await fetch("/openapi.json");
+  const answer = await fetch("openapi.json");
   if (!answer.ok) throw new Error(`${answer.status}`);
   show(await answer.json());
 } catch (error) {

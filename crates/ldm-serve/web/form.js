@@ -2,12 +2,13 @@
 
 import * as api from "./api.js";
 import { Boxes } from "./boxes.js";
-import { announce, byId, debounce, el, onDrop, setOptions } from "./dom.js";
+import { announce, byId, debounce, el, onDrop, setOptions, toast } from "./dom.js";
 import { clearErrors, makeSliders, showError } from "./fields.js";
 import { ImageInput } from "./image.js";
 import { Loras } from "./loras.js";
 import { LabelMap } from "./map.js";
 import { SizeFields } from "./size.js";
+import { weighByKey } from "./weights.js";
 
 const STORE = "ldm.settings";
 const TEXTS = { prompt: "prompt", negative_prompt: "negative", class: "class" };
@@ -63,7 +64,9 @@ export class Form {
     this.sliders["variation.strength"].value = request.variation?.strength ?? null;
     this.boxes.set(request.layout ?? []);
     ignored.push(...this.loras.set(request.loras ?? []).map((name) => `LoRA ${name}`));
-    this.interval = request.guidance_interval ?? null;
+    const [low, high] = request.guidance_interval ?? [];
+    byId("interval-low").value = low ?? "";
+    byId("interval-high").value = high ?? "";
     this.#show();
     this.save();
     return ignored;
@@ -100,7 +103,10 @@ export class Form {
     if (conditioning === "layout") request.layout = this.boxes.get();
     const loras = this.loras.get();
     if (loras.length > 0) request.loras = loras;
-    if (this.interval) request.guidance_interval = this.interval;
+    const interval = ["interval-low", "interval-high"].map((id) => byId(id).value.trim());
+    if (shown("interval-low") && interval.some(Boolean)) {
+      request.guidance_interval = interval.map((bound) => (bound === "" ? null : Number(bound)));
+    }
     return request;
   }
 
@@ -176,6 +182,14 @@ export class Form {
       event.target.value = "";
     });
     onDrop(byId("prompts"), (file) => this.take(file));
+    for (const id of ["prompt", "negative"]) {
+      byId(id).addEventListener("keydown", (event) => {
+        if (!this.model.clip || !weighByKey(event) || byId("syntax").value === "weights") return;
+        byId("syntax").value = "weights";
+        this.save();
+        toast("The prompt syntax is now “Weights”.");
+      });
+    }
   }
 
   #seed(value) {
@@ -244,7 +258,7 @@ export class Form {
     }
     const known = this.models.some(({ name }) => name === stored.model);
     this.fill({ ...stored, model: known ? stored.model : this.server.default_model });
-    byId("advanced").open = ["eta", "hires", "variation", "tile", "loras", "clip_skip", "deep_cache"].some((key) => stored[key]);
+    byId("advanced").open = ["eta", "guidance_interval", "hires", "variation", "tile", "loras", "clip_skip", "deep_cache"].some((key) => stored[key]);
     byId("settings").open = !matchMedia("(max-width: 60rem)").matches;
   }
 }

@@ -72,8 +72,19 @@ impl Images {
     /// # Panics
     /// When there is no such image.
     pub fn png(&self, index: usize) -> Result<Vec<u8>> {
+        self.png_with(index, &self.parameters[index])
+    }
+
+    /// As [`png`](Self::png), with another text `parameters`.
+    ///
+    /// # Errors
+    /// As [`Watermark::apply`].
+    ///
+    /// # Panics
+    /// When there is no such image.
+    pub fn png_with(&self, index: usize, parameters: &str) -> Result<Vec<u8>> {
         let pixels = self.watermark.apply(&self.tensor.get(index as i64))?;
-        Ok(image::png(&pixels, &[("parameters", &self.parameters[index])]))
+        Ok(image::png(&pixels, &[("parameters", parameters)]))
     }
 
     /// Writes PNGs with their `parameters`: a single image to `path`, several to `path` with their number before the

@@ -14,7 +14,7 @@ pub(crate) fn sampler_of(name: &str, schedule: Option<&str>) -> (Option<&'static
         SPACINGS.iter().find_map(|(theirs, ours)| Some((name.strip_suffix(theirs)?.trim_end(), *ours)));
     let next_to = SPACINGS.iter().find(|(theirs, _)| schedule == Some(*theirs)).map(|(_, ours)| *ours);
     let (name, spacing) = joined.map_or((name, next_to), |(name, spacing)| (name, Some(spacing)));
-    let plain = name.to_lowercase().replace("++", "pp").replace(' ', "_");
+    let plain = name.to_lowercase().replace("++", "pp").replace([' ', '-'], "_");
     (SamplerConfig::NAMES.into_iter().find(|known| *known == plain), spacing)
 }
 

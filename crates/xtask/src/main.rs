@@ -11,6 +11,7 @@
 
 mod cache;
 mod checkout;
+mod chromium;
 mod clients;
 mod driver;
 mod libtorch;
@@ -39,7 +40,7 @@ Usage: cargo xtask COMMAND
   test [ARGS…]          runs setup, then all tests: `cargo test --workspace ARGS`
   test-clients [--browser]
                         runs setup, then the clients of OpenAI's and AUTOMATIC1111's API against `ldm serve`;
-                        with --browser also its page in Chromium, which must be installed
+                        with --browser also its page in Chromium, which root installs if there is none
 
 If LIBTORCH is set, that libtorch is used; otherwise pip installs it once into the user's cache folder.";
 

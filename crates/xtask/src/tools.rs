@@ -1,6 +1,7 @@
 //! Checks for the programs that setup and the build need, before any download.
 
 use std::env;
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -25,7 +26,7 @@ pub(crate) fn check() -> Result<()> {
          `python3 -m ensurepip`"
     );
     ensure!(
-        works(&c_compiler(), &["--version"]) && works(&cxx_compiler(), &["--version"]),
+        works(c_compiler(), &["--version"]) && works(cxx_compiler(), &["--version"]),
         "cc, c++: expected a C and a C++ compiler, got none; try `sudo apt install build-essential` (Debian, Ubuntu), or \
          set CC and CXX"
     );
@@ -44,7 +45,8 @@ fn compiler(variable: &str, default: &str) -> String {
     env::var(variable).ok().filter(|name| !name.is_empty()).unwrap_or_else(|| default.to_owned())
 }
 
-fn works(program: &str, args: &[&str]) -> bool {
+/// Returns true if a program starts and succeeds.
+pub(crate) fn works(program: impl AsRef<OsStr>, args: &[&str]) -> bool {
     Command::new(program)
         .args(args)
         .stdin(Stdio::null())

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
+use super::ORIGIN;
 use super::body::{JsonObject, WebUiError};
 use super::form::{ImageForm, TextForm};
 use super::images::{init_image, prepare};
@@ -51,7 +52,7 @@ pub(crate) async fn text_to_image(
 ) -> Result<Json<AnswerImages>, WebUiError> {
     let form: TextForm = body.parse()?;
     let settings = app.sdapi.settings(&app.models, &form.override_settings)?;
-    let converted = converted(&form, &settings, &app.models)?;
+    let converted = converted(&form, &body, &settings, &app.models)?;
     let parameters = json!(form);
     ImageTask { form, image_form: None, settings, converted, paste: None }.run(&app, parameters).await
 }
@@ -66,7 +67,7 @@ pub(crate) async fn image_to_image(
     init_image(&image_form)?;
     form.enable_hr = false;
     let settings = app.sdapi.settings(&app.models, &form.override_settings)?;
-    let mut converted = converted(&form, &settings, &app.models)?;
+    let mut converted = converted(&form, &body, &settings, &app.models)?;
     let parameters = echoed(&form, &image_form, &body);
     let request = &mut converted.request;
     request.hires = None;
@@ -124,7 +125,7 @@ impl ImageTask {
     async fn run(mut self, app: &Arc<App>, parameters: Value) -> Result<Json<AnswerImages>, WebUiError> {
         let tag = self.form.force_task_id.clone().filter(|tag| !tag.is_empty());
         let request = std::mem::take(&mut self.converted.request);
-        let job = app.submit(request, "sdapi", tag.clone()).await?;
+        let job = app.submit(request, ORIGIN, tag.clone()).await?;
         let _ended = Ended(app, tag);
         let mut status = app.wait(&job).await?;
         if status.state == JobState::Failed {

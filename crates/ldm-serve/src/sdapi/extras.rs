@@ -10,6 +10,7 @@ use ldm_data::{Interpolation, resize};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::ORIGIN;
 use super::body::{JsonObject, WebUiError};
 use super::png_info::texts;
 use crate::base64_image::{decode, encode};
@@ -173,7 +174,7 @@ async fn sampled(app: &Arc<App>, model: &str, image: RgbImage) -> Result<RgbImag
         image: Some(encode(&png)),
         ..GenerationRequest::default()
     };
-    let job = app.submit(request, "sdapi", None).await?;
+    let job = app.submit(request, ORIGIN, None).await?;
     let status = app.wait(&job).await?;
     if status.state != JobState::Done {
         let unknown = || ServeError::new(ErrorKind::Internal, "the job failed");

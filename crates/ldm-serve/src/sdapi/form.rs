@@ -70,7 +70,7 @@ pub(crate) struct TextForm {
     pub(crate) save_images: bool,
     /// The name of the job in `/internal/progress`, and in `?id_task=`.
     pub(crate) force_task_id: Option<String>,
-    /// A text `parameters`, which overrides the fields.
+    /// A text `parameters`, for the fields that the request leaves out.
     pub(crate) infotext: Option<String>,
 }
 

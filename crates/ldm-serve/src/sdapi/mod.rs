@@ -24,7 +24,11 @@ use axum::routing::{any, get, post};
 use crate::ServeError;
 use crate::server::App;
 
+pub(crate) use names::renamed;
 pub(crate) use options::SdapiState;
+
+/// The origin of its jobs.
+pub(crate) const ORIGIN: &str = "sdapi";
 
 /// Its routes.
 pub(crate) fn routes() -> Router<Arc<App>> {

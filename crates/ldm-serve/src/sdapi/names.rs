@@ -140,6 +140,18 @@ fn find_scheduler(name: &str) -> Option<&'static SchedulerName> {
     })
 }
 
+/// A `parameters` text under the web UI's names, as its clients parse it. Ours of the spacing stays: not every spacing has
+/// a name there.
+pub(crate) fn renamed(text: &str) -> String {
+    let (prompt, fields) = text.split_at(text.rfind('\n').map_or(0, |end| end + 1));
+    let Some((head, rest)) = fields.split_once(", Sampler: ") else { return text.to_owned() };
+    let (sampler, rest) = rest.split_at(rest.find(", ").unwrap_or(rest.len()));
+    let spacing = rest.split(", ").find_map(|field| field.strip_prefix("Spacing: "));
+    let scheduler = SCHEDULERS.iter().find(|known| known.spacing.is_some() && known.spacing == spacing);
+    let schedule = scheduler.map_or(String::new(), |known| format!(", Schedule type: {}", known.label));
+    format!("{prompt}{head}, Sampler: {}{schedule}{rest}", theirs(sampler))
+}
+
 /// The web UI's name of our sampler.
 pub(crate) fn theirs(ours: &str) -> &str {
     SAMPLERS.iter().find(|sampler| sampler.ours == ours).map_or(ours, |sampler| sampler.theirs)
@@ -173,6 +185,23 @@ mod tests {
         assert_eq!(ours, all);
         for spacing in SCHEDULERS.iter().filter_map(|scheduler| scheduler.spacing) {
             assert!(Spacing::NAMES.contains(&spacing), "{spacing}");
+        }
+    }
+
+    #[test]
+    fn texts_have_the_names_of_the_web_ui() {
+        let text = "a, Sampler: b\nNegative prompt: c\nSteps: 4, Sampler: euler_a, CFG scale: 3";
+        let renamed_text = "a, Sampler: b\nNegative prompt: c\nSteps: 4, Sampler: Euler a, CFG scale: 3";
+        assert_eq!(renamed(text), renamed_text);
+        assert_eq!(
+            renamed("Steps: 4, Sampler: dpmpp_2m, Seed: 1, Spacing: karras, Version: ldm 1"),
+            "Steps: 4, Sampler: DPM++ 2M, Schedule type: Karras, Seed: 1, Spacing: karras, Version: ldm 1"
+        );
+        assert_eq!(renamed("a photo"), "a photo");
+        for SamplerName { theirs, ours, .. } in &SAMPLERS {
+            let text = renamed(&format!("Steps: 4, Sampler: {ours}"));
+            assert_eq!(text, format!("Steps: 4, Sampler: {theirs}"));
+            assert_eq!(ldm::PngParameters::parse(&text).unwrap().sampler(), (Some(*ours), None));
         }
     }
 

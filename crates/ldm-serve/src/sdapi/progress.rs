@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::{IntoParams, ToSchema};
 
+use super::ORIGIN;
 use super::body::{JsonObject, WebUiError};
 use crate::base64_image::encode;
 use crate::job::{Job, JobState};
@@ -30,7 +31,7 @@ impl TaskQuery {
     fn job(&self, app: &App) -> Option<Arc<Job>> {
         match self.id_task.as_deref().filter(|name| !name.is_empty()) {
             Some(name) => find(app, name),
-            None => app.jobs.active_jobs().into_iter().find(|job| job.origin == "sdapi"),
+            None => app.jobs.active_jobs().into_iter().find(|job| job.origin == ORIGIN),
         }
     }
 }
@@ -93,7 +94,7 @@ pub(crate) async fn progress(
     let view = job.view(app.jobs.position(&job.id));
     let preview = status.preview.as_ref().filter(|_| settings.previews && !skip);
     let active = app.jobs.active_jobs();
-    let of_this = active.iter().filter(|job| job.origin == "sdapi").count();
+    let of_this = active.iter().filter(|job| job.origin == ORIGIN).count();
     let state = TaskState {
         skipped: false,
         interrupted: job.cancel.load(Ordering::Relaxed),

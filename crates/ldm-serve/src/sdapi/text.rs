@@ -1,6 +1,6 @@
 //! Requests of AUTOMATIC1111's API as requests of jobs.
 
-use super::body::WebUiError;
+use super::body::{JsonObject, WebUiError};
 use super::form::TextForm;
 use super::names::{self, Chosen};
 use super::options::{Settings, model};
@@ -17,12 +17,13 @@ pub(crate) struct Converted {
     pub(crate) notes: Vec<String>,
 }
 
-/// The request of a form.
+/// The request of a form, which was read from `body`.
 ///
 /// # Errors
 /// For names that the server does not know, and for settings that it cannot follow and that would change the images.
 pub(crate) fn converted(
     form: &TextForm,
+    body: &JsonObject,
     settings: &Settings,
     models: &Models,
 ) -> Result<Converted, WebUiError> {
@@ -74,40 +75,68 @@ pub(crate) fn converted(
         ..GenerationRequest::default()
     };
     if let Some(text) = form.infotext.as_deref().filter(|text| !text.trim().is_empty()) {
-        notes.extend(follow(&mut request, text, models)?);
+        notes.extend(follow(&mut request, text, body, models)?);
     }
     Ok(Converted { request, notes })
 }
 
-/// Overrides fields with those of a text `parameters`; returns what it has besides.
-fn follow(request: &mut GenerationRequest, text: &str, models: &Models) -> Result<Vec<String>, WebUiError> {
+/// Takes the fields of a text `parameters` that the body does not have, as AUTOMATIC1111 does (`modules/api/api.py`
+/// `apply_infotext`); returns what the text has besides.
+fn follow(
+    request: &mut GenerationRequest,
+    text: &str,
+    body: &JsonObject,
+    models: &Models,
+) -> Result<Vec<String>, WebUiError> {
+    let given = |keys: &[&str]| keys.iter().any(|key| body.0.get(*key).is_some_and(|value| !value.is_null()));
     let found = request_of(text)
         .ok_or_else(|| WebUiError::invalid("infotext", "expected a last line that begins with Steps:"))?;
     let by = found.request;
     let mut ignored: Vec<_> =
         found.ignored.iter().map(|field| format!("infotext: {field} is not followed")).collect();
-    match found.model.map(|name| model(models, &name).map(|info| info.name.clone())) {
+    let chosen =
+        body.0.get("override_settings").is_some_and(|settings| settings.get("sd_model_checkpoint").is_some());
+    match found.model.filter(|_| !chosen).map(|name| model(models, &name).map(|info| info.name.clone())) {
         Some(Ok(name)) => request.model = Some(name),
         Some(Err(_)) => ignored.push("infotext: its model is not one of the server's".to_owned()),
         None => {}
     }
-    let (prompt, loras) = loras(&by.prompt)?;
-    if by.class.is_some() {
-        request.class = by.class;
-    } else if request.class.is_none() {
-        request.prompt = prompt;
+    if !given(&["prompt"]) {
+        let (prompt, loras) = loras(&by.prompt)?;
+        request.loras = if by.loras.is_empty() { loras } else { by.loras };
+        match by.class {
+            Some(class) => request.class = Some(class),
+            None if request.class.is_none() => request.prompt = prompt,
+            None => {}
+        }
     }
-    request.negative_prompt = by.negative_prompt;
-    request.loras = if by.loras.is_empty() { loras } else { by.loras };
-    if by.sampler.is_some() {
-        (request.sampler, request.spacing, request.eta) = (by.sampler, by.spacing, by.eta);
+    if !given(&["negative_prompt"]) {
+        request.negative_prompt = by.negative_prompt;
     }
-    if by.width.is_some() {
+    if by.sampler.is_some() && !given(&["sampler_name", "sampler_index", "scheduler"]) {
+        (request.sampler, request.spacing) = (by.sampler, by.spacing);
+        request.eta = if given(&["eta"]) { request.eta } else { by.eta };
+    }
+    if by.width.is_some() && !given(&["width", "height"]) {
         (request.width, request.height) = (by.width, by.height);
     }
-    request.seed = by.seed.or(request.seed);
-    request.steps = by.steps.or(request.steps);
-    request.guidance_scale = by.guidance_scale.or(request.guidance_scale);
+    if !given(&["enable_hr"]) {
+        request.hires = by.hires.or(request.hires);
+    }
+    if !given(&["subseed", "subseed_strength"]) {
+        request.variation = by.variation.or(request.variation);
+    }
+    let replaces = |key: &str, there: bool| there && !given(&[key]);
+    if replaces("seed", by.seed.is_some()) {
+        request.seed = by.seed;
+    }
+    if replaces("steps", by.steps.is_some()) {
+        request.steps = by.steps;
+    }
+    if replaces("cfg_scale", by.guidance_scale.is_some()) {
+        request.guidance_scale = by.guidance_scale;
+    }
+    // Without a field of the form.
     request.guidance_rescale = by.guidance_rescale;
     request.guidance_interval = by.guidance_interval;
     request.clip_skip = by.clip_skip.or(request.clip_skip);
@@ -115,8 +144,6 @@ fn follow(request: &mut GenerationRequest, text: &str, models: &Models) -> Resul
     request.tile = by.tile;
     request.deep_cache = by.deep_cache;
     request.token_merging = by.token_merging;
-    request.hires = by.hires.or(request.hires);
-    request.variation = by.variation.or(request.variation);
     Ok(ignored)
 }
 

@@ -2,8 +2,9 @@
 
 usage: page.py BASE_URL SCREENSHOTS [--web FOLDER] [--only NAME]
 
-The server must have the emoji model as its default, and no API key. `--web` takes the files of the page from a folder
-instead of the server. Needs Playwright, and Debian's package `chromium` (or CHROMIUM, the path of another one).
+`cargo xtask test-clients --browser` installs what it needs and runs it. The server must have the emoji model as its
+default, the models `classes`, `layouts` and `maps`, and no API key. `--web` takes the files of the page from a folder
+instead of the server. CHROMIUM is the path of the browser.
 """
 
 import argparse
@@ -12,8 +13,10 @@ import io
 import json
 import os
 import re
+import shutil
 import struct
 import sys
+import time
 import traceback
 import urllib.parse
 import urllib.request
@@ -62,7 +65,7 @@ class Site:
             "addEventListener('securitypolicyviolation', (event) => console.error('CSP', event.violatedDirective, event.blockedURI));"
         )
         if self.web:
-            page.route(re.compile(r"^[^?]*/([\w-]+\.(js|css|svg))?$"), self._file)
+            page.route(re.compile(r"^[^?]*/([\w-]+\.(js|css|svg)|docs)?$"), self._file)
         if prepare:
             prepare(page)
         self.pages.append((page, problems))
@@ -72,6 +75,7 @@ class Site:
 
     def _file(self, route):
         name = urllib.parse.urlparse(route.request.url).path.lstrip("/") or "index.html"
+        name = "docs.html" if name == "docs" else name
         path = Path(self.web) / name
         if not path.is_file():
             return route.continue_()
@@ -171,6 +175,19 @@ def prompt(page, text, count=4, seed=None):
 
 def done(page, timeout=60_000):
     expect(page.locator("#featured .finished img").first).to_be_visible(timeout=timeout)
+
+
+def choose(page, model):
+    """Chooses a model; it is another one for each condition, with random weights and 16 pixels a side."""
+    page.select_option("#model", model)
+
+
+def sampled(page, request):
+    """The job of a request that the page sent, once its image is shown."""
+    done(page)
+    job = request.response().json()
+    assert page.locator("#featured .finished img").first.get_attribute("src").startswith(f"v1/jobs/{job['id']}/"), job
+    return job
 
 
 @test
@@ -399,41 +416,50 @@ def fake_models(page, **changes):
 
 @test
 def layouts_are_drawn(site):
-    names = ["person", "tree", "dog"]
-    page = site.open(prepare=lambda page: fake_models(page, conditioning="layout", class_names=names))
+    page = site.open()
+    choose(page, "layouts")
     expect(page.locator("#prompt")).to_be_hidden()
-    page.fill("#box-label", "tree")
+    names = site.call("/v1/models/layouts")["class_names"]
+    steps(page, 3)
+    page.fill("#box-label", names[1])
     box = page.locator("#boxes").bounding_box()
     page.mouse.move(box["x"] + 0.1 * box["width"], box["y"] + 0.2 * box["height"])
     page.mouse.down()
     page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.9 * box["height"], steps=5)
     page.mouse.up()
-    page.fill("#box-label", "dog")
+    page.fill("#box-label", names[2])
     page.click("#box-add")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Shift+ArrowDown")
     site.shot(page, "layout")
     with request_of(page) as sent:
         page.click("#generate")
-    first, second = sent.value.post_data_json["layout"]
-    assert first["label"] == "tree" and all(abs(a - b) < 0.02 for a, b in zip(first["box"], [0.1, 0.2, 0.5, 0.7])), first
-    assert second == {"label": "dog", "box": [0.27, 0.25, 0.5, 0.52]}, second
+    job = sampled(page, sent.value)
+    first, second = job["request"]["layout"]
+    assert first["label"] == names[1] and all(abs(a - b) < 0.02 for a, b in zip(first["box"], [0.1, 0.2, 0.5, 0.7])), first
+    assert second == {"label": names[2], "box": [0.27, 0.25, 0.5, 0.52]}, second
     assert "prompt" not in sent.value.post_data_json
     page.locator("#boxes .box").nth(1).focus()
     page.keyboard.press("Delete")
     expect(page.locator("#boxes .box")).to_have_count(1)
+    page.locator("#box-list input").fill("no-such-label")
+    page.click("#generate")
+    expect(page.locator("[data-field=layout] > .error")).to_contain_text("no-such-label")
 
 
 @test
 def label_maps_are_painted(site):
-    names = ["sky", "sea", "sand", "rock"]
-    page = site.open(prepare=lambda page: fake_models(page, conditioning="label_map", classes=4, class_names=names))
+    page = site.open()
+    choose(page, "maps")
     expect(page.locator("#drop")).to_be_hidden()
+    steps(page, 3)
     canvas = page.locator("#map canvas").nth(1)
-    page.select_option("#map-class", label="sea")
+    names = page.locator("#map-class option").all_text_contents()
+    assert len(names) == 11, names
+    page.select_option("#map-class", index=1)
     page.locator("#map").get_by_text("Fill").click()
     canvas.click(position={"x": 10, "y": 10})
-    page.select_option("#map-class", label="sand")
+    page.select_option("#map-class", index=2)
     page.locator("#map").get_by_text("Brush").click()
     box = canvas.bounding_box()
     page.mouse.move(box["x"] + 5, box["y"] + 0.8 * box["height"])
@@ -443,22 +469,144 @@ def label_maps_are_painted(site):
     site.shot(page, "label-map")
     with request_of(page) as sent:
         page.click("#generate")
-    _, _, rows = gray(sent.value.post_data_json["label_map"])
-    assert rows[5][5] == 1 and rows[51][32] == 2 and set(b"".join(rows)) == {1, 2}, rows
+    width, height, rows = gray(sent.value.post_data_json["label_map"])
+    assert (width, height) == (16, 16)
+    assert rows[1][1] == 1 and rows[12][8] == 2 and set(b"".join(rows)) == {1, 2}, rows
+    sampled(page, sent.value)
 
 
 @test
-def classes_and_completion_have_their_fields(site):
-    page = site.open(prepare=lambda page: fake_models(page, conditioning="class", classes=3, class_names=["cat", "dog", "owl"]))
-    page.fill("#class", "owl")
+def classes_are_chosen(site):
+    page = site.open()
+    choose(page, "classes")
+    expect(page.locator("#prompt")).to_be_hidden()
+    steps(page, 3)
+    page.fill("#class", site.call("/v1/models/classes")["class_names"][2])
     with request_of(page) as sent:
         page.click("#generate")
-    assert sent.value.post_data_json["class"] == "owl"
+    assert sampled(page, sent.value)["request"]["class"] == page.input_value("#class")
+    page.fill("#class", "99")
+    page.click("#generate")
+    expect(page.locator("[data-field=class] .error")).to_contain_text("99")
+    # The prompt of the model before is still there.
+    choose(page, "emoji")
+    expect(page.locator("#prompt")).to_be_visible()
+
+
+@test
+def completion_has_its_fields(site):
     page = site.open(prepare=lambda page: fake_models(page, conditioning="inpainting"))
     drop(page, "#drop", "a.png", png(64, 64, (9, 200, 90)))
     expect(page.locator("#image-view .tools")).to_be_visible()
     for gone in ("#image-mask", "#strength", "#prompt", "#hires"):
         expect(page.locator(gone)).to_be_hidden()
+
+
+@test
+def words_are_weighed_by_keys(site):
+    page = site.open(prepare=lambda page: fake_models(page, clip=True))
+    field = page.locator("#prompt")
+    field.fill("a red fox, at night")
+
+    def press(keys, start=None, end=None):
+        if start is not None:
+            field.evaluate("(field, [start, end]) => field.setSelectionRange(start, end)", [start, end])
+        page.keyboard.press(keys)
+        selection = field.evaluate("(field) => field.value.slice(field.selectionStart, field.selectionEnd)")
+        return field.input_value(), selection
+
+    field.focus()
+    assert press("Control+ArrowUp", 2, 9) == ("a (red fox:1.1), at night", "red fox")
+    expect(page.locator("#toasts")).to_contain_text("Weights")
+    assert page.input_value("#syntax") == "weights"
+    assert press("Control+ArrowUp") == ("a (red fox:1.2), at night", "red fox")
+    for _ in range(3):
+        press("Control+ArrowDown")
+    assert press("Control+ArrowDown") == ("a (red fox:0.8), at night", "red fox")
+    press("Control+ArrowUp")
+    # At the cursor: the part of a weight, or the word.
+    assert press("Control+ArrowUp", 5, 5) == ("a red fox, at night", "red fox"), "1.0 is no weight"
+    assert press("Control+ArrowDown", 16, 16) == ("a red fox, at (night:0.9)", "night")
+    for _ in range(11):
+        press("Control+ArrowUp")
+    assert field.input_value() == "a red fox, at (night:2.0)"
+    page.keyboard.press("Control+Z")
+    assert field.input_value() == "a red fox, at (night:1.9)", "it can be undone"
+    # Brackets that are text stay.
+    field.fill("\\(cat\\) (dog)")
+    assert press("Control+ArrowUp", 2, 5)[0] == "\\((cat:1.1)\\) (dog)"
+    field.fill("fox")
+    with request_of(page) as sent:
+        page.keyboard.press("Control+Enter")
+    assert sent.value.post_data_json["prompt_syntax"] == "weights"
+    # A model whose text CLIP does not read knows no weights.
+    page = site.open()
+    page.fill("#prompt", "red heart")
+    page.focus("#prompt")
+    page.keyboard.press("Control+ArrowUp")
+    assert page.input_value("#prompt") == "red heart"
+
+
+@test
+def shortcuts_are_explained(site):
+    page = site.open()
+    page.evaluate("document.activeElement.blur()")
+    page.keyboard.press("?")
+    expect(page.locator("#keys")).to_be_visible()
+    expect(page.locator("#keys")).to_contain_text("weight of the selected words")
+    site.shot(page, "keys")
+    page.keyboard.press("Escape")
+    expect(page.locator("#keys")).to_be_hidden()
+    page.focus("#prompt")
+    page.keyboard.type("what?")
+    expect(page.locator("#keys")).to_be_hidden()
+    page.click("#keys-open")
+    page.click("#keys-close")
+    expect(page.locator("#keys")).to_be_hidden()
+
+
+@test
+def guidance_has_an_interval(site):
+    page = site.open()
+    prompt(page, "red heart", 4, 1)
+    page.click("#advanced > summary")
+    page.fill("#interval-low", "1")
+    with request_of(page) as sent:
+        page.click("#generate")
+    assert sent.value.post_data_json["guidance_interval"] == [1, None], sent.value.post_data
+    sampled(page, sent.value)
+    page.locator("#featured .open").first.click()
+    expect(page.locator("#viewer-text")).to_contain_text("CFG interval: 1..inf")
+    page.keyboard.press("Escape")
+    page.fill("#interval-high", "0.5")
+    page.click("#generate")
+    expect(page.locator("[data-field=guidance_interval] > .error")).to_contain_text("0 <= low < high")
+    page.wait_for_timeout(500)
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    assert [page.input_value(f"#interval-{side}") for side in ("low", "high")] == ["1", "0.5"]
+    expect(page.locator("#interval-low")).to_be_visible()
+
+
+@test
+def the_api_is_described(site):
+    for name, width, scheme in (("docs", 1280, "light"), ("docs-dark", 1280, "dark"), ("docs-phone", 375, "light")):
+        page = site.open("/docs", width, 812 if width < 600 else 900, scheme)
+        expect(page.locator("#list details").first).to_be_visible()
+        operation = page.locator("#list details", has=page.locator("summary", has_text="Accepts a job and answers at once"))
+        operation.locator("summary").click()
+        expect(operation).to_contain_text("Body")
+        site.shot(page, name)
+        operation.get_by_role("link", name="GenerationRequest").click()
+        schema = page.locator("#GenerationRequest")
+        expect(schema).to_have_attribute("open", "")
+        expect(schema).to_contain_text("guidance_interval")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name}: too wide"
+        site.shot(page, f"{name}-schema")
+        page.fill("#filter", "png-info")
+        expect(page.locator("#list summary:visible")).to_have_count(1)
+        page.click("nav >> text=Generate")
+        expect(page.locator("#generate")).to_be_visible()
 
 
 @test
@@ -578,6 +726,7 @@ def fits_phones_and_dark_rooms(site):
     for name, width, scheme in (("light", 1280, "light"), ("dark", 1280, "dark"), ("phone", 375, "light")):
         page = site.open("/", width, 812 if width < 600 else 900, scheme)
         done(page)
+        page.fill("#prompt", "pizza")
         wide = page.evaluate("document.documentElement.scrollWidth")
         assert wide <= width, f"{name}: {wide} pixels wide"
         if width < 600:
@@ -604,9 +753,10 @@ ALLOWED = {
     "errors_are_shown_at_their_fields": ["status of 400"],
     "dropped_png_gives_its_settings": ["status of 400"],
     "layouts_are_drawn": ["status of 400"],
-    "label_maps_are_painted": ["status of 400"],
+    "classes_are_chosen": ["status of 400"],
+    "words_are_weighed_by_keys": ["status of 400"],
+    "guidance_has_an_interval": ["status of 400"],
     "advanced_options_are_sent": ["status of 400"],
-    "classes_and_completion_have_their_fields": ["status of 400"],
     "lost_connection_is_said": ["ERR_FAILED"],
 }
 
@@ -618,28 +768,35 @@ def main():
     parser.add_argument("--web")
     parser.add_argument("--only")
     options = parser.parse_args()
-    failed = 0
+    failed = []
+    begin = time.monotonic()
+    expect.set_options(timeout=20_000)
     with sync_playwright() as playwright:
         path = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=shutil.which(path) or path, args=["--no-sandbox"])
         site = Site(browser, options.base, options.shots, options.web)
         chosen = [each for each in TESTS if not options.only or options.only in each.__name__]
+        print(f"Chromium {browser.version}: {len(chosen)} tests", flush=True)
         if not options.only:
             site.clear()
         for each in chosen:
+            start = time.monotonic()
             try:
                 each(site)
                 errors = site.end(ALLOWED.get(each.__name__, []))
                 assert errors == [], f"errors of the page: {errors}"
-                print(f"ok      {each.__name__}", flush=True)
+                word = "PASSED"
             except Exception:
-                failed += 1
+                word = "FAILED"
+                failed.append((each.__name__, traceback.format_exc()))
                 if site.pages:
                     site.shot(site.pages[-1][0], f"failed-{each.__name__}")
-                print(f"FAILED  {each.__name__}\n{traceback.format_exc()}", flush=True)
-                print("        messages:", site.end([]), flush=True)
+                failed[-1] += (site.end([]),)
+            print(f"{each.__name__} {word} ({time.monotonic() - start:.1f} s)", flush=True)
         browser.close()
-    print(f"{len(chosen) - failed} passed, {failed} failed")
+    for name, trace, messages in failed:
+        print(f"\n_____ {name} _____\n{trace}messages of the page: {messages}")
+    print(f"{len(chosen) - len(failed)} passed, {len(failed)} failed in {time.monotonic() - begin:.1f} s")
     return 1 if failed or not chosen else 0
 
 

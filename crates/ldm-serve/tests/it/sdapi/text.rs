@@ -6,7 +6,7 @@ use super::{decoded, photo, pixels, url};
 use crate::server::TestServer;
 
 #[test]
-fn an_image_has_the_bytes_of_the_own_api() {
+fn an_image_has_the_pixels_of_the_own_api() {
     let server = TestServer::new();
     let (images, info) = server.images(
         "txt2img",
@@ -22,7 +22,7 @@ fn an_image_has_the_bytes_of_the_own_api() {
         "sampler": "dpmpp_2m", "spacing": "karras", "width": 64, "height": 64,
     });
     assert_eq!(images.len(), 2);
-    assert!(decoded(&images[0]) == server.own(&own));
+    assert!(pixels(&images[0]) == image::load_from_memory(&server.own(&own)).unwrap().into_rgb8());
     assert_eq!(info["all_seeds"], json!([7, 8]));
     assert_eq!((&info["sampler_name"], &info["width"]), (&json!("DPM++ 2M"), &json!(64)));
     assert_eq!(info["extra_generation_params"]["Schedule type"], "Karras");
@@ -57,15 +57,24 @@ fn infotexts_are_read_as_the_web_ui_reads_them() {
     }
     assert_eq!((&parameters["Prompt"], &parameters["Negative prompt"]), (&json!("a, b: c\nd"), &json!("e")));
     let body = json!({"steps": 2, "sampler_name": "DPM++ 2M SDE", "scheduler": "exponential"});
-    let (other, _) = server.images("txt2img", &body);
+    let (other, info) = server.images("txt2img", &body);
+    let names = "Steps: 2, Sampler: DPM++ 2M SDE, Schedule type: Exponential, ";
+    assert!(info["infotexts"][0].as_str().unwrap().contains(names), "{info}");
     let parameters = server.sdapi("png-info", &json!({"image": other[0]}))["parameters"].clone();
     assert_eq!(
         (&parameters["Sampler"], &parameters["Schedule type"]),
         (&json!("DPM++ 2M SDE"), &json!("Exponential"))
     );
-    // The text alone makes the same image again.
-    let (again, _) = server.images("txt2img", &json!({"infotext": text, "steps": 50, "prompt": "x"}));
+    // The text alone makes the same image again; what a request says itself counts more.
+    let (again, _) = server.images("txt2img", &json!({"infotext": text, "cfg_scale": null}));
     assert!(again[0] == images[0]);
+    let body = json!({"infotext": text, "steps": 3, "negative_prompt": "", "sampler_name": "Euler a"});
+    let (_, info) = server.images("txt2img", &body);
+    let expected = [("steps", json!(3)), ("negative_prompt", json!("")), ("sampler_name", json!("Euler a"))];
+    for (key, value) in expected.into_iter().chain([("seed", json!(3)), ("prompt", json!("a, b: c\nd"))]) {
+        assert_eq!(info[key], value, "{key}");
+    }
+    assert!(info["infotexts"][0].as_str().unwrap().contains("Steps: 3, Sampler: Euler a, CFG scale: "));
     // In other formats it is in the EXIF data.
     for format in ["jpg", "webp"] {
         let settings = json!({"samples_format": format});
