@@ -1,5 +1,4 @@
-//! Many requests of many clients: none is lost, none runs twice, and what they cost. `LDM_LOAD=2000` is the long form, of
-//! which [Serving](../../../../docs/guide/serving.md) has the figures.
+//! Many requests of many clients: none is lost, none runs twice, and what they cost. `LDM_LOAD=2000` is the long form.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
