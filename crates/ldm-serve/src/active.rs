@@ -1,16 +1,18 @@
 //! The jobs in memory, and the batches that they form.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::job::Job;
+use crate::job::{Job, JobView};
 
 /// Jobs that have not ended.
 #[derive(Debug, Default)]
 pub(crate) struct Active {
     pub(crate) waiting: VecDeque<Waiting>,
     pub(crate) by_id: HashMap<String, Arc<Job>>,
+    /// Jobs that have ended, but not by the journal, which could not be written.
+    pub(crate) unwritten: HashMap<String, JobView>,
     pub(crate) stopping: bool,
 }
 
@@ -40,6 +42,17 @@ impl Active {
     pub(crate) fn position(&self, id: &str) -> Option<usize> {
         let mut untouched = self.waiting.iter().filter(|waiting| waiting.next == 0);
         untouched.position(|waiting| waiting.job.id == id).map(|index| index + 1)
+    }
+
+    /// The jobs that run, and those that no batch has taken images of, each in their order.
+    pub(crate) fn running_and_waiting(&self) -> [Vec<Arc<Job>>; 2] {
+        let untouched = self.waiting.iter().filter(|waiting| waiting.next == 0);
+        let waiting: Vec<_> = untouched.map(|waiting| Arc::clone(&waiting.job)).collect();
+        let ids: HashSet<_> = waiting.iter().map(|job| job.id.as_str()).collect();
+        let runs = |job: &&Arc<Job>| !ids.contains(job.id.as_str());
+        let mut running: Vec<_> = self.by_id.values().filter(runs).cloned().collect();
+        running.sort_by_key(|job| job.created);
+        [running, waiting]
     }
 
     /// Takes up to `count` images of the oldest job, and of all that can be sampled with them.

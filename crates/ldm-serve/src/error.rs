@@ -102,23 +102,30 @@ impl From<ldm_core::Error> for ServeError {
             Error::Io { source, .. } if is_full(source) => ErrorKind::Storage,
             _ => ErrorKind::Internal,
         };
-        Self::new(kind, error.to_string())
+        if kind == ErrorKind::Storage { full() } else { Self::new(kind, error.to_string()) }
     }
 }
 
 impl From<std::io::Error> for ServeError {
     fn from(error: std::io::Error) -> Self {
-        let kind = if is_full(&error) { ErrorKind::Storage } else { ErrorKind::Internal };
-        Self::new(kind, error.to_string())
+        if is_full(&error) { full() } else { Self::new(ErrorKind::Internal, error.to_string()) }
     }
 }
 
 impl From<rusqlite::Error> for ServeError {
     fn from(error: rusqlite::Error) -> Self {
-        let full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
-        let kind = if full { ErrorKind::Storage } else { ErrorKind::Internal };
-        Self::new(kind, format!("journal: {error}"))
+        if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull) {
+            return full();
+        }
+        Self::new(ErrorKind::Internal, format!("journal: {error}"))
     }
+}
+
+fn full() -> ServeError {
+    ServeError::new(
+        ErrorKind::Storage,
+        "the disk of the server is full; remove jobs, or set --keep-size lower",
+    )
 }
 
 fn is_full(error: &std::io::Error) -> bool {

@@ -1,8 +1,13 @@
 //! The files of jobs, and their removal.
 
+use std::fs::{File, Permissions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::job::now;
+use ldm_core::files::sync_folder;
+
+use crate::job::{Job, now};
 use crate::jobs::Jobs;
 use crate::options::ResultRetention;
 use crate::{ErrorKind, ServeError};
@@ -20,6 +25,33 @@ impl Jobs {
         Ok(())
     }
 
+    /// Jobs that are done by the journal, but whose files are incomplete, wait again: images do not wait for the disk, and a
+    /// power cut may have come before them. A folder that is absent was removed.
+    pub(crate) fn reopen_incomplete(&self) -> Result<(), ServeError> {
+        for (id, bytes) in self.journal.done()? {
+            let folder = self.folder.join(&id);
+            if folder.exists() && folder_size(&folder) < bytes {
+                tracing::warn!(job = id, "its images are incomplete: sampled again");
+                self.journal.reopen(&id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until a job that was accepted is on the disk, with its inputs.
+    pub(crate) fn sync(&self, job: &Job) -> Result<(), ServeError> {
+        let request = &job.request;
+        let inputs = [&request.image, &request.mask, &request.label_map];
+        for name in inputs.into_iter().flatten() {
+            sync_file(&self.input(name))?;
+        }
+        if inputs.iter().any(|name| name.is_some()) {
+            sync_folder(self.folder.join(&job.id))?;
+            sync_folder(&self.folder)?;
+        }
+        self.journal.sync()
+    }
+
     /// Removes a job that has ended, with its files.
     ///
     /// # Errors
@@ -31,11 +63,20 @@ impl Jobs {
                 "expected a job that has ended; try to cancel it",
             ));
         }
-        self.journal.remove(id)?;
+        let removed = self.journal.remove(id).and_then(|()| self.journal.sync());
+        let full = removed.as_ref().is_err_and(|error| error.kind == ErrorKind::Storage);
+        if !full {
+            removed?;
+        }
         let folder = self.folder.join(id);
         if folder.exists() {
             std::fs::remove_dir_all(folder)?;
         }
+        if full {
+            // On a full disk the journal has room once the files are gone.
+            self.journal.remove(id)?;
+        }
+        self.active().unwritten.remove(id);
         self.changed();
         Ok(())
     }
@@ -67,6 +108,29 @@ impl Jobs {
     pub(crate) fn latents(&self, id: &str, index: usize) -> PathBuf {
         self.folder.join(id).join(format!("{index:05}.safetensors"))
     }
+}
+
+/// Writes a file as a whole, in a folder that is created where absent, but does not wait for the disk: a program that is
+/// killed leaves the file or nothing, a power cut soon after may leave an incomplete one.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn write_unsynced(path: &Path, bytes: &[u8]) -> Result<(), ServeError> {
+    let folder = path.parent().expect("a file in the folder of a job");
+    std::fs::create_dir_all(folder)?;
+    let permissions = Permissions::from_mode(0o666); // less the umask
+    let mut file = tempfile::Builder::new().prefix(".part-").permissions(permissions).tempfile_in(folder)?;
+    file.write_all(bytes)?;
+    file.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// Waits until the bytes of a file are on the disk.
+///
+/// # Errors
+/// When it cannot be read, or the disk fails.
+pub(crate) fn sync_file(path: &Path) -> Result<(), ServeError> {
+    Ok(File::open(path)?.sync_data()?)
 }
 
 /// Bytes of the files of a folder.

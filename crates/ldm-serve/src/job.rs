@@ -114,6 +114,8 @@ pub(crate) struct Job {
     pub(crate) batch_key: String,
     pub(crate) created: u64,
     pub(crate) cancel: AtomicBool,
+    /// Set by the first who ends it.
+    pub(crate) ending: AtomicBool,
     pub(crate) status: watch::Sender<Status>,
 }
 
@@ -140,6 +142,7 @@ impl Job {
             request,
             created,
             cancel: AtomicBool::new(false),
+            ending: AtomicBool::new(false),
             status: watch::Sender::new(status),
         }
     }

@@ -9,8 +9,9 @@ use ldm_core::files;
 use tokio::sync::watch;
 
 use crate::active::{Active, JobBatch, Waiting};
-use crate::files::folder_size;
-use crate::job::{Job, JobState, JobView, Status, now};
+use crate::ends::End;
+use crate::files::write_unsynced;
+use crate::job::{Job, JobState, JobView, now};
 use crate::journal::Journal;
 use crate::options::Limits;
 use crate::request::GenerationRequest;
@@ -42,14 +43,6 @@ pub(crate) struct InputFiles {
     pub(crate) label_map: Option<Vec<u8>>,
 }
 
-/// The end of a job.
-#[derive(Debug)]
-pub(crate) enum End {
-    Done,
-    Failed(ServeError),
-    Canceled,
-}
-
 impl Jobs {
     /// The jobs of the folder `data`, which is created where absent. Those that had not ended wait again.
     ///
@@ -73,6 +66,7 @@ impl Jobs {
     }
 
     fn recover(&self) -> Result<(), ServeError> {
+        self.reopen_incomplete()?;
         let mut suspects = VecDeque::new();
         for (view, attempts) in self.journal.unfinished()? {
             let mut job = Job::new(view.id, view.origin, view.request, view.created);
@@ -96,7 +90,7 @@ impl Jobs {
     }
 
     /// Nothing that is done under the lock panics halfway.
-    fn active(&self) -> MutexGuard<'_, Active> {
+    pub(crate) fn active(&self) -> MutexGuard<'_, Active> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -128,12 +122,19 @@ impl Jobs {
         }
         self.check_room()?;
         let folder = self.folder.join(&id);
-        files::make_folder(&folder)?;
-        let accepted = self.accept(id, request, origin, tag, inputs);
-        if accepted.is_err() {
-            let _ = std::fs::remove_dir_all(&folder);
+        let job = match self.accept(id, request, origin, tag, inputs) {
+            Ok(job) => job,
+            Err(error) => {
+                let _ = std::fs::remove_dir_all(&folder);
+                return Err(error);
+            }
+        };
+        // The worker may begin meanwhile.
+        if let Err(error) = self.sync(&job) {
+            self.finish(&job, End::Failed(error.clone()));
+            return Err(error);
         }
-        accepted
+        Ok(job)
     }
 
     fn accept(
@@ -152,7 +153,7 @@ impl Jobs {
         ] {
             *field = bytes.is_some().then(|| format!("{id}/{name}"));
             if let Some(bytes) = bytes {
-                files::write_bytes(self.folder.join(&id).join(name), &bytes)?;
+                write_unsynced(&self.folder.join(&id).join(name), &bytes)?;
             }
         }
         let mut job = Job::new(id, origin.to_owned(), request, now());
@@ -221,42 +222,18 @@ impl Jobs {
             self.journal.start(&ids, time)?;
         }
         for part in new {
-            part.job.status.send_modify(|status| {
+            part.job.status.send_if_modified(|status| {
+                // It may have been canceled since it was taken.
+                if status.state.is_final() {
+                    return false;
+                }
                 status.state = JobState::Running;
                 status.started = Some(time);
+                true
             });
         }
         self.changed();
         Ok(())
-    }
-
-    /// Writes the end of a job, once. Images that were complete are kept.
-    pub(crate) fn finish(&self, job: &Job, end: End) {
-        let mut active = self.active();
-        if active.by_id.remove(&job.id).is_none() {
-            return;
-        }
-        active.waiting.retain(|waiting| waiting.job.id != job.id);
-        drop(active);
-        let (state, error) = match end {
-            End::Done => (JobState::Done, None),
-            End::Failed(error) => (JobState::Failed, Some(error)),
-            End::Canceled => {
-                (JobState::Canceled, Some(ServeError::new(ErrorKind::Canceled, "the job was canceled")))
-            }
-        };
-        let mut last: Status = job.status.borrow().clone();
-        last = Status { state, error, finished: Some(now()), preview: None, seconds_left: None, ..last };
-        // Written before it is seen: who sees the end finds it.
-        let view = JobView { state, finished: last.finished, error: last.error.clone(), ..job.view(None) };
-        let bytes = folder_size(&self.folder.join(&job.id));
-        if let Err(error) = self.journal.finish(&view, bytes) {
-            tracing::error!(job = job.id, %error, "the end of a job could not be written");
-            last.error.get_or_insert(error);
-            last.state = JobState::Failed;
-        }
-        job.status.send_replace(last);
-        self.changed();
     }
 
     /// Cancels a job: at once where it waits, at its next step where it runs.
@@ -289,6 +266,9 @@ impl Jobs {
         if let Some(job) = active.by_id.get(id) {
             return Ok(job.view(active.position(id)));
         }
+        if let Some(view) = active.unwritten.get(id) {
+            return Ok(view.clone());
+        }
         drop(active);
         self.journal
             .find(id)?
@@ -312,12 +292,12 @@ impl Jobs {
 
     /// Jobs that run, then those that wait, each in their order.
     pub(crate) fn active_jobs(&self) -> Vec<Arc<Job>> {
-        let active = self.active();
-        let is_waiting = |job: &Arc<Job>| active.position(&job.id).is_some();
-        let mut running: Vec<_> = active.by_id.values().filter(|job| !is_waiting(job)).cloned().collect();
-        running.sort_by_key(|job| job.created);
-        let waiting = active.waiting.iter().filter(|waiting| is_waiting(&waiting.job));
-        running.into_iter().chain(waiting.map(|waiting| Arc::clone(&waiting.job))).collect()
+        self.running_and_waiting().concat()
+    }
+
+    /// The jobs that run, and those that wait, each in their order.
+    pub(crate) fn running_and_waiting(&self) -> [Vec<Arc<Job>>; 2] {
+        self.active().running_and_waiting()
     }
 
     /// Views of the [active](Self::active_jobs) jobs, then of those that ended, the newest first; `count` after `skip`.
@@ -325,9 +305,11 @@ impl Jobs {
     /// # Errors
     /// When the journal cannot be read.
     pub(crate) fn list(&self, skip: usize, count: usize) -> Result<Vec<JobView>, ServeError> {
-        let jobs = self.active_jobs();
         let active = self.active();
-        let mut views: Vec<_> = jobs.iter().map(|job| job.view(active.position(&job.id))).collect();
+        let [running, waiting] = active.running_and_waiting();
+        let mut views: Vec<_> = running.iter().map(|job| job.view(None)).collect();
+        views.extend(waiting.iter().enumerate().map(|(index, job)| job.view(Some(index + 1))));
+        views.extend(active.unwritten.values().cloned());
         drop(active);
         let passed = skip.min(views.len());
         views.drain(..passed);

@@ -1,17 +1,22 @@
 //! The journal: every accepted job in an SQLite file, so that none is lost.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use crate::files::sync_file;
 use crate::job::{JobImage, JobProgress, JobState, JobView};
 use crate::{ErrorKind, ServeError};
 
 /// Every accepted job that was not removed.
+///
+/// A statement is safe from a crash of this program when it returns, and from a power cut once [`sync`](Self::sync) does.
 #[derive(Debug)]
 pub(crate) struct Journal {
     connection: Mutex<Connection>,
+    /// SQLite's write-ahead log, which has the newest statements.
+    log: PathBuf,
 }
 
 /// Version of the table, in SQLite's `user_version`.
@@ -53,8 +58,8 @@ impl Journal {
             ServeError::new(ErrorKind::Storage, format!("{}: {reason}", path.display()))
         };
         let connection = Connection::open(path).map_err(at)?;
-        // FULL: an accepted job is on the disk. EXCLUSIVE: one server for one journal.
-        let settings = "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+        // NORMAL: a statement does not wait for the disk, `sync` does. EXCLUSIVE: one server for one journal.
+        let settings = "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; \
                         PRAGMA auto_vacuum = INCREMENTAL;";
         connection.execute_batch(settings).map_err(at)?;
         let version: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(at)?;
@@ -67,7 +72,18 @@ impl Journal {
                 return Err(ServeError::new(ErrorKind::Storage, message));
             }
         }
-        Ok(Self { connection: Mutex::new(connection) })
+        let mut log = path.as_os_str().to_owned();
+        log.push("-wal");
+        Ok(Self { connection: Mutex::new(connection), log: log.into() })
+    }
+
+    /// Waits until all statements so far are on the disk. Without the lock: while one thread waits others write, and the
+    /// disk serves all that wait at once.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn sync(&self) -> Result<(), ServeError> {
+        sync_file(&self.log)
     }
 
     /// Every use of the connection is one statement or transaction, so that a panic leaves it usable.
@@ -96,7 +112,7 @@ impl Journal {
         let transaction = connection.transaction()?;
         for id in ids {
             let update = "UPDATE jobs SET state = 'running', started = coalesce(started, ?2), \
-                          attempts = attempts + 1 WHERE id = ?1";
+                          attempts = attempts + 1 WHERE id = ?1 AND finished IS NULL";
             transaction.execute(update, params![id, started])?;
         }
         transaction.commit()?;
@@ -143,6 +159,28 @@ impl Journal {
     pub(crate) fn find(&self, id: &str) -> Result<Option<JobView>, ServeError> {
         let query = format!("SELECT {COLUMNS} FROM jobs WHERE id = ?1");
         Ok(self.connection().query_row(&query, [id], read).optional()?)
+    }
+
+    /// The jobs that are done, each with the size of its files.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn done(&self) -> Result<Vec<(String, u64)>, ServeError> {
+        let connection = self.connection();
+        let mut statement = connection.prepare("SELECT id, bytes FROM jobs WHERE state = 'done'")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Notes that a job that had ended waits again.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn reopen(&self, id: &str) -> Result<(), ServeError> {
+        let update = "UPDATE jobs SET state = 'queued', started = NULL, finished = NULL, attempts = 0, bytes = 0, \
+                      images = '[]' WHERE id = ?1";
+        self.connection().execute(update, [id])?;
+        Ok(())
     }
 
     /// Jobs that ended, the newest first, `count` of them after the first `skip`.

@@ -10,6 +10,7 @@ mod base64_image;
 mod check;
 mod connection;
 mod encoding;
+mod ends;
 mod error;
 mod files;
 mod job;

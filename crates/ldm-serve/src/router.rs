@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
+use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use axum::http::{HeaderName, Method};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -32,6 +32,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .with_state(Arc::clone(app))
         .layer(DefaultBodyLimit::max(limits.body))
         .layer(RequestBodyTimeoutLayer::new(limits.read))
+        .layer(from_fn_with_state(Arc::clone(app), check_length))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(Arc::clone(app), security::guard))
         .layer(from_fn_with_state(Arc::clone(app), log))
@@ -61,6 +62,20 @@ async fn wrong_method(method: Method, request: Request) -> Response {
     let mut response = answers::of_path(request.uri().path(), &error);
     *response.status_mut() = axum::http::StatusCode::METHOD_NOT_ALLOWED;
     response
+}
+
+/// Refuses a body by the length that its head announces, before any of it is read.
+async fn check_length(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let length =
+        request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let limit = app.options.limits.body as u64;
+    match length {
+        Some(length) if length > limit => {
+            let message = format!("expected a body of at most {limit} bytes, got {length}");
+            answers::of_path(request.uri().path(), &ServeError::new(ErrorKind::TooLarge, message))
+        }
+        _ => next.run(request).await,
+    }
 }
 
 /// A panic in a handler is an answer, and the server goes on.

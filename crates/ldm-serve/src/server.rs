@@ -100,6 +100,7 @@ impl Server {
             abort.store(true, Ordering::Relaxed);
             let _ = worker.await;
         }
+        app.jobs.write_ends();
         app.jobs.put_back()?;
         // After the worker: answers of jobs that have ended are still sent.
         app.stopping.send_replace(true);
@@ -112,7 +113,12 @@ impl Server {
 async fn expire(app: Arc<App>) {
     loop {
         let (jobs, retention) = (Arc::clone(&app.jobs), app.options.retention);
-        let result = tokio::task::spawn_blocking(move || jobs.expire(retention)).await;
+        let expired = tokio::task::spawn_blocking(move || {
+            let result = jobs.expire(retention);
+            jobs.write_ends();
+            result
+        });
+        let result = expired.await;
         if let Ok(Err(error)) = result {
             tracing::error!(%error, "results could not be removed");
         }

@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ldm::Images;
-use ldm_core::{files, image as images};
+use ldm_core::image as images;
 use ldm_schedulers::SamplingStep;
 
 use crate::active::BatchPart;
+use crate::ends::End;
+use crate::files::write_unsynced;
 use crate::job::{Job, JobImage, JobPreview};
-use crate::jobs::{End, Jobs};
+use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 use crate::models::{Loaded, ModelCache, ModelInfo, Models};
 use crate::{ErrorKind, ServeError, render, sdapi};
@@ -77,6 +79,7 @@ impl Worker {
     fn ended(&self, job: &Job) -> bool {
         if job.is_canceled() {
             self.jobs.finish(job, End::Canceled);
+            return true;
         }
         job.status.borrow().state.is_final()
     }
@@ -271,7 +274,7 @@ impl BatchRun<'_> {
             text if job.origin == sdapi::ORIGIN => sdapi::renamed(text),
             text => text.to_owned(),
         };
-        files::write_bytes(self.jobs.image(&job.id, index), &images.png_with(at, &parameters)?)?;
+        write_unsynced(&self.jobs.image(&job.id, index), &images.png_with(at, &parameters)?)?;
         if job.request.latents {
             let latents = images.latents().narrow(0, at as i64, 1).contiguous();
             let path = self.jobs.latents(&job.id, index);

@@ -194,11 +194,10 @@ pub(crate) async fn queue_events(
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         changes.borrow_and_update();
-        let (mut running, mut waiting) = (Vec::new(), Vec::new());
-        for job in app.jobs.active_jobs() {
-            let queued = app.jobs.position(&job.id).is_some();
-            if queued { &mut waiting } else { &mut running }.push(job.id.clone());
-        }
+        let [running, waiting] = app
+            .jobs
+            .running_and_waiting()
+            .map(|jobs| jobs.iter().map(|job| job.id.clone()).collect::<Vec<_>>());
         let event = Event::default().event("queue").json_data(QueueView { running, waiting });
         Some((Ok(event.unwrap_or_default()), (app, changes, false)))
     });

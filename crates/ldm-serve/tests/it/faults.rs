@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ldm_data::Rng;
 use serde_json::{Value, json};
 
-use crate::server::{TestServer, agent};
+use crate::server::{TestServer, agent, memory};
 
 /// Good requests, of which the mutations are made.
 fn good() -> Vec<(&'static str, Value)> {
@@ -267,17 +267,74 @@ fn keys_origins_and_hosts_are_checked() {
     assert_eq!(rebound.status(), 403);
 }
 
+/// Sends a head, and returns the connection.
+fn sent(server: &TestServer, head: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    write!(stream, "{head}\r\nHost: localhost\r\nContent-Type: application/json\r\n").unwrap();
+    stream
+}
+
 #[test]
-fn a_full_disk_fails_the_job_and_not_the_server() {
-    let folder = tempfile::tempdir().unwrap();
-    let server = TestServer::start(crate::server::options(folder.path()));
-    // A file where the folder of the results should be is the nearest that a test can come to a full disk.
-    let (_, first) = server.post("/v1/jobs", &json!({"prompt": "fire", "steps": 200}));
-    let id = first["id"].as_str().unwrap();
-    let results = folder.path().join("jobs").join(id);
-    std::fs::remove_dir_all(&results).unwrap();
-    std::fs::write(&results, "").unwrap();
-    let end = server.end(id);
-    assert_eq!(end["state"], "failed", "{end}");
-    assert_eq!(server.job(&json!({"prompt": "fire", "steps": 1}))["state"], "done");
+fn a_body_of_a_gigabyte_is_refused_early() {
+    let server = TestServer::with(|options| options.limits.body = 1 << 20);
+    for path in ["/v1/jobs", "/sdapi/v1/txt2img", "/v1/images/edits", "/v1/parameters"] {
+        // By its length, before any of it is sent.
+        let mut stream = sent(&server, &format!("POST {path} HTTP/1.1"));
+        stream.write_all(b"Content-Length: 1073741824\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 413"), "{path}: {answer}");
+        assert!(answer.contains("expected a body of at most 1048576 bytes, got 1073741824"), "{answer}");
+        // Without a length, as soon as it is too long.
+        let mut stream = sent(&server, &format!("POST {path} HTTP/1.1"));
+        stream.write_all(b"Transfer-Encoding: chunked\r\n\r\n").unwrap();
+        let (before, mut megabytes) = (memory("VmRSS"), 0);
+        let chunk =
+            [format!("{:x}\r\n", 1 << 20).into_bytes(), vec![b' '; 1 << 20], b"\r\n".to_vec()].concat();
+        while megabytes < 1024 && stream.write_all(&chunk).is_ok() {
+            megabytes += 1;
+        }
+        assert!(megabytes < 64, "{path}: {megabytes} MB were read");
+        assert!(memory("VmRSS") < before + 64., "{path}: {before} MB, then {} MB", memory("VmRSS"));
+    }
+    assert_eq!(server.get("/v1/jobs")["jobs"], json!([]));
+}
+
+#[test]
+fn clients_that_leave_a_stream_leave_nothing_behind() {
+    let server = TestServer::new();
+    let body = json!({"prompt": "fire", "steps": 300, "stream": true, "partial_images": 3});
+    let (_, job) = server.post("/v1/jobs", &json!({"prompt": "fire", "steps": 300}));
+    let id = job["id"].as_str().unwrap().to_owned();
+    let mut streams = vec![sent(&server, "GET /v1/events HTTP/1.1")];
+    streams.extend((0..20).map(|_| sent(&server, &format!("GET /v1/jobs/{id}/events HTTP/1.1"))));
+    for stream in &mut streams {
+        stream.write_all(b"\r\n").unwrap();
+    }
+    let body = body.to_string();
+    let mut stream = sent(&server, "POST /v1/images/generations HTTP/1.1");
+    write!(stream, "Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    streams.push(stream);
+    for stream in &mut streams {
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).unwrap();
+        assert_eq!(&start, b"HTTP/1.1 200");
+    }
+    drop(streams);
+    let jobs = server.get("/v1/jobs");
+    for job in jobs["jobs"].as_array().unwrap() {
+        assert_eq!(server.end(job["id"].as_str().unwrap())["state"], "done");
+    }
+    assert_eq!(jobs["jobs"].as_array().unwrap().len(), 2);
+    // Only the connection that asks is left.
+    let begun = Instant::now();
+    loop {
+        let (_, metrics) = server.send("GET", "/metrics", None);
+        if metrics.as_str().unwrap().lines().any(|line| line == "ldm_connections 1") {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{metrics}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }

@@ -4,7 +4,9 @@
 
 mod faults;
 mod jobs;
+mod load;
 mod openai;
 mod openapi;
 mod sdapi;
 mod server;
+mod storage;

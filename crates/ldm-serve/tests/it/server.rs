@@ -143,3 +143,10 @@ pub(crate) fn agent() -> ureq::Agent {
         .build()
         .into()
 }
+
+/// Megabytes of this process, under a key of `/proc/self/status`.
+pub(crate) fn memory(key: &str) -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.
+}
