@@ -1,4 +1,4 @@
-//! Setup of a working build on a fresh machine: `cargo xtask setup | demo | test | test-clients`.
+//! Setup of a working build on a fresh machine: `cargo xtask setup | demo | test | test-clients | dist`.
 //!
 //! Every command first ensures that libtorch is at `.libtorch/torch` in the checkout, where `.cargo/config.toml` points
 //! both the build (`LIBTORCH`) and the programs (rpath).
@@ -12,6 +12,7 @@
 mod cache;
 mod checkout;
 mod clients;
+mod dist;
 mod driver;
 mod libtorch;
 mod link;
@@ -27,6 +28,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 
 use checkout::Checkout;
+use dist::DistCommand;
 use libtorch::Variant;
 
 const USAGE: &str = "\
@@ -40,6 +42,7 @@ Usage: cargo xtask COMMAND
   test-clients [--browser]
                         runs setup, then the clients of OpenAI's and AUTOMATIC1111's API against `ldm serve`;
                         with --browser also its page in Chromium, which must be installed
+  dist --tarball        makes the archive of the program with libtorch for the CPU, in target/packages
 
 If LIBTORCH is set, that libtorch is used; otherwise pip installs it once into the user's cache folder.";
 
@@ -70,6 +73,7 @@ enum XtaskCommand {
     Test(Vec<OsString>),
     /// True with the browser.
     TestClients(bool),
+    Dist(DistCommand),
 }
 
 impl XtaskCommand {
@@ -92,6 +96,7 @@ impl XtaskCommand {
                 [flag] if flag == "--browser" => Some(Self::TestClients(true)),
                 _ => None,
             },
+            "dist" => DistCommand::parse(&rest).map(Self::Dist),
             _ => None,
         }
     }
@@ -119,6 +124,7 @@ fn run(command: XtaskCommand) -> Result<()> {
             setup::ensure(&checkout)?;
             clients::test(&checkout, browser)
         }
+        XtaskCommand::Dist(command) => dist::run(&Checkout::find()?, &command),
     }
 }
 
@@ -165,6 +171,8 @@ mod tests {
         assert_eq!(parse("test"), Some(XtaskCommand::Test(vec![])));
         assert_eq!(parse("test-clients --browser"), Some(XtaskCommand::TestClients(true)));
         assert_eq!(parse("test-clients --firefox"), None);
+        assert_eq!(parse("dist --tarball"), Some(XtaskCommand::Dist(DistCommand::Tarball)));
+        assert_eq!(parse("dist"), None);
         assert_eq!(parse("--help"), Some(XtaskCommand::Help));
     }
 

@@ -1,0 +1,54 @@
+//! The program of all packages: stripped, without paths of this machine, with the rpath of the packages.
+
+use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::checkout::{self, Checkout};
+
+/// The folders of libtorch, from that of the program: `lib` of the tarball, and `torch/lib` of a Python environment, where the
+/// program is `ldm/bin/ldm`.
+const RPATH: &str = "$ORIGIN/../lib:$ORIGIN/../../torch/lib";
+
+/// Builds `ldm` with the profile `dist` and returns its path.
+///
+/// # Errors
+/// When the build fails.
+pub(crate) fn program(checkout: &Checkout) -> Result<PathBuf> {
+    let root = checkout.root().canonicalize().context("the checkout")?;
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let libtorch = checkout.users_libtorch().unwrap_or_else(|| checkout.libtorch()).canonicalize()?;
+    let cargo_home = env::var_os("CARGO_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cargo")))
+        .context("HOME: expected the folder of cargo, got none; try setting CARGO_HOME")?;
+    // The compilers take the last prefix that fits, and the target folder and libtorch may lie in the checkout.
+    let places = [(&root, "/ldm"), (&cargo_home, "/cargo"), (&target, "/target"), (&libtorch, "/libtorch")];
+    let mut rust = vec![
+        format!("-Clink-arg=-Wl,-rpath,{RPATH}"),
+        // DT_RPATH, which precedes LD_LIBRARY_PATH: the libraries are those of the package.
+        "-Clink-arg=-Wl,--disable-new-dtags".to_owned(),
+    ];
+    let mut cxx = Vec::new();
+    for (place, name) in places {
+        let place = place.display();
+        rust.push(format!("--remap-path-prefix={place}={name}"));
+        cxx.push(format!("-ffile-prefix-map={place}={name}"));
+    }
+    let mut cargo = Command::new(checkout::cargo());
+    cargo.args(["build", "--locked", "--profile", "dist", "--package", "ldm-cli"]);
+    cargo.current_dir(&root);
+    cargo.env("CARGO_ENCODED_RUSTFLAGS", rust.join("\u{1f}"));
+    for variable in ["CFLAGS", "CXXFLAGS"] {
+        let users = env::var(variable).unwrap_or_default();
+        cargo.env(variable, format!("{users} {}", cxx.join(" ")));
+    }
+    if checkout.users_libtorch().is_none() {
+        cargo.env_remove("LIBTORCH");
+    }
+    let status = cargo.status().context("cargo does not start")?;
+    ensure!(status.success(), "cargo build: {status}");
+    Ok(target.join("dist/ldm"))
+}
