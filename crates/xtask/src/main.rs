@@ -42,7 +42,8 @@ Usage: cargo xtask COMMAND
   test-clients [--browser]
                         runs setup, then the clients of OpenAI's and AUTOMATIC1111's API against `ldm serve`;
                         with --browser also its page in Chromium, which must be installed
-  dist --tarball        makes the archive of the program with libtorch for the CPU, in target/packages
+  dist --tarball        runs setup, then makes the archive of the program with libtorch for the CPU, in target/packages
+  dist --check ROOT     runs that archive in a root folder of Debian packages alone; needs root or user namespaces
 
 If LIBTORCH is set, that libtorch is used; otherwise pip installs it once into the user's cache folder.";
 

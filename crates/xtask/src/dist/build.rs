@@ -18,7 +18,7 @@ const RPATH: &str = "$ORIGIN/../lib:$ORIGIN/../../torch/lib";
 /// When the build fails.
 pub(crate) fn program(checkout: &Checkout) -> Result<PathBuf> {
     let root = checkout.root().canonicalize().context("the checkout")?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let target = target(checkout)?;
     let libtorch = checkout.users_libtorch().unwrap_or_else(|| checkout.libtorch()).canonicalize()?;
     let cargo_home = env::var_os("CARGO_HOME")
         .map(PathBuf::from)
@@ -51,4 +51,28 @@ pub(crate) fn program(checkout: &Checkout) -> Result<PathBuf> {
     let status = cargo.status().context("cargo does not start")?;
     ensure!(status.success(), "cargo build: {status}");
     Ok(target.join("dist/ldm"))
+}
+
+/// Returns the target folder of cargo.
+pub(crate) fn target(checkout: &Checkout) -> Result<PathBuf> {
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout.root().join("target"), PathBuf::from);
+    std::path::absolute(target).context("the target folder")
+}
+
+/// Returns the date of a package: `SOURCE_DATE_EPOCH`, or else that of the last commit, in seconds since 1970.
+///
+/// # Errors
+/// When neither is there.
+pub(crate) fn seconds(checkout: &Checkout) -> Result<u64> {
+    let text = if let Ok(text) = env::var("SOURCE_DATE_EPOCH") {
+        text
+    } else {
+        let mut git = Command::new("git");
+        let output = git.args(["log", "-1", "--format=%ct"]).current_dir(checkout.root()).output();
+        output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+    };
+    text.trim().parse().ok().with_context(|| {
+        format!("the date: expected SOURCE_DATE_EPOCH in seconds or a commit of git, got {:?}", text.trim())
+    })
 }

@@ -2,11 +2,24 @@
 //!
 //! `docs/develop/distribution.md` has the layout, the sizes and the reasons.
 
+mod archive;
 mod build;
+mod check;
+mod elf;
+mod launcher;
+mod libraries;
+mod licenses;
+mod metadata;
+mod sbom;
+mod tarball;
 
 use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
 
 use crate::checkout::Checkout;
 use crate::setup;
@@ -16,12 +29,15 @@ use crate::setup;
 pub(crate) enum DistCommand {
     /// The archive with libtorch for the CPU.
     Tarball,
+    /// The archive in a root folder, in which the shell's tools are all there is.
+    Check(PathBuf),
 }
 
 impl DistCommand {
     pub(crate) fn parse(args: &[OsString]) -> Option<Self> {
         match args {
             [flag] if flag == "--tarball" => Some(Self::Tarball),
+            [flag, root] if flag == "--check" => Some(Self::Check(root.into())),
             _ => None,
         }
     }
@@ -32,12 +48,48 @@ impl DistCommand {
 /// # Errors
 /// When the build fails, and when a file is missing or cannot be written.
 pub(crate) fn run(checkout: &Checkout, command: &DistCommand) -> Result<()> {
-    setup::ensure(checkout)?;
     match command {
         DistCommand::Tarball => {
-            let program = build::program(checkout)?;
-            println!("{}", program.display());
-            Ok(())
+            setup::ensure(checkout)?;
+            tarball::make(checkout)?;
+            let packages = packages_folder(checkout)?;
+            let script = checkout.root().join("docs/install.sh");
+            fs::copy(&script, packages.join("install.sh")).with_context(|| script.display().to_string())?;
+            write_checksums(&packages)
         }
+        DistCommand::Check(root) => check::run(checkout, root),
     }
+}
+
+/// Returns the folder of the finished packages, which exists.
+pub(crate) fn packages_folder(checkout: &Checkout) -> Result<PathBuf> {
+    let folder = build::target(checkout)?.join("packages");
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    Ok(folder)
+}
+
+/// Writes `SHA256SUMS` of the packages in a folder, as `sha256sum -c` reads it.
+pub(crate) fn write_checksums(folder: &Path) -> Result<()> {
+    let mut names: Vec<String> = fs::read_dir(folder)?
+        .flatten()
+        .filter(|entry| entry.path().is_file() && entry.file_name() != "SHA256SUMS")
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    let mut sums = String::new();
+    for name in names {
+        let _ = writeln!(sums, "{}  {name}", sha256(&folder.join(&name))?);
+    }
+    fs::write(folder.join("SHA256SUMS"), sums).context("SHA256SUMS")
+}
+
+/// Returns the sha256 of a file in hexadecimal digits.
+pub(crate) fn sha256(path: &Path) -> Result<String> {
+    let mut hash = Sha256::new();
+    let mut file = File::open(path).with_context(|| path.display().to_string())?;
+    std::io::copy(&mut file, &mut hash).with_context(|| path.display().to_string())?;
+    Ok(hash.finalize().iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    }))
 }
