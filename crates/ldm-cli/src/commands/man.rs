@@ -10,7 +10,7 @@ use crate::args::{Cli, ManArgs};
 use crate::terminal;
 
 pub(crate) fn run(args: &ManArgs) -> anyhow::Result<()> {
-    let mut command = Cli::complete().disable_help_subcommand(true);
+    let mut command = Cli::complete();
     command.build();
     match &args.out {
         None => Ok(terminal::write_bytes(&page(command)?)?),
@@ -30,7 +30,7 @@ fn page(command: clap::Command) -> anyhow::Result<Vec<u8>> {
 
 /// Writes the pages of a command and of the commands in it: `ldm.1`, `ldm-txt2img.1`, …
 fn write(command: clap::Command, folder: &Path, force: bool) -> anyhow::Result<()> {
-    for inner in command.get_subcommands() {
+    for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
         write(inner.clone(), folder, force)?;
     }
     let path = folder.join(Man::new(command.clone()).get_filename());

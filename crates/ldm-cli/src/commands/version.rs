@@ -19,18 +19,34 @@ pub(crate) fn run() -> anyhow::Result<()> {
 pub(crate) fn write_versions() -> Result<(), StdoutError> {
     let level = Level::detect();
     let products = if has_bf16_products() { ", multiplies bf16" } else { "" };
-    let kernels = match kernels() {
-        Some(level) => format!("ldm at {level}"),
-        None if level == Level::Scalar => {
-            "libtorch: this CPU has no AVX2, so ldm works, but many times slower; try a CPU of 2015 or later"
-                .into()
-        }
-        None => "libtorch".to_owned(),
-    };
     outln!("ldm       {}", env!("CARGO_PKG_VERSION"))?;
     outln!("tch       0.24.0")?;
     let path = loaded_libtorch().unwrap_or_default();
     outln!("libtorch  {} ({})", ldm_libtorch::TORCH_VERSION, path.display())?;
     outln!("level     {level}{products}")?;
-    outln!("kernels   {kernels}")
+    outln!("kernels   {}", kernel_text(level, kernels()))
+}
+
+/// Describes the kernels in use on a processor with a level.
+fn kernel_text(level: Level, kernels: Option<Level>) -> String {
+    match kernels {
+        Some(level) => format!("ldm at {level}"),
+        None if level == Level::Scalar => {
+            "libtorch: this CPU has no AVX2, so ldm works, but many times slower; try a CPU of 2015 or later"
+                .into()
+        }
+        None => "libtorch".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_processor_without_avx2_is_named() {
+        assert!(kernel_text(Level::Scalar, None).contains("no AVX2"));
+        assert_eq!(kernel_text(Level::Avx2, None), "libtorch");
+        assert_eq!(kernel_text(Level::Avx512, Some(Level::Avx2)), "ldm at avx2");
+    }
 }

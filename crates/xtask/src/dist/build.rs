@@ -1,6 +1,8 @@
 //! The program of all packages: stripped, without paths of this machine, with the rpath of the packages.
 
 use std::env;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -50,7 +52,22 @@ pub(crate) fn program(checkout: &Checkout) -> Result<PathBuf> {
     }
     let status = cargo.status().context("cargo does not start")?;
     ensure!(status.success(), "cargo build: {status}");
-    Ok(target.join("dist/ldm"))
+    let program = target.join("dist/ldm");
+    let bytes = fs::read(&program).with_context(|| program.display().to_string())?;
+    for folder in [root.join("crates"), checkout.link(), cargo_home.join("registry")] {
+        ensure!(
+            !contains(&bytes, folder.as_os_str().as_bytes()),
+            "{}: expected no path of this machine, got {}; a macro must have written it",
+            program.display(),
+            folder.display()
+        );
+    }
+    Ok(program)
+}
+
+/// Returns whether `needle`, which is not empty, is a part of `bytes`.
+fn contains(bytes: &[u8], needle: &[u8]) -> bool {
+    bytes.windows(needle.len()).any(|window| window == needle)
 }
 
 /// Returns the target folder of cargo.
@@ -75,4 +92,17 @@ pub(crate) fn seconds(checkout: &Checkout) -> Result<u64> {
     text.trim().parse().ok().with_context(|| {
         format!("the date: expected SOURCE_DATE_EPOCH in seconds or a commit of git, got {:?}", text.trim())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_found_anywhere() {
+        assert!(contains(b"a /home/me/ldm/crates/x.rs", b"/home/me/ldm/crates"));
+        assert!(contains(b"crates", b"crates"));
+        assert!(!contains(b"/ldm/crates/x.rs", b"/home/me/ldm/crates"));
+        assert!(!contains(b"", b"x"));
+    }
 }
