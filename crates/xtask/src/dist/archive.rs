@@ -24,6 +24,8 @@ pub(crate) fn pack(folder: &Path, archive: &Path, seconds: u64) -> Result<()> {
         let data = fs::metadata(&path)?;
         let mut header = Header::new_gnu();
         header.set_mtime(seconds);
+        header.set_uid(0);
+        header.set_gid(0);
         if data.is_dir() {
             header.set_entry_type(EntryType::Directory);
             header.set_mode(0o755);

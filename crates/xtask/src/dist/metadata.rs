@@ -95,8 +95,9 @@ mod tests {
         };
         let edge =
             |name: &str, kind: Value| json!({"pkg": format!("id {name}"), "dep_kinds": [{"kind": kind}]});
+        let packages = ["a", "b", "c", "d", "e"].map(package);
         let metadata = json!({
-            "packages": ["a", "b", "c", "d", "e"].map(package),
+            "packages": packages,
             "resolve": {"nodes": [
                 {"id": "id a", "deps": [edge("b", Value::Null), edge("c", json!("dev")), edge("d", json!("build"))]},
                 {"id": "id b", "deps": []},
