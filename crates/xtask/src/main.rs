@@ -44,6 +44,8 @@ Usage: cargo xtask COMMAND
                         with --browser also its page in Chromium, which must be installed
   dist --tarball        runs setup, then makes the archive of the program with libtorch for the CPU, in target/packages
   dist --check ROOT     runs that archive in a root folder of Debian packages alone; needs root or user namespaces
+  dist --wheel          runs setup, then makes the Python wheel of the program and of crates/ldm-python, in target/packages
+  dist --check-wheel    installs that wheel into a Python environment, in target/wheel-check, and runs its tests
 
 If LIBTORCH is set, that libtorch is used; otherwise pip installs it once into the user's cache folder.";
 
@@ -173,6 +175,7 @@ mod tests {
         assert_eq!(parse("test-clients --browser"), Some(XtaskCommand::TestClients(true)));
         assert_eq!(parse("test-clients --firefox"), None);
         assert_eq!(parse("dist --tarball"), Some(XtaskCommand::Dist(DistCommand::Tarball)));
+        assert_eq!(parse("dist --check-wheel"), Some(XtaskCommand::Dist(DistCommand::CheckWheel)));
         assert_eq!(parse("dist"), None);
         assert_eq!(parse("--help"), Some(XtaskCommand::Help));
     }

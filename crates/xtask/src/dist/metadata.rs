@@ -43,6 +43,15 @@ pub(crate) fn packages(root: &Path) -> Result<Vec<SourcePackage>> {
     Ok(reachable(&metadata, "ldm-cli"))
 }
 
+/// Returns the version of the program.
+///
+/// # Errors
+/// When it is not among the packages.
+pub(crate) fn version(packages: &[SourcePackage]) -> Result<&str> {
+    let program = packages.iter().find(|package| package.name == "ldm-cli");
+    program.map(|package| package.version.as_str()).context("cargo metadata: expected ldm-cli, got none")
+}
+
 /// Returns the packages that a package needs outside its tests.
 fn reachable(metadata: &Value, name: &str) -> Vec<SourcePackage> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();

@@ -5,13 +5,16 @@
 mod archive;
 mod build;
 mod check;
+mod check_wheel;
 mod elf;
 mod launcher;
 mod libraries;
 mod licenses;
+mod manylinux;
 mod metadata;
 mod sbom;
 mod tarball;
+mod wheel;
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -31,6 +34,10 @@ pub(crate) enum DistCommand {
     Tarball,
     /// The archive in a root folder, in which the shell's tools are all there is.
     Check(PathBuf),
+    /// The Python wheel.
+    Wheel,
+    /// The wheel in a Python environment.
+    CheckWheel,
 }
 
 impl DistCommand {
@@ -38,6 +45,8 @@ impl DistCommand {
         match args {
             [flag] if flag == "--tarball" => Some(Self::Tarball),
             [flag, root] if flag == "--check" => Some(Self::Check(root.into())),
+            [flag] if flag == "--wheel" => Some(Self::Wheel),
+            [flag] if flag == "--check-wheel" => Some(Self::CheckWheel),
             _ => None,
         }
     }
@@ -58,6 +67,12 @@ pub(crate) fn run(checkout: &Checkout, command: &DistCommand) -> Result<()> {
             write_checksums(&packages)
         }
         DistCommand::Check(root) => check::run(checkout, root),
+        DistCommand::Wheel => {
+            setup::ensure(checkout)?;
+            println!("{}", wheel::make(checkout)?.display());
+            write_checksums(&packages_folder(checkout)?)
+        }
+        DistCommand::CheckWheel => check_wheel::run(checkout),
     }
 }
 

@@ -28,11 +28,7 @@ pub(crate) fn make(checkout: &Checkout) -> Result<PathBuf> {
     let program = build::program(checkout)?;
     let closure = LibraryClosure::of(&program, &libtorch.join("lib"))?;
     let packages = metadata::packages(checkout.root())?;
-    let version = packages
-        .iter()
-        .find(|package| package.name == "ldm-cli")
-        .map(|package| package.version.clone())
-        .context("cargo metadata: expected ldm-cli, got none")?;
+    let version = metadata::version(&packages)?;
     let folder = packages_folder(checkout)?.join(format!("ldm-{version}-linux-x86_64"));
     if folder.exists() {
         fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
@@ -45,7 +41,7 @@ pub(crate) fn make(checkout: &Checkout) -> Result<PathBuf> {
     tree.write("bin/ldm", &launcher::script(&closure, &tree.folder.join("lib"))?)?;
     make_executable(&tree.folder.join("bin/ldm"))?;
     tree.write_documents(checkout.root(), &packages, &libtorch, &closure)?;
-    tree.write_sbom(&version, &packages, &closure)?;
+    tree.write_sbom(version, &packages, &closure)?;
     tree.write_completions()?;
     let archive = tree.folder.with_added_extension("tar.gz");
     archive::pack(&tree.folder, &archive, build::seconds(checkout)?)?;
