@@ -11,9 +11,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Union
 
-from ._binary import environment, find_binary
 from ._errors import CommandError, error_message
-from ._server import describe, pipe
+from ._process import describe, pipe, start
 
 #: The value of an option: True is the flag alone, None and False leave it out, a sequence repeats it.
 OptionValue = Union[None, bool, int, float, str, "os.PathLike[str]", Sequence[Union[int, float, str, "os.PathLike[str]"]]]
@@ -51,15 +50,8 @@ def execute(words: Sequence[str], tick: Callable[[], None] | None = None) -> str
     Raises:
         CommandError: the command failed.
     """
-    # In a session of its own: Ctrl+C in the terminal would reach it twice, and the second one would stop it at once.
-    process = subprocess.Popen(
-        [find_binary(), *words],
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+    process = start(words)
+    pipe(process.stdin).close()
     output: list[bytes] = []
     lines: deque[str] = deque(maxlen=100)
 

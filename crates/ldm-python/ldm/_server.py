@@ -11,10 +11,10 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from typing import IO, Any, Optional
+from typing import Any
 
-from ._binary import environment, find_binary
 from ._errors import LdmError, RequestError, error_message
+from ._process import describe, pipe, start
 
 _LOG = logging.getLogger("ldm")
 
@@ -30,18 +30,8 @@ class Server:
 
     def __init__(self, arguments: Sequence[str]) -> None:
         self._key = secrets.token_urlsafe(32)
-        # In the environment: every user of the machine can read command lines.
-        env = {**environment(), "LDM_API_KEY": self._key}
-        command = [find_binary(), "serve", "--child", "--port=0", "--quiet", *_LIMITS, *arguments]
-        # In a session of its own: Ctrl+C in the terminal is for Python, which cancels the job.
-        self._process = subprocess.Popen(
-            command,
-            env=env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,
-        )
+        words = ["serve", "--child", "--port=0", "--quiet", *_LIMITS, *arguments]
+        self._process = start(words, secret=self._key)
         self._owner = os.getpid()
         self._lines: deque[str] = deque(maxlen=20)
         self._ready = False
@@ -91,7 +81,7 @@ class Server:
         self._reader.join(5)
         pipe(self._process.stdout).close()
 
-    def _send(self, method: str, path: str, body: Optional[object] = None) -> tuple[HTTPConnection, HTTPResponse]:
+    def _send(self, method: str, path: str, body: object | None = None) -> tuple[HTTPConnection, HTTPResponse]:
         headers = {"authorization": f"Bearer {self._key}"}
         data = None
         if body is not None:
@@ -119,7 +109,7 @@ class Server:
             return LdmError(f"ldm serve: {error}")
         return self._ended()
 
-    def read(self, method: str, path: str, body: Optional[object] = None) -> bytes:
+    def read(self, method: str, path: str, body: object | None = None) -> bytes:
         """Sends a request; returns the body of the answer."""
         connection, response = self._send(method, path, body)
         try:
@@ -129,7 +119,7 @@ class Server:
         finally:
             connection.close()
 
-    def ask(self, method: str, path: str, body: Optional[object] = None) -> dict[str, Any]:
+    def ask(self, method: str, path: str, body: object | None = None) -> dict[str, Any]:
         """Sends a request; returns the answer, a JSON object."""
         answer: dict[str, Any] = json.loads(self.read(method, path, body))
         return answer
@@ -148,11 +138,6 @@ class Server:
             connection.close()
 
 
-def describe(code: int) -> str:
-    """Describes the exit code of a process, negative for a signal."""
-    return f"ended by signal {-code}" if code < 0 else f"exit code {code}"
-
-
 def job_error(job: dict[str, Any]) -> LdmError:
     """Returns the error of a job that has no images."""
     error = job.get("error") or {"kind": job["state"], "message": f"the job was {job['state']}"}
@@ -163,13 +148,7 @@ def _error(body: dict[str, Any]) -> LdmError:
     return _of_kind(body["code"], body["message"], body.get("param"))
 
 
-def _of_kind(kind: str, message: str, field: Optional[str]) -> LdmError:
+def _of_kind(kind: str, message: str, field: str | None) -> LdmError:
     if kind in ("invalid", "not_found", "too_large"):
         return RequestError(message, field)
     return LdmError(message)
-
-
-def pipe(stream: Optional[IO[bytes]]) -> IO[bytes]:
-    """Returns a stream of a process that was started with pipes."""
-    assert stream is not None, "opened by Popen"
-    return stream
