@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     ldm_libtorch::explain_bus_errors();
     report::run(|| match args::Cli::from_args() {
         Ok(cli) => commands::run(cli),
+        Err(request) if args::asks_for_details(&request) => commands::version::run(),
         // The text of --help or --version.
         Err(request) if !request.use_stderr() => Ok(request.print().map_err(terminal::StdoutError::from)?),
         Err(usage) => usage.exit(),

@@ -45,8 +45,13 @@ pub(crate) use {out, outln};
 
 /// Writes text to stdout.
 pub(crate) fn write(text: &str) -> Result<(), StdoutError> {
+    write_bytes(escaped(text).as_bytes())
+}
+
+/// Writes bytes of our own making to stdout.
+pub(crate) fn write_bytes(bytes: &[u8]) -> Result<(), StdoutError> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(escaped(text).as_bytes()).and_then(|()| stdout.flush()).map_err(StdoutError)
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(StdoutError)
 }
 
 /// Writes a JSON document and a newline to stdout; indented unless `line`.

@@ -8,6 +8,7 @@ mod active;
 mod answers;
 mod base64_image;
 mod check;
+mod child;
 mod connection;
 mod encoding;
 mod ends;
@@ -34,6 +35,7 @@ mod submit;
 mod v1;
 mod worker;
 
+pub use child::end_with_stdin;
 pub use error::{ErrorKind, ServeError};
 pub use job::{JobImage, JobProgress, JobState, JobView};
 pub use logging::log_to_stderr;

@@ -224,7 +224,8 @@ impl BatchRun<'_> {
             first += part.images.len() as i64;
             part.job.status.send_modify(|status| {
                 let before = part.images.start * self.steps;
-                status.step = before + (step.index + 1) * part.images.len();
+                // Some spacings have a step more than was asked for.
+                status.step = (before + (step.index + 1) * part.images.len()).min(status.steps);
                 let left = status.steps.saturating_sub(status.step) as f64 / part.images.len() as f64;
                 status.seconds_left = Some(left * seconds_per_step);
                 if let Some((png, size)) = png {
@@ -243,7 +244,7 @@ impl BatchRun<'_> {
                 let saved = self.save_image(images, at, &part.job, index)?;
                 at += 1;
                 part.job.status.send_modify(|status| {
-                    status.step = (index + 1) * self.steps;
+                    status.step = status.step.max((index + 1) * self.steps);
                     status.images.retain(|image| image.index != index);
                     status.images.push(saved);
                     for note in images.notes() {

@@ -1,4 +1,4 @@
-//! Setup of a working build on a fresh machine: `cargo xtask setup | demo | test | test-clients`.
+//! Setup of a working build on a fresh machine: `cargo xtask setup | demo | test | test-clients | dist`.
 //!
 //! Every command first ensures that libtorch is at `.libtorch/torch` in the checkout, where `.cargo/config.toml` points
 //! both the build (`LIBTORCH`) and the programs (rpath).
@@ -13,6 +13,7 @@ mod cache;
 mod checkout;
 mod chromium;
 mod clients;
+mod dist;
 mod driver;
 mod libtorch;
 mod link;
@@ -28,6 +29,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context, Result};
 
 use checkout::Checkout;
+use dist::DistCommand;
 use libtorch::Variant;
 
 const USAGE: &str = "\
@@ -41,6 +43,10 @@ Usage: cargo xtask COMMAND
   test-clients [--browser]
                         runs setup, then the clients of OpenAI's and AUTOMATIC1111's API against `ldm serve`;
                         with --browser also its page in Chromium, which root installs if there is none
+  dist --tarball        runs setup, then makes the archive of the program with libtorch for the CPU, in target/packages
+  dist --check ROOT     runs that archive in a root folder of Debian packages alone; needs root or user namespaces
+  dist --wheel          runs setup, then makes the Python wheel of the program and of crates/ldm-python, in target/packages
+  dist --check-wheel    installs that wheel into a Python environment, in target/wheel-check, and runs its tests
 
 If LIBTORCH is set, that libtorch is used; otherwise pip installs it once into the user's cache folder.";
 
@@ -71,6 +77,7 @@ enum XtaskCommand {
     Test(Vec<OsString>),
     /// True with the browser.
     TestClients(bool),
+    Dist(DistCommand),
 }
 
 impl XtaskCommand {
@@ -93,6 +100,7 @@ impl XtaskCommand {
                 [flag] if flag == "--browser" => Some(Self::TestClients(true)),
                 _ => None,
             },
+            "dist" => DistCommand::parse(&rest).map(Self::Dist),
             _ => None,
         }
     }
@@ -120,6 +128,7 @@ fn run(command: XtaskCommand) -> Result<()> {
             setup::ensure(&checkout)?;
             clients::test(&checkout, browser)
         }
+        XtaskCommand::Dist(command) => dist::run(&Checkout::find()?, &command),
     }
 }
 
@@ -166,6 +175,9 @@ mod tests {
         assert_eq!(parse("test"), Some(XtaskCommand::Test(vec![])));
         assert_eq!(parse("test-clients --browser"), Some(XtaskCommand::TestClients(true)));
         assert_eq!(parse("test-clients --firefox"), None);
+        assert_eq!(parse("dist --tarball"), Some(XtaskCommand::Dist(DistCommand::Tarball)));
+        assert_eq!(parse("dist --check-wheel"), Some(XtaskCommand::Dist(DistCommand::CheckWheel)));
+        assert_eq!(parse("dist"), None);
         assert_eq!(parse("--help"), Some(XtaskCommand::Help));
     }
 

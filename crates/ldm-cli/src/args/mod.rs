@@ -10,6 +10,7 @@ mod demo;
 mod eval;
 mod generate;
 mod images;
+mod man;
 mod model;
 mod numbers;
 mod redo;
@@ -23,6 +24,7 @@ mod weights;
 
 use std::ffi::OsString;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use ldm::EMBEDDED_MODEL;
 
@@ -39,6 +41,7 @@ pub(crate) use eval::{
 };
 pub(crate) use generate::{GenerateArgs, SamplingArgs};
 pub(crate) use images::{DecodeArgs, EncodeArgs, OutputArgs, ReconstructArgs, SizeArgs};
+pub(crate) use man::{CompletionsArgs, ManArgs};
 pub(crate) use model::{DeviceArgs, DoctorArgs, InspectArgs, ModelArgs};
 pub(crate) use numbers::unit_interval;
 pub(crate) use redo::RedoArgs;
@@ -78,6 +81,11 @@ impl Cli {
     pub(crate) fn from_words(
         words: impl Iterator<Item: Into<OsString> + Clone>,
     ) -> Result<Self, clap::Error> {
+        Self::from_arg_matches(&Self::complete().try_get_matches_from(words)?)
+    }
+
+    /// Returns the commands and options, with the model inside the program as a default.
+    pub(crate) fn complete() -> clap::Command {
         let mut command = with_negative_numbers(Self::command());
         for name in ["txt2img", "img2img", "inpaint"].iter().filter(|_| EMBEDDED_MODEL.is_some()) {
             let by_default = |model: clap::Arg| model.required(false).default_value(EMBEDDED_MODEL);
@@ -87,8 +95,14 @@ impl Cli {
             let by_default = |models: clap::Arg| models.required(false).default_value(EMBEDDED_MODEL);
             command = command.mut_subcommand("serve", |command| command.mut_arg("models", by_default));
         }
-        Self::from_arg_matches(&command.try_get_matches_from(words)?)
+        command
     }
+}
+
+/// Returns whether the words of this program that led to `request` are `--version --verbose`, in any order.
+pub(crate) fn asks_for_details(request: &clap::Error) -> bool {
+    request.kind() == ErrorKind::DisplayVersion
+        && std::env::args_os().any(|word| ["-v", "--verbose", "-Vv", "-vV"].iter().any(|flag| word == *flag))
 }
 
 /// Makes `-5` after any option its value instead of an unknown option, so that the option itself judges it.
@@ -103,7 +117,7 @@ fn with_negative_numbers(command: clap::Command) -> clap::Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Checks versions and devices of this machine, and suggests fixes.
-    #[command(after_help = "Example:\n  ldm doctor --device cuda")]
+    #[command(visible_alias = "self-check", after_help = "Example:\n  ldm doctor --device cuda")]
     Doctor(DoctorArgs),
     /// Trains both stages on synthetic scenes, samples, evaluates, and writes a report.
     #[command(after_help = "Example:\n  ldm demo --out demo")]
@@ -206,4 +220,12 @@ pub(crate) enum Command {
     /// Installs additional files of models and metrics: tokenizers, the networks of LPIPS and FID.
     #[command(subcommand)]
     Weights(WeightsCommand),
+    /// Prints the completions of a shell.
+    #[command(
+        after_help = "Example:\n  ldm completions bash > ~/.local/share/bash-completion/completions/ldm"
+    )]
+    Completions(CompletionsArgs),
+    /// Prints the manual page, or writes a page for each command.
+    #[command(after_help = "Examples:\n  ldm man | man -l -\n  ldm man --out ~/.local/share/man/man1")]
+    Man(ManArgs),
 }

@@ -23,6 +23,9 @@ pub(crate) struct ServeArgs {
     /// Folder of the queue and the results, for one server at a time.
     #[arg(long, value_name = "FOLDER", default_value = "outputs/serve")]
     pub(crate) data: PathBuf,
+    /// Serve the program that started it: end as soon as stdin closes, and keep nothing on the disk.
+    #[arg(long, conflicts_with = "data")]
+    pub(crate) child: bool,
     /// Models kept in memory at a time.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = image_count)]
     pub(crate) loaded_models: usize,

@@ -2,6 +2,7 @@
 
 mod bench;
 mod compare_f;
+mod completions;
 mod convert;
 mod data;
 mod decode;
@@ -15,6 +16,7 @@ mod inpaint;
 mod inspect;
 mod knn2img;
 mod layout2img;
+mod man;
 mod outpaint;
 mod reconstruct;
 mod redo;
@@ -25,6 +27,7 @@ mod serve;
 pub(crate) mod train;
 mod txt2img;
 mod upscale;
+pub(crate) mod version;
 mod weights;
 
 use crate::args::{Cli, Command};
@@ -68,5 +71,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Convert(args) => convert::run(&args),
         Command::Serve(args) => serve::run(&args, printer),
         Command::Weights(command) => weights::run(&command, printer),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     }
 }

@@ -21,7 +21,11 @@ pub(crate) fn run(args: &ServeArgs, printer: Printer) -> anyhow::Result<()> {
     ldm_serve::log_to_stderr(printer.level(), args.log_json);
     // Threads that spin while they wait would take the time of those that answer.
     ldm_libtorch::limit_spinning();
-    let options = options(args, printer)?;
+    let child = args.child.then(|| ldm_serve::end_with_stdin(|| exit(0))).transpose()?;
+    let mut options = options(args, printer)?;
+    if let Some(folder) = &child {
+        options.data = folder.as_ref().to_owned();
+    }
     if !args.host.is_loopback() && options.access.is_open() {
         Printer::warn("everyone who can reach this address may use the server; see --api-key");
     }

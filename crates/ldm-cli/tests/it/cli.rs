@@ -26,7 +26,34 @@ fn trained() -> Sandbox {
 fn version_and_doctor() {
     let sandbox = sandbox();
     assert_eq!(sandbox.ok(&["--version"]), "ldm 0.1.0 (tch 0.24.0, libtorch 2.11.0)\n");
+    for words in [&["--version", "--verbose"][..], &["-v", "--version"], &["-vV"]] {
+        let versions = sandbox.ok(words);
+        for start in ["ldm       0.1.0", "libtorch  2.11.0 (", "level     ", "kernels   ", "devices   cpu"] {
+            assert!(versions.lines().any(|line| line.starts_with(start)), "{words:?}: {versions}");
+        }
+    }
     assert!(sandbox.ok(&["doctor", "--device", "cpu"]).contains("works"));
+    assert!(sandbox.ok(&["self-check", "--device", "cpu"]).contains("works"));
+}
+
+#[test]
+fn completions_and_manual_pages_name_every_command() {
+    let sandbox = sandbox();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let script = sandbox.ok(&["completions", shell]);
+        assert!(script.contains("semantic2img") && script.contains("guidance-scale"), "{shell}: {script}");
+    }
+    sandbox.err(&["completions", "csh"], 2, "possible values");
+    let page = sandbox.ok(&["man"]);
+    assert!(page.contains(".TH ldm 1") && page.contains("semantic2img"), "{page}");
+    sandbox.ok(&["man", "--out", "pages"]);
+    for name in ["ldm.1", "ldm-txt2img.1", "ldm-weights-get.1", "ldm-man.1"] {
+        assert!(sandbox.path("pages").join(name).exists(), "{name}");
+    }
+    let page = std::fs::read_to_string(sandbox.path("pages/ldm-txt2img.1")).unwrap();
+    assert!(page.contains("guidance") && page.contains("[default: emoji]"), "{page}");
+    sandbox.err(&["man", "--out", "pages"], 1, "expected a new file, got an existing one; try --force");
+    sandbox.ok(&["man", "--out", "pages", "--force"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use ldm_testing::{Sandbox, text};
 
 use crate::LDM;
 
-const COMMANDS: [&[&str]; 38] = [
+const COMMANDS: [&[&str]; 40] = [
     &[],
     &["doctor"],
     &["demo"],
@@ -44,6 +44,8 @@ const COMMANDS: [&[&str]; 38] = [
     &["weights"],
     &["weights", "list"],
     &["weights", "get"],
+    &["completions"],
+    &["man"],
     &["help"],
 ];
 

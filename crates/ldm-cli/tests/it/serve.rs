@@ -174,3 +174,27 @@ fn wrong_flags_are_refused() {
         assert!(!output.status.success() && error.contains(message), "{args:?}: {error}");
     }
 }
+
+#[test]
+fn a_child_ends_with_its_stdin_and_keeps_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut child = Command::new(LDM)
+        .args(["serve", "--child", "--port", "0", "--threads", "1", "-q"])
+        .env("TMPDIR", folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut url = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
+    let body = json!({"prompt": "fire", "steps": 1000}).to_string();
+    let jobs = format!("{}/v1/jobs", url.trim_end());
+    ureq::post(jobs).header("content-type", "application/json").send(body).unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    let begun = Instant::now();
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
+    // Without waiting for the job.
+    assert!(begun.elapsed() < Duration::from_secs(10));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}

@@ -1,0 +1,5 @@
+"""``python -m ldm``: the command ``ldm``."""
+
+from ldm._launch import main
+
+main()
