@@ -237,7 +237,7 @@ fn a_name_that_does_not_exist_is_reported() {
     check("`--no-ema`", "`--no-emu`", "the help of ldm sample has no --no-emu");
     check("bench sample", "branch sample", "unrecognized subcommand 'branch'");
     check("bench sample", "bench sampling", "invalid value 'sampling'");
-    check("Pipeline::open", "Pipeline::reopen", "no crate defines reopen");
+    check("Pipeline::open", "Pipeline::openly", "no crate defines openly");
     check("configs/models", "configs/modals", "there is no configs/modals");
     check("disc_start", "disc_begin", "no config has the key disc_begin");
     check("keep_best.count", "keep_best.number", "no config has the key train.keep_best.number");

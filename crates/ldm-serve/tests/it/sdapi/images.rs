@@ -3,7 +3,7 @@
 use image::{Rgb, RgbImage};
 use serde_json::{Value, json};
 
-use super::{decoded, mask, photo, pixels, url};
+use super::{mask, photo, pixels, url};
 use crate::server::TestServer;
 
 #[test]
