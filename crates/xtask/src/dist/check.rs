@@ -60,13 +60,12 @@ impl RootCheck<'_> {
         command.arg(format!("--root={}", self.root.display())).args(["/bin/sh", "-c", script]);
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", "/tmp").current_dir("/");
         // As for the tests: threads that spin beside another program would wait for minutes.
-        command.env("GOMP_SPINCOUNT", "1000");
+        command.env("GOMP_SPINCOUNT", "1000").env("LDM", format!("{}/bin/ldm", self.home));
         command.output().context("unshare (util-linux) does not start")
     }
 
     /// Runs a script that must succeed; prints and returns its output.
     fn ok(&self, script: &str) -> Result<String> {
-        let script = script.replace("LDM", &format!("{}/bin/ldm", self.home));
         let start = Instant::now();
         let output = self.shell(&script)?;
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
@@ -77,7 +76,6 @@ impl RootCheck<'_> {
 
     /// Runs a script that must fail with one line on stderr, which contains `expected`.
     fn fails(&self, script: &str, expected: &str) -> Result<()> {
-        let script = script.replace("LDM", &format!("{}/bin/ldm", self.home));
         let output = self.shell(&script)?;
         let stderr = text(&output.stderr);
         ensure!(
@@ -93,16 +91,16 @@ impl RootCheck<'_> {
         let tools = self
             .ok("for tool in cargo rustc gcc cc c++ python3 pip ldm; do command -v $tool; done; ls /opt")?;
         ensure!(tools.lines().count() == 1, "the root: expected no compiler and no Python, got {tools}");
-        self.ok("LDM txt2img 'red heart' --out /tmp/first --force")?;
+        self.ok("$LDM txt2img 'red heart' --out /tmp/first --force")?;
         ensure!(self.root.join("tmp/first/00000.png").exists(), "txt2img: expected an image, got none");
-        self.ok("LDM --version --verbose")?;
-        self.ok("LDM self-check")?;
+        self.ok("$LDM --version --verbose")?;
+        self.ok("$LDM self-check")?;
         // The libraries of the archive precede those of LD_LIBRARY_PATH, and a link finds them too.
         self.ok(
             "mkdir -p /tmp/wrong && echo broken > /tmp/wrong/libgomp.so.1 && cp /tmp/wrong/libgomp.so.1 \
-                 /tmp/wrong/libtorch_cpu.so && LD_LIBRARY_PATH=/tmp/wrong LDM --version",
+                 /tmp/wrong/libtorch_cpu.so && LD_LIBRARY_PATH=/tmp/wrong $LDM --version",
         )?;
-        self.ok("ln -sf LDM /tmp/ldm && cd /tmp && ./ldm --version")?;
+        self.ok("ln -sf $LDM /tmp/ldm && cd /tmp && ./ldm --version")?;
         Ok(())
     }
 
@@ -120,9 +118,9 @@ impl RootCheck<'_> {
             "libtorch_cpu.so: expected that of libtorch 2.11.0, got another",
         )?;
         // A program that needs a glibc of the future.
-        let future = |path: &Path| replace(path, b"GLIBC_2.2.5", b"GLIBC_9.2.5");
+        let future = |path: &Path| replace(path, b"GLIBC_2.", b"GLIBC_9.");
         self.damaged(&self.place.join("libexec/ldm"), future, "glibc: expected")?;
-        let future = |path: &Path| replace(path, b"GLIBCXX_3.4.21", b"GLIBCXX_9.4.21");
+        let future = |path: &Path| replace(path, b"GLIBCXX_3.", b"GLIBCXX_9.");
         self.damaged(&self.place.join("libexec/ldm"), future, "libstdc++.so.6: expected GLIBCXX_")
     }
 
@@ -132,7 +130,7 @@ impl RootCheck<'_> {
         fs::rename(file, &kept)?;
         fs::copy(&kept, file)?;
         damage(file).with_context(|| file.display().to_string())?;
-        let found = self.fails("LDM --version", expected);
+        let found = self.fails("$LDM --version", expected);
         fs::rename(&kept, file)?;
         found
     }
