@@ -88,8 +88,8 @@ impl RootCheck<'_> {
     }
 
     fn works(&self) -> Result<()> {
-        let tools = self
-            .ok("for tool in cargo rustc gcc cc c++ python3 pip ldm; do command -v $tool; done; ls /opt")?;
+        let tools =
+            self.ok("for tool in cargo rustc gcc cc c++ python3 pip; do command -v $tool; done; ls /opt")?;
         ensure!(tools.lines().count() == 1, "the root: expected no compiler and no Python, got {tools}");
         self.ok("$LDM txt2img 'red heart' --out /tmp/first --force")?;
         ensure!(self.root.join("tmp/first/00000.png").exists(), "txt2img: expected an image, got none");
@@ -142,9 +142,9 @@ impl RootCheck<'_> {
         for entry in fs::read_dir(packages)?.flatten().filter(|entry| entry.path().is_file()) {
             fs::copy(entry.path(), folder.join(entry.file_name()))?;
         }
-        let install = "LDM_PACKAGES=/tmp/packages sh /tmp/packages/install.sh --prefix /usr/local";
+        let install = "LDM_PACKAGES=/tmp/packages sh /tmp/packages/install.sh --prefix /opt/prefix";
         self.ok(install)?;
-        self.ok("ldm txt2img 'red heart' --out /tmp/second --force && cmp /tmp/first/00000.png /tmp/second/00000.png")?;
+        self.ok("/opt/prefix/bin/ldm txt2img 'red heart' --out /tmp/second --force && cmp /tmp/first/00000.png /tmp/second/00000.png")?;
         // A processor without AVX2.
         let old = "sed 's/ avx2//' /proc/cpuinfo > /tmp/cpuinfo && mount --bind /tmp/cpuinfo /proc/cpuinfo";
         let found = self.ok(&format!("{old} && {install} 2>&1"))?;
@@ -155,6 +155,7 @@ impl RootCheck<'_> {
         let archive = format!("/tmp/packages/{}.tar.gz", self.home.trim_start_matches("/opt/"));
         self.fails(&format!("echo >> {archive}; {install}"), "expected the sha256 of SHA256SUMS")?;
         fs::remove_dir_all(folder)?;
+        fs::remove_dir_all(self.root.join("opt/prefix"))?;
         Ok(())
     }
 }
