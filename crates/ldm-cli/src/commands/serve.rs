@@ -24,7 +24,7 @@ pub(crate) fn run(args: &ServeArgs, printer: Printer) -> anyhow::Result<()> {
     let child = args.child.then(|| ldm_serve::end_with_stdin(|| exit(0))).transpose()?;
     let mut options = options(args, printer)?;
     if let Some(folder) = &child {
-        options.data = folder.as_ref().to_owned();
+        options.data = folder.as_ref().into();
     }
     if !args.host.is_loopback() && options.access.is_open() {
         Printer::warn("everyone who can reach this address may use the server; see --api-key");

@@ -56,8 +56,7 @@ fn words(command: &str) -> Option<Vec<String>> {
                 word.get_or_insert_default();
             }
             (None, ' ') => words.extend(word.take()),
-            (None, '#') if word.is_none() => break,
-            (None, '|' | '>' | '&' | ';') if word.is_none() => break,
+            (None, '#' | '|' | '>' | '&' | ';') if word.is_none() => break,
             (None, '[' | '…') => return None,
             _ => word.get_or_insert_default().push(c),
         }

@@ -270,7 +270,7 @@ fn keys_origins_and_hosts_are_checked() {
 /// Sends a head, and returns the connection.
 fn sent(server: &TestServer, head: &str) -> TcpStream {
     let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap()).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
     write!(stream, "{head}\r\nHost: localhost\r\nContent-Type: application/json\r\n").unwrap();
     stream
 }

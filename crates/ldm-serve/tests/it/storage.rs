@@ -70,16 +70,15 @@ fn a_full_disk_fails_the_job_and_not_the_server() {
     let mut accepted = vec![running];
     for seed in 0..200 {
         let (status, answer) = submit(&server, 1, seed);
-        match status {
-            202 => accepted.push(id(&answer)),
-            _ => {
-                let error = (status, &answer["error"]["code"]);
-                assert_eq!(error, (507, &json!("storage")), "{answer}");
-                let message = answer["error"]["message"].as_str().unwrap();
-                assert!(message.starts_with("the disk of the server is full"), "{message}");
-                refused += 1;
-            }
+        if status == 202 {
+            accepted.push(id(&answer));
+            continue;
         }
+        let error = (status, &answer["error"]["code"]);
+        assert_eq!(error, (507, &json!("storage")), "{answer}");
+        let message = answer["error"]["message"].as_str().unwrap();
+        assert!(message.starts_with("the disk of the server is full"), "{message}");
+        refused += 1;
     }
     assert!(refused > 0);
     for id in &accepted {

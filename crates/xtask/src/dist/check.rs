@@ -67,7 +67,7 @@ impl RootCheck<'_> {
     /// Runs a script that must succeed; prints and returns its output.
     fn ok(&self, script: &str) -> Result<String> {
         let start = Instant::now();
-        let output = self.shell(&script)?;
+        let output = self.shell(script)?;
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
         ensure!(output.status.success(), "{script}: {}\n{stdout}{stderr}", output.status);
         println!("$ {script}    # {:.1} s\n{}", start.elapsed().as_secs_f64(), stdout.trim_end());
@@ -76,7 +76,7 @@ impl RootCheck<'_> {
 
     /// Runs a script that must fail with one line on stderr, which contains `expected`.
     fn fails(&self, script: &str, expected: &str) -> Result<()> {
-        let output = self.shell(&script)?;
+        let output = self.shell(script)?;
         let stderr = text(&output.stderr);
         ensure!(
             output.status.code() == Some(1) && stderr.lines().count() == 1 && stderr.contains(expected),
