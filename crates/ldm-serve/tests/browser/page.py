@@ -173,7 +173,7 @@ def prompt(page, text, count=4, seed=None):
         page.fill("#seed", str(seed))
 
 
-def done(page, timeout=60_000):
+def done(page, timeout=240_000):
     expect(page.locator("#featured .finished img").first).to_be_visible(timeout=timeout)
 
 
@@ -792,6 +792,8 @@ def main():
                 if site.pages:
                     site.shot(site.pages[-1][0], f"failed-{each.__name__}")
                 failed[-1] += (site.end([]),)
+                # Jobs that it has left must not delay the next one.
+                site.clear()
             print(f"{each.__name__} {word} ({time.monotonic() - start:.1f} s)", flush=True)
         browser.close()
     for name, trace, messages in failed:
