@@ -1,6 +1,7 @@
 //! The ends of jobs.
 
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use crate::files::folder_size;
 use crate::job::{Job, JobProgress, JobState, JobView, Status, now};
@@ -17,7 +18,7 @@ pub(crate) enum End {
 
 impl Jobs {
     /// Writes the end of a job, once. Images that were complete are kept.
-    pub(crate) fn finish(&self, job: &Job, end: End) {
+    pub(crate) fn finish(&self, job: &Arc<Job>, end: End) {
         let mut active = self.active();
         if !active.by_id.contains_key(&job.id) || job.ending.swap(true, Ordering::Relaxed) {
             return;
@@ -37,6 +38,10 @@ impl Jobs {
         let progress = JobProgress { step: last.step, steps: last.steps, ..JobProgress::default() };
         let view =
             JobView { state, finished: last.finished, error: last.error.clone(), progress, ..job.view(None) };
+        let mut ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.retain(|job| job.strong_count() > 0);
+        ended.push(Arc::downgrade(job));
+        drop(ended);
         let written = self.journal.finish(&view, folder_size(&self.folder.join(&job.id)));
         // Under one lock, so that a job is always found.
         let mut active = self.active();
@@ -51,6 +56,12 @@ impl Jobs {
         if written.is_ok() {
             self.write_ends();
         }
+    }
+
+    /// IDs of jobs that have ended and that a client still waits for.
+    pub(crate) fn awaited(&self) -> Vec<String> {
+        let ended = self.ended.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.iter().filter_map(|job| Some(job.upgrade()?.id.clone())).collect()
     }
 
     /// Writes the ends that could not be written when they came, for example since the disk was full.

@@ -2,7 +2,7 @@
 
 use std::fs::{File, Permissions};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use ldm_core::files::sync_folder;
@@ -18,8 +18,9 @@ impl Jobs {
         for entry in std::fs::read_dir(&self.folder)? {
             let entry = entry?;
             let name = entry.file_name();
-            if self.journal.find(&name.to_string_lossy())?.is_none() {
-                std::fs::remove_dir_all(entry.path())?;
+            let name = name.to_string_lossy();
+            if is_id(&name) && !self.journal.has(&name)? {
+                remove_all(&entry.path())?;
             }
         }
         Ok(())
@@ -68,10 +69,7 @@ impl Jobs {
         if !full {
             removed?;
         }
-        let folder = self.folder.join(id);
-        if folder.exists() {
-            std::fs::remove_dir_all(folder)?;
-        }
+        remove_all(&self.folder.join(id))?;
         if full {
             // On a full disk the journal has room once the files are gone.
             self.journal.remove(id)?;
@@ -87,7 +85,10 @@ impl Jobs {
     /// When the journal or the files cannot be written.
     pub(crate) fn expire(&self, retention: ResultRetention) -> Result<(), ServeError> {
         let age = u64::try_from(retention.age.as_millis()).unwrap_or(u64::MAX);
-        let expired = self.journal.expired(now().saturating_sub(age), retention.bytes)?;
+        let before = now().saturating_sub(age);
+        let mut expired = self.journal.expired(before, retention.bytes, retention.jobs)?;
+        let awaited = self.awaited();
+        expired.retain(|id| !awaited.contains(id));
         for id in &expired {
             self.remove(id)?;
         }
@@ -133,8 +134,88 @@ pub(crate) fn sync_file(path: &Path) -> Result<(), ServeError> {
     Ok(File::open(path)?.sync_data()?)
 }
 
+/// True for a name of a job: 32 hexadecimal digits.
+fn is_id(name: &str) -> bool {
+    name.len() == 32 && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Makes a folder that only this account may read: prompts and images are nobody else's.
+///
+/// # Errors
+/// When it cannot be made.
+pub(crate) fn make_private(path: &Path) -> Result<(), ServeError> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| ServeError::new(ErrorKind::Storage, format!("{}: {error}", path.display())))
+}
+
+/// Checks that the folder of the results has nothing else, since the server removes what it does not know there.
+///
+/// # Errors
+/// With the name that is not the server's, and for results without a journal.
+pub(crate) fn check_content(folder: &Path, journal: bool) -> Result<(), ServeError> {
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        // Hidden files are those of the system: .DS_Store, .nfs0001.
+        if name.starts_with('.') {
+            continue;
+        }
+        let path = folder.display();
+        let message = match (is_id(&name), journal) {
+            (true, true) => continue,
+            (true, false) => format!("{path}: expected no results without their journal; try another --data"),
+            (false, _) => {
+                format!("{path}: expected only the server's own folders, got {name}; try another --data")
+            }
+        };
+        return Err(ServeError::new(ErrorKind::Storage, message));
+    }
+    Ok(())
+}
+
+/// Removes a folder, or what is in its place.
+fn remove_all(path: &Path) -> Result<(), ServeError> {
+    let removed = match path.symlink_metadata() {
+        Ok(found) if found.is_dir() => std::fs::remove_dir_all(path),
+        Ok(_) => std::fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 /// Bytes of the files of a folder.
 pub(crate) fn folder_size(folder: &Path) -> u64 {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.metadata().ok()).map(|data| data.len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ends::End;
+    use crate::jobs::InputFiles;
+    use crate::options::Limits;
+    use crate::request::GenerationRequest;
+
+    #[test]
+    fn a_result_that_a_client_waits_for_is_kept() {
+        let data = tempfile::tempdir().unwrap();
+        let jobs = Jobs::open(data.path(), &Limits::default()).unwrap();
+        let request = GenerationRequest { prompt: "fire".into(), ..GenerationRequest::default() };
+        let job = jobs.submit(request, "v1", None, InputFiles::default()).unwrap();
+        write_unsynced(&jobs.image(&job.id, 0), b"png").unwrap();
+        let (id, folder) = (job.id.clone(), data.path().join("jobs").join(&job.id));
+        jobs.finish(&Arc::clone(&job), End::Done);
+        let none = ResultRetention { age: Duration::from_hours(1), bytes: 0, jobs: 10 };
+        jobs.expire(none).unwrap();
+        assert!(folder.exists() && jobs.find(&id).is_ok());
+        drop(job);
+        jobs.expire(none).unwrap();
+        assert!(!folder.exists() && jobs.find(&id).is_err());
+    }
 }

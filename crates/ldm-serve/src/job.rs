@@ -1,8 +1,8 @@
 //! Jobs: their states, and what a client sees of them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -111,8 +111,12 @@ pub(crate) struct Job {
     pub(crate) tag: Option<String>,
     /// With its seed, and the names of its input files in place of base64.
     pub(crate) request: GenerationRequest,
+    /// Of its texts and input files.
+    pub(crate) bytes: u64,
     pub(crate) batch_key: String,
     pub(crate) created: u64,
+    /// When its first batch began.
+    pub(crate) begun: OnceLock<Instant>,
     pub(crate) cancel: AtomicBool,
     /// Set by the first who ends it.
     pub(crate) ending: AtomicBool,
@@ -138,6 +142,8 @@ impl Job {
             batch_key: request.batch_key(),
             id,
             tag: None,
+            bytes: 0,
+            begun: OnceLock::new(),
             origin,
             request,
             created,
@@ -150,6 +156,11 @@ impl Job {
     /// The seed of image `index`.
     pub(crate) fn seed(&self, index: usize) -> u64 {
         self.request.seed.unwrap_or_default().wrapping_add(index as u64)
+    }
+
+    /// True once it has run for longer than `limit`.
+    pub(crate) fn is_late(&self, limit: Option<Duration>) -> bool {
+        limit.zip(self.begun.get()).is_some_and(|(limit, begun)| begun.elapsed() > limit)
     }
 
     pub(crate) fn is_canceled(&self) -> bool {

@@ -1,26 +1,27 @@
 //! The queue: jobs that wait, run, and have ended.
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use ldm_core::files;
 use tokio::sync::watch;
 
 use crate::active::{Active, JobBatch, Waiting};
 use crate::ends::End;
-use crate::files::write_unsynced;
+use crate::files::{check_content, folder_size, make_private, write_unsynced};
 use crate::job::{Job, JobState, JobView, now};
 use crate::journal::Journal;
 use crate::options::Limits;
+use crate::queue::{QueueSnapshot, SharedSnapshot};
 use crate::request::GenerationRequest;
 use crate::{ErrorKind, ServeError, job};
 
 /// A job during which a server died this often is suspect: it runs last, and alone.
 const SUSPECT: u32 = 3;
-/// A job during which a server died this often does not run again.
-const ATTEMPTS: u32 = 20;
+/// A job during which a server died this often does not run again: the last times it ran alone, so that it is to blame.
+const ATTEMPTS: u32 = 6;
 
 /// All jobs. Those that have not ended are in memory; all are in the journal, and their files in folders of their own.
 #[derive(Debug)]
@@ -31,8 +32,12 @@ pub(crate) struct Jobs {
     pub(crate) journal: Journal,
     pub(crate) folder: PathBuf,
     queue_limit: usize,
+    queue_bytes: u64,
     /// Counts changes of the queue, for those who watch it.
     changes: watch::Sender<u64>,
+    snapshot: SharedSnapshot,
+    /// Jobs that have ended, whose results a client may be about to read.
+    pub(crate) ended: Mutex<Vec<Weak<Job>>>,
 }
 
 /// The files of a request.
@@ -49,9 +54,12 @@ impl Jobs {
     /// # Errors
     /// As [`Journal::open`]; when the folder cannot be read or written.
     pub(crate) fn open(data: &Path, limits: &Limits) -> Result<Self, ServeError> {
-        let folder = data.join("jobs");
-        files::make_folder(&folder)?;
-        let journal = Journal::open(&data.join("journal.sqlite"))?;
+        let (folder, journal) = (data.join("jobs"), data.join("journal.sqlite"));
+        // Folders above are as others make them.
+        data.parent().map_or(Ok(()), files::make_folder)?;
+        make_private(&folder)?;
+        check_content(&folder, journal.exists())?;
+        let journal = Journal::open(&journal)?;
         let changes = watch::Sender::new(0);
         let jobs = Self {
             active: Mutex::default(),
@@ -59,7 +67,10 @@ impl Jobs {
             journal,
             folder,
             queue_limit: limits.queue,
+            queue_bytes: limits.queue_bytes,
             changes,
+            snapshot: SharedSnapshot::default(),
+            ended: Mutex::default(),
         };
         jobs.recover()?;
         Ok(jobs)
@@ -67,12 +78,13 @@ impl Jobs {
 
     fn recover(&self) -> Result<(), ServeError> {
         self.reopen_incomplete()?;
-        let mut suspects = VecDeque::new();
+        let mut suspects = Vec::new();
         for (view, attempts) in self.journal.unfinished()? {
             let mut job = Job::new(view.id, view.origin, view.request, view.created);
             if attempts >= SUSPECT {
                 job.batch_key.clone_from(&job.id);
             }
+            job.bytes = folder_size(&self.folder.join(&job.id)) + job.request.bytes();
             let job = Arc::new(job);
             let mut active = self.active();
             active.by_id.insert(job.id.clone(), Arc::clone(&job));
@@ -80,12 +92,15 @@ impl Jobs {
                 drop(active);
                 let message = format!("the server died {attempts} times while this job ran");
                 self.finish(&job, End::Failed(ServeError::new(ErrorKind::Internal, message)));
+            } else if attempts >= SUSPECT {
+                suspects.push((attempts, Waiting { job, next: 0 }));
             } else {
-                let waiting = if attempts >= SUSPECT { &mut suspects } else { &mut active.waiting };
-                waiting.push_back(Waiting { job, next: 0 });
+                active.waiting.push_back(Waiting { job, next: 0 });
             }
         }
-        self.active().waiting.append(&mut suspects);
+        // Those with the fewest deaths first: the one to blame keeps no other from its turn.
+        suspects.sort_by_key(|(attempts, _)| *attempts);
+        self.active().waiting.extend(suspects.into_iter().map(|(_, waiting)| waiting));
         self.remove_unknown_folders()
     }
 
@@ -146,6 +161,7 @@ impl Jobs {
         inputs: InputFiles,
     ) -> Result<Arc<Job>, ServeError> {
         let InputFiles { image, mask, label_map } = inputs;
+        let files = [&image, &mask, &label_map].map(|bytes| bytes.as_ref().map_or(0, Vec::len) as u64);
         for (name, bytes, field) in [
             ("image", image, &mut request.image),
             ("mask", mask, &mut request.mask),
@@ -158,10 +174,16 @@ impl Jobs {
         }
         let mut job = Job::new(id, origin.to_owned(), request, now());
         job.tag = tag;
+        job.bytes = files.iter().sum::<u64>() + job.request.bytes();
         let job = Arc::new(job);
         let mut active = self.active();
         // Again, now that others had time to come before.
         self.check_room_of(&active)?;
+        let bytes: u64 = active.waiting.iter().map(|waiting| waiting.job.bytes).sum();
+        if bytes + job.bytes > self.queue_bytes {
+            let message = format!("the queue is full: {bytes} bytes of requests and images wait");
+            return Err(ServeError::new(ErrorKind::Busy, message));
+        }
         if let Some(tag) = &job.tag
             && active.by_id.values().any(|other| other.tag.as_ref() == Some(tag))
         {
@@ -222,6 +244,7 @@ impl Jobs {
             self.journal.start(&ids, time)?;
         }
         for part in new {
+            part.job.begun.get_or_init(Instant::now);
             part.job.status.send_if_modified(|status| {
                 // It may have been canceled since it was taken.
                 if status.state.is_final() {
@@ -275,9 +298,10 @@ impl Jobs {
             .ok_or_else(|| ServeError::new(ErrorKind::NotFound, format!("no such job: {}", shown(id))))
     }
 
-    /// The place of a job in the queue, from 1; none once it runs.
-    pub(crate) fn position(&self, id: &str) -> Option<usize> {
-        self.active().position(id)
+    /// The queue after its newest change.
+    pub(crate) fn snapshot(&self) -> Arc<QueueSnapshot> {
+        let number = *self.changes.borrow();
+        self.snapshot.after(number, || QueueSnapshot::new(&self.active()))
     }
 
     /// A job that has not ended.
@@ -290,33 +314,23 @@ impl Jobs {
         self.active().by_id.values().find(|job| job.tag.as_deref() == Some(tag)).cloned()
     }
 
-    /// Jobs that run, then those that wait, each in their order.
-    pub(crate) fn active_jobs(&self) -> Vec<Arc<Job>> {
-        self.running_and_waiting().concat()
-    }
-
-    /// The jobs that run, and those that wait, each in their order.
-    pub(crate) fn running_and_waiting(&self) -> [Vec<Arc<Job>>; 2] {
-        self.active().running_and_waiting()
-    }
-
-    /// Views of the [active](Self::active_jobs) jobs, then of those that ended, the newest first; `count` after `skip`.
+    /// Views of the jobs that have not ended, then of those that have, the newest first; `count` after `skip`.
     ///
     /// # Errors
     /// When the journal cannot be read.
     pub(crate) fn list(&self, skip: usize, count: usize) -> Result<Vec<JobView>, ServeError> {
         let active = self.active();
-        let [running, waiting] = active.running_and_waiting();
-        let mut views: Vec<_> = running.iter().map(|job| job.view(None)).collect();
-        views.extend(waiting.iter().enumerate().map(|(index, job)| job.view(Some(index + 1))));
-        views.extend(active.unwritten.values().cloned());
+        let queue = QueueSnapshot::new(&active);
+        let unwritten: Vec<_> = active.unwritten.values().cloned().collect();
         drop(active);
-        let passed = skip.min(views.len());
-        views.drain(..passed);
-        views.truncate(count);
+        let (unended, ended) = (queue.jobs().count(), unwritten.len());
+        let part = queue.jobs().skip(skip).take(count);
+        let mut views: Vec<_> = part.map(|job| job.view(queue.position(&job.id))).collect();
+        let room = count - views.len();
+        views.extend(unwritten.into_iter().skip(skip.saturating_sub(unended)).take(room));
         let rest = count - views.len();
         if rest > 0 {
-            views.extend(self.journal.ended(skip - passed, rest)?);
+            views.extend(self.journal.ended(skip.saturating_sub(unended + ended), rest)?);
         }
         Ok(views)
     }

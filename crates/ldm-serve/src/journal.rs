@@ -1,5 +1,6 @@
 //! The journal: every accepted job in an SQLite file, so that none is lost.
 
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -57,6 +58,7 @@ impl Journal {
             let reason = if busy { "another server has it open".to_owned() } else { error.to_string() };
             ServeError::new(ErrorKind::Storage, format!("{}: {reason}", path.display()))
         };
+        make_private_file(path)?;
         let connection = Connection::open(path).map_err(at)?;
         // NORMAL: a statement does not wait for the disk, `sync` does. EXCLUSIVE: one server for one journal.
         let settings = "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; \
@@ -183,6 +185,15 @@ impl Journal {
         Ok(())
     }
 
+    /// True for a job of the journal.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub(crate) fn has(&self, id: &str) -> Result<bool, ServeError> {
+        let query = "SELECT EXISTS (SELECT 1 FROM jobs WHERE id = ?1)";
+        Ok(self.connection().query_row(query, [id], |row| row.get(0))?)
+    }
+
     /// Jobs that ended, the newest first, `count` of them after the first `skip`.
     ///
     /// # Errors
@@ -193,8 +204,10 @@ impl Journal {
         );
         let connection = self.connection();
         let mut statement = connection.prepare_cached(&query)?;
-        let rows = statement.query_map(params![count, skip], read)?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        // SQLite's integers are signed.
+        let skip = i64::try_from(skip).unwrap_or(i64::MAX);
+        let rows = statement.query_map(params![count, skip], |row| Ok(whole(row, read(row))))?;
+        Ok(rows.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
     /// The jobs that have not ended, the oldest first, each with the number of times that a server died while it ran.
@@ -205,22 +218,26 @@ impl Journal {
         let query = format!("SELECT {COLUMNS}, attempts FROM jobs WHERE finished IS NULL ORDER BY number");
         let connection = self.connection();
         let mut statement = connection.prepare(&query)?;
-        let rows = statement.query_map([], |row| Ok((read(row)?, row.get("attempts")?)))?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let job = |row: &Row| Ok((read(row)?, row.get("attempts")?));
+        let rows = statement.query_map([], |row| Ok(whole(row, job(row))))?;
+        Ok(rows.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
-    /// The oldest jobs that ended before `time`, or beyond `bytes` of results.
+    /// The oldest jobs that ended before `time`, or beyond `bytes` of results, or beyond `jobs`.
     ///
     /// # Errors
     /// When it cannot be read.
-    pub(crate) fn expired(&self, time: u64, bytes: u64) -> Result<Vec<String>, ServeError> {
-        let query = "SELECT id FROM (SELECT id, finished, number, sum(bytes) OVER (ORDER BY finished DESC, number DESC) \
-                     AS total FROM jobs WHERE finished IS NOT NULL) WHERE finished < ?1 OR total > ?2";
+    pub(crate) fn expired(&self, time: u64, bytes: u64, jobs: u64) -> Result<Vec<String>, ServeError> {
+        let query = "SELECT id FROM (SELECT id, finished, number, sum(bytes + octet_length(request) + \
+                     octet_length(images) + octet_length(notes)) OVER newest AS total, \
+                     row_number() OVER newest AS place FROM jobs WHERE finished IS NOT NULL \
+                     WINDOW newest AS (ORDER BY finished DESC, number DESC)) \
+                     WHERE finished < ?1 OR total > ?2 OR place > ?3";
         let connection = self.connection();
         let mut statement = connection.prepare_cached(query)?;
         // SQLite's integers are signed.
-        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
-        let rows = statement.query_map(params![time, bytes], |row| row.get(0))?;
+        let [bytes, jobs] = [bytes, jobs].map(|count| i64::try_from(count).unwrap_or(i64::MAX));
+        let rows = statement.query_map(params![time, bytes, jobs], |row| row.get(0))?;
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
@@ -241,6 +258,19 @@ impl Journal {
     pub(crate) fn shrink(&self) -> Result<(), ServeError> {
         Ok(self.connection().execute_batch("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(TRUNCATE);")?)
     }
+}
+
+/// Makes the file for this account alone; SQLite gives its other files the same mode.
+fn make_private_file(path: &Path) -> Result<(), ServeError> {
+    let file = std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+    file.map_err(|error| ServeError::new(ErrorKind::Storage, format!("{}: {error}", path.display())))?;
+    Ok(())
+}
+
+/// A row, or none and a warning: one job that another version wrote does not hide the others.
+fn whole<T>(row: &Row, read: rusqlite::Result<T>) -> Option<T> {
+    let id = row.get::<_, String>("id").unwrap_or_default();
+    read.inspect_err(|error| tracing::warn!(job = id, %error, "an entry of the journal cannot be read")).ok()
 }
 
 fn json(value: &impl serde::Serialize) -> String {

@@ -32,9 +32,12 @@ const SILENT: [&str; 9] = [
     "RNG",
 ];
 
+/// Bytes of a text that is read: two prompts and the settings.
+const LONGEST_TEXT: usize = 1 << 18;
+
 /// The request of a text of this program or of AUTOMATIC1111's web UI; none where it is no such text.
 pub(crate) fn request_of(text: &str) -> Option<Found> {
-    let parsed = PngParameters::parse(text)?;
+    let parsed = PngParameters::parse(Some(text).filter(|text| text.len() <= LONGEST_TEXT)?)?;
     let (sampler, spacing) = parsed.sampler();
     let mut request = GenerationRequest {
         prompt: parsed.prompt.clone().unwrap_or_default(),

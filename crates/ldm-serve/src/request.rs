@@ -175,6 +175,11 @@ impl GenerationRequest {
         self.guidance_interval.map(|[low, high]| [low.unwrap_or(0.), high.unwrap_or(f64::INFINITY)])
     }
 
+    /// Bytes in the journal.
+    pub(crate) fn bytes(&self) -> u64 {
+        serde_json::to_string(self).expect("strings and numbers").len() as u64
+    }
+
     /// The request without what may differ between the images of a batch: requests with equal keys are sampled together.
     /// Requests with an image, a mask or a map have the file names of their jobs in them, and so keys of their own.
     pub(crate) fn batch_key(&self) -> String {

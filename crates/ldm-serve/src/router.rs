@@ -11,10 +11,9 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tower_http::catch_panic::CatchPanicLayer;
-use tower_http::timeout::RequestBodyTimeoutLayer;
 
 use crate::server::App;
-use crate::{ErrorKind, ServeError, answers, openai, openapi, page, sdapi, security, v1};
+use crate::{ErrorKind, ServeError, answers, bodies, openai, openapi, page, sdapi, security, v1};
 
 /// The routes of a server.
 pub(crate) fn router(app: &Arc<App>) -> Router {
@@ -31,7 +30,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .with_state(Arc::clone(app))
         .layer(DefaultBodyLimit::max(limits.body))
-        .layer(RequestBodyTimeoutLayer::new(limits.read))
+        .layer(from_fn_with_state(Arc::clone(app), bodies::bounded))
         .layer(from_fn_with_state(Arc::clone(app), check_length))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(Arc::clone(app), security::guard))

@@ -1,7 +1,8 @@
 //! Who may send requests, and what browsers may do with answers.
 
-use std::net::IpAddr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderName, HeaderValue};
@@ -36,13 +37,21 @@ pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     let allowed = origin.as_ref().and_then(|origin| allowed_origin(&app.options.access, origin));
     let preflight = request.method() == Method::OPTIONS
         && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = match admit(&app, &request, allowed.is_some()) {
-        Err(error) => refused(&path, &error),
+    let guessed = ["authorization", "x-api-key"].iter().any(|name| request.headers().contains_key(*name));
+    let mut response = match admit(&app, &request, allowed.is_some(), preflight) {
+        Err(error) => {
+            if guessed && error.kind == ErrorKind::Unauthorized {
+                tokio::time::sleep(REFUSAL).await;
+            }
+            refused(&path, &error)
+        }
         Ok(()) if preflight => StatusCode::NO_CONTENT.into_response(),
         Ok(()) => next.run(request).await,
     };
     app.metrics.answered(response.status().as_u16());
     let headers = response.headers_mut();
+    // Prompts, and whatever else is not said to be public.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     for (name, value) in HEADERS {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
     }
@@ -55,38 +64,68 @@ pub(crate) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     response
 }
 
-fn admit(app: &App, request: &Request, allowed_origin: bool) -> Result<(), ServeError> {
+fn admit(app: &App, request: &Request, allowed_origin: bool, preflight: bool) -> Result<(), ServeError> {
     let headers = request.headers();
     check_host(app, headers)?;
-    if let Some(origin) = headers.get(header::ORIGIN)
-        && !allowed_origin
-        && !is_own(origin, headers)
-    {
+    let own = headers.get(header::ORIGIN).map(|origin| is_own(origin, headers));
+    let foreign = match own {
+        Some(own) => !own && !allowed_origin,
+        None => is_cross_site(request),
+    };
+    if foreign {
         let message = "a page of another origin may not send requests; see --cors";
         return Err(ServeError::new(ErrorKind::Forbidden, message));
     }
     // A preflight has no credentials; it does nothing.
-    if request.method() == Method::OPTIONS || request.uri().path() == "/health" {
+    if preflight || request.uri().path() == "/health" {
         return Ok(());
     }
     check_credentials(&app.options.access, headers)
 }
 
-/// A server for this machine alone answers to its names alone: a page whose name was made to point here (DNS rebinding) has
-/// another.
+/// The delay of an answer to wrong credentials: guesses take time.
+const REFUSAL: Duration = Duration::from_millis(250);
+
+/// True for a request that a browser sends for a page of another site without its origin, as for an image; not for a link to a
+/// page of this server.
+fn is_cross_site(request: &Request) -> bool {
+    let header = |name| request.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let foreign = matches!(header("sec-fetch-site"), Some("cross-site" | "same-site"));
+    let followed = request.method() == Method::GET
+        && header("sec-fetch-mode") == Some("navigate")
+        && header("sec-fetch-dest") == Some("document");
+    foreign && !followed
+}
+
+/// A server without credentials answers to names of its own alone: a page whose name was made to point here (DNS rebinding)
+/// has another. An address cannot be made to point elsewhere.
 fn check_host(app: &App, headers: &HeaderMap) -> Result<(), ServeError> {
     let access = &app.options.access;
-    if !app.address.ip().is_loopback() || !access.is_open() {
-        return Ok(());
-    }
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let name = host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
-    let name = name.map_or(host, |(name, _)| name).trim_matches(['[', ']']);
-    let local = name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    if local {
+    if !access.is_open() || is_own_name(host, &access.hosts, app.host_name.as_deref()) {
         return Ok(());
     }
-    Err(ServeError::new(ErrorKind::Forbidden, "expected the host localhost or 127.0.0.1"))
+    let host: String = host.chars().take(100).collect();
+    let message = format!("{host} is not a name of this server; see --allowed-host, or use its address");
+    Err(ServeError::new(ErrorKind::Forbidden, message))
+}
+
+/// True for an address, `localhost`, the name of this machine, and names that were allowed; `host` may have a port.
+fn is_own_name(host: &str, allowed: &[String], machine: Option<&str>) -> bool {
+    let port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let name = host.rsplit_once(':').filter(|(name, digits)| port(digits) && !name.ends_with(':'));
+    let name = name.map_or(host, |(name, _)| name);
+    let bracketed = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
+    if bracketed.is_some_and(|name| name.parse::<Ipv6Addr>().is_ok()) || name.parse::<Ipv4Addr>().is_ok() {
+        return true;
+    }
+    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    let machine = machine.map(str::to_ascii_lowercase).filter(|machine| !machine.is_empty());
+    let is_machine = |machine: &String| name == *machine || name.strip_suffix(".local") == Some(machine);
+    name == "localhost"
+        || name.ends_with(".localhost")
+        || machine.as_ref().is_some_and(is_machine)
+        || allowed.iter().any(|allowed| name.eq_ignore_ascii_case(allowed))
 }
 
 /// True for a page of this server.
@@ -178,7 +217,7 @@ mod tests {
         let access = Access {
             keys: vec!["secret".into(), "other".into()],
             users: vec!["ada:love".into()],
-            origins: Vec::new(),
+            ..Access::default()
         };
         let basic = |pair: &str| format!("Basic {}", STANDARD.encode(pair));
         for (name, value, right) in [
@@ -213,5 +252,59 @@ mod tests {
         };
         assert!(own("http://127.0.0.1:7860"));
         assert!(!own("http://127.0.0.1:7861") && !own("null") && !own("http://evil"));
+    }
+
+    #[test]
+    fn names_of_this_server_are_known() {
+        let allowed = ["studio.example".to_owned()];
+        let own = |host: &str| is_own_name(host, &allowed, Some("Box"));
+        for host in [
+            "127.0.0.1:7860",
+            "192.168.1.5",
+            "[::1]:7860",
+            "[::1]",
+            "localhost",
+            "LOCALHOST:80",
+            "a.localhost",
+            "box:7860",
+            "box.local",
+            "Studio.example:443",
+        ] {
+            assert!(own(host), "{host}");
+        }
+        for host in [
+            "",
+            "evil.example",
+            "evil.example:7860",
+            "127.0.0.1.evil.example",
+            "localhost.evil",
+            "box.evil",
+            "[evil]",
+            "::1x",
+        ] {
+            assert!(!own(host), "{host}");
+        }
+        assert!(!is_own_name("", &[], Some("")) && !is_own_name("box", &[], None));
+    }
+
+    #[test]
+    fn requests_of_other_sites_are_known_without_an_origin() {
+        let of = |method: &str, pairs: &[(&str, &str)]| {
+            let mut request = Request::builder().method(method);
+            for (name, value) in pairs {
+                request = request.header(*name, *value);
+            }
+            is_cross_site(&request.body(axum::body::Body::empty()).unwrap())
+        };
+        let link = [
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-mode", "navigate"),
+            ("sec-fetch-dest", "document"),
+        ];
+        assert!(!of("GET", &[]) && !of("GET", &link) && !of("GET", &[("sec-fetch-site", "same-origin")]));
+        assert!(of("POST", &link), "a form");
+        assert!(of("GET", &[("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors")]), "an image");
+        assert!(of("GET", &[link[0], link[1], ("sec-fetch-dest", "iframe")]), "a frame");
+        assert!(of("POST", &[("sec-fetch-site", "same-site")]), "another port");
     }
 }

@@ -12,12 +12,14 @@ use ldm_core::image as images;
 use ldm_schedulers::SamplingStep;
 
 use crate::active::BatchPart;
+use crate::check::check_work;
 use crate::ends::End;
 use crate::files::write_unsynced;
 use crate::job::{Job, JobImage, JobPreview};
 use crate::jobs::Jobs;
 use crate::metrics::Metrics;
 use crate::models::{Loaded, ModelCache, ModelInfo, Models};
+use crate::options::Limits;
 use crate::{ErrorKind, ServeError, render, sdapi};
 
 /// The shortest time between two previews of a job.
@@ -30,7 +32,7 @@ pub(crate) struct Worker {
     pub(crate) cache: ModelCache,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) batch_size: usize,
-    pub(crate) limit: Option<Duration>,
+    pub(crate) limits: Limits,
     /// Set when the server stops and cannot wait any longer.
     pub(crate) abort: Arc<AtomicBool>,
 }
@@ -67,7 +69,8 @@ impl Worker {
         match parts.as_slice() {
             [part] if canceled && part.job.is_canceled() => self.jobs.finish(&part.job, End::Canceled),
             [part] => {
-                tracing::warn!(job = part.job.id, %error, "failed");
+                // Quoted: the message may repeat words of the request.
+                tracing::warn!(job = part.job.id, error = ?error.message, "failed");
                 self.metrics.failed(error.kind);
                 self.jobs.finish(&part.job, End::Failed(error));
             }
@@ -75,10 +78,15 @@ impl Worker {
         }
     }
 
-    /// Ends a job that was canceled between its batches; true for one that has ended.
-    fn ended(&self, job: &Job) -> bool {
+    /// Ends a job that was canceled or whose time was over between its batches; true for one that has ended.
+    fn ended(&self, job: &Arc<Job>) -> bool {
         if job.is_canceled() {
             self.jobs.finish(job, End::Canceled);
+            return true;
+        }
+        if job.is_late(self.limits.job) {
+            self.metrics.failed(ErrorKind::TimedOut);
+            self.jobs.finish(job, End::Failed(too_long(self.limits.job)));
             return true;
         }
         job.status.borrow().state.is_final()
@@ -89,6 +97,9 @@ impl Worker {
         let info = self.models.find(shared.model.as_deref())?;
         let loaded = self.models.get(&mut self.cache, shared.model.as_deref(), &shared.loras)?;
         let steps = render::steps(shared, loaded.pipeline.model(), info)?;
+        if shared.steps.is_none() {
+            parts.iter().try_for_each(|part| check_work(&part.job.request, info, steps, &self.limits))?;
+        }
         for part in parts {
             part.job.status.send_if_modified(|status| {
                 status.steps = steps * part.job.request.images();
@@ -103,7 +114,7 @@ impl Worker {
                 parts: &parts,
                 info,
                 steps,
-                limit: self.limit,
+                limit: self.limits.job,
                 abort: &self.abort,
                 metrics: &self.metrics,
             };
@@ -178,7 +189,7 @@ impl BatchRun<'_> {
         let count: usize = self.parts.iter().map(|part| part.images.len()).sum();
         let images = {
             let on_step = |step: &SamplingStep| {
-                let over = self.limit.is_some_and(|limit| begun.elapsed() > limit);
+                let over = self.parts.iter().any(|part| part.job.is_late(self.limit));
                 timed_out.set(over);
                 let unwanted = self.parts.iter().all(|part| part.job.is_canceled());
                 if over || unwanted || self.abort.load(Ordering::Relaxed) {
@@ -193,14 +204,15 @@ impl BatchRun<'_> {
                 self.report(loaded, step, preview, begun.elapsed().as_secs_f64() / done as f64);
             };
             let request = render::request(self.parts, loaded.pipeline.model(), self.info, self.jobs)?;
+            // Preparing images takes a while too.
+            if self.parts.iter().all(|part| part.job.is_canceled()) || self.abort.load(Ordering::Relaxed) {
+                return Err(ldm_core::Error::Stopped.into());
+            }
             loaded.pipeline.generate(&request.stopped_by(&stop).on_step(on_step))
         };
         let images = match images {
             Err(ldm_core::Error::Stopped) if timed_out.get() => {
-                let seconds = self.limit.unwrap_or_default().as_secs();
-                let message =
-                    format!("the job took longer than {seconds} s, the server's limit; try fewer steps");
-                return Err(ServeError::new(ErrorKind::TimedOut, message));
+                return Err(too_long(self.limit));
             }
             result => result?,
         };
@@ -291,6 +303,13 @@ impl BatchRun<'_> {
             nsfw: images.flagged().get(at).copied().unwrap_or_default(),
         })
     }
+}
+
+fn too_long(limit: Option<Duration>) -> ServeError {
+    let seconds = limit.unwrap_or_default().as_secs();
+    let message =
+        format!("the job took longer than {seconds} s, the server's limit; try fewer steps or images");
+    ServeError::new(ErrorKind::TimedOut, message)
 }
 
 fn fail(jobs: &Jobs, parts: &[BatchPart], error: &ServeError) {

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use image::RgbImage;
-use image::imageops::{self, FilterType};
+use image::imageops;
 use ldm_core::image::{self as images, read_mask};
 use ldm_core::{Error, Result};
-use ldm_data::Interpolation;
+use ldm_data::{Interpolation, resize as resized};
 use tch::{Kind, Tensor};
 
 use crate::{InputImages, InputSize};
@@ -61,7 +61,7 @@ impl MaskFile {
                 let got = format!("{w}x{h}; try --resize-mask");
                 return Err(Error::expected(path.display(), format!("{width}x{height}, as the image"), got));
             }
-            pixels = imageops::resize(&pixels, width, height, FilterType::Nearest);
+            pixels = resized(&pixels, width, height, Interpolation::Nearest);
         }
         Ok(Self { path: path.to_path_buf(), pixels, by_alpha })
     }

@@ -52,6 +52,10 @@ pub(crate) struct ServeArgs {
     /// User of Basic authentication, NAME:PASSWORD; repeatable.
     #[arg(long, value_name = "NAME:PASSWORD")]
     pub(crate) user: Vec<String>,
+    /// Name of the server besides its address, localhost and the machine's; without keys and users it answers to no other;
+    /// repeatable.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) allowed_host: Vec<String>,
     /// Origin whose pages may send requests, as https://example.org, or * for every one; repeatable.
     #[arg(long, value_name = "ORIGIN")]
     pub(crate) cors: Vec<String>,
@@ -67,15 +71,18 @@ pub(crate) struct ServeArgs {
     /// Most images of a request.
     #[arg(long, value_name = "N", default_value_t = 64)]
     pub(crate) max_images: usize,
-    /// Largest body of a request in megabytes.
+    /// Most images x steps x megapixels of a request.
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    pub(crate) max_work: u64,
+    /// Largest body of a request in megabytes; all bodies together take four times as much.
     #[arg(long, value_name = "MB", default_value_t = 64)]
     pub(crate) max_body: usize,
     /// Most open connections.
     #[arg(long, value_name = "N", default_value_t = 4096)]
     pub(crate) max_connections: usize,
-    /// Longest run of a batch in seconds.
-    #[arg(long, value_name = "SECONDS")]
-    pub(crate) max_seconds: Option<u64>,
+    /// Longest time of a job in seconds, from its start; 0 is no limit.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+    pub(crate) max_seconds: u64,
     /// Hours for which results are kept.
     #[arg(long, value_name = "HOURS", default_value_t = 24)]
     pub(crate) keep_hours: u64,

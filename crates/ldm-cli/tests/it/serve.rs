@@ -198,3 +198,25 @@ fn a_child_ends_with_its_stdin_and_keeps_nothing() {
     assert!(begun.elapsed() < Duration::from_secs(10));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+#[test]
+fn empty_and_unreadable_secrets_are_refused() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let data = tempfile::tempdir().unwrap();
+    let error = |arguments: &[&str], key: &[u8]| {
+        let mut ldm = Command::new(LDM);
+        ldm.args(["serve", "--port", "0", "--data"]).arg(data.path()).args(arguments);
+        let output = ldm.env("LDM_API_KEY", OsStr::from_bytes(key)).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    for user in ["ada:", ":love", "ada"] {
+        let text = error(&["--user", user], b"key");
+        assert!(text.contains("--user: expected NAME:PASSWORD"), "{user}: {text}");
+    }
+    // Ignored, the server would be open to everyone.
+    let text = error(&[], b"\xff\xfe");
+    assert!(text.contains("LDM_API_KEY: expected a key in UTF-8"), "{text}");
+}

@@ -22,6 +22,14 @@ pub fn resize(image: &RgbImage, width: u32, height: u32, interpolation: Interpol
     if let Some(kind) = interpolation.opencv() {
         return cv_resize::image(image, width, height, kind);
     }
+    if interpolation == Interpolation::Nearest {
+        // By index: the rows of a narrow image at the new width, before its columns, may be huge.
+        let [columns, rows] = [(image.width(), width), (image.height(), height)]
+            .map(|(from, to)| nearest_pixels(from, to, interpolation));
+        return RgbImage::from_fn(width, height, |x, y| {
+            *image.get_pixel(columns[x as usize], rows[y as usize])
+        });
+    }
     let mut image = image.clone();
     if image.width() != width {
         image = along_rows(&image, width, &taps(image.width(), width, interpolation));
@@ -40,14 +48,18 @@ pub(crate) fn resize_labels(
     height: u32,
     interpolation: Interpolation,
 ) -> GrayImage {
-    let nearest = |from: u32, to: u32| -> Vec<u32> {
-        if interpolation.opencv().is_some() {
-            return cv_resize::nearest(from as usize, to as usize).map(|at| at as u32).collect();
-        }
-        taps(from, to, Interpolation::Nearest).iter().map(|taps| taps.start as u32).collect()
-    };
-    let (columns, rows) = (nearest(map.width(), width), nearest(map.height(), height));
+    let [columns, rows] = [(map.width(), width), (map.height(), height)]
+        .map(|(from, to)| nearest_pixels(from, to, interpolation));
     GrayImage::from_fn(width, height, |x, y| *map.get_pixel(columns[x as usize], rows[y as usize]))
+}
+
+/// The nearest of `from` pixels of each of `to`.
+fn nearest_pixels(from: u32, to: u32, interpolation: Interpolation) -> Vec<u32> {
+    if interpolation.opencv().is_some() {
+        return cv_resize::nearest(from as usize, to as usize).map(|at| at as u32).collect();
+    }
+    let scale = f64::from(from) / f64::from(to);
+    (0..to).map(|k| ((f64::from(k) + 0.5) * scale) as u32).collect()
 }
 
 /// Fractional bits of a weight: 8 are for the value of a pixel, 2 for overshoot.
@@ -61,10 +73,6 @@ struct PixelWeights {
 
 fn taps(from: u32, to: u32, interpolation: Interpolation) -> Vec<PixelWeights> {
     let scale = f64::from(from) / f64::from(to);
-    if interpolation == Interpolation::Nearest {
-        let nearest = |k: u32| ((f64::from(k) + 0.5) * scale) as usize;
-        return (0..to).map(|k| PixelWeights { start: nearest(k), weights: vec![1 << BITS] }).collect();
-    }
     let stretch = scale.max(1.);
     let support = interpolation.support() * stretch;
     let one = |k: u32| {

@@ -9,7 +9,6 @@ use super::fields::{AnswerForm, ResponseFormat, renamed};
 use crate::encoding::AnswerFormat;
 use crate::job::{Job, JobImage, JobState, Status, now};
 use crate::server::App;
-use crate::submit::blocking;
 use crate::{ErrorKind, ServeError, base64_image};
 
 /// Tokens, all zero: diffusion models count none, but OpenAI's clients expect the keys.
@@ -88,7 +87,7 @@ pub(super) async fn encoded(
 ) -> Result<String, ServeError> {
     let png = app.png(id, index).await?;
     let (format, quality) = (form.format, form.compression);
-    blocking(move || Ok(base64_image::encode(&format.encode(png, quality)?))).await
+    app.images.finish(move || Ok(base64_image::encode(&format.encode(png, quality)?))).await
 }
 
 /// The answer of a job, once it has ended. `base` is the server's URL.

@@ -5,6 +5,7 @@ use serde_json::{Map, Number, Value};
 use utoipa::ToSchema;
 
 use crate::answers::parse;
+use crate::check::LONGEST_NAME;
 use crate::encoding::AnswerFormat;
 use crate::request::GenerationRequest;
 use crate::{ErrorKind, ServeError};
@@ -108,6 +109,12 @@ impl ImageFields {
                 "partial_images",
                 format!("0 to {PARTIAL_IMAGES}"),
                 partial_images,
+            ));
+        }
+        if self.quality.as_ref().is_some_and(|word| word.len() > LONGEST_NAME) {
+            return Err(ServeError::invalid(
+                "quality",
+                format!("expected at most {LONGEST_NAME} characters"),
             ));
         }
         let response_format = self.response_format.unwrap_or_default();

@@ -9,33 +9,35 @@ use axum::http::header::HOST;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use ldm_core::image::dimensions;
-use serde_json::{Map, Value};
 
 use super::fields::{AnswerForm, ImageFields, renamed};
 use super::mask::white_where_transparent;
 use super::multipart::UploadForm;
 use super::{answer, stream};
 use crate::answers::JsonBody;
+use crate::bodies::BodyRoom;
 use crate::check::check_image;
+use crate::json::JsonMap;
 use crate::request::GenerationRequest;
 use crate::server::App;
-use crate::submit::blocking;
 use crate::{ServeError, base64_image};
 
 /// `POST /v1/images/generations`.
 pub(super) async fn generations(
     State(app): State<Arc<App>>,
+    room: BodyRoom,
     headers: HeaderMap,
-    JsonBody(object): JsonBody<Map<String, Value>>,
+    JsonBody(JsonMap(object)): JsonBody<JsonMap>,
 ) -> Result<Response, ServeError> {
     let fields = ImageFields::parse(object)?;
     let form = fields.form()?;
-    respond(&app, &headers, fields.request()?, form, "image_generation").await
+    respond(&app, &room, &headers, fields.request()?, form, "image_generation").await
 }
 
 /// `POST /v1/images/edits`: an image, sampled anew where its mask is transparent, or all of it from some noise.
 pub(super) async fn edits(
     State(app): State<Arc<App>>,
+    room: BodyRoom,
     headers: HeaderMap,
     form: Result<Multipart, MultipartRejection>,
 ) -> Result<Response, ServeError> {
@@ -46,12 +48,13 @@ pub(super) async fn edits(
         request.strength = request.strength.or(fidelity);
     }
     let request = with_files(&app, request, image, mask).await?;
-    respond(&app, &headers, request, form, "image_edit").await
+    respond(&app, &room, &headers, request, form, "image_edit").await
 }
 
 /// `POST /v1/images/variations`: an image sampled anew from some noise, without a text.
 pub(super) async fn variations(
     State(app): State<Arc<App>>,
+    room: BodyRoom,
     headers: HeaderMap,
     form: Result<Multipart, MultipartRejection>,
 ) -> Result<Response, ServeError> {
@@ -59,7 +62,7 @@ pub(super) async fn variations(
     fields.prompt = Some(String::new());
     let form = fields.form()?;
     let request = with_files(&app, fields.request()?, image, None).await?;
-    respond(&app, &headers, request, form, "image_edit").await
+    respond(&app, &room, &headers, request, form, "image_edit").await
 }
 
 /// The request with its image and its mask.
@@ -69,9 +72,9 @@ async fn with_files(
     image: Vec<u8>,
     mask: Option<Vec<u8>>,
 ) -> Result<GenerationRequest, ServeError> {
-    let app = Arc::clone(app);
-    blocking(move || {
-        let limits = &app.options.limits;
+    let limits = app.options.limits.clone();
+    let prepared = app.images.run(move || {
+        let limits = &limits;
         let image = check_image("image", image, limits)?;
         if let Some(mask) = mask {
             let mask = check_image("mask", mask, limits)?;
@@ -85,23 +88,26 @@ async fn with_files(
         }
         request.image = Some(base64_image::encode(&image));
         Ok(request)
-    })
-    .await
+    });
+    prepared.await
 }
 
 /// Submits a job and answers with its end or, as a stream, with its events. The job goes on without the client.
 async fn respond(
     app: &Arc<App>,
+    room: &BodyRoom,
     headers: &HeaderMap,
     request: GenerationRequest,
     form: AnswerForm,
     kind: &'static str,
 ) -> Result<Response, ServeError> {
+    let permit = app.waits.answer()?;
     let job = app.submit(request, "openai", None).await.map_err(renamed)?;
+    room.keep(0)?;
     // OpenAI's clients show it, and `/v1/jobs/{id}` knows it.
     let id = HeaderValue::from_str(&job.id).expect("hexadecimal");
     let mut response = if form.stream {
-        stream::events(Arc::clone(app), job, form, kind).into_response()
+        stream::events(Arc::clone(app), job, form, kind, permit).into_response()
     } else {
         match answer::wait(app, &job, form, &base(app, headers)).await {
             Ok(answer) => Json(answer).into_response(),

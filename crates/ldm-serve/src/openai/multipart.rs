@@ -22,6 +22,9 @@ const TYPED: [&str; 11] = [
     "strength",
 ];
 
+/// The most fields of a form.
+const MOST_FIELDS: usize = 100;
+
 /// A form with an image.
 #[derive(Debug)]
 pub(super) struct UploadForm {
@@ -44,6 +47,10 @@ impl UploadForm {
         })?;
         let (mut images, mut masks, mut object) = (Vec::new(), Vec::new(), Map::new());
         while let Some(field) = form.next_field().await.map_err(|error| broken(&error))? {
+            if images.len() + masks.len() + object.len() >= MOST_FIELDS {
+                let message = format!("expected at most {MOST_FIELDS} fields in a form");
+                return Err(ServeError::new(ErrorKind::Invalid, message));
+            }
             let name = field.name().unwrap_or_default().to_owned();
             let bytes = field.bytes().await.map_err(|error| broken(&error))?;
             match name.as_str() {

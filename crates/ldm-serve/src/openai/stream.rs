@@ -11,14 +11,13 @@ use image::imageops::{self, FilterType};
 use image::{DynamicImage, ImageFormat, ImageReader};
 use ldm_core::image as images;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::answer::{self, TokenUsage};
 use super::fields::AnswerForm;
 use crate::answers::ErrorBody;
 use crate::job::{Job, JobPreview, Status};
 use crate::server::App;
-use crate::submit::blocking;
 use crate::{ErrorKind, ServeError, base64_image};
 
 /// The events of a job. Nothing happens to the job when the stream is dropped.
@@ -27,13 +26,24 @@ pub(super) fn events(
     job: Arc<Job>,
     form: AnswerForm,
     kind: &'static str,
+    waiting: OwnedSemaphorePermit,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     let mut status = job.status.subscribe();
     // What is there already is news.
     status.mark_changed();
     let pending = VecDeque::new();
-    let follower =
-        Follower { app, job, status, form, kind, partial: 0, complete: Vec::new(), pending, over: false };
+    let follower = Follower {
+        app,
+        job,
+        status,
+        form,
+        kind,
+        partial: 0,
+        complete: Vec::new(),
+        pending,
+        over: false,
+        _waiting: waiting,
+    };
     let events = stream::unfold(follower, |mut follower| async {
         let event = follower.next().await?;
         Some((Ok(event), follower))
@@ -55,6 +65,7 @@ struct Follower {
     complete: Vec<usize>,
     pending: VecDeque<Event>,
     over: bool,
+    _waiting: OwnedSemaphorePermit,
 }
 
 impl Follower {
@@ -84,7 +95,7 @@ impl Follower {
         if let Some(preview) = status.preview.as_ref().filter(|_| self.wants_partial(&status)) {
             let (preview, form) = (Arc::clone(preview), self.form.clone());
             let [width, height] = preview.size;
-            let image = blocking(move || enlarged(&preview, &form)).await?;
+            let image = self.app.images.finish(move || enlarged(&preview, &form)).await?;
             let index = json!({"partial_image_index": self.partial});
             self.send("partial_image", &image, &format!("{width}x{height}"), index);
             self.partial += 1;

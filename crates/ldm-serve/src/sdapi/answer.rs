@@ -18,10 +18,11 @@ use super::options::{Settings, title};
 use super::progress::timestamp;
 use super::text::{Converted, converted};
 use crate::base64_image::encode;
+use crate::bodies::BodyRoom;
+use crate::check::check_settings;
 use crate::job::{Job, JobImage, JobState};
 use crate::models::ConditionedOn;
 use crate::server::App;
-use crate::submit::blocking;
 use crate::{ErrorKind, ServeError};
 
 /// The images of a request.
@@ -42,71 +43,91 @@ struct ImageTask {
     image_form: Option<ImageForm>,
     settings: Settings,
     converted: Converted,
-    paste: Option<Paste>,
+    paste: Option<Arc<Paste>>,
 }
 
 /// `POST /sdapi/v1/txt2img`.
 pub(crate) async fn text_to_image(
     State(app): State<Arc<App>>,
+    room: BodyRoom,
     body: JsonObject,
 ) -> Result<Json<AnswerImages>, WebUiError> {
+    let given = body.keys();
     let form: TextForm = body.parse()?;
     let settings = app.sdapi.settings(&app.models, &form.override_settings)?;
-    let converted = converted(&form, &body, &settings, &app.models)?;
+    let converted = converted(&form, &given, &settings, &app.models, &app.options.limits)?;
     let parameters = json!(form);
-    ImageTask { form, image_form: None, settings, converted, paste: None }.run(&app, parameters).await
+    ImageTask { form, image_form: None, settings, converted, paste: None }.run(&app, &room, parameters).await
 }
 
 /// `POST /sdapi/v1/img2img`.
 pub(crate) async fn image_to_image(
     State(app): State<Arc<App>>,
-    body: JsonObject,
+    room: BodyRoom,
+    mut body: JsonObject,
 ) -> Result<Json<AnswerImages>, WebUiError> {
+    let mut image_form: ImageForm = body.take(&ImageForm::KEYS).parse()?;
+    let given = body.keys();
     let mut form: TextForm = body.parse()?;
-    let image_form: ImageForm = body.parse()?;
     init_image(&image_form)?;
     form.enable_hr = false;
     let settings = app.sdapi.settings(&app.models, &form.override_settings)?;
-    let mut converted = converted(&form, &body, &settings, &app.models)?;
-    let parameters = echoed(&form, &image_form, &body);
+    let mut converted = converted(&form, &given, &settings, &app.models, &app.options.limits)?;
+    let parameters = echoed(&form, &image_form);
     let request = &mut converted.request;
     request.hires = None;
-    let conditioning = app.models.find(request.model.as_deref())?.conditioning;
+    let info = app.models.find(request.model.as_deref())?;
+    let conditioning = info.conditioning;
     let mut paste = None;
     if conditioning == ConditionedOn::LowResolution {
         request.image = Some(init_image(&image_form)?.to_owned());
         (request.width, request.height) = (None, None);
     } else {
+        // Before the work with the images.
+        check_settings(request, info, &app.options.limits)?;
         let size = [request.width.unwrap_or_default(), request.height.unwrap_or_default()];
         // A model that completes images has noise under the mask.
         let strength = if conditioning.starts_from_image() { form.denoising_strength } else { 1. };
-        let (app, image_form) = (Arc::clone(&app), image_form.clone());
-        let prepared =
-            tokio::task::spawn_blocking(move || prepare(&image_form, size, strength, &app.options.limits));
-        let prepared = prepared
-            .await
-            .map_err(|_| ServeError::new(ErrorKind::Internal, "an image could not be prepared"))??;
+        let (limits, given) = (app.options.limits.clone(), std::mem::take(&mut image_form));
+        let prepared = app.images.run(move || {
+            let prepared = prepare(&given, size, strength, &limits);
+            Ok(prepared.map(|prepared| (prepared, given)))
+        });
+        let (prepared, given) = prepared.await??;
+        image_form = given;
         request.image = Some(prepared.image);
         request.mask = prepared.mask;
         request.strength = conditioning.starts_from_image().then_some(strength);
-        paste = prepared.paste;
+        paste = prepared.paste.map(Arc::new);
     }
-    ImageTask { form, image_form: Some(image_form), settings, converted, paste }.run(&app, parameters).await
+    // Not kept while the job waits.
+    (image_form.init_images, image_form.mask) = (Vec::new(), None);
+    let task = ImageTask { form, image_form: Some(image_form), settings, converted, paste };
+    task.run(&app, &room, parameters).await
 }
 
 /// The fields of a request; its images only where it asks for them.
-fn echoed(form: &TextForm, image_form: &ImageForm, body: &JsonObject) -> Value {
+fn echoed(form: &TextForm, image_form: &ImageForm) -> Value {
     let mut all = Map::new();
     for fields in [json!(form), json!(image_form)] {
         if let Value::Object(fields) = fields {
             all.extend(fields);
         }
     }
-    for key in ["init_images", "mask"] {
-        let value = body.0.get(key).filter(|_| image_form.include_init_images);
-        all.insert(key.to_owned(), value.cloned().unwrap_or(Value::Null));
-    }
+    let shown = image_form.include_init_images;
+    all.insert("init_images".to_owned(), if shown { json!(image_form.init_images) } else { Value::Null });
+    all.insert("mask".to_owned(), if shown { json!(image_form.mask) } else { Value::Null });
     Value::Object(all)
+}
+
+/// Bytes of the texts in a value.
+fn text_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(text_bytes).sum(),
+        Value::Object(fields) => fields.iter().map(|(key, value)| key.len() + text_bytes(value)).sum(),
+        _ => 0,
+    }
 }
 
 /// Remembers a task as ended, also when its client goes.
@@ -122,10 +143,20 @@ impl Drop for Ended<'_> {
 
 impl ImageTask {
     /// Runs the job. One that was interrupted has the images that were complete.
-    async fn run(mut self, app: &Arc<App>, parameters: Value) -> Result<Json<AnswerImages>, WebUiError> {
+    async fn run(
+        mut self,
+        app: &Arc<App>,
+        room: &BodyRoom,
+        parameters: Value,
+    ) -> Result<Json<AnswerImages>, WebUiError> {
         let tag = self.form.force_task_id.clone().filter(|tag| !tag.is_empty());
+        let _waiting = app.waits.answer()?;
+        // Hundreds of requests may wait: each counts with what it keeps, the form and its copy, and the image.
+        let kept = 2 * text_bytes(&parameters) + self.paste.as_ref().map_or(0, |paste| paste.bytes());
+        room.reserve(kept)?;
         let request = std::mem::take(&mut self.converted.request);
         let job = app.submit(request, ORIGIN, tag.clone()).await?;
+        room.keep(kept)?;
         let _ended = Ended(app, tag);
         let mut status = app.wait(&job).await?;
         if status.state == JobState::Failed {
@@ -146,14 +177,14 @@ impl ImageTask {
         let png = app.png(&job.id, image.index).await?;
         let (paste, text) = (self.paste.clone(), image.parameters.clone());
         let (format, quality) = (self.settings.format, self.settings.quality);
-        blocking(move || {
+        let encoded = app.images.finish(move || {
             let png = match paste {
                 Some(paste) => paste.paste(&png, &text)?,
                 None => png,
             };
             Ok(encode(&format.encode(png, quality)?))
-        })
-        .await
+        });
+        encoded.await
     }
 
     /// The JSON that clients read as `info`.

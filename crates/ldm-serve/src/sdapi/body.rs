@@ -1,5 +1,7 @@
 //! Bodies of requests, and errors.
 
+use std::collections::HashSet;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
@@ -10,6 +12,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
+use crate::answers::{DeclaredType, declared, not_json, rejected};
+use crate::json::JsonMap;
+use crate::submit::blocking;
 use crate::{ErrorKind, ServeError, answers};
 
 /// An error of AUTOMATIC1111's API.
@@ -126,18 +131,16 @@ impl<S: Send + Sync> FromRequest<S> for JsonObject {
     type Rejection = WebUiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, WebUiError> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| {
-            let large = rejection.status() == StatusCode::PAYLOAD_TOO_LARGE;
-            let kind = if large { ErrorKind::TooLarge } else { ErrorKind::Invalid };
-            ServeError::new(kind, rejection.body_text())
-        })?;
-        let value = serde_json::from_slice(&bytes).map_err(|error| WebUiError::Validation {
+        // Some clients say nothing; what a page of another origin may send unasked is refused.
+        if declared(request.headers()) == DeclaredType::Other {
+            return Err(not_json().into());
+        }
+        let bytes = Bytes::from_request(request, state).await.map_err(|error| rejected(&error))?;
+        let parsed = blocking(move || Ok(serde_json::from_slice::<JsonMap>(&bytes))).await?;
+        let JsonMap(mut map) = parsed.map_err(|error| WebUiError::Validation {
             field: None,
             message: format!("expected JSON: {error}"),
         })?;
-        let Value::Object(mut map) = value else {
-            return Err(WebUiError::Validation { field: None, message: "expected a JSON object".to_owned() });
-        };
         map.retain(|_, value| !value.is_null());
         Ok(Self(map))
     }
@@ -206,21 +209,34 @@ impl JsonObject {
     ///
     /// # Errors
     /// [`WebUiError::Validation`] with the field.
-    pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T, WebUiError> {
-        let map = self.0.iter().map(|(key, value)| (key.clone(), coerced(key, value))).collect();
-        serde_path_to_error::deserialize(Value::Object(map)).map_err(|error| {
+    pub(crate) fn parse<T: DeserializeOwned>(self) -> Result<T, WebUiError> {
+        let map = self.0.into_iter().map(|(key, value)| {
+            let value = coerced(&key, value);
+            (key, value)
+        });
+        serde_path_to_error::deserialize(Value::Object(map.collect())).map_err(|error| {
             let path = error.path().to_string();
             let field = (path != ".").then_some(path);
             WebUiError::Validation { field, message: error.into_inner().to_string() }
         })
+    }
+
+    /// The names of its fields.
+    pub(crate) fn keys(&self) -> HashSet<String> {
+        self.0.keys().cloned().collect()
+    }
+
+    /// Takes fields out.
+    pub(crate) fn take(&mut self, keys: &[&str]) -> Self {
+        Self(keys.iter().filter_map(|key| self.0.remove_entry(*key)).collect())
     }
 }
 
 /// All integers up to here are exact in a float.
 const EXACT: f64 = 9_007_199_254_740_992.;
 
-fn coerced(key: &str, value: &Value) -> Value {
-    let number = || match value {
+fn coerced(key: &str, value: Value) -> Value {
+    let number = || match &value {
         Value::String(text) => text.trim().parse::<f64>().ok(),
         Value::Bool(flag) => Some(f64::from(u8::from(*flag))),
         other => other.as_f64(),
@@ -240,7 +256,7 @@ fn coerced(key: &str, value: &Value) -> Value {
     } else {
         None
     };
-    changed.unwrap_or_else(|| value.clone())
+    changed.unwrap_or(value)
 }
 
 #[cfg(test)]
@@ -263,7 +279,7 @@ mod tests {
             ("cfg_scale", json!("7.5"), json!(7.5)),
             ("prompt", json!("7.5"), json!("7.5")),
         ] {
-            assert_eq!(coerced(key, &given), want, "{key}: {given}");
+            assert_eq!(coerced(key, given.clone()), want, "{key}: {given}");
         }
     }
 }

@@ -20,7 +20,6 @@ use crate::models::ConditionedOn;
 use crate::options::Limits;
 use crate::request::GenerationRequest;
 use crate::server::App;
-use crate::submit::blocking;
 use crate::{ErrorKind, ServeError};
 
 /// Settings of enlarging images.
@@ -162,13 +161,13 @@ impl Upscaler {
             Self::Model(name) => (Interpolation::Lanczos, sampled(app, name, image.clone()).await?),
         };
         let [width, height] = size;
-        blocking(move || Ok(resize(&image, width, height, interpolation))).await
+        app.images.run(move || Ok(resize(&image, width, height, interpolation))).await
     }
 }
 
 /// An image enlarged by a model.
 async fn sampled(app: &Arc<App>, model: &str, image: RgbImage) -> Result<RgbImage, ServeError> {
-    let png = blocking(move || Ok(images::png(&DynamicImage::from(image), &[]))).await?;
+    let png = app.images.run(move || Ok(images::png(&DynamicImage::from(image), &[]))).await?;
     let request = GenerationRequest {
         model: Some(model.to_owned()),
         image: Some(encode(&png)),
@@ -219,24 +218,23 @@ impl ExtrasForm {
         field: &'static str,
         text: &str,
     ) -> Result<String, WebUiError> {
-        let bytes = decode(field, text)?;
-        let limits = app.options.limits.clone();
-        let (image, info) = blocking(move || {
-            let bytes = check_image(field, bytes, &limits)?;
+        let (limits, text) = (app.options.limits.clone(), text.to_owned());
+        let decoded = app.images.run(move || {
+            let bytes = check_image(field, decode(field, &text)?, &limits)?;
             let image = images::decode(&bytes)
                 .map_err(|error| ServeError::invalid(field, format!("expected a readable image: {error}")))?;
             Ok((image, texts(&bytes).0))
-        })
-        .await?;
+        });
+        let (image, info) = decoded.await?;
         if upscalers.is_empty() {
-            return Ok(blocking(move || Ok(written(image, &info))).await?);
+            return Ok(app.images.run(move || Ok(written(image, &info))).await?);
         }
         let (size, cut) = self.sizes(&image, &app.options.limits)?;
         let mut each = Vec::new();
         for (upscaler, share) in upscalers {
             each.push((upscaler.enlarge(app, &image, size).await?, *share));
         }
-        let written = blocking(move || {
+        let written = app.images.run(move || {
             let large = mixed(each);
             let [left, top] = [0, 1].map(|axis| (size[axis] - cut[axis]) / 2);
             let result = image::imageops::crop_imm(&large, left, top, cut[0], cut[1]).to_image();

@@ -175,6 +175,24 @@ impl Default for ImageForm {
     }
 }
 
+impl ImageForm {
+    /// The fields.
+    pub(crate) const KEYS: [&str; 12] = [
+        "init_images",
+        "resize_mode",
+        "mask",
+        "mask_blur",
+        "mask_blur_x",
+        "mask_blur_y",
+        "inpainting_fill",
+        "inpaint_full_res",
+        "inpaint_full_res_padding",
+        "inpainting_mask_invert",
+        "initial_noise_multiplier",
+        "include_init_images",
+    ];
+}
+
 /// The pixels of a blurred mask where a request says nothing.
 const BLUR: i64 = 4;
 

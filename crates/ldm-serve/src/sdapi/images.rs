@@ -1,6 +1,6 @@
 //! Initial images and masks of `img2img`, at the size that is sampled.
 
-use image::imageops::{self, FilterType};
+use image::imageops;
 use image::{DynamicImage, GrayImage, Luma, Rgb, RgbImage};
 use ldm_core::image as images;
 use ldm_data::{Interpolation, resize};
@@ -10,7 +10,7 @@ use super::fill::filled;
 use super::form::ImageForm;
 use super::mask::{Area, Paste, around, blurred, doubled, part};
 use crate::base64_image::{decode, encode};
-use crate::check::check_image;
+use crate::check::{check_image, check_resize};
 use crate::options::Limits;
 use crate::{ErrorKind, ServeError};
 
@@ -46,6 +46,9 @@ pub(crate) fn prepare(
         let message = "expected 0 to 2 for an image of another size, got 3, which enlarges latents";
         return Err(WebUiError::invalid("resize_mode", message));
     }
+    if form.resize_mode == 0 {
+        check_resize("init_images", image.dimensions(), (width, height), limits)?;
+    }
     let fit = |image: &RgbImage, by| fitted(image, form.resize_mode, width, height, by);
     let mask = match form.mask.as_deref().filter(|text| !text.is_empty()) {
         Some(text) => Some(share(form, read("mask", text, limits)?, image.dimensions())?),
@@ -64,6 +67,7 @@ pub(crate) fn prepare(
                 paste: None,
             });
         };
+        check_resize("init_images", (width, height), (area.width, area.height), limits)?;
         let around = crop(&image, area);
         let around = fitted(&around, 2, width, height, Interpolation::Lanczos);
         let lit = lit(&fitted(&rgb(&part(&share, area)), 2, width, height, Interpolation::Nearest));
@@ -165,7 +169,7 @@ fn share(form: &ImageForm, mask: DynamicImage, size: (u32, u32)) -> Result<GrayI
         mask.iter_mut().for_each(|value| *value = if *value > 128 { 255 } else { 0 });
     }
     if mask.dimensions() != size {
-        mask = imageops::resize(&mask, size.0, size.1, FilterType::Nearest);
+        mask = gray(&resize(&rgb(&mask), size.0, size.1, Interpolation::Nearest));
     }
     match form.inpainting_mask_invert {
         0 => {}

@@ -28,14 +28,16 @@ pub(crate) struct Paste {
 /// A Gaussian blur of `sigma` pixels along x and y, with as many taps as in the web UI.
 pub(crate) fn blurred(mask: &GrayImage, sigma: [u32; 2]) -> GrayImage {
     let (width, height) = mask.dimensions();
+    let (wide, high) = (width as usize, height as usize);
     let values: Vec<f32> = mask.iter().map(|value| f32::from(*value)).collect();
-    let values = along(&values, width as usize, height as usize, sigma[0], true);
-    let values = along(&values, width as usize, height as usize, sigma[1], false);
+    let turned = down(&transposed(&values, wide, high), high, wide, sigma[0]);
+    let values = down(&transposed(&turned, high, wide), wide, high, sigma[1]);
     let bytes = values.iter().map(|value| value.round() as u8).collect();
     GrayImage::from_raw(width, height, bytes).expect("one byte a pixel")
 }
 
-fn along(values: &[f32], width: usize, height: usize, sigma: u32, across: bool) -> Vec<f32> {
+/// The blur of each column: whole rows are added, which processors do many values at a time.
+fn down(values: &[f32], width: usize, height: usize, sigma: u32) -> Vec<f32> {
     if sigma == 0 {
         return values.to_vec();
     }
@@ -43,16 +45,31 @@ fn along(values: &[f32], width: usize, height: usize, sigma: u32, across: bool) 
     let weight = |offset: isize| (-0.5 * (offset as f64 / f64::from(sigma)).powi(2)).exp();
     let sum: f64 = (-radius..=radius).map(weight).sum();
     let weights: Vec<_> = (-radius..=radius).map(|offset| (offset, (weight(offset) / sum) as f32)).collect();
-    let pixel = |index: usize| {
-        let (x, y) = (index % width, index / width);
-        let (at, count) = if across { (x, width) } else { (y, height) };
-        let taps = weights.iter().map(|(offset, weight)| {
-            let at = at.saturating_add_signed(*offset).min(count - 1);
-            weight * if across { values[y * width + at] } else { values[at * width + x] }
-        });
-        taps.sum()
-    };
-    (0..values.len()).map(pixel).collect()
+    let mut blurred = vec![0.; values.len()];
+    for (y, row) in blurred.chunks_exact_mut(width).enumerate() {
+        for (offset, weight) in &weights {
+            let at = y.saturating_add_signed(*offset).min(height - 1);
+            let from = &values[at * width..(at + 1) * width];
+            row.iter_mut().zip(from).for_each(|(sum, value)| *sum += weight * value);
+        }
+    }
+    blurred
+}
+
+/// Columns as rows, in squares that stay in the cache.
+fn transposed(values: &[f32], width: usize, height: usize) -> Vec<f32> {
+    const SIDE: usize = 32;
+    let mut turned = vec![0.; values.len()];
+    for top in (0..height).step_by(SIDE) {
+        for left in (0..width).step_by(SIDE) {
+            for y in top..height.min(top + SIDE) {
+                for x in left..width.min(left + SIDE) {
+                    turned[x * height + y] = values[y * width + x];
+                }
+            }
+        }
+    }
+    turned
 }
 
 /// The share of the sampled image: all inside the border of a blurred mask, less outside.
@@ -94,6 +111,11 @@ pub(crate) fn around(mask: &GrayImage, padding: u32, width: u32, height: u32) ->
 }
 
 impl Paste {
+    /// Bytes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.image.as_raw().len() + self.share.as_raw().len()
+    }
+
     /// The whole image as a PNG, with `sampled` in it.
     ///
     /// # Errors
@@ -173,6 +195,33 @@ mod tests {
             let inside = mask().get_pixel(x, y).0[0] > 0;
             let want = if inside { Rgb([255, 0, 0]) } else { *image.get_pixel(x, y) };
             assert_eq!(*color, want, "{x}, {y}");
+        }
+    }
+
+    #[test]
+    fn the_blur_is_a_gaussian() {
+        let mask =
+            GrayImage::from_fn(37, 70, |x, y| Luma([if (9..20).contains(&x) && y < 41 { 255 } else { 7 }]));
+        // Tap by tap, across and then down, which is slow.
+        let tap = |at: u32, offset: i32, count: u32| at.saturating_add_signed(offset).min(count - 1);
+        let weights = |sigma: f64, radius: i32| {
+            let each: Vec<_> =
+                (-radius..=radius).map(|at| (at, (-0.5 * (f64::from(at) / sigma).powi(2)).exp())).collect();
+            let sum: f64 = each.iter().map(|(_, weight)| weight).sum();
+            each.into_iter().map(move |(at, weight)| (at, weight / sum))
+        };
+        let blurred = blurred(&mask, [2, 3]);
+        for (x, y, value) in blurred.enumerate_pixels() {
+            let down: f64 = weights(3., 8)
+                .map(|(below, down)| {
+                    let row = tap(y, below, 70);
+                    let across = weights(2., 5).map(|(beside, weight)| {
+                        weight * f64::from(mask.get_pixel(tap(x, beside, 37), row).0[0])
+                    });
+                    down * across.sum::<f64>()
+                })
+                .sum();
+            assert!((f64::from(value.0[0]) - down).abs() < 0.51, "{x}, {y}: {} and {down}", value.0[0]);
         }
     }
 }

@@ -18,7 +18,6 @@ use super::names::{SCHEDULERS, theirs};
 use crate::base64_image::decode;
 use crate::check::check_image;
 use crate::server::App;
-use crate::submit::blocking;
 
 /// An image to read.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -46,9 +45,9 @@ pub(crate) async fn read(State(app): State<Arc<App>>, body: JsonObject) -> Resul
     if form.image.is_empty() {
         return Ok(Json(PngInfo::default()));
     }
-    let bytes = decode("image", &form.image)?;
-    let found = blocking(move || {
-        let bytes = check_image("image", bytes, &app.options.limits)?;
+    let limits = app.options.limits.clone();
+    let found = app.images.run(move || {
+        let bytes = check_image("image", decode("image", &form.image)?, &limits)?;
         let (info, items) = texts(&bytes);
         let parameters = PngParameters::parse(&info).map(|parsed| settings(&parsed)).unwrap_or_default();
         Ok(PngInfo { info, items, parameters })

@@ -31,7 +31,7 @@ impl TaskQuery {
     fn job(&self, app: &App) -> Option<Arc<Job>> {
         match self.id_task.as_deref().filter(|name| !name.is_empty()) {
             Some(name) => find(app, name),
-            None => app.jobs.active_jobs().into_iter().find(|job| job.origin == ORIGIN),
+            None => app.jobs.snapshot().jobs().find(|job| job.origin == ORIGIN).cloned(),
         }
     }
 }
@@ -91,10 +91,10 @@ pub(crate) async fn progress(
     let settings = app.sdapi.settings(&app.models, &Map::new())?;
     let skip = matches!(query.skip_current_image.as_deref(), Some("true" | "True" | "1"));
     let status = job.status.borrow().clone();
-    let view = job.view(app.jobs.position(&job.id));
+    let queue = app.jobs.snapshot();
+    let view = job.view(queue.position(&job.id));
     let preview = status.preview.as_ref().filter(|_| settings.previews && !skip);
-    let active = app.jobs.active_jobs();
-    let of_this = active.iter().filter(|job| job.origin == ORIGIN).count();
+    let of_this = queue.jobs().filter(|job| job.origin == ORIGIN).count();
     let state = TaskState {
         skipped: false,
         interrupted: job.cancel.load(Ordering::Relaxed),
@@ -194,7 +194,7 @@ pub(crate) async fn of_task(
     };
     let previews = question.live_preview && app.sdapi.settings(&app.models, &Map::new())?.previews;
     let status = job.status.borrow().clone();
-    let view = job.view(app.jobs.position(&job.id));
+    let view = job.view(app.jobs.snapshot().position(&job.id));
     let preview = status.preview.filter(|preview| previews && preview.number as i64 != shown);
     Ok(Json(TaskAnswer {
         active: status.state == JobState::Running,

@@ -1,14 +1,18 @@
 //! Requests of AUTOMATIC1111's API as requests of jobs.
 
-use super::body::{JsonObject, WebUiError};
+use std::collections::HashSet;
+
+use super::body::WebUiError;
 use super::form::TextForm;
 use super::names::{self, Chosen};
 use super::options::{Settings, model};
 use super::prompt::loras;
+use crate::check::LONGEST_NAME;
 use crate::models::{ConditionedOn, ModelInfo, Models};
+use crate::options::Limits;
 use crate::parameters::request_of;
 use crate::request::{GenerationRequest, HiresRequest, VariationRequest};
-use crate::{ErrorKind, ServeError, job};
+use crate::{ServeError, job};
 
 /// A request of a job, with what was not followed.
 #[derive(Debug)]
@@ -17,16 +21,18 @@ pub(crate) struct Converted {
     pub(crate) notes: Vec<String>,
 }
 
-/// The request of a form, which was read from `body`.
+/// The request of a form, whose body had the fields `given`.
 ///
 /// # Errors
 /// For names that the server does not know, and for settings that it cannot follow and that would change the images.
 pub(crate) fn converted(
     form: &TextForm,
-    body: &JsonObject,
+    given: &HashSet<String>,
     settings: &Settings,
     models: &Models,
+    limits: &Limits,
 ) -> Result<Converted, WebUiError> {
+    check_lengths(form, limits)?;
     refuse_scripts(form)?;
     let info = models.find(settings.model.as_deref())?;
     let name = form.sampler_name.as_deref().unwrap_or(&form.sampler_index);
@@ -75,9 +81,37 @@ pub(crate) fn converted(
         ..GenerationRequest::default()
     };
     if let Some(text) = form.infotext.as_deref().filter(|text| !text.trim().is_empty()) {
-        notes.extend(follow(&mut request, text, body, models)?);
+        let overridden = form.override_settings.contains_key("sd_model_checkpoint");
+        notes.extend(follow(&mut request, text, given, overridden, models)?);
     }
     Ok(Converted { request, notes })
+}
+
+/// Checks the lengths of texts, before anything looks at them.
+fn check_lengths(form: &TextForm, limits: &Limits) -> Result<(), WebUiError> {
+    let option = |text: &Option<String>| text.as_ref().map_or(0, |text| text.chars().count());
+    for (field, length, most) in [
+        ("prompt", form.prompt.chars().count(), limits.prompt),
+        ("negative_prompt", form.negative_prompt.chars().count(), limits.prompt),
+        ("hr_prompt", form.hr_prompt.chars().count(), limits.prompt),
+        ("hr_negative_prompt", form.hr_negative_prompt.chars().count(), limits.prompt),
+        // Both prompts and the settings.
+        ("infotext", option(&form.infotext), 3 * limits.prompt),
+        ("sampler_index", form.sampler_index.chars().count(), LONGEST_NAME),
+        ("sampler_name", option(&form.sampler_name), LONGEST_NAME),
+        ("scheduler", option(&form.scheduler), LONGEST_NAME),
+        ("force_task_id", option(&form.force_task_id), LONGEST_NAME),
+    ] {
+        if length > most {
+            return Err(WebUiError::invalid(field, format!("expected at most {most} characters")));
+        }
+    }
+    let other_id = |id: &String| id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if form.force_task_id.as_ref().is_some_and(other_id) {
+        let message = "expected a name other than 32 hexadecimal digits, which are names of the server's";
+        return Err(WebUiError::invalid("force_task_id", message));
+    }
+    Ok(())
 }
 
 /// Takes the fields of a text `parameters` that the body does not have, as AUTOMATIC1111 does (`modules/api/api.py`
@@ -85,18 +119,17 @@ pub(crate) fn converted(
 fn follow(
     request: &mut GenerationRequest,
     text: &str,
-    body: &JsonObject,
+    keys: &HashSet<String>,
+    overridden: bool,
     models: &Models,
 ) -> Result<Vec<String>, WebUiError> {
-    let given = |keys: &[&str]| keys.iter().any(|key| body.0.get(*key).is_some_and(|value| !value.is_null()));
+    let given = |names: &[&str]| names.iter().any(|name| keys.contains(*name));
     let found = request_of(text)
         .ok_or_else(|| WebUiError::invalid("infotext", "expected a last line that begins with Steps:"))?;
     let by = found.request;
     let mut ignored: Vec<_> =
         found.ignored.iter().map(|field| format!("infotext: {field} is not followed")).collect();
-    let chosen =
-        body.0.get("override_settings").is_some_and(|settings| settings.get("sd_model_checkpoint").is_some());
-    match found.model.filter(|_| !chosen).map(|name| model(models, &name).map(|info| info.name.clone())) {
+    match found.model.filter(|_| !overridden).map(|name| model(models, &name).map(|info| info.name.clone())) {
         Some(Ok(name)) => request.model = Some(name),
         Some(Err(_)) => ignored.push("infotext: its model is not one of the server's".to_owned()),
         None => {}
@@ -275,13 +308,6 @@ fn refuse(form: &TextForm, chosen: &Chosen) -> Result<(), WebUiError> {
     }
     if form.seed < -1 {
         return Err(ServeError::expected("seed", "-1, which is random, or above", form.seed).into());
-    }
-    if let Some(tag) = &form.force_task_id
-        && tag.chars().count() > 200
-    {
-        return Err(
-            ServeError::new(ErrorKind::Invalid, "force_task_id: expected at most 200 characters").into()
-        );
     }
     Ok(())
 }

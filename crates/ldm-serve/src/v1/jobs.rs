@@ -7,12 +7,13 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, LOCATION};
+use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, LOCATION, VARY};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, stream};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::answers::JsonBody;
@@ -25,6 +26,8 @@ use crate::{ErrorKind, ServeError};
 
 /// The longest wait of one request.
 const LONGEST_WAIT: f64 = 60.;
+/// The longest stream of the queue.
+const LONGEST_STREAM: Duration = Duration::from_mins(10);
 
 /// `POST /v1/jobs`: accepts a job and answers at once.
 pub(crate) async fn submit(
@@ -43,13 +46,13 @@ pub(crate) async fn submit(
 pub(crate) struct Page {
     /// Jobs before the first.
     #[serde(default)]
-    offset: usize,
+    offset: u32,
     /// The number of jobs, at most 500.
     #[serde(default = "page_limit")]
-    limit: usize,
+    limit: u32,
 }
 
-fn page_limit() -> usize {
+fn page_limit() -> u32 {
     50
 }
 
@@ -67,7 +70,7 @@ pub(crate) async fn list(
     Query(page): Query<Page>,
 ) -> Result<Json<JobList>, ServeError> {
     blocking(move || {
-        let jobs = app.jobs.list(page.offset, page.limit.min(500))?;
+        let jobs = app.jobs.list(page.offset as usize, page.limit.min(500) as usize)?;
         Ok(Json(JobList { jobs, waiting: app.jobs.waiting() }))
     })
     .await
@@ -90,6 +93,8 @@ pub(crate) async fn find(
 ) -> Result<Json<JobView>, ServeError> {
     if wait > 0.
         && let Some(job) = app.jobs.active_job(&id)
+        // Where too many wait, the answer comes at once.
+        && let Ok(_waiting) = app.waits.follow()
     {
         let longest = Duration::from_secs_f64(wait.min(LONGEST_WAIT));
         let _ = tokio::time::timeout(longest, app.wait(&job)).await;
@@ -122,6 +127,7 @@ pub(crate) async fn events(
     State(app): State<Arc<App>>,
     Path(id): Path<String>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ServeError> {
+    let permit = app.waits.follow()?;
     let job = app.jobs.active_job(&id);
     let ended = if job.is_some() { None } else { Some(app.find(id).await?) };
     let changes = app.jobs.changes();
@@ -129,11 +135,11 @@ pub(crate) async fn events(
         (Some(job), _) => EventState::Following { status: job.status.subscribe(), job, changes, first: true },
         (None, view) => EventState::Ended(view.map(Box::new)),
     };
-    let events = stream::unfold((app, start), |(app, state)| async {
+    let events = stream::unfold((app, start, permit), |(app, state, permit)| async {
         let (view, state) = next_event(&app, state).await?;
         let name = view.state.name();
         let event = Event::default().event(name).json_data(&view).unwrap_or_default();
-        Some((Ok(event), (app, state)))
+        Some((Ok(event), (app, state, permit)))
     });
     Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
@@ -159,8 +165,7 @@ async fn next_event(app: &Arc<App>, state: EventState) -> Option<(JobView, Event
     }
     status.borrow_and_update();
     changes.borrow_and_update();
-    let position = app.jobs.position(&job.id);
-    let view = job.view(position);
+    let view = job.view(app.jobs.snapshot().position(&job.id));
     let next = if view.state.is_final() {
         EventState::Ended(None)
     } else {
@@ -178,30 +183,32 @@ pub(crate) struct QueueView {
     waiting: Vec<String>,
 }
 
-/// `GET /v1/events`: the queue, whenever it changes.
+/// `GET /v1/events`: the queue, whenever it changes. It ends after a while, so that no client has a place forever; browsers
+/// connect again by themselves.
 pub(crate) async fn queue_events(
     State(app): State<Arc<App>>,
-) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let changes = app.jobs.changes();
-    let events = stream::unfold((app, changes, true), |(app, mut changes, first)| async move {
+) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, ServeError> {
+    let (permit, end) = (app.waits.follow()?, Instant::now() + LONGEST_STREAM);
+    let state = (app.jobs.changes(), app, permit, true);
+    let events = stream::unfold(state, move |(mut changes, app, permit, first)| async move {
         if !first {
             let mut stopping = app.stopping.subscribe();
             tokio::select! {
                 _ = changes.changed() => {}
                 _ = stopping.wait_for(|stopping| *stopping) => return None,
+                () = tokio::time::sleep_until(end) => return None,
             }
             // Changes come in bursts.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         changes.borrow_and_update();
-        let [running, waiting] = app
-            .jobs
-            .running_and_waiting()
-            .map(|jobs| jobs.iter().map(|job| job.id.clone()).collect::<Vec<_>>());
-        let event = Event::default().event("queue").json_data(QueueView { running, waiting });
-        Some((Ok(event.unwrap_or_default()), (app, changes, false)))
+        let queue = app.jobs.snapshot();
+        let ids = |jobs: &[Arc<Job>]| jobs.iter().map(|job| job.id.clone()).collect();
+        let view = QueueView { running: ids(&queue.running), waiting: ids(&queue.waiting) };
+        let event = Event::default().event("queue").json_data(view);
+        Some((Ok(event.unwrap_or_default()), (changes, app, permit, false)))
     });
-    Sse::new(events).keep_alive(KeepAlive::default())
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()))
 }
 
 /// `GET /v1/jobs/{id}/preview`: the newest preview, a small PNG.
@@ -235,13 +242,17 @@ pub(crate) async fn image(
 ) -> Result<Response, ServeError> {
     let id = app.find(id).await?.id;
     let png = app.png(&id, index).await?;
-    let bytes = blocking(move || form.format.encode(png, 90)).await?;
+    let bytes = match form.format {
+        AnswerFormat::Png => png,
+        format => app.images.run(move || format.encode(png, 90)).await?,
+    };
     let kind = if form.download { "attachment" } else { "inline" };
     let name = format!("{kind}; filename=\"{}-{index}.{}\"", &id[..8], form.format.extension());
     let headers = [
         (CONTENT_TYPE, form.format.mime().to_owned()),
         // The bytes of an image never change.
-        (CACHE_CONTROL, "private, max-age=86400, immutable".to_owned()),
+        (CACHE_CONTROL, "private, max-age=3600, immutable".to_owned()),
+        (VARY, "authorization, x-api-key".to_owned()),
         (CONTENT_DISPOSITION, name),
     ];
     Ok((headers, bytes).into_response())

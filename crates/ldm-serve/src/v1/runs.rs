@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader};
-use std::os::unix::fs::MetadataExt;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
@@ -12,6 +12,7 @@ use axum::Json;
 use axum::extract::{Path as UrlPath, Query, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
@@ -122,7 +123,7 @@ pub(crate) async fn find(
     blocking(move || {
         let (root, folder) = (root(&app)?, run_folder(&app, &name)?);
         let RunSummary { step, steps, state, updated, .. } = summary(root, &folder)?;
-        let config = fs::read_to_string(folder.join("config.yaml")).unwrap_or_default();
+        let config = read_text(&folder.join("config.yaml"));
         let keys = series(&folder, None)?.into_keys().collect();
         let mut samples: Vec<_> = sample_files(&folder)
             .into_iter()
@@ -164,7 +165,9 @@ pub(crate) async fn sample(
         // A name from the folder's own list, never a path of the request.
         let known = sample_files(&folder).into_iter().find(|(_, known)| *known == file);
         let (_, file) = known.ok_or_else(|| ServeError::new(ErrorKind::NotFound, "no such samples"))?;
-        let bytes = fs::read(folder.join("samples").join(file))?;
+        let file = open_regular(&folder.join("samples").join(file))?;
+        let mut bytes = Vec::new();
+        file.take(LARGEST_SAMPLE).read_to_end(&mut bytes)?;
         let headers = [(CONTENT_TYPE, "image/png"), (CACHE_CONTROL, "private, max-age=60")];
         Ok((headers, bytes).into_response())
     })
@@ -200,7 +203,7 @@ fn escaped(name: &str) -> String {
 
 /// Folders with metrics; links are not followed.
 fn find_runs(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) {
-    if folder.join(METRICS).is_file() {
+    if is_regular(&folder.join(METRICS)) {
         found.push(folder.to_path_buf());
     }
     if depth == 0 {
@@ -215,9 +218,9 @@ fn find_runs(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) {
 
 fn summary(root: &Path, folder: &Path) -> Result<RunSummary, ServeError> {
     let path = folder.join(METRICS);
-    let modified = path.metadata()?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let modified = path.symlink_metadata()?.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
     let step = last_line(&path)?.and_then(|line| line.get("step")?.as_u64()).unwrap_or_default();
-    let config = fs::read_to_string(folder.join("config.yaml")).unwrap_or_default();
+    let config = read_text(&folder.join("config.yaml"));
     let config: Option<Value> = serde_yaml::from_str(&config).ok();
     let steps = config.and_then(|config| config.get("train")?.get("steps")?.as_u64());
     let state = if is_locked(folder) { RunState::Running } else { RunState::Ended };
@@ -237,13 +240,49 @@ fn is_locked(folder: &Path) -> bool {
 }
 
 fn lines(path: &Path) -> Result<impl Iterator<Item = Value>, ServeError> {
-    let lines = BufReader::new(File::open(path)?).lines().map_while(Result::ok);
+    let lines = BufReader::new(open_regular(path)?.take(LARGEST_METRICS)).lines().map_while(Result::ok);
     // The last line may be half written.
     Ok(lines.filter_map(|line| serde_json::from_str(&line).ok()))
 }
 
+/// The last line with a step; only the end of the file is read.
 fn last_line(path: &Path) -> Result<Option<Value>, ServeError> {
-    Ok(lines(path)?.filter(|line| line.get("step").is_some()).last())
+    let mut file = open_regular(path)?;
+    let start = file.metadata()?.len().saturating_sub(TAIL);
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::new();
+    file.take(TAIL).read_to_end(&mut bytes)?;
+    let lines = bytes.split(|byte| *byte == b'\n').rev();
+    let mut lines = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    Ok(lines.find(|line| line.get("step").is_some()))
+}
+
+/// Bytes of a config that are read.
+const LARGEST_CONFIG: u64 = 1 << 20;
+/// Bytes of a sample file that are read.
+const LARGEST_SAMPLE: u64 = 64 << 20;
+/// Bytes of the metrics that are read.
+const LARGEST_METRICS: u64 = 256 << 20;
+/// Bytes of the end of the metrics in which the last step is looked for.
+const TAIL: u64 = 64 << 10;
+
+/// Opens a file of a run: no link, which may lead to any file, and no pipe, which may never have anything to read.
+fn open_regular(path: &Path) -> Result<File, ServeError> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+    let file = file.ok().filter(|file| file.metadata().is_ok_and(|data| data.is_file()));
+    file.ok_or_else(|| ServeError::new(ErrorKind::NotFound, "no such file"))
+}
+
+fn is_regular(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|data| data.is_file())
+}
+
+/// A short text file; empty where there is none.
+fn read_text(path: &Path) -> String {
+    let mut text = String::new();
+    let read = open_regular(path).map(|file| file.take(LARGEST_CONFIG).read_to_string(&mut text));
+    if matches!(read, Ok(Ok(_))) { text } else { String::new() }
 }
 
 /// Every number of the metrics by step. A step that was trained again counts once, as it was last.
@@ -276,7 +315,11 @@ fn thin(values: &mut Vec<(u64, f64)>, points: usize) {
 
 /// Steps and names of the sample files.
 fn sample_files(folder: &Path) -> Vec<(u64, String)> {
-    let entries = fs::read_dir(folder.join("samples")).into_iter().flatten().flatten();
+    let samples = folder.join("samples");
+    // A link may lead to any folder.
+    let own = samples.symlink_metadata().is_ok_and(|data| data.is_dir());
+    let entries = own.then(|| fs::read_dir(samples)).into_iter().flatten().flatten().flatten();
+    let entries = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_file()));
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     let each = names.filter_map(|name| {
         let stem = name.strip_suffix(".png")?;

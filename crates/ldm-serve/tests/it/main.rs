@@ -4,9 +4,11 @@
 
 mod faults;
 mod jobs;
+mod limits;
 mod load;
 mod openai;
 mod openapi;
 mod sdapi;
+mod security;
 mod server;
 mod storage;

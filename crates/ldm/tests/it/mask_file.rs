@@ -51,3 +51,17 @@ fn white_or_opaque_pixels_are_filled() {
         "{error}"
     );
 }
+
+/// The rows of this mask at the width of the image would be 17 terabytes.
+#[test]
+fn a_mask_of_other_proportions_is_resized_pixel_by_pixel() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wide.png");
+    image::GrayImage::from_fn(1 << 22, 1, |x, _| image::Luma([if x < 1 << 21 { 255 } else { 0 }]))
+        .save(&path)
+        .unwrap();
+    let mask = MaskFile::read(&path, (2, 1 << 20), true).unwrap();
+    assert_eq!(mask.pixels.dimensions(), (2, 1 << 20));
+    assert!(mask.pixels.pixels().step_by(2).all(|pixel| pixel.0 == [255; 3]));
+    assert!(mask.pixels.pixels().skip(1).step_by(2).all(|pixel| pixel.0 == [0; 3]));
+}
