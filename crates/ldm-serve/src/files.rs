@@ -12,6 +12,9 @@ use crate::jobs::Jobs;
 use crate::options::ResultRetention;
 use crate::{ErrorKind, ServeError};
 
+/// Bytes of the reserve: several pages of the journal.
+const RESERVE: u64 = 1 << 18;
+
 impl Jobs {
     /// Removes the folders of requests that were not accepted, and of jobs whose removal was interrupted.
     pub(crate) fn remove_unknown_folders(&self) -> Result<(), ServeError> {
@@ -71,7 +74,8 @@ impl Jobs {
         }
         remove_all(&self.folder.join(id))?;
         if full {
-            // On a full disk the journal has room once the files are gone.
+            // The journal needs a few pages to say so, also on a full disk.
+            File::options().write(true).open(self.reserve()).and_then(|file| file.set_len(0))?;
             self.journal.remove(id)?;
         }
         self.active().unwritten.remove(id);
@@ -92,7 +96,27 @@ impl Jobs {
         for id in &expired {
             self.remove(id)?;
         }
+        self.keep_reserve();
         if expired.is_empty() { Ok(()) } else { self.journal.shrink() }
+    }
+
+    /// The file that takes the room which the journal needs for removals on a full disk.
+    fn reserve(&self) -> PathBuf {
+        self.folder.with_file_name("reserve")
+    }
+
+    /// Takes the room of the reserve, as far as the disk has it.
+    pub(crate) fn keep_reserve(&self) {
+        let path = self.reserve();
+        if path.metadata().is_ok_and(|data| data.len() == RESERVE) {
+            return;
+        }
+        // Zeros would be no room where files are compressed or sparse.
+        let bytes: Vec<u8> = (0..RESERVE).map(|index| ((index * index) >> 5) as u8).collect();
+        if let Err(error) = std::fs::write(&path, bytes) {
+            let _ = std::fs::write(&path, []);
+            tracing::warn!(%error, "no reserve for a full disk: {}", path.display());
+        }
     }
 
     /// The file of an input, by its name in the stored request.

@@ -73,6 +73,7 @@ impl Jobs {
             ended: Mutex::default(),
         };
         jobs.recover()?;
+        jobs.keep_reserve();
         Ok(jobs)
     }
 
