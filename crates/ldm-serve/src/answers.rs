@@ -88,7 +88,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send + 'static> FromRequest<S> for Js
     }
 }
 
-/// What a request says that its body is.
+/// The content type of a body, as its request declares it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeclaredType {
     Json,

@@ -296,7 +296,7 @@ fn check_spacing(text: &str, limits: &Limits) -> Result<(), ServeError> {
     field("spacing", text.parse::<Spacing>()).map(|_| ())
 }
 
-/// What makes sampling cheaper.
+/// Checks the settings that make sampling cheaper.
 fn check_shortcuts(request: &GenerationRequest, model: &ModelInfo) -> Result<(), ServeError> {
     if let Some(tile) = &request.tile {
         let size = tile.parse::<TileSize>().map_err(|error| ServeError::invalid("tile", error))?;

@@ -38,7 +38,7 @@ const ENDLESS: u32 = u32::MAX;
 /// Distances of the pixels of a mask `[1, 1, H, W]` to the nearest pixel outside of it, by moves of a king: 1 at its border.
 /// Past the image's border nothing is outside, so that a mask of all pixels is endlessly deep.
 ///
-/// Rosenfeld and Pfaltz 1966, "Sequential operations in digital picture processing": two passes are exact, whatever the depth.
+/// Rosenfeld and Pfaltz 1966 (Journal of the ACM 13, 4): two passes are exact, whatever the depth.
 fn depths(mask: &Tensor) -> Result<Vec<u32>> {
     let (_, _, height, width) = mask.size4()?;
     let (height, width) = (height as usize, width as usize);
