@@ -233,9 +233,6 @@ fn check_size(request: &GenerationRequest, model: &ModelInfo, limits: &Limits) -
                 format!("a multiple of {multiple} (nearest: {below} and {})", below.saturating_add(multiple));
             return Err(ServeError::expected(field, expected, side));
         }
-        if side > i64::from(LONGEST_SIDE) {
-            return Err(ServeError::expected(field, format!("at most {LONGEST_SIDE}"), side));
-        }
     }
     let scale = request.hires.map_or(1., |hires| hires.scale);
     if !(1. ..=8.).contains(&scale) {
@@ -245,6 +242,11 @@ fn check_size(request: &GenerationRequest, model: &ModelInfo, limits: &Limits) -
     if pixels > limits.pixels as f64 {
         let message = format!("expected at most {} pixels, got {pixels}", limits.pixels);
         return Err(ServeError::invalid("height and width", message));
+    }
+    for (field, side) in [("height", height), ("width", width)] {
+        if side > i64::from(LONGEST_SIDE) {
+            return Err(ServeError::expected(field, format!("at most {LONGEST_SIDE}"), side));
+        }
     }
     Ok(())
 }

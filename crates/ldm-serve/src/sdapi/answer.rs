@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::ORIGIN;
 use super::body::{JsonObject, WebUiError};
 use super::form::{ImageForm, TextForm};
-use super::images::{init_image, prepare};
+use super::images::{checked_size, init_image, prepare};
 use super::mask::Paste;
 use super::names::{SCHEDULERS, theirs};
 use super::options::{Settings, title};
@@ -84,13 +84,14 @@ pub(crate) async fn image_to_image(
         (request.width, request.height) = (None, None);
     } else {
         // Before the work with the images.
-        check_settings(request, info, &app.options.limits)?;
         let size = [request.width.unwrap_or_default(), request.height.unwrap_or_default()];
+        let sides = checked_size(size, &app.options.limits)?;
+        check_settings(request, info, &app.options.limits)?;
         // A model that completes images has noise under the mask.
         let strength = if conditioning.starts_from_image() { form.denoising_strength } else { 1. };
         let (limits, given) = (app.options.limits.clone(), std::mem::take(&mut image_form));
         let prepared = app.images.run(move || {
-            let prepared = prepare(&given, size, strength, &limits);
+            let prepared = prepare(&given, sides, strength, &limits);
             Ok(prepared.map(|prepared| (prepared, given)))
         });
         let (prepared, given) = prepared.await??;

@@ -27,17 +27,16 @@ pub(crate) struct Prepared {
 /// The largest blur of a mask.
 const LARGEST_BLUR: i64 = 64;
 
-/// The image and the mask of a request at `size`, width and height. `strength` is that of the request.
+/// The image and the mask of a request at a width and height. `strength` is that of the request.
 ///
 /// # Errors
 /// For files that are no images, and settings that cannot be followed.
 pub(crate) fn prepare(
     form: &ImageForm,
-    size: [i64; 2],
+    [width, height]: [u32; 2],
     strength: f64,
     limits: &Limits,
 ) -> Result<Prepared, WebUiError> {
-    let [width, height] = checked_size(size, limits)?;
     refuse(form, strength)?;
     let image = read("init_images", init_image(form)?, limits)?;
     let image = flattened(image);
@@ -108,7 +107,11 @@ pub(crate) fn init_image(form: &ImageForm) -> Result<&str, WebUiError> {
     }
 }
 
-fn checked_size(size: [i64; 2], limits: &Limits) -> Result<[u32; 2], WebUiError> {
+/// Width and height of the images to sample.
+///
+/// # Errors
+/// For none, and for more pixels than the limit.
+pub(crate) fn checked_size(size: [i64; 2], limits: &Limits) -> Result<[u32; 2], WebUiError> {
     let pixels = size.iter().map(|side| *side as f64).product::<f64>();
     if size.iter().any(|side| *side <= 0) || pixels > limits.pixels as f64 {
         let message = format!("expected at most {} pixels, got {}x{}", limits.pixels, size[0], size[1]);
