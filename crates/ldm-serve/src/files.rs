@@ -75,7 +75,7 @@ impl Jobs {
         remove_all(&self.folder.join(id))?;
         if full {
             // The journal needs a few pages to say so, also on a full disk.
-            File::options().write(true).open(self.reserve()).and_then(|file| file.set_len(0))?;
+            let _ = File::options().write(true).open(self.reserve()).and_then(|file| file.set_len(0));
             self.journal.remove(id)?;
         }
         self.active().unwritten.remove(id);
@@ -111,9 +111,7 @@ impl Jobs {
         if path.metadata().is_ok_and(|data| data.len() == RESERVE) {
             return;
         }
-        // Zeros would be no room where files are compressed or sparse.
-        let bytes: Vec<u8> = (0..RESERVE).map(|index| ((index * index) >> 5) as u8).collect();
-        if let Err(error) = std::fs::write(&path, bytes) {
+        if let Err(error) = std::fs::write(&path, [0; RESERVE as usize]) {
             let _ = std::fs::write(&path, []);
             tracing::warn!(%error, "no reserve for a full disk: {}", path.display());
         }

@@ -101,8 +101,10 @@ fn send(server: &TestServer, path: &str, body: &[u8]) -> u16 {
     answer.expect("an answer").status().as_u16()
 }
 
-/// Sends `count` mutations, each of which must be answered by success or an error of the client.
-fn malformed(count: usize) {
+/// Mutations of good requests: each is answered by success or an error of the client.
+#[test]
+fn malformed_requests_are_refused() {
+    let count = crate::load::long().unwrap_or(400);
     let server = TestServer::with(|options| {
         options.limits.steps = 2;
         options.limits.images = 2;
@@ -136,17 +138,6 @@ fn malformed(count: usize) {
     assert_eq!(server.send("GET", "/health", None).0, 200);
     let job = server.job(&json!({"prompt": "fire", "steps": 1}));
     assert_eq!(job["state"], "done");
-}
-
-#[test]
-fn malformed_requests_are_refused() {
-    malformed(400);
-}
-
-#[test]
-#[ignore = "minutes: the long form of the test above"]
-fn ten_thousand_malformed_requests_are_refused() {
-    malformed(10_000);
 }
 
 #[test]

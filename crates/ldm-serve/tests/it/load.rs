@@ -14,7 +14,7 @@ use crate::server::{TestServer, agent, memory};
 const CLIENTS: usize = 64;
 
 /// Requests of the long form; none in the short one.
-fn long() -> Option<usize> {
+pub(crate) fn long() -> Option<usize> {
     let requests = std::env::var("LDM_LOAD").ok()?;
     Some(requests.parse().expect("LDM_LOAD: a number of requests"))
 }
@@ -160,11 +160,13 @@ fn throughput(batch_size: usize, count: usize) -> f64 {
 }
 
 #[test]
-#[ignore = "a figure: minutes, on an idle machine"]
 fn images_a_second_in_batches_and_alone() {
-    let [alone, four] = [1, 4].map(|size| throughput(size, 200));
-    println!("{alone:.1} images/s one by one, {four:.1} in batches of 4: x {:.2}", four / alone);
-    assert!(four > 0.95 * alone, "a batch costs more than its images alone");
+    let count = if long().is_some() { 40 } else { 8 };
+    let [alone, four] = [1, 4].map(|size| throughput(size, count));
+    println!("{alone:.2} images/s one by one, {four:.2} in batches of 4: x {:.2}", four / alone);
+    // The short form runs beside other work.
+    let least = if long().is_some() { 1. } else { 0.7 };
+    assert!(four > least * alone, "a batch costs more than its images alone");
 }
 
 #[test]
