@@ -20,6 +20,7 @@ _LOG = logging.getLogger("ldm")
 
 # The limits of a server protect it from strangers; this one has a single client.
 _LIMITS = ["--queue=1000000", "--max-images=1000000", "--max-body=16384", f"--max-pixels={1 << 40}", "--keep-size=100000"]
+_LIMITS += [f"--max-work={1 << 60}", "--max-seconds=0"]
 
 
 class Server:
