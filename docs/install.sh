@@ -73,6 +73,8 @@ main() {
     grep -q '^flags.* avx2' /proc/cpuinfo 2>/dev/null ||
         printf 'note: this CPU has no AVX2: ldm works, but many times slower\n' >&2
 
+    [ -L "$prefix/bin/ldm" ] || [ ! -e "$prefix/bin/ldm" ] ||
+        fail "$prefix/bin/ldm: expected no such file or a link, got another program; try --prefix FOLDER"
     rm -rf -- "$prefix/lib/ldm.old"
     if [ -e "$prefix/lib/ldm" ]; then
         [ -x "$prefix/lib/ldm/libexec/ldm" ] || fail "$prefix/lib/ldm: expected an older ldm, got something else; try --prefix FOLDER"
