@@ -111,7 +111,7 @@ impl Jobs {
         if path.metadata().is_ok_and(|data| data.len() == RESERVE) {
             return;
         }
-        if let Err(error) = std::fs::write(&path, [0; RESERVE as usize]) {
+        if let Err(error) = std::fs::write(&path, vec![0; RESERVE as usize]) {
             let _ = std::fs::write(&path, []);
             tracing::warn!(%error, "no reserve for a full disk: {}", path.display());
         }
