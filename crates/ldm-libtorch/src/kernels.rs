@@ -4,6 +4,7 @@ mod attention;
 mod conv3x3;
 mod group_norm;
 mod linear;
+mod patches;
 
 use std::cell::Cell;
 use std::ffi::CStr;
@@ -20,6 +21,7 @@ pub use attention::attention;
 pub use conv3x3::{FusedConv, conv3x3, takes_conv3x3};
 pub use group_norm::{GroupNormTensors, group_norm, group_norm_scale_shift};
 pub use linear::{LinearTensors, conv1x1, linear, linear_geglu};
+pub use patches::conv_of_patches;
 
 /// The environment variable of the instruction set: `scalar`, `avx2` or `avx512`.
 pub const KERNEL_LEVEL_VARIABLE: &str = "LDM_CPU";

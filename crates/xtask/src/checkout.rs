@@ -25,6 +25,12 @@ impl Checkout {
         &self.root
     }
 
+    /// Returns cargo's target folder.
+    pub(crate) fn target(&self) -> Result<PathBuf> {
+        let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| self.root.join("target"), PathBuf::from);
+        std::path::absolute(target).context("the target folder")
+    }
+
     /// Returns `.libtorch`, which setup creates and the build uses.
     pub(crate) fn link(&self) -> PathBuf {
         self.root.join(".libtorch")

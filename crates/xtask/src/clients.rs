@@ -44,6 +44,7 @@ struct ClientTest {
     tests: PathBuf,
     /// Everything that a test leaves, in `target`.
     folder: PathBuf,
+    ldm: PathBuf,
     python: PathBuf,
 }
 
@@ -54,9 +55,11 @@ struct ClientTest {
 /// When something cannot be installed or started, and when a script fails.
 pub(crate) fn test(checkout: &Checkout, browser: bool) -> Result<()> {
     let root = checkout.root().to_path_buf();
-    let folder = root.join("target/clients");
+    let target = checkout.target()?;
+    let folder = target.join("clients");
     let test = ClientTest {
         tests: root.join("crates/ldm-serve/tests"),
+        ldm: target.join("debug/ldm"),
         python: folder.join("venv/bin/python"),
         root,
         folder,
@@ -149,7 +152,7 @@ impl ClientTest {
     }
 
     fn ldm(&self) -> Command {
-        let mut ldm = Command::new(self.root.join("target/debug/ldm"));
+        let mut ldm = Command::new(&self.ldm);
         ldm.stdin(Stdio::null());
         ldm
     }

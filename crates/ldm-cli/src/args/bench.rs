@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use ldm_core::device::resolve_dtype;
 
@@ -26,8 +27,8 @@ pub(crate) struct BenchArgs {
     /// Stage to time. Default: all but train, which needs several times the memory.
     #[arg(value_enum)]
     pub(crate) stage: Option<StageArg>,
-    /// A run directory, a model folder, a diffusers folder, or a checkpoint file.
-    #[arg(long, required_unless_present = "config")]
+    /// A run directory, a model folder, a diffusers folder, a checkpoint file, or emoji, the model inside the program.
+    #[arg(long, required_unless_present = "config", value_parser = PathBufValueParser::new().try_map(ldm::model_path))]
     pub(crate) model: Option<PathBuf>,
     /// Config of the model; without --model its weights are random.
     #[arg(long)]

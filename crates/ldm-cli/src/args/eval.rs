@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PathBufValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
 
 use ldm_metrics::FeatureNetwork;
@@ -82,8 +82,9 @@ pub(crate) struct GenerationArgs {
 #[derive(Debug, Args)]
 pub(crate) struct GeneratorArgs {
     /// Generate the images with this model, cycling through its classes if it has any: a run directory, a model folder,
-    /// a diffusers folder, or a checkpoint file. Generates as many images as DATASET has unless -n is given.
-    #[arg(long)]
+    /// a diffusers folder, a checkpoint file, or emoji, the model inside the program. Generates as many images as DATASET has
+    /// unless -n is given.
+    #[arg(long, value_parser = PathBufValueParser::new().try_map(ldm::model_path))]
     pub(crate) model: Option<PathBuf>,
     /// Config of a checkpoint file that has none next to it, if it cannot be inferred from the tensor names.
     #[arg(long, requires = "model")]

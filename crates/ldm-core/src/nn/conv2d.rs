@@ -78,9 +78,7 @@ impl Conv2d {
         {
             return y;
         }
-        let mut y = kernels::each_image(x, |x| {
-            x.conv2d(&self.weight, bias, [self.stride; 2], [self.padding; 2], [1, 1], 1)
-        });
+        let mut y = self.convolved(x);
         if let Some(bias) = to_image {
             y = &y + bias.unsqueeze(-1).unsqueeze(-1); // under autocast the dtypes may differ
         }
@@ -88,6 +86,16 @@ impl Conv2d {
             Some(residual) => add(y, residual),
             None => y,
         }
+    }
+
+    /// The convolution by a kernel that takes any size.
+    fn convolved(&self, x: &Tensor) -> Tensor {
+        let bias = self.bias.as_ref();
+        kernels::conv_of_patches(x, &self.weight, bias, self.stride, self.padding).unwrap_or_else(|| {
+            kernels::each_image(x, |x| {
+                x.conv2d(&self.weight, bias, [self.stride; 2], [self.padding; 2], [1, 1], 1)
+            })
+        })
     }
 
     /// Returns whether this is a 3x3 convolution that keeps the size of its input.

@@ -3,7 +3,7 @@
 use ldm_core::nn::attention::token_attention;
 use ldm_core::nn::{Added, Conv2d, GroupNorm, conv2d, linear, project};
 use ldm_libtorch::kernels::{self, Level};
-use ldm_libtorch::{count_operations, to_channels_last};
+use ldm_libtorch::{count_operations, is_channels_last, to_channels_last};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
@@ -48,6 +48,34 @@ fn a_normed_convolution_with_its_sums_is_that_of_libtorch() {
     with_both(|_| conv.normed(&norm, &x, Added::default()));
     with_both(|_| conv.normed(&norm, &x, Added { to_image: Some(&to_image), residual: Some(&residual) }));
     with_both(|_| conv.plus(&x, Added { to_image: Some(&to_image), residual: Some(&residual) }));
+}
+
+/// Kernel, stride, padding, channels in and out, height and width: small maps, downsampling, the first and last layers.
+const SMALL_MAPS: [[i64; 7]; 7] = [
+    [3, 1, 1, 48, 40, 4, 4],
+    [3, 1, 1, 64, 64, 1, 1],
+    [3, 2, 1, 64, 64, 17, 9],
+    [3, 2, 0, 5, 7, 8, 11],
+    [1, 2, 0, 33, 20, 6, 5],
+    [3, 1, 1, 3, 64, 16, 16],
+    [4, 2, 1, 64, 1, 10, 10],
+];
+
+#[test]
+fn convolutions_of_small_maps_are_those_of_libtorch_and_the_same_bytes_alone_and_in_a_batch() {
+    for [kernel, stride, padding, channels, features, height, width] in SMALL_MAPS {
+        let conv = conv2d(&VarStore::new(Device::Cpu).root(), channels, features, kernel, stride, padding);
+        let x = to_channels_last(&Tensor::randn([5, channels, height, width], F32));
+        with_both(|_| x.apply(&conv).reshape(-1i64)); // flat, since strides of one pixel or channel are ambiguous
+        tch::no_grad(|| {
+            let (batch, operations) = count_operations(|| x.apply(&conv));
+            let names: Vec<_> = operations.into_iter().map(|each| each.name).collect();
+            assert!(names.iter().any(|name| name == "ldm::linear"), "a product of our own, got {names:?}");
+            assert!(is_channels_last(&batch), "the next layer copies nothing");
+            let alone: Vec<_> = (0..5).map(|index| x.narrow(0, index, 1).apply(&conv)).collect();
+            assert_eq!(batch, Tensor::cat(&alone, 0), "{kernel}x{kernel} of stride {stride}");
+        });
+    }
 }
 
 #[test]

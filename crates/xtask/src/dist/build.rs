@@ -20,7 +20,7 @@ const RPATH: &str = "$ORIGIN/../lib:$ORIGIN/../../torch/lib";
 /// When the build fails.
 pub(crate) fn program(checkout: &Checkout) -> Result<PathBuf> {
     let root = checkout.root().canonicalize().context("the checkout")?;
-    let target = target(checkout)?;
+    let target = checkout.target()?;
     let libtorch = checkout.users_libtorch().unwrap_or_else(|| checkout.libtorch()).canonicalize()?;
     let cargo_home = env::var_os("CARGO_HOME")
         .map(PathBuf::from)
@@ -68,13 +68,6 @@ pub(crate) fn program(checkout: &Checkout) -> Result<PathBuf> {
 /// Returns whether `needle`, which is not empty, is a part of `bytes`.
 fn contains(bytes: &[u8], needle: &[u8]) -> bool {
     bytes.windows(needle.len()).any(|window| window == needle)
-}
-
-/// Returns the target folder of cargo.
-pub(crate) fn target(checkout: &Checkout) -> Result<PathBuf> {
-    let target =
-        env::var_os("CARGO_TARGET_DIR").map_or_else(|| checkout.root().join("target"), PathBuf::from);
-    std::path::absolute(target).context("the target folder")
 }
 
 /// Returns the date of a package: `SOURCE_DATE_EPOCH`, or else that of the last commit, in seconds since 1970.

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::{build, packages_folder};
+use super::packages_folder;
 use crate::checkout::Checkout;
 
 /// The page for Python users, whose first block of commands installs the wheel.
@@ -19,7 +19,7 @@ const GUIDE: &str = "docs/guide/python.md";
 /// When there is no wheel or more than one, and when an installation or a test fails.
 pub(crate) fn run(checkout: &Checkout) -> Result<()> {
     let root = checkout.root();
-    let folder = build::target(checkout)?.join("wheel-check");
+    let folder = checkout.target()?.join("wheel-check");
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     for old in wheels(&folder)? {
         fs::remove_file(old)?;

@@ -78,7 +78,7 @@ pub(crate) fn run(checkout: &Checkout, command: &DistCommand) -> Result<()> {
 
 /// Returns the folder of the finished packages, which exists.
 pub(crate) fn packages_folder(checkout: &Checkout) -> Result<PathBuf> {
-    let folder = build::target(checkout)?.join("packages");
+    let folder = checkout.target()?.join("packages");
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
     Ok(folder)
 }
