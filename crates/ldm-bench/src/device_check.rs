@@ -41,7 +41,7 @@ pub fn loaded_libtorch() -> Option<PathBuf> {
 /// Explains why no GPU is found.
 pub fn why_no_cuda() -> String {
     let cuda_build = loaded_libtorch().is_some_and(|path| path.with_file_name("libtorch_cuda.so").exists());
-    let of_driver = ldm_libtorch::cuda_capability(0).err().map(|error| error.to_string());
+    let of_driver = ldm_libtorch::cuda_capability(0).err();
     explain(nvidia_driver::is_present(), cuda_build, ldm_libtorch::cuda_library(), of_driver.as_deref())
 }
 

@@ -43,8 +43,8 @@ pub fn cuda_device_count() -> usize {
 ///
 /// # Errors
 /// With the driver's message, if there is no driver or no such device.
-pub fn cuda_capability(device: usize) -> Result<(i32, i32), TchError> {
-    ffi::cuda_capability(index(device))
+pub fn cuda_capability(device: usize) -> Result<(i32, i32), String> {
+    ffi::cuda_capability(index(device)).map_err(first_line)
 }
 
 /// Makes a CUDA device that of this thread: libtorch uses it where no tensor names one. Otherwise that is the first GPU, on
@@ -52,8 +52,17 @@ pub fn cuda_capability(device: usize) -> Result<(i32, i32), TchError> {
 ///
 /// # Errors
 /// With CUDA's message, if it cannot be used.
-pub fn set_cuda_device(device: usize) -> Result<(), TchError> {
-    ffi::cuda_set_device(index(device))
+pub fn set_cuda_device(device: usize) -> Result<(), String> {
+    ffi::cuda_set_device(index(device)).map_err(first_line)
+}
+
+/// Returns the sentence of an error, without advice for programmers and the stack of C++ below it.
+fn first_line(error: TchError) -> String {
+    let text = match error {
+        TchError::Torch(text) => text,
+        other => other.to_string(),
+    };
+    text.lines().next().unwrap_or_default().to_owned()
 }
 
 /// Beyond the range of C there is no device either.
