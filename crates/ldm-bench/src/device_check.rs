@@ -81,8 +81,14 @@ mod tests {
         let failed = |reason: &str| CudaLibrary::Failed(reason.into());
         let cudnn = "libcudnn.so.9: cannot open shared object file: No such file or directory";
         check(explain(false, false, CudaLibrary::NoDevice, None), "no NVIDIA driver on this machine");
-        check(explain(true, true, CudaLibrary::NoDevice, None), "no /dev/nvidiactl, /dev/nvidia0 or /dev/dxg");
-        check(explain(true, false, failed("libtorch_cuda.so: cannot open"), None), "libtorch is the CPU build");
+        check(
+            explain(true, true, CudaLibrary::NoDevice, None),
+            "no /dev/nvidiactl, /dev/nvidia0 or /dev/dxg",
+        );
+        check(
+            explain(true, false, failed("libtorch_cuda.so: cannot open"), None),
+            "libtorch is the CPU build",
+        );
         check(explain(true, true, failed(cudnn), None), cudnn);
         check(explain(true, true, CudaLibrary::Open, Some("cuInit: no CUDA-capable device")), "cuInit: no");
         check(explain(true, true, CudaLibrary::Open, None), "supports CUDA 13 (`nvidia-smi`)");

@@ -25,8 +25,9 @@ pub fn parse_device(text: &str) -> Result<Device> {
     };
     if index < gpus {
         ldm_libtorch::set_tf32(false);
-        ldm_libtorch::set_cuda_device(index)
-            .map_err(|error| Error::Device(format!("device: expected a working cuda:{index}, got {error}")))?;
+        ldm_libtorch::set_cuda_device(index).map_err(|error| {
+            Error::Device(format!("device: expected a working cuda:{index}, got {error}"))
+        })?;
         return Ok(Device::Cuda(index));
     }
     Err(Error::Device(if gpus == 0 {
@@ -144,10 +145,8 @@ mod tests {
     #[test]
     fn gpus_multiply_bf16_from_ampere_on() {
         // GTX 1080, V100, RTX 2080 and T4; A100, RTX 3090, RTX 4090, H100, B200, RTX 5090.
-        let [without, with] = [
-            &[(6, 1), (7, 0), (7, 5)][..],
-            &[(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)],
-        ];
+        let [without, with] =
+            [&[(6, 1), (7, 0), (7, 5)][..], &[(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)]];
         assert!(!without.iter().copied().any(multiplies_bf16));
         assert!(with.iter().copied().all(multiplies_bf16));
     }

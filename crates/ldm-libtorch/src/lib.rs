@@ -45,9 +45,7 @@ pub use optim::{
     AdamWStep, differentiable_gradients, fused_adamw, gradients, lerp_all, scale_all, total_norm,
 };
 pub use process_group::{CollectiveWork, GradientReducer, GroupError, Overlap, ProcessGroup, Reduce, Single};
-pub use settings::{
-    TORCH_VERSION, limit_spinning, set_seed, set_threads, threads,
-};
+pub use settings::{TORCH_VERSION, limit_spinning, set_seed, set_threads, threads};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

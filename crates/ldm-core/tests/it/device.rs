@@ -1,9 +1,7 @@
 //! Devices and dtypes by name.
 
 use ldm_core::Error;
-use ldm_core::device::{
-    device_name, fast_dtype, parse_device, parse_dtype, parse_dtype_for, test_device,
-};
+use ldm_core::device::{device_name, fast_dtype, parse_device, parse_dtype, parse_dtype_for, test_device};
 use tch::{Device, Kind, Tensor};
 
 #[test]
