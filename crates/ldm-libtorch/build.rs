@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     "error",
     "generator",
     "format",
     "autocast",
     "settings",
+    "cuda",
     "memory",
     "operations",
     "kernels",

@@ -8,6 +8,7 @@ mod device_check;
 mod inputs;
 mod machine;
 mod measure;
+mod nvidia_driver;
 mod stages;
 mod subject;
 mod table;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use ldm_conditioning::EmbeddingFile;
-use ldm_core::device::{device_name, parse_device, parse_dtype};
+use ldm_core::device::{device_name, parse_device, parse_dtype_for};
 use ldm_libtorch::kernels;
 use ldm_pipelines::{ConditioningKind, LatentDiffusion, LoadOptions, Model};
 use tch::{Device, Kind};
@@ -12,13 +12,16 @@ use tch::{Device, Kind};
 use crate::args::{DeviceArgs, ModelArgs, TextArgs};
 use crate::progress::Printer;
 
-/// Returns the requested device, and sets the number of threads and the kernels.
+/// Returns the requested device, and sets the number of threads, the kernels and TF32.
 pub(crate) fn device(args: &DeviceArgs, printer: Option<Printer>) -> anyhow::Result<Device> {
     if let Some(threads) = args.threads {
         ldm_libtorch::set_threads(usize::from(threads));
     }
     kernels::configure(args.kernels == "ldm").map_err(anyhow::Error::msg)?;
     let device = parse_device(&args.device)?;
+    if args.tf32 && device.is_cuda() {
+        ldm_libtorch::set_tf32(true);
+    }
     if let (Some(printer), "auto") = (printer, args.device.as_str()) {
         printer.detail(&format!("device: {}", device_name(device)));
     }
@@ -28,7 +31,7 @@ pub(crate) fn device(args: &DeviceArgs, printer: Option<Printer>) -> anyhow::Res
 /// Opens a model for encoding and decoding.
 pub(crate) fn open(args: &ModelArgs) -> anyhow::Result<Model> {
     let model = open_with(args, None)?;
-    keep_freed_memory(parse_dtype(&args.dtype)?);
+    keep_freed_memory(model.kind());
     Ok(model)
 }
 
@@ -43,14 +46,15 @@ pub(crate) fn keep_freed_memory(kind: Kind) {
 
 /// Opens a model, with its tokenizer if it has one.
 fn open_with(args: &ModelArgs, tokenizer: Option<&Path>) -> anyhow::Result<Model> {
+    let device = device(&args.device, None)?;
     let options = LoadOptions {
         config: args.config.clone(),
         tokenizer: tokenizer.map(Path::to_path_buf),
         overrides: args.overrides.clone(),
         ignore: args.ignore.clone(),
         ema: args.ema || !args.no_ema,
-        device: device(&args.device, None)?,
-        kind: parse_dtype(&args.dtype)?,
+        device,
+        kind: parse_dtype_for(&args.dtype, device)?,
     };
     Model::open(&args.model, &options, &mut Printer::warn).map_err(with_hint)
 }

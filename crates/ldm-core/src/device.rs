@@ -7,6 +7,9 @@ use crate::{Error, Result};
 
 /// Parses `auto`, `cpu`, `cuda` or `cuda:N`. `auto` is CUDA if it works, else the CPU.
 ///
+/// A CUDA device becomes that of this thread ([`ldm_libtorch::set_cuda_device`]), and TF32 is switched off for the process:
+/// results in f32 are then those of the CPU to rounding. [`ldm_libtorch::set_tf32`] switches it on again.
+///
 /// # Errors
 /// [`Error::Device`] for another word, for CUDA without a working device, and for a missing GPU: a run never silently
 /// falls back to the CPU.
@@ -14,13 +17,17 @@ pub fn parse_device(text: &str) -> Result<Device> {
     let gpus = ldm_libtorch::cuda_device_count();
     let index = match text {
         "cpu" => return Ok(Device::Cpu),
-        "auto" => return Ok(if gpus > 0 { Device::Cuda(0) } else { Device::Cpu }),
-        "cuda" => 0,
+        "auto" if gpus == 0 => return Ok(Device::Cpu),
+        "auto" | "cuda" => 0,
         _ => text.strip_prefix("cuda:").and_then(|index| index.parse().ok()).ok_or_else(|| {
             Error::Device(format!("device: expected auto, cpu, cuda or cuda:N, got {text}"))
         })?,
     };
     if index < gpus {
+        ldm_libtorch::set_tf32(false);
+        ldm_libtorch::set_cuda_device(index).map_err(|error| {
+            Error::Device(format!("device: expected a working cuda:{index}, got {error}"))
+        })?;
         return Ok(Device::Cuda(index));
     }
     Err(Error::Device(if gpus == 0 {
@@ -30,12 +37,17 @@ pub fn parse_device(text: &str) -> Result<Device> {
     }))
 }
 
-/// The device of a test run: `LDM_TEST_DEVICE`, or the CPU.
+/// The device of a test run: `LDM_TEST_DEVICE`, or the CPU. On CUDA with deterministic algorithms, since tests compare runs
+/// to the bit; an operation without one fails with its name.
 ///
 /// # Panics
 /// When the variable names a missing device: a test run requested for a GPU must not silently run on the CPU.
 pub fn test_device() -> Device {
-    device_from_env("LDM_TEST_DEVICE")
+    let device = device_from_env("LDM_TEST_DEVICE");
+    if device.is_cuda() {
+        ldm_libtorch::set_deterministic(true);
+    }
+    device
 }
 
 /// The device of a bench run: `LDM_BENCH_DEVICE`, or the CPU.
@@ -83,13 +95,38 @@ pub fn dtype_name(kind: Kind) -> String {
     }
 }
 
-/// Replaces `auto` by the name of the dtype that is fast on this machine: bf16 on processors that multiply it, with AMX or
-/// AVX-512-BF16 (`docs/guide/performance.md`), else f32. Other texts stay as they are.
-pub fn resolve_dtype(text: &str) -> std::result::Result<String, std::convert::Infallible> {
-    Ok(match text {
-        "auto" => if kernels::has_amx() || kernels::has_bf16_products() { "bf16" } else { "f32" }.into(),
-        _ => text.into(),
-    })
+/// Parses `f32`, `bf16`, `f16` or `auto`, the [`fast_dtype`] of the device.
+///
+/// # Errors
+/// [`Error::Device`] for another word, and as [`fast_dtype`].
+pub fn parse_dtype_for(text: &str, device: Device) -> Result<Kind> {
+    if text == "auto" { fast_dtype(device) } else { parse_dtype(text) }
+}
+
+/// The dtype that is fast on a device: bf16 on GPUs of compute capability 8.0 or more and on processors that multiply it, with
+/// AMX or AVX-512-BF16 (`docs/guide/performance.md`), else f32.
+///
+/// # Errors
+/// [`Error::Device`] when the driver does not know the device.
+pub fn fast_dtype(device: Device) -> Result<Kind> {
+    let multiplies_bf16 = match device {
+        Device::Cuda(index) => {
+            let capability = ldm_libtorch::cuda_capability(index).map_err(|error| {
+                Error::Device(format!(
+                    "dtype: expected the compute capability of cuda:{index}, got {error}; try f32 or bf16"
+                ))
+            })?;
+            multiplies_bf16(capability)
+        }
+        _ => kernels::has_amx() || kernels::has_bf16_products(),
+    };
+    Ok(if multiplies_bf16 { Kind::BFloat16 } else { Kind::Float })
+}
+
+/// NVIDIA's tensor cores multiply bf16 since Ampere, compute capability 8.0 (CUDA C++ Programming Guide, "Compute
+/// Capabilities").
+fn multiplies_bf16(compute_capability: (i32, i32)) -> bool {
+    compute_capability >= (8, 0)
 }
 
 /// The name of a device, as [`parse_device`] reads it.
@@ -98,5 +135,19 @@ pub fn device_name(device: Device) -> String {
         Device::Cpu => "cpu".into(),
         Device::Cuda(index) => format!("cuda:{index}"),
         other => format!("{other:?}").to_lowercase(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::multiplies_bf16;
+
+    #[test]
+    fn gpus_multiply_bf16_from_ampere_on() {
+        // GTX 1080, V100, RTX 2080 and T4; A100, RTX 3090, RTX 4090, H100, B200, RTX 5090.
+        let [without, with] =
+            [&[(6, 1), (7, 0), (7, 5)][..], &[(8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (12, 0)]];
+        assert!(!without.iter().copied().any(multiplies_bf16));
+        assert!(with.iter().copied().all(multiplies_bf16));
     }
 }

@@ -3,6 +3,10 @@
 
 static thread_local std::string last_error;
 
+// The linker takes an object of a static library only if a symbol of it is needed. cuda.cpp has a constructor, and this file
+// is in every program that uses the interface.
+__attribute__((used)) static int (*const keep_cuda)(const char **) = ldm_cuda_library;
+
 void ldm::set_error(const char *message) noexcept {
   try {
     last_error = message;

@@ -45,16 +45,28 @@ int ldm_generator_randint(void *generator, int64_t high, const int64_t *size, si
 
 // format.cpp: memory formats
 int ldm_to_channels_last(tensor in, tensor *out);
+// As ldm_to_channels_last, with the strides of that format also where a side or the number of channels is 1.
+int ldm_restride_channels_last(tensor in, tensor *out);
 int ldm_is_channels_last(tensor in, int *out);
 
 // autocast.cpp
 int ldm_autocast_enter(int cuda, int enabled, int dtype, int *before_enabled, int *before_dtype);
 int ldm_autocast_leave(int cuda, int before_enabled, int before_dtype);
 
-// settings.cpp
-int ldm_set_deterministic(int on);
-int ldm_set_tf32(int on);
+// settings.cpp: switches of the process; the first two return their former value in `before`
+int ldm_set_deterministic(int on, int *before);
+// `on`: bit 0 for matrix products, bit 1 for convolutions; negative: changes nothing
+int ldm_set_tf32(int on, int *before);
 int ldm_set_cudnn_benchmark(int on);
+
+// cuda.cpp
+enum { LDM_CUDA_NO_DEVICE, LDM_CUDA_OPEN, LDM_CUDA_FAILED };
+// The state of libtorch's CUDA library; for LDM_CUDA_FAILED with the reason.
+int ldm_cuda_library(const char **error);
+// The compute capability of a device, from the driver.
+int ldm_cuda_capability(int device, int *major, int *minor);
+// Makes a device that of this thread.
+int ldm_cuda_set_device(int device);
 
 // memory.cpp: CUDA's caching allocator
 int ldm_cuda_memory(int device, int64_t *current, int64_t *peak, int64_t *reserved);

@@ -2,18 +2,22 @@
 #include <ATen/Context.h>
 
 extern "C" {
-int ldm_set_deterministic(int on) {
+int ldm_set_deterministic(int on, int *before) {
   return ldm::guarded([&] {
     auto &context = at::globalContext();
+    *before = context.deterministicAlgorithms();
     context.setDeterministicAlgorithms(on, /*warn_only=*/false);
     context.setDeterministicCuDNN(on);
   });
 }
 
-int ldm_set_tf32(int on) {
+int ldm_set_tf32(int on, int *before) {
   return ldm::guarded([&] {
-    at::globalContext().setAllowTF32CuBLAS(on);
-    at::globalContext().setAllowTF32CuDNN(on);
+    auto &context = at::globalContext();
+    *before = context.allowTF32CuBLAS() | context.allowTF32CuDNN() << 1;
+    if (on < 0) return;
+    context.setAllowTF32CuBLAS(on & 1);
+    context.setAllowTF32CuDNN(on & 2);
   });
 }
 

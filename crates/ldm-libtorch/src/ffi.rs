@@ -6,18 +6,22 @@
 #![allow(unsafe_code)]
 
 mod allocator;
+mod cuda;
 mod kernels;
 mod operations;
+#[cfg(target_env = "gnu")]
 mod process;
 mod ranks;
 mod signals;
 
 pub use allocator::ExitingAllocator;
+pub(crate) use cuda::{
+    cuda_capability, cuda_library, cuda_set_device, set_cudnn_benchmark, set_deterministic, set_tf32,
+};
 pub(crate) use kernels::{Number, TorchThreads, grad_enabled, values, values_mut};
 pub(crate) use operations::{Observer, count_operation, is_counting};
 #[cfg(target_env = "gnu")]
 pub(crate) use process::keep_freed_memory;
-pub(crate) use process::open_cuda_library;
 pub(crate) use ranks::{RawGroup, RawReducer, RawWork};
 pub(crate) use signals::explain_bus_errors;
 
@@ -59,6 +63,7 @@ unsafe extern "C" {
         out: *mut Out,
     ) -> c_int;
     fn ldm_to_channels_last(input: Ptr, out: *mut Out) -> c_int;
+    fn ldm_restride_channels_last(input: Ptr, out: *mut Out) -> c_int;
     fn ldm_is_channels_last(input: Ptr, out: *mut c_int) -> c_int;
     fn ldm_autocast_enter(
         cuda: c_int,
@@ -68,9 +73,6 @@ unsafe extern "C" {
         was_dtype: *mut c_int,
     ) -> c_int;
     fn ldm_autocast_leave(cuda: c_int, was: c_int, was_dtype: c_int) -> c_int;
-    fn ldm_set_deterministic(on: c_int) -> c_int;
-    fn ldm_set_tf32(on: c_int) -> c_int;
-    fn ldm_set_cudnn_benchmark(on: c_int) -> c_int;
     fn ldm_cuda_memory(device: c_int, current: *mut i64, peak: *mut i64, reserved: *mut i64) -> c_int;
     fn ldm_cuda_reset_peak(device: c_int) -> c_int;
     fn ldm_cuda_empty_cache() -> c_int;
@@ -170,6 +172,11 @@ pub(crate) fn to_channels_last(input: &Tensor) -> Result<Tensor, TchError> {
     new_tensor(|out| unsafe { ldm_to_channels_last(input.as_ptr(), out) })
 }
 
+pub(crate) fn restride_channels_last(input: &Tensor) -> Result<Tensor, TchError> {
+    // SAFETY: live handle in, new handle out.
+    new_tensor(|out| unsafe { ldm_restride_channels_last(input.as_ptr(), out) })
+}
+
 pub(crate) fn is_channels_last(input: &Tensor) -> Result<bool, TchError> {
     let mut found = 0;
     // SAFETY: live handle; the out parameter lives on this frame.
@@ -189,19 +196,6 @@ pub(crate) fn autocast_enter(cuda: bool, on: bool, kind: Kind) -> Result<(c_int,
 pub(crate) fn autocast_leave(cuda: bool, (was, was_dtype): (c_int, c_int)) -> Result<(), TchError> {
     // SAFETY: plain values.
     check(unsafe { ldm_autocast_leave(c_int::from(cuda), was, was_dtype) })
-}
-
-pub(crate) fn set_deterministic(on: bool) -> Result<(), TchError> {
-    // SAFETY: plain values, here and in the next two.
-    check(unsafe { ldm_set_deterministic(c_int::from(on)) })
-}
-
-pub(crate) fn set_tf32(on: bool) -> Result<(), TchError> {
-    check(unsafe { ldm_set_tf32(c_int::from(on)) })
-}
-
-pub(crate) fn set_cudnn_benchmark(on: bool) -> Result<(), TchError> {
-    check(unsafe { ldm_set_cudnn_benchmark(c_int::from(on)) })
 }
 
 pub(crate) fn cuda_memory(device: usize) -> Result<[i64; 3], TchError> {

@@ -32,10 +32,50 @@ pub fn prefers_channels_last(device: Device, narrowest: i64, training: bool) -> 
 
 /// Converts every convolution weight of `vs` to channels_last, in place: layers built on it see the change.
 /// Convolutions of libtorch then run in and return that format, so a model needs one call at the start.
+///
+/// On CUDA the weight of a 1x1 convolution has that format's strides too, since its convolution runs in the format of its
+/// weight if its input, such as the result of a group normalization, is in none. On the CPU it keeps those it has.
 pub fn channels_last(vs: &VarStore) {
+    let convert = if vs.device().is_cuda() { restrided } else { to_channels_last };
     for mut tensor in vs.variables().into_values() {
         if tensor.dim() == 4 {
-            tensor.set_data(&to_channels_last(&tensor.detach()));
+            tensor.set_data(&convert(&tensor.detach()));
         }
+    }
+}
+
+/// [`to_channels_last`], with the strides of that format also where a side or the number of channels is 1 and several sets of
+/// strides describe the same memory. As `Tensor.to(memory_format=torch.channels_last)` of PyTorch, without its copy.
+fn restrided(tensor: &Tensor) -> Tensor {
+    ffi::restride_channels_last(tensor).expect("a tensor of four dimensions")
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Kind;
+
+    use super::*;
+
+    #[test]
+    fn strides_are_those_of_pytorch() {
+        // `torch.randn(size).to(memory_format=torch.channels_last).stride()` of torch 2.11.
+        let cases = [
+            ([6, 5, 3, 3], [45, 1, 15, 5]),
+            ([6, 5, 1, 1], [5, 1, 5, 5]),
+            ([6, 1, 3, 3], [9, 1, 3, 1]),
+            ([6, 5, 1, 3], [15, 1, 15, 5]),
+            ([2, 5, 3, 1], [15, 1, 5, 5]),
+            ([1, 1, 1, 1], [1, 1, 1, 1]),
+        ];
+        for (size, strides) in cases {
+            let tensor = Tensor::randn(size, (Kind::Float, Device::Cpu));
+            let last = restrided(&tensor);
+            assert_eq!((last.size(), last.stride()), (size.to_vec(), strides.to_vec()));
+            assert_eq!(last, tensor, "the values stay");
+            assert!(is_channels_last(&last));
+        }
+        let weight = Tensor::randn([6, 5, 1, 1], (Kind::Float, Device::Cpu));
+        assert_eq!(to_channels_last(&weight).stride(), [5, 1, 1, 1], "why the function is needed");
+        assert_eq!(restrided(&weight).data_ptr(), weight.data_ptr(), "no copy of a 1x1 weight");
     }
 }

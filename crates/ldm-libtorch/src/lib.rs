@@ -11,6 +11,7 @@
 mod autocast;
 mod c10d;
 mod checkpoint;
+mod cuda;
 mod dtype;
 mod env;
 mod ffi;
@@ -27,6 +28,10 @@ mod settings;
 pub use autocast::{Autocast, autocast};
 pub use c10d::C10d;
 pub use checkpoint::{SharedModule, checkpoint};
+pub use cuda::{
+    CudaLibrary, SwitchScope, cuda_capability, cuda_device_count, cuda_library, deterministic_scope,
+    set_cuda_device, set_cudnn_benchmark, set_deterministic, set_tf32, tf32, tf32_scope,
+};
 pub use env::RankEnv;
 pub use ffi::ExitingAllocator;
 pub use format::{channels_last, is_channels_last, prefers_channels_last, to_channels_last};
@@ -40,10 +45,7 @@ pub use optim::{
     AdamWStep, differentiable_gradients, fused_adamw, gradients, lerp_all, scale_all, total_norm,
 };
 pub use process_group::{CollectiveWork, GradientReducer, GroupError, Overlap, ProcessGroup, Reduce, Single};
-pub use settings::{
-    TORCH_VERSION, cuda_device_count, limit_spinning, set_cudnn_benchmark, set_deterministic, set_seed,
-    set_tf32, set_threads, threads,
-};
+pub use settings::{TORCH_VERSION, limit_spinning, set_seed, set_threads, threads};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,48 +1,7 @@
-//! Process-wide switches: determinism, TF32, threads, and the CUDA half of libtorch.
-
-use std::sync::OnceLock;
-
-use crate::ffi;
+//! Process-wide settings: seeds, threads and how they wait.
 
 /// The version of libtorch that this crate is written for.
 pub const TORCH_VERSION: &str = "2.11.0";
-
-/// Returns the number of working CUDA devices. The first call loads libtorch's CUDA library, which the linker drops
-/// because no symbol of it is used by name; without it GPUs would silently be missing.
-pub fn cuda_device_count() -> usize {
-    static COUNT: OnceLock<usize> = OnceLock::new();
-    *COUNT.get_or_init(|| {
-        let opened = ffi::open_cuda_library();
-        if opened && tch::Cuda::is_available() { tch::Cuda::device_count().max(0) as usize } else { 0 }
-    })
-}
-
-/// Switches to algorithms whose result does not depend on timing; an operation without one fails with its name.
-///
-/// CUDA's matrix products also need `CUBLAS_WORKSPACE_CONFIG=:4096:8` in the environment.
-///
-/// # Panics
-/// Never in practice: libtorch accepts both values.
-pub fn set_deterministic(on: bool) {
-    ffi::set_deterministic(on).expect("a switch");
-}
-
-/// Sets whether CUDA may compute f32 products with 10 bits of mantissa, for matrix products (off by default, as in
-/// PyTorch) and convolutions (on by default).
-///
-/// # Panics
-/// As [`set_deterministic`].
-pub fn set_tf32(on: bool) {
-    ffi::set_tf32(on).expect("a switch");
-}
-
-/// Sets whether cuDNN times its algorithms on the first call with each shape and keeps the fastest.
-///
-/// # Panics
-/// As [`set_deterministic`].
-pub fn set_cudnn_benchmark(on: bool) {
-    ffi::set_cudnn_benchmark(on).expect("a switch");
-}
 
 /// Seeds libtorch's global generators (CPU and CUDA): dropout and initialization draw from them.
 pub fn set_seed(seed: u64) {

@@ -4,6 +4,7 @@ use ldm_checkpoint::Checkpoint;
 use ldm_core::Result;
 use ldm_core::nn::skip_init;
 use ldm_core::resources;
+use ldm_libtorch::tf32_scope;
 use tch::nn::{Init, Path, VarStore};
 use tch::{Device, Kind, Tensor};
 
@@ -146,7 +147,7 @@ impl EfficientNet {
     }
 
     /// Computes features of images: rounded to 8 bits, resized to 224x224 with antialiasing, and scaled as in TensorFlow,
-    /// (x − 127) / 128.
+    /// (x − 127) / 128. Without TF32.
     ///
     /// # Shapes
     /// - `images`: `[B, 3, H, W]` in `[-1, 1]`, of any size
@@ -156,6 +157,7 @@ impl EfficientNet {
     /// [`Error::Shape`](ldm_core::Error::Shape) for another shape.
     pub fn features(&self, images: &Tensor) -> Result<Tensor> {
         check_images(images)?;
+        let _full = tf32_scope(false);
         let x = crate::pixel::eight_bit(&images.to_device(self.vs.device())).to_kind(Kind::Float);
         tch::no_grad(|| {
             let x = x.internal_upsample_bilinear2d_aa([SIDE, SIDE], false, None, None);

@@ -4,6 +4,7 @@ use ldm_checkpoint::Checkpoint;
 use ldm_core::Result;
 use ldm_core::nn::skip_init;
 use ldm_core::resources;
+use ldm_libtorch::tf32_scope;
 use tch::nn::{Init, Path, VarStore};
 use tch::{Device, Kind, Tensor};
 
@@ -152,7 +153,7 @@ impl Inception {
         Self { vs, stem, blocks, head }
     }
 
-    /// Computes features of images, rounded to 8 bits and resized as in TensorFlow 1.
+    /// Computes features of images, rounded to 8 bits and resized as in TensorFlow 1; without TF32.
     ///
     /// # Shapes
     /// - `images`: `[B, 3, H, W]` in `[-1, 1]`, of any size
@@ -161,6 +162,7 @@ impl Inception {
     /// [`Error::Shape`](ldm_core::Error::Shape) for another shape.
     pub fn features(&self, images: &Tensor) -> Result<InceptionFeatures> {
         check_images(images)?;
+        let _full = tf32_scope(false);
         let x = crate::pixel::eight_bit(&images.to_device(self.vs.device())).to_kind(Kind::Float);
         tch::no_grad(|| {
             let mut x = (resized(&x) - 128.) / 128.;

@@ -5,7 +5,7 @@ use ldm_core::nn::skip_init;
 use ldm_core::noise::{NoiseSource, Seeded, mix};
 use ldm_core::resources;
 use ldm_core::{Error, Result};
-use ldm_libtorch::autocast;
+use ldm_libtorch::{autocast, tf32_scope};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
@@ -33,8 +33,8 @@ impl Trunk {
 /// Learned perceptual image patch similarity (Zhang et al. 2018, eq. 1), with VGG16: the distance of two images'
 /// features, normalized at each position, weighted by channel, and averaged over positions.
 ///
-/// In f32 even under autocast: distances of good reconstructions are differences of nearly equal numbers. No parameter
-/// takes a gradient. Its heads begin with dropout of 0.5, which is active in taming-transformers' training, as
+/// In f32 even under autocast, and without TF32: distances of good reconstructions are differences of nearly equal numbers.
+/// No parameter takes a gradient. Its heads begin with dropout of 0.5, which is active in taming-transformers' training, as
 /// Lightning puts every module in training mode; here there is none. The expectation is the same, without the noise in
 /// the gradient.
 ///
@@ -193,7 +193,7 @@ impl Lpips {
             return Err(Error::Shape { what: "images".into(), expected: "[B, 3, H, W]".into(), got: size });
         };
         Self::check_size([height, width])?;
-        let _exact = autocast(x.device(), Kind::Float);
+        let _exact = (autocast(x.device(), Kind::Float), tf32_scope(false));
         let x = x.to_device(self.vs.device()).to_kind(Kind::Float);
         tch::no_grad(|| {
             let taps = self.net.forward(&((x - &self.shift) / &self.scale));
@@ -211,7 +211,7 @@ impl Lpips {
     /// If the shapes are invalid or differ.
     pub fn distance(&self, a: &Tensor, b: &Tensor) -> Tensor {
         assert_eq!(a.size(), b.size(), "expected images of equal shape");
-        let _exact = autocast(a.device(), Kind::Float);
+        let _exact = (autocast(a.device(), Kind::Float), tf32_scope(false));
         let features = |x: &Tensor| self.net.forward(&((x.to_kind(Kind::Float) - &self.shift) / &self.scale));
         let (a, b) = (features(a), features(b));
         let mut total = Tensor::zeros([a[0].size()[0]], (Kind::Float, a[0].device()));

@@ -69,6 +69,14 @@ pub enum Model {
 }
 
 impl Model {
+    /// The dtype of the weights.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::FirstStage(model) => model.kind,
+            Self::Diffusion(model) => model.kind(),
+        }
+    }
+
     /// Opens the model that [`ModelSource::find`] finds at `path`, with its tokenizer where it reads text.
     ///
     /// `note` is given the [`ModelSource::notes`].

@@ -84,7 +84,14 @@ impl Server {
             abort: Arc::clone(&abort),
         };
         let (ended, end) = oneshot::channel();
+        let device = options.device;
         std::thread::Builder::new().name("worker".into()).spawn(move || {
+            // That of the thread which chose the device is not this one's.
+            if let tch::Device::Cuda(index) = device
+                && let Err(error) = ldm_libtorch::set_cuda_device(index)
+            {
+                tracing::warn!("{error}");
+            }
             worker.run();
             let _ = ended.send(());
         })?;

@@ -14,6 +14,8 @@ mod checkout;
 mod chromium;
 mod clients;
 mod dist;
+// A library that needs libtorch cannot be a dependency, and a published crate cannot include a file of this one.
+#[path = "../../ldm-bench/src/nvidia_driver.rs"]
 mod driver;
 mod libtorch;
 mod link;

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use ldm_core::device::resolve_dtype;
 
 use super::DeviceArgs;
 use super::numbers::side;
@@ -49,7 +48,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) repeats: u64,
     /// Dtype of the weights: f32, bf16, f16 or auto; for train the autocast dtype, with f32 weights.
-    #[arg(long, default_value = "f32", value_parser = resolve_dtype)]
+    #[arg(long, default_value = "f32")]
     pub(crate) dtype: String,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,

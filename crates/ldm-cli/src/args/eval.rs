@@ -92,8 +92,8 @@ pub(crate) struct GeneratorArgs {
     /// Use the weights without EMA.
     #[arg(long, requires = "model")]
     pub(crate) no_ema: bool,
-    /// Dtype of the weights: f32, bf16, f16, or auto: bf16 on CPUs that multiply it, else f32.
-    #[arg(long, requires = "model", default_value = "f32", value_parser = ldm_core::device::resolve_dtype)]
+    /// Dtype of the weights: f32, bf16, f16, or auto: bf16 on GPUs and CPUs that multiply it, else f32.
+    #[arg(long, requires = "model", default_value = "f32")]
     pub(crate) dtype: String,
     /// Seed; image i uses SEED + i.
     #[arg(long, requires = "model", default_value_t = 0)]

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::{PathBufValueParser, TypedValueParser};
-use ldm_core::device::resolve_dtype;
 
 /// Device flags.
 #[derive(Debug, Clone, Args)]
@@ -12,6 +11,9 @@ pub(crate) struct DeviceArgs {
     /// Device: auto, cpu, cuda or cuda:N; auto uses CUDA if it works.
     #[arg(long, default_value = "auto")]
     pub(crate) device: String,
+    /// On CUDA compute f32 products and convolutions with 10 bits of mantissa (TF32), which is faster; metrics do without.
+    #[arg(long)]
+    pub(crate) tf32: bool,
     /// CPU threads per operation.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
@@ -41,8 +43,8 @@ pub(crate) struct ModelArgs {
     /// Use the weights without EMA.
     #[arg(long)]
     pub(crate) no_ema: bool,
-    /// Dtype of the weights: f32, bf16, f16, or auto: bf16 on CPUs that multiply it, else f32.
-    #[arg(long, default_value = "f32", value_parser = resolve_dtype)]
+    /// Dtype of the weights: f32, bf16, f16, or auto: bf16 on GPUs and CPUs that multiply it, else f32.
+    #[arg(long, default_value = "f32")]
     pub(crate) dtype: String,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,

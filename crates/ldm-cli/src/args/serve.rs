@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use ldm_core::device::resolve_dtype;
 
 use super::DeviceArgs;
 use super::numbers::image_count;
@@ -41,8 +40,8 @@ pub(crate) struct ServeArgs {
     /// Images sampled at once, of one request or of several with the same settings.
     #[arg(long, default_value_t = 8, value_parser = image_count)]
     pub(crate) batch_size: usize,
-    /// Dtype of the weights: f32, bf16, f16, or auto: bf16 on CPUs that multiply it, else f32.
-    #[arg(long, default_value = "f32", value_parser = resolve_dtype)]
+    /// Dtype of the weights: f32, bf16, f16, or auto: bf16 on GPUs and CPUs that multiply it, else f32.
+    #[arg(long, default_value = "f32")]
     pub(crate) dtype: String,
     #[command(flatten)]
     pub(crate) device: DeviceArgs,

@@ -4,7 +4,7 @@ use anyhow::Context;
 use ldm_bench::{
     BenchConfig, BenchEvent, BenchStage, BenchSubject, bench, operation_table, shape_text, stage_table,
 };
-use ldm_core::device::{device_name, parse_dtype};
+use ldm_core::device::{device_name, dtype_name, parse_dtype_for};
 use serde_json::json;
 use tch::{Device, Kind};
 
@@ -14,7 +14,9 @@ use crate::progress::Printer;
 use crate::terminal::{self, out, outln};
 
 pub(crate) fn run(args: &BenchArgs, printer: Printer) -> anyhow::Result<()> {
-    let (device, kind) = (model::device(&args.device, Some(printer))?, parse_dtype(&args.dtype)?);
+    let device = model::device(&args.device, Some(printer))?;
+    let kind = parse_dtype_for(&args.dtype, device)?;
+    let tf32 = device.is_cuda() && kind == Kind::Float && ldm_libtorch::tf32();
     let mut show = |event: BenchEvent| match event {
         BenchEvent::Stage { stage, shape } => printer.say(&format!("{stage} {}", shape_text(shape))),
         BenchEvent::Note(note) => Printer::warn(note),
@@ -34,7 +36,8 @@ pub(crate) fn run(args: &BenchArgs, printer: Printer) -> anyhow::Result<()> {
             "weights": if subject.is_fresh() { "fresh" } else { "loaded" },
             "device": device_name(device),
             "threads": ldm_libtorch::threads(),
-            "dtype": args.dtype,
+            "dtype": dtype_name(kind),
+            "tf32": tf32,
             "ldm": env!("CARGO_PKG_VERSION"),
             "libtorch": ldm_libtorch::TORCH_VERSION,
             "machine": report.machine,
@@ -43,7 +46,8 @@ pub(crate) fn run(args: &BenchArgs, printer: Printer) -> anyhow::Result<()> {
         terminal::write_json(&document, false)?;
         return Ok(());
     }
-    let at = format!("{}, {} threads, {}", device_name(device), ldm_libtorch::threads(), args.dtype);
+    let dtype = format!("{}{}", dtype_name(kind), if tf32 { " by TF32" } else { "" });
+    let at = format!("{}, {} threads, {dtype}", device_name(device), ldm_libtorch::threads());
     outln!("{}: {at}; {}", subject.name.display(), report.machine)?;
     out!("{}", stage_table(&report.stages))?;
     if args.operations {

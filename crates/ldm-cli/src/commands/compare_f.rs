@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use ldm_study::study::{Study, StudyDir, StudyFile, StudyPart};
 use ldm_train::{Finished, exit_text};
 
-use crate::args::CompareFArgs;
+use crate::args::{CompareFArgs, DeviceArgs};
 use crate::interrupt::Stop;
 use crate::launch;
 use crate::model;
@@ -77,7 +77,8 @@ fn spawn(
 ) -> anyhow::Result<Finished> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["compare-f", "--resume"]).arg(root).args(["--part", &part.name()]);
-    command.args(["--device", &args.device.device]);
+    let DeviceArgs { device, kernels, tf32, .. } = &args.device;
+    command.args(["--device", device, "--kernels", kernels]).args(tf32.then_some("--tf32"));
     if let Some(threads) = args.device.threads {
         command.args(["--threads", &threads.to_string()]);
     }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
-use ldm_core::device::parse_dtype;
+use ldm_core::device::parse_dtype_for;
 use ldm_serve::{Access, ErrorKind, Limits, ResultRetention, ServeError, ServeOptions, Server};
 use signal_hook::low_level::exit;
 use tokio::signal::unix::{SignalKind, signal};
@@ -74,6 +74,7 @@ fn options(args: &ServeArgs, printer: Printer) -> anyhow::Result<ServeOptions> {
         let name = user.split(':').next().unwrap_or_default();
         bail!("--user: expected NAME:PASSWORD, got a text without one of both: {name}");
     }
+    let device = model::device(&args.device, Some(printer))?;
     let bytes = args.max_body.saturating_mul(1 << 20);
     Ok(ServeOptions {
         address: SocketAddr::new(args.host, args.port),
@@ -83,8 +84,8 @@ fn options(args: &ServeArgs, printer: Printer) -> anyhow::Result<ServeOptions> {
         embeddings: args.embeddings.clone(),
         runs: args.runs.clone(),
         data: args.data.clone(),
-        device: model::device(&args.device, Some(printer))?,
-        kind: parse_dtype(&args.dtype)?,
+        device,
+        kind: parse_dtype_for(&args.dtype, device)?,
         batch_size: args.batch_size,
         limits: Limits {
             body: bytes,

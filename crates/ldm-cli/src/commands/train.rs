@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, bail};
 use clap::CommandFactory;
 use clap::error::ErrorKind;
-use ldm_core::device::{device_name, parse_device};
+use ldm_core::device::device_name;
 use ldm_libtorch::{C10d, RankEnv};
 use ldm_train::{Distributed, Event, Finished, RunConfig, Trainer};
 use tch::Device;
@@ -37,15 +37,11 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<()> {
     };
     let (is_rank_zero, world) = (ranks.is_rank_zero(), ranks.world_size());
     let mut trainer = if let Some(run) = &args.resume {
-        let mut overrides = resume_overrides(args);
-        overrides.extend(args.strict.then(|| "data.params.strict=true".to_owned()));
+        let overrides = [resume_overrides(args), flag_overrides(args)].concat();
         Trainer::resume_distributed(ranks, run, &overrides, device)?
     } else {
         let path = args.config.as_ref().context("expected a config or --resume, got neither")?;
-        let mut overrides = args.overrides.clone();
-        if args.strict {
-            overrides.push("data.params.strict=true".into());
-        }
+        let overrides = [args.overrides.clone(), flag_overrides(args)].concat();
         let config = RunConfig::read(path, &overrides)?;
         let run = args.run.clone().unwrap_or_else(|| {
             PathBuf::from("runs").join(path.file_stem().unwrap_or(std::ffi::OsStr::new("run")))
@@ -88,6 +84,12 @@ fn resume_overrides(args: &TrainArgs) -> Vec<String> {
     words
 }
 
+/// The flags that are keys of the config, so that a resumed run has them too.
+fn flag_overrides(args: &TrainArgs) -> Vec<String> {
+    let flags = [(args.strict, "data.params.strict=true"), (args.device.tf32, "train.tf32=true")];
+    flags.into_iter().filter(|(given, _)| *given).map(|(_, key)| key.to_owned()).collect()
+}
+
 /// Checks that several ranks do not share a GPU.
 fn check_device(args: &DeviceArgs, ranks: usize) -> anyhow::Result<()> {
     if args.device.starts_with("cuda:") {
@@ -98,15 +100,12 @@ fn check_device(args: &DeviceArgs, ranks: usize) -> anyhow::Result<()> {
 
 /// Returns the device of a rank: on CUDA the GPU of its local rank.
 fn rank_device(env: &RankEnv, args: &DeviceArgs) -> anyhow::Result<Device> {
-    if let Some(threads) = args.threads {
-        ldm_libtorch::set_threads(usize::from(threads));
-    }
     if env.world > 1 {
         check_device(args, env.world)?;
     }
     let cuda = args.device == "cuda" || (args.device == "auto" && ldm_libtorch::cuda_device_count() > 0);
     let name = if cuda { format!("cuda:{}", env.local_rank) } else { args.device.clone() };
-    Ok(parse_device(&name)?)
+    model::device(&DeviceArgs { device: name, ..args.clone() }, None)
 }
 
 /// Trains with a progress bar.

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use ldm::{Hires, ImageGrid, NpzImages, Parameters, Previews, SafetyFilter, Watermark};
+use ldm_core::device::dtype_name;
 use ldm_core::{files, image};
 use ldm_pipelines::{
     Control, GenerateRequest, Init, InitImage, LatentDiffusion, Sampling, Variation, generate,
@@ -148,7 +149,7 @@ impl BatchRunner<'_> {
         };
         self.previews.as_mut().map_or(Ok(()), Previews::result)?;
         if generated.decoded_in_f32 && !std::mem::replace(&mut self.warned, true) {
-            let dtype = &self.model_args.dtype;
+            let dtype = dtype_name(self.model.kind());
             Printer::warn(&format!("the first stage overflowed in {dtype}, and was run in f32"));
         }
         let images = task.finish(generated.images);

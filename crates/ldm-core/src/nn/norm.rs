@@ -13,7 +13,11 @@ const GROUPS: i64 = 32;
 ///
 /// The autoencoder and the spatial transformer use eps 1e-6, the U-Net 1e-5 (CompVis `model.py:38`,
 /// `attention.py:77`, `diffusionmodules/util.py:202`). libtorch computes mean and variance in f32 for any dtype of the
-/// input, so half precision needs no cast here.
+/// input, so weights in half precision need no cast here.
+///
+/// Autocast differs by device. On the CPU the norm returns the dtype of its input. On CUDA it is among the operations that
+/// autocast runs in f32 (libtorch's `autocast_mode.h`): it casts its input, returns f32, and the f32 map is what the backward
+/// pass keeps, so that training in bf16 or f16 needs the memory of f32 for the maps of its norms.
 #[derive(Debug)]
 pub struct GroupNorm {
     weight: Tensor,

@@ -1,7 +1,8 @@
-//! The C++ interface, observed operations, and process groups of real processes.
+//! The C++ interface, CUDA's half of libtorch, observed operations, and process groups of real processes.
 
 #![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
 
+mod cuda;
 mod operations;
 mod ranks;
 mod shim;

@@ -3,7 +3,7 @@
 use ldm_libtorch::{
     AdamWStep, Generator, SharedModule, autocast, channels_last, checkpoint, cuda_device_count, cuda_memory,
     differentiable_gradients, fused_adamw, gradients, is_channels_last, lerp_all, map_file, scale_all,
-    set_seed, to_channels_last, total_norm,
+    set_seed, set_tf32, to_channels_last, total_norm,
 };
 use tch::{Device, Kind, Tensor, nn};
 
@@ -12,6 +12,7 @@ fn device() -> Device {
         Ok("cpu") | Err(_) => Device::Cpu,
         Ok(name) => {
             assert!(cuda_device_count() > 0, "LDM_TEST_DEVICE={name} and no CUDA device");
+            set_tf32(false);
             Device::Cuda(name.strip_prefix("cuda:").map_or(0, |index| index.parse().unwrap()))
         }
     }

@@ -47,6 +47,7 @@ fn equals_torch_fidelity() {
     save(&path);
     let net = Inception::load(Checkpoint::open(&path).unwrap(), test_device()).unwrap();
     let golden = open_golden("inception.safetensors");
+    let _ignored = ldm_libtorch::tf32_scope(true);
     let large = golden.get("coarse").upsample_bicubic2d([310, 301], false, None, None) * 255.;
     for (name, bytes) in
         [("small", golden.get("small").to_kind(Kind::Float)), ("large", large.round().clamp(0., 255.))]

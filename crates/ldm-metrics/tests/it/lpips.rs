@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use ldm_checkpoint::{Checkpoint, Shapes};
 use ldm_core::device::test_device;
+use ldm_libtorch::tf32_scope;
 use ldm_metrics::{Lpips, Trunk};
 use ldm_testing::{Golden, assert_close, filled, shared_data};
 use tch::{Kind, Tensor};
@@ -65,7 +66,10 @@ fn equals_taming_transformers() {
 
     let golden = golden();
     let [a, b] = ["a", "b"].map(|name| golden.get(name).set_requires_grad(true));
-    let distance = lpips.distance(&a, &b);
+    let distance = {
+        let _ignored = tf32_scope(true);
+        lpips.distance(&a, &b)
+    };
     assert_close("distance", &distance, golden.get("distance"), 1e-5);
     distance.sum(Kind::Float).backward();
     assert_close("gradient.a", &a.grad(), golden.get("gradient.a"), 1e-5);

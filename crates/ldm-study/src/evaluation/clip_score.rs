@@ -5,6 +5,7 @@ use std::path::Path;
 use ldm_conditioning::Clip;
 use ldm_core::{Error, PngTexts, Prompt, Result, text};
 use ldm_data::{collate, none_readable, refuse_passed_over};
+use ldm_libtorch::tf32_scope;
 use ldm_metrics::MeanStd;
 use serde::Serialize;
 use tch::Kind;
@@ -28,7 +29,7 @@ pub struct ClipScoreEvaluation {
     pub clip_score: Spread,
 }
 
-/// Scores the generated images at `path` by `clip`. Their prompts are the lines of `prompts`, in the order of the
+/// Scores the generated images at `path` by `clip`, without TF32. Their prompts are the lines of `prompts`, in the order of the
 /// names, or else the `parameters` in each PNG.
 ///
 /// # Errors
@@ -53,6 +54,7 @@ pub fn clip_score(
             None => own_prompt(&path.join(data.peek(index)?.name)),
         }
     };
+    let _full = tf32_scope(false);
     let mut unreadable = Vec::new();
     let mut score = MeanStd::new();
     reporter.progress(0, data.len() as u64);

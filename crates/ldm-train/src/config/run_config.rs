@@ -16,11 +16,13 @@ use crate::optim::AdamWConfig;
 
 /// The keys that may change in a resumed run, and all below them: none changes the model, or the images and the noise of
 /// a step.
-const RESUMABLE: [&str; 15] = [
+const RESUMABLE: [&str; 17] = [
     "train.steps",
     "train.learning_rate",
     "model.base_learning_rate",
     "train.schedule",
+    "train.tf32",
+    "train.deterministic",
     "train.max_skipped",
     "train.log_every",
     "train.checkpoint_every",

@@ -1,7 +1,8 @@
 //! `train`: the training loop.
 
+use ldm_libtorch::{SwitchScope, deterministic_scope, tf32_scope};
 use serde::{Deserialize, Serialize};
-use tch::Kind;
+use tch::{Device, Kind};
 
 use crate::latent_cache::CacheLatents;
 use crate::objective::consistency::ConsistencyConfig;
@@ -56,6 +57,11 @@ pub struct TrainConfig {
     pub cache_latents: CacheLatents,
     /// f32, or bf16 or f16 by autocast over f32 weights.
     pub dtype: Dtype,
+    /// On CUDA f32 products and convolutions have 10 bits of mantissa (TF32), which is faster. Metrics do without.
+    pub tf32: bool,
+    /// On CUDA only algorithms whose result does not depend on timing, so that a resumed run has the same bits, as on the CPU
+    /// always; an operation without one fails with its name.
+    pub deterministic: bool,
     /// The number of steps in a row with NaN or Inf gradients at which the run fails; fewer are skipped and counted.
     pub max_skipped: u64,
     /// Steps between lines of `metrics.jsonl`.
@@ -98,6 +104,8 @@ impl Default for TrainConfig {
             prior_loss_weight: 1.,
             cache_latents: CacheLatents::No,
             dtype: Dtype::F32,
+            tf32: false,
+            deterministic: false,
             max_skipped: 20, // the f16 loss scale can halve 16 times before it is 1
             log_every: 50,
             checkpoint_every: 1000,
@@ -117,6 +125,16 @@ impl TrainConfig {
     pub(crate) fn base_rate(&self, base: Option<f64>, batch: usize) -> Option<f64> {
         let images = batch as f64 * self.accumulate as f64;
         self.learning_rate.or_else(|| base.map(|base| base * images))
+    }
+
+    /// The switches of CUDA's arithmetic for a run on `device`; dropping them restores those of the process. A switch that is
+    /// false here stays as it is.
+    pub(crate) fn switches(&self, device: Device) -> Vec<SwitchScope> {
+        if !device.is_cuda() {
+            return Vec::new();
+        }
+        let tf32 = self.tf32.then(|| tf32_scope(true));
+        tf32.into_iter().chain(self.deterministic.then(|| deterministic_scope(true))).collect()
     }
 
     /// Checks the values. The message of an error begins with the key.
@@ -289,5 +307,35 @@ impl SampleConfig {
 impl Default for SampleConfig {
     fn default() -> Self {
         Self { every: 0, count: 16, steps: 50, eta: 1., guidance_scale: 1., conditions: true }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::Tensor;
+
+    use super::*;
+
+    /// TF32, and whether algorithms are deterministic: then libtorch refuses `put_`, on the CPU too.
+    fn switches() -> [bool; 2] {
+        let (mut to, index) = (Tensor::zeros([3], (Kind::Float, Device::Cpu)), Tensor::from_slice(&[1_i64]));
+        [ldm_libtorch::tf32(), to.f_put_(&index, &Tensor::from_slice(&[1_f32]), false).is_err()]
+    }
+
+    #[test]
+    fn switches_are_those_of_the_config_on_cuda_and_for_the_run_alone() {
+        let start = switches();
+        assert_eq!(start, [false, false]);
+        for wanted in [[false, false], [true, false], [false, true], [true, true]] {
+            let [tf32, deterministic] = wanted;
+            let config = TrainConfig { tf32, deterministic, ..TrainConfig::default() };
+            {
+                let _scopes = config.switches(Device::Cuda(0));
+                assert_eq!(switches(), wanted);
+            }
+            assert_eq!(switches(), start);
+            let _scopes = config.switches(Device::Cpu);
+            assert_eq!(switches(), start, "a CPU has none of them");
+        }
     }
 }

@@ -114,6 +114,8 @@ fn keys_that_may_change_are_overridden_and_become_part_of_the_run() {
         "train.checkpoint_every=2",
         "train.keep=7",
         "train.samples.count=2",
+        "train.tf32=true",
+        "train.deterministic=true",
         "data.params.num_workers=1",
         "data.params.strict=true",
     ];

@@ -1,12 +1,14 @@
 //! `ldm eval generation`.
 
 use anyhow::{Context, bail};
+use ldm_core::device::{dtype_name, parse_dtype_for};
 use ldm_core::{FileContent, files};
 use ldm_pipelines::ConditioningKind;
 use ldm_study::evaluation::{
     GeneratedImages, GenerationEvaluator, ImageGenerator, ReferenceSet, generation_table, open_generated,
 };
 use serde_json::{Value, json};
+use tch::Kind;
 
 use super::{options, source};
 use crate::args::{GenerationArgs, GeneratorArgs, ModelArgs};
@@ -40,7 +42,9 @@ pub(crate) fn run(args: &GenerationArgs, printer: Printer) -> anyhow::Result<()>
         refuse_sampling(&args.generator)?;
     }
     let sampling = match &generated {
-        Some(GeneratedImages::Model(generator)) => sampling_document(&args.generator, generator),
+        Some(GeneratedImages::Model(generator)) => {
+            sampling_document(&args.generator, generator, parse_dtype_for(&args.generator.dtype, device)?)
+        }
         _ => Value::Null,
     };
     let reporter = CliReporter::new(printer);
@@ -100,12 +104,12 @@ fn generator(args: &GenerationArgs) -> anyhow::Result<Option<ImageGenerator>> {
 }
 
 /// Returns the options that reproduce the generated images.
-fn sampling_document(args: &GeneratorArgs, generator: &ImageGenerator) -> Value {
+fn sampling_document(args: &GeneratorArgs, generator: &ImageGenerator, kind: Kind) -> Value {
     let (flags, sampling) = (&args.sampling, generator.sampling());
     let guidance = &sampling.guidance;
     let loras: Vec<String> = flags.loras.iter().map(ToString::to_string).collect();
     json!({
-        "model": args.model, "ema": !args.no_ema, "dtype": args.dtype, "loras": loras,
+        "model": args.model, "ema": !args.no_ema, "dtype": dtype_name(kind), "loras": loras,
         "seed": args.seed, "classes": generator.classes().len(),
         "sampler": sampling.sampler.name(), "eta": sampling.sampler.eta(),
         "spacing": flags.spacing, "steps": sampling.steps,

@@ -1,5 +1,6 @@
 //! `ldm eval rate-distortion`.
 
+use ldm_core::device::dtype_name;
 use ldm_core::files;
 use ldm_study::evaluation::{RateOptions, rate_distortion};
 use serde_json::json;
@@ -22,7 +23,7 @@ pub(crate) fn run(args: &RateDistortionArgs, printer: Printer) -> anyhow::Result
     let found = rate_distortion(&opened, &source(&args.data), &options, &CliReporter::new(printer))?;
     let mut document = json!(found);
     document["model"] = json!(args.model.model);
-    document["dtype"] = json!(args.model.dtype);
+    document["dtype"] = json!(dtype_name(opened.kind()));
     document["seed"] = json!(seed);
     document["ldm"] = env!("CARGO_PKG_VERSION").into();
     output::make(&folder)?;

@@ -1,5 +1,6 @@
 //! `ldm eval reconstruction`.
 
+use ldm_core::device::dtype_name;
 use ldm_core::files;
 use ldm_study::evaluation::reconstruction;
 use serde_json::json;
@@ -21,7 +22,7 @@ pub(crate) fn run(args: &ReconstructionArgs, printer: Printer) -> anyhow::Result
     let found = reconstruction(&model, device, &source(&args.data), &options(&args.metrics), &reporter)?;
     let mut document = json!(found);
     document["model"] = json!(args.model.model);
-    document["dtype"] = json!(args.model.dtype);
+    document["dtype"] = json!(dtype_name(model.kind()));
     document["ldm"] = env!("CARGO_PKG_VERSION").into();
     output::make(&folder)?;
     found.extremes.write(&best, &worst)?;

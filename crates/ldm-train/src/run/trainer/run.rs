@@ -47,6 +47,7 @@ impl Trainer {
     /// a checkpoint on one rank; [`Error::Data`] when `train.max_skipped` steps in a row had NaN or Inf gradients; [`Error::Ranks`]
     /// when another rank has ended; the errors of the objective.
     pub fn run(&mut self, stop: &AtomicBool, observe: &mut dyn FnMut(Event)) -> Result<Finished> {
+        let _switches = self.config.switches(self.device);
         self.notes.drain(..).for_each(|note| observe(Event::Note(&note)));
         if self.state.step > 0 && self.state.step == self.config.steps {
             return self.finalize(stop, observe);

@@ -1,4 +1,4 @@
-//! Detection of an NVIDIA driver.
+//! Detection of an NVIDIA driver. `cargo xtask setup` includes this file, to choose the variant of libtorch.
 
 use std::env;
 use std::path::Path;
@@ -33,12 +33,13 @@ mod tests {
     #[test]
     fn each_sign_suffices() {
         for sign in ["proc/driver/nvidia/version", "dev/nvidiactl", "usr/lib/wsl/lib/libcuda.so.1"] {
-            let root = tempfile::tempdir().unwrap();
-            assert!(!is_present_under(root.path()));
-            let path = root.path().join(sign);
+            let root = env::temp_dir().join(format!("ldm-driver-{}", std::process::id()));
+            assert!(!is_present_under(&root));
+            let path = root.join(sign);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();
-            assert!(is_present_under(root.path()), "{sign}");
+            assert!(is_present_under(&root), "{sign}");
+            std::fs::remove_dir_all(root).unwrap();
         }
     }
 }
