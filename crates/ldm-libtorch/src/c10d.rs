@@ -25,8 +25,7 @@ impl C10d {
     /// The time a rank waits for another in gloo before all of them fail: a dead rank is reported within a minute.
     pub const TIMEOUT: Duration = Duration::from_secs(45);
 
-    /// The same in NCCL, whose operations also wait while another rank plans its first convolutions of a shape. A rank
-    /// that has ended is reported by gloo before.
+    /// The same in NCCL, longer, so that its watchdog does not end the process before gloo has reported the reason.
     pub const NCCL_TIMEOUT: Duration = Duration::from_mins(10);
 
     /// Connects to the other ranks, for tensors on `device` and on the CPU; `timeout` is that of gloo.
