@@ -1,8 +1,11 @@
 //! Compiles `csrc/` against the libtorch torch-sys was built with.
 
+#[path = "build/nccl.rs"]
+mod nccl;
+
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 16] = [
     "error",
     "generator",
     "format",
@@ -13,6 +16,7 @@ const SOURCES: [&str; 15] = [
     "operations",
     "kernels",
     "optim",
+    "transfer",
     "checkpoint",
     "blob",
     "c10d",
@@ -22,6 +26,8 @@ const SOURCES: [&str; 15] = [
 
 fn main() {
     println!("cargo:rerun-if-changed=csrc");
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=build");
     println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
     println!("cargo:rerun-if-env-changed=LIBTORCH_CXX11_ABI");
     // torch-sys passes the place of libtorch (by its `links = "tch"`); with `doc-only` it passes nothing, and there is
@@ -41,25 +47,18 @@ fn main() {
         .flag("-std=c++17")
         .flag(format!("-D_GLIBCXX_USE_CXX11_ABI={abi}"))
         .files(SOURCES.iter().map(|name| format!("csrc/{name}.cpp")));
-    if let Some(headers) = nccl_headers(&root, Path::new(&lib)) {
-        build.define("LDM_NCCL", None).includes(headers);
-        for library in ["torch_cuda", "c10_cuda"] {
-            println!("cargo:rustc-link-lib={library}");
+    match nccl::headers(&root, Path::new(&lib)) {
+        Ok(headers) if headers.is_empty() => {}
+        Ok(headers) => {
+            build.define("LDM_NCCL", None).includes(headers);
+            for library in ["torch_cuda", "c10_cuda"] {
+                println!("cargo:rustc-link-lib={library}");
+            }
         }
+        Err(missing) => println!(
+            "cargo:warning=expected the header {missing} in a wheel next to libtorch, which has CUDA, got none; this \
+             build has no NCCL and refuses several GPUs; try `cargo xtask setup --cuda`"
+        ),
     }
     build.compile("ldm_torch");
-}
-
-/// The include folders of NCCL and CUDA, if libtorch has CUDA: in the wheels next to torch's own. All or none: without
-/// them ldm is built without NCCL, and requesting it is an error.
-fn nccl_headers(root: &Path, lib: &Path) -> Option<Vec<PathBuf>> {
-    if !lib.join("libtorch_cuda.so").exists() {
-        return None;
-    }
-    // `.libtorch/torch` may be a link; the wheels lie next to its target.
-    let wheels = root.canonicalize().ok()?.parent()?.join("nvidia");
-    let folders: Vec<PathBuf> =
-        std::fs::read_dir(wheels).ok()?.flatten().map(|entry| entry.path().join("include")).collect();
-    let needed = ["nccl.h", "cuda_runtime_api.h", "crt/host_config.h", "nv/target"];
-    needed.iter().map(|header| folders.iter().find(|folder| folder.join(header).exists()).cloned()).collect()
 }

@@ -3,7 +3,7 @@
 pub(crate) mod token_encoder;
 pub(crate) mod transformer;
 
-use ldm_core::{Conditioning, Prompt, Result};
+use ldm_core::{Conditioning, Prompt, Result, upload};
 use serde::{Deserialize, Serialize};
 use tch::nn;
 
@@ -103,7 +103,7 @@ impl Conditioner for BertEmbedder {
     /// - `prompt.tokens`: `[B, L]` integers in `0..vocab_size`, `L` at most `max_seq_len`; or `prompt.text`, `B` texts
     /// - returns context `[B, L, D]`, with `L = max_seq_len` for a text
     fn condition(&self, prompt: &Prompt, train: bool) -> Result<Conditioning> {
-        let tokens = self.tokens.read(prompt, train)?.to_device(self.transformer.device());
+        let tokens = upload(&self.tokens.read(prompt, train)?, self.transformer.device());
         let context = self.transformer.forward(&tokens, train);
         Ok(Conditioning { context: Some(context), ..Conditioning::default() })
     }

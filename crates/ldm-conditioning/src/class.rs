@@ -1,7 +1,7 @@
 //! Class embedding as one token of cross-attention.
 
 use ldm_core::nn::embedding;
-use ldm_core::{Conditioning, Error, Prompt, Result};
+use ldm_core::{Conditioning, Error, Prompt, Result, upload};
 use serde::{Deserialize, Serialize};
 use tch::nn::{self, Init};
 use tch::{Device, Kind, Tensor};
@@ -104,7 +104,7 @@ impl Conditioner for ClassEmbedder {
     fn condition(&self, prompt: &Prompt, train: bool) -> Result<Conditioning> {
         let class = prompt.class.as_ref().ok_or(Error::MissingInput("class"))?;
         self.check(class, train)?;
-        let class = class.to_kind(Kind::Int64).to_device(self.embedding.ws.device());
+        let class = upload(&class.to_kind(Kind::Int64), self.embedding.ws.device());
         let context = class.unsqueeze(1).apply(&self.embedding); // [B, 1, D]
         Ok(Conditioning { context: Some(context), ..Conditioning::default() })
     }

@@ -1,6 +1,6 @@
 //! The identity conditioner.
 
-use ldm_core::{Conditioning, Error, Prompt, Result};
+use ldm_core::{Conditioning, Error, Prompt, Result, upload};
 use tch::{Device, Kind, Tensor};
 
 use crate::Conditioner;
@@ -22,7 +22,7 @@ impl Identity {
         if tensor.dim() != dims {
             return Err(Error::Shape { what: name.into(), expected: expected.into(), got: tensor.size() });
         }
-        let tensor = tensor.to_device(self.device);
+        let tensor = upload(tensor, self.device);
         Ok(if tensor.is_floating_point() { tensor } else { tensor.to_kind(Kind::Float) })
     }
 }

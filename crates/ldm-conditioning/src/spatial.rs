@@ -1,7 +1,7 @@
 //! Rescaled maps, concatenated with the latent.
 
 use ldm_core::nn::{Conv2d, conv2d_1x1};
-use ldm_core::{Conditioning, Error, Prompt, Result};
+use ldm_core::{Conditioning, Error, Prompt, Result, upload};
 use serde::{Deserialize, Serialize};
 use tch::nn;
 use tch::{Device, Kind, Tensor};
@@ -146,7 +146,7 @@ impl Conditioner for SpatialRescaler {
         };
         self.check(what, map)?;
         let kind = self.channel_mapper.as_ref().map_or(Kind::Float, |conv| conv.weight().kind());
-        let map = map.to_device(self.device).to_kind(kind);
+        let map = upload(map, self.device).to_kind(kind);
         let map = (0..self.n_stages).fold(map, |map, _| self.rescale(&map));
         let map = self.channel_mapper.iter().fold(map, |map, conv| map.apply(conv));
         Ok(Conditioning { concat: Some(map), ..Conditioning::default() })

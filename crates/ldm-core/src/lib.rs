@@ -4,6 +4,7 @@
 //! - [`config`]: strict YAML; [`device`]: devices and dtypes by name.
 //! - [`Prompt`]: the inputs of a generation; [`Conditioning`]: the tensors the U-Net is conditioned on.
 //! - [`NoiseSource`]: the source of all randomness.
+//! - [`upload`], [`pin`]: copies to a device, without waiting for CUDA.
 //! - [`image`]: conversion between tensors and images; [`channels`]: gray, alpha, RGB; [`PngTexts`]: text chunks.
 //! - [`text`]: text files; [`terminal`]: their text on a terminal; [`json`]: numbers of JSON files, NaN and Inf among them; [`files`]: atomic writes;
 //!   [`FileContent`]: files that may be replaced; [`FolderLock`]: exclusive folders.
@@ -39,6 +40,7 @@ mod tiles;
 pub use conditioning::Conditioning;
 pub use error::{Error, Mismatch, Result};
 pub use file_content::FileContent;
+pub use ldm_libtorch::{pin, upload};
 pub use lock::FolderLock;
 pub use noise::NoiseSource;
 pub use png_texts::PngTexts;

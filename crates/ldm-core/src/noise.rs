@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use ldm_libtorch::Generator;
+use ldm_libtorch::{Generator, upload};
 use tch::{Kind, Tensor};
 
 /// A source of noise, passed as an argument wherever randomness is needed, so that draws can be replayed.
@@ -17,7 +17,7 @@ pub trait NoiseSource {
     fn uniform(&mut self, count: i64, x: &Tensor) -> Tensor;
 }
 
-/// Noise from one seed per sample, drawn on the CPU: a sample does not depend on batch size and device, and equals
+/// Noise from one seed per sample, drawn on the CPU and copied without waiting for the device: a sample does not depend on batch size and device, and equals
 /// `torch.Generator("cpu").manual_seed(seed)` in Python.
 #[derive(Debug)]
 pub struct Seeded(Vec<Generator>);
@@ -41,17 +41,16 @@ impl NoiseSource for Seeded {
         let mut size = x.size();
         let count = std::mem::replace(&mut size[0], 1);
         // Drawn as f32 for any dtype: a bf16 run starts from the noise of the f32 run.
-        self.each(count, |generator| generator.randn(&size, Kind::Float))
-            .to_device(x.device())
-            .to_kind(x.kind())
+        let noise = self.each(count, |generator| generator.randn(&size, Kind::Float));
+        upload(&noise, x.device()).to_kind(x.kind())
     }
 
     fn integers(&mut self, high: i64, count: i64, x: &Tensor) -> Tensor {
-        self.each(count, |generator| generator.randint(high, &[1])).to_device(x.device())
+        upload(&self.each(count, |generator| generator.randint(high, &[1])), x.device())
     }
 
     fn uniform(&mut self, count: i64, x: &Tensor) -> Tensor {
-        self.each(count, |generator| generator.rand(&[1], Kind::Float)).to_device(x.device())
+        upload(&self.each(count, |generator| generator.rand(&[1], Kind::Float)), x.device())
     }
 }
 
@@ -195,13 +194,13 @@ impl NoiseSource for Replay {
     fn like(&mut self, x: &Tensor) -> Tensor {
         let draw = self.next();
         assert_eq!(draw.size(), x.size(), "the recorded draw has the requested shape");
-        draw.to_device(x.device()).to_kind(x.kind())
+        upload(&draw, x.device()).to_kind(x.kind())
     }
 
     fn integers(&mut self, _high: i64, count: i64, x: &Tensor) -> Tensor {
         let draw = self.next();
         assert_eq!(draw.size(), [count], "the recorded draw has the requested shape");
-        draw.to_device(x.device())
+        upload(&draw, x.device())
     }
 
     fn uniform(&mut self, count: i64, x: &Tensor) -> Tensor {

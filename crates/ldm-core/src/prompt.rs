@@ -62,6 +62,14 @@ impl Prompt {
         }
     }
 
+    /// Replaces every tensor.
+    #[must_use]
+    pub fn map(self, change: impl Fn(Tensor) -> Tensor) -> Self {
+        let [class, image, mask, tokens, embedding] =
+            [self.class, self.image, self.mask, self.tokens, self.embedding].map(|slot| slot.map(&change));
+        Self { class, image, mask, tokens, embedding, ..self }
+    }
+
     /// The batch size `B`, from the first slot present; `None` if all are empty.
     pub fn batch(&self) -> Option<i64> {
         let tensors = [&self.class, &self.image, &self.mask, &self.tokens, &self.embedding];

@@ -13,6 +13,7 @@
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 c10d::Backend &ldm::Group::of(const at::Tensor &value) const {
+  TORCH_CHECK(!closed, "the process group is closed");
   if (value.is_cpu()) return *cpu;
   TORCH_CHECK(gpu, "expected a tensor on the CPU: the process group has no GPU backend");
   return *gpu;
@@ -20,13 +21,17 @@ c10d::Backend &ldm::Group::of(const at::Tensor &value) const {
 
 namespace {
 ldm::Work *to_heap(ldm::Work work) { return new ldm::Work(std::move(work)); }
+
+std::chrono::milliseconds milliseconds(double seconds) {
+  return std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
+}
 } // namespace
 
 extern "C" {
-int ldm_group_connect(const char *host, int port, int serve, int listen_fd, int rank, int world, int with_nccl,
-                      double seconds, void **out) {
+int ldm_group_connect(const char *host, int port, int serve, int listen_fd, int rank, int world, double seconds,
+                      double nccl_seconds, void **out) {
   return ldm::guarded_brief([&] {
-    auto timeout = std::chrono::milliseconds(static_cast<int64_t>(seconds * 1000));
+    auto timeout = milliseconds(seconds);
     c10d::TCPStoreOptions options;
     options.port = static_cast<uint16_t>(port);
     options.isServer = serve != 0;
@@ -45,13 +50,24 @@ int ldm_group_connect(const char *host, int port, int serve, int listen_fd, int 
                                 : c10d::ProcessGroupGloo::createDefaultDevice());
     group->cpu = c10::make_intrusive<c10d::ProcessGroupGloo>(
         c10::make_intrusive<c10d::PrefixStore>("gloo", store), rank, world, gloo);
-    if (with_nccl)
-      group->gpu = ldm::nccl(c10::make_intrusive<c10d::PrefixStore>("nccl", store), rank, world, timeout);
+    if (nccl_seconds > 0)
+      group->gpu = ldm::nccl(c10::make_intrusive<c10d::PrefixStore>("nccl", store), rank, world,
+                             milliseconds(nccl_seconds));
     *out = group.release();
   });
 }
 
 void ldm_group_free(void *group) { delete static_cast<ldm::Group *>(group); }
+
+int ldm_group_close(void *group) {
+  return ldm::guarded_brief([&] {
+    auto &closing = *static_cast<ldm::Group *>(group);
+    if (closing.closed) return;
+    closing.closed = true;
+    // Without it NCCL's destructor warns and aborts the communicators.
+    if (closing.gpu) closing.gpu->shutdown();
+  });
+}
 
 int ldm_group_all_reduce(void *group, tensor value, int operation, void **work) {
   return ldm::guarded_brief([&] {

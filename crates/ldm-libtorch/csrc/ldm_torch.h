@@ -74,14 +74,25 @@ int ldm_cuda_reset_peak(int device);
 int ldm_cuda_empty_cache();
 
 // optim.cpp: one call for all parameters
-// `lists`: params, grads, exp_avgs, exp_avg_sqs, steps; `numbers`: lr, beta1, beta2, weight decay, eps; `found_inf`
-// is null or an f32 scalar; if it is 1, the call changes nothing
-int ldm_fused_adamw(const tensor *const *lists, size_t count, const double *numbers, tensor found_inf);
+// `lists`: params, grads, exp_avgs, exp_avg_sqs, steps; `numbers`: lr, beta1, beta2, weight decay, eps; `grad_scale` is
+// null or an f32 scalar, by which the gradients are divided, in place; `found_inf` is null or an f32 scalar; if it is 1,
+// the call changes nothing
+int ldm_fused_adamw(const tensor *const *lists, size_t count, const double *numbers, tensor grad_scale,
+                    tensor found_inf);
 int ldm_foreach_lerp(const tensor *targets, const tensor *sources, size_t count, double weight);
-int ldm_foreach_scale(const tensor *tensors, size_t count, tensor factor);
 int ldm_total_norm(const tensor *tensors, size_t count, tensor *out);
 // `tensors` holds the outputs, then the inputs.
 int ldm_grad(const tensor *tensors, size_t outputs, size_t inputs, int create_graph, tensor *grads);
+// Leaves the parameters without a gradient.
+int ldm_forget_gradients(const tensor *params, size_t count);
+
+// transfer.cpp: copies between host and CUDA that do not wait for the device
+// A contiguous copy in pinned memory, or the tensor itself if it is one.
+int ldm_pin(tensor in, tensor *out);
+int ldm_upload(tensor in, int device, tensor *out);
+int ldm_download_start(tensor in, void **out);
+int ldm_download_wait(void *download, tensor *out);
+void ldm_download_free(void *download);
 
 // checkpoint.cpp: gradient checkpointing. `run` may be called again, from any thread and from two at once, until `drop`,
 // which is called once, also after a failure.

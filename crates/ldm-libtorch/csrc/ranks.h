@@ -15,6 +15,7 @@ using Work = c10::intrusive_ptr<c10d::Work>;
 struct Group {
   Store store;
   Backend cpu, gpu;
+  bool closed = false;
   c10d::Backend &of(const at::Tensor &value) const;
 };
 
@@ -36,10 +37,13 @@ template <typename F> int guarded_brief(F body) {
 extern "C" {
 #endif
 // Connects `world` processes at host:port; with `serve` this one runs the rendezvous store, on the listening socket
-// `listen_fd`, which it takes over, or with -1 on all interfaces.
-int ldm_group_connect(const char *host, int port, int serve, int listen_fd, int rank, int world, int with_nccl,
-                      double seconds, void **out);
+// `listen_fd`, which it takes over, or with -1 on all interfaces. `seconds` is the timeout of the store and of gloo;
+// `nccl_seconds` that of NCCL, or 0 for a group without it.
+int ldm_group_connect(const char *host, int port, int serve, int listen_fd, int rank, int world, double seconds,
+                      double nccl_seconds, void **out);
 void ldm_group_free(void *group);
+// Ends NCCL's communicators in the regular way; operations after it fail.
+int ldm_group_close(void *group);
 // In place and asynchronous; operation 0 is the sum, 1 the maximum. The work keeps the tensor alive.
 int ldm_group_all_reduce(void *group, tensor value, int operation, void **work);
 int ldm_group_broadcast(void *group, tensor value, int from, void **work);
@@ -50,8 +54,9 @@ int ldm_group_count(void *group, const char *key, int64_t add, int64_t *now);
 
 int ldm_reducer_new(void *group, const tensor *params, size_t count, int world, size_t bucket_bytes, void **out);
 void ldm_reducer_free(void *reducer);
-// arm: the next backward pass is the step's last. finish: waits for the mean gradients; `overlapped` of `buckets` buckets
+// clear: no parameter has a gradient. arm: the next backward pass is the step's last. finish: waits for the mean gradients; `overlapped` of `buckets` buckets
 // were started before this call.
+int ldm_reducer_clear(void *reducer);
 int ldm_reducer_arm(void *reducer);
 int ldm_reducer_finish(void *reducer, int64_t *overlapped, int64_t *buckets);
 #ifdef __cplusplus

@@ -10,8 +10,9 @@
 #include "ranks.h"
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/grad_mode.h>
-#include <ATen/ops/empty.h>
+#include <ATen/ops/_foreach_zero.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
 #include <mutex>
 #include <torch/csrc/autograd/function_hook.h>
@@ -23,9 +24,12 @@ constexpr size_t FIRST_BUCKET = 1 << 20;
 struct Bucket {
   at::Tensor flat; // the gradients, then a flag per parameter: any rank has a gradient
   std::vector<size_t> members;
-  int64_t flags = 0; // their offset in `flat`
+  std::vector<int64_t> missing; // members without a gradient on this rank
+  int64_t flags = 0;            // their offset in `flat`
   size_t waiting = 0;
   ldm::Work work;
+
+  at::Tensor flag(size_t member) const { return flat[flags + static_cast<int64_t>(member)]; }
 };
 
 struct Slot {
@@ -37,10 +41,11 @@ class Reducer : public std::enable_shared_from_this<Reducer> {
 public:
   Reducer(ldm::Group group, std::vector<at::Tensor> params, int world, size_t bucket_bytes)
       : group(std::move(group)), params(std::move(params)), world(world), bucket_bytes(bucket_bytes),
-        slots(this->params.size()), ready(this->params.size()) {}
+        slots(this->params.size()), touched(this->params.size()), ready(this->params.size()) {}
 
   void hook();
   void unhook();
+  void clear();
   void arm();
   void on_gradient(size_t index);
   std::pair<int64_t, int64_t> finish();
@@ -52,7 +57,8 @@ private:
   size_t bucket_bytes;
   std::vector<Bucket> buckets;
   std::vector<Slot> slots;
-  std::vector<char> ready;
+  std::vector<char> touched; // by any backward pass since `clear`
+  std::vector<char> ready;   // touched by the armed backward pass
   std::vector<int64_t> order; // of the first pass
   size_t started = 0;
   bool armed = false;
@@ -63,6 +69,7 @@ private:
   void move_to_bucket(size_t index);
   void start_ready();
   void start(Bucket &bucket);
+  void take_from_others();
 };
 
 struct Hook : torch::autograd::PostAccumulateGradHook {
@@ -81,17 +88,33 @@ void Reducer::unhook() {
   for (auto &param : params) torch::autograd::impl::set_post_acc_grad_hooks(param, nullptr);
 }
 
+// One pass over the buckets instead of one over each gradient. Backward then adds to them in place, so that gradients
+// accumulated over several passes take no memory of their own.
+void Reducer::clear() {
+  std::lock_guard<std::mutex> lock(mutex);
+  at::NoGradGuard no_grad;
+  std::fill(touched.begin(), touched.end(), 0);
+  std::vector<at::Tensor> flats;
+  for (auto &bucket : buckets) flats.push_back(bucket.flat);
+  if (!flats.empty()) at::_foreach_zero_(flats);
+  for (size_t i = 0; i < params.size(); i++) params[i].mutable_grad() = flats.empty() ? at::Tensor() : slots[i].view;
+}
+
 void Reducer::arm() {
   std::lock_guard<std::mutex> lock(mutex);
   armed = true;
   started = 0;
   failure = nullptr;
   std::fill(ready.begin(), ready.end(), 0);
-  for (auto &bucket : buckets) bucket.waiting = bucket.members.size();
+  for (auto &bucket : buckets) {
+    bucket.waiting = bucket.members.size();
+    bucket.missing.clear();
+  }
 }
 
 void Reducer::on_gradient(size_t index) {
   std::lock_guard<std::mutex> lock(mutex);
+  touched[index] = 1;
   if (!armed || failure || ready[index]) return;
   at::NoGradGuard no_grad;
   ready[index] = 1;
@@ -163,16 +186,17 @@ void Reducer::build() {
 // Moves a gradient into its bucket, where it stays.
 void Reducer::move_to_bucket(size_t index) {
   auto &slot = slots[index];
-  auto &bucket = buckets[slot.bucket];
   auto &grad = params[index].mutable_grad();
-  auto has = grad.defined();
-  if (!has) {
-    slot.view.zero_();
-  } else if (!grad.is_alias_of(slot.view)) {
+  auto moved = grad.defined() && grad.is_alias_of(slot.view);
+  // A moved gradient that no pass has touched since `clear` is zeros.
+  auto has = grad.defined() && (touched[index] || !moved);
+  if (has && !moved) {
     slot.view.copy_(grad);
     grad = slot.view;
   }
-  bucket.flat.narrow(0, bucket.flags + static_cast<int64_t>(slot.member), 1).fill_(has ? 1 : 0);
+  if (has) return;
+  if (!moved) slot.view.zero_();
+  buckets[slot.bucket].missing.push_back(static_cast<int64_t>(slot.member));
 }
 
 void Reducer::start_ready() {
@@ -180,9 +204,32 @@ void Reducer::start_ready() {
 }
 
 void Reducer::start(Bucket &bucket) {
-  bucket.flat.div_(world);
+  bucket.flat.narrow(0, bucket.flags, static_cast<int64_t>(bucket.members.size())).fill_(1);
+  for (auto member : bucket.missing) bucket.flag(static_cast<size_t>(member)).zero_();
+  c10d::AllreduceOptions options;
+  if (bucket.flat.is_cpu()) {
+    bucket.flat.div_(world); // gloo has no mean
+  } else {
+    options.reduceOp = c10d::ReduceOp::AVG;
+  }
   std::vector<at::Tensor> list{bucket.flat};
-  bucket.work = group.of(bucket.flat).allreduce(list);
+  bucket.work = group.of(bucket.flat).allreduce(list, options);
+}
+
+// A parameter without a gradient on this rank gets the mean if another rank has one, else none. The only
+// synchronization with the device, one for all such parameters, and only if there are any.
+void Reducer::take_from_others() {
+  std::vector<at::Tensor> flags;
+  for (auto &bucket : buckets)
+    for (auto member : bucket.missing) flags.push_back(bucket.flag(static_cast<size_t>(member)));
+  if (flags.empty()) return;
+  auto found = at::stack(flags).to(at::kCPU, at::kDouble);
+  auto *flag = found.const_data_ptr<double>();
+  for (auto &bucket : buckets)
+    for (auto member : bucket.missing) {
+      auto index = bucket.members[static_cast<size_t>(member)];
+      params[index].mutable_grad() = *flag++ > 0 ? slots[index].view : at::Tensor();
+    }
 }
 
 std::pair<int64_t, int64_t> Reducer::finish() {
@@ -214,14 +261,7 @@ std::pair<int64_t, int64_t> Reducer::finish() {
     bucket.work.reset();
   }
   if (failure) std::rethrow_exception(failure);
-  for (size_t i = 0; i < params.size(); i++) {
-    auto &grad = params[i].mutable_grad();
-    if (grad.defined()) continue;
-    auto &slot = slots[i];
-    auto &bucket = buckets[slot.bucket];
-    // Another rank has one: the mean is this rank's too. The only synchronization, and only here.
-    if (bucket.flat[bucket.flags + static_cast<int64_t>(slot.member)].item<double>() > 0) grad = slot.view;
-  }
+  take_from_others();
   return {overlapped, static_cast<int64_t>(buckets.size())};
 }
 } // namespace
@@ -239,6 +279,10 @@ int ldm_reducer_new(void *group, const tensor *params, size_t count, int world, 
 void ldm_reducer_free(void *reducer) {
   std::unique_ptr<std::shared_ptr<Reducer>> owned(static_cast<std::shared_ptr<Reducer> *>(reducer));
   ldm::guarded([&] { (*owned)->unhook(); });
+}
+
+int ldm_reducer_clear(void *reducer) {
+  return ldm::guarded_brief([&] { (*static_cast<std::shared_ptr<Reducer> *>(reducer))->clear(); });
 }
 
 int ldm_reducer_arm(void *reducer) {

@@ -22,23 +22,26 @@ pub struct C10d {
 }
 
 impl C10d {
-    /// The time a rank waits for another before all of them fail: a dead rank is reported within a minute.
+    /// The time a rank waits for another in gloo before all of them fail: a dead rank is reported within a minute.
     pub const TIMEOUT: Duration = Duration::from_secs(45);
 
-    /// Connects to the other ranks, for tensors on `device` and on the CPU.
+    /// The same in NCCL, longer, so that its watchdog does not end the process before gloo has reported the reason.
+    pub const NCCL_TIMEOUT: Duration = Duration::from_mins(10);
+
+    /// Connects to the other ranks, for tensors on `device` and on the CPU; `timeout` is that of gloo.
     ///
     /// # Errors
     /// When they do not connect within `timeout`, or when `device` is a GPU and this build has no NCCL.
     pub fn connect(env: &RankEnv, device: Device, timeout: Duration) -> Result<Self, GroupError> {
         let &RankEnv { rank, world, port, .. } = env;
+        let nccl = if device.is_cuda() { Self::NCCL_TIMEOUT } else { Duration::ZERO };
         let serves = rank == 0 && !env.launcher_serves;
         let raw = RawGroup::connect(
             &env.host,
             port,
             serves.then_some(env.listen_fd),
             [rank, world],
-            device.is_cuda(),
-            timeout.as_secs_f64(),
+            [timeout, nccl].map(|timeout| timeout.as_secs_f64()),
         );
         let raw = raw.map_err(|cause| {
             let what = format!(
@@ -98,6 +101,10 @@ impl ProcessGroup for C10d {
         let name = CString::new(name).expect("a name without NUL");
         self.raw.count(&name, add).map_err(self.failed())
     }
+
+    fn close(&self) -> Result<(), GroupError> {
+        self.raw.close().map_err(self.failed())
+    }
 }
 
 /// A reducer that starts the all-reduce of a bucket as soon as the backward pass has filled it; `csrc/reducer.cpp`.
@@ -108,6 +115,10 @@ struct Reducer {
 }
 
 impl GradientReducer for Reducer {
+    fn clear(&self) {
+        self.raw.clear().expect("buckets of dense gradients");
+    }
+
     fn arm(&self) {
         self.raw.arm().expect("a lock that works");
     }

@@ -9,10 +9,12 @@ mod allocator;
 mod cuda;
 mod kernels;
 mod operations;
+mod optim;
 #[cfg(target_env = "gnu")]
 mod process;
 mod ranks;
 mod signals;
+mod transfer;
 
 pub use allocator::ExitingAllocator;
 pub(crate) use cuda::{
@@ -20,10 +22,12 @@ pub(crate) use cuda::{
 };
 pub(crate) use kernels::{Number, TorchThreads, grad_enabled, values, values_mut};
 pub(crate) use operations::{Observer, count_operation, is_counting};
+pub(crate) use optim::{foreach_lerp, forget_gradients, fused_adamw, gradients, total_norm};
 #[cfg(target_env = "gnu")]
 pub(crate) use process::keep_freed_memory;
 pub(crate) use ranks::{RawGroup, RawReducer, RawWork};
 pub(crate) use signals::explain_bus_errors;
+pub(crate) use transfer::{RawDownload, pin, upload};
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -76,11 +80,6 @@ unsafe extern "C" {
     fn ldm_cuda_memory(device: c_int, current: *mut i64, peak: *mut i64, reserved: *mut i64) -> c_int;
     fn ldm_cuda_reset_peak(device: c_int) -> c_int;
     fn ldm_cuda_empty_cache() -> c_int;
-    fn ldm_fused_adamw(lists: *const *const Ptr, count: usize, numbers: *const f64, found_inf: Ptr) -> c_int;
-    fn ldm_foreach_lerp(targets: *const Ptr, sources: *const Ptr, count: usize, weight: f64) -> c_int;
-    fn ldm_foreach_scale(tensors: *const Ptr, count: usize, factor: Ptr) -> c_int;
-    fn ldm_total_norm(tensors: *const Ptr, count: usize, out: *mut Out) -> c_int;
-    fn ldm_grad(tensors: *const Ptr, outputs: usize, inputs: usize, graph: c_int, grads: *mut Out) -> c_int;
     fn ldm_checkpoint(
         run: extern "C" fn(*mut c_void, *const Out, usize, *mut Out) -> c_int,
         drop: extern "C" fn(*mut c_void),
@@ -214,48 +213,6 @@ pub(crate) fn cuda_reset_peak(device: usize) -> Result<(), TchError> {
 pub(crate) fn cuda_empty_cache() -> Result<(), TchError> {
     // SAFETY: no arguments.
     check(unsafe { ldm_cuda_empty_cache() })
-}
-
-pub(crate) fn fused_adamw(
-    lists: [&[Tensor]; 5],
-    numbers: [f64; 5],
-    found_inf: Option<&Tensor>,
-) -> Result<(), TchError> {
-    let count = lists[0].len();
-    assert!(lists.iter().all(|list| list.len() == count), "one gradient and one state per parameter");
-    let lists = lists.map(pointers);
-    let places = lists.each_ref().map(Vec::as_ptr);
-    let found_inf = found_inf.map_or(std::ptr::null(), Tensor::as_ptr);
-    // SAFETY: five arrays of `count` live handles, five numbers, and a live handle or none.
-    check(unsafe { ldm_fused_adamw(places.as_ptr(), count, numbers.as_ptr(), found_inf) })
-}
-
-pub(crate) fn foreach_lerp(targets: &[Tensor], sources: &[Tensor], weight: f64) -> Result<(), TchError> {
-    assert_eq!(targets.len(), sources.len(), "one source per target");
-    let (targets, sources) = (pointers(targets), pointers(sources));
-    // SAFETY: two arrays of the same number of live handles.
-    check(unsafe { ldm_foreach_lerp(targets.as_ptr(), sources.as_ptr(), targets.len(), weight) })
-}
-
-pub(crate) fn foreach_scale(tensors: &[Tensor], factor: &Tensor) -> Result<(), TchError> {
-    let tensors = pointers(tensors);
-    // SAFETY: an array of live handles and one more.
-    check(unsafe { ldm_foreach_scale(tensors.as_ptr(), tensors.len(), factor.as_ptr()) })
-}
-
-pub(crate) fn total_norm(tensors: &[Tensor]) -> Result<Tensor, TchError> {
-    let tensors = pointers(tensors);
-    // SAFETY: an array of live handles; a new handle out.
-    new_tensor(|out| unsafe { ldm_total_norm(tensors.as_ptr(), tensors.len(), out) })
-}
-
-pub(crate) fn gradients([of, by]: [&[&Tensor]; 2], graph: bool) -> Result<Vec<Tensor>, TchError> {
-    let both = pointers(&[of, by].concat());
-    let mut grads: Vec<Out> = vec![std::ptr::null_mut(); by.len()];
-    // SAFETY: an array of live handles; `grads` has room for one handle per input.
-    check(unsafe { ldm_grad(both.as_ptr(), of.len(), by.len(), c_int::from(graph), grads.as_mut_ptr()) })?;
-    // SAFETY: on success every slot holds a new handle.
-    Ok(grads.into_iter().map(|grad| unsafe { Tensor::from_ptr(grad) }).collect())
 }
 
 /// A block's forward, boxed twice so that it passes through C as one thin pointer. The graph that owns it may be on any

@@ -24,6 +24,7 @@ mod operations;
 mod optim;
 mod process_group;
 mod settings;
+mod transfer;
 
 pub use autocast::{Autocast, autocast};
 pub use c10d::C10d;
@@ -42,10 +43,12 @@ pub use memory::{
 };
 pub use operations::{Operation, count_operations};
 pub use optim::{
-    AdamWStep, differentiable_gradients, fused_adamw, gradients, lerp_all, scale_all, total_norm,
+    AdamWLists, AdamWStep, differentiable_gradients, forget_gradients, fused_adamw, gradients, lerp_all,
+    total_norm,
 };
 pub use process_group::{CollectiveWork, GradientReducer, GroupError, Overlap, ProcessGroup, Reduce, Single};
 pub use settings::{TORCH_VERSION, limit_spinning, set_seed, set_threads, threads};
+pub use transfer::{Download, pin, upload};
 
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -19,30 +19,53 @@ pub struct AdamWStep {
     pub eps: f64,
 }
 
-/// Takes one AdamW step on every parameter with libtorch's fused kernel. `torch.optim.AdamW(fused=True)`.
+/// The parameters of an AdamW step and their state; lists of equal length.
+#[derive(Debug, Clone, Copy)]
+pub struct AdamWLists<'a> {
+    /// The parameters.
+    pub params: &'a [Tensor],
+    /// Their gradients, of the same shapes.
+    pub grads: &'a [Tensor],
+    /// The first moments, of the same shapes.
+    pub exp_avgs: &'a [Tensor],
+    /// The second moments, of the same shapes.
+    pub exp_avg_sqs: &'a [Tensor],
+    /// f32 scalars, one per parameter on its device: the steps taken.
+    pub steps: &'a [Tensor],
+}
+
+/// Takes one AdamW step on every parameter with libtorch's fused kernel, and counts it in `steps`.
+/// `torch.optim.AdamW(fused=True)`.
 ///
-/// `steps` are f32 scalars, one per parameter on its device, incremented here. If `found_inf`, an f32 scalar on the same
-/// device, is 1, nothing changes and no step is counted; its value is not read by the host.
-/// Loshchilov & Hutter 2019, algorithm 2.
+/// `grad_scale`, an f32 scalar on the same device, divides the gradients, which the kernel writes back: unscaling and
+/// clipping need no pass of their own. If `found_inf`, such a scalar too, is 1, nothing changes and no step is counted.
+/// The host reads neither value. Loshchilov & Hutter 2019, algorithm 2.
 ///
 /// # Panics
-/// When the lists differ in length, shape or device.
+/// When the lists differ in length, shape, memory format or device.
 pub fn fused_adamw(
-    params: &[Tensor],
-    grads: &[Tensor],
-    exp_avgs: &[Tensor],
-    exp_avg_sqs: &[Tensor],
-    steps: &[Tensor],
+    lists: AdamWLists<'_>,
     step: AdamWStep,
+    grad_scale: Option<&Tensor>,
     found_inf: Option<&Tensor>,
 ) {
+    let AdamWLists { params, grads, exp_avgs, exp_avg_sqs, steps } = lists;
     if params.is_empty() {
         return;
     }
     let AdamWStep { lr, beta1, beta2, weight_decay, eps } = step;
     let lists = [params, grads, exp_avgs, exp_avg_sqs, steps];
-    ffi::fused_adamw(lists, [lr, beta1, beta2, weight_decay, eps], found_inf)
-        .expect("lists of one length, shape and device");
+    ffi::fused_adamw(lists, [lr, beta1, beta2, weight_decay, eps], grad_scale, found_inf)
+        .expect("lists of one length, shape, memory format and device");
+}
+
+/// Leaves the parameters without a gradient, as `torch.optim.Optimizer.zero_grad(set_to_none=True)`: the next backward
+/// pass keeps the gradients it computes instead of adding them to zeros.
+///
+/// # Panics
+/// Never in practice: parameters have a place for their gradient.
+pub fn forget_gradients(params: &[Tensor]) {
+    ffi::forget_gradients(params).expect("parameters");
 }
 
 /// Computes `target += weight · (source − target)` for every pair: an EMA step with `weight = 1 − decay`.
@@ -52,16 +75,6 @@ pub fn fused_adamw(
 pub fn lerp_all(targets: &[Tensor], sources: &[Tensor], weight: f64) {
     if !targets.is_empty() {
         ffi::foreach_lerp(targets, sources, weight).expect("lists of one shape, dtype and device");
-    }
-}
-
-/// Multiplies every tensor in place by the scalar tensor `factor`.
-///
-/// # Panics
-/// When `factor` is not a scalar or is on another device.
-pub fn scale_all(tensors: &[Tensor], factor: &Tensor) {
-    if !tensors.is_empty() {
-        ffi::foreach_scale(tensors, factor).expect("a scalar on the tensors' device");
     }
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use tch::{TchError, Tensor};
 
 use crate::ffi::RawWork;
+use crate::optim::forget_gradients;
 
 /// A failed or lost connection to the other ranks.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,6 +91,13 @@ pub trait ProcessGroup: Debug + Send + Sync {
     /// # Errors
     /// When the rank that stores it has ended.
     fn count(&self, name: &str, add: i64) -> Result<i64, GroupError>;
+
+    /// Ends the group, after the last operation of every rank; operations after it fail. A group that is dropped without
+    /// it aborts NCCL's communicators, with a warning.
+    ///
+    /// # Errors
+    /// As [`ProcessGroup::all_reduce`].
+    fn close(&self) -> Result<(), GroupError>;
 }
 
 /// A group of one process, where every operation is complete at once.
@@ -113,17 +121,29 @@ impl ProcessGroup for Single {
         Ok(CollectiveWork::default())
     }
 
-    fn reducer(&self, _params: &[Tensor]) -> Result<Box<dyn GradientReducer>, GroupError> {
-        Ok(Box::new(Self))
+    fn reducer(&self, params: &[Tensor]) -> Result<Box<dyn GradientReducer>, GroupError> {
+        Ok(Box::new(OwnGradients(params.iter().map(Tensor::shallow_clone).collect())))
     }
 
     /// Counters are not stored: no other rank reads them.
     fn count(&self, _name: &str, add: i64) -> Result<i64, GroupError> {
         Ok(add)
     }
+
+    fn close(&self) -> Result<(), GroupError> {
+        Ok(())
+    }
 }
 
-impl GradientReducer for Single {
+/// The parameters of a rank without others, whose gradients are the mean.
+#[derive(Debug)]
+struct OwnGradients(Vec<Tensor>);
+
+impl GradientReducer for OwnGradients {
+    fn clear(&self) {
+        forget_gradients(&self.0);
+    }
+
     fn arm(&self) {}
 
     fn finish(&self) -> Result<Overlap, GroupError> {
@@ -133,6 +153,9 @@ impl GradientReducer for Single {
 
 /// Averaging of gradients; see [`ProcessGroup::reducer`].
 pub trait GradientReducer: Debug {
+    /// Clears the gradients, before the first backward pass of a step.
+    fn clear(&self);
+
     /// Announces the last backward pass of a step: its gradients, with those accumulated before, are averaged.
     fn arm(&self);
 

@@ -4,7 +4,7 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use ldm_core::device::{bench_device, device_name};
-use ldm_train::{AdamW, AdamWConfig, Ema, EmaConfig};
+use ldm_train::{AdamW, AdamWConfig, Ema, EmaConfig, grad_scale};
 use tch::{Kind, Tensor};
 
 fn step(criterion: &mut Criterion) {
@@ -24,8 +24,8 @@ fn step(criterion: &mut Criterion) {
     }
     criterion.bench_function(&format!("clip+adamw+ema/200x128x64/f32/{}", device_name(device)), |bencher| {
         bencher.iter(|| {
-            let _ = optimizer.clip(Some(1.));
-            optimizer.step(1e-4, None);
+            let divisor = grad_scale(&optimizer.grad_norm(), Some(1.), None);
+            optimizer.step(1e-4, divisor.as_ref(), None);
             ema.update();
         });
     });

@@ -1,15 +1,17 @@
 //! Collective operations of a run's ranks; with one rank they do nothing.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ldm_core::{Error, Result};
-use ldm_libtorch::{GradientReducer, GroupError, ProcessGroup, Reduce, Single};
+use ldm_libtorch::{
+    C10d, CollectiveWork, GradientReducer, GroupError, ProcessGroup, RankEnv, Reduce, Single,
+};
 use sha2::{Digest, Sha256};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// Interval at which a rank polls for rank 0.
 const POLL: Duration = Duration::from_millis(20);
@@ -20,6 +22,8 @@ pub struct Distributed {
     group: Arc<dyn ProcessGroup>,
     /// The number of calls of `rank_zero_only`.
     rank_zero_calls: Cell<u64>,
+    /// The flags of the last `any_of_previous`.
+    pending: RefCell<Option<(Tensor, CollectiveWork)>>,
 }
 
 impl Default for Distributed {
@@ -31,7 +35,28 @@ impl Default for Distributed {
 impl Distributed {
     /// The ranks of `group`.
     pub fn new(group: Arc<dyn ProcessGroup>) -> Self {
-        Self { group, rank_zero_calls: Cell::new(0) }
+        Self { group, rank_zero_calls: Cell::new(0), pending: RefCell::new(None) }
+    }
+
+    /// Connects to the other ranks of `env`, for tensors on `device` and on the CPU. A rank without others connects to
+    /// nothing, and needs no NCCL.
+    ///
+    /// # Errors
+    /// As [`C10d::connect`].
+    pub fn connect(env: &RankEnv, device: Device) -> Result<Self> {
+        if env.world == 1 {
+            return Ok(Self::default());
+        }
+        Ok(Self::new(Arc::new(C10d::connect(env, device, C10d::TIMEOUT)?)))
+    }
+
+    /// Ends the process group, after the last operation of every rank.
+    ///
+    /// # Errors
+    /// [`Error::Ranks`] when another rank has ended.
+    pub fn close(&self) -> Result<()> {
+        drop(self.pending.take());
+        Ok(self.group.close()?)
     }
 
     /// This rank, from 0.
@@ -107,9 +132,30 @@ impl Distributed {
         if self.world_size() == 1 {
             return Ok(flags);
         }
+        let (values, work) = self.start_any(flags)?;
+        work.wait()?;
+        Ok(read_flags(&values))
+    }
+
+    /// [`Distributed::any_of`] of the flags of the previous call, and starts that of these: no rank waits for another if
+    /// they are less than a call apart. The first call returns none.
+    ///
+    /// # Errors
+    /// As [`Distributed::any`].
+    pub fn any_of_previous<const N: usize>(&self, flags: [bool; N]) -> Result<[bool; N]> {
+        if self.world_size() == 1 {
+            return Ok(flags);
+        }
+        let started = self.start_any(flags)?;
+        let Some((values, work)) = self.pending.replace(Some(started)) else { return Ok([false; N]) };
+        work.wait()?;
+        Ok(read_flags(&values))
+    }
+
+    fn start_any<const N: usize>(&self, flags: [bool; N]) -> Result<(Tensor, CollectiveWork)> {
         let values = Tensor::from_slice(&flags.map(i64::from));
-        self.group.all_reduce(&[values.shallow_clone()], Reduce::Max)?.wait()?;
-        Ok(std::array::from_fn(|index| values.int64_value(&[index as i64]) != 0))
+        let work = self.group.all_reduce(&[values.shallow_clone()], Reduce::Max)?;
+        Ok((values, work))
     }
 
     /// Copies the `tensors` of rank 0 to every rank, in place.
@@ -122,7 +168,7 @@ impl Distributed {
         }
         let works: std::result::Result<Vec<_>, GroupError> =
             tensors.iter().map(|tensor| self.group.broadcast(&tensor.detach(), 0)).collect();
-        works?.into_iter().try_for_each(ldm_libtorch::CollectiveWork::wait)?;
+        works?.into_iter().try_for_each(CollectiveWork::wait)?;
         Ok(())
     }
 
@@ -190,9 +236,43 @@ impl Distributed {
 
     /// Gathers one number per rank on all ranks.
     fn gather(&self, value: i64) -> Result<Vec<i64>> {
-        let all = Tensor::zeros([self.world_size() as i64], (Kind::Int64, tch::Device::Cpu));
+        let all = Tensor::zeros([self.world_size() as i64], (Kind::Int64, Device::Cpu));
         let _ = all.narrow(0, self.rank() as i64, 1).fill_(value);
         self.group.all_reduce(&[all.shallow_clone()], Reduce::Sum)?.wait()?;
         Ok(Vec::try_from(all).expect("a list of i64"))
+    }
+}
+
+fn read_flags<const N: usize>(values: &Tensor) -> [bool; N] {
+    std::array::from_fn(|index| values.int64_value(&[index as i64]) != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rank_without_others_connects_to_nothing() {
+        let env = |world| RankEnv {
+            rank: 0,
+            world,
+            local_rank: 0,
+            host: c"name.invalid".into(),
+            port: 1,
+            launcher_serves: true,
+            listen_fd: None,
+        };
+        // As of torchrun with one process on a GPU: no rendezvous, and no NCCL, which a build for the CPU lacks.
+        let ranks = Distributed::connect(&env(1), Device::Cuda(0)).unwrap();
+        assert_eq!((ranks.rank(), ranks.world_size()), (0, 1));
+        let weight = Tensor::ones([2], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let reducer = ranks.reducer(&[weight.shallow_clone()]).unwrap();
+        weight.sum(Kind::Float).backward();
+        reducer.arm();
+        reducer.finish().unwrap();
+        assert_eq!(weight.grad(), Tensor::from_slice(&[1_f32, 1.]));
+        reducer.clear();
+        assert!(!weight.grad().defined());
+        ranks.close().unwrap();
     }
 }

@@ -96,7 +96,9 @@ pub use objective::prompt_for::prompt_for;
 pub use objective::{
     Export, Exported, LatentEncoder, Loss, NamedTensors, Objective, Phase, Preview, StepInfo, Validate,
 };
-pub use optim::{AdamW, AdamWConfig, Ema, EmaConfig, LearningRate, LearningRateCycles, LossScale, found_inf};
+pub use optim::{
+    AdamW, AdamWConfig, Ema, EmaConfig, LearningRate, LearningRateCycles, LossScale, found_inf, grad_scale,
+};
 pub use run::event::{Event, Finished};
 pub use run::launch::{Launcher, exit_text};
 pub use run::retention::{BestMode, KeepBest, Retention};

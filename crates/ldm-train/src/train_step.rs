@@ -9,7 +9,7 @@ use tch::{Device, Kind, Tensor};
 use crate::config::{Dtype, TrainConfig};
 use crate::distributed::Distributed;
 use crate::objective::{Loss, Objective, Phase, StepInfo, shallow};
-use crate::optim::{AdamW, AdamWConfig, Ema, EmaConfig, LossScale, found_inf};
+use crate::optim::{AdamW, AdamWConfig, Ema, EmaConfig, LossScale, found_inf, grad_scale};
 
 /// Separates the noise of [`Objective::after_step`] from that of forward passes, whose numbers are smaller.
 const AFTER_STEP: u64 = 1 << 63;
@@ -186,13 +186,12 @@ impl TrainStep {
         batch: &Batch,
         noise: &mut dyn NoiseSource,
     ) -> Result<Loss> {
-        for (index, PhaseOptimizer { phase: other, optimizer, .. }) in self.optimizers.iter_mut().enumerate()
-        {
+        for (index, PhaseOptimizer { phase: other, reducer, .. }) in self.optimizers.iter().enumerate() {
             for (_, tensor) in &other.trainable {
                 let _ = tensor.set_requires_grad(index == phase);
             }
             if index == phase && self.micro_batch == 0 {
-                optimizer.zero_grad();
+                reducer.clear();
             }
         }
         let info = StepInfo { phase, global_step: self.global_step };
@@ -217,12 +216,13 @@ impl TrainStep {
     pub fn optimizer_step(&mut self, phase: usize, lr: f64) -> Result<(Tensor, Tensor)> {
         let PhaseOptimizer { phase, optimizer, reducer } = &mut self.optimizers[phase];
         reducer.finish()?;
-        if let Some(scaler) = &self.scaler {
-            optimizer.unscale(scaler.scale());
-        }
-        let norm = optimizer.clip(self.config.clip_grad);
+        let loss_scale = self.scaler.as_ref().map(LossScale::scale);
+        let norm = optimizer.grad_norm();
+        // The scale is a power of two: the norm is that of unscaled gradients to the bit.
+        let norm = loss_scale.map_or_else(|| norm.shallow_clone(), |scale| &norm / scale);
         let overflow = found_inf(&norm);
-        optimizer.step(lr * phase.lr_scale, Some(&overflow));
+        let divisor = grad_scale(&norm, self.config.clip_grad, loss_scale);
+        optimizer.step(lr * phase.lr_scale, divisor.as_ref(), Some(&overflow));
         Ok((norm, overflow))
     }
 

@@ -1,6 +1,6 @@
 //! Time embedding.
 
-use ldm_core::nn::{Linear, linear, timestep_embedding};
+use ldm_core::nn::{Linear, TimestepEmbedding, linear};
 use tch::Tensor;
 use tch::nn::Path;
 
@@ -16,7 +16,7 @@ pub(crate) fn time_channels(model_channels: i64) -> i64 {
 pub(crate) struct TimeEmbedding {
     first: Linear,
     second: Linear,
-    channels: i64,
+    sines: TimestepEmbedding,
 }
 
 impl TimeEmbedding {
@@ -34,16 +34,12 @@ impl TimeEmbedding {
         Self {
             first: linear(&(&vs / 0), channels, width, true),
             second: linear(&(&vs / 2), width, width, true),
-            channels,
+            sines: TimestepEmbedding::new(channels, vs.device()),
         }
     }
 
     /// Embeds `[B]`, integer or fractional, as `[B, 4·channels]` in the dtype of the weights; the sines are f32.
     pub(crate) fn forward(&self, t: &Tensor) -> Tensor {
-        timestep_embedding(t, self.channels)
-            .to_kind(self.first.kind())
-            .apply(&self.first)
-            .silu()
-            .apply(&self.second)
+        (self.sines.forward(t)).to_kind(self.first.kind()).apply(&self.first).silu().apply(&self.second)
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 use ldm_core::device::device_name;
-use ldm_libtorch::{C10d, RankEnv};
+use ldm_libtorch::RankEnv;
 use ldm_train::{Distributed, Event, Finished, RunConfig, Trainer};
 use tch::Device;
 
@@ -31,7 +31,7 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<()> {
             launch::exit_with_launcher();
             let device = rank_device(env, &args.device)?;
             let printer = if env.rank == 0 { printer } else { Printer::new(true, false) };
-            (device, Distributed::new(Arc::new(C10d::connect(env, device, C10d::TIMEOUT)?)), printer)
+            (device, Distributed::connect(env, device)?, printer)
         }
         None => (model::device(&args.device, Some(printer))?, Distributed::default(), printer),
     };
@@ -58,6 +58,7 @@ pub(crate) fn run(args: &TrainArgs, printer: Printer) -> anyhow::Result<()> {
         trainer.state().step
     ));
     let finished = train(&mut trainer, &stop, printer)?;
+    trainer.train_step().distributed().close()?;
     if finished == Finished::Stopped {
         let run = trainer.run_dir().root().display().to_string();
         let nproc = if world > 1 { format!(" --nproc {world}") } else { String::new() };

@@ -1,6 +1,6 @@
 //! The embedder of tokens without a tokenizer.
 
-use ldm_core::{Conditioning, Prompt, Result};
+use ldm_core::{Conditioning, Prompt, Result, upload};
 use serde::{Deserialize, Serialize};
 use tch::nn;
 
@@ -75,7 +75,7 @@ impl Conditioner for TransformerEmbedder {
     /// - `prompt.tokens`: `[B, L]` integers in `0..vocab_size`, `L` at most `max_seq_len`
     /// - returns context `[B, L, D]`
     fn condition(&self, prompt: &Prompt, train: bool) -> Result<Conditioning> {
-        let tokens = self.tokens.read(prompt, train)?.to_device(self.transformer.device());
+        let tokens = upload(&self.tokens.read(prompt, train)?, self.transformer.device());
         let context = self.transformer.forward(&tokens, train);
         Ok(Conditioning { context: Some(context), ..Conditioning::default() })
     }

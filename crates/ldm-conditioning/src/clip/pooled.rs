@@ -1,6 +1,6 @@
 //! CompVis' conditioners on embeddings of OpenAI's CLIP: one vector for a text or an image.
 
-use ldm_core::{Conditioning, Error, Prompt, Result};
+use ldm_core::{Conditioning, Error, Prompt, Result, upload};
 use tch::Kind;
 use tch::nn::Path;
 
@@ -38,7 +38,7 @@ impl Conditioner for ClipTextPooled {
     /// - `prompt.text`, `B` texts; or `prompt.tokens`: `[B, L]` integers whose end mark is the greatest
     /// - returns context `[B, n_repeat, P]`
     fn condition(&self, prompt: &Prompt, train: bool) -> Result<Conditioning> {
-        let tokens = self.tokens.read(prompt, train)?.to_device(self.clip.device());
+        let tokens = upload(&self.tokens.read(prompt, train)?, self.clip.device());
         // Past the end mark there are zeros, as in clip.tokenize: the end mark is found as the greatest.
         let end = tokens.amax([1_i64].as_slice(), true);
         let tokens =
@@ -87,7 +87,7 @@ impl Conditioner for ClipImageEmbedder {
         if size.len() != 4 || size[1] != 3 || size[2] < 1 || size[3] < 1 {
             return Err(Error::Shape { what: "image".into(), expected: "[B, 3, H, W]".into(), got: size });
         }
-        let image = image.to_device(self.clip.device()).to_kind(Kind::Float);
+        let image = upload(image, self.clip.device()).to_kind(Kind::Float);
         // kornia.geometry.resize with `align_corners=True`.
         let resized = image.upsample_bicubic2d([self.side; 2], true, None, None);
         let x = prepare(&resized, self.side, self.clip.device())?.to_kind(self.clip.kind());

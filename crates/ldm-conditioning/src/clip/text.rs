@@ -2,7 +2,7 @@
 
 use ldm_core::nn::attention::causal_attention;
 use ldm_core::nn::embedding;
-use ldm_core::{Conditioning, Error, Prompt, Result};
+use ldm_core::{Conditioning, Error, Prompt, Result, upload};
 use tch::nn::{self, Init, LayerNorm, Path};
 use tch::{Kind, Tensor};
 
@@ -101,7 +101,7 @@ impl ClipTextEmbedder {
     /// The token at the end mark of each text, which attends to all of it: `[B, D]`. The end mark is the greatest token;
     /// openai/CLIP `model.py:354`.
     pub(crate) fn pooled(&self, prompt: &Prompt) -> Result<Tensor> {
-        let tokens = self.tokens.read(prompt, false)?.to_device(self.token_embedding.ws.device());
+        let tokens = upload(&self.tokens.read(prompt, false)?, self.token_embedding.ws.device());
         let context = self.forward(&tokens, 0); //                                             [B, L, D]
         let end = tokens.argmax(1, true).unsqueeze(2).expand([-1, -1, context.size()[2]], false);
         Ok(context.gather(1, &end, false).squeeze_dim(1))
@@ -134,7 +134,7 @@ impl ClipTextEmbedder {
 
     /// Encodes tokens, which are the first chunk: `[B, (chunks - 1) · max_length + L, D]`.
     fn encode_tokens(&self, prompt: &Prompt, options: &TextOptions, skipped: usize) -> Result<Tensor> {
-        let tokens = self.tokens.read(prompt, false)?.to_device(self.token_embedding.ws.device());
+        let tokens = upload(&self.tokens.read(prompt, false)?, self.token_embedding.ws.device());
         let first = self.forward(&tokens, skipped);
         let missing = options.chunks.saturating_sub(1);
         if missing == 0 {
@@ -184,7 +184,7 @@ impl Conditioner for ClipTextEmbedder {
         let context = if let (None, Some(texts)) = (&prompt.tokens, &prompt.text) {
             self.encode(texts, &TextOptions::default(), 0)?
         } else {
-            let tokens = self.tokens.read(prompt, train)?.to_device(self.token_embedding.ws.device());
+            let tokens = upload(&self.tokens.read(prompt, train)?, self.token_embedding.ws.device());
             self.forward(&tokens, 0)
         };
         Ok(Conditioning { context: Some(context), ..Conditioning::default() })

@@ -12,7 +12,7 @@ mod variable;
 
 pub use conv::{conv1d_1x1, conv2d, conv2d_1x1, embedding, zero_conv1d_1x1, zero_conv2d};
 pub use conv2d::{Added, Conv2d};
-pub use embedding::timestep_embedding;
+pub use embedding::TimestepEmbedding;
 pub use linear::{Linear, linear, project};
 pub use norm::{GroupNorm, layer_norm};
 pub use norm_stats::NormStats;

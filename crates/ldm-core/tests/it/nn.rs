@@ -2,7 +2,7 @@
 
 use ldm_core::device::test_device;
 use ldm_core::nn::attention::attention;
-use ldm_core::nn::{GroupNorm, conv1d_1x1, conv2d, linear, timestep_embedding, zero_conv1d_1x1, zero_conv2d};
+use ldm_core::nn::{GroupNorm, TimestepEmbedding, conv1d_1x1, conv2d, linear, zero_conv1d_1x1, zero_conv2d};
 use ldm_testing::{Golden, assert_close, fill_weights};
 use tch::nn::{Module, VarStore};
 use tch::{Kind, Tensor};
@@ -17,10 +17,12 @@ fn timestep_embedding_equals_compvis() {
     let golden = golden();
     for (name, dim) in [("embedding.64", 64), ("embedding.33", 33)] {
         // CompVis' own f32 exponential, times t = 999, moves by 3e-6 from an AMD to an Intel CPU.
-        assert_close(name, &timestep_embedding(golden.get("t"), dim), golden.get(name), 1e-5);
+        let embedding = TimestepEmbedding::new(dim, test_device());
+        assert_close(name, &embedding.forward(golden.get("t")), golden.get(name), 1e-5);
     }
     let fractional = Tensor::from_slice(&[0.5_f32, 12.25]).to_device(test_device());
-    assert_close("fractional", &timestep_embedding(&fractional, 64), golden.get("fractional"), 1e-6);
+    let embedding = TimestepEmbedding::new(64, test_device()).forward(&fractional);
+    assert_close("fractional", &embedding, golden.get("fractional"), 1e-6);
 }
 
 #[test]

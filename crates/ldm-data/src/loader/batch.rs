@@ -28,6 +28,46 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Repeats the last example until there are `count`.
+    #[must_use]
+    pub fn padded(self, count: usize) -> Self {
+        let has = self.names.len();
+        if has >= count {
+            return self;
+        }
+        let rows: Vec<usize> = (0..count).map(|row| row.min(has - 1)).collect();
+        let index = Tensor::from_slice(&rows.iter().map(|row| *row as i64).collect::<Vec<_>>());
+        let repeat = |tensor: Tensor| tensor.index_select(0, &index);
+        let Self { images, latents, prompt, crops, label_map, names } = self;
+        let prompt = prompt.map(repeat);
+        Self {
+            images: repeat(images),
+            latents: latents.map(repeat),
+            label_map: label_map.map(repeat),
+            prompt: Prompt {
+                text: prompt.text.map(|list| repeated(&list, &rows)),
+                layout: prompt.layout.map(|list| repeated(&list, &rows)),
+                crops: prompt.crops.map(|list| repeated(&list, &rows)),
+                ..prompt
+            },
+            crops: repeated(&crops, &rows),
+            names: repeated(&names, &rows),
+        }
+    }
+
+    /// Places all tensors in pinned memory if `device` is CUDA: see [`ldm_core::pin`].
+    #[must_use]
+    pub(crate) fn pinned(self, device: Device) -> Self {
+        let pin = |tensor: Tensor| ldm_core::pin(&tensor, device);
+        Self {
+            images: pin(self.images),
+            latents: self.latents.map(pin),
+            label_map: self.label_map.map(pin),
+            prompt: self.prompt.map(pin),
+            ..self
+        }
+    }
+
     /// Truncates the batch to its first `count` examples.
     #[must_use]
     pub fn head(mut self, count: usize) -> Self {
@@ -42,6 +82,10 @@ impl Batch {
         }
         self
     }
+}
+
+fn repeated<T: Clone>(list: &[T], rows: &[usize]) -> Vec<T> {
+    rows.iter().map(|row| list[*row].clone()).collect()
 }
 
 /// Stacks examples of one size into a batch.
@@ -265,6 +309,30 @@ mod tests {
         assert_eq!(batch.prompt.layout.unwrap(), [vec![], vec![boxed]]);
         assert_eq!(batch.label_map.unwrap().size(), [2, 2, 4]);
         assert_eq!(batch.names, ["a", "b"]);
+    }
+
+    #[test]
+    fn a_padded_batch_is_that_of_repeated_examples() {
+        let boxed = LayoutBox { class: 1, rect: [0., 0., 0.5, 0.5] };
+        let of = |names: &[&str]| -> Vec<Example> {
+            let each = |(index, name): (usize, &&str)| Example {
+                boxes: vec![boxed.clone()],
+                condition: Some(Condition::MaskInput { mask: vec![0, 1, 0, 0, 0, 0, 0, 1] }),
+                latent: None,
+                ..example(name, index as f32)
+            };
+            names.iter().enumerate().map(each).collect()
+        };
+        let mut repeated = of(&["a", "b"]);
+        let last = repeated[1].clone();
+        repeated.resize(4, last);
+        let (padded, repeated) = (collate(of(&["a", "b"])).unwrap().padded(4), collate(repeated).unwrap());
+        assert_eq!(format!("{padded:?}"), format!("{repeated:?}"));
+        assert_eq!((padded.images, padded.label_map), (repeated.images, repeated.label_map));
+        let (padded, repeated) = (padded.prompt, repeated.prompt);
+        assert_eq!((padded.image, padded.mask), (repeated.image, repeated.mask));
+        assert_eq!((padded.class, padded.text), (repeated.class, repeated.text));
+        assert_eq!(collate(of(&["a", "b"])).unwrap().padded(1).names, ["a", "b"]);
     }
 
     #[test]

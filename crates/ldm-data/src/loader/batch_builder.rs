@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use ldm_core::{Error, Result};
+use tch::Device;
 
 use crate::dataset::{Dataset, refuse_passed_over};
 use crate::example::Example;
@@ -21,6 +22,7 @@ pub(crate) struct BatchBuilder {
     pub(crate) sampler: RankSampler,
     strict: bool,
     substitute: bool,
+    device: Device,
 }
 
 /// A batch, and the images that could not be read for it.
@@ -40,7 +42,7 @@ impl BatchBuilder {
             Some(weights) => sampler.with_weights(weights)?,
             None => sampler,
         };
-        Ok(Self { dataset, sampler, strict: config.strict, substitute })
+        Ok(Self { dataset, sampler, strict: config.strict, substitute, device: config.device })
     }
 
     /// Builds batch `number`, counted from the start of epoch 0; stops without one as soon as `stop` returns true. A
@@ -67,7 +69,7 @@ impl BatchBuilder {
                 examples.extend(companion);
             }
         }
-        let batch = if examples.is_empty() { None } else { Some(collate(examples)?) };
+        let batch = if examples.is_empty() { None } else { Some(collate(examples)?.pinned(self.device)) };
         Ok(BuiltBatch { batch, skipped })
     }
 

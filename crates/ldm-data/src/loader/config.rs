@@ -1,6 +1,7 @@
 //! Configuration and position of a loader.
 
 use ldm_core::{Error, Result};
+use tch::Device;
 
 use crate::loader::shuffle_sampler::ShuffleSampler;
 
@@ -25,6 +26,9 @@ pub struct LoaderConfig {
     pub world: usize,
     /// Batches that are built ahead.
     pub prefetch: usize,
+    /// The device of the model. For CUDA, workers place batches in pinned memory, from which they are copied without
+    /// waiting for the device ([`ldm_core::upload`]); batches are on the CPU and their values the same.
+    pub device: Device,
 }
 
 impl LoaderConfig {
@@ -40,6 +44,7 @@ impl LoaderConfig {
             rank: 0,
             world: 1,
             prefetch: 4,
+            device: Device::Cpu,
         }
     }
 

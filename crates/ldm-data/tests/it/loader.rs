@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use ldm_core::device::test_device;
 use ldm_core::{Error, Result};
 use ldm_data::{Batch, Dataset, Example, Info, Loader, LoaderConfig, Peek, Position};
 use proptest::prelude::*;
+use tch::Device;
 
 /// Images of one pixel that hold their index and their seed; some cannot be read, one panics.
 #[derive(Default)]
@@ -105,6 +107,18 @@ fn epochs_differ_in_order_and_seeds() {
     };
     let same = (0..8).map(|k| format!("{k}.png")).filter(|name| seed_of(0, name) == seed_of(1, name)).count();
     assert!(same < 3, "{same} of 8 images have the same seed in both epochs");
+}
+
+/// On CUDA, batches are in pinned memory.
+#[test]
+fn batches_for_a_device_are_the_same() {
+    for workers in [0, 2] {
+        let batches = |device| {
+            let config = LoaderConfig { device, ..config(3, workers) };
+            take(&mut Loader::new(probe(10, &[4]), config, START).unwrap(), 5)
+        };
+        assert_eq!(batches(test_device()), batches(Device::Cpu));
+    }
 }
 
 #[test]

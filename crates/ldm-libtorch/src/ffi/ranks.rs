@@ -14,11 +14,12 @@ unsafe extern "C" {
         listen_fd: c_int,
         rank: c_int,
         world: c_int,
-        with_nccl: c_int,
         seconds: f64,
+        nccl_seconds: f64,
         out: *mut *mut c_void,
     ) -> c_int;
     fn ldm_group_free(group: *mut c_void);
+    fn ldm_group_close(group: *mut c_void) -> c_int;
     fn ldm_group_all_reduce(
         group: *mut c_void,
         value: Ptr,
@@ -37,6 +38,7 @@ unsafe extern "C" {
         out: *mut *mut c_void,
     ) -> c_int;
     fn ldm_reducer_free(reducer: *mut c_void);
+    fn ldm_reducer_clear(reducer: *mut c_void) -> c_int;
     fn ldm_reducer_arm(reducer: *mut c_void) -> c_int;
     fn ldm_reducer_finish(reducer: *mut c_void, overlapped: *mut i64, buckets: *mut i64) -> c_int;
 }
@@ -59,7 +61,8 @@ impl Drop for RawGroup {
 }
 
 impl RawGroup {
-    /// Connects; with `serve` this process runs the store, on the given listening socket if there is one.
+    /// Connects; with `serve` this process runs the store, on the given listening socket if there is one. The timeouts
+    /// are those of gloo and of NCCL, 0 for a group without it.
     #[allow(
         clippy::option_option,
         reason = "the store may be elsewhere, here, or here on a socket of the launcher"
@@ -69,8 +72,7 @@ impl RawGroup {
         port: u16,
         serve: Option<Option<c_int>>,
         [rank, world]: [usize; 2],
-        with_nccl: bool,
-        seconds: f64,
+        [seconds, nccl_seconds]: [f64; 2],
     ) -> Result<Self, TchError> {
         // SAFETY: a NUL-terminated string and plain values.
         owned(|out| unsafe {
@@ -81,12 +83,17 @@ impl RawGroup {
                 serve.flatten().unwrap_or(-1),
                 rank as c_int,
                 world as c_int,
-                c_int::from(with_nccl),
                 seconds,
+                nccl_seconds,
                 out,
             )
         })
         .map(Self)
+    }
+
+    pub(crate) fn close(&self) -> Result<(), TchError> {
+        // SAFETY: a live group.
+        check(unsafe { ldm_group_close(self.0) })
     }
 
     pub(crate) fn all_reduce(&self, value: &Tensor, largest: bool) -> Result<RawWork, TchError> {
@@ -151,6 +158,11 @@ impl RawReducer {
             ldm_reducer_new(group.0, params.as_ptr(), params.len(), world as c_int, bucket_bytes, out)
         })
         .map(Self)
+    }
+
+    pub(crate) fn clear(&self) -> Result<(), TchError> {
+        // SAFETY: a live reducer.
+        check(unsafe { ldm_reducer_clear(self.0) })
     }
 
     pub(crate) fn arm(&self) -> Result<(), TchError> {

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
 
 mod cuda;
+mod nccl_headers;
 mod operations;
 mod ranks;
 mod shim;
+mod transfer;

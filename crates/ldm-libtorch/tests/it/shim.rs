@@ -1,13 +1,13 @@
 //! Each function of the C++ interface, compared with its definition.
 
 use ldm_libtorch::{
-    AdamWStep, Generator, SharedModule, autocast, channels_last, checkpoint, cuda_device_count, cuda_memory,
-    differentiable_gradients, fused_adamw, gradients, is_channels_last, lerp_all, map_file, scale_all,
-    set_seed, set_tf32, to_channels_last, total_norm,
+    AdamWLists, AdamWStep, Generator, SharedModule, autocast, channels_last, checkpoint, cuda_device_count,
+    cuda_memory, differentiable_gradients, forget_gradients, fused_adamw, gradients, is_channels_last,
+    lerp_all, map_file, set_seed, set_tf32, to_channels_last, total_norm,
 };
 use tch::{Device, Kind, Tensor, nn};
 
-fn device() -> Device {
+pub(crate) fn device() -> Device {
     match std::env::var("LDM_TEST_DEVICE").as_deref() {
         Ok("cpu") | Err(_) => Device::Cpu,
         Ok(name) => {
@@ -83,34 +83,115 @@ fn autocast_lowers_products_inside_its_scope_only() {
     assert_eq!(a.matmul(&a).kind(), Kind::Float);
 }
 
+/// A parameter with its state.
+struct Adam {
+    param: [Tensor; 1],
+    exp_avg: [Tensor; 1],
+    exp_avg_sq: [Tensor; 1],
+    count: [Tensor; 1],
+}
+
+impl Adam {
+    const STEP: AdamWStep = AdamWStep { lr: 0.1, beta1: 0.9, beta2: 0.99, weight_decay: 0.05, eps: 1e-8 };
+
+    fn of(param: &Tensor) -> Self {
+        let zeros = || [param.zeros_like()];
+        let count = [Tensor::zeros([], (Kind::Float, param.device()))];
+        Self { param: [param.copy()], exp_avg: zeros(), exp_avg_sq: zeros(), count }
+    }
+
+    fn step(&self, grad: &Tensor, grad_scale: Option<&Tensor>, found_inf: Option<&Tensor>) {
+        let lists = AdamWLists {
+            params: &self.param,
+            grads: std::slice::from_ref(grad),
+            exp_avgs: &self.exp_avg,
+            exp_avg_sqs: &self.exp_avg_sq,
+            steps: &self.count,
+        };
+        fused_adamw(lists, Self::STEP, grad_scale, found_inf);
+    }
+
+    fn all(&self) -> [&Tensor; 4] {
+        [&self.param[0], &self.exp_avg[0], &self.exp_avg_sq[0], &self.count[0]]
+    }
+}
+
 #[test]
 fn adamw_follows_its_algorithm() {
     let mut generator = Generator::new(3);
     let param = generator.randn(&[7, 3], Kind::Double).to_device(device());
     let (mut w, mut m, mut v) = (param.copy(), param.zeros_like(), param.zeros_like());
-    let step = AdamWStep { lr: 0.1, beta1: 0.9, beta2: 0.99, weight_decay: 0.05, eps: 1e-8 };
-    let state = [param.zeros_like(), param.zeros_like(), Tensor::zeros([], (Kind::Float, device()))];
+    let (adam, step) = (Adam::of(&param), Adam::STEP);
     for t in 1..=5 {
         let grad = generator.randn(&[7, 3], Kind::Double).to_device(device());
-        let [exp_avg, exp_avg_sq, count] = state.each_ref().map(|tensor| [tensor.shallow_clone()]);
-        let (params, grads) = ([param.shallow_clone()], [grad.shallow_clone()]);
         // A step with NaN gradients changes nothing and is not counted.
-        let (none, one) = (Tensor::zeros_like(&count[0]), Tensor::ones_like(&count[0]));
-        let nan = [&grad * f64::NAN];
-        fused_adamw(&params, &nan, &exp_avg, &exp_avg_sq, &count, step, Some(&one));
-        fused_adamw(&params, &grads, &exp_avg, &exp_avg_sq, &count, step, Some(&none));
+        let (none, one) = (Tensor::zeros_like(&adam.count[0]), Tensor::ones_like(&adam.count[0]));
+        adam.step(&(&grad * f64::NAN), None, Some(&one));
+        adam.step(&grad, None, Some(&none));
         w = &w * (1. - step.lr * step.weight_decay);
         m = &m * step.beta1 + &grad * (1. - step.beta1);
         v = &v * step.beta2 + &grad * &grad * (1. - step.beta2);
         let (m_hat, v_hat) = (&m / (1. - step.beta1.powi(t)), &v / (1. - step.beta2.powi(t)));
         w = &w - m_hat * step.lr / (v_hat.sqrt() + step.eps);
-        close(&param, &w, 1e-12);
+        close(&adam.param[0], &w, 1e-12);
     }
-    assert_eq!(state[2].double_value(&[]), 5.);
+    assert_eq!(adam.count[0].double_value(&[]), 5.);
 }
 
 #[test]
-fn lerp_norm_and_scale_over_lists() {
+fn adamw_divides_gradients_by_their_scale() {
+    let mut generator = Generator::new(4);
+    for kind in [Kind::Float, Kind::Double] {
+        // 19 values: more than a vector of the CPU's kernel, and a rest.
+        let mut draw = || generator.randn(&[19], kind).to_device(device());
+        let param = draw();
+        let (plain, scaled) = (Adam::of(&param), Adam::of(&param));
+        let scale = Tensor::full([], 3., (Kind::Float, device()));
+        let (none, one) = (Tensor::zeros_like(&scale), Tensor::ones_like(&scale));
+        for _ in 0..5 {
+            let grad = draw();
+            let (divided, kept) = (&grad / 3., grad.copy());
+            scaled.step(&kept, Some(&scale), Some(&one));
+            assert_eq!(kept, grad, "a skipped step leaves the gradients");
+            plain.step(&divided, None, Some(&none));
+            scaled.step(&kept, Some(&scale), Some(&none));
+            assert_eq!(kept, divided, "the gradients are divided in place");
+            assert_eq!(plain.all(), scaled.all(), "the same bits as of divided gradients");
+        }
+        assert!((&plain.param[0] - param).abs().max().double_value(&[]) > 0.1);
+    }
+}
+
+#[test]
+#[should_panic(expected = "the memory format of their parameter, [2, 3, 4, 5]")]
+fn adamw_refuses_a_state_in_another_order() {
+    let param = Generator::new(5).randn(&[2, 3, 4, 5], Kind::Float).to_device(device());
+    let mut adam = Adam::of(&param);
+    let grad = to_channels_last(&param);
+    adam.param = [to_channels_last(&param)];
+    adam.exp_avg = [grad.zeros_like()];
+    adam.step(&grad, None, None);
+}
+
+#[test]
+fn forgotten_gradients_are_gone_and_the_next_are_their_own() {
+    let weight = Tensor::ones([3, 2, 3, 3], (Kind::Float, device())).set_requires_grad(true);
+    let unused = Tensor::ones([2], (Kind::Float, device())).set_requires_grad(true);
+    let params = [weight.shallow_clone(), unused];
+    let backward = |factor: f64| (weight.square().sum(Kind::Float) * factor).backward();
+    backward(1.);
+    let first = weight.grad();
+    forget_gradients(&params);
+    assert!(params.iter().all(|param| !param.grad().defined()));
+    backward(3.);
+    assert_eq!(weight.grad(), Tensor::full_like(&weight, 6.), "not added to the forgotten ones");
+    assert_eq!(first, Tensor::full_like(&weight, 2.), "which nothing has changed");
+    backward(3.);
+    assert_eq!(weight.grad(), Tensor::full_like(&weight, 12.), "gradients of several passes add up");
+}
+
+#[test]
+fn lerp_and_norm_over_lists() {
     let lists: Vec<Tensor> =
         (0..3).map(|seed| Generator::new(seed).randn(&[4, 2], Kind::Float).to_device(device())).collect();
     let all = Tensor::cat(&lists, 0);
@@ -118,8 +199,6 @@ fn lerp_norm_and_scale_over_lists() {
     let targets: Vec<Tensor> = lists.iter().map(Tensor::zeros_like).collect();
     lerp_all(&targets, &lists, 0.25);
     close(&Tensor::cat(&targets, 0), &(&all * 0.25), 1e-6);
-    scale_all(&targets, &Tensor::full([], 2., (Kind::Float, device())));
-    close(&Tensor::cat(&targets, 0), &(&all * 0.5), 1e-6);
 }
 
 /// A layer with dropout: its second run must drop the same values as the first.

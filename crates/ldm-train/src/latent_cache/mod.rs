@@ -3,6 +3,7 @@
 mod augmentations;
 mod cache;
 mod config;
+mod decode_ahead;
 mod fingerprint;
 mod writer;
 

@@ -1,7 +1,7 @@
 //! Latents of a batch, and the timesteps of validation.
 
 use ldm_autoencoder::{FirstStageConfig, Posterior};
-use ldm_core::{NoiseSource, Result};
+use ldm_core::{NoiseSource, Result, upload};
 use ldm_data::Batch;
 use ldm_pipelines::LatentDiffusion;
 use tch::{Kind, Tensor};
@@ -15,9 +15,9 @@ use super::input::input_images;
 pub(crate) fn latents(model: &LatentDiffusion, batch: &Batch, noise: &mut dyn NoiseSource) -> Result<Tensor> {
     let Some(moments) = &batch.latents else {
         // In the memory format of cached latents, since the rounding of the U-Net depends on it.
-        return Ok(model.encode(&input_images(model.input(), batch)?, noise).contiguous());
+        return Ok(model.encode(&images(model, batch)?, noise).contiguous());
     };
-    let moments = moments.to_device(model.vs().device());
+    let moments = upload(moments, model.vs().device());
     let posterior = if moments.size()[1] == model.config.channels {
         Posterior::Point(moments)
     } else {
@@ -26,9 +26,14 @@ pub(crate) fn latents(model: &LatentDiffusion, batch: &Batch, noise: &mut dyn No
     Ok(posterior.sample(noise) * model.scale_factor)
 }
 
+/// The images of a batch as the first stage takes them, on its device.
+fn images(model: &LatentDiffusion, batch: &Batch) -> Result<Tensor> {
+    Ok(upload(&input_images(model.input(), batch)?, model.vs().device()))
+}
+
 /// Encodes the images of a batch into moments, as [`crate::LatentEncoder::latent_moments`].
 pub(crate) fn latent_moments(model: &LatentDiffusion, batch: &Batch) -> Result<Tensor> {
-    Ok(match model.posterior(&input_images(model.input(), batch)?) {
+    Ok(match model.posterior(&images(model, batch)?) {
         Posterior::Gaussian { mean, logvar } => Tensor::cat(&[mean, logvar], 1).to_kind(Kind::Float),
         Posterior::Point(point) => point.to_kind(Kind::Float),
     })

@@ -1,7 +1,7 @@
 //! Images of a batch as a first stage takes them.
 
 use ldm_autoencoder::ImageKind;
-use ldm_core::{Error, Result, channels};
+use ldm_core::{Error, Result, channels, upload};
 use ldm_data::Batch;
 use tch::{Device, Kind, Tensor};
 
@@ -59,7 +59,7 @@ pub(crate) fn one_hot(what: &str, map: &Tensor, labels: i64, device: Device) -> 
             )));
         }
     }
-    let index = map.to_device(device).to_kind(Kind::Int64).unsqueeze(1); // [B, 1, H, W]
+    let index = upload(map, device).to_kind(Kind::Int64).unsqueeze(1); // [B, 1, H, W]
     let mut size = index.size();
     size[1] = labels;
     Ok(Tensor::zeros(size, (Kind::Float, index.device())).scatter_value(1, &index, 1.))

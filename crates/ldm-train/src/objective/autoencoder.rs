@@ -7,7 +7,7 @@ use ldm_autoencoder::{
 };
 use ldm_checkpoint::Checkpoint;
 use ldm_core::noise::Seeded;
-use ldm_core::{NoiseSource, Result};
+use ldm_core::{NoiseSource, Result, upload};
 use ldm_data::Batch;
 use ldm_metrics::{Lpips, MeanStd, label_accuracy, psnr};
 use ldm_pipelines::{ModelConfig, ModelSource};
@@ -157,7 +157,7 @@ impl AutoencoderObjective {
         let images = input_images(self.model.input(), batch)?;
         let size = images.size();
         self.check_size([size[2], size[3]])?;
-        let images = images.to_device(self.vs.device());
+        let images = upload(&images, self.vs.device());
         Ok(if self.channels_last { ldm_libtorch::to_channels_last(&images) } else { images })
     }
 

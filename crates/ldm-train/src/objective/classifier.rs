@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ldm_checkpoint::Checkpoint;
 use ldm_core::noise::{PerStep, Seeded};
-use ldm_core::{Error, NoiseSource, Result};
+use ldm_core::{Error, NoiseSource, Result, upload};
 use ldm_data::Batch;
 use ldm_pipelines::{ClassifierConfig, LatentDiffusion, LoadOptions, ModelConfig, ModelSource};
 use ldm_unet::EncoderUNet;
@@ -104,7 +104,7 @@ impl ClassifierObjective {
                 format!("expected classes below num_classes, {}, got {highest}", self.config.num_classes),
             ));
         }
-        Ok(class.to_device(self.vs.device()))
+        Ok(upload(class, self.vs.device()))
     }
 
     /// `[B]` each: cross-entropy, top-1 and top-5 accuracy.

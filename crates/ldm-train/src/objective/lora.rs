@@ -166,7 +166,7 @@ impl AdaptedLayer {
             let scaled = gradient.flatten(1, -1) * self.adapter.scale(); // [out, in·kh·kw]
             (up.flatten(1, -1).tr().mm(&scaled), scaled.mm(&down.flatten(1, -1).tr()))
         });
-        self.weight.zero_grad();
+        ldm_libtorch::forget_gradients(std::slice::from_ref(&self.weight));
         let product = |factor: &Tensor, grad: Tensor| factor.flatten(0, -1).dot(&grad.flatten(0, -1));
         Some(product(down, down_grad) + product(up, up_grad))
     }

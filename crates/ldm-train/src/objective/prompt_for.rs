@@ -1,6 +1,6 @@
 //! Prompts of training batches. CompVis `ddpm.py` `get_input`.
 
-use ldm_core::{Error, Prompt, Result};
+use ldm_core::{Error, Prompt, Result, upload};
 use ldm_data::Batch;
 use ldm_pipelines::{ConditioningKey, ConditioningKind, LatentDiffusion};
 use tch::Tensor;
@@ -8,7 +8,8 @@ use tch::Tensor;
 use crate::latents::one_hot;
 
 /// Selects from a batch the prompt that `model` is conditioned on. Label maps are converted to one-hot maps; for
-/// inpainting the image defaults to the batch's own.
+/// inpainting the image defaults to the batch's own. Images and maps are on the model's device; classes and tokens stay
+/// on the CPU, where conditioners check them.
 ///
 /// # Errors
 /// [`Error::Data`] with an image and its missing condition; [`Error::Invalid`] when a label map has a class that the
@@ -70,13 +71,15 @@ pub fn prompt_for(model: &LatentDiffusion, batch: &Batch) -> Result<Prompt> {
             ConditioningKind::Hybrid => unreachable!("its parts are of other kinds"),
         })
     };
-    match ConditioningKind::hybrid_parts(&model.config) {
-        None => of(ConditioningKind::of(&model.config)),
+    let prompt = match ConditioningKind::hybrid_parts(&model.config) {
+        None => of(ConditioningKind::of(&model.config))?,
         Some([concatenated, attended]) => {
             let Prompt { image, mask, .. } = of(concatenated)?;
-            Ok(Prompt { image, mask, ..of(attended)? })
+            Prompt { image, mask, ..of(attended)? }
         }
-    }
+    };
+    let place = |slot: Option<Tensor>| slot.map(|tensor| upload(&tensor, model.vs().device()));
+    Ok(Prompt { image: place(prompt.image), mask: place(prompt.mask), ..prompt })
 }
 
 /// True if the condition of `model` is computed from the image, so that cached latents are not enough.

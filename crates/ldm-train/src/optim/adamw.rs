@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ldm_checkpoint::Checkpoint;
 use ldm_core::{Error, Result};
-use ldm_libtorch::{AdamWStep, fused_adamw, scale_all, total_norm};
+use ldm_libtorch::{AdamWLists, AdamWStep, forget_gradients, fused_adamw, total_norm};
 use serde::{Deserialize, Serialize};
 use tch::{Kind, Tensor};
 
@@ -74,34 +74,21 @@ impl AdamW {
         }
     }
 
-    /// Clears all gradients.
+    /// Clears all gradients; a parameter that gets none until the next step is then unchanged by it.
     pub fn zero_grad(&mut self) {
-        for param in &mut self.params {
-            param.zero_grad();
-        }
+        forget_gradients(&self.params);
     }
 
-    /// Computes the L2 norm of all gradients, an f32 scalar on their device; with `clip`, scales gradients down to it,
-    /// as `torch.nn.utils.clip_grad_norm_` does. Never synchronizes with the host.
-    pub fn clip(&self, clip: Option<f64>) -> Tensor {
+    /// Computes the L2 norm of all gradients, an f32 scalar on their device.
+    pub fn grad_norm(&self) -> Tensor {
         let grads: Vec<Tensor> = self.params.iter().map(Tensor::grad).filter(Tensor::defined).collect();
-        let norm = total_norm(&grads);
-        if let Some(clip) = clip {
-            let factor = (clip / (&norm + 1e-6)).clamp_max(1.);
-            scale_all(&grads, &factor);
-        }
-        norm
+        total_norm(&grads)
     }
 
-    /// Divides all gradients by the scalar tensor `scale`, by which the loss was multiplied.
-    pub fn unscale(&self, scale: &Tensor) {
-        let grads: Vec<Tensor> = self.params.iter().map(Tensor::grad).filter(Tensor::defined).collect();
-        scale_all(&grads, &scale.reciprocal());
-    }
-
-    /// Takes a step with learning rate `lr`. Parameters without a gradient are unchanged. If `found_inf`
-    /// ([`found_inf`]) is 1, parameters and state are unchanged and the step is not counted.
-    pub fn step(&mut self, lr: f64, found_inf: Option<&Tensor>) {
+    /// Takes a step with learning rate `lr`. Gradients are divided by `grad_scale` ([`grad_scale`]), if given, in place.
+    /// Parameters without a gradient are unchanged. If `found_inf` ([`found_inf`]) is 1, parameters and state are
+    /// unchanged and the step is not counted. Never synchronizes with the host.
+    pub fn step(&mut self, lr: f64, grad_scale: Option<&Tensor>, found_inf: Option<&Tensor>) {
         let AdamWConfig { betas: [beta1, beta2], eps, weight_decay } = self.config;
         let with_grad: Vec<(usize, Tensor)> = self
             .params
@@ -114,15 +101,14 @@ impl AdamW {
             with_grad.iter().map(|(index, _)| list[*index].shallow_clone()).collect()
         };
         let grads: Vec<Tensor> = with_grad.iter().map(|(_, grad)| grad.shallow_clone()).collect();
-        fused_adamw(
-            &pick(&self.params),
-            &grads,
-            &pick(&self.exp_avgs),
-            &pick(&self.exp_avg_sqs),
-            &pick(&self.steps),
-            AdamWStep { lr, beta1, beta2, weight_decay, eps },
-            found_inf,
-        );
+        let lists = AdamWLists {
+            params: &pick(&self.params),
+            grads: &grads,
+            exp_avgs: &pick(&self.exp_avgs),
+            exp_avg_sqs: &pick(&self.exp_avg_sqs),
+            steps: &pick(&self.steps),
+        };
+        fused_adamw(lists, AdamWStep { lr, beta1, beta2, weight_decay, eps }, grad_scale, found_inf);
     }
 
     /// The state as named tensors: `exp_avg.NAME`, `exp_avg_sq.NAME`, `step.NAME`.
@@ -144,9 +130,20 @@ impl AdamW {
     }
 }
 
-/// Detects NaN or Inf in gradients by their norm ([`AdamW::clip`]). Returns an f32 scalar on its device, 1 or 0.
+/// Detects NaN or Inf in gradients by their norm ([`AdamW::grad_norm`]). Returns an f32 scalar on its device, 1 or 0.
 pub fn found_inf(norm: &Tensor) -> Tensor {
     norm.isfinite().logical_not().to_kind(Kind::Float)
+}
+
+/// The divisor that removes the factor `loss_scale` of the loss from the gradients, and scales them down to the norm
+/// `clip`, as `torch.nn.utils.clip_grad_norm_` does: `loss_scale · max((norm + 1e-6) / clip, 1)`, an f32 scalar on the
+/// device of `norm`, which is that without the factor. `None` if there is neither.
+pub fn grad_scale(norm: &Tensor, clip: Option<f64>, loss_scale: Option<&Tensor>) -> Option<Tensor> {
+    let divisor = clip.map(|clip| ((norm + 1e-6) / clip).clamp_min(1.));
+    match (divisor, loss_scale) {
+        (Some(divisor), Some(loss_scale)) => Some(divisor * loss_scale),
+        (divisor, loss_scale) => divisor.or_else(|| loss_scale.map(Tensor::shallow_clone)),
+    }
 }
 
 /// Copies a file's tensors into `targets`, all of them or none.

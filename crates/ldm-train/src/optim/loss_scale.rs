@@ -33,7 +33,7 @@ impl LossScale {
         }
     }
 
-    /// The factor of the loss, an f32 scalar; gradients are divided by it ([`AdamW::unscale`](crate::AdamW::unscale)).
+    /// The factor of the loss, an f32 scalar; gradients are divided by it ([`grad_scale`](crate::grad_scale)).
     pub fn scale(&self) -> &Tensor {
         &self.scale
     }

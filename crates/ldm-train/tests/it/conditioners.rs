@@ -10,7 +10,7 @@ use ldm_core::noise::{PerStep, Seeded};
 use ldm_core::{LayoutBox, NoiseSource, Prompt};
 use ldm_data::Batch;
 use ldm_pipelines::{LatentDiffusionConfig, ModelConfig, ModelFile};
-use ldm_train::{AdamW, AdamWConfig, DiffusionObjective, DiffusionTraining, Objective, StepInfo};
+use ldm_train::{AdamW, AdamWConfig, DiffusionObjective, DiffusionTraining, Objective, StepInfo, grad_scale};
 use tch::{Device, Kind, Tensor};
 
 use crate::batch_of;
@@ -107,8 +107,8 @@ fn train(objective: &DiffusionObjective, batch: &Batch, steps: u64) -> f64 {
         optimizer.zero_grad();
         let loss = objective.loss(FIRST_STEP, batch, &mut PerStep::new(2, 0, step)).unwrap();
         loss.total.backward();
-        let _ = optimizer.clip(Some(1.));
-        optimizer.step(4e-3 * (1. - step as f64 / steps as f64), None);
+        let divisor = grad_scale(&optimizer.grad_norm(), Some(1.), None);
+        optimizer.step(4e-3 * (1. - step as f64 / steps as f64), divisor.as_ref(), None);
         if step + 10 >= steps {
             last += loss.total.double_value(&[]) / 10.;
         }

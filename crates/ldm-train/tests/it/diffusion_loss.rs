@@ -118,7 +118,7 @@ fn five_steps_match_compvis() {
         let loss = objective.loss(FIRST_STEP, &batch(&at("image"), &at("class")), &mut noise).unwrap();
         assert_close(&format!("loss {step}"), &loss.total, &golden.get("losses").get(step), 1e-5);
         loss.total.backward();
-        optimizer.step(settings["lr"].as_f64().unwrap(), None);
+        optimizer.step(settings["lr"].as_f64().unwrap(), None, None);
         ema.update();
     }
     let named: BTreeMap<String, Tensor> = clone().collect();

@@ -93,7 +93,7 @@ impl Run {
         let info = StepInfo { phase: 0, global_step: self.step };
         let loss = self.objective.loss(info, batch, &mut noise).unwrap().total;
         loss.backward();
-        self.optimizer.step(lr, None);
+        self.optimizer.step(lr, None, None);
         self.step += 1;
         loss.double_value(&[])
     }

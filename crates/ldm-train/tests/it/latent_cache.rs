@@ -8,6 +8,7 @@ use ldm_core::device::test_device;
 use ldm_core::image::write_png;
 use ldm_core::noise::Seeded;
 use ldm_core::{NoiseSource, Result};
+use ldm_data::collate;
 use ldm_train::{Event, Finished, RunConfig, Trainer};
 use tch::{Device, Kind, Tensor};
 
@@ -214,4 +215,65 @@ fn an_unreadable_image_is_skipped() {
     let strict = config(&text, &["train.cache_latents=true", "data.params.strict=true"]);
     let error = done(&mut Trainer::create(strict, &folder.path().join("strict"), test_device()).unwrap());
     assert!(error.unwrap_err().to_string().contains("02.png"));
+}
+
+/// The file holds the moments of each chunk, by an encoder that sees one chunk at a time, whatever the number of threads
+/// that decode ahead; NaN for images that cannot be read.
+#[test]
+fn the_cache_has_the_bytes_of_chunks_encoded_one_by_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = images(folder.path(), 19);
+    // Sorted by folder: `cat` has 10 images and `dog` 9. One of the first chunk, all of the second, the last of all.
+    let names = (0..19).step_by(2).chain((1..19).step_by(2)).collect::<Vec<_>>();
+    let unreadable = [2, 4, 5, 6, 7, 18];
+    for place in unreadable {
+        let index = names[place];
+        let class = if index % 2 == 0 { "cat" } else { "dog" };
+        std::fs::write(set.join(format!("{class}/{index:02}.png")), "no image").unwrap();
+    }
+    let text = diffusion_run(&first_stage(folder.path(), "kl", 1), &set);
+    let mut files = Vec::new();
+    for workers in [0, 1, 3] {
+        let root = folder.path().join(format!("workers-{workers}"));
+        let workers = format!("data.params.num_workers={workers}");
+        let overrides = ["train.cache_latents=true", "train.steps=1", workers.as_str()];
+        let mut trainer = Trainer::create(config(&text, &overrides), &root, test_device()).unwrap();
+        let mut seen = Vec::new();
+        let finished = trainer.run(&AtomicBool::new(false), &mut |event| {
+            if let Event::Caching { done, of } = event {
+                seen.push((done, of));
+            }
+        });
+        assert_eq!(finished.unwrap(), Finished::Done);
+        assert_eq!(seen, [(4, 19), (8, 19), (12, 19), (16, 19), (19, 19)]);
+        files.push((trainer, root.join("latents.safetensors")));
+    }
+    let bytes: Vec<Vec<u8>> = files.iter().map(|(_, path)| std::fs::read(path).unwrap()).collect();
+    assert!(bytes[0] == bytes[1] && bytes[0] == bytes[2], "for any number of threads");
+
+    let (trainer, path) = &files[0];
+    let file = Checkpoint::open(path).unwrap();
+    let dataset = config(&text, &[]).data.train.open(folder.path()).unwrap();
+    let encoder = trainer.train_step().objective().as_latent_encoder().unwrap();
+    for start in (0..19_usize).step_by(4) {
+        let cached = file.tensor(&format!("0/{start:012}")).unwrap();
+        let places: Vec<usize> = (start..19).take(4).collect();
+        assert_eq!(cached.size(), [places.len() as i64, 8, 8, 8]);
+        let readable = |place: &&usize| !unreadable.contains(*place);
+        let mut examples: Vec<_> =
+            places.iter().filter(readable).map(|place| dataset.get(*place, 0).unwrap()).collect();
+        let moments = examples.last().cloned().map(|last| {
+            examples.resize(4, last);
+            encoder.latent_moments(&collate(examples).unwrap()).unwrap().to_device(Device::Cpu)
+        });
+        let mut next = 0;
+        for (row, place) in (0..).zip(&places) {
+            if unreadable.contains(place) {
+                assert!(cached.get(row).isnan().all().int64_value(&[]) == 1, "image {place}");
+            } else {
+                assert_eq!(cached.get(row), moments.as_ref().unwrap().get(next), "image {place}");
+                next += 1;
+            }
+        }
+    }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use ldm_checkpoint::Checkpoint;
 use ldm_core::device::test_device;
-use ldm_train::{AdamW, AdamWConfig, Ema, EmaConfig, RunConfig};
+use ldm_testing::assert_close;
+use ldm_train::{AdamW, AdamWConfig, Ema, EmaConfig, RunConfig, grad_scale};
 use tch::{Kind, Tensor};
 
 use crate::configs;
@@ -38,8 +39,8 @@ fn a_loaded_optimizer_steps_as_the_saved_one() {
     let step = |optimizer: &mut AdamW, weight: &Tensor| {
         optimizer.zero_grad();
         (weight * weight).sum(Kind::Float).backward();
-        let _ = optimizer.clip(Some(1.));
-        optimizer.step(0.1, None);
+        let divisor = grad_scale(&optimizer.grad_norm(), Some(1.), None);
+        optimizer.step(0.1, divisor.as_ref(), None);
     };
     let (one, mut other) = (param(2.), param(0.));
     let mut first = AdamW::new(vec![("w".into(), one.shallow_clone())], AdamWConfig::default());
@@ -58,15 +59,64 @@ fn a_loaded_optimizer_steps_as_the_saved_one() {
     assert!(error.contains("missing: exp_avg.v") && error.contains("unexpected: exp_avg.w"), "{error}");
 }
 
+/// The step with a divisor against clipping, and unscaling, before a plain step.
 #[test]
-fn gradients_are_clipped_to_the_norm() {
-    let weight = param(3.);
-    let mut optimizer = AdamW::new(vec![("w".into(), weight.shallow_clone())], AdamWConfig::default());
-    optimizer.zero_grad();
-    weight.sum(Kind::Float).backward(); // four gradients of 1: norm 2
-    let norm = optimizer.clip(Some(0.5)).double_value(&[]);
-    assert!((norm - 2.).abs() < 1e-6);
-    assert!((weight.grad().norm().double_value(&[]) - 0.5).abs() < 1e-5);
+fn the_divisor_of_a_step_clips_and_unscales_gradients() {
+    #[track_caller]
+    fn check(clip: Option<f64>, loss_scale: Option<f64>) {
+        let weights = [0, 1].map(|_| {
+            let values = Tensor::arange(24, (Kind::Float, test_device())) * 0.1 - 1.;
+            values.view([4, 6]).set_requires_grad(true)
+        });
+        let [mut plain, mut folded] = weights
+            .each_ref()
+            .map(|weight| AdamW::new(vec![("w".into(), weight.shallow_clone())], AdamWConfig::default()));
+        let factor = loss_scale.unwrap_or(1.);
+        let loss_scale = loss_scale.map(|scale| Tensor::full([], scale, (Kind::Float, test_device())));
+        for _ in 0..4 {
+            plain.zero_grad();
+            weights[0].square().sum(Kind::Float).backward();
+            let mut grad = weights[0].grad();
+            let norm = grad.norm().double_value(&[]);
+            let _ = grad.g_mul_scalar_(clip.map_or(1., |clip| (clip / (norm + 1e-6)).min(1.)));
+            plain.step(0.01, None, None);
+
+            folded.zero_grad();
+            (weights[1].square().sum(Kind::Float) * factor).backward();
+            let found = folded.grad_norm() / factor;
+            assert!((found.double_value(&[]) / norm - 1.).abs() < 1e-6);
+            folded.step(0.01, grad_scale(&found, clip, loss_scale.as_ref()).as_ref(), None);
+            // Division rounds otherwise than multiplication by the reciprocal.
+            assert_close("gradients", &weights[1].grad(), &grad, 1e-6);
+            assert_close("weights", &weights[1], &weights[0], 1e-6);
+            let expected = clip.map_or(norm, |clip| clip.min(norm));
+            assert!((grad.norm().double_value(&[]) / expected - 1.).abs() < 1e-5);
+        }
+    }
+    // The norm without a limit is about 7.
+    check(None, None);
+    check(None, Some(65_536.));
+    check(Some(0.5), None);
+    check(Some(0.5), Some(65_536.));
+    check(Some(100.), Some(65_536.));
+}
+
+#[test]
+fn a_step_below_the_limit_has_the_bits_of_one_without() {
+    let weights = [0, 1].map(|_| param(2.));
+    let [mut plain, mut limited] = weights
+        .each_ref()
+        .map(|weight| AdamW::new(vec![("w".into(), weight.shallow_clone())], AdamWConfig::default()));
+    for _ in 0..3 {
+        for optimizer in [&mut plain, &mut limited] {
+            optimizer.zero_grad();
+        }
+        weights.iter().for_each(|weight| (weight / 3.).sin().sum(Kind::Float).backward());
+        plain.step(0.1, None, None);
+        limited.step(0.1, grad_scale(&limited.grad_norm(), Some(10.), None).as_ref(), None);
+        assert_eq!(weights[0], weights[1]);
+    }
+    assert!(grad_scale(&Tensor::from(1_f32), None, None).is_none());
 }
 
 #[test]

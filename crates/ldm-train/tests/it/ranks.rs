@@ -4,12 +4,11 @@
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use ldm_checkpoint::Checkpoint;
-use ldm_libtorch::{C10d, RankEnv};
+use ldm_libtorch::RankEnv;
 use ldm_train::{Distributed, Event, Finished, Trainer};
 use tch::Device;
 
@@ -66,8 +65,8 @@ const FOLDER: &str = "LDM_TEST_FOLDER";
 /// This process as a rank, if it was started as one.
 fn rank() -> Option<(Distributed, PathBuf)> {
     let env = RankEnv::read().unwrap()?;
-    let group = C10d::connect(&env, Device::Cpu, C10d::TIMEOUT).unwrap();
-    Some((Distributed::new(Arc::new(group)), PathBuf::from(std::env::var_os(FOLDER).unwrap())))
+    let ranks = Distributed::connect(&env, Device::Cpu).unwrap();
+    Some((ranks, PathBuf::from(std::env::var_os(FOLDER).unwrap())))
 }
 
 /// Starts `world` processes of this test.
@@ -100,6 +99,7 @@ fn assert_all_pass(children: Vec<Child>) {
 
 fn run(mut trainer: Trainer) {
     assert_eq!(trainer.run(&AtomicBool::new(false), &mut |_| {}).unwrap(), Finished::Done);
+    trainer.train_step().distributed().close().unwrap();
 }
 
 fn weights(run: &Path, step: u64, name: &str) -> Checkpoint {
@@ -212,6 +212,22 @@ fn ranks_stop_together_and_resume_bit_exactly() {
         let [whole, broken] = [&whole, &broken].map(|run| std::fs::read(run.join(&file)).unwrap());
         assert!(whole == broken, "{name} differs after a resume");
     }
+}
+
+#[test]
+fn flags_of_the_previous_call_are_the_same_on_all_ranks() {
+    let name = "flags_of_the_previous_call_are_the_same_on_all_ranks";
+    if let Some((ranks, _)) = rank() {
+        let second = !ranks.is_rank_zero();
+        let raised = [[false, false], [second, false], [false, !second], [false, false], [false, false]];
+        let seen = raised.map(|flags| ranks.any_of_previous(flags).unwrap());
+        assert_eq!(seen, [[false, false], [false, false], [true, false], [false, true], [false, false]]);
+        // Others between them do not disturb.
+        assert!(ranks.any(second).unwrap());
+        return ranks.close().unwrap();
+    }
+    let folder = tempfile::tempdir().unwrap();
+    assert_all_pass(start(name, 2, folder.path()));
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! The published first-stage losses: pixels, LPIPS and a discriminator.
 
 use ldm_core::Result;
-use ldm_libtorch::{autocast, gradients};
+use ldm_libtorch::autocast;
 use ldm_metrics::{Lpips, Trunk};
 use tch::nn::Path;
 use tch::{Kind, Tensor};
 
-use super::adversarial::{adaptive_weight, discriminator_loss, gradient_penalty, lecam};
+use super::adversarial::{
+    adaptive_weight, discriminator_loss, gradient, gradient_at, gradient_of_mean, gradient_penalty, lecam,
+};
 use super::adversarial_config::AdversarialLoss;
 use super::discriminator::Discriminator;
 use crate::objective::Loss;
@@ -144,18 +146,17 @@ impl LpipsWithDiscriminator {
         let g_loss = -self.discriminator.forward(&pair.with_condition(&detached)).mean(Kind::Float);
         let factor = self.config.generator_factor(step);
 
-        // Backward passes in f32, not in the dtype of autocast.
+        // Outside of autocast. LPIPS is f32 always; the discriminator and the last layer may be f16.
         let _f32 = autocast(image.device(), Kind::Float);
-        let back = |of: &Tensor, by: &Tensor| gradients(&[of], &[by]).expect("a part of the loss").remove(0);
-        let by_nll = back(&nll, &detached);
+        let by_nll = gradient(&nll, &detached);
         // With disc_factor 0, the KL loss does not compute the adaptive weight; the VQ loss does.
         let adaptive = self.config.disc_factor > 0. || self.logvar.is_none();
-        let (d_weight, gradient) = if adaptive {
-            let by_g = back(&g_loss, &detached);
-            let at_last = |by: &Tensor| back(&(*reconstruction * by).sum(Kind::Float), last_layer);
+        let (d_weight, by_image) = if adaptive {
+            let by_g = gradient_of_mean(&g_loss, &detached);
+            let at_last = |by: &Tensor| gradient_at(last_layer, reconstruction, by);
             let weight = adaptive_weight(&at_last(&by_nll), &at_last(&by_g)) * self.config.disc_weight;
-            let gradient = if factor > 0. { by_nll + by_g * (&weight * factor) } else { by_nll };
-            (weight, gradient)
+            let by_image = if factor > 0. { by_nll + by_g * (&weight * factor) } else { by_nll };
+            (weight, by_image)
         } else {
             (nll.zeros_like(), by_nll)
         };
@@ -167,15 +168,15 @@ impl LpipsWithDiscriminator {
         let rest = latent * weight.unwrap_or(1.);
         let adversarial = (&d_weight * factor) * g_loss.detach();
         let value = nll.detach() + adversarial;
-        // `total` has the value `value + rest`, and the gradient of Σ reconstruction · gradient.
-        let linear = (*reconstruction * gradient).sum(Kind::Float);
+        // `total` has the value `value + rest`, and the gradient of Σ reconstruction · by_image.
+        let linear = (*reconstruction * by_image).sum(Kind::Float);
         let mut total = &linear - linear.detach() + value + rest;
         if let (Some(true), Some(_)) = (self.config.learn_logvar, &self.logvar) {
             let by_logvar = self.nll(&rec.detach(), elements);
             total += &by_logvar - by_logvar.detach();
         }
 
-        let constant = |value: f64| Tensor::from(value as f32);
+        let constant = |value: f64| Tensor::full([], value, (Kind::Float, image.device()));
         let mut parts = vec![
             ("total_loss", total.detach()),
             ("nll_loss", nll.detach()),
@@ -219,5 +220,60 @@ impl LpipsWithDiscriminator {
         let total = total * factor;
         parts.push(("disc_loss", total.detach()));
         Loss { total, parts }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ldm_core::NoiseSource;
+    use ldm_core::noise::Seeded;
+    use serde_json::json;
+    use tch::Device;
+    use tch::nn::VarStore;
+
+    use super::*;
+
+    /// The adaptive weight, and the gradient of a last layer of f16 or f32, for images of 128 x 128 pixels.
+    fn last_layer(kind: Kind, kl: bool) -> (f64, Tensor) {
+        let config = json!({"disc_start": 0, "perceptual_weight": 0., "disc_ndf": 4, "disc_num_layers": 2});
+        let config: AdversarialLoss = serde_json::from_value(config).expect("keys of the loss");
+        let vs = VarStore::new(Device::Cpu);
+        let loss = LpipsWithDiscriminator::new(&vs.root(), config, kl, None);
+        let draw = |seed: u64, size: &[i64]| {
+            Seeded::new([seed]).like(&Tensor::zeros(size, (Kind::Float, Device::Cpu)))
+        };
+        tch::no_grad(|| {
+            let mut named: Vec<(String, Tensor)> = vs.variables().into_iter().collect();
+            named.sort_by(|a, b| a.0.cmp(&b.0));
+            for (seed, (_, mut weight)) in (10..).zip(named.into_iter().filter(|(_, each)| each.dim() == 4)) {
+                let size = weight.size();
+                let flat = draw(seed, &[1, weight.numel() as i64]) * 0.05;
+                weight.copy_(&flat.view(size.as_slice()));
+            }
+        });
+        let features = draw(1, &[1, 4, 128, 128]);
+        let weight = (draw(2, &[1, 12]) * 0.3).view([3, 4, 1, 1]).set_requires_grad(true);
+        let image = draw(3, &[1, 3, 128, 128]).tanh();
+        let _autocast = autocast(Device::Cpu, kind);
+        let reconstruction = features.conv2d::<Tensor>(&weight, None, 1, 0, 1, 1).to_kind(Kind::Float);
+        let pair = Pair { image: &image, reconstruction: &reconstruction, condition: None };
+        let latent = Tensor::from(0_f32);
+        let Loss { total, parts } = loss.generator_loss(1, &pair, &latent, &weight);
+        let (_, d_weight) = parts.into_iter().find(|(name, _)| *name == "d_weight").expect("a part");
+        // With the loss scale of training, or less where a sum over an image is the loss.
+        let scale = if kl { 1. } else { 65_536. };
+        let gradient = gradient(&(total * scale), &weight) / scale;
+        (d_weight.double_value(&[]), gradient)
+    }
+
+    #[test]
+    fn the_generators_gradient_in_f16_is_that_in_f32() {
+        for kl in [false, true] {
+            let (half, of_half) = last_layer(Kind::Half, kl);
+            let (single, of_single) = last_layer(Kind::Float, kl);
+            assert!((half / single - 1.).abs() < 0.02, "the weight: {half}, in f32 {single}");
+            let distance = ((of_half - &of_single).norm() / of_single.norm()).double_value(&[]);
+            assert!(distance < 0.02, "{distance}");
+        }
     }
 }

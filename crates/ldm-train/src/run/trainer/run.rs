@@ -8,9 +8,10 @@ use std::time::Instant;
 use ldm_core::noise::PerStep;
 use ldm_core::{Error, Result};
 use ldm_data::{Loader, LoaderConfig, Position};
+use tch::Device;
 
-use super::Trainer;
 use super::due::Due;
+use super::{Loading, Trainer};
 use crate::latent_cache;
 use crate::optim::Ema;
 use crate::run::event::{Event, Finished};
@@ -141,7 +142,7 @@ impl Trainer {
             meter.images += batch.names.len() as u64;
             Ok(batch)
         })?;
-        report.scalars.iter().for_each(|(name, value)| state.meter.add(name, value));
+        state.meter.add(report.scalars);
         state.guard.record(&report.found_inf);
         let position = state.loader.position();
         self.state.step += 1;
@@ -164,7 +165,13 @@ impl Trainer {
 
     fn due(&self, stop: &AtomicBool) -> Result<Due> {
         let asked = self.request.as_ref().is_some_and(|request| request.swap(false, Ordering::Relaxed));
-        let [stop, asked] = self.ranks().any_of([stop.load(Ordering::Relaxed), asked])?;
+        let flags = [stop.load(Ordering::Relaxed), asked];
+        // A GPU works on queued steps while the host goes on. On the CPU a step takes as long as it takes, and a stop
+        // should not cost another one.
+        let [stop, asked] = match self.device {
+            Device::Cpu => self.ranks().any_of(flags)?,
+            _ => self.ranks().any_of_previous(flags)?,
+        };
         let has_preview = self.train_step.objective().as_preview().is_some();
         let due = Due::after(self.state.step, &self.config, stop, self.validation.is_some(), has_preview);
         Ok(if asked { due.with_checkpoint() } else { due })
@@ -280,9 +287,10 @@ impl Trainer {
         let encoder = self.train_step.objective().as_latent_encoder();
         let encoder = encoder
             .ok_or_else(|| Error::invalid("train.cache_latents: expected a latent encoder, got none"))?;
-        let (batch, strict) = (self.loading.batch_size, self.loading.strict);
+        let Loading { batch_size: batch, strict, workers } = self.loading;
+        let device = self.device;
         let mut open = || {
-            let writer = latent_cache::CacheWriter { augmentations, batch, strict, encoder };
+            let writer = latent_cache::CacheWriter { augmentations, batch, strict, workers, device, encoder };
             writer.open_or_write(&path, stop, &mut *observe)
         };
         let first = self.ranks().rank_zero_only(&mut open)?;
@@ -319,6 +327,7 @@ impl Trainer {
             strict: self.loading.strict,
             rank,
             world: self.ranks().world_size(),
+            device: self.device,
             ..LoaderConfig::new(self.loading.batch_size, self.config.seed)
         };
         Loader::new(Arc::clone(&self.data), config, start)

@@ -37,6 +37,7 @@ impl Trainer {
             strict: self.loading.strict,
             drop_last: false,
             shuffle,
+            device: self.device,
             ..LoaderConfig::new(batch_size, 0)
         };
         let batches = if count == 0 { usize::MAX } else { count.div_ceil(batch_size) };

@@ -118,7 +118,7 @@ impl Run {
             self.objective.after_backward(0);
             last = loss.total.double_value(&[]);
         }
-        self.optimizer.step(lr, None);
+        self.optimizer.step(lr, None, None);
         self.objective.after_step(&mut PerStep::new(1, 0, (1 << 63) | self.step));
         self.ema.update();
         self.step += 1;
