@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 15] = [
+const SOURCES: [&str; 16] = [
     "error",
     "generator",
     "format",
@@ -10,6 +10,7 @@ const SOURCES: [&str; 15] = [
     "settings",
     "memory",
     "late",
+    "graph",
     "operations",
     "kernels",
     "optim",
@@ -41,25 +42,5 @@ fn main() {
         .flag("-std=c++17")
         .flag(format!("-D_GLIBCXX_USE_CXX11_ABI={abi}"))
         .files(SOURCES.iter().map(|name| format!("csrc/{name}.cpp")));
-    if let Some(headers) = nccl_headers(&root, Path::new(&lib)) {
-        build.define("LDM_NCCL", None).includes(headers);
-        for library in ["torch_cuda", "c10_cuda"] {
-            println!("cargo:rustc-link-lib={library}");
-        }
-    }
     build.compile("ldm_torch");
-}
-
-/// The include folders of NCCL and CUDA, if libtorch has CUDA: in the wheels next to torch's own. All or none: without
-/// them ldm is built without NCCL, and requesting it is an error.
-fn nccl_headers(root: &Path, lib: &Path) -> Option<Vec<PathBuf>> {
-    if !lib.join("libtorch_cuda.so").exists() {
-        return None;
-    }
-    // `.libtorch/torch` may be a link; the wheels lie next to its target.
-    let wheels = root.canonicalize().ok()?.parent()?.join("nvidia");
-    let folders: Vec<PathBuf> =
-        std::fs::read_dir(wheels).ok()?.flatten().map(|entry| entry.path().join("include")).collect();
-    let needed = ["nccl.h", "cuda_runtime_api.h", "crt/host_config.h", "nv/target"];
-    needed.iter().map(|header| folders.iter().find(|folder| folder.join(header).exists()).cloned()).collect()
 }

@@ -7,6 +7,7 @@
 #endif
 #define USE_C10D_GLOO
 #include "ranks.h"
+#include <algorithm>
 #include <memory>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
@@ -19,6 +20,10 @@ c10d::Backend &ldm::Group::of(const at::Tensor &value) const {
 }
 
 namespace {
+// NCCL's timeout ends the process from a thread of its own. A dead rank is seen sooner on the CPU's backend; a slow one
+// reads its first batch, or plans its first kernels.
+constexpr std::chrono::minutes NCCL_TIMEOUT(10);
+
 ldm::Work *to_heap(ldm::Work work) { return new ldm::Work(std::move(work)); }
 } // namespace
 
@@ -46,12 +51,19 @@ int ldm_group_connect(const char *host, int port, int serve, int listen_fd, int 
     group->cpu = c10::make_intrusive<c10d::ProcessGroupGloo>(
         c10::make_intrusive<c10d::PrefixStore>("gloo", store), rank, world, gloo);
     if (with_nccl)
-      group->gpu = ldm::nccl(c10::make_intrusive<c10d::PrefixStore>("nccl", store), rank, world, timeout);
+      group->gpu = ldm::nccl(c10::make_intrusive<c10d::PrefixStore>("nccl", store), rank, world,
+                             std::max<std::chrono::milliseconds>(timeout, NCCL_TIMEOUT));
     *out = group.release();
   });
 }
 
-void ldm_group_free(void *group) { delete static_cast<ldm::Group *>(group); }
+void ldm_group_free(void *group) {
+  std::unique_ptr<ldm::Group> owned(static_cast<ldm::Group *>(group));
+  // Without it NCCL's backend warns that nobody has ended it. A failure was reported by an operation before.
+  ldm::guarded([&] {
+    if (owned->gpu) owned->gpu->shutdown();
+  });
+}
 
 int ldm_group_all_reduce(void *group, tensor value, int operation, void **work) {
   return ldm::guarded_brief([&] {

@@ -1,4 +1,5 @@
 #include "late.h"
+#include "ranks.h"
 #include <cstring>
 #include <dlfcn.h>
 #include <mutex>
@@ -21,6 +22,11 @@ constexpr const char *GRAPH[] = {
     "_ZN2at4cuda9CUDAGraph6replayEv",
     "_ZN2at4cuda17graph_pool_handleEv",
 };
+constexpr const char *NCCL[] = {
+    "_ZN4c10d16ProcessGroupNCCL7OptionsC1Eb",
+    "_ZN4c10d16ProcessGroupNCCLC1EN3c1013intrusive_ptrINS_5StoreENS1_6detail34intrusive_target_default_null_typeIS3_EEEEii"
+    "NS2_INS0_7OptionsENS5_IS8_EEEE",
+};
 constexpr const char *DRIVER[] = {
     "cuModuleLoadData", "cuModuleGetFunction", "cuFuncSetAttribute", "cuLaunchKernel", "cuGetErrorName",
 };
@@ -37,7 +43,10 @@ template <typename Table, size_t N> const Table &find(const char *library, int f
   std::lock_guard<std::mutex> lock(mutex);
   if (complete) return table;
   void *handle = dlopen(library, flags);
-  if (!handle) throw std::runtime_error(std::string(library) + " is not open");
+  if (!handle) {
+    const char *reason = dlerror();
+    throw std::runtime_error(reason ? reason : std::string(library) + " is not open");
+  }
   void *functions[N];
   for (size_t i = 0; i < N; i++) {
     functions[i] = dlsym(handle, names[i]);
@@ -53,16 +62,12 @@ const ldm::late::Graph &ldm::late::graph() { return find<Graph>("libtorch_cuda.s
 
 const ldm::late::Driver &ldm::late::driver() { return find<Driver>("libcuda.so.1", RTLD_NOW, DRIVER); }
 
-extern "C" {
-int ldm_late_check(int table) {
+const ldm::LateNccl &ldm::late_nccl() { return find<LateNccl>("libtorch_cuda.so", IF_OPEN, NCCL); }
+
+extern "C" int ldm_late_check(int table) {
   return ldm::guarded([&] {
     if (table == 0) ldm::late::graph();
     if (table == 1) ldm::late::driver();
+    if (table == 2) ldm::late_nccl();
   });
-}
-
-const char *ldm_late_name(int table, size_t index) {
-  if (table == 0) return index < std::size(GRAPH) ? GRAPH[index] : nullptr;
-  return table == 1 && index < std::size(DRIVER) ? DRIVER[index] : nullptr;
-}
 }

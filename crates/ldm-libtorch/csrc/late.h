@@ -36,10 +36,8 @@ const Driver &driver();
 
 extern "C" {
 #endif
-// Whether a table is there; fails with the reason if it is not. `table`: 0 Graph, 1 Driver.
+// Whether a table is there; fails with the reason if it is not. `table`: 0 Graph, 1 Driver, 2 NCCL (ranks.h).
 int ldm_late_check(int table);
-// The name of a table's function in its library; null behind the last.
-const char *ldm_late_name(int table, size_t index);
 #ifdef __cplusplus
 }
 #endif

@@ -22,13 +22,14 @@ pub struct C10d {
 }
 
 impl C10d {
-    /// The time a rank waits for another before all of them fail: a dead rank is reported within a minute.
+    /// The time a rank waits for another before all of them fail: a dead rank is reported within a minute. NCCL's operations
+    /// wait for ten.
     pub const TIMEOUT: Duration = Duration::from_secs(45);
 
     /// Connects to the other ranks, for tensors on `device` and on the CPU.
     ///
     /// # Errors
-    /// When they do not connect within `timeout`, or when `device` is a GPU and this build has no NCCL.
+    /// When they do not connect within `timeout`, or when `device` is a GPU and libtorch has no CUDA.
     pub fn connect(env: &RankEnv, device: Device, timeout: Duration) -> Result<Self, GroupError> {
         let &RankEnv { rank, world, port, .. } = env;
         let serves = rank == 0 && !env.launcher_serves;

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 mod allocator;
+mod graph;
 mod kernels;
 mod late;
 mod operations;
@@ -14,6 +15,7 @@ mod ranks;
 mod signals;
 
 pub use allocator::ExitingAllocator;
+pub(crate) use graph::RawGraph;
 pub(crate) use kernels::{Number, TorchThreads, grad_enabled, values, values_mut};
 pub(crate) use late::LateTable;
 pub(crate) use operations::{Observer, count_operation, is_counting};
@@ -70,6 +72,7 @@ unsafe extern "C" {
         was_dtype: *mut c_int,
     ) -> c_int;
     fn ldm_autocast_leave(cuda: c_int, was: c_int, was_dtype: c_int) -> c_int;
+    safe fn ldm_autocast_enabled(cuda: c_int) -> c_int;
     fn ldm_set_deterministic(on: c_int) -> c_int;
     fn ldm_set_tf32(on: c_int) -> c_int;
     fn ldm_set_cudnn_benchmark(on: c_int) -> c_int;
@@ -110,6 +113,14 @@ fn check(status: c_int) -> Result<(), TchError> {
     // SAFETY: the message is a NUL-terminated string of this thread, valid until the next failing call.
     let message = unsafe { CStr::from_ptr(ldm_last_error()) };
     Err(TchError::Torch(message.to_string_lossy().into_owned()))
+}
+
+/// libtorch's message of an error.
+pub(crate) fn message(error: &TchError) -> String {
+    match error {
+        TchError::Torch(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 fn pointers<T: AsRef<Tensor>>(tensors: &[T]) -> Vec<Ptr> {
@@ -191,6 +202,10 @@ pub(crate) fn autocast_enter(cuda: bool, on: bool, kind: Kind) -> Result<(c_int,
 pub(crate) fn autocast_leave(cuda: bool, (was, was_dtype): (c_int, c_int)) -> Result<(), TchError> {
     // SAFETY: plain values.
     check(unsafe { ldm_autocast_leave(c_int::from(cuda), was, was_dtype) })
+}
+
+pub(crate) fn autocast_enabled(cuda: bool) -> bool {
+    ldm_autocast_enabled(c_int::from(cuda)) != 0
 }
 
 pub(crate) fn set_deterministic(on: bool) -> Result<(), TchError> {

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
 
+mod cuda_graph;
 mod operations;
 mod ranks;
 mod shim;
