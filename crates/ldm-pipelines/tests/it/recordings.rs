@@ -47,10 +47,8 @@ fn no_sampler_keeps_what_the_next_evaluation_overwrites() {
     for parameterization in ["eps", "x0", "v"] {
         let mut model = model(&[&format!("model.params.parameterization={parameterization}")]);
         for sampler in SamplerConfig::all().chain([SamplerConfig::Ddim { eta: 1. }]) {
-            for scale in [1_f64, 3.] {
-                let how = Sampling { guidance: scale.into(), ..Sampling::new(sampler, 5) };
-                assert_eq!(compared(&mut model, &how), 1);
-            }
+            // Without guidance, whose sum is a new tensor.
+            assert_eq!(compared(&mut model, &Sampling::new(sampler, 5)), 1);
         }
     }
 }
