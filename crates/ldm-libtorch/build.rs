@@ -1,11 +1,8 @@
 //! Compiles `csrc/` against the libtorch torch-sys was built with.
 
-#[path = "build/nccl.rs"]
-mod nccl;
-
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 16] = [
+const SOURCES: [&str; 18] = [
     "error",
     "generator",
     "format",
@@ -13,6 +10,8 @@ const SOURCES: [&str; 16] = [
     "settings",
     "cuda",
     "memory",
+    "late",
+    "graph",
     "operations",
     "kernels",
     "optim",
@@ -26,8 +25,6 @@ const SOURCES: [&str; 16] = [
 
 fn main() {
     println!("cargo:rerun-if-changed=csrc");
-    println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=build");
     println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
     println!("cargo:rerun-if-env-changed=LIBTORCH_CXX11_ABI");
     // torch-sys passes the place of libtorch (by its `links = "tch"`); with `doc-only` it passes nothing, and there is
@@ -47,18 +44,5 @@ fn main() {
         .flag("-std=c++17")
         .flag(format!("-D_GLIBCXX_USE_CXX11_ABI={abi}"))
         .files(SOURCES.iter().map(|name| format!("csrc/{name}.cpp")));
-    match nccl::headers(&root, Path::new(&lib)) {
-        Ok(headers) if headers.is_empty() => {}
-        Ok(headers) => {
-            build.define("LDM_NCCL", None).includes(headers);
-            for library in ["torch_cuda", "c10_cuda"] {
-                println!("cargo:rustc-link-lib={library}");
-            }
-        }
-        Err(missing) => println!(
-            "cargo:warning=expected the header {missing} in a wheel next to libtorch, which has CUDA, got none; this \
-             build has no NCCL and refuses several GPUs; try `cargo xtask setup --cuda`"
-        ),
-    }
     build.compile("ldm_torch");
 }

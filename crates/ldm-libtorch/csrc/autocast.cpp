@@ -24,4 +24,6 @@ int ldm_autocast_leave(int cuda, int before_enabled, int before_dtype) {
     at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(before_dtype));
   });
 }
+
+int ldm_autocast_enabled(int cuda) { return at::autocast::is_autocast_enabled(device_of(cuda)); }
 }

@@ -7,6 +7,7 @@
 #endif
 #define USE_C10D_GLOO
 #include "ranks.h"
+#include <algorithm>
 #include <memory>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
@@ -57,8 +58,6 @@ int ldm_group_connect(const char *host, int port, int serve, int listen_fd, int 
   });
 }
 
-void ldm_group_free(void *group) { delete static_cast<ldm::Group *>(group); }
-
 int ldm_group_close(void *group) {
   return ldm::guarded_brief([&] {
     auto &closing = *static_cast<ldm::Group *>(group);
@@ -67,6 +66,11 @@ int ldm_group_close(void *group) {
     // Without it NCCL's destructor warns and aborts the communicators.
     if (closing.gpu) closing.gpu->shutdown();
   });
+}
+
+void ldm_group_free(void *group) {
+  std::unique_ptr<ldm::Group> owned(static_cast<ldm::Group *>(group));
+  ldm_group_close(group); // a failure was reported by an operation before
 }
 
 int ldm_group_all_reduce(void *group, tensor value, int operation, void **work) {

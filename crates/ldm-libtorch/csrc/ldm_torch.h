@@ -8,6 +8,7 @@
 #include <exception>
 #include <ATen/core/Tensor.h>
 #include <c10/core/DeviceType.h>
+#include <stdexcept>
 #include <vector>
 
 using tensor = at::Tensor *;
@@ -31,6 +32,16 @@ template <typename F> int guarded(F body) {
   }
   return 1;
 }
+// guarded, with an error message that lacks the C++ backtrace.
+template <typename F> int guarded_brief(F body) {
+  return guarded([&] {
+    try {
+      body();
+    } catch (const c10::Error &error) {
+      throw std::runtime_error(error.what_without_backtrace());
+    }
+  });
+}
 } // namespace ldm
 
 extern "C" {
@@ -52,6 +63,7 @@ int ldm_is_channels_last(tensor in, int *out);
 // autocast.cpp
 int ldm_autocast_enter(int cuda, int enabled, int dtype, int *before_enabled, int *before_dtype);
 int ldm_autocast_leave(int cuda, int before_enabled, int before_dtype);
+int ldm_autocast_enabled(int cuda);
 
 // settings.cpp: switches of the process; the first two return their former value in `before`
 int ldm_set_deterministic(int on, int *before);
@@ -72,6 +84,14 @@ int ldm_cuda_set_device(int device);
 int ldm_cuda_memory(int device, int64_t *current, int64_t *peak, int64_t *reserved);
 int ldm_cuda_reset_peak(int device);
 int ldm_cuda_empty_cache();
+
+// graph.cpp: CUDA graphs. new: the next operations of this thread, on a stream of their own, are runs before the recording.
+// begin: the next ones are recorded. finish: the former stream is current again, as after `free`.
+int ldm_graph_new(int device, void **out);
+int ldm_graph_begin(void *graph);
+int ldm_graph_finish(void *graph);
+int ldm_graph_replay(void *graph);
+void ldm_graph_free(void *graph);
 
 // optim.cpp: one call for all parameters
 // `lists`: params, grads, exp_avgs, exp_avg_sqs, steps; `numbers`: lr, beta1, beta2, weight decay, eps; `grad_scale` is

@@ -19,19 +19,18 @@ struct Group {
   c10d::Backend &of(const at::Tensor &value) const;
 };
 
-// nccl.cpp: throws if this build has no NCCL.
-Backend nccl(const Store &store, int rank, int world, std::chrono::milliseconds timeout);
+// Constructors of `c10d::ProcessGroupNCCL` in libtorch_cuda.so; `self` is the object's memory. Names as of
+// `ProcessGroupNCCL.hpp` of libtorch 2.11.
+struct LateNccl {
+  void (*construct_options)(void *self, bool is_high_priority_stream);
+  void (*construct)(void *self, Store store, int rank, int size, c10::intrusive_ptr<c10d::Backend::Options> options);
+};
 
-// guarded, with an error message that lacks the C++ backtrace.
-template <typename F> int guarded_brief(F body) {
-  return guarded([&] {
-    try {
-      body();
-    } catch (const c10::Error &error) {
-      throw std::runtime_error(error.what_without_backtrace());
-    }
-  });
-}
+// late.cpp: as late.h.
+const LateNccl &late_nccl();
+
+// nccl.cpp: throws if libtorch has no CUDA.
+Backend nccl(const Store &store, int rank, int world, std::chrono::milliseconds timeout);
 } // namespace ldm
 
 extern "C" {

@@ -30,6 +30,11 @@ pub fn autocast(device: Device, kind: Kind) -> Autocast {
     Autocast { cuda, before, _not_send: PhantomData }
 }
 
+/// Returns true in a scope of [`autocast`] on such a device.
+pub fn is_autocast(device: Device) -> bool {
+    ffi::autocast_enabled(device.is_cuda())
+}
+
 impl Drop for Autocast {
     fn drop(&mut self) {
         // Restoring the former state cannot fail.

@@ -31,7 +31,7 @@ impl C10d {
     /// Connects to the other ranks, for tensors on `device` and on the CPU; `timeout` is that of gloo.
     ///
     /// # Errors
-    /// When they do not connect within `timeout`, or when `device` is a GPU and this build has no NCCL.
+    /// When they do not connect within `timeout`, or when `device` is a GPU and libtorch has no CUDA.
     pub fn connect(env: &RankEnv, device: Device, timeout: Duration) -> Result<Self, GroupError> {
         let &RankEnv { rank, world, port, .. } = env;
         let nccl = if device.is_cuda() { Self::NCCL_TIMEOUT } else { Duration::ZERO };

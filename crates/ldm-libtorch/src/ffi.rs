@@ -7,7 +7,9 @@
 
 mod allocator;
 mod cuda;
+mod graph;
 mod kernels;
+mod late;
 mod operations;
 mod optim;
 #[cfg(target_env = "gnu")]
@@ -20,7 +22,9 @@ pub use allocator::ExitingAllocator;
 pub(crate) use cuda::{
     cuda_capability, cuda_library, cuda_set_device, set_cudnn_benchmark, set_deterministic, set_tf32,
 };
+pub(crate) use graph::RawGraph;
 pub(crate) use kernels::{Number, TorchThreads, grad_enabled, values, values_mut};
+pub(crate) use late::LateTable;
 pub(crate) use operations::{Observer, count_operation, is_counting};
 pub(crate) use optim::{foreach_lerp, forget_gradients, fused_adamw, gradients, total_norm};
 #[cfg(target_env = "gnu")]
@@ -77,6 +81,7 @@ unsafe extern "C" {
         was_dtype: *mut c_int,
     ) -> c_int;
     fn ldm_autocast_leave(cuda: c_int, was: c_int, was_dtype: c_int) -> c_int;
+    safe fn ldm_autocast_enabled(cuda: c_int) -> c_int;
     fn ldm_cuda_memory(device: c_int, current: *mut i64, peak: *mut i64, reserved: *mut i64) -> c_int;
     fn ldm_cuda_reset_peak(device: c_int) -> c_int;
     fn ldm_cuda_empty_cache() -> c_int;
@@ -109,6 +114,14 @@ fn check(status: c_int) -> Result<(), TchError> {
     // SAFETY: the message is a NUL-terminated string of this thread, valid until the next failing call.
     let message = unsafe { CStr::from_ptr(ldm_last_error()) };
     Err(TchError::Torch(message.to_string_lossy().into_owned()))
+}
+
+/// libtorch's message of an error.
+pub(crate) fn message(error: &TchError) -> String {
+    match error {
+        TchError::Torch(text) => text.clone(),
+        other => other.to_string(),
+    }
 }
 
 fn pointers<T: AsRef<Tensor>>(tensors: &[T]) -> Vec<Ptr> {
@@ -195,6 +208,10 @@ pub(crate) fn autocast_enter(cuda: bool, on: bool, kind: Kind) -> Result<(c_int,
 pub(crate) fn autocast_leave(cuda: bool, (was, was_dtype): (c_int, c_int)) -> Result<(), TchError> {
     // SAFETY: plain values.
     check(unsafe { ldm_autocast_leave(c_int::from(cuda), was, was_dtype) })
+}
+
+pub(crate) fn autocast_enabled(cuda: bool) -> bool {
+    ldm_autocast_enabled(c_int::from(cuda)) != 0
 }
 
 pub(crate) fn cuda_memory(device: usize) -> Result<[i64; 3], TchError> {

@@ -12,11 +12,13 @@ mod autocast;
 mod c10d;
 mod checkpoint;
 mod cuda;
+mod cuda_features;
 mod dtype;
 mod env;
 mod ffi;
 mod format;
 mod generator;
+mod graph;
 pub mod kernels;
 mod mapped;
 mod memory;
@@ -26,22 +28,24 @@ mod process_group;
 mod settings;
 mod transfer;
 
-pub use autocast::{Autocast, autocast};
+pub use autocast::{Autocast, autocast, is_autocast};
 pub use c10d::C10d;
 pub use checkpoint::{SharedModule, checkpoint};
 pub use cuda::{
     CudaLibrary, SwitchScope, cuda_capability, cuda_device_count, cuda_library, deterministic_scope,
     set_cuda_device, set_cudnn_benchmark, set_deterministic, set_tf32, tf32, tf32_scope,
 };
+pub use cuda_features::{CudaFeatures, cuda_features};
 pub use env::RankEnv;
 pub use ffi::ExitingAllocator;
 pub use format::{channels_last, is_channels_last, prefers_channels_last, to_channels_last};
 pub use generator::Generator;
+pub use graph::CudaGraph;
 pub use mapped::{MappedFile, MappedPages, explain_bus_errors, map_file, map_open_file};
 pub use memory::{
     CudaMemory, cuda_memory, empty_cuda_cache, keep_freed_memory, peak_resident_bytes, reset_cuda_peak,
 };
-pub use operations::{Operation, count_operations};
+pub use operations::{Operation, count_operations, is_counting_operations};
 pub use optim::{
     AdamWLists, AdamWStep, differentiable_gradients, forget_gradients, fused_adamw, gradients, lerp_all,
     total_norm,

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use crate::ffi::Observer;
+use crate::ffi::{Observer, is_counting};
 
 /// All calls of one operation.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +20,11 @@ pub struct Operation {
     pub bytes: i64,
     /// Seconds until the calls returned: on the CPU until completion, on CUDA until launch.
     pub seconds: f64,
+}
+
+/// Returns true inside of [`count_operations`] on this thread.
+pub fn is_counting_operations() -> bool {
+    is_counting()
 }
 
 /// Runs `body` and returns the operations it called on this thread, forward and backward, sorted by name. Operations

@@ -8,7 +8,7 @@ use ldm_conditioning::{Conditioner, ConditionerConfig, Tokenizer, Unconditional}
 use ldm_core::nn::skip_init;
 use ldm_core::{Error, NoiseSource, Result};
 use ldm_schedulers::{NoiseSchedule, Parameterization};
-use ldm_unet::UNet;
+use ldm_unet::{Recordings, UNet};
 use tch::nn::VarStore;
 use tch::{Device, Kind, Tensor};
 
@@ -67,6 +67,9 @@ pub struct LatentDiffusion {
     pub label_classes: Vec<String>,
     /// The `scheduler_config.json` of a diffusers folder.
     pub scheduler: Option<DiffusersScheduler>,
+    /// Evaluations of the U-Net that [`generate`](crate::generate) replays: on CUDA, graphs of a loaded model. A new one, to
+    /// be trained, has none, whose memory training needs.
+    pub recordings: Recordings,
     /// The config it was built from.
     pub config: LatentDiffusionConfig,
 }
@@ -89,6 +92,7 @@ impl LatentDiffusion {
     pub(crate) fn from_config(config: &LatentDiffusionConfig, device: Device, kind: Kind) -> Result<Self> {
         let mut model = Self::build(config, None, device, kind)?;
         model.channels_last = Self::infers_channels_last(config, device);
+        model.recordings = Recordings::on(device);
         Ok(model)
     }
 
@@ -132,6 +136,7 @@ impl LatentDiffusion {
             box_classes: Vec::new(),
             label_classes: Vec::new(),
             scheduler: None,
+            recordings: Recordings::default(),
             config: config.clone(),
         };
         compatibility::check(config, model.first_stage.latent_channels())?;
@@ -185,6 +190,7 @@ impl LatentDiffusion {
         model.weights_of(checkpoint.clone(), ema).load_mmap(&mut model.vs)?;
         model.files = checkpoint.watch();
         model.channels_last = Self::infers_channels_last(config, device);
+        model.recordings = Recordings::on(device);
         if config.scale_by_std {
             model.scale_factor = measured(&checkpoint)?;
         }

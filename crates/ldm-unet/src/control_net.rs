@@ -7,11 +7,11 @@ use tch::nn::Path;
 use tch::{Kind, Tensor};
 
 use crate::block::{ForwardContext, UNetBlock};
+use crate::conditioning_cache::ConditioningCache;
 use crate::control_net_config::ControlNetConfig;
 use crate::hint_encoder::HintEncoder;
 use crate::plan::{OutputHead, Plan};
 use crate::time::TimeEmbedding;
-use crate::unet::ConditioningCache;
 
 /// A network that computes residuals for the skip connections and the middle block of a U-Net, from the U-Net's own
 /// inputs and a hint image (Zhang et al. 2023, arXiv:2302.05543, §3).
@@ -109,7 +109,7 @@ impl ControlNet {
             let context = context.to_kind(self.first_weight.kind());
             self.input.iter().chain([&self.middle]).flat_map(|block| block.project(&context)).collect()
         });
-        ConditioningCache { concat: None, label: None, context }
+        ConditioningCache::new(None, None, context)
     }
 
     /// Computes the residuals.

@@ -31,12 +31,6 @@ pub(crate) struct KeyValue {
     pub(crate) value: Tensor, // [B, L, heads·d]
 }
 
-impl KeyValue {
-    pub(crate) fn shallow_clone(&self) -> Self {
-        Self { key: self.key.shallow_clone(), value: self.value.shallow_clone() }
-    }
-}
-
 /// Attention from one sequence to another, or to itself. No token is masked: CompVis attends to text padding
 /// too.
 ///

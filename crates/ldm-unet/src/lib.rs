@@ -29,6 +29,7 @@ mod attention;
 mod backbone_config;
 mod block;
 mod checkpointed;
+mod conditioning_cache;
 mod config;
 mod control_keys;
 mod control_net;
@@ -47,6 +48,8 @@ mod plan;
 mod plan_builder;
 mod pool;
 mod published;
+mod recorded;
+mod recordings;
 mod resample;
 mod resblock;
 mod serde_helpers;
@@ -56,6 +59,7 @@ mod token_merging;
 mod transformer;
 mod unet;
 
+pub use conditioning_cache::ConditioningCache;
 pub use config::UNetConfig;
 pub use control_keys::control_net_diffusers_layout;
 pub use control_net::{ControlNet, ControlResiduals};
@@ -67,8 +71,9 @@ pub use evaluation::{DeepFeatures, Evaluation};
 pub use from_diffusers::from_diffusers;
 pub use keys::diffusers_layout;
 pub use plan::Plan;
+pub use recordings::Recordings;
 pub use to_diffusers::to_diffusers;
-pub use unet::{ConditioningCache, UNet};
+pub use unet::UNet;
 
 /// The example of the README, compiled.
 #[cfg(doctest)]

@@ -118,6 +118,11 @@ impl Plan {
 
     /// Lists names and shapes of every parameter, in the order of CompVis' `state_dict`.
     pub fn parameters(&self) -> Vec<(String, Vec<i64>)> {
+        self.names().into_list()
+    }
+
+    /// [`Plan::parameters`], to be found among those of a network.
+    pub(crate) fn names(&self) -> ParameterNames {
         let mut list = ParameterNames::default();
         TimeEmbedding::parameters(self.model_channels, &mut list);
         if let Some(classes) = self.classes {
@@ -154,7 +159,7 @@ impl Plan {
                 list.conv2d("middle_block_out.0", self.middle.channels, self.middle.channels, 1);
             }
         }
-        list.into_list()
+        list
     }
 }
 

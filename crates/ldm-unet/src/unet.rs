@@ -1,16 +1,16 @@
 //! The denoising U-Net.
 
 use ldm_core::nn::{Added, GroupNorm, embedding};
-use ldm_core::{Conditioning, Result, Tile, check_multiple};
+use ldm_core::{Conditioning, Result, check_multiple};
 use ldm_libtorch::{is_channels_last, to_channels_last};
 use tch::nn::{Embedding, Init, Path};
 use tch::{Kind, Tensor};
 
 use crate::block::{ForwardContext, LayerPlan, MergedMap, UNetBlock};
+use crate::conditioning_cache::ConditioningCache;
 use crate::config::UNetConfig;
 use crate::control_net::ControlResiduals;
 use crate::conv_nd::{ConvNd, ConvSizes};
-use crate::cross_attention::KeyValue;
 use crate::evaluation::{DeepFeatures, Evaluation};
 use crate::plan::Plan;
 use crate::resblock::EPS;
@@ -34,30 +34,10 @@ pub struct UNet {
     out: OutputConv,
     ids: Option<OutputConv>,
     first_weight: Tensor,
+    /// Every parameter.
+    weights: Vec<Tensor>,
     /// Channels of the context, if some transformer requires one.
     needs_context: Option<i64>,
-}
-
-/// A conditioning with everything that is constant over the steps, by [`UNet::precompute`].
-#[derive(Debug)]
-pub struct ConditioningCache {
-    pub(crate) concat: Option<Tensor>,
-    pub(crate) label: Option<Tensor>,
-    pub(crate) context: Option<Vec<KeyValue>>,
-}
-
-impl ConditioningCache {
-    /// Returns the cache for a tile of the sample: a tile of the concat, and everything else unchanged.
-    #[must_use]
-    pub fn part(&self, tile: Tile) -> Self {
-        Self { concat: self.concat.as_ref().map(|concat| tile.of(concat)), ..self.shallow_clone() }
-    }
-
-    fn shallow_clone(&self) -> Self {
-        let clone = |slot: &Option<Tensor>| slot.as_ref().map(Tensor::shallow_clone);
-        let context = self.context.as_ref().map(|pairs| pairs.iter().map(KeyValue::shallow_clone).collect());
-        Self { concat: clone(&self.concat), label: clone(&self.label), context }
-    }
 }
 
 /// A norm, an optional SiLU, and a convolution.
@@ -120,9 +100,15 @@ impl UNet {
             },
             ids,
             first_weight: (&input_blocks / 0 / 0).get("weight").expect("the first block is a convolution"),
+            weights: plan.names().find(vs),
             needs_context: needs_context(&plan),
             config: config.clone(),
         })
+    }
+
+    /// Every parameter, in the order of [`Plan::parameters`].
+    pub(crate) fn weights(&self) -> &[Tensor] {
+        &self.weights
     }
 
     /// The configuration.
@@ -186,11 +172,8 @@ impl UNet {
             let context = context.to_kind(self.kind());
             self.blocks().flat_map(|block| block.project(&context)).collect()
         });
-        ConditioningCache {
-            concat: cond.concat.as_ref().map(|concat| concat.to_kind(self.kind())),
-            label,
-            context,
-        }
+        let concat = cond.concat.as_ref().map(|concat| concat.to_kind(self.kind()));
+        ConditioningCache::new(concat, label, context)
     }
 
     /// [`UNet::forward`] with a conditioning from [`UNet::precompute`].

@@ -176,6 +176,7 @@ impl Pipeline {
         if in_f32 {
             notes.push(format!("the first stage overflowed in {:?}, and was run in f32", self.model.kind()));
         }
+        notes.extend(self.model.recordings.take_failure());
         let flagged = flags.iter().filter(|flag| **flag).count();
         notes.extend(self.safety.as_ref().and_then(|safety| safety.report(flagged, flags.len())));
         let (tensor, latents) = (Tensor::cat(&images, 0), Tensor::cat(&latents, 0));

@@ -4,9 +4,8 @@
 //! both the build (`LIBTORCH`) and the programs (rpath).
 //!
 //! torch-sys' feature `download-libtorch` does not do: it downloads libtorch into each build folder again (a clean build,
-//! another profile or another checkout fetch gigabytes), its zip lacks the headers of NCCL that distributed training is
-//! compiled with, the libraries are in a folder with a hash in its name that no rpath can name, and the features of a
-//! dependency cannot choose CUDA by the machine. Here libtorch is installed once per user, completely or not at all.
+//! another profile or another checkout fetch gigabytes), the libraries are in a folder with a hash in its name that no rpath
+//! can name, and the features of a dependency cannot choose CUDA by the machine. Here libtorch is installed once per user, completely or not at all.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program with a terminal")]
 
 mod cache;

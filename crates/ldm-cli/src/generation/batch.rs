@@ -152,6 +152,7 @@ impl BatchRunner<'_> {
             let dtype = dtype_name(self.model.kind());
             Printer::warn(&format!("the first stage overflowed in {dtype}, and was run in f32"));
         }
+        self.model.recordings.take_failure().iter().for_each(|warning| Printer::warn(warning));
         let images = task.finish(generated.images);
         let images = match &self.safety {
             Some(safety) => safety.check(images, &mut self.flags)?,

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
 
 mod cuda;
-mod nccl_headers;
+mod cuda_graph;
 mod operations;
 mod ranks;
 mod shim;

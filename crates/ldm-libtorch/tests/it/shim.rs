@@ -2,8 +2,8 @@
 
 use ldm_libtorch::{
     AdamWLists, AdamWStep, Generator, SharedModule, autocast, channels_last, checkpoint, cuda_device_count,
-    cuda_memory, differentiable_gradients, forget_gradients, fused_adamw, gradients, is_channels_last,
-    lerp_all, map_file, set_seed, set_tf32, to_channels_last, total_norm,
+    cuda_memory, differentiable_gradients, forget_gradients, fused_adamw, gradients, is_autocast,
+    is_channels_last, lerp_all, map_file, set_seed, set_tf32, to_channels_last, total_norm,
 };
 use tch::{Device, Kind, Tensor, nn};
 
@@ -73,9 +73,11 @@ fn autocast_lowers_products_inside_its_scope_only() {
     let a = Tensor::ones([4, 4], (Kind::Float, device()));
     {
         let _guard = autocast(device(), Kind::BFloat16);
+        assert!(is_autocast(device()));
         assert_eq!(a.matmul(&a).kind(), Kind::BFloat16);
         {
             let _off = autocast(device(), Kind::Float);
+            assert!(!is_autocast(device()));
             assert_eq!(a.matmul(&a).kind(), Kind::Float);
         }
         assert_eq!(a.matmul(&a).kind(), Kind::BFloat16);

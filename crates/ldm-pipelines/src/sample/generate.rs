@@ -208,7 +208,7 @@ pub fn generate(
     let steering = PreparedControl::all(controls, model, [shape[1], shape[2]], start.levels)?;
     let deep = sampling.deep_cache.map(ReusedFeatures::new);
     tch::no_grad(|| {
-        let network = Network::new(&model.unet, model.parameterization);
+        let network = Network::new(&model.unet, model.parameterization).recorded_in(&model.recordings);
         let mut network =
             network.steered_by(&steering).reusing(deep.as_ref()).merging_tokens(sampling.token_merging);
         if let Some(tiling) = &tiling {

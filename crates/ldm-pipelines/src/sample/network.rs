@@ -2,7 +2,7 @@
 
 use ldm_core::{Conditioning, Tile, Tiles};
 use ldm_schedulers::{NoiseLevel, Parameterization};
-use ldm_unet::{ConditioningCache, Evaluation, UNet};
+use ldm_unet::{ConditioningCache, Evaluation, Recordings, UNet};
 use tch::{Kind, Tensor};
 
 use super::control::PreparedControl;
@@ -17,6 +17,7 @@ pub struct Network<'a> {
     tiles: Option<Tiles>,
     deep: Option<&'a ReusedFeatures>,
     merged_tokens: f64,
+    recordings: Option<&'a Recordings>,
 }
 
 /// A conditioning with everything that is constant over the steps: that of the U-Net, and of each ControlNet.
@@ -29,7 +30,15 @@ pub(crate) struct NetworkConditioning {
 impl<'a> Network<'a> {
     /// Evaluated on the whole sample.
     pub fn new(unet: &'a UNet, parameterization: Parameterization) -> Self {
-        Self { unet, parameterization, controls: &[], tiles: None, deep: None, merged_tokens: 0. }
+        Self {
+            unet,
+            parameterization,
+            controls: &[],
+            tiles: None,
+            deep: None,
+            merged_tokens: 0.,
+            recordings: None,
+        }
     }
 
     /// Evaluated tile by tile, in the memory of one tile; concatenated conditioning and hints are cropped to each tile,
@@ -59,6 +68,12 @@ impl<'a> Network<'a> {
         Self { merged_tokens, ..self }
     }
 
+    /// With evaluations that are recorded and replayed.
+    #[must_use]
+    pub(super) fn recorded_in(self, recordings: &'a Recordings) -> Self {
+        Self { recordings: Some(recordings), ..self }
+    }
+
     /// [`UNet::precompute`] for all networks.
     pub(crate) fn precompute(&self, cond: &Conditioning) -> NetworkConditioning {
         let controls = self.controls.iter().map(|control| control.precompute(cond)).collect();
@@ -84,13 +99,18 @@ impl<'a> Network<'a> {
         cond: &NetworkConditioning,
         tile: Option<Tile>,
     ) -> Tensor {
-        let t = Tensor::full([x.size()[0]], at.t, (Kind::Float, x.device()));
         let controls = self.controls.iter().zip(&cond.controls);
         let residuals = controls.filter_map(|(control, cond)| control.residuals(x, at, cond, tile));
         let control = residuals.reduce(|sum, each| sum + each);
         let evaluate = |deep: Option<ldm_unet::DeepFeatures<'_>>| {
             let options = Evaluation { control: control.as_ref(), deep, merged_tokens: self.merged_tokens };
-            self.unet.evaluate(x, &t, unet, options)
+            match self.recordings {
+                Some(recordings) => recordings.evaluate(self.unet, x, at.t, unet, options),
+                None => {
+                    let t = Tensor::full([x.size()[0]], at.t, (Kind::Float, x.device()));
+                    self.unet.evaluate(x, &t, unet, options)
+                }
+            }
         };
         let y = match self.deep {
             None => evaluate(None),

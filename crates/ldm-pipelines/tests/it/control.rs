@@ -12,7 +12,7 @@ use ldm_pipelines::{
 };
 use ldm_schedulers::SamplerConfig;
 use ldm_testing::{Golden, assert_close, filled, relative_l2};
-use ldm_unet::{ControlNetConfig, Plan, control_net_diffusers_layout};
+use ldm_unet::{ControlNetConfig, Plan, Recordings, control_net_diffusers_layout};
 use serde::Deserialize;
 use serde_json::Value;
 use tch::{Kind, Tensor};
@@ -201,6 +201,21 @@ fn a_control_of_scale_zero_changes_nothing_and_tiles_and_images_are_steered() {
     let with = made(&how, Init::Image(&image), &control(1.));
     let without = made(&how, Init::Image(&image), &[]);
     assert!(relative_l2(&with, &without) > 0.01);
+}
+
+#[test]
+fn recorded_evaluations_are_steered_in_their_steps() {
+    let mut fixture = Fixture::new();
+    let nets = [fixture.net(3), fixture.net(4)];
+    let made = |fixture: &Fixture| {
+        let controls = [0, 1].map(|index| Control::new(&nets[index], fixture.hint(index)).interval(0., 0.6));
+        fixture.latents(&sampling(&fixture.run), Init::Seeds, &controls).unwrap().0
+    };
+    let want = made(&fixture);
+    fixture.model.recordings = Recordings::again();
+    assert!(made(&fixture).equal(&want));
+    assert!(made(&fixture).equal(&want));
+    assert_eq!(fixture.model.recordings.count(), 2, "steps with residuals, and without");
 }
 
 #[test]

@@ -13,6 +13,7 @@ use ldm_pipelines::{
     ConvertOptions, ConvertTarget, LatentDiffusion, LoadOptions, Model, ModelFile, ModelSource, convert,
 };
 use ldm_testing::{Golden, assert_close, filled};
+use ldm_unet::{Evaluation, Recordings};
 use serde::Deserialize;
 use tch::{Device, Kind, Tensor};
 
@@ -149,6 +150,27 @@ fn merged_weights_equal_those_fused_by_diffusers() {
         let want = golden.get(&format!("{case}.answer"));
         assert_close(&format!("{case}: output"), &output(&model, &golden, case), want, 1e-5);
     }
+}
+
+#[test]
+fn evaluations_recorded_before_a_merge_are_dropped() {
+    let folder = base();
+    let model = open(folder.path(), Kind::Float);
+    let golden = Golden::open(golden("lora.safetensors"), test_device());
+    let recordings = Recordings::again();
+    let evaluated = |batch: i64| {
+        let get = |key: &str| golden.get(&format!("kohya.{key}")).narrow(0, 0, batch);
+        let prompt = Prompt { tokens: Some(get("tokens")), ..Prompt::default() };
+        let _guard = tch::no_grad_guard();
+        let cond = model.unet.precompute(&model.condition(&prompt, false).unwrap());
+        let (x, t) = (get("x"), Tensor::full([batch], 500., (Kind::Float, test_device())));
+        let got = recordings.evaluate(&model.unet, &x, 500., &cond, Evaluation::default());
+        assert_eq!(got, model.unet.evaluate(&x, &t, &cond, Evaluation::default()));
+        recordings.count()
+    };
+    assert_eq!([1, 2].map(evaluated), [1, 2]);
+    model.merge(&given(&[("kohya", 1.)])).unwrap();
+    assert_eq!(evaluated(1), 1);
 }
 
 #[test]

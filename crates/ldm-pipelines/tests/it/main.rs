@@ -18,5 +18,6 @@ mod lycoris;
 mod official;
 mod overrides;
 mod parity;
+mod recordings;
 mod schedulers;
 mod skip_init;

@@ -11,6 +11,7 @@ mod forward;
 mod gradients;
 mod kernels;
 mod plan;
+mod recordings;
 mod refusals;
 mod token_merging;
 
