@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 14] = [
+const SOURCES: [&str; 15] = [
     "error",
     "generator",
     "format",
     "autocast",
     "settings",
     "memory",
+    "late",
     "operations",
     "kernels",
     "optim",

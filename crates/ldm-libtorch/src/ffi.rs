@@ -7,6 +7,7 @@
 
 mod allocator;
 mod kernels;
+mod late;
 mod operations;
 mod process;
 mod ranks;
@@ -14,6 +15,7 @@ mod signals;
 
 pub use allocator::ExitingAllocator;
 pub(crate) use kernels::{Number, TorchThreads, grad_enabled, values, values_mut};
+pub(crate) use late::LateTable;
 pub(crate) use operations::{Observer, count_operation, is_counting};
 #[cfg(target_env = "gnu")]
 pub(crate) use process::keep_freed_memory;
