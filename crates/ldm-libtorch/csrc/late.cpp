@@ -22,7 +22,8 @@ constexpr const char *GRAPH[] = {
     "_ZN2at4cuda17graph_pool_handleEv",
 };
 constexpr const char *DRIVER[] = {
-    "cuModuleLoadData", "cuModuleGetFunction", "cuFuncSetAttribute", "cuLaunchKernel", "cuGetErrorName",
+    "cuModuleLoadData", "cuModuleGetFunction",  "cuFuncSetAttribute",       "cuLaunchKernel",  "cuGetErrorName",
+    "cuDeviceGet",      "cuDeviceGetAttribute", "cuDevicePrimaryCtxRetain", "cuCtxGetCurrent", "cuCtxSetCurrent",
 };
 
 // libtorch's CUDA library must be open already: opened here, after the first tensor, it would stay unused.

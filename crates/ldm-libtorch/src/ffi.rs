@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 mod allocator;
+mod cuda_kernels;
 mod kernels;
 mod late;
 mod operations;
@@ -14,6 +15,10 @@ mod ranks;
 mod signals;
 
 pub use allocator::ExitingAllocator;
+pub(crate) use cuda_kernels::{
+    NormPlan, add_compiled, fused_bias_add, fused_geglu, fused_group_norm, gpu_limits, has_emulator,
+    set_emulator_order,
+};
 pub(crate) use kernels::{Number, TorchThreads, grad_enabled, values, values_mut};
 pub(crate) use late::LateTable;
 pub(crate) use operations::{Observer, count_operation, is_counting};

@@ -11,6 +11,7 @@
 mod autocast;
 mod c10d;
 mod checkpoint;
+pub mod cuda_kernels;
 mod dtype;
 mod env;
 mod ffi;

@@ -1,0 +1,174 @@
+//! Sizes of blocks and grids. Every number follows from the sizes of the tensors and the GPU's limits alone, so that equal
+//! inputs have equal bits.
+
+/// Limits of a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GpuLimits {
+    /// Streaming multiprocessors.
+    pub multiprocessors: i64,
+    /// Bytes of shared memory that a block may have.
+    pub shared_bytes: i64,
+    /// Compute capability: 90 is sm_90.
+    pub capability: i64,
+}
+
+impl GpuLimits {
+    /// H100: 132 multiprocessors, 227 KB (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
+    pub const SM_90: Self = Self { multiprocessors: 132, shared_bytes: 227 << 10, capability: 90 };
+    /// A100: 108 multiprocessors, 163 KB.
+    pub const SM_80: Self = Self { multiprocessors: 108, shared_bytes: 163 << 10, capability: 80 };
+}
+
+/// A channels_last map `[B, C, h, w]`, or rows as a map of one image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MapLayout {
+    pub(crate) batch: i64,
+    /// h·w.
+    pub(crate) pixels: i64,
+    pub(crate) channels: i64,
+    pub(crate) element_bytes: i64,
+    /// All pointers are multiples of 16 bytes.
+    pub(crate) aligned: bool,
+}
+
+/// Blocks over a map: `ldm_tiling` of `csrc/ldm_torch.h`, explained in `kernels/arguments.h`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tiling {
+    /// Neighbors in one load.
+    pub(crate) vector: i32,
+    /// Channels of a block.
+    pub(crate) width: i32,
+    /// Pixels that a block reads at once.
+    pub(crate) rows: i32,
+    /// Pixels of a block.
+    pub(crate) part_pixels: i32,
+    /// Blocks over the pixels of an image.
+    pub(crate) parts: i32,
+    /// Threads of a block, in whole warps.
+    pub(crate) threads: i32,
+    /// Bytes of shared memory of a block.
+    pub(crate) shared_bytes: i32,
+}
+
+/// Bytes of the widest load.
+const WIDE: i64 = 16;
+/// Bytes of the narrower load of slabs.
+const NARROW: i64 = 8;
+/// Bytes that DRAM and L2 move at once: a block reads at least as many of a pixel, where it can choose.
+const SECTOR: i64 = 32;
+/// Bytes of a pixel from which on a block of the other kernels loses nothing to neighbors.
+const LINE: i64 = 128;
+/// The largest block (`__launch_bounds__` in `kernels/element.h`).
+const MAX_THREADS: i64 = 512;
+/// Threads of blocks without a slab.
+const THREADS: i64 = 256;
+/// Shared memory that needs no permission, which only slabs ask for.
+const PLAIN_SHARED_BYTES: i64 = 48 << 10;
+/// CUDA's limit of the grid's second and third axis.
+const MAX_GRID: i64 = 65535;
+/// Blocks for each multiprocessor, so that the last ones to run leave few idle.
+const WAVES: i64 = 4;
+/// Pixels of a thread, at least: a thread first reads its channels' parameters.
+const THREAD_PIXELS: i64 = 4;
+const F32: i64 = 4;
+const WARP: i64 = 32;
+
+impl MapLayout {
+    /// A group norm in one launch: each block has some groups of an image in its shared memory. None where they do not fit.
+    pub(crate) fn slab(self, groups: i64, limits: GpuLimits) -> Option<Tiling> {
+        self.check()?;
+        let channels = self.channels / groups;
+        let candidates = [WIDE, NARROW].into_iter().flat_map(|bytes| {
+            divisors(groups).map(move |of_block| (bytes / self.element_bytes, of_block * channels))
+        });
+        let fitting = candidates.filter(|&(vector, width)| self.aligned && width % vector == 0).filter_map(
+            |(vector, width)| {
+                let columns = width / vector;
+                let rows = (MAX_THREADS / columns).min(self.pixels);
+                let slab_bytes = self.pixels * width * self.element_bytes;
+                let shared_bytes = slab_bytes + moments_bytes(rows, width, width / channels);
+                let fits = columns <= MAX_THREADS && shared_bytes <= limits.shared_bytes;
+                fits.then(|| self.tiling(vector, width, rows, 1, shared_bytes))
+            },
+        );
+        // The widest load, then the narrowest block of whole sectors, so that many blocks share the work.
+        fitting.min_by_key(|tiling| {
+            let pixel_bytes = i64::from(tiling.width) * self.element_bytes;
+            (-tiling.vector, pixel_bytes < SECTOR, tiling.width)
+        })
+    }
+
+    /// Blocks over parts of the pixels, of whole groups, with `arrays` f32 for each channel and row in shared memory. None for
+    /// sizes that no kernel takes.
+    pub(crate) fn split(self, groups: i64, arrays: i64, limits: GpuLimits) -> Option<Tiling> {
+        self.check()?;
+        let channels = self.channels / groups;
+        let vector = self.vector();
+        let widths = divisors(groups).map(|of_block| of_block * channels);
+        let fitting = widths.filter(|width| width % vector == 0 && width / vector <= THREADS);
+        let width = fitting.min_by_key(|width| {
+            let short = (LINE - width * self.element_bytes).max(0);
+            (short, *width)
+        })?;
+        let shared_bytes =
+            |rows: i64| (arrays * rows * width + 2 * (width / channels)) * F32;
+        let tiling = self.parted(vector, width, limits, shared_bytes);
+        (i64::from(tiling.shared_bytes) <= PLAIN_SHARED_BYTES).then_some(tiling)
+    }
+
+    /// Blocks over parts of the pixels and any channels, without shared memory.
+    pub(crate) fn plain(self, limits: GpuLimits) -> Option<Tiling> {
+        self.check()?;
+        let vector = self.vector();
+        let columns = (self.channels / vector).min(THREADS / 2);
+        Some(self.parted(vector, columns * vector, limits, |_| 0))
+    }
+
+    /// None for sizes beyond the kernels' integers or CUDA's grid.
+    fn check(self) -> Option<()> {
+        let Self { batch, pixels, channels, .. } = self;
+        let fits = batch > 0 && pixels > 0 && channels > 0 && batch <= MAX_GRID && channels <= 1 << 20;
+        (fits && pixels <= i64::from(i32::MAX) / 2).then_some(())
+    }
+
+    /// Neighbors of a wide load, or one where a row of channels is no multiple of it.
+    fn vector(self) -> i64 {
+        let wide = WIDE / self.element_bytes;
+        if self.aligned && self.channels % wide == 0 { wide } else { 1 }
+    }
+
+    fn parted(self, vector: i64, width: i64, limits: GpuLimits, shared_bytes: impl Fn(i64) -> i64) -> Tiling {
+        let rows = (THREADS * vector / width).clamp(1, self.pixels);
+        let blocks = self.batch * ceil_div(self.channels, width);
+        let most = ceil_div(self.pixels, rows * THREAD_PIXELS).min(MAX_GRID);
+        let parts = ceil_div(WAVES * limits.multiprocessors, blocks).clamp(1, most);
+        self.tiling(vector, width, rows, parts, shared_bytes(rows))
+    }
+
+    fn tiling(self, vector: i64, width: i64, rows: i64, parts: i64, shared_bytes: i64) -> Tiling {
+        let part_pixels = ceil_div(self.pixels, parts);
+        Tiling {
+            vector: vector as i32,
+            width: width as i32,
+            rows: rows as i32,
+            part_pixels: part_pixels as i32,
+            parts: ceil_div(self.pixels, part_pixels) as i32,
+            threads: (ceil_div(width / vector * rows, WARP) * WARP) as i32,
+            shared_bytes: shared_bytes as i32,
+        }
+    }
+}
+
+/// f32 of moments: mean and squared deviations of each row and channel, then of each group.
+fn moments_bytes(rows: i64, width: i64, groups: i64) -> i64 {
+    (2 * rows * width + 2 * groups) * F32
+}
+
+fn divisors(of: i64) -> impl Iterator<Item = i64> {
+    (1..=of).filter(move |each| of % each == 0)
+}
+
+fn ceil_div(a: i64, b: i64) -> i64 {
+    (a + b - 1) / b
+}
