@@ -15,8 +15,8 @@ template <class T, int V> __device__ void bias_add(const BiasAdd &a) {
 #pragma unroll 2
   for (int pixel = tile.begin + tile.row; pixel < tile.end; pixel += of.rows) {
     long long at = tile.at(of, pixel);
-    Pack<T, V> xs = load<T, V>(x + at), rs, ys;
-    if (residual) rs = load<T, V>(residual + at);
+    Pack<T, V> xs = load_input<T, V>(x + at), rs, ys;
+    if (residual) rs = load_input<T, V>(residual + at);
 #pragma unroll
     for (int v = 0; v < V; v++) {
       float sum = to_float(xs.lane[v]) + bias[v];

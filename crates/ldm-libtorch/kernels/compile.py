@@ -48,7 +48,7 @@ class Nvrtc:
         text = source.read_bytes()
         create = (ctypes.byref(program), text, source.name.encode(), len(headers), texts, names)
         self.call("nvrtcCreateProgram", *create)
-        options = [f"--gpu-architecture={architecture}", "--std=c++17", "--restrict"]
+        options = [f"--gpu-architecture={architecture}", "--std=c++17"]
         machine = architecture.startswith("sm_")
         if machine:
             options.append("--ptxas-options=--verbose")

@@ -61,6 +61,30 @@ template <class T, int V> struct alignas(sizeof(T) * V) Pack {
 template <class T, int V> __device__ inline Pack<T, V> load(const T *from) {
   return *reinterpret_cast<const Pack<T, V> *>(from);
 }
+
+// `load` of memory that no thread of the launch writes: it may pass stores, so that several are on their way at once.
+#ifdef LDM_EMULATOR
+template <class T, int V> inline Pack<T, V> load_input(const T *from) { return load<T, V>(from); }
+#else
+template <int BYTES> struct Word;
+template <> struct Word<2> {
+  using Type = unsigned short;
+};
+template <> struct Word<4> {
+  using Type = unsigned;
+};
+template <> struct Word<8> {
+  using Type = uint2;
+};
+template <> struct Word<16> {
+  using Type = uint4;
+};
+template <class T, int V> __device__ inline Pack<T, V> load_input(const T *from) {
+  using Type = typename Word<sizeof(T) * V>::Type;
+  Type word = __ldg(reinterpret_cast<const Type *>(from));
+  return *reinterpret_cast<const Pack<T, V> *>(&word);
+}
+#endif
 template <class T, int V> __device__ inline void store(T *to, const Pack<T, V> &pack) {
   *reinterpret_cast<Pack<T, V> *>(to) = pack;
 }

@@ -13,7 +13,7 @@ template <class T, int V> __device__ void geglu(const Geglu &a) {
   T *y = static_cast<T *>(a.y);
   for (int row = tile.begin + tile.row; row < tile.end; row += of.rows) {
     const T *value = x + (long long)row * 2 * of.channels + tile.channel;
-    Pack<T, V> values = load<T, V>(value), gates = load<T, V>(value + of.channels), ys;
+    Pack<T, V> values = load_input<T, V>(value), gates = load_input<T, V>(value + of.channels), ys;
 #pragma unroll
     for (int v = 0; v < V; v++) {
       float g = to_float(gates.lane[v]);
@@ -32,8 +32,8 @@ template <class T, int V> __device__ void geglu_backward(const Geglu &a) {
   T *dx = static_cast<T *>(a.y);
   for (int row = tile.begin + tile.row; row < tile.end; row += of.rows) {
     long long value = (long long)row * 2 * of.channels + tile.channel, gate = value + of.channels;
-    Pack<T, V> values = load<T, V>(x + value), gates = load<T, V>(x + gate);
-    Pack<T, V> dys = load<T, V>(dy + tile.at(of, row)), d_values, d_gates;
+    Pack<T, V> values = load_input<T, V>(x + value), gates = load_input<T, V>(x + gate);
+    Pack<T, V> dys = load_input<T, V>(dy + tile.at(of, row)), d_values, d_gates;
 #pragma unroll
     for (int v = 0; v < V; v++) {
       float g = to_float(gates.lane[v]), d = to_float(dys.lane[v]), cdf = normal_cdf(g);

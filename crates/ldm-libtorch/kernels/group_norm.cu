@@ -17,7 +17,7 @@ __device__ inline void block_moments(const Norm &a, const Tile<V> &tile, T *slab
   if (tile.active)
 #pragma unroll 4
     for (int pixel = tile.begin + tile.row; pixel < tile.end; pixel += of.rows) {
-      Pack<T, V> pack = load<T, V>(x + tile.at(of, pixel));
+      Pack<T, V> pack = load_input<T, V>(x + tile.at(of, pixel));
       if (slab) store<T, V>(slab + (pixel - tile.begin) * of.width + tile.column, pack);
       own.add(pack);
     }
@@ -128,7 +128,7 @@ template <class T, int V> __device__ void group_norm_apply(const NormForward &a)
 #pragma unroll 2
   for (int pixel = tile.begin + tile.row; pixel < tile.end; pixel += of.rows) {
     long long at = tile.at(of, pixel);
-    store<T, V>(y + at, normalizer.apply(load<T, V>(x + at), norm.silu));
+    store<T, V>(y + at, normalizer.apply(load_input<T, V>(x + at), norm.silu));
   }
 }
 } // namespace ldm

@@ -30,7 +30,7 @@ template <class T, int V> __device__ void group_norm_sums(const NormBackward &a)
 #pragma unroll 2
     for (int pixel = tile.begin + tile.row; pixel < tile.end; pixel += of.rows) {
       long long at = tile.at(of, pixel);
-      Pack<T, V> xs = load<T, V>(x + at), dys = load<T, V>(dy + at);
+      Pack<T, V> xs = load_input<T, V>(x + at), dys = load_input<T, V>(dy + at);
 #pragma unroll
       for (int v = 0; v < V; v++) {
         float normalized = normalizer.normalized(to_float(xs.lane[v]), v);
@@ -116,7 +116,7 @@ template <class T, int V> __device__ void group_norm_dx(const NormBackward &a) {
 #pragma unroll 2
   for (int pixel = tile.begin + tile.row; pixel < tile.end; pixel += of.rows) {
     long long at = tile.at(of, pixel);
-    Pack<T, V> xs = load<T, V>(x + at), dys = load<T, V>(dy + at), dxs;
+    Pack<T, V> xs = load_input<T, V>(x + at), dys = load_input<T, V>(dy + at), dxs;
 #pragma unroll
     for (int v = 0; v < V; v++) {
       float normalized = normalizer.normalized(to_float(xs.lane[v]), v);

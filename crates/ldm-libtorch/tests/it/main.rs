@@ -1,7 +1,9 @@
-//! The C++ interface, observed operations, and process groups of real processes.
+//! The C++ interface, kernels for CUDA on the emulator, observed operations, and process groups of real processes.
 
 #![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
 
+mod cuda_norm;
+mod cuda_sums;
 mod operations;
 mod ranks;
 mod shim;
