@@ -6,7 +6,7 @@
 
 namespace {
 // Numbers of cuda.h, which are part of the driver's ABI.
-enum DeviceAttribute { MULTIPROCESSOR_COUNT = 16, CAPABILITY_MAJOR = 75, CAPABILITY_MINOR = 76, SHARED_OPTIN = 97 };
+enum DeviceAttribute { MULTIPROCESSOR_COUNT = 16, CAPABILITY_MAJOR = 75, SHARED_OPTIN = 97 };
 enum FunctionAttribute { MAX_DYNAMIC_SHARED = 8 };
 constexpr unsigned SHARED_WITHOUT_OPTIN = 48 << 10;
 
@@ -103,11 +103,10 @@ int ldm_add_compiled(const char *module, const char *ptx, size_t ptx_bytes, cons
   return ldm::guarded([&] { compiled()[module] = {{ptx, ptx_bytes}, {cubin, cubin_bytes}}; });
 }
 
-int ldm_gpu_limits(int device, int *multiprocessors, int *shared_bytes, int *capability) {
+int ldm_gpu_limits(int device, int *multiprocessors, int *shared_bytes) {
   return ldm::guarded([&] {
     *multiprocessors = attribute(device, MULTIPROCESSOR_COUNT);
     *shared_bytes = attribute(device, SHARED_OPTIN);
-    *capability = 10 * attribute(device, CAPABILITY_MAJOR) + attribute(device, CAPABILITY_MINOR);
   });
 }
 }

@@ -64,7 +64,7 @@ std::pair<at::Tensor, at::Tensor> forward_of(const Call &call, const Inputs &in)
   ldm::KernelLaunch merge{MODULE, "group_norm_merge", {(unsigned)groups, (unsigned)batch, 1}, MERGE_THREADS, shared_bytes};
   ldm::launch(in.x, merge, arguments);
   auto apply = tiles("group_norm_apply");
-  apply.shared_bytes = 0;
+  apply.shared_bytes = 4 * tiling.width * sizeof(float); // coefficients
   ldm::launch(in.x, apply, arguments);
   return {y, stats};
 }
@@ -102,7 +102,7 @@ variable_list backward_of(const Call &call, const Inputs &in, const at::Tensor &
   ldm::KernelGrid of_groups{(unsigned)groups, (unsigned)batch, 1};
   ldm::launch(in.x, {MODULE, "group_norm_coefficients", of_groups, SMALL_THREADS, shared_bytes}, arguments);
   auto last = tiles("group_norm_dx");
-  last.shared_bytes = 0;
+  last.shared_bytes = 6 * tiling.width * sizeof(float); // coefficients
   ldm::launch(in.x, last, arguments);
   if (small[0] || small[1] || small[2]) {
     ldm::KernelGrid of_channels{(unsigned)((channels + SMALL_THREADS - 1) / SMALL_THREADS), 1, 1};

@@ -102,7 +102,7 @@ int ldm_grad_enabled();
 
 // driver.cpp: the GPU's limits, and the compiled code of a file of kernels/
 int ldm_add_compiled(const char *module, const char *ptx, size_t ptx_bytes, const char *cubin, size_t cubin_bytes);
-int ldm_gpu_limits(int device, int *multiprocessors, int *shared_bytes, int *capability);
+int ldm_gpu_limits(int device, int *multiprocessors, int *shared_bytes);
 
 // launch.cpp: whether this build runs kernels on the CPU, and in which order of threads (of this thread's launches)
 int ldm_has_emulator();

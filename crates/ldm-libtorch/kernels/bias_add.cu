@@ -3,16 +3,24 @@
 
 namespace ldm {
 template <class T, int V> __device__ void bias_add(const BiasAdd &a) {
+  LDM_SHARED(shared);
   const Tiling &of = a.tiling;
   Tile<V> tile(of);
+  float *biases = reinterpret_cast<float *>(shared);
+#pragma unroll 1
+  for (int c = threadIdx.x; c < of.width; c += blockDim.x) {
+    int channel = (int)blockIdx.x * of.width + c;
+    if (channel >= of.channels) break;
+    biases[c] = read_or(a.channel_bias, channel, 0.f) + read_or(a.image_bias, tile.image * of.channels + channel, 0.f);
+  }
+  __syncthreads();
   if (!tile.active) return;
   float bias[V];
-  for (int v = 0; v < V; v++)
-    bias[v] = read_or(a.channel_bias, tile.channel + v, 0.f) +
-              read_or(a.image_bias, tile.image * of.channels + tile.channel + v, 0.f);
+#pragma unroll
+  for (int v = 0; v < V; v++) bias[v] = biases[tile.column + v];
   const T *x = static_cast<const T *>(a.x), *residual = static_cast<const T *>(a.residual);
   T *y = static_cast<T *>(a.y);
-#pragma unroll 2
+#pragma unroll 1
   for (int pixel = tile.begin + tile.row; pixel < tile.end; pixel += of.rows) {
     long long at = tile.at(of, pixel);
     Pack<T, V> xs = load_input<T, V>(x + at), rs, ys;

@@ -50,9 +50,12 @@ unsigned short bf16_bits(float value);
 
 extern thread_local emulator::Dimensions threadIdx, blockIdx, blockDim, gridDim;
 
+// Functions of CUDA that the C library does not have. The GPU's own last two err by 2 units of the last place.
 inline void __syncthreads() { emulator::barrier(); }
 inline float __uint_as_float(unsigned bits) {
   float value;
   std::memcpy(&value, &bits, sizeof value);
   return value;
 }
+inline float __fdividef(float a, float b) { return a / b; }
+inline float rsqrtf(float x) { return 1.f / std::sqrt(x); }

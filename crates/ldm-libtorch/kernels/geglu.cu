@@ -11,6 +11,7 @@ template <class T, int V> __device__ void geglu(const Geglu &a) {
   if (!tile.active) return;
   const T *x = static_cast<const T *>(a.x);
   T *y = static_cast<T *>(a.y);
+#pragma unroll 1
   for (int row = tile.begin + tile.row; row < tile.end; row += of.rows) {
     const T *value = x + (long long)row * 2 * of.channels + tile.channel;
     Pack<T, V> values = load_input<T, V>(value), gates = load_input<T, V>(value + of.channels), ys;
@@ -30,6 +31,7 @@ template <class T, int V> __device__ void geglu_backward(const Geglu &a) {
   if (!tile.active) return;
   const T *x = static_cast<const T *>(a.x), *dy = static_cast<const T *>(a.dy);
   T *dx = static_cast<T *>(a.y);
+#pragma unroll 1
   for (int row = tile.begin + tile.row; row < tile.end; row += of.rows) {
     long long value = (long long)row * 2 * of.channels + tile.channel, gate = value + of.channels;
     Pack<T, V> values = load_input<T, V>(x + value), gates = load_input<T, V>(x + gate);

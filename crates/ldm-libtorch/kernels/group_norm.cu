@@ -14,16 +14,21 @@ __device__ inline void block_moments(const Norm &a, const Tile<V> &tile, T *slab
   const Tiling &of = a.tiling;
   const T *x = static_cast<const T *>(a.x);
   ThreadMoments<V> own;
-  if (tile.active)
+  auto next = [&](int pixel) {
+    Pack<T, V> pack = load_input<T, V>(x + tile.at(of, pixel));
+    if (slab) store<T, V>(slab + (pixel - tile.begin) * of.width + tile.column, pack);
+    return pack;
+  };
+  int pixel = tile.begin + tile.row;
+  if (tile.active && pixel < tile.end) {
+    own.begin(next(pixel));
 #pragma unroll 4
-    for (int pixel = tile.begin + tile.row; pixel < tile.end; pixel += of.rows) {
-      Pack<T, V> pack = load_input<T, V>(x + tile.at(of, pixel));
-      if (slab) store<T, V>(slab + (pixel - tile.begin) * of.width + tile.column, pack);
-      own.add(pack);
-    }
+    for (pixel += of.rows; pixel < tile.end; pixel += of.rows) own.add(next(pixel));
+  }
   float *mean = rows, *m2 = rows + of.rows * of.width;
   merge_rows<V>(own, mean, m2, tile, of);
   // The shift moves means alone.
+#pragma unroll 1
   for (int c = threadIdx.x; c < of.width; c += blockDim.x) {
     long long channel = (long long)blockIdx.x * of.width + c;
     mean[c] += read_or(a.channel_shift, channel, 0.f) +
@@ -31,6 +36,7 @@ __device__ inline void block_moments(const Norm &a, const Tile<V> &tile, T *slab
   }
   __syncthreads();
   int groups = of.width / a.group_channels;
+#pragma unroll 1
   for (int group = threadIdx.x; group < groups; group += blockDim.x) {
     int first = group * a.group_channels;
     Moments moments = merge_channels(mean + first, m2 + first, a.group_channels, tile.end - tile.begin);
@@ -40,7 +46,7 @@ __device__ inline void block_moments(const Norm &a, const Tile<V> &tile, T *slab
 }
 
 __device__ inline float reciprocal_deviation(float m2, float count, float eps) {
-  return 1.f / sqrtf(m2 / count + eps);
+  return rsqrtf(m2 / count + eps);
 }
 
 template <class T, int V> __device__ void group_norm_slab(const NormForward &a) {
@@ -50,10 +56,12 @@ template <class T, int V> __device__ void group_norm_slab(const NormForward &a) 
   Tile<V> tile(of);
   T *slab = reinterpret_cast<T *>(shared);
   // A row is a multiple of V numbers, so that f32 behind them are aligned if V·sizeof(T) is at least 4.
-  float *rows = reinterpret_cast<float *>(shared + (long long)of.part_pixels * of.width * sizeof(T));
-  float *stats = rows + 2 * of.rows * of.width;
+  float *stats = reinterpret_cast<float *>(shared + (long long)of.part_pixels * of.width * sizeof(T));
+  float *rows = stats + 2 * (of.width / norm.group_channels);
+  Coefficients coefficients(rows, of.width); // over the moments, which are done by then
   block_moments<T, V>(norm, tile, slab, rows, stats);
   int groups = of.width / norm.group_channels, first_group = blockIdx.x * groups;
+#pragma unroll 1
   for (int group = threadIdx.x; group < groups; group += blockDim.x) { // of its own writes
     float count = (float)of.pixels * (float)norm.group_channels;
     stats[groups + group] = reciprocal_deviation(stats[groups + group], count, norm.eps);
@@ -61,10 +69,11 @@ template <class T, int V> __device__ void group_norm_slab(const NormForward &a) 
     norm.rstd[tile.image * norm.groups + first_group + group] = stats[groups + group];
   }
   __syncthreads();
+  coefficients.fill(norm, stats, stats + groups);
   if (!tile.active) return;
-  Normalizer<V> normalizer(norm, tile, stats, stats + groups, first_group);
+  Normalizer<V> normalizer(coefficients, tile.column);
   T *y = static_cast<T *>(a.y);
-#pragma unroll 2
+#pragma unroll 1
   for (int pixel = tile.begin + tile.row; pixel < tile.end; pixel += of.rows) {
     Pack<T, V> pack = load<T, V>(slab + (pixel - tile.begin) * of.width + tile.column);
     store<T, V>(y + tile.at(of, pixel), normalizer.apply(pack, norm.silu));
@@ -76,9 +85,10 @@ template <class T, int V> __device__ void group_norm_moments(const NormForward &
   const Norm &norm = a.norm;
   const Tiling &of = norm.tiling;
   Tile<V> tile(of);
-  float *rows = reinterpret_cast<float *>(shared), *stats = rows + 2 * of.rows * of.width;
+  float *stats = reinterpret_cast<float *>(shared), *rows = stats + 2 * (of.width / norm.group_channels);
   block_moments<T, V>(norm, tile, static_cast<T *>(nullptr), rows, stats);
   int groups = of.width / norm.group_channels;
+#pragma unroll 1
   for (int group = threadIdx.x; group < groups; group += blockDim.x) { // of its own writes
     long long to = (tile.image * norm.groups + blockIdx.x * groups + group) * of.parts + blockIdx.y;
     a.part_mean[to] = stats[group];
@@ -94,6 +104,7 @@ __device__ inline void group_norm_merge(const NormForward &a) {
   float *count = reinterpret_cast<float *>(shared), *mean = count + blockDim.x, *m2 = mean + blockDim.x;
   long long group = (long long)blockIdx.y * norm.groups + blockIdx.x;
   Moments own = {0.f, 0.f, 0.f};
+#pragma unroll 1
   for (int part = threadIdx.x; part < of.parts; part += blockDim.x) {
     int rest = of.pixels - part * of.part_pixels, pixels = rest < of.part_pixels ? rest : of.part_pixels;
     long long from = group * of.parts + part;
@@ -117,15 +128,17 @@ __device__ inline void group_norm_merge(const NormForward &a) {
 }
 
 template <class T, int V> __device__ void group_norm_apply(const NormForward &a) {
+  LDM_SHARED(shared);
   const Norm &norm = a.norm;
   const Tiling &of = norm.tiling;
+  Coefficients coefficients(reinterpret_cast<float *>(shared), of.width);
+  coefficients.fill(norm);
   Tile<V> tile(of);
   if (!tile.active) return;
-  long long stats = tile.image * norm.groups;
-  Normalizer<V> normalizer(norm, tile, norm.mean + stats, norm.rstd + stats, 0);
+  Normalizer<V> normalizer(coefficients, tile.column);
   const T *x = static_cast<const T *>(a.norm.x);
   T *y = static_cast<T *>(a.y);
-#pragma unroll 2
+#pragma unroll 1
   for (int pixel = tile.begin + tile.row; pixel < tile.end; pixel += of.rows) {
     long long at = tile.at(of, pixel);
     store<T, V>(y + at, normalizer.apply(load_input<T, V>(x + at), norm.silu));

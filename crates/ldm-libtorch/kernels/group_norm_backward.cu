@@ -22,12 +22,13 @@ template <class T, int V> __device__ void group_norm_sums(const NormBackward &a)
   int cells = of.rows * of.width;
   float *rows = reinterpret_cast<float *>(shared);
   float *const arrays[3] = {rows, rows + cells, rows + 2 * cells};
+  Coefficients coefficients(rows + 3 * cells, of.width);
+  coefficients.fill(norm);
   if (tile.active) {
-    long long stats = tile.image * norm.groups;
-    Normalizer<V> normalizer(norm, tile, norm.mean + stats, norm.rstd + stats, 0);
+    Normalizer<V> normalizer(coefficients, tile.column);
     const T *x = static_cast<const T *>(norm.x), *dy = static_cast<const T *>(a.dy);
     float sums[3][V] = {};
-#pragma unroll 2
+#pragma unroll 1
     for (int pixel = tile.begin + tile.row; pixel < tile.end; pixel += of.rows) {
       long long at = tile.at(of, pixel);
       Pack<T, V> xs = load_input<T, V>(x + at), dys = load_input<T, V>(dy + at);
@@ -40,10 +41,12 @@ template <class T, int V> __device__ void group_norm_sums(const NormBackward &a)
         sums[2][v] += normalized;
       }
     }
+#pragma unroll
     for (int n = 0; n < 3; n++)
       for (int v = 0; v < V; v++) arrays[n][tile.row * of.width + tile.column + v] = sums[n][v];
   }
   sum_rows<V, 3>(arrays, tile, of);
+#pragma unroll 1
   for (int i = threadIdx.x; i < 3 * of.width; i += blockDim.x) {
     int n = i / of.width, column = i % of.width, channel = (int)blockIdx.x * of.width + column;
     long long row = ((long long)n * a.batch + tile.image) * of.parts + blockIdx.y;
@@ -60,6 +63,7 @@ __device__ inline void group_norm_coefficients(const NormBackward &a) {
   long long image = blockIdx.y, group = image * norm.groups + blockIdx.x;
   float *sums[3]; // over pixels, of each channel
   for (int n = 0; n < 3; n++) sums[n] = reinterpret_cast<float *>(shared) + n * D;
+#pragma unroll 1
   for (int i = threadIdx.x; i < 3 * D; i += blockDim.x) {
     int n = i / D, c = i % D;
     const float *from = a.sums + ((long long)n * a.batch + image) * of.parts * of.channels + first + c;
@@ -82,6 +86,7 @@ __device__ inline void group_norm_coefficients(const NormBackward &a) {
     a.means[group] = mean_d;
     a.means[(long long)a.batch * norm.groups + group] = mean_dx;
   }
+#pragma unroll 1
   for (int c = threadIdx.x; c < D; c += blockDim.x) {
     long long channel = first + c, at = image * of.channels + channel, half = image * 2 * of.channels + channel;
     long long all = (long long)a.batch * of.channels;
@@ -99,21 +104,30 @@ __device__ inline void group_norm_coefficients(const NormBackward &a) {
 }
 
 template <class T, int V> __device__ void group_norm_dx(const NormBackward &a) {
+  LDM_SHARED(shared);
   const Norm &norm = a.norm;
   const Tiling &of = norm.tiling;
   Tile<V> tile(of);
+  float *of_block = reinterpret_cast<float *>(shared), *more = of_block + 4 * of.width;
+#pragma unroll 1
+  for (int c = threadIdx.x; c < of.width; c += blockDim.x) {
+    long long group = tile.image * norm.groups + (blockIdx.x * of.width + c) / norm.group_channels;
+    more[c] = a.means[group];
+    more[of.width + c] = a.means[(long long)a.batch * norm.groups + group];
+  }
+  Coefficients coefficients(of_block, of.width);
+  coefficients.fill(norm);
   if (!tile.active) return;
-  long long stats = tile.image * norm.groups;
-  Normalizer<V> normalizer(norm, tile, norm.mean + stats, norm.rstd + stats, 0);
+  Normalizer<V> normalizer(coefficients, tile.column);
   float mean_d[V], mean_dx[V];
+#pragma unroll
   for (int v = 0; v < V; v++) {
-    long long group = stats + (tile.channel + v) / norm.group_channels;
-    mean_d[v] = a.means[group];
-    mean_dx[v] = a.means[(long long)a.batch * norm.groups + group];
+    mean_d[v] = more[tile.column + v];
+    mean_dx[v] = more[of.width + tile.column + v];
   }
   const T *x = static_cast<const T *>(norm.x), *dy = static_cast<const T *>(a.dy);
   T *dx = static_cast<T *>(a.dx);
-#pragma unroll 2
+#pragma unroll 1
   for (int pixel = tile.begin + tile.row; pixel < tile.end; pixel += of.rows) {
     long long at = tile.at(of, pixel);
     Pack<T, V> xs = load_input<T, V>(x + at), dys = load_input<T, V>(dy + at), dxs;

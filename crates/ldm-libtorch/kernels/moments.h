@@ -10,7 +10,7 @@ struct Moments {
 __device__ inline Moments merge(const Moments &a, const Moments &b) {
   if (b.count == 0.f) return a;
   if (a.count == 0.f) return b;
-  float count = a.count + b.count, difference = b.mean - a.mean, share = b.count / count;
+  float count = a.count + b.count, difference = b.mean - a.mean, share = __fdividef(b.count, count);
   return {count, fmaf(difference, share, a.mean), a.m2 + b.m2 + difference * difference * a.count * share};
 }
 
@@ -20,27 +20,35 @@ template <int V> struct ThreadMoments {
   float first[V], sum[V], squares[V];
   int count = 0;
 
+  template <class T> __device__ void begin(const Pack<T, V> &pack) {
+#pragma unroll
+    for (int v = 0; v < V; v++) {
+      first[v] = to_float(pack.lane[v]);
+      sum[v] = first[v] - first[v]; // 0, or NaN of an Inf
+      squares[v] = 0.f;
+    }
+    count = 1;
+  }
+
   template <class T> __device__ void add(const Pack<T, V> &pack) {
 #pragma unroll
     for (int v = 0; v < V; v++) {
-      float value = to_float(pack.lane[v]);
-      if (count == 0) {
-        first[v] = value;
-        sum[v] = value - value; // 0, or NaN of an Inf
-        squares[v] = 0.f;
-      } else {
-        float from_first = value - first[v];
-        sum[v] += from_first;
-        squares[v] = fmaf(from_first, from_first, squares[v]);
-      }
+      float from_first = to_float(pack.lane[v]) - first[v];
+      sum[v] += from_first;
+      squares[v] = fmaf(from_first, from_first, squares[v]);
     }
     count++;
   }
 
-  __device__ Moments of(int v) const {
-    if (count == 0) return {0.f, 0.f, 0.f};
-    float mean = sum[v] / (float)count, m2 = squares[v] - sum[v] * mean;
-    return {(float)count, first[v] + mean, m2 < 0.f ? 0.f : m2}; // below 0 by rounding; NaN stays
+  // Writes mean and squared deviations of each channel.
+  __device__ void store(float *mean, float *m2) const {
+    float each = __fdividef(1.f, (float)count);
+#pragma unroll
+    for (int v = 0; v < V; v++) {
+      float from_first = sum[v] * each, deviations = squares[v] - sum[v] * from_first;
+      mean[v] = first[v] + from_first;
+      m2[v] = deviations < 0.f ? 0.f : deviations; // below 0 by rounding; NaN stays
+    }
   }
 };
 
@@ -56,18 +64,15 @@ template <int V>
 __device__ inline void merge_rows(const ThreadMoments<V> &own, float *mean, float *m2, const Tile<V> &tile,
                                   const Tiling &of) {
   int at = tile.row * of.width + tile.column, pixels = tile.end - tile.begin;
-  if (tile.active)
-    for (int v = 0; v < V; v++) {
-      Moments moments = own.of(v);
-      mean[at + v] = moments.mean;
-      m2[at + v] = moments.m2;
-    }
+  if (own.count > 0) own.store(mean + at, m2 + at); // others have no pixels to merge
   for (int half = first_half(of.rows); half > 0; half /= 2) {
     __syncthreads();
     if (!tile.active || tile.row >= half || tile.row + half >= of.rows) continue;
     float here = (float)merged_pixels(pixels, of.rows, tile.row, 2 * half);
     float there = (float)merged_pixels(pixels, of.rows, tile.row + half, 2 * half);
+    if (there == 0.f) continue;
     int from = at + half * of.width;
+#pragma unroll 1
     for (int v = 0; v < V; v++) {
       Moments merged = merge({here, mean[at + v], m2[at + v]}, {there, mean[from + v], m2[from + v]});
       mean[at + v] = merged.mean;

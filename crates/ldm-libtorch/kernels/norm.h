@@ -1,25 +1,52 @@
-// The normalization of a thread's channels, once mean and 1/deviation of their groups are known.
+// The normalization of a block's channels, once mean and 1/deviation of their groups are known.
 #pragma once
 #include "tile.h"
 
 namespace ldm {
-template <int V> struct Normalizer {
-  float mean[V];  // of x, without the shift
-  float rstd[V];
-  float scale[V]; // n' = scale·x̂ + shift
-  float shift[V];
+// Coefficients of each channel of a block, in shared memory: n' = scale·(x - mean)·rstd + shift.
+struct Coefficients {
+  float *mean; // of x, without the shift before the norm
+  float *rstd;
+  float *scale;
+  float *shift;
 
-  // `means` and `rstds` begin with the first group of the map or, in shared memory, of the block.
-  __device__ Normalizer(const Norm &of, const Tile<V> &tile, const float *means, const float *rstds, int first_group) {
-    for (int v = 0; v < V; v++) {
-      long long channel = tile.channel + v, of_image = tile.image * of.tiling.channels + channel;
-      long long half = tile.image * 2 * of.tiling.channels + channel;
-      int group = (int)channel / of.group_channels - first_group;
-      mean[v] = means[group] - (read_or(of.channel_shift, channel, 0.f) + read_or(of.image_shift, of_image, 0.f));
-      rstd[v] = rstds[group];
+  __device__ Coefficients(float *memory, int width)
+      : mean(memory), rstd(memory + width), scale(memory + 2 * width), shift(memory + 3 * width) {}
+
+  // `means` and `rstds` begin with the first group of the block. Ends at a barrier.
+  __device__ void fill(const Norm &of, const float *means, const float *rstds) {
+#pragma unroll 1
+    for (int c = threadIdx.x; c < of.tiling.width; c += blockDim.x) {
+      long long channel = (long long)blockIdx.x * of.tiling.width + c, image = blockIdx.z;
+      long long at = image * of.tiling.channels + channel, half = image * 2 * of.tiling.channels + channel;
+      int group = c / of.group_channels;
+      mean[c] = means[group] - (read_or(of.channel_shift, channel, 0.f) + read_or(of.image_shift, at, 0.f));
+      rstd[c] = rstds[group];
       float of_map = 1.f + read_or(of.scale_shift, half, 0.f);
-      scale[v] = read(of.weight, channel) * of_map;
-      shift[v] = fmaf(read(of.bias, channel), of_map, read_or(of.scale_shift, half + of.tiling.channels, 0.f));
+      scale[c] = read(of.weight, channel) * of_map;
+      shift[c] = fmaf(read(of.bias, channel), of_map, read_or(of.scale_shift, half + of.tiling.channels, 0.f));
+    }
+    __syncthreads();
+  }
+
+  // Of the statistics of the whole map.
+  __device__ void fill(const Norm &of) {
+    long long first = blockIdx.z * (long long)of.groups + blockIdx.x * (of.tiling.width / of.group_channels);
+    fill(of, of.mean + first, of.rstd + first);
+  }
+};
+
+// Those of a thread.
+template <int V> struct Normalizer {
+  float mean[V], rstd[V], scale[V], shift[V];
+
+  __device__ Normalizer(const Coefficients &of, int column) {
+#pragma unroll
+    for (int v = 0; v < V; v++) {
+      mean[v] = of.mean[column + v];
+      rstd[v] = of.rstd[column + v];
+      scale[v] = of.scale[column + v];
+      shift[v] = of.shift[column + v];
     }
   }
 

@@ -43,6 +43,7 @@ __device__ inline void sum_rows(float *const (&arrays)[N], const Tile<V> &tile, 
     __syncthreads();
     if (!tile.active || tile.row >= half || tile.row + half >= of.rows) continue;
     int to = tile.row * of.width + tile.column, from = to + half * of.width;
+#pragma unroll
     for (int n = 0; n < N; n++)
       for (int v = 0; v < V; v++) arrays[n][to + v] += arrays[n][from + v];
   }

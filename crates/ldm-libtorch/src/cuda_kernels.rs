@@ -77,12 +77,18 @@ fn with_state<T>(index: usize, read: impl FnOnce(&Result<GpuLimits, String>) -> 
 }
 
 fn prepare(index: usize) -> Result<GpuLimits, String> {
+    if index >= crate::cuda_device_count() {
+        return Err(format!("expected a CUDA device {index}, got {} devices", crate::cuda_device_count()));
+    }
     compiled::add()?;
-    let limits = ffi::gpu_limits(index).map_err(|error| error.to_string())?;
     // A thread of its own: its gradients are recorded and its autocast is off, whatever those of this thread are.
-    let check = std::thread::spawn(move || self_check::self_check(Device::Cuda(index), limits));
-    check.join().unwrap_or_else(|_| Err("the comparison of CUDA's kernels with libtorch failed".into()))?;
-    Ok(limits)
+    let check = std::thread::spawn(move || {
+        let device = Device::Cuda(index);
+        drop(Tensor::zeros([1], (Kind::Float, device))); // libtorch prepares the device
+        let limits = ffi::gpu_limits(index).map_err(|error| error.to_string())?;
+        self_check::self_check(device, limits).map(|()| limits)
+    });
+    check.join().unwrap_or_else(|_| Err("the comparison with libtorch failed".into()))
 }
 
 /// Runs `body` with the kernels emulated on the CPU for tensors there: a test of their arithmetic. `order` permutes the threads

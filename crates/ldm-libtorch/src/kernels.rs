@@ -145,7 +145,11 @@ pub fn has_amx() -> bool {
 
 /// Counts `body` as an operation if this thread's operations are counted; `cost` returns its multiplications and additions
 /// and its bytes.
-pub(crate) fn counted<T>(name: &'static CStr, cost: impl FnOnce() -> [usize; 2], body: impl FnOnce() -> T) -> T {
+pub(crate) fn counted<T>(
+    name: &'static CStr,
+    cost: impl FnOnce() -> [usize; 2],
+    body: impl FnOnce() -> T,
+) -> T {
     if !ffi::is_counting() {
         return body();
     }

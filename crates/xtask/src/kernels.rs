@@ -70,7 +70,10 @@ fn install(checkout: &Checkout) -> Result<PathBuf> {
         .env("PIP_USER", "0")
         .status()
         .context("python3 does not start")?;
-    ensure!(status.success(), "pip: cannot install {WHEEL}; try setting LDM_NVRTC to the folder of libnvrtc.so.13");
+    ensure!(
+        status.success(),
+        "pip: cannot install {WHEEL}; try setting LDM_NVRTC to the folder of libnvrtc.so.13"
+    );
     nvrtc(checkout).context("the wheel of NVRTC has no libnvrtc.so.13")
 }
 
@@ -95,7 +98,8 @@ fn run(sources: &Path, nvrtc: &Path, out: &Path, architectures: &[&str]) -> Resu
 fn manifest(sources: &Path, version: &str) -> Result<String> {
     let of_device = |path: &PathBuf| {
         let end = path.extension().unwrap_or_default();
-        (end == "cu" || end == "h" || end == "py") && path.file_name().is_some_and(|name| name != "emulator.h")
+        (end == "cu" || end == "h" || end == "py")
+            && path.file_name().is_some_and(|name| name != "emulator.h")
     };
     let inputs = files(sources)?.into_iter().filter(of_device);
     let outputs = files(&sources.join(COMPILED))?.into_iter().filter(|path| !path.ends_with(MANIFEST));
@@ -111,7 +115,8 @@ fn manifest(sources: &Path, version: &str) -> Result<String> {
 /// Returns the files of a folder, sorted.
 fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+    let mut files: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
     files.sort();
     Ok(files)
 }
@@ -146,7 +151,11 @@ mod tests {
         };
         let out = tempfile::tempdir().unwrap();
         let log = run(&sources(), &nvrtc, out.path(), &[]).unwrap();
-        assert_eq!(format!("# {}", log.lines().next().unwrap()), committed().lines().next().unwrap(), "NVRTC's version");
+        assert_eq!(
+            format!("# {}", log.lines().next().unwrap()),
+            committed().lines().next().unwrap(),
+            "NVRTC's version"
+        );
         for path in files(out.path()).unwrap() {
             let name = path.file_name().unwrap();
             let same = fs::read(&path).unwrap() == fs::read(sources().join(COMPILED).join(name)).unwrap();

@@ -67,7 +67,11 @@ fn a_residual_block_is_two_norms_two_convolutions_and_one_sum() {
     let Some((y, seen)) = emulated(|| count_operations(|| block.forward(&block.x))) else { return };
     assert_close("y", &y, &block.plain(&block.x), 1e-5);
     let calls = |name: &str| seen.iter().filter(|each| each.name == name).map(|each| each.calls).sum::<i64>();
-    assert_eq!((calls("ldm::group_norm"), calls("aten::conv2d"), calls("ldm::bias_add")), (2, 2, 1), "{seen:?}");
+    assert_eq!(
+        (calls("ldm::group_norm"), calls("aten::conv2d"), calls("ldm::bias_add")),
+        (2, 2, 1),
+        "{seen:?}"
+    );
     assert_eq!(calls("aten::add") + calls("aten::add_") + calls("aten::silu"), 0, "{seen:?}");
 }
 

@@ -19,8 +19,7 @@ macro_rules! compiled {
 }
 
 /// A file of `kernels/`: its name, PTX and code of sm_90.
-const MODULES: [(&CStr, &[u8], &[u8]); 4] =
-    compiled!["group_norm" "group_norm_backward" "bias_add" "geglu"];
+const MODULES: [(&CStr, &[u8], &[u8]); 4] = compiled!["group_norm" "group_norm_backward" "bias_add" "geglu"];
 
 /// Gives them to the driver, once.
 pub(super) fn add() -> Result<(), String> {

@@ -8,15 +8,13 @@ pub struct GpuLimits {
     pub multiprocessors: i64,
     /// Bytes of shared memory that a block may have.
     pub shared_bytes: i64,
-    /// Compute capability: 90 is sm_90.
-    pub capability: i64,
 }
 
 impl GpuLimits {
     /// H100: 132 multiprocessors, 227 KB (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
-    pub const SM_90: Self = Self { multiprocessors: 132, shared_bytes: 227 << 10, capability: 90 };
+    pub const SM_90: Self = Self { multiprocessors: 132, shared_bytes: 227 << 10 };
     /// A100: 108 multiprocessors, 163 KB.
-    pub const SM_80: Self = Self { multiprocessors: 108, shared_bytes: 163 << 10, capability: 80 };
+    pub const SM_80: Self = Self { multiprocessors: 108, shared_bytes: 163 << 10 };
 }
 
 /// A channels_last map `[B, C, h, w]`, or rows as a map of one image.
@@ -71,6 +69,8 @@ const MAX_GRID: i64 = 65535;
 const WAVES: i64 = 4;
 /// Pixels of a thread, at least: a thread first reads its channels' parameters.
 const THREAD_PIXELS: i64 = 2;
+/// f32 of each channel of a block next to its sums, at most: of a norm 4, of its gradient 6.
+const COEFFICIENTS: i64 = 6;
 const F32: i64 = 4;
 const WARP: i64 = 32;
 
@@ -112,17 +112,17 @@ impl MapLayout {
             (short, *width)
         })?;
         let shared_bytes =
-            |rows: i64| (arrays * rows * width + 2 * (width / channels)) * F32;
+            |rows: i64| ((arrays * rows + COEFFICIENTS) * width + 2 * (width / channels)) * F32;
         let tiling = self.parted(vector, width, limits, shared_bytes);
         (i64::from(tiling.shared_bytes) <= PLAIN_SHARED_BYTES).then_some(tiling)
     }
 
-    /// Blocks over parts of the pixels and any channels, without shared memory.
+    /// Blocks over parts of the pixels and any channels, with one f32 for each channel in shared memory.
     pub(crate) fn plain(self, limits: GpuLimits) -> Option<Tiling> {
         self.check()?;
         let vector = self.vector();
         let columns = (self.channels / vector).min(THREADS / 2);
-        Some(self.parted(vector, columns * vector, limits, |_| 0))
+        Some(self.parted(vector, columns * vector, limits, |_| columns * vector * F32))
     }
 
     /// None for sizes beyond the kernels' integers or CUDA's grid.
@@ -160,9 +160,10 @@ impl MapLayout {
     }
 }
 
-/// f32 of moments: mean and squared deviations of each row and channel, then of each group.
+/// f32 of moments: mean and squared deviations of each group, then of each row and channel, where the four coefficients of each
+/// channel are later.
 fn moments_bytes(rows: i64, width: i64, groups: i64) -> i64 {
-    (2 * rows * width + 2 * groups) * F32
+    ((2 * rows).max(COEFFICIENTS - 2) * width + 2 * groups) * F32
 }
 
 fn divisors(of: i64) -> impl Iterator<Item = i64> {
@@ -205,10 +206,14 @@ mod tests {
         // CUDA's limits.
         assert!(threads % 32 == 0 && i64::from(threads) <= MAX_THREADS, "{name}");
         assert!(rows >= 1 && width / vector * rows <= i64::from(threads), "{name}");
-        assert!(i64::from(parts) <= MAX_GRID && i64::from(shared_bytes) <= limits.shared_bytes.max(48 << 10), "{name}");
+        assert!(
+            i64::from(parts) <= MAX_GRID && i64::from(shared_bytes) <= limits.shared_bytes.max(48 << 10),
+            "{name}"
+        );
         // The kernels' shared memory.
         let slab_bytes = if slab { of.pixels * width * of.element_bytes } else { 0 };
-        assert!(i64::from(shared_bytes) >= slab_bytes + arrays * rows * width * F32, "{name}");
+        let least = slab_bytes + (arrays * rows).max(if arrays == 0 { 1 } else { 4 }) * width * F32;
+        assert!(i64::from(shared_bytes) >= least, "{name}");
         assert!(slab_bytes % F32 == 0, "{name}: f32 behind the slab");
     }
 
@@ -221,7 +226,7 @@ mod tests {
             element_bytes in prop::sample::select(vec![2_i64, 4]), aligned in any::<bool>(),
             multiprocessors in 1_i64..200, shared_kb in 0_i64..228,
         ) {
-            let limits = GpuLimits { multiprocessors, shared_bytes: shared_kb << 10, capability: 90 };
+            let limits = GpuLimits { multiprocessors, shared_bytes: shared_kb << 10 };
             let of = MapLayout { batch, pixels, channels: groups * channels, element_bytes, aligned };
             if let Some(tiling) = of.slab(groups, limits) {
                 prop_assert_eq!(tiling.parts, 1);
@@ -238,7 +243,9 @@ mod tests {
     /// The U-Net of Stable Diffusion at 64x64 in bf16: every norm is one launch on an H100.
     #[test]
     fn norms_of_stable_diffusion_are_slabs() {
-        for (channels, side) in [(320, 64), (640, 64), (640, 32), (960, 32), (1280, 16), (2560, 16), (2560, 8)] {
+        for (channels, side) in
+            [(320, 64), (640, 64), (640, 32), (960, 32), (1280, 16), (2560, 16), (2560, 8)]
+        {
             let of = map(2, channels, side, 2);
             let slab = of.slab(GROUPS, GpuLimits::SM_90).unwrap_or_else(|| panic!("{of:?}"));
             let blocks = of.batch * channels / i64::from(slab.width);
@@ -270,6 +277,9 @@ mod tests {
         assert_eq!(of.split(GROUPS, 2, GpuLimits::SM_90), None);
         assert_eq!(MapLayout { batch: 1 << 16, pixels: 1, ..of }.plain(GpuLimits::SM_90), None);
         // A group of more channels than a block has threads, one at a time.
-        assert_eq!(MapLayout { batch: 1, pixels: 4, channels: 32 * 999, ..of }.split(GROUPS, 2, GpuLimits::SM_90), None);
+        assert_eq!(
+            MapLayout { batch: 1, pixels: 4, channels: 32 * 999, ..of }.split(GROUPS, 2, GpuLimits::SM_90),
+            None
+        );
     }
 }

@@ -28,12 +28,7 @@ unsafe extern "C" {
         cubin: *const u8,
         cubin_bytes: usize,
     ) -> c_int;
-    fn ldm_gpu_limits(
-        device: c_int,
-        multiprocessors: *mut c_int,
-        shared_bytes: *mut c_int,
-        capability: *mut c_int,
-    ) -> c_int;
+    fn ldm_gpu_limits(device: c_int, multiprocessors: *mut c_int, shared_bytes: *mut c_int) -> c_int;
     safe fn ldm_has_emulator() -> c_int;
     safe fn ldm_set_emulator_order(order: u64);
     fn ldm_fused_group_norm(plan: *const NormPlan, tensors: *const Ptr, out: *mut Out) -> c_int;
@@ -51,23 +46,15 @@ unsafe extern "C" {
 /// Gives the driver the compiled code of a file of `kernels/`.
 pub(crate) fn add_compiled(module: &CStr, ptx: &[u8], cubin: &[u8]) -> Result<(), TchError> {
     // SAFETY: a NUL-terminated name and two slices, which the C side copies.
-    check(unsafe {
-        ldm_add_compiled(module.as_ptr(), ptx.as_ptr(), ptx.len(), cubin.as_ptr(), cubin.len())
-    })
+    check(unsafe { ldm_add_compiled(module.as_ptr(), ptx.as_ptr(), ptx.len(), cubin.as_ptr(), cubin.len()) })
 }
 
 /// Asks the driver; fails without one.
 pub(crate) fn gpu_limits(device: usize) -> Result<GpuLimits, TchError> {
-    let [mut multiprocessors, mut shared_bytes, mut capability] = [0; 3];
+    let (mut multiprocessors, mut shared_bytes) = (0, 0);
     // SAFETY: the out parameters live on this frame.
-    check(unsafe {
-        ldm_gpu_limits(device as c_int, &raw mut multiprocessors, &raw mut shared_bytes, &raw mut capability)
-    })?;
-    Ok(GpuLimits {
-        multiprocessors: multiprocessors.into(),
-        shared_bytes: shared_bytes.into(),
-        capability: capability.into(),
-    })
+    check(unsafe { ldm_gpu_limits(device as c_int, &raw mut multiprocessors, &raw mut shared_bytes) })?;
+    Ok(GpuLimits { multiprocessors: multiprocessors.into(), shared_bytes: shared_bytes.into() })
 }
 
 /// Returns whether this build can run the kernels on the CPU.
