@@ -141,6 +141,7 @@ unsigned short f16_bits(float value) {
   if (std::isnan(value)) return 0x7FFF;
   unsigned sign = std::signbit(value) ? 0x8000 : 0;
   float magnitude = std::fabs(value);
+  if (magnitude == 0.f) return sign;
   if (magnitude >= 65520.f) return sign | 0x7C00; // half of the last place above the largest number
   int exponent = 0;
   std::frexp(magnitude, &exponent); // magnitude < 2^exponent

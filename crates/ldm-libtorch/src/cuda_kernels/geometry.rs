@@ -106,15 +106,15 @@ impl MapLayout {
         let channels = self.channels / groups;
         let vector = self.vector();
         let widths = divisors(groups).map(|of_block| of_block * channels);
-        let fitting = widths.filter(|width| width % vector == 0 && width / vector <= THREADS);
-        let width = fitting.min_by_key(|width| {
-            let short = (LINE - width * self.element_bytes).max(0);
-            (short, *width)
-        })?;
-        let shared_bytes =
-            |rows: i64| ((arrays * rows + COEFFICIENTS) * width + 2 * (width / channels)) * F32;
-        let tiling = self.parted(vector, width, limits, shared_bytes);
-        (i64::from(tiling.shared_bytes) <= PLAIN_SHARED_BYTES).then_some(tiling)
+        let fitting = widths.filter(|width| width % vector == 0 && width / vector <= THREADS).map(|width| {
+            let of_block = width / channels;
+            let shared_bytes = |rows: i64| ((arrays * rows + COEFFICIENTS) * width + 2 * of_block) * F32;
+            self.parted(vector, width, limits, shared_bytes)
+        });
+        fitting.filter(|tiling| i64::from(tiling.shared_bytes) <= PLAIN_SHARED_BYTES).min_by_key(|tiling| {
+            let width = i64::from(tiling.width);
+            ((LINE - width * self.element_bytes).max(0), width)
+        })
     }
 
     /// Blocks over parts of the pixels and any channels, with one f32 for each channel in shared memory.
