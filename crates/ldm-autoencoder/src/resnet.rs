@@ -38,7 +38,7 @@ impl ResnetBlock {
 
     pub(crate) fn forward(&self, x: &Tensor, context: &mut LayerContext) -> Tensor {
         let stats = &mut context.norm_stats;
-        let h = match stats {
+        let h = match &mut *stats {
             NormStats::Local => self.conv1.normed_to_norm(&self.norm1, x, None),
             stats => normed(&self.conv1, &self.norm1, x, Added::default(), stats).into(),
         };

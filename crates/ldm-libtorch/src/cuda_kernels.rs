@@ -154,11 +154,17 @@ fn group_norm_on(
     if groups <= 0 || channels % groups != 0 {
         return None;
     }
-    let weight = small(x, Some(weight), &[channels])?;
-    let bias = small(x, Some(bias), &[channels])?;
-    let channel_shift = small(x, extras.channel_shift, &[channels])?;
-    let image_shift = small(x, extras.image_shift, &[batch, channels])?;
-    let scale_shift = small(x, extras.scale_shift, &[batch, 2 * channels])?;
+    let small = [
+        (Some(weight), vec![channels]),
+        (Some(bias), vec![channels]),
+        (extras.channel_shift, vec![channels]),
+        (extras.image_shift, vec![batch, channels]),
+        (extras.scale_shift, vec![batch, 2 * channels]),
+    ];
+    if !small.iter().all(|(of, size)| is_small(x, *of, size)) {
+        return None;
+    }
+    let small = small.map(|(of, _)| of.map(Tensor::contiguous));
     let layout = layout_of(x, &[x])?;
     let slab = layout.slab(groups, limits);
     let plan = NormPlan {
@@ -170,14 +176,8 @@ fn group_norm_on(
         // The gradient of the output is copied where it is not aligned.
         backward: layout.split(groups, 3, limits)?,
     };
-    let tensors = [
-        Some(x),
-        weight.as_ref(),
-        bias.as_ref(),
-        channel_shift.as_ref(),
-        image_shift.as_ref(),
-        scale_shift.as_ref(),
-    ];
+    let [weight, bias, channel_shift, image_shift, scale_shift] = small.each_ref().map(Option::as_ref);
+    let tensors = [Some(x), weight, bias, channel_shift, image_shift, scale_shift];
     Some(counted(
         c"ldm::group_norm",
         || [0, 2 * x.kind().elt_size_in_bytes() * x.numel()],
@@ -192,8 +192,11 @@ pub fn bias_add(x: &Tensor, extras: BiasExtras<'_>) -> Option<Tensor> {
 
 fn bias_add_on(limits: GpuLimits, x: &Tensor, extras: BiasExtras<'_>) -> Option<Tensor> {
     let (batch, channels, ..) = x.size4().ok().filter(|_| is_map(x))?;
-    let channel_bias = small(x, extras.channel_bias, &[channels])?;
-    let image_bias = small(x, extras.image_bias, &[batch, channels])?;
+    let small = [(extras.channel_bias, vec![channels]), (extras.image_bias, vec![batch, channels])];
+    if !small.iter().all(|(of, size)| is_small(x, *of, size)) {
+        return None;
+    }
+    let [channel_bias, image_bias] = small.map(|(of, _)| of.map(Tensor::contiguous));
     let fits = |residual: &&Tensor| {
         residual.kind() == x.kind()
             && residual.device() == x.device()
@@ -237,10 +240,9 @@ fn geglu_on(limits: GpuLimits, x: &Tensor) -> Option<Tensor> {
     ))
 }
 
-/// `of` as the kernels read it: contiguous. None inside where there is none, and none if it has another size, device or dtype.
-fn small(x: &Tensor, of: Option<&Tensor>, size: &[i64]) -> Option<Option<Tensor>> {
-    let Some(of) = of else { return Some(None) };
-    (of.size() == size && of.device() == x.device() && is_number(of)).then(|| Some(of.contiguous()))
+/// Returns whether the kernels read `of` as a small input of `x`, or there is none.
+fn is_small(x: &Tensor, of: Option<&Tensor>, size: &[i64]) -> bool {
+    of.is_none_or(|of| of.size() == size && of.device() == x.device() && is_number(of))
 }
 
 fn layout_of(x: &Tensor, maps: &[&Tensor]) -> Option<MapLayout> {

@@ -38,10 +38,10 @@ impl NormInput<'_> {
         let mut sum = self.map.shallow_clone();
         if let Some(bias) = self.bias {
             // As in the convolution, where autocast lowers the bias.
-            sum = sum + over_pixels(&bias.unsqueeze(0).to_kind(self.map.kind()));
+            sum = &sum + over_pixels(&bias.unsqueeze(0).to_kind(self.map.kind()));
         }
         if let Some(to_image) = self.to_image {
-            sum = sum + over_pixels(to_image);
+            sum = &sum + over_pixels(to_image);
         }
         sum
     }

@@ -146,8 +146,7 @@ fn compare(
     for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
         let difference = (found.to_kind(Kind::Double) - expected).norm() / expected.norm();
         let difference = difference.double_value(&[]);
-        // NaN is no success.
-        if !(difference <= tolerance) {
+        if difference.is_nan() || difference > tolerance {
             let of = if index == 0 { "result".to_owned() } else { format!("gradient {index}") };
             return Err(format!("{name} of {kind:?}: its {of} differs from libtorch's by {difference:.1e}"));
         }

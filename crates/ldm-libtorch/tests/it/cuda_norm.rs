@@ -111,7 +111,7 @@ impl NormCase {
         let over_pixels = |of: Tensor| of.unsqueeze(-1).unsqueeze(-1);
         let mut x = wide(0).unwrap();
         for shift in [wide(3), wide(4)].into_iter().flatten() {
-            x = x + over_pixels(shift);
+            x = &x + over_pixels(shift);
         }
         let groups = x.reshape([batch, self.groups, -1]);
         let mean = groups.mean_dim(2, true, Kind::Double);
