@@ -70,7 +70,7 @@ mod tests {
             return println!("skipped: no libtorch_cuda.so");
         }
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let group = RawGroup::connect(&c"127.0.0.1".into(), port, Some(None), [0, 1], true, 5.);
+        let group = RawGroup::connect(&c"127.0.0.1".into(), port, Some(None), [0, 1], [5., 5.]);
         match group {
             Ok(_) => assert!(cuda_device_count() > 0),
             Err(error) => assert!(message(&error).contains("no GPUs found"), "{error}"),
