@@ -1,5 +1,6 @@
 //! The autoencoder with the kernels for CUDA, on the emulator, against CompVis' own code.
 
+use ldm_autoencoder::FirstStage;
 use ldm_libtorch::cuda_kernels::{GpuLimits, with_emulated_gpu};
 use ldm_libtorch::{channels_last, count_operations, to_channels_last};
 use ldm_testing::assert_close;
