@@ -46,7 +46,27 @@ fn gradients_equal_those_without_the_kernels() {
     let Some(found) = with_emulated_gpu(GpuLimits::SM_80, 0, gradients) else { return };
     let expected = gradients();
     assert!(found.len() > 20 && found.len() == expected.len());
-    for (name, expected) in &expected {
-        assert_close(name, &found[name], expected, 1e-4);
+    for (name, gradient) in &expected {
+        if !has_no_effect(name) {
+            assert_close(name, &found[name], gradient, 1e-4);
+            continue;
+        }
+        // Both are rounding, of sums whose terms are those of the weight's gradient.
+        let weight = expected[&name.replace(".bias", ".weight")].norm();
+        for each in [gradient, &found[name]] {
+            let part = (each.norm() / &weight).double_value(&[]);
+            assert!(part <= 1e-4, "{name}: {part:.1e} of the weight's gradient, expected 0");
+        }
     }
+}
+
+/// Returns whether a parameter of `kl_f2_vanilla` adds what the next operation removes, so that its gradient is 0: the bias of
+/// keys adds the same to all logits of a query, and a norm of one channel a group, as with the 32 channels of the outermost
+/// blocks, removes the mean of each channel.
+fn has_no_effect(name: &str) -> bool {
+    let is_bias_of = |layers: &[&str]| layers.iter().any(|layer| name.ends_with(&format!(".{layer}.bias")));
+    let before_norms = name.starts_with("decoder.up.0.block.")
+        && is_bias_of(&["conv1", "conv2", "nin_shortcut"])
+        || name.starts_with("encoder.down.0.block.") && is_bias_of(&["conv1"]);
+    is_bias_of(&["k"]) || before_norms
 }
