@@ -53,6 +53,7 @@ impl Block {
     }
 }
 
+#[allow(clippy::print_stderr, reason = "a test that skips reports it")]
 fn emulated<T>(body: impl FnOnce() -> T) -> Option<T> {
     let result = with_emulated_gpu(GpuLimits::SM_90, 0, body);
     if result.is_none() {

@@ -38,6 +38,7 @@ fn assert_near_by(name: &str, found: &Tensor, expected: &Tensor, terms: &Tensor,
 }
 
 /// Runs `body` on an emulated GPU whose new tensors are NaN before a kernel writes them; none in release builds.
+#[allow(clippy::print_stderr, reason = "a test that skips reports it")]
 pub(crate) fn emulated<T>(limits: GpuLimits, order: u64, body: impl FnOnce() -> T) -> Option<T> {
     struct Deterministic;
     impl Drop for Deterministic {

@@ -9,6 +9,7 @@ use crate::forward::{build, cases, conditioning, golden};
 use crate::gradients;
 
 /// Each kernel runs, so that equal values say something.
+#[allow(clippy::print_stderr, reason = "a test that skips reports it")]
 #[track_caller]
 fn has_run<T>(name: &str, kernels: &[&str], body: impl FnOnce() -> T) -> Option<T> {
     let Some((result, seen)) = with_emulated_gpu(GpuLimits::SM_90, 0, || count_operations(body)) else {
