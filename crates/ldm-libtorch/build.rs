@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-const SOURCES: [&str; 18] = [
+const SOURCES: [&str; 23] = [
     "error",
     "generator",
     "format",
@@ -14,6 +14,11 @@ const SOURCES: [&str; 18] = [
     "graph",
     "operations",
     "kernels",
+    "driver",
+    "launch",
+    "fused",
+    "fused_norm",
+    "fused_sums",
     "optim",
     "transfer",
     "checkpoint",
@@ -25,6 +30,7 @@ const SOURCES: [&str; 18] = [
 
 fn main() {
     println!("cargo:rerun-if-changed=csrc");
+    println!("cargo:rerun-if-changed=kernels");
     println!("cargo:rerun-if-env-changed=LIBTORCH_INCLUDE");
     println!("cargo:rerun-if-env-changed=LIBTORCH_CXX11_ABI");
     // torch-sys passes the place of libtorch (by its `links = "tch"`); with `doc-only` it passes nothing, and there is
@@ -39,10 +45,15 @@ fn main() {
         .pic(true)
         .warnings(false)
         .include("csrc")
+        .include("kernels")
         .include(root.join("include"))
         .include(root.join("include/torch/csrc/api/include"))
         .flag("-std=c++17")
         .flag(format!("-D_GLIBCXX_USE_CXX11_ABI={abi}"))
         .files(SOURCES.iter().map(|name| format!("csrc/{name}.cpp")));
+    // For tests; a release has no use for it.
+    if std::env::var("PROFILE").is_ok_and(|profile| profile == "debug") {
+        build.define("LDM_WITH_EMULATOR", None).file("csrc/emulator.cpp");
+    }
     build.compile("ldm_torch");
 }

@@ -38,14 +38,23 @@ impl ResnetBlock {
 
     pub(crate) fn forward(&self, x: &Tensor, context: &mut LayerContext) -> Tensor {
         let stats = &mut context.norm_stats;
-        let h = normed(&self.conv1, &self.norm1, x, Added::default(), stats);
+        let h = match &mut *stats {
+            NormStats::Local => self.conv1.normed_to_norm(&self.norm1, x, None),
+            stats => normed(&self.conv1, &self.norm1, x, Added::default(), stats).into(),
+        };
         let shortcut = self.shortcut.as_ref().map(|shortcut| shortcut.forward(x));
         let added = Added { to_image: None, residual: Some(shortcut.as_ref().unwrap_or(x)) };
         if context.train && self.dropout > 0. {
-            let h = silu(self.norm2.forward_by(&h, stats)).dropout(self.dropout, true);
-            return self.conv2.plus(&h, added);
+            let h = match h.whole() {
+                Some(h) => silu(self.norm2.forward_by(h, stats)),
+                None => self.norm2.forward_silu_of(&h, None),
+            };
+            return self.conv2.plus(&h.dropout(self.dropout, true), added);
         }
-        normed(&self.conv2, &self.norm2, &h, added, stats)
+        match h.whole() {
+            Some(h) => normed(&self.conv2, &self.norm2, h, added, stats),
+            None => self.conv2.normed_sum(&self.norm2, &h, added),
+        }
     }
 }
 

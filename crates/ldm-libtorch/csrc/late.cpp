@@ -28,7 +28,8 @@ constexpr const char *NCCL[] = {
     "NS2_INS0_7OptionsENS5_IS8_EEEE",
 };
 constexpr const char *DRIVER[] = {
-    "cuModuleLoadData", "cuModuleGetFunction", "cuFuncSetAttribute", "cuLaunchKernel", "cuGetErrorName",
+    "cuModuleLoadData", "cuModuleGetFunction",  "cuFuncSetAttribute",       "cuLaunchKernel",  "cuGetErrorName",
+    "cuDeviceGet",      "cuDeviceGetAttribute", "cuDevicePrimaryCtxRetain", "cuCtxGetCurrent", "cuCtxSetCurrent",
 };
 
 // libtorch's CUDA library must be open already: opened here, after the first tensor, it would stay unused.

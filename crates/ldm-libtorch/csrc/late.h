@@ -27,6 +27,11 @@ struct Driver {
                        unsigned block_y, unsigned block_z, unsigned shared_bytes, void *stream, void **arguments,
                        void **extra);
   int (*error_name)(int result, const char **name);
+  int (*device_get)(int *device, int ordinal);
+  int (*device_get_attribute)(int *value, int attribute, int device);
+  int (*device_primary_context_retain)(void **context, int device);
+  int (*context_get_current)(void **context);
+  int (*context_set_current)(void *context);
 };
 
 // The tables. Each throws a std::runtime_error with the reason if it is not there.

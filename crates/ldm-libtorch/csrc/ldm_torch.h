@@ -142,5 +142,30 @@ int ldm_operations_add(const char *name, int64_t flop, int64_t bytes, double sec
 typedef void (*ldm_parallel_task)(void *state, size_t i);
 int ldm_parallel(size_t tasks, ldm_parallel_task task, void *state);
 int ldm_grad_enabled();
+
+// driver.cpp: the GPU's limits, and the compiled code of a file of kernels/
+int ldm_add_compiled(const char *module, const char *ptx, size_t ptx_bytes, const char *cubin, size_t cubin_bytes);
+int ldm_gpu_limits(int device, int *multiprocessors, int *shared_bytes);
+
+// launch.cpp: whether this build runs kernels on the CPU, and in which order of threads (of this thread's launches)
+int ldm_has_emulator();
+void ldm_set_emulator_order(uint64_t order);
+
+// fused_norm.cpp, fused_sums.cpp: kernels/ as autograd functions, on CUDA or, emulated, on the CPU. Maps are channels_last,
+// small tensors contiguous, all f32, bf16 or f16; absent ones are null
+typedef struct { // src/cuda_kernels/geometry.rs
+  int vector, width, rows, part_pixels, parts, threads, shared_bytes;
+} ldm_tiling;
+typedef struct {
+  int64_t groups;
+  double eps;
+  int silu, slab;
+  ldm_tiling forward, backward;
+} ldm_norm_plan;
+// `tensors`: x, weight, bias, channel_shift, image_shift, scale_shift
+int ldm_fused_group_norm(const ldm_norm_plan *plan, const tensor *tensors, tensor *out);
+int ldm_fused_bias_add(const ldm_tiling *tiling, tensor x, tensor channel_bias, tensor image_bias, tensor residual,
+                       tensor *out);
+int ldm_fused_geglu(const ldm_tiling *tiling, tensor x, tensor *out);
 }
 #endif

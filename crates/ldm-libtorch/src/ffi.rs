@@ -7,6 +7,7 @@
 
 mod allocator;
 mod cuda;
+mod cuda_kernels;
 mod graph;
 mod kernels;
 mod late;
@@ -21,6 +22,10 @@ mod transfer;
 pub use allocator::ExitingAllocator;
 pub(crate) use cuda::{
     cuda_capability, cuda_library, cuda_set_device, set_cudnn_benchmark, set_deterministic, set_tf32,
+};
+pub(crate) use cuda_kernels::{
+    NormPlan, add_compiled, fused_bias_add, fused_geglu, fused_group_norm, gpu_limits, has_emulator,
+    set_emulator_order,
 };
 pub(crate) use graph::RawGraph;
 pub(crate) use kernels::{Number, TorchThreads, grad_enabled, values, values_mut};

@@ -69,12 +69,14 @@ pub fn kernel_level_of_environment() -> Result<Option<Level>, String> {
     Ok(Some(level))
 }
 
-/// Sets the kernels of a program: `ours` at the level of the environment, or else the processor's best; or libtorch's.
+/// Sets the kernels of a program: `ours`, on the CPU at the level of the environment, or else the processor's best; or
+/// libtorch's.
 ///
 /// # Errors
 /// As [`kernel_level_of_environment`].
 pub fn configure(ours: bool) -> Result<(), String> {
     let level = kernel_level_of_environment()?;
+    crate::cuda_kernels::set_cuda_kernels(ours);
     if !ours {
         set_kernels(None);
     } else if level.is_some() {
@@ -145,7 +147,11 @@ pub fn has_amx() -> bool {
 
 /// Counts `body` as an operation if this thread's operations are counted; `cost` returns its multiplications and additions
 /// and its bytes.
-fn counted<T>(name: &'static CStr, cost: impl FnOnce() -> [usize; 2], body: impl FnOnce() -> T) -> T {
+pub(crate) fn counted<T>(
+    name: &'static CStr,
+    cost: impl FnOnce() -> [usize; 2],
+    body: impl FnOnce() -> T,
+) -> T {
     if !ffi::is_counting() {
         return body();
     }

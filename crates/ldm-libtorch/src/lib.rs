@@ -13,6 +13,7 @@ mod c10d;
 mod checkpoint;
 mod cuda;
 mod cuda_features;
+pub mod cuda_kernels;
 mod dtype;
 mod env;
 mod ffi;

@@ -1,6 +1,6 @@
 //! Convolutions over the positions of sequences, images and volumes.
 
-use ldm_core::nn::{Added, Conv2d, GroupNorm, add, conv2d, variable, zero_conv2d};
+use ldm_core::nn::{Added, Conv2d, GroupNorm, NormInput, add, conv2d, variable, zero_conv2d};
 use tch::Tensor;
 use tch::nn::{Init, Module, Path};
 
@@ -62,6 +62,35 @@ impl ConvNd {
         match self {
             Self::Image(conv) => conv.normed(norm, x, added),
             Self::Other { .. } => self.plus(&norm.forward_silu(x), added),
+        }
+    }
+
+    /// [`Conv2d::normed_sum`].
+    pub(crate) fn normed_sum(&self, norm: &GroupNorm, x: &NormInput<'_>, added: Added<'_>) -> Tensor {
+        match self {
+            Self::Image(conv) => conv.normed_sum(norm, x, added),
+            Self::Other { .. } => self.plus(&norm.forward_silu_of(x, None), added),
+        }
+    }
+
+    /// [`Conv2d::normed_to_norm`].
+    pub(crate) fn normed_to_norm<'a>(
+        &'a self,
+        norm: &GroupNorm,
+        x: &Tensor,
+        to_image: Option<&'a Tensor>,
+    ) -> NormInput<'a> {
+        match self {
+            Self::Image(conv) => conv.normed_to_norm(norm, x, to_image),
+            Self::Other { .. } => self.to_norm(&norm.forward_silu(x), to_image),
+        }
+    }
+
+    /// [`Conv2d::to_norm`].
+    pub(crate) fn to_norm<'a>(&'a self, x: &Tensor, to_image: Option<&'a Tensor>) -> NormInput<'a> {
+        match self {
+            Self::Image(conv) => conv.to_norm(x, to_image),
+            Self::Other { .. } => self.plus(x, Added { to_image, residual: None }).into(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The residual block.
 
 use ldm_core::Result;
-use ldm_core::nn::{Added, GroupNorm, Linear, linear, silu};
+use ldm_core::nn::{Added, GroupNorm, Linear, linear};
 use tch::Tensor;
 use tch::nn::Path;
 
@@ -93,13 +93,12 @@ impl ResBlock {
         let emb = emb.apply(&self.emb); // [B, C' or 2C']
         let mut x = x.shallow_clone();
         let to_image = (!self.scale_shift).then_some(&emb);
-        let added = Added { to_image, residual: None };
         let h = match self.resample {
-            None => self.in_conv.normed(&self.in_norm, &x, added),
+            None => self.in_conv.normed_to_norm(&self.in_norm, &x, to_image),
             Some(direction) => {
                 let h = direction.plain(&self.in_norm.forward_silu(&x));
                 x = direction.plain(&x);
-                self.in_conv.plus(&h, added)
+                self.in_conv.to_norm(&h, to_image)
             }
         };
         let x = match &self.skip {
@@ -109,16 +108,10 @@ impl ResBlock {
         let added = Added { to_image: None, residual: Some(&x) };
         let drops = train && self.dropout > 0.;
         if !(self.scale_shift || drops) {
-            return self.out_conv.normed(&self.out_norm, &h, added);
+            return self.out_conv.normed_sum(&self.out_norm, &h, added);
         }
-        let h = if self.scale_shift {
-            let mut size = emb.size();
-            size.resize(h.dim(), 1); // [B, 2C', 1, 1]
-            let halves = emb.view(size.as_slice()).chunk(2, 1); // scale, then shift
-            silu(h.apply(&self.out_norm) * (&halves[0] + 1.) + &halves[1])
-        } else {
-            self.out_norm.forward_silu(&h)
-        };
+        let scale_shift = self.scale_shift.then_some(&emb); // scale, then shift
+        let h = self.out_norm.forward_silu_of(&h, scale_shift);
         self.out_conv.plus(&h.dropout(self.dropout, train), added)
     }
 }

@@ -1,6 +1,6 @@
-//! Setup of a working build on a fresh machine: `cargo xtask setup | demo | test | test-clients | dist`.
+//! Setup of a working build on a fresh machine: `cargo xtask setup | demo | test | test-clients | kernels | dist`.
 //!
-//! Every command first ensures that libtorch is at `.libtorch/torch` in the checkout, where `.cargo/config.toml` points
+//! Every command but `kernels` first ensures that libtorch is at `.libtorch/torch` in the checkout, where `.cargo/config.toml` points
 //! both the build (`LIBTORCH`) and the programs (rpath).
 //!
 //! torch-sys' feature `download-libtorch` does not do: it downloads libtorch into each build folder again (a clean build,
@@ -16,6 +16,7 @@ mod dist;
 // A library that needs libtorch cannot be a dependency, and a published crate cannot include a file of this one.
 #[path = "../../ldm-bench/src/nvidia_driver.rs"]
 mod driver;
+mod kernels;
 mod libtorch;
 mod link;
 mod pip;
@@ -44,6 +45,7 @@ Usage: cargo xtask COMMAND
   test-clients [--browser]
                         runs setup, then the clients of OpenAI's and AUTOMATIC1111's API against `ldm serve`;
                         with --browser also its page in Chromium, which root installs if there is none
+  kernels               compiles the kernels for CUDA again, after a change of crates/ldm-libtorch/kernels; needs no GPU
   dist --tarball        runs setup, then makes the archive of the program with libtorch for the CPU, in target/packages
   dist --check ROOT     runs that archive in a root folder of Debian packages alone; needs root or user namespaces
   dist --wheel          runs setup, then makes the Python wheel of the program and of crates/ldm-python, in target/packages
@@ -78,6 +80,7 @@ enum XtaskCommand {
     Test(Vec<OsString>),
     /// True with the browser.
     TestClients(bool),
+    Kernels,
     Dist(DistCommand),
 }
 
@@ -101,6 +104,7 @@ impl XtaskCommand {
                 [flag] if flag == "--browser" => Some(Self::TestClients(true)),
                 _ => None,
             },
+            "kernels" if rest.is_empty() => Some(Self::Kernels),
             "dist" => DistCommand::parse(&rest).map(Self::Dist),
             _ => None,
         }
@@ -129,6 +133,7 @@ fn run(command: XtaskCommand) -> Result<()> {
             setup::ensure(&checkout)?;
             clients::test(&checkout, browser)
         }
+        XtaskCommand::Kernels => kernels::compile(&Checkout::find()?),
         XtaskCommand::Dist(command) => dist::run(&Checkout::find()?, &command),
     }
 }
@@ -178,6 +183,8 @@ mod tests {
         assert_eq!(parse("test-clients --firefox"), None);
         assert_eq!(parse("dist --tarball"), Some(XtaskCommand::Dist(DistCommand::Tarball)));
         assert_eq!(parse("dist --check-wheel"), Some(XtaskCommand::Dist(DistCommand::CheckWheel)));
+        assert_eq!(parse("kernels"), Some(XtaskCommand::Kernels));
+        assert_eq!(parse("kernels --cuda"), None);
         assert_eq!(parse("dist"), None);
         assert_eq!(parse("--help"), Some(XtaskCommand::Help));
     }

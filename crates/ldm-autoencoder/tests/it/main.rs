@@ -4,6 +4,7 @@
 
 mod codebook;
 mod codebook_update;
+mod cuda_kernels;
 mod detect;
 mod diffusers;
 mod kernels;

@@ -17,7 +17,7 @@ fn open(name: &str) -> Golden {
 }
 
 /// The golden file, its model with weights by the formula of the generator in `kind`, and the model's variables.
-fn load(name: &str, kind: Kind) -> (Golden, Autoencoder, VarStore) {
+pub(crate) fn load(name: &str, kind: Kind) -> (Golden, Autoencoder, VarStore) {
     let golden = open(name);
     let config: FirstStageConfig = serde_json::from_str(golden.metadata("config")).unwrap();
     let mut vs = VarStore::new(test_device());
@@ -27,7 +27,7 @@ fn load(name: &str, kind: Kind) -> (Golden, Autoencoder, VarStore) {
     (golden, model, vs)
 }
 
-fn gaussian(posterior: &Posterior) -> (&Tensor, &Tensor) {
+pub(crate) fn gaussian(posterior: &Posterior) -> (&Tensor, &Tensor) {
     match posterior {
         Posterior::Gaussian { mean, logvar } => (mean, logvar),
         Posterior::Point(_) => panic!("a Gaussian"),

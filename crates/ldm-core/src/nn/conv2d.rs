@@ -1,15 +1,17 @@
 //! A 2-D convolution, and its fusion with the norm before it and the sums after it.
 
+use ldm_libtorch::cuda_kernels::{self, BiasExtras};
 use ldm_libtorch::kernels::{self, FusedConv, LinearTensors};
 use tch::Tensor;
 use tch::nn::Module;
 
-use super::{GroupNorm, add};
+use super::{GroupNorm, NormInput, add};
 
 /// A 2-D convolution; parameters `weight` `[K, C, k, k]` and, optionally, `bias` `[K]`.
 ///
 /// On the CPU without gradients, 3x3 convolutions of stride 1 of channels_last maps in f32 and (without AMX) bf16, and 1x1
-/// convolutions in f32, are those of `ldm-kernels`; all others are libtorch's.
+/// convolutions in f32, are those of `ldm-kernels`; all others are libtorch's. On CUDA its sums are those of
+/// `ldm_libtorch::cuda_kernels`, or the next norm's.
 #[derive(Debug)]
 pub struct Conv2d {
     weight: Tensor,
@@ -50,6 +52,7 @@ impl Conv2d {
     /// - returns `[B, K, h', w']`
     pub fn normed(&self, norm: &GroupNorm, x: &Tensor, added: Added<'_>) -> Tensor {
         if self.is_same_3x3()
+            && !cuda_kernels::serves(x)
             && kernels::takes_conv3x3(x, &self.weight)
             && let Some(scale_shift) = norm.scale_shift(x)
         {
@@ -62,9 +65,41 @@ impl Conv2d {
         self.plus(&norm.forward_silu(x), added)
     }
 
+    /// [`normed`](Self::normed) of a sum.
+    pub fn normed_sum(&self, norm: &GroupNorm, x: &NormInput<'_>, added: Added<'_>) -> Tensor {
+        match x.whole() {
+            Some(x) => self.normed(norm, x, added),
+            None => self.plus(&norm.forward_silu_of(x, None), added),
+        }
+    }
+
+    /// The convolution of silu(norm(x)), plus `to_image`, for another norm.
+    pub fn normed_to_norm<'a>(
+        &'a self,
+        norm: &GroupNorm,
+        x: &Tensor,
+        to_image: Option<&'a Tensor>,
+    ) -> NormInput<'a> {
+        if cuda_kernels::serves(x) {
+            return self.to_norm(&norm.forward_silu(x), to_image);
+        }
+        self.normed(norm, x, Added { to_image, residual: None }).into()
+    }
+
+    /// The convolution of `x`, plus `to_image`, for a norm.
+    pub fn to_norm<'a>(&'a self, x: &Tensor, to_image: Option<&'a Tensor>) -> NormInput<'a> {
+        if cuda_kernels::serves(x) {
+            return NormInput { map: self.libtorch(x, None), bias: self.bias.as_ref(), to_image };
+        }
+        self.plus(x, Added { to_image, residual: None }).into()
+    }
+
     /// The convolution of `x`, plus what is added.
     pub fn plus(&self, x: &Tensor, added: Added<'_>) -> Tensor {
         let Added { to_image, residual } = added;
+        if cuda_kernels::serves(x) && (to_image.is_some() || residual.is_some()) {
+            return self.plus_on_cuda(x, added);
+        }
         if self.is_same_3x3() {
             let fused = FusedConv { norm: None, image_bias: to_image, residual };
             if let Some(y) = kernels::conv3x3(x, &self.weight, self.bias.as_ref(), fused) {
@@ -91,11 +126,25 @@ impl Conv2d {
     /// The convolution by a kernel that takes any size.
     fn convolved(&self, x: &Tensor) -> Tensor {
         let bias = self.bias.as_ref();
-        kernels::conv_of_patches(x, &self.weight, bias, self.stride, self.padding).unwrap_or_else(|| {
-            kernels::each_image(x, |x| {
-                x.conv2d(&self.weight, bias, [self.stride; 2], [self.padding; 2], [1, 1], 1)
-            })
+        kernels::conv_of_patches(x, &self.weight, bias, self.stride, self.padding)
+            .unwrap_or_else(|| kernels::each_image(x, |x| self.libtorch(x, bias)))
+    }
+
+    /// [`plus`](Self::plus) with all sums, also the bias, in one pass over the map.
+    fn plus_on_cuda(&self, x: &Tensor, Added { to_image, residual }: Added<'_>) -> Tensor {
+        let y = self.libtorch(x, None);
+        let extras = BiasExtras { channel_bias: self.bias.as_ref(), image_bias: to_image, residual };
+        cuda_kernels::bias_add(&y, extras).unwrap_or_else(|| {
+            let sum = NormInput { map: y, bias: self.bias.as_ref(), to_image }.sum();
+            match residual {
+                Some(residual) => sum + residual,
+                None => sum,
+            }
         })
+    }
+
+    fn libtorch(&self, x: &Tensor, bias: Option<&Tensor>) -> Tensor {
+        x.conv2d(&self.weight, bias, [self.stride; 2], [self.padding; 2], [1, 1], 1)
     }
 
     /// Returns whether this is a 3x3 convolution that keeps the size of its input.

@@ -1,5 +1,6 @@
 //! Linear layers.
 
+use ldm_libtorch::cuda_kernels;
 use ldm_libtorch::kernels::{self, LinearTensors};
 use tch::nn::{Module, Path};
 use tch::{Kind, Tensor};
@@ -44,8 +45,11 @@ impl Linear {
     /// `attention.py:38`).
     pub fn geglu(&self, x: &Tensor) -> Tensor {
         kernels::linear_geglu(x, self.tensors()).unwrap_or_else(|| {
-            let halves = x.apply(self).chunk(2, -1); // value, gate
-            &halves[0] * halves[1].gelu("none")
+            let both = x.apply(self);
+            cuda_kernels::geglu(&both).unwrap_or_else(|| {
+                let halves = both.chunk(2, -1); // value, gate
+                &halves[0] * halves[1].gelu("none")
+            })
         })
     }
 

@@ -6,6 +6,9 @@ use std::process::Command;
 use ldm_libtorch::{CudaGraph, cuda_device_count};
 use tch::Device;
 
+/// Environment variables of a child.
+type Variables<'a> = &'a [(&'a str, &'a str)];
+
 /// Compiles `tests/fake/libtorch_cuda.cpp` against the libtorch in use.
 fn fake_library(folder: &Path) -> Option<PathBuf> {
     let libtorch = PathBuf::from(std::env::var_os("LIBTORCH")?);
@@ -25,7 +28,7 @@ fn fake_library(folder: &Path) -> Option<PathBuf> {
 }
 
 /// Runs this test again with the library, and returns what was asked of it, the runs included.
-fn recorded(library: &Path, variables: &[(&str, &str)]) -> Vec<String> {
+fn recorded(library: &Path, variables: Variables<'_>) -> Vec<String> {
     let log = library.with_file_name("log");
     let _ = std::fs::remove_file(&log);
     let child = Command::new(std::env::current_exe().unwrap())
@@ -44,6 +47,7 @@ fn recorded(library: &Path, variables: &[(&str, &str)]) -> Vec<String> {
 }
 
 /// What the child does: a recording of `run`, which may fail, and two replays.
+#[allow(clippy::print_stdout, reason = "its parent reads the result")]
 fn child() {
     let log = std::env::var_os("LDM_FAKE_LOG").unwrap();
     let run = || {
@@ -87,7 +91,7 @@ fn a_recording_leaves_stream_and_device_as_they_were() {
         &["replay", "replay", "destroy"],
     ]);
     let failed = |parts: &[&[&'static str]]| all(&[&enter, &all(parts), &leave, &["destroy"]]);
-    let cases: [(&[(&str, &str)], Vec<&str>, &str); 7] = [
+    let cases: [(Variables<'_>, Vec<&str>, &str); 7] = [
         (&[], recording, "Ok(3)"),
         (&[("LDM_FAKE_PANIC", "1")], failed(&[&["run"]]), "run 1 failed"),
         (&[("LDM_FAKE_PANIC", "3")], failed(&[&begin, &["run", "end"]]), "run 3 failed"),

@@ -12,20 +12,20 @@ use tch::nn::VarStore;
 use tch::{Kind, Tensor};
 
 #[derive(Deserialize)]
-struct Case<C> {
+pub(crate) struct Case<C> {
     seed: u64,
     config: C,
 }
 
-fn golden(name: &str) -> Golden {
+pub(crate) fn golden(name: &str) -> Golden {
     Golden::open(crate::golden(&format!("{name}.safetensors")), test_device())
 }
 
-fn cases<C: serde::de::DeserializeOwned>(golden: &Golden) -> BTreeMap<String, Case<C>> {
+pub(crate) fn cases<C: serde::de::DeserializeOwned>(golden: &Golden) -> BTreeMap<String, Case<C>> {
     serde_json::from_str(golden.metadata("cases")).expect("the cases of generate.py")
 }
 
-fn build(case: &Case<UNetConfig>) -> (VarStore, UNet) {
+pub(crate) fn build(case: &Case<UNetConfig>) -> (VarStore, UNet) {
     let vs = VarStore::new(test_device());
     let unet = UNet::new(&vs.root(), &case.config).expect("a valid config");
     fill_weights(&vs, case.seed);
@@ -37,7 +37,7 @@ fn optional(golden: &Golden, case: &str, input: &str) -> Option<Tensor> {
     golden.has(&name).then(|| golden.get(&name).shallow_clone())
 }
 
-fn conditioning(golden: &Golden, case: &str) -> Conditioning {
+pub(crate) fn conditioning(golden: &Golden, case: &str) -> Conditioning {
     let slot = |name| optional(golden, case, name);
     Conditioning { concat: slot("concat"), context: slot("context"), label: slot("label") }
 }

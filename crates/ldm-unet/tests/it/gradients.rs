@@ -7,6 +7,7 @@ use std::sync::Mutex;
 
 use ldm_core::Conditioning;
 use ldm_core::device::test_device;
+use ldm_libtorch::{channels_last, to_channels_last};
 use ldm_testing::{Golden, assert_close, fill_weights, relative_l2};
 use ldm_unet::{EncoderUNet, EncoderUNetConfig, UNet, UNetConfig};
 use serde::Deserialize;
@@ -17,26 +18,35 @@ use tch::{Kind, Tensor};
 static GENERATOR: Mutex<()> = Mutex::new(());
 
 #[derive(Deserialize)]
-struct Case {
+pub(crate) struct Case {
     seed: u64,
     config: UNetConfig,
 }
 
 /// The output, and gradients of the inputs and of every parameter, of sum(y · w).
-struct Run {
-    y: Tensor,
-    inputs: BTreeMap<&'static str, Tensor>,
-    params: BTreeMap<String, Tensor>,
+pub(crate) struct Run {
+    pub(crate) y: Tensor,
+    pub(crate) inputs: BTreeMap<&'static str, Tensor>,
+    pub(crate) params: BTreeMap<String, Tensor>,
 }
 
 fn run(golden: &Golden, name: &str, case: &Case, train: bool) -> Run {
+    run_in(golden, name, case, train, false)
+}
+
+/// [`run`], in channels_last if `last`.
+pub(crate) fn run_in(golden: &Golden, name: &str, case: &Case, train: bool, last: bool) -> Run {
     let vs = VarStore::new(test_device());
     let unet = UNet::new(&vs.root(), &case.config).expect("a valid config");
     fill_weights(&vs, case.seed);
+    if last {
+        channels_last(&vs);
+    }
     let get = |input: &str| golden.get(&format!("{name}.{input}"));
     let leaf = |input: &'static str| {
         let has = golden.has(&format!("{name}.{input}"));
-        has.then(|| get(input).copy().set_requires_grad(true))
+        let of = |x: &Tensor| if last && x.dim() == 4 { to_channels_last(x) } else { x.shallow_clone() };
+        has.then(|| of(get(input)).copy().set_requires_grad(true))
     };
     let (x, context) = (leaf("x").expect("every case has a latent"), leaf("context"));
     let label = golden.has(&format!("{name}.label")).then(|| get("label").shallow_clone());
@@ -54,7 +64,7 @@ fn run(golden: &Golden, name: &str, case: &Case, train: bool) -> Run {
     Run { y: y.detach(), inputs, params }
 }
 
-fn open() -> (Golden, BTreeMap<String, Case>) {
+pub(crate) fn open() -> (Golden, BTreeMap<String, Case>) {
     let golden = Golden::open(crate::golden("gradients.safetensors"), test_device());
     let cases = serde_json::from_str(golden.metadata("cases")).expect("the cases of generate.py");
     (golden, cases)

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // outside `#[test]` functions too a panic is a failed test
 
 mod control_net;
+mod cuda_kernels;
 mod deep_features;
 mod detect;
 mod diffusers;

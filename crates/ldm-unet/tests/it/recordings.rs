@@ -16,7 +16,9 @@ fn network(changes: &[(&str, Value)]) -> (VarStore, UNet) {
         "attention_resolutions": [1, 2], "channel_mult": [1, 2], "num_heads": 4, "use_spatial_transformer": true,
         "context_dim": 24, "num_classes": 5,
     });
-    changes.iter().for_each(|(key, value)| config[key] = value.clone());
+    for (key, value) in changes {
+        config[key] = value.clone();
+    }
     let config: UNetConfig = serde_json::from_value(config).unwrap();
     let vs = VarStore::new(test_device());
     let unet = UNet::new(&vs.root(), &config).unwrap();
