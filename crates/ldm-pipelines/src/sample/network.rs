@@ -104,13 +104,11 @@ impl<'a> Network<'a> {
         let control = residuals.reduce(|sum, each| sum + each);
         let evaluate = |deep: Option<ldm_unet::DeepFeatures<'_>>| {
             let options = Evaluation { control: control.as_ref(), deep, merged_tokens: self.merged_tokens };
-            match self.recordings {
-                Some(recordings) => recordings.evaluate(self.unet, x, at.t, unet, options),
-                None => {
-                    let t = Tensor::full([x.size()[0]], at.t, (Kind::Float, x.device()));
-                    self.unet.evaluate(x, &t, unet, options)
-                }
+            if let Some(recordings) = self.recordings {
+                return recordings.evaluate(self.unet, x, at.t, unet, options);
             }
+            let t = Tensor::full([x.size()[0]], at.t, (Kind::Float, x.device()));
+            self.unet.evaluate(x, &t, unet, options)
         };
         let y = match self.deep {
             None => evaluate(None),

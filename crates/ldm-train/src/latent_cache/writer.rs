@@ -108,6 +108,9 @@ struct Job {
     count: usize,
 }
 
+/// The places of the readable images in a chunk, and their moments.
+type Found = (Vec<i64>, Download);
+
 /// Chunks being encoded, in order. Each is copied back while the next one is encoded and those after it are decoded, so
 /// that neither a device nor the decoding threads wait.
 struct Encoding<'a> {
@@ -120,7 +123,7 @@ struct Encoding<'a> {
     /// The variant being decoded.
     images: Option<(usize, DecodeAhead)>,
     /// Chunks whose encoding was started, and their moments of the readable images.
-    started: VecDeque<(Job, Option<(Vec<i64>, Download)>)>,
+    started: VecDeque<(Job, Option<Found>)>,
 }
 
 impl<'a> Encoding<'a> {
@@ -146,7 +149,7 @@ impl<'a> Encoding<'a> {
     }
 
     /// Decodes a chunk and starts its encoder.
-    fn start(&mut self, Job { view, start, count }: Job) -> Result<Option<(Vec<i64>, Download)>> {
+    fn start(&mut self, Job { view, start, count }: Job) -> Result<Option<Found>> {
         let CacheWriter { augmentations, batch, strict, workers, device, encoder } = self.writer;
         let images = match self.images.take_if(|(decoded, _)| *decoded == view) {
             Some((_, images)) => images,
