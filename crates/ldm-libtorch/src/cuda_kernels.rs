@@ -94,8 +94,8 @@ fn prepare(index: usize) -> Result<GpuLimits, String> {
 /// Runs `body` with the kernels emulated on the CPU for tensors there: a test of their arithmetic. `order` permutes the threads
 /// and blocks, where 0 is ascending. None in a release build, which has no emulator.
 pub fn with_emulated_gpu<T>(limits: GpuLimits, order: u64, body: impl FnOnce() -> T) -> Option<T> {
-    struct Before(Option<GpuLimits>);
-    impl Drop for Before {
+    struct EmulatedBefore(Option<GpuLimits>);
+    impl Drop for EmulatedBefore {
         fn drop(&mut self) {
             EMULATED.set(self.0);
             ffi::set_emulator_order(0);
@@ -104,7 +104,7 @@ pub fn with_emulated_gpu<T>(limits: GpuLimits, order: u64, body: impl FnOnce() -
     if !ffi::has_emulator() {
         return None;
     }
-    let _before = Before(EMULATED.replace(Some(limits)));
+    let _before = EmulatedBefore(EMULATED.replace(Some(limits)));
     ffi::set_emulator_order(order);
     Some(body())
 }

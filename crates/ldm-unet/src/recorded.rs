@@ -58,7 +58,7 @@ struct RecordedOutputs {
     features: Option<Tensor>,
 }
 
-/// How the outputs are computed from the inputs.
+/// The way from the inputs to the outputs.
 #[derive(Debug)]
 enum Play {
     /// By the launches of a former evaluation.

@@ -32,7 +32,7 @@ pub(crate) struct MapLayout {
 /// Blocks over a map: `ldm_tiling` of `csrc/ldm_torch.h`, explained in `kernels/arguments.h`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Tiling {
+pub(crate) struct BlockTiling {
     /// Neighbors in one load.
     pub(crate) vector: i32,
     /// Channels of a block.
@@ -76,7 +76,7 @@ const WARP: i64 = 32;
 
 impl MapLayout {
     /// A group norm in one launch: each block has some groups of an image in its shared memory. None where they do not fit.
-    pub(crate) fn slab(self, groups: i64, limits: GpuLimits) -> Option<Tiling> {
+    pub(crate) fn slab(self, groups: i64, limits: GpuLimits) -> Option<BlockTiling> {
         self.check()?;
         let channels = self.channels / groups;
         let candidates = [WIDE, NARROW].into_iter().flat_map(|bytes| {
@@ -101,7 +101,7 @@ impl MapLayout {
 
     /// Blocks over parts of the pixels, of whole groups, with `arrays` f32 for each channel and row in shared memory. None for
     /// sizes that no kernel takes.
-    pub(crate) fn split(self, groups: i64, arrays: i64, limits: GpuLimits) -> Option<Tiling> {
+    pub(crate) fn split(self, groups: i64, arrays: i64, limits: GpuLimits) -> Option<BlockTiling> {
         self.check()?;
         let channels = self.channels / groups;
         let vector = self.vector();
@@ -118,7 +118,7 @@ impl MapLayout {
     }
 
     /// Blocks over parts of the pixels and any channels, with one f32 for each channel in shared memory.
-    pub(crate) fn plain(self, limits: GpuLimits) -> Option<Tiling> {
+    pub(crate) fn plain(self, limits: GpuLimits) -> Option<BlockTiling> {
         self.check()?;
         let vector = self.vector();
         let columns = (self.channels / vector).min(THREADS / 2);
@@ -138,7 +138,13 @@ impl MapLayout {
         if self.aligned && self.channels % wide == 0 { wide } else { 1 }
     }
 
-    fn parted(self, vector: i64, width: i64, limits: GpuLimits, shared_bytes: impl Fn(i64) -> i64) -> Tiling {
+    fn parted(
+        self,
+        vector: i64,
+        width: i64,
+        limits: GpuLimits,
+        shared_bytes: impl Fn(i64) -> i64,
+    ) -> BlockTiling {
         let rows = (THREADS * vector / width).clamp(1, self.pixels);
         let blocks = self.batch * ceil_div(self.channels, width);
         let most = ceil_div(self.pixels, rows * THREAD_PIXELS).min(MAX_GRID);
@@ -146,9 +152,9 @@ impl MapLayout {
         self.tiling(vector, width, rows, parts, shared_bytes(rows))
     }
 
-    fn tiling(self, vector: i64, width: i64, rows: i64, parts: i64, shared_bytes: i64) -> Tiling {
+    fn tiling(self, vector: i64, width: i64, rows: i64, parts: i64, shared_bytes: i64) -> BlockTiling {
         let part_pixels = ceil_div(self.pixels, parts);
-        Tiling {
+        BlockTiling {
             vector: vector as i32,
             width: width as i32,
             rows: rows as i32,
@@ -187,8 +193,15 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(of: MapLayout, groups: Option<i64>, arrays: i64, slab: bool, tiling: Tiling, limits: GpuLimits) {
-        let Tiling { vector, width, rows, part_pixels, parts, threads, shared_bytes } = tiling;
+    fn check(
+        of: MapLayout,
+        groups: Option<i64>,
+        arrays: i64,
+        slab: bool,
+        tiling: BlockTiling,
+        limits: GpuLimits,
+    ) {
+        let BlockTiling { vector, width, rows, part_pixels, parts, threads, shared_bytes } = tiling;
         let [vector, width, rows] = [vector, width, rows].map(i64::from);
         let name = format!("{of:?} {tiling:?}");
         // Loads stay in a row of the map, and are aligned in it.

@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char, c_int};
 use tch::{TchError, Tensor};
 
 use super::{Out, Ptr, check, new_tensor};
-use crate::cuda_kernels::geometry::{GpuLimits, Tiling};
+use crate::cuda_kernels::geometry::{BlockTiling, GpuLimits};
 
 /// `ldm_norm_plan` of `csrc/ldm_torch.h`.
 #[repr(C)]
@@ -16,8 +16,8 @@ pub(crate) struct NormPlan {
     pub(crate) silu: c_int,
     /// 1: the forward is one launch.
     pub(crate) slab: c_int,
-    pub(crate) forward: Tiling,
-    pub(crate) backward: Tiling,
+    pub(crate) forward: BlockTiling,
+    pub(crate) backward: BlockTiling,
 }
 
 unsafe extern "C" {
@@ -33,14 +33,14 @@ unsafe extern "C" {
     safe fn ldm_set_emulator_order(order: u64);
     fn ldm_fused_group_norm(plan: *const NormPlan, tensors: *const Ptr, out: *mut Out) -> c_int;
     fn ldm_fused_bias_add(
-        tiling: *const Tiling,
+        tiling: *const BlockTiling,
         x: Ptr,
         channel_bias: Ptr,
         image_bias: Ptr,
         residual: Ptr,
         out: *mut Out,
     ) -> c_int;
-    fn ldm_fused_geglu(tiling: *const Tiling, x: Ptr, out: *mut Out) -> c_int;
+    fn ldm_fused_geglu(tiling: *const BlockTiling, x: Ptr, out: *mut Out) -> c_int;
 }
 
 /// Gives the driver the compiled code of a file of `kernels/`.
@@ -80,7 +80,7 @@ pub(crate) fn fused_group_norm(plan: &NormPlan, tensors: [Option<&Tensor>; 6]) -
 
 /// `added`: channel bias, image bias, residual.
 pub(crate) fn fused_bias_add(
-    tiling: &Tiling,
+    tiling: &BlockTiling,
     x: &Tensor,
     added: [Option<&Tensor>; 3],
 ) -> Result<Tensor, TchError> {
@@ -91,7 +91,7 @@ pub(crate) fn fused_bias_add(
     })
 }
 
-pub(crate) fn fused_geglu(tiling: &Tiling, x: &Tensor) -> Result<Tensor, TchError> {
+pub(crate) fn fused_geglu(tiling: &BlockTiling, x: &Tensor) -> Result<Tensor, TchError> {
     // SAFETY: as `fused_group_norm`.
     new_tensor(|out| unsafe { ldm_fused_geglu(tiling, x.as_ptr(), out) })
 }

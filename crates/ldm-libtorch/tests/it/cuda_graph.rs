@@ -46,7 +46,7 @@ fn recorded(library: &Path, variables: Variables<'_>) -> Vec<String> {
     asked.lines().chain([result.1]).map(str::to_owned).collect()
 }
 
-/// What the child does: a recording of `run`, which may fail, and two replays.
+/// The work of the child: a recording of `run`, which may fail, and two replays.
 #[allow(clippy::print_stdout, reason = "its parent reads the result")]
 fn child() {
     let log = std::env::var_os("LDM_FAKE_LOG").unwrap();

@@ -72,12 +72,12 @@ impl CacheWriter<'_> {
         let mut jobs = Vec::new();
         for view in 0..sets.len() {
             for start in (0..count).step_by(self.batch) {
-                jobs.push(Job { view, start, count: self.batch.min(count - start) });
+                jobs.push(ImageChunk { view, start, count: self.batch.min(count - start) });
             }
         }
-        let encoding = RefCell::new(Encoding::new(self, &jobs, [shape[1], shape[2], shape[3]], pixels));
+        let encoding = RefCell::new(EncodedChunks::new(self, &jobs, [shape[1], shape[2], shape[3]], pixels));
         let mut chunks = Vec::new();
-        for &Job { view, start, count: images } in &jobs {
+        for &ImageChunk { view, start, count: images } in &jobs {
             let mut shape = shape.clone();
             shape[0] = images as i64;
             let encoding = &encoding;
@@ -102,20 +102,20 @@ impl CacheWriter<'_> {
 
 /// The images of a chunk: `count` of variant `view`, from `start` on.
 #[derive(Clone, Copy)]
-struct Job {
+struct ImageChunk {
     view: usize,
     start: usize,
     count: usize,
 }
 
 /// The places of the readable images in a chunk, and their moments.
-type Found = (Vec<i64>, Download);
+type ReadableMoments = (Vec<i64>, Download);
 
 /// Chunks being encoded, in order. Each is copied back while the next one is encoded and those after it are decoded, so
 /// that neither a device nor the decoding threads wait.
-struct Encoding<'a> {
+struct EncodedChunks<'a> {
     writer: &'a CacheWriter<'a>,
-    jobs: std::slice::Iter<'a, Job>,
+    jobs: std::slice::Iter<'a, ImageChunk>,
     /// `[C, h, w]` of an image's moments.
     latent: [i64; 3],
     /// `[C, H, W]` of an image.
@@ -123,11 +123,16 @@ struct Encoding<'a> {
     /// The variant being decoded.
     images: Option<(usize, DecodeAhead)>,
     /// Chunks whose encoding was started, and their moments of the readable images.
-    started: VecDeque<(Job, Option<Found>)>,
+    started: VecDeque<(ImageChunk, Option<ReadableMoments>)>,
 }
 
-impl<'a> Encoding<'a> {
-    fn new(writer: &'a CacheWriter<'a>, jobs: &'a [Job], latent: [i64; 3], pixels: [usize; 3]) -> Self {
+impl<'a> EncodedChunks<'a> {
+    fn new(
+        writer: &'a CacheWriter<'a>,
+        jobs: &'a [ImageChunk],
+        latent: [i64; 3],
+        pixels: [usize; 3],
+    ) -> Self {
         Self { writer, jobs: jobs.iter(), latent, pixels, images: None, started: VecDeque::new() }
     }
 
@@ -149,7 +154,7 @@ impl<'a> Encoding<'a> {
     }
 
     /// Decodes a chunk and starts its encoder.
-    fn start(&mut self, Job { view, start, count }: Job) -> Result<Option<Found>> {
+    fn start(&mut self, ImageChunk { view, start, count }: ImageChunk) -> Result<Option<ReadableMoments>> {
         let CacheWriter { augmentations, batch, strict, workers, device, encoder } = self.writer;
         let images = match self.images.take_if(|(decoded, _)| *decoded == view) {
             Some((_, images)) => images,

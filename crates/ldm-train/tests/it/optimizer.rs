@@ -111,7 +111,7 @@ fn a_step_below_the_limit_has_the_bits_of_one_without() {
         for optimizer in [&mut plain, &mut limited] {
             optimizer.zero_grad();
         }
-        for weight in weights.iter() {
+        for weight in &weights {
             (weight / 3.).sin().sum(Kind::Float).backward();
         }
         plain.step(0.1, None, None);
