@@ -17,7 +17,7 @@ inline Small small(const OptionalTensor &of) { return of ? small(*of) : Small{nu
 // A new tensor of the size and dtype of `like`, or none if no gradient of it is needed.
 OptionalTensor new_gradient(const OptionalTensor &like, bool needed);
 
-inline BlockTiling tiling_of(const ldm_tiling &of, int64_t pixels, int64_t channels) {
+inline Tiling tiling_of(const ldm_tiling &of, int64_t pixels, int64_t channels) {
   return {(int)pixels, (int)channels, of.width, of.rows, of.part_pixels, of.parts};
 }
 

@@ -13,7 +13,7 @@ struct Small {
 
 // Blocks over a map [B, pixels, C] in memory. The grid is (C / width, parts, B); a block has a part of the pixels of `width`
 // channels, `rows` of them at once.
-struct BlockTiling {
+struct Tiling {
   int pixels;
   int channels;
   int width;       // channels of a block: a multiple of the vector, for norms also of a group's channels
@@ -24,7 +24,7 @@ struct BlockTiling {
 
 // n = (x + shift - mean)·rstd·weight + bias, n' = n·(1 + scale) + shift', y = n' or n'·sigmoid(n').
 struct Norm {
-  BlockTiling tiling;
+  Tiling tiling;
   int groups;
   int group_channels;
   float eps;
@@ -62,7 +62,7 @@ struct NormBackward {
 };
 
 struct BiasAdd {
-  BlockTiling tiling;
+  Tiling tiling;
   const void *x;        // [B, pixels, C]
   Small channel_bias;   // [C]
   Small image_bias;     // [B, C]
@@ -72,7 +72,7 @@ struct BiasAdd {
 
 // y = value·gelu(gate) of rows [value, gate]; the tiling's pixels are rows, its channels those of y.
 struct Geglu {
-  BlockTiling tiling;
+  Tiling tiling;
   const void *x;  // [rows, 2C]
   const void *dy; // [rows, C], backward
   void *y;        // [rows, C]; backward: dx [rows, 2C]

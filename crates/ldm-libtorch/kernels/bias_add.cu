@@ -4,7 +4,7 @@
 namespace ldm {
 template <class T, int V> __device__ void bias_add(const BiasAdd &a) {
   LDM_SHARED(shared);
-  const BlockTiling &of = a.tiling;
+  const Tiling &of = a.tiling;
   Tile<V> tile(of);
   float *biases = reinterpret_cast<float *>(shared);
 #pragma unroll 1

@@ -6,7 +6,7 @@ namespace ldm {
 __device__ inline float normal_cdf(float g) { return 0.5f * (1.f + erff(g * 0.70710678118654752f)); }
 
 template <class T, int V> __device__ void geglu(const Geglu &a) {
-  const BlockTiling &of = a.tiling;
+  const Tiling &of = a.tiling;
   Tile<V> tile(of);
   if (!tile.active) return;
   const T *x = static_cast<const T *>(a.x);
@@ -26,7 +26,7 @@ template <class T, int V> __device__ void geglu(const Geglu &a) {
 
 // d value = dy·gelu(g), d gate = dy·value·(Φ(g) + g·φ(g)).
 template <class T, int V> __device__ void geglu_backward(const Geglu &a) {
-  const BlockTiling &of = a.tiling;
+  const Tiling &of = a.tiling;
   Tile<V> tile(of);
   if (!tile.active) return;
   const T *x = static_cast<const T *>(a.x), *dy = static_cast<const T *>(a.dy);

@@ -11,7 +11,7 @@ namespace ldm {
 // pixels are left there.
 template <class T, int V>
 __device__ inline void block_moments(const Norm &a, const Tile<V> &tile, T *slab, float *rows, float *stats) {
-  const BlockTiling &of = a.tiling;
+  const Tiling &of = a.tiling;
   const T *x = static_cast<const T *>(a.x);
   ThreadMoments<V> own;
   auto next = [&](int pixel) {
@@ -52,7 +52,7 @@ __device__ inline float reciprocal_deviation(float m2, float count, float eps) {
 template <class T, int V> __device__ void group_norm_slab(const NormForward &a) {
   LDM_SHARED(shared);
   const Norm &norm = a.norm;
-  const BlockTiling &of = norm.tiling;
+  const Tiling &of = norm.tiling;
   Tile<V> tile(of);
   T *slab = reinterpret_cast<T *>(shared);
   // A row is a multiple of V numbers, so that f32 behind them are aligned if V·sizeof(T) is at least 4.
@@ -83,7 +83,7 @@ template <class T, int V> __device__ void group_norm_slab(const NormForward &a) 
 template <class T, int V> __device__ void group_norm_moments(const NormForward &a) {
   LDM_SHARED(shared);
   const Norm &norm = a.norm;
-  const BlockTiling &of = norm.tiling;
+  const Tiling &of = norm.tiling;
   Tile<V> tile(of);
   float *stats = reinterpret_cast<float *>(shared), *rows = stats + 2 * (of.width / norm.group_channels);
   block_moments<T, V>(norm, tile, static_cast<T *>(nullptr), rows, stats);
@@ -100,7 +100,7 @@ template <class T, int V> __device__ void group_norm_moments(const NormForward &
 __device__ inline void group_norm_merge(const NormForward &a) {
   LDM_SHARED(shared);
   const Norm &norm = a.norm;
-  const BlockTiling &of = norm.tiling;
+  const Tiling &of = norm.tiling;
   float *count = reinterpret_cast<float *>(shared), *mean = count + blockDim.x, *m2 = mean + blockDim.x;
   long long group = (long long)blockIdx.y * norm.groups + blockIdx.x;
   Moments own = {0.f, 0.f, 0.f};
@@ -130,7 +130,7 @@ __device__ inline void group_norm_merge(const NormForward &a) {
 template <class T, int V> __device__ void group_norm_apply(const NormForward &a) {
   LDM_SHARED(shared);
   const Norm &norm = a.norm;
-  const BlockTiling &of = norm.tiling;
+  const Tiling &of = norm.tiling;
   Coefficients coefficients(reinterpret_cast<float *>(shared), of.width);
   coefficients.fill(norm);
   Tile<V> tile(of);

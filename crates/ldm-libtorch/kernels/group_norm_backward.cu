@@ -17,7 +17,7 @@ __device__ inline float through_silu(float dy, float n, int silu) {
 template <class T, int V> __device__ void group_norm_sums(const NormBackward &a) {
   LDM_SHARED(shared);
   const Norm &norm = a.norm;
-  const BlockTiling &of = norm.tiling;
+  const Tiling &of = norm.tiling;
   Tile<V> tile(of);
   int cells = of.rows * of.width;
   float *rows = reinterpret_cast<float *>(shared);
@@ -58,7 +58,7 @@ template <class T, int V> __device__ void group_norm_sums(const NormBackward &a)
 __device__ inline void group_norm_coefficients(const NormBackward &a) {
   LDM_SHARED(shared);
   const Norm &norm = a.norm;
-  const BlockTiling &of = norm.tiling;
+  const Tiling &of = norm.tiling;
   int D = norm.group_channels, first = (int)blockIdx.x * D;
   long long image = blockIdx.y, group = image * norm.groups + blockIdx.x;
   float *sums[3]; // over pixels, of each channel
@@ -106,7 +106,7 @@ __device__ inline void group_norm_coefficients(const NormBackward &a) {
 template <class T, int V> __device__ void group_norm_dx(const NormBackward &a) {
   LDM_SHARED(shared);
   const Norm &norm = a.norm;
-  const BlockTiling &of = norm.tiling;
+  const Tiling &of = norm.tiling;
   Tile<V> tile(of);
   float *of_block = reinterpret_cast<float *>(shared), *more = of_block + 4 * of.width;
 #pragma unroll 1

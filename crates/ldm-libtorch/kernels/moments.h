@@ -62,7 +62,7 @@ __device__ inline int merged_pixels(int pixels, int rows, int row, int stride) {
 // Merges the threads' moments in shared memory into those of the block's channels, in row 0 of `mean` and `m2` [rows, width].
 template <int V>
 __device__ inline void merge_rows(const ThreadMoments<V> &own, float *mean, float *m2, const Tile<V> &tile,
-                                  const BlockTiling &of) {
+                                  const Tiling &of) {
   int at = tile.row * of.width + tile.column, pixels = tile.end - tile.begin;
   if (own.count > 0) own.store(mean + at, m2 + at); // others have no pixels to merge
   for (int half = first_half(of.rows); half > 0; half /= 2) {

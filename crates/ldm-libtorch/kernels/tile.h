@@ -12,7 +12,7 @@ template <int V> struct Tile {
   int begin, end; // pixels of the block
   long long image;
 
-  __device__ explicit Tile(const BlockTiling &of) {
+  __device__ explicit Tile(const Tiling &of) {
     int columns = of.width / V;
     row = (int)threadIdx.x / columns;
     column = ((int)threadIdx.x % columns) * V;
@@ -24,7 +24,7 @@ template <int V> struct Tile {
   }
 
   // Offset of the thread's channels of a pixel.
-  __device__ long long at(const BlockTiling &of, int pixel) const {
+  __device__ long long at(const Tiling &of, int pixel) const {
     return (image * of.pixels + pixel) * of.channels + channel;
   }
 };
@@ -38,7 +38,7 @@ __device__ inline int first_half(int count) {
 
 // Sums N arrays [rows, width] in shared memory over their rows, into row 0, in an order that only the sizes decide.
 template <int V, int N>
-__device__ inline void sum_rows(float *const (&arrays)[N], const Tile<V> &tile, const BlockTiling &of) {
+__device__ inline void sum_rows(float *const (&arrays)[N], const Tile<V> &tile, const Tiling &of) {
   for (int half = first_half(of.rows); half > 0; half /= 2) {
     __syncthreads();
     if (!tile.active || tile.row >= half || tile.row + half >= of.rows) continue;
