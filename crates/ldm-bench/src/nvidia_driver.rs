@@ -33,13 +33,12 @@ mod tests {
     #[test]
     fn each_sign_suffices() {
         for sign in ["proc/driver/nvidia/version", "dev/nvidiactl", "usr/lib/wsl/lib/libcuda.so.1"] {
-            let root = env::temp_dir().join(format!("ldm-driver-{}", std::process::id()));
-            assert!(!is_present_under(&root));
-            let path = root.join(sign);
+            let root = tempfile::tempdir().unwrap();
+            assert!(!is_present_under(root.path()));
+            let path = root.path().join(sign);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();
-            assert!(is_present_under(&root), "{sign}");
-            std::fs::remove_dir_all(root).unwrap();
+            assert!(is_present_under(root.path()), "{sign}");
         }
     }
 }

@@ -17,8 +17,8 @@ pub trait NoiseSource {
     fn uniform(&mut self, count: i64, x: &Tensor) -> Tensor;
 }
 
-/// Noise from one seed per sample, drawn on the CPU and copied without waiting for the device: a sample does not depend on batch size and device, and equals
-/// `torch.Generator("cpu").manual_seed(seed)` in Python.
+/// Noise from one seed per sample, drawn on the CPU and copied without waiting for the device: a sample does not depend on
+/// batch size and device, and equals `torch.Generator("cpu").manual_seed(seed)` in Python.
 #[derive(Debug)]
 pub struct Seeded(Vec<Generator>);
 

@@ -6,15 +6,15 @@
 
 namespace {
 // Numbers of cuda.h, which are part of the driver's ABI.
-enum DeviceAttribute { MULTIPROCESSOR_COUNT = 16, CAPABILITY_MAJOR = 75, SHARED_OPTIN = 97 };
+enum DeviceAttribute { MULTIPROCESSOR_COUNT = 16, CAPABILITY_MAJOR = 75, CAPABILITY_MINOR = 76, SHARED_OPTIN = 97 };
 enum FunctionAttribute { MAX_DYNAMIC_SHARED = 8 };
 constexpr unsigned SHARED_WITHOUT_OPTIN = 48 << 10;
 
 void check(int result, const std::string &subject) {
   if (result == 0) return;
-  const char *name = nullptr;
-  ldm::late::driver().error_name(result, &name);
-  throw std::runtime_error(subject + ": " + (name ? name : "CUDA error " + std::to_string(result)));
+  const char *text = nullptr;
+  ldm::late::driver().error_text(result, &text);
+  throw std::runtime_error(subject + ": " + (text ? text : "CUDA error " + std::to_string(result)));
 }
 
 int handle(int device) {
@@ -101,6 +101,14 @@ void ldm::driver::launch(int device, const KernelLaunch &launch, const void *arg
 extern "C" {
 int ldm_add_compiled(const char *module, const char *ptx, size_t ptx_bytes, const char *cubin, size_t cubin_bytes) {
   return ldm::guarded([&] { compiled()[module] = {{ptx, ptx_bytes}, {cubin, cubin_bytes}}; });
+}
+
+int ldm_cuda_capability(int device, int *major, int *minor) {
+  return ldm::guarded([&] {
+    check(ldm::late::driver().init(0), "cuInit");
+    *major = attribute(device, CAPABILITY_MAJOR);
+    *minor = attribute(device, CAPABILITY_MINOR);
+  });
 }
 
 int ldm_gpu_limits(int device, int *multiprocessors, int *shared_bytes) {

@@ -28,8 +28,9 @@ constexpr const char *NCCL[] = {
     "NS2_INS0_7OptionsENS5_IS8_EEEE",
 };
 constexpr const char *DRIVER[] = {
-    "cuModuleLoadData", "cuModuleGetFunction",  "cuFuncSetAttribute",       "cuLaunchKernel",  "cuGetErrorName",
-    "cuDeviceGet",      "cuDeviceGetAttribute", "cuDevicePrimaryCtxRetain", "cuCtxGetCurrent", "cuCtxSetCurrent",
+    "cuInit",           "cuModuleLoadData", "cuModuleGetFunction",  "cuFuncSetAttribute",
+    "cuLaunchKernel",   "cuGetErrorString", "cuDeviceGet",          "cuDeviceGetAttribute",
+    "cuDevicePrimaryCtxRetain", "cuCtxGetCurrent", "cuCtxSetCurrent",
 };
 
 // libtorch's CUDA library must be open already: opened here, after the first tensor, it would stay unused.

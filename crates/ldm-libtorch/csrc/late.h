@@ -20,13 +20,14 @@ struct Graph {
 
 // The CUDA driver, libcuda.so.1. Functions return a CUresult, 0 without an error.
 struct Driver {
+  int (*init)(unsigned flags);
   int (*module_load_data)(void **module, const void *image);
   int (*module_get_function)(void **function, void *module, const char *name);
   int (*function_set_attribute)(void *function, int attribute, int value);
   int (*launch_kernel)(void *function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                        unsigned block_y, unsigned block_z, unsigned shared_bytes, void *stream, void **arguments,
                        void **extra);
-  int (*error_name)(int result, const char **name);
+  int (*error_text)(int result, const char **text);
   int (*device_get)(int *device, int ordinal);
   int (*device_get_attribute)(int *value, int attribute, int device);
   int (*device_primary_context_retain)(void **context, int device);

@@ -48,7 +48,7 @@ pub fn cuda_capability(device: usize) -> Result<(i32, i32), String> {
 }
 
 /// Makes a CUDA device that of this thread: libtorch uses it where no tensor names one. Otherwise that is the first GPU, on
-/// which each process then takes about half a gigabyte.
+/// which each process then takes memory for a context.
 ///
 /// # Errors
 /// With CUDA's message, if it cannot be used.

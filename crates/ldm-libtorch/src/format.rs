@@ -1,6 +1,6 @@
 //! The memory format channels_last, in which convolutions are fast.
 
-use tch::{Device, Tensor, nn::VarStore};
+use tch::{Device, Kind, Tensor, nn::VarStore};
 
 use crate::ffi;
 use crate::kernels::{Level, kernels};
@@ -18,16 +18,21 @@ pub fn is_channels_last(tensor: &Tensor) -> bool {
     ffi::is_channels_last(tensor).unwrap_or(false)
 }
 
-/// Returns whether a network should run in channels_last: on CUDA always; on the CPU for inference (`training` false) if
-/// the kernels of `ldm-kernels` are selected, or if its narrowest convolutions have at least 128 channels, as in every
-/// published model.
+/// Returns whether a network should run in channels_last: on CUDA always; on the CPU without gradients (`training` false) if
+/// its narrowest convolutions have at least 128 channels, as in every published model.
 ///
-/// `ldm-kernels` takes channels_last maps only. libtorch's group normalization on the CPU reads a channels_last map of fewer than 1024 pixels one value at a time:
+/// libtorch's group normalization on the CPU reads a channels_last map of fewer than 1024 pixels one value at a time:
 /// a training step of a residual block of 64 channels on 16 x 16 pixels takes one and a half times as long, while the
 /// forward of one of 320 channels on 64 x 64 takes 0.86 times.
 pub fn prefers_channels_last(device: Device, narrowest: i64, training: bool) -> bool {
-    let ours = kernels().is_some_and(|level| level > Level::Scalar);
-    device.is_cuda() || (!training && (ours || narrowest >= 128))
+    device.is_cuda() || (!training && narrowest >= 128)
+}
+
+/// [`prefers_channels_last`] for a network that only computes without gradients, with weights of `kind`: on the CPU also
+/// narrow ones in f32 where the kernels of `ldm-kernels` are selected, which take channels_last maps only.
+pub fn infers_in_channels_last(device: Device, narrowest: i64, kind: Kind) -> bool {
+    let ours = kind == Kind::Float && kernels().is_some_and(|level| level > Level::Scalar);
+    ours || prefers_channels_last(device, narrowest, false)
 }
 
 /// Converts every convolution weight of `vs` to channels_last, in place: layers built on it see the change.

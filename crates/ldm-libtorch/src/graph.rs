@@ -7,7 +7,7 @@ use crate::ffi::RawGraph;
 /// A recorded sequence of kernel launches, which is launched as one. `torch.cuda.CUDAGraph`.
 ///
 /// It reads and writes the tensors that it was recorded with, at their places in memory, and keeps none of them alive.
-/// What the recorded code does on the host happens once: branches, sizes, numbers.
+/// Code on the host runs while recording only: branches, sizes and numbers are those of the recording.
 #[derive(Debug)]
 pub struct CudaGraph(RawGraph);
 

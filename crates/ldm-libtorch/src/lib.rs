@@ -39,7 +39,9 @@ pub use cuda::{
 pub use cuda_features::{CudaFeatures, cuda_features};
 pub use env::RankEnv;
 pub use ffi::ExitingAllocator;
-pub use format::{channels_last, is_channels_last, prefers_channels_last, to_channels_last};
+pub use format::{
+    channels_last, infers_in_channels_last, is_channels_last, prefers_channels_last, to_channels_last,
+};
 pub use generator::Generator;
 pub use graph::CudaGraph;
 pub use mapped::{MappedFile, MappedPages, explain_bus_errors, map_file, map_open_file};

@@ -78,7 +78,7 @@ impl ControlNetModel {
         vs.set_kind(model.kind());
         let network = skip_init(|| ControlNet::new(&vs.root(), &config))?;
         checkpoint.load_mmap(&mut vs)?;
-        if ldm_libtorch::prefers_channels_last(device, config.unet.model_channels, false) {
+        if ldm_libtorch::infers_in_channels_last(device, config.unet.model_channels, model.kind()) {
             ldm_libtorch::channels_last(&vs);
         }
         vs.freeze();

@@ -91,15 +91,15 @@ impl LatentDiffusion {
     /// [`Model::from_config`](crate::Model::from_config).
     pub(crate) fn from_config(config: &LatentDiffusionConfig, device: Device, kind: Kind) -> Result<Self> {
         let mut model = Self::build(config, None, device, kind)?;
-        model.channels_last = Self::infers_channels_last(config, device);
+        model.channels_last = Self::infers_channels_last(config, device, kind);
         model.recordings = Recordings::on(device);
         Ok(model)
     }
 
     /// Returns true when an inference-only model runs channels_last.
-    fn infers_channels_last(config: &LatentDiffusionConfig, device: Device) -> bool {
+    fn infers_channels_last(config: &LatentDiffusionConfig, device: Device, kind: Kind) -> bool {
         let narrowest = config.unet().model_channels.min(config.first_stage_config.narrowest());
-        ldm_libtorch::prefers_channels_last(device, narrowest, false)
+        ldm_libtorch::infers_in_channels_last(device, narrowest, kind)
     }
 
     /// Builds all parts, with parameters of `kind`.
@@ -189,7 +189,7 @@ impl LatentDiffusion {
         detect_schedule::check(&checkpoint, &model.schedule)?;
         model.weights_of(checkpoint.clone(), ema).load_mmap(&mut model.vs)?;
         model.files = checkpoint.watch();
-        model.channels_last = Self::infers_channels_last(config, device);
+        model.channels_last = Self::infers_channels_last(config, device, kind);
         model.recordings = Recordings::on(device);
         if config.scale_by_std {
             model.scale_factor = measured(&checkpoint)?;

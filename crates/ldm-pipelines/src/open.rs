@@ -131,7 +131,7 @@ impl Model {
         // CompVis' first stages hold the discriminator and the perceptual network under `loss.`.
         model.files = checkpoint.watch();
         checkpoint.without(&["loss.", "model_ema."]).load_mmap(&mut model.vs)?;
-        model.channels_last = ldm_libtorch::prefers_channels_last(device, config.narrowest(), false);
+        model.channels_last = ldm_libtorch::infers_in_channels_last(device, config.narrowest(), kind);
         Ok(Self::FirstStage(model))
     }
 
@@ -150,7 +150,7 @@ impl Model {
             ));
         };
         let mut model = FirstStageModel::build(&config, device, kind)?;
-        model.channels_last = ldm_libtorch::prefers_channels_last(device, config.narrowest(), false);
+        model.channels_last = ldm_libtorch::infers_in_channels_last(device, config.narrowest(), kind);
         Ok(Self::FirstStage(model))
     }
 

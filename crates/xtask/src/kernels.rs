@@ -39,12 +39,13 @@ pub(crate) fn compile(checkout: &Checkout) -> Result<()> {
 /// Returns the folder of NVRTC: `LDM_NVRTC`, that of libtorch for CUDA, or that of an earlier [`install`].
 fn nvrtc(checkout: &Checkout) -> Option<PathBuf> {
     let own = std::env::var_os("LDM_NVRTC").map(PathBuf::from);
-    let wheels = [checkout.link(), installed(checkout)].map(|folder| folder.join("nvidia/cu13/lib"));
+    let wheels = [Some(checkout.link()), installed(checkout).ok()];
+    let wheels = wheels.into_iter().flatten().map(|folder| folder.join("nvidia/cu13/lib"));
     own.into_iter().chain(wheels).find(|folder| folder.join("libnvrtc.so.13").exists())
 }
 
-fn installed(checkout: &Checkout) -> PathBuf {
-    checkout.root().join("target/nvrtc")
+fn installed(checkout: &Checkout) -> Result<PathBuf> {
+    Ok(checkout.target()?.join("nvrtc"))
 }
 
 /// Installs NVRTC's wheel alone, with the hash of `libtorch-cuda.txt`.
@@ -57,7 +58,7 @@ fn install(checkout: &Checkout) -> Result<PathBuf> {
             break;
         }
     }
-    let target = installed(checkout);
+    let target = installed(checkout)?;
     fs::create_dir_all(&target).with_context(|| format!("cannot create {}", target.display()))?;
     let list = target.join("wheel.txt");
     fs::write(&list, wheel).with_context(|| format!("cannot write {}", list.display()))?;

@@ -1,11 +1,12 @@
 //! Setup of a working build on a fresh machine: `cargo xtask setup | demo | test | test-clients | kernels | dist`.
 //!
-//! Every command but `kernels` first ensures that libtorch is at `.libtorch/torch` in the checkout, where `.cargo/config.toml` points
-//! both the build (`LIBTORCH`) and the programs (rpath).
+//! Every command but `kernels` first ensures that libtorch is at `.libtorch/torch` in the checkout, where
+//! `.cargo/config.toml` points both the build (`LIBTORCH`) and the programs (rpath).
 //!
 //! torch-sys' feature `download-libtorch` does not do: it downloads libtorch into each build folder again (a clean build,
 //! another profile or another checkout fetch gigabytes), the libraries are in a folder with a hash in its name that no rpath
-//! can name, and the features of a dependency cannot choose CUDA by the machine. Here libtorch is installed once per user, completely or not at all.
+//! can name, and the features of a dependency cannot choose CUDA by the machine. Here libtorch is installed once per user,
+//! completely or not at all.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program with a terminal")]
 
 mod cache;

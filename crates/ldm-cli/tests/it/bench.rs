@@ -171,7 +171,17 @@ fn a_training_step_is_timed() {
 #[test]
 fn the_table_has_machine_stages_and_operations() {
     let sandbox = sandbox();
-    let words = ["bench", "autoencoder", "--config", "first.yaml", "--repeats", "1", "--operations"];
+    let words = [
+        "bench",
+        "autoencoder",
+        "--config",
+        "first.yaml",
+        "--repeats",
+        "1",
+        "--operations",
+        "--kernels",
+        "libtorch",
+    ];
     let (table, progress) = sandbox.output(&words);
     let lines: Vec<&str> = table.lines().collect();
     assert!(

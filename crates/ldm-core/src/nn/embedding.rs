@@ -23,6 +23,8 @@ impl TimestepEmbedding {
         Self { frequencies: frequencies.unsqueeze(0), dim }
     }
 
+    /// Embeds timesteps.
+    ///
     /// # Shapes
     /// - `t`: `[B]`, integer or fractional, in steps
     /// - returns `[B, dim]` f32; an odd `dim` is padded with a zero

@@ -7,26 +7,13 @@ use ldm_core::device::test_device;
 use ldm_core::noise::Seeded;
 use ldm_core::{NoiseSource, Prompt, Tiles};
 use ldm_pipelines::{
-    Conditioned, GenerateRequest, LatentDiffusion, LatentDiffusionConfig, LatentRgb, LoadOptions,
-    ModelConfig, ModelFile, Network, Sampling, generate,
+    Conditioned, GenerateRequest, LatentDiffusion, LatentRgb, LoadOptions, Network, Sampling, generate,
 };
 use ldm_schedulers::{Denoiser, SamplerConfig};
-use ldm_testing::{assert_close, fill_weights, relative_l2};
+use ldm_testing::{assert_close, relative_l2};
 use tch::{Kind, Tensor};
 
-fn config(overrides: &[&str]) -> LatentDiffusionConfig {
-    let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
-    match ModelFile::parse(include_str!("../tiny.yaml"), "tiny.yaml", &overrides).unwrap().model {
-        ModelConfig::LatentDiffusion(config) => *config,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn model(overrides: &[&str]) -> LatentDiffusion {
-    let model = LatentDiffusion::new(&config(overrides), None, test_device()).unwrap();
-    fill_weights(model.vs(), 1);
-    model
-}
+use crate::tiny_model::{config, model};
 
 fn sampling(size: [i64; 2], tile: Option<i64>) -> Sampling {
     let sampler = SamplerConfig::Ddim { eta: 0. };

@@ -21,3 +21,4 @@ mod parity;
 mod recordings;
 mod schedulers;
 mod skip_init;
+mod tiny_model;

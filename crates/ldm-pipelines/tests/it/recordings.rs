@@ -1,29 +1,12 @@
 //! Samples of recorded evaluations, compared with those of plain ones to the bit.
 
 use ldm_core::Prompt;
-use ldm_core::device::test_device;
-use ldm_pipelines::{
-    GenerateRequest, Guidance, LatentDiffusion, LatentDiffusionConfig, ModelConfig, ModelFile, Sampling,
-    generate,
-};
+use ldm_pipelines::{GenerateRequest, Guidance, LatentDiffusion, Sampling, generate};
 use ldm_schedulers::SamplerConfig;
-use ldm_testing::fill_weights;
 use ldm_unet::Recordings;
 use tch::Tensor;
 
-fn config(overrides: &[&str]) -> LatentDiffusionConfig {
-    let overrides: Vec<String> = overrides.iter().map(|each| (*each).to_owned()).collect();
-    match ModelFile::parse(include_str!("../tiny.yaml"), "tiny.yaml", &overrides).unwrap().model {
-        ModelConfig::LatentDiffusion(config) => *config,
-        other => panic!("{other:?}"),
-    }
-}
-
-fn model(overrides: &[&str]) -> LatentDiffusion {
-    let model = LatentDiffusion::new(&config(overrides), None, test_device()).unwrap();
-    fill_weights(model.vs(), 1);
-    model
-}
+use crate::tiny_model::model;
 
 fn samples(model: &LatentDiffusion, how: &Sampling) -> Tensor {
     let (prompt, seeds) = (Prompt::class(&[1, 2]), [7, 8]);

@@ -58,7 +58,7 @@ impl RootCheck<'_> {
         let mut command = Command::new("unshare");
         command.args(["--map-root-user", "--net", "--mount", "--pid", "--fork", "--mount-proc"]);
         command.arg(format!("--root={}", self.root.display())).args(["/bin/sh", "-c", script]);
-        command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", "/tmp").current_dir("/");
+        command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", "/srv").current_dir("/");
         // As for the tests: threads that spin beside another program would wait for minutes.
         command.env("GOMP_SPINCOUNT", "1000").env("LDM", format!("{}/bin/ldm", self.home));
         command.output().context("unshare (util-linux) does not start")
@@ -91,16 +91,16 @@ impl RootCheck<'_> {
         let tools =
             self.ok("for tool in cargo rustc gcc cc c++ python3 pip; do command -v $tool; done; ls /opt")?;
         ensure!(tools.lines().count() == 1, "the root: expected no compiler and no Python, got {tools}");
-        self.ok("$LDM txt2img 'red heart' --out /tmp/first --force")?;
-        ensure!(self.root.join("tmp/first/00000.png").exists(), "txt2img: expected an image, got none");
+        self.ok("$LDM txt2img 'red heart' --out /srv/first --force")?;
+        ensure!(self.root.join("srv/first/00000.png").exists(), "txt2img: expected an image, got none");
         self.ok("$LDM --version --verbose")?;
         self.ok("$LDM self-check")?;
         // The libraries of the archive precede those of LD_LIBRARY_PATH, and a link finds them too.
         self.ok(
-            "mkdir -p /tmp/wrong && echo broken > /tmp/wrong/libgomp.so.1 && cp /tmp/wrong/libgomp.so.1 \
-                 /tmp/wrong/libtorch_cpu.so && LD_LIBRARY_PATH=/tmp/wrong $LDM --version",
+            "mkdir -p /srv/wrong && echo broken > /srv/wrong/libgomp.so.1 && cp /srv/wrong/libgomp.so.1 \
+                 /srv/wrong/libtorch_cpu.so && LD_LIBRARY_PATH=/srv/wrong $LDM --version",
         )?;
-        self.ok("ln -sf $LDM /tmp/ldm && cd /tmp && ./ldm --version")?;
+        self.ok("ln -sf $LDM /srv/ldm && cd /srv && ./ldm --version")?;
         Ok(())
     }
 
@@ -137,22 +137,22 @@ impl RootCheck<'_> {
 
     /// Installs a copy of the packages by their script, also one with a changed archive.
     fn installs(&self, packages: &Path) -> Result<()> {
-        let folder = self.root.join("tmp/packages");
+        let folder = self.root.join("srv/packages");
         fs::create_dir_all(&folder)?;
         for entry in fs::read_dir(packages)?.flatten().filter(|entry| entry.path().is_file()) {
             fs::copy(entry.path(), folder.join(entry.file_name()))?;
         }
-        let install = "LDM_PACKAGES=/tmp/packages sh /tmp/packages/install.sh --prefix /opt/prefix";
+        let install = "LDM_PACKAGES=/srv/packages sh /srv/packages/install.sh --prefix /opt/prefix";
         self.ok(install)?;
-        self.ok("/opt/prefix/bin/ldm txt2img 'red heart' --out /tmp/second --force && cmp /tmp/first/00000.png /tmp/second/00000.png")?;
+        self.ok("/opt/prefix/bin/ldm txt2img 'red heart' --out /srv/second --force && cmp /srv/first/00000.png /srv/second/00000.png")?;
         // A processor without AVX2.
-        let old = "sed 's/ avx2//' /proc/cpuinfo > /tmp/cpuinfo && mount --bind /tmp/cpuinfo /proc/cpuinfo";
+        let old = "sed 's/ avx2//' /proc/cpuinfo > /srv/cpuinfo && mount --bind /srv/cpuinfo /proc/cpuinfo";
         let found = self.ok(&format!("{old} && {install} 2>&1"))?;
         ensure!(
             found.contains("note: this CPU has no AVX2"),
             "install.sh: expected a note about AVX2, got {found}"
         );
-        let archive = format!("/tmp/packages/{}.tar.gz", self.home.trim_start_matches("/opt/"));
+        let archive = format!("/srv/packages/{}.tar.gz", self.home.trim_start_matches("/opt/"));
         self.fails(&format!("echo >> {archive}; {install}"), "expected the sha256 of SHA256SUMS")?;
         fs::remove_dir_all(folder)?;
         fs::remove_dir_all(self.root.join("opt/prefix"))?;
